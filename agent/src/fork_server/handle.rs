@@ -1,0 +1,128 @@
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use super::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, Reply, Request};
+
+/// The executable that workers run, and how it is started.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The executable.
+    pub path: PathBuf,
+    /// Its arguments, the name that it is shown under first.
+    pub arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// The program that is running now, even if its file has been replaced since it started.
+    pub fn current() -> Program {
+        let name = std::env::args_os().next().unwrap_or_else(|| OsString::from("farpool"));
+        Program { path: PathBuf::from("/proc/self/exe"), arguments: vec![name] }
+    }
+}
+
+/// A running fork server, seen from the agent. Dropping it closes its connection, upon which it kills every worker
+/// and ends; [`ForkServer::finish`] also waits for that.
+#[derive(Debug)]
+pub struct ForkServer {
+    socket: Option<OwnedFd>,
+    child: Child,
+}
+
+impl ForkServer {
+    /// Starts the program as a fork server.
+    pub fn start(program: &Program) -> io::Result<ForkServer> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let mut command = Command::new(&program.path);
+        if let Some((name, rest)) = program.arguments.split_first() {
+            command.arg0(name).args(rest);
+        }
+        // A process group of its own: Ctrl-C in a terminal is for the client, whose end then ends the rest.
+        // No pre_exec: so the standard library may use posix_spawn, which does not copy the page tables.
+        let child = command.env(ROLE_VARIABLE, ROLE_FORK_SERVER).stdin(theirs).process_group(0).spawn()?;
+        Ok(ForkServer { socket: Some(ours), child })
+    }
+
+    /// The connection, to wait on.
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The fork server's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks for a worker.
+    pub fn spawn(&self, worker: u32, memory: BorrowedFd<'_>, socket: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> nix::Result<()> {
+        let fds = [memory.as_raw_fd(), socket.as_raw_fd(), stderr.as_raw_fd()];
+        Request::Spawn { worker }.send(self.connection()?, &fds)
+    }
+
+    /// Asks to send a signal to the process group of a worker.
+    pub fn kill(&self, worker: u32, signal: nix::sys::signal::Signal) -> nix::Result<()> {
+        Request::Kill { worker, signal: signal as i32 }.send(self.connection()?, &[])
+    }
+
+    /// The next reply that is there; `Ok(None)`: there is none now; EPIPE: the fork server has ended.
+    pub fn next_reply(&self) -> nix::Result<Option<Reply>> {
+        match Reply::receive(self.connection()?) {
+            Ok(None) | Err(nix::errno::Errno::ECONNRESET) => Err(nix::errno::Errno::EPIPE),
+            Err(nix::errno::Errno::EAGAIN) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// Closes the connection: the fork server kills and reaps what is left of its workers, and ends, which its end
+    /// of the connection tells ([`ForkServer::next_reply`]).
+    pub fn close(&mut self) {
+        if let Some(socket) = &self.socket {
+            // An error means that it has ended already.
+            let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Write);
+        }
+    }
+
+    /// Reaps the fork server, which has closed its end of the connection and is about to be gone, and killed if not.
+    pub fn end(&mut self) {
+        self.socket = None;
+        self.force();
+        // An error means that somebody else has reaped it.
+        let _ = self.child.wait();
+    }
+
+    /// How it ended, after [`ForkServer::end`].
+    pub fn how_it_ended(&mut self) -> String {
+        self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string())
+    }
+
+    /// Kills the fork server itself; its workers die with it.
+    pub fn force(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.child.kill();
+    }
+
+    fn connection(&self) -> nix::Result<BorrowedFd<'_>> {
+        self.socket().ok_or(nix::errno::Errno::EPIPE)
+    }
+}
+
+impl Drop for ForkServer {
+    fn drop(&mut self) {
+        // Closing the connection is what ends it; a zombie would be left for as long as this process lives.
+        self.socket = None;
+        for _ in 0..100 {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(std::time::Duration::from_millis(10)),
+                _ => return,
+            }
+        }
+        self.end();
+    }
+}

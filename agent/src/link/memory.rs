@@ -1,0 +1,116 @@
+//! The memory that an agent and one of its workers share: a status page and two rings.
+//!
+//! It is one sealed memfd. Each ring is mapped twice, one copy right behind the other, so that any stretch of
+//! it lies contiguously in the address space and nobody ever handles a wrap-around:
+//!
+//! ```text
+//! address space  | status | to worker | to worker again | to agent | to agent again |
+//! file           | status | to worker |                   to agent |
+//! ```
+
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+
+use super::status::Status;
+
+/// Bytes of one ring. Large enough that a few 1 MiB payloads lie in it at once, small enough to stay near the
+/// processor's caches; pages that were never used cost nothing.
+pub const RING_BYTES: usize = 4 << 20;
+/// Bytes kept for the status page.
+pub(super) const STATUS_BYTES: usize = 64 << 10;
+const FILE_BYTES: usize = STATUS_BYTES + 2 * RING_BYTES;
+const MAPPED_BYTES: usize = STATUS_BYTES + 4 * RING_BYTES;
+
+/// Which of the two rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Written by the agent, read by the worker.
+    ToWorker,
+    /// Written by the worker, read by the agent.
+    ToAgent,
+}
+
+/// The mapping of one shared memory in this process; unmapped when dropped.
+#[derive(Debug)]
+pub struct Memory {
+    base: NonNull<u8>,
+}
+
+// SAFETY: the mapping belongs to this value alone and is not tied to a thread; what lies in it is reached through
+// atomics (`Status`) or under the rings' protocol (`ring`), which is sound from any thread.
+unsafe impl Send for Memory {}
+// SAFETY: as above: `&Memory` only hands out atomics and raw addresses.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Makes a new shared memory. The descriptor is for the worker, which maps it with [`Memory::open`].
+    pub fn create() -> nix::Result<(Memory, OwnedFd)> {
+        let file = memfd_create("farpool-worker", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        nix::unistd::ftruncate(&file, i64::try_from(FILE_BYTES).expect("a small constant"))?;
+        // A file that could shrink under a mapping would turn a read of it into SIGBUS.
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL))?;
+        let memory = Memory::open(file.as_fd())?;
+        memory.status().initialise();
+        Ok((memory, file))
+    }
+
+    /// Maps a shared memory that [`Memory::create`] made, perhaps in another process.
+    pub fn open(file: BorrowedFd<'_>) -> nix::Result<Memory> {
+        let whole = NonZeroUsize::new(MAPPED_BYTES).expect("a positive constant");
+        // SAFETY: a fresh anonymous mapping at an address that the kernel chooses overlaps nothing.
+        let base = unsafe { mmap_anonymous(None, whole, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE)? };
+        let memory = Memory { base: base.cast() };
+        let parts = [
+            (0, 0, STATUS_BYTES),
+            (STATUS_BYTES, STATUS_BYTES, RING_BYTES),
+            (STATUS_BYTES + RING_BYTES, STATUS_BYTES, RING_BYTES),
+            (STATUS_BYTES + 2 * RING_BYTES, STATUS_BYTES + RING_BYTES, RING_BYTES),
+            (STATUS_BYTES + 3 * RING_BYTES, STATUS_BYTES + RING_BYTES, RING_BYTES),
+        ];
+        for (at, offset, length) in parts {
+            let address = NonZeroUsize::new(memory.base.as_ptr() as usize + at);
+            // SAFETY: the address range lies inside the reservation made above, which nobody else knows yet.
+            unsafe {
+                mmap(
+                    address,
+                    NonZeroUsize::new(length).expect("a positive constant"),
+                    ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                    MapFlags::MAP_SHARED | MapFlags::MAP_FIXED,
+                    file,
+                    i64::try_from(offset).expect("a small constant"),
+                )?;
+            }
+        }
+        Ok(memory)
+    }
+
+    /// The status page.
+    pub fn status(&self) -> &Status {
+        // SAFETY: the status page is mapped for as long as `self` lives, page-aligned, large enough (asserted
+        // beside `Status`), and consists of atomics only, for which every bit pattern is a value.
+        unsafe { self.base.cast::<Status>().as_ref() }
+    }
+
+    /// Where a ring begins; `2 * RING_BYTES` bytes are mapped from there on.
+    pub(super) fn ring(&self, direction: Direction) -> NonNull<u8> {
+        let offset = match direction {
+            Direction::ToWorker => STATUS_BYTES,
+            Direction::ToAgent => STATUS_BYTES + 2 * RING_BYTES,
+        };
+        // SAFETY: the offset lies inside the mapping.
+        unsafe { self.base.add(offset) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: exactly the reservation made in `open`; nothing borrowed from `self` outlives it.
+        let unmapped = unsafe { munmap(self.base.cast(), MAPPED_BYTES) };
+        debug_assert!(unmapped.is_ok(), "an own mapping can be unmapped");
+    }
+}

@@ -1,0 +1,156 @@
+//! The records that travel through the rings: a header of 16 bytes and a payload.
+//!
+//! Agent to worker, in the order in which a worker meets them:
+//!
+//! | kind | `slot` | `position` | payload |
+//! |---|---|---|---|
+//! | Setup | - | - | `WorkerSettings` (protobuf) |
+//! | Function | function | - | what the program needs to find it |
+//! | Run | function | of the first item | [`RunHeader`], `ends` (u32 each), the items |
+//! | Large | function | of the item | [`LargeHeader`]; its bytes follow as Piece records |
+//! | Piece | - | - | bytes of the Large before it |
+//! | Resume | - | - | none: all that was revoked lies before this |
+//! | Forget | function | - | none: the job is over |
+//! | Stop | - | - | none: leave |
+//!
+//! Worker to agent: Ready; InitFailed and Failed (`Failure`, protobuf); Ok (the result); Large (u64: its length)
+//! with Pieces; RunEnd (u64: nanoseconds since the Run began); Resumed. `position` names the item.
+
+/// Bytes of a record's header.
+pub const HEADER_BYTES: usize = 16;
+/// Largest payload of one record; what is larger travels as Large and Pieces.
+pub const MAX_PAYLOAD: usize = super::memory::RING_BYTES / 2 - HEADER_BYTES;
+/// Largest payload of a Piece: small enough that writer and reader work at the same time.
+pub const PIECE_BYTES: usize = 256 << 10;
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "the table above says what each one is")]
+pub enum Kind {
+    Setup = 1,
+    Function = 2,
+    Run = 3,
+    Large = 4,
+    Piece = 5,
+    Resume = 6,
+    Forget = 7,
+    Stop = 8,
+    Ready = 16,
+    InitFailed = 17,
+    Ok = 18,
+    Failed = 19,
+    RunEnd = 20,
+    Resumed = 21,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Kind> {
+        Some(match byte {
+            1 => Kind::Setup,
+            2 => Kind::Function,
+            3 => Kind::Run,
+            4 => Kind::Large,
+            5 => Kind::Piece,
+            6 => Kind::Resume,
+            7 => Kind::Forget,
+            8 => Kind::Stop,
+            16 => Kind::Ready,
+            17 => Kind::InitFailed,
+            18 => Kind::Ok,
+            19 => Kind::Failed,
+            20 => Kind::RunEnd,
+            21 => Kind::Resumed,
+            _ => return None,
+        })
+    }
+}
+
+/// The header of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Bytes of payload behind the header.
+    pub length: u32,
+    /// What the record is.
+    pub kind: Kind,
+    /// The function it is about, by the agent's number.
+    pub slot: u32,
+    /// The item it is about, by its position in the worker's stream of items.
+    pub position: u32,
+}
+
+impl Header {
+    /// Writes the header to the front of `bytes`, which must hold [`HEADER_BYTES`].
+    pub fn write(self, bytes: &mut [u8]) {
+        bytes[0..4].copy_from_slice(&self.length.to_le_bytes());
+        bytes[4..8].copy_from_slice(&u32::from(self.kind as u8).to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.slot.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.position.to_le_bytes());
+    }
+
+    /// Reads a header from the front of `bytes`; `None` if it is none, or promises more than a record may hold.
+    pub fn read(bytes: &[u8]) -> Option<Header> {
+        let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let length = word(0)?;
+        let kind = Kind::from_byte(u8::try_from(word(4)?).ok()?)?;
+        (length as usize <= MAX_PAYLOAD).then_some(Header { length, kind, slot: word(8)?, position: word(12)? })
+    }
+}
+
+/// What stands before the items of a Run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunHeader {
+    /// Number of items.
+    pub count: u32,
+    /// What the first `end` counts from.
+    pub start: u32,
+    /// Whether the items have a timeout, so that the worker notes when each begins.
+    pub timed: bool,
+}
+
+impl RunHeader {
+    /// Bytes of a written [`RunHeader`].
+    pub const BYTES: usize = 12;
+
+    /// Writes it to the front of `bytes`.
+    pub fn write(self, bytes: &mut [u8]) {
+        bytes[0..4].copy_from_slice(&self.count.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.start.to_le_bytes());
+        bytes[8..12].copy_from_slice(&u32::from(self.timed).to_le_bytes());
+    }
+
+    /// Reads one, and returns what lies behind it.
+    pub fn read(bytes: &[u8]) -> Option<(RunHeader, &[u8])> {
+        let (head, rest) = bytes.split_at_checked(Self::BYTES)?;
+        let word = |at: usize| Some(u32::from_le_bytes(head[at..at + 4].try_into().ok()?));
+        Some((RunHeader { count: word(0)?, start: word(4)?, timed: word(8)? != 0 }, rest))
+    }
+}
+
+/// What stands before the pieces of a large item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LargeHeader {
+    /// Bytes of the item.
+    pub length: u64,
+    /// Whether it has a timeout.
+    pub timed: bool,
+}
+
+impl LargeHeader {
+    /// Bytes of a written [`LargeHeader`].
+    pub const BYTES: usize = 16;
+
+    /// The header as bytes.
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.length.to_le_bytes());
+        bytes[8] = u8::from(self.timed);
+        bytes
+    }
+
+    /// Reads one.
+    pub fn read(bytes: &[u8]) -> Option<LargeHeader> {
+        let length = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+        Some(LargeHeader { length, timed: *bytes.get(8)? != 0 })
+    }
+}

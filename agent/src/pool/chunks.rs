@@ -1,0 +1,161 @@
+//! The chunks that a pool holds, and the pieces of them that are still to be run.
+
+use bytes::Bytes;
+use farpool_proto::v1::Segment;
+
+/// A chunk that the coordinator has assigned.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    /// The coordinator's number for it.
+    pub(super) id: u64,
+    pub(super) attempt: u32,
+    /// The job's number in this pool.
+    pub(super) job: u32,
+    pub(super) first: u64,
+    pub(super) count: u64,
+    /// Items that have had no outcome and were not given back.
+    pub(super) left: u64,
+    /// Almost always the only one.
+    head: Segment,
+    more: Vec<Segment>,
+}
+
+/// Items of a chunk that no worker has been given: `first` counts within the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) chunk: u32,
+    pub(super) first: u64,
+    pub(super) count: u64,
+}
+
+/// Consecutive items that lie one behind the other.
+#[derive(Debug)]
+pub(super) struct Stretch<'a> {
+    /// Their ends, a u32 each.
+    pub(super) ends: &'a [u8],
+    /// What the ends count from.
+    pub(super) start: u32,
+    /// The segment's bytes, of which the items are the first ones from `offset` on.
+    pub(super) data: &'a Bytes,
+    pub(super) offset: usize,
+}
+
+impl Chunk {
+    /// A chunk of the items in `segments`; `None` if they contradict themselves or there is not one item.
+    pub(super) fn new(id: u64, attempt: u32, job: u32, first: u64, mut segments: impl Iterator<Item = Segment>) -> Option<Chunk> {
+        let head = segments.next().filter(is_sound)?;
+        let more: Vec<Segment> = segments.collect();
+        if !more.iter().all(is_sound) {
+            return None;
+        }
+        let count = more.iter().map(items_in).sum::<u64>() + items_in(&head);
+        first.checked_add(count)?;
+        Some(Chunk { id, attempt, job, first, count, left: count, head, more })
+    }
+
+    /// The items from `item` on that lie in one segment.
+    pub(super) fn stretch(&self, item: u64) -> Option<Stretch<'_>> {
+        let mut at = item.checked_sub(self.first)?;
+        for segment in std::iter::once(&self.head).chain(&self.more) {
+            let items = items_in(segment);
+            if at < items {
+                let skip = usize::try_from(4 * at).ok()?;
+                let start = if at == 0 { segment.start } else { end_at(&segment.ends[skip - 4..]) };
+                let offset = (start - segment.start) as usize;
+                return Some(Stretch { ends: &segment.ends[skip..], start, data: &segment.data, offset });
+            }
+            at -= items;
+        }
+        None
+    }
+}
+
+impl Stretch<'_> {
+    /// Bytes of the first `items` items.
+    pub(super) fn bytes(&self, items: usize) -> usize {
+        if items == 0 { 0 } else { (end_at(&self.ends[4 * (items - 1)..]) - self.start) as usize }
+    }
+
+    /// How many items it has.
+    pub(super) fn items(&self) -> usize {
+        self.ends.len() / 4
+    }
+
+    /// The most items, up to `most`, that take no more than `bytes` bytes, their ends included.
+    pub(super) fn fitting(&self, most: usize, bytes: usize) -> usize {
+        let most = most.min(self.items());
+        if self.bytes(most) + 4 * most <= bytes {
+            return most;
+        }
+        // Both terms rise with the number of items.
+        let (mut fits, mut too_many) = (0, most);
+        while too_many - fits > 1 {
+            let middle = fits.midpoint(too_many);
+            if self.bytes(middle) + 4 * middle <= bytes { fits = middle } else { too_many = middle }
+        }
+        fits
+    }
+}
+
+/// The first of `ends`.
+fn end_at(ends: &[u8]) -> u32 {
+    u32::from_le_bytes([ends[0], ends[1], ends[2], ends[3]])
+}
+
+fn items_in(segment: &Segment) -> u64 {
+    (segment.ends.len() / 4) as u64
+}
+
+/// Whether ends rise and stay within the data: checked once here, so that cutting can rely on it.
+fn is_sound(segment: &Segment) -> bool {
+    if segment.ends.is_empty() || !segment.ends.len().is_multiple_of(4) {
+        return false;
+    }
+    let mut last = segment.start;
+    for end in segment.ends.chunks_exact(4).map(end_at) {
+        if end < last {
+            return false;
+        }
+        last = end;
+    }
+    (last - segment.start) as usize <= segment.data.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(start: u32, ends: &[u32], bytes: usize) -> Segment {
+        Segment { data: vec![7; bytes].into(), start, ends: ends.iter().flat_map(|end| end.to_le_bytes()).collect::<Vec<_>>().into() }
+    }
+
+    #[test]
+    fn a_chunk_of_two_segments_is_cut_at_any_item() {
+        let segments = [segment(10, &[13, 13, 20], 10), segment(0, &[5], 5)];
+        let chunk = Chunk::new(1, 1, 0, 100, segments.into_iter()).expect("it is sound");
+        assert_eq!(chunk.count, 4);
+        let stretch = chunk.stretch(101).expect("item 101 is in it");
+        assert_eq!((stretch.start, stretch.offset, stretch.items()), (13, 3, 2));
+        assert_eq!([stretch.bytes(0), stretch.bytes(1), stretch.bytes(2)], [0, 0, 7]);
+        assert_eq!([stretch.fitting(9, 3), stretch.fitting(9, 4), stretch.fitting(9, 14), stretch.fitting(9, 15), stretch.fitting(1, 99)], [0, 1, 1, 2, 1]);
+        assert_eq!(chunk.stretch(103).map(|last| (last.start, last.items())), Some((0, 1)));
+        assert!(chunk.stretch(104).is_none() && chunk.stretch(99).is_none());
+    }
+
+    #[test]
+    fn segments_that_lie_are_refused() {
+        let lies = [
+            segment(0, &[], 0),
+            segment(0, &[4, 3], 10),
+            segment(0, &[4, 11], 10),
+            segment(5, &[4], 10),
+            Segment { data: Bytes::new(), start: 0, ends: vec![0; 5].into() },
+        ];
+        for lie in lies {
+            assert!(Chunk::new(1, 1, 0, 0, std::iter::once(lie.clone())).is_none(), "{lie:?}");
+            assert!(Chunk::new(1, 1, 0, 0, [segment(0, &[1], 1), lie].into_iter()).is_none());
+        }
+        assert!(Chunk::new(1, 1, 0, 0, std::iter::empty()).is_none());
+        assert!(Chunk::new(1, 1, 0, u64::MAX, std::iter::once(segment(0, &[1], 1))).is_none());
+    }
+}

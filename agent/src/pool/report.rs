@@ -1,0 +1,99 @@
+//! Outcomes on their way to the coordinator, collected so that many travel at once.
+
+use bytes::{Bytes, BytesMut};
+use farpool_proto::v1::agent_event::Body;
+use farpool_proto::v1::{AgentEvent, Failure, ItemFault, RunDone};
+
+use super::chunks::Chunk;
+
+/// Results of one run are told in several parts beyond this size.
+const RUN_BYTES: usize = 256 << 20;
+
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// The results of all runs, one behind the other.
+    data: BytesMut,
+    /// Where they end, each counted from the start of its run.
+    ends: BytesMut,
+    runs: Vec<Run>,
+    other: Vec<AgentEvent>,
+}
+
+#[derive(Debug)]
+struct Run {
+    chunk: u64,
+    attempt: u32,
+    first: u64,
+    count: u64,
+    data: usize,
+    ends: usize,
+    busy_ns: u64,
+}
+
+impl Report {
+    /// An item of `chunk` is done.
+    pub(super) fn done(&mut self, chunk: &Chunk, item: u64, result: &[u8]) {
+        let follows = self.runs.last().is_some_and(|run| {
+            run.chunk == chunk.id && run.attempt == chunk.attempt && run.first + run.count == item && self.data.len() - run.data < RUN_BYTES
+        });
+        if !follows {
+            let (data, ends) = (self.data.len(), self.ends.len());
+            self.runs.push(Run { chunk: chunk.id, attempt: chunk.attempt, first: item, count: 0, data, ends, busy_ns: 0 });
+        }
+        self.data.extend_from_slice(result);
+        if let Some(run) = self.runs.last_mut() {
+            run.count += 1;
+            let end = u32::try_from(self.data.len() - run.data).expect("a run's results are bounded");
+            self.ends.extend_from_slice(&end.to_le_bytes());
+        }
+    }
+
+    /// An item of `chunk` is done whose result came in pieces.
+    pub(super) fn done_large(&mut self, chunk: &Chunk, item: u64, result: Vec<u8>) {
+        let end = u32::try_from(result.len()).expect("a result's size was checked");
+        let ends = Bytes::copy_from_slice(&end.to_le_bytes());
+        let run = RunDone { chunk: chunk.id, attempt: chunk.attempt, first: item, data: result.into(), ends, busy_ns: 0 };
+        self.other(Body::RunDone(run));
+    }
+
+    /// An item of `chunk` has failed, or its worker has died on it.
+    pub(super) fn failed(&mut self, chunk: &Chunk, item: u64, failure: Failure) {
+        self.other(Body::ItemFault(ItemFault { chunk: chunk.id, attempt: chunk.attempt, item, failure: Some(failure) }));
+    }
+
+    /// The items that were just told took so long.
+    pub(super) fn measured(&mut self, nanoseconds: u64) {
+        if let Some(run) = self.runs.last_mut() {
+            run.busy_ns += nanoseconds;
+        }
+    }
+
+    /// Something else happened.
+    pub(super) fn other(&mut self, body: Body) {
+        self.other.push(AgentEvent { body: Some(body) });
+    }
+
+    /// Hands everything over. The results stay where they are; each run gets its slice.
+    pub(super) fn drain_into(&mut self, events: &mut Vec<AgentEvent>) {
+        if !self.runs.is_empty() {
+            let data = self.data.split().freeze();
+            let ends = self.ends.split().freeze();
+            let (mut data_end, mut ends_end) = (data.len(), ends.len());
+            let at = events.len();
+            for run in self.runs.drain(..).rev() {
+                let done = RunDone {
+                    chunk: run.chunk,
+                    attempt: run.attempt,
+                    first: run.first,
+                    data: data.slice(run.data..data_end),
+                    ends: ends.slice(run.ends..ends_end),
+                    busy_ns: run.busy_ns,
+                };
+                (data_end, ends_end) = (run.data, run.ends);
+                events.push(AgentEvent { body: Some(Body::RunDone(done)) });
+            }
+            events[at..].reverse();
+        }
+        events.append(&mut self.other);
+    }
+}

@@ -1,0 +1,156 @@
+//! Sleeping without missing anything: what wakes a pool, and when it must wake by itself.
+
+use std::os::fd::BorrowedFd;
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use super::feed::STALLED_NS;
+use super::stderr::Pumped;
+use super::worker::{State, Worker};
+use super::WorkerPool;
+use crate::clock;
+use crate::link::RING_BYTES;
+use crate::link::record::HEADER_BYTES;
+
+/// Outcomes of quick items wait for each other this long at most, so that they travel together.
+const COLLECT_NS: u64 = 1_000_000;
+/// How soon output that could not be passed on is tried again.
+const OUTPUT_RETRY_NS: u64 = 50_000_000;
+
+/// Which descriptor of a pool an epoll event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    ForkServer,
+    /// The socket of the worker with this number.
+    Socket(u32),
+    /// The stderr of the worker with this number.
+    Stderr(u32),
+}
+
+impl Token {
+    /// Has `epoll` report the descriptor under this token.
+    pub(super) fn watch(self, epoll: &Epoll, pool: u64, fd: BorrowedFd<'_>) {
+        // An error would mean that the descriptor is none, or that memory has run out.
+        let _ = epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, self.pack(pool)));
+    }
+
+    fn pack(self, pool: u64) -> u64 {
+        let (kind, number) = match self {
+            Token::ForkServer => (0, 0),
+            Token::Socket(number) => (1, number),
+            Token::Stderr(number) => (2, number),
+        };
+        (pool & 0x3fff_ffff) << 34 | kind << 32 | u64::from(number)
+    }
+
+    /// The token in an event's data, if it is one of `pool`.
+    pub(crate) fn unpack(data: u64, pool: u64) -> Option<Token> {
+        let number = u32::try_from(data & u64::from(u32::MAX)).ok()?;
+        if data >> 34 != pool & 0x3fff_ffff {
+            return None;
+        }
+        match data >> 32 & 3 {
+            0 => Some(Token::ForkServer),
+            1 => Some(Token::Socket(number)),
+            2 => Some(Token::Stderr(number)),
+            _ => None,
+        }
+    }
+}
+
+/// Whether, and how long, a pool may be left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Armed {
+    /// There is something to do now.
+    Busy,
+    /// Until a descriptor is ready or, if there is one, until this time (CLOCK_MONOTONIC, ns).
+    Until(Option<u64>),
+}
+
+impl WorkerPool {
+    /// A descriptor is ready.
+    pub(crate) fn ready(&mut self, token: Token) {
+        let now = clock::now();
+        match token {
+            Token::ForkServer => self.fork_server_ready(now),
+            Token::Socket(number) => self.socket_ready(number, now),
+            Token::Stderr(number) => self.stderr_ready(number, now),
+        }
+    }
+
+    /// Asks the workers to wake the agent when there is something to do, which may be left undone until then.
+    pub(crate) fn arm(&mut self) -> Armed {
+        let now = clock::now();
+        let mut deadline = self.supervision.deadline(self.serving() < self.processes);
+        let quick = self.threads == 1 && self.pace.is_quick();
+        for at in 0..self.workers.len() {
+            let worker = &mut self.workers[at];
+            if (worker.may_have_news() || worker.wants_room) && worker.arm(quick, now) {
+                return Armed::Busy;
+            }
+            let collect = worker.armed_at.filter(|at| *at > worker.finished + 1).map(|_| now + COLLECT_NS);
+            let retry = worker.output_blocked_until;
+            let ending = worker.ending.map(|ending| ending.at);
+            let due = self.due(at).map(|(due, _)| due);
+            for time in [collect, retry, ending, due].into_iter().flatten() {
+                deadline = Some(deadline.map_or(time, |first| first.min(time)));
+            }
+        }
+        if let Some(time) = self.time_to_move(now) {
+            deadline = Some(deadline.map_or(time, |first| first.min(time)));
+        }
+        match deadline {
+            Some(time) if time <= now => Armed::Busy,
+            other => Armed::Until(other),
+        }
+    }
+
+    /// When work that waits behind a long item is due to be moved to a worker that idles.
+    fn time_to_move(&self, now: u64) -> Option<u64> {
+        let idle = self.workers.iter().any(|worker| worker.takes_items() && worker.given.is_empty());
+        let waits = idle && self.queue.is_empty() && self.workers.iter().any(|worker| worker.takes_items() && worker.not_begun() > 0);
+        waits.then_some(now + STALLED_NS)
+    }
+
+    fn stderr_ready(&mut self, number: u32, now: u64) {
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.number == number) else { return };
+        if worker.stderr.pump() == Pumped::Blocked {
+            worker.output_blocked_until = Some(now + OUTPUT_RETRY_NS);
+            if let Some(pipe) = worker.stderr.pipe() {
+                let _ = self.epoll.delete(pipe);
+            }
+        }
+    }
+
+    /// Goes on with output that could not be passed on.
+    pub(super) fn retry_output(&mut self, now: u64) {
+        for worker in &mut self.workers {
+            if worker.output_blocked_until.is_some_and(|at| now >= at) {
+                worker.output_blocked_until = None;
+                if let Some(pipe) = worker.stderr.pipe() {
+                    Token::Stderr(worker.number).watch(&self.epoll, self.id, pipe);
+                }
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// Asks to be woken; true if there is something to read, or to write, already.
+    fn arm(&mut self, quick: bool, now: u64) -> bool {
+        let outstanding = self.outstanding();
+        // Streams of quick items are collected, unless this one has come to a long item.
+        let stalled = now.saturating_sub(self.progress.2) >= COLLECT_NS;
+        let ahead = if quick && !stalled && self.state == State::Ready && self.receiving.is_none() { outstanding / 2 } else { 0 };
+        let at = self.finished + ahead.max(1);
+        self.memory.status().agent_sleeps(at);
+        self.armed_at = Some(at);
+        if self.wants_room {
+            self.memory.status().want_space();
+            if self.to.room(RING_BYTES).is_ok_and(|room| room > RING_BYTES / 2) {
+                return true;
+            }
+        }
+        self.from.available(HEADER_BYTES).map_or(true, |bytes| bytes >= HEADER_BYTES)
+    }
+}

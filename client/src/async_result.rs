@@ -1,0 +1,178 @@
+//! An outcome that is waited for later, or never.
+
+mod decode;
+mod future;
+mod outcome;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::call::{self, Call};
+use crate::callbacks;
+use crate::error::{Error, ErrorKind};
+use crate::progress::Progress;
+use crate::session::Session;
+pub(crate) use decode::{Decode, decode_all, decode_one};
+use outcome::Outcome;
+
+/// The outcome of [`apply_async`](crate::Pool::apply_async), [`map_async`](crate::Pool::map_async) or
+/// [`starmap_async`](crate::Pool::starmap_async), which may not be there yet.
+///
+/// It can be waited for on a thread ([`get`](Self::get)), asked ([`ready`](Self::ready)), told to call back
+/// ([`callback`](Self::callback)), and it is a [`Future`], on any executor. Dropping it leaves the job running, as in
+/// Python: [`cancel`](Self::cancel) stops it.
+///
+/// ```
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// fn main() -> Result<(), farpool::Error> {
+///     farpool::init();
+///     let pool = farpool::Pool::new(2)?;
+///     let nine = pool.apply_async(square, (3,));
+///     let all = pool.map_async(square, 0..4);
+///     assert_eq!(nine.get()?, 9);
+///     assert_eq!(all.get()?, [0, 1, 4, 9]);
+///     Ok(())
+/// }
+/// ```
+#[must_use = "the job runs on, but nobody will see its outcome"]
+pub struct AsyncResult<T: Send + 'static> {
+    /// `None`: the job could not be started.
+    session: Option<Arc<dyn Session>>,
+    outcome: Arc<Outcome<T>>,
+    progress: Option<Progress>,
+}
+
+impl<T: Send + 'static> AsyncResult<T> {
+    /// Blocks until the outcome is there, and the callbacks for it have run.
+    ///
+    /// # Errors
+    /// The error of the item, or of the failed item with the lowest index; [`ErrorKind::Cancelled`] after
+    /// [`cancel`](Self::cancel) or [`Pool::terminate`](crate::Pool::terminate).
+    pub fn get(self) -> Result<T, Error> {
+        self.settle(None);
+        self.outcome.take()
+    }
+
+    /// Blocks until the outcome is there, but no longer than `timeout`. The outcome can be taken once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WaitTimedOut`] if it was not there in time: the job runs on, and this may be called again.
+    /// Otherwise as [`get`](Self::get); [`ErrorKind::InvalidArgument`] if the outcome was taken before.
+    pub fn get_timeout(&mut self, timeout: Duration) -> Result<T, Error> {
+        if self.wait(timeout) {
+            return self.outcome.take();
+        }
+        let waited = format!("the outcome was not there after {timeout:?}");
+        Err(self.outcome.inbox().tell(Error::new(ErrorKind::WaitTimedOut, waited)))
+    }
+
+    /// Blocks until the outcome is there, but no longer than `timeout`; returns whether it is there.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        self.settle(Instant::now().checked_add(timeout))
+    }
+
+    /// Whether the outcome is there, and the callbacks for it have run, so that [`get`](Self::get) does not block.
+    pub fn ready(&self) -> bool {
+        self.outcome.settled()
+    }
+
+    /// Whether the job succeeded.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if the outcome is not there yet.
+    pub fn successful(&self) -> Result<bool, Error> {
+        if self.ready() {
+            return Ok(self.outcome.succeeded());
+        }
+        Err(self.outcome.inbox().tell(Error::invalid("the outcome is not there yet: ask ready() first, or wait(..)")))
+    }
+
+    /// Ends the job: running items are killed, and its outcome becomes [`ErrorKind::Cancelled`], unless it was
+    /// there already. Returns at once.
+    pub fn cancel(&self) {
+        if let Some(session) = &self.session {
+            call::cancel(&**session, self.outcome.inbox());
+        }
+    }
+
+    /// Calls `f` with the value once it is there, or at once if it is; not if the job fails.
+    ///
+    /// Callbacks run one after another on a thread of farpool's own. They may use the pool; one that panics is reported
+    /// on stderr and harms nothing.
+    pub fn callback(self, f: impl FnOnce(&T) + Send + 'static) -> Self {
+        self.call_back(move |outcome| {
+            if let Ok(value) = outcome {
+                f(value);
+            }
+        })
+    }
+
+    /// Calls `f` with the error once the job has failed, or at once if it has; not if the job succeeds. Otherwise as
+    /// [`callback`](Self::callback).
+    pub fn error_callback(self, f: impl FnOnce(&Error) + Send + 'static) -> Self {
+        self.call_back(move |outcome| {
+            if let Err(error) = outcome {
+                f(error);
+            }
+        })
+    }
+
+    fn call_back(self, f: impl FnOnce(&Result<T, Error>) + Send + 'static) -> Self {
+        match callbacks::start() {
+            Ok(()) => self.outcome.call_back(Box::new(f)),
+            Err(error) => eprintln!("farpool: a callback will not run: cannot start its thread: {error}"),
+        }
+        self
+    }
+
+    /// Whether the outcome is there now; waits for it until the deadline.
+    fn settle(&self, deadline: Option<Instant>) -> bool {
+        let inbox = self.outcome.inbox();
+        if let Some(session) = &self.session {
+            while !inbox.ended() {
+                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    return false;
+                }
+                session.wait(inbox, deadline);
+            }
+        }
+        self.outcome.wait_for_callbacks(deadline)
+    }
+}
+
+impl<T: Send + 'static> AsyncResult<T> {
+    /// The outcome of a job that runs, or of one whose inbox has ended already.
+    pub(crate) fn new(call: &Call, decode: Decode<T>, progress: Option<Progress>) -> Self {
+        let outcome = Outcome::new(Arc::clone(&call.inbox), decode);
+        Self { session: Some(Arc::clone(&call.session)), outcome: Arc::new(outcome), progress }
+    }
+
+    /// The outcome of a job that could not be started.
+    pub(crate) fn failed(verb: &'static str, label: &str, error: Error) -> Self {
+        Self { session: None, outcome: Arc::new(Outcome::failed(verb, label, error)), progress: None }
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for AsyncResult<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncResult").field("ready", &self.ready()).finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static> Drop for AsyncResult<T> {
+    fn drop(&mut self) {
+        self.outcome.abandon();
+        // The job runs on, and so does its bar.
+        if let Some(progress) = self.progress.take()
+            && !self.outcome.inbox().ended()
+        {
+            progress.detach();
+        }
+    }
+}

@@ -1,0 +1,27 @@
+use std::collections::VecDeque;
+
+use crate::args::Data;
+use crate::collector::Collector;
+use crate::error::Error;
+use crate::inbox::Inbox;
+use crate::map::ended_early;
+
+/// Makes the outcome out of what the inbox has; called once, after the job has ended.
+pub(crate) type Decode<T> = fn(&Inbox) -> Result<T, Error>;
+
+/// The outcome of a job of many items.
+pub(crate) fn decode_all<R: Data>(inbox: &Inbox) -> Result<Vec<R>, Error> {
+    let mut news = VecDeque::new();
+    inbox.take(&mut news);
+    if let Some(error) = inbox.end_error() {
+        return Err(error);
+    }
+    let mut collector = Collector::new(inbox.pulled() as usize);
+    news.into_iter().try_for_each(|news| collector.accept(news, inbox))?;
+    collector.finish(inbox.pulled())
+}
+
+/// The outcome of a job of one item.
+pub(crate) fn decode_one<R: Data>(inbox: &Inbox) -> Result<R, Error> {
+    decode_all(inbox)?.pop().ok_or_else(|| ended_early(inbox))
+}

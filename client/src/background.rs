@@ -1,0 +1,81 @@
+//! Feeding a job whose verb has returned already.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::args::Args;
+use crate::call::Call;
+use crate::error::{Error, ErrorKind};
+use crate::feeder::Feeder;
+use crate::inbox::{End, Inbox};
+use crate::panics;
+
+/// How long a verb that is to return at once may feed before it leaves the rest to a thread.
+const INLINE: Duration = Duration::from_millis(20);
+
+/// Feeds the job: what is quickly done here, and the rest on a thread of its own. What goes wrong becomes the job's
+/// outcome. An input that knows no end is not touched here: it may block, for example on a channel.
+pub(crate) fn feed<A: Args>(mut call: Call, mut feeder: Feeder<impl Iterator<Item = A> + Send + 'static>) {
+    if feeder.is_bounded() {
+        if !feed_until(&mut call, &mut feeder, Some(Instant::now() + INLINE)) {
+            return;
+        }
+    } else if let Err(error) = call.flush() {
+        return give_up(&call.inbox, error);
+    }
+    // The session knows the job by now, so that a cancellation cannot come too early for it.
+    let inbox = call.inbox.clone();
+    let rest = move || {
+        while feed_until(&mut call, &mut feeder, None) {
+            let resume_at = feeder.resume_at(call.inbox.finished());
+            call.inbox.park_until_finished(resume_at);
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("farpool-feeder".to_owned()).spawn(rest) {
+        let message = format!("cannot start the thread that feeds the job: {error}");
+        give_up(&inbox, Error::new(ErrorKind::Unavailable, message));
+    }
+}
+
+/// Feeds until the window is full or the deadline has passed. Returns whether there is more to feed.
+fn feed_until<A: Args>(
+    call: &mut Call,
+    feeder: &mut Feeder<impl Iterator<Item = A>>,
+    deadline: Option<Instant>,
+) -> bool {
+    // The input is never asked again after a panic: nobody sees it half-changed.
+    let fed = panic::catch_unwind(AssertUnwindSafe(|| {
+        while !call.inbox.ended()
+            && feeder.may_feed(call.inbox.finished(), 0)
+            && deadline.is_none_or(|deadline| Instant::now() < deadline)
+        {
+            feeder.feed(u64::MAX, &call.inbox, &mut call.messages);
+            call.flush()?;
+        }
+        Ok(())
+    }));
+    match fed {
+        Ok(Ok(())) => {
+            let more = !feeder.exhausted() && !call.inbox.ended();
+            if !more {
+                call.settle();
+            }
+            return more;
+        }
+        Ok(Err(error)) => give_up(&call.inbox, error),
+        Err(panic) => {
+            let message =
+                format!("the input iterator panicked after {} items: {}", feeder.pulled(), panics::message(&*panic));
+            call.cancel();
+            give_up(&call.inbox, Error::new(ErrorKind::Panicked, message));
+        }
+    }
+    false
+}
+
+/// The job ends with this error, whether or not the session has heard of it.
+fn give_up(inbox: &Inbox, error: Error) {
+    inbox.break_with(error);
+    inbox.end(End::Cancelled);
+}

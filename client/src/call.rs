@@ -1,0 +1,66 @@
+//! One job as the client's side sees it until everything was handed over: its session, its inbox, what is to be sent.
+
+use std::sync::Arc;
+
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{CancelJob, OpenJob};
+
+use crate::error::Error;
+use crate::inbox::Inbox;
+use crate::session::Session;
+
+/// A job that is cancelled when this is dropped before [`Call::settle`]: on an early return, a panic, or when the
+/// consumer has lost interest.
+pub(crate) struct Call {
+    pub(crate) session: Arc<dyn Session>,
+    pub(crate) inbox: Arc<Inbox>,
+    /// What the next [`Call::flush`] sends; begins with the [`Body::OpenJob`].
+    pub(crate) messages: Vec<Body>,
+    opened: bool,
+    settled: bool,
+}
+
+impl Call {
+    /// A job that nobody knows yet: the first flush opens it.
+    pub(crate) fn new(session: Arc<dyn Session>, inbox: Inbox, open: OpenJob) -> Self {
+        let messages = vec![Body::OpenJob(open)];
+        Self { session, inbox: Arc::new(inbox), messages, opened: false, settled: false }
+    }
+
+    /// Hands all messages over.
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
+        let sent = if self.opened {
+            self.session.send(&mut self.messages)
+        } else {
+            self.opened = true;
+            self.session.submit(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true)
+        };
+        sent.map_err(|error| self.inbox.tell(error))
+    }
+
+    /// The job needs this no more: it may run on without it.
+    pub(crate) fn settle(&mut self) {
+        self.settled = true;
+    }
+
+    /// Cancels the job, unless it is over.
+    pub(crate) fn cancel(&mut self) {
+        if self.opened && !std::mem::replace(&mut self.settled, true) {
+            cancel(&*self.session, &self.inbox);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+/// Asks the session to end a job, unless it has ended.
+pub(crate) fn cancel(session: &dyn Session, inbox: &Inbox) {
+    if !inbox.ended() {
+        // A session that takes no messages any more has ended the job, or will.
+        let _ = session.send(&mut vec![Body::CancelJob(CancelJob { job: inbox.job() })]);
+    }
+}

@@ -1,0 +1,65 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::inbox::Interest;
+
+fn inbox(items: u64) -> Inbox {
+    let inbox = Inbox::new(1, "map", "", Interest::Outcomes);
+    inbox.set_pulled(items);
+    inbox
+}
+
+/// Items `first..first + count`, each with its index as its result.
+fn done(first: u64, count: u64) -> News {
+    let (mut data, mut ends) = (Vec::new(), Vec::new());
+    for item in first..first + count {
+        codec::encode(&item, &mut data).unwrap();
+        ends.extend((data.len() as u32).to_le_bytes());
+    }
+    News::Done { first, data: data.into(), ends: ends.into() }
+}
+
+fn failed(item: u64) -> News {
+    News::Failed { item, error: Error::new(ErrorKind::Panicked, format!("number {item}")) }
+}
+
+fn collect(items: u64, news: Vec<News>) -> Result<Vec<u64>, Error> {
+    let inbox = inbox(items);
+    let mut collector = Collector::new(0);
+    for news in news {
+        collector.accept(news, &inbox)?;
+    }
+    collector.finish(items)
+}
+
+proptest! {
+    #[test]
+    fn any_order_of_runs_gives_the_order_of_items(
+        runs in proptest::collection::vec(0_u64..9, 0..40).prop_flat_map(|lengths| {
+            let mut next = 0;
+            let runs: Vec<_> = lengths.iter().map(|&n| { next += n; (next - n, n) }).collect();
+            (Just(next), Just(runs).prop_shuffle())
+        })
+    ) {
+        let (items, runs) = runs;
+        let values = collect(items, runs.into_iter().map(|(first, n)| done(first, n)).collect()).unwrap();
+        prop_assert_eq!(values, (0..items).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_failure_with_the_lowest_index_wins() {
+    let error = collect(6, vec![done(4, 2), failed(3), done(0, 1), failed(1), failed(2)]).unwrap_err();
+    assert_eq!((error.item(), error.message()), (Some(1), "number 1"));
+    let undecodable = News::Done { first: 0, data: Bytes::new(), ends: Bytes::from_static(&[0; 4]) };
+    let error = collect(2, vec![failed(1), undecodable]).unwrap_err();
+    assert_eq!((error.item(), error.kind()), (Some(0), ErrorKind::Codec));
+}
+
+#[test]
+fn broken_promises_are_noticed() {
+    for news in [vec![done(0, 2), done(1, 1)], vec![done(1, 1), done(1, 1)], vec![done(0, 4)], vec![done(1, 2)]] {
+        assert_eq!(collect(3, news).unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+}

@@ -1,0 +1,172 @@
+//! What can go wrong, and everything that is known about it.
+
+mod kind;
+mod story;
+
+use std::panic::Location;
+
+use farpool_proto::v1::Failure;
+
+pub use kind::ErrorKind;
+
+/// What went wrong, and everything that is known about it.
+///
+/// Its [`Display`](std::fmt::Display) and its [`Debug`](std::fmt::Debug) tell the same story: what was being done, with
+/// which item, what happened, where and at which attempt, and what to do next; the backtrace of a panic and the last
+/// words of a worker that died follow on lines of their own.
+///
+/// ```
+/// let error = farpool::Pool::builder().processes(0).build().unwrap_err();
+/// assert_eq!(error.kind(), farpool::ErrorKind::InvalidArgument);
+/// assert!(error.to_string().contains("at least 1 process"));
+/// ```
+#[derive(Clone)]
+pub struct Error(Box<Context>);
+
+#[derive(Clone, Default)]
+struct Context {
+    kind: ErrorKind,
+    message: String,
+    verb: &'static str,
+    label: String,
+    item: Option<u64>,
+    host: String,
+    pid: u32,
+    attempts: u32,
+    backtrace: String,
+    stderr: String,
+}
+
+impl Error {
+    /// What sort of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What happened, as a lower-case fragment: for a panic its message.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The index of the item that failed, from 0 in the order of the input; `None` if it is not about one item.
+    pub fn item(&self) -> Option<u64> {
+        self.0.item
+    }
+
+    /// The host on which it happened; `None` if it happened in the client, or if no host is known.
+    pub fn host(&self) -> Option<&str> {
+        known(&self.0.host)
+    }
+
+    /// The process id of the worker on that host; `None` if no worker was involved.
+    pub fn pid(&self) -> Option<u32> {
+        (self.0.pid != 0).then_some(self.0.pid)
+    }
+
+    /// How often the item was tried, the last time included; 0 if it never got to a worker.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// The backtrace of a panic, where the worker could take one.
+    pub fn backtrace(&self) -> Option<&str> {
+        known(&self.0.backtrace)
+    }
+
+    /// The end of what the worker wrote to its stderr, if it died.
+    pub fn stderr(&self) -> Option<&str> {
+        known(&self.0.stderr)
+    }
+
+    /// The label of the job, as given to [`Job::label`](crate::Job::label).
+    pub fn label(&self) -> Option<&str> {
+        known(&self.0.label)
+    }
+
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Context { kind, message: message.into(), ..Context::default() }))
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidArgument, message)
+    }
+
+    pub(crate) fn from_failure(failure: Failure) -> Self {
+        Self(Box::new(Context {
+            kind: ErrorKind::from_wire(failure.kind()),
+            message: failure.message,
+            host: failure.host,
+            pid: failure.pid,
+            attempts: failure.attempts,
+            backtrace: failure.backtrace,
+            stderr: failure.stderr,
+            ..Context::default()
+        }))
+    }
+
+    /// A peer broke the protocol, or farpool itself did: the story says where it was noticed.
+    #[track_caller]
+    pub(crate) fn protocol(message: impl std::fmt::Display) -> Self {
+        let noticed = Location::caller();
+        Self::new(ErrorKind::Unavailable, format!("{message} (noticed at {}:{})", noticed.file(), noticed.line()))
+    }
+
+    pub(crate) fn of_item(mut self, item: u64) -> Self {
+        self.0.item = Some(item);
+        self
+    }
+
+    pub(crate) fn of_job(mut self, verb: &'static str, label: &str) -> Self {
+        self.0.verb = verb;
+        self.0.label = label.to_owned();
+        self
+    }
+}
+
+fn known(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farpool_proto::v1::FailureKind;
+
+    #[test]
+    fn the_story_names_everything_that_is_known() {
+        let error = Error::from_failure(Failure {
+            kind: FailureKind::WorkerDied.into(),
+            message: "the worker was killed by signal 9 (SIGKILL)".to_owned(),
+            stderr: "one\ntwo\n".to_owned(),
+            host: "node7".to_owned(),
+            pid: 4711,
+            attempts: 3,
+            ..Failure::default()
+        })
+        .of_item(12)
+        .of_job("map", "render");
+        assert_eq!(
+            error.to_string(),
+            "map \"render\", item 12: the worker was killed by signal 9 (SIGKILL) (host node7, pid 4711, 3 attempts); \
+             what it wrote last may tell why, and .retries(n) sets how often such an item is tried again\n\
+             the worker's last words on stderr:\n    one\n    two"
+        );
+        assert_eq!(format!("{error:?}"), error.to_string());
+        assert_eq!((error.kind(), error.item(), error.attempts()), (ErrorKind::WorkerDied, Some(12), 3));
+        assert_eq!((error.host(), error.pid(), error.label()), (Some("node7"), Some(4711), Some("render")));
+        assert_eq!((error.stderr(), error.backtrace()), (Some("one\ntwo\n"), None));
+    }
+
+    #[test]
+    fn the_story_leaves_out_what_is_not_known() {
+        assert_eq!(Error::invalid("chunksize must be at least 1").to_string(), "chunksize must be at least 1");
+    }
+
+    #[test]
+    fn errors_cross_threads_and_box() {
+        fn check<T: std::error::Error + Clone + Send + Sync + 'static>() {}
+        check::<Error>();
+    }
+}

@@ -1,0 +1,77 @@
+use farpool_proto::v1::FailureKind;
+
+/// The sorts of failure; more may come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The function panicked for this item, or the iterator that the job's items come from did.
+    Panicked,
+    /// The worker died while it ran this item, as often as the retries allow.
+    WorkerDied,
+    /// The item ran longer than [`Job::timeout`](crate::Job::timeout) allows.
+    TimedOut,
+    /// The agent that ran this item was lost, and the item may not be run again.
+    AgentLost,
+    /// The job was cancelled, or its pool was terminated.
+    Cancelled,
+    /// The encoded item or result is larger than [`Builder::payload_limit`](crate::Builder::payload_limit).
+    PayloadTooLarge,
+    /// An item or a result could not be encoded or decoded.
+    Codec,
+    /// The pool was closed or terminated before the call.
+    Closed,
+    /// The outcome was not there in time; the job runs on.
+    WaitTimedOut,
+    /// What is needed to run the call cannot be reached or started.
+    #[default]
+    Unavailable,
+    /// The cluster does not know this client.
+    Unauthenticated,
+    /// An argument or an option has no meaning; nothing was run.
+    InvalidArgument,
+    /// The initializer failed in a worker, so that the pool cannot run anything.
+    InitializerFailed,
+    /// The workers' program is not the one that this client runs.
+    ProgramRejected,
+}
+
+impl ErrorKind {
+    pub(super) fn from_wire(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::Panicked => Self::Panicked,
+            FailureKind::WorkerDied => Self::WorkerDied,
+            FailureKind::TimedOut => Self::TimedOut,
+            FailureKind::AgentLost => Self::AgentLost,
+            FailureKind::Cancelled => Self::Cancelled,
+            FailureKind::PayloadTooLarge => Self::PayloadTooLarge,
+            FailureKind::Codec => Self::Codec,
+            FailureKind::InvalidArgument => Self::InvalidArgument,
+            FailureKind::InitializerFailed => Self::InitializerFailed,
+            FailureKind::ProgramRejected => Self::ProgramRejected,
+            // A kind of a later version is told by its message; there is nothing better to call it.
+            FailureKind::Unavailable | FailureKind::Unspecified => Self::Unavailable,
+        }
+    }
+
+    /// What the reader can do next, where the message cannot say it.
+    pub(super) fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::WorkerDied => {
+                Some("what it wrote last may tell why, and .retries(n) sets how often such an item is tried again")
+            }
+            Self::TimedOut => Some("raise .timeout(..) if items may take longer"),
+            Self::AgentLost => Some("raise .retries(n) if the item may be run again"),
+            Self::PayloadTooLarge => Some("split it, or raise the pool's payload_limit(..)"),
+            Self::Closed => Some("open another pool"),
+            Self::WaitTimedOut => Some("the job runs on: wait again, or cancel it"),
+            Self::InitializerFailed => Some("mend the initializer and open another pool"),
+            Self::Panicked
+            | Self::Cancelled
+            | Self::Codec
+            | Self::Unavailable
+            | Self::Unauthenticated
+            | Self::InvalidArgument
+            | Self::ProgramRejected => None,
+        }
+    }
+}

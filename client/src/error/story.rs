@@ -1,0 +1,61 @@
+use std::fmt::{self, Debug, Display, Formatter};
+
+use super::{Context, Error};
+
+impl Display for Error {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let context = &*self.0;
+        subject(context, f)?;
+        f.write_str(&context.message)?;
+        place(context, f)?;
+        if let Some(advice) = context.kind.advice() {
+            write!(f, "; {advice}")?;
+        }
+        paragraph("the worker's last words on stderr", &context.stderr, f)?;
+        paragraph("backtrace", &context.backtrace, f)
+    }
+}
+
+// `main` prints the error that it returns with Debug: the reader wants the story there too, not a struct.
+impl Debug for Error {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+fn subject(context: &Context, f: &mut Formatter<'_>) -> fmt::Result {
+    f.write_str(context.verb)?;
+    if !context.label.is_empty() {
+        write!(f, " {:?}", context.label)?;
+    }
+    match context.item {
+        Some(item) if context.verb.is_empty() => write!(f, "item {item}: "),
+        Some(item) => write!(f, ", item {item}: "),
+        None if context.verb.is_empty() => Ok(()),
+        None => f.write_str(": "),
+    }
+}
+
+fn place(context: &Context, f: &mut Formatter<'_>) -> fmt::Result {
+    let mut parts = Vec::new();
+    if !context.host.is_empty() {
+        parts.push(format!("host {}", context.host));
+    }
+    if context.pid != 0 {
+        parts.push(format!("pid {}", context.pid));
+    }
+    match context.attempts {
+        0 => {}
+        1 => parts.push("1 attempt".to_owned()),
+        more => parts.push(format!("{more} attempts")),
+    }
+    if parts.is_empty() { Ok(()) } else { write!(f, " ({})", parts.join(", ")) }
+}
+
+fn paragraph(title: &str, text: &str, f: &mut Formatter<'_>) -> fmt::Result {
+    if text.is_empty() {
+        return Ok(());
+    }
+    write!(f, "\n{title}:")?;
+    text.lines().try_for_each(|line| write!(f, "\n    {line}"))
+}

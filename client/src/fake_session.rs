@@ -1,0 +1,170 @@
+//! A session without workers, whose outcomes a test writes: what was asked of it and what it answers is all in sight.
+
+mod jobs;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{Failure, FailureKind};
+
+use crate::args::{Args, Data};
+use crate::codec;
+use crate::error::Error;
+use crate::inbox::Inbox;
+use crate::pool::Pool;
+use crate::session::Session;
+use jobs::Jobs;
+
+/// What becomes of one item.
+pub(crate) enum Answer {
+    Done(Vec<u8>),
+    Failed(Failure),
+}
+
+/// The answer to an item, by its index and its encoded arguments.
+type Script = Box<dyn Fn(u64, &[u8]) -> Answer + Send + Sync>;
+
+/// In which order items finish.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pick {
+    First,
+    Last,
+    Random,
+}
+
+pub(crate) struct FakeSession {
+    /// Whether a thread that waits makes items finish; otherwise the test does, by [`FakeSession::deliver`].
+    drives: bool,
+    answer: Script,
+    jobs: Mutex<Jobs>,
+    idle_waits: AtomicU32,
+}
+
+impl FakeSession {
+    /// Answers item `n` of type `T` with `f(n)`.
+    pub(crate) fn mapping<T: Data, R: Data>(f: fn(T) -> R) -> Self {
+        Self::answering(move |_, bytes| {
+            let (item,) = <(T,)>::decode(bytes).unwrap();
+            done(&f(item))
+        })
+    }
+
+    pub(crate) fn answering(answer: impl Fn(u64, &[u8]) -> Answer + Send + Sync + 'static) -> Self {
+        Self { drives: true, answer: Box::new(answer), jobs: Mutex::default(), idle_waits: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn picking(self, pick: Pick) -> Self {
+        self.jobs().pick = pick;
+        self
+    }
+
+    /// Nothing finishes before the test says so.
+    pub(crate) fn by_hand(self) -> Self {
+        Self { drives: false, ..self }
+    }
+
+    /// A chunk runs only when all its items are there.
+    pub(crate) fn whole_chunks(self) -> Self {
+        self.jobs().whole_chunks = true;
+        self
+    }
+
+    pub(crate) fn pool(self) -> (Arc<Self>, Pool) {
+        self.pool_with_limit(1 << 30)
+    }
+
+    pub(crate) fn pool_with_limit(self, payload_limit: u64) -> (Arc<Self>, Pool) {
+        let session = Arc::new(self);
+        (Arc::clone(&session), Pool::over(session, payload_limit))
+    }
+
+    /// Lets up to `items` items finish; returns how many there were.
+    pub(crate) fn deliver(&self, items: usize) -> usize {
+        let mut jobs = self.jobs();
+        (0..items).take_while(|_| jobs.finish_one(&self.answer)).count()
+    }
+
+    pub(crate) fn fail(&self, error: &Error) {
+        self.jobs().fail(error);
+    }
+
+    /// Cancelled jobs so far.
+    pub(crate) fn cancelled(&self) -> u32 {
+        self.jobs().cancelled
+    }
+
+    /// Jobs that have not ended.
+    pub(crate) fn open(&self) -> usize {
+        self.jobs().open()
+    }
+
+    /// Bytes of input that were there at once, at most.
+    pub(crate) fn most_bytes(&self) -> usize {
+        self.jobs().most_bytes
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap()
+    }
+}
+
+impl Session for FakeSession {
+    fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        let mut jobs = self.jobs();
+        jobs.open_job(inbox, messages)?;
+        jobs.accept(messages);
+        Ok(())
+    }
+
+    fn send(&self, messages: &mut Vec<Body>) -> Result<(), Error> {
+        self.jobs().accept(messages);
+        Ok(())
+    }
+
+    fn wait(&self, inbox: &Inbox, deadline: Option<Instant>) {
+        if self.drives && self.deliver(1) == 1 {
+            self.idle_waits.store(0, Ordering::Relaxed);
+            return;
+        }
+        let soon = Instant::now() + Duration::from_millis(1);
+        inbox.park(Some(deadline.map_or(soon, |deadline| deadline.min(soon))));
+        let idle = self.idle_waits.fetch_add(1, Ordering::Relaxed);
+        assert!(idle < 5000, "nothing left to finish, and still somebody waits");
+    }
+
+    fn wait_closed(&self, deadline: Option<Instant>) -> bool {
+        loop {
+            if self.drives {
+                self.deliver(usize::MAX);
+            }
+            if self.jobs().closed() {
+                return true;
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn slots(&self) -> u32 {
+        2
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.jobs().failure.clone()
+    }
+}
+
+pub(crate) fn done<R: Data>(result: &R) -> Answer {
+    let mut bytes = Vec::new();
+    codec::encode(result, &mut bytes).unwrap();
+    Answer::Done(bytes)
+}
+
+pub(crate) fn panicked(message: &str) -> Answer {
+    let kind = FailureKind::Panicked.into();
+    Answer::Failed(Failure { kind, message: message.to_owned(), attempts: 1, ..Failure::default() })
+}

@@ -1,0 +1,83 @@
+use std::time::Instant;
+
+use farpool_proto::v1::Items;
+
+use super::*;
+use crate::inbox::Interest;
+
+fn inbox() -> Inbox {
+    Inbox::new(1, "map", "", Interest::Outcomes)
+}
+
+/// Feeds everything and returns each message: its first item and how many, or nothing for the end.
+fn feed_all<A: Args>(input: impl Iterator<Item = A>, room: u64, payload_limit: u64) -> Vec<Option<(u64, usize)>> {
+    let (inbox, mut messages) = (inbox(), Vec::new());
+    let mut feeder = Feeder::new(input, 1, 0, payload_limit);
+    while !feeder.exhausted() {
+        let before = feeder.pulled();
+        feeder.feed(room, &inbox, &mut messages);
+        assert!(feeder.pulled() - before <= room);
+    }
+    assert_eq!(inbox.pulled(), feeder.pulled());
+    messages
+        .into_iter()
+        .map(|message| match message {
+            Body::Items(Items { first, ends, .. }) => Some((first, ends.len() / 4)),
+            Body::EndItems(_) => None,
+            other => panic!("unexpected: {other:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn the_first_batch_is_one_item() {
+    assert_eq!(feed_all(std::iter::empty::<()>(), 100, 10), [None]);
+    assert_eq!(feed_all([(1_u64,)].into_iter(), 100, 10), [Some((0, 1)), None]);
+    let messages = feed_all((0..1000_u64).map(|n| (n,)), u64::MAX, 10);
+    assert_eq!(messages[0], Some((0, 1)));
+    assert_eq!(messages.iter().flatten().map(|(_, items)| items).sum::<usize>(), 1000);
+    assert!(messages.last().unwrap().is_none());
+}
+
+#[test]
+fn room_is_kept() {
+    let messages = feed_all((0..10_u64).map(|n| (n,)), 4, 10);
+    assert!(messages.iter().flatten().all(|&(_, items)| items <= 4));
+}
+
+#[test]
+fn an_item_above_the_limit_is_a_gap() {
+    let items = [1, 1, 9, 1, 9, 9, 1].map(|bytes| (vec![0_u8; bytes],));
+    let messages = feed_all(items.into_iter(), u64::MAX, 5);
+    let items: Vec<u64> = messages.iter().flatten().flat_map(|&(first, items)| first..first + items as u64).collect();
+    assert_eq!(items, [0, 1, 3, 6]);
+}
+
+/// `cargo test -p farpool --release -- --ignored --nocapture measure_caller`
+#[test]
+#[ignore = "a measurement"]
+fn measure_caller() {
+    const ITEMS: u64 = 4_000_000;
+    for round in 0..3 {
+        let (inbox, mut messages) = (inbox(), Vec::new());
+        let mut feeder = Feeder::new((0..ITEMS).map(|n| (n,)), 1, 0, 1 << 30);
+        let mut collector = crate::collector::Collector::<u64>::new(feeder.size().0);
+        let mut feeding = std::time::Duration::ZERO;
+        let start = Instant::now();
+        while !feeder.exhausted() {
+            let before = Instant::now();
+            feeder.feed(u64::MAX, &inbox, &mut messages);
+            feeding += before.elapsed();
+            for message in messages.drain(..) {
+                if let Body::Items(Items { first, data, ends, .. }) = message {
+                    let news = crate::inbox::News::Done { first, data, ends };
+                    collector.accept(news, &inbox).unwrap();
+                }
+            }
+        }
+        let values = collector.finish(ITEMS).unwrap();
+        let each = |time: std::time::Duration| time.as_nanos() as f64 / ITEMS as f64;
+        println!("{round}: feed {:.1} ns an item, feed + collect {:.1} ns", each(feeding), each(start.elapsed()));
+        assert_eq!(values.len() as u64, ITEMS);
+    }
+}

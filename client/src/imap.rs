@@ -1,0 +1,116 @@
+//! Lazy maps: the consumer's own thread pulls the input, a bounded way ahead of what it takes.
+
+mod arrivals;
+mod run;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use crate::args::Data;
+use crate::error::Error;
+use run::Step;
+
+pub(crate) use run::{Order, Run};
+
+/// The outcomes of [`imap`](crate::Pool::imap) or [`imap_unordered`](crate::Pool::imap_unordered): an [`Iterator`] and
+/// a [`Stream`].
+///
+/// Nothing runs before the first outcome is asked for. Then the input is pulled on the thread that asks, at most
+/// [`buffersize`](crate::Job::buffersize) items ahead of the outcomes that were taken. An `Err` stands for its item alone
+/// and the iteration goes on, unless the whole job ended (its pool was terminated, or failed): that error is the last item.
+/// Dropping it cancels the job.
+///
+/// ```
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// fn main() -> Result<(), farpool::Error> {
+///     farpool::init();
+///     let pool = farpool::Pool::new(2)?;
+///     // The input has no end: it is pulled as far as it is needed.
+///     let mut sum = 0;
+///     for square in pool.imap(square, 1..).take(3) {
+///         sum += square?;
+///     }
+///     assert_eq!(sum, 1 + 4 + 9);
+///     Ok(())
+/// }
+/// ```
+#[must_use = "nothing runs before an outcome is asked for"]
+pub struct Imap<I: Iterator, R> {
+    state: State<I>,
+    results: PhantomData<fn() -> R>,
+}
+
+enum State<I> {
+    Running(Box<Run<I>>),
+    /// It could not be started.
+    Failed(Option<Error>),
+}
+
+impl<I: Iterator, R> Imap<I, R> {
+    pub(crate) fn new(run: Result<Run<I>, Error>) -> Self {
+        let state = match run {
+            Ok(run) => State::Running(Box::new(run)),
+            Err(error) => State::Failed(Some(error)),
+        };
+        Self { state, results: PhantomData }
+    }
+}
+
+impl<T: Data, I: Iterator<Item = T>, R: Data> Iterator for Imap<I, R> {
+    type Item = Result<R, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let run = match &mut self.state {
+            State::Running(run) => run,
+            State::Failed(error) => return error.take().map(Err),
+        };
+        loop {
+            match run.step() {
+                Step::Outcome(outcome) => return Some(outcome),
+                Step::Over => return None,
+                Step::Wait => run.wait(),
+            }
+        }
+    }
+}
+
+impl<T: Data, I: Iterator<Item = T>, R: Data> FusedIterator for Imap<I, R> {}
+
+impl<T: Data, I: Iterator<Item = T>, R: Data> Stream for Imap<I, R> {
+    type Item = Result<R, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let run = match &mut self.state {
+            State::Running(run) => run,
+            State::Failed(error) => return Poll::Ready(error.take().map(Err)),
+        };
+        loop {
+            match run.step() {
+                Step::Outcome(outcome) => return Poll::Ready(Some(outcome)),
+                Step::Over => return Poll::Ready(None),
+                Step::Wait if run.wake_for_news(context.waker()) => {}
+                Step::Wait => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<I: Iterator, R> fmt::Debug for Imap<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap").finish_non_exhaustive()
+    }
+}
+
+// Nothing is pinned: the input is called through `&mut`, and it is in a box.
+impl<I: Iterator, R> Unpin for Imap<I, R> {}

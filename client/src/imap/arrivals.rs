@@ -1,0 +1,97 @@
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::args::Data;
+use crate::codec;
+use crate::error::{Error, ErrorKind};
+use crate::inbox::{Inbox, News};
+use crate::results::Results;
+
+use super::run::Order;
+
+/// Outcomes that have come and were not taken. They are decoded one by one, when they are.
+pub(super) struct Arrivals {
+    order: Order,
+    /// In input order: the item whose outcome is next.
+    next: u64,
+    current: Option<Results>,
+    /// In input order: what is ahead of `next`, by its first item.
+    ahead: BTreeMap<u64, Arrival>,
+    /// As they come: what is behind `current`.
+    queue: VecDeque<Arrival>,
+    bytes: usize,
+}
+
+enum Arrival {
+    Done(Results),
+    Failed(u64, Error),
+}
+
+impl Arrivals {
+    pub(super) fn new(order: Order) -> Self {
+        Self { order, next: 0, current: None, ahead: BTreeMap::new(), queue: VecDeque::new(), bytes: 0 }
+    }
+
+    /// Memory of the results that are held.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+
+    /// An error is about the whole job: the session does not keep its promises.
+    pub(super) fn add(&mut self, news: News, inbox: &Inbox) -> Result<(), Error> {
+        let (first, arrival) = match news {
+            News::Done { first, data, ends } => {
+                let results = Results::new(first, data, ends, inbox.pulled())?;
+                self.bytes += results.memory();
+                (first, Arrival::Done(results))
+            }
+            News::Failed { item, error } => (item, Arrival::Failed(item, error)),
+        };
+        match self.order {
+            Order::AsTheyCome => self.queue.push_back(arrival),
+            Order::OfInput => {
+                if first < self.next || self.ahead.insert(first, arrival).is_some() {
+                    return Err(Error::protocol(format_args!("the outcome of item {first} was delivered twice")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next outcome. An error around it is about the whole job.
+    pub(super) fn pop<R: Data>(&mut self, inbox: &Inbox) -> Result<Option<Result<R, Error>>, Error> {
+        loop {
+            if let Some(results) = &mut self.current {
+                if let Some(next) = results.next() {
+                    let (item, bytes) = next?;
+                    self.next = item + 1;
+                    return Ok(Some(codec::decode(bytes).map_err(|error| undecodable(item, error.0, inbox))));
+                }
+                self.bytes -= results.memory();
+                self.current = None;
+            }
+            match self.next_arrival() {
+                None => return Ok(None),
+                Some(Arrival::Done(results)) => self.current = Some(results),
+                Some(Arrival::Failed(item, error)) => {
+                    self.next = item + 1;
+                    return Ok(Some(Err(inbox.tell(error.of_item(item)))));
+                }
+            }
+        }
+    }
+
+    fn next_arrival(&mut self) -> Option<Arrival> {
+        match self.order {
+            Order::AsTheyCome => self.queue.pop_front(),
+            Order::OfInput => {
+                let first = self.ahead.first_entry()?;
+                (*first.key() == self.next).then(|| first.remove())
+            }
+        }
+    }
+}
+
+#[cold]
+fn undecodable(item: u64, message: String, inbox: &Inbox) -> Error {
+    inbox.tell(Error::new(ErrorKind::Codec, message).of_item(item))
+}

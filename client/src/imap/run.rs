@@ -1,0 +1,140 @@
+use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
+use std::task::Waker;
+
+use crate::args::Data;
+use crate::call::Call;
+use crate::error::Error;
+use crate::feeder::Feeder;
+use crate::inbox::News;
+use crate::map::ended_early;
+use crate::progress::Progress;
+use crate::singles::Singles;
+
+use super::arrivals::Arrivals;
+use super::window::Window;
+
+/// In which order outcomes are handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    OfInput,
+    AsTheyCome,
+}
+
+/// A lazy job: what is pulled, what is on its way and what has come.
+pub(crate) struct Run<I> {
+    call: Call,
+    feeder: Feeder<Singles<I>>,
+    arrivals: Arrivals,
+    window: Window,
+    /// Empty between any two steps; kept for its memory.
+    news: VecDeque<News>,
+    taken: u64,
+    over: bool,
+    _progress: Option<Progress>,
+}
+
+pub(super) enum Step<R> {
+    Outcome(Result<R, Error>),
+    Over,
+    /// Nothing can be done before there is news.
+    Wait,
+}
+
+impl<T: Data, I: Iterator<Item = T>> Run<I> {
+    pub(crate) fn new(
+        call: Call,
+        feeder: Feeder<Singles<I>>,
+        order: Order,
+        buffersize: Option<u64>,
+        chunksize: u64,
+        progress: Option<Progress>,
+    ) -> Self {
+        let window = Window::new(buffersize, chunksize, call.session.slots());
+        let arrivals = Arrivals::new(order);
+        Self { call, feeder, arrivals, window, news: VecDeque::new(), taken: 0, over: false, _progress: progress }
+    }
+
+    /// Does one thing that brings the next outcome closer.
+    pub(super) fn step<R: Data>(&mut self) -> Step<R> {
+        if self.over {
+            return Step::Over;
+        }
+        match self.try_step() {
+            Ok(step) => step,
+            Err(error) => {
+                self.over = true;
+                self.call.cancel();
+                Step::Outcome(Err(error))
+            }
+        }
+    }
+
+    /// Blocks until there is news.
+    pub(super) fn wait(&self) {
+        self.call.session.wait(&self.call.inbox, None);
+    }
+
+    /// Wakes the task at the next news; returns whether there is some already.
+    pub(super) fn wake_for_news(&self, waker: &Waker) -> bool {
+        self.call.inbox.set_waker(waker);
+        self.call.inbox.has_news()
+    }
+
+    fn try_step<R: Data>(&mut self) -> Result<Step<R>, Error> {
+        // One batch before each outcome at most: a slow input must not hold back what is there.
+        if self.window.is_due(self.ahead()) {
+            self.feed()?;
+        }
+        loop {
+            if let Some(outcome) = self.arrivals.pop(&self.call.inbox)? {
+                self.taken += 1;
+                self.window.note_taken();
+                return Ok(Step::Outcome(outcome));
+            }
+            if self.feeder.exhausted() && self.ahead() == 0 {
+                self.over = true;
+                // Its end is on the way; there is nothing to cancel.
+                self.call.settle();
+                return Ok(Step::Over);
+            }
+            if self.call.inbox.has_news() {
+                self.take_news()?;
+            } else if !self.window.is_due_before_waiting(self.ahead()) || !self.feed()? {
+                return Ok(Step::Wait);
+            }
+        }
+    }
+
+    fn take_news(&mut self) -> Result<(), Error> {
+        let ended = self.call.inbox.take(&mut self.news);
+        if self.news.is_empty() && ended {
+            return Err(ended_early(&self.call.inbox));
+        }
+        self.news.drain(..).try_for_each(|news| self.arrivals.add(news, &self.call.inbox))
+    }
+
+    /// Pulls and sends one batch, if there is room; returns whether it did.
+    fn feed(&mut self) -> Result<bool, Error> {
+        let room = self.window.room(self.ahead());
+        if room == 0 || !self.feeder.may_feed(self.call.inbox.finished(), self.arrivals.bytes()) {
+            return Ok(false);
+        }
+        self.window.start();
+        let (feeder, call) = (&mut self.feeder, &mut self.call);
+        // The input is never asked again after a panic: nobody sees it half-changed.
+        let fed = panic::catch_unwind(AssertUnwindSafe(|| feeder.feed(room, &call.inbox, &mut call.messages)));
+        if let Err(panic) = fed {
+            self.over = true;
+            self.call.cancel();
+            panic::resume_unwind(panic);
+        }
+        self.call.flush()?;
+        Ok(true)
+    }
+
+    /// Items that were pulled and whose outcomes were not taken.
+    fn ahead(&self) -> u64 {
+        self.feeder.pulled() - self.taken
+    }
+}

@@ -1,0 +1,115 @@
+use std::time::{Duration, Instant};
+
+/// How many items the input may be ahead of the consumer.
+///
+/// Without a `buffersize` it starts at a few items a slot and doubles whenever the consumer has worked through all of it
+/// within a moment: tiny items need thousands in flight to keep workers busy, and of long ones a few are enough.
+pub(super) struct Window {
+    items: u64,
+    /// It does not grow past this.
+    most: u64,
+    /// Items of an explicit chunk; 0: none.
+    chunksize: u64,
+    /// Outcomes taken since it grew last, or since `since`.
+    taken: u64,
+    since: Option<Instant>,
+}
+
+/// Twice what the slots hold, and as much again on its way to and from the workers.
+const ITEMS_A_SLOT: u64 = 4;
+const MOST_ITEMS: u64 = 16_384;
+const SMALL: u64 = 64;
+/// A window that is worked through faster than this is too small.
+const MOMENT: Duration = Duration::from_millis(50);
+
+impl Window {
+    pub(super) fn new(buffersize: Option<u64>, chunksize: u64, slots: u32) -> Self {
+        let (items, most) = match buffersize {
+            Some(items) => (items, items),
+            None => {
+                let items = u64::from(slots.max(1)).saturating_mul(ITEMS_A_SLOT).saturating_mul(chunksize.max(1));
+                (items, items.max(MOST_ITEMS))
+            }
+        };
+        Self { items, most, chunksize, taken: 0, since: None }
+    }
+
+    /// How many further items may be pulled when so many are ahead.
+    pub(super) fn room(&self, ahead: u64) -> u64 {
+        self.items.saturating_sub(ahead)
+    }
+
+    /// Whether it is time to pull, before the consumer has to wait: one item at a time would lock the session for each.
+    pub(super) fn is_due(&self, ahead: u64) -> bool {
+        self.room(ahead) >= (self.items / 4).max(1)
+    }
+
+    /// Whether to pull now that the consumer has to wait.
+    pub(super) fn is_due_before_waiting(&self, ahead: u64) -> bool {
+        // In a small window every free place may be a worker that idles. And a chunk that is not whole will not run.
+        self.is_due(ahead) || self.items <= SMALL || ahead < self.chunksize
+    }
+
+    /// The consumer has taken an outcome.
+    #[inline]
+    pub(super) fn note_taken(&mut self) {
+        self.taken += 1;
+        if self.taken >= self.items && self.items < self.most {
+            self.grow_if_quick(Instant::now());
+        }
+    }
+
+    /// The first items are pulled.
+    pub(super) fn start(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn grow_if_quick(&mut self, now: Instant) {
+        let since = self.since.replace(now);
+        self.taken = 0;
+        if since.is_some_and(|since| now.duration_since(since) < MOMENT) {
+            self.items = self.items.saturating_mul(2).min(self.most);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_that_is_worked_through_quickly_grows_to_its_bound() {
+        let mut window = Window::new(None, 0, 2);
+        assert_eq!(window.room(0), 8);
+        let now = Instant::now();
+        window.since = Some(now);
+        window.grow_if_quick(now + Duration::from_millis(60));
+        assert_eq!(window.room(0), 8);
+        for _ in 0..20 {
+            window.grow_if_quick(now + Duration::from_millis(70));
+        }
+        assert_eq!((window.room(0), window.room(16_000), window.room(20_000)), (16_384, 384, 0));
+    }
+
+    #[test]
+    fn a_given_buffersize_is_kept() {
+        let mut window = Window::new(Some(3), 0, 64);
+        window.start();
+        (0..100).for_each(|_| window.note_taken());
+        assert_eq!(window.room(0), 3);
+        assert!(window.is_due(2) && !window.is_due(3));
+    }
+
+    #[test]
+    fn a_chunk_that_is_not_whole_is_filled_up_before_waiting() {
+        let window = Window::new(Some(100), 100, 2);
+        assert!(!window.is_due(90) && window.is_due_before_waiting(90));
+        let window = Window::new(Some(100), 0, 2);
+        assert!(!window.is_due_before_waiting(90));
+    }
+
+    #[test]
+    fn explicit_chunks_fit_in() {
+        assert_eq!(Window::new(None, 1000, 8).room(0), 32_000);
+    }
+}

@@ -1,0 +1,153 @@
+//! Where the outcomes of one job wait for whoever wants them.
+//!
+//! Outcomes are delivered by the thread that drives the session, under the session's lock: delivering is a push and
+//! never runs a user's code. Decoding, callbacks and everything else that may take time happen on other threads.
+
+mod consumer;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use bytes::Bytes;
+use farpool_proto::v1::Failure;
+
+use crate::error::Error;
+use state::State;
+
+/// The outcomes of one job that nobody has taken yet, and how the job ended.
+pub(crate) struct Inbox {
+    job: u64,
+    verb: &'static str,
+    label: String,
+    interest: Interest,
+    finished: AtomicU64,
+    pulled: AtomicU64,
+    has_outcomes: AtomicBool,
+    ended: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// What a job's consumer is woken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// Every outcome: it works through them as they come.
+    Outcomes,
+    /// Only the end: it looks at all outcomes at once.
+    End,
+}
+
+/// What a job's consumer finds in its inbox.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The results of consecutive items: encoded one behind the other, and where each ends, as in `ItemsDone`.
+    Done { first: u64, data: Bytes, ends: Bytes },
+    /// An item failed.
+    Failed { item: u64, error: Error },
+}
+
+/// How a job ended.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    /// Every item has had its outcome.
+    Finished,
+    /// It was cancelled, or its pool was terminated.
+    Cancelled,
+    /// The pool cannot run anything any more.
+    PoolFailed(Error),
+    /// The pool was closed before the job could begin.
+    Closed,
+}
+
+/// Runs once, when a job has ended; must be short, since it runs where outcomes are delivered.
+pub(crate) type EndHook = Box<dyn FnOnce() + Send>;
+
+/// The side of the session.
+impl Inbox {
+    /// The number of the job, which the client chose.
+    pub(crate) fn job(&self) -> u64 {
+        self.job
+    }
+
+    /// The results of consecutive items have come, in the layout of `ItemsDone`.
+    pub(crate) fn deliver_done(&self, first: u64, data: Bytes, ends: Bytes) {
+        let items = (ends.len() / 4) as u64;
+        self.deliver(items, News::Done { first, data, ends });
+    }
+
+    /// An item has failed.
+    pub(crate) fn deliver_failed(&self, item: u64, failure: Failure) {
+        self.refuse(item, Error::from_failure(failure));
+    }
+
+    /// The job has ended: nothing will be delivered after this. Only the first end counts.
+    pub(crate) fn end(&self, end: End) {
+        let mut state = self.state();
+        if state.end.is_some() {
+            return;
+        }
+        state.end = Some(end);
+        let hooks = std::mem::take(&mut state.hooks);
+        drop(state);
+        hooks.into_iter().for_each(|hook| hook());
+        // Last, so that whoever sees the end knows that the hooks have run.
+        let mut state = self.state();
+        self.ended.store(true, Ordering::Release);
+        let wakes = state.all_wakes();
+        drop(state);
+        wakes.wake();
+    }
+
+    /// Whether a consumer that waits should look.
+    pub(crate) fn has_news(&self) -> bool {
+        match self.interest {
+            Interest::Outcomes => self.has_outcomes.load(Ordering::Acquire) || self.ended(),
+            Interest::End => self.ended(),
+        }
+    }
+
+    /// Sleeps until there is news or the deadline has passed, for a thread that leaves the driving to another one.
+    /// It may return early.
+    pub(crate) fn park(&self, deadline: Option<Instant>) {
+        let me = thread::current();
+        self.state().parked.push(me.clone());
+        // A delivery since then has unparked this thread, and one before it is seen here.
+        if !self.has_news() {
+            park_until(deadline);
+        }
+        self.state().parked.retain(|thread| thread.id() != me.id());
+    }
+}
+
+/// What both sides share.
+impl Inbox {
+    fn deliver(&self, items: u64, news: News) {
+        let mut state = self.state();
+        if !state.discarding {
+            state.news.push_back(news);
+        }
+        // Only written under the lock; read without it.
+        let finished = self.finished.load(Ordering::Relaxed) + items;
+        self.finished.store(finished, Ordering::Relaxed);
+        self.has_outcomes.store(true, Ordering::Release);
+        let wakes = state.wakes_after_delivery(self.interest, finished);
+        drop(state);
+        wakes.wake();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two statements: a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn park_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => thread::park_timeout(deadline.saturating_duration_since(Instant::now())),
+        None => thread::park(),
+    }
+}

@@ -1,0 +1,126 @@
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
+use std::thread;
+
+use super::{End, EndHook, Inbox, Interest, News};
+use crate::error::{Error, ErrorKind};
+
+/// The side of the consumer.
+impl Inbox {
+    pub(crate) fn new(job: u64, verb: &'static str, label: &str, interest: Interest) -> Self {
+        Self {
+            job,
+            verb,
+            label: label.to_owned(),
+            interest,
+            finished: AtomicU64::new(0),
+            pulled: AtomicU64::new(0),
+            has_outcomes: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Takes all outcomes that are there into `news`, which is empty. Returns whether the job has ended, so that no more will come.
+    pub(crate) fn take(&self, news: &mut VecDeque<News>) -> bool {
+        debug_assert!(news.is_empty(), "what was there would be lost");
+        let mut state = self.state();
+        self.has_outcomes.store(false, Ordering::Relaxed);
+        std::mem::swap(&mut state.news, news);
+        state.end.is_some()
+    }
+
+    /// Whether the job has ended.
+    pub(crate) fn ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// The error that the whole job ended with, if it did not finish.
+    pub(crate) fn end_error(&self) -> Option<Error> {
+        let state = self.state();
+        let end = state.end.as_ref()?;
+        let error = match (&state.broken, end) {
+            (Some(error), _) => error.clone(),
+            (None, End::Finished) => return None,
+            (None, End::Cancelled) => Error::new(
+                ErrorKind::Cancelled,
+                "the job was cancelled, or its pool was terminated, before it was done",
+            ),
+            (None, End::PoolFailed(error)) => error.clone(),
+            (None, End::Closed) => Error::new(ErrorKind::Closed, "the pool was closed before the call"),
+        };
+        drop(state);
+        Some(self.tell(error))
+    }
+
+    /// Says in the error which job it is about.
+    pub(crate) fn tell(&self, error: Error) -> Error {
+        error.of_job(self.verb, &self.label)
+    }
+
+    /// Whatever the end will be, the job has failed as a whole with this error; the first one counts.
+    pub(crate) fn break_with(&self, error: Error) {
+        self.state().broken.get_or_insert(error);
+    }
+
+    /// An item was given up before it got to the session.
+    pub(crate) fn refuse(&self, item: u64, error: Error) {
+        self.deliver(1, News::Failed { item, error });
+    }
+
+    /// How many items have had their outcome.
+    pub(crate) fn finished(&self) -> u64 {
+        self.finished.load(Ordering::Relaxed)
+    }
+
+    /// How many items were pulled from the input so far; an outcome for any other is not believed.
+    pub(crate) fn pulled(&self) -> u64 {
+        self.pulled.load(Ordering::Relaxed)
+    }
+
+    /// Notes how many items were pulled from the input so far.
+    pub(crate) fn set_pulled(&self, items: u64) {
+        self.pulled.store(items, Ordering::Relaxed);
+    }
+
+    /// Wakes the task at the next news; look again afterwards for what came before.
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        let mut state = self.state();
+        match &mut state.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+
+    /// Runs the hook at the end, or now if the job has ended already.
+    pub(crate) fn at_end(&self, hook: EndHook) {
+        let mut state = self.state();
+        if state.end.is_none() {
+            state.hooks.push(hook);
+            return;
+        }
+        drop(state);
+        hook();
+    }
+
+    /// Nobody will ever take what is delivered: keep nothing.
+    pub(crate) fn discard(&self) {
+        let mut state = self.state();
+        state.discarding = true;
+        let unwanted = std::mem::take(&mut state.news);
+        drop(state);
+        drop(unwanted);
+    }
+
+    /// Sleeps until that many items have had their outcome or the job has ended, whatever the consumer waits for.
+    pub(crate) fn park_until_finished(&self, items: u64) {
+        while self.finished() < items && !self.ended() {
+            self.state().feeder = Some((items, thread::current()));
+            if self.finished() < items && !self.ended() {
+                thread::park();
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::task::Wake;
+use std::time::Duration;
+
+use super::*;
+use crate::error::ErrorKind;
+
+#[derive(Default)]
+struct CountWakes(AtomicU32);
+
+impl Wake for CountWakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn inbox(interest: Interest) -> Arc<Inbox> {
+    Arc::new(Inbox::new(1, "map", "", interest))
+}
+
+fn done(inbox: &Inbox, first: u64, items: usize) {
+    inbox.deliver_done(first, Bytes::new(), vec![0; 4 * items].into());
+}
+
+/// How often a waker is woken by two outcomes and an end, set again after each.
+fn check_wakes(interest: Interest, expected: [u32; 3]) {
+    let inbox = inbox(interest);
+    let wakes = Arc::new(CountWakes::default());
+    let woken = || {
+        inbox.set_waker(&Arc::clone(&wakes).into());
+        wakes.0.load(Ordering::Relaxed)
+    };
+    woken();
+    done(&inbox, 0, 1);
+    let first = woken();
+    inbox.deliver_failed(1, Failure::default());
+    let second = woken();
+    inbox.end(End::Finished);
+    assert_eq!([first, second, woken()], expected);
+}
+
+#[test]
+fn a_consumer_is_woken_for_what_it_waits_for() {
+    check_wakes(Interest::Outcomes, [1, 2, 3]);
+    check_wakes(Interest::End, [0, 0, 1]);
+}
+
+#[test]
+fn outcomes_are_taken_once_and_the_end_is_told_with_the_last() {
+    let inbox = inbox(Interest::Outcomes);
+    assert!(!inbox.has_news());
+    done(&inbox, 0, 3);
+    assert!(inbox.has_news());
+    let mut news = VecDeque::new();
+    assert!(!inbox.take(&mut news));
+    assert_eq!((news.len(), inbox.finished(), inbox.has_news()), (1, 3, false));
+    done(&inbox, 3, 1);
+    inbox.end(End::Finished);
+    inbox.end(End::Cancelled);
+    news.clear();
+    assert!(inbox.take(&mut news));
+    assert_eq!(news.len(), 1);
+    assert!(inbox.has_news());
+    assert!(inbox.end_error().is_none());
+}
+
+#[test]
+fn a_discarding_inbox_keeps_counting_but_holds_nothing() {
+    let inbox = inbox(Interest::End);
+    done(&inbox, 0, 1);
+    inbox.discard();
+    done(&inbox, 1, 2);
+    let mut news = VecDeque::new();
+    inbox.take(&mut news);
+    assert_eq!((news.len(), inbox.finished()), (0, 3));
+}
+
+#[test]
+fn hooks_run_once_at_the_end_or_at_once_after_it() {
+    let inbox = inbox(Interest::End);
+    let runs = Arc::new(AtomicU32::new(0));
+    let hook = || -> EndHook {
+        let runs = Arc::clone(&runs);
+        Box::new(move || {
+            runs.fetch_add(1, Ordering::Relaxed);
+        })
+    };
+    inbox.at_end(hook());
+    done(&inbox, 0, 1);
+    assert_eq!(runs.load(Ordering::Relaxed), 0);
+    inbox.end(End::Finished);
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+    inbox.at_end(hook());
+    assert_eq!(runs.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn parked_threads_are_unparked() {
+    let inbox = inbox(Interest::End);
+    thread::scope(|scope| {
+        let waiters = [(); 2].map(|()| {
+            scope.spawn(|| {
+                while !inbox.has_news() {
+                    inbox.park(None);
+                }
+            })
+        });
+        let feeder = scope.spawn(|| inbox.park_until_finished(2));
+        done(&inbox, 0, 2);
+        feeder.join().unwrap();
+        thread::sleep(Duration::from_millis(10));
+        assert!(waiters.iter().all(|waiter| !waiter.is_finished()), "woken before the end");
+        inbox.end(End::Finished);
+    });
+    let start = Instant::now();
+    let never = Inbox::new(2, "map", "", Interest::End);
+    never.park(Some(start + Duration::from_millis(5)));
+    assert!(start.elapsed() >= Duration::from_millis(5) || start.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_broken_job_tells_why_whatever_its_end() {
+    let inbox = Inbox::new(1, "map", "render", Interest::End);
+    inbox.break_with(Error::new(ErrorKind::Panicked, "the input iterator panicked"));
+    inbox.break_with(Error::invalid("later"));
+    assert!(inbox.end_error().is_none());
+    inbox.end(End::Cancelled);
+    let error = inbox.end_error().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Panicked);
+    assert_eq!(error.to_string(), "map \"render\": the input iterator panicked");
+}
+
+#[test]
+fn hooks_have_run_when_the_end_is_seen() {
+    let inbox = inbox(Interest::End);
+    let (told, seen) = (Arc::new(AtomicBool::new(true)), Arc::clone(&inbox));
+    let note = Arc::clone(&told);
+    inbox.at_end(Box::new(move || note.store(seen.ended(), Ordering::Relaxed)));
+    inbox.end(End::Finished);
+    assert!(!told.load(Ordering::Relaxed) && inbox.ended());
+}

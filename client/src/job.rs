@@ -1,0 +1,95 @@
+//! One call with its options.
+
+mod options;
+mod start;
+mod verbs;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use crate::pool::Pool;
+pub(crate) use options::Options;
+
+/// A call of a function whose options and verb are still to come; made by [`Pool::job`].
+///
+/// Options are checked by the verb, which ends in [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if one has no meaning.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// fn main() -> Result<(), farpool::Error> {
+///     farpool::init();
+///     let pool = farpool::Pool::new(2)?;
+///     let job = pool.job(|n: u64| n * n).timeout(Duration::from_secs(10)).retries(0).label("squares");
+///     assert_eq!(job.map(0..3)?, [0, 1, 4]);
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone)]
+#[must_use = "nothing is called before a verb such as map(items)"]
+pub struct Job<'p, F> {
+    pool: &'p Pool,
+    /// Of the function only its type counts: it has no data.
+    function: PhantomData<F>,
+    options: Options,
+}
+
+impl<'p, F> Job<'p, F> {
+    pub(crate) fn new(pool: &'p Pool, _: F) -> Self {
+        Self { pool, function: PhantomData, options: Options::default() }
+    }
+
+    /// Consecutive items that run on one worker, one after another, as one unit; at least 1. Default: chosen by how long
+    /// items take.
+    pub fn chunksize(mut self, items: u64) -> Self {
+        self.options.chunksize = Some(items);
+        self
+    }
+
+    /// For `imap` and `imap_unordered`: how many items may be pulled ahead of the outcomes that were taken; at least 1,
+    /// and at least the chunksize. Default: twice what the slots can hold, and more while items prove quick.
+    pub fn buffersize(mut self, items: u64) -> Self {
+        self.options.buffersize = Some(items);
+        self
+    }
+
+    /// How long one item may run, longer than nothing. An item that runs longer is killed and fails with
+    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut). Default: for ever.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// How often an item is run again whose worker died. Default: 2. With 0 it runs at most once.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.options.retries = retries;
+        self
+    }
+
+    /// Whether an item that panicked is run again too, as often as [`retries`](Self::retries) says. Default: no.
+    pub fn retry_panics(mut self, retry: bool) -> Self {
+        self.options.retry_panics = retry;
+        self
+    }
+
+    /// A name for the job, which its errors and its progress bar show. Default: none.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.options.label = label.into();
+        self
+    }
+
+    /// Whether to show a bar on stderr, if that is a terminal, with how many items are done, their rate and the time
+    /// left. Default: no.
+    pub fn progress(mut self, show: bool) -> Self {
+        self.options.progress = show;
+        self
+    }
+}
+
+impl<F> fmt::Debug for Job<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let function = std::any::type_name::<F>();
+        f.debug_struct("Job").field("function", &function).field("options", &self.options).finish_non_exhaustive()
+    }
+}

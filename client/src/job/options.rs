@@ -1,0 +1,112 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use farpool_proto::v1::OpenJob;
+
+use crate::error::Error;
+
+/// The options of one call, as they were given.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(super) chunksize: Option<u64>,
+    pub(super) buffersize: Option<u64>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) retries: u32,
+    pub(super) retry_panics: bool,
+    pub(super) label: String,
+    pub(super) progress: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            chunksize: None,
+            buffersize: None,
+            timeout: None,
+            retries: 2,
+            retry_panics: false,
+            label: String::new(),
+            progress: false,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.chunksize == Some(0) {
+            return Err(Error::invalid("chunksize must be at least 1: leave it out to have it chosen"));
+        }
+        if self.buffersize == Some(0) {
+            return Err(Error::invalid("buffersize must be at least 1: leave it out to have it chosen"));
+        }
+        if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Error::invalid("timeout must be longer than nothing: leave it out for none"));
+        }
+        match (self.chunksize, self.buffersize) {
+            // The first chunk would never be whole.
+            (Some(chunk), Some(buffer)) if buffer < chunk => Err(Error::invalid(format!(
+                "buffersize must be at least the chunksize, and {buffer} is less than {chunk}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Items of an explicit chunk; 0: none.
+    pub(super) fn chunksize(&self) -> u64 {
+        self.chunksize.unwrap_or(0)
+    }
+
+    pub(crate) fn open_job(&self, job: u64, function: Bytes) -> OpenJob {
+        let timeout_ns = self.timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
+        OpenJob {
+            job,
+            function,
+            chunksize: self.chunksize(),
+            timeout_ns,
+            retries: self.retries,
+            retry_panics: self.retry_panics,
+            label: self.label.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: fn(&mut Options)) -> String {
+        let mut options = Options::default();
+        change(&mut options);
+        options.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn options_without_a_meaning_are_refused_by_name() {
+        assert!(refused(|o| o.chunksize = Some(0)).starts_with("chunksize must be"));
+        assert!(refused(|o| o.buffersize = Some(0)).starts_with("buffersize must be"));
+        assert!(refused(|o| o.timeout = Some(Duration::ZERO)).starts_with("timeout must be"));
+        assert!(refused(|o| (o.chunksize, o.buffersize) = (Some(3), Some(2))).contains("2 is less than 3"));
+        Options::default().check().unwrap();
+    }
+
+    #[test]
+    fn options_reach_the_message() {
+        let options = Options {
+            chunksize: Some(8),
+            timeout: Some(Duration::from_millis(5)),
+            retries: 7,
+            retry_panics: true,
+            label: "x".to_owned(),
+            ..Options::default()
+        };
+        let open = options.open_job(3, Bytes::from_static(b"f"));
+        assert_eq!((open.job, &*open.function, open.chunksize, open.timeout_ns), (3, &b"f"[..], 8, 5_000_000));
+        assert_eq!((open.retries, open.retry_panics, &*open.label), (7, true, "x"));
+        let forever = Options { timeout: Some(Duration::MAX), ..Options::default() };
+        assert_eq!(forever.open_job(1, Bytes::new()).timeout_ns, u64::MAX);
+    }
+}

@@ -1,0 +1,129 @@
+use crate::args::{Args, Data};
+use crate::async_result::{AsyncResult, decode_one};
+use crate::error::Error;
+use crate::feeder;
+use crate::function::Function;
+use crate::imap::{Imap, Order};
+use crate::inbox::Interest;
+use crate::map;
+use crate::singles::Singles;
+
+use super::Job;
+
+/// The verbs; [`Pool`](crate::Pool)'s of the same names tell what they promise.
+impl<F: Copy + Send + Sync + 'static> Job<'_, F> {
+    /// As [`Pool::apply`](crate::Pool::apply).
+    ///
+    /// # Errors
+    /// As [`Pool::apply`](crate::Pool::apply).
+    pub fn apply<A, R>(&self, args: A) -> Result<R, Error>
+    where
+        F: Function<A, Output = R>,
+        A: Args,
+        R: Data,
+    {
+        let call = self.call("apply", self.describe::<A, R>(), Interest::Outcomes)?;
+        map::run_one(call, &args, self.pool.payload_limit())
+    }
+
+    /// As [`Pool::apply_async`](crate::Pool::apply_async).
+    pub fn apply_async<A, R>(&self, args: A) -> AsyncResult<R>
+    where
+        F: Function<A, Output = R>,
+        A: Args,
+        R: Data,
+    {
+        const VERB: &str = "apply_async";
+        let started = self.call(VERB, self.describe::<A, R>(), Interest::End).and_then(|mut call| {
+            feeder::feed_one(&args, call.inbox.job(), self.pool.payload_limit(), &mut call.messages)?;
+            call.inbox.set_pulled(1);
+            call.flush()?;
+            call.settle();
+            Ok(call)
+        });
+        match started {
+            Ok(call) => AsyncResult::new(&call, decode_one, self.show_progress(&call, Some(1))),
+            Err(error) => AsyncResult::failed(VERB, self.options.label(), error),
+        }
+    }
+
+    /// As [`Pool::map`](crate::Pool::map).
+    ///
+    /// # Errors
+    /// As [`Pool::map`](crate::Pool::map).
+    ///
+    /// # Panics
+    /// As [`Pool::map`](crate::Pool::map).
+    pub fn map<T, R, I>(&self, items: I) -> Result<Vec<R>, Error>
+    where
+        F: Fn(T) -> R,
+        I: IntoIterator<Item = T>,
+        T: Data,
+        R: Data,
+    {
+        self.run_all("map", self.describe::<(T,), R>(), Singles(items.into_iter()))
+    }
+
+    /// As [`Pool::map_async`](crate::Pool::map_async).
+    pub fn map_async<T, R, I>(&self, items: I) -> AsyncResult<Vec<R>>
+    where
+        F: Fn(T) -> R,
+        I: IntoIterator<Item = T>,
+        I::IntoIter: Send + 'static,
+        T: Data,
+        R: Data,
+    {
+        self.start_all("map_async", self.describe::<(T,), R>(), Singles(items.into_iter()))
+    }
+
+    /// As [`Pool::starmap`](crate::Pool::starmap).
+    ///
+    /// # Errors
+    /// As [`Pool::map`](crate::Pool::map).
+    ///
+    /// # Panics
+    /// As [`Pool::map`](crate::Pool::map).
+    pub fn starmap<A, R, I>(&self, items: I) -> Result<Vec<R>, Error>
+    where
+        F: Function<A, Output = R>,
+        I: IntoIterator<Item = A>,
+        A: Args,
+        R: Data,
+    {
+        self.run_all("starmap", self.describe::<A, R>(), items.into_iter())
+    }
+
+    /// As [`Pool::starmap_async`](crate::Pool::starmap_async).
+    pub fn starmap_async<A, R, I>(&self, items: I) -> AsyncResult<Vec<R>>
+    where
+        F: Function<A, Output = R>,
+        I: IntoIterator<Item = A>,
+        I::IntoIter: Send + 'static,
+        A: Args,
+        R: Data,
+    {
+        self.start_all("starmap_async", self.describe::<A, R>(), items.into_iter())
+    }
+
+    /// As [`Pool::imap`](crate::Pool::imap).
+    pub fn imap<T, R, I>(&self, items: I) -> Imap<I::IntoIter, R>
+    where
+        F: Fn(T) -> R,
+        I: IntoIterator<Item = T>,
+        T: Data,
+        R: Data,
+    {
+        self.run_lazily("imap", self.describe::<(T,), R>(), items.into_iter(), Order::OfInput)
+    }
+
+    /// As [`Pool::imap_unordered`](crate::Pool::imap_unordered).
+    pub fn imap_unordered<T, R, I>(&self, items: I) -> Imap<I::IntoIter, R>
+    where
+        F: Fn(T) -> R,
+        I: IntoIterator<Item = T>,
+        T: Data,
+        R: Data,
+    {
+        self.run_lazily("imap_unordered", self.describe::<(T,), R>(), items.into_iter(), Order::AsTheyCome)
+    }
+}

@@ -1,0 +1,72 @@
+//! A process pool that goes on past one machine: `map`, `starmap`, `imap`, `apply` and the rest of what Python's
+//! `multiprocessing.Pool` taught everybody, over worker processes.
+//!
+//! ```
+//! fn calc_factorial(n: u32) -> f64 {
+//!     (1..=n).map(f64::from).product()
+//! }
+//!
+//! fn main() -> Result<(), farpool::Error> {
+//!     farpool::init();
+//!     let pool = farpool::Pool::new(4)?;
+//!     let results = pool.map(calc_factorial, 1..=100u32)?;
+//!     println!("finished {} calculations", results.len());
+//!     # assert_eq!(results[4], 120.0);
+//!     pool.close();
+//!     pool.join()
+//! }
+//! ```
+//!
+//! # How functions get to the workers
+//! Workers run the same executable as their client: [`init`], the first line of `main`, is where they turn into workers.
+//! Any plain function and any closure that captures nothing can be called, with no macro and no registration. Data that
+//! every call needs goes to the workers once, through [`Builder::initializer`].
+//!
+//! # What happens when
+//! - an item panics: its error tells the message and the backtrace; the other items are not affected.
+//! - a worker dies: the item that it was running is run again, twice by default ([`Job::retries`]), and then fails as
+//!   [`ErrorKind::WorkerDied`] with the signal or the exit code. Nothing hangs, and no other item is lost.
+//! - an item takes longer than [`Job::timeout`]: it is killed and fails as [`ErrorKind::TimedOut`].
+//! - the pool is dropped or [terminated](Pool::terminate): nothing stays behind.
+//!
+//! # Blocking and async
+//! One [`Pool`] serves both: [`AsyncResult`] has `get()` and is a `Future`, [`Imap`] is an `Iterator` and a `Stream`, on any
+//! executor. Verbs that block (`apply`, `map`, `starmap`, and `next()` of an [`Imap`]) have no place in async code.
+
+mod args;
+mod async_result;
+mod background;
+mod builder;
+mod call;
+mod callbacks;
+mod codec;
+mod collector;
+mod environment;
+mod error;
+#[cfg(test)]
+mod fake_session;
+mod feeder;
+mod function;
+mod imap;
+mod inbox;
+mod job;
+mod local;
+mod map;
+mod panics;
+mod pool;
+mod progress;
+mod results;
+mod session;
+mod settings;
+mod singles;
+mod worker;
+
+pub use args::{Args, Data};
+pub use async_result::AsyncResult;
+pub use builder::Builder;
+pub use error::{Error, ErrorKind};
+pub use function::Function;
+pub use imap::Imap;
+pub use job::Job;
+pub use pool::Pool;
+pub use worker::init;

@@ -1,0 +1,219 @@
+//! Who drives the engine.
+//!
+//! The engine has one owner at a time: whoever holds its lock. Anybody who has something for it takes the lock, does
+//! a round of work and leaves; nobody sleeps with it. Before the lock is given back, the workers have been asked to
+//! wake the engine's epoll when there is something to do, so whoever sleeps on that epoll next misses nothing.
+//!
+//! That somebody always sleeps on it is what this module is about. It is *the driver*: a thread that waits for an
+//! outcome, if there is one, so that the worker's wake-up reaches it directly; otherwise the session's own thread.
+//! The session's thread sleeps on an outer epoll that contains the inner one; a waiting thread takes the inner one
+//! out while it drives, and puts it back when it leaves. Of several that wait, one drives and the others park;
+//! when it leaves, it wakes one of them to be the next.
+
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Instant;
+
+use farpool_agent::{Armed, clock};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::engine::Engine;
+use super::timer::Timer;
+use crate::error::{Error, ErrorKind};
+use crate::settings::Settings;
+
+/// The timer's data in epoll events; no pool of the agent's has it.
+const TIMER: u64 = u64::MAX;
+
+pub(super) struct Driver {
+    state: Mutex<State>,
+    /// What wakes whoever drives.
+    inner: Arc<Epoll>,
+    /// What the session's own thread sleeps on.
+    outer: Epoll,
+}
+
+struct State {
+    engine: Engine,
+    timer: Timer,
+    /// A thread that waits is asleep on the inner epoll.
+    driven: bool,
+    /// The inner epoll was taken out of the outer one.
+    detached: bool,
+    /// Threads that wait without driving.
+    followers: Vec<Thread>,
+}
+
+impl Driver {
+    /// Starts the engine and the session's thread.
+    pub(super) fn start(settings: Settings) -> Result<Arc<Driver>, Error> {
+        let failed = |error: Errno| Error::new(ErrorKind::Unavailable, format!("opening a pool: {error}"));
+        let outer = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
+        let engine = Engine::start(settings)?;
+        let inner = Arc::clone(engine.epoll());
+        let timer = Timer::new(&inner, TIMER).map_err(failed)?;
+        outer.add(inner.0.as_fd(), attached()).map_err(failed)?;
+        let state = State { engine, timer, driven: false, detached: false, followers: Vec::new() };
+        let driver = Arc::new(Driver { state: Mutex::new(state), inner, outer });
+        drop(driver.finish(driver.lock()));
+        let own = Arc::clone(&driver);
+        thread::Builder::new()
+            .name("farpool".into())
+            .spawn(move || own.run())
+            .map_err(|error| Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}")))?;
+        Ok(driver)
+    }
+
+    /// Does something with the engine.
+    pub(super) fn act<T>(&self, act: impl FnOnce(&mut Engine) -> T) -> T {
+        let mut state = self.lock();
+        let outcome = act(&mut state.engine);
+        drop(self.finish(state));
+        outcome
+    }
+
+    /// Drives the engine, or parks while another thread does, until `done` or the deadline has passed.
+    pub(super) fn drive_until(&self, done: impl Fn(&Engine) -> bool, park: impl Fn(Option<Instant>), deadline: Option<Instant>) {
+        let mut state = self.lock();
+        state.engine.pump();
+        while !done(&state.engine) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            if state.driven {
+                let me = thread::current();
+                state.followers.push(me.clone());
+                drop(state);
+                park(deadline);
+                state = self.lock();
+                state.followers.retain(|follower| follower.id() != me.id());
+                continue;
+            }
+            match state.engine.arm() {
+                Armed::Busy => {
+                    state.engine.pump();
+                    continue;
+                }
+                Armed::Until(None) => {}
+                Armed::Until(Some(time)) => state.ring_by(time),
+            }
+            state.driven = true;
+            state.engine.delivered = false;
+            if !std::mem::replace(&mut state.detached, true) {
+                self.set_outer(detached());
+            }
+            drop(state);
+            let mut events = [EpollEvent::empty(); 32];
+            let ready = self.inner.wait(&mut events, until(deadline)).unwrap_or(0);
+            state = self.lock();
+            state.driven = false;
+            state.take_in(&events[..ready]);
+        }
+        self.leave(state);
+    }
+
+    /// Whoever waits no more sees to it that somebody else drives.
+    fn leave(&self, state: MutexGuard<'_, State>) {
+        let mut state = self.finish(state);
+        if state.detached && !state.driven {
+            match state.followers.pop() {
+                Some(next) => next.unpark(),
+                None => {
+                    state.detached = false;
+                    self.set_outer(attached());
+                }
+            }
+        }
+    }
+
+    /// The session's own thread.
+    fn run(&self) {
+        loop {
+            let mut events = [EpollEvent::empty(); 32];
+            // Only errors that a later try cures can happen here (EINTR).
+            let _ = self.outer.wait(&mut events[..1], EpollTimeout::NONE);
+            let mut state = self.lock();
+            let ready = self.inner.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+            state.take_in(&events[..ready]);
+            if self.finish(state).engine.is_closed() {
+                return;
+            }
+        }
+    }
+
+    /// Works a little, and sees to it that what is left, and what happens next, is noticed.
+    fn finish<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let armed = match state.engine.arm() {
+            Armed::Busy => {
+                state.engine.pump();
+                state.engine.arm()
+            }
+            armed => armed,
+        };
+        match armed {
+            Armed::Busy => state.ring_by(clock::now()),
+            Armed::Until(Some(time)) => state.ring_by(time),
+            Armed::Until(None) => {}
+        }
+        if state.driven && state.engine.delivered {
+            // What another thread has delivered may be what the driver waits for.
+            state.ring_by(clock::now());
+        }
+        if state.engine.is_closed() {
+            // The session's thread and all who wait have nothing to wait for any more.
+            state.followers.iter().for_each(Thread::unpark);
+            state.ring_by(clock::now());
+        }
+        state
+    }
+
+    fn set_outer(&self, mut event: EpollEvent) {
+        // It was added at the start and never removed, so this cannot fail.
+        let changed = self.outer.modify(self.inner.0.as_fd(), &mut event);
+        debug_assert!(changed.is_ok(), "the inner epoll is part of the outer one");
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take_in(&mut self, events: &[EpollEvent]) {
+        for event in events {
+            match event.data() {
+                TIMER => self.timer.rung(),
+                data => self.engine.ready(data),
+            }
+        }
+        self.engine.pump();
+    }
+
+    fn ring_by(&mut self, time: u64) {
+        // It could only fail for a time in the far future.
+        let _ = self.timer.ring_by(time);
+    }
+}
+
+/// Parks a thread that waits for no inbox.
+pub(super) fn park(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => thread::park_timeout(deadline.saturating_duration_since(Instant::now())),
+        None => thread::park(),
+    }
+}
+
+fn attached() -> EpollEvent {
+    EpollEvent::new(EpollFlags::EPOLLIN, 0)
+}
+
+fn detached() -> EpollEvent {
+    EpollEvent::new(EpollFlags::empty(), 0)
+}
+
+/// Epoll counts in milliseconds; waiting a little longer is right, waiting shorter would be polling.
+fn until(deadline: Option<Instant>) -> EpollTimeout {
+    let Some(deadline) = deadline else { return EpollTimeout::NONE };
+    let left = deadline.saturating_duration_since(Instant::now());
+    let milliseconds = left.as_micros().div_ceil(1000);
+    u16::try_from(milliseconds).map_or(EpollTimeout::from(u16::MAX), EpollTimeout::from)
+}

@@ -1,0 +1,81 @@
+//! The blocking verbs: the caller's thread feeds, and decodes while it would otherwise wait.
+
+use std::collections::VecDeque;
+
+use crate::args::{Args, Data};
+use crate::call::Call;
+use crate::codec;
+use crate::collector::Collector;
+use crate::error::{Error, ErrorKind};
+use crate::feeder::{self, Feeder};
+use crate::inbox::{Inbox, News};
+use crate::results::Results;
+
+/// Runs every item and returns the results in order. A panic of the input cancels the job on its way to the caller.
+pub(crate) fn run_all<A: Args, R: Data>(
+    mut call: Call,
+    mut feeder: Feeder<impl Iterator<Item = A>>,
+) -> Result<Vec<R>, Error> {
+    let mut collector = Collector::new(feeder.size().0);
+    let mut news = VecDeque::new();
+    loop {
+        if feeder.may_feed(call.inbox.finished(), 0) {
+            feeder.feed(u64::MAX, &call.inbox, &mut call.messages);
+            call.flush()?;
+        } else if !call.inbox.has_news() {
+            call.session.wait(&call.inbox, None);
+        }
+        if !call.inbox.has_news() {
+            continue;
+        }
+        let ended = call.inbox.take(&mut news);
+        for news in news.drain(..) {
+            collector.accept(news, &call.inbox)?;
+        }
+        if feeder.exhausted() && collector.outcomes() == feeder.pulled() {
+            call.settle();
+            return collector.finish(feeder.pulled());
+        }
+        if ended {
+            return Err(ended_early(&call.inbox));
+        }
+    }
+}
+
+/// Runs one item and returns its result.
+pub(crate) fn run_one<A: Args, R: Data>(mut call: Call, args: &A, payload_limit: u64) -> Result<R, Error> {
+    feeder::feed_one(args, call.inbox.job(), payload_limit, &mut call.messages)
+        .map_err(|error| call.inbox.tell(error))?;
+    call.inbox.set_pulled(1);
+    call.flush()?;
+    let mut news = VecDeque::new();
+    loop {
+        let ended = call.inbox.take(&mut news);
+        if let Some(first) = news.pop_front() {
+            call.settle();
+            return outcome(first, &call.inbox);
+        }
+        if ended {
+            return Err(ended_early(&call.inbox));
+        }
+        call.session.wait(&call.inbox, None);
+    }
+}
+
+/// The error of a job that ended before all its items had an outcome.
+pub(crate) fn ended_early(inbox: &Inbox) -> Error {
+    inbox
+        .end_error()
+        .unwrap_or_else(|| inbox.tell(Error::protocol("the job ended although outcomes of items are missing")))
+}
+
+fn outcome<R: Data>(news: News, inbox: &Inbox) -> Result<R, Error> {
+    match news {
+        News::Done { first, data, ends } => {
+            let mut results = Results::new(first, data, ends, inbox.pulled())?;
+            let (item, bytes) = results.next().unwrap_or_else(|| Err(Error::protocol("a result is empty")))?;
+            codec::decode(bytes).map_err(|error| inbox.tell(Error::new(ErrorKind::Codec, error.0).of_item(item)))
+        }
+        News::Failed { item, error } => Err(inbox.tell(error.of_item(item))),
+    }
+}

@@ -1,0 +1,167 @@
+//! The pool: what a client opens, calls and closes.
+
+mod stage;
+#[cfg(test)]
+mod tests;
+mod verbs;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use farpool_proto::v1::ClosePool;
+use farpool_proto::v1::client_message::Body;
+
+use crate::builder::Builder;
+use crate::call::Call;
+use crate::error::{Error, ErrorKind};
+use crate::inbox::{Inbox, Interest};
+use crate::job::{Job, Options};
+use crate::session::Session;
+use stage::{Stage, StageCell};
+
+/// A pool of worker processes.
+///
+/// Every verb takes `&self`: threads and tasks can share one pool and call it at the same time. Dropping it
+/// [terminates](Self::terminate) it, as leaving Python's `with` does; [`close`](Self::close) and [`join`](Self::join) let it finish.
+///
+/// ```
+/// fn cube(n: u64) -> u64 {
+///     n * n * n
+/// }
+///
+/// fn main() -> Result<(), farpool::Error> {
+///     farpool::init();
+///     let pool = farpool::Pool::new(2)?;
+///     assert_eq!(pool.map(cube, 1..=4)?, [1, 8, 27, 64]);
+///     assert_eq!(pool.map(|n: u64| n + 1, [1, 2])?, [2, 3]);
+///     pool.close();
+///     pool.join()
+/// }
+/// ```
+pub struct Pool {
+    session: Arc<dyn Session>,
+    jobs: AtomicU64,
+    stage: StageCell,
+    payload_limit: u64,
+}
+
+impl Pool {
+    /// How long a pool that is dropped waits for its workers to go.
+    const DROP_PATIENCE: Duration = Duration::from_secs(2);
+
+    /// Opens a pool of `processes` workers: on the cluster that the environment variable `FARPOOL_ADDRESS` names, or
+    /// on this machine if it is not set.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn new(processes: usize) -> Result<Self, Error> {
+        Self::builder().processes(processes).build()
+    }
+
+    /// The options of a pool, to be opened by [`Builder::build`].
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A job of this function, whose options and verb are still to come.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// # let pool = farpool::Pool::new(1)?;
+    /// let lengths = pool.job(|text: String| text.len()).chunksize(8).retries(0).map(["a".to_owned()])?;
+    /// assert_eq!(lengths, [1]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn job<F>(&self, f: F) -> Job<'_, F> {
+        Job::new(self, f)
+    }
+
+    /// How many workers run at once.
+    pub fn processes(&self) -> usize {
+        self.session.slots() as usize
+    }
+
+    /// Takes no further calls; jobs that were called finish. Returns at once.
+    pub fn close(&self) {
+        if self.stage.advance(Stage::Closed) == Stage::Open {
+            self.send_close(false);
+        }
+    }
+
+    /// Ends everything: running items are killed, jobs end with [`ErrorKind::Cancelled`], and all processes are gone
+    /// within a second. Returns at once; [`join`](Self::join) waits for them to be gone.
+    pub fn terminate(&self) {
+        if self.stage.advance(Stage::Terminated) != Stage::Terminated {
+            self.send_close(true);
+        }
+    }
+
+    /// Blocks until all jobs have ended and all workers are gone, after [`close`](Self::close) or
+    /// [`terminate`](Self::terminate). An [`Imap`](crate::Imap) that is neither read to its end nor dropped keeps its job, and so this
+    /// call, waiting.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if the pool was neither closed nor terminated; the pool's own failure, if it
+    /// failed.
+    pub fn join(&self) -> Result<(), Error> {
+        if self.stage.get() == Stage::Open {
+            return Err(Error::invalid("join() would wait for ever: call close() or terminate() first"));
+        }
+        while !self.session.wait_closed(None) {}
+        self.session.failure().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn over(session: Arc<dyn Session>, payload_limit: u64) -> Self {
+        Self { session, jobs: AtomicU64::new(1), stage: StageCell::default(), payload_limit }
+    }
+
+    /// A job that can be fed.
+    pub(crate) fn call(
+        &self,
+        verb: &'static str,
+        options: &Options,
+        function: Bytes,
+        interest: Interest,
+    ) -> Result<Call, Error> {
+        self.check(options).map_err(|error| error.of_job(verb, options.label()))?;
+        let job = self.jobs.fetch_add(1, Ordering::Relaxed);
+        let inbox = Inbox::new(job, verb, options.label(), interest);
+        Ok(Call::new(Arc::clone(&self.session), inbox, options.open_job(job, function)))
+    }
+
+    pub(crate) fn payload_limit(&self) -> u64 {
+        self.payload_limit
+    }
+
+    fn check(&self, options: &Options) -> Result<(), Error> {
+        let closed = match self.stage.get() {
+            Stage::Open => return options.check(),
+            Stage::Closed => "the pool was closed before the call",
+            Stage::Terminated => "the pool was terminated before the call",
+        };
+        Err(Error::new(ErrorKind::Closed, closed))
+    }
+
+    fn send_close(&self, now: bool) {
+        // A session that takes no messages any more has lost its workers already, or is losing them.
+        let _ = self.session.send(&mut vec![Body::ClosePool(ClosePool { now })]);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.terminate();
+        self.session.wait_closed(Some(Instant::now() + Self::DROP_PATIENCE));
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("processes", &self.processes()).field("stage", &self.stage.get()).finish()
+    }
+}

@@ -1,0 +1,136 @@
+use crate::args::{Args, Data};
+use crate::async_result::AsyncResult;
+use crate::error::Error;
+use crate::function::Function;
+use crate::imap::Imap;
+
+use super::Pool;
+
+/// The verbs, with the default options of a [`Job`](crate::Job).
+///
+/// A function is any plain function or any closure that captures nothing, and its arguments and results are
+/// [`Data`].
+impl Pool {
+    /// Calls `f` with `args` in a worker and returns its result.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// # let pool = farpool::Pool::new(1)?;
+    /// assert_eq!(pool.apply(u64::pow, (2, 10))?, 1024);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The item's error, as [`ErrorKind`](crate::ErrorKind) lists them; [`ErrorKind::Closed`](crate::ErrorKind::Closed)
+    /// after [`close`](Self::close) or [`terminate`](Self::terminate).
+    pub fn apply<F, A, R>(&self, f: F, args: A) -> Result<R, Error>
+    where
+        F: Function<A, Output = R>,
+        A: Args,
+        R: Data,
+    {
+        self.job(f).apply(args)
+    }
+
+    /// Calls `f` with `args` in a worker; the result is waited for later.
+    pub fn apply_async<F, A, R>(&self, f: F, args: A) -> AsyncResult<R>
+    where
+        F: Function<A, Output = R>,
+        A: Args,
+        R: Data,
+    {
+        self.job(f).apply_async(args)
+    }
+
+    /// Calls `f` with each item and returns the results in the order of the items.
+    ///
+    /// Every item runs, whatever becomes of the others.
+    ///
+    /// # Errors
+    /// If items failed, the error of the one with the lowest index, after all have finished.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`close`](Self::close) or [`terminate`](Self::terminate).
+    ///
+    /// # Panics
+    /// If the iterator panics; the job is cancelled then, and the pool goes on serving.
+    pub fn map<F, T, R, I>(&self, f: F, items: I) -> Result<Vec<R>, Error>
+    where
+        F: Fn(T) -> R + Copy + Send + Sync + 'static,
+        I: IntoIterator<Item = T>,
+        T: Data,
+        R: Data,
+    {
+        self.job(f).map(items)
+    }
+
+    /// Calls `f` with each item; the results are waited for later. The iterator may be pulled on another thread.
+    pub fn map_async<F, T, R, I>(&self, f: F, items: I) -> AsyncResult<Vec<R>>
+    where
+        F: Fn(T) -> R + Copy + Send + Sync + 'static,
+        I: IntoIterator<Item = T>,
+        I::IntoIter: Send + 'static,
+        T: Data,
+        R: Data,
+    {
+        self.job(f).map_async(items)
+    }
+
+    /// As [`map`](Self::map), for a function of several arguments: each item is a tuple of them.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// # let pool = farpool::Pool::new(1)?;
+    /// assert_eq!(pool.starmap(u64::pow, [(2, 10), (3, 4)])?, [1024, 81]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub fn starmap<F, A, R, I>(&self, f: F, items: I) -> Result<Vec<R>, Error>
+    where
+        F: Function<A, Output = R>,
+        I: IntoIterator<Item = A>,
+        A: Args,
+        R: Data,
+    {
+        self.job(f).starmap(items)
+    }
+
+    /// As [`map_async`](Self::map_async), for a function of several arguments: each item is a tuple of them.
+    pub fn starmap_async<F, A, R, I>(&self, f: F, items: I) -> AsyncResult<Vec<R>>
+    where
+        F: Function<A, Output = R>,
+        I: IntoIterator<Item = A>,
+        I::IntoIter: Send + 'static,
+        A: Args,
+        R: Data,
+    {
+        self.job(f).starmap_async(items)
+    }
+
+    /// Calls `f` with each item, lazily: the outcomes come in the order of the items, and the iterator is pulled only
+    /// a bounded way ahead of them.
+    pub fn imap<F, T, R, I>(&self, f: F, items: I) -> Imap<I::IntoIter, R>
+    where
+        F: Fn(T) -> R + Copy + Send + Sync + 'static,
+        I: IntoIterator<Item = T>,
+        T: Data,
+        R: Data,
+    {
+        self.job(f).imap(items)
+    }
+
+    /// As [`imap`](Self::imap), but the outcomes come in the order in which they are there.
+    pub fn imap_unordered<F, T, R, I>(&self, f: F, items: I) -> Imap<I::IntoIter, R>
+    where
+        F: Fn(T) -> R + Copy + Send + Sync + 'static,
+        I: IntoIterator<Item = T>,
+        T: Data,
+        R: Data,
+    {
+        self.job(f).imap_unordered(items)
+    }
+}

@@ -1,0 +1,83 @@
+//! A bar on stderr that shows how far a job is.
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::inbox::Inbox;
+
+const REDRAW: Duration = Duration::from_millis(100);
+const WITH_TOTAL: &str = "{prefix}{wide_bar} {human_pos}/{human_len} {per_sec} eta {eta}";
+const WITHOUT_TOTAL: &str = "{prefix}{spinner} {human_pos} done {per_sec} in {elapsed}";
+
+/// Draws the bar until it is dropped, which leaves the last state on the screen.
+///
+/// It looks at the job's count from a thread of its own, so that the job itself pays nothing for it.
+pub(crate) struct Progress {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Progress {
+    /// Shows the job, if stderr is a terminal.
+    pub(crate) fn show(inbox: &Arc<Inbox>, label: &str, total: Option<u64>) -> Option<Self> {
+        if !io::stderr().is_terminal() {
+            return None;
+        }
+        let bar = bar(label, total, ProgressDrawTarget::stderr());
+        let stop = Arc::new(AtomicBool::new(false));
+        let draw = {
+            let (inbox, stop) = (Arc::clone(inbox), Arc::clone(&stop));
+            move || {
+                while !stop.load(Ordering::Acquire) && !inbox.ended() {
+                    bar.set_position(inbox.finished());
+                    bar.tick();
+                    thread::park_timeout(REDRAW);
+                }
+                bar.set_position(inbox.finished());
+                bar.abandon();
+            }
+        };
+        // A job without its bar is better than no job.
+        let thread = thread::Builder::new().name("farpool-progress".to_owned()).spawn(draw).ok()?;
+        Some(Self { stop, thread: Some(thread) })
+    }
+
+    /// The bar goes on until the job ends.
+    pub(crate) fn detach(mut self) {
+        self.thread = None;
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.stop.store(true, Ordering::Release);
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+fn bar(label: &str, total: Option<u64>, target: ProgressDrawTarget) -> ProgressBar {
+    let template = if total.is_some() { WITH_TOTAL } else { WITHOUT_TOTAL };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let prefix = if label.is_empty() { String::new() } else { format!("{label} ") };
+    ProgressBar::with_draw_target(total, target).with_style(style).with_prefix(prefix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_templates_are_valid() {
+        for template in [WITH_TOTAL, WITHOUT_TOTAL] {
+            ProgressStyle::with_template(template).unwrap();
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Cuts a run of encoded results into the items' bytes. Nothing about it is believed that was not checked.
+
+use bytes::Bytes;
+
+use crate::error::Error;
+
+/// The results of consecutive items that have not been decoded yet.
+#[derive(Debug)]
+pub(crate) struct Results {
+    next: u64,
+    data: Bytes,
+    ends: Bytes,
+    /// How far `data` and `ends` have been read.
+    at: usize,
+    end_at: usize,
+}
+
+impl Results {
+    /// `pulled`: how many items the job has had so far.
+    pub(crate) fn new(first: u64, data: Bytes, ends: Bytes, pulled: u64) -> Result<Self, Error> {
+        let items = (ends.len() / 4) as u64;
+        if !ends.len().is_multiple_of(4) || first.checked_add(items).is_none_or(|end| end > pulled) {
+            return Err(Error::protocol("the coordinator sent results of items that do not exist"));
+        }
+        Ok(Self { next: first, data, ends, at: 0, end_at: 0 })
+    }
+
+    /// The bytes of all its results, those that were read included, since they lie in one piece of memory.
+    pub(crate) fn memory(&self) -> usize {
+        self.data.len() + self.ends.len()
+    }
+
+    /// The next item and its encoded result; `None` behind the last one.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<Result<(u64, &[u8]), Error>> {
+        let end = self.ends.get(self.end_at..)?.first_chunk::<4>()?;
+        let end = u32::from_le_bytes(*end) as usize;
+        let Some(bytes) = self.data.get(self.at..end) else {
+            return Some(Err(Error::protocol("the coordinator sent results whose lengths do not fit")));
+        };
+        let item = self.next;
+        self.next += 1;
+        self.at = end;
+        self.end_at += 4;
+        Some(Ok((item, bytes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results(data: &'static [u8], ends: &[u32], pulled: u64) -> Result<Results, Error> {
+        let ends: Vec<u8> = ends.iter().flat_map(|end| end.to_le_bytes()).collect();
+        Results::new(7, Bytes::from_static(data), ends.into(), pulled)
+    }
+
+    #[test]
+    fn results_are_cut_where_they_end() {
+        let mut results = results(b"abbccc", &[1, 3, 3, 6], 11).unwrap();
+        for expected in [(7, &b"a"[..]), (8, b"bb"), (9, b""), (10, b"ccc")] {
+            assert_eq!(results.next().unwrap().unwrap(), expected);
+        }
+        assert!(results.next().is_none());
+    }
+
+    #[test]
+    fn results_that_lie_are_refused() {
+        results(b"a", &[1], 7).unwrap_err();
+        assert!(results(b"a", &[2], 8).unwrap().next().unwrap().is_err());
+        let mut falling = results(b"abc", &[2, 1], 9).unwrap();
+        falling.next().unwrap().unwrap();
+        falling.next().unwrap().unwrap_err();
+        Results::new(0, Bytes::new(), Bytes::from_static(b"abc"), 9).unwrap_err();
+        Results::new(u64::MAX, Bytes::new(), Bytes::from_static(&[0; 8]), u64::MAX).unwrap_err();
+    }
+}

@@ -1,0 +1,36 @@
+//! The line between what is typed and what is bytes: everything above it is the same on one machine and on a cluster.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use farpool_proto::v1::client_message::Body;
+
+use crate::error::Error;
+use crate::inbox::Inbox;
+
+/// A client's session with a coordinator.
+///
+/// It makes progress by itself, whether or not somebody waits. It delivers to inboxes on any thread.
+pub(crate) trait Session: Send + Sync + 'static {
+    /// Opens a job: `messages` begin with its [`Body::OpenJob`], and first items may follow.
+    ///
+    /// The session delivers the job's outcomes to `inbox`, and then its end, exactly once; after an error it delivers
+    /// nothing. Drains `messages`; never blocks for long.
+    fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error>;
+
+    /// Hands over further messages, in order, and lets the session act on them. Messages for a job that has ended are
+    /// dropped without an error. Drains `messages`; never blocks for long.
+    fn send(&self, messages: &mut Vec<Body>) -> Result<(), Error>;
+
+    /// Blocks until `inbox.has_news()` or the deadline has passed; it may return early.
+    fn wait(&self, inbox: &Inbox, deadline: Option<Instant>);
+
+    /// Blocks until no job is left and the workers are gone; `false` if the deadline came first.
+    fn wait_closed(&self, deadline: Option<Instant>) -> bool;
+
+    /// How many items can run at once.
+    fn slots(&self) -> u32;
+
+    /// Why the pool cannot run anything any more, if it failed.
+    fn failure(&self) -> Option<Error>;
+}

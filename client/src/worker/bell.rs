@@ -1,0 +1,80 @@
+//! How the threads of a worker sleep until the agent has news, and how they wake the agent.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use farpool_agent::link::Memory;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send};
+
+use super::process;
+
+/// One for a worker. Of several threads that wait, one sleeps on the socket and wakes the others.
+#[derive(Debug)]
+pub(super) struct Bell {
+    memory: Arc<Memory>,
+    socket: OwnedFd,
+    waiting: Mutex<Waiting>,
+    rung: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// A thread sleeps on the socket.
+    on_socket: bool,
+    /// How often it has woken.
+    times: u64,
+}
+
+impl Bell {
+    pub(super) fn new(memory: Arc<Memory>, socket: OwnedFd) -> Bell {
+        Bell { memory, socket, waiting: Mutex::default(), rung: Condvar::new() }
+    }
+
+    /// Sleeps until `there` says yes; the process ends when the agent is gone.
+    pub(super) fn wait(&self, mut there: impl FnMut() -> bool) {
+        while !there() {
+            let mut waiting = self.lock();
+            if waiting.on_socket {
+                let times = waiting.times;
+                while waiting.times == times {
+                    waiting = self.rung.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                }
+                continue;
+            }
+            waiting.on_socket = true;
+            drop(waiting);
+            self.memory.status().worker_sleeps();
+            if !there() {
+                self.listen();
+            }
+            self.memory.status().worker_awake();
+            let mut waiting = self.lock();
+            waiting.on_socket = false;
+            waiting.times += 1;
+            drop(waiting);
+            self.rung.notify_all();
+        }
+    }
+
+    /// Wakes the agent.
+    pub(super) fn ring(&self) {
+        match send(self.socket.as_raw_fd(), &[0], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+            // A full socket rings already.
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(error) => process::lost_connection(error),
+        }
+    }
+
+    fn listen(&self) {
+        match recv(self.socket.as_raw_fd(), &mut [0; 64], MsgFlags::empty()) {
+            Ok(0) => process::agent_gone(),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => process::lost_connection(error),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

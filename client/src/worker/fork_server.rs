@@ -1,0 +1,241 @@
+//! The fork server's own end: starts workers, reaps them, kills their process groups, and when the agent is gone
+//! leaves nothing behind.
+
+#![expect(unsafe_code, reason = "fork(2), environment and signals of a process that belongs to farpool alone; argued at each block")]
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use farpool_agent::fork_server::message::{ROLE_VARIABLE, ROLE_WORKER, Reply, Request};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, getppid, setpgid};
+
+use super::process::{self, Descriptors};
+
+/// Serves until the agent closes the connection or ends.
+pub(super) fn serve() -> ! {
+    forget_role(ROLE_VARIABLE);
+    match take_stdin().and_then(ForkServer::new) {
+        Ok(mut server) => server.run(),
+        Err(error) => eprintln!("farpool: the fork server could not start: {error}"),
+    }
+    // SAFETY: _exit(2) may be called at any time; the program's exit handlers are not this process's business.
+    unsafe { libc::_exit(0) }
+}
+
+/// The program and what it starts must not take themselves for part of this pool.
+pub(super) fn forget_role(variable: &str) {
+    // SAFETY: farpool::init() is the first line of main, so as a rule this is the only thread. Where a runtime has
+    // started threads before, they are idle: they have been given no work yet that could read the environment.
+    unsafe { std::env::remove_var(variable) };
+}
+
+/// Takes the socket that is stdin, and leaves an empty stdin.
+pub(super) fn take_stdin() -> nix::Result<OwnedFd> {
+    let socket = nix::fcntl::fcntl(std::io::stdin(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    // SAFETY: fcntl has just made this descriptor.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let null = nix::fcntl::open("/dev/null", nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
+    nix::unistd::dup2_stdin(&null)?;
+    Ok(socket)
+}
+
+struct ForkServer {
+    agent: OwnedFd,
+    /// Readable once the process that started this one has ended.
+    parent: OwnedFd,
+    children: SignalFd,
+    workers: HashMap<u32, Pid>,
+    /// This process has several threads, so workers cannot be forked.
+    has_threads: bool,
+}
+
+impl ForkServer {
+    fn new(agent: OwnedFd) -> nix::Result<ForkServer> {
+        // Names are for ps and top only.
+        let _ = nix::sys::prctl::set_name(c"farpool-forker");
+        // Whatever tasks start and leave behind becomes a child of this process, which can then end it.
+        nix::sys::prctl::set_child_subreaper(true)?;
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
+        let children = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let parent = pidfd_open(getppid())?;
+        let has_threads = std::fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() > 1);
+        Reply::Hello.send(agent.as_fd())?;
+        Ok(ForkServer { agent, parent, children, workers: HashMap::new(), has_threads })
+    }
+
+    fn run(&mut self) {
+        loop {
+            let mut ready = [&self.agent, &self.parent].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).to_vec();
+            ready.push(PollFd::new(self.children.as_fd(), PollFlags::POLLIN));
+            match poll(&mut ready, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                Err(_) => break,
+                Ok(_) => {}
+            }
+            let [agent, parent, children] = [0, 1, 2].map(|at: usize| ready[at].revents().is_some_and(|events| !events.is_empty()));
+            if parent {
+                break;
+            }
+            if children {
+                while let Ok(Some(_)) = self.children.read_signal() {}
+                self.reap();
+            }
+            if agent {
+                match Request::receive(self.agent.as_fd()) {
+                    Ok(Some((Request::Spawn { worker }, fds))) => self.spawn(worker, fds),
+                    Ok(Some((Request::Kill { worker, signal }, _))) => self.kill(worker, signal),
+                    Ok(None) | Err(_) => break,
+                }
+            }
+        }
+        self.leave_nothing_behind();
+    }
+
+    fn spawn(&mut self, worker: u32, fds: Vec<OwnedFd>) {
+        let started = match Descriptors::from_received(fds) {
+            Some(descriptors) if self.has_threads => start_anew(worker, &descriptors),
+            Some(descriptors) => self.fork(descriptors),
+            None => Err(Errno::EBADF),
+        };
+        let reply = match started {
+            Ok(pid) => {
+                self.workers.insert(worker, pid);
+                Reply::Spawned { worker, pid: pid.as_raw().unsigned_abs() }
+            }
+            Err(error) => Reply::SpawnFailed { worker, errno: error as i32 },
+        };
+        self.tell(reply);
+    }
+
+    fn fork(&mut self, descriptors: Descriptors) -> nix::Result<Pid> {
+        let parent = nix::unistd::getpid();
+        // SAFETY: this process has one thread (`has_threads` was false, and none is started here), so the child may
+        // do everything that its parent may.
+        match unsafe { fork() }? {
+            ForkResult::Parent { child } => {
+                // Both sides do this, so that it is done whoever comes first; the loser's error means just that.
+                let _ = setpgid(child, child);
+                Ok(child)
+            }
+            ForkResult::Child => {
+                let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+                self.forget_in_child();
+                process::work(descriptors, parent)
+            }
+        }
+    }
+
+    /// A worker has no business with its fork server's descriptors and signal mask.
+    fn forget_in_child(&mut self) {
+        for fd in [self.agent.as_raw_fd(), self.parent.as_raw_fd(), self.children.as_raw_fd()] {
+            // An error would mean that it is closed already. The owners are never dropped in this process:
+            // `work` does not return.
+            let _ = nix::unistd::close(fd);
+        }
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&mask), None);
+        self.workers = HashMap::new();
+    }
+
+    fn kill(&self, worker: u32, signal: i32) {
+        if let (Some(pid), Ok(signal)) = (self.workers.get(&worker), Signal::try_from(signal)) {
+            // An error means that the group has ended; its end is on its way to the agent.
+            let _ = kill(group_of(*pid), signal);
+        }
+    }
+
+    /// Reaps whoever has ended. A worker's process group is killed before its number becomes free.
+    fn reap(&mut self) {
+        while let Some(pid) = next_ended() {
+            let worker = self.workers.iter().find(|(_, of)| **of == pid).map(|(worker, _)| *worker);
+            if worker.is_some() {
+                let _ = kill(group_of(pid), Signal::SIGKILL);
+            }
+            let ended = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+            if let (Some(worker), Ok(ended)) = (worker, ended) {
+                self.workers.remove(&worker);
+                self.tell(Reply::Exited { worker, status: raw_status(ended) });
+            }
+        }
+    }
+
+    /// An agent that cannot be told is noticed by the loop.
+    fn tell(&self, reply: Reply) {
+        let _ = reply.send(self.agent.as_fd());
+    }
+
+    /// Kills the workers with their process groups, then whatever else has become a child of this process.
+    fn leave_nothing_behind(&mut self) {
+        for pid in self.workers.values() {
+            let _ = kill(group_of(*pid), Signal::SIGKILL);
+        }
+        loop {
+            for child in children() {
+                let _ = kill(child, Signal::SIGKILL);
+            }
+            match waitpid(None, None) {
+                Err(Errno::EINTR) | Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn group_of(pid: Pid) -> Pid {
+    Pid::from_raw(-pid.as_raw())
+}
+
+/// A child that has ended and was not reaped yet.
+fn next_ended() -> Option<Pid> {
+    waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT).ok()?.pid()
+}
+
+fn raw_status(status: WaitStatus) -> i32 {
+    match status {
+        WaitStatus::Exited(_, code) => (code & 0xff) << 8,
+        WaitStatus::Signaled(_, signal, core_dumped) => signal as i32 | i32::from(core_dumped) << 7,
+        _ => 0,
+    }
+}
+
+/// The children of this process's threads.
+fn children() -> Vec<Pid> {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect::<Vec<_>>()).collect()
+}
+
+/// Starts the program once more, as a worker.
+fn start_anew(worker: u32, descriptors: &Descriptors) -> nix::Result<Pid> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let mut command = Command::new("/proc/self/exe");
+    let mut arguments = std::env::args_os();
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    let child = command.args(arguments).env(ROLE_VARIABLE, ROLE_WORKER).stdin(theirs).process_group(0).spawn();
+    let child = child.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    let fds = [&descriptors.memory, &descriptors.socket, &descriptors.stderr].map(AsRawFd::as_raw_fd);
+    Request::Spawn { worker }.send(ours.as_fd(), &fds)?;
+    // Reaped like every child of this process, by `reap`.
+    Ok(Pid::from_raw(i32::try_from(child.id()).map_err(|_| Errno::ERANGE)?))
+}
+
+fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: pidfd_open(2) takes two numbers and touches no memory of ours.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor (close-on-exec, as pidfds always are).
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,169 @@
+//! The reading end of a worker: functions, items and orders, in the order in which the agent gave them.
+
+use std::sync::Arc;
+
+use farpool_agent::link::record::{HEADER_BYTES, Header, Kind, LargeHeader, RunHeader};
+use farpool_agent::link::{Direction, Memory, RING_BYTES, Reader};
+
+use super::bell::Bell;
+use super::process;
+use crate::function::{self, Entry};
+
+/// How a function was found, or why it was not.
+pub(super) type Found = Result<Entry, &'static str>;
+
+#[derive(Debug)]
+pub(super) struct Input {
+    reader: Reader,
+    bell: Arc<Bell>,
+    memory: Arc<Memory>,
+    functions: Vec<Option<Found>>,
+}
+
+/// What a worker is to do next.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Run the items of the record at the front; then call [`Input::finish`].
+    Run(Run),
+    /// Run this item.
+    Large { function: Found, position: u32, timed: bool, item: Vec<u8> },
+    /// Tell the agent that all it had taken back lies behind.
+    Resumed,
+    /// The pool's settings (protobuf).
+    Setup(Vec<u8>),
+    /// Leave.
+    Stop,
+}
+
+/// Items that lie one behind the other in the record at the front of the ring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    pub(super) function: Found,
+    /// Position of the first item.
+    pub(super) position: u32,
+    pub(super) head: RunHeader,
+    /// Bytes of the whole record.
+    record: usize,
+}
+
+impl Input {
+    pub(super) fn new(memory: Arc<Memory>, bell: Arc<Bell>) -> Input {
+        let reader = Reader::new(Arc::clone(&memory), Direction::ToWorker);
+        Input { reader, bell, memory, functions: Vec::new() }
+    }
+
+    /// Waits for the next order.
+    pub(super) fn next(&mut self) -> Order {
+        loop {
+            let header = self.header();
+            let payload = &self.reader.bytes()[HEADER_BYTES..HEADER_BYTES + header.length as usize];
+            match header.kind {
+                Kind::Run => {
+                    let Some((head, _)) = RunHeader::read(payload) else { process::broken_link() };
+                    let record = HEADER_BYTES + header.length as usize;
+                    let run = Run { function: self.function(header.slot), position: header.position, head, record };
+                    self.check(&run);
+                    return Order::Run(run);
+                }
+                Kind::Large => {
+                    let Some(large) = LargeHeader::read(payload) else { process::broken_link() };
+                    self.take(header);
+                    let item = self.pieces(large.length);
+                    return Order::Large { function: self.function(header.slot), position: header.position, timed: large.timed, item };
+                }
+                Kind::Function => {
+                    let found = function::resolve(payload);
+                    let slot = header.slot as usize;
+                    if self.functions.len() <= slot {
+                        self.functions.resize(slot + 1, None);
+                    }
+                    self.functions[slot] = Some(found);
+                    self.take(header);
+                }
+                Kind::Forget => {
+                    if let Some(function) = self.functions.get_mut(header.slot as usize) {
+                        *function = None;
+                    }
+                    self.take(header);
+                }
+                Kind::Resume => {
+                    self.memory.status().resume();
+                    self.take(header);
+                    return Order::Resumed;
+                }
+                Kind::Setup => {
+                    let settings = payload.to_vec();
+                    self.take(header);
+                    return Order::Setup(settings);
+                }
+                Kind::Stop => return Order::Stop,
+                _ => process::broken_link(),
+            }
+        }
+    }
+
+    /// The `ends` of a run and its items' bytes.
+    pub(super) fn items(&self, run: &Run) -> (&[u8], &[u8]) {
+        let payload = &self.reader.bytes()[HEADER_BYTES..run.record];
+        payload[RunHeader::BYTES..].split_at(4 * run.head.count as usize)
+    }
+
+    /// The run at the front is over.
+    pub(super) fn finish(&mut self, run: &Run) {
+        self.consume(run.record);
+    }
+
+    /// The agent wrote this record; that it is whole is checked here once, so that items can be cut out of it.
+    fn check(&self, run: &Run) {
+        let whole = (run.record - HEADER_BYTES).checked_sub(RunHeader::BYTES).is_some_and(|rest| rest / 4 >= run.head.count as usize);
+        if !whole {
+            process::broken_link();
+        }
+    }
+
+    fn function(&self, slot: u32) -> Found {
+        self.functions.get(slot as usize).copied().flatten().unwrap_or(Err("the agent never named this function"))
+    }
+
+    /// The bytes of a large item, which follow in pieces.
+    fn pieces(&mut self, length: u64) -> Vec<u8> {
+        let mut item = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        while (item.len() as u64) < length {
+            let header = self.header();
+            if header.kind != Kind::Piece || header.length == 0 {
+                process::broken_link();
+            }
+            item.extend_from_slice(&self.reader.bytes()[HEADER_BYTES..HEADER_BYTES + header.length as usize]);
+            self.take(header);
+        }
+        item
+    }
+
+    /// Waits for a record and reads its header; the record is there as a whole.
+    fn header(&mut self) -> Header {
+        let Input { reader, bell, .. } = self;
+        let mut available = || reader.available(HEADER_BYTES).unwrap_or_else(|_| process::broken_link());
+        if available() < HEADER_BYTES {
+            bell.wait(|| available() >= HEADER_BYTES);
+        }
+        let Some(header) = Header::read(self.reader.bytes()) else { process::broken_link() };
+        let record = HEADER_BYTES + header.length as usize;
+        if self.reader.available(record).unwrap_or(0) < record {
+            process::broken_link();
+        }
+        header
+    }
+
+    fn take(&mut self, header: Header) {
+        self.consume(HEADER_BYTES + header.length as usize);
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.reader.consume(bytes);
+        self.reader.publish();
+        // Half a ring is enough to go on with; an agent that is woken for every record would be woken too often.
+        if self.reader.available(0).is_ok_and(|left| left <= RING_BYTES / 2) && self.memory.status().space_is_wanted() {
+            self.bell.ring();
+        }
+    }
+}

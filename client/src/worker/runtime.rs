@@ -1,0 +1,275 @@
+//! The main loop of a worker that runs one item at a time.
+
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use farpool_agent::clock;
+use farpool_agent::link::{MAX_THREADS, Memory};
+use farpool_agent::link::record::Kind;
+use farpool_proto::v1::{Failure, FailureKind, WorkerSettings};
+use prost::Message;
+
+use super::bell::Bell;
+use super::input::{Found, Input, Order, Run};
+use super::output::Output;
+use super::task::{Encoded, TaskIo};
+use super::{INITIALISED, panics, process, threads};
+use crate::function;
+
+/// Runs what the agent gives until it says stop.
+pub(super) fn run(memory: Arc<Memory>, socket: OwnedFd) -> ! {
+    // Tasks may open pools of their own.
+    INITIALISED.store(true, std::sync::atomic::Ordering::Release);
+    panics::install();
+    let bell = Arc::new(Bell::new(Arc::clone(&memory), socket));
+    let mut input = Input::new(Arc::clone(&memory), Arc::clone(&bell));
+    let mut output = Output::new(Arc::clone(&memory), bell);
+    let Order::Setup(settings) = input.next() else { process::broken_link() };
+    let Ok(settings) = WorkerSettings::decode(settings.as_slice()) else { process::broken_link() };
+    panics::this_thread_runs_tasks(Arc::clone(&memory));
+    set_up(&settings, &mut output);
+    output.control(Kind::Ready, &[]);
+    match settings.threads as usize {
+        0 | 1 => one_at_a_time(&memory, input, output),
+        count => threads::run(&memory, input, output, count.min(MAX_THREADS)),
+    }
+}
+
+/// The agent wants the worker to leave: what the program has registered to be run at its exit is run.
+pub(super) fn leave() -> ! {
+    std::process::exit(0)
+}
+
+fn set_up(settings: &WorkerSettings, output: &mut Output) {
+    output.set_payload_limit(settings.payload_limit);
+    if let Err(failure) = limit_memory(settings.memory_limit).and_then(|()| initialise(settings)) {
+        output.init_failed(failure);
+        // The agent closes the pool; until then there is nothing to do.
+        leave()
+    }
+}
+
+fn limit_memory(bytes: u64) -> Result<(), Failure> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, bytes, bytes).map_err(|error| Failure {
+        kind: FailureKind::InitializerFailed.into(),
+        message: format!("setting the worker's memory limit of {bytes} bytes: {error}"),
+        ..Failure::default()
+    })
+}
+
+fn initialise(settings: &WorkerSettings) -> Result<(), Failure> {
+    if settings.initializer.is_empty() {
+        return Ok(());
+    }
+    let refused = |message: &str| Failure { message: message.to_owned(), ..Failure::default() };
+    let mut io = InitializerIo { args: Some(&settings.initializer_args), scratch: Vec::new(), failure: None };
+    let outcome = match function::resolve(&settings.initializer) {
+        Ok(entry) => match catch_unwind(AssertUnwindSafe(|| entry(&mut io))) {
+            Ok(()) => io.failure.map_or(Ok(()), Err),
+            Err(payload) => Err(panics::failure(payload)),
+        },
+        Err(message) => Err(refused(message)),
+    };
+    outcome.map_err(|failure| Failure { kind: FailureKind::InitializerFailed.into(), ..failure })
+}
+
+/// An initializer is a function with one item, whose result nobody wants.
+struct InitializerIo<'a> {
+    args: Option<&'a [u8]>,
+    scratch: Vec<u8>,
+    failure: Option<Failure>,
+}
+
+impl TaskIo for InitializerIo<'_> {
+    fn next(&mut self) -> Option<&[u8]> {
+        self.args.take()
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        &mut []
+    }
+
+    fn scratch(&mut self) -> &mut Vec<u8> {
+        &mut self.scratch
+    }
+
+    fn done(&mut self, _: Encoded) {}
+
+    fn failed(&mut self, failure: Failure) {
+        self.failure = Some(failure);
+    }
+}
+
+fn one_at_a_time(memory: &Arc<Memory>, mut input: Input, mut output: Output) -> ! {
+    let mut scratch = Vec::new();
+    loop {
+        match input.next() {
+            Order::Run(run) => {
+                let began = clock::now();
+                let (ends, items) = input.items(&run);
+                let mut io = RunIo { memory, run: &run, ends, items, start: run.head.start, next: 0, output: &mut output, scratch: &mut scratch };
+                io.run();
+                let ran = io.next;
+                memory.status().idle(0);
+                input.finish(&run);
+                if ran > 0 {
+                    output.run_ended(run.position + ran - 1, clock::now() - began);
+                }
+            }
+            Order::Large { function, position, timed, item } => {
+                let began = clock::now();
+                if memory.status().claim(position) {
+                    let mut io = LargeIo { memory, position, timed, item: Some(item), current: Vec::new(), output: &mut output, scratch: &mut scratch };
+                    io.run(function);
+                    memory.status().idle(0);
+                    output.run_ended(position, clock::now() - began);
+                }
+            }
+            Order::Resumed => output.control(Kind::Resumed, &[]),
+            Order::Stop => leave(),
+            Order::Setup(_) => process::broken_link(),
+        }
+        // A large result must not pin its memory for ever.
+        scratch.shrink_to(1 << 20);
+    }
+}
+
+pub(super) fn rejected(message: &str) -> Failure {
+    Failure { kind: FailureKind::ProgramRejected.into(), message: message.to_owned(), ..Failure::default() }
+}
+
+/// The items of a run, decoded where they lie in the ring, their results encoded where they will be read.
+struct RunIo<'a> {
+    memory: &'a Memory,
+    run: &'a Run,
+    ends: &'a [u8],
+    items: &'a [u8],
+    /// Where the next item begins, counted as the `ends` are.
+    start: u32,
+    /// Items begun so far.
+    next: u32,
+    output: &'a mut Output,
+    scratch: &'a mut Vec<u8>,
+}
+
+impl RunIo<'_> {
+    fn run(&mut self) {
+        match self.run.function {
+            Ok(entry) => entry(self),
+            Err(message) => {
+                while self.next().is_some() {
+                    self.failed(rejected(message));
+                }
+            }
+        }
+    }
+
+    fn position(&self) -> u32 {
+        self.run.position + self.next - 1
+    }
+
+    /// Of the last item of a run the agent hears with the run's end.
+    fn item_finished(&self) {
+        if self.next < self.run.head.count {
+            self.output.progress();
+        }
+    }
+}
+
+impl TaskIo for RunIo<'_> {
+    fn next(&mut self) -> Option<&[u8]> {
+        let at = self.next as usize;
+        let position = self.run.position + self.next;
+        let status = self.memory.status();
+        if self.next == self.run.head.count || !status.claim(position) {
+            return None;
+        }
+        status.begin(0, position, if self.run.head.timed { clock::now() } else { 0 });
+        self.next += 1;
+        let Some(end) = end_of(self.ends, at) else { process::broken_link() };
+        let range = (self.start - self.run.head.start) as usize..end.wrapping_sub(self.run.head.start) as usize;
+        self.start = end;
+        let Some(item) = self.items.get(range) else { process::broken_link() };
+        Some(item)
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        self.output.room()
+    }
+
+    fn scratch(&mut self) -> &mut Vec<u8> {
+        self.scratch.clear();
+        self.scratch
+    }
+
+    fn done(&mut self, result: Encoded) {
+        match result {
+            Encoded::InRoom(length) => self.output.done_in_room(self.position(), length),
+            Encoded::InScratch => self.output.done(self.position(), self.scratch),
+        }
+        self.item_finished();
+    }
+
+    fn failed(&mut self, failure: Failure) {
+        self.output.failed(self.position(), failure);
+        self.item_finished();
+    }
+}
+
+/// The end of the item at `at`, of `ends` that are a u32 each.
+pub(super) fn end_of(ends: &[u8], at: usize) -> Option<u32> {
+    let four = ends.get(4 * at..4 * at + 4)?;
+    Some(u32::from_le_bytes(four.try_into().ok()?))
+}
+
+/// One large item, which lies in a buffer of its own.
+struct LargeIo<'a> {
+    memory: &'a Memory,
+    position: u32,
+    timed: bool,
+    item: Option<Vec<u8>>,
+    current: Vec<u8>,
+    output: &'a mut Output,
+    scratch: &'a mut Vec<u8>,
+}
+
+impl LargeIo<'_> {
+    fn run(&mut self, function: Found) {
+        match function {
+            Ok(entry) => entry(self),
+            Err(message) => self.failed(rejected(message)),
+        }
+    }
+}
+
+impl TaskIo for LargeIo<'_> {
+    fn next(&mut self) -> Option<&[u8]> {
+        self.current = self.item.take()?;
+        self.memory.status().begin(0, self.position, if self.timed { clock::now() } else { 0 });
+        Some(&self.current)
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        self.output.room()
+    }
+
+    fn scratch(&mut self) -> &mut Vec<u8> {
+        self.scratch.clear();
+        self.scratch
+    }
+
+    fn done(&mut self, result: Encoded) {
+        match result {
+            Encoded::InRoom(length) => self.output.done_in_room(self.position, length),
+            Encoded::InScratch => self.output.done(self.position, self.scratch),
+        }
+    }
+
+    fn failed(&mut self, failure: Failure) {
+        self.output.failed(self.position, failure);
+    }
+}

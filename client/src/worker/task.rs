@@ -1,0 +1,68 @@
+//! Running items of one function, whatever it is: the innermost loop of a worker.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use farpool_proto::v1::{Failure, FailureKind};
+use serde::Serialize;
+
+use super::panics;
+use crate::args::Args;
+use crate::codec::{self, EncodeSliceError};
+
+/// Where the items of a run come from and their outcomes go.
+pub(crate) trait TaskIo {
+    /// Begins the next item and returns its bytes; `None` when there is none.
+    fn next(&mut self) -> Option<&[u8]>;
+    /// Where the result may be written, if it fits there.
+    fn room(&mut self) -> &mut [u8];
+    /// A buffer for results that do not fit into the room; empty.
+    fn scratch(&mut self) -> &mut Vec<u8>;
+    /// The item is done; its result is in the room or in the scratch buffer.
+    fn done(&mut self, result: Encoded);
+    /// The item has failed.
+    fn failed(&mut self, failure: Failure);
+}
+
+/// Where an encoded result lies.
+pub(crate) enum Encoded {
+    /// In the first so many bytes of the room.
+    InRoom(usize),
+    /// In the scratch buffer.
+    InScratch,
+}
+
+/// Runs all items that `io` has through `function`.
+pub(crate) fn run<A: Args, R: Serialize + 'static>(io: &mut dyn TaskIo, function: impl Fn(A) -> R) {
+    loop {
+        // A panic may come from the user's Deserialize, function, Serialize or Drop: all four are in here. What the
+        // closure may leave half-done is the room and the scratch buffer, of which nothing counts before `done`.
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let Some(input) = io.next() else { return Ok(None) };
+            let args = A::decode(input).map_err(|error| codec_failure("decoding the item's arguments in the worker", &error))?;
+            let result = function(args);
+            encode(io, &result).map(Some)
+        }));
+        match outcome {
+            Ok(Ok(None)) => return,
+            Ok(Ok(Some(encoded))) => io.done(encoded),
+            Ok(Err(failure)) => io.failed(failure),
+            Err(payload) => io.failed(panics::failure(payload)),
+        }
+    }
+}
+
+fn encode<R: Serialize + 'static>(io: &mut dyn TaskIo, result: &R) -> Result<Encoded, Failure> {
+    match codec::encode_slice(result, io.room()) {
+        Ok(length) => return Ok(Encoded::InRoom(length)),
+        Err(EncodeSliceError::Full) => {}
+        Err(EncodeSliceError::Codec(error)) => return Err(codec_failure("encoding the item's result", &error)),
+    }
+    match codec::encode(result, io.scratch()) {
+        Ok(()) => Ok(Encoded::InScratch),
+        Err(error) => Err(codec_failure("encoding the item's result", &error)),
+    }
+}
+
+fn codec_failure(doing: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure { kind: FailureKind::Codec.into(), message: format!("{doing}: {error}"), ..Failure::default() }
+}

@@ -1,0 +1,164 @@
+//! The main loop of a worker that runs several items at once, each on a thread of its own.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use farpool_agent::clock;
+use farpool_agent::link::Memory;
+use farpool_agent::link::record::Kind;
+use farpool_proto::v1::Failure;
+
+use super::input::{Found, Input, Order};
+use super::output::Output;
+use super::runtime::{end_of, leave, rejected};
+use super::task::{Encoded, TaskIo};
+use super::{panics, process};
+
+/// What the threads of a worker share. A thread that holds one lock may wait for the agent: the others then have
+/// nothing to do either.
+struct Shared {
+    memory: Arc<Memory>,
+    input: Mutex<Queue>,
+    output: Mutex<Output>,
+}
+
+struct Queue {
+    input: Input,
+    /// Items of the last run that no thread has taken yet.
+    items: VecDeque<Item>,
+    /// Threads that are on an item.
+    busy: usize,
+    stopping: bool,
+}
+
+struct Item {
+    function: Found,
+    position: u32,
+    timed: bool,
+    bytes: Vec<u8>,
+}
+
+pub(super) fn run(memory: &Arc<Memory>, input: Input, output: Output, count: usize) -> ! {
+    let queue = Queue { input, items: VecDeque::new(), busy: 0, stopping: false };
+    let shared = Arc::new(Shared { memory: Arc::clone(memory), input: Mutex::new(queue), output: Mutex::new(output) });
+    for thread in 1..count {
+        let shared = Arc::clone(&shared);
+        let started = std::thread::Builder::new().name(format!("farpool-{thread}")).spawn(move || {
+            panics::this_thread_runs_tasks(Arc::clone(&shared.memory));
+            work(&shared, thread)
+        });
+        if let Err(error) = started {
+            eprintln!("farpool: a worker could start only {thread} of {count} threads: {error}");
+            break;
+        }
+    }
+    work(&shared, 0)
+}
+
+fn work(shared: &Shared, thread: usize) -> ! {
+    let mut scratch = Vec::new();
+    loop {
+        let item = next_item(shared, thread);
+        let began = clock::now();
+        let position = item.position;
+        let function = item.function;
+        let mut io = ThreadIo { shared, position, item: Some(item.bytes), current: Vec::new(), scratch: &mut scratch };
+        match function {
+            Ok(entry) => entry(&mut io),
+            Err(message) => io.failed(rejected(message)),
+        }
+        shared.memory.status().idle(thread);
+        lock(&shared.output).run_ended(position, clock::now() - began);
+        lock(&shared.input).busy -= 1;
+        scratch.shrink_to(1 << 20);
+    }
+}
+
+/// Waits for an item, claims it and notes that this thread begins it.
+fn next_item(shared: &Shared, thread: usize) -> Item {
+    let mut queue = lock(&shared.input);
+    loop {
+        if let Some(item) = queue.items.pop_front() {
+            let status = shared.memory.status();
+            if status.claim(item.position) {
+                status.begin(thread, item.position, if item.timed { clock::now() } else { 0 });
+                queue.busy += 1;
+                return item;
+            }
+            continue;
+        }
+        if queue.stopping {
+            if queue.busy == 0 {
+                leave();
+            }
+            // The last thread that is busy will find the queue in this state and leave for all.
+            drop(queue);
+            loop {
+                std::thread::park();
+            }
+        }
+        queue.refill(shared);
+    }
+}
+
+impl Queue {
+    fn refill(&mut self, shared: &Shared) {
+        match self.input.next() {
+            Order::Run(run) => {
+                let (ends, items) = self.input.items(&run);
+                let mut start = 0;
+                for at in 0..run.head.count {
+                    let Some(end) = end_of(ends, at as usize).map(|end| end.wrapping_sub(run.head.start)) else { process::broken_link() };
+                    let Some(bytes) = items.get(start as usize..end as usize) else { process::broken_link() };
+                    let item = Item { function: run.function, position: run.position + at, timed: run.head.timed, bytes: bytes.to_vec() };
+                    self.items.push_back(item);
+                    start = end;
+                }
+                self.input.finish(&run);
+            }
+            Order::Large { function, position, timed, item } => self.items.push_back(Item { function, position, timed, bytes: item }),
+            Order::Resumed => lock(&shared.output).control(Kind::Resumed, &[]),
+            Order::Stop => self.stopping = true,
+            Order::Setup(_) => process::broken_link(),
+        }
+    }
+}
+
+struct ThreadIo<'a> {
+    shared: &'a Shared,
+    position: u32,
+    item: Option<Vec<u8>>,
+    current: Vec<u8>,
+    scratch: &'a mut Vec<u8>,
+}
+
+impl TaskIo for ThreadIo<'_> {
+    fn next(&mut self) -> Option<&[u8]> {
+        self.current = self.item.take()?;
+        Some(&self.current)
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        // The ring's room is shared by the threads: results are encoded outside of it.
+        &mut []
+    }
+
+    fn scratch(&mut self) -> &mut Vec<u8> {
+        self.scratch.clear();
+        self.scratch
+    }
+
+    fn done(&mut self, result: Encoded) {
+        if let Encoded::InScratch = result {
+            lock(&self.shared.output).done(self.position, self.scratch);
+        }
+    }
+
+    fn failed(&mut self, failure: Failure) {
+        lock(&self.shared.output).failed(self.position, failure);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,93 @@
+//! All that the scheduler can ask for.
+
+use crate::ids::{AgentId, ChunkId, JobId};
+
+/// Something to be done by the caller, in the order given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Tell the agent about the job: its first chunk of it follows.
+    StartJob {
+        /// Whom.
+        agent: AgentId,
+        /// About what.
+        job: JobId,
+    },
+    /// Send the agent these items to run.
+    Assign {
+        /// Whom.
+        agent: AgentId,
+        /// Under which name it reports on them.
+        chunk: ChunkId,
+        /// Of which job.
+        job: JobId,
+        /// The first item.
+        first: u64,
+        /// How many.
+        count: u64,
+        /// Which try this is of the first item, from 1. All other items are at their first.
+        attempt: u32,
+    },
+    /// Ask the agent to give back what has not begun of the chunk.
+    Retract {
+        /// Whom.
+        agent: AgentId,
+        /// What.
+        chunk: ChunkId,
+    },
+    /// The results just reported are the items' outcomes: deliver them.
+    Accept {
+        /// Of which job.
+        job: JobId,
+        /// The first item.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// These items have failed: deliver that.
+    Fail {
+        /// Of which job.
+        job: JobId,
+        /// The first item.
+        first: u64,
+        /// How many; 1 unless an agent was lost.
+        count: u64,
+        /// How often each was tried.
+        attempts: u32,
+        /// What to tell.
+        cause: Cause,
+    },
+    /// The item will be tried again.
+    Retrying {
+        /// Of which job.
+        job: JobId,
+        /// Which.
+        item: u64,
+        /// The number of the try to come.
+        attempt: u32,
+    },
+    /// Tell the agent that the job needs it no more.
+    EndJob {
+        /// Whom.
+        agent: AgentId,
+        /// About what.
+        job: JobId,
+        /// Whether to kill what runs of it.
+        kill: bool,
+    },
+    /// Every item has had its outcome, or the job was cancelled. Its id means nothing any more.
+    JobFinished {
+        /// Which.
+        job: JobId,
+        /// Whether outcomes are missing.
+        cancelled: bool,
+    },
+}
+
+/// Why items failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The fault that is being handled.
+    Reported,
+    /// The agent that held them is gone, and they may not be run again.
+    AgentLost,
+}

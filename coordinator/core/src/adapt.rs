@@ -1,0 +1,89 @@
+//! How many items a chunk of an adaptive job gets.
+
+/// What is known about how long a job's items take, and the chunk size that follows.
+///
+/// One item at first; then as many as fill the target, but at most twice what a chunk has been measured to take: a
+/// job whose items get slower does not find itself with a chunk of thousands of them. Slower items shrink the next
+/// chunk at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Pace {
+    // Worker time an item, a moving average; 0: not known.
+    item_ns: f64,
+    size: u64,
+}
+
+/// Weight of a new measurement: four reports or so make the past forgotten.
+const WEIGHT: f64 = 0.25;
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { item_ns: 0.0, size: 1 }
+    }
+}
+
+impl Pace {
+    /// `items` took `busy_ns`; with them, `covered` items of their chunk have been measured.
+    pub(crate) fn measured(&mut self, items: u64, busy_ns: u64, covered: u64, target_ns: u64) {
+        let sample = busy_ns as f64 / items as f64;
+        self.item_ns = if self.item_ns == 0.0 { sample } else { self.item_ns + (sample - self.item_ns) * WEIGHT };
+        // `as` holds at the ends of the range, so neither a huge nor a tiny time overflows.
+        let wanted = ((target_ns as f64 / self.item_ns) as u64).max(1);
+        let proven = self.size.max(covered.saturating_mul(2));
+        self.size = wanted.min(proven);
+    }
+
+    /// Items for the next chunk when `queued` are left for `slots`.
+    ///
+    /// No chunk is more than half of a slot's share of what is left: then each slot gets some, and the last ones to
+    /// finish finish close together.
+    pub(crate) fn size(&self, queued: u64, slots: u64) -> u64 {
+        self.size.min(queued.div_ceil(2 * slots)).max(1)
+    }
+
+    /// Worker time that so many items are expected to take, if that is known.
+    pub(crate) fn expected_ns(&self, items: u64) -> Option<u64> {
+        (self.item_ns > 0.0).then_some((self.item_ns * items as f64) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each step: an item's time and the size of the chunk after a whole chunk at that pace.
+    fn check(steps: &[(u64, u64)]) {
+        let mut pace = Pace::default();
+        let mut size = 1;
+        for &(item_ns, expected) in steps {
+            pace.measured(size, size * item_ns, size, 1000);
+            size = pace.size(u64::MAX / 4, 1);
+            assert_eq!(size, expected, "after {item_ns} ns an item: {pace:?}");
+        }
+    }
+
+    #[test]
+    fn grows_twofold_and_shrinks_at_once() {
+        check(&[(10, 2), (10, 4), (10, 8), (10, 16), (10, 32), (10, 64), (10, 100), (10, 100)]);
+        check(&[(10, 2), (10, 4), (10, 8), (4000, 1), (4000, 1)]);
+        check(&[(5000, 1), (1, 1)]);
+    }
+
+    #[test]
+    fn shares_what_is_left() {
+        let pace = Pace { item_ns: 1.0, size: 1000 };
+        for (queued, slots, expected) in [(100_000, 4, 1000), (800, 4, 100), (81, 4, 11), (8, 4, 1), (1, 4, 1)] {
+            assert_eq!(pace.size(queued, slots), expected, "{queued} for {slots}");
+        }
+    }
+
+    #[test]
+    fn takes_any_times() {
+        for (items, busy_ns) in [(1, u64::MAX), (u64::MAX, 1), (u64::MAX, u64::MAX), (1, 1)] {
+            let mut pace = Pace::default();
+            for _ in 0..100 {
+                pace.measured(items, busy_ns, items, 1_000_000);
+                assert!(pace.size(u64::MAX, 1) >= 1);
+            }
+        }
+    }
+}

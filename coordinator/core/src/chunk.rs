@@ -1,0 +1,51 @@
+//! A chunk at an agent.
+
+use crate::done::Done;
+use crate::held::Links;
+use crate::ids::{AgentId, JobId};
+use crate::run::Run;
+
+/// Items that one agent holds. It exists from the assignment until the agent is through with the last of them; what
+/// comes back goes into the job's queue and gets a new chunk.
+pub(crate) struct Chunk {
+    pub(crate) job: JobId,
+    pub(crate) agent: AgentId,
+    pub(crate) run: Run,
+    /// Which try this is of the first item.
+    pub(crate) attempt: u32,
+    pub(crate) hold: Hold,
+    pub(crate) done: Done,
+    pub(crate) time: Time,
+    pub(crate) links: Links,
+}
+
+/// How firmly the agent holds the chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Given to it; may be asked for.
+    Assigned,
+    /// Asked for; the answer has not come.
+    Retracting,
+    /// It has answered: what it kept has begun, so it is not asked again.
+    Kept,
+}
+
+/// What the chunk was expected to take, and took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Time {
+    /// What its job was charged, in ns.
+    pub(crate) charged_ns: u64,
+    /// What was measured so far.
+    pub(crate) spent_ns: u64,
+    /// Items that `spent_ns` is about.
+    pub(crate) covered: u64,
+    /// Items reported since then, without a time.
+    pub(crate) unmeasured: u64,
+}
+
+impl Chunk {
+    /// Which try this is of `item`.
+    pub(crate) fn attempt_of(&self, item: u64) -> u32 {
+        if item == self.run.first { self.attempt } else { 1 }
+    }
+}

@@ -1,0 +1,104 @@
+//! The scheduler: its state, and which part of it an event goes to.
+
+use crate::action::Action;
+use crate::chunk::Chunk;
+use crate::event::Event;
+use crate::fair::Jobs;
+use crate::fleet::Fleet;
+use crate::ids::ChunkId;
+use crate::slab::Slab;
+
+/// What can be set.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// How long an adaptive chunk should keep a worker busy, in ns. Shorter: more messages. Longer: more waiting at
+    /// the end of a job, and results that come in lumps.
+    pub chunk_target_ns: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { chunk_target_ns: 1_000_000 }
+    }
+}
+
+/// The scheduler. See the [crate's](crate) description.
+#[derive(Default)]
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) jobs: Jobs,
+    pub(crate) fleet: Fleet,
+    pub(crate) chunks: Slab<ChunkId, Chunk>,
+    pub(crate) stale_reports: u64,
+    now: u64,
+}
+
+impl Core {
+    /// A scheduler that knows of nothing yet.
+    pub fn new(config: Config) -> Self {
+        Self { config, ..Self::default() }
+    }
+
+    /// Takes in what happened and adds what follows from it to `actions`. Hands out nothing: see
+    /// [`schedule`](Self::schedule). `now` is any time in ns that does not go back.
+    ///
+    /// # Panics
+    /// If an event that is not an agent's report does not fit: an id given out twice or not known, items out of order.
+    /// Those come from the caller's own books.
+    pub fn handle(&mut self, event: Event, now: u64, actions: &mut Vec<Action>) {
+        self.now = self.now.max(now);
+        match event {
+            Event::RunDone { agent, chunk, attempt, first, count, busy_ns } => {
+                self.run_done((agent, chunk, attempt), first, count, busy_ns, actions);
+            }
+            Event::ItemFaulted { agent, chunk, attempt, item, fault } => {
+                self.item_faulted((agent, chunk, attempt), item, fault, actions);
+            }
+            Event::Returned { agent, chunk, attempt, first, count } => {
+                self.returned((agent, chunk, attempt), first, count);
+            }
+            Event::ItemsArrived { job, first, count } => self.items_arrived(job, first, count),
+            Event::InputEnded { job } => self.input_ended(job, actions),
+            Event::JobOpened { job, pool, policy } => self.open_job(job, pool, policy),
+            Event::JobCancelled { job } => self.cancel_job(job, actions),
+            Event::PoolOpened { pool, slots, weight } => self.open_pool(pool, slots, weight),
+            Event::PoolClosed { pool } => self.close_pool(pool, actions),
+            Event::AgentJoined { agent, slots } => self.fleet.join(agent, slots),
+            Event::AgentCredit { agent, chunks } => {
+                assert!(self.fleet.set_credit(agent, chunks), "credit of {agent:?}, which is not there");
+            }
+            Event::AgentLost { agent } => self.lose_agent(agent, actions),
+        }
+        self.check_in_debug();
+    }
+
+    /// Hands out what can run and adds that to `actions`. To be called after a batch of events: the more is known,
+    /// the better the pieces.
+    pub fn schedule(&mut self, now: u64, actions: &mut Vec<Action>) {
+        self.now = self.now.max(now);
+        self.hand_out(actions);
+        self.take_back(actions);
+        self.check_in_debug();
+    }
+
+    /// Reports that were dropped because they were about something that the agent did not hold.
+    pub fn stale_reports(&self) -> u64 {
+        self.stale_reports
+    }
+
+    /// Chunks that are at agents.
+    pub fn chunks_held(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Jobs that are not finished.
+    pub fn open_jobs(&self) -> usize {
+        self.jobs.jobs.len()
+    }
+
+    fn check_in_debug(&self) {
+        #[cfg(debug_assertions)]
+        self.check();
+    }
+}

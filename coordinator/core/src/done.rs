@@ -1,0 +1,83 @@
+//! Which items of a chunk the agent is through with.
+
+use crate::run::{Run, Runs};
+
+/// The items of a run that are marked: those in front of `next`, and what came out of order behind it.
+///
+/// A worker goes through its items one after another, so nearly always there is nothing out of order and nothing is
+/// allocated.
+#[derive(Clone, Debug)]
+pub(crate) struct Done {
+    next: u64,
+    later: Runs,
+    left: u64,
+}
+
+impl Done {
+    /// Nothing of `all` is marked.
+    pub(crate) fn none_of(all: Run) -> Self {
+        Self { next: all.first, later: Runs::default(), left: all.count }
+    }
+
+    /// Marks `first .. first + count`, numbers that a peer may have made up. False, with nothing changed, if they are
+    /// not all in `all` or if some were marked before.
+    pub(crate) fn mark(&mut self, all: Run, first: u64, count: u64) -> bool {
+        if !all.covers(first, count) || first < self.next {
+            return false;
+        }
+        let run = Run::new(first, count);
+        if first == self.next && self.later.is_empty() {
+            self.next = run.end();
+        } else if !self.later.insert(run) {
+            return false;
+        } else if let Some(joined) = self.later.pop_at(self.next) {
+            self.next = joined.end();
+        }
+        self.left -= count;
+        true
+    }
+
+    /// How many items are not marked.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// The runs of items that are not marked, lowest first.
+    pub(crate) fn holes(&self, all: Run) -> impl Iterator<Item = Run> {
+        let starts = std::iter::once(self.next).chain(self.later.iter().map(Run::end));
+        let ends = self.later.iter().map(|run| run.first).chain(std::iter::once(all.end()));
+        starts.zip(ends).map(|(start, end)| Run::new(start, end - start)).filter(|hole| hole.count > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Marks one after another; each either fits or not. Then the holes that are left.
+    fn check(marks: &[(u64, u64, bool)], holes: &[(u64, u64)]) {
+        let all = Run::new(10, 10);
+        let mut done = Done::none_of(all);
+        for &(first, count, fits) in marks {
+            assert_eq!(done.mark(all, first, count), fits, "{first}+{count} into {done:?}");
+        }
+        let found: Vec<_> = done.holes(all).map(|hole| (hole.first, hole.count)).collect();
+        assert_eq!(found, holes);
+        assert_eq!(done.left(), holes.iter().map(|hole| hole.1).sum::<u64>());
+    }
+
+    #[test]
+    fn marks_and_holes() {
+        check(&[], &[(10, 10)]);
+        check(&[(10, 10, true)], &[]);
+        check(&[(10, 4, true), (14, 6, true)], &[]);
+        check(&[(12, 2, true)], &[(10, 2), (14, 6)]);
+        check(&[(12, 2, true), (10, 2, true)], &[(14, 6)]);
+        check(&[(12, 2, true), (18, 2, true), (10, 1, true)], &[(11, 1), (14, 4)]);
+        check(&[(18, 2, true), (10, 8, true)], &[]);
+        check(&[(10, 1, true), (10, 1, false)], &[(11, 9)]);
+        check(&[(12, 2, true), (13, 2, false), (11, 2, false), (11, 9, false)], &[(10, 2), (14, 6)]);
+        check(&[(9, 1, false), (20, 1, false), (19, 2, false), (u64::MAX, 1, false)], &[(10, 10)]);
+        check(&[(10, 0, true), (20, 0, true), (15, 0, true)], &[(10, 10)]);
+    }
+}

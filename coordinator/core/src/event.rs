@@ -1,0 +1,137 @@
+//! All that can happen to the scheduler.
+
+use std::num::{NonZeroU32, NonZeroU64};
+
+use crate::ids::{AgentId, ChunkId, JobId, PoolId};
+
+/// Something that happened.
+///
+/// Events that reports of agents become (`RunDone`, `ItemFaulted`, `Returned`) may say anything: what does not fit is
+/// dropped and counted. The others come from the caller's own books and must fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An agent is there. It gets nothing before its credit comes.
+    AgentJoined {
+        /// A new id.
+        agent: AgentId,
+        /// How many workers it runs at once; at least 1.
+        slots: u32,
+    },
+    /// How many chunks the agent wants to hold at once, those that run included. Replaces what it said before.
+    AgentCredit {
+        /// Who.
+        agent: AgentId,
+        /// How many.
+        chunks: u32,
+    },
+    /// The agent is gone with all it held.
+    AgentLost {
+        /// Who.
+        agent: AgentId,
+    },
+    /// A client opened a pool.
+    PoolOpened {
+        /// A new id.
+        pool: PoolId,
+        /// Workers that it may use at once; none: all there are.
+        slots: Option<NonZeroU32>,
+        /// Its share of the slots against other pools; at least 1.
+        weight: u32,
+    },
+    /// The pool is gone; jobs that are left in it are cancelled.
+    PoolClosed {
+        /// Which.
+        pool: PoolId,
+    },
+    /// A call was made.
+    JobOpened {
+        /// A new id.
+        job: JobId,
+        /// Whose.
+        pool: PoolId,
+        /// What the caller asked for.
+        policy: JobPolicy,
+    },
+    /// Items that can run. Indices of a job rise; those left out have no outcome here.
+    ItemsArrived {
+        /// Of which job.
+        job: JobId,
+        /// The first item's index.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// The job gets no more items.
+    InputEnded {
+        /// Which.
+        job: JobId,
+    },
+    /// The job's outcomes are not wanted any more.
+    JobCancelled {
+        /// Which.
+        job: JobId,
+    },
+    /// An agent reports results.
+    RunDone {
+        /// Who reports.
+        agent: AgentId,
+        /// What it was given.
+        chunk: ChunkId,
+        /// With which attempt number.
+        attempt: u32,
+        /// The first item that is done.
+        first: u64,
+        /// How many are done.
+        count: u64,
+        /// Worker time for the items of this chunk since its last report with a time; 0: not measured in this report.
+        busy_ns: u64,
+    },
+    /// An agent reports an item that ended without a result.
+    ItemFaulted {
+        /// Who reports.
+        agent: AgentId,
+        /// What it was given.
+        chunk: ChunkId,
+        /// With which attempt number.
+        attempt: u32,
+        /// Which item.
+        item: u64,
+        /// Why.
+        fault: Fault,
+    },
+    /// An agent gives items back that have not begun; none is an answer to a retraction too.
+    Returned {
+        /// Who.
+        agent: AgentId,
+        /// What it was given.
+        chunk: ChunkId,
+        /// With which attempt number.
+        attempt: u32,
+        /// The first item given back.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+}
+
+/// Why an item ended without a result, as far as the scheduler cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Another try would end the same, or nobody asked for one: a timeout, a payload that cannot be read.
+    Final,
+    /// The worker died under it: tried again while [`JobPolicy::retries`] lasts.
+    Died,
+    /// The function panicked: tried again only if [`JobPolicy::retry_panics`] says so.
+    Panicked,
+}
+
+/// What a call asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobPolicy {
+    /// Items a chunk, kept exactly; none: adapted to measured item times.
+    pub chunksize: Option<NonZeroU64>,
+    /// How often an item may be tried again. 0: at most once.
+    pub retries: u32,
+    /// Whether a panic is worth another try.
+    pub retry_panics: bool,
+}

@@ -1,0 +1,91 @@
+//! The chunks that an agent holds, as lists through the chunks themselves: nothing is allocated to hold one.
+
+use crate::chunk::{Chunk, Hold};
+use crate::ids::{ChunkId, Id};
+use crate::slab::Slab;
+
+const NONE: u32 = u32::MAX;
+
+/// An agent's chunks in two lists, those that may be asked for apart, each with the newest first.
+pub(crate) struct Held {
+    movable: u32,
+    fixed: u32,
+}
+
+/// A chunk's neighbours in its list.
+#[derive(Clone, Copy)]
+pub(crate) struct Links {
+    newer: u32,
+    older: u32,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { newer: NONE, older: NONE }
+    }
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self { movable: NONE, fixed: NONE }
+    }
+}
+
+impl Held {
+    /// Puts the chunk at the head of the list that its hold belongs to.
+    #[inline]
+    pub(crate) fn push(&mut self, id: ChunkId, chunks: &mut Slab<ChunkId, Chunk>) {
+        let chunk = chunks.get_mut(id).expect("a chunk that is held exists");
+        let head = self.head(chunk.hold);
+        chunk.links = Links { newer: NONE, older: *head };
+        let second = std::mem::replace(head, id.index());
+        if let Some(second) = at(second, chunks) {
+            second.links.newer = id.index();
+        }
+    }
+
+    /// Takes the chunk out of its list; its hold must be what it was when it was put in.
+    #[inline]
+    pub(crate) fn unlink(&mut self, id: ChunkId, chunks: &mut Slab<ChunkId, Chunk>) {
+        let chunk = chunks.get_mut(id).expect("a chunk that is held exists");
+        let Links { newer, older } = std::mem::take(&mut chunk.links);
+        let hold = chunk.hold;
+        match at(newer, chunks) {
+            Some(newer) => newer.links.older = older,
+            None => *self.head(hold) = older,
+        }
+        if let Some(older) = at(older, chunks) {
+            older.links.newer = newer;
+        }
+    }
+
+    /// The chunk that was given last of those that may be asked for: the least likely to have begun.
+    pub(crate) fn newest_movable(&self, chunks: &Slab<ChunkId, Chunk>) -> Option<ChunkId> {
+        chunks.id_at(self.movable)
+    }
+
+    pub(crate) fn any_movable(&self) -> bool {
+        self.movable != NONE
+    }
+
+    /// All of them.
+    pub(crate) fn iter<'a>(&self, chunks: &'a Slab<ChunkId, Chunk>) -> impl Iterator<Item = ChunkId> + use<'a> {
+        let [movable, fixed] = [self.movable, self.fixed].map(|head| {
+            std::iter::successors(chunks.id_at(head), |&id| chunks.id_at(chunks.get(id)?.links.older))
+        });
+        movable.chain(fixed)
+    }
+
+    fn head(&mut self, hold: Hold) -> &mut u32 {
+        match hold {
+            Hold::Assigned => &mut self.movable,
+            Hold::Retracting | Hold::Kept => &mut self.fixed,
+        }
+    }
+}
+
+#[inline]
+fn at(index: u32, chunks: &mut Slab<ChunkId, Chunk>) -> Option<&mut Chunk> {
+    let id = chunks.id_at(index)?;
+    chunks.get_mut(id)
+}

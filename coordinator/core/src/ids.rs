@@ -1,0 +1,68 @@
+//! Ids: a place in a table and the generation of what lies there.
+//!
+//! The place makes a look-up one array access. The generation makes an id unique: what comes to lie at the same place
+//! later has another one, so a late message about its predecessor finds nothing.
+
+use std::fmt;
+
+/// What all ids have in common; [`Slab`](crate::Slab) and [`Table`](crate::Table) are indexed by them.
+pub trait Id: Copy + Eq {
+    /// The id of what lies at `index`, in its `generation`.
+    fn new(index: u32, generation: u32) -> Self;
+    /// The place in the table.
+    fn index(self) -> u32;
+    /// How often the place had been taken when this id was given out; from 1.
+    fn generation(self) -> u32;
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name {
+            index: u32,
+            generation: u32,
+        }
+
+        impl $name {
+            /// The id as one number, for messages. Never 0 for an id that a slab gave out.
+            pub fn to_bits(self) -> u64 {
+                u64::from(self.generation) << 32 | u64::from(self.index)
+            }
+
+            /// The id that [`to_bits`](Self::to_bits) made this number of. Any number is an id, known or not.
+            pub fn from_bits(bits: u64) -> Self {
+                Self { index: bits as u32, generation: (bits >> 32) as u32 }
+            }
+        }
+
+        impl Id for $name {
+            fn new(index: u32, generation: u32) -> Self {
+                Self { index, generation }
+            }
+            fn index(self) -> u32 {
+                self.index
+            }
+            fn generation(self) -> u32 {
+                self.generation
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({}.{})", stringify!($name), self.index, self.generation)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// A host's daemon that runs chunks. Given out by the caller.
+    AgentId
+    /// What a client opened; owns jobs. Given out by the caller.
+    PoolId
+    /// One map, imap or apply call. Given out by the caller.
+    JobId
+    /// One assignment of items to an agent. Given out by [`Core`](crate::Core), anew for each assignment.
+    ChunkId
+}

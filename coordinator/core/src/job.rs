@@ -1,0 +1,118 @@
+//! What is known of a job and of a pool.
+
+use std::num::NonZeroU32;
+
+use crate::adapt::Pace;
+use crate::event::JobPolicy;
+use crate::ids::{AgentId, Id, PoolId};
+use crate::queue::Queue;
+
+/// A job and the items of it that are nowhere.
+pub(crate) struct Job {
+    pub(crate) pool: PoolId,
+    pub(crate) policy: JobPolicy,
+    pub(crate) queue: Queue,
+    pub(crate) pace: Pace,
+    /// Items that have arrived.
+    pub(crate) arrived: u64,
+    /// Items that have had their outcome.
+    pub(crate) outcomes: u64,
+    /// Slot time it has used, for fairness; see `fair`.
+    pub(crate) used: u128,
+    /// The agents that know of it.
+    pub(crate) agents: AgentSet,
+}
+
+/// A pool, as far as scheduling goes.
+pub(crate) struct Pool {
+    /// Slots it may use at once; none: all there are.
+    pub(crate) slots: Option<NonZeroU32>,
+    /// Its share against other pools.
+    pub(crate) weight: u32,
+    /// How many of its jobs have something to run.
+    pub(crate) ready_jobs: u32,
+}
+
+impl Job {
+    pub(crate) fn new(pool: PoolId, policy: JobPolicy) -> Self {
+        Self {
+            pool,
+            policy,
+            queue: Queue::default(),
+            pace: Pace::default(),
+            arrived: 0,
+            outcomes: 0,
+            used: 0,
+            agents: AgentSet::default(),
+        }
+    }
+
+    /// Whether nothing more will happen.
+    pub(crate) fn is_over(&self) -> bool {
+        self.queue.ended() && self.outcomes == self.arrived
+    }
+}
+
+/// A set of agents that are there, a bit each.
+#[derive(Default)]
+pub(crate) struct AgentSet {
+    // Most systems have fewer than 64 agents: then a job allocates nothing for them.
+    low: u64,
+    high: Vec<u64>,
+}
+
+impl AgentSet {
+    /// Puts the agent in. False if it was there.
+    #[inline]
+    pub(crate) fn insert(&mut self, id: AgentId) -> bool {
+        let (word, bit) = self.place(id);
+        let fresh = *word & bit == 0;
+        *word |= bit;
+        fresh
+    }
+
+    pub(crate) fn remove(&mut self, id: AgentId) {
+        let (word, bit) = self.place(id);
+        *word &= !bit;
+    }
+
+    /// The indices of its agents.
+    pub(crate) fn indices(&self) -> impl Iterator<Item = u32> {
+        let words = std::iter::once(self.low).chain(self.high.iter().copied());
+        words.enumerate().flat_map(|(at, word)| {
+            // Each step takes the lowest bit away.
+            let rest = std::iter::successors(Some(word), |word| Some(word & word.wrapping_sub(1)));
+            rest.take_while(|&word| word != 0).map(move |word| at as u32 * 64 + word.trailing_zeros())
+        })
+    }
+
+    #[inline]
+    fn place(&mut self, id: AgentId) -> (&mut u64, u64) {
+        let (at, bit) = (id.index() as usize / 64, 1 << (id.index() % 64));
+        if at == 0 {
+            return (&mut self.low, bit);
+        }
+        if self.high.len() < at {
+            self.high.resize(at, 0);
+        }
+        (&mut self.high[at - 1], bit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_agents() {
+        let mut set = AgentSet::default();
+        let agents = [0, 3, 63, 64, 130, 200].map(|index| AgentId::new(index, 7));
+        for agent in agents {
+            assert!(set.insert(agent) && !set.insert(agent));
+        }
+        assert!(set.indices().eq([0, 3, 63, 64, 130, 200]));
+        set.remove(agents[2]);
+        set.remove(AgentId::new(500, 1));
+        assert!(set.indices().eq([0, 3, 64, 130, 200]));
+    }
+}

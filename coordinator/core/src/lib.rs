@@ -1,0 +1,59 @@
+//! The scheduler of farpool: what runs where, and what has become of it.
+//!
+//! [`Core`] takes [`Event`]s and the time and answers with [`Action`]s. It knows items by their indices only: no
+//! payload, no clock, no socket, no message format. Whoever drives it keeps the bytes, reads the clock and sends.
+//! That makes every decision repeatable, so the tests of this crate can run through more interleavings in a second
+//! than a cluster sees in a year.
+//!
+//! ```
+//! use farpool_core::{Action, AgentId, Core, Config, Event, Id, JobId, JobPolicy, PoolId};
+//!
+//! let (agent, pool, job) = (AgentId::new(0, 1), PoolId::new(0, 1), JobId::new(0, 1));
+//! let mut core = Core::new(Config::default());
+//! let mut actions = Vec::new();
+//! for event in [
+//!     Event::AgentJoined { agent, slots: 2 },
+//!     Event::AgentCredit { agent, chunks: 3 },
+//!     Event::PoolOpened { pool, slots: None, weight: 1 },
+//!     Event::JobOpened { job, pool, policy: JobPolicy::default() },
+//!     Event::ItemsArrived { job, first: 0, count: 1 },
+//! ] {
+//!     core.handle(event, 0, &mut actions);
+//! }
+//! core.schedule(0, &mut actions);
+//! assert!(matches!(actions[..], [Action::StartJob { .. }, Action::Assign { first: 0, count: 1, attempt: 1, .. }]));
+//! ```
+//!
+//! # Where what is
+//!
+//! `queue` holds a job's items that are nowhere yet and `adapt` says how many to cut off at once; `chunk` and `done`
+//! are about items that are at an agent; `fleet` picks the agent and `fair` the job. `schedule` puts those together,
+//! `report` takes in what agents say, `life` opens, ends and loses things, and `check` states what must always hold.
+
+mod action;
+mod adapt;
+mod agent;
+mod check;
+mod chunk;
+mod core;
+mod done;
+mod event;
+mod fair;
+mod fleet;
+mod heap;
+mod held;
+mod ids;
+mod job;
+mod life;
+mod queue;
+mod report;
+mod run;
+mod schedule;
+mod slab;
+
+pub use action::{Action, Cause};
+pub use core::{Config, Core};
+pub use event::{Event, Fault, JobPolicy};
+pub use ids::{AgentId, ChunkId, Id, JobId, PoolId};
+pub use run::{Run, Runs};
+pub use slab::{Slab, Table};

@@ -1,0 +1,196 @@
+//! The items of a job that are nowhere yet.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU64;
+
+use crate::run::Run;
+
+/// What has arrived and was never handed out, and what came back; kept as runs, so an item costs nothing and a
+/// chunk is cut only when an agent takes it.
+#[derive(Default)]
+pub(crate) struct Queue {
+    fresh: VecDeque<Run>,
+    // By first index. Goes before what is fresh: somebody waits for the lowest index, and a job nears its end.
+    again: BTreeMap<u64, Again>,
+    items: u64,
+    // One behind the highest index that has arrived.
+    frontier: u64,
+    ended: bool,
+}
+
+struct Again {
+    count: u64,
+    // Which try comes next for the first item; the others are at their first.
+    attempt: u32,
+}
+
+/// The piece that comes next; `attempt` is that of its first item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) run: Run,
+    pub(crate) attempt: u32,
+}
+
+impl Queue {
+    /// New items; their indices are above all that arrived before.
+    pub(crate) fn arrive(&mut self, run: Run) {
+        assert!(!self.ended, "items arrived behind the end of the input");
+        assert!(run.first >= self.frontier, "item {} arrived behind item {}", run.first, self.frontier);
+        match self.fresh.back_mut() {
+            Some(last) if last.end() == run.first => last.count += run.count,
+            _ => self.fresh.push_back(run),
+        }
+        self.frontier = run.end();
+        self.items += run.count;
+    }
+
+    /// No more items will arrive.
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Items that were handed out and come back; `attempt` is the next try of the first.
+    pub(crate) fn give_back(&mut self, run: Run, attempt: u32) {
+        self.items += run.count;
+        let (mut first, mut count) = (run.first, run.count);
+        // An item that is tried again stays by itself: nobody should wait behind what has killed a worker.
+        if attempt == 1 {
+            if let Some(behind) = self.again.get(&run.end()).filter(|behind| behind.attempt == 1) {
+                count += behind.count;
+                self.again.remove(&run.end());
+            }
+            if let Some((&before, run_before)) = self.again.range(..run.first).next_back()
+                && before + run_before.count == run.first
+                && run_before.attempt == 1
+            {
+                first = before;
+                count += run_before.count;
+            }
+        }
+        self.again.insert(first, Again { count, attempt });
+    }
+
+    /// The longest piece that could be handed out next. With a chunk size it is one whole chunk, or what can still
+    /// come of one.
+    #[inline]
+    pub(crate) fn next(&self, chunksize: Option<NonZeroU64>) -> Option<Piece> {
+        let piece = match self.again.first_key_value() {
+            Some((&first, again)) => Piece { run: Run::new(first, again.count), attempt: again.attempt },
+            None => Piece { run: *self.fresh.front()?, attempt: 1 },
+        };
+        let Some(size) = chunksize else { return Some(piece) };
+        let run = piece.run;
+        // Chunks of a job lie on a grid, so what comes back falls into the same chunks again.
+        let room = size.get() - run.first % size;
+        if run.count >= room {
+            return Some(Piece { run: Run::new(run.first, room), ..piece });
+        }
+        // Not full. It never will be if its next item was left out, is elsewhere, or will not come.
+        let more_may_come = run.end() == self.frontier && !self.ended;
+        if more_may_come { None } else { Some(piece) }
+    }
+
+    /// Takes the first `count` items of what [`next`](Self::next) gave.
+    #[inline]
+    pub(crate) fn take(&mut self, count: u64) {
+        self.items -= count;
+        if let Some(entry) = self.again.first_entry() {
+            let (first, rest) = (*entry.key(), entry.get().count - count);
+            entry.remove();
+            if rest > 0 {
+                self.again.insert(first + count, Again { count: rest, attempt: 1 });
+            }
+            return;
+        }
+        let front = self.fresh.front_mut().expect("something was next");
+        *front = Run::new(front.first + count, front.count - count);
+        if front.count == 0 {
+            self.fresh.pop_front();
+        }
+    }
+
+    /// How many items there are.
+    pub(crate) fn items(&self) -> u64 {
+        self.items
+    }
+
+    pub(crate) fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// That the runs are in order and the count is right.
+    pub(crate) fn check(&self) {
+        let fresh = self.fresh.iter().copied();
+        let again = self.again.iter().map(|(&first, again)| Run::new(first, again.count));
+        let total: u64 = fresh.clone().chain(again.clone()).map(|run| run.count).sum();
+        assert_eq!(total, self.items, "the count of queued items is wrong");
+        assert!(self.fresh.iter().zip(self.fresh.iter().skip(1)).all(|(a, b)| a.end() < b.first));
+        assert!(again.clone().zip(again.clone().skip(1)).all(|(a, b)| a.end() <= b.first));
+        assert!(fresh.chain(again).all(|run| run.count > 0 && run.end() <= self.frontier));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    enum Step {
+        Arrive(u64, u64),
+        End,
+        Back(u64, u64, u32),
+        /// Takes at most so many and expects first, count and attempt; or that nothing is next.
+        Take(u64, Option<(u64, u64, u32)>),
+    }
+    use Step::*;
+
+    fn check(chunksize: u64, steps: &[Step]) {
+        let chunksize = NonZeroU64::new(chunksize);
+        let mut queue = Queue::default();
+        for (at, step) in steps.iter().enumerate() {
+            match *step {
+                Arrive(first, count) => queue.arrive(Run::new(first, count)),
+                End => queue.end(),
+                Back(first, count, attempt) => queue.give_back(Run::new(first, count), attempt),
+                Take(most, expected) => {
+                    let piece = queue.next(chunksize);
+                    let taken = piece.map(|piece| (piece.run.first, piece.run.count.min(most), piece.attempt));
+                    assert_eq!(taken, expected, "step {at}");
+                    if let Some((_, count, _)) = taken {
+                        queue.take(count);
+                    }
+                }
+            }
+            queue.check();
+        }
+    }
+
+    #[test]
+    fn adaptive_takes_what_is_there() {
+        check(0, &[Take(9, None), Arrive(0, 3), Arrive(3, 3), Take(4, Some((0, 4, 1))), Take(4, Some((4, 2, 1)))]);
+        check(0, &[Arrive(0, 2), Arrive(5, 3), Take(9, Some((0, 2, 1))), Take(9, Some((5, 3, 1))), Take(9, None)]);
+    }
+
+    #[test]
+    fn explicit_waits_for_whole_chunks() {
+        check(4, &[Arrive(0, 3), Take(9, None), Arrive(3, 3), Take(9, Some((0, 4, 1))), Take(9, None)]);
+        check(4, &[Arrive(0, 3), End, Take(9, Some((0, 3, 1))), Take(9, None)]);
+        // Item 2 was left out: the chunk ends in front of it and another begins behind.
+        check(4, &[Arrive(0, 2), Arrive(3, 6), Take(9, Some((0, 2, 1))), Take(9, Some((3, 1, 1)))]);
+        check(4, &[Arrive(3, 6), Take(9, Some((3, 1, 1))), Take(9, Some((4, 4, 1))), Take(9, None)]);
+    }
+
+    #[test]
+    fn what_comes_back_goes_first_and_joins() {
+        check(0, &[Arrive(0, 9), Take(6, Some((0, 6, 1))), Back(4, 2, 1), Back(2, 2, 1), Take(9, Some((2, 4, 1)))]);
+        check(4, &[Arrive(0, 12), Take(9, Some((0, 4, 1))), Take(9, Some((4, 4, 1))), Back(4, 4, 1), Back(0, 4, 1),
+            Take(9, Some((0, 4, 1))), Take(9, Some((4, 4, 1))), Take(9, Some((8, 4, 1)))]);
+        check(4, &[Arrive(0, 4), Take(9, Some((0, 4, 1))), Back(1, 2, 1), Take(9, Some((1, 2, 1))), Take(9, None)]);
+    }
+
+    #[test]
+    fn what_is_tried_again_stays_by_itself() {
+        check(0, &[Arrive(0, 6), Take(6, Some((0, 6, 1))), Back(3, 1, 2), Back(4, 2, 1), Back(1, 2, 1),
+            Take(9, Some((1, 2, 1))), Take(9, Some((3, 1, 2))), Take(9, Some((4, 2, 1))), Take(9, None)]);
+        check(0, &[Arrive(0, 4), Take(4, Some((0, 4, 1))), Back(0, 4, 2), Take(2, Some((0, 2, 2))), Take(9, Some((2, 2, 1)))]);
+    }
+}

@@ -1,0 +1,121 @@
+//! What agents say about the chunks they hold. Any of it may be late, repeated or made up.
+
+use crate::action::{Action, Cause};
+use crate::chunk::{Chunk, Hold};
+use crate::core::Core;
+use crate::event::Fault;
+use crate::ids::{AgentId, ChunkId, JobId};
+use crate::run::Run;
+
+/// As what a report names its chunk: by whom, which, and at which attempt.
+type Claim = (AgentId, ChunkId, u32);
+
+impl Core {
+    pub(crate) fn run_done(&mut self, claim: Claim, first: u64, count: u64, busy_ns: u64, actions: &mut Vec<Action>) {
+        let Some(chunk) = self.mark(claim, first, count) else { return };
+        let job = chunk.job;
+        self.measure(claim.1, count, busy_ns);
+        self.jobs.jobs.get_mut(job).expect("a chunk's job is open").outcomes += count;
+        actions.push(Action::Accept { job, first, count });
+        self.settle(claim.1, job, actions);
+    }
+
+    pub(crate) fn item_faulted(&mut self, claim: Claim, item: u64, fault: Fault, actions: &mut Vec<Action>) {
+        let Some(chunk) = self.mark(claim, item, 1) else { return };
+        let (id, attempt) = (chunk.job, chunk.attempt_of(item));
+        let job = self.jobs.jobs.get_mut(id).expect("a chunk's job is open");
+        let retry = match fault {
+            Fault::Final => false,
+            Fault::Died => true,
+            Fault::Panicked => job.policy.retry_panics,
+        };
+        if retry && attempt <= job.policy.retries {
+            job.queue.give_back(Run::new(item, 1), attempt + 1);
+            actions.push(Action::Retrying { job: id, item, attempt: attempt + 1 });
+            self.jobs.requeued(id);
+        } else {
+            job.outcomes += 1;
+            actions.push(Action::Fail { job: id, first: item, count: 1, attempts: attempt, cause: Cause::Reported });
+        }
+        self.settle(claim.1, id, actions);
+    }
+
+    pub(crate) fn returned(&mut self, claim: Claim, first: u64, count: u64) {
+        let (agent, id, _) = claim;
+        if count > 0 {
+            let Some(chunk) = self.mark(claim, first, count) else { return };
+            let (job, attempt) = (chunk.job, chunk.attempt_of(first));
+            // It was charged for these items and has not run them.
+            let refund = share(chunk.time.charged_ns, count, chunk.run.count);
+            chunk.time.charged_ns -= refund;
+            let queue = &mut self.jobs.jobs.get_mut(job).expect("a chunk's job is open").queue;
+            queue.give_back(Run::new(first, count), attempt);
+            self.jobs.refund(job, refund);
+            self.jobs.requeued(job);
+        }
+        // An answer that crosses the report of the last item finds no chunk any more, and nothing is wrong with that.
+        let Some(chunk) = self.chunks.get(id).filter(|chunk| chunk.agent == agent) else { return };
+        if chunk.hold == Hold::Retracting {
+            self.fleet.set_hold(agent, id, Hold::Kept, &mut self.chunks);
+        }
+        self.drop_if_done(id);
+    }
+
+    /// Marks items that the report is about, if it is about items that the agent holds; else counts it as stale.
+    #[inline]
+    fn mark(&mut self, (agent, id, attempt): Claim, first: u64, count: u64) -> Option<&mut Chunk> {
+        let chunk = self.chunks.get_mut(id).filter(|chunk| chunk.agent == agent && chunk.attempt == attempt);
+        let marked = chunk.filter(|_| count > 0).and_then(|chunk| {
+            let run = chunk.run;
+            chunk.done.mark(run, first, count).then_some(chunk)
+        });
+        if marked.is_none() {
+            self.stale_reports += 1;
+        }
+        marked
+    }
+
+    /// Learns from the time that items took.
+    #[inline]
+    fn measure(&mut self, id: ChunkId, count: u64, busy_ns: u64) {
+        let chunk = self.chunks.get_mut(id).expect("it was just marked");
+        let time = &mut chunk.time;
+        time.unmeasured += count;
+        if busy_ns == 0 {
+            return;
+        }
+        let items = std::mem::take(&mut time.unmeasured);
+        time.covered += items;
+        time.spent_ns = time.spent_ns.saturating_add(busy_ns);
+        let more = time.spent_ns.saturating_sub(time.charged_ns);
+        time.charged_ns += more;
+        let (job, covered) = (chunk.job, time.covered);
+        self.jobs.charge_more(job, more);
+        let pace = &mut self.jobs.jobs.get_mut(job).expect("a chunk's job is open").pace;
+        pace.measured(items, busy_ns, covered, self.config.chunk_target_ns);
+    }
+
+    /// Ends the chunk and the job if this was the last of it.
+    #[inline]
+    fn settle(&mut self, id: ChunkId, job: JobId, actions: &mut Vec<Action>) {
+        if self.drop_if_done(id) {
+            self.finish_if_over(job, actions);
+        }
+    }
+
+    fn drop_if_done(&mut self, id: ChunkId) -> bool {
+        let done = self.chunks.get(id).is_some_and(|chunk| chunk.done.left() == 0);
+        if done {
+            let chunk = self.drop_chunk(id);
+            if chunk.time.spent_ns > 0 {
+                self.jobs.refund(chunk.job, chunk.time.charged_ns.saturating_sub(chunk.time.spent_ns));
+            }
+        }
+        done
+    }
+}
+
+/// `count / of` of `ns`.
+fn share(ns: u64, count: u64, of: u64) -> u64 {
+    (u128::from(ns) * u128::from(count) / u128::from(of)) as u64
+}

@@ -1,0 +1,181 @@
+//! Tables whose look-up is an array access that also checks the generation.
+
+use std::marker::PhantomData;
+
+use crate::ids::Id;
+
+/// Values under ids that somebody else gives out.
+///
+/// It takes memory for the largest index ever used: meant for ids of a [`Slab`], which reuses places.
+pub struct Table<I, T> {
+    places: Vec<Place<T>>,
+    len: usize,
+    ids: PhantomData<I>,
+}
+
+struct Place<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<I: Id, T> Default for Table<I, T> {
+    fn default() -> Self {
+        Self { places: Vec::new(), len: 0, ids: PhantomData }
+    }
+}
+
+impl<I: Id, T> Table<I, T> {
+    /// Puts `value` under `id`.
+    ///
+    /// # Panics
+    /// If the place is taken: then the caller gave out an index twice.
+    pub fn put(&mut self, id: I, value: T) {
+        let index = id.index() as usize;
+        if self.places.len() <= index {
+            self.places.resize_with(index + 1, || Place { generation: 0, value: None });
+        }
+        let place = &mut self.places[index];
+        assert!(place.value.is_none(), "index {index} was given out twice");
+        *place = Place { generation: id.generation(), value: Some(value) };
+        self.len += 1;
+    }
+
+    /// Takes out what lies under `id`, if it is still there.
+    pub fn take(&mut self, id: I) -> Option<T> {
+        let place = self.places.get_mut(id.index() as usize)?;
+        if place.generation != id.generation() {
+            return None;
+        }
+        let value = place.value.take()?;
+        self.len -= 1;
+        Some(value)
+    }
+
+    /// What lies under `id`, if it is still there.
+    #[inline]
+    pub fn get(&self, id: I) -> Option<&T> {
+        let place = self.places.get(id.index() as usize)?;
+        if place.generation == id.generation() { place.value.as_ref() } else { None }
+    }
+
+    /// What lies under `id`, if it is still there.
+    #[inline]
+    pub fn get_mut(&mut self, id: I) -> Option<&mut T> {
+        let place = self.places.get_mut(id.index() as usize)?;
+        if place.generation == id.generation() { place.value.as_mut() } else { None }
+    }
+
+    /// The id of what lies at `index` now.
+    #[inline]
+    pub fn id_at(&self, index: u32) -> Option<I> {
+        let place = self.places.get(index as usize)?;
+        place.value.as_ref().map(|_| I::new(index, place.generation))
+    }
+
+    /// Everything, by index.
+    pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
+        let places = self.places.iter().enumerate();
+        places.filter_map(|(index, place)| Some((I::new(index as u32, place.generation), place.value.as_ref()?)))
+    }
+
+    /// Everything, by index.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (I, &mut T)> {
+        let places = self.places.iter_mut().enumerate();
+        places.filter_map(|(index, place)| Some((I::new(index as u32, place.generation), place.value.as_mut()?)))
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Values under ids that the slab gives out itself. Freed places are used again, the last one first because it is
+/// the one still in the cache.
+pub struct Slab<I, T> {
+    table: Table<I, T>,
+    free: Vec<u32>,
+}
+
+impl<I: Id, T> Default for Slab<I, T> {
+    fn default() -> Self {
+        Self { table: Table::default(), free: Vec::new() }
+    }
+}
+
+impl<I: Id, T> Slab<I, T> {
+    /// Puts `value` in and says under which id.
+    pub fn insert(&mut self, value: T) -> I {
+        self.insert_with(|_| value)
+    }
+
+    /// Puts in what `make` makes of the id that it will have.
+    #[inline]
+    pub fn insert_with(&mut self, make: impl FnOnce(I) -> T) -> I {
+        let table = &mut self.table;
+        table.len += 1;
+        if let Some(index) = self.free.pop() {
+            let place = &mut table.places[index as usize];
+            // Generation 0 is left out when the count wraps, so that no id is the number 0.
+            place.generation = place.generation.wrapping_add(1).max(1);
+            let id = I::new(index, place.generation);
+            place.value = Some(make(id));
+            return id;
+        }
+        let index = u32::try_from(table.places.len()).expect("fewer than four thousand million entries");
+        let id = I::new(index, 1);
+        table.places.push(Place { generation: 1, value: Some(make(id)) });
+        id
+    }
+
+    /// Takes out what lies under `id`, if it is still there.
+    #[inline]
+    pub fn remove(&mut self, id: I) -> Option<T> {
+        let value = self.table.take(id)?;
+        self.free.push(id.index());
+        Some(value)
+    }
+
+    /// What lies under `id`, if it is still there.
+    #[inline]
+    pub fn get(&self, id: I) -> Option<&T> {
+        self.table.get(id)
+    }
+
+    /// What lies under `id`, if it is still there.
+    #[inline]
+    pub fn get_mut(&mut self, id: I) -> Option<&mut T> {
+        self.table.get_mut(id)
+    }
+
+    /// The id of what lies at `index` now.
+    #[inline]
+    pub fn id_at(&self, index: u32) -> Option<I> {
+        self.table.id_at(index)
+    }
+
+    /// Everything, by index.
+    pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
+        self.table.iter()
+    }
+
+    /// Everything, by index.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (I, &mut T)> {
+        self.table.iter_mut()
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+}

@@ -1,0 +1,191 @@
+//! Whatever happens in whatever order: every item has one outcome, and nothing is where it should not be.
+//!
+//! The fake world compares every action with its own books as it comes; here events are drawn at random.
+
+mod world;
+
+use std::num::NonZeroU64;
+
+use farpool_core::{AgentId, ChunkId, Config, Event, Fault, JobPolicy};
+use proptest::prelude::*;
+use world::World;
+
+/// What to do, and numbers that say to what; taken modulo what there is when its time comes.
+#[derive(Clone, Debug)]
+enum Step {
+    Join { slots: u32, credit: u32 },
+    Lose { agent: usize },
+    Credit { agent: usize, chunks: u32 },
+    Open { chunksize: u64, retries: u32, retry_panics: bool },
+    Arrive { job: usize, gap: u64, count: u64 },
+    End { job: usize },
+    Cancel { job: usize },
+    Run { agent: usize, chunk: usize, from: usize, count: usize, busy_ns: u64 },
+    Fault { agent: usize, chunk: usize, item: usize, fault: Fault },
+    GiveBack { agent: usize, chunk: usize, from: usize, count: usize },
+    /// Answers what was asked back: with all that is left, or with nothing.
+    Answer { all: bool },
+    Garbage { agent: usize, chunk: usize, what: Garbage },
+    Schedule,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Garbage {
+    UnknownChunk(u64),
+    WrongAttempt,
+    WrongAgent,
+    Outside(u64, u64),
+    DoneBefore,
+    Nothing,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let n = 0..64usize;
+    let fault = prop_oneof![Just(Fault::Final), Just(Fault::Died), Just(Fault::Panicked)];
+    let garbage = prop_oneof![
+        any::<u64>().prop_map(Garbage::UnknownChunk),
+        Just(Garbage::WrongAttempt),
+        Just(Garbage::WrongAgent),
+        (any::<u64>(), any::<u64>()).prop_map(|(first, count)| Garbage::Outside(first, count)),
+        (0..9u64, 0..9u64).prop_map(|(first, count)| Garbage::Outside(first, count)),
+        Just(Garbage::DoneBefore),
+        Just(Garbage::Nothing),
+    ];
+    prop_oneof![
+        2 => (1..4u32, 0..6u32).prop_map(|(slots, credit)| Step::Join { slots, credit }),
+        1 => n.clone().prop_map(|agent| Step::Lose { agent }),
+        2 => (n.clone(), 0..6u32).prop_map(|(agent, chunks)| Step::Credit { agent, chunks }),
+        2 => (0..5u64, 0..3u32, any::<bool>())
+            .prop_map(|(chunksize, retries, retry_panics)| Step::Open { chunksize, retries, retry_panics }),
+        4 => (n.clone(), 0..3u64, 1..12u64).prop_map(|(job, gap, count)| Step::Arrive { job, gap: gap.saturating_sub(1), count }),
+        1 => n.clone().prop_map(|job| Step::End { job }),
+        1 => n.clone().prop_map(|job| Step::Cancel { job }),
+        10 => (n.clone(), n.clone(), prop_oneof![3 => Just(0), 1 => n.clone()], 1..9usize, prop_oneof![Just(0), 1..5_000_000u64])
+            .prop_map(|(agent, chunk, from, count, busy_ns)| Step::Run { agent, chunk, from, count, busy_ns }),
+        4 => (n.clone(), n.clone(), n.clone(), fault)
+            .prop_map(|(agent, chunk, item, fault)| Step::Fault { agent, chunk, item, fault }),
+        2 => (n.clone(), n.clone(), n.clone(), 1..9usize)
+            .prop_map(|(agent, chunk, from, count)| Step::GiveBack { agent, chunk, from, count }),
+        3 => any::<bool>().prop_map(|all| Step::Answer { all }),
+        2 => (n.clone(), n, garbage).prop_map(|(agent, chunk, what)| Step::Garbage { agent, chunk, what }),
+        10 => Just(Step::Schedule),
+    ]
+}
+
+fn pick<T: Copy>(from: impl Iterator<Item = T>, number: usize) -> Option<T> {
+    let all: Vec<T> = from.collect();
+    (!all.is_empty()).then(|| all[number % all.len()])
+}
+
+fn open_job(world: &World, number: usize, with_input: bool) -> Option<u32> {
+    let open = world.jobs.iter().filter(|(_, job)| job.finished.is_none() && !(with_input && job.ended));
+    pick(open.map(|(&job, _)| job), number)
+}
+
+/// An agent, one of its chunks, and a run of items that are left of it.
+fn held(world: &World, agent: usize, chunk: usize, from: usize, count: usize) -> Option<(u32, usize, u64, u64)> {
+    let busy = world.agents.iter().filter(|(_, agent)| !agent.chunks.is_empty());
+    let agent = pick(busy.map(|(&place, _)| place), agent)?;
+    let chunks = &world.agents[&agent].chunks;
+    let at = chunk % chunks.len();
+    let left = &chunks[at].left;
+    let from = from % left.len();
+    let run = (from..left.len()).take(count).take_while(|&at| left[at] - left[from] == (at - from) as u64);
+    Some((agent, at, left[from], run.count() as u64))
+}
+
+fn take(world: &mut World, step: &Step) -> Option<()> {
+    match *step {
+        Step::Join { slots, credit } => {
+            if world.agents.len() < 5 {
+                world.join(slots, credit);
+            }
+        }
+        Step::Lose { agent } => {
+            let agent = pick(world.agents.keys().copied(), agent)?;
+            world.lose(agent);
+        }
+        Step::Credit { agent, chunks } => {
+            let agent = pick(world.agents.keys().copied(), agent)?;
+            world.credit(agent, chunks);
+        }
+        Step::Open { chunksize, retries, retry_panics } => {
+            world.open(JobPolicy { chunksize: NonZeroU64::new(chunksize), retries, retry_panics });
+        }
+        Step::Arrive { job, gap, count } => world.arrive(open_job(world, job, true)?, gap, count),
+        Step::End { job } => world.end(open_job(world, job, true)?),
+        Step::Cancel { job } => world.cancel(open_job(world, job, false)?),
+        Step::Run { agent, chunk, from, count, busy_ns } => {
+            let (agent, at, first, count) = held(world, agent, chunk, from, count)?;
+            world.run(agent, at, first, count, busy_ns);
+        }
+        Step::Fault { agent, chunk, item, fault } => {
+            let (agent, at, item, _) = held(world, agent, chunk, item, 1)?;
+            world.fault(agent, at, item, fault);
+        }
+        Step::GiveBack { agent, chunk, from, count } => {
+            let (agent, at, first, count) = held(world, agent, chunk, from, count)?;
+            world.give_back(agent, at, first, count);
+        }
+        Step::Answer { all } => {
+            let asked = world.agents.iter().find_map(|(&place, agent)| {
+                let at = agent.chunks.iter().position(|chunk| chunk.asked_back)?;
+                Some((place, at))
+            });
+            let (agent, at) = asked?;
+            let left = world.agents[&agent].chunks[at].left.clone();
+            let run = left.iter().enumerate().take_while(|(at, item)| **item - left[0] == *at as u64).count();
+            world.give_back(agent, at, left[0], if all { run as u64 } else { 0 });
+        }
+        Step::Garbage { agent, chunk, what } => garbage(world, agent, chunk, what)?,
+        Step::Schedule => {
+            world.schedule();
+        }
+    }
+    Some(())
+}
+
+fn garbage(world: &mut World, agent: usize, chunk: usize, what: Garbage) -> Option<()> {
+    let (place, at, mut first, mut count) = held(world, agent, chunk, 0, 1)?;
+    let held = &world.agents[&place].chunks[at];
+    let (mut agent, mut chunk, mut attempt) = (world.agents[&place].id, held.id, held.attempt);
+    match what {
+        Garbage::UnknownChunk(bits) => chunk = ChunkId::from_bits(bits),
+        Garbage::WrongAttempt => attempt += 1,
+        Garbage::WrongAgent => agent = AgentId::from_bits(agent.to_bits() + 1),
+        Garbage::Outside(offset, more) => {
+            first = first.wrapping_add(offset);
+            count = more;
+            // Nearly every such run is wrong; those that happen to be right are not garbage.
+            let fits = count > 0 && count < 99 && (0..count).all(|n| held.left.contains(&first.wrapping_add(n)));
+            if fits {
+                return None;
+            }
+        }
+        Garbage::DoneBefore => first = (held.first..first).next_back()?,
+        Garbage::Nothing => count = 0,
+    }
+    world.stale_expected += 1;
+    let done = Event::RunDone { agent, chunk, attempt, first, count, busy_ns: 7 };
+    assert_eq!(world.send(done), []);
+    if count == 1 {
+        world.stale_expected += 2;
+        let fault = Event::ItemFaulted { agent, chunk, attempt, item: first, fault: Fault::Died };
+        assert_eq!(world.send(fault), []);
+        assert_eq!(world.send(Event::Returned { agent, chunk, attempt, first, count }), []);
+    }
+    Some(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_item_has_one_outcome(steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = World::new(Config::default());
+        for step in &steps {
+            take(&mut world, step);
+        }
+        world.drain();
+    }
+}

@@ -1,0 +1,119 @@
+//! Sessions with agents.
+
+use farpool_core::Event;
+use farpool_proto::v1::{Assign, Retract, agent_command};
+
+use crate::AgentId;
+use crate::convert::FromAgent;
+use crate::coordinator::Coordinator;
+use crate::follow::Report;
+use crate::outbox::Outbox;
+use crate::refused::{Refused, RefusedKind};
+
+/// An agent's session.
+#[derive(Default)]
+pub(crate) struct Agent {
+    // None: it has not said hello.
+    hello: Option<Hello>,
+    /// What it will be sent at the end of this round.
+    pub(crate) assign: Assign,
+    pub(crate) retract: Retract,
+}
+
+struct Hello {
+    host: String,
+    slots: u32,
+}
+
+impl Agent {
+    /// How many workers it runs at once, if it has said so.
+    pub(crate) fn slots(&self) -> Option<u32> {
+        self.hello.as_ref().map(|hello| hello.slots)
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        self.hello.as_ref().map_or("", |hello| &hello.host)
+    }
+
+    /// Whether it is among those that will be sent something at the end of this round.
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.assign.chunks.is_empty() || !self.retract.chunks.is_empty()
+    }
+}
+
+impl Coordinator {
+    pub(crate) fn agent_says(&mut self, from: AgentId, event: FromAgent, out: &mut Outbox) -> Result<(), Refused> {
+        let agent = self.agents.get(from).ok_or(RefusedKind::NoSession)?;
+        match (&agent.hello, event) {
+            (Some(_), FromAgent::Hello { .. }) => Err(RefusedKind::Repeated("AgentHello").into()),
+            (None, FromAgent::Hello { host, slots }) => {
+                self.greet(from, host, slots, out);
+                Ok(())
+            }
+            (None, _) => Err(RefusedKind::NotFirst("AgentHello").into()),
+            (Some(_), FromAgent::PoolStopped { pool }) => self.pool_stopped(from, pool, out),
+            (Some(_), event) => {
+                self.report(from, event, out);
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn forget_agent(&mut self, id: AgentId, out: &mut Outbox) {
+        let Some(agent) = self.agents.get(id) else { return };
+        if agent.hello.is_some() {
+            self.core.handle(Event::AgentLost { agent: id }, self.now, &mut self.actions);
+            let host = self.agents.remove(id).map(|agent| agent.host().to_owned()).unwrap_or_default();
+            self.follow(Some(Report::Lost { host }), out);
+            self.leave_pools(id, out);
+        } else {
+            self.agents.remove(id);
+        }
+    }
+
+    /// Sends what has gathered in this round.
+    pub(crate) fn flush(&mut self, out: &mut Outbox) {
+        for id in self.to_flush.drain(..) {
+            let Some(agent) = self.agents.get_mut(id) else { continue };
+            if !agent.assign.chunks.is_empty() {
+                out.agent(id, agent_command::Body::Assign(std::mem::take(&mut agent.assign)));
+            }
+            if !agent.retract.chunks.is_empty() {
+                out.agent(id, agent_command::Body::Retract(std::mem::take(&mut agent.retract)));
+            }
+        }
+    }
+
+    fn greet(&mut self, id: AgentId, host: String, slots: u32, out: &mut Outbox) {
+        let agent = self.agents.get_mut(id).expect("it was just found");
+        agent.hello = Some(Hello { host, slots });
+        self.core.handle(Event::AgentJoined { agent: id, slots }, self.now, &mut self.actions);
+        self.start_pools(id, out);
+    }
+
+    fn report(&mut self, agent: AgentId, event: FromAgent, out: &mut Outbox) {
+        let (event, report) = match event {
+            FromAgent::RunDone { chunk, attempt, results, busy_ns } => {
+                let (first, count) = (results.first, results.count);
+                let event = Event::RunDone { agent, chunk, attempt, first, count, busy_ns };
+                (event, Some(Report::Results { data: results.data, ends: results.ends }))
+            }
+            FromAgent::ItemFault { chunk, attempt, item, fault, mut failure } => {
+                if failure.host.is_empty() {
+                    failure.host = self.agents.get(agent).map_or("", |agent| agent.host()).to_owned();
+                }
+                (Event::ItemFaulted { agent, chunk, attempt, item, fault }, Some(Report::Fault(failure)))
+            }
+            FromAgent::Returned { chunk, attempt, first, count } => {
+                (Event::Returned { agent, chunk, attempt, first, count }, None)
+            }
+            FromAgent::Credit { chunks } => {
+                (Event::AgentCredit { agent, chunks: chunks.min(self.config.max_agent_chunks) }, None)
+            }
+            FromAgent::PoolFault { pool, failure } => return self.pool_failed(agent, pool, failure, out),
+            FromAgent::Hello { .. } | FromAgent::PoolStopped { .. } => unreachable!("taken in before"),
+        };
+        self.core.handle(event, self.now, &mut self.actions);
+        self.follow(report, out);
+    }
+}

@@ -1,0 +1,154 @@
+//! Sessions with clients.
+
+use std::collections::BTreeMap;
+
+use farpool_core::{Event, JobId, PoolId, Run, Runs};
+
+use crate::ClientId;
+use crate::convert::{Batch, FromClient, JobAsked};
+use crate::coordinator::Coordinator;
+use crate::jobs::Job;
+use crate::outbox::Outbox;
+use crate::refused::{Refused, RefusedKind};
+use crate::store::Store;
+
+/// A client's session.
+#[derive(Default)]
+pub(crate) struct Client {
+    /// Its pool; none: it has not opened it.
+    pub(crate) pool: Option<PoolId>,
+    /// Whether the last message of the session is out.
+    pub(crate) over: bool,
+    jobs: BTreeMap<u64, JobId>,
+    ended: Runs,
+}
+
+/// Clients count their jobs up, so the numbers of those that have ended make up few runs; a client for which that is
+/// not so would have us remember each.
+const MAX_NUMBER_RUNS: usize = 10_000;
+
+/// A job as a client named it.
+enum Named {
+    Open(JobId),
+    /// It has ended, which the client may not have known.
+    Ended,
+}
+
+impl Client {
+    /// The job is over.
+    pub(crate) fn job_ended(&mut self, number: u64) {
+        self.jobs.remove(&number);
+        let fresh = self.ended.insert(Run::new(number, 1));
+        debug_assert!(fresh, "a job ended twice");
+    }
+
+    fn named(&self, number: u64) -> Result<Named, Refused> {
+        match self.jobs.get(&number) {
+            Some(&job) => Ok(Named::Open(job)),
+            None if self.ended.contains(number) => Ok(Named::Ended),
+            None => Err(RefusedKind::UnknownJob(number).into()),
+        }
+    }
+}
+
+impl Coordinator {
+    pub(crate) fn client_says(&mut self, from: ClientId, message: FromClient, out: &mut Outbox) -> Result<(), Refused> {
+        let client = self.clients.get(from).filter(|client| !client.over).ok_or(RefusedKind::NoSession)?;
+        match (client.pool, message) {
+            (Some(_), FromClient::OpenPool { .. }) => Err(RefusedKind::Repeated("OpenPool").into()),
+            (None, FromClient::OpenPool { processes, settings }) => {
+                let pool = self.open_pool(from, processes, settings, out);
+                self.clients.get_mut(from).expect("it was just found").pool = Some(pool);
+                Ok(())
+            }
+            (None, _) => Err(RefusedKind::NotFirst("OpenPool").into()),
+            (Some(pool), FromClient::OpenJob { job, asked }) => self.open_job(from, pool, job, asked),
+            (Some(_), FromClient::Items { job, batch }) => self.items(from, job, batch),
+            (Some(_), FromClient::EndItems { job }) => self.end_items(from, job, out),
+            (Some(_), FromClient::CancelJob { job }) => self.cancel_job(from, job, out),
+            (Some(pool), FromClient::ClosePool { now }) => {
+                self.close_pool(pool, now, out);
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn forget_client(&mut self, id: ClientId, out: &mut Outbox) {
+        let Some(pool) = self.clients.remove(id).and_then(|client| client.pool) else { return };
+        self.abandon_pool(pool, out);
+    }
+
+    fn open_job(&mut self, from: ClientId, pool: PoolId, number: u64, asked: JobAsked) -> Result<(), Refused> {
+        let client = self.clients.get_mut(from).ok_or(RefusedKind::NoSession)?;
+        if client.named(number).is_ok() {
+            return Err(RefusedKind::JobNumberUsed(number).into());
+        }
+        if client.ended.len() > MAX_NUMBER_RUNS {
+            return Err(RefusedKind::JobNumbersScattered.into());
+        }
+        let state = self.pools.get_mut(pool).ok_or(RefusedKind::NoSession)?;
+        if !state.takes_jobs() {
+            if !state.has_failed() {
+                return Err(RefusedKind::PoolClosed.into());
+            }
+            // The client could not know yet. What it sends for the job comes as late as the job itself.
+            self.late_messages += 1;
+            client.job_ended(number);
+            return Ok(());
+        }
+        let JobAsked { function, timeout_ns, policy } = asked;
+        let whole_chunks = policy.chunksize.is_some();
+        let job = self.jobs.insert(Job {
+            pool,
+            number,
+            function,
+            timeout_ns,
+            whole_chunks,
+            input_ended: false,
+            store: Store::default(),
+        });
+        client.jobs.insert(number, job);
+        state.open_jobs += 1;
+        self.core.handle(Event::JobOpened { job, pool, policy }, self.now, &mut self.actions);
+        Ok(())
+    }
+
+    fn items(&mut self, from: ClientId, number: u64, batch: Batch) -> Result<(), Refused> {
+        let Some((id, job)) = self.job_with_input(from, number)? else { return Ok(()) };
+        let (first, count, next) = (batch.first, batch.count, job.store.next());
+        if first < next {
+            return Err(RefusedKind::IndexTooLow { first, next }.into());
+        }
+        job.store.keep(batch);
+        self.core.handle(Event::ItemsArrived { job: id, first, count }, self.now, &mut self.actions);
+        Ok(())
+    }
+
+    fn end_items(&mut self, from: ClientId, number: u64, out: &mut Outbox) -> Result<(), Refused> {
+        let Some((id, job)) = self.job_with_input(from, number)? else { return Ok(()) };
+        job.input_ended = true;
+        self.feed(Event::InputEnded { job: id }, out);
+        Ok(())
+    }
+
+    fn cancel_job(&mut self, from: ClientId, number: u64, out: &mut Outbox) -> Result<(), Refused> {
+        match self.clients.get(from).ok_or(RefusedKind::NoSession)?.named(number)? {
+            Named::Open(job) => self.feed(Event::JobCancelled { job }, out),
+            Named::Ended => self.late_messages += 1,
+        }
+        Ok(())
+    }
+
+    /// The job for which the client sends input; none: it has ended meanwhile.
+    fn job_with_input(&mut self, from: ClientId, number: u64) -> Result<Option<(JobId, &mut Job)>, Refused> {
+        let id = match self.clients.get(from).ok_or(RefusedKind::NoSession)?.named(number)? {
+            Named::Open(id) => id,
+            Named::Ended => {
+                self.late_messages += 1;
+                return Ok(None);
+            }
+        };
+        let job = self.jobs.get_mut(id).expect("a client's job is kept until it has ended");
+        if job.input_ended { Err(RefusedKind::InputEnded(number).into()) } else { Ok(Some((id, job))) }
+    }
+}

@@ -1,0 +1,206 @@
+//! What peers send, checked: the only place where message types become the coordinator's own.
+//!
+//! Everything that can be seen from a message alone is checked here. Whether it fits the session is checked where the
+//! session is.
+
+use std::num::NonZeroU64;
+
+use bytes::Bytes;
+use farpool_core::{ChunkId, Fault, JobPolicy, PoolId};
+use farpool_proto::v1::{
+    AgentEvent, ClientMessage, Failure, FailureKind, Items, ItemFault, OpenJob, RunDone, WorkerSettings, agent_event,
+    client_message,
+};
+
+use crate::refused::{Refused, RefusedKind};
+
+/// What a client says.
+#[derive(Debug)]
+pub(crate) enum FromClient {
+    OpenPool { processes: u32, settings: WorkerSettings },
+    OpenJob { job: u64, asked: JobAsked },
+    Items { job: u64, batch: Batch },
+    EndItems { job: u64 },
+    CancelJob { job: u64 },
+    ClosePool { now: bool },
+}
+
+/// What a client wants of a job.
+#[derive(Debug)]
+pub(crate) struct JobAsked {
+    pub(crate) function: Bytes,
+    pub(crate) timeout_ns: u64,
+    pub(crate) policy: JobPolicy,
+}
+
+/// Consecutive payloads, items or results; at least one. Known to be in order: item `i` ends at the `i`th of `ends`.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+    pub(crate) data: Bytes,
+    pub(crate) ends: Bytes,
+}
+
+/// What an agent says.
+#[derive(Debug)]
+pub(crate) enum FromAgent {
+    Hello { host: String, slots: u32 },
+    Credit { chunks: u32 },
+    RunDone { chunk: ChunkId, attempt: u32, results: Batch, busy_ns: u64 },
+    ItemFault { chunk: ChunkId, attempt: u32, item: u64, fault: Fault, failure: Failure },
+    Returned { chunk: ChunkId, attempt: u32, first: u64, count: u64 },
+    PoolFault { pool: PoolId, failure: Failure },
+    PoolStopped { pool: PoolId },
+}
+
+pub(crate) fn from_client(message: ClientMessage) -> Result<FromClient, Refused> {
+    use client_message::Body;
+    Ok(match message.body.ok_or(RefusedKind::Empty)? {
+        Body::OpenPool(open) => {
+            FromClient::OpenPool { processes: open.processes, settings: open.settings.unwrap_or_default() }
+        }
+        Body::OpenJob(open) => open_job(open)?,
+        Body::Items(Items { job, first, data, ends }) => FromClient::Items { job, batch: batch(first, data, ends)? },
+        Body::EndItems(end) => FromClient::EndItems { job: end.job },
+        Body::CancelJob(cancel) => FromClient::CancelJob { job: cancel.job },
+        Body::ClosePool(close) => FromClient::ClosePool { now: close.now },
+    })
+}
+
+pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
+    use agent_event::Body;
+    Ok(match event.body.ok_or(RefusedKind::Empty)? {
+        Body::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns }) => {
+            let chunk = ChunkId::from_bits(chunk);
+            FromAgent::RunDone { chunk, attempt, results: batch(first, data, ends)?, busy_ns }
+        }
+        Body::ItemFault(fault) => item_fault(fault)?,
+        Body::Returned(back) => {
+            back.first.checked_add(back.count).ok_or(RefusedKind::IndexTooHigh(back.first))?;
+            let chunk = ChunkId::from_bits(back.chunk);
+            FromAgent::Returned { chunk, attempt: back.attempt, first: back.first, count: back.count }
+        }
+        Body::Credit(credit) => FromAgent::Credit { chunks: credit.chunks },
+        Body::Hello(hello) if hello.slots == 0 => return Err(RefusedKind::NoSlots.into()),
+        Body::Hello(hello) => FromAgent::Hello { host: hello.host, slots: hello.slots },
+        Body::PoolFault(fault) => {
+            let failure = fault.failure.ok_or(RefusedKind::Missing("failure"))?;
+            known_kind(&failure)?;
+            FromAgent::PoolFault { pool: PoolId::from_bits(fault.pool), failure }
+        }
+        Body::PoolStopped(stopped) => FromAgent::PoolStopped { pool: PoolId::from_bits(stopped.pool) },
+    })
+}
+
+fn open_job(open: OpenJob) -> Result<FromClient, Refused> {
+    // The highest number is left out so that there is always one behind.
+    if open.job == u64::MAX {
+        return Err(RefusedKind::IndexTooHigh(open.job).into());
+    }
+    let policy = JobPolicy {
+        chunksize: NonZeroU64::new(open.chunksize),
+        retries: open.retries,
+        retry_panics: open.retry_panics,
+    };
+    let asked = JobAsked { function: open.function, timeout_ns: open.timeout_ns, policy };
+    Ok(FromClient::OpenJob { job: open.job, asked })
+}
+
+fn batch(first: u64, data: Bytes, ends: Bytes) -> Result<Batch, Refused> {
+    if !ends.len().is_multiple_of(4) {
+        return Err(RefusedKind::EndsCut(ends.len()).into());
+    }
+    if ends.is_empty() {
+        return Err(RefusedKind::NoItems.into());
+    }
+    let count = (ends.len() / 4) as u64;
+    first.checked_add(count).ok_or(RefusedKind::IndexTooHigh(first))?;
+    let mut last = 0;
+    for at in 0..count {
+        let end = end_at(&ends, at);
+        if end < last {
+            return Err(RefusedKind::EndsFall(at).into());
+        }
+        last = end;
+    }
+    if last as usize != data.len() {
+        return Err(RefusedKind::EndsMissData { last: last.into(), len: data.len() as u64 }.into());
+    }
+    Ok(Batch { first, count, data, ends })
+}
+
+/// Where the payload at position `at` ends.
+#[inline]
+pub(crate) fn end_at(ends: &[u8], at: u64) -> u32 {
+    let at = at as usize * 4;
+    u32::from_le_bytes(ends[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn item_fault(fault: ItemFault) -> Result<FromAgent, Refused> {
+    let failure = fault.failure.ok_or(RefusedKind::Missing("failure"))?;
+    let kind = match known_kind(&failure)? {
+        FailureKind::WorkerDied => Fault::Died,
+        FailureKind::Panicked => Fault::Panicked,
+        // What is left ends the same way when it is tried again, or was asked for.
+        _ => Fault::Final,
+    };
+    let chunk = ChunkId::from_bits(fault.chunk);
+    Ok(FromAgent::ItemFault { chunk, attempt: fault.attempt, item: fault.item, fault: kind, failure })
+}
+
+fn known_kind(failure: &Failure) -> Result<FailureKind, Refused> {
+    match FailureKind::try_from(failure.kind) {
+        Ok(FailureKind::Unspecified) | Err(_) => Err(RefusedKind::FailureKind(failure.kind).into()),
+        Ok(kind) => Ok(kind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(ends: &[u32]) -> Bytes {
+        ends.iter().flat_map(|end| end.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn batches() {
+        let check = |first, data: &'static [u8], ends: Bytes, expected: Result<u64, RefusedKind>| {
+            let found = batch(first, Bytes::from_static(data), ends).map(|batch| batch.count);
+            assert_eq!(found.map_err(|refused| refused.kind().clone()), expected);
+        };
+        check(0, b"abc", bytes_of(&[1, 3]), Ok(2));
+        check(7, b"", bytes_of(&[0]), Ok(1));
+        check(7, b"ab", bytes_of(&[0, 0, 2, 2]), Ok(4));
+        check(u64::MAX - 1, b"a", bytes_of(&[1]), Ok(1));
+        check(0, b"", Bytes::new(), Err(RefusedKind::NoItems));
+        check(0, b"abc", Bytes::from_static(b"abc"), Err(RefusedKind::EndsCut(3)));
+        check(0, b"abc", Bytes::from_static(b"abcde"), Err(RefusedKind::EndsCut(5)));
+        check(0, b"abc", bytes_of(&[2, 1, 3]), Err(RefusedKind::EndsFall(1)));
+        check(0, b"abc", bytes_of(&[1, 2]), Err(RefusedKind::EndsMissData { last: 2, len: 3 }));
+        check(0, b"abc", bytes_of(&[u32::MAX]), Err(RefusedKind::EndsMissData { last: u32::MAX.into(), len: 3 }));
+        check(u64::MAX, b"a", bytes_of(&[1]), Err(RefusedKind::IndexTooHigh(u64::MAX)));
+        check(u64::MAX - 1, b"a", bytes_of(&[1, 1]), Err(RefusedKind::IndexTooHigh(u64::MAX - 1)));
+    }
+
+    #[test]
+    fn faults() {
+        let check = |kind: i32, expected: Option<Fault>| {
+            let failure = Some(Failure { kind, ..Failure::default() });
+            let body = agent_event::Body::ItemFault(ItemFault { failure, ..ItemFault::default() });
+            let found = from_agent(AgentEvent { body: Some(body) });
+            match found {
+                Ok(FromAgent::ItemFault { fault, .. }) => assert_eq!(Some(fault), expected, "{kind}"),
+                other => assert!(other.is_err() && expected.is_none(), "{kind}"),
+            }
+        };
+        check(FailureKind::WorkerDied.into(), Some(Fault::Died));
+        check(FailureKind::Panicked.into(), Some(Fault::Panicked));
+        check(FailureKind::TimedOut.into(), Some(Fault::Final));
+        check(FailureKind::Codec.into(), Some(Fault::Final));
+        check(FailureKind::Unspecified.into(), None);
+        check(99, None);
+        check(-1, None);
+    }
+}

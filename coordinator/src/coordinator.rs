@@ -1,0 +1,145 @@
+//! The coordinator: its state, its clock and its doors.
+
+use farpool_core::{Action, Core, JobId, PoolId, Slab};
+use farpool_proto::v1::{AgentEvent, ClientMessage};
+
+use crate::agents::Agent;
+use crate::clients::Client;
+use crate::convert;
+use crate::jobs::Job;
+use crate::outbox::Outbox;
+use crate::pools::Pool;
+use crate::refused::Refused;
+use crate::{AgentId, ClientId};
+
+/// What can be set.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// How the scheduler works.
+    pub core: farpool_core::Config,
+    /// Chunks that an agent may hold at once, whatever it asks for.
+    pub max_agent_chunks: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { core: farpool_core::Config::default(), max_agent_chunks: 65_536 }
+    }
+}
+
+/// All state of a coordinator; see the [crate's](crate) description for how to drive it.
+///
+/// `now` is everywhere a time in ns from one clock that does not go back.
+pub struct Coordinator {
+    pub(crate) core: Core,
+    pub(crate) config: Config,
+    pub(crate) clients: Slab<ClientId, Client>,
+    pub(crate) agents: Slab<AgentId, Agent>,
+    pub(crate) pools: Slab<PoolId, Pool>,
+    pub(crate) jobs: Slab<JobId, Job>,
+    pub(crate) late_messages: u64,
+    pub(crate) now: u64,
+    // Kept for their memory.
+    pub(crate) actions: Vec<Action>,
+    pub(crate) to_flush: Vec<AgentId>,
+}
+
+impl Coordinator {
+    /// A coordinator to which nobody is connected.
+    pub fn new(config: Config) -> Self {
+        Self {
+            core: Core::new(config.core.clone()),
+            config,
+            clients: Slab::default(),
+            agents: Slab::default(),
+            pools: Slab::default(),
+            jobs: Slab::default(),
+            late_messages: 0,
+            now: 0,
+            actions: Vec::new(),
+            to_flush: Vec::new(),
+        }
+    }
+
+    /// A client's session begins.
+    pub fn connect_client(&mut self) -> ClientId {
+        self.clients.insert(Client::default())
+    }
+
+    /// An agent's session begins.
+    pub fn connect_agent(&mut self) -> AgentId {
+        self.agents.insert(Agent::default())
+    }
+
+    /// Takes in a client's message.
+    ///
+    /// # Errors
+    /// If the message must not have been sent. Nothing has happened then; end the session and call
+    /// [`client_gone`](Self::client_gone).
+    pub fn client_message(
+        &mut self,
+        from: ClientId,
+        message: ClientMessage,
+        now: u64,
+        out: &mut Outbox,
+    ) -> Result<(), Refused> {
+        self.now = now;
+        let message = convert::from_client(message)?;
+        self.client_says(from, message, out)
+    }
+
+    /// Takes in an agent's message.
+    ///
+    /// # Errors
+    /// If the message must not have been sent. Nothing has happened then; end the session and call
+    /// [`agent_gone`](Self::agent_gone).
+    pub fn agent_event(
+        &mut self,
+        from: AgentId,
+        event: AgentEvent,
+        now: u64,
+        out: &mut Outbox,
+    ) -> Result<(), Refused> {
+        self.now = now;
+        let event = convert::from_agent(event)?;
+        self.agent_says(from, event, out)
+    }
+
+    /// A client's session has ended, in whatever way: its jobs are dropped and its workers stopped.
+    pub fn client_gone(&mut self, client: ClientId, now: u64, out: &mut Outbox) {
+        self.now = now;
+        self.forget_client(client, out);
+    }
+
+    /// An agent's session has ended, in whatever way: what it held runs elsewhere, as far as it may.
+    pub fn agent_gone(&mut self, agent: AgentId, now: u64, out: &mut Outbox) {
+        self.now = now;
+        self.forget_agent(agent, out);
+    }
+
+    /// Hands out what can run: one message for each agent with all its new chunks. To be called once after all
+    /// messages that were there have been taken in, and before the outbox is drained.
+    pub fn schedule(&mut self, now: u64, out: &mut Outbox) {
+        self.now = now;
+        self.core.schedule(now, &mut self.actions);
+        self.follow(None, out);
+        self.flush(out);
+    }
+
+    /// Messages that came too late to mean anything and were dropped: outcomes of old attempts, words about jobs and
+    /// pools that had ended.
+    pub fn late_messages(&self) -> u64 {
+        self.late_messages + self.core.stale_reports()
+    }
+
+    /// Bytes of items, their positions included, that wait for their outcomes. Looks at every batch.
+    pub fn stored_bytes(&self) -> usize {
+        self.jobs.iter().map(|(_, job)| job.store.bytes()).sum()
+    }
+
+    /// Whether nothing is left of any pool: no job, and no worker at any agent.
+    pub fn is_idle(&self) -> bool {
+        self.pools.is_empty()
+    }
+}

@@ -1,0 +1,136 @@
+//! Does what the core asks for.
+
+use bytes::Bytes;
+use farpool_core::{Action, Cause, Event, JobId};
+use farpool_proto::v1::{
+    Chunk, EndJob, Failure, FailureKind, ItemFailed, ItemsDone, JobEnded, StartJob, agent_command, client_event,
+};
+
+use crate::AgentId;
+use crate::coordinator::Coordinator;
+use crate::outbox::Outbox;
+
+/// What the core does not know of the report that it was just given.
+pub(crate) enum Report {
+    Results { data: Bytes, ends: Bytes },
+    Fault(Failure),
+    Lost { host: String },
+}
+
+impl Coordinator {
+    /// Gives the core an event and does what it asks for.
+    pub(crate) fn feed(&mut self, event: Event, out: &mut Outbox) {
+        self.core.handle(event, self.now, &mut self.actions);
+        self.follow(None, out);
+    }
+
+    /// Does what the core has asked for. `report`: what its last event was about.
+    pub(crate) fn follow(&mut self, mut report: Option<Report>, out: &mut Outbox) {
+        // A job's end can end its pool, which asks the core again: that round has a list of its own.
+        let mut actions = std::mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Assign { agent, chunk, job, first, count, attempt } => {
+                    let chunk = Chunk { chunk: chunk.to_bits(), job: job.to_bits(), first, attempt, segments: 0 };
+                    self.assign(agent, job, chunk, count);
+                }
+                Action::Accept { job, first, .. } => self.deliver(job, first, report.take(), out),
+                Action::Fail { job, first, count, attempts, cause } => {
+                    let failure = failure(attempts, cause, report.as_ref());
+                    self.fail(job, first, count, &failure, out);
+                }
+                Action::Retract { agent, chunk } => {
+                    self.mail(agent, |agent| agent.retract.chunks.push(chunk.to_bits()));
+                }
+                Action::StartJob { agent, job } => self.start_job(agent, job, out),
+                Action::EndJob { agent, job, kill } => {
+                    out.agent(agent, agent_command::Body::EndJob(EndJob { job: job.to_bits(), kill }));
+                }
+                Action::JobFinished { job, cancelled } => self.job_finished(job, cancelled, out),
+                // For logs and metrics.
+                Action::Retrying { .. } => {}
+            }
+        }
+        self.actions = actions;
+    }
+
+    fn assign(&mut self, agent: AgentId, id: JobId, mut chunk: Chunk, count: u64) {
+        let Some(job) = self.jobs.get(id) else { return };
+        let Some(to) = self.agents.get_mut(agent) else { return };
+        if !to.has_mail() {
+            self.to_flush.push(agent);
+        }
+        chunk.segments = job.store.cut(chunk.first, count, &mut to.assign.segments);
+        to.assign.chunks.push(chunk);
+    }
+
+    fn mail(&mut self, id: AgentId, write: impl FnOnce(&mut crate::agents::Agent)) {
+        let Some(agent) = self.agents.get_mut(id) else { return };
+        if !agent.has_mail() {
+            self.to_flush.push(id);
+        }
+        write(agent);
+    }
+
+    fn deliver(&mut self, id: JobId, first: u64, report: Option<Report>, out: &mut Outbox) {
+        let Some(Report::Results { data, ends }) = report else { unreachable!("results are accepted when reported") };
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        job.store.release(first, ends.len() as u64 / 4);
+        if let Some(client) = self.pools.get(job.pool).and_then(|pool| pool.client) {
+            let done = ItemsDone { job: job.number, first, data, ends };
+            out.client(client, client_event::Body::ItemsDone(done));
+        }
+    }
+
+    fn fail(&mut self, id: JobId, first: u64, count: u64, failure: &Failure, out: &mut Outbox) {
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        job.store.release(first, count);
+        let Some(client) = self.pools.get(job.pool).and_then(|pool| pool.client) else { return };
+        for item in first..first + count {
+            let failed = ItemFailed { job: job.number, item, failure: Some(failure.clone()) };
+            out.client(client, client_event::Body::ItemFailed(failed));
+        }
+    }
+
+    fn start_job(&self, agent: AgentId, id: JobId, out: &mut Outbox) {
+        let Some(job) = self.jobs.get(id) else { return };
+        let start = StartJob {
+            pool: job.pool.to_bits(),
+            job: id.to_bits(),
+            function: job.function.clone(),
+            timeout_ns: job.timeout_ns,
+            whole_chunks: job.whole_chunks,
+        };
+        out.agent(agent, agent_command::Body::StartJob(start));
+    }
+
+    fn job_finished(&mut self, id: JobId, cancelled: bool, out: &mut Outbox) {
+        let Some(job) = self.jobs.remove(id) else { return };
+        let pool = self.pools.get(job.pool).expect("a pool outlives its jobs");
+        if let Some(id) = pool.client
+            && let Some(client) = self.clients.get_mut(id)
+        {
+            client.job_ended(job.number);
+            // The failure of the pool was the end of its jobs.
+            if !pool.has_failed() {
+                out.client(id, client_event::Body::JobEnded(JobEnded { job: job.number, cancelled }));
+            }
+        }
+        self.pool_has_less(job.pool, out);
+    }
+}
+
+/// What the client is told about items that failed.
+fn failure(attempts: u32, cause: Cause, report: Option<&Report>) -> Failure {
+    match (cause, report) {
+        (Cause::Reported, Some(Report::Fault(failure))) => Failure { attempts, ..failure.clone() },
+        (_, Some(Report::Lost { host })) => Failure {
+            kind: FailureKind::AgentLost.into(),
+            message: format!("the agent on host {host} was lost while it held the item"),
+            host: host.clone(),
+            attempts,
+            ..Failure::default()
+        },
+        _ => unreachable!("items fail when a fault is reported or an agent is lost"),
+    }
+}

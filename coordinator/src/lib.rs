@@ -1,0 +1,31 @@
+//! The coordinator of farpool: takes jobs from clients, hands chunks to agents, and passes outcomes back.
+//!
+//! [`Coordinator`] is everything but the sending: messages of `farpool.v1` and the time go in, messages come out
+//! through an [`Outbox`]. A server carries them over gRPC, local mode passes the structs themselves; both drive it the
+//! same way, from one loop that owns it:
+//!
+//! 1. take in what has come, as many messages as are there: [`Coordinator::client_message`] and
+//!    [`Coordinator::agent_event`]; a [`Refused`] one ends its session and no other;
+//! 2. [`Coordinator::schedule`], once;
+//! 3. drain the outbox.
+//!
+//! Decisions are made by `farpool-core`, which knows no bytes. Here are the bytes (`store`), the checks on what
+//! peers say (`convert`) and who is connected (`clients`, `agents`, `pools`).
+
+mod agents;
+mod clients;
+mod convert;
+mod coordinator;
+mod follow;
+mod ids;
+mod jobs;
+mod outbox;
+mod pools;
+mod refused;
+mod store;
+
+pub use coordinator::{Config, Coordinator};
+pub use farpool_core::AgentId;
+pub use ids::ClientId;
+pub use outbox::Outbox;
+pub use refused::{Refused, RefusedKind};

@@ -1,0 +1,214 @@
+//! Pools, from the client's wish to the last worker's end.
+
+use std::num::NonZeroU32;
+
+use farpool_core::{Event, PoolId};
+use farpool_proto::v1::{
+    Failure, PoolClosed, PoolFailed, PoolOpened, StartPool, StopPool, WorkerSettings, agent_command, client_event,
+};
+
+use crate::coordinator::Coordinator;
+use crate::outbox::Outbox;
+use crate::refused::{Refused, RefusedKind};
+use crate::{AgentId, ClientId};
+
+/// A pool, kept until its last worker is gone.
+pub(crate) struct Pool {
+    /// None: the client is gone.
+    pub(crate) client: Option<ClientId>,
+    /// Workers wanted; none: as many as there are slots.
+    processes: Option<NonZeroU32>,
+    settings: WorkerSettings,
+    stage: Stage,
+    /// Whether the client wants it closed.
+    closing: bool,
+    /// Where it has workers.
+    at: Vec<AgentId>,
+    /// Jobs that have not ended.
+    pub(crate) open_jobs: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// No agent is there yet; the client waits.
+    Waiting,
+    Open,
+    /// It ends when its jobs have.
+    Draining,
+    /// Its jobs are gone and its workers are leaving.
+    Stopping,
+    /// The same, and the client was told why.
+    Failed,
+}
+
+impl Pool {
+    pub(crate) fn takes_jobs(&self) -> bool {
+        matches!(self.stage, Stage::Waiting | Stage::Open)
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.stage == Stage::Failed
+    }
+
+    /// Its workers at an agent with `slots` out of `all`: the agent's share of those wanted, but one at least, for
+    /// chunks may go to any agent.
+    fn processes_at(&self, slots: u32, all: u64) -> u32 {
+        let Some(wanted) = self.processes else { return slots };
+        let share = (u64::from(wanted.get()) * u64::from(slots)).div_ceil(all);
+        share.clamp(1, slots.into()) as u32
+    }
+}
+
+impl Coordinator {
+    pub(crate) fn open_pool(
+        &mut self,
+        client: ClientId,
+        processes: u32,
+        settings: WorkerSettings,
+        out: &mut Outbox,
+    ) -> PoolId {
+        let slots = NonZeroU32::new(processes);
+        let pool = Pool {
+            client: Some(client),
+            processes: slots,
+            settings,
+            stage: Stage::Waiting,
+            closing: false,
+            at: Vec::new(),
+            open_jobs: 0,
+        };
+        let id = self.pools.insert(pool);
+        self.core.handle(Event::PoolOpened { pool: id, slots, weight: 1 }, self.now, &mut self.actions);
+        let agents: Vec<_> = self.agents.iter().filter_map(|(id, agent)| agent.slots().map(|_| id)).collect();
+        for agent in agents {
+            self.start_pool(id, agent, out);
+        }
+        id
+    }
+
+    /// Starts the pools that are there at an agent that has come.
+    pub(crate) fn start_pools(&mut self, agent: AgentId, out: &mut Outbox) {
+        let alive = |pool: &Pool| matches!(pool.stage, Stage::Waiting | Stage::Open | Stage::Draining);
+        let pools: Vec<_> = self.pools.iter().filter(|(_, pool)| alive(pool)).map(|(id, _)| id).collect();
+        for pool in pools {
+            self.start_pool(pool, agent, out);
+        }
+    }
+
+    fn start_pool(&mut self, id: PoolId, agent: AgentId, out: &mut Outbox) {
+        let all: u64 = self.agents.iter().filter_map(|(_, agent)| agent.slots()).map(u64::from).sum();
+        let slots = self.agents.get(agent).and_then(|agent| agent.slots());
+        let (Some(pool), Some(slots)) = (self.pools.get_mut(id), slots) else { return };
+        pool.at.push(agent);
+        let processes = pool.processes_at(slots, all);
+        let start = StartPool { pool: id.to_bits(), processes, settings: Some(pool.settings.clone()) };
+        out.agent(agent, agent_command::Body::StartPool(start));
+        if pool.stage == Stage::Waiting {
+            pool.stage = Stage::Open;
+            let slots = pool.processes.map_or(all, |wanted| all.min(wanted.get().into()));
+            let opened = PoolOpened { slots: slots.try_into().unwrap_or(u32::MAX) };
+            let client = pool.client.expect("a pool without a client has left this stage");
+            out.client(client, client_event::Body::PoolOpened(opened));
+        }
+    }
+
+    pub(crate) fn close_pool(&mut self, id: PoolId, now: bool, out: &mut Outbox) {
+        let Some(pool) = self.pools.get_mut(id) else { return };
+        pool.closing = true;
+        if pool.takes_jobs() {
+            pool.stage = Stage::Draining;
+        }
+        match pool.stage {
+            Stage::Draining if now || pool.open_jobs == 0 => self.stop_pool(id, Stage::Stopping, now, out),
+            // It was let go gently and is hurried now.
+            Stage::Stopping if now => self.tell_to_stop(id, true, out),
+            _ => {}
+        }
+        self.finish_pool(id, out);
+    }
+
+    /// The client is gone.
+    pub(crate) fn abandon_pool(&mut self, id: PoolId, out: &mut Outbox) {
+        let Some(pool) = self.pools.get_mut(id) else { return };
+        pool.client = None;
+        self.close_pool(id, true, out);
+    }
+
+    /// A job of it has ended.
+    pub(crate) fn pool_has_less(&mut self, id: PoolId, out: &mut Outbox) {
+        let Some(pool) = self.pools.get_mut(id) else { return };
+        pool.open_jobs -= 1;
+        if pool.open_jobs == 0 && pool.stage == Stage::Draining {
+            self.stop_pool(id, Stage::Stopping, false, out);
+            self.finish_pool(id, out);
+        }
+    }
+
+    pub(crate) fn pool_failed(&mut self, from: AgentId, id: PoolId, failure: Failure, out: &mut Outbox) {
+        let works = |pool: &&mut Pool| pool.at.contains(&from) && !matches!(pool.stage, Stage::Stopping | Stage::Failed);
+        let Some(pool) = self.pools.get_mut(id).filter(works) else {
+            self.late_messages += 1;
+            return;
+        };
+        if let Some(client) = pool.client {
+            out.client(client, client_event::Body::PoolFailed(PoolFailed { failure: Some(failure) }));
+        }
+        self.stop_pool(id, Stage::Failed, true, out);
+        self.finish_pool(id, out);
+    }
+
+    pub(crate) fn pool_stopped(&mut self, from: AgentId, id: PoolId, out: &mut Outbox) -> Result<(), Refused> {
+        let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.at.contains(&from)) else {
+            self.late_messages += 1;
+            return Ok(());
+        };
+        if !matches!(pool.stage, Stage::Stopping | Stage::Failed) {
+            return Err(RefusedKind::PoolRuns(id.to_bits()).into());
+        }
+        pool.at.retain(|&agent| agent != from);
+        self.finish_pool(id, out);
+        Ok(())
+    }
+
+    /// An agent is gone, and the workers there with it.
+    pub(crate) fn leave_pools(&mut self, agent: AgentId, out: &mut Outbox) {
+        let pools: Vec<_> = self.pools.iter().filter(|(_, pool)| pool.at.contains(&agent)).map(|(id, _)| id).collect();
+        for id in pools {
+            let pool = self.pools.get_mut(id).expect("it was just found");
+            pool.at.retain(|&at| at != agent);
+            self.finish_pool(id, out);
+        }
+    }
+
+    /// Drops its jobs and lets its workers go. `stage` says what the client makes of the end of its jobs.
+    fn stop_pool(&mut self, id: PoolId, stage: Stage, now: bool, out: &mut Outbox) {
+        let pool = self.pools.get_mut(id).expect("a pool that is stopped is there");
+        pool.stage = stage;
+        self.feed(Event::PoolClosed { pool: id }, out);
+        self.tell_to_stop(id, now, out);
+    }
+
+    fn tell_to_stop(&self, id: PoolId, now: bool, out: &mut Outbox) {
+        let Some(pool) = self.pools.get(id) else { return };
+        for &agent in &pool.at {
+            out.agent(agent, agent_command::Body::StopPool(StopPool { pool: id.to_bits(), now }));
+        }
+    }
+
+    /// Ends the session once the workers are gone and the client has asked for it.
+    fn finish_pool(&mut self, id: PoolId, out: &mut Outbox) {
+        let over = |pool: &&Pool| {
+            pool.closing && pool.at.is_empty() && matches!(pool.stage, Stage::Stopping | Stage::Failed)
+        };
+        if self.pools.get(id).filter(over).is_none() {
+            return;
+        }
+        let client = self.pools.remove(id).and_then(|pool| pool.client);
+        if let Some(client) = client
+            && let Some(session) = self.clients.get_mut(client)
+        {
+            session.over = true;
+            out.client(client, client_event::Body::PoolClosed(PoolClosed {}));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Why a session is ended.
+
+use std::error::Error;
+use std::fmt;
+
+/// A message that must not have been sent. The session it came on is to be ended; nothing of the message was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    kind: RefusedKind,
+}
+
+impl Refused {
+    /// What was wrong.
+    pub fn kind(&self) -> &RefusedKind {
+        &self.kind
+    }
+}
+
+/// What was wrong with a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefusedKind {
+    /// It has no body, or one of a newer version.
+    Empty,
+    /// A part is missing that must be there.
+    Missing(&'static str),
+    /// It should have items and has none.
+    NoItems,
+    /// The bytes of `ends` are no whole number of positions.
+    EndsCut(usize),
+    /// An item ends in front of its beginning.
+    EndsFall(u64),
+    /// The last item does not end where the data ends.
+    EndsMissData {
+        /// Where the last item ends.
+        last: u64,
+        /// How long the data is.
+        len: u64,
+    },
+    /// Indices beyond what 64 bits hold.
+    IndexTooHigh(u64),
+    /// Items that do not come behind those that came before.
+    IndexTooLow {
+        /// The index of the first of them.
+        first: u64,
+        /// The lowest that it may have.
+        next: u64,
+    },
+    /// An enum value that is not known or stands for none.
+    FailureKind(i32),
+    /// An agent without slots.
+    NoSlots,
+    /// The first message of a session must be another one.
+    NotFirst(&'static str),
+    /// This message comes once in a session.
+    Repeated(&'static str),
+    /// No job of that number was opened.
+    UnknownJob(u64),
+    /// The number was used for a job before.
+    JobNumberUsed(u64),
+    /// Job numbers leave too many holes to be remembered.
+    JobNumbersScattered,
+    /// The input of the job has ended.
+    InputEnded(u64),
+    /// The pool takes no more jobs.
+    PoolClosed,
+    /// The pool was not asked to stop.
+    PoolRuns(u64),
+    /// There is no such session.
+    NoSession,
+}
+
+impl From<RefusedKind> for Refused {
+    fn from(kind: RefusedKind) -> Self {
+        Self { kind }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use RefusedKind::*;
+        match &self.kind {
+            Empty => write!(f, "message without a body that this version knows"),
+            Missing(part) => write!(f, "message without its {part}"),
+            NoItems => write!(f, "message about items without any"),
+            EndsCut(len) => write!(f, "{len} bytes of item ends are not a multiple of 4"),
+            EndsFall(at) => write!(f, "the item at position {at} ends in front of its beginning"),
+            EndsMissData { last, len } => write!(f, "the last item ends at {last} and the data at {len}"),
+            IndexTooHigh(first) => write!(f, "items from {first} on go beyond the highest index"),
+            IndexTooLow { first, next } => write!(f, "item {first} comes where {next} is the lowest that may come"),
+            FailureKind(kind) => write!(f, "failure of the unknown kind {kind}"),
+            NoSlots => write!(f, "an agent needs at least one slot"),
+            NotFirst(first) => write!(f, "a session begins with {first}"),
+            Repeated(what) => write!(f, "second {what} in a session"),
+            UnknownJob(job) => write!(f, "job {job} was never opened"),
+            JobNumberUsed(job) => write!(f, "job number {job} was used before"),
+            JobNumbersScattered => write!(f, "job numbers leave too many holes; count them up"),
+            InputEnded(job) => write!(f, "items for job {job} behind the end of its input"),
+            PoolClosed => write!(f, "a job for a pool that was closed"),
+            PoolRuns(pool) => write!(f, "pool {pool} stopped without being told to"),
+            NoSession => write!(f, "message on a session that has ended"),
+        }
+    }
+}
+
+impl Error for Refused {}

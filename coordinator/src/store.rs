@@ -1,0 +1,186 @@
+//! The encoded items of a job, kept until they have their outcomes.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use farpool_proto::v1::Segment;
+
+use crate::convert::{Batch, end_at};
+
+/// Batches as they came. Chunks are cut out of them by reference.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    // Rising.
+    batches: VecDeque<Stored>,
+    // One behind the highest index that was ever here.
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Stored {
+    batch: Batch,
+    // Items without an outcome. The bytes go when it is 0, the entry when all in front of it are gone too.
+    left: u64,
+}
+
+impl Store {
+    /// The lowest index that may come.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Keeps a batch; its first index is not below [`next`](Self::next).
+    pub(crate) fn keep(&mut self, batch: Batch) {
+        assert!(batch.first >= self.next, "batches come in order");
+        self.next = batch.first + batch.count;
+        self.batches.push_back(Stored { left: batch.count, batch });
+    }
+
+    /// Adds the segments with items `first .. first + count` to `segments` and says how many they are. The items are
+    /// here and have no outcome.
+    #[inline]
+    pub(crate) fn cut(&self, first: u64, count: u64, segments: &mut Vec<Segment>) -> u32 {
+        let (mut first, end) = (first, first + count);
+        let mut pieces = 0;
+        for Stored { batch, .. } in self.batches.range(self.position(first)..) {
+            let (from, to) = (first - batch.first, (end - batch.first).min(batch.count));
+            segments.push(segment(batch, from, to));
+            pieces += 1;
+            first = batch.first + to;
+            if first == end {
+                break;
+            }
+        }
+        assert_eq!(first, end, "items that are cut out are here");
+        pieces
+    }
+
+    /// The items `first .. first + count` have their outcomes.
+    #[inline]
+    pub(crate) fn release(&mut self, first: u64, count: u64) {
+        let (mut first, end, at) = (first, first + count, self.position(first));
+        for stored in self.batches.range_mut(at..) {
+            let to = end.min(stored.batch.first + stored.batch.count);
+            stored.left -= to - first;
+            if stored.left == 0 {
+                stored.batch.data = Bytes::new();
+                stored.batch.ends = Bytes::new();
+            }
+            first = to;
+            if first == end {
+                break;
+            }
+        }
+        while self.batches.front().is_some_and(|stored| stored.left == 0) {
+            self.batches.pop_front();
+        }
+    }
+
+    /// Bytes that are kept.
+    pub(crate) fn bytes(&self) -> usize {
+        self.batches.iter().map(|stored| stored.batch.data.len() + stored.batch.ends.len()).sum()
+    }
+
+    /// Where the batch with this item is.
+    #[inline]
+    fn position(&self, item: u64) -> usize {
+        // Most jobs have few batches left at a time, and the one in front is the one that is asked for.
+        match self.batches.front() {
+            Some(front) if item < front.batch.first + front.batch.count => 0,
+            _ => self.batches.partition_point(|stored| stored.batch.first <= item).saturating_sub(1),
+        }
+    }
+}
+
+#[inline]
+fn segment(batch: &Batch, from: u64, to: u64) -> Segment {
+    let start = if from == 0 { 0 } else { end_at(&batch.ends, from - 1) };
+    let end = end_at(&batch.ends, to - 1);
+    Segment {
+        data: batch.data.slice(start as usize..end as usize),
+        start,
+        ends: batch.ends.slice(from as usize * 4..to as usize * 4),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What item `index` is: its number, repeated so that lengths differ, none among them.
+    fn payload(index: u64) -> Vec<u8> {
+        index.to_le_bytes().repeat(index as usize % 3)
+    }
+
+    fn batch(first: u64, count: u64) -> Batch {
+        let (mut data, mut ends) = (Vec::new(), Vec::new());
+        for index in first..first + count {
+            data.extend(payload(index));
+            ends.extend((data.len() as u32).to_le_bytes());
+        }
+        Batch { first, count, data: data.into(), ends: ends.into() }
+    }
+
+    fn items(segments: &[Segment]) -> Vec<Vec<u8>> {
+        let mut items = Vec::new();
+        for Segment { data, start, ends } in segments {
+            let mut from = 0;
+            for at in 0..ends.len() as u64 / 4 {
+                let to = (end_at(ends, at) - start) as usize;
+                items.push(data[from..to].to_vec());
+                from = to;
+            }
+            assert_eq!(from, data.len());
+        }
+        items
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_are_the_items_and_nothing_is_kept_too_long(
+            batches in prop::collection::vec((0..3u64, 1..9u64), 1..12),
+            order in any::<u64>(),
+            step in 1..7u64,
+        ) {
+            let mut store = Store::default();
+            let mut kept = Vec::new();
+            for (gap, count) in batches {
+                kept.push(batch(store.next() + gap, count));
+                store.keep(kept[kept.len() - 1].clone());
+            }
+            // Pieces of the runs without gaps, in an order that a multiplier makes.
+            let arrived: Vec<u64> = kept.iter().flat_map(|batch| batch.first..batch.first + batch.count).collect();
+            let runs = arrived.chunk_by(|a, b| a + 1 == *b);
+            let mut pieces: Vec<&[u64]> = runs.flat_map(|run| run.chunks(step as usize)).collect();
+            pieces.sort_by_key(|piece| (piece[0] + 1).wrapping_mul(order | 1));
+            let mut left = arrived.clone();
+            for piece in pieces {
+                let mut segments = Vec::new();
+                let count = store.cut(piece[0], piece.len() as u64, &mut segments);
+                prop_assert_eq!(count as usize, segments.len());
+                let expected: Vec<_> = piece.iter().map(|&index| payload(index)).collect();
+                prop_assert_eq!(items(&segments), expected);
+                store.release(piece[0], piece.len() as u64);
+                left.retain(|index| !piece.contains(index));
+                let needed = kept.iter().filter(|batch| left.iter().any(|&index| index.wrapping_sub(batch.first) < batch.count));
+                prop_assert_eq!(store.bytes(), needed.map(|batch| batch.data.len() + batch.ends.len()).sum::<usize>());
+            }
+            prop_assert_eq!((store.bytes(), store.batches.len()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_batch_goes_when_its_last_item_has_its_outcome() {
+        let mut store = Store::default();
+        store.keep(batch(0, 4));
+        store.keep(batch(4, 4));
+        let all = store.bytes();
+        store.release(5, 3);
+        assert_eq!(store.bytes(), all);
+        store.release(4, 1);
+        assert_eq!(store.bytes(), batch(0, 4).data.len() + 16);
+        store.release(0, 4);
+        assert_eq!((store.bytes(), store.next()), (0, 8));
+    }
+}

@@ -1,0 +1,258 @@
+//! Fake clients and agents around a real coordinator. Every message that they get must be expected.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox, Refused};
+use farpool_proto::v1::{
+    AgentCommand, AgentEvent, AgentHello, Assign, CancelJob, ClientEvent, ClientMessage, ClosePool, Credit, EndItems,
+    Failure, FailureKind, ItemFault, Items, OpenJob, OpenPool, PoolFault, PoolStopped, Returned, RunDone,
+    agent_command, agent_event, client_event, client_message,
+};
+
+pub(crate) use agent_event::Body as Say;
+pub(crate) use client_message::Body as Ask;
+
+/// A coordinator and everybody who is connected to it, by number.
+pub(crate) struct Wire {
+    pub(crate) coordinator: Coordinator,
+    pub(crate) clients: Vec<ClientId>,
+    pub(crate) agents: Vec<AgentId>,
+    pub(crate) to_clients: Vec<VecDeque<client_event::Body>>,
+    pub(crate) to_agents: Vec<VecDeque<agent_command::Body>>,
+    out: Outbox,
+    now: u64,
+}
+
+impl Wire {
+    pub(crate) fn new() -> Self {
+        Self {
+            coordinator: Coordinator::new(Config::default()),
+            clients: Vec::new(),
+            agents: Vec::new(),
+            to_clients: Vec::new(),
+            to_agents: Vec::new(),
+            out: Outbox::default(),
+            now: 0,
+        }
+    }
+
+    /// An agent that has said hello and given credit.
+    pub(crate) fn agent(&mut self, slots: u32, credit: u32) -> usize {
+        let number = self.silent_agent();
+        self.say(number, Say::Hello(AgentHello { host: format!("host{number}"), slots }));
+        self.say(number, Say::Credit(Credit { chunks: credit }));
+        number
+    }
+
+    pub(crate) fn silent_agent(&mut self) -> usize {
+        self.agents.push(self.coordinator.connect_agent());
+        self.to_agents.push(VecDeque::new());
+        self.agents.len() - 1
+    }
+
+    pub(crate) fn client(&mut self) -> usize {
+        self.clients.push(self.coordinator.connect_client());
+        self.to_clients.push(VecDeque::new());
+        self.clients.len() - 1
+    }
+
+    pub(crate) fn ask(&mut self, client: usize, body: Ask) {
+        self.try_ask(client, body).expect("the coordinator takes the message");
+    }
+
+    pub(crate) fn try_ask(&mut self, client: usize, body: Ask) -> Result<(), Refused> {
+        self.now += 1000;
+        let message = ClientMessage { body: Some(body) };
+        let result = self.coordinator.client_message(self.clients[client], message, self.now, &mut self.out);
+        self.sort();
+        result
+    }
+
+    pub(crate) fn say(&mut self, agent: usize, body: Say) {
+        self.try_say(agent, body).expect("the coordinator takes the message");
+    }
+
+    pub(crate) fn try_say(&mut self, agent: usize, body: Say) -> Result<(), Refused> {
+        self.now += 1000;
+        let event = AgentEvent { body: Some(body) };
+        let result = self.coordinator.agent_event(self.agents[agent], event, self.now, &mut self.out);
+        self.sort();
+        result
+    }
+
+    pub(crate) fn client_gone(&mut self, client: usize) {
+        self.coordinator.client_gone(self.clients[client], self.now, &mut self.out);
+        self.sort();
+    }
+
+    pub(crate) fn agent_gone(&mut self, agent: usize) {
+        self.coordinator.agent_gone(self.agents[agent], self.now, &mut self.out);
+        self.to_agents[agent].clear();
+        self.sort();
+    }
+
+    pub(crate) fn schedule(&mut self) {
+        self.coordinator.schedule(self.now, &mut self.out);
+        self.sort();
+    }
+
+    /// Everything that has come for anybody since the last call is this, client by client and then agent by agent.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, expected: &[&str]) {
+        let mut found = Vec::new();
+        for (number, inbox) in self.to_clients.iter_mut().enumerate() {
+            found.extend(inbox.drain(..).map(|body| format!("client{number}: {}", told(&body))));
+        }
+        for (number, inbox) in self.to_agents.iter_mut().enumerate() {
+            found.extend(inbox.drain(..).map(|body| format!("agent{number}: {}", ordered(&body))));
+        }
+        assert_eq!(found, expected);
+    }
+
+    fn sort(&mut self) {
+        for (to, ClientEvent { body }) in self.out.to_clients.drain(..) {
+            let number = self.clients.iter().position(|&id| id == to).expect("the message is for somebody");
+            self.to_clients[number].push_back(body.expect("the message has a body"));
+        }
+        for (to, AgentCommand { body }) in self.out.to_agents.drain(..) {
+            let number = self.agents.iter().position(|&id| id == to).expect("the message is for somebody");
+            self.to_agents[number].push_back(body.expect("the message has a body"));
+        }
+    }
+}
+
+/// An event for a client, in few words. Ids given out by the coordinator are shown by their index.
+fn told(event: &client_event::Body) -> String {
+    use client_event::Body::*;
+    let failure = |failure: &Option<Failure>| {
+        let failure = failure.as_ref().expect("a failure says what it was");
+        let kind = FailureKind::try_from(failure.kind).expect("of a known kind");
+        format!("{kind:?} on {}, attempts {}", failure.host, failure.attempts)
+    };
+    match event {
+        PoolOpened(opened) => format!("opened with {} slots", opened.slots),
+        ItemsDone(done) => format!("job {} done {}: {:?}", done.job, done.first, payloads(&done.data, 0, &done.ends)),
+        ItemFailed(failed) => format!("job {} failed {}: {}", failed.job, failed.item, failure(&failed.failure)),
+        JobEnded(ended) => format!("job {} {}", ended.job, if ended.cancelled { "cancelled" } else { "ended" }),
+        PoolFailed(failed) => format!("pool failed: {}", failure(&failed.failure)),
+        PoolClosed(_) => "closed".to_owned(),
+    }
+}
+
+/// A command for an agent, in few words.
+fn ordered(command: &agent_command::Body) -> String {
+    use agent_command::Body::*;
+    match command {
+        StartPool(start) => format!("start pool {} with {}", start.pool as u32, start.processes),
+        StopPool(stop) => format!("stop pool {}{}", stop.pool as u32, if stop.now { " now" } else { "" }),
+        StartJob(start) => format!("start job {}{}", start.job as u32, if start.whole_chunks { " whole" } else { "" }),
+        EndJob(end) => format!("end job {}{}", end.job as u32, if end.kill { " kill" } else { "" }),
+        Assign(assign) => {
+            let chunks = held(assign).into_iter().map(|chunk| {
+                format!("job {} attempt {} from {} {:?}", chunk.job as u32, chunk.attempt, chunk.first, chunk.items)
+            });
+            format!("run {}", chunks.collect::<Vec<_>>().join(", "))
+        }
+        Retract(retract) => format!("give back {}", retract.chunks.len()),
+    }
+}
+
+/// A chunk as an agent has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) chunk: u64,
+    pub(crate) job: u64,
+    pub(crate) first: u64,
+    pub(crate) attempt: u32,
+    pub(crate) items: Vec<String>,
+}
+
+/// The chunks of a message.
+pub(crate) fn held(assign: &Assign) -> Vec<Held> {
+    let mut segments = assign.segments.iter();
+    let chunks = assign.chunks.iter().map(|chunk| {
+        let own = segments.by_ref().take(chunk.segments as usize);
+        let items: Vec<_> = own.flat_map(|part| payloads(&part.data, part.start, &part.ends)).collect();
+        assert!(!items.is_empty(), "a chunk without items");
+        Held { chunk: chunk.chunk, job: chunk.job, first: chunk.first, attempt: chunk.attempt, items }
+    });
+    let chunks: Vec<_> = chunks.collect();
+    assert!(segments.next().is_none(), "a segment that is no chunk's");
+    chunks
+}
+
+pub(crate) fn payloads(data: &[u8], start: u32, ends: &[u8]) -> Vec<String> {
+    let ends = ends.chunks_exact(4).map(|end| (u32::from_le_bytes(end.try_into().expect("four")) - start) as usize);
+    let mut from = 0;
+    let items = ends.map(|end| {
+        let item = String::from_utf8(data[std::mem::replace(&mut from, end)..end].to_vec());
+        item.expect("the test sends text")
+    });
+    let items: Vec<_> = items.collect();
+    assert_eq!(from, data.len(), "bytes that are no item's");
+    items
+}
+
+pub(crate) fn encode(items: &[impl AsRef<str>]) -> (Bytes, Bytes) {
+    let (mut data, mut ends) = (Vec::new(), Vec::new());
+    for item in items {
+        data.extend(item.as_ref().as_bytes());
+        ends.extend((data.len() as u32).to_le_bytes());
+    }
+    (data.into(), ends.into())
+}
+
+pub(crate) fn open_pool(processes: u32) -> Ask {
+    Ask::OpenPool(OpenPool { processes, settings: None })
+}
+
+pub(crate) fn open_job(job: u64, chunksize: u64, retries: u32) -> Ask {
+    Ask::OpenJob(OpenJob { job, chunksize, retries, ..OpenJob::default() })
+}
+
+pub(crate) fn items(job: u64, first: u64, items: &[impl AsRef<str>]) -> Ask {
+    let (data, ends) = encode(items);
+    Ask::Items(Items { job, first, data, ends })
+}
+
+pub(crate) fn end_items(job: u64) -> Ask {
+    Ask::EndItems(EndItems { job })
+}
+
+pub(crate) fn cancel(job: u64) -> Ask {
+    Ask::CancelJob(CancelJob { job })
+}
+
+pub(crate) fn close(now: bool) -> Ask {
+    Ask::ClosePool(ClosePool { now })
+}
+
+/// The results of some items of a chunk: what they were, in capitals.
+pub(crate) fn done(chunk: &Held, from: usize, count: usize) -> Say {
+    let results: Vec<_> = chunk.items[from..from + count].iter().map(|item| item.to_uppercase()).collect();
+    let (data, ends) = encode(&results);
+    let first = chunk.first + from as u64;
+    Say::RunDone(RunDone { chunk: chunk.chunk, attempt: chunk.attempt, first, data, ends, busy_ns: 1000 })
+}
+
+pub(crate) fn fault(chunk: &Held, item: u64, kind: FailureKind) -> Say {
+    let failure = Some(Failure { kind: kind.into(), ..Failure::default() });
+    Say::ItemFault(ItemFault { chunk: chunk.chunk, attempt: chunk.attempt, item, failure })
+}
+
+pub(crate) fn give_back(chunk: &Held, from: usize, count: usize) -> Say {
+    let first = chunk.first + from as u64;
+    Say::Returned(Returned { chunk: chunk.chunk, attempt: chunk.attempt, first, count: count as u64 })
+}
+
+pub(crate) fn pool_stopped(pool: u64) -> Say {
+    Say::PoolStopped(PoolStopped { pool })
+}
+
+pub(crate) fn pool_fault(pool: u64, kind: FailureKind) -> Say {
+    let failure = Failure { kind: kind.into(), host: "there".to_owned(), ..Failure::default() };
+    Say::PoolFault(PoolFault { pool, failure: Some(failure) })
+}

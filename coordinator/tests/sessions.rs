@@ -1,0 +1,275 @@
+//! Sessions, message by message: whatever is not listed here does not happen.
+
+mod fakes;
+
+use fakes::*;
+use farpool_proto::v1::{FailureKind, agent_command};
+
+/// The pool's id in the messages: the first that a coordinator gives out.
+const POOL: u64 = 1 << 32;
+
+/// An agent with two slots and room for three chunks, and a client with a pool there.
+fn opened() -> Wire {
+    let mut wire = Wire::new();
+    wire.agent(2, 3);
+    wire.client();
+    wire.ask(0, open_pool(0));
+    wire.expect(&["client0: opened with 2 slots", "agent0: start pool 0 with 2"]);
+    wire
+}
+
+/// The chunks that the agent's last message gave it; nothing else was in its inbox but the start of their job.
+fn assigned(wire: &mut Wire, agent: usize) -> Vec<Held> {
+    wire.schedule();
+    let mut chunks = Vec::new();
+    for command in wire.to_agents[agent].drain(..) {
+        match command {
+            agent_command::Body::Assign(assign) => chunks.extend(held(&assign)),
+            agent_command::Body::StartJob(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    chunks
+}
+
+#[test]
+fn a_map_from_start_to_finish() {
+    let mut wire = opened();
+    wire.ask(0, open_job(7, 2, 2));
+    wire.ask(0, items(7, 0, &["a", "", "c"]));
+    wire.ask(0, items(7, 3, &["d", "e"]));
+    wire.ask(0, end_items(7));
+    wire.expect(&[]);
+    wire.schedule();
+    // Chunks of two, one of them out of both batches; all of it in one message.
+    let Some(agent_command::Body::Assign(assign)) = wire.to_agents[0].back().cloned() else { panic!() };
+    wire.expect(&[
+        "agent0: start job 0 whole",
+        r#"agent0: run job 0 attempt 1 from 0 ["a", ""], job 0 attempt 1 from 2 ["c", "d"], job 0 attempt 1 from 4 ["e"]"#,
+    ]);
+    let chunks = held(&assign);
+    assert_eq!(assign.segments.len(), 4);
+    wire.say(0, done(&chunks[1], 0, 1));
+    wire.say(0, done(&chunks[2], 0, 1));
+    wire.say(0, done(&chunks[0], 0, 2));
+    wire.expect(&[
+        r#"client0: job 7 done 2: ["C"]"#,
+        r#"client0: job 7 done 4: ["E"]"#,
+        r#"client0: job 7 done 0: ["A", ""]"#,
+    ]);
+    wire.say(0, done(&chunks[1], 1, 1));
+    wire.expect(&[r#"client0: job 7 done 3: ["D"]"#, "client0: job 7 ended", "agent0: end job 0"]);
+    wire.ask(0, close(false));
+    wire.expect(&["agent0: stop pool 0"]);
+    wire.say(0, pool_stopped(POOL));
+    wire.expect(&["client0: closed"]);
+    assert!(wire.coordinator.is_idle());
+    assert_eq!((wire.coordinator.stored_bytes(), wire.coordinator.late_messages()), (0, 0));
+}
+
+#[test]
+fn an_empty_job_ends_at_once() {
+    let mut wire = opened();
+    wire.ask(0, open_job(0, 0, 2));
+    wire.ask(0, end_items(0));
+    wire.expect(&["client0: job 0 ended"]);
+}
+
+#[test]
+fn the_pool_waits_for_an_agent() {
+    let mut wire = Wire::new();
+    wire.client();
+    wire.ask(0, open_pool(3));
+    wire.ask(0, open_job(0, 1, 0));
+    wire.ask(0, items(0, 0, &["a"]));
+    wire.schedule();
+    wire.expect(&[]);
+    wire.agent(8, 1);
+    wire.schedule();
+    wire.expect(&[
+        "client0: opened with 3 slots",
+        "agent0: start pool 0 with 3",
+        "agent0: start job 0 whole",
+        r#"agent0: run job 0 attempt 1 from 0 ["a"]"#,
+    ]);
+    // One that comes later is used too.
+    wire.agent(8, 1);
+    wire.expect(&["agent1: start pool 0 with 2"]);
+}
+
+#[test]
+fn faults_are_tried_again_or_told() {
+    let check = |retries: u32, faults: &[FailureKind], told: &str| {
+        let mut wire = opened();
+        wire.ask(0, open_job(0, 1, retries));
+        wire.ask(0, items(0, 0, &["a"]));
+        wire.ask(0, end_items(0));
+        for (at, kind) in faults.iter().enumerate() {
+            let chunks = assigned(&mut wire, 0);
+            assert_eq!(chunks.iter().map(|chunk| chunk.attempt).collect::<Vec<_>>(), [at as u32 + 1]);
+            wire.say(0, fault(&chunks[0], 0, *kind));
+        }
+        wire.schedule();
+        wire.expect(&[told, "client0: job 0 ended", "agent0: end job 0"]);
+    };
+    use FailureKind::*;
+    check(2, &[WorkerDied; 3], "client0: job 0 failed 0: WorkerDied on host0, attempts 3");
+    check(0, &[WorkerDied], "client0: job 0 failed 0: WorkerDied on host0, attempts 1");
+    check(2, &[WorkerDied, Panicked], "client0: job 0 failed 0: Panicked on host0, attempts 2");
+    check(2, &[TimedOut], "client0: job 0 failed 0: TimedOut on host0, attempts 1");
+    check(2, &[PayloadTooLarge], "client0: job 0 failed 0: PayloadTooLarge on host0, attempts 1");
+}
+
+#[test]
+fn a_cancelled_job_is_gone_at_once() {
+    let mut wire = opened();
+    wire.ask(0, open_job(0, 1, 2));
+    wire.ask(0, items(0, 0, &["a", "b", "c", "d"]));
+    let chunks = assigned(&mut wire, 0);
+    wire.say(0, done(&chunks[0], 0, 1));
+    wire.ask(0, cancel(0));
+    wire.expect(&[r#"client0: job 0 done 0: ["A"]"#, "client0: job 0 cancelled", "agent0: end job 0 kill"]);
+    assert_eq!(wire.coordinator.stored_bytes(), 0);
+    // What comes now is late, from both sides.
+    wire.say(0, done(&chunks[1], 0, 1));
+    wire.ask(0, items(0, 4, &["e"]));
+    wire.ask(0, end_items(0));
+    wire.ask(0, cancel(0));
+    wire.schedule();
+    wire.expect(&[]);
+    assert_eq!(wire.coordinator.late_messages(), 4);
+}
+
+#[test]
+fn closing_waits_for_jobs_unless_it_is_now() {
+    let mut wire = opened();
+    wire.ask(0, open_job(0, 1, 2));
+    wire.ask(0, items(0, 0, &["a"]));
+    let chunks = assigned(&mut wire, 0);
+    wire.ask(0, close(false));
+    wire.expect(&[]);
+    wire.ask(0, end_items(0));
+    wire.say(0, done(&chunks[0], 0, 1));
+    wire.expect(&[
+        r#"client0: job 0 done 0: ["A"]"#,
+        "client0: job 0 ended",
+        "agent0: end job 0",
+        "agent0: stop pool 0",
+    ]);
+    wire.ask(0, close(true));
+    wire.expect(&["agent0: stop pool 0 now"]);
+    wire.say(0, pool_stopped(POOL));
+    wire.expect(&["client0: closed"]);
+
+    let mut wire = opened();
+    wire.ask(0, open_job(0, 1, 2));
+    wire.ask(0, items(0, 0, &["a", "b"]));
+    assigned(&mut wire, 0);
+    wire.ask(0, close(false));
+    wire.ask(0, close(true));
+    wire.expect(&["client0: job 0 cancelled", "agent0: end job 0 kill", "agent0: stop pool 0 now"]);
+    wire.say(0, pool_stopped(POOL));
+    wire.expect(&["client0: closed"]);
+
+    // Nobody was ever there to be stopped.
+    let mut wire = Wire::new();
+    wire.client();
+    wire.ask(0, open_pool(0));
+    wire.ask(0, close(false));
+    wire.expect(&["client0: closed"]);
+}
+
+#[test]
+fn a_client_that_is_gone_leaves_nothing() {
+    let mut wire = opened();
+    wire.ask(0, open_job(0, 1, 2));
+    wire.ask(0, items(0, 0, &["a", "b"]));
+    let chunks = assigned(&mut wire, 0);
+    wire.client_gone(0);
+    wire.expect(&["agent0: end job 0 kill", "agent0: stop pool 0 now"]);
+    wire.say(0, done(&chunks[0], 0, 1));
+    wire.say(0, pool_stopped(POOL));
+    wire.schedule();
+    wire.expect(&[]);
+    assert!(wire.coordinator.is_idle());
+    assert_eq!(wire.coordinator.stored_bytes(), 0);
+}
+
+#[test]
+fn a_pool_that_fails_says_so_once() {
+    let mut wire = opened();
+    wire.agent(1, 1);
+    wire.expect(&["agent1: start pool 0 with 1"]);
+    wire.ask(0, open_job(0, 1, 2));
+    wire.ask(0, items(0, 0, &["a", "b", "c", "d", "e", "f"]));
+    assigned(&mut wire, 0);
+    assigned(&mut wire, 1);
+    wire.say(0, pool_fault(POOL, FailureKind::InitializerFailed));
+    wire.say(1, pool_fault(POOL, FailureKind::InitializerFailed));
+    wire.expect(&[
+        "client0: pool failed: InitializerFailed on there, attempts 0",
+        "agent0: end job 0 kill",
+        "agent0: stop pool 0 now",
+        "agent1: end job 0 kill",
+        "agent1: stop pool 0 now",
+    ]);
+    // The client goes on for as long as it has not heard.
+    wire.ask(0, items(0, 6, &["g"]));
+    wire.ask(0, open_job(1, 1, 2));
+    wire.ask(0, items(1, 0, &["h"]));
+    wire.say(0, pool_stopped(POOL));
+    wire.say(1, pool_stopped(POOL));
+    wire.expect(&[]);
+    wire.ask(0, close(false));
+    wire.expect(&["client0: closed"]);
+    assert!(wire.coordinator.is_idle());
+}
+
+#[test]
+fn what_a_lost_agent_held_runs_elsewhere_or_fails() {
+    let check = |retries: u32, expected: &[&str]| {
+        let mut wire = opened();
+        wire.ask(0, open_job(0, 2, retries));
+        wire.ask(0, items(0, 0, &["a", "b", "c"]));
+        wire.ask(0, end_items(0));
+        let chunks = assigned(&mut wire, 0);
+        wire.say(0, done(&chunks[0], 0, 1));
+        wire.expect(&[r#"client0: job 0 done 0: ["A"]"#]);
+        wire.agent_gone(0);
+        wire.agent(1, 2);
+        wire.schedule();
+        wire.expect(expected);
+    };
+    check(
+        1,
+        &[
+            "agent1: start pool 0 with 1",
+            "agent1: start job 0 whole",
+            r#"agent1: run job 0 attempt 2 from 1 ["b"], job 0 attempt 2 from 2 ["c"]"#,
+        ],
+    );
+    check(
+        0,
+        &[
+            "client0: job 0 failed 2: AgentLost on host0, attempts 1",
+            "client0: job 0 failed 1: AgentLost on host0, attempts 1",
+            "client0: job 0 ended",
+            "agent1: start pool 0 with 1",
+        ],
+    );
+}
+
+#[test]
+fn chunks_are_taken_back_for_one_who_idles() {
+    let mut wire = opened();
+    wire.ask(0, open_job(0, 1, 2));
+    wire.ask(0, items(0, 0, &["a", "b", "c"]));
+    wire.ask(0, end_items(0));
+    let chunks = assigned(&mut wire, 0);
+    wire.agent(2, 3);
+    wire.schedule();
+    wire.expect(&["agent0: give back 1", "agent1: start pool 0 with 2"]);
+    wire.say(0, give_back(&chunks[2], 0, 1));
+    wire.schedule();
+    wire.expect(&["agent1: start job 0 whole", r#"agent1: run job 0 attempt 1 from 2 ["c"]"#]);
+}
