@@ -18,7 +18,9 @@ use std::sync::Arc;
 
 use farpool_proto::v1::agent_command::Body;
 use farpool_proto::v1::agent_event::Body as EventBody;
-use farpool_proto::v1::{AgentCommand, AgentEvent, AgentHello, Failure, FailureKind, PoolFault, PoolStopped, StartPool};
+use farpool_proto::v1::{
+    AgentCommand, AgentEvent, AgentHello, Failure, FailureKind, PoolFault, PoolStopped, StartPool,
+};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 
 use fork_server::Program;
@@ -84,7 +86,8 @@ impl Agent {
             Body::StartJob(start) => {
                 let id = start.pool;
                 let pool = self.pools.iter_mut().find(|pool| pool.id == id);
-                pool.ok_or_else(|| ProtocolError::new(format!("a job was started in pool {id}, which is not here")))?.start_job(start)?;
+                pool.ok_or_else(|| ProtocolError::new(format!("a job was started in pool {id}, which is not here")))?
+                    .start_job(start)?;
             }
             Body::EndJob(end) => {
                 let now = clock::now();
@@ -142,7 +145,9 @@ impl Agent {
                     host: self.host.to_string(),
                     ..Failure::default()
                 };
-                self.events.push(AgentEvent { body: Some(EventBody::PoolFault(PoolFault { pool: id, failure: Some(failure) })) });
+                self.events.push(AgentEvent {
+                    body: Some(EventBody::PoolFault(PoolFault { pool: id, failure: Some(failure) })),
+                });
                 self.events.push(AgentEvent { body: Some(EventBody::PoolStopped(PoolStopped { pool: id })) });
             }
         }
@@ -152,6 +157,7 @@ impl Agent {
         // All chunks of a message are of one pool; which one, its jobs tell.
         let Some(job) = assign.chunks.first().map(|chunk| chunk.job) else { return Ok(()) };
         let pool = self.pools.iter_mut().find(|pool| pool.has_job(job));
-        pool.ok_or_else(|| ProtocolError::new(format!("a chunk is of job {job}, which was not started")))?.assign(assign)
+        pool.ok_or_else(|| ProtocolError::new(format!("a chunk is of job {job}, which was not started")))?
+            .assign(assign)
     }
 }

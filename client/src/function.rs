@@ -6,7 +6,10 @@
 //! executable, wherever the system has loaded it. A hash of the type's name travels along and is compared
 //! before anything is called.
 
-#![expect(unsafe_code, reason = "the one place where a function is conjured up from where it lies; argued at each block")]
+#![expect(
+    unsafe_code,
+    reason = "the one place where a function is conjured up from where it lies; argued at each block"
+)]
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -101,7 +104,8 @@ where
          worker with `Pool::builder().initializer(f, args)`."
     );
 
-    const DESCRIPTOR: Descriptor = Descriptor { magic: MAGIC, name: std::any::type_name::<(F, A, R)>, entry: enter::<F, A, R> };
+    const DESCRIPTOR: Descriptor =
+        Descriptor { magic: MAGIC, name: std::any::type_name::<(F, A, R)>, entry: enter::<F, A, R> };
 }
 
 /// What a worker needs to find the function `F` again.
@@ -123,7 +127,8 @@ where
 /// Finds the function that `blob` describes; an error if it is not one of this program's.
 pub(crate) fn resolve(blob: &[u8]) -> Result<Entry, &'static str> {
     let blob: [u8; BLOB_BYTES] = blob.try_into().map_err(|_| "the description of the function has the wrong size")?;
-    let [place, expected] = [&blob[..8], &blob[8..]].map(|half| u64::from_le_bytes(half.try_into().expect("half of sixteen")));
+    let [place, expected] =
+        [&blob[..8], &blob[8..]].map(|half| u64::from_le_bytes(half.try_into().expect("half of sixteen")));
     let place = usize::try_from(place).map_err(|_| "the function lies outside this program")?;
     let address = std::ptr::from_ref(&ANCHOR).addr().wrapping_add(place);
     if !address.is_multiple_of(align_of::<Descriptor>()) {
@@ -136,7 +141,9 @@ pub(crate) fn resolve(blob: &[u8]) -> Result<Entry, &'static str> {
     // builds in which that was circumvented.
     let descriptor = unsafe { &*std::ptr::from_ref(&ANCHOR).with_addr(address) };
     if descriptor.magic != MAGIC || hash((descriptor.name)()) != expected {
-        return Err("the worker runs another build of the program than the client: start both from the same executable");
+        return Err(
+            "the worker runs another build of the program than the client: start both from the same executable",
+        );
     }
     Ok(descriptor.entry)
 }
@@ -148,10 +155,10 @@ where
     R: Serialize + DeserializeOwned + Send + 'static,
 {
     const { Of::<F, A, R>::WITHOUT_CAPTURES };
-    // SAFETY: `F` has no bytes (asserted above at compile time), so there are none that could be invalid. That a
+    // SAFETY: `F` has no bytes (asserted above at compile time), so any aligned pointer is good for reading one. That a
     // value of it may exist here: the client holds one, `F` is Copy (so making another is always allowed, and none
     // is ever dropped), Send and Sync, and this process is another instance of the same program.
-    let function = unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() };
+    let function = unsafe { std::ptr::NonNull::<F>::dangling().read() };
     task::run(io, |args: A| function.call(args));
 }
 

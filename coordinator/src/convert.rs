@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use bytes::Bytes;
 use farpool_core::{ChunkId, Fault, JobPolicy, PoolId};
 use farpool_proto::v1::{
-    AgentEvent, ClientMessage, Failure, FailureKind, Items, ItemFault, OpenJob, RunDone, WorkerSettings, agent_event,
+    AgentEvent, ClientMessage, Failure, FailureKind, ItemFault, Items, OpenJob, RunDone, WorkerSettings, agent_event,
     client_message,
 };
 

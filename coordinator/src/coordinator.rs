@@ -94,13 +94,7 @@ impl Coordinator {
     /// # Errors
     /// If the message must not have been sent. Nothing has happened then; end the session and call
     /// [`agent_gone`](Self::agent_gone).
-    pub fn agent_event(
-        &mut self,
-        from: AgentId,
-        event: AgentEvent,
-        now: u64,
-        out: &mut Outbox,
-    ) -> Result<(), Refused> {
+    pub fn agent_event(&mut self, from: AgentId, event: AgentEvent, now: u64, out: &mut Outbox) -> Result<(), Refused> {
         self.now = now;
         let event = convert::from_agent(event)?;
         self.agent_says(from, event, out)

@@ -145,7 +145,8 @@ impl Coordinator {
     }
 
     pub(crate) fn pool_failed(&mut self, from: AgentId, id: PoolId, failure: Failure, out: &mut Outbox) {
-        let works = |pool: &&mut Pool| pool.at.contains(&from) && !matches!(pool.stage, Stage::Stopping | Stage::Failed);
+        let works =
+            |pool: &&mut Pool| pool.at.contains(&from) && !matches!(pool.stage, Stage::Stopping | Stage::Failed);
         let Some(pool) = self.pools.get_mut(id).filter(works) else {
             self.late_messages += 1;
             return;
@@ -197,9 +198,8 @@ impl Coordinator {
 
     /// Ends the session once the workers are gone and the client has asked for it.
     fn finish_pool(&mut self, id: PoolId, out: &mut Outbox) {
-        let over = |pool: &&Pool| {
-            pool.closing && pool.at.is_empty() && matches!(pool.stage, Stage::Stopping | Stage::Failed)
-        };
+        let over =
+            |pool: &&Pool| pool.closing && pool.at.is_empty() && matches!(pool.stage, Stage::Stopping | Stage::Failed);
         if self.pools.get(id).filter(over).is_none() {
             return;
         }

@@ -62,7 +62,9 @@ fn read_mail(wire: &mut Wire, agents: &mut [FakeAgent], number: usize, dice: &mu
             }
             agent_command::Body::Retract(retract) => {
                 for id in retract.chunks {
-                    let Some(at) = agents[number].chunks.iter().position(|(chunk, _)| chunk.chunk == id) else { continue };
+                    let Some(at) = agents[number].chunks.iter().position(|(chunk, _)| chunk.chunk == id) else {
+                        continue;
+                    };
                     give_back_tail(wire, &mut agents[number], number, at, dice);
                 }
             }

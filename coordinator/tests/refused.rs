@@ -2,12 +2,12 @@
 
 mod fakes;
 
+use fakes::*;
 use farpool_coordinator::RefusedKind;
 use farpool_proto::v1::{
     AgentEvent, AgentHello, ClientMessage, Credit, FailureKind, ItemFault, Items, OpenJob, OpenPool, PoolFault,
     Returned, RunDone,
 };
-use fakes::*;
 use proptest::prelude::*;
 
 /// A client that has sent some messages sends one more.

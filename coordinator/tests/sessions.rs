@@ -3,6 +3,7 @@
 mod fakes;
 
 use fakes::*;
+use farpool_coordinator::Config;
 use farpool_proto::v1::{FailureKind, agent_command};
 
 /// The pool's id in the messages: the first that a coordinator gives out.
@@ -177,6 +178,46 @@ fn closing_waits_for_jobs_unless_it_is_now() {
     wire.ask(0, open_pool(0));
     wire.ask(0, close(false));
     wire.expect(&["client0: closed"]);
+}
+
+#[test]
+fn closing_waits_for_all_jobs() {
+    let mut wire = opened();
+    for job in 0..2 {
+        wire.ask(0, open_job(job, 1, 2));
+    }
+    wire.ask(0, close(false));
+    wire.ask(0, end_items(0));
+    wire.expect(&["client0: job 0 ended"]);
+    wire.ask(0, end_items(1));
+    wire.expect(&["client0: job 1 ended", "agent0: stop pool 0"]);
+}
+
+#[test]
+fn items_that_failed_are_not_kept() {
+    let mut wire = opened();
+    wire.ask(0, open_job(0, 1, 0));
+    wire.ask(0, items(0, 0, &["a"]));
+    wire.ask(0, items(0, 1, &["bc"]));
+    let chunks = assigned(&mut wire, 0);
+    assert_eq!(wire.coordinator.stored_bytes(), 3 + 2 * 4);
+    wire.say(0, fault(&chunks[0], 0, FailureKind::WorkerDied));
+    wire.expect(&["client0: job 0 failed 0: WorkerDied on host0, attempts 1"]);
+    assert_eq!(wire.coordinator.stored_bytes(), 2 + 4);
+}
+
+#[test]
+fn an_agent_gets_no_more_than_the_limit() {
+    let mut config = Config::default();
+    config.max_agent_chunks = 2;
+    let mut wire = Wire::with(config);
+    wire.agent(1, u32::MAX);
+    wire.client();
+    wire.ask(0, open_pool(0));
+    wire.ask(0, open_job(0, 1, 0));
+    wire.ask(0, items(0, 0, &["a", "b", "c"]));
+    wire.to_agents[0].clear();
+    assert_eq!(assigned(&mut wire, 0).len(), 2);
 }
 
 #[test]

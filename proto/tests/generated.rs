@@ -9,11 +9,7 @@ fn the_generated_code_is_up_to_date() {
     let descriptors = protox::compile(&files, [root]).expect("the .proto files compile");
     let out = std::env::temp_dir().join(format!("farpool-proto-{}", std::process::id()));
     std::fs::create_dir_all(&out).expect("a temporary folder");
-    prost_build::Config::new()
-        .bytes(["."])
-        .out_dir(&out)
-        .compile_fds(descriptors)
-        .expect("code is generated");
+    prost_build::Config::new().bytes(["."]).out_dir(&out).compile_fds(descriptors).expect("code is generated");
     let fresh = std::fs::read_to_string(out.join("farpool.v1.rs")).expect("the generated file");
     std::fs::remove_dir_all(&out).expect("the temporary folder goes away");
     let committed = root.join("src/farpool.v1.rs");

@@ -61,7 +61,13 @@ impl ForkServer {
     }
 
     /// Asks for a worker.
-    pub fn spawn(&self, worker: u32, memory: BorrowedFd<'_>, socket: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> nix::Result<()> {
+    pub fn spawn(
+        &self,
+        worker: u32,
+        memory: BorrowedFd<'_>,
+        socket: BorrowedFd<'_>,
+        stderr: BorrowedFd<'_>,
+    ) -> nix::Result<()> {
         let fds = [memory.as_raw_fd(), socket.as_raw_fd(), stderr.as_raw_fd()];
         Request::Spawn { worker }.send(self.connection()?, &fds)
     }

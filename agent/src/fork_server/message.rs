@@ -119,7 +119,12 @@ fn packet(kind: u8, worker: u32, pid: u32, number: i32) -> [u8; PACKET_BYTES] {
 
 fn parts(packet: [u8; PACKET_BYTES]) -> (u8, u32, u32, i32) {
     let [kind, w0, w1, w2, w3, p0, p1, p2, p3, n0, n1, n2, n3] = packet;
-    (kind, u32::from_le_bytes([w0, w1, w2, w3]), u32::from_le_bytes([p0, p1, p2, p3]), i32::from_le_bytes([n0, n1, n2, n3]))
+    (
+        kind,
+        u32::from_le_bytes([w0, w1, w2, w3]),
+        u32::from_le_bytes([p0, p1, p2, p3]),
+        i32::from_le_bytes([n0, n1, n2, n3]),
+    )
 }
 
 fn send(socket: BorrowedFd<'_>, packet: [u8; PACKET_BYTES], fds: &[RawFd]) -> nix::Result<()> {

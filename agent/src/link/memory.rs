@@ -63,7 +63,9 @@ impl Memory {
     pub fn open(file: BorrowedFd<'_>) -> nix::Result<Memory> {
         let whole = NonZeroUsize::new(MAPPED_BYTES).expect("a positive constant");
         // SAFETY: a fresh anonymous mapping at an address that the kernel chooses overlaps nothing.
-        let base = unsafe { mmap_anonymous(None, whole, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE)? };
+        let base = unsafe {
+            mmap_anonymous(None, whole, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE)?
+        };
         let memory = Memory { base: base.cast() };
         let parts = [
             (0, 0, STATUS_BYTES),

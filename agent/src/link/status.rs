@@ -137,7 +137,12 @@ impl Status {
             if position >= revoked {
                 return false;
             }
-            match self.claim.0.compare_exchange_weak(now, pack(revoked, position + 1), Ordering::SeqCst, Ordering::Relaxed) {
+            match self.claim.0.compare_exchange_weak(
+                now,
+                pack(revoked, position + 1),
+                Ordering::SeqCst,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return true,
                 Err(changed) => now = changed,
             }
@@ -213,7 +218,8 @@ impl Status {
         if length == 0 {
             return None;
         }
-        let bytes: Vec<u8> = self.note.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).take(length).collect();
+        let bytes: Vec<u8> =
+            self.note.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).take(length).collect();
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 }

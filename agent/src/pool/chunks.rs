@@ -42,7 +42,13 @@ pub(super) struct Stretch<'a> {
 
 impl Chunk {
     /// A chunk of the items in `segments`; `None` if they contradict themselves or there is not one item.
-    pub(super) fn new(id: u64, attempt: u32, job: u32, first: u64, mut segments: impl Iterator<Item = Segment>) -> Option<Chunk> {
+    pub(super) fn new(
+        id: u64,
+        attempt: u32,
+        job: u32,
+        first: u64,
+        mut segments: impl Iterator<Item = Segment>,
+    ) -> Option<Chunk> {
         let head = segments.next().filter(is_sound)?;
         let more: Vec<Segment> = segments.collect();
         if !more.iter().all(is_sound) {
@@ -126,7 +132,11 @@ mod tests {
     use super::*;
 
     fn segment(start: u32, ends: &[u32], bytes: usize) -> Segment {
-        Segment { data: vec![7; bytes].into(), start, ends: ends.iter().flat_map(|end| end.to_le_bytes()).collect::<Vec<_>>().into() }
+        Segment {
+            data: vec![7; bytes].into(),
+            start,
+            ends: ends.iter().flat_map(|end| end.to_le_bytes()).collect::<Vec<_>>().into(),
+        }
     }
 
     #[test]
@@ -137,7 +147,16 @@ mod tests {
         let stretch = chunk.stretch(101).expect("item 101 is in it");
         assert_eq!((stretch.start, stretch.offset, stretch.items()), (13, 3, 2));
         assert_eq!([stretch.bytes(0), stretch.bytes(1), stretch.bytes(2)], [0, 0, 7]);
-        assert_eq!([stretch.fitting(9, 3), stretch.fitting(9, 4), stretch.fitting(9, 14), stretch.fitting(9, 15), stretch.fitting(1, 99)], [0, 1, 1, 2, 1]);
+        assert_eq!(
+            [
+                stretch.fitting(9, 3),
+                stretch.fitting(9, 4),
+                stretch.fitting(9, 14),
+                stretch.fitting(9, 15),
+                stretch.fitting(1, 99)
+            ],
+            [0, 1, 1, 2, 1]
+        );
         assert_eq!(chunk.stretch(103).map(|last| (last.start, last.items())), Some((0, 1)));
         assert!(chunk.stretch(104).is_none() && chunk.stretch(99).is_none());
     }

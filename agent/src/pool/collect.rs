@@ -5,7 +5,6 @@ use prost::Message;
 
 use super::WorkerPool;
 use super::death::Reason;
-use super::supervise;
 use super::worker::{Receiving, State, Worker};
 use crate::link::Corrupt;
 use crate::link::record::{HEADER_BYTES, Header, Kind};
@@ -48,7 +47,7 @@ impl WorkerPool {
                     let (slot, item) = worker.finish(header.position).ok_or(Corrupt)?;
                     let chunk = &self.chunks[slot as usize];
                     if !self.jobs[chunk.job as usize].cancelled {
-                        self.report.done(chunk, item, &worker.from.bytes()[HEADER_BYTES..record]);
+                        self.report.done(worker.number, chunk, item, &worker.from.bytes()[HEADER_BYTES..record]);
                     }
                     self.settle(slot, 1);
                 }
@@ -64,7 +63,7 @@ impl WorkerPool {
                     let items = self.workers[at].finished.saturating_sub(self.workers[at].measured);
                     self.workers[at].measured = self.workers[at].finished;
                     self.pace.measured(items, nanoseconds);
-                    self.report.measured(nanoseconds);
+                    self.report.measured(self.workers[at].number, nanoseconds);
                 }
                 Kind::Large => self.begin_receiving(at, header)?,
                 Kind::Piece => self.receive(at, record)?,
@@ -167,10 +166,14 @@ impl Worker {
         let finished = (given.chunk, given.item_at(position)?);
         given.done += 1;
         if given.left() == 0 {
-            if at == 0 { self.given.pop_front() } else { self.given.remove(at) };
+            if at == 0 {
+                self.given.pop_front()
+            } else {
+                self.given.remove(at)
+            };
         }
         self.finished += 1;
-        self.cancel_at = self.cancel_at.filter(|_| supervise::still_running(self));
+        self.cancel_at = self.cancel_at.filter(|_| !self.given.is_empty());
         Some(finished)
     }
 }

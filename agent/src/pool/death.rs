@@ -38,11 +38,20 @@ impl Death {
             Some(Reason::ClosedConnection) => {
                 return "the worker closed its connection to the agent while it ran: does the task close file descriptors that it did not open?".into();
             }
-            Some(Reason::BrokenLink) => return "the worker garbled the memory that it shares with the agent and was killed".into(),
-            Some(Reason::TimedOut { .. }) => return "the worker was killed because another of its items timed out".into(),
-            Some(Reason::Cancelled) => return "the worker was killed because another of its items was cancelled".into(),
+            Some(Reason::BrokenLink) => {
+                return "the worker garbled the memory that it shares with the agent and was killed".into();
+            }
+            Some(Reason::TimedOut { .. }) => {
+                return "the worker was killed because another of its items timed out".into();
+            }
+            Some(Reason::Cancelled) => {
+                return "the worker was killed because another of its items was cancelled".into();
+            }
             Some(Reason::InitializerTimedOut { limit }) => {
-                return format!("the initializer did not return within {}: raise initializer_timeout if it needs longer", seconds(limit));
+                return format!(
+                    "the initializer did not return within {}: raise initializer_timeout if it needs longer",
+                    seconds(limit)
+                );
             }
             Some(Reason::Stopped) => return "the pool was terminated".into(),
             None => {}
@@ -64,11 +73,14 @@ impl Death {
 }
 
 fn by_signal(number: i32, memory_limit: u64) -> String {
-    let name = Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |signal| format!("signal {number} ({})", signal.as_str()));
+    let name = Signal::try_from(number)
+        .map_or_else(|_| format!("signal {number}"), |signal| format!("signal {number} ({})", signal.as_str()));
     let hint = match Signal::try_from(number) {
         Ok(Signal::SIGKILL) => ": killed from outside, or by the system because memory ran out".to_owned(),
         Ok(Signal::SIGABRT) if memory_limit > 0 => {
-            format!(": it aborted (a panic that cannot unwind, a stack overflow, or memory beyond the limit of {memory_limit} bytes)")
+            format!(
+                ": it aborted (a panic that cannot unwind, a stack overflow, or memory beyond the limit of {memory_limit} bytes)"
+            )
         }
         Ok(Signal::SIGABRT) => ": it aborted (a panic that cannot unwind, or a stack overflow)".to_owned(),
         Ok(Signal::SIGSEGV | Signal::SIGBUS) => ": it touched memory that it has not".to_owned(),
@@ -94,7 +106,10 @@ mod tests {
             (Death { status: Some(3 << 8), reason: None }, "exited with code 3"),
             (Death { status: Some(exit_code::LOST_CONNECTION << 8), reason: None }, "close file descriptors"),
             (Death { status: None, reason: None }, "fork server"),
-            (Death { status: Some(9), reason: Some(Reason::InitializerTimedOut { limit: 1_500_000_000 }) }, "within 1.5s"),
+            (
+                Death { status: Some(9), reason: Some(Reason::InitializerTimedOut { limit: 1_500_000_000 }) },
+                "within 1.5s",
+            ),
         ];
         for (death, expected) in cases {
             let told = death.tell(0);

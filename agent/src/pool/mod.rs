@@ -4,14 +4,19 @@
 //! gives workers more, and leaves events for the coordinator. Whoever drives it then arms it ([`WorkerPool::arm`])
 //! and sleeps until a descriptor is ready or a deadline has come.
 
+mod burial;
 mod chunks;
 mod collect;
 mod death;
+mod end;
 mod feed;
 mod pace;
 mod report;
+mod start;
 mod stderr;
+mod stop;
 mod supervise;
+mod take_back;
 mod wait;
 mod worker;
 
@@ -20,7 +25,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farpool_proto::v1::agent_event::Body;
-use farpool_proto::v1::{AgentEvent, Assign, Credit, EndJob, Failure, FailureKind, PoolFault, Returned, StartJob, StartPool};
+use farpool_proto::v1::{
+    AgentEvent, Assign, Credit, EndJob, Failure, FailureKind, PoolFault, Returned, StartJob, StartPool,
+};
 use nix::sys::epoll::Epoll;
 use slab::Slab;
 
@@ -54,6 +61,8 @@ pub(crate) struct WorkerPool {
     jobs: Slab<Job>,
     /// The coordinator's numbers of jobs.
     job_numbers: HashMap<u64, u32>,
+    /// Jobs whose items have a timeout.
+    timed_jobs: usize,
     chunks: Slab<Chunk>,
     /// What no worker has been given yet.
     queue: VecDeque<Piece>,
@@ -80,7 +89,13 @@ struct Job {
 
 impl WorkerPool {
     /// Starts a pool: its fork server now, its workers as soon as that is up.
-    pub(crate) fn start(start: StartPool, slots: u32, program: &Program, host: &Arc<str>, epoll: &Arc<Epoll>) -> std::io::Result<WorkerPool> {
+    pub(crate) fn start(
+        start: StartPool,
+        slots: u32,
+        program: &Program,
+        host: &Arc<str>,
+        epoll: &Arc<Epoll>,
+    ) -> std::io::Result<WorkerPool> {
         let settings = start.settings.unwrap_or_default();
         let processes = if start.processes == 0 { slots } else { start.processes.min(slots) };
         let threads = (settings.threads as usize).clamp(1, MAX_THREADS);
@@ -96,6 +111,7 @@ impl WorkerPool {
             workers: Vec::new(),
             jobs: Slab::new(),
             job_numbers: HashMap::new(),
+            timed_jobs: 0,
             chunks: Slab::new(),
             queue: VecDeque::new(),
             pace: Pace::new(),
@@ -127,12 +143,17 @@ impl WorkerPool {
             chunks: 0,
         };
         if job.function.len() > crate::link::record::MAX_PAYLOAD / 2 {
-            return Err(ProtocolError::new(format!("the function of job {} is too large: {} bytes", job.id, job.function.len())));
+            return Err(ProtocolError::new(format!(
+                "the function of job {} is too large: {} bytes",
+                job.id,
+                job.function.len()
+            )));
         }
         if self.job_numbers.contains_key(&job.id) {
             return Err(ProtocolError::new(format!("job {} was started twice", job.id)));
         }
         let id = job.id;
+        self.timed_jobs += usize::from(job.timeout_ns > 0);
         let number = number(self.jobs.insert(job));
         self.job_numbers.insert(id, number);
         Ok(())
@@ -159,11 +180,17 @@ impl WorkerPool {
         let mut segments = assign.segments.into_iter();
         for chunk in assign.chunks {
             let Some(&job) = self.job_numbers.get(&chunk.job) else {
-                return Err(ProtocolError::new(format!("chunk {} is of job {}, which was not started", chunk.chunk, chunk.job)));
+                return Err(ProtocolError::new(format!(
+                    "chunk {} is of job {}, which was not started",
+                    chunk.chunk, chunk.job
+                )));
             };
             let own = segments.by_ref().take(chunk.segments as usize);
             let Some(held) = Chunk::new(chunk.chunk, chunk.attempt, job, chunk.first, own) else {
-                return Err(ProtocolError::new(format!("the items of chunk {} of job {} are malformed", chunk.chunk, chunk.job)));
+                return Err(ProtocolError::new(format!(
+                    "the items of chunk {} of job {} are malformed",
+                    chunk.chunk, chunk.job
+                )));
             };
             let (first, count) = (held.first, held.count);
             let slot = number(self.chunks.insert(held));
@@ -175,7 +202,9 @@ impl WorkerPool {
 
     /// Gives back what has not begun of a chunk.
     pub(crate) fn retract(&mut self, id: u64) {
-        let Some((slot, attempt)) = self.chunks.iter().find(|(_, chunk)| chunk.id == id).map(|(slot, chunk)| (number(slot), chunk.attempt)) else {
+        let Some((slot, attempt)) =
+            self.chunks.iter().find(|(_, chunk)| chunk.id == id).map(|(slot, chunk)| (number(slot), chunk.attempt))
+        else {
             return;
         };
         self.take_back_chunk(slot);
@@ -213,7 +242,8 @@ impl WorkerPool {
         if !job.ended || job.chunks > 0 {
             return;
         }
-        self.jobs.remove(number as usize);
+        let job = self.jobs.remove(number as usize);
+        self.timed_jobs -= usize::from(job.timeout_ns > 0);
         for worker in &mut self.workers {
             let knows = worker.knows.get_mut(number as usize).is_some_and(std::mem::take);
             if knows {

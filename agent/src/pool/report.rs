@@ -28,17 +28,31 @@ struct Run {
     data: usize,
     ends: usize,
     busy_ns: u64,
+    /// The worker that ran it, by its number.
+    worker: u32,
 }
 
 impl Report {
     /// An item of `chunk` is done.
-    pub(super) fn done(&mut self, chunk: &Chunk, item: u64, result: &[u8]) {
+    pub(super) fn done(&mut self, worker: u32, chunk: &Chunk, item: u64, result: &[u8]) {
         let follows = self.runs.last().is_some_and(|run| {
-            run.chunk == chunk.id && run.attempt == chunk.attempt && run.first + run.count == item && self.data.len() - run.data < RUN_BYTES
+            run.chunk == chunk.id
+                && run.attempt == chunk.attempt
+                && run.first + run.count == item
+                && self.data.len() - run.data < RUN_BYTES
         });
         if !follows {
             let (data, ends) = (self.data.len(), self.ends.len());
-            self.runs.push(Run { chunk: chunk.id, attempt: chunk.attempt, first: item, count: 0, data, ends, busy_ns: 0 });
+            self.runs.push(Run {
+                chunk: chunk.id,
+                attempt: chunk.attempt,
+                first: item,
+                count: 0,
+                data,
+                ends,
+                busy_ns: 0,
+                worker,
+            });
         }
         self.data.extend_from_slice(result);
         if let Some(run) = self.runs.last_mut() {
@@ -52,18 +66,24 @@ impl Report {
     pub(super) fn done_large(&mut self, chunk: &Chunk, item: u64, result: Vec<u8>) {
         let end = u32::try_from(result.len()).expect("a result's size was checked");
         let ends = Bytes::copy_from_slice(&end.to_le_bytes());
-        let run = RunDone { chunk: chunk.id, attempt: chunk.attempt, first: item, data: result.into(), ends, busy_ns: 0 };
+        let run =
+            RunDone { chunk: chunk.id, attempt: chunk.attempt, first: item, data: result.into(), ends, busy_ns: 0 };
         self.other(Body::RunDone(run));
     }
 
     /// An item of `chunk` has failed, or its worker has died on it.
     pub(super) fn failed(&mut self, chunk: &Chunk, item: u64, failure: Failure) {
-        self.other(Body::ItemFault(ItemFault { chunk: chunk.id, attempt: chunk.attempt, item, failure: Some(failure) }));
+        self.other(Body::ItemFault(ItemFault {
+            chunk: chunk.id,
+            attempt: chunk.attempt,
+            item,
+            failure: Some(failure),
+        }));
     }
 
-    /// The items that were just told took so long.
-    pub(super) fn measured(&mut self, nanoseconds: u64) {
-        if let Some(run) = self.runs.last_mut() {
+    /// The items of this worker that were just told took so long.
+    pub(super) fn measured(&mut self, worker: u32, nanoseconds: u64) {
+        if let Some(run) = self.runs.last_mut().filter(|run| run.worker == worker) {
             run.busy_ns += nanoseconds;
         }
     }

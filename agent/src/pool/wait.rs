@@ -4,10 +4,10 @@ use std::os::fd::BorrowedFd;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use super::feed::STALLED_NS;
-use super::stderr::Pumped;
-use super::worker::{State, Worker};
 use super::WorkerPool;
+use super::stderr::Pumped;
+use super::take_back::STALLED_NS;
+use super::worker::{State, Worker};
 use crate::clock;
 use crate::link::RING_BYTES;
 use crate::link::record::HEADER_BYTES;
@@ -108,7 +108,9 @@ impl WorkerPool {
     /// When work that waits behind a long item is due to be moved to a worker that idles.
     fn time_to_move(&self, now: u64) -> Option<u64> {
         let idle = self.workers.iter().any(|worker| worker.takes_items() && worker.given.is_empty());
-        let waits = idle && self.queue.is_empty() && self.workers.iter().any(|worker| worker.takes_items() && worker.not_begun() > 0);
+        let waits = idle
+            && self.queue.is_empty()
+            && self.workers.iter().any(|worker| worker.takes_items() && worker.waiting(self.threads) > 0);
         waits.then_some(now + STALLED_NS)
     }
 
@@ -141,7 +143,11 @@ impl Worker {
         let outstanding = self.outstanding();
         // Streams of quick items are collected, unless this one has come to a long item.
         let stalled = now.saturating_sub(self.progress.2) >= COLLECT_NS;
-        let ahead = if quick && !stalled && self.state == State::Ready && self.receiving.is_none() { outstanding / 2 } else { 0 };
+        let ahead = if quick && !stalled && self.state == State::Ready && self.receiving.is_none() {
+            outstanding / 2
+        } else {
+            0
+        };
         let at = self.finished + ahead.max(1);
         self.memory.status().agent_sleeps(at);
         self.armed_at = Some(at);

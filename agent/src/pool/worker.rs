@@ -206,6 +206,14 @@ impl Worker {
         self.given.iter().map(|given| given.end().saturating_sub(given.position.max(claimed))).sum()
     }
 
+    /// Items that wait behind others that it runs; the next ones that it will begin anyway are not among them.
+    pub(super) fn waiting(&self, threads: usize) -> u32 {
+        let not_begun = self.not_begun();
+        let begun = self.outstanding().saturating_sub(u64::from(not_begun));
+        let free = u32::try_from((threads as u64).saturating_sub(begun)).unwrap_or(u32::MAX);
+        not_begun.saturating_sub(free)
+    }
+
     /// Whether it can be given items now.
     pub(super) fn takes_items(&self) -> bool {
         self.state == State::Ready && self.sending.is_none() && !self.revoking
@@ -305,7 +313,10 @@ impl Worker {
 
     /// Empties the socket of wake-ups; false when the worker has closed it.
     pub(super) fn heard(&self) -> bool {
-        !matches!(recv(self.socket.as_raw_fd(), &mut [0; 256], MsgFlags::MSG_DONTWAIT), Ok(0) | Err(nix::errno::Errno::ECONNRESET))
+        !matches!(
+            recv(self.socket.as_raw_fd(), &mut [0; 256], MsgFlags::MSG_DONTWAIT),
+            Ok(0) | Err(nix::errno::Errno::ECONNRESET)
+        )
     }
 
     fn wake_if_asleep(&self) {
@@ -316,7 +327,8 @@ impl Worker {
     }
 
     fn finish_record(&mut self, kind: Kind, slot: u32, position: u32, length: usize) {
-        let header = Header { length: u32::try_from(length).expect("a record's payload is small"), kind, slot, position };
+        let header =
+            Header { length: u32::try_from(length).expect("a record's payload is small"), kind, slot, position };
         header.write(self.to.space());
         self.to.advance(HEADER_BYTES + length);
         self.unpublished = true;

@@ -6,6 +6,7 @@ use std::thread;
 
 use super::*;
 use crate::fake_session::{FakeSession, panicked};
+use crate::feeder::WINDOW_BYTES;
 use crate::pool::Pool;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -78,6 +79,9 @@ fn a_thread_feeds_what_the_window_does_not_hold() {
     }
     let (session, pool) = FakeSession::mapping(len).by_hand().pool();
     let result = pool.map_async(len, (0..150).map(|_| vec![7; 1 << 20]));
+    while session.most_bytes() < WINDOW_BYTES as usize {
+        thread::sleep(Duration::from_millis(1));
+    }
     while !result.ready() {
         session.deliver(5);
         thread::sleep(Duration::from_millis(1));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::*;
 use crate::error::ErrorKind;
 use crate::fake_session::{FakeSession, Pick, done, panicked};
+use crate::feeder::WINDOW_BYTES;
 
 fn double(n: u64) -> u64 {
     2 * n
@@ -76,24 +77,21 @@ fn the_bytes_ahead_of_the_consumer_are_bounded() {
     fn same(bytes: Vec<u8>) -> Vec<u8> {
         bytes
     }
-    // All results come at once, and are taken slowly.
+    const ITEM: usize = 100 << 10;
+    // Results come at once and are taken one by one, while several items fit into a batch.
     let (session, pool) = FakeSession::mapping(same).by_hand().pool();
     let (pulled, numbers) = counted();
-    let mut imap = pool.job(same).buffersize(100_000).imap(numbers.map(|_| vec![0; 1 << 20]));
+    let mut imap = pool.job(same).buffersize(100_000).imap(numbers.map(|_| vec![0; ITEM]));
     thread::scope(|scope| {
-        let taker = scope.spawn(|| {
-            for _ in 0..5 {
-                imap.next().unwrap().unwrap();
-            }
-        });
+        let taker = scope.spawn(|| assert_eq!(imap.by_ref().take(400).filter(Result::is_ok).count(), 400));
         while !taker.is_finished() {
             session.deliver(1000);
-            thread::sleep(Duration::from_millis(1));
+            thread::yield_now();
         }
     });
-    let pulled = pulled.load(Ordering::Relaxed);
-    assert!((5..=5 + 66).contains(&pulled), "{pulled}");
-    assert!(session.most_bytes() <= 66 << 20);
+    let ahead = pulled.load(Ordering::Relaxed) - 400;
+    assert!(ahead <= WINDOW_BYTES / ITEM as u64 + 5, "{ahead}");
+    assert!(session.most_bytes() as u64 <= WINDOW_BYTES + (1 << 20));
 }
 
 #[test]

@@ -108,7 +108,9 @@ fn parked_threads_are_unparked() {
             })
         });
         let feeder = scope.spawn(|| inbox.park_until_finished(2));
-        done(&inbox, 0, 2);
+        thread::sleep(Duration::from_millis(10));
+        done(&inbox, 0, 1);
+        done(&inbox, 1, 1);
         feeder.join().unwrap();
         thread::sleep(Duration::from_millis(10));
         assert!(waiters.iter().all(|waiter| !waiter.is_finished()), "woken before the end");
@@ -117,7 +119,7 @@ fn parked_threads_are_unparked() {
     let start = Instant::now();
     let never = Inbox::new(2, "map", "", Interest::End);
     never.park(Some(start + Duration::from_millis(5)));
-    assert!(start.elapsed() >= Duration::from_millis(5) || start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

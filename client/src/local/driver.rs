@@ -75,7 +75,12 @@ impl Driver {
     }
 
     /// Drives the engine, or parks while another thread does, until `done` or the deadline has passed.
-    pub(super) fn drive_until(&self, done: impl Fn(&Engine) -> bool, park: impl Fn(Option<Instant>), deadline: Option<Instant>) {
+    pub(super) fn drive_until(
+        &self,
+        done: impl Fn(&Engine) -> bool,
+        park: impl Fn(Option<Instant>),
+        deadline: Option<Instant>,
+    ) {
         let mut state = self.lock();
         state.engine.pump();
         while !done(&state.engine) && deadline.is_none_or(|deadline| Instant::now() < deadline) {

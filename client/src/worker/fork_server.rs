@@ -1,7 +1,10 @@
 //! The fork server's own end: starts workers, reaps them, kills their process groups, and when the agent is gone
 //! leaves nothing behind.
 
-#![expect(unsafe_code, reason = "fork(2), environment and signals of a process that belongs to farpool alone; argued at each block")]
+#![expect(
+    unsafe_code,
+    reason = "fork(2), environment and signals of a process that belongs to farpool alone; argued at each block"
+)]
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -42,7 +45,11 @@ pub(super) fn take_stdin() -> nix::Result<OwnedFd> {
     let socket = nix::fcntl::fcntl(std::io::stdin(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
     // SAFETY: fcntl has just made this descriptor.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    let null = nix::fcntl::open("/dev/null", nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
+    let null = nix::fcntl::open(
+        "/dev/null",
+        nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC,
+        nix::sys::stat::Mode::empty(),
+    )?;
     nix::unistd::dup2_stdin(&null)?;
     Ok(socket)
 }
@@ -82,7 +89,8 @@ impl ForkServer {
                 Err(_) => break,
                 Ok(_) => {}
             }
-            let [agent, parent, children] = [0, 1, 2].map(|at: usize| ready[at].revents().is_some_and(|events| !events.is_empty()));
+            let [agent, parent, children] =
+                [0, 1, 2].map(|at: usize| ready[at].revents().is_some_and(|events| !events.is_empty()));
             if parent {
                 break;
             }
@@ -213,7 +221,11 @@ fn raw_status(status: WaitStatus) -> i32 {
 fn children() -> Vec<Pid> {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect::<Vec<_>>()).collect()
+    lists
+        .flat_map(|list| {
+            list.split_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 /// Starts the program once more, as a worker.

@@ -69,7 +69,12 @@ impl Input {
                     let Some(large) = LargeHeader::read(payload) else { process::broken_link() };
                     self.take(header);
                     let item = self.pieces(large.length);
-                    return Order::Large { function: self.function(header.slot), position: header.position, timed: large.timed, item };
+                    return Order::Large {
+                        function: self.function(header.slot),
+                        position: header.position,
+                        timed: large.timed,
+                        item,
+                    };
                 }
                 Kind::Function => {
                     let found = function::resolve(payload);
@@ -115,7 +120,9 @@ impl Input {
 
     /// The agent wrote this record; that it is whole is checked here once, so that items can be cut out of it.
     fn check(&self, run: &Run) {
-        let whole = (run.record - HEADER_BYTES).checked_sub(RunHeader::BYTES).is_some_and(|rest| rest / 4 >= run.head.count as usize);
+        let whole = (run.record - HEADER_BYTES)
+            .checked_sub(RunHeader::BYTES)
+            .is_some_and(|rest| rest / 4 >= run.head.count as usize);
         if !whole {
             process::broken_link();
         }

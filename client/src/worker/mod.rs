@@ -36,6 +36,7 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 ///     // the program
 /// }
 /// ```
+#[expect(clippy::needless_doctest_main, reason = "that it is the first line of main is what the example shows")]
 pub fn init() {
     let role = std::env::var_os(ROLE_VARIABLE);
     match role.as_deref().and_then(|role| role.to_str()) {

@@ -20,13 +20,15 @@ pub(super) struct Output {
     memory: Arc<Memory>,
     /// Items finished so far.
     finished: u64,
+    /// What is written waits for the end of its run, so that the agent sees both at once.
+    holding: bool,
     payload_limit: u64,
 }
 
 impl Output {
     pub(super) fn new(memory: Arc<Memory>, bell: Arc<Bell>) -> Output {
         let writer = Writer::new(Arc::clone(&memory), Direction::ToAgent);
-        Output { writer, bell, memory, finished: 0, payload_limit: u64::MAX }
+        Output { writer, bell, memory, finished: 0, holding: false, payload_limit: u64::MAX }
     }
 
     pub(super) fn set_payload_limit(&mut self, bytes: u64) {
@@ -58,6 +60,8 @@ impl Output {
         if result.len() <= MAX_PAYLOAD / 4 {
             self.write(Kind::Ok, position, result);
         } else {
+            // Too much to be shown at once.
+            self.holding = false;
             self.write(Kind::Large, position, &(result.len() as u64).to_le_bytes());
             for piece in result.chunks(PIECE_BYTES) {
                 self.write(Kind::Piece, position, piece);
@@ -75,8 +79,14 @@ impl Output {
         self.one_more();
     }
 
+    /// The next outcome is the last of its run: it is shown together with the run's end.
+    pub(super) fn hold(&mut self) {
+        self.holding = true;
+    }
+
     /// A run took so long; `position` is that of its last item.
     pub(super) fn run_ended(&mut self, position: u32, nanoseconds: u64) {
+        self.holding = false;
         self.write(Kind::RunEnd, position, &nanoseconds.to_le_bytes());
         if self.memory.status().agent_needs_doorbell(self.finished) {
             self.bell.ring();
@@ -131,13 +141,17 @@ impl Output {
         let header = Header { length: u32::try_from(length).unwrap_or(u32::MAX), kind, slot: 0, position };
         header.write(self.writer.space());
         self.writer.advance(HEADER_BYTES + length);
-        self.writer.publish();
+        if !self.holding {
+            self.writer.publish();
+        }
     }
 
     fn wait_for_room(&mut self, bytes: usize) {
         if self.room_for(bytes) >= bytes {
             return;
         }
+        // Nobody makes room for what nobody sees.
+        self.writer.publish();
         let bell = Arc::clone(&self.bell);
         let memory = Arc::clone(&self.memory);
         bell.wait(|| {

@@ -48,12 +48,18 @@ pub(super) fn failure(payload: Box<dyn Any + Send>) -> Failure {
         }
     });
     // Without a hook's report the panic was resumed (`resume_unwind`), or the task has set a hook of its own.
-    let seen = seen.unwrap_or_else(|| Seen { message: format!("panicked: {}", text(payload.as_ref())), backtrace: String::new() });
+    let seen = seen
+        .unwrap_or_else(|| Seen { message: format!("panicked: {}", text(payload.as_ref())), backtrace: String::new() });
     // The payload's own Drop may panic as well; it must not take the worker down.
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload))).is_err() {
         LAST.with(|last| *last.borrow_mut() = None);
     }
-    Failure { kind: FailureKind::Panicked.into(), message: seen.message, backtrace: seen.backtrace, ..Failure::default() }
+    Failure {
+        kind: FailureKind::Panicked.into(),
+        message: seen.message,
+        backtrace: seen.backtrace,
+        ..Failure::default()
+    }
 }
 
 fn see(info: &PanicHookInfo<'_>, memory: &Memory) {

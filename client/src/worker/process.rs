@@ -75,7 +75,10 @@ pub(super) fn broken_link() -> ! {
     exit(code::BROKEN_LINK)
 }
 
-#[expect(unsafe_code, reason = "ends the process without running the program's exit handlers, which may want what is broken")]
+#[expect(
+    unsafe_code,
+    reason = "ends the process without running the program's exit handlers, which may want what is broken"
+)]
 fn exit(code: i32) -> ! {
     // SAFETY: _exit(2) may be called at any time and from any thread.
     unsafe { libc::_exit(code) }

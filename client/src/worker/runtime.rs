@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use farpool_agent::clock;
-use farpool_agent::link::{MAX_THREADS, Memory};
 use farpool_agent::link::record::Kind;
+use farpool_agent::link::{MAX_THREADS, Memory};
 use farpool_proto::v1::{Failure, FailureKind, WorkerSettings};
 use prost::Message;
 
@@ -111,7 +111,16 @@ fn one_at_a_time(memory: &Arc<Memory>, mut input: Input, mut output: Output) -> 
             Order::Run(run) => {
                 let began = clock::now();
                 let (ends, items) = input.items(&run);
-                let mut io = RunIo { memory, run: &run, ends, items, start: run.head.start, next: 0, output: &mut output, scratch: &mut scratch };
+                let mut io = RunIo {
+                    memory,
+                    run: &run,
+                    ends,
+                    items,
+                    start: run.head.start,
+                    next: 0,
+                    output: &mut output,
+                    scratch: &mut scratch,
+                };
                 io.run();
                 let ran = io.next;
                 memory.status().idle(0);
@@ -123,7 +132,15 @@ fn one_at_a_time(memory: &Arc<Memory>, mut input: Input, mut output: Output) -> 
             Order::Large { function, position, timed, item } => {
                 let began = clock::now();
                 if memory.status().claim(position) {
-                    let mut io = LargeIo { memory, position, timed, item: Some(item), current: Vec::new(), output: &mut output, scratch: &mut scratch };
+                    let mut io = LargeIo {
+                        memory,
+                        position,
+                        timed,
+                        item: Some(item),
+                        current: Vec::new(),
+                        output: &mut output,
+                        scratch: &mut scratch,
+                    };
                     io.run(function);
                     memory.status().idle(0);
                     output.run_ended(position, clock::now() - began);
@@ -173,7 +190,7 @@ impl RunIo<'_> {
     }
 
     /// Of the last item of a run the agent hears with the run's end.
-    fn item_finished(&self) {
+    fn item_finished(&mut self) {
         if self.next < self.run.head.count {
             self.output.progress();
         }
@@ -190,6 +207,9 @@ impl TaskIo for RunIo<'_> {
         }
         status.begin(0, position, if self.run.head.timed { clock::now() } else { 0 });
         self.next += 1;
+        if self.next == self.run.head.count {
+            self.output.hold();
+        }
         let Some(end) = end_of(self.ends, at) else { process::broken_link() };
         let range = (self.start - self.run.head.start) as usize..end.wrapping_sub(self.run.head.start) as usize;
         self.start = end;

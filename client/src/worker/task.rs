@@ -38,7 +38,8 @@ pub(crate) fn run<A: Args, R: Serialize + 'static>(io: &mut dyn TaskIo, function
         // closure may leave half-done is the room and the scratch buffer, of which nothing counts before `done`.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let Some(input) = io.next() else { return Ok(None) };
-            let args = A::decode(input).map_err(|error| codec_failure("decoding the item's arguments in the worker", &error))?;
+            let args = A::decode(input)
+                .map_err(|error| codec_failure("decoding the item's arguments in the worker", &error))?;
             let result = function(args);
             encode(io, &result).map(Some)
         }));

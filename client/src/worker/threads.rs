@@ -108,15 +108,24 @@ impl Queue {
                 let (ends, items) = self.input.items(&run);
                 let mut start = 0;
                 for at in 0..run.head.count {
-                    let Some(end) = end_of(ends, at as usize).map(|end| end.wrapping_sub(run.head.start)) else { process::broken_link() };
+                    let Some(end) = end_of(ends, at as usize).map(|end| end.wrapping_sub(run.head.start)) else {
+                        process::broken_link()
+                    };
                     let Some(bytes) = items.get(start as usize..end as usize) else { process::broken_link() };
-                    let item = Item { function: run.function, position: run.position + at, timed: run.head.timed, bytes: bytes.to_vec() };
+                    let item = Item {
+                        function: run.function,
+                        position: run.position + at,
+                        timed: run.head.timed,
+                        bytes: bytes.to_vec(),
+                    };
                     self.items.push_back(item);
                     start = end;
                 }
                 self.input.finish(&run);
             }
-            Order::Large { function, position, timed, item } => self.items.push_back(Item { function, position, timed, bytes: item }),
+            Order::Large { function, position, timed, item } => {
+                self.items.push_back(Item { function, position, timed, bytes: item })
+            }
             Order::Resumed => lock(&shared.output).control(Kind::Resumed, &[]),
             Order::Stop => self.stopping = true,
             Order::Setup(_) => process::broken_link(),

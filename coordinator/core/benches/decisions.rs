@@ -39,10 +39,20 @@ fn main() {
     // `cargo test --all-targets` runs this too, without that word and in a debug build: then only to see that it works.
     let measure = words.iter().any(|word| word == "--bench");
     let decisions = words.iter().find_map(|word| word.parse().ok()).unwrap_or(if measure { 4_000_000 } else { 1000 });
-    println!("{:>8} {:>6} {:>8} {:>14} {:>12} {:>14}", "agents", "jobs", "batch", "decisions/s", "ns/decision", "allocs/1000");
-    for (agents, jobs, batch) in
-        [(1, 1, 1), (1, 1, 16), (2, 1, 16), (100, 1, 16), (100, 10, 16), (10_000, 1, 1), (10_000, 1, 64), (10_000, 1000, 64)]
-    {
+    println!(
+        "{:>8} {:>6} {:>8} {:>14} {:>12} {:>14}",
+        "agents", "jobs", "batch", "decisions/s", "ns/decision", "allocs/1000"
+    );
+    for (agents, jobs, batch) in [
+        (1, 1, 1),
+        (1, 1, 16),
+        (2, 1, 16),
+        (100, 1, 16),
+        (100, 10, 16),
+        (10_000, 1, 1),
+        (10_000, 1, 64),
+        (10_000, 1000, 64),
+    ] {
         if !measure && agents > 100 {
             continue;
         }
@@ -58,8 +68,13 @@ fn main() {
         return;
     }
     println!();
-    println!("bytes a queued chunk of one item: {:.1} fresh, {:.1} given back one by one, {:.1} tried again, {:.1} at an agent",
-        queued(Queued::Fresh), queued(Queued::GivenBack), queued(Queued::TriedAgain), queued(Queued::Held));
+    println!(
+        "bytes a queued chunk of one item: {:.1} fresh, {:.1} given back one by one, {:.1} tried again, {:.1} at an agent",
+        queued(Queued::Fresh),
+        queued(Queued::GivenBack),
+        queued(Queued::TriedAgain),
+        queued(Queued::Held)
+    );
 }
 
 fn pool() -> PoolId {
@@ -102,7 +117,11 @@ fn decide(agents: u32, jobs: u32, batch: usize, decisions: u64) -> (f64, u64) {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let at = (seed >> 33) as usize % held.len();
             let (agent, chunk, first) = held.swap_remove(at);
-            core.handle(Event::RunDone { agent, chunk, attempt: 1, first, count: 1, busy_ns: 1000 }, made, &mut actions);
+            core.handle(
+                Event::RunDone { agent, chunk, attempt: 1, first, count: 1, busy_ns: 1000 },
+                made,
+                &mut actions,
+            );
             made += 1;
             if made == warm {
                 start = (Instant::now(), ALLOCATIONS.load(Relaxed));

@@ -33,6 +33,8 @@ pub(crate) enum Hold {
 /// What the chunk was expected to take, and took.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Time {
+    /// When the agent got it, by the caller's clock.
+    pub(crate) assigned_at: u64,
     /// What its job was charged, in ns.
     pub(crate) charged_ns: u64,
     /// What was measured so far.

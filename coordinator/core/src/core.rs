@@ -31,7 +31,8 @@ pub struct Core {
     pub(crate) fleet: Fleet,
     pub(crate) chunks: Slab<ChunkId, Chunk>,
     pub(crate) stale_reports: u64,
-    now: u64,
+    /// When to look for late chunks again.
+    pub(crate) next_late_look: u64,
 }
 
 impl Core {
@@ -41,13 +42,12 @@ impl Core {
     }
 
     /// Takes in what happened and adds what follows from it to `actions`. Hands out nothing: see
-    /// [`schedule`](Self::schedule). `now` is any time in ns that does not go back.
+    /// [`schedule`](Self::schedule).
     ///
     /// # Panics
     /// If an event that is not an agent's report does not fit: an id given out twice or not known, items out of order.
     /// Those come from the caller's own books.
-    pub fn handle(&mut self, event: Event, now: u64, actions: &mut Vec<Action>) {
-        self.now = self.now.max(now);
+    pub fn handle(&mut self, event: Event, _now: u64, actions: &mut Vec<Action>) {
         match event {
             Event::RunDone { agent, chunk, attempt, first, count, busy_ns } => {
                 self.run_done((agent, chunk, attempt), first, count, busy_ns, actions);
@@ -74,11 +74,10 @@ impl Core {
     }
 
     /// Hands out what can run and adds that to `actions`. To be called after a batch of events: the more is known,
-    /// the better the pieces.
+    /// the better the pieces. `now` is a time in ns from one clock that does not go back.
     pub fn schedule(&mut self, now: u64, actions: &mut Vec<Action>) {
-        self.now = self.now.max(now);
-        self.hand_out(actions);
-        self.take_back(actions);
+        self.hand_out(now, actions);
+        self.take_back(now, actions);
         self.check_in_debug();
     }
 

@@ -29,11 +29,6 @@ impl Jobs {
         self.ready.first().and_then(|(index, _)| self.jobs.id_at(index))
     }
 
-    /// Whether no job has anything to run.
-    pub(crate) fn none_ready(&self) -> bool {
-        self.ready.is_empty()
-    }
-
     /// Brings the order in line after the job's queue changed.
     #[inline]
     pub(crate) fn requeued(&mut self, id: JobId) {

@@ -28,10 +28,6 @@ impl<K: Ord + Copy> IndexedHeap<K> {
         self.heap.first().map(|entry| (entry.member, entry.key))
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.heap.is_empty()
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.heap.len()
     }
@@ -51,7 +47,11 @@ impl<K: Ord + Copy> IndexedHeap<K> {
             (Some(at), Some(key)) => {
                 let before = self.heap[at].key;
                 self.heap[at].key = key;
-                if key < before { self.rise(at) } else if key > before { self.sink(at) }
+                if key < before {
+                    self.rise(at)
+                } else if key > before {
+                    self.sink(at)
+                }
             }
         }
     }

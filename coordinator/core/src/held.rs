@@ -70,9 +70,8 @@ impl Held {
 
     /// All of them.
     pub(crate) fn iter<'a>(&self, chunks: &'a Slab<ChunkId, Chunk>) -> impl Iterator<Item = ChunkId> + use<'a> {
-        let [movable, fixed] = [self.movable, self.fixed].map(|head| {
-            std::iter::successors(chunks.id_at(head), |&id| chunks.id_at(chunks.get(id)?.links.older))
-        });
+        let [movable, fixed] = [self.movable, self.fixed]
+            .map(|head| std::iter::successors(chunks.id_at(head), |&id| chunks.id_at(chunks.get(id)?.links.older)));
         movable.chain(fixed)
     }
 

@@ -27,8 +27,8 @@
 //! # Where what is
 //!
 //! `queue` holds a job's items that are nowhere yet and `adapt` says how many to cut off at once; `chunk` and `done`
-//! are about items that are at an agent; `fleet` picks the agent and `fair` the job. `schedule` puts those together,
-//! `report` takes in what agents say, `life` opens, ends and loses things, and `check` states what must always hold.
+//! are about items that are at an agent; `fleet` picks the agent and `fair` the job. `schedule` puts those together
+//! and `take_back` corrects it, `report` takes in what agents say, `life` opens, ends and loses things, and `check` states what must always hold.
 
 mod action;
 mod adapt;
@@ -50,6 +50,7 @@ mod report;
 mod run;
 mod schedule;
 mod slab;
+mod take_back;
 
 pub use action::{Action, Cause};
 pub use core::{Config, Core};

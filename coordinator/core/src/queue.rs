@@ -182,15 +182,47 @@ mod tests {
     #[test]
     fn what_comes_back_goes_first_and_joins() {
         check(0, &[Arrive(0, 9), Take(6, Some((0, 6, 1))), Back(4, 2, 1), Back(2, 2, 1), Take(9, Some((2, 4, 1)))]);
-        check(4, &[Arrive(0, 12), Take(9, Some((0, 4, 1))), Take(9, Some((4, 4, 1))), Back(4, 4, 1), Back(0, 4, 1),
-            Take(9, Some((0, 4, 1))), Take(9, Some((4, 4, 1))), Take(9, Some((8, 4, 1)))]);
+        check(
+            4,
+            &[
+                Arrive(0, 12),
+                Take(9, Some((0, 4, 1))),
+                Take(9, Some((4, 4, 1))),
+                Back(4, 4, 1),
+                Back(0, 4, 1),
+                Take(9, Some((0, 4, 1))),
+                Take(9, Some((4, 4, 1))),
+                Take(9, Some((8, 4, 1))),
+            ],
+        );
         check(4, &[Arrive(0, 4), Take(9, Some((0, 4, 1))), Back(1, 2, 1), Take(9, Some((1, 2, 1))), Take(9, None)]);
     }
 
     #[test]
     fn what_is_tried_again_stays_by_itself() {
-        check(0, &[Arrive(0, 6), Take(6, Some((0, 6, 1))), Back(3, 1, 2), Back(4, 2, 1), Back(1, 2, 1),
-            Take(9, Some((1, 2, 1))), Take(9, Some((3, 1, 2))), Take(9, Some((4, 2, 1))), Take(9, None)]);
-        check(0, &[Arrive(0, 4), Take(4, Some((0, 4, 1))), Back(0, 4, 2), Take(2, Some((0, 2, 2))), Take(9, Some((2, 2, 1)))]);
+        check(
+            0,
+            &[
+                Arrive(0, 6),
+                Take(6, Some((0, 6, 1))),
+                Back(3, 1, 2),
+                Back(4, 2, 1),
+                Back(1, 2, 1),
+                Take(9, Some((1, 2, 1))),
+                Take(9, Some((3, 1, 2))),
+                Take(9, Some((4, 2, 1))),
+                Take(9, None),
+            ],
+        );
+        check(
+            0,
+            &[
+                Arrive(0, 4),
+                Take(4, Some((0, 4, 1))),
+                Back(0, 4, 2),
+                Take(2, Some((0, 2, 2))),
+                Take(9, Some((2, 2, 1))),
+            ],
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Hands chunks out, and takes them back where others idle.
+//! Hands chunks out.
 
 use crate::action::Action;
 use crate::chunk::{Chunk, Hold, Time};
@@ -10,34 +10,16 @@ use crate::run::Run;
 
 impl Core {
     /// Gives chunks to agents with credit, the least loaded first, until one or the other is used up.
-    pub(crate) fn hand_out(&mut self, actions: &mut Vec<Action>) {
+    pub(crate) fn hand_out(&mut self, now: u64, actions: &mut Vec<Action>) {
         self.fleet.refresh();
         while let (Some(agent), Some(job)) = (self.fleet.roomiest(), self.jobs.first()) {
-            self.assign(agent, job, actions);
-            self.fleet.refresh();
-        }
-    }
-
-    /// Once nothing is queued: asks agents that hold more than they run for one chunk for each slot that idles.
-    ///
-    /// It asks for the newest chunk, which is the least likely to have begun, and never again for one that has.
-    pub(crate) fn take_back(&mut self, actions: &mut Vec<Action>) {
-        if !self.jobs.none_ready() {
-            return;
-        }
-        while self.fleet.unserved() > 0
-            && let Some(agent) = self.fleet.fullest()
-        {
-            let held = &self.fleet.agents.get(agent).expect("an agent in the heap is there").held;
-            let chunk = held.newest_movable(&self.chunks).expect("an agent with a surplus has one to give");
-            self.fleet.set_hold(agent, chunk, Hold::Retracting, &mut self.chunks);
-            actions.push(Action::Retract { agent, chunk });
+            self.assign(agent, job, now, actions);
             self.fleet.refresh();
         }
     }
 
     #[inline]
-    fn assign(&mut self, agent: AgentId, id: JobId, actions: &mut Vec<Action>) {
+    fn assign(&mut self, agent: AgentId, id: JobId, now: u64, actions: &mut Vec<Action>) {
         let job = self.jobs.jobs.get_mut(id).expect("a job in the order is open");
         let piece = job.queue.next(job.policy.chunksize).expect("a job in the order has something to run");
         let count = if job.policy.chunksize.is_some() {
@@ -62,7 +44,7 @@ impl Core {
             attempt,
             hold: Hold::Assigned,
             done: Done::none_of(run),
-            time: Time { charged_ns, ..Time::default() },
+            time: Time { assigned_at: now, charged_ns, ..Time::default() },
             links: Links::default(),
         });
         self.fleet.hold(agent, chunk, &mut self.chunks);

@@ -28,8 +28,12 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn new() -> Self {
+        Self::with(Config::default())
+    }
+
+    pub(crate) fn with(config: Config) -> Self {
         Self {
-            coordinator: Coordinator::new(Config::default()),
+            coordinator: Coordinator::new(config),
             clients: Vec::new(),
             agents: Vec::new(),
             to_clients: Vec::new(),

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::num::NonZeroU32;
 
 use farpool_core::{Action, AgentId, Cause, ChunkId, Config, Core, Event, Fault, Id, JobId, JobPolicy, PoolId};
 
@@ -153,15 +154,23 @@ impl World {
         }
     }
 
+    /// Another pool.
+    pub(crate) fn open_pool(&mut self, number: u32, slots: u32, weight: u32) -> PoolId {
+        let pool = PoolId::new(number, 1);
+        self.send(Event::PoolOpened { pool, slots: NonZeroU32::new(slots), weight });
+        pool
+    }
+
     pub(crate) fn open(&mut self, policy: JobPolicy) -> u32 {
+        self.open_in(pool(), policy)
+    }
+
+    pub(crate) fn open_in(&mut self, pool: PoolId, policy: JobPolicy) -> u32 {
         let job = self.next_job;
         self.next_job += 1;
         let id = JobId::new(job, 1);
-        self.jobs.insert(
-            job,
-            FakeJob { id, policy, items: BTreeMap::new(), next: 0, ended: false, finished: None },
-        );
-        self.send(Event::JobOpened { job: id, pool: pool(), policy });
+        self.jobs.insert(job, FakeJob { id, policy, items: BTreeMap::new(), next: 0, ended: false, finished: None });
+        self.send(Event::JobOpened { job: id, pool, policy });
         job
     }
 
@@ -231,8 +240,7 @@ impl World {
             Fault::Panicked => job.policy.retry_panics && attempts <= job.policy.retries,
         };
         let job_id = job.id;
-        let actions =
-            self.send(Event::ItemFaulted { agent: id, chunk: chunk.id, attempt: chunk.attempt, item, fault });
+        let actions = self.send(Event::ItemFaulted { agent: id, chunk: chunk.id, attempt: chunk.attempt, item, fault });
         let expected = if retried {
             Action::Retrying { job: job_id, item, attempt: attempts + 1 }
         } else {
@@ -310,9 +318,12 @@ impl World {
             }
             Action::Retract { agent, chunk } => {
                 let fake = self.agent(agent);
-                assert!(fake.chunks.len() > fake.slots as usize, "{agent:?} has nothing to spare");
+                let spare = fake.chunks.len() > fake.slots as usize;
                 let chunk = fake.chunks.iter_mut().find(|held| held.id == chunk).expect("it holds the chunk");
                 assert!(!std::mem::replace(&mut chunk.asked_back, true), "asked twice");
+                let (job, splits) = (chunk.job, chunk.left.len() > 1);
+                let splits = splits && self.jobs[&job].policy.chunksize.is_none();
+                assert!(spare || splits, "{agent:?} has nothing to spare");
             }
             Action::Accept { job, first, count } => self.job(job).settle(first..first + count, Outcome::Done),
             Action::Fail { job, first, count, attempts, cause } => {
@@ -334,7 +345,10 @@ impl World {
     }
 
     fn agent(&mut self, id: AgentId) -> &mut FakeAgent {
-        self.agents.get_mut(&id.index()).filter(|agent| agent.id == id).expect("the action is for an agent that is there")
+        self.agents
+            .get_mut(&id.index())
+            .filter(|agent| agent.id == id)
+            .expect("the action is for an agent that is there")
     }
 
     fn job(&mut self, id: JobId) -> &mut FakeJob {
@@ -384,7 +398,8 @@ impl FakeJob {
         let Some(size) = self.policy.chunksize else { return };
         assert_eq!(items.start / size, (items.end - 1) / size, "{items:?} are of two chunks");
         if fresh {
-            let starts_right = items.start % size == 0 || self.items.get(&(items.start - 1)).is_none_or(|item| item.was_handed_out);
+            let starts_right =
+                items.start % size == 0 || self.items.get(&(items.start - 1)).is_none_or(|item| item.was_handed_out);
             let full = items.end % size == 0;
             let left_out = behind.is_none() && (self.next > items.end || self.ended);
             let elsewhere = behind.is_some_and(|item| item.was_handed_out);

@@ -1,0 +1,143 @@
+//! Ending workers: those that take too long, run what was cancelled, or do not behave.
+
+use nix::sys::signal::Signal;
+
+use super::WorkerPool;
+use super::chunks::Chunk;
+use super::death::Reason;
+use super::stop::CLOSE_GRACE_NS;
+use super::supervise::START_NS;
+use super::worker::{Ending, Given, State, Worker};
+
+/// Time between SIGTERM and SIGKILL.
+const GRACE_NS: u64 = 100_000_000;
+/// Time for the items of a cancelled job to finish by themselves, which spares a worker.
+const CANCEL_GRACE_NS: u64 = 10_000_000;
+/// Time for a worker that has closed its connection to be gone.
+const CLOSED_GRACE_NS: u64 = 50_000_000;
+
+impl WorkerPool {
+    /// Orders the end of a worker: SIGTERM now, SIGKILL for its whole process group after a grace period.
+    pub(super) fn order_end(&mut self, at: usize, reason: Reason, now: u64) {
+        let worker = &mut self.workers[at];
+        if worker.ending.is_some_and(|ending| ending.asked) {
+            return;
+        }
+        worker.state = State::Dying;
+        worker.ending = Some(Ending { reason, at: now + GRACE_NS, asked: true, insisted: false });
+        // An error means that the fork server is gone, and the worker with it.
+        let _ = self.supervision.fork_server.kill(worker.number, Signal::SIGTERM);
+    }
+
+    /// Takes the next step with workers whose end was ordered and that are still there.
+    pub(super) fn go_on_ending(&mut self, now: u64) {
+        for at in 0..self.workers.len() {
+            let worker = &mut self.workers[at];
+            let Some(ending) = worker.ending.filter(|ending| now >= ending.at) else { continue };
+            if ending.asked {
+                worker.ending = Some(Ending { at: now + CLOSE_GRACE_NS, insisted: true, ..ending });
+                let _ = self.supervision.fork_server.kill(worker.number, Signal::SIGKILL);
+                if ending.insisted {
+                    // Only a fork server that is stopped or stuck leaves a killed worker unreported.
+                    self.supervision.fork_server.force();
+                }
+            } else {
+                self.order_end(at, ending.reason, now);
+            }
+        }
+    }
+
+    /// A worker's socket is ready: a wake-up, or its end.
+    pub(super) fn socket_ready(&mut self, number: u32, now: u64) {
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.number == number) else { return };
+        if !worker.heard() {
+            // Its exit is about to be told, unless it has only closed the socket and runs on.
+            let _ = self.epoll.delete(&worker.socket);
+            if worker.ending.is_none() {
+                worker.state = State::Dying;
+                worker.ending = Some(Ending {
+                    reason: Reason::ClosedConnection,
+                    at: now + CLOSED_GRACE_NS,
+                    asked: false,
+                    insisted: false,
+                });
+            }
+        }
+    }
+
+    /// Ends workers that have been on an item, or in their initializer, for too long.
+    pub(super) fn end_overdue(&mut self, now: u64) {
+        for at in 0..self.workers.len() {
+            if let Some((due, reason)) = self.due(at)
+                && now >= due
+            {
+                self.order_end(at, reason, now);
+            }
+        }
+    }
+
+    /// When a worker is to be ended for taking too long, and why.
+    pub(super) fn due(&self, at: usize) -> Option<(u64, Reason)> {
+        let worker = &self.workers[at];
+        if worker.ending.is_some() {
+            return None;
+        }
+        if worker.state == State::Starting {
+            let limit =
+                if self.settings.initializer.is_empty() { START_NS } else { self.settings.initializer_timeout_ns };
+            return (limit > 0).then_some((worker.born.saturating_add(limit), Reason::InitializerTimedOut { limit }));
+        }
+        let overdue = self.first_timeout(worker);
+        let cancelled = worker.cancel_at.filter(|_| self.runs_cancelled(worker)).map(|at| (at, Reason::Cancelled));
+        overdue.into_iter().chain(cancelled).min_by_key(|(due, _)| *due)
+    }
+
+    fn runs_cancelled(&self, worker: &Worker) -> bool {
+        let is_cancelled = |given: &Given| self.jobs[self.chunks[given.chunk as usize].job as usize].cancelled;
+        let mut running = worker.memory.status().running(self.threads);
+        running
+            .any(|item| worker.given.iter().any(|given| given.item_at(item.position).is_some() && is_cancelled(given)))
+    }
+
+    fn first_timeout(&self, worker: &Worker) -> Option<(u64, Reason)> {
+        if self.timed_jobs == 0 {
+            return None;
+        }
+        let limit_of = |given: &Given| self.jobs[self.chunks[given.chunk as usize].job as usize].timeout_ns;
+        if worker.given.iter().all(|given| limit_of(given) == 0) {
+            return None;
+        }
+        let running = worker.memory.status().running(self.threads).filter_map(|running| {
+            let given = worker.given.iter().find(|given| given.item_at(running.position).is_some())?;
+            let limit = limit_of(given);
+            let due = running.since?.checked_add(limit)?;
+            (limit > 0).then_some((due, Reason::TimedOut { position: running.position, limit }))
+        });
+        let first = running.min_by_key(|(due, _)| *due);
+        first.or_else(|| {
+            // Nothing has begun although something was given: the worker was stopped before it came to it.
+            let given = worker.given.front()?;
+            let limit = limit_of(given);
+            let due = worker.progress.2.checked_add(limit)?;
+            (limit > 0).then_some((due, Reason::TimedOut { position: given.next(), limit }))
+        })
+    }
+
+    /// Takes a cancelled job's items away from the workers, and sees to the end of those that run.
+    pub(super) fn cancel_given_of(&mut self, job: u32, now: u64) {
+        for at in 0..self.workers.len() {
+            let has = |chunks: &slab::Slab<Chunk>, given: &Given| chunks[given.chunk as usize].job == job;
+            let Some(first) = self.workers[at].given.iter().find(|given| has(&self.chunks, given)).map(Given::next)
+            else {
+                continue;
+            };
+            if self.workers[at].sending.is_none() && !self.workers[at].revoking {
+                self.take_back(at, first);
+                self.drop_queued_of(job);
+            }
+            if self.workers[at].given.iter().any(|given| has(&self.chunks, given)) {
+                self.workers[at].cancel_at = Some(now + CANCEL_GRACE_NS);
+            }
+        }
+    }
+}

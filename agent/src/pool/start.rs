@@ -1,0 +1,54 @@
+//! Starting workers, and giving up when that leads nowhere.
+
+use std::os::fd::AsFd;
+
+use farpool_proto::v1::FailureKind;
+use nix::errno::Errno;
+
+use super::worker::Worker;
+use super::{Token, WorkerPool};
+
+/// Workers that may die one after the other without having become ready or begun an item.
+const MOST_FRUITLESS: u32 = 5;
+
+impl WorkerPool {
+    pub(super) fn start_workers(&mut self, now: u64) {
+        while self.serving() < self.processes
+            && now >= self.supervision.next_start_at
+            && !self.supervision.is_stopping()
+        {
+            let number = self.supervision.next_number;
+            self.supervision.next_number += 1;
+            if let Err(error) = self.start_worker(number, now) {
+                self.spawn_failed(number, error, now);
+            }
+        }
+    }
+
+    fn start_worker(&mut self, number: u32, now: u64) -> nix::Result<()> {
+        let (worker, ends) = Worker::prepare(number, &self.settings, now)?;
+        self.supervision.fork_server.spawn(number, ends.memory.as_fd(), ends.socket.as_fd(), ends.stderr.as_fd())?;
+        Token::Socket(number).watch(&self.epoll, self.id, worker.socket.as_fd());
+        if let Some(pipe) = worker.stderr.pipe() {
+            Token::Stderr(number).watch(&self.epoll, self.id, pipe);
+        }
+        self.workers.push(worker);
+        Ok(())
+    }
+
+    pub(super) fn spawn_failed(&mut self, number: u32, error: Errno, now: u64) {
+        self.workers.retain(|worker| worker.number != number);
+        self.start_was_fruitless(now, || format!("starting a worker: {error}"));
+    }
+
+    /// Starting again and again helps nobody: later and later, and not for ever.
+    pub(super) fn start_was_fruitless(&mut self, now: u64, what: impl FnOnce() -> String) {
+        self.supervision.fruitless += 1;
+        self.supervision.next_start_at = now + (1_000_000 << self.supervision.fruitless.min(10));
+        if self.supervision.fruitless >= MOST_FRUITLESS {
+            let message =
+                format!("{MOST_FRUITLESS} workers in a row ended before they had begun an item; the last: {}", what());
+            self.fail(self.failure(FailureKind::Unavailable, message));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The end of a pool: first the workers go, then the fork server.
+
+use farpool_proto::v1::PoolStopped;
+use farpool_proto::v1::agent_event::Body;
+
+use super::WorkerPool;
+use super::death::Reason;
+use super::worker::{Ending, State};
+use crate::link::record::Kind;
+
+/// Time for a worker that was told to leave: its program's exit handlers may have something to do.
+const LEAVE_GRACE_NS: u64 = 5_000_000_000;
+/// Time for the fork server to end once its connection was closed.
+pub(super) const CLOSE_GRACE_NS: u64 = 1_000_000_000;
+
+/// How far the end of a pool has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopping {
+    No,
+    /// Workers leave as soon as they have nothing to do.
+    WhenIdle,
+    /// Workers are killed.
+    Now,
+    /// All workers are gone; the fork server goes, since this time.
+    Closing {
+        since: u64,
+    },
+    /// Everything is gone.
+    Done,
+}
+
+impl WorkerPool {
+    /// The workers are to go: at once, or as soon as they have nothing to do.
+    pub(crate) fn stop(&mut self, now: bool) {
+        match self.supervision.stopping {
+            Stopping::No | Stopping::WhenIdle if now => {
+                self.supervision.stopping = Stopping::Now;
+                self.queue.clear();
+            }
+            Stopping::No => self.supervision.stopping = Stopping::WhenIdle,
+            _ => {}
+        }
+    }
+
+    /// Whether nothing is left of this pool.
+    pub(crate) fn is_over(&self) -> bool {
+        self.supervision.stopping == Stopping::Done
+    }
+
+    pub(super) fn go_on_stopping(&mut self, now: u64) {
+        match self.supervision.stopping {
+            Stopping::WhenIdle => self.let_idle_workers_leave(now),
+            Stopping::Now => {
+                for at in 0..self.workers.len() {
+                    self.order_end(at, Reason::Stopped, now);
+                }
+            }
+            Stopping::Closing { since } if now >= since + CLOSE_GRACE_NS => self.supervision.fork_server.force(),
+            _ => {}
+        }
+        let leaving = matches!(self.supervision.stopping, Stopping::WhenIdle | Stopping::Now);
+        if leaving && self.workers.is_empty() && self.queue.is_empty() {
+            self.supervision.fork_server.close();
+            self.supervision.stopping = Stopping::Closing { since: now };
+        }
+    }
+
+    fn let_idle_workers_leave(&mut self, now: u64) {
+        if !self.queue.is_empty() {
+            return;
+        }
+        for worker in &mut self.workers {
+            let idle = worker.given.is_empty()
+                && worker.rest.is_none()
+                && !worker.revoking
+                && matches!(worker.state, State::Ready | State::Retiring);
+            if idle && worker.order(Kind::Stop, 0, &[]).unwrap_or(false) {
+                worker.show();
+                worker.state = State::Leaving;
+                worker.ending =
+                    Some(Ending { reason: Reason::Stopped, at: now + LEAVE_GRACE_NS, asked: false, insisted: false });
+            }
+        }
+    }
+
+    /// Nothing is left of the pool.
+    pub(super) fn stopped(&mut self) {
+        self.supervision.stopping = Stopping::Done;
+        self.report.other(Body::PoolStopped(PoolStopped { pool: self.id }));
+    }
+}

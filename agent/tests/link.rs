@@ -1,0 +1,220 @@
+//! The link between agent and worker: rings that carry everything in order, and claims that are never both granted
+//! and revoked.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use farpool_agent::link::record::{HEADER_BYTES, Header, Kind, LargeHeader, MAX_PAYLOAD, RunHeader};
+use farpool_agent::link::{Corrupt, Direction, Memory, RING_BYTES, Reader, RunningItem, Writer};
+use proptest::prelude::*;
+
+/// Both ends of one link, each over its own mapping, as in two processes.
+fn two_mappings() -> (Arc<Memory>, Arc<Memory>) {
+    let (ours, file) = Memory::create().expect("a memfd can be made");
+    let theirs = Memory::open(file.as_fd()).expect("it can be mapped again");
+    (Arc::new(ours), Arc::new(theirs))
+}
+
+fn ends() -> (Writer, Reader) {
+    let (ours, theirs) = two_mappings();
+    (Writer::new(ours, Direction::ToWorker), Reader::new(theirs, Direction::ToWorker))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the sizes and however writing and reading take turns, the bytes come out as they went in.
+    #[test]
+    fn bytes_come_out_as_they_went_in(steps in prop::collection::vec((any::<bool>(), 1..=RING_BYTES / 3), 1..60)) {
+        let (mut writer, mut reader) = ends();
+        let (mut written, mut read) = (0_u64, 0_u64);
+        for (write, bytes) in steps {
+            if write {
+                let room = writer.room(bytes).expect("nobody garbles it");
+                prop_assert!(room as u64 >= (RING_BYTES as u64 - (written - read)).min(bytes as u64));
+                prop_assert!(room as u64 <= RING_BYTES as u64 - (written - read));
+                let bytes = bytes.min(room);
+                for (at, byte) in writer.space()[..bytes].iter_mut().enumerate() {
+                    *byte = pattern(written + at as u64);
+                }
+                writer.advance(bytes);
+                writer.publish();
+                written += bytes as u64;
+            } else {
+                let there = reader.available(bytes).expect("nobody garbles it").min(bytes);
+                prop_assert_eq!(there as u64, (written - read).min(bytes as u64));
+                for (at, byte) in reader.bytes()[..there].iter().enumerate() {
+                    prop_assert_eq!(*byte, pattern(read + at as u64));
+                }
+                reader.consume(there);
+                reader.publish();
+                read += there as u64;
+            }
+        }
+    }
+
+    /// No header that a peer could write is believed beyond what a record may hold.
+    #[test]
+    fn headers_are_checked(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        if let Some(header) = Header::read(&bytes) {
+            prop_assert!(header.length as usize <= MAX_PAYLOAD);
+            let mut again = [0; HEADER_BYTES];
+            header.write(&mut again);
+            prop_assert_eq!(Header::read(&again), Some(header));
+        }
+        let _ = RunHeader::read(&bytes);
+        let _ = LargeHeader::read(&bytes);
+    }
+}
+
+fn pattern(at: u64) -> u8 {
+    u8::try_from(at * 31 % 251).expect("below 251")
+}
+
+#[test]
+fn what_was_not_published_is_not_seen() {
+    let (mut writer, mut reader) = ends();
+    writer.room(8).expect("nobody garbles it");
+    writer.space()[..8].copy_from_slice(b"farpool!");
+    writer.advance(8);
+    assert_eq!(reader.available(1), Ok(0));
+    writer.publish();
+    assert_eq!(reader.available(1), Ok(8));
+    assert_eq!(reader.bytes(), b"farpool!");
+}
+
+#[test]
+fn positions_that_cannot_be_are_noticed() {
+    // A second writer contradicts what the first one has told: positions go back.
+    let (ours, theirs) = two_mappings();
+    let mut reader = Reader::new(Arc::clone(&ours), Direction::ToAgent);
+    let mut honest = Writer::new(Arc::clone(&theirs), Direction::ToAgent);
+    let mut liar = Writer::new(Arc::clone(&theirs), Direction::ToAgent);
+    honest.room(100).expect("it is empty");
+    honest.advance(100);
+    honest.publish();
+    assert_eq!(reader.available(1), Ok(100));
+    liar.publish();
+    assert_eq!(reader.available(101), Err(Corrupt), "what was written cannot have been unwritten");
+
+    // A reader that read what nobody wrote.
+    let mut writer = Writer::new(ours, Direction::ToWorker);
+    let mut accomplice = Writer::new(Arc::clone(&theirs), Direction::ToWorker);
+    let mut ahead = Reader::new(theirs, Direction::ToWorker);
+    accomplice.room(50).expect("it is empty");
+    accomplice.advance(50);
+    accomplice.publish();
+    assert_eq!(ahead.available(50), Ok(50));
+    ahead.consume(50);
+    ahead.publish();
+    assert_eq!(writer.room(RING_BYTES + 1), Err(Corrupt), "this writer has written nothing");
+}
+
+#[test]
+fn two_threads_stream_through_a_ring() {
+    const TOTAL: u64 = 64 << 20;
+    let (mut writer, mut reader) = ends();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut written = 0;
+            while written < TOTAL {
+                let room = writer.room(4096).expect("nobody garbles it").min(70_000);
+                for (at, byte) in writer.space()[..room].iter_mut().enumerate() {
+                    *byte = pattern(written + at as u64);
+                }
+                writer.advance(room);
+                writer.publish();
+                written += room as u64;
+                if room == 0 {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let mut read = 0;
+        while read < TOTAL {
+            let there = reader.available(1).expect("nobody garbles it");
+            assert!(reader.bytes().iter().enumerate().all(|(at, byte)| *byte == pattern(read + at as u64)));
+            reader.consume(there);
+            reader.publish();
+            read += there as u64;
+            if there == 0 {
+                std::thread::yield_now();
+            }
+        }
+    });
+}
+
+#[test]
+fn an_item_is_either_claimed_or_revoked() {
+    const ITEMS: u32 = 200_000;
+    for round in 0..20 {
+        let (agent, worker) = two_mappings();
+        let begun = AtomicU32::new(0);
+        let first_revoked = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for position in 0..ITEMS {
+                    if !worker.status().claim(position) {
+                        break;
+                    }
+                    begun.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            while agent.status().claimed() < round * 1000 {
+                std::hint::spin_loop();
+            }
+            agent.status().revoke(round * 500)
+        });
+        assert!(first_revoked >= round * 500);
+        assert_eq!(begun.load(Ordering::Relaxed), first_revoked.min(ITEMS), "each item was begun or revoked, not both");
+        worker.status().resume();
+        assert!(worker.status().claim(ITEMS), "after resuming, items are claimed again");
+    }
+}
+
+#[test]
+fn what_runs_and_last_words_can_be_read_from_outside() {
+    let (agent, worker) = two_mappings();
+    assert_eq!(agent.status().running(4).count(), 0);
+    assert_eq!(agent.status().note(), None);
+    worker.status().begin(0, 0, 0);
+    worker.status().begin(3, 41, 17);
+    worker.status().leave_note("panicked at 'ouch'");
+    let running: Vec<RunningItem> = agent.status().running(4).collect();
+    let expected = [RunningItem { position: 0, since: None }, RunningItem { position: 41, since: Some(17) }];
+    assert_eq!(running, expected);
+    assert_eq!(agent.status().note().as_deref(), Some("panicked at 'ouch'"));
+    worker.status().idle(0);
+    worker.status().leave_note(&"x".repeat(100_000));
+    assert_eq!(agent.status().running(4).count(), 1);
+    assert!(agent.status().note().is_some_and(|note| note.len() < 100_000));
+}
+
+#[test]
+fn doorbells_are_rung_once_and_only_when_wanted() {
+    let (agent, worker) = two_mappings();
+    assert!(!worker.status().agent_is_asleep(), "an agent is awake at first");
+    assert!(!worker.status().agent_needs_doorbell(1_000_000));
+    agent.status().agent_sleeps(10);
+    assert!(!worker.status().agent_needs_doorbell(9));
+    assert!(worker.status().agent_needs_doorbell(10));
+    assert!(!worker.status().agent_needs_doorbell(11), "one doorbell is enough");
+    agent.status().agent_sleeps(20);
+    assert!(worker.status().agent_is_asleep(), "other news do not wait for the twentieth item");
+    assert!(!worker.status().agent_is_asleep());
+    assert!(!agent.status().worker_needs_doorbell());
+    worker.status().worker_sleeps();
+    assert!(agent.status().worker_needs_doorbell());
+    assert!(!agent.status().worker_needs_doorbell());
+}
+
+#[test]
+fn kinds_survive_the_way() {
+    for kind in [Kind::Setup, Kind::Run, Kind::Piece, Kind::Stop, Kind::Ready, Kind::Failed, Kind::Resumed] {
+        let header = Header { length: 5, kind, slot: 7, position: 9 };
+        let mut bytes = [0; HEADER_BYTES];
+        header.write(&mut bytes);
+        assert_eq!(Header::read(&bytes), Some(header));
+    }
+    assert_eq!(Header::read(&[0xff; HEADER_BYTES]), None);
+}

@@ -1,0 +1,70 @@
+//! What the examples share: their command line, and the comparison with one process.
+
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use lexopt::Arg;
+
+/// Reads `--processes N` and what the example itself takes: `own` names options (`--folder`, whose value is returned)
+/// and operands (`FOLDER`). The default of `--processes` is one for each core.
+///
+/// `--help` prints the usage; whatever the example does not know ends it with exit code 2.
+pub(crate) fn arguments<const N: usize>(usage: &str, own: [&str; N]) -> (usize, [Option<PathBuf>; N]) {
+    read(usage, own).unwrap_or_else(|error| wrong(usage, &error.to_string()))
+}
+
+/// Ends the example: it was called in a way that makes no sense.
+pub(crate) fn wrong(usage: &str, what: &str) -> ! {
+    eprintln!("{what}\n\n{usage}");
+    std::process::exit(2)
+}
+
+/// Runs the same work in this process alone, prints both times, and checks that the results are the same.
+pub(crate) fn compare<R: PartialEq>(processes: usize, pool: Duration, results: &R, alone: impl FnOnce() -> R) {
+    let start = std::time::Instant::now();
+    let results_alone = alone();
+    let alone = start.elapsed();
+    assert!(*results == results_alone, "the workers' results differ from those of this process");
+    let workers = if processes == 1 { "1 worker process" } else { &format!("{processes} worker processes") };
+    let verdict = if pool < alone {
+        format!("{:.2} times as fast", alone.as_secs_f64() / pool.as_secs_f64())
+    } else {
+        "so little work is done sooner without workers".to_owned()
+    };
+    println!("wall time: {pool:.1?} in {workers}, {alone:.1?} in one process ({verdict}); the same results");
+}
+
+fn read<const N: usize>(usage: &str, own: [&str; N]) -> Result<(usize, [Option<PathBuf>; N]), lexopt::Error> {
+    let mut processes = available_parallelism().map_or(2, usize::from);
+    let mut values = [const { None }; N];
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => {
+                println!("{usage}");
+                std::process::exit(0)
+            }
+            Arg::Long("processes") => processes = number(&parser.value()?)?,
+            Arg::Long(name) => match own.iter().position(|known| known.strip_prefix("--") == Some(name)) {
+                Some(at) => values[at] = Some(parser.value()?.into()),
+                None => return Err(argument.unexpected()),
+            },
+            Arg::Value(value) => match free_operand(&own, &values) {
+                Some(at) => values[at] = Some(value.into()),
+                None => return Err(Arg::Value(value).unexpected()),
+            },
+            Arg::Short(_) => return Err(argument.unexpected()),
+        }
+    }
+    Ok((processes, values))
+}
+
+fn number(text: &std::ffi::OsStr) -> Result<usize, lexopt::Error> {
+    let number = text.to_str().and_then(|text| text.parse().ok()).filter(|number| *number > 0);
+    number.ok_or_else(|| format!("--processes takes a number of at least 1, not {}", text.display()).into())
+}
+
+fn free_operand(own: &[&str], values: &[Option<PathBuf>]) -> Option<usize> {
+    own.iter().zip(values).position(|(name, value)| !name.starts_with("--") && value.is_none())
+}

@@ -1,0 +1,119 @@
+//! Which processes there are. Everything that a case starts carries its tag in the environment, workers and what their
+//! tasks leave behind included.
+
+use std::env;
+use std::fmt::Write;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+/// The variable that holds the tag.
+pub(crate) const TAG: &str = "FARPOOL_TEST_TAG";
+
+/// A process as /proc shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) parent: u32,
+    /// As ps(1) shows it: R, S, T, Z ...
+    pub(crate) state: char,
+    pub(crate) name: String,
+    /// The kernel function that it sleeps in.
+    asleep_in: String,
+}
+
+impl Process {
+    /// What /proc knows of the process; `None` when it is gone.
+    pub(crate) fn of(pid: u32) -> Option<Process> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (head, tail) = stat.rsplit_once(')')?;
+        let mut fields = tail.split_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let name = head.split_once('(')?.1.to_owned();
+        let asleep_in = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+        Some(Process { pid, parent, state, name, asleep_in })
+    }
+}
+
+/// This process's tag.
+pub(crate) fn own_tag() -> String {
+    env::var(TAG).expect("a case runs with a tag")
+}
+
+/// All processes whose tag begins with this one.
+pub(crate) fn tagged(tag: &str) -> Vec<Process> {
+    let start = format!("{TAG}={tag}");
+    let carries = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(start.as_bytes()))
+    };
+    all().filter(carries).filter_map(Process::of).collect()
+}
+
+/// The children of this process, those that have ended and were not waited for included.
+pub(crate) fn children() -> Vec<Process> {
+    let own = std::process::id();
+    all().filter_map(Process::of).filter(|process| process.parent == own).collect()
+}
+
+/// What this case has started, directly or not, and is still there.
+pub(crate) fn started_by_this_case() -> Vec<Process> {
+    let own = std::process::id();
+    let mut processes = children();
+    for process in tagged(&own_tag()) {
+        if process.pid != own && !processes.contains(&process) {
+            processes.push(process);
+        }
+    }
+    processes
+}
+
+/// Fails if anything is there that this process or its workers started: now, without waiting.
+pub(crate) fn assert_none_left() {
+    let left = started_by_this_case();
+    assert!(left.is_empty(), "processes are left behind:\n{}", list(&left));
+}
+
+/// Waits until `there` finds no process any more; fails if some are left after `limit`. Returns how long it took.
+pub(crate) fn wait_until_gone(limit: Duration, there: impl Fn() -> Vec<Process>) -> Duration {
+    let start = Instant::now();
+    loop {
+        let left = there();
+        if left.is_empty() {
+            return start.elapsed();
+        }
+        assert!(start.elapsed() < limit, "after {limit:?} there still are:\n{}", list(&left));
+        // The end of somebody else's child is no event that could be awaited.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Kills exactly these processes.
+pub(crate) fn kill(processes: &[Process]) {
+    for process in processes {
+        // An error means that it has ended.
+        let _ = send(process.pid, Signal::SIGKILL);
+    }
+}
+
+/// Sends a signal to one process.
+pub(crate) fn send(pid: u32, signal: Signal) -> nix::Result<()> {
+    signal::kill(Pid::from_raw(i32::try_from(pid).expect("a pid is positive")), signal)
+}
+
+/// The processes, a line each.
+pub(crate) fn list(processes: &[Process]) -> String {
+    processes.iter().fold(String::new(), |mut lines, process| {
+        let Process { pid, parent, state, name, asleep_in } = process;
+        let _ = writeln!(lines, "    {pid} {name}, {state}, child of {parent}, in {asleep_in}");
+        lines
+    })
+}
+
+fn all() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").expect("there is a /proc");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}

@@ -1,0 +1,104 @@
+//! Runs each case in a process of its own, watched: a case that crashes, hangs or leaves processes behind fails, and
+//! takes no other with it.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::processes::{self, TAG};
+
+/// A case: a name, and what it does. It fails by panicking, or by leaving a process behind.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(),
+}
+
+/// The cases of a module, named after their functions.
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) const CASES: &[$crate::runner::Case] = &[
+            $($crate::runner::Case { name: concat!(module_path!(), "::", stringify!($name)), run: $name }),*
+        ];
+    };
+}
+pub(crate) use cases;
+
+/// Tells a process which case it is to run.
+const CASE: &str = "FARPOOL_TEST_CASE";
+/// A case that takes longer than this hangs: the slowest takes a few seconds on a quiet machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The test program's main, to be called behind `farpool::init()`.
+pub(crate) fn main(groups: &[&[Case]]) -> ExitCode {
+    let cases = groups.concat();
+    if let Ok(name) = env::var(CASE) {
+        let case = cases.iter().find(|case| case.name == name).expect("the parent names a case that there is");
+        (case.run)();
+        processes::assert_none_left();
+        return ExitCode::SUCCESS;
+    }
+    let arguments = Arguments::from_args();
+    let trials = cases.into_iter().map(|case| Trial::test(short(case.name), move || run_apart(case))).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// A directory that is this case's own; it is gone after a case that passed.
+pub(crate) fn scratch() -> PathBuf {
+    let tag = processes::own_tag();
+    let case = tag.split('/').next().expect("split gives something");
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(case)
+}
+
+/// Without the name of the crate.
+fn short(name: &str) -> &str {
+    name.split_once("::").map_or(name, |(_, rest)| rest)
+}
+
+fn run_apart(case: Case) -> Result<(), Failed> {
+    let tag = format!("{}.{}", std::process::id(), case.name.replace("::", "."));
+    let scratch = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&tag);
+    fs::create_dir_all(&scratch)?;
+    // A file and not a pipe: a process that is left behind would hold a pipe open, and with it the test.
+    let output = scratch.join("output");
+    let file = File::create(&output)?;
+    let child = Command::new(env::current_exe()?)
+        .env(CASE, case.name)
+        .env(TAG, &tag)
+        .env_remove("FARPOOL_ADDRESS")
+        .env_remove("RUST_BACKTRACE")
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .spawn()?;
+    let ended = wait(child, PATIENCE);
+    let left = processes::tagged(&tag);
+    processes::kill(&left);
+    let wrong = match ended {
+        None => format!("it hangs: after {PATIENCE:?} there are\n{}", processes::list(&left)),
+        Some(status) if !status.success() => format!("it ended with {status}"),
+        Some(_) if !left.is_empty() => format!("it left processes behind:\n{}", processes::list(&left)),
+        Some(_) => {
+            fs::remove_dir_all(&scratch)?;
+            return Ok(());
+        }
+    };
+    let said = fs::read(&output)?;
+    let said = String::from_utf8_lossy(&said[said.len().saturating_sub(16 << 10)..]).into_owned();
+    fs::remove_dir_all(&scratch)?;
+    Err(format!("{wrong}\n--- its output ends with:\n{said}").into())
+}
+
+/// Waits for the child; `None` if it is still there after so long.
+pub(crate) fn wait(mut child: Child, patience: Duration) -> Option<ExitStatus> {
+    let (tell, told) = mpsc::channel();
+    // If it hangs, the thread goes on waiting; the caller kills what there is.
+    thread::spawn(move || tell.send(child.wait()));
+    told.recv_timeout(patience).ok().map(|status| status.expect("a child can be waited for"))
+}
