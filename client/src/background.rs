@@ -77,5 +77,5 @@ fn feed_until<A: Args>(
 /// The job ends with this error, whether or not the session has heard of it.
 fn give_up(inbox: &Inbox, error: Error) {
     inbox.break_with(error);
-    inbox.end(End::Cancelled);
+    inbox.end(End::Cancelled).wake();
 }

@@ -18,6 +18,7 @@ use farpool_proto::v1::Failure;
 
 use crate::error::Error;
 use state::State;
+pub(crate) use state::Wakes;
 
 /// The outcomes of one job that nobody has taken yet, and how the job ended.
 pub(crate) struct Inbox {
@@ -74,21 +75,21 @@ impl Inbox {
     }
 
     /// The results of consecutive items have come, in the layout of `ItemsDone`.
-    pub(crate) fn deliver_done(&self, first: u64, data: Bytes, ends: Bytes) {
+    pub(crate) fn deliver_done(&self, first: u64, data: Bytes, ends: Bytes) -> Wakes {
         let items = (ends.len() / 4) as u64;
-        self.deliver(items, News::Done { first, data, ends });
+        self.deliver(items, News::Done { first, data, ends })
     }
 
     /// An item has failed.
-    pub(crate) fn deliver_failed(&self, item: u64, failure: Failure) {
-        self.refuse(item, Error::from_failure(failure));
+    pub(crate) fn deliver_failed(&self, item: u64, failure: Failure) -> Wakes {
+        self.deliver(1, News::Failed { item, error: Error::from_failure(failure) })
     }
 
     /// The job has ended: nothing will be delivered after this. Only the first end counts.
-    pub(crate) fn end(&self, end: End) {
+    pub(crate) fn end(&self, end: End) -> Wakes {
         let mut state = self.state();
         if state.end.is_some() {
-            return;
+            return Wakes::default();
         }
         state.end = Some(end);
         let hooks = std::mem::take(&mut state.hooks);
@@ -97,9 +98,7 @@ impl Inbox {
         // Last, so that whoever sees the end knows that the hooks have run.
         let mut state = self.state();
         self.ended.store(true, Ordering::Release);
-        let wakes = state.all_wakes();
-        drop(state);
-        wakes.wake();
+        state.all_wakes()
     }
 
     /// Whether a consumer that waits should look.
@@ -125,7 +124,7 @@ impl Inbox {
 
 /// What both sides share.
 impl Inbox {
-    fn deliver(&self, items: u64, news: News) {
+    fn deliver(&self, items: u64, news: News) -> Wakes {
         let mut state = self.state();
         if !state.discarding {
             state.news.push_back(news);
@@ -134,9 +133,7 @@ impl Inbox {
         let finished = self.finished.load(Ordering::Relaxed) + items;
         self.finished.store(finished, Ordering::Relaxed);
         self.has_outcomes.store(true, Ordering::Release);
-        let wakes = state.wakes_after_delivery(self.interest, finished);
-        drop(state);
-        wakes.wake();
+        state.wakes_after_delivery(self.interest, finished)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -75,7 +75,7 @@ impl Coordinator {
 
     pub(crate) fn forget_client(&mut self, id: ClientId, out: &mut Outbox) {
         let Some(pool) = self.clients.remove(id).and_then(|client| client.pool) else { return };
-        self.abandon_pool(pool, out);
+        self.close_pool(pool, true, out);
     }
 
     fn open_job(&mut self, from: ClientId, pool: PoolId, number: u64, asked: JobAsked) -> Result<(), Refused> {

@@ -76,7 +76,7 @@ impl Coordinator {
         let Some(Report::Results { data, ends }) = report else { unreachable!("results are accepted when reported") };
         let Some(job) = self.jobs.get_mut(id) else { return };
         job.store.release(first, ends.len() as u64 / 4);
-        if let Some(client) = self.pools.get(job.pool).and_then(|pool| pool.client) {
+        if let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) {
             let done = ItemsDone { job: job.number, first, data, ends };
             out.client(client, client_event::Body::ItemsDone(done));
         }
@@ -85,7 +85,7 @@ impl Coordinator {
     fn fail(&mut self, id: JobId, first: u64, count: u64, failure: &Failure, out: &mut Outbox) {
         let Some(job) = self.jobs.get_mut(id) else { return };
         job.store.release(first, count);
-        let Some(client) = self.pools.get(job.pool).and_then(|pool| pool.client) else { return };
+        let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) else { return };
         for item in first..first + count {
             let failed = ItemFailed { job: job.number, item, failure: Some(failure.clone()) };
             out.client(client, client_event::Body::ItemFailed(failed));
@@ -107,13 +107,11 @@ impl Coordinator {
     fn job_finished(&mut self, id: JobId, cancelled: bool, out: &mut Outbox) {
         let Some(job) = self.jobs.remove(id) else { return };
         let pool = self.pools.get(job.pool).expect("a pool outlives its jobs");
-        if let Some(id) = pool.client
-            && let Some(client) = self.clients.get_mut(id)
-        {
+        if let Some(client) = self.clients.get_mut(pool.client) {
             client.job_ended(job.number);
             // The failure of the pool was the end of its jobs.
             if !pool.has_failed() {
-                out.client(id, client_event::Body::JobEnded(JobEnded { job: job.number, cancelled }));
+                out.client(pool.client, client_event::Body::JobEnded(JobEnded { job: job.number, cancelled }));
             }
         }
         self.pool_has_less(job.pool, out);

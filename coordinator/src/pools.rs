@@ -14,8 +14,8 @@ use crate::{AgentId, ClientId};
 
 /// A pool, kept until its last worker is gone.
 pub(crate) struct Pool {
-    /// None: the client is gone.
-    pub(crate) client: Option<ClientId>,
+    /// Whose it is; its session may have ended already.
+    pub(crate) client: ClientId,
     /// Workers wanted; none: as many as there are slots.
     processes: Option<NonZeroU32>,
     settings: WorkerSettings,
@@ -69,7 +69,7 @@ impl Coordinator {
     ) -> PoolId {
         let slots = NonZeroU32::new(processes);
         let pool = Pool {
-            client: Some(client),
+            client,
             processes: slots,
             settings,
             stage: Stage::Waiting,
@@ -107,8 +107,7 @@ impl Coordinator {
             pool.stage = Stage::Open;
             let slots = pool.processes.map_or(all, |wanted| all.min(wanted.get().into()));
             let opened = PoolOpened { slots: slots.try_into().unwrap_or(u32::MAX) };
-            let client = pool.client.expect("a pool without a client has left this stage");
-            out.client(client, client_event::Body::PoolOpened(opened));
+            out.client(pool.client, client_event::Body::PoolOpened(opened));
         }
     }
 
@@ -125,13 +124,6 @@ impl Coordinator {
             _ => {}
         }
         self.finish_pool(id, out);
-    }
-
-    /// The client is gone.
-    pub(crate) fn abandon_pool(&mut self, id: PoolId, out: &mut Outbox) {
-        let Some(pool) = self.pools.get_mut(id) else { return };
-        pool.client = None;
-        self.close_pool(id, true, out);
     }
 
     /// A job of it has ended.
@@ -151,9 +143,7 @@ impl Coordinator {
             self.late_messages += 1;
             return;
         };
-        if let Some(client) = pool.client {
-            out.client(client, client_event::Body::PoolFailed(PoolFailed { failure: Some(failure) }));
-        }
+        out.client(pool.client, client_event::Body::PoolFailed(PoolFailed { failure: Some(failure) }));
         self.stop_pool(id, Stage::Failed, true, out);
         self.finish_pool(id, out);
     }
@@ -203,10 +193,8 @@ impl Coordinator {
         if self.pools.get(id).filter(over).is_none() {
             return;
         }
-        let client = self.pools.remove(id).and_then(|pool| pool.client);
-        if let Some(client) = client
-            && let Some(session) = self.clients.get_mut(client)
-        {
+        let client = self.pools.remove(id).expect("it was just found").client;
+        if let Some(session) = self.clients.get_mut(client) {
             session.over = true;
             out.client(client, client_event::Body::PoolClosed(PoolClosed {}));
         }

@@ -3,7 +3,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -20,15 +20,14 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program that is running now, even if its file has been replaced since it started.
-    pub fn current() -> Program {
-        let name = std::env::args_os().next().unwrap_or_else(|| OsString::from("farpool"));
-        Program { path: PathBuf::from("/proc/self/exe"), arguments: vec![name] }
+    /// The program that is running now, even if its file has been replaced since it started, with these arguments.
+    pub fn current(arguments: Vec<OsString>) -> Program {
+        Program { path: PathBuf::from("/proc/self/exe"), arguments }
     }
 }
 
 /// A running fork server, seen from the agent. Dropping it closes its connection, upon which it kills every worker
-/// and ends; [`ForkServer::finish`] also waits for that.
+/// and ends.
 #[derive(Debug)]
 pub struct ForkServer {
     socket: Option<OwnedFd>,
@@ -45,8 +44,10 @@ impl ForkServer {
             command.arg0(name).args(rest);
         }
         // A process group of its own: Ctrl-C in a terminal is for the client, whose end then ends the rest.
+        // What the program prints before farpool::init() it has printed once, in the client. Workers get the real stdout.
         // No pre_exec: so the standard library may use posix_spawn, which does not copy the page tables.
-        let child = command.env(ROLE_VARIABLE, ROLE_FORK_SERVER).stdin(theirs).process_group(0).spawn()?;
+        command.env(ROLE_VARIABLE, ROLE_FORK_SERVER).stdin(theirs).stdout(Stdio::null()).process_group(0);
+        let child = command.spawn()?;
         Ok(ForkServer { socket: Some(ours), child })
     }
 
@@ -60,16 +61,9 @@ impl ForkServer {
         self.child.id()
     }
 
-    /// Asks for a worker.
-    pub fn spawn(
-        &self,
-        worker: u32,
-        memory: BorrowedFd<'_>,
-        socket: BorrowedFd<'_>,
-        stderr: BorrowedFd<'_>,
-    ) -> nix::Result<()> {
-        let fds = [memory.as_raw_fd(), socket.as_raw_fd(), stderr.as_raw_fd()];
-        Request::Spawn { worker }.send(self.connection()?, &fds)
+    /// Asks for a worker with this shared memory, socket, stdout and stderr.
+    pub fn spawn(&self, worker: u32, descriptors: [BorrowedFd<'_>; 4]) -> nix::Result<()> {
+        Request::Spawn { worker }.send(self.connection()?, &descriptors.map(|fd| fd.as_raw_fd()))
     }
 
     /// Asks to send a signal to the process group of a worker.

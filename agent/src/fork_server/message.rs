@@ -19,7 +19,8 @@ const PACKET_BYTES: usize = 13;
 /// From the agent to the fork server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Start a worker under this number; three descriptors come along: shared memory, socket, stderr.
+    /// Start a worker under this number; four descriptors come along: shared memory,
+    /// socket, stdout, stderr.
     Spawn {
         /// The number, chosen by the agent and never used twice.
         worker: u32,

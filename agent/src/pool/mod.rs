@@ -162,13 +162,13 @@ impl WorkerPool {
     pub(crate) fn end_job(&mut self, end: &EndJob, now: u64) {
         // An unknown job has ended here already.
         let Some(number) = self.job_numbers.remove(&end.job) else { return };
-        let job = &mut self.jobs[number as usize];
-        job.ended = true;
         if end.kill {
-            job.cancelled = true;
+            self.jobs[number as usize].cancelled = true;
             self.drop_queued_of(number);
             self.cancel_given_of(number, now);
         }
+        // Only now: the last chunk to be settled above would have released the job already.
+        self.jobs[number as usize].ended = true;
         self.release_job_if_over(number);
     }
 
@@ -238,8 +238,8 @@ impl WorkerPool {
 
     /// Forgets a job of which nothing is held any more.
     fn release_job_if_over(&mut self, number: u32) {
-        let job = &self.jobs[number as usize];
-        if !job.ended || job.chunks > 0 {
+        // It may have been released while its last chunks were settled.
+        if self.jobs.get(number as usize).is_none_or(|job| !job.ended || job.chunks > 0) {
             return;
         }
         let job = self.jobs.remove(number as usize);

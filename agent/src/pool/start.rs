@@ -27,7 +27,9 @@ impl WorkerPool {
 
     fn start_worker(&mut self, number: u32, now: u64) -> nix::Result<()> {
         let (worker, ends) = Worker::prepare(number, &self.settings, now)?;
-        self.supervision.fork_server.spawn(number, ends.memory.as_fd(), ends.socket.as_fd(), ends.stderr.as_fd())?;
+        let stdout = std::io::stdout();
+        let descriptors = [ends.memory.as_fd(), ends.socket.as_fd(), stdout.as_fd(), ends.stderr.as_fd()];
+        self.supervision.fork_server.spawn(number, descriptors)?;
         Token::Socket(number).watch(&self.epoll, self.id, worker.socket.as_fd());
         if let Some(pipe) = worker.stderr.pipe() {
             Token::Stderr(number).watch(&self.epoll, self.id, pipe);

@@ -46,7 +46,7 @@ impl<T> Outcome<T> {
     pub(super) fn failed(verb: &'static str, label: &str, error: Error) -> Self {
         let inbox = Inbox::new(0, verb, label, Interest::End);
         inbox.break_with(error);
-        inbox.end(End::Cancelled);
+        inbox.end(End::Cancelled).wake();
         Self::new(Arc::new(inbox), |inbox| Err(ended_early(inbox)))
     }
 

@@ -99,9 +99,9 @@ impl Jobs {
         match answer(item.index, &item.bytes) {
             Answer::Done(bytes) => {
                 let ends = (bytes.len() as u32).to_le_bytes().to_vec();
-                job.inbox.deliver_done(item.index, bytes.into(), ends.into());
+                job.inbox.deliver_done(item.index, bytes.into(), ends.into()).wake();
             }
-            Answer::Failed(failure) => job.inbox.deliver_failed(item.index, failure),
+            Answer::Failed(failure) => job.inbox.deliver_failed(item.index, failure).wake(),
         }
         self.end_if_finished(item.job);
         true
@@ -112,7 +112,7 @@ impl Jobs {
         self.waiting.clear();
         self.closing = true;
         for job in std::mem::take(&mut self.jobs).into_values() {
-            job.inbox.end(End::PoolFailed(error.clone()));
+            job.inbox.end(End::PoolFailed(error.clone())).wake();
         }
     }
 
@@ -159,7 +159,7 @@ impl Jobs {
 
     fn end_if_finished(&mut self, job: u64) {
         if self.jobs.get(&job).is_some_and(|job| job.input_ended && job.unfinished == 0) {
-            self.jobs.remove(&job).expect("it was there").inbox.end(End::Finished);
+            self.jobs.remove(&job).expect("it was there").inbox.end(End::Finished).wake();
         }
     }
 
@@ -168,6 +168,6 @@ impl Jobs {
         self.cancelled += 1;
         self.waiting.retain(|item| item.job != job);
         self.bytes = self.waiting.iter().map(|item| item.bytes.len()).sum();
-        cancelled.inbox.end(End::Cancelled);
+        cancelled.inbox.end(End::Cancelled).wake();
     }
 }

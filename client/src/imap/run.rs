@@ -99,26 +99,33 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
                 return Ok(Step::Over);
             }
             if self.call.inbox.has_news() {
-                self.take_news()?;
+                if self.take_news()? {
+                    return Err(ended_early(&self.call.inbox));
+                }
             } else if !self.window.is_due_before_waiting(self.ahead()) || !self.feed()? {
                 return Ok(Step::Wait);
             }
         }
     }
 
-    fn take_news(&mut self) -> Result<(), Error> {
+    /// Takes the outcomes that are there; returns whether there was none and will never be one.
+    fn take_news(&mut self) -> Result<bool, Error> {
         let ended = self.call.inbox.take(&mut self.news);
-        if self.news.is_empty() && ended {
-            return Err(ended_early(&self.call.inbox));
-        }
-        self.news.drain(..).try_for_each(|news| self.arrivals.add(news, &self.call.inbox))
+        let dried_up = ended && self.news.is_empty();
+        self.news.drain(..).try_for_each(|news| self.arrivals.add(news, &self.call.inbox))?;
+        Ok(dried_up)
     }
 
-    /// Pulls and sends one batch, if there is room; returns whether it did.
+    /// Pulls and sends one batch, if there is room. Returns whether anything has changed.
     fn feed(&mut self) -> Result<bool, Error> {
+        // What is in the inbox must be counted too: as results, and not as input any more.
+        let has_news = self.call.inbox.has_news();
+        if has_news {
+            self.take_news()?;
+        }
         let room = self.window.room(self.ahead());
-        if room == 0 || !self.feeder.may_feed(self.call.inbox.finished(), self.arrivals.bytes()) {
-            return Ok(false);
+        if room == 0 || !self.feeder.may_feed(self.arrivals.outcomes(), self.arrivals.bytes()) {
+            return Ok(has_news);
         }
         self.window.start();
         let (feeder, call) = (&mut self.feeder, &mut self.call);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Wake, Waker};
 use std::thread;
-use std::time::Duration;
 
 use super::*;
 use crate::error::ErrorKind;

@@ -67,7 +67,7 @@ impl Inbox {
 
     /// An item was given up before it got to the session.
     pub(crate) fn refuse(&self, item: u64, error: Error) {
-        self.deliver(1, News::Failed { item, error });
+        self.deliver(1, News::Failed { item, error }).wake();
     }
 
     /// How many items have had their outcome.

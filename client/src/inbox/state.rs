@@ -18,8 +18,10 @@ pub(super) struct State {
     pub(super) hooks: Vec<EndHook>,
 }
 
-/// Whom to wake once the lock is free again.
-pub(super) struct Wakes {
+/// Whom a delivery wakes. To be done once no lock is held: a waker is an executor's code, which may do anything.
+#[derive(Default)]
+#[must_use = "whoever waits would not hear of the delivery"]
+pub(crate) struct Wakes {
     waker: Option<Waker>,
     parked: Vec<Thread>,
     feeder: Option<Thread>,
@@ -45,7 +47,13 @@ impl State {
 }
 
 impl Wakes {
-    pub(super) fn wake(self) {
+    /// Whether there is nobody to wake.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waker.is_none() && self.parked.is_empty() && self.feeder.is_none()
+    }
+
+    /// Wakes them.
+    pub(crate) fn wake(self) {
         if let Some(waker) = self.waker {
             waker.wake();
         }

@@ -21,7 +21,7 @@ fn inbox(interest: Interest) -> Arc<Inbox> {
 }
 
 fn done(inbox: &Inbox, first: u64, items: usize) {
-    inbox.deliver_done(first, Bytes::new(), vec![0; 4 * items].into());
+    inbox.deliver_done(first, Bytes::new(), vec![0; 4 * items].into()).wake();
 }
 
 /// How often a waker is woken by two outcomes and an end, set again after each.
@@ -35,9 +35,9 @@ fn check_wakes(interest: Interest, expected: [u32; 3]) {
     woken();
     done(&inbox, 0, 1);
     let first = woken();
-    inbox.deliver_failed(1, Failure::default());
+    inbox.deliver_failed(1, Failure::default()).wake();
     let second = woken();
-    inbox.end(End::Finished);
+    inbox.end(End::Finished).wake();
     assert_eq!([first, second, woken()], expected);
 }
 
@@ -57,8 +57,8 @@ fn outcomes_are_taken_once_and_the_end_is_told_with_the_last() {
     assert!(!inbox.take(&mut news));
     assert_eq!((news.len(), inbox.finished(), inbox.has_news()), (1, 3, false));
     done(&inbox, 3, 1);
-    inbox.end(End::Finished);
-    inbox.end(End::Cancelled);
+    inbox.end(End::Finished).wake();
+    inbox.end(End::Cancelled).wake();
     news.clear();
     assert!(inbox.take(&mut news));
     assert_eq!(news.len(), 1);
@@ -90,7 +90,7 @@ fn hooks_run_once_at_the_end_or_at_once_after_it() {
     inbox.at_end(hook());
     done(&inbox, 0, 1);
     assert_eq!(runs.load(Ordering::Relaxed), 0);
-    inbox.end(End::Finished);
+    inbox.end(End::Finished).wake();
     assert_eq!(runs.load(Ordering::Relaxed), 1);
     inbox.at_end(hook());
     assert_eq!(runs.load(Ordering::Relaxed), 2);
@@ -114,7 +114,7 @@ fn parked_threads_are_unparked() {
         feeder.join().unwrap();
         thread::sleep(Duration::from_millis(10));
         assert!(waiters.iter().all(|waiter| !waiter.is_finished()), "woken before the end");
-        inbox.end(End::Finished);
+        inbox.end(End::Finished).wake();
     });
     let start = Instant::now();
     let never = Inbox::new(2, "map", "", Interest::End);
@@ -128,7 +128,7 @@ fn a_broken_job_tells_why_whatever_its_end() {
     inbox.break_with(Error::new(ErrorKind::Panicked, "the input iterator panicked"));
     inbox.break_with(Error::invalid("later"));
     assert!(inbox.end_error().is_none());
-    inbox.end(End::Cancelled);
+    inbox.end(End::Cancelled).wake();
     let error = inbox.end_error().unwrap();
     assert_eq!(error.kind(), ErrorKind::Panicked);
     assert_eq!(error.to_string(), "map \"render\": the input iterator panicked");
@@ -140,6 +140,6 @@ fn hooks_have_run_when_the_end_is_seen() {
     let (told, seen) = (Arc::new(AtomicBool::new(true)), Arc::clone(&inbox));
     let note = Arc::clone(&told);
     inbox.at_end(Box::new(move || note.store(seen.ended(), Ordering::Relaxed)));
-    inbox.end(End::Finished);
+    inbox.end(End::Finished).wake();
     assert!(!told.load(Ordering::Relaxed) && inbox.ended());
 }

@@ -22,6 +22,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::engine::Engine;
 use super::timer::Timer;
 use crate::error::{Error, ErrorKind};
+use crate::inbox::Wakes;
 use crate::settings::Settings;
 
 /// The timer's data in epoll events; no pool of the agent's has it.
@@ -57,7 +58,7 @@ impl Driver {
         outer.add(inner.0.as_fd(), attached()).map_err(failed)?;
         let state = State { engine, timer, driven: false, detached: false, followers: Vec::new() };
         let driver = Arc::new(Driver { state: Mutex::new(state), inner, outer });
-        drop(driver.finish(driver.lock()));
+        release(driver.finish(driver.lock()));
         let own = Arc::clone(&driver);
         thread::Builder::new()
             .name("farpool".into())
@@ -70,7 +71,7 @@ impl Driver {
     pub(super) fn act<T>(&self, act: impl FnOnce(&mut Engine) -> T) -> T {
         let mut state = self.lock();
         let outcome = act(&mut state.engine);
-        drop(self.finish(state));
+        release(self.finish(state));
         outcome
     }
 
@@ -87,7 +88,7 @@ impl Driver {
             if state.driven {
                 let me = thread::current();
                 state.followers.push(me.clone());
-                drop(state);
+                release(state);
                 park(deadline);
                 state = self.lock();
                 state.followers.retain(|follower| follower.id() != me.id());
@@ -106,7 +107,7 @@ impl Driver {
             if !std::mem::replace(&mut state.detached, true) {
                 self.set_outer(detached());
             }
-            drop(state);
+            release(state);
             let mut events = [EpollEvent::empty(); 32];
             let ready = self.inner.wait(&mut events, until(deadline)).unwrap_or(0);
             state = self.lock();
@@ -128,6 +129,7 @@ impl Driver {
                 }
             }
         }
+        release(state);
     }
 
     /// The session's own thread.
@@ -139,7 +141,10 @@ impl Driver {
             let mut state = self.lock();
             let ready = self.inner.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
             state.take_in(&events[..ready]);
-            if self.finish(state).engine.is_closed() {
+            let state = self.finish(state);
+            let closed = state.engine.is_closed();
+            release(state);
+            if closed {
                 return;
             }
         }
@@ -180,6 +185,13 @@ impl Driver {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Gives the lock back, and wakes whoever has got something meanwhile.
+fn release(mut state: MutexGuard<'_, State>) {
+    let wakes = state.engine.take_wakes();
+    drop(state);
+    wakes.into_iter().for_each(Wakes::wake);
 }
 
 impl State {

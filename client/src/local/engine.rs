@@ -12,7 +12,7 @@ use farpool_proto::v1::{AgentEvent, ClientEvent, ClientMessage, OpenPool};
 use nix::sys::epoll::Epoll;
 
 use crate::error::{Error, ErrorKind};
-use crate::inbox::{End, Inbox};
+use crate::inbox::{End, Inbox, Wakes};
 use crate::settings::Settings;
 
 /// Rounds that one thread does before it lets another have a turn.
@@ -28,6 +28,8 @@ pub(super) struct Engine {
     latest: Option<Arc<Inbox>>,
     failure: Option<Error>,
     closed: bool,
+    /// Whom to wake when the lock is free.
+    wakes: Vec<Wakes>,
     /// Something reached an inbox since this was last cleared.
     pub(super) delivered: bool,
     /// More is to be done; see [`ROUNDS`].
@@ -41,7 +43,7 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn start(settings: Settings) -> Result<Engine, Error> {
-        let agent = Agent::new(settings.processes, Program::current())
+        let agent = Agent::new(settings.processes, Program::current(crate::worker::arguments()))
             .map_err(|error| Error::new(ErrorKind::Unavailable, format!("preparing the pool's workers: {error}")))?;
         let mut coordinator = Coordinator::new(Config::default());
         let (client, agent_id) = (coordinator.connect_client(), coordinator.connect_agent());
@@ -54,6 +56,7 @@ impl Engine {
             latest: None,
             failure: None,
             closed: false,
+            wakes: Vec::new(),
             delivered: false,
             unfinished: false,
             closing: false,
@@ -110,6 +113,11 @@ impl Engine {
 
     pub(super) fn failure(&self) -> Option<Error> {
         self.failure.clone()
+    }
+
+    /// Those whom deliveries wake: to be woken by the caller once it has given back the lock.
+    pub(super) fn take_wakes(&mut self) -> Vec<Wakes> {
+        std::mem::take(&mut self.wakes)
     }
 
     /// A descriptor is ready; `data` is that of its epoll event.
@@ -178,20 +186,19 @@ impl Engine {
         self.delivered = true;
         match event.body {
             Some(Event::ItemsDone(done)) => {
-                if let Some(inbox) = self.inbox(done.job) {
-                    inbox.deliver_done(done.first, done.data, done.ends);
-                }
+                let wakes = self.inbox(done.job).map(|inbox| inbox.deliver_done(done.first, done.data, done.ends));
+                self.wake_later(wakes);
             }
             Some(Event::ItemFailed(failed)) => {
-                if let Some(inbox) = self.inbox(failed.job) {
-                    inbox.deliver_failed(failed.item, failed.failure.unwrap_or_default());
-                }
+                let failure = failed.failure.unwrap_or_default();
+                let wakes = self.inbox(failed.job).map(|inbox| inbox.deliver_failed(failed.item, failure));
+                self.wake_later(wakes);
             }
             Some(Event::JobEnded(ended)) => {
                 self.latest = None;
-                if let Some(inbox) = self.inboxes.remove(&ended.job) {
-                    inbox.end(if ended.cancelled { End::Cancelled } else { End::Finished });
-                }
+                let end = if ended.cancelled { End::Cancelled } else { End::Finished };
+                let wakes = self.inboxes.remove(&ended.job).map(|inbox| inbox.end(end));
+                self.wake_later(wakes);
             }
             Some(Event::PoolFailed(failed)) => self.fail(Error::from_failure(failed.failure.unwrap_or_default())),
             Some(Event::PoolClosed(_)) => self.close(),
@@ -210,17 +217,22 @@ impl Engine {
     fn fail(&mut self, error: Error) {
         self.delivered = true;
         self.latest = None;
-        for (_, inbox) in self.inboxes.drain() {
-            inbox.end(End::PoolFailed(error.clone()));
-        }
+        self.end_all(&End::PoolFailed(error.clone()));
         self.failure.get_or_insert(error);
     }
 
     fn close(&mut self) {
         self.closed = true;
         self.latest = None;
-        for (_, inbox) in self.inboxes.drain() {
-            inbox.end(End::Closed);
-        }
+        self.end_all(&End::Closed);
+    }
+
+    fn end_all(&mut self, end: &End) {
+        let Engine { inboxes, wakes, .. } = self;
+        wakes.extend(inboxes.drain().map(|(_, inbox)| inbox.end(end.clone())).filter(|wakes| !wakes.is_empty()));
+    }
+
+    fn wake_later(&mut self, wakes: Option<Wakes>) {
+        self.wakes.extend(wakes.filter(|wakes| !wakes.is_empty()));
     }
 }

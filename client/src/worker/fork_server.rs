@@ -9,17 +9,17 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use farpool_agent::fork_server::message::{ROLE_VARIABLE, ROLE_WORKER, Reply, Request};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getppid, setpgid};
 
+use super::children::Children;
 use super::process::{self, Descriptors};
 
 /// Serves until the agent closes the connection or ends.
@@ -58,7 +58,7 @@ struct ForkServer {
     agent: OwnedFd,
     /// Readable once the process that started this one has ended.
     parent: OwnedFd,
-    children: SignalFd,
+    children: Children,
     workers: HashMap<u32, Pid>,
     /// This process has several threads, so workers cannot be forked.
     has_threads: bool,
@@ -70,10 +70,7 @@ impl ForkServer {
         let _ = nix::sys::prctl::set_name(c"farpool-forker");
         // Whatever tasks start and leave behind becomes a child of this process, which can then end it.
         nix::sys::prctl::set_child_subreaper(true)?;
-        let mut mask = SigSet::empty();
-        mask.add(Signal::SIGCHLD);
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
-        let children = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let children = Children::listen()?;
         let parent = pidfd_open(getppid())?;
         let has_threads = std::fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() > 1);
         Reply::Hello.send(agent.as_fd())?;
@@ -95,7 +92,7 @@ impl ForkServer {
                 break;
             }
             if children {
-                while let Ok(Some(_)) = self.children.read_signal() {}
+                self.children.clear();
                 self.reap();
             }
             if agent {
@@ -143,16 +140,14 @@ impl ForkServer {
         }
     }
 
-    /// A worker has no business with its fork server's descriptors and signal mask.
+    /// A worker has no business with its fork server's descriptors and signal handler.
     fn forget_in_child(&mut self) {
-        for fd in [self.agent.as_raw_fd(), self.parent.as_raw_fd(), self.children.as_raw_fd()] {
+        for fd in [self.agent.as_raw_fd(), self.parent.as_raw_fd()] {
             // An error would mean that it is closed already. The owners are never dropped in this process:
             // `work` does not return.
             let _ = nix::unistd::close(fd);
         }
-        let mut mask = SigSet::empty();
-        mask.add(Signal::SIGCHLD);
-        let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&mask), None);
+        self.children.forget();
         self.workers = HashMap::new();
     }
 
@@ -236,9 +231,17 @@ fn start_anew(worker: u32, descriptors: &Descriptors) -> nix::Result<Pid> {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    let child = command.args(arguments).env(ROLE_VARIABLE, ROLE_WORKER).stdin(theirs).process_group(0).spawn();
+    // As this process was started: stdin is the socket, stdout is for workers only.
+    let child = command
+        .args(arguments)
+        .env(ROLE_VARIABLE, ROLE_WORKER)
+        .stdin(theirs)
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn();
     let child = child.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
-    let fds = [&descriptors.memory, &descriptors.socket, &descriptors.stderr].map(AsRawFd::as_raw_fd);
+    let Descriptors { memory, socket, stdout, stderr } = descriptors;
+    let fds = [memory, socket, stdout, stderr].map(AsRawFd::as_raw_fd);
     Request::Spawn { worker }.send(ours.as_fd(), &fds)?;
     // Reaped like every child of this process, by `reap`.
     Ok(Pid::from_raw(i32::try_from(child.id()).map_err(|_| Errno::ERANGE)?))

@@ -1,21 +1,21 @@
 //! What runs inside fork servers and workers: everything that happens when `farpool::init()` does not return.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use farpool_agent::fork_server::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, ROLE_WORKER};
-
 pub(crate) mod task;
 
 mod bell;
+mod children;
 mod fork_server;
 mod input;
 mod output;
 mod panics;
 mod process;
+mod role;
 mod runtime;
 mod threads;
 
-static INITIALISED: AtomicBool = AtomicBool::new(false);
+pub(crate) use role::{arguments, initialised};
+
+use role::Role;
 
 /// Makes this program able to serve as its own pool's workers: the first line of `main`.
 ///
@@ -28,6 +28,9 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// started anew (1 to 2 ms each). Under `#[tokio::main]` threads are there already; write a plain `main` that calls
 /// `farpool::init()` and builds the runtime afterwards.
 ///
+/// In tests under Rust's own harness, call it as the first line of each test that opens a pool (or use a harness of your
+/// own whose `main` does, which spares the workers a start of the harness).
+///
 /// # Examples
 ///
 /// ```
@@ -38,15 +41,12 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// ```
 #[expect(clippy::needless_doctest_main, reason = "that it is the first line of main is what the example shows")]
 pub fn init() {
-    let role = std::env::var_os(ROLE_VARIABLE);
-    match role.as_deref().and_then(|role| role.to_str()) {
-        Some(ROLE_FORK_SERVER) => fork_server::serve(),
-        Some(ROLE_WORKER) => process::started_anew(),
-        _ => INITIALISED.store(true, Ordering::Release),
+    match role::decide() {
+        Role::Program => {}
+        Role::ForkServer => fork_server::serve(),
+        Role::Worker => process::started_anew(),
+        Role::Bystander => loop {
+            std::thread::park();
+        },
     }
-}
-
-/// Whether the program has called [`init`].
-pub(crate) fn initialised() -> bool {
-    INITIALISED.load(Ordering::Acquire)
 }

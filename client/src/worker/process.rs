@@ -20,6 +20,8 @@ pub(super) struct Descriptors {
     pub(super) memory: OwnedFd,
     /// The socket to the agent.
     pub(super) socket: OwnedFd,
+    /// Where its stdout goes.
+    pub(super) stdout: OwnedFd,
     /// Where its stderr goes.
     pub(super) stderr: OwnedFd,
 }
@@ -27,8 +29,8 @@ pub(super) struct Descriptors {
 impl Descriptors {
     /// From what came with a [`Request::Spawn`].
     pub(super) fn from_received(fds: Vec<OwnedFd>) -> Option<Descriptors> {
-        let [memory, socket, stderr] = <[OwnedFd; 3]>::try_from(fds).ok()?;
-        Some(Descriptors { memory, socket, stderr })
+        let [memory, socket, stdout, stderr] = <[OwnedFd; 4]>::try_from(fds).ok()?;
+        Some(Descriptors { memory, socket, stdout, stderr })
     }
 }
 
@@ -41,10 +43,11 @@ pub(super) fn work(descriptors: Descriptors, parent: nix::unistd::Pid) -> ! {
     }
     // Names are for ps and top only.
     let _ = nix::sys::prctl::set_name(c"farpool-worker");
-    if nix::unistd::dup2_stderr(&descriptors.stderr).is_err() {
+    let outputs = nix::unistd::dup2_stdout(&descriptors.stdout).and(nix::unistd::dup2_stderr(&descriptors.stderr));
+    if outputs.is_err() {
         exit(code::BROKEN_LINK);
     }
-    drop(descriptors.stderr);
+    drop((descriptors.stdout, descriptors.stderr));
     let Ok(memory) = Memory::open(descriptors.memory.as_fd()) else { exit(code::BROKEN_LINK) };
     drop(descriptors.memory);
     runtime::run(Arc::new(memory), descriptors.socket)

@@ -14,13 +14,13 @@ use super::bell::Bell;
 use super::input::{Found, Input, Order, Run};
 use super::output::Output;
 use super::task::{Encoded, TaskIo};
-use super::{INITIALISED, panics, process, threads};
+use super::{panics, process, role, threads};
 use crate::function;
 
 /// Runs what the agent gives until it says stop.
 pub(super) fn run(memory: Arc<Memory>, socket: OwnedFd) -> ! {
     // Tasks may open pools of their own.
-    INITIALISED.store(true, std::sync::atomic::Ordering::Release);
+    role::may_open_pools();
     panics::install();
     let bell = Arc::new(Bell::new(Arc::clone(&memory), socket));
     let mut input = Input::new(Arc::clone(&memory), Arc::clone(&bell));

@@ -217,16 +217,54 @@ fn uneven_items_end_close_to_the_greedy_bound() {
     }
 }
 
-/// Items that suddenly take ten thousand times longer: the chunk they are in is much too big, and is split again.
+/// Some items take ten thousand times longer than those around them: the chunk they are in is much too big, and is
+/// split again once the others are done.
 #[test]
 fn a_chunk_that_turns_out_too_big_is_split() {
-    let times = |item: u64| if item < 20_000 { 1000 } else { 10 * MS };
+    let slow = 100_000..100_400;
+    let work = 199_600 * 1000 + 400 * 10 * MS;
     let mut sim = Sim::new(&[(2, 2), (2, 2), (2, 2), (2, 2)], &[1]);
-    sim.map(0, 0, 20_400, times);
+    sim.map(0, 0, 200_000, move |item| if slow.contains(&item) { 10 * MS } else { 1000 });
     sim.run_until(u64::MAX);
     assert_eq!(sim.finished, [0]);
-    let perfect = (20_000 * 1000 + 400 * 10 * MS) / 8;
-    assert!(sim.now < perfect * 11 / 10, "{} ms, and {} would be perfect", sim.now / MS, perfect / MS);
+    assert!(sim.now < work / 8 * 3 / 2, "{} ms, and {} would be perfect", sim.now / MS, work / 8 / MS);
+}
+
+#[test]
+fn a_late_chunk_is_asked_for_once() {
+    let mut config = Config::default();
+    config.chunk_target_ns = MS;
+    let mut world = World::new(config);
+    world.join(1, 1);
+    let job = world.open(JobPolicy::default());
+    // Learns that items are quick, so that the last chunks but one have some.
+    world.arrive(job, 0, 64);
+    world.schedule();
+    while world.agents[&0].chunks[0].left.len() < 8 {
+        world.run_all(0, 0, 1000);
+        world.schedule();
+    }
+    // What is queued goes to a second agent, which then has no slot to idle.
+    world.join(1, 100);
+    world.schedule();
+    world.credit(1, 0);
+    let asked = |world: &mut World, at: u64| {
+        world.now = at;
+        let actions = world.schedule();
+        actions.iter().filter(|action| matches!(action, Action::Retract { .. })).count()
+    };
+    while !world.agents[&1].chunks.is_empty() {
+        world.run_all(1, 0, 1000);
+    }
+    let given = world.now;
+    world.join(2, 2);
+    assert_eq!(asked(&mut world, given + 3 * MS), 0, "it is not late");
+    assert_eq!(asked(&mut world, given + 9 * MS), 1);
+    assert_eq!(asked(&mut world, given + 20 * MS), 0, "it has been asked for");
+    let first = world.agents[&0].chunks[0].left[0];
+    world.give_back(0, 0, first, 0);
+    assert_eq!(asked(&mut world, given + 40 * MS), 0, "it was kept");
+    world.drain();
 }
 
 #[test]

@@ -1,0 +1,212 @@
+//! What the machine allows: the least code that does a workload's work, over socketpairs between forked processes.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork};
+
+use crate::side::{Measures, Values};
+use crate::tasks::{self, MIB};
+
+/// Bytes of a task, and of its result.
+const MESSAGE: usize = 32;
+/// Bytes that are read or written at once.
+const BUFFER: usize = 64 << 10;
+
+pub(crate) fn exists(workload: &str) -> bool {
+    !matches!(workload, "W4" | "W7" | "W9")
+}
+
+pub(crate) struct Side {
+    workload: String,
+}
+
+impl Side {
+    pub(crate) fn new(workload: &str) -> Side {
+        Side { workload: workload.to_owned() }
+    }
+}
+
+impl Measures for Side {
+    fn prepare(&mut self) {
+        drop(self.run());
+    }
+
+    fn run(&mut self) -> Values {
+        match self.workload.as_str() {
+            "W1" => vec![least_pool(200_000, 16)],
+            "W2" | "W2c" => vec![least_pool(1_000_000, 256)],
+            "W3" | "W3awake" => round_trips(5000),
+            "W5a" | "W5r" => vec![bandwidth(2000)],
+            "W6" => vec![greedy(false)],
+            "W6s" => vec![greedy(true)],
+            // No memory that would mean anything.
+            "W8" => vec![first_result(), f64::NAN],
+            unknown => panic!("{unknown} has no limit"),
+        }
+    }
+}
+
+/// Keeps this process on one core, if there is that core.
+pub(crate) fn pin(core: usize) {
+    // SAFETY: a set of cores is an array of bits, for which zero is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: CPU_SET checks that the bit lies in the set.
+    unsafe { libc::CPU_SET(core, &mut set) };
+    // SAFETY: the kernel reads the set, whose size it is told. An error means that there is no such core.
+    let _ = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+}
+
+/// A forked process at the other end of a socketpair; gone when this is dropped.
+struct Forked {
+    socket: UnixStream,
+    pid: Pid,
+}
+
+impl Forked {
+    fn new(run: impl FnOnce(UnixStream)) -> Forked {
+        let (ours, theirs) = UnixStream::pair().expect("a socketpair");
+        // SAFETY: this process has one thread wherever this is called, so its child may do whatever it may.
+        match unsafe { fork() }.expect("a process can be forked") {
+            ForkResult::Parent { child } => Forked { socket: ours, pid: child },
+            ForkResult::Child => {
+                drop(ours);
+                run(theirs);
+                // SAFETY: _exit(2) may be called at any time; nothing of the parent's is to be run or written twice.
+                unsafe { libc::_exit(0) }
+            }
+        }
+    }
+}
+
+impl Drop for Forked {
+    fn drop(&mut self) {
+        // It may hold copies of the sockets of those forked before it, so closing is not enough.
+        let _ = nix::sys::signal::kill(self.pid, nix::sys::signal::Signal::SIGKILL);
+        let _ = waitpid(self.pid, None);
+    }
+}
+
+/// Gives back whatever whole messages have come.
+fn echo(mut socket: UnixStream) {
+    let mut buffer = vec![0; BUFFER];
+    let mut held = 0;
+    while let Ok(read) = socket.read(&mut buffer[held..]) {
+        held += read;
+        let whole = held / MESSAGE * MESSAGE;
+        if read == 0 || socket.write_all(&buffer[..whole]).is_err() {
+            return;
+        }
+        buffer.copy_within(whole..held, 0);
+        held -= whole;
+    }
+}
+
+/// Two workers, so many tasks in flight to each, everything that is there in one read and one write: tasks a second.
+fn least_pool(tasks: usize, in_flight: usize) -> f64 {
+    let mut workers = [const { () }; 2].map(|()| (Forked::new(echo), 0_usize, 0_usize));
+    let (mut given, mut done) = (0, 0);
+    let mut out = Vec::with_capacity(BUFFER);
+    let mut buffer = vec![0; BUFFER];
+    let mut give = |socket: &mut UnixStream, outstanding: &mut usize| {
+        out.clear();
+        while *outstanding < in_flight && given < tasks {
+            let mut message = [0; MESSAGE];
+            message[..8].copy_from_slice(&given.to_le_bytes());
+            out.extend_from_slice(&message);
+            *outstanding += 1;
+            given += 1;
+        }
+        socket.write_all(&out).expect("a worker listens");
+    };
+    let start = Instant::now();
+    for (worker, outstanding, _) in &mut workers {
+        give(&mut worker.socket, outstanding);
+    }
+    while done < tasks {
+        let mut ready = workers.each_ref().map(|(worker, ..)| PollFd::new(worker.socket.as_fd(), PollFlags::POLLIN));
+        poll(&mut ready, PollTimeout::NONE).expect("sockets can be waited for");
+        let ready = ready.map(|fd| fd.any().unwrap_or(false));
+        for ((worker, outstanding, partial), _) in workers.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            let bytes = worker.socket.read(&mut buffer).expect("a worker answers") + *partial;
+            let whole = bytes / MESSAGE;
+            *partial = bytes % MESSAGE;
+            *outstanding -= whole;
+            done += whole;
+            give(&mut worker.socket, outstanding);
+        }
+    }
+    tasks as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Of 100 bytes between two processes on two cores, in microseconds: the median and the 99th percentile.
+fn round_trips(count: usize) -> Values {
+    let mut other = Forked::new(|mut socket| {
+        pin(1);
+        let mut message = [0; 100];
+        while socket.read_exact(&mut message).and_then(|()| socket.write_all(&message)).is_ok() {}
+    });
+    pin(0);
+    let mut message = [7; 100];
+    let mut one = || {
+        let start = Instant::now();
+        other.socket.write_all(&message).expect("the other end listens");
+        other.socket.read_exact(&mut message).expect("the other end answers");
+        start.elapsed().as_secs_f64() * 1e6
+    };
+    for _ in 0..500 {
+        one();
+    }
+    let mut times: Vec<f64> = (0..count).map(|_| one()).collect();
+    times.sort_by(f64::total_cmp);
+    vec![times[count / 2], times[count * 99 / 100]]
+}
+
+/// Messages of 1 MiB in one direction, a second.
+fn bandwidth(messages: usize) -> f64 {
+    let mut other = Forked::new(move |mut socket| {
+        let mut buffer = vec![0; MIB];
+        (0..messages).for_each(|_| socket.read_exact(&mut buffer).expect("a message comes"));
+        socket.write_all(&[0]).expect("the sender listens");
+    });
+    let message = vec![1; MIB];
+    let start = Instant::now();
+    for _ in 0..messages {
+        other.socket.write_all(&message).expect("the other end listens");
+    }
+    other.socket.read_exact(&mut [0]).expect("the other end answers");
+    messages as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Eight threads that take the next sleep as soon as they are free, in milliseconds: no order of the list is known
+/// beforehand, so no pool that starts items in their order can be quicker.
+fn greedy(ascending: bool) -> f64 {
+    let sleeps = tasks::sleeps(ascending);
+    let next = AtomicUsize::new(0);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while let Some(sleep) = sleeps.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    std::thread::sleep(Duration::from_secs_f64(*sleep));
+                }
+            });
+        }
+    });
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+/// From forking two workers to an answer of the first, in milliseconds.
+fn first_result() -> f64 {
+    let start = Instant::now();
+    let mut workers = [Forked::new(echo), Forked::new(echo)];
+    let mut message = [0; MESSAGE];
+    workers[0].socket.write_all(&message).expect("a worker listens");
+    workers[0].socket.read_exact(&mut message).expect("a worker answers");
+    start.elapsed().as_secs_f64() * 1e3
+}

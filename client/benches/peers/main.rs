@@ -1,0 +1,123 @@
+//! farpool beside Python's `multiprocessing.Pool` and beside what the machine allows, in one run.
+//!
+//! `cargo bench -p farpool --bench peers -- [--quick] [--markdown] [--runs N] [WORKLOAD...]`
+//!
+//! For each workload three processes are started, one for each side: farpool's local mode, `multiprocessing.Pool`
+//! under the `python3` on the PATH, and the least code that could do the work (where there is such a thing). They
+//! warm up, and then take turns, one run each, so that a machine that drifts treats them alike.
+
+mod limit;
+mod machine;
+mod plan;
+mod pool;
+mod side;
+mod spinner;
+mod table;
+mod tasks;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use plan::{Condition, WORKLOADS, Workload};
+use side::{Sides, Values};
+
+const USAGE: &str = "\
+farpool beside multiprocessing.Pool and the machine's limits
+
+Usage: cargo bench -p farpool --bench peers -- [--quick] [--markdown] [--runs N] [WORKLOAD...]
+
+  --quick     2 runs of each instead of 5
+  --runs N    so many runs of each
+  --markdown  print the table as Markdown
+  WORKLOAD    W1 W2 W2c W3 W3awake W4 W5a W5r W6 W6s W7 W8 W9 (default: all)";
+
+fn main() -> ExitCode {
+    farpool::init();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [spinner::ROLE, core] => spinner::spin(core),
+        [side::FARPOOL_ROLE, workload] => side::serve(|| pool::Side::new(workload)),
+        [side::LIMIT_ROLE, workload] => side::serve(|| limit::Side::new(workload)),
+        words => match Options::read(words) {
+            Ok(Some(options)) => measure(&options),
+            Ok(None) => println!("{USAGE}"),
+            Err(wrong) => {
+                eprintln!("{wrong}\n\n{USAGE}");
+                return ExitCode::from(2);
+            }
+        },
+    }
+    ExitCode::SUCCESS
+}
+
+struct Options {
+    workloads: Vec<&'static Workload>,
+    runs: usize,
+    markdown: bool,
+}
+
+impl Options {
+    /// `None`: the usage is wanted.
+    fn read(words: &[&str]) -> Result<Option<Options>, String> {
+        let mut options = Options { workloads: Vec::new(), runs: 5, markdown: false };
+        let mut under_cargo_bench = false;
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match *word {
+                "--bench" => under_cargo_bench = true,
+                "--help" | "-h" => return Ok(None),
+                "--markdown" => options.markdown = true,
+                "--quick" => options.runs = 2,
+                "--runs" => {
+                    let runs = words.next().and_then(|runs| runs.parse().ok()).filter(|runs| *runs > 0);
+                    options.runs = runs.ok_or("--runs takes a number of at least 1")?;
+                }
+                name => options.workloads.push(Workload::named(name).ok_or(format!("there is no workload {name}"))?),
+            }
+        }
+        if options.workloads.is_empty() {
+            // `cargo test --all-targets` runs this too, without the word --bench: then only to see that it works.
+            let all = if under_cargo_bench { WORKLOADS } else { &WORKLOADS[..1] };
+            options.workloads = all.iter().collect();
+            options.runs = if under_cargo_bench { options.runs } else { 1 };
+        }
+        Ok(Some(options))
+    }
+}
+
+fn measure(options: &Options) {
+    let start = Instant::now();
+    let python = side::Python::find();
+    println!("{}", machine::description());
+    println!("{}", python.as_ref().map_or("python3 is not on the PATH: its column stays empty", |python| &python.version));
+    if let Some(warning) = machine::noise() {
+        println!("{warning}");
+    }
+    let mut rows = Vec::new();
+    for workload in options.workloads.iter().copied() {
+        eprintln!("{}: {}", workload.name, workload.what);
+        let _awake = (workload.condition == Condition::Awake).then(spinner::one_on_each_core);
+        let measured = measure_one(workload, python.as_ref(), options.runs);
+        rows.extend(workload.measures.iter().enumerate().map(|(at, measure)| {
+            let [farpool, python, limit] = measured.each_ref().map(|runs| runs.iter().map(|values| values[at]).collect());
+            table::Row { workload, measure, farpool, python, limit }
+        }));
+    }
+    table::print(&rows, options.markdown);
+    println!("{} runs of each, {:.0?}", options.runs, start.elapsed());
+}
+
+/// What each of the three sides measured in each run.
+fn measure_one(workload: &Workload, python: Option<&side::Python>, runs: usize) -> [Vec<Values>; 3] {
+    let mut sides = Sides::start(workload, python);
+    let mut measured = [const { Vec::new() }; 3];
+    for _ in 0..runs {
+        for (measured, side) in measured.iter_mut().zip(&mut sides.0) {
+            if let Some(side) = side {
+                measured.push(side.run(workload));
+            }
+        }
+    }
+    measured
+}

@@ -1,0 +1,148 @@
+//! The workloads: what is measured, in which unit, and what farpool wants to reach.
+
+pub(crate) struct Workload {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) condition: Condition,
+    /// In the order in which the sides report them.
+    pub(crate) measures: &'static [Measure],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// One process for a side makes all runs, after a warm-up.
+    Warm,
+    /// The same while a process of the lowest priority keeps each core awake: waking an idle core costs more than a
+    /// call.
+    Awake,
+    /// A new process for each run, which is what is measured.
+    Fresh,
+}
+
+pub(crate) struct Measure {
+    pub(crate) what: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) better: Better,
+    pub(crate) goal: Goal,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Better {
+    More,
+    Less,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Goal {
+    None,
+    AtLeast(f64),
+    AtMost(f64),
+    AtMostTimesTheLimit(f64),
+}
+
+impl Workload {
+    pub(crate) fn named(name: &str) -> Option<&'static Workload> {
+        WORKLOADS.iter().find(|workload| workload.name.eq_ignore_ascii_case(name))
+    }
+}
+
+const fn rate(what: &'static str, unit: &'static str, goal: Goal) -> Measure {
+    Measure { what, unit, better: Better::More, goal }
+}
+
+const fn cost(what: &'static str, unit: &'static str, goal: Goal) -> Measure {
+    Measure { what, unit, better: Better::Less, goal }
+}
+
+/// All of them. The counts and the numbers of workers stand in the sides' code: `pool.rs`, `limit.rs` and
+/// `multiprocessing_pool.py`.
+pub(crate) const WORKLOADS: &[Workload] = &[
+    Workload {
+        name: "W1",
+        what: "20,000 x identity, one item a chunk, 2 workers",
+        condition: Condition::Warm,
+        measures: &[rate("", "tasks/s", Goal::AtLeast(500e3))],
+    },
+    Workload {
+        name: "W2",
+        what: "map of 1,000,000 x identity, own chunks, 2 workers",
+        condition: Condition::Warm,
+        measures: &[rate("", "tasks/s", Goal::AtLeast(10e6))],
+    },
+    Workload {
+        name: "W2c",
+        what: "the same in chunks of 125,000",
+        condition: Condition::Warm,
+        measures: &[rate("", "tasks/s", Goal::None)],
+    },
+    Workload {
+        name: "W3",
+        what: "2,000 x apply(identity), quiet machine",
+        condition: Condition::Warm,
+        measures: &[cost("p50", "us", Goal::AtMostTimesTheLimit(2.0)), cost("p99", "us", Goal::None)],
+    },
+    Workload {
+        name: "W3awake",
+        what: "the same, cores kept awake",
+        condition: Condition::Awake,
+        measures: &[cost("p50", "us", Goal::AtMostTimesTheLimit(2.0)), cost("p99", "us", Goal::None)],
+    },
+    Workload {
+        name: "W4",
+        what: "factorials of 1 to 100, 4 workers",
+        condition: Condition::Warm,
+        measures: &[
+            cost("start to finish", "ms", Goal::AtMost(5.0)),
+            cost("of that, start to results", "ms", Goal::None),
+            cost("map in a warm pool", "ms", Goal::None),
+        ],
+    },
+    Workload {
+        name: "W5a",
+        what: "200 items of 1 MiB in, 2 workers",
+        condition: Condition::Warm,
+        measures: &[rate("", "MiB/s", Goal::AtLeast(2000.0))],
+    },
+    Workload {
+        name: "W5r",
+        what: "200 results of 1 MiB out, 2 workers",
+        condition: Condition::Warm,
+        measures: &[rate("", "MiB/s", Goal::AtLeast(2000.0))],
+    },
+    Workload {
+        name: "W6",
+        what: "400 Pareto sleeps as drawn, 8 workers",
+        condition: Condition::Warm,
+        measures: &[cost("", "ms", Goal::AtMost(318.0))],
+    },
+    Workload {
+        name: "W6s",
+        what: "the same, longest last",
+        condition: Condition::Warm,
+        measures: &[cost("", "ms", Goal::AtMost(395.0))],
+    },
+    Workload {
+        name: "W7",
+        what: "item 50 of 100 always kills its worker, 2 workers",
+        condition: Condition::Warm,
+        measures: &[
+            cost("until the caller knows", "ms", Goal::AtMost(500.0)),
+            cost("other items run twice", "items", Goal::AtMost(0.0)),
+        ],
+    },
+    Workload {
+        name: "W8",
+        what: "process start to first result, 2 workers",
+        condition: Condition::Fresh,
+        measures: &[
+            cost("", "ms", Goal::AtMost(10.0)),
+            cost("idle memory of all processes (PSS)", "MiB", Goal::AtMost(15.0)),
+        ],
+    },
+    Workload {
+        name: "W9",
+        what: "imap over a generator of 1,000,000: pulled",
+        condition: Condition::Warm,
+        measures: &[cost("when 10 results were taken", "items", Goal::None), cost("1 s later", "items", Goal::None)],
+    },
+];

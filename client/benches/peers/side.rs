@@ -1,0 +1,156 @@
+//! The three sides: processes that measure one workload each time they are told to.
+//!
+//! A side reads a line and answers with one: to `prepare` it warms up, to `run` it measures once and answers with the
+//! values of the workload's measures (`nan`: it has none; `inf`: it never came to an end). It ends with its input.
+
+use std::io::{BufRead, BufReader, Write, stdin, stdout};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::machine;
+use crate::plan::{Condition, Workload};
+
+pub(crate) const FARPOOL_ROLE: &str = "--side-farpool";
+pub(crate) const LIMIT_ROLE: &str = "--side-limit";
+/// CLOCK_MONOTONIC in nanoseconds just before a side was started.
+pub(crate) const START_VARIABLE: &str = "FARPOOL_BENCH_START";
+
+const SCRIPT: &str = include_str!("multiprocessing_pool.py");
+/// After this long an idle pool counts as such.
+const SETTLED: Duration = Duration::from_millis(1500);
+
+/// One number for each of the workload's measures.
+pub(crate) type Values = Vec<f64>;
+
+/// What a side does in its process.
+pub(crate) trait Measures {
+    /// Warms up.
+    fn prepare(&mut self);
+
+    /// One run.
+    fn run(&mut self) -> Values;
+}
+
+/// The process of a side.
+pub(crate) fn serve<S: Measures>(side: impl FnOnce() -> S) {
+    let mut side = side();
+    for line in stdin().lock().lines().map_while(Result::ok) {
+        match line.as_str() {
+            "prepare" => {
+                side.prepare();
+                println!();
+            }
+            _ => println!("{}", side.run().iter().map(f64::to_string).collect::<Vec<_>>().join(" ")),
+        }
+        let _ = stdout().flush();
+    }
+}
+
+/// The interpreter that is on the PATH; what stands there may be a script that looks for it, which would count as its
+/// start.
+pub(crate) struct Python {
+    path: String,
+    pub(crate) version: String,
+}
+
+impl Python {
+    pub(crate) fn find() -> Option<Python> {
+        let script = "import sys; print(sys.executable); print('Python', sys.version.split()[0])";
+        let output = Command::new("python3").args(["-c", script]).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let (path, version) = text.trim_end().split_once('\n')?;
+        Some(Python { path: path.to_owned(), version: version.to_owned() })
+    }
+}
+
+/// farpool, `multiprocessing.Pool` and the limit, where there is one.
+pub(crate) struct Sides(pub(crate) [Option<Running>; 3]);
+
+impl Sides {
+    pub(crate) fn start(workload: &Workload, python: Option<&Python>) -> Sides {
+        let own = |role: &str| ["/proc/self/exe", role, workload.name].map(str::to_owned).to_vec();
+        let python = python.map(|python| [&python.path, "-c", SCRIPT, workload.name].map(str::to_owned).to_vec());
+        let limit = crate::limit::exists(workload.name).then(|| own(LIMIT_ROLE));
+        Sides([Some(own(FARPOOL_ROLE)), python, limit].map(|command| command.map(|command| Running::new(workload, command))))
+    }
+}
+
+/// A side, seen from outside.
+pub(crate) struct Running {
+    command: Vec<String>,
+    /// `None`: it is started for each run.
+    process: Option<Process>,
+}
+
+impl Running {
+    fn new(workload: &Workload, command: Vec<String>) -> Running {
+        let warm = workload.condition != Condition::Fresh;
+        let process = warm.then(|| {
+            let mut process = Process::start(&command);
+            process.ask("prepare");
+            process
+        });
+        Running { command, process }
+    }
+
+    pub(crate) fn run(&mut self, workload: &Workload) -> Values {
+        let values = match &mut self.process {
+            Some(process) => process.ask("run"),
+            None => {
+                let mut process = Process::start(&self.command);
+                let mut values = process.ask("run");
+                std::thread::sleep(SETTLED);
+                values.push(machine::memory_of_tree(process.child.id()));
+                values
+            }
+        };
+        let count = workload.measures.len();
+        // Where a side has fewer values, it has nothing to say to the rest.
+        (0..count).map(|at| values.get(at).copied().unwrap_or(f64::NAN)).collect()
+    }
+}
+
+struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn start(command: &[String]) -> Process {
+        let (program, arguments) = command.split_first().expect("a side's command has a program");
+        let mut command = Command::new(program);
+        command.args(arguments).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env(START_VARIABLE, machine::monotonic_ns().to_string());
+        let mut child = command.spawn().expect("a side can be started");
+        let (input, output) = (child.stdin.take(), child.stdout.take().expect("stdout is piped"));
+        Process { child, input, output: BufReader::new(output) }
+    }
+
+    fn ask(&mut self, what: &str) -> Values {
+        let mut answer = String::new();
+        let input = self.input.as_mut().expect("the input is open");
+        let asked = writeln!(input, "{what}").and_then(|()| self.output.read_line(&mut answer));
+        assert!(asked.is_ok_and(|bytes| bytes > 0), "a side ended without an answer to {what:?}");
+        answer.split_whitespace().map(|word| word.parse().expect("a side answers with numbers")).collect()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.input = None;
+        for _ in 0..200 {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // Workers that hang are in the group of their side.
+        let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,35 @@
+//! Processes that keep the cores awake and give way to everybody else.
+
+use std::process::{Child, Command};
+
+use nix::sys::signal::Signal;
+
+pub(crate) const ROLE: &str = "--spin";
+
+/// They end when this is dropped.
+pub(crate) struct Spinners(Vec<Child>);
+
+pub(crate) fn one_on_each_core() -> Spinners {
+    let start = |core: usize| Command::new("/proc/self/exe").args([ROLE, &core.to_string()]).spawn();
+    Spinners((0..crate::machine::cores()).map(|core| start(core).expect("a spinner can be started")).collect())
+}
+
+/// What such a process does.
+pub(crate) fn spin(core: &str) -> ! {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).expect("a spinner can be tied to its parent");
+    crate::limit::pin(core.parse().expect("a spinner is told its core"));
+    // SAFETY: nice(2) takes a number and touches no memory.
+    unsafe { libc::nice(19) };
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+impl Drop for Spinners {
+    fn drop(&mut self) {
+        for spinner in &mut self.0 {
+            let _ = spinner.kill();
+            let _ = spinner.wait();
+        }
+    }
+}

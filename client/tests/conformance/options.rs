@@ -1,0 +1,117 @@
+//! Every option of `job(f)`, alone and together.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use farpool::{ErrorKind, Pool};
+
+use crate::pools;
+use crate::tasks::{even_only, nap, square, whereabouts};
+
+crate::runner::cases![
+    a_chunk_runs_on_one_worker_one_item_after_another,
+    chunks_of_large_items_stay_together,
+    chunks_stay_together_whatever_the_child_limit,
+    chunks_are_kept_by_the_lazy_verbs,
+    buffersize_bounds_what_is_pulled_ahead,
+    an_item_within_its_timeout_is_left_alone,
+    a_label_shows_in_errors,
+    one_job_serves_several_verbs,
+];
+
+/// Where each item ran: consecutive ones of a chunk follow each other on one worker.
+fn check_chunks(chunksize: usize, whereabouts: &[(u32, u64)]) {
+    for chunk in whereabouts.chunks(chunksize) {
+        let (pid, first) = chunk[0];
+        let expected: Vec<(u32, u64)> = (first..).map(|serial| (pid, serial)).take(chunk.len()).collect();
+        assert_eq!(chunk, expected, "a chunk of {chunksize} was torn apart");
+    }
+}
+
+fn a_chunk_runs_on_one_worker_one_item_after_another() {
+    let pool = pools::of(3);
+    for chunksize in [1, 2, 7, 50, 1000] {
+        let job = pool.job(whereabouts::<u64>).chunksize(chunksize);
+        check_chunks(chunksize as usize, &job.map(0..500).unwrap());
+        check_chunks(chunksize as usize, &job.map_async(0..500).get().unwrap());
+        check_chunks(chunksize as usize, &job.starmap((0..500).map(|n| (n,))).unwrap());
+    }
+}
+
+/// More of them than a worker's buffers hold.
+fn chunks_of_large_items_stay_together() {
+    let pool = pools::of(2);
+    let items = |size: usize, count: usize| (0..count).map(move |_| vec![0_u8; size]);
+    check_chunks(40, &pool.job(whereabouts::<Vec<u8>>).chunksize(40).map(items(100 << 10, 120)).unwrap());
+    check_chunks(5, &pool.job(whereabouts::<Vec<u8>>).chunksize(5).map(items(3 << 20, 15)).unwrap());
+}
+
+fn chunks_stay_together_whatever_the_child_limit() {
+    let pool = pools::pool(Pool::builder().processes(2).max_tasks_per_child(3));
+    check_chunks(5, &pool.job(whereabouts::<u64>).chunksize(5).map(0..50).unwrap());
+}
+
+fn chunks_are_kept_by_the_lazy_verbs() {
+    let pool = pools::of(2);
+    let job = pool.job(whereabouts::<u64>).chunksize(6);
+    check_chunks(6, &job.imap(0..100).collect::<Result<Vec<_>, _>>().unwrap());
+    let mut unordered = job.imap_unordered(0..100).collect::<Result<Vec<_>, _>>().unwrap();
+    // Each worker has run whole chunks, and the one that was left over.
+    unordered.sort_unstable();
+    let pids: std::collections::BTreeSet<u32> = unordered.iter().map(|&(pid, _)| pid).collect();
+    let shares = pids.iter().map(|of| unordered.iter().filter(|(pid, _)| pid == of).count());
+    assert!(shares.filter(|share| !share.is_multiple_of(6)).count() <= 1, "{unordered:?}");
+}
+
+fn buffersize_bounds_what_is_pulled_ahead() {
+    let pool = pools::of(2);
+    for buffersize in [1, 2, 5, 64] {
+        let pulled = Cell::new(0);
+        let input = (0..300_u64).inspect(|_| pulled.set(pulled.get() + 1));
+        let mut outcomes = pool.job(square).buffersize(buffersize).imap(input);
+        let mut taken = 0;
+        while let Some(outcome) = outcomes.next() {
+            outcome.unwrap();
+            taken += 1;
+            assert!(pulled.get() <= taken + buffersize, "{} pulled, {taken} taken", pulled.get());
+        }
+        assert_eq!((taken, pulled.get()), (300, 300));
+    }
+}
+
+fn an_item_within_its_timeout_is_left_alone() {
+    let pool = pools::of(2);
+    let patient = pool.job(nap).timeout(Duration::from_secs(20));
+    assert_eq!(patient.map([1, 20, 3]).unwrap(), [1, 20, 3]);
+    // The time that an item waits for its turn is not counted.
+    let many = pool.job(nap).timeout(Duration::from_millis(900)).chunksize(30);
+    assert_eq!(many.map([40; 30]).unwrap(), [40; 30]);
+    let forever = pool.job(nap).timeout(Duration::MAX);
+    assert_eq!(forever.apply((1,)).unwrap(), 1);
+}
+
+fn a_label_shows_in_errors() {
+    let pool = pools::of(1);
+    let job = pool.job(even_only).label("evens");
+    let errors = [
+        job.apply((1,)).unwrap_err(),
+        job.map([1]).unwrap_err(),
+        job.apply_async((1,)).get().unwrap_err(),
+        job.map_async([1]).get().unwrap_err(),
+        job.imap([1]).next().unwrap().unwrap_err(),
+        job.chunksize(0).map([1]).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.label(), Some("evens"));
+        assert!(error.to_string().contains("\"evens\""), "{error}");
+    }
+}
+
+fn one_job_serves_several_verbs() {
+    let pool = pools::of(2);
+    let job = pool.job(square).chunksize(2).retries(0).retry_panics(true).progress(false).label("squares");
+    assert_eq!(job.apply((3,)).unwrap(), 9);
+    assert_eq!(job.map([1, 2, 3]).unwrap(), [1, 4, 9]);
+    assert_eq!(job.clone().imap([1, 2, 3]).map(Result::unwrap).collect::<Vec<_>>(), [1, 4, 9]);
+    assert_eq!(job.buffersize(1).map([1]).unwrap_err().kind(), ErrorKind::InvalidArgument);
+}

@@ -1,0 +1,37 @@
+//! Pools in tests under Rust's own harness, whose `main` knows nothing of farpool: each test calls `init` itself.
+
+fn double(n: u32) -> u32 {
+    2 * n
+}
+
+fn check(name: &str) {
+    farpool::init();
+    let pool = farpool::Pool::new(2).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(pool.map(double, 0..100).expect("doubling does not fail"), (0..200).step_by(2).collect::<Vec<_>>());
+    pool.close();
+    pool.join().expect("the workers leave");
+}
+
+#[test]
+fn one_test_opens_a_pool() {
+    check("one");
+}
+
+#[test]
+fn another_test_opens_a_pool_at_the_same_time() {
+    check("another");
+}
+
+mod nested {
+    #[test]
+    fn a_test_in_a_module_opens_two_pools() {
+        super::check("first");
+        super::check("second");
+    }
+}
+
+#[test]
+fn a_test_that_has_nothing_to_do_with_pools_runs_in_the_client_only() {
+    // It would run in fork servers as well if these ran the whole harness; they run under its very name instead.
+    assert!(std::env::var_os("FARPOOL_ROLE").is_none());
+}
