@@ -17,6 +17,7 @@ use crate::tasks::{self, MIB};
 const MESSAGE: usize = 32;
 /// Bytes that are read or written at once.
 const BUFFER: usize = 64 << 10;
+const ROUND_TRIPS: usize = 5000;
 
 pub(crate) fn exists(workload: &str) -> bool {
     !matches!(workload, "W4" | "W7" | "W9")
@@ -41,7 +42,10 @@ impl Measures for Side {
         match self.workload.as_str() {
             "W1" => vec![least_pool(200_000, 16)],
             "W2" | "W2c" => vec![least_pool(1_000_000, 256)],
-            "W3" | "W3awake" => round_trips(5000),
+            "W3" | "W3awake" => {
+                let (apart, together) = (round_trips(0, 1), round_trips(0, 0));
+                vec![apart[ROUND_TRIPS / 2], apart[ROUND_TRIPS * 99 / 100], together[ROUND_TRIPS / 2]]
+            }
             "W5a" | "W5r" => vec![bandwidth(2000)],
             "W6" => vec![greedy(false)],
             "W6s" => vec![greedy(true)],
@@ -52,14 +56,29 @@ impl Measures for Side {
     }
 }
 
-/// Keeps this process on one core, if there is that core.
-pub(crate) fn pin(core: usize) {
+/// Keeps this process on one core, if there is that core, until what is returned is dropped.
+pub(crate) fn pin(core: usize) -> Pinned {
     // SAFETY: a set of cores is an array of bits, for which zero is a value.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let (mut before, mut set): (libc::cpu_set_t, libc::cpu_set_t) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
     // SAFETY: CPU_SET checks that the bit lies in the set.
     unsafe { libc::CPU_SET(core, &mut set) };
-    // SAFETY: the kernel reads the set, whose size it is told. An error means that there is no such core.
-    let _ = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    // SAFETY: the kernel writes and reads sets whose size it is told. An error means that there is no such core.
+    unsafe {
+        libc::sched_getaffinity(0, size_of_val(&before), &raw mut before);
+        libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
+    }
+    Pinned { before }
+}
+
+pub(crate) struct Pinned {
+    before: libc::cpu_set_t,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: the kernel reads a set whose size it is told, and that it has filled itself.
+        unsafe { libc::sched_setaffinity(0, size_of_val(&self.before), &raw const self.before) };
+    }
 }
 
 /// A forked process at the other end of a socketpair; gone when this is dropped.
@@ -109,49 +128,64 @@ fn echo(mut socket: UnixStream) {
 
 /// Two workers, so many tasks in flight to each, everything that is there in one read and one write: tasks a second.
 fn least_pool(tasks: usize, in_flight: usize) -> f64 {
-    let mut workers = [const { () }; 2].map(|()| (Forked::new(echo), 0_usize, 0_usize));
+    let mut workers = [Worker::new(), Worker::new()];
     let (mut given, mut done) = (0, 0);
-    let mut out = Vec::with_capacity(BUFFER);
     let mut buffer = vec![0; BUFFER];
-    let mut give = |socket: &mut UnixStream, outstanding: &mut usize| {
-        out.clear();
-        while *outstanding < in_flight && given < tasks {
-            let mut message = [0; MESSAGE];
-            message[..8].copy_from_slice(&given.to_le_bytes());
-            out.extend_from_slice(&message);
-            *outstanding += 1;
-            given += 1;
-        }
-        socket.write_all(&out).expect("a worker listens");
-    };
     let start = Instant::now();
-    for (worker, outstanding, _) in &mut workers {
-        give(&mut worker.socket, outstanding);
+    for worker in &mut workers {
+        given += worker.give(in_flight.min(tasks - given));
     }
     while done < tasks {
-        let mut ready = workers.each_ref().map(|(worker, ..)| PollFd::new(worker.socket.as_fd(), PollFlags::POLLIN));
+        let mut ready = workers.each_ref().map(|worker| PollFd::new(worker.process.socket.as_fd(), PollFlags::POLLIN));
         poll(&mut ready, PollTimeout::NONE).expect("sockets can be waited for");
         let ready = ready.map(|fd| fd.any().unwrap_or(false));
-        for ((worker, outstanding, partial), _) in workers.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
-            let bytes = worker.socket.read(&mut buffer).expect("a worker answers") + *partial;
-            let whole = bytes / MESSAGE;
-            *partial = bytes % MESSAGE;
-            *outstanding -= whole;
-            done += whole;
-            give(&mut worker.socket, outstanding);
+        for (worker, _) in workers.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            let finished = worker.collect(&mut buffer);
+            done += finished;
+            given += worker.give(finished.min(tasks - given));
         }
     }
     tasks as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Of 100 bytes between two processes on two cores, in microseconds: the median and the 99th percentile.
-fn round_trips(count: usize) -> Values {
+struct Worker {
+    process: Forked,
+    /// Bytes of a result whose rest is still to come.
+    partial: usize,
+    tasks: Vec<u8>,
+}
+
+impl Worker {
+    fn new() -> Worker {
+        Worker { process: Forked::new(echo), partial: 0, tasks: Vec::new() }
+    }
+
+    fn give(&mut self, count: usize) -> usize {
+        self.tasks.clear();
+        for task in 0..count {
+            let mut message = [0; MESSAGE];
+            message[..8].copy_from_slice(&task.to_le_bytes());
+            self.tasks.extend_from_slice(&message);
+        }
+        self.process.socket.write_all(&self.tasks).expect("a worker listens");
+        count
+    }
+
+    fn collect(&mut self, buffer: &mut [u8]) -> usize {
+        let bytes = self.process.socket.read(buffer).expect("a worker answers") + self.partial;
+        self.partial = bytes % MESSAGE;
+        bytes / MESSAGE
+    }
+}
+
+/// Of 100 bytes between two processes on these cores, in microseconds, sorted.
+fn round_trips(ours: usize, theirs: usize) -> Vec<f64> {
     let mut other = Forked::new(|mut socket| {
-        pin(1);
+        let _pinned = pin(theirs);
         let mut message = [0; 100];
         while socket.read_exact(&mut message).and_then(|()| socket.write_all(&message)).is_ok() {}
     });
-    pin(0);
+    let _pinned = pin(ours);
     let mut message = [7; 100];
     let mut one = || {
         let start = Instant::now();
@@ -162,9 +196,9 @@ fn round_trips(count: usize) -> Values {
     for _ in 0..500 {
         one();
     }
-    let mut times: Vec<f64> = (0..count).map(|_| one()).collect();
+    let mut times: Vec<f64> = (0..ROUND_TRIPS).map(|_| one()).collect();
     times.sort_by(f64::total_cmp);
-    vec![times[count / 2], times[count * 99 / 100]]
+    times
 }
 
 /// Messages of 1 MiB in one direction, a second.

@@ -28,13 +28,15 @@ pub(crate) fn noise() -> Option<String> {
     std::thread::sleep(Duration::from_millis(500));
     let (busy, all) = ticks()?;
     let share = 100 * (busy - busy_before) / (all - all_before).max(1);
-    (share >= 10).then(|| format!("NOT QUIET: other processes take {share} % of the machine, so these figures are rough"))
+    (share >= 10)
+        .then(|| format!("NOT QUIET: other processes take {share} % of the machine, so these figures are rough"))
 }
 
 /// Ticks that the cores were busy, and all ticks.
 fn ticks() -> Option<(u64, u64)> {
     let stat = read_to_string("/proc/stat").ok()?;
-    let numbers: Vec<u64> = stat.lines().next()?.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+    let numbers: Vec<u64> =
+        stat.lines().next()?.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
     let all: u64 = numbers.iter().take(8).sum();
     let idle = numbers.get(3)? + numbers.get(4)?;
     Some((all - idle, all))

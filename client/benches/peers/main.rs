@@ -90,7 +90,10 @@ fn measure(options: &Options) {
     let start = Instant::now();
     let python = side::Python::find();
     println!("{}", machine::description());
-    println!("{}", python.as_ref().map_or("python3 is not on the PATH: its column stays empty", |python| &python.version));
+    println!(
+        "{}",
+        python.as_ref().map_or("python3 is not on the PATH: its column stays empty", |python| &python.version)
+    );
     if let Some(warning) = machine::noise() {
         println!("{warning}");
     }
@@ -100,7 +103,8 @@ fn measure(options: &Options) {
         let _awake = (workload.condition == Condition::Awake).then(spinner::one_on_each_core);
         let measured = measure_one(workload, python.as_ref(), options.runs);
         rows.extend(workload.measures.iter().enumerate().map(|(at, measure)| {
-            let [farpool, python, limit] = measured.each_ref().map(|runs| runs.iter().map(|values| values[at]).collect());
+            let [farpool, python, limit] =
+                measured.each_ref().map(|runs| runs.iter().map(|values| values[at]).collect());
             table::Row { workload, measure, farpool, python, limit }
         }));
     }
@@ -113,8 +117,10 @@ fn measure_one(workload: &Workload, python: Option<&side::Python>, runs: usize) 
     let mut sides = Sides::start(workload, python);
     let mut measured = [const { Vec::new() }; 3];
     for _ in 0..runs {
-        for (measured, side) in measured.iter_mut().zip(&mut sides.0) {
-            if let Some(side) = side {
+        for (measured, side) in measured.iter_mut().zip(&mut sides.sides) {
+            // Once it has hung it will hang again, and waiting for that takes long.
+            let hung = measured.last().is_some_and(|values: &Values| values.iter().any(|value| value.is_infinite()));
+            if let Some(side) = side.as_mut().filter(|_| !hung) {
                 measured.push(side.run(workload));
             }
         }

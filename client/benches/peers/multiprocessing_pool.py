@@ -62,7 +62,7 @@ def latencies(pool, calls=2000):
     for _ in range(calls):
         began = time.perf_counter_ns(); pool.apply(identity, (1,)); times.append((time.perf_counter_ns() - began) / 1e3)
     times.sort()
-    return [times[calls // 2], times[calls * 99 // 100]]
+    return [times[calls // 2], times[calls * 99 // 100], times[calls // 2]]
 
 
 def start_to_finish(_):

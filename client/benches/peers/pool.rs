@@ -57,7 +57,7 @@ impl Measures for Side {
             "W2c" => vec![all_at_once(self.pool(), Some(125_000))],
             "W3" | "W3awake" => {
                 let microseconds = latencies(self.pool(), 2000);
-                vec![microseconds[1000], microseconds[1980]]
+                vec![microseconds[1000], microseconds[1980], microseconds[1000]]
             }
             "W4" => start_to_finish(),
             "W5a" => vec![mebibytes_in(self.pool())],

@@ -17,7 +17,7 @@ pub(crate) fn one_on_each_core() -> Spinners {
 /// What such a process does.
 pub(crate) fn spin(core: &str) -> ! {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).expect("a spinner can be tied to its parent");
-    crate::limit::pin(core.parse().expect("a spinner is told its core"));
+    let _pinned = crate::limit::pin(core.parse().expect("a spinner is told its core"));
     // SAFETY: nice(2) takes a number and touches no memory.
     unsafe { libc::nice(19) };
     loop {

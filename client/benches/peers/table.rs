@@ -11,15 +11,25 @@ pub(crate) struct Row {
     pub(crate) limit: Vec<f64>,
 }
 
-const HEAD: [&str; 9] =
-    ["workload", "unit", "farpool (min - max)", "multiprocessing.Pool", "times as good", "limit", "of the limit", "goal", ""];
+const HEAD: [&str; 9] = [
+    "workload",
+    "unit",
+    "farpool (min - max)",
+    "multiprocessing.Pool",
+    "times as good",
+    "limit",
+    "of the limit",
+    "goal",
+    "",
+];
 
 /// `times as good` is above 1 where farpool beats `multiprocessing.Pool`; `of the limit` is farpool's figure divided by
 /// the limit's.
 pub(crate) fn print(rows: &[Row], markdown: bool) {
     let mut lines = vec![HEAD.map(str::to_owned)];
     lines.extend(rows.iter().map(Row::cells));
-    let widths: [usize; 9] = std::array::from_fn(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0));
+    let widths: [usize; 9] =
+        std::array::from_fn(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0));
     let (before, between, after) = if markdown { ("| ", " | ", " |") } else { ("", "  ", "") };
     for (number, line) in lines.iter().enumerate() {
         let cells: Vec<String> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
@@ -47,7 +57,10 @@ impl Row {
             format!("{}: {what}", self.workload.name),
             self.measure.unit.to_owned(),
             with_range(&self.farpool),
-            python.map_or_else(String::new, |python| if python.is_infinite() { "hangs".to_owned() } else { figure(python) }),
+            python.map_or_else(
+                String::new,
+                |python| if python.is_infinite() { "hangs".to_owned() } else { figure(python) },
+            ),
             better.filter(|times| times.is_finite()).map_or_else(String::new, ratio),
             limit.map_or_else(String::new, figure),
             farpool.zip(limit).map_or_else(String::new, |(farpool, limit)| ratio(farpool / limit)),
@@ -77,7 +90,8 @@ fn median(runs: &[f64]) -> Option<f64> {
 
 fn with_range(runs: &[f64]) -> String {
     let Some(median) = median(runs) else { return String::new() };
-    let (least, most) = runs.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), run| (least.min(*run), most.max(*run)));
+    let (least, most) =
+        runs.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), run| (least.min(*run), most.max(*run)));
     format!("{} ({} - {})", figure(median), figure(least), figure(most))
 }
 

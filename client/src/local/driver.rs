@@ -30,6 +30,7 @@ const TIMER: u64 = u64::MAX;
 
 pub(super) struct Driver {
     state: Mutex<State>,
+    turn: Mutex<()>,
     /// What wakes whoever drives.
     inner: Arc<Epoll>,
     /// What the session's own thread sleeps on.
@@ -57,8 +58,8 @@ impl Driver {
         let timer = Timer::new(&inner, TIMER).map_err(failed)?;
         outer.add(inner.0.as_fd(), attached()).map_err(failed)?;
         let state = State { engine, timer, driven: false, detached: false, followers: Vec::new() };
-        let driver = Arc::new(Driver { state: Mutex::new(state), inner, outer });
-        release(driver.finish(driver.lock()));
+        let driver = Arc::new(Driver { state: Mutex::new(state), turn: Mutex::new(()), inner, outer });
+        driver.give_back(driver.lock());
         let own = Arc::clone(&driver);
         thread::Builder::new()
             .name("farpool".into())
@@ -71,7 +72,7 @@ impl Driver {
     pub(super) fn act<T>(&self, act: impl FnOnce(&mut Engine) -> T) -> T {
         let mut state = self.lock();
         let outcome = act(&mut state.engine);
-        release(self.finish(state));
+        self.give_back(state);
         outcome
     }
 
@@ -83,12 +84,11 @@ impl Driver {
         deadline: Option<Instant>,
     ) {
         let mut state = self.lock();
-        state.engine.pump();
         while !done(&state.engine) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
             if state.driven {
                 let me = thread::current();
                 state.followers.push(me.clone());
-                release(state);
+                self.give_back(state);
                 park(deadline);
                 state = self.lock();
                 state.followers.retain(|follower| follower.id() != me.id());
@@ -97,6 +97,9 @@ impl Driver {
             match state.engine.arm() {
                 Armed::Busy => {
                     state.engine.pump();
+                    // A stream of outcomes may go on for long: others get a turn in between.
+                    self.give_back(state);
+                    state = self.lock();
                     continue;
                 }
                 Armed::Until(None) => {}
@@ -118,8 +121,7 @@ impl Driver {
     }
 
     /// Whoever waits no more sees to it that somebody else drives.
-    fn leave(&self, state: MutexGuard<'_, State>) {
-        let mut state = self.finish(state);
+    fn leave(&self, mut state: MutexGuard<'_, State>) {
         if state.detached && !state.driven {
             match state.followers.pop() {
                 Some(next) => next.unpark(),
@@ -129,7 +131,7 @@ impl Driver {
                 }
             }
         }
-        release(state);
+        self.give_back(state);
     }
 
     /// The session's own thread.
@@ -141,17 +143,17 @@ impl Driver {
             let mut state = self.lock();
             let ready = self.inner.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
             state.take_in(&events[..ready]);
-            let state = self.finish(state);
             let closed = state.engine.is_closed();
-            release(state);
+            self.give_back(state);
             if closed {
                 return;
             }
         }
     }
 
-    /// Works a little, and sees to it that what is left, and what happens next, is noticed.
-    fn finish<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    /// The way to give back the lock: works a little, sees to it that what is left and what happens next is noticed,
+    /// and wakes whoever has got something.
+    fn give_back(&self, mut state: MutexGuard<'_, State>) {
         let armed = match state.engine.arm() {
             Armed::Busy => {
                 state.engine.pump();
@@ -173,7 +175,7 @@ impl Driver {
             state.followers.iter().for_each(Thread::unpark);
             state.ring_by(clock::now());
         }
-        state
+        release(state);
     }
 
     fn set_outer(&self, mut event: EpollEvent) {
@@ -183,11 +185,14 @@ impl Driver {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
+        // Whoever has the turn gets the lock next: without it, a thread that gives the lock back and takes it again
+        // would nearly always win against one that has to be woken.
+        let _turn = self.turn.lock();
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Gives the lock back, and wakes whoever has got something meanwhile.
+/// Gives the lock back after the engine was armed, and wakes whoever has got something meanwhile.
 fn release(mut state: MutexGuard<'_, State>) {
     let wakes = state.engine.take_wakes();
     drop(state);

@@ -24,6 +24,8 @@ struct Waiting {
     on_socket: bool,
     /// How often it has woken.
     times: u64,
+    /// Threads that wait for it to wake.
+    followers: usize,
 }
 
 impl Bell {
@@ -37,9 +39,11 @@ impl Bell {
             let mut waiting = self.lock();
             if waiting.on_socket {
                 let times = waiting.times;
+                waiting.followers += 1;
                 while waiting.times == times {
                     waiting = self.rung.wait(waiting).unwrap_or_else(PoisonError::into_inner);
                 }
+                waiting.followers -= 1;
                 continue;
             }
             waiting.on_socket = true;
@@ -52,8 +56,12 @@ impl Bell {
             let mut waiting = self.lock();
             waiting.on_socket = false;
             waiting.times += 1;
+            let followers = waiting.followers;
             drop(waiting);
-            self.rung.notify_all();
+            // Notifying is a system call even if nobody listens, which is the rule: most workers have one thread.
+            if followers > 0 {
+                self.rung.notify_all();
+            }
         }
     }
 

@@ -54,8 +54,8 @@ fn the_panic_becomes_the_outcome_of_an_async_map() {
 fn the_panic_reaches_the_consumer_of_an_imap() {
     let pool = pool(2);
     for place in PLACES {
-        panics(&pool, place, || drop(pool.imap(square, broken(place)).count()));
-        panics(&pool, place, || drop(pool.imap_unordered(square, broken(place)).count()));
+        panics(&pool, place, || _ = pool.imap(square, broken(place)).count());
+        panics(&pool, place, || _ = pool.imap_unordered(square, broken(place)).count());
     }
     // Whoever goes on asking afterwards is told that it is over.
     let mut outcomes = pool.imap(square, broken(50));

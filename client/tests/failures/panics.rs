@@ -63,7 +63,7 @@ fn a_panic_while_panicking_takes_the_worker() {
         }
     }
     let pool = pool(2);
-    let twice = |()| {
+    let twice = |()| -> () {
         let _guard = Guard;
         panic!("once");
     };
@@ -122,7 +122,7 @@ fn a_panic_in_the_clients_serde_reaches_the_caller() {
     };
     caught(&|| drop(pool.map(identity::<Touchy>, items)));
     caught(&|| drop(pool.map_async(identity::<Touchy>, items).get()));
-    caught(&|| drop(pool.imap(identity::<Touchy>, items).count()));
+    caught(&|| _ = pool.imap(identity::<Touchy>, items).count());
     // In a callback's thread there is no caller: the outcome is an error.
     let outcome = pool.map_async(identity::<Touchy>, items).callback(|_| ()).get();
     let error = outcome.unwrap_err();

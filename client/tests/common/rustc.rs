@@ -1,0 +1,47 @@
+//! Compiling small programs against the farpool that these tests were built with, by calling rustc on its library: a
+//! second of work, where cargo in a directory of its own would build everything once more.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::SystemTime;
+
+/// A source file of the tests.
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// Compiles `source` to `output`.
+pub(crate) fn compile(source: &Path, output: &Path, options: &[&str]) -> Output {
+    let libraries = libraries();
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let library = newest_farpool(&libraries);
+    Command::new(rustc)
+        .arg(source)
+        .arg("-o")
+        .arg(output)
+        .args(["--edition=2024", "--crate-type=bin", "--error-format=human", "--color=never"])
+        .arg(format!("--extern=farpool={}", library.display()))
+        .arg(format!("-Ldependency={}", libraries.display()))
+        .args(options)
+        .output()
+        .expect("rustc is there where the tests were built")
+}
+
+/// Where cargo puts what it builds for these tests: beside the test program.
+fn libraries() -> PathBuf {
+    let program = std::env::current_exe().expect("the program knows where it is");
+    program.parent().expect("it is in a directory").to_owned()
+}
+
+/// Of several builds, the one that was made for this one.
+fn newest_farpool(libraries: &Path) -> PathBuf {
+    let is_farpool = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("libfarpool-") && name.ends_with(".rlib")
+    };
+    let built = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    let entries = fs::read_dir(libraries).expect("the test program is in it");
+    let farpools = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_farpool);
+    farpools.max_by_key(built).expect("the library was built before its tests")
+}

@@ -1,0 +1,85 @@
+//! A client in a process of its own, to be killed: this executable once more, with a scenario to play.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::Signal;
+
+use crate::checks::seconds;
+use crate::processes::{self, Process, TAG};
+use crate::runner;
+use crate::scenarios::SCENARIO;
+
+/// Such a client. Dropping it kills it.
+pub(crate) struct Client {
+    child: Option<Child>,
+    stdout: BufReader<ChildStdout>,
+    tag: String,
+}
+
+impl Client {
+    /// Starts a client that plays this scenario with these arguments.
+    pub(crate) fn start(scenario: &str, arguments: &[&str]) -> Client {
+        let (client, _) = Self::launch(scenario, arguments, Stdio::inherit());
+        client
+    }
+
+    /// The same, with its stderr to be read.
+    pub(crate) fn start_with_stderr(scenario: &str, arguments: &[&str]) -> (Client, ChildStderr) {
+        let (client, stderr) = Self::launch(scenario, arguments, Stdio::piped());
+        (client, stderr.expect("it was asked for"))
+    }
+
+    fn launch(scenario: &str, arguments: &[&str], stderr: Stdio) -> (Client, Option<ChildStderr>) {
+        let tag = format!("{}/client", processes::own_tag());
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(arguments)
+            .env(SCENARIO, scenario)
+            .env(TAG, &tag)
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        let stderr = child.stderr.take();
+        (Client { child: Some(child), stdout, tag }, stderr)
+    }
+
+    /// Waits for the next line on its stdout; an empty one is its end.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.truncate(line.trim_end().len());
+        line
+    }
+
+    /// Its stdout.
+    pub(crate) fn stdout(&mut self) -> &mut impl std::io::Read {
+        &mut self.stdout
+    }
+
+    /// Sends it a signal, alone.
+    pub(crate) fn signal(&self, signal: Signal) {
+        processes::send(self.child.as_ref().expect("it runs").id(), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        runner::wait(self.child.take().expect("it runs"), seconds(20)).expect("it ends by itself")
+    }
+
+    /// The client and all that it has started.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        processes::tagged(&self.tag)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Errors mean that it has ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What clients in processes of their own do. Their main is this program's; what they say on stdout is what the tests
+//! wait for.
+
+use std::io::Write;
+use std::thread;
+
+use farpool::Pool;
+
+use crate::checks::{pool, seconds};
+use crate::line;
+use crate::litter::{STARTS, litter};
+use crate::tasks::{FOR_EVER, Way, identity, nap, pid_after, square};
+
+/// The variable that names the scenario.
+pub(crate) const SCENARIO: &str = "FARPOOL_TEST_SCENARIO";
+/// farpool's own, which tells a fork server or a worker what it is.
+const ROLE: &str = "FARPOOL_ROLE";
+
+fn scenario() -> Option<String> {
+    std::env::var(SCENARIO).ok()
+}
+
+fn argument(at: usize) -> String {
+    std::env::args().nth(at).expect("the scenario was given its arguments")
+}
+
+/// Says a line to the test.
+fn say(line: impl std::fmt::Display) {
+    println!("{line}");
+    std::io::stdout().flush().unwrap();
+}
+
+/// Programs that go wrong before `farpool::init()`, or never come to it.
+pub(crate) fn before_init() {
+    match scenario().as_deref() {
+        Some("forgets init") => {
+            say(Pool::new(2).unwrap_err());
+            std::process::exit(0);
+        }
+        Some("leaves before init") if std::env::var_os(ROLE).is_some() => std::process::exit(7),
+        Some("threads before init") => drop(thread::spawn(|| thread::sleep(seconds(3600)))),
+        Some("ignores SIGCHLD") if std::env::var_os(ROLE).is_none() => ignore(nix::sys::signal::Signal::SIGCHLD),
+        _ => {}
+    }
+}
+
+/// Plays the scenario, if this process is a client.
+pub(crate) fn after_init() {
+    let Some(scenario) = scenario() else { return };
+    match scenario.as_str() {
+        "leaves before init" => say(failure_of(Pool::new(2))),
+        "threads before init" | "ignores SIGCHLD" => works_and_fails(),
+        "hangs" => hangs(),
+        "hangs in its initializer" => hangs_in_its_initializer(),
+        "opens pools" => opens_pools(),
+        "exits" => exits(),
+        "panics" => panics(),
+        "forgets its pool" => {
+            std::mem::forget(busy_pool());
+            say("ready");
+        }
+        "returns a pool's error" => returns_an_error(),
+        "prints" => prints(),
+        "prints for ever" => prints_for_ever(),
+        other => panic!("no scenario is called {other:?}"),
+    }
+    std::process::exit(0);
+}
+
+fn ignore(signal: nix::sys::signal::Signal) {
+    // SAFETY: a signal is ignored, no handler is installed.
+    unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
+}
+
+/// How the pool fails, in opening or at its first call.
+fn failure_of(pool: Result<Pool, farpool::Error>) -> farpool::Error {
+    match pool {
+        Ok(pool) => pool.map(square, 0..3).unwrap_err(),
+        Err(error) => error,
+    }
+}
+
+/// Everything that the other tests show as well, in short.
+fn works_and_fails() {
+    let pool = pool(2);
+    assert_eq!(pool.map(square, 0..100).unwrap().len(), 100);
+    let died = pool.job(|way: Way| way.take()).retries(1).apply((Way::Exit(3),)).unwrap_err();
+    assert_eq!((died.kind(), died.attempts()), (farpool::ErrorKind::WorkerDied, 2), "{died}");
+    assert!(died.to_string().contains("exited with code 3"), "{died}");
+    let late = pool.job(nap).timeout(crate::checks::millis(100)).apply((FOR_EVER,)).unwrap_err();
+    assert_eq!(late.kind(), farpool::ErrorKind::TimedOut, "{late}");
+    crate::checks::serves_on(&pool);
+    let limited = Pool::builder().processes(1).max_tasks_per_child(1).local().build().unwrap();
+    let pids = limited.job(pid_after).chunksize(1).map([0; 3]).unwrap();
+    assert!(pids[0] != pids[1] && pids[1] != pids[2]);
+    pool.close();
+    pool.join().unwrap();
+    drop(limited);
+    crate::processes::assert_none_left();
+    say("all is well");
+}
+
+fn one_of_each(path: String, item: u64) {
+    if let Some(&start) = STARTS.get(item as usize) {
+        litter(start);
+    }
+    line::report(&path, std::process::id());
+    match item {
+        0 => Way::Spin.take(),
+        1 => Way::SpinDeaf.take(),
+        2 => Way::Stop.take(),
+        _ => {}
+    }
+    nap(FOR_EVER);
+}
+
+/// A pool with a worker in each state that a worker can hang in, each of which has left something behind.
+fn busy_pool() -> Pool {
+    let pool = pool(4);
+    let path = argument(1);
+    drop(pool.job(one_of_each).chunksize(1).starmap_async((0..4).map(move |item| (path.clone(), item))));
+    pool
+}
+
+fn hangs() {
+    let pool = busy_pool();
+    pool.map(nap, [FOR_EVER]).unwrap_err();
+}
+
+fn hangs_in_its_initializer() {
+    fn initializer(path: String) {
+        line::report(&path, std::process::id());
+        Way::SpinDeaf.take();
+    }
+    let options = Pool::builder().processes(2).local();
+    let pool = options.initializer(initializer, (argument(1),)).build().unwrap();
+    pool.map(nap, [FOR_EVER]).unwrap_err();
+}
+
+/// To be killed at any moment of it.
+fn opens_pools() {
+    say("ready");
+    loop {
+        let pool = pool(3);
+        pool.map(identity::<u64>, 0..50).unwrap();
+    }
+}
+
+fn exits() {
+    let _pool = busy_pool();
+    say("ready");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    std::process::exit(5);
+}
+
+fn panics() {
+    let _pool = busy_pool();
+    say("ready");
+    panic!("the client panics on purpose");
+}
+
+fn returns_an_error() {
+    let pool = pool(2);
+    let error = pool.apply(|| -> () { panic!("the story") }, ()).unwrap_err();
+    say(format!("{error:?}").lines().next().unwrap());
+}
+
+fn prints() {
+    fn print(bytes: usize) {
+        let line = "x".repeat(99);
+        for _ in 0..bytes / 100 {
+            println!("{line}");
+            eprintln!("{line}");
+        }
+    }
+    let pool = pool(2);
+    let bytes: usize = argument(1).parse().unwrap();
+    pool.map(print, [bytes, bytes]).unwrap();
+    pool.close();
+    pool.join().unwrap();
+}
+
+/// One item prints more than anybody reads, others do not.
+fn prints_for_ever() {
+    fn print(item: u64) -> u64 {
+        while item == 0 {
+            eprintln!("{}", "x".repeat(99));
+        }
+        item
+    }
+    let pool = pool(2);
+    let mut outcomes = pool.job(print).retries(0).imap_unordered(0..1000);
+    assert!((1..1000).all(|_| outcomes.next().unwrap().unwrap() > 0));
+    say("the others are done");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
