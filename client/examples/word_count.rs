@@ -4,10 +4,12 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
 
 const USAGE: &str = "\
 Counts the words in all files below a folder.
@@ -17,16 +19,26 @@ Usage: word_count [--processes N] FOLDER
   --processes N  workers that run at once (default: one for each core)
   FOLDER         where the files are";
 
-type Words = BTreeMap<String, u64>;
+/// Files that one item is about. A worker adds up what is in them, so that less travels and less is left to merge.
+const FILES_AT_ONCE: usize = 50;
 
-/// The words of one file, or why it cannot be read.
-fn count_words(path: PathBuf) -> Result<Words, String> {
-    let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let mut words = Words::new();
-    for word in text.split(|letter: char| !letter.is_alphabetic()).filter(|word| !word.is_empty()) {
-        *words.entry(word.to_lowercase()).or_default() += 1;
+/// The words of some files, and why others could not be read.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+struct Counted {
+    files: u64,
+    words: HashMap<String, u64>,
+    unreadable: Vec<String>,
+}
+
+fn count_words(paths: Vec<PathBuf>) -> Counted {
+    let mut counted = Counted::default();
+    for path in paths {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => counted.read(&text),
+            Err(error) => counted.unreadable.push(format!("{}: {error}", path.display())),
+        }
     }
-    Ok(words)
+    counted
 }
 
 fn main() -> Result<(), farpool::Error> {
@@ -37,11 +49,12 @@ fn main() -> Result<(), farpool::Error> {
     if files.is_empty() {
         common::wrong(USAGE, unlisted.first().map_or("the folder has no files", String::as_str));
     }
+    let groups: Vec<Vec<PathBuf>> = files.chunks(FILES_AT_ONCE).map(<[PathBuf]>::to_vec).collect();
 
     let start = Instant::now();
     let pool = farpool::Pool::new(processes)?;
-    let mut total = Total::default();
-    for counted in pool.imap_unordered(count_words, files.clone()) {
+    let mut total = Counted::default();
+    for counted in pool.imap_unordered(count_words, groups.clone()) {
         total.add(counted?);
     }
     pool.close();
@@ -51,50 +64,40 @@ fn main() -> Result<(), farpool::Error> {
     for unreadable in unlisted.iter().chain(&total.unreadable) {
         println!("not read: {unreadable}");
     }
-    println!("{} words in {} files, {} of them different", total.words(), total.files, total.count.len());
+    let words: u64 = total.words.values().sum();
+    println!("{words} words in {} files, {} of them different", total.files, total.words.len());
     println!("most frequent: {}", total.most_frequent(10));
-    common::compare(processes, took, &total.sorted(), || {
-        let mut total = Total::default();
-        files.into_iter().for_each(|file| total.add(count_words(file)));
-        total.sorted()
+    // Groups were merged as they came.
+    total.unreadable.sort();
+    common::compare(processes, took, &total, || {
+        let mut total = Counted::default();
+        groups.into_iter().for_each(|group| total.add(count_words(group)));
+        total.unreadable.sort();
+        total
     });
     Ok(())
 }
 
-#[derive(Default, PartialEq)]
-struct Total {
-    files: usize,
-    count: Words,
-    unreadable: Vec<String>,
-}
-
-impl Total {
-    fn add(&mut self, counted: Result<Words, String>) {
-        match counted {
-            Ok(words) => {
-                self.files += 1;
-                for (word, count) in words {
-                    *self.count.entry(word).or_default() += count;
-                }
-            }
-            Err(unreadable) => self.unreadable.push(unreadable),
+impl Counted {
+    fn read(&mut self, text: &str) {
+        self.files += 1;
+        for word in text.split(|letter: char| !letter.is_alphabetic()).filter(|word| !word.is_empty()) {
+            *self.words.entry(word.to_lowercase()).or_default() += 1;
         }
     }
 
-    fn words(&self) -> u64 {
-        self.count.values().sum()
+    fn add(&mut self, other: Counted) {
+        self.files += other.files;
+        self.unreadable.extend(other.unreadable);
+        for (word, count) in other.words {
+            *self.words.entry(word).or_default() += count;
+        }
     }
 
     fn most_frequent(&self, most: usize) -> String {
-        let mut words: Vec<_> = self.count.iter().collect();
-        words.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let mut words: Vec<_> = self.words.iter().collect();
+        words.sort_by_key(|(word, count)| (std::cmp::Reverse(**count), *word));
         words.iter().take(most).map(|(word, count)| format!("{word} ({count})")).collect::<Vec<_>>().join(", ")
-    }
-
-    /// Without what depends on the order in which files were counted.
-    fn sorted(mut self) -> Total {
-        self.unreadable.sort();
-        self
     }
 }
 

@@ -5,10 +5,11 @@
 //! | kind | `slot` | `position` | payload |
 //! |---|---|---|---|
 //! | Setup | - | - | `WorkerSettings` (protobuf) |
+//! | LargeSetup | - | - | instead of Setup: [`LargeHeader`]; the settings follow as Piece records |
 //! | Function | function | - | what the program needs to find it |
 //! | Run | function | of the first item | [`RunHeader`], `ends` (u32 each), the items |
 //! | Large | function | of the item | [`LargeHeader`]; its bytes follow as Piece records |
-//! | Piece | - | - | bytes of the Large before it |
+//! | Piece | - | - | bytes of the Large or LargeSetup before it |
 //! | Resume | - | - | none: all that was revoked lies before this |
 //! | Forget | function | - | none: the job is over |
 //! | Stop | - | - | none: leave |
@@ -36,6 +37,7 @@ pub enum Kind {
     Resume = 6,
     Forget = 7,
     Stop = 8,
+    LargeSetup = 9,
     Ready = 16,
     InitFailed = 17,
     Ok = 18,
@@ -55,6 +57,7 @@ impl Kind {
             6 => Kind::Resume,
             7 => Kind::Forget,
             8 => Kind::Stop,
+            9 => Kind::LargeSetup,
             16 => Kind::Ready,
             17 => Kind::InitFailed,
             18 => Kind::Ok,

@@ -9,7 +9,7 @@ use super::WorkerPool;
 use super::chunks::Piece;
 use super::death::{Death, Reason, seconds};
 use super::stop::Stopping;
-use super::worker::{Given, State, Worker};
+use super::worker::{Given, Worker};
 
 impl WorkerPool {
     /// A worker is gone: keeps what it has finished, tells what it died of, and moves what it had not begun.
@@ -19,15 +19,17 @@ impl WorkerPool {
         let mut worker = self.workers.remove(at);
         worker.stderr.pump();
         let death = Death { status, reason: worker.ending.filter(|ending| ending.asked).map(|ending| ending.reason) };
-        let before_ready =
-            worker.state == State::Starting || matches!(death.reason, Some(Reason::InitializerTimedOut { .. }));
+        let before_ready = !worker.was_ready;
         if let Some(failure) = worker.init_failure.take() {
             self.fail(failure);
-        } else if before_ready && !self.supervision.is_stopping() {
+        } else if before_ready && status.is_some() && !self.supervision.is_stopping() {
             self.died_at_start(&mut worker, death, now);
         }
+        let own_doing = matches!(death.reason, None | Some(Reason::BrokenLink | Reason::ClosedConnection));
+        // Killed while it had nothing to do: nothing that another one would die of as well.
+        let was_idle = worker.given.is_empty();
         let died_on_something = self.requeue(&mut worker, death);
-        let expected = death.reason.is_some() || matches!(worker.state, State::Leaving) || before_ready;
+        let expected = !own_doing || was_idle || before_ready;
         if !expected && !died_on_something && worker.finished == 0 && !self.supervision.is_stopping() {
             self.start_was_fruitless(now, || death.tell(0));
         }

@@ -26,12 +26,16 @@ impl WorkerPool {
             self.workers[at].memory.status().agent_awake();
         }
         let before = self.workers[at].from.consumed();
-        let outcome = self.read_records(at);
+        let outcome = if self.workers[at].broken { Err(Corrupt) } else { self.read_records(at) };
         let worker = &mut self.workers[at];
+        worker.broken |= outcome.is_err();
         if worker.from.consumed() != before {
             worker.hand_back();
         }
         let progress = (worker.finished, worker.memory.status().claimed());
+        if progress.0 != worker.progress.0 {
+            self.supervision.item_finished();
+        }
         if progress != (worker.progress.0, worker.progress.1) {
             worker.progress = (progress.0, progress.1, now);
         }
@@ -115,9 +119,9 @@ impl WorkerPool {
 
     fn became_ready(&mut self, at: usize) {
         let worker = &mut self.workers[at];
+        worker.was_ready = true;
         if worker.state == State::Starting {
             worker.state = State::Ready;
-            self.supervision.start_succeeded();
         }
     }
 
@@ -145,6 +149,9 @@ impl WorkerPool {
 impl Worker {
     /// Whether it may have written something: it was given something to do, or has not said yet that it is ready.
     pub(super) fn may_have_news(&self) -> bool {
+        if self.broken {
+            return false;
+        }
         !self.given.is_empty() || self.revoking || !matches!(self.state, State::Ready) || self.measured != self.finished
     }
 

@@ -290,9 +290,11 @@ impl WorkerPool {
         }
     }
 
-    /// Workers that are up, or will be soon.
+    /// Workers that are up, or will be soon. One that dies before it is ready counts until it is known what it died
+    /// of: its initializer may have failed, and would fail again.
     fn serving(&self) -> usize {
-        self.workers.iter().filter(|worker| matches!(worker.state, State::Starting | State::Ready)).count()
+        let serves = |worker: &&Worker| matches!(worker.state, State::Starting | State::Ready) || !worker.was_ready;
+        self.workers.iter().filter(serves).count()
     }
 }
 

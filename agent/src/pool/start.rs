@@ -8,8 +8,10 @@ use nix::errno::Errno;
 use super::worker::Worker;
 use super::{Token, WorkerPool};
 
-/// Workers that may die one after the other without having become ready or begun an item.
-const MOST_FRUITLESS: u32 = 5;
+/// Deaths further apart than this have nothing to do with each other.
+const FORGOTTEN_NS: u64 = 10_000_000_000;
+/// Workers that may die in a row without having begun an item, beyond one for each process of the pool.
+const MOST_FRUITLESS: usize = 5;
 
 impl WorkerPool {
     pub(super) fn start_workers(&mut self, now: u64) {
@@ -45,11 +47,17 @@ impl WorkerPool {
 
     /// Starting again and again helps nobody: later and later, and not for ever.
     pub(super) fn start_was_fruitless(&mut self, now: u64, what: impl FnOnce() -> String) {
+        if now >= self.supervision.fruitless_at + FORGOTTEN_NS {
+            self.supervision.fruitless = 0;
+        }
         self.supervision.fruitless += 1;
+        self.supervision.fruitless_at = now;
         self.supervision.next_start_at = now + (1_000_000 << self.supervision.fruitless.min(10));
-        if self.supervision.fruitless >= MOST_FRUITLESS {
+        // All of them may be killed at once, from outside; that alone says nothing.
+        let deaths = self.supervision.fruitless;
+        if deaths as usize >= MOST_FRUITLESS + self.processes {
             let message =
-                format!("{MOST_FRUITLESS} workers in a row ended before they had begun an item; the last: {}", what());
+                format!("{deaths} workers in a row ended before they had begun an item; the last: {}", what());
             self.fail(self.failure(FailureKind::Unavailable, message));
         }
     }

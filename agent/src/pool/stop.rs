@@ -66,14 +66,19 @@ impl WorkerPool {
     }
 
     fn let_idle_workers_leave(&mut self, now: u64) {
-        if !self.queue.is_empty() {
-            return;
+        if self.queue.is_empty() {
+            self.let_leave(|state| matches!(state, State::Ready | State::Retiring), now);
         }
+    }
+
+    /// Workers that have run as many items as one worker may.
+    pub(super) fn let_retired_workers_leave(&mut self, now: u64) {
+        self.let_leave(|state| state == State::Retiring, now);
+    }
+
+    fn let_leave(&mut self, may_leave: impl Fn(State) -> bool, now: u64) {
         for worker in &mut self.workers {
-            let idle = worker.given.is_empty()
-                && worker.rest.is_none()
-                && !worker.revoking
-                && matches!(worker.state, State::Ready | State::Retiring);
+            let idle = worker.given.is_empty() && worker.rest.is_none() && !worker.revoking && may_leave(worker.state);
             if idle && worker.order(Kind::Stop, 0, &[]).unwrap_or(false) {
                 worker.show();
                 worker.state = State::Leaving;

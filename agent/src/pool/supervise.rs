@@ -5,6 +5,7 @@ use nix::errno::Errno;
 
 use super::death::seconds;
 use super::stop::{CLOSE_GRACE_NS, Stopping};
+use super::worker::Worker;
 use super::{Token, WorkerPool};
 use crate::fork_server::message::Reply;
 use crate::fork_server::{ForkServer, Program};
@@ -22,8 +23,10 @@ pub(super) struct Supervision {
     /// The program has reached `farpool::init()`.
     pub(super) up: bool,
     pub(super) next_number: u32,
-    /// Deaths, one after the other, of workers that had not become ready or begun an item.
+    /// Deaths in a row of workers that had not begun an item, with no item finished in between.
     pub(super) fruitless: u32,
+    /// When the last of these was.
+    pub(super) fruitless_at: u64,
     /// No worker is started before this time.
     pub(super) next_start_at: u64,
     pub(super) stopping: Stopping,
@@ -38,6 +41,7 @@ impl Supervision {
             up: false,
             next_number: 0,
             fruitless: 0,
+            fruitless_at: 0,
             next_start_at: 0,
             stopping: Stopping::No,
         }
@@ -47,7 +51,8 @@ impl Supervision {
         self.stopping != Stopping::No
     }
 
-    pub(super) fn start_succeeded(&mut self) {
+    /// Workers do what they are for.
+    pub(super) fn item_finished(&mut self) {
         self.fruitless = 0;
     }
 
@@ -77,6 +82,7 @@ impl WorkerPool {
             );
             self.fail(self.failure(FailureKind::Unavailable, message));
         } else {
+            self.let_retired_workers_leave(now);
             self.start_workers(now);
         }
     }
@@ -113,6 +119,9 @@ impl WorkerPool {
 
     fn fork_server_gone(&mut self, now: u64) {
         self.supervision.fork_server.end();
+        let fruitful = self.workers.iter().any(|worker| worker.was_ready);
+        // The workers end with their fork server, but not what their tasks have started.
+        self.workers.iter().for_each(Worker::kill_group);
         while !self.workers.is_empty() {
             self.bury(0, None, now);
         }
@@ -126,7 +135,10 @@ impl WorkerPool {
             self.fail(self.failure(FailureKind::Unavailable, message));
             self.stopped();
         } else {
-            self.restart_fork_server(now);
+            if !fruitful {
+                self.start_was_fruitless(now, || "the fork server was killed".into());
+            }
+            if self.supervision.is_stopping() { self.stopped() } else { self.restart_fork_server(now) }
         }
     }
 

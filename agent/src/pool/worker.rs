@@ -26,6 +26,8 @@ pub(super) struct Worker {
     pub(super) number: u32,
     pub(super) pid: u32,
     pub(super) state: State,
+    /// It has become ready: its initializer, if there is one, has returned.
+    pub(super) was_ready: bool,
     /// When it was asked for, in nanoseconds.
     pub(super) born: u64,
     pub(super) memory: Arc<Memory>,
@@ -49,12 +51,14 @@ pub(super) struct Worker {
     pub(super) init_failure: Option<Failure>,
     /// The jobs whose functions it knows, by their numbers in the pool.
     pub(super) knows: Vec<bool>,
-    /// A large item, half of it on its way.
+    /// A large item, or the settings, half of it on its way.
     pub(super) sending: Option<Bytes>,
     /// A large result, half of it here.
     pub(super) receiving: Option<Receiving>,
     /// Something was taken back from it, and it has not passed that place yet.
     pub(super) revoking: bool,
+    /// What it has written makes no sense: nothing more is read of it.
+    pub(super) broken: bool,
     /// Something was written that it has not been shown.
     unpublished: bool,
     pub(super) ending: Option<Ending>,
@@ -159,6 +163,7 @@ impl Worker {
             number,
             pid: 0,
             state: State::Starting,
+            was_ready: false,
             born: now,
             to: Writer::new(Arc::clone(&memory), Direction::ToWorker),
             from: Reader::new(Arc::clone(&memory), Direction::ToAgent),
@@ -176,6 +181,7 @@ impl Worker {
             sending: None,
             receiving: None,
             revoking: false,
+            broken: false,
             unpublished: false,
             ending: None,
             cancel_at: None,
@@ -183,16 +189,24 @@ impl Worker {
             output_blocked_until: None,
             armed_at: None,
         };
-        let settings = settings.encode_to_vec();
-        if settings.len() > MAX_PAYLOAD {
-            return Err(nix::errno::Errno::E2BIG);
-        }
         // The ring of a new memory is empty: this fits.
-        let written = worker.order(Kind::Setup, 0, &settings);
+        let written = worker.set_up(settings.encode_to_vec());
         debug_assert_eq!(written, Ok(true));
         worker.to.publish();
         worker.unpublished = false;
         Ok((worker, WorkerEnds { memory: memory_fd, socket: theirs, stderr: stderr_fd }))
+    }
+
+    fn set_up(&mut self, settings: Vec<u8>) -> Result<bool, Corrupt> {
+        if settings.len() <= MAX_PAYLOAD {
+            return self.order(Kind::Setup, 0, &settings);
+        }
+        // What every call needs goes to the workers this way, and may be large.
+        let head = LargeHeader { length: settings.len() as u64, timed: false }.to_bytes();
+        let begun = self.order(Kind::LargeSetup, 0, &head)?;
+        self.sending = Some(settings.into());
+        self.go_on_sending()?;
+        Ok(begun)
     }
 
     /// Items that it was given and has not finished.
@@ -309,6 +323,15 @@ impl Worker {
     pub(super) fn hand_back(&mut self) {
         self.from.publish();
         self.wake_if_asleep();
+    }
+
+    /// Kills its process group, where the fork server cannot do it any more.
+    pub(super) fn kill_group(&self) {
+        // Zero would be this process's own group.
+        if let Some(group) = i32::try_from(self.pid).ok().filter(|&pid| pid > 0) {
+            // An error means that nothing is left of it.
+            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), nix::sys::signal::Signal::SIGKILL);
+        }
     }
 
     /// Empties the socket of wake-ups; false when the worker has closed it.

@@ -27,12 +27,10 @@ pub(crate) fn compare<R: PartialEq>(processes: usize, pool: Duration, results: &
     let alone = start.elapsed();
     assert!(*results == results_alone, "the workers' results differ from those of this process");
     let workers = if processes == 1 { "1 worker process" } else { &format!("{processes} worker processes") };
-    let verdict = if pool < alone {
-        format!("{:.2} times as fast", alone.as_secs_f64() / pool.as_secs_f64())
-    } else {
-        "so little work is done sooner without workers".to_owned()
-    };
-    println!("wall time: {pool:.1?} in {workers}, {alone:.1?} in one process ({verdict}); the same results");
+    let ratio = alone.as_secs_f64() / pool.as_secs_f64();
+    println!(
+        "wall time: {pool:.1?} in {workers}, {alone:.1?} in one process ({ratio:.2} times as fast); the same results"
+    );
 }
 
 fn read<const N: usize>(usage: &str, own: [&str; N]) -> Result<(usize, [Option<PathBuf>; N]), lexopt::Error> {

@@ -96,8 +96,9 @@ impl Driver {
             }
             match state.engine.arm() {
                 Armed::Busy => {
-                    state.engine.pump();
-                    // A stream of outcomes may go on for long: others get a turn in between.
+                    // A stream of outcomes may go on for long: what descriptors tell is heard all the same, and
+                    // others get a turn.
+                    self.hear(&mut state);
                     self.give_back(state);
                     state = self.lock();
                     continue;
@@ -137,18 +138,24 @@ impl Driver {
     /// The session's own thread.
     fn run(&self) {
         loop {
-            let mut events = [EpollEvent::empty(); 32];
+            let mut events = [EpollEvent::empty(); 1];
             // Only errors that a later try cures can happen here (EINTR).
-            let _ = self.outer.wait(&mut events[..1], EpollTimeout::NONE);
+            let _ = self.outer.wait(&mut events, EpollTimeout::NONE);
             let mut state = self.lock();
-            let ready = self.inner.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
-            state.take_in(&events[..ready]);
+            self.hear(&mut state);
             let closed = state.engine.is_closed();
             self.give_back(state);
             if closed {
                 return;
             }
         }
+    }
+
+    /// Takes in what has happened, without waiting, and works on it.
+    fn hear(&self, state: &mut State) {
+        let mut events = [EpollEvent::empty(); 32];
+        let ready = self.inner.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+        state.take_in(&events[..ready]);
     }
 
     /// The way to give back the lock: works a little, sees to it that what is left and what happens next is noticed,

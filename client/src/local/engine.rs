@@ -99,7 +99,8 @@ impl Engine {
         let now = clock::now();
         let mut outcome = Ok(());
         for body in messages.drain(..) {
-            if outcome.is_ok() {
+            // All jobs have ended with the session; a thread that feeds one is about to notice.
+            if outcome.is_ok() && !self.closed {
                 outcome = self.say(body, now);
             }
         }

@@ -101,6 +101,11 @@ impl Input {
                     self.take(header);
                     return Order::Setup(settings);
                 }
+                Kind::LargeSetup => {
+                    let Some(large) = LargeHeader::read(payload) else { process::broken_link() };
+                    self.take(header);
+                    return Order::Setup(self.pieces(large.length));
+                }
                 Kind::Stop => return Order::Stop,
                 _ => process::broken_link(),
             }

@@ -158,9 +158,12 @@ impl TaskIo for ThreadIo<'_> {
     }
 
     fn done(&mut self, result: Encoded) {
-        if let Encoded::InScratch = result {
-            lock(&self.shared.output).done(self.position, self.scratch);
-        }
+        let result: &[u8] = match result {
+            // The room has no bytes, so this is a result of none, such as `()`.
+            Encoded::InRoom(_) => &[],
+            Encoded::InScratch => self.scratch,
+        };
+        lock(&self.shared.output).done(self.position, result);
     }
 
     fn failed(&mut self, failure: Failure) {

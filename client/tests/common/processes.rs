@@ -4,7 +4,6 @@
 use std::env;
 use std::fmt::Write;
 use std::fs;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
@@ -43,12 +42,13 @@ pub(crate) fn own_tag() -> String {
     env::var(TAG).expect("a case runs with a tag")
 }
 
-/// All processes whose tag begins with this one.
+/// All processes with this tag, or with one below it.
 pub(crate) fn tagged(tag: &str) -> Vec<Process> {
-    let start = format!("{TAG}={tag}");
+    let variable = format!("{TAG}={tag}");
     let carries = |pid: &u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(start.as_bytes()))
+        let mut variables = environment.split(|&byte| byte == 0);
+        variables.any(|other| matches!(other.strip_prefix(variable.as_bytes()), Some([] | [b'/', ..])))
     };
     all().filter(carries).filter_map(Process::of).collect()
 }
@@ -75,20 +75,6 @@ pub(crate) fn started_by_this_case() -> Vec<Process> {
 pub(crate) fn assert_none_left() {
     let left = started_by_this_case();
     assert!(left.is_empty(), "processes are left behind:\n{}", list(&left));
-}
-
-/// Waits until `there` finds no process any more; fails if some are left after `limit`. Returns how long it took.
-pub(crate) fn wait_until_gone(limit: Duration, there: impl Fn() -> Vec<Process>) -> Duration {
-    let start = Instant::now();
-    loop {
-        let left = there();
-        if left.is_empty() {
-            return start.elapsed();
-        }
-        assert!(start.elapsed() < limit, "after {limit:?} there still are:\n{}", list(&left));
-        // The end of somebody else's child is no event that could be awaited.
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// Kills exactly these processes.

@@ -8,6 +8,7 @@ use crate::tasks::{bytes, identity, length, square};
 crate::runner::cases![
     a_hundred_mebibytes_pass_each_way,
     large_results_stream_without_being_held,
+    results_that_grow_are_not_made_for_a_slow_consumer,
     large_items_of_imap_stream_without_being_held,
     large_items_of_map_stream_without_being_held,
     an_endless_input_takes_constant_memory,
@@ -47,6 +48,20 @@ fn large_results_stream_without_being_held() {
     assert_eq!(results.map(|bytes| bytes.unwrap().len()).sum::<usize>(), 800 * MIB);
     let results = pool.imap_unordered(bytes, std::iter::repeat_n(MIB, 400));
     assert_eq!(results.map(|bytes| bytes.unwrap().len()).sum::<usize>(), 400 * MIB);
+    check_peak(before);
+}
+
+/// Tiny results let the window grow; then they become large, and the consumer stops for a while.
+fn results_that_grow_are_not_made_for_a_slow_consumer() {
+    let pool = pools::of(2);
+    let before = peak();
+    let sizes = std::iter::repeat_n(1, 30_000).chain(std::iter::repeat(200 << 10));
+    let mut results = pool.imap(bytes, sizes);
+    assert_eq!(results.by_ref().take(29_000).filter(|result| result.is_ok()).count(), 29_000);
+    for _ in 0..10 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        results.next().unwrap().unwrap();
+    }
     check_peak(before);
 }
 

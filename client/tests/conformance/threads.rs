@@ -13,6 +13,8 @@ crate::runner::cases![
     naps_are_taken_on_all_threads_at_once,
     no_more_items_run_at_once_than_there_are_threads,
     results_and_errors_find_their_items,
+    items_and_results_of_no_bytes_pass,
+    the_lazy_verbs_use_all_threads,
     large_items_and_results_pass,
     chunks_stay_on_one_worker,
 ];
@@ -57,6 +59,22 @@ fn results_and_errors_find_their_items() {
             }
         }
     }
+}
+
+fn items_and_results_of_no_bytes_pass() {
+    let pool = threaded(2, 3);
+    assert_eq!(pool.map(|()| (), vec![(); 200]).unwrap().len(), 200);
+    assert_eq!(pool.imap(|_: u64| (), 0..200).filter(Result::is_ok).count(), 200);
+    pool.apply(|| (), ()).unwrap();
+}
+
+fn the_lazy_verbs_use_all_threads() {
+    let pool = threaded(2, 50);
+    pool.map(square, 0..4).unwrap();
+    let start = Instant::now();
+    assert_eq!(pool.imap(nap, [50; 400]).filter(Result::is_ok).count(), 400);
+    assert_eq!(pool.imap_unordered(nap, [50; 400]).filter(Result::is_ok).count(), 400);
+    assert!(start.elapsed() < Duration::from_millis(1600), "it took {:?}", start.elapsed());
 }
 
 fn large_items_and_results_pass() {

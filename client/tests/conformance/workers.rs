@@ -8,7 +8,7 @@ use farpool::Pool;
 
 use crate::log::{self, Log};
 use crate::tasks::{nap, pid_after, square, whereabouts};
-use crate::pools;
+use crate::{pools, processes};
 
 crate::runner::cases![
     all_processes_are_used_and_none_is_the_client,
@@ -18,6 +18,7 @@ crate::runner::cases![
     an_initializer_runs_in_replaced_workers_too,
     a_worker_is_replaced_after_its_items,
     workers_are_replaced_without_a_gap,
+    replaced_workers_go,
     a_worker_keeps_its_memory_between_items,
     stdin_of_a_worker_is_empty,
     tasks_do_not_see_farpools_own_environment,
@@ -106,6 +107,21 @@ fn workers_are_replaced_without_a_gap() {
     assert_eq!(BTreeSet::from_iter(outcomes).len(), 100);
     // 250 ms of naps, and 100 new processes: a grace period for each would be ten seconds.
     assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+}
+
+fn replaced_workers_go() {
+    let pool = pools::pool(Pool::builder().processes(2).max_tasks_per_child(1));
+    pool.job(square).chunksize(1).map(0..60).unwrap();
+    let pids = pool.job(pid_after).chunksize(1).map([0; 20]).unwrap();
+    let there = || processes::started_by_this_case();
+    // The fork server, two workers, and at most as many again that are on their way in or out.
+    let start = Instant::now();
+    while there().len() > 5 {
+        assert!(start.elapsed() < Duration::from_secs(5), "there are:\n{}", processes::list(&there()));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let gone = pids.iter().filter(|&&pid| processes::Process::of(pid).is_none()).count();
+    assert!(gone >= 16, "only {gone} of 20 workers that were replaced are gone");
 }
 
 fn a_worker_keeps_its_memory_between_items() {

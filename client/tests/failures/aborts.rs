@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use crate::checks::seconds;
-use crate::{processes, runner, rustc};
+use crate::{processes, runner, rustc, waiting};
 
 crate::runner::cases![a_panic_that_aborts_takes_its_worker_and_only_its_item];
 
@@ -27,5 +27,5 @@ fn a_panic_that_aborts_takes_its_worker_and_only_its_item() {
     ] {
         assert!(said.contains(part), "{part:?} is missing in: {said}");
     }
-    processes::wait_until_gone(seconds(1), || processes::Process::of(pid).into_iter().collect());
+    waiting::until_gone(seconds(1), || processes::Process::of(pid).into_iter().collect());
 }

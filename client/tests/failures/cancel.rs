@@ -6,6 +6,7 @@ use crate::checks::{millis, pool, seconds, serves_on, within};
 use crate::line::{self, Line};
 use crate::log::{self, Log};
 use crate::processes::{self, Process};
+use crate::waiting;
 use crate::tasks::{FOR_EVER, Way, hang, nap, square};
 
 crate::runner::cases![
@@ -31,7 +32,7 @@ fn cancel_kills_what_runs_and_spares_others() {
     doomed.cancel();
     let error = within(seconds(1), || doomed.get().unwrap_err());
     assert_eq!((error.kind(), error.item()), (ErrorKind::Cancelled, None));
-    processes::wait_until_gone(seconds(1), || worker(pid));
+    waiting::until_gone(seconds(1), || worker(pid));
     assert_eq!(other.get().unwrap(), [100; 6]);
     serves_on(&pool);
 }

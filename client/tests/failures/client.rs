@@ -1,7 +1,7 @@
 //! A client in a process of its own, to be killed: this executable once more, with a scenario to play.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::Signal;
 
@@ -13,6 +13,7 @@ use crate::scenarios::SCENARIO;
 /// Such a client. Dropping it kills it.
 pub(crate) struct Client {
     child: Option<Child>,
+    stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     tag: String,
 }
@@ -36,13 +37,14 @@ impl Client {
             .args(arguments)
             .env(SCENARIO, scenario)
             .env(TAG, &tag)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
             .unwrap();
         let stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
-        let stderr = child.stderr.take();
-        (Client { child: Some(child), stdout, tag }, stderr)
+        let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
+        (Client { child: Some(child), stdin, stdout, tag }, stderr)
     }
 
     /// Waits for the next line on its stdout; an empty one is its end.
@@ -56,6 +58,11 @@ impl Client {
     /// Its stdout.
     pub(crate) fn stdout(&mut self) -> &mut impl std::io::Read {
         &mut self.stdout
+    }
+
+    /// Lets it go on, if it waits for that.
+    pub(crate) fn go_on(&mut self) {
+        self.stdin = None;
     }
 
     /// Sends it a signal, alone.

@@ -9,6 +9,7 @@ use crate::checks::{millis, seconds};
 use crate::client::Client;
 use crate::line::Line;
 use crate::processes;
+use crate::waiting;
 
 crate::runner::cases![
     interrupted,
@@ -30,8 +31,7 @@ fn busy(scenario: &str) -> (Client, Line) {
         line.next_number();
     }
     // The client, its fork server, four workers, and what three of their tasks have left.
-    let there = client.processes();
-    assert!(there.len() >= 9, "{}", processes::list(&there));
+    waiting::until(|| client.processes().len() >= 9);
     (client, line)
 }
 
@@ -39,7 +39,7 @@ fn check_signal(signal: Signal, limit: Duration) {
     let (mut client, _line) = busy("hangs");
     client.signal(signal);
     assert_eq!(client.end().signal(), Some(signal as i32));
-    processes::wait_until_gone(limit, || client.processes());
+    waiting::until_gone(limit, || client.processes());
 }
 
 fn interrupted() {
@@ -61,7 +61,7 @@ fn killed_while_initializers_run() {
     line.next_number();
     client.signal(Signal::SIGKILL);
     client.end();
-    processes::wait_until_gone(seconds(5), || client.processes());
+    waiting::until_gone(seconds(5), || client.processes());
 }
 
 fn killed_at_any_moment() {
@@ -72,27 +72,29 @@ fn killed_at_any_moment() {
         std::thread::sleep(millis(moment) / 2);
         client.signal(Signal::SIGKILL);
         client.end();
-        processes::wait_until_gone(seconds(5), || client.processes());
+        waiting::until_gone(seconds(5), || client.processes());
     }
 }
 
 fn exits_with_a_pool_open() {
     let (mut client, _line) = busy("exits");
+    client.go_on();
     assert_eq!(client.end().code(), Some(5));
-    processes::wait_until_gone(seconds(5), || client.processes());
+    waiting::until_gone(seconds(5), || client.processes());
 }
 
 fn panics_with_a_pool_open() {
-    let line = Line::new("pids");
-    let mut client = Client::start("panics", &[&line.path()]);
+    let (mut client, _line) = busy("panics");
+    client.go_on();
     assert_eq!(client.end().code(), Some(101));
-    processes::wait_until_gone(seconds(1), || client.processes());
+    waiting::until_gone(seconds(1), || client.processes());
 }
 
 fn forgets_its_pool() {
     let (mut client, _line) = busy("forgets its pool");
+    client.go_on();
     assert_eq!(client.end().code(), Some(0));
-    processes::wait_until_gone(seconds(5), || client.processes());
+    waiting::until_gone(seconds(5), || client.processes());
 }
 
 /// Then only the kernel is left to end the workers; processes that tasks have left are nobody's any more.
@@ -104,5 +106,5 @@ fn the_fork_server_is_killed_together_with_the_client() {
     processes::send(fork_server, Signal::SIGKILL).unwrap();
     client.signal(Signal::SIGKILL);
     client.end();
-    processes::wait_until_gone(seconds(5), || client.processes());
+    waiting::until_gone(seconds(5), || client.processes());
 }

@@ -2,7 +2,7 @@
 
 use crate::checks::seconds;
 use crate::client::Client;
-use crate::processes;
+use crate::waiting;
 
 crate::runner::cases![
     a_program_that_forgets_init,
@@ -29,7 +29,7 @@ fn a_program_that_ends_before_init() {
         assert!(said.contains(part), "{part:?} is missing in {said:?}");
     }
     assert!(client.end().success());
-    processes::wait_until_gone(seconds(1), || client.processes());
+    waiting::until_gone(seconds(1), || client.processes());
 }
 
 /// Workers cannot be forked then, and are started anew.

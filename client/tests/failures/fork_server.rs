@@ -8,6 +8,7 @@ use crate::line::Line;
 use crate::litter::{Start, litter};
 use crate::log::Log;
 use crate::processes;
+use crate::waiting;
 use crate::tasks::{hang, nap, perish};
 
 crate::runner::cases![
@@ -79,5 +80,5 @@ fn stopped_when_the_pool_ends() {
     processes::send(fork_server(), Signal::SIGSTOP).unwrap();
     pool.terminate();
     within(seconds(5), || pool.join().unwrap());
-    processes::wait_until_gone(seconds(1), processes::started_by_this_case);
+    waiting::until_gone(seconds(1), processes::started_by_this_case);
 }

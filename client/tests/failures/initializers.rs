@@ -5,6 +5,7 @@ use farpool::{Builder, Error, ErrorKind, Pool};
 use crate::checks::{has_words, millis, seconds, within};
 use crate::log::{self, Log};
 use crate::processes;
+use crate::waiting;
 use crate::tasks::{FOR_EVER, Way, nap, square};
 
 crate::runner::cases![
@@ -50,7 +51,7 @@ fn check(way: Option<Way>, words: &[&str]) {
         told(pool.imap(square, 0..).next().unwrap().unwrap_err());
     });
     // The processes go by themselves, though the pool is still there.
-    processes::wait_until_gone(seconds(3), processes::started_by_this_case);
+    waiting::until_gone(seconds(3), processes::started_by_this_case);
     assert!(log.lines().len() <= 2, "the initializer ran {} times", log.lines().len());
     pool.close();
     told(pool.join().unwrap_err());

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checks::{pool, seconds, serves_on, within};
 use crate::processes::{self, Process};
+use crate::waiting;
 use crate::tasks::{Way, square};
 
 crate::runner::cases![
@@ -64,7 +65,7 @@ fn sleepers() -> Vec<Process> {
 fn littered() -> Pool {
     let pool = pool(2);
     pool.map(litter, STARTS).unwrap();
-    assert_eq!(sleepers().len(), 3);
+    waiting::until(|| sleepers().len() == 3);
     pool
 }
 
@@ -91,7 +92,7 @@ fn gone_with_their_worker_if_they_are_of_its_group() {
     let pool = Pool::builder().processes(1).max_tasks_per_child(1).local().build().unwrap();
     pool.apply(litter, (Start::Child,)).unwrap();
     assert_eq!(pool.apply(square, (2,)).unwrap(), 4);
-    processes::wait_until_gone(seconds(5), sleepers);
+    waiting::until_gone(seconds(5), sleepers);
 }
 
 fn gone_though_their_worker_died_before() {
@@ -104,7 +105,7 @@ fn gone_though_their_worker_died_before() {
         pool.job(dies).retries(0).apply((start,)).unwrap_err();
     }
     // Those of the dead workers' groups are gone by now.
-    processes::wait_until_gone(seconds(5), || sleepers().into_iter().skip(2).collect());
+    waiting::until_gone(seconds(5), || sleepers().into_iter().skip(2).collect());
     drop(pool);
     processes::assert_none_left();
 }

@@ -36,6 +36,7 @@ mod scenarios;
 mod sizes;
 mod tasks;
 mod timeouts;
+mod waiting;
 
 use std::process::ExitCode;
 

@@ -5,6 +5,7 @@ use farpool::ErrorKind;
 use crate::checks::{has_words, pool, seconds, serves_on, told, within};
 use crate::line::Line;
 use crate::processes;
+use crate::waiting;
 use crate::tasks::{Way, hang, square};
 
 crate::runner::cases![
@@ -46,7 +47,7 @@ fn an_outer_worker_that_dies_takes_its_inner_pool_along() {
     let outer_worker = parent(parent(inner));
     processes::send(outer_worker, nix::sys::signal::Signal::SIGKILL).unwrap();
     told(&outer.get().unwrap_err(), ErrorKind::WorkerDied, 0, 1, &["SIGKILL"]);
-    processes::wait_until_gone(seconds(5), || processes::Process::of(inner).into_iter().collect());
+    waiting::until_gone(seconds(5), || processes::Process::of(inner).into_iter().collect());
     serves_on(&pool);
 }
 

@@ -30,6 +30,11 @@ fn say(line: impl std::fmt::Display) {
     std::io::stdout().flush().unwrap();
 }
 
+/// Waits for the test.
+fn wait_to_go_on() {
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
 /// Programs that go wrong before `farpool::init()`, or never come to it.
 pub(crate) fn before_init() {
     match scenario().as_deref() {
@@ -57,7 +62,7 @@ pub(crate) fn after_init() {
         "panics" => panics(),
         "forgets its pool" => {
             std::mem::forget(busy_pool());
-            say("ready");
+            wait_to_go_on();
         }
         "returns a pool's error" => returns_an_error(),
         "prints" => prints(),
@@ -148,14 +153,13 @@ fn opens_pools() {
 
 fn exits() {
     let _pool = busy_pool();
-    say("ready");
-    std::io::stdin().read_line(&mut String::new()).unwrap();
+    wait_to_go_on();
     std::process::exit(5);
 }
 
 fn panics() {
     let _pool = busy_pool();
-    say("ready");
+    wait_to_go_on();
     panic!("the client panics on purpose");
 }
 
@@ -192,5 +196,5 @@ fn prints_for_ever() {
     let mut outcomes = pool.job(print).retries(0).imap_unordered(0..1000);
     assert!((1..1000).all(|_| outcomes.next().unwrap().unwrap() > 0));
     say("the others are done");
-    std::io::stdin().read_line(&mut String::new()).unwrap();
+    wait_to_go_on();
 }

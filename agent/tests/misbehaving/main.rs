@@ -1,0 +1,79 @@
+//! Workers and fork servers that do not keep the protocol: the agent must neither panic nor hang, must name what
+//! happened, and must serve on with workers that behave.
+//!
+//! The test executable is the program that the agent starts: as a fork server it plays workers on threads, each of which
+//! misbehaves in the way that its second argument names.
+
+mod agent_side;
+mod program;
+
+use farpool_agent::fork_server::message::{ROLE_FORK_SERVER, ROLE_VARIABLE};
+use libtest_mimic::{Arguments, Trial};
+
+use agent_side::{Outcome, run_items};
+
+fn main() {
+    if std::env::var_os(ROLE_VARIABLE).is_some_and(|role| role == ROLE_FORK_SERVER) {
+        return program::serve(&std::env::args().nth(1).unwrap_or_default());
+    }
+    let trials = CASES.iter().map(|case| Trial::test(case.misbehaviour, || check(case)));
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}
+
+struct Case {
+    misbehaviour: &'static str,
+    expected: Expected,
+}
+
+enum Expected {
+    /// Every item comes back as it was.
+    Results,
+    /// The item that runs is told as the victim, with these words; the others come back.
+    Victim(&'static str),
+    /// The pool fails, with these words.
+    PoolFault(&'static str),
+}
+
+const CASES: &[Case] = &[
+    Case { misbehaviour: "none", expected: Expected::Results },
+    Case { misbehaviour: "unknown-record", expected: Expected::Victim("garbled") },
+    Case { misbehaviour: "record-longer-than-written", expected: Expected::Victim("garbled") },
+    Case { misbehaviour: "item-never-given", expected: Expected::Victim("garbled") },
+    Case { misbehaviour: "item-twice", expected: Expected::Victim("garbled") },
+    Case { misbehaviour: "failure-garbled", expected: Expected::Victim("garbled") },
+    Case { misbehaviour: "failure-of-no-kind", expected: Expected::Victim("garbled") },
+    Case { misbehaviour: "large-beyond-limit", expected: Expected::Victim("garbled") },
+    Case { misbehaviour: "piece-of-nothing", expected: Expected::Victim("garbled") },
+    Case { misbehaviour: "pieces-too-long", expected: Expected::Victim("garbled") },
+    Case { misbehaviour: "run-end-garbled", expected: Expected::Victim("garbled") },
+    Case { misbehaviour: "order-sent-back", expected: Expected::Victim("garbled") },
+    Case {
+        misbehaviour: "unbegun-then-unknown-record",
+        expected: Expected::PoolFault("before they had begun an item"),
+    },
+    Case { misbehaviour: "exits-at-once", expected: Expected::PoolFault("before they had begun an item") },
+    Case { misbehaviour: "unknown-workers-end", expected: Expected::Results },
+    Case { misbehaviour: "init-failed-garbled", expected: Expected::PoolFault("before they had begun an item") },
+    Case { misbehaviour: "no-hello", expected: Expected::PoolFault("farpool::init()") },
+    Case { misbehaviour: "spawn-fails", expected: Expected::PoolFault("starting a worker") },
+];
+
+fn check(case: &Case) -> Result<(), libtest_mimic::Failed> {
+    let outcome = run_items(case.misbehaviour);
+    match (&case.expected, &outcome) {
+        (Expected::Results, Outcome::Items { results, victims })
+            if victims.is_empty() && *results == agent_side::ITEMS =>
+        {
+            Ok(())
+        }
+        (Expected::Victim(words), Outcome::Items { results, victims })
+            if results + victims.len() == agent_side::ITEMS
+                && !victims.is_empty()
+                && victims.iter().all(|told| told.contains(words)) =>
+        {
+            Ok(())
+        }
+        (Expected::PoolFault(words), Outcome::PoolFault(told)) if told.contains(words) => Ok(()),
+        _ => Err(format!("{}: {outcome:?}", case.misbehaviour).into()),
+    }
+}

@@ -1,0 +1,185 @@
+//! The program that the agent starts: a fork server whose workers are threads, which misbehave once each.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use farpool_agent::fork_server::message::{Reply, Request};
+use farpool_agent::link::record::{HEADER_BYTES, Header, Kind, PIECE_BYTES, RunHeader};
+use farpool_agent::link::{Direction, Memory, Reader, Writer};
+use farpool_proto::v1::Failure;
+use nix::sys::socket::{MsgFlags, recv, send};
+use prost::Message;
+
+/// SIGKILL as a wait status.
+const KILLED: i32 = 9;
+
+/// Serves until the agent closes the connection.
+pub(crate) fn serve(misbehaviour: &str) {
+    let agent = std::io::stdin();
+    if misbehaviour == "no-hello" {
+        return;
+    }
+    Reply::Hello.send(agent.as_fd()).expect("the agent listens");
+    let mut workers: HashMap<u32, Arc<AtomicBool>> = HashMap::new();
+    let mut first = true;
+    while let Ok(Some((request, fds))) = Request::receive(agent.as_fd()) {
+        let replies = match request {
+            Request::Spawn { worker } if misbehaviour == "spawn-fails" => {
+                vec![Reply::SpawnFailed { worker, errno: 11 }]
+            }
+            Request::Spawn { worker } if misbehaviour == "exits-at-once" => {
+                vec![Reply::Spawned { worker, pid: 1 }, Reply::Exited { worker, status: 3 << 8 }]
+            }
+            Request::Spawn { worker } => {
+                let killed = Arc::new(AtomicBool::new(false));
+                workers.insert(worker, Arc::clone(&killed));
+                // Only the first worker misbehaves where the others are to finish the job.
+                let every_time = ["unbegun-then-unknown-record", "init-failed-garbled"].contains(&misbehaviour);
+                let misbehaviour = if first || every_time { misbehaviour.to_owned() } else { "none".to_owned() };
+                first = false;
+                std::thread::spawn(move || Worker::new(fds, killed).work(&misbehaviour));
+                let spawned = Reply::Spawned { worker, pid: std::process::id() };
+                let nobody = Reply::Exited { worker: 4711, status: KILLED };
+                if workers.len() == 1 { vec![nobody, spawned, nobody] } else { vec![spawned] }
+            }
+            Request::Kill { worker, .. } => match workers.remove(&worker) {
+                Some(killed) => {
+                    killed.store(true, Ordering::SeqCst);
+                    vec![Reply::Exited { worker, status: KILLED }, Reply::Exited { worker, status: KILLED }]
+                }
+                None => Vec::new(),
+            },
+        };
+        for reply in replies {
+            reply.send(agent.as_fd()).expect("the agent listens");
+        }
+    }
+}
+
+struct Worker {
+    memory: Arc<Memory>,
+    socket: OwnedFd,
+    input: Reader,
+    output: Writer,
+    finished: u64,
+    killed: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn new(fds: Vec<OwnedFd>, killed: Arc<AtomicBool>) -> Worker {
+        let [memory, socket, _stdout, _stderr] = <[OwnedFd; 4]>::try_from(fds).expect("a worker gets four descriptors");
+        let memory = Arc::new(Memory::open(memory.as_fd()).expect("the memory can be mapped"));
+        let input = Reader::new(Arc::clone(&memory), Direction::ToWorker);
+        let output = Writer::new(Arc::clone(&memory), Direction::ToAgent);
+        Worker { memory, socket, input, output, finished: 0, killed }
+    }
+
+    fn work(mut self, misbehaviour: &str) {
+        let Some((Kind::Setup, ..)) = self.next() else { return };
+        if misbehaviour == "init-failed-garbled" {
+            return self.write(Kind::InitFailed, 0, &[0xff; 9]);
+        }
+        self.write(Kind::Ready, 0, &[]);
+        while let Some((kind, position, payload)) = self.next() {
+            if kind == Kind::Resume {
+                self.memory.status().resume();
+                self.write(Kind::Resumed, 0, &[]);
+            }
+            let Some((head, items)) = RunHeader::read(&payload).filter(|_| kind == Kind::Run) else { continue };
+            if misbehaviour == "unbegun-then-unknown-record" {
+                return self.raw(&[0xee; HEADER_BYTES]);
+            }
+            for item in 0..head.count {
+                if !self.memory.status().claim(position + item) {
+                    break;
+                }
+                self.memory.status().begin(0, position + item, 0);
+                if self.misbehave(misbehaviour, position + item) {
+                    return;
+                }
+                self.finished += 1;
+                self.write(Kind::Ok, position + item, &items[4 * head.count as usize..]);
+            }
+            self.memory.status().idle(0);
+            self.write(Kind::RunEnd, position, &7_u64.to_le_bytes());
+        }
+    }
+
+    /// Does what is named while the item at `position` runs; false for nothing.
+    fn misbehave(&mut self, misbehaviour: &str, position: u32) -> bool {
+        match misbehaviour {
+            "unknown-record" => self.raw(&[0xee; HEADER_BYTES]),
+            "record-longer-than-written" => {
+                let mut header = [0; HEADER_BYTES];
+                Header { length: 1000, kind: Kind::Ok, slot: 0, position }.write(&mut header);
+                self.raw(&header);
+            }
+            "item-never-given" => self.write(Kind::Ok, position + 1000, b"?"),
+            "item-twice" => {
+                // The second one is the lie, and the item after it is the victim.
+                if position == 0 {
+                    return false;
+                }
+                self.write(Kind::Ok, position - 1, b"?");
+            }
+            "failure-garbled" => self.write(Kind::Failed, position, &[0xff; 9]),
+            "failure-of-no-kind" => self.write(Kind::Failed, position, &Failure::default().encode_to_vec()),
+            "large-beyond-limit" => self.write(Kind::Large, position, &u64::MAX.to_le_bytes()),
+            "piece-of-nothing" => self.write(Kind::Piece, position, b"piece"),
+            "pieces-too-long" => {
+                self.write(Kind::Large, position, &(PIECE_BYTES as u64 + 1).to_le_bytes());
+                self.write(Kind::Piece, position, &vec![1; PIECE_BYTES]);
+                self.write(Kind::Piece, position, &[1, 2]);
+            }
+            "run-end-garbled" => self.write(Kind::RunEnd, position, b"soon"),
+            "order-sent-back" => self.write(Kind::Stop, position, &[]),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The next record; `None` once this worker was killed or the agent is gone.
+    fn next(&mut self) -> Option<(Kind, u32, Vec<u8>)> {
+        loop {
+            if self.input.available(HEADER_BYTES).ok()? >= HEADER_BYTES {
+                let header = Header::read(self.input.bytes()).expect("the agent writes records");
+                let record = HEADER_BYTES + header.length as usize;
+                self.input.available(record).ok()?;
+                let payload = self.input.bytes()[HEADER_BYTES..record].to_vec();
+                self.input.consume(record);
+                self.input.publish();
+                return Some((header.kind, header.position, payload));
+            }
+            self.memory.status().worker_sleeps();
+            if self.input.available(HEADER_BYTES).ok()? < HEADER_BYTES
+                && recv(self.socket.as_raw_fd(), &mut [0; 16], MsgFlags::empty()).ok()? == 0
+            {
+                return None;
+            }
+            if self.killed.load(Ordering::SeqCst) {
+                return None;
+            }
+        }
+    }
+
+    fn write(&mut self, kind: Kind, position: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).expect("a small payload");
+        let mut record = vec![0; HEADER_BYTES];
+        Header { length, kind, slot: 0, position }.write(&mut record);
+        record.extend_from_slice(payload);
+        self.raw(&record);
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        let room = self.output.room(bytes.len()).expect("the agent keeps the protocol");
+        assert!(room >= bytes.len(), "the ring has room for a few records");
+        self.output.space()[..bytes.len()].copy_from_slice(bytes);
+        self.output.advance(bytes.len());
+        self.output.publish();
+        if self.memory.status().agent_is_asleep() {
+            let _ = send(self.socket.as_raw_fd(), &[0], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+        }
+    }
+}
