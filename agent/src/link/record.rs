@@ -14,7 +14,7 @@
 //! | Forget | function | - | none: the job is over |
 //! | Stop | - | - | none: leave |
 //!
-//! Worker to agent: Ready; InitFailed and Failed (`Failure`, protobuf); Ok (the result); Large (u64: its length)
+//! Worker to agent: Ready (u32: its process id); InitFailed and Failed (`Failure`, protobuf); Ok (the result); Large (u64: its length)
 //! with Pieces; RunEnd (u64: nanoseconds since the Run began); Resumed. `position` names the item.
 
 /// Bytes of a record's header.

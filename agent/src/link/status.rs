@@ -31,6 +31,8 @@ pub struct Status {
     worker_sleeps: Line,
     /// The agent has more for the worker than the ring could take.
     space_wanted: Line,
+    /// The worker has more for the agent than the ring could take.
+    room_wanted: Line,
     /// Upper half: first position that was revoked; lower half: positions below it have been claimed.
     claim: Line,
     note_length: AtomicU32,
@@ -96,6 +98,12 @@ impl Status {
         fence(Ordering::SeqCst);
     }
 
+    /// Whether the worker waits for room in the ring to the agent, after some was made; answers yes once.
+    pub fn room_is_wanted(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.room_wanted.0.load(Ordering::Relaxed) != 0 && self.room_wanted.0.swap(0, Ordering::SeqCst) != 0
+    }
+
     // ---- doorbells, the worker's side
 
     /// Whether the agent wants to hear now that `finished` items are finished; answers yes once.
@@ -125,6 +133,12 @@ impl Status {
     pub fn space_is_wanted(&self) -> bool {
         fence(Ordering::SeqCst);
         self.space_wanted.0.load(Ordering::Relaxed) != 0 && self.space_wanted.0.swap(0, Ordering::SeqCst) != 0
+    }
+
+    /// The worker waits for room in the ring to the agent; it must look for it once more after this call.
+    pub fn want_room(&self) {
+        self.room_wanted.0.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     // ---- claims

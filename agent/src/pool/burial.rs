@@ -21,7 +21,7 @@ impl WorkerPool {
         let death = Death { status, reason: worker.ending.filter(|ending| ending.asked).map(|ending| ending.reason) };
         let before_ready = !worker.was_ready;
         if let Some(failure) = worker.init_failure.take() {
-            self.fail(failure);
+            self.fail(Failure { pid: worker.pid, ..failure });
         } else if before_ready && status.is_some() && !self.supervision.is_stopping() {
             self.died_at_start(&mut worker, death, now);
         }

@@ -71,7 +71,7 @@ impl WorkerPool {
                 }
                 Kind::Large => self.begin_receiving(at, header)?,
                 Kind::Piece => self.receive(at, record)?,
-                Kind::Ready => self.became_ready(at),
+                Kind::Ready => self.became_ready(at, record),
                 Kind::InitFailed => {
                     let failure = self.read_failure(at, record)?;
                     self.workers[at].init_failure = Some(failure);
@@ -117,9 +117,11 @@ impl WorkerPool {
         Ok(())
     }
 
-    fn became_ready(&mut self, at: usize) {
+    fn became_ready(&mut self, at: usize, record: usize) {
         let worker = &mut self.workers[at];
         worker.was_ready = true;
+        let payload = &worker.from.bytes()[HEADER_BYTES..record];
+        worker.claimed_pid = payload.try_into().map_or(0, u32::from_le_bytes);
         if worker.state == State::Starting {
             worker.state = State::Ready;
         }
@@ -132,7 +134,7 @@ impl WorkerPool {
             return Err(Corrupt);
         }
         failure.host = self.host.to_string();
-        failure.pid = worker.pid;
+        failure.pid = if worker.pid == 0 { worker.claimed_pid } else { worker.pid };
         Ok(failure)
     }
 

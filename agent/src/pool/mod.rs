@@ -249,7 +249,7 @@ impl WorkerPool {
             if knows {
                 // Read together with whatever comes next. Without room for it, the next function under this number
                 // simply takes the place of this one.
-                let _ = worker.order(Kind::Forget, number, &[]);
+                let _ = worker.order_for_later(Kind::Forget, number, &[]);
             }
         }
     }

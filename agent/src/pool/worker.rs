@@ -24,7 +24,10 @@ const RUN_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) number: u32,
+    /// What the fork server calls it; 0: its word has not come yet.
     pub(super) pid: u32,
+    /// What it calls itself, which may be known earlier: good enough for errors, and for nothing else.
+    pub(super) claimed_pid: u32,
     pub(super) state: State,
     /// It has become ready: its initializer, if there is one, has returned.
     pub(super) was_ready: bool,
@@ -162,6 +165,7 @@ impl Worker {
         let mut worker = Worker {
             number,
             pid: 0,
+            claimed_pid: 0,
             state: State::Starting,
             was_ready: false,
             born: now,
@@ -244,6 +248,14 @@ impl Worker {
         Ok(true)
     }
 
+    /// As [`Worker::order`], for what it is not to be woken for: it reads it together with whatever comes next.
+    pub(super) fn order_for_later(&mut self, kind: Kind, slot: u32, payload: &[u8]) -> Result<bool, Corrupt> {
+        let unpublished = self.unpublished;
+        let written = self.order(kind, slot, payload);
+        self.unpublished = unpublished;
+        written
+    }
+
     /// Writes as many of the items of `stretch` as fit, `most` at most, as a run; returns how many.
     pub(super) fn run(&mut self, slot: u32, stretch: &Stretch<'_>, most: usize, timed: bool) -> Result<u32, Corrupt> {
         let overhead = HEADER_BYTES + RunHeader::BYTES;
@@ -322,7 +334,10 @@ impl Worker {
     /// Hands back what was read, so that a worker that waits for room goes on.
     pub(super) fn hand_back(&mut self) {
         self.from.publish();
-        self.wake_if_asleep();
+        // As a rule it sleeps because it has nothing to do, and must not be woken for nothing.
+        if self.memory.status().room_is_wanted() {
+            self.wake_if_asleep();
+        }
     }
 
     /// Kills its process group, where the fork server cannot do it any more.

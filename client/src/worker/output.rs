@@ -155,6 +155,7 @@ impl Output {
         let bell = Arc::clone(&self.bell);
         let memory = Arc::clone(&self.memory);
         bell.wait(|| {
+            memory.status().want_room();
             let there = self.room_for(bytes) >= bytes;
             // Only the agent can make room, so it must not sleep now.
             if !there && memory.status().agent_is_asleep() {

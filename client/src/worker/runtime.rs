@@ -29,7 +29,7 @@ pub(super) fn run(memory: Arc<Memory>, socket: OwnedFd) -> ! {
     let Ok(settings) = WorkerSettings::decode(settings.as_slice()) else { process::broken_link() };
     panics::this_thread_runs_tasks(Arc::clone(&memory));
     set_up(&settings, &mut output);
-    output.control(Kind::Ready, &[]);
+    output.control(Kind::Ready, &std::process::id().to_le_bytes());
     match settings.threads as usize {
         0 | 1 => one_at_a_time(&memory, input, output),
         count => threads::run(&memory, input, output, count.min(MAX_THREADS)),

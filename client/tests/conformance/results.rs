@@ -102,7 +102,9 @@ fn empty_values() {
 fn results_of_every_size() {
     let pool = pools::of(2);
     let borders = [0, 1 << 10, 4 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20];
-    let sizes = borders.iter().flat_map(|&border: &usize| [border.saturating_sub(20), border.saturating_sub(1), border, border + 1, border + 20]);
+    let sizes = borders.iter().flat_map(|&border: &usize| {
+        [border.saturating_sub(20), border.saturating_sub(1), border, border + 1, border + 20]
+    });
     let items: Vec<Vec<u8>> = sizes.enumerate().map(|(at, size)| vec![at as u8; size]).collect();
     assert!(pool.map(identity::<Vec<u8>>, items.iter().cloned()).unwrap() == items);
     assert!(pool.job(identity::<Vec<u8>>).chunksize(7).map(items.iter().cloned()).unwrap() == items);

@@ -6,12 +6,13 @@ use crate::checks::{millis, pool, seconds, serves_on, within};
 use crate::line::{self, Line};
 use crate::log::{self, Log};
 use crate::processes::{self, Process};
+use crate::tasks::{FOR_EVER, Way, hang, nap, pid_after, square};
 use crate::waiting;
-use crate::tasks::{FOR_EVER, Way, hang, nap, square};
 
 crate::runner::cases![
     cancel_kills_what_runs_and_spares_others,
     cancel_takes_back_what_has_not_begun,
+    cancel_of_what_waits_behind_another_job,
     cancel_in_the_middle_of_the_input,
     a_dropped_imap_frees_its_workers,
     an_imap_dropped_again_and_again,
@@ -54,6 +55,24 @@ fn cancel_takes_back_what_has_not_begun() {
         let runs = log.lines().len();
         assert!(runs <= 12, "{runs} items ran though the job was cancelled");
     }
+}
+
+/// Items were given to the only worker ahead, as is done with quick ones; none of them begins, and the worker lives on.
+fn cancel_of_what_waits_behind_another_job() {
+    fn noted(path: String, item: u64) -> u64 {
+        log::note(&path, item);
+        item
+    }
+    let (pool, log) = (pool(1), Log::new("runs"));
+    pool.map(square, 0..20_000).unwrap();
+    let pid = pool.apply(pid_after, (0,)).unwrap();
+    let other = pool.apply_async(pid_after, (300,));
+    let doomed = pool.starmap_async(noted, (0..50).map(|item| (log.path(), item)).collect::<Vec<_>>());
+    doomed.cancel();
+    assert_eq!(doomed.get().unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(other.get().unwrap(), pid);
+    assert_eq!(pool.apply(pid_after, (0,)).unwrap(), pid, "the worker was replaced");
+    assert!(log.lines().is_empty(), "cancelled items ran: {:?}", log.lines());
 }
 
 fn cancel_in_the_middle_of_the_input() {

@@ -93,7 +93,8 @@ fn closes_only_its_output() {
 
 fn uses_many_descriptors() {
     let pool = pool(1);
-    let hoard = |()| std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).take(100_000).collect::<Vec<_>>().len();
+    let hoard =
+        |()| std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).take(100_000).collect::<Vec<_>>().len();
     let count = pool.apply(hoard, ((),)).unwrap();
     assert!(count > 100);
     assert_eq!(pool.apply(hoard, ((),)).unwrap(), count);

@@ -8,8 +8,8 @@ use crate::line::Line;
 use crate::litter::{Start, litter};
 use crate::log::Log;
 use crate::processes;
-use crate::waiting;
 use crate::tasks::{hang, nap, perish};
+use crate::waiting;
 
 crate::runner::cases![
     killed_while_idle,
@@ -20,7 +20,7 @@ crate::runner::cases![
 ];
 
 /// The only child of this case's process.
-fn fork_server() -> u32 {
+pub(crate) fn pid() -> u32 {
     let children = processes::children();
     assert_eq!(children.len(), 1, "{}", processes::list(&children));
     children[0].pid
@@ -29,7 +29,7 @@ fn fork_server() -> u32 {
 fn killed_while_idle() {
     let pool = pool(2);
     serves_on(&pool);
-    processes::send(fork_server(), Signal::SIGKILL).unwrap();
+    processes::send(pid(), Signal::SIGKILL).unwrap();
     within(seconds(5), || serves_on(&pool));
 }
 
@@ -41,7 +41,7 @@ fn killed_in_the_middle_of_a_map() {
     let doomed = pool.job(hang).retries(0).chunksize(1).map_async([line.path(), line.path()]);
     line.next();
     line.next();
-    processes::send(fork_server(), Signal::SIGKILL).unwrap();
+    processes::send(pid(), Signal::SIGKILL).unwrap();
     let error = within(seconds(5), || doomed.get().unwrap_err());
     told(&error, ErrorKind::WorkerDied, 0, 1, &["fork server"]);
     assert_eq!(log.lines().len(), 20);
@@ -68,7 +68,7 @@ fn killed_again_and_again() {
 fn killed_with_processes_that_tasks_have_left() {
     let pool = pool(2);
     pool.apply(litter, (Start::Child,)).unwrap();
-    processes::send(fork_server(), Signal::SIGKILL).unwrap();
+    processes::send(pid(), Signal::SIGKILL).unwrap();
     serves_on(&pool);
     drop(pool);
     processes::assert_none_left();
@@ -77,7 +77,7 @@ fn killed_with_processes_that_tasks_have_left() {
 fn stopped_when_the_pool_ends() {
     let pool = pool(2);
     serves_on(&pool);
-    processes::send(fork_server(), Signal::SIGSTOP).unwrap();
+    processes::send(pid(), Signal::SIGSTOP).unwrap();
     pool.terminate();
     within(seconds(5), || pool.join().unwrap());
     waiting::until_gone(seconds(1), processes::started_by_this_case);

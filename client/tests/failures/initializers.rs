@@ -5,8 +5,8 @@ use farpool::{Builder, Error, ErrorKind, Pool};
 use crate::checks::{has_words, millis, seconds, within};
 use crate::log::{self, Log};
 use crate::processes;
-use crate::waiting;
 use crate::tasks::{FOR_EVER, Way, nap, square};
+use crate::waiting;
 
 crate::runner::cases![
     an_initializer_that_panics,

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checks::{pool, seconds, serves_on, within};
 use crate::processes::{self, Process};
-use crate::waiting;
 use crate::tasks::{Way, square};
+use crate::waiting;
 
 crate::runner::cases![
     gone_when_the_pool_is_joined,

@@ -21,10 +21,11 @@ mod codec;
 mod crowd;
 mod deaths;
 mod descriptors;
-mod fork_server;
 mod forgetful;
+mod fork_server;
 mod initializers;
 mod inputs;
+mod large;
 mod litter;
 mod misuse;
 mod nested;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         forgetful::CASES,
         initializers::CASES,
         inputs::CASES,
+        large::CASES,
         litter::CASES,
         misuse::CASES,
         nested::CASES,

@@ -5,8 +5,8 @@ use farpool::ErrorKind;
 use crate::checks::{has_words, pool, seconds, serves_on, told, within};
 use crate::line::Line;
 use crate::processes;
-use crate::waiting;
 use crate::tasks::{Way, hang, square};
+use crate::waiting;
 
 crate::runner::cases![
     a_death_in_an_inner_pool_is_the_inner_pools,

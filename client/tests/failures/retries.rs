@@ -82,7 +82,9 @@ fn panics_are_retried_where_that_is_asked_for() {
         item
     }
     let pool = pool(2);
-    for (retry, retries, panics, attempts) in [(false, 2, 1, Err(1)), (true, 2, 2, Ok(3)), (true, 2, 9, Err(3)), (true, 0, 1, Err(1))] {
+    for (retry, retries, panics, attempts) in
+        [(false, 2, 1, Err(1)), (true, 2, 2, Ok(3)), (true, 2, 9, Err(3)), (true, 0, 1, Err(1))]
+    {
         let log = Log::new("runs");
         let outcome = pool.job(at_last).retry_panics(retry).retries(retries).apply((log.path(), 8, panics));
         let runs = match (&outcome, attempts) {

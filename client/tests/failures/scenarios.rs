@@ -2,6 +2,7 @@
 //! wait for.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use farpool::Pool;
@@ -35,8 +36,12 @@ fn wait_to_go_on() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
+/// The process that has come through main, before `farpool::init()`.
+static CAME_THROUGH_MAIN: AtomicU32 = AtomicU32::new(0);
+
 /// Programs that go wrong before `farpool::init()`, or never come to it.
 pub(crate) fn before_init() {
+    CAME_THROUGH_MAIN.store(std::process::id(), Ordering::Relaxed);
     match scenario().as_deref() {
         Some("forgets init") => {
             say(Pool::new(2).unwrap_err());
@@ -54,7 +59,8 @@ pub(crate) fn after_init() {
     let Some(scenario) = scenario() else { return };
     match scenario.as_str() {
         "leaves before init" => say(failure_of(Pool::new(2))),
-        "threads before init" | "ignores SIGCHLD" => works_and_fails(),
+        "threads before init" => works_and_fails(true),
+        "ignores SIGCHLD" => works_and_fails(false),
         "hangs" => hangs(),
         "hangs in its initializer" => hangs_in_its_initializer(),
         "opens pools" => opens_pools(),
@@ -85,9 +91,11 @@ fn failure_of(pool: Result<Pool, farpool::Error>) -> farpool::Error {
     }
 }
 
-/// Everything that the other tests show as well, in short.
-fn works_and_fails() {
+/// Everything that the other tests show as well, in short, with workers that were started anew, or forked.
+fn works_and_fails(anew: bool) {
     let pool = pool(2);
+    let was_started_anew = |_: u64| CAME_THROUGH_MAIN.load(Ordering::Relaxed) == std::process::id();
+    assert_eq!(pool.map(was_started_anew, 0..4).unwrap(), [anew; 4]);
     assert_eq!(pool.map(square, 0..100).unwrap().len(), 100);
     let died = pool.job(|way: Way| way.take()).retries(1).apply((Way::Exit(3),)).unwrap_err();
     assert_eq!((died.kind(), died.attempts()), (farpool::ErrorKind::WorkerDied, 2), "{died}");

@@ -5,7 +5,12 @@ use farpool::{Error, ErrorKind, Pool};
 use crate::checks::{has_words, serves_on};
 use crate::tasks::pid_after;
 
-crate::runner::cases![an_item_beyond_the_limit, a_result_beyond_the_limit, the_limit_itself_is_allowed, an_initializers_arguments_may_be_large];
+crate::runner::cases![
+    an_item_beyond_the_limit,
+    a_result_beyond_the_limit,
+    the_limit_itself_is_allowed,
+    an_initializers_arguments_may_be_large
+];
 
 const LIMIT: u64 = 1 << 20;
 

@@ -5,8 +5,8 @@ use nix::sys::signal::Signal;
 
 use crate::checks::{has_words, millis, only_failed, pool, seconds, serves_on, told, within};
 use crate::log::Log;
-use crate::processes;
 use crate::tasks::{FOR_EVER, Way, nap, perish, pid_after, square};
+use crate::{fork_server, processes};
 
 crate::runner::cases![
     an_endless_loop,
@@ -25,6 +25,7 @@ const TIMEOUT: std::time::Duration = millis(250);
 /// One item of many takes a way that never ends.
 fn check(way: Way) {
     let (pool, log) = (pool(2), Log::new("runs"));
+    let fork_server = fork_server::pid();
     let one = |(path, item, way)| perish(path, item, way);
     let items = (0..20).map(|item| (log.path(), item, (item == 6).then_some(way)));
     let outcomes = within(seconds(10), || pool.job(one).timeout(TIMEOUT).imap(items).collect());
@@ -34,6 +35,7 @@ fn check(way: Way) {
         assert_eq!(log.count(item), 1, "item {item} ran so often");
     }
     serves_on(&pool);
+    assert_eq!(fork_server::pid(), fork_server, "the last resort was needed");
 }
 
 fn an_endless_loop() {
