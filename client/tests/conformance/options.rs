@@ -68,9 +68,8 @@ fn buffersize_bounds_what_is_pulled_ahead() {
     for buffersize in [1, 2, 5, 64] {
         let pulled = Cell::new(0);
         let input = (0..300_u64).inspect(|_| pulled.set(pulled.get() + 1));
-        let mut outcomes = pool.job(square).buffersize(buffersize).imap(input);
         let mut taken = 0;
-        while let Some(outcome) = outcomes.next() {
+        for outcome in pool.job(square).buffersize(buffersize).imap(input) {
             outcome.unwrap();
             taken += 1;
             assert!(pulled.get() <= taken + buffersize, "{} pulled, {taken} taken", pulled.get());

@@ -33,28 +33,22 @@ pub(crate) enum Start {
 pub(crate) const STARTS: [Start; 3] = [Start::Child, Start::Session, Start::Daemon];
 
 /// Starts something that sleeps for an hour, and leaves it behind.
-pub(crate) fn litter(start: Start) -> u32 {
-    let mut command = match start {
-        Start::Child | Start::Session => Command::new("sleep"),
-        Start::Daemon => {
-            let mut shell = Command::new("sh");
-            shell.args(["-c", "sleep 3600 & exit"]);
-            shell
-        }
+pub(crate) fn litter(start: Start) {
+    let mut shell = Command::new("sh");
+    shell.stdin(Stdio::null());
+    match start {
+        Start::Child | Start::Session => shell.args(["-c", "exec sleep 3600"]),
+        Start::Daemon => shell.args(["-c", "sleep 3600 & exit"]),
     };
-    command.stdin(Stdio::null());
-    if !matches!(start, Start::Daemon) {
-        command.arg("3600");
-    }
     if !matches!(start, Start::Child) {
         // SAFETY: setsid is on the list of what may be called between fork and exec, and touches no memory.
-        unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
+        unsafe { shell.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
     }
-    let mut child = command.spawn().expect("sleep and sh are everywhere");
-    if matches!(start, Start::Daemon) {
-        child.wait().expect("the shell ends at once");
+    let mut child = shell.spawn().expect("sh is everywhere");
+    match start {
+        Start::Child | Start::Session => std::mem::forget(child),
+        Start::Daemon => drop(child.wait()),
     }
-    std::process::id()
 }
 
 fn sleepers() -> Vec<Process> {

@@ -195,8 +195,10 @@ fn prints() {
 /// One item prints more than anybody reads, others do not.
 fn prints_for_ever() {
     fn print(item: u64) -> u64 {
-        while item == 0 {
-            eprintln!("{}", "x".repeat(99));
+        if item == 0 {
+            loop {
+                eprintln!("{}", "x".repeat(99));
+            }
         }
         item
     }
