@@ -18,6 +18,21 @@ use serde::de::DeserializeOwned;
 use crate::args::Args;
 use crate::worker::task::{self, TaskIo};
 
+/// What every function that goes to workers is: a value that consists of nothing but its type.
+///
+/// Plain functions and closures without captures are; so is, as far as the traits can tell, a closure that captures
+/// something that is Copy, which is refused when its call is compiled.
+#[diagnostic::on_unimplemented(
+    message = "this closure captures data and cannot be sent to farpool's workers: pass the data in the items, or once to \
+               every worker with `Pool::builder().initializer(f, args)`",
+    label = "captures something",
+    note = "workers are other processes: they know the program's functions, not what a closure has captured"
+)]
+pub trait Captureless: Copy + Send + Sync + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<F: Copy + Send + Sync + 'static> Captureless for F {}
+
 /// A function that workers can run: a plain function, or a closure that captures nothing, of up to eight arguments,
 /// which `A` holds as a tuple.
 ///
@@ -31,7 +46,7 @@ use crate::worker::task::{self, TaskIo};
     note = "pass captured data in the items, or once to every worker with `Pool::builder().initializer(f, args)`",
     note = "arguments are a tuple: `pool.apply(f, (1, 2))`, `pool.starmap(f, [(1, 2), (3, 4)])`"
 )]
-pub trait Function<A: Args>: Copy + Send + Sync + 'static {
+pub trait Function<A: Args>: Captureless {
     /// What the function returns.
     type Output;
 
@@ -41,9 +56,10 @@ pub trait Function<A: Args>: Copy + Send + Sync + 'static {
 
 macro_rules! implement_function {
     ($($argument:ident $field:ident)*) => {
+        #[diagnostic::do_not_recommend]
         impl<F, R, $($argument),*> Function<($($argument,)*)> for F
         where
-            F: Fn($($argument),*) -> R + Copy + Send + Sync + 'static,
+            F: Fn($($argument),*) -> R + Captureless,
             ($($argument,)*): Args,
         {
             type Output = R;

@@ -65,7 +65,7 @@ pub use args::{Args, Data};
 pub use async_result::AsyncResult;
 pub use builder::Builder;
 pub use error::{Error, ErrorKind};
-pub use function::Function;
+pub use function::{Captureless, Function};
 pub use imap::Imap;
 pub use job::Job;
 pub use pool::Pool;

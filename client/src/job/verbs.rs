@@ -2,7 +2,7 @@ use crate::args::{Args, Data};
 use crate::async_result::{AsyncResult, decode_one};
 use crate::error::Error;
 use crate::feeder;
-use crate::function::Function;
+use crate::function::{Captureless, Function};
 use crate::imap::{Imap, Order};
 use crate::inbox::Interest;
 use crate::map;
@@ -11,7 +11,7 @@ use crate::singles::Singles;
 use super::Job;
 
 /// The verbs; [`Pool`](crate::Pool)'s of the same names tell what they promise.
-impl<F: Copy + Send + Sync + 'static> Job<'_, F> {
+impl<F: Captureless> Job<'_, F> {
     /// As [`Pool::apply`](crate::Pool::apply).
     ///
     /// # Errors

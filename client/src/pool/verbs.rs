@@ -1,7 +1,7 @@
 use crate::args::{Args, Data};
 use crate::async_result::AsyncResult;
 use crate::error::Error;
-use crate::function::Function;
+use crate::function::{Captureless, Function};
 use crate::imap::Imap;
 
 use super::Pool;
@@ -56,7 +56,7 @@ impl Pool {
     /// If the iterator panics; the job is cancelled then, and the pool goes on serving.
     pub fn map<F, T, R, I>(&self, f: F, items: I) -> Result<Vec<R>, Error>
     where
-        F: Fn(T) -> R + Copy + Send + Sync + 'static,
+        F: Fn(T) -> R + Captureless,
         I: IntoIterator<Item = T>,
         T: Data,
         R: Data,
@@ -67,7 +67,7 @@ impl Pool {
     /// Calls `f` with each item; the results are waited for later. The iterator may be pulled on another thread.
     pub fn map_async<F, T, R, I>(&self, f: F, items: I) -> AsyncResult<Vec<R>>
     where
-        F: Fn(T) -> R + Copy + Send + Sync + 'static,
+        F: Fn(T) -> R + Captureless,
         I: IntoIterator<Item = T>,
         I::IntoIter: Send + 'static,
         T: Data,
@@ -115,7 +115,7 @@ impl Pool {
     /// a bounded way ahead of them.
     pub fn imap<F, T, R, I>(&self, f: F, items: I) -> Imap<I::IntoIter, R>
     where
-        F: Fn(T) -> R + Copy + Send + Sync + 'static,
+        F: Fn(T) -> R + Captureless,
         I: IntoIterator<Item = T>,
         T: Data,
         R: Data,
@@ -126,7 +126,7 @@ impl Pool {
     /// As [`imap`](Self::imap), but the outcomes come in the order in which they are there.
     pub fn imap_unordered<F, T, R, I>(&self, f: F, items: I) -> Imap<I::IntoIter, R>
     where
-        F: Fn(T) -> R + Copy + Send + Sync + 'static,
+        F: Fn(T) -> R + Captureless,
         I: IntoIterator<Item = T>,
         T: Data,
         R: Data,
