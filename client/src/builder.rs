@@ -136,7 +136,7 @@ impl Builder {
         self
     }
 
-    /// A name that messages and process lists show. Default: none.
+    /// A name that process lists show for the workers, its first 15 bytes. Default: `farpool-worker`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self

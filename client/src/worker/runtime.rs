@@ -28,6 +28,7 @@ pub(super) fn run(memory: Arc<Memory>, socket: OwnedFd) -> ! {
     let Order::Setup(settings) = input.next() else { process::broken_link() };
     let Ok(settings) = WorkerSettings::decode(settings.as_slice()) else { process::broken_link() };
     panics::this_thread_runs_tasks(Arc::clone(&memory));
+    show_name(&settings.name);
     set_up(&settings, &mut output);
     output.control(Kind::Ready, &std::process::id().to_le_bytes());
     match settings.threads as usize {
@@ -39,6 +40,15 @@ pub(super) fn run(memory: Arc<Memory>, socket: OwnedFd) -> ! {
 /// The agent wants the worker to leave: what the program has registered to be run at its exit is run.
 pub(super) fn leave() -> ! {
     std::process::exit(0)
+}
+
+/// The pool's name, if it has one, is what ps and top show of its workers (the first 15 bytes).
+fn show_name(name: &str) {
+    if let Ok(name) = std::ffi::CString::new(name)
+        && !name.is_empty()
+    {
+        let _ = nix::sys::prctl::set_name(&name);
+    }
 }
 
 fn set_up(settings: &WorkerSettings, output: &mut Output) {

@@ -23,6 +23,7 @@ crate::runner::cases![
     stdin_of_a_worker_is_empty,
     tasks_do_not_see_farpools_own_environment,
     a_task_may_open_a_pool_of_its_own,
+    the_pools_name_is_what_process_lists_show,
 ];
 
 static GREETING: OnceLock<String> = OnceLock::new();
@@ -157,4 +158,14 @@ fn a_task_may_open_a_pool_of_its_own() {
         if depth == 0 { 1 } else { 2 * pools::of(1).apply(twice, (depth - 1,)).unwrap() }
     }
     assert_eq!(pool.apply(twice, (3,)).unwrap(), 8);
+}
+
+fn the_pools_name_is_what_process_lists_show() {
+    fn shown() -> String {
+        std::fs::read_to_string("/proc/self/comm").unwrap()
+    }
+    let pool = pools::pool(Pool::builder().processes(1).name("thumbnails"));
+    assert_eq!(pool.apply(shown, ()).unwrap().trim(), "thumbnails");
+    let nameless = pools::of(1);
+    assert_eq!(nameless.apply(shown, ()).unwrap().trim(), "farpool-worker");
 }
