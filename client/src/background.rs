@@ -28,8 +28,7 @@ pub(crate) fn feed<A: Args>(mut call: Call, mut feeder: Feeder<impl Iterator<Ite
     let inbox = call.inbox.clone();
     let rest = move || {
         while feed_until(&mut call, &mut feeder, None) {
-            let resume_at = feeder.resume_at(call.inbox.finished());
-            call.inbox.park_until_finished(resume_at);
+            feeder.wait_for_room(&call.inbox);
         }
     };
     if let Err(error) = thread::Builder::new().name("farpool-feeder".to_owned()).spawn(rest) {
@@ -47,7 +46,7 @@ fn feed_until<A: Args>(
     // The input is never asked again after a panic: nobody sees it half-changed.
     let fed = panic::catch_unwind(AssertUnwindSafe(|| {
         while !call.inbox.ended()
-            && feeder.may_feed(call.inbox.finished(), 0)
+            && feeder.may_feed(&call.inbox, 0)
             && deadline.is_none_or(|deadline| Instant::now() < deadline)
         {
             feeder.feed(u64::MAX, &call.inbox, &mut call.messages);

@@ -16,6 +16,7 @@ use crate::inbox::Inbox;
 use crate::pool::Pool;
 use crate::session::Session;
 use jobs::Jobs;
+pub(crate) use jobs::WINDOW;
 
 /// What becomes of one item.
 pub(crate) enum Answer {
@@ -71,6 +72,15 @@ impl FakeSession {
         self
     }
 
+    /// Each job may have that many bytes on their way, and its client hears of further room when the test says so, by
+    /// [`FakeSession::grant`].
+    pub(crate) fn window(self, bytes: u64) -> Self {
+        let mut jobs = self.jobs();
+        (jobs.window, jobs.grants) = (bytes, false);
+        drop(jobs);
+        self
+    }
+
     pub(crate) fn pool(self) -> (Arc<Self>, Pool) {
         self.pool_with_limit(1 << 30)
     }
@@ -84,6 +94,11 @@ impl FakeSession {
     pub(crate) fn deliver(&self, items: usize) -> usize {
         let mut jobs = self.jobs();
         (0..items).take_while(|_| jobs.finish_one(&self.answer)).count()
+    }
+
+    /// Grants the room that there is.
+    pub(crate) fn grant(&self) {
+        self.jobs().grant_all();
     }
 
     pub(crate) fn fail(&self, error: &Error) {
@@ -151,6 +166,10 @@ impl Session for FakeSession {
 
     fn slots(&self) -> u32 {
         2
+    }
+
+    fn window(&self) -> u64 {
+        self.jobs().window
     }
 
     fn failure(&self) -> Option<Error> {

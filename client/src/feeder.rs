@@ -1,7 +1,6 @@
-//! Pulls items from the input, encodes them into batches, and knows when to stop for the window.
+//! Pulls items from the input, encodes them into batches, and knows when to stop for the job's window.
 
 mod batch;
-mod in_flight;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -11,13 +10,9 @@ use farpool_proto::v1::client_message::Body;
 
 use crate::args::Args;
 use crate::error::Error;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Room};
 pub(crate) use batch::Batch;
-use in_flight::InFlight;
 use pace::Pace;
-
-/// Encoded input that has not finished, and results that were not taken, of one job: a job that has more pulls nothing.
-pub(crate) const WINDOW_BYTES: u64 = 64 << 20;
 
 /// The input side of one job.
 pub(crate) struct Feeder<I> {
@@ -25,11 +20,12 @@ pub(crate) struct Feeder<I> {
     exhausted: bool,
     job: u64,
     pulled: u64,
-    /// Items of an explicit chunk; 0: none. A chunk starts when it is whole, so the window must not cut one off.
+    /// Items of an explicit chunk; 0: none.
     chunksize: u64,
     payload_limit: u64,
     pace: Pace,
-    in_flight: InFlight,
+    sent_items: u64,
+    sent_bytes: u64,
 }
 
 impl<I> Feeder<I> {
@@ -42,7 +38,8 @@ impl<I> Feeder<I> {
             chunksize,
             payload_limit,
             pace: Pace::new(),
-            in_flight: InFlight::default(),
+            sent_items: 0,
+            sent_bytes: 0,
         }
     }
 
@@ -56,19 +53,21 @@ impl<I> Feeder<I> {
         self.exhausted
     }
 
-    /// Whether the window has room. `held`: bytes of results that the consumer has not taken yet.
-    pub(crate) fn may_feed(&mut self, finished: u64, held: u64) -> bool {
-        !self.exhausted && (self.in_flight.bytes(finished) + held < WINDOW_BYTES || self.chunk_is_open(finished))
+    /// Whether the window has room. `held`: bytes of results that the consumer has not taken yet, which count as if they
+    /// were still on their way.
+    pub(crate) fn may_feed(&self, inbox: &Inbox, held: u64) -> bool {
+        let room = self.room();
+        !self.exhausted && inbox.has_room(Room { sent_bytes: room.sent_bytes + held, ..room })
     }
 
-    /// How many items must have finished until half of a full window is free again.
-    pub(crate) fn resume_at(&self, finished: u64) -> u64 {
-        self.in_flight.items_to_halve().max(finished + 1)
+    /// Sleeps until the window has room or the job has ended.
+    pub(crate) fn wait_for_room(&self, inbox: &Inbox) {
+        inbox.park_until_room(self.room());
     }
 
-    // With fewer unfinished items than a chunk has, there may be no whole chunk that could finish and make room.
-    fn chunk_is_open(&self, finished: u64) -> bool {
-        self.pulled - finished.min(self.pulled) < self.chunksize
+    fn room(&self) -> Room {
+        // With fewer unfinished items than a chunk has, there may be no whole chunk that could finish and make room.
+        Room { sent_bytes: self.sent_bytes, finished: (self.pulled + 1).saturating_sub(self.chunksize) }
     }
 }
 
@@ -84,8 +83,8 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
         self.input.size_hint().1.is_some()
     }
 
-    /// Pulls one batch, of at most `room` items, and appends what there is to send. An item that cannot be sent
-    /// becomes an error in the inbox. If the input panics, it is taken to be exhausted, without an `EndItems`.
+    /// Pulls one batch, of at most `room` items, and appends what there is to send: one message of items at most, for that
+    /// is what the window has room for. An item that cannot be sent becomes an error in the inbox. If the input panics, it is taken to be exhausted, without an `EndItems`.
     pub(crate) fn feed(&mut self, room: u64, inbox: &Inbox, messages: &mut Vec<Body>) {
         if self.exhausted {
             return;
@@ -103,9 +102,11 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
             let item = self.pulled;
             self.pulled += 1;
             if let Err(error) = batch.push(&args, self.payload_limit) {
-                self.send(batch, messages);
                 inbox.refuse(item, error);
-                batch = self.start_batch(item + 1, start + limit - item);
+                if batch.items() > 0 {
+                    break;
+                }
+                batch = self.start_batch(item + 1, start + limit - self.pulled);
             }
         }
         self.pace.note(self.pulled - start);
@@ -119,12 +120,18 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
 
     fn start_batch(&mut self, first: u64, items: u64) -> Batch {
         self.pace.start();
-        Batch::new(first, items, self.in_flight.typical_bytes())
+        Batch::new(first, items, self.typical_bytes())
+    }
+
+    /// What an item takes up, for the size of the next buffer.
+    fn typical_bytes(&self) -> u64 {
+        self.sent_bytes.checked_div(self.sent_items).unwrap_or(16)
     }
 
     fn send(&mut self, batch: Batch, messages: &mut Vec<Body>) {
         if batch.items() > 0 {
-            self.in_flight.add(batch.end(), batch.items(), batch.bytes());
+            self.sent_items += batch.items();
+            self.sent_bytes += batch.bytes();
             messages.push(Body::Items(batch.into_message(self.job)));
         }
     }

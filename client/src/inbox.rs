@@ -18,7 +18,7 @@ use farpool_proto::v1::Failure;
 
 use crate::error::Error;
 use state::State;
-pub(crate) use state::Wakes;
+pub(crate) use state::{Room, Wakes};
 
 /// The outcomes of one job that nobody has taken yet, and how the job ended.
 pub(crate) struct Inbox {
@@ -28,7 +28,10 @@ pub(crate) struct Inbox {
     interest: Interest,
     finished: AtomicU64,
     pulled: AtomicU64,
-    has_outcomes: AtomicBool,
+    /// How many bytes of items may have been sent.
+    limit: AtomicU64,
+    /// Something has come since the consumer looked last: outcomes, or room.
+    unseen: AtomicBool,
     ended: AtomicBool,
     state: Mutex<State>,
 }
@@ -36,7 +39,7 @@ pub(crate) struct Inbox {
 /// What a job's consumer is woken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
-    /// Every outcome: it works through them as they come.
+    /// Every outcome, and room for further input: it works through them as they come.
     Outcomes,
     /// Only the end: it looks at all outcomes at once.
     End,
@@ -85,6 +88,17 @@ impl Inbox {
         self.deliver(1, News::Failed { item, error: Error::from_failure(failure) })
     }
 
+    /// The client may have sent that many bytes of the job's items in all. It never becomes less.
+    pub(crate) fn grant(&self, limit: u64) -> Wakes {
+        let mut state = self.state();
+        // Only written under the lock; read without it.
+        if limit <= self.limit() {
+            return Wakes::default();
+        }
+        self.limit.store(limit, Ordering::Relaxed);
+        self.wakes(&mut state)
+    }
+
     /// The job has ended: nothing will be delivered after this. Only the first end counts.
     pub(crate) fn end(&self, end: End) -> Wakes {
         let mut state = self.state();
@@ -104,7 +118,7 @@ impl Inbox {
     /// Whether a consumer that waits should look.
     pub(crate) fn has_news(&self) -> bool {
         match self.interest {
-            Interest::Outcomes => self.has_outcomes.load(Ordering::Acquire) || self.ended(),
+            Interest::Outcomes => self.unseen.load(Ordering::Acquire) || self.ended(),
             Interest::End => self.ended(),
         }
     }
@@ -132,8 +146,16 @@ impl Inbox {
         // Only written under the lock; read without it.
         let finished = self.finished.load(Ordering::Relaxed) + items;
         self.finished.store(finished, Ordering::Relaxed);
-        self.has_outcomes.store(true, Ordering::Release);
-        state.wakes_after_delivery(self.interest, finished)
+        self.wakes(&mut state)
+    }
+
+    fn wakes(&self, state: &mut State) -> Wakes {
+        self.unseen.store(true, Ordering::Release);
+        let feeder = state.feeder.take_if(|(room, _)| self.has_room(*room)).map(|(_, thread)| thread);
+        match self.interest {
+            Interest::Outcomes => Wakes { feeder, ..state.consumer_wakes() },
+            Interest::End => Wakes { feeder, ..Wakes::default() },
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

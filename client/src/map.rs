@@ -19,7 +19,7 @@ pub(crate) fn run_all<A: Args, R: Data>(
     let mut collector = Collector::new(feeder.size().0);
     let mut news = VecDeque::new();
     loop {
-        if feeder.may_feed(call.inbox.finished(), 0) {
+        if feeder.may_feed(&call.inbox, 0) {
             feeder.feed(u64::MAX, &call.inbox, &mut call.messages);
             call.flush()?;
         } else if !call.inbox.has_news() {

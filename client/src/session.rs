@@ -14,7 +14,7 @@ use crate::inbox::Inbox;
 pub(crate) trait Session: Send + Sync + 'static {
     /// Opens a job: `messages` begin with its [`Body::OpenJob`], and first items may follow.
     ///
-    /// The session delivers the job's outcomes to `inbox`, and then its end, exactly once; after an error it delivers
+    /// The session delivers the job's outcomes to `inbox`, grants it room as they come, and then delivers its end, exactly once; after an error it delivers
     /// nothing. Drains `messages`; never blocks for long.
     fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error>;
 
@@ -30,6 +30,9 @@ pub(crate) trait Session: Send + Sync + 'static {
 
     /// How many items can run at once.
     fn slots(&self) -> u32;
+
+    /// Bytes of items that each job may send before its inbox has been granted more.
+    fn window(&self) -> u64;
 
     /// Why the pool cannot run anything any more, if it failed.
     fn failure(&self) -> Option<Error>;

@@ -8,8 +8,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox};
 use farpool_proto::v1::{
-    AgentEvent, AgentHello, ClientMessage, Credit, EndItems, Items, OpenJob, OpenPool, RunDone, agent_command,
-    agent_event, client_event, client_message,
+    AgentEvent, AgentHello, ClientMessage, Credit, EndItems, Items, OpenJob, OpenPool, RunDone, WorkerSettings,
+    agent_command, agent_event, client_event, client_message,
 };
 
 fn main() {
@@ -68,7 +68,9 @@ fn connect(credit: u32) -> (Coordinator, AgentId, ClientId) {
     ] {
         coordinator.agent_event(agent, AgentEvent { body: Some(body) }, 0, &mut out).expect("it is in order");
     }
-    let open = ClientMessage { body: Some(client_message::Body::OpenPool(OpenPool::default())) };
+    let settings = WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() };
+    let open = OpenPool { processes: 0, settings: Some(settings) };
+    let open = ClientMessage { body: Some(client_message::Body::OpenPool(open)) };
     coordinator.client_message(client, open, 0, &mut out).expect("it is in order");
     (coordinator, agent, client)
 }

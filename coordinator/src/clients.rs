@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use farpool_core::{Event, JobId, PoolId, Run, Runs};
+use farpool_core::{Event, JobId, PoolId, Run, Runs, Window};
 
 use crate::ClientId;
 use crate::convert::{Batch, FromClient, JobAsked};
@@ -97,15 +97,16 @@ impl Coordinator {
             return Ok(());
         }
         let JobAsked { function, timeout_ns, policy } = asked;
-        let whole_chunks = policy.chunksize.is_some();
+        let window = Window::new(self.config.window, policy.chunksize);
         let job = self.jobs.insert(Job {
             pool,
             number,
             function,
             timeout_ns,
-            whole_chunks,
+            whole_chunks: policy.chunksize.is_some(),
+            payload_limit: state.payload_limit(),
             input_ended: false,
-            store: Store::default(),
+            store: Store::new(window),
         });
         client.jobs.insert(number, job);
         state.open_jobs += 1;
@@ -118,6 +119,12 @@ impl Coordinator {
         let (first, count, next) = (batch.first, batch.count, job.store.next());
         if first < next {
             return Err(RefusedKind::IndexTooLow { first, next }.into());
+        }
+        if let Some((item, bytes)) = batch.longer_than(job.payload_limit) {
+            return Err(RefusedKind::ItemTooLarge { item, bytes, limit: job.payload_limit }.into());
+        }
+        if let Some(limit) = job.store.overrun() {
+            return Err(RefusedKind::WindowOverrun { job: number, limit }.into());
         }
         job.store.keep(batch);
         self.core.handle(Event::ItemsArrived { job: id, first, count }, self.now, &mut self.actions);

@@ -42,6 +42,24 @@ pub(crate) struct Batch {
     pub(crate) ends: Bytes,
 }
 
+impl Batch {
+    /// The bytes that it takes up, which are what counts for a window.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.data.len() + self.ends.len()) as u64
+    }
+
+    /// The first payload above the limit: its index, and how long it is.
+    #[inline]
+    pub(crate) fn longer_than(&self, limit: u64) -> Option<(u64, u64)> {
+        if self.data.len() as u64 <= limit {
+            return None;
+        }
+        let ends = (0..self.count).map(|at| u64::from(end_at(&self.ends, at)));
+        let lengths = ends.scan(0, |start, end| Some(end - std::mem::replace(start, end)));
+        (self.first..).zip(lengths).find(|&(_, length)| length > limit)
+    }
+}
+
 /// What an agent says.
 #[derive(Debug)]
 pub(crate) enum FromAgent {

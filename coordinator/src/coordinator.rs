@@ -20,11 +20,14 @@ pub struct Config {
     pub core: farpool_core::Config,
     /// Chunks that an agent may hold at once, whatever it asks for.
     pub max_agent_chunks: u32,
+    /// Bytes of a job's items, their positions included, that may be here at once; one message, or an explicit chunk,
+    /// may go beyond it. At least 1.
+    pub window: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { core: farpool_core::Config::default(), max_agent_chunks: 65_536 }
+        Self { core: farpool_core::Config::default(), max_agent_chunks: 65_536, window: 64 << 20 }
     }
 }
 
@@ -48,6 +51,7 @@ pub struct Coordinator {
 impl Coordinator {
     /// A coordinator to which nobody is connected.
     pub fn new(config: Config) -> Self {
+        let config = Config { window: config.window.max(1), ..config };
         Self {
             core: Core::new(config.core.clone()),
             config,
@@ -127,8 +131,8 @@ impl Coordinator {
         self.late_messages + self.core.stale_reports()
     }
 
-    /// Bytes of items, their positions included, that wait for their outcomes. Looks at every batch.
-    pub fn stored_bytes(&self) -> usize {
+    /// Bytes of items, their positions included, that wait for their outcomes. Looks at every job.
+    pub fn stored_bytes(&self) -> u64 {
         self.jobs.iter().map(|(_, job)| job.store.bytes()).sum()
     }
 

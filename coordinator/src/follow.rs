@@ -75,21 +75,23 @@ impl Coordinator {
     fn deliver(&mut self, id: JobId, first: u64, report: Option<Report>, out: &mut Outbox) {
         let Some(Report::Results { data, ends }) = report else { unreachable!("results are accepted when reported") };
         let Some(job) = self.jobs.get_mut(id) else { return };
-        job.store.release(first, ends.len() as u64 / 4);
+        let window = job.release(first, ends.len() as u64 / 4);
         if let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) {
             let done = ItemsDone { job: job.number, first, data, ends };
             out.client(client, client_event::Body::ItemsDone(done));
+            window.into_iter().for_each(|window| out.client(client, window));
         }
     }
 
     fn fail(&mut self, id: JobId, first: u64, count: u64, failure: &Failure, out: &mut Outbox) {
         let Some(job) = self.jobs.get_mut(id) else { return };
-        job.store.release(first, count);
+        let window = job.release(first, count);
         let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) else { return };
         for item in first..first + count {
             let failed = ItemFailed { job: job.number, item, failure: Some(failure.clone()) };
             out.client(client, client_event::Body::ItemFailed(failed));
         }
+        window.into_iter().for_each(|window| out.client(client, window));
     }
 
     fn start_job(&self, agent: AgentId, id: JobId, out: &mut Outbox) {

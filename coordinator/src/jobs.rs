@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use farpool_core::PoolId;
+use farpool_proto::v1::{Window, client_event};
 
 use crate::store::Store;
 
@@ -13,6 +14,15 @@ pub(crate) struct Job {
     pub(crate) function: Bytes,
     pub(crate) timeout_ns: u64,
     pub(crate) whole_chunks: bool,
+    pub(crate) payload_limit: u64,
     pub(crate) input_ended: bool,
     pub(crate) store: Store,
+}
+
+impl Job {
+    /// Items have their outcomes. Returns what the client is to be told if there is room for a good many more.
+    pub(crate) fn release(&mut self, first: u64, count: u64) -> Option<client_event::Body> {
+        let limit = self.store.release(first, count).filter(|_| !self.input_ended)?;
+        Some(client_event::Body::Window(Window { job: self.number, limit }))
+    }
 }

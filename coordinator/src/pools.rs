@@ -46,6 +46,11 @@ impl Pool {
         matches!(self.stage, Stage::Waiting | Stage::Open)
     }
 
+    /// Bytes that an item may have.
+    pub(crate) fn payload_limit(&self) -> u64 {
+        self.settings.payload_limit
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
         self.stage == Stage::Failed
     }
@@ -106,7 +111,7 @@ impl Coordinator {
         if pool.stage == Stage::Waiting {
             pool.stage = Stage::Open;
             let slots = pool.processes.map_or(all, |wanted| all.min(wanted.get().into()));
-            let opened = PoolOpened { slots: slots.try_into().unwrap_or(u32::MAX) };
+            let opened = PoolOpened { slots: slots.try_into().unwrap_or(u32::MAX), window: self.config.window };
             out.client(pool.client, client_event::Body::PoolOpened(opened));
         }
     }

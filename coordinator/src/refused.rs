@@ -46,6 +46,22 @@ pub enum RefusedKind {
         /// The lowest that it may have.
         next: u64,
     },
+    /// An item above the pool's limit.
+    ItemTooLarge {
+        /// Its index.
+        item: u64,
+        /// How many bytes it has.
+        bytes: u64,
+        /// How many it may have.
+        limit: u64,
+    },
+    /// More items than the client was granted room for.
+    WindowOverrun {
+        /// The client's number of the job.
+        job: u64,
+        /// How many bytes it may send before it is granted more.
+        limit: u64,
+    },
     /// An enum value that is not known or stands for none.
     FailureKind(i32),
     /// An agent without slots.
@@ -88,6 +104,12 @@ impl fmt::Display for Refused {
             EndsMissData { last, len } => write!(f, "the last item ends at {last} and the data at {len}"),
             IndexTooHigh(first) => write!(f, "items from {first} on go beyond the highest index"),
             IndexTooLow { first, next } => write!(f, "item {first} comes where {next} is the lowest that may come"),
+            ItemTooLarge { item, bytes, limit } => {
+                write!(f, "item {item} has {bytes} bytes, and the pool's limit is {limit}")
+            }
+            WindowOverrun { job, limit } => {
+                write!(f, "items for job {job} behind the {limit} bytes that were granted; wait for its window to rise")
+            }
             FailureKind(kind) => write!(f, "failure of the unknown kind {kind}"),
             NoSlots => write!(f, "an agent needs at least one slot"),
             NotFirst(first) => write!(f, "a session begins with {first}"),

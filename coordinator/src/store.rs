@@ -3,17 +3,19 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use farpool_core::Window;
 use farpool_proto::v1::Segment;
 
 use crate::convert::{Batch, end_at};
 
 /// Batches as they came. Chunks are cut out of them by reference.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Store {
     // Rising.
     batches: VecDeque<Stored>,
     // One behind the highest index that was ever here.
     next: u64,
+    window: Window,
 }
 
 #[derive(Debug)]
@@ -24,6 +26,15 @@ struct Stored {
 }
 
 impl Store {
+    pub(crate) fn new(window: Window) -> Self {
+        Self { batches: VecDeque::new(), next: 0, window }
+    }
+
+    /// The limit that a further batch would not keep; none: it may come.
+    pub(crate) fn overrun(&self) -> Option<u64> {
+        (!self.window.admits()).then(|| self.window.limit())
+    }
+
     /// The lowest index that may come.
     pub(crate) fn next(&self) -> u64 {
         self.next
@@ -33,6 +44,7 @@ impl Store {
     pub(crate) fn keep(&mut self, batch: Batch) {
         assert!(batch.first >= self.next, "batches come in order");
         self.next = batch.first + batch.count;
+        self.window.arrive(batch.count, batch.bytes());
         self.batches.push_back(Stored { left: batch.count, batch });
     }
 
@@ -55,14 +67,17 @@ impl Store {
         pieces
     }
 
-    /// The items `first .. first + count` have their outcomes.
+    /// The items `first .. first + count` have their outcomes. Returns the new limit of the window when it has risen far
+    /// enough.
     #[inline]
-    pub(crate) fn release(&mut self, first: u64, count: u64) {
+    pub(crate) fn release(&mut self, first: u64, count: u64) -> Option<u64> {
+        let mut freed = 0;
         let (mut first, end, at) = (first, first + count, self.position(first));
         for stored in self.batches.range_mut(at..) {
             let to = end.min(stored.batch.first + stored.batch.count);
             stored.left -= to - first;
             if stored.left == 0 {
+                freed += stored.batch.bytes();
                 stored.batch.data = Bytes::new();
                 stored.batch.ends = Bytes::new();
             }
@@ -74,11 +89,12 @@ impl Store {
         while self.batches.front().is_some_and(|stored| stored.left == 0) {
             self.batches.pop_front();
         }
+        self.window.finish(count, freed)
     }
 
     /// Bytes that are kept.
-    pub(crate) fn bytes(&self) -> usize {
-        self.batches.iter().map(|stored| stored.batch.data.len() + stored.batch.ends.len()).sum()
+    pub(crate) fn bytes(&self) -> u64 {
+        self.window.held()
     }
 
     /// Where the batch with this item is.
@@ -122,6 +138,10 @@ mod tests {
         Batch { first, count, data: data.into(), ends: ends.into() }
     }
 
+    fn store() -> Store {
+        Store::new(Window::new(1 << 20, None))
+    }
+
     fn items(segments: &[Segment]) -> Vec<Vec<u8>> {
         let mut items = Vec::new();
         for Segment { data, start, ends } in segments {
@@ -143,7 +163,7 @@ mod tests {
             order in any::<u64>(),
             step in 1..7u64,
         ) {
-            let mut store = Store::default();
+            let mut store = store();
             let mut kept = Vec::new();
             for (gap, count) in batches {
                 kept.push(batch(store.next() + gap, count));
@@ -164,7 +184,7 @@ mod tests {
                 store.release(piece[0], piece.len() as u64);
                 left.retain(|index| !piece.contains(index));
                 let needed = kept.iter().filter(|batch| left.iter().any(|&index| index.wrapping_sub(batch.first) < batch.count));
-                prop_assert_eq!(store.bytes(), needed.map(|batch| batch.data.len() + batch.ends.len()).sum::<usize>());
+                prop_assert_eq!(store.bytes(), needed.map(Batch::bytes).sum::<u64>());
             }
             prop_assert_eq!((store.bytes(), store.batches.len()), (0, 0));
         }
@@ -172,14 +192,14 @@ mod tests {
 
     #[test]
     fn a_batch_goes_when_its_last_item_has_its_outcome() {
-        let mut store = Store::default();
+        let mut store = store();
         store.keep(batch(0, 4));
         store.keep(batch(4, 4));
         let all = store.bytes();
         store.release(5, 3);
         assert_eq!(store.bytes(), all);
         store.release(4, 1);
-        assert_eq!(store.bytes(), batch(0, 4).data.len() + 16);
+        assert_eq!(store.bytes(), batch(0, 4).bytes());
         store.release(0, 4);
         assert_eq!((store.bytes(), store.next()), (0, 8));
     }

@@ -6,6 +6,7 @@ mod fakes;
 use std::collections::{BTreeMap, VecDeque};
 
 use fakes::*;
+use farpool_coordinator::Config;
 use farpool_proto::v1::{FailureKind, agent_command, client_event};
 use proptest::prelude::*;
 
@@ -23,6 +24,17 @@ struct Heard {
     done: BTreeMap<u64, String>,
     failed: BTreeMap<u64, (FailureKind, u32)>,
     ended: Option<bool>,
+    /// What the client may send, and what it has sent, in bytes and items.
+    limit: u64,
+    sent_bytes: u64,
+    sent_items: u64,
+}
+
+impl Heard {
+    fn may_be_sent(&self, chunksize: u64) -> bool {
+        let outcomes = (self.done.len() + self.failed.len()) as u64;
+        self.sent_bytes < self.limit || self.sent_items - outcomes < chunksize
+    }
 }
 
 /// Numbers from the test's input, one after another, round and round.
@@ -136,6 +148,10 @@ fn listen(wire: &mut Wire, heard: &mut BTreeMap<u64, Heard>) {
                 let job = heard.get_mut(&ended.job).expect("of a job that is there");
                 assert_eq!(job.ended.replace(ended.cancelled), None, "ended twice");
             }
+            client_event::Body::Window(window) => {
+                let limit = &mut heard.get_mut(&window.job).expect("of a job that is there").limit;
+                assert!(window.limit > std::mem::replace(limit, window.limit), "the limit falls");
+            }
             client_event::Body::PoolOpened(_) | client_event::Body::PoolClosed(_) => {}
             client_event::Body::PoolFailed(failed) => panic!("{failed:?}"),
         }
@@ -148,10 +164,13 @@ proptest! {
     #[test]
     fn every_item_comes_back_once(
         jobs in prop::collection::vec((0..5u64, 0..3u32, prop::collection::vec((0..3u64, 1..7u64), 0..8)), 1..4),
+        window in 1..400u64,
         numbers in prop::collection::vec(any::<u32>(), 20..200),
     ) {
         let mut dice = Dice { numbers, at: 0 };
-        let mut wire = Wire::new();
+        let mut config = Config::default();
+        config.window = window;
+        let mut wire = Wire::with(config);
         wire.client();
         wire.ask(0, open_pool(0));
         let mut agents = Vec::new();
@@ -161,7 +180,7 @@ proptest! {
         for (number, (chunksize, retries, batches)) in jobs.iter().enumerate() {
             let job = number as u64;
             wire.ask(0, open_job(job, *chunksize, *retries));
-            heard.insert(job, Heard::default());
+            heard.insert(job, Heard { limit: window, ..Heard::default() });
             let mut next = 0;
             let batches = batches.iter().map(|&(gap, count)| {
                 let first = next + gap;
@@ -179,12 +198,17 @@ proptest! {
             if let Some(at) = (!input.is_empty()).then(|| dice.roll(input.len())) {
                 let (job, batches) = &mut input[at];
                 let job = *job;
-                match batches.pop_front() {
-                    Some((first, count)) => {
+                match batches.front().copied() {
+                    Some((first, count)) if heard[&job].may_be_sent(jobs[job as usize].0) => {
+                        batches.pop_front();
                         let batch: Vec<_> = (first..first + count).map(|item| text(job, item)).collect();
+                        let heard = heard.get_mut(&job).expect("it is there");
+                        heard.sent_bytes += batch.iter().map(|item| item.len() as u64 + 4).sum::<u64>();
+                        heard.sent_items += count;
                         wire.ask(0, items(job, first, &batch));
                         sent.entry(job).or_default().extend(first..first + count);
                     }
+                    Some(_) => {}
                     None => {
                         wire.ask(0, end_items(job));
                         input.remove(at);

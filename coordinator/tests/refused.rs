@@ -5,8 +5,7 @@ mod fakes;
 use fakes::*;
 use farpool_coordinator::RefusedKind;
 use farpool_proto::v1::{
-    AgentEvent, AgentHello, ClientMessage, Credit, FailureKind, ItemFault, Items, OpenJob, OpenPool, PoolFault,
-    Returned, RunDone,
+    AgentEvent, AgentHello, ClientMessage, Credit, FailureKind, ItemFault, Items, OpenJob, PoolFault, Returned, RunDone,
 };
 use proptest::prelude::*;
 
@@ -57,6 +56,11 @@ fn clients() {
     let behind = "items for job 0 behind the end of its input";
     check_client(ended(), items(0, 1, &["a"]), InputEnded(0), behind);
     check_client(ended(), end_items(0), InputEnded(0), behind);
+    let largest = "x".repeat(PAYLOAD_LIMIT as usize);
+    let longer = format!("{largest}x");
+    let too_large = ItemTooLarge { item: 4, bytes: PAYLOAD_LIMIT + 1, limit: PAYLOAD_LIMIT };
+    let some = items(0, 3, &[&*largest, &longer, "a"]);
+    check_client(job(), some, too_large, "item 4 has 1001 bytes, and the pool's limit is 1000");
     let closed = vec![open(), open_job(0, 0, 0), close(false)];
     check_client(closed, open_job(1, 0, 0), PoolClosed, "a job for a pool that was closed");
 }
@@ -135,7 +139,7 @@ fn some_bytes() -> impl Strategy<Value = Vec<u8>> {
 
 fn any_ask() -> impl Strategy<Value = Ask> {
     prop_oneof![
-        1 => (0..9u32).prop_map(|processes| Ask::OpenPool(OpenPool { processes, settings: None })),
+        1 => (0..9u32).prop_map(open_pool),
         3 => (number(), number(), any::<bool>()).prop_map(|(job, chunksize, retry_panics)| {
             Ask::OpenJob(OpenJob { job, chunksize, retries: (chunksize % 3) as u32, retry_panics, ..OpenJob::default() })
         }),

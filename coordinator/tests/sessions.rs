@@ -3,8 +3,8 @@
 mod fakes;
 
 use fakes::*;
-use farpool_coordinator::Config;
-use farpool_proto::v1::{FailureKind, agent_command};
+use farpool_coordinator::{Config, RefusedKind};
+use farpool_proto::v1::{FailureKind, agent_command, client_event};
 
 /// The pool's id in the messages: the first that a coordinator gives out.
 const POOL: u64 = 1 << 32;
@@ -313,4 +313,100 @@ fn chunks_are_taken_back_for_one_who_idles() {
     wire.say(0, give_back(&chunks[2], 0, 1));
     wire.schedule();
     wire.expect(&["agent1: start job 0 whole", r#"agent1: run job 0 attempt 1 from 2 ["c"]"#]);
+}
+
+/// A coordinator with a window of 100 bytes, and a job there; an item has its letters and 4 bytes.
+fn narrow(chunksize: u64) -> Wire {
+    let mut config = Config::default();
+    config.window = 100;
+    let mut wire = Wire::with(config);
+    wire.agent(2, 3);
+    wire.client();
+    wire.ask(0, open_pool(0));
+    let Some(client_event::Body::PoolOpened(opened)) = wire.to_clients[0].pop_front() else { panic!() };
+    assert_eq!((opened.slots, opened.window), (2, 100));
+    wire.ask(0, open_job(7, chunksize, 0));
+    wire.to_agents[0].clear();
+    wire
+}
+
+/// `count` items of 26 bytes, and as many places for where they end.
+fn thirties(first: u64, count: usize) -> Ask {
+    items(7, first, &vec!["abcdefghijklmnopqrstuvwxyz"; count])
+}
+
+#[test]
+fn the_window_rises_as_items_have_outcomes() {
+    let mut wire = narrow(1);
+    for first in 0..4 {
+        wire.ask(0, thirties(first, 1));
+    }
+    let refused = wire.try_ask(0, thirties(4, 1)).expect_err("120 bytes are there");
+    assert_eq!(refused.kind(), &RefusedKind::WindowOverrun { job: 7, limit: 100 });
+    assert_eq!(wire.coordinator.stored_bytes(), 120);
+    let chunks = assigned(&mut wire, 0);
+    wire.say(0, fault(&chunks[0], 0, FailureKind::WorkerDied));
+    wire.expect(&["client0: job 7 failed 0: WorkerDied on host0, attempts 1", "client0: job 7 window 130"]);
+    wire.ask(0, thirties(4, 1));
+    wire.try_ask(0, thirties(5, 1)).expect_err("120 bytes are there again");
+    wire.say(0, done(&chunks[1], 0, 1));
+    wire.expect(&[r#"client0: job 7 done 1: ["ABCDEFGHIJKLMNOPQRSTUVWXYZ"]"#, "client0: job 7 window 160"]);
+    // Another job has a window of its own, and one that gets no more items needs to hear of none.
+    wire.ask(0, open_job(8, 1, 0));
+    wire.ask(0, items(8, 0, &["a"]));
+    wire.ask(0, end_items(7));
+    wire.say(0, done(&chunks[2], 0, 1));
+    wire.expect(&[r#"client0: job 7 done 2: ["ABCDEFGHIJKLMNOPQRSTUVWXYZ"]"#]);
+}
+
+#[test]
+fn grants_are_rare() {
+    let mut wire = narrow(1);
+    for first in 0..10 {
+        wire.ask(0, items(7, first, &["abcdef"]));
+    }
+    let mut told = Vec::new();
+    for _ in 0..10 {
+        for chunk in assigned(&mut wire, 0) {
+            wire.say(0, done(&chunk, 0, 1));
+        }
+        let events = wire.to_clients[0].drain(..);
+        told.extend(events.filter_map(|event| match event {
+            client_event::Body::Window(window) => Some(window.limit),
+            _ => None,
+        }));
+    }
+    assert_eq!(told, [130, 160, 190]);
+}
+
+#[test]
+fn one_item_may_be_larger_than_the_window() {
+    let mut wire = narrow(1);
+    let large = "x".repeat(PAYLOAD_LIMIT as usize);
+    wire.ask(0, items(7, 0, &["a"]));
+    wire.ask(0, items(7, 1, &[&large]));
+    wire.try_ask(0, items(7, 2, &["c"])).expect_err("the window is full");
+    let chunks = assigned(&mut wire, 0);
+    wire.say(0, done(&chunks[1], 0, 1));
+    assert!(matches!(wire.to_clients[0].pop_back(), Some(client_event::Body::Window(window)) if window.limit == 1104));
+    wire.ask(0, items(7, 2, &["c"]));
+}
+
+#[test]
+fn a_chunk_larger_than_the_window_becomes_whole() {
+    let mut wire = narrow(8);
+    for first in 0..4 {
+        wire.ask(0, thirties(2 * first, 2));
+    }
+    wire.try_ask(0, thirties(8, 1)).expect_err("a whole chunk is there");
+    let chunks = assigned(&mut wire, 0);
+    assert_eq!(chunks[0].items.len(), 8);
+    wire.say(0, done(&chunks[0], 0, 1));
+    wire.expect(&[r#"client0: job 7 done 0: ["ABCDEFGHIJKLMNOPQRSTUVWXYZ"]"#]);
+    wire.ask(0, thirties(8, 2));
+    wire.try_ask(0, thirties(10, 1)).expect_err("nine items are there");
+    // The client leaves items out until the next chunk begins: this one runs as it is.
+    wire.say(0, done(&chunks[0], 1, 7));
+    wire.ask(0, thirties(16, 7));
+    assert_eq!(assigned(&mut wire, 0)[0].items.len(), 2);
 }

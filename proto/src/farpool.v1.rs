@@ -157,7 +157,8 @@ pub struct OpenJob {
     #[prost(string, tag = "7")]
     pub label: ::prost::alloc::string::String,
 }
-/// A run of consecutive items.
+/// A run of consecutive items. May be sent while the job's Items so far had fewer bytes (data and ends) than its limit: see
+/// Window. Also while fewer of their items than an explicit chunk has are without an outcome: a chunk runs when it is whole.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Items {
     #[prost(uint64, tag = "1")]
@@ -165,7 +166,7 @@ pub struct Items {
     /// Index of the first item. Indices rise; a gap is an item that the client could not encode.
     #[prost(uint64, tag = "2")]
     pub first: u64,
-    /// The encoded items, one behind the other.
+    /// The encoded items, one behind the other; none longer than the pool's payload_limit.
     #[prost(bytes = "bytes", tag = "3")]
     pub data: ::prost::bytes::Bytes,
     /// Where each item ends in `data`: one little-endian u32 an item, rising.
@@ -191,7 +192,7 @@ pub struct ClosePool {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClientEvent {
-    #[prost(oneof = "client_event::Body", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "client_event::Body", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub body: ::core::option::Option<client_event::Body>,
 }
 /// Nested message and enum types in `ClientEvent`.
@@ -210,6 +211,8 @@ pub mod client_event {
         PoolFailed(super::PoolFailed),
         #[prost(message, tag = "6")]
         PoolClosed(super::PoolClosed),
+        #[prost(message, tag = "7")]
+        Window(super::Window),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -217,6 +220,18 @@ pub struct PoolOpened {
     /// Workers that will run at once.
     #[prost(uint32, tag = "1")]
     pub slots: u32,
+    /// Bytes of Items that the client may send for each job before it is granted more.
+    #[prost(uint64, tag = "2")]
+    pub window: u64,
+}
+/// The client may go on sending items of a job.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Window {
+    #[prost(uint64, tag = "1")]
+    pub job: u64,
+    /// Bytes of Items (data and ends) that it may have sent in all, counted from the job's start; only ever rises.
+    #[prost(uint64, tag = "2")]
+    pub limit: u64,
 }
 /// The results of consecutive items, in the layout of Items.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -341,7 +356,9 @@ pub struct Chunk {
     #[prost(uint32, tag = "5")]
     pub segments: u32,
 }
-/// Items that lie one behind the other: the bytes from `start` in `data`, cut at `ends` (u32 each, positions in `data`).
+/// Items that lie one behind the other, cut out of a client's Items message without touching a byte: `ends` are
+/// that message's own (u32 each), `start` is where the first item began there, so that item i lies at
+/// data\[ends[i - 1\] - start .. ends\[i\] - start], with ends\[-1\] = start.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Segment {
     #[prost(bytes = "bytes", tag = "1")]

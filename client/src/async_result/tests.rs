@@ -5,8 +5,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 use super::*;
-use crate::fake_session::{FakeSession, panicked};
-use crate::feeder::WINDOW_BYTES;
+use crate::fake_session::{FakeSession, WINDOW, panicked};
 use crate::pool::Pool;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -79,7 +78,7 @@ fn a_thread_feeds_what_the_window_does_not_hold() {
     }
     let (session, pool) = FakeSession::mapping(len).by_hand().pool();
     let result = pool.map_async(len, (0..150).map(|_| vec![7; 1 << 20]));
-    while session.most_bytes() < WINDOW_BYTES as usize {
+    while session.most_bytes() < WINDOW as usize {
         thread::sleep(Duration::from_millis(1));
     }
     while !result.ready() {

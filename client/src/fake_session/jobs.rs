@@ -9,7 +9,13 @@ use crate::error::Error;
 use crate::inbox::{End, Inbox};
 use crate::results::Results;
 
+/// What a job may have on its way.
+pub(crate) const WINDOW: u64 = 64 << 20;
+
 pub(super) struct Jobs {
+    pub(super) window: u64,
+    /// Whether room is granted as it comes.
+    pub(super) grants: bool,
     pub(super) pick: Pick,
     pub(super) whole_chunks: bool,
     pub(super) cancelled: u32,
@@ -27,6 +33,9 @@ struct Job {
     chunksize: u64,
     next: u64,
     unfinished: u64,
+    sent: u64,
+    limit: u64,
+    freed: u64,
     input_ended: bool,
 }
 
@@ -36,9 +45,18 @@ struct Item {
     bytes: Vec<u8>,
 }
 
+impl Job {
+    fn grant(&mut self, window: u64) {
+        self.limit = self.freed + window;
+        self.inbox.grant(self.limit).wake();
+    }
+}
+
 impl Default for Jobs {
     fn default() -> Self {
         Self {
+            window: WINDOW,
+            grants: true,
             pick: Pick::First,
             whole_chunks: false,
             cancelled: 0,
@@ -62,7 +80,16 @@ impl Jobs {
         let Body::OpenJob(open) = messages.remove(0) else { panic!("a submission opens its job") };
         assert_eq!(open.job, inbox.job());
         let inbox = Arc::clone(inbox);
-        let job = Job { inbox, chunksize: open.chunksize, next: 0, unfinished: 0, input_ended: false };
+        let job = Job {
+            inbox,
+            chunksize: open.chunksize,
+            next: 0,
+            unfinished: 0,
+            sent: 0,
+            limit: self.window,
+            freed: 0,
+            input_ended: false,
+        };
         assert!(self.jobs.insert(open.job, job).is_none(), "job numbers are unique");
         Ok(())
     }
@@ -96,6 +123,7 @@ impl Jobs {
         self.bytes -= item.bytes.len();
         let job = self.jobs.get_mut(&item.job).expect("items of a job that ended are gone");
         job.unfinished -= 1;
+        job.freed += 4 + item.bytes.len() as u64;
         match answer(item.index, &item.bytes) {
             Answer::Done(bytes) => {
                 let ends = (bytes.len() as u32).to_le_bytes().to_vec();
@@ -103,8 +131,15 @@ impl Jobs {
             }
             Answer::Failed(failure) => job.inbox.deliver_failed(item.index, failure).wake(),
         }
+        if self.grants {
+            job.grant(self.window);
+        }
         self.end_if_finished(item.job);
         true
+    }
+
+    pub(super) fn grant_all(&mut self) {
+        self.jobs.values_mut().for_each(|job| job.grant(self.window));
     }
 
     pub(super) fn fail(&mut self, error: &Error) {
@@ -127,6 +162,8 @@ impl Jobs {
     fn add(&mut self, items: Items) {
         let Some(job) = self.jobs.get_mut(&items.job) else { return };
         assert!(items.first >= job.next && !job.input_ended, "indices rise, before the end of the input");
+        assert!(job.sent < job.limit || job.unfinished < job.chunksize, "items came without room for them");
+        job.sent += (items.data.len() + items.ends.len()) as u64;
         let mut rest = Results::new(items.first, items.data, items.ends, u64::MAX).unwrap();
         while let Some(item) = rest.next() {
             let (index, bytes) = item.unwrap();

@@ -46,11 +46,6 @@ impl Batch {
         (self.ends.len() / 4) as u64
     }
 
-    /// The index behind its last item.
-    pub(super) fn end(&self) -> u64 {
-        self.first + self.items()
-    }
-
     pub(super) fn bytes(&self) -> u64 {
         (self.data.len() + self.ends.len()) as u64
     }

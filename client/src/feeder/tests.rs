@@ -1,12 +1,13 @@
 use std::time::Instant;
 
+use bytes::Bytes;
 use farpool_proto::v1::Items;
 
 use super::*;
 use crate::inbox::Interest;
 
 fn inbox() -> Inbox {
-    Inbox::new(1, "map", "", Interest::Outcomes)
+    Inbox::new(1, "map", "", Interest::Outcomes).with_limit(u64::MAX)
 }
 
 /// Feeds everything and returns each message: its first item and how many, or nothing for the end.
@@ -51,6 +52,42 @@ fn an_item_above_the_limit_is_a_gap() {
     let messages = feed_all(items.into_iter(), u64::MAX, 5);
     let items: Vec<u64> = messages.iter().flatten().flat_map(|&(first, items)| first..first + items as u64).collect();
     assert_eq!(items, [0, 1, 3, 6]);
+}
+
+#[test]
+fn one_message_at_most_is_made_at_a_time() {
+    let (inbox, mut messages) = (inbox(), Vec::new());
+    let items = [1, 9, 9, 1, 9, 1, 1].map(|bytes| (vec![0_u8; bytes],));
+    let mut feeder = Feeder::new(items.into_iter().cycle().take(7000), 1, 0, 5);
+    while !feeder.exhausted() {
+        feeder.feed(u64::MAX, &inbox, &mut messages);
+        assert!(messages.drain(..).filter(|message| matches!(message, Body::Items(_))).count() <= 1);
+    }
+    assert_eq!((feeder.pulled(), inbox.finished()), (7000, 3000));
+}
+
+#[test]
+fn the_limit_is_kept_and_a_chunk_is_completed_beyond_it() {
+    let check = |chunksize, limit, held, finished: usize, expected| {
+        let inbox = Inbox::new(1, "map", "", Interest::Outcomes).with_limit(limit);
+        let mut feeder = Feeder::new((0..1000_u64).map(|n| (vec![n as u8; 95],)), 1, chunksize, 1000);
+        let mut messages = Vec::new();
+        // Three messages of one item each, 100 bytes with its length and its end.
+        for _ in 0..3 {
+            feeder.feed(1, &inbox, &mut messages);
+        }
+        inbox.deliver_done(0, Bytes::new(), vec![0; 4 * finished].into()).wake();
+        assert_eq!(feeder.may_feed(&inbox, held), expected, "{chunksize} {limit} {held} {finished}");
+    };
+    check(0, 301, 0, 0, true);
+    check(0, 300, 0, 0, false);
+    check(0, 300, 0, 3, false);
+    check(0, 400, 99, 0, true);
+    check(0, 400, 100, 0, false);
+    check(4, 10, 0, 0, true);
+    check(3, 10, 0, 0, false);
+    check(3, 10, 0, 1, true);
+    check(1, 10, 0, 3, true);
 }
 
 /// `cargo test -p farpool --release -- --ignored --nocapture measure_caller`

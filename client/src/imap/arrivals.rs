@@ -19,7 +19,6 @@ pub(super) struct Arrivals {
     /// As they come: what is behind `current`.
     queue: VecDeque<Arrival>,
     bytes: usize,
-    outcomes: u64,
 }
 
 enum Arrival {
@@ -29,17 +28,12 @@ enum Arrival {
 
 impl Arrivals {
     pub(super) fn new(order: Order) -> Self {
-        Self { order, next: 0, current: None, ahead: BTreeMap::new(), queue: VecDeque::new(), bytes: 0, outcomes: 0 }
+        Self { order, next: 0, current: None, ahead: BTreeMap::new(), queue: VecDeque::new(), bytes: 0 }
     }
 
     /// Memory of the results that are held.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes as u64
-    }
-
-    /// How many outcomes have come, those that were taken included.
-    pub(super) fn outcomes(&self) -> u64 {
-        self.outcomes
     }
 
     /// An error is about the whole job: the session does not keep its promises.
@@ -48,13 +42,9 @@ impl Arrivals {
             News::Done { first, data, ends } => {
                 let results = Results::new(first, data, ends, inbox.pulled())?;
                 self.bytes += results.memory();
-                self.outcomes += results.items();
                 (first, Arrival::Done(results))
             }
-            News::Failed { item, error } => {
-                self.outcomes += 1;
-                (item, Arrival::Failed(item, error))
-            }
+            News::Failed { item, error } => (item, Arrival::Failed(item, error)),
         };
         match self.order {
             Order::AsTheyCome => self.queue.push_back(arrival),

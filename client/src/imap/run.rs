@@ -124,7 +124,7 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
             self.take_news()?;
         }
         let room = self.window.room(self.ahead());
-        if room == 0 || !self.feeder.may_feed(self.arrivals.outcomes(), self.arrivals.bytes()) {
+        if room == 0 || !self.feeder.may_feed(&self.call.inbox, self.arrivals.bytes()) {
             return Ok(has_news);
         }
         self.window.start();

@@ -7,8 +7,7 @@ use std::thread;
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::fake_session::{FakeSession, Pick, done, panicked};
-use crate::feeder::WINDOW_BYTES;
+use crate::fake_session::{FakeSession, Pick, WINDOW, done, panicked};
 
 fn double(n: u64) -> u64 {
     2 * n
@@ -89,8 +88,8 @@ fn the_bytes_ahead_of_the_consumer_are_bounded() {
         }
     });
     let ahead = pulled.load(Ordering::Relaxed) - 400;
-    assert!(ahead <= WINDOW_BYTES / ITEM as u64 + 5, "{ahead}");
-    assert!(session.most_bytes() as u64 <= WINDOW_BYTES + (1 << 20));
+    assert!(ahead <= WINDOW / ITEM as u64 + 5, "{ahead}");
+    assert!(session.most_bytes() as u64 <= WINDOW + (1 << 20));
 }
 
 #[test]
@@ -166,4 +165,23 @@ fn a_stream_wakes_its_task_for_outcomes_and_for_the_end() {
     assert_eq!([poll(), poll(), poll()], [Poll::Ready(Some(0)), Poll::Ready(Some(2)), Poll::Pending]);
     assert_eq!((session.deliver(2), woken()), (1, 1));
     assert_eq!([poll(), poll(), poll()], [Poll::Ready(Some(4)), Poll::Ready(None), Poll::Ready(None)]);
+}
+
+#[test]
+fn a_stream_wakes_its_task_for_room() {
+    let (session, pool) = FakeSession::mapping(double).by_hand().window(1).pool();
+    let wakes = Arc::new(CountWakes(AtomicU64::new(0)));
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut context = Context::from_waker(&waker);
+    let mut stream = pin!(pool.job(double).buffersize(1).imap(0..));
+    let mut poll = || stream.as_mut().poll_next(&mut context).map(Option::transpose).map(Result::unwrap);
+    let woken = || wakes.0.swap(0, Ordering::Relaxed);
+    for item in 0..5 {
+        assert_eq!((poll(), woken()), (Poll::Pending, 0));
+        assert_eq!((session.deliver(9), woken()), (1, 1));
+        assert_eq!([poll(), poll()], [Poll::Ready(Some(2 * item)), Poll::Pending]);
+        assert_eq!(session.deliver(9), 0, "an item came without room for it");
+        session.grant();
+        assert_eq!(woken(), 1);
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::thread;
 
-use super::{End, EndHook, Inbox, Interest, News};
+use super::{End, EndHook, Inbox, Interest, News, Room};
 use crate::error::{Error, ErrorKind};
 
 /// The side of the consumer.
@@ -17,17 +17,23 @@ impl Inbox {
             interest,
             finished: AtomicU64::new(0),
             pulled: AtomicU64::new(0),
-            has_outcomes: AtomicBool::new(false),
+            limit: AtomicU64::new(0),
+            unseen: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             state: Mutex::default(),
         }
+    }
+
+    /// The same with room for so many bytes of items from the start.
+    pub(crate) fn with_limit(self, limit: u64) -> Self {
+        Self { limit: AtomicU64::new(limit), ..self }
     }
 
     /// Takes all outcomes that are there into `news`, which is empty. Returns whether the job has ended, so that no more will come.
     pub(crate) fn take(&self, news: &mut VecDeque<News>) -> bool {
         debug_assert!(news.is_empty(), "what was there would be lost");
         let mut state = self.state();
-        self.has_outcomes.store(false, Ordering::Relaxed);
+        self.unseen.store(false, Ordering::Relaxed);
         std::mem::swap(&mut state.news, news);
         state.end.is_some()
     }
@@ -114,11 +120,22 @@ impl Inbox {
         drop(unwanted);
     }
 
-    /// Sleeps until that many items have had their outcome or the job has ended, whatever the consumer waits for.
-    pub(crate) fn park_until_finished(&self, items: u64) {
-        while self.finished() < items && !self.ended() {
-            self.state().feeder = Some((items, thread::current()));
-            if self.finished() < items && !self.ended() {
+    /// How many bytes of items may have been sent.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Whether a further message of items may be sent.
+    pub(crate) fn has_room(&self, room: Room) -> bool {
+        room.sent_bytes < self.limit() || self.finished() >= room.finished
+    }
+
+    /// Sleeps until there is room or the job has ended, whatever the consumer waits for.
+    pub(crate) fn park_until_room(&self, room: Room) {
+        while !self.has_room(room) && !self.ended() {
+            self.state().feeder = Some((room, thread::current()));
+            // What has come since then has unparked this thread, and what came before it is seen here.
+            if !self.has_room(room) && !self.ended() {
                 thread::park();
             }
         }

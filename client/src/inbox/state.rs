@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::thread::Thread;
 
-use super::{End, EndHook, Interest, News};
+use super::{End, EndHook, News};
 use crate::error::Error;
 
 #[derive(Default)]
@@ -13,35 +13,36 @@ pub(super) struct State {
     pub(super) discarding: bool,
     pub(super) waker: Option<Waker>,
     pub(super) parked: Vec<Thread>,
-    /// The thread that pulls further input, and how many items must have finished before it goes on.
-    pub(super) feeder: Option<(u64, Thread)>,
+    /// The thread that pulls further input, and what it waits for.
+    pub(super) feeder: Option<(Room, Thread)>,
     pub(super) hooks: Vec<EndHook>,
+}
+
+/// When a further message of items may be sent: as soon as one of the two holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// The limit is above these bytes, which were sent so far.
+    pub(crate) sent_bytes: u64,
+    /// That many items have had their outcome.
+    pub(crate) finished: u64,
 }
 
 /// Whom a delivery wakes. To be done once no lock is held: a waker is an executor's code, which may do anything.
 #[derive(Default)]
 #[must_use = "whoever waits would not hear of the delivery"]
 pub(crate) struct Wakes {
-    waker: Option<Waker>,
-    parked: Vec<Thread>,
-    feeder: Option<Thread>,
+    pub(super) waker: Option<Waker>,
+    pub(super) parked: Vec<Thread>,
+    pub(super) feeder: Option<Thread>,
 }
 
 impl State {
-    pub(super) fn wakes_after_delivery(&mut self, interest: Interest, finished: u64) -> Wakes {
-        let feeder = self.feeder.take_if(|(items, _)| *items <= finished).map(|(_, thread)| thread);
-        match interest {
-            Interest::Outcomes => Wakes { feeder, ..self.consumer_wakes() },
-            Interest::End => Wakes { waker: None, parked: Vec::new(), feeder },
-        }
-    }
-
     pub(super) fn all_wakes(&mut self) -> Wakes {
         let feeder = self.feeder.take().map(|(_, thread)| thread);
         Wakes { feeder, ..self.consumer_wakes() }
     }
 
-    fn consumer_wakes(&mut self) -> Wakes {
+    pub(super) fn consumer_wakes(&mut self) -> Wakes {
         Wakes { waker: self.waker.take(), parked: std::mem::take(&mut self.parked), feeder: None }
     }
 }

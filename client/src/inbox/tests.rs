@@ -107,7 +107,7 @@ fn parked_threads_are_unparked() {
                 }
             })
         });
-        let feeder = scope.spawn(|| inbox.park_until_finished(2));
+        let feeder = scope.spawn(|| inbox.park_until_room(Room { sent_bytes: 1, finished: 2 }));
         thread::sleep(Duration::from_millis(10));
         done(&inbox, 0, 1);
         done(&inbox, 1, 1);
@@ -142,4 +142,42 @@ fn hooks_have_run_when_the_end_is_seen() {
     inbox.at_end(Box::new(move || note.store(seen.ended(), Ordering::Relaxed)));
     inbox.end(End::Finished).wake();
     assert!(!told.load(Ordering::Relaxed) && inbox.ended());
+}
+
+#[test]
+fn room_wakes_whoever_waits_for_it() {
+    // A consumer that works through outcomes sees room as news; one that waits for the end does not.
+    let (eager, patient) = (inbox(Interest::Outcomes), inbox(Interest::End));
+    for (inbox, woken) in [(&eager, true), (&patient, false)] {
+        let wakes = Arc::new(CountWakes::default());
+        inbox.set_waker(&Arc::clone(&wakes).into());
+        inbox.grant(10).wake();
+        assert_eq!((inbox.has_news(), wakes.0.load(Ordering::Relaxed)), (woken, u32::from(woken)));
+        assert!(!inbox.take(&mut VecDeque::new()) && !inbox.has_news());
+        // It never falls, and what is known is no news.
+        inbox.grant(10).wake();
+        inbox.grant(9).wake();
+        assert_eq!((inbox.limit(), inbox.has_news()), (10, false));
+    }
+}
+
+#[test]
+fn a_feeder_wakes_for_room_whichever_way_it_comes() {
+    let room = Room { sent_bytes: 10, finished: 3 };
+    let check = |makes_none: &dyn Fn(&Inbox), makes_some: &dyn Fn(&Inbox)| {
+        let inbox = inbox(Interest::End);
+        thread::scope(|scope| {
+            let feeder = scope.spawn(|| inbox.park_until_room(room));
+            thread::sleep(Duration::from_millis(5));
+            makes_none(&inbox);
+            thread::sleep(Duration::from_millis(5));
+            assert!(!feeder.is_finished());
+            makes_some(&inbox);
+        });
+        // What has come already is not waited for.
+        inbox.park_until_room(room);
+    };
+    check(&|inbox| inbox.grant(10).wake(), &|inbox| inbox.grant(11).wake());
+    check(&|inbox| done(inbox, 0, 2), &|inbox| done(inbox, 2, 1));
+    check(&|inbox| done(inbox, 0, 1), &|inbox| inbox.end(End::Cancelled).wake());
 }

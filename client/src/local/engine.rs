@@ -26,6 +26,8 @@ pub(super) struct Engine {
     inboxes: HashMap<u64, Arc<Inbox>>,
     /// The inbox that was delivered to last, since the next outcome is likely to be of the same job.
     latest: Option<Arc<Inbox>>,
+    /// What each job may send before it is granted more.
+    window: u64,
     failure: Option<Error>,
     closed: bool,
     /// Whom to wake when the lock is free.
@@ -54,6 +56,7 @@ impl Engine {
             agent,
             inboxes: HashMap::new(),
             latest: None,
+            window: 0,
             failure: None,
             closed: false,
             wakes: Vec::new(),
@@ -110,6 +113,10 @@ impl Engine {
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    pub(super) fn window(&self) -> u64 {
+        self.window
     }
 
     pub(super) fn failure(&self) -> Option<Error> {
@@ -195,6 +202,10 @@ impl Engine {
                 let wakes = self.inbox(failed.job).map(|inbox| inbox.deliver_failed(failed.item, failure));
                 self.wake_later(wakes);
             }
+            Some(Event::Window(window)) => {
+                let wakes = self.inbox(window.job).map(|inbox| inbox.grant(window.limit));
+                self.wake_later(wakes);
+            }
             Some(Event::JobEnded(ended)) => {
                 self.latest = None;
                 let end = if ended.cancelled { End::Cancelled } else { End::Finished };
@@ -203,7 +214,8 @@ impl Engine {
             }
             Some(Event::PoolFailed(failed)) => self.fail(Error::from_failure(failed.failure.unwrap_or_default())),
             Some(Event::PoolClosed(_)) => self.close(),
-            Some(Event::PoolOpened(_)) | None => {}
+            Some(Event::PoolOpened(opened)) => self.window = opened.window,
+            None => {}
         }
     }
 

@@ -22,11 +22,15 @@ use driver::Driver;
 
 /// Opens a pool on this machine.
 pub(crate) fn open(settings: Settings) -> Result<Arc<dyn Session>, Error> {
-    Ok(Arc::new(LocalSession { slots: settings.processes, driver: Driver::start(settings)? }))
+    let slots = settings.processes;
+    let driver = Driver::start(settings)?;
+    let window = driver.act(|engine| engine.window());
+    Ok(Arc::new(LocalSession { slots, window, driver }))
 }
 
 struct LocalSession {
     slots: u32,
+    window: u64,
     driver: Arc<Driver>,
 }
 
@@ -50,6 +54,10 @@ impl Session for LocalSession {
 
     fn slots(&self) -> u32 {
         self.slots
+    }
+
+    fn window(&self) -> u64 {
+        self.window
     }
 
     fn failure(&self) -> Option<Error> {

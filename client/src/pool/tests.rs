@@ -6,8 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::args::Args;
-use crate::fake_session::{FakeSession, Pick, done, panicked};
-use crate::feeder::WINDOW_BYTES;
+use crate::fake_session::{FakeSession, Pick, WINDOW, done, panicked};
 
 fn double(n: u64) -> u64 {
     2 * n
@@ -105,7 +104,33 @@ fn no_more_than_the_window_is_in_flight() {
     let sizes = pool.map(len, (0..200).map(|_| vec![7; 1 << 20])).unwrap();
     assert_eq!(sizes, vec![1 << 20; 200]);
     let most = session.most_bytes() as u64;
-    assert!((WINDOW_BYTES / 2..WINDOW_BYTES + (2 << 20)).contains(&most), "{most}");
+    assert!((WINDOW / 2..WINDOW + (2 << 20)).contains(&most), "{most}");
+}
+
+/// Grants come by themselves, behind the outcomes, from a thread that does nothing else.
+#[test]
+fn every_verb_goes_on_when_room_is_granted() {
+    for window in [1, 50, 1000] {
+        let (session, pool) = FakeSession::mapping(double).whole_chunks().window(window).pool();
+        let expected: Vec<u64> = (0..300).map(double).collect();
+        let running = AtomicBool::new(true);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while running.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_micros(100));
+                    session.grant();
+                }
+            });
+            assert_eq!(pool.map(double, 0..300).unwrap(), expected);
+            assert_eq!(pool.map_async(double, 0..300).get().unwrap(), expected);
+            let imap = pool.imap(double, 0..300);
+            assert!(imap.map(Result::unwrap).eq(expected.iter().copied()));
+            assert_eq!(pool.job(double).chunksize(70).map(0..300).unwrap(), expected);
+            assert_eq!(pool.apply(double, (4,)).unwrap(), 8);
+            running.store(false, Ordering::Relaxed);
+        });
+        assert_eq!(session.open(), 0);
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@
 //! `queue` holds a job's items that are nowhere yet and `adapt` says how many to cut off at once; `chunk` and `done`
 //! are about items that are at an agent; `fleet` picks the agent and `fair` the job. `schedule` puts those together
 //! and `take_back` corrects it, `report` takes in what agents say, `life` opens, ends and loses things, and `check` states what must always hold.
+//! `window` stands by itself: how far a client may go on sending.
 
 mod action;
 mod adapt;
@@ -51,6 +52,7 @@ mod run;
 mod schedule;
 mod slab;
 mod take_back;
+mod window;
 
 pub use action::{Action, Cause};
 pub use core::{Config, Core};
@@ -58,3 +60,4 @@ pub use event::{Event, Fault, JobPolicy};
 pub use ids::{AgentId, ChunkId, Id, JobId, PoolId};
 pub use run::{Run, Runs};
 pub use slab::{Slab, Table};
+pub use window::Window;

@@ -9,11 +9,14 @@ use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox, Refuse
 use farpool_proto::v1::{
     AgentCommand, AgentEvent, AgentHello, Assign, CancelJob, ClientEvent, ClientMessage, ClosePool, Credit, EndItems,
     Failure, FailureKind, ItemFault, Items, OpenJob, OpenPool, PoolFault, PoolStopped, Returned, RunDone,
-    agent_command, agent_event, client_event, client_message,
+    WorkerSettings, agent_command, agent_event, client_event, client_message,
 };
 
 pub(crate) use agent_event::Body as Say;
 pub(crate) use client_message::Body as Ask;
+
+/// The longest item of the pools here.
+pub(crate) const PAYLOAD_LIMIT: u64 = 1000;
 
 /// A coordinator and everybody who is connected to it, by number.
 pub(crate) struct Wire {
@@ -143,6 +146,7 @@ fn told(event: &client_event::Body) -> String {
         JobEnded(ended) => format!("job {} {}", ended.job, if ended.cancelled { "cancelled" } else { "ended" }),
         PoolFailed(failed) => format!("pool failed: {}", failure(&failed.failure)),
         PoolClosed(_) => "closed".to_owned(),
+        Window(window) => format!("job {} window {}", window.job, window.limit),
     }
 }
 
@@ -210,7 +214,8 @@ pub(crate) fn encode(items: &[impl AsRef<str>]) -> (Bytes, Bytes) {
 }
 
 pub(crate) fn open_pool(processes: u32) -> Ask {
-    Ask::OpenPool(OpenPool { processes, settings: None })
+    let settings = WorkerSettings { payload_limit: PAYLOAD_LIMIT, ..WorkerSettings::default() };
+    Ask::OpenPool(OpenPool { processes, settings: Some(settings) })
 }
 
 pub(crate) fn open_job(job: u64, chunksize: u64, retries: u32) -> Ask {
