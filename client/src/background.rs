@@ -66,8 +66,10 @@ fn feed_until<A: Args>(
         Err(panic) => {
             let message =
                 format!("the input iterator panicked after {} items: {}", feeder.pulled(), panics::message(&*panic));
+            // First: once the job is cancelled, its end may come at any moment.
+            call.inbox.break_with(Error::new(ErrorKind::Panicked, message));
             call.cancel();
-            give_up(&call.inbox, Error::new(ErrorKind::Panicked, message));
+            call.inbox.end(End::Cancelled).wake();
         }
     }
     false

@@ -164,6 +164,10 @@ impl Session for FakeSession {
         }
     }
 
+    fn processes(&self) -> u32 {
+        self.slots()
+    }
+
     fn slots(&self) -> u32 {
         2
     }

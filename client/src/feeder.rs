@@ -57,7 +57,7 @@ impl<I> Feeder<I> {
     /// were still on their way.
     pub(crate) fn may_feed(&self, inbox: &Inbox, held: u64) -> bool {
         let room = self.room();
-        !self.exhausted && inbox.has_room(Room { sent_bytes: room.sent_bytes + held, ..room })
+        !self.exhausted && inbox.has_room(Room { sent_bytes: room.sent_bytes.saturating_add(held), ..room })
     }
 
     /// Sleeps until the window has room or the job has ended.

@@ -83,7 +83,7 @@ impl Pool {
 
     /// How many workers run at once.
     pub fn processes(&self) -> usize {
-        self.session.slots() as usize
+        self.session.processes() as usize
     }
 
     /// Takes no further calls; jobs that were called finish. Returns at once.

@@ -25,6 +25,11 @@ impl Results {
         Ok(Self { next: first, data, ends, at: 0, end_at: 0 })
     }
 
+    /// How many items it has, those that were read included.
+    pub(crate) fn items(&self) -> u64 {
+        (self.ends.len() / 4) as u64
+    }
+
     /// The bytes of all its results, those that were read included, since they lie in one piece of memory.
     pub(crate) fn memory(&self) -> usize {
         self.data.len() + self.ends.len()

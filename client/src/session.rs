@@ -28,7 +28,10 @@ pub(crate) trait Session: Send + Sync + 'static {
     /// Blocks until no job is left and the workers are gone; `false` if the deadline came first.
     fn wait_closed(&self, deadline: Option<Instant>) -> bool;
 
-    /// How many items can run at once.
+    /// How many workers run at once.
+    fn processes(&self) -> u32;
+
+    /// How many items run at once: workers with threads run several.
     fn slots(&self) -> u32;
 
     /// Bytes of items that each job may send before its inbox has been granted more.

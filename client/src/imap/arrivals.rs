@@ -19,6 +19,10 @@ pub(super) struct Arrivals {
     /// As they come: what is behind `current`.
     queue: VecDeque<Arrival>,
     bytes: usize,
+    /// Items whose outcomes are held.
+    items: u64,
+    /// What a result took up in the latest run of them.
+    recent: u64,
 }
 
 enum Arrival {
@@ -28,12 +32,27 @@ enum Arrival {
 
 impl Arrivals {
     pub(super) fn new(order: Order) -> Self {
-        Self { order, next: 0, current: None, ahead: BTreeMap::new(), queue: VecDeque::new(), bytes: 0 }
+        Self {
+            order,
+            next: 0,
+            current: None,
+            ahead: BTreeMap::new(),
+            queue: VecDeque::new(),
+            bytes: 0,
+            items: 0,
+            recent: 0,
+        }
     }
 
     /// Memory of the results that are held.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes as u64
+    }
+
+    /// Memory that the results will need that are still to come of `ahead` items; those of the first `running` are not
+    /// counted, so that large ones do not keep slots idle.
+    pub(super) fn expected_bytes(&self, ahead: u64, running: u64) -> u64 {
+        ahead.saturating_sub(self.items).saturating_sub(running).saturating_mul(self.recent)
     }
 
     /// An error is about the whole job: the session does not keep its promises.
@@ -42,9 +61,14 @@ impl Arrivals {
             News::Done { first, data, ends } => {
                 let results = Results::new(first, data, ends, inbox.pulled())?;
                 self.bytes += results.memory();
+                self.items += results.items();
+                self.recent = (results.memory() as u64).checked_div(results.items()).unwrap_or(0);
                 (first, Arrival::Done(results))
             }
-            News::Failed { item, error } => (item, Arrival::Failed(item, error)),
+            News::Failed { item, error } => {
+                self.items += 1;
+                (item, Arrival::Failed(item, error))
+            }
         };
         match self.order {
             Order::AsTheyCome => self.queue.push_back(arrival),
@@ -64,6 +88,7 @@ impl Arrivals {
                 if let Some(next) = results.next() {
                     let (item, bytes) = next?;
                     self.next = item + 1;
+                    self.items -= 1;
                     return Ok(Some(codec::decode(bytes).map_err(|error| undecodable(item, error.0, inbox))));
                 }
                 self.bytes -= results.memory();
@@ -74,6 +99,7 @@ impl Arrivals {
                 Some(Arrival::Done(results)) => self.current = Some(results),
                 Some(Arrival::Failed(item, error)) => {
                     self.next = item + 1;
+                    self.items -= 1;
                     return Ok(Some(Err(inbox.tell(error.of_item(item)))));
                 }
             }

@@ -124,7 +124,9 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
             self.take_news()?;
         }
         let room = self.window.room(self.ahead());
-        if room == 0 || !self.feeder.may_feed(&self.call.inbox, self.arrivals.bytes()) {
+        let running = u64::from(self.call.session.slots());
+        let results = self.arrivals.bytes().saturating_add(self.arrivals.expected_bytes(self.ahead(), running));
+        if room == 0 || !self.feeder.may_feed(&self.call.inbox, results) {
             return Ok(has_news);
         }
         self.window.start();

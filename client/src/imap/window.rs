@@ -17,7 +17,8 @@ pub(super) struct Window {
 
 /// Twice what the slots hold, and as much again on its way to and from the workers.
 const ITEMS_A_SLOT: u64 = 4;
-const MOST_ITEMS: u64 = 16_384;
+/// As many tiny items as a worker is ever given ahead.
+const MOST_ITEMS_A_SLOT: u64 = 512;
 const SMALL: u64 = 64;
 /// A window that is worked through faster than this is too small.
 const MOMENT: Duration = Duration::from_millis(50);
@@ -28,7 +29,7 @@ impl Window {
             Some(items) => (items, items),
             None => {
                 let items = u64::from(slots.max(1)).saturating_mul(ITEMS_A_SLOT).saturating_mul(chunksize.max(1));
-                (items, items.max(MOST_ITEMS))
+                (items, items.max(u64::from(slots.max(1)).saturating_mul(MOST_ITEMS_A_SLOT)))
             }
         };
         Self { items, most, chunksize, taken: 0, since: None }
@@ -88,7 +89,7 @@ mod tests {
         for _ in 0..20 {
             window.grow_if_quick(now + Duration::from_millis(70));
         }
-        assert_eq!((window.room(0), window.room(16_000), window.room(20_000)), (16_384, 384, 0));
+        assert_eq!((window.room(0), window.room(1000), window.room(2000)), (1024, 24, 0));
     }
 
     #[test]

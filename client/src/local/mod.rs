@@ -22,13 +22,15 @@ use driver::Driver;
 
 /// Opens a pool on this machine.
 pub(crate) fn open(settings: Settings) -> Result<Arc<dyn Session>, Error> {
-    let slots = settings.processes;
+    let processes = settings.processes;
+    let slots = processes.saturating_mul(settings.settings.threads.max(1));
     let driver = Driver::start(settings)?;
     let window = driver.act(|engine| engine.window());
-    Ok(Arc::new(LocalSession { slots, window, driver }))
+    Ok(Arc::new(LocalSession { processes, slots, window, driver }))
 }
 
 struct LocalSession {
+    processes: u32,
     slots: u32,
     window: u64,
     driver: Arc<Driver>,
@@ -50,6 +52,10 @@ impl Session for LocalSession {
     fn wait_closed(&self, deadline: Option<Instant>) -> bool {
         self.driver.drive_until(engine::Engine::is_closed, driver::park, deadline);
         self.driver.act(|engine| engine.is_closed())
+    }
+
+    fn processes(&self) -> u32 {
+        self.processes
     }
 
     fn slots(&self) -> u32 {
