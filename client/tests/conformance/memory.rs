@@ -65,20 +65,26 @@ fn results_that_grow_are_not_made_for_a_slow_consumer() {
     check_peak(before);
 }
 
+/// Slower than the items come: without a window all of them would wait in memory.
+fn slow_length(item: Vec<u8>) -> usize {
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    item.len()
+}
+
 fn large_items_of_imap_stream_without_being_held() {
     let pool = pools::of(2);
     let before = peak();
-    let lengths = pool.imap(length, std::iter::repeat_with(|| bytes(MIB)).take(800));
-    assert_eq!(lengths.map(Result::unwrap).sum::<usize>(), 800 * MIB);
+    let lengths = pool.imap(slow_length, std::iter::repeat_with(|| bytes(MIB)).take(600));
+    assert_eq!(lengths.map(Result::unwrap).sum::<usize>(), 600 * MIB);
     check_peak(before);
 }
 
 fn large_items_of_map_stream_without_being_held() {
     let pool = pools::of(2);
     let before = peak();
-    let items = || std::iter::repeat_with(|| bytes(MIB)).take(400);
-    assert_eq!(pool.map(length, items()).unwrap().len(), 400);
-    assert_eq!(pool.map_async(length, items()).get().unwrap().len(), 400);
+    let items = || std::iter::repeat_with(|| bytes(MIB)).take(600);
+    assert_eq!(pool.map(slow_length, items()).unwrap().len(), 600);
+    assert_eq!(pool.map_async(slow_length, items()).get().unwrap().len(), 600);
     check_peak(before);
 }
 
