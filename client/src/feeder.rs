@@ -60,6 +60,11 @@ impl<I> Feeder<I> {
         !self.exhausted && inbox.has_room(Room { sent_bytes: room.sent_bytes.saturating_add(held), ..room })
     }
 
+    /// Bytes that the window has room for, `held` as for [`Feeder::may_feed`].
+    pub(crate) fn bytes_left(&self, inbox: &Inbox, held: u64) -> u64 {
+        inbox.limit().saturating_sub(self.sent_bytes).saturating_sub(held)
+    }
+
     /// Sleeps until the window has room or the job has ended.
     pub(crate) fn wait_for_room(&self, inbox: &Inbox) {
         inbox.park_until_room(self.room());

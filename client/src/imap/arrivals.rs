@@ -49,6 +49,11 @@ impl Arrivals {
         self.bytes as u64
     }
 
+    /// What a result took up of late; 0: nothing is known.
+    pub(super) fn recent_bytes(&self) -> u64 {
+        self.recent
+    }
+
     /// Memory that the results will need that are still to come of `ahead` items; those of the first `running` are not
     /// counted, so that large ones do not keep slots idle.
     pub(super) fn expected_bytes(&self, ahead: u64, running: u64) -> u64 {

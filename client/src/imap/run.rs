@@ -129,6 +129,9 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
         if room == 0 || !self.feeder.may_feed(&self.call.inbox, results) {
             return Ok(has_news);
         }
+        // One batch is checked once, so it must not be larger than what its results leave room for.
+        let left = self.feeder.bytes_left(&self.call.inbox, results);
+        let room = room.min(left.checked_div(self.arrivals.recent_bytes()).map_or(room, |items| items.max(running)));
         self.window.start();
         let (feeder, call) = (&mut self.feeder, &mut self.call);
         // The input is never asked again after a panic: nobody sees it half-changed.
