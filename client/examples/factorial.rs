@@ -1,6 +1,6 @@
 //! The factorials of 1 to 100, calculated in worker processes: the whole of farpool in a few lines.
 //!
-//! `cargo run --release --example factorial -- --processes 4`
+//! `cargo run --release --example factorial`
 
 mod common;
 
@@ -13,7 +13,7 @@ The factorials of 1 to 100, calculated in worker processes.
 
 Usage: factorial [--processes N]
 
-  --processes N  workers that run at once (default: one for each core)";
+  --processes N  workers that run at once (default: 4)";
 
 fn calc_factorial(n: u32) -> BigUint {
     (1..=n).map(BigUint::from).product()
@@ -21,7 +21,7 @@ fn calc_factorial(n: u32) -> BigUint {
 
 fn main() -> Result<(), farpool::Error> {
     farpool::init();
-    let (processes, []) = common::arguments(USAGE, []);
+    let (processes, []) = common::arguments(USAGE, Some(4), []);
 
     let start = Instant::now();
     let pool = farpool::Pool::new(processes)?;

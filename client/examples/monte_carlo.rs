@@ -63,7 +63,7 @@ fn simulate(seed: u64) -> Sums {
 
 fn main() -> Result<(), farpool::Error> {
     farpool::init();
-    let (processes, []) = common::arguments(USAGE, []);
+    let (processes, []) = common::arguments(USAGE, None, []);
 
     let start = Instant::now();
     let pool = farpool::Pool::new(processes)?;

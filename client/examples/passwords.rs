@@ -52,7 +52,7 @@ fn hash(account: Account) -> Result<String, String> {
 
 fn main() -> Result<(), farpool::Error> {
     farpool::init();
-    let (processes, []) = common::arguments(USAGE, []);
+    let (processes, []) = common::arguments(USAGE, None, []);
     let accounts = accounts();
 
     let start = Instant::now();

@@ -26,7 +26,7 @@ type Outcome = Result<(u64, u64), String>;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     farpool::init();
-    let (processes, [folder]) = common::arguments(USAGE, ["--folder"]);
+    let (processes, [folder]) = common::arguments(USAGE, None, ["--folder"]);
     let kept = folder.is_some();
     let folder = folder.unwrap_or_else(|| std::env::temp_dir().join(format!("farpool-{}", std::process::id())));
     let thumbnails = folder.join("thumbnails");

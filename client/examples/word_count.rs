@@ -43,7 +43,7 @@ fn count_words(paths: Vec<PathBuf>) -> Counted {
 
 fn main() -> Result<(), farpool::Error> {
     farpool::init();
-    let (processes, [folder]) = common::arguments(USAGE, ["FOLDER"]);
+    let (processes, [folder]) = common::arguments(USAGE, None, ["FOLDER"]);
     let folder = folder.unwrap_or_else(|| common::wrong(USAGE, "word_count needs a folder"));
     let (files, unlisted) = files_below(folder);
     if files.is_empty() {

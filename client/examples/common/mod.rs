@@ -7,11 +7,15 @@ use std::time::Duration;
 use lexopt::Arg;
 
 /// Reads `--processes N` and what the example itself takes: `own` names options (`--folder`, whose value is returned)
-/// and operands (`FOLDER`). The default of `--processes` is one for each core.
+/// and operands (`FOLDER`). `processes` is the default; `None`: one for each core.
 ///
 /// `--help` prints the usage; whatever the example does not know ends it with exit code 2.
-pub(crate) fn arguments<const N: usize>(usage: &str, own: [&str; N]) -> (usize, [Option<PathBuf>; N]) {
-    read(usage, own).unwrap_or_else(|error| wrong(usage, &error.to_string()))
+pub(crate) fn arguments<const N: usize>(
+    usage: &str,
+    processes: Option<usize>,
+    own: [&str; N],
+) -> (usize, [Option<PathBuf>; N]) {
+    read(usage, processes, own).unwrap_or_else(|error| wrong(usage, &error.to_string()))
 }
 
 /// Ends the example: it was called in a way that makes no sense.
@@ -33,8 +37,12 @@ pub(crate) fn compare<R: PartialEq>(processes: usize, pool: Duration, results: &
     );
 }
 
-fn read<const N: usize>(usage: &str, own: [&str; N]) -> Result<(usize, [Option<PathBuf>; N]), lexopt::Error> {
-    let mut processes = available_parallelism().map_or(2, usize::from);
+fn read<const N: usize>(
+    usage: &str,
+    processes: Option<usize>,
+    own: [&str; N],
+) -> Result<(usize, [Option<PathBuf>; N]), lexopt::Error> {
+    let mut processes = processes.unwrap_or_else(|| available_parallelism().map_or(2, usize::from));
     let mut values = [const { None }; N];
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
