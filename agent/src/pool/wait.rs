@@ -14,6 +14,8 @@ use crate::link::record::HEADER_BYTES;
 
 /// Outcomes of quick items wait for each other this long at most, so that they travel together.
 const COLLECT_NS: u64 = 1_000_000;
+/// How often it is looked whether a cancelled item has begun that is still on its way to its worker.
+const CANCEL_LOOK_NS: u64 = 10_000_000;
 /// How soon output that could not be passed on is tried again.
 const OUTPUT_RETRY_NS: u64 = 50_000_000;
 
@@ -91,8 +93,10 @@ impl WorkerPool {
             let collect = worker.armed_at.filter(|at| *at > worker.finished + 1).map(|_| now + COLLECT_NS);
             let retry = worker.output_blocked_until;
             let ending = worker.ending.map(|ending| ending.at);
+            // What is cancelled and could not be taken back ends once it begins, of which nobody tells.
+            let cancelled = worker.cancel_at.map(|at| at.max(now + CANCEL_LOOK_NS));
             let due = self.due(at).map(|(due, _)| due);
-            for time in [collect, retry, ending, due].into_iter().flatten() {
+            for time in [collect, retry, ending, cancelled, due].into_iter().flatten() {
                 deadline = Some(deadline.map_or(time, |first| first.min(time)));
             }
         }

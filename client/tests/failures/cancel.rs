@@ -14,6 +14,7 @@ crate::runner::cases![
     cancel_takes_back_what_has_not_begun,
     cancel_of_what_waits_behind_another_job,
     cancel_in_the_middle_of_the_input,
+    cancel_while_a_large_item_is_on_its_way,
     a_dropped_imap_frees_its_workers,
     an_imap_dropped_again_and_again,
     terminate_ends_whatever_runs,
@@ -87,6 +88,27 @@ fn cancel_in_the_middle_of_the_input() {
         std::thread::yield_now();
     }
     serves_on(&pool);
+}
+
+/// What is half sent cannot be taken back: it is killed when it begins, and nobody wakes the agent for that.
+fn cancel_while_a_large_item_is_on_its_way() {
+    fn swallow(item: Vec<u8>) -> usize {
+        hang_with(item.len())
+    }
+    fn hang_with(bytes: usize) -> usize {
+        while std::hint::black_box(bytes) > 0 {
+            nap(FOR_EVER);
+        }
+        bytes
+    }
+    let pool = pool(1);
+    pool.apply(square, (2,)).unwrap();
+    for mebibytes in [3, 20, 100] {
+        let doomed = pool.apply_async(swallow, (vec![1; mebibytes << 20],));
+        doomed.cancel();
+        assert_eq!(doomed.get().unwrap_err().kind(), ErrorKind::Cancelled);
+        within(seconds(5), || serves_on(&pool));
+    }
 }
 
 fn a_dropped_imap_frees_its_workers() {
