@@ -54,6 +54,15 @@ impl<T: Send + 'static> AsyncResult<T> {
     /// # Errors
     /// The error of the item, or of the failed item with the lowest index; [`ErrorKind::Cancelled`] after
     /// [`cancel`](Self::cancel) or [`Pool::terminate`](crate::Pool::terminate).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// assert_eq!(pool.apply_async(|n: u64| n + 1, (1,)).get()?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get(self) -> Result<T, Error> {
         self.settle(None);
         self.outcome.take()
@@ -64,6 +73,19 @@ impl<T: Send + 'static> AsyncResult<T> {
     /// # Errors
     /// [`ErrorKind::WaitTimedOut`] if it was not there in time: the job runs on, and this may be called again.
     /// Otherwise as [`get`](Self::get); [`ErrorKind::InvalidArgument`] if the outcome was taken before.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// use std::time::Duration;
+    ///
+    /// let pool = farpool::Pool::new(2)?;
+    /// let mut nap = pool.apply_async(|| std::thread::sleep(Duration::from_millis(200)), ());
+    /// assert_eq!(nap.get_timeout(Duration::from_millis(1)).unwrap_err().kind(), farpool::ErrorKind::WaitTimedOut);
+    /// nap.get_timeout(Duration::from_secs(60))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get_timeout(&mut self, timeout: Duration) -> Result<T, Error> {
         if self.wait(timeout) {
             return self.outcome.take();
@@ -73,11 +95,33 @@ impl<T: Send + 'static> AsyncResult<T> {
     }
 
     /// Blocks until the outcome is there, but no longer than `timeout`; returns whether it is there.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// use std::time::Duration;
+    ///
+    /// let pool = farpool::Pool::new(2)?;
+    /// let sum = pool.apply_async(|n: u64| n + 1, (1,));
+    /// assert!(sum.wait(Duration::from_secs(60)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait(&self, timeout: Duration) -> bool {
         self.settle(Instant::now().checked_add(timeout))
     }
 
     /// Whether the outcome is there, and the callbacks for it have run, so that [`get`](Self::get) does not block.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let nap = pool.apply_async(|| std::thread::sleep(std::time::Duration::from_secs(60)), ());
+    /// assert!(!nap.ready());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn ready(&self) -> bool {
         self.outcome.settled()
     }
@@ -86,6 +130,17 @@ impl<T: Send + 'static> AsyncResult<T> {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if the outcome is not there yet.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let sum = pool.apply_async(|n: u64| n + 1, (1,));
+    /// sum.wait(std::time::Duration::from_secs(60));
+    /// assert!(sum.successful()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn successful(&self) -> Result<bool, Error> {
         if self.ready() {
             return Ok(self.outcome.succeeded());
@@ -95,6 +150,17 @@ impl<T: Send + 'static> AsyncResult<T> {
 
     /// Ends the job: running items are killed, and its outcome becomes [`ErrorKind::Cancelled`], unless it was
     /// there already. Returns at once.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let nap = pool.apply_async(|| std::thread::sleep(std::time::Duration::from_secs(60)), ());
+    /// nap.cancel();
+    /// assert_eq!(nap.get().unwrap_err().kind(), farpool::ErrorKind::Cancelled);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn cancel(&self) {
         if let Some(session) = &self.session {
             call::cancel(&**session, self.outcome.inbox());
@@ -105,6 +171,17 @@ impl<T: Send + 'static> AsyncResult<T> {
     ///
     /// Callbacks run one after another on a thread of farpool's own. They may use the pool; one that panics is reported
     /// on stderr and harms nothing.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let (sender, sums) = std::sync::mpsc::channel();
+    /// let _sum = pool.apply_async(|n: u64| n + 1, (1,)).callback(move |sum| sender.send(*sum).unwrap());
+    /// assert_eq!(sums.recv().unwrap(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn callback(self, f: impl FnOnce(&T) + Send + 'static) -> Self {
         self.call_back(move |outcome| {
             if let Ok(value) = outcome {
@@ -115,6 +192,19 @@ impl<T: Send + 'static> AsyncResult<T> {
 
     /// Calls `f` with the error once the job has failed, or at once if it has; not if the job succeeds. Otherwise as
     /// [`callback`](Self::callback).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let (sender, kinds) = std::sync::mpsc::channel();
+    /// let _check = pool
+    ///     .apply_async(|n: u64| assert!(n > 1), (1,))
+    ///     .error_callback(move |error| sender.send(error.kind()).unwrap());
+    /// assert_eq!(kinds.recv().unwrap(), farpool::ErrorKind::Panicked);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn error_callback(self, f: impl FnOnce(&Error) + Send + 'static) -> Self {
         self.call_back(move |outcome| {
             if let Err(error) = outcome {

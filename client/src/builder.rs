@@ -68,6 +68,15 @@ struct Initializer {
 
 impl Builder {
     /// Workers that run at once, at least 1. Default: all slots, on one machine one for each core.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::builder().processes(3).build()?;
+    /// assert_eq!(pool.processes(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn processes(mut self, processes: usize) -> Self {
         self.processes = Some(processes);
         self
@@ -76,12 +85,30 @@ impl Builder {
     /// Runs on the cluster at this address, whatever `FARPOOL_ADDRESS` says.
     ///
     /// This version of farpool runs on one machine only: `build` will say so.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let error = farpool::Pool::builder().address("http://127.0.0.1:7070").build().unwrap_err();
+    /// assert_eq!(error.kind(), farpool::ErrorKind::Unavailable);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn address(mut self, url: impl Into<String>) -> Self {
         self.target = Target::Cluster(url.into());
         self
     }
 
     /// Runs on this machine, whatever `FARPOOL_ADDRESS` says.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::builder().local().processes(1).build()?;
+    /// assert_eq!(pool.apply(|| 1, ())?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn local(mut self) -> Self {
         self.target = Target::ThisMachine;
         self
@@ -91,6 +118,20 @@ impl Builder {
     ///
     /// If it panics, or takes longer than [`initializer_timeout`](Self::initializer_timeout), the pool fails with
     /// [`ErrorKind::InitializerFailed`](crate::ErrorKind::InitializerFailed).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// use std::sync::OnceLock;
+    ///
+    /// static FACTOR: OnceLock<u64> = OnceLock::new();
+    ///
+    /// let prepare = |factor: u64| FACTOR.set(factor).unwrap();
+    /// let pool = farpool::Pool::builder().processes(2).initializer(prepare, (3,)).build()?;
+    /// assert_eq!(pool.map(|n: u64| n * FACTOR.get().unwrap(), 0..3)?, [0, 3, 6]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn initializer<F, A>(mut self, f: F, args: A) -> Self
     where
         F: Function<A, Output = ()>,
@@ -104,12 +145,37 @@ impl Builder {
     }
 
     /// How long an initializer may run in a worker. Default: 60 seconds.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// use std::time::Duration;
+    ///
+    /// let pool = farpool::Pool::builder()
+    ///     .processes(1)
+    ///     .initializer(|| std::thread::sleep(Duration::from_secs(60)), ())
+    ///     .initializer_timeout(Duration::from_millis(50))
+    ///     .build()?;
+    /// assert_eq!(pool.apply(|| 1, ()).unwrap_err().kind(), farpool::ErrorKind::InitializerFailed);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn initializer_timeout(mut self, timeout: Duration) -> Self {
         self.initializer_timeout = Some(timeout);
         self
     }
 
     /// Replaces a worker after so many items, at least 1. Default: never.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::builder().processes(1).max_tasks_per_child(1).build()?;
+    /// let pids = pool.map(|_: u64| std::process::id(), 0..2)?;
+    /// assert_ne!(pids[0], pids[1]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_tasks_per_child(mut self, items: u64) -> Self {
         self.max_tasks_per_child = Some(items);
         self
@@ -117,6 +183,19 @@ impl Builder {
 
     /// Items that one worker runs at once, each on a thread, at least 1: for functions that wait more than they compute.
     /// Default: 1. If a worker dies, every item that was running in it counts an attempt.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let pool = farpool::Pool::builder().processes(1).threads(20).build()?;
+    /// let start = Instant::now();
+    /// pool.map(|ms: u64| std::thread::sleep(Duration::from_millis(ms)), [100; 20])?;
+    /// assert!(start.elapsed() < Duration::from_millis(1500));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
@@ -124,6 +203,16 @@ impl Builder {
 
     /// The address space of a worker in bytes, at least 1: an allocation beyond it fails, and the worker dies.
     /// Default: none.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::builder().processes(1).memory_limit(512 << 20).build()?;
+    /// let error = pool.job(|| vec![1_u8; 1 << 30].len()).retries(0).apply(()).unwrap_err();
+    /// assert_eq!(error.kind(), farpool::ErrorKind::WorkerDied);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
         self
@@ -131,12 +220,32 @@ impl Builder {
 
     /// The largest encoded item or result in bytes, from 1 to 2 GiB. Default: 1 GiB. An item beyond it fails with
     /// [`ErrorKind::PayloadTooLarge`](crate::ErrorKind::PayloadTooLarge), and no other.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::builder().processes(1).payload_limit(1000).build()?;
+    /// let error = pool.map(|text: String| text.len(), ["a".repeat(2000)]).unwrap_err();
+    /// assert_eq!(error.kind(), farpool::ErrorKind::PayloadTooLarge);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn payload_limit(mut self, bytes: u64) -> Self {
         self.payload_limit = Some(bytes);
         self
     }
 
     /// A name that process lists show for the workers, its first 15 bytes. Default: `farpool-worker`.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::builder().processes(1).name("thumbnails").build()?;
+    /// let shown = pool.apply(|| std::fs::read_to_string("/proc/self/comm").unwrap(), ())?;
+    /// assert_eq!(shown.trim(), "thumbnails");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
@@ -149,6 +258,15 @@ impl Builder {
     /// call [`farpool::init`](crate::init) first; [`ErrorKind::Codec`](crate::ErrorKind::Codec) if the initializer's arguments
     /// cannot be encoded; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the pool cannot be started, or if a
     /// cluster is asked for.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let error = farpool::Pool::builder().processes(0).build().unwrap_err();
+    /// assert_eq!(error.kind(), farpool::ErrorKind::InvalidArgument);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn build(self) -> Result<Pool, Error> {
         let settings = self.resolve()?;
         resolve::require_init(crate::worker::initialised())?;

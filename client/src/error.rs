@@ -39,46 +39,138 @@ struct Context {
 
 impl Error {
     /// What sort of failure this is.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let error = pool.map(|n: u64| assert!(n != 2, "two"), 0..4).unwrap_err();
+    /// assert_eq!(error.kind(), farpool::ErrorKind::Panicked);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
     /// What happened, as a lower-case fragment: for a panic its message.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let error = pool.map(|n: u64| assert!(n != 2, "two"), 0..4).unwrap_err();
+    /// assert!(error.message().ends_with("two"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
     /// The index of the item that failed, from 0 in the order of the input; `None` if it is not about one item.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let error = pool.map(|n: u64| assert!(n != 2, "two"), 0..4).unwrap_err();
+    /// assert_eq!(error.item(), Some(2));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn item(&self) -> Option<u64> {
         self.0.item
     }
 
     /// The host on which it happened; `None` if it happened in the client, or if no host is known.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let error = pool.map(|n: u64| assert!(n != 2, "two"), 0..4).unwrap_err();
+    /// assert!(error.host().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn host(&self) -> Option<&str> {
         known(&self.0.host)
     }
 
     /// The process id of the worker on that host; `None` if no worker was involved.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let error = pool.map(|n: u64| assert!(n != 2, "two"), 0..4).unwrap_err();
+    /// assert!(error.pid().is_some_and(|pid| pid != std::process::id()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pid(&self) -> Option<u32> {
         (self.0.pid != 0).then_some(self.0.pid)
     }
 
     /// How often the item was tried, the last time included; 0 if it never got to a worker.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let error = pool.map(|n: u64| assert!(n != 2, "two"), 0..4).unwrap_err();
+    /// assert_eq!(error.attempts(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
 
     /// The backtrace of a panic, where the worker could take one.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let error = pool.map(|n: u64| assert!(n != 2, "two"), 0..4).unwrap_err();
+    /// // There is one if RUST_BACKTRACE asks for it.
+    /// assert!(error.backtrace().is_none_or(|backtrace| !backtrace.is_empty()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn backtrace(&self) -> Option<&str> {
         known(&self.0.backtrace)
     }
 
     /// The end of what the worker wrote to its stderr, if it died.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let error = pool.map(|n: u64| assert!(n != 2, "two"), 0..4).unwrap_err();
+    /// // Only of workers that died.
+    /// assert_eq!(error.stderr(), None);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stderr(&self) -> Option<&str> {
         known(&self.0.stderr)
     }
 
     /// The label of the job, as given to [`Job::label`](crate::Job::label).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let error = pool.map(|n: u64| assert!(n != 2, "two"), 0..4).unwrap_err();
+    /// assert_eq!(error.label(), None);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn label(&self) -> Option<&str> {
         known(&self.0.label)
     }

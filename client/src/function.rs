@@ -22,6 +22,16 @@ use crate::worker::task::{self, TaskIo};
 ///
 /// Plain functions and closures without captures are; so is, as far as the traits can tell, a closure that captures
 /// something that is Copy, which is refused when its call is compiled.
+///
+/// ```
+/// # fn main() -> Result<(), farpool::Error> {
+/// # farpool::init();
+/// let pool = farpool::Pool::new(2)?;
+/// // Captures nothing.
+/// assert_eq!(pool.map(|n: u64| n + 1, [1])?, [2]);
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "this closure captures data and cannot be sent to farpool's workers: pass the data in the items, or once to \
                every worker with `Pool::builder().initializer(f, args)`",
@@ -39,6 +49,16 @@ impl<F: Copy + Send + Sync + 'static> Captureless for F {}
 /// It is implemented for all of them; nothing needs to be registered. A closure that captures something does not
 /// compile: pass what it captures in the items, or once a worker with
 /// [`Builder::initializer`](crate::Builder::initializer).
+///
+/// ```
+/// # fn main() -> Result<(), farpool::Error> {
+/// # farpool::init();
+/// let pool = farpool::Pool::new(2)?;
+/// assert_eq!(pool.apply(u64::pow, (2, 10))?, 1024);
+/// assert_eq!(pool.apply(|text: String, times: usize| text.repeat(times), ("ab".to_owned(), 2))?, "abab");
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be run in farpool's workers with the arguments `{A}`",
     label = "not a plain function or a closure without captures that takes these arguments",

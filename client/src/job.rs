@@ -42,6 +42,16 @@ impl<'p, F> Job<'p, F> {
 
     /// Consecutive items that run on one worker, one after another, as one unit; at least 1. Default: chosen by how long
     /// items take.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// // Each worker gets eight items at a time.
+    /// assert_eq!(pool.job(|n: u64| n + 1).chunksize(8).map(0..100)?.len(), 100);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn chunksize(mut self, items: u64) -> Self {
         self.options.chunksize = Some(items);
         self
@@ -49,6 +59,16 @@ impl<'p, F> Job<'p, F> {
 
     /// For `imap` and `imap_unordered`: how many items may be pulled ahead of the outcomes that were taken; at least 1,
     /// and at least the chunksize. Default: twice what the slots can hold, and more while items prove quick.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let mut lines = pool.job(|n: u64| n.to_string()).buffersize(4).imap(0..);
+    /// assert_eq!(lines.next().unwrap()?, "0");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn buffersize(mut self, items: u64) -> Self {
         self.options.buffersize = Some(items);
         self
@@ -56,24 +76,69 @@ impl<'p, F> Job<'p, F> {
 
     /// How long one item may run, longer than nothing. An item that runs longer is killed and fails with
     /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut). Default: for ever.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// use std::time::Duration;
+    ///
+    /// let pool = farpool::Pool::new(2)?;
+    /// let nap = |ms: u64| std::thread::sleep(Duration::from_millis(ms));
+    /// let error = pool.job(nap).timeout(Duration::from_millis(50)).map([1, 60_000]).unwrap_err();
+    /// assert_eq!((error.kind(), error.item()), (farpool::ErrorKind::TimedOut, Some(1)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
     }
 
     /// How often an item is run again whose worker died. Default: 2. With 0 it runs at most once.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// // At most once.
+    /// let abort = |n: u64| if n == 7 { std::process::abort() };
+    /// let error = pool.job(abort).retries(0).map([7]).unwrap_err();
+    /// assert_eq!((error.kind(), error.attempts()), (farpool::ErrorKind::WorkerDied, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.retries = retries;
         self
     }
 
     /// Whether an item that panicked is run again too, as often as [`retries`](Self::retries) says. Default: no.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let error = pool.job(|n: u64| if n == 0 { panic!("no") }).retry_panics(true).map([0]).unwrap_err();
+    /// assert_eq!((error.kind(), error.attempts()), (farpool::ErrorKind::Panicked, 3));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn retry_panics(mut self, retry: bool) -> Self {
         self.options.retry_panics = retry;
         self
     }
 
     /// A name for the job, which its errors and its progress bar show. Default: none.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let error = pool.job(|n: u64| assert!(n > 0)).label("checks").map([0]).unwrap_err();
+    /// assert_eq!(error.label(), Some("checks"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.options.label = label.into();
         self
@@ -81,6 +146,15 @@ impl<'p, F> Job<'p, F> {
 
     /// Whether to show a bar on stderr, if that is a terminal, with how many items are done, their rate and the time
     /// left. Default: no.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// assert_eq!(pool.job(|n: u64| n + 1).progress(true).map(0..3)?, [1, 2, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn progress(mut self, show: bool) -> Self {
         self.options.progress = show;
         self

@@ -57,11 +57,29 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Builder::build`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// assert_eq!(pool.processes(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new(processes: usize) -> Result<Self, Error> {
         Self::builder().processes(processes).build()
     }
 
     /// The options of a pool, to be opened by [`Builder::build`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::builder().processes(2).max_tasks_per_child(1000).build()?;
+    /// assert_eq!(pool.apply(|n: u64| n + 1, (1,))?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -82,11 +100,31 @@ impl Pool {
     }
 
     /// How many workers run at once.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// assert_eq!(farpool::Pool::new(3)?.processes(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn processes(&self) -> usize {
         self.session.processes() as usize
     }
 
     /// Takes no further calls; jobs that were called finish. Returns at once.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let squares = pool.map_async(|n: u64| n * n, 0..3);
+    /// pool.close();
+    /// assert_eq!(squares.get()?, [0, 1, 4]);
+    /// assert_eq!(pool.apply(|| 1, ()).unwrap_err().kind(), farpool::ErrorKind::Closed);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close(&self) {
         if self.stage.advance(Stage::Closed) == Stage::Open {
             self.send_close(false);
@@ -95,6 +133,17 @@ impl Pool {
 
     /// Ends everything: running items are killed, jobs end with [`ErrorKind::Cancelled`], and all processes are gone
     /// within a second. Returns at once; [`join`](Self::join) waits for them to be gone.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let naps = pool.map_async(|s: u64| std::thread::sleep(std::time::Duration::from_secs(s)), [60, 60]);
+    /// pool.terminate();
+    /// assert_eq!(naps.get().unwrap_err().kind(), farpool::ErrorKind::Cancelled);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn terminate(&self) {
         if self.stage.advance(Stage::Terminated) != Stage::Terminated {
             self.send_close(true);
@@ -108,6 +157,17 @@ impl Pool {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if the pool was neither closed nor terminated; the pool's own failure, if it
     /// failed.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// assert_eq!(pool.join().unwrap_err().kind(), farpool::ErrorKind::InvalidArgument);
+    /// pool.close();
+    /// pool.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn join(&self) -> Result<(), Error> {
         if self.stage.get() == Stage::Open {
             return Err(Error::invalid("join() would wait for ever: call close() or terminate() first"));

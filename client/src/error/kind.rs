@@ -1,6 +1,18 @@
 use farpool_proto::v1::FailureKind;
 
 /// The sorts of failure; more may come.
+///
+/// ```
+/// # fn main() -> Result<(), farpool::Error> {
+/// # farpool::init();
+/// let pool = farpool::Pool::new(2)?;
+/// match pool.apply(|n: u64| 10 / n, (0,)) {
+///     Err(error) if error.kind() == farpool::ErrorKind::Panicked => println!("{error}"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

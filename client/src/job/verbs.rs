@@ -16,6 +16,15 @@ impl<F: Captureless> Job<'_, F> {
     ///
     /// # Errors
     /// As [`Pool::apply`](crate::Pool::apply).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// assert_eq!(pool.job(|n: u64| n + 1).retries(0).apply((1,))?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn apply<A, R>(&self, args: A) -> Result<R, Error>
     where
         F: Function<A, Output = R>,
@@ -27,6 +36,15 @@ impl<F: Captureless> Job<'_, F> {
     }
 
     /// As [`Pool::apply_async`](crate::Pool::apply_async).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// assert_eq!(pool.job(|n: u64| n + 1).retries(0).apply_async((1,)).get()?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn apply_async<A, R>(&self, args: A) -> AsyncResult<R>
     where
         F: Function<A, Output = R>,
@@ -54,6 +72,15 @@ impl<F: Captureless> Job<'_, F> {
     ///
     /// # Panics
     /// As [`Pool::map`](crate::Pool::map).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// assert_eq!(pool.job(|n: u64| n + 1).chunksize(2).map(0..3)?, [1, 2, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn map<T, R, I>(&self, items: I) -> Result<Vec<R>, Error>
     where
         F: Fn(T) -> R,
@@ -65,6 +92,15 @@ impl<F: Captureless> Job<'_, F> {
     }
 
     /// As [`Pool::map_async`](crate::Pool::map_async).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// assert_eq!(pool.job(|n: u64| n + 1).chunksize(2).map_async(0..3).get()?, [1, 2, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn map_async<T, R, I>(&self, items: I) -> AsyncResult<Vec<R>>
     where
         F: Fn(T) -> R,
@@ -83,6 +119,15 @@ impl<F: Captureless> Job<'_, F> {
     ///
     /// # Panics
     /// As [`Pool::map`](crate::Pool::map).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// assert_eq!(pool.job(u64::pow).chunksize(2).starmap([(2, 10), (3, 4)])?, [1024, 81]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn starmap<A, R, I>(&self, items: I) -> Result<Vec<R>, Error>
     where
         F: Function<A, Output = R>,
@@ -94,6 +139,15 @@ impl<F: Captureless> Job<'_, F> {
     }
 
     /// As [`Pool::starmap_async`](crate::Pool::starmap_async).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// assert_eq!(pool.job(u64::pow).chunksize(2).starmap_async([(2, 10)]).get()?, [1024]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn starmap_async<A, R, I>(&self, items: I) -> AsyncResult<Vec<R>>
     where
         F: Function<A, Output = R>,
@@ -106,6 +160,16 @@ impl<F: Captureless> Job<'_, F> {
     }
 
     /// As [`Pool::imap`](crate::Pool::imap).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let results = pool.job(|n: u64| n + 1).buffersize(4).imap(0..3);
+    /// assert_eq!(results.collect::<Result<Vec<_>, _>>()?, [1, 2, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn imap<T, R, I>(&self, items: I) -> Imap<I::IntoIter, R>
     where
         F: Fn(T) -> R,
@@ -117,6 +181,16 @@ impl<F: Captureless> Job<'_, F> {
     }
 
     /// As [`Pool::imap_unordered`](crate::Pool::imap_unordered).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let results = pool.job(|n: u64| n + 1).buffersize(4).imap_unordered(0..3);
+    /// assert_eq!(results.map(Result::unwrap).sum::<u64>(), 6);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn imap_unordered<T, R, I>(&self, items: I) -> Imap<I::IntoIter, R>
     where
         F: Fn(T) -> R,

@@ -35,6 +35,16 @@ impl Pool {
     }
 
     /// Calls `f` with `args` in a worker; the result is waited for later.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let sum = pool.apply_async(|a: u32, b: u32| a + b, (1, 2));
+    /// assert_eq!(sum.get()?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn apply_async<F, A, R>(&self, f: F, args: A) -> AsyncResult<R>
     where
         F: Function<A, Output = R>,
@@ -54,6 +64,15 @@ impl Pool {
     ///
     /// # Panics
     /// If the iterator panics; the job is cancelled then, and the pool goes on serving.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// assert_eq!(pool.map(|n: u64| n * n, 0..4)?, [0, 1, 4, 9]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn map<F, T, R, I>(&self, f: F, items: I) -> Result<Vec<R>, Error>
     where
         F: Fn(T) -> R + Captureless,
@@ -65,6 +84,16 @@ impl Pool {
     }
 
     /// Calls `f` with each item; the results are waited for later. The iterator may be pulled on another thread.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let squares = pool.map_async(|n: u64| n * n, 0..4);
+    /// assert_eq!(squares.get()?, [0, 1, 4, 9]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn map_async<F, T, R, I>(&self, f: F, items: I) -> AsyncResult<Vec<R>>
     where
         F: Fn(T) -> R + Captureless,
@@ -100,6 +129,16 @@ impl Pool {
     }
 
     /// As [`map_async`](Self::map_async), for a function of several arguments: each item is a tuple of them.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let powers = pool.starmap_async(u64::pow, [(2, 10), (3, 4)]);
+    /// assert_eq!(powers.get()?, [1024, 81]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn starmap_async<F, A, R, I>(&self, f: F, items: I) -> AsyncResult<Vec<R>>
     where
         F: Function<A, Output = R>,
@@ -113,6 +152,17 @@ impl Pool {
 
     /// Calls `f` with each item, lazily: the outcomes come in the order of the items, and the iterator is pulled only
     /// a bounded way ahead of them.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let mut squares = pool.imap(|n: u64| n * n, 2..);
+    /// assert_eq!(squares.next().unwrap()?, 4);
+    /// assert_eq!(squares.next().unwrap()?, 9);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn imap<F, T, R, I>(&self, f: F, items: I) -> Imap<I::IntoIter, R>
     where
         F: Fn(T) -> R + Captureless,
@@ -124,6 +174,17 @@ impl Pool {
     }
 
     /// As [`imap`](Self::imap), but the outcomes come in the order in which they are there.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let mut squares = pool.imap_unordered(|n: u64| n * n, 0..4).collect::<Result<Vec<_>, _>>()?;
+    /// squares.sort();
+    /// assert_eq!(squares, [0, 1, 4, 9]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn imap_unordered<F, T, R, I>(&self, f: F, items: I) -> Imap<I::IntoIter, R>
     where
         F: Fn(T) -> R + Captureless,
