@@ -1,8 +1,6 @@
 //! What is left of a worker that has ended: what it had finished counts, what it died of is told, and what it had not
 //! begun goes elsewhere.
 
-use std::collections::VecDeque;
-
 use farpool_proto::v1::{Failure, FailureKind};
 
 use super::WorkerPool;
@@ -58,7 +56,8 @@ impl WorkerPool {
         if let Some(Reason::TimedOut { position, .. }) = death.reason {
             running.push(position);
         }
-        let mut pieces: VecDeque<Piece> = worker.rest.take().into_iter().collect();
+        // The last in order comes first, so that each is put in front of those behind it.
+        let mut pieces: Vec<Piece> = worker.rest.take().into_iter().collect();
         let mut victims = Vec::new();
         while let Some(given) = worker.given.pop_back() {
             let mut end = given.end();
@@ -69,7 +68,7 @@ impl WorkerPool {
             }
             push_piece(&mut pieces, &given, given.next(), end);
         }
-        for piece in pieces.into_iter().rev() {
+        for piece in pieces {
             let job = &self.jobs[self.chunks[piece.chunk as usize].job as usize];
             if job.cancelled || self.supervision.stopping == Stopping::Now {
                 self.settle(piece.chunk, piece.count);
@@ -108,9 +107,9 @@ impl WorkerPool {
     }
 }
 
-fn push_piece(pieces: &mut VecDeque<Piece>, given: &Given, from: u32, to: u32) {
+fn push_piece(pieces: &mut Vec<Piece>, given: &Given, from: u32, to: u32) {
     if from < to {
-        pieces.push_back(Piece {
+        pieces.push(Piece {
             chunk: given.chunk,
             first: given.first + u64::from(from - given.position),
             count: u64::from(to - from),

@@ -6,13 +6,14 @@ use crate::checks::{only_failed, pool, seconds, serves_on, told, within};
 use crate::line::Line;
 use crate::log::{self, Log};
 use crate::processes;
-use crate::tasks::{Way, perish, perish_at_first};
+use crate::tasks::{Way, perish, perish_at_first, square};
 
 crate::runner::cases![
     retries_say_how_often,
     an_item_that_dies_at_first_has_its_result_in_the_end,
     only_poison_is_run_again,
     a_chunk_is_not_run_again_for_one_of_its_items,
+    what_a_dead_worker_had_ahead_keeps_its_order,
     panics_are_retried_where_that_is_asked_for,
     a_death_counts_an_attempt_for_each_item_that_ran_on_a_thread,
     most_of_a_map_is_poison,
@@ -97,6 +98,17 @@ fn panics_are_retried_where_that_is_asked_for() {
         };
         assert_eq!(log.lines().len(), runs as usize);
     }
+}
+
+/// The only worker was given many items ahead when it died: the next one runs them in the order of the input.
+fn what_a_dead_worker_had_ahead_keeps_its_order() {
+    let (pool, log) = (pool(1), Log::new("runs"));
+    assert_eq!(pool.job(square).chunksize(1).map(0..20_000).unwrap().len(), 20_000);
+    let items = (0..300).map(|item| (log.path(), item, (item == 100).then_some(Way::Kill)));
+    let error = pool.job(perish).chunksize(1).retries(0).starmap(items).unwrap_err();
+    told(&error, ErrorKind::WorkerDied, 100, 1, &["SIGKILL"]);
+    let ran: Vec<u64> = log.lines().iter().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(ran, (0..300).collect::<Vec<_>>());
 }
 
 fn a_death_counts_an_attempt_for_each_item_that_ran_on_a_thread() {
