@@ -96,13 +96,9 @@ impl WorkerPool {
             // What is cancelled and could not be taken back ends once it begins, of which nobody tells.
             let cancelled = worker.cancel_at.map(|at| at.max(now + CANCEL_LOOK_NS));
             let due = self.due(at).map(|(due, _)| due);
-            for time in [collect, retry, ending, cancelled, due].into_iter().flatten() {
-                deadline = Some(deadline.map_or(time, |first| first.min(time)));
-            }
+            deadline = [deadline, collect, retry, ending, cancelled, due].into_iter().flatten().min();
         }
-        if let Some(time) = self.time_to_move(now) {
-            deadline = Some(deadline.map_or(time, |first| first.min(time)));
-        }
+        deadline = [deadline, self.time_to_move(now)].into_iter().flatten().min();
         match deadline {
             Some(time) if time <= now => Armed::Busy,
             other => Armed::Until(other),

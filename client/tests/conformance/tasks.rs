@@ -1,39 +1,16 @@
 //! Functions for workers to run.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use farpool::Data;
 
 use crate::log;
-
-/// Something that a result tells apart from its item.
-pub(crate) fn square(n: u64) -> u64 {
-    n * n
-}
-
-/// What came in goes out.
-pub(crate) fn identity<T: Data>(value: T) -> T {
-    value
-}
-
-/// Takes so many milliseconds, and returns their number.
-pub(crate) fn nap(milliseconds: u64) -> u64 {
-    thread::sleep(Duration::from_millis(milliseconds));
-    milliseconds
-}
+pub(crate) use crate::plain_tasks::{identity, nap, pid_after, square};
 
 /// The worker that ran this item, and how many items it ran before.
 pub(crate) fn whereabouts<T: Data>(_: T) -> (u32, u64) {
     static RUN: AtomicU64 = AtomicU64::new(0);
     (std::process::id(), RUN.fetch_add(1, Ordering::Relaxed))
-}
-
-/// The worker, after so many milliseconds.
-pub(crate) fn pid_after(milliseconds: u64) -> u32 {
-    nap(milliseconds);
-    std::process::id()
 }
 
 /// Notes the item in a log.

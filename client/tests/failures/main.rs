@@ -5,6 +5,8 @@
 mod line;
 #[path = "../common/log.rs"]
 mod log;
+#[path = "../common/plain_tasks.rs"]
+mod plain_tasks;
 #[path = "../common/processes.rs"]
 mod processes;
 #[path = "../common/runner.rs"]

@@ -1,38 +1,13 @@
 //! Functions for workers to run, well-behaved ones and others.
 
-use std::thread;
-use std::time::Duration;
-
-use farpool::Data;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use crate::plain_tasks::{identity, nap, pid_after, square};
 use crate::{line, log};
 
 /// Longer than any test waits.
 pub(crate) const FOR_EVER: u64 = 3_600_000;
-
-/// Something that a result tells apart from its item.
-pub(crate) fn square(n: u64) -> u64 {
-    n * n
-}
-
-/// What came in goes out.
-pub(crate) fn identity<T: Data>(value: T) -> T {
-    value
-}
-
-/// Takes so many milliseconds, and returns their number.
-pub(crate) fn nap(milliseconds: u64) -> u64 {
-    thread::sleep(Duration::from_millis(milliseconds));
-    milliseconds
-}
-
-/// The worker, after so many milliseconds.
-pub(crate) fn pid_after(milliseconds: u64) -> u32 {
-    nap(milliseconds);
-    std::process::id()
-}
 
 /// Tells its worker's pid on a line, and never ends.
 pub(crate) fn hang(path: String) {
