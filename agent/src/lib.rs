@@ -64,7 +64,9 @@ impl Agent {
     pub fn new(slots: u32, program: Program) -> nix::Result<Agent> {
         let host = nix::unistd::gethostname()?.to_string_lossy().into_owned();
         let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
-        let hello = AgentEvent { body: Some(EventBody::Hello(AgentHello { host: host.clone(), slots })) };
+        let hello = AgentEvent {
+            body: Some(EventBody::Hello(AgentHello { host: host.clone(), slots, ..AgentHello::default() })),
+        };
         Ok(Agent { host: host.into(), slots, program, epoll, pools: Vec::new(), events: vec![hello] })
     }
 
@@ -94,6 +96,7 @@ impl Agent {
                 self.pools.iter_mut().for_each(|pool| pool.end_job(&end, now));
             }
             Body::Assign(assign) => self.assign(assign)?,
+            Body::Welcome(_) | Body::ResizePool(_) | Body::Drain(_) => {}
             Body::Retract(retract) => {
                 for chunk in retract.chunks {
                     self.pools.iter_mut().for_each(|pool| pool.retract(chunk));

@@ -107,6 +107,8 @@ pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
             known_kind(&failure)?;
             FromAgent::PoolFault { pool: PoolId::from_bits(fault.pool), failure }
         }
+        // Taken in by whoever makes use of them.
+        Body::PoolStarted(_) | Body::Output(_) | Body::Draining(_) => return Err(RefusedKind::Empty.into()),
         Body::PoolStopped(stopped) => FromAgent::PoolStopped { pool: PoolId::from_bits(stopped.pool) },
     })
 }

@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 
 use farpool_core::{Event, PoolId};
 use farpool_proto::v1::{
-    Failure, PoolClosed, PoolFailed, PoolOpened, StartPool, StopPool, WorkerSettings, agent_command, client_event,
+    Failure, PoolClosed, PoolFailed, PoolOpened, StartPool, StopPool, Welcome, WorkerSettings, agent_command,
+    client_event,
 };
 
 use crate::coordinator::Coordinator;
@@ -83,6 +84,8 @@ impl Coordinator {
             open_jobs: 0,
         };
         let id = self.pools.insert(pool);
+        let welcome = Welcome { version: Some(farpool_proto::version()), window: self.config.window };
+        out.client(client, client_event::Body::Welcome(welcome));
         self.core.handle(Event::PoolOpened { pool: id, slots, weight: 1 }, self.now, &mut self.actions);
         let agents: Vec<_> = self.agents.iter().filter_map(|(id, agent)| agent.slots().map(|_| id)).collect();
         for agent in agents {
@@ -106,12 +109,13 @@ impl Coordinator {
         let (Some(pool), Some(slots)) = (self.pools.get_mut(id), slots) else { return };
         pool.at.push(agent);
         let processes = pool.processes_at(slots, all);
-        let start = StartPool { pool: id.to_bits(), processes, settings: Some(pool.settings.clone()) };
+        let start =
+            StartPool { pool: id.to_bits(), processes, settings: Some(pool.settings.clone()), ..StartPool::default() };
         out.agent(agent, agent_command::Body::StartPool(start));
         if pool.stage == Stage::Waiting {
             pool.stage = Stage::Open;
             let slots = pool.processes.map_or(all, |wanted| all.min(wanted.get().into()));
-            let opened = PoolOpened { slots: slots.try_into().unwrap_or(u32::MAX), window: self.config.window };
+            let opened = PoolOpened { slots: slots.try_into().unwrap_or(u32::MAX) };
             out.client(pool.client, client_event::Body::PoolOpened(opened));
         }
     }

@@ -7,8 +7,20 @@
 //! On a cluster these messages travel over gRPC; in local mode the same structs are passed by value.
 
 #![allow(missing_docs, reason = "the generated code carries the comments of the .proto files where there are any")]
+#![allow(clippy::allow_attributes, reason = "the code generator writes them")]
 
 /// Version 1 of the messages.
 pub mod v1 {
     include!("farpool.v1.rs");
+
+    /// The files that this was generated from, encoded, for gRPC reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!("farpool.v1.bin");
+}
+
+/// What two sides of a session must agree in: the messages, and what agents share with workers.
+pub const PROTOCOL: u32 = 1;
+
+/// What this build says of itself at the start of a session.
+pub fn version() -> v1::Version {
+    v1::Version { release: env!("CARGO_PKG_VERSION").to_owned(), protocol: PROTOCOL }
 }

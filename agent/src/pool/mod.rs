@@ -286,7 +286,7 @@ impl WorkerPool {
         let credit = number(self.processes.saturating_mul(each));
         if credit != self.credit {
             self.credit = credit;
-            self.report.other(Body::Credit(Credit { chunks: credit }));
+            self.report.other(Body::Credit(Credit { chunks: credit, bytes: 0 }));
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn run_items(misbehaviour: &str) -> Outcome {
     let arguments = ["misbehaving", misbehaviour].map(OsString::from).to_vec();
     let mut agent = Agent::new(2, Program::current(arguments)).expect("an agent can be made");
     let settings = WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() };
-    let start = StartPool { pool: POOL, processes: 1, settings: Some(settings) };
+    let start = StartPool { pool: POOL, processes: 1, settings: Some(settings), ..StartPool::default() };
     let job = StartJob { pool: POOL, job: JOB, function: vec![1].into(), timeout_ns: 0, whole_chunks: true };
     for body in [Command::StartPool(start), Command::StartJob(job), Command::Assign(chunks())] {
         agent.command(AgentCommand { body: Some(body) }).expect("the commands make sense");

@@ -70,6 +70,7 @@ impl Options {
             retries: self.retries,
             retry_panics: self.retry_panics,
             label: self.label.clone(),
+            ..OpenJob::default()
         }
     }
 }

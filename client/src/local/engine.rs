@@ -68,7 +68,7 @@ impl Engine {
         };
         // The agent's first event introduces it, which must come before the pool.
         engine.collect_events();
-        let open = OpenPool { processes: settings.processes, settings: Some(settings.settings) };
+        let open = OpenPool { processes: settings.processes, settings: Some(settings.settings), ..OpenPool::default() };
         engine.say(Body::OpenPool(open), clock::now())?;
         engine.pump();
         match engine.failure.clone() {
@@ -214,8 +214,9 @@ impl Engine {
             }
             Some(Event::PoolFailed(failed)) => self.fail(Error::from_failure(failed.failure.unwrap_or_default())),
             Some(Event::PoolClosed(_)) => self.close(),
-            Some(Event::PoolOpened(opened)) => self.window = opened.window,
-            None => {}
+            Some(Event::Welcome(welcome)) => self.window = welcome.window,
+            // Of interest on a cluster only.
+            Some(Event::PoolOpened(_) | Event::Waiting(_) | Event::ProgramWanted(_) | Event::Output(_)) | None => {}
         }
     }
 

@@ -1,0 +1,41 @@
+//! How HTTP/2 connections are set up, alike on both sides.
+
+use std::time::Duration;
+
+use tonic::transport::{Endpoint, Server};
+
+/// What may be on its way on one connection, and on one stream of it, without having been taken by the receiver.
+const CONNECTION_WINDOW: u32 = 16 << 20;
+const STREAM_WINDOW: u32 = 8 << 20;
+/// Large frames of HTTP/2 cost less than many small ones.
+const FRAME_BYTES: u32 = 1 << 20;
+/// How long a connection may take to come about.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest gRPC message: a frame of ours, and room.
+pub const MAX_GRPC_MESSAGE: usize = 4 << 20;
+
+/// How the side that listens treats its connections. `heartbeat`: how long a peer may be silent before it counts as
+/// gone.
+pub fn server(heartbeat: Duration) -> Server {
+    Server::builder()
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .max_frame_size(FRAME_BYTES)
+        .http2_keepalive_interval(Some(heartbeat / 2))
+        .http2_keepalive_timeout(Some(heartbeat / 2))
+        .tcp_nodelay(true)
+}
+
+/// How the side that connects treats its connection.
+pub fn endpoint(endpoint: Endpoint, heartbeat: Duration) -> Endpoint {
+    endpoint
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .max_frame_size(FRAME_BYTES)
+        .http2_keep_alive_interval(heartbeat / 2)
+        .keep_alive_timeout(heartbeat / 2)
+        .keep_alive_while_idle(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+}

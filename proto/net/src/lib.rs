@@ -1,0 +1,18 @@
+//! How farpool's sessions travel between machines: what the coordinator, the agents and the clients have in common
+//! when they talk over gRPC. Local mode uses none of it.
+//!
+//! A session is one bidirectional stream. Each side pushes messages to an [`Outgoing`] queue, from which gRPC takes
+//! [frames](SessionMessage) with as many messages as are there; messages above 2 MiB travel in pieces. The receiver
+//! takes them out again with [`Incoming`]; as long as it does not ask for more, HTTP/2's flow control holds the sender
+//! back.
+
+mod frame;
+mod incoming;
+mod outgoing;
+
+pub mod http2;
+pub mod version;
+
+pub use frame::SessionMessage;
+pub use incoming::Incoming;
+pub use outgoing::{Frames, Outgoing, Replies, outgoing};
