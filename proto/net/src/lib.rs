@@ -11,6 +11,8 @@ mod incoming;
 mod outgoing;
 
 pub mod http2;
+#[cfg(feature = "settings")]
+pub mod settings;
 pub mod version;
 
 pub use frame::SessionMessage;
