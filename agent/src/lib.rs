@@ -8,9 +8,12 @@
 //! It never looks into functions, items and results.
 
 pub mod clock;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 pub mod exit_code;
 pub mod fork_server;
 pub mod link;
+pub mod timer;
 
 mod pool;
 
