@@ -24,6 +24,9 @@ mod pools;
 mod refused;
 mod store;
 
+#[cfg(feature = "server")]
+pub mod server;
+
 pub use coordinator::{Config, Coordinator};
 pub use farpool_core::AgentId;
 pub use ids::ClientId;
