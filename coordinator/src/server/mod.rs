@@ -11,7 +11,6 @@
 
 mod accept;
 mod clock;
-mod core_helper;
 mod driver;
 mod greeting;
 mod link;

@@ -222,7 +222,9 @@ fn quarter_of_host() -> u64 {
     // A gigabyte where the system does not say.
     let host = memory_of_host(Path::new("/proc/meminfo")).unwrap_or(4 << 30);
     let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    (host.min(group.unwrap_or(u64::MAX)) / 4).max(LEAST_MEMORY)
+    let quarter = host.min(group.unwrap_or(u64::MAX)) / 4;
+    // Whole MiB are easier to read.
+    (quarter >> 20 << 20).max(LEAST_MEMORY)
 }
 
 fn memory_of_host(meminfo: &Path) -> Option<u64> {

@@ -1,26 +1,33 @@
 //! Agents' sessions, as the loop sees them.
 
 use farpool_net::Outgoing;
-use farpool_proto::v1::{AgentCommand, AgentEvent, AgentHello, agent_event};
+use farpool_proto::v1::{AgentCommand, AgentEvent, AgentHello, agent_command, agent_event};
 use tokio::sync::mpsc;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::super::link::{Joins, Said};
 use super::super::sessions::from;
 use super::Driver;
-use crate::{AgentId, Refused};
+use crate::{AgentId, Refused, RefusedKind};
 
 /// An agent's session.
 pub(super) struct Agent {
     outgoing: Outgoing<AgentCommand>,
     turns: mpsc::Sender<()>,
-    host: String,
+    pub(super) host: String,
     /// It has said that it is leaving.
     leaving: bool,
     /// Bytes of a message that is not whole yet.
     pub(super) partial: u64,
     // Gathered in a round. Kept for its memory.
     fresh: Vec<AgentCommand>,
+}
+
+impl Agent {
+    fn welcome(&self) {
+        let welcome = agent_command::Body::Welcome(farpool_proto::version());
+        self.outgoing.push(AgentCommand { body: Some(welcome) });
+    }
 }
 
 impl Driver {
@@ -35,7 +42,9 @@ impl Driver {
         self.agents.insert(id, agent);
         let _ = reply.send(id);
         self.agent_says(id, Said::Messages { messages, partial: 0 });
-        if self.agents.contains_key(&id) {
+        if let Some(agent) = self.agents.get(&id) {
+            // Comes first, since what the coordinator says waits for the end of the round.
+            agent.welcome();
             self.link.log.line(format_args!("agent {host} joined {} with {slots} slots", from(address)));
         }
     }
@@ -96,5 +105,9 @@ impl Driver {
 }
 
 fn status(refused: &Refused) -> Status {
-    Status::invalid_argument(refused.to_string())
+    let code = match refused.kind() {
+        RefusedKind::AgentIdUsed(_) => Code::AlreadyExists,
+        _ => Code::InvalidArgument,
+    };
+    Status::new(code, refused.to_string())
 }

@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use farpool_net::Outgoing;
-use farpool_net::program::Digest;
 use farpool_proto::v1::client_event::Body;
-use farpool_proto::v1::{ClientEvent, ClientMessage, ItemsDone, OpenPool, Output, OutputStream, client_message};
+use farpool_proto::v1::{ClientEvent, ClientMessage, ItemsDone, Output, OutputStream, client_message};
 use prost::Message;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -27,7 +26,6 @@ pub(super) struct Client {
     outgoing: Outgoing<ClientEvent>,
     turns: mpsc::Sender<()>,
     pub(super) address: Option<SocketAddr>,
-    pub(super) program: Option<Digest>,
     /// Bytes of the message that opened its pool, which is kept.
     opening: u64,
     /// Bytes of a message that is not whole yet.
@@ -52,7 +50,6 @@ impl Client {
             outgoing,
             turns,
             address,
-            program: None,
             opening: 0,
             partial: 0,
             counted: 0,
@@ -112,7 +109,6 @@ impl Driver {
         let id = self.coordinator.connect_client();
         let mut client = Client::new(outgoing, turns, address);
         if let Some(client_message::Body::OpenPool(open)) = messages.first().and_then(|message| message.body.as_ref()) {
-            client.program = digest(open);
             client.opening = open.encoded_len() as u64;
         }
         self.clients.insert(id, client);
@@ -206,11 +202,6 @@ impl Driver {
         }
         gone.into_iter().for_each(|id| self.end_client(id, Ok(())));
     }
-}
-
-fn digest(open: &OpenPool) -> Option<Digest> {
-    let program = open.program.as_ref()?;
-    Digest::try_from(&program.digest[..]).ok()
 }
 
 fn unpin(event: &mut ClientEvent) {

@@ -133,9 +133,8 @@ impl Driver {
     /// Asks a client that was not asked yet; false: there is none.
     fn ask_next(&mut self, digest: Digest) -> bool {
         let Some(wanted) = self.programs.wanted.get_mut(&digest) else { return false };
-        let can_send = self.clients.iter().filter(|(_, client)| client.program == Some(digest));
-        let not_asked = can_send.filter(|(id, _)| !wanted.asked.contains(id));
-        let Some((&id, client)) = not_asked.min_by_key(|(id, _)| **id) else { return false };
+        let Some(id) = self.coordinator.client_with_program(digest.as_bytes(), &wanted.asked) else { return false };
+        let Some(client) = self.clients.get(&id) else { return false };
         wanted.asked.push(id);
         wanted.ask_next_at = self.now.saturating_add(self.programs.patience);
         client.tell(Body::ProgramWanted(ProgramWanted { digest: digest.to_bytes() }));
