@@ -190,7 +190,7 @@ impl Pool {
     ) -> Result<Call, Error> {
         self.check(options).map_err(|error| error.of_job(verb, options.label()))?;
         let job = self.jobs.fetch_add(1, Ordering::Relaxed);
-        let inbox = Inbox::new(job, verb, options.label(), interest).with_limit(self.session.window());
+        let inbox = Inbox::new(job, verb, options.label(), interest).in_session(self.session.window(), self.session.gate());
         Ok(Call::new(Arc::clone(&self.session), inbox, options.open_job(job, function)))
     }
 

@@ -67,6 +67,6 @@ impl Session for LocalSession {
     }
 
     fn failure(&self) -> Option<Error> {
-        self.driver.act(|engine| engine.failure())
+        self.driver.act(|engine| engine.inboxes.failure())
     }
 }
