@@ -53,7 +53,8 @@ proptest! {
 fn the_failure_with_the_lowest_index_wins() {
     let error = collect(6, vec![done(4, 2), failed(3), done(0, 1), failed(1), failed(2)]).unwrap_err();
     assert_eq!((error.item(), error.message()), (Some(1), "number 1"));
-    let undecodable = News::Done { first: 0, data: Bytes::new(), ends: Bytes::from_static(&[0; 4]), held: Held::default() };
+    let undecodable =
+        News::Done { first: 0, data: Bytes::new(), ends: Bytes::from_static(&[0; 4]), held: Held::default() };
     let error = collect(2, vec![failed(1), undecodable]).unwrap_err();
     assert_eq!((error.item(), error.kind()), (Some(0), ErrorKind::Codec));
 }
