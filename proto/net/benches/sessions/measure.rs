@@ -127,14 +127,16 @@ impl Session {
     }
 
     async fn take(&mut self, what: &str, count: usize, payload: &[u8]) {
-        let payload = Bytes::copy_from_slice(payload);
+        let small = Bytes::copy_from_slice(&payload[..8]);
         let cost = Cost::new(self.child.pid());
         self.ask(peer::TAKE, count);
         for chunk in 0..count {
             while self.queue.bytes() > peer::QUEUE_BYTES {
                 self.drained.notified().await;
             }
-            self.queue.push(done(chunk as u64, payload.clone()));
+            // Large ones are made anew each time, as those are that a worker has written.
+            let data = if payload.len() < MIB { small.clone() } else { Bytes::copy_from_slice(payload) };
+            self.queue.push(done(chunk as u64, data));
         }
         self.next().await;
         cost.print(what, count, if payload.len() < MIB { "messages" } else { "MiB" });
