@@ -4,12 +4,16 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::time::Duration;
+
+use farpool_proto::v1::Label;
 
 use crate::args::Args;
 use crate::codec::CodecError;
 use crate::error::Error;
 use crate::function::{self, Function};
+use crate::labels;
 use crate::pool::Pool;
 
 /// The options of a [`Pool`]; made by [`Pool::builder`].
@@ -48,6 +52,9 @@ pub struct Builder {
     memory_limit: Option<u64>,
     payload_limit: Option<u64>,
     name: String,
+    require: Vec<Label>,
+    weight: Option<u32>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 /// Where a pool is to run.
@@ -69,6 +76,8 @@ struct Initializer {
 impl Builder {
     /// Workers that run at once, at least 1. Default: all slots, on one machine one for each core.
     ///
+    /// On a cluster they are spread over the hosts.
+    ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
     /// # farpool::init();
@@ -82,15 +91,15 @@ impl Builder {
         self
     }
 
-    /// Runs on the cluster at this address, whatever `FARPOOL_ADDRESS` says.
-    ///
-    /// This version of farpool runs on one machine only: `build` will say so.
+    /// Runs on the cluster whose coordinator is at this address, `http://host:port`, whatever `FARPOOL_ADDRESS` says.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
     /// # farpool::init();
-    /// let error = farpool::Pool::builder().address("http://127.0.0.1:7070").build().unwrap_err();
+    /// // There is nobody at this one.
+    /// let error = farpool::Pool::builder().address("http://127.0.0.1:1").build().unwrap_err();
     /// assert_eq!(error.kind(), farpool::ErrorKind::Unavailable);
+    /// assert!(error.to_string().contains("is farpool-coordinator running there?"));
     /// # Ok(())
     /// # }
     /// ```
@@ -251,13 +260,65 @@ impl Builder {
         self
     }
 
-    /// Opens the pool and starts its workers.
+    /// Only hosts with this label run the pool; may be called again for further labels, all of which a host must have.
+    /// Agents have the labels that they were started with (`--label gpu=a100`) and `host`, `arch` and `os`; this machine,
+    /// without a cluster, has these three.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::builder().processes(1).require("os", std::env::consts::OS).build()?;
+    /// assert_eq!(pool.apply(|| 1, ())?, 1);
+    /// let error = farpool::Pool::builder().local().require("gpu", "a100").build().unwrap_err();
+    /// assert_eq!(error.kind(), farpool::ErrorKind::InvalidArgument);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn require(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.require.push(labels::required(key, value));
+        self
+    }
+
+    /// The pool's share of a cluster's slots against other pools that want them too, at least 1: one of weight 2 gets
+    /// twice what one of weight 1 gets. Default: 1. Pools on one machine do not know of each other.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::builder().processes(1).weight(3).build()?;
+    /// assert_eq!(pool.apply(|| 1, ())?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = Some(weight);
+        self
+    }
+
+    /// Sets an environment variable of the workers; may be called again for further ones. On a cluster workers have no
+    /// others, beside those that farpool sets itself; on one machine they have those of this process too.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::builder().processes(1).env("GREETING", "hello").build()?;
+    /// assert_eq!(pool.apply(|| std::env::var("GREETING").unwrap(), ())?, "hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Opens the pool. On one machine this starts its workers; on a cluster it does not wait for them: with no host there that
+    /// could run the pool, its jobs wait for one.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if an option has no meaning, or if `main` did not
     /// call [`farpool::init`](crate::init) first; [`ErrorKind::Codec`](crate::ErrorKind::Codec) if the initializer's arguments
-    /// cannot be encoded; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the pool cannot be started, or if a
-    /// cluster is asked for.
+    /// cannot be encoded; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the pool cannot be started, or if no
+    /// coordinator of the same version is at the address.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -268,9 +329,13 @@ impl Builder {
     /// # }
     /// ```
     pub fn build(self) -> Result<Pool, Error> {
-        let settings = self.resolve()?;
+        let (cluster, settings) = self.resolve()?;
         resolve::require_init(crate::worker::initialised())?;
         let payload_limit = settings.settings.payload_limit;
-        Ok(Pool::over(crate::local::open(settings)?, payload_limit))
+        let session = match cluster {
+            Some(address) => crate::cluster::open(address, settings)?,
+            None => crate::local::open(settings)?,
+        };
+        Ok(Pool::over(session, payload_limit))
     }
 }

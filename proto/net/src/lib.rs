@@ -11,6 +11,7 @@ mod incoming;
 mod outgoing;
 
 pub mod http2;
+pub mod program;
 pub mod version;
 
 pub use frame::SessionMessage;

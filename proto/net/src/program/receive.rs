@@ -1,0 +1,131 @@
+//! A program that comes in.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use farpool_proto::v1::ProgramPiece;
+use futures_core::Stream;
+use tonic::Status;
+
+use super::{Digest, InUse, PIECE_BYTES, ProgramStore, StoreError};
+
+/// Takes a program out of a stream of pieces into a store. Before anything is written, `wanted` decides by the first
+/// piece's digest and size whether to. Files are written on tokio's blocking threads.
+///
+/// # Errors
+/// If the pieces are not what they should be, or the store cannot take them. Nothing is left of them then, and neither
+/// if the future is dropped.
+pub async fn receive(
+    mut pieces: impl Stream<Item = Result<ProgramPiece, Status>> + Unpin,
+    store: &ProgramStore,
+    wanted: impl FnOnce(&Digest, u64) -> Result<(), Status>,
+) -> Result<InUse, Status> {
+    let Some(first) = next(&mut pieces).await? else {
+        return Err(Status::invalid_argument("a program ended before its first piece"));
+    };
+    let digest = Digest::try_from(&first.digest[..]).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    wanted(&digest, first.size)?;
+    let (store, size) = (store.clone(), first.size);
+    let mut writer = blocking(move || store.writer(digest, size)).await?;
+    let mut piece = Some(first);
+    while let Some(ProgramPiece { data, .. }) = piece {
+        if data.len() > PIECE_BYTES {
+            let message = format!("a piece of program {digest} has {} bytes; the limit is {PIECE_BYTES}", data.len());
+            return Err(Status::invalid_argument(message));
+        }
+        writer = blocking(move || writer.write(&data).map(|()| writer)).await?;
+        piece = next(&mut pieces).await?;
+        if piece.as_ref().is_some_and(|piece| piece.data.is_empty()) {
+            return Err(Status::invalid_argument(format!("a piece of program {digest} is empty")));
+        }
+    }
+    blocking(move || writer.finish()).await
+}
+
+async fn next(
+    pieces: &mut (impl Stream<Item = Result<ProgramPiece, Status>> + Unpin),
+) -> Result<Option<ProgramPiece>, Status> {
+    poll_fn(|context| Pin::new(&mut *pieces).poll_next(context)).await.transpose()
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome.map_err(Status::from),
+        Err(error) => Err(Status::internal(format!("writing a program: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::fs::{self, File};
+    use std::task::{Context, Poll};
+
+    use super::super::scratch::Scratch;
+    use super::super::{PieceReplies, pieces};
+    use super::*;
+
+    /// Pieces as somebody else might send them.
+    struct Made(VecDeque<ProgramPiece>);
+
+    impl Stream for Made {
+        type Item = Result<ProgramPiece, Status>;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            Poll::Ready(self.0.pop_front().map(Ok))
+        }
+    }
+
+    fn program(scratch: &Scratch, bytes: &[u8]) -> (PieceReplies, Digest) {
+        let (path, digest) = (scratch.path().join("program"), Digest::from(blake3::hash(bytes)));
+        fs::write(&path, bytes).expect("written");
+        (pieces(File::open(path).expect("there"), digest, bytes.len() as u64).replies(), digest)
+    }
+
+    #[tokio::test]
+    async fn a_program_arrives_whole() {
+        let scratch = Scratch::new();
+        let store = ProgramStore::open(&scratch.path().join("store"), 10 << 20).expect("opened");
+        for size in [0, 5, 2 * PIECE_BYTES + 1] {
+            let bytes: Vec<u8> = (0..size).map(|at| (at % 253) as u8).collect();
+            let (pieces, digest) = program(&scratch, &bytes);
+            let received = receive(pieces, &store, |found, announced| {
+                assert_eq!((*found, announced), (digest, size as u64));
+                Ok(())
+            });
+            let received = received.await.expect("it is whole");
+            assert!(fs::read(received.path()).expect("there") == bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_program_is_refused_and_leaves_nothing() {
+        let scratch = Scratch::new();
+        let store = ProgramStore::open(scratch.path(), 10 << 20).expect("opened");
+        let piece = |data: &[u8]| ProgramPiece { data: data.to_vec().into(), ..ProgramPiece::default() };
+        let first = |bytes: &[u8], size: usize, data: &[u8]| {
+            let digest = Digest::from(blake3::hash(bytes)).to_bytes();
+            ProgramPiece { digest, size: size as u64, ..piece(data) }
+        };
+        let large = vec![1; PIECE_BYTES + 1];
+        for (pieces, words) in [
+            (vec![], "before its first piece"),
+            (vec![piece(b"abc")], "not 0 bytes"),
+            (vec![first(b"abc", 3, b"ab"), piece(b"d")], "expected a program with digest"),
+            (vec![first(b"abc", 3, b"ab"), piece(b"cd")], "longer than the 3 bytes"),
+            (vec![first(b"abc", 3, b"ab")], "ended after 2 of 3 bytes"),
+            (vec![first(b"abc", 3, b"ab"), piece(b"")], "is empty"),
+            (vec![first(&large, large.len(), &large)], "the limit is 1048576"),
+            (vec![first(b"abc", 11 << 20, b"abc")], "larger than"),
+        ] {
+            let error = receive(Made(pieces.into()), &store, |_, _| Ok(())).await.expect_err("it is refused");
+            assert!(error.message().contains(words), "{words:?} is not in: {error}");
+        }
+        let unwanted = |_: &Digest, _| Err(Status::not_found("nobody asked"));
+        let error = receive(Made([first(b"abc", 3, b"abc")].into()), &store, unwanted).await.expect_err("unwanted");
+        assert_eq!(error.message(), "nobody asked");
+        assert_eq!(scratch.path().read_dir().expect("there").count(), 0);
+    }
+}

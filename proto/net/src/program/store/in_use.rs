@@ -1,0 +1,42 @@
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A program of a store that is not removed as long as this, or a clone of it, is there.
+#[derive(Clone, Debug)]
+pub struct InUse {
+    entry: Arc<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    path: PathBuf,
+    size: u64,
+    /// Locked shared, which keeps every process from removing it.
+    _lock: File,
+}
+
+impl InUse {
+    pub(super) fn new(path: PathBuf, size: u64, lock: File) -> InUse {
+        InUse { entry: Arc::new(Entry { path, size, _lock: lock }) }
+    }
+
+    /// The executable.
+    pub fn path(&self) -> &Path {
+        &self.entry.path
+    }
+
+    /// Bytes of the executable.
+    pub fn size(&self) -> u64 {
+        self.entry.size
+    }
+
+    /// Opens the executable, to be read.
+    ///
+    /// # Errors
+    /// If there are too many open files, or somebody has removed it behind the store's back.
+    pub fn open(&self) -> io::Result<File> {
+        File::open(&self.entry.path)
+    }
+}

@@ -1,0 +1,156 @@
+//! Programs on disk, named by their digest and bound in bytes: the least recently used goes first.
+//!
+//! Several processes may share the directory, and may die at any moment. What they need to know of each other are locks
+//! on files (flock), which end with their process:
+//! - the directory is locked while its entries are changed, so that they are counted right;
+//! - an entry that is in use is locked shared; only what can be locked exclusively is removed;
+//! - a file that is being written is locked exclusively; one that is not has been left by a process that died.
+//!
+//! An entry's time of last modification is when it was used last.
+
+mod error;
+mod in_use;
+mod room;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use nix::unistd::geteuid;
+
+use super::{Digest, digest_of};
+
+pub use error::{StoreError, StoreErrorKind};
+pub use in_use::InUse;
+pub use writer::Writer;
+
+/// A directory of programs. All clones are of the same store.
+#[derive(Clone, Debug)]
+pub struct ProgramStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    directory: PathBuf,
+    /// Bytes that the programs in it may have together.
+    bound: u64,
+    /// Programs that this process knows to be whole, and in which file.
+    verified: Mutex<HashMap<Digest, FileId>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl ProgramStore {
+    /// Opens a directory of programs, which is made if it is not there, removes what processes that died have left
+    /// half-written, and what is beyond the bound.
+    ///
+    /// # Errors
+    /// If the directory cannot be made, read or locked, or if it belongs to another user, who could replace programs.
+    pub fn open(directory: &Path, bound: u64) -> Result<ProgramStore, StoreError> {
+        let failed = |error| StoreError::io(format_args!("opening the programs in {}", directory.display()), &error);
+        // Workers start in other directories: the paths of programs must not depend on this one.
+        let directory = std::path::absolute(directory).map_err(failed)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed)?;
+        let owner = directory.metadata().map_err(failed)?.uid();
+        if owner != geteuid().as_raw() && owner != 0 {
+            let message = format!(
+                "{} belongs to user {owner}, who could replace the programs in it: choose another directory",
+                directory.display()
+            );
+            return Err(StoreError::new(StoreErrorKind::Io, message));
+        }
+        let store = ProgramStore { shared: Arc::new(Shared { directory, bound, verified: Mutex::default() }) };
+        let turn = store.turn()?;
+        // More than the bound may be in use by others: then there is no room, for now.
+        store.remove_beyond(bound)?;
+        drop(turn);
+        Ok(store)
+    }
+
+    /// Where the programs are.
+    pub fn directory(&self) -> &Path {
+        &self.shared.directory
+    }
+
+    /// A program, which stays as long as it is in use. The first time that this process asks for it, it is read and
+    /// checked; one that is not what its name says is removed, and not there.
+    pub fn get(&self, digest: &Digest) -> Option<InUse> {
+        let path = self.path_of(digest);
+        let file = File::open(&path).ok()?;
+        file.lock_shared().ok()?;
+        let metadata = file.metadata().ok()?;
+        if !metadata.is_file() || FileId::at(&path) != Some(FileId::of(&metadata)) {
+            // It has been removed before it was locked.
+            return None;
+        }
+        if !self.is_verified(digest, &file, &metadata) {
+            // An error means that somebody else has removed it.
+            let _ = fs::remove_file(&path);
+            return None;
+        }
+        // An error means that it belongs to another user: then it will go a little early.
+        let _ = file.set_modified(SystemTime::now());
+        Some(InUse::new(path, metadata.len(), file))
+    }
+
+    /// Makes room for a program of this size, which is then to be written.
+    ///
+    /// # Errors
+    /// If there is no room for it, or if the directory cannot be written to.
+    pub fn writer(&self, digest: Digest, size: u64) -> Result<Writer, StoreError> {
+        Writer::new(self.clone(), digest, size)
+    }
+
+    fn path_of(&self, digest: &Digest) -> PathBuf {
+        self.shared.directory.join(digest.to_string())
+    }
+
+    /// While what this returns is there, nobody else changes the directory.
+    fn turn(&self) -> Result<File, StoreError> {
+        let directory = &self.shared.directory;
+        let failed = |error| StoreError::io(format_args!("locking {}", directory.display()), &error);
+        let turn = File::open(directory).map_err(failed)?;
+        turn.lock().map_err(failed)?;
+        Ok(turn)
+    }
+
+    fn is_verified(&self, digest: &Digest, file: &File, metadata: &Metadata) -> bool {
+        let id = FileId::of(metadata);
+        if self.verified().get(digest) == Some(&id) {
+            return true;
+        }
+        // Not with the lock: this may take a while.
+        let whole = digest_of(file).is_ok_and(|found| found == *digest);
+        if whole {
+            self.verified().insert(*digest, id);
+        }
+        whole
+    }
+
+    fn verified(&self) -> MutexGuard<'_, HashMap<Digest, FileId>> {
+        // It is whole between any two statements.
+        self.shared.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FileId {
+    fn of(metadata: &Metadata) -> FileId {
+        FileId { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    fn at(path: &Path) -> Option<FileId> {
+        path.symlink_metadata().ok().map(|metadata| FileId::of(&metadata))
+    }
+}

@@ -1,0 +1,89 @@
+//! Keeping the programs of a directory within their bound.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use super::{Digest, ProgramStore, StoreError, StoreErrorKind};
+
+/// How the name of a file begins that is being written.
+pub(super) const INCOMING: &str = ".incoming-";
+
+struct Entry {
+    digest: Digest,
+    path: PathBuf,
+    size: u64,
+    used: SystemTime,
+}
+
+impl ProgramStore {
+    /// Removes what was used least recently until there is room for so many bytes. To be called by whoever has the
+    /// turn.
+    pub(super) fn make_room(&self, size: u64) -> Result<(), StoreError> {
+        let (bound, directory) = (self.shared.bound, self.shared.directory.display());
+        let Some(left) = bound.checked_sub(size) else {
+            let message = format!("a program of {size} bytes is larger than {directory} may be: {bound} bytes in all");
+            return Err(StoreError::new(StoreErrorKind::TooLarge, message));
+        };
+        match self.remove_beyond(left)? {
+            held if held <= left => Ok(()),
+            held => {
+                let message = format!(
+                    "no room for a program of {size} bytes: {held} of the {bound} bytes that {directory} may have are in use"
+                );
+                Err(StoreError::new(StoreErrorKind::Full, message))
+            }
+        }
+    }
+
+    /// Removes programs until at most so many bytes are held, as far as they are not in use. Returns what is held.
+    pub(super) fn remove_beyond(&self, most: u64) -> Result<u64, StoreError> {
+        let (mut entries, incoming) = self.entries()?;
+        let mut held = incoming + entries.iter().map(|entry| entry.size).sum::<u64>();
+        entries.sort_by_key(|entry| entry.used);
+        for entry in entries {
+            if held > most && self.remove(&entry) {
+                held -= entry.size;
+            }
+        }
+        Ok(held)
+    }
+
+    /// What is there, and the bytes of what is being written. Removes what dead processes have left.
+    fn entries(&self) -> Result<(Vec<Entry>, u64), StoreError> {
+        let directory = &self.shared.directory;
+        let failed = |error| StoreError::io(format_args!("reading {}", directory.display()), &error);
+        let (mut entries, mut incoming) = (Vec::new(), 0);
+        for file in directory.read_dir().map_err(failed)? {
+            let file = file.map_err(failed)?;
+            let (path, name) = (file.path(), file.file_name());
+            // What goes meanwhile, and what is none of ours, is passed over.
+            let (Some(name), Ok(metadata)) = (name.to_str(), file.metadata()) else { continue };
+            if name.starts_with(INCOMING) {
+                if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+                    // An error leaves it for the next time.
+                    let _ = fs::remove_file(&path);
+                } else {
+                    incoming += metadata.len();
+                }
+            } else if let Ok(digest) = name.parse::<Digest>()
+                && metadata.is_file()
+            {
+                let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                entries.push(Entry { digest, path, size: metadata.len(), used });
+            }
+        }
+        Ok((entries, incoming))
+    }
+
+    fn remove(&self, entry: &Entry) -> bool {
+        let removed = File::open(&entry.path).is_ok_and(|file| {
+            // The lock is held until it is removed: whoever opens it meanwhile finds it gone.
+            file.try_lock().is_ok() && fs::remove_file(&entry.path).is_ok()
+        });
+        if removed {
+            self.verified().remove(&entry.digest);
+        }
+        removed
+    }
+}

@@ -1,0 +1,196 @@
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::super::scratch::Scratch;
+use super::*;
+
+/// A program of 100 bytes.
+fn bytes(number: u8) -> Vec<u8> {
+    vec![number; 100]
+}
+
+fn digest(number: u8) -> Digest {
+    blake3::hash(&bytes(number)).into()
+}
+
+fn put(store: &ProgramStore, number: u8) -> Result<InUse, StoreError> {
+    let mut writer = store.writer(digest(number), 100)?;
+    bytes(number).chunks(30).try_for_each(|piece| writer.write(piece))?;
+    writer.finish()
+}
+
+fn open(scratch: &Scratch, bound: u64) -> ProgramStore {
+    ProgramStore::open(scratch.path(), bound).expect("it can be opened")
+}
+
+fn files(scratch: &Scratch) -> Vec<PathBuf> {
+    let mut files: Vec<_> = scratch.path().read_dir().expect("there").map(|file| file.expect("there").path()).collect();
+    files.sort();
+    files
+}
+
+#[track_caller]
+fn check_refused(outcome: Result<impl std::fmt::Debug, StoreError>, kind: StoreErrorKind, words: &[&str]) {
+    let error = outcome.expect_err("it is refused");
+    assert_eq!(error.kind(), kind, "{error}");
+    words.iter().for_each(|words| assert!(error.to_string().contains(words), "{words:?} is not in: {error}"));
+}
+
+#[test]
+fn what_was_written_is_there_and_can_be_run() {
+    let scratch = Scratch::new();
+    let program = fs::read("/bin/true").expect("every machine has it");
+    let digest = blake3::hash(&program).into();
+    let store = open(&scratch, 1 << 30);
+    assert!(store.get(&digest).is_none());
+    let mut writer = store.writer(digest, program.len() as u64).expect("there is room");
+    writer.write(&program).expect("there is room");
+    let written = writer.finish().expect("it is what was announced");
+    assert_eq!(written.path(), scratch.path().join(digest.to_string()));
+    assert_eq!(written.path().metadata().expect("there").permissions().mode() & 0o7777, 0o500);
+    assert_eq!(written.size(), program.len() as u64);
+    let found = store.get(&digest).expect("it is there");
+    assert!(Command::new(found.path()).status().expect("it can be run").success());
+    assert_eq!(digest_of(&found.open().expect("it can be read")).expect("read"), digest);
+    assert_eq!(files(&scratch).len(), 1);
+}
+
+#[test]
+fn the_least_recently_used_goes_first_even_after_a_restart() {
+    let scratch = Scratch::new();
+    let store = open(&scratch, 300);
+    (1..=3).for_each(|number| drop(put(&store, number).expect("there is room")));
+    assert!(store.get(&digest(1)).is_some());
+    let store = open(&scratch, 300);
+    put(&store, 4).expect("there is room");
+    let there = [1, 2, 3, 4].map(|number| store.get(&digest(number)).is_some());
+    assert_eq!(there, [true, false, true, true]);
+    // A smaller bound holds at once.
+    let store = open(&scratch, 100);
+    assert_eq!([1, 3, 4].map(|number| store.get(&digest(number)).is_some()), [false, false, true]);
+}
+
+#[test]
+fn what_is_in_use_stays() {
+    let scratch = Scratch::new();
+    let store = open(&scratch, 250);
+    let first = put(&store, 1).expect("there is room");
+    let second = put(&store, 2).expect("there is room");
+    check_refused(put(&store, 3), StoreErrorKind::Full, &["no room", "100 bytes", "200 of the 250 bytes", "in use"]);
+    let clone = second.clone();
+    drop(second);
+    check_refused(put(&store, 3), StoreErrorKind::Full, &["in use"]);
+    drop(clone);
+    put(&store, 3).expect("there is room");
+    assert!(first.path().exists());
+    assert!(store.get(&digest(2)).is_none());
+}
+
+#[test]
+fn what_another_store_uses_stays() {
+    let scratch = Scratch::new();
+    let (one, other) = (open(&scratch, 100), open(&scratch, 100));
+    let used = put(&one, 1).expect("there is room");
+    check_refused(put(&other, 2), StoreErrorKind::Full, &["in use"]);
+    assert!(other.get(&digest(1)).is_some());
+    drop(used);
+    put(&other, 2).expect("there is room");
+    assert!(one.get(&digest(1)).is_none());
+    assert!(one.get(&digest(2)).is_some());
+}
+
+#[test]
+fn two_writers_of_one_program_do_not_disturb_each_other() {
+    let scratch = Scratch::new();
+    let (one, other) = (open(&scratch, 300), open(&scratch, 300));
+    let mut writers = [&one, &other].map(|store| store.writer(digest(1), 100).expect("there is room"));
+    writers.iter_mut().for_each(|writer| writer.write(&bytes(1)).expect("there is room"));
+    assert!(one.get(&digest(1)).is_none(), "none is finished");
+    let finished = writers.map(|writer| writer.finish().expect("it is what was announced"));
+    assert_eq!(finished[0].path(), finished[1].path());
+    drop(finished);
+    assert_eq!(files(&scratch), [scratch.path().join(digest(1).to_string())]);
+    // Neither of them keeps it from going.
+    (2..=4).for_each(|number| drop(put(&one, number).expect("there is room")));
+    assert!(one.get(&digest(1)).is_none());
+}
+
+#[test]
+fn a_corrupt_program_is_not_there() {
+    let scratch = Scratch::new();
+    let path = put(&open(&scratch, 300), 1).expect("there is room").path().to_owned();
+    fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("changed");
+    fs::write(&path, b"something else").expect("written");
+    let store = open(&scratch, 300);
+    assert!(store.get(&digest(1)).is_none());
+    assert!(!path.exists());
+    put(&store, 1).expect("there is room");
+    assert!(store.get(&digest(1)).is_some());
+}
+
+#[test]
+fn what_is_not_what_was_announced_is_refused_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    let store = open(&scratch, 300);
+    let writer = |data: &[u8]| {
+        let mut writer = store.writer(digest(1), 100).expect("there is room");
+        writer.write(data).map(|()| writer)
+    };
+    let (wanted, found) = (digest(1).to_string(), digest(2).to_string());
+    let other = writer(&bytes(2)).and_then(Writer::finish);
+    check_refused(other, StoreErrorKind::Mismatch, &["expected", &wanted, "found", &found]);
+    let short = writer(&bytes(1)[1..]).and_then(Writer::finish);
+    check_refused(short, StoreErrorKind::Mismatch, &["ended after 99 of 100 bytes"]);
+    check_refused(writer(&[1; 101]), StoreErrorKind::Mismatch, &["longer than the 100 bytes"]);
+    check_refused(store.writer(digest(1), 301), StoreErrorKind::TooLarge, &["301 bytes", "300 bytes"]);
+    check_refused(store.writer(digest(1), u64::MAX), StoreErrorKind::TooLarge, &["300 bytes"]);
+    drop(writer(&bytes(1)));
+    assert_eq!(files(&scratch), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn what_is_being_written_counts() {
+    let scratch = Scratch::new();
+    let store = open(&scratch, 250);
+    let writers = [1, 2].map(|number| store.writer(digest(number), 100).expect("there is room"));
+    check_refused(store.writer(digest(3), 100), StoreErrorKind::Full, &["200 of the 250 bytes"]);
+    drop(writers);
+    put(&store, 3).expect("there is room");
+}
+
+#[test]
+fn what_a_dead_process_has_left_is_removed_and_what_is_not_ours_stays() {
+    let scratch = Scratch::new();
+    let left = scratch.path().join(format!("{}{}-1-0", room::INCOMING, digest(1)));
+    let others = scratch.path().join("README");
+    [&left, &others].iter().for_each(|path| fs::write(path, b"half of it").expect("written"));
+    let writing = open(&scratch, 300).writer(digest(2), 100).expect("there is room");
+    fs::write(&left, b"half of it").expect("written");
+    let store = open(&scratch, 300);
+    assert!(!left.exists() && others.exists());
+    assert_eq!(files(&scratch).len(), 2, "what is being written stays");
+    drop(writing);
+    drop(store);
+    assert_eq!(files(&scratch), [others]);
+}
+
+#[test]
+fn a_full_disk_is_named_and_nothing_is_left() {
+    let scratch = Scratch::new();
+    let store = open(&scratch, 300);
+    let mut writer = store.writer(digest(1), 100).expect("there is room");
+    writer.fill_disk();
+    check_refused(writer.write(&bytes(1)), StoreErrorKind::Full, &["No space left on device", &digest(1).to_string()]);
+    drop(writer);
+    assert_eq!(files(&scratch), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("file");
+    fs::write(&path, b"").expect("written");
+    check_refused(ProgramStore::open(&path.join("below"), 1), StoreErrorKind::Io, &["file/below", "Not a directory"]);
+}
