@@ -124,6 +124,7 @@ fn terminate_gets_through() {
     let (_server, peer, pool) = opened();
     let (job, results) = flooded(&peer, &pool, 0..160);
     assert!(settled(&peer) > 50);
+    peer.hold_on();
     pool.terminate();
     peer.say_ended(job, true);
     peer.say_closed();
