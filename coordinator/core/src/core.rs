@@ -137,6 +137,17 @@ impl Core {
         self.pools.get(pool).map_or(0, |pool| pool.offered)
     }
 
+    /// A job of the pool that requires what no place of it has.
+    pub fn job_without_place(&self, pool: PoolId) -> Option<JobId> {
+        let pool = self.pools.get(pool).filter(|pool| pool.lanes.len() > 1)?;
+        let lane = pool.lanes[1..].iter().copied().find(|&lane| {
+            let Some(lane) = self.lanes.get(lane).filter(|lane| lane.open_jobs > 0) else { return false };
+            let fits = |agent| self.fleet.agents.get(agent).is_some_and(|agent| agent.labels.include(&lane.require));
+            !pool.places.iter().any(|(_, place)| !place.retired && fits(place.agent))
+        })?;
+        self.jobs.iter().find(|(_, job)| job.lane == lane).map(|(id, _)| id)
+    }
+
     /// Jobs that are not finished.
     pub fn open_jobs(&self) -> usize {
         self.jobs.len()
