@@ -19,7 +19,7 @@ use std::sync::Arc;
 use farpool_proto::v1::agent_command::Body;
 use farpool_proto::v1::agent_event::Body as EventBody;
 use farpool_proto::v1::{
-    AgentCommand, AgentEvent, AgentHello, Failure, FailureKind, PoolFault, PoolStopped, StartPool,
+    AgentCommand, AgentEvent, AgentHello, Failure, FailureKind, PoolFault, PoolStarted, PoolStopped, StartPool,
 };
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 
@@ -140,7 +140,10 @@ impl Agent {
     fn start_pool(&mut self, start: StartPool) {
         let id = start.pool;
         match WorkerPool::start(start, self.slots, &self.program, &self.host, &self.epoll) {
-            Ok(pool) => self.pools.push(pool),
+            Ok(pool) => {
+                self.pools.push(pool);
+                self.events.push(AgentEvent { body: Some(EventBody::PoolStarted(PoolStarted { pool: id })) });
+            }
             Err(error) => {
                 let failure = Failure {
                     kind: FailureKind::Unavailable.into(),
