@@ -75,10 +75,9 @@ impl<M: SessionMessage> Outgoing<M> {
         wake(state);
     }
 
-    /// Bytes that wait to be sent.
+    /// Bytes that wait to be sent, with what their messages take beside.
     pub fn bytes(&self) -> usize {
-        let state = self.shared.state();
-        state.bytes + state.packer.rest()
+        self.shared.state().held()
     }
 
     /// Whether the other side takes no frames any more.
@@ -117,11 +116,11 @@ impl<M: SessionMessage> Frames<M> {
 
     fn poll_frame(&self, context: &mut Context<'_>) -> Poll<Option<Result<M::Frame, Status>>> {
         let mut state = self.shared.state();
+        let before = state.held();
         let State { messages, packer, bytes, .. } = &mut *state;
-        let before = *bytes + packer.rest();
         match packer.pack(&mut Pending { messages, bytes }) {
             Some(frame) => {
-                let left = state.bytes + state.packer.rest();
+                let left = state.held();
                 drop(state);
                 if before > self.shared.low && left <= self.shared.low {
                     self.shared.drained.notify_one();
@@ -171,6 +170,13 @@ impl<M> Shared<M> {
     fn state(&self) -> MutexGuard<'_, State<M>> {
         // The state is whole between any two statements: a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M> State<M> {
+    /// Small messages take more in memory than on the wire.
+    fn held(&self) -> usize {
+        self.bytes + self.packer.rest() + self.messages.len() * size_of::<(M, usize)>()
     }
 }
 
