@@ -124,12 +124,12 @@ impl Core {
     /// When to schedule again although nothing has happened: slots idle, and a chunk that takes too long may have items
     /// for them.
     pub fn next_look(&self) -> Option<u64> {
-        (self.fleet.unserved() > 0 && !self.chunks.is_empty()).then_some(self.next_late_look)
+        (self.fleet.idle > 0 && !self.chunks.is_empty()).then_some(self.next_late_look)
     }
 
     /// Whether slots idle because nothing that is queued can run on them.
     pub fn idles(&self) -> bool {
-        self.fleet.unserved() > 0
+        self.fleet.idle > 0
     }
 
     /// How many chunks the agent holds.
