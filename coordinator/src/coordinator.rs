@@ -135,6 +135,11 @@ impl Coordinator {
         self.flush(out);
     }
 
+    /// When to call [`schedule`](Self::schedule) again although nothing has come; none: not before something comes.
+    pub fn next_look(&self) -> Option<u64> {
+        self.core.next_look()
+    }
+
     /// Messages that came too late to mean anything and were dropped: outcomes of old attempts, words about jobs and
     /// pools that had ended.
     pub fn late_messages(&self) -> u64 {

@@ -28,6 +28,9 @@ mod refused;
 mod status;
 mod store;
 
+#[cfg(feature = "server")]
+pub mod server;
+
 pub use coordinator::{Config, Coordinator};
 pub use farpool_core::{AgentId, JobId};
 pub use ids::ClientId;

@@ -110,7 +110,12 @@ fn agents() {
         assert_eq!((refused.kind(), refused.to_string().as_str()), (&expected, words));
     }
     let hello = |slots| Say::Hello(AgentHello { slots, ..AgentHello::default() });
-    check(false, Say::Credit(Credit { chunks: 1, bytes: 0 }), NotFirst("AgentHello"), "a session begins with AgentHello");
+    check(
+        false,
+        Say::Credit(Credit { chunks: 1, bytes: 0 }),
+        NotFirst("AgentHello"),
+        "a session begins with AgentHello",
+    );
     check(false, hello(0), NoSlots, "an agent needs at least one slot");
     check(true, hello(1), Repeated("AgentHello"), "second AgentHello in a session");
     check(true, Say::RunDone(RunDone::default()), NoItems, "message about items without any");

@@ -61,9 +61,14 @@ pub(crate) fn main(suite: &Suite) -> ExitCode {
         processes::assert_none_left();
         return ExitCode::SUCCESS;
     }
-    let is = |case: &Case, name: &str| short(case.name).strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    let is = |case: &Case, name: &str| {
+        short(case.name).strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
     for (name, why) in suite.local_only {
-        assert!(both.iter().any(|case| is(case, name)), "{name}, which is not run on a cluster since {why}, does not exist");
+        assert!(
+            both.iter().any(|case| is(case, name)),
+            "{name}, which is not run on a cluster since {why}, does not exist"
+        );
     }
     let anywhere = |case: &&Case| !suite.local_only.iter().any(|(name, _)| is(case, name));
     let local = both.iter().map(|case| (Mode::Local, *case));

@@ -104,6 +104,12 @@ impl Core {
         self.chunks.len()
     }
 
+    /// When to schedule again although nothing has happened: slots idle, and a chunk that takes too long may have items
+    /// for them.
+    pub fn next_look(&self) -> Option<u64> {
+        (self.fleet.unserved() > 0 && !self.chunks.is_empty()).then_some(self.next_late_look)
+    }
+
     /// How many chunks the agent holds.
     pub fn chunks_at(&self, agent: AgentId) -> u32 {
         self.fleet.agents.get(agent).map_or(0, |agent| agent.count)
