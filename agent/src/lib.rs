@@ -11,9 +11,12 @@
 //! [`AgentEvent`]: farpool_proto::v1::AgentEvent
 
 pub mod clock;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 pub mod exit_code;
 pub mod fork_server;
 pub mod link;
+pub mod timer;
 
 mod agent;
 mod commands;
