@@ -48,6 +48,10 @@ impl Client {
         debug_assert!(fresh, "a job ended twice");
     }
 
+    pub(crate) fn open_jobs(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.values().copied()
+    }
+
     fn named(&self, number: u64) -> Result<Named, Refused> {
         match self.jobs.get(&number) {
             Some(&job) => Ok(Named::Open(job)),

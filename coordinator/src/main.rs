@@ -5,18 +5,28 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use farpool_coordinator::server::{self, Settings};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 fn main() -> ExitCode {
     let settings = Settings::load(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    raise_open_files();
     match serve(settings) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("farpool-coordinator: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Each connection is an open file, of which programs are given few unless they ask for more.
+fn raise_open_files() {
+    // If that is not possible, connections wait where files run out.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }
 

@@ -110,6 +110,11 @@ impl Core {
         (self.fleet.unserved() > 0 && !self.chunks.is_empty()).then_some(self.next_late_look)
     }
 
+    /// Whether slots idle because nothing that is queued can run on them.
+    pub fn idles(&self) -> bool {
+        self.fleet.unserved() > 0
+    }
+
     /// How many chunks the agent holds.
     pub fn chunks_at(&self, agent: AgentId) -> u32 {
         self.fleet.agents.get(agent).map_or(0, |agent| agent.count)

@@ -112,6 +112,8 @@ pub struct Settings {
     pub heartbeat_timeout: Duration,
     /// Connections that may be open at once.
     pub max_connections: usize,
+    /// Whether to say on stderr what happens.
+    pub log: bool,
     /// What is the same for everybody but tests.
     pub limits: Limits,
 }
@@ -169,6 +171,7 @@ impl Settings {
             window: flags.window.0.min(memory / 4).max(1),
             heartbeat_timeout: flags.heartbeat_timeout,
             max_connections: flags.max_connections as usize,
+            log: true,
             limits: Limits::default(),
         })
     }

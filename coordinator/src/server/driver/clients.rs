@@ -29,7 +29,7 @@ pub(super) struct Client {
     /// Bytes of the message that opened its pool, which is kept.
     opening: u64,
     /// Bytes of a message that is not whole yet.
-    partial: u64,
+    pub(super) partial: u64,
     /// What it is counted with; see [`Memory`](super::memory::Memory).
     pub(super) counted: u64,
     /// Its queue is too long, so its pool is paused.

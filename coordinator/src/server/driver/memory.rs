@@ -3,8 +3,14 @@
 //! When there are more than that, the clients that hold most are not read any more: so many of them that the others
 //! together hold a tenth of the memory at most, and can go on. Nothing is dropped. Below nine tenths all are read again.
 //! What a client has on its way meanwhile is held back by HTTP/2's flow control.
+//!
+//! What is held may be of no use before more comes: parts of large messages, items of explicit chunks that are not
+//! whole. If it is so, and slots idle for it, one client at a time may go on until its part is whole ([`Memory::favoured`]).
 
 use std::cmp::Reverse;
+
+use farpool_net::settings::ByteSize;
+use tonic::Status;
 
 use super::Driver;
 use super::clients::Client;
@@ -12,6 +18,8 @@ use crate::ClientId;
 
 /// While clients are stopped their queues drain without a word, so they are looked at in this interval, in ns.
 const LOOK_NS: u64 = 20_000_000;
+/// For so long nothing must have become less before somebody is favoured, in ns.
+const STUCK_NS: u64 = 500_000_000;
 
 pub(super) struct Memory {
     bound: u64,
@@ -19,11 +27,16 @@ pub(super) struct Memory {
     counted: u64,
     /// Clients are stopped.
     full: bool,
+    /// The least that was held since it has been full, and since when nothing has become less.
+    least: u64,
+    stuck_since: u64,
+    /// Who may go on, since nothing else would make room.
+    favoured: Option<ClientId>,
 }
 
 impl Memory {
     pub(super) fn new(bound: u64) -> Self {
-        Self { bound, counted: 0, full: false }
+        Self { bound, counted: 0, full: false, least: 0, stuck_since: 0, favoured: None }
     }
 
     pub(super) fn bound(&self) -> u64 {
@@ -54,6 +67,16 @@ impl Memory {
     fn reserve(&self) -> u64 {
         self.bound / 10
     }
+
+    /// What may be held so that a favoured client gets its part whole.
+    fn most(&self) -> u64 {
+        self.bound.saturating_add(self.bound / 2)
+    }
+
+    /// Begins to count anew whether it is stuck.
+    fn moves(&mut self, held: u64, now: u64) {
+        (self.least, self.stuck_since, self.favoured) = (held, now, None);
+    }
 }
 
 impl Driver {
@@ -73,24 +96,66 @@ impl Driver {
             return;
         }
         let held = self.held();
-        if held > self.memory.bound {
-            if !std::mem::replace(&mut self.memory.full, true) {
-                self.link.log.line("the memory is full: the clients that hold most are not read for a while");
-            }
-            self.stop_clients();
-        } else if self.memory.full && held < self.memory.low() {
+        if held > self.memory.bound && !self.memory.full {
+            self.memory.full = true;
+            self.memory.moves(held, self.now);
+            self.link.log.line("the memory is full: the clients that hold most are not read for a while");
+        }
+        if self.memory.full && held < self.memory.low() {
             self.memory.full = false;
+            self.memory.moves(0, self.now);
             for client in self.clients.values_mut() {
                 client.stopped = false;
                 client.give_turn();
             }
+        } else if self.memory.full {
+            self.keep_moving(held);
+            self.stop_clients();
         }
     }
 
+    /// Favours a client if nothing moves otherwise, and sees to it that it does not go on for ever.
+    fn keep_moving(&mut self, held: u64) {
+        if held < self.memory.least {
+            self.memory.moves(held, self.now);
+        }
+        let favoured = self.memory.favoured.filter(|&id| self.needs_more(id));
+        match favoured {
+            Some(id) if held > self.memory.most() => {
+                let bound = ByteSize(self.memory.bound);
+                let message =
+                    format!("a chunk needs more memory than there is: --memory of the coordinator is {bound}");
+                self.end_client(id, Err(Status::resource_exhausted(message)));
+                self.memory.moves(held, self.now);
+            }
+            Some(_) => {}
+            None if self.now - self.memory.stuck_since < STUCK_NS || !self.coordinator.idles() => {
+                self.memory.favoured = None;
+            }
+            None => {
+                let needy = self.clients.keys().copied().filter(|&id| self.needs_more(id));
+                self.memory.favoured = needy.max_by_key(|&id| (self.held_by(id), id));
+                if let Some(client) = self.memory.favoured.and_then(|id| self.clients.get_mut(&id)) {
+                    client.stopped = false;
+                    client.give_turn();
+                }
+            }
+        }
+    }
+
+    /// Whether what the client has sent is of no use before more comes.
+    fn needs_more(&self, id: ClientId) -> bool {
+        self.clients.get(&id).is_some_and(|client| client.partial > 0) || self.coordinator.lacks_chunk(id)
+    }
+
+    fn held_by(&self, id: ClientId) -> u64 {
+        self.clients.get(&id).map_or(0, |client| client.counted) + self.coordinator.stored_bytes_of(id)
+    }
+
     fn stop_clients(&mut self) {
-        let reading = self.clients.iter().filter(|(_, client)| !client.stopped);
-        let mut reading: Vec<(u64, ClientId)> =
-            reading.map(|(&id, client)| (client.counted + self.coordinator.stored_bytes_of(id), id)).collect();
+        let favoured = self.memory.favoured;
+        let reading = self.clients.iter().filter(|(id, client)| !client.stopped && Some(**id) != favoured);
+        let mut reading: Vec<(u64, ClientId)> = reading.map(|(&id, _)| (self.held_by(id), id)).collect();
         reading.sort_unstable_by_key(|&(held, _)| Reverse(held));
         let mut together: u64 = reading.iter().map(|(held, _)| held).sum();
         for (held, id) in reading {
