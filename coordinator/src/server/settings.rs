@@ -176,11 +176,24 @@ impl Settings {
         })
     }
 
+    /// Bytes that may wait for a client before its pool is paused: what some do not read must leave room for others.
+    pub(super) fn queue(&self) -> usize {
+        (self.memory / 64).min(MAX_QUEUE) as usize
+    }
+
+    /// Bytes that may be left when it is resumed.
+    pub(super) fn low_queue(&self) -> usize {
+        self.queue() / 4
+    }
+
     /// The largest message that a client may send: it must be there as a whole before anything is done with it.
     pub(super) fn max_message(&self) -> u64 {
         self.memory / 2
     }
 }
+
+/// What may wait for a client before its pool is paused, however large the memory is.
+const MAX_QUEUE: u64 = 16 << 20;
 
 /// As `--memory`, with room for a frame or two of several clients.
 const LEAST_MEMORY: u64 = 16 << 20;

@@ -1,13 +1,13 @@
 //! Agents that do not keep the protocol.
 
 use farpool_proto::v1::{
-    AgentEvent, AgentHello, Credit, Failure, FailureKind, ItemFault, PoolFault, PoolStarted, PoolStopped, Returned,
-    RunDone, Version,
+    AgentEvent, AgentHello, Credit, Failure, FailureKind, ItemFault, OpenJob, PoolFault, PoolStarted, PoolStopped,
+    Returned, RunDone, Version,
 };
 use tonic::Code;
 
 use crate::agent::{Agent, Say, hello};
-use crate::client::Client;
+use crate::client::{Ask, Client};
 use crate::server::Server;
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn what_a_lost_agent_held_runs_elsewhere() {
     let server = Server::start().await;
     let mut idle = Agent::joined(&server, 1, 2).await;
     let mut client = Client::open(&server).await;
-    client.open_job(1);
+    client.ask(Ask::OpenJob(OpenJob { job: 1, retries: 2, ..OpenJob::default() }));
     client.items(1, 0, &[b"one", b"two"]);
     client.end_items(1);
     // It starts the pool, and takes what it is given, but runs nothing.

@@ -48,7 +48,7 @@ async fn what_does_not_fit_ends_the_session_and_no_other() {
         (vec![Ask::CancelJob(CancelJob { job: 7 })], "job 7 was never opened"),
         (vec![open(), open()], "job number 1 was used before"),
         (vec![open(), item(), item()], "item 0 comes where 1 is the lowest"),
-        (vec![open(), Ask::EndItems(EndItems { job: 1 }), item()], "behind the end of its input"),
+        (vec![open(), item(), Ask::EndItems(EndItems { job: 1 }), item()], "behind the end of its input"),
         (vec![open(), wrong(|items| items.ends.truncate(7))], "not a multiple of 4"),
         (vec![open(), wrong(|items| items.ends.truncate(0))], "without any"),
         (vec![open(), wrong(|items| items.data.truncate(3))], "ends at 5 and the data at 3"),

@@ -1,13 +1,12 @@
 //! The bound on the bytes that are held: items, results that clients have not read yet, and messages that are not whole.
 //!
 //! When there are more than that, the clients that hold most are not read any more: so many of them that the others
-//! together hold a tenth of the memory at most, and can go on. Nothing is dropped. Below nine tenths all are read again.
+//! together hold a tenth of the memory at most. Who that is changes with what they hold, so that those go on who send
+//! little or whose results are read. Nothing is dropped. Below nine tenths all are read again.
 //! What a client has on its way meanwhile is held back by HTTP/2's flow control.
 //!
 //! What is held may be of no use before more comes: parts of large messages, items of explicit chunks that are not
 //! whole. If it is so, and slots idle for it, one client at a time may go on until its part is whole ([`Memory::favoured`]).
-
-use std::cmp::Reverse;
 
 use farpool_net::settings::ByteSize;
 use tonic::Status;
@@ -110,7 +109,7 @@ impl Driver {
             }
         } else if self.memory.full {
             self.keep_moving(held);
-            self.stop_clients();
+            self.choose_readers();
         }
     }
 
@@ -135,10 +134,6 @@ impl Driver {
             None => {
                 let needy = self.clients.keys().copied().filter(|&id| self.needs_more(id));
                 self.memory.favoured = needy.max_by_key(|&id| (self.held_by(id), id));
-                if let Some(client) = self.memory.favoured.and_then(|id| self.clients.get_mut(&id)) {
-                    client.stopped = false;
-                    client.give_turn();
-                }
             }
         }
     }
@@ -152,18 +147,18 @@ impl Driver {
         self.clients.get(&id).map_or(0, |client| client.counted) + self.coordinator.stored_bytes_of(id)
     }
 
-    fn stop_clients(&mut self) {
-        let favoured = self.memory.favoured;
-        let reading = self.clients.iter().filter(|(id, client)| !client.stopped && Some(**id) != favoured);
-        let mut reading: Vec<(u64, ClientId)> = reading.map(|(&id, _)| (self.held_by(id), id)).collect();
-        reading.sort_unstable_by_key(|&(held, _)| Reverse(held));
-        let mut together: u64 = reading.iter().map(|(held, _)| held).sum();
-        for (held, id) in reading {
-            if together <= self.memory.reserve() {
-                return;
+    /// Those that hold least go on, as far as they hold no more than the reserve together.
+    fn choose_readers(&mut self) {
+        let mut clients: Vec<(u64, ClientId)> = self.clients.keys().map(|&id| (self.held_by(id), id)).collect();
+        clients.sort_unstable();
+        let mut together = 0;
+        for (held, id) in clients {
+            together += held;
+            let goes_on = together <= self.memory.reserve() || self.memory.favoured == Some(id);
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.stopped = !goes_on;
+                client.give_turn();
             }
-            together -= held;
-            self.clients.entry(id).and_modify(|client| client.stopped = true);
         }
     }
 }
