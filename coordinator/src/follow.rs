@@ -1,7 +1,7 @@
 //! Does what the core asks for.
 
 use bytes::Bytes;
-use farpool_core::{Action, Cause, Event, JobId};
+use farpool_core::{Action, Cause, Event, JobId, PoolId};
 use farpool_proto::v1::{
     Chunk, EndJob, Failure, FailureKind, ItemFailed, ItemsDone, JobEnded, StartJob, agent_command, client_event,
 };
@@ -75,7 +75,10 @@ impl Coordinator {
     fn deliver(&mut self, id: JobId, first: u64, report: Option<Report>, out: &mut Outbox) {
         let Some(Report::Results { data, ends }) = report else { unreachable!("results are accepted when reported") };
         let Some(job) = self.jobs.get_mut(id) else { return };
-        let window = job.release(first, ends.len() as u64 / 4);
+        let count = ends.len() as u64 / 4;
+        job.rate.count(count, self.now);
+        let window = self.release(id, first, count);
+        let Some(job) = self.jobs.get(id) else { return };
         if let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) {
             let done = ItemsDone { job: job.number, first, data, ends };
             out.client(client, client_event::Body::ItemsDone(done));
@@ -85,13 +88,38 @@ impl Coordinator {
 
     fn fail(&mut self, id: JobId, first: u64, count: u64, failure: &Failure, out: &mut Outbox) {
         let Some(job) = self.jobs.get_mut(id) else { return };
-        let window = job.release(first, count);
+        job.failed += count;
+        job.rate.count(count, self.now);
+        let window = self.release(id, first, count);
+        let Some(job) = self.jobs.get(id) else { return };
         let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) else { return };
         for item in first..first + count {
             let failed = ItemFailed { job: job.number, item, failure: Some(failure.clone()) };
             out.client(client, client_event::Body::ItemFailed(failed));
         }
         window.into_iter().for_each(|window| out.client(client, window));
+    }
+
+    /// Lets go of items that have their outcomes. Returns what the client is to be told, if anything.
+    #[inline]
+    fn release(&mut self, id: JobId, first: u64, count: u64) -> Option<client_event::Body> {
+        let job = self.jobs.get_mut(id)?;
+        let before = job.store.cost();
+        let window = job.release(first, count);
+        let less = before - job.store.cost();
+        if less > 0 {
+            let pool = job.pool;
+            self.forget_stored(pool, less);
+        }
+        window
+    }
+
+    fn forget_stored(&mut self, pool: PoolId, bytes: u64) {
+        self.stored -= bytes;
+        let client = self.pools.get(pool).map(|pool| pool.client);
+        if let Some(client) = client.and_then(|client| self.clients.get_mut(client)) {
+            client.stored -= bytes;
+        }
     }
 
     fn start_job(&self, agent: AgentId, id: JobId, out: &mut Outbox) {
@@ -108,6 +136,7 @@ impl Coordinator {
 
     fn job_finished(&mut self, id: JobId, cancelled: bool, out: &mut Outbox) {
         let Some(job) = self.jobs.remove(id) else { return };
+        self.forget_stored(job.pool, job.store.cost());
         let pool = self.pools.get(job.pool).expect("a pool outlives its jobs");
         if let Some(client) = self.clients.get_mut(pool.client) {
             client.job_ended(job.number);

@@ -1,13 +1,12 @@
 //! Pools, from the client's wish to the last worker's end.
 
-use std::num::NonZeroU32;
-
+use bytes::Bytes;
 use farpool_core::{Event, PoolId};
 use farpool_proto::v1::{
-    Failure, PoolClosed, PoolFailed, PoolOpened, StartPool, StopPool, Welcome, WorkerSettings, agent_command,
-    client_event,
+    Failure, Output, PoolClosed, PoolFailed, PoolOpened, StartPool, StopPool, Welcome, agent_command, client_event,
 };
 
+use crate::convert::PoolAsked;
 use crate::coordinator::Coordinator;
 use crate::outbox::Outbox;
 use crate::refused::{Refused, RefusedKind};
@@ -17,9 +16,12 @@ use crate::{AgentId, ClientId};
 pub(crate) struct Pool {
     /// Whose it is; its session may have ended already.
     pub(crate) client: ClientId,
-    /// Workers wanted; none: as many as there are slots.
-    processes: Option<NonZeroU32>,
-    settings: WorkerSettings,
+    /// What operators call it: never used again.
+    pub(crate) name: u64,
+    pub(crate) asked: PoolAsked,
+    pub(crate) opened_at: u64,
+    /// Whether nothing of it is handed out because its client does not read.
+    pub(crate) paused: bool,
     stage: Stage,
     /// Whether the client wants it closed.
     closing: bool,
@@ -47,9 +49,19 @@ impl Pool {
         matches!(self.stage, Stage::Waiting | Stage::Open)
     }
 
+    /// Whether the core knows of it.
+    pub(crate) fn runs(&self) -> bool {
+        !matches!(self.stage, Stage::Stopping | Stage::Failed)
+    }
+
+    /// Why nothing of it can run; empty: something can.
+    pub(crate) fn waiting(&self) -> &str {
+        if self.stage == Stage::Waiting { "no agent is connected" } else { "" }
+    }
+
     /// Bytes that an item may have.
     pub(crate) fn payload_limit(&self) -> u64 {
-        self.settings.payload_limit
+        self.asked.settings.payload_limit
     }
 
     pub(crate) fn has_failed(&self) -> bool {
@@ -59,39 +71,44 @@ impl Pool {
     /// Its workers at an agent with `slots` out of `all`: the agent's share of those wanted, but one at least, for
     /// chunks may go to any agent.
     fn processes_at(&self, slots: u32, all: u64) -> u32 {
-        let Some(wanted) = self.processes else { return slots };
+        let Some(wanted) = self.asked.processes else { return slots };
         let share = (u64::from(wanted.get()) * u64::from(slots)).div_ceil(all);
         share.clamp(1, slots.into()) as u32
     }
 }
 
 impl Coordinator {
-    pub(crate) fn open_pool(
-        &mut self,
-        client: ClientId,
-        processes: u32,
-        settings: WorkerSettings,
-        out: &mut Outbox,
-    ) -> PoolId {
-        let slots = NonZeroU32::new(processes);
+    pub(crate) fn open_pool(&mut self, client: ClientId, asked: PoolAsked, out: &mut Outbox) -> PoolId {
+        let (slots, weight) = (asked.processes, asked.weight);
         let pool = Pool {
             client,
-            processes: slots,
-            settings,
+            name: self.next_name,
+            asked,
+            opened_at: self.now,
+            paused: false,
             stage: Stage::Waiting,
             closing: false,
             at: Vec::new(),
             open_jobs: 0,
         };
         let id = self.pools.insert(pool);
+        self.next_name += 1;
         let welcome = Welcome { version: Some(farpool_proto::version()), window: self.config.window };
         out.client(client, client_event::Body::Welcome(welcome));
-        self.core.handle(Event::PoolOpened { pool: id, slots, weight: 1 }, self.now, &mut self.actions);
+        self.core.handle(Event::PoolOpened { pool: id, slots, weight }, self.now, &mut self.actions);
         let agents: Vec<_> = self.agents.iter().filter_map(|(id, agent)| agent.slots().map(|_| id)).collect();
         for agent in agents {
             self.start_pool(id, agent, out);
         }
         id
+    }
+
+    /// Workers that a pool may have at once.
+    pub(crate) fn pool_slots(&self, id: PoolId) -> u32 {
+        let Some(pool) = self.pools.get(id) else { return 0 };
+        let slots: u64 = pool.at.iter().filter_map(|&agent| self.agents.get(agent)?.slots()).map(u64::from).sum();
+        let wanted = pool.asked.processes.map_or(u64::MAX, |wanted| wanted.get().into());
+        slots.min(wanted).try_into().unwrap_or(u32::MAX)
     }
 
     /// Starts the pools that are there at an agent that has come.
@@ -107,14 +124,22 @@ impl Coordinator {
         let all: u64 = self.agents.iter().filter_map(|(_, agent)| agent.slots()).map(u64::from).sum();
         let slots = self.agents.get(agent).and_then(|agent| agent.slots());
         let (Some(pool), Some(slots)) = (self.pools.get_mut(id), slots) else { return };
+        if self.agents.get(agent).is_some_and(|agent| agent.draining) {
+            return;
+        }
         pool.at.push(agent);
         let processes = pool.processes_at(slots, all);
-        let start =
-            StartPool { pool: id.to_bits(), processes, settings: Some(pool.settings.clone()), ..StartPool::default() };
+        let start = StartPool {
+            pool: id.to_bits(),
+            processes,
+            settings: Some(pool.asked.settings.clone()),
+            program: pool.asked.program.clone(),
+            weight: pool.asked.weight,
+        };
         out.agent(agent, agent_command::Body::StartPool(start));
         if pool.stage == Stage::Waiting {
             pool.stage = Stage::Open;
-            let slots = pool.processes.map_or(all, |wanted| all.min(wanted.get().into()));
+            let slots = pool.asked.processes.map_or(all, |wanted| all.min(wanted.get().into()));
             let opened = PoolOpened { slots: slots.try_into().unwrap_or(u32::MAX) };
             out.client(pool.client, client_event::Body::PoolOpened(opened));
         }
@@ -168,6 +193,23 @@ impl Coordinator {
         pool.at.retain(|&agent| agent != from);
         self.finish_pool(id, out);
         Ok(())
+    }
+
+    /// What a worker has written goes to the client, if it is still there.
+    pub(crate) fn pass_output(
+        &mut self,
+        from: AgentId,
+        id: PoolId,
+        pid: u32,
+        stream: i32,
+        data: Bytes,
+        out: &mut Outbox,
+    ) {
+        let host = self.agents.get(from).map_or("", |agent| agent.host()).to_owned();
+        match self.pools.get(id).filter(|pool| pool.at.contains(&from) && self.clients.get(pool.client).is_some()) {
+            Some(pool) => out.client(pool.client, client_event::Body::Output(Output { host, pid, stream, data })),
+            None => self.late_messages += 1,
+        }
     }
 
     /// An agent is gone, and the workers there with it.

@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
+use farpool_agent::timer::Timer;
 use farpool_agent::{Armed, clock};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::engine::Engine;
-use super::timer::Timer;
 use crate::error::{Error, ErrorKind};
 use crate::inbox::Wakes;
 use crate::settings::Settings;

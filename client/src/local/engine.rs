@@ -1,5 +1,7 @@
 //! The coordinator, the agent and the client's jobs: everything that a local session is made of, without its threads.
 
+use std::env;
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use farpool_agent::fork_server::Program;
@@ -35,7 +37,7 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn start(settings: Settings) -> Result<Engine, Error> {
-        let agent = Agent::new(settings.processes, Program::current(crate::worker::arguments()))
+        let agent = Agent::new(settings.processes, program(settings.environment))
             .map_err(|error| Error::new(ErrorKind::Unavailable, format!("preparing the pool's workers: {error}")))?;
         let mut coordinator = Coordinator::new(Config::default());
         let (client, agent_id) = (coordinator.connect_client(), coordinator.connect_agent());
@@ -164,4 +166,10 @@ impl Engine {
         let message = ClientMessage { body: Some(body) };
         self.coordinator.client_message(self.client, message, now, &mut self.outbox).map_err(Error::protocol)
     }
+}
+
+/// This program, as its workers are to start it.
+fn program(added: Vec<(OsString, OsString)>) -> Program {
+    let environment = (!added.is_empty()).then(|| env::vars_os().chain(added).collect());
+    Program { environment, ..Program::current(crate::worker::arguments()) }
 }

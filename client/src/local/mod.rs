@@ -7,7 +7,6 @@
 
 mod driver;
 mod engine;
-mod timer;
 
 use std::sync::Arc;
 use std::time::Instant;

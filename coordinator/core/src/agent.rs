@@ -5,7 +5,8 @@ use crate::held::Held;
 /// An agent and what it holds.
 pub(crate) struct Agent {
     slots: u32,
-    pub(crate) credit: u32,
+    credit: u32,
+    draining: bool,
     /// How many chunks it holds.
     pub(crate) count: u32,
     /// How many of them it was asked to give back.
@@ -33,12 +34,22 @@ impl Agent {
         Self {
             slots,
             credit: 0,
+            draining: false,
             count: 0,
             retracting: 0,
             held: Held::default(),
             outdated: false,
             load_of_one: (1 << 32) / u64::from(slots),
         }
+    }
+
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+        self.credit = 0;
+    }
+
+    pub(crate) fn set_credit(&mut self, chunks: u32) {
+        self.credit = if self.draining { 0 } else { chunks };
     }
 
     pub(crate) fn slots(&self) -> u32 {

@@ -5,7 +5,7 @@ use crate::chunk::Chunk;
 use crate::event::Event;
 use crate::fair::Jobs;
 use crate::fleet::Fleet;
-use crate::ids::ChunkId;
+use crate::ids::{AgentId, ChunkId, JobId};
 use crate::slab::Slab;
 
 /// What can be set.
@@ -21,6 +21,17 @@ impl Default for Config {
     fn default() -> Self {
         Self { chunk_target_ns: 1_000_000 }
     }
+}
+
+/// Where the items of a job are: those that are neither queued nor have had their outcome are at agents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Items that have come.
+    pub arrived: u64,
+    /// Items that have had their outcome.
+    pub outcomes: u64,
+    /// Items that wait.
+    pub queued: u64,
 }
 
 /// The scheduler. See the [crate's](crate) description.
@@ -63,11 +74,13 @@ impl Core {
             Event::JobOpened { job, pool, policy } => self.open_job(job, pool, policy),
             Event::JobCancelled { job } => self.cancel_job(job, actions),
             Event::PoolOpened { pool, slots, weight } => self.open_pool(pool, slots, weight),
+            Event::PoolPaused { pool, paused } => self.pause_pool(pool, paused),
             Event::PoolClosed { pool } => self.close_pool(pool, actions),
             Event::AgentJoined { agent, slots } => self.fleet.join(agent, slots),
             Event::AgentCredit { agent, chunks } => {
                 assert!(self.fleet.set_credit(agent, chunks), "credit of {agent:?}, which is not there");
             }
+            Event::AgentDraining { agent } => self.fleet.drain(agent),
             Event::AgentLost { agent } => self.lose_agent(agent, actions),
         }
         self.check_in_debug();
@@ -89,6 +102,23 @@ impl Core {
     /// Chunks that are at agents.
     pub fn chunks_held(&self) -> usize {
         self.chunks.len()
+    }
+
+    /// When to schedule again although nothing has happened: slots idle, and a chunk that takes too long may have items
+    /// for them.
+    pub fn next_look(&self) -> Option<u64> {
+        (self.fleet.unserved() > 0 && !self.chunks.is_empty()).then_some(self.next_late_look)
+    }
+
+    /// How many chunks the agent holds.
+    pub fn chunks_at(&self, agent: AgentId) -> u32 {
+        self.fleet.agents.get(agent).map_or(0, |agent| agent.count)
+    }
+
+    /// How far a job has come, if it is open.
+    pub fn progress(&self, job: JobId) -> Option<Progress> {
+        let job = self.jobs.jobs.get(job)?;
+        Some(Progress { arrived: job.arrived, outcomes: job.outcomes, queued: job.queue.items() })
     }
 
     /// Jobs that are not finished.

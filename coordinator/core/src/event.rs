@@ -24,6 +24,11 @@ pub enum Event {
         /// How many.
         chunks: u32,
     },
+    /// The agent is leaving: it gets nothing more. What it holds it finishes or gives back.
+    AgentDraining {
+        /// Who.
+        agent: AgentId,
+    },
     /// The agent is gone with all it held.
     AgentLost {
         /// Who.
@@ -37,6 +42,13 @@ pub enum Event {
         slots: Option<NonZeroU32>,
         /// Its share of the slots against other pools; at least 1.
         weight: u32,
+    },
+    /// Whether nothing of the pool is handed out for now. What is out goes on.
+    PoolPaused {
+        /// Which.
+        pool: PoolId,
+        /// Until this is false again.
+        paused: bool,
     },
     /// The pool is gone; jobs that are left in it are cancelled.
     PoolClosed {
@@ -134,4 +146,6 @@ pub struct JobPolicy {
     pub retries: u32,
     /// Whether a panic is worth another try.
     pub retry_panics: bool,
+    /// Of a pool's jobs that have something to run, those with the highest go first.
+    pub priority: i32,
 }

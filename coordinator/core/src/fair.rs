@@ -34,11 +34,11 @@ impl Jobs {
     pub(crate) fn requeued(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(id) else { return };
         let was_ready = self.ready.key(id.index()).is_some();
-        let is_ready = job.queue.next(job.policy.chunksize).is_some();
+        let pool = self.pools.get_mut(job.pool).expect("a job's pool is open");
+        let is_ready = !pool.paused && job.queue.next(job.policy.chunksize).is_some();
         if was_ready == is_ready {
             return;
         }
-        let pool = self.pools.get_mut(job.pool).expect("a job's pool is open");
         if is_ready {
             pool.ready_jobs += 1;
             job.used = job.used.max(self.now);
@@ -93,7 +93,8 @@ impl Jobs {
     pub(crate) fn check(&self) {
         self.ready.check();
         for (id, job) in self.jobs.iter() {
-            let ready = job.queue.next(job.policy.chunksize).map(|_| job.used);
+            let paused = self.pools.get(job.pool).is_some_and(|pool| pool.paused);
+            let ready = job.queue.next(job.policy.chunksize).filter(|_| !paused).map(|_| job.used);
             assert_eq!(self.ready.key(id.index()), ready, "{id:?} is misplaced");
         }
         assert!(self.ready.len() <= self.jobs.len());

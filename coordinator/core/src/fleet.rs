@@ -38,7 +38,12 @@ impl Fleet {
     }
 
     pub(crate) fn set_credit(&mut self, id: AgentId, chunks: u32) -> bool {
-        self.change(id, |agent| agent.credit = chunks).is_some()
+        self.change(id, |agent| agent.set_credit(chunks)).is_some()
+    }
+
+    /// The agent gets nothing more.
+    pub(crate) fn drain(&mut self, id: AgentId) {
+        self.change(id, |agent| agent.drain()).expect("an agent that drains is there");
     }
 
     /// The agent holds the chunk from now on.

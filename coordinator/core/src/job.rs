@@ -29,6 +29,8 @@ pub(crate) struct Pool {
     pub(crate) slots: Option<NonZeroU32>,
     /// Its share against other pools.
     pub(crate) weight: u32,
+    /// Whether nothing of it is handed out.
+    pub(crate) paused: bool,
     /// How many of its jobs have something to run.
     pub(crate) ready_jobs: u32,
 }

@@ -55,7 +55,7 @@ mod take_back;
 mod window;
 
 pub use action::{Action, Cause};
-pub use core::{Config, Core};
+pub use core::{Config, Core, Progress};
 pub use event::{Event, Fault, JobPolicy};
 pub use ids::{AgentId, ChunkId, Id, JobId, PoolId};
 pub use run::{Run, Runs};

@@ -13,7 +13,13 @@ use crate::run::Run;
 impl Core {
     pub(crate) fn open_pool(&mut self, id: PoolId, slots: Option<NonZeroU32>, weight: u32) {
         assert!(weight > 0, "a pool without weight");
-        self.jobs.pools.put(id, Pool { slots, weight, ready_jobs: 0 });
+        self.jobs.pools.put(id, Pool { slots, weight, paused: false, ready_jobs: 0 });
+    }
+
+    pub(crate) fn pause_pool(&mut self, id: PoolId, paused: bool) {
+        self.jobs.pools.get_mut(id).expect("a pool that is paused is open").paused = paused;
+        let of_pool: Vec<JobId> = self.jobs.jobs.iter().filter(|(_, job)| job.pool == id).map(|(id, _)| id).collect();
+        of_pool.into_iter().for_each(|job| self.jobs.requeued(job));
     }
 
     pub(crate) fn close_pool(&mut self, id: PoolId, actions: &mut Vec<Action>) {

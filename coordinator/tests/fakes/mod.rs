@@ -49,8 +49,8 @@ impl Wire {
     /// An agent that has said hello and given credit.
     pub(crate) fn agent(&mut self, slots: u32, credit: u32) -> usize {
         let number = self.silent_agent();
-        self.say(number, Say::Hello(AgentHello { host: format!("host{number}"), slots }));
-        self.say(number, Say::Credit(Credit { chunks: credit }));
+        self.say(number, Say::Hello(AgentHello { host: format!("host{number}"), slots, ..AgentHello::default() }));
+        self.say(number, Say::Credit(Credit { chunks: credit, bytes: 0 }));
         number
     }
 
@@ -140,6 +140,12 @@ fn told(event: &client_event::Body) -> String {
         format!("{kind:?} on {}, attempts {}", failure.host, failure.attempts)
     };
     match event {
+        Welcome(_) => "welcome".to_owned(),
+        Waiting(waiting) => format!("waiting: {}", waiting.reason),
+        ProgramWanted(wanted) => format!("wanted {:?}", wanted.digest),
+        Output(output) => {
+            format!("output of {} on {}: {}", output.pid, output.host, String::from_utf8_lossy(&output.data))
+        }
         PoolOpened(opened) => format!("opened with {} slots", opened.slots),
         ItemsDone(done) => format!("job {} done {}: {:?}", done.job, done.first, payloads(&done.data, 0, &done.ends)),
         ItemFailed(failed) => format!("job {} failed {}: {}", failed.job, failed.item, failure(&failed.failure)),
@@ -155,6 +161,9 @@ fn ordered(command: &agent_command::Body) -> String {
     use agent_command::Body::*;
     match command {
         StartPool(start) => format!("start pool {} with {}", start.pool as u32, start.processes),
+        ResizePool(resize) => format!("resize pool {} to {}", resize.pool as u32, resize.processes),
+        Drain(_) => "drain".to_owned(),
+        Welcome(_) => "welcome".to_owned(),
         StopPool(stop) => format!("stop pool {}{}", stop.pool as u32, if stop.now { " now" } else { "" }),
         StartJob(start) => format!("start job {}{}", start.job as u32, if start.whole_chunks { " whole" } else { "" }),
         EndJob(end) => format!("end job {}{}", end.job as u32, if end.kill { " kill" } else { "" }),
@@ -215,7 +224,7 @@ pub(crate) fn encode(items: &[impl AsRef<str>]) -> (Bytes, Bytes) {
 
 pub(crate) fn open_pool(processes: u32) -> Ask {
     let settings = WorkerSettings { payload_limit: PAYLOAD_LIMIT, ..WorkerSettings::default() };
-    Ask::OpenPool(OpenPool { processes, settings: Some(settings) })
+    Ask::OpenPool(OpenPool { processes, settings: Some(settings), ..OpenPool::default() })
 }
 
 pub(crate) fn open_job(job: u64, chunksize: u64, retries: u32) -> Ask {

@@ -12,6 +12,8 @@ mod outgoing;
 
 pub mod http2;
 pub mod program;
+#[cfg(feature = "settings")]
+pub mod settings;
 pub mod version;
 
 pub use frame::SessionMessage;

@@ -10,7 +10,7 @@ use futures_core::Stream;
 use tokio::sync::Notify;
 use tonic::Status;
 
-use crate::frame::{Packer, Queue, SessionMessage};
+use crate::frame::{Packer, SessionMessage};
 
 /// The sending end of a session. All clones are of the same session.
 ///
@@ -22,6 +22,9 @@ pub struct Outgoing<M> {
 /// The frames of a session, as a client sends them.
 pub struct Frames<M> {
     shared: Arc<Shared<M>>,
+    /// Taken from the queue and not in a frame yet: frames are made without the lock, so that nobody who pushes waits.
+    taken: VecDeque<(M, usize)>,
+    packer: Packer,
 }
 
 /// The frames of a session, as a server sends them: they can end in an error.
@@ -36,9 +39,9 @@ struct Shared<M> {
 }
 
 struct State<M> {
+    /// Each with its encoded size.
     messages: VecDeque<(M, usize)>,
-    packer: Packer,
-    /// Of the messages in the queue.
+    /// Of all that was pushed and is in no frame yet.
     bytes: usize,
     end: Option<Result<(), Status>>,
     /// Nobody will ever take a frame again.
@@ -49,10 +52,9 @@ struct State<M> {
 /// A session's queue, and the stream that empties it. `drained` is notified whenever fewer than `low` bytes, or as many,
 /// are left of more.
 pub fn outgoing<M: SessionMessage>(low: usize, drained: Arc<Notify>) -> (Outgoing<M>, Frames<M>) {
-    let state =
-        State { messages: VecDeque::new(), packer: Packer::default(), bytes: 0, end: None, gone: false, waker: None };
+    let state = State { messages: VecDeque::new(), bytes: 0, end: None, gone: false, waker: None };
     let shared = Arc::new(Shared { state: Mutex::new(state), low, drained });
-    (Outgoing { shared: Arc::clone(&shared) }, Frames { shared })
+    (Outgoing { shared: Arc::clone(&shared) }, Frames { shared, taken: VecDeque::new(), packer: Packer::default() })
 }
 
 impl<M: SessionMessage> Outgoing<M> {
@@ -77,8 +79,7 @@ impl<M: SessionMessage> Outgoing<M> {
 
     /// Bytes that wait to be sent.
     pub fn bytes(&self) -> usize {
-        let state = self.shared.state();
-        state.bytes + state.packer.rest()
+        self.shared.state().bytes
     }
 
     /// Whether the other side takes no frames any more.
@@ -115,35 +116,41 @@ impl<M: SessionMessage> Frames<M> {
         Replies { frames: self }
     }
 
-    fn poll_frame(&self, context: &mut Context<'_>) -> Poll<Option<Result<M::Frame, Status>>> {
-        let mut state = self.shared.state();
-        let State { messages, packer, bytes, .. } = &mut *state;
-        let before = *bytes + packer.rest();
-        match packer.pack(&mut Pending { messages, bytes }) {
-            Some(frame) => {
-                let left = state.bytes + state.packer.rest();
-                drop(state);
-                if before > self.shared.low && left <= self.shared.low {
-                    self.shared.drained.notify_one();
-                }
-                Poll::Ready(Some(Ok(frame)))
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<M::Frame, Status>>> {
+        if self.taken.is_empty() && !self.packer.has_rest() {
+            let mut state = self.shared.state();
+            std::mem::swap(&mut self.taken, &mut state.messages);
+            if self.taken.is_empty() {
+                return match &mut state.end {
+                    Some(end) => Poll::Ready(std::mem::replace(end, Ok(())).err().map(Err)),
+                    None => {
+                        state.waker = Some(context.waker().clone());
+                        Poll::Pending
+                    }
+                };
             }
-            None => match &mut state.end {
-                None => {
-                    state.waker = Some(context.waker().clone());
-                    Poll::Pending
-                }
-                Some(end) => Poll::Ready(std::mem::replace(end, Ok(())).err().map(Err)),
-            },
         }
+        let (frame, packed) = self.packer.pack(&mut self.taken);
+        let mut state = self.shared.state();
+        let before = state.bytes;
+        state.bytes -= packed;
+        let drained = before > self.shared.low && state.bytes <= self.shared.low;
+        drop(state);
+        if drained {
+            self.shared.drained.notify_one();
+        }
+        Poll::Ready(Some(Ok(frame)))
     }
 }
+
+// Nothing in it is ever pinned.
+impl<M> Unpin for Frames<M> {}
 
 impl<M: SessionMessage> Stream for Frames<M> {
     type Item = M::Frame;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<M::Frame>> {
-        self.poll_frame(context).map(|frame| frame.and_then(Result::ok))
+        self.get_mut().poll_frame(context).map(|frame| frame.and_then(Result::ok))
     }
 }
 
@@ -151,7 +158,7 @@ impl<M: SessionMessage> Stream for Replies<M> {
     type Item = Result<M::Frame, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.frames.poll_frame(context)
+        self.get_mut().frames.poll_frame(context)
     }
 }
 
@@ -160,7 +167,7 @@ impl<M> Drop for Frames<M> {
         let mut state = self.shared.state();
         state.gone = true;
         state.bytes = 0;
-        let unsent = (std::mem::take(&mut state.messages), std::mem::take(&mut state.packer));
+        let unsent = std::mem::take(&mut state.messages);
         drop(state);
         drop(unsent);
         self.shared.drained.notify_one();
@@ -179,23 +186,6 @@ fn wake<M>(mut state: MutexGuard<'_, State<M>>) {
     let waker = state.waker.take();
     drop(state);
     waker.into_iter().for_each(Waker::wake);
-}
-
-struct Pending<'a, M> {
-    messages: &'a mut VecDeque<(M, usize)>,
-    bytes: &'a mut usize,
-}
-
-impl<M> Queue<M> for Pending<'_, M> {
-    fn peek(&self) -> Option<usize> {
-        self.messages.front().map(|(_, size)| *size)
-    }
-
-    fn pop(&mut self) -> Option<(M, usize)> {
-        let (message, size) = self.messages.pop_front()?;
-        *self.bytes -= size;
-        Some((message, size))
-    }
 }
 
 impl<M> fmt::Debug for Outgoing<M> {

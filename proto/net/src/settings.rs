@@ -1,0 +1,122 @@
+//! Settings of the daemons: a flag goes before its environment variable, that before the file that `--config` names, and
+//! that before the default.
+//!
+//! A program describes its settings once, as a [`clap::Parser`] with [`ConfigFile`] flattened into it, and calls
+//! [`load`]. What the file says becomes the default of its flag, so that there is one place where values are checked.
+
+mod file;
+mod units;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Command, FromArgMatches, Parser};
+
+pub use units::{ByteSize, duration};
+
+/// The flag that names the file.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ConfigFile {
+    /// Reads settings from a TOML file
+    ///
+    /// Its keys are the names of the flags without the dashes, as in `memory = "4GiB"`. Flags and environment variables go
+    /// before it.
+    #[arg(long, env = "FARPOOL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// The settings of this program, started with `args`, the first of which is its name.
+///
+/// # Errors
+/// If anything is wrong with them, and for `--help` and `--version`: [`clap::Error::exit`] does what is right.
+pub fn load<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, clap::Error> {
+    let args: Vec<_> = args.into_iter().collect();
+    let command = with_file(T::command(), &args)?;
+    let mut matches = command.clone().try_get_matches_from(args)?;
+    T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command.clone()))
+}
+
+/// The command with what the file says as its defaults.
+fn with_file(command: Command, args: &[OsString]) -> Result<Command, clap::Error> {
+    // Which file it is can be said before the rest can be checked: the file may have what is missing.
+    let early = command.clone().ignore_errors(true).try_get_matches_from(args)?;
+    let named = ConfigFile::from_arg_matches(&early).unwrap_or_default();
+    match named.config {
+        None => Ok(command),
+        Some(path) => file::apply(command, &path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    #[command(name = "server", version = "1.2.3")]
+    struct Settings {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[arg(long)]
+        upstream: String,
+        #[arg(long, env = "FARPOOL_TEST_MEMORY", default_value = "1GiB")]
+        memory: ByteSize,
+        #[arg(long, default_value = "5s", value_parser = duration)]
+        patience: Duration,
+        #[arg(long)]
+        slots: Option<u32>,
+        #[arg(long)]
+        insecure: bool,
+        #[arg(long)]
+        label: Vec<String>,
+    }
+
+    fn run(args: &[&str], file: Option<&str>) -> Result<Settings, String> {
+        let directory = std::env::temp_dir().join(format!("farpool-settings-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory can be made");
+        let path = directory.join(format!("{:?}.toml", std::thread::current().id()));
+        let mut all = vec!["server".to_owned()];
+        if let Some(text) = file {
+            std::fs::write(&path, text).expect("a file can be written");
+            all.extend(["--config".to_owned(), path.display().to_string()]);
+        }
+        all.extend(args.iter().map(|&arg| arg.to_owned()));
+        load(all.into_iter().map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_go_before_the_file_and_the_file_before_defaults() {
+        let file = "upstream = 'there'\nmemory = '2GiB'\nslots = 4\ninsecure = true\nlabel = ['a=1', 'b=2']\n";
+        let settings = run(&["--slots", "7"], Some(file)).expect("it is right");
+        assert_eq!((settings.upstream.as_str(), settings.slots), ("there", Some(7)));
+        assert_eq!((settings.memory.0, settings.patience), (2 << 30, Duration::from_secs(5)));
+        assert!(settings.insecure && settings.file.config.is_some());
+        assert_eq!(settings.label, ["a=1", "b=2"]);
+
+        let settings = run(&["--upstream", "here", "--label", "c=3"], Some("label = ['a=1']\ninsecure = false"));
+        let settings = settings.expect("it is right");
+        assert_eq!((settings.label, settings.insecure, settings.memory.0), (vec!["c=3".to_owned()], false, 1 << 30));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let check = |args: &[&str], file: Option<&str>, words: &[&str]| {
+            let error = run(args, file).expect_err("it is refused");
+            words.iter().for_each(|words| assert!(error.contains(words), "{words}: {error}"));
+        };
+        check(&[], None, &["--upstream"]);
+        check(&["--slost", "3"], None, &["--slost", "--slots"]);
+        check(&["--config", "/nowhere/at.all"], None, &["/nowhere/at.all", "No such file"]);
+        check(&[], Some("upstream = "), &[".toml", "line 1"]);
+        check(&[], Some("slost = 3"), &[".toml", "`slost`", "label", "memory", "slots"]);
+        check(&[], Some("config = 'x'"), &[".toml", "`config`"]);
+        check(&[], Some("slots = 'many'"), &[".toml", "`slots`", "many", "invalid digit"]);
+        check(&[], Some("slots = [1, 2]"), &[".toml", "`slots`", "an array", "a string or a number"]);
+        check(&[], Some("slots = true"), &[".toml", "`slots`", "a boolean", "a string or a number"]);
+        check(&[], Some("insecure = 'yes'"), &[".toml", "`insecure`", "a string", "true or false"]);
+        check(&[], Some("[label]\nx = 1"), &[".toml", "`label`", "a table", "an array"]);
+        check(&[], Some("label = [['x']]"), &[".toml", "`label`", "an array"]);
+        check(&[], Some("memory = '12 potatoes'"), &[".toml", "`memory`", "12 potatoes", "GiB"]);
+    }
+}

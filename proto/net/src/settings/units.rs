@@ -1,0 +1,122 @@
+//! Sizes and times as people write them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+const SIZES: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1_000),
+    ("B", 1),
+];
+
+const TIMES: [(&str, u64); 5] = [("h", 3_600_000), ("min", 60_000), ("ms", 1), ("m", 60_000), ("s", 1_000)];
+
+/// A number of bytes: `4GiB`, `512 MiB`, `1.5GB` or just `4096`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, unit) = split(text);
+        let factor = match SIZES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) {
+            Some(&(_, factor)) => Some(factor),
+            None if unit.is_empty() => Some(1),
+            None => None,
+        };
+        let bytes = factor.and_then(|factor| scale(number, factor));
+        bytes.map(Self).ok_or_else(|| "a size is a number and B, KiB, MiB, GiB, kB, MB or GB, as in 4GiB".to_owned())
+    }
+}
+
+/// In the largest unit of which it is a whole number.
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = |&&(_, factor): &&(&str, u64)| self.0 >= factor && self.0.is_multiple_of(factor);
+        let (unit, factor) = SIZES[..4].iter().find(fits).copied().unwrap_or(("B", 1));
+        write!(f, "{}{unit}", self.0 / factor)
+    }
+}
+
+/// A time: `5s`, `500ms`, `1.5min`, `2h`. More than none.
+///
+/// # Errors
+/// If it is none.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split(text);
+    let factor = TIMES.iter().find(|(name, _)| *name == unit).map(|&(_, factor)| factor);
+    let time = factor.and_then(|factor| scale(number, factor)).map(Duration::from_millis);
+    let time = time.filter(|time| !time.is_zero());
+    time.ok_or_else(|| "a time is a number above 0 and ms, s, min or h, as in 5s".to_owned())
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start())
+}
+
+fn scale(number: &str, factor: u64) -> Option<u64> {
+    match number.parse::<u64>() {
+        Ok(number) => number.checked_mul(factor),
+        // Numbers with a point; large ones lose digits that nobody wrote.
+        Err(_) => {
+            let scaled = number.parse::<f64>().ok()? * factor as f64;
+            (scaled < u64::MAX as f64).then_some(scaled as u64)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(text.parse::<ByteSize>().ok().map(|size| size.0), expected, "{text}");
+        };
+        check("4GiB", Some(4 << 30));
+        check(" 512 mib ", Some(512 << 20));
+        check("1.5kB", Some(1500));
+        check("4096", Some(4096));
+        check("0", Some(0));
+        check("20000000TiB", None);
+        check("99999999999999999999", None);
+        for text in ["", "GiB", "4 potatoes", "-1", "4GiB4", "1.2.3MB", "."] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_as_they_would_be_written() {
+        let check = |bytes: u64, expected: &str| assert_eq!(ByteSize(bytes).to_string(), expected);
+        check(4 << 30, "4GiB");
+        check(1536 << 20, "1536MiB");
+        check(1000, "1000B");
+        check(0, "0B");
+    }
+
+    #[test]
+    fn times() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(duration(text).ok(), expected.map(Duration::from_millis), "{text}");
+        };
+        check("5s", Some(5000));
+        check("500 ms", Some(500));
+        check("1.5min", Some(90_000));
+        check("2m", Some(120_000));
+        check("1h", Some(3_600_000));
+        for text in ["", "5", "0s", "s", "5 parsecs", "-1s"] {
+            check(text, None);
+        }
+    }
+}
