@@ -114,8 +114,8 @@ impl Cluster {
         if !left.is_empty() {
             wrong += &format!("after a second there are still workers:\n{}", processes::list(&left));
         }
-        for daemon in self.agents.iter().chain([&self.coordinator]) {
-            let _ = processes::send(daemon.pid(), Signal::SIGTERM);
+        for pid in self.agents.iter().map(Daemon::pid).chain([self.coordinator()]) {
+            let _ = processes::send(pid, Signal::SIGTERM);
         }
         for mut daemon in self.agents.drain(..) {
             wrong += &daemon.end("agent");
@@ -186,8 +186,7 @@ impl Daemon {
     }
 
     fn wait(mut self) {
-        let ended = self.child.wait();
-        ended.expect("a child can be waited for");
+        let _status = self.child.wait().expect("a child can be waited for");
     }
 
     /// Waits for its end, after it was told; returns what is wrong with it.

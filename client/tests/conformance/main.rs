@@ -20,17 +20,21 @@ mod runner;
 mod arguments;
 mod async_use;
 mod callbacks;
+mod capture;
+mod elastic;
 mod errors;
 mod imap;
 mod life;
 mod memory;
 mod on_a_cluster;
 mod options;
+mod printing;
 mod progress;
 mod results;
 mod tasks;
 mod threads;
 mod verbs;
+mod waiting;
 mod workers;
 
 use std::process::ExitCode;
@@ -39,7 +43,11 @@ use runner::{Case, Suite};
 
 fn main() -> ExitCode {
     farpool::init();
-    runner::main(&Suite { both: BOTH, cluster_only: &[on_a_cluster::CASES], local_only: LOCAL_ONLY })
+    runner::main(&Suite {
+        both: BOTH,
+        cluster_only: &[elastic::CASES, on_a_cluster::CASES, printing::CASES, waiting::CASES],
+        local_only: LOCAL_ONLY,
+    })
 }
 
 const BOTH: &[&[Case]] = &[

@@ -21,6 +21,7 @@ mod runner;
 mod rustc;
 
 mod aborts;
+mod agents;
 mod cancel;
 mod checks;
 mod client;
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
     scenarios::before_init();
     farpool::init();
     scenarios::after_init();
-    runner::main(&Suite { both: BOTH, cluster_only: &[], local_only: LOCAL_ONLY })
+    runner::main(&Suite { both: BOTH, cluster_only: &[agents::CASES], local_only: LOCAL_ONLY })
 }
 
 const BOTH: &[&[Case]] = &[
