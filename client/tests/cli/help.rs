@@ -27,7 +27,7 @@ fn help_names_every_command_and_has_examples() {
 #[test]
 fn the_help_of_map_tells_placeholders_and_exit_codes() {
     let text = farpool(["map", "--help"]).run().stdout();
-    for part in ["{.}", "{/}", "{//}", "{/.}", "{#}", "101", "125", "141", "--keep-going", "PATH, HOME and LANG"] {
+    for part in ["{.}", "{/}", "{//}", "{/.}", "{#}", "101", "125", "141", "--keep-going", "HOME and LANG"] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
 }

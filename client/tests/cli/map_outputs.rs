@@ -1,6 +1,9 @@
 //! What items write: whole, in order, to where it belongs.
 
-use crate::support::map;
+use std::fs;
+use std::io::Write;
+
+use crate::support::{Folder, lines, map};
 
 fn numbers(count: u32) -> String {
     (1..=count).map(|number| format!("{number}\n")).collect()
@@ -16,11 +19,16 @@ fn outputs_come_in_the_order_of_the_input() {
 
 #[test]
 fn unordered_outputs_come_as_items_finish() {
-    let folder = crate::support::Folder::new();
-    let pipe = folder.pipe("second");
-    // The first waits for the second.
-    let program = format!("if [ {{}} = a ]; then read line < {pipe}; else echo > {pipe}; fi; echo {{}}");
-    map(&program, ["--unordered"]).input("a\nb\n").run().assert_prints("b\na\n");
+    let folder = Folder::new();
+    let pipe = folder.pipe("gate");
+    // The first waits until the second was seen.
+    let program = format!("if [ {{}} = a ]; then read line < {pipe}; fi; echo {{}}");
+    let mut running = map(&program, ["--unordered"]).spawn();
+    running.child.stdin.take().unwrap().write_all(b"a\nb\n").unwrap();
+    let stdout = running.child.stdout.as_mut().unwrap();
+    assert_eq!(lines(stdout, 1), "b\n");
+    fs::write(&pipe, "go\n").unwrap();
+    running.end().assert_prints("a\n");
 }
 
 #[test]
@@ -74,9 +82,7 @@ fn what_stays_in_the_background_ends_with_its_item() {
 
 #[test]
 fn a_full_disk_is_told() {
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let shell = format!("{} map --program echo -- x >/dev/full", env!("CARGO_BIN_EXE_farpool"));
-    drop(full);
     let output = std::process::Command::new("sh").args(["-c", &shell]).env_remove("FARPOOL_ADDRESS").output().unwrap();
     assert_eq!(output.status.code(), Some(125));
     let stderr = String::from_utf8_lossy(&output.stderr);
