@@ -63,13 +63,13 @@ fn connect(credit: u32) -> (Coordinator, AgentId, ClientId) {
     let (agent, client) = (coordinator.connect_agent(), coordinator.connect_client());
     let mut out = Outbox::default();
     for body in [
-        agent_event::Body::Hello(AgentHello { host: "here".to_owned(), slots: 2 }),
-        agent_event::Body::Credit(Credit { chunks: credit }),
+        agent_event::Body::Hello(AgentHello { host: "here".to_owned(), slots: 2, ..AgentHello::default() }),
+        agent_event::Body::Credit(Credit { chunks: credit, bytes: 0 }),
     ] {
         coordinator.agent_event(agent, AgentEvent { body: Some(body) }, 0, &mut out).expect("it is in order");
     }
     let settings = WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() };
-    let open = OpenPool { processes: 0, settings: Some(settings) };
+    let open = OpenPool { settings: Some(settings), ..OpenPool::default() };
     let open = ClientMessage { body: Some(client_message::Body::OpenPool(open)) };
     coordinator.client_message(client, open, 0, &mut out).expect("it is in order");
     (coordinator, agent, client)

@@ -9,6 +9,7 @@ use crate::convert::{Batch, FromClient, JobAsked};
 use crate::coordinator::Coordinator;
 use crate::jobs::Job;
 use crate::outbox::Outbox;
+use crate::rate::Rate;
 use crate::refused::{Refused, RefusedKind};
 use crate::store::Store;
 
@@ -19,6 +20,8 @@ pub(crate) struct Client {
     pub(crate) pool: Option<PoolId>,
     /// Whether the last message of the session is out.
     pub(crate) over: bool,
+    /// What its items take.
+    pub(crate) stored: u64,
     jobs: BTreeMap<u64, JobId>,
     ended: Runs,
 }
@@ -26,6 +29,9 @@ pub(crate) struct Client {
 /// Clients count their jobs up, so the numbers of those that have ended make up few runs; a client for which that is
 /// not so would have us remember each.
 const MAX_NUMBER_RUNS: usize = 10_000;
+
+/// Each open job costs some hundred bytes, and one that a client waits for it opens later just as well.
+const MAX_OPEN_JOBS: usize = 100_000;
 
 /// A job as a client named it.
 enum Named {
@@ -42,6 +48,10 @@ impl Client {
         debug_assert!(fresh, "a job ended twice");
     }
 
+    pub(crate) fn open_jobs(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.values().copied()
+    }
+
     fn named(&self, number: u64) -> Result<Named, Refused> {
         match self.jobs.get(&number) {
             Some(&job) => Ok(Named::Open(job)),
@@ -55,17 +65,17 @@ impl Coordinator {
     pub(crate) fn client_says(&mut self, from: ClientId, message: FromClient, out: &mut Outbox) -> Result<(), Refused> {
         let client = self.clients.get(from).filter(|client| !client.over).ok_or(RefusedKind::NoSession)?;
         match (client.pool, message) {
-            (Some(_), FromClient::OpenPool { .. }) => Err(RefusedKind::Repeated("OpenPool").into()),
-            (None, FromClient::OpenPool { processes, settings }) => {
-                let pool = self.open_pool(from, processes, settings, out);
+            (Some(_), FromClient::OpenPool(_)) => Err(RefusedKind::Repeated("OpenPool").into()),
+            (None, FromClient::OpenPool(asked)) => {
+                let pool = self.open_pool(from, asked, out);
                 self.clients.get_mut(from).expect("it was just found").pool = Some(pool);
                 Ok(())
             }
             (None, _) => Err(RefusedKind::NotFirst("OpenPool").into()),
-            (Some(pool), FromClient::OpenJob { job, asked }) => self.open_job(from, pool, job, asked),
+            (Some(pool), FromClient::OpenJob { job, asked }) => self.open_job(from, pool, job, asked, out),
             (Some(_), FromClient::Items { job, batch }) => self.items(from, job, batch),
             (Some(_), FromClient::EndItems { job }) => self.end_items(from, job, out),
-            (Some(_), FromClient::CancelJob { job }) => self.cancel_job(from, job, out),
+            (Some(_), FromClient::CancelJob { job }) => self.client_cancels(from, job, out),
             (Some(pool), FromClient::ClosePool { now }) => {
                 self.close_pool(pool, now, out);
                 Ok(())
@@ -78,13 +88,23 @@ impl Coordinator {
         self.close_pool(pool, true, out);
     }
 
-    fn open_job(&mut self, from: ClientId, pool: PoolId, number: u64, asked: JobAsked) -> Result<(), Refused> {
+    fn open_job(
+        &mut self,
+        from: ClientId,
+        pool: PoolId,
+        number: u64,
+        asked: JobAsked,
+        out: &mut Outbox,
+    ) -> Result<(), Refused> {
         let client = self.clients.get_mut(from).ok_or(RefusedKind::NoSession)?;
         if client.named(number).is_ok() {
             return Err(RefusedKind::JobNumberUsed(number).into());
         }
         if client.ended.len() > MAX_NUMBER_RUNS {
             return Err(RefusedKind::JobNumbersScattered.into());
+        }
+        if client.jobs.len() >= MAX_OPEN_JOBS {
+            return Err(RefusedKind::TooManyJobs { limit: MAX_OPEN_JOBS }.into());
         }
         let state = self.pools.get_mut(pool).ok_or(RefusedKind::NoSession)?;
         if !state.takes_jobs() {
@@ -96,27 +116,39 @@ impl Coordinator {
             client.job_ended(number);
             return Ok(());
         }
-        let JobAsked { function, timeout_ns, policy } = asked;
+        let JobAsked { function, timeout_ns, policy, label, require } = asked;
         let window = Window::new(self.config.window, policy.chunksize);
+        let (labels, requires) = (self.labels.take(&require), !require.is_empty());
         let job = self.jobs.insert(Job {
             pool,
             number,
+            name: self.next_name,
             function,
             timeout_ns,
             whole_chunks: policy.chunksize.is_some(),
             payload_limit: state.payload_limit(),
             input_ended: false,
+            label,
+            priority: policy.priority,
+            require,
+            opened_at: self.now,
+            failed: 0,
+            rate: Rate::default(),
             store: Store::new(window),
         });
+        self.next_name += 1;
         client.jobs.insert(number, job);
         state.open_jobs += 1;
-        self.core.handle(Event::JobOpened { job, pool, policy }, self.now, &mut self.actions);
+        self.core.handle(Event::JobOpened { job, pool, policy, require: labels }, self.now, &mut self.actions);
+        if requires {
+            self.review(pool, out);
+        }
         Ok(())
     }
 
     fn items(&mut self, from: ClientId, number: u64, batch: Batch) -> Result<(), Refused> {
         let Some((id, job)) = self.job_with_input(from, number)? else { return Ok(()) };
-        let (first, count, next) = (batch.first, batch.count, job.store.next());
+        let (first, count, bytes, next) = (batch.first, batch.count, batch.bytes(), job.store.next());
         if first < next {
             return Err(RefusedKind::IndexTooLow { first, next }.into());
         }
@@ -126,8 +158,12 @@ impl Coordinator {
         if let Some(limit) = job.store.overrun() {
             return Err(RefusedKind::WindowOverrun { job: number, limit }.into());
         }
+        let before = job.store.cost();
         job.store.keep(batch);
-        self.core.handle(Event::ItemsArrived { job: id, first, count }, self.now, &mut self.actions);
+        let more = job.store.cost() - before;
+        self.stored += more;
+        self.clients.get_mut(from).expect("it was just found").stored += more;
+        self.core.handle(Event::ItemsArrived { job: id, first, count, bytes }, self.now, &mut self.actions);
         Ok(())
     }
 
@@ -138,7 +174,7 @@ impl Coordinator {
         Ok(())
     }
 
-    fn cancel_job(&mut self, from: ClientId, number: u64, out: &mut Outbox) -> Result<(), Refused> {
+    fn client_cancels(&mut self, from: ClientId, number: u64, out: &mut Outbox) -> Result<(), Refused> {
         match self.clients.get(from).ok_or(RefusedKind::NoSession)?.named(number)? {
             Named::Open(job) => self.feed(Event::JobCancelled { job }, out),
             Named::Ended => self.late_messages += 1,

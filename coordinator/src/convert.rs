@@ -3,13 +3,13 @@
 //! Everything that can be seen from a message alone is checked here. Whether it fits the session is checked where the
 //! session is.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use bytes::Bytes;
 use farpool_core::{ChunkId, Fault, JobPolicy, PoolId};
 use farpool_proto::v1::{
-    AgentEvent, ClientMessage, Failure, FailureKind, ItemFault, Items, OpenJob, RunDone, WorkerSettings, agent_event,
-    client_message,
+    AgentEvent, AgentHello, AgentOutput, ClientMessage, Failure, FailureKind, ItemFault, Items, Label, OpenJob,
+    OpenPool, OutputStream, Program, RunDone, Version, WorkerSettings, agent_event, client_message,
 };
 
 use crate::refused::{Refused, RefusedKind};
@@ -17,12 +17,23 @@ use crate::refused::{Refused, RefusedKind};
 /// What a client says.
 #[derive(Debug)]
 pub(crate) enum FromClient {
-    OpenPool { processes: u32, settings: WorkerSettings },
+    OpenPool(PoolAsked),
     OpenJob { job: u64, asked: JobAsked },
     Items { job: u64, batch: Batch },
     EndItems { job: u64 },
     CancelJob { job: u64 },
     ClosePool { now: bool },
+}
+
+/// What a client wants of its pool.
+#[derive(Debug, Default)]
+pub(crate) struct PoolAsked {
+    /// Workers at once; none: as many as there are slots.
+    pub(crate) processes: Option<NonZeroU32>,
+    pub(crate) settings: WorkerSettings,
+    pub(crate) program: Option<Program>,
+    pub(crate) require: Vec<Label>,
+    pub(crate) weight: u32,
 }
 
 /// What a client wants of a job.
@@ -31,6 +42,8 @@ pub(crate) struct JobAsked {
     pub(crate) function: Bytes,
     pub(crate) timeout_ns: u64,
     pub(crate) policy: JobPolicy,
+    pub(crate) label: String,
+    pub(crate) require: Vec<Label>,
 }
 
 /// Consecutive payloads, items or results; at least one. Known to be in order: item `i` ends at the `i`th of `ends`.
@@ -63,21 +76,38 @@ impl Batch {
 /// What an agent says.
 #[derive(Debug)]
 pub(crate) enum FromAgent {
-    Hello { host: String, slots: u32 },
-    Credit { chunks: u32 },
+    Hello(Hello),
+    Credit { chunks: u32, bytes: u64 },
     RunDone { chunk: ChunkId, attempt: u32, results: Batch, busy_ns: u64 },
     ItemFault { chunk: ChunkId, attempt: u32, item: u64, fault: Fault, failure: Failure },
     Returned { chunk: ChunkId, attempt: u32, first: u64, count: u64 },
     PoolFault { pool: PoolId, failure: Failure },
+    PoolStarted { pool: PoolId },
     PoolStopped { pool: PoolId },
+    Output { pool: PoolId, pid: u32, stream: i32, data: Bytes },
+    Draining,
 }
+
+/// How an agent introduces itself.
+#[derive(Debug)]
+pub(crate) struct Hello {
+    pub(crate) host: String,
+    pub(crate) slots: u32,
+    /// None in local mode.
+    pub(crate) id: Option<[u8; 16]>,
+    pub(crate) labels: Vec<Label>,
+    pub(crate) version: Option<Version>,
+}
+
+/// How many labels an agent may have, or a pool or job require.
+const MAX_LABELS: usize = 64;
+/// Bytes of a label's key, and of its value.
+const MAX_LABEL_BYTES: usize = 256;
 
 pub(crate) fn from_client(message: ClientMessage) -> Result<FromClient, Refused> {
     use client_message::Body;
     Ok(match message.body.ok_or(RefusedKind::Empty)? {
-        Body::OpenPool(open) => {
-            FromClient::OpenPool { processes: open.processes, settings: open.settings.unwrap_or_default() }
-        }
+        Body::OpenPool(open) => open_pool(open)?,
         Body::OpenJob(open) => open_job(open)?,
         Body::Items(Items { job, first, data, ends }) => FromClient::Items { job, batch: batch(first, data, ends)? },
         Body::EndItems(end) => FromClient::EndItems { job: end.job },
@@ -99,18 +129,64 @@ pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
             let chunk = ChunkId::from_bits(back.chunk);
             FromAgent::Returned { chunk, attempt: back.attempt, first: back.first, count: back.count }
         }
-        Body::Credit(credit) => FromAgent::Credit { chunks: credit.chunks },
-        Body::Hello(hello) if hello.slots == 0 => return Err(RefusedKind::NoSlots.into()),
-        Body::Hello(hello) => FromAgent::Hello { host: hello.host, slots: hello.slots },
+        Body::Credit(credit) => FromAgent::Credit { chunks: credit.chunks, bytes: credit.bytes },
+        Body::Hello(hello) => FromAgent::Hello(introduction(hello)?),
         Body::PoolFault(fault) => {
             let failure = fault.failure.ok_or(RefusedKind::Missing("failure"))?;
             known_kind(&failure)?;
             FromAgent::PoolFault { pool: PoolId::from_bits(fault.pool), failure }
         }
-        // Taken in by whoever makes use of them.
-        Body::PoolStarted(_) | Body::Output(_) | Body::Draining(_) => return Err(RefusedKind::Empty.into()),
+        Body::PoolStarted(started) => FromAgent::PoolStarted { pool: PoolId::from_bits(started.pool) },
+        Body::Output(output) => from_output(output)?,
+        Body::Draining(_) => FromAgent::Draining,
         Body::PoolStopped(stopped) => FromAgent::PoolStopped { pool: PoolId::from_bits(stopped.pool) },
     })
+}
+
+fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
+    Ok(FromClient::OpenPool(PoolAsked {
+        processes: NonZeroU32::new(open.processes),
+        settings: open.settings.unwrap_or_default(),
+        program: open.program,
+        require: labels(open.require)?,
+        weight: open.weight.max(1),
+    }))
+}
+
+fn introduction(hello: AgentHello) -> Result<Hello, Refused> {
+    if hello.slots == 0 {
+        return Err(RefusedKind::NoSlots.into());
+    }
+    let id = match &hello.id[..] {
+        [] => None,
+        id => Some(id.try_into().map_err(|_| RefusedKind::AgentIdLength(id.len()))?),
+    };
+    let AgentHello { host, slots, labels: named, version, .. } = hello;
+    Ok(Hello { host, slots, id, labels: labels(named)?, version })
+}
+
+fn from_output(output: AgentOutput) -> Result<FromAgent, Refused> {
+    match OutputStream::try_from(output.stream) {
+        Ok(OutputStream::Unspecified) | Err(_) => return Err(RefusedKind::OutputStream(output.stream).into()),
+        Ok(_) => {}
+    }
+    let AgentOutput { pool, pid, stream, data } = output;
+    Ok(FromAgent::Output { pool: PoolId::from_bits(pool), pid, stream, data })
+}
+
+fn labels(labels: Vec<Label>) -> Result<Vec<Label>, Refused> {
+    if labels.len() > MAX_LABELS {
+        return Err(RefusedKind::TooManyLabels { labels: labels.len(), limit: MAX_LABELS }.into());
+    }
+    for part in labels.iter().flat_map(|label| [&label.key, &label.value]) {
+        if part.is_empty() {
+            return Err(RefusedKind::LabelEmpty.into());
+        }
+        if part.len() > MAX_LABEL_BYTES {
+            return Err(RefusedKind::LabelTooLong { bytes: part.len(), limit: MAX_LABEL_BYTES }.into());
+        }
+    }
+    Ok(labels)
 }
 
 fn open_job(open: OpenJob) -> Result<FromClient, Refused> {
@@ -122,9 +198,11 @@ fn open_job(open: OpenJob) -> Result<FromClient, Refused> {
         chunksize: NonZeroU64::new(open.chunksize),
         retries: open.retries,
         retry_panics: open.retry_panics,
+        priority: open.priority,
     };
-    let asked = JobAsked { function: open.function, timeout_ns: open.timeout_ns, policy };
-    Ok(FromClient::OpenJob { job: open.job, asked })
+    let OpenJob { job, function, timeout_ns, label, require, .. } = open;
+    let require = labels(require)?;
+    Ok(FromClient::OpenJob { job, asked: JobAsked { function, timeout_ns, policy, label, require } })
 }
 
 fn batch(first: u64, data: Bytes, ends: Bytes) -> Result<Batch, Refused> {

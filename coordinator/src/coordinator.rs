@@ -1,13 +1,13 @@
 //! The coordinator: its state, its clock and its doors.
 
 use farpool_core::{Action, Core, JobId, PoolId, Slab};
-use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{AgentEvent, ClientMessage};
 
 use crate::agents::Agent;
 use crate::clients::Client;
 use crate::convert;
 use crate::jobs::Job;
+use crate::labels::LabelBook;
 use crate::outbox::Outbox;
 use crate::pools::Pool;
 use crate::refused::Refused;
@@ -42,11 +42,18 @@ pub struct Coordinator {
     pub(crate) agents: Slab<AgentId, Agent>,
     pub(crate) pools: Slab<PoolId, Pool>,
     pub(crate) jobs: Slab<JobId, Job>,
+    /// What the items of all jobs take.
+    pub(crate) stored: u64,
+    /// What operators will call the next job, or pool.
+    pub(crate) next_name: u64,
     pub(crate) late_messages: u64,
+    pub(crate) labels: LabelBook,
     pub(crate) now: u64,
     // Kept for their memory.
     pub(crate) actions: Vec<Action>,
     pub(crate) to_flush: Vec<AgentId>,
+    /// Pools whose clients may have to be told something.
+    pub(crate) to_review: Vec<PoolId>,
 }
 
 impl Coordinator {
@@ -60,10 +67,14 @@ impl Coordinator {
             agents: Slab::default(),
             pools: Slab::default(),
             jobs: Slab::default(),
+            stored: 0,
+            next_name: 1,
             late_messages: 0,
+            labels: LabelBook::default(),
             now: 0,
             actions: Vec::new(),
             to_flush: Vec::new(),
+            to_review: Vec::new(),
         }
     }
 
@@ -101,9 +112,6 @@ impl Coordinator {
     /// [`agent_gone`](Self::agent_gone).
     pub fn agent_event(&mut self, from: AgentId, event: AgentEvent, now: u64, out: &mut Outbox) -> Result<(), Refused> {
         self.now = now;
-        if matches!(event.body, Some(Body::PoolStarted(_) | Body::Output(_) | Body::Draining(_))) {
-            return Ok(());
-        }
         let event = convert::from_agent(event)?;
         self.agent_says(from, event, out)
     }
@@ -129,15 +137,25 @@ impl Coordinator {
         self.flush(out);
     }
 
+    /// When to call [`schedule`](Self::schedule) again although nothing has come; none: not before something comes.
+    pub fn next_look(&self) -> Option<u64> {
+        self.core.next_look()
+    }
+
     /// Messages that came too late to mean anything and were dropped: outcomes of old attempts, words about jobs and
     /// pools that had ended.
     pub fn late_messages(&self) -> u64 {
         self.late_messages + self.core.stale_reports()
     }
 
-    /// Bytes of items, their positions included, that wait for their outcomes. Looks at every job.
+    /// What items that wait for their outcomes take: their bytes and positions, and some for each message of them.
     pub fn stored_bytes(&self) -> u64 {
-        self.jobs.iter().map(|(_, job)| job.store.bytes()).sum()
+        self.stored
+    }
+
+    /// The part of [`stored_bytes`](Self::stored_bytes) that is a client's.
+    pub fn stored_bytes_of(&self, client: ClientId) -> u64 {
+        self.clients.get(client).map_or(0, |client| client.stored)
     }
 
     /// Whether nothing is left of any pool: no job, and no worker at any agent.

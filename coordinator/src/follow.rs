@@ -1,7 +1,7 @@
 //! Does what the core asks for.
 
 use bytes::Bytes;
-use farpool_core::{Action, Cause, Event, JobId};
+use farpool_core::{Action, Cause, Event, JobId, PoolId};
 use farpool_proto::v1::{
     Chunk, EndJob, Failure, FailureKind, ItemFailed, ItemsDone, JobEnded, StartJob, agent_command, client_event,
 };
@@ -42,6 +42,8 @@ impl Coordinator {
                 Action::Retract { agent, chunk } => {
                     self.mail(agent, |agent| agent.retract.chunks.push(chunk.to_bits()));
                 }
+                Action::StartPool { agent, pool, workers } => self.start_pool(agent, pool, workers, out),
+                Action::ResizePool { agent, pool, workers } => self.resize_pool(agent, pool, workers, out),
                 Action::StartJob { agent, job } => self.start_job(agent, job, out),
                 Action::EndJob { agent, job, kill } => {
                     out.agent(agent, agent_command::Body::EndJob(EndJob { job: job.to_bits(), kill }));
@@ -52,6 +54,9 @@ impl Coordinator {
             }
         }
         self.actions = actions;
+        while let Some(pool) = self.to_review.pop() {
+            self.review(pool, out);
+        }
     }
 
     fn assign(&mut self, agent: AgentId, id: JobId, mut chunk: Chunk, count: u64) {
@@ -75,7 +80,10 @@ impl Coordinator {
     fn deliver(&mut self, id: JobId, first: u64, report: Option<Report>, out: &mut Outbox) {
         let Some(Report::Results { data, ends }) = report else { unreachable!("results are accepted when reported") };
         let Some(job) = self.jobs.get_mut(id) else { return };
-        let window = job.release(first, ends.len() as u64 / 4);
+        let count = ends.len() as u64 / 4;
+        job.rate.count(count, self.now);
+        let window = self.release(id, first, count);
+        let Some(job) = self.jobs.get(id) else { return };
         if let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) {
             let done = ItemsDone { job: job.number, first, data, ends };
             out.client(client, client_event::Body::ItemsDone(done));
@@ -85,13 +93,38 @@ impl Coordinator {
 
     fn fail(&mut self, id: JobId, first: u64, count: u64, failure: &Failure, out: &mut Outbox) {
         let Some(job) = self.jobs.get_mut(id) else { return };
-        let window = job.release(first, count);
+        job.failed += count;
+        job.rate.count(count, self.now);
+        let window = self.release(id, first, count);
+        let Some(job) = self.jobs.get(id) else { return };
         let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) else { return };
         for item in first..first + count {
             let failed = ItemFailed { job: job.number, item, failure: Some(failure.clone()) };
             out.client(client, client_event::Body::ItemFailed(failed));
         }
         window.into_iter().for_each(|window| out.client(client, window));
+    }
+
+    /// Lets go of items that have their outcomes. Returns what the client is to be told, if anything.
+    #[inline]
+    fn release(&mut self, id: JobId, first: u64, count: u64) -> Option<client_event::Body> {
+        let job = self.jobs.get_mut(id)?;
+        let before = job.store.cost();
+        let window = job.release(first, count);
+        let less = before - job.store.cost();
+        if less > 0 {
+            let pool = job.pool;
+            self.forget_stored(pool, less);
+        }
+        window
+    }
+
+    fn forget_stored(&mut self, pool: PoolId, bytes: u64) {
+        self.stored -= bytes;
+        let client = self.pools.get(pool).map(|pool| pool.client);
+        if let Some(client) = client.and_then(|client| self.clients.get_mut(client)) {
+            client.stored -= bytes;
+        }
     }
 
     fn start_job(&self, agent: AgentId, id: JobId, out: &mut Outbox) {
@@ -108,6 +141,8 @@ impl Coordinator {
 
     fn job_finished(&mut self, id: JobId, cancelled: bool, out: &mut Outbox) {
         let Some(job) = self.jobs.remove(id) else { return };
+        self.forget_stored(job.pool, job.store.cost());
+        self.labels.give_back(&job.require);
         let pool = self.pools.get(job.pool).expect("a pool outlives its jobs");
         if let Some(client) = self.clients.get_mut(pool.client) {
             client.job_ended(job.number);
@@ -115,6 +150,9 @@ impl Coordinator {
             if !pool.has_failed() {
                 out.client(pool.client, client_event::Body::JobEnded(JobEnded { job: job.number, cancelled }));
             }
+        }
+        if !job.require.is_empty() {
+            self.to_review.push(job.pool);
         }
         self.pool_has_less(job.pool, out);
     }

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use farpool_core::PoolId;
-use farpool_proto::v1::{Window, client_event};
+use farpool_proto::v1::{Label, Window, client_event};
 
+use crate::rate::Rate;
 use crate::store::Store;
 
 /// A job that has not ended. What it still has to do, the core knows.
@@ -11,11 +12,20 @@ pub(crate) struct Job {
     pub(crate) pool: PoolId,
     /// The client's number for it.
     pub(crate) number: u64,
+    /// What operators call it: never used again.
+    pub(crate) name: u64,
     pub(crate) function: Bytes,
     pub(crate) timeout_ns: u64,
     pub(crate) whole_chunks: bool,
     pub(crate) payload_limit: u64,
     pub(crate) input_ended: bool,
+    pub(crate) label: String,
+    pub(crate) priority: i32,
+    pub(crate) require: Vec<Label>,
+    pub(crate) opened_at: u64,
+    /// Items whose outcome is a failure.
+    pub(crate) failed: u64,
+    pub(crate) rate: Rate,
     pub(crate) store: Store,
 }
 

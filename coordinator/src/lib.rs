@@ -10,7 +10,8 @@
 //! 3. drain the outbox.
 //!
 //! Decisions are made by `farpool-core`, which knows no bytes. Here are the bytes (`store`), the checks on what
-//! peers say (`convert`) and who is connected (`clients`, `agents`, `pools`).
+//! peers say (`convert`), who is connected (`clients`, `agents`, `pools`, `places`), and what operators see and do (`status`,
+//! `operate`).
 
 mod agents;
 mod clients;
@@ -19,13 +20,21 @@ mod coordinator;
 mod follow;
 mod ids;
 mod jobs;
+mod labels;
+mod operate;
 mod outbox;
+mod places;
 mod pools;
+mod rate;
 mod refused;
+mod status;
 mod store;
 
+#[cfg(feature = "server")]
+pub mod server;
+
 pub use coordinator::{Config, Coordinator};
-pub use farpool_core::AgentId;
+pub use farpool_core::{AgentId, JobId};
 pub use ids::ClientId;
 pub use outbox::Outbox;
 pub use refused::{Refused, RefusedKind};

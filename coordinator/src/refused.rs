@@ -64,6 +64,33 @@ pub enum RefusedKind {
     },
     /// An enum value that is not known or stands for none.
     FailureKind(i32),
+    /// A stream of output that is not known.
+    OutputStream(i32),
+    /// An agent's id that is not 16 bytes long.
+    AgentIdLength(usize),
+    /// An agent of this id is connected already.
+    AgentIdUsed(String),
+    /// More labels than anybody may have or require.
+    TooManyLabels {
+        /// How many there were.
+        labels: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A label without a key or a value.
+    LabelEmpty,
+    /// A label's key or value that is too long.
+    LabelTooLong {
+        /// How many bytes it has.
+        bytes: usize,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// More jobs open at once than a client may have.
+    TooManyJobs {
+        /// How many it may have.
+        limit: usize,
+    },
     /// An agent without slots.
     NoSlots,
     /// The first message of a session must be another one.
@@ -111,6 +138,15 @@ impl fmt::Display for Refused {
                 write!(f, "items for job {job} behind the {limit} bytes that were granted; wait for its window to rise")
             }
             FailureKind(kind) => write!(f, "failure of the unknown kind {kind}"),
+            OutputStream(stream) => write!(f, "output on the unknown stream {stream}"),
+            AgentIdLength(len) => write!(f, "an agent's id of {len} bytes instead of 16"),
+            AgentIdUsed(id) => write!(f, "an agent with the id {id} is connected already"),
+            TooManyLabels { labels, limit } => write!(f, "{labels} labels where {limit} are the most"),
+            LabelEmpty => write!(f, "a label needs a key and a value"),
+            LabelTooLong { bytes, limit } => {
+                write!(f, "a label of {bytes} bytes; key and value may have {limit} each")
+            }
+            TooManyJobs { limit } => write!(f, "more than {limit} jobs that have not ended"),
             NoSlots => write!(f, "an agent needs at least one slot"),
             NotFirst(first) => write!(f, "a session begins with {first}"),
             Repeated(what) => write!(f, "second {what} in a session"),

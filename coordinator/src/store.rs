@@ -8,6 +8,10 @@ use farpool_proto::v1::Segment;
 
 use crate::convert::{Batch, end_at};
 
+/// What a stored message takes beside its bytes: the entry here and two reference counts. It keeps a client that sends
+/// its items one by one from taking many times what it seems to.
+pub(crate) const MESSAGE_COST: u64 = 96;
+
 /// Batches as they came. Chunks are cut out of them by reference.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -33,6 +37,11 @@ impl Store {
     /// The limit that a further batch would not keep; none: it may come.
     pub(crate) fn overrun(&self) -> Option<u64> {
         (!self.window.admits()).then(|| self.window.limit())
+    }
+
+    /// Whether nothing can run before more items come.
+    pub(crate) fn lacks_chunk(&self) -> bool {
+        self.window.lacks_chunk()
     }
 
     /// The lowest index that may come.
@@ -95,6 +104,12 @@ impl Store {
     /// Bytes that are kept.
     pub(crate) fn bytes(&self) -> u64 {
         self.window.held()
+    }
+
+    /// What keeping it all takes: the bytes, and a little more for each message.
+    #[inline]
+    pub(crate) fn cost(&self) -> u64 {
+        self.bytes() + MESSAGE_COST * self.batches.len() as u64
     }
 
     /// Where the batch with this item is.

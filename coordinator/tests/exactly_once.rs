@@ -82,6 +82,7 @@ fn read_mail(wire: &mut Wire, agents: &mut [FakeAgent], number: usize, dice: &mu
             }
             agent_command::Body::StopPool(stop) => wire.say(number, pool_stopped(stop.pool)),
             agent_command::Body::StartPool(_) => {}
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -152,8 +153,9 @@ fn listen(wire: &mut Wire, heard: &mut BTreeMap<u64, Heard>) {
                 let limit = &mut heard.get_mut(&window.job).expect("of a job that is there").limit;
                 assert!(window.limit > std::mem::replace(limit, window.limit), "the limit falls");
             }
+            client_event::Body::Welcome(_) | client_event::Body::Waiting(_) => {}
             client_event::Body::PoolOpened(_) | client_event::Body::PoolClosed(_) => {}
-            client_event::Body::PoolFailed(failed) => panic!("{failed:?}"),
+            other => panic!("{other:?}"),
         }
     }
 }

@@ -88,7 +88,7 @@ fn sessions_that_have_ended() {
     wire.agent_gone(0);
     let refused = wire.try_ask(0, open_pool(0)).expect_err("the session is over");
     assert_eq!(refused.kind(), &RefusedKind::NoSession);
-    let refused = wire.try_say(0, Say::Credit(Credit { chunks: 1 })).expect_err("the session is over");
+    let refused = wire.try_say(0, Say::Credit(Credit { chunks: 1, bytes: 0 })).expect_err("the session is over");
     assert_eq!(refused.kind(), &RefusedKind::NoSession);
     wire.client();
     wire.ask(1, open_pool(0));
@@ -109,8 +109,13 @@ fn agents() {
         let refused = wire.try_say(agent, last).expect_err("the event is refused");
         assert_eq!((refused.kind(), refused.to_string().as_str()), (&expected, words));
     }
-    let hello = |slots| Say::Hello(AgentHello { host: String::new(), slots });
-    check(false, Say::Credit(Credit { chunks: 1 }), NotFirst("AgentHello"), "a session begins with AgentHello");
+    let hello = |slots| Say::Hello(AgentHello { slots, ..AgentHello::default() });
+    check(
+        false,
+        Say::Credit(Credit { chunks: 1, bytes: 0 }),
+        NotFirst("AgentHello"),
+        "a session begins with AgentHello",
+    );
     check(false, hello(0), NoSlots, "an agent needs at least one slot");
     check(true, hello(1), Repeated("AgentHello"), "second AgentHello in a session");
     check(true, Say::RunDone(RunDone::default()), NoItems, "message about items without any");
@@ -154,8 +159,8 @@ fn any_ask() -> impl Strategy<Value = Ask> {
 fn any_say() -> impl Strategy<Value = Say> {
     let attempt = prop_oneof![4 => Just(1u32), 1 => any::<u32>()];
     prop_oneof![
-        1 => any::<u32>().prop_map(|slots| Say::Hello(AgentHello { host: String::new(), slots })),
-        3 => any::<u32>().prop_map(|chunks| Say::Credit(Credit { chunks })),
+        1 => any::<u32>().prop_map(|slots| Say::Hello(AgentHello { slots, ..AgentHello::default() })),
+        3 => any::<u32>().prop_map(|chunks| Say::Credit(Credit { chunks, bytes: 0 })),
         4 => (number(), attempt.clone(), number(), any::<u64>()).prop_map(|(chunk, attempt, first, busy_ns)| {
             let (data, ends) = encode(&["a"]);
             Say::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns })
@@ -195,7 +200,7 @@ proptest! {
         let bad_agent = wire.silent_agent();
         // Most noise is about a session that is under way.
         let _ = wire.try_ask(bad_client, open_pool(0));
-        let _ = wire.try_say(bad_agent, Say::Hello(AgentHello { host: String::new(), slots: 2 }));
+        let _ = wire.try_say(bad_agent, Say::Hello(AgentHello { slots: 2, ..AgentHello::default() }));
         for noise in noise {
             let _ = match noise {
                 Noise::Ask(ask) => wire.try_ask(bad_client, ask),
@@ -228,6 +233,7 @@ proptest! {
         wire.say(good_agent, pool_stopped(pool.expect("the pool is stopped")));
         wire.to_agents[good_agent].clear();
         wire.expect(&[
+            "client1: welcome",
             "client1: opened with 1 slots",
             r#"client1: job 0 done 0: ["A"]"#,
             "client1: job 0 ended",

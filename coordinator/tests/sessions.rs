@@ -9,13 +9,16 @@ use farpool_proto::v1::{FailureKind, agent_command, client_event};
 /// The pool's id in the messages: the first that a coordinator gives out.
 const POOL: u64 = 1 << 32;
 
+/// What a stored message counts beside its bytes.
+const MESSAGE_COST: u64 = 96;
+
 /// An agent with two slots and room for three chunks, and a client with a pool there.
 fn opened() -> Wire {
     let mut wire = Wire::new();
     wire.agent(2, 3);
     wire.client();
     wire.ask(0, open_pool(0));
-    wire.expect(&["client0: opened with 2 slots", "agent0: start pool 0 with 2"]);
+    wire.expect(&["client0: welcome", "client0: opened with 2 slots", "agent0: start pool 0"]);
     wire
 }
 
@@ -84,18 +87,20 @@ fn the_pool_waits_for_an_agent() {
     wire.ask(0, open_job(0, 1, 0));
     wire.ask(0, items(0, 0, &["a"]));
     wire.schedule();
-    wire.expect(&[]);
-    wire.agent(8, 1);
+    wire.expect(&["client0: welcome", "client0: waiting: no agent is connected"]);
+    wire.agent(2, 1);
     wire.schedule();
     wire.expect(&[
-        "client0: opened with 3 slots",
-        "agent0: start pool 0 with 3",
+        "client0: opened with 2 slots",
+        "agent0: start pool 0 with 2",
         "agent0: start job 0 whole",
         r#"agent0: run job 0 attempt 1 from 0 ["a"]"#,
     ]);
-    // One that comes later is used too.
+    // One that comes later gets what is still to be had.
     wire.agent(8, 1);
-    wire.expect(&["agent1: start pool 0 with 2"]);
+    wire.expect(&["client0: opened with 3 slots", "agent1: start pool 0 with 1"]);
+    wire.agent(8, 1);
+    wire.expect(&[]);
 }
 
 #[test]
@@ -177,7 +182,7 @@ fn closing_waits_for_jobs_unless_it_is_now() {
     wire.client();
     wire.ask(0, open_pool(0));
     wire.ask(0, close(false));
-    wire.expect(&["client0: closed"]);
+    wire.expect(&["client0: welcome", "client0: waiting: no agent is connected", "client0: closed"]);
 }
 
 #[test]
@@ -200,10 +205,10 @@ fn items_that_failed_are_not_kept() {
     wire.ask(0, items(0, 0, &["a"]));
     wire.ask(0, items(0, 1, &["bc"]));
     let chunks = assigned(&mut wire, 0);
-    assert_eq!(wire.coordinator.stored_bytes(), 3 + 2 * 4);
+    assert_eq!(wire.coordinator.stored_bytes(), 3 + 2 * 4 + 2 * MESSAGE_COST);
     wire.say(0, fault(&chunks[0], 0, FailureKind::WorkerDied));
     wire.expect(&["client0: job 0 failed 0: WorkerDied on host0, attempts 1"]);
-    assert_eq!(wire.coordinator.stored_bytes(), 2 + 4);
+    assert_eq!(wire.coordinator.stored_bytes(), 2 + 4 + MESSAGE_COST);
 }
 
 #[test]
@@ -240,7 +245,7 @@ fn a_client_that_is_gone_leaves_nothing() {
 fn a_pool_that_fails_says_so_once() {
     let mut wire = opened();
     wire.agent(1, 1);
-    wire.expect(&["agent1: start pool 0 with 1"]);
+    wire.expect(&["client0: opened with 3 slots", "agent1: start pool 0"]);
     wire.ask(0, open_job(0, 1, 2));
     wire.ask(0, items(0, 0, &["a", "b", "c", "d", "e", "f"]));
     assigned(&mut wire, 0);
@@ -277,6 +282,9 @@ fn what_a_lost_agent_held_runs_elsewhere_or_fails() {
         wire.say(0, done(&chunks[0], 0, 1));
         wire.expect(&[r#"client0: job 0 done 0: ["A"]"#]);
         wire.agent_gone(0);
+        let mut events: Vec<_> = wire.to_clients[0].drain(..).collect();
+        assert!(matches!(events.pop(), Some(client_event::Body::Waiting(_))));
+        wire.to_clients[0].extend(events);
         wire.agent(1, 2);
         wire.schedule();
         wire.expect(expected);
@@ -284,7 +292,8 @@ fn what_a_lost_agent_held_runs_elsewhere_or_fails() {
     check(
         1,
         &[
-            "agent1: start pool 0 with 1",
+            "client0: opened with 1 slots",
+            "agent1: start pool 0",
             "agent1: start job 0 whole",
             r#"agent1: run job 0 attempt 2 from 1 ["b"], job 0 attempt 2 from 2 ["c"]"#,
         ],
@@ -295,7 +304,8 @@ fn what_a_lost_agent_held_runs_elsewhere_or_fails() {
             "client0: job 0 failed 2: AgentLost on host0, attempts 1",
             "client0: job 0 failed 1: AgentLost on host0, attempts 1",
             "client0: job 0 ended",
-            "agent1: start pool 0 with 1",
+            "client0: opened with 1 slots",
+            "agent1: start pool 0",
         ],
     );
 }
@@ -309,7 +319,7 @@ fn chunks_are_taken_back_for_one_who_idles() {
     let chunks = assigned(&mut wire, 0);
     wire.agent(2, 3);
     wire.schedule();
-    wire.expect(&["agent0: give back 1", "agent1: start pool 0 with 2"]);
+    wire.expect(&["client0: opened with 4 slots", "agent0: give back 1", "agent1: start pool 0"]);
     wire.say(0, give_back(&chunks[2], 0, 1));
     wire.schedule();
     wire.expect(&["agent1: start job 0 whole", r#"agent1: run job 0 attempt 1 from 2 ["c"]"#]);
@@ -323,8 +333,9 @@ fn narrow(chunksize: u64) -> Wire {
     wire.agent(2, 3);
     wire.client();
     wire.ask(0, open_pool(0));
-    let Some(client_event::Body::PoolOpened(opened)) = wire.to_clients[0].pop_front() else { panic!() };
-    assert_eq!((opened.slots, opened.window), (2, 100));
+    let Some(client_event::Body::Welcome(welcome)) = wire.to_clients[0].pop_front() else { panic!() };
+    assert_eq!(welcome.window, 100);
+    wire.expect(&["client0: opened with 2 slots", "agent0: start pool 0"]);
     wire.ask(0, open_job(7, chunksize, 0));
     wire.to_agents[0].clear();
     wire
@@ -343,7 +354,7 @@ fn the_window_rises_as_items_have_outcomes() {
     }
     let refused = wire.try_ask(0, thirties(4, 1)).expect_err("120 bytes are there");
     assert_eq!(refused.kind(), &RefusedKind::WindowOverrun { job: 7, limit: 100 });
-    assert_eq!(wire.coordinator.stored_bytes(), 120);
+    assert_eq!(wire.coordinator.stored_bytes(), 120 + 4 * MESSAGE_COST);
     let chunks = assigned(&mut wire, 0);
     wire.say(0, fault(&chunks[0], 0, FailureKind::WorkerDied));
     wire.expect(&["client0: job 7 failed 0: WorkerDied on host0, attempts 1", "client0: job 7 window 130"]);

@@ -152,7 +152,7 @@ fn take(world: &mut World, step: &Step) -> Option<()> {
             world.credit(agent, chunks);
         }
         Step::Open { chunksize, retries, retry_panics } => {
-            world.open(JobPolicy { chunksize: NonZeroU64::new(chunksize), retries, retry_panics });
+            world.open(JobPolicy { chunksize: NonZeroU64::new(chunksize), retries, retry_panics, priority: 0 });
         }
         Step::Arrive { job, gap, count } => world.arrive(open_job(world, job, true)?, gap, count),
         Step::End { job } => world.end(open_job(world, job, true)?),

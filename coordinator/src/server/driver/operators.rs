@@ -1,0 +1,55 @@
+//! Answers to operators.
+
+use std::collections::HashMap;
+
+use farpool_proto::v1::StatusReply;
+use tonic::Status;
+
+use super::super::link::Question;
+use super::Driver;
+
+impl Driver {
+    pub(super) fn answer(&mut self, question: Question) {
+        // Whoever asked may be gone by now.
+        match question {
+            Question::Status(reply) => drop(reply.send(self.status())),
+            Question::CancelJob(job, reply) => drop(reply.send(self.cancel_job(&job))),
+            Question::DrainAgent(agent, reply) => drop(reply.send(self.drain_agent(&agent))),
+        }
+    }
+
+    fn status(&mut self) -> StatusReply {
+        let mut status = self.coordinator.status(self.now);
+        status.version = Some(farpool_proto::version());
+        status.uptime_ns = self.now;
+        status.draining = self.drain.is_some();
+        status.held_bytes = self.held();
+        status.memory = self.memory.bound();
+        let clients: HashMap<_, _> = self.coordinator.pool_clients().collect();
+        for pool in &mut status.pools {
+            let address = clients.get(&pool.pool).and_then(|client| self.clients.get(client)?.address);
+            pool.client = address.map_or_else(String::new, |address| address.to_string());
+        }
+        status
+    }
+
+    fn cancel_job(&mut self, text: &str) -> Result<(), Status> {
+        let job = self.coordinator.find_job(text).map_err(Status::not_found)?;
+        if !self.coordinator.cancel_job(job, self.now, &mut self.out) {
+            return Err(Status::not_found(format!("job {text} has ended")));
+        }
+        self.link.log.line(format_args!("job {text} was cancelled by an operator"));
+        Ok(())
+    }
+
+    fn drain_agent(&mut self, text: &str) -> Result<(), Status> {
+        let several = self.agents.values().filter(|agent| agent.host == text).count() > 1;
+        let refused = if several { Status::invalid_argument } else { Status::not_found };
+        let agent = self.coordinator.find_agent(text).map_err(refused)?;
+        if !self.coordinator.drain_agent(agent, self.now, &mut self.out) {
+            return Err(Status::not_found(format!("agent {text} has left")));
+        }
+        self.link.log.line(format_args!("agent {text} is drained by an operator"));
+        Ok(())
+    }
+}

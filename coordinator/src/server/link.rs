@@ -1,0 +1,83 @@
+//! What the edge tells the loop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use farpool_net::Outgoing;
+use farpool_net::program::Digest;
+use farpool_proto::v1::{AgentCommand, AgentEvent, ClientEvent, ClientMessage, StatusReply};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tonic::Status;
+
+use super::log::Log;
+use super::settings::Limits;
+use crate::{AgentId, ClientId};
+
+/// All that can happen to the server, but for time passing and queues draining.
+pub(super) enum Input {
+    ClientJoins(Joins<ClientEvent, ClientMessage, ClientId>),
+    ClientSays(ClientId, Said<ClientMessage>),
+    AgentJoins(Joins<AgentCommand, AgentEvent, AgentId>),
+    AgentSays(AgentId, Said<AgentEvent>),
+    Asked(Question),
+    /// An agent needs a program that is not here; answered when it is, or when nobody sends it.
+    ProgramNeeded(Digest, oneshot::Sender<Result<(), Status>>),
+    /// A client sends a program; answered by whether it may.
+    UploadBegins(Digest, oneshot::Sender<Result<(), Status>>),
+    UploadEnds(Digest, Result<(), Status>),
+}
+
+/// A session that has begun as it should. `Out` is what it is told, `In` what it says.
+pub(super) struct Joins<Out, In, Id> {
+    pub(super) outgoing: Outgoing<Out>,
+    /// Where it is given its turns to be read; dropping it ends the reading.
+    pub(super) turns: mpsc::Sender<()>,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) messages: Vec<In>,
+    /// Not answered if the session is refused.
+    pub(super) id: oneshot::Sender<Id>,
+}
+
+/// What came on a session in one turn.
+pub(super) enum Said<In> {
+    /// The messages of a frame, and how many bytes are held of one that is not whole yet.
+    Messages { messages: Vec<In>, partial: usize },
+    /// The session has ended; an error says why if it did not end by itself.
+    Gone(Result<(), Status>),
+}
+
+/// What operators ask.
+pub(super) enum Question {
+    Status(oneshot::Sender<StatusReply>),
+    CancelJob(String, oneshot::Sender<Result<(), Status>>),
+    DrainAgent(String, oneshot::Sender<Result<(), Status>>),
+}
+
+/// The edge's way to the loop.
+#[derive(Clone)]
+pub(super) struct Link {
+    pub(super) inputs: mpsc::Sender<Input>,
+    /// Notified when a client's queue has run low, or when nobody reads it any more.
+    pub(super) drained: Arc<Notify>,
+    pub(super) log: Log,
+    pub(super) limits: Limits,
+}
+
+impl Link {
+    /// Hands something to the loop, as soon as it has room for it.
+    pub(super) async fn send(&self, input: Input) -> Result<(), Status> {
+        self.inputs.send(input).await.map_err(|_| shutting_down())
+    }
+
+    /// Asks the loop and waits for its answer.
+    pub(super) async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.send(question(reply)).await?;
+        answer.await.map_err(|_| shutting_down())
+    }
+}
+
+/// What everybody is told who comes too late.
+pub(super) fn shutting_down() -> Status {
+    Status::unavailable("the coordinator is shutting down")
+}

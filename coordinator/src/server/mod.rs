@@ -1,0 +1,76 @@
+//! The coordinator as a server: gRPC at the edge, one loop within.
+//!
+//! Everything runs on one thread. Each session has a task that reads its frames and hands them, one at a time, to the
+//! loop (`driver`); the loop owns the [`Coordinator`](crate::Coordinator), takes in all that is there, has it
+//! schedule once, and puts what it says into the sessions' queues, from which gRPC takes it. Nothing else holds state that
+//! matters: the tasks at the edge (`sessions`, `operators`, `programs`) send the loop an `Input` and
+//! wait for its word.
+//!
+//! A session is read only when it has been given a turn, and the loop gives it the next one when it has taken in what
+//! came: so the loop can stop any client by not giving it one (`driver::memory`).
+
+mod accept;
+mod clock;
+mod driver;
+mod greeting;
+mod link;
+mod log;
+mod operators;
+mod programs;
+mod router;
+mod services;
+mod sessions;
+mod settings;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use farpool_net::http2;
+use farpool_net::program::ProgramStore;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tonic_health::ServingStatus;
+
+use driver::Driver;
+use link::Link;
+use log::Log;
+use programs::Programs;
+pub use settings::{Limits, Settings};
+
+/// Inputs that wait for the loop. It takes all of them at once, so that this is rarely full.
+const INPUTS: usize = 256;
+
+/// Serves until `shutdown` has come about and all pools that were open then have ended.
+///
+/// It must be called on a runtime of one thread (see [`tokio::runtime::Builder::new_current_thread`]): more would only
+/// cost wake-ups.
+///
+/// # Errors
+/// If the directory of programs cannot be used.
+pub async fn run(
+    settings: Settings,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), io::Error> {
+    let log = Log::new(settings.log);
+    let (inputs, received) = mpsc::channel(INPUTS);
+    let link = Link { inputs, drained: Arc::new(Notify::new()), log: log.clone(), limits: settings.limits.clone() };
+    let connections = accept::accept(listener, &settings, log.clone());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let store = ProgramStore::open(&settings.programs, settings.program_cache).map_err(io::Error::other)?;
+    let programs = Programs::new(store, link.clone());
+    let (health, router) = services::services(&settings, &link, &programs)?;
+    health.say(ServingStatus::Serving).await;
+    let server = http2::server(settings.heartbeat_timeout);
+    let server = tokio::spawn(server.serve_with_incoming_shutdown(router, connections, async {
+        let _ = stopped.await;
+    }));
+    Driver::new(&settings, link, received, health).run(shutdown).await;
+    drop(stop);
+    // Sessions have been told why they end; who has not read that by then need not know.
+    let aborted = server.abort_handle();
+    let _ = tokio::time::timeout(settings.limits.farewell, server).await;
+    aborted.abort();
+    Ok(())
+}

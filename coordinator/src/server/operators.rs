@@ -1,0 +1,34 @@
+//! What operators ask for, passed on to the loop.
+
+use farpool_proto::v1::operators_server::Operators;
+use farpool_proto::v1::{
+    CancelJobReply, CancelJobRequest, DrainAgentReply, DrainAgentRequest, StatusReply, StatusRequest,
+};
+use tonic::{Request, Response, Status};
+
+use super::link::{Input, Link, Question};
+
+/// The Operators service.
+pub(super) struct OperatorsEdge {
+    pub(super) link: Link,
+}
+
+#[tonic::async_trait]
+impl Operators for OperatorsEdge {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        let status = self.link.ask(|reply| Input::Asked(Question::Status(reply))).await?;
+        Ok(Response::new(status))
+    }
+
+    async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Result<Response<CancelJobReply>, Status> {
+        let job = request.into_inner().job;
+        self.link.ask(|reply| Input::Asked(Question::CancelJob(job, reply))).await??;
+        Ok(Response::new(CancelJobReply {}))
+    }
+
+    async fn drain_agent(&self, request: Request<DrainAgentRequest>) -> Result<Response<DrainAgentReply>, Status> {
+        let agent = request.into_inner().agent;
+        self.link.ask(|reply| Input::Asked(Question::DrainAgent(agent, reply))).await??;
+        Ok(Response::new(DrainAgentReply {}))
+    }
+}

@@ -1,0 +1,129 @@
+//! Programs at the edge: in from clients, out to agents. Who is asked for what, the loop knows
+//! ([`driver::programs`](super::driver)).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use farpool_net::program::{Digest, InUse, PieceReplies, ProgramStore, pieces, receive};
+use farpool_proto::v1::ProgramPiece;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_stream::{Stream, StreamExt, once};
+use tonic::{Status, Streaming};
+
+use super::link::{Input, Link};
+use super::sessions::blamed;
+
+/// Programs that are sent to agents at once; each takes up a few MiB while it is.
+const MAX_FETCHES: usize = 64;
+/// What a client's connection must do at least, beside the time that it is given to begin.
+const LEAST_BYTES_PER_SECOND: u64 = 256 << 10;
+
+/// The programs of the server.
+#[derive(Clone)]
+pub(super) struct Programs {
+    store: ProgramStore,
+    fetches: Arc<Semaphore>,
+    link: Link,
+}
+
+/// The pieces of a program for an agent.
+pub(super) struct Fetched {
+    pieces: PieceReplies,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Programs {
+    pub(super) fn new(store: ProgramStore, link: Link) -> Self {
+        Self { store, fetches: Arc::new(Semaphore::new(MAX_FETCHES)), link }
+    }
+
+    /// Takes in a program that was asked for.
+    pub(super) async fn put(&self, mut sent: Streaming<ProgramPiece>) -> Result<(), Status> {
+        let patience = self.link.limits.upload;
+        let late = |doing| Status::deadline_exceeded(format!("{doing} took longer than it may"));
+        let first = timeout(patience, sent.message()).await.map_err(|_| late("the first piece of the program"))?;
+        let first = first.map_err(blamed)?;
+        let first = first.ok_or_else(|| Status::invalid_argument("a program ended before its first piece"))?;
+        let (digest, size) = (digest(&first.digest)?, first.size);
+        self.link.ask(|reply| Input::UploadBegins(digest, reply)).await??;
+        let begun = Begun { digest, link: Some(self.link.clone()) };
+        if self.get(digest).await?.is_some() {
+            return begun.ends(Ok(())).await;
+        }
+        let pieces = once(Ok(first)).chain(sent.map(|piece| piece.map_err(blamed)));
+        let patience = patience + Duration::from_secs(size / LEAST_BYTES_PER_SECOND);
+        let received = timeout(patience, receive(pieces, &self.store, |_, _| Ok(()))).await;
+        begun.ends(received.unwrap_or_else(|_| Err(late("sending the program"))).map(drop)).await
+    }
+
+    /// A program for an agent, as soon as it is there.
+    pub(super) async fn fetch(&self, name: &[u8]) -> Result<Fetched, Status> {
+        let digest = digest(name)?;
+        let patience = self.link.limits.fetch;
+        let late = || Status::deadline_exceeded(format!("program {digest} did not come within {patience:?}"));
+        let program = timeout(patience, self.wait(digest)).await.map_err(|_| late())??;
+        let permit = Arc::clone(&self.fetches).acquire_owned().await.map_err(|_| super::link::shutting_down())?;
+        let failed = |error| Status::internal(format!("reading program {digest}: {error}"));
+        let file = program.open().map_err(failed)?;
+        Ok(Fetched { pieces: pieces(file, digest, program.size()).replies(), _permit: permit })
+    }
+
+    async fn wait(&self, digest: Digest) -> Result<InUse, Status> {
+        loop {
+            if let Some(program) = self.get(digest).await? {
+                return Ok(program);
+            }
+            // It may go again before it is got, if others need the room.
+            self.link.ask(|reply| Input::ProgramNeeded(digest, reply)).await??;
+        }
+    }
+
+    /// What is on disk. Checking it for the first time takes a while.
+    async fn get(&self, digest: Digest) -> Result<Option<InUse>, Status> {
+        let store = self.store.clone();
+        let got = spawn_blocking(move || store.get(&digest)).await;
+        got.map_err(|error| Status::internal(format!("reading program {digest}: {error}")))
+    }
+}
+
+/// An upload; the loop is told of its end in any case.
+struct Begun {
+    digest: Digest,
+    /// None: it has been told.
+    link: Option<Link>,
+}
+
+impl Begun {
+    async fn ends(mut self, outcome: Result<(), Status>) -> Result<(), Status> {
+        if let Some(link) = self.link.take() {
+            link.send(Input::UploadEnds(self.digest, outcome.clone())).await?;
+        }
+        outcome
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let (digest, Some(link)) = (self.digest, self.link.take()) else { return };
+        tokio::spawn(async move {
+            let outcome = Err(Status::cancelled(format!("the client broke off sending program {digest}")));
+            let _ = link.send(Input::UploadEnds(digest, outcome)).await;
+        });
+    }
+}
+
+fn digest(bytes: &[u8]) -> Result<Digest, Status> {
+    Digest::try_from(bytes).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+impl Stream for Fetched {
+    type Item = Result<ProgramPiece, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.pieces).poll_next(context)
+    }
+}

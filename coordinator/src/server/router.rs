@@ -1,0 +1,80 @@
+//! Which service a call is for.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::codegen::{BoxFuture, Service};
+use tonic::server::NamedService;
+
+/// Services by their names. They are always ready, as those of tonic are.
+#[derive(Clone, Default)]
+pub(super) struct Router {
+    services: Vec<(&'static str, Box<dyn CloneService>)>,
+}
+
+impl Router {
+    pub(super) fn with<S>(mut self, service: S) -> Self
+    where
+        S: NamedService + CloneService + 'static,
+    {
+        self.services.push((S::NAME, Box::new(service)));
+        self
+    }
+}
+
+impl Service<Request<Body>> for Router {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // "/package.Service/Method"
+        let name = request.uri().path().split('/').nth(1).unwrap_or_default();
+        match self.services.iter_mut().find(|(service, _)| *service == name) {
+            Some((_, service)) => service.call(request),
+            None => {
+                let status = Status::unimplemented(format!("this server has no service {name:?}"));
+                Box::pin(async move { Ok(status.into_http()) })
+            }
+        }
+    }
+}
+
+/// A service, and what a box needs to be cloned.
+pub(super) trait CloneService: Send {
+    fn call(&mut self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible>;
+    fn cloned(&self) -> Box<dyn CloneService>;
+}
+
+impl<S> CloneService for S
+where
+    S: Service<
+            Request<Body>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future = BoxFuture<Response<Body>, Infallible>,
+        > + Clone
+        + Send
+        + 'static,
+{
+    fn call(&mut self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
+        Service::call(self, request)
+    }
+
+    fn cloned(&self) -> Box<dyn CloneService> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn CloneService> {
+    fn clone(&self) -> Self {
+        (**self).cloned()
+    }
+}

@@ -1,0 +1,127 @@
+//! The services as gRPC sees them.
+
+use std::io;
+
+use farpool_net::Replies;
+use farpool_net::http2::MAX_GRPC_MESSAGE;
+use farpool_proto::v1::agents_server::{self, Agents, AgentsServer};
+use farpool_proto::v1::clients_server::{self, Clients, ClientsServer};
+use farpool_proto::v1::operators_server::{self, OperatorsServer};
+use farpool_proto::v1::{
+    AgentCommand, AgentFrame, ClientEvent, ClientFrame, DESCRIPTORS, FetchProgramRequest, ProgramPiece, PutProgramReply,
+};
+use tonic::{Request, Response, Status, Streaming};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::link::{Input, Link};
+use super::operators::OperatorsEdge;
+use super::programs::{Fetched, Programs};
+use super::router::Router;
+use super::sessions::{Kind, open};
+use super::settings::Settings;
+
+/// Results can be as large as what 32 bits count, whatever the coordinator's memory is, and have a little beside.
+const MAX_AGENT_MESSAGE: u64 = (4 << 30) + (1 << 20);
+
+/// All that is served, and where it is said whether it is.
+pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) -> Result<(Health, Router), io::Error> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let (link, programs) = (link.clone(), programs.clone());
+    let operators = OperatorsServer::new(OperatorsEdge { link: link.clone() });
+    let agents = AgentsServer::new(AgentsEdge { link: link.clone(), programs: programs.clone() });
+    let clients = ClientsServer::new(ClientsEdge {
+        link,
+        programs,
+        max_message: settings.max_message(),
+        low: settings.low_queue(),
+    });
+    let router = Router::default()
+        .with(clients.max_decoding_message_size(MAX_GRPC_MESSAGE))
+        .with(agents.max_decoding_message_size(MAX_GRPC_MESSAGE))
+        .with(operators)
+        .with(health)
+        .with(reflection().build_v1().map_err(io::Error::other)?)
+        .with(reflection().build_v1alpha().map_err(io::Error::other)?);
+    Ok((Health { reporter }, router))
+}
+
+/// Whether the server takes new work, as its health service says it.
+pub(super) struct Health {
+    reporter: HealthReporter,
+}
+
+impl Health {
+    /// Of each service, and of the server as a whole, which has no name.
+    pub(super) async fn say(&self, status: ServingStatus) {
+        for name in ["", clients_server::SERVICE_NAME, agents_server::SERVICE_NAME, operators_server::SERVICE_NAME] {
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+}
+
+struct ClientsEdge {
+    link: Link,
+    programs: Programs,
+    max_message: u64,
+    low: usize,
+}
+
+#[tonic::async_trait]
+impl Clients for ClientsEdge {
+    type SessionStream = Replies<ClientEvent>;
+
+    async fn session(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::SessionStream>, Status> {
+        let kind = Kind {
+            name: "a client",
+            max_message: self.max_message,
+            low: self.low,
+            joins: Input::ClientJoins,
+            says: Input::ClientSays,
+        };
+        Ok(open(request, &self.link, kind))
+    }
+
+    async fn put_program(
+        &self,
+        request: Request<Streaming<ProgramPiece>>,
+    ) -> Result<Response<PutProgramReply>, Status> {
+        self.programs.put(request.into_inner()).await?;
+        Ok(Response::new(PutProgramReply {}))
+    }
+}
+
+struct AgentsEdge {
+    link: Link,
+    programs: Programs,
+}
+
+#[tonic::async_trait]
+impl Agents for AgentsEdge {
+    type SessionStream = Replies<AgentCommand>;
+    type FetchProgramStream = Fetched;
+
+    async fn session(&self, request: Request<Streaming<AgentFrame>>) -> Result<Response<Self::SessionStream>, Status> {
+        let kind = Kind {
+            name: "an agent",
+            max_message: MAX_AGENT_MESSAGE,
+            // What agents are sent is bounded by their credit; nobody waits for them to have read it.
+            low: usize::MAX,
+            joins: Input::AgentJoins,
+            says: Input::AgentSays,
+        };
+        Ok(open(request, &self.link, kind))
+    }
+
+    async fn fetch_program(
+        &self,
+        request: Request<FetchProgramRequest>,
+    ) -> Result<Response<Self::FetchProgramStream>, Status> {
+        self.programs.fetch(&request.into_inner().digest).await.map(Response::new)
+    }
+}

@@ -1,0 +1,86 @@
+//! What operators see.
+
+use farpool_core::{JobId, PoolId};
+use farpool_proto::v1::{AgentStatus, JobStatus, PoolStatus, StatusReply};
+
+use crate::agents::{Agent, id_as_text};
+use crate::convert::Hello;
+use crate::coordinator::Coordinator;
+use crate::jobs::Job;
+use crate::pools::Pool;
+use crate::{AgentId, ClientId};
+
+impl Coordinator {
+    /// All that is there: agents, pools and jobs, the oldest first. What only the server knows is left for it to fill in.
+    pub fn status(&self, now: u64) -> StatusReply {
+        let agents = self.agents.iter().filter_map(|(id, agent)| Some((id, agent, agent.hello.as_ref()?)));
+        let mut agents: Vec<_> = agents.collect();
+        agents.sort_by_key(|(_, agent, _)| agent.joined_at);
+        let mut pools: Vec<_> = self.pools.iter().collect();
+        pools.sort_by_key(|(_, pool)| pool.name);
+        let mut jobs: Vec<_> = self.jobs.iter().collect();
+        jobs.sort_by_key(|(_, job)| job.name);
+        StatusReply {
+            agents: agents.into_iter().map(|(id, agent, hello)| self.agent_status(id, agent, hello, now)).collect(),
+            pools: pools.into_iter().map(|(id, pool)| self.pool_status(id, pool, now)).collect(),
+            jobs: jobs.into_iter().map(|(id, job)| self.job_status(id, job, now)).collect(),
+            late_messages: self.late_messages(),
+            ..StatusReply::default()
+        }
+    }
+
+    /// Which client each pool in [`status`](Self::status) is of.
+    pub fn pool_clients(&self) -> impl Iterator<Item = (String, ClientId)> {
+        self.pools.iter().map(|(_, pool)| (pool.name.to_string(), pool.client))
+    }
+
+    fn agent_status(&self, id: AgentId, agent: &Agent, hello: &Hello, now: u64) -> AgentStatus {
+        let chunks = self.core.chunks_at(id);
+        AgentStatus {
+            agent: id_as_text(hello.id),
+            host: hello.host.clone(),
+            release: hello.version.as_ref().map_or_else(String::new, |version| version.release.clone()),
+            labels: hello.labels.clone(),
+            slots: hello.slots,
+            busy: chunks.min(hello.slots),
+            chunks: chunks.into(),
+            draining: agent.draining,
+            connected_ns: now.saturating_sub(agent.joined_at),
+            items_done: agent.items_done,
+            items_per_second: agent.rate.per_second(now),
+        }
+    }
+
+    fn pool_status(&self, id: PoolId, pool: &Pool, now: u64) -> PoolStatus {
+        PoolStatus {
+            pool: pool.name.to_string(),
+            name: pool.asked.settings.name.clone(),
+            client: String::new(),
+            processes: pool.asked.processes.map_or(0, Into::into),
+            slots: self.core.workers_of(id).try_into().unwrap_or(u32::MAX),
+            weight: pool.asked.weight,
+            require: pool.asked.require.clone(),
+            jobs: pool.open_jobs as u64,
+            waiting: pool.told.waiting.clone(),
+            open_ns: now.saturating_sub(pool.opened_at),
+        }
+    }
+
+    fn job_status(&self, id: JobId, job: &Job, now: u64) -> JobStatus {
+        let progress = self.core.progress(id).unwrap_or_default();
+        JobStatus {
+            job: job.name.to_string(),
+            pool: self.pools.get(job.pool).map_or_else(String::new, |pool| pool.name.to_string()),
+            label: job.label.clone(),
+            priority: job.priority,
+            require: job.require.clone(),
+            items: progress.arrived,
+            input_ended: job.input_ended,
+            done: progress.outcomes,
+            failed: job.failed,
+            assigned: progress.arrived - progress.outcomes - progress.queued,
+            open_ns: now.saturating_sub(job.opened_at),
+            items_per_second: job.rate.per_second(now),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! A fake client: says what it is told to, and hands out what it hears.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farpool_net::{Incoming, Outgoing, outgoing};
+use farpool_proto::v1::clients_client::ClientsClient;
+use farpool_proto::v1::{
+    ClientEvent, ClientMessage, ClosePool, EndItems, Items, OpenJob, OpenPool, Program, WorkerSettings,
+};
+use tokio::sync::Notify;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+pub(crate) use farpool_proto::v1::client_event::Body as Told;
+pub(crate) use farpool_proto::v1::client_message::Body as Ask;
+
+use crate::server::{Server, soon};
+
+/// Of a program that nobody has.
+pub(crate) const DIGEST: [u8; 32] = [7; 32];
+
+pub(crate) struct Client {
+    pub(crate) out: Outgoing<ClientMessage>,
+    incoming: Incoming<ClientEvent>,
+    inbox: VecDeque<Told>,
+    pub(crate) window: u64,
+}
+
+impl Client {
+    /// One that has a pool.
+    pub(crate) async fn open(server: &Server) -> Self {
+        Self::opened(server, open_pool()).await
+    }
+
+    pub(crate) async fn opened(server: &Server, open: OpenPool) -> Self {
+        let mut client = Self::silent(server).await;
+        client.ask(Ask::OpenPool(open));
+        match client.next().await {
+            Told::Welcome(welcome) => client.window = welcome.window,
+            other => panic!("not welcomed but {other:?}"),
+        }
+        client
+    }
+
+    /// One that has said nothing yet.
+    pub(crate) async fn silent(server: &Server) -> Self {
+        Self::over(server.connect().await).await
+    }
+
+    pub(crate) async fn over(channel: Channel) -> Self {
+        let (out, frames) = outgoing(0, Arc::new(Notify::new()));
+        let reply = soon("a session", ClientsClient::new(channel).session(frames)).await;
+        let incoming = Incoming::new(reply.expect("the session begins").into_inner(), 1 << 30);
+        Self { out, incoming, inbox: VecDeque::new(), window: 0 }
+    }
+
+    pub(crate) fn ask(&self, body: Ask) {
+        self.out.push(ClientMessage { body: Some(body) });
+    }
+
+    pub(crate) async fn try_next(&mut self) -> Result<Option<Told>, Status> {
+        while self.inbox.is_empty() {
+            match soon("a message for the client", self.incoming.next()).await? {
+                None => return Ok(None),
+                Some(events) => self.inbox.extend(events.into_iter().filter_map(|event| event.body)),
+            }
+        }
+        Ok(self.inbox.pop_front())
+    }
+
+    /// The next message, of those that are not about slots and windows.
+    pub(crate) async fn next(&mut self) -> Told {
+        loop {
+            match self.try_next().await.expect("the session goes on").expect("the session goes on") {
+                Told::PoolOpened(_) | Told::Waiting(_) | Told::Window(_) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// How the session ends, whatever comes before.
+    pub(crate) async fn end(&mut self) -> Result<(), Status> {
+        while self.try_next().await?.is_some() {}
+        Ok(())
+    }
+
+    /// The session is ended with a status that says this.
+    pub(crate) async fn is_refused(&mut self, code: Code, words: &str) {
+        let status = self.end().await.expect_err("the session is ended with an error");
+        assert_eq!(status.code(), code, "{status:?}");
+        assert!(status.message().contains(words), "{status:?}");
+    }
+
+    pub(crate) fn open_job(&self, job: u64) {
+        self.ask(Ask::OpenJob(OpenJob { job, ..OpenJob::default() }));
+    }
+
+    pub(crate) fn items(&self, job: u64, first: u64, items: &[&[u8]]) {
+        self.ask(Ask::Items(batch(job, first, items)));
+    }
+
+    pub(crate) fn end_items(&self, job: u64) {
+        self.ask(Ask::EndItems(EndItems { job }));
+    }
+
+    /// Has an agent echo a few items, which shows that the server works, and that this session does.
+    pub(crate) async fn works(&mut self, job: u64) {
+        let items: Vec<Vec<u8>> = (0..20u8).map(|item| vec![item; item as usize]).collect();
+        self.open_job(job);
+        self.items(job, 0, &items.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        self.end_items(job);
+        let results = self.results(job).await;
+        assert_eq!(results.len(), items.len());
+        assert!(results.iter().zip(&items).all(|(result, item)| result.starts_with(item)));
+    }
+
+    /// The results of a job, all of which succeed, in the order of its items.
+    pub(crate) async fn results(&mut self, job: u64) -> Vec<Vec<u8>> {
+        let mut results = Vec::new();
+        loop {
+            match self.next().await {
+                Told::ItemsDone(done) if done.job == job => {
+                    let items = cut(&done.data, 0, &done.ends);
+                    results.extend((done.first..).zip(items));
+                }
+                Told::JobEnded(ended) if ended.job == job => break,
+                other => panic!("no result but {other:?}"),
+            }
+        }
+        results.sort();
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
+    /// Closes the pool and waits until it is closed.
+    pub(crate) async fn close(mut self) {
+        self.ask(Ask::ClosePool(ClosePool { now: false }));
+        loop {
+            match self.try_next().await.expect("the session goes on") {
+                Some(Told::PoolClosed(_)) => break,
+                Some(_) => {}
+                None => panic!("the session ended before the pool"),
+            }
+        }
+        self.end().await.expect("the session ends well");
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.out.finish();
+    }
+}
+
+pub(crate) fn open_pool() -> OpenPool {
+    let program = Program { digest: Bytes::from_static(&DIGEST), size: 4711, ..Program::default() };
+    OpenPool {
+        settings: Some(WorkerSettings { payload_limit: 1 << 30, ..WorkerSettings::default() }),
+        version: Some(farpool_proto::version()),
+        program: Some(program),
+        ..OpenPool::default()
+    }
+}
+
+pub(crate) fn batch(job: u64, first: u64, items: &[&[u8]]) -> Items {
+    let (mut data, mut ends) = (Vec::new(), Vec::new());
+    for item in items {
+        data.extend_from_slice(item);
+        ends.extend((data.len() as u32).to_le_bytes());
+    }
+    Items { job, first, data: data.into(), ends: ends.into() }
+}
+
+/// The payloads of a batch or a segment.
+pub(crate) fn cut(data: &[u8], start: u32, ends: &[u8]) -> Vec<Vec<u8>> {
+    let mut from = 0;
+    let ends = ends.chunks_exact(4).map(|end| u32::from_le_bytes(end.try_into().expect("four bytes")));
+    ends.map(|end| {
+        let to = (end - start) as usize;
+        data[std::mem::replace(&mut from, to)..to].to_vec()
+    })
+    .collect()
+}

@@ -1,0 +1,17 @@
+//! The coordinator as a server: real gRPC over loopback, fake clients and agents, and what is no client and no agent.
+
+mod agent;
+mod client;
+mod raw;
+mod server;
+
+mod agents;
+mod clients;
+mod connections;
+mod frames;
+mod memory;
+mod operators;
+mod process;
+mod programs;
+mod sessions;
+mod shutdown;
