@@ -128,8 +128,8 @@ impl Session {
         }
     }
 
-    /// Kills what is left of the session's pools, and waits until it is gone.
-    pub(super) async fn stop_everything(&mut self, signals: &mut Signals) {
+    /// Kills what is left of the session's pools, and waits until it is gone. Returns whether a signal came meanwhile.
+    pub(super) async fn stop_everything(&mut self, signals: &mut Signals) -> bool {
         self.pools.give_up();
         self.agent.stop_all();
         let gone = async {
@@ -147,8 +147,8 @@ impl Session {
         };
         // Whatever has not gone is killed once more when the agent is dropped.
         tokio::select! {
-            _ = timeout(KILL_TIMEOUT, gone) => {}
-            () = signals.next() => {}
+            _ = timeout(KILL_TIMEOUT, gone) => false,
+            () = signals.next() => true,
         }
     }
 
