@@ -12,9 +12,9 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Connection, FULL_BYTES};
+use super::disk::Disk;
 use super::log::log;
 use super::pools::{Pools, Prepared, Refusal};
-use super::programs::Programs;
 use super::reactor::Reactor;
 use super::settings::Settings;
 use super::signals::Signals;
@@ -28,8 +28,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) enum End {
     /// As it should: the daemon was told to leave.
     Left,
-    /// It was told to leave at once.
-    Killed,
+    /// It was told to leave at once, and exits with this.
+    Killed(u8),
     /// There may be another one.
     Lost(String),
     /// There will be none.
@@ -74,7 +74,7 @@ enum Rest {
 }
 
 impl Session {
-    pub(super) fn new(settings: &Settings, programs: Arc<Programs>, connection: Connection) -> Result<Session, String> {
+    pub(super) fn new(settings: &Settings, disk: Arc<Disk>, connection: Connection) -> Result<Session, String> {
         let Connection { client, outgoing, incoming, drained, first, .. } = connection;
         let failed = |error: std::io::Error| format!("starting an agent: {error}");
         let agent = settings.agent().map_err(|errno| failed(errno.into()))?;
@@ -82,7 +82,7 @@ impl Session {
         Ok(Session {
             agent,
             reactor,
-            pools: Pools::new(programs, client, settings.coordinator.clone()),
+            pools: Pools::new(disk, client, settings.coordinator.clone()),
             outgoing,
             incoming,
             drained,
@@ -120,9 +120,9 @@ impl Session {
                     return End::Lost(format!("it does not keep the protocol: {error}"));
                 },
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return End::Left,
-                () = signals.next() => match self.leaving {
+                code = signals.next() => match self.leaving {
                     Leaving::No => self.drain("a signal came"),
-                    _ => return End::Killed,
+                    _ => return End::Killed(code),
                 },
             }
         }
@@ -148,7 +148,7 @@ impl Session {
         // Whatever has not gone is killed once more when the agent is dropped.
         tokio::select! {
             _ = timeout(KILL_TIMEOUT, gone) => false,
-            () = signals.next() => true,
+            _ = signals.next() => true,
         }
     }
 

@@ -6,6 +6,7 @@ mod bell;
 mod children;
 mod fork_server;
 mod input;
+mod lend;
 mod output;
 mod panics;
 mod process;
@@ -13,18 +14,10 @@ mod role;
 mod runtime;
 mod threads;
 
+pub(crate) use lend::lend;
 pub(crate) use role::{arguments, initialised};
 
 use role::Role;
-
-/// To be held while a task waits for a pool of its own.
-pub(crate) fn lend() -> impl Drop {
-    struct Nothing;
-    impl Drop for Nothing {
-        fn drop(&mut self) {}
-    }
-    Nothing
-}
 
 /// Makes this program able to serve as its own pool's workers: the first line of `main`.
 ///

@@ -105,7 +105,7 @@ async fn a_second_signal_ends_it_at_once() {
     let program = &starts(&running.scratch.path().join("notes"))[0];
     running.daemon.signal(Signal::SIGTERM);
     let ended = running.daemon.ended().await;
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.code, Some(128 + Signal::SIGTERM as i32), "{ended:?}");
     let pid = Pid::from_raw(i32::try_from(program.pid).expect("a process id"));
     assert!(kill(pid, None::<Signal>).is_err(), "its workers are gone");
     assert!(!PathBuf::from(&program.directory).exists(), "and so is their directory");
