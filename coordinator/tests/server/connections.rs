@@ -15,7 +15,7 @@ async fn hasty() -> Server {
     Server::with(|settings| {
         settings.limits.preface = Duration::from_millis(100);
         settings.limits.first_message = Duration::from_millis(100);
-        settings.heartbeat_timeout = Duration::from_millis(400);
+        settings.heartbeat_timeout = Duration::from_secs(2);
     })
     .await
 }
