@@ -86,6 +86,7 @@ impl Core {
         for pool in pools {
             if self.pools.get(pool).is_some_and(|pool| pool.limit.is_some()) {
                 self.allot_at(pool, id, actions);
+                self.allot_if_many_lanes(pool, actions);
             } else {
                 self.start_everywhere(pool, id, actions);
             }
@@ -108,7 +109,8 @@ impl Core {
             self.stale_reports += 1;
             return;
         };
-        place.stage = Stage::Unfit;
+        let was_leaving = std::mem::replace(&mut place.stage, Stage::Unfit) == Stage::Leaving;
+        self.fleet.agents.get_mut(agent).expect("a place's agent is there").leaving -= u32::from(was_leaving);
         let held = self.chunks_of(agent, |chunk| chunk.place == id && self.pool_of(chunk.job) == Some(pool));
         for chunk in held {
             let chunk = self.drop_chunk(chunk);
@@ -119,16 +121,27 @@ impl Core {
         self.allot(pool, actions);
     }
 
+    pub(crate) fn place_stopped(&mut self, pool: PoolId, agent: AgentId, actions: &mut Vec<Action>) {
+        let Some((id, _)) = self.place_mut(pool, agent).filter(|(_, place)| place.stage == Stage::Stopping) else {
+            self.stale_reports += 1;
+            return;
+        };
+        self.remove_place(pool, id);
+        self.allot(pool, actions);
+    }
+
     pub(crate) fn drain_agent(&mut self, id: AgentId, actions: &mut Vec<Action>) {
         let drained = self.fleet.change(id, &mut self.reaches, |agent| std::mem::replace(&mut agent.draining, true));
         if drained.expect("an agent that drains is there") {
             return;
         }
         let places = self.fleet.agents.get(id).expect("it was just found").places.clone();
+        self.leave_common(id);
         for (pool, place) in places {
             self.retire(pool, place);
         }
-        self.shrink_if_draining(id, actions);
+        self.share_anew();
+        self.retire_workers(id, actions);
     }
 
     pub(crate) fn lose_agent(&mut self, id: AgentId, actions: &mut Vec<Action>) {
@@ -144,11 +157,13 @@ impl Core {
             job.agents.remove(id);
         }
         let places = self.fleet.agents.get(id).expect("it was just found").places.clone();
+        self.leave_common(id);
         for &(pool, place) in &places {
             self.retire(pool, place);
             self.remove_place(pool, place);
         }
         self.fleet.leave(id);
+        self.share_anew();
         for (pool, _) in places {
             self.allot(pool, actions);
         }
@@ -195,18 +210,17 @@ impl Core {
         let lane = self.lanes.insert(lane);
         self.reaches.all.get_mut(own).expect("it was just made").owner = Some(lane);
         pool.lanes.push(lane);
-        let ready = pool.places.iter().filter(|(_, place)| place.stage == Stage::Ready);
+        let ready = pool.places.iter().filter(|(_, place)| place.stage == Stage::Ready && !place.retired);
         let ready: Vec<AgentId> = ready.map(|(_, place)| place.agent).collect();
         for agent in ready {
-            if !self.fleet.agents.get(agent).is_some_and(|agent| agent.draining) {
-                self.enter_reach(lane, agent);
-            }
+            self.enter_reach(lane, agent);
         }
         lane
     }
 
     /// None of its jobs is open any more.
     fn close_lane(&mut self, id: LaneId) {
+        self.stop_sharing(id, false);
         let own = self.lanes.get(id).expect("a lane that is closed is there").own;
         let agents: Vec<AgentId> = self.reaches.agents(own).collect();
         for agent in agents {
@@ -237,7 +251,7 @@ impl Core {
     }
 
     /// Nothing comes to the place any more.
-    fn retire(&mut self, id: PoolId, place: PlaceId) {
+    pub(crate) fn retire(&mut self, id: PoolId, place: PlaceId) {
         let pool = self.pools.get_mut(id).expect("a place's pool is open");
         let Some(state) = pool.places.get_mut(place) else { return };
         let agent = state.agent;
@@ -256,7 +270,9 @@ impl Core {
         let pool = self.pools.get_mut(id).expect("a place's pool is open");
         let place = pool.places.take(place).expect("a place that is removed is there");
         debug_assert_eq!(place.count, 0);
-        let places = &mut self.fleet.agents.get_mut(place.agent).expect("a place's agent is there").places;
+        let agent = self.fleet.agents.get_mut(place.agent).expect("a place's agent is there");
+        agent.leaving -= u32::from(place.stage == Stage::Leaving);
+        let places = &mut agent.places;
         places.swap_remove(place.listed_at as usize);
         if let Some(&(moved, at)) = places.get(place.listed_at as usize) {
             let moved = self.pools.get_mut(moved).and_then(|pool| pool.places.get_mut(at));
@@ -267,18 +283,6 @@ impl Core {
     fn enter_reaches(&mut self, pool: PoolId, agent: AgentId) {
         for lane in self.pools.get(pool).expect("a place's pool is open").lanes.clone() {
             self.enter_reach(lane, agent);
-        }
-    }
-
-    /// What is of the lane may be handed out to the agent, if it has what that requires.
-    fn enter_reach(&mut self, id: LaneId, agent: AgentId) {
-        let lane = self.lanes.get(id).expect("a pool's lane is there");
-        let pool = self.pools.get(lane.pool).expect("a lane's pool is open");
-        let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool is there");
-        if state.labels.include(&lane.require) {
-            let place = pool.places.id_at(agent).and_then(|place| pool.places.get(place));
-            let workers = place.expect("an agent that runs a pool is a place of it").workers;
-            self.reaches.join(lane.own, agent, workers, &mut state.reaches);
         }
     }
 
@@ -295,15 +299,6 @@ impl Core {
             }
         }
         self.fleet.change(agent, &mut self.reaches, |_| {});
-    }
-
-    fn leave_reach(&mut self, id: LaneId, agent: AgentId) {
-        let lane = self.lanes.get(id).expect("a pool's lane is there");
-        let pool = self.pools.get(lane.pool).expect("a lane's pool is open");
-        let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool is there");
-        let place = pool.places.id_at(agent).and_then(|place| pool.places.get(place));
-        let workers = place.expect("an agent that runs a pool is a place of it").workers;
-        self.reaches.leave(lane.own, workers, &mut state.reaches);
     }
 
     fn place_mut(&mut self, pool: PoolId, agent: AgentId) -> Option<(PlaceId, &mut Place)> {
