@@ -1,1 +1,7 @@
-fn main() {}
+//! The daemon of a host: see `farpool-agent --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    farpool_agent::daemon::main()
+}

@@ -90,7 +90,9 @@ impl<T: Send + 'static> AsyncResult<T> {
         if self.wait(timeout) {
             return self.outcome.take();
         }
-        let waited = format!("the outcome was not there after {timeout:?}");
+        let waiting = self.session.as_ref().and_then(|session| session.waiting());
+        let why = waiting.map_or_else(String::new, |reason| format!(", since it waits: {reason}"));
+        let waited = format!("the outcome was not there after {timeout:?}{why}");
         Err(self.outcome.inbox().tell(Error::new(ErrorKind::WaitTimedOut, waited)))
     }
 
@@ -123,7 +125,11 @@ impl<T: Send + 'static> AsyncResult<T> {
     /// # }
     /// ```
     pub fn ready(&self) -> bool {
-        self.outcome.settled()
+        let settled = self.outcome.settled();
+        if !settled {
+            self.outcome.inbox().knock();
+        }
+        settled
     }
 
     /// Whether the job succeeded.

@@ -1,10 +1,14 @@
 //! The options of a pool.
 
+mod places;
 mod resolve;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::time::Duration;
+
+use farpool_proto::v1::Label;
 
 use crate::args::Args;
 use crate::codec::CodecError;
@@ -48,6 +52,9 @@ pub struct Builder {
     memory_limit: Option<u64>,
     payload_limit: Option<u64>,
     name: String,
+    require: Vec<Label>,
+    weight: Option<u32>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 /// Where a pool is to run.
@@ -69,6 +76,8 @@ struct Initializer {
 impl Builder {
     /// Workers that run at once, at least 1. Default: all slots, on one machine one for each core.
     ///
+    /// On a cluster they are spread over the hosts.
+    ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
     /// # farpool::init();
@@ -79,38 +88,6 @@ impl Builder {
     /// ```
     pub fn processes(mut self, processes: usize) -> Self {
         self.processes = Some(processes);
-        self
-    }
-
-    /// Runs on the cluster at this address, whatever `FARPOOL_ADDRESS` says.
-    ///
-    /// This version of farpool runs on one machine only: `build` will say so.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), farpool::Error> {
-    /// # farpool::init();
-    /// let error = farpool::Pool::builder().address("http://127.0.0.1:7070").build().unwrap_err();
-    /// assert_eq!(error.kind(), farpool::ErrorKind::Unavailable);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn address(mut self, url: impl Into<String>) -> Self {
-        self.target = Target::Cluster(url.into());
-        self
-    }
-
-    /// Runs on this machine, whatever `FARPOOL_ADDRESS` says.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), farpool::Error> {
-    /// # farpool::init();
-    /// let pool = farpool::Pool::builder().local().processes(1).build()?;
-    /// assert_eq!(pool.apply(|| 1, ())?, 1);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn local(mut self) -> Self {
-        self.target = Target::ThisMachine;
         self
     }
 
@@ -251,13 +228,14 @@ impl Builder {
         self
     }
 
-    /// Opens the pool and starts its workers.
+    /// Opens the pool. On one machine this starts its workers; on a cluster it does not wait for them: with no host there that
+    /// could run the pool, its jobs wait for one.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if an option has no meaning, or if `main` did not
     /// call [`farpool::init`](crate::init) first; [`ErrorKind::Codec`](crate::ErrorKind::Codec) if the initializer's arguments
-    /// cannot be encoded; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the pool cannot be started, or if a
-    /// cluster is asked for.
+    /// cannot be encoded; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the pool cannot be started, or if no
+    /// coordinator of the same version is at the address.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -268,9 +246,13 @@ impl Builder {
     /// # }
     /// ```
     pub fn build(self) -> Result<Pool, Error> {
-        let settings = self.resolve()?;
+        let (cluster, settings) = self.resolve()?;
         resolve::require_init(crate::worker::initialised())?;
         let payload_limit = settings.settings.payload_limit;
-        Ok(Pool::over(crate::local::open(settings)?, payload_limit))
+        let session = match cluster {
+            Some(address) => crate::cluster::open(address, settings)?,
+            None => crate::local::open(settings)?,
+        };
+        Ok(Pool::over(session, payload_limit))
     }
 }

@@ -54,6 +54,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.cancel();
+        self.inbox.lose_consumer();
     }
 }
 

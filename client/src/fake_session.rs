@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{Failure, FailureKind};
+use farpool_proto::v1::{Failure, FailureKind, Label};
 
 use crate::args::{Args, Data};
 use crate::codec;
@@ -178,6 +178,10 @@ impl Session for FakeSession {
 
     fn failure(&self) -> Option<Error> {
         self.jobs().failure.clone()
+    }
+
+    fn check_labels(&self, _: &[Label]) -> Result<(), Error> {
+        Ok(())
     }
 }
 

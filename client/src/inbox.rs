@@ -9,7 +9,7 @@ mod state;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use farpool_proto::v1::Failure;
 
 use crate::error::Error;
+use crate::gate::{Gate, Held};
 use state::State;
 pub(crate) use state::{Room, Wakes};
 
@@ -33,6 +34,8 @@ pub(crate) struct Inbox {
     /// Something has come since the consumer looked last: outcomes, or room.
     unseen: AtomicBool,
     ended: AtomicBool,
+    /// What the session passes before it reads on, if it reads from a stream.
+    gate: Option<Arc<Gate>>,
     state: Mutex<State>,
 }
 
@@ -48,8 +51,9 @@ pub(crate) enum Interest {
 /// What a job's consumer finds in its inbox.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// The results of consecutive items: encoded one behind the other, and where each ends, as in `ItemsDone`.
-    Done { first: u64, data: Bytes, ends: Bytes },
+    /// The results of consecutive items: encoded one behind the other, and where each ends, as in `ItemsDone`. `held` is
+    /// dropped when they are decoded.
+    Done { first: u64, data: Bytes, ends: Bytes, held: Held },
     /// An item failed.
     Failed { item: u64, error: Error },
 }
@@ -80,7 +84,12 @@ impl Inbox {
     /// The results of consecutive items have come, in the layout of `ItemsDone`.
     pub(crate) fn deliver_done(&self, first: u64, data: Bytes, ends: Bytes) -> Wakes {
         let items = (ends.len() / 4) as u64;
-        self.deliver(items, News::Done { first, data, ends })
+        let held = match (&self.gate, self.interest) {
+            (Some(gate), Interest::Outcomes) => gate.hold(data.len() + ends.len()),
+            // What is looked at in the end only is not taken before.
+            _ => Held::default(),
+        };
+        self.deliver(items, News::Done { first, data, ends, held })
     }
 
     /// An item has failed.
@@ -123,11 +132,18 @@ impl Inbox {
         }
     }
 
+    /// Whether anybody is asleep, on a thread or as a task, until something comes for this job.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let state = self.state();
+        state.waker.is_some() || !state.parked.is_empty() || !state.hooks.is_empty()
+    }
+
     /// Sleeps until there is news or the deadline has passed, for a thread that leaves the driving to another one.
     /// It may return early.
     pub(crate) fn park(&self, deadline: Option<Instant>) {
         let me = thread::current();
         self.state().parked.push(me.clone());
+        self.knock();
         // A delivery since then has unparked this thread, and one before it is seen here.
         if !self.has_news() {
             park_until(deadline);

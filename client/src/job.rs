@@ -8,6 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use crate::labels;
 use crate::pool::Pool;
 pub(crate) use options::Options;
 
@@ -141,6 +142,44 @@ impl<'p, F> Job<'p, F> {
     /// ```
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.options.label = label.into();
+        self
+    }
+
+    /// Of the pool's jobs that have something to run, those with the highest priority go first. Default: 0; it may be
+    /// negative. What runs already is not interrupted.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(1)?;
+    /// let background = pool.job(|n: u64| n + 1).priority(-1).map_async(0..1000);
+    /// // Is not held up by it.
+    /// assert_eq!(pool.apply(|n: u64| n * n, (3,))?, 9);
+    /// assert_eq!(background.get()?.len(), 1000);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
+    /// Only hosts with this label run the job, beside those that the pool requires; may be called again for further
+    /// labels. See [`Builder::require`](crate::Builder::require).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::builder().local().processes(1).build()?;
+    /// let job = pool.job(|n: u64| n + 1);
+    /// assert_eq!(job.clone().require("arch", std::env::consts::ARCH).apply((1,))?, 2);
+    /// let error = job.require("gpu", "a100").apply((1,)).unwrap_err();
+    /// assert_eq!(error.kind(), farpool::ErrorKind::InvalidArgument);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn require(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.require.push(labels::required(key, value));
         self
     }
 

@@ -190,7 +190,8 @@ impl Pool {
     ) -> Result<Call, Error> {
         self.check(options).map_err(|error| error.of_job(verb, options.label()))?;
         let job = self.jobs.fetch_add(1, Ordering::Relaxed);
-        let inbox = Inbox::new(job, verb, options.label(), interest).with_limit(self.session.window());
+        let inbox =
+            Inbox::new(job, verb, options.label(), interest).in_session(self.session.window(), self.session.gate());
         Ok(Call::new(Arc::clone(&self.session), inbox, options.open_job(job, function)))
     }
 
@@ -200,7 +201,10 @@ impl Pool {
 
     fn check(&self, options: &Options) -> Result<(), Error> {
         let closed = match self.stage.get() {
-            Stage::Open => return options.check(),
+            Stage::Open => {
+                options.check()?;
+                return self.session.check_labels(options.require());
+            }
             Stage::Closed => "the pool was closed before the call",
             Stage::Terminated => "the pool was terminated before the call",
         };

@@ -9,6 +9,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::inbox::Inbox;
+use crate::terminal::Shown;
 
 const REDRAW: Duration = Duration::from_millis(100);
 const WITH_TOTAL: &str = "{prefix}{wide_bar} {human_pos}/{human_len} {per_sec} eta {eta}";
@@ -33,11 +34,13 @@ impl Progress {
         let draw = {
             let (inbox, stop) = (Arc::clone(inbox), Arc::clone(&stop));
             move || {
+                let shown = Shown::new(&bar);
                 while !stop.load(Ordering::Acquire) && !inbox.ended() {
                     bar.set_position(inbox.finished());
                     bar.tick();
                     thread::park_timeout(REDRAW);
                 }
+                drop(shown);
                 bar.set_position(inbox.finished());
                 bar.abandon();
             }

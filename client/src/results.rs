@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::error::Error;
+use crate::gate::Held;
 
 /// The results of consecutive items that have not been decoded yet.
 #[derive(Debug)]
@@ -13,6 +14,7 @@ pub(crate) struct Results {
     /// How far `data` and `ends` have been read.
     at: usize,
     end_at: usize,
+    _held: Held,
 }
 
 impl Results {
@@ -22,7 +24,12 @@ impl Results {
         if !ends.len().is_multiple_of(4) || first.checked_add(items).is_none_or(|end| end > pulled) {
             return Err(Error::protocol("the coordinator sent results of items that do not exist"));
         }
-        Ok(Self { next: first, data, ends, at: 0, end_at: 0 })
+        Ok(Self { next: first, data, ends, at: 0, end_at: 0, _held: Held::default() })
+    }
+
+    /// The same; `held` is dropped together with the results.
+    pub(crate) fn holding(self, held: Held) -> Self {
+        Self { _held: held, ..self }
     }
 
     /// How many items it has, those that were read included.

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use farpool_proto::v1::Label;
 use farpool_proto::v1::client_message::Body;
 
 use crate::error::Error;
+use crate::gate::Gate;
 use crate::inbox::Inbox;
 
 /// A client's session with a coordinator.
@@ -28,7 +30,7 @@ pub(crate) trait Session: Send + Sync + 'static {
     /// Blocks until no job is left and the workers are gone; `false` if the deadline came first.
     fn wait_closed(&self, deadline: Option<Instant>) -> bool;
 
-    /// How many workers run at once.
+    /// How many workers run at once. On a cluster it may change at any time.
     fn processes(&self) -> u32;
 
     /// How many items run at once: workers with threads run several.
@@ -39,4 +41,17 @@ pub(crate) trait Session: Send + Sync + 'static {
 
     /// Why the pool cannot run anything any more, if it failed.
     fn failure(&self) -> Option<Error>;
+
+    /// Why nothing of the pool can run for now, if that is so.
+    fn waiting(&self) -> Option<String> {
+        None
+    }
+
+    /// Checks that a job that requires these labels may run some time.
+    fn check_labels(&self, require: &[Label]) -> Result<(), Error>;
+
+    /// What the session passes before it reads on, if it reads from a stream.
+    fn gate(&self) -> Option<Arc<Gate>> {
+        None
+    }
 }

@@ -1,10 +1,18 @@
-use farpool_proto::v1::WorkerSettings;
+use std::ffi::OsString;
+
+use farpool_proto::v1::{Label, WorkerSettings};
 
 /// What a pool is opened with: every option checked and every default filled in.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// Workers that run at once, at least 1.
+    /// Workers that run at once; 0, on a cluster only: all slots.
     pub(crate) processes: u32,
     /// What all workers have in common.
     pub(crate) settings: WorkerSettings,
+    /// Labels of the hosts that may run the pool.
+    pub(crate) require: Vec<Label>,
+    /// The pool's share of the slots against other pools, at least 1.
+    pub(crate) weight: u32,
+    /// Environment variables of the workers: all of them on a cluster, those added to the client's own on this machine.
+    pub(crate) environment: Vec<(OsString, OsString)>,
 }

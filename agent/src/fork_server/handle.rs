@@ -1,30 +1,13 @@
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use super::Program;
 use super::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, Reply, Request};
-
-/// The executable that workers run, and how it is started.
-#[derive(Clone, Debug)]
-pub struct Program {
-    /// The executable.
-    pub path: PathBuf,
-    /// Its arguments, the name that it is shown under first.
-    pub arguments: Vec<OsString>,
-}
-
-impl Program {
-    /// The program that is running now, even if its file has been replaced since it started, with these arguments.
-    pub fn current(arguments: Vec<OsString>) -> Program {
-        Program { path: PathBuf::from("/proc/self/exe"), arguments }
-    }
-}
 
 /// A running fork server, seen from the agent. Dropping it closes its connection, upon which it kills every worker
 /// and ends.
@@ -35,18 +18,18 @@ pub struct ForkServer {
 }
 
 impl ForkServer {
-    /// Starts the program as a fork server.
-    pub fn start(program: &Program) -> io::Result<ForkServer> {
+    /// Starts the program as a fork server, with this as its stderr; `None`: that of this process.
+    pub fn start(program: &Program, stderr: Option<OwnedFd>) -> io::Result<ForkServer> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let mut command = Command::new(&program.path);
-        if let Some((name, rest)) = program.arguments.split_first() {
-            command.arg0(name).args(rest);
-        }
         // A process group of its own: Ctrl-C in a terminal is for the client, whose end then ends the rest.
         // What the program prints before farpool::init() it has printed once, in the client. Workers get the real stdout.
         // No pre_exec: so the standard library may use posix_spawn, which does not copy the page tables.
-        command.env(ROLE_VARIABLE, ROLE_FORK_SERVER).stdin(theirs).stdout(Stdio::null()).process_group(0);
+        let mut command = program.command();
+        command.env(ROLE_VARIABLE, ROLE_FORK_SERVER).stdin(theirs).process_group(0);
+        if let Some(stderr) = stderr {
+            command.stderr(stderr);
+        }
         let child = command.spawn()?;
         Ok(ForkServer { socket: Some(ours), child })
     }

@@ -8,6 +8,9 @@
 
 pub mod message;
 
+mod elf;
 mod handle;
+mod program;
 
-pub use handle::{ForkServer, Program};
+pub use handle::ForkServer;
+pub use program::Program;

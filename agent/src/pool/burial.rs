@@ -15,7 +15,7 @@ impl WorkerPool {
         // Whatever it wrote before it died counts. A garbled end of it does not.
         let _ = self.collect(at, now);
         let mut worker = self.workers.remove(at);
-        worker.stderr.pump();
+        self.hear_last_words(&mut worker, now);
         let death = Death { status, reason: worker.ending.filter(|ending| ending.asked).map(|ending| ending.reason) };
         let before_ready = !worker.was_ready;
         if let Some(failure) = worker.init_failure.take() {

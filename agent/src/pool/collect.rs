@@ -133,8 +133,8 @@ impl WorkerPool {
         if failure.kind() == FailureKind::Unspecified {
             return Err(Corrupt);
         }
-        failure.host = self.host.to_string();
-        failure.pid = if worker.pid == 0 { worker.claimed_pid } else { worker.pid };
+        failure.host.clone_from(&self.host.name);
+        failure.pid = worker.known_pid();
         Ok(failure)
     }
 

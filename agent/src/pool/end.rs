@@ -6,7 +6,6 @@ use super::WorkerPool;
 use super::chunks::Chunk;
 use super::death::Reason;
 use super::stop::CLOSE_GRACE_NS;
-use super::supervise::START_NS;
 use super::worker::{Ending, Given, State, Worker};
 
 /// Time between SIGTERM and SIGKILL.
@@ -83,8 +82,11 @@ impl WorkerPool {
             return None;
         }
         if worker.state == State::Starting {
-            let limit =
-                if self.settings.initializer.is_empty() { START_NS } else { self.settings.initializer_timeout_ns };
+            let limit = if self.settings.initializer.is_empty() {
+                self.supervision.start_limit
+            } else {
+                self.settings.initializer_timeout_ns
+            };
             return (limit > 0).then_some((worker.born.saturating_add(limit), Reason::InitializerTimedOut { limit }));
         }
         let overdue = self.first_timeout(worker);

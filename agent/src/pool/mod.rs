@@ -10,35 +10,40 @@ mod collect;
 mod death;
 mod end;
 mod feed;
+mod lines;
+mod not_started;
+mod output;
 mod pace;
 mod report;
 mod start;
-mod stderr;
 mod stop;
+mod stream;
 mod supervise;
 mod take_back;
 mod wait;
 mod worker;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{
-    AgentEvent, Assign, Credit, EndJob, Failure, FailureKind, PoolFault, Returned, StartJob, StartPool,
+    AgentEvent, Failure, FailureKind, PoolFault, PoolStarted, Returned, Segment, StartJob, StartPool, WorkerSettings,
 };
 use nix::sys::epoll::Epoll;
 use slab::Slab;
 
-use crate::fork_server::{ForkServer, Program};
+use crate::fork_server::Program;
 use crate::link::MAX_THREADS;
 use crate::link::record::Kind;
-use crate::{ProtocolError, clock};
+use crate::{Host, ProtocolError, clock};
 use chunks::{Chunk, Piece};
-use farpool_proto::v1::WorkerSettings;
+use output::Teller;
 use pace::Pace;
 use report::Report;
+use stop::Stopping;
+use stream::Stream;
 use supervise::Supervision;
 use worker::{State, Worker};
 
@@ -49,32 +54,36 @@ pub(crate) use wait::Token;
 #[derive(Debug)]
 pub(crate) struct WorkerPool {
     pub(crate) id: u64,
+    /// Its number in this agent, which no other pool has had.
+    pub(crate) serial: u64,
+    /// The program came with the pool; otherwise it is the one that this process runs.
+    shipped: bool,
+    pub(crate) weight: u32,
     settings: WorkerSettings,
-    /// Workers that run items at the same time.
+    /// Workers that run items at the same time, at most.
     processes: usize,
     /// Items that one worker runs at the same time.
     threads: usize,
-    host: Arc<str>,
+    host: Arc<Host>,
     epoll: Arc<Epoll>,
     supervision: Supervision,
+    /// The fork server's stderr, unless that is this process's own.
+    fork_server_stderr: Option<Stream>,
+    /// None: output is not told.
+    teller: Option<Teller>,
     workers: Vec<Worker>,
     jobs: Slab<Job>,
-    /// The coordinator's numbers of jobs.
-    job_numbers: HashMap<u64, u32>,
     /// Jobs whose items have a timeout.
     timed_jobs: usize,
     chunks: Slab<Chunk>,
     /// What no worker has been given yet.
     queue: VecDeque<Piece>,
     pace: Pace,
-    /// The credit that the coordinator was told last.
-    credit: u32,
     report: Report,
 }
 
 #[derive(Debug)]
 struct Job {
-    id: u64,
     function: Bytes,
     timeout_ns: u64,
     /// The items of a chunk run on one worker, one after another.
@@ -88,36 +97,45 @@ struct Job {
 }
 
 impl WorkerPool {
-    /// Starts a pool: its fork server now, its workers as soon as that is up.
+    /// Starts a pool: its fork server now, its workers as soon as that is up. `shipped`: the program came with the pool.
     pub(crate) fn start(
         start: StartPool,
-        slots: u32,
-        program: &Program,
-        host: &Arc<str>,
-        epoll: &Arc<Epoll>,
-    ) -> std::io::Result<WorkerPool> {
+        serial: u64,
+        host: &Arc<Host>,
+        program: Program,
+        shipped: bool,
+    ) -> Result<WorkerPool, Failure> {
+        if shipped {
+            program.check(&host.name).map_err(|why| not_started::unfit(host, &program, &why))?;
+        }
+        let now = clock::now();
+        let forward_output = host.settings.forward_output;
+        let (fork_server, fork_server_stderr) = supervise::start_fork_server(&program, forward_output)
+            .map_err(|error| not_started::refused_by_system(host, &program, shipped, &error))?;
         let settings = start.settings.unwrap_or_default();
-        let processes = if start.processes == 0 { slots } else { start.processes.min(slots) };
-        let threads = (settings.threads as usize).clamp(1, MAX_THREADS);
-        let fork_server = ForkServer::start(program)?;
+        let start_limit = u64::try_from(host.settings.start_limit.as_nanos()).unwrap_or(u64::MAX);
         let mut pool = WorkerPool {
             id: start.pool,
-            processes: processes as usize,
-            threads,
+            serial,
+            shipped,
+            weight: start.weight.max(1),
+            processes: processes(start.processes, host),
+            threads: (settings.threads as usize).clamp(1, MAX_THREADS),
             settings,
             host: Arc::clone(host),
-            epoll: Arc::clone(epoll),
-            supervision: Supervision::new(program.clone(), fork_server, clock::now()),
+            epoll: Arc::clone(&host.epoll),
+            supervision: Supervision::new(program, fork_server, start_limit, now),
+            fork_server_stderr,
+            teller: forward_output.then(|| Teller::new(start.pool, now)),
             workers: Vec::new(),
             jobs: Slab::new(),
-            job_numbers: HashMap::new(),
             timed_jobs: 0,
             chunks: Slab::new(),
             queue: VecDeque::new(),
             pace: Pace::new(),
-            credit: 0,
             report: Report::default(),
         };
+        pool.report.other(Body::PoolStarted(PoolStarted { pool: pool.id }));
         pool.watch_fork_server();
         Ok(pool)
     }
@@ -128,41 +146,32 @@ impl WorkerPool {
         self.collect_all(now);
         self.supervise(now);
         self.feed(now);
-        self.tell_credit();
         self.report.drain_into(events);
     }
 
-    pub(crate) fn start_job(&mut self, start: StartJob) -> Result<(), ProtocolError> {
-        let job = Job {
-            id: start.job,
+    /// A job begins; returns its number in this pool.
+    pub(crate) fn start_job(&mut self, start: StartJob) -> Result<u32, ProtocolError> {
+        if start.function.len() > crate::link::record::MAX_PAYLOAD / 2 {
+            return Err(ProtocolError::new(format!(
+                "the function of job {} is too large: {} bytes",
+                start.job,
+                start.function.len()
+            )));
+        }
+        self.timed_jobs += usize::from(start.timeout_ns > 0);
+        Ok(number(self.jobs.insert(Job {
             function: start.function,
             timeout_ns: start.timeout_ns,
             whole_chunks: start.whole_chunks,
             cancelled: false,
             ended: false,
             chunks: 0,
-        };
-        if job.function.len() > crate::link::record::MAX_PAYLOAD / 2 {
-            return Err(ProtocolError::new(format!(
-                "the function of job {} is too large: {} bytes",
-                job.id,
-                job.function.len()
-            )));
-        }
-        if self.job_numbers.contains_key(&job.id) {
-            return Err(ProtocolError::new(format!("job {} was started twice", job.id)));
-        }
-        let id = job.id;
-        self.timed_jobs += usize::from(job.timeout_ns > 0);
-        let number = number(self.jobs.insert(job));
-        self.job_numbers.insert(id, number);
-        Ok(())
+        })))
     }
 
-    pub(crate) fn end_job(&mut self, end: &EndJob, now: u64) {
-        // An unknown job has ended here already.
-        let Some(number) = self.job_numbers.remove(&end.job) else { return };
-        if end.kill {
+    /// The coordinator needs the job no more; its number may be used for another.
+    pub(crate) fn end_job(&mut self, number: u32, kill: bool, now: u64) {
+        if kill {
             self.jobs[number as usize].cancelled = true;
             self.drop_queued_of(number);
             self.cancel_given_of(number, now);
@@ -172,26 +181,21 @@ impl WorkerPool {
         self.release_job_if_over(number);
     }
 
-    pub(crate) fn has_job(&self, id: u64) -> bool {
-        self.job_numbers.contains_key(&id)
-    }
-
-    pub(crate) fn assign(&mut self, assign: Assign) -> Result<(), ProtocolError> {
-        let mut segments = assign.segments.into_iter();
-        for chunk in assign.chunks {
-            let Some(&job) = self.job_numbers.get(&chunk.job) else {
-                return Err(ProtocolError::new(format!(
-                    "chunk {} is of job {}, which was not started",
-                    chunk.chunk, chunk.job
-                )));
-            };
-            let own = segments.by_ref().take(chunk.segments as usize);
-            let Some(held) = Chunk::new(chunk.chunk, chunk.attempt, job, chunk.first, own) else {
-                return Err(ProtocolError::new(format!(
-                    "the items of chunk {} of job {} are malformed",
-                    chunk.chunk, chunk.job
-                )));
-            };
+    /// Takes a chunk of the job with this number.
+    pub(crate) fn assign(
+        &mut self,
+        chunk: &farpool_proto::v1::Chunk,
+        job: u32,
+        segments: impl Iterator<Item = Segment>,
+    ) -> Result<(), ProtocolError> {
+        let Some(held) = Chunk::new(chunk.chunk, chunk.attempt, job, chunk.first, segments) else {
+            return Err(ProtocolError::new(format!(
+                "the items of chunk {} of job {} are malformed",
+                chunk.chunk, chunk.job
+            )));
+        };
+        // The coordinator has taken everything back from a pool that has failed, or drops it with the pool.
+        if self.supervision.stopping == Stopping::No || self.supervision.stopping == Stopping::WhenIdle {
             let (first, count) = (held.first, held.count);
             let slot = number(self.chunks.insert(held));
             self.jobs[job as usize].chunks += 1;
@@ -200,13 +204,31 @@ impl WorkerPool {
         Ok(())
     }
 
-    /// Gives back what has not begun of a chunk.
-    pub(crate) fn retract(&mut self, id: u64) {
-        let Some((slot, attempt)) =
-            self.chunks.iter().find(|(_, chunk)| chunk.id == id).map(|(slot, chunk)| (number(slot), chunk.attempt))
-        else {
-            return;
-        };
+    /// Another number of workers.
+    pub(crate) fn resize(&mut self, wanted: u32) {
+        self.processes = processes(wanted, &self.host);
+    }
+
+    /// Gives back everything that has not begun.
+    pub(crate) fn give_back_all(&mut self) {
+        let slots: Vec<u32> = self.chunks.iter().map(|(slot, _)| number(slot)).collect();
+        for slot in slots {
+            self.take_back_chunk(slot);
+        }
+        for piece in std::mem::take(&mut self.queue) {
+            self.give_back(piece);
+        }
+    }
+
+    /// Whether it holds nothing, and all that happened to what it held was told.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        self.chunks.is_empty() && self.report.is_empty()
+    }
+
+    /// Gives back what has not begun of a chunk; false if it is not here.
+    pub(crate) fn retract(&mut self, id: u64) -> bool {
+        let found = self.chunks.iter().find(|(_, chunk)| chunk.id == id).map(|(slot, _)| number(slot));
+        let Some(slot) = found else { return false };
         self.take_back_chunk(slot);
         let mut given_back = Vec::new();
         self.queue.retain(|piece| {
@@ -218,10 +240,14 @@ impl WorkerPool {
         if given_back.is_empty() {
             given_back.push(Piece { chunk: slot, first: self.chunks[slot as usize].first, count: 0 });
         }
-        for piece in given_back {
-            self.report.other(Body::Returned(Returned { chunk: id, attempt, first: piece.first, count: piece.count }));
-            self.settle(slot, piece.count);
-        }
+        given_back.into_iter().for_each(|piece| self.give_back(piece));
+        true
+    }
+
+    fn give_back(&mut self, piece: Piece) {
+        let Chunk { id: chunk, attempt, .. } = self.chunks[piece.chunk as usize];
+        self.report.other(Body::Returned(Returned { chunk, attempt, first: piece.first, count: piece.count }));
+        self.settle(piece.chunk, piece.count);
     }
 
     /// So many items of a chunk are settled; the last one ends it here.
@@ -278,16 +304,17 @@ impl WorkerPool {
     }
 
     fn failure(&self, kind: FailureKind, message: String) -> Failure {
-        Failure { kind: kind.into(), message, host: self.host.to_string(), ..Failure::default() }
+        Failure { kind: kind.into(), message, host: self.host.name.clone(), ..Failure::default() }
     }
 
-    fn tell_credit(&mut self) {
-        let each = self.threads + self.pace.depth() - 1;
-        let credit = number(self.processes.saturating_mul(each));
-        if credit != self.credit {
-            self.credit = credit;
-            self.report.other(Body::Credit(Credit { chunks: credit, bytes: 0 }));
-        }
+    /// Its workers at once, at most.
+    pub(crate) fn processes(&self) -> usize {
+        self.processes
+    }
+
+    /// Chunks that each of its workers should have, so that none waits for the next.
+    pub(crate) fn chunks_a_worker(&self) -> usize {
+        self.threads + self.pace.depth() - 1
     }
 
     /// Workers that are up, or will be soon. One that dies before it is ready counts until it is known what it died
@@ -296,6 +323,12 @@ impl WorkerPool {
         let serves = |worker: &&Worker| matches!(worker.state, State::Starting | State::Ready) || !worker.was_ready;
         self.workers.iter().filter(serves).count()
     }
+}
+
+/// What so many processes come to here; 0: as many as there are slots.
+fn processes(wanted: u32, host: &Host) -> usize {
+    let slots = host.settings.slots;
+    (if wanted == 0 { slots } else { wanted.min(slots) }) as usize
 }
 
 /// A slot of a slab, or a count of something that is held in memory, as a number of 32 bits.

@@ -93,6 +93,11 @@ impl Report {
         self.other.push(AgentEvent { body: Some(body) });
     }
 
+    /// Whether everything was handed over.
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.other.is_empty()
+    }
+
     /// Hands everything over. The results stay where they are; each run gets its slice.
     pub(super) fn drain_into(&mut self, events: &mut Vec<AgentEvent>) {
         if !self.runs.is_empty() {

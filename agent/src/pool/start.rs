@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use farpool_proto::v1::FailureKind;
 use nix::errno::Errno;
 
+use super::stream::Stream;
 use super::worker::Worker;
 use super::{Token, WorkerPool};
 
@@ -28,13 +29,17 @@ impl WorkerPool {
     }
 
     fn start_worker(&mut self, number: u32, now: u64) -> nix::Result<()> {
-        let (worker, ends) = Worker::prepare(number, &self.settings, now)?;
-        let stdout = std::io::stdout();
-        let descriptors = [ends.memory.as_fd(), ends.socket.as_fd(), stdout.as_fd(), ends.stderr.as_fd()];
+        let (worker, ends) = Worker::prepare(number, &self.settings, self.teller.is_some(), now)?;
+        let own_stdout = std::io::stdout();
+        let stdout = ends.stdout.as_ref().map_or(own_stdout.as_fd(), AsFd::as_fd);
+        let descriptors = [ends.memory.as_fd(), ends.socket.as_fd(), stdout, ends.stderr.as_fd()];
         self.supervision.fork_server.spawn(number, descriptors)?;
-        Token::Socket(number).watch(&self.epoll, self.id, worker.socket.as_fd());
-        if let Some(pipe) = worker.stderr.pipe() {
-            Token::Stderr(number).watch(&self.epoll, self.id, pipe);
+        Token::Socket(number).watch(&self.epoll, self.serial, worker.socket.as_fd());
+        let streams = [(Token::Stdout(number), worker.stdout.as_ref()), (Token::Stderr(number), Some(&worker.stderr))];
+        for (token, stream) in streams {
+            if let Some(pipe) = stream.and_then(Stream::pipe) {
+                token.watch(&self.epoll, self.serial, pipe);
+            }
         }
         self.workers.push(worker);
         Ok(())

@@ -42,6 +42,17 @@ impl WorkerPool {
         }
     }
 
+    /// The coordinator wants it to end, and says no more about it.
+    pub(crate) fn told_to_stop(&mut self, now: bool) {
+        self.supervision.told_to_stop = true;
+        self.stop(now);
+    }
+
+    /// Whether its end was the coordinator's wish.
+    pub(crate) fn was_told_to_stop(&self) -> bool {
+        self.supervision.told_to_stop
+    }
+
     /// Whether nothing is left of this pool.
     pub(crate) fn is_over(&self) -> bool {
         self.supervision.stopping == Stopping::Done

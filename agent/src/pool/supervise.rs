@@ -3,15 +3,12 @@
 use farpool_proto::v1::FailureKind;
 use nix::errno::Errno;
 
-use super::death::seconds;
 use super::stop::{CLOSE_GRACE_NS, Stopping};
+use super::stream::Stream;
 use super::worker::Worker;
 use super::{Token, WorkerPool};
 use crate::fork_server::message::Reply;
 use crate::fork_server::{ForkServer, Program};
-
-/// Time for a worker without an initializer to become ready, and for the program to reach `farpool::init()`.
-pub(super) const START_NS: u64 = 30_000_000_000;
 
 /// What is known of the processes as a whole.
 #[derive(Debug)]
@@ -20,6 +17,8 @@ pub(super) struct Supervision {
     pub(super) fork_server: ForkServer,
     /// When it was started.
     pub(super) since: u64,
+    /// Time for a worker without an initializer to become ready, and for the program to reach `farpool::init()`.
+    pub(super) start_limit: u64,
     /// The program has reached `farpool::init()`.
     pub(super) up: bool,
     pub(super) next_number: u32,
@@ -30,20 +29,24 @@ pub(super) struct Supervision {
     /// No worker is started before this time.
     pub(super) next_start_at: u64,
     pub(super) stopping: Stopping,
+    /// The coordinator knows that it stops.
+    pub(super) told_to_stop: bool,
 }
 
 impl Supervision {
-    pub(super) fn new(program: Program, fork_server: ForkServer, now: u64) -> Supervision {
+    pub(super) fn new(program: Program, fork_server: ForkServer, start_limit: u64, now: u64) -> Supervision {
         Supervision {
             program,
             fork_server,
             since: now,
+            start_limit,
             up: false,
             next_number: 0,
             fruitless: 0,
             fruitless_at: 0,
             next_start_at: 0,
             stopping: Stopping::No,
+            told_to_stop: false,
         }
     }
 
@@ -59,7 +62,7 @@ impl Supervision {
     /// When something is due that no descriptor will tell.
     pub(super) fn deadline(&self, wants_workers: bool) -> Option<u64> {
         match self.stopping {
-            Stopping::No if !self.up => Some(self.since + START_NS),
+            Stopping::No if !self.up => Some(self.since.saturating_add(self.start_limit)),
             Stopping::No if wants_workers => Some(self.next_start_at),
             Stopping::Closing { since } => Some(since + CLOSE_GRACE_NS),
             _ => None,
@@ -70,17 +73,14 @@ impl Supervision {
 impl WorkerPool {
     /// One round of looking after everything.
     pub(super) fn supervise(&mut self, now: u64) {
-        self.retry_output(now);
+        self.go_on_with_output(now);
         self.end_overdue(now);
         self.go_on_ending(now);
         if self.supervision.is_stopping() {
             self.go_on_stopping(now);
-        } else if !self.supervision.up && now >= self.supervision.since + START_NS {
-            let waited = seconds(START_NS);
-            let message = format!(
-                "starting workers: the program did not reach farpool::init() within {waited}: make it the first line of main"
-            );
-            self.fail(self.failure(FailureKind::Unavailable, message));
+        } else if !self.supervision.up && now >= self.supervision.since.saturating_add(self.supervision.start_limit) {
+            let failure = self.took_too_long(now);
+            self.fail(failure);
         } else {
             self.let_retired_workers_leave(now);
             self.start_workers(now);
@@ -89,7 +89,10 @@ impl WorkerPool {
 
     pub(super) fn watch_fork_server(&mut self) {
         if let Some(socket) = self.supervision.fork_server.socket() {
-            Token::ForkServer.watch(&self.epoll, self.id, socket);
+            Token::ForkServer.watch(&self.epoll, self.serial, socket);
+        }
+        if let Some(pipe) = self.fork_server_stderr.as_ref().and_then(Stream::pipe) {
+            Token::ForkServerStderr.watch(&self.epoll, self.serial, pipe);
         }
     }
 
@@ -128,11 +131,8 @@ impl WorkerPool {
         if self.supervision.is_stopping() {
             self.stopped();
         } else if !self.supervision.up {
-            let ended = self.supervision.fork_server.how_it_ended();
-            let message = format!(
-                "starting workers: the program ended ({ended}) before it reached farpool::init(): make it the first line of main"
-            );
-            self.fail(self.failure(FailureKind::Unavailable, message));
+            let failure = self.ended_too_early(now);
+            self.fail(failure);
             self.stopped();
         } else {
             if !fruitful {
@@ -143,9 +143,10 @@ impl WorkerPool {
     }
 
     fn restart_fork_server(&mut self, now: u64) {
-        match ForkServer::start(&self.supervision.program) {
-            Ok(fork_server) => {
-                self.supervision.fork_server = fork_server;
+        match start_fork_server(&self.supervision.program, self.teller.is_some()) {
+            Ok((fork_server, stderr)) => {
+                self.last_words_of_fork_server(now);
+                (self.supervision.fork_server, self.fork_server_stderr) = (fork_server, stderr);
                 (self.supervision.since, self.supervision.up) = (now, false);
                 self.watch_fork_server();
             }
@@ -156,4 +157,10 @@ impl WorkerPool {
             }
         }
     }
+}
+
+/// Starts the program; and its stderr, if that is to be read.
+pub(super) fn start_fork_server(program: &Program, capture: bool) -> std::io::Result<(ForkServer, Option<Stream>)> {
+    let (stream, theirs) = if capture { Some(Stream::new()?) } else { None }.unzip();
+    Ok((ForkServer::start(program, theirs)?, stream))
 }

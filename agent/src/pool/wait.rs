@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::WorkerPool;
-use super::stderr::Pumped;
+use super::stream::Stream;
 use super::take_back::STALLED_NS;
 use super::worker::{State, Worker};
 use crate::clock;
@@ -16,8 +16,6 @@ use crate::link::record::HEADER_BYTES;
 const COLLECT_NS: u64 = 1_000_000;
 /// How often it is looked whether a cancelled item has begun that is still on its way to its worker.
 const CANCEL_LOOK_NS: u64 = 10_000_000;
-/// How soon output that could not be passed on is tried again.
-const OUTPUT_RETRY_NS: u64 = 50_000_000;
 
 /// Which descriptor of a pool an epoll event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,36 +25,42 @@ pub(crate) enum Token {
     Socket(u32),
     /// The stderr of the worker with this number.
     Stderr(u32),
+    /// Its stdout.
+    Stdout(u32),
+    ForkServerStderr,
 }
 
 impl Token {
-    /// Has `epoll` report the descriptor under this token.
-    pub(super) fn watch(self, epoll: &Epoll, pool: u64, fd: BorrowedFd<'_>) {
+    /// Has `epoll` report the descriptor under this token. `serial`: the pool's number in this agent.
+    pub(super) fn watch(self, epoll: &Epoll, serial: u64, fd: BorrowedFd<'_>) {
         // An error would mean that the descriptor is none, or that memory has run out.
-        let _ = epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, self.pack(pool)));
+        let _ = epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, self.pack(serial)));
     }
 
-    fn pack(self, pool: u64) -> u64 {
+    fn pack(self, serial: u64) -> u64 {
         let (kind, number) = match self {
             Token::ForkServer => (0, 0),
             Token::Socket(number) => (1, number),
             Token::Stderr(number) => (2, number),
+            Token::Stdout(number) => (3, number),
+            Token::ForkServerStderr => (0, 1),
         };
-        (pool & 0x3fff_ffff) << 34 | kind << 32 | u64::from(number)
+        (serial & 0x3fff_ffff) << 34 | kind << 32 | u64::from(number)
     }
 
-    /// The token in an event's data, if it is one of `pool`.
-    pub(crate) fn unpack(data: u64, pool: u64) -> Option<Token> {
+    /// The token in an event's data, if it is one of the pool with this number.
+    pub(crate) fn unpack(data: u64, serial: u64) -> Option<Token> {
         let number = u32::try_from(data & u64::from(u32::MAX)).ok()?;
-        if data >> 34 != pool & 0x3fff_ffff {
+        if data >> 34 != serial & 0x3fff_ffff {
             return None;
         }
-        match data >> 32 & 3 {
-            0 => Some(Token::ForkServer),
-            1 => Some(Token::Socket(number)),
-            2 => Some(Token::Stderr(number)),
-            _ => None,
-        }
+        Some(match (data >> 32 & 3, number) {
+            (0, 0) => Token::ForkServer,
+            (0, _) => Token::ForkServerStderr,
+            (1, _) => Token::Socket(number),
+            (2, _) => Token::Stderr(number),
+            _ => Token::Stdout(number),
+        })
     }
 }
 
@@ -76,7 +80,7 @@ impl WorkerPool {
         match token {
             Token::ForkServer => self.fork_server_ready(now),
             Token::Socket(number) => self.socket_ready(number, now),
-            Token::Stderr(number) => self.stderr_ready(number, now),
+            Token::Stdout(_) | Token::Stderr(_) | Token::ForkServerStderr => self.output_ready(token, now),
         }
     }
 
@@ -91,14 +95,15 @@ impl WorkerPool {
                 return Armed::Busy;
             }
             let collect = worker.armed_at.filter(|at| *at > worker.finished + 1).map(|_| now + COLLECT_NS);
-            let retry = worker.output_blocked_until;
+            let output = worker.output_due();
             let ending = worker.ending.map(|ending| ending.at);
             // What is cancelled and could not be taken back ends once it begins, of which nobody tells.
             let cancelled = worker.cancel_at.map(|at| at.max(now + CANCEL_LOOK_NS));
             let due = self.due(at).map(|(due, _)| due);
-            deadline = [deadline, collect, retry, ending, cancelled, due].into_iter().flatten().min();
+            deadline = [deadline, collect, output, ending, cancelled, due].into_iter().flatten().min();
         }
-        deadline = [deadline, self.time_to_move(now)].into_iter().flatten().min();
+        let of_fork_server = self.fork_server_stderr.as_ref().and_then(Stream::due);
+        deadline = [deadline, of_fork_server, self.time_to_move(now)].into_iter().flatten().min();
         match deadline {
             Some(time) if time <= now => Armed::Busy,
             other => Armed::Until(other),
@@ -112,28 +117,6 @@ impl WorkerPool {
             && self.queue.is_empty()
             && self.workers.iter().any(|worker| worker.takes_items() && worker.waiting(self.threads) > 0);
         waits.then_some(now + STALLED_NS)
-    }
-
-    fn stderr_ready(&mut self, number: u32, now: u64) {
-        let Some(worker) = self.workers.iter_mut().find(|worker| worker.number == number) else { return };
-        if worker.stderr.pump() == Pumped::Blocked {
-            worker.output_blocked_until = Some(now + OUTPUT_RETRY_NS);
-            if let Some(pipe) = worker.stderr.pipe() {
-                let _ = self.epoll.delete(pipe);
-            }
-        }
-    }
-
-    /// Goes on with output that could not be passed on.
-    pub(super) fn retry_output(&mut self, now: u64) {
-        for worker in &mut self.workers {
-            if worker.output_blocked_until.is_some_and(|at| now >= at) {
-                worker.output_blocked_until = None;
-                if let Some(pipe) = worker.stderr.pipe() {
-                    Token::Stderr(worker.number).watch(&self.epoll, self.id, pipe);
-                }
-            }
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use prost::Message;
 
 use super::chunks::{Piece, Stretch};
 use super::death::Reason;
-use super::stderr::Stderr;
+use super::stream::Stream;
 use crate::link::record::{HEADER_BYTES, Header, Kind, LargeHeader, MAX_PAYLOAD, PIECE_BYTES, RunHeader};
 use crate::link::{Corrupt, Direction, Memory, Reader, Writer};
 
@@ -37,7 +37,9 @@ pub(super) struct Worker {
     pub(super) to: Writer,
     pub(super) from: Reader,
     pub(super) socket: OwnedFd,
-    pub(super) stderr: Stderr,
+    /// None: it writes to this process's stdout.
+    pub(super) stdout: Option<Stream>,
+    pub(super) stderr: Stream,
     /// Items that it was given and that are not finished, in the order of their positions.
     pub(super) given: VecDeque<Given>,
     /// What is left of a chunk that must stay together and of which it has the first part.
@@ -69,8 +71,6 @@ pub(super) struct Worker {
     pub(super) cancel_at: Option<u64>,
     /// When the agent last saw it finish or begin something: (items finished, items claimed, at).
     pub(super) progress: (u64, u32, u64),
-    /// Its output could not be passed on and is tried again at this time.
-    pub(super) output_blocked_until: Option<u64>,
     /// The agent waits for it to finish so many items before it wants to be woken; see `WorkerPool::arm`.
     pub(super) armed_at: Option<u64>,
 }
@@ -149,19 +149,25 @@ impl Given {
 pub(super) struct WorkerEnds {
     pub(super) memory: OwnedFd,
     pub(super) socket: OwnedFd,
+    /// None: this process's own.
+    pub(super) stdout: Option<OwnedFd>,
     pub(super) stderr: OwnedFd,
 }
 
 impl Worker {
     /// Prepares the agent's end of a worker and writes its settings, the first thing that it will read.
-    pub(super) fn prepare(number: u32, settings: &WorkerSettings, now: u64) -> nix::Result<(Worker, WorkerEnds)> {
-        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    pub(super) fn prepare(
+        number: u32,
+        settings: &WorkerSettings,
+        forward_output: bool,
+        now: u64,
+    ) -> nix::Result<(Worker, WorkerEnds)> {
         use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
         let (memory, memory_fd) = Memory::create()?;
         let memory = Arc::new(memory);
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
-        let (stderr, stderr_fd) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-        fcntl(&stderr, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let (stdout, stdout_fd) = if forward_output { Some(Stream::new()?) } else { None }.unzip();
+        let (stderr, stderr_fd) = Stream::new()?;
         let mut worker = Worker {
             number,
             pid: 0,
@@ -173,7 +179,8 @@ impl Worker {
             from: Reader::new(Arc::clone(&memory), Direction::ToAgent),
             memory,
             socket: ours,
-            stderr: Stderr::new(stderr),
+            stdout,
+            stderr,
             given: VecDeque::new(),
             rest: None,
             wants_room: false,
@@ -190,7 +197,6 @@ impl Worker {
             ending: None,
             cancel_at: None,
             progress: (0, 0, now),
-            output_blocked_until: None,
             armed_at: None,
         };
         // The ring of a new memory is empty: this fits.
@@ -198,7 +204,7 @@ impl Worker {
         debug_assert_eq!(written, Ok(true));
         worker.to.publish();
         worker.unpublished = false;
-        Ok((worker, WorkerEnds { memory: memory_fd, socket: theirs, stderr: stderr_fd }))
+        Ok((worker, WorkerEnds { memory: memory_fd, socket: theirs, stdout: stdout_fd, stderr: stderr_fd }))
     }
 
     fn set_up(&mut self, settings: Vec<u8>) -> Result<bool, Corrupt> {
@@ -211,6 +217,11 @@ impl Worker {
         self.sending = Some(settings.into());
         self.go_on_sending()?;
         Ok(begun)
+    }
+
+    /// Its process id, as far as it is known; 0: not yet.
+    pub(super) fn known_pid(&self) -> u32 {
+        if self.pid == 0 { self.claimed_pid } else { self.pid }
     }
 
     /// Items that it was given and has not finished.

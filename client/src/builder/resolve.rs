@@ -1,14 +1,18 @@
+use std::ffi::OsStr;
 use std::num::NonZero;
+use std::os::unix::ffi::OsStrExt;
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use farpool_agent::fork_server::message::ROLE_VARIABLE;
 use farpool_proto::v1::WorkerSettings;
 
 use super::{Builder, Initializer, Target};
-use crate::environment;
+use crate::cluster::Address;
 use crate::error::{Error, ErrorKind};
 use crate::settings::Settings;
+use crate::{environment, labels};
 
 const INITIALIZER_TIMEOUT: Duration = Duration::from_secs(60);
 const PAYLOAD_LIMIT: u64 = 1 << 30;
@@ -16,14 +20,20 @@ const PAYLOAD_LIMIT: u64 = 1 << 30;
 const LARGEST_PAYLOAD_LIMIT: u64 = 2 << 30;
 
 impl Builder {
-    /// Checks every option and fills in the defaults.
-    pub(super) fn resolve(self) -> Result<Settings, Error> {
-        self.require_this_machine()?;
+    /// Checks every option and fills in the defaults; the address is that of a cluster, if the pool is to run on one.
+    pub(super) fn resolve(self) -> Result<(Option<Address>, Settings), Error> {
+        let cluster = self.target.resolve()?;
         let processes = match self.processes {
             Some(0) => return Err(Error::invalid("a pool needs at least 1 process")),
             Some(processes) => narrow(processes, "processes")?,
+            None if cluster.is_some() => 0,
             None => thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
         };
+        match cluster {
+            Some(_) => labels::check(&self.require)?,
+            None => labels::check_here(&self.require)?,
+        }
+        self.environment.iter().try_for_each(|(name, value)| check_variable(name, value))?;
         let (initializer, initializer_args) = resolve_initializer(self.initializer)?;
         let payload_limit = self.payload_limit.unwrap_or(PAYLOAD_LIMIT);
         if !(1..=LARGEST_PAYLOAD_LIMIT).contains(&payload_limit) {
@@ -42,25 +52,34 @@ impl Builder {
             payload_limit,
             name: self.name,
         };
-        Ok(Settings { processes, settings })
+        let weight = at_least_1(self.weight.map(u64::from), "weight")?.max(1) as u32;
+        let settings = Settings { processes, settings, require: self.require, weight, environment: self.environment };
+        Ok((cluster, settings))
     }
+}
 
-    fn require_this_machine(&self) -> Result<(), Error> {
-        let message = match &self.target {
-            Target::ThisMachine => return Ok(()),
-            Target::Cluster(url) => {
-                format!("this build of farpool runs on this machine only: leave out .address({url:?})")
-            }
-            Target::Environment => match environment::address() {
-                None => return Ok(()),
-                Some(url) => format!(
-                    "this build of farpool runs on this machine only: unset {}, which is {url:?}, or call .local()",
-                    environment::ADDRESS
-                ),
-            },
-        };
-        Err(Error::new(ErrorKind::Unavailable, message))
+impl Target {
+    fn resolve(&self) -> Result<Option<Address>, Error> {
+        match self {
+            Target::ThisMachine => Ok(None),
+            Target::Cluster(url) => Address::parse(url).map(Some),
+            Target::Environment => environment::address().map(|url| Address::parse(&url)).transpose(),
+        }
     }
+}
+
+fn check_variable(name: &OsStr, value: &OsStr) -> Result<(), Error> {
+    let (shown, bytes) = (name.to_string_lossy(), name.as_bytes());
+    if bytes.is_empty() || bytes.contains(&b'=') || bytes.contains(&0) {
+        return Err(Error::invalid(format!("{shown:?} cannot be the name of an environment variable")));
+    }
+    if value.as_bytes().contains(&0) {
+        return Err(Error::invalid(format!("the value of the environment variable {shown} contains a zero byte")));
+    }
+    if [ROLE_VARIABLE, environment::ADDRESS, environment::PROGRAM].contains(&&*shown) {
+        return Err(Error::invalid(format!("the environment variable {shown} of workers is set by farpool itself")));
+    }
+    Ok(())
 }
 
 /// A process that is not prepared to be a worker would run its own main again in each worker, and open pools there.

@@ -2,10 +2,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::labels;
 use crate::settings::Settings;
 
 fn resolve(builder: Builder) -> Result<Settings, Error> {
-    builder.local().resolve()
+    builder.local().resolve().map(|(_, settings)| settings)
 }
 
 #[test]
@@ -20,6 +21,13 @@ fn options_without_a_meaning_are_refused_by_name() {
         (pool().payload_limit(0), "payload_limit must be from 1"),
         (pool().payload_limit((2 << 30) + 1), "payload_limit must be from 1"),
         (pool().initializer_timeout(Duration::ZERO), "initializer_timeout must be longer"),
+        (pool().weight(0), "weight must be at least 1"),
+        (pool().require("", "x"), "a label that is required has a name"),
+        (pool().require("gpu", "a100"), "gpu=a100 is required"),
+        (pool().env("", "x"), "cannot be the name"),
+        (pool().env("A=B", "x"), "cannot be the name"),
+        (pool().env("A", "x\0"), "contains a zero byte"),
+        (pool().env("FARPOOL_ADDRESS", "x"), "set by farpool itself"),
     ] {
         let error = resolve(builder).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
@@ -29,7 +37,8 @@ fn options_without_a_meaning_are_refused_by_name() {
 
 #[test]
 fn defaults_are_filled_in() {
-    let Settings { processes, settings } = resolve(Builder::default()).unwrap();
+    let Settings { processes, settings, weight, .. } = resolve(Builder::default()).unwrap();
+    assert_eq!(weight, 1);
     assert!(processes >= 1);
     assert_eq!((settings.threads, settings.max_tasks_per_child, settings.memory_limit), (1, 0, 0));
     assert_eq!((settings.payload_limit, settings.initializer_timeout_ns), (1 << 30, 60_000_000_000));
@@ -40,7 +49,7 @@ fn defaults_are_filled_in() {
 fn options_are_passed_on() {
     fn prepare(_: u64) {}
     let builder = Builder::default().processes(3).threads(50).max_tasks_per_child(7).memory_limit(9).name("x");
-    let Settings { processes, settings } = resolve(builder.payload_limit(5).initializer(prepare, (300,))).unwrap();
+    let Settings { processes, settings, .. } = resolve(builder.payload_limit(5).initializer(prepare, (300,))).unwrap();
     assert_eq!((processes, settings.threads, settings.max_tasks_per_child), (3, 50, 7));
     assert_eq!((settings.memory_limit, settings.payload_limit, &*settings.name), (9, 5, "x"));
     assert!(!settings.initializer.is_empty());
@@ -48,10 +57,16 @@ fn options_are_passed_on() {
 }
 
 #[test]
-fn a_cluster_is_not_to_be_had_yet() {
-    let error = Builder::default().address("farpool://somewhere:1").resolve().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("this machine only"), "{error}");
+fn on_a_cluster_the_default_is_all_slots_and_labels_are_its_affair() {
+    let builder = Builder::default().address("http://node7:7070").require("gpu", "a100").weight(5).env("A", "b");
+    let (cluster, settings) = builder.resolve().unwrap();
+    assert_eq!(cluster.unwrap().to_string(), "http://node7:7070");
+    assert_eq!((settings.processes, settings.weight), (0, 5));
+    assert_eq!(settings.require, [labels::required("gpu", "a100")]);
+    assert_eq!(settings.environment, [("A".into(), "b".into())]);
+    assert_eq!(Builder::default().address("farpool://x:1").resolve().unwrap_err().kind(), ErrorKind::InvalidArgument);
+    let (cluster, _) = Builder::default().address("http://node7:7070").local().resolve().unwrap();
+    assert!(cluster.is_none());
 }
 
 #[test]

@@ -2,6 +2,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::gate::Held;
 use crate::inbox::Interest;
 
 fn inbox(items: u64) -> Inbox {
@@ -17,7 +18,7 @@ fn done(first: u64, count: u64) -> News {
         codec::encode(&item, &mut data).unwrap();
         ends.extend((data.len() as u32).to_le_bytes());
     }
-    News::Done { first, data: data.into(), ends: ends.into() }
+    News::Done { first, data: data.into(), ends: ends.into(), held: Held::default() }
 }
 
 fn failed(item: u64) -> News {
@@ -52,7 +53,8 @@ proptest! {
 fn the_failure_with_the_lowest_index_wins() {
     let error = collect(6, vec![done(4, 2), failed(3), done(0, 1), failed(1), failed(2)]).unwrap_err();
     assert_eq!((error.item(), error.message()), (Some(1), "number 1"));
-    let undecodable = News::Done { first: 0, data: Bytes::new(), ends: Bytes::from_static(&[0; 4]) };
+    let undecodable =
+        News::Done { first: 0, data: Bytes::new(), ends: Bytes::from_static(&[0; 4]), held: Held::default() };
     let error = collect(2, vec![failed(1), undecodable]).unwrap_err();
     assert_eq!((error.item(), error.kind()), (Some(0), ErrorKind::Codec));
 }

@@ -4,10 +4,11 @@ use bytes::Bytes;
 use farpool_proto::v1::Items;
 
 use super::*;
+use crate::gate::Held;
 use crate::inbox::Interest;
 
 fn inbox() -> Inbox {
-    Inbox::new(1, "map", "", Interest::Outcomes).with_limit(u64::MAX)
+    Inbox::new(1, "map", "", Interest::Outcomes).in_session(u64::MAX, None)
 }
 
 /// Feeds everything and returns each message: its first item and how many, or nothing for the end.
@@ -69,7 +70,7 @@ fn one_message_at_most_is_made_at_a_time() {
 #[test]
 fn the_limit_is_kept_and_a_chunk_is_completed_beyond_it() {
     let check = |chunksize, limit, held, finished: usize, expected| {
-        let inbox = Inbox::new(1, "map", "", Interest::Outcomes).with_limit(limit);
+        let inbox = Inbox::new(1, "map", "", Interest::Outcomes).in_session(limit, None);
         let mut feeder = Feeder::new((0..1000_u64).map(|n| (vec![n as u8; 95],)), 1, chunksize, 1000);
         let mut messages = Vec::new();
         // Three messages of one item each, 100 bytes with its length and its end.
@@ -107,7 +108,7 @@ fn measure_caller() {
             feeding += before.elapsed();
             for message in messages.drain(..) {
                 if let Body::Items(Items { first, data, ends, .. }) = message {
-                    let news = crate::inbox::News::Done { first, data, ends };
+                    let news = crate::inbox::News::Done { first, data, ends, held: Held::default() };
                     collector.accept(news, &inbox).unwrap();
                 }
             }

@@ -63,8 +63,8 @@ impl Arrivals {
     /// An error is about the whole job: the session does not keep its promises.
     pub(super) fn add(&mut self, news: News, inbox: &Inbox) -> Result<(), Error> {
         let (first, arrival) = match news {
-            News::Done { first, data, ends } => {
-                let results = Results::new(first, data, ends, inbox.pulled())?;
+            News::Done { first, data, ends, held } => {
+                let results = Results::new(first, data, ends, inbox.pulled())?.holding(held);
                 self.bytes += results.memory();
                 self.items += results.items();
                 self.recent = (results.memory() as u64).checked_div(results.items()).unwrap_or(0);

@@ -123,8 +123,10 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
         if has_news {
             self.take_news()?;
         }
+        let slots = self.call.session.slots();
+        self.window.follow(slots);
         let room = self.window.room(self.ahead());
-        let running = u64::from(self.call.session.slots());
+        let running = u64::from(slots);
         let results = self.arrivals.bytes().saturating_add(self.arrivals.expected_bytes(self.ahead(), running));
         if room == 0 || !self.feeder.may_feed(&self.call.inbox, results) {
             return Ok(has_news);

@@ -8,6 +8,8 @@ pub(super) struct Window {
     items: u64,
     /// It does not grow past this.
     most: u64,
+    /// Where it began, with so many slots, if it follows their number.
+    slots: Option<u32>,
     /// Items of an explicit chunk; 0: none.
     chunksize: u64,
     /// Outcomes taken since it grew last, or since `since`.
@@ -27,12 +29,27 @@ impl Window {
     pub(super) fn new(buffersize: Option<u64>, chunksize: u64, slots: u32) -> Self {
         let (items, most) = match buffersize {
             Some(items) => (items, items),
-            None => {
-                let items = u64::from(slots.max(1)).saturating_mul(ITEMS_A_SLOT).saturating_mul(chunksize.max(1));
-                (items, items.max(u64::from(slots.max(1)).saturating_mul(MOST_ITEMS_A_SLOT)))
-            }
+            None => Self::bounds(chunksize, slots),
         };
-        Self { items, most, chunksize, taken: 0, since: None }
+        let slots = buffersize.is_none().then_some(slots);
+        Self { items, most, slots, chunksize, taken: 0, since: None }
+    }
+
+    /// Where the window begins and how far it grows.
+    fn bounds(chunksize: u64, slots: u32) -> (u64, u64) {
+        let slots = u64::from(slots.max(1));
+        let items = slots.saturating_mul(ITEMS_A_SLOT).saturating_mul(chunksize.max(1));
+        (items, items.max(slots.saturating_mul(MOST_ITEMS_A_SLOT)))
+    }
+
+    /// There are so many slots now. The window keeps what it has grown to, as far as that is within the new bounds.
+    pub(super) fn follow(&mut self, slots: u32) {
+        if self.slots.is_some_and(|known| known != slots) {
+            let (least, most) = Self::bounds(self.chunksize, slots);
+            self.items = self.items.clamp(least, most);
+            self.most = most;
+            self.slots = Some(slots);
+        }
     }
 
     /// How many further items may be pulled when so many are ahead.
@@ -93,8 +110,22 @@ mod tests {
     }
 
     #[test]
+    fn a_window_follows_the_slots() {
+        let mut window = Window::new(None, 0, 0);
+        assert_eq!((window.room(0), window.most), (4, 512));
+        window.follow(10);
+        assert_eq!((window.room(0), window.most), (40, 5120));
+        window.items = 5000;
+        window.follow(2);
+        assert_eq!((window.room(0), window.most), (1024, 1024));
+        window.follow(3);
+        assert_eq!((window.room(0), window.most), (1024, 1536));
+    }
+
+    #[test]
     fn a_given_buffersize_is_kept() {
         let mut window = Window::new(Some(3), 0, 64);
+        window.follow(2);
         window.start();
         (0..100).for_each(|_| window.note_taken());
         assert_eq!(window.room(0), 3);

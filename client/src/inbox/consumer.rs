@@ -1,11 +1,12 @@
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::thread;
 
 use super::{End, EndHook, Inbox, Interest, News, Room};
 use crate::error::{Error, ErrorKind};
+use crate::gate::Gate;
 
 /// The side of the consumer.
 impl Inbox {
@@ -20,13 +21,14 @@ impl Inbox {
             limit: AtomicU64::new(0),
             unseen: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            gate: None,
             state: Mutex::default(),
         }
     }
 
-    /// The same with room for so many bytes of items from the start.
-    pub(crate) fn with_limit(self, limit: u64) -> Self {
-        Self { limit: AtomicU64::new(limit), ..self }
+    /// The same with room for so many bytes of items from the start, in a session that passes this gate.
+    pub(crate) fn in_session(self, limit: u64, gate: Option<Arc<Gate>>) -> Self {
+        Self { limit: AtomicU64::new(limit), gate, ..self }
     }
 
     /// Takes all outcomes that are there into `news`, which is empty. Returns whether the job has ended, so that no more will come.
@@ -98,6 +100,8 @@ impl Inbox {
             Some(known) => known.clone_from(waker),
             none => *none = Some(waker.clone()),
         }
+        drop(state);
+        self.knock();
     }
 
     /// Runs the hook at the end, or now if the job has ended already.
@@ -105,10 +109,25 @@ impl Inbox {
         let mut state = self.state();
         if state.end.is_none() {
             state.hooks.push(hook);
-            return;
+            drop(state);
+            return self.knock();
         }
         drop(state);
         hook();
+    }
+
+    /// Somebody asks for the job's outcomes, or is about to wait for them: the session must read on.
+    pub(crate) fn knock(&self) {
+        if let Some(gate) = &self.gate {
+            gate.knock();
+        }
+    }
+
+    /// Whoever works through the outcomes as they come has gone.
+    pub(crate) fn lose_consumer(&self) {
+        if self.interest == Interest::Outcomes {
+            self.discard();
+        }
     }
 
     /// Nobody will ever take what is delivered: keep nothing.

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use farpool_proto::v1::OpenJob;
+use farpool_proto::v1::{Label, OpenJob};
 
 use crate::error::Error;
+use crate::labels;
 
 /// The options of one call, as they were given.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub(crate) struct Options {
     pub(super) retry_panics: bool,
     pub(super) label: String,
     pub(super) progress: bool,
+    pub(super) priority: i32,
+    pub(super) require: Vec<Label>,
 }
 
 impl Default for Options {
@@ -27,6 +30,8 @@ impl Default for Options {
             retry_panics: false,
             label: String::new(),
             progress: false,
+            priority: 0,
+            require: Vec::new(),
         }
     }
 }
@@ -36,7 +41,13 @@ impl Options {
         &self.label
     }
 
+    /// Labels that a host needs to run the job.
+    pub(crate) fn require(&self) -> &[Label] {
+        &self.require
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
+        labels::check(&self.require)?;
         if self.chunksize == Some(0) {
             return Err(Error::invalid("chunksize must be at least 1: leave it out to have it chosen"));
         }
@@ -70,7 +81,8 @@ impl Options {
             retries: self.retries,
             retry_panics: self.retry_panics,
             label: self.label.clone(),
-            ..OpenJob::default()
+            priority: self.priority,
+            require: self.require.clone(),
         }
     }
 }
@@ -102,11 +114,14 @@ mod tests {
             retries: 7,
             retry_panics: true,
             label: "x".to_owned(),
+            priority: -3,
+            require: vec![labels::required("gpu", "a100")],
             ..Options::default()
         };
         let open = options.open_job(3, Bytes::from_static(b"f"));
         assert_eq!((open.job, &*open.function, open.chunksize, open.timeout_ns), (3, &b"f"[..], 8, 5_000_000));
         assert_eq!((open.retries, open.retry_panics, &*open.label), (7, true, "x"));
+        assert_eq!((open.priority, open.require), (-3, vec![labels::required("gpu", "a100")]));
         let forever = Options { timeout: Some(Duration::MAX), ..Options::default() };
         assert_eq!(forever.open_job(1, Bytes::new()).timeout_ns, u64::MAX);
     }

@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
+use farpool_agent::timer::Timer;
 use farpool_agent::{Armed, clock};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::engine::Engine;
-use super::timer::Timer;
 use crate::error::{Error, ErrorKind};
 use crate::inbox::Wakes;
 use crate::settings::Settings;
@@ -107,7 +107,7 @@ impl Driver {
                 Armed::Until(Some(time)) => state.ring_by(time),
             }
             state.driven = true;
-            state.engine.delivered = false;
+            state.engine.inboxes.delivered = false;
             if !std::mem::replace(&mut state.detached, true) {
                 self.set_outer(detached());
             }
@@ -173,7 +173,7 @@ impl Driver {
             Armed::Until(Some(time)) => state.ring_by(time),
             Armed::Until(None) => {}
         }
-        if state.driven && state.engine.delivered {
+        if state.driven && state.engine.inboxes.delivered {
             // What another thread has delivered may be what the driver waits for.
             state.ring_by(clock::now());
         }
@@ -201,7 +201,7 @@ impl Driver {
 
 /// Gives the lock back after the engine was armed, and wakes whoever has got something meanwhile.
 fn release(mut state: MutexGuard<'_, State>) {
-    let wakes = state.engine.take_wakes();
+    let wakes = state.engine.inboxes.take_wakes();
     drop(state);
     wakes.into_iter().for_each(Wakes::wake);
 }

@@ -7,15 +7,16 @@
 
 mod driver;
 mod engine;
-mod timer;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use farpool_proto::v1::Label;
 use farpool_proto::v1::client_message::Body;
 
 use crate::error::Error;
 use crate::inbox::Inbox;
+use crate::labels;
 use crate::session::Session;
 use crate::settings::Settings;
 use driver::Driver;
@@ -38,6 +39,10 @@ struct LocalSession {
 
 impl Session for LocalSession {
     fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        if let Some(Body::OpenJob(open)) = messages.first_mut() {
+            // Checked, and the agent in here has no labels of its own.
+            open.require = Vec::new();
+        }
         self.driver.act(|engine| engine.submit(inbox, messages))
     }
 
@@ -67,6 +72,10 @@ impl Session for LocalSession {
     }
 
     fn failure(&self) -> Option<Error> {
-        self.driver.act(|engine| engine.failure())
+        self.driver.act(|engine| engine.inboxes.failure())
+    }
+
+    fn check_labels(&self, require: &[Label]) -> Result<(), Error> {
+        labels::check_here(require)
     }
 }

@@ -17,6 +17,15 @@ pub(crate) use role::{arguments, initialised};
 
 use role::Role;
 
+/// To be held while a task waits for a pool of its own.
+pub(crate) fn lend() -> impl Drop {
+    struct Nothing;
+    impl Drop for Nothing {
+        fn drop(&mut self) {}
+    }
+    Nothing
+}
+
 /// Makes this program able to serve as its own pool's workers: the first line of `main`.
 ///
 /// In the process that a user started it returns at once. farpool starts workers by running the same

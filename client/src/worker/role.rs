@@ -44,6 +44,9 @@ pub(super) fn decide() -> Role {
         Some(ROLE_WORKER) => Role::Worker,
         _ => note_test(),
     };
+    if matches!(role, Role::ForkServer | Role::Worker) {
+        crate::environment::remember_program();
+    }
     ROLE.store(if matches!(role, Role::Program) { PROGRAM } else { PART_OF_A_POOL }, Ordering::SeqCst);
     role
 }

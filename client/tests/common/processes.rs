@@ -53,10 +53,15 @@ pub(crate) fn tagged(tag: &str) -> Vec<Process> {
     all().filter(carries).filter_map(Process::of).collect()
 }
 
+/// All processes of this machine.
+pub(crate) fn every() -> impl Iterator<Item = Process> {
+    all().filter_map(Process::of)
+}
+
 /// The children of this process, those that have ended and were not waited for included.
 pub(crate) fn children() -> Vec<Process> {
     let own = std::process::id();
-    all().filter_map(Process::of).filter(|process| process.parent == own).collect()
+    every().filter(|process| process.parent == own).collect()
 }
 
 /// What this case has started, directly or not, and is still there.

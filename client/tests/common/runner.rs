@@ -1,5 +1,5 @@
 //! Runs each case in a process of its own, watched: a case that crashes, hangs or leaves processes behind fails, and
-//! takes no other with it.
+//! takes no other with it. Each runs twice: on this machine, and on a cluster that is started for it.
 
 use std::env;
 use std::fs::{self, File};
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use crate::cluster::{self, Cluster};
 use crate::processes::{self, TAG};
 
 /// A case: a name, and what it does. It fails by panicking, or by leaving a process behind.
@@ -35,18 +36,57 @@ const CASE: &str = "FARPOOL_TEST_CASE";
 /// A case that takes longer than this hangs: the slowest takes a few seconds on a quiet machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A suite's cases, and where they run.
+pub(crate) struct Suite {
+    /// On this machine and on a cluster, unless they are named in `local_only`.
+    pub(crate) both: &'static [&'static [Case]],
+    pub(crate) cluster_only: &'static [&'static [Case]],
+    /// Cases, or modules of them, that mean nothing on a cluster, and why.
+    pub(crate) local_only: &'static [(&'static str, &'static str)],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Local,
+    Cluster,
+}
+
 /// The test program's main, to be called behind `farpool::init()`.
-pub(crate) fn main(groups: &[&[Case]]) -> ExitCode {
-    let cases = groups.concat();
+pub(crate) fn main(suite: &Suite) -> ExitCode {
+    let (both, cluster_only) = (suite.both.concat(), suite.cluster_only.concat());
     if let Ok(name) = env::var(CASE) {
-        let case = cases.iter().find(|case| case.name == name).expect("the parent names a case that there is");
+        let mut cases = both.iter().chain(&cluster_only);
+        let case = cases.find(|case| case.name == name).expect("the parent names a case that there is");
         (case.run)();
         processes::assert_none_left();
         return ExitCode::SUCCESS;
     }
-    let arguments = Arguments::from_args();
-    let trials = cases.into_iter().map(|case| Trial::test(short(case.name), move || run_apart(case))).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let is = |case: &Case, name: &str| {
+        short(case.name).strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    for (name, why) in suite.local_only {
+        assert!(
+            both.iter().any(|case| is(case, name)),
+            "{name}, which is not run on a cluster since {why}, does not exist"
+        );
+    }
+    let anywhere = |case: &&Case| !suite.local_only.iter().any(|(name, _)| is(case, name));
+    let local = both.iter().map(|case| (Mode::Local, *case));
+    let on_cluster = both.iter().filter(anywhere).chain(&cluster_only).map(|case| (Mode::Cluster, *case));
+    let trials = local.chain(on_cluster).map(|(mode, case)| {
+        let name = format!("{}::{}", mode.name(), short(case.name));
+        Trial::test(name, move || run_apart(mode, case))
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Local => "local",
+            Mode::Cluster => "cluster",
+        }
+    }
 }
 
 /// A directory that is this case's own; it is gone after a case that passed.
@@ -61,33 +101,33 @@ fn short(name: &str) -> &str {
     name.split_once("::").map_or(name, |(_, rest)| rest)
 }
 
-fn run_apart(case: Case) -> Result<(), Failed> {
-    let tag = format!("{}.{}", std::process::id(), case.name.replace("::", "."));
+fn run_apart(mode: Mode, case: Case) -> Result<(), Failed> {
+    let tag = format!("{}.{}.{}", std::process::id(), mode.name(), case.name.replace("::", "."));
     let scratch = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&tag);
     fs::create_dir_all(&scratch)?;
     // A file and not a pipe: a process that is left behind would hold a pipe open, and with it the test.
     let output = scratch.join("output");
     let file = File::create(&output)?;
-    let child = Command::new(env::current_exe()?)
-        .env(CASE, case.name)
-        .env(TAG, &tag)
-        .env_remove("FARPOOL_ADDRESS")
-        .env_remove("RUST_BACKTRACE")
-        .stdin(Stdio::null())
-        .stdout(file.try_clone()?)
-        .stderr(file)
-        .spawn()?;
+    let cluster = (mode == Mode::Cluster).then(|| Cluster::of_case(&tag));
+    let mut command = Command::new(env::current_exe()?);
+    command.env(CASE, case.name).env(TAG, &tag).env_remove(cluster::ADDRESS).env_remove("RUST_BACKTRACE");
+    command.envs(cluster.iter().map(|cluster| (cluster::ADDRESS, cluster.address())));
+    let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
     let ended = wait(child, PATIENCE);
     let left = processes::tagged(&tag);
     processes::kill(&left);
+    let cluster = cluster.map_or(Ok(()), Cluster::stop);
     let wrong = match ended {
         None => format!("it hangs: after {PATIENCE:?} there are\n{}", processes::list(&left)),
         Some(status) if !status.success() => format!("it ended with {status}"),
         Some(_) if !left.is_empty() => format!("it left processes behind:\n{}", processes::list(&left)),
-        Some(_) => {
-            fs::remove_dir_all(&scratch)?;
-            return Ok(());
-        }
+        Some(_) => match cluster {
+            Err(wrong) => wrong,
+            Ok(()) => {
+                fs::remove_dir_all(&scratch)?;
+                return Ok(());
+            }
+        },
     };
     let said = fs::read(&output)?;
     let said = String::from_utf8_lossy(&said[said.len().saturating_sub(16 << 10)..]).into_owned();

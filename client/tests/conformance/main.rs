@@ -1,11 +1,17 @@
 //! What every pool does, wherever it runs: the promises of the API, one file a topic.
 //!
-//! All pools come from [`pools`], so that the same suite can be run against a cluster.
+//! All pools come from [`pools`]: each case runs on this machine, and on a real cluster of three agents.
 
+#[path = "../common/binaries.rs"]
+mod binaries;
+#[path = "../common/cluster.rs"]
+mod cluster;
 #[path = "../common/log.rs"]
 mod log;
 #[path = "../common/plain_tasks.rs"]
 mod plain_tasks;
+#[path = "../common/pools.rs"]
+mod pools;
 #[path = "../common/processes.rs"]
 mod processes;
 #[path = "../common/runner.rs"]
@@ -14,36 +20,54 @@ mod runner;
 mod arguments;
 mod async_use;
 mod callbacks;
+mod capture;
+mod elastic;
 mod errors;
 mod imap;
 mod life;
 mod memory;
+mod on_a_cluster;
 mod options;
-mod pools;
+mod printing;
 mod progress;
 mod results;
 mod tasks;
 mod threads;
 mod verbs;
+mod waiting;
 mod workers;
 
 use std::process::ExitCode;
 
+use runner::{Case, Suite};
+
 fn main() -> ExitCode {
     farpool::init();
-    runner::main(&[
-        arguments::CASES,
-        async_use::CASES,
-        callbacks::CASES,
-        errors::CASES,
-        imap::CASES,
-        life::CASES,
-        memory::CASES,
-        options::CASES,
-        progress::CASES,
-        results::CASES,
-        threads::CASES,
-        verbs::CASES,
-        workers::CASES,
-    ])
+    runner::main(&Suite {
+        both: BOTH,
+        cluster_only: &[elastic::CASES, on_a_cluster::CASES, printing::CASES, waiting::CASES],
+        local_only: LOCAL_ONLY,
+    })
 }
+
+const BOTH: &[&[Case]] = &[
+    arguments::CASES,
+    async_use::CASES,
+    callbacks::CASES,
+    errors::CASES,
+    imap::CASES,
+    life::CASES,
+    memory::CASES,
+    options::CASES,
+    progress::CASES,
+    results::CASES,
+    threads::CASES,
+    verbs::CASES,
+    workers::CASES,
+];
+
+/// Of the others, on a cluster the same is promised and shown.
+const LOCAL_ONLY: &[(&str, &str)] = &[
+    ("workers::replaced_workers_go", "it counts the processes of one host"),
+    ("workers::the_default_is_a_process_for_each_core", "it is all slots there: see on_a_cluster"),
+];

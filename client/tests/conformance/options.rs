@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use farpool::{ErrorKind, Pool};
+use farpool::ErrorKind;
 
 use crate::pools;
 use crate::tasks::{even_only, nap, square, whereabouts};
@@ -47,7 +47,7 @@ fn chunks_of_large_items_stay_together() {
 }
 
 fn chunks_stay_together_whatever_the_child_limit() {
-    let pool = pools::pool(Pool::builder().processes(2).max_tasks_per_child(3));
+    let pool = pools::pool(pools::builder().processes(2).max_tasks_per_child(3));
     check_chunks(5, &pool.job(whereabouts::<u64>).chunksize(5).map(0..50).unwrap());
 }
 

@@ -20,7 +20,7 @@ crate::runner::cases![
 ];
 
 fn threaded(processes: usize, threads: usize) -> Pool {
-    pools::pool(Pool::builder().processes(processes).threads(threads))
+    pools::pool(pools::builder().processes(processes).threads(threads))
 }
 
 fn naps_are_taken_on_all_threads_at_once() {

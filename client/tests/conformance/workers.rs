@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use farpool::Pool;
-
 use crate::log::{self, Log};
 use crate::tasks::{nap, pid_after, square, whereabouts};
 use crate::{pools, processes};
@@ -49,7 +47,7 @@ fn all_processes_are_used_and_none_is_the_client() {
 }
 
 fn the_default_is_a_process_for_each_core() {
-    let pool = pools::pool(Pool::builder());
+    let pool = pools::pool(pools::builder());
     assert_eq!(pool.processes(), std::thread::available_parallelism().unwrap().get());
     assert_eq!(pool.map(square, [2]).unwrap(), [4]);
 }
@@ -67,7 +65,7 @@ fn what_waits_moves_to_a_worker_that_idles() {
 
 fn an_initializer_runs_once_in_each_worker_before_its_first_item() {
     let log = Log::new("initialized");
-    let options = Pool::builder().processes(3).initializer(prepare, ("hello".to_owned(), log.path()));
+    let options = pools::builder().processes(3).initializer(prepare, ("hello".to_owned(), log.path()));
     let pool = pools::pool(options);
     let greetings = pool.map(greet, vec!["world".to_owned(); 300]).unwrap();
     assert!(greetings.iter().all(|(_, greeting)| greeting == "hello world"));
@@ -80,7 +78,7 @@ fn an_initializer_runs_once_in_each_worker_before_its_first_item() {
 
 fn an_initializer_runs_in_replaced_workers_too() {
     let log = Log::new("initialized");
-    let options = Pool::builder().processes(1).max_tasks_per_child(2);
+    let options = pools::builder().processes(1).max_tasks_per_child(2);
     let pool = pools::pool(options.initializer(prepare, ("hi".to_owned(), log.path())));
     let greetings = pool.job(greet).chunksize(1).map(vec!["x".to_owned(); 10]).unwrap();
     let pids: BTreeSet<u32> = greetings.iter().map(|&(pid, _)| pid).collect();
@@ -90,7 +88,7 @@ fn an_initializer_runs_in_replaced_workers_too() {
 
 fn a_worker_is_replaced_after_its_items() {
     for (processes, limit) in [(1, 1), (2, 1), (2, 3), (3, 10)] {
-        let pool = pools::pool(Pool::builder().processes(processes).max_tasks_per_child(limit));
+        let pool = pools::pool(pools::builder().processes(processes).max_tasks_per_child(limit));
         let mut shares: BTreeMap<u32, u64> = BTreeMap::new();
         for (pid, serial) in pool.map(whereabouts::<u64>, 0..60).unwrap() {
             *shares.entry(pid).or_default() += 1;
@@ -102,7 +100,7 @@ fn a_worker_is_replaced_after_its_items() {
 }
 
 fn workers_are_replaced_without_a_gap() {
-    let pool = pools::pool(Pool::builder().processes(2).max_tasks_per_child(1));
+    let pool = pools::pool(pools::builder().processes(2).max_tasks_per_child(1));
     let start = Instant::now();
     let outcomes: Vec<u32> = pool.imap(pid_after, std::iter::repeat_n(5, 100)).map(Result::unwrap).collect();
     assert_eq!(BTreeSet::from_iter(outcomes).len(), 100);
@@ -111,7 +109,7 @@ fn workers_are_replaced_without_a_gap() {
 }
 
 fn replaced_workers_go() {
-    let pool = pools::pool(Pool::builder().processes(2).max_tasks_per_child(1));
+    let pool = pools::pool(pools::builder().processes(2).max_tasks_per_child(1));
     pool.job(square).chunksize(1).map(0..60).unwrap();
     let pids = pool.job(pid_after).chunksize(1).map([0; 20]).unwrap();
     let there = || processes::started_by_this_case();
@@ -164,7 +162,7 @@ fn the_pools_name_is_what_process_lists_show() {
     fn shown() -> String {
         std::fs::read_to_string("/proc/self/comm").unwrap()
     }
-    let pool = pools::pool(Pool::builder().processes(1).name("thumbnails"));
+    let pool = pools::pool(pools::builder().processes(1).name("thumbnails"));
     assert_eq!(pool.apply(shown, ()).unwrap().trim(), "thumbnails");
     let nameless = pools::of(1);
     assert_eq!(nameless.apply(shown, ()).unwrap().trim(), "farpool-worker");

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use farpool::{Error, ErrorKind, Pool};
 
+use crate::pools;
 use crate::tasks::{pid_after, square};
 
 /// A pool of so many processes.
 pub(crate) fn pool(processes: usize) -> Pool {
-    Pool::builder().processes(processes).local().build().expect("the pool opens")
+    pools::of(processes)
 }
 
 /// The pool answers, with as many workers as it was opened with.

@@ -1,11 +1,12 @@
 //! Items and results that cannot be encoded or decoded.
 
-use farpool::{Error, ErrorKind, Pool};
+use farpool::{Error, ErrorKind};
 use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::checks::{has_words, pool, serves_on};
+use crate::pools;
 use crate::tasks::{identity, pid_after};
 
 crate::runner::cases![
@@ -109,7 +110,7 @@ fn formats_that_describe_themselves() {
 }
 
 fn an_initializers_arguments_that_cannot_be_encoded() {
-    let options = Pool::builder().processes(1).local();
+    let options = pools::builder().processes(1);
     let error = options.initializer(|_: Stubborn| (), (CLIENT_ENCODES,)).build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Codec);
     has_words(&error, &["the initializer's arguments", "cannot encode"]);

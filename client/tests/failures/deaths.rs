@@ -4,6 +4,7 @@ use farpool::{ErrorKind, Pool};
 
 use crate::checks::{only_failed, pool, seconds, serves_on, told, within};
 use crate::log::Log;
+use crate::pools;
 use crate::tasks::{Way, identity, perish};
 
 crate::runner::cases![
@@ -71,7 +72,7 @@ fn a_task_that_overflows_its_stack() {
 const LIMIT: u64 = 512 << 20;
 
 fn limited() -> Pool {
-    Pool::builder().processes(2).memory_limit(LIMIT).local().build().unwrap()
+    pools::builder().processes(2).memory_limit(LIMIT).build().unwrap()
 }
 
 fn a_task_that_allocates_beyond_the_memory_limit() {

@@ -1,9 +1,10 @@
 //! Initializers that fail: the pool fails, with the reason, instead of respawning for ever.
 
-use farpool::{Builder, Error, ErrorKind, Pool};
+use farpool::{Builder, Error, ErrorKind};
 
 use crate::checks::{has_words, millis, seconds, within};
 use crate::log::{self, Log};
+use crate::pools;
 use crate::processes;
 use crate::tasks::{FOR_EVER, Way, nap, square};
 use crate::waiting;
@@ -20,7 +21,7 @@ crate::runner::cases![
 ];
 
 fn options(processes: usize) -> Builder {
-    Pool::builder().processes(processes).local().initializer_timeout(millis(300))
+    pools::builder().processes(processes).initializer_timeout(millis(300))
 }
 
 fn prepare(path: String, way: Option<Way>) {

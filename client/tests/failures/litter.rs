@@ -7,6 +7,7 @@ use farpool::Pool;
 use serde::{Deserialize, Serialize};
 
 use crate::checks::{pool, seconds, serves_on, within};
+use crate::pools;
 use crate::processes::{self, Process};
 use crate::tasks::{Way, square};
 use crate::waiting;
@@ -83,7 +84,7 @@ fn gone_when_the_pool_is_terminated() {
 }
 
 fn gone_with_their_worker_if_they_are_of_its_group() {
-    let pool = Pool::builder().processes(1).max_tasks_per_child(1).local().build().unwrap();
+    let pool = pools::builder().processes(1).max_tasks_per_child(1).build().unwrap();
     pool.apply(litter, (Start::Child,)).unwrap();
     assert_eq!(pool.apply(square, (2,)).unwrap(), 4);
     waiting::until_gone(seconds(5), sleepers);

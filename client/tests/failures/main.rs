@@ -1,12 +1,18 @@
 //! Every failure that one machine can show, really made to happen: what the caller is told, what goes on, and that
 //! nothing is left behind.
 
+#[path = "../common/binaries.rs"]
+mod binaries;
+#[path = "../common/cluster.rs"]
+mod cluster;
 #[path = "../common/line.rs"]
 mod line;
 #[path = "../common/log.rs"]
 mod log;
 #[path = "../common/plain_tasks.rs"]
 mod plain_tasks;
+#[path = "../common/pools.rs"]
+mod pools;
 #[path = "../common/processes.rs"]
 mod processes;
 #[path = "../common/runner.rs"]
@@ -15,6 +21,7 @@ mod runner;
 mod rustc;
 
 mod aborts;
+mod agents;
 mod cancel;
 mod checks;
 mod client;
@@ -43,32 +50,47 @@ mod waiting;
 
 use std::process::ExitCode;
 
+use runner::{Case, Suite};
+
 fn main() -> ExitCode {
     // Programs that do not do what they should before, or instead of, the next line.
     scenarios::before_init();
     farpool::init();
     scenarios::after_init();
-    runner::main(&[
-        aborts::CASES,
-        cancel::CASES,
-        clients::CASES,
-        codec::CASES,
-        crowd::CASES,
-        deaths::CASES,
-        descriptors::CASES,
-        fork_server::CASES,
-        forgetful::CASES,
-        initializers::CASES,
-        inputs::CASES,
-        large::CASES,
-        litter::CASES,
-        misuse::CASES,
-        nested::CASES,
-        output::CASES,
-        outside::CASES,
-        panics::CASES,
-        retries::CASES,
-        sizes::CASES,
-        timeouts::CASES,
-    ])
+    runner::main(&Suite { both: BOTH, cluster_only: &[agents::CASES], local_only: LOCAL_ONLY })
 }
+
+const BOTH: &[&[Case]] = &[
+    aborts::CASES,
+    cancel::CASES,
+    clients::CASES,
+    codec::CASES,
+    crowd::CASES,
+    deaths::CASES,
+    descriptors::CASES,
+    fork_server::CASES,
+    forgetful::CASES,
+    initializers::CASES,
+    inputs::CASES,
+    large::CASES,
+    litter::CASES,
+    misuse::CASES,
+    nested::CASES,
+    output::CASES,
+    outside::CASES,
+    panics::CASES,
+    retries::CASES,
+    sizes::CASES,
+    timeouts::CASES,
+];
+
+/// Of the others, on a cluster the same is promised and shown.
+const LOCAL_ONLY: &[(&str, &str)] = &[
+    ("aborts", "its program opens a pool on this machine"),
+    ("clients::the_fork_server_is_killed_together_with_the_client", "fork servers are children of agents"),
+    ("forgetful::a_program_that_ignores_the_end_of_its_children", "workers inherit from agents"),
+    ("fork_server", "fork servers are children of agents"),
+    ("misuse::addresses_of_clusters", "it sets the address itself"),
+    ("nested::an_outer_worker_that_dies_takes_its_inner_pool_along", "workers of both pools are children of agents"),
+    ("output::megabytes_go_straight_through", "output is labelled, and bounded in its rate"),
+];

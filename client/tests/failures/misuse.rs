@@ -6,6 +6,7 @@ use farpool::{Builder, Error, ErrorKind, Job, Pool};
 
 use crate::checks::{has_words, pool, seconds, serves_on, within};
 use crate::log::{self, Log};
+use crate::pools;
 use crate::processes;
 use crate::tasks::square;
 
@@ -19,7 +20,7 @@ crate::runner::cases![
 
 fn pools_with_options_without_a_meaning() {
     let zero = Duration::ZERO;
-    let new = || Pool::builder().processes(1).local();
+    let new = || pools::builder().processes(1);
     let wrong: [(Builder, &str); 9] = [
         (new().processes(0), "at least 1 process"),
         (new().processes(usize::MAX), "processes must be at most"),
@@ -110,13 +111,23 @@ fn a_terminated_pool() {
 }
 
 fn addresses_of_clusters() {
-    let error = Pool::builder().address("http://127.0.0.1:1").build().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    has_words(&error, &["runs on this machine only", "http://127.0.0.1:1"]);
-    // SAFETY: this case's process has no other thread now.
-    unsafe { std::env::set_var("FARPOOL_ADDRESS", "http://127.0.0.1:2") };
-    let error = Pool::new(1).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    has_words(&error, &["FARPOOL_ADDRESS", "http://127.0.0.1:2"]);
-    serves_on(&Pool::builder().processes(1).local().build().unwrap());
+    let local = || Pool::builder().processes(1).local();
+    for (address, kind, words) in [
+        ("http://127.0.0.1:1", ErrorKind::Unavailable, "is farpool-coordinator running there?"),
+        ("https://127.0.0.1:1", ErrorKind::InvalidArgument, "use http"),
+        ("127.0.0.1", ErrorKind::InvalidArgument, "has no port"),
+    ] {
+        let error = local().address(address).build().unwrap_err();
+        assert_eq!(error.kind(), kind);
+        has_words(&error, &[words, address]);
+        // SAFETY: this case's process has no other thread that reads the environment now.
+        unsafe { std::env::set_var("FARPOOL_ADDRESS", address) };
+        let error = Pool::new(1).unwrap_err();
+        assert_eq!(error.kind(), kind);
+        has_words(&error, &[words, address]);
+        serves_on(&local().build().unwrap());
+    }
+    // SAFETY: as above.
+    unsafe { std::env::set_var("FARPOOL_ADDRESS", "") };
+    serves_on(&Pool::new(1).unwrap());
 }

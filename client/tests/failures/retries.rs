@@ -5,6 +5,7 @@ use farpool::{ErrorKind, Pool};
 use crate::checks::{only_failed, pool, seconds, serves_on, told, within};
 use crate::line::Line;
 use crate::log::{self, Log};
+use crate::pools;
 use crate::processes;
 use crate::tasks::{Way, perish, perish_at_first, square};
 
@@ -117,7 +118,7 @@ fn a_death_counts_an_attempt_for_each_item_that_ran_on_a_thread() {
             crate::tasks::hang(path);
         }
     }
-    let pool = Pool::builder().processes(1).threads(3).local().build().unwrap();
+    let pool = pools::builder().processes(1).threads(3).build().unwrap();
     for (retries, attempts) in [(0, 1), (1, 2)] {
         let mut line = Line::new(&format!("pids-{retries}"));
         let path = line.path();

@@ -10,6 +10,7 @@ use farpool::Pool;
 use crate::checks::{pool, seconds};
 use crate::line;
 use crate::litter::{STARTS, litter};
+use crate::pools;
 use crate::tasks::{FOR_EVER, Way, identity, nap, pid_after, square};
 
 /// The variable that names the scenario.
@@ -103,7 +104,7 @@ fn works_and_fails(anew: bool) {
     let late = pool.job(nap).timeout(crate::checks::millis(100)).apply((FOR_EVER,)).unwrap_err();
     assert_eq!(late.kind(), farpool::ErrorKind::TimedOut, "{late}");
     crate::checks::serves_on(&pool);
-    let limited = Pool::builder().processes(1).max_tasks_per_child(1).local().build().unwrap();
+    let limited = pools::builder().processes(1).max_tasks_per_child(1).build().unwrap();
     let pids = limited.job(pid_after).chunksize(1).map([0; 3]).unwrap();
     assert!(pids[0] != pids[1] && pids[1] != pids[2]);
     pool.close();
@@ -145,7 +146,7 @@ fn hangs_in_its_initializer() {
         line::report(&path, std::process::id());
         Way::SpinDeaf.take();
     }
-    let options = Pool::builder().processes(2).local();
+    let options = pools::builder().processes(2);
     let pool = options.initializer(initializer, (argument(1),)).build().unwrap();
     pool.map(nap, [FOR_EVER]).unwrap_err();
 }

@@ -3,6 +3,7 @@
 use farpool::{Error, ErrorKind, Pool};
 
 use crate::checks::{has_words, serves_on};
+use crate::pools;
 use crate::tasks::pid_after;
 
 crate::runner::cases![
@@ -15,7 +16,7 @@ crate::runner::cases![
 const LIMIT: u64 = 1 << 20;
 
 fn limited() -> Pool {
-    Pool::builder().processes(1).payload_limit(LIMIT).local().build().unwrap()
+    pools::builder().processes(1).payload_limit(LIMIT).build().unwrap()
 }
 
 fn make(length: u64) -> Vec<u8> {
@@ -74,7 +75,7 @@ fn the_limit_itself_is_allowed() {
 /// What every call needs goes this way, so it may be more than a message of an ordinary size.
 fn an_initializers_arguments_may_be_large() {
     static TABLE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
-    let options = Pool::builder().processes(2).local();
+    let options = pools::builder().processes(2);
     let pool = options.initializer(|table: Vec<u8>| TABLE.set(table).unwrap(), (make(20 << 20),)).build().unwrap();
     assert_eq!(pool.map(|_: u64| TABLE.get().unwrap().len(), 0..10).unwrap(), [20 << 20; 10]);
 }

@@ -1,5 +1,7 @@
 //! Messages in frames: many small ones in one, a large one in pieces over several.
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, Bytes, BytesMut};
 use farpool_proto::v1::{
     AgentCommand, AgentEvent, AgentFrame, ClientEvent, ClientFrame, ClientMessage, CommandFrame, EventFrame, Piece,
@@ -55,7 +57,7 @@ session_messages! {
     AgentCommand in CommandFrame,
 }
 
-/// Puts messages into frames. `M` comes with its encoded size, which is counted once.
+/// Puts messages into frames.
 #[derive(Debug, Default)]
 pub(crate) struct Packer {
     /// What is left of a message that is sent in pieces, and the size of the whole.
@@ -64,45 +66,37 @@ pub(crate) struct Packer {
 }
 
 impl Packer {
-    /// The next frame, of what is left of a large message or of what `next` gives, which is asked as long as there is
-    /// room; `None`: there is nothing. A message that `next` gives and that does not fit is taken all the same.
-    pub(crate) fn pack<M: SessionMessage>(&mut self, queue: &mut impl Queue<M>) -> Option<M::Frame> {
+    /// The next frame, and how many bytes of messages are in it: of what is left of a large message, or of the messages
+    /// in the queue, each of which comes with its encoded size. There must be something.
+    pub(crate) fn pack<M: SessionMessage>(&mut self, queue: &mut VecDeque<(M, usize)>) -> (M::Frame, usize) {
         if self.rest.is_empty() {
-            if queue.peek()? <= WHOLE_BYTES {
-                return Some(M::frame(gather(queue)));
+            if queue.front().is_none_or(|(_, size)| *size <= WHOLE_BYTES) {
+                return gather(queue);
             }
-            let (message, size) = queue.pop()?;
-            self.rest = message.encode_to_vec().into();
-            self.total = size as u64;
+            self.rest = queue.pop_front().map(|(message, _)| message.encode_to_vec().into()).unwrap_or_default();
+            self.total = self.rest.len() as u64;
         }
         let data = self.rest.split_to(self.rest.len().min(PIECE_BYTES));
-        Some(M::piece(Piece { total: self.total, data }))
+        let bytes = data.len();
+        (M::piece(Piece { total: self.total, data }), bytes)
     }
 
-    /// Bytes of a message that was taken from the queue and is not sent yet.
-    pub(crate) fn rest(&self) -> usize {
-        self.rest.len()
+    /// Whether there is something left of a message that was taken from the queue.
+    pub(crate) fn has_rest(&self) -> bool {
+        !self.rest.is_empty()
     }
 }
 
-/// Messages that wait to be sent, each with its encoded size.
-pub(crate) trait Queue<M> {
-    /// The size of the first one.
-    fn peek(&self) -> Option<usize>;
-    /// Takes the first one.
-    fn pop(&mut self) -> Option<(M, usize)>;
-}
-
-fn gather<M: SessionMessage>(queue: &mut impl Queue<M>) -> Vec<M> {
-    let (mut messages, mut bytes) = (Vec::new(), 0);
-    while let Some(size) = queue.peek()
-        && (messages.is_empty() || bytes + size <= FRAME_BYTES)
-        && let Some((message, _)) = queue.pop()
-    {
-        messages.push(message);
-        bytes += size;
+/// A frame with as many messages as fit, and at least one.
+fn gather<M: SessionMessage>(queue: &mut VecDeque<(M, usize)>) -> (M::Frame, usize) {
+    let (mut count, mut bytes) = (0, 0);
+    for (_, size) in queue.iter() {
+        if count > 0 && bytes + size > FRAME_BYTES {
+            break;
+        }
+        (count, bytes) = (count + 1, bytes + size);
     }
-    messages
+    (M::frame(queue.drain(..count).map(|(message, _)| message).collect()), bytes)
 }
 
 /// Takes messages out of frames. What a peer sends may be anything.
@@ -171,27 +165,22 @@ impl Unpacker {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-
     use farpool_proto::v1::{Items, client_message::Body};
     use proptest::prelude::*;
 
     use super::*;
 
-    impl Queue<ClientMessage> for VecDeque<ClientMessage> {
-        fn peek(&self) -> Option<usize> {
-            self.front().map(Message::encoded_len)
-        }
-        fn pop(&mut self) -> Option<(ClientMessage, usize)> {
-            let message = self.pop_front()?;
-            let size = message.encoded_len();
-            Some((message, size))
-        }
-    }
-
     fn message(bytes: usize) -> ClientMessage {
         let items = Items { job: bytes as u64, first: 3, data: vec![7; bytes].into(), ends: Bytes::new() };
         ClientMessage { body: Some(Body::Items(items)) }
+    }
+
+    fn queue(messages: Vec<ClientMessage>) -> VecDeque<(ClientMessage, usize)> {
+        messages
+            .into_iter()
+            .map(|message| (message.encoded_len(), message))
+            .map(|(size, message)| (message, size))
+            .collect()
     }
 
     proptest! {
@@ -202,23 +191,25 @@ mod tests {
             0..12,
         )) {
             let sent: Vec<_> = sizes.into_iter().map(message).collect();
-            let mut queue: VecDeque<_> = sent.clone().into();
+            let mut queue = queue(sent.clone());
+            let mut bytes: usize = queue.iter().map(|(_, size)| size).sum();
             let (mut packer, mut unpacker, mut received) = (Packer::default(), Unpacker::new(8 << 20), Vec::new());
-            while let Some(frame) = packer.pack(&mut queue) {
+            while packer.has_rest() || !queue.is_empty() {
+                let (frame, packed) = packer.pack(&mut queue);
+                bytes -= packed;
                 prop_assert!(frame.encoded_len() < WHOLE_BYTES + 100);
                 received.extend(unpacker.unpack::<ClientMessage>(frame).expect("it was packed"));
             }
             prop_assert_eq!(received.len(), sent.len());
             prop_assert!(received == sent);
-            prop_assert_eq!((packer.rest(), unpacker.held()), (0, 0));
+            prop_assert_eq!((bytes, unpacker.held()), (0, 0));
         }
     }
 
     #[test]
     fn small_messages_share_frames() {
-        let mut queue: VecDeque<_> = (0..1000).map(|_| message(100)).collect();
-        let mut packer = Packer::default();
-        let frame: ClientFrame = packer.pack(&mut queue).expect("there is something");
+        let mut queue = queue((0..1000).map(|_| message(100)).collect());
+        let (frame, _): (ClientFrame, usize) = Packer::default().pack(&mut queue);
         assert_eq!((frame.messages.len(), queue.len()), (1000, 0));
     }
 

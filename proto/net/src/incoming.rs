@@ -11,12 +11,13 @@ use crate::frame::{SessionMessage, Unpacker};
 pub struct Incoming<M: SessionMessage> {
     stream: Streaming<M::Frame>,
     unpacker: Unpacker,
+    garbled: bool,
 }
 
 impl<M: SessionMessage> Incoming<M> {
     /// Takes messages of up to `limit` bytes out of a gRPC stream.
     pub fn new(stream: Streaming<M::Frame>, limit: u64) -> Self {
-        Self { stream, unpacker: Unpacker::new(limit) }
+        Self { stream, unpacker: Unpacker::new(limit), garbled: false }
     }
 
     /// The messages of the next frame; none if it was a piece of a large one. `None`: the stream has ended. May be
@@ -27,8 +28,18 @@ impl<M: SessionMessage> Incoming<M> {
     pub async fn next(&mut self) -> Result<Option<Vec<M>>, Status> {
         match self.stream.message().await? {
             None => Ok(None),
-            Some(frame) => self.unpacker.unpack(frame).map(Some),
+            Some(frame) => {
+                let messages = self.unpacker.unpack(frame);
+                self.garbled |= messages.is_err();
+                messages.map(Some)
+            }
         }
+    }
+
+    /// Whether the session ended because of what the peer sent. Otherwise the error is the peer's word, or that of the
+    /// connection.
+    pub fn is_garbled(&self) -> bool {
+        self.garbled
     }
 
     /// Bytes that are held of a message that is not whole yet.

@@ -10,18 +10,27 @@ use futures_core::Stream;
 use tokio::sync::Notify;
 use tonic::Status;
 
-use crate::frame::{Packer, Queue, SessionMessage};
+use crate::frame::{Packer, SessionMessage};
 
 /// The sending end of a session. All clones are of the same session.
 ///
 /// It takes everything at once and never blocks; whoever pushes looks at [`Outgoing::bytes`] to stay within its bounds.
+/// When the last clone is dropped, the stream ends behind what was pushed: a connection stays for as long as one of its
+/// streams has not ended.
 pub struct Outgoing<M> {
+    sender: Arc<Sender<M>>,
+}
+
+struct Sender<M> {
     shared: Arc<Shared<M>>,
 }
 
 /// The frames of a session, as a client sends them.
 pub struct Frames<M> {
     shared: Arc<Shared<M>>,
+    /// Taken from the queue and not in a frame yet: frames are made without the lock, so that nobody who pushes waits.
+    taken: VecDeque<(M, usize)>,
+    packer: Packer,
 }
 
 /// The frames of a session, as a server sends them: they can end in an error.
@@ -36,10 +45,11 @@ struct Shared<M> {
 }
 
 struct State<M> {
+    /// Each with its encoded size.
     messages: VecDeque<(M, usize)>,
-    packer: Packer,
-    /// Of the messages in the queue.
+    /// Of all that was pushed and is in no frame yet.
     bytes: usize,
+    count: usize,
     end: Option<Result<(), Status>>,
     /// Nobody will ever take a frame again.
     gone: bool,
@@ -49,10 +59,10 @@ struct State<M> {
 /// A session's queue, and the stream that empties it. `drained` is notified whenever fewer than `low` bytes, or as many,
 /// are left of more.
 pub fn outgoing<M: SessionMessage>(low: usize, drained: Arc<Notify>) -> (Outgoing<M>, Frames<M>) {
-    let state =
-        State { messages: VecDeque::new(), packer: Packer::default(), bytes: 0, end: None, gone: false, waker: None };
+    let state = State { messages: VecDeque::new(), bytes: 0, count: 0, end: None, gone: false, waker: None };
     let shared = Arc::new(Shared { state: Mutex::new(state), low, drained });
-    (Outgoing { shared: Arc::clone(&shared) }, Frames { shared })
+    let sender = Arc::new(Sender { shared: Arc::clone(&shared) });
+    (Outgoing { sender }, Frames { shared, taken: VecDeque::new(), packer: Packer::default() })
 }
 
 impl<M: SessionMessage> Outgoing<M> {
@@ -63,13 +73,14 @@ impl<M: SessionMessage> Outgoing<M> {
 
     /// Puts messages behind the others.
     pub fn extend(&self, messages: impl IntoIterator<Item = M>) {
-        let mut state = self.shared.state();
+        let mut state = self.state();
         if state.gone || state.end.is_some() {
             return;
         }
         for message in messages {
             let size = message.encoded_len();
             state.bytes += size;
+            state.count += 1;
             state.messages.push_back((message, size));
         }
         wake(state);
@@ -77,24 +88,30 @@ impl<M: SessionMessage> Outgoing<M> {
 
     /// Bytes that wait to be sent, with what their messages take beside.
     pub fn bytes(&self) -> usize {
-        self.shared.state().held()
+        self.state().held()
     }
 
     /// Whether the other side takes no frames any more.
     pub fn is_gone(&self) -> bool {
-        self.shared.state().gone
+        self.state().gone
     }
 
     /// Ends the stream behind what was pushed.
     pub fn finish(&self) {
-        self.end(Ok(()));
+        self.sender.end(Ok(()));
     }
 
     /// Ends the stream with an error, behind what was pushed. A client's stream just ends.
     pub fn fail(&self, status: Status) {
-        self.end(Err(status));
+        self.sender.end(Err(status));
     }
 
+    fn state(&self) -> MutexGuard<'_, State<M>> {
+        self.sender.shared.state()
+    }
+}
+
+impl<M> Sender<M> {
     fn end(&self, end: Result<(), Status>) {
         let mut state = self.shared.state();
         state.end.get_or_insert(end);
@@ -102,9 +119,15 @@ impl<M: SessionMessage> Outgoing<M> {
     }
 }
 
+impl<M> Drop for Sender<M> {
+    fn drop(&mut self) {
+        self.end(Ok(()));
+    }
+}
+
 impl<M> Clone for Outgoing<M> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { sender: Arc::clone(&self.sender) }
     }
 }
 
@@ -114,35 +137,43 @@ impl<M: SessionMessage> Frames<M> {
         Replies { frames: self }
     }
 
-    fn poll_frame(&self, context: &mut Context<'_>) -> Poll<Option<Result<M::Frame, Status>>> {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<M::Frame, Status>>> {
+        if self.taken.is_empty() && !self.packer.has_rest() {
+            let mut state = self.shared.state();
+            std::mem::swap(&mut self.taken, &mut state.messages);
+            if self.taken.is_empty() {
+                return match &mut state.end {
+                    Some(end) => Poll::Ready(std::mem::replace(end, Ok(())).err().map(Err)),
+                    None => {
+                        state.waker = Some(context.waker().clone());
+                        Poll::Pending
+                    }
+                };
+            }
+        }
+        let count = self.taken.len();
+        let (frame, packed) = self.packer.pack(&mut self.taken);
         let mut state = self.shared.state();
         let before = state.held();
-        let State { messages, packer, bytes, .. } = &mut *state;
-        match packer.pack(&mut Pending { messages, bytes }) {
-            Some(frame) => {
-                let left = state.held();
-                drop(state);
-                if before > self.shared.low && left <= self.shared.low {
-                    self.shared.drained.notify_one();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            None => match &mut state.end {
-                None => {
-                    state.waker = Some(context.waker().clone());
-                    Poll::Pending
-                }
-                Some(end) => Poll::Ready(std::mem::replace(end, Ok(())).err().map(Err)),
-            },
+        state.bytes -= packed;
+        state.count -= count - self.taken.len();
+        let drained = before > self.shared.low && state.held() <= self.shared.low;
+        drop(state);
+        if drained {
+            self.shared.drained.notify_one();
         }
+        Poll::Ready(Some(Ok(frame)))
     }
 }
+
+// Nothing in it is ever pinned.
+impl<M> Unpin for Frames<M> {}
 
 impl<M: SessionMessage> Stream for Frames<M> {
     type Item = M::Frame;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<M::Frame>> {
-        self.poll_frame(context).map(|frame| frame.and_then(Result::ok))
+        self.get_mut().poll_frame(context).map(|frame| frame.and_then(Result::ok))
     }
 }
 
@@ -150,7 +181,7 @@ impl<M: SessionMessage> Stream for Replies<M> {
     type Item = Result<M::Frame, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.frames.poll_frame(context)
+        self.get_mut().frames.poll_frame(context)
     }
 }
 
@@ -158,8 +189,8 @@ impl<M> Drop for Frames<M> {
     fn drop(&mut self) {
         let mut state = self.shared.state();
         state.gone = true;
-        state.bytes = 0;
-        let unsent = (std::mem::take(&mut state.messages), std::mem::take(&mut state.packer));
+        (state.bytes, state.count) = (0, 0);
+        let unsent = std::mem::take(&mut state.messages);
         drop(state);
         drop(unsent);
         self.shared.drained.notify_one();
@@ -176,7 +207,7 @@ impl<M> Shared<M> {
 impl<M> State<M> {
     /// Small messages take more in memory than on the wire.
     fn held(&self) -> usize {
-        self.bytes + self.packer.rest() + self.messages.len() * size_of::<(M, usize)>()
+        self.bytes + self.count * size_of::<(M, usize)>()
     }
 }
 
@@ -187,26 +218,9 @@ fn wake<M>(mut state: MutexGuard<'_, State<M>>) {
     waker.into_iter().for_each(Waker::wake);
 }
 
-struct Pending<'a, M> {
-    messages: &'a mut VecDeque<(M, usize)>,
-    bytes: &'a mut usize,
-}
-
-impl<M> Queue<M> for Pending<'_, M> {
-    fn peek(&self) -> Option<usize> {
-        self.messages.front().map(|(_, size)| *size)
-    }
-
-    fn pop(&mut self) -> Option<(M, usize)> {
-        let (message, size) = self.messages.pop_front()?;
-        *self.bytes -= size;
-        Some((message, size))
-    }
-}
-
 impl<M> fmt::Debug for Outgoing<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outgoing").field("bytes", &self.shared.state().bytes).finish_non_exhaustive()
+        f.debug_struct("Outgoing").field("bytes", &self.sender.shared.state().bytes).finish_non_exhaustive()
     }
 }
 

@@ -1,1 +1,59 @@
-fn main() {}
+//! `farpool`: commands over a pool, and what operators see and do.
+//!
+//! It is a farpool program like any other: `map` runs its commands in workers, on this machine or on a cluster.
+
+mod cli;
+mod duration;
+mod map;
+mod operators;
+mod text;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use cli::{Cli, Command};
+
+/// Something failed; the words are on stderr.
+const FAILURE: u8 = 1;
+/// The command line makes no sense.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    farpool::init();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    let address = cli.address();
+    let done = match cli.command {
+        Command::Map(arguments) => return map::run(*arguments, address),
+        Command::Status(arguments) => operators::status(address, arguments),
+        Command::Agents(arguments) => operators::agents(address, arguments),
+        Command::Jobs(arguments) => operators::jobs(address, arguments),
+        Command::Cancel(arguments) => operators::cancel(address, &arguments),
+        Command::Drain(arguments) => operators::drain(address, &arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not eprintln: should nobody read it, there is nobody to tell.
+            let _ = writeln!(io::stderr(), "farpool: {error}");
+            ExitCode::from(FAILURE)
+        }
+    }
+}
+
+/// Prints help, the version, or what is wrong with the command line.
+fn explain(error: &clap::Error) -> ExitCode {
+    // A reader that has gone has seen enough.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        // There the small numbers count items.
+        _ if cli::is_map(std::env::args_os().skip(1)) => ExitCode::from(map::exit_code::OWN_FAILURE),
+        _ => ExitCode::from(USAGE),
+    }
+}

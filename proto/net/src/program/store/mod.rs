@@ -105,6 +105,14 @@ impl ProgramStore {
         Some(InUse::new(path, metadata.len(), file))
     }
 
+    /// Checks that a program of this size may be here at all.
+    ///
+    /// # Errors
+    /// If it is larger than all programs may be together.
+    pub fn check_size(&self, size: u64) -> Result<(), StoreError> {
+        self.room_beside(size).map(drop)
+    }
+
     /// Makes room for a program of this size, which is then to be written.
     ///
     /// # Errors

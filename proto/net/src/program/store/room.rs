@@ -21,10 +21,7 @@ impl ProgramStore {
     /// turn.
     pub(super) fn make_room(&self, size: u64) -> Result<(), StoreError> {
         let (bound, directory) = (self.shared.bound, self.shared.directory.display());
-        let Some(left) = bound.checked_sub(size) else {
-            let message = format!("a program of {size} bytes is larger than {directory} may be: {bound} bytes in all");
-            return Err(StoreError::new(StoreErrorKind::TooLarge, message));
-        };
+        let left = self.room_beside(size)?;
         match self.remove_beyond(left)? {
             held if held <= left => Ok(()),
             held => {
@@ -34,6 +31,15 @@ impl ProgramStore {
                 Err(StoreError::new(StoreErrorKind::Full, message))
             }
         }
+    }
+
+    /// What a program of this size leaves of the bound.
+    pub(super) fn room_beside(&self, size: u64) -> Result<u64, StoreError> {
+        let (bound, directory) = (self.shared.bound, self.shared.directory.display());
+        bound.checked_sub(size).ok_or_else(|| {
+            let message = format!("a program of {size} bytes is larger than {directory} may be: {bound} bytes in all");
+            StoreError::new(StoreErrorKind::TooLarge, message)
+        })
     }
 
     /// Removes programs until at most so many bytes are held, as far as they are not in use. Returns what is held.

@@ -1,4 +1,4 @@
-//! The one timer of a local session, which epoll reports like everything else.
+//! The one timer of whoever drives an agent, which epoll reports like everything else.
 
 use std::os::fd::AsFd;
 
@@ -7,8 +7,9 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
+/// A timer that rings once each time that it is set.
 #[derive(Debug)]
-pub(super) struct Timer {
+pub struct Timer {
     fd: TimerFd,
     /// When it rings, in CLOCK_MONOTONIC nanoseconds.
     at: Option<u64>,
@@ -16,14 +17,14 @@ pub(super) struct Timer {
 
 impl Timer {
     /// A timer that `epoll` reports as `data`.
-    pub(super) fn new(epoll: &Epoll, data: u64) -> nix::Result<Timer> {
+    pub fn new(epoll: &Epoll, data: u64) -> nix::Result<Timer> {
         let fd = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
         epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, data))?;
         Ok(Timer { fd, at: None })
     }
 
     /// Has it ring at `time` at the latest. It may ring earlier, for a time that was set before.
-    pub(super) fn ring_by(&mut self, time: u64) -> nix::Result<()> {
+    pub fn ring_by(&mut self, time: u64) -> nix::Result<()> {
         if self.at.is_some_and(|at| at <= time) {
             return Ok(());
         }
@@ -37,7 +38,7 @@ impl Timer {
     }
 
     /// It has rung.
-    pub(super) fn rung(&mut self) {
+    pub fn rung(&mut self) {
         self.at = None;
         // Reading takes the event back; EAGAIN: somebody else has read it.
         let _ = nix::unistd::read(self.fd.as_fd(), &mut [0; 8]);

@@ -1,0 +1,220 @@
+//! The agent: its pools, and one round of their work.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use farpool_proto::v1::agent_event::Body;
+use farpool_proto::v1::{
+    AgentEvent, AgentHello, Credit, Draining, Failure, FailureKind, PoolFault, PoolStopped, StartPool,
+};
+use nix::sys::epoll::Epoll;
+
+use crate::commands::{Place, ProtocolError};
+use crate::fork_server::Program;
+use crate::pool::{Armed, Token, WorkerPool};
+use crate::{Host, Settings};
+
+/// Pools that have failed here are remembered so that late words about them are told from nonsense; so many of them.
+const REMEMBERED: usize = 1024;
+
+/// The pools of one host.
+#[derive(Debug)]
+pub struct Agent {
+    host: Arc<Host>,
+    pub(crate) pools: Vec<WorkerPool>,
+    /// Pools that there have been.
+    serials: u64,
+    /// Where the jobs are that were started and not ended.
+    pub(crate) jobs: HashMap<u64, Place>,
+    /// Pools that have ended here before the coordinator said so.
+    pub(crate) ended: VecDeque<u64>,
+    /// The credit that the coordinator was told last.
+    credit: Option<u32>,
+    draining: bool,
+    events: Vec<AgentEvent>,
+}
+
+impl Agent {
+    /// The agent in a client's own process, with so many slots, whose workers run `program`. It introduces itself to the
+    /// coordinator.
+    pub fn new(slots: u32, program: Program) -> nix::Result<Agent> {
+        let mut agent = Agent::with(Settings::local(slots, program))?;
+        let hello = AgentHello { host: agent.host.name.clone(), slots, ..AgentHello::default() };
+        agent.tell(Body::Hello(hello));
+        Ok(agent)
+    }
+
+    /// An agent that works as set. Its driver introduces it to the coordinator.
+    pub fn with(settings: Settings) -> nix::Result<Agent> {
+        Ok(Agent {
+            host: Arc::new(Host::new(settings)?),
+            pools: Vec::new(),
+            serials: 0,
+            jobs: HashMap::new(),
+            ended: VecDeque::new(),
+            credit: None,
+            draining: false,
+            events: Vec::new(),
+        })
+    }
+
+    /// The name of its host.
+    pub fn host(&self) -> &str {
+        &self.host.name
+    }
+
+    /// What becomes readable when something happens; its events' data is for [`Agent::ready`].
+    pub fn epoll(&self) -> &Arc<Epoll> {
+        &self.host.epoll
+    }
+
+    /// Starts a pool whose workers run `program`, which was made ready for it: instead of the command that names it.
+    ///
+    /// # Errors
+    /// If the pool is here already.
+    pub fn start_pool(&mut self, start: StartPool, program: Program) -> Result<(), ProtocolError> {
+        self.open_pool(start, program, true)
+    }
+
+    /// Tells why a pool that was to be started here cannot be.
+    pub fn refuse_pool(&mut self, pool: u64, failure: Failure) {
+        self.tell(Body::PoolFault(PoolFault { pool, failure: Some(failure) }));
+        self.tell(Body::PoolStopped(PoolStopped { pool }));
+        self.remember(pool);
+    }
+
+    /// A pool that was to be started here will not be, since the agent leaves, as the coordinator knows. What it still
+    /// says about the pool is no nonsense.
+    pub fn forgo_pool(&mut self, pool: u64) {
+        self.remember(pool);
+    }
+
+    /// Takes nothing more, gives back everything that has not begun, and finishes what runs.
+    pub fn drain(&mut self) {
+        if !std::mem::replace(&mut self.draining, true) {
+            self.tell(Body::Draining(Draining {}));
+        }
+    }
+
+    /// Whether the end of [`Agent::drain`] has come: nothing runs any more, and all outcomes were told.
+    pub fn is_drained(&self) -> bool {
+        self.draining && self.events.is_empty() && self.pools.iter().all(WorkerPool::holds_nothing)
+    }
+
+    /// Kills all workers; [`Agent::is_empty`] says when they are gone.
+    pub fn stop_all(&mut self) {
+        self.pools.iter_mut().for_each(|pool| pool.stop(true));
+    }
+
+    /// Whether no process of any pool is left.
+    pub fn is_empty(&self) -> bool {
+        self.pools.is_empty()
+    }
+
+    /// A descriptor is ready: `data` is that of its epoll event.
+    pub fn ready(&mut self, data: u64) {
+        for pool in &mut self.pools {
+            if let Some(token) = Token::unpack(data, pool.serial) {
+                return pool.ready(token);
+            }
+        }
+    }
+
+    /// One round of work, which never blocks. What the coordinator should know is appended to `events`.
+    pub fn pump(&mut self, events: &mut Vec<AgentEvent>) {
+        events.append(&mut self.events);
+        for pool in &mut self.pools {
+            if self.draining {
+                pool.give_back_all();
+            }
+            pool.pump(events);
+        }
+        self.forget_what_is_over();
+        self.tell_credit();
+        events.append(&mut self.events);
+    }
+
+    /// To be called before the driver sleeps: afterwards, whatever happens wakes it.
+    pub fn arm(&mut self) -> Armed {
+        let mut first: Option<u64> = None;
+        for pool in &mut self.pools {
+            match pool.arm() {
+                Armed::Busy => return Armed::Busy,
+                Armed::Until(None) => {}
+                Armed::Until(Some(time)) => first = Some(first.map_or(time, |known| known.min(time))),
+            }
+        }
+        Armed::Until(first)
+    }
+
+    /// Starts a pool with the program that this agent was made with.
+    pub(crate) fn start_own_program(&mut self, start: StartPool) -> Result<(), ProtocolError> {
+        match self.host.settings.program.clone() {
+            Some(program) => self.open_pool(start, program, false),
+            None => {
+                self.refuse(start.pool, "a pool came without a program");
+                Ok(())
+            }
+        }
+    }
+
+    fn open_pool(&mut self, start: StartPool, program: Program, shipped: bool) -> Result<(), ProtocolError> {
+        let id = start.pool;
+        if self.pools.iter().any(|pool| pool.id == id) {
+            return Err(ProtocolError::new(format!("pool {id} was started twice")));
+        }
+        self.ended.retain(|ended| *ended != id);
+        if self.draining {
+            self.refuse(id, "the agent is leaving");
+            return Ok(());
+        }
+        self.serials += 1;
+        match WorkerPool::start(start, self.serials, &self.host, program, shipped) {
+            Ok(pool) => self.pools.push(pool),
+            Err(failure) => self.refuse_pool(id, failure),
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, pool: u64, why: &str) {
+        let message = format!("starting workers on host {}: {why}", self.host.name);
+        let kind = FailureKind::Unavailable.into();
+        self.refuse_pool(pool, Failure { kind, message, host: self.host.name.clone(), ..Failure::default() });
+    }
+
+    fn forget_what_is_over(&mut self) {
+        if !self.pools.iter().any(WorkerPool::is_over) {
+            return;
+        }
+        let over: Vec<(u64, bool)> =
+            self.pools.iter().filter(|pool| pool.is_over()).map(|pool| (pool.id, pool.was_told_to_stop())).collect();
+        self.pools.retain(|pool| !pool.is_over());
+        for (id, expected) in over {
+            if expected { self.forget_jobs_of(id) } else { self.remember(id) }
+        }
+    }
+
+    /// Words about this pool may still be on their way.
+    fn remember(&mut self, pool: u64) {
+        self.ended.push_back(pool);
+        if self.ended.len() > REMEMBERED {
+            self.ended.pop_front();
+        }
+    }
+
+    fn tell_credit(&mut self) {
+        let slots = self.host.settings.slots as usize;
+        let ahead: usize = self.pools.iter().map(|pool| pool.processes() * (pool.chunks_a_worker() - 1)).sum();
+        let processes: usize = self.pools.iter().map(WorkerPool::processes).sum();
+        // Pools that share slots share what is given ahead.
+        let ahead = if processes > slots { ahead * slots / processes } else { ahead };
+        let chunks = u32::try_from(slots + ahead).unwrap_or(u32::MAX);
+        if self.credit.replace(chunks) != Some(chunks) {
+            self.tell(Body::Credit(Credit { chunks, bytes: self.host.settings.credit_bytes }));
+        }
+    }
+
+    fn tell(&mut self, body: Body) {
+        self.events.push(AgentEvent { body: Some(body) });
+    }
+}

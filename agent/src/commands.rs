@@ -1,0 +1,142 @@
+//! What the coordinator says.
+//!
+//! It may be confused: what makes no sense is an error, and never a panic. Words about pools that have just failed here
+//! are no nonsense; it could not know.
+
+use farpool_proto::v1::agent_command::Body;
+use farpool_proto::v1::{AgentCommand, Assign, EndJob, StartJob, StopPool};
+
+use crate::{Agent, clock};
+
+/// A message of the coordinator's makes no sense; its session is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtocolError {
+    message: String,
+}
+
+impl ProtocolError {
+    pub(crate) fn new(message: String) -> ProtocolError {
+        ProtocolError { message }
+    }
+}
+
+impl std::fmt::Display for ProtocolError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ProtocolError {}
+
+/// Where a job is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The coordinator's number of the pool, and this agent's.
+    pub(crate) pool: u64,
+    serial: u64,
+    /// The pool's number of the job.
+    number: u32,
+}
+
+impl Agent {
+    /// Does what the coordinator says.
+    ///
+    /// # Errors
+    /// If it makes no sense. Some of it may have been done.
+    pub fn command(&mut self, command: AgentCommand) -> Result<(), ProtocolError> {
+        let body = command.body.ok_or_else(|| ProtocolError::new("a command of the coordinator is empty".into()))?;
+        match body {
+            Body::StartPool(start) => return self.start_own_program(start),
+            Body::StopPool(stop) => self.stop_pool(&stop),
+            Body::StartJob(start) => return self.start_job(start),
+            Body::EndJob(end) => self.end_job(&end),
+            Body::Assign(assign) => return self.assign(assign),
+            // The session's affair.
+            Body::Welcome(_) => {}
+            Body::ResizePool(resize) => {
+                if let Some(pool) = self.pools.iter_mut().find(|pool| pool.id == resize.pool) {
+                    pool.resize(resize.processes);
+                }
+            }
+            Body::Drain(_) => self.drain(),
+            Body::Retract(retract) => {
+                for chunk in retract.chunks {
+                    self.pools.iter_mut().any(|pool| pool.retract(chunk));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// No word about these jobs will come any more.
+    pub(crate) fn forget_jobs_of(&mut self, pool: u64) {
+        self.jobs.retain(|_, place| place.pool != pool);
+    }
+
+    fn stop_pool(&mut self, stop: &StopPool) {
+        self.ended.retain(|ended| *ended != stop.pool);
+        match self.pools.iter_mut().find(|pool| pool.id == stop.pool) {
+            Some(pool) => pool.told_to_stop(stop.now),
+            None => self.forget_jobs_of(stop.pool),
+        }
+    }
+
+    fn start_job(&mut self, start: StartJob) -> Result<(), ProtocolError> {
+        let StartJob { pool: id, job, .. } = start;
+        let known = self.jobs.get(&job).is_some_and(|place| self.pools.iter().any(|pool| pool.serial == place.serial));
+        if known {
+            return Err(ProtocolError::new(format!("job {job} was started twice")));
+        }
+        let place = match self.pools.iter_mut().find(|pool| pool.id == id) {
+            Some(pool) => Place { pool: id, serial: pool.serial, number: pool.start_job(start)? },
+            None if self.ended.contains(&id) => Place { pool: id, serial: 0, number: 0 },
+            None => return Err(ProtocolError::new(format!("a job was started in pool {id}, which is not here"))),
+        };
+        self.jobs.insert(job, place);
+        Ok(())
+    }
+
+    fn end_job(&mut self, end: &EndJob) {
+        // An unknown job has ended here already.
+        let Some(place) = self.jobs.remove(&end.job) else { return };
+        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.serial == place.serial) {
+            pool.end_job(place.number, end.kill, clock::now());
+        }
+    }
+
+    fn assign(&mut self, assign: Assign) -> Result<(), ProtocolError> {
+        let mut segments = assign.segments.into_iter();
+        // Chunks of one job come one after another: its place is looked up once.
+        let mut latest: Option<(u64, Place, Option<usize>)> = None;
+        for chunk in &assign.chunks {
+            let (place, at) = match latest {
+                Some((job, place, at)) if job == chunk.job => (place, at),
+                _ => {
+                    let Some(&place) = self.jobs.get(&chunk.job) else {
+                        return Err(ProtocolError::new(format!(
+                            "chunk {} is of job {}, which was not started",
+                            chunk.chunk, chunk.job
+                        )));
+                    };
+                    let at = self.pools.iter().position(|pool| pool.serial == place.serial);
+                    latest = Some((chunk.job, place, at));
+                    (place, at)
+                }
+            };
+            let count = chunk.segments as usize;
+            if segments.len() < count {
+                return Err(ProtocolError::new(format!("the items of chunk {} are missing", chunk.chunk)));
+            }
+            let own = segments.by_ref().take(count);
+            match at {
+                Some(at) => self.pools[at].assign(chunk, place.number, own)?,
+                // The pool has ended here, and the coordinator has taken its chunks back or is about to.
+                None => own.for_each(drop),
+            }
+        }
+        match segments.len() {
+            0 => Ok(()),
+            more => Err(ProtocolError::new(format!("{more} segments belong to no chunk"))),
+        }
+    }
+}

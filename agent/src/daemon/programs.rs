@@ -1,0 +1,114 @@
+//! Getting hold of the programs that pools run.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use farpool_net::program::{Digest, InUse, ProgramDirectories, ProgramStore, receive};
+use farpool_proto::v1::FetchProgramRequest;
+use farpool_proto::v1::agents_client::AgentsClient;
+use tokio::task::spawn_blocking;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::log::log;
+use super::settings::Settings;
+
+/// The programs of this host.
+#[derive(Debug)]
+pub(super) struct Programs {
+    /// Where somebody else puts them.
+    directories: Arc<ProgramDirectories>,
+    store: ProgramStore,
+    /// Whoever looks for a program has its turn: the next one then finds it.
+    turns: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// A program that is here as long as this is.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// In a directory of somebody else's.
+    Lying(PathBuf),
+    /// In the store.
+    Stored(InUse),
+}
+
+impl Found {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Found::Lying(path) => path,
+            Found::Stored(stored) => stored.path(),
+        }
+    }
+}
+
+impl Programs {
+    pub(super) fn open(settings: &Settings) -> Result<Programs, String> {
+        let directories = ProgramDirectories::new(settings.program_directories.iter().cloned());
+        let mut failure = String::new();
+        for directory in &settings.programs {
+            match ProgramStore::open(directory, settings.program_cache) {
+                Ok(store) => {
+                    let (directories, turns) = (Arc::new(directories), Mutex::default());
+                    return Ok(Programs { directories, store, turns });
+                }
+                Err(error) => failure = error.to_string(),
+            }
+        }
+        Err(failure)
+    }
+
+    /// Where programs are kept.
+    pub(super) fn directory(&self) -> &Path {
+        self.store.directory()
+    }
+
+    /// Finds a program on this host, or fetches it; the error is a fragment that says why not.
+    pub(super) async fn get(
+        &self,
+        digest: Digest,
+        size: u64,
+        coordinator: AgentsClient<Channel>,
+    ) -> Result<Found, String> {
+        let turn = self.turn(digest);
+        let _turn = turn.lock().await;
+        let (directories, store) = (Arc::clone(&self.directories), self.store.clone());
+        let here = spawn_blocking(move || match directories.find(&digest, size) {
+            Some(path) => Some(Found::Lying(path)),
+            None => store.get(&digest).map(Found::Stored),
+        });
+        match here.await {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => self.fetch(digest, size, coordinator).await.map(Found::Stored),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn turn(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        // The map is whole between any two statements.
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        turns.get(&digest).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let turn = Arc::default();
+            turns.insert(digest, Arc::downgrade(&turn));
+            turn
+        })
+    }
+
+    async fn fetch(&self, digest: Digest, size: u64, mut coordinator: AgentsClient<Channel>) -> Result<InUse, String> {
+        // Nobody need send what there will be no room for.
+        self.store.check_size(size).map_err(|error| error.to_string())?;
+        let told = |status: Status| match status.message() {
+            "" => status.code().to_string(),
+            message => message.to_owned(),
+        };
+        let reply = coordinator.fetch_program(FetchProgramRequest { digest: digest.to_bytes() }).await;
+        let fetched = receive(reply.map_err(told)?.into_inner(), &self.store, |sent, _| match *sent == digest {
+            true => Ok(()),
+            false => Err(Status::invalid_argument(format!("asked for program {digest}, was sent {sent}"))),
+        });
+        let fetched = fetched.await.map_err(told)?;
+        log(format_args!("fetched program {digest} of {} bytes", fetched.size()));
+        Ok(fetched)
+    }
+}

@@ -1,0 +1,199 @@
+//! What the daemon can be told.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use farpool_net::settings::{self, ByteSize, ConfigFile, duration};
+use farpool_proto::v1::Label;
+use tonic::transport::Uri;
+
+use crate::Agent;
+
+/// Labels that every agent sets by itself.
+const OWN_LABELS: [&str; 3] = ["host", "arch", "os"];
+
+const ABOUT: &str = "Runs the tasks of a farpool cluster on this host";
+
+const LONG_ABOUT: &str = "Runs the tasks of a farpool cluster on this host.
+
+It connects to the coordinator, says how many slots this host has, and runs the worker processes of every pool that wants \
+some of them. It needs no open port, and no program but itself: programs come from the clients, and are kept under \
+--programs. If the coordinator is not there, or goes, it tries again until it is back.";
+
+const EXAMPLES: &str = "Examples:
+  farpool-agent
+      all cores of this machine for the coordinator on it
+  farpool-agent --coordinator http://head:7070 --insecure --label gpu=a100
+      joins a cluster in a network where everybody is trusted; jobs can require the label
+  farpool-agent --slots 4 --program-dir /opt/tools/bin
+      four worker processes at most; programs that lie there already are not sent again
+
+SIGTERM or Ctrl-C: what runs is finished, the rest goes to other agents, then it leaves. A second one: at once.";
+
+#[derive(Debug, Parser)]
+#[command(name = "farpool-agent", version, about = ABOUT, long_about = LONG_ABOUT, after_long_help = EXAMPLES)]
+struct Flags {
+    #[command(flatten)]
+    file: ConfigFile,
+
+    /// Where the coordinator listens
+    #[arg(long, env = "FARPOOL_COORDINATOR", value_name = "URL", default_value = "http://127.0.0.1:7070")]
+    coordinator: Uri,
+
+    /// Worker processes that run at once, over all pools [default: the cores that this process may use]
+    #[arg(long, env = "FARPOOL_SLOTS", value_name = "N")]
+    slots: Option<NonZeroU32>,
+
+    /// A property of this host that pools and jobs can require; can be given more than once
+    ///
+    /// The labels host, arch and os are set without being asked for.
+    #[arg(long = "label", env = "FARPOOL_LABELS", value_name = "KEY=VALUE", value_parser = label, value_delimiter = ',')]
+    labels: Vec<Label>,
+
+    /// The name of this host in labels, errors and output [default: its host name]
+    #[arg(long, env = "FARPOOL_HOST", value_name = "NAME")]
+    host: Option<String>,
+
+    /// A directory with programs that need not be sent; can be given more than once
+    ///
+    /// Executables in it are found by their digest, whatever they are called, also those that come later.
+    #[arg(long = "program-dir", env = "FARPOOL_PROGRAM_DIRS", value_name = "DIR", value_delimiter = ':')]
+    program_directories: Vec<PathBuf>,
+
+    /// Where programs are kept that were sent [default: below $XDG_CACHE_HOME, or /var/cache/farpool, or $TMPDIR]
+    ///
+    /// Agents on one host may share it. It should be on a local disk.
+    #[arg(long, env = "FARPOOL_PROGRAMS", value_name = "DIR")]
+    programs: Option<PathBuf>,
+
+    /// How large the programs that are kept may be together; the least recently used goes first
+    #[arg(long, env = "FARPOOL_PROGRAM_CACHE", value_name = "SIZE", default_value = "4GiB")]
+    program_cache: ByteSize,
+
+    /// How long the coordinator may be silent before it counts as gone
+    #[arg(long, env = "FARPOOL_HEARTBEAT_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    heartbeat_timeout: Duration,
+
+    /// Connects to a coordinator on another machine although neither side proves who it is
+    #[arg(long, env = "FARPOOL_INSECURE", value_parser = FalseyValueParser::new())]
+    insecure: bool,
+}
+
+/// What was decided.
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// As it was written, and as it was understood.
+    pub(super) coordinator: String,
+    pub(super) uri: Uri,
+    pub(super) slots: u32,
+    /// All of them, also those that the agent sets by itself.
+    pub(super) labels: Vec<Label>,
+    pub(super) host: String,
+    pub(super) program_directories: Vec<PathBuf>,
+    /// Where programs may be kept, the best place first.
+    pub(super) programs: Vec<PathBuf>,
+    /// In bytes.
+    pub(super) program_cache: u64,
+    pub(super) heartbeat_timeout: Duration,
+    insecure: bool,
+}
+
+impl Settings {
+    /// The settings of a process with these arguments, the first of which is its name.
+    ///
+    /// # Errors
+    /// If anything is wrong with them, and for `--help` and `--version`.
+    pub(super) fn load(args: impl IntoIterator<Item = OsString>) -> Result<Settings, clap::Error> {
+        let flags: Flags = settings::load(args)?;
+        Settings::resolve(flags).map_err(|text| Flags::command().error(ErrorKind::ValueValidation, text))
+    }
+
+    /// An agent with these settings.
+    pub(super) fn agent(&self) -> nix::Result<Agent> {
+        Agent::with(crate::Settings { host: Some(self.host.clone()), ..crate::Settings::host(self.slots) })
+    }
+
+    fn resolve(flags: Flags) -> Result<Settings, String> {
+        let uri = flags.coordinator;
+        check_coordinator(&uri, flags.insecure)?;
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+        let own_name = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+        let host = match flags.host {
+            Some(host) => host,
+            None => own_name().map_err(|error| format!("this host's name: {error}; --host sets one"))?,
+        };
+        if host.is_empty() {
+            return Err("the host has no name: --host sets one".to_owned());
+        }
+        let own = [&*host, std::env::consts::ARCH, std::env::consts::OS];
+        let own = OWN_LABELS.iter().zip(own).map(|(key, value)| Label { key: (*key).into(), value: value.into() });
+        Ok(Settings {
+            coordinator: uri.to_string().trim_end_matches('/').to_owned(),
+            uri,
+            slots: flags.slots.map_or_else(cores, NonZeroU32::get),
+            labels: own.chain(flags.labels).collect(),
+            host,
+            program_directories: flags.program_directories,
+            programs: flags.programs.map_or_else(usual_places, |programs| vec![programs]),
+            program_cache: flags.program_cache.0,
+            heartbeat_timeout: flags.heartbeat_timeout,
+            insecure: flags.insecure,
+        })
+    }
+}
+
+fn check_coordinator(uri: &Uri, insecure: bool) -> Result<(), String> {
+    let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
+        return Err(format!("--coordinator {uri} is no address of a coordinator: it looks like http://host:7070"));
+    };
+    let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    if insecure || host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+        return Ok(());
+    }
+    Err(format!(
+        "--coordinator {uri} is on another machine, and neither side can prove yet who it is: whoever answers there runs \
+         programs on this host, and whoever listens on the way reads and changes what is sent. If everybody in that \
+         network is trusted, add --insecure"
+    ))
+}
+
+fn label(text: &str) -> Result<Label, String> {
+    match text.split_once('=') {
+        Some((key, _)) if OWN_LABELS.contains(&key) => {
+            let way_out = if key == "host" { "; --host changes it" } else { "" };
+            Err(format!("the label {key} is set by the agent itself{way_out}"))
+        }
+        Some((key, value)) if !key.is_empty() => Ok(Label { key: key.into(), value: value.into() }),
+        _ => Err("a label is written KEY=VALUE, as in gpu=a100".to_owned()),
+    }
+}
+
+fn usual_places() -> Vec<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let own = format!("farpool-programs-{}", nix::unistd::geteuid());
+    let places = [cache.map(|cache| cache.join("farpool/programs")), Some("/var/cache/farpool/programs".into())];
+    places.into_iter().flatten().chain([std::env::temp_dir().join(own)]).collect()
+}
+
+/// The line that says what was decided; where programs are kept shows when that directory is opened.
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "version={} coordinator={}", env!("CARGO_PKG_VERSION"), self.coordinator)?;
+        write!(f, " slots={} host={}", self.slots, self.host)?;
+        for label in &self.labels[OWN_LABELS.len()..] {
+            write!(f, " label={}={}", label.key, label.value)?;
+        }
+        for directory in &self.program_directories {
+            write!(f, " program-dir={}", directory.display())?;
+        }
+        write!(f, " program-cache={} heartbeat-timeout={:?}", ByteSize(self.program_cache), self.heartbeat_timeout)?;
+        if self.insecure { f.write_str(" insecure") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,75 @@
+//! The executable that workers run.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+
+use super::elf;
+
+/// The executable that workers run, and how it is started.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The executable.
+    pub path: PathBuf,
+    /// Its arguments, the name that it is shown under first.
+    pub arguments: Vec<OsString>,
+    /// All of its environment, beside what tells it its role; `None`: that of the agent.
+    pub environment: Option<Vec<(OsString, OsString)>>,
+    /// Where it starts; `None`: where the agent is.
+    pub directory: Option<PathBuf>,
+}
+
+impl Program {
+    /// The program that is running now, even if its file has been replaced since it started, with these arguments.
+    pub fn current(arguments: Vec<OsString>) -> Program {
+        Program { path: PathBuf::from("/proc/self/exe"), arguments, environment: None, directory: None }
+    }
+
+    /// What its user calls it, wherever it lies on this host.
+    pub fn name(&self) -> String {
+        let called = self.arguments.first().map_or(self.path.as_os_str(), OsString::as_os_str);
+        let name = Path::new(called).file_name().unwrap_or(OsStr::new("the program"));
+        name.to_string_lossy().into_owned()
+    }
+
+    /// Checks that it can run on this host; the error is a fragment that goes on "the program ...".
+    pub(crate) fn check(&self, host: &str) -> Result<(), String> {
+        elf::check(&self.path, host)
+    }
+
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        if let Some((name, rest)) = self.arguments.split_first() {
+            command.arg0(name).args(rest);
+        }
+        if let Some(environment) = &self.environment {
+            command.env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
+        }
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        command.stdout(Stdio::null());
+        command
+    }
+
+    /// Whether that it could not be started is the program's fault, and not the host's; then it is no use to try again.
+    pub(crate) fn is_at_fault(&self, error: &io::Error) -> bool {
+        // The same error for a directory that is missing is this host's affair.
+        let directory = self.directory.as_ref().is_none_or(|directory| directory.is_dir());
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        let faults = [Errno::ENOENT, Errno::EACCES, Errno::ENOEXEC, Errno::ELIBBAD, Errno::EINVAL, Errno::E2BIG];
+        directory && (errno.is_some_and(|errno| faults.contains(&errno)) || error.kind() == io::ErrorKind::InvalidInput)
+    }
+
+    /// What to say of an error at its start.
+    pub(crate) fn describe(&self, error: &io::Error) -> String {
+        if error.kind() == io::ErrorKind::NotFound && self.path.exists() {
+            return "the loader that it names is not there".to_owned();
+        }
+        error.to_string()
+    }
+}

@@ -1,0 +1,42 @@
+//! How an agent works.
+
+use std::time::Duration;
+
+use crate::fork_server::Program;
+
+/// What can be set of an agent.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// What the host is called in failures; `None`: what it calls itself.
+    pub host: Option<String>,
+    /// Workers that run at once, over all pools.
+    pub slots: u32,
+    /// What the workers of a pool run whose `StartPool` names no program; `None`: such pools are refused.
+    pub program: Option<Program>,
+    /// Bytes of items that the agent wants to hold at once; 0: no limit.
+    pub credit_bytes: u64,
+    /// Whether what workers write to stdout and stderr is told as events. Otherwise it goes to those of this process.
+    pub forward_output: bool,
+    /// Time for a program to reach `farpool::init()`, and for a worker without an initializer to become ready.
+    pub start_limit: Duration,
+}
+
+impl Settings {
+    /// A host of a cluster: programs come with their pools, and output goes to the clients.
+    pub fn host(slots: u32) -> Settings {
+        Settings {
+            host: None,
+            slots,
+            program: None,
+            credit_bytes: 256 << 20,
+            forward_output: true,
+            start_limit: Duration::from_secs(30),
+        }
+    }
+
+    /// The agent in a client's own process: workers run the client's program and share its stdout and stderr.
+    pub fn local(slots: u32, program: Program) -> Settings {
+        Settings { program: Some(program), credit_bytes: 0, forward_output: false, ..Settings::host(slots) }
+    }
+}

@@ -1,0 +1,101 @@
+//! The daemon's process.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// A running daemon. Killed when it is dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    lines: UnboundedReceiver<String>,
+    said: Vec<String>,
+}
+
+/// How a daemon ended, and what it had said.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) said: String,
+}
+
+impl Daemon {
+    /// Starts a daemon that keeps programs in `programs`.
+    pub(crate) fn start(coordinator: &str, programs: &Path, arguments: &[&str]) -> Daemon {
+        let programs = programs.to_str().expect("text");
+        let own = ["--coordinator", coordinator, "--programs", programs, "--host", "here"];
+        Daemon::with(&[&own, arguments].concat())
+    }
+
+    pub(crate) fn with(arguments: &[&str]) -> Daemon {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-agent"));
+        // Not what somebody has set who runs the tests; and something that workers must not see.
+        command.env_clear().env("TMPDIR", std::env::temp_dir()).env("SECRET", "of the daemon");
+        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("it can be started");
+        let (sender, lines) = unbounded_channel();
+        let stderr = BufReader::new(child.stderr.take().expect("it is a pipe"));
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Daemon { child, lines, said: Vec::new() }
+    }
+
+    /// Waits until it says something with these words.
+    pub(crate) async fn says(&mut self, words: &str) -> String {
+        loop {
+            let Some(line) = self.lines.recv().await else {
+                panic!("it has ended without {words:?}: {:#?}", self.said);
+            };
+            self.said.push(line.clone());
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    /// How often it has said these words, so far.
+    pub(crate) fn times_said(&mut self, words: &str) -> usize {
+        while let Ok(line) = self.lines.try_recv() {
+            self.said.push(line);
+        }
+        self.said.iter().filter(|line| line.contains(words)).count()
+    }
+
+    /// How often it has gone to sleep, or was made to.
+    pub(crate) fn switches(&self) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        status.lines().filter(|line| line.contains("ctxt_switches")).collect()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a process id");
+        kill(Pid::from_raw(pid), signal).expect("it is there");
+    }
+
+    /// Waits until it ends.
+    pub(crate) async fn ended(mut self) -> Ended {
+        while let Some(line) = self.lines.recv().await {
+            self.said.push(line);
+        }
+        // Its stderr is closed: this does not take long.
+        let status: ExitStatus = self.child.wait().expect("nobody else waits for it");
+        assert_eq!(status.signal(), None, "{:#?}", self.said);
+        Ended { code: status.code(), said: self.said.join("\n") }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // An error means that it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            while let Ok(line) = self.lines.try_recv() {
+                self.said.push(line);
+            }
+            eprintln!("the daemon had said: {:#?}", self.said);
+        }
+    }
+}

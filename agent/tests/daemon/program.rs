@@ -1,0 +1,42 @@
+//! The program that pools of these tests run: it notes how it was started, and then plays a fork server.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// What the program notes of itself, in the directory that its first argument names.
+pub(crate) struct Start {
+    pub(crate) pid: u32,
+    pub(crate) environment: Vec<String>,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) directory: String,
+}
+
+/// The program's `main`: its second argument says how its workers behave.
+pub(crate) fn serve() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, notes, behaviour, ..] = &arguments[..] else { return };
+    let environment = fs::read("/proc/self/environ").expect("Linux has it");
+    let directory = std::env::current_dir().expect("there is one");
+    let joined = arguments.join("\0");
+    let note = [&environment[..], b"\n", joined.as_bytes(), b"\n", directory.as_os_str().as_bytes()];
+    let path = Path::new(notes).join(std::process::id().to_string());
+    fs::write(path.with_extension("part"), note.concat()).expect("written");
+    fs::rename(path.with_extension("part"), path).expect("renamed");
+    crate::workers::serve(behaviour);
+}
+
+/// How the program was started, each time.
+pub(crate) fn starts(notes: &Path) -> Vec<Start> {
+    let files = notes.read_dir().expect("there").map(|file| file.expect("there").path());
+    files.filter(|path| path.file_name().is_some_and(|name| name != "pipe")).map(|path| start(&path)).collect()
+}
+
+fn start(path: &Path) -> Start {
+    let note = fs::read_to_string(path).expect("a note");
+    let parts: Vec<&str> = note.split('\n').collect();
+    let list = |text: &str| text.split('\0').filter(|text| !text.is_empty()).map(str::to_owned).collect();
+    let pid = path.file_name().and_then(OsStr::to_str).and_then(|name| name.parse().ok()).expect("a process id");
+    Start { pid, environment: list(parts[0]), arguments: list(parts[1]), directory: parts[2].to_owned() }
+}

@@ -1,0 +1,164 @@
+//! The options of `farpool map`: as they are given, and as they are meant.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::items::Source;
+use super::template::Template;
+use crate::duration;
+
+#[derive(Debug, Args)]
+pub(crate) struct MapArguments {
+    /// The command, run by `sh -c`: {} is the item, and is appended if there is no placeholder
+    #[arg(long, value_name = "COMMAND")]
+    program: OsString,
+
+    /// Read the items from a file instead of stdin
+    #[arg(short, long, value_name = "FILE", conflicts_with = "items")]
+    arg_file: Option<PathBuf>,
+
+    /// Items end with a NUL byte instead of a line's end, as `find -print0` writes them
+    #[arg(short = '0', long)]
+    null: bool,
+
+    /// Write outputs as items finish, instead of in the order of the input
+    #[arg(long)]
+    unordered: bool,
+
+    /// Go on when an item has failed, instead of giving out no more items
+    #[arg(long)]
+    keep_going: bool,
+
+    /// End an item's command after so long: 10s, 500ms, 2m, 1h
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+
+    /// Run a command that fails again, up to so many times
+    ///
+    /// A command whose worker or host is lost is run again as well, up to so many times; twice if this option is not given. 0:
+    /// no command is ever run twice.
+    #[arg(long, value_name = "N")]
+    retries: Option<u32>,
+
+    /// Commands that run at once [default: as many as there are slots, or cores]
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    processes: Option<u32>,
+
+    /// Give so many consecutive items to one worker, which runs them one after another
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    chunksize: Option<u32>,
+
+    /// Only hosts with this label run commands; may be given again for further ones
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    require: Vec<(String, String)>,
+
+    /// Of the pool's jobs those with the highest priority go first; it may be negative
+    #[arg(long, value_name = "N", allow_hyphen_values = true, default_value_t = 0)]
+    priority: i32,
+
+    /// Let commands on a cluster see this variable too, as it is here or with this value; may be given again
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
+
+    /// Show on stderr how far it is, if that is a terminal
+    #[arg(long)]
+    progress: bool,
+
+    /// Begin each line of output with the item and a tab
+    #[arg(long)]
+    tag: bool,
+
+    /// Print the commands instead of running them
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Write a line of JSON for each item: item, index, exit_code, signal, timed_out, error, host, seconds, attempts
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
+
+    /// The items, instead of stdin
+    #[arg(last = true, value_name = "ITEM")]
+    items: Vec<OsString>,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) template: Template,
+    pub(super) source: Source,
+    pub(super) separator: u8,
+    pub(super) ordered: bool,
+    pub(super) keep_going: bool,
+    pub(super) timeout: Option<Duration>,
+    /// How often a command that fails is run again.
+    pub(super) retries: u32,
+    /// How often one is run again whose worker or host is lost; `None`: as usual.
+    pub(super) retries_of_lost: Option<u32>,
+    pub(super) processes: Option<usize>,
+    /// Items of a chunk; `None`: farpool chooses.
+    pub(super) chunksize: Option<u64>,
+    pub(super) require: Vec<(String, String)>,
+    pub(super) priority: i32,
+    /// Variables that were chosen, with their values.
+    pub(super) environment: Vec<(OsString, OsString)>,
+    pub(super) progress: bool,
+    pub(super) tag: bool,
+    pub(super) dry_run: bool,
+    pub(super) results: Option<PathBuf>,
+}
+
+impl MapArguments {
+    /// Checks what clap cannot. `items_follow`: there is a `--`, so that no item behind it means no item at all.
+    pub(super) fn resolve(self, items_follow: bool) -> Result<Plan, String> {
+        let template = Template::parse(&self.program.into_vec()).map_err(|error| error.to_string())?;
+        let source = match self.arg_file {
+            Some(path) => Source::File(path),
+            None if items_follow => Source::Arguments(self.items.into_iter().map(OsStringExt::into_vec).collect()),
+            None => Source::Stdin,
+        };
+        Ok(Plan {
+            template,
+            source,
+            separator: if self.null { 0 } else { b'\n' },
+            ordered: !self.unordered,
+            keep_going: self.keep_going,
+            timeout: self.timeout,
+            retries: self.retries.unwrap_or(0),
+            retries_of_lost: self.retries,
+            processes: self.processes.map(|processes| processes as usize),
+            chunksize: self.chunksize.map(u64::from),
+            require: self.require,
+            priority: self.priority,
+            environment: self.env.iter().map(variable).collect::<Result<_, _>>()?,
+            progress: self.progress,
+            tag: self.tag,
+            dry_run: self.dry_run,
+            results: self.results,
+        })
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE, as in gpu=a100".to_owned()),
+    }
+}
+
+fn variable(text: &OsString) -> Result<(OsString, OsString), String> {
+    let bytes = text.as_bytes();
+    let (name, value) = match bytes.iter().position(|&byte| byte == b'=') {
+        Some(at) => (OsStr::from_bytes(&bytes[..at]), Some(OsStr::from_bytes(&bytes[at + 1..]).to_owned())),
+        None => (text.as_os_str(), env::var_os(text)),
+    };
+    match value {
+        _ if name.is_empty() => Err(format!("--env {} names no variable", text.display())),
+        None => Err(format!("--env {0}: there is no such variable here; --env {0}=VALUE sets one", text.display())),
+        Some(value) => Ok((name.to_owned(), value)),
+    }
+}

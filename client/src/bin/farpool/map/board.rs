@@ -1,0 +1,121 @@
+//! What is known of the items between the input and the output.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::task::Work;
+use super::template::Template;
+
+/// Shared by the jobs that give items out and the loop that takes outcomes, all on one thread.
+#[derive(Debug)]
+pub(super) struct Board {
+    template: Template,
+    timeout: Option<Duration>,
+    /// Index of the next item that is read.
+    pub(super) next: u64,
+    /// Items whose command runs, or is about to.
+    pub(super) out: BTreeMap<u64, Flight>,
+    /// Those of them that run again.
+    pub(super) again: u64,
+    /// Items that were too long to be run.
+    pub(super) refused: Vec<(u64, Vec<u8>)>,
+    /// Items that were read and whose outcome is not written.
+    pub(super) unwritten: u64,
+    /// What outcomes take up that wait for their turn.
+    pub(super) waiting_bytes: usize,
+    /// Nothing more is given out.
+    pub(super) stopping: bool,
+    /// Items that are out for the first time, at most.
+    pub(super) most_out: u64,
+}
+
+/// An item that is out.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) item: Vec<u8>,
+    /// How often its command has been given out.
+    pub(super) attempts: u32,
+}
+
+/// A slow item holds back the outputs of so many behind it, at most; then no more are given out.
+const MOST_UNWRITTEN: u64 = 10_000;
+/// The same in bytes of output.
+const MOST_WAITING_BYTES: usize = 256 << 20;
+
+impl Board {
+    pub(super) fn new(template: Template, timeout: Option<Duration>) -> Board {
+        Board {
+            template,
+            timeout,
+            next: 0,
+            out: BTreeMap::new(),
+            again: 0,
+            refused: Vec::new(),
+            unwritten: 0,
+            waiting_bytes: 0,
+            stopping: false,
+            most_out: 0,
+        }
+    }
+
+    /// Whether the next item of a job may be given out.
+    pub(super) fn has_room(&self) -> bool {
+        !self.stopping && self.unwritten < MOST_UNWRITTEN && self.waiting_bytes < MOST_WAITING_BYTES
+    }
+
+    /// Whether a new job is worth while: half the room at least, so that there are few of them.
+    pub(super) fn has_room_for_a_job(&self) -> bool {
+        self.has_room()
+            && self.unwritten < MOST_UNWRITTEN / 2
+            && self.waiting_bytes < MOST_WAITING_BYTES / 2
+            && self.out_first() < self.most_out
+    }
+
+    /// Items that are out for the first time.
+    pub(super) fn out_first(&self) -> u64 {
+        self.out.len() as u64 - self.again
+    }
+
+    /// Notes that the next item goes out.
+    pub(super) fn give_out(&mut self, item: Vec<u8>) -> Work {
+        let index = self.take_number();
+        let work = self.work(index, &item);
+        self.out.insert(index, Flight { item, attempts: 1 });
+        work
+    }
+
+    /// Notes that the next item is one that cannot be run.
+    pub(super) fn refuse(&mut self, item: Vec<u8>) {
+        let index = self.take_number();
+        self.refused.push((index, item));
+    }
+
+    /// Notes that an item that came back goes out again.
+    pub(super) fn give_out_again(&mut self, index: u64, flight: Flight) -> Work {
+        let work = self.work(index, &flight.item);
+        self.again += u64::from(flight.attempts == 1);
+        self.out.insert(index, Flight { attempts: flight.attempts + 1, ..flight });
+        work
+    }
+
+    /// An item's outcome has come.
+    pub(super) fn take_back(&mut self, index: u64) -> Option<Flight> {
+        self.out.remove(&index)
+    }
+
+    /// What was taken back will not go out again.
+    pub(super) fn settle(&mut self, flight: &Flight) {
+        self.again -= u64::from(flight.attempts > 1);
+    }
+
+    fn take_number(&mut self) -> u64 {
+        let index = self.next;
+        self.next += 1;
+        self.unwritten += 1;
+        index
+    }
+
+    fn work(&self, index: u64, item: &[u8]) -> Work {
+        Work { index, command: self.template.render(item, index + 1), timeout: self.timeout }
+    }
+}

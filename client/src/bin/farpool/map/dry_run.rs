@@ -1,0 +1,29 @@
+//! `--dry-run`: the commands, and nothing run.
+
+use std::io::{self, BufWriter, Write};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::MapError;
+use super::arguments::Plan;
+use super::items::LONGEST;
+
+pub(super) fn print(plan: &Plan) -> Result<u64, MapError> {
+    let queue = plan.source.read(plan.separator).map_err(MapError::Told)?;
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    let mut number = 0;
+    while let Some(item) = queue.pop(Duration::MAX) {
+        number += 1;
+        if item.cut {
+            return Err(MapError::Told(format!("item {number} is longer than the {LONGEST} bytes that Linux allows")));
+        }
+        let mut line = plan.template.render(&item.bytes, number);
+        line.push(b'\n');
+        stdout.write_all(&line).map_err(|error| MapError::of_stdout(&error))?;
+    }
+    stdout.flush().map_err(|error| MapError::of_stdout(&error))?;
+    match queue.poll(&Context::from_waker(Waker::noop())) {
+        Poll::Ready(Err(error)) => Err(MapError::Told(format!("cannot read the items: {error}"))),
+        _ => Ok(0),
+    }
+}

@@ -1,0 +1,135 @@
+//! An item that is done with, and how that is told.
+
+use std::time::Duration;
+
+use farpool::Error;
+use nix::sys::signal::Signal;
+
+use super::items::LONGEST;
+use super::task::{Ended, Outcome};
+use crate::duration;
+use crate::text::shortened;
+
+/// An item whose outcome stands.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) index: u64,
+    pub(super) item: Vec<u8>,
+    /// How often its command was begun.
+    pub(super) attempts: u32,
+    pub(super) result: Result<Outcome, Lost>,
+}
+
+/// Why there is no outcome of a command.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// Its worker or host was lost, or the outcome could not be brought back.
+    Failed(Error),
+    /// The item is too long for any command.
+    TooLong,
+}
+
+impl Finished {
+    pub(super) fn stdout(&self) -> &[u8] {
+        self.result.as_ref().map_or(&[], |outcome| &outcome.stdout)
+    }
+
+    pub(super) fn stderr(&self) -> &[u8] {
+        self.result.as_ref().map_or(&[], |outcome| &outcome.stderr)
+    }
+
+    /// Memory that its outputs take up.
+    pub(super) fn bytes(&self) -> usize {
+        self.stdout().len() + self.stderr().len()
+    }
+
+    pub(super) fn host(&self) -> Option<&str> {
+        match &self.result {
+            Ok(outcome) => Some(&outcome.host),
+            Err(Lost::Failed(error)) => error.host(),
+            Err(Lost::TooLong) => None,
+        }
+    }
+
+    pub(super) fn took(&self) -> Option<Duration> {
+        self.result.as_ref().ok().map(|outcome| outcome.took)
+    }
+
+    /// Why the item counts as failed, without its name.
+    pub(super) fn reason(&self) -> Option<String> {
+        match &self.result {
+            Ok(outcome) => outcome.ended.failure(outcome.took),
+            Err(Lost::Failed(error)) => Some(error.message().to_owned()),
+            Err(Lost::TooLong) => Some(format!("the item is longer than the {LONGEST} bytes that Linux allows")),
+        }
+    }
+
+    /// The line that tells of the failure, if it is one.
+    pub(super) fn failure(&self) -> Option<String> {
+        let reason = self.reason()?;
+        let attempts = match self.attempts {
+            0 => "not run".to_owned(),
+            1 => "1 attempt".to_owned(),
+            more => format!("{more} attempts"),
+        };
+        let place = self.host().map(|host| format!("host {host}, ")).unwrap_or_default();
+        Some(format!("item {} \"{}\": {reason} ({place}{attempts})", self.index + 1, shortened(&self.item)))
+    }
+}
+
+impl Ended {
+    pub(super) fn is_success(&self) -> bool {
+        *self == Self::Code(0)
+    }
+
+    fn failure(&self, took: Duration) -> Option<String> {
+        match self {
+            Self::Code(0) => None,
+            Self::Code(code) => Some(format!("exit code {code}")),
+            Self::Signal(number) => Some(match Signal::try_from(*number) {
+                Ok(signal) => format!("killed by signal {number} ({signal})"),
+                Err(_) => format!("killed by signal {number}"),
+            }),
+            Self::TimedOut => Some(format!("timed out, and was killed after {}", duration::show(took))),
+            Self::TooMuchOutput => {
+                Some("wrote more than 1 GiB, and was killed: have it write to a file instead".to_owned())
+            }
+            Self::NotStarted(why) => Some(why.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished(ended: Ended) -> Finished {
+        let outcome = Outcome {
+            index: 2,
+            ended,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            host: "node7".to_owned(),
+            took: Duration::from_millis(1500),
+        };
+        Finished { index: 2, item: b"a b\n\x1b[31m\xff".to_vec(), attempts: 3, result: Ok(outcome) }
+    }
+
+    #[test]
+    fn a_failure_names_item_reason_host_and_attempts() {
+        let told = |ended| finished(ended).failure().unwrap();
+        let start = "item 3 \"a b\\n\\u{1b}[31m\u{fffd}\": ";
+        let end = " (host node7, 3 attempts)";
+        assert_eq!(told(Ended::Code(2)), format!("{start}exit code 2{end}"));
+        assert_eq!(told(Ended::Signal(9)), format!("{start}killed by signal 9 (SIGKILL){end}"));
+        assert_eq!(told(Ended::Signal(99)), format!("{start}killed by signal 99{end}"));
+        assert_eq!(told(Ended::TimedOut), format!("{start}timed out, and was killed after 1.5s{end}"));
+        assert_eq!(finished(Ended::Code(0)).failure(), None);
+    }
+
+    #[test]
+    fn long_items_are_shortened() {
+        let long = Finished { item: "ä".repeat(300).into_bytes(), ..finished(Ended::Code(1)) };
+        assert!(long.failure().unwrap().contains(&format!("\"{}...\"", "ä".repeat(200))));
+    }
+}

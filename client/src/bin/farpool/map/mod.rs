@@ -1,0 +1,89 @@
+//! `farpool map`: a command once an item, over the pool.
+
+mod arguments;
+mod board;
+mod capture;
+mod dry_run;
+mod feed;
+mod finished;
+pub(crate) mod help;
+mod items;
+mod progress;
+mod queue;
+mod quotes;
+mod records;
+mod run;
+mod segment;
+mod sink;
+mod tag;
+mod task;
+mod template;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+pub(crate) use arguments::MapArguments;
+use arguments::Plan;
+
+/// What `farpool map` ends with, beside the number of failed items.
+pub(crate) mod exit_code {
+    /// More items have failed than a number can tell.
+    pub(crate) const MANY_FAILED: u8 = 101;
+    /// It is not the items.
+    pub(crate) const OWN_FAILURE: u8 = 125;
+    /// As the shell reports a program that wrote where nobody reads.
+    pub(crate) const NOBODY_READS: u8 = 128 + 13;
+}
+
+/// Why a map could not be brought to its end; items that fail are no such reason.
+#[derive(Debug)]
+enum MapError {
+    /// Nobody reads the output any more: that is nothing to talk about.
+    NobodyReads,
+    Told(String),
+}
+
+/// Runs `farpool map`.
+pub(crate) fn run(arguments: MapArguments, address: Option<String>) -> ExitCode {
+    let items_follow = std::env::args_os().any(|argument| argument == "--");
+    let done = arguments.resolve(items_follow).map_err(MapError::Told).and_then(|plan| carry_out(plan, address));
+    match done {
+        Ok(failed) => ExitCode::from(u8::try_from(failed).unwrap_or(u8::MAX).min(exit_code::MANY_FAILED)),
+        Err(MapError::NobodyReads) => ExitCode::from(exit_code::NOBODY_READS),
+        Err(MapError::Told(message)) => {
+            let _ = writeln!(io::stderr(), "farpool: {message}");
+            ExitCode::from(exit_code::OWN_FAILURE)
+        }
+    }
+}
+
+/// Returns how many items failed.
+fn carry_out(plan: Plan, address: Option<String>) -> Result<u64, MapError> {
+    if plan.dry_run { dry_run::print(&plan) } else { run::run(&plan, address) }
+}
+
+impl MapError {
+    /// Writing to stdout failed.
+    fn of_stdout(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::NobodyReads,
+            _ => Self::Told(format!("cannot write to stdout: {error}")),
+        }
+    }
+}
+
+impl From<farpool::Error> for MapError {
+    fn from(error: farpool::Error) -> Self {
+        Self::Told(error.to_string())
+    }
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NobodyReads => f.write_str("nobody reads the output"),
+            Self::Told(message) => f.write_str(message),
+        }
+    }
+}

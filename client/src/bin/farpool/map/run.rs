@@ -1,0 +1,239 @@
+//! The loop of a map: gives items out, takes outcomes, has some run again, and knows when to stop.
+
+use std::cell::RefCell;
+use std::env;
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use farpool::{Error, Pool};
+
+use super::MapError;
+use super::arguments::Plan;
+use super::board::Board;
+use super::finished::{Finished, Lost};
+use super::queue::Queue;
+use super::segment::{News, Segment};
+use super::sink::Sink;
+use super::task::{Outcome, Work};
+
+/// Variables that most commands need, and that workers on a cluster do not have by themselves.
+const USUAL_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
+
+/// Runs the map; returns how many items failed.
+pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError> {
+    let sink = Sink::open(plan)?;
+    let queue = plan.source.read(plan.separator).map_err(MapError::Told)?;
+    let pool = open(plan, address)?;
+    let board = Rc::new(RefCell::new(Board::new(plan.template.clone(), plan.timeout)));
+    let mut map =
+        Map { pool: &pool, plan, queue, board, segments: Vec::new(), again: Vec::new(), sink, input_error: None };
+    let failed = block_on(|context| map.poll(context))?;
+    drop(map);
+    pool.close();
+    pool.join()?;
+    Ok(failed)
+}
+
+fn open(plan: &Plan, address: Option<String>) -> Result<Pool, Error> {
+    let mut builder = Pool::builder().name("farpool-map");
+    builder = match address {
+        Some(address) => {
+            let usual = USUAL_VARIABLES.iter().filter_map(|name| Some((*name, env::var_os(name)?)));
+            usual.fold(builder.address(address), |builder, (name, value)| builder.env(name, value))
+        }
+        None => builder.local(),
+    };
+    for (name, value) in &plan.environment {
+        builder = builder.env(name, value);
+    }
+    for (key, value) in &plan.require {
+        builder = builder.require(key, value);
+    }
+    if let Some(processes) = plan.processes {
+        builder = builder.processes(processes);
+    }
+    builder.build()
+}
+
+struct Map<'a> {
+    pool: &'a Pool,
+    plan: &'a Plan,
+    queue: Arc<Queue>,
+    board: Rc<RefCell<Board>>,
+    segments: Vec<Segment>,
+    /// Work that failed and is to be tried again.
+    again: Vec<Work>,
+    sink: Sink,
+    input_error: Option<io::Error>,
+}
+
+/// What a slot runs, and one item that waits for it.
+const ITEMS_A_SLOT: u64 = 2;
+const OUTCOMES_A_TURN: usize = 64;
+
+impl Map<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<u64, MapError>> {
+        loop {
+            let changed = self.take_outcomes(context).and_then(|taken| Ok(taken | self.give_out(context)?));
+            let flushed = changed.and_then(|changed| self.sink.flush().map(|()| changed));
+            match flushed {
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(true) => {}
+                Ok(false) if self.segments.is_empty() && self.is_at_the_end(context) => {
+                    return Poll::Ready(self.end());
+                }
+                Ok(false) => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Takes the outcomes that are there; returns whether there were any, or a job ended.
+    fn take_outcomes(&mut self, context: &mut Context<'_>) -> Result<bool, MapError> {
+        let mut any = false;
+        for at in (0..self.segments.len()).rev() {
+            // Not all that may come: what was written is to be seen, and others have their turn.
+            for _ in 0..OUTCOMES_A_TURN {
+                let Poll::Ready(news) = self.segments[at].poll(context) else { break };
+                any = true;
+                match news {
+                    News::Ended(outcome) => self.note_ended(outcome)?,
+                    News::Failed(index, error) => self.note_failed(index, error)?,
+                    News::Broken(error) => return Err(error.into()),
+                    News::Over => {
+                        self.segments.remove(at);
+                        break;
+                    }
+                }
+            }
+            self.note_refused()?;
+        }
+        Ok(any)
+    }
+
+    /// Starts what can be started; returns whether that was anything.
+    fn give_out(&mut self, context: &mut Context<'_>) -> Result<bool, MapError> {
+        let mut any = false;
+        if !self.again.is_empty() {
+            let works = std::mem::take(&mut self.again);
+            self.segments.push(Segment::of_items(self.pool, self.plan, works));
+            any = true;
+        }
+        let room = {
+            let mut board = self.board.borrow_mut();
+            let slots = self.pool.processes().max(1) as u64;
+            board.most_out = ITEMS_A_SLOT * slots * self.plan.chunksize.unwrap_or(1);
+            board.has_room_for_a_job()
+        };
+        if room && !self.segments.iter().any(Segment::is_fed) && self.has_input(context) {
+            self.segments.push(Segment::of_input(self.pool, self.plan, &self.board, &self.queue));
+            any = true;
+        }
+        Ok(any)
+    }
+
+    fn has_input(&mut self, context: &Context<'_>) -> bool {
+        match self.queue.poll(context) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(more)) => {
+                if !more {
+                    self.sink.set_total(self.board.borrow().next);
+                }
+                more
+            }
+            Poll::Ready(Err(error)) => {
+                self.input_error = Some(error);
+                self.stop();
+                false
+            }
+        }
+    }
+
+    /// Whether nothing will be started any more.
+    fn is_at_the_end(&mut self, context: &Context<'_>) -> bool {
+        self.board.borrow().stopping || matches!(self.queue.poll(context), Poll::Ready(Ok(false)))
+    }
+
+    fn note_ended(&mut self, outcome: Outcome) -> Result<(), MapError> {
+        let index = outcome.index;
+        let mut board = self.board.borrow_mut();
+        let Some(flight) = board.take_back(index) else { return Ok(()) };
+        let may_run_again = flight.attempts <= self.plan.retries && !board.stopping;
+        if !outcome.ended.is_success() && may_run_again {
+            self.again.push(board.give_out_again(index, flight));
+            return Ok(());
+        }
+        board.settle(&flight);
+        drop(board);
+        self.finish(Finished { index, item: flight.item, attempts: flight.attempts, result: Ok(outcome) })
+    }
+
+    fn note_failed(&mut self, index: u64, error: Error) -> Result<(), MapError> {
+        let mut board = self.board.borrow_mut();
+        let Some(flight) = board.take_back(index) else { return Ok(()) };
+        board.settle(&flight);
+        drop(board);
+        // The pool has tried it as often as it may; the attempts before these failed as commands do.
+        let attempts = flight.attempts - 1 + error.attempts();
+        self.finish(Finished { index, item: flight.item, attempts, result: Err(Lost::Failed(error)) })
+    }
+
+    fn note_refused(&mut self) -> Result<(), MapError> {
+        let refused = std::mem::take(&mut self.board.borrow_mut().refused);
+        refused.into_iter().try_for_each(|(index, item)| {
+            self.finish(Finished { index, item, attempts: 0, result: Err(Lost::TooLong) })
+        })
+    }
+
+    fn finish(&mut self, finished: Finished) -> Result<(), MapError> {
+        if finished.reason().is_some() && !self.plan.keep_going {
+            self.stop();
+        }
+        let before = self.sink.written();
+        self.sink.add(finished)?;
+        let mut board = self.board.borrow_mut();
+        board.unwritten -= self.sink.written() - before;
+        board.waiting_bytes = self.sink.waiting_bytes();
+        Ok(())
+    }
+
+    /// From now on nothing is begun.
+    fn stop(&mut self) {
+        self.board.borrow_mut().stopping = true;
+        self.queue.abandon();
+    }
+
+    fn end(&mut self) -> Result<u64, MapError> {
+        if let Some(error) = self.input_error.take() {
+            return Err(MapError::Told(format!("cannot read the items: {error}")));
+        }
+        let stopped = self.board.borrow().stopping;
+        let nothing_left = matches!(self.queue.poll(&Context::from_waker(Waker::noop())), Poll::Ready(Ok(false)));
+        if stopped && !nothing_left {
+            let _ = writeln!(io::stderr(), "farpool: stopped, since an item failed; --keep-going goes on");
+        }
+        Ok(self.sink.failed())
+    }
+}
+
+/// Runs until it is ready; sleeps while it is not.
+fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}

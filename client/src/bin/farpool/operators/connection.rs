@@ -1,0 +1,64 @@
+//! A connection to a coordinator's Operators service.
+
+use std::time::Duration;
+
+use farpool_net::http2::CONNECT_TIMEOUT;
+use farpool_proto::v1::operators_client::OperatorsClient;
+use farpool_proto::v1::{CancelJobRequest, DrainAgentRequest, StatusReply, StatusRequest};
+use tonic::transport::{Channel, Endpoint};
+
+use super::error::OperatorError;
+
+pub(super) struct Connection {
+    address: String,
+    client: OperatorsClient<Channel>,
+}
+
+/// How long an answer may take: the coordinator has it at hand.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A status with very many agents and jobs is large.
+const LARGEST_STATUS: usize = 256 << 20;
+
+impl Connection {
+    pub(super) async fn open(address: &str) -> Result<Connection, OperatorError> {
+        let endpoint = endpoint(address).ok_or_else(|| OperatorError::address(address))?;
+        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT);
+        // What accepts connections and then says nothing would not be noticed otherwise.
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await;
+        let channel = match connected {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => return Err(OperatorError::unreachable(address, &error)),
+            Err(_) => return Err(OperatorError::silent(address, CONNECT_TIMEOUT)),
+        };
+        let client = OperatorsClient::new(channel).max_decoding_message_size(LARGEST_STATUS);
+        Ok(Connection { address: address.to_owned(), client })
+    }
+
+    pub(super) async fn status(&mut self) -> Result<StatusReply, OperatorError> {
+        let reply = self.client.status(StatusRequest {}).await;
+        reply.map(tonic::Response::into_inner).map_err(|status| OperatorError::refused(&self.address, status))
+    }
+
+    pub(super) async fn cancel_job(&mut self, request: CancelJobRequest) -> Result<(), OperatorError> {
+        let reply = self.client.cancel_job(request).await;
+        reply.map(drop).map_err(|status| {
+            OperatorError::refused(&self.address, status).advise("`farpool jobs` tells which there are")
+        })
+    }
+
+    pub(super) async fn drain_agent(&mut self, request: DrainAgentRequest) -> Result<(), OperatorError> {
+        let reply = self.client.drain_agent(request).await;
+        reply.map(drop).map_err(|status| {
+            OperatorError::refused(&self.address, status).advise("`farpool agents` tells which there are")
+        })
+    }
+}
+
+/// As everywhere in farpool, `host:port` will do.
+fn endpoint(address: &str) -> Option<Endpoint> {
+    let whole = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let endpoint = Endpoint::from_shared(whole).ok()?;
+    let uri = endpoint.uri();
+    let complete = uri.scheme_str() == Some("http") && uri.host().is_some() && uri.port_u16().is_some();
+    (complete && matches!(uri.path(), "" | "/")).then_some(endpoint)
+}

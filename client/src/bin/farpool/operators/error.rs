@@ -1,0 +1,99 @@
+//! Why an operator's command failed, and what to do about it.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+/// What happened, and what to do next.
+#[derive(Debug)]
+pub(crate) struct OperatorError {
+    kind: Kind,
+    message: String,
+    advice: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Address,
+    Unreachable,
+    /// The coordinator knows of no such thing.
+    NotFound,
+    Refused,
+    Here,
+}
+
+const START_OR_NAME: &str =
+    "start one there with `farpool-coordinator`, or name another with --address or FARPOOL_ADDRESS";
+
+impl OperatorError {
+    pub(super) fn address(address: &str) -> Self {
+        let message = format!("{address:?} is not a coordinator's address");
+        Self { kind: Kind::Address, message, advice: "write http://host:port, as in http://127.0.0.1:7070" }
+    }
+
+    pub(super) fn unreachable(address: &str, error: &(dyn Error + 'static)) -> Self {
+        let message = format!("cannot reach the coordinator at {address}: {}", root(error));
+        Self { kind: Kind::Unreachable, message, advice: START_OR_NAME }
+    }
+
+    pub(super) fn silent(address: &str, patience: Duration) -> Self {
+        let message = format!("what listens at {address} did not answer within {} s", patience.as_secs());
+        Self { kind: Kind::Unreachable, message, advice: START_OR_NAME }
+    }
+
+    pub(super) fn refused(address: &str, status: Status) -> Self {
+        let message = status.message();
+        match status.code() {
+            Code::NotFound => Self { kind: Kind::NotFound, message: message.to_owned(), advice: "" },
+            Code::Unimplemented => {
+                let message = format!("what listens at {address} is no coordinator of farpool that serves operators");
+                Self { kind: Kind::Refused, message, advice: START_OR_NAME }
+            }
+            Code::Unavailable | Code::Unknown if status.source().is_some() => {
+                let message = format!("lost the coordinator at {address}: {}", root(&status));
+                Self { kind: Kind::Unreachable, message, advice: "see whether it still runs" }
+            }
+            Code::DeadlineExceeded | Code::Cancelled => {
+                let message = format!("the coordinator at {address} did not answer in time");
+                Self { kind: Kind::Unreachable, message, advice: "see whether its host is overloaded" }
+            }
+            code => {
+                let message = format!("the coordinator at {address} refused: {message} ({code:?})");
+                Self { kind: Kind::Refused, message, advice: "" }
+            }
+        }
+    }
+
+    /// What to do if there is no such thing.
+    pub(super) fn advise(self, advice: &'static str) -> Self {
+        if self.kind == Kind::NotFound { Self { advice, ..self } } else { self }
+    }
+
+    pub(super) fn runtime(error: io::Error) -> Self {
+        Self { kind: Kind::Here, message: format!("cannot prepare for the network: {error}"), advice: "" }
+    }
+
+    pub(super) fn stdout(error: io::Error) -> Self {
+        Self { kind: Kind::Here, message: format!("cannot write to stdout: {error}"), advice: "" }
+    }
+}
+
+/// The layers above say "transport error" and the like.
+fn root<'e>(mut error: &'e (dyn Error + 'static)) -> &'e dyn Error {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
+}
+
+impl fmt::Display for OperatorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if self.advice.is_empty() { Ok(()) } else { write!(f, "; {}", self.advice) }
+    }
+}
+
+impl Error for OperatorError {}

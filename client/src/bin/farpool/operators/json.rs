@@ -1,0 +1,159 @@
+//! A coordinator's status as JSON. The keys are promised to stay; more may come.
+
+use std::collections::BTreeMap;
+
+use farpool_proto::v1::{AgentStatus, JobStatus, Label, PoolStatus, StatusReply};
+use serde::Serialize;
+
+#[derive(Serialize)]
+pub(super) struct Status<'s> {
+    release: &'s str,
+    protocol: u32,
+    uptime_seconds: f64,
+    draining: bool,
+    held_bytes: u64,
+    memory_bytes: u64,
+    late_messages: u64,
+    agents: Vec<Agent<'s>>,
+    pools: Vec<Pool<'s>>,
+    jobs: Vec<Job<'s>>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Agents<'s> {
+    agents: Vec<Agent<'s>>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Jobs<'s> {
+    jobs: Vec<Job<'s>>,
+}
+
+#[derive(Serialize)]
+struct Agent<'s> {
+    agent: &'s str,
+    host: &'s str,
+    release: &'s str,
+    labels: Labels<'s>,
+    slots: u32,
+    busy: u32,
+    chunks: u64,
+    draining: bool,
+    connected_seconds: f64,
+    items_done: u64,
+    items_per_second: f64,
+}
+
+#[derive(Serialize)]
+struct Pool<'s> {
+    pool: &'s str,
+    name: &'s str,
+    client: &'s str,
+    /// 0: all slots.
+    processes: u32,
+    slots: u32,
+    weight: u32,
+    require: Labels<'s>,
+    jobs: u64,
+    /// Empty: something can run.
+    waiting: &'s str,
+    open_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Job<'s> {
+    job: &'s str,
+    pool: &'s str,
+    label: &'s str,
+    priority: i32,
+    require: Labels<'s>,
+    items: u64,
+    input_ended: bool,
+    done: u64,
+    failed: u64,
+    assigned: u64,
+    open_seconds: f64,
+    items_per_second: f64,
+}
+
+type Labels<'s> = BTreeMap<&'s str, &'s str>;
+
+pub(super) fn status(status: &StatusReply) -> Status<'_> {
+    let version = status.version.as_ref();
+    Status {
+        release: version.map_or("", |version| &version.release),
+        protocol: version.map_or(0, |version| version.protocol),
+        uptime_seconds: seconds(status.uptime_ns),
+        draining: status.draining,
+        held_bytes: status.held_bytes,
+        memory_bytes: status.memory,
+        late_messages: status.late_messages,
+        agents: agents(status).agents,
+        pools: status.pools.iter().map(pool).collect(),
+        jobs: jobs(status).jobs,
+    }
+}
+
+pub(super) fn agents(status: &StatusReply) -> Agents<'_> {
+    Agents { agents: status.agents.iter().map(agent).collect() }
+}
+
+pub(super) fn jobs(status: &StatusReply) -> Jobs<'_> {
+    Jobs { jobs: status.jobs.iter().map(job).collect() }
+}
+
+fn agent(agent: &AgentStatus) -> Agent<'_> {
+    Agent {
+        agent: &agent.agent,
+        host: &agent.host,
+        release: &agent.release,
+        labels: labels(&agent.labels),
+        slots: agent.slots,
+        busy: agent.busy,
+        chunks: agent.chunks,
+        draining: agent.draining,
+        connected_seconds: seconds(agent.connected_ns),
+        items_done: agent.items_done,
+        items_per_second: agent.items_per_second,
+    }
+}
+
+fn pool(pool: &PoolStatus) -> Pool<'_> {
+    Pool {
+        pool: &pool.pool,
+        name: &pool.name,
+        client: &pool.client,
+        processes: pool.processes,
+        slots: pool.slots,
+        weight: pool.weight.max(1),
+        require: labels(&pool.require),
+        jobs: pool.jobs,
+        waiting: &pool.waiting,
+        open_seconds: seconds(pool.open_ns),
+    }
+}
+
+fn job(job: &JobStatus) -> Job<'_> {
+    Job {
+        job: &job.job,
+        pool: &job.pool,
+        label: &job.label,
+        priority: job.priority,
+        require: labels(&job.require),
+        items: job.items,
+        input_ended: job.input_ended,
+        done: job.done,
+        failed: job.failed,
+        assigned: job.assigned,
+        open_seconds: seconds(job.open_ns),
+        items_per_second: job.items_per_second,
+    }
+}
+
+fn labels(labels: &[Label]) -> Labels<'_> {
+    labels.iter().map(|label| (&*label.key, &*label.value)).collect()
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}

@@ -1,0 +1,105 @@
+//! What operators see and do: the coordinator's Operators service, for people and for programs.
+
+mod connection;
+mod error;
+mod json;
+mod table;
+mod tables;
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use farpool_proto::v1::{CancelJobRequest, DrainAgentRequest, StatusReply};
+
+use crate::cli::{CancelArguments, DEFAULT_ADDRESS, DrainArguments, ShowArguments};
+use connection::Connection;
+pub(crate) use error::OperatorError;
+
+/// How often `drain --wait` looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// `farpool status`.
+pub(crate) fn status(address: Option<String>, arguments: ShowArguments) -> Result<(), OperatorError> {
+    let (address, status) = fetch(address)?;
+    let status = status?;
+    if arguments.json { print_json(&json::status(&status)) } else { print(&tables::status(&address, &status, style())) }
+}
+
+/// `farpool agents`.
+pub(crate) fn agents(address: Option<String>, arguments: ShowArguments) -> Result<(), OperatorError> {
+    let status = fetch(address)?.1?;
+    if arguments.json { print_json(&json::agents(&status)) } else { print(&tables::agents(&status, style())) }
+}
+
+/// `farpool jobs`.
+pub(crate) fn jobs(address: Option<String>, arguments: ShowArguments) -> Result<(), OperatorError> {
+    let status = fetch(address)?.1?;
+    if arguments.json { print_json(&json::jobs(&status)) } else { print(&tables::jobs(&status, style())) }
+}
+
+/// `farpool cancel JOB`.
+pub(crate) fn cancel(address: Option<String>, arguments: &CancelArguments) -> Result<(), OperatorError> {
+    let job = arguments.job.clone();
+    with(address, async |mut connection| connection.cancel_job(CancelJobRequest { job }).await)?;
+    print(&format!("job {} is cancelled\n", arguments.job))
+}
+
+/// `farpool drain AGENT`.
+pub(crate) fn drain(address: Option<String>, arguments: &DrainArguments) -> Result<(), OperatorError> {
+    let agent = arguments.agent.clone();
+    with(address, async |mut connection| {
+        // Its host may name another agent by the time that this one has left.
+        let id = connection.status().await.map(|status| id_of(&status, &agent))?;
+        connection.drain_agent(DrainAgentRequest { agent }).await?;
+        while arguments.wait && connection.status().await?.agents.iter().any(|agent| agent.agent == id) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    })?;
+    let done = if arguments.wait { "has left" } else { "is draining: it leaves when what it runs is finished" };
+    print(&format!("agent {} {done}\n", arguments.agent))
+}
+
+fn id_of(status: &StatusReply, agent: &str) -> String {
+    let of_host = |name: &str| status.agents.iter().find(|agent| agent.host == name);
+    let named = status.agents.iter().find(|other| other.agent == agent).or_else(|| of_host(agent));
+    // Should there be none, the coordinator will say so.
+    named.map(|agent| agent.agent.clone()).unwrap_or_default()
+}
+
+type Fetched = (String, Result<StatusReply, OperatorError>);
+
+fn fetch(address: Option<String>) -> Result<Fetched, OperatorError> {
+    let shown = address.clone().unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
+    Ok((shown, with(address, async |mut connection| connection.status().await)))
+}
+
+fn with<T>(
+    address: Option<String>,
+    act: impl AsyncFnOnce(Connection) -> Result<T, OperatorError>,
+) -> Result<T, OperatorError> {
+    let address = address.unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = runtime.map_err(OperatorError::runtime)?;
+    runtime.block_on(async { act(Connection::open(&address).await?).await })
+}
+
+/// Whether escape sequences make sense.
+fn style() -> table::Style {
+    if io::stdout().is_terminal() { table::Style::Terminal } else { table::Style::Plain }
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), OperatorError> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| OperatorError::stdout(error.into()))?;
+    text.push('\n');
+    print(&text)
+}
+
+fn print(text: &str) -> Result<(), OperatorError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // Whoever read has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OperatorError::stdout(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,175 @@
+//! A coordinator's status as tables.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use farpool_proto::v1::{JobStatus, Label, StatusReply};
+
+use super::table::Align::{Left, Right};
+use super::table::{Style, Table};
+use crate::duration;
+use crate::text::printable;
+
+/// All of it.
+pub(super) fn status(address: &str, status: &StatusReply, style: Style) -> String {
+    let release = status.version.as_ref().map_or("?", |version| &version.release);
+    let slots: u64 = status.agents.iter().map(|agent| u64::from(agent.slots)).sum();
+    let busy: u64 = status.agents.iter().map(|agent| u64::from(agent.busy)).sum();
+    let rate = status.agents.iter().fold(0.0, |sum, agent| sum + agent.items_per_second);
+    let mut text = format!(
+        "coordinator {} at {address}, up {}{}\n",
+        printable(release.as_bytes()),
+        since(status.uptime_ns),
+        if status.draining { ", draining" } else { "" }
+    );
+    let _ = writeln!(
+        text,
+        "{} agents, {busy} of {slots} slots busy, {} items/s; {} of {} held; {} late messages dropped",
+        status.agents.len(),
+        rate_of(rate),
+        bytes(status.held_bytes),
+        bytes(status.memory),
+        status.late_messages
+    );
+    let _ = write!(text, "\n{}\n{}\n{}", agents(status, style), pools(status, style), jobs(status, style));
+    text
+}
+
+pub(super) fn agents(status: &StatusReply, style: Style) -> String {
+    let mut table = Table::new(&[
+        ("HOST", Left),
+        ("SLOTS", Right),
+        ("BUSY", Right),
+        ("CHUNKS", Right),
+        ("DONE", Right),
+        ("ITEMS/S", Right),
+        ("CONNECTED", Right),
+        ("STATE", Left),
+        ("AGENT", Left),
+        ("LABELS", Left),
+    ]);
+    for agent in &status.agents {
+        table.row([
+            agent.host.clone(),
+            agent.slots.to_string(),
+            agent.busy.to_string(),
+            agent.chunks.to_string(),
+            agent.items_done.to_string(),
+            rate_of(agent.items_per_second),
+            since(agent.connected_ns),
+            if agent.draining { "draining" } else { "serving" }.to_owned(),
+            agent.agent.clone(),
+            labels(&agent.labels),
+        ]);
+    }
+    or_none(&table, status.agents.is_empty(), "no agents: jobs wait until one connects", style)
+}
+
+pub(super) fn jobs(status: &StatusReply, style: Style) -> String {
+    let mut table = Table::new(&[
+        ("JOB", Left),
+        ("POOL", Left),
+        ("LABEL", Left),
+        ("DONE", Right),
+        ("OF", Right),
+        ("FAILED", Right),
+        ("AT AGENTS", Right),
+        ("ITEMS/S", Right),
+        ("OPEN", Right),
+        ("PRIORITY", Right),
+        ("REQUIRES", Left),
+    ]);
+    for job in &status.jobs {
+        table.row([
+            job.job.clone(),
+            job.pool.clone(),
+            job.label.clone(),
+            job.done.to_string(),
+            total(job),
+            job.failed.to_string(),
+            job.assigned.to_string(),
+            rate_of(job.items_per_second),
+            since(job.open_ns),
+            job.priority.to_string(),
+            labels(&job.require),
+        ]);
+    }
+    or_none(&table, status.jobs.is_empty(), "no jobs", style)
+}
+
+fn pools(status: &StatusReply, style: Style) -> String {
+    let mut table = Table::new(&[
+        ("POOL", Left),
+        ("NAME", Left),
+        ("CLIENT", Left),
+        ("SLOTS", Right),
+        ("WANTED", Right),
+        ("WEIGHT", Right),
+        ("JOBS", Right),
+        ("OPEN", Right),
+        ("REQUIRES", Left),
+        ("WAITING FOR", Left),
+    ]);
+    for pool in &status.pools {
+        table.row([
+            pool.pool.clone(),
+            pool.name.clone(),
+            pool.client.clone(),
+            pool.slots.to_string(),
+            if pool.processes == 0 { "all".to_owned() } else { pool.processes.to_string() },
+            pool.weight.max(1).to_string(),
+            pool.jobs.to_string(),
+            since(pool.open_ns),
+            labels(&pool.require),
+            pool.waiting.clone(),
+        ]);
+    }
+    or_none(&table, status.pools.is_empty(), "no pools", style)
+}
+
+fn or_none(table: &Table, empty: bool, none: &str, style: Style) -> String {
+    if empty { format!("{none}\n") } else { table.render(style) }
+}
+
+/// How many items there are; more may come behind a `+`.
+fn total(job: &JobStatus) -> String {
+    format!("{}{}", job.items, if job.input_ended { "" } else { "+" })
+}
+
+fn labels(labels: &[Label]) -> String {
+    let texts: Vec<String> = labels.iter().map(|label| format!("{}={}", label.key, label.value)).collect();
+    texts.join(" ")
+}
+
+fn since(ns: u64) -> String {
+    duration::show(Duration::from_nanos(ns))
+}
+
+fn rate_of(items_per_second: f64) -> String {
+    if items_per_second >= 100.0 { format!("{items_per_second:.0}") } else { format!("{items_per_second:.1}") }
+}
+
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_readable() {
+        assert_eq!([0, 1023, 1024, 5 << 30, 1 << 62].map(bytes), ["0 B", "1023 B", "1.0 KiB", "5.0 GiB", "4096.0 PiB"]);
+        assert_eq!([0.0, 3.17, 123456.7].map(rate_of), ["0.0", "3.2", "123457"]);
+    }
+}

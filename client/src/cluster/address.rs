@@ -1,0 +1,89 @@
+use std::fmt;
+
+use tonic::transport::Uri;
+
+use crate::error::Error;
+
+/// Where a coordinator listens, as it was given and as it is connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    uri: Uri,
+}
+
+impl Address {
+    /// Reads `http://host:port`, or `host:port` for short.
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        let wrong = |why: &str| Err(Error::invalid(format!("the address {text:?} {why}")));
+        let (scheme, rest) = text.trim().split_once("://").unwrap_or(("http", text.trim()));
+        match scheme {
+            "http" => {}
+            "https" => return wrong("begins with https, which this version of farpool does not speak: use http"),
+            _ => return wrong("is none that farpool can connect to: write it as http://host:7070"),
+        }
+        let Ok(uri) = format!("http://{rest}").parse::<Uri>() else {
+            return wrong("is none: write it as http://host:7070");
+        };
+        if uri.port_u16().is_none_or(|port| port == 0) {
+            return wrong("has no port: write it as http://host:7070");
+        }
+        if uri.host().is_none_or(str::is_empty) {
+            return wrong("has no host: write it as http://host:7070");
+        }
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return wrong("goes on behind the port: write it as http://host:7070");
+        }
+        Ok(Self { uri })
+    }
+
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.uri.authority().map_or("", |authority| authority.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn what_can_be_connected_to_is_taken() {
+        for (text, expected) in [
+            ("http://127.0.0.1:7070", "http://127.0.0.1:7070"),
+            ("http://127.0.0.1:7070/", "http://127.0.0.1:7070"),
+            ("node7:80", "http://node7:80"),
+            (" node7.example.org:7070 ", "http://node7.example.org:7070"),
+            ("http://[::1]:7070", "http://[::1]:7070"),
+            ("[::1]:7070", "http://[::1]:7070"),
+        ] {
+            assert_eq!(Address::parse(text).unwrap().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_is_refused_with_the_reason() {
+        for (text, words) in [
+            ("https://node7:7070", "use http"),
+            ("farpool://node7:7070", "write it as http://"),
+            ("node7", "has no port"),
+            ("http://node7", "has no port"),
+            ("node7:0", "has no port"),
+            ("http://node7:70000", "write it as"),
+            ("http://:7070", "write it as"),
+            ("http://node7:7070/pools", "behind the port"),
+            ("http://node7:7070?x=1", "behind the port"),
+            ("", "write it as"),
+            ("no de:7070", "write it as"),
+        ] {
+            let error = Address::parse(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            let story = error.to_string();
+            assert!(story.contains(words) && story.contains(&format!("{text:?}")), "{story} / {words}");
+        }
+    }
+}

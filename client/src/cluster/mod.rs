@@ -1,0 +1,128 @@
+//! Cluster mode: a session with a coordinator over gRPC.
+//!
+//! One thread a session talks to the coordinator ([`conversation`]). Threads of the program put what they have to say into
+//! its queue, and wait at their job's inbox; see [`shared`] for what both sides touch. Nothing of this is started before
+//! a pool on a cluster is opened.
+
+mod address;
+mod connect;
+mod conversation;
+mod notice;
+mod output;
+mod program;
+mod shared;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{Label, OpenPool};
+
+use crate::error::{Error, ErrorKind};
+use crate::gate::Gate;
+use crate::inbox::Inbox;
+use crate::session::Session;
+use crate::settings::Settings;
+use crate::worker;
+pub(crate) use address::Address;
+use shared::Shared;
+
+/// How long the end of a pool waits for its workers' output to be printed.
+const PRINTING: Duration = Duration::from_secs(1);
+
+/// Opens a pool on the cluster at this address.
+pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Session>, Error> {
+    let Settings { processes, settings, require, weight, environment } = settings;
+    let (threads, payload_limit) = (settings.threads.max(1), settings.payload_limit);
+    let open = OpenPool {
+        processes,
+        settings: Some(settings),
+        version: Some(farpool_proto::version()),
+        program: Some(program::describe(environment)?),
+        require,
+        weight,
+    };
+    let (shared, frames) = Shared::new(address, processes);
+    shared.say(Body::OpenPool(open));
+    let (tell, told) = mpsc::sync_channel(1);
+    let own = Arc::clone(&shared);
+    thread::Builder::new()
+        .name("farpool".into())
+        .spawn(move || conversation::hold(&own, frames, payload_limit, tell))
+        .map_err(|error| Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}")))?;
+    // From here on the session ends with this.
+    let mut session = ClusterSession { shared, threads, window: 0 };
+    let _lent = worker::lend();
+    let opened = told.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread has ended without a word")));
+    session.window = opened?;
+    Ok(Arc::new(session))
+}
+
+struct ClusterSession {
+    shared: Arc<Shared>,
+    threads: u32,
+    window: u64,
+}
+
+impl Session for ClusterSession {
+    fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        self.shared.submit(inbox, messages)
+    }
+
+    fn send(&self, messages: &mut Vec<Body>) -> Result<(), Error> {
+        self.shared.send(messages);
+        Ok(())
+    }
+
+    fn wait(&self, inbox: &Inbox, deadline: Option<Instant>) {
+        if !inbox.has_news() {
+            let _lent = worker::lend();
+            inbox.park(deadline);
+        }
+    }
+
+    fn wait_closed(&self, deadline: Option<Instant>) -> bool {
+        let _lent = worker::lend();
+        let over = self.shared.wait_until_over(deadline);
+        output::flush(PRINTING);
+        over
+    }
+
+    fn processes(&self) -> u32 {
+        self.shared.processes()
+    }
+
+    fn slots(&self) -> u32 {
+        self.processes().saturating_mul(self.threads)
+    }
+
+    fn window(&self) -> u64 {
+        self.window
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.shared.state().inboxes.failure()
+    }
+
+    fn waiting(&self) -> Option<String> {
+        self.shared.state().waiting.clone()
+    }
+
+    fn check_labels(&self, _: &[Label]) -> Result<(), Error> {
+        // Agents may come at any time: until then the coordinator says why the job waits.
+        Ok(())
+    }
+
+    fn gate(&self) -> Option<Arc<Gate>> {
+        Some(Arc::clone(&self.shared.gate))
+    }
+}
+
+impl Drop for ClusterSession {
+    fn drop(&mut self) {
+        self.shared.abandon();
+    }
+}

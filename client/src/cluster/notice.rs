@@ -1,0 +1,91 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A wait shorter than this is not worth a line.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the user is told while nothing can run: one line when that has gone on for a moment with a job open, another one
+/// when the reason changes, and one when it is over.
+#[derive(Debug, Default)]
+pub(super) struct Notice {
+    reason: Option<String>,
+    /// When the reason is to be told.
+    due: Option<Instant>,
+    told: bool,
+}
+
+impl Notice {
+    /// Nothing can run. `busy`: a job is open.
+    pub(super) fn wait(&mut self, reason: String, busy: bool, now: Instant) {
+        if self.reason.as_ref() != Some(&reason) {
+            self.reason = Some(reason);
+            self.due = busy.then(|| now + PATIENCE);
+        }
+    }
+
+    /// A job was opened, maybe; the reason, if there is one, may have been told before.
+    pub(super) fn begin_job(&mut self, now: Instant) {
+        if self.reason.is_some() && !self.told {
+            self.due.get_or_insert(now + PATIENCE);
+        }
+    }
+
+    /// Something can run again, in so many slots. Returns what to tell.
+    pub(super) fn go_on(&mut self, slots: u32) -> Option<String> {
+        self.reason = None;
+        self.due = None;
+        let there = if slots == 1 { "slot is" } else { "slots are" };
+        std::mem::take(&mut self.told).then(|| format!("{slots} {there} there, going on"))
+    }
+
+    /// When [`Notice::ring`] is to be called.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// The time has come. Returns what to tell, if a job is still open.
+    pub(super) fn ring(&mut self, busy: bool) -> Option<String> {
+        self.due = None;
+        let reason = self.reason.as_ref().filter(|_| busy)?;
+        self.told = true;
+        Some(format!("waiting: {reason}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_once_and_its_end_too() {
+        let (mut notice, now) = (Notice::default(), Instant::now());
+        notice.wait("no agent".to_owned(), true, now);
+        assert_eq!(notice.due(), Some(now + PATIENCE));
+        assert_eq!(notice.ring(true).unwrap(), "waiting: no agent");
+        notice.wait("no agent".to_owned(), true, now);
+        notice.begin_job(now);
+        assert_eq!(notice.due(), None);
+        notice.wait("none matches".to_owned(), true, now);
+        assert_eq!(notice.due(), Some(now + PATIENCE));
+        assert_eq!(notice.ring(true).unwrap(), "waiting: none matches");
+        assert_eq!(notice.go_on(3).unwrap(), "3 slots are there, going on");
+        assert_eq!(notice.go_on(4), None);
+    }
+
+    #[test]
+    fn a_short_wait_and_one_without_a_job_are_not_told() {
+        let (mut notice, now) = (Notice::default(), Instant::now());
+        notice.wait("no agent".to_owned(), true, now);
+        assert_eq!(notice.go_on(1), None);
+        assert_eq!(notice.due(), None);
+        notice.wait("no agent".to_owned(), false, now);
+        assert_eq!(notice.due(), None);
+        notice.begin_job(now);
+        assert!(notice.due().is_some());
+        assert_eq!(notice.ring(false), None);
+        notice.begin_job(now);
+        assert!(notice.ring(true).is_some());
+        assert_eq!(notice.go_on(1).unwrap(), "1 slot is there, going on");
+    }
+}

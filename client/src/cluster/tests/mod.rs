@@ -1,0 +1,48 @@
+//! Sessions with a coordinator whose every word is chosen here.
+
+mod opening;
+mod reading;
+mod server;
+mod talking;
+
+use std::thread;
+
+use farpool_proto::v1::WorkerSettings;
+
+use super::Address;
+use crate::codec;
+use crate::error::Error;
+use crate::pool::Pool;
+use crate::settings::Settings;
+use server::{Peer, Server};
+
+fn settings(processes: u32) -> Settings {
+    let settings = WorkerSettings { payload_limit: 1 << 30, ..WorkerSettings::default() };
+    Settings { processes, settings, require: Vec::new(), weight: 1, environment: Vec::new() }
+}
+
+fn open(address: &Address, settings: Settings) -> Result<Pool, Error> {
+    let payload_limit = settings.settings.payload_limit;
+    Ok(Pool::over(super::open(address.clone(), settings)?, payload_limit))
+}
+
+/// A server, and a pool of a client's that it has opened with two slots.
+fn opened() -> (Server, Peer, Pool) {
+    let server = Server::start();
+    let address = server.address.clone();
+    let client = thread::spawn(move || open(&address, settings(0)));
+    let peer = server.session();
+    peer.welcome(2);
+    let pool = client.join().unwrap().unwrap();
+    (server, peer, pool)
+}
+
+fn encoded(value: &impl crate::args::Data) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::encode(value, &mut bytes).unwrap();
+    bytes
+}
+
+fn double(n: u64) -> u64 {
+    2 * n
+}

@@ -1,0 +1,131 @@
+//! The inboxes of a session's jobs, and how what the coordinator says gets into them: alike on one machine and on a
+//! cluster.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use farpool_proto::v1::ClientEvent;
+use farpool_proto::v1::client_event::Body as Event;
+
+use crate::error::{Error, ErrorKind};
+use crate::inbox::{End, Inbox, Wakes};
+
+/// The jobs that have not ended, and whether there can be further ones.
+#[derive(Default)]
+pub(crate) struct Inboxes {
+    open: HashMap<u64, Arc<Inbox>>,
+    /// The inbox that was delivered to last, since the next outcome is likely to be of the same job.
+    latest: Option<Arc<Inbox>>,
+    failure: Option<Error>,
+    closing: bool,
+    closed: bool,
+    /// Whom to wake when the session's lock is free.
+    wakes: Vec<Wakes>,
+    /// Something reached an inbox since this was last cleared.
+    pub(crate) delivered: bool,
+}
+
+impl Inboxes {
+    /// A job begins: what comes for it goes to this inbox.
+    pub(crate) fn admit(&mut self, inbox: &Arc<Inbox>) -> Result<(), Error> {
+        if let Some(error) = self.failure.clone() {
+            return Err(error);
+        }
+        if self.closing {
+            return Err(Error::new(ErrorKind::Closed, "the pool was closed before the call"));
+        }
+        self.open.insert(inbox.job(), Arc::clone(inbox));
+        Ok(())
+    }
+
+    /// The job could not be opened after all: nothing comes for it.
+    pub(crate) fn forget(&mut self, job: u64) {
+        self.open.remove(&job);
+    }
+
+    /// Further jobs are not admitted.
+    pub(crate) fn stop_admitting(&mut self) {
+        self.closing = true;
+    }
+
+    /// Delivers what the coordinator says about jobs and about the end of the pool; returns what it says about other
+    /// things.
+    pub(crate) fn deliver(&mut self, event: ClientEvent) -> Option<Event> {
+        self.delivered = true;
+        match event.body? {
+            Event::ItemsDone(done) => {
+                let wakes = self.inbox(done.job).map(|inbox| inbox.deliver_done(done.first, done.data, done.ends));
+                self.wake_later(wakes);
+            }
+            Event::ItemFailed(failed) => {
+                let failure = failed.failure.unwrap_or_default();
+                let wakes = self.inbox(failed.job).map(|inbox| inbox.deliver_failed(failed.item, failure));
+                self.wake_later(wakes);
+            }
+            Event::Window(window) => {
+                let wakes = self.inbox(window.job).map(|inbox| inbox.grant(window.limit));
+                self.wake_later(wakes);
+            }
+            Event::JobEnded(ended) => {
+                self.latest = None;
+                let end = if ended.cancelled { End::Cancelled } else { End::Finished };
+                let wakes = self.open.remove(&ended.job).map(|inbox| inbox.end(end));
+                self.wake_later(wakes);
+            }
+            Event::PoolFailed(failed) => self.fail(Error::from_failure(failed.failure.unwrap_or_default())),
+            Event::PoolClosed(_) => self.close(),
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// The pool cannot run anything any more: whoever waits is told why.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.end_all(&End::PoolFailed(error.clone()));
+        self.failure.get_or_insert(error);
+    }
+
+    /// The session is over.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        self.end_all(&End::Closed);
+    }
+
+    /// Why the pool cannot run anything any more, if it failed.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.failure.clone()
+    }
+
+    /// Whether the session is over.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Those of jobs that have not ended.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Inbox>> {
+        self.open.values()
+    }
+
+    /// Those whom deliveries wake: to be woken by the caller once it has given back the session's lock.
+    pub(crate) fn take_wakes(&mut self) -> Vec<Wakes> {
+        std::mem::take(&mut self.wakes)
+    }
+
+    fn inbox(&mut self, job: u64) -> Option<&Arc<Inbox>> {
+        if self.latest.as_ref().is_none_or(|inbox| inbox.job() != job) {
+            self.latest = self.open.get(&job).cloned();
+        }
+        self.latest.as_ref()
+    }
+
+    fn end_all(&mut self, end: &End) {
+        self.delivered = true;
+        self.latest = None;
+        let Inboxes { open, wakes, .. } = self;
+        wakes.extend(open.drain().map(|(_, inbox)| inbox.end(end.clone())).filter(|wakes| !wakes.is_empty()));
+    }
+
+    fn wake_later(&mut self, wakes: Option<Wakes>) {
+        self.wakes.extend(wakes.filter(|wakes| !wakes.is_empty()));
+    }
+}

@@ -1,0 +1,71 @@
+//! Printing while a progress bar may be on the screen.
+//!
+//! What workers on a cluster have printed, and what farpool itself has to say, goes through here: above the bar, whole
+//! lines at once. It writes to the descriptors themselves: the locks of `std::io` may be held by the user's program for as
+//! long as it likes.
+
+use std::io::IsTerminal;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use indicatif::ProgressBar;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// The bars that are shown, each with its number.
+static BARS: Mutex<Vec<(u64, ProgressBar)>> = Mutex::new(Vec::new());
+
+/// Writes whole lines to stdout or stderr, above the bars. Blocks until they are written. That nobody can read them any
+/// more is no error.
+pub(crate) fn write(to: BorrowedFd<'_>, lines: &[u8]) {
+    if !to.is_terminal() {
+        return write_all(to, lines);
+    }
+    // Bars come and go meanwhile; a copy is another handle of the same bar.
+    let shown = bars().clone();
+    above(&shown, &mut || write_all(to, lines));
+}
+
+/// A bar is shown until this is dropped.
+pub(crate) struct Shown(u64);
+
+impl Shown {
+    pub(crate) fn new(bar: &ProgressBar) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        bars().push((number, bar.clone()));
+        Self(number)
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        bars().retain(|(number, _)| *number != self.0);
+    }
+}
+
+fn above(shown: &[(u64, ProgressBar)], work: &mut dyn FnMut()) {
+    match shown {
+        [] => work(),
+        [(_, bar), others @ ..] => bar.suspend(|| above(others, work)),
+    }
+}
+
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match nix::unistd::write(to, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::EINTR) => {}
+            // Somebody has made it non-blocking.
+            Err(Errno::EAGAIN) => {
+                let _ = poll(&mut [PollFd::new(to, PollFlags::POLLOUT)], PollTimeout::NONE);
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+fn bars() -> MutexGuard<'static, Vec<(u64, ProgressBar)>> {
+    BARS.lock().unwrap_or_else(PoisonError::into_inner)
+}

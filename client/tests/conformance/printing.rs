@@ -1,0 +1,97 @@
+//! What workers on a cluster print reaches the client, with where it comes from.
+
+use std::io::{self, Write};
+
+use crate::capture::{read, terminal, with_stderr, with_stdout};
+use crate::pools;
+use crate::tasks::nap;
+
+crate::runner::cases![
+    lines_are_labelled_and_whole,
+    the_last_words_are_printed_before_the_end,
+    lines_go_above_a_bar,
+    a_closed_stdout_harms_nothing,
+];
+
+fn print(item: u64) -> u32 {
+    println!("item {item} says hello");
+    eprintln!("item {item} warns");
+    std::process::id()
+}
+
+fn lines_are_labelled_and_whole() {
+    let (pool, host) = (pools::of(3), nix::unistd::gethostname().unwrap().into_string().unwrap());
+    let ((out_reader, out_writer), (err_reader, err_writer)) = (io::pipe().unwrap(), io::pipe().unwrap());
+    let (out, err) = (read(out_reader), read(err_reader));
+    let mut pids = Vec::new();
+    with_stdout(&out_writer, || {
+        with_stderr(&err_writer, || {
+            pids = pool.job(print).chunksize(1).map(0..60).unwrap();
+            drop(pool);
+        });
+    });
+    drop((out_writer, err_writer));
+    let (out, err) = (out.join().unwrap(), err.join().unwrap());
+    assert_eq!((out.lines().count(), err.lines().count()), (60, 60), "{out}{err}");
+    for (item, pid) in pids.iter().enumerate() {
+        let line = format!("[{host} {pid}] item {item} says hello");
+        assert!(out.lines().any(|other| other == line), "{line:?} is missing in {out}");
+        let line = format!("[{host} {pid}] item {item} warns");
+        assert!(err.lines().any(|other| other == line), "{line:?} is missing in {err}");
+    }
+}
+
+fn the_last_words_are_printed_before_the_end() {
+    fn half_a_line() {
+        print!("half a line");
+        io::stdout().flush().unwrap();
+    }
+    let pool = pools::of(1);
+    let (reader, writer) = io::pipe().unwrap();
+    let out = read(reader);
+    with_stdout(&writer, || {
+        pool.apply(half_a_line, ()).unwrap();
+        pool.close();
+        pool.join().unwrap();
+    });
+    drop(writer);
+    let out = out.join().unwrap();
+    assert!(out.ends_with("] half a line\n") && out.lines().count() == 1, "{out:?}");
+}
+
+fn lines_go_above_a_bar() {
+    fn talk(milliseconds: u64) {
+        nap(milliseconds);
+        println!("a line");
+    }
+    let pool = pools::of(2);
+    let (reader, writer) = terminal();
+    let shown = read(reader);
+    with_stdout(&writer, || {
+        with_stderr(&writer, || {
+            pool.job(talk).progress(true).label("talks").map([30; 30]).unwrap();
+            drop(pool);
+        });
+    });
+    drop(writer);
+    let shown = shown.join().unwrap();
+    assert!(shown.contains("30/30"), "{shown:?}");
+    assert_eq!(shown.matches("] a line\r\n").count(), 30, "{shown:?}");
+    // Each begins where the bar was wiped away.
+    for (at, _) in shown.match_indices("] a line") {
+        let line = shown[..at].rsplit('\n').next().unwrap();
+        let visible = line.rsplit("\u{1b}[2K").next().unwrap().trim_start_matches('\r');
+        assert!(visible.starts_with('['), "{line:?}");
+    }
+}
+
+fn a_closed_stdout_harms_nothing() {
+    let pool = pools::of(2);
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    with_stdout(&writer, || {
+        assert_eq!(pool.map(print, 0..200).unwrap().len(), 200);
+        assert_eq!(pool.map(print, 0..200).unwrap().len(), 200);
+        drop(pool);
+    });
+}

@@ -1,0 +1,32 @@
+//! Connections to the coordinator.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use farpool_net::{Frames, Outgoing, SessionMessage, http2, outgoing};
+use tokio::sync::Notify;
+use tonic::transport::{Channel, Endpoint};
+
+pub(crate) const MESSAGE_LIMIT: u64 = 64 << 20;
+/// Long enough for a process that has many connections to look after.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_millis(10);
+const TRIES: usize = 1000;
+
+/// A connection of its own, as soon as the coordinator listens.
+pub(crate) async fn connect(address: &str) -> Channel {
+    let endpoint = Endpoint::from_shared(address.to_owned()).expect("it is an address");
+    let endpoint = http2::endpoint(endpoint, HEARTBEAT);
+    for _ in 0..TRIES {
+        if let Ok(channel) = endpoint.connect().await {
+            return channel;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+    panic!("the coordinator does not listen on {address}");
+}
+
+/// A queue that nobody waits to see empty.
+pub(crate) fn queue<M: SessionMessage>() -> (Outgoing<M>, Frames<M>) {
+    outgoing(0, Arc::new(Notify::new()))
+}
