@@ -124,9 +124,9 @@ fn check_share(slots: u32, credit: u32, limit: u32, expected: usize) {
 }
 
 #[test]
-fn a_place_holds_its_share_of_the_credit() {
-    check_share(4, 8, 1, 2);
-    check_share(4, 6, 1, 2);
+fn a_place_holds_what_its_workers_run_and_are_given_ahead() {
+    check_share(4, 8, 1, 5);
+    check_share(4, 6, 1, 3);
     check_share(4, 4, 1, 1);
     check_share(4, 2, 1, 1);
     check_share(4, 6, 3, 5);
