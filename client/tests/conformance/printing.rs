@@ -77,11 +77,11 @@ fn lines_go_above_a_bar() {
     let shown = shown.join().unwrap();
     assert!(shown.contains("30/30"), "{shown:?}");
     assert_eq!(shown.matches("] a line\r\n").count(), 30, "{shown:?}");
-    // Each begins where the bar was wiped away.
+    // Each begins where the bar was wiped away, or behind the last bar, which fills its line.
     for (at, _) in shown.match_indices("] a line") {
         let line = shown[..at].rsplit('\n').next().unwrap();
         let visible = line.rsplit("\u{1b}[2K").next().unwrap().trim_start_matches('\r');
-        assert!(visible.starts_with('['), "{line:?}");
+        assert!(visible.starts_with('[') || visible.contains(" 30/30 "), "{line:?}");
     }
 }
 

@@ -4,9 +4,9 @@ use farpool::ErrorKind;
 
 use crate::checks::{has_words, pool, seconds, serves_on, told, within};
 use crate::line::Line;
-use crate::processes;
 use crate::tasks::{Way, hang, square};
 use crate::waiting;
+use crate::{cluster, processes};
 
 crate::runner::cases![
     a_death_in_an_inner_pool_is_the_inner_pools,
@@ -57,10 +57,18 @@ fn terminate_reaches_inner_pools() {
     (0..4).for_each(|_| drop(line.next()));
     pool.terminate();
     within(seconds(1), || pool.join().unwrap());
-    processes::assert_none_left();
+    inner_pools_are_gone();
     let error = outer.get().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     has_words(&error, &["terminated"]);
+}
+
+/// On one machine they go with the processes of their clients; on a cluster the coordinator has to notice first.
+fn inner_pools_are_gone() {
+    if cluster::is_here() {
+        waiting::until_gone(seconds(5), processes::started_by_this_case);
+    }
+    processes::assert_none_left();
 }
 
 fn an_inner_pool_that_is_never_ended() {
@@ -74,5 +82,5 @@ fn an_inner_pool_that_is_never_ended() {
     assert_eq!(pool.map(forgetful, 0..3).unwrap(), [0, 1, 4]);
     pool.close();
     pool.join().unwrap();
-    processes::assert_none_left();
+    inner_pools_are_gone();
 }
