@@ -11,8 +11,8 @@ use farpool_proto::v1::{ClientEvent, ClientMessage};
 use tokio::runtime;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
 
 use super::notice::Notice;
 use super::shared::{Shared, State};
@@ -83,7 +83,7 @@ struct Conversation<'a> {
     opening: Opening<'a>,
     notice: Notice,
     /// The program on its way to the coordinator.
-    upload: Option<JoinHandle<Result<(), Status>>>,
+    upload: Option<JoinHandle<()>>,
 }
 
 struct Opening<'a> {
@@ -98,7 +98,7 @@ enum Heard {
     Messages(Result<Option<Vec<ClientEvent>>, Status>),
     Bell,
     Time,
-    Uploaded(Result<(), Status>),
+    Uploaded,
 }
 
 impl Conversation<'_> {
@@ -113,7 +113,7 @@ impl Conversation<'_> {
                 Heard::Bell if self.shared.is_abandoned() => return Ok(()),
                 Heard::Bell => self.notice.begin_job(Instant::now()),
                 Heard::Time => self.look_at_the_time()?,
-                Heard::Uploaded(outcome) => self.uploaded(outcome),
+                Heard::Uploaded => self.upload = None,
             }
         }
     }
@@ -130,7 +130,7 @@ impl Conversation<'_> {
             () = shared.bell.notified() => Heard::Bell,
             messages = messages => Heard::Messages(messages),
             () = at(time) => Heard::Time,
-            outcome = end_of(upload) => Heard::Uploaded(outcome),
+            () = end_of(upload) => Heard::Uploaded,
         }
     }
 
@@ -179,7 +179,7 @@ impl Conversation<'_> {
                 self.notice.wait(reason, state.inboxes.iter().len() > 0, Instant::now());
                 self.opening.succeed();
             }
-            Event::ProgramWanted(wanted) => self.send_program(&wanted.digest),
+            Event::ProgramWanted(wanted) => self.send_program(&wanted.digest, state),
             Event::Output(printed) => output::print(&printed),
             // Delivered to inboxes, or nothing that this version knows.
             _ => {}
@@ -202,28 +202,22 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    fn send_program(&mut self, wanted: &[u8]) {
+    fn send_program(&mut self, wanted: &[u8], state: &mut State) {
         let is_ours = program::digest().is_ok_and(|digest| digest.as_bytes() == wanted);
         if !is_ours || self.upload.is_some() {
             return;
         }
-        let mut clients = self.clients.clone();
-        self.upload = Some(tokio::spawn(async move {
-            let pieces = program::upload().map_err(|error| Status::aborted(error.to_string()))?;
-            clients.put_program(pieces).await.map(drop)
-        }));
-    }
-
-    fn uploaded(&mut self, outcome: Result<(), Status>) {
-        let Err(status) = outcome else { return };
-        // Somebody else has sent it meanwhile; or the session is about to end, which tells more.
-        if matches!(status.code(), Code::AlreadyExists | Code::Unavailable) {
-            return;
+        match program::upload() {
+            Err(error) => {
+                let message = format!("reading this program for {}: {error}", self.shared.address);
+                state.inboxes.fail(Error::new(ErrorKind::Unavailable, message));
+            }
+            Ok(pieces) => {
+                let mut clients = self.clients.clone();
+                // Another client may have sent it first. If nobody can, the coordinator fails the pool and says why.
+                self.upload = Some(tokio::spawn(async move { drop(clients.put_program(pieces).await) }));
+            }
         }
-        let message = format!("sending this program to {}: {}", self.shared.address, connect::told(&status));
-        let error = Error::new(ErrorKind::Unavailable, message);
-        self.opening.answer(Err(error.clone()));
-        self.shared.change(|state| state.inboxes.fail(error));
     }
 
     fn lost(&self, what: &str) -> Error {
@@ -254,9 +248,10 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-async fn end_of(upload: &mut Option<JoinHandle<Result<(), Status>>>) -> Result<(), Status> {
-    let Some(running) = upload else { return std::future::pending().await };
-    let ended = running.await.unwrap_or_else(|error| Err(Status::aborted(error.to_string())));
-    *upload = None;
-    ended
+async fn end_of(upload: &mut Option<JoinHandle<()>>) {
+    match upload {
+        // However it has ended.
+        Some(running) => drop(running.await),
+        None => std::future::pending().await,
+    }
 }

@@ -55,7 +55,11 @@ fn newest_source() -> SystemTime {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
             match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => folders.push(path),
+                Ok(metadata) if metadata.is_dir() => {
+                    if !path.ends_with("tests") && !path.ends_with("benches") {
+                        folders.push(path);
+                    }
+                }
                 Ok(metadata) if path.extension().is_some_and(|end| end == "rs" || end == "toml") => {
                     newest = newest.max(metadata.modified().unwrap_or(newest));
                 }

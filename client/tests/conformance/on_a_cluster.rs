@@ -17,7 +17,6 @@ crate::runner::cases![
     workers_have_the_environment_that_was_chosen,
     workers_start_where_the_client_is,
     labels_choose_the_agents,
-    priorities_choose_among_jobs,
     slots_are_shared_between_pools,
     a_warm_worker_of_an_idle_pool_gives_way,
     nested_pools_finish_on_one_slot,
@@ -99,19 +98,6 @@ fn labels_choose_the_agents() {
     assert_eq!(waiting.get_timeout(Duration::from_secs(10)).unwrap(), 9);
     drop(pool);
     cluster.stop().unwrap();
-}
-
-fn priorities_choose_among_jobs() {
-    let (pool, log) = (pools::of(1), Log::new("runs"));
-    // Keeps the only worker busy until all the others wait.
-    let first = pool.apply_async(nap, (300,));
-    let jobs: Vec<_> = [(1, 0), (2, -5), (3, 7), (4, 2)]
-        .into_iter()
-        .map(|(item, priority)| pool.job(noted).priority(priority).apply_async((log.path(), item)))
-        .collect();
-    first.get().unwrap();
-    jobs.into_iter().for_each(|job| _ = job.get().unwrap());
-    assert_eq!(log.lines(), ["3", "4", "1", "2"]);
 }
 
 /// How many items each of two pools has had run when one of them is through.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use farpool::ErrorKind;
 
+use crate::log::Log;
 use crate::pools;
-use crate::tasks::{even_only, nap, square, whereabouts};
+use crate::tasks::{even_only, nap, noted, square, whereabouts};
 
 crate::runner::cases![
     a_chunk_runs_on_one_worker_one_item_after_another,
@@ -17,6 +18,8 @@ crate::runner::cases![
     an_item_within_its_timeout_is_left_alone,
     a_label_shows_in_errors,
     one_job_serves_several_verbs,
+    priorities_choose_among_jobs,
+    labels_that_every_host_has_can_be_required,
 ];
 
 /// Where each item ran: consecutive ones of a chunk follow each other on one worker.
@@ -113,4 +116,26 @@ fn one_job_serves_several_verbs() {
     assert_eq!(job.map([1, 2, 3]).unwrap(), [1, 4, 9]);
     assert_eq!(job.clone().imap([1, 2, 3]).map(Result::unwrap).collect::<Vec<_>>(), [1, 4, 9]);
     assert_eq!(job.buffersize(1).map([1]).unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
+fn priorities_choose_among_jobs() {
+    let (pool, log) = (pools::of(1), Log::new("runs"));
+    // Keeps the only worker busy until all the others wait.
+    let first = pool.apply_async(nap, (300,));
+    let jobs: Vec<_> = [(1, 0), (2, -5), (3, 7), (4, 2)]
+        .into_iter()
+        .map(|(item, priority)| pool.job(noted).priority(priority).apply_async((log.path(), item)))
+        .collect();
+    first.get().unwrap();
+    jobs.into_iter().for_each(|job| _ = job.get().unwrap());
+    assert_eq!(log.lines(), ["3", "4", "1", "2"]);
+}
+
+fn labels_that_every_host_has_can_be_required() {
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let options = pools::builder().processes(2).require("os", std::env::consts::OS).weight(7);
+    let pool = pools::pool(options.require("arch", std::env::consts::ARCH));
+    assert_eq!(pool.job(square).require("host", host).map([1, 2]).unwrap(), [1, 4]);
+    let error = pool.job(square).require("", "x").map([1]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
 }

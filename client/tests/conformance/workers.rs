@@ -22,6 +22,7 @@ crate::runner::cases![
     tasks_do_not_see_farpools_own_environment,
     a_task_may_open_a_pool_of_its_own,
     the_pools_name_is_what_process_lists_show,
+    variables_are_set_in_the_workers,
 ];
 
 static GREETING: OnceLock<String> = OnceLock::new();
@@ -166,4 +167,13 @@ fn the_pools_name_is_what_process_lists_show() {
     assert_eq!(pool.apply(shown, ()).unwrap().trim(), "thumbnails");
     let nameless = pools::of(1);
     assert_eq!(nameless.apply(shown, ()).unwrap().trim(), "farpool-worker");
+}
+
+fn variables_are_set_in_the_workers() {
+    fn variable(name: String) -> Option<String> {
+        std::env::var(name).ok()
+    }
+    let pool = pools::pool(pools::builder().processes(2).env("CHOSEN", "first").env("CHOSEN", "then").env("EMPTY", ""));
+    let names = ["CHOSEN", "EMPTY", "FARPOOL_TEST_NOT_CHOSEN"].map(str::to_owned);
+    assert_eq!(pool.map(variable, names).unwrap(), [Some("then".to_owned()), Some(String::new()), None]);
 }
