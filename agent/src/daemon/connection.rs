@@ -1,5 +1,6 @@
 //! Getting a session: from the TCP connection to the coordinator's welcome.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +69,8 @@ impl Connector {
     }
 
     async fn try_to_connect(&self) -> Result<Connection, End> {
-        let channel = self.endpoint.connect().await.map_err(|error| End::Lost(with_causes(&error)))?;
+        let channel =
+            self.endpoint.connect().await.map_err(|error| End::Lost(with_causes(error.to_string(), &error)))?;
         let mut client = AgentsClient::new(channel)
             .max_decoding_message_size(MAX_GRPC_MESSAGE)
             .max_encoding_message_size(MAX_GRPC_MESSAGE);
@@ -113,7 +115,7 @@ impl End {
     fn of(status: &Status) -> End {
         let text = match status.message() {
             "" => status.code().to_string(),
-            message => message.to_owned(),
+            message => with_causes(message.to_owned(), status),
         };
         match status.code() {
             // Another try would end in the same way.
@@ -123,10 +125,10 @@ impl End {
     }
 }
 
-/// An error of the transport says little by itself.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| match cause.to_string() {
+/// What went wrong, and why: an error of the transport says little by itself.
+fn with_causes(text: String, error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |&error| error.source());
+    causes.fold(text, |text, cause| match cause.to_string() {
         cause if text.ends_with(&cause) => text,
         cause => format!("{text}: {cause}"),
     })

@@ -213,6 +213,12 @@ impl Session {
         self.events.pop_front()
     }
 
+    /// Takes these for the next events.
+    pub(crate) fn put_back(&mut self, mut events: VecDeque<Event>) {
+        events.append(&mut self.events);
+        self.events = events;
+    }
+
     /// Waits for the agent to have ended the session, however that came about.
     pub(crate) async fn is_over(&mut self) {
         while let Ok(Some(_)) = self.incoming.next().await {}

@@ -1,5 +1,6 @@
 //! What a coordinator says of pools, and waits for.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use farpool_net::program::{Digest, digest_of};
@@ -53,44 +54,49 @@ pub(crate) fn assign(job: u64, chunks: std::ops::Range<u64>) -> Command {
 }
 
 impl Session {
-    /// The next event that `wanted` makes something of.
-    pub(crate) async fn find<T>(&mut self, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
+    /// The next event that `wanted` makes something of; the others stay for later.
+    pub(crate) async fn find<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
+        let mut others = VecDeque::new();
         loop {
-            if let Some(found) = wanted(self.event().await) {
-                return found;
+            let event = self.event().await;
+            match wanted(&event) {
+                Some(found) => {
+                    self.put_back(others);
+                    return found;
+                }
+                None => others.push_back(event),
             }
         }
     }
 
     /// Waits for a pool to have started.
     pub(crate) async fn started(&mut self, pool: u64) {
-        let started = self.find(|event| match event {
-            Event::PoolStarted(started) if started.pool == pool => Some(Ok(())),
-            Event::PoolFault(fault) => Some(Err(fault)),
+        self.find(|event| match event {
+            Event::PoolStarted(started) => (started.pool == pool).then_some(()),
+            Event::PoolFault(fault) => panic!("{fault:?}"),
             _ => None,
-        });
-        started.await.expect("the pool starts");
+        })
+        .await;
     }
 
     /// Waits for the results of so many items.
     pub(crate) async fn results(&mut self, items: usize) {
         let mut results = 0;
         while results < items {
-            results += self
-                .find(|event| match event {
-                    Event::RunDone(done) => Some(done.ends.len() / 4),
-                    Event::ItemFault(fault) => panic!("{fault:?}"),
-                    Event::PoolFault(fault) => panic!("{fault:?}"),
-                    _ => None,
-                })
-                .await;
+            let run = self.find(|event| match event {
+                Event::RunDone(done) => Some(done.ends.len() / 4),
+                Event::ItemFault(fault) => panic!("{fault:?}"),
+                Event::PoolFault(fault) => panic!("{fault:?}"),
+                _ => None,
+            });
+            results += run.await;
         }
     }
 
     /// Waits for a pool to be refused, and checks why.
     pub(crate) async fn refused(&mut self, pool: u64, kind: FailureKind, words: &[&str]) {
         let failure = self.find(|event| match event {
-            Event::PoolFault(fault) if fault.pool == pool => fault.failure,
+            Event::PoolFault(fault) if fault.pool == pool => fault.failure.clone(),
             _ => None,
         });
         let failure = failure.await;

@@ -97,7 +97,8 @@ async fn starts_before_the_coordinator() {
     let port = Port::reserve();
     let mut daemon = Daemon::start(&port.url(), scratch.path(), &[]);
     daemon.says("Connection refused").await;
-    let _session = Coordinator::start_at(&port).session().await;
+    let mut coordinator = Coordinator::start_at(&port);
+    let _session = coordinator.session().await;
     daemon.says("connected").await;
     assert_eq!(daemon.times_said("Connection refused"), 1);
 }
