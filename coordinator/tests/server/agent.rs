@@ -5,7 +5,7 @@ use std::sync::Arc;
 use farpool_net::{Incoming, Outgoing, outgoing};
 use farpool_proto::v1::agents_client::AgentsClient;
 use farpool_proto::v1::{
-    AgentCommand, AgentEvent, AgentHello, Assign, Credit, Draining, PoolStarted, PoolStopped, RunDone,
+    AgentCommand, AgentEvent, AgentHello, Assign, Credit, Draining, PoolStarted, PoolStopped, RunDone, StartPool,
 };
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -62,6 +62,19 @@ impl Agent {
         }
         let commands = self.incoming.next().await?;
         Ok(commands.map(|commands| commands.into_iter().filter_map(|command| command.body).collect()))
+    }
+
+    /// The first pool that it is to start, which it says it has.
+    pub(crate) async fn pool(&mut self) -> u64 {
+        loop {
+            let orders = soon("a pool", self.next()).await.expect("the session goes on").expect("the session goes on");
+            for order in orders {
+                if let Order::StartPool(StartPool { pool, .. }) = order {
+                    self.follow(order);
+                    return pool;
+                }
+            }
+        }
     }
 
     /// Does what it is told until its session ends.

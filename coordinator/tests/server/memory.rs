@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use farpool_proto::v1::{OpenJob, StatusReply};
+use farpool_proto::v1::{AgentOutput, OpenJob, OutputStream, StatusReply};
 use tokio::time::sleep;
 
-use crate::agent::Agent;
-use crate::client::{Ask, Client};
+use crate::agent::{Agent, Say};
+use crate::client::{Ask, Client, Told};
 use crate::server::Server;
 
 const MIB: usize = 1 << 20;
@@ -84,6 +84,40 @@ async fn a_client_that_does_not_read_slows_itself_alone() {
     neighbour.works(1).await;
     let results = deaf.results(1).await;
     assert!(results.len() as u64 == ITEMS && results.iter().all(|result| result.len() == 100_000));
+}
+
+#[tokio::test]
+async fn output_that_is_not_read_is_left_out_and_counted() {
+    const LINES: usize = 2000;
+    let server = Server::with(|settings| settings.memory = 64 << 20).await;
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    let mut client = Client::open(&server).await;
+    let pool = agent.pool().await;
+    let line = [&[b'x'; 99_999][..], b"\n"].concat();
+    for _ in 0..LINES {
+        let (stream, data) = (OutputStream::Stdout.into(), line.clone().into());
+        agent.say(Say::Output(AgentOutput { pool, pid: 1, stream, data }));
+    }
+    // It is all on its way when the agent's queue is empty; what follows is behind it.
+    while agent.out.bytes() > 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(server.status().await.held_bytes < 4 << 20);
+    let (mut read, mut left_out) = (0, 0);
+    while read + left_out < LINES * line.len() {
+        match client.next().await {
+            Told::Output(output) if output.host == "coordinator" => {
+                let text = String::from_utf8(output.data.to_vec()).expect("it is text");
+                assert!(text.contains("bytes of the workers' output were not read in time"), "{text}");
+                let bytes = text.split(' ').nth(1).and_then(|bytes| bytes.parse::<usize>().ok());
+                left_out += bytes.expect("it says how much");
+            }
+            Told::Output(output) => read += output.data.len(),
+            other => panic!("no output but {other:?}"),
+        }
+    }
+    assert_eq!(read + left_out, LINES * line.len());
+    assert!(read > 0 && left_out > 0, "{read} and {left_out}");
 }
 
 #[tokio::test]

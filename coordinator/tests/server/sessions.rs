@@ -2,9 +2,9 @@
 
 use farpool_proto::v1::{AgentOutput, OutputStream};
 
-use crate::agent::{Agent, Order, Say};
+use crate::agent::{Agent, Say};
 use crate::client::{Client, Told};
-use crate::server::{Server, soon};
+use crate::server::Server;
 
 #[tokio::test]
 async fn items_go_to_agents_and_results_come_back() {
@@ -47,12 +47,7 @@ async fn output_reaches_the_client_with_its_host() {
     let server = Server::start().await;
     let mut agent = Agent::joined(&server, 1, 1).await;
     let mut client = Client::open(&server).await;
-    let pool = loop {
-        let orders = soon("the pool", agent.next()).await.expect("the session goes on").expect("the session goes on");
-        if let Some(Order::StartPool(start)) = orders.into_iter().next() {
-            break start.pool;
-        }
-    };
+    let pool = agent.pool().await;
     let (stream, data) = (OutputStream::Stdout.into(), b"a line\n"[..].into());
     agent.say(Say::Output(AgentOutput { pool, pid: 4711, stream, data }));
     match client.next().await {

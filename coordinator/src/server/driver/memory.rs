@@ -19,6 +19,8 @@ use crate::ClientId;
 const LOOK_NS: u64 = 20_000_000;
 /// For so long nothing must have become less before somebody is favoured, in ns.
 const STUCK_NS: u64 = 500_000_000;
+/// How often to say at most that the memory is full, in ns.
+const SAY_NS: u64 = 60_000_000_000;
 
 pub(super) struct Memory {
     bound: u64,
@@ -31,11 +33,13 @@ pub(super) struct Memory {
     stuck_since: u64,
     /// Who may go on, since nothing else would make room.
     favoured: Option<ClientId>,
+    /// When it was last said that it is full.
+    said_at: Option<u64>,
 }
 
 impl Memory {
     pub(super) fn new(bound: u64) -> Self {
-        Self { bound, counted: 0, full: false, least: 0, stuck_since: 0, favoured: None }
+        Self { bound, counted: 0, full: false, least: 0, stuck_since: 0, favoured: None, said_at: None }
     }
 
     pub(super) fn bound(&self) -> u64 {
@@ -98,7 +102,10 @@ impl Driver {
         if held > self.memory.bound && !self.memory.full {
             self.memory.full = true;
             self.memory.moves(held, self.now);
-            self.link.log.line("the memory is full: the clients that hold most are not read for a while");
+            if self.memory.said_at.is_none_or(|said_at| self.now - said_at > SAY_NS) {
+                self.memory.said_at = Some(self.now);
+                self.link.log.line("the memory is full: clients that hold much of it are not read until there is room");
+            }
         }
         if self.memory.full && held < self.memory.low() {
             self.memory.full = false;
