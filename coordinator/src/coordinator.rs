@@ -1,7 +1,6 @@
 //! The coordinator: its state, its clock and its doors.
 
 use farpool_core::{Action, Core, JobId, PoolId, Slab};
-use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{AgentEvent, ClientMessage};
 
 use crate::agents::Agent;
@@ -113,9 +112,6 @@ impl Coordinator {
     /// [`agent_gone`](Self::agent_gone).
     pub fn agent_event(&mut self, from: AgentId, event: AgentEvent, now: u64, out: &mut Outbox) -> Result<(), Refused> {
         self.now = now;
-        if matches!(event.body, Some(Body::PoolStarted(_) | Body::Output(_) | Body::Draining(_))) {
-            return Ok(());
-        }
         let event = convert::from_agent(event)?;
         self.agent_says(from, event, out)
     }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::map::MapArguments;
+use crate::map::{MapArguments, help};
 
 /// Where a coordinator listens unless it is told otherwise.
 pub(crate) const DEFAULT_ADDRESS: &str = "http://127.0.0.1:7070";
@@ -25,6 +25,11 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a command once for each item, over the pool
+    #[command(
+        long_about = help::LONG,
+        after_help = help::SHORT_EXAMPLES,
+        after_long_help = help::EXAMPLES
+    )]
     Map(Box<MapArguments>),
     /// Show agents, pools and jobs, and what the coordinator holds
     #[command(after_help = STATUS_EXAMPLES)]
@@ -84,43 +89,46 @@ pub(crate) fn is_map(mut arguments: impl Iterator<Item = OsString>) -> bool {
     false
 }
 
+// Lines fit a terminal of 80 columns.
+
 const EXAMPLES: &str = "\
 Examples:
-  farpool map --program 'gzip -9' -- *.log               every core of this machine
+  farpool map --program 'gzip -9' -- *.log       on every core of this machine
   export FARPOOL_ADDRESS=http://node1:7070
-  find . -name '*.log' | farpool map --program 'gzip -9' every host of the cluster
-  farpool status                                         what the cluster is doing
+  farpool map --program 'gzip -9' -- *.log       on a cluster with a shared disk
+  farpool status                                 what the cluster is doing
 
 `farpool COMMAND --help` tells all about a command.
-Exit codes: 0 done, 1 failed, 2 the command line makes no sense; `farpool map` has its own, see there.";
+Exit codes: 0 done, 1 failed, 2 the command line makes no sense.
+`farpool map` has its own: it counts the items that failed.";
 
 const STATUS_EXAMPLES: &str = "\
 Examples:
   farpool status
   farpool --address http://node1:7070 status
-  farpool status --json | jq '[.agents[].slots] | add'   slots of the whole cluster";
+  farpool status --json | jq '[.agents[].slots] | add'    slots of the cluster";
 
 const AGENTS_EXAMPLES: &str = "\
 Examples:
   farpool agents
-  farpool agents --json | jq -r '.agents[] | select(.busy == 0) | .host'   hosts that have nothing to do";
+  farpool agents --json | jq -r '.agents[] | select(.busy == 0) | .host'";
 
 const JOBS_EXAMPLES: &str = "\
 Examples:
   farpool jobs
   watch farpool jobs
-  farpool jobs --json | jq -r '.jobs[] | select(.failed > 0) | .job'   jobs with failed items";
+  farpool jobs --json | jq -r '.jobs[] | select(.failed > 0) | .job'";
 
 const CANCEL_EXAMPLES: &str = "\
 Examples:
-  farpool jobs                                                 tells the names
+  farpool jobs                                            tells the names
   farpool cancel 7
-  farpool jobs --json | jq -r '.jobs[].job' | xargs -n1 farpool cancel   all of them";
+  farpool jobs --json | jq -r '.jobs[].job' | xargs -n1 farpool cancel";
 
 const DRAIN_EXAMPLES: &str = "\
 Examples:
-  farpool drain node3                            no new items; returns at once
-  farpool drain --wait node3 && ssh node3 reboot returns when the agent has left";
+  farpool drain node3                               returns at once
+  farpool drain --wait node3 && ssh node3 reboot    returns when it has left";
 
 #[cfg(test)]
 mod tests {

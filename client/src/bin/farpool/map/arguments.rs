@@ -1,24 +1,18 @@
 //! The options of `farpool map`: as they are given, and as they are meant.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::help;
 use super::items::Source;
 use super::template::Template;
 use crate::duration;
 
 #[derive(Debug, Args)]
-#[command(
-    about = "Run a command once for each item, over the pool",
-    long_about = help::LONG,
-    after_help = help::SHORT_EXAMPLES,
-    after_long_help = help::EXAMPLES
-)]
 pub(crate) struct MapArguments {
     /// The command, run by `sh -c`: {} is the item, and is appended if there is no placeholder
     #[arg(long, value_name = "COMMAND")]
@@ -59,6 +53,18 @@ pub(crate) struct MapArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     chunksize: Option<u32>,
 
+    /// Only hosts with this label run commands; may be given again for further ones
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    require: Vec<(String, String)>,
+
+    /// Of the pool's jobs those with the highest priority go first; it may be negative
+    #[arg(long, value_name = "N", allow_hyphen_values = true, default_value_t = 0)]
+    priority: i32,
+
+    /// Let commands on a cluster see this variable too, as it is here or with this value; may be given again
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
+
     /// Show on stderr how far it is, if that is a terminal
     #[arg(long)]
     progress: bool,
@@ -96,6 +102,10 @@ pub(super) struct Plan {
     pub(super) processes: Option<usize>,
     /// Items of a chunk; `None`: farpool chooses.
     pub(super) chunksize: Option<u64>,
+    pub(super) require: Vec<(String, String)>,
+    pub(super) priority: i32,
+    /// Variables that were chosen, with their values.
+    pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) progress: bool,
     pub(super) tag: bool,
     pub(super) dry_run: bool,
@@ -122,10 +132,33 @@ impl MapArguments {
             retries_of_lost: self.retries,
             processes: self.processes.map(|processes| processes as usize),
             chunksize: self.chunksize.map(u64::from),
+            require: self.require,
+            priority: self.priority,
+            environment: self.env.iter().map(variable).collect::<Result<_, _>>()?,
             progress: self.progress,
             tag: self.tag,
             dry_run: self.dry_run,
             results: self.results,
         })
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE, as in gpu=a100".to_owned()),
+    }
+}
+
+fn variable(text: &OsString) -> Result<(OsString, OsString), String> {
+    let bytes = text.as_bytes();
+    let (name, value) = match bytes.iter().position(|&byte| byte == b'=') {
+        Some(at) => (OsStr::from_bytes(&bytes[..at]), Some(OsStr::from_bytes(&bytes[at + 1..]).to_owned())),
+        None => (text.as_os_str(), env::var_os(text)),
+    };
+    match value {
+        _ if name.is_empty() => Err(format!("--env {} names no variable", text.display())),
+        None => Err(format!("--env {0}: there is no such variable here; --env {0}=VALUE sets one", text.display())),
+        Some(value) => Ok((name.to_owned(), value)),
     }
 }

@@ -1,8 +1,10 @@
-//! What `farpool map --help` teaches.
+//! What `farpool map --help` teaches. Lines fit a terminal of 80 columns.
 
-pub(super) const LONG: &str = "\
-Run a command once for each item, over the pool, as GNU parallel does: on the cores of this machine, or on every host of a
-cluster if --address or FARPOOL_ADDRESS names one. Items are the lines of stdin, of a file (-a FILE), or what stands behind `--`.
+pub(crate) const LONG: &str = "\
+Run a command once for each item, over the pool, as GNU parallel does: on the
+cores of this machine, or on every host of a cluster if --address or
+FARPOOL_ADDRESS names one. Items are the lines of stdin, of a file (-a FILE), or
+what stands behind `--`.
 
 The command is run by `sh -c`. In it stands
   {}    the item                 photos/cat.small.jpg
@@ -11,36 +13,41 @@ The command is run by `sh -c`. In it stands
   {//}  its folder               photos
   {/.}  both: name, bare         cat.small
   {#}   the item's number        1, 2, 3, ...
-Items are quoted for the shell, whatever is in them: `{}`, `'{}'` and `\"{}\"` mean the same. `\\{}` is left alone. Without any
-placeholder the item is appended.
+Items are quoted for the shell, whatever is in them: {}, '{}' and \"{}\" mean the
+same. \\{} is left alone. Without any placeholder the item is appended.
 
-Each item's output comes in one piece, in the order of the input: stdout to stdout, stderr to stderr. stdin is empty. What a
-command leaves in the background ends with it. Items are read as they are needed, so the input may be endless.
+Each item's output comes in one piece, in the order of the input: stdout to
+stdout, stderr to stderr. stdin is empty. What a command leaves in the
+background ends with it. Items are read as they are needed: the input may be
+endless.
 
-When an item fails (exit code other than 0, a signal, --timeout), a line on stderr says so; no further items are given out,
-those that were are finished (at most twice as many as run at once), and the rest is left. --keep-going goes on instead. Ctrl-C
-kills everything at once.
+When an item fails (an exit code other than 0, a signal, --timeout), a line on
+stderr says so. No further items are given out then; those that were are
+finished (at most twice as many as run at once), and the rest is left.
+--keep-going goes on instead. Ctrl-C kills everything at once.
 
-On this machine commands see your whole environment. On a cluster they see PATH, HOME and LANG as they are here, and what
---env chooses; they start in this directory where a host has it, otherwise in an empty one, and are not copied: what they
-call must be installed on the hosts.";
+On this machine commands see your whole environment. On a cluster they see PATH,
+HOME and LANG as they are here, and what --env chooses. They start in a folder
+of this one's name if their host has one, otherwise in an empty one. What they
+call must be installed on the hosts: no files are copied.";
 
-pub(super) const SHORT_EXAMPLES: &str = "\
+pub(crate) const SHORT_EXAMPLES: &str = "\
 Examples:
   ls *.png | farpool map --program 'convert {} {.}.jpg'
   farpool map --program 'gzip -9' -- *.log
 
 --help tells more: placeholders, failures, clusters, exit codes.";
 
-pub(super) const EXAMPLES: &str = "\
+pub(crate) const EXAMPLES: &str = "\
 Examples:
   ls *.png | farpool map --program 'convert {} {.}.jpg'
   find . -name '*.log' -print0 | farpool map -0 --program 'gzip -9'
-  farpool map --program 'ping -c1 {} >/dev/null && echo up || echo down' --tag -a hosts.txt
-  farpool map --keep-going --retries 3 --timeout 30s --results done.jsonl --program 'curl -sfO {}' < urls.txt
-  jq -r 'select(.exit_code != 0) | .item' done.jsonl     what failed
+  farpool map --tag --program 'ssh {} uptime' -a hosts.txt
+  farpool map --retries 3 --timeout 30s --program 'curl -sfO {}' < urls.txt
+  farpool map --keep-going --results done.jsonl --program ./test -- *.case
+  jq -r 'select(.exit_code != 0) | .item' done.jsonl       what failed
   farpool map --dry-run --program 'mv {} {//}/old-{/}' -- a/b.txt
-  tail -f new.txt | farpool map --unordered --program './import'
+  tail -f new.txt | farpool map --unordered --program ./import
 
 Exit codes:
   0         every item succeeded

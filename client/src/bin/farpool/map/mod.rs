@@ -6,7 +6,7 @@ mod capture;
 mod dry_run;
 mod feed;
 mod finished;
-mod help;
+pub(crate) mod help;
 mod items;
 mod progress;
 mod queue;

@@ -1,6 +1,7 @@
 //! The loop of a map: gives items out, takes outcomes, has some run again, and knows when to stop.
 
 use std::cell::RefCell;
+use std::env;
 use std::io::{self, Write};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +19,9 @@ use super::segment::{News, Segment};
 use super::sink::Sink;
 use super::task::{Outcome, Work};
 
+/// Variables that most commands need, and that workers on a cluster do not have by themselves.
+const USUAL_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
+
 /// Runs the map; returns how many items failed.
 pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError> {
     let sink = Sink::open(plan)?;
@@ -34,16 +38,24 @@ pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError>
 }
 
 fn open(plan: &Plan, address: Option<String>) -> Result<Pool, Error> {
-    let builder = Pool::builder().name("farpool-map");
-    let builder = match address {
-        Some(address) => builder.address(address),
+    let mut builder = Pool::builder().name("farpool-map");
+    builder = match address {
+        Some(address) => {
+            let usual = USUAL_VARIABLES.iter().filter_map(|name| Some((*name, env::var_os(name)?)));
+            usual.fold(builder.address(address), |builder, (name, value)| builder.env(name, value))
+        }
         None => builder.local(),
     };
-    match plan.processes {
-        Some(processes) => builder.processes(processes),
-        None => builder,
+    for (name, value) in &plan.environment {
+        builder = builder.env(name, value);
     }
-    .build()
+    for (key, value) in &plan.require {
+        builder = builder.require(key, value);
+    }
+    if let Some(processes) = plan.processes {
+        builder = builder.processes(processes);
+    }
+    builder.build()
 }
 
 struct Map<'a> {

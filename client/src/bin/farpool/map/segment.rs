@@ -98,7 +98,7 @@ fn start(
     share: u64,
     works: Box<dyn Iterator<Item = Work>>,
 ) -> Imap<Box<dyn Iterator<Item = Work>>, Outcome> {
-    let mut job = pool.job(task::run).label(String::from_utf8_lossy(plan.template.text()));
+    let mut job = pool.job(task::run).label(String::from_utf8_lossy(plan.template.text())).priority(plan.priority);
     if let Some(items) = plan.chunksize {
         job = job.chunksize(items);
     }

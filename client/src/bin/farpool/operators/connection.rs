@@ -21,10 +21,7 @@ const LARGEST_STATUS: usize = 256 << 20;
 
 impl Connection {
     pub(super) async fn open(address: &str) -> Result<Connection, OperatorError> {
-        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| OperatorError::address(address))?;
-        if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().host().is_none() {
-            return Err(OperatorError::address(address));
-        }
+        let endpoint = endpoint(address).ok_or_else(|| OperatorError::address(address))?;
         let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT);
         // What accepts connections and then says nothing would not be noticed otherwise.
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await;
@@ -55,4 +52,13 @@ impl Connection {
             OperatorError::refused(&self.address, status).advise("`farpool agents` tells which there are")
         })
     }
+}
+
+/// As everywhere in farpool, `host:port` will do.
+fn endpoint(address: &str) -> Option<Endpoint> {
+    let whole = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let endpoint = Endpoint::from_shared(whole).ok()?;
+    let uri = endpoint.uri();
+    let complete = uri.scheme_str() == Some("http") && uri.host().is_some() && uri.port_u16().is_some();
+    (complete && matches!(uri.path(), "" | "/")).then_some(endpoint)
 }

@@ -15,7 +15,7 @@ pub(super) fn status(address: &str, status: &StatusReply, style: Style) -> Strin
     let release = status.version.as_ref().map_or("?", |version| &version.release);
     let slots: u64 = status.agents.iter().map(|agent| u64::from(agent.slots)).sum();
     let busy: u64 = status.agents.iter().map(|agent| u64::from(agent.busy)).sum();
-    let rate: f64 = status.agents.iter().map(|agent| agent.items_per_second).sum();
+    let rate = status.agents.iter().fold(0.0, |sum, agent| sum + agent.items_per_second);
     let mut text = format!(
         "coordinator {} at {address}, up {}{}\n",
         printable(release.as_bytes()),

@@ -1,0 +1,64 @@
+//! Coordinators that cannot be reached, or are none.
+
+use std::net::TcpListener;
+
+use crate::support::farpool;
+
+#[track_caller]
+fn check(address: &str, parts: &[&str]) {
+    for command in [&["status"][..], &["agents", "--json"], &["jobs"], &["cancel", "7"], &["drain", "--wait", "x"]] {
+        let done = farpool(command.iter().copied().chain(["--address", address])).run();
+        assert_eq!((done.code, done.stdout()), (Some(1), String::new()), "{command:?}");
+        for part in parts {
+            assert!(done.stderr().contains(part), "{part:?} is missing in {}", done.stderr());
+        }
+        assert_eq!(done.stderr().lines().count(), 1, "{}", done.stderr());
+    }
+}
+
+#[test]
+fn nobody_listens() {
+    // A port that was free a moment ago.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = format!("http://{address}");
+    check(&address, &["cannot reach the coordinator", &address, "refused", "farpool-coordinator", "FARPOOL_ADDRESS"]);
+}
+
+#[test]
+fn what_is_no_address_is_refused() {
+    for address in ["nonsense", "https://127.0.0.1:7070", "http://", "127.0.0.1", "http://127.0.0.1:7070/path", "a b"] {
+        check(address, &["is not a coordinator's address", "write http://host:port"]);
+    }
+}
+
+#[test]
+fn somebody_else_listens() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        // Takes connections, and hangs up.
+        for connection in listener.incoming() {
+            drop(connection);
+        }
+    });
+    check(&address, &[&address]);
+}
+
+#[test]
+fn somebody_is_silent() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let start = std::time::Instant::now();
+    let done = farpool(["status", "--address", &address]).run();
+    assert_eq!(done.code, Some(1));
+    assert!(start.elapsed().as_secs() < 30, "{done:?}");
+    assert!(done.stderr().contains("did not answer"), "{done:?}");
+}
+
+#[test]
+fn the_environment_names_it_too() {
+    let call = farpool(["status"]).change(|command| {
+        command.env("FARPOOL_ADDRESS", "http://127.0.0.1:1");
+    });
+    assert!(call.run().stderr().contains("at http://127.0.0.1:1:"));
+}

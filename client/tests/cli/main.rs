@@ -1,0 +1,13 @@
+//! The binary `farpool`, as people and scripts call it.
+
+mod address;
+mod help;
+mod map_failures;
+mod map_flow;
+mod map_items;
+mod map_options;
+mod map_outputs;
+mod map_retries;
+mod operators;
+mod service;
+mod support;

@@ -1,0 +1,133 @@
+//! Inputs and outputs that do not end, and ends from outside.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::{Folder, lines, map};
+
+/// Resident memory of a process in bytes, at its highest.
+fn peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn endless_input_takes_constant_memory() {
+    let mut running = map("echo {#}", []).spawn();
+    let pid = running.child.id();
+    let mut stdin = running.child.stdin.take().unwrap();
+    // Until nobody reads it any more.
+    let writer =
+        std::thread::spawn(
+            move || while stdin.write_all(&[b'x'; 1 << 16]).and_then(|()| stdin.write_all(b"\n")).is_ok() {},
+        );
+    let mut stdout = running.child.stdout.take().unwrap();
+    assert!(lines(&mut stdout, 100).ends_with("\n100\n"));
+    let before = peak(pid);
+    assert!(lines(&mut stdout, 1500).ends_with("\n1600\n"));
+    // 64 KiB each, 1500 of them are 94 MiB.
+    let after = peak(pid);
+    assert!(after - before < 24 << 20, "{before} grew to {after}");
+    drop(stdout);
+    let done = running.end();
+    assert_eq!((done.code, done.stderr()), (Some(141), String::new()));
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_it_quietly() {
+    let mut running = map("echo {}", []).spawn();
+    let mut stdin = running.child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || while stdin.write_all(b"y\n").is_ok() {});
+    let mut stdout = running.child.stdout.take().unwrap();
+    assert_eq!(lines(&mut stdout, 3), "y\ny\ny\n");
+    drop(stdout);
+    let done = running.end();
+    assert_eq!((done.code, done.stderr()), (Some(141), String::new()));
+    writer.join().unwrap();
+}
+
+#[test]
+fn outcomes_do_not_wait_for_a_slow_input() {
+    for option in ["--unordered", "--keep-going"] {
+        let mut running = map("echo {}", [option]).spawn();
+        let mut stdin = running.child.stdin.take().unwrap();
+        let mut stdout = running.child.stdout.take().unwrap();
+        for number in 0..20 {
+            writeln!(stdin, "{number}").unwrap();
+            assert_eq!(lines(&mut stdout, 1), format!("{number}\n"));
+        }
+        drop(stdin);
+        running.end().assert_prints("");
+    }
+}
+
+#[test]
+fn a_slow_item_does_not_keep_others_from_running() {
+    let folder = Folder::new();
+    let (pipe, log) = (folder.pipe("gate"), folder.file("log"));
+    let program = format!("if [ {{}} = 1 ]; then read line < {pipe}; else echo >> {log}; fi; echo {{}}");
+    let input: String = (1..=300).map(|number| format!("{number}\n")).collect();
+    let expected = input.clone();
+    let mut running = map(&program, []).spawn();
+    running.child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    // Opens only when the first item does.
+    let mut gate = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(50);
+    while fs::read_to_string(&log).unwrap_or_default().lines().count() < 299 {
+        assert!(Instant::now() < deadline, "the others wait for the first");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    gate.write_all(b"go\n").unwrap();
+    running.end().assert_prints(&expected);
+}
+
+/// Starts commands that write a line to the pipe and go on for long; returns when two of them run.
+fn two_that_run(folder: &Folder) -> crate::support::Running {
+    let pipe = folder.pipe("begun");
+    let program = format!("echo {{}} > {pipe}; sleep 50 & sleep 51");
+    let mut running = map(&program, []).spawn();
+    running.child.stdin.take().unwrap().write_all(b"a\nb\nc\nd\n").unwrap();
+    let mut begun = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    lines(&mut begun, 2);
+    running
+}
+
+#[test]
+fn an_interrupt_ends_everything_within_a_second() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let folder = Folder::new();
+        let running = two_that_run(&folder);
+        assert!(running.processes().len() >= 5, "{:?}", running.processes());
+        let start = Instant::now();
+        running.signal(signal);
+        // It fails if anything is left after a second.
+        let done = running.end();
+        assert_eq!(done.code, None);
+        assert!(start.elapsed() < Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn results_that_are_written_are_whole_after_an_interrupt() {
+    let folder = Folder::new();
+    let results = folder.file("results");
+    let mut running = map("echo {}", ["--results", &results]).spawn();
+    let mut stdin = running.child.stdin.take().unwrap();
+    stdin.write_all(b"1\n2\n3\n").unwrap();
+    let mut stdout = running.child.stdout.take().unwrap();
+    lines(&mut stdout, 3);
+    // The last line of output may be ahead of its record.
+    stdin.write_all(b"4\n").unwrap();
+    lines(&mut stdout, 1);
+    running.signal(Signal::SIGINT);
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    running.end();
+    let text = fs::read_to_string(&results).unwrap();
+    assert!(text.lines().count() >= 3 && text.ends_with("}\n"), "{text:?}");
+}

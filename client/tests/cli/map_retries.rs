@@ -1,0 +1,69 @@
+//! `--retries`: commands that fail are run again.
+
+use std::fs;
+
+use crate::support::{Folder, host, map};
+
+/// Fails until it has been run so many times for its item.
+fn succeeds_at(folder: &Folder, run: u32) -> String {
+    let log = folder.file("log-");
+    format!("echo >> {log}{{}}; test $(wc -l < {log}{{}}) -ge {run} && echo done {{}}")
+}
+
+fn runs(folder: &Folder, item: &str) -> usize {
+    fs::read_to_string(folder.file(&format!("log-{item}"))).unwrap().lines().count()
+}
+
+#[test]
+fn a_command_that_fails_is_run_again() {
+    let folder = Folder::new();
+    let done = map(&succeeds_at(&folder, 3), ["--retries", "2"]).input("a\nb\nc\n").run();
+    done.assert_prints("done a\ndone b\ndone c\n");
+    assert_eq!(["a", "b", "c"].map(|item| runs(&folder, item)), [3, 3, 3]);
+}
+
+#[test]
+fn it_fails_when_the_retries_are_used_up() {
+    let folder = Folder::new();
+    let done = map(&succeeds_at(&folder, 5), ["--retries", "3", "--keep-going"]).input("a\nb\n").run();
+    let failed = |index, item| format!("farpool: item {index} \"{item}\": exit code 1 (host {}, 4 attempts)\n", host());
+    done.assert(2, "", &(failed(1, "a") + &failed(2, "b")));
+    assert_eq!(["a", "b"].map(|item| runs(&folder, item)), [4, 4]);
+}
+
+#[test]
+fn without_the_option_nothing_that_ran_is_run_again() {
+    let folder = Folder::new();
+    let done = map(&succeeds_at(&folder, 2), ["--keep-going"]).input("a\n").run();
+    assert_eq!((done.code, runs(&folder, "a")), (Some(1), 1));
+}
+
+#[test]
+fn only_the_last_runs_output_counts_and_the_order_stays() {
+    let folder = Folder::new();
+    let log = folder.file("log-");
+    let program =
+        format!("echo run {{#}}; echo >> {log}{{}}; test $(wc -l < {log}{{}}) -ge 3 || test $(({{}} % 2)) = 0");
+    let input: String = (1..=200).map(|number| format!("{number}\n")).collect();
+    let expected: String = (1..=200).map(|number| format!("run {number}\n")).collect();
+    map(&program, ["--retries", "2"]).input(input).run().assert_prints(&expected);
+}
+
+#[test]
+fn timeouts_are_tried_again_too() {
+    let folder = Folder::new();
+    let log = folder.file("log");
+    let program = format!("echo {{}} >> {log}; test $(wc -l < {log}) -ge 2 || sleep 50; echo done");
+    map(&program, ["--retries", "1", "--timeout", "500ms"]).input("x\n").run().assert_prints("done\n");
+}
+
+#[test]
+fn zero_retries_hold_for_lost_workers_too() {
+    let folder = Folder::new();
+    let log = folder.file("log");
+    let program = format!("echo {{}} >> {log}; kill -KILL $PPID; sleep 50");
+    let done = map(&program, ["--retries", "0"]).input("x\n").run();
+    assert_eq!(done.code, Some(1));
+    assert!(done.stderr().contains("1 attempt)"), "{done:?}");
+    assert_eq!(fs::read_to_string(&log).unwrap().lines().count(), 1);
+}

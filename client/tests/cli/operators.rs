@@ -1,0 +1,173 @@
+//! What operators see and do, against a service that says what it should.
+
+use farpool_proto::v1::StatusReply;
+use serde_json::{Value, json};
+
+use crate::service::{Service, busy_cluster};
+use crate::support::{Done, farpool};
+
+fn call(service: &Service, arguments: &[&str]) -> Done {
+    farpool(["--address", &service.address].into_iter().chain(arguments.iter().copied())).run()
+}
+
+fn json_of(service: &Service, command: &str) -> Value {
+    let done = call(service, &[command, "--json"]);
+    assert_eq!((done.code, done.stderr()), (Some(0), String::new()));
+    serde_json::from_slice(&done.stdout).unwrap()
+}
+
+#[test]
+fn status_shows_all_of_it() {
+    let service = Service::start(busy_cluster());
+    let done = call(&service, &["status"]);
+    let address = &service.address;
+    done.assert_prints(&format!(
+        "\
+coordinator 1.2.3 at {address}, up 1h 01m
+2 agents, 12 of 68 slots busy, 1234 items/s; 3.0 MiB of 4.0 GiB held; 7 late messages dropped
+
+HOST           SLOTS  BUSY  CHUNKS    DONE  ITEMS/S  CONNECTED  STATE     AGENT  LABELS
+node1             64    12     140  123456     1234     1m 01s  serving   a1b2   gpu=a100 os=linux
+evil\\u{{1b}}[2J      4     0       0       0      0.0        0ms  draining  c3d4
+
+POOL  NAME        CLIENT          SLOTS  WANTED  WEIGHT  JOBS  OPEN  REQUIRES  WAITING FOR
+3     thumbnails  10.0.0.7:51000     68     all       2     1  1.5s  os=linux  an agent with gpu=h100
+
+JOB  POOL  LABEL   DONE     OF  FAILED  AT AGENTS  ITEMS/S  OPEN  PRIORITY  REQUIRES
+3.1  3     resize  1200  5000+       3        140     99.5    1s        -1
+"
+    ));
+    assert_eq!(service.asked(), ["status"]);
+}
+
+#[test]
+fn agents_and_jobs_show_their_part() {
+    let service = Service::start(busy_cluster());
+    let whole = call(&service, &["status"]).stdout();
+    for (command, part) in [("agents", 1), ("jobs", 3)] {
+        let shown = call(&service, &[command]).stdout();
+        assert_eq!(Some(shown.trim_end()), whole.split("\n\n").nth(part).map(str::trim_end), "{command}");
+    }
+}
+
+#[test]
+fn an_empty_cluster_is_told_in_words() {
+    let service = Service::start(StatusReply::default());
+    let text = call(&service, &["status"]).stdout();
+    assert!(text.ends_with("\n\nno agents: jobs wait until one connects\n\nno pools\n\nno jobs\n"), "{text}");
+    assert_eq!(json_of(&service, "agents"), json!({ "agents": [] }));
+}
+
+#[test]
+fn the_keys_of_json_are_a_promise() {
+    let service = Service::start(busy_cluster());
+    let status = json_of(&service, "status");
+    assert_eq!(
+        status,
+        json!({
+            "release": "1.2.3",
+            "protocol": 9,
+            "uptime_seconds": 3660.0,
+            "draining": false,
+            "held_bytes": 3 << 20,
+            "memory_bytes": 4_u64 << 30,
+            "late_messages": 7,
+            "agents": [{
+                "agent": "a1b2",
+                "host": "node1",
+                "release": "1.2.3",
+                "labels": { "gpu": "a100", "os": "linux" },
+                "slots": 64,
+                "busy": 12,
+                "chunks": 140,
+                "draining": false,
+                "connected_seconds": 61.0,
+                "items_done": 123_456,
+                "items_per_second": 1234.5,
+            }, {
+                "agent": "c3d4",
+                "host": "evil\u{1b}[2J",
+                "release": "",
+                "labels": {},
+                "slots": 4,
+                "busy": 0,
+                "chunks": 0,
+                "draining": true,
+                "connected_seconds": 0.0,
+                "items_done": 0,
+                "items_per_second": 0.0,
+            }],
+            "pools": [{
+                "pool": "3",
+                "name": "thumbnails",
+                "client": "10.0.0.7:51000",
+                "processes": 0,
+                "slots": 68,
+                "weight": 2,
+                "require": { "os": "linux" },
+                "jobs": 1,
+                "waiting": "an agent with gpu=h100",
+                "open_seconds": 1.5,
+            }],
+            "jobs": [{
+                "job": "3.1",
+                "pool": "3",
+                "label": "resize",
+                "priority": -1,
+                "require": {},
+                "items": 5000,
+                "input_ended": false,
+                "done": 1200,
+                "failed": 3,
+                "assigned": 140,
+                "open_seconds": 1.0,
+                "items_per_second": 99.5,
+            }],
+        })
+    );
+    assert_eq!(json_of(&service, "agents"), json!({ "agents": status["agents"] }));
+    assert_eq!(json_of(&service, "jobs"), json!({ "jobs": status["jobs"] }));
+}
+
+#[test]
+fn a_job_is_cancelled_by_its_name() {
+    let service = Service::start(busy_cluster());
+    call(&service, &["cancel", "3.1"]).assert_prints("job 3.1 is cancelled\n");
+    assert_eq!(service.asked(), ["cancel 3.1"]);
+}
+
+#[test]
+fn what_is_not_there_is_told_with_where_to_look() {
+    let service = Service::start(busy_cluster());
+    let expected = "farpool: there is no job \"9\"; `farpool jobs` tells which there are\n";
+    call(&service, &["cancel", "9"]).assert(1, "", expected);
+    let expected = "farpool: there is no agent \"x\"; `farpool agents` tells which there are\n";
+    call(&service, &["drain", "--wait", "x"]).assert(1, "", expected);
+}
+
+#[test]
+fn a_refusal_is_told_in_the_coordinators_words() {
+    let service = Service::start(busy_cluster());
+    let expected =
+        format!("farpool: the coordinator at {} refused: only its owner may (PermissionDenied)\n", service.address);
+    call(&service, &["cancel", "secret"]).assert(1, "", &expected);
+}
+
+#[test]
+fn draining_returns_at_once_or_when_the_agent_has_left() {
+    let service = Service::start(busy_cluster());
+    let done = call(&service, &["drain", "node1"]);
+    done.assert_prints("agent node1 is draining: it leaves when what it runs is finished\n");
+    assert_eq!(service.asked(), ["status", "drain node1"]);
+
+    let service = Service::start(busy_cluster());
+    call(&service, &["drain", "--wait", "node1"]).assert_prints("agent node1 has left\n");
+    assert_eq!(service.asked(), ["status", "drain node1", "status", "status", "status"]);
+}
+
+#[test]
+fn a_short_address_will_do() {
+    let service = Service::start(busy_cluster());
+    let short = service.address.strip_prefix("http://").unwrap().to_owned();
+    assert_eq!(farpool(["jobs", "--address", &short]).run().code, Some(0));
+}

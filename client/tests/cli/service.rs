@@ -1,0 +1,149 @@
+//! An Operators service on loopback that says what a test wants it to say.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+
+use farpool_proto::v1::operators_server::{Operators, OperatorsServer};
+use farpool_proto::v1::{
+    AgentStatus, CancelJobReply, CancelJobRequest, DrainAgentReply, DrainAgentRequest, JobStatus, Label, PoolStatus,
+    StatusReply, StatusRequest, Version,
+};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+/// A running service.
+pub(crate) struct Service {
+    pub(crate) address: String,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    status: StatusReply,
+    /// What was asked for, in words.
+    asked: Vec<String>,
+    /// How often an agent that was drained is shown before it has left.
+    shown: Option<u32>,
+}
+
+impl Service {
+    pub(crate) fn start(status: StatusReply) -> Service {
+        let state = Arc::new(Mutex::new(State { status, ..State::default() }));
+        let handler = Handler(Arc::clone(&state));
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+                tell.send(incoming.local_addr().unwrap()).unwrap();
+                Server::builder().add_service(OperatorsServer::new(handler)).serve_with_incoming(incoming).await
+            })
+        });
+        Service { address: format!("http://{}", told.recv().unwrap()), state }
+    }
+
+    /// What was asked for since the last time.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().asked)
+    }
+}
+
+struct Handler(Arc<Mutex<State>>);
+
+#[tonic::async_trait]
+impl Operators for Handler {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        let mut state = self.0.lock().unwrap();
+        state.asked.push("status".to_owned());
+        match &mut state.shown {
+            Some(0) => state.status.agents.clear(),
+            Some(more) => *more -= 1,
+            None => {}
+        }
+        Ok(Response::new(state.status.clone()))
+    }
+
+    async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Result<Response<CancelJobReply>, Status> {
+        let job = request.into_inner().job;
+        let mut state = self.0.lock().unwrap();
+        state.asked.push(format!("cancel {job}"));
+        match &*job {
+            "secret" => Err(Status::permission_denied("only its owner may")),
+            _ if state.status.jobs.iter().any(|known| known.job == job) => Ok(Response::new(CancelJobReply {})),
+            _ => Err(Status::not_found(format!("there is no job {job:?}"))),
+        }
+    }
+
+    async fn drain_agent(&self, request: Request<DrainAgentRequest>) -> Result<Response<DrainAgentReply>, Status> {
+        let name = request.into_inner().agent;
+        let mut state = self.0.lock().unwrap();
+        state.asked.push(format!("drain {name}"));
+        state.shown = Some(2);
+        match state.status.agents.iter().any(|agent| agent.agent == name || agent.host == name) {
+            true => Ok(Response::new(DrainAgentReply {})),
+            false => Err(Status::not_found(format!("there is no agent {name:?}"))),
+        }
+    }
+}
+
+/// A cluster in the middle of something.
+pub(crate) fn busy_cluster() -> StatusReply {
+    let label = |key: &str, value: &str| Label { key: key.to_owned(), value: value.to_owned() };
+    StatusReply {
+        version: Some(Version { release: "1.2.3".to_owned(), protocol: 9 }),
+        uptime_ns: 3_660_000_000_000,
+        draining: false,
+        agents: vec![
+            AgentStatus {
+                agent: "a1b2".to_owned(),
+                host: "node1".to_owned(),
+                release: "1.2.3".to_owned(),
+                labels: vec![label("gpu", "a100"), label("os", "linux")],
+                slots: 64,
+                busy: 12,
+                chunks: 140,
+                connected_ns: 61_000_000_000,
+                items_done: 123_456,
+                items_per_second: 1234.5,
+                ..AgentStatus::default()
+            },
+            AgentStatus {
+                agent: "c3d4".to_owned(),
+                host: "evil\x1b[2J".to_owned(),
+                slots: 4,
+                draining: true,
+                ..AgentStatus::default()
+            },
+        ],
+        pools: vec![PoolStatus {
+            pool: "3".to_owned(),
+            name: "thumbnails".to_owned(),
+            client: "10.0.0.7:51000".to_owned(),
+            processes: 0,
+            slots: 68,
+            weight: 2,
+            require: vec![label("os", "linux")],
+            jobs: 1,
+            waiting: "an agent with gpu=h100".to_owned(),
+            open_ns: 1_500_000_000,
+        }],
+        jobs: vec![JobStatus {
+            job: "3.1".to_owned(),
+            pool: "3".to_owned(),
+            label: "resize".to_owned(),
+            priority: -1,
+            items: 5000,
+            done: 1200,
+            failed: 3,
+            assigned: 140,
+            open_ns: 1_000_000_000,
+            items_per_second: 99.5,
+            ..JobStatus::default()
+        }],
+        held_bytes: 3 << 20,
+        memory: 4 << 30,
+        late_messages: 7,
+    }
+}

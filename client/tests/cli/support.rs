@@ -1,0 +1,205 @@
+//! Calls of the binary, watched: none may hang, and none may leave a process behind.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A call that takes longer than this hangs: the slowest takes some seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Everything that a call starts has this variable, with the call's number.
+const TAG: &str = "FARPOOL_TEST_TAG";
+
+/// A call of the binary.
+pub(crate) struct Call {
+    command: Command,
+    tag: String,
+    input: Vec<u8>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+}
+
+/// `farpool` with these arguments.
+pub(crate) fn farpool<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Call {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let tag = format!("cli.{}.{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farpool"));
+    command.args(arguments).env_remove("FARPOOL_ADDRESS").env(TAG, &tag);
+    Call { command, tag, input: Vec::new() }
+}
+
+/// `farpool map --program PROGRAM` with these arguments, on this machine with two workers.
+pub(crate) fn map<'a>(program: &'a str, arguments: impl IntoIterator<Item = &'a str>) -> Call {
+    farpool(["map", "-j2", "--program", program].into_iter().chain(arguments))
+}
+
+impl Call {
+    pub(crate) fn input(mut self, input: impl Into<Vec<u8>>) -> Call {
+        self.input = input.into();
+        self
+    }
+
+    pub(crate) fn change(mut self, change: impl FnOnce(&mut Command)) -> Call {
+        change(&mut self.command);
+        self
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn run(self) -> Done {
+        let (mut running, input) = self.start();
+        let mut stdin = running.child.stdin.take().expect("stdin is a pipe");
+        // It need not want all of it.
+        thread::spawn(move || stdin.write_all(&input));
+        running.end()
+    }
+
+    /// Starts it; the input is the caller's to write.
+    pub(crate) fn spawn(self) -> Running {
+        self.start().0
+    }
+
+    fn start(mut self) -> (Running, Vec<u8>) {
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = self.command.spawn().expect("cargo has built it");
+        (Running { child, tag: self.tag }, self.input)
+    }
+}
+
+/// A call that has not ended.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    tag: String,
+}
+
+impl Running {
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("it runs");
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn end(self) -> Done {
+        let Running { child, tag } = self;
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || tell.send(child.wait_with_output()));
+        let Ok(output) = told.recv_timeout(PATIENCE) else {
+            let _ = kill(pid, Signal::SIGKILL);
+            panic!("it hangs");
+        };
+        wait_until_gone(&tag);
+        let Output { status, stdout, stderr } = output.expect("a child can be waited for");
+        Done { code: status.code(), stdout, stderr }
+    }
+
+    /// Processes of this call, itself included.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        tagged(&self.tag)
+    }
+}
+
+impl Done {
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn assert(&self, code: i32, stdout: &str, stderr: &str) {
+        let expected = (Some(code), stdout.to_owned(), stderr.to_owned());
+        assert_eq!((self.code, self.stdout(), self.stderr()), expected);
+    }
+
+    /// Succeeded, without a word on stderr.
+    #[track_caller]
+    pub(crate) fn assert_prints(&self, stdout: &str) {
+        self.assert(0, stdout, "");
+    }
+}
+
+/// Everything that a call starts is to be gone a second after it.
+#[track_caller]
+fn wait_until_gone(tag: &str) {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let mut left = tagged(tag);
+    while !left.is_empty() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+        left = tagged(tag);
+    }
+    for pid in &left {
+        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+    }
+    assert!(left.is_empty(), "it left processes behind: {left:?}");
+}
+
+fn tagged(tag: &str) -> Vec<u32> {
+    let variable = format!("{TAG}={tag}");
+    let carries = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|&byte| byte == 0).any(|other| other == variable.as_bytes())
+    };
+    let entries = fs::read_dir("/proc").expect("there is a /proc");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter(carries).collect()
+}
+
+/// A folder of a test's own, gone after it.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Folder {
+        static FOLDERS: AtomicU32 = AtomicU32::new(0);
+        let name = format!("cli.{}.{}", std::process::id(), FOLDERS.fetch_add(1, Ordering::Relaxed));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&path).expect("a folder can be made");
+        Folder(path)
+    }
+
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.0.join(name).into_os_string().into_string().expect("paths of tests are text")
+    }
+
+    /// A named pipe, which commands can wait at.
+    pub(crate) fn pipe(&self, name: &str) -> String {
+        let path = self.file(name);
+        nix::unistd::mkfifo(Path::new(&path), nix::sys::stat::Mode::S_IRWXU).expect("a named pipe can be made");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Reads so many lines, one byte at a time: nothing behind them is taken.
+pub(crate) fn lines(reader: &mut impl Read, count: usize) -> String {
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while text.iter().filter(|&&byte| byte == b'\n').count() < count && reader.read(&mut byte).is_ok_and(|n| n > 0) {
+        text.push(byte[0]);
+    }
+    String::from_utf8(text).expect("tests write text")
+}
+
+/// This machine, as failures name it.
+pub(crate) fn host() -> String {
+    nix::unistd::gethostname().expect("there is a name").into_string().expect("it is text")
+}

@@ -1,0 +1,15 @@
+//! What is in deploy/: each file is checked as far as this machine can.
+//!
+//! `.ci/run` installs the tools for it, and sets FARPOOL_REQUIRE_TOOLS; without them, what needs one is skipped, and says so.
+
+#[path = "../common/binaries.rs"]
+mod binaries;
+#[path = "../common/factorial.rs"]
+mod factorial;
+
+mod compose;
+mod lint;
+mod local;
+mod settings;
+mod systemd;
+mod tools;

@@ -1,0 +1,79 @@
+//! Programs and folders that the checks need.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Set where a check must not be skipped.
+const REQUIRED: &str = "FARPOOL_REQUIRE_TOOLS";
+
+/// A file of deploy/.
+pub(crate) fn deployed(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("this package is part of a workspace")
+        .join("deploy")
+        .join(name)
+}
+
+/// A tool that `.ci/run` installs, or that is in PATH. Without it, says what is skipped.
+pub(crate) fn tool(name: &str) -> Option<PathBuf> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in the target folder");
+    let installed = target.join("deploy-tools/bin").join(name);
+    if installed.is_file() {
+        return Some(installed);
+    }
+    assert!(env::var_os(REQUIRED).is_none(), "{REQUIRED} is set, and there is no {name}: .ci/run installs it");
+    tool_of_this_machine(name)
+}
+
+/// A tool that a machine has or has not. Without it, says what is skipped.
+pub(crate) fn tool_of_this_machine(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("skipped: there is no {name} here");
+    }
+    found
+}
+
+/// Runs it; fails if it fails or has anything to say.
+#[track_caller]
+pub(crate) fn is_content(command: &mut Command) {
+    let output = run(command);
+    let said = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy).concat();
+    assert!(output.status.success() && said.is_empty(), "{command:?}: {}\n{said}", output.status);
+}
+
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// A folder of a test's own, gone after it.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Folder {
+        static FOLDERS: AtomicU32 = AtomicU32::new(0);
+        let name = format!("deploy.{}.{}", std::process::id(), FOLDERS.fetch_add(1, Ordering::Relaxed));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&path).expect("a folder can be made");
+        Folder(path)
+    }
+
+    /// Writes a file into it.
+    pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).expect("the folder can be written");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

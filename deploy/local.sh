@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# A farpool cluster on this machine, for trying: a coordinator, and agents that stand for hosts.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+A farpool cluster on this machine, for trying.
+
+Usage: deploy/local.sh [AGENTS] [--slots N]
+
+  AGENTS     agents, named node1, node2, ... (default: 2)
+  --slots N  worker processes of each agent (default: 2)
+
+It prints the line that tells programs where the cluster is:
+  export FARPOOL_ADDRESS=http://127.0.0.1:PORT
+and ends on Ctrl-C, at the end of its input (Ctrl-D), or with the program that started it.
+
+The binaries are those in the folder that FARPOOL_BINARIES names; or else, in farpool's source tree, what cargo builds there
+(release); or else those in PATH.
+END
+}
+
+fail() {
+    printf 'local.sh: %s\n' "$1" >&2
+    exit "${2:-1}"
+}
+
+is_number() {
+    [[ $1 =~ ^[1-9][0-9]{0,3}$ ]]
+}
+
+agents=2
+slots=2
+while (($# > 0)); do
+    case $1 in
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        --slots) slots=${2-} && shift ;;
+        --slots=*) slots=${1#*=} ;;
+        -*) fail "there is no option $1: see --help" 2 ;;
+        *) agents=$1 ;;
+    esac
+    shift || fail "--slots needs a number" 2
+done
+is_number "$agents" || fail "AGENTS is a number from 1 to 9999, not '$agents'" 2
+is_number "$slots" || fail "--slots takes a number from 1 to 9999, not '$slots'" 2
+
+find_binaries() {
+    local root
+    if [[ -n ${FARPOOL_BINARIES-} ]]; then
+        PATH=$FARPOOL_BINARIES:$PATH
+        return
+    fi
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    if [[ -f $root/coordinator/Cargo.toml ]] && command -v cargo >/dev/null; then
+        echo "local.sh: building, where anything has changed" >&2
+        (cd "$root" && cargo build --quiet --release -p farpool-coordinator -p farpool-agent -p farpool) ||
+            fail "the binaries could not be built"
+        PATH=${CARGO_TARGET_DIR:-$root/target}/release:$PATH
+    fi
+}
+
+find_binaries
+for binary in farpool-coordinator farpool-agent; do
+    command -v "$binary" >/dev/null ||
+        fail "there is no $binary in PATH: build it in farpool's source tree, or name its folder in FARPOOL_BINARIES"
+done
+
+folder=$(mktemp -d "${TMPDIR:-/tmp}/farpool-local.XXXXXX")
+daemons=()
+
+# Twice, since the first signal lets open work finish; then for good.
+stop() {
+    local signal pid
+    trap '' INT TERM HUP
+    for signal in TERM TERM KILL; do
+        for pid in "${daemons[@]}"; do
+            kill "-$signal" "$pid" 2>/dev/null || true
+        done
+        for _ in {1..20}; do
+            kill -0 "${daemons[@]}" 2>/dev/null || break 2
+            sleep 0.05
+        done
+    done
+    wait
+    rm -rf "$folder"
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# Starts a daemon, which ends with this script, even if that is killed.
+start() {
+    local log=$folder/$1.log
+    shift
+    if command -v setpriv >/dev/null; then
+        set -- setpriv --pdeathsig KILL "$@"
+    fi
+    "$@" </dev/null >"$log" 2>&1 &
+    daemons+=("$!")
+}
+
+# Waits for a line of a daemon's log; prints it.
+await() {
+    local log=$folder/$1.log pid=$2 words=$3
+    for _ in {1..400}; do
+        grep -m1 "$words" "$log" && return
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.05
+    done
+    cat "$log" >&2
+    fail "$1 did not start; its own words are above"
+}
+
+# No setting of this shell's is meant for all of them.
+unset FARPOOL_CONFIG FARPOOL_LISTEN FARPOOL_COORDINATOR FARPOOL_HOST FARPOOL_SLOTS FARPOOL_PROGRAMS
+start coordinator farpool-coordinator --listen 127.0.0.1:0 --programs "$folder/coordinator"
+listening=$(await coordinator "${daemons[-1]}" "listening on http://")
+address=${listening##* }
+for ((number = 1; number <= agents; number++)); do
+    start "node$number" farpool-agent --coordinator "$address" --slots "$slots" --host "node$number" \
+        --programs "$folder/agents"
+done
+for ((number = 1; number <= agents; number++)); do
+    await "node$number" "${daemons[number]}" "connected to" >/dev/null
+done
+
+echo "local.sh: a coordinator and $agents agents with $slots slots each run; Ctrl-C ends them. Logs: $folder" >&2
+echo "export FARPOOL_ADDRESS=$address"
+
+# Once the parent has ended, somebody else is.
+has_parent() {
+    local status
+    status=$(<"/proc/$$/status") && [[ $status == *$'\n'PPid:$'\t'"$PPID"$'\n'* ]]
+}
+
+while has_parent; do
+    for pid in "${daemons[@]}"; do
+        kill -0 "$pid" 2>/dev/null || {
+            tail "$folder"/*.log >&2
+            fail "a daemon has ended by itself; the last words of all are above"
+        }
+    done
+    read_status=0
+    read -r -t 0.5 || read_status=$?
+    # Above 128: nothing was said; otherwise the input has ended.
+    ((read_status == 0 || read_status > 128)) || break
+done
