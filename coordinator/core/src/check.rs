@@ -20,6 +20,7 @@ impl Core {
         self.check_lanes();
         self.reaches.check();
         self.check_reaches();
+        self.check_shares();
     }
 
     /// Every chunk is in exactly the list that it belongs to, and every agent counts right.

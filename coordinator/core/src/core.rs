@@ -11,6 +11,7 @@ use crate::job::Job;
 use crate::lane::Lane;
 use crate::pool::Pool;
 use crate::reach::Reaches;
+use crate::share::Shares;
 use crate::slab::{Slab, Table};
 
 /// What can be set.
@@ -42,6 +43,7 @@ pub struct Core {
     pub(crate) turns: Positions,
     pub(crate) fleet: Fleet,
     pub(crate) reaches: Reaches,
+    pub(crate) shares: Shares,
     pub(crate) chunks: Slab<ChunkId, Chunk>,
     pub(crate) stale_reports: u64,
     /// When to look for late chunks again, and behind which one to go on.

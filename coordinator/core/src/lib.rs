@@ -57,6 +57,7 @@ mod reach;
 mod report;
 mod run;
 mod schedule;
+mod share;
 mod slab;
 mod take_back;
 mod window;

@@ -136,9 +136,11 @@ impl Core {
             return;
         }
         let places = self.fleet.agents.get(id).expect("it was just found").places.clone();
+        self.leave_common(id);
         for (pool, place) in places {
             self.retire(pool, place);
         }
+        self.share_anew();
         self.retire_workers(id, actions);
     }
 
@@ -155,11 +157,13 @@ impl Core {
             job.agents.remove(id);
         }
         let places = self.fleet.agents.get(id).expect("it was just found").places.clone();
+        self.leave_common(id);
         for &(pool, place) in &places {
             self.retire(pool, place);
             self.remove_place(pool, place);
         }
         self.fleet.leave(id);
+        self.share_anew();
         for (pool, _) in places {
             self.allot(pool, actions);
         }
@@ -216,6 +220,7 @@ impl Core {
 
     /// None of its jobs is open any more.
     fn close_lane(&mut self, id: LaneId) {
+        self.stop_sharing(id, false);
         let own = self.lanes.get(id).expect("a lane that is closed is there").own;
         let agents: Vec<AgentId> = self.reaches.agents(own).collect();
         for agent in agents {
@@ -281,18 +286,6 @@ impl Core {
         }
     }
 
-    /// What is of the lane may be handed out to the agent, if it has what that requires.
-    fn enter_reach(&mut self, id: LaneId, agent: AgentId) {
-        let lane = self.lanes.get(id).expect("a pool's lane is there");
-        let pool = self.pools.get(lane.pool).expect("a lane's pool is open");
-        let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool is there");
-        if state.labels.include(&lane.require) {
-            let place = pool.places.id_at(agent).and_then(|place| pool.places.get(place));
-            let workers = place.expect("an agent that runs a pool is a place of it").workers;
-            self.reaches.join(lane.own, agent, workers, &mut state.reaches);
-        }
-    }
-
     /// A place got more workers.
     pub(crate) fn widen(&mut self, id: PoolId, agent: AgentId, more: u32) {
         let pool = self.pools.get(id).expect("a place's pool is open");
@@ -306,15 +299,6 @@ impl Core {
             }
         }
         self.fleet.change(agent, &mut self.reaches, |_| {});
-    }
-
-    fn leave_reach(&mut self, id: LaneId, agent: AgentId) {
-        let lane = self.lanes.get(id).expect("a pool's lane is there");
-        let pool = self.pools.get(lane.pool).expect("a lane's pool is open");
-        let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool is there");
-        let place = pool.places.id_at(agent).and_then(|place| pool.places.get(place));
-        let workers = place.expect("an agent that runs a pool is a place of it").workers;
-        self.reaches.leave(lane.own, workers, &mut state.reaches);
     }
 
     fn place_mut(&mut self, pool: PoolId, agent: AgentId) -> Option<(PlaceId, &mut Place)> {

@@ -1,6 +1,7 @@
 //! Which agents lanes may run on, and which of those has room.
 
 use crate::agent::{Room, Surplus};
+use crate::fleet::Fleet;
 use crate::heap::{Heap, IndexedHeap, Positions};
 use crate::ids::{AgentId, Id, LaneId, ReachId};
 use crate::lane::Turn;
@@ -20,6 +21,8 @@ pub(crate) struct Reach {
     pub(crate) room: IndexedHeap<Room>,
     pub(crate) surplus: IndexedHeap<Surplus>,
     outdated: Vec<u32>,
+    /// Of an own reach: the one that its lane has in common with others.
+    pub(crate) partner: Option<ReachId>,
     /// Workers that its lanes may use there.
     pub(crate) slots: u64,
     // Whether it is among those to be looked at for chunks to take back.
@@ -71,6 +74,12 @@ impl Reaches {
         self.all.get(id)?.lanes.first().map(|(lane, _)| lane)
     }
 
+    /// The turn of a lane, if it has something to run.
+    pub(crate) fn turn(&self, id: ReachId, lane: LaneId) -> Option<Turn> {
+        let reach = self.all.get(id)?;
+        reach.lanes.key(lane.index(), if reach.owner.is_some() { &self.own } else { &self.common })
+    }
+
     /// Whether the lane has something to run, as far as its own reach knows.
     #[inline]
     pub(crate) fn has_lane(&self, own: ReachId, lane: LaneId) -> bool {
@@ -106,9 +115,9 @@ impl Reaches {
         self.look(id);
     }
 
-    /// Takes an agent out, if it is in.
-    pub(crate) fn leave(&mut self, id: ReachId, slots: u32, of_agent: &mut Memberships) {
-        let Some(mut at) = of_agent.all.iter().position(|&(reach, _)| reach == id) else { return };
+    /// Takes an agent out; false if it was not in.
+    pub(crate) fn leave(&mut self, id: ReachId, slots: u32, of_agent: &mut Memberships) -> bool {
+        let Some(mut at) = of_agent.position(id) else { return false };
         let number = of_agent.all[at].1;
         if at < of_agent.outdated {
             of_agent.outdated -= 1;
@@ -124,6 +133,7 @@ impl Reaches {
         reach.room.set(number, None);
         reach.surplus.set(number, None);
         self.reorder(id);
+        true
     }
 
     /// Notes that what the agent has room for has changed.
@@ -213,13 +223,25 @@ impl Reaches {
 
     #[inline]
     fn may_have_surplus(&self, id: ReachId) -> bool {
-        self.all.get(id).is_some_and(|reach| !reach.surplus.is_empty())
+        let has_surplus = |reach: &Reach| !reach.surplus.is_empty();
+        let Some(reach) = self.all.get(id) else { return false };
+        has_surplus(reach) || reach.partner.and_then(|partner| self.all.get(partner)).is_some_and(has_surplus)
     }
 
     /// The agent with this number.
     #[inline]
     pub(crate) fn agent(&self, id: ReachId, number: u32) -> Option<AgentId> {
         self.all.get(id)?.members.get(number as usize)?.agent
+    }
+
+    /// How many agents are in a reach.
+    pub(crate) fn len(&self, id: ReachId) -> usize {
+        self.all.get(id).map_or(0, |reach| reach.members.len() - reach.vacant.len())
+    }
+
+    /// Whether the agent is in the reach.
+    pub(crate) fn contains(&self, id: ReachId, agent: AgentId, fleet: &Fleet) -> bool {
+        fleet.agents.get(agent).is_some_and(|agent| agent.reaches.position(id).is_some())
     }
 
     /// The agents in a reach.
@@ -251,14 +273,14 @@ impl Reaches {
     }
 }
 
+impl Memberships {
+    fn position(&self, id: ReachId) -> Option<usize> {
+        self.all.iter().position(|&(reach, _)| reach == id)
+    }
+}
+
 /// For checks.
 impl Reaches {
-    /// The turn of a lane.
-    pub(crate) fn turn(&self, id: ReachId, lane: LaneId) -> Option<Turn> {
-        let reach = self.all.get(id)?;
-        reach.lanes.key(lane.index(), if reach.owner.is_some() { &self.own } else { &self.common })
-    }
-
     /// That the heaps are heaps, and reaches are in the order if and only if they should be.
     pub(crate) fn check(&self) {
         self.order.check();

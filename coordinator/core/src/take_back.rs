@@ -47,6 +47,26 @@ impl Core {
             }
             self.refresh(reach);
         }
+        let partner = self.reaches.all.get(reach).and_then(|reach| reach.partner);
+        if let Some(common) = partner {
+            self.refresh(common);
+            self.take_back_between(reach, reach, common, actions);
+            self.take_back_between(reach, common, reach, actions);
+        }
+    }
+
+    /// The same for the one lane of its own reach, from an agent there to one that it has in common with others, or the other
+    /// way round.
+    fn take_back_between(&mut self, own: ReachId, from: ReachId, to: ReachId, actions: &mut Vec<Action>) {
+        while let Some((number, _)) = self.reaches.all.get(from).and_then(|reach| reach.surplus.first())
+            && let Some(idle) = self.idle_in(to, None)
+        {
+            let agent = self.reaches.agent(from, number).expect("who has a surplus is there");
+            let Some(chunk) = self.newest_in(own, agent) else { return };
+            self.retract(agent, chunk, idle, actions);
+            self.refresh(from);
+            self.refresh(to);
+        }
     }
 
     /// Some slots idle that have nothing to run and for which no agent has a chunk to spare. An adaptive chunk that turned

@@ -313,8 +313,13 @@ fn garbage(world: &mut World, agent: usize, chunk: usize, what: Garbage) -> Opti
     Some(())
 }
 
+/// FARPOOL_CASES says how many, for a longer run.
+fn cases() -> u32 {
+    std::env::var("FARPOOL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn every_item_has_one_outcome(

@@ -115,7 +115,7 @@ impl Agent {
     }
 
     /// The session is ended with a status that says this.
-    pub(crate) async fn is_refused(mut self, code: Code, words: &str) {
+    pub(crate) async fn must_be_refused(mut self, code: Code, words: &str) {
         let status = loop {
             match soon("the end of the agent's session", self.next()).await {
                 Ok(Some(_)) => {}

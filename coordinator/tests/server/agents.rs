@@ -16,7 +16,7 @@ async fn a_session_begins_with_an_agent_that_can_be() {
     let check = async |first: Say, code, words| {
         let agent = Agent::silent(&server).await;
         agent.say(first);
-        agent.is_refused(code, words).await;
+        agent.must_be_refused(code, words).await;
     };
     let other = Some(Version { release: "9.8.7".to_owned(), protocol: 99 });
     check(Say::Hello(AgentHello { version: other, ..hello(1, 1) }), Code::FailedPrecondition, "9.8.7").await;
@@ -36,7 +36,7 @@ async fn a_second_agent_with_an_id_is_refused_and_harms_nobody() {
     client.works(1).await;
     let second = Agent::silent(&server).await;
     second.say(Say::Hello(hello(1, 8)));
-    second.is_refused(Code::AlreadyExists, "01010101-0101").await;
+    second.must_be_refused(Code::AlreadyExists, "01010101-0101").await;
     client.works(2).await;
     let status = server.status().await;
     assert_eq!((status.agents.len(), status.agents[0].slots), (1, 2));
@@ -63,12 +63,12 @@ async fn what_does_not_fit_ends_the_session_and_no_other() {
     for (job, (say, words)) in (1..).zip(cases) {
         let agent = Agent::joined(&server, 2, 1).await;
         agent.say(say);
-        agent.is_refused(Code::InvalidArgument, words).await;
+        agent.must_be_refused(Code::InvalidArgument, words).await;
         client.works(job).await;
     }
     let agent = Agent::joined(&server, 2, 1).await;
     agent.out.push(AgentEvent::default());
-    agent.is_refused(Code::InvalidArgument, "without a body").await;
+    agent.must_be_refused(Code::InvalidArgument, "without a body").await;
     server.until("the end of the others", |status| status.agents.len() == 1).await;
 }
 

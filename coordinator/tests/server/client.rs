@@ -35,7 +35,11 @@ impl Client {
     }
 
     pub(crate) async fn opened(server: &Server, open: OpenPool) -> Self {
-        let mut client = Self::silent(server).await;
+        Self::opened_over(server.connect().await, open).await
+    }
+
+    pub(crate) async fn opened_over(channel: Channel, open: OpenPool) -> Self {
+        let mut client = Self::over(channel).await;
         client.ask(Ask::OpenPool(open));
         match client.next().await {
             Told::Welcome(welcome) => client.window = welcome.window,
@@ -49,7 +53,7 @@ impl Client {
         Self::over(server.connect().await).await
     }
 
-    pub(crate) async fn over(channel: Channel) -> Self {
+    async fn over(channel: Channel) -> Self {
         let (out, frames) = outgoing(0, Arc::new(Notify::new()));
         let reply = soon("a session", ClientsClient::new(channel).session(frames)).await;
         let incoming = Incoming::new(reply.expect("the session begins").into_inner(), 1 << 30);
@@ -87,7 +91,7 @@ impl Client {
     }
 
     /// The session is ended with a status that says this.
-    pub(crate) async fn is_refused(&mut self, code: Code, words: &str) {
+    pub(crate) async fn must_be_refused(&mut self, code: Code, words: &str) {
         let status = self.end().await.expect_err("the session is ended with an error");
         assert_eq!(status.code(), code, "{status:?}");
         assert!(status.message().contains(words), "{status:?}");

@@ -13,7 +13,7 @@ async fn a_session_begins_with_a_pool_that_can_be() {
     let check = async |first: Ask, code, words| {
         let mut client = Client::silent(&server).await;
         client.ask(first);
-        client.is_refused(code, words).await;
+        client.must_be_refused(code, words).await;
     };
     let other = Some(Version { release: "9.8.7".to_owned(), protocol: 99 });
     let of_version = |version| Ask::OpenPool(OpenPool { version, ..open_pool() });
@@ -64,13 +64,13 @@ async fn what_does_not_fit_ends_the_session_and_no_other() {
             // It may have been closed before the message was read.
             let _ = client.end().await;
         } else {
-            client.is_refused(Code::InvalidArgument, words).await;
+            client.must_be_refused(Code::InvalidArgument, words).await;
         }
         neighbour.works(job).await;
     }
     let mut client = Client::open(&server).await;
     client.out.push(Default::default());
-    client.is_refused(Code::InvalidArgument, "without a body").await;
+    client.must_be_refused(Code::InvalidArgument, "without a body").await;
     server.until("the end of the others", |status| status.pools.len() == 1 && status.jobs.is_empty()).await;
 }
 
@@ -82,7 +82,7 @@ async fn items_beyond_the_window_are_refused() {
     client.open_job(1);
     client.items(1, 0, &[&[1; 999]]);
     client.items(1, 1, &[&[2; 10]]);
-    client.is_refused(Code::InvalidArgument, "window").await;
+    client.must_be_refused(Code::InvalidArgument, "window").await;
 }
 
 #[tokio::test]
@@ -90,24 +90,29 @@ async fn ten_thousand_jobs_of_one_client_harm_nobody() {
     const JOBS: u64 = 10_000;
     let server = Server::start().await;
     let mut greedy = Client::open(&server).await;
+    // What a debug build checks after each event makes items for all of them slow.
+    let with_items = |job: &u64| job.is_multiple_of(100);
     for job in 1..=JOBS {
         greedy.open_job(job);
-        greedy.items(job, 0, &[&job.to_le_bytes()]);
-        greedy.end_items(job);
+        if with_items(&job) {
+            greedy.items(job, 0, &[&job.to_le_bytes()]);
+            greedy.end_items(job);
+        }
     }
     server.until("all jobs", |status| status.jobs.len() as u64 == JOBS).await;
     let _agent = Agent::echo(&server, 1, 2).await;
     let mut neighbour = Client::open(&server).await;
     neighbour.works(1).await;
     let mut ended = 0;
-    while ended < JOBS {
+    while ended < (1..=JOBS).filter(with_items).count() {
         match greedy.next().await {
             Told::ItemsDone(done) => assert_eq!(&done.data[..], done.job.to_le_bytes()),
             Told::JobEnded(_) => ended += 1,
             other => panic!("no result but {other:?}"),
         }
     }
-    greedy.close().await;
+    drop(greedy);
+    server.until("the end of the others", |status| status.jobs.is_empty()).await;
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ async fn hasty() -> Server {
     Server::with(|settings| {
         settings.limits.preface = Duration::from_millis(100);
         settings.limits.first_message = Duration::from_millis(100);
-        settings.heartbeat_timeout = Duration::from_millis(400);
+        settings.heartbeat_timeout = Duration::from_secs(2);
     })
     .await
 }
@@ -58,11 +58,11 @@ async fn connections_that_come_to_nothing_are_closed() {
 #[tokio::test]
 async fn a_session_without_a_first_message_ends() {
     let server = hasty().await;
-    Client::silent(&server).await.is_refused(Code::DeadlineExceeded, "no first message within 100ms").await;
-    Agent::silent(&server).await.is_refused(Code::DeadlineExceeded, "no first message within 100ms").await;
+    Client::silent(&server).await.must_be_refused(Code::DeadlineExceeded, "no first message within 100ms").await;
+    Agent::silent(&server).await.must_be_refused(Code::DeadlineExceeded, "no first message within 100ms").await;
     let mut finished = Client::silent(&server).await;
     finished.out.finish();
-    finished.is_refused(Code::InvalidArgument, "before its first message").await;
+    finished.must_be_refused(Code::InvalidArgument, "before its first message").await;
 }
 
 #[tokio::test]

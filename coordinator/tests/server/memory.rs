@@ -158,15 +158,15 @@ async fn a_chunk_larger_than_the_memory_ends_its_session() {
     client.ask(Ask::OpenJob(OpenJob { job: 1, chunksize: 100, ..OpenJob::default() }));
     let item = vec![7; MIB];
     (0..100).for_each(|index| client.items(1, index, &[&item]));
-    client.is_refused(tonic::Code::ResourceExhausted, "--memory").await;
+    client.must_be_refused(tonic::Code::ResourceExhausted, "--memory").await;
     Client::open(&server).await.works(1).await;
 }
 
 #[tokio::test]
-async fn a_message_larger_than_the_memory_is_refused() {
+async fn a_message_larger_than_the_memory_must_be_refused() {
     let server = Server::with(|settings| settings.memory = 16 << 20).await;
     let mut client = Client::open(&server).await;
     client.open_job(1);
     client.items(1, 0, &[&vec![7; 9 * MIB]]);
-    client.is_refused(tonic::Code::ResourceExhausted, "the limit is").await;
+    client.must_be_refused(tonic::Code::ResourceExhausted, "the limit is").await;
 }

@@ -3,11 +3,17 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use bytes::Bytes;
+use farpool_proto::v1::Items;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::client::{Ask, Client, open_pool};
+use crate::server::soon;
 
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
@@ -30,27 +36,44 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 
 struct Running {
     child: Child,
-    lines: Receiver<String>,
+    lines: UnboundedReceiver<String>,
+    seen: Vec<String>,
 }
 
 impl Running {
     fn start(command: &mut Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("it can be started");
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it can be started");
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
-        let (sender, lines) = channel();
+        let (sender, lines) = unbounded_channel();
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { child, lines }
+        Self { child, lines, seen: Vec::new() }
     }
 
-    fn line(&self, words: &str) -> String {
-        let mut seen = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(20)) {
-            if line.contains(words) {
-                return line;
+    /// Waits for a line with these words, if it has not come yet.
+    async fn line(&mut self, words: &str) -> String {
+        loop {
+            if let Some(line) = self.seen.iter().find(|line| line.contains(words)) {
+                return line.clone();
             }
-            seen.push(line);
+            match soon(words, self.lines.recv()).await {
+                Some(line) => self.seen.push(line),
+                None => panic!("no line has {words:?}: {:?}", self.seen),
+            }
         }
-        panic!("no line has {words:?}: {seen:?}")
+    }
+
+    async fn connect(&mut self) -> Channel {
+        let listening = self.line("listening").await;
+        let address = listening.rsplit_once(' ').expect("it says where").1.to_owned();
+        Endpoint::from_shared(address).expect("it is an address").connect().await.expect("it listens there")
+    }
+
+    /// The most memory that it has had, in bytes.
+    fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the system says it");
+        let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number");
+        kib << 10
     }
 
     fn signal(&self, signal: Signal) {
@@ -59,6 +82,14 @@ impl Running {
 
     fn ends(mut self) -> Option<i32> {
         self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Running {
+    /// A test that fails leaves nothing behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -99,41 +130,63 @@ fn what_is_wrong_is_said_with_what_to_do() {
     assert!(output.status.code() == Some(2) && text.contains("--insecure"), "{text}");
 }
 
-#[test]
-fn settings_come_from_everywhere_and_a_signal_ends_it() {
+#[tokio::test]
+async fn settings_come_from_everywhere_and_a_signal_ends_it() {
     let file = scratch("right.toml");
     std::fs::write(&file, "memory = '64MiB'\nwindow = '1MiB'\nmax-connections = 77\n").expect("it can be written");
     let mut command = command();
     command.env("FARPOOL_CONFIG", &file).env("FARPOOL_WINDOW", "2MiB").args(["--memory", "128MiB"]);
-    let server = Running::start(&mut command);
-    let settings = server.line("memory=");
+    let mut server = Running::start(&mut command);
+    let settings = server.line("memory=").await;
     for words in ["memory=128MiB", "window=2MiB", "max-connections=77", "heartbeat-timeout=5s"] {
         assert!(settings.contains(words), "{words}: {settings}");
     }
-    let listening = server.line("listening");
+    let listening = server.line("listening").await;
     let address = listening.strip_prefix("farpool-coordinator: listening on http://").expect("it says where");
     let _open = std::net::TcpStream::connect(address).expect("it listens there");
     server.signal(Signal::SIGTERM);
-    server.line("SIGTERM");
+    server.line("SIGTERM").await;
     assert_eq!(server.ends(), Some(0));
 }
 
-#[test]
-fn a_second_signal_ends_it_at_once() {
-    let server = Running::start(&mut command());
-    let listening = server.line("listening");
-    let address = listening.rsplit("http://").next().expect("it says where").to_owned();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("it can be made");
-    runtime.block_on(async {
-        let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("it is an address");
-        let channel = channel.connect().await.expect("it listens there");
-        let client = crate::client::Client::over(channel).await;
-        client.ask(crate::client::Ask::OpenPool(crate::client::open_pool()));
-        let mut client = client;
-        assert!(matches!(client.next().await, crate::client::Told::Welcome(_)));
-        server.signal(Signal::SIGINT);
-        server.line("waiting for 1 pool");
-        server.signal(Signal::SIGINT);
-    });
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let mut server = Running::start(&mut command());
+    let _client = Client::opened_over(server.connect().await, open_pool()).await;
+    server.signal(Signal::SIGINT);
+    server.line("waiting for 1 pool").await;
+    server.signal(Signal::SIGINT);
     assert_eq!(server.ends(), Some(130));
+}
+
+#[tokio::test]
+async fn the_memory_of_the_process_is_bounded() {
+    const MIB: u64 = 1 << 20;
+    let mut server =
+        Running::start(command().args(["--memory", "32MiB", "--window", "8MiB", "--heartbeat-timeout", "60s"]));
+    let item = Bytes::from(vec![7; MIB as usize]);
+    let ends = Bytes::copy_from_slice(&(MIB as u32).to_le_bytes());
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let client = Client::opened_over(server.connect().await, open_pool()).await;
+        // 200 MiB each, which nobody runs.
+        for job in 1..=25 {
+            client.open_job(job);
+            for first in 0..8 {
+                client.ask(Ask::Items(Items { job, first, data: item.clone(), ends: ends.clone() }));
+            }
+        }
+        clients.push(client);
+    }
+    server.line("the memory is full").await;
+    let (mut before, mut now) = (0, server.peak());
+    while before < now {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        before = std::mem::replace(&mut now, server.peak());
+    }
+    // Beside what is held, each client may have 8 MiB on its way.
+    assert!(now < (32 + 4 * 8 + 60) * MIB, "{} MiB", now / MIB);
+    server.signal(Signal::SIGTERM);
+    server.signal(Signal::SIGTERM);
+    server.ends();
 }

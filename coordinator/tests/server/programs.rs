@@ -85,7 +85,7 @@ async fn a_program_is_asked_for_once_and_kept() {
 }
 
 #[tokio::test]
-async fn what_nobody_asked_for_or_is_no_program_is_refused() {
+async fn what_nobody_asked_for_or_is_no_program_must_be_refused() {
     let server = std::sync::Arc::new(Server::with(|settings| settings.program_cache = 8 << 20).await);
     let (program, digest) = program(2 * PIECE + 10);
     let good = pieces(&program, &digest);

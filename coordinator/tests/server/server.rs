@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
 /// What should happen soon takes longer than this only if it does not happen.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,

@@ -1,0 +1,218 @@
+//! Which lanes have agents in common.
+//!
+//! Hundreds of pools may all run on the same thousands of agents. If each kept an order of its own of all agents, each
+//! chunk would have to be noted in hundreds of them. So the lanes that require the same have a reach in common: the agents
+//! there are ready for every one of its lanes. An agent at which one of the pools is still being started is, until then, in the own
+//! reaches of the others; and a lane that some of those agents are not ready for, or cannot run, keeps to its own reach. Pools
+//! with a limit always do, as they use a few agents only.
+
+use std::collections::HashMap;
+
+use crate::core::Core;
+use crate::ids::{AgentId, LaneId, ReachId};
+use crate::labels::Labels;
+use crate::pool::Stage;
+
+/// The reaches in common, by what their lanes require.
+#[derive(Default)]
+pub(crate) struct Shares {
+    by_require: HashMap<Labels, ReachId>,
+    all: HashMap<ReachId, Share>,
+}
+
+#[derive(Default)]
+struct Share {
+    lanes: Vec<LaneId>,
+    // Agents that are ready for some of the lanes only, and for how many: those that have them in their own reaches.
+    waiting: HashMap<AgentId, usize>,
+}
+
+impl Core {
+    /// What is of the lane may be handed out to the agent, if it has what that requires.
+    pub(crate) fn enter_reach(&mut self, id: LaneId, agent: AgentId) {
+        let lane = self.lanes.get(id).expect("a pool's lane is there");
+        let state = self.fleet.agents.get(agent).expect("an agent that runs a pool is there");
+        if !state.labels.include(&lane.require) {
+            return;
+        }
+        self.join_own(id, agent);
+        match self.lanes.get(id).and_then(|lane| lane.common) {
+            Some(common) => {
+                let share = self.shares.all.get_mut(&common).expect("what lanes have in common is known");
+                *share.waiting.entry(agent).or_default() += 1;
+                self.settle_agent(common, agent);
+            }
+            None => self.try_to_share(id),
+        }
+    }
+
+    /// Nothing of the lane is handed out to the agent any more.
+    pub(crate) fn leave_reach(&mut self, id: LaneId, agent: AgentId) {
+        let common = self.lanes.get(id).expect("a pool's lane is there").common;
+        let Some(common) = common else {
+            self.leave_own(id, agent);
+            return;
+        };
+        if self.reaches.contains(common, agent, &self.fleet) {
+            self.stop_sharing(id, true);
+            self.leave_own(id, agent);
+        } else if self.leave_own(id, agent) {
+            self.wait_no_more(common, agent);
+        }
+    }
+
+    /// The agent is in no reach in common any more: it is going, and its places with it.
+    pub(crate) fn leave_common(&mut self, agent: AgentId) {
+        let commons: Vec<ReachId> = self.shares.all.keys().copied().collect();
+        for common in commons {
+            if self.reaches.contains(common, agent, &self.fleet) {
+                let state = self.fleet.agents.get_mut(agent).expect("it was just found");
+                let slots = state.slots();
+                self.reaches.leave(common, slots, &mut state.reaches);
+            }
+        }
+    }
+
+    /// Lets lanes share that could not because of an agent that has gone.
+    pub(crate) fn share_anew(&mut self) {
+        let alone: Vec<LaneId> =
+            self.lanes.iter().filter(|(_, lane)| lane.common.is_none()).map(|(id, _)| id).collect();
+        alone.into_iter().for_each(|lane| self.try_to_share(lane));
+    }
+
+    /// The lane keeps to its own reach from now on. `goes_on`: what it had in common becomes its own.
+    pub(crate) fn stop_sharing(&mut self, id: LaneId, goes_on: bool) {
+        let lane = self.lanes.get_mut(id).expect("a lane that shares is there");
+        let Some(common) = lane.common.take() else { return };
+        let own = lane.own;
+        self.reaches.set_lane(common, id, None);
+        self.reaches.all.get_mut(own).expect("a lane's reach is there").partner = None;
+        for agent in self.reaches.agents(own).collect::<Vec<_>>() {
+            self.wait_no_more(common, agent);
+        }
+        let shared: Vec<AgentId> = self.reaches.agents(common).collect();
+        if goes_on {
+            shared.iter().for_each(|&agent| self.join_own(id, agent));
+        }
+        let share = self.shares.all.get_mut(&common).expect("what lanes have in common is known");
+        share.lanes.retain(|&other| other != id);
+        if share.lanes.is_empty() {
+            for agent in shared {
+                let state = self.fleet.agents.get_mut(agent).expect("an agent in a reach is there");
+                let slots = state.slots();
+                self.reaches.leave(common, slots, &mut state.reaches);
+            }
+            self.reaches.close(common);
+            self.shares.all.remove(&common);
+            self.shares.by_require.retain(|_, reach| *reach != common);
+            return;
+        }
+        // Some agents may have been ready for all others.
+        let waiting: Vec<AgentId> = share.waiting.keys().copied().collect();
+        waiting.into_iter().for_each(|agent| self.settle_agent(common, agent));
+    }
+
+    /// Has the lane share with those that require the same, if all agents that they have in common are ready for it.
+    fn try_to_share(&mut self, id: LaneId) {
+        let lane = self.lanes.get(id).expect("a lane that would share is there");
+        let pool = self.pools.get(lane.pool).expect("a lane's pool is open");
+        let own = lane.own;
+        if pool.limit.is_some() || self.reaches.len(own) == 0 {
+            return;
+        }
+        let known = self.shares.by_require.get(&lane.require).copied();
+        if let Some(common) = known {
+            let ready = |agent| {
+                let place = pool.places.id_at(agent).and_then(|place| pool.places.get(place));
+                place.is_some_and(|place| place.stage == Stage::Ready && !place.retired)
+            };
+            if self.reaches.len(own) < self.reaches.len(common) || !self.reaches.agents(common).all(ready) {
+                return;
+            }
+        }
+        let require = lane.require.clone();
+        let common = known.unwrap_or_else(|| {
+            let common = self.reaches.open(None);
+            self.shares.by_require.insert(require, common);
+            self.shares.all.insert(common, Share::default());
+            common
+        });
+        for agent in self.reaches.agents(common).collect::<Vec<_>>() {
+            self.leave_own(id, agent);
+        }
+        self.lanes.get_mut(id).expect("it was just found").common = Some(common);
+        self.reaches.all.get_mut(own).expect("a lane's reach is there").partner = Some(common);
+        let turn = self.reaches.turn(own, id);
+        self.reaches.set_lane(common, id, turn);
+        let share = self.shares.all.get_mut(&common).expect("it was just found or made");
+        share.lanes.push(id);
+        let left: Vec<AgentId> = self.reaches.agents(own).collect();
+        left.iter().for_each(|&agent| *share.waiting.entry(agent).or_default() += 1);
+        left.into_iter().for_each(|agent| self.settle_agent(common, agent));
+    }
+
+    /// Puts an agent that is ready for all lanes that share into what they have in common.
+    fn settle_agent(&mut self, common: ReachId, agent: AgentId) {
+        let share = self.shares.all.get_mut(&common).expect("what lanes have in common is known");
+        if share.waiting.get(&agent) != Some(&share.lanes.len()) {
+            return;
+        }
+        share.waiting.remove(&agent);
+        for lane in share.lanes.clone() {
+            self.leave_own(lane, agent);
+        }
+        let state = self.fleet.agents.get_mut(agent).expect("an agent in a reach is there");
+        let slots = state.slots();
+        self.reaches.join(common, agent, slots, &mut state.reaches);
+    }
+
+    fn wait_no_more(&mut self, common: ReachId, agent: AgentId) {
+        let share = self.shares.all.get_mut(&common).expect("what lanes have in common is known");
+        let count = share.waiting.get_mut(&agent).expect("an agent in an own reach of a lane that shares waits");
+        *count -= 1;
+        if *count == 0 {
+            share.waiting.remove(&agent);
+        }
+    }
+
+    fn join_own(&mut self, id: LaneId, agent: AgentId) {
+        let lane = self.lanes.get(id).expect("a pool's lane is there");
+        let workers = self.workers_at(lane.pool, agent);
+        let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool is there");
+        self.reaches.join(lane.own, agent, workers, &mut state.reaches);
+    }
+
+    /// False: it was not in.
+    fn leave_own(&mut self, id: LaneId, agent: AgentId) -> bool {
+        let lane = self.lanes.get(id).expect("a pool's lane is there");
+        let workers = self.workers_at(lane.pool, agent);
+        let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool is there");
+        self.reaches.leave(lane.own, workers, &mut state.reaches)
+    }
+
+    fn workers_at(&self, pool: crate::ids::PoolId, agent: AgentId) -> u32 {
+        let places = &self.pools.get(pool).expect("a lane's pool is open").places;
+        let place = places.id_at(agent).and_then(|place| places.get(place));
+        place.expect("an agent that runs a pool is a place of it").workers
+    }
+
+    /// That lanes share exactly with those that require the same, and know how many agents wait for them.
+    pub(crate) fn check_shares(&self) {
+        for (require, common) in &self.shares.by_require {
+            let share = &self.shares.all[common];
+            assert!(!share.lanes.is_empty(), "nobody has it in common");
+            let mut waiting: HashMap<AgentId, usize> = HashMap::new();
+            for &lane in &share.lanes {
+                let lane = self.lanes.get(lane).expect("a lane that shares is there");
+                assert_eq!((lane.common, &lane.require), (Some(*common), require));
+                assert!(self.pools.get(lane.pool).is_some_and(|pool| pool.limit.is_none()));
+                self.reaches.agents(lane.own).for_each(|agent| *waiting.entry(agent).or_default() += 1);
+            }
+            assert_eq!(share.waiting, waiting);
+            assert!(waiting.values().all(|&count| count < share.lanes.len()), "an agent could be had in common");
+        }
+        assert_eq!(self.shares.all.len(), self.shares.by_require.len());
+        let sharing = self.lanes.iter().filter(|(_, lane)| lane.common.is_some()).count();
+        assert_eq!(sharing, self.shares.all.values().map(|share| share.lanes.len()).sum::<usize>());
+    }
+}
