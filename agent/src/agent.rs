@@ -4,15 +4,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use farpool_proto::v1::agent_event::Body;
-use farpool_proto::v1::{
-    AgentEvent, AgentHello, Credit, Draining, Failure, FailureKind, PoolFault, PoolStopped, StartPool,
-};
+use farpool_proto::v1::{AgentEvent, AgentHello, Draining, Failure, FailureKind, PoolFault, PoolStopped, StartPool};
 use nix::sys::epoll::Epoll;
 
 use crate::commands::{Place, ProtocolError};
 use crate::fork_server::Program;
 use crate::pool::{Armed, Token, WorkerPool};
-use crate::{Host, Settings};
+use crate::sharing::Sharing;
+use crate::{Host, Settings, clock};
 
 /// Pools that have failed here are remembered so that late words about them are told from nonsense; so many of them.
 const REMEMBERED: usize = 1024;
@@ -20,7 +19,7 @@ const REMEMBERED: usize = 1024;
 /// The pools of one host.
 #[derive(Debug)]
 pub struct Agent {
-    host: Arc<Host>,
+    pub(crate) host: Arc<Host>,
     pub(crate) pools: Vec<WorkerPool>,
     /// Pools that there have been.
     serials: u64,
@@ -28,9 +27,9 @@ pub struct Agent {
     pub(crate) jobs: HashMap<u64, Place>,
     /// Pools that have ended here before the coordinator said so.
     pub(crate) ended: VecDeque<u64>,
-    /// The credit that the coordinator was told last.
-    credit: Option<u32>,
-    draining: bool,
+    pub(crate) sharing: Sharing,
+    pub(crate) draining: bool,
+    held: bool,
     events: Vec<AgentEvent>,
 }
 
@@ -52,8 +51,9 @@ impl Agent {
             serials: 0,
             jobs: HashMap::new(),
             ended: VecDeque::new(),
-            credit: None,
+            sharing: Sharing::default(),
             draining: false,
+            held: false,
             events: Vec::new(),
         })
     }
@@ -101,6 +101,13 @@ impl Agent {
         self.draining && self.events.is_empty() && self.pools.iter().all(WorkerPool::holds_nothing)
     }
 
+    /// Leaves outcomes and output where they are, so that workers come to wait, or takes them again: for a driver that
+    /// cannot pass them on. Everything else goes on.
+    pub fn hold(&mut self, hold: bool) {
+        self.held = hold;
+        self.pools.iter_mut().for_each(|pool| pool.hold(hold));
+    }
+
     /// Kills all workers; [`Agent::is_empty`] says when they are gone.
     pub fn stop_all(&mut self) {
         self.pools.iter_mut().for_each(|pool| pool.stop(true));
@@ -122,12 +129,18 @@ impl Agent {
 
     /// One round of work, which never blocks. What the coordinator should know is appended to `events`.
     pub fn pump(&mut self, events: &mut Vec<AgentEvent>) {
+        let now = clock::now();
         events.append(&mut self.events);
         for pool in &mut self.pools {
+            pool.collect_all(now);
             if self.draining {
                 pool.give_back_all();
             }
-            pool.pump(events);
+        }
+        self.share_slots(now);
+        self.run_pools(now);
+        for pool in &mut self.pools {
+            pool.report_into(events);
         }
         self.forget_what_is_over();
         self.tell_credit();
@@ -136,7 +149,7 @@ impl Agent {
 
     /// To be called before the driver sleeps: afterwards, whatever happens wakes it.
     pub fn arm(&mut self) -> Armed {
-        let mut first: Option<u64> = None;
+        let mut first = self.sharing.due;
         for pool in &mut self.pools {
             match pool.arm() {
                 Armed::Busy => return Armed::Busy,
@@ -152,6 +165,7 @@ impl Agent {
         match self.host.settings.program.clone() {
             Some(program) => self.open_pool(start, program, false),
             None => {
+                self.require_new(start.pool)?;
                 self.refuse(start.pool, "a pool came without a program");
                 Ok(())
             }
@@ -160,9 +174,7 @@ impl Agent {
 
     fn open_pool(&mut self, start: StartPool, program: Program, shipped: bool) -> Result<(), ProtocolError> {
         let id = start.pool;
-        if self.pools.iter().any(|pool| pool.id == id) {
-            return Err(ProtocolError::new(format!("pool {id} was started twice")));
-        }
+        self.require_new(id)?;
         self.ended.retain(|ended| *ended != id);
         if self.draining {
             self.refuse(id, "the agent is leaving");
@@ -170,8 +182,19 @@ impl Agent {
         }
         self.serials += 1;
         match WorkerPool::start(start, self.serials, &self.host, program, shipped) {
-            Ok(pool) => self.pools.push(pool),
+            Ok(mut pool) => {
+                pool.hold(self.held);
+                self.pools.push(pool);
+                self.sharing.pools_changed = true;
+            }
             Err(failure) => self.refuse_pool(id, failure),
+        }
+        Ok(())
+    }
+
+    fn require_new(&self, id: u64) -> Result<(), ProtocolError> {
+        if self.pools.iter().any(|pool| pool.id == id) {
+            return Err(ProtocolError::new(format!("pool {id} was started twice")));
         }
         Ok(())
     }
@@ -189,6 +212,7 @@ impl Agent {
         let over: Vec<(u64, bool)> =
             self.pools.iter().filter(|pool| pool.is_over()).map(|pool| (pool.id, pool.was_told_to_stop())).collect();
         self.pools.retain(|pool| !pool.is_over());
+        self.sharing.pools_changed = true;
         for (id, expected) in over {
             if expected { self.forget_jobs_of(id) } else { self.remember(id) }
         }
@@ -196,25 +220,14 @@ impl Agent {
 
     /// Words about this pool may still be on their way.
     fn remember(&mut self, pool: u64) {
+        self.ended.retain(|ended| *ended != pool);
         self.ended.push_back(pool);
         if self.ended.len() > REMEMBERED {
             self.ended.pop_front();
         }
     }
 
-    fn tell_credit(&mut self) {
-        let slots = self.host.settings.slots as usize;
-        let ahead: usize = self.pools.iter().map(|pool| pool.processes() * (pool.chunks_a_worker() - 1)).sum();
-        let processes: usize = self.pools.iter().map(WorkerPool::processes).sum();
-        // Pools that share slots share what is given ahead.
-        let ahead = if processes > slots { ahead * slots / processes } else { ahead };
-        let chunks = u32::try_from(slots + ahead).unwrap_or(u32::MAX);
-        if self.credit.replace(chunks) != Some(chunks) {
-            self.tell(Body::Credit(Credit { chunks, bytes: self.host.settings.credit_bytes }));
-        }
-    }
-
-    fn tell(&mut self, body: Body) {
+    pub(crate) fn tell(&mut self, body: Body) {
         self.events.push(AgentEvent { body: Some(body) });
     }
 }

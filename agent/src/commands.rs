@@ -56,6 +56,7 @@ impl Agent {
             Body::ResizePool(resize) => {
                 if let Some(pool) = self.pools.iter_mut().find(|pool| pool.id == resize.pool) {
                     pool.resize(resize.processes);
+                    self.sharing.pools_changed = true;
                 }
             }
             Body::Drain(_) => self.drain(),

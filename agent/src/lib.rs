@@ -23,6 +23,8 @@ mod commands;
 mod host;
 mod pool;
 mod settings;
+mod sharing;
+mod slots;
 
 pub use agent::Agent;
 pub use commands::ProtocolError;

@@ -23,7 +23,7 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// Events that wait to be sent, in bytes: above this the agent takes no more results from its workers, ...
 pub(super) const FULL_BYTES: usize = 32 << 20;
 /// ... and from here on it goes on.
-const DRAINED_BYTES: usize = FULL_BYTES / 2;
+pub(super) const DRAINED_BYTES: usize = FULL_BYTES / 2;
 /// The largest command. It brings the items of some chunks, and items can be large.
 const COMMAND_BYTES: u64 = 4 << 30;
 

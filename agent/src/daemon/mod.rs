@@ -9,6 +9,7 @@
 
 mod backoff;
 mod connection;
+mod disk;
 mod log;
 mod pools;
 mod programs;
@@ -26,8 +27,8 @@ use tokio::time::{Instant, sleep};
 
 use backoff::Backoff;
 use connection::Connector;
+use disk::Disk;
 use log::{Changes, log};
-use programs::Programs;
 use session::{End, Session};
 use settings::Settings;
 use signals::Signals;
@@ -55,22 +56,22 @@ pub fn main() -> ExitCode {
 /// Serves until it is told to leave; the error says why it never will.
 async fn run(settings: &Settings) -> Result<ExitCode, String> {
     let mut signals = Signals::new().map_err(|error| format!("listening to signals: {error}"))?;
-    let programs = Arc::new(Programs::open(settings)?);
-    log(format_args!("{settings} programs={}", programs.directory().display()));
+    let disk = Arc::new(Disk::open(settings)?);
+    log(format_args!("{settings} programs={}", disk.programs.directory().display()));
     let connector = Connector::new(settings);
     let (mut backoff, mut changes) = (Backoff::new(), Changes::new(&settings.coordinator));
     loop {
         let connected = tokio::select! {
-            () = signals.next() => return Ok(ExitCode::SUCCESS),
+            _ = signals.next() => return Ok(ExitCode::SUCCESS),
             connected = connector.connect() => connected,
         };
         let end = match connected {
             Ok(connection) => {
                 changes.connected(&connection.release);
                 let since = Instant::now();
-                let mut session = Session::new(settings, Arc::clone(&programs), connection)?;
+                let mut session = Session::new(settings, Arc::clone(&disk), connection)?;
                 let end = session.serve(&mut signals).await;
-                if !matches!(end, End::Killed) {
+                if !matches!(end, End::Killed(_)) {
                     session.stop_everything(&mut signals).await;
                 }
                 backoff.lasted(since.elapsed());
@@ -80,12 +81,12 @@ async fn run(settings: &Settings) -> Result<ExitCode, String> {
         };
         match end {
             End::Left => return Ok(ExitCode::SUCCESS),
-            End::Killed => return Ok(ExitCode::FAILURE),
+            End::Killed(code) => return Ok(code.into()),
             End::Refused(reason) => return Err(reason),
             End::Lost(reason) => changes.lost(reason),
         }
         tokio::select! {
-            () = signals.next() => return Ok(ExitCode::SUCCESS),
+            _ = signals.next() => return Ok(ExitCode::SUCCESS),
             () = sleep(backoff.next()) => {}
         }
     }

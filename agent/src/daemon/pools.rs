@@ -12,14 +12,15 @@ use farpool_proto::v1::{FailureKind, Program, StartJob, StartPool};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet, spawn_blocking};
 use tonic::transport::Channel;
 
-use super::programs::{Found, Programs};
+use super::disk::Disk;
+use super::programs::Found;
 use super::workplace::Workplace;
 use crate::fork_server;
 
 /// The pools of a session.
 #[derive(Debug)]
 pub(super) struct Pools {
-    programs: Arc<Programs>,
+    disk: Arc<Disk>,
     coordinator: AgentsClient<Channel>,
     /// The coordinator's address, for pools that tasks open.
     address: String,
@@ -61,9 +62,9 @@ pub(super) struct Refusal {
 }
 
 impl Pools {
-    pub(super) fn new(programs: Arc<Programs>, coordinator: AgentsClient<Channel>, address: String) -> Pools {
+    pub(super) fn new(disk: Arc<Disk>, coordinator: AgentsClient<Channel>, address: String) -> Pools {
         let (waiting, preparations, running) = Default::default();
-        Pools { programs, coordinator, address, waiting, preparations, running }
+        Pools { disk, coordinator, address, waiting, preparations, running }
     }
 
     /// Prepares a pool.
@@ -75,8 +76,8 @@ impl Pools {
         if self.waiting.contains_key(&pool) || self.running.contains_key(&pool) {
             return Err(format!("pool {pool} was started twice"));
         }
-        let (programs, coordinator) = (Arc::clone(&self.programs), self.coordinator.clone());
-        let preparation = self.preparations.spawn(prepare(programs, coordinator, start.program.clone()));
+        let (disk, coordinator) = (Arc::clone(&self.disk), self.coordinator.clone());
+        let preparation = self.preparations.spawn(prepare(disk, coordinator, start.program.clone()));
         self.waiting.insert(pool, Waiting { start, jobs: Vec::new(), preparation });
         Ok(())
     }
@@ -175,7 +176,7 @@ impl Pools {
 }
 
 async fn prepare(
-    programs: Arc<Programs>,
+    disk: Arc<Disk>,
     coordinator: AgentsClient<Channel>,
     program: Option<Program>,
 ) -> Result<Base, Refusal> {
@@ -184,10 +185,10 @@ async fn prepare(
     let program = program.ok_or_else(|| rejected("the pool does not say which program it runs".to_owned()))?;
     let digest = Digest::try_from(&program.digest[..]).map_err(|error| rejected(error.to_string()))?;
     check(&program).map_err(rejected)?;
-    let found = programs.get(digest, program.size, coordinator).await;
+    let found = disk.programs.get(digest, program.size, coordinator).await;
     let found = found.map_err(|error| unavailable(format!("getting program {digest}: {error}")))?;
     let directory = program.directory.to_vec();
-    let workplace = spawn_blocking(move || Workplace::find(directory)).await;
+    let workplace = spawn_blocking(move || disk.workplaces.find(directory)).await;
     let workplace = workplace.map_err(std::io::Error::other).flatten();
     let workplace = workplace.map_err(|error| unavailable(format!("making a directory for the workers: {error}")))?;
     Ok(Base { program: found, workplace })

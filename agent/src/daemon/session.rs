@@ -11,10 +11,10 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::connection::{Connection, FULL_BYTES};
+use super::connection::{Connection, DRAINED_BYTES, FULL_BYTES};
+use super::disk::Disk;
 use super::log::log;
 use super::pools::{Pools, Prepared, Refusal};
-use super::programs::Programs;
 use super::reactor::Reactor;
 use super::settings::Settings;
 use super::signals::Signals;
@@ -28,8 +28,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) enum End {
     /// As it should: the daemon was told to leave.
     Left,
-    /// It was told to leave at once.
-    Killed,
+    /// It was told to leave at once, and exits with this.
+    Killed(u8),
     /// There may be another one.
     Lost(String),
     /// There will be none.
@@ -45,6 +45,8 @@ pub(super) struct Session {
     outgoing: Outgoing<AgentEvent>,
     incoming: Incoming<AgentCommand>,
     drained: Arc<Notify>,
+    /// Too much waits to be sent.
+    full: bool,
     commands: Vec<AgentCommand>,
     events: Vec<AgentEvent>,
     leaving: Leaving,
@@ -62,19 +64,8 @@ enum Leaving {
     Gone(Instant),
 }
 
-/// What there is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
-    /// Nothing, until something happens.
-    Asleep,
-    /// More.
-    Busy,
-    /// Nothing before the coordinator has taken what it was sent.
-    Full,
-}
-
 impl Session {
-    pub(super) fn new(settings: &Settings, programs: Arc<Programs>, connection: Connection) -> Result<Session, String> {
+    pub(super) fn new(settings: &Settings, disk: Arc<Disk>, connection: Connection) -> Result<Session, String> {
         let Connection { client, outgoing, incoming, drained, first, .. } = connection;
         let failed = |error: std::io::Error| format!("starting an agent: {error}");
         let agent = settings.agent().map_err(|errno| failed(errno.into()))?;
@@ -82,10 +73,11 @@ impl Session {
         Ok(Session {
             agent,
             reactor,
-            pools: Pools::new(programs, client, settings.coordinator.clone()),
+            pools: Pools::new(disk, client, settings.coordinator.clone()),
             outgoing,
             incoming,
             drained,
+            full: false,
             commands: first,
             events: Vec::new(),
             leaving: Leaving::No,
@@ -101,7 +93,7 @@ impl Session {
                     return End::Lost(format!("it does not keep the protocol: {error}"));
                 }
             }
-            let rest = self.work();
+            let busy = self.work();
             let until = match self.leaving {
                 Leaving::Gone(until) => Some(until),
                 _ => None,
@@ -113,16 +105,16 @@ impl Session {
                     Ok(None) => return End::Lost("it ended the session".to_owned()),
                     Err(status) => return End::of_incoming(&self.incoming, &status),
                 },
-                () = self.reactor.ready(), if rest != Rest::Full => self.reactor.hear(&mut self.agent),
-                () = yield_now(), if rest == Rest::Busy => {}
-                () = self.drained.notified(), if rest == Rest::Full => {}
+                () = self.reactor.ready() => self.reactor.hear(&mut self.agent),
+                () = yield_now(), if busy => {}
+                () = self.drained.notified(), if self.full => {}
                 prepared = self.pools.next(), if self.pools.is_preparing() => if let Err(error) = self.start(prepared) {
                     return End::Lost(format!("it does not keep the protocol: {error}"));
                 },
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return End::Left,
-                () = signals.next() => match self.leaving {
+                code = signals.next() => match self.leaving {
                     Leaving::No => self.drain("a signal came"),
-                    _ => return End::Killed,
+                    _ => return End::Killed(code),
                 },
             }
         }
@@ -131,6 +123,7 @@ impl Session {
     /// Kills what is left of the session's pools, and waits until it is gone.
     pub(super) async fn stop_everything(&mut self, signals: &mut Signals) {
         self.pools.give_up();
+        self.agent.hold(false);
         self.agent.stop_all();
         let gone = async {
             loop {
@@ -148,7 +141,7 @@ impl Session {
         // Whatever has not gone is killed once more when the agent is dropped.
         tokio::select! {
             _ = timeout(KILL_TIMEOUT, gone) => {}
-            () = signals.next() => {}
+            _ = signals.next() => {}
         }
     }
 
@@ -201,18 +194,25 @@ impl Session {
         }
     }
 
-    /// One round of the agent's work.
-    fn work(&mut self) -> Rest {
-        if self.outgoing.bytes() > FULL_BYTES {
-            return Rest::Full;
-        }
+    /// One round of the agent's work; true if it has more to do.
+    fn work(&mut self) -> bool {
+        self.mind_the_queue();
         let busy = self.pump();
         self.outgoing.extend(self.events.drain(..));
         if self.leaving == Leaving::Draining && self.agent.is_drained() {
             self.outgoing.finish();
             self.leaving = Leaving::Gone(Instant::now() + self.patience);
         }
-        if busy { Rest::Busy } else { Rest::Asleep }
+        busy
+    }
+
+    /// While the coordinator does not take what it was sent, outcomes stay with the workers, which then wait.
+    fn mind_the_queue(&mut self) {
+        let most = if self.full { DRAINED_BYTES } else { FULL_BYTES };
+        let full = self.outgoing.bytes() > most;
+        if std::mem::replace(&mut self.full, full) != full {
+            self.agent.hold(full);
+        }
     }
 
     /// Lets the agent work; true if it has more to do.

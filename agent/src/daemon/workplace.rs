@@ -1,11 +1,24 @@
 //! Where the workers of a pool run.
 
 use std::ffi::OsString;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{AccessFlags, access, mkdtemp};
+use nix::unistd::{AccessFlags, access, geteuid, mkdtemp};
+
+/// How the directories of agents begin.
+const PREFIX: &str = "farpool-agent-";
+
+/// The directory in which this agent makes those of its pools. It is locked as long as the agent is there: what dead
+/// ones have left is removed by the next one on their host.
+#[derive(Debug)]
+pub(super) struct Workplaces {
+    path: PathBuf,
+    _lock: File,
+}
 
 /// A pool's working directory: its client's, if there is such a one on this host, or an empty one, which goes with the
 /// pool.
@@ -15,17 +28,53 @@ pub(super) struct Workplace {
     is_scratch: bool,
 }
 
-impl Workplace {
-    /// Looks for the client's directory. Blocks.
-    pub(super) fn find(wanted: Vec<u8>) -> io::Result<Workplace> {
+impl Workplaces {
+    /// Makes the agent's directory in `temporary`.
+    pub(super) fn open(temporary: &Path) -> io::Result<Workplaces> {
+        remove_left_behind(temporary);
+        loop {
+            let path = mkdtemp(&temporary.join(format!("{PREFIX}XXXXXX")))?;
+            // Another agent that has just started may have taken it for one that was left behind.
+            match File::open(&path) {
+                Ok(lock) if lock.try_lock().is_ok() && path.exists() => return Ok(Workplaces { path, _lock: lock }),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// Looks for the client's directory, and makes an empty one if it is not there. Blocks.
+    pub(super) fn find(&self, wanted: Vec<u8>) -> io::Result<Workplace> {
         let wanted = PathBuf::from(OsString::from_vec(wanted));
         if wanted.is_absolute() && wanted.is_dir() && access(&wanted, AccessFlags::X_OK).is_ok() {
             return Ok(Workplace { path: wanted, is_scratch: false });
         }
-        let path = mkdtemp(&std::env::temp_dir().join("farpool-XXXXXX"))?;
+        let path = mkdtemp(&self.path.join("pool-XXXXXX"))?;
         Ok(Workplace { path, is_scratch: true })
     }
+}
 
+/// Removes directories of agents that are not there any more. Errors leave them for the next time.
+fn remove_left_behind(temporary: &Path) {
+    for entry in temporary.read_dir().into_iter().flatten().flatten() {
+        let ours = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes())
+            && entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw());
+        if ours
+            && let Ok(lock) = File::open(entry.path())
+            && lock.try_lock().is_ok()
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+impl Drop for Workplaces {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+impl Workplace {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -35,7 +84,49 @@ impl Drop for Workplace {
     fn drop(&mut self) {
         if self.is_scratch {
             // What a worker has made unremovable stays.
-            let _ = std::fs::remove_dir_all(&self.path);
+            let _ = fs::remove_dir_all(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dead_agent_has_left_is_removed() {
+        let temporary = mkdtemp(&std::env::temp_dir().join("farpool-workplaces-XXXXXX")).expect("made");
+        let names = || {
+            let mut names: Vec<_> = temporary.read_dir().expect("there").flatten().map(|file| file.path()).collect();
+            names.sort();
+            names
+        };
+        let left = temporary.join(format!("{PREFIX}left"));
+        let others = temporary.join("others");
+        for directory in [&left, &others] {
+            fs::create_dir_all(directory.join("pool-x")).expect("made");
+        }
+        let living = Workplaces::open(&temporary).expect("made");
+        let workplace = living.find(b"/nowhere/at/all".to_vec()).expect("made");
+        assert!(workplace.path().starts_with(&living.path) && workplace.path().is_dir());
+        let another = Workplaces::open(&temporary).expect("made");
+        assert!(!left.exists() && others.exists() && workplace.path().exists());
+        drop((workplace, living, another));
+        assert_eq!(names(), [others]);
+        fs::remove_dir_all(temporary).expect("removed");
+    }
+
+    #[test]
+    fn a_clients_directory_is_used_and_stays() {
+        let temporary = mkdtemp(&std::env::temp_dir().join("farpool-workplaces-XXXXXX")).expect("made");
+        let workplaces = Workplaces::open(&temporary).expect("made");
+        let workplace = workplaces.find(temporary.as_os_str().as_bytes().to_vec()).expect("there");
+        assert_eq!(workplace.path(), temporary);
+        drop(workplace);
+        assert!(temporary.exists());
+        // Relative to what?
+        assert!(workplaces.find(b".".to_vec()).expect("made").is_scratch);
+        drop(workplaces);
+        fs::remove_dir_all(temporary).expect("removed");
     }
 }

@@ -35,6 +35,8 @@ pub struct Status {
     room_wanted: Line,
     /// Upper half: first position that was revoked; lower half: positions below it have been claimed.
     claim: Line,
+    /// Threads of the worker whose items wait for other items.
+    waiting: Line,
     note_length: AtomicU32,
     note: [AtomicU32; NOTE_BYTES / 4],
     running: [Running; MAX_THREADS],
@@ -210,6 +212,23 @@ impl Status {
             let position = u32::try_from(position.checked_sub(1)?).ok()?;
             Some(RunningItem { position, since: (since != 0).then_some(since) })
         })
+    }
+
+    // ---- waiting for other items
+
+    /// One more thread of the worker waits for items that run elsewhere; the agent is to be rung.
+    pub fn begin_waiting(&self) {
+        self.waiting.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One thread less waits; the agent is to be rung.
+    pub fn end_waiting(&self) {
+        self.waiting.0.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Threads of the worker that wait for items that run elsewhere.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.0.load(Ordering::SeqCst)
     }
 
     // ---- last words

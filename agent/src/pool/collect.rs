@@ -11,7 +11,10 @@ use crate::link::record::{HEADER_BYTES, Header, Kind};
 
 impl WorkerPool {
     /// Reads everything that the workers have written.
-    pub(super) fn collect_all(&mut self, now: u64) {
+    pub(crate) fn collect_all(&mut self, now: u64) {
+        if self.held {
+            return;
+        }
         for at in 0..self.workers.len() {
             if self.workers[at].may_have_news() && self.collect(at, now).is_err() {
                 self.order_end(at, Reason::BrokenLink, now);
@@ -38,6 +41,9 @@ impl WorkerPool {
         }
         if progress != (worker.progress.0, worker.progress.1) {
             worker.progress = (progress.0, progress.1, now);
+        }
+        if self.any_waits {
+            self.note_lending(at);
         }
         outcome
     }

@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use super::WorkerPool;
 use super::chunks::Chunk;
 use super::death::Reason;
+use super::share::GONE_NS;
 use super::stop::CLOSE_GRACE_NS;
 use super::worker::{Ending, Given, State, Worker};
 
@@ -23,6 +24,8 @@ impl WorkerPool {
             return;
         }
         worker.state = State::Dying;
+        worker.lent = false;
+        worker.gone_by.get_or_insert(now + GONE_NS);
         worker.ending = Some(Ending { reason, at: now + GRACE_NS, asked: true, insisted: false });
         // An error means that the fork server is gone, and the worker with it.
         let _ = self.supervision.fork_server.kill(worker.number, Signal::SIGTERM);
@@ -49,11 +52,15 @@ impl WorkerPool {
     /// A worker's socket is ready: a wake-up, or its end.
     pub(super) fn socket_ready(&mut self, number: u32, now: u64) {
         let Some(worker) = self.workers.iter_mut().find(|worker| worker.number == number) else { return };
+        // Whoever begins or ends to wait for other items rings.
+        self.any_waits |= worker.memory.status().waiting() > 0;
         if !worker.heard() {
             // Its exit is about to be told, unless it has only closed the socket and runs on.
             let _ = self.epoll.delete(&worker.socket);
             if worker.ending.is_none() {
                 worker.state = State::Dying;
+                worker.lent = false;
+                worker.gone_by = Some(now + GONE_NS);
                 worker.ending = Some(Ending {
                     reason: Reason::ClosedConnection,
                     at: now + CLOSED_GRACE_NS,
@@ -116,7 +123,11 @@ impl WorkerPool {
             (limit > 0).then_some((due, Reason::TimedOut { position: running.position, limit }))
         });
         let first = running.min_by_key(|(due, _)| *due);
+        // While outcomes are left where they are, it is not known whether something begins.
         first.or_else(|| {
+            if self.held {
+                return None;
+            }
             // Nothing has begun although something was given: the worker was stopped before it came to it.
             let given = worker.given.front()?;
             let limit = limit_of(given);

@@ -34,9 +34,9 @@ impl WorkerPool {
                 && self.give_next(at, now)
             {}
         }
-        // First every worker something, breadth first, then ahead; no more workers at once than the pool has
-        // processes (a worker that retires still counts while it runs).
-        let mut busy = self.workers.iter().filter(|worker| !worker.given.is_empty()).count();
+        // First every worker something, breadth first, then ahead; no more workers at once than the pool may run
+        // (a worker that retires still counts while it runs).
+        let mut busy = self.running();
         for level in 1..=self.threads {
             for at in 0..self.workers.len() {
                 if self.queue.is_empty() {
@@ -47,7 +47,7 @@ impl WorkerPool {
                 if worker.given.len() >= level
                     || !worker.takes_items()
                     || worker.rest.is_some()
-                    || (idle && busy >= self.processes)
+                    || (idle && busy >= self.may_run)
                 {
                     continue;
                 }

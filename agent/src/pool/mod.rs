@@ -1,8 +1,9 @@
 //! A pool of workers: what it holds, what it is told, and one round of its work.
 //!
-//! A round ([`WorkerPool::pump`]) never blocks: it collects outcomes from the rings, looks after the processes,
-//! gives workers more, and leaves events for the coordinator. Whoever drives it then arms it ([`WorkerPool::arm`])
-//! and sleeps until a descriptor is ready or a deadline has come.
+//! A round never blocks: it collects outcomes from the rings ([`WorkerPool::collect_all`]), is told what it may have of
+//! the host's slots ([`WorkerPool::allow`]), looks after the processes and gives workers more ([`WorkerPool::work`]), and
+//! leaves events for the coordinator. Whoever drives it then arms it ([`WorkerPool::arm`]) and sleeps until a descriptor
+//! is ready or a deadline has come.
 
 mod burial;
 mod chunks;
@@ -10,11 +11,13 @@ mod collect;
 mod death;
 mod end;
 mod feed;
+mod lend;
 mod lines;
 mod not_started;
 mod output;
 mod pace;
 mod report;
+mod share;
 mod start;
 mod stop;
 mod stream;
@@ -37,6 +40,7 @@ use slab::Slab;
 use crate::fork_server::Program;
 use crate::link::MAX_THREADS;
 use crate::link::record::Kind;
+use crate::slots::Turn;
 use crate::{Host, ProtocolError, clock};
 use chunks::{Chunk, Piece};
 use output::Teller;
@@ -45,8 +49,9 @@ use report::Report;
 use stop::Stopping;
 use stream::Stream;
 use supervise::Supervision;
-use worker::{State, Worker};
+use worker::Worker;
 
+pub(crate) use share::{Allowance, Census};
 pub use wait::Armed;
 pub(crate) use wait::Token;
 
@@ -72,6 +77,19 @@ pub(crate) struct WorkerPool {
     /// None: output is not told.
     teller: Option<Teller>,
     workers: Vec<Worker>,
+    /// What it may have of the host's slots.
+    allowance: Allowance,
+    turn: Turn,
+    /// Workers that may run items now.
+    may_run: usize,
+    /// Outcomes and output stay where they are.
+    held: bool,
+    /// Some of its workers get nothing more until others have had their turn.
+    gives_way: bool,
+    /// Items of some of its workers wait for other items.
+    any_waits: bool,
+    /// When it last had something to do.
+    used_at: u64,
     jobs: Slab<Job>,
     /// Jobs whose items have a timeout.
     timed_jobs: usize,
@@ -128,6 +146,13 @@ impl WorkerPool {
             fork_server_stderr,
             teller: forward_output.then(|| Teller::new(start.pool, now)),
             workers: Vec::new(),
+            allowance: Allowance { running: 0, workers: 0, starts: 0, turn: None },
+            turn: Turn::Over { at: 0 },
+            may_run: 0,
+            held: false,
+            gives_way: false,
+            any_waits: false,
+            used_at: now,
             jobs: Slab::new(),
             timed_jobs: 0,
             chunks: Slab::new(),
@@ -140,12 +165,15 @@ impl WorkerPool {
         Ok(pool)
     }
 
-    /// One round of work; what the coordinator should know is appended to `events`.
-    pub(crate) fn pump(&mut self, events: &mut Vec<AgentEvent>) {
-        let now = clock::now();
-        self.collect_all(now);
+    /// Looks after the workers, and gives them more: as many may run at once as there is `room` for.
+    pub(crate) fn work(&mut self, room: usize, now: u64) {
+        self.may_run = self.allowance.running.min(room);
         self.supervise(now);
         self.feed(now);
+    }
+
+    /// What the coordinator should know is appended to `events`.
+    pub(crate) fn report_into(&mut self, events: &mut Vec<AgentEvent>) {
         self.report.drain_into(events);
     }
 
@@ -317,11 +345,9 @@ impl WorkerPool {
         self.threads + self.pace.depth() - 1
     }
 
-    /// Workers that are up, or will be soon. One that dies before it is ready counts until it is known what it died
-    /// of: its initializer may have failed, and would fail again.
+    /// Workers that are up, or will be soon.
     fn serving(&self) -> usize {
-        let serves = |worker: &&Worker| matches!(worker.state, State::Starting | State::Ready) || !worker.was_ready;
-        self.workers.iter().filter(serves).count()
+        self.workers.iter().filter(|worker| worker.serves()).count()
     }
 }
 

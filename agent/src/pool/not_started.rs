@@ -47,9 +47,13 @@ impl WorkerPool {
     }
 
     fn not_up(&self, what: &str, said: &str) -> Failure {
-        let advice = if said.is_empty() { "make it the first line of main" } else { said };
+        // The loader calls it as its client does, which need not mean anything here.
+        let program = &self.supervision.program;
+        let called = program.arguments.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let said = if called.is_empty() { said.to_owned() } else { said.replace(&*called, &program.name()) };
+        let advice = if said.is_empty() { "make it the first line of main" } else { &said };
         let message = if self.shipped {
-            format!("the program {} {what} on host {}: {advice}", self.supervision.program.name(), self.host.name)
+            format!("the program {} {what} on host {}: {advice}", program.name(), self.host.name)
         } else {
             format!("starting workers: the program {what}: {advice}")
         };

@@ -14,6 +14,8 @@ use super::{Token, WorkerPool};
 const RETRY_NS: u64 = 50_000_000;
 /// How soon that of a worker is whose process id is not known yet.
 const UNKNOWN_RETRY_NS: u64 = 1_000_000;
+/// Not again before it is said so.
+const UNTIL_RELEASED: u64 = u64::MAX;
 
 /// What is told of output, and how much of it; none: it is passed on to this process's stderr.
 #[derive(Debug)]
@@ -56,7 +58,7 @@ impl Teller {
 impl WorkerPool {
     /// There is something to read of a worker's stream, or of the fork server's stderr.
     pub(super) fn output_ready(&mut self, token: Token, now: u64) {
-        let WorkerPool { workers, fork_server_stderr, teller, report, supervision, epoll, .. } = self;
+        let WorkerPool { workers, fork_server_stderr, teller, report, supervision, epoll, held, .. } = self;
         let (stream, whose) = match token {
             Token::ForkServerStderr => {
                 let pid = supervision.fork_server.pid();
@@ -74,6 +76,7 @@ impl WorkerPool {
             Token::ForkServer | Token::Socket(_) => return,
         };
         let (pumped, again) = match teller {
+            _ if *held => (Pumped::Blocked, UNTIL_RELEASED),
             None => (stream.pump(&mut OwnStderr), now + RETRY_NS),
             // What the program prints before it reaches farpool::init() it has printed in the client too.
             Some(_) if token == Token::ForkServerStderr && !supervision.up => (stream.pump(&mut Nowhere), now),
@@ -87,6 +90,17 @@ impl WorkerPool {
             stream.blocked_until = Some(again);
             if let Some(pipe) = stream.pipe() {
                 let _ = epoll.delete(pipe);
+            }
+        }
+    }
+
+    /// Leaves outcomes and output where they are, or takes them again.
+    pub(crate) fn hold(&mut self, hold: bool) {
+        self.held = hold;
+        let streams = self.workers.iter_mut().flat_map(|worker| worker.streams().map(|(_, _, stream)| stream));
+        for stream in streams.chain(&mut self.fork_server_stderr) {
+            if !hold && stream.blocked_until == Some(UNTIL_RELEASED) {
+                stream.blocked_until = Some(0);
             }
         }
     }
@@ -164,6 +178,6 @@ impl Worker {
 impl Stream {
     /// When there is something to do with it that no descriptor will tell.
     pub(super) fn due(&self) -> Option<u64> {
-        [self.blocked_until, self.lines.due()].into_iter().flatten().min()
+        [self.blocked_until.filter(|&at| at != UNTIL_RELEASED), self.lines.due()].into_iter().flatten().min()
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use farpool_proto::v1::FailureKind;
 use nix::errno::Errno;
 
+use super::stop::Stopping;
 use super::stream::Stream;
 use super::worker::Worker;
 use super::{Token, WorkerPool};
@@ -16,16 +17,24 @@ const MOST_FRUITLESS: usize = 5;
 
 impl WorkerPool {
     pub(super) fn start_workers(&mut self, now: u64) {
-        while self.serving() < self.processes
-            && now >= self.supervision.next_start_at
-            && !self.supervision.is_stopping()
-        {
+        while self.may_start() && now >= self.supervision.next_start_at {
+            self.allowance.starts -= 1;
             let number = self.supervision.next_number;
             self.supervision.next_number += 1;
             if let Err(error) = self.start_worker(number, now) {
                 self.spawn_failed(number, error, now);
             }
         }
+    }
+
+    /// Whether it has fewer workers than it should have, and room for more.
+    pub(super) fn may_start(&self) -> bool {
+        let wanted = match self.supervision.stopping {
+            Stopping::No => true,
+            Stopping::WhenIdle => self.supervision.up && !self.queue.is_empty(),
+            _ => false,
+        };
+        wanted && self.allowance.starts > 0 && self.serving() < self.allowance.workers
     }
 
     fn start_worker(&mut self, number: u32, now: u64) -> nix::Result<()> {

@@ -5,6 +5,7 @@ use farpool_proto::v1::agent_event::Body;
 
 use super::WorkerPool;
 use super::death::Reason;
+use super::share::GONE_NS;
 use super::worker::{Ending, State};
 use crate::link::record::Kind;
 
@@ -62,6 +63,8 @@ impl WorkerPool {
         match self.supervision.stopping {
             Stopping::WhenIdle => self.let_idle_workers_leave(now),
             Stopping::Now => {
+                // Something may have been taken back from a worker meanwhile.
+                self.queue.clear();
                 for at in 0..self.workers.len() {
                     self.order_end(at, Reason::Stopped, now);
                 }
@@ -89,10 +92,11 @@ impl WorkerPool {
 
     fn let_leave(&mut self, may_leave: impl Fn(State) -> bool, now: u64) {
         for worker in &mut self.workers {
-            let idle = worker.given.is_empty() && worker.rest.is_none() && !worker.revoking && may_leave(worker.state);
+            let idle = worker.is_idle() && !worker.revoking && may_leave(worker.state);
             if idle && worker.order(Kind::Stop, 0, &[]).unwrap_or(false) {
                 worker.show();
                 worker.state = State::Leaving;
+                worker.gone_by = Some(now + GONE_NS);
                 worker.ending =
                     Some(Ending { reason: Reason::Stopped, at: now + LEAVE_GRACE_NS, asked: false, insisted: false });
             }

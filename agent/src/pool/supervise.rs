@@ -63,7 +63,7 @@ impl Supervision {
     pub(super) fn deadline(&self, wants_workers: bool) -> Option<u64> {
         match self.stopping {
             Stopping::No if !self.up => Some(self.since.saturating_add(self.start_limit)),
-            Stopping::No if wants_workers => Some(self.next_start_at),
+            Stopping::No | Stopping::WhenIdle if wants_workers => Some(self.next_start_at),
             Stopping::Closing { since } => Some(since + CLOSE_GRACE_NS),
             _ => None,
         }
@@ -78,6 +78,8 @@ impl WorkerPool {
         self.go_on_ending(now);
         if self.supervision.is_stopping() {
             self.go_on_stopping(now);
+            self.let_retired_workers_leave(now);
+            self.start_workers(now);
         } else if !self.supervision.up && now >= self.supervision.since.saturating_add(self.supervision.start_limit) {
             let failure = self.took_too_long(now);
             self.fail(failure);

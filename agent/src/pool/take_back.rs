@@ -14,14 +14,7 @@ pub(super) const STALLED_NS: u64 = 500_000;
 impl WorkerPool {
     /// Moves work that has not begun from a busy worker to an idle one; returns whether there is something to give.
     pub(super) fn move_work(&mut self, now: u64) -> bool {
-        let busy = self.workers.iter().filter(|worker| !worker.given.is_empty()).count();
-        let idle = self.workers.iter().any(|worker| {
-            worker.takes_items()
-                && worker.rest.is_none()
-                && worker.given.len() < self.threads
-                && (!worker.given.is_empty() || busy < self.processes)
-        });
-        if !idle {
+        if !self.some_worker_idles() {
             return false;
         }
         let candidates = self.workers.iter().enumerate().filter(|(_, worker)| worker.can_give_back());
@@ -40,8 +33,19 @@ impl WorkerPool {
         from.is_some_and(|from| self.take_back(victim, from))
     }
 
+    /// Whether a worker could be given more.
+    fn some_worker_idles(&self) -> bool {
+        let busy = self.running();
+        self.workers.iter().any(|worker| {
+            worker.takes_items()
+                && worker.rest.is_none()
+                && worker.given.len() < self.threads
+                && (!worker.given.is_empty() || busy < self.may_run)
+        })
+    }
+
     /// Where work can be taken back from: chunks that must stay together are not cut.
-    fn boundary(&self, at: usize, from: u32) -> Option<u32> {
+    pub(super) fn boundary(&self, at: usize, from: u32) -> Option<u32> {
         let worker = &self.workers[at];
         let given = worker.given.iter().find(|given| given.end() > from)?;
         let chunk = &self.chunks[given.chunk as usize];
@@ -111,7 +115,7 @@ impl WorkerPool {
 
 impl Worker {
     /// Whether something can be taken back from it now.
-    fn can_give_back(&self) -> bool {
+    pub(super) fn can_give_back(&self) -> bool {
         matches!(self.state, State::Ready | State::Retiring)
             && self.sending.is_none()
             && !self.revoking

@@ -87,11 +87,11 @@ impl WorkerPool {
     /// Asks the workers to wake the agent when there is something to do, which may be left undone until then.
     pub(crate) fn arm(&mut self) -> Armed {
         let now = clock::now();
-        let mut deadline = self.supervision.deadline(self.serving() < self.processes);
+        let mut deadline = self.supervision.deadline(self.may_start());
         let quick = self.threads == 1 && self.pace.is_quick();
         for at in 0..self.workers.len() {
             let worker = &mut self.workers[at];
-            if (worker.may_have_news() || worker.wants_room) && worker.arm(quick, now) {
+            if !self.held && (worker.may_have_news() || worker.wants_room) && worker.arm(quick, now) {
                 return Armed::Busy;
             }
             let collect = worker.armed_at.filter(|at| *at > worker.finished + 1).map(|_| now + COLLECT_NS);
@@ -112,7 +112,8 @@ impl WorkerPool {
 
     /// When work that waits behind a long item is due to be moved to a worker that idles.
     fn time_to_move(&self, now: u64) -> Option<u64> {
-        let idle = self.workers.iter().any(|worker| worker.takes_items() && worker.given.is_empty());
+        let may_run_more = self.running() < self.may_run;
+        let idle = may_run_more && self.workers.iter().any(|worker| worker.takes_items() && worker.given.is_empty());
         let waits = idle
             && self.queue.is_empty()
             && self.workers.iter().any(|worker| worker.takes_items() && worker.waiting(self.threads) > 0);

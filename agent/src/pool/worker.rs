@@ -69,6 +69,12 @@ pub(super) struct Worker {
     pub(super) ending: Option<Ending>,
     /// It runs items of a cancelled job and is ended at this time unless it has finished them.
     pub(super) cancel_at: Option<u64>,
+    /// All its items wait for other items: it does not use its slot.
+    pub(super) lent: bool,
+    /// It gets nothing more until others have had their turn.
+    pub(super) gives_way: bool,
+    /// It is about to end; others wait for its slot until this time at most.
+    pub(super) gone_by: Option<u64>,
     /// When the agent last saw it finish or begin something: (items finished, items claimed, at).
     pub(super) progress: (u64, u32, u64),
     /// The agent waits for it to finish so many items before it wants to be woken; see `WorkerPool::arm`.
@@ -196,6 +202,9 @@ impl Worker {
             unpublished: false,
             ending: None,
             cancel_at: None,
+            lent: false,
+            gives_way: false,
+            gone_by: None,
             progress: (0, 0, now),
             armed_at: None,
         };
@@ -245,7 +254,7 @@ impl Worker {
 
     /// Whether it can be given items now.
     pub(super) fn takes_items(&self) -> bool {
-        self.state == State::Ready && self.sending.is_none() && !self.revoking
+        self.state == State::Ready && self.sending.is_none() && !self.revoking && !self.lent && !self.gives_way
     }
 
     /// Writes a short order; false if even the reserve is used up.

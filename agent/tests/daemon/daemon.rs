@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -64,9 +65,28 @@ impl Daemon {
     }
 
     /// How often it has gone to sleep, or was made to.
-    pub(crate) fn switches(&self) -> String {
+    fn switches(&self) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         status.lines().filter(|line| line.contains("ctxt_switches")).collect()
+    }
+
+    /// Waits until it does nothing any more.
+    pub(crate) async fn sleeps(&self) {
+        let mut before = self.switches();
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let now = self.switches();
+            if now == before {
+                return;
+            }
+            before = now;
+        }
+    }
+
+    /// Bytes of memory that it has.
+    pub(crate) fn memory(&self) -> u64 {
+        let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("it runs");
+        4096 * pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages")
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -40,11 +40,11 @@ pub(crate) fn start_job(pool: u64, job: u64) -> Command {
     Command::StartJob(StartJob { pool, job, function: vec![1].into(), timeout_ns: 0, whole_chunks: true })
 }
 
-/// Chunks of one item each, from this number on; item n is n + 1 bytes long.
+/// Chunks of one item each, from this number on, of different sizes.
 pub(crate) fn assign(job: u64, chunks: std::ops::Range<u64>) -> Command {
     let mut assign = Assign::default();
     for chunk in chunks {
-        let bytes = vec![7; chunk as usize + 1];
+        let bytes = vec![7; 1 + chunk as usize % 100];
         let end = u32::try_from(bytes.len()).expect("a few bytes").to_le_bytes();
         assign.segments.push(Segment { data: bytes.into(), start: 0, ends: end.to_vec().into() });
         assign.chunks.push(Chunk { chunk, job, first: chunk, attempt: 1, segments: 1 });

@@ -5,12 +5,23 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 /// What the program notes of itself, in the directory that its first argument names.
 pub(crate) struct Start {
     pub(crate) pid: u32,
     pub(crate) environment: Vec<String>,
     pub(crate) arguments: Vec<String>,
     pub(crate) directory: String,
+}
+
+impl Start {
+    /// Whether its process is gone.
+    pub(crate) fn is_over(&self) -> bool {
+        let pid = Pid::from_raw(i32::try_from(self.pid).expect("a process id"));
+        kill(pid, None::<Signal>).is_err()
+    }
 }
 
 /// The program's `main`: its second argument says how its workers behave.

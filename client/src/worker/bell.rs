@@ -74,6 +74,18 @@ impl Bell {
         }
     }
 
+    /// One more thread only waits for items that run elsewhere.
+    pub(super) fn begin_waiting(&self) {
+        self.memory.status().begin_waiting();
+        self.ring();
+    }
+
+    /// One thread less.
+    pub(super) fn end_waiting(&self) {
+        self.memory.status().end_waiting();
+        self.ring();
+    }
+
     fn listen(&self) {
         match recv(self.socket.as_raw_fd(), &mut [0; 64], MsgFlags::empty()) {
             Ok(0) => process::agent_gone(),

@@ -6,6 +6,8 @@ mod bell;
 mod children;
 mod fork_server;
 mod input;
+#[expect(dead_code, reason = "for waits on a cluster")]
+mod lend;
 mod output;
 mod panics;
 mod process;
@@ -13,6 +15,8 @@ mod role;
 mod runtime;
 mod threads;
 
+#[expect(unused_imports, reason = "for waits on a cluster")]
+pub(crate) use lend::{LendGuard, lend};
 pub(crate) use role::{arguments, initialised};
 
 use role::Role;

@@ -14,7 +14,7 @@ use super::bell::Bell;
 use super::input::{Found, Input, Order, Run};
 use super::output::Output;
 use super::task::{Encoded, TaskIo};
-use super::{panics, process, role, threads};
+use super::{lend, panics, process, role, threads};
 use crate::function;
 
 /// Runs what the agent gives until it says stop.
@@ -23,6 +23,7 @@ pub(super) fn run(memory: Arc<Memory>, socket: OwnedFd) -> ! {
     role::may_open_pools();
     panics::install();
     let bell = Arc::new(Bell::new(Arc::clone(&memory), socket));
+    lend::in_worker(&bell);
     let mut input = Input::new(Arc::clone(&memory), Arc::clone(&bell));
     let mut output = Output::new(Arc::clone(&memory), bell);
     let Order::Setup(settings) = input.next() else { process::broken_link() };

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{Drain, StartPool};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::coordinator::{Coordinator, Session};
 use crate::daemon::Daemon;
@@ -102,12 +101,11 @@ async fn a_second_signal_ends_it_at_once() {
     let _item = running.pipe.reader().await;
     running.daemon.signal(Signal::SIGTERM);
     running.session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
-    let program = &starts(&running.scratch.path().join("notes"))[0];
+    let program = starts(&running.scratch.path().join("notes")).remove(0);
     running.daemon.signal(Signal::SIGTERM);
     let ended = running.daemon.ended().await;
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    let pid = Pid::from_raw(i32::try_from(program.pid).expect("a process id"));
-    assert!(kill(pid, None::<Signal>).is_err(), "its workers are gone");
+    assert_eq!(ended.code, Some(128 + Signal::SIGTERM as i32), "{ended:?}");
+    assert!(program.is_over(), "its workers are gone");
     assert!(!PathBuf::from(&program.directory).exists(), "and so is their directory");
     running.session.is_over().await;
 }

@@ -1,23 +1,21 @@
 //! How sessions come about, and end.
 
-use farpool_proto::v1::Version;
 use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::{EndJob, StopPool, Version};
 use farpool_proto::{PROTOCOL, version};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tonic::Status;
 
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 use crate::pipe::Pipe;
 use crate::pool::{assign, own_program, start, start_job};
-use crate::program::starts;
+use crate::program::{Start, starts};
 use crate::scratch::Scratch;
 
 super::cases! {
     says_hello, another_agents_version, another_coordinators_version, a_coordinator_that_refuses_what_it_is_told,
     an_id_that_is_taken, starts_before_the_coordinator, the_coordinator_goes_and_comes_back, no_welcome,
-    stays_asleep,
+    stays_asleep, a_coordinator_that_does_not_read,
 }
 
 async fn says_hello() {
@@ -122,13 +120,13 @@ async fn the_coordinator_goes_and_comes_back() {
         session.send(assign(5, 0..1));
         daemon.says("connected").await;
         let _running = pipe.reader().await;
-        let pid = starts(notes.path())[0].pid;
+        let program = starts(notes.path()).remove(0);
         drop((session, coordinator));
         daemon.says("no session").await;
         coordinator = Coordinator::start_at(address);
         // The next session begins when nothing is left of the last one.
         let (session, _) = coordinator.session().await;
-        assert!(kill(Pid::from_raw(i32::try_from(pid).expect("a process id")), None::<Signal>).is_err());
+        assert!(program.is_over());
         session.fail(Status::unavailable("going down"));
         daemon.says("going down").await;
     }
@@ -150,14 +148,34 @@ async fn stays_asleep() {
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--heartbeat-timeout", "1h"]);
     let _session = coordinator.session().await;
     daemon.says("connected").await;
-    // The HTTP/2 connection has a few things to say first.
-    let mut before = daemon.switches();
-    loop {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        let now = daemon.switches();
-        if now == before {
-            return;
-        }
-        before = now;
+    daemon.sleeps().await;
+}
+
+/// What a coordinator does not take stays with the workers, who then wait; commands are heard all the same.
+async fn a_coordinator_that_does_not_read() {
+    const ITEMS: u64 = 4000;
+    let (scratch, notes) = (Scratch::new(), Scratch::new());
+    let mut coordinator = Coordinator::start();
+    let arguments = ["--heartbeat-timeout", "1h", "--slots", "2"];
+    let daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &arguments);
+    let (mut session, _) = coordinator.session().await;
+    let program = own_program();
+    for pool in [1, 2] {
+        session.send(Command::StartPool(start(pool, &program, notes.path(), "results-of:65536")));
     }
+    coordinator.fetch().await.send(&program);
+    session.started(1).await;
+    session.started(2).await;
+    session.send(start_job(1, 5));
+    session.send(assign(5, 0..ITEMS));
+    daemon.sleeps().await;
+    assert!(daemon.memory() < 120 << 20, "{} bytes", daemon.memory());
+    session.send(Command::StopPool(StopPool { pool: 2, now: true }));
+    // Of the two programs one goes.
+    while !starts(notes.path()).iter().any(Start::is_over) {
+        tokio::task::yield_now().await;
+    }
+    session.results(ITEMS as usize).await;
+    session.stopped(2).await;
+    session.send(Command::EndJob(EndJob { job: 5, kill: false }));
 }

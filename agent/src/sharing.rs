@@ -1,0 +1,114 @@
+//! Slots and credit of a whole agent: counts what its pools have, and tells them what they may.
+
+use farpool_proto::v1::Credit;
+use farpool_proto::v1::agent_event::Body;
+
+use crate::Agent;
+use crate::pool::{Allowance, Census, WorkerPool};
+use crate::slots::{self, Claim, Share};
+
+/// Chunks, of all pools, beyond which it is not made up for that they wait behind workers that wait themselves.
+const MOST_STUCK: usize = 1024;
+
+/// What the agent keeps from one round to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Sharing {
+    claims: Vec<Claim>,
+    shares: Vec<Share>,
+    census: Vec<Census>,
+    /// When a turn ends.
+    turn_ends: Option<u64>,
+    /// When something is due that no descriptor will tell.
+    pub(crate) due: Option<u64>,
+    /// Chunks given ahead that the credit counts, as of the last time that any pool had something.
+    ahead: usize,
+    /// The pools that this was found for have come or gone or changed.
+    pub(crate) pools_changed: bool,
+    /// The credit that the coordinator was told last.
+    credit: Option<u32>,
+}
+
+impl Agent {
+    /// Decides how many workers each pool may have and run.
+    pub(crate) fn share_slots(&mut self, now: u64) {
+        self.sharing.due = None;
+        if let [pool] = &mut self.pools[..]
+            && pool.lent() == 0
+        {
+            let allowance = Allowance::alone(pool.processes());
+            return pool.allow(if self.draining { allowance.without_starts() } else { allowance }, now);
+        }
+        let Agent { pools, sharing, host, draining, .. } = self;
+        let slots = host.settings.slots as usize;
+        sharing.census.clear();
+        sharing.census.extend(pools.iter_mut().map(|pool| pool.census(now)));
+        let unchanged = sharing.claims.iter().eq(sharing.census.iter().map(|census| &census.claim));
+        if !unchanged || sharing.turn_ends.is_some_and(|end| now >= end) {
+            sharing.claims.clear();
+            sharing.claims.extend(sharing.census.iter().map(|census| census.claim));
+            sharing.turn_ends = slots::share(slots, &sharing.claims, now, &mut sharing.shares);
+        }
+        sharing.due = sharing.turn_ends;
+        let mut alive: usize = sharing.census.iter().map(|census| census.claim.workers + census.going).sum();
+        for ((pool, census), share) in pools.iter_mut().zip(&sharing.census).zip(&sharing.shares) {
+            // Those of its own that are going have made room for their successors already.
+            let room = slots.saturating_sub(alive - census.going);
+            // An agent that is leaving starts nothing more.
+            let missing = if *draining { 0 } else { share.workers.saturating_sub(census.claim.workers) };
+            let starts = missing.min(room);
+            alive += starts;
+            if starts < missing {
+                sharing.due = [sharing.due, census_of_going(&sharing.census)].into_iter().flatten().min();
+            }
+            pool.allow(
+                Allowance { running: share.running, workers: share.workers, starts, turn: Some(share.turn) },
+                now,
+            );
+        }
+    }
+
+    /// Lets the pools look after their workers and give them more.
+    pub(crate) fn run_pools(&mut self, now: u64) {
+        let slots = self.host.settings.slots as usize;
+        let alone = self.pools.len() == 1;
+        let mut running: usize = if alone { 0 } else { self.pools.iter().map(WorkerPool::running).sum() };
+        for pool in &mut self.pools {
+            let before = if alone { 0 } else { pool.running() };
+            pool.work(slots.saturating_sub(running - before), now);
+            if !alone {
+                running = running - before + pool.running();
+            }
+        }
+    }
+
+    pub(crate) fn tell_credit(&mut self) {
+        if self.draining {
+            return;
+        }
+        let slots = self.host.settings.slots as usize;
+        let Agent { pools, sharing, .. } = self;
+        // Pools that have nothing to do say nothing about how much is to be given ahead.
+        let any = pools.iter().any(WorkerPool::has_chunks);
+        if any || std::mem::take(&mut sharing.pools_changed) {
+            let of = pools.iter().filter(|pool| !any || pool.has_chunks());
+            let (processes, ahead) = of.fold((0, 0), |(processes, ahead), pool| {
+                (processes + pool.processes(), ahead + pool.processes() * (pool.chunks_a_worker() - 1))
+            });
+            // Pools that share slots share what is given ahead.
+            sharing.ahead = if processes > slots { ahead * slots / processes } else { ahead };
+        }
+        let lent: usize = pools.iter().map(WorkerPool::lent).sum();
+        // The chunks that somebody waits for must find room, even where others that cannot run take it up.
+        let stuck = if lent == 0 { 0 } else { pools.iter().map(WorkerPool::stuck).sum::<usize>().min(MOST_STUCK) };
+        let chunks = u32::try_from(slots + sharing.ahead + lent + stuck).unwrap_or(u32::MAX);
+        if sharing.credit.replace(chunks) != Some(chunks) {
+            let bytes = self.host.settings.credit_bytes;
+            self.tell(Body::Credit(Credit { chunks, bytes }));
+        }
+    }
+}
+
+/// When the first of those that are going is not waited for any longer.
+fn census_of_going(census: &[Census]) -> Option<u64> {
+    census.iter().filter_map(|census| census.gone_by).min()
+}
