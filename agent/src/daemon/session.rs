@@ -120,8 +120,8 @@ impl Session {
         }
     }
 
-    /// Kills what is left of the session's pools, and waits until it is gone.
-    pub(super) async fn stop_everything(&mut self, signals: &mut Signals) {
+    /// Kills what is left of the session's pools, and waits until it is gone. Returns whether a signal came meanwhile.
+    pub(super) async fn stop_everything(&mut self, signals: &mut Signals) -> bool {
         self.pools.give_up();
         self.agent.hold(false);
         self.agent.stop_all();
@@ -140,8 +140,8 @@ impl Session {
         };
         // Whatever has not gone is killed once more when the agent is dropped.
         tokio::select! {
-            _ = timeout(KILL_TIMEOUT, gone) => {}
-            _ = signals.next() => {}
+            _ = timeout(KILL_TIMEOUT, gone) => false,
+            _ = signals.next() => true,
         }
     }
 

@@ -6,7 +6,6 @@ mod bell;
 mod children;
 mod fork_server;
 mod input;
-#[expect(dead_code, reason = "for waits on a cluster")]
 mod lend;
 mod output;
 mod panics;
@@ -15,20 +14,10 @@ mod role;
 mod runtime;
 mod threads;
 
-#[expect(unused_imports, reason = "for waits on a cluster")]
-pub(crate) use lend::{LendGuard, lend};
+pub(crate) use lend::lend;
 pub(crate) use role::{arguments, initialised};
 
 use role::Role;
-
-/// To be held while a task waits for a pool of its own.
-pub(crate) fn lend() -> impl Drop {
-    struct Nothing;
-    impl Drop for Nothing {
-        fn drop(&mut self) {}
-    }
-    Nothing
-}
 
 /// Makes this program able to serve as its own pool's workers: the first line of `main`.
 ///

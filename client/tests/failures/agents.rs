@@ -101,7 +101,7 @@ fn a_coordinator_killed_in_the_middle_of_a_map() {
     lost(&pool, doomed, &cluster);
     within(seconds(1), || drop(pool));
     // The agents notice too, and end what nobody waits for.
-    waiting::until_gone(seconds(5), processes::started_by_this_case);
+    waiting::until_gone(seconds(5), || cluster.workers());
 }
 
 /// As seen from here, that is the same as a network that is cut.
@@ -113,5 +113,5 @@ fn a_coordinator_that_falls_silent() {
     cluster.signal(cluster.coordinator(), Signal::SIGSTOP);
     lost(&pool, doomed, &cluster);
     within(seconds(1), || drop(pool));
-    waiting::until_gone(seconds(10), processes::started_by_this_case);
+    waiting::until_gone(seconds(10), || cluster.workers());
 }

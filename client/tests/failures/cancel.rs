@@ -142,9 +142,9 @@ fn terminate_ends_whatever_runs() {
         };
         let (pool, mut line) = (pool(2), Line::new(&format!("{way:?}")));
         let doomed = pool.job(hangs).chunksize(1).map_async(vec![(line.path(), way); 10]);
+        line.next();
+        line.next();
         let queued = pool.apply_async(square, (1,));
-        line.next();
-        line.next();
         pool.terminate();
         within(seconds(1), || pool.join().unwrap());
         processes::assert_none_left();

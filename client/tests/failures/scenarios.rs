@@ -59,7 +59,7 @@ pub(crate) fn before_init() {
 pub(crate) fn after_init() {
     let Some(scenario) = scenario() else { return };
     match scenario.as_str() {
-        "leaves before init" => say(failure_of(Pool::new(2))),
+        "leaves before init" => say(failure_of(pools::builder().processes(2).build())),
         "threads before init" => works_and_fails(true),
         "ignores SIGCHLD" => works_and_fails(false),
         "hangs" => hangs(),

@@ -1,10 +1,11 @@
 //! How many decisions the core makes in a second, and what a queued chunk takes.
 //!
 //! A decision is a chunk of one item handed out together with its completion. Run with
-//! `cargo bench -p farpool-core`; a number as argument is how many decisions to make for each line.
+//! `cargo bench -p farpool-core`; a number as argument is how many decisions to make for each line, and
+//! `agents=100` leaves out the lines with other numbers of agents.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -39,27 +40,34 @@ fn main() {
     // `cargo test --all-targets` runs this too, without that word and in a debug build: then only to see that it works.
     let measure = words.iter().any(|word| word == "--bench");
     let decisions = words.iter().find_map(|word| word.parse().ok()).unwrap_or(if measure { 4_000_000 } else { 1000 });
+    let only: Option<u32> = words.iter().find_map(|word| word.strip_prefix("agents=")?.parse().ok());
     println!(
-        "{:>8} {:>6} {:>8} {:>14} {:>12} {:>14}",
-        "agents", "jobs", "batch", "decisions/s", "ns/decision", "allocs/1000"
+        "{:>8} {:>6} {:>6} {:>6} {:>6} {:>14} {:>12} {:>14}",
+        "agents", "pools", "limit", "jobs", "batch", "decisions/s", "ns/decision", "allocs/1000"
     );
-    for (agents, jobs, batch) in [
-        (1, 1, 1),
-        (1, 1, 16),
-        (2, 1, 16),
-        (100, 1, 16),
-        (100, 10, 16),
-        (10_000, 1, 1),
-        (10_000, 1, 64),
-        (10_000, 1000, 64),
+    for (agents, pools, limit, jobs, batch) in [
+        (1, 1, 0, 1, 1),
+        (1, 1, 0, 1, 16),
+        (2, 1, 0, 1, 16),
+        (100, 1, 0, 1, 16),
+        (100, 1, 0, 10, 16),
+        (100, 20, 0, 20, 16),
+        (10_000, 1, 0, 1, 1),
+        (10_000, 1, 0, 1, 64),
+        (10_000, 1, 0, 1000, 64),
+        // Hundreds of pools, on all agents or on a few each, of which every slot has several.
+        (10_000, 300, 0, 300, 64),
+        (100, 500, 0, 500, 16),
+        (1000, 500, 8, 500, 16),
+        (100, 500, 4, 500, 16),
     ] {
-        if !measure && agents > 100 {
+        if !measure && agents > 100 || only.is_some_and(|only| only != agents) {
             continue;
         }
-        let (seconds, allocations) = decide(agents, jobs, batch, decisions);
+        let (seconds, allocations) = decide(agents, (pools, limit), jobs, batch, decisions);
         let rate = decisions as f64 / seconds;
         println!(
-            "{agents:>8} {jobs:>6} {batch:>8} {rate:>14.0} {:>12.1} {:>14.2}",
+            "{agents:>8} {pools:>6} {limit:>6} {jobs:>6} {batch:>6} {rate:>14.0} {:>12.1} {:>14.2}",
             1e9 / rate,
             allocations as f64 * 1000.0 / decisions as f64
         );
@@ -77,33 +85,37 @@ fn main() {
     );
 }
 
-fn pool() -> PoolId {
-    PoolId::new(0, 1)
+fn pool(index: u32) -> PoolId {
+    PoolId::new(index, 1)
 }
 
 fn agent(index: u32) -> AgentId {
     AgentId::new(index, 1)
 }
 
-/// Seconds and allocations for so many decisions, each agent with two slots and a prefetch of two; completions come
-/// from agents at random, `batch` of them between two rounds of scheduling.
-fn decide(agents: u32, jobs: u32, batch: usize, decisions: u64) -> (f64, u64) {
+/// Seconds and allocations for so many decisions, each agent with two slots and a prefetch of two, and the jobs spread
+/// over the pools, which have a limit or 0; completions come from agents at random, `batch` of them between two rounds of scheduling.
+fn decide(agents: u32, (pools, limit): (u32, u32), jobs: u32, batch: usize, decisions: u64) -> (f64, u64) {
     let mut core = Core::new(Config::default());
     let mut actions = Vec::new();
-    core.handle(
-        Event::PoolOpened { pool: pool(), slots: None, weight: 1, require: Labels::default() },
-        0,
-        &mut actions,
-    );
     for index in 0..agents {
         core.handle(Event::AgentJoined { agent: agent(index), slots: 2, labels: Labels::default() }, 0, &mut actions);
-        core.handle(Event::PlaceStarted { pool: pool(), agent: agent(index) }, 0, &mut actions);
         core.handle(Event::AgentCredit { agent: agent(index), chunks: 4, bytes: 0 }, 0, &mut actions);
     }
+    for index in 0..pools {
+        let (pool, slots, require) = (pool(index), NonZeroU32::new(limit), Labels::default());
+        core.handle(Event::PoolOpened { pool, slots, weight: 1, require }, 0, &mut actions);
+        for action in std::mem::take(&mut actions) {
+            if let Action::StartPool { agent, pool, .. } = action {
+                core.handle(Event::PlaceStarted { pool, agent }, 0, &mut actions);
+            }
+        }
+    }
     for index in 0..jobs {
+        let pool = pool(index % pools);
         let job = JobId::new(index, 1);
         let policy = JobPolicy { chunksize: NonZeroU64::new(1), ..JobPolicy::default() };
-        core.handle(Event::JobOpened { job, pool: pool(), policy, require: Labels::default() }, 0, &mut actions);
+        core.handle(Event::JobOpened { job, pool, policy, require: Labels::default() }, 0, &mut actions);
         core.handle(Event::ItemsArrived { job, first: 0, count: u64::MAX / 2, bytes: 0 }, 0, &mut actions);
     }
     let mut held: Vec<(AgentId, ChunkId, u64)> = Vec::new();
@@ -158,16 +170,16 @@ fn queued(how: Queued) -> f64 {
     let job = JobId::new(0, 1);
     let policy = JobPolicy { chunksize: NonZeroU64::new(1), retries: 2, ..JobPolicy::default() };
     core.handle(
-        Event::PoolOpened { pool: pool(), slots: None, weight: 1, require: Labels::default() },
+        Event::PoolOpened { pool: pool(0), slots: None, weight: 1, require: Labels::default() },
         0,
         &mut actions,
     );
-    core.handle(Event::JobOpened { job, pool: pool(), policy, require: Labels::default() }, 0, &mut actions);
+    core.handle(Event::JobOpened { job, pool: pool(0), policy, require: Labels::default() }, 0, &mut actions);
     core.handle(Event::ItemsArrived { job, first: 0, count: CHUNKS, bytes: 8 * CHUNKS }, 0, &mut actions);
     if !matches!(how, Queued::Fresh) {
         let agent = agent(0);
         core.handle(Event::AgentJoined { agent, slots: 1, labels: Labels::default() }, 0, &mut actions);
-        core.handle(Event::PlaceStarted { pool: pool(), agent }, 0, &mut actions);
+        core.handle(Event::PlaceStarted { pool: pool(0), agent }, 0, &mut actions);
         core.handle(Event::AgentCredit { agent, chunks: CHUNKS as u32, bytes: 0 }, 0, &mut actions);
         core.schedule(0, &mut actions);
     }

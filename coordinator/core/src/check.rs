@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::chunk::Hold;
 use crate::core::Core;
 use crate::ids::{AgentId, ChunkId, Id, JobId, PlaceId, PoolId};
+use crate::lane::Turn;
 use crate::pool::{Pool, Stage};
 
 impl Core {
@@ -134,10 +135,12 @@ impl Core {
                 let lane = self.lanes.get(lane_id).expect("a pool's lane is there");
                 assert_eq!(lane.pool, id);
                 lane.ready.check(&self.turns);
-                let turn = lane.ready.first().filter(|_| !pool.paused).map(|(_, job)| (pool.used, job));
+                let job = lane.ready.first().filter(|_| !pool.paused);
+                let turn = job.map(|(_, job)| Turn { pool_used: pool.used, job });
+                assert_eq!(lane.turn, turn);
                 for reach in std::iter::once(lane.own).chain(lane.common) {
-                    let found = self.reaches.turn(reach, lane_id).map(|turn| (turn.pool_used, turn.job));
-                    assert_eq!(found, turn, "{lane_id:?} is misplaced");
+                    let turn = turn.filter(|_| self.reaches.len(reach) > 0 || Some(reach) == lane.common);
+                    assert_eq!(self.reaches.turn(reach, lane_id), turn, "{lane_id:?} is misplaced");
                 }
                 ready += u32::from(turn.is_some());
             }

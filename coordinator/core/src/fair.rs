@@ -9,11 +9,9 @@
 //! that the agent served last. For the same reason no pool ever falls behind the clock of an agent that serves it by more
 //! than [`MOST_BEHIND_NS`]. For the jobs of a lane, which all run on the same agents, the lane has the clocks.
 
-use std::cmp::Reverse;
-
 use crate::core::Core;
 use crate::ids::{AgentId, Id, JobId, LaneId, PoolId};
-use crate::lane::{JobTurn, Turn};
+use crate::lane::Turn;
 
 /// What a pool makes up for at most that got less than others on agents where those are not.
 const MOST_BEHIND_NS: u64 = 1_000_000_000;
@@ -29,20 +27,18 @@ impl Core {
         if was_ready == is_ready {
             return;
         }
-        let priority = job.policy.priority;
         if is_ready {
-            job.used = job.used.max(lane.clocks.of(priority));
+            job.used = job.used.max(lane.clocks.of(job.policy.priority));
         }
-        let turn = JobTurn { priority: Reverse(priority), used: job.used };
-        lane.ready.set(id.index(), is_ready.then_some(turn), &mut self.turns);
+        lane.ready.set(id.index(), is_ready.then_some(job.turn()), &mut self.turns);
         let lane = job.lane;
         self.lane_changed(lane);
     }
 
-    /// The job is served by the agent and expected to use this slot time.
+    /// The job has been served by the agent: what it was given is expected to use this slot time.
     #[inline]
-    pub(crate) fn charge(&mut self, id: JobId, agent: AgentId, ns: u64) {
-        let job = self.jobs.get(id).expect("a job that is served is open");
+    pub(crate) fn served(&mut self, id: JobId, agent: AgentId, ns: u64) {
+        let job = self.jobs.get_mut(id).expect("a job that is served is open");
         let lane = self.lanes.get_mut(job.lane).expect("a job's lane is there");
         lane.clocks.serve(job.policy.priority, job.used);
         let pool = self.pools.get_mut(lane.pool).expect("a lane's pool is open");
@@ -50,7 +46,12 @@ impl Core {
         let behind = if std::mem::take(&mut pool.fresh) { 0 } else { MOST_BEHIND_NS };
         pool.used = pool.used.max(agent.clock.saturating_sub(behind));
         agent.clock = agent.clock.max(pool.used);
-        self.correct(id, u64::saturating_add, ns);
+        job.used = job.used.saturating_add(ns);
+        pool.used = pool.used.saturating_add(pool.share_of(ns));
+        let is_ready = job.queue.next(job.policy.chunksize).is_some();
+        lane.ready.set(id.index(), is_ready.then_some(job.turn()), &mut self.turns);
+        let lane = job.lane;
+        self.lanes_changed(lane);
     }
 
     /// The job used less slot time than it was charged.
@@ -64,30 +65,46 @@ impl Core {
         self.correct(id, u64::saturating_add, ns);
     }
 
-    /// Brings the order in line after jobs of the lane, or its pool, changed.
+    /// Brings the order in line after jobs of the lane changed.
     #[inline]
     pub(crate) fn lane_changed(&mut self, id: LaneId) {
-        let lane = self.lanes.get(id).expect("a lane that changes is there");
+        let lane = self.lanes.get_mut(id).expect("a lane that changes is there");
         let pool = self.pools.get_mut(lane.pool).expect("a lane's pool is open");
         let turn = match lane.ready.first() {
             Some((_, job)) if !pool.paused => Some(Turn { pool_used: pool.used, job }),
             _ => None,
         };
-        let was_ready = self.reaches.has_lane(lane.own, id);
-        let (own, common) = (lane.own, lane.common);
-        if was_ready != turn.is_some() {
-            pool.ready_lanes = if was_ready { pool.ready_lanes - 1 } else { pool.ready_lanes + 1 };
+        let before = std::mem::replace(&mut lane.turn, turn);
+        if before == turn {
+            return;
+        }
+        if before.is_some() != turn.is_some() {
+            pool.ready_lanes = if turn.is_some() { pool.ready_lanes + 1 } else { pool.ready_lanes - 1 };
             pool.fresh |= turn.is_some() && pool.ready_lanes == 1;
         }
-        self.reaches.set_lane(own, id, turn);
+        let (own, common) = (lane.own, lane.common);
         if let Some(common) = common {
             self.reaches.set_lane(common, id, turn);
         }
+        if self.reaches.len(own) > 0 {
+            self.reaches.set_lane(own, id, turn);
+        }
     }
 
+    /// The same, for all lanes of the pool.
     pub(crate) fn pool_changed(&mut self, id: PoolId) {
         let lanes = self.pools.get(id).expect("a pool that changes is open").lanes.clone();
         lanes.into_iter().for_each(|lane| self.lane_changed(lane));
+    }
+
+    /// The same, for the lane and, since its pool has used more or less, for others of that.
+    #[inline]
+    fn lanes_changed(&mut self, id: LaneId) {
+        let pool = self.lanes.get(id).expect("a lane that changes is there").pool;
+        match self.pools.get(pool).expect("a lane's pool is open").lanes[..] {
+            [_] => self.lane_changed(id),
+            _ => self.pool_changed(pool),
+        }
     }
 
     #[inline]
@@ -99,17 +116,11 @@ impl Core {
         job.used = change(job.used, ns);
         let lane = self.lanes.get_mut(job.lane).expect("a job's lane is there");
         if lane.ready.key(id.index(), &self.turns).is_some() {
-            let turn = JobTurn { priority: Reverse(job.policy.priority), used: job.used };
-            lane.ready.set(id.index(), Some(turn), &mut self.turns);
+            lane.ready.set(id.index(), Some(job.turn()), &mut self.turns);
         }
         let pool = self.pools.get_mut(lane.pool).expect("a lane's pool is open");
-        pool.used = change(pool.used, if pool.weight == 1 { ns } else { ns / u64::from(pool.weight) });
-        match pool.lanes[..] {
-            [lane] => self.lane_changed(lane),
-            _ => {
-                let pool = lane.pool;
-                self.pool_changed(pool);
-            }
-        }
+        pool.used = change(pool.used, pool.share_of(ns));
+        let lane = job.lane;
+        self.lanes_changed(lane);
     }
 }

@@ -85,14 +85,20 @@ impl<K: Ord + Copy> Heap<K> {
             (None, Some(key)) => self.insert(member, key, positions),
             (Some(at), None) => self.remove(at, positions),
             (Some(at), Some(key)) => {
-                let before = self.entries[at].key;
-                self.entries[at].key = key;
-                if key < before {
-                    self.rise(at, positions)
-                } else if key > before {
-                    self.sink(at, positions)
+                let before = std::mem::replace(&mut self.entries[at].key, key);
+                if self.entries.len() > 1 {
+                    self.move_from(at, before, positions);
                 }
             }
+        }
+    }
+
+    fn move_from(&mut self, at: usize, before: K, positions: &mut Positions) {
+        let key = self.entries[at].key;
+        if key < before {
+            self.rise(at, positions);
+        } else if key > before {
+            self.sink(at, positions);
         }
     }
 

@@ -1,8 +1,11 @@
 //! What is known of a job.
 
+use std::cmp::Reverse;
+
 use crate::adapt::Pace;
 use crate::event::JobPolicy;
 use crate::ids::{AgentId, Id, LaneId, PoolId};
+use crate::lane::JobTurn;
 use crate::queue::Queue;
 
 /// A job and the items of it that are nowhere.
@@ -35,6 +38,12 @@ impl Job {
             used: 0,
             agents: AgentSet::default(),
         }
+    }
+
+    /// When it is served, if it has something to run.
+    #[inline]
+    pub(crate) fn turn(&self) -> JobTurn {
+        JobTurn { priority: Reverse(self.policy.priority), used: self.used }
     }
 
     /// Whether nothing more will happen.

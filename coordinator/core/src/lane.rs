@@ -14,6 +14,8 @@ pub(crate) struct Lane {
     pub(crate) require: Labels,
     /// Its jobs that have something to run.
     pub(crate) ready: Heap<JobTurn>,
+    /// When it is served; none: it has nothing to run, or may not now.
+    pub(crate) turn: Option<Turn>,
     pub(crate) open_jobs: u32,
     pub(crate) clocks: Clocks,
     /// The agents where only this lane may run, as far as `own` goes, and those that it has in common with other lanes.

@@ -202,6 +202,7 @@ impl Core {
             pool: id,
             require: pool.require.and(extra),
             ready: Heap::default(),
+            turn: None,
             open_jobs: 0,
             clocks: Clocks::default(),
             own,

@@ -71,6 +71,14 @@ pub(crate) enum Stage {
 
 const ABSENT: u32 = u32::MAX;
 
+impl Pool {
+    /// What slot time counts for it.
+    #[inline]
+    pub(crate) fn share_of(&self, ns: u64) -> u64 {
+        if self.weight == 1 { ns } else { ns / u64::from(self.weight) }
+    }
+}
+
 impl Place {
     /// As [`Agent::keys`], for a pool with a limit, of which this agent runs only some workers.
     pub(crate) fn keys(&self, agent: &Agent) -> (Option<Room>, Option<Surplus>) {

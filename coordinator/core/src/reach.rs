@@ -74,18 +74,6 @@ impl Reaches {
         self.all.get(id)?.lanes.first().map(|(lane, _)| lane)
     }
 
-    /// The turn of a lane, if it has something to run.
-    pub(crate) fn turn(&self, id: ReachId, lane: LaneId) -> Option<Turn> {
-        let reach = self.all.get(id)?;
-        reach.lanes.key(lane.index(), if reach.owner.is_some() { &self.own } else { &self.common })
-    }
-
-    /// Whether the lane has something to run, as far as its own reach knows.
-    #[inline]
-    pub(crate) fn has_lane(&self, own: ReachId, lane: LaneId) -> bool {
-        self.all.get(own).is_some_and(|reach| reach.lanes.key(lane.index(), &self.own).is_some())
-    }
-
     /// Puts a lane in, takes it out, or changes its turn.
     #[inline]
     pub(crate) fn set_lane(&mut self, id: ReachId, lane: LaneId, turn: Option<Turn>) {
@@ -144,7 +132,8 @@ impl Reaches {
             let reach = self.all.get_mut(id).expect("an agent's reach is there");
             reach.members[number as usize].outdated = true;
             reach.outdated.push(number);
-            if !reach.lanes.is_empty() {
+            // Otherwise it is in the order already.
+            if reach.outdated.len() == 1 && reach.room.is_empty() {
                 self.reorder(id);
             }
             if spare || self.may_have_surplus(id) {
@@ -281,6 +270,12 @@ impl Memberships {
 
 /// For checks.
 impl Reaches {
+    /// The turn of a lane, if it has something to run.
+    pub(crate) fn turn(&self, id: ReachId, lane: LaneId) -> Option<Turn> {
+        let reach = self.all.get(id)?;
+        reach.lanes.key(lane.index(), if reach.owner.is_some() { &self.own } else { &self.common })
+    }
+
     /// That the heaps are heaps, and reaches are in the order if and only if they should be.
     pub(crate) fn check(&self) {
         self.order.check();

@@ -42,7 +42,9 @@ impl Core {
             };
             self.reaches.update(id, number, &mut agent.reaches, keys);
         }
-        self.reaches.reorder(id);
+        if self.reaches.all.get(id).is_some_and(|reach| reach.room.is_empty()) {
+            self.reaches.reorder(id);
+        }
     }
 
     #[inline]
@@ -72,8 +74,7 @@ impl Core {
             // It waits for a worker, and one at another place may be free sooner.
             self.reaches.look(self.lanes.get(job.lane).expect("a job's lane is there").own);
         }
-        self.charge(id, agent, charged_ns);
-        self.requeued(id);
+        self.served(id, agent, charged_ns);
 
         let chunk = self.chunks.insert(Chunk {
             job: id,

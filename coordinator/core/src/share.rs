@@ -142,7 +142,7 @@ impl Core {
         }
         self.lanes.get_mut(id).expect("it was just found").common = Some(common);
         self.reaches.all.get_mut(own).expect("a lane's reach is there").partner = Some(common);
-        let turn = self.reaches.turn(own, id);
+        let turn = self.lanes.get(id).expect("it was just found").turn;
         self.reaches.set_lane(common, id, turn);
         let share = self.shares.all.get_mut(&common).expect("it was just found or made");
         share.lanes.push(id);
@@ -180,6 +180,9 @@ impl Core {
         let workers = self.workers_at(lane.pool, agent);
         let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool is there");
         self.reaches.join(lane.own, agent, workers, &mut state.reaches);
+        if self.reaches.len(lane.own) == 1 {
+            self.reaches.set_lane(lane.own, id, lane.turn);
+        }
     }
 
     /// False: it was not in.
@@ -187,7 +190,12 @@ impl Core {
         let lane = self.lanes.get(id).expect("a pool's lane is there");
         let workers = self.workers_at(lane.pool, agent);
         let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool is there");
-        self.reaches.leave(lane.own, workers, &mut state.reaches)
+        let left = self.reaches.leave(lane.own, workers, &mut state.reaches);
+        if left && self.reaches.len(lane.own) == 0 {
+            // What nobody is in need not be kept up to date.
+            self.reaches.set_lane(lane.own, id, None);
+        }
+        left
     }
 
     fn workers_at(&self, pool: crate::ids::PoolId, agent: AgentId) -> u32 {

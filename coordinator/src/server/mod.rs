@@ -12,7 +12,9 @@
 mod accept;
 mod clock;
 mod driver;
+mod flags;
 mod greeting;
+mod host;
 mod link;
 mod log;
 mod operators;

@@ -186,7 +186,4 @@ async fn the_memory_of_the_process_is_bounded() {
     }
     // Beside what is held, each client may have 8 MiB on its way.
     assert!(now < (32 + 4 * 8 + 60) * MIB, "{} MiB", now / MIB);
-    server.signal(Signal::SIGTERM);
-    server.signal(Signal::SIGTERM);
-    server.ends();
 }

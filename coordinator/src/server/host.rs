@@ -1,0 +1,39 @@
+//! What this host makes of settings that are not given.
+
+use std::path::{Path, PathBuf};
+
+/// Where systemd has made a directory for the service, or the user's cache is.
+pub(super) fn default_programs() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = || variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    variable("CACHE_DIRECTORY")
+        .map(|directory| directory.join("programs"))
+        .unwrap_or_else(|| cache().unwrap_or_else(|| "/var/cache".into()).join("farpool/coordinator"))
+}
+
+/// The memory that a coordinator may use unless it is told.
+pub(super) fn quarter_of_memory() -> u64 {
+    // A gigabyte where the system does not say.
+    let host = memory_of_host(Path::new("/proc/meminfo")).unwrap_or(4 << 30);
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    let quarter = host.min(group.unwrap_or(u64::MAX)) / 4;
+    // Whole MiB are easier to read.
+    quarter >> 20 << 20
+}
+
+fn memory_of_host(meminfo: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(meminfo).ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_says_how_much_memory_it_has() {
+        assert!(memory_of_host(Path::new("/proc/meminfo")).is_some_and(|bytes| bytes > 1 << 20));
+        assert_eq!(memory_of_host(Path::new("/proc/version")), None);
+    }
+}
