@@ -38,7 +38,7 @@ fn raise_open_files() {
 
 fn serve(settings: Settings) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    farpool_net::task::block_on(&runtime, async {
         // From here on signals are told apart from the end.
         let mut signals = Signals::new()?;
         let listener =

@@ -22,6 +22,7 @@ mod workplace;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use farpool_net::task;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep};
 
@@ -41,7 +42,7 @@ pub fn main() -> ExitCode {
     };
     let runtime = Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(&settings)),
+        Ok(runtime) => task::block_on(&runtime, async move { run(&settings).await }),
         Err(error) => Err(format!("starting: {error}")),
     };
     match outcome {

@@ -14,6 +14,7 @@ pub mod http2;
 pub mod program;
 #[cfg(feature = "settings")]
 pub mod settings;
+pub mod task;
 pub mod version;
 
 pub use frame::SessionMessage;
