@@ -22,7 +22,6 @@ mod workplace;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use farpool_net::task;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep};
 
@@ -42,7 +41,10 @@ pub fn main() -> ExitCode {
     };
     let runtime = Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => task::block_on(&runtime, async move { run(&settings).await }),
+        // Spawned, since tokio looks at its epoll once more before it goes on with what it blocks on.
+        Ok(runtime) => {
+            runtime.block_on(async { tokio::spawn(run(settings)).await.map_err(|error| error.to_string())? })
+        }
         Err(error) => Err(format!("starting: {error}")),
     };
     match outcome {
@@ -55,11 +57,11 @@ pub fn main() -> ExitCode {
 }
 
 /// Serves until it is told to leave; the error says why it never will.
-async fn run(settings: &Settings) -> Result<ExitCode, String> {
+async fn run(settings: Settings) -> Result<ExitCode, String> {
     let mut signals = Signals::new().map_err(|error| format!("listening to signals: {error}"))?;
-    let disk = Arc::new(Disk::open(settings)?);
+    let disk = Arc::new(Disk::open(&settings)?);
     log(format_args!("{settings} programs={}", disk.programs.directory().display()));
-    let connector = Connector::new(settings);
+    let connector = Connector::new(&settings);
     let (mut backoff, mut changes) = (Backoff::new(), Changes::new(&settings.coordinator));
     loop {
         let connected = tokio::select! {
@@ -70,10 +72,10 @@ async fn run(settings: &Settings) -> Result<ExitCode, String> {
             Ok(connection) => {
                 changes.connected(&connection.release);
                 let since = Instant::now();
-                let mut session = Session::new(settings, Arc::clone(&disk), connection)?;
+                let mut session = Session::new(&settings, Arc::clone(&disk), connection)?;
                 let end = session.serve(&mut signals).await;
-                if !matches!(end, End::Killed(_)) && session.stop_everything(&mut signals).await {
-                    return Ok(ExitCode::SUCCESS);
+                if !matches!(end, End::Killed(_)) {
+                    session.stop_everything(&mut signals).await;
                 }
                 backoff.lasted(since.elapsed());
                 end
