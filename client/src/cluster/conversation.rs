@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use farpool_net::{Frames, Incoming, task};
+use farpool_net::{Frames, Incoming};
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{ClientEvent, ClientMessage};
@@ -38,11 +38,8 @@ pub(super) fn hold(shared: &Arc<Shared>, frames: Frames<ClientMessage>, payload_
             return shared.end(Some(error));
         }
     };
-    let own = Arc::clone(shared);
-    let (ended, opener) = task::block_on(&runtime, async move {
-        let mut opener = Some(opener);
-        (converse(&own, frames, payload_limit, &mut opener).await, opener)
-    });
+    let mut opener = Some(opener);
+    let ended = runtime.block_on(converse(shared, frames, payload_limit, &mut opener));
     // Not waiting for whoever reads a file or looks up a name.
     runtime.shutdown_background();
     let error = ended.err();

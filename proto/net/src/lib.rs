@@ -14,7 +14,6 @@ pub mod http2;
 pub mod program;
 #[cfg(feature = "settings")]
 pub mod settings;
-pub mod task;
 pub mod version;
 
 pub use frame::SessionMessage;
