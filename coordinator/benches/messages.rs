@@ -8,8 +8,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox};
 use farpool_proto::v1::{
-    AgentEvent, AgentHello, ClientMessage, Credit, EndItems, Items, OpenJob, OpenPool, RunDone, WorkerSettings,
-    agent_command, agent_event, client_event, client_message,
+    AgentEvent, AgentHello, ClientMessage, Credit, EndItems, Items, OpenJob, OpenPool, PoolStarted, RunDone,
+    WorkerSettings, agent_command, agent_event, client_event, client_message,
 };
 
 fn main() {
@@ -72,6 +72,13 @@ fn connect(credit: u32) -> (Coordinator, AgentId, ClientId) {
     let open = OpenPool { settings: Some(settings), ..OpenPool::default() };
     let open = ClientMessage { body: Some(client_message::Body::OpenPool(open)) };
     coordinator.client_message(client, open, 0, &mut out).expect("it is in order");
+    let Some((_, Some(agent_command::Body::StartPool(start)))) =
+        out.to_agents.pop().map(|(agent, command)| (agent, command.body))
+    else {
+        panic!("the pool is started");
+    };
+    let started = agent_event::Body::PoolStarted(PoolStarted { pool: start.pool });
+    coordinator.agent_event(agent, AgentEvent { body: Some(started) }, 0, &mut out).expect("it is in order");
     (coordinator, agent, client)
 }
 

@@ -30,9 +30,6 @@ pub(crate) struct Client {
 /// not so would have us remember each.
 const MAX_NUMBER_RUNS: usize = 10_000;
 
-/// Each open job costs some hundred bytes, and one that a client waits for it opens later just as well.
-const MAX_OPEN_JOBS: usize = 100_000;
-
 /// A job as a client named it.
 enum Named {
     Open(JobId),
@@ -103,8 +100,8 @@ impl Coordinator {
         if client.ended.len() > MAX_NUMBER_RUNS {
             return Err(RefusedKind::JobNumbersScattered.into());
         }
-        if client.jobs.len() >= MAX_OPEN_JOBS {
-            return Err(RefusedKind::TooManyJobs { limit: MAX_OPEN_JOBS }.into());
+        if client.jobs.len() >= self.config.max_client_jobs {
+            return Err(RefusedKind::TooManyJobs { limit: self.config.max_client_jobs }.into());
         }
         let state = self.pools.get_mut(pool).ok_or(RefusedKind::NoSession)?;
         if !state.takes_jobs() {

@@ -21,6 +21,8 @@ pub struct Config {
     pub core: farpool_core::Config,
     /// Chunks that an agent may hold at once, whatever it asks for.
     pub max_agent_chunks: u32,
+    /// Jobs that a client may have open at once: each takes some hundred bytes, whatever its window is.
+    pub max_client_jobs: usize,
     /// Bytes of a job's items, their positions included, that may be here at once; one message, or an explicit chunk,
     /// may go beyond it. At least 1.
     pub window: u64,
@@ -28,7 +30,12 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { core: farpool_core::Config::default(), max_agent_chunks: 65_536, window: 64 << 20 }
+        Self {
+            core: farpool_core::Config::default(),
+            max_agent_chunks: 65_536,
+            max_client_jobs: 100_000,
+            window: 64 << 20,
+        }
     }
 }
 

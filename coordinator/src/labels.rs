@@ -75,7 +75,7 @@ mod tests {
         // The number of `a` is free, and a new label may have it; no other's.
         let fourth = book.take(&[label("d"), label("e")]);
         assert!(!fourth.include(&third) && fourth.iter().count() == 2);
-        assert!(!fourth.include(&book.take(&[b.clone()])));
+        assert!(!fourth.include(&book.take(std::slice::from_ref(&b))));
         book.give_back(&[b.clone(), b.clone(), b.clone(), b.clone(), c, label("d"), label("e")]);
         assert!(book.is_empty());
     }

@@ -5,7 +5,8 @@ mod fakes;
 use fakes::*;
 use farpool_coordinator::RefusedKind;
 use farpool_proto::v1::{
-    AgentEvent, AgentHello, ClientMessage, Credit, FailureKind, ItemFault, Items, OpenJob, PoolFault, Returned, RunDone,
+    AgentEvent, AgentHello, AgentOutput, ClientMessage, Credit, Draining, FailureKind, ItemFault, Items, OpenJob,
+    PoolFault, Returned, RunDone,
 };
 use proptest::prelude::*;
 
@@ -61,6 +62,14 @@ fn clients() {
     let too_large = ItemTooLarge { item: 4, bytes: PAYLOAD_LIMIT + 1, limit: PAYLOAD_LIMIT };
     let some = items(0, 3, &[&*largest, &longer, "a"]);
     check_client(job(), some, too_large, "item 4 has 1001 bytes, and the pool's limit is 1000");
+    let many = vec!["a=b"; 65];
+    let words = "65 labels where 64 are the most";
+    check_client(vec![], open_pool_for(0, &many), TooManyLabels { labels: 65, limit: 64 }, words);
+    check_client(vec![open()], open_job_for(0, &many), TooManyLabels { labels: 65, limit: 64 }, words);
+    check_client(vec![open()], open_job_for(0, &["=b"]), LabelEmpty, "a label needs a key and a value");
+    let long = format!("key={}", "x".repeat(257));
+    let words = "a label of 257 bytes; key and value may have 256 each";
+    check_client(vec![], open_pool_for(0, &[&long]), LabelTooLong { bytes: 257, limit: 256 }, words);
     let closed = vec![open(), open_job(0, 0, 0), close(false)];
     check_client(closed, open_job(1, 0, 0), PoolClosed, "a job for a pool that was closed");
 }
@@ -117,6 +126,13 @@ fn agents() {
         "a session begins with AgentHello",
     );
     check(false, hello(0), NoSlots, "an agent needs at least one slot");
+    let with = |hello: AgentHello| Say::Hello(AgentHello { slots: 1, ..hello });
+    let short = AgentHello { id: vec![1; 15].into(), ..AgentHello::default() };
+    check(false, with(short), RefusedKind::AgentIdLength(15), "an agent's id of 15 bytes instead of 16");
+    let empty = AgentHello { labels: labels(&["a="]), ..AgentHello::default() };
+    check(false, with(empty), RefusedKind::LabelEmpty, "a label needs a key and a value");
+    let output = AgentOutput { pool: 1 << 32, stream: 3, ..AgentOutput::default() };
+    check(true, Say::Output(output), RefusedKind::OutputStream(3), "output on the unknown stream 3");
     check(true, hello(1), Repeated("AgentHello"), "second AgentHello in a session");
     check(true, Say::RunDone(RunDone::default()), NoItems, "message about items without any");
     check(true, Say::ItemFault(ItemFault::default()), Missing("failure"), "message without its failure");
@@ -172,6 +188,10 @@ fn any_say() -> impl Strategy<Value = Say> {
         2 => (number(), attempt, number(), number())
             .prop_map(|(chunk, attempt, first, count)| Say::Returned(Returned { chunk, attempt, first, count })),
         1 => number().prop_map(|pool| pool_fault(pool, FailureKind::Unavailable)),
+        3 => number().prop_map(pool_started),
+        1 => (number(), 0..4i32)
+            .prop_map(|(pool, stream)| Say::Output(AgentOutput { pool, stream, ..AgentOutput::default() })),
+        1 => Just(Say::Draining(Draining {})),
         1 => number().prop_map(pool_stopped),
     ]
 }
@@ -196,6 +216,7 @@ proptest! {
         ),
     ) {
         let mut wire = Wire::new();
+        wire.starts_at_once = false;
         let (bad_client, good_client) = (wire.client(), wire.client());
         let bad_agent = wire.silent_agent();
         // Most noise is about a session that is under way.
@@ -215,6 +236,7 @@ proptest! {
         wire.agent_gone(bad_agent);
         wire.to_clients[bad_client].clear();
         wire.to_agents[bad_agent].clear();
+        wire.starts_at_once = true;
         let good_agent = wire.agent(1, 1);
         wire.ask(good_client, open_pool(0));
         wire.ask(good_client, open_job(0, 1, 0));

@@ -27,10 +27,19 @@
 //!
 //! # Where what is
 //!
-//! `queue` holds a job's items that are nowhere yet and `adapt` says how many to cut off at once; `chunk` and `done`
-//! are about items that are at an agent; `fleet` picks the agent and `fair` the job. `schedule` puts those together
-//! and `take_back` corrects it, `report` takes in what agents say, `life` opens, ends and loses things, and `check` states what must always hold.
-//! `window` stands by itself: how far a client may go on sending.
+//! `queue` holds a job's items that are nowhere yet and `adapt` says how many to cut off at once; `chunk`, `held` and `done`
+//! are about items that are at an agent.
+//!
+//! A `pool` has places: the agents that have its labels and were told to start it. `places` lets them come and go, and `allot` says
+//! how many workers each gets if the pool has a limit. A pool's jobs are in `lane`s, one for each set of labels that
+//! jobs of it require. What joins lanes and agents is a `reach`: lanes, and agents that each of them may run on. Every
+//! lane has a reach of its own, and lanes that require the same `share` one, so that hundreds of pools on thousands of
+//! agents cost no more than one.
+//!
+//! `fair` says who goes next: pools by slot time, and a pool's jobs by priority and then by slot time. `schedule` hands out to the
+//! lane that goes next in the first reach that has both, to the least loaded `agent` there, and `take_back` corrects that
+//! when slots idle. `report` takes in what agents say, `life` opens and ends jobs, `fleet` is what all agents have in sum, and
+//! `check` states what must always hold. `window` stands by itself: how far a client may go on sending.
 
 mod action;
 mod adapt;

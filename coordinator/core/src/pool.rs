@@ -93,12 +93,11 @@ impl Place {
         (room, agent.surplus(spare))
     }
 
-    /// Whether it holds less than its share of what the agent wants to hold: as large a part of that as its workers are of
-    /// the slots, and one chunk at least.
+    /// Whether it holds less than its workers can run and be given ahead. What the agent wants to hold beyond a chunk for
+    /// each slot is wanted by the workers that have something, with several threads by each of them.
     #[inline]
     pub(crate) fn takes_more(&self, agent: &Agent) -> bool {
-        let held = u64::from(self.count) * u64::from(agent.slots());
-        self.count == 0 || held < u64::from(self.workers) * u64::from(agent.credit.chunks)
+        self.count < self.workers.max(1).saturating_add(agent.credit.chunks.saturating_sub(agent.slots()))
     }
 }
 

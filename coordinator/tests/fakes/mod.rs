@@ -8,8 +8,8 @@ use bytes::Bytes;
 use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox, Refused};
 use farpool_proto::v1::{
     AgentCommand, AgentEvent, AgentHello, Assign, CancelJob, ClientEvent, ClientMessage, ClosePool, Credit, EndItems,
-    Failure, FailureKind, ItemFault, Items, OpenJob, OpenPool, PoolFault, PoolStarted, PoolStopped, Returned, RunDone,
-    WorkerSettings, agent_command, agent_event, client_event, client_message,
+    Failure, FailureKind, ItemFault, Items, Label, OpenJob, OpenPool, PoolFault, PoolStarted, PoolStopped, Returned,
+    RunDone, WorkerSettings, agent_command, agent_event, client_event, client_message,
 };
 
 pub(crate) use agent_event::Body as Say;
@@ -54,6 +54,15 @@ impl Wire {
         let number = self.silent_agent();
         self.say(number, Say::Hello(AgentHello { host: format!("host{number}"), slots, ..AgentHello::default() }));
         self.say(number, Say::Credit(Credit { chunks: credit, bytes: 0 }));
+        number
+    }
+
+    /// An agent with labels, each as `key=value`, that wants as many chunks as it has slots.
+    pub(crate) fn agent_with(&mut self, slots: u32, with: &[&str]) -> usize {
+        let number = self.silent_agent();
+        let hello = AgentHello { host: format!("host{number}"), slots, labels: labels(with), ..AgentHello::default() };
+        self.say(number, Say::Hello(hello));
+        self.say(number, Say::Credit(Credit { chunks: slots, bytes: 0 }));
         number
     }
 
@@ -102,6 +111,18 @@ impl Wire {
         self.coordinator.agent_gone(self.agents[agent], self.now, &mut self.out);
         self.to_agents[agent].clear();
         self.sort();
+    }
+
+    /// Does something with the coordinator that a server does.
+    pub(crate) fn serve<R>(&mut self, serve: impl FnOnce(&mut Coordinator, u64, &mut Outbox) -> R) -> R {
+        let result = serve(&mut self.coordinator, self.now, &mut self.out);
+        self.sort();
+        result
+    }
+
+    /// Lets time pass.
+    pub(crate) fn wait(&mut self, ns: u64) {
+        self.now += ns;
     }
 
     pub(crate) fn schedule(&mut self) {
@@ -241,6 +262,25 @@ pub(crate) fn open_pool(processes: u32) -> Ask {
     Ask::OpenPool(OpenPool { processes, settings: Some(settings), ..OpenPool::default() })
 }
 
+/// A pool that requires labels, each as `key=value`.
+pub(crate) fn open_pool_for(processes: u32, require: &[&str]) -> Ask {
+    let settings = WorkerSettings { payload_limit: PAYLOAD_LIMIT, ..WorkerSettings::default() };
+    Ask::OpenPool(OpenPool { processes, settings: Some(settings), require: labels(require), ..OpenPool::default() })
+}
+
+pub(crate) fn labels(all: &[&str]) -> Vec<Label> {
+    let label = |text: &&str| {
+        let (key, value) = text.split_once('=').expect("a label has a key and a value");
+        Label { key: key.to_owned(), value: value.to_owned() }
+    };
+    all.iter().map(label).collect()
+}
+
+/// A job with chunks of one item that requires labels.
+pub(crate) fn open_job_for(job: u64, require: &[&str]) -> Ask {
+    Ask::OpenJob(OpenJob { job, chunksize: 1, require: labels(require), ..OpenJob::default() })
+}
+
 pub(crate) fn open_job(job: u64, chunksize: u64, retries: u32) -> Ask {
     Ask::OpenJob(OpenJob { job, chunksize, retries, ..OpenJob::default() })
 }
@@ -289,6 +329,7 @@ pub(crate) fn pool_stopped(pool: u64) -> Say {
 }
 
 pub(crate) fn pool_fault(pool: u64, kind: FailureKind) -> Say {
-    let failure = Failure { kind: kind.into(), host: "there".to_owned(), ..Failure::default() };
+    let message = "it has no libc".to_owned();
+    let failure = Failure { kind: kind.into(), message, host: "there".to_owned(), ..Failure::default() };
     Say::PoolFault(PoolFault { pool, failure: Some(failure) })
 }

@@ -638,7 +638,7 @@ impl FakeAgent {
 
     /// Chunks of a pool with a limit that it may hold.
     fn share_of(&self, pool: u32) -> u32 {
-        (self.places[&pool].workers * self.credit).div_ceil(self.slots).max(1)
+        self.places[&pool].workers.max(1) + self.credit.saturating_sub(self.slots)
     }
 
     fn through_with(&mut self, at: usize, first: u64, count: u64) -> FakeChunk {
