@@ -87,6 +87,16 @@ impl Session {
 
     /// Does what the coordinator says until the session ends.
     pub(super) async fn serve(&mut self, signals: &mut Signals) -> End {
+        match self.serve_to_the_end(signals).await {
+            End::Lost(reason) | End::Refused(reason) if self.leaving != Leaving::No => {
+                log(format_args!("the session ended before all was done: {reason}"));
+                End::Left
+            }
+            end => end,
+        }
+    }
+
+    async fn serve_to_the_end(&mut self, signals: &mut Signals) -> End {
         loop {
             for command in std::mem::take(&mut self.commands) {
                 if let Err(error) = self.command(command) {
@@ -94,14 +104,11 @@ impl Session {
                 }
             }
             let busy = self.work();
-            let until = match self.leaving {
-                Leaving::Gone(until) => Some(until),
-                _ => None,
-            };
+            let until = self.gone_until();
             tokio::select! {
                 heard = self.incoming.next() => match heard {
                     Ok(Some(commands)) => self.commands = commands,
-                    _ if self.leaving != Leaving::No => return End::Left,
+                    _ if self.gone_until().is_some() => return End::Left,
                     Ok(None) => return End::Lost("it ended the session".to_owned()),
                     Err(status) => return End::of_incoming(&self.incoming, &status),
                 },
@@ -191,6 +198,14 @@ impl Session {
             self.leaving = Leaving::Draining;
             self.agent.drain();
             self.pools.give_up().into_iter().for_each(|pool| self.agent.forgo_pool(pool));
+        }
+    }
+
+    /// Everything was said. How long the coordinator has to end its side of the session.
+    fn gone_until(&self) -> Option<Instant> {
+        match self.leaving {
+            Leaving::Gone(until) => Some(until),
+            _ => None,
         }
     }
 

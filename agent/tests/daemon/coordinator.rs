@@ -17,7 +17,7 @@ use farpool_proto::v1::{
 };
 use farpool_proto::version;
 use futures_core::Stream;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 use tonic::transport::Server;
@@ -33,6 +33,29 @@ pub(crate) struct Coordinator {
     fetches: UnboundedReceiver<Fetch>,
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// A port that nobody else gets while a test has no coordinator at it: connecting to it fails at once.
+pub(crate) struct Port {
+    // Whoever is bound and does not listen lets others that share the address do so.
+    socket: TcpSocket,
+}
+
+impl Port {
+    pub(crate) fn reserve() -> Port {
+        let socket = TcpSocket::new_v4().expect("a socket can be made");
+        socket.set_reuseaddr(true).expect("it can be shared");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("some port is free");
+        Port { socket }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.socket.local_addr().expect("it is bound")
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
 }
 
 /// An agent that wants a session.
@@ -56,13 +79,14 @@ pub(crate) struct Session {
 
 impl Coordinator {
     pub(crate) fn start() -> Coordinator {
-        Coordinator::start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+        Coordinator::start_at(&Port::reserve())
     }
 
-    pub(crate) fn start_at(address: SocketAddr) -> Coordinator {
+    pub(crate) fn start_at(port: &Port) -> Coordinator {
+        let address = port.address();
         let (arrived, arrivals) = unbounded_channel();
         let (wanted, fetches) = unbounded_channel();
-        let (listening, address_of) = std::sync::mpsc::channel();
+        let (listening, listens) = std::sync::mpsc::channel();
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -70,7 +94,7 @@ impl Coordinator {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let listener = TcpListener::bind(address).await.expect("the port is free");
-                listening.send(listener.local_addr().expect("it listens")).expect("somebody asks");
+                listening.send(()).expect("somebody asks");
                 let service = AgentsServer::new(Service { arrived, wanted });
                 let serving = Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener));
                 tokio::select! {
@@ -79,12 +103,8 @@ impl Coordinator {
                 }
             });
         });
-        let address = address_of.recv().expect("it listens");
+        listens.recv().expect("it listens");
         Coordinator { address, arrivals, fetches, stop, thread: Some(thread) }
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
     }
 
     pub(crate) fn url(&self) -> String {

@@ -6,8 +6,9 @@ use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{Drain, StartPool};
 use nix::sys::signal::Signal;
+use tonic::Status;
 
-use crate::coordinator::{Coordinator, Session};
+use crate::coordinator::{Coordinator, Port, Session};
 use crate::daemon::Daemon;
 use crate::pipe::Pipe;
 use crate::pool::{assign, own_program, start, start_job};
@@ -16,7 +17,7 @@ use crate::scratch::Scratch;
 
 super::cases! {
     drains_on_sigterm, drains_on_sigint, drains_on_command, a_second_signal_ends_it_at_once, without_a_session_it_ends_at_once,
-    drains_while_a_program_is_on_its_way,
+    drains_while_a_program_is_on_its_way, a_session_that_ends_while_it_drains,
 }
 
 /// An agent on which an item runs and others wait.
@@ -112,8 +113,8 @@ async fn a_second_signal_ends_it_at_once() {
 
 async fn without_a_session_it_ends_at_once() {
     let scratch = Scratch::new();
-    let address = Coordinator::start().address();
-    let mut daemon = Daemon::start(&format!("http://{address}"), scratch.path(), &[]);
+    let port = Port::reserve();
+    let mut daemon = Daemon::start(&port.url(), scratch.path(), &[]);
     daemon.says("Connection refused").await;
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended().await.code, Some(0));
@@ -134,7 +135,20 @@ async fn drains_while_a_program_is_on_its_way() {
     let mut fetch = coordinator.fetch().await;
     daemon.signal(Signal::SIGTERM);
     fetch.given_up().await;
+    // The coordinator may not know yet.
+    session.send(start_job(1, 5));
     while session.next().await.is_some() {}
     drop(session);
-    assert_eq!(daemon.ended().await.code, Some(0));
+    let ended = daemon.ended().await;
+    assert!(ended.code == Some(0) && !ended.said.contains("protocol"), "{ended:?}");
+}
+
+async fn a_session_that_ends_while_it_drains() {
+    let mut running = running().await;
+    let _item = running.pipe.reader().await;
+    running.daemon.signal(Signal::SIGTERM);
+    running.session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
+    running.session.fail(Status::invalid_argument("what a draining"));
+    let ended = running.daemon.ended().await;
+    assert!(ended.code == Some(0) && ended.said.contains("what a draining"), "{ended:?}");
 }

@@ -1,14 +1,14 @@
 //! Coordinators that do not keep the protocol: each time the daemon says so, and tries to get another session.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::{AgentCommand, CommandFrame, Piece, StartPool};
 use farpool_proto::version;
 use tonic::Status;
 
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Port};
 use crate::daemon::Daemon;
 use crate::pool::{assign, start, start_job};
 use crate::scratch::Scratch;
@@ -66,9 +66,9 @@ async fn commands_that_make_no_sense() {
 
 async fn no_coordinator_at_all() {
     let scratch = Scratch::new();
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port is free");
-    let address = listener.local_addr().expect("it listens");
-    let mut daemon = Daemon::start(&format!("http://{address}"), scratch.path(), &[]);
+    let port = Port::reserve();
+    let listener = TcpListener::bind(port.address()).expect("the port is free");
+    let mut daemon = Daemon::start(&port.url(), scratch.path(), &[]);
     // The beginning of an HTTP/2 frame that is longer than what comes of it, and of something else.
     for answer in [&b"\x00\x10\x00\x00\x00\x00\x00\x00\x01ab"[..], b"HTTP/1.1 200 OK\r\n\r\n", b""] {
         let (mut connection, _) = listener.accept().expect("somebody connects");
@@ -77,7 +77,7 @@ async fn no_coordinator_at_all() {
     }
     daemon.says("no session").await;
     drop(listener);
-    let mut coordinator = Coordinator::start_at(address);
+    let mut coordinator = Coordinator::start_at(&port);
     coordinator.session().await;
     daemon.says("connected").await;
 }

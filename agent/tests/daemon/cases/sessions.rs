@@ -1,11 +1,12 @@
 //! How sessions come about, and end.
 
 use farpool_proto::v1::agent_command::Body as Command;
-use farpool_proto::v1::{EndJob, StopPool, Version};
+use farpool_proto::v1::agent_event::Body as Event;
+use farpool_proto::v1::{StopPool, Version};
 use farpool_proto::{PROTOCOL, version};
 use tonic::Status;
 
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Port};
 use crate::daemon::Daemon;
 use crate::pipe::Pipe;
 use crate::pool::{assign, own_program, start, start_job};
@@ -93,18 +94,18 @@ async fn an_id_that_is_taken() {
 
 async fn starts_before_the_coordinator() {
     let scratch = Scratch::new();
-    let address = Coordinator::start().address();
-    let mut daemon = Daemon::start(&format!("http://{address}"), scratch.path(), &[]);
+    let port = Port::reserve();
+    let mut daemon = Daemon::start(&port.url(), scratch.path(), &[]);
     daemon.says("Connection refused").await;
-    let _session = Coordinator::start_at(address).session().await;
+    let _session = Coordinator::start_at(&port).session().await;
     daemon.says("connected").await;
     assert_eq!(daemon.times_said("Connection refused"), 1);
 }
 
 async fn the_coordinator_goes_and_comes_back() {
     let scratch = Scratch::new();
-    let mut coordinator = Coordinator::start();
-    let address = coordinator.address();
+    let port = Port::reserve();
+    let mut coordinator = Coordinator::start_at(&port);
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let program = own_program();
     for _ in 0..2 {
@@ -123,7 +124,7 @@ async fn the_coordinator_goes_and_comes_back() {
         let program = starts(notes.path()).remove(0);
         drop((session, coordinator));
         daemon.says("no session").await;
-        coordinator = Coordinator::start_at(address);
+        coordinator = Coordinator::start_at(&port);
         // The next session begins when nothing is left of the last one.
         let (session, _) = coordinator.session().await;
         assert!(program.is_over());
@@ -170,12 +171,21 @@ async fn a_coordinator_that_does_not_read() {
     session.send(assign(5, 0..ITEMS));
     daemon.sleeps().await;
     assert!(daemon.memory() < 120 << 20, "{} bytes", daemon.memory());
+    while starts(notes.path()).len() < 2 {
+        tokio::task::yield_now().await;
+    }
     session.send(Command::StopPool(StopPool { pool: 2, now: true }));
     // Of the two programs one goes.
     while !starts(notes.path()).iter().any(Start::is_over) {
         tokio::task::yield_now().await;
     }
-    session.results(ITEMS as usize).await;
-    session.stopped(2).await;
-    session.send(Command::EndJob(EndJob { job: 5, kill: false }));
+    let (mut results, mut stopped) = (0, false);
+    while results < ITEMS || !stopped {
+        match session.event().await {
+            Event::RunDone(done) => results += done.ends.len() as u64 / 4,
+            Event::PoolStopped(_) => stopped = true,
+            Event::ItemFault(fault) => panic!("{fault:?}"),
+            _ => {}
+        }
+    }
 }
