@@ -82,7 +82,11 @@ impl WorkerPool {
                     let failure = self.read_failure(at, record)?;
                     self.workers[at].init_failure = Some(failure);
                 }
-                Kind::Resumed => self.workers[at].revoking = false,
+                Kind::Resumed => {
+                    self.workers[at].revoking = false;
+                    // Something was taken back in vain, maybe, after the worker had passed that place.
+                    self.workers[at].memory.status().resume();
+                }
                 _ => return Err(Corrupt),
             }
             self.workers[at].from.consume(record);

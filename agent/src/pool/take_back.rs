@@ -63,17 +63,20 @@ impl WorkerPool {
     pub(super) fn take_back(&mut self, at: usize, from: u32) -> bool {
         let worker = &mut self.workers[at];
         let first = worker.memory.status().revoke(from);
-        if first >= worker.next_position {
-            worker.memory.status().resume();
+        if worker.given.back().is_none_or(|last| last.end() <= first) {
+            // While an earlier order to go on is on its way, the worker is let go on when it has passed that.
+            if !worker.revoking {
+                worker.memory.status().resume();
+            }
             return false;
         }
-        // Orders are short and the ring keeps room for them.
-        if worker.order(Kind::Resume, 0, &[]).unwrap_or(false) {
+        if !worker.revoking {
             worker.revoking = true;
-            worker.show();
-        } else {
-            // The link is broken: the worker never gets another item and is ended by whoever finds out.
-            worker.revoking = true;
+            // Orders are short and the ring keeps room for them. If not, the link is broken: the worker never gets
+            // another item and is ended by whoever finds out.
+            if worker.order(Kind::Resume, 0, &[]).unwrap_or(false) {
+                worker.show();
+            }
         }
         let mut taken = Vec::new();
         taken.extend(worker.rest.take());
@@ -104,7 +107,7 @@ impl WorkerPool {
     pub(super) fn take_back_chunk(&mut self, slot: u32) {
         for at in 0..self.workers.len() {
             let first = self.workers[at].given.iter().find(|given| given.chunk == slot).map(Given::next);
-            if let Some(first) = first.filter(|_| self.workers[at].can_give_back())
+            if let Some(first) = first.filter(|_| self.workers[at].can_give_back_more())
                 && let Some(from) = self.boundary(at, first)
             {
                 self.take_back(at, from);
@@ -116,9 +119,11 @@ impl WorkerPool {
 impl Worker {
     /// Whether something can be taken back from it now.
     pub(super) fn can_give_back(&self) -> bool {
-        matches!(self.state, State::Ready | State::Retiring)
-            && self.sending.is_none()
-            && !self.revoking
-            && !self.given.is_empty()
+        !self.revoking && self.can_give_back_more()
+    }
+
+    /// The same, even if it has not passed yet what was taken back before: what lies before that can be, too.
+    fn can_give_back_more(&self) -> bool {
+        matches!(self.state, State::Ready | State::Retiring) && self.sending.is_none() && !self.given.is_empty()
     }
 }

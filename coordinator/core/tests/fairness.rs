@@ -49,6 +49,8 @@ fn long_items_give_no_advantage() {
 fn who_comes_late_neither_waits_nor_catches_up() {
     check(&[1], &[(0, MS, 0), (0, MS, 500 * MS)], 100 * MS, &[50, 50]);
     check(&[1], &[(0, MS, 0), (0, MS, 500 * MS), (0, MS, 500 * MS)], 150 * MS, &[33, 33, 33]);
+    check(&[1, 1], &[(0, MS, 0), (1, MS, 500 * MS)], 100 * MS, &[50, 50]);
+    check(&[1, 3], &[(0, MS, 0), (1, MS, 500 * MS)], 100 * MS, &[25, 75]);
 }
 
 #[test]
