@@ -38,6 +38,8 @@ fn raise_open_files() {
 
 fn serve(settings: Settings) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // The loop runs here and not as a task: so it has its turn when all sessions that have something have been read, and takes
+    // in what came of them in one round. In smaller rounds each report of an agent would be answered by a frame of its own.
     runtime.block_on(async {
         // From here on signals are told apart from the end.
         let mut signals = Signals::new()?;

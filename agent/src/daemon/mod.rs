@@ -74,8 +74,8 @@ async fn run(settings: Settings) -> Result<ExitCode, String> {
                 let since = Instant::now();
                 let mut session = Session::new(&settings, Arc::clone(&disk), connection)?;
                 let end = session.serve(&mut signals).await;
-                if !matches!(end, End::Killed(_)) && session.stop_everything(&mut signals).await {
-                    return Ok(ExitCode::SUCCESS);
+                if !matches!(end, End::Killed(_)) {
+                    session.stop_everything(&mut signals).await;
                 }
                 backoff.lasted(since.elapsed());
                 end

@@ -12,10 +12,10 @@ use crate::tasks::{self, MIB, POISON, factorial, identity, length, make_mib, nap
 
 pub(crate) struct Side {
     workload: String,
-    /// None: local mode.
-    cluster: Option<Cluster>,
     /// None where opening it is part of the run.
     pool: Option<Pool>,
+    /// None: local mode. Outlives the pool.
+    cluster: Option<Cluster>,
 }
 
 impl Side {

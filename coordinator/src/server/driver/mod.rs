@@ -83,14 +83,21 @@ impl Driver {
     pub(super) async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let (mut shutdown, mut inputs) = (pin!(shutdown), Vec::with_capacity(ROUND));
         let drained = self.link.drained.clone();
+        // To set it to an earlier time costs a system call, and each call of a client's moves the next look: so it is
+        // left as it is if it rings in time, and may ring for nothing.
+        let (mut timer, mut rings_at) = (pin!(sleep_until(self.clock.instant(0))), None);
         while !self.is_over() {
-            let timer = self.next_timer();
-            let wake_at = self.clock.instant(timer.unwrap_or(0));
+            if let Some(next) = self.next_timer()
+                && rings_at.is_none_or(|at| next < at)
+            {
+                rings_at = Some(next);
+                timer.as_mut().reset(self.clock.instant(next));
+            }
             let mut has_drained = false;
             tokio::select! {
                 _ = self.received.recv_many(&mut inputs, ROUND) => {}
                 () = drained.notified() => has_drained = true,
-                () = sleep_until(wake_at), if timer.is_some() => {}
+                () = &mut timer, if rings_at.is_some() => rings_at = None,
                 () = &mut shutdown, if self.drain.is_none() => self.begin_to_drain().await,
             }
             self.now = self.clock.now();
@@ -140,9 +147,10 @@ impl Driver {
     /// Puts what the coordinator says into the queues of those who are meant, for each all at once.
     fn send(&mut self) {
         while !(self.out.to_clients.is_empty() && self.out.to_agents.is_empty()) {
-            self.send_to_agents();
-            // A queue that becomes too long pauses its pool, which may mean more to say.
+            // Who waits for a result is told first. A queue that becomes too long pauses its pool, which may mean more to
+            // say.
             self.send_to_clients();
+            self.send_to_agents();
         }
     }
 }
