@@ -29,11 +29,6 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// How many workers it runs at once, if it has said so.
-    pub(crate) fn slots(&self) -> Option<u32> {
-        self.hello.as_ref().map(|hello| hello.slots)
-    }
-
     pub(crate) fn host(&self) -> &str {
         self.hello.as_ref().map_or("", |hello| &hello.host)
     }
@@ -63,8 +58,9 @@ impl Coordinator {
         let Some(agent) = self.agents.get(id) else { return };
         if agent.hello.is_some() {
             self.core.handle(Event::AgentLost { agent: id }, self.now, &mut self.actions);
-            let host = self.agents.remove(id).map(|agent| agent.host().to_owned()).unwrap_or_default();
-            self.follow(Some(Report::Lost { host }), out);
+            let hello = self.agents.remove(id).and_then(|agent| agent.hello).expect("it was just found");
+            self.labels.give_back(&hello.labels);
+            self.follow(Some(Report::Lost { host: hello.host }), out);
             self.leave_pools(id, out);
         } else {
             self.agents.remove(id);
@@ -89,6 +85,7 @@ impl Coordinator {
         let Some(agent) = self.agents.get_mut(id).filter(|agent| agent.hello.is_some()) else { return };
         if !std::mem::replace(&mut agent.draining, true) {
             self.feed(Event::AgentDraining { agent: id }, out);
+            self.review_all(out);
         }
     }
 
@@ -102,8 +99,9 @@ impl Coordinator {
         let agent = self.agents.get_mut(id).expect("it was just found");
         agent.hello = Some(hello);
         agent.joined_at = self.now;
-        self.core.handle(Event::AgentJoined { agent: id, slots }, self.now, &mut self.actions);
-        self.start_pools(id, out);
+        let labels = self.labels.take(&agent.hello.as_ref().expect("it was just given").labels);
+        self.feed(Event::AgentJoined { agent: id, slots, labels }, out);
+        self.review_all(out);
         Ok(())
     }
 
@@ -127,13 +125,18 @@ impl Coordinator {
             FromAgent::Returned { chunk, attempt, first, count } => {
                 (Event::Returned { agent, chunk, attempt, first, count }, None)
             }
-            FromAgent::Credit { chunks, bytes: _ } => {
-                (Event::AgentCredit { agent, chunks: chunks.min(self.config.max_agent_chunks) }, None)
+            FromAgent::Credit { chunks, bytes } => {
+                (Event::AgentCredit { agent, chunks: chunks.min(self.config.max_agent_chunks), bytes }, None)
             }
-            FromAgent::PoolFault { pool, failure } => return self.pool_failed(agent, pool, failure, out),
-            FromAgent::PoolStarted { .. } => return,
+            FromAgent::PoolFault { pool, mut failure } => {
+                if failure.host.is_empty() {
+                    failure.host = self.agents.get(agent).map_or("", |agent| agent.host()).to_owned();
+                }
+                return self.pool_fault(agent, pool, failure, out);
+            }
+            FromAgent::PoolStarted { pool } => return self.pool_started(agent, pool, out),
             FromAgent::Output { pool, pid, stream, data } => {
-                return self.pass_output(agent, pool, pid, stream, data, out);
+                return self.pass_output(agent, pool, (pid, stream, data), out);
             }
             FromAgent::Draining => return self.drain(agent, out),
             FromAgent::Hello(_) | FromAgent::PoolStopped { .. } => unreachable!("taken in before"),

@@ -48,6 +48,10 @@ impl Client {
         debug_assert!(fresh, "a job ended twice");
     }
 
+    pub(crate) fn open_jobs(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.values().copied()
+    }
+
     fn named(&self, number: u64) -> Result<Named, Refused> {
         match self.jobs.get(&number) {
             Some(&job) => Ok(Named::Open(job)),
@@ -68,7 +72,7 @@ impl Coordinator {
                 Ok(())
             }
             (None, _) => Err(RefusedKind::NotFirst("OpenPool").into()),
-            (Some(pool), FromClient::OpenJob { job, asked }) => self.open_job(from, pool, job, asked),
+            (Some(pool), FromClient::OpenJob { job, asked }) => self.open_job(from, pool, job, asked, out),
             (Some(_), FromClient::Items { job, batch }) => self.items(from, job, batch),
             (Some(_), FromClient::EndItems { job }) => self.end_items(from, job, out),
             (Some(_), FromClient::CancelJob { job }) => self.client_cancels(from, job, out),
@@ -84,7 +88,14 @@ impl Coordinator {
         self.close_pool(pool, true, out);
     }
 
-    fn open_job(&mut self, from: ClientId, pool: PoolId, number: u64, asked: JobAsked) -> Result<(), Refused> {
+    fn open_job(
+        &mut self,
+        from: ClientId,
+        pool: PoolId,
+        number: u64,
+        asked: JobAsked,
+        out: &mut Outbox,
+    ) -> Result<(), Refused> {
         let client = self.clients.get_mut(from).ok_or(RefusedKind::NoSession)?;
         if client.named(number).is_ok() {
             return Err(RefusedKind::JobNumberUsed(number).into());
@@ -107,6 +118,7 @@ impl Coordinator {
         }
         let JobAsked { function, timeout_ns, policy, label, require } = asked;
         let window = Window::new(self.config.window, policy.chunksize);
+        let (labels, requires) = (self.labels.take(&require), !require.is_empty());
         let job = self.jobs.insert(Job {
             pool,
             number,
@@ -127,13 +139,16 @@ impl Coordinator {
         self.next_name += 1;
         client.jobs.insert(number, job);
         state.open_jobs += 1;
-        self.core.handle(Event::JobOpened { job, pool, policy }, self.now, &mut self.actions);
+        self.core.handle(Event::JobOpened { job, pool, policy, require: labels }, self.now, &mut self.actions);
+        if requires {
+            self.review(pool, out);
+        }
         Ok(())
     }
 
     fn items(&mut self, from: ClientId, number: u64, batch: Batch) -> Result<(), Refused> {
         let Some((id, job)) = self.job_with_input(from, number)? else { return Ok(()) };
-        let (first, count, next) = (batch.first, batch.count, job.store.next());
+        let (first, count, bytes, next) = (batch.first, batch.count, batch.bytes(), job.store.next());
         if first < next {
             return Err(RefusedKind::IndexTooLow { first, next }.into());
         }
@@ -148,7 +163,7 @@ impl Coordinator {
         let more = job.store.cost() - before;
         self.stored += more;
         self.clients.get_mut(from).expect("it was just found").stored += more;
-        self.core.handle(Event::ItemsArrived { job: id, first, count }, self.now, &mut self.actions);
+        self.core.handle(Event::ItemsArrived { job: id, first, count, bytes }, self.now, &mut self.actions);
         Ok(())
     }
 

@@ -1,13 +1,13 @@
 //! The coordinator: its state, its clock and its doors.
 
 use farpool_core::{Action, Core, JobId, PoolId, Slab};
-use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{AgentEvent, ClientMessage};
 
 use crate::agents::Agent;
 use crate::clients::Client;
 use crate::convert;
 use crate::jobs::Job;
+use crate::labels::LabelBook;
 use crate::outbox::Outbox;
 use crate::pools::Pool;
 use crate::refused::Refused;
@@ -47,10 +47,13 @@ pub struct Coordinator {
     /// What operators will call the next job, or pool.
     pub(crate) next_name: u64,
     pub(crate) late_messages: u64,
+    pub(crate) labels: LabelBook,
     pub(crate) now: u64,
     // Kept for their memory.
     pub(crate) actions: Vec<Action>,
     pub(crate) to_flush: Vec<AgentId>,
+    /// Pools whose clients may have to be told something.
+    pub(crate) to_review: Vec<PoolId>,
 }
 
 impl Coordinator {
@@ -67,9 +70,11 @@ impl Coordinator {
             stored: 0,
             next_name: 1,
             late_messages: 0,
+            labels: LabelBook::default(),
             now: 0,
             actions: Vec::new(),
             to_flush: Vec::new(),
+            to_review: Vec::new(),
         }
     }
 
@@ -107,9 +112,6 @@ impl Coordinator {
     /// [`agent_gone`](Self::agent_gone).
     pub fn agent_event(&mut self, from: AgentId, event: AgentEvent, now: u64, out: &mut Outbox) -> Result<(), Refused> {
         self.now = now;
-        if matches!(event.body, Some(Body::PoolStarted(_) | Body::Output(_) | Body::Draining(_))) {
-            return Ok(());
-        }
         let event = convert::from_agent(event)?;
         self.agent_says(from, event, out)
     }

@@ -42,6 +42,8 @@ impl Coordinator {
                 Action::Retract { agent, chunk } => {
                     self.mail(agent, |agent| agent.retract.chunks.push(chunk.to_bits()));
                 }
+                Action::StartPool { agent, pool, workers } => self.start_pool(agent, pool, workers, out),
+                Action::ResizePool { agent, pool, workers } => self.resize_pool(agent, pool, workers, out),
                 Action::StartJob { agent, job } => self.start_job(agent, job, out),
                 Action::EndJob { agent, job, kill } => {
                     out.agent(agent, agent_command::Body::EndJob(EndJob { job: job.to_bits(), kill }));
@@ -52,6 +54,9 @@ impl Coordinator {
             }
         }
         self.actions = actions;
+        while let Some(pool) = self.to_review.pop() {
+            self.review(pool, out);
+        }
     }
 
     fn assign(&mut self, agent: AgentId, id: JobId, mut chunk: Chunk, count: u64) {
@@ -137,6 +142,7 @@ impl Coordinator {
     fn job_finished(&mut self, id: JobId, cancelled: bool, out: &mut Outbox) {
         let Some(job) = self.jobs.remove(id) else { return };
         self.forget_stored(job.pool, job.store.cost());
+        self.labels.give_back(&job.require);
         let pool = self.pools.get(job.pool).expect("a pool outlives its jobs");
         if let Some(client) = self.clients.get_mut(pool.client) {
             client.job_ended(job.number);
@@ -144,6 +150,9 @@ impl Coordinator {
             if !pool.has_failed() {
                 out.client(pool.client, client_event::Body::JobEnded(JobEnded { job: job.number, cancelled }));
             }
+        }
+        if !job.require.is_empty() {
+            self.to_review.push(job.pool);
         }
         self.pool_has_less(job.pool, out);
     }

@@ -10,7 +10,7 @@
 //! 3. drain the outbox.
 //!
 //! Decisions are made by `farpool-core`, which knows no bytes. Here are the bytes (`store`), the checks on what
-//! peers say (`convert`), who is connected (`clients`, `agents`, `pools`), and what operators see and do (`status`,
+//! peers say (`convert`), who is connected (`clients`, `agents`, `pools`, `places`), and what operators see and do (`status`,
 //! `operate`).
 
 mod agents;
@@ -20,8 +20,10 @@ mod coordinator;
 mod follow;
 mod ids;
 mod jobs;
+mod labels;
 mod operate;
 mod outbox;
+mod places;
 mod pools;
 mod rate;
 mod refused;

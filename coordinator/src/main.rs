@@ -1,22 +1,38 @@
 //! `farpool-coordinator`: see `--help`.
 
-use std::io;
+use std::fmt;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use farpool_coordinator::server::{self, Settings};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 fn main() -> ExitCode {
     let settings = Settings::load(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    raise_open_files();
     match serve(settings) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("farpool-coordinator: {error}");
+            say(format_args!("{error}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Nobody may be reading any more.
+fn say(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "farpool-coordinator: {text}");
+}
+
+/// Each connection is an open file, of which programs are given few unless they ask for more.
+fn raise_open_files() {
+    // If that is not possible, connections wait where files run out.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }
 
@@ -27,15 +43,15 @@ fn serve(settings: Settings) -> io::Result<ExitCode> {
         let mut signals = Signals::new()?;
         let listener =
             TcpListener::bind(settings.listen).await.map_err(|error| cannot_listen(settings.listen, &error))?;
-        eprintln!("farpool-coordinator {}: {settings}", env!("CARGO_PKG_VERSION"));
-        eprintln!("farpool-coordinator: listening on http://{}", listener.local_addr()?);
+        say(format_args!("release {}: {settings}", env!("CARGO_PKG_VERSION")));
+        say(format_args!("listening on http://{}", listener.local_addr()?));
         let (shutdown, asked) = oneshot::channel::<()>();
         let server = server::run(settings, listener, async {
             let _ = asked.await;
         });
         let at_once = async {
             let name = signals.next().await.1;
-            eprintln!("farpool-coordinator: {name}: shutting down; a second signal ends it at once");
+            say(format_args!("{name}: shutting down; a second signal ends it at once"));
             let _ = shutdown.send(());
             signals.next().await.0
         };

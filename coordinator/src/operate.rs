@@ -19,6 +19,18 @@ impl Coordinator {
         self.feed(Event::PoolPaused { pool: id, paused }, out);
     }
 
+    /// Whether slots idle because nothing that is here can run on them.
+    pub fn idles(&self) -> bool {
+        self.core.idles()
+    }
+
+    /// Whether a client's items wait for others that make up an explicit chunk with them.
+    pub fn lacks_chunk(&self, client: ClientId) -> bool {
+        let Some(client) = self.clients.get(client) else { return false };
+        let mut jobs = client.open_jobs().filter_map(|job| self.jobs.get(job));
+        jobs.any(|job| !job.input_ended && job.store.bytes() > 0 && job.store.lacks_chunk())
+    }
+
     /// Has an agent finish what runs, give back the rest, and leave; it is told so once. False if it is not there.
     pub fn drain_agent(&mut self, id: AgentId, now: u64, out: &mut Outbox) -> bool {
         self.now = now;

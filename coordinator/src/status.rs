@@ -57,11 +57,11 @@ impl Coordinator {
             name: pool.asked.settings.name.clone(),
             client: String::new(),
             processes: pool.asked.processes.map_or(0, Into::into),
-            slots: self.pool_slots(id),
+            slots: self.core.workers_of(id).try_into().unwrap_or(u32::MAX),
             weight: pool.asked.weight,
             require: pool.asked.require.clone(),
             jobs: pool.open_jobs as u64,
-            waiting: pool.waiting().to_owned(),
+            waiting: pool.told.waiting.clone(),
             open_ns: now.saturating_sub(pool.opened_at),
         }
     }

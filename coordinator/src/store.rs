@@ -39,6 +39,11 @@ impl Store {
         (!self.window.admits()).then(|| self.window.limit())
     }
 
+    /// Whether nothing can run before more items come.
+    pub(crate) fn lacks_chunk(&self) -> bool {
+        self.window.lacks_chunk()
+    }
+
     /// The lowest index that may come.
     pub(crate) fn next(&self) -> u64 {
         self.next

@@ -18,7 +18,7 @@ fn opened() -> Wire {
     wire.agent(2, 3);
     wire.client();
     wire.ask(0, open_pool(0));
-    wire.expect(&["client0: welcome", "client0: opened with 2 slots", "agent0: start pool 0 with 2"]);
+    wire.expect(&["client0: welcome", "client0: opened with 2 slots", "agent0: start pool 0"]);
     wire
 }
 
@@ -87,18 +87,20 @@ fn the_pool_waits_for_an_agent() {
     wire.ask(0, open_job(0, 1, 0));
     wire.ask(0, items(0, 0, &["a"]));
     wire.schedule();
-    wire.expect(&["client0: welcome"]);
-    wire.agent(8, 1);
+    wire.expect(&["client0: welcome", "client0: waiting: no agent is connected"]);
+    wire.agent(2, 1);
     wire.schedule();
     wire.expect(&[
-        "client0: opened with 3 slots",
-        "agent0: start pool 0 with 3",
+        "client0: opened with 2 slots",
+        "agent0: start pool 0 with 2",
         "agent0: start job 0 whole",
         r#"agent0: run job 0 attempt 1 from 0 ["a"]"#,
     ]);
-    // One that comes later is used too.
+    // One that comes later gets what is still to be had.
     wire.agent(8, 1);
-    wire.expect(&["agent1: start pool 0 with 2"]);
+    wire.expect(&["client0: opened with 3 slots", "agent1: start pool 0 with 1"]);
+    wire.agent(8, 1);
+    wire.expect(&[]);
 }
 
 #[test]
@@ -180,7 +182,7 @@ fn closing_waits_for_jobs_unless_it_is_now() {
     wire.client();
     wire.ask(0, open_pool(0));
     wire.ask(0, close(false));
-    wire.expect(&["client0: welcome", "client0: closed"]);
+    wire.expect(&["client0: welcome", "client0: waiting: no agent is connected", "client0: closed"]);
 }
 
 #[test]
@@ -243,7 +245,7 @@ fn a_client_that_is_gone_leaves_nothing() {
 fn a_pool_that_fails_says_so_once() {
     let mut wire = opened();
     wire.agent(1, 1);
-    wire.expect(&["agent1: start pool 0 with 1"]);
+    wire.expect(&["client0: opened with 3 slots", "agent1: start pool 0"]);
     wire.ask(0, open_job(0, 1, 2));
     wire.ask(0, items(0, 0, &["a", "b", "c", "d", "e", "f"]));
     assigned(&mut wire, 0);
@@ -280,6 +282,9 @@ fn what_a_lost_agent_held_runs_elsewhere_or_fails() {
         wire.say(0, done(&chunks[0], 0, 1));
         wire.expect(&[r#"client0: job 0 done 0: ["A"]"#]);
         wire.agent_gone(0);
+        let mut events: Vec<_> = wire.to_clients[0].drain(..).collect();
+        assert!(matches!(events.pop(), Some(client_event::Body::Waiting(_))));
+        wire.to_clients[0].extend(events);
         wire.agent(1, 2);
         wire.schedule();
         wire.expect(expected);
@@ -287,7 +292,8 @@ fn what_a_lost_agent_held_runs_elsewhere_or_fails() {
     check(
         1,
         &[
-            "agent1: start pool 0 with 1",
+            "client0: opened with 1 slots",
+            "agent1: start pool 0",
             "agent1: start job 0 whole",
             r#"agent1: run job 0 attempt 2 from 1 ["b"], job 0 attempt 2 from 2 ["c"]"#,
         ],
@@ -298,7 +304,8 @@ fn what_a_lost_agent_held_runs_elsewhere_or_fails() {
             "client0: job 0 failed 2: AgentLost on host0, attempts 1",
             "client0: job 0 failed 1: AgentLost on host0, attempts 1",
             "client0: job 0 ended",
-            "agent1: start pool 0 with 1",
+            "client0: opened with 1 slots",
+            "agent1: start pool 0",
         ],
     );
 }
@@ -312,7 +319,7 @@ fn chunks_are_taken_back_for_one_who_idles() {
     let chunks = assigned(&mut wire, 0);
     wire.agent(2, 3);
     wire.schedule();
-    wire.expect(&["agent0: give back 1", "agent1: start pool 0 with 2"]);
+    wire.expect(&["client0: opened with 4 slots", "agent0: give back 1", "agent1: start pool 0"]);
     wire.say(0, give_back(&chunks[2], 0, 1));
     wire.schedule();
     wire.expect(&["agent1: start job 0 whole", r#"agent1: run job 0 attempt 1 from 2 ["c"]"#]);
@@ -328,7 +335,7 @@ fn narrow(chunksize: u64) -> Wire {
     wire.ask(0, open_pool(0));
     let Some(client_event::Body::Welcome(welcome)) = wire.to_clients[0].pop_front() else { panic!() };
     assert_eq!(welcome.window, 100);
-    wire.expect(&["client0: opened with 2 slots", "agent0: start pool 0 with 2"]);
+    wire.expect(&["client0: opened with 2 slots", "agent0: start pool 0"]);
     wire.ask(0, open_job(7, chunksize, 0));
     wire.to_agents[0].clear();
     wire

@@ -1,7 +1,10 @@
-//! What the machine allows: the least code that does a workload's work, over socketpairs between forked processes.
+//! What the machine allows: the least code that does a workload's work, over socketpairs or TCP between forked
+//! processes.
 
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -23,13 +26,42 @@ pub(crate) fn exists(workload: &str) -> bool {
     !matches!(workload, "W4" | "W7" | "W9")
 }
 
+/// What carries the bytes.
+#[derive(Clone, Copy)]
+pub(crate) enum Transport {
+    Socketpair,
+    Tcp,
+}
+
+impl Transport {
+    fn pair(self) -> [File; 2] {
+        let pair: [OwnedFd; 2] = match self {
+            Transport::Socketpair => {
+                <[UnixStream; 2]>::from(UnixStream::pair().expect("a socketpair")).map(OwnedFd::from)
+            }
+            Transport::Tcp => tcp_pair().expect("a connection on loopback").map(OwnedFd::from),
+        };
+        pair.map(File::from)
+    }
+}
+
+fn tcp_pair() -> std::io::Result<[TcpStream; 2]> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let ours = TcpStream::connect(listener.local_addr()?)?;
+    let (theirs, _) = listener.accept()?;
+    ours.set_nodelay(true)?;
+    theirs.set_nodelay(true)?;
+    Ok([ours, theirs])
+}
+
 pub(crate) struct Side {
     workload: String,
+    transport: Transport,
 }
 
 impl Side {
-    pub(crate) fn new(workload: &str) -> Side {
-        Side { workload: workload.to_owned() }
+    pub(crate) fn new(workload: &str, transport: Transport) -> Side {
+        Side { workload: workload.to_owned(), transport }
     }
 }
 
@@ -39,18 +71,19 @@ impl Measures for Side {
     }
 
     fn run(&mut self) -> Values {
+        let over = self.transport;
         match self.workload.as_str() {
-            "W1" => vec![least_pool(200_000, 16)],
-            "W2" | "W2c" => vec![least_pool(1_000_000, 256)],
+            "W1" => vec![least_pool(over, 200_000, 16)],
+            "W2" | "W2c" => vec![least_pool(over, 1_000_000, 256)],
             "W3" | "W3awake" => {
-                let (apart, together) = (round_trips(0, 1), round_trips(0, 0));
+                let (apart, together) = (round_trips(over, 0, 1), round_trips(over, 0, 0));
                 vec![apart[ROUND_TRIPS / 2], apart[ROUND_TRIPS * 99 / 100], together[ROUND_TRIPS / 2]]
             }
-            "W5a" | "W5r" => vec![bandwidth(2000)],
+            "W5a" | "W5r" => vec![bandwidth(over, 2000)],
             "W6" => vec![greedy(false)],
             "W6s" => vec![greedy(true)],
             // No memory that would mean anything.
-            "W8" => vec![first_result(), f64::NAN],
+            "W8" => vec![first_result(over), f64::NAN],
             unknown => panic!("{unknown} has no limit"),
         }
     }
@@ -81,15 +114,15 @@ impl Drop for Pinned {
     }
 }
 
-/// A forked process at the other end of a socketpair; gone when this is dropped.
+/// A forked process at the other end of a socket; gone when this is dropped.
 struct Forked {
-    socket: UnixStream,
+    socket: File,
     pid: Pid,
 }
 
 impl Forked {
-    fn new(run: impl FnOnce(UnixStream)) -> Forked {
-        let (ours, theirs) = UnixStream::pair().expect("a socketpair");
+    fn new(over: Transport, run: impl FnOnce(File)) -> Forked {
+        let [ours, theirs] = over.pair();
         // SAFETY: this process has one thread wherever this is called, so its child may do whatever it may.
         match unsafe { fork() }.expect("a process can be forked") {
             ForkResult::Parent { child } => Forked { socket: ours, pid: child },
@@ -112,7 +145,7 @@ impl Drop for Forked {
 }
 
 /// Gives back whatever whole messages have come.
-fn echo(mut socket: UnixStream) {
+fn echo(mut socket: File) {
     let mut buffer = vec![0; BUFFER];
     let mut held = 0;
     while let Ok(read) = socket.read(&mut buffer[held..]) {
@@ -127,8 +160,8 @@ fn echo(mut socket: UnixStream) {
 }
 
 /// Two workers, so many tasks in flight to each, everything that is there in one read and one write: tasks a second.
-fn least_pool(tasks: usize, in_flight: usize) -> f64 {
-    let mut workers = [Worker::new(), Worker::new()];
+fn least_pool(over: Transport, tasks: usize, in_flight: usize) -> f64 {
+    let mut workers = [Worker::new(over), Worker::new(over)];
     let (mut given, mut done) = (0, 0);
     let mut buffer = vec![0; BUFFER];
     let start = Instant::now();
@@ -156,8 +189,8 @@ struct Worker {
 }
 
 impl Worker {
-    fn new() -> Worker {
-        Worker { process: Forked::new(echo), partial: 0, tasks: Vec::new() }
+    fn new(over: Transport) -> Worker {
+        Worker { process: Forked::new(over, echo), partial: 0, tasks: Vec::new() }
     }
 
     fn give(&mut self, count: usize) -> usize {
@@ -179,8 +212,8 @@ impl Worker {
 }
 
 /// Of 100 bytes between two processes on these cores, in microseconds, sorted.
-fn round_trips(ours: usize, theirs: usize) -> Vec<f64> {
-    let mut other = Forked::new(|mut socket| {
+fn round_trips(over: Transport, ours: usize, theirs: usize) -> Vec<f64> {
+    let mut other = Forked::new(over, |mut socket| {
         let _pinned = pin(theirs);
         let mut message = [0; 100];
         while socket.read_exact(&mut message).and_then(|()| socket.write_all(&message)).is_ok() {}
@@ -202,8 +235,8 @@ fn round_trips(ours: usize, theirs: usize) -> Vec<f64> {
 }
 
 /// Messages of 1 MiB in one direction, a second.
-fn bandwidth(messages: usize) -> f64 {
-    let mut other = Forked::new(move |mut socket| {
+fn bandwidth(over: Transport, messages: usize) -> f64 {
+    let mut other = Forked::new(over, move |mut socket| {
         let mut buffer = vec![0; MIB];
         (0..messages).for_each(|_| socket.read_exact(&mut buffer).expect("a message comes"));
         socket.write_all(&[0]).expect("the sender listens");
@@ -236,9 +269,9 @@ fn greedy(ascending: bool) -> f64 {
 }
 
 /// From forking two workers to an answer of the first, in milliseconds.
-fn first_result() -> f64 {
+fn first_result(over: Transport) -> f64 {
     let start = Instant::now();
-    let mut workers = [Forked::new(echo), Forked::new(echo)];
+    let mut workers = [Forked::new(over, echo), Forked::new(over, echo)];
     let mut message = [0; MESSAGE];
     workers[0].socket.write_all(&message).expect("a worker listens");
     workers[0].socket.read_exact(&mut message).expect("a worker answers");

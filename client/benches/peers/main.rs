@@ -1,11 +1,16 @@
-//! farpool beside Python's `multiprocessing.Pool` and beside what the machine allows, in one run.
+//! farpool beside Python's `multiprocessing.Pool` and beside what the machine allows, in one run; and a cluster on
+//! loopback beside local mode and beside what TCP allows.
 //!
-//! `cargo bench -p farpool --bench peers -- [--quick] [--markdown] [--runs N] [WORKLOAD...]`
+//! `cargo bench -p farpool --bench peers -- [--local | --cluster] [--quick] [--markdown] [--runs N] [WORKLOAD...]`
 //!
 //! For each workload three processes are started, one for each side: farpool's local mode, `multiprocessing.Pool`
 //! under the `python3` on the PATH, and the least code that could do the work (where there is such a thing). They
-//! warm up, and then take turns, one run each, so that a machine that drifts treats them alike.
+//! warm up, and then take turns, one run each, so that a machine that drifts treats them alike. On a cluster the sides
+//! are a client of a coordinator with two agents, local mode, and the least code over TCP.
 
+#[path = "../../tests/common/binaries.rs"]
+mod binaries;
+mod cluster;
 mod limit;
 mod machine;
 mod plan;
@@ -18,14 +23,18 @@ mod tasks;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use limit::Transport;
 use plan::{Condition, WORKLOADS, Workload};
 use side::{Sides, Values};
+use table::Mode;
 
 const USAGE: &str = "\
-farpool beside multiprocessing.Pool and the machine's limits
+farpool beside multiprocessing.Pool, and a cluster beside local mode, and both beside the machine's limits
 
-Usage: cargo bench -p farpool --bench peers -- [--quick] [--markdown] [--runs N] [WORKLOAD...]
+Usage: cargo bench -p farpool --bench peers -- [OPTIONS] [WORKLOAD...]
 
+  --local     only local mode, beside multiprocessing.Pool
+  --cluster   only a coordinator and two agents on loopback, beside local mode
   --quick     2 runs of each instead of 5
   --runs N    so many runs of each
   --markdown  print the table as Markdown
@@ -37,8 +46,10 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         [spinner::ROLE, core] => spinner::spin(core),
-        [side::FARPOOL_ROLE, workload] => side::serve(|| pool::Side::new(workload)),
-        [side::LIMIT_ROLE, workload] => side::serve(|| limit::Side::new(workload)),
+        [side::FARPOOL_ROLE, workload] => side::serve(|| pool::Side::local(workload)),
+        [side::CLUSTER_ROLE, workload] => side::serve(|| pool::Side::on_a_cluster(workload)),
+        [side::LIMIT_ROLE, workload] => side::serve(|| limit::Side::new(workload, Transport::Socketpair)),
+        [side::TCP_ROLE, workload] => side::serve(|| limit::Side::new(workload, Transport::Tcp)),
         words => match Options::read(words) {
             Ok(Some(options)) => measure(&options),
             Ok(None) => println!("{USAGE}"),
@@ -52,6 +63,7 @@ fn main() -> ExitCode {
 }
 
 struct Options {
+    modes: &'static [Mode],
     workloads: Vec<&'static Workload>,
     runs: usize,
     markdown: bool,
@@ -60,13 +72,16 @@ struct Options {
 impl Options {
     /// `None`: the usage is wanted.
     fn read(words: &[&str]) -> Result<Option<Options>, String> {
-        let mut options = Options { workloads: Vec::new(), runs: 5, markdown: false };
+        let mut options =
+            Options { modes: &[Mode::Local, Mode::Cluster], workloads: Vec::new(), runs: 5, markdown: false };
         let mut under_cargo_bench = false;
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match *word {
                 "--bench" => under_cargo_bench = true,
                 "--help" | "-h" => return Ok(None),
+                "--local" => options.modes = &[Mode::Local],
+                "--cluster" => options.modes = &[Mode::Cluster],
                 "--markdown" => options.markdown = true,
                 "--quick" => options.runs = 2,
                 "--runs" => {
@@ -97,24 +112,39 @@ fn measure(options: &Options) {
     if let Some(warning) = machine::noise() {
         println!("{warning}");
     }
-    let mut rows = Vec::new();
-    for workload in options.workloads.iter().copied() {
-        eprintln!("{}: {}", workload.name, workload.what);
-        let _awake = (workload.condition == Condition::Awake).then(spinner::one_on_each_core);
-        let measured = measure_one(workload, python.as_ref(), options.runs);
-        rows.extend(workload.measures.iter().enumerate().map(|(at, measure)| {
-            let [farpool, python, limit] =
-                measured.each_ref().map(|runs| runs.iter().map(|values| values[at]).collect());
-            table::Row { workload, measure, farpool, python, limit }
-        }));
+    for mode in options.modes.iter().copied() {
+        let wanted = |workload: &&Workload| mode == Mode::Local || workload.is_for_clusters();
+        let rows: Vec<table::Row> = options
+            .workloads
+            .iter()
+            .copied()
+            .filter(wanted)
+            .flat_map(|workload| measure_one(mode, workload, python.as_ref(), options.runs))
+            .collect();
+        println!();
+        table::print(mode, &rows, options.markdown);
     }
-    table::print(&rows, options.markdown);
     println!("{} runs of each, {:.0?}", options.runs, start.elapsed());
 }
 
+fn measure_one(
+    mode: Mode,
+    workload: &'static Workload,
+    python: Option<&side::Python>,
+    runs: usize,
+) -> impl Iterator<Item = table::Row> {
+    eprintln!("{}: {}", workload.name, workload.what);
+    let _awake = (workload.condition == Condition::Awake).then(spinner::one_on_each_core);
+    let measured = take_turns(mode, workload, python, runs);
+    workload.measures.iter().enumerate().map(move |(at, measure)| {
+        let [farpool, peer, limit] = measured.each_ref().map(|runs| runs.iter().map(|values| values[at]).collect());
+        table::Row { workload, measure, farpool, peer, limit }
+    })
+}
+
 /// What each of the three sides measured in each run.
-fn measure_one(workload: &Workload, python: Option<&side::Python>, runs: usize) -> [Vec<Values>; 3] {
-    let mut sides = Sides::start(workload, python);
+fn take_turns(mode: Mode, workload: &Workload, python: Option<&side::Python>, runs: usize) -> [Vec<Values>; 3] {
+    let mut sides = Sides::start(mode, workload, python);
     let mut measured = [const { Vec::new() }; 3];
     for _ in 0..runs {
         for (measured, side) in measured.iter_mut().zip(&mut sides.sides) {

@@ -5,19 +5,35 @@ use std::time::{Duration, Instant};
 
 use farpool::{ErrorKind, Pool};
 
+use crate::cluster::Cluster;
 use crate::machine::monotonic_ns;
 use crate::side::{Measures, START_VARIABLE, Values};
 use crate::tasks::{self, MIB, POISON, factorial, identity, length, make_mib, nap, poison};
 
 pub(crate) struct Side {
     workload: String,
+    /// None: local mode.
+    cluster: Option<Cluster>,
     /// None where opening it is part of the run.
     pool: Option<Pool>,
 }
 
 impl Side {
-    pub(crate) fn new(workload: &str) -> Side {
-        Side { workload: workload.to_owned(), pool: None }
+    pub(crate) fn local(workload: &str) -> Side {
+        Side { workload: workload.to_owned(), cluster: None, pool: None }
+    }
+
+    pub(crate) fn on_a_cluster(workload: &str) -> Side {
+        Side { workload: workload.to_owned(), cluster: Some(Cluster::start()), pool: None }
+    }
+
+    fn open(&self, processes: usize) -> Pool {
+        let builder = Pool::builder().processes(processes);
+        let builder = match &self.cluster {
+            None => builder.local(),
+            Some(cluster) => builder.address(cluster.address()),
+        };
+        builder.build().expect("a pool can be opened")
     }
 
     fn pool(&self) -> &Pool {
@@ -28,9 +44,11 @@ impl Side {
 impl Measures for Side {
     fn prepare(&mut self) {
         match self.workload.as_str() {
-            "W4" => {}
+            // On a cluster the first run would count the way of the program to the agents.
+            "W4" => drop(self.run()),
             "W6" | "W6s" => {
-                let pool = self.pool.insert(open(8));
+                let pool = self.open(8);
+                let pool = self.pool.insert(pool);
                 // Until all eight are up.
                 for _ in 0..2 {
                     pool.job(nap).chunksize(1).map(vec![0.05; 32]).expect("naps end well");
@@ -38,7 +56,8 @@ impl Measures for Side {
             }
             workload => {
                 let warm = matches!(workload, "W7" | "W9");
-                let pool = self.pool.insert(open(2));
+                let pool = self.open(2);
+                let pool = self.pool.insert(pool);
                 assert_eq!(sum_one_by_one(pool, if warm { 20 } else { 200 }), if warm { 190 } else { 19_900 });
             }
         }
@@ -59,14 +78,15 @@ impl Measures for Side {
                 let microseconds = latencies(self.pool(), 2000);
                 vec![microseconds[1000], microseconds[1980], microseconds[1000]]
             }
-            "W4" => start_to_finish(),
+            "W4" => start_to_finish(|| self.open(4)),
             "W5a" => vec![mebibytes_in(self.pool())],
             "W5r" => vec![mebibytes_out(self.pool())],
             "W6" => vec![naps(self.pool(), false)],
             "W6s" => vec![naps(self.pool(), true)],
             "W7" => killed(self.pool()),
             "W8" => {
-                let pool = self.pool.insert(open(2));
+                let pool = self.open(2);
+                let pool = self.pool.insert(pool);
                 assert_eq!(pool.apply(identity, (1,)).expect("one item ends well"), 1);
                 let started: u64 = std::env::var(START_VARIABLE).ok().and_then(|ns| ns.parse().ok()).unwrap_or(0);
                 let took = (monotonic_ns() - started) as f64 / 1e6;
@@ -77,10 +97,6 @@ impl Measures for Side {
             unknown => panic!("there is no workload {unknown}"),
         }
     }
-}
-
-fn open(processes: usize) -> Pool {
-    Pool::builder().processes(processes).local().build().expect("a pool can be opened")
 }
 
 fn sum_one_by_one(pool: &Pool, items: u64) -> u64 {
@@ -122,10 +138,10 @@ fn latencies(pool: &Pool, calls: usize) -> Vec<f64> {
     latencies
 }
 
-fn start_to_finish() -> Values {
+fn start_to_finish(open: impl Fn() -> Pool) -> Values {
     let milliseconds = |since: Instant| since.elapsed().as_secs_f64() * 1e3;
     let start = Instant::now();
-    let pool = open(4);
+    let pool = open();
     let results = pool.map(factorial, 1..=100).expect("no item fails");
     let to_results = milliseconds(start);
     let mut warm: Vec<f64> = (0..5)

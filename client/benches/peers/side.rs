@@ -1,4 +1,4 @@
-//! The three sides: processes that measure one workload each time they are told to.
+//! The sides: processes that measure one workload each time they are told to.
 //!
 //! A side reads a line and answers with one: to `prepare` it warms up, to `run` it measures once and answers with the
 //! values of the workload's measures (`nan`: it has none; `inf`: it never came to an end). It ends with its input.
@@ -13,9 +13,12 @@ use nix::unistd::Pid;
 
 use crate::machine;
 use crate::plan::{Condition, Workload};
+use crate::table::Mode;
 
 pub(crate) const FARPOOL_ROLE: &str = "--side-farpool";
+pub(crate) const CLUSTER_ROLE: &str = "--side-cluster";
 pub(crate) const LIMIT_ROLE: &str = "--side-limit";
+pub(crate) const TCP_ROLE: &str = "--side-tcp";
 /// CLOCK_MONOTONIC in nanoseconds just before a side was started.
 pub(crate) const START_VARIABLE: &str = "FARPOOL_BENCH_START";
 
@@ -67,7 +70,7 @@ impl Python {
     }
 }
 
-/// farpool, `multiprocessing.Pool` and the limit, where there is one.
+/// farpool, what stands beside it, and the limit, where there is one.
 pub(crate) struct Sides {
     pub(crate) sides: [Option<Running>; 3],
     /// What they run, if it is not the program itself; removed after their end.
@@ -75,13 +78,16 @@ pub(crate) struct Sides {
 }
 
 impl Sides {
-    pub(crate) fn start(workload: &Workload, python: Option<&Python>) -> Sides {
+    pub(crate) fn start(mode: Mode, workload: &Workload, python: Option<&Python>) -> Sides {
         let copy = (workload.condition == Condition::Fresh).then(ProgramCopy::new);
         let program = copy.as_ref().map_or("/proc/self/exe", |copy| &copy.0);
         let own = |role: &str| [program, role, workload.name].map(str::to_owned).to_vec();
         let python = python.map(|python| [&python.path, "-c", SCRIPT, workload.name].map(str::to_owned).to_vec());
-        let limit = crate::limit::exists(workload.name).then(|| own(LIMIT_ROLE));
-        let commands = [Some(own(FARPOOL_ROLE)), python, limit];
+        let limit = |role| crate::limit::exists(workload.name).then(|| own(role));
+        let commands = match mode {
+            Mode::Local => [Some(own(FARPOOL_ROLE)), python, limit(LIMIT_ROLE)],
+            Mode::Cluster => [Some(own(CLUSTER_ROLE)), Some(own(FARPOOL_ROLE)), limit(TCP_ROLE)],
+        };
         Sides { sides: commands.map(|command| command.map(|command| Running::new(workload, command))), _copy: copy }
     }
 }

@@ -2,32 +2,43 @@
 
 use crate::plan::{Better, Goal, Measure, Workload};
 
+/// What stands beside what.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Local mode, `multiprocessing.Pool`, and the limit over socketpairs.
+    Local,
+    /// A cluster, local mode, and the limit over TCP.
+    Cluster,
+}
+
 /// One measure of a workload: what each run of each side gave.
 pub(crate) struct Row {
     pub(crate) workload: &'static Workload,
     pub(crate) measure: &'static Measure,
     pub(crate) farpool: Vec<f64>,
-    pub(crate) python: Vec<f64>,
+    pub(crate) peer: Vec<f64>,
     pub(crate) limit: Vec<f64>,
 }
 
-const HEAD: [&str; 9] = [
-    "workload",
-    "unit",
-    "farpool (min - max)",
-    "multiprocessing.Pool",
-    "times as good",
-    "limit",
-    "of the limit",
-    "goal",
-    "",
-];
+impl Mode {
+    fn head(self) -> [&'static str; 9] {
+        let [farpool, peer] = match self {
+            Mode::Local => ["farpool (min - max)", "multiprocessing.Pool"],
+            Mode::Cluster => ["farpool, cluster (min - max)", "farpool, local"],
+        };
+        let [limit, of_the_limit] = match self {
+            Mode::Local => ["limit", "of the limit"],
+            Mode::Cluster => ["limit over TCP", "of the limit"],
+        };
+        ["workload", "unit", farpool, peer, "times as good", limit, of_the_limit, "goal", ""]
+    }
+}
 
-/// `times as good` is above 1 where farpool beats `multiprocessing.Pool`; `of the limit` is farpool's figure divided by
+/// `times as good` is above 1 where farpool beats what stands beside it; `of the limit` is farpool's figure divided by
 /// the limit's.
-pub(crate) fn print(rows: &[Row], markdown: bool) {
-    let mut lines = vec![HEAD.map(str::to_owned)];
-    lines.extend(rows.iter().map(Row::cells));
+pub(crate) fn print(mode: Mode, rows: &[Row], markdown: bool) {
+    let mut lines = vec![mode.head().map(str::to_owned)];
+    lines.extend(rows.iter().map(|row| row.cells(mode)));
     let widths: [usize; 9] =
         std::array::from_fn(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0));
     let (before, between, after) = if markdown { ("| ", " | ", " |") } else { ("", "  ", "") };
@@ -42,25 +53,22 @@ pub(crate) fn print(rows: &[Row], markdown: bool) {
 }
 
 impl Row {
-    fn cells(&self) -> [String; 9] {
-        let [farpool, python, limit] = [&self.farpool, &self.python, &self.limit].map(|runs| median(runs));
+    fn cells(&self, mode: Mode) -> [String; 9] {
+        let [farpool, peer, limit] = [&self.farpool, &self.peer, &self.limit].map(|runs| median(runs));
         let what = match self.measure.what {
             "" => self.workload.what.to_owned(),
             what => format!("{}, {what}", self.workload.what),
         };
         let better = match self.measure.better {
-            Better::More => farpool.zip(python).map(|(farpool, python)| farpool / python),
-            Better::Less => farpool.zip(python).map(|(farpool, python)| python / farpool),
+            Better::More => farpool.zip(peer).map(|(farpool, peer)| farpool / peer),
+            Better::Less => farpool.zip(peer).map(|(farpool, peer)| peer / farpool),
         };
-        let (goal, reached) = self.goal(farpool, limit);
+        let (goal, reached) = self.goal(mode, farpool, limit);
         [
             format!("{}: {what}", self.workload.name),
             self.measure.unit.to_owned(),
             with_range(&self.farpool),
-            python.map_or_else(
-                String::new,
-                |python| if python.is_infinite() { "hangs".to_owned() } else { figure(python) },
-            ),
+            peer.map_or_else(String::new, |peer| if peer.is_infinite() { "hangs".to_owned() } else { figure(peer) }),
             better.filter(|times| times.is_finite()).map_or_else(String::new, ratio),
             limit.map_or_else(String::new, figure),
             farpool.zip(limit).map_or_else(String::new, |(farpool, limit)| ratio(farpool / limit)),
@@ -69,8 +77,12 @@ impl Row {
         ]
     }
 
-    fn goal(&self, farpool: Option<f64>, limit: Option<f64>) -> (String, Option<bool>) {
-        match self.measure.goal {
+    fn goal(&self, mode: Mode, farpool: Option<f64>, limit: Option<f64>) -> (String, Option<bool>) {
+        let goal = match mode {
+            Mode::Local => self.measure.goal,
+            Mode::Cluster => self.measure.cluster_goal,
+        };
+        match goal {
             Goal::None => (String::new(), None),
             Goal::AtLeast(least) => (format!(">= {}", figure(least)), farpool.map(|value| value >= least)),
             Goal::AtMost(most) => (format!("<= {}", figure(most)), farpool.map(|value| value <= most)),

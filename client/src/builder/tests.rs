@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::labels;
 use crate::settings::Settings;
 
 fn resolve(builder: Builder) -> Result<Settings, Error> {

@@ -16,11 +16,11 @@ pub(crate) struct Coordinator {
 }
 
 impl Coordinator {
-    pub(crate) fn start() -> Self {
+    pub(crate) fn start(program: &str) -> Self {
         // A port that was free a moment ago is most likely free still.
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.expect("loopback has ports").to_string();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
+        let mut command = Command::new(program);
         command.args(["--listen", &address]).stdin(Stdio::null());
         if std::env::var_os("FARPOOL_BENCH_LOG").is_none() {
             command.stderr(Stdio::null()).stdout(Stdio::null());

@@ -42,7 +42,8 @@ fn main() -> ExitCode {
     println!("{} slots an agent, {} s a run, at most {descriptors} descriptors", options.slots, options.seconds);
     println!("{}", figures::HEAD);
     for &agents in &options.agents {
-        for rate in [None, Some(options.rate)] {
+        let rates = [options.saturated.then_some(None), options.paced.then_some(Some(options.rate))];
+        for rate in rates.into_iter().flatten() {
             // All that a run has begun ends with its runtime.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.expect("a runtime can be made");
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
 
 /// One run: `rate` chunks a second, or as many as it can.
 async fn measure(options: &Options, agents: usize, rate: Option<u64>) -> Row {
-    let coordinator = Coordinator::start();
+    let coordinator = Coordinator::start(&options.coordinator);
     let slots = agents * options.slots as usize;
     let service = rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(slots as f64 / rate as f64));
     let figures = Rc::new(Figures::default());

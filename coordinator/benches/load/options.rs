@@ -8,6 +8,9 @@ Usage: cargo bench -p farpool-coordinator --bench load -- [OPTIONS]
   --agents N,N,...  a pair of runs for each of these numbers of agents [default: 10,100,1000]
   --slots N         of each agent [default: 64]
   --seconds N       that a run is measured for [default: 5]
+  --saturated       only the first run of each pair
+  --paced           only the second
+  --coordinator P   this executable instead of the one that was built with the bench
   --rate N          chunks a second in the second run of each pair [default: 100000]
   --quick           3 agents, half a second: only to see that it works";
 
@@ -16,12 +19,23 @@ pub(crate) struct Options {
     pub(crate) slots: u32,
     pub(crate) seconds: f64,
     pub(crate) rate: u64,
+    pub(crate) saturated: bool,
+    pub(crate) paced: bool,
+    pub(crate) coordinator: String,
 }
 
 impl Options {
     /// `None`: the usage is wanted.
     pub(crate) fn read(mut words: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
-        let mut options = Options { agents: vec![10, 100, 1000], slots: 64, seconds: 5.0, rate: 100_000 };
+        let mut options = Options {
+            agents: vec![10, 100, 1000],
+            slots: 64,
+            seconds: 5.0,
+            rate: 100_000,
+            saturated: true,
+            paced: true,
+            coordinator: env!("CARGO_BIN_EXE_farpool-coordinator").to_owned(),
+        };
         let (mut under_cargo_bench, mut chosen) = (false, false);
         while let Some(word) = words.next() {
             let mut number = || positive(words.next().as_deref(), &word);
@@ -32,6 +46,9 @@ impl Options {
                 "--slots" => options.slots = number()? as u32,
                 "--seconds" => options.seconds = number()?,
                 "--rate" => options.rate = number()? as u64,
+                "--saturated" => options.paced = false,
+                "--paced" => options.saturated = false,
+                "--coordinator" => options.coordinator = words.next().ok_or("--coordinator takes a path")?,
                 "--agents" => {
                     let list = words.next().unwrap_or_default();
                     let numbers = list.split(',').map(|one| positive(Some(one), &word).map(|number| number as usize));

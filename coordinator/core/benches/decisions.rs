@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use farpool_core::{Action, AgentId, ChunkId, Config, Core, Event, Fault, Id, JobId, JobPolicy, PoolId};
+use farpool_core::{Action, AgentId, ChunkId, Config, Core, Event, Fault, Id, JobId, JobPolicy, Labels, PoolId};
 
 struct Counting;
 
@@ -90,16 +90,21 @@ fn agent(index: u32) -> AgentId {
 fn decide(agents: u32, jobs: u32, batch: usize, decisions: u64) -> (f64, u64) {
     let mut core = Core::new(Config::default());
     let mut actions = Vec::new();
-    core.handle(Event::PoolOpened { pool: pool(), slots: None, weight: 1 }, 0, &mut actions);
+    core.handle(
+        Event::PoolOpened { pool: pool(), slots: None, weight: 1, require: Labels::default() },
+        0,
+        &mut actions,
+    );
     for index in 0..agents {
-        core.handle(Event::AgentJoined { agent: agent(index), slots: 2 }, 0, &mut actions);
-        core.handle(Event::AgentCredit { agent: agent(index), chunks: 4 }, 0, &mut actions);
+        core.handle(Event::AgentJoined { agent: agent(index), slots: 2, labels: Labels::default() }, 0, &mut actions);
+        core.handle(Event::PlaceStarted { pool: pool(), agent: agent(index) }, 0, &mut actions);
+        core.handle(Event::AgentCredit { agent: agent(index), chunks: 4, bytes: 0 }, 0, &mut actions);
     }
     for index in 0..jobs {
         let job = JobId::new(index, 1);
         let policy = JobPolicy { chunksize: NonZeroU64::new(1), ..JobPolicy::default() };
-        core.handle(Event::JobOpened { job, pool: pool(), policy }, 0, &mut actions);
-        core.handle(Event::ItemsArrived { job, first: 0, count: u64::MAX / 2 }, 0, &mut actions);
+        core.handle(Event::JobOpened { job, pool: pool(), policy, require: Labels::default() }, 0, &mut actions);
+        core.handle(Event::ItemsArrived { job, first: 0, count: u64::MAX / 2, bytes: 0 }, 0, &mut actions);
     }
     let mut held: Vec<(AgentId, ChunkId, u64)> = Vec::new();
     let mut seed = 1u64;
@@ -152,13 +157,18 @@ fn queued(how: Queued) -> f64 {
     let scratch = actions.capacity() * size_of::<Action>();
     let job = JobId::new(0, 1);
     let policy = JobPolicy { chunksize: NonZeroU64::new(1), retries: 2, ..JobPolicy::default() };
-    core.handle(Event::PoolOpened { pool: pool(), slots: None, weight: 1 }, 0, &mut actions);
-    core.handle(Event::JobOpened { job, pool: pool(), policy }, 0, &mut actions);
-    core.handle(Event::ItemsArrived { job, first: 0, count: CHUNKS }, 0, &mut actions);
+    core.handle(
+        Event::PoolOpened { pool: pool(), slots: None, weight: 1, require: Labels::default() },
+        0,
+        &mut actions,
+    );
+    core.handle(Event::JobOpened { job, pool: pool(), policy, require: Labels::default() }, 0, &mut actions);
+    core.handle(Event::ItemsArrived { job, first: 0, count: CHUNKS, bytes: 8 * CHUNKS }, 0, &mut actions);
     if !matches!(how, Queued::Fresh) {
         let agent = agent(0);
-        core.handle(Event::AgentJoined { agent, slots: 1 }, 0, &mut actions);
-        core.handle(Event::AgentCredit { agent, chunks: CHUNKS as u32 }, 0, &mut actions);
+        core.handle(Event::AgentJoined { agent, slots: 1, labels: Labels::default() }, 0, &mut actions);
+        core.handle(Event::PlaceStarted { pool: pool(), agent }, 0, &mut actions);
+        core.handle(Event::AgentCredit { agent, chunks: CHUNKS as u32, bytes: 0 }, 0, &mut actions);
         core.schedule(0, &mut actions);
     }
     if matches!(how, Queued::Fresh | Queued::Held) {

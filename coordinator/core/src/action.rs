@@ -1,10 +1,31 @@
 //! All that the scheduler can ask for.
 
-use crate::ids::{AgentId, ChunkId, JobId};
+use std::num::NonZeroU32;
+
+use crate::ids::{AgentId, ChunkId, JobId, PoolId};
 
 /// Something to be done by the caller, in the order given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Have the agent start the pool; it answers with [`Event::PlaceStarted`](crate::Event::PlaceStarted) or
+    /// [`Event::PlaceUnfit`](crate::Event::PlaceUnfit).
+    StartPool {
+        /// Whom.
+        agent: AgentId,
+        /// What.
+        pool: PoolId,
+        /// Workers that it may have there; none: as many as the agent has slots.
+        workers: Option<NonZeroU32>,
+    },
+    /// Give the pool another number of workers at the agent.
+    ResizePool {
+        /// Whom.
+        agent: AgentId,
+        /// What.
+        pool: PoolId,
+        /// Workers that it may have there.
+        workers: NonZeroU32,
+    },
     /// Tell the agent about the job: its first chunk of it follows.
     StartJob {
         /// Whom.

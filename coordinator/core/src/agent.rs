@@ -1,76 +1,124 @@
 //! What is known of an agent.
 
+use std::cmp::Reverse;
+
 use crate::held::Held;
+use crate::ids::{PlaceId, PoolId};
+use crate::labels::Labels;
+use crate::reach::Memberships;
 
 /// An agent and what it holds.
 pub(crate) struct Agent {
     slots: u32,
-    credit: u32,
-    draining: bool,
+    pub(crate) labels: Labels,
+    pub(crate) credit: Credit,
+    /// Whether it is leaving and gets nothing more.
+    pub(crate) draining: bool,
     /// How many chunks it holds.
     pub(crate) count: u32,
     /// How many of them it was asked to give back.
     pub(crate) retracting: u32,
+    /// How many chunks others were asked for so that it gets something to do.
+    pub(crate) promised: u32,
+    /// Bytes of the items that it holds, by what items of their jobs have on average.
+    pub(crate) bytes: u64,
     pub(crate) held: Held,
-    /// Whether the heaps have its old keys.
-    pub(crate) outdated: bool,
+    /// The pools that it is a place of.
+    pub(crate) places: Vec<(PoolId, PlaceId)>,
+    pub(crate) reaches: Memberships,
+    /// Workers of pools with a limit that it was allotted.
+    pub(crate) committed: u64,
+    /// Slot time that the pool had used which it served last; see `fair`.
+    pub(crate) clock: u64,
     // 2^32 / slots, so that comparing loads needs no division.
     load_of_one: u64,
 }
 
+/// How much an agent wants to hold, what runs included.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Credit {
+    pub(crate) chunks: u32,
+    /// 0: as many as there are.
+    pub(crate) bytes: u64,
+}
+
+/// The load at which every slot has something.
+pub(crate) const FULL_LOAD: u64 = 1 << 32;
+
 /// The least is the agent to give the next chunk: the least loaded, then the one that asks for most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Room {
-    load: u64,
-    wish: std::cmp::Reverse<u32>,
+    pub(crate) load: u64,
+    pub(crate) wish: Reverse<u32>,
 }
 
 /// The least is the agent to take a chunk from: the one with most chunks that no slot of it has begun.
-pub(crate) type Surplus = std::cmp::Reverse<u32>;
+pub(crate) type Surplus = Reverse<u32>;
 
 impl Agent {
-    pub(crate) fn new(slots: u32) -> Self {
+    pub(crate) fn new(slots: u32, labels: Labels) -> Self {
         assert!(slots > 0, "an agent without slots");
         Self {
             slots,
-            credit: 0,
+            labels,
+            credit: Credit::default(),
             draining: false,
             count: 0,
             retracting: 0,
+            promised: 0,
+            bytes: 0,
             held: Held::default(),
-            outdated: false,
-            load_of_one: (1 << 32) / u64::from(slots),
+            places: Vec::new(),
+            reaches: Memberships::default(),
+            committed: 0,
+            clock: 0,
+            load_of_one: FULL_LOAD / u64::from(slots),
         }
     }
 
-    pub(crate) fn drain(&mut self) {
-        self.draining = true;
-        self.credit = 0;
-    }
-
-    pub(crate) fn set_credit(&mut self, chunks: u32) {
-        self.credit = if self.draining { 0 } else { chunks };
-    }
-
+    #[inline]
     pub(crate) fn slots(&self) -> u32 {
         self.slots
     }
 
-    /// Slots that have nothing and want something.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        let bytes = self.credit.bytes == 0 || self.bytes < self.credit.bytes;
+        bytes && self.count < self.credit.chunks && !self.draining
+    }
+
+    /// Slots that have nothing, want something, and for which nothing has been asked back.
+    #[inline]
     pub(crate) fn idle(&self) -> u32 {
-        self.slots.min(self.credit).saturating_sub(self.count)
+        if self.has_room() { self.slots.min(self.credit.chunks).saturating_sub(self.count + self.promised) } else { 0 }
     }
 
     /// Its place among those that have room; none: it has no room.
     #[inline]
-    pub(crate) fn room(&self) -> Option<Room> {
-        let free = self.credit.checked_sub(self.count).filter(|&free| free > 0)?;
-        Some(Room { load: u64::from(self.count) * self.load_of_one, wish: std::cmp::Reverse(free) })
+    fn room(&self) -> Option<Room> {
+        let load = u64::from(self.count + self.promised) * self.load_of_one;
+        self.has_room().then(|| Room { load, wish: Reverse(self.credit.chunks - self.count) })
     }
 
-    /// Its place among those that can spare a chunk; none: it cannot.
-    pub(crate) fn surplus(&self) -> Option<Surplus> {
-        let spare = (self.count - self.retracting).checked_sub(self.slots).filter(|&spare| spare > 0)?;
-        self.held.any_movable().then_some(std::cmp::Reverse(spare))
+    /// Chunks that none of its slots has begun and that it was not asked for.
+    #[inline]
+    pub(crate) fn spare(&self) -> u32 {
+        (self.count - self.retracting).saturating_sub(self.slots)
+    }
+
+    /// Its place among those that have room, and among those to take a chunk from if it has so many to spare.
+    #[inline]
+    pub(crate) fn keys(&self) -> (Option<Room>, Option<Surplus>) {
+        (self.room(), self.surplus(self.spare()))
+    }
+
+    #[inline]
+    pub(crate) fn surplus(&self, spare: u32) -> Option<Surplus> {
+        (spare > 0 && self.held.any_movable()).then_some(Reverse(spare))
+    }
+
+    /// How many workers it was allotted for each of its slots.
+    pub(crate) fn commitment(&self) -> u64 {
+        self.committed.saturating_mul(self.load_of_one)
     }
 }

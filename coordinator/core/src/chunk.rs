@@ -2,13 +2,16 @@
 
 use crate::done::Done;
 use crate::held::Links;
-use crate::ids::{AgentId, JobId};
+use crate::ids::{AgentId, JobId, PlaceId};
 use crate::run::Run;
 
 /// Items that one agent holds. It exists from the assignment until the agent is through with the last of them; what
 /// comes back goes into the job's queue and gets a new chunk.
 pub(crate) struct Chunk {
     pub(crate) job: JobId,
+    pub(crate) place: PlaceId,
+    /// Bytes of one of its items, on average.
+    pub(crate) item_bytes: u64,
     pub(crate) agent: AgentId,
     pub(crate) run: Run,
     /// Which try this is of the first item.
@@ -25,7 +28,10 @@ pub(crate) enum Hold {
     /// Given to it; may be asked for.
     Assigned,
     /// Asked for; the answer has not come.
-    Retracting,
+    Retracting {
+        /// For whom.
+        to: AgentId,
+    },
     /// It has answered: what it kept has begun, so it is not asked again.
     Kept,
 }

@@ -1,12 +1,17 @@
 //! The scheduler: its state, and which part of it an event goes to.
 
 use crate::action::Action;
+use crate::agent::Credit;
 use crate::chunk::Chunk;
 use crate::event::Event;
-use crate::fair::Jobs;
 use crate::fleet::Fleet;
-use crate::ids::{AgentId, ChunkId, JobId};
-use crate::slab::Slab;
+use crate::heap::Positions;
+use crate::ids::{AgentId, ChunkId, JobId, LaneId, PoolId};
+use crate::job::Job;
+use crate::lane::Lane;
+use crate::pool::Pool;
+use crate::reach::Reaches;
+use crate::slab::{Slab, Table};
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -15,12 +20,33 @@ pub struct Config {
     /// How long an adaptive chunk should keep a worker busy, in ns. Shorter: more messages. Longer: more waiting at
     /// the end of a job, and results that come in lumps.
     pub chunk_target_ns: u64,
+    /// How large an adaptive chunk may be, unless a single item is larger: what an agent gets at once should be soon
+    /// there.
+    pub chunk_target_bytes: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { chunk_target_ns: 1_000_000 }
+        Self { chunk_target_ns: 1_000_000, chunk_target_bytes: 1 << 20 }
     }
+}
+
+/// The scheduler. See the [crate's](crate) description.
+#[derive(Default)]
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) jobs: Table<JobId, Job>,
+    pub(crate) pools: Table<PoolId, Pool>,
+    pub(crate) lanes: Slab<LaneId, Lane>,
+    /// Where jobs are among those of their lane that have something to run.
+    pub(crate) turns: Positions,
+    pub(crate) fleet: Fleet,
+    pub(crate) reaches: Reaches,
+    pub(crate) chunks: Slab<ChunkId, Chunk>,
+    pub(crate) stale_reports: u64,
+    /// When to look for late chunks again, and behind which one to go on.
+    pub(crate) next_late_look: u64,
+    pub(crate) late_cursor: u32,
 }
 
 /// Where the items of a job are: those that are neither queued nor have had their outcome are at agents.
@@ -32,18 +58,6 @@ pub struct Progress {
     pub outcomes: u64,
     /// Items that wait.
     pub queued: u64,
-}
-
-/// The scheduler. See the [crate's](crate) description.
-#[derive(Default)]
-pub struct Core {
-    pub(crate) config: Config,
-    pub(crate) jobs: Jobs,
-    pub(crate) fleet: Fleet,
-    pub(crate) chunks: Slab<ChunkId, Chunk>,
-    pub(crate) stale_reports: u64,
-    /// When to look for late chunks again.
-    pub(crate) next_late_look: u64,
 }
 
 impl Core {
@@ -67,20 +81,23 @@ impl Core {
                 self.item_faulted((agent, chunk, attempt), item, fault, actions);
             }
             Event::Returned { agent, chunk, attempt, first, count } => {
-                self.returned((agent, chunk, attempt), first, count);
+                self.returned((agent, chunk, attempt), first, count, actions);
             }
-            Event::ItemsArrived { job, first, count } => self.items_arrived(job, first, count),
+            Event::ItemsArrived { job, first, count, bytes } => self.items_arrived(job, first, count, bytes),
             Event::InputEnded { job } => self.input_ended(job, actions),
-            Event::JobOpened { job, pool, policy } => self.open_job(job, pool, policy),
+            Event::JobOpened { job, pool, policy, require } => self.open_job(job, pool, policy, &require),
             Event::JobCancelled { job } => self.cancel_job(job, actions),
-            Event::PoolOpened { pool, slots, weight } => self.open_pool(pool, slots, weight),
+            Event::PoolOpened { pool, slots, weight, require } => self.open_pool(pool, slots, weight, require, actions),
             Event::PoolPaused { pool, paused } => self.pause_pool(pool, paused),
             Event::PoolClosed { pool } => self.close_pool(pool, actions),
-            Event::AgentJoined { agent, slots } => self.fleet.join(agent, slots),
-            Event::AgentCredit { agent, chunks } => {
-                assert!(self.fleet.set_credit(agent, chunks), "credit of {agent:?}, which is not there");
+            Event::PlaceStarted { pool, agent } => self.place_started(pool, agent),
+            Event::PlaceUnfit { pool, agent } => self.place_unfit(pool, agent, actions),
+            Event::AgentJoined { agent, slots, labels } => self.join_agent(agent, slots, labels, actions),
+            Event::AgentCredit { agent, chunks, bytes } => {
+                let set = self.fleet.set_credit(agent, Credit { chunks, bytes }, &mut self.reaches);
+                assert!(set, "credit of {agent:?}, which is not there");
             }
-            Event::AgentDraining { agent } => self.fleet.drain(agent),
+            Event::AgentDraining { agent } => self.drain_agent(agent, actions),
             Event::AgentLost { agent } => self.lose_agent(agent, actions),
         }
         self.check_in_debug();
@@ -107,7 +124,12 @@ impl Core {
     /// When to schedule again although nothing has happened: slots idle, and a chunk that takes too long may have items
     /// for them.
     pub fn next_look(&self) -> Option<u64> {
-        (self.fleet.unserved() > 0 && !self.chunks.is_empty()).then_some(self.next_late_look)
+        (self.fleet.idle > 0 && !self.chunks.is_empty()).then_some(self.next_late_look)
+    }
+
+    /// Whether slots idle because nothing that is queued can run on them.
+    pub fn idles(&self) -> bool {
+        self.fleet.idle > 0
     }
 
     /// How many chunks the agent holds.
@@ -117,13 +139,29 @@ impl Core {
 
     /// How far a job has come, if it is open.
     pub fn progress(&self, job: JobId) -> Option<Progress> {
-        let job = self.jobs.jobs.get(job)?;
+        let job = self.jobs.get(job)?;
         Some(Progress { arrived: job.arrived, outcomes: job.outcomes, queued: job.queue.items() })
+    }
+
+    /// Workers that the pool may have at once at all its places, those included that have been told to start it.
+    pub fn workers_of(&self, pool: PoolId) -> u64 {
+        self.pools.get(pool).map_or(0, |pool| pool.offered)
+    }
+
+    /// A job of the pool that requires what no place of it has.
+    pub fn job_without_place(&self, pool: PoolId) -> Option<JobId> {
+        let pool = self.pools.get(pool).filter(|pool| pool.lanes.len() > 1)?;
+        let lane = pool.lanes[1..].iter().copied().find(|&lane| {
+            let Some(lane) = self.lanes.get(lane).filter(|lane| lane.open_jobs > 0) else { return false };
+            let fits = |agent| self.fleet.agents.get(agent).is_some_and(|agent| agent.labels.include(&lane.require));
+            !pool.places.iter().any(|(_, place)| !place.retired && fits(place.agent))
+        })?;
+        self.jobs.iter().find(|(_, job)| job.lane == lane).map(|(id, _)| id)
     }
 
     /// Jobs that are not finished.
     pub fn open_jobs(&self) -> usize {
-        self.jobs.jobs.len()
+        self.jobs.len()
     }
 
     fn check_in_debug(&self) {

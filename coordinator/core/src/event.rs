@@ -3,12 +3,13 @@
 use std::num::{NonZeroU32, NonZeroU64};
 
 use crate::ids::{AgentId, ChunkId, JobId, PoolId};
+use crate::labels::Labels;
 
 /// Something that happened.
 ///
-/// Events that reports of agents become (`RunDone`, `ItemFaulted`, `Returned`) may say anything: what does not fit is
+/// Events that reports of agents become (`RunDone`, `ItemFaulted`, `Returned`, `PlaceStarted`, `PlaceUnfit`) may say anything: what does not fit is
 /// dropped and counted. The others come from the caller's own books and must fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// An agent is there. It gets nothing before its credit comes.
     AgentJoined {
@@ -16,6 +17,8 @@ pub enum Event {
         agent: AgentId,
         /// How many workers it runs at once; at least 1.
         slots: u32,
+        /// What it has.
+        labels: Labels,
     },
     /// How many chunks the agent wants to hold at once, those that run included. Replaces what it said before.
     AgentCredit {
@@ -23,6 +26,8 @@ pub enum Event {
         agent: AgentId,
         /// How many.
         chunks: u32,
+        /// Bytes of the items in them, as a bound that one chunk may go beyond; 0: none.
+        bytes: u64,
     },
     /// The agent is leaving: it gets nothing more. What it holds it finishes or gives back.
     AgentDraining {
@@ -42,6 +47,8 @@ pub enum Event {
         slots: Option<NonZeroU32>,
         /// Its share of the slots against other pools; at least 1.
         weight: u32,
+        /// Only agents that have these run it.
+        require: Labels,
     },
     /// Whether nothing of the pool is handed out for now. What is out goes on.
     PoolPaused {
@@ -55,6 +62,21 @@ pub enum Event {
         /// Which.
         pool: PoolId,
     },
+    /// An agent says that the pool can run there.
+    PlaceStarted {
+        /// Which pool.
+        pool: PoolId,
+        /// Where.
+        agent: AgentId,
+    },
+    /// An agent says that the pool cannot run there. What it held of it has not run, or no more than that will be heard
+    /// of.
+    PlaceUnfit {
+        /// Which pool.
+        pool: PoolId,
+        /// Where.
+        agent: AgentId,
+    },
     /// A call was made.
     JobOpened {
         /// A new id.
@@ -63,6 +85,8 @@ pub enum Event {
         pool: PoolId,
         /// What the caller asked for.
         policy: JobPolicy,
+        /// Only agents that have these, beside what the pool requires, run it.
+        require: Labels,
     },
     /// Items that can run. Indices of a job rise; those left out have no outcome here.
     ItemsArrived {
@@ -72,6 +96,8 @@ pub enum Event {
         first: u64,
         /// How many.
         count: u64,
+        /// How large they are together.
+        bytes: u64,
     },
     /// The job gets no more items.
     InputEnded {

@@ -59,9 +59,9 @@ impl Held {
         }
     }
 
-    /// The chunk that was given last of those that may be asked for: the least likely to have begun.
-    pub(crate) fn newest_movable(&self, chunks: &Slab<ChunkId, Chunk>) -> Option<ChunkId> {
-        chunks.id_at(self.movable)
+    /// The chunks that may be asked for, the one that was given last first: it is the least likely to have begun.
+    pub(crate) fn movable<'a>(&self, chunks: &'a Slab<ChunkId, Chunk>) -> impl Iterator<Item = ChunkId> + use<'a> {
+        list(self.movable, chunks)
     }
 
     pub(crate) fn any_movable(&self) -> bool {
@@ -70,17 +70,19 @@ impl Held {
 
     /// All of them.
     pub(crate) fn iter<'a>(&self, chunks: &'a Slab<ChunkId, Chunk>) -> impl Iterator<Item = ChunkId> + use<'a> {
-        let [movable, fixed] = [self.movable, self.fixed]
-            .map(|head| std::iter::successors(chunks.id_at(head), |&id| chunks.id_at(chunks.get(id)?.links.older)));
-        movable.chain(fixed)
+        list(self.movable, chunks).chain(list(self.fixed, chunks))
     }
 
     fn head(&mut self, hold: Hold) -> &mut u32 {
         match hold {
             Hold::Assigned => &mut self.movable,
-            Hold::Retracting | Hold::Kept => &mut self.fixed,
+            Hold::Retracting { .. } | Hold::Kept => &mut self.fixed,
         }
     }
+}
+
+fn list(head: u32, chunks: &Slab<ChunkId, Chunk>) -> impl Iterator<Item = ChunkId> + use<'_> {
+    std::iter::successors(chunks.id_at(head), |&id| chunks.id_at(chunks.get(id)?.links.older))
 }
 
 #[inline]

@@ -16,24 +16,12 @@ pub trait Id: Copy + Eq {
 }
 
 macro_rules! ids {
-    ($($(#[$doc:meta])* $name:ident)*) => {$(
+    ($($(#[$doc:meta])* $vis:vis $name:ident)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name {
+        $vis struct $name {
             index: u32,
             generation: u32,
-        }
-
-        impl $name {
-            /// The id as one number, for messages. Never 0 for an id that a slab gave out.
-            pub fn to_bits(self) -> u64 {
-                u64::from(self.generation) << 32 | u64::from(self.index)
-            }
-
-            /// The id that [`to_bits`](Self::to_bits) made this number of. Any number is an id, known or not.
-            pub fn from_bits(bits: u64) -> Self {
-                Self { index: bits as u32, generation: (bits >> 32) as u32 }
-            }
         }
 
         impl Id for $name {
@@ -56,13 +44,37 @@ macro_rules! ids {
     )*};
 }
 
+macro_rules! numbers {
+    ($($name:ident)*) => {$(
+        impl $name {
+            /// The id as one number, for messages. Never 0 for an id that a slab gave out.
+            pub fn to_bits(self) -> u64 {
+                u64::from(self.generation) << 32 | u64::from(self.index)
+            }
+
+            /// The id that [`to_bits`](Self::to_bits) made this number of. Any number is an id, known or not.
+            pub fn from_bits(bits: u64) -> Self {
+                Self { index: bits as u32, generation: (bits >> 32) as u32 }
+            }
+        }
+    )*};
+}
+
+numbers! { AgentId PoolId JobId ChunkId }
+
 ids! {
     /// A host's daemon that runs chunks. Given out by the caller.
-    AgentId
+    pub AgentId
     /// What a client opened; owns jobs. Given out by the caller.
-    PoolId
+    pub PoolId
     /// One map, imap or apply call. Given out by the caller.
-    JobId
+    pub JobId
     /// One assignment of items to an agent. Given out by [`Core`](crate::Core), anew for each assignment.
-    ChunkId
+    pub ChunkId
+    /// Jobs of a pool that may run on the same agents. Given out by the core, as those below.
+    pub(crate) LaneId
+    /// Lanes and agents, each lane of which may run on each of the agents.
+    pub(crate) ReachId
+    /// A pool at an agent.
+    pub(crate) PlaceId
 }

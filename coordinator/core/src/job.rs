@@ -1,15 +1,14 @@
-//! What is known of a job and of a pool.
-
-use std::num::NonZeroU32;
+//! What is known of a job.
 
 use crate::adapt::Pace;
 use crate::event::JobPolicy;
-use crate::ids::{AgentId, Id, PoolId};
+use crate::ids::{AgentId, Id, LaneId, PoolId};
 use crate::queue::Queue;
 
 /// A job and the items of it that are nowhere.
 pub(crate) struct Job {
     pub(crate) pool: PoolId,
+    pub(crate) lane: LaneId,
     pub(crate) policy: JobPolicy,
     pub(crate) queue: Queue,
     pub(crate) pace: Pace,
@@ -18,27 +17,16 @@ pub(crate) struct Job {
     /// Items that have had their outcome.
     pub(crate) outcomes: u64,
     /// Slot time it has used, for fairness; see `fair`.
-    pub(crate) used: u128,
+    pub(crate) used: u64,
     /// The agents that know of it.
     pub(crate) agents: AgentSet,
 }
 
-/// A pool, as far as scheduling goes.
-pub(crate) struct Pool {
-    /// Slots it may use at once; none: all there are.
-    pub(crate) slots: Option<NonZeroU32>,
-    /// Its share against other pools.
-    pub(crate) weight: u32,
-    /// Whether nothing of it is handed out.
-    pub(crate) paused: bool,
-    /// How many of its jobs have something to run.
-    pub(crate) ready_jobs: u32,
-}
-
 impl Job {
-    pub(crate) fn new(pool: PoolId, policy: JobPolicy) -> Self {
+    pub(crate) fn new(pool: PoolId, lane: LaneId, policy: JobPolicy) -> Self {
         Self {
             pool,
+            lane,
             policy,
             queue: Queue::default(),
             pace: Pace::default(),

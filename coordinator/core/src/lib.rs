@@ -6,22 +6,23 @@
 //! than a cluster sees in a year.
 //!
 //! ```
-//! use farpool_core::{Action, AgentId, Core, Config, Event, Id, JobId, JobPolicy, PoolId};
+//! use farpool_core::{Action, AgentId, Core, Config, Event, Id, JobId, JobPolicy, Labels, PoolId};
 //!
 //! let (agent, pool, job) = (AgentId::new(0, 1), PoolId::new(0, 1), JobId::new(0, 1));
 //! let mut core = Core::new(Config::default());
 //! let mut actions = Vec::new();
 //! for event in [
-//!     Event::AgentJoined { agent, slots: 2 },
-//!     Event::AgentCredit { agent, chunks: 3 },
-//!     Event::PoolOpened { pool, slots: None, weight: 1 },
-//!     Event::JobOpened { job, pool, policy: JobPolicy::default() },
-//!     Event::ItemsArrived { job, first: 0, count: 1 },
+//!     Event::AgentJoined { agent, slots: 2, labels: Labels::default() },
+//!     Event::AgentCredit { agent, chunks: 3, bytes: 0 },
+//!     Event::PoolOpened { pool, slots: None, weight: 1, require: Labels::default() },
+//!     Event::PlaceStarted { pool, agent },
+//!     Event::JobOpened { job, pool, policy: JobPolicy::default(), require: Labels::default() },
+//!     Event::ItemsArrived { job, first: 0, count: 1, bytes: 100 },
 //! ] {
 //!     core.handle(event, 0, &mut actions);
 //! }
 //! core.schedule(0, &mut actions);
-//! assert!(matches!(actions[..], [Action::StartJob { .. }, Action::Assign { first: 0, count: 1, attempt: 1, .. }]));
+//! assert!(matches!(actions[..], [Action::StartPool { .. }, Action::StartJob { .. }, Action::Assign { first: 0, count: 1, attempt: 1, .. }]));
 //! ```
 //!
 //! # Where what is
@@ -34,6 +35,7 @@
 mod action;
 mod adapt;
 mod agent;
+mod allot;
 mod check;
 mod chunk;
 mod core;
@@ -45,8 +47,13 @@ mod heap;
 mod held;
 mod ids;
 mod job;
+mod labels;
+mod lane;
 mod life;
+mod places;
+mod pool;
 mod queue;
+mod reach;
 mod report;
 mod run;
 mod schedule;
@@ -58,6 +65,7 @@ pub use action::{Action, Cause};
 pub use core::{Config, Core, Progress};
 pub use event::{Event, Fault, JobPolicy};
 pub use ids::{AgentId, ChunkId, Id, JobId, PoolId};
+pub use labels::Labels;
 pub use run::{Run, Runs};
 pub use slab::{Slab, Table};
 pub use window::Window;

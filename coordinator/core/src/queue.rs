@@ -13,6 +13,9 @@ pub(crate) struct Queue {
     // By first index. Goes before what is fresh: somebody waits for the lowest index, and a job nears its end.
     again: BTreeMap<u64, Again>,
     items: u64,
+    // Of all these items, taken to have the same each.
+    bytes: u64,
+    item_bytes: u64,
     // One behind the highest index that has arrived.
     frontier: u64,
     ended: bool,
@@ -33,7 +36,7 @@ pub(crate) struct Piece {
 
 impl Queue {
     /// New items; their indices are above all that arrived before.
-    pub(crate) fn arrive(&mut self, run: Run) {
+    pub(crate) fn arrive(&mut self, run: Run, bytes: u64) {
         assert!(!self.ended, "items arrived behind the end of the input");
         assert!(run.first >= self.frontier, "item {} arrived behind item {}", run.first, self.frontier);
         match self.fresh.back_mut() {
@@ -41,7 +44,7 @@ impl Queue {
             _ => self.fresh.push_back(run),
         }
         self.frontier = run.end();
-        self.items += run.count;
+        self.add(run.count, bytes);
     }
 
     /// No more items will arrive.
@@ -49,9 +52,9 @@ impl Queue {
         self.ended = true;
     }
 
-    /// Items that were handed out and come back; `attempt` is the next try of the first.
-    pub(crate) fn give_back(&mut self, run: Run, attempt: u32) {
-        self.items += run.count;
+    /// Items that were handed out and come back; `attempt` is the next try of the first, and `bytes` are theirs.
+    pub(crate) fn give_back(&mut self, run: Run, attempt: u32, bytes: u64) {
+        self.add(run.count, bytes);
         let (mut first, mut count) = (run.first, run.count);
         // An item that is tried again stays by itself: nobody should wait behind what has killed a worker.
         if attempt == 1 {
@@ -94,6 +97,7 @@ impl Queue {
     #[inline]
     pub(crate) fn take(&mut self, count: u64) {
         self.items -= count;
+        self.bytes = self.bytes.saturating_sub(self.item_bytes * count);
         if let Some(entry) = self.again.first_entry() {
             let (first, rest) = (*entry.key(), entry.get().count - count);
             entry.remove();
@@ -112,6 +116,18 @@ impl Queue {
     /// How many items there are.
     pub(crate) fn items(&self) -> u64 {
         self.items
+    }
+
+    /// Bytes of one of them, on average.
+    #[inline]
+    pub(crate) fn item_bytes(&self) -> u64 {
+        self.item_bytes
+    }
+
+    fn add(&mut self, items: u64, bytes: u64) {
+        self.items += items;
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.item_bytes = self.bytes.div_ceil(self.items);
     }
 
     pub(crate) fn ended(&self) -> bool {
@@ -148,9 +164,9 @@ mod tests {
         let mut queue = Queue::default();
         for (at, step) in steps.iter().enumerate() {
             match *step {
-                Arrive(first, count) => queue.arrive(Run::new(first, count)),
+                Arrive(first, count) => queue.arrive(Run::new(first, count), count),
                 End => queue.end(),
-                Back(first, count, attempt) => queue.give_back(Run::new(first, count), attempt),
+                Back(first, count, attempt) => queue.give_back(Run::new(first, count), attempt, count),
                 Take(most, expected) => {
                     let piece = queue.next(chunksize);
                     let taken = piece.map(|piece| (piece.run.first, piece.run.count.min(most), piece.attempt));

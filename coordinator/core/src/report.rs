@@ -15,50 +15,51 @@ impl Core {
         let Some(chunk) = self.mark(claim, first, count) else { return };
         let job = chunk.job;
         self.measure(claim.1, count, busy_ns);
-        self.jobs.jobs.get_mut(job).expect("a chunk's job is open").outcomes += count;
+        self.jobs.get_mut(job).expect("a chunk's job is open").outcomes += count;
         actions.push(Action::Accept { job, first, count });
-        self.settle(claim.1, job, actions);
+        self.settle(claim, job, actions);
     }
 
     pub(crate) fn item_faulted(&mut self, claim: Claim, item: u64, fault: Fault, actions: &mut Vec<Action>) {
         let Some(chunk) = self.mark(claim, item, 1) else { return };
-        let (id, attempt) = (chunk.job, chunk.attempt_of(item));
-        let job = self.jobs.jobs.get_mut(id).expect("a chunk's job is open");
+        let (id, attempt, bytes) = (chunk.job, chunk.attempt_of(item), chunk.item_bytes);
+        let job = self.jobs.get_mut(id).expect("a chunk's job is open");
         let retry = match fault {
             Fault::Final => false,
             Fault::Died => true,
             Fault::Panicked => job.policy.retry_panics,
         };
         if retry && attempt <= job.policy.retries {
-            job.queue.give_back(Run::new(item, 1), attempt + 1);
+            job.queue.give_back(Run::new(item, 1), attempt + 1, bytes);
             actions.push(Action::Retrying { job: id, item, attempt: attempt + 1 });
-            self.jobs.requeued(id);
+            self.requeued(id);
         } else {
             job.outcomes += 1;
             actions.push(Action::Fail { job: id, first: item, count: 1, attempts: attempt, cause: Cause::Reported });
         }
-        self.settle(claim.1, id, actions);
+        self.settle(claim, id, actions);
     }
 
-    pub(crate) fn returned(&mut self, claim: Claim, first: u64, count: u64) {
+    pub(crate) fn returned(&mut self, claim: Claim, first: u64, count: u64, actions: &mut Vec<Action>) {
         let (agent, id, _) = claim;
         if count > 0 {
             let Some(chunk) = self.mark(claim, first, count) else { return };
-            let (job, attempt) = (chunk.job, chunk.attempt_of(first));
+            let (job, attempt, bytes) = (chunk.job, chunk.attempt_of(first), chunk.item_bytes * count);
             // It was charged for these items and has not run them.
             let refund = share(chunk.time.charged_ns, count, chunk.run.count);
             chunk.time.charged_ns -= refund;
-            let queue = &mut self.jobs.jobs.get_mut(job).expect("a chunk's job is open").queue;
-            queue.give_back(Run::new(first, count), attempt);
-            self.jobs.refund(job, refund);
-            self.jobs.requeued(job);
+            let queue = &mut self.jobs.get_mut(job).expect("a chunk's job is open").queue;
+            queue.give_back(Run::new(first, count), attempt, bytes);
+            self.refund(job, refund);
+            self.requeued(job);
         }
         // An answer that crosses the report of the last item finds no chunk any more, and nothing is wrong with that.
         let Some(chunk) = self.chunks.get(id).filter(|chunk| chunk.agent == agent) else { return };
-        if chunk.hold == Hold::Retracting {
-            self.fleet.set_hold(agent, id, Hold::Kept, &mut self.chunks);
+        if matches!(chunk.hold, Hold::Retracting { .. }) {
+            self.set_hold(id, Hold::Kept);
         }
         self.drop_if_done(id);
+        self.shrink_if_draining(agent, actions);
     }
 
     /// Marks items that the report is about, if it is about items that the agent holds; else counts it as stale.
@@ -69,8 +70,12 @@ impl Core {
             let run = chunk.run;
             chunk.done.mark(run, first, count).then_some(chunk)
         });
-        if marked.is_none() {
-            self.stale_reports += 1;
+        match &marked {
+            None => self.stale_reports += 1,
+            Some(chunk) if chunk.item_bytes > 0 => {
+                self.fleet.give_back_bytes(agent, chunk.item_bytes * count, &mut self.reaches);
+            }
+            Some(_) => {}
         }
         marked
     }
@@ -90,17 +95,18 @@ impl Core {
         let more = time.spent_ns.saturating_sub(time.charged_ns);
         time.charged_ns += more;
         let (job, covered) = (chunk.job, time.covered);
-        self.jobs.charge_more(job, more);
-        let pace = &mut self.jobs.jobs.get_mut(job).expect("a chunk's job is open").pace;
+        self.charge_more(job, more);
+        let pace = &mut self.jobs.get_mut(job).expect("a chunk's job is open").pace;
         pace.measured(items, busy_ns, covered, self.config.chunk_target_ns);
     }
 
     /// Ends the chunk and the job if this was the last of it.
     #[inline]
-    fn settle(&mut self, id: ChunkId, job: JobId, actions: &mut Vec<Action>) {
+    fn settle(&mut self, (agent, id, _): Claim, job: JobId, actions: &mut Vec<Action>) {
         if self.drop_if_done(id) {
             self.finish_if_over(job, actions);
         }
+        self.shrink_if_draining(agent, actions);
     }
 
     fn drop_if_done(&mut self, id: ChunkId) -> bool {
@@ -108,7 +114,7 @@ impl Core {
         if done {
             let chunk = self.drop_chunk(id);
             if chunk.time.spent_ns > 0 {
-                self.jobs.refund(chunk.job, chunk.time.charged_ns.saturating_sub(chunk.time.spent_ns));
+                self.refund(chunk.job, chunk.time.charged_ns.saturating_sub(chunk.time.spent_ns));
             }
         }
         done

@@ -5,40 +5,80 @@ use crate::chunk::{Chunk, Hold, Time};
 use crate::core::Core;
 use crate::done::Done;
 use crate::held::Links;
-use crate::ids::{AgentId, JobId};
+use crate::ids::{AgentId, JobId, ReachId};
 use crate::run::Run;
 
 impl Core {
-    /// Gives chunks to agents with credit, the least loaded first, until one or the other is used up.
+    /// Gives chunks to agents with room, the least loaded first, until no lane has both something to run and an agent to
+    /// run it on.
     pub(crate) fn hand_out(&mut self, now: u64, actions: &mut Vec<Action>) {
-        self.fleet.refresh();
-        while let (Some(agent), Some(job)) = (self.fleet.roomiest(), self.jobs.first()) {
+        while self.fleet.roomy > 0
+            && let Some(reach) = self.reaches.first()
+        {
+            self.refresh(reach);
+            let Some((number, _)) = self.reaches.all.get(reach).and_then(|reach| reach.room.first()) else { continue };
+            let agent = self.reaches.agent(reach, number).expect("who has room is there");
+            let lane = self.reaches.first_lane(reach).expect("a reach in the order has a lane to be served");
+            let lane = self.lanes.get_at(lane).expect("a lane that is to be served is there");
+            let (job, _) = lane.ready.first().expect("a lane that is to be served has a job");
+            let job = self.jobs.id_at(job).expect("a job that is to be served is open");
             self.assign(agent, job, now, actions);
-            self.fleet.refresh();
         }
+    }
+
+    /// Puts right what has become outdated in a reach.
+    #[inline]
+    pub(crate) fn refresh(&mut self, id: ReachId) {
+        let Some(reach) = self.reaches.all.get(id) else { return };
+        let pool = reach.owner.and_then(|lane| self.lanes.get(lane)).and_then(|lane| self.pools.get(lane.pool));
+        while let Some((number, agent_id)) = self.reaches.next_outdated(id) {
+            let agent = self.fleet.agents.get_mut(agent_id).expect("an agent that is in a reach is there");
+            let keys = match pool.filter(|pool| pool.limit.is_some()) {
+                None => agent.keys(),
+                Some(pool) => {
+                    let place = pool.places.id_at(agent_id).and_then(|place| pool.places.get(place));
+                    place.expect("an agent in a pool's own reach is a place of it").keys(agent)
+                }
+            };
+            self.reaches.update(id, number, &mut agent.reaches, keys);
+        }
+        self.reaches.reorder(id);
     }
 
     #[inline]
     fn assign(&mut self, agent: AgentId, id: JobId, now: u64, actions: &mut Vec<Action>) {
-        let job = self.jobs.jobs.get_mut(id).expect("a job in the order is open");
+        let job = self.jobs.get_mut(id).expect("a job in the order is open");
         let piece = job.queue.next(job.policy.chunksize).expect("a job in the order has something to run");
+        let item_bytes = job.queue.item_bytes();
         let count = if job.policy.chunksize.is_some() {
             piece.run.count
         } else {
-            let pool = self.jobs.pools.get(job.pool).expect("a job's pool is open");
-            let slots = pool.slots.map_or(u64::MAX, |slots| slots.get().into()).min(self.fleet.slots());
-            job.pace.size(job.queue.items(), slots).min(piece.run.count)
+            let lane = self.lanes.get(job.lane).expect("a job's lane is there");
+            let workers = |reach| self.reaches.all.get(reach).map_or(0, |reach| reach.slots);
+            let workers = workers(lane.own) + lane.common.map_or(0, workers);
+            let fits = self.config.chunk_target_bytes.checked_div(item_bytes).unwrap_or(u64::MAX).max(1);
+            job.pace.size(job.queue.items(), workers).min(piece.run.count).min(fits)
         };
         job.queue.take(count);
         let (run, attempt) = (Run::new(piece.run.first, count), piece.attempt);
         // As long as nothing is known, each chunk counts as the target that it is meant to have.
         let charged_ns = job.pace.expected_ns(count).unwrap_or(self.config.chunk_target_ns);
         let knows_job = !job.agents.insert(agent);
-        self.jobs.charge(id, charged_ns);
-        self.jobs.requeued(id);
+        let pool = self.pools.get_mut(job.pool).expect("a job's pool is open");
+        let place = pool.places.id_at(agent).expect("a pool's chunk goes to a place of it");
+        let state = pool.places.get_mut(place).expect("it was just found");
+        state.count += 1;
+        if pool.limit.is_some() && state.count > state.workers {
+            // It waits for a worker, and one at another place may be free sooner.
+            self.reaches.look(self.lanes.get(job.lane).expect("a job's lane is there").own);
+        }
+        self.charge(id, agent, charged_ns);
+        self.requeued(id);
 
         let chunk = self.chunks.insert(Chunk {
             job: id,
+            place,
+            item_bytes,
             agent,
             run,
             attempt,
@@ -47,7 +87,7 @@ impl Core {
             time: Time { assigned_at: now, charged_ns, ..Time::default() },
             links: Links::default(),
         });
-        self.fleet.hold(agent, chunk, &mut self.chunks);
+        self.fleet.hold(chunk, &mut self.chunks, &mut self.reaches);
         if !knows_job {
             actions.push(Action::StartJob { agent, job: id });
         }

@@ -159,6 +159,17 @@ impl<I: Id, T> Slab<I, T> {
         self.table.id_at(index)
     }
 
+    /// What lies at `index` now.
+    #[inline]
+    pub(crate) fn get_at(&self, index: u32) -> Option<&T> {
+        self.table.places.get(index as usize)?.value.as_ref()
+    }
+
+    /// How many places there are, those that are free included.
+    pub(crate) fn places(&self) -> u32 {
+        self.table.places.len() as u32
+    }
+
     /// Everything, by index.
     pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
         self.table.iter()

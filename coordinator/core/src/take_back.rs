@@ -1,54 +1,143 @@
 //! Takes chunks back where slots idle elsewhere.
 
 use crate::action::Action;
+use crate::agent::FULL_LOAD;
 use crate::chunk::{Chunk, Hold};
 use crate::core::Core;
-use crate::ids::{AgentId, ChunkId};
+use crate::ids::{AgentId, ChunkId, LaneId, ReachId};
 
 /// A chunk that has been at its agent for this many times what it should take is late.
 const LATE_FACTOR: u64 = 4;
 
-/// Looking for late chunks means looking at all of them, so it is done once in so many chunk targets.
+/// How often to look for late chunks, in chunk targets, and at how many chunks at a time.
 const LATE_LOOK_TARGETS: u64 = 4;
+const LATE_LOOK_CHUNKS: u32 = 4096;
+
+/// How many of an agent's newest chunks to look through for one that may run elsewhere.
+const MOST_LOOKED_THROUGH: usize = 16;
 
 impl Core {
-    /// Asks agents that hold more than they run for one chunk for each slot that idles. Idling means to have credit
-    /// and not to use it, so after [`hand_out`](Self::hand_out) a slot idles only when nothing is queued.
+    /// Asks agents that hold more than they run for one chunk for each slot that idles and may run it. Idling means to
+    /// have credit and not to use it, so after [`hand_out`](Self::hand_out) a slot idles only when nothing is queued for it.
     ///
-    /// It asks for the newest chunk, which is the least likely to have begun, and never again for one that has.
+    /// It asks for the newest chunk, which is the least likely to have begun, and never again for one that has. Only
+    /// reaches are looked at in which something has changed since the last time.
     pub(crate) fn take_back(&mut self, now: u64, actions: &mut Vec<Action>) {
-        while self.fleet.unserved() > 0
-            && let Some(agent) = self.fleet.fullest()
+        while self.fleet.idle > 0
+            && let Some(reach) = self.reaches.next_look()
         {
-            let held = &self.fleet.agents.get(agent).expect("an agent in the heap is there").held;
-            let chunk = held.newest_movable(&self.chunks).expect("an agent with a surplus has one to give");
-            self.retract(agent, chunk, actions);
+            self.take_back_in(reach, actions);
         }
-        if self.fleet.unserved() > 0 && now >= self.next_late_look {
+        if self.fleet.idle > 0 && now >= self.next_late_look && !self.chunks.is_empty() {
             self.next_late_look = now.saturating_add(LATE_LOOK_TARGETS.saturating_mul(self.config.chunk_target_ns));
             self.take_back_late(now, actions);
         }
     }
 
-    /// Slots idle and no agent has a chunk to spare. An adaptive chunk that turned out to be far too big, because its
-    /// items take longer than those before, can still give up the items that have not begun.
+    fn take_back_in(&mut self, reach: ReachId, actions: &mut Vec<Action>) {
+        self.refresh(reach);
+        while let Some(from) = self.reaches.all.get(reach).and_then(|reach| reach.surplus.first())
+            && let Some(to) = self.idle_in(reach, None)
+        {
+            let agent = self.reaches.agent(reach, from.0).expect("who has a surplus is there");
+            match self.newest_in(reach, agent) {
+                Some(chunk) => self.retract(agent, chunk, to, actions),
+                // What it can spare is of others.
+                None => self.reaches.cannot_spare(reach, from.0),
+            }
+            self.refresh(reach);
+        }
+    }
+
+    /// Some slots idle that have nothing to run and for which no agent has a chunk to spare. An adaptive chunk that turned
+    /// out to be far too big, because its items take longer than those before, can still give up the items that have not
+    /// begun.
     fn take_back_late(&mut self, now: u64, actions: &mut Vec<Action>) {
-        let late = self.chunks.iter().filter(|(_, chunk)| self.is_late(chunk, now));
-        let late: Vec<_> = late.map(|(id, chunk)| (id, chunk.agent)).take(self.fleet.unserved() as usize).collect();
-        for (chunk, agent) in late {
-            self.retract(agent, chunk, actions);
+        let all = self.chunks.places();
+        for _ in 0..all.min(LATE_LOOK_CHUNKS) {
+            self.late_cursor = if self.late_cursor + 1 < all { self.late_cursor + 1 } else { 0 };
+            let Some(id) = self.chunks.id_at(self.late_cursor) else { continue };
+            let Some(chunk) = self.chunks.get(id).filter(|chunk| self.is_late(chunk, now)) else { continue };
+            let (agent, lane) = (chunk.agent, self.jobs.get(chunk.job).expect("a chunk's job is open").lane);
+            if let Some(to) = self.idle_for(lane, agent) {
+                self.retract(agent, id, to, actions);
+            }
+            if self.fleet.idle == 0 {
+                break;
+            }
         }
     }
 
     fn is_late(&self, chunk: &Chunk, now: u64) -> bool {
-        let adaptive = self.jobs.jobs.get(chunk.job).is_some_and(|job| job.policy.chunksize.is_none());
         let late = now.saturating_sub(chunk.time.assigned_at) > LATE_FACTOR.saturating_mul(self.config.chunk_target_ns);
-        adaptive && late && chunk.hold == Hold::Assigned && chunk.done.left() > 1
+        late && chunk.hold == Hold::Assigned && chunk.done.left() > 1 && {
+            let job = self.jobs.get(chunk.job).expect("a chunk's job is open");
+            job.policy.chunksize.is_none() && !self.pools.get(job.pool).expect("a job's pool is open").paused
+        }
     }
 
-    fn retract(&mut self, agent: AgentId, chunk: ChunkId, actions: &mut Vec<Action>) {
-        self.fleet.set_hold(agent, chunk, Hold::Retracting, &mut self.chunks);
-        actions.push(Action::Retract { agent, chunk });
-        self.fleet.refresh();
+    /// An agent, but not `but`, that idles and may run what is of the lane.
+    fn idle_for(&mut self, lane: LaneId, but: AgentId) -> Option<AgentId> {
+        let lane = self.lanes.get(lane).expect("a job's lane is there");
+        let (own, common) = (lane.own, lane.common);
+        for reach in std::iter::once(own).chain(common) {
+            self.refresh(reach);
+            if let Some(agent) = self.idle_in(reach, Some(but)) {
+                return Some(agent);
+            }
+        }
+        None
+    }
+
+    /// The least loaded agent of a reach, if it idles.
+    fn idle_in(&self, id: ReachId, but: Option<AgentId>) -> Option<AgentId> {
+        let reach = self.reaches.all.get(id)?;
+        let (mut number, mut room) = reach.room.first()?;
+        if but.is_some() && self.reaches.agent(id, number) == but {
+            (number, room) = reach.room.first_but(number)?;
+        }
+        let agent = self.reaches.agent(id, number)?;
+        let idles = room.load < FULL_LOAD && self.fleet.agents.get(agent).is_some_and(|agent| agent.idle() > 0);
+        idles.then_some(agent)
+    }
+
+    /// The newest chunk of the agent that may be asked for and that may run on the other agents of the reach.
+    fn newest_in(&self, id: ReachId, agent: AgentId) -> Option<ChunkId> {
+        let held = &self.fleet.agents.get(agent)?.held;
+        held.movable(&self.chunks).take(MOST_LOOKED_THROUGH).find(|&chunk| {
+            let job = self.chunks.get(chunk).and_then(|chunk| self.jobs.get(chunk.job)).expect("its job is open");
+            let lane = self.lanes.get(job.lane).expect("a job's lane is there");
+            let paused = self.pools.get(job.pool).expect("a job's pool is open").paused;
+            !paused && (lane.own == id || lane.common == Some(id))
+        })
+    }
+
+    fn retract(&mut self, agent: AgentId, id: ChunkId, to: AgentId, actions: &mut Vec<Action>) {
+        self.set_hold(id, Hold::Retracting { to });
+        actions.push(Action::Retract { agent, chunk: id });
+    }
+
+    /// Moves a chunk to another hold.
+    pub(crate) fn set_hold(&mut self, id: ChunkId, hold: Hold) {
+        let Self { chunks, jobs, pools, fleet, reaches, .. } = self;
+        let chunk = chunks.get(id).expect("a chunk that is held exists");
+        let (agent, place, before) = (chunk.agent, chunk.place, chunk.hold);
+        let pool = jobs.get(chunk.job).and_then(|job| pools.get_mut(job.pool)).expect("a chunk's pool is open");
+        for (hold, more) in [(before, false), (hold, true)] {
+            let Hold::Retracting { to } = hold else { continue };
+            let count = |number: &mut u32| *number = if more { *number + 1 } else { *number - 1 };
+            count(&mut pool.places.get_mut(place).expect("a chunk's place is there").retracting);
+            fleet.change(agent, reaches, |agent| count(&mut agent.retracting));
+            // It may be gone.
+            if let Some(promised) = pool.places.id_at(to).and_then(|to| pool.places.get_mut(to)) {
+                count(&mut promised.promised);
+            }
+            fleet.change(to, reaches, |agent| count(&mut agent.promised));
+        }
+        fleet.change(agent, reaches, |agent| {
+            agent.held.unlink(id, chunks);
+            chunks.get_mut(id).expect("it was just found").hold = hold;
+            agent.held.push(id, chunks);
+        });
     }
 }

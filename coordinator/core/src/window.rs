@@ -41,7 +41,12 @@ impl Window {
 
     /// Whether a further message is within what the client was told.
     pub fn admits(&self) -> bool {
-        self.arrived < self.limit || self.unfinished < self.chunksize
+        self.arrived < self.limit || self.lacks_chunk()
+    }
+
+    /// Whether there are fewer items than an explicit chunk has, so that nothing can run before more come.
+    pub fn lacks_chunk(&self) -> bool {
+        self.unfinished < self.chunksize
     }
 
     /// How many bytes the client may have sent, as far as it was told.

@@ -12,9 +12,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 const LINES: u32 = 20;
 
 /// Writes lines, not more than so many a second, and never waits for whoever reads them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Log {
-    state: Arc<Mutex<Second>>,
+    /// None: it writes nothing.
+    state: Option<Arc<Mutex<Second>>>,
 }
 
 #[derive(Debug, Default)]
@@ -25,8 +26,13 @@ struct Second {
 }
 
 impl Log {
+    pub(super) fn new(writes: bool) -> Self {
+        Self { state: writes.then(Arc::default) }
+    }
+
     pub(super) fn line(&self, text: impl fmt::Display) {
-        let mut second = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(state) = &self.state else { return };
+        let mut second = state.lock().unwrap_or_else(PoisonError::into_inner);
         if second.admits(Instant::now()) {
             let left_out = std::mem::take(&mut second.left_out);
             drop(second);

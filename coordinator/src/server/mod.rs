@@ -53,7 +53,7 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), io::Error> {
-    let log = Log::default();
+    let log = Log::new(settings.log);
     let (inputs, received) = mpsc::channel(INPUTS);
     let link = Link { inputs, drained: Arc::new(Notify::new()), log: log.clone(), limits: settings.limits.clone() };
     let connections = accept::accept(listener, &settings, log.clone());

@@ -15,6 +15,7 @@ use tokio_stream::{Stream, StreamExt, once};
 use tonic::{Status, Streaming};
 
 use super::link::{Input, Link};
+use super::sessions::blamed;
 
 /// Programs that are sent to agents at once; each takes up a few MiB while it is.
 const MAX_FETCHES: usize = 64;
@@ -44,7 +45,8 @@ impl Programs {
     pub(super) async fn put(&self, mut sent: Streaming<ProgramPiece>) -> Result<(), Status> {
         let patience = self.link.limits.upload;
         let late = |doing| Status::deadline_exceeded(format!("{doing} took longer than it may"));
-        let first = timeout(patience, sent.message()).await.map_err(|_| late("the first piece of the program"))??;
+        let first = timeout(patience, sent.message()).await.map_err(|_| late("the first piece of the program"))?;
+        let first = first.map_err(blamed)?;
         let first = first.ok_or_else(|| Status::invalid_argument("a program ended before its first piece"))?;
         let (digest, size) = (digest(&first.digest)?, first.size);
         self.link.ask(|reply| Input::UploadBegins(digest, reply)).await??;
@@ -52,7 +54,7 @@ impl Programs {
         if self.get(digest).await?.is_some() {
             return begun.ends(Ok(())).await;
         }
-        let pieces = once(Ok(first)).chain(sent);
+        let pieces = once(Ok(first)).chain(sent.map(|piece| piece.map_err(blamed)));
         let patience = patience + Duration::from_secs(size / LEAST_BYTES_PER_SECOND);
         let received = timeout(patience, receive(pieces, &self.store, |_, _| Ok(()))).await;
         begun.ends(received.unwrap_or_else(|_| Err(late("sending the program"))).map(drop)).await

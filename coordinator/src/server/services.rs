@@ -21,8 +21,6 @@ use super::router::Router;
 use super::sessions::{Kind, open};
 use super::settings::Settings;
 
-/// Clients' queues have run low when they hold no more than these bytes. See [`Outgoing`](farpool_net::Outgoing).
-pub(super) const LOW_BYTES: usize = 4 << 20;
 /// Results can be as large as what 32 bits count, whatever the coordinator's memory is, and have a little beside.
 const MAX_AGENT_MESSAGE: u64 = (4 << 30) + (1 << 20);
 
@@ -37,7 +35,12 @@ pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) ->
     let (link, programs) = (link.clone(), programs.clone());
     let operators = OperatorsServer::new(OperatorsEdge { link: link.clone() });
     let agents = AgentsServer::new(AgentsEdge { link: link.clone(), programs: programs.clone() });
-    let clients = ClientsServer::new(ClientsEdge { link, programs, max_message: settings.max_message() });
+    let clients = ClientsServer::new(ClientsEdge {
+        link,
+        programs,
+        max_message: settings.max_message(),
+        low: settings.low_queue(),
+    });
     let router = Router::default()
         .with(clients.max_decoding_message_size(MAX_GRPC_MESSAGE))
         .with(agents.max_decoding_message_size(MAX_GRPC_MESSAGE))
@@ -66,6 +69,7 @@ struct ClientsEdge {
     link: Link,
     programs: Programs,
     max_message: u64,
+    low: usize,
 }
 
 #[tonic::async_trait]
@@ -76,7 +80,7 @@ impl Clients for ClientsEdge {
         let kind = Kind {
             name: "a client",
             max_message: self.max_message,
-            low: LOW_BYTES,
+            low: self.low,
             joins: Input::ClientJoins,
             says: Input::ClientSays,
         };

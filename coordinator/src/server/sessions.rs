@@ -114,7 +114,7 @@ async fn read<M: SessionMessage>(
 }
 
 /// What cannot be decoded is the peer's fault, which gRPC's library does not say.
-fn blamed(status: Status) -> Status {
+pub(super) fn blamed(status: Status) -> Status {
     match status.code() {
         Code::Internal => Status::invalid_argument(status.message().to_owned()),
         _ => status,

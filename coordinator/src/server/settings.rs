@@ -112,6 +112,8 @@ pub struct Settings {
     pub heartbeat_timeout: Duration,
     /// Connections that may be open at once.
     pub max_connections: usize,
+    /// Whether to say on stderr what happens.
+    pub log: bool,
     /// What is the same for everybody but tests.
     pub limits: Limits,
 }
@@ -169,8 +171,19 @@ impl Settings {
             window: flags.window.0.min(memory / 4).max(1),
             heartbeat_timeout: flags.heartbeat_timeout,
             max_connections: flags.max_connections as usize,
+            log: true,
             limits: Limits::default(),
         })
+    }
+
+    /// Bytes that may wait for a client before its pool is paused: what some do not read must leave room for others.
+    pub(super) fn queue(&self) -> usize {
+        (self.memory / 64).min(MAX_QUEUE) as usize
+    }
+
+    /// Bytes that may be left when it is resumed.
+    pub(super) fn low_queue(&self) -> usize {
+        self.queue() / 4
     }
 
     /// The largest message that a client may send: it must be there as a whole before anything is done with it.
@@ -178,6 +191,9 @@ impl Settings {
         self.memory / 2
     }
 }
+
+/// What may wait for a client before its pool is paused, however large the memory is.
+const MAX_QUEUE: u64 = 16 << 20;
 
 /// As `--memory`, with room for a frame or two of several clients.
 const LEAST_MEMORY: u64 = 16 << 20;

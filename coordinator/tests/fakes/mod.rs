@@ -8,7 +8,7 @@ use bytes::Bytes;
 use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox, Refused};
 use farpool_proto::v1::{
     AgentCommand, AgentEvent, AgentHello, Assign, CancelJob, ClientEvent, ClientMessage, ClosePool, Credit, EndItems,
-    Failure, FailureKind, ItemFault, Items, OpenJob, OpenPool, PoolFault, PoolStopped, Returned, RunDone,
+    Failure, FailureKind, ItemFault, Items, OpenJob, OpenPool, PoolFault, PoolStarted, PoolStopped, Returned, RunDone,
     WorkerSettings, agent_command, agent_event, client_event, client_message,
 };
 
@@ -25,6 +25,8 @@ pub(crate) struct Wire {
     pub(crate) agents: Vec<AgentId>,
     pub(crate) to_clients: Vec<VecDeque<client_event::Body>>,
     pub(crate) to_agents: Vec<VecDeque<agent_command::Body>>,
+    /// Whether agents answer at once that a pool has started; otherwise the test says when.
+    pub(crate) starts_at_once: bool,
     out: Outbox,
     now: u64,
 }
@@ -41,6 +43,7 @@ impl Wire {
             agents: Vec::new(),
             to_clients: Vec::new(),
             to_agents: Vec::new(),
+            starts_at_once: true,
             out: Outbox::default(),
             now: 0,
         }
@@ -120,13 +123,21 @@ impl Wire {
     }
 
     fn sort(&mut self) {
+        let mut started = Vec::new();
         for (to, ClientEvent { body }) in self.out.to_clients.drain(..) {
             let number = self.clients.iter().position(|&id| id == to).expect("the message is for somebody");
             self.to_clients[number].push_back(body.expect("the message has a body"));
         }
         for (to, AgentCommand { body }) in self.out.to_agents.drain(..) {
             let number = self.agents.iter().position(|&id| id == to).expect("the message is for somebody");
-            self.to_agents[number].push_back(body.expect("the message has a body"));
+            let body = body.expect("the message has a body");
+            if let agent_command::Body::StartPool(start) = &body {
+                started.push((number, start.pool));
+            }
+            self.to_agents[number].push_back(body);
+        }
+        if self.starts_at_once {
+            started.into_iter().for_each(|(agent, pool)| self.say(agent, pool_started(pool)));
         }
     }
 }
@@ -160,7 +171,10 @@ fn told(event: &client_event::Body) -> String {
 fn ordered(command: &agent_command::Body) -> String {
     use agent_command::Body::*;
     match command {
-        StartPool(start) => format!("start pool {} with {}", start.pool as u32, start.processes),
+        StartPool(start) => match start.processes {
+            0 => format!("start pool {}", start.pool as u32),
+            workers => format!("start pool {} with {workers}", start.pool as u32),
+        },
         ResizePool(resize) => format!("resize pool {} to {}", resize.pool as u32, resize.processes),
         Drain(_) => "drain".to_owned(),
         Welcome(_) => "welcome".to_owned(),
@@ -264,6 +278,10 @@ pub(crate) fn fault(chunk: &Held, item: u64, kind: FailureKind) -> Say {
 pub(crate) fn give_back(chunk: &Held, from: usize, count: usize) -> Say {
     let first = chunk.first + from as u64;
     Say::Returned(Returned { chunk: chunk.chunk, attempt: chunk.attempt, first, count: count as u64 })
+}
+
+pub(crate) fn pool_started(pool: u64) -> Say {
+    Say::PoolStarted(PoolStarted { pool })
 }
 
 pub(crate) fn pool_stopped(pool: u64) -> Say {

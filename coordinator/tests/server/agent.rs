@@ -5,7 +5,7 @@ use std::sync::Arc;
 use farpool_net::{Incoming, Outgoing, outgoing};
 use farpool_proto::v1::agents_client::AgentsClient;
 use farpool_proto::v1::{
-    AgentCommand, AgentEvent, AgentHello, Assign, Credit, Draining, PoolStarted, PoolStopped, RunDone,
+    AgentCommand, AgentEvent, AgentHello, Assign, Credit, Draining, PoolStarted, PoolStopped, RunDone, StartPool,
 };
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -20,6 +20,8 @@ use crate::server::{Server, soon};
 pub(crate) struct Agent {
     pub(crate) out: Outgoing<AgentEvent>,
     incoming: Incoming<AgentCommand>,
+    /// What it was told together with the welcome.
+    early: Vec<Order>,
     /// What each result is as many times as its item.
     pub(crate) times: usize,
 }
@@ -36,8 +38,9 @@ impl Agent {
         let mut agent = Self::silent(server).await;
         agent.say(Say::Hello(hello(number, slots)));
         agent.say(Say::Credit(Credit { chunks: slots * 2, bytes: 0 }));
-        let welcome = agent.next().await.expect("the session goes on").expect("the session goes on");
-        assert!(matches!(welcome[0], Order::Welcome(_)), "not welcomed but {welcome:?}");
+        let mut orders = agent.next().await.expect("the session goes on").expect("the session goes on");
+        assert!(matches!(orders.remove(0), Order::Welcome(_)), "not welcomed");
+        agent.early = orders;
         agent
     }
 
@@ -46,7 +49,7 @@ impl Agent {
         let (out, frames) = outgoing(0, Arc::new(Notify::new()));
         let mut client = AgentsClient::new(server.connect().await);
         let reply = soon("a session", client.session(frames)).await.expect("the session begins");
-        Self { out, incoming: Incoming::new(reply.into_inner(), 1 << 30), times: 1 }
+        Self { out, incoming: Incoming::new(reply.into_inner(), 1 << 30), early: Vec::new(), times: 1 }
     }
 
     pub(crate) fn say(&self, body: Say) {
@@ -54,8 +57,24 @@ impl Agent {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<Order>>, Status> {
+        if !self.early.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.early)));
+        }
         let commands = self.incoming.next().await?;
         Ok(commands.map(|commands| commands.into_iter().filter_map(|command| command.body).collect()))
+    }
+
+    /// The first pool that it is to start, which it says it has.
+    pub(crate) async fn pool(&mut self) -> u64 {
+        loop {
+            let orders = soon("a pool", self.next()).await.expect("the session goes on").expect("the session goes on");
+            for order in orders {
+                if let Order::StartPool(StartPool { pool, .. }) = order {
+                    self.follow(order);
+                    return pool;
+                }
+            }
+        }
     }
 
     /// Does what it is told until its session ends.
@@ -106,6 +125,12 @@ impl Agent {
         };
         assert_eq!(status.code(), code, "{status:?}");
         assert!(status.message().contains(words), "{status:?}");
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.out.finish();
     }
 }
 

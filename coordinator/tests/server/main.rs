@@ -2,6 +2,16 @@
 
 mod agent;
 mod client;
+mod raw;
 mod server;
 
+mod agents;
+mod clients;
+mod connections;
+mod frames;
+mod memory;
+mod operators;
+mod process;
+mod programs;
 mod sessions;
+mod shutdown;

@@ -24,7 +24,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     done: JoinHandle<std::io::Result<()>>,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 impl Server {
@@ -39,6 +39,7 @@ impl Server {
         let args = ["farpool-coordinator", "--listen", "127.0.0.1:0", "--programs"];
         let args = args.iter().map(OsString::from).chain([directory.clone().into()]);
         let mut settings = Settings::load(args).expect("the settings are right");
+        settings.log = false;
         change(&mut settings);
         let listener = TcpListener::bind(settings.listen).await.expect("there is a free port");
         let address = listener.local_addr().expect("it has an address");

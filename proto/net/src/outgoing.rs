@@ -43,6 +43,7 @@ struct State<M> {
     messages: VecDeque<(M, usize)>,
     /// Of all that was pushed and is in no frame yet.
     bytes: usize,
+    count: usize,
     end: Option<Result<(), Status>>,
     /// Nobody will ever take a frame again.
     gone: bool,
@@ -52,7 +53,7 @@ struct State<M> {
 /// A session's queue, and the stream that empties it. `drained` is notified whenever fewer than `low` bytes, or as many,
 /// are left of more.
 pub fn outgoing<M: SessionMessage>(low: usize, drained: Arc<Notify>) -> (Outgoing<M>, Frames<M>) {
-    let state = State { messages: VecDeque::new(), bytes: 0, end: None, gone: false, waker: None };
+    let state = State { messages: VecDeque::new(), bytes: 0, count: 0, end: None, gone: false, waker: None };
     let shared = Arc::new(Shared { state: Mutex::new(state), low, drained });
     (Outgoing { shared: Arc::clone(&shared) }, Frames { shared, taken: VecDeque::new(), packer: Packer::default() })
 }
@@ -72,14 +73,15 @@ impl<M: SessionMessage> Outgoing<M> {
         for message in messages {
             let size = message.encoded_len();
             state.bytes += size;
+            state.count += 1;
             state.messages.push_back((message, size));
         }
         wake(state);
     }
 
-    /// Bytes that wait to be sent.
+    /// Bytes that wait to be sent, with what their messages take beside.
     pub fn bytes(&self) -> usize {
-        self.shared.state().bytes
+        self.shared.state().held()
     }
 
     /// Whether the other side takes no frames any more.
@@ -130,11 +132,13 @@ impl<M: SessionMessage> Frames<M> {
                 };
             }
         }
+        let count = self.taken.len();
         let (frame, packed) = self.packer.pack(&mut self.taken);
         let mut state = self.shared.state();
-        let before = state.bytes;
+        let before = state.held();
         state.bytes -= packed;
-        let drained = before > self.shared.low && state.bytes <= self.shared.low;
+        state.count -= count - self.taken.len();
+        let drained = before > self.shared.low && state.held() <= self.shared.low;
         drop(state);
         if drained {
             self.shared.drained.notify_one();
@@ -166,7 +170,7 @@ impl<M> Drop for Frames<M> {
     fn drop(&mut self) {
         let mut state = self.shared.state();
         state.gone = true;
-        state.bytes = 0;
+        (state.bytes, state.count) = (0, 0);
         let unsent = std::mem::take(&mut state.messages);
         drop(state);
         drop(unsent);
@@ -178,6 +182,13 @@ impl<M> Shared<M> {
     fn state(&self) -> MutexGuard<'_, State<M>> {
         // The state is whole between any two statements: a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M> State<M> {
+    /// Small messages take more in memory than on the wire.
+    fn held(&self) -> usize {
+        self.bytes + self.count * size_of::<(M, usize)>()
     }
 }
 

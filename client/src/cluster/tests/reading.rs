@@ -17,9 +17,9 @@ fn make(_: u64) -> Vec<u8> {
 
 type Results = Imap<std::ops::Range<u64>, Vec<u8>>;
 
-/// An imap of 300 items, whose results of 1 MiB are on their way in this order, and of which the first was taken.
+/// An imap of 160 items, whose results of 1 MiB are on their way in this order, and of which the first was taken.
 fn flooded(peer: &Peer, pool: &Pool, order: impl Iterator<Item = u64>) -> (u64, Results) {
-    let mut results = pool.job(make).buffersize(300).imap(0..300);
+    let mut results = pool.job(make).buffersize(160).imap(0..160);
     let result = encoded(&vec![7_u8; MIB]);
     let job = thread::scope(|scope| {
         let first = scope.spawn(|| results.next().unwrap().unwrap().len());
@@ -40,19 +40,19 @@ fn settled(peer: &Peer) -> usize {
             return unread / MIB;
         }
         last = unread;
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(100));
     }
 }
 
 #[test]
 fn what_a_consumer_does_not_take_stays_with_the_coordinator() {
     let (_server, peer, pool) = opened();
-    let (_, mut results) = flooded(&peer, &pool, 0..300);
+    let (_, mut results) = flooded(&peer, &pool, 0..160);
     // 64 MiB were delivered, and 16 MiB may be on their way.
     let unread = settled(&peer);
-    assert!(unread > 200, "only {unread} MiB are left");
+    assert!(unread > 50, "only {unread} MiB are left");
     // A consumer that goes on takes all.
-    for _ in 1..300 {
+    for _ in 1..160 {
         assert_eq!(results.next().unwrap().unwrap().len(), MIB);
     }
     assert_eq!(settled(&peer), 0);
@@ -61,9 +61,9 @@ fn what_a_consumer_does_not_take_stays_with_the_coordinator() {
 #[test]
 fn the_item_that_is_next_gets_through_whatever_is_before_it() {
     let (_server, peer, pool) = opened();
-    let (_, mut results) = flooded(&peer, &pool, [0].into_iter().chain((1..300).rev()));
-    assert!(settled(&peer) > 200);
-    for _ in 1..300 {
+    let (_, mut results) = flooded(&peer, &pool, [0].into_iter().chain((1..160).rev()));
+    assert!(settled(&peer) > 50);
+    for _ in 1..160 {
         assert_eq!(results.next().unwrap().unwrap().len(), MIB);
     }
 }
@@ -73,8 +73,8 @@ fn the_item_that_is_next_gets_through_whatever_is_before_it() {
 fn other_jobs_get_through() {
     fn check(wait: impl FnOnce(crate::AsyncResult<u64>) -> u64 + Send) {
         let (_server, peer, pool) = opened();
-        let (_, results) = flooded(&peer, &pool, 0..300);
-        assert!(settled(&peer) > 200);
+        let (_, results) = flooded(&peer, &pool, 0..160);
+        assert!(settled(&peer) > 50);
         let other = pool.apply_async(double, (4,));
         let job = loop {
             if let Body::OpenJob(open) = peer.hear() {
@@ -113,8 +113,8 @@ fn other_jobs_get_through() {
 #[test]
 fn a_dropped_imap_holds_nothing_back() {
     let (_server, peer, pool) = opened();
-    let (_, results) = flooded(&peer, &pool, 0..300);
-    assert!(settled(&peer) > 200);
+    let (_, results) = flooded(&peer, &pool, 0..160);
+    assert!(settled(&peer) > 50);
     drop(results);
     assert_eq!(settled(&peer), 0);
 }
@@ -122,8 +122,9 @@ fn a_dropped_imap_holds_nothing_back() {
 #[test]
 fn terminate_gets_through() {
     let (_server, peer, pool) = opened();
-    let (job, results) = flooded(&peer, &pool, 0..300);
-    assert!(settled(&peer) > 200);
+    let (job, results) = flooded(&peer, &pool, 0..160);
+    assert!(settled(&peer) > 50);
+    peer.hold_on();
     pool.terminate();
     peer.say_ended(job, true);
     peer.say_closed();

@@ -1,5 +1,7 @@
 //! A coordinator whose every word a test chooses, behind a real gRPC server.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -26,7 +28,7 @@ pub(super) struct Server {
     pub(super) address: Address,
     sessions: Receiver<Peer>,
     programs: Receiver<Vec<ProgramPiece>>,
-    quit: std::sync::Arc<Notify>,
+    quit: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -34,6 +36,8 @@ pub(super) struct Server {
 pub(super) struct Peer {
     heard: Receiver<Body>,
     out: Outgoing<ClientEvent>,
+    /// It says that a pool that is terminated has ended.
+    lets_go: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -46,8 +50,8 @@ impl Server {
         let (tell_address, address) = mpsc::channel();
         let (tell_session, sessions) = mpsc::channel();
         let (tell_program, programs) = mpsc::channel();
-        let quit = std::sync::Arc::new(Notify::new());
-        let until = std::sync::Arc::clone(&quit);
+        let quit = Arc::new(Notify::new());
+        let until = Arc::clone(&quit);
         let service = Service { refusal, sessions: tell_session, programs: tell_program };
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -128,6 +132,11 @@ impl Peer {
         }
     }
 
+    /// From now on nothing at all is said that the test does not say.
+    pub(super) fn hold_on(&self) {
+        self.lets_go.store(false, Ordering::SeqCst);
+    }
+
     pub(super) fn say(&self, event: Event) {
         self.out.push(ClientEvent { body: Some(event) });
     }
@@ -174,13 +183,21 @@ impl Clients for Service {
         }
         let (out, frames) = outgoing(0, Default::default());
         let (tell, heard) = mpsc::channel();
+        let lets_go = Arc::new(AtomicBool::new(true));
+        let (lets, closed) = (Arc::clone(&lets_go), out.clone());
         let mut incoming = Incoming::<ClientMessage>::new(request.into_inner(), 1 << 30);
         tokio::spawn(async move {
             while let Ok(Some(messages)) = incoming.next().await {
-                messages.into_iter().filter_map(|message| message.body).for_each(|body| drop(tell.send(body)));
+                for body in messages.into_iter().filter_map(|message| message.body) {
+                    let terminated = matches!(&body, Body::ClosePool(close) if close.now);
+                    if terminated && lets.load(Ordering::SeqCst) {
+                        closed.push(ClientEvent { body: Some(Event::PoolClosed(PoolClosed {})) });
+                    }
+                    let _ = tell.send(body);
+                }
             }
         });
-        let _ = self.sessions.send(Peer { heard, out });
+        let _ = self.sessions.send(Peer { heard, out, lets_go });
         Ok(Response::new(frames.replies()))
     }
 

@@ -95,6 +95,7 @@ fn a_coordinator_that_ends_the_session_is_told_in_its_words() {
 #[test]
 fn a_pool_can_be_dropped_though_the_coordinator_does_not_answer() {
     let (_server, peer, pool) = opened();
+    peer.hold_on();
     let doomed = pool.apply_async(double, (1,));
     let start = Instant::now();
     drop(pool);

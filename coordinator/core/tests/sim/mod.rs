@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::num::NonZeroU64;
 
-use farpool_core::{Action, AgentId, ChunkId, Config, Core, Event, Id, JobId, JobPolicy, PoolId};
+use farpool_core::{Action, AgentId, ChunkId, Config, Core, Event, Id, JobId, JobPolicy, Labels, PoolId};
 
 pub(crate) struct Sim {
     pub(crate) core: Core,
@@ -67,13 +67,13 @@ impl Sim {
             running: BinaryHeap::new(),
         };
         for (number, &weight) in weights.iter().enumerate() {
-            sim.send(Event::PoolOpened { pool: pool(number as u32), slots: None, weight });
+            sim.send(Event::PoolOpened { pool: pool(number as u32), slots: None, weight, require: Labels::default() });
         }
         for &(slots, credit) in agents {
             let agent = AgentId::new(sim.agents.len() as u32, 1);
             sim.agents.push(Agent { slots, busy: 0, chunks: VecDeque::new() });
-            sim.send(Event::AgentJoined { agent, slots });
-            sim.send(Event::AgentCredit { agent, chunks: credit });
+            sim.send(Event::AgentJoined { agent, slots, labels: Labels::default() });
+            sim.send(Event::AgentCredit { agent, chunks: credit, bytes: 0 });
         }
         sim
     }
@@ -85,8 +85,8 @@ impl Sim {
         self.times.push(Box::new(time));
         self.served.insert(number, 0);
         let policy = JobPolicy { chunksize: NonZeroU64::new(chunksize), ..JobPolicy::default() };
-        self.send(Event::JobOpened { job, pool: pool(in_pool), policy });
-        self.send(Event::ItemsArrived { job, first: 0, count });
+        self.send(Event::JobOpened { job, pool: pool(in_pool), policy, require: Labels::default() });
+        self.send(Event::ItemsArrived { job, first: 0, count, bytes: 8 * count });
         self.send(Event::InputEnded { job });
         number
     }
@@ -136,6 +136,7 @@ impl Sim {
                 let count = held.end - held.next;
                 self.send(Event::Returned { agent, chunk, attempt: held.attempt, first: held.next, count });
             }
+            Action::StartPool { agent, pool, .. } => self.send(Event::PlaceStarted { pool, agent }),
             Action::JobFinished { job, .. } => self.finished.push(job.index()),
             _ => {}
         }

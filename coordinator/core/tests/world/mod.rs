@@ -5,13 +5,17 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU32;
 
-use farpool_core::{Action, AgentId, Cause, ChunkId, Config, Core, Event, Fault, Id, JobId, JobPolicy, PoolId};
+use farpool_core::{Action, AgentId, Cause, ChunkId, Config, Core, Event, Fault, Id, JobId, JobPolicy, Labels, PoolId};
 
 pub(crate) struct World {
     pub(crate) core: Core,
+    config: Config,
     pub(crate) agents: BTreeMap<u32, FakeAgent>,
     pub(crate) jobs: BTreeMap<u32, FakeJob>,
+    pub(crate) pools: BTreeMap<u32, FakePool>,
     pub(crate) now: u64,
+    /// Whether agents answer at once that a pool has started; otherwise the test says when.
+    pub(crate) starts_at_once: bool,
     /// What was done since the test last looked.
     pub(crate) log: Vec<Action>,
     pub(crate) stale_expected: u64,
@@ -19,13 +23,33 @@ pub(crate) struct World {
     chunks_seen: HashSet<ChunkId>,
     generations: HashMap<u32, u32>,
     next_job: u32,
-    next_agent: u32,
+    to_start: Vec<(u32, u32)>,
+}
+
+pub(crate) struct FakePool {
+    pub(crate) id: PoolId,
+    pub(crate) limit: u32,
+    pub(crate) require: Vec<u32>,
+    pub(crate) paused: bool,
+}
+
+/// A pool at an agent, as the agent was told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FakePlace {
+    pub(crate) workers: u32,
+    pub(crate) started: bool,
+    pub(crate) unfit: bool,
 }
 
 pub(crate) struct FakeAgent {
     pub(crate) id: AgentId,
     pub(crate) credit: u32,
+    pub(crate) credit_bytes: u64,
     pub(crate) slots: u32,
+    pub(crate) labels: Vec<u32>,
+    pub(crate) draining: bool,
+    /// By the number of the pool.
+    pub(crate) places: BTreeMap<u32, FakePlace>,
     /// Oldest first.
     pub(crate) chunks: Vec<FakeChunk>,
     knows: HashSet<JobId>,
@@ -35,6 +59,7 @@ pub(crate) struct FakeAgent {
 pub(crate) struct FakeChunk {
     pub(crate) id: ChunkId,
     pub(crate) job: u32,
+    pub(crate) pool: u32,
     pub(crate) attempt: u32,
     pub(crate) first: u64,
     /// Items it is not through with, rising.
@@ -44,6 +69,10 @@ pub(crate) struct FakeChunk {
 
 pub(crate) struct FakeJob {
     pub(crate) id: JobId,
+    pub(crate) pool: u32,
+    pub(crate) require: Vec<u32>,
+    /// Bytes of each of its items.
+    pub(crate) item_bytes: u64,
     pub(crate) policy: JobPolicy,
     pub(crate) items: BTreeMap<u64, FakeItem>,
     pub(crate) next: u64,
@@ -74,21 +103,29 @@ pub(crate) fn pool() -> PoolId {
 
 impl World {
     pub(crate) fn new(config: Config) -> Self {
-        let mut world = Self {
-            core: Core::new(config),
+        let mut world = Self::empty(config);
+        world.open_pool(POOL, 0, 1);
+        world
+    }
+
+    /// Without the pool that most tests use.
+    pub(crate) fn empty(config: Config) -> Self {
+        Self {
+            core: Core::new(config.clone()),
+            config,
             agents: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            pools: BTreeMap::new(),
             now: 0,
+            starts_at_once: true,
             log: Vec::new(),
             stale_expected: 0,
             finished: HashSet::new(),
             chunks_seen: HashSet::new(),
             generations: HashMap::new(),
             next_job: 0,
-            next_agent: 0,
-        };
-        world.send(Event::PoolOpened { pool: pool(), slots: None, weight: 1 });
-        world
+            to_start: Vec::new(),
+        }
     }
 
     pub(crate) fn send(&mut self, event: Event) -> Vec<Action> {
@@ -97,6 +134,12 @@ impl World {
         self.core.handle(event, self.now, &mut actions);
         assert!(!actions.iter().any(|action| matches!(action, Action::Assign { .. } | Action::Retract { .. })));
         actions.iter().for_each(|action| self.apply(*action));
+        self.check_limits();
+        for (agent, pool) in std::mem::take(&mut self.to_start) {
+            if self.starts_at_once {
+                self.started(agent, pool);
+            }
+        }
         actions
     }
 
@@ -104,29 +147,120 @@ impl World {
         let mut actions = Vec::new();
         self.core.schedule(self.now, &mut actions);
         actions.iter().for_each(|action| self.apply(*action));
-        let room = self.agents.values().any(|agent| agent.chunks.len() < agent.credit as usize);
-        let waiting = self.jobs.values().any(FakeJob::must_be_handed_out);
-        assert!(!(room && waiting), "an agent has credit and a job has items, and nothing happens");
+        for (number, job) in self.jobs.iter().filter(|(_, job)| job.must_be_handed_out()) {
+            let place = self.agents.iter().find(|(_, agent)| self.takes(agent, job));
+            assert!(
+                place.is_none(),
+                "agent {} has room for what job {number} has, and nothing happens",
+                place.unwrap().0
+            );
+        }
         actions
     }
 
+    /// Whether a chunk of the job could go to the agent now.
+    fn takes(&self, agent: &FakeAgent, job: &FakeJob) -> bool {
+        let pool = &self.pools[&job.pool];
+        self.may_run(agent, job)
+            && !pool.paused
+            && agent.chunks.len() < agent.credit as usize
+            && (agent.credit_bytes == 0 || self.bytes_at(agent) < agent.credit_bytes)
+            && (pool.limit == 0 || agent.held_of(job.pool) < agent.share_of(job.pool))
+    }
+
+    fn may_run(&self, agent: &FakeAgent, job: &FakeJob) -> bool {
+        let mut required = self.pools[&job.pool].require.iter().chain(&job.require);
+        let started = agent.places.get(&job.pool).is_some_and(|place| place.started && !place.unfit);
+        started && !agent.draining && required.all(|label| agent.labels.contains(label))
+    }
+
+    fn bytes_at(&self, agent: &FakeAgent) -> u64 {
+        agent.chunks.iter().map(|chunk| chunk.left.len() as u64 * self.jobs[&chunk.job].item_bytes).sum()
+    }
+
+    /// Pools with a limit cannot run more at once than that, whatever their agents do with what they hold.
+    fn check_limits(&self) {
+        for (&number, pool) in self.pools.iter().filter(|(_, pool)| pool.limit > 0) {
+            let at = |agent: &FakeAgent| {
+                let place = agent.places.get(&number).filter(|place| !place.unfit)?;
+                // One that leaves keeps only those workers busy that what it holds needs.
+                let most = |chunk: &FakeChunk| match self.jobs[&chunk.job].policy.chunksize {
+                    Some(_) => 1,
+                    None => chunk.left.len() as u32,
+                };
+                let held = agent.chunks.iter().filter(|chunk| chunk.pool == number).map(most).sum::<u32>();
+                Some(if agent.draining { held.min(place.workers) } else { place.workers })
+            };
+            let workers: u32 = self.agents.values().filter_map(at).sum();
+            assert!(workers <= pool.limit, "pool {number} has {workers} workers, and its limit is {}", pool.limit);
+        }
+    }
+
     pub(crate) fn join(&mut self, slots: u32, credit: u32) -> u32 {
+        self.join_with(slots, credit, &[])
+    }
+
+    pub(crate) fn join_with(&mut self, slots: u32, credit: u32, labels: &[u32]) -> u32 {
         // Places are used again, as a caller's slab does.
         let place = (0..).find(|place| !self.agents.contains_key(place)).expect("there is always a place");
         let generation = self.generations.entry(place).or_insert(0);
         *generation += 1;
         let id = AgentId::new(place, *generation);
-        self.agents.insert(place, FakeAgent { id, credit: 0, slots, chunks: Vec::new(), knows: HashSet::new() });
-        self.send(Event::AgentJoined { agent: id, slots });
+        let agent = FakeAgent {
+            id,
+            credit: 0,
+            credit_bytes: 0,
+            slots,
+            labels: labels.to_vec(),
+            draining: false,
+            places: BTreeMap::new(),
+            chunks: Vec::new(),
+            knows: HashSet::new(),
+        };
+        self.agents.insert(place, agent);
+        self.send(Event::AgentJoined { agent: id, slots, labels: Labels::new(labels.iter().copied()) });
         self.credit(place, credit);
         place
     }
 
     pub(crate) fn credit(&mut self, agent: u32, chunks: u32) {
+        self.credit_bytes(agent, chunks, 0);
+    }
+
+    pub(crate) fn credit_bytes(&mut self, agent: u32, chunks: u32, bytes: u64) {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
-        fake.credit = chunks;
+        (fake.credit, fake.credit_bytes) = (chunks, bytes);
         let id = fake.id;
-        self.send(Event::AgentCredit { agent: id, chunks });
+        self.send(Event::AgentCredit { agent: id, chunks, bytes });
+    }
+
+    /// The agent answers that the pool runs there.
+    pub(crate) fn started(&mut self, agent: u32, pool: u32) {
+        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        fake.places.get_mut(&pool).expect("it was told to start the pool").started = true;
+        let id = fake.id;
+        self.send(Event::PlaceStarted { pool: PoolId::new(pool, 1), agent: id });
+    }
+
+    /// The agent answers that the pool cannot run there.
+    pub(crate) fn unfit(&mut self, agent: u32, pool: u32) -> Vec<Action> {
+        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        fake.places.get_mut(&pool).expect("it was told to start the pool").unfit = true;
+        let id = fake.id;
+        let gone: Vec<FakeChunk> = fake.chunks.extract_if(.., |chunk| chunk.pool == pool).collect();
+        for chunk in gone {
+            let items = &mut self.jobs.get_mut(&chunk.job).expect("the job is there").items;
+            chunk.left.iter().for_each(|item| items.get_mut(item).expect("it has arrived").at_agent = false);
+        }
+        self.send(Event::PlaceUnfit { pool: PoolId::new(pool, 1), agent: id })
+    }
+
+    /// The agent is leaving: it will give back what has not begun.
+    pub(crate) fn drain_agent(&mut self, agent: u32) -> Vec<Action> {
+        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        fake.draining = true;
+        let id = fake.id;
+        self.send(Event::AgentDraining { agent: id })
     }
 
     pub(crate) fn lose(&mut self, agent: u32) {
@@ -156,9 +290,33 @@ impl World {
 
     /// Another pool.
     pub(crate) fn open_pool(&mut self, number: u32, slots: u32, weight: u32) -> PoolId {
+        self.open_pool_with(number, slots, weight, &[])
+    }
+
+    pub(crate) fn open_pool_with(&mut self, number: u32, slots: u32, weight: u32, require: &[u32]) -> PoolId {
         let pool = PoolId::new(number, 1);
-        self.send(Event::PoolOpened { pool, slots: NonZeroU32::new(slots), weight });
+        self.pools.insert(number, FakePool { id: pool, limit: slots, require: require.to_vec(), paused: false });
+        let require = Labels::new(require.iter().copied());
+        self.send(Event::PoolOpened { pool, slots: NonZeroU32::new(slots), weight, require });
         pool
+    }
+
+    pub(crate) fn close_pool(&mut self, number: u32) {
+        let pool = self.pools[&number].id;
+        for agent in self.agents.values_mut() {
+            agent.chunks.retain(|chunk| chunk.pool != number);
+            agent.places.remove(&number);
+        }
+        self.send(Event::PoolClosed { pool });
+        self.pools.remove(&number);
+        assert!(self.jobs.values().all(|job| job.pool != number || job.finished.is_some()));
+    }
+
+    pub(crate) fn pause(&mut self, number: u32, paused: bool) {
+        let pool = self.pools.get_mut(&number).expect("the pool is there");
+        pool.paused = paused;
+        let pool = pool.id;
+        self.send(Event::PoolPaused { pool, paused });
     }
 
     pub(crate) fn open(&mut self, policy: JobPolicy) -> u32 {
@@ -166,11 +324,26 @@ impl World {
     }
 
     pub(crate) fn open_in(&mut self, pool: PoolId, policy: JobPolicy) -> u32 {
+        self.open_with(pool, policy, &[], 8)
+    }
+
+    pub(crate) fn open_with(&mut self, pool: PoolId, policy: JobPolicy, require: &[u32], item_bytes: u64) -> u32 {
         let job = self.next_job;
         self.next_job += 1;
         let id = JobId::new(job, 1);
-        self.jobs.insert(job, FakeJob { id, policy, items: BTreeMap::new(), next: 0, ended: false, finished: None });
-        self.send(Event::JobOpened { job: id, pool, policy });
+        let fake = FakeJob {
+            id,
+            pool: pool.index(),
+            require: require.to_vec(),
+            item_bytes,
+            policy,
+            items: BTreeMap::new(),
+            next: 0,
+            ended: false,
+            finished: None,
+        };
+        self.jobs.insert(job, fake);
+        self.send(Event::JobOpened { job: id, pool, policy, require: Labels::new(require.iter().copied()) });
         job
     }
 
@@ -180,8 +353,8 @@ impl World {
         let first = fake.next + gap;
         fake.next = first + count;
         fake.items.extend((first..first + count).map(|item| (item, FakeItem::default())));
-        let id = fake.id;
-        self.send(Event::ItemsArrived { job: id, first, count });
+        let (id, bytes) = (fake.id, fake.item_bytes * count);
+        self.send(Event::ItemsArrived { job: id, first, count, bytes });
     }
 
     pub(crate) fn end(&mut self, job: u32) {
@@ -264,8 +437,23 @@ impl World {
                 self.end(job);
             }
         }
-        if !self.agents.values().any(|agent| agent.credit > 0) {
-            self.join(2, 3);
+        for pool in self.pools.keys().copied().collect::<Vec<_>>() {
+            self.pause(pool, false);
+        }
+        let starting: Vec<(u32, u32)> = self.starting().collect();
+        for (agent, pool) in starting {
+            self.started(agent, pool);
+        }
+        for agent in self.agents.keys().copied().collect::<Vec<_>>() {
+            self.credit(agent, self.agents[&agent].credit);
+        }
+        // Somebody can run each of the jobs.
+        self.starts_at_once = true;
+        let mut open = self.jobs.values().filter(|job| job.finished.is_none());
+        if !open.all(|job| self.agents.values().any(|agent| agent.credit > 0 && self.may_run(agent, job))) {
+            self.join_with(2, 3, &[0, 1, 2, 3]);
+            let free_slots: u32 = self.pools.values().map(|pool| pool.limit).sum();
+            self.join_with(free_slots.max(1), 40, &[0, 1, 2, 3]);
         }
         let left: usize = self.jobs.values().map(|job| job.items.len()).sum();
         for _ in 0..=2 * left {
@@ -280,6 +468,14 @@ impl World {
             }
         }
         self.expect_nothing_left();
+    }
+
+    /// Agents and the pools that they are starting.
+    pub(crate) fn starting(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.agents.iter().flat_map(|(&agent, fake)| {
+            let starting = fake.places.iter().filter(|(_, place)| !place.started && !place.unfit);
+            starting.map(move |(&pool, _)| (agent, pool))
+        })
     }
 
     pub(crate) fn expect_nothing_left(&self) {
@@ -299,6 +495,25 @@ impl World {
     fn apply(&mut self, action: Action) {
         self.log.push(action);
         match action {
+            Action::StartPool { agent, pool, workers } => {
+                let fake = self.agent(agent);
+                let place = FakePlace { workers: workers.map_or(fake.slots, Into::into), started: false, unfit: false };
+                assert!(!fake.draining && place.workers <= fake.slots);
+                let known = fake.places.insert(pool.index(), place);
+                assert!(known.is_none(), "{agent:?} was told of {pool:?} twice");
+                let fake = &self.agents[&agent.index()];
+                let FakePool { require, limit, .. } = &self.pools[&pool.index()];
+                assert!(require.iter().all(|label| fake.labels.contains(label)), "{pool:?} may not run there");
+                assert_eq!(workers.is_some(), *limit > 0);
+                self.to_start.push((agent.index(), pool.index()));
+            }
+            Action::ResizePool { agent, pool, workers } => {
+                let fake = self.agent(agent);
+                assert!(!fake.draining && workers.get() <= fake.slots);
+                let place = fake.places.get_mut(&pool.index()).expect("it knows of the pool");
+                assert!(!place.unfit && place.workers < workers.get());
+                place.workers = workers.get();
+            }
             Action::StartJob { agent, job } => {
                 assert!(self.agent(agent).knows.insert(job), "{agent:?} was told of {job:?} twice");
             }
@@ -309,21 +524,31 @@ impl World {
                 assert!(self.chunks_seen.insert(chunk), "{chunk:?} was there before");
                 let items = first..first + count;
                 self.job(job).hand_out(items.clone(), attempt);
-                let number = job.index();
+                let (number, pool) = (job.index(), self.jobs[&job.index()].pool);
+                let (fake, state) = (&self.agents[&agent.index()], &self.jobs[&number]);
+                assert!(self.takes(fake, state), "{agent:?} cannot take a chunk of {job:?}");
+                let bytes = self.config.chunk_target_bytes.max(state.item_bytes);
+                assert!(state.policy.chunksize.is_some() || count * state.item_bytes <= bytes, "a chunk of {count}");
                 let fake = self.agent(agent);
                 assert!(fake.knows.contains(&job), "{agent:?} does not know of {job:?}");
                 let left = items.collect();
-                fake.chunks.push(FakeChunk { id: chunk, job: number, attempt, first, left, asked_back: false });
-                assert!(fake.chunks.len() <= fake.credit as usize, "{agent:?} holds more than it wants");
+                fake.chunks.push(FakeChunk { id: chunk, job: number, pool, attempt, first, left, asked_back: false });
             }
             Action::Retract { agent, chunk } => {
                 let fake = self.agent(agent);
-                let spare = fake.chunks.len() > fake.slots as usize;
+                let waits_for_slot = fake.chunks.len() > fake.slots as usize;
+                let counts: BTreeMap<u32, u32> = fake.places.keys().map(|&pool| (pool, fake.held_of(pool))).collect();
                 let chunk = fake.chunks.iter_mut().find(|held| held.id == chunk).expect("it holds the chunk");
                 assert!(!std::mem::replace(&mut chunk.asked_back, true), "asked twice");
-                let (job, splits) = (chunk.job, chunk.left.len() > 1);
-                let splits = splits && self.jobs[&job].policy.chunksize.is_none();
-                assert!(spare || splits, "{agent:?} has nothing to spare");
+                let (job, pool, splits) = (chunk.job, chunk.pool, chunk.left.len() > 1);
+                let waits_for_worker = counts[&pool] > fake.places[&pool].workers;
+                let job = &self.jobs[&job];
+                let splits = splits && job.policy.chunksize.is_none();
+                assert!(waits_for_slot || waits_for_worker || splits, "{agent:?} has nothing to spare");
+                let idles = |other: &FakeAgent| other.chunks.len() < other.slots as usize && other.id != agent;
+                let runs = self.agents.values().any(|other| idles(other) && self.takes(other, job));
+                assert!(runs, "what was asked back can run nowhere else");
+                assert!(!self.pools[&pool].paused);
             }
             Action::Accept { job, first, count } => self.job(job).settle(first..first + count, Outcome::Done),
             Action::Fail { job, first, count, attempts, cause } => {
@@ -357,6 +582,15 @@ impl World {
 }
 
 impl FakeAgent {
+    pub(crate) fn held_of(&self, pool: u32) -> u32 {
+        self.chunks.iter().filter(|chunk| chunk.pool == pool).count() as u32
+    }
+
+    /// Chunks of a pool with a limit that it may hold.
+    fn share_of(&self, pool: u32) -> u32 {
+        (self.places[&pool].workers * self.credit).div_ceil(self.slots).max(1)
+    }
+
     fn through_with(&mut self, at: usize, first: u64, count: u64) -> FakeChunk {
         let chunk = &mut self.chunks[at];
         let before = chunk.left.len();

@@ -19,11 +19,33 @@ pub(super) struct Agent {
     leaving: bool,
     /// Bytes of a message that is not whole yet.
     pub(super) partial: u64,
+    /// Bytes that waited for it when something was last added, and when they were last seen to have become fewer.
+    queued: usize,
+    moved_at: u64,
     // Gathered in a round. Kept for its memory.
     fresh: Vec<AgentCommand>,
 }
 
+/// An agent for which more than this waits, in bytes, and that has not read any of it for so long, in ns, is lost. Credit
+/// bounds what it is given to run, but not what it is told of pools that come and go.
+const MAX_UNREAD: usize = 64 << 20;
+const READS_WITHIN_NS: u64 = 30_000_000_000;
+
 impl Agent {
+    fn new(outgoing: Outgoing<AgentCommand>, turns: mpsc::Sender<()>, host: String, now: u64) -> Self {
+        Self { outgoing, turns, host, leaving: false, partial: 0, queued: 0, moved_at: now, fresh: Vec::new() }
+    }
+
+    /// Puts what has gathered into its queue. False: it does not read.
+    fn send(&mut self, now: u64) -> bool {
+        if self.outgoing.bytes() < self.queued || self.queued == 0 {
+            self.moved_at = now;
+        }
+        self.outgoing.extend(self.fresh.drain(..));
+        self.queued = self.outgoing.bytes();
+        self.queued <= MAX_UNREAD || now - self.moved_at <= READS_WITHIN_NS
+    }
+
     fn welcome(&self) {
         let welcome = agent_command::Body::Welcome(farpool_proto::version());
         self.outgoing.push(AgentCommand { body: Some(welcome) });
@@ -38,7 +60,7 @@ impl Driver {
             Some(agent_event::Body::Hello(AgentHello { host, slots, .. })) => (host.clone(), *slots),
             _ => (from(address), 0),
         };
-        let agent = Agent { outgoing, turns, host: host.clone(), leaving: false, partial: 0, fresh: Vec::new() };
+        let agent = Agent::new(outgoing, turns, host.clone(), self.now);
         self.agents.insert(id, agent);
         let _ = reply.send(id);
         self.agent_says(id, Said::Messages { messages, partial: 0 });
@@ -92,11 +114,14 @@ impl Driver {
             }
             agent.fresh.push(command);
         }
-        for id in self.touched_agents.drain(..) {
-            if let Some(agent) = self.agents.get_mut(&id) {
-                agent.outgoing.extend(agent.fresh.drain(..));
+        let mut touched = std::mem::take(&mut self.touched_agents);
+        for id in touched.drain(..) {
+            if self.agents.get_mut(&id).is_some_and(|agent| !agent.send(self.now)) {
+                let message = "the agent does not read what it is told";
+                self.end_agent(id, Err(Status::resource_exhausted(message)));
             }
         }
+        self.touched_agents = touched;
     }
 
     pub(super) fn dismiss_agents(&mut self, why: &Status) {

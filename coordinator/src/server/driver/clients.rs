@@ -11,13 +11,10 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::super::link::{Joins, Said, shutting_down};
-use super::super::services::LOW_BYTES;
 use super::super::sessions::from;
 use super::Driver;
 use crate::ClientId;
 
-/// Above this, a client's pool is paused until it has read: what it does not read must not fill the memory.
-const HIGH_BYTES: usize = 16 << 20;
 /// Results as small as this are copied when they have to wait, or they would keep the agent's whole frame.
 const SMALL_RESULT: usize = 16 << 10;
 
@@ -29,7 +26,7 @@ pub(super) struct Client {
     /// Bytes of the message that opened its pool, which is kept.
     opening: u64,
     /// Bytes of a message that is not whole yet.
-    partial: u64,
+    pub(super) partial: u64,
     /// What it is counted with; see [`Memory`](super::memory::Memory).
     pub(super) counted: u64,
     /// Its queue is too long, so its pool is paused.
@@ -181,7 +178,7 @@ impl Driver {
         if over {
             return self.end_client(id, Ok(()));
         }
-        if !client.paused && client.outgoing.bytes() > HIGH_BYTES {
+        if !client.paused && client.outgoing.bytes() > self.queue {
             client.paused = true;
             self.coordinator.pause_client(id, true, self.now, &mut self.out);
         }
@@ -194,7 +191,7 @@ impl Driver {
             // One that is stopped is not read, so that only its queue shows that it is gone.
             if client.outgoing.is_gone() {
                 gone.push(id);
-            } else if client.paused && client.outgoing.bytes() <= LOW_BYTES {
+            } else if client.paused && client.outgoing.bytes() <= self.low_queue {
                 client.paused = false;
                 client.own_up();
                 self.coordinator.pause_client(id, false, self.now, &mut self.out);

@@ -1,10 +1,15 @@
 //! The bound on the bytes that are held: items, results that clients have not read yet, and messages that are not whole.
 //!
 //! When there are more than that, the clients that hold most are not read any more: so many of them that the others
-//! together hold a tenth of the memory at most, and can go on. Nothing is dropped. Below nine tenths all are read again.
+//! together hold a tenth of the memory at most. Who that is changes with what they hold, so that those go on who send
+//! little or whose results are read. Nothing is dropped. Below nine tenths all are read again.
 //! What a client has on its way meanwhile is held back by HTTP/2's flow control.
+//!
+//! What is held may be of no use before more comes: parts of large messages, items of explicit chunks that are not
+//! whole. If it is so, and slots idle for it, one client at a time may go on until its part is whole ([`Memory::favoured`]).
 
-use std::cmp::Reverse;
+use farpool_net::settings::ByteSize;
+use tonic::Status;
 
 use super::Driver;
 use super::clients::Client;
@@ -12,6 +17,10 @@ use crate::ClientId;
 
 /// While clients are stopped their queues drain without a word, so they are looked at in this interval, in ns.
 const LOOK_NS: u64 = 20_000_000;
+/// For so long nothing must have become less before somebody is favoured, in ns.
+const STUCK_NS: u64 = 500_000_000;
+/// How often to say at most that the memory is full, in ns.
+const SAY_NS: u64 = 60_000_000_000;
 
 pub(super) struct Memory {
     bound: u64,
@@ -19,11 +28,18 @@ pub(super) struct Memory {
     counted: u64,
     /// Clients are stopped.
     full: bool,
+    /// The least that was held since it has been full, and since when nothing has become less.
+    least: u64,
+    stuck_since: u64,
+    /// Who may go on, since nothing else would make room.
+    favoured: Option<ClientId>,
+    /// When it was last said that it is full.
+    said_at: Option<u64>,
 }
 
 impl Memory {
     pub(super) fn new(bound: u64) -> Self {
-        Self { bound, counted: 0, full: false }
+        Self { bound, counted: 0, full: false, least: 0, stuck_since: 0, favoured: None, said_at: None }
     }
 
     pub(super) fn bound(&self) -> u64 {
@@ -54,6 +70,16 @@ impl Memory {
     fn reserve(&self) -> u64 {
         self.bound / 10
     }
+
+    /// What may be held so that a favoured client gets its part whole.
+    fn most(&self) -> u64 {
+        self.bound.saturating_add(self.bound / 2)
+    }
+
+    /// Begins to count anew whether it is stuck.
+    fn moves(&mut self, held: u64, now: u64) {
+        (self.least, self.stuck_since, self.favoured) = (held, now, None);
+    }
 }
 
 impl Driver {
@@ -73,32 +99,73 @@ impl Driver {
             return;
         }
         let held = self.held();
-        if held > self.memory.bound {
-            if !std::mem::replace(&mut self.memory.full, true) {
-                self.link.log.line("the memory is full: the clients that hold most are not read for a while");
+        if held > self.memory.bound && !self.memory.full {
+            self.memory.full = true;
+            self.memory.moves(held, self.now);
+            if self.memory.said_at.is_none_or(|said_at| self.now - said_at > SAY_NS) {
+                self.memory.said_at = Some(self.now);
+                self.link.log.line("the memory is full: clients that hold much of it are not read until there is room");
             }
-            self.stop_clients();
-        } else if self.memory.full && held < self.memory.low() {
+        }
+        if self.memory.full && held < self.memory.low() {
             self.memory.full = false;
+            self.memory.moves(0, self.now);
             for client in self.clients.values_mut() {
                 client.stopped = false;
                 client.give_turn();
             }
+        } else if self.memory.full {
+            self.keep_moving(held);
+            self.choose_readers();
         }
     }
 
-    fn stop_clients(&mut self) {
-        let reading = self.clients.iter().filter(|(_, client)| !client.stopped);
-        let mut reading: Vec<(u64, ClientId)> =
-            reading.map(|(&id, client)| (client.counted + self.coordinator.stored_bytes_of(id), id)).collect();
-        reading.sort_unstable_by_key(|&(held, _)| Reverse(held));
-        let mut together: u64 = reading.iter().map(|(held, _)| held).sum();
-        for (held, id) in reading {
-            if together <= self.memory.reserve() {
-                return;
+    /// Favours a client if nothing moves otherwise, and sees to it that it does not go on for ever.
+    fn keep_moving(&mut self, held: u64) {
+        if held < self.memory.least {
+            self.memory.moves(held, self.now);
+        }
+        let favoured = self.memory.favoured.filter(|&id| self.needs_more(id));
+        match favoured {
+            Some(id) if held > self.memory.most() => {
+                let bound = ByteSize(self.memory.bound);
+                let message =
+                    format!("a chunk needs more memory than there is: --memory of the coordinator is {bound}");
+                self.end_client(id, Err(Status::resource_exhausted(message)));
+                self.memory.moves(held, self.now);
             }
-            together -= held;
-            self.clients.entry(id).and_modify(|client| client.stopped = true);
+            Some(_) => {}
+            None if self.now - self.memory.stuck_since < STUCK_NS || !self.coordinator.idles() => {
+                self.memory.favoured = None;
+            }
+            None => {
+                let needy = self.clients.keys().copied().filter(|&id| self.needs_more(id));
+                self.memory.favoured = needy.max_by_key(|&id| (self.held_by(id), id));
+            }
+        }
+    }
+
+    /// Whether what the client has sent is of no use before more comes.
+    fn needs_more(&self, id: ClientId) -> bool {
+        self.clients.get(&id).is_some_and(|client| client.partial > 0) || self.coordinator.lacks_chunk(id)
+    }
+
+    fn held_by(&self, id: ClientId) -> u64 {
+        self.clients.get(&id).map_or(0, |client| client.counted) + self.coordinator.stored_bytes_of(id)
+    }
+
+    /// Those that hold least go on, as far as they hold no more than the reserve together.
+    fn choose_readers(&mut self) {
+        let mut clients: Vec<(u64, ClientId)> = self.clients.keys().map(|&id| (self.held_by(id), id)).collect();
+        clients.sort_unstable();
+        let mut together = 0;
+        for (held, id) in clients {
+            together += held;
+            let goes_on = together <= self.memory.reserve() || self.memory.favoured == Some(id);
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.stopped = !goes_on;
+                client.give_turn();
+            }
         }
     }
 }

@@ -39,6 +39,9 @@ pub(super) struct Driver {
     clients: HashMap<ClientId, Client>,
     agents: HashMap<AgentId, Agent>,
     memory: Memory,
+    /// Bytes that may wait for a client before its pool is paused, and that may be left when it is resumed.
+    queue: usize,
+    low_queue: usize,
     programs: Programs,
     drain: Option<Drain>,
     clock: Clock,
@@ -62,6 +65,8 @@ impl Driver {
             clients: HashMap::new(),
             agents: HashMap::new(),
             memory: Memory::new(settings.memory),
+            queue: settings.queue(),
+            low_queue: settings.low_queue(),
             programs: Programs::new(&link.limits),
             drain: None,
             clock: Clock::start(),

@@ -1,0 +1,318 @@
+//! Pools and agents come and go, and with them the places where pools run.
+//!
+//! Nothing is handed out at a place before its agent has answered that the pool runs there. An agent that is draining,
+//! or found unfit for a pool, keeps its place until it has gone, but nothing comes there any more.
+
+use std::num::NonZeroU32;
+
+use crate::action::Action;
+use crate::core::Core;
+use crate::heap::Heap;
+use crate::ids::{AgentId, ChunkId, JobId, LaneId, PlaceId, PoolId};
+use crate::labels::Labels;
+use crate::lane::{Clocks, Lane};
+use crate::pool::{Place, Places, Pool, Stage};
+
+/// Lanes that a pool keeps although no job is open in them, so that the next one like that finds its lane.
+const MOST_LANES_KEPT: usize = 32;
+
+impl Core {
+    pub(crate) fn open_pool(
+        &mut self,
+        id: PoolId,
+        limit: Option<NonZeroU32>,
+        weight: u32,
+        require: Labels,
+        actions: &mut Vec<Action>,
+    ) {
+        assert!(weight > 0, "a pool without weight");
+        let pool = Pool {
+            require,
+            limit,
+            weight,
+            paused: false,
+            used: 0,
+            fresh: true,
+            ready_lanes: 0,
+            lanes: Vec::new(),
+            places: Places::default(),
+            allotted: 0,
+            offered: 0,
+        };
+        self.pools.put(id, pool);
+        self.open_lane(id, &Labels::default());
+        if limit.is_some() {
+            self.allot(id, actions);
+            return;
+        }
+        let agents: Vec<AgentId> = self.fleet.agents.iter().map(|(id, _)| id).collect();
+        for agent in agents {
+            self.start_everywhere(id, agent, actions);
+        }
+    }
+
+    pub(crate) fn pause_pool(&mut self, id: PoolId, paused: bool) {
+        self.pools.get_mut(id).expect("a pool that is paused is open").paused = paused;
+        self.pool_changed(id);
+        // What could have been taken back meanwhile was not.
+        let pool = self.pools.get(id).expect("it was just found");
+        for (_, place) in pool.places.iter().filter(|(_, place)| place.count > 0) {
+            self.fleet.change(place.agent, &mut self.reaches, |_| {});
+        }
+        for lane in pool.lanes.iter().filter_map(|&lane| self.lanes.get(lane)) {
+            std::iter::once(lane.own).chain(lane.common).for_each(|reach| self.reaches.look(reach));
+        }
+    }
+
+    pub(crate) fn close_pool(&mut self, id: PoolId, actions: &mut Vec<Action>) {
+        let left: Vec<JobId> = self.jobs.iter().filter(|(_, job)| job.pool == id).map(|(id, _)| id).collect();
+        for job in left {
+            self.cancel_job(job, actions);
+        }
+        let pool = self.pools.get(id).expect("a pool that is closed was open");
+        let (lanes, places) = (pool.lanes.clone(), pool.places.iter().map(|(id, _)| id).collect::<Vec<_>>());
+        for lane in lanes {
+            self.close_lane(lane);
+        }
+        for place in places {
+            self.remove_place(id, place);
+        }
+        self.pools.take(id);
+    }
+
+    pub(crate) fn join_agent(&mut self, id: AgentId, slots: u32, labels: Labels, actions: &mut Vec<Action>) {
+        self.fleet.join(id, slots, labels);
+        let pools: Vec<PoolId> = self.pools.iter().map(|(id, _)| id).collect();
+        for pool in pools {
+            if self.pools.get(pool).is_some_and(|pool| pool.limit.is_some()) {
+                self.allot_at(pool, id, actions);
+            } else {
+                self.start_everywhere(pool, id, actions);
+            }
+        }
+    }
+
+    pub(crate) fn place_started(&mut self, pool: PoolId, agent: AgentId) {
+        let Some((_, place)) = self.place_mut(pool, agent).filter(|(_, place)| place.stage == Stage::Starting) else {
+            self.stale_reports += 1;
+            return;
+        };
+        place.stage = Stage::Ready;
+        if !self.fleet.agents.get(agent).is_some_and(|agent| agent.draining) {
+            self.enter_reaches(pool, agent);
+        }
+    }
+
+    pub(crate) fn place_unfit(&mut self, pool: PoolId, agent: AgentId, actions: &mut Vec<Action>) {
+        let Some((id, place)) = self.place_mut(pool, agent).filter(|(_, place)| place.stage != Stage::Unfit) else {
+            self.stale_reports += 1;
+            return;
+        };
+        place.stage = Stage::Unfit;
+        let held = self.chunks_of(agent, |chunk| chunk.place == id && self.pool_of(chunk.job) == Some(pool));
+        for chunk in held {
+            let chunk = self.drop_chunk(chunk);
+            self.queue_again(&chunk);
+        }
+        self.retire(pool, id);
+        self.free(pool, id, 0);
+        self.allot(pool, actions);
+    }
+
+    pub(crate) fn drain_agent(&mut self, id: AgentId, actions: &mut Vec<Action>) {
+        let drained = self.fleet.change(id, &mut self.reaches, |agent| std::mem::replace(&mut agent.draining, true));
+        if drained.expect("an agent that drains is there") {
+            return;
+        }
+        let places = self.fleet.agents.get(id).expect("it was just found").places.clone();
+        for (pool, place) in places {
+            self.retire(pool, place);
+        }
+        self.shrink_if_draining(id, actions);
+    }
+
+    pub(crate) fn lose_agent(&mut self, id: AgentId, actions: &mut Vec<Action>) {
+        assert!(self.fleet.agents.get(id).is_some(), "{id:?} is lost, which is not there");
+        let held: Vec<ChunkId> = self.chunks_of(id, |_| true);
+        let mut touched = Vec::new();
+        for chunk in held {
+            let chunk = self.drop_chunk(chunk);
+            self.recover(&chunk, actions);
+            touched.push(chunk.job);
+        }
+        for (_, job) in self.jobs.iter_mut() {
+            job.agents.remove(id);
+        }
+        let places = self.fleet.agents.get(id).expect("it was just found").places.clone();
+        for &(pool, place) in &places {
+            self.retire(pool, place);
+            self.remove_place(pool, place);
+        }
+        self.fleet.leave(id);
+        for (pool, _) in places {
+            self.allot(pool, actions);
+        }
+        // Only now, when all its chunks are accounted for, can a job be over.
+        for job in touched {
+            self.finish_if_over(job, actions);
+        }
+    }
+
+    /// The lane of a pool's jobs that require this.
+    pub(crate) fn lane_for(&mut self, pool: PoolId, require: &Labels) -> LaneId {
+        let state = self.pools.get(pool).unwrap_or_else(|| panic!("a job of {pool:?}, which is not open"));
+        if require.is_empty() {
+            return state.lanes[0];
+        }
+        let require = state.require.and(require);
+        let known = state.lanes.iter().find(|&&lane| self.lanes.get(lane).is_some_and(|lane| lane.require == require));
+        if let Some(&lane) = known {
+            return lane;
+        }
+        if state.lanes.len() > MOST_LANES_KEPT {
+            let unused = |lane: &LaneId| self.lanes.get(*lane).is_some_and(|lane| lane.open_jobs == 0);
+            let unused: Vec<LaneId> = state.lanes[1..].iter().copied().filter(unused).collect();
+            for lane in unused {
+                self.close_lane(lane);
+                self.pools.get_mut(pool).expect("it was just found").lanes.retain(|&other| other != lane);
+            }
+        }
+        self.open_lane(pool, &require)
+    }
+
+    fn open_lane(&mut self, id: PoolId, extra: &Labels) -> LaneId {
+        let own = self.reaches.open(None);
+        let pool = self.pools.get_mut(id).expect("a lane's pool is open");
+        let lane = Lane {
+            pool: id,
+            require: pool.require.and(extra),
+            ready: Heap::default(),
+            open_jobs: 0,
+            clocks: Clocks::default(),
+            own,
+            common: None,
+        };
+        let lane = self.lanes.insert(lane);
+        self.reaches.all.get_mut(own).expect("it was just made").owner = Some(lane);
+        pool.lanes.push(lane);
+        let ready = pool.places.iter().filter(|(_, place)| place.stage == Stage::Ready);
+        let ready: Vec<AgentId> = ready.map(|(_, place)| place.agent).collect();
+        for agent in ready {
+            if !self.fleet.agents.get(agent).is_some_and(|agent| agent.draining) {
+                self.enter_reach(lane, agent);
+            }
+        }
+        lane
+    }
+
+    /// None of its jobs is open any more.
+    fn close_lane(&mut self, id: LaneId) {
+        let own = self.lanes.get(id).expect("a lane that is closed is there").own;
+        let agents: Vec<AgentId> = self.reaches.agents(own).collect();
+        for agent in agents {
+            self.leave_reach(id, agent);
+        }
+        self.reaches.close(own);
+        self.lanes.remove(id);
+    }
+
+    /// Starts a pool without a limit at an agent, if it may run there.
+    fn start_everywhere(&mut self, pool: PoolId, agent: AgentId, actions: &mut Vec<Action>) {
+        let Some(state) = self.fleet.agents.get(agent).filter(|state| !state.draining) else { return };
+        if state.labels.include(&self.pools.get(pool).expect("a pool that starts is open").require) {
+            self.add_place(pool, agent, state.slots());
+            actions.push(Action::StartPool { agent, pool, workers: None });
+        }
+    }
+
+    /// Makes the agent a place of the pool; it is being started there.
+    pub(crate) fn add_place(&mut self, id: PoolId, agent: AgentId, workers: u32) {
+        let pool = self.pools.get_mut(id).expect("a pool that starts is open");
+        let places = &mut self.fleet.agents.get_mut(agent).expect("a place is at an agent that is there").places;
+        let listed_at = places.len() as u32;
+        let stage = Stage::Starting;
+        let place = Place { agent, stage, retired: false, workers, count: 0, retracting: 0, promised: 0, listed_at };
+        places.push((id, pool.places.put(place)));
+        pool.offered += u64::from(workers);
+    }
+
+    /// Nothing comes to the place any more.
+    fn retire(&mut self, id: PoolId, place: PlaceId) {
+        let pool = self.pools.get_mut(id).expect("a place's pool is open");
+        let Some(state) = pool.places.get_mut(place) else { return };
+        let agent = state.agent;
+        if std::mem::replace(&mut state.retired, true) {
+            return;
+        }
+        pool.offered -= u64::from(state.workers);
+        for lane in pool.lanes.clone() {
+            self.leave_reach(lane, agent);
+        }
+    }
+
+    /// Forgets a place where nothing is held.
+    fn remove_place(&mut self, id: PoolId, place: PlaceId) {
+        self.free(id, place, 0);
+        let pool = self.pools.get_mut(id).expect("a place's pool is open");
+        let place = pool.places.take(place).expect("a place that is removed is there");
+        debug_assert_eq!(place.count, 0);
+        let places = &mut self.fleet.agents.get_mut(place.agent).expect("a place's agent is there").places;
+        places.swap_remove(place.listed_at as usize);
+        if let Some(&(moved, at)) = places.get(place.listed_at as usize) {
+            let moved = self.pools.get_mut(moved).and_then(|pool| pool.places.get_mut(at));
+            moved.expect("an agent's place is there").listed_at = place.listed_at;
+        }
+    }
+
+    fn enter_reaches(&mut self, pool: PoolId, agent: AgentId) {
+        for lane in self.pools.get(pool).expect("a place's pool is open").lanes.clone() {
+            self.enter_reach(lane, agent);
+        }
+    }
+
+    /// What is of the lane may be handed out to the agent, if it has what that requires.
+    fn enter_reach(&mut self, id: LaneId, agent: AgentId) {
+        let lane = self.lanes.get(id).expect("a pool's lane is there");
+        let pool = self.pools.get(lane.pool).expect("a lane's pool is open");
+        let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool is there");
+        if state.labels.include(&lane.require) {
+            let place = pool.places.id_at(agent).and_then(|place| pool.places.get(place));
+            let workers = place.expect("an agent that runs a pool is a place of it").workers;
+            self.reaches.join(lane.own, agent, workers, &mut state.reaches);
+        }
+    }
+
+    /// A place got more workers.
+    pub(crate) fn widen(&mut self, id: PoolId, agent: AgentId, more: u32) {
+        let pool = self.pools.get(id).expect("a place's pool is open");
+        let Some(place) = pool.places.id_at(agent).and_then(|place| pool.places.get(place)) else { return };
+        let Some(state) = self.fleet.agents.get(agent).filter(|_| place.stage == Stage::Ready) else { return };
+        for lane in pool.lanes.iter().filter_map(|&lane| self.lanes.get(lane)) {
+            if state.labels.include(&lane.require) {
+                let own = self.reaches.all.get_mut(lane.own).expect("a lane's reach is there");
+                own.slots += u64::from(more);
+                self.reaches.look(lane.own);
+            }
+        }
+        self.fleet.change(agent, &mut self.reaches, |_| {});
+    }
+
+    fn leave_reach(&mut self, id: LaneId, agent: AgentId) {
+        let lane = self.lanes.get(id).expect("a pool's lane is there");
+        let pool = self.pools.get(lane.pool).expect("a lane's pool is open");
+        let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool is there");
+        let place = pool.places.id_at(agent).and_then(|place| pool.places.get(place));
+        let workers = place.expect("an agent that runs a pool is a place of it").workers;
+        self.reaches.leave(lane.own, workers, &mut state.reaches);
+    }
+
+    fn place_mut(&mut self, pool: PoolId, agent: AgentId) -> Option<(PlaceId, &mut Place)> {
+        let places = &mut self.pools.get_mut(pool)?.places;
+        let id = places.id_at(agent)?;
+        Some((id, places.get_mut(id)?))
+    }
+
+    fn pool_of(&self, job: JobId) -> Option<PoolId> {
+        self.jobs.get(job).map(|job| job.pool)
+    }
+}

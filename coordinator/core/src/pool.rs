@@ -1,0 +1,136 @@
+//! What is known of a pool, and of its places.
+
+use std::num::NonZeroU32;
+
+use crate::agent::{Agent, FULL_LOAD, Room, Surplus};
+use crate::ids::{AgentId, Id, LaneId, PlaceId};
+use crate::labels::Labels;
+use crate::slab::Slab;
+
+/// A pool, as far as scheduling goes.
+pub(crate) struct Pool {
+    /// What agents must have to be places of it.
+    pub(crate) require: Labels,
+    /// Workers that it may have at once; none: as many as its places have slots.
+    pub(crate) limit: Option<NonZeroU32>,
+    /// Its share against other pools.
+    pub(crate) weight: u32,
+    /// Whether nothing of it is handed out.
+    pub(crate) paused: bool,
+    /// Slot time it has used over its weight, and whether it has had nothing to run just now; see `fair`.
+    pub(crate) used: u64,
+    pub(crate) fresh: bool,
+    pub(crate) ready_lanes: u32,
+    /// Its lanes; the first is that of jobs that require nothing beyond what the pool does.
+    pub(crate) lanes: Vec<LaneId>,
+    pub(crate) places: Places,
+    /// Workers that its places were allotted, of those that the limit allows.
+    pub(crate) allotted: u32,
+    /// Workers at the places that may run something, or may soon.
+    pub(crate) offered: u64,
+}
+
+/// A pool's places, by their ids and by their agents.
+#[derive(Default)]
+pub(crate) struct Places {
+    all: Slab<PlaceId, Place>,
+    // By the index of the agent.
+    at: Vec<u32>,
+}
+
+/// A pool at an agent.
+pub(crate) struct Place {
+    pub(crate) agent: AgentId,
+    pub(crate) stage: Stage,
+    /// Whether nothing comes there any more.
+    pub(crate) retired: bool,
+    /// Workers that it may have; for a pool without limit, all slots of the agent.
+    pub(crate) workers: u32,
+    /// How many chunks of the pool are there.
+    pub(crate) count: u32,
+    /// How many of them were asked back, and how many were asked back elsewhere for this place.
+    pub(crate) retracting: u32,
+    pub(crate) promised: u32,
+    /// Where it is in the agent's list.
+    pub(crate) listed_at: u32,
+}
+
+/// What has become of the pool at the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The agent was told and has not answered.
+    Starting,
+    Ready,
+    /// The agent cannot run the pool.
+    Unfit,
+}
+
+const ABSENT: u32 = u32::MAX;
+
+impl Place {
+    /// As [`Agent::keys`], for a pool with a limit, of which this agent runs only some workers.
+    pub(crate) fn keys(&self, agent: &Agent) -> (Option<Room>, Option<Surplus>) {
+        let (room, _) = agent.keys();
+        let room = room.filter(|_| self.takes_more(agent)).map(|room| {
+            let own = u64::from(self.count + self.promised) * FULL_LOAD / u64::from(self.workers.max(1));
+            // To run there takes a worker and a slot.
+            Room { load: room.load.max(own), ..room }
+        });
+        let waiting = self.count - self.retracting;
+        let spare = waiting.saturating_sub(self.workers).max(agent.spare().min(waiting));
+        (room, agent.surplus(spare))
+    }
+
+    /// Whether it holds less than its share of what the agent wants to hold: as large a part of that as its workers are of
+    /// the slots, and one chunk at least.
+    #[inline]
+    pub(crate) fn takes_more(&self, agent: &Agent) -> bool {
+        let held = u64::from(self.count) * u64::from(agent.slots());
+        self.count == 0 || held < u64::from(self.workers) * u64::from(agent.credit.chunks)
+    }
+
+    /// Whether a chunk that comes now would find a worker free.
+    pub(crate) fn idles(&self) -> bool {
+        self.count + self.promised < self.workers
+    }
+}
+
+impl Places {
+    pub(crate) fn put(&mut self, place: Place) -> PlaceId {
+        let agent = place.agent.index() as usize;
+        if self.at.len() <= agent {
+            self.at.resize(agent + 1, ABSENT);
+        }
+        let id = self.all.insert(place);
+        self.at[agent] = id.index();
+        id
+    }
+
+    pub(crate) fn take(&mut self, id: PlaceId) -> Option<Place> {
+        let place = self.all.remove(id)?;
+        self.at[place.agent.index() as usize] = ABSENT;
+        Some(place)
+    }
+
+    #[inline]
+    pub(crate) fn id_at(&self, agent: AgentId) -> Option<PlaceId> {
+        let index = *self.at.get(agent.index() as usize)?;
+        let id = self.all.id_at(index)?;
+        // Its agent's index may have another owner by now.
+        self.all.get(id).is_some_and(|place| place.agent == agent).then_some(id)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: PlaceId) -> Option<&Place> {
+        self.all.get(id)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: PlaceId) -> Option<&mut Place> {
+        self.all.get_mut(id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PlaceId, &Place)> {
+        self.all.iter()
+    }
+}

@@ -1,0 +1,312 @@
+//! Which agents lanes may run on, and which of those has room.
+
+use crate::agent::{Room, Surplus};
+use crate::heap::{Heap, IndexedHeap, Positions};
+use crate::ids::{AgentId, Id, LaneId, ReachId};
+use crate::lane::Turn;
+use crate::slab::Slab;
+
+/// Lanes and agents, each lane of which may run on each of the agents.
+///
+/// A change of an agent only notes here that its keys are outdated; they are put right before the reach is used.
+#[derive(Default)]
+pub(crate) struct Reach {
+    /// Its lanes that have something to run.
+    lanes: Heap<Turn>,
+    /// The lane whose own it is; none: lanes have it in common.
+    pub(crate) owner: Option<LaneId>,
+    members: Vec<Member>,
+    vacant: Vec<u32>,
+    pub(crate) room: IndexedHeap<Room>,
+    pub(crate) surplus: IndexedHeap<Surplus>,
+    outdated: Vec<u32>,
+    /// Workers that its lanes may use there.
+    pub(crate) slots: u64,
+    // Whether it is among those to be looked at for chunks to take back.
+    to_look: bool,
+}
+
+struct Member {
+    // None: the number is vacant.
+    agent: Option<AgentId>,
+    // Where this is in the agent's list.
+    listed_at: u32,
+    // Whether the number is among the outdated.
+    outdated: bool,
+}
+
+/// All reaches, and the order of those that have lanes with something to run and may have an agent with room.
+#[derive(Default)]
+pub(crate) struct Reaches {
+    pub(crate) all: Slab<ReachId, Reach>,
+    order: IndexedHeap<Turn>,
+    // A lane is in one reach of its own and in one in common at most.
+    own: Positions,
+    common: Positions,
+    looks: Vec<ReachId>,
+}
+
+/// The reaches that an agent is in and its number in each; first those where it is among the outdated.
+#[derive(Default)]
+pub(crate) struct Memberships {
+    all: Vec<(ReachId, u32)>,
+    outdated: usize,
+}
+
+impl Reaches {
+    /// A reach that no agent is in.
+    pub(crate) fn open(&mut self, owner: Option<LaneId>) -> ReachId {
+        self.all.insert(Reach { owner, ..Reach::default() })
+    }
+
+    /// The reach to hand out to next.
+    #[inline]
+    pub(crate) fn first(&self) -> Option<ReachId> {
+        self.order.first().and_then(|(index, _)| self.all.id_at(index))
+    }
+
+    /// The lane of the reach to be served next.
+    #[inline]
+    pub(crate) fn first_lane(&self, id: ReachId) -> Option<u32> {
+        self.all.get(id)?.lanes.first().map(|(lane, _)| lane)
+    }
+
+    /// Whether any lane of the reach has something to run.
+    pub(crate) fn any_lane(&self, id: ReachId) -> bool {
+        self.all.get(id).is_some_and(|reach| !reach.lanes.is_empty())
+    }
+
+    /// Whether the lane has something to run, as far as its own reach knows.
+    #[inline]
+    pub(crate) fn has_lane(&self, own: ReachId, lane: LaneId) -> bool {
+        self.all.get(own).is_some_and(|reach| reach.lanes.key(lane.index(), &self.own).is_some())
+    }
+
+    /// Puts a lane in, takes it out, or changes its turn.
+    #[inline]
+    pub(crate) fn set_lane(&mut self, id: ReachId, lane: LaneId, turn: Option<Turn>) {
+        let reach = self.all.get_mut(id).expect("a lane's reach is there");
+        let positions = if reach.owner.is_some() { &mut self.own } else { &mut self.common };
+        reach.lanes.set(lane.index(), turn, positions);
+        self.reorder(id);
+    }
+
+    /// Puts an agent in; it is outdated at first.
+    pub(crate) fn join(&mut self, id: ReachId, agent: AgentId, slots: u32, of_agent: &mut Memberships) {
+        let reach = self.all.get_mut(id).expect("the reach that is joined is there");
+        reach.slots += u64::from(slots);
+        let number = reach.vacant.pop().unwrap_or_else(|| {
+            reach.members.push(Member { agent: None, listed_at: 0, outdated: false });
+            reach.members.len() as u32 - 1
+        });
+        let member = &mut reach.members[number as usize];
+        member.agent = Some(agent);
+        if !std::mem::replace(&mut member.outdated, true) {
+            reach.outdated.push(number);
+        }
+        of_agent.all.push((id, number));
+        self.swap(of_agent, of_agent.outdated, of_agent.all.len() - 1);
+        of_agent.outdated += 1;
+        self.reorder(id);
+        self.look(id);
+    }
+
+    /// Takes an agent out, if it is in.
+    pub(crate) fn leave(&mut self, id: ReachId, slots: u32, of_agent: &mut Memberships) {
+        let Some(mut at) = of_agent.all.iter().position(|&(reach, _)| reach == id) else { return };
+        let number = of_agent.all[at].1;
+        if at < of_agent.outdated {
+            of_agent.outdated -= 1;
+            self.swap(of_agent, at, of_agent.outdated);
+            at = of_agent.outdated;
+        }
+        self.swap(of_agent, at, of_agent.all.len() - 1);
+        of_agent.all.pop();
+        let reach = self.all.get_mut(id).expect("the reach that is left is there");
+        reach.slots -= u64::from(slots);
+        reach.members[number as usize].agent = None;
+        reach.vacant.push(number);
+        reach.room.set(number, None);
+        reach.surplus.set(number, None);
+        self.reorder(id);
+    }
+
+    /// Notes that what the agent has room for has changed.
+    #[inline]
+    pub(crate) fn outdate(&mut self, of_agent: &mut Memberships, spare: bool) {
+        for at in of_agent.outdated..of_agent.all.len() {
+            let (id, number) = of_agent.all[at];
+            let reach = self.all.get_mut(id).expect("an agent's reach is there");
+            reach.members[number as usize].outdated = true;
+            reach.outdated.push(number);
+            if !reach.lanes.is_empty() {
+                self.reorder(id);
+            }
+            if spare || self.may_have_surplus(id) {
+                self.look(id);
+            }
+        }
+        of_agent.outdated = of_agent.all.len();
+    }
+
+    /// An agent whose keys are outdated, with its number. [`update`](Self::update) is to be called with it, and then for
+    /// the next.
+    #[inline]
+    pub(crate) fn next_outdated(&mut self, id: ReachId) -> Option<(u32, AgentId)> {
+        let reach = self.all.get_mut(id)?;
+        while let Some(number) = reach.outdated.pop() {
+            let member = &mut reach.members[number as usize];
+            member.outdated = false;
+            if let Some(agent) = member.agent {
+                return Some((number, agent));
+            }
+        }
+        None
+    }
+
+    #[inline]
+    pub(crate) fn update(
+        &mut self,
+        id: ReachId,
+        number: u32,
+        of_agent: &mut Memberships,
+        (room, surplus): (Option<Room>, Option<Surplus>),
+    ) {
+        let reach = self.all.get_mut(id).expect("it was just found");
+        reach.room.set(number, room);
+        reach.surplus.set(number, surplus);
+        let at = reach.members[number as usize].listed_at as usize;
+        of_agent.outdated -= 1;
+        self.swap(of_agent, at, of_agent.outdated);
+    }
+
+    /// What this agent could spare is not of the reach's lanes. It counts again when something of it changes.
+    pub(crate) fn cannot_spare(&mut self, id: ReachId, number: u32) {
+        if let Some(reach) = self.all.get_mut(id) {
+            reach.surplus.set(number, None);
+        }
+    }
+
+    /// Brings the order in line after the reach changed.
+    #[inline]
+    pub(crate) fn reorder(&mut self, id: ReachId) {
+        let Some(reach) = self.all.get(id) else { return };
+        let may_have_room = !reach.room.is_empty() || !reach.outdated.is_empty();
+        let turn = reach.lanes.first().filter(|_| may_have_room).map(|(_, turn)| turn);
+        self.order.set(id.index(), turn);
+    }
+
+    /// Has the reach looked at for chunks to take back.
+    pub(crate) fn look(&mut self, id: ReachId) {
+        if let Some(reach) = self.all.get_mut(id)
+            && !std::mem::replace(&mut reach.to_look, true)
+        {
+            self.looks.push(id);
+        }
+    }
+
+    /// A reach to look at.
+    pub(crate) fn next_look(&mut self) -> Option<ReachId> {
+        while let Some(id) = self.looks.pop() {
+            if let Some(reach) = self.all.get_mut(id) {
+                reach.to_look = false;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn may_have_surplus(&self, id: ReachId) -> bool {
+        self.all.get(id).is_some_and(|reach| !reach.surplus.is_empty())
+    }
+
+    /// The agent with this number.
+    #[inline]
+    pub(crate) fn agent(&self, id: ReachId, number: u32) -> Option<AgentId> {
+        self.all.get(id)?.members.get(number as usize)?.agent
+    }
+
+    /// The agents in a reach.
+    pub(crate) fn agents(&self, id: ReachId) -> impl Iterator<Item = AgentId> {
+        self.all.get(id).into_iter().flat_map(|reach| reach.members.iter().filter_map(|member| member.agent))
+    }
+
+    /// Takes a reach away that no agent and no lane is in.
+    pub(crate) fn close(&mut self, id: ReachId) {
+        self.order.set(id.index(), None);
+        let reach = self.all.remove(id).expect("a reach that is closed was there");
+        debug_assert!(reach.lanes.is_empty() && reach.members.iter().all(|member| member.agent.is_none()));
+    }
+
+    /// Swaps two entries of an agent's list.
+    #[inline]
+    fn swap(&mut self, of_agent: &mut Memberships, a: usize, b: usize) {
+        if a != b {
+            of_agent.all.swap(a, b);
+            self.tell(of_agent, a);
+        }
+        self.tell(of_agent, b);
+    }
+
+    #[inline]
+    fn tell(&mut self, of_agent: &Memberships, at: usize) {
+        let (id, number) = of_agent.all[at];
+        self.all.get_mut(id).expect("an agent's reach is there").members[number as usize].listed_at = at as u32;
+    }
+}
+
+impl Memberships {
+    /// The reaches that the agent is in.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ReachId> {
+        self.all.iter().map(|&(id, _)| id)
+    }
+}
+
+/// For checks.
+impl Reaches {
+    /// The turn of a lane.
+    pub(crate) fn turn(&self, id: ReachId, lane: LaneId) -> Option<Turn> {
+        let reach = self.all.get(id)?;
+        reach.lanes.key(lane.index(), if reach.owner.is_some() { &self.own } else { &self.common })
+    }
+
+    /// That the heaps are heaps, and reaches are in the order if and only if they should be.
+    pub(crate) fn check(&self) {
+        self.order.check();
+        for (id, reach) in self.all.iter() {
+            reach.lanes.check(if reach.owner.is_some() { &self.own } else { &self.common });
+            reach.room.check();
+            reach.surplus.check();
+            let may_have_room = !reach.room.is_empty() || !reach.outdated.is_empty();
+            let turn = reach.lanes.first().filter(|_| may_have_room).map(|(_, turn)| turn);
+            assert_eq!(self.order.key(id.index()), turn, "{id:?} is misplaced");
+            assert_eq!(self.looks.contains(&id), reach.to_look);
+            for (number, member) in reach.members.iter().enumerate() {
+                assert_eq!(reach.outdated.contains(&(number as u32)), member.outdated);
+                assert_eq!(reach.vacant.contains(&(number as u32)), member.agent.is_none());
+            }
+        }
+    }
+
+    /// That an agent is listed right, and its keys are right unless they are known not to be.
+    pub(crate) fn check_member(
+        &self,
+        id: ReachId,
+        agent: AgentId,
+        of_agent: &Memberships,
+        (room, surplus): (Option<Room>, Option<Surplus>),
+    ) {
+        let reach = self.all.get(id).expect("it was just found");
+        let at = of_agent.all.iter().position(|&(reach, _)| reach == id).expect("the agent lists its reaches");
+        let number = of_agent.all[at].1;
+        let member = &reach.members[number as usize];
+        assert_eq!((member.agent, member.listed_at as usize), (Some(agent), at));
+        assert_eq!(member.outdated, at < of_agent.outdated);
+        if !member.outdated {
+            assert_eq!(reach.room.key(number), room, "{agent:?} is misplaced in {id:?}");
+            let found = reach.surplus.key(number);
+            assert!(found == surplus || found.is_none(), "{agent:?} is misplaced in {id:?}");
+        }
+    }
+}

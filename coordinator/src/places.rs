@@ -1,0 +1,170 @@
+//! Where pools run: what agents are told and say of it, and what clients learn.
+
+use std::num::NonZeroU32;
+
+use farpool_core::{Event, PoolId};
+use farpool_proto::v1::{
+    Failure, FailureKind, PoolOpened, ResizePool, StartPool, Waiting, agent_command, client_event,
+};
+
+use crate::AgentId;
+use crate::agents::Agent;
+use crate::convert::Hello;
+use crate::coordinator::Coordinator;
+use crate::labels::in_words;
+use crate::outbox::Outbox;
+use crate::pools::Pool;
+
+/// What a client was told last of where its pool runs.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// Workers that it may have at once; 0: nothing can run.
+    pub(crate) slots: u32,
+    /// Why nothing can run; empty: something can, or nothing was said yet.
+    pub(crate) waiting: String,
+}
+
+impl Coordinator {
+    pub(crate) fn start_pool(&mut self, agent: AgentId, id: PoolId, workers: Option<NonZeroU32>, out: &mut Outbox) {
+        let Some(pool) = self.pools.get_mut(id) else { return };
+        pool.at.insert(agent);
+        let start = StartPool {
+            pool: id.to_bits(),
+            processes: workers.map_or(0, NonZeroU32::get),
+            settings: Some(pool.asked.settings.clone()),
+            program: pool.asked.program.clone(),
+            weight: pool.asked.weight,
+        };
+        out.agent(agent, agent_command::Body::StartPool(start));
+        self.to_review.push(id);
+    }
+
+    pub(crate) fn resize_pool(&mut self, agent: AgentId, id: PoolId, workers: NonZeroU32, out: &mut Outbox) {
+        let resize = ResizePool { pool: id.to_bits(), processes: workers.get() };
+        out.agent(agent, agent_command::Body::ResizePool(resize));
+        self.to_review.push(id);
+    }
+
+    pub(crate) fn pool_started(&mut self, from: AgentId, id: PoolId, out: &mut Outbox) {
+        let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.runs() && pool.at.contains(&from)) else {
+            self.late_messages += 1;
+            return;
+        };
+        pool.proven = true;
+        self.feed(Event::PlaceStarted { pool: id, agent: from }, out);
+    }
+
+    pub(crate) fn pool_fault(&mut self, from: AgentId, id: PoolId, failure: Failure, out: &mut Outbox) {
+        let works = |pool: &&mut Pool| pool.runs() && pool.at.contains(&from) && !pool.unfit.contains_key(&from);
+        let Some(pool) = self.pools.get_mut(id).filter(works) else {
+            self.late_messages += 1;
+            return;
+        };
+        if !matches!(failure.kind(), FailureKind::ProgramRejected | FailureKind::Unavailable) {
+            self.fail_pool(id, failure, out);
+            return;
+        }
+        // Another agent may be able to.
+        pool.unfit.insert(from, failure.clone());
+        self.feed(Event::PlaceUnfit { pool: id, agent: from }, out);
+        if self.core.workers_of(id) == 0 {
+            self.fail_pool(id, failure, out);
+        } else {
+            self.review(id, out);
+        }
+    }
+
+    /// An agent is gone, and the workers there with it.
+    pub(crate) fn leave_pools(&mut self, agent: AgentId, out: &mut Outbox) {
+        let mut all = Vec::new();
+        for (id, pool) in self.pools.iter_mut() {
+            pool.at.remove(&agent);
+            pool.unfit.remove(&agent);
+            all.push(id);
+        }
+        for pool in all {
+            self.finish_pool(pool, out);
+        }
+        self.review_all(out);
+    }
+
+    /// Agents have come or gone: clients are told what that means for them.
+    pub(crate) fn review_all(&mut self, out: &mut Outbox) {
+        let all: Vec<PoolId> = self.pools.iter().map(|(id, _)| id).collect();
+        for pool in all {
+            self.review(pool, out);
+        }
+    }
+
+    /// Tells the client how many workers its pool may have, or why none, if that is news.
+    pub(crate) fn review(&mut self, id: PoolId, out: &mut Outbox) {
+        let Some(pool) = self.pools.get(id).filter(|pool| pool.runs()) else { return };
+        let slots = u32::try_from(self.core.workers_of(id)).unwrap_or(u32::MAX);
+        if slots == 0
+            && !pool.proven
+            && let Some(failure) = pool.unfit.values().next_back()
+        {
+            let failure = failure.clone();
+            self.fail_pool(id, failure, out);
+            return;
+        }
+        let waiting = if slots == 0 { self.why_nothing_runs(pool) } else { self.why_a_job_waits(id, pool) };
+        let ends_waiting = waiting.is_empty() && !pool.told.waiting.is_empty();
+        let news = if !waiting.is_empty() {
+            (waiting != pool.told.waiting).then(|| client_event::Body::Waiting(Waiting { reason: waiting.clone() }))
+        } else {
+            let is_news = ends_waiting || slots != pool.told.slots;
+            is_news.then_some(client_event::Body::PoolOpened(PoolOpened { slots }))
+        };
+        let pool = self.pools.get_mut(id).expect("it was just found");
+        pool.told = Told { slots, waiting };
+        if let Some(news) = news {
+            out.client(pool.client, news);
+        }
+    }
+
+    fn why_nothing_runs(&self, pool: &Pool) -> String {
+        let agents: Vec<(&Agent, &Hello)> =
+            self.agents.iter().filter_map(|(_, agent)| Some((agent, agent.hello.as_ref()?))).collect();
+        if agents.is_empty() {
+            return "no agent is connected".to_owned();
+        }
+        let staying: Vec<&Hello> =
+            agents.iter().filter(|(agent, _)| !agent.draining).map(|(_, hello)| *hello).collect();
+        if staying.is_empty() {
+            return "all agents are leaving".to_owned();
+        }
+        let require = &pool.asked.require;
+        let fitting = staying.iter().filter(|hello| require.iter().all(|label| hello.labels.contains(label))).count();
+        if fitting == 0 {
+            return none(staying.len(), "", "has", "does not have") + &in_words(require);
+        }
+        let with = if require.is_empty() { String::new() } else { format!(" with {}", in_words(require)) };
+        match pool.unfit.values().next_back() {
+            Some(failure) => {
+                let none = none(fitting, &with, "can", "cannot");
+                format!("{none}run this program: {}: {}", failure.host, failure.message)
+            }
+            None => none(fitting, &with, "has", "does not have") + "a slot for it",
+        }
+    }
+
+    /// Empty: all jobs can run.
+    fn why_a_job_waits(&self, id: PoolId, pool: &Pool) -> String {
+        let Some(job) = self.core.job_without_place(id).and_then(|job| self.jobs.get(job)) else {
+            return String::new();
+        };
+        let name = if job.label.is_empty() { String::new() } else { format!(" {:?}", job.label) };
+        let places = pool.at.iter().filter(|agent| !pool.unfit.contains_key(agent)).count();
+        let none = none(places, " that the pool runs on", "has", "does not have");
+        format!("{none}{}, which the job{name} requires", in_words(&job.require))
+    }
+}
+
+/// The beginning of a sentence: that so many agents of a kind do not do something.
+fn none(agents: usize, kind: &str, does: &str, does_not: &str) -> String {
+    match agents {
+        1 => format!("the only agent{kind} {does_not} "),
+        _ => format!("none of the {agents} agents{kind} {does} "),
+    }
+}

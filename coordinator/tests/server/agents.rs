@@ -1,0 +1,116 @@
+//! Agents that do not keep the protocol.
+
+use farpool_proto::v1::{
+    AgentEvent, AgentHello, Credit, Failure, FailureKind, ItemFault, OpenJob, PoolFault, PoolStarted, PoolStopped,
+    Returned, RunDone, Version,
+};
+use tonic::Code;
+
+use crate::agent::{Agent, Say, hello};
+use crate::client::{Ask, Client};
+use crate::server::Server;
+
+#[tokio::test]
+async fn a_session_begins_with_an_agent_that_can_be() {
+    let server = Server::start().await;
+    let check = async |first: Say, code, words| {
+        let agent = Agent::silent(&server).await;
+        agent.say(first);
+        agent.is_refused(code, words).await;
+    };
+    let other = Some(Version { release: "9.8.7".to_owned(), protocol: 99 });
+    check(Say::Hello(AgentHello { version: other, ..hello(1, 1) }), Code::FailedPrecondition, "9.8.7").await;
+    check(Say::Hello(AgentHello { version: None, ..hello(1, 1) }), Code::FailedPrecondition, "version").await;
+    check(Say::Hello(AgentHello { id: vec![1; 15].into(), ..hello(1, 1) }), Code::InvalidArgument, "15").await;
+    check(Say::Hello(AgentHello { id: vec![].into(), ..hello(1, 1) }), Code::InvalidArgument, "id of 0 bytes").await;
+    check(Say::Hello(hello(1, 0)), Code::InvalidArgument, "at least one slot").await;
+    check(Say::Credit(Credit::default()), Code::InvalidArgument, "begins with AgentHello").await;
+    assert!(server.status().await.agents.is_empty());
+}
+
+#[tokio::test]
+async fn a_second_agent_with_an_id_is_refused_and_harms_nobody() {
+    let server = Server::start().await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    let mut client = Client::open(&server).await;
+    client.works(1).await;
+    let second = Agent::silent(&server).await;
+    second.say(Say::Hello(hello(1, 8)));
+    second.is_refused(Code::AlreadyExists, "01010101-0101").await;
+    client.works(2).await;
+    let status = server.status().await;
+    assert_eq!((status.agents.len(), status.agents[0].slots), (1, 2));
+}
+
+#[tokio::test]
+async fn what_does_not_fit_ends_the_session_and_no_other() {
+    let server = Server::start().await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    let mut client = Client::open(&server).await;
+    let failure = |kind: i32| Some(Failure { kind, ..Failure::default() });
+    let done = |data: &'static [u8], ends: &'static [u8]| {
+        Say::RunDone(RunDone { data: data.into(), ends: ends.into(), ..RunDone::default() })
+    };
+    let cases = [
+        (Say::Hello(hello(2, 1)), "second AgentHello"),
+        (Say::ItemFault(ItemFault { failure: failure(99), ..ItemFault::default() }), "unknown kind 99"),
+        (Say::ItemFault(ItemFault::default()), "without its failure"),
+        (Say::PoolFault(PoolFault { pool: 1, failure: failure(-1) }), "unknown kind -1"),
+        (done(b"abc", &[1, 0, 0]), "not a multiple of 4"),
+        (done(b"abc", &[9, 0, 0, 0]), "ends at 9 and the data at 3"),
+        (Say::Returned(Returned { first: u64::MAX, count: 2, ..Returned::default() }), "beyond the highest index"),
+    ];
+    for (job, (say, words)) in (1..).zip(cases) {
+        let agent = Agent::joined(&server, 2, 1).await;
+        agent.say(say);
+        agent.is_refused(Code::InvalidArgument, words).await;
+        client.works(job).await;
+    }
+    let agent = Agent::joined(&server, 2, 1).await;
+    agent.out.push(AgentEvent::default());
+    agent.is_refused(Code::InvalidArgument, "without a body").await;
+    server.until("the end of the others", |status| status.agents.len() == 1).await;
+}
+
+#[tokio::test]
+async fn words_about_what_is_not_there_are_dropped_and_counted() {
+    let server = Server::start().await;
+    let agent = Agent::joined(&server, 1, 1).await;
+    let died = Some(Failure { kind: FailureKind::WorkerDied.into(), ..Failure::default() });
+    let says = [
+        Say::RunDone(RunDone { chunk: 77, ends: vec![0; 4].into(), ..RunDone::default() }),
+        Say::RunDone(RunDone { chunk: u64::MAX, ends: vec![0; 4].into(), ..RunDone::default() }),
+        Say::ItemFault(ItemFault { chunk: 1 << 40, failure: died.clone(), ..ItemFault::default() }),
+        Say::Returned(Returned { chunk: 3, count: 1, ..Returned::default() }),
+        Say::PoolFault(PoolFault { pool: 5, failure: died }),
+        Say::PoolStarted(PoolStarted { pool: 5 }),
+        Say::PoolStopped(PoolStopped { pool: 5 }),
+    ];
+    let expected = says.len() as u64 - 1;
+    says.into_iter().for_each(|say| agent.say(say));
+    server.until("the words", |status| status.late_messages >= expected).await;
+    let _agent = tokio::spawn(agent.work());
+    Client::open(&server).await.works(1).await;
+}
+
+#[tokio::test]
+async fn what_a_lost_agent_held_runs_elsewhere() {
+    let server = Server::start().await;
+    let mut idle = Agent::joined(&server, 1, 2).await;
+    let mut client = Client::open(&server).await;
+    client.ask(Ask::OpenJob(OpenJob { job: 1, retries: 2, ..OpenJob::default() }));
+    client.items(1, 0, &[b"one", b"two"]);
+    client.end_items(1);
+    // It starts the pool, and takes what it is given, but runs nothing.
+    let assigned = |order: &crate::agent::Order| matches!(order, crate::agent::Order::Assign(_));
+    loop {
+        let orders = idle.next().await.expect("the session goes on").expect("the session goes on");
+        if orders.iter().any(assigned) {
+            break;
+        }
+        orders.into_iter().for_each(|order| idle.follow(order));
+    }
+    drop(idle);
+    let _agent = Agent::echo(&server, 2, 2).await;
+    assert_eq!(client.results(1).await, [b"one", b"two"]);
+}

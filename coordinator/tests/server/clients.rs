@@ -1,0 +1,123 @@
+//! Clients that do not keep the protocol.
+
+use farpool_proto::v1::{CancelJob, ClosePool, EndItems, Items, OpenJob, OpenPool, Program, Version};
+use tonic::Code;
+
+use crate::agent::Agent;
+use crate::client::{Ask, Client, Told, batch, open_pool};
+use crate::server::Server;
+
+#[tokio::test]
+async fn a_session_begins_with_a_pool_that_can_be() {
+    let server = Server::start().await;
+    let check = async |first: Ask, code, words| {
+        let mut client = Client::silent(&server).await;
+        client.ask(first);
+        client.is_refused(code, words).await;
+    };
+    let other = Some(Version { release: "9.8.7".to_owned(), protocol: 99 });
+    let of_version = |version| Ask::OpenPool(OpenPool { version, ..open_pool() });
+    check(of_version(other.clone()), Code::FailedPrecondition, "9.8.7").await;
+    check(of_version(other), Code::FailedPrecondition, env!("CARGO_PKG_VERSION")).await;
+    check(of_version(None), Code::FailedPrecondition, "version").await;
+    let of_program = |program| Ask::OpenPool(OpenPool { program, ..open_pool() });
+    check(of_program(None), Code::InvalidArgument, "without its program").await;
+    let short = Program { digest: vec![1; 31].into(), size: 1, ..Program::default() };
+    check(of_program(Some(short)), Code::InvalidArgument, "digest").await;
+    let empty = Program { digest: vec![1; 32].into(), ..Program::default() };
+    check(of_program(Some(empty)), Code::InvalidArgument, "no bytes").await;
+    check(Ask::OpenJob(OpenJob::default()), Code::InvalidArgument, "begins with OpenPool").await;
+    assert!(server.status().await.pools.is_empty());
+}
+
+#[tokio::test]
+async fn what_does_not_fit_ends_the_session_and_no_other() {
+    let server = Server::start().await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    let mut neighbour = Client::open(&server).await;
+    let item = || Ask::Items(batch(1, 0, &[b"item"]));
+    let open = || Ask::OpenJob(OpenJob { job: 1, ..OpenJob::default() });
+    let wrong = |change: fn(&mut Items)| {
+        let mut items = batch(1, 10, &[b"ab", b"cde"]);
+        change(&mut items);
+        Ask::Items(items)
+    };
+    let cases = vec![
+        (vec![item()], "job 1 was never opened"),
+        (vec![Ask::EndItems(EndItems { job: 7 })], "job 7 was never opened"),
+        (vec![Ask::CancelJob(CancelJob { job: 7 })], "job 7 was never opened"),
+        (vec![open(), open()], "job number 1 was used before"),
+        (vec![open(), item(), item()], "item 0 comes where 1 is the lowest"),
+        (vec![open(), item(), Ask::EndItems(EndItems { job: 1 }), item()], "behind the end of its input"),
+        (vec![open(), wrong(|items| items.ends.truncate(7))], "not a multiple of 4"),
+        (vec![open(), wrong(|items| items.ends.truncate(0))], "without any"),
+        (vec![open(), wrong(|items| items.data.truncate(3))], "ends at 5 and the data at 3"),
+        (vec![open(), wrong(|items| items.ends = items.ends.iter().rev().copied().collect())], "ends"),
+        (vec![open(), wrong(|items| items.first = u64::MAX)], "beyond the highest index"),
+        (vec![Ask::OpenPool(open_pool())], "second OpenPool"),
+        (vec![Ask::ClosePool(ClosePool { now: false }), open()], "pool that was closed"),
+    ];
+    for (job, (asks, words)) in (1..).zip(cases) {
+        let mut client = Client::open(&server).await;
+        asks.into_iter().for_each(|ask| client.ask(ask));
+        if words.contains("closed") {
+            // It may have been closed before the message was read.
+            let _ = client.end().await;
+        } else {
+            client.is_refused(Code::InvalidArgument, words).await;
+        }
+        neighbour.works(job).await;
+    }
+    let mut client = Client::open(&server).await;
+    client.out.push(Default::default());
+    client.is_refused(Code::InvalidArgument, "without a body").await;
+    server.until("the end of the others", |status| status.pools.len() == 1 && status.jobs.is_empty()).await;
+}
+
+#[tokio::test]
+async fn items_beyond_the_window_are_refused() {
+    let server = Server::with(|settings| settings.window = 1000).await;
+    let mut client = Client::open(&server).await;
+    assert_eq!(client.window, 1000);
+    client.open_job(1);
+    client.items(1, 0, &[&[1; 999]]);
+    client.items(1, 1, &[&[2; 10]]);
+    client.is_refused(Code::InvalidArgument, "window").await;
+}
+
+#[tokio::test]
+async fn ten_thousand_jobs_of_one_client_harm_nobody() {
+    const JOBS: u64 = 10_000;
+    let server = Server::start().await;
+    let mut greedy = Client::open(&server).await;
+    for job in 1..=JOBS {
+        greedy.open_job(job);
+        greedy.items(job, 0, &[&job.to_le_bytes()]);
+        greedy.end_items(job);
+    }
+    server.until("all jobs", |status| status.jobs.len() as u64 == JOBS).await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    let mut neighbour = Client::open(&server).await;
+    neighbour.works(1).await;
+    let mut ended = 0;
+    while ended < JOBS {
+        match greedy.next().await {
+            Told::ItemsDone(done) => assert_eq!(&done.data[..], done.job.to_le_bytes()),
+            Told::JobEnded(_) => ended += 1,
+            other => panic!("no result but {other:?}"),
+        }
+    }
+    greedy.close().await;
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_client_that_goes_are_dropped() {
+    let server = Server::start().await;
+    let client = Client::open(&server).await;
+    client.open_job(1);
+    client.items(1, 0, &[b"never run"]);
+    server.until("the job", |status| status.jobs.len() == 1 && status.held_bytes > 0).await;
+    drop(client);
+    let status = server.until("its end", |status| status.jobs.is_empty() && status.pools.is_empty()).await;
+    assert_eq!(status.held_bytes, 0);
+}

@@ -1,0 +1,172 @@
+//! Clients that send more than fits, and clients that do not read.
+
+use std::time::Duration;
+
+use farpool_proto::v1::{AgentOutput, OpenJob, OutputStream, StatusReply};
+use tokio::time::sleep;
+
+use crate::agent::{Agent, Say};
+use crate::client::{Ask, Client, Told};
+use crate::server::Server;
+
+const MIB: usize = 1 << 20;
+
+/// A client whose job has so many items of 1 MiB each, all sent as fast as they are taken.
+async fn flood(server: &Server, items: u64) -> Client {
+    let client = Client::open(server).await;
+    client.open_job(1);
+    let item = vec![7; MIB];
+    for index in 0..items {
+        client.items(1, index, &[&item]);
+    }
+    client.end_items(1);
+    client
+}
+
+#[tokio::test]
+async fn the_memory_is_bounded_and_nothing_is_dropped() {
+    const MEMORY: u64 = 32 << 20;
+    const ITEMS: u64 = 40;
+    let server = Server::with(|settings| {
+        settings.memory = MEMORY;
+        settings.window = 1 << 30;
+    })
+    .await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(flood(&server, ITEMS).await);
+    }
+    // They would send 160 MiB, and may until the memory is full.
+    let full = server.until("a full memory", |status| status.held_bytes > MEMORY).await;
+    sleep(Duration::from_millis(300)).await;
+    let later = server.status().await;
+    let most = MEMORY + MEMORY / 10 + 4 * (3 << 20);
+    assert!(full.held_bytes < most && later.held_bytes < most, "{} and {}", full.held_bytes, later.held_bytes);
+    // A small client goes on.
+    let mut small = Client::open(&server).await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    small.works(1).await;
+    for client in &mut clients {
+        let results = client.results(1).await;
+        assert!(results.len() as u64 == ITEMS && results.iter().all(|result| result.len() == MIB));
+    }
+    let held = server.until("an empty memory", |status| status.jobs.is_empty()).await.held_bytes;
+    assert!(held < 1 << 20, "{held}");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_slows_itself_alone() {
+    const ITEMS: u64 = 3000;
+    let server = Server::start().await;
+    let mut agent = Agent::joined(&server, 1, 2).await;
+    // 300 MiB of results.
+    agent.times = 100;
+    let _agent = tokio::spawn(agent.work());
+    let mut deaf = Client::open(&server).await;
+    deaf.open_job(1);
+    let item = vec![7; 1000];
+    for index in 0..ITEMS {
+        deaf.items(1, index, &[&item]);
+    }
+    deaf.end_items(1);
+    // It stops where its queue is full, not where the job ends.
+    let done = |status: &StatusReply| status.jobs.first().map_or(0, |job| job.done);
+    let (mut before, mut now) = (0, 1);
+    while before != now {
+        before = now;
+        sleep(Duration::from_millis(300)).await;
+        let status = server.status().await;
+        now = done(&status);
+        assert!(status.held_bytes < 120 << 20, "{}", status.held_bytes);
+    }
+    assert!(now < ITEMS, "all was done though nobody read it");
+    let mut neighbour = Client::open(&server).await;
+    neighbour.works(1).await;
+    let results = deaf.results(1).await;
+    assert!(results.len() as u64 == ITEMS && results.iter().all(|result| result.len() == 100_000));
+}
+
+#[tokio::test]
+async fn output_that_is_not_read_is_left_out_and_counted() {
+    const LINES: usize = 2000;
+    let server = Server::with(|settings| settings.memory = 64 << 20).await;
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    let mut client = Client::open(&server).await;
+    let pool = agent.pool().await;
+    let line = [&[b'x'; 99_999][..], b"\n"].concat();
+    for _ in 0..LINES {
+        let (stream, data) = (OutputStream::Stdout.into(), line.clone().into());
+        agent.say(Say::Output(AgentOutput { pool, pid: 1, stream, data }));
+    }
+    // It is all on its way when the agent's queue is empty; what follows is behind it.
+    while agent.out.bytes() > 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(server.status().await.held_bytes < 4 << 20);
+    let (mut read, mut left_out) = (0, 0);
+    while read + left_out < LINES * line.len() {
+        match client.next().await {
+            Told::Output(output) if output.host == "coordinator" => {
+                let text = String::from_utf8(output.data.to_vec()).expect("it is text");
+                assert!(text.contains("bytes of the workers' output were not read in time"), "{text}");
+                let bytes = text.split(' ').nth(1).and_then(|bytes| bytes.parse::<usize>().ok());
+                left_out += bytes.expect("it says how much");
+            }
+            Told::Output(output) => read += output.data.len(),
+            other => panic!("no output but {other:?}"),
+        }
+    }
+    assert_eq!(read + left_out, LINES * line.len());
+    assert!(read > 0 && left_out > 0, "{read} and {left_out}");
+}
+
+#[tokio::test]
+async fn a_chunk_larger_than_what_is_left_still_runs() {
+    const MEMORY: u64 = 32 << 20;
+    let server = Server::with(|settings| {
+        settings.memory = MEMORY;
+        settings.window = 1 << 20;
+    })
+    .await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    let item = vec![7; MIB];
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let client = Client::open(&server).await;
+        // Three chunks of 15 MiB: none is whole when the memory is full.
+        client.ask(Ask::OpenJob(OpenJob { job: 1, chunksize: 15, ..OpenJob::default() }));
+        clients.push(client);
+    }
+    for index in 0..15 {
+        clients.iter().for_each(|client| client.items(1, index, &[&item]));
+    }
+    clients.iter().for_each(|client| client.end_items(1));
+    for client in &mut clients {
+        assert_eq!(client.results(1).await.len(), 15);
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_larger_than_the_memory_ends_its_session() {
+    let server = Server::with(|settings| {
+        settings.memory = 16 << 20;
+        settings.window = 1 << 20;
+    })
+    .await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    let mut client = Client::open(&server).await;
+    client.ask(Ask::OpenJob(OpenJob { job: 1, chunksize: 100, ..OpenJob::default() }));
+    let item = vec![7; MIB];
+    (0..100).for_each(|index| client.items(1, index, &[&item]));
+    client.is_refused(tonic::Code::ResourceExhausted, "--memory").await;
+    Client::open(&server).await.works(1).await;
+}
+
+#[tokio::test]
+async fn a_message_larger_than_the_memory_is_refused() {
+    let server = Server::with(|settings| settings.memory = 16 << 20).await;
+    let mut client = Client::open(&server).await;
+    client.open_job(1);
+    client.items(1, 0, &[&vec![7; 9 * MIB]]);
+    client.is_refused(tonic::Code::ResourceExhausted, "the limit is").await;
+}

@@ -1,0 +1,110 @@
+//! What operators see and do, and what tells others about the server.
+
+use farpool_proto::v1::{CancelJobRequest, DrainAgentRequest};
+use tokio_stream::StreamExt;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+use crate::agent::Agent;
+use crate::client::{Client, Told};
+use crate::server::{Server, soon};
+
+#[tokio::test]
+async fn the_status_says_who_is_there() {
+    let server = Server::with(|settings| settings.memory = 1 << 30).await;
+    let client = Client::open(&server).await;
+    client.open_job(1);
+    client.items(1, 0, &[b"four", b"more"]);
+    let status = server.until("the items", |status| status.jobs.first().is_some_and(|job| job.items == 2)).await;
+    assert!(status.version.is_some() && status.uptime_ns > 0 && !status.draining);
+    assert_eq!(status.memory, 1 << 30);
+    assert!(status.held_bytes >= 8, "{}", status.held_bytes);
+    assert!(status.pools[0].client.starts_with("127.0.0.1:"), "{:?}", status.pools[0]);
+    assert_eq!(status.jobs[0].pool, status.pools[0].pool);
+    let _agent = Agent::echo(&server, 1, 3).await;
+    let status = server.until("the agent", |status| status.agents.len() == 1).await;
+    assert_eq!((status.agents[0].host.as_str(), status.agents[0].slots), ("host1", 3));
+}
+
+#[tokio::test]
+async fn a_job_can_be_cancelled() {
+    let server = Server::start().await;
+    let mut client = Client::open(&server).await;
+    client.open_job(1);
+    client.items(1, 0, &[b"item"]);
+    let status = server.until("the job", |status| status.jobs.len() == 1).await;
+    let job = status.jobs[0].job.clone();
+    let mut operators = server.operators().await;
+    operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect("the job is there");
+    match client.next().await {
+        Told::JobEnded(ended) => assert!(ended.cancelled),
+        other => panic!("the job did not end but {other:?}"),
+    }
+    for job in [job.as_str(), "99", "nonsense", ""] {
+        let error = operators.cancel_job(CancelJobRequest { job: job.to_owned() }).await.expect_err("it is not there");
+        assert_eq!(error.code(), Code::NotFound);
+        assert!(error.message().contains(&format!("{job:?}")), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_can_be_drained() {
+    let server = Server::start().await;
+    let first = Agent::echo(&server, 1, 1).await;
+    let _second = Agent::echo(&server, 2, 1).await;
+    let mut client = Client::open(&server).await;
+    client.works(1).await;
+    let mut operators = server.operators().await;
+    let drain = |agent: &str| DrainAgentRequest { agent: agent.to_owned() };
+    let error = operators.drain_agent(drain("host9")).await.expect_err("it is not there");
+    assert_eq!(error.code(), Code::NotFound);
+    assert!(error.message().contains("host1"), "{error}");
+    operators.drain_agent(drain("host1")).await.expect("it is there");
+    soon("the agent's end", first).await.expect("it does not panic").expect("it leaves in peace");
+    server.until("the agent's end", |status| status.agents.len() == 1).await;
+    client.works(2).await;
+}
+
+#[tokio::test]
+async fn a_host_with_two_agents_does_not_say_which() {
+    let server = Server::start().await;
+    let mut twin = crate::agent::hello(2, 1);
+    twin.host = "host1".to_owned();
+    let _first = Agent::echo(&server, 1, 1).await;
+    let second = Agent::silent(&server).await;
+    second.say(crate::agent::Say::Hello(twin));
+    server.until("both agents", |status| status.agents.len() == 2).await;
+    let request = DrainAgentRequest { agent: "host1".to_owned() };
+    let error = server.operators().await.drain_agent(request).await.expect_err("there are two");
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.message().contains("say which"), "{error}");
+}
+
+#[tokio::test]
+async fn health_and_reflection_answer() {
+    let server = Server::start().await;
+    let mut health = HealthClient::new(server.connect().await);
+    for service in ["", "farpool.v1.Clients", "farpool.v1.Agents", "farpool.v1.Operators"] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let status = health.check(request).await.expect("it is known").into_inner().status;
+        assert_eq!(status, ServingStatus::Serving as i32, "{service}");
+    }
+    let mut reflection = ServerReflectionClient::new(server.connect().await);
+    let ask = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let answers = reflection.server_reflection_info(tokio_stream::once(ask)).await.expect("it answers");
+    let answer = soon("the list", answers.into_inner().next()).await.expect("there is one").expect("it is whole");
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else { panic!("no list") };
+    let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+    for name in ["farpool.v1.Clients", "farpool.v1.Agents", "farpool.v1.Operators", "grpc.health.v1.Health"] {
+        assert!(names.iter().any(|found| found == name), "{names:?}");
+    }
+}

@@ -1,0 +1,173 @@
+//! Programs: from a client that has one to an agent that needs it.
+
+use std::time::Duration;
+
+use farpool_proto::v1::agents_client::AgentsClient;
+use farpool_proto::v1::clients_client::ClientsClient;
+use farpool_proto::v1::{FetchProgramRequest, OpenPool, Program, ProgramPiece};
+use tokio::task::JoinHandle;
+use tonic::{Code, Status};
+
+use crate::client::{Client, Told, open_pool};
+use crate::server::{Server, soon};
+
+const PIECE: usize = 1 << 20;
+
+fn program(bytes: usize) -> (Vec<u8>, Vec<u8>) {
+    let program: Vec<u8> = (0..bytes).map(|at| (at * 31 % 251) as u8).collect();
+    let digest = blake3::hash(&program).as_bytes().to_vec();
+    (program, digest)
+}
+
+async fn opened(server: &Server, digest: &[u8], size: usize) -> Client {
+    let program = Some(Program { digest: digest.to_vec().into(), size: size as u64, ..Program::default() });
+    Client::opened(server, OpenPool { program, ..open_pool() }).await
+}
+
+/// Waits until the client is asked for its program.
+async fn wanted(client: &mut Client, digest: &[u8]) {
+    match client.next().await {
+        Told::ProgramWanted(wanted) => assert_eq!(wanted.digest, digest),
+        other => panic!("no program was wanted but {other:?}"),
+    }
+}
+
+async fn fetch(server: &Server, digest: &[u8]) -> Result<Vec<u8>, Status> {
+    let mut agent = AgentsClient::new(server.connect().await);
+    let request = FetchProgramRequest { digest: digest.to_vec().into() };
+    let mut pieces = soon("the program", agent.fetch_program(request)).await?.into_inner();
+    let mut program = Vec::new();
+    while let Some(piece) = soon("a piece", pieces.message()).await? {
+        assert!(piece.data.len() <= PIECE);
+        program.extend_from_slice(&piece.data);
+    }
+    Ok(program)
+}
+
+fn fetching(server: &std::sync::Arc<Server>, digest: &[u8]) -> JoinHandle<Result<Vec<u8>, Status>> {
+    let (server, digest) = (server.clone(), digest.to_vec());
+    tokio::spawn(async move { fetch(&server, &digest).await })
+}
+
+fn pieces(program: &[u8], digest: &[u8]) -> Vec<ProgramPiece> {
+    let mut pieces: Vec<_> = program
+        .chunks(PIECE)
+        .map(|data| ProgramPiece { data: data.to_vec().into(), ..ProgramPiece::default() })
+        .collect();
+    (pieces[0].digest, pieces[0].size) = (digest.to_vec().into(), program.len() as u64);
+    pieces
+}
+
+async fn put(server: &Server, pieces: Vec<ProgramPiece>) -> Result<(), Status> {
+    let mut client = ClientsClient::new(server.connect().await);
+    soon("an answer", client.put_program(tokio_stream::iter(pieces))).await.map(drop)
+}
+
+fn files(server: &Server) -> Vec<String> {
+    let entries = std::fs::read_dir(&server.directory).expect("the directory is there");
+    entries.map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_program_is_asked_for_once_and_kept() {
+    let server = std::sync::Arc::new(Server::start().await);
+    let (program, digest) = program(3 * PIECE + 4711);
+    let mut client = opened(&server, &digest, program.len()).await;
+    let fetches = [fetching(&server, &digest), fetching(&server, &digest)];
+    wanted(&mut client, &digest).await;
+    put(&server, pieces(&program, &digest)).await.expect("it is what was asked for");
+    for fetch in fetches {
+        assert!(fetch.await.expect("it does not panic").expect("it comes") == program);
+    }
+    // From now on nobody needs to be asked.
+    drop(client);
+    assert!(fetch(&server, &digest).await.expect("it is here") == program);
+}
+
+#[tokio::test]
+async fn what_nobody_asked_for_or_is_no_program_is_refused() {
+    let server = std::sync::Arc::new(Server::with(|settings| settings.program_cache = 8 << 20).await);
+    let (program, digest) = program(2 * PIECE + 10);
+    let good = pieces(&program, &digest);
+    let error = put(&server, good.clone()).await.expect_err("nobody asked");
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    assert!(error.message().contains("nobody asked"), "{error}");
+    assert_eq!(put(&server, Vec::new()).await.expect_err("it is empty").code(), Code::InvalidArgument);
+
+    let changed = |change: fn(&mut Vec<ProgramPiece>)| {
+        let mut pieces = good.clone();
+        change(&mut pieces);
+        pieces
+    };
+    let cases = [
+        (changed(|pieces| pieces.swap(1, 2)), "digest"),
+        (changed(|pieces| pieces.truncate(2)), "ended after"),
+        (changed(|pieces| pieces[0].size -= 1), "longer than"),
+        (changed(|pieces| pieces[0].size += 1), "ended after"),
+        (changed(|pieces| pieces[1].data = vec![0; PIECE].into()), "digest"),
+        (changed(|pieces| pieces[1].data = vec![0; PIECE + 1].into()), "the limit is"),
+        (changed(|pieces| pieces[1].data = Default::default()), "empty"),
+    ];
+    for (pieces, words) in cases {
+        let mut client = opened(&server, &digest, program.len()).await;
+        let fetch = fetching(&server, &digest);
+        wanted(&mut client, &digest).await;
+        let error = put(&server, pieces).await.expect_err("it is not right");
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+        assert!(error.message().contains(words), "{words}: {error}");
+        // There was only this client, so those who wait are told.
+        fetch.await.expect("it does not panic").expect_err("it did not come");
+    }
+    let mut client = opened(&server, &digest, program.len()).await;
+    let fetch = fetching(&server, &digest);
+    wanted(&mut client, &digest).await;
+    let error = put(&server, changed(|pieces| pieces[0].size = 1 << 40)).await.expect_err("it is too large");
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    fetch.await.expect("it does not panic").expect_err("it did not come");
+    assert_eq!(files(&server), Vec::<String>::new(), "nothing is left of them");
+}
+
+#[tokio::test]
+async fn the_next_client_is_asked_when_one_goes_or_sends_nothing() {
+    let server = Server::with(|settings| settings.limits.upload = Duration::from_millis(200)).await;
+    let server = std::sync::Arc::new(server);
+    let (program, digest) = program(100);
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(opened(&server, &digest, program.len()).await);
+    }
+    let fetch = fetching(&server, &digest);
+    // Who is asked first is the server's choice: the first goes, the second keeps silent.
+    let (first, rest) = asked(clients, &digest).await;
+    drop(first);
+    let (_silent, rest) = asked(rest, &digest).await;
+    let (_last, _) = asked(rest, &digest).await;
+    put(&server, pieces(&program, &digest)).await.expect("it is what was asked for");
+    assert!(fetch.await.expect("it does not panic").expect("it comes") == program);
+}
+
+/// The client that is asked for its program, and the others.
+async fn asked(mut clients: Vec<Client>, digest: &[u8]) -> (Client, Vec<Client>) {
+    let found = {
+        let waits = clients.iter_mut().map(|client| Box::pin(wanted(client, digest)));
+        let mut waits: Vec<_> = waits.collect();
+        soon(
+            "the question",
+            std::future::poll_fn(move |context| {
+                let ready = waits.iter_mut().position(|wait| wait.as_mut().poll(context).is_ready());
+                ready.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+            }),
+        )
+        .await
+    };
+    (clients.remove(found), clients)
+}
+
+#[tokio::test]
+async fn a_program_that_nobody_has_is_not_waited_for() {
+    let server = Server::start().await;
+    let error = fetch(&server, &[9; 32]).await.expect_err("nobody has it");
+    assert_eq!(error.code(), Code::NotFound, "{error}");
+    let error = fetch(&server, &[9; 31]).await.expect_err("it is no digest");
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+}

@@ -1,0 +1,56 @@
+//! A call whose bytes are not made by a gRPC library.
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{HeaderMap, Request, Uri};
+use prost::Message;
+use tokio::net::TcpStream;
+
+use crate::server::{Server, soon};
+
+/// Opens a call to a method, sends these bytes, and returns the status that it ends with. `end`: whether the request ends
+/// with them.
+pub(crate) async fn call(server: &Server, method: &str, body: Vec<u8>, end: bool) -> (i32, String) {
+    let mut requests = connect(server).await;
+    let uri: Uri = format!("http://{}/farpool.v1.{method}", server.address).parse().expect("it is a URI");
+    let request = Request::post(uri).header("content-type", "application/grpc").header("te", "trailers");
+    let request = request.body(()).expect("it is a request");
+    let (response, mut sending) = requests.send_request(request, false).expect("it can be sent");
+    sending.send_data(body.into(), end).expect("it can be sent");
+    let response = soon("an answer", response).await.expect("there is an answer");
+    let (head, mut body) = response.into_parts();
+    if head.headers.contains_key("grpc-status") {
+        return status(&head.headers);
+    }
+    while let Some(data) = soon("the end of the answer", body.data()).await {
+        let data = data.expect("the answer comes");
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+    let trailers = soon("the status", body.trailers()).await.expect("the answer is whole");
+    status(&trailers.expect("the answer has a status"))
+}
+
+async fn connect(server: &Server) -> SendRequest<Bytes> {
+    let stream = TcpStream::connect(server.address).await.expect("the server accepts");
+    let (requests, connection) = h2::client::handshake(stream).await.expect("the server speaks HTTP/2");
+    tokio::spawn(async {
+        let _ = connection.await;
+    });
+    requests.ready().await.expect("the server takes requests")
+}
+
+fn status(headers: &HeaderMap) -> (i32, String) {
+    let text = |name| headers.get(name).map_or("", |value| value.to_str().expect("it is text"));
+    (text("grpc-status").parse().expect("it is a number"), text("grpc-message").replace("%20", " "))
+}
+
+/// A message as gRPC frames it.
+pub(crate) fn framed(message: &impl Message) -> Vec<u8> {
+    let body = message.encode_to_vec();
+    [&head(0, body.len() as u32)[..], &body].concat()
+}
+
+/// What gRPC writes in front of a message.
+pub(crate) fn head(flags: u8, length: u32) -> Vec<u8> {
+    [&[flags][..], &length.to_be_bytes()].concat()
+}
