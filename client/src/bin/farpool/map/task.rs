@@ -71,6 +71,8 @@ pub(super) fn run(work: Work) -> Outcome {
 fn spawn(command: &[u8]) -> io::Result<Child> {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(OsStr::from_bytes(command));
+    // What agents tell workers is no business of commands, which are other programs; where the cluster is may be of use.
+    shell.env_remove("FARPOOL_PROGRAM");
     shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A process group of its own can be killed without this worker. Whatever leaves it is ended with the pool.
     shell.process_group(0).spawn()
