@@ -135,7 +135,7 @@ for ((number = 1; number <= agents; number++)); do
     await "node$number" "${daemons[number]}" "connected to" >/dev/null
 done
 
-echo "local.sh: a coordinator and $agents agents with $slots slots each run; Ctrl-C ends them. Logs: $folder" >&2
+echo "local.sh: running, with slots: $agents x $slots; Ctrl-C ends it. Logs: $folder" >&2
 echo "export FARPOOL_ADDRESS=$address"
 
 # Once the parent has ended, somebody else is.

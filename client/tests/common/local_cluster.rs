@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -47,6 +47,8 @@ impl Drop for Local {
         // The end of its input, if that has not come yet.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
+        // If it was killed, it could not do so itself.
+        remove_folder(&self.tag);
     }
 }
 
@@ -56,9 +58,19 @@ pub(crate) fn script(tag: &str, arguments: &[&str]) -> Command {
     let coordinator = binaries::coordinator();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is part of a workspace");
     let mut command = Command::new(root.join("deploy/local.sh"));
-    command.args(arguments).env(TAG, tag).env_remove("FARPOOL_ADDRESS");
+    fs::create_dir_all(folder(tag)).expect("a folder can be made");
+    command.args(arguments).env(TAG, tag).env("TMPDIR", folder(tag)).env_remove("FARPOOL_ADDRESS");
     command.env("FARPOOL_BINARIES", coordinator.parent().expect("it is in a folder"));
     command
+}
+
+/// Removes what a script of this tag may have left in its folder for temporary files.
+pub(crate) fn remove_folder(tag: &str) {
+    let _ = fs::remove_dir_all(folder(tag));
+}
+
+fn folder(tag: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(tag)
 }
 
 /// A tag that nothing has yet.

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::factorial::{self, factorial};
-use crate::local_cluster::{Local, address_in, new_tag, script, tagged, wait_until_gone};
+use crate::local_cluster::{Local, address_in, new_tag, remove_folder, script, tagged, wait_until_gone};
 use crate::tools::{Folder, run};
 
 /// Runs a client of the cluster, and returns what it printed.
@@ -64,15 +64,20 @@ fn it_ends_with_whoever_started_it() {
     drop(parent.stdin.take());
     parent.wait().unwrap();
     wait_until_gone(&tag);
+    remove_folder(&tag);
 }
 
 #[test]
 fn arguments_without_a_meaning_are_refused() {
     for arguments in [&["0"][..], &["x"], &["--slots"], &["--slots", "0"], &["--nonsense"], &["-1"]] {
-        let output = run(script(&new_tag(), arguments).stdin(Stdio::null()));
+        let tag = new_tag();
+        let output = run(script(&tag, arguments).stdin(Stdio::null()));
+        remove_folder(&tag);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).starts_with("local.sh: "), "{output:?}");
     }
-    let output = run(script(&new_tag(), &["--help"]).stdin(Stdio::null()));
+    let tag = new_tag();
+    let output = run(script(&tag, &["--help"]).stdin(Stdio::null()));
+    remove_folder(&tag);
     assert!(String::from_utf8_lossy(&output.stdout).contains("Usage: deploy/local.sh"), "{output:?}");
 }
