@@ -76,6 +76,19 @@ impl Agent {
         self.open_pool(start, program, true)
     }
 
+    /// Tells why a pool that was to be started here cannot be.
+    pub fn refuse_pool(&mut self, pool: u64, failure: Failure) {
+        self.tell(Body::PoolFault(PoolFault { pool, failure: Some(failure) }));
+        self.tell(Body::PoolStopped(PoolStopped { pool }));
+        self.remember(pool);
+    }
+
+    /// A pool that was to be started here will not be, since the agent leaves, as the coordinator knows. What it still
+    /// says about the pool is no nonsense.
+    pub fn forgo_pool(&mut self, pool: u64) {
+        self.remember(pool);
+    }
+
     /// Takes nothing more, gives back everything that has not begun, and finishes what runs.
     pub fn drain(&mut self) {
         if !std::mem::replace(&mut self.draining, true) {
@@ -158,7 +171,7 @@ impl Agent {
         self.serials += 1;
         match WorkerPool::start(start, self.serials, &self.host, program, shipped) {
             Ok(pool) => self.pools.push(pool),
-            Err(failure) => self.pool_failed(id, failure),
+            Err(failure) => self.refuse_pool(id, failure),
         }
         Ok(())
     }
@@ -166,13 +179,7 @@ impl Agent {
     fn refuse(&mut self, pool: u64, why: &str) {
         let message = format!("starting workers on host {}: {why}", self.host.name);
         let kind = FailureKind::Unavailable.into();
-        self.pool_failed(pool, Failure { kind, message, host: self.host.name.clone(), ..Failure::default() });
-    }
-
-    fn pool_failed(&mut self, pool: u64, failure: Failure) {
-        self.tell(Body::PoolFault(PoolFault { pool, failure: Some(failure) }));
-        self.tell(Body::PoolStopped(PoolStopped { pool }));
-        self.remember(pool);
+        self.refuse_pool(pool, Failure { kind, message, host: self.host.name.clone(), ..Failure::default() });
     }
 
     fn forget_what_is_over(&mut self) {

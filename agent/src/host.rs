@@ -14,7 +14,10 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(settings: Settings) -> nix::Result<Host> {
-        let name = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+        let name = match &settings.host {
+            Some(name) => name.clone(),
+            None => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
+        };
         let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         Ok(Host { name, epoll, settings: Settings { slots: settings.slots.max(1), ..settings } })
     }

@@ -8,6 +8,8 @@ use crate::fork_server::Program;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
+    /// What the host is called in failures; `None`: what it calls itself.
+    pub host: Option<String>,
     /// Workers that run at once, over all pools.
     pub slots: u32,
     /// What the workers of a pool run whose `StartPool` names no program; `None`: such pools are refused.
@@ -24,6 +26,7 @@ impl Settings {
     /// A host of a cluster: programs come with their pools, and output goes to the clients.
     pub fn host(slots: u32) -> Settings {
         Settings {
+            host: None,
             slots,
             program: None,
             credit_bytes: 256 << 20,

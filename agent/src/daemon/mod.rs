@@ -38,7 +38,6 @@ pub fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => error.exit(),
     };
-    log(&settings);
     let runtime = Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(run(&settings)),
@@ -57,6 +56,7 @@ pub fn main() -> ExitCode {
 async fn run(settings: &Settings) -> Result<ExitCode, String> {
     let mut signals = Signals::new().map_err(|error| format!("listening to signals: {error}"))?;
     let programs = Arc::new(Programs::open(settings)?);
+    log(format_args!("{settings} programs={}", programs.directory().display()));
     let connector = Connector::new(settings);
     let (mut backoff, mut changes) = (Backoff::new(), Changes::new(&settings.coordinator));
     loop {

@@ -124,11 +124,6 @@ impl Pools {
         }
     }
 
-    /// The numbers of the pools that run.
-    pub(super) fn running(&self) -> impl Iterator<Item = u64> {
-        self.running.keys().copied()
-    }
-
     /// Nothing is left of a pool.
     pub(super) fn stopped(&mut self, pool: u64) {
         if let Some(base) = self.running.remove(&pool) {
@@ -137,10 +132,10 @@ impl Pools {
         }
     }
 
-    /// Gives up all that is being prepared.
-    pub(super) fn give_up(&mut self) {
-        self.waiting.clear();
+    /// Gives up the pools that are being prepared, and returns their numbers.
+    pub(super) fn give_up(&mut self) -> Vec<u64> {
         self.preparations.abort_all();
+        self.waiting.drain().map(|(pool, _)| pool).collect()
     }
 
     /// `None`: the pool is not wanted any more.

@@ -49,7 +49,6 @@ impl Programs {
         for directory in &settings.programs {
             match ProgramStore::open(directory, settings.program_cache) {
                 Ok(store) => {
-                    log(format_args!("keeping programs in {}", store.directory().display()));
                     let (directories, turns) = (Arc::new(directories), Mutex::default());
                     return Ok(Programs { directories, store, turns });
                 }
@@ -57,6 +56,11 @@ impl Programs {
             }
         }
         Err(failure)
+    }
+
+    /// Where programs are kept.
+    pub(super) fn directory(&self) -> &Path {
+        self.store.directory()
     }
 
     /// Finds a program on this host, or fetches it; the error is a fragment that says why not.

@@ -6,19 +6,19 @@ use std::time::Duration;
 use farpool_net::{Incoming, Outgoing};
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
-use farpool_proto::v1::{AgentCommand, AgentEvent, Failure, PoolFault, PoolStopped, StopPool};
+use farpool_proto::v1::{AgentCommand, AgentEvent, Failure, PoolStopped};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Connection, FULL_BYTES};
 use super::log::log;
-use super::pools::{Pools, Prepared};
+use super::pools::{Pools, Prepared, Refusal};
 use super::programs::Programs;
 use super::reactor::Reactor;
 use super::settings::Settings;
 use super::signals::Signals;
-use crate::Agent;
+use crate::{Agent, ProtocolError};
 
 /// Time for workers to be gone after they were killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,7 +47,6 @@ pub(super) struct Session {
     drained: Arc<Notify>,
     commands: Vec<AgentCommand>,
     events: Vec<AgentEvent>,
-    host: String,
     leaving: Leaving,
     /// Time for the coordinator to see that the agent leaves.
     patience: Duration,
@@ -89,7 +88,6 @@ impl Session {
             drained,
             commands: first,
             events: Vec::new(),
-            host: settings.host.clone(),
             leaving: Leaving::No,
             patience: settings.heartbeat_timeout,
         })
@@ -118,7 +116,9 @@ impl Session {
                 () = self.reactor.ready(), if rest != Rest::Full => self.reactor.hear(&mut self.agent),
                 () = yield_now(), if rest == Rest::Busy => {}
                 () = self.drained.notified(), if rest == Rest::Full => {}
-                prepared = self.pools.next(), if self.pools.is_preparing() => self.start(prepared),
+                prepared = self.pools.next(), if self.pools.is_preparing() => if let Err(error) = self.start(prepared) {
+                    return End::Lost(format!("it does not keep the protocol: {error}"));
+                },
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return End::Left,
                 () = signals.next() => match self.leaving {
                     Leaving::No => self.drain("a signal came"),
@@ -128,18 +128,17 @@ impl Session {
         }
     }
 
-    /// Kills what is left of the session's pools, and waits until they are gone.
+    /// Kills what is left of the session's pools, and waits until it is gone.
     pub(super) async fn stop_everything(&mut self, signals: &mut Signals) {
         self.pools.give_up();
-        let running: Vec<_> = self.pools.running().collect();
-        for pool in running {
-            let stop = AgentCommand { body: Some(Command::StopPool(StopPool { pool, now: true })) };
-            // It stops pools that are there, and is silent about others.
-            let _ = self.agent.command(stop);
-        }
+        self.agent.stop_all();
         let gone = async {
-            while self.pools.running().next().is_some() {
+            loop {
                 let busy = self.pump();
+                self.events.clear();
+                if self.agent.is_empty() {
+                    return;
+                }
                 tokio::select! {
                     () = self.reactor.ready() => self.reactor.hear(&mut self.agent),
                     () = yield_now(), if busy => {}
@@ -156,15 +155,14 @@ impl Session {
     fn command(&mut self, command: AgentCommand) -> Result<(), String> {
         let mut body = command.body;
         if let Some(pool) = self.pools.hear(&mut body) {
-            self.say(Event::PoolStopped(PoolStopped { pool }));
-            return Ok(());
+            self.events.push(AgentEvent { body: Some(Event::PoolStopped(PoolStopped { pool })) });
         }
         match body {
             None => Ok(()),
             Some(Command::StartPool(start)) if self.leaving == Leaving::No => self.pools.prepare(start),
             // It was on its way when the agent said that it leaves.
             Some(Command::StartPool(start)) => {
-                self.say(Event::PoolStopped(PoolStopped { pool: start.pool }));
+                self.agent.forgo_pool(start.pool);
                 Ok(())
             }
             Some(Command::Drain(_)) => {
@@ -176,24 +174,20 @@ impl Session {
         }
     }
 
-    fn start(&mut self, prepared: Prepared) {
+    /// # Errors
+    /// If the coordinator has said something about the pool that makes no sense.
+    fn start(&mut self, prepared: Prepared) -> Result<(), ProtocolError> {
         match prepared {
             Prepared::Ready(start, program, jobs) => {
-                self.agent.start_pool(*start, program);
-                for job in jobs {
-                    // The pool is there: it was just started. Should that have failed, its jobs are not wanted.
-                    let _ = self.agent.command(AgentCommand { body: Some(Command::StartJob(job)) });
-                }
+                self.agent.start_pool(*start, program)?;
+                let command = |job| AgentCommand { body: Some(Command::StartJob(job)) };
+                jobs.into_iter().try_for_each(|job| self.agent.command(command(job)))
             }
-            Prepared::Refused(pool, refusal) => {
-                let failure = Failure {
-                    kind: refusal.kind.into(),
-                    message: refusal.message,
-                    host: self.host.clone(),
-                    ..Failure::default()
-                };
-                self.say(Event::PoolFault(PoolFault { pool, failure: Some(failure) }));
-                self.say(Event::PoolStopped(PoolStopped { pool }));
+            Prepared::Refused(pool, Refusal { kind, message }) => {
+                let host = self.agent.host().to_owned();
+                let failure = Failure { kind: kind.into(), message, host, ..Failure::default() };
+                self.agent.refuse_pool(pool, failure);
+                Ok(())
             }
         }
     }
@@ -202,8 +196,8 @@ impl Session {
         if self.leaving == Leaving::No {
             log(format_args!("leaving, since {why}: what runs is finished, the rest goes back"));
             self.leaving = Leaving::Draining;
-            self.pools.give_up();
             self.agent.drain();
+            self.pools.give_up().into_iter().for_each(|pool| self.agent.forgo_pool(pool));
         }
     }
 
@@ -223,17 +217,12 @@ impl Session {
 
     /// Lets the agent work; true if it has more to do.
     fn pump(&mut self) -> bool {
-        let before = self.events.len();
         self.agent.pump(&mut self.events);
-        for event in &self.events[before..] {
+        for event in &self.events {
             if let Some(Event::PoolStopped(stopped)) = &event.body {
                 self.pools.stopped(stopped.pool);
             }
         }
         self.reactor.arm(&mut self.agent)
-    }
-
-    fn say(&mut self, event: Event) {
-        self.events.push(AgentEvent { body: Some(event) });
     }
 }

@@ -117,7 +117,7 @@ impl Settings {
 
     /// An agent with these settings.
     pub(super) fn agent(&self) -> nix::Result<Agent> {
-        Agent::new(self.slots, crate::fork_server::Program::current(Vec::new()))
+        Agent::with(crate::Settings { host: Some(self.host.clone()), ..crate::Settings::host(self.slots) })
     }
 
     fn resolve(flags: Flags) -> Result<Settings, String> {
@@ -182,7 +182,7 @@ fn usual_places() -> Vec<PathBuf> {
     places.into_iter().flatten().chain([std::env::temp_dir().join(own)]).collect()
 }
 
-/// The line that says what was decided.
+/// The line that says what was decided; where programs are kept shows when that directory is opened.
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "version={} coordinator={}", env!("CARGO_PKG_VERSION"), self.coordinator)?;
@@ -192,9 +192,6 @@ impl fmt::Display for Settings {
         }
         for directory in &self.program_directories {
             write!(f, " program-dir={}", directory.display())?;
-        }
-        if let [programs] = &self.programs[..] {
-            write!(f, " programs={}", programs.display())?;
         }
         write!(f, " program-cache={} heartbeat-timeout={:?}", ByteSize(self.program_cache), self.heartbeat_timeout)?;
         if self.insecure { f.write_str(" insecure") } else { Ok(()) }

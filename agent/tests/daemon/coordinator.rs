@@ -209,10 +209,7 @@ impl Agents for Service {
     type SessionStream = Frames<CommandFrame>;
     type FetchProgramStream = Frames<ProgramPiece>;
 
-    async fn session(
-        &self,
-        request: Request<Streaming<AgentFrame>>,
-    ) -> Result<Response<Frames<CommandFrame>>, Status> {
+    async fn session(&self, request: Request<Streaming<AgentFrame>>) -> Result<Response<Frames<CommandFrame>>, Status> {
         let (reply, replied) = oneshot::channel();
         let _ = self.arrived.send(Arrival { events: request.into_inner(), reply });
         replied.await.map_err(|_| Status::unavailable("the test does not answer"))?.map(Response::new)

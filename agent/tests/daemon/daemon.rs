@@ -27,7 +27,7 @@ impl Daemon {
     /// Starts a daemon that keeps programs in `programs`.
     pub(crate) fn start(coordinator: &str, programs: &Path, arguments: &[&str]) -> Daemon {
         let programs = programs.to_str().expect("text");
-        let own = ["--coordinator", coordinator, "--programs", programs, "--host", "here", "--heartbeat-timeout", "2s"];
+        let own = ["--coordinator", coordinator, "--programs", programs, "--host", "here"];
         Daemon::with(&[&own, arguments].concat())
     }
 
@@ -61,6 +61,12 @@ impl Daemon {
             self.said.push(line);
         }
         self.said.iter().filter(|line| line.contains(words)).count()
+    }
+
+    /// How often it has gone to sleep, or was made to.
+    pub(crate) fn switches(&self) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        status.lines().filter(|line| line.contains("ctxt_switches")).collect()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -6,6 +6,7 @@
 mod cases;
 mod coordinator;
 mod daemon;
+mod pipe;
 mod pool;
 mod program;
 mod scratch;

@@ -19,7 +19,8 @@ pub(crate) fn serve() {
     let [_, notes, behaviour, ..] = &arguments[..] else { return };
     let environment = fs::read("/proc/self/environ").expect("Linux has it");
     let directory = std::env::current_dir().expect("there is one");
-    let note = [&environment[..], b"\n", arguments.join("\0").as_bytes(), b"\n", directory.as_os_str().as_bytes()];
+    let joined = arguments.join("\0");
+    let note = [&environment[..], b"\n", joined.as_bytes(), b"\n", directory.as_os_str().as_bytes()];
     let path = Path::new(notes).join(std::process::id().to_string());
     fs::write(path.with_extension("part"), note.concat()).expect("written");
     fs::rename(path.with_extension("part"), path).expect("renamed");
@@ -29,7 +30,7 @@ pub(crate) fn serve() {
 /// How the program was started, each time.
 pub(crate) fn starts(notes: &Path) -> Vec<Start> {
     let files = notes.read_dir().expect("there").map(|file| file.expect("there").path());
-    files.map(|path| start(&path)).collect()
+    files.filter(|path| path.file_name().is_some_and(|name| name != "pipe")).map(|path| start(&path)).collect()
 }
 
 fn start(path: &Path) -> Start {

@@ -15,7 +15,13 @@ use crate::frame::{Packer, SessionMessage};
 /// The sending end of a session. All clones are of the same session.
 ///
 /// It takes everything at once and never blocks; whoever pushes looks at [`Outgoing::bytes`] to stay within its bounds.
+/// When the last clone is dropped, the stream ends behind what was pushed: a connection stays for as long as one of its
+/// streams has not ended.
 pub struct Outgoing<M> {
+    sender: Arc<Sender<M>>,
+}
+
+struct Sender<M> {
     shared: Arc<Shared<M>>,
 }
 
@@ -55,7 +61,8 @@ struct State<M> {
 pub fn outgoing<M: SessionMessage>(low: usize, drained: Arc<Notify>) -> (Outgoing<M>, Frames<M>) {
     let state = State { messages: VecDeque::new(), bytes: 0, count: 0, end: None, gone: false, waker: None };
     let shared = Arc::new(Shared { state: Mutex::new(state), low, drained });
-    (Outgoing { shared: Arc::clone(&shared) }, Frames { shared, taken: VecDeque::new(), packer: Packer::default() })
+    let sender = Arc::new(Sender { shared: Arc::clone(&shared) });
+    (Outgoing { sender }, Frames { shared, taken: VecDeque::new(), packer: Packer::default() })
 }
 
 impl<M: SessionMessage> Outgoing<M> {
@@ -66,7 +73,7 @@ impl<M: SessionMessage> Outgoing<M> {
 
     /// Puts messages behind the others.
     pub fn extend(&self, messages: impl IntoIterator<Item = M>) {
-        let mut state = self.shared.state();
+        let mut state = self.state();
         if state.gone || state.end.is_some() {
             return;
         }
@@ -81,24 +88,30 @@ impl<M: SessionMessage> Outgoing<M> {
 
     /// Bytes that wait to be sent, with what their messages take beside.
     pub fn bytes(&self) -> usize {
-        self.shared.state().held()
+        self.state().held()
     }
 
     /// Whether the other side takes no frames any more.
     pub fn is_gone(&self) -> bool {
-        self.shared.state().gone
+        self.state().gone
     }
 
     /// Ends the stream behind what was pushed.
     pub fn finish(&self) {
-        self.end(Ok(()));
+        self.sender.end(Ok(()));
     }
 
     /// Ends the stream with an error, behind what was pushed. A client's stream just ends.
     pub fn fail(&self, status: Status) {
-        self.end(Err(status));
+        self.sender.end(Err(status));
     }
 
+    fn state(&self) -> MutexGuard<'_, State<M>> {
+        self.sender.shared.state()
+    }
+}
+
+impl<M> Sender<M> {
     fn end(&self, end: Result<(), Status>) {
         let mut state = self.shared.state();
         state.end.get_or_insert(end);
@@ -106,9 +119,15 @@ impl<M: SessionMessage> Outgoing<M> {
     }
 }
 
+impl<M> Drop for Sender<M> {
+    fn drop(&mut self) {
+        self.end(Ok(()));
+    }
+}
+
 impl<M> Clone for Outgoing<M> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { sender: Arc::clone(&self.sender) }
     }
 }
 
@@ -201,7 +220,7 @@ fn wake<M>(mut state: MutexGuard<'_, State<M>>) {
 
 impl<M> fmt::Debug for Outgoing<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outgoing").field("bytes", &self.shared.state().bytes).finish_non_exhaustive()
+        f.debug_struct("Outgoing").field("bytes", &self.sender.shared.state().bytes).finish_non_exhaustive()
     }
 }
 

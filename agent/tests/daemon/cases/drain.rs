@@ -1,0 +1,142 @@
+//! Leaving.
+
+use std::path::PathBuf;
+
+use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::agent_event::Body as Event;
+use farpool_proto::v1::{Drain, StartPool};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::coordinator::{Coordinator, Session};
+use crate::daemon::Daemon;
+use crate::pipe::Pipe;
+use crate::pool::{assign, own_program, start, start_job};
+use crate::program::starts;
+use crate::scratch::Scratch;
+
+super::cases! {
+    drains_on_sigterm, drains_on_sigint, drains_on_command, a_second_signal_ends_it_at_once, without_a_session_it_ends_at_once,
+    drains_while_a_program_is_on_its_way,
+}
+
+/// An agent on which an item runs and others wait.
+struct Running {
+    daemon: Daemon,
+    coordinator: Coordinator,
+    session: Session,
+    /// What the item waits for.
+    pipe: Pipe,
+    scratch: Scratch,
+}
+
+const ITEMS: u64 = 4;
+
+async fn running() -> Running {
+    let scratch = Scratch::new();
+    let notes = scratch.path().join("notes");
+    std::fs::create_dir(&notes).expect("a directory can be made");
+    let pipe = Pipe::new(scratch.path().join("pipe"));
+    let mut coordinator = Coordinator::start();
+    let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "1"]);
+    let (mut session, _) = coordinator.session().await;
+    let program = own_program();
+    session.send(Command::StartPool(start(1, &program, &notes, &pipe.behaviour())));
+    coordinator.fetch().await.send(&program);
+    session.started(1).await;
+    session.send(start_job(1, 5));
+    session.send(assign(5, 0..ITEMS));
+    daemon.says("connected").await;
+    Running { daemon, coordinator, session, pipe, scratch }
+}
+
+/// The item that runs finishes, all others are given back, and the agent leaves.
+async fn check_drains(ask: impl FnOnce(&Running)) {
+    let mut running = running().await;
+    let item = running.pipe.reader().await;
+    ask(&running);
+    let session = &mut running.session;
+    let mut returned = 0;
+    let mut draining = false;
+    while !draining || returned < ITEMS - 1 {
+        match session.event().await {
+            Event::Draining(_) => draining = true,
+            Event::Returned(back) => returned += back.count,
+            Event::RunDone(_) => panic!("nothing can have finished"),
+            _ => {}
+        }
+    }
+    // What was on its way does no harm.
+    session.send(Command::StartPool(StartPool { pool: 2, ..StartPool::default() }));
+    session.send(start_job(2, 6));
+    drop(item);
+    let mut done = 0;
+    while let Some(event) = session.next().await {
+        match event {
+            Event::RunDone(run) => done += run.ends.len() / 4,
+            Event::Returned(back) => returned += back.count,
+            _ => {}
+        }
+    }
+    assert_eq!((done, returned), (1, ITEMS - 1));
+    drop(running.session);
+    let ended = running.daemon.ended().await;
+    assert!(ended.code == Some(0) && ended.said.contains("leaving, since"), "{ended:?}");
+    drop(running.coordinator);
+}
+
+async fn drains_on_sigterm() {
+    check_drains(|running| running.daemon.signal(Signal::SIGTERM)).await;
+}
+
+async fn drains_on_sigint() {
+    check_drains(|running| running.daemon.signal(Signal::SIGINT)).await;
+}
+
+async fn drains_on_command() {
+    check_drains(|running| running.session.send(Command::Drain(Drain {}))).await;
+}
+
+async fn a_second_signal_ends_it_at_once() {
+    let mut running = running().await;
+    let _item = running.pipe.reader().await;
+    running.daemon.signal(Signal::SIGTERM);
+    running.session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
+    let program = &starts(&running.scratch.path().join("notes"))[0];
+    running.daemon.signal(Signal::SIGTERM);
+    let ended = running.daemon.ended().await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let pid = Pid::from_raw(i32::try_from(program.pid).expect("a process id"));
+    assert!(kill(pid, None::<Signal>).is_err(), "its workers are gone");
+    assert!(!PathBuf::from(&program.directory).exists(), "and so is their directory");
+    running.session.is_over().await;
+}
+
+async fn without_a_session_it_ends_at_once() {
+    let scratch = Scratch::new();
+    let address = Coordinator::start().address();
+    let mut daemon = Daemon::start(&format!("http://{address}"), scratch.path(), &[]);
+    daemon.says("Connection refused").await;
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ended().await.code, Some(0));
+    // The same while the coordinator is silent.
+    let mut coordinator = Coordinator::start();
+    let daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
+    let _silent = coordinator.arrival().await;
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ended().await.code, Some(0));
+}
+
+async fn drains_while_a_program_is_on_its_way() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
+    let (mut session, _) = coordinator.session().await;
+    session.send(Command::StartPool(start(1, b"a program", scratch.path(), "none")));
+    let mut fetch = coordinator.fetch().await;
+    daemon.signal(Signal::SIGTERM);
+    fetch.given_up().await;
+    while session.next().await.is_some() {}
+    drop(session);
+    assert_eq!(daemon.ended().await.code, Some(0));
+}

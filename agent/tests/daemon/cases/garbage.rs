@@ -1,0 +1,107 @@
+//! Coordinators that do not keep the protocol: each time the daemon says so, and tries to get another session.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+
+use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::{AgentCommand, CommandFrame, Piece, StartPool};
+use farpool_proto::version;
+use tonic::Status;
+
+use crate::coordinator::Coordinator;
+use crate::daemon::Daemon;
+use crate::pool::{assign, start, start_job};
+use crate::scratch::Scratch;
+
+super::cases! { frames_that_lie, commands_that_make_no_sense, no_coordinator_at_all, a_program_that_never_ends }
+
+async fn frames_that_lie() {
+    let welcome = || frame([Command::Welcome(version())]);
+    let piece = |total, bytes: usize| CommandFrame {
+        messages: Vec::new(),
+        piece: Some(Piece { total, data: vec![0xff; bytes].into() }),
+    };
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
+    for (frames, words) in [
+        (vec![frame([start_job(1, 1)])], "no welcome"),
+        (vec![piece(u64::MAX, 10)], "does not keep the protocol"),
+        (vec![welcome(), piece(10, 11)], "11 bytes of a message of which 10 are missing"),
+        (vec![welcome(), piece(10, 10)], "cannot be decoded"),
+        (vec![welcome(), piece(10, 5), frame([start_job(1, 1)])], "between the pieces"),
+        (vec![welcome(), welcome()], "welcomes the agent twice"),
+        (vec![frame([Command::Welcome(version()), Command::Welcome(version())])], "welcomes the agent twice"),
+    ] {
+        let _events = coordinator.arrival().await.say(frames);
+        daemon.says(words).await;
+    }
+    coordinator.session().await;
+}
+
+async fn commands_that_make_no_sense() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
+    let twice = || Command::StartPool(start(1, b"a program", scratch.path(), "none"));
+    for (commands, words) in [
+        (vec![start_job(77, 1)], "pool 77"),
+        (vec![assign(88, 0..1)], "job 88"),
+        (vec![twice(), twice()], "pool 1 was started twice"),
+    ] {
+        let (mut session, _) = coordinator.session().await;
+        commands.into_iter().for_each(|command| session.send(command));
+        daemon.says(words).await;
+        session.is_over().await;
+    }
+    // An empty command is one that a later release has: it is passed over.
+    let events = coordinator.arrival().await.say([
+        frame([Command::Welcome(version())]),
+        CommandFrame { messages: vec![AgentCommand { body: None }], piece: None },
+        frame([Command::StartPool(StartPool { pool: 3, ..StartPool::default() })]),
+    ]);
+    daemon.says("connected").await;
+    drop(events);
+}
+
+async fn no_coordinator_at_all() {
+    let scratch = Scratch::new();
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port is free");
+    let address = listener.local_addr().expect("it listens");
+    let mut daemon = Daemon::start(&format!("http://{address}"), scratch.path(), &[]);
+    // The beginning of an HTTP/2 frame that is longer than what comes of it, and of something else.
+    for answer in [&b"\x00\x10\x00\x00\x00\x00\x00\x00\x01ab"[..], b"HTTP/1.1 200 OK\r\n\r\n", b""] {
+        let (mut connection, _) = listener.accept().expect("somebody connects");
+        connection.read_exact(&mut [0; 14]).expect("it begins with the preface of HTTP/2");
+        connection.write_all(answer).expect("it listens");
+    }
+    daemon.says("no session").await;
+    drop(listener);
+    let mut coordinator = Coordinator::start_at(address);
+    coordinator.session().await;
+    daemon.says("connected").await;
+}
+
+async fn a_program_that_never_ends() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
+    let (mut session, _) = coordinator.session().await;
+    session.send(Command::StartPool(start(1, b"a program", scratch.path(), "none")));
+    let fetch = coordinator.fetch().await;
+    // The session ends while the program is on its way: it is not waited for.
+    session.fail(Status::unavailable("going down"));
+    daemon.says("going down").await;
+    session.is_over().await;
+    let (mut session, _) = coordinator.session().await;
+    session.send(Command::StartPool(start(1, b"a program", scratch.path(), "none")));
+    coordinator.fetch().await.refuse(Status::not_found("nobody has it"));
+    session.stopped(1).await;
+    drop(fetch);
+    assert_eq!(scratch.names_in("programs"), [""; 0]);
+}
+
+fn frame(commands: impl IntoIterator<Item = Command>) -> CommandFrame {
+    let messages = commands.into_iter().map(|body| AgentCommand { body: Some(body) }).collect();
+    CommandFrame { messages, piece: None }
+}

@@ -1,0 +1,39 @@
+//! The cases. Each has a runtime of its own, and an end.
+
+mod drain;
+mod garbage;
+mod programs;
+mod sessions;
+mod settings;
+
+use std::pin::pin;
+use std::time::Duration;
+
+/// Far beyond what any case takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A case, and what it is called.
+pub(crate) type Case = (&'static str, fn());
+
+pub(crate) fn all() -> Vec<Case> {
+    [sessions::CASES, programs::CASES, drain::CASES, garbage::CASES, settings::CASES].concat()
+}
+
+/// Runs a case.
+fn run(case: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut case = pin!(case);
+        let done = tokio::time::timeout(PATIENCE, &mut case).await;
+        // The case is dropped only after this: its daemons tell what they have said.
+        assert!(done.is_ok(), "the case has not come to its end within {PATIENCE:?}");
+    });
+}
+
+/// A list of asynchronous cases under their names.
+macro_rules! cases {
+    ($($case:ident),* $(,)?) => {
+        pub(super) const CASES: &[super::Case] = &[$((stringify!($case), || super::run($case()))),*];
+    };
+}
+use cases;

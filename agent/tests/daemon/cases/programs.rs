@@ -1,0 +1,309 @@
+//! How programs get to a host, and are started there.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::{EndJob, FailureKind, ResizePool, StartPool, StopPool, Variable};
+use tonic::Status;
+
+use crate::coordinator::Coordinator;
+use crate::daemon::Daemon;
+use crate::pool::{assign, digest, own_program, start, start_job};
+use crate::program::starts;
+use crate::scratch::Scratch;
+
+super::cases! {
+    fetched_once_for_two_pools, what_was_sent_is_something_else, too_large_for_the_cache, lies_there_already,
+    two_agents_share_a_cache, cannot_be_fetched, stopped_before_it_was_there, told_before_it_was_there, for_another_machine,
+    a_library_is_missing, started_as_its_client_wants, starts_where_its_client_is, what_is_no_program,
+}
+
+async fn fetched_once_for_two_pools() {
+    let (scratch, notes) = (Scratch::new(), Scratch::new());
+    let mut coordinator = Coordinator::start();
+    let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "2"]);
+    let (mut session, _) = coordinator.session().await;
+    let program = own_program();
+    for pool in [1, 2] {
+        session.send(Command::StartPool(start(pool, &program, notes.path(), "none")));
+    }
+    let fetch = coordinator.fetch().await;
+    assert_eq!(fetch.digest, digest(&program).to_bytes());
+    fetch.send(&program);
+    for pool in [1, 2] {
+        session.started(pool).await;
+    }
+    for pool in [1, 2] {
+        session.send(start_job(pool, pool + 10));
+        session.send(assign(pool + 10, 10 * pool..10 * pool + 3));
+    }
+    session.results(6).await;
+    // A later pool finds it too.
+    session.send(Command::StopPool(StopPool { pool: 1, now: true }));
+    session.stopped(1).await;
+    session.send(Command::StartPool(start(3, &program, notes.path(), "none")));
+    session.started(3).await;
+    session.send(start_job(3, 13));
+    session.send(assign(13, 30..31));
+    session.results(1).await;
+    assert!(!coordinator.was_asked_for_program());
+    assert_eq!(scratch.names_in("programs"), [digest(&program).to_string()]);
+    assert_eq!(starts(notes.path()).len(), 3);
+}
+
+async fn what_was_sent_is_something_else() {
+    let (scratch, notes) = (Scratch::new(), Scratch::new());
+    let mut coordinator = Coordinator::start();
+    let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
+    let (mut session, _) = coordinator.session().await;
+    let program = own_program();
+    let mut other = program.clone();
+    *other.last_mut().expect("it is not empty") ^= 1;
+    session.send(Command::StartPool(start(1, &program, notes.path(), "none")));
+    coordinator.fetch().await.send(&other);
+    let [expected, found] = [&program, &other].map(|program| digest(program).to_string());
+    session.refused(1, FailureKind::Unavailable, &["expected", &expected, "found", &found]).await;
+    assert_eq!(scratch.names_in("programs"), [""; 0]);
+    assert!(starts(notes.path()).is_empty(), "nothing was run");
+    // Late words about that pool are no offence, and the next one may do better.
+    session.send(start_job(1, 5));
+    session.send(Command::StartPool(start(2, &program, notes.path(), "none")));
+    coordinator.fetch().await.send(&program);
+    session.started(2).await;
+}
+
+async fn too_large_for_the_cache() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let programs = scratch.path().join("programs");
+    let _daemon = Daemon::start(&coordinator.url(), &programs, &["--program-cache", "1MiB"]);
+    let (mut session, _) = coordinator.session().await;
+    session.send(Command::StartPool(start(1, &vec![7; (1 << 20) + 1], scratch.path(), "none")));
+    session.refused(1, FailureKind::Unavailable, &["1048577 bytes", "1048576 bytes"]).await;
+    assert!(!coordinator.was_asked_for_program());
+    // It says that it is small, and is not.
+    let large = vec![8; (1 << 20) + 1];
+    let mut lie = start(2, &large, scratch.path(), "none");
+    lie.program.as_mut().expect("it has one").size = 3;
+    session.send(Command::StartPool(lie));
+    coordinator.fetch().await.send(&large);
+    session.refused(2, FailureKind::Unavailable, &["1048577 bytes", "1048576 bytes"]).await;
+}
+
+async fn lies_there_already() {
+    let (scratch, notes) = (Scratch::new(), Scratch::new());
+    let directory = scratch.path().join("there");
+    fs::create_dir(&directory).expect("a directory can be made");
+    let program = own_program();
+    fs::write(directory.join("program"), &program).expect("written");
+    fs::set_permissions(directory.join("program"), Permissions::from_mode(0o755)).expect("changed");
+    let mut coordinator = Coordinator::start();
+    let arguments = ["--program-dir", "/nowhere", "--program-dir", directory.to_str().expect("text")];
+    let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &arguments);
+    let (mut session, _) = coordinator.session().await;
+    session.send(Command::StartPool(start(1, &program, notes.path(), "none")));
+    session.started(1).await;
+    session.send(start_job(1, 5));
+    session.send(assign(5, 0..3));
+    session.results(3).await;
+    assert!(!coordinator.was_asked_for_program());
+    assert_eq!(scratch.names_in("programs"), [""; 0]);
+}
+
+async fn two_agents_share_a_cache() {
+    let (scratch, notes) = (Scratch::new(), Scratch::new());
+    let programs = scratch.path().join("programs");
+    let mut coordinator = Coordinator::start();
+    let _daemons = [(); 2].map(|()| Daemon::start(&coordinator.url(), &programs, &[]));
+    let mut sessions = [coordinator.session().await.0, coordinator.session().await.0];
+    let program = own_program();
+    for session in &sessions {
+        session.send(Command::StartPool(start(1, &program, notes.path(), "none")));
+    }
+    // Neither knows of the other yet.
+    let fetches = [coordinator.fetch().await, coordinator.fetch().await];
+    fetches.into_iter().for_each(|fetch| fetch.send(&program));
+    for session in &mut sessions {
+        session.started(1).await;
+        session.send(start_job(1, 5));
+        session.send(assign(5, 0..3));
+        session.results(3).await;
+    }
+    assert_eq!(scratch.names_in("programs"), [digest(&program).to_string()]);
+    // What one has fetched the other one need not.
+    let mut other = program.clone();
+    other.push(0);
+    for session in &mut sessions {
+        session.send(Command::StartPool(start(2, &other, notes.path(), "none")));
+        if scratch.names_in("programs").len() == 1 {
+            coordinator.fetch().await.send(&other);
+        }
+        session.started(2).await;
+    }
+    assert!(!coordinator.was_asked_for_program());
+}
+
+async fn cannot_be_fetched() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let _daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
+    let (mut session, _) = coordinator.session().await;
+    session.send(Command::StartPool(start(1, b"a program", scratch.path(), "none")));
+    coordinator.fetch().await.refuse(Status::not_found("the client that has it is gone"));
+    let words = [&*digest(b"a program").to_string(), "the client that has it is gone"];
+    session.refused(1, FailureKind::Unavailable, &words).await;
+}
+
+async fn stopped_before_it_was_there() {
+    let (scratch, notes) = (Scratch::new(), Scratch::new());
+    let mut coordinator = Coordinator::start();
+    let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
+    let (mut session, _) = coordinator.session().await;
+    let program = own_program();
+    session.send(Command::StartPool(start(1, &program, notes.path(), "none")));
+    let mut fetch = coordinator.fetch().await;
+    session.send(Command::StopPool(StopPool { pool: 1, now: false }));
+    session.stopped(1).await;
+    fetch.given_up().await;
+    // The same number may come again.
+    session.send(Command::StartPool(start(1, &program, notes.path(), "none")));
+    coordinator.fetch().await.send(&program);
+    session.started(1).await;
+    session.send(start_job(1, 5));
+    session.send(assign(5, 0..1));
+    session.results(1).await;
+    assert_eq!(starts(notes.path()).len(), 1);
+}
+
+async fn told_before_it_was_there() {
+    let (scratch, notes) = (Scratch::new(), Scratch::new());
+    let mut coordinator = Coordinator::start();
+    let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "4"]);
+    let (mut session, _) = coordinator.session().await;
+    let program = own_program();
+    session.send(Command::StartPool(start(1, &program, notes.path(), "none")));
+    let fetch = coordinator.fetch().await;
+    session.send(Command::ResizePool(ResizePool { pool: 1, processes: 2 }));
+    session.send(start_job(1, 5));
+    session.send(start_job(1, 6));
+    session.send(Command::EndJob(EndJob { job: 5, kill: true }));
+    fetch.send(&program);
+    session.started(1).await;
+    session.send(start_job(1, 5));
+    session.send(assign(5, 0..3));
+    session.send(assign(6, 3..6));
+    session.results(6).await;
+}
+
+async fn for_another_machine() {
+    let mut program = fs::read("/bin/true").expect("every machine has it");
+    // The machine in the header of an ELF file: one that nobody has.
+    program[18..20].copy_from_slice(&0x1234_u16.to_le_bytes());
+    check_rejected(&program, &["here"]).await;
+}
+
+async fn a_library_is_missing() {
+    let mut program = fs::read("/bin/true").expect("every machine has it");
+    let name = b"libc.so.6\0";
+    let at = program.windows(name.len()).position(|bytes| bytes == name);
+    let Some(at) = at else {
+        println!("a_library_is_missing: skipped, since /bin/true needs no libc.so.6 here");
+        return;
+    };
+    program[at + 3] = b'q';
+    check_rejected(&program, &["here", "libq.so.6"]).await;
+}
+
+async fn check_rejected(program: &[u8], words: &[&str]) {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let _daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
+    let (mut session, _) = coordinator.session().await;
+    session.send(Command::StartPool(start(1, program, scratch.path(), "none")));
+    coordinator.fetch().await.send(program);
+    session.refused(1, FailureKind::ProgramRejected, words).await;
+}
+
+async fn started_as_its_client_wants() {
+    let (scratch, notes) = (Scratch::new(), Scratch::new());
+    let mut coordinator = Coordinator::start();
+    let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
+    let (mut session, _) = coordinator.session().await;
+    let program = own_program();
+    let mut pool = start(1, &program, notes.path(), "none");
+    let lie = Variable { name: "FARPOOL_PROGRAM".into(), value: "another one".into() };
+    pool.program.as_mut().expect("it has one").environment.push(lie);
+    session.send(Command::StartPool(pool));
+    coordinator.fetch().await.send(&program);
+    session.started(1).await;
+    session.send(start_job(1, 5));
+    session.send(assign(5, 0..1));
+    session.results(1).await;
+    let [start] = &starts(notes.path())[..] else { panic!("it was started once") };
+    let mut environment = start.environment.clone();
+    environment.sort();
+    let address = format!("FARPOOL_ADDRESS={}", coordinator.url());
+    let digest = format!("FARPOOL_PROGRAM={}", digest(&program));
+    assert_eq!(environment, ["CHOSEN=by the client", &address, &digest, "FARPOOL_ROLE=fork-server"]);
+    assert_eq!(start.arguments, ["a program", notes.path().to_str().expect("text"), "none"]);
+    // Its client's directory is not on this host: an empty one took its place, and goes with the pool.
+    assert_eq!(fs::read_dir(&start.directory).expect("it is there").count(), 0);
+    fs::write(format!("{}/left", start.directory), b"behind").expect("it can be written to");
+    session.send(Command::StopPool(StopPool { pool: 1, now: false }));
+    session.stopped(1).await;
+    // The directory is removed on the side; the next pool is started after that.
+    while fs::exists(&start.directory).expect("it can be looked at") {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn starts_where_its_client_is() {
+    let (scratch, notes) = (Scratch::new(), Scratch::new());
+    let mut coordinator = Coordinator::start();
+    let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
+    let (mut session, _) = coordinator.session().await;
+    let program = own_program();
+    let mut pool = start(1, &program, notes.path(), "none");
+    let directory = fs::canonicalize(notes.path()).expect("it is there");
+    pool.program.as_mut().expect("it has one").directory = directory.to_str().expect("text").as_bytes().to_vec().into();
+    session.send(Command::StartPool(pool));
+    coordinator.fetch().await.send(&program);
+    session.started(1).await;
+    session.send(start_job(1, 5));
+    session.send(assign(5, 0..1));
+    session.results(1).await;
+    assert_eq!(starts(notes.path())[0].directory, directory.to_str().expect("text"));
+    session.send(Command::StopPool(StopPool { pool: 1, now: false }));
+    session.stopped(1).await;
+    assert!(directory.exists());
+}
+
+async fn what_is_no_program() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let _daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
+    let (mut session, _) = coordinator.session().await;
+    let broken = |pool: u64, break_it: fn(&mut StartPool)| {
+        let mut start = start(pool, b"a program", scratch.path(), "none");
+        break_it(&mut start);
+        Command::StartPool(start)
+    };
+    session.send(broken(1, |start| start.program = None));
+    session.refused(1, FailureKind::ProgramRejected, &["which program"]).await;
+    session.send(broken(2, |start| start.program.as_mut().expect("it has one").digest.truncate(31)));
+    session.refused(2, FailureKind::ProgramRejected, &["31 bytes"]).await;
+    session.send(broken(3, |start| start.program.as_mut().expect("it has one").arguments.push("a\0b".into())));
+    session.refused(3, FailureKind::ProgramRejected, &["argument", "zero byte"]).await;
+    for (pool, name) in [(4, ""), (5, "a=b"), (6, "a\0b")] {
+        let mut start = start(pool, b"a program", scratch.path(), "none");
+        let variable = Variable { name: name.into(), value: "value".into() };
+        start.program.as_mut().expect("it has one").environment.push(variable);
+        session.send(Command::StartPool(start));
+        session.refused(pool, FailureKind::ProgramRejected, &["variable"]).await;
+    }
+    // It has the right digest, and is no executable.
+    session.send(Command::StartPool(start(7, b"a program", scratch.path(), "none")));
+    coordinator.fetch().await.send(b"a program");
+    session.refused(7, FailureKind::ProgramRejected, &["a program", "executable"]).await;
+}

@@ -1,0 +1,163 @@
+//! How sessions come about, and end.
+
+use farpool_proto::v1::Version;
+use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::{PROTOCOL, version};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tonic::Status;
+
+use crate::coordinator::Coordinator;
+use crate::daemon::Daemon;
+use crate::pipe::Pipe;
+use crate::pool::{assign, own_program, start, start_job};
+use crate::program::starts;
+use crate::scratch::Scratch;
+
+super::cases! {
+    says_hello, another_agents_version, another_coordinators_version, a_coordinator_that_refuses_what_it_is_told,
+    an_id_that_is_taken, starts_before_the_coordinator, the_coordinator_goes_and_comes_back, no_welcome,
+    stays_asleep,
+}
+
+async fn says_hello() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let arguments = ["--slots", "3", "--label", "gpu=a100", "--label", "rack=7"];
+    let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &arguments);
+    let line = daemon.says("version=").await;
+    for part in [&*coordinator.url(), "slots=3", "host=here", "label=gpu=a100", "program-cache=4GiB", "programs=/"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    let (_session, hello) = coordinator.session().await;
+    assert_eq!((&*hello.host, hello.slots, hello.version, hello.id.len()), ("here", 3, Some(version()), 16));
+    let labels: Vec<_> = hello.labels.iter().map(|label| format!("{}={}", label.key, label.value)).collect();
+    let own = [format!("arch={}", std::env::consts::ARCH), format!("os={}", std::env::consts::OS)];
+    assert_eq!(labels, ["host=here", &own[0], &own[1], "gpu=a100", "rack=7"]);
+    daemon.says("connected to the coordinator").await;
+
+    let other = Daemon::start(&coordinator.url(), scratch.path(), &[]);
+    let (_session, other_hello) = coordinator.session().await;
+    assert_ne!(hello.id, other_hello.id);
+    assert!(other_hello.slots >= 1);
+    drop(other);
+}
+
+async fn another_agents_version() {
+    check_fatal(Status::failed_precondition("farpool 1.2.3 here, and 4.5.6 there"), "1.2.3 here, and 4.5.6 there")
+        .await;
+}
+
+async fn a_coordinator_that_refuses_what_it_is_told() {
+    check_fatal(Status::invalid_argument("a host has a name"), "a host has a name").await;
+}
+
+async fn check_fatal(status: Status, words: &str) {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
+    coordinator.arrival().await.refuse(status.clone());
+    let ended = daemon.ended().await;
+    assert!(ended.code == Some(1) && ended.said.contains(words), "{ended:?}");
+
+    // The same later in a session.
+    let daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
+    let (session, _) = coordinator.session().await;
+    session.fail(status);
+    let ended = daemon.ended().await;
+    assert!(ended.code == Some(1) && ended.said.contains(words), "{ended:?}");
+}
+
+async fn another_coordinators_version() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
+    let session = coordinator.arrival().await.accept();
+    session.send(Command::Welcome(Version { release: "9.8.7".into(), protocol: PROTOCOL + 70 }));
+    let ended = daemon.ended().await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for words in ["farpool 9.8.7", &format!("protocol {}", PROTOCOL + 70), &version().release, "same release"] {
+        assert!(ended.said.contains(words), "{words}: {ended:?}");
+    }
+}
+
+async fn an_id_that_is_taken() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
+    for _ in 0..3 {
+        coordinator.arrival().await.refuse(Status::already_exists("this agent has a session"));
+    }
+    let _session = coordinator.session().await;
+    daemon.says("connected").await;
+    assert_eq!(daemon.times_said("this agent has a session"), 1, "it is said once and not at every try");
+}
+
+async fn starts_before_the_coordinator() {
+    let scratch = Scratch::new();
+    let address = Coordinator::start().address();
+    let mut daemon = Daemon::start(&format!("http://{address}"), scratch.path(), &[]);
+    daemon.says("Connection refused").await;
+    let _session = Coordinator::start_at(address).session().await;
+    daemon.says("connected").await;
+    assert_eq!(daemon.times_said("Connection refused"), 1);
+}
+
+async fn the_coordinator_goes_and_comes_back() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let address = coordinator.address();
+    let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
+    let program = own_program();
+    for _ in 0..2 {
+        let notes = Scratch::new();
+        let (mut session, _) = coordinator.session().await;
+        let pipe = Pipe::new(notes.path().join("pipe"));
+        session.send(Command::StartPool(start(1, &program, notes.path(), &pipe.behaviour())));
+        if scratch.names_in("programs").is_empty() {
+            coordinator.fetch().await.send(&program);
+        }
+        session.started(1).await;
+        session.send(start_job(1, 5));
+        session.send(assign(5, 0..1));
+        daemon.says("connected").await;
+        let _running = pipe.reader().await;
+        let pid = starts(notes.path())[0].pid;
+        drop((session, coordinator));
+        daemon.says("no session").await;
+        coordinator = Coordinator::start_at(address);
+        // The next session begins when nothing is left of the last one.
+        let (session, _) = coordinator.session().await;
+        assert!(kill(Pid::from_raw(i32::try_from(pid).expect("a process id")), None::<Signal>).is_err());
+        session.fail(Status::unavailable("going down"));
+        daemon.says("going down").await;
+    }
+}
+
+async fn no_welcome() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
+    let _silent = coordinator.arrival().await.accept();
+    daemon.says("did not answer within 10 s").await;
+    coordinator.session().await;
+}
+
+/// An agent that has nothing to do uses no time of a processor.
+async fn stays_asleep() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--heartbeat-timeout", "1h"]);
+    let _session = coordinator.session().await;
+    daemon.says("connected").await;
+    // The HTTP/2 connection has a few things to say first.
+    let mut before = daemon.switches();
+    loop {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let now = daemon.switches();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}

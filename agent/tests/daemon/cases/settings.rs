@@ -1,0 +1,61 @@
+//! What the daemon can be told.
+
+use nix::sys::signal::Signal;
+
+use crate::daemon::Daemon;
+use crate::scratch::Scratch;
+
+super::cases! { wrong_settings, settings_from_a_file, help, a_directory_that_cannot_be_used }
+
+async fn check(arguments: &[&str], code: i32, words: &[&str]) {
+    let ended = Daemon::with(arguments).ended().await;
+    assert_eq!(ended.code, Some(code), "{arguments:?}: {ended:?}");
+    words.iter().for_each(|words| assert!(ended.said.contains(words), "{arguments:?}: {words}: {ended:?}"));
+}
+
+async fn wrong_settings() {
+    check(&["--coordinator", "http://192.0.2.1:7070"], 2, &["192.0.2.1", "another machine", "--insecure"]).await;
+    check(&["--coordinator", "http://head:7070"], 2, &["http://head:7070", "another machine", "--insecure"]).await;
+    check(&["--coordinator", "head:7070"], 2, &["head:7070", "http://host:7070"]).await;
+    check(&["--coordinator", "https://127.0.0.1:7070"], 2, &["https://127.0.0.1:7070", "http://host:7070"]).await;
+    check(&["--slots", "0"], 2, &["--slots", "zero"]).await;
+    check(&["--slots", "many"], 2, &["--slots", "many"]).await;
+    check(&["--label", "gpu"], 2, &["--label", "gpu", "KEY=VALUE"]).await;
+    check(&["--label", "=a100"], 2, &["--label", "KEY=VALUE"]).await;
+    check(&["--label", "host=a"], 2, &["the label host is set by the agent itself", "--host"]).await;
+    check(&["--label", "os=a"], 2, &["the label os is set by the agent itself"]).await;
+    check(&["--program-cache", "large"], 2, &["--program-cache", "4GiB"]).await;
+    check(&["--heartbeat-timeout", "0s"], 2, &["--heartbeat-timeout", "above 0"]).await;
+    check(&["--host", ""], 2, &["--host"]).await;
+    check(&["--slost", "3"], 2, &["--slost", "--slots"]).await;
+    check(&["more"], 2, &["more"]).await;
+}
+
+async fn settings_from_a_file() {
+    let scratch = Scratch::new();
+    let file = scratch.path().join("agent.toml");
+    let text =
+        "coordinator = 'http://192.0.2.1:1'\ninsecure = true\nslots = 5\nlabel = ['a=1', 'b=2']\nhost = 'there'\n";
+    std::fs::write(&file, text).expect("written");
+    let programs = scratch.path().join("programs");
+    let arguments =
+        ["--config", file.to_str().expect("text"), "--host", "here", "--programs", programs.to_str().expect("text")];
+    let mut daemon = Daemon::with(&arguments);
+    let line = daemon.says("version=").await;
+    for part in
+        ["coordinator=http://192.0.2.1:1", "slots=5", "label=a=1 label=b=2", "host=here", "insecure", "/programs"]
+    {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    daemon.signal(Signal::SIGINT);
+    assert_eq!(daemon.ended().await.code, Some(0));
+}
+
+async fn help() {
+    // It goes to stdout, which is the test's own.
+    check(&["--version"], 0, &[]).await;
+}
+
+async fn a_directory_that_cannot_be_used() {
+    check(&["--programs", "/dev/null/programs"], 1, &["/dev/null/programs", "Not a directory"]).await;
+}

@@ -1,0 +1,106 @@
+//! What a coordinator says of pools, and waits for.
+
+use std::path::Path;
+
+use farpool_net::program::{Digest, digest_of};
+use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::agent_event::Body as Event;
+use farpool_proto::v1::{Assign, Chunk, FailureKind, Program, Segment, StartJob, StartPool, Variable, WorkerSettings};
+
+use crate::coordinator::Session;
+
+/// The program that these tests are.
+pub(crate) fn own_program() -> Vec<u8> {
+    std::fs::read("/proc/self/exe").expect("a program can read itself")
+}
+
+pub(crate) fn digest(program: &[u8]) -> Digest {
+    let path = std::env::temp_dir().join(format!("farpool-digest-{}-{:p}", std::process::id(), program));
+    std::fs::write(&path, program).expect("written");
+    let digest = std::fs::File::open(&path).and_then(|file| digest_of(&file)).expect("read");
+    std::fs::remove_file(path).expect("it is there");
+    digest
+}
+
+/// A pool of one worker that runs `program`, which notes its starts in `notes`, and whose workers behave like this.
+pub(crate) fn start(pool: u64, program: &[u8], notes: &Path, behaviour: &str) -> StartPool {
+    let notes = notes.to_str().expect("text");
+    let program = Program {
+        digest: digest(program).to_bytes(),
+        size: program.len() as u64,
+        arguments: ["a program", notes, behaviour].map(|text| text.as_bytes().to_vec().into()).to_vec(),
+        environment: vec![Variable { name: "CHOSEN".into(), value: "by the client".into() }],
+        directory: "/nowhere/at/all".into(),
+    };
+    let settings = WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() };
+    StartPool { pool, processes: 1, settings: Some(settings), program: Some(program), ..StartPool::default() }
+}
+
+pub(crate) fn start_job(pool: u64, job: u64) -> Command {
+    Command::StartJob(StartJob { pool, job, function: vec![1].into(), timeout_ns: 0, whole_chunks: true })
+}
+
+/// Chunks of one item each, from this number on; item n is n + 1 bytes long.
+pub(crate) fn assign(job: u64, chunks: std::ops::Range<u64>) -> Command {
+    let mut assign = Assign::default();
+    for chunk in chunks {
+        let bytes = vec![7; chunk as usize + 1];
+        let end = u32::try_from(bytes.len()).expect("a few bytes").to_le_bytes();
+        assign.segments.push(Segment { data: bytes.into(), start: 0, ends: end.to_vec().into() });
+        assign.chunks.push(Chunk { chunk, job, first: chunk, attempt: 1, segments: 1 });
+    }
+    Command::Assign(assign)
+}
+
+impl Session {
+    /// The next event that `wanted` makes something of.
+    pub(crate) async fn find<T>(&mut self, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = wanted(self.event().await) {
+                return found;
+            }
+        }
+    }
+
+    /// Waits for a pool to have started.
+    pub(crate) async fn started(&mut self, pool: u64) {
+        let started = self.find(|event| match event {
+            Event::PoolStarted(started) if started.pool == pool => Some(Ok(())),
+            Event::PoolFault(fault) => Some(Err(fault)),
+            _ => None,
+        });
+        started.await.expect("the pool starts");
+    }
+
+    /// Waits for the results of so many items.
+    pub(crate) async fn results(&mut self, items: usize) {
+        let mut results = 0;
+        while results < items {
+            results += self
+                .find(|event| match event {
+                    Event::RunDone(done) => Some(done.ends.len() / 4),
+                    Event::ItemFault(fault) => panic!("{fault:?}"),
+                    Event::PoolFault(fault) => panic!("{fault:?}"),
+                    _ => None,
+                })
+                .await;
+        }
+    }
+
+    /// Waits for a pool to be refused, and checks why.
+    pub(crate) async fn refused(&mut self, pool: u64, kind: FailureKind, words: &[&str]) {
+        let failure = self.find(|event| match event {
+            Event::PoolFault(fault) if fault.pool == pool => fault.failure,
+            _ => None,
+        });
+        let failure = failure.await;
+        assert_eq!((failure.kind(), &*failure.host), (kind, "here"), "{failure:?}");
+        words.iter().for_each(|words| assert!(failure.message.contains(words), "{words:?}: {failure:?}"));
+        self.stopped(pool).await;
+    }
+
+    /// Waits for a pool to be gone.
+    pub(crate) async fn stopped(&mut self, pool: u64) {
+        self.find(|event| matches!(event, Event::PoolStopped(stopped) if stopped.pool == pool).then_some(())).await;
+    }
+}
