@@ -44,6 +44,7 @@ impl Coordinator {
                 }
                 Action::StartPool { agent, pool, workers } => self.start_pool(agent, pool, workers, out),
                 Action::ResizePool { agent, pool, workers } => self.resize_pool(agent, pool, workers, out),
+                Action::StopPool { agent, pool } => self.give_up_place(agent, pool, out),
                 Action::StartJob { agent, job } => self.start_job(agent, job, out),
                 Action::EndJob { agent, job, kill } => {
                     out.agent(agent, agent_command::Body::EndJob(EndJob { job: job.to_bits(), kill }));

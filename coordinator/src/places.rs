@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use farpool_core::{Event, PoolId};
 use farpool_proto::v1::{
-    Failure, FailureKind, PoolOpened, ResizePool, StartPool, Waiting, agent_command, client_event,
+    Failure, FailureKind, PoolOpened, ResizePool, StartPool, StopPool, Waiting, agent_command, client_event,
 };
 
 use crate::AgentId;
@@ -45,6 +45,13 @@ impl Coordinator {
         self.to_review.push(id);
     }
 
+    /// The pool's workers there are wanted elsewhere.
+    pub(crate) fn give_up_place(&mut self, agent: AgentId, id: PoolId, out: &mut Outbox) {
+        let Some(pool) = self.pools.get_mut(id) else { return };
+        pool.given_up.insert(agent);
+        out.agent(agent, agent_command::Body::StopPool(StopPool { pool: id.to_bits(), now: false }));
+    }
+
     pub(crate) fn pool_started(&mut self, from: AgentId, id: PoolId, out: &mut Outbox) {
         let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.runs() && pool.at.contains(&from)) else {
             self.late_messages += 1;
@@ -80,6 +87,7 @@ impl Coordinator {
         for (id, pool) in self.pools.iter_mut() {
             pool.at.remove(&agent);
             pool.unfit.remove(&agent);
+            pool.given_up.remove(&agent);
             all.push(id);
         }
         for pool in all {

@@ -28,6 +28,8 @@ pub(crate) struct Pool {
     closing: bool,
     /// The agents that were told to start it and have not said that it has stopped.
     pub(crate) at: BTreeSet<AgentId>,
+    /// Those that were told to stop it because its workers are wanted elsewhere.
+    pub(crate) given_up: BTreeSet<AgentId>,
     /// The agents that cannot run it, and why.
     pub(crate) unfit: BTreeMap<AgentId, Failure>,
     /// Whether any agent has run it.
@@ -81,6 +83,7 @@ impl Coordinator {
             stage: Stage::Open,
             closing: false,
             at: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             unfit: BTreeMap::new(),
             proven: false,
             told: Told::default(),
@@ -134,10 +137,15 @@ impl Coordinator {
             self.late_messages += 1;
             return Ok(());
         };
-        if pool.runs() && !leaves && !pool.unfit.contains_key(&from) {
+        let given_up = pool.given_up.remove(&from);
+        if pool.runs() && !leaves && !given_up && !pool.unfit.contains_key(&from) {
             return Err(RefusedKind::PoolRuns(id.to_bits()).into());
         }
         pool.at.remove(&from);
+        if given_up && pool.runs() {
+            self.feed(Event::PlaceStopped { pool: id, agent: from }, out);
+            self.review(id, out);
+        }
         self.finish_pool(id, out);
         Ok(())
     }

@@ -21,10 +21,13 @@ use nix::unistd::{ForkResult, Pid, fork, getppid, setpgid};
 
 use super::children::Children;
 use super::process::{self, Descriptors};
+use crate::environment;
 
 /// Serves until the agent closes the connection or ends.
 pub(super) fn serve() -> ! {
-    forget_role(ROLE_VARIABLE);
+    forget(ROLE_VARIABLE);
+    // What a task starts may be another program.
+    forget(environment::PROGRAM);
     match take_stdin().and_then(ForkServer::new) {
         Ok(mut server) => server.run(),
         Err(error) => eprintln!("farpool: the fork server could not start: {error}"),
@@ -34,7 +37,7 @@ pub(super) fn serve() -> ! {
 }
 
 /// The program and what it starts must not take themselves for part of this pool.
-pub(super) fn forget_role(variable: &str) {
+pub(super) fn forget(variable: &str) {
     // SAFETY: farpool::init() is the first line of main, so as a rule this is the only thread. Where a runtime has
     // started threads before, they are idle: they have been given no work yet that could read the environment.
     unsafe { std::env::remove_var(variable) };

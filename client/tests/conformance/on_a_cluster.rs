@@ -185,9 +185,9 @@ fn a_consumer_that_stops_holds_results_back() {
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(200));
         let grown = resident() - before;
-        assert!(grown < 200, "the client held {grown} MiB");
-        // Another job of the same client is not held up.
-        assert_eq!(pool.apply(square, (3,)).unwrap(), 9);
+        assert!(grown < 150, "the client held {grown} MiB");
     }
+    // Another job of the same client is not held up.
+    assert_eq!(pool.apply(square, (3,)).unwrap(), 9);
     assert_eq!(results.map(|result| result.unwrap().len()).sum::<usize>(), 799 << 20);
 }

@@ -26,6 +26,15 @@ pub enum Action {
         /// Workers that it may have there.
         workers: NonZeroU32,
     },
+    /// Have the agent stop the pool, of which it holds nothing; it answers with
+    /// [`Event::PlaceStopped`](crate::Event::PlaceStopped). Its workers are wanted elsewhere. What is closed, or at an
+    /// agent that leaves, is not told of here.
+    StopPool {
+        /// Whom.
+        agent: AgentId,
+        /// What.
+        pool: PoolId,
+    },
     /// Tell the agent about the job: its first chunk of it follows.
     StartJob {
         /// Whom.

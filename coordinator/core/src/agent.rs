@@ -28,6 +28,8 @@ pub(crate) struct Agent {
     pub(crate) reaches: Memberships,
     /// Workers of pools with a limit that it was allotted.
     pub(crate) committed: u64,
+    /// How many of its places are to be stopped there as soon as nothing is left of them.
+    pub(crate) leaving: u32,
     /// Slot time that the pool had used which it served last; see `fair`.
     pub(crate) clock: u64,
     // 2^32 / slots, so that comparing loads needs no division.
@@ -71,6 +73,7 @@ impl Agent {
             places: Vec::new(),
             reaches: Memberships::default(),
             committed: 0,
+            leaving: 0,
             clock: 0,
             load_of_one: FULL_LOAD / u64::from(slots),
         }

@@ -12,12 +12,17 @@ use std::num::NonZeroU32;
 use crate::action::Action;
 use crate::chunk::Chunk;
 use crate::core::Core;
-use crate::ids::{AgentId, Id, PlaceId, PoolId};
+use crate::ids::{AgentId, Id, LaneId, PlaceId, PoolId};
 use crate::pool::Stage;
 
 impl Core {
     /// Allots what has not been.
     pub(crate) fn allot(&mut self, id: PoolId, actions: &mut Vec<Action>) {
+        self.allot_if_many_lanes(id, actions);
+        self.allot_evenly(id, actions);
+    }
+
+    fn allot_evenly(&mut self, id: PoolId, actions: &mut Vec<Action>) {
         let Some(mut missing) = self.missing(id) else { return };
         let agents = self.fleet.agents.iter().filter(|&(agent, _)| self.open_slots(id, agent) > 0);
         let mut least: BinaryHeap<_> =
@@ -51,6 +56,63 @@ impl Core {
         }
     }
 
+    /// Sees to it that each lane of a pool with a limit that has jobs also has a place. A job may require what none of the
+    /// agents has that the pool was allotted workers of: then one of them gives its workers up.
+    pub(crate) fn allot_if_many_lanes(&mut self, id: PoolId, actions: &mut Vec<Action>) {
+        let Some(pool) = self.pools.get(id).filter(|pool| pool.limit.is_some() && pool.lanes.len() > 1) else { return };
+        for lane in pool.lanes.clone() {
+            if !self.has_jobs(lane) || self.has_place(id, lane, None) {
+                continue;
+            }
+            let fitting = self.fleet.agents.iter().filter(|&(agent, _)| self.fits(lane, agent));
+            let fitting = fitting.filter(|&(agent, _)| self.open_slots(id, agent) > 0);
+            let Some((_, agent)) = fitting.map(|(agent, state)| (state.commitment(), agent)).min() else { continue };
+            if self.missing(id).is_some() {
+                self.fleet.agents.get_mut(agent).expect("it was just found").committed += 1;
+                self.give(id, agent, 1, actions);
+            } else {
+                self.give_up_a_place(id, actions);
+            }
+        }
+    }
+
+    /// Stops the pool at the place with fewest workers that no lane depends on, once it holds nothing. Its workers
+    /// are allotted when the agent has answered.
+    fn give_up_a_place(&mut self, id: PoolId, actions: &mut Vec<Action>) {
+        let pool = self.pools.get(id).expect("a pool that wants a worker elsewhere is open");
+        if pool.places.iter().any(|(_, place)| matches!(place.stage, Stage::Leaving | Stage::Stopping)) {
+            return;
+        }
+        let is_needed = |agent| {
+            let mut lanes = pool.lanes.iter().filter(|&&lane| self.has_jobs(lane) && self.fits(lane, agent));
+            lanes.any(|&lane| !self.has_place(id, lane, Some(agent)))
+        };
+        let places = pool.places.iter().filter(|(_, place)| !place.retired && !is_needed(place.agent));
+        let fewest = places.min_by_key(|(id, place)| (place.workers, place.count, id.index()));
+        let Some((place, agent)) = fewest.map(|(id, place)| (id, place.agent)) else { return };
+        self.retire(id, place);
+        let state = self.pools.get_mut(id).and_then(|pool| pool.places.get_mut(place)).expect("it was just found");
+        state.stage = Stage::Leaving;
+        self.fleet.agents.get_mut(agent).expect("a place's agent is there").leaving += 1;
+        self.retire_workers(agent, actions);
+    }
+
+    fn has_jobs(&self, lane: LaneId) -> bool {
+        self.lanes.get(lane).is_some_and(|lane| lane.open_jobs > 0)
+    }
+
+    fn fits(&self, lane: LaneId, agent: AgentId) -> bool {
+        let lane = self.lanes.get(lane).expect("a pool's lane is there");
+        self.fleet.agents.get(agent).is_some_and(|agent| agent.labels.include(&lane.require))
+    }
+
+    /// Whether the lane has a place, other than at one agent.
+    fn has_place(&self, pool: PoolId, lane: LaneId, but: Option<AgentId>) -> bool {
+        let places = self.pools.get(pool).expect("a lane's pool is open").places.iter();
+        let mut usable = places.filter(|(_, place)| !place.retired && Some(place.agent) != but);
+        usable.any(|(_, place)| self.fits(lane, place.agent))
+    }
+
     /// Takes workers back from a place, down to so many.
     pub(crate) fn free(&mut self, id: PoolId, place: PlaceId, left: u32) {
         let pool = self.pools.get_mut(id).expect("a place's pool is open");
@@ -67,21 +129,39 @@ impl Core {
         }
     }
 
+    /// Takes workers back from places of the agent that will get nothing more: to be called when something of what it holds
+    /// is done with.
+    ///
     /// An agent that is leaving needs only as many workers as may still run something there. The others are allotted
-    /// elsewhere at once; the rest when it is through, so that there are never more than the limit.
-    pub(crate) fn shrink_if_draining(&mut self, agent: AgentId, actions: &mut Vec<Action>) {
-        let Some(state) = self.fleet.agents.get(agent).filter(|agent| agent.draining) else { return };
+    /// elsewhere at once; the rest when it is through, so that there are never more than the limit. A place that is to be
+    /// given up is, once it holds nothing.
+    #[inline]
+    pub(crate) fn retire_workers(&mut self, agent: AgentId, actions: &mut Vec<Action>) {
+        if self.fleet.agents.get(agent).is_some_and(|agent| agent.draining || agent.leaving > 0) {
+            self.retire_workers_now(agent, actions);
+        }
+    }
+
+    #[cold]
+    fn retire_workers_now(&mut self, agent: AgentId, actions: &mut Vec<Action>) {
+        let Some(state) = self.fleet.agents.get(agent) else { return };
+        let draining = state.draining;
         for (id, place) in state.places.clone() {
-            let pool = self.pools.get(id).expect("a place's pool is open");
-            let state = pool.places.get(place).expect("an agent's place is there");
-            // Each chunk keeps one worker at least, so there is nothing to count.
-            if pool.limit.is_none() || state.count >= state.workers {
-                continue;
+            let pool = self.pools.get_mut(id).expect("a place's pool is open");
+            let state = pool.places.get_mut(place).expect("an agent's place is there");
+            if state.stage == Stage::Leaving && state.count == 0 && !draining {
+                state.stage = Stage::Stopping;
+                self.fleet.agents.get_mut(agent).expect("it was just found").leaving -= 1;
+                actions.push(Action::StopPool { agent, pool: id });
             }
-            let busy = self.may_keep_busy(agent, place, id);
-            if busy < state.workers.into() {
-                self.free(id, place, busy as u32);
-                self.allot(id, actions);
+            // Each chunk keeps one worker at least, so mostly there is nothing to count.
+            else if draining && pool.limit.is_some() && state.count < state.workers {
+                let workers = state.workers;
+                let busy = self.may_keep_busy(agent, place, id);
+                if busy < workers.into() {
+                    self.free(id, place, busy as u32);
+                    self.allot(id, actions);
+                }
             }
         }
     }
@@ -111,7 +191,7 @@ impl Core {
             return 0;
         }
         match pool.places.id_at(agent).and_then(|place| pool.places.get(place)) {
-            Some(place) if place.stage == Stage::Unfit => 0,
+            Some(place) if place.retired => 0,
             Some(place) => state.slots() - place.workers,
             None => state.slots(),
         }

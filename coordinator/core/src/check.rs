@@ -42,6 +42,8 @@ impl Core {
             assert_eq!((held.len(), retracting, bytes), (agent.count as usize, agent.retracting, agent.bytes));
             assert_eq!(agent.held.any_movable(), movable);
             listed += held.len();
+            let places = agent.places.iter().filter_map(|&(pool, place)| self.pools.get(pool)?.places.get(place));
+            assert_eq!(agent.leaving as usize, places.filter(|place| place.stage == Stage::Leaving).count());
             for (at, &(pool, place)) in agent.places.iter().enumerate() {
                 let place = self.pools.get(pool).and_then(|pool| pool.places.get(place)).expect("a place is there");
                 assert_eq!((place.agent, place.listed_at as usize), (id, at), "a place is listed elsewhere");
@@ -93,7 +95,8 @@ impl Core {
                 let counts = held.remove(&(id, place_id)).unwrap_or_default();
                 assert_eq!(counts, (place.count, place.retracting), "{id:?} miscounts at {:?}", place.agent);
                 assert_eq!(place.promised, promised.get(&(id, place.agent)).copied().unwrap_or(0));
-                assert_eq!(place.retired, agent.draining || place.stage == Stage::Unfit);
+                let usable = matches!(place.stage, Stage::Starting | Stage::Ready);
+                assert_eq!(place.retired, agent.draining || !usable);
                 offered += if place.retired { 0 } else { u64::from(place.workers) };
                 if pool.limit.is_some() {
                     assert!(place.workers <= agent.slots() && (place.workers > 0 || place.retired));

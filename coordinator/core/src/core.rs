@@ -85,13 +85,14 @@ impl Core {
             }
             Event::ItemsArrived { job, first, count, bytes } => self.items_arrived(job, first, count, bytes),
             Event::InputEnded { job } => self.input_ended(job, actions),
-            Event::JobOpened { job, pool, policy, require } => self.open_job(job, pool, policy, &require),
+            Event::JobOpened { job, pool, policy, require } => self.open_job(job, pool, policy, &require, actions),
             Event::JobCancelled { job } => self.cancel_job(job, actions),
             Event::PoolOpened { pool, slots, weight, require } => self.open_pool(pool, slots, weight, require, actions),
             Event::PoolPaused { pool, paused } => self.pause_pool(pool, paused),
             Event::PoolClosed { pool } => self.close_pool(pool, actions),
             Event::PlaceStarted { pool, agent } => self.place_started(pool, agent),
             Event::PlaceUnfit { pool, agent } => self.place_unfit(pool, agent, actions),
+            Event::PlaceStopped { pool, agent } => self.place_stopped(pool, agent, actions),
             Event::AgentJoined { agent, slots, labels } => self.join_agent(agent, slots, labels, actions),
             Event::AgentCredit { agent, chunks, bytes } => {
                 let set = self.fleet.set_credit(agent, Credit { chunks, bytes }, &mut self.reaches);

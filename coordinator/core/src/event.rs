@@ -7,7 +7,8 @@ use crate::labels::Labels;
 
 /// Something that happened.
 ///
-/// Events that reports of agents become (`RunDone`, `ItemFaulted`, `Returned`, `PlaceStarted`, `PlaceUnfit`) may say anything: what does not fit is
+/// Events that reports of agents become (`RunDone`, `ItemFaulted`, `Returned`, `PlaceStarted`, `PlaceUnfit`,
+/// `PlaceStopped`) may say anything: what does not fit is
 /// dropped and counted. The others come from the caller's own books and must fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -72,6 +73,13 @@ pub enum Event {
     /// An agent says that the pool cannot run there. What it held of it has not run, or no more than that will be heard
     /// of.
     PlaceUnfit {
+        /// Which pool.
+        pool: PoolId,
+        /// Where.
+        agent: AgentId,
+    },
+    /// An agent says that it has stopped the pool, as it was asked to.
+    PlaceStopped {
         /// Which pool.
         pool: PoolId,
         /// Where.

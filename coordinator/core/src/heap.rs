@@ -71,11 +71,6 @@ impl<K: Ord + Copy> Heap<K> {
         self.entries.is_empty()
     }
 
-    /// Everyone, in no order.
-    pub(crate) fn members(&self) -> impl Iterator<Item = u32> {
-        self.entries.iter().map(|entry| entry.member)
-    }
-
     /// The key of a member, if it is one.
     #[inline]
     pub(crate) fn key(&self, member: u32, positions: &Positions) -> Option<K> {

@@ -10,10 +10,20 @@ use crate::labels::Labels;
 use crate::run::Run;
 
 impl Core {
-    pub(crate) fn open_job(&mut self, id: JobId, pool: PoolId, policy: JobPolicy, require: &Labels) {
+    pub(crate) fn open_job(
+        &mut self,
+        id: JobId,
+        pool: PoolId,
+        policy: JobPolicy,
+        require: &Labels,
+        actions: &mut Vec<Action>,
+    ) {
         let lane = self.lane_for(pool, require);
         self.lanes.get_mut(lane).expect("it was just found").open_jobs += 1;
         self.jobs.put(id, Job::new(pool, lane, policy));
+        if !require.is_empty() {
+            self.allot(pool, actions);
+        }
     }
 
     pub(crate) fn items_arrived(&mut self, id: JobId, first: u64, count: u64, bytes: u64) {
@@ -41,11 +51,12 @@ impl Core {
             for chunk in self.chunks_of(agent, |chunk| chunk.job == id) {
                 self.drop_chunk(chunk);
             }
-            self.shrink_if_draining(agent, actions);
+            self.retire_workers(agent, actions);
         }
         let job = self.remove_job(id).expect("it was just found");
         self.end_at_agents(id, &job, true, actions);
         actions.push(Action::JobFinished { job: id, cancelled: true });
+        self.allot_if_many_lanes(job.pool, actions);
     }
 
     pub(crate) fn finish_if_over(&mut self, id: JobId, actions: &mut Vec<Action>) {
@@ -55,6 +66,7 @@ impl Core {
         let Some(job) = self.remove_job(id) else { return };
         self.end_at_agents(id, &job, false, actions);
         actions.push(Action::JobFinished { job: id, cancelled: false });
+        self.allot_if_many_lanes(job.pool, actions);
     }
 
     /// The chunks that an agent holds and that are meant.

@@ -86,6 +86,7 @@ impl Core {
         for pool in pools {
             if self.pools.get(pool).is_some_and(|pool| pool.limit.is_some()) {
                 self.allot_at(pool, id, actions);
+                self.allot_if_many_lanes(pool, actions);
             } else {
                 self.start_everywhere(pool, id, actions);
             }
@@ -108,7 +109,8 @@ impl Core {
             self.stale_reports += 1;
             return;
         };
-        place.stage = Stage::Unfit;
+        let was_leaving = std::mem::replace(&mut place.stage, Stage::Unfit) == Stage::Leaving;
+        self.fleet.agents.get_mut(agent).expect("a place's agent is there").leaving -= u32::from(was_leaving);
         let held = self.chunks_of(agent, |chunk| chunk.place == id && self.pool_of(chunk.job) == Some(pool));
         for chunk in held {
             let chunk = self.drop_chunk(chunk);
@@ -116,6 +118,15 @@ impl Core {
         }
         self.retire(pool, id);
         self.free(pool, id, 0);
+        self.allot(pool, actions);
+    }
+
+    pub(crate) fn place_stopped(&mut self, pool: PoolId, agent: AgentId, actions: &mut Vec<Action>) {
+        let Some((id, _)) = self.place_mut(pool, agent).filter(|(_, place)| place.stage == Stage::Stopping) else {
+            self.stale_reports += 1;
+            return;
+        };
+        self.remove_place(pool, id);
         self.allot(pool, actions);
     }
 
@@ -128,7 +139,7 @@ impl Core {
         for (pool, place) in places {
             self.retire(pool, place);
         }
-        self.shrink_if_draining(id, actions);
+        self.retire_workers(id, actions);
     }
 
     pub(crate) fn lose_agent(&mut self, id: AgentId, actions: &mut Vec<Action>) {
@@ -195,12 +206,10 @@ impl Core {
         let lane = self.lanes.insert(lane);
         self.reaches.all.get_mut(own).expect("it was just made").owner = Some(lane);
         pool.lanes.push(lane);
-        let ready = pool.places.iter().filter(|(_, place)| place.stage == Stage::Ready);
+        let ready = pool.places.iter().filter(|(_, place)| place.stage == Stage::Ready && !place.retired);
         let ready: Vec<AgentId> = ready.map(|(_, place)| place.agent).collect();
         for agent in ready {
-            if !self.fleet.agents.get(agent).is_some_and(|agent| agent.draining) {
-                self.enter_reach(lane, agent);
-            }
+            self.enter_reach(lane, agent);
         }
         lane
     }
@@ -237,7 +246,7 @@ impl Core {
     }
 
     /// Nothing comes to the place any more.
-    fn retire(&mut self, id: PoolId, place: PlaceId) {
+    pub(crate) fn retire(&mut self, id: PoolId, place: PlaceId) {
         let pool = self.pools.get_mut(id).expect("a place's pool is open");
         let Some(state) = pool.places.get_mut(place) else { return };
         let agent = state.agent;
@@ -256,7 +265,9 @@ impl Core {
         let pool = self.pools.get_mut(id).expect("a place's pool is open");
         let place = pool.places.take(place).expect("a place that is removed is there");
         debug_assert_eq!(place.count, 0);
-        let places = &mut self.fleet.agents.get_mut(place.agent).expect("a place's agent is there").places;
+        let agent = self.fleet.agents.get_mut(place.agent).expect("a place's agent is there");
+        agent.leaving -= u32::from(place.stage == Stage::Leaving);
+        let places = &mut agent.places;
         places.swap_remove(place.listed_at as usize);
         if let Some(&(moved, at)) = places.get(place.listed_at as usize) {
             let moved = self.pools.get_mut(moved).and_then(|pool| pool.places.get_mut(at));

@@ -63,6 +63,10 @@ pub(crate) enum Stage {
     Ready,
     /// The agent cannot run the pool.
     Unfit,
+    /// Its workers are wanted elsewhere, and it is to be stopped when nothing is left there.
+    Leaving,
+    /// The agent was told to stop it and has not answered.
+    Stopping,
 }
 
 const ABSENT: u32 = u32::MAX;
@@ -87,11 +91,6 @@ impl Place {
     pub(crate) fn takes_more(&self, agent: &Agent) -> bool {
         let held = u64::from(self.count) * u64::from(agent.slots());
         self.count == 0 || held < u64::from(self.workers) * u64::from(agent.credit.chunks)
-    }
-
-    /// Whether a chunk that comes now would find a worker free.
-    pub(crate) fn idles(&self) -> bool {
-        self.count + self.promised < self.workers
     }
 }
 

@@ -71,11 +71,6 @@ impl Reaches {
         self.all.get(id)?.lanes.first().map(|(lane, _)| lane)
     }
 
-    /// Whether any lane of the reach has something to run.
-    pub(crate) fn any_lane(&self, id: ReachId) -> bool {
-        self.all.get(id).is_some_and(|reach| !reach.lanes.is_empty())
-    }
-
     /// Whether the lane has something to run, as far as its own reach knows.
     #[inline]
     pub(crate) fn has_lane(&self, own: ReachId, lane: LaneId) -> bool {
@@ -253,13 +248,6 @@ impl Reaches {
     fn tell(&mut self, of_agent: &Memberships, at: usize) {
         let (id, number) = of_agent.all[at];
         self.all.get_mut(id).expect("an agent's reach is there").members[number as usize].listed_at = at as u32;
-    }
-}
-
-impl Memberships {
-    /// The reaches that the agent is in.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = ReachId> {
-        self.all.iter().map(|&(id, _)| id)
     }
 }
 

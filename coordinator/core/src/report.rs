@@ -59,7 +59,7 @@ impl Core {
             self.set_hold(id, Hold::Kept);
         }
         self.drop_if_done(id);
-        self.shrink_if_draining(agent, actions);
+        self.retire_workers(agent, actions);
     }
 
     /// Marks items that the report is about, if it is about items that the agent holds; else counts it as stale.
@@ -106,7 +106,7 @@ impl Core {
         if self.drop_if_done(id) {
             self.finish_if_over(job, actions);
         }
-        self.shrink_if_draining(agent, actions);
+        self.retire_workers(agent, actions);
     }
 
     fn drop_if_done(&mut self, id: ChunkId) -> bool {

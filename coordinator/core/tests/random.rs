@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 
 use farpool_core::{AgentId, ChunkId, Config, Event, Fault, JobPolicy};
 use proptest::prelude::*;
-use world::World;
+use world::{FakeAgent, World};
 
 /// What to do, and numbers that say to what; taken modulo what there is when its time comes.
 #[derive(Clone, Debug)]
@@ -16,18 +16,53 @@ enum Step {
     Join {
         slots: u32,
         credit: u32,
+        labels: Vec<u32>,
     },
     Lose {
         agent: usize,
     },
+    /// The agent says that it leaves.
+    DrainAgent {
+        agent: usize,
+    },
+    /// An agent that drains and holds nothing goes.
+    Leave,
     Credit {
         agent: usize,
         chunks: u32,
+        bytes: u64,
+    },
+    OpenPool {
+        limit: u32,
+        weight: u32,
+        require: Vec<u32>,
+    },
+    ClosePool {
+        pool: usize,
+    },
+    Pause {
+        pool: usize,
+        paused: bool,
+    },
+    /// An agent that was told to start a pool answers.
+    Start {
+        place: usize,
+    },
+    Unfit {
+        place: usize,
+    },
+    /// An agent that was told to stop a pool answers.
+    Stopped {
+        place: usize,
     },
     Open {
+        pool: usize,
         chunksize: u64,
         retries: u32,
         retry_panics: bool,
+        priority: i32,
+        require: Vec<u32>,
+        item_bytes: u64,
     },
     Arrive {
         job: usize,
@@ -94,11 +129,23 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Garbage::Nothing),
     ];
     prop_oneof![
-        2 => (1..4u32, 0..6u32).prop_map(|(slots, credit)| Step::Join { slots, credit }),
+        3 => (1..4u32, 0..6u32, labels(4)).prop_map(|(slots, credit, labels)| Step::Join { slots, credit, labels }),
         1 => n.clone().prop_map(|agent| Step::Lose { agent }),
-        2 => (n.clone(), 0..6u32).prop_map(|(agent, chunks)| Step::Credit { agent, chunks }),
-        2 => (0..5u64, 0..3u32, any::<bool>())
-            .prop_map(|(chunksize, retries, retry_panics)| Step::Open { chunksize, retries, retry_panics }),
+        1 => n.clone().prop_map(|agent| Step::DrainAgent { agent }),
+        2 => Just(Step::Leave),
+        2 => (n.clone(), 0..6u32, prop_oneof![Just(0), 1..200u64])
+            .prop_map(|(agent, chunks, bytes)| Step::Credit { agent, chunks, bytes }),
+        1 => (0..4u32, 1..3u32, labels(2)).prop_map(|(limit, weight, require)| Step::OpenPool { limit, weight, require }),
+        1 => (0..200usize).prop_map(|pool| Step::ClosePool { pool }),
+        1 => (n.clone(), any::<bool>()).prop_map(|(pool, paused)| Step::Pause { pool, paused }),
+        5 => n.clone().prop_map(|place| Step::Start { place }),
+        1 => n.clone().prop_map(|place| Step::Unfit { place }),
+        2 => n.clone().prop_map(|place| Step::Stopped { place }),
+        2 => (n.clone(), 0..5u64, 0..3u32, any::<bool>(), -1..2i32, labels(1), prop_oneof![Just(0), 1..50u64]).prop_map(
+            |(pool, chunksize, retries, retry_panics, priority, require, item_bytes)| {
+                Step::Open { pool, chunksize, retries, retry_panics, priority, require, item_bytes }
+            }
+        ),
         4 => (n.clone(), 0..3u64, 1..12u64).prop_map(|(job, gap, count)| Step::Arrive { job, gap: gap.saturating_sub(1), count }),
         1 => n.clone().prop_map(|job| Step::End { job }),
         1 => n.clone().prop_map(|job| Step::Cancel { job }),
@@ -112,6 +159,11 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (n.clone(), n, garbage).prop_map(|(agent, chunk, what)| Step::Garbage { agent, chunk, what }),
         10 => Just(Step::Schedule),
     ]
+}
+
+/// Nearly always few of four labels, most often none.
+fn labels(most: usize) -> impl Strategy<Value = Vec<u32>> {
+    prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(0..4u32, 1..=most)]
 }
 
 fn pick<T: Copy>(from: impl Iterator<Item = T>, number: usize) -> Option<T> {
@@ -138,21 +190,63 @@ fn held(world: &World, agent: usize, chunk: usize, from: usize, count: usize) ->
 
 fn take(world: &mut World, step: &Step) -> Option<()> {
     match *step {
-        Step::Join { slots, credit } => {
+        Step::Join { slots, credit, ref labels } => {
             if world.agents.len() < 5 {
-                world.join(slots, credit);
+                world.join_with(slots, credit, labels);
             }
+        }
+        Step::DrainAgent { agent } => {
+            let agent = pick(world.agents.keys().copied(), agent)?;
+            world.drain_agent(agent);
+        }
+        Step::Leave => {
+            let is_through = |agent: &FakeAgent| agent.draining && agent.chunks.is_empty();
+            let agent = world.agents.iter().find_map(|(&place, agent)| is_through(agent).then_some(place))?;
+            world.lose(agent);
+        }
+        Step::OpenPool { limit, weight, ref require } => {
+            let number = (0..4).find(|number| !world.pools.contains_key(number))?;
+            world.open_pool_with(number, limit, weight, require);
+        }
+        Step::ClosePool { pool } => {
+            let pool = pool as u32;
+            world.pools.get(&pool)?;
+            world.close_pool(pool);
+        }
+        Step::Pause { pool, paused } => {
+            let pool = pick(world.pools.keys().copied(), pool)?;
+            world.pause(pool, paused);
+        }
+        Step::Start { place } => {
+            let (agent, pool) = pick(world.starting(), place)?;
+            world.started(agent, pool);
+        }
+        Step::Stopped { place } => {
+            let (agent, pool) = pick(world.stopping(), place)?;
+            world.stopped(agent, pool);
+        }
+        Step::Unfit { place } => {
+            let places = world.agents.iter().flat_map(|(&agent, fake)| {
+                fake.places
+                    .iter()
+                    .filter(|(_, place)| !place.unfit && !place.stopping)
+                    .map(move |(&pool, _)| (agent, pool))
+            });
+            let (agent, pool) = pick(places, place)?;
+            world.unfit(agent, pool);
         }
         Step::Lose { agent } => {
             let agent = pick(world.agents.keys().copied(), agent)?;
             world.lose(agent);
         }
-        Step::Credit { agent, chunks } => {
+        Step::Credit { agent, chunks, bytes } => {
             let agent = pick(world.agents.keys().copied(), agent)?;
-            world.credit(agent, chunks);
+            world.credit_bytes(agent, chunks, bytes);
         }
-        Step::Open { chunksize, retries, retry_panics } => {
-            world.open(JobPolicy { chunksize: NonZeroU64::new(chunksize), retries, retry_panics, priority: 0 });
+        Step::Open { pool, chunksize, retries, retry_panics, priority, ref require, item_bytes } => {
+            let pool = world.pools[&pick(world.pools.keys().copied(), pool)?].id;
+            let policy = JobPolicy { chunksize: NonZeroU64::new(chunksize), retries, retry_panics, priority };
+            world.open_with(pool, policy, require, item_bytes);
         }
         Step::Arrive { job, gap, count } => world.arrive(open_job(world, job, true)?, gap, count),
         Step::End { job } => world.end(open_job(world, job, true)?),
@@ -223,11 +317,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_item_has_one_outcome(steps in prop::collection::vec(step(), 1..120), quick in any::<bool>()) {
+    fn every_item_has_one_outcome(
+        steps in prop::collection::vec(step(), 1..120),
+        quick in any::<bool>(),
+        starts_at_once in any::<bool>(),
+    ) {
         let mut config = Config::default();
         // With so short a target, most chunks are late.
         config.chunk_target_ns = if quick { 500 } else { 1_000_000 };
+        config.chunk_target_bytes = 100;
         let mut world = World::new(config);
+        world.starts_at_once = starts_at_once;
         for step in &steps {
             take(&mut world, step);
         }

@@ -24,6 +24,7 @@ pub(crate) struct World {
     generations: HashMap<u32, u32>,
     next_job: u32,
     to_start: Vec<(u32, u32)>,
+    to_stop: Vec<(u32, u32)>,
 }
 
 pub(crate) struct FakePool {
@@ -39,6 +40,7 @@ pub(crate) struct FakePlace {
     pub(crate) workers: u32,
     pub(crate) started: bool,
     pub(crate) unfit: bool,
+    pub(crate) stopping: bool,
 }
 
 pub(crate) struct FakeAgent {
@@ -125,6 +127,7 @@ impl World {
             generations: HashMap::new(),
             next_job: 0,
             to_start: Vec::new(),
+            to_stop: Vec::new(),
         }
     }
 
@@ -140,6 +143,11 @@ impl World {
                 self.started(agent, pool);
             }
         }
+        for (agent, pool) in std::mem::take(&mut self.to_stop) {
+            if self.starts_at_once {
+                self.stopped(agent, pool);
+            }
+        }
         actions
     }
 
@@ -147,7 +155,12 @@ impl World {
         let mut actions = Vec::new();
         self.core.schedule(self.now, &mut actions);
         actions.iter().for_each(|action| self.apply(*action));
-        for (number, job) in self.jobs.iter().filter(|(_, job)| job.must_be_handed_out()) {
+        // Places of pools with a limit are given up where jobs of the pool require others.
+        let moves = |job: &FakeJob| {
+            self.pools[&job.pool].limit > 0
+                && self.jobs.values().any(|other| other.pool == job.pool && !other.require.is_empty())
+        };
+        for (number, job) in self.jobs.iter().filter(|(_, job)| job.must_be_handed_out() && !moves(job)) {
             let place = self.agents.iter().find(|(_, agent)| self.takes(agent, job));
             assert!(
                 place.is_none(),
@@ -170,7 +183,8 @@ impl World {
 
     fn may_run(&self, agent: &FakeAgent, job: &FakeJob) -> bool {
         let mut required = self.pools[&job.pool].require.iter().chain(&job.require);
-        let started = agent.places.get(&job.pool).is_some_and(|place| place.started && !place.unfit);
+        let place = agent.places.get(&job.pool);
+        let started = place.is_some_and(|place| place.started && !place.unfit && !place.stopping);
         started && !agent.draining && required.all(|label| agent.labels.contains(label))
     }
 
@@ -238,21 +252,30 @@ impl World {
     pub(crate) fn started(&mut self, agent: u32, pool: u32) {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
         fake.places.get_mut(&pool).expect("it was told to start the pool").started = true;
-        let id = fake.id;
-        self.send(Event::PlaceStarted { pool: PoolId::new(pool, 1), agent: id });
+        let (agent, pool) = (fake.id, self.pools[&pool].id);
+        self.send(Event::PlaceStarted { pool, agent });
+    }
+
+    /// The agent answers that the pool has stopped there.
+    pub(crate) fn stopped(&mut self, agent: u32, pool: u32) {
+        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        fake.places.remove(&pool).filter(|place| place.stopping).expect("it was told to stop the pool");
+        let (agent, pool) = (fake.id, self.pools[&pool].id);
+        self.send(Event::PlaceStopped { pool, agent });
     }
 
     /// The agent answers that the pool cannot run there.
     pub(crate) fn unfit(&mut self, agent: u32, pool: u32) -> Vec<Action> {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
         fake.places.get_mut(&pool).expect("it was told to start the pool").unfit = true;
-        let id = fake.id;
+        let agent = fake.id;
         let gone: Vec<FakeChunk> = fake.chunks.extract_if(.., |chunk| chunk.pool == pool).collect();
         for chunk in gone {
             let items = &mut self.jobs.get_mut(&chunk.job).expect("the job is there").items;
             chunk.left.iter().for_each(|item| items.get_mut(item).expect("it has arrived").at_agent = false);
         }
-        self.send(Event::PlaceUnfit { pool: PoolId::new(pool, 1), agent: id })
+        let pool = self.pools[&pool].id;
+        self.send(Event::PlaceUnfit { pool, agent })
     }
 
     /// The agent is leaving: it will give back what has not begun.
@@ -294,7 +317,9 @@ impl World {
     }
 
     pub(crate) fn open_pool_with(&mut self, number: u32, slots: u32, weight: u32, require: &[u32]) -> PoolId {
-        let pool = PoolId::new(number, 1);
+        let generation = self.generations.entry(number | 1 << 31).or_insert(0);
+        *generation += 1;
+        let pool = PoolId::new(number, *generation);
         self.pools.insert(number, FakePool { id: pool, limit: slots, require: require.to_vec(), paused: false });
         let require = Labels::new(require.iter().copied());
         self.send(Event::PoolOpened { pool, slots: NonZeroU32::new(slots), weight, require });
@@ -440,15 +465,21 @@ impl World {
         for pool in self.pools.keys().copied().collect::<Vec<_>>() {
             self.pause(pool, false);
         }
-        let starting: Vec<(u32, u32)> = self.starting().collect();
-        for (agent, pool) in starting {
+        self.starts_at_once = true;
+        loop {
+            let next = self.starting().next();
+            let Some((agent, pool)) = next else { break };
             self.started(agent, pool);
         }
+        loop {
+            let next = self.stopping().next();
+            let Some((agent, pool)) = next else { break };
+            self.stopped(agent, pool);
+        }
         for agent in self.agents.keys().copied().collect::<Vec<_>>() {
-            self.credit(agent, self.agents[&agent].credit);
+            self.credit(agent, self.agents[&agent].credit.max(1));
         }
         // Somebody can run each of the jobs.
-        self.starts_at_once = true;
         let mut open = self.jobs.values().filter(|job| job.finished.is_none());
         if !open.all(|job| self.agents.values().any(|agent| agent.credit > 0 && self.may_run(agent, job))) {
             self.join_with(2, 3, &[0, 1, 2, 3]);
@@ -473,8 +504,15 @@ impl World {
     /// Agents and the pools that they are starting.
     pub(crate) fn starting(&self) -> impl Iterator<Item = (u32, u32)> {
         self.agents.iter().flat_map(|(&agent, fake)| {
-            let starting = fake.places.iter().filter(|(_, place)| !place.started && !place.unfit);
+            let starting = fake.places.iter().filter(|(_, place)| !place.started && !place.unfit && !place.stopping);
             starting.map(move |(&pool, _)| (agent, pool))
+        })
+    }
+
+    /// Agents and the pools that they are stopping.
+    pub(crate) fn stopping(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.agents.iter().flat_map(|(&agent, fake)| {
+            fake.places.iter().filter(|(_, place)| place.stopping).map(move |(&pool, _)| (agent, pool))
         })
     }
 
@@ -497,7 +535,12 @@ impl World {
         match action {
             Action::StartPool { agent, pool, workers } => {
                 let fake = self.agent(agent);
-                let place = FakePlace { workers: workers.map_or(fake.slots, Into::into), started: false, unfit: false };
+                let place = FakePlace {
+                    workers: workers.map_or(fake.slots, Into::into),
+                    started: false,
+                    unfit: false,
+                    stopping: false,
+                };
                 assert!(!fake.draining && place.workers <= fake.slots);
                 let known = fake.places.insert(pool.index(), place);
                 assert!(known.is_none(), "{agent:?} was told of {pool:?} twice");
@@ -513,6 +556,13 @@ impl World {
                 let place = fake.places.get_mut(&pool.index()).expect("it knows of the pool");
                 assert!(!place.unfit && place.workers < workers.get());
                 place.workers = workers.get();
+            }
+            Action::StopPool { agent, pool } => {
+                let fake = self.agent(agent);
+                assert_eq!(fake.held_of(pool.index()), 0, "it is not through with what it holds");
+                let place = fake.places.get_mut(&pool.index()).expect("it knows of the pool");
+                assert!(!std::mem::replace(&mut place.stopping, true) && !place.unfit && !fake.draining);
+                self.to_stop.push((agent.index(), pool.index()));
             }
             Action::StartJob { agent, job } => {
                 assert!(self.agent(agent).knows.insert(job), "{agent:?} was told of {job:?} twice");
