@@ -82,7 +82,7 @@ impl Session {
         Ok(Session {
             agent,
             reactor,
-            pools: Pools::new(programs, client, settings.coordinator.clone()),
+            pools: Pools::new(programs, client, settings),
             outgoing,
             incoming,
             drained,

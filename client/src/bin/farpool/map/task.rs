@@ -1,5 +1,6 @@
 //! What a worker does for an item: it runs a command, and tells how that ended and what it wrote.
 
+use std::env;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -63,16 +64,19 @@ pub(super) fn run(work: Work) -> Outcome {
         },
         Err(error) => Ended::NotStarted(why_not_started(&error)),
     };
-    let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
     let (stdout, stderr) = capture.into_parts();
-    Outcome { index: work.index, ended, stdout, stderr, host, took: start.elapsed() }
+    Outcome { index: work.index, ended, stdout, stderr, host: host(), took: start.elapsed() }
+}
+
+/// This host as the cluster knows it, or as it knows itself.
+fn host() -> String {
+    let told = env::var("FARPOOL_HOST").ok().filter(|host| !host.is_empty());
+    told.unwrap_or_else(|| nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned())
 }
 
 fn spawn(command: &[u8]) -> io::Result<Child> {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(OsStr::from_bytes(command));
-    // What agents tell workers is no business of commands, which are other programs; where the cluster is may be of use.
-    shell.env_remove("FARPOOL_PROGRAM");
     shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A process group of its own can be killed without this worker. Whatever leaves it is ended with the pool.
     shell.process_group(0).spawn()
