@@ -71,6 +71,14 @@ done
 folder=$(mktemp -d "${TMPDIR:-/tmp}/farpool-local.XXXXXX")
 daemons=()
 
+any_left() {
+    local pid
+    for pid in "${daemons[@]}"; do
+        ! kill -0 "$pid" 2>/dev/null || return 0
+    done
+    return 1
+}
+
 # Twice, since the first signal lets open work finish; then for good.
 stop() {
     local signal pid
@@ -80,7 +88,7 @@ stop() {
             kill "-$signal" "$pid" 2>/dev/null || true
         done
         for _ in {1..20}; do
-            kill -0 "${daemons[@]}" 2>/dev/null || break 2
+            any_left || break 2
             sleep 0.05
         done
     done
@@ -127,7 +135,7 @@ for ((number = 1; number <= agents; number++)); do
     await "node$number" "${daemons[number]}" "connected to" >/dev/null
 done
 
-echo "local.sh: a coordinator and $agents agents with $slots slots each run; Ctrl-C ends them. Logs: $folder" >&2
+echo "local.sh: running, with slots: $agents x $slots; Ctrl-C ends it. Logs: $folder" >&2
 echo "export FARPOOL_ADDRESS=$address"
 
 # Once the parent has ended, somebody else is.
@@ -136,13 +144,12 @@ has_parent() {
     status=$(<"/proc/$$/status") && [[ $status == *$'\n'PPid:$'\t'"$PPID"$'\n'* ]]
 }
 
+# Agents may leave: they can be drained.
 while has_parent; do
-    for pid in "${daemons[@]}"; do
-        kill -0 "$pid" 2>/dev/null || {
-            tail "$folder"/*.log >&2
-            fail "a daemon has ended by itself; the last words of all are above"
-        }
-    done
+    kill -0 "${daemons[0]}" 2>/dev/null || {
+        tail "$folder"/*.log >&2
+        fail "the coordinator has ended by itself; the last words of all are above"
+    }
     read_status=0
     read -r -t 0.5 || read_status=$?
     # Above 128: nothing was said; otherwise the input has ended.

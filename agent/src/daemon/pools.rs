@@ -14,6 +14,7 @@ use tonic::transport::Channel;
 
 use super::disk::Disk;
 use super::programs::Found;
+use super::settings::Settings;
 use super::workplace::Workplace;
 use crate::fork_server;
 
@@ -24,6 +25,8 @@ pub(super) struct Pools {
     coordinator: AgentsClient<Channel>,
     /// The coordinator's address, for pools that tasks open.
     address: String,
+    /// The name of this host, as others know it.
+    host: String,
     waiting: HashMap<u64, Waiting>,
     preparations: JoinSet<Result<Base, Refusal>>,
     running: HashMap<u64, Base>,
@@ -62,9 +65,10 @@ pub(super) struct Refusal {
 }
 
 impl Pools {
-    pub(super) fn new(disk: Arc<Disk>, coordinator: AgentsClient<Channel>, address: String) -> Pools {
+    pub(super) fn new(disk: Arc<Disk>, coordinator: AgentsClient<Channel>, settings: &Settings) -> Pools {
+        let (address, host) = (settings.coordinator.clone(), settings.host.clone());
         let (waiting, preparations, running) = Default::default();
-        Pools { disk, coordinator, address, waiting, preparations, running }
+        Pools { disk, coordinator, address, host, waiting, preparations, running }
     }
 
     /// Prepares a pool.
@@ -162,7 +166,11 @@ impl Pools {
     fn program(&self, program: Program, base: &Base) -> fork_server::Program {
         let text = |bytes: bytes::Bytes| OsString::from_vec(bytes.to_vec());
         let digest = Digest::try_from(&program.digest[..]).map(|digest| digest.to_string()).unwrap_or_default();
-        let own = [("FARPOOL_ADDRESS", self.address.as_str()), ("FARPOOL_PROGRAM", &digest)];
+        let own = [
+            ("FARPOOL_ADDRESS", self.address.as_str()),
+            ("FARPOOL_HOST", self.host.as_str()),
+            ("FARPOOL_PROGRAM", &digest),
+        ];
         let chosen = program.environment.into_iter().map(|variable| (text(variable.name), text(variable.value)));
         let own = own.map(|(name, value)| (name.into(), value.into()));
         fork_server::Program {

@@ -73,7 +73,7 @@ impl Session {
         Ok(Session {
             agent,
             reactor,
-            pools: Pools::new(disk, client, settings.coordinator.clone()),
+            pools: Pools::new(disk, client, settings),
             outgoing,
             incoming,
             drained,

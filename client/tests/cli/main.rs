@@ -1,6 +1,12 @@
 //! The binary `farpool`, as people and scripts call it.
 
+#[path = "../common/binaries.rs"]
+mod binaries;
+#[path = "../common/local_cluster.rs"]
+mod local_cluster;
+
 mod address;
+mod cluster;
 mod help;
 mod map_failures;
 mod map_flow;

@@ -136,3 +136,23 @@ fn a_cluster_that_is_not_there_is_told() {
     });
     call.input("x\n").run().assert_prints("x\n");
 }
+
+#[test]
+fn a_terminal_shows_how_far_it_is() {
+    // script(1) makes one.
+    let command = format!(
+        "{} map --progress --keep-going --program 'test {{}} != 4' -- 1 2 3 4 5",
+        env!("CARGO_BIN_EXE_farpool")
+    );
+    let mut script = std::process::Command::new("script");
+    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]).env_remove("FARPOOL_ADDRESS");
+    let Ok(output) = script.stdin(std::process::Stdio::null()).output() else {
+        eprintln!("skipped: there is no script(1) here");
+        return;
+    };
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    for part in ["5/5", "/s eta ", ", 1 failed", "item 4 \"4\": exit code 1"] {
+        assert!(shown.contains(part), "{part:?} is missing in {shown:?}");
+    }
+}

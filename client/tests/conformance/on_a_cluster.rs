@@ -60,6 +60,7 @@ fn workers_have_the_environment_that_was_chosen() {
     assert_eq!(there.remove("CHOSEN").as_deref(), Some("by the client"));
     assert_eq!(there.remove(processes::TAG), Some(processes::own_tag()));
     assert_eq!(there.remove(cluster::ADDRESS), env::var(cluster::ADDRESS).ok());
+    assert!(there.remove("FARPOOL_HOST").is_some());
     assert!(there.is_empty(), "{there:?}");
 }
 

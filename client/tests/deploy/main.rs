@@ -6,6 +6,8 @@
 mod binaries;
 #[path = "../common/factorial.rs"]
 mod factorial;
+#[path = "../common/local_cluster.rs"]
+mod local_cluster;
 
 mod compose;
 mod lint;

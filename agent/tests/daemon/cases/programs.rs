@@ -245,7 +245,8 @@ async fn started_as_its_client_wants() {
     environment.sort();
     let address = format!("FARPOOL_ADDRESS={}", coordinator.url());
     let digest = format!("FARPOOL_PROGRAM={}", digest(&program));
-    assert_eq!(environment, ["CHOSEN=by the client", &address, &digest, "FARPOOL_ROLE=fork-server"]);
+    let told = [&address, "FARPOOL_HOST=here", &digest, "FARPOOL_ROLE=fork-server"];
+    assert_eq!(environment, [&["CHOSEN=by the client"], &told[..]].concat());
     assert_eq!(start.arguments, ["a program", notes.path().to_str().expect("text"), "none"]);
     // Its client's directory is not on this host: an empty one took its place, and goes with the pool.
     assert_eq!(fs::read_dir(&start.directory).expect("it is there").count(), 0);

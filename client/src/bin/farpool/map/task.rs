@@ -1,5 +1,6 @@
 //! What a worker does for an item: it runs a command, and tells how that ended and what it wrote.
 
+use std::env;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -63,9 +64,14 @@ pub(super) fn run(work: Work) -> Outcome {
         },
         Err(error) => Ended::NotStarted(why_not_started(&error)),
     };
-    let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
     let (stdout, stderr) = capture.into_parts();
-    Outcome { index: work.index, ended, stdout, stderr, host, took: start.elapsed() }
+    Outcome { index: work.index, ended, stdout, stderr, host: host(), took: start.elapsed() }
+}
+
+/// This host as the cluster knows it, or as it knows itself.
+fn host() -> String {
+    let told = env::var("FARPOOL_HOST").ok().filter(|host| !host.is_empty());
+    told.unwrap_or_else(|| nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned())
 }
 
 fn spawn(command: &[u8]) -> io::Result<Child> {

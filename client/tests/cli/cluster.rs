@@ -1,0 +1,141 @@
+//! The same on a real cluster: a coordinator and agents as processes of their own.
+
+use std::fs;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::local_cluster::Local;
+use crate::support::{Call, Done, Folder, Running, farpool, lines};
+
+fn on<'a>(local: &'a Local, arguments: &[&'a str]) -> Call {
+    farpool(["--address", &*local.address].into_iter().chain(arguments.iter().copied()))
+}
+
+fn map(local: &Local, program: &str, arguments: &[&str]) -> Call {
+    on(local, &[&["map", "--program", program], arguments].concat())
+}
+
+fn status(local: &Local) -> Value {
+    serde_json::from_slice(&on(local, &["status", "--json"]).run().stdout).unwrap()
+}
+
+fn numbers(count: u32) -> String {
+    (1..=count).map(|number| format!("{number}\n")).collect()
+}
+
+#[test]
+fn commands_run_over_the_agents_and_come_back_in_order() {
+    let local = Local::start(&["3", "--slots", "2"]);
+    map(&local, "echo {}", &[]).input(numbers(300)).run().assert_prints(&numbers(300));
+
+    let folder = Folder::new();
+    let results = folder.file("results");
+    let options = ["--keep-going", "--retries", "1", "--timeout", "700ms", "--results", &results];
+    let done = map(&local, "sleep 0.1; case {} in 3) exit 5;; 4) sleep 50;; esac", &options).input(numbers(8)).run();
+    assert_eq!((done.code, done.stderr().lines().count()), (Some(2), 2), "{done:?}");
+    assert!(done.stderr().contains("item 3 \"3\": exit code 5 (host node"), "{done:?}");
+    let text = fs::read_to_string(&results).unwrap();
+    let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let attempts: Vec<_> = records.iter().map(|record| record["attempts"].as_u64().unwrap()).collect();
+    assert_eq!(attempts, [1, 1, 2, 2, 1, 1, 1, 1]);
+
+    // Every slot of every agent has worked on eight items that take a while.
+    let mut agents: Vec<Value> = status(&local)["agents"].as_array().unwrap().clone();
+    agents.retain(|agent| agent["items_done"].as_u64() > Some(0));
+    assert_eq!(agents.len(), 3, "{agents:?}");
+    assert_eq!(local.end().code(), Some(0));
+}
+
+#[test]
+fn commands_see_what_was_chosen_and_nothing_else() {
+    let local = Local::start(&["1"]);
+    let call = map(&local, "env; : {}", &["--env", "CHOSEN", "--env=GIVEN=1 2"]).change(|command| {
+        command.env("CHOSEN", "yes").env("OTHER", "no").env("LANG", "C").env("HOME", "/nowhere");
+    });
+    let done = call.input("x\n").run();
+    let text = done.stdout();
+    let mut seen: Vec<&str> = text.lines().filter(|line| !line.starts_with("PATH=")).collect();
+    seen.sort_unstable();
+    // What the shell itself sets, and where the cluster is.
+    seen.retain(|line| !["PWD=", "OLDPWD=", "SHLVL=", "_=", "FARPOOL_"].iter().any(|own| line.starts_with(own)));
+    assert_eq!(seen, ["CHOSEN=yes", "GIVEN=1 2", "HOME=/nowhere", "LANG=C"]);
+    assert!(text.contains(&format!("FARPOOL_ADDRESS={}\n", local.address)) && text.contains("PATH=/"), "{text}");
+    local.end();
+}
+
+/// A map of four items on two slots, two of which run.
+fn two_that_run(local: &Local, folder: &Folder) -> Running {
+    let pipe = folder.pipe("begun");
+    let program = format!("echo {{}} $$ > {pipe}; sleep 50 & sleep 51");
+    let mut running = map(local, &program, &[]).spawn();
+    running.child.stdin.take().unwrap().write_all(&numbers(4).into_bytes()).unwrap();
+    let mut begun = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let begun = lines(&mut begun, 2);
+    let pids = begun.lines().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect::<Vec<_>>().join("\n");
+    fs::write(folder.file("pids"), pids).unwrap();
+    running
+}
+
+/// Waits until the commands that ran are gone, for a second at most.
+fn wait_until_they_are_gone(folder: &Folder) {
+    let pids = fs::read_to_string(folder.file("pids")).unwrap();
+    let start = Instant::now();
+    while pids.lines().any(|pid| fs::exists(format!("/proc/{pid}")).unwrap_or(false)) {
+        assert!(start.elapsed() < Duration::from_secs(1), "commands are still there");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_interrupt_ends_commands_on_other_hosts_within_a_second() {
+    let local = Local::start(&["1", "--slots", "2"]);
+    let folder = Folder::new();
+    let running = two_that_run(&local, &folder);
+    running.signal(Signal::SIGINT);
+    wait_until_they_are_gone(&folder);
+    assert_eq!(running.end().code, None);
+    local.end();
+}
+
+#[test]
+fn a_job_can_be_seen_and_cancelled() {
+    let local = Local::start(&["1", "--slots", "2"]);
+    let folder = Folder::new();
+    let running = two_that_run(&local, &folder);
+    let seen = status(&local);
+    let jobs = seen["jobs"].as_array().unwrap();
+    assert_eq!((jobs.len(), seen["pools"].as_array().unwrap().len()), (1, 1), "{seen}");
+    assert!(jobs[0]["label"].as_str().unwrap().ends_with("sleep 50 & sleep 51"), "{seen}");
+    assert_eq!((&jobs[0]["done"], &seen["agents"][0]["busy"]), (&0.into(), &2.into()), "{seen}");
+
+    let name = jobs[0]["job"].as_str().unwrap();
+    on(&local, &["cancel", name]).run().assert_prints(&format!("job {name} is cancelled\n"));
+    let done: Done = running.end();
+    assert_eq!(done.code, Some(125), "{done:?}");
+    assert!(done.stderr().contains("cancelled"), "{done:?}");
+    wait_until_they_are_gone(&folder);
+    assert_eq!(on(&local, &["cancel", name]).run().code, Some(1));
+    local.end();
+}
+
+#[test]
+fn an_agent_is_drained_while_a_map_runs() {
+    let local = Local::start(&["2", "--slots", "2"]);
+    let mut running = map(&local, "sleep 0.1; echo {}", &[]).spawn();
+    let mut stdin = running.child.stdin.take().unwrap();
+    stdin.write_all(numbers(20).as_bytes()).unwrap();
+    let stdout = running.child.stdout.as_mut().unwrap();
+    let first = lines(stdout, 4);
+    on(&local, &["drain", "--wait", "node1"]).run().assert_prints("agent node1 has left\n");
+    let hosts: Vec<String> =
+        status(&local)["agents"].as_array().unwrap().iter().map(|agent| agent["host"].to_string()).collect();
+    assert_eq!(hosts, ["\"node2\""]);
+    drop(stdin);
+    let rest = running.end();
+    assert_eq!((rest.code, first + &rest.stdout()), (Some(0), numbers(20)));
+    assert_eq!(on(&local, &["drain", "node1"]).run().code, Some(1));
+    local.end();
+}
