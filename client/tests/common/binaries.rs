@@ -54,16 +54,11 @@ fn newest_source() -> SystemTime {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => {
-                    if !path.ends_with("tests") && !path.ends_with("benches") {
-                        folders.push(path);
-                    }
-                }
-                Ok(metadata) if path.extension().is_some_and(|end| end == "rs" || end == "toml") => {
-                    newest = newest.max(metadata.modified().unwrap_or(newest));
-                }
-                _ => {}
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() && !path.ends_with("tests") && !path.ends_with("benches") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs" || end == "toml") {
+                newest = newest.max(metadata.modified().unwrap_or(newest));
             }
         }
     }
