@@ -13,7 +13,7 @@ Usage: deploy/local.sh [AGENTS] [--slots N]
 
 It prints the line that tells programs where the cluster is:
   export FARPOOL_ADDRESS=http://127.0.0.1:PORT
-and ends on Ctrl-C, at the end of its input (Ctrl-D), or with the program that started it.
+and ends on Ctrl-C, at the end of its input (Ctrl-D; /dev/null does not count), or with the program that started it.
 
 The binaries are those in the folder that FARPOOL_BINARIES names; or else, in farpool's source tree, what cargo builds there
 (release); or else those in PATH.
@@ -150,6 +150,10 @@ while has_parent; do
         tail "$folder"/*.log >&2
         fail "the coordinator has ended by itself; the last words of all are above"
     }
+    if [[ /dev/stdin -ef /dev/null ]]; then
+        sleep 0.5
+        continue
+    fi
     read_status=0
     read -r -t 0.5 || read_status=$?
     # Above 128: nothing was said; otherwise the input has ended.

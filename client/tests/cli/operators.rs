@@ -24,7 +24,7 @@ fn status_shows_all_of_it() {
     done.assert_prints(&format!(
         "\
 coordinator 1.2.3 at {address}, up 1h 01m
-2 agents, 12 of 68 slots busy, 1234 items/s; 3.0 MiB of 4.0 GiB held; 7 late messages dropped
+2 agents, 12 of 68 slots busy, 1234 items/s; 3.0 MiB of 4.0 GiB held; late messages dropped: 7
 
 HOST           SLOTS  BUSY  CHUNKS    DONE  ITEMS/S  CONNECTED  STATE     AGENT  LABELS
 node1             64    12     140  123456     1234     1m 01s  serving   a1b2   gpu=a100 os=linux

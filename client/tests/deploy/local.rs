@@ -47,6 +47,20 @@ fn signals_end_all_of_it() {
 }
 
 #[test]
+fn having_nothing_to_read_is_no_end() {
+    let tag = new_tag();
+    let mut child =
+        script(&tag, &["1"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    address_in(child.stdout.as_mut().unwrap());
+    // It looks at its input twice in this time.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(child.try_wait().unwrap().is_none() && tagged(&tag).len() >= 3);
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    wait_until_gone(&tag);
+}
+
+#[test]
 fn it_ends_with_whoever_started_it() {
     let folder = Folder::new();
     let input = folder.file("output", "").with_file_name("input");

@@ -24,7 +24,7 @@ pub(super) fn status(address: &str, status: &StatusReply, style: Style) -> Strin
     );
     let _ = writeln!(
         text,
-        "{} agents, {busy} of {slots} slots busy, {} items/s; {} of {} held; {} late messages dropped",
+        "{} agents, {busy} of {slots} slots busy, {} items/s; {} of {} held; late messages dropped: {}",
         status.agents.len(),
         rate_of(rate),
         bytes(status.held_bytes),
