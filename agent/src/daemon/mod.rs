@@ -74,11 +74,13 @@ async fn run(settings: Settings) -> Result<ExitCode, String> {
                 let since = Instant::now();
                 let mut session = Session::new(&settings, Arc::clone(&disk), connection)?;
                 let end = session.serve(&mut signals).await;
-                if !matches!(end, End::Killed(_)) {
-                    session.stop_everything(&mut signals).await;
-                }
+                let told = !matches!(end, End::Killed(_)) && session.stop_everything(&mut signals).await;
                 backoff.lasted(since.elapsed());
-                end
+                match end {
+                    // It was told to leave just now, and nothing is left to be done.
+                    End::Lost(_) if told => End::Left,
+                    end => end,
+                }
             }
             Err(end) => end,
         };

@@ -33,7 +33,10 @@ impl Client {
 
     fn launch(scenario: &str, arguments: &[&str], stderr: Stdio) -> (Client, Option<ChildStderr>) {
         let tag = format!("{}/client", processes::own_tag());
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        // Whoever runs the tests in the background may have them ignore SIGINT, which is inherited.
+        let mut child = Command::new("env")
+            .arg("--default-signal=INT")
+            .arg(std::env::current_exe().unwrap())
             .args(arguments)
             .env(SCENARIO, scenario)
             .env(TAG, &tag)

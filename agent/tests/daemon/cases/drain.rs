@@ -1,11 +1,13 @@
 //! Leaving.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{Drain, StartPool};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tonic::Status;
 
 use crate::coordinator::{Coordinator, Port, Session};
@@ -17,7 +19,7 @@ use crate::scratch::Scratch;
 
 super::cases! {
     drains_on_sigterm, drains_on_sigint, drains_on_command, a_second_signal_ends_it_at_once, without_a_session_it_ends_at_once,
-    drains_while_a_program_is_on_its_way, a_session_that_ends_while_it_drains,
+    drains_while_a_program_is_on_its_way, a_session_that_ends_while_it_drains, a_signal_while_pools_are_killed,
 }
 
 /// An agent on which an item runs and others wait.
@@ -151,4 +153,22 @@ async fn a_session_that_ends_while_it_drains() {
     running.session.fail(Status::invalid_argument("what a draining"));
     let ended = running.daemon.ended().await;
     assert!(ended.code == Some(0) && ended.said.contains("what a draining"), "{ended:?}");
+}
+
+/// A session is lost, and the agent is told to leave before its workers are gone: it does not look for another session.
+async fn a_signal_while_pools_are_killed() {
+    let mut running = running().await;
+    let _item = running.pipe.reader().await;
+    let fork_server = starts(&running.scratch.path().join("notes")).remove(0);
+    let pid = Pid::from_raw(fork_server.pid.cast_signed());
+    // So that it does not reap anybody until the agent loses its patience.
+    kill(pid, Signal::SIGSTOP).expect("it is there");
+    running.session.fail(Status::unavailable("going down"));
+    // Were the signal to come first, the agent would leave as well.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    running.daemon.signal(Signal::SIGTERM);
+    let ended = running.daemon.ended().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    drop(running.coordinator);
+    let _ = kill(pid, Signal::SIGCONT);
 }
