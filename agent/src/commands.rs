@@ -52,7 +52,7 @@ impl Agent {
             Body::EndJob(end) => self.end_job(&end),
             Body::Assign(assign) => return self.assign(assign),
             // The session's affair.
-            Body::Welcome(_) => {}
+            Body::Welcome(_) | Body::Settled(_) | Body::AdoptPool(_) | Body::CancelChunks(_) => {}
             Body::ResizePool(resize) => {
                 if let Some(pool) = self.pools.iter_mut().find(|pool| pool.id == resize.pool) {
                     pool.resize(resize.processes);

@@ -73,6 +73,7 @@ impl Coordinator {
             (Some(_), FromClient::Items { job, batch }) => self.items(from, job, batch),
             (Some(_), FromClient::EndItems { job }) => self.end_items(from, job, out),
             (Some(_), FromClient::CancelJob { job }) => self.client_cancels(from, job, out),
+            (Some(_), FromClient::PoolReopened) => Ok(()),
             (Some(pool), FromClient::ClosePool { now }) => {
                 self.close_pool(pool, now, out);
                 Ok(())

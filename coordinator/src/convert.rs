@@ -23,6 +23,7 @@ pub(crate) enum FromClient {
     EndItems { job: u64 },
     CancelJob { job: u64 },
     ClosePool { now: bool },
+    PoolReopened,
 }
 
 /// What a client wants of its pool.
@@ -113,6 +114,7 @@ pub(crate) fn from_client(message: ClientMessage) -> Result<FromClient, Refused>
         Body::EndItems(end) => FromClient::EndItems { job: end.job },
         Body::CancelJob(cancel) => FromClient::CancelJob { job: cancel.job },
         Body::ClosePool(close) => FromClient::ClosePool { now: close.now },
+        Body::PoolReopened(_) => FromClient::PoolReopened,
     })
 }
 

@@ -136,6 +136,7 @@ impl Coordinator {
             function: job.function.clone(),
             timeout_ns: job.timeout_ns,
             whole_chunks: job.whole_chunks,
+            number: job.number,
         };
         out.agent(agent, agent_command::Body::StartJob(start));
     }

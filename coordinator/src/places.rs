@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU32;
 
+use bytes::Bytes;
+
 use farpool_core::{Event, PoolId};
 use farpool_proto::v1::{
     Failure, FailureKind, PoolOpened, ResizePool, StartPool, StopPool, Waiting, agent_command, client_event,
@@ -34,6 +36,7 @@ impl Coordinator {
             settings: Some(pool.asked.settings.clone()),
             program: pool.asked.program.clone(),
             weight: pool.asked.weight,
+            id: Bytes::new(),
         };
         out.agent(agent, agent_command::Body::StartPool(start));
         self.to_review.push(id);

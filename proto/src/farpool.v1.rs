@@ -177,7 +177,7 @@ pub struct Label {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientMessage {
-    #[prost(oneof = "client_message::Body", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "client_message::Body", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub body: ::core::option::Option<client_message::Body>,
 }
 /// Nested message and enum types in `ClientMessage`.
@@ -196,6 +196,8 @@ pub mod client_message {
         CancelJob(super::CancelJob),
         #[prost(message, tag = "6")]
         ClosePool(super::ClosePool),
+        #[prost(message, tag = "7")]
+        PoolReopened(super::PoolReopened),
     }
 }
 /// Opens the session's pool: the first message of a client.
@@ -218,7 +220,21 @@ pub struct OpenPool {
     /// The pool's share of the slots against other pools; 0: 1.
     #[prost(uint32, tag = "6")]
     pub weight: u32,
+    /// 16 random bytes, by which the pool is known again after a connection, or a coordinator, was lost; none in local mode.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub id: ::prost::bytes::Bytes,
+    /// The pool was open before, in a session that this coordinator does not know, or has given up. What the client still
+    /// wants follows: its open jobs, under the numbers that they had, and their items that have no outcome, up to
+    /// PoolReopened. Until then no window bounds it.
+    #[prost(bool, tag = "8")]
+    pub again: bool,
+    /// If it was open before: the agents that it ran at, as far as the client was told (PoolAt).
+    #[prost(bytes = "bytes", repeated, tag = "9")]
+    pub agents: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
+/// All was sent that a pool that was open before still wants.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PoolReopened {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OpenJob {
     /// Chosen by the client, unique in its session.
@@ -283,7 +299,10 @@ pub struct ClosePool {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClientEvent {
-    #[prost(oneof = "client_event::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(
+        oneof = "client_event::Body",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+    )]
     pub body: ::core::option::Option<client_event::Body>,
 }
 /// Nested message and enum types in `ClientEvent`.
@@ -312,6 +331,8 @@ pub mod client_event {
         ProgramWanted(super::ProgramWanted),
         #[prost(message, tag = "11")]
         Output(super::Output),
+        #[prost(message, tag = "12")]
+        PoolAt(super::PoolAt),
     }
 }
 /// The pool was accepted: the answer to OpenPool. Items may be sent from now on, whether or not an agent is there.
@@ -322,6 +343,18 @@ pub struct Welcome {
     /// Bytes of Items that the client may send for each job before it is granted more.
     #[prost(uint64, tag = "2")]
     pub window: u64,
+    /// 16 random bytes, chosen when the coordinator's process starts; none in local mode.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub coordinator: ::prost::bytes::Bytes,
+}
+/// The pool runs at an agent from now on, or does not any more. A client that opens its pool again says where it ran.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PoolAt {
+    /// AgentHello.id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub agent: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "2")]
+    pub gone: bool,
 }
 /// There are agents that run the pool. Sent again when it becomes more or fewer workers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -403,7 +436,10 @@ pub struct PoolFailed {
 pub struct PoolClosed {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentCommand {
-    #[prost(oneof = "agent_command::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(
+        oneof = "agent_command::Body",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+    )]
     pub body: ::core::option::Option<agent_command::Body>,
 }
 /// Nested message and enum types in `AgentCommand`.
@@ -428,6 +464,12 @@ pub mod agent_command {
         ResizePool(super::ResizePool),
         #[prost(message, tag = "9")]
         Drain(super::Drain),
+        #[prost(message, tag = "10")]
+        Settled(super::Settled),
+        #[prost(message, tag = "11")]
+        AdoptPool(super::AdoptPool),
+        #[prost(message, tag = "12")]
+        CancelChunks(super::CancelChunks),
     }
 }
 /// Answered by PoolStarted, or by PoolFault and PoolStopped.
@@ -446,6 +488,64 @@ pub struct StartPool {
     /// Its share of the slots against other pools; 0: 1.
     #[prost(uint32, tag = "5")]
     pub weight: u32,
+    /// OpenPool.id.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub id: ::prost::bytes::Bytes,
+}
+/// The reports of a pool's items (RunDone, ItemFault) up to this one need not be kept any more: the client has
+/// their outcomes, or nobody wants them. Reports are counted from 1, over all pools, from the session's start.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Settled {
+    #[prost(uint64, tag = "1")]
+    pub pool: u64,
+    #[prost(uint64, tag = "2")]
+    pub report: u64,
+}
+/// The answer to a HeldPool that is still wanted: it goes on, under new names. Jobs and chunks that are not named are not
+/// wanted any more. Reports of the chunks named here follow, those first that were made before.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AdoptPool {
+    /// HeldPool.pool.
+    #[prost(uint64, tag = "1")]
+    pub held: u64,
+    /// What it is called from now on; how many workers it may have, as in StartPool; and its weight.
+    #[prost(uint64, tag = "2")]
+    pub pool: u64,
+    #[prost(uint32, tag = "3")]
+    pub processes: u32,
+    #[prost(uint32, tag = "4")]
+    pub weight: u32,
+    #[prost(message, repeated, tag = "5")]
+    pub jobs: ::prost::alloc::vec::Vec<AdoptedJob>,
+    #[prost(message, repeated, tag = "6")]
+    pub chunks: ::prost::alloc::vec::Vec<AdoptedChunk>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdoptedJob {
+    /// StartJob.number.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// What it is called from now on.
+    #[prost(uint64, tag = "2")]
+    pub job: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdoptedChunk {
+    /// HeldChunk.chunk.
+    #[prost(uint64, tag = "1")]
+    pub held: u64,
+    /// What it is called from now on, and which attempt it counts as.
+    #[prost(uint64, tag = "2")]
+    pub chunk: u64,
+    #[prost(uint32, tag = "3")]
+    pub attempt: u32,
+}
+/// What is left of these chunks is not wanted any more, wherever it is: what has not begun is dropped, what runs is killed.
+/// No report of them is needed. Unknown ones have ended already.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelChunks {
+    #[prost(uint64, repeated, tag = "1")]
+    pub chunks: ::prost::alloc::vec::Vec<u64>,
 }
 /// Another number of workers, at least 1; those that are too many leave when they are through with what they have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -479,6 +579,9 @@ pub struct StartJob {
     /// The items of a chunk run on one worker, one after another.
     #[prost(bool, tag = "5")]
     pub whole_chunks: bool,
+    /// OpenJob.job.
+    #[prost(uint64, tag = "6")]
+    pub number: u64,
 }
 /// The job needs this agent no more. `kill`: it was cancelled, so what runs of it is killed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -574,6 +677,45 @@ pub struct AgentHello {
     pub id: ::prost::bytes::Bytes,
     #[prost(message, repeated, tag = "5")]
     pub labels: ::prost::alloc::vec::Vec<Label>,
+    /// What it still runs for a session that the coordinator does not know, or has given up. Each is answered by AdoptPool,
+    /// or by StopPool with the number that it has here.
+    #[prost(message, repeated, tag = "6")]
+    pub held: ::prost::alloc::vec::Vec<HeldPool>,
+    /// Outcomes that it made in vain since its last hello: their chunks had been given to others.
+    #[prost(uint64, tag = "7")]
+    pub in_vain: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeldPool {
+    /// The agent's number for it, with the highest bit set, which those of coordinators never have.
+    #[prost(uint64, tag = "1")]
+    pub pool: u64,
+    /// OpenPool.id.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub id: ::prost::bytes::Bytes,
+    /// Its workers at once, at most; 0: as many as there are slots.
+    #[prost(uint32, tag = "3")]
+    pub processes: u32,
+    #[prost(message, repeated, tag = "4")]
+    pub chunks: ::prost::alloc::vec::Vec<HeldChunk>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldChunk {
+    /// The agent's number for it.
+    #[prost(uint64, tag = "1")]
+    pub chunk: u64,
+    /// OpenJob.job.
+    #[prost(uint64, tag = "2")]
+    pub job: u64,
+    /// Which try this is of the chunk's first item, and which item that was.
+    #[prost(uint32, tag = "3")]
+    pub attempt: u32,
+    #[prost(uint64, tag = "4")]
+    pub first: u64,
+    /// First index and count, in turn, of items that wait or run here, or whose reports are not settled. A report is one of
+    /// these runs, or several.
+    #[prost(uint64, repeated, tag = "5")]
+    pub runs: ::prost::alloc::vec::Vec<u64>,
 }
 /// How much the agent wants to hold at once, what runs included.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -792,6 +934,12 @@ pub struct ClientFrame {
     pub messages: ::prost::alloc::vec::Vec<ClientMessage>,
     #[prost(message, optional, tag = "2")]
     pub piece: ::core::option::Option<Piece>,
+    /// How many messages of the other side were taken in, counted from the session's start; 0: nothing is said about it.
+    #[prost(uint64, tag = "3")]
+    pub received: u64,
+    /// Alone in the first frame of a connection that goes on with a session.
+    #[prost(message, optional, tag = "4")]
+    pub resume: ::core::option::Option<Resume>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EventFrame {
@@ -799,6 +947,12 @@ pub struct EventFrame {
     pub messages: ::prost::alloc::vec::Vec<ClientEvent>,
     #[prost(message, optional, tag = "2")]
     pub piece: ::core::option::Option<Piece>,
+    /// As in ClientFrame.
+    #[prost(uint64, tag = "3")]
+    pub received: u64,
+    /// The answer to Resume, alone in the first frame. A session that is not known, or was given up, is NOT_FOUND instead.
+    #[prost(message, optional, tag = "4")]
+    pub resumed: ::core::option::Option<Resumed>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentFrame {
@@ -806,6 +960,11 @@ pub struct AgentFrame {
     pub messages: ::prost::alloc::vec::Vec<AgentEvent>,
     #[prost(message, optional, tag = "2")]
     pub piece: ::core::option::Option<Piece>,
+    /// As in ClientFrame.
+    #[prost(uint64, tag = "3")]
+    pub received: u64,
+    #[prost(message, optional, tag = "4")]
+    pub resume: ::core::option::Option<Resume>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CommandFrame {
@@ -813,6 +972,28 @@ pub struct CommandFrame {
     pub messages: ::prost::alloc::vec::Vec<AgentCommand>,
     #[prost(message, optional, tag = "2")]
     pub piece: ::core::option::Option<Piece>,
+    /// As in EventFrame.
+    #[prost(uint64, tag = "3")]
+    pub received: u64,
+    #[prost(message, optional, tag = "4")]
+    pub resumed: ::core::option::Option<Resumed>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Resume {
+    /// OpenPool.id, or AgentHello.id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub session: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub version: ::core::option::Option<Version>,
+    /// How many messages the sender has taken in.
+    #[prost(uint64, tag = "3")]
+    pub received: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Resumed {
+    /// How many messages the coordinator has taken in.
+    #[prost(uint64, tag = "1")]
+    pub received: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Piece {
@@ -920,7 +1101,8 @@ pub mod clients_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// One pool of a client, from OpenPool to PoolClosed. The stream's end drops the pool.
+        /// One pool of a client, from OpenPool to PoolClosed; or the rest of it, from Resume. The stream's end drops the pool if no
+        /// other one resumes it in time.
         pub async fn session(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::ClientFrame>,
@@ -991,7 +1173,8 @@ pub mod clients_server {
             >
             + std::marker::Send
             + 'static;
-        /// One pool of a client, from OpenPool to PoolClosed. The stream's end drops the pool.
+        /// One pool of a client, from OpenPool to PoolClosed; or the rest of it, from Resume. The stream's end drops the pool if no
+        /// other one resumes it in time.
         async fn session(
             &self,
             request: tonic::Request<tonic::Streaming<super::ClientFrame>>,
@@ -1289,7 +1472,8 @@ pub mod agents_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// One agent, from AgentHello until it leaves. The stream's end is the agent's loss.
+        /// One agent, from AgentHello until it leaves; or the rest of it, from Resume. The stream's end is the agent's loss if no
+        /// other one resumes it in time.
         pub async fn session(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::AgentFrame>,
@@ -1359,7 +1543,8 @@ pub mod agents_server {
             >
             + std::marker::Send
             + 'static;
-        /// One agent, from AgentHello until it leaves. The stream's end is the agent's loss.
+        /// One agent, from AgentHello until it leaves; or the rest of it, from Resume. The stream's end is the agent's loss if no
+        /// other one resumes it in time.
         async fn session(
             &self,
             request: tonic::Request<tonic::Streaming<super::AgentFrame>>,

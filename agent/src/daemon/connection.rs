@@ -57,6 +57,7 @@ impl Connector {
             version: Some(farpool_proto::version()),
             id: Uuid::now_v7().into_bytes().to_vec().into(),
             labels: settings.labels.clone(),
+            ..AgentHello::default()
         };
         let endpoint = Endpoint::from(settings.uri.clone());
         Connector { endpoint: http2::endpoint(endpoint, settings.heartbeat_timeout), hello }

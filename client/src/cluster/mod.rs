@@ -44,6 +44,7 @@ pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Sessi
         program: Some(program::describe(environment)?),
         require,
         weight,
+        ..OpenPool::default()
     };
     let (shared, frames) = Shared::new(address, processes);
     shared.say(Body::OpenPool(open));

@@ -36,11 +36,11 @@ macro_rules! session_messages {
             type Frame = $frame;
 
             fn frame(messages: Vec<Self>) -> $frame {
-                $frame { messages, piece: None }
+                $frame { messages, ..$frame::default() }
             }
 
             fn piece(piece: Piece) -> $frame {
-                $frame { messages: Vec::new(), piece: Some(piece) }
+                $frame { piece: Some(piece), ..$frame::default() }
             }
 
             fn open(frame: $frame) -> (Vec<Self>, Option<Piece>) {
