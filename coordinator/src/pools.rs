@@ -91,7 +91,8 @@ impl Coordinator {
         };
         let id = self.pools.insert(pool);
         self.next_name += 1;
-        let welcome = Welcome { version: Some(farpool_proto::version()), window: self.config.window, ..Welcome::default() };
+        let welcome =
+            Welcome { version: Some(farpool_proto::version()), window: self.config.window, ..Welcome::default() };
         out.client(client, client_event::Body::Welcome(welcome));
         self.feed(Event::PoolOpened { pool: id, slots, weight, require }, out);
         self.review(id, out);

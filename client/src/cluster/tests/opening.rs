@@ -95,7 +95,7 @@ fn a_pool_that_fails_at_once_is_not_opened() {
     let client = thread::spawn(move || open(&address, settings(1)).unwrap_err());
     let peer = server.session();
     peer.hear();
-    peer.say(Event::Welcome(Welcome { version: Some(farpool_proto::version()), window: 1 }));
+    peer.say(Event::Welcome(Welcome { version: Some(farpool_proto::version()), window: 1, ..Welcome::default() }));
     let failure =
         Failure { kind: FailureKind::ProgramRejected.into(), message: "wrong machine".into(), ..Failure::default() };
     peer.say(Event::PoolFailed(PoolFailed { failure: Some(failure) }));
@@ -111,7 +111,11 @@ fn a_pool_is_open_while_it_waits_and_follows_the_slots() {
     let peer = server.session();
     let Body::OpenPool(open) = peer.hear() else { panic!("the pool comes first") };
     assert_eq!(open.processes, 0);
-    peer.say(Event::Welcome(Welcome { version: Some(farpool_proto::version()), window: 1 << 20 }));
+    peer.say(Event::Welcome(Welcome {
+        version: Some(farpool_proto::version()),
+        window: 1 << 20,
+        ..Welcome::default()
+    }));
     peer.say(Event::Waiting(Waiting { reason: "no agent is connected".into() }));
     let pool = client.join().unwrap();
     assert_eq!(pool.processes(), 0);

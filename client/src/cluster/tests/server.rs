@@ -98,7 +98,11 @@ impl Peer {
     /// Accepts the pool, with so many slots.
     pub(super) fn welcome(&self, slots: u32) -> OpenPool {
         let Body::OpenPool(open) = self.hear() else { panic!("the first message opens the pool") };
-        self.say(Event::Welcome(Welcome { version: Some(farpool_proto::version()), window: 1 << 20 }));
+        self.say(Event::Welcome(Welcome {
+            version: Some(farpool_proto::version()),
+            window: 1 << 20,
+            ..Welcome::default()
+        }));
         self.say(Event::PoolOpened(PoolOpened { slots }));
         open
     }
