@@ -157,7 +157,7 @@ async fn a_session_that_ends_while_it_drains() {
 
 /// A session is lost, and the agent is told to leave before its workers are gone: it does not look for another session.
 async fn a_signal_while_pools_are_killed() {
-    let mut running = running().await;
+    let running = running().await;
     let _item = running.pipe.reader().await;
     let fork_server = starts(&running.scratch.path().join("notes")).remove(0);
     let pid = Pid::from_raw(fork_server.pid.cast_signed());
