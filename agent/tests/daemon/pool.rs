@@ -38,7 +38,7 @@ pub(crate) fn start(pool: u64, program: &[u8], notes: &Path, behaviour: &str) ->
 }
 
 pub(crate) fn start_job(pool: u64, job: u64) -> Command {
-    Command::StartJob(StartJob { pool, job, function: vec![1].into(), timeout_ns: 0, whole_chunks: true })
+    Command::StartJob(StartJob { pool, job, function: vec![1].into(), timeout_ns: 0, whole_chunks: true, number: job })
 }
 
 /// Chunks of one item each, from this number on, of different sizes.

@@ -18,8 +18,8 @@ super::cases! { frames_that_lie, commands_that_make_no_sense, no_coordinator_at_
 async fn frames_that_lie() {
     let welcome = || frame([Command::Welcome(version())]);
     let piece = |total, bytes: usize| CommandFrame {
-        messages: Vec::new(),
         piece: Some(Piece { total, data: vec![0xff; bytes].into() }),
+        ..CommandFrame::default()
     };
     let scratch = Scratch::new();
     let mut coordinator = Coordinator::start();
@@ -57,7 +57,7 @@ async fn commands_that_make_no_sense() {
     // An empty command is one that a later release has: it is passed over.
     let events = coordinator.arrival().await.say([
         frame([Command::Welcome(version())]),
-        CommandFrame { messages: vec![AgentCommand { body: None }], piece: None },
+        CommandFrame { messages: vec![AgentCommand { body: None }], ..CommandFrame::default() },
         frame([Command::StartPool(StartPool { pool: 3, ..StartPool::default() })]),
     ]);
     daemon.says("connected").await;
@@ -103,5 +103,5 @@ async fn a_program_that_never_ends() {
 
 fn frame(commands: impl IntoIterator<Item = Command>) -> CommandFrame {
     let messages = commands.into_iter().map(|body| AgentCommand { body: Some(body) }).collect();
-    CommandFrame { messages, piece: None }
+    CommandFrame { messages, ..CommandFrame::default() }
 }
