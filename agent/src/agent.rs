@@ -39,7 +39,7 @@ impl Agent {
     pub fn new(slots: u32, program: Program) -> nix::Result<Agent> {
         let mut agent = Agent::with(Settings::local(slots, program))?;
         let hello = AgentHello { host: agent.host.name.clone(), slots, ..AgentHello::default() };
-        agent.tell(Body::Hello(hello));
+        agent.tell(Body::Hello(Box::new(hello)));
         Ok(agent)
     }
 
@@ -78,7 +78,7 @@ impl Agent {
 
     /// Tells why a pool that was to be started here cannot be.
     pub fn refuse_pool(&mut self, pool: u64, failure: Failure) {
-        self.tell(Body::PoolFault(PoolFault { pool, failure: Some(failure) }));
+        self.tell(Body::PoolFault(Box::new(PoolFault { pool, failure: Some(failure) })));
         self.tell(Body::PoolStopped(PoolStopped { pool }));
         self.remember(pool);
     }

@@ -46,7 +46,7 @@ impl Agent {
     pub fn command(&mut self, command: AgentCommand) -> Result<(), ProtocolError> {
         let body = command.body.ok_or_else(|| ProtocolError::new("a command of the coordinator is empty".into()))?;
         match body {
-            Body::StartPool(start) => return self.start_own_program(start),
+            Body::StartPool(start) => return self.start_own_program(*start),
             Body::StopPool(stop) => self.stop_pool(&stop),
             Body::StartJob(start) => return self.start_job(start),
             Body::EndJob(end) => self.end_job(&end),

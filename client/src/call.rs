@@ -23,7 +23,7 @@ pub(crate) struct Call {
 impl Call {
     /// A job that nobody knows yet: the first flush opens it.
     pub(crate) fn new(session: Arc<dyn Session>, inbox: Inbox, open: OpenJob) -> Self {
-        let messages = vec![Body::OpenJob(open)];
+        let messages = vec![Body::OpenJob(Box::new(open))];
         Self { session, inbox: Arc::new(inbox), messages, opened: false, settled: false }
     }
 

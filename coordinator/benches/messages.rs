@@ -34,7 +34,7 @@ fn apply(jobs: u64) -> f64 {
     for job in 0..jobs {
         let (data, ends) = (data.clone(), ends.clone());
         for body in [
-            client_message::Body::OpenJob(OpenJob { job, ..OpenJob::default() }),
+            client_message::Body::OpenJob(Box::new(OpenJob { job, ..OpenJob::default() })),
             client_message::Body::Items(Items { job, first: 0, data: data.clone(), ends: ends.clone() }),
             client_message::Body::EndItems(EndItems { job }),
         ] {
@@ -63,14 +63,14 @@ fn connect(credit: u32) -> (Coordinator, AgentId, ClientId) {
     let (agent, client) = (coordinator.connect_agent(), coordinator.connect_client());
     let mut out = Outbox::default();
     for body in [
-        agent_event::Body::Hello(AgentHello { host: "here".to_owned(), slots: 2, ..AgentHello::default() }),
+        agent_event::Body::Hello(Box::new(AgentHello { host: "here".to_owned(), slots: 2, ..AgentHello::default() })),
         agent_event::Body::Credit(Credit { chunks: credit, bytes: 0 }),
     ] {
         coordinator.agent_event(agent, AgentEvent { body: Some(body) }, 0, &mut out).expect("it is in order");
     }
     let settings = WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() };
     let open = OpenPool { settings: Some(settings), ..OpenPool::default() };
-    let open = ClientMessage { body: Some(client_message::Body::OpenPool(open)) };
+    let open = ClientMessage { body: Some(client_message::Body::OpenPool(Box::new(open))) };
     coordinator.client_message(client, open, 0, &mut out).expect("it is in order");
     let Some((_, Some(agent_command::Body::StartPool(start)))) =
         out.to_agents.pop().map(|(agent, command)| (agent, command.body))
@@ -90,7 +90,11 @@ fn run(items: u64, chunksize: u64, credit: u32) -> f64 {
     let ask = |coordinator: &mut Coordinator, out: &mut Outbox, body| {
         coordinator.client_message(client, ClientMessage { body: Some(body) }, 0, out).expect("it is in order");
     };
-    ask(&mut coordinator, &mut out, client_message::Body::OpenJob(OpenJob { chunksize, ..OpenJob::default() }));
+    ask(
+        &mut coordinator,
+        &mut out,
+        client_message::Body::OpenJob(Box::new(OpenJob { chunksize, ..OpenJob::default() })),
+    );
     let data = Bytes::from(vec![7; 8 * BATCH as usize]);
     let ends: Bytes = (1..=BATCH as u32).flat_map(|at| (at * 8).to_le_bytes()).collect();
     let start = Instant::now();

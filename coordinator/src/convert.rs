@@ -108,8 +108,8 @@ const MAX_LABEL_BYTES: usize = 256;
 pub(crate) fn from_client(message: ClientMessage) -> Result<FromClient, Refused> {
     use client_message::Body;
     Ok(match message.body.ok_or(RefusedKind::Empty)? {
-        Body::OpenPool(open) => open_pool(open)?,
-        Body::OpenJob(open) => open_job(open)?,
+        Body::OpenPool(open) => open_pool(*open)?,
+        Body::OpenJob(open) => open_job(*open)?,
         Body::Items(Items { job, first, data, ends }) => FromClient::Items { job, batch: batch(first, data, ends)? },
         Body::EndItems(end) => FromClient::EndItems { job: end.job },
         Body::CancelJob(cancel) => FromClient::CancelJob { job: cancel.job },
@@ -125,14 +125,14 @@ pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
             let chunk = ChunkId::from_bits(chunk);
             FromAgent::RunDone { chunk, attempt, results: batch(first, data, ends)?, busy_ns }
         }
-        Body::ItemFault(fault) => item_fault(fault)?,
+        Body::ItemFault(fault) => item_fault(*fault)?,
         Body::Returned(back) => {
             back.first.checked_add(back.count).ok_or(RefusedKind::IndexTooHigh(back.first))?;
             let chunk = ChunkId::from_bits(back.chunk);
             FromAgent::Returned { chunk, attempt: back.attempt, first: back.first, count: back.count }
         }
         Body::Credit(credit) => FromAgent::Credit { chunks: credit.chunks, bytes: credit.bytes },
-        Body::Hello(hello) => FromAgent::Hello(introduction(hello)?),
+        Body::Hello(hello) => FromAgent::Hello(introduction(*hello)?),
         Body::PoolFault(fault) => {
             let failure = fault.failure.ok_or(RefusedKind::Missing("failure"))?;
             known_kind(&failure)?;
@@ -288,7 +288,7 @@ mod tests {
     fn faults() {
         let check = |kind: i32, expected: Option<Fault>| {
             let failure = Some(Failure { kind, ..Failure::default() });
-            let body = agent_event::Body::ItemFault(ItemFault { failure, ..ItemFault::default() });
+            let body = agent_event::Body::ItemFault(Box::new(ItemFault { failure, ..ItemFault::default() }));
             let found = from_agent(AgentEvent { body: Some(body) });
             match found {
                 Ok(FromAgent::ItemFault { fault, .. }) => assert_eq!(Some(fault), expected, "{kind}"),

@@ -101,7 +101,7 @@ impl Coordinator {
         let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) else { return };
         for item in first..first + count {
             let failed = ItemFailed { job: job.number, item, failure: Some(failure.clone()) };
-            out.client(client, client_event::Body::ItemFailed(failed));
+            out.client(client, client_event::Body::ItemFailed(Box::new(failed)));
         }
         window.into_iter().for_each(|window| out.client(client, window));
     }

@@ -38,7 +38,7 @@ impl Coordinator {
             weight: pool.asked.weight,
             id: Bytes::new(),
         };
-        out.agent(agent, agent_command::Body::StartPool(start));
+        out.agent(agent, agent_command::Body::StartPool(Box::new(start)));
         self.to_review.push(id);
     }
 

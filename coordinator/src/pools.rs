@@ -127,7 +127,7 @@ impl Coordinator {
     /// The pool cannot run anything any more.
     pub(crate) fn fail_pool(&mut self, id: PoolId, failure: Failure, out: &mut Outbox) {
         let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.runs()) else { return };
-        out.client(pool.client, client_event::Body::PoolFailed(PoolFailed { failure: Some(failure) }));
+        out.client(pool.client, client_event::Body::PoolFailed(Box::new(PoolFailed { failure: Some(failure) })));
         self.stop_pool(id, Stage::Failed, true, out);
         self.finish_pool(id, out);
     }

@@ -23,11 +23,16 @@ fn open_named_pool(name: &str, digest: u8) -> Ask {
     let settings = WorkerSettings { name: name.to_owned(), payload_limit: PAYLOAD_LIMIT, ..WorkerSettings::default() };
     let program = Program { digest: vec![digest; 32].into(), size: 5, ..Program::default() };
     let require = labels(&["gpu=a100"]);
-    Ask::OpenPool(OpenPool { settings: Some(settings), program: Some(program), require, ..OpenPool::default() })
+    Ask::OpenPool(Box::new(OpenPool {
+        settings: Some(settings),
+        program: Some(program),
+        require,
+        ..OpenPool::default()
+    }))
 }
 
 fn named_job(job: u64, label: &str, priority: i32) -> Ask {
-    Ask::OpenJob(OpenJob { job, chunksize: 1, label: label.to_owned(), priority, ..OpenJob::default() })
+    Ask::OpenJob(Box::new(OpenJob { job, chunksize: 1, label: label.to_owned(), priority, ..OpenJob::default() }))
 }
 
 #[test]
@@ -37,13 +42,14 @@ fn the_status_tells_all() {
     wire.silent_agent();
     wire.say(
         0,
-        Say::Hello(AgentHello {
+        Say::Hello(Box::new(AgentHello {
             host: "big".to_owned(),
             slots: 2,
             version: Some(Version { release: "1.2.3".to_owned(), protocol: 1 }),
             id: (0..16u8).collect::<Vec<_>>().into(),
             labels: labels(&["gpu=a100"]),
-        }),
+            ..AgentHello::default()
+        })),
     );
     wire.say(0, Say::Credit(Credit { chunks: 3, bytes: 0 }));
     wire.client();
@@ -92,7 +98,10 @@ fn agents_are_found_by_id_or_host() {
     for (host, id) in [("a", 1u8), ("b", 2), ("b", 3)] {
         let number = wire.silent_agent();
         let id = vec![id; 16].into();
-        wire.say(number, Say::Hello(AgentHello { host: host.to_owned(), slots: 1, id, ..AgentHello::default() }));
+        wire.say(
+            number,
+            Say::Hello(Box::new(AgentHello { host: host.to_owned(), slots: 1, id, ..AgentHello::default() })),
+        );
     }
     let id = |byte: u8| {
         let two = format!("{byte:02x}");

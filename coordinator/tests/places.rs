@@ -309,7 +309,7 @@ fn two_agents_cannot_have_one_id() {
     let mut wire = Wire::new();
     let hello = |id: u8| {
         let id = vec![id; 16].into();
-        Say::Hello(AgentHello { host: "h".to_owned(), slots: 1, id, ..AgentHello::default() })
+        Say::Hello(Box::new(AgentHello { host: "h".to_owned(), slots: 1, id, ..AgentHello::default() }))
     };
     for _ in 0..4 {
         wire.silent_agent();
@@ -331,7 +331,7 @@ fn agents_are_told_the_weight() {
     for (weight, expected) in [(0, 1), (1, 1), (7, 7)] {
         let client = wire.client();
         let settings = Some(WorkerSettings::default());
-        wire.ask(client, Ask::OpenPool(OpenPool { settings, weight, ..OpenPool::default() }));
+        wire.ask(client, Ask::OpenPool(Box::new(OpenPool { settings, weight, ..OpenPool::default() })));
         let Some(agent_command::Body::StartPool(start)) = wire.to_agents[0].pop_back() else { panic!() };
         assert_eq!((start.weight, start.processes), (expected, 0));
     }

@@ -118,7 +118,7 @@ fn agents() {
         let refused = wire.try_say(agent, last).expect_err("the event is refused");
         assert_eq!((refused.kind(), refused.to_string().as_str()), (&expected, words));
     }
-    let hello = |slots| Say::Hello(AgentHello { slots, ..AgentHello::default() });
+    let hello = |slots| Say::Hello(Box::new(AgentHello { slots, ..AgentHello::default() }));
     check(
         false,
         Say::Credit(Credit { chunks: 1, bytes: 0 }),
@@ -126,7 +126,7 @@ fn agents() {
         "a session begins with AgentHello",
     );
     check(false, hello(0), NoSlots, "an agent needs at least one slot");
-    let with = |hello: AgentHello| Say::Hello(AgentHello { slots: 1, ..hello });
+    let with = |hello: AgentHello| Say::Hello(Box::new(AgentHello { slots: 1, ..hello }));
     let short = AgentHello { id: vec![1; 15].into(), ..AgentHello::default() };
     check(false, with(short), RefusedKind::AgentIdLength(15), "an agent's id of 15 bytes instead of 16");
     let empty = AgentHello { labels: labels(&["a="]), ..AgentHello::default() };
@@ -135,8 +135,8 @@ fn agents() {
     check(true, Say::Output(output), RefusedKind::OutputStream(3), "output on the unknown stream 3");
     check(true, hello(1), Repeated("AgentHello"), "second AgentHello in a session");
     check(true, Say::RunDone(RunDone::default()), NoItems, "message about items without any");
-    check(true, Say::ItemFault(ItemFault::default()), Missing("failure"), "message without its failure");
-    check(true, Say::PoolFault(PoolFault::default()), Missing("failure"), "message without its failure");
+    check(true, Say::ItemFault(Box::default()), Missing("failure"), "message without its failure");
+    check(true, Say::PoolFault(Box::default()), Missing("failure"), "message without its failure");
     let unknown = "failure of the unknown kind 0";
     check(true, pool_fault(1 << 32, FailureKind::Unspecified), RefusedKind::FailureKind(0), unknown);
     let back = Returned { first: u64::MAX, count: 1, ..Returned::default() };
@@ -162,7 +162,7 @@ fn any_ask() -> impl Strategy<Value = Ask> {
     prop_oneof![
         1 => (0..9u32).prop_map(open_pool),
         3 => (number(), number(), any::<bool>()).prop_map(|(job, chunksize, retry_panics)| {
-            Ask::OpenJob(OpenJob { job, chunksize, retries: (chunksize % 3) as u32, retry_panics, ..OpenJob::default() })
+            Ask::OpenJob(Box::new(OpenJob { job, chunksize, retries: (chunksize % 3) as u32, retry_panics, ..OpenJob::default() }))
         }),
         6 => (number(), number(), prop_oneof![3 => Just(vec![7]), 1 => some_bytes()], some_bytes())
             .prop_map(|(job, first, data, ends)| Ask::Items(Items { job, first, data: data.into(), ends: ends.into() })),
@@ -175,7 +175,7 @@ fn any_ask() -> impl Strategy<Value = Ask> {
 fn any_say() -> impl Strategy<Value = Say> {
     let attempt = prop_oneof![4 => Just(1u32), 1 => any::<u32>()];
     prop_oneof![
-        1 => any::<u32>().prop_map(|slots| Say::Hello(AgentHello { slots, ..AgentHello::default() })),
+        1 => any::<u32>().prop_map(|slots| Say::Hello(Box::new(AgentHello { slots, ..AgentHello::default() }))),
         3 => any::<u32>().prop_map(|chunks| Say::Credit(Credit { chunks, bytes: 0 })),
         4 => (number(), attempt.clone(), number(), any::<u64>()).prop_map(|(chunk, attempt, first, busy_ns)| {
             let (data, ends) = encode(&["a"]);
@@ -183,7 +183,7 @@ fn any_say() -> impl Strategy<Value = Say> {
         }),
         2 => (number(), attempt.clone(), number(), -1..14i32).prop_map(|(chunk, attempt, item, kind)| {
             let failure = Some(farpool_proto::v1::Failure { kind, ..Default::default() });
-            Say::ItemFault(ItemFault { chunk, attempt, item, failure })
+            Say::ItemFault(Box::new(ItemFault { chunk, attempt, item, failure }))
         }),
         2 => (number(), attempt, number(), number())
             .prop_map(|(chunk, attempt, first, count)| Say::Returned(Returned { chunk, attempt, first, count })),
@@ -221,7 +221,7 @@ proptest! {
         let bad_agent = wire.silent_agent();
         // Most noise is about a session that is under way.
         let _ = wire.try_ask(bad_client, open_pool(0));
-        let _ = wire.try_say(bad_agent, Say::Hello(AgentHello { slots: 2, ..AgentHello::default() }));
+        let _ = wire.try_say(bad_agent, Say::Hello(Box::new(AgentHello { slots: 2, ..AgentHello::default() })));
         for noise in noise {
             let _ = match noise {
                 Noise::Ask(ask) => wire.try_ask(bad_client, ask),

@@ -185,9 +185,9 @@ pub mod client_message {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Body {
         #[prost(message, tag = "1")]
-        OpenPool(super::OpenPool),
+        OpenPool(::prost::alloc::boxed::Box<super::OpenPool>),
         #[prost(message, tag = "2")]
-        OpenJob(super::OpenJob),
+        OpenJob(::prost::alloc::boxed::Box<super::OpenJob>),
         #[prost(message, tag = "3")]
         Items(super::Items),
         #[prost(message, tag = "4")]
@@ -314,11 +314,11 @@ pub mod client_event {
         #[prost(message, tag = "2")]
         ItemsDone(super::ItemsDone),
         #[prost(message, tag = "3")]
-        ItemFailed(super::ItemFailed),
+        ItemFailed(::prost::alloc::boxed::Box<super::ItemFailed>),
         #[prost(message, tag = "4")]
         JobEnded(super::JobEnded),
         #[prost(message, tag = "5")]
-        PoolFailed(super::PoolFailed),
+        PoolFailed(::prost::alloc::boxed::Box<super::PoolFailed>),
         #[prost(message, tag = "6")]
         PoolClosed(super::PoolClosed),
         #[prost(message, tag = "7")]
@@ -447,7 +447,7 @@ pub mod agent_command {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Body {
         #[prost(message, tag = "1")]
-        StartPool(super::StartPool),
+        StartPool(::prost::alloc::boxed::Box<super::StartPool>),
         #[prost(message, tag = "2")]
         StopPool(super::StopPool),
         #[prost(message, tag = "3")]
@@ -467,7 +467,7 @@ pub mod agent_command {
         #[prost(message, tag = "10")]
         Settled(super::Settled),
         #[prost(message, tag = "11")]
-        AdoptPool(super::AdoptPool),
+        AdoptPool(::prost::alloc::boxed::Box<super::AdoptPool>),
         #[prost(message, tag = "12")]
         CancelChunks(super::CancelChunks),
     }
@@ -642,17 +642,17 @@ pub mod agent_event {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Body {
         #[prost(message, tag = "1")]
-        Hello(super::AgentHello),
+        Hello(::prost::alloc::boxed::Box<super::AgentHello>),
         #[prost(message, tag = "2")]
         Credit(super::Credit),
         #[prost(message, tag = "3")]
         RunDone(super::RunDone),
         #[prost(message, tag = "4")]
-        ItemFault(super::ItemFault),
+        ItemFault(::prost::alloc::boxed::Box<super::ItemFault>),
         #[prost(message, tag = "5")]
         Returned(super::Returned),
         #[prost(message, tag = "6")]
-        PoolFault(super::PoolFault),
+        PoolFault(::prost::alloc::boxed::Box<super::PoolFault>),
         #[prost(message, tag = "7")]
         PoolStopped(super::PoolStopped),
         #[prost(message, tag = "8")]

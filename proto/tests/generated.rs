@@ -4,6 +4,19 @@ use std::path::Path;
 
 use prost::Message;
 
+/// Messages that are rare and large: those that are frequent are moved about, and should not have to be as large.
+const BOXED: [&str; 9] = [
+    "ClientMessage.body.open_pool",
+    "ClientMessage.body.open_job",
+    "ClientEvent.body.item_failed",
+    "ClientEvent.body.pool_failed",
+    "AgentCommand.body.start_pool",
+    "AgentCommand.body.adopt_pool",
+    "AgentEvent.body.hello",
+    "AgentEvent.body.item_fault",
+    "AgentEvent.body.pool_fault",
+];
+
 const FILES: [&str; 4] = ["service.proto", "session.proto", "status.proto", "worker.proto"];
 
 #[test]
@@ -15,7 +28,9 @@ fn the_generated_code_is_up_to_date() {
     std::fs::create_dir_all(&out).expect("a temporary folder");
     // What reflection shows to whoever asks what there is.
     std::fs::write(out.join("farpool.v1.bin"), descriptors.encode_to_vec()).expect("descriptors can be written");
-    tonic_prost_build::configure().bytes(".").out_dir(&out).compile_fds(descriptors).expect("code is generated");
+    let configured = tonic_prost_build::configure().bytes(".").out_dir(&out);
+    let configured = BOXED.iter().fold(configured, |all, path| all.boxed(format!(".farpool.v1.{path}")));
+    configured.compile_fds(descriptors).expect("code is generated");
     for name in ["farpool.v1.rs", "farpool.v1.bin"] {
         let fresh = std::fs::read(out.join(name)).expect("the generated file");
         let committed = root.join("src").join(name);

@@ -77,7 +77,7 @@ impl Connector {
             .max_encoding_message_size(MAX_GRPC_MESSAGE);
         let drained = Arc::new(Notify::new());
         let (outgoing, frames) = outgoing(DRAINED_BYTES, Arc::clone(&drained));
-        outgoing.push(AgentEvent { body: Some(Event::Hello(self.hello.clone())) });
+        outgoing.push(AgentEvent { body: Some(Event::Hello(Box::new(self.hello.clone()))) });
         let reply = client.session(frames).await.map_err(|status| End::of(&status))?;
         let mut incoming = Incoming::new(reply.into_inner(), COMMAND_BYTES);
         let mut first = loop {

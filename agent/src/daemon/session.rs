@@ -159,7 +159,7 @@ impl Session {
         }
         match body {
             None => Ok(()),
-            Some(Command::StartPool(start)) if self.leaving == Leaving::No => self.pools.prepare(start),
+            Some(Command::StartPool(start)) if self.leaving == Leaving::No => self.pools.prepare(*start),
             // It was on its way when the agent said that it leaves.
             Some(Command::StartPool(start)) => {
                 self.agent.forgo_pool(start.pool);

@@ -327,7 +327,7 @@ impl WorkerPool {
         if self.supervision.is_stopping() {
             return;
         }
-        self.report.other(Body::PoolFault(PoolFault { pool: self.id, failure: Some(failure) }));
+        self.report.other(Body::PoolFault(Box::new(PoolFault { pool: self.id, failure: Some(failure) })));
         self.stop(true);
     }
 

@@ -73,12 +73,12 @@ impl Report {
 
     /// An item of `chunk` has failed, or its worker has died on it.
     pub(super) fn failed(&mut self, chunk: &Chunk, item: u64, failure: Failure) {
-        self.other(Body::ItemFault(ItemFault {
+        self.other(Body::ItemFault(Box::new(ItemFault {
             chunk: chunk.id,
             attempt: chunk.attempt,
             item,
             failure: Some(failure),
-        }));
+        })));
     }
 
     /// The items of this worker that were just told took so long.

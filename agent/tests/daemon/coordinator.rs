@@ -121,7 +121,7 @@ impl Coordinator {
         let mut session = self.arrival().await.accept();
         session.send(Command::Welcome(version()));
         match session.event().await {
-            Event::Hello(hello) => (session, hello),
+            Event::Hello(hello) => (session, *hello),
             other => panic!("an agent says hello first, not {other:?}"),
         }
     }

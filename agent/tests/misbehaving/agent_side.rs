@@ -31,8 +31,9 @@ pub(crate) fn run_items(misbehaviour: &str) -> Outcome {
     let mut agent = Agent::new(2, Program::current(arguments)).expect("an agent can be made");
     let settings = WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() };
     let start = StartPool { pool: POOL, processes: 1, settings: Some(settings), ..StartPool::default() };
-    let job = StartJob { pool: POOL, job: JOB, function: vec![1].into(), timeout_ns: 0, whole_chunks: true };
-    for body in [Command::StartPool(start), Command::StartJob(job), Command::Assign(chunks())] {
+    let job =
+        StartJob { pool: POOL, job: JOB, function: vec![1].into(), timeout_ns: 0, whole_chunks: true, number: JOB };
+    for body in [Command::StartPool(Box::new(start)), Command::StartJob(job), Command::Assign(chunks())] {
         agent.command(AgentCommand { body: Some(body) }).expect("the commands make sense");
     }
     let mut stopped = false;

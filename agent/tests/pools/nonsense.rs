@@ -44,7 +44,7 @@ fn random_commands_do_no_harm() {
 fn command(random: &mut Random) -> Command {
     let (pool, job) = (random.below(5), random.below(8));
     match random.below(16) {
-        0 => Command::StartPool(start_pool(random, pool)),
+        0 => Command::StartPool(Box::new(start_pool(random, pool))),
         1 => Command::StopPool(StopPool { pool, now: random.below(2) == 0 }),
         2 => Command::EndJob(EndJob { job, kill: random.below(2) == 0 }),
         3 => Command::ResizePool(ResizePool { pool, processes: random.number() }),
@@ -53,7 +53,7 @@ fn command(random: &mut Random) -> Command {
         6..9 => {
             let timeout_ns = [0, 1, 1_000_000, u64::MAX][random.index(4)];
             let whole_chunks = random.below(2) == 0;
-            Command::StartJob(StartJob { pool, job, function: vec![1].into(), timeout_ns, whole_chunks })
+            Command::StartJob(StartJob { pool, job, function: vec![1].into(), timeout_ns, whole_chunks, number: job })
         }
         _ => Command::Assign(assign(random)),
     }
@@ -67,7 +67,8 @@ fn start_pool(random: &mut Random, pool: u64) -> StartPool {
         initializer_timeout_ns: [0, u64::MAX][random.index(2)],
         ..start().settings.unwrap_or_default()
     };
-    StartPool { pool, processes: random.number(), weight: random.number(), settings: Some(settings), program: None }
+    let (processes, weight, settings) = (random.number(), random.number(), Some(settings));
+    StartPool { pool, processes, weight, settings, ..StartPool::default() }
 }
 
 fn assign(random: &mut Random) -> Assign {

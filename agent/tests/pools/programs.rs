@@ -139,7 +139,7 @@ fn what_ends_before_init_is_quoted() {
 
 fn a_pool_without_a_program_is_refused() {
     let mut host = Host::new(1);
-    host.say(crate::protocol::Command::StartPool(StartPool { pool: 3, ..start() }));
+    host.say(crate::protocol::Command::StartPool(Box::new(StartPool { pool: 3, ..start() })));
     let failure = host.pool_fault(3);
     assert_eq!(failure.kind(), FailureKind::Unavailable);
     host.end();

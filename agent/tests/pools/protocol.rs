@@ -49,7 +49,7 @@ fn what_makes_no_sense_is_refused() {
         let segments = items.iter().copied().map(segment).collect();
         Command::Assign(Assign { chunks: chunks.to_vec(), segments })
     };
-    check(Command::StartPool(StartPool { pool: 1, ..start() }), "pool 1 was started twice");
+    check(Command::StartPool(Box::new(StartPool { pool: 1, ..start() })), "pool 1 was started twice");
     check(start_job(1, 1), "started twice");
     check(start_job(9, 9), "which is not here");
     check(assign(&[chunk(1, 9, 1)], &["echo"]), "was not started");

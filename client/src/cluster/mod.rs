@@ -47,7 +47,7 @@ pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Sessi
         ..OpenPool::default()
     };
     let (shared, frames) = Shared::new(address, processes);
-    shared.say(Body::OpenPool(open));
+    shared.say(Body::OpenPool(Box::new(open)));
     let (tell, told) = mpsc::sync_channel(1);
     let own = Arc::clone(&shared);
     thread::Builder::new()

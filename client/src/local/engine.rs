@@ -55,7 +55,7 @@ impl Engine {
         // The agent's first event introduces it, which must come before the pool.
         engine.collect_events();
         let open = OpenPool { processes: settings.processes, settings: Some(settings.settings), ..OpenPool::default() };
-        engine.say(Body::OpenPool(open), clock::now())?;
+        engine.say(Body::OpenPool(Box::new(open)), clock::now())?;
         engine.pump();
         match engine.inboxes.failure() {
             Some(error) => Err(error),

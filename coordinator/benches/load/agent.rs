@@ -50,7 +50,7 @@ impl Agent {
     /// Opens its session, and goes on by itself.
     pub(crate) async fn open(self, address: &str) {
         let (queue, frames) = connect::queue();
-        queue.extend([event(agent_event::Body::Hello(self.hello())), event(self.credit())]);
+        queue.extend([event(agent_event::Body::Hello(Box::new(self.hello()))), event(self.credit())]);
         let mut client = AgentsClient::new(connect::connect(address).await);
         client = client.max_decoding_message_size(http2::MAX_GRPC_MESSAGE);
         let replies = client.session(frames).await.expect("the coordinator takes the agent").into_inner();
@@ -71,7 +71,14 @@ impl Agent {
         let mut id = [7; 16];
         id[..8].copy_from_slice(&self.number.to_le_bytes());
         let id = Bytes::copy_from_slice(&id);
-        AgentHello { host, slots: self.slots, version: Some(farpool_proto::version()), id, labels }
+        AgentHello {
+            host,
+            slots: self.slots,
+            version: Some(farpool_proto::version()),
+            id,
+            labels,
+            ..AgentHello::default()
+        }
     }
 
     /// For what the slots run and nothing more: so each chunk that comes has had a free slot waiting for it.

@@ -44,7 +44,7 @@ impl Client {
             program: Some(program),
             ..OpenPool::default()
         };
-        queue.push(message(client_message::Body::OpenPool(open)));
+        queue.push(message(client_message::Body::OpenPool(Box::new(open))));
         let channel = connect::connect(address).await;
         let mut client = ClientsClient::new(channel).max_decoding_message_size(http2::MAX_GRPC_MESSAGE);
         let replies = client.session(frames).await.expect("the coordinator takes the client").into_inner();
@@ -59,7 +59,7 @@ impl Client {
     /// Keeps the coordinator in so many items for as long as it is polled.
     pub(crate) async fn feed(mut self, ahead: usize, figures: Rc<Figures>) {
         let job = OpenJob { job: JOB, chunksize: 1, retries: 2, ..OpenJob::default() };
-        self.queue.push(message(client_message::Body::OpenJob(job)));
+        self.queue.push(message(client_message::Body::OpenJob(Box::new(job))));
         loop {
             while self.sent < self.done + ahead as u64 && (self.sent + BATCH) * COUNTED_BYTES <= self.limit {
                 self.queue.push(message(client_message::Body::Items(batch(self.sent))));

@@ -18,7 +18,8 @@ pub(super) trait Greeting {
 
 impl Greeting for ClientMessage {
     fn check(&self) -> Result<(), Status> {
-        let Some(client_message::Body::OpenPool(OpenPool { version, program, .. })) = &self.body else { return Ok(()) };
+        let Some(client_message::Body::OpenPool(open)) = &self.body else { return Ok(()) };
+        let OpenPool { version, program, .. } = &**open;
         version::check("the coordinator", "the client", version.as_ref())?;
         let Some(program) = program else {
             return Err(Status::invalid_argument("OpenPool without its program"));
@@ -36,7 +37,8 @@ impl Greeting for ClientMessage {
 
 impl Greeting for AgentEvent {
     fn check(&self) -> Result<(), Status> {
-        let Some(agent_event::Body::Hello(AgentHello { version, id, .. })) = &self.body else { return Ok(()) };
+        let Some(agent_event::Body::Hello(hello)) = &self.body else { return Ok(()) };
+        let AgentHello { version, id, .. } = &**hello;
         version::check("the coordinator", "the agent", version.as_ref())?;
         if id.len() != AGENT_ID_BYTES {
             let length = id.len();

@@ -52,7 +52,10 @@ impl Wire {
     /// An agent that has said hello and given credit.
     pub(crate) fn agent(&mut self, slots: u32, credit: u32) -> usize {
         let number = self.silent_agent();
-        self.say(number, Say::Hello(AgentHello { host: format!("host{number}"), slots, ..AgentHello::default() }));
+        self.say(
+            number,
+            Say::Hello(Box::new(AgentHello { host: format!("host{number}"), slots, ..AgentHello::default() })),
+        );
         self.say(number, Say::Credit(Credit { chunks: credit, bytes: 0 }));
         number
     }
@@ -61,7 +64,7 @@ impl Wire {
     pub(crate) fn agent_with(&mut self, slots: u32, with: &[&str]) -> usize {
         let number = self.silent_agent();
         let hello = AgentHello { host: format!("host{number}"), slots, labels: labels(with), ..AgentHello::default() };
-        self.say(number, Say::Hello(hello));
+        self.say(number, Say::Hello(Box::new(hello)));
         self.say(number, Say::Credit(Credit { chunks: slots, bytes: 0 }));
         number
     }
@@ -185,6 +188,7 @@ fn told(event: &client_event::Body) -> String {
         PoolFailed(failed) => format!("pool failed: {}", failure(&failed.failure)),
         PoolClosed(_) => "closed".to_owned(),
         Window(window) => format!("job {} window {}", window.job, window.limit),
+        PoolAt(at) => format!("{} at {:?}", if at.gone { "no more" } else { "runs" }, at.agent),
     }
 }
 
@@ -209,6 +213,11 @@ fn ordered(command: &agent_command::Body) -> String {
             format!("run {}", chunks.collect::<Vec<_>>().join(", "))
         }
         Retract(retract) => format!("give back {}", retract.chunks.len()),
+        Settled(settled) => format!("settled {} of pool {}", settled.report, settled.pool as u32),
+        AdoptPool(adopt) => {
+            format!("adopt pool {} with {} chunks", adopt.pool as u32, adopt.chunks.len())
+        }
+        CancelChunks(cancel) => format!("cancel {}", cancel.chunks.len()),
     }
 }
 
@@ -259,13 +268,18 @@ pub(crate) fn encode(items: &[impl AsRef<str>]) -> (Bytes, Bytes) {
 
 pub(crate) fn open_pool(processes: u32) -> Ask {
     let settings = WorkerSettings { payload_limit: PAYLOAD_LIMIT, ..WorkerSettings::default() };
-    Ask::OpenPool(OpenPool { processes, settings: Some(settings), ..OpenPool::default() })
+    Ask::OpenPool(Box::new(OpenPool { processes, settings: Some(settings), ..OpenPool::default() }))
 }
 
 /// A pool that requires labels, each as `key=value`.
 pub(crate) fn open_pool_for(processes: u32, require: &[&str]) -> Ask {
     let settings = WorkerSettings { payload_limit: PAYLOAD_LIMIT, ..WorkerSettings::default() };
-    Ask::OpenPool(OpenPool { processes, settings: Some(settings), require: labels(require), ..OpenPool::default() })
+    Ask::OpenPool(Box::new(OpenPool {
+        processes,
+        settings: Some(settings),
+        require: labels(require),
+        ..OpenPool::default()
+    }))
 }
 
 pub(crate) fn labels(all: &[&str]) -> Vec<Label> {
@@ -278,11 +292,11 @@ pub(crate) fn labels(all: &[&str]) -> Vec<Label> {
 
 /// A job with chunks of one item that requires labels.
 pub(crate) fn open_job_for(job: u64, require: &[&str]) -> Ask {
-    Ask::OpenJob(OpenJob { job, chunksize: 1, require: labels(require), ..OpenJob::default() })
+    Ask::OpenJob(Box::new(OpenJob { job, chunksize: 1, require: labels(require), ..OpenJob::default() }))
 }
 
 pub(crate) fn open_job(job: u64, chunksize: u64, retries: u32) -> Ask {
-    Ask::OpenJob(OpenJob { job, chunksize, retries, ..OpenJob::default() })
+    Ask::OpenJob(Box::new(OpenJob { job, chunksize, retries, ..OpenJob::default() }))
 }
 
 pub(crate) fn items(job: u64, first: u64, items: &[impl AsRef<str>]) -> Ask {
@@ -312,7 +326,7 @@ pub(crate) fn done(chunk: &Held, from: usize, count: usize) -> Say {
 
 pub(crate) fn fault(chunk: &Held, item: u64, kind: FailureKind) -> Say {
     let failure = Some(Failure { kind: kind.into(), ..Failure::default() });
-    Say::ItemFault(ItemFault { chunk: chunk.chunk, attempt: chunk.attempt, item, failure })
+    Say::ItemFault(Box::new(ItemFault { chunk: chunk.chunk, attempt: chunk.attempt, item, failure }))
 }
 
 pub(crate) fn give_back(chunk: &Held, from: usize, count: usize) -> Say {
@@ -331,5 +345,5 @@ pub(crate) fn pool_stopped(pool: u64) -> Say {
 pub(crate) fn pool_fault(pool: u64, kind: FailureKind) -> Say {
     let message = "it has no libc".to_owned();
     let failure = Failure { kind: kind.into(), message, host: "there".to_owned(), ..Failure::default() };
-    Say::PoolFault(PoolFault { pool, failure: Some(failure) })
+    Say::PoolFault(Box::new(PoolFault { pool, failure: Some(failure) }))
 }

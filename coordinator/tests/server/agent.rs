@@ -36,7 +36,7 @@ impl Agent {
     /// One that has said hello and been welcomed.
     pub(crate) async fn joined(server: &Server, number: u8, slots: u32) -> Self {
         let mut agent = Self::silent(server).await;
-        agent.say(Say::Hello(hello(number, slots)));
+        agent.say(Say::Hello(Box::new(hello(number, slots))));
         agent.say(Say::Credit(Credit { chunks: slots * 2, bytes: 0 }));
         let mut orders = agent.next().await.expect("the session goes on").expect("the session goes on");
         assert!(matches!(orders.remove(0), Order::Welcome(_)), "not welcomed");
@@ -69,7 +69,8 @@ impl Agent {
         loop {
             let orders = soon("a pool", self.next()).await.expect("the session goes on").expect("the session goes on");
             for order in orders {
-                if let Order::StartPool(StartPool { pool, .. }) = order {
+                if let Order::StartPool(start) = &order {
+                    let pool = start.pool;
                     self.follow(order);
                     return pool;
                 }
@@ -137,5 +138,5 @@ impl Drop for Agent {
 pub(crate) fn hello(number: u8, slots: u32) -> AgentHello {
     let host = format!("host{number}");
     let version = Some(farpool_proto::version());
-    AgentHello { host, slots, version, id: vec![number; 16].into(), labels: Vec::new() }
+    AgentHello { host, slots, version, id: vec![number; 16].into(), ..AgentHello::default() }
 }

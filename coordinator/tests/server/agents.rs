@@ -19,11 +19,17 @@ async fn a_session_begins_with_an_agent_that_can_be() {
         agent.must_be_refused(code, words).await;
     };
     let other = Some(Version { release: "9.8.7".to_owned(), protocol: 99 });
-    check(Say::Hello(AgentHello { version: other, ..hello(1, 1) }), Code::FailedPrecondition, "9.8.7").await;
-    check(Say::Hello(AgentHello { version: None, ..hello(1, 1) }), Code::FailedPrecondition, "version").await;
-    check(Say::Hello(AgentHello { id: vec![1; 15].into(), ..hello(1, 1) }), Code::InvalidArgument, "15").await;
-    check(Say::Hello(AgentHello { id: vec![].into(), ..hello(1, 1) }), Code::InvalidArgument, "id of 0 bytes").await;
-    check(Say::Hello(hello(1, 0)), Code::InvalidArgument, "at least one slot").await;
+    check(Say::Hello(Box::new(AgentHello { version: other, ..hello(1, 1) })), Code::FailedPrecondition, "9.8.7").await;
+    check(Say::Hello(Box::new(AgentHello { version: None, ..hello(1, 1) })), Code::FailedPrecondition, "version").await;
+    check(Say::Hello(Box::new(AgentHello { id: vec![1; 15].into(), ..hello(1, 1) })), Code::InvalidArgument, "15")
+        .await;
+    check(
+        Say::Hello(Box::new(AgentHello { id: vec![].into(), ..hello(1, 1) })),
+        Code::InvalidArgument,
+        "id of 0 bytes",
+    )
+    .await;
+    check(Say::Hello(Box::new(hello(1, 0))), Code::InvalidArgument, "at least one slot").await;
     check(Say::Credit(Credit::default()), Code::InvalidArgument, "begins with AgentHello").await;
     assert!(server.status().await.agents.is_empty());
 }
@@ -35,7 +41,7 @@ async fn a_second_agent_with_an_id_is_refused_and_harms_nobody() {
     let mut client = Client::open(&server).await;
     client.works(1).await;
     let second = Agent::silent(&server).await;
-    second.say(Say::Hello(hello(1, 8)));
+    second.say(Say::Hello(Box::new(hello(1, 8))));
     second.must_be_refused(Code::AlreadyExists, "01010101-0101").await;
     client.works(2).await;
     let status = server.status().await;
@@ -52,10 +58,10 @@ async fn what_does_not_fit_ends_the_session_and_no_other() {
         Say::RunDone(RunDone { data: data.into(), ends: ends.into(), ..RunDone::default() })
     };
     let cases = [
-        (Say::Hello(hello(2, 1)), "second AgentHello"),
-        (Say::ItemFault(ItemFault { failure: failure(99), ..ItemFault::default() }), "unknown kind 99"),
-        (Say::ItemFault(ItemFault::default()), "without its failure"),
-        (Say::PoolFault(PoolFault { pool: 1, failure: failure(-1) }), "unknown kind -1"),
+        (Say::Hello(Box::new(hello(2, 1))), "second AgentHello"),
+        (Say::ItemFault(Box::new(ItemFault { failure: failure(99), ..ItemFault::default() })), "unknown kind 99"),
+        (Say::ItemFault(Box::new(ItemFault::default())), "without its failure"),
+        (Say::PoolFault(Box::new(PoolFault { pool: 1, failure: failure(-1) })), "unknown kind -1"),
         (done(b"abc", &[1, 0, 0]), "not a multiple of 4"),
         (done(b"abc", &[9, 0, 0, 0]), "ends at 9 and the data at 3"),
         (Say::Returned(Returned { first: u64::MAX, count: 2, ..Returned::default() }), "beyond the highest index"),
@@ -80,9 +86,9 @@ async fn words_about_what_is_not_there_are_dropped_and_counted() {
     let says = [
         Say::RunDone(RunDone { chunk: 77, ends: vec![0; 4].into(), ..RunDone::default() }),
         Say::RunDone(RunDone { chunk: u64::MAX, ends: vec![0; 4].into(), ..RunDone::default() }),
-        Say::ItemFault(ItemFault { chunk: 1 << 40, failure: died.clone(), ..ItemFault::default() }),
+        Say::ItemFault(Box::new(ItemFault { chunk: 1 << 40, failure: died.clone(), ..ItemFault::default() })),
         Say::Returned(Returned { chunk: 3, count: 1, ..Returned::default() }),
-        Say::PoolFault(PoolFault { pool: 5, failure: died }),
+        Say::PoolFault(Box::new(PoolFault { pool: 5, failure: died })),
         Say::PoolStarted(PoolStarted { pool: 5 }),
         Say::PoolStopped(PoolStopped { pool: 5 }),
     ];
@@ -98,7 +104,7 @@ async fn what_a_lost_agent_held_runs_elsewhere() {
     let server = Server::start().await;
     let mut idle = Agent::joined(&server, 1, 2).await;
     let mut client = Client::open(&server).await;
-    client.ask(Ask::OpenJob(OpenJob { job: 1, retries: 2, ..OpenJob::default() }));
+    client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, retries: 2, ..OpenJob::default() })));
     client.items(1, 0, &[b"one", b"two"]);
     client.end_items(1);
     // It starts the pool, and takes what it is given, but runs nothing.

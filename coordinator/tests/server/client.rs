@@ -40,7 +40,7 @@ impl Client {
 
     pub(crate) async fn opened_over(channel: Channel, open: OpenPool) -> Self {
         let mut client = Self::over(channel).await;
-        client.ask(Ask::OpenPool(open));
+        client.ask(Ask::OpenPool(Box::new(open)));
         match client.next().await {
             Told::Welcome(welcome) => client.window = welcome.window,
             other => panic!("not welcomed but {other:?}"),
@@ -98,7 +98,7 @@ impl Client {
     }
 
     pub(crate) fn open_job(&self, job: u64) {
-        self.ask(Ask::OpenJob(OpenJob { job, ..OpenJob::default() }));
+        self.ask(Ask::OpenJob(Box::new(OpenJob { job, ..OpenJob::default() })));
     }
 
     pub(crate) fn items(&self, job: u64, first: u64, items: &[&[u8]]) {

@@ -16,17 +16,17 @@ async fn a_session_begins_with_a_pool_that_can_be() {
         client.must_be_refused(code, words).await;
     };
     let other = Some(Version { release: "9.8.7".to_owned(), protocol: 99 });
-    let of_version = |version| Ask::OpenPool(OpenPool { version, ..open_pool() });
+    let of_version = |version| Ask::OpenPool(Box::new(OpenPool { version, ..open_pool() }));
     check(of_version(other.clone()), Code::FailedPrecondition, "9.8.7").await;
     check(of_version(other), Code::FailedPrecondition, env!("CARGO_PKG_VERSION")).await;
     check(of_version(None), Code::FailedPrecondition, "version").await;
-    let of_program = |program| Ask::OpenPool(OpenPool { program, ..open_pool() });
+    let of_program = |program| Ask::OpenPool(Box::new(OpenPool { program, ..open_pool() }));
     check(of_program(None), Code::InvalidArgument, "without its program").await;
     let short = Program { digest: vec![1; 31].into(), size: 1, ..Program::default() };
     check(of_program(Some(short)), Code::InvalidArgument, "digest").await;
     let empty = Program { digest: vec![1; 32].into(), ..Program::default() };
     check(of_program(Some(empty)), Code::InvalidArgument, "no bytes").await;
-    check(Ask::OpenJob(OpenJob::default()), Code::InvalidArgument, "begins with OpenPool").await;
+    check(Ask::OpenJob(Box::new(OpenJob::default())), Code::InvalidArgument, "begins with OpenPool").await;
     assert!(server.status().await.pools.is_empty());
 }
 
@@ -36,7 +36,7 @@ async fn what_does_not_fit_ends_the_session_and_no_other() {
     let _agent = Agent::echo(&server, 1, 2).await;
     let mut neighbour = Client::open(&server).await;
     let item = || Ask::Items(batch(1, 0, &[b"item"]));
-    let open = || Ask::OpenJob(OpenJob { job: 1, ..OpenJob::default() });
+    let open = || Ask::OpenJob(Box::new(OpenJob { job: 1, ..OpenJob::default() }));
     let wrong = |change: fn(&mut Items)| {
         let mut items = batch(1, 10, &[b"ab", b"cde"]);
         change(&mut items);
@@ -54,7 +54,7 @@ async fn what_does_not_fit_ends_the_session_and_no_other() {
         (vec![open(), wrong(|items| items.data.truncate(3))], "ends at 5 and the data at 3"),
         (vec![open(), wrong(|items| items.ends = items.ends.iter().rev().copied().collect())], "ends"),
         (vec![open(), wrong(|items| items.first = u64::MAX)], "beyond the highest index"),
-        (vec![Ask::OpenPool(open_pool())], "second OpenPool"),
+        (vec![Ask::OpenPool(Box::new(open_pool()))], "second OpenPool"),
         (vec![Ask::ClosePool(ClosePool { now: false }), open()], "pool that was closed"),
     ];
     for (job, (asks, words)) in (1..).zip(cases) {

@@ -23,13 +23,13 @@ async fn check(cases: Vec<(&str, Vec<u8>, bool, Code, &str)>) {
 }
 
 fn opened(then: &[u8]) -> Vec<u8> {
-    let open = ClientMessage { body: Some(Ask::OpenPool(open_pool())) };
-    [&framed(&ClientFrame { messages: vec![open], piece: None }), then].concat()
+    let open = ClientMessage { body: Some(Ask::OpenPool(Box::new(open_pool()))) };
+    [&framed(&ClientFrame { messages: vec![open], ..ClientFrame::default() }), then].concat()
 }
 
 fn joined(then: &[u8]) -> Vec<u8> {
-    let hello = AgentEvent { body: Some(Say::Hello(hello(9, 1))) };
-    [&framed(&AgentFrame { messages: vec![hello], piece: None }), then].concat()
+    let hello = AgentEvent { body: Some(Say::Hello(Box::new(hello(9, 1)))) };
+    [&framed(&AgentFrame { messages: vec![hello], ..AgentFrame::default() }), then].concat()
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn frames_that_are_no_messages() {
 async fn pieces_that_lie() {
     let piece = |total, data: &[u8]| {
         let piece = Some(Piece { total, data: data.to_vec().into() });
-        framed(&ClientFrame { messages: Vec::new(), piece })
+        framed(&ClientFrame { piece, ..ClientFrame::default() })
     };
     let between = [piece(100, b"abc"), opened(&[])].concat();
     let changed = [piece(100, b"abc"), piece(101, b"abc")].concat();

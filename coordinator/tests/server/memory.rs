@@ -134,7 +134,7 @@ async fn a_chunk_larger_than_what_is_left_still_runs() {
     for _ in 0..3 {
         let client = Client::open(&server).await;
         // Three chunks of 15 MiB: none is whole when the memory is full.
-        client.ask(Ask::OpenJob(OpenJob { job: 1, chunksize: 15, ..OpenJob::default() }));
+        client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 15, ..OpenJob::default() })));
         clients.push(client);
     }
     for index in 0..15 {
@@ -155,7 +155,7 @@ async fn a_chunk_larger_than_the_memory_ends_its_session() {
     .await;
     let _agent = Agent::echo(&server, 1, 2).await;
     let mut client = Client::open(&server).await;
-    client.ask(Ask::OpenJob(OpenJob { job: 1, chunksize: 100, ..OpenJob::default() }));
+    client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 100, ..OpenJob::default() })));
     let item = vec![7; MIB];
     (0..100).for_each(|index| client.items(1, index, &[&item]));
     client.must_be_refused(tonic::Code::ResourceExhausted, "--memory").await;

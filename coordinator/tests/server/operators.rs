@@ -78,7 +78,7 @@ async fn a_host_with_two_agents_does_not_say_which() {
     twin.host = "host1".to_owned();
     let _first = Agent::echo(&server, 1, 1).await;
     let second = Agent::silent(&server).await;
-    second.say(crate::agent::Say::Hello(twin));
+    second.say(crate::agent::Say::Hello(Box::new(twin)));
     server.until("both agents", |status| status.agents.len() == 2).await;
     let request = DrainAgentRequest { agent: "host1".to_owned() };
     let error = server.operators().await.drain_agent(request).await.expect_err("there are two");

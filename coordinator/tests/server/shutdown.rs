@@ -23,7 +23,7 @@ async fn open_pools_finish_and_new_ones_are_refused() {
     let status = health.check(HealthCheckRequest::default()).await.expect("it is known").into_inner().status;
     assert_eq!(status, ServingStatus::NotServing as i32);
     let mut late = Client::silent(&server).await;
-    late.ask(crate::client::Ask::OpenPool(crate::client::open_pool()));
+    late.ask(crate::client::Ask::OpenPool(Box::new(crate::client::open_pool())));
     late.must_be_refused(Code::Unavailable, "the coordinator is shutting down").await;
     // Agents still come, and pools that are open still work.
     let second = Agent::echo(&server, 2, 2).await;

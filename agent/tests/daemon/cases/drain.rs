@@ -43,7 +43,7 @@ async fn running() -> Running {
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "1"]);
     let (mut session, _) = coordinator.session().await;
     let program = own_program();
-    session.send(Command::StartPool(start(1, &program, &notes, &pipe.behaviour())));
+    session.send(Command::StartPool(Box::new(start(1, &program, &notes, &pipe.behaviour()))));
     coordinator.fetch().await.send(&program);
     session.started(1).await;
     session.send(start_job(1, 5));
@@ -69,7 +69,7 @@ async fn check_drains(ask: impl FnOnce(&Running)) {
         }
     }
     // What was on its way does no harm.
-    session.send(Command::StartPool(StartPool { pool: 2, ..StartPool::default() }));
+    session.send(Command::StartPool(Box::new(StartPool { pool: 2, ..StartPool::default() })));
     session.send(start_job(2, 6));
     drop(item);
     let mut done = 0;
@@ -133,7 +133,7 @@ async fn drains_while_a_program_is_on_its_way() {
     let mut coordinator = Coordinator::start();
     let daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
-    session.send(Command::StartPool(start(1, b"a program", scratch.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none"))));
     let mut fetch = coordinator.fetch().await;
     daemon.signal(Signal::SIGTERM);
     fetch.given_up().await;

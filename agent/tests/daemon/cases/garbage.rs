@@ -43,7 +43,7 @@ async fn commands_that_make_no_sense() {
     let scratch = Scratch::new();
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
-    let twice = || Command::StartPool(start(1, b"a program", scratch.path(), "none"));
+    let twice = || Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none")));
     for (commands, words) in [
         (vec![start_job(77, 1)], "pool 77"),
         (vec![assign(88, 0..1)], "job 88"),
@@ -58,7 +58,7 @@ async fn commands_that_make_no_sense() {
     let events = coordinator.arrival().await.say([
         frame([Command::Welcome(version())]),
         CommandFrame { messages: vec![AgentCommand { body: None }], ..CommandFrame::default() },
-        frame([Command::StartPool(StartPool { pool: 3, ..StartPool::default() })]),
+        frame([Command::StartPool(Box::new(StartPool { pool: 3, ..StartPool::default() }))]),
     ]);
     daemon.says("connected").await;
     drop(events);
@@ -87,14 +87,14 @@ async fn a_program_that_never_ends() {
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
-    session.send(Command::StartPool(start(1, b"a program", scratch.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none"))));
     let fetch = coordinator.fetch().await;
     // The session ends while the program is on its way: it is not waited for.
     session.fail(Status::unavailable("going down"));
     daemon.says("going down").await;
     session.is_over().await;
     let (mut session, _) = coordinator.session().await;
-    session.send(Command::StartPool(start(1, b"a program", scratch.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none"))));
     coordinator.fetch().await.refuse(Status::not_found("nobody has it"));
     session.stopped(1).await;
     drop(fetch);

@@ -26,7 +26,7 @@ async fn fetched_once_for_two_pools() {
     let (mut session, _) = coordinator.session().await;
     let program = own_program();
     for pool in [1, 2] {
-        session.send(Command::StartPool(start(pool, &program, notes.path(), "none")));
+        session.send(Command::StartPool(Box::new(start(pool, &program, notes.path(), "none"))));
     }
     let fetch = coordinator.fetch().await;
     assert_eq!(fetch.digest, digest(&program).to_bytes());
@@ -42,7 +42,7 @@ async fn fetched_once_for_two_pools() {
     // A later pool finds it too.
     session.send(Command::StopPool(StopPool { pool: 1, now: true }));
     session.stopped(1).await;
-    session.send(Command::StartPool(start(3, &program, notes.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(3, &program, notes.path(), "none"))));
     session.started(3).await;
     session.send(start_job(3, 13));
     session.send(assign(13, 30..31));
@@ -60,7 +60,7 @@ async fn what_was_sent_is_something_else() {
     let program = own_program();
     let mut other = program.clone();
     *other.last_mut().expect("it is not empty") ^= 1;
-    session.send(Command::StartPool(start(1, &program, notes.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
     coordinator.fetch().await.send(&other);
     let [expected, found] = [&program, &other].map(|program| digest(program).to_string());
     session.refused(1, FailureKind::Unavailable, &["expected", &expected, "found", &found]).await;
@@ -68,7 +68,7 @@ async fn what_was_sent_is_something_else() {
     assert!(starts(notes.path()).is_empty(), "nothing was run");
     // Late words about that pool are no offence, and the next one may do better.
     session.send(start_job(1, 5));
-    session.send(Command::StartPool(start(2, &program, notes.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(2, &program, notes.path(), "none"))));
     coordinator.fetch().await.send(&program);
     session.started(2).await;
 }
@@ -79,14 +79,14 @@ async fn too_large_for_the_cache() {
     let programs = scratch.path().join("programs");
     let _daemon = Daemon::start(&coordinator.url(), &programs, &["--program-cache", "1MiB"]);
     let (mut session, _) = coordinator.session().await;
-    session.send(Command::StartPool(start(1, &vec![7; (1 << 20) + 1], scratch.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(1, &vec![7; (1 << 20) + 1], scratch.path(), "none"))));
     session.refused(1, FailureKind::Unavailable, &["1048577 bytes", "1048576 bytes"]).await;
     assert!(!coordinator.was_asked_for_program());
     // It says that it is small, and is not.
     let large = vec![8; (1 << 20) + 1];
     let mut lie = start(2, &large, scratch.path(), "none");
     lie.program.as_mut().expect("it has one").size = 3;
-    session.send(Command::StartPool(lie));
+    session.send(Command::StartPool(Box::new(lie)));
     coordinator.fetch().await.send(&large);
     session.refused(2, FailureKind::Unavailable, &["1048577 bytes", "1048576 bytes"]).await;
 }
@@ -102,7 +102,7 @@ async fn lies_there_already() {
     let arguments = ["--program-dir", "/nowhere", "--program-dir", directory.to_str().expect("text")];
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &arguments);
     let (mut session, _) = coordinator.session().await;
-    session.send(Command::StartPool(start(1, &program, notes.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
     session.started(1).await;
     session.send(start_job(1, 5));
     session.send(assign(5, 0..3));
@@ -119,7 +119,7 @@ async fn two_agents_share_a_cache() {
     let mut sessions = [coordinator.session().await.0, coordinator.session().await.0];
     let program = own_program();
     for session in &sessions {
-        session.send(Command::StartPool(start(1, &program, notes.path(), "none")));
+        session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
     }
     // Neither knows of the other yet.
     let fetches = [coordinator.fetch().await, coordinator.fetch().await];
@@ -135,7 +135,7 @@ async fn two_agents_share_a_cache() {
     let mut other = program.clone();
     other.push(0);
     for session in &mut sessions {
-        session.send(Command::StartPool(start(2, &other, notes.path(), "none")));
+        session.send(Command::StartPool(Box::new(start(2, &other, notes.path(), "none"))));
         if scratch.names_in("programs").len() == 1 {
             coordinator.fetch().await.send(&other);
         }
@@ -149,7 +149,7 @@ async fn cannot_be_fetched() {
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let (mut session, _) = coordinator.session().await;
-    session.send(Command::StartPool(start(1, b"a program", scratch.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none"))));
     coordinator.fetch().await.refuse(Status::not_found("the client that has it is gone"));
     let words = [&*digest(b"a program").to_string(), "the client that has it is gone"];
     session.refused(1, FailureKind::Unavailable, &words).await;
@@ -161,13 +161,13 @@ async fn stopped_before_it_was_there() {
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
     let program = own_program();
-    session.send(Command::StartPool(start(1, &program, notes.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
     let mut fetch = coordinator.fetch().await;
     session.send(Command::StopPool(StopPool { pool: 1, now: false }));
     session.stopped(1).await;
     fetch.given_up().await;
     // The same number may come again.
-    session.send(Command::StartPool(start(1, &program, notes.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
     coordinator.fetch().await.send(&program);
     session.started(1).await;
     session.send(start_job(1, 5));
@@ -182,7 +182,7 @@ async fn told_before_it_was_there() {
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "4"]);
     let (mut session, _) = coordinator.session().await;
     let program = own_program();
-    session.send(Command::StartPool(start(1, &program, notes.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
     let fetch = coordinator.fetch().await;
     session.send(Command::ResizePool(ResizePool { pool: 1, processes: 2 }));
     session.send(start_job(1, 5));
@@ -220,7 +220,7 @@ async fn check_rejected(program: &[u8], words: &[&str]) {
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let (mut session, _) = coordinator.session().await;
-    session.send(Command::StartPool(start(1, program, scratch.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(1, program, scratch.path(), "none"))));
     coordinator.fetch().await.send(program);
     session.refused(1, FailureKind::ProgramRejected, words).await;
 }
@@ -234,7 +234,7 @@ async fn started_as_its_client_wants() {
     let mut pool = start(1, &program, notes.path(), "none");
     let lie = Variable { name: "FARPOOL_PROGRAM".into(), value: "another one".into() };
     pool.program.as_mut().expect("it has one").environment.push(lie);
-    session.send(Command::StartPool(pool));
+    session.send(Command::StartPool(Box::new(pool)));
     coordinator.fetch().await.send(&program);
     session.started(1).await;
     session.send(start_job(1, 5));
@@ -268,7 +268,7 @@ async fn starts_where_its_client_is() {
     let mut pool = start(1, &program, notes.path(), "none");
     let directory = fs::canonicalize(notes.path()).expect("it is there");
     pool.program.as_mut().expect("it has one").directory = directory.to_str().expect("text").as_bytes().to_vec().into();
-    session.send(Command::StartPool(pool));
+    session.send(Command::StartPool(Box::new(pool)));
     coordinator.fetch().await.send(&program);
     session.started(1).await;
     session.send(start_job(1, 5));
@@ -288,7 +288,7 @@ async fn what_is_no_program() {
     let broken = |pool: u64, break_it: fn(&mut StartPool)| {
         let mut start = start(pool, b"a program", scratch.path(), "none");
         break_it(&mut start);
-        Command::StartPool(start)
+        Command::StartPool(Box::new(start))
     };
     session.send(broken(1, |start| start.program = None));
     session.refused(1, FailureKind::ProgramRejected, &["which program"]).await;
@@ -300,11 +300,11 @@ async fn what_is_no_program() {
         let mut start = start(pool, b"a program", scratch.path(), "none");
         let variable = Variable { name: name.into(), value: "value".into() };
         start.program.as_mut().expect("it has one").environment.push(variable);
-        session.send(Command::StartPool(start));
+        session.send(Command::StartPool(Box::new(start)));
         session.refused(pool, FailureKind::ProgramRejected, &["variable"]).await;
     }
     // It has the right digest, and is no executable.
-    session.send(Command::StartPool(start(7, b"a program", scratch.path(), "none")));
+    session.send(Command::StartPool(Box::new(start(7, b"a program", scratch.path(), "none"))));
     coordinator.fetch().await.send(b"a program");
     session.refused(7, FailureKind::ProgramRejected, &["a program", "executable"]).await;
 }

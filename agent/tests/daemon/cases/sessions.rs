@@ -113,7 +113,7 @@ async fn the_coordinator_goes_and_comes_back() {
         let notes = Scratch::new();
         let (mut session, _) = coordinator.session().await;
         let pipe = Pipe::new(notes.path().join("pipe"));
-        session.send(Command::StartPool(start(1, &program, notes.path(), &pipe.behaviour())));
+        session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), &pipe.behaviour()))));
         if scratch.names_in("programs").is_empty() {
             coordinator.fetch().await.send(&program);
         }
@@ -163,7 +163,7 @@ async fn a_coordinator_that_does_not_read() {
     let (mut session, _) = coordinator.session().await;
     let program = own_program();
     for pool in [1, 2] {
-        session.send(Command::StartPool(start(pool, &program, notes.path(), "results-of:65536")));
+        session.send(Command::StartPool(Box::new(start(pool, &program, notes.path(), "results-of:65536"))));
     }
     coordinator.fetch().await.send(&program);
     session.started(1).await;

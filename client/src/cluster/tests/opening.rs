@@ -98,7 +98,7 @@ fn a_pool_that_fails_at_once_is_not_opened() {
     peer.say(Event::Welcome(Welcome { version: Some(farpool_proto::version()), window: 1, ..Welcome::default() }));
     let failure =
         Failure { kind: FailureKind::ProgramRejected.into(), message: "wrong machine".into(), ..Failure::default() };
-    peer.say(Event::PoolFailed(PoolFailed { failure: Some(failure) }));
+    peer.say(Event::PoolFailed(Box::new(PoolFailed { failure: Some(failure) })));
     let error = client.join().unwrap();
     assert_eq!((error.kind(), error.message()), (ErrorKind::ProgramRejected, "wrong machine"));
 }

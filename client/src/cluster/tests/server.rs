@@ -104,7 +104,7 @@ impl Peer {
             ..Welcome::default()
         }));
         self.say(Event::PoolOpened(PoolOpened { slots }));
-        open
+        *open
     }
 
     /// The next message of the client.

@@ -1,7 +1,7 @@
 //! Agents' sessions, as the loop sees them.
 
 use farpool_net::Outgoing;
-use farpool_proto::v1::{AgentCommand, AgentEvent, AgentHello, agent_command, agent_event};
+use farpool_proto::v1::{AgentCommand, AgentEvent, agent_command, agent_event};
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
@@ -57,7 +57,7 @@ impl Driver {
         let Joins { outgoing, turns, address, messages, id: reply } = joins;
         let id = self.coordinator.connect_agent();
         let (host, slots) = match messages.first().and_then(|message| message.body.as_ref()) {
-            Some(agent_event::Body::Hello(AgentHello { host, slots, .. })) => (host.clone(), *slots),
+            Some(agent_event::Body::Hello(hello)) => (hello.host.clone(), hello.slots),
             _ => (from(address), 0),
         };
         let agent = Agent::new(outgoing, turns, host.clone(), self.now);

@@ -119,7 +119,7 @@ impl Session {
 
     fn ask(&self, what: &str, count: usize) {
         let hello = AgentHello { host: what.to_owned(), slots: count as u32, ..AgentHello::default() };
-        self.queue.push(AgentEvent { body: Some(agent_event::Body::Hello(hello)) });
+        self.queue.push(AgentEvent { body: Some(agent_event::Body::Hello(Box::new(hello))) });
     }
 
     async fn next(&mut self) -> usize {

@@ -74,7 +74,8 @@ async fn session(mut incoming: Incoming<AgentEvent>, queue: Outgoing<AgentComman
     while let Ok(Some(events)) = incoming.next().await {
         for event in events {
             match event.body {
-                Some(agent_event::Body::Hello(AgentHello { host, slots, .. })) => {
+                Some(agent_event::Body::Hello(hello)) => {
+                    let AgentHello { host, slots, .. } = *hello;
                     let payload = |bytes: usize| Bytes::from(vec![3; bytes]);
                     match host.as_str() {
                         GIVE => give(&queue, &drained, slots, payload(8)).await,
