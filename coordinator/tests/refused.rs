@@ -6,7 +6,7 @@ use fakes::*;
 use farpool_coordinator::RefusedKind;
 use farpool_proto::v1::{
     AgentEvent, AgentHello, AgentOutput, ClientMessage, Credit, Draining, FailureKind, ItemFault, Items, OpenJob,
-    PoolFault, Returned, RunDone,
+    Returned, RunDone,
 };
 use proptest::prelude::*;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use farpool_net::{Incoming, Outgoing, outgoing};
 use farpool_proto::v1::agents_client::AgentsClient;
 use farpool_proto::v1::{
-    AgentCommand, AgentEvent, AgentHello, Assign, Credit, Draining, PoolStarted, PoolStopped, RunDone, StartPool,
+    AgentCommand, AgentEvent, AgentHello, Assign, Credit, Draining, PoolStarted, PoolStopped, RunDone,
 };
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;

@@ -60,7 +60,7 @@ async fn what_does_not_fit_ends_the_session_and_no_other() {
     let cases = [
         (Say::Hello(Box::new(hello(2, 1))), "second AgentHello"),
         (Say::ItemFault(Box::new(ItemFault { failure: failure(99), ..ItemFault::default() })), "unknown kind 99"),
-        (Say::ItemFault(Box::new(ItemFault::default())), "without its failure"),
+        (Say::ItemFault(Box::default()), "without its failure"),
         (Say::PoolFault(Box::new(PoolFault { pool: 1, failure: failure(-1) })), "unknown kind -1"),
         (done(b"abc", &[1, 0, 0]), "not a multiple of 4"),
         (done(b"abc", &[9, 0, 0, 0]), "ends at 9 and the data at 3"),

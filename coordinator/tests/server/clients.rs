@@ -26,7 +26,7 @@ async fn a_session_begins_with_a_pool_that_can_be() {
     check(of_program(Some(short)), Code::InvalidArgument, "digest").await;
     let empty = Program { digest: vec![1; 32].into(), ..Program::default() };
     check(of_program(Some(empty)), Code::InvalidArgument, "no bytes").await;
-    check(Ask::OpenJob(Box::new(OpenJob::default())), Code::InvalidArgument, "begins with OpenPool").await;
+    check(Ask::OpenJob(Box::default()), Code::InvalidArgument, "begins with OpenPool").await;
     assert!(server.status().await.pools.is_empty());
 }
 
