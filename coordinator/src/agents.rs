@@ -139,6 +139,8 @@ impl Coordinator {
                 return self.pass_output(agent, pool, (pid, stream, data), out);
             }
             FromAgent::Draining => return self.drain(agent, out),
+            // Shown in the status.
+            FromAgent::Ailing { .. } => return,
             FromAgent::Hello(_) | FromAgent::PoolStopped { .. } => unreachable!("taken in before"),
         };
         self.core.handle(event, self.now, &mut self.actions);

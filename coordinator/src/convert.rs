@@ -87,6 +87,7 @@ pub(crate) enum FromAgent {
     PoolStopped { pool: PoolId },
     Output { pool: PoolId, pid: u32, stream: i32, data: Bytes },
     Draining,
+    Ailing { reason: String },
 }
 
 /// How an agent introduces itself.
@@ -141,6 +142,7 @@ pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
         Body::PoolStarted(started) => FromAgent::PoolStarted { pool: PoolId::from_bits(started.pool) },
         Body::Output(output) => from_output(output)?,
         Body::Draining(_) => FromAgent::Draining,
+        Body::Ailing(ailing) => FromAgent::Ailing { reason: ailing.reason },
         Body::PoolStopped(stopped) => FromAgent::PoolStopped { pool: PoolId::from_bits(stopped.pool) },
     })
 }

@@ -263,6 +263,10 @@ pub struct OpenJob {
     /// Only agents with all of these labels, beside those of the pool, run it.
     #[prost(message, repeated, tag = "9")]
     pub require: ::prost::alloc::vec::Vec<Label>,
+    /// When slots idle, a chunk that takes far longer than others may be run a second time elsewhere; the first outcome of an
+    /// item counts. Never with retries 0.
+    #[prost(bool, tag = "10")]
+    pub speculate: bool,
 }
 /// A run of consecutive items. May be sent while the job's Items so far had fewer bytes (data and ends) than its limit: see
 /// Window. Also while fewer of their items than an explicit chunk has are without an outcome: a chunk runs when it is whole.
@@ -634,7 +638,7 @@ pub struct Retract {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentEvent {
-    #[prost(oneof = "agent_event::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "agent_event::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub body: ::core::option::Option<agent_event::Body>,
 }
 /// Nested message and enum types in `AgentEvent`.
@@ -661,6 +665,8 @@ pub mod agent_event {
         Output(super::AgentOutput),
         #[prost(message, tag = "10")]
         Draining(super::Draining),
+        #[prost(message, tag = "11")]
+        Ailing(super::Ailing),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -799,6 +805,13 @@ pub struct AgentOutput {
 /// The agent is leaving: it takes nothing more.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Draining {}
+/// Workers die here before they can serve: the agent waits longer and longer before it starts others, and takes nothing
+/// meanwhile (its credit says so). With an empty reason that is over.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ailing {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]

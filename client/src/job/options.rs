@@ -83,6 +83,7 @@ impl Options {
             label: self.label.clone(),
             priority: self.priority,
             require: self.require.clone(),
+            speculate: false,
         }
     }
 }
