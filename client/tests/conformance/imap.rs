@@ -90,7 +90,8 @@ fn large_items_are_pulled_a_bounded_number_of_bytes_ahead() {
     let pulled = Cell::new(0);
     let input = std::iter::repeat_with(|| bytes(1 << 20)).inspect(|_| pulled.set(pulled.get() + 1));
     let ahead = most_ahead(pool.job(length).buffersize(1 << 20).imap(input), &pulled, 300_u32);
-    assert!(ahead <= 80, "{ahead} items of 1 MiB were pulled ahead");
+    // The window, and those whose small results are there and were not taken yet.
+    assert!(ahead <= 128, "{ahead} items of 1 MiB were pulled ahead");
 }
 
 /// The consumer takes nothing while results of 1 MiB come in: no more of them are made than the bound allows.
