@@ -170,7 +170,7 @@ fn queued(how: Queued) -> f64 {
     let job = JobId::new(0, 1);
     let policy = JobPolicy { chunksize: NonZeroU64::new(1), retries: 2, ..JobPolicy::default() };
     core.handle(
-        Event::PoolOpened { pool: pool(0), slots: None, weight: 1, require: Labels::default() },
+        Event::PoolOpened { pool: pool(0), slots: None, weight: 1, require: Labels::default(), held: Vec::new() },
         0,
         &mut actions,
     );
