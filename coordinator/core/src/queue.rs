@@ -18,6 +18,8 @@ pub(crate) struct Queue {
     item_bytes: u64,
     // One behind the highest index that has arrived.
     frontier: u64,
+    // What ends here need not wait for more.
+    resent_to: u64,
     ended: bool,
 }
 
@@ -50,6 +52,11 @@ impl Queue {
     /// No more items will arrive.
     pub(crate) fn end(&mut self) {
         self.ended = true;
+    }
+
+    /// What has arrived is what is left of more, so a chunk that lacks items behind it may be whole.
+    pub(crate) fn all_resent(&mut self) {
+        self.resent_to = self.frontier;
     }
 
     /// Items that were handed out and come back; `attempt` is the next try of the first, and `bytes` are theirs.
@@ -89,7 +96,7 @@ impl Queue {
             return Some(Piece { run: Run::new(run.first, room), ..piece });
         }
         // Not full. It never will be if its next item was left out, is elsewhere, or will not come.
-        let more_may_come = run.end() == self.frontier && !self.ended;
+        let more_may_come = run.end() == self.frontier && !self.ended && run.end() != self.resent_to;
         if more_may_come { None } else { Some(piece) }
     }
 
