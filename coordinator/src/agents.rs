@@ -1,7 +1,7 @@
 //! Sessions with agents.
 
 use farpool_core::Event;
-use farpool_proto::v1::{Assign, Retract, agent_command};
+use farpool_proto::v1::{Assign, CancelChunks, Retract, agent_command};
 
 use crate::AgentId;
 use crate::convert::{FromAgent, Hello};
@@ -26,6 +26,7 @@ pub(crate) struct Agent {
     /// What it will be sent at the end of this round.
     pub(crate) assign: Assign,
     pub(crate) retract: Retract,
+    pub(crate) cancel: CancelChunks,
 }
 
 impl Agent {
@@ -35,7 +36,7 @@ impl Agent {
 
     /// Whether it is among those that will be sent something at the end of this round.
     pub(crate) fn has_mail(&self) -> bool {
-        !self.assign.chunks.is_empty() || !self.retract.chunks.is_empty()
+        !self.assign.chunks.is_empty() || !self.retract.chunks.is_empty() || !self.cancel.chunks.is_empty()
     }
 }
 
@@ -77,6 +78,9 @@ impl Coordinator {
             if !agent.retract.chunks.is_empty() {
                 out.agent(id, agent_command::Body::Retract(std::mem::take(&mut agent.retract)));
             }
+            if !agent.cancel.chunks.is_empty() {
+                out.agent(id, agent_command::Body::CancelChunks(std::mem::take(&mut agent.cancel)));
+            }
         }
     }
 
@@ -114,7 +118,7 @@ impl Coordinator {
                     agent.rate.count(count, self.now);
                 }
                 let event = Event::RunDone { agent, chunk, attempt, first, count, busy_ns };
-                (event, Some(Report::Results { data: results.data, ends: results.ends }))
+                (event, Some(Report::Results(results)))
             }
             FromAgent::ItemFault { chunk, attempt, item, fault, mut failure } => {
                 if failure.host.is_empty() {

@@ -62,6 +62,15 @@ impl Batch {
         (self.data.len() + self.ends.len()) as u64
     }
 
+    /// The part of it that has these items.
+    pub(crate) fn part(&self, first: u64, count: u64) -> Self {
+        let from = first - self.first;
+        let start = if from == 0 { 0 } else { end_at(&self.ends, from - 1) };
+        let end = end_at(&self.ends, from + count - 1);
+        let ends = (from..from + count).flat_map(|at| (end_at(&self.ends, at) - start).to_le_bytes()).collect();
+        Self { first, count, data: self.data.slice(start as usize..end as usize), ends }
+    }
+
     /// The first payload above the limit: its index, and how long it is.
     #[inline]
     pub(crate) fn longer_than(&self, limit: u64) -> Option<(u64, u64)> {
@@ -203,6 +212,7 @@ fn open_job(open: OpenJob) -> Result<FromClient, Refused> {
         retries: open.retries,
         retry_panics: open.retry_panics,
         priority: open.priority,
+        speculate: open.speculate,
     };
     let OpenJob { job, function, timeout_ns, label, require, .. } = open;
     let require = labels(require)?;
@@ -284,6 +294,21 @@ mod tests {
         check(0, b"abc", bytes_of(&[u32::MAX]), Err(RefusedKind::EndsMissData { last: u32::MAX.into(), len: 3 }));
         check(u64::MAX, b"a", bytes_of(&[1]), Err(RefusedKind::IndexTooHigh(u64::MAX)));
         check(u64::MAX - 1, b"a", bytes_of(&[1, 1]), Err(RefusedKind::IndexTooHigh(u64::MAX - 1)));
+    }
+
+    #[test]
+    fn parts_of_batches() {
+        let whole = batch(7, Bytes::from_static(b"abbddd"), bytes_of(&[1, 3, 3, 6])).expect("it is right");
+        let check = |first, count, data: &'static [u8], ends: &[u32]| {
+            let part = whole.part(first, count);
+            assert_eq!((part.first, part.count), (first, count));
+            assert_eq!((&part.data[..], part.ends), (data, bytes_of(ends)));
+        };
+        check(7, 4, b"abbddd", &[1, 3, 3, 6]);
+        check(7, 1, b"a", &[1]);
+        check(8, 2, b"bb", &[2, 2]);
+        check(9, 2, b"ddd", &[0, 3]);
+        check(9, 1, b"", &[0]);
     }
 
     #[test]

@@ -1,18 +1,18 @@
 //! Does what the core asks for.
 
-use bytes::Bytes;
-use farpool_core::{Action, Cause, Event, JobId, PoolId};
+use farpool_core::{Action, Cause, ChunkId, Event, JobId, PoolId};
 use farpool_proto::v1::{
     Chunk, EndJob, Failure, FailureKind, ItemFailed, ItemsDone, JobEnded, StartJob, agent_command, client_event,
 };
 
 use crate::AgentId;
+use crate::convert::Batch;
 use crate::coordinator::Coordinator;
 use crate::outbox::Outbox;
 
 /// What the core does not know of the report that it was just given.
 pub(crate) enum Report {
-    Results { data: Bytes, ends: Bytes },
+    Results(Batch),
     Fault(Failure),
     Lost { host: String },
 }
@@ -34,7 +34,7 @@ impl Coordinator {
                     let chunk = Chunk { chunk: chunk.to_bits(), job: job.to_bits(), first, attempt, segments: 0 };
                     self.assign(agent, job, chunk, count);
                 }
-                Action::Accept { job, first, .. } => self.deliver(job, first, report.take(), out),
+                Action::Accept { job, first, count } => self.deliver(job, (first, count), &mut report, out),
                 Action::Fail { job, first, count, attempts, cause } => {
                     let failure = failure(attempts, cause, report.as_ref());
                     self.fail(job, first, count, &failure, out);
@@ -42,6 +42,10 @@ impl Coordinator {
                 Action::Retract { agent, chunk } => {
                     self.mail(agent, |agent| agent.retract.chunks.push(chunk.to_bits()));
                 }
+                Action::CancelChunk { agent, chunk } => {
+                    self.mail(agent, |agent| agent.cancel.chunks.push(chunk.to_bits()));
+                }
+                Action::Adopt { agent, chunk, job, attempt } => self.adopted(agent, chunk, job, attempt),
                 Action::StartPool { agent, pool, workers } => self.start_pool(agent, pool, workers, out),
                 Action::ResizePool { agent, pool, workers } => self.resize_pool(agent, pool, workers, out),
                 Action::StopPool { agent, pool } => self.give_up_place(agent, pool, out),
@@ -70,6 +74,9 @@ impl Coordinator {
         to.assign.chunks.push(chunk);
     }
 
+    /// The agent goes on with a chunk that it held before.
+    fn adopted(&mut self, _agent: AgentId, _chunk: ChunkId, _job: JobId, _attempt: u32) {}
+
     fn mail(&mut self, id: AgentId, write: impl FnOnce(&mut crate::agents::Agent)) {
         let Some(agent) = self.agents.get_mut(id) else { return };
         if !agent.has_mail() {
@@ -78,10 +85,19 @@ impl Coordinator {
         write(agent);
     }
 
-    fn deliver(&mut self, id: JobId, first: u64, report: Option<Report>, out: &mut Outbox) {
-        let Some(Report::Results { data, ends }) = report else { unreachable!("results are accepted when reported") };
+    fn deliver(&mut self, id: JobId, (first, count): (u64, u64), report: &mut Option<Report>, out: &mut Outbox) {
+        // Nearly always it is the whole report, which goes on as it came.
+        let results = match report.take() {
+            Some(Report::Results(results)) if results.count == count => results,
+            Some(Report::Results(results)) => {
+                let part = results.part(first, count);
+                *report = Some(Report::Results(results));
+                part
+            }
+            _ => unreachable!("results are accepted when reported"),
+        };
+        let Batch { data, ends, .. } = results;
         let Some(job) = self.jobs.get_mut(id) else { return };
-        let count = ends.len() as u64 / 4;
         job.rate.count(count, self.now);
         let window = self.release(id, first, count);
         let Some(job) = self.jobs.get(id) else { return };

@@ -94,7 +94,7 @@ impl Coordinator {
         let welcome =
             Welcome { version: Some(farpool_proto::version()), window: self.config.window, ..Welcome::default() };
         out.client(client, client_event::Body::Welcome(welcome));
-        self.feed(Event::PoolOpened { pool: id, slots, weight, require }, out);
+        self.feed(Event::PoolOpened { pool: id, slots, weight, require, held: Vec::new() }, out);
         self.review(id, out);
         id
     }

@@ -46,6 +46,10 @@ pub struct Core {
     pub(crate) shares: Shares,
     pub(crate) chunks: Slab<ChunkId, Chunk>,
     pub(crate) stale_reports: u64,
+    /// Open jobs of which second copies of chunks may run.
+    pub(crate) speculating: usize,
+    /// Pools that were found to run somewhere already: their workers stay where they are until it is known what is held there.
+    pub(crate) resumed: Vec<PoolId>,
     /// When to look for late chunks again, and behind which one to go on.
     pub(crate) next_late_look: u64,
     pub(crate) late_cursor: u32,
@@ -74,7 +78,7 @@ impl Core {
     /// # Panics
     /// If an event that is not an agent's report does not fit: an id given out twice or not known, items out of order.
     /// Those come from the caller's own books.
-    pub fn handle(&mut self, event: Event, _now: u64, actions: &mut Vec<Action>) {
+    pub fn handle(&mut self, event: Event, now: u64, actions: &mut Vec<Action>) {
         match event {
             Event::RunDone { agent, chunk, attempt, first, count, busy_ns } => {
                 self.run_done((agent, chunk, attempt), first, count, busy_ns, actions);
@@ -89,7 +93,14 @@ impl Core {
             Event::InputEnded { job } => self.input_ended(job, actions),
             Event::JobOpened { job, pool, policy, require } => self.open_job(job, pool, policy, &require, actions),
             Event::JobCancelled { job } => self.cancel_job(job, actions),
-            Event::PoolOpened { pool, slots, weight, require } => self.open_pool(pool, slots, weight, require, actions),
+            Event::ChunkHeld { agent, job, first, attempt, runs } => {
+                self.adopt((agent, job), (first, attempt), runs, now, actions);
+            }
+            Event::ItemsResent { job } => self.items_resent(job),
+            Event::QueueLost { job } => self.fail_queued(job, actions),
+            Event::PoolOpened { pool, slots, weight, require, held } => {
+                self.open_pool(pool, slots, weight, require, actions, &held);
+            }
             Event::PoolPaused { pool, paused } => self.pause_pool(pool, paused),
             Event::PoolClosed { pool } => self.close_pool(pool, actions),
             Event::PlaceStarted { pool, agent } => self.place_started(pool, agent),
@@ -109,6 +120,9 @@ impl Core {
     /// Hands out what can run and adds that to `actions`. To be called after a batch of events: the more is known,
     /// the better the pieces. `now` is a time in ns from one clock that does not go back.
     pub fn schedule(&mut self, now: u64, actions: &mut Vec<Action>) {
+        while let Some(pool) = self.resumed.pop() {
+            self.settle_resumed(pool, actions);
+        }
         self.hand_out(now, actions);
         self.take_back(now, actions);
         self.check_in_debug();
@@ -125,7 +139,7 @@ impl Core {
     }
 
     /// When to schedule again although nothing has happened: slots idle, and a chunk that takes too long may have items
-    /// for them.
+    /// for them, or they may run a copy of it.
     pub fn next_look(&self) -> Option<u64> {
         (self.fleet.idle > 0 && !self.chunks.is_empty()).then_some(self.next_late_look)
     }

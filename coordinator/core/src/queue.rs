@@ -18,6 +18,8 @@ pub(crate) struct Queue {
     item_bytes: u64,
     // One behind the highest index that has arrived.
     frontier: u64,
+    // What ends here need not wait for more.
+    resent_to: u64,
     ended: bool,
 }
 
@@ -50,6 +52,11 @@ impl Queue {
     /// No more items will arrive.
     pub(crate) fn end(&mut self) {
         self.ended = true;
+    }
+
+    /// What has arrived is what is left of more, so a chunk that lacks items behind it may be whole.
+    pub(crate) fn all_resent(&mut self) {
+        self.resent_to = self.frontier;
     }
 
     /// Items that were handed out and come back; `attempt` is the next try of the first, and `bytes` are theirs.
@@ -89,7 +96,7 @@ impl Queue {
             return Some(Piece { run: Run::new(run.first, room), ..piece });
         }
         // Not full. It never will be if its next item was left out, is elsewhere, or will not come.
-        let more_may_come = run.end() == self.frontier && !self.ended;
+        let more_may_come = run.end() == self.frontier && !self.ended && run.end() != self.resent_to;
         if more_may_come { None } else { Some(piece) }
     }
 
@@ -111,6 +118,81 @@ impl Queue {
         if front.count == 0 {
             self.fresh.pop_front();
         }
+    }
+
+    /// If all these items are there, which try comes next for the first; the others must be at their first.
+    pub(crate) fn next_try_of(&self, run: Run) -> Option<u32> {
+        let mut attempt = 1;
+        let mut at = run.first;
+        while at < run.end() {
+            if let Some((&first, again)) = self.again.range(..=at).next_back()
+                && first + again.count > at
+            {
+                if first == at && again.attempt > 1 {
+                    if at > run.first {
+                        return None;
+                    }
+                    attempt = again.attempt;
+                }
+                at = first + again.count;
+            } else {
+                let fresh = self.fresh.get(self.fresh_behind(at).checked_sub(1)?)?;
+                if fresh.end() <= at {
+                    return None;
+                }
+                at = fresh.end();
+            }
+        }
+        Some(attempt)
+    }
+
+    /// Takes these items out, which are all there.
+    pub(crate) fn take_out(&mut self, run: Run) {
+        self.items -= run.count;
+        self.bytes = self.bytes.saturating_sub(self.item_bytes * run.count);
+        let mut at = run.first;
+        while at < run.end() {
+            let found = self.again.range(..=at).next_back().filter(|(first, again)| *first + again.count > at);
+            if let Some((&first, &Again { count, attempt })) = found {
+                let (end, to) = (first + count, run.end().min(first + count));
+                self.again.remove(&first);
+                for (first, end, attempt) in [(first, at, attempt), (to, end, 1)] {
+                    if first < end {
+                        self.again.insert(first, Again { count: end - first, attempt });
+                    }
+                }
+                at = to;
+            } else {
+                let place = self.fresh_behind(at) - 1;
+                let fresh = self.fresh[place];
+                let (end, to) = (fresh.end(), run.end().min(fresh.end()));
+                match (fresh.first < at, to < end) {
+                    (false, false) => drop(self.fresh.remove(place)),
+                    (false, true) => self.fresh[place] = Run::new(to, end - to),
+                    (true, rest) => {
+                        self.fresh[place] = Run::new(fresh.first, at - fresh.first);
+                        if rest {
+                            self.fresh.insert(place + 1, Run::new(to, end - to));
+                        }
+                    }
+                }
+                at = to;
+            }
+        }
+    }
+
+    /// All runs that are there, lowest first; nothing is left.
+    pub(crate) fn take_all(&mut self) -> Vec<Run> {
+        let again = std::mem::take(&mut self.again).into_iter().map(|(first, again)| Run::new(first, again.count));
+        let mut all: Vec<Run> = again.chain(self.fresh.drain(..)).collect();
+        all.sort_unstable_by_key(|run| run.first);
+        (self.items, self.bytes) = (0, 0);
+        all
+    }
+
+    // How many fresh runs begin at `index` or below.
+    fn fresh_behind(&self, index: u64) -> usize {
+        self.fresh.partition_point(|run| run.first <= index)
     }
 
     /// How many items there are.
