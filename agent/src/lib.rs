@@ -20,6 +20,9 @@ pub mod timer;
 
 mod agent;
 mod commands;
+#[cfg(feature = "daemon")]
+pub mod ledger;
+
 mod host;
 mod pool;
 mod settings;
