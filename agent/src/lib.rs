@@ -19,6 +19,7 @@ pub mod link;
 pub mod timer;
 
 mod agent;
+mod backoff;
 mod commands;
 #[cfg(feature = "daemon")]
 pub mod ledger;

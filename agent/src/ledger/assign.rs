@@ -62,7 +62,11 @@ fn leave_out(assign: &mut Assign, unwanted: impl Fn(&farpool_proto::v1::Chunk) -
     assign.chunks.retain(|chunk| {
         let own = segments.by_ref().take(chunk.segments as usize);
         let wanted = !unwanted(chunk);
-        if wanted { assign.segments.extend(own) } else { own.for_each(drop) }
+        if wanted {
+            assign.segments.extend(own)
+        } else {
+            own.for_each(drop)
+        }
         wanted
     });
 }

@@ -188,7 +188,8 @@ impl Ledger {
     fn numbers_of(&self, mut names: Vec<u64>) -> Vec<u64> {
         names.sort_unstable();
         let named = |pool: u32| self.pools[pool as usize].name.is_some();
-        let wanted = self.chunks.iter().filter(|(_, chunk)| named(chunk.pool) && names.binary_search(&chunk.name).is_ok());
+        let wanted =
+            self.chunks.iter().filter(|(_, chunk)| named(chunk.pool) && names.binary_search(&chunk.name).is_ok());
         wanted.map(|(key, _)| self.chunks.number(key)).collect()
     }
 

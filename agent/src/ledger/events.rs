@@ -68,13 +68,11 @@ impl Ledger {
         let known_as = (chunk.name, chunk.attempt);
         let at = chunk.pool as usize;
         let pool = &mut self.pools[at];
-        let report = pool.name.map(|_| {
-            self.reports += 1;
-            self.reports
-        });
-        pool.outcomes.push(u32::try_from(key).unwrap_or(u32::MAX), outcome(), report);
+        let told = pool.name.is_some();
+        self.reports += u64::from(told);
+        pool.outcomes.push(u32::try_from(key).unwrap_or(u32::MAX), outcome(), self.reports);
         self.mind_what_is_kept(at);
-        report.map(|_| known_as)
+        told.then_some(known_as)
     }
 
     fn returned(&mut self, mut back: Returned) -> Option<Event> {

@@ -7,8 +7,6 @@ use farpool_proto::v1::{Failure, ItemFault, RunDone};
 
 /// What an outcome takes beside its bytes, about.
 const OVERHEAD: usize = 256;
-/// It was not told in this session.
-const UNTOLD: u64 = u64::MAX;
 
 /// An outcome of some items, in the agent's own names.
 #[derive(Clone, Debug)]
@@ -50,7 +48,7 @@ fn bytes_of_failure(failure: &Failure) -> usize {
 /// An outcome that is kept.
 #[derive(Debug)]
 pub(super) struct Kept {
-    /// Its number in the session.
+    /// Its number in the session; of no interest before its pool is adopted.
     report: u64,
     /// Where its chunk is.
     pub(super) chunk: u32,
@@ -65,10 +63,10 @@ pub(super) struct Outcomes {
 }
 
 impl Outcomes {
-    /// Keeps an outcome that is told with this number; none: it is not told yet.
-    pub(super) fn push(&mut self, chunk: u32, outcome: Outcome, report: Option<u64>) {
+    /// Keeps an outcome that is told with this number.
+    pub(super) fn push(&mut self, chunk: u32, outcome: Outcome, report: u64) {
         self.bytes += outcome.bytes();
-        self.queue.push_back(Kept { report: report.unwrap_or(UNTOLD), chunk, outcome });
+        self.queue.push_back(Kept { report, chunk, outcome });
     }
 
     /// Takes out the next one that is settled, if all up to this report are; returns where its chunk is.
@@ -86,11 +84,6 @@ impl Outcomes {
         let purged: VecDeque<Kept> = purged;
         self.bytes -= purged.iter().map(|kept| kept.outcome.bytes()).sum::<usize>();
         purged
-    }
-
-    /// No session knows any of them.
-    pub(super) fn forget_reports(&mut self) {
-        self.queue.iter_mut().for_each(|kept| kept.report = UNTOLD);
     }
 
     /// Numbers them anew, from the one after `reports` on, and goes through them.

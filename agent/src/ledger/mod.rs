@@ -100,7 +100,6 @@ impl Ledger {
             let empty = !self.has_out(key) && self.pools[key].outcomes.is_empty();
             let pool = &mut self.pools[key];
             pool.name = None;
-            pool.outcomes.forget_reports();
             self.for_jobs_of(key, |job| job.name = None);
             let pool = &self.pools[key];
             if !pool.started {

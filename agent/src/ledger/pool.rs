@@ -51,7 +51,8 @@ impl Pool {
 
     /// Keeps what one of its processes has written for whoever adopts it, up to a bound.
     pub(super) fn keep_output(&mut self, output: AgentOutput) {
-        let bytes_of = |event: &Event| if let Event::Output(kept) = event { OUTPUT_OVERHEAD + kept.data.len() } else { 0 };
+        let bytes_of =
+            |event: &Event| if let Event::Output(kept) = event { OUTPUT_OVERHEAD + kept.data.len() } else { 0 };
         let bytes: usize = self.unsaid.iter().map(bytes_of).sum();
         if bytes + output.data.len() <= OUTPUT_BYTES {
             self.unsaid.push(Event::Output(output));

@@ -234,7 +234,7 @@ impl World {
                 Event::RunDone(RunDone { chunk: number, attempt: 1, first, ends, ..RunDone::default() })
             }
         };
-        (first..first + count).for_each(|item| drop(chunk.out.remove(&item)));
+        chunk.out.retain(|item| !(first..first + count).contains(item));
         if chunk.out.is_empty() {
             self.agent.chunks.remove(&number);
         }
@@ -246,11 +246,11 @@ impl World {
         self.coordinator = Coordinator::default();
         self.ledger.lost();
         self.steps();
-        if wanted % 5 == 0 {
+        if wanted.is_multiple_of(5) {
             // The first hello is heard by nobody.
             self.ledger.hello();
         }
-        if wanted % 3 == 0 {
+        if wanted.is_multiple_of(3) {
             self.finish(wanted);
         }
         let (held, _) = self.ledger.hello();

@@ -99,7 +99,14 @@ fn adopt(held: &HeldPool, pool: u64, chunks: &[(u64, u64, u32)]) -> Command {
     let numbers: BTreeSet<u64> = held.chunks.iter().map(|chunk| chunk.job).collect();
     let jobs = numbers.into_iter().map(|number| AdoptedJob { number, job: number + 1_000_000 }).collect();
     let chunks = chunks.iter().map(|&(held, chunk, attempt)| AdoptedChunk { held, chunk, attempt }).collect();
-    Command::AdoptPool(Box::new(AdoptPool { held: held.pool, pool, processes: held.processes, weight: 1, jobs, chunks }))
+    Command::AdoptPool(Box::new(AdoptPool {
+        held: held.pool,
+        pool,
+        processes: held.processes,
+        weight: 1,
+        jobs,
+        chunks,
+    }))
 }
 
 #[test]
@@ -140,6 +147,10 @@ fn chunks_are_found_by_name_to_be_retracted_and_cancelled() {
     assert_eq!(book.ledger.event(back(chunks[0], 1)), None, "it is not here any more");
     book.say(Command::CancelChunks(CancelChunks { chunks: vec![1, 3] }));
     assert_eq!(book.last(), &Command::CancelChunks(CancelChunks { chunks: vec![chunks[1]] }));
+    assert_eq!(book.ledger.event(done(chunks[1], 1, 1)), None);
+    // Nor is it another one that has taken its place.
+    book.say(assign(10, &[(4, 9, 1)]));
+    assert_eq!(book.ledger.event(back(chunks[0], 1)), None);
     assert_eq!(book.ledger.event(done(chunks[1], 1, 1)), None);
     let before = book.agent.len();
     book.say(Command::Retract(Retract { chunks: vec![1, 3] }));
