@@ -59,7 +59,7 @@ async fn converse(
     let mut clients = connect::connect(address).await?;
     let answered = timeout(ANSWER_TIMEOUT, clients.session(frames)).await.map_err(|_| silent(shared))?;
     let stream = answered.map_err(|status| connect::not_opened(address, &status))?.into_inner();
-    let incoming = Incoming::new(stream, payload_limit.saturating_add(MESSAGE_ROOM));
+    let incoming = shared.incoming(stream, payload_limit.saturating_add(MESSAGE_ROOM));
     let deadline = Some(Instant::now() + ANSWER_TIMEOUT);
     let mut conversation = Conversation {
         shared,

@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use farpool_net::{Frames, Outgoing, outgoing};
-use farpool_proto::v1::ClientMessage;
+use farpool_net::{Frames, Incoming, Outgoing, outgoing};
 use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{ClientEvent, ClientMessage, EventFrame};
 use tokio::sync::Notify;
+use tonic::Streaming;
 
 use super::Address;
 use crate::error::Error;
@@ -88,6 +89,11 @@ impl Shared {
         self.say_all(messages);
         drop(state);
         self.gate.knock();
+    }
+
+    /// What the coordinator says on a stream.
+    pub(super) fn incoming(&self, stream: Streaming<EventFrame>, limit: u64) -> Incoming<ClientEvent> {
+        self.outgoing.incoming(stream, limit)
     }
 
     pub(super) fn say(&self, body: Body) {
