@@ -1,6 +1,6 @@
 //! Does what the core asks for.
 
-use farpool_core::{Action, Cause, ChunkId, Event, JobId, PoolId};
+use farpool_core::{Action, Cause, Event, JobId, PoolId};
 use farpool_proto::v1::{
     Chunk, EndJob, Failure, FailureKind, ItemFailed, ItemsDone, JobEnded, StartJob, agent_command, client_event,
 };
@@ -9,12 +9,15 @@ use crate::AgentId;
 use crate::convert::Batch;
 use crate::coordinator::Coordinator;
 use crate::outbox::Outbox;
+use crate::pools::Pool;
 
 /// What the core does not know of the report that it was just given.
 pub(crate) enum Report {
     Results(Batch),
     Fault(Failure),
     Lost { host: String },
+    /// Items of a pool that was opened again, which an agent may have run that did not come back.
+    NotBack,
 }
 
 impl Coordinator {
@@ -42,10 +45,6 @@ impl Coordinator {
                 Action::Retract { agent, chunk } => {
                     self.mail(agent, |agent| agent.retract.chunks.push(chunk.to_bits()));
                 }
-                Action::CancelChunk { agent, chunk } => {
-                    self.mail(agent, |agent| agent.cancel.chunks.push(chunk.to_bits()));
-                }
-                Action::Adopt { agent, chunk, job, attempt } => self.adopted(agent, chunk, job, attempt),
                 Action::StartPool { agent, pool, workers } => self.start_pool(agent, pool, workers, out),
                 Action::ResizePool { agent, pool, workers } => self.resize_pool(agent, pool, workers, out),
                 Action::StopPool { agent, pool } => self.give_up_place(agent, pool, out),
@@ -54,8 +53,11 @@ impl Coordinator {
                     out.agent(agent, agent_command::Body::EndJob(EndJob { job: job.to_bits(), kill }));
                 }
                 Action::JobFinished { job, cancelled } => self.job_finished(job, cancelled, out),
-                // For logs and metrics.
-                Action::Retrying { .. } => {}
+                Action::Retrying { job, .. } => self.report_is_used_up(job),
+                Action::CancelChunk { agent, chunk } => {
+                    self.mail(agent, |agent| agent.cancel.chunks.push(chunk.to_bits()));
+                }
+                Action::Adopt { .. } => unreachable!("chunks are adopted when an agent comes back"),
             }
         }
         self.actions = actions;
@@ -73,9 +75,6 @@ impl Coordinator {
         chunk.segments = job.store.cut(chunk.first, count, &mut to.assign.segments);
         to.assign.chunks.push(chunk);
     }
-
-    /// The agent goes on with a chunk that it held before.
-    fn adopted(&mut self, _agent: AgentId, _chunk: ChunkId, _job: JobId, _attempt: u32) {}
 
     fn mail(&mut self, id: AgentId, write: impl FnOnce(&mut crate::agents::Agent)) {
         let Some(agent) = self.agents.get_mut(id) else { return };
@@ -102,9 +101,10 @@ impl Coordinator {
         let window = self.release(id, first, count);
         let Some(job) = self.jobs.get(id) else { return };
         if let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) {
-            let done = ItemsDone { job: job.number, first, data, ends };
+            let (pool, done) = (job.pool, ItemsDone { job: job.number, first, data, ends });
             out.client(client, client_event::Body::ItemsDone(done));
             window.into_iter().for_each(|window| out.client(client, window));
+            self.report_led_on(pool);
         }
     }
 
@@ -114,12 +114,14 @@ impl Coordinator {
         job.rate.count(count, self.now);
         let window = self.release(id, first, count);
         let Some(job) = self.jobs.get(id) else { return };
-        let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) else { return };
+        let (pool, number) = (job.pool, job.number);
+        let Some(client) = self.pools.get(pool).map(|pool| pool.client) else { return };
         for item in first..first + count {
-            let failed = ItemFailed { job: job.number, item, failure: Some(failure.clone()) };
+            let failed = ItemFailed { job: number, item, failure: Some(failure.clone()) };
             out.client(client, client_event::Body::ItemFailed(Box::new(failed)));
         }
         window.into_iter().for_each(|window| out.client(client, window));
+        self.report_led_on(pool);
     }
 
     /// Lets go of items that have their outcomes. Returns what the client is to be told, if anything.
@@ -134,6 +136,17 @@ impl Coordinator {
             self.forget_stored(pool, less);
         }
         window
+    }
+
+    /// Ends a job as if everything of it had been cancelled.
+    pub(crate) fn cancel(&mut self, job: JobId, out: &mut Outbox) {
+        let pool = self.jobs.get(job).and_then(|job| self.pools.get(job.pool));
+        match pool.map(Pool::is_reopening) {
+            Some(false) => self.feed(Event::JobCancelled { job }, out),
+            // The core does not know of it.
+            Some(true) => self.job_finished(job, true, out),
+            None => {}
+        }
     }
 
     fn forget_stored(&mut self, pool: PoolId, bytes: u64) {
@@ -157,7 +170,7 @@ impl Coordinator {
         out.agent(agent, agent_command::Body::StartJob(start));
     }
 
-    fn job_finished(&mut self, id: JobId, cancelled: bool, out: &mut Outbox) {
+    pub(crate) fn job_finished(&mut self, id: JobId, cancelled: bool, out: &mut Outbox) {
         let Some(job) = self.jobs.remove(id) else { return };
         self.forget_stored(job.pool, job.store.cost());
         self.labels.give_back(&job.require);
@@ -184,6 +197,14 @@ fn failure(attempts: u32, cause: Cause, report: Option<&Report>) -> Failure {
             kind: FailureKind::AgentLost.into(),
             message: format!("the agent on host {host} was lost while it held the item"),
             host: host.clone(),
+            attempts,
+            ..Failure::default()
+        },
+        (_, Some(Report::NotBack)) => Failure {
+            kind: FailureKind::AgentLost.into(),
+            message: "an agent that may have run the item did not come back after the coordinator was lost, and the item must \
+                      not run twice"
+                .to_owned(),
             attempts,
             ..Failure::default()
         },
