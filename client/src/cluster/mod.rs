@@ -7,6 +7,7 @@
 mod address;
 mod connect;
 mod conversation;
+mod kept;
 mod notice;
 mod output;
 mod program;
