@@ -944,7 +944,7 @@ pub struct DrainAgentReply {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientFrame {
     #[prost(message, repeated, tag = "1")]
-    pub messages: ::prost::alloc::vec::Vec<ClientMessage>,
+    pub messages: crate::Batch<ClientMessage>,
     #[prost(message, optional, tag = "2")]
     pub piece: ::core::option::Option<Piece>,
     /// How many messages of the other side were taken in, counted from the session's start; 0: nothing is said about it.
@@ -957,7 +957,7 @@ pub struct ClientFrame {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EventFrame {
     #[prost(message, repeated, tag = "1")]
-    pub messages: ::prost::alloc::vec::Vec<ClientEvent>,
+    pub messages: crate::Batch<ClientEvent>,
     #[prost(message, optional, tag = "2")]
     pub piece: ::core::option::Option<Piece>,
     /// As in ClientFrame.
@@ -970,7 +970,7 @@ pub struct EventFrame {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentFrame {
     #[prost(message, repeated, tag = "1")]
-    pub messages: ::prost::alloc::vec::Vec<AgentEvent>,
+    pub messages: crate::Batch<AgentEvent>,
     #[prost(message, optional, tag = "2")]
     pub piece: ::core::option::Option<Piece>,
     /// As in ClientFrame.
@@ -982,7 +982,7 @@ pub struct AgentFrame {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CommandFrame {
     #[prost(message, repeated, tag = "1")]
-    pub messages: ::prost::alloc::vec::Vec<AgentCommand>,
+    pub messages: crate::Batch<AgentCommand>,
     #[prost(message, optional, tag = "2")]
     pub piece: ::core::option::Option<Piece>,
     /// As in EventFrame.

@@ -9,6 +9,10 @@
 #![allow(missing_docs, reason = "the generated code carries the comments of the .proto files where there are any")]
 #![allow(clippy::allow_attributes, reason = "the code generator writes them")]
 
+mod batch;
+
+pub use batch::Batch;
+
 /// Version 1 of the messages.
 pub mod v1 {
     include!("farpool.v1.rs");

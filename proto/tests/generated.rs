@@ -17,6 +17,9 @@ const BOXED: [&str; 9] = [
     "AgentEvent.body.pool_fault",
 ];
 
+/// The messages of frames, which whoever sends them keeps too.
+const SHARED: [&str; 4] = ["ClientMessage", "ClientEvent", "AgentEvent", "AgentCommand"];
+
 const FILES: [&str; 4] = ["service.proto", "session.proto", "status.proto", "worker.proto"];
 
 #[test]
@@ -31,6 +34,7 @@ fn the_generated_code_is_up_to_date() {
     let configured = tonic_prost_build::configure().bytes(".").out_dir(&out);
     let configured = BOXED.iter().fold(configured, |all, path| all.boxed(format!(".farpool.v1.{path}")));
     configured.compile_fds(descriptors).expect("code is generated");
+    share_batches(&out.join("farpool.v1.rs"));
     for name in ["farpool.v1.rs", "farpool.v1.bin"] {
         let fresh = std::fs::read(out.join(name)).expect("the generated file");
         let committed = root.join("src").join(name);
@@ -41,4 +45,15 @@ fn the_generated_code_is_up_to_date() {
         assert!(there == fresh, "proto/src/{name} is stale: run FARPOOL_REGENERATE=1 cargo test -p farpool-proto");
     }
     std::fs::remove_dir_all(&out).expect("the temporary folder goes away");
+}
+
+/// The generator knows no other type for what is repeated than `Vec`.
+fn share_batches(path: &Path) {
+    let code = std::fs::read_to_string(path).expect("the generated code");
+    let shared = SHARED.iter().fold(code, |code, message| {
+        let vec = format!("pub messages: ::prost::alloc::vec::Vec<{message}>");
+        assert_eq!(code.matches(&vec).count(), 1, "{message} is in one frame");
+        code.replace(&vec, &format!("pub messages: crate::Batch<{message}>"))
+    });
+    std::fs::write(path, shared).expect("the generated code is written");
 }

@@ -79,7 +79,7 @@ impl Connector {
         let (outgoing, frames) = outgoing(DRAINED_BYTES, Arc::clone(&drained));
         outgoing.push(AgentEvent { body: Some(Event::Hello(Box::new(self.hello.clone()))) });
         let reply = client.session(frames).await.map_err(|status| End::of(&status))?;
-        let mut incoming = Incoming::new(reply.into_inner(), COMMAND_BYTES);
+        let mut incoming = outgoing.incoming(reply.into_inner(), COMMAND_BYTES);
         let mut first = loop {
             match incoming.next().await {
                 Ok(Some(commands)) if commands.is_empty() => {}

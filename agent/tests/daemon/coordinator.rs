@@ -152,7 +152,7 @@ impl Arrival {
         let (outgoing, frames) = outgoing(0, Arc::new(Notify::new()));
         let replies: Replies<AgentCommand> = frames.replies();
         let _ = self.reply.send(Ok(Box::pin(replies)));
-        Session { incoming: Incoming::new(self.events, 1 << 30), events: VecDeque::new(), outgoing }
+        Session { incoming: outgoing.incoming(self.events, 1 << 30), events: VecDeque::new(), outgoing }
     }
 
     pub(crate) fn refuse(self, status: Status) {

@@ -49,7 +49,7 @@ impl Client {
         let mut client = ClientsClient::new(channel).max_decoding_message_size(http2::MAX_GRPC_MESSAGE);
         let replies = client.session(frames).await.expect("the coordinator takes the client").into_inner();
         let mut client =
-            Client { incoming: Incoming::new(replies, connect::MESSAGE_LIMIT), queue, limit: 0, sent: 0, done: 0 };
+            Client { incoming: queue.incoming(replies, connect::MESSAGE_LIMIT), queue, limit: 0, sent: 0, done: 0 };
         while client.limit == 0 {
             client.take(&Figures::default()).await;
         }

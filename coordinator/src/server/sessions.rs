@@ -37,7 +37,7 @@ where
 {
     let address = request.remote_addr();
     let (outgoing, frames) = outgoing(kind.low, link.drained.clone());
-    let incoming = Incoming::new(request.into_inner(), kind.max_message);
+    let incoming = outgoing.incoming(request.into_inner(), kind.max_message);
     tokio::spawn(attend(incoming, outgoing, address, link.clone(), kind));
     Response::new(frames.replies())
 }

@@ -49,7 +49,7 @@ impl Agent {
         let (out, frames) = outgoing(0, Arc::new(Notify::new()));
         let mut client = AgentsClient::new(server.connect().await);
         let reply = soon("a session", client.session(frames)).await.expect("the session begins");
-        Self { out, incoming: Incoming::new(reply.into_inner(), 1 << 30), early: Vec::new(), times: 1 }
+        Self { incoming: out.incoming(reply.into_inner(), 1 << 30), out, early: Vec::new(), times: 1 }
     }
 
     pub(crate) fn say(&self, body: Say) {

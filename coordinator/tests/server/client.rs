@@ -56,7 +56,7 @@ impl Client {
     async fn over(channel: Channel) -> Self {
         let (out, frames) = outgoing(0, Arc::new(Notify::new()));
         let reply = soon("a session", ClientsClient::new(channel).session(frames)).await;
-        let incoming = Incoming::new(reply.expect("the session begins").into_inner(), 1 << 30);
+        let incoming = out.incoming(reply.expect("the session begins").into_inner(), 1 << 30);
         Self { out, incoming, inbox: VecDeque::new(), window: 0 }
     }
 

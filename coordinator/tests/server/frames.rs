@@ -24,12 +24,12 @@ async fn check(cases: Vec<(&str, Vec<u8>, bool, Code, &str)>) {
 
 fn opened(then: &[u8]) -> Vec<u8> {
     let open = ClientMessage { body: Some(Ask::OpenPool(Box::new(open_pool()))) };
-    [&framed(&ClientFrame { messages: vec![open], ..ClientFrame::default() }), then].concat()
+    [&framed(&ClientFrame { messages: vec![open].into(), ..ClientFrame::default() }), then].concat()
 }
 
 fn joined(then: &[u8]) -> Vec<u8> {
     let hello = AgentEvent { body: Some(Say::Hello(Box::new(hello(9, 1)))) };
-    [&framed(&AgentFrame { messages: vec![hello], ..AgentFrame::default() }), then].concat()
+    [&framed(&AgentFrame { messages: vec![hello].into(), ..AgentFrame::default() }), then].concat()
 }
 
 #[tokio::test]

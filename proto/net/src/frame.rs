@@ -1,102 +1,104 @@
 //! Messages in frames: many small ones in one, a large one in pieces over several.
 
-use std::collections::VecDeque;
+use std::fmt::Debug;
 
 use bytes::{Buf, Bytes, BytesMut};
+use farpool_proto::Batch;
 use farpool_proto::v1::{
     AgentCommand, AgentEvent, AgentFrame, ClientEvent, ClientFrame, ClientMessage, CommandFrame, EventFrame, Piece,
+    Resume, Resumed,
 };
 use prost::Message;
 use tonic::Status;
 
 /// Messages are gathered up to about this size: enough that what a frame costs does not count any more.
-const FRAME_BYTES: usize = 256 << 10;
+pub(crate) const FRAME_BYTES: usize = 256 << 10;
 /// Messages above this size travel in pieces: then nobody has to take a larger frame than this, and a bit, at once.
-const WHOLE_BYTES: usize = 2 << 20;
+pub(crate) const WHOLE_BYTES: usize = 2 << 20;
 const PIECE_BYTES: usize = 1 << 20;
 
 /// A message of a session, and the frames that it travels in.
-pub trait SessionMessage: Message + Default + 'static {
+pub trait SessionMessage: Message + Clone + Default + 'static {
     /// Its frame.
     type Frame: Message + Default + 'static;
+    /// What is alone in the first frame of a connection that goes on with a session: [`Resume`] from the side that
+    /// connects, [`Resumed`] from the other one.
+    type Handshake: Debug + Send + Sync + 'static;
 
-    /// A frame with whole messages.
-    fn frame(messages: Vec<Self>) -> Self::Frame;
-
-    /// A frame with a piece of a message.
-    fn piece(piece: Piece) -> Self::Frame;
+    /// A frame of this.
+    fn frame(parts: Parts<Self>) -> Self::Frame;
 
     /// What is in a frame.
-    fn open(frame: Self::Frame) -> (Vec<Self>, Option<Piece>);
+    fn open(frame: Self::Frame) -> Parts<Self>;
+}
+
+/// What is in a frame.
+#[derive(Debug)]
+pub struct Parts<M: SessionMessage> {
+    /// Whole messages.
+    pub messages: Batch<M>,
+    /// A piece of a large one.
+    pub piece: Option<Piece>,
+    /// How many messages of the other side were taken in; 0: nothing is said about it.
+    pub received: u64,
+    /// How a connection goes on with a session.
+    pub handshake: Option<M::Handshake>,
+}
+
+impl<M: SessionMessage> Default for Parts<M> {
+    fn default() -> Self {
+        Self { messages: Batch::default(), piece: None, received: 0, handshake: None }
+    }
 }
 
 macro_rules! session_messages {
-    ($($message:ident in $frame:ident,)*) => {$(
+    ($($message:ident in $frame:ident with $handshake:ident as $field:ident,)*) => {$(
         impl SessionMessage for $message {
             type Frame = $frame;
+            type Handshake = $handshake;
 
-            fn frame(messages: Vec<Self>) -> $frame {
-                $frame { messages, ..$frame::default() }
+            fn frame(parts: Parts<Self>) -> $frame {
+                let Parts { messages, piece, received, handshake: $field } = parts;
+                $frame { messages, piece, received, $field }
             }
 
-            fn piece(piece: Piece) -> $frame {
-                $frame { piece: Some(piece), ..$frame::default() }
-            }
-
-            fn open(frame: $frame) -> (Vec<Self>, Option<Piece>) {
-                (frame.messages, frame.piece)
+            fn open(frame: $frame) -> Parts<Self> {
+                let $frame { messages, piece, received, $field: handshake } = frame;
+                Parts { messages, piece, received, handshake }
             }
         }
     )*};
 }
 
 session_messages! {
-    ClientMessage in ClientFrame,
-    ClientEvent in EventFrame,
-    AgentEvent in AgentFrame,
-    AgentCommand in CommandFrame,
+    ClientMessage in ClientFrame with Resume as resume,
+    ClientEvent in EventFrame with Resumed as resumed,
+    AgentEvent in AgentFrame with Resume as resume,
+    AgentCommand in CommandFrame with Resumed as resumed,
 }
 
-/// Puts messages into frames.
+/// Cuts a large message into pieces.
 #[derive(Debug, Default)]
-pub(crate) struct Packer {
-    /// What is left of a message that is sent in pieces, and the size of the whole.
+pub(crate) struct Cutter {
+    /// What is left of the message, and the size of the whole.
     rest: Bytes,
     total: u64,
 }
 
-impl Packer {
-    /// The next frame, and how many bytes of messages are in it: of what is left of a large message, or of the messages
-    /// in the queue, each of which comes with its encoded size. There must be something.
-    pub(crate) fn pack<M: SessionMessage>(&mut self, queue: &mut VecDeque<(M, usize)>) -> (M::Frame, usize) {
-        if self.rest.is_empty() {
-            if queue.front().is_none_or(|(_, size)| *size <= WHOLE_BYTES) {
-                return gather(queue);
-            }
-            self.rest = queue.pop_front().map(|(message, _)| message.encode_to_vec().into()).unwrap_or_default();
-            self.total = self.rest.len() as u64;
-        }
-        let data = self.rest.split_to(self.rest.len().min(PIECE_BYTES));
-        let bytes = data.len();
-        (M::piece(Piece { total: self.total, data }), bytes)
+impl Cutter {
+    pub(crate) fn new(message: &impl Message) -> Self {
+        let rest = Bytes::from(message.encode_to_vec());
+        Self { total: rest.len() as u64, rest }
     }
 
-    /// Whether there is something left of a message that was taken from the queue.
-    pub(crate) fn has_rest(&self) -> bool {
-        !self.rest.is_empty()
+    /// The next piece.
+    pub(crate) fn cut(&mut self) -> Piece {
+        Piece { total: self.total, data: self.rest.split_to(self.rest.len().min(PIECE_BYTES)) }
     }
-}
 
-/// A frame with as many messages as fit, and at least one.
-fn gather<M: SessionMessage>(queue: &mut VecDeque<(M, usize)>) -> (M::Frame, usize) {
-    let (mut count, mut bytes) = (0, 0);
-    for (_, size) in queue.iter() {
-        if count > 0 && bytes + size > FRAME_BYTES {
-            break;
-        }
-        (count, bytes) = (count + 1, bytes + size);
+    pub(crate) fn is_through(&self) -> bool {
+        self.rest.is_empty()
     }
-    (M::frame(queue.drain(..count).map(|(message, _)| message).collect()), bytes)
 }
 
 /// Takes messages out of frames. What a peer sends may be anything.
@@ -113,12 +115,17 @@ impl Unpacker {
         Self { limit, total: 0, pieces: BytesMut::new() }
     }
 
-    /// The messages that a frame completes, in order; none as long as a large one is not whole.
-    pub(crate) fn unpack<M: SessionMessage>(&mut self, frame: M::Frame) -> Result<Vec<M>, Status> {
-        let (messages, piece) = M::open(frame);
+    /// The messages that a frame with these in it completes, in order; none as long as a large one is not whole.
+    pub(crate) fn unpack<M: SessionMessage>(
+        &mut self,
+        messages: Batch<M>,
+        piece: Option<Piece>,
+    ) -> Result<Vec<M>, Status> {
         match piece {
-            None if self.total > 0 => Err(Status::invalid_argument("messages came between the pieces of another one")),
-            None => Ok(messages),
+            None if self.total > 0 => {
+                Err(Status::invalid_argument("another frame came between the pieces of a message"))
+            }
+            None => Ok(messages.into_vec()),
             Some(_) if !messages.is_empty() => Err(Status::invalid_argument("a frame has messages and a piece")),
             Some(piece) => self.add(piece),
         }
@@ -164,76 +171,4 @@ impl Unpacker {
 }
 
 #[cfg(test)]
-mod tests {
-    use farpool_proto::v1::{Items, client_message::Body};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn message(bytes: usize) -> ClientMessage {
-        let items = Items { job: bytes as u64, first: 3, data: vec![7; bytes].into(), ends: Bytes::new() };
-        ClientMessage { body: Some(Body::Items(items)) }
-    }
-
-    fn queue(messages: Vec<ClientMessage>) -> VecDeque<(ClientMessage, usize)> {
-        messages
-            .into_iter()
-            .map(|message| (message.encoded_len(), message))
-            .map(|(size, message)| (message, size))
-            .collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn what_is_packed_is_unpacked(sizes in prop::collection::vec(
-            prop_oneof![0..200usize, 100_000..400_000usize, (2 << 20) - 100..(2 << 20) + 100usize, 3_000_000..5_000_000usize],
-            0..12,
-        )) {
-            let sent: Vec<_> = sizes.into_iter().map(message).collect();
-            let mut queue = queue(sent.clone());
-            let mut bytes: usize = queue.iter().map(|(_, size)| size).sum();
-            let (mut packer, mut unpacker, mut received) = (Packer::default(), Unpacker::new(8 << 20), Vec::new());
-            while packer.has_rest() || !queue.is_empty() {
-                let (frame, packed) = packer.pack(&mut queue);
-                bytes -= packed;
-                prop_assert!(frame.encoded_len() < WHOLE_BYTES + 100);
-                received.extend(unpacker.unpack::<ClientMessage>(frame).expect("it was packed"));
-            }
-            prop_assert_eq!(received.len(), sent.len());
-            prop_assert!(received == sent);
-            prop_assert_eq!((bytes, unpacker.held()), (0, 0));
-        }
-    }
-
-    #[test]
-    fn small_messages_share_frames() {
-        let mut queue = queue((0..1000).map(|_| message(100)).collect());
-        let (frame, _): (ClientFrame, usize) = Packer::default().pack(&mut queue);
-        assert_eq!((frame.messages.len(), queue.len()), (1000, 0));
-    }
-
-    #[test]
-    fn pieces_that_lie_are_refused() {
-        let piece = |total, bytes: usize| ClientMessage::piece(Piece { total, data: vec![0xff; bytes].into() });
-        let mut both = piece(10, 5);
-        both.messages.push(message(1));
-        let check = |frames: Vec<ClientFrame>, words: &str| {
-            let mut unpacker = Unpacker::new(1000);
-            let last = frames.into_iter().map(|frame| unpacker.unpack::<ClientMessage>(frame)).last();
-            let error = last.expect("there is a frame").expect_err("it is refused");
-            assert!(error.message().contains(words), "{error}");
-        };
-        check(vec![piece(1001, 5)], "the limit is 1000");
-        check(vec![piece(u64::MAX, 5)], "the limit is 1000");
-        check(vec![piece(10, 11)], "11 bytes of a message of which 10 are missing");
-        check(vec![piece(10, 5), piece(10, 6)], "of which 5 are missing");
-        check(vec![piece(10, 5), piece(11, 6)], "of 11 bytes came among those of one of 10");
-        check(vec![piece(10, 0)], "0 bytes");
-        check(vec![piece(0, 0)], "0 bytes");
-        check(vec![piece(0, 1)], "1 bytes");
-        check(vec![piece(10, 5), ClientMessage::frame(vec![message(1)])], "between the pieces");
-        check(vec![both], "messages and a piece");
-        check(vec![piece(10, 10)], "cannot be decoded");
-    }
-}
+mod tests;

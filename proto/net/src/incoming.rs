@@ -2,40 +2,44 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_core::Stream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
-use crate::frame::{SessionMessage, Unpacker};
+use crate::frame::{Parts, SessionMessage, Unpacker};
+use crate::opening::{self, BoxStream};
+use crate::session::{Heard, Listener, Refused};
 
 /// Frames that are there already are taken together up to so many messages, or bytes: then what it costs to hand them on
 /// does not count any more.
 const TOGETHER: usize = 64;
 const TOGETHER_BYTES: usize = 256 << 10;
 
-/// The receiving end of a session. Nothing is read before [`Incoming::next`] is called: whoever does not call it slows
-/// the sender down, which is how a full receiver defends itself.
+/// The receiving end of a session, on one of its connections: see [`crate::Outgoing::incoming`]. Nothing is read before
+/// [`Incoming::next`] is called: whoever does not call it slows the sender down, which is how a full receiver defends
+/// itself.
 pub struct Incoming<M: SessionMessage> {
-    stream: Streaming<M::Frame>,
+    stream: BoxStream<M>,
     unpacker: Unpacker,
+    session: Arc<dyn Listener>,
+    connection: u64,
     /// How the stream has ended, if that was seen when there were still messages in front of it.
     end: Option<Result<(), Status>>,
     garbled: bool,
 }
 
 impl<M: SessionMessage> Incoming<M> {
-    /// Takes messages of up to `limit` bytes out of a gRPC stream.
-    pub fn new(stream: Streaming<M::Frame>, limit: u64) -> Self {
-        Self { stream, unpacker: Unpacker::new(limit), end: None, garbled: false }
+    pub(crate) fn new(stream: BoxStream<M>, limit: u64, session: Arc<dyn Listener>, connection: u64) -> Self {
+        Self { stream, unpacker: Unpacker::new(limit), session, connection, end: None, garbled: false }
     }
 
-    /// The messages of the next frames; none if it was a piece of a large one. `None`: the stream has ended. May be
-    /// dropped at any time without losing anything.
+    /// The messages of the next frames; none if it was a piece of a large one, or only said what the peer has taken in.
+    /// `None`: the stream has ended. May be dropped at any time without losing anything.
     ///
     /// # Errors
-    /// If the connection is lost, or if the peer sends what is no frame: end the session then.
+    /// If the connection is lost, or another one has taken its place, or if the peer sends what is no frame: end the
+    /// session then, or go on with it over another connection.
     pub async fn next(&mut self) -> Result<Option<Vec<M>>, Status> {
         if let Some(end) = self.end.take() {
             return end.map(|()| None);
@@ -44,14 +48,12 @@ impl<M: SessionMessage> Incoming<M> {
     }
 
     fn poll_messages(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Vec<M>>, Status>> {
-        let (mut together, mut bytes) = (Vec::new(), 0);
+        let (mut together, mut bytes, mut heard) = (Vec::new(), 0, false);
         for _ in 0..TOGETHER {
-            let end = match Pin::new(&mut self.stream).poll_next(context) {
-                Poll::Ready(Some(Ok(frame))) => match self.unpacker.unpack(frame) {
-                    Ok(messages) => {
-                        // To count what many messages take would cost more than it saves.
-                        let many = together.len() + messages.len() >= TOGETHER;
-                        bytes += if many { TOGETHER_BYTES } else { messages.iter().map(M::encoded_len).sum() };
+            let end = match self.stream.as_mut().poll_next(context) {
+                Poll::Ready(Some(Ok(frame))) => match self.open(frame, together.len()) {
+                    Ok((messages, size)) => {
+                        (heard, bytes) = (true, bytes + size);
                         if together.is_empty() {
                             together = messages;
                         } else {
@@ -62,14 +64,11 @@ impl<M: SessionMessage> Incoming<M> {
                         }
                         continue;
                     }
-                    Err(status) => {
-                        self.garbled = true;
-                        Err(status)
-                    }
+                    Err(status) => Err(status),
                 },
                 Poll::Ready(Some(Err(status))) => Err(status),
                 Poll::Ready(None) => Ok(()),
-                Poll::Pending if together.is_empty() => return Poll::Pending,
+                Poll::Pending if !heard => return Poll::Pending,
                 Poll::Pending => break,
             };
             if together.is_empty() {
@@ -79,6 +78,30 @@ impl<M: SessionMessage> Incoming<M> {
             break;
         }
         Poll::Ready(Ok(Some(together)))
+    }
+
+    /// Takes in a frame; returns the messages that it completes, and about how large they are. There are so many `already`
+    /// to go with them.
+    fn open(&mut self, frame: M::Frame, already: usize) -> Result<(Vec<M>, usize), Status> {
+        let opened = self.unpack(frame, already);
+        self.garbled |= matches!(opened, Err(Refused::Garbled(_)));
+        opened.map_err(|refused| match refused {
+            Refused::Replaced => opening::replaced(),
+            Refused::Garbled(status) => status,
+        })
+    }
+
+    fn unpack(&mut self, frame: M::Frame, already: usize) -> Result<(Vec<M>, usize), Refused> {
+        let Parts { messages, piece, received, handshake } = M::open(frame);
+        if handshake.is_some() {
+            return Err(Refused::Garbled(opening::not_alone("how a connection begins")));
+        }
+        let messages = self.unpacker.unpack::<M>(messages, piece).map_err(Refused::Garbled)?;
+        // To count what many messages take would cost more than it saves.
+        let many = already + messages.len() >= TOGETHER;
+        let bytes = if many { TOGETHER_BYTES } else { messages.iter().map(M::encoded_len).sum() };
+        self.session.hear(self.connection, Heard { messages: messages.len() as u64, bytes, received })?;
+        Ok((messages, bytes))
     }
 
     /// Whether the session ended because of what the peer sent. Otherwise the error is the peer's word, or that of the

@@ -7,8 +7,13 @@
 //! back.
 
 mod frame;
+mod frames;
 mod incoming;
+mod kept;
+mod opening;
 mod outgoing;
+mod replies;
+mod session;
 
 pub mod http2;
 pub mod program;
@@ -16,6 +21,9 @@ pub mod program;
 pub mod settings;
 pub mod version;
 
-pub use frame::SessionMessage;
+pub use frame::{Parts, SessionMessage};
+pub use frames::Frames;
 pub use incoming::Incoming;
-pub use outgoing::{Frames, Outgoing, Replies, outgoing};
+pub use opening::{Opening, Rest};
+pub use outgoing::{Outgoing, outgoing};
+pub use replies::{Replies, Reply, replies};

@@ -1,68 +1,41 @@
-//! What is to be sent on a session: a queue that anybody may push to, and the stream of frames that gRPC takes from it.
+//! What is to be sent on a session: a queue that anybody may push to, and that keeps what may not have arrived.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
 
+use bytes::Bytes;
+use farpool_proto::v1::{Resume, Resumed};
 use futures_core::Stream;
 use tokio::sync::Notify;
 use tonic::Status;
 
-use crate::frame::{Packer, SessionMessage};
+use crate::frame::SessionMessage;
+use crate::frames::Frames;
+use crate::incoming::Incoming;
+use crate::opening;
+use crate::session::{self, Session};
 
 /// The sending end of a session. All clones are of the same session.
 ///
-/// It takes everything at once and never blocks; whoever pushes looks at [`Outgoing::bytes`] to stay within its bounds.
-/// When the last clone is dropped, the stream ends behind what was pushed: a connection stays for as long as one of its
-/// streams has not ended.
+/// It takes everything at once and never blocks; whoever pushes looks at [`Outgoing::bytes`] or [`Outgoing::waiting`] to
+/// stay within its bounds. When the last clone is dropped, the stream ends behind what was pushed: a connection stays for
+/// as long as one of its streams has not ended.
+///
+/// What the peer has not taken in is kept, for when the connection is lost and another one takes its place.
 pub struct Outgoing<M> {
     sender: Arc<Sender<M>>,
 }
 
 struct Sender<M> {
-    shared: Arc<Shared<M>>,
+    session: Arc<Session<M>>,
 }
 
-/// The frames of a session, as a client sends them.
-pub struct Frames<M> {
-    shared: Arc<Shared<M>>,
-    /// Taken from the queue and not in a frame yet: frames are made without the lock, so that nobody who pushes waits.
-    taken: VecDeque<(M, usize)>,
-    packer: Packer,
-}
-
-/// The frames of a session, as a server sends them: they can end in an error.
-pub struct Replies<M> {
-    frames: Frames<M>,
-}
-
-struct Shared<M> {
-    state: Mutex<State<M>>,
-    low: usize,
-    drained: Arc<Notify>,
-}
-
-struct State<M> {
-    /// Each with its encoded size.
-    messages: VecDeque<(M, usize)>,
-    /// Of all that was pushed and is in no frame yet.
-    bytes: usize,
-    count: usize,
-    end: Option<Result<(), Status>>,
-    /// Nobody will ever take a frame again.
-    gone: bool,
-    waker: Option<Waker>,
-}
-
-/// A session's queue, and the stream that empties it. `drained` is notified whenever fewer than `low` bytes, or as many,
-/// are left of more.
+/// A session's queue, and the frames of its first connection. `drained` is notified whenever what the session holds, or
+/// what of this waits to be sent, has become `low` bytes or less from more; and when nobody takes frames any more.
 pub fn outgoing<M: SessionMessage>(low: usize, drained: Arc<Notify>) -> (Outgoing<M>, Frames<M>) {
-    let state = State { messages: VecDeque::new(), bytes: 0, count: 0, end: None, gone: false, waker: None };
-    let shared = Arc::new(Shared { state: Mutex::new(state), low, drained });
-    let sender = Arc::new(Sender { shared: Arc::clone(&shared) });
-    (Outgoing { sender }, Frames { shared, taken: VecDeque::new(), packer: Packer::default() })
+    let session = Arc::new(Session::new(low, drained));
+    let frames = Frames::new(Arc::clone(&session), 0, None);
+    (Outgoing { sender: Arc::new(Sender { session }) }, frames)
 }
 
 impl<M: SessionMessage> Outgoing<M> {
@@ -73,55 +46,139 @@ impl<M: SessionMessage> Outgoing<M> {
 
     /// Puts messages behind the others.
     pub fn extend(&self, messages: impl IntoIterator<Item = M>) {
-        let mut state = self.state();
-        if state.gone || state.end.is_some() {
+        let mut queue = self.session().queue();
+        if queue.end.is_some() {
             return;
         }
         for message in messages {
             let size = message.encoded_len();
-            state.bytes += size;
-            state.count += 1;
-            state.messages.push_back((message, size));
+            queue.push(message, size);
         }
-        wake(state);
+        session::wake(queue);
     }
 
-    /// Bytes that wait to be sent, with what their messages take beside.
+    /// Bytes of all messages that the peer has not taken in, as far as it has said, with what they take beside.
+    ///
+    /// They become less only as long as somebody reads the [`Incoming`] of the session, which is how the peer says so.
+    /// Whoever does not read it until there is less to send waits for [`Outgoing::waiting`].
     pub fn bytes(&self) -> usize {
-        self.state().held()
+        self.session().queue().size
     }
 
-    /// Whether the other side takes no frames any more.
+    /// Bytes of the messages that are in no frame of this connection yet, with what they take beside.
+    pub fn waiting(&self) -> usize {
+        self.session().queue().waiting()
+    }
+
+    /// Messages that were pushed since the session's start.
+    pub fn pushed(&self) -> u64 {
+        self.session().queue().pushed
+    }
+
+    /// Of the messages that were pushed, those that the peer has taken in, as it said last.
+    pub fn acknowledged(&self) -> u64 {
+        self.session().queue().acknowledged
+    }
+
+    /// Messages of the peer that were taken in since the session's start.
+    pub fn received(&self) -> u64 {
+        self.session().line().received
+    }
+
+    /// Whether nobody takes frames: the connection is lost, and there is no other one yet.
     pub fn is_gone(&self) -> bool {
-        self.state().gone
+        self.session().queue().gone
     }
 
     /// Ends the stream behind what was pushed.
     pub fn finish(&self) {
-        self.sender.end(Ok(()));
+        self.session().end(Ok(()));
     }
 
     /// Ends the stream with an error, behind what was pushed. A client's stream just ends.
     pub fn fail(&self, status: Status) {
-        self.sender.end(Err(status));
+        self.session().end(Err(status));
     }
 
-    fn state(&self) -> MutexGuard<'_, State<M>> {
-        self.sender.shared.state()
+    /// The receiving end of the session, for the connection that is in place: takes messages of up to `limit` bytes out
+    /// of the peer's frames.
+    pub fn incoming<In: SessionMessage>(
+        &self,
+        stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
+        limit: u64,
+    ) -> Incoming<In> {
+        let connection = self.session().line().connection;
+        Incoming::new(Box::pin(stream), limit, self.session().clone(), connection)
+    }
+
+    pub(crate) fn session(&self) -> &Arc<Session<M>> {
+        &self.sender.session
     }
 }
 
-impl<M> Sender<M> {
-    fn end(&self, end: Result<(), Status>) {
-        let mut state = self.shared.state();
-        state.end.get_or_insert(end);
-        wake(state);
+impl<M: SessionMessage<Handshake = Resumed>> Outgoing<M> {
+    /// A new connection, which began with a Resume, takes the place of the old one, whose frames end. The answer to the
+    /// Resume is the first frame; then comes what the peer has not taken in.
+    ///
+    /// # Errors
+    /// If the peer cannot have taken in so many messages: then nothing has changed.
+    pub fn reconnect(&self, received_by_peer: u64) -> Result<Frames<M>, Status> {
+        let session = self.session();
+        let mut line = session.line();
+        session.go_back(&mut line, received_by_peer)?;
+        let (connection, received) = session.reconnect(&mut line);
+        Ok(Frames::new(Arc::clone(session), connection, Some(Resumed { received })))
+    }
+}
+
+impl<M: SessionMessage<Handshake = Resume>> Outgoing<M> {
+    /// The frames of a new connection, which takes the place of the old one, whose frames end. They begin with a Resume
+    /// and go on when [`Outgoing::resumed`] has read the answer. `id` is what the session is known by.
+    pub fn resume(&self, id: Bytes) -> Frames<M> {
+        let session = self.session();
+        let mut line = session.line();
+        let (connection, received) = session.reconnect(&mut line);
+        line.awaits_answer = true;
+        let resume = Resume { session: id, version: Some(farpool_proto::version()), received };
+        Frames::new(Arc::clone(session), connection, Some(resume))
+    }
+
+    /// Reads the answer to [`Outgoing::resume`]: from then on what the peer has not taken in is sent again. It gives the
+    /// receiving end of the session, as [`Outgoing::incoming`] does. There is no limit to how long the peer may take.
+    ///
+    /// # Errors
+    /// If the stream ends with one: NOT_FOUND if the peer does not know the session (any more). If the first frame is not
+    /// an answer, or one that cannot be true: INVALID_ARGUMENT.
+    pub async fn resumed<In: SessionMessage<Handshake = Resumed>>(
+        &self,
+        stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
+        limit: u64,
+    ) -> Result<Incoming<In>, Status> {
+        let session = self.session();
+        let connection = session.line().connection;
+        let mut stream: opening::BoxStream<In> = Box::pin(stream);
+        let received = opening::answer::<In>(&mut stream).await?;
+        let mut line = session.line();
+        if line.connection != connection || !line.awaits_answer {
+            return Err(opening::replaced());
+        }
+        session.go_back(&mut line, received)?;
+        line.awaits_answer = false;
+        session.wake();
+        drop(line);
+        Ok(Incoming::new(stream, limit, session.clone(), connection))
     }
 }
 
 impl<M> Drop for Sender<M> {
     fn drop(&mut self) {
-        self.end(Ok(()));
+        let mut line = self.session.line();
+        if line.awaits_answer {
+            // Nobody will read it.
+            line.connection += 1;
+        }
+        drop(line);
+        self.session.end(Ok(()));
     }
 }
 
@@ -131,107 +188,8 @@ impl<M> Clone for Outgoing<M> {
     }
 }
 
-impl<M: SessionMessage> Frames<M> {
-    /// The same, for a server.
-    pub fn replies(self) -> Replies<M> {
-        Replies { frames: self }
-    }
-
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<M::Frame, Status>>> {
-        if self.taken.is_empty() && !self.packer.has_rest() {
-            let mut state = self.shared.state();
-            std::mem::swap(&mut self.taken, &mut state.messages);
-            if self.taken.is_empty() {
-                return match &mut state.end {
-                    Some(end) => Poll::Ready(std::mem::replace(end, Ok(())).err().map(Err)),
-                    None => {
-                        state.waker = Some(context.waker().clone());
-                        Poll::Pending
-                    }
-                };
-            }
-        }
-        let count = self.taken.len();
-        let (frame, packed) = self.packer.pack(&mut self.taken);
-        let mut state = self.shared.state();
-        let before = state.held();
-        state.bytes -= packed;
-        state.count -= count - self.taken.len();
-        let drained = before > self.shared.low && state.held() <= self.shared.low;
-        drop(state);
-        if drained {
-            self.shared.drained.notify_one();
-        }
-        Poll::Ready(Some(Ok(frame)))
-    }
-}
-
-// Nothing in it is ever pinned.
-impl<M> Unpin for Frames<M> {}
-
-impl<M: SessionMessage> Stream for Frames<M> {
-    type Item = M::Frame;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<M::Frame>> {
-        self.get_mut().poll_frame(context).map(|frame| frame.and_then(Result::ok))
-    }
-}
-
-impl<M: SessionMessage> Stream for Replies<M> {
-    type Item = Result<M::Frame, Status>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().frames.poll_frame(context)
-    }
-}
-
-impl<M> Drop for Frames<M> {
-    fn drop(&mut self) {
-        let mut state = self.shared.state();
-        state.gone = true;
-        (state.bytes, state.count) = (0, 0);
-        let unsent = std::mem::take(&mut state.messages);
-        drop(state);
-        drop(unsent);
-        self.shared.drained.notify_one();
-    }
-}
-
-impl<M> Shared<M> {
-    fn state(&self) -> MutexGuard<'_, State<M>> {
-        // The state is whole between any two statements: a panic elsewhere does not spoil it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<M> State<M> {
-    /// Small messages take more in memory than on the wire.
-    fn held(&self) -> usize {
-        self.bytes + self.count * size_of::<(M, usize)>()
-    }
-}
-
-/// Wakes whoever waits for a frame, once the lock is free.
-fn wake<M>(mut state: MutexGuard<'_, State<M>>) {
-    let waker = state.waker.take();
-    drop(state);
-    waker.into_iter().for_each(Waker::wake);
-}
-
 impl<M> fmt::Debug for Outgoing<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outgoing").field("bytes", &self.sender.shared.state().bytes).finish_non_exhaustive()
-    }
-}
-
-impl<M> fmt::Debug for Frames<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frames").finish_non_exhaustive()
-    }
-}
-
-impl<M> fmt::Debug for Replies<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replies").finish_non_exhaustive()
+        f.debug_struct("Outgoing").field("bytes", &self.sender.session.queue().size).finish_non_exhaustive()
     }
 }

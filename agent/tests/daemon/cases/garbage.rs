@@ -57,7 +57,7 @@ async fn commands_that_make_no_sense() {
     // An empty command is one that a later release has: it is passed over.
     let events = coordinator.arrival().await.say([
         frame([Command::Welcome(version())]),
-        CommandFrame { messages: vec![AgentCommand { body: None }], ..CommandFrame::default() },
+        CommandFrame { messages: vec![AgentCommand { body: None }].into(), ..CommandFrame::default() },
         frame([Command::StartPool(Box::new(StartPool { pool: 3, ..StartPool::default() }))]),
     ]);
     daemon.says("connected").await;
@@ -102,6 +102,6 @@ async fn a_program_that_never_ends() {
 }
 
 fn frame(commands: impl IntoIterator<Item = Command>) -> CommandFrame {
-    let messages = commands.into_iter().map(|body| AgentCommand { body: Some(body) }).collect();
-    CommandFrame { messages, ..CommandFrame::default() }
+    let messages: Vec<_> = commands.into_iter().map(|body| AgentCommand { body: Some(body) }).collect();
+    CommandFrame { messages: messages.into(), ..CommandFrame::default() }
 }

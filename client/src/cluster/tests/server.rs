@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use farpool_net::{Incoming, Outgoing, Replies, http2, outgoing};
+use farpool_net::{Outgoing, Replies, http2, outgoing};
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::clients_server::{Clients, ClientsServer};
@@ -189,7 +189,7 @@ impl Clients for Service {
         let (tell, heard) = mpsc::channel();
         let lets_go = Arc::new(AtomicBool::new(true));
         let (lets, closed) = (Arc::clone(&lets_go), out.clone());
-        let mut incoming = Incoming::<ClientMessage>::new(request.into_inner(), 1 << 30);
+        let mut incoming = out.incoming::<ClientMessage>(request.into_inner(), 1 << 30);
         tokio::spawn(async move {
             while let Ok(Some(messages)) = incoming.next().await {
                 for body in messages.into_iter().filter_map(|message| message.body) {

@@ -38,11 +38,11 @@ impl Agent {
 
     /// Puts what has gathered into its queue. False: it does not read.
     fn send(&mut self, now: u64) -> bool {
-        if self.outgoing.bytes() < self.queued || self.queued == 0 {
+        if self.outgoing.waiting() < self.queued || self.queued == 0 {
             self.moved_at = now;
         }
         self.outgoing.extend(self.fresh.drain(..));
-        self.queued = self.outgoing.bytes();
+        self.queued = self.outgoing.waiting();
         self.queued <= MAX_UNREAD || now - self.moved_at <= READS_WITHIN_NS
     }
 

@@ -178,7 +178,7 @@ impl Driver {
         if over {
             return self.end_client(id, Ok(()));
         }
-        if !client.paused && client.outgoing.bytes() > self.queue {
+        if !client.paused && client.outgoing.waiting() > self.queue {
             client.paused = true;
             self.coordinator.pause_client(id, true, self.now, &mut self.out);
         }
@@ -191,7 +191,7 @@ impl Driver {
             // One that is stopped is not read, so that only its queue shows that it is gone.
             if client.outgoing.is_gone() {
                 gone.push(id);
-            } else if client.paused && client.outgoing.bytes() <= self.low_queue {
+            } else if client.paused && client.outgoing.waiting() <= self.low_queue {
                 client.paused = false;
                 client.own_up();
                 self.coordinator.pause_client(id, false, self.now, &mut self.out);

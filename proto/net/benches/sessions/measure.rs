@@ -108,13 +108,13 @@ impl Session {
         let (queue, frames) = outgoing(peer::QUEUE_BYTES / 2, Arc::clone(&drained));
         let mut client = AgentsClient::new(channel).max_decoding_message_size(http2::MAX_GRPC_MESSAGE);
         let replies = client.session(frames).await.expect("a session can be opened").into_inner();
-        Session { incoming: Incoming::new(replies, peer::LIMIT), queue, drained, child }
+        Session { incoming: queue.incoming(replies, peer::LIMIT), queue, drained, child }
     }
 
     async fn warm_up(&mut self) {
         self.ask(peer::TAKE, 1);
         self.queue.push(done(1, Bytes::from_static(&[7; 8])));
-        self.next().await;
+        while self.next().await == 0 {}
     }
 
     fn ask(&self, what: &str, count: usize) {
@@ -132,13 +132,19 @@ impl Session {
         self.ask(peer::TAKE, count);
         for chunk in 0..count {
             while self.queue.bytes() > peer::QUEUE_BYTES {
-                self.drained.notified().await;
+                tokio::select! {
+                    () = self.drained.notified() => {}
+                    early = self.incoming.next() => {
+                        let early = early.expect("the session holds").expect("the session does not end");
+                        assert!(early.is_empty(), "the peer answers when it has all");
+                    }
+                }
             }
             // Large ones are made anew each time, as those are that a worker has written.
             let data = if payload.len() < MIB { small.clone() } else { Bytes::copy_from_slice(payload) };
             self.queue.push(done(chunk as u64, data));
         }
-        self.next().await;
+        while self.next().await == 0 {}
         cost.print(what, count, if payload.len() < MIB { "messages" } else { "MiB" });
     }
 

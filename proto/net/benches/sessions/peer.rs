@@ -57,7 +57,7 @@ impl Agents for Peer {
     async fn session(&self, request: Request<Streaming<AgentFrame>>) -> Result<Response<Self::SessionStream>, Status> {
         let drained = Arc::new(Notify::new());
         let (queue, frames) = outgoing(QUEUE_BYTES / 2, Arc::clone(&drained));
-        tokio::spawn(session(Incoming::new(request.into_inner(), LIMIT), queue, drained));
+        tokio::spawn(session(queue.incoming(request.into_inner(), LIMIT), queue, drained));
         Ok(Response::new(frames.replies()))
     }
 
@@ -78,8 +78,8 @@ async fn session(mut incoming: Incoming<AgentEvent>, queue: Outgoing<AgentComman
                     let AgentHello { host, slots, .. } = *hello;
                     let payload = |bytes: usize| Bytes::from(vec![3; bytes]);
                     match host.as_str() {
-                        GIVE => give(&queue, &drained, slots, payload(8)).await,
-                        GIVE_MIB => give(&queue, &drained, slots, payload(1 << 20)).await,
+                        GIVE => give(&mut incoming, &queue, &drained, slots, payload(8)).await,
+                        GIVE_MIB => give(&mut incoming, &queue, &drained, slots, payload(1 << 20)).await,
                         _ => (echo, left) = (host == ECHO, slots),
                     }
                 }
@@ -97,10 +97,19 @@ async fn session(mut incoming: Incoming<AgentEvent>, queue: Outgoing<AgentComman
     queue.finish();
 }
 
-async fn give(queue: &Outgoing<AgentCommand>, drained: &Notify, count: u32, payload: Bytes) {
+async fn give(
+    incoming: &mut Incoming<AgentEvent>,
+    queue: &Outgoing<AgentCommand>,
+    drained: &Notify,
+    count: u32,
+    payload: Bytes,
+) {
     for chunk in 0..u64::from(count) {
         while queue.bytes() > QUEUE_BYTES {
-            drained.notified().await;
+            tokio::select! {
+                () = drained.notified() => {}
+                early = incoming.next() => assert!(matches!(early, Ok(Some(early)) if early.is_empty())),
+            }
         }
         queue.push(assign(chunk, payload.clone()));
     }

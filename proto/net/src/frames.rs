@@ -1,0 +1,122 @@
+//! The frames of one connection, as gRPC takes them.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use farpool_proto::Batch;
+use futures_core::Stream;
+use tonic::Status;
+
+use crate::frame::{Cutter, Parts, SessionMessage};
+use crate::kept::{Taken, size_of_messages};
+use crate::opening;
+use crate::replies::Replies;
+use crate::session::Session;
+
+/// The frames of a session on one connection, as a client sends them. They end when another connection takes its place.
+pub struct Frames<M: SessionMessage> {
+    session: Arc<Session<M>>,
+    connection: u64,
+    /// What the first one says.
+    handshake: Option<M::Handshake>,
+    /// A large message that is on its way.
+    cutter: Cutter,
+}
+
+impl<M: SessionMessage> Frames<M> {
+    pub(crate) fn new(session: Arc<Session<M>>, connection: u64, handshake: Option<M::Handshake>) -> Self {
+        Self { session, connection, handshake, cutter: Cutter::default() }
+    }
+
+    /// The same, for a server.
+    pub fn replies(self) -> Replies<M> {
+        self.into()
+    }
+
+    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<M::Frame, Status>>> {
+        if !self.cutter.is_through() {
+            return self.piece();
+        }
+        let session = &self.session;
+        let mut line = session.line();
+        if line.connection != self.connection {
+            return Poll::Ready(Some(Err(opening::replaced())));
+        }
+        if self.handshake.is_some() {
+            let handshake = self.handshake.take();
+            return Poll::Ready(Some(Ok(M::frame(Parts { handshake, ..Parts::default() }))));
+        }
+        if line.awaits_answer {
+            session.queue().waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        if line.kept.is_through() {
+            let mut queue = session.queue();
+            line.kept.refill(&mut queue.messages);
+            if line.kept.is_through() && !(line.owes() && queue.end.is_none()) {
+                return match &queue.end {
+                    Some(end) => Poll::Ready(end.clone().err().map(Err)),
+                    None => {
+                        queue.waker = Some(context.waker().clone());
+                        Poll::Pending
+                    }
+                };
+            }
+        }
+        let messages = match line.kept.take() {
+            Some(Taken::Whole(messages, size)) => {
+                session.change(|queue| queue.sent += size);
+                Batch::shared(messages)
+            }
+            Some(Taken::Large(message)) => {
+                drop(line);
+                self.cutter = message.first().map(Cutter::new).unwrap_or_default();
+                return self.piece();
+            }
+            // Only to say what was taken in.
+            None => Batch::default(),
+        };
+        let received = line.tell(false);
+        Poll::Ready(Some(Ok(M::frame(Parts { messages, received, ..Parts::default() }))))
+    }
+
+    fn piece(&mut self) -> Poll<Option<Result<M::Frame, Status>>> {
+        let mut line = self.session.line();
+        if line.connection != self.connection {
+            return Poll::Ready(Some(Err(opening::replaced())));
+        }
+        let piece = self.cutter.cut();
+        let last = self.cutter.is_through();
+        if last {
+            line.kept.sent_last_piece();
+        }
+        self.session.change(|queue| queue.sent += size_of_messages::<M>(piece.data.len(), usize::from(last)));
+        let received = line.tell(false);
+        Poll::Ready(Some(Ok(M::frame(Parts { piece: Some(piece), received, ..Parts::default() }))))
+    }
+}
+
+// Nothing in it is ever pinned.
+impl<M: SessionMessage> Unpin for Frames<M> {}
+
+impl<M: SessionMessage> Stream for Frames<M> {
+    type Item = M::Frame;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<M::Frame>> {
+        self.get_mut().poll_frame(context).map(|frame| frame.and_then(Result::ok))
+    }
+}
+
+impl<M: SessionMessage> Drop for Frames<M> {
+    fn drop(&mut self) {
+        self.session.lose(self.connection);
+    }
+}
+
+impl<M: SessionMessage> fmt::Debug for Frames<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frames").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}

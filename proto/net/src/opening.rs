@@ -1,0 +1,131 @@
+//! How a connection begins: with a new session, or with one that has lost its connection.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use farpool_proto::v1::{Resume, Resumed};
+use futures_core::Stream;
+use tokio::time::timeout;
+use tonic::Status;
+
+use crate::frame::{Parts, SessionMessage, Unpacker};
+use crate::incoming::Incoming;
+use crate::outgoing::Outgoing;
+use crate::session::Heard;
+
+pub(crate) type BoxStream<M> = Pin<Box<dyn Stream<Item = Result<<M as SessionMessage>::Frame, Status>> + Send>>;
+
+/// How the peer, which has connected, begins.
+#[derive(Debug)]
+pub enum Opening<In: SessionMessage> {
+    /// With a session of which these are the first messages; there is at least one.
+    New {
+        /// Those that came together. They count as taken in.
+        messages: Vec<In>,
+        /// Where the others come.
+        rest: Rest<In>,
+    },
+    /// With a session that there was before: see [`Outgoing::reconnect`].
+    Resume {
+        /// Which one it is, and how far it has come. Whether the peer's version is the right one has not been looked at.
+        resume: Resume,
+        /// Where messages come from then on.
+        rest: Rest<In>,
+    },
+}
+
+/// What follows on a connection that has begun.
+pub struct Rest<In: SessionMessage> {
+    stream: BoxStream<In>,
+    limit: u64,
+    begun: Heard,
+}
+
+impl<In: SessionMessage<Handshake = Resume>> Opening<In> {
+    /// Reads the first frames of a stream, up to the first messages, each of up to `limit` bytes.
+    ///
+    /// # Errors
+    /// If the peer says nothing in time, or what makes no sense; or if the stream ends.
+    pub async fn read(
+        stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
+        limit: u64,
+        patience: Duration,
+    ) -> Result<Self, Status> {
+        let late = || Status::deadline_exceeded(format!("no first message within {patience:?} of the session's start"));
+        timeout(patience, Self::read_on(Box::pin(stream), limit)).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn read_on(mut stream: BoxStream<In>, limit: u64) -> Result<Self, Status> {
+        let (mut unpacker, mut first) = (Unpacker::new(limit), true);
+        loop {
+            let frame = next::<In>(&mut stream).await?;
+            let frame = frame.ok_or_else(|| Status::invalid_argument("the session ended before its first message"))?;
+            let Parts { messages, piece, received, handshake } = In::open(frame);
+            if let Some(resume) = handshake {
+                if !first || !messages.is_empty() || piece.is_some() || received > 0 {
+                    return Err(not_alone("a Resume"));
+                }
+                return Ok(Opening::Resume { resume, rest: Rest { stream, limit, begun: Heard::default() } });
+            }
+            if received > 0 {
+                let message = format!("it says that it has received {received} messages, and the session begins here");
+                return Err(Status::invalid_argument(message));
+            }
+            first = false;
+            let messages = unpacker.unpack::<In>(messages, piece)?;
+            if !messages.is_empty() {
+                let bytes = messages.iter().map(In::encoded_len).sum();
+                let begun = Heard { messages: messages.len() as u64, bytes, received: 0 };
+                return Ok(Opening::New { messages, rest: Rest { stream, limit, begun } });
+            }
+        }
+    }
+}
+
+impl<In: SessionMessage> Rest<In> {
+    /// The receiving end of the session, on the connection that is in place: the queue's first one, or the one that
+    /// [`Outgoing::reconnect`] has made of this.
+    pub fn incoming<Out: SessionMessage>(self, outgoing: &Outgoing<Out>) -> Incoming<In> {
+        let session = outgoing.session();
+        let connection = session.begin(&self.begun);
+        Incoming::new(self.stream, self.limit, session.clone(), connection)
+    }
+}
+
+/// Reads the answer to a Resume: how many messages the peer has taken in.
+pub(crate) async fn answer<In>(stream: &mut BoxStream<In>) -> Result<u64, Status>
+where
+    In: SessionMessage<Handshake = Resumed>,
+{
+    let frame = next::<In>(stream).await?;
+    let frame = frame.ok_or_else(|| Status::unavailable("the connection ended before the session went on"))?;
+    match In::open(frame) {
+        Parts { messages, piece: None, received: 0, handshake: Some(resumed) } if messages.is_empty() => {
+            Ok(resumed.received)
+        }
+        Parts { handshake: Some(_), .. } => Err(not_alone("a Resumed")),
+        Parts { handshake: None, .. } => Err(Status::invalid_argument("its first frame does not answer the Resume")),
+    }
+}
+
+async fn next<M: SessionMessage>(stream: &mut BoxStream<M>) -> Result<Option<M::Frame>, Status> {
+    poll_fn(|context| stream.as_mut().poll_next(context)).await.transpose()
+}
+
+/// What a peer is told that says how a connection begins in the middle of it, or beside something else.
+pub(crate) fn not_alone(what: &str) -> Status {
+    Status::invalid_argument(format!("{what} is not alone in the first frame"))
+}
+
+/// What those are told who hold on to a connection that another one has taken the place of.
+pub(crate) fn replaced() -> Status {
+    Status::aborted("the session goes on over another connection")
+}
+
+impl<In: SessionMessage> fmt::Debug for Rest<In> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rest").field("begun", &self.begun).finish_non_exhaustive()
+    }
+}
