@@ -44,7 +44,9 @@ impl<C: Connect> Conversation<'_, C> {
                     return Ok(next);
                 }
                 // Others may have left by the next time.
-                Attempt::Made(Err(status)) if status.code() == Code::ResourceExhausted || !connect::is_final(&status) => {
+                Attempt::Made(Err(status))
+                    if status.code() == Code::ResourceExhausted || !connect::is_final(&status) =>
+                {
                     last = connect::told(&status);
                 }
                 Attempt::Made(Err(status)) => return Err(connect::not_opened(&shared.address, &status)),

@@ -15,7 +15,6 @@ use super::state::{Link, State};
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::inbox::{Inbox, Wakes};
-use crate::inboxes::Inboxes;
 
 pub(super) struct Shared {
     pub(super) address: Address,

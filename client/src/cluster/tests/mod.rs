@@ -6,6 +6,7 @@ mod server;
 mod talking;
 
 use std::thread;
+use std::time::Duration;
 
 use farpool_proto::v1::WorkerSettings;
 
@@ -18,7 +19,14 @@ use server::{Peer, Server};
 
 fn settings(processes: u32) -> Settings {
     let settings = WorkerSettings { payload_limit: 1 << 30, ..WorkerSettings::default() };
-    Settings { processes, settings, require: Vec::new(), weight: 1, environment: Vec::new() }
+    Settings {
+        processes,
+        settings,
+        require: Vec::new(),
+        weight: 1,
+        environment: Vec::new(),
+        reconnect_timeout: Duration::ZERO,
+    }
 }
 
 fn open(address: &Address, settings: Settings) -> Result<Pool, Error> {
