@@ -330,8 +330,7 @@ fn a_pool_that_was_not_welcomed_again_begins_anew() {
     let peer = server.session();
     assert!(peer.welcome(2).again);
     assert_eq!(server.resumed(), 0);
-    let said = peer.hear_all_again();
-    assert_eq!(said.len(), 3 + usize::from(said.len() > 3), "{said:?}");
+    assert!(matches!(peer.hear_all_again()[..], [Body::OpenJob(_), Body::Items(_), .., Body::EndItems(_)]));
     finish(&peer, job, 0..3);
     peer.say_ended(job, false);
     assert_eq!(map.get().unwrap(), doubles(3));
