@@ -60,7 +60,7 @@ impl Client {
 
     /// Bytes that are held for it, beside what the coordinator stores.
     pub(super) fn held(&self) -> u64 {
-        self.opening + self.partial + self.outgoing.bytes() as u64
+        self.opening + self.partial + self.outgoing.waiting() as u64
     }
 
     pub(super) fn tell(&self, body: Body) {
