@@ -99,7 +99,7 @@ async fn output_that_is_not_read_is_left_out_and_counted() {
         agent.say(Say::Output(AgentOutput { pool, pid: 1, stream, data }));
     }
     // It is all on its way when the agent's queue is empty; what follows is behind it.
-    while agent.out.bytes() > 0 {
+    while agent.out.waiting() > 0 {
         sleep(Duration::from_millis(10)).await;
     }
     assert!(server.status().await.held_bytes < 4 << 20);

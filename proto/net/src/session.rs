@@ -108,7 +108,8 @@ impl<M: SessionMessage> Session<M> {
         result
     }
 
-    /// Puts another connection into the place of the one that there is. The peer is told what was taken in.
+    /// Puts another connection into the place of the one that there is; returns its number, and what the peer is to be
+    /// told about what was taken in.
     pub(crate) fn reconnect(&self, line: &mut Line<M>) -> (u64, u64) {
         line.connection += 1;
         self.queue().gone = false;
@@ -124,6 +125,7 @@ impl<M: SessionMessage> Session<M> {
         Ok(())
     }
 
+    /// What these frames counted for counts no more; `again`: what is left is to be sent once more.
     fn free(&self, line: &Line<M>, freed: Freed<M>, again: bool) {
         self.change(|queue| {
             queue.acknowledged = line.kept.acknowledged();
@@ -132,7 +134,7 @@ impl<M: SessionMessage> Session<M> {
         });
     }
 
-    /// Messages that came before there was a session to take them in; returns the connection that is in place.
+    /// Takes in messages that came before there was a session; returns the connection that is in place.
     pub(crate) fn begin(&self, heard: &Heard) -> u64 {
         let mut line = self.line();
         line.take_in(heard);

@@ -239,7 +239,7 @@ impl Peer {
 
     /// Bytes that the client has not read and that wait here.
     pub(super) fn unread(&self) -> usize {
-        self.out.bytes()
+        self.out.waiting()
     }
 }
 

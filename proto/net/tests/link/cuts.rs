@@ -82,7 +82,7 @@ proptest! {
 fn a_large_message_is_cut_anywhere() {
     for cut in 0..8 {
         let mut pair = Pair::new();
-        [10, 5_000_000, 20].map(|bytes| pair.ask(bytes));
+        [10, 5_000_000, 20].into_iter().for_each(|bytes| pair.ask(bytes));
         let all = pair.client.bytes();
         pair.carry_up(cut);
         assert!(cut == 0 || pair.client.waiting() < all);

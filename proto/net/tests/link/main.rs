@@ -6,4 +6,5 @@ mod ends;
 mod lies;
 mod pair;
 mod replies;
+mod wakes;
 mod wire;
