@@ -417,7 +417,9 @@ proptest! {
         config.chunk_target_ns = 50_000;
         let mut world = World::empty(config);
         let pool = world.open_pool(0, limit, 1);
-        agents.into_iter().for_each(|(slots, credit)| drop(world.join(slots, credit)));
+        for (slots, credit) in agents {
+            world.join(slots, credit);
+        }
         for (chunksize, retries, retry_panics, items) in jobs {
             let chunksize = NonZeroU64::new(chunksize);
             let policy = JobPolicy { chunksize, retries, retry_panics, priority: 0, speculate: true };
@@ -427,7 +429,6 @@ proptest! {
         for step in &steps {
             take(&mut world, step);
         }
-        let (c,x,a)=(world.copies, world.cancelled.len(), world.adopted);
         world.drain();
     }
 }
