@@ -8,7 +8,7 @@ use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{Assign, Chunk, FailureKind, Program, Segment, StartJob, StartPool, Variable, WorkerSettings};
 
-use crate::coordinator::Session;
+use crate::session::Session;
 
 /// The program that these tests are.
 pub(crate) fn own_program() -> Vec<u8> {
