@@ -19,7 +19,11 @@ pub mod link;
 pub mod timer;
 
 mod agent;
+mod backoff;
 mod commands;
+#[cfg(feature = "daemon")]
+pub mod ledger;
+
 mod host;
 mod pool;
 mod settings;
