@@ -21,7 +21,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const ADVICE: &str = "is farpool-coordinator running there? the address is that of FARPOOL_ADDRESS, or of .address(..)";
 
 /// A way to a coordinator: over gRPC, or in a simulation.
-pub(crate) trait Connect: Send + Sync {
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub, reason = "simulations have ways of their own"))]
+pub trait Connect: Send + Sync {
     /// A connection.
     type Connection: Connection;
 
@@ -30,7 +31,8 @@ pub(crate) trait Connect: Send + Sync {
 }
 
 /// A connection to a coordinator: what `farpool.v1.Clients` has.
-pub(crate) trait Connection: Send + 'static {
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub, reason = "simulations have ways of their own"))]
+pub trait Connection: Send + 'static {
     /// What the coordinator says in a session.
     type Events: Stream<Item = Result<EventFrame, Status>> + Send + 'static;
 

@@ -6,6 +6,8 @@
 
 mod address;
 mod backoff;
+#[cfg(feature = "simulation")]
+mod by_hand;
 mod connect;
 mod conversation;
 mod dial;
@@ -35,6 +37,10 @@ use crate::session::Session;
 use crate::settings::Settings;
 use crate::worker;
 pub(crate) use address::Address;
+#[cfg(feature = "simulation")]
+pub(crate) use by_hand::{Conversation, converse};
+#[cfg(feature = "simulation")]
+pub use connect::{Connect, Connection};
 use conversation::{Opener, Terms};
 use shared::Shared;
 

@@ -77,11 +77,7 @@ impl State {
                     return None;
                 }
             }
-            Event::ItemFailed(failed) => {
-                if self.kept.finish(failed.job, failed.item, 1) != Fresh::All {
-                    return None;
-                }
-            }
+            Event::ItemFailed(failed) if self.kept.finish(failed.job, failed.item, 1) != Fresh::All => return None,
             Event::Window(window) => window.limit = self.kept.translate(window.job, window.limit),
             Event::JobEnded(ended) => self.kept.end_job(ended.job),
             Event::PoolFailed(_) | Event::PoolClosed(_) => self.kept.end_all(),
@@ -129,8 +125,8 @@ impl State {
 
     /// Whether there is anything left to come back to a coordinator for.
     pub(super) fn is_wanted(&self) -> bool {
-        let idle = self.inboxes.iter().len() == 0;
-        !self.terminated && !(self.closed && idle) && self.inboxes.failure().is_none()
+        let done = self.closed && self.inboxes.iter().len() == 0;
+        !(self.terminated || done || self.inboxes.failure().is_some())
     }
 
     /// While nobody is there who could say so, jobs that were cancelled have ended.

@@ -173,7 +173,7 @@ impl Kept {
     }
 
     /// Outcomes that came for items that had theirs.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn repeated(&self) -> u64 {
         self.repeated
     }

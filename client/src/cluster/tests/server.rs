@@ -46,6 +46,9 @@ struct Hall {
     known: Mutex<HashMap<Bytes, Session>>,
     /// Connections that went on with a session.
     resumed: Mutex<u32>,
+    /// The next program is not taken, and that it has begun to come.
+    swallows: AtomicBool,
+    swallowed: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -111,6 +114,16 @@ impl Server {
         *self.hall.resumed.lock().unwrap()
     }
 
+    /// The next program that a client sends is never taken.
+    pub(super) fn swallow_a_program(&self) {
+        self.hall.swallows.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits for it.
+    pub(super) fn swallowed(&self) {
+        wait_until(|| self.hall.swallowed.load(Ordering::SeqCst));
+    }
+
     /// The next session that a client begins.
     pub(super) fn session(&self) -> Peer {
         self.sessions.recv_timeout(SOON).expect("a client connects")
@@ -174,11 +187,12 @@ impl Peer {
 
     /// Waits until the client's connection has ended.
     pub(super) fn hear_the_end(&self) {
-        let start = Instant::now();
-        while !self.out.is_gone() {
-            assert!(start.elapsed() < SOON, "the client goes on");
-            thread::sleep(Duration::from_millis(1));
-        }
+        wait_until(|| self.out.is_gone());
+    }
+
+    /// Whether the client says nothing for a moment.
+    pub(super) fn is_silent(&self) -> bool {
+        self.heard.recv_timeout(Duration::from_millis(100)).is_err()
     }
 
     /// Waits for a job with all its input; returns its number and how many items it has.
@@ -344,6 +358,10 @@ impl Clients for Service {
         &self,
         request: Request<Streaming<ProgramPiece>>,
     ) -> Result<Response<PutProgramReply>, Status> {
+        if self.hall.swallows.swap(false, Ordering::SeqCst) {
+            self.hall.swallowed.store(true, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
         let (mut stream, mut pieces) = (request.into_inner(), Vec::new());
         while let Some(piece) = stream.message().await? {
             pieces.push(piece);
@@ -361,4 +379,12 @@ pub(super) fn items_in(items: &Items) -> (u64, Vec<&[u8]>) {
         &items.data[std::mem::replace(&mut start, end)..end]
     });
     (items.first, each.collect())
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < SOON, "it takes too long");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
