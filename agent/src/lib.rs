@@ -18,6 +18,13 @@ pub mod fork_server;
 pub mod link;
 pub mod timer;
 
+/// The daemon's part in a simulation of whole clusters.
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation {
+    pub use crate::daemon::session::{CommandFrames, Connect, Connecting, End, Manner, Session, Workers};
+}
+
 mod agent;
 mod backoff;
 mod commands;

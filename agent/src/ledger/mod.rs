@@ -147,6 +147,11 @@ impl Ledger {
         };
     }
 
+    /// Whether it has pools that no coordinator has adopted.
+    pub fn has_held(&self) -> bool {
+        self.pools.iter().any(|(_, pool)| pool.name.is_none())
+    }
+
     /// Whether it knows of no pool.
     pub fn is_empty(&self) -> bool {
         self.pools.is_empty()
