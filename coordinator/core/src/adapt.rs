@@ -9,6 +9,8 @@
 pub(crate) struct Pace {
     // Worker time an item, a moving average; 0: not known.
     item_ns: f64,
+    // The longest that an item took, as far as reports tell items apart.
+    slowest_ns: f64,
     size: u64,
 }
 
@@ -17,7 +19,7 @@ const WEIGHT: f64 = 0.25;
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { item_ns: 0.0, size: 1 }
+        Self { item_ns: 0.0, slowest_ns: 0.0, size: 1 }
     }
 }
 
@@ -26,6 +28,7 @@ impl Pace {
     pub(crate) fn measured(&mut self, items: u64, busy_ns: u64, covered: u64, target_ns: u64) {
         let sample = busy_ns as f64 / items as f64;
         self.item_ns = if self.item_ns == 0.0 { sample } else { self.item_ns + (sample - self.item_ns) * WEIGHT };
+        self.slowest_ns = self.slowest_ns.max(sample);
         // `as` holds at the ends of the range, so neither a huge nor a tiny time overflows.
         let wanted = ((target_ns as f64 / self.item_ns) as u64).max(1);
         let proven = self.size.max(covered.saturating_mul(2));
@@ -43,6 +46,12 @@ impl Pace {
     /// Worker time that so many items are expected to take, if that is known.
     pub(crate) fn expected_ns(&self, items: u64) -> Option<u64> {
         (self.item_ns > 0.0).then_some((self.item_ns * items as f64) as u64)
+    }
+
+    /// The same, if one of them is as slow as the slowest so far.
+    pub(crate) fn expected_at_most_ns(&self, items: u64) -> Option<u64> {
+        let others = items.saturating_sub(1) as f64;
+        (self.item_ns > 0.0).then_some((self.item_ns * others + self.slowest_ns.max(self.item_ns)) as u64)
     }
 }
 
@@ -70,9 +79,19 @@ mod tests {
 
     #[test]
     fn shares_what_is_left() {
-        let pace = Pace { item_ns: 1.0, size: 1000 };
+        let pace = Pace { item_ns: 1.0, size: 1000, ..Pace::default() };
         for (queued, slots, expected) in [(100_000, 4, 1000), (800, 4, 100), (81, 4, 11), (8, 4, 1), (1, 4, 1)] {
             assert_eq!(pace.size(queued, slots), expected, "{queued} for {slots}");
+        }
+    }
+
+    #[test]
+    fn one_item_may_be_as_slow_as_the_slowest() {
+        let mut pace = Pace::default();
+        assert_eq!((pace.expected_ns(3), pace.expected_at_most_ns(3)), (None, None));
+        for (items, busy_ns, one, four) in [(10, 1000, 100, 400), (1, 900, 900, 1800), (1, 100, 900, 1650)] {
+            pace.measured(items, busy_ns, items, 1000);
+            assert_eq!((pace.expected_at_most_ns(1), pace.expected_at_most_ns(4)), (Some(one), Some(four)));
         }
     }
 

@@ -59,7 +59,7 @@ impl Core {
 
     /// Every item that has arrived has had its outcome, or is queued, or is at an agent: once.
     fn check_jobs(&self) {
-        let mut at_agents: HashMap<JobId, u64> = HashMap::new();
+        let (mut at_agents, twice) = (HashMap::<JobId, u64>::new(), self.check_twins());
         for (_, chunk) in self.chunks.iter() {
             let left: u64 = chunk.done.holes(chunk.run).map(|hole| hole.count).sum();
             assert!(left > 0 && left == chunk.done.left(), "a chunk is done and still there, or miscounts");
@@ -68,7 +68,8 @@ impl Core {
         }
         for (id, job) in self.jobs.iter() {
             job.queue.check();
-            let at_agents = at_agents.get(&id).copied().unwrap_or(0);
+            let [at_agents, twice] = [&at_agents, &twice].map(|counts| counts.get(&id).copied().unwrap_or(0));
+            let at_agents = at_agents - twice;
             assert_eq!(job.outcomes + job.queue.items() + at_agents, job.arrived, "{id:?} has lost or doubled items");
             assert!(!job.is_over(), "{id:?} is over and still there");
         }

@@ -2,7 +2,7 @@
 
 use crate::done::Done;
 use crate::held::Links;
-use crate::ids::{AgentId, JobId, PlaceId};
+use crate::ids::{AgentId, ChunkId, JobId, PlaceId};
 use crate::run::Run;
 
 /// Items that one agent holds. It exists from the assignment until the agent is through with the last of them; what
@@ -46,6 +46,16 @@ pub(crate) enum Hold {
     },
     /// It has answered: what it kept has begun, so it is not asked again.
     Kept,
+    /// Another agent holds a copy of some of it, and whoever is first with an item counts. It is not asked for.
+    Doubled {
+        /// The other chunk, whose hold names this one.
+        twin: ChunkId,
+        /// As [`Overtaken`](Self::Overtaken).
+        overtaken: bool,
+    },
+    /// As [`Kept`](Self::Kept), but another agent was first with items that this one still holds, as far as it knows: it has
+    /// to be told when nothing else is left of the chunk.
+    Overtaken,
 }
 
 /// What the chunk was expected to take, and took.
@@ -67,5 +77,22 @@ impl Chunk {
     /// Which try this is of `item`.
     pub(crate) fn attempt_of(&self, item: u64) -> u32 {
         if item == self.run.first { self.attempt } else { 1 }
+    }
+
+    /// The chunk at another agent that has items in common with this one.
+    #[inline]
+    pub(crate) fn twin(&self) -> Option<ChunkId> {
+        if let Hold::Doubled { twin, .. } = self.hold { Some(twin) } else { None }
+    }
+
+    /// Whether some of what the agent may report of it has its outcome from somebody else.
+    #[inline]
+    pub(crate) fn overtaken(&self) -> bool {
+        matches!(self.hold, Hold::Doubled { overtaken: true, .. } | Hold::Overtaken)
+    }
+
+    /// The parts of a run that are left of it.
+    pub(crate) fn left_of(&self, run: Run) -> impl Iterator<Item = Run> {
+        self.done.holes(self.run).filter_map(move |hole| hole.common(run))
     }
 }

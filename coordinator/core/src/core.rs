@@ -46,6 +46,8 @@ pub struct Core {
     pub(crate) shares: Shares,
     pub(crate) chunks: Slab<ChunkId, Chunk>,
     pub(crate) stale_reports: u64,
+    /// Open jobs of which second copies of chunks may run.
+    pub(crate) speculating: usize,
     /// When to look for late chunks again, and behind which one to go on.
     pub(crate) next_late_look: u64,
     pub(crate) late_cursor: u32,
@@ -131,7 +133,7 @@ impl Core {
     }
 
     /// When to schedule again although nothing has happened: slots idle, and a chunk that takes too long may have items
-    /// for them.
+    /// for them, or they may run a copy of it.
     pub fn next_look(&self) -> Option<u64> {
         (self.fleet.idle > 0 && !self.chunks.is_empty()).then_some(self.next_late_look)
     }

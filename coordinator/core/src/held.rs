@@ -76,7 +76,7 @@ impl Held {
     fn head(&mut self, hold: Hold) -> &mut u32 {
         match hold {
             Hold::Assigned => &mut self.movable,
-            Hold::Retracting { .. } | Hold::Kept => &mut self.fixed,
+            Hold::Retracting { .. } | Hold::Kept | Hold::Doubled { .. } | Hold::Overtaken => &mut self.fixed,
         }
     }
 }

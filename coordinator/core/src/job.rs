@@ -1,12 +1,14 @@
 //! What is known of a job.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use crate::adapt::Pace;
 use crate::event::JobPolicy;
 use crate::ids::{AgentId, Id, LaneId, PoolId};
 use crate::lane::JobTurn;
 use crate::queue::Queue;
+use crate::run::Run;
 
 /// A job and the items of it that are nowhere.
 pub(crate) struct Job {
@@ -23,6 +25,8 @@ pub(crate) struct Job {
     pub(crate) used: u64,
     /// The agents that know of it.
     pub(crate) agents: AgentSet,
+    /// Items of which one copy ended badly while another was running: how many tries had been made by then.
+    pub(crate) tried: BTreeMap<u64, u32>,
 }
 
 impl Job {
@@ -37,6 +41,7 @@ impl Job {
             outcomes: 0,
             used: 0,
             agents: AgentSet::default(),
+            tried: BTreeMap::new(),
         }
     }
 
@@ -44,6 +49,39 @@ impl Job {
     #[inline]
     pub(crate) fn turn(&self) -> JobTurn {
         JobTurn { priority: Reverse(self.policy.priority), used: self.used }
+    }
+
+    /// Which try of the item it is that began as this one.
+    pub(crate) fn attempt_of(&self, item: u64, began_as: u32) -> u32 {
+        self.tried.get(&item).map_or(began_as, |&tries| began_as.max(tries.saturating_add(1)))
+    }
+
+    /// The items have had their outcomes.
+    #[inline]
+    pub(crate) fn settled(&mut self, first: u64, count: u64) {
+        self.outcomes += count;
+        if !self.tried.is_empty() {
+            self.tried.retain(|&item, _| !Run::new(first, count).covers(item, 1));
+        }
+    }
+
+    /// Queues items again; `attempt` is the next try of the first.
+    pub(crate) fn give_back(&mut self, mut run: Run, mut attempt: u32, item_bytes: u64) {
+        while let Some((&item, &tries)) = self.tried.range(run.first..run.end()).next() {
+            if item > run.first {
+                let before = item - run.first;
+                self.queue.give_back(Run::new(run.first, before), attempt, item_bytes * before);
+                (run, attempt) = (Run::new(item, run.count - before), 1);
+            }
+            attempt = attempt.max(tries.saturating_add(1));
+            self.tried.remove(&item);
+        }
+        self.queue.give_back(run, attempt, item_bytes * run.count);
+    }
+
+    /// Whether a second copy of a chunk of it may run.
+    pub(crate) fn speculates(&self) -> bool {
+        self.policy.speculate && self.policy.retries > 0
     }
 
     /// Whether nothing more will happen.

@@ -36,9 +36,11 @@
 //! lane has a reach of its own, and lanes that require the same `share` one, so that hundreds of pools on thousands of
 //! agents cost no more than one.
 //!
+//! `adopt` takes in what agents hold from before the scheduler knew of it.
+//!
 //! `fair` says who goes next: pools by slot time, and a pool's jobs by priority and then by slot time. `schedule` hands out to the
 //! lane that goes next in the first reach that has both, to the least loaded `agent` there, and `take_back` corrects that
-//! when slots idle. `report` takes in what agents say, `life` opens and ends jobs, `fleet` is what all agents have in sum, and
+//! when slots idle, and `speculate` has them run copies of what takes too long. `report` takes in what agents say, `life` opens and ends jobs, `fleet` is what all agents have in sum, and
 //! `check` states what must always hold. `window` stands by itself: how far a client may go on sending.
 
 mod action;
@@ -69,6 +71,7 @@ mod run;
 mod schedule;
 mod share;
 mod slab;
+mod speculate;
 mod take_back;
 mod window;
 

@@ -8,6 +8,7 @@ use crate::ids::{AgentId, ChunkId, Id, JobId, PoolId};
 use crate::job::Job;
 use crate::labels::Labels;
 use crate::run::Run;
+use crate::speculate::not_left_of;
 
 impl Core {
     pub(crate) fn open_job(
@@ -20,7 +21,9 @@ impl Core {
     ) {
         let lane = self.lane_for(pool, require);
         self.lanes.get_mut(lane).expect("it was just found").open_jobs += 1;
-        self.jobs.put(id, Job::new(pool, lane, policy));
+        let job = Job::new(pool, lane, policy);
+        self.speculating += usize::from(job.speculates());
+        self.jobs.put(id, job);
         if !require.is_empty() {
             self.allot(pool, actions);
         }
@@ -79,8 +82,10 @@ impl Core {
     /// Takes the chunk from its agent.
     pub(crate) fn drop_chunk(&mut self, id: ChunkId) -> Chunk {
         let chunk = self.chunks.get(id).expect("a chunk that is held exists");
-        if matches!(chunk.hold, Hold::Retracting { .. }) {
-            self.set_hold(id, Hold::Kept);
+        match chunk.hold {
+            Hold::Assigned | Hold::Kept | Hold::Overtaken => {}
+            Hold::Retracting { .. } => self.set_hold(id, Hold::Kept),
+            Hold::Doubled { twin, .. } => self.part_from(twin),
         }
         self.fleet.release(id, &mut self.chunks, &mut self.reaches);
         let chunk = self.chunks.remove(id).expect("it was just found");
@@ -89,31 +94,34 @@ impl Core {
         chunk
     }
 
-    /// Decides what becomes of the items of a chunk whose agent is gone. Nobody knows which of them had begun.
+    /// Decides what becomes of the items of a chunk whose agent is gone. Nobody knows which of them had begun, and what
+    /// another agent has a copy of just goes on there.
     pub(crate) fn recover(&mut self, chunk: &Chunk, actions: &mut Vec<Action>) {
-        let job = self.jobs.get_mut(chunk.job).expect("a chunk's job is open");
-        let id = chunk.job;
+        let (id, item_bytes) = (chunk.job, chunk.item_bytes);
+        let Self { jobs, chunks, .. } = self;
+        let job = jobs.get_mut(id).expect("a chunk's job is open");
         let fail = |job: &mut Job, first, count, attempts| {
-            job.outcomes += count;
+            job.settled(first, count);
             Action::Fail { job: id, first, count, attempts, cause: Cause::AgentLost }
         };
-        // Workers report in order, so of the items without an outcome the first is the one that was running.
-        let mut running = true;
-        for hole in chunk.done.holes(chunk.run) {
-            let (attempt, bytes) = (chunk.attempt_of(hole.first), chunk.item_bytes * hole.count);
+        // Workers report in order, so of the items without an outcome the first is taken to be the one that was running.
+        let running = chunk.done.holes(chunk.run).next().map(|hole| hole.first);
+        let left = chunk.done.holes(chunk.run).flat_map(|hole| not_left_of(chunk.twin(), chunks, hole));
+        for run in left {
+            let attempt = job.attempt_of(run.first, chunk.attempt_of(run.first));
             if job.policy.retries == 0 {
                 // At most once: any of them may have run without its report having come through.
-                actions.push(fail(job, hole.first, hole.count, attempt));
-            } else if !std::mem::take(&mut running) {
-                job.queue.give_back(hole, attempt, bytes);
+                actions.push(fail(job, run.first, run.count, attempt));
+            } else if Some(run.first) != running {
+                job.give_back(run, attempt, item_bytes);
             } else if attempt <= job.policy.retries {
-                job.queue.give_back(hole, attempt + 1, bytes);
-                actions.push(Action::Retrying { job: id, item: hole.first, attempt: attempt + 1 });
+                let attempt = attempt.saturating_add(1);
+                job.give_back(run, attempt, item_bytes);
+                actions.push(Action::Retrying { job: id, item: run.first, attempt });
             } else {
-                actions.push(fail(job, hole.first, 1, attempt));
-                if hole.count > 1 {
-                    let rest = Run::new(hole.first + 1, hole.count - 1);
-                    job.queue.give_back(rest, 1, bytes - chunk.item_bytes);
+                actions.push(fail(job, run.first, 1, attempt));
+                if run.count > 1 {
+                    job.give_back(Run::new(run.first + 1, run.count - 1), 1, item_bytes);
                 }
             }
         }
@@ -122,15 +130,17 @@ impl Core {
 
     /// Queues the items of a chunk again that its agent will not run: nobody's attempt.
     pub(crate) fn queue_again(&mut self, chunk: &Chunk) {
-        let job = self.jobs.get_mut(chunk.job).expect("a chunk's job is open");
-        for hole in chunk.done.holes(chunk.run) {
-            job.queue.give_back(hole, chunk.attempt_of(hole.first), chunk.item_bytes * hole.count);
+        let Self { jobs, chunks, .. } = self;
+        let job = jobs.get_mut(chunk.job).expect("a chunk's job is open");
+        for run in chunk.done.holes(chunk.run).flat_map(|hole| not_left_of(chunk.twin(), chunks, hole)) {
+            job.give_back(run, chunk.attempt_of(run.first), chunk.item_bytes);
         }
         self.requeued(chunk.job);
     }
 
     fn remove_job(&mut self, id: JobId) -> Option<Job> {
         let job = self.jobs.take(id)?;
+        self.speculating -= usize::from(job.speculates());
         let lane = self.lanes.get_mut(job.lane).expect("a job's lane is there");
         lane.open_jobs -= 1;
         if lane.ready.key(id.index(), &self.turns).is_some() {

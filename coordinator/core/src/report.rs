@@ -6,36 +6,54 @@ use crate::core::Core;
 use crate::event::Fault;
 use crate::ids::{AgentId, ChunkId, JobId};
 use crate::run::Run;
+use crate::speculate::not_left_of;
 
 /// As what a report names its chunk: by whom, which, and at which attempt.
 type Claim = (AgentId, ChunkId, u32);
 
 impl Core {
     pub(crate) fn run_done(&mut self, claim: Claim, first: u64, count: u64, busy_ns: u64, actions: &mut Vec<Action>) {
-        let Some(chunk) = self.mark(claim, first, count) else { return };
-        let job = chunk.job;
+        let Some(chunk) = self.mark(claim, first, count) else {
+            for part in self.fresh_parts(claim, first, count) {
+                self.run_done(claim, part.first, part.count, share(busy_ns, part.count, count), actions);
+            }
+            return;
+        };
+        let (job, twin) = (chunk.job, chunk.twin());
         self.measure(claim.1, count, busy_ns);
-        self.jobs.get_mut(job).expect("a chunk's job is open").outcomes += count;
+        self.jobs.get_mut(job).expect("a chunk's job is open").settled(first, count);
         actions.push(Action::Accept { job, first, count });
+        if let Some(twin) = twin {
+            self.overtake(twin, Run::new(first, count), actions);
+        }
         self.settle(claim, job, actions);
     }
 
     pub(crate) fn item_faulted(&mut self, claim: Claim, item: u64, fault: Fault, actions: &mut Vec<Action>) {
         let Some(chunk) = self.mark(claim, item, 1) else { return };
-        let (id, attempt, bytes) = (chunk.job, chunk.attempt_of(item), chunk.item_bytes);
+        let (id, attempt, bytes, twin) = (chunk.job, chunk.attempt_of(item), chunk.item_bytes, chunk.twin());
+        let runs_elsewhere = twin.filter(|&twin| self.is_left_of(twin, item));
         let job = self.jobs.get_mut(id).expect("a chunk's job is open");
+        let attempt = job.attempt_of(item, attempt);
         let retry = match fault {
             Fault::Final => false,
             Fault::Died => true,
             Fault::Panicked => job.policy.retry_panics,
         };
-        if retry && attempt <= job.policy.retries {
-            job.queue.give_back(Run::new(item, 1), attempt + 1, bytes);
-            actions.push(Action::Retrying { job: id, item, attempt: attempt + 1 });
+        if retry && runs_elsewhere.is_some() {
+            // The other copy is the next try, and has begun already.
+            job.tried.insert(item, attempt);
+        } else if retry && attempt <= job.policy.retries {
+            let attempt = attempt.saturating_add(1);
+            job.give_back(Run::new(item, 1), attempt, bytes);
+            actions.push(Action::Retrying { job: id, item, attempt });
             self.requeued(id);
         } else {
-            job.outcomes += 1;
+            job.settled(item, 1);
             actions.push(Action::Fail { job: id, first: item, count: 1, attempts: attempt, cause: Cause::Reported });
+            if let Some(twin) = runs_elsewhere {
+                self.overtake(twin, Run::new(item, 1), actions);
+            }
         }
         self.settle(claim, id, actions);
     }
@@ -43,13 +61,24 @@ impl Core {
     pub(crate) fn returned(&mut self, claim: Claim, first: u64, count: u64, actions: &mut Vec<Action>) {
         let (agent, id, _) = claim;
         if count > 0 {
-            let Some(chunk) = self.mark(claim, first, count) else { return };
-            let (job, attempt, bytes) = (chunk.job, chunk.attempt_of(first), chunk.item_bytes * count);
+            let Some(chunk) = self.mark(claim, first, count) else {
+                for part in self.fresh_parts(claim, first, count) {
+                    self.returned(claim, part.first, part.count, actions);
+                }
+                return;
+            };
+            let (job, attempt, bytes) = (chunk.job, chunk.attempt_of(first), chunk.item_bytes);
             // It was charged for these items and has not run them.
-            let refund = share(chunk.time.charged_ns, count, chunk.run.count);
-            chunk.time.charged_ns -= refund;
-            let queue = &mut self.jobs.get_mut(job).expect("a chunk's job is open").queue;
-            queue.give_back(Run::new(first, count), attempt, bytes);
+            let time = &mut chunk.time;
+            let unspent = time.charged_ns.saturating_sub(time.spent_ns);
+            let refund = share(unspent, count, chunk.done.left() + count + time.unmeasured);
+            time.charged_ns -= refund;
+            let twin = chunk.twin();
+            let Self { jobs, chunks, .. } = self;
+            let state = jobs.get_mut(job).expect("a chunk's job is open");
+            for run in not_left_of(twin, chunks, Run::new(first, count)) {
+                state.give_back(run, if run.first == first { attempt } else { 1 }, bytes);
+            }
             self.refund(job, refund);
             self.requeued(job);
         }
@@ -58,11 +87,11 @@ impl Core {
         if matches!(chunk.hold, Hold::Retracting { .. }) {
             self.set_hold(id, Hold::Kept);
         }
-        self.drop_if_done(id);
+        self.drop_if_done(id, actions);
         self.retire_workers(agent, actions);
     }
 
-    /// Marks items that the report is about, if it is about items that the agent holds; else counts it as stale.
+    /// Marks items that the report is about, if it is about items that are left of what the agent holds; else counts it as stale.
     #[inline]
     fn mark(&mut self, (agent, id, attempt): Claim, first: u64, count: u64) -> Option<&mut Chunk> {
         let chunk = self.chunks.get_mut(id).filter(|chunk| chunk.agent == agent && chunk.attempt == attempt);
@@ -78,6 +107,16 @@ impl Core {
             Some(_) => {}
         }
         marked
+    }
+
+    /// What is left of a chunk that a report is about which was stale only since others were faster with some of its items.
+    #[cold]
+    fn fresh_parts(&self, (agent, id, attempt): Claim, first: u64, count: u64) -> Vec<Run> {
+        let chunk = self.chunks.get(id).filter(|chunk| chunk.agent == agent && chunk.attempt == attempt);
+        let Some(chunk) = chunk.filter(|chunk| chunk.overtaken() && chunk.run.covers(first, count)) else {
+            return Vec::new();
+        };
+        chunk.left_of(Run::new(first, count)).collect()
     }
 
     /// Learns from the time that items took.
@@ -103,18 +142,23 @@ impl Core {
     /// Ends the chunk and the job if this was the last of it.
     #[inline]
     fn settle(&mut self, (agent, id, _): Claim, job: JobId, actions: &mut Vec<Action>) {
-        if self.drop_if_done(id) {
+        if self.drop_if_done(id, actions) {
             self.finish_if_over(job, actions);
         }
         self.retire_workers(agent, actions);
     }
 
-    fn drop_if_done(&mut self, id: ChunkId) -> bool {
+    /// Ends the chunk if nothing is left of it.
+    #[inline]
+    pub(crate) fn drop_if_done(&mut self, id: ChunkId, actions: &mut Vec<Action>) -> bool {
         let done = self.chunks.get(id).is_some_and(|chunk| chunk.done.left() == 0);
         if done {
             let chunk = self.drop_chunk(id);
             if chunk.time.spent_ns > 0 {
                 self.refund(chunk.job, chunk.time.charged_ns.saturating_sub(chunk.time.spent_ns));
+            }
+            if chunk.overtaken() {
+                actions.push(Action::CancelChunk { agent: chunk.agent, chunk: id });
             }
         }
         done

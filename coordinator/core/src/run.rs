@@ -21,6 +21,12 @@ impl Run {
         self.first + self.count
     }
 
+    /// The indices that are in both, if there are any.
+    pub(crate) fn common(self, other: Self) -> Option<Self> {
+        let (first, end) = (self.first.max(other.first), self.end().min(other.end()));
+        (first < end).then(|| Self::new(first, end - first))
+    }
+
     /// Whether `first .. first + count`, which a peer may have made up, lies within this run.
     pub fn covers(self, first: u64, count: u64) -> bool {
         first >= self.first && first - self.first <= self.count && count <= self.count - (first - self.first)
@@ -112,6 +118,18 @@ mod tests {
             let _ = runs.insert(Run::new(index, 1));
         }
         assert!(runs.iter().eq([Run::new(0, 70)]), "{runs:?}");
+    }
+
+    #[test]
+    fn what_runs_have_in_common() {
+        let run = Run::new(10, 5);
+        for (first, count, common) in
+            [(0, 10, None), (15, 3, None), (0, 11, Some((10, 1))), (12, 2, Some((12, 2))), (14, 9, Some((14, 1)))]
+        {
+            let other = Run::new(first, count);
+            let expected = common.map(|(first, count)| Run::new(first, count));
+            assert_eq!((run.common(other), other.common(run)), (expected, expected), "{first}+{count}");
+        }
     }
 
     #[test]

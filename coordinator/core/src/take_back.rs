@@ -71,16 +71,22 @@ impl Core {
 
     /// Some slots idle that have nothing to run and for which no agent has a chunk to spare. An adaptive chunk that turned
     /// out to be far too big, because its items take longer than those before, can still give up the items that have not
-    /// begun.
+    /// begun; and of one that has begun and takes too long for all that is known, a copy may be sooner through.
     fn take_back_late(&mut self, now: u64, actions: &mut Vec<Action>) {
         let all = self.chunks.places();
         for _ in 0..all.min(LATE_LOOK_CHUNKS) {
             self.late_cursor = if self.late_cursor + 1 < all { self.late_cursor + 1 } else { 0 };
             let Some(id) = self.chunks.id_at(self.late_cursor) else { continue };
-            let Some(chunk) = self.chunks.get(id).filter(|chunk| self.is_late(chunk, now)) else { continue };
+            let Some(chunk) = self.chunks.get(id) else { continue };
+            let is_late = self.is_late(chunk, now);
+            if !is_late && (self.speculating == 0 || !self.straggles(chunk, now)) {
+                continue;
+            }
             let (agent, lane) = (chunk.agent, self.jobs.get(chunk.job).expect("a chunk's job is open").lane);
-            if let Some(to) = self.idle_for(lane, agent) {
-                self.retract(agent, id, to, actions);
+            match self.idle_for(lane, agent) {
+                Some(to) if is_late => self.retract(agent, id, to, actions),
+                Some(to) => self.copy(id, to, now, actions),
+                None => {}
             }
             if self.fleet.idle == 0 {
                 break;

@@ -8,6 +8,7 @@ use std::num::NonZeroU64;
 
 use farpool_core::{AgentId, ChunkId, Config, Event, Fault, JobPolicy};
 use proptest::prelude::*;
+use world::restart::Fate;
 use world::{FakeAgent, World};
 
 /// What to do, and numbers that say to what; taken modulo what there is when its time comes.
@@ -20,6 +21,20 @@ enum Step {
     },
     Lose {
         agent: usize,
+    },
+    /// The agent is taken for lost, and is not.
+    GiveUp {
+        agent: usize,
+    },
+    ComeBack {
+        agent: usize,
+    },
+    /// The scheduler is started anew.
+    Restart {
+        fates: Vec<Fate>,
+    },
+    Wait {
+        ns: u64,
     },
     /// The agent says that it leaves.
     DrainAgent {
@@ -61,6 +76,7 @@ enum Step {
         retries: u32,
         retry_panics: bool,
         priority: i32,
+        speculate: bool,
         require: Vec<u32>,
         item_bytes: u64,
     },
@@ -119,6 +135,7 @@ enum Garbage {
 fn step() -> impl Strategy<Value = Step> {
     let n = 0..64usize;
     let fault = prop_oneof![Just(Fault::Final), Just(Fault::Died), Just(Fault::Panicked)];
+    let fate = prop_oneof![3 => Just(Fate::InTime), 1 => Just(Fate::Late), 1 => Just(Fate::Never)];
     let garbage = prop_oneof![
         any::<u64>().prop_map(Garbage::UnknownChunk),
         Just(Garbage::WrongAttempt),
@@ -141,11 +158,15 @@ fn step() -> impl Strategy<Value = Step> {
         5 => n.clone().prop_map(|place| Step::Start { place }),
         1 => n.clone().prop_map(|place| Step::Unfit { place }),
         2 => n.clone().prop_map(|place| Step::Stopped { place }),
-        2 => (n.clone(), 0..5u64, 0..3u32, any::<bool>(), -1..2i32, labels(1), prop_oneof![Just(0), 1..50u64]).prop_map(
-            |(pool, chunksize, retries, retry_panics, priority, require, item_bytes)| {
-                Step::Open { pool, chunksize, retries, retry_panics, priority, require, item_bytes }
+        2 => (n.clone(), 0..5u64, 0..3u32, any::<(bool, bool)>(), -1..2i32, labels(1), prop_oneof![Just(0), 1..50u64]).prop_map(
+            |(pool, chunksize, retries, (retry_panics, speculate), priority, require, item_bytes)| {
+                Step::Open { pool, chunksize, retries, retry_panics, priority, speculate, require, item_bytes }
             }
         ),
+        1 => n.clone().prop_map(|agent| Step::GiveUp { agent }),
+        2 => n.clone().prop_map(|agent| Step::ComeBack { agent }),
+        1 => prop::collection::vec(fate, 1..4).prop_map(|fates| Step::Restart { fates }),
+        2 => prop_oneof![1..10_000_000u64, Just(10_000_000_000)].prop_map(|ns| Step::Wait { ns }),
         4 => (n.clone(), 0..3u64, 1..12u64).prop_map(|(job, gap, count)| Step::Arrive { job, gap: gap.saturating_sub(1), count }),
         1 => n.clone().prop_map(|job| Step::End { job }),
         1 => n.clone().prop_map(|job| Step::Cancel { job }),
@@ -239,14 +260,24 @@ fn take(world: &mut World, step: &Step) -> Option<()> {
             let agent = pick(world.agents.keys().copied(), agent)?;
             world.lose(agent);
         }
+        Step::GiveUp { agent } => {
+            let agent = pick(world.agents.keys().copied(), agent)?;
+            world.give_up(agent);
+        }
+        Step::ComeBack { agent } => {
+            let at = pick(0..world.away.len(), agent)?;
+            world.come_back(at);
+        }
+        Step::Restart { ref fates } => world.restart(fates),
+        Step::Wait { ns } => world.now += ns,
         Step::Credit { agent, chunks, bytes } => {
             let agent = pick(world.agents.keys().copied(), agent)?;
             world.credit_bytes(agent, chunks, bytes);
         }
-        Step::Open { pool, chunksize, retries, retry_panics, priority, ref require, item_bytes } => {
+        Step::Open { pool, chunksize, retries, retry_panics, priority, speculate, ref require, item_bytes } => {
             let pool = world.pools[&pick(world.pools.keys().copied(), pool)?].id;
-            let policy =
-                JobPolicy { chunksize: NonZeroU64::new(chunksize), retries, retry_panics, priority, speculate: false };
+            let chunksize = NonZeroU64::new(chunksize);
+            let policy = JobPolicy { chunksize, retries, retry_panics, priority, speculate };
             world.open_with(pool, policy, require, item_bytes);
         }
         Step::Arrive { job, gap, count } => world.arrive(open_job(world, job, true)?, gap, count),
@@ -293,6 +324,10 @@ fn garbage(world: &mut World, agent: usize, chunk: usize, what: Garbage) -> Opti
         Garbage::Outside(offset, more) => {
             first = first.wrapping_add(offset);
             count = more;
+            // What is left of such a run would be taken.
+            if held.overtaken {
+                return None;
+            }
             // Nearly every such run is wrong; those that happen to be right are not garbage.
             let fits = count > 0 && count < 99 && (0..count).all(|n| held.left.contains(&first.wrapping_add(n)));
             if fits {

@@ -2,10 +2,14 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod restart;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU32;
 
 use farpool_core::{Action, AgentId, Cause, ChunkId, Config, Core, Event, Fault, Id, JobId, JobPolicy, Labels, PoolId};
+
+use restart::Claim;
 
 pub(crate) struct World {
     pub(crate) core: Core,
@@ -19,11 +23,19 @@ pub(crate) struct World {
     /// What was done since the test last looked.
     pub(crate) log: Vec<Action>,
     pub(crate) stale_expected: u64,
+    /// Agents that the core takes for lost.
+    pub(crate) away: Vec<FakeAgent>,
+    /// Copies that were made, and chunks that were cancelled or adopted.
+    pub(crate) copies: u32,
+    pub(crate) cancelled: HashSet<ChunkId>,
+    pub(crate) adopted: u32,
+    claim: Option<Claim>,
     finished: HashSet<JobId>,
     chunks_seen: HashSet<ChunkId>,
     generations: HashMap<u32, u32>,
     next_job: u32,
-    to_start: Vec<(u32, u32)>,
+    life: u32,
+    to_start: Vec<(u32, u32, bool)>,
     to_stop: Vec<(u32, u32)>,
 }
 
@@ -41,6 +53,8 @@ pub(crate) struct FakePlace {
     pub(crate) started: bool,
     pub(crate) unfit: bool,
     pub(crate) stopping: bool,
+    /// Whether it ran there before the core knew of it.
+    pub(crate) resumed: bool,
 }
 
 pub(crate) struct FakeAgent {
@@ -54,6 +68,9 @@ pub(crate) struct FakeAgent {
     pub(crate) places: BTreeMap<u32, FakePlace>,
     /// Oldest first.
     pub(crate) chunks: Vec<FakeChunk>,
+    /// What it had before it comes back.
+    pub(crate) held_places: BTreeMap<u32, FakePlace>,
+    pub(crate) held_chunks: Vec<FakeChunk>,
     knows: HashSet<JobId>,
 }
 
@@ -67,6 +84,8 @@ pub(crate) struct FakeChunk {
     /// Items it is not through with, rising.
     pub(crate) left: Vec<u64>,
     pub(crate) asked_back: bool,
+    /// Whether others were first with items that it held then.
+    pub(crate) overtaken: bool,
 }
 
 pub(crate) struct FakeJob {
@@ -86,8 +105,11 @@ pub(crate) struct FakeJob {
 pub(crate) struct FakeItem {
     /// Tries that have ended badly.
     pub(crate) faults: u32,
-    pub(crate) at_agent: bool,
+    /// Agents that hold it.
+    pub(crate) copies: u32,
     pub(crate) was_handed_out: bool,
+    /// How often it may have begun: it was handed out, and no agent has said that it has not.
+    pub(crate) begun: u32,
     pub(crate) outcome: Option<Outcome>,
 }
 
@@ -122,10 +144,16 @@ impl World {
             starts_at_once: true,
             log: Vec::new(),
             stale_expected: 0,
+            away: Vec::new(),
+            copies: 0,
+            cancelled: HashSet::new(),
+            adopted: 0,
+            claim: None,
             finished: HashSet::new(),
             chunks_seen: HashSet::new(),
             generations: HashMap::new(),
             next_job: 0,
+            life: 1,
             to_start: Vec::new(),
             to_stop: Vec::new(),
         }
@@ -138,8 +166,9 @@ impl World {
         assert!(!actions.iter().any(|action| matches!(action, Action::Assign { .. } | Action::Retract { .. })));
         actions.iter().for_each(|action| self.apply(*action));
         self.check_limits();
-        for (agent, pool) in std::mem::take(&mut self.to_start) {
-            if self.starts_at_once {
+        self.check_held();
+        for (agent, pool, resumed) in std::mem::take(&mut self.to_start) {
+            if self.starts_at_once || resumed {
                 self.started(agent, pool);
             }
         }
@@ -155,6 +184,7 @@ impl World {
         let mut actions = Vec::new();
         self.core.schedule(self.now, &mut actions);
         actions.iter().for_each(|action| self.apply(*action));
+        self.check_held();
         // Places of pools with a limit are given up where jobs of the pool require others.
         let moves = |job: &FakeJob| {
             self.pools[&job.pool].limit > 0
@@ -189,7 +219,21 @@ impl World {
     }
 
     fn bytes_at(&self, agent: &FakeAgent) -> u64 {
-        agent.chunks.iter().map(|chunk| chunk.left.len() as u64 * self.jobs[&chunk.job].item_bytes).sum()
+        agent.chunks.iter().map(|chunk| self.wanted(chunk).count() as u64 * self.jobs[&chunk.job].item_bytes).sum()
+    }
+
+    /// The items that the agent holds of the chunk and that nobody else was first with.
+    pub(crate) fn wanted(&self, chunk: &FakeChunk) -> impl Iterator<Item = u64> {
+        let items = &self.jobs[&chunk.job].items;
+        chunk.left.iter().copied().filter(|item| items[item].outcome.is_none())
+    }
+
+    /// What an agent holds is what the core thinks that it does: no slot is lost to what is done or cancelled.
+    fn check_held(&self) {
+        for agent in self.agents.values() {
+            assert_eq!(self.core.chunks_at(agent.id), agent.chunks.len() as u32, "{:?}", agent.id);
+            assert!(agent.chunks.iter().all(|chunk| self.wanted(chunk).next().is_some()));
+        }
     }
 
     /// Pools with a limit cannot run more at once than that, whatever their agents do with what they hold.
@@ -200,7 +244,7 @@ impl World {
                 // One that leaves keeps only those workers busy that what it holds needs.
                 let most = |chunk: &FakeChunk| match self.jobs[&chunk.job].policy.chunksize {
                     Some(_) => 1,
-                    None => chunk.left.len() as u32,
+                    None => self.wanted(chunk).count() as u32,
                 };
                 let held = agent.chunks.iter().filter(|chunk| chunk.pool == number).map(most).sum::<u32>();
                 Some(if agent.draining { held.min(place.workers) } else { place.workers })
@@ -215,25 +259,36 @@ impl World {
     }
 
     pub(crate) fn join_with(&mut self, slots: u32, credit: u32, labels: &[u32]) -> u32 {
-        // Places are used again, as a caller's slab does.
-        let place = (0..).find(|place| !self.agents.contains_key(place)).expect("there is always a place");
-        let generation = self.generations.entry(place).or_insert(0);
-        *generation += 1;
-        let id = AgentId::new(place, *generation);
-        let agent = FakeAgent {
-            id,
-            credit: 0,
+        self.enter(FakeAgent {
+            id: AgentId::new(0, 0),
+            credit,
             credit_bytes: 0,
             slots,
             labels: labels.to_vec(),
             draining: false,
             places: BTreeMap::new(),
             chunks: Vec::new(),
+            held_places: BTreeMap::new(),
+            held_chunks: Vec::new(),
             knows: HashSet::new(),
-        };
-        self.agents.insert(place, agent);
-        self.send(Event::AgentJoined { agent: id, slots, labels: Labels::new(labels.iter().copied()) });
-        self.credit(place, credit);
+        })
+    }
+
+    /// The agent says hello.
+    pub(crate) fn enter(&mut self, agent: FakeAgent) -> u32 {
+        // Places are used again, as a caller's slab does.
+        let place = (0..).find(|place| !self.agents.contains_key(place)).expect("there is always a place");
+        let generation = self.generations.entry(place).or_insert(0);
+        *generation += 1;
+        let id = AgentId::new(place, *generation);
+        let FakeAgent { slots, credit, credit_bytes, draining, .. } = agent;
+        let labels = Labels::new(agent.labels.iter().copied());
+        self.agents.insert(place, FakeAgent { id, credit: 0, draining: false, ..agent });
+        self.send(Event::AgentJoined { agent: id, slots, labels });
+        self.credit_bytes(place, credit, credit_bytes);
+        if draining {
+            self.drain_agent(place);
+        }
         place
     }
 
@@ -272,7 +327,8 @@ impl World {
         let gone: Vec<FakeChunk> = fake.chunks.extract_if(.., |chunk| chunk.pool == pool).collect();
         for chunk in gone {
             let items = &mut self.jobs.get_mut(&chunk.job).expect("the job is there").items;
-            chunk.left.iter().for_each(|item| items.get_mut(item).expect("it has arrived").at_agent = false);
+            let held = items.iter_mut().filter(|(index, item)| chunk.left.contains(index) && item.outcome.is_none());
+            held.for_each(|(_, item)| item.has_not_begun());
         }
         let pool = self.pools[&pool].id;
         self.send(Event::PlaceUnfit { pool, agent })
@@ -287,16 +343,22 @@ impl World {
     }
 
     pub(crate) fn lose(&mut self, agent: u32) {
+        self.take_away(agent);
+    }
+
+    /// The core takes the agent for lost, and so it is, or comes back.
+    pub(crate) fn take_away(&mut self, agent: u32) -> FakeAgent {
         let gone = self.agents.remove(&agent).expect("the agent is there");
         // The books first: what was there is nowhere now, and the first item left of each chunk was running.
         let mut must_fail = Vec::new();
-        for chunk in gone.chunks {
+        for chunk in &gone.chunks {
+            let wanted: Vec<u64> = self.wanted(chunk).collect();
             let job = self.jobs.get_mut(&chunk.job).expect("the job is there");
             let at_most_once = job.policy.retries == 0;
-            for (at, item) in chunk.left.iter().enumerate() {
+            for (at, item) in wanted.iter().enumerate() {
                 let state = job.items.get_mut(item).expect("the item has arrived");
-                state.at_agent = false;
-                if at_most_once || at == 0 {
+                state.copies -= 1;
+                if state.copies == 0 && (at_most_once || at == 0) {
                     state.faults += 1;
                 }
                 if state.faults > job.policy.retries {
@@ -309,6 +371,7 @@ impl World {
             let outcome = self.jobs[&job].items[&item].outcome;
             assert_eq!(outcome, Some(Outcome::Failed { attempts, lost: true }), "item {item} of job {job}");
         }
+        gone
     }
 
     /// Another pool.
@@ -322,15 +385,18 @@ impl World {
         let pool = PoolId::new(number, *generation);
         self.pools.insert(number, FakePool { id: pool, limit: slots, require: require.to_vec(), paused: false });
         let require = Labels::new(require.iter().copied());
-        self.send(Event::PoolOpened { pool, slots: NonZeroU32::new(slots), weight, require, held: Vec::new() });
+        let (slots, held) = (NonZeroU32::new(slots), Vec::new());
+        self.send(Event::PoolOpened { pool, slots, weight, require, held });
         pool
     }
 
     pub(crate) fn close_pool(&mut self, number: u32) {
         let pool = self.pools[&number].id;
-        for agent in self.agents.values_mut() {
+        for agent in self.agents.values_mut().chain(&mut self.away) {
             agent.chunks.retain(|chunk| chunk.pool != number);
             agent.places.remove(&number);
+            agent.held_chunks.retain(|chunk| chunk.pool != number);
+            agent.held_places.remove(&number);
         }
         self.send(Event::PoolClosed { pool });
         self.pools.remove(&number);
@@ -355,7 +421,7 @@ impl World {
     pub(crate) fn open_with(&mut self, pool: PoolId, policy: JobPolicy, require: &[u32], item_bytes: u64) -> u32 {
         let job = self.next_job;
         self.next_job += 1;
-        let id = JobId::new(job, 1);
+        let id = JobId::new(job, self.life);
         let fake = FakeJob {
             id,
             pool: pool.index(),
@@ -410,10 +476,14 @@ impl World {
     pub(crate) fn run(&mut self, agent: u32, at: usize, first: u64, count: u64, busy_ns: u64) {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
         let (id, chunk) = (fake.id, fake.through_with(at, first, count));
-        self.take_off(chunk.job, first, count);
+        let fresh = self.take_off(chunk.job, first, count);
         let actions =
             self.send(Event::RunDone { agent: id, chunk: chunk.id, attempt: chunk.attempt, first, count, busy_ns });
-        assert!(matches!(actions[0], Action::Accept { first: f, count: c, .. } if (f, c) == (first, count)));
+        let accepted = actions.iter().filter_map(|action| match *action {
+            Action::Accept { first, count, .. } => Some((first, count)),
+            _ => None,
+        });
+        assert!(accepted.eq(fresh), "of {first}+{count}: {actions:?}");
     }
 
     /// The whole chunk at `at`, each item taking `item_ns`.
@@ -427,31 +497,43 @@ impl World {
     pub(crate) fn fault(&mut self, agent: u32, at: usize, item: u64, fault: Fault) {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
         let (id, chunk) = (fake.id, fake.through_with(at, item, 1));
-        self.take_off(chunk.job, item, 1);
+        let event = Event::ItemFaulted { agent: id, chunk: chunk.id, attempt: chunk.attempt, item, fault };
+        if self.take_off(chunk.job, item, 1).is_empty() {
+            assert_eq!(self.send(event), []);
+            return;
+        }
         let job = self.jobs.get_mut(&chunk.job).expect("the job is there");
         let state = job.items.get_mut(&item).expect("the item has arrived");
         state.faults += 1;
         let attempts = state.faults;
-        let retried = match fault {
+        let may_retry = match fault {
             Fault::Final => false,
-            Fault::Died => attempts <= job.policy.retries,
-            Fault::Panicked => job.policy.retry_panics && attempts <= job.policy.retries,
+            Fault::Died => true,
+            Fault::Panicked => job.policy.retry_panics,
         };
-        let job_id = job.id;
-        let actions = self.send(Event::ItemFaulted { agent: id, chunk: chunk.id, attempt: chunk.attempt, item, fault });
-        let expected = if retried {
-            Action::Retrying { job: job_id, item, attempt: attempts + 1 }
+        let (job_id, retries, goes_on) = (job.id, job.policy.retries, may_retry && state.copies > 0);
+        let actions = self.send(event);
+        let expected = if goes_on {
+            assert!(attempts <= retries, "a copy of what was tried too often");
+            None
+        } else if may_retry && attempts <= retries {
+            Some(Action::Retrying { job: job_id, item, attempt: attempts + 1 })
         } else {
-            Action::Fail { job: job_id, first: item, count: 1, attempts, cause: Cause::Reported }
+            Some(Action::Fail { job: job_id, first: item, count: 1, attempts, cause: Cause::Reported })
         };
-        assert_eq!(actions[0], expected);
+        let fate = actions.iter().find(|action| matches!(action, Action::Retrying { .. } | Action::Fail { .. }));
+        assert_eq!(fate, expected.as_ref());
     }
 
     pub(crate) fn give_back(&mut self, agent: u32, at: usize, first: u64, count: u64) {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
         fake.chunks[at].asked_back = false;
         let (id, chunk) = (fake.id, fake.through_with(at, first, count));
-        self.take_off(chunk.job, first, count);
+        let fresh = if count == 0 { Vec::new() } else { self.take_off(chunk.job, first, count) };
+        let items = &mut self.jobs.get_mut(&chunk.job).expect("the job is there").items;
+        for (first, count) in fresh {
+            items.range_mut(first..first + count).for_each(|(_, item)| item.begun -= 1);
+        }
         self.send(Event::Returned { agent: id, chunk: chunk.id, attempt: chunk.attempt, first, count });
     }
 
@@ -491,10 +573,11 @@ impl World {
             self.schedule();
             for agent in self.agents.keys().copied().collect::<Vec<_>>() {
                 let Some(chunk) = self.agents[&agent].chunks.first().cloned() else { continue };
-                let runs = chunk.left.chunk_by(|a, b| a + 1 == *b);
-                let runs: Vec<_> = runs.map(|run| (run[0], run.len() as u64)).collect();
-                for (first, count) in runs {
-                    self.run(agent, 0, first, count, 1000 * count);
+                for (first, count) in runs(&chunk.left) {
+                    // It may have been cancelled.
+                    if self.agents[&agent].chunks.first().is_some_and(|first| first.id == chunk.id) {
+                        self.run(agent, 0, first, count, 1000 * count);
+                    }
                 }
             }
         }
@@ -525,30 +608,38 @@ impl World {
         assert_eq!(self.core.stale_reports(), self.stale_expected);
     }
 
-    fn take_off(&mut self, job: u32, first: u64, count: u64) {
+    /// An agent says something about these items. Returns the runs of those that nobody else was first with.
+    fn take_off(&mut self, job: u32, first: u64, count: u64) -> Vec<(u64, u64)> {
         let items = &mut self.jobs.get_mut(&job).expect("the job is there").items;
-        items.range_mut(first..first + count).for_each(|(_, item)| item.at_agent = false);
+        let all = items.range_mut(first..first + count);
+        let fresh: Vec<u64> = all.filter(|(_, item)| item.outcome.is_none()).map(|(&index, _)| index).collect();
+        fresh.iter().for_each(|index| items.get_mut(index).expect("it was just found").copies -= 1);
+        self.stale_expected += u64::from(fresh.len() < count as usize);
+        runs(&fresh)
     }
 
     fn apply(&mut self, action: Action) {
         self.log.push(action);
         match action {
             Action::StartPool { agent, pool, workers } => {
+                let resumed = self.told_to_resume(agent, pool);
                 let fake = self.agent(agent);
                 let place = FakePlace {
                     workers: workers.map_or(fake.slots, Into::into),
                     started: false,
                     unfit: false,
                     stopping: false,
+                    resumed,
                 };
-                assert!(!fake.draining && place.workers <= fake.slots);
+                assert!(place.workers <= fake.slots);
                 let known = fake.places.insert(pool.index(), place);
                 assert!(known.is_none(), "{agent:?} was told of {pool:?} twice");
+                assert!(!fake.draining || resumed, "{agent:?} leaves");
                 let fake = &self.agents[&agent.index()];
                 let FakePool { require, limit, .. } = &self.pools[&pool.index()];
                 assert!(require.iter().all(|label| fake.labels.contains(label)), "{pool:?} may not run there");
                 assert_eq!(workers.is_some(), *limit > 0);
-                self.to_start.push((agent.index(), pool.index()));
+                self.to_start.push((agent.index(), pool.index(), resumed));
             }
             Action::ResizePool { agent, pool, workers } => {
                 let fake = self.agent(agent);
@@ -573,7 +664,11 @@ impl World {
             Action::Assign { agent, chunk, job, first, count, attempt } => {
                 assert!(self.chunks_seen.insert(chunk), "{chunk:?} was there before");
                 let items = first..first + count;
-                self.job(job).hand_out(items.clone(), attempt);
+                let copied = self.job(job).items[&first].copies > 0;
+                if copied {
+                    self.expect_copy(agent, job, items.clone());
+                }
+                self.job(job).hand_out(items.clone(), attempt, copied);
                 let (number, pool) = (job.index(), self.jobs[&job.index()].pool);
                 let (fake, state) = (&self.agents[&agent.index()], &self.jobs[&number]);
                 assert!(self.takes(fake, state), "{agent:?} cannot take a chunk of {job:?}");
@@ -582,7 +677,17 @@ impl World {
                 let fake = self.agent(agent);
                 assert!(fake.knows.contains(&job), "{agent:?} does not know of {job:?}");
                 let left = items.collect();
-                fake.chunks.push(FakeChunk { id: chunk, job: number, pool, attempt, first, left, asked_back: false });
+                let (asked_back, overtaken) = (false, false);
+                fake.chunks.push(FakeChunk {
+                    id: chunk,
+                    job: number,
+                    pool,
+                    attempt,
+                    first,
+                    left,
+                    asked_back,
+                    overtaken,
+                });
             }
             Action::Retract { agent, chunk } => {
                 let fake = self.agent(agent);
@@ -591,6 +696,7 @@ impl World {
                 let chunk = fake.chunks.iter_mut().find(|held| held.id == chunk).expect("it holds the chunk");
                 assert!(!std::mem::replace(&mut chunk.asked_back, true), "asked twice");
                 let (job, pool, splits) = (chunk.job, chunk.pool, chunk.left.len() > 1);
+                assert!(!chunk.overtaken);
                 let waits_for_worker = counts[&pool] > fake.places[&pool].workers;
                 let job = &self.jobs[&job];
                 let splits = splits && job.policy.chunksize.is_none();
@@ -600,11 +706,23 @@ impl World {
                 assert!(runs, "what was asked back can run nowhere else");
                 assert!(!self.pools[&pool].paused);
             }
-            Action::Adopt { .. } | Action::CancelChunk { .. } => panic!("nothing was held or doubled"),
-            Action::Accept { job, first, count } => self.job(job).settle(first..first + count, Outcome::Done),
+            Action::Adopt { agent, chunk, job, attempt } => {
+                assert!(self.chunks_seen.insert(chunk), "{chunk:?} was there before");
+                self.expect_adopted(agent, chunk, job, attempt);
+            }
+            Action::CancelChunk { agent, chunk } => {
+                assert!(self.cancelled.insert(chunk), "cancelled twice");
+                let chunks = &mut self.agent(agent).chunks;
+                // Otherwise it has said all there was to say of it, and some of that was too late.
+                if let Some(at) = chunks.iter().position(|held| held.id == chunk) {
+                    let chunk = chunks.remove(at);
+                    assert!(chunk.overtaken && self.wanted(&chunk).next().is_none(), "cancelled too early");
+                }
+            }
+            Action::Accept { job, first, count } => self.settle(job, first..first + count, Outcome::Done),
             Action::Fail { job, first, count, attempts, cause } => {
                 let lost = cause == Cause::AgentLost;
-                self.job(job).settle(first..first + count, Outcome::Failed { attempts, lost });
+                self.settle(job, first..first + count, Outcome::Failed { attempts, lost });
             }
             Action::Retrying { job, item, attempt } => {
                 assert_eq!(self.job(job).items[&item].faults + 1, attempt);
@@ -618,6 +736,34 @@ impl World {
                 assert!(cancelled || all && job.ended, "a job finished before its items");
             }
         }
+    }
+
+    /// The items have had their outcome. Whoever else holds some of them was too late.
+    fn settle(&mut self, job: JobId, items: std::ops::Range<u64>, outcome: Outcome) {
+        self.job(job).settle(items.clone(), outcome);
+        let chunks = self.agents.values_mut().flat_map(|agent| &mut agent.chunks);
+        for chunk in chunks.filter(|chunk| chunk.job == job.index()) {
+            chunk.overtaken |= chunk.left.iter().any(|item| items.contains(item));
+        }
+    }
+
+    /// Nothing else could be done for the job, and one other agent holds all that: to no use so far.
+    fn expect_copy(&mut self, to: AgentId, id: JobId, items: std::ops::Range<u64>) {
+        self.copies += 1;
+        let number = id.index();
+        let job = &self.jobs[&number];
+        assert!(job.policy.speculate && job.policy.retries > 0 && !job.must_be_handed_out());
+        assert!(job.items[&items.start].faults < job.policy.retries, "tried too often");
+        let holds = |chunk: &&FakeChunk| chunk.job == number && chunk.left.contains(&items.start);
+        let mut holders =
+            self.agents.values().flat_map(|agent| agent.chunks.iter().map(move |chunk| (agent.id, chunk)));
+        let (holder, chunk) = holders.find(|(_, chunk)| holds(chunk)).expect("it is held");
+        assert!(holder != to && !chunk.asked_back && self.wanted(chunk).all(|item| job.items[&item].copies == 1));
+        assert!(items.clone().all(|item| chunk.left.contains(&item)), "a copy of two chunks");
+    }
+
+    fn agent_at(&mut self, place: u32) -> &mut FakeAgent {
+        self.agents.get_mut(&place).expect("the agent is there")
     }
 
     fn agent(&mut self, id: AgentId) -> &mut FakeAgent {
@@ -659,7 +805,9 @@ impl FakeJob {
     fn settle(&mut self, items: std::ops::Range<u64>, outcome: Outcome) {
         for index in items {
             let item = self.items.get_mut(&index).expect("the outcome is of an item that has arrived");
-            assert!(item.was_handed_out && !item.at_agent, "item {index} is elsewhere");
+            assert!(item.was_handed_out, "item {index} is nowhere");
+            assert!(item.copies == 0 || self.policy.speculate, "item {index} is elsewhere");
+            item.copies = 0;
             assert_eq!(item.outcome.replace(outcome), None, "item {index} has two outcomes");
             if let Outcome::Failed { attempts, .. } = outcome {
                 assert_eq!(attempts, item.faults, "item {index} was tried that often");
@@ -668,17 +816,19 @@ impl FakeJob {
         }
     }
 
-    fn hand_out(&mut self, items: std::ops::Range<u64>, attempt: u32) {
+    fn hand_out(&mut self, items: std::ops::Range<u64>, attempt: u32, copied: bool) {
         assert!(!items.is_empty());
         let behind = self.items.get(&items.end).cloned();
         let fresh = !self.items[&items.start].was_handed_out;
         for index in items.clone() {
             let item = self.items.get_mut(&index).expect("only what has arrived is handed out");
-            assert!(item.outcome.is_none() && !item.at_agent, "item {index} is at two places");
+            assert!(item.outcome.is_none() && item.copies == u32::from(copied), "item {index} is at too many places");
             let expected = if index == items.start { attempt } else { 1 };
             assert_eq!(item.faults + 1, expected, "item {index} is at another attempt");
-            item.at_agent = true;
+            item.copies += 1;
             item.was_handed_out = true;
+            item.begun += 1;
+            assert!(item.begun == 1 || self.policy.retries > 0, "item {index} may run twice");
         }
         let Some(size) = self.policy.chunksize else { return };
         assert_eq!(items.start / size, (items.end - 1) / size, "{items:?} are of two chunks");
@@ -697,7 +847,7 @@ impl FakeJob {
         if self.finished.is_some() {
             return false;
         }
-        let waiting = |item: &FakeItem| item.outcome.is_none() && !item.at_agent;
+        let waiting = |item: &FakeItem| item.outcome.is_none() && item.copies == 0;
         match self.policy.chunksize {
             None => self.items.values().any(waiting),
             Some(_) if self.ended => self.items.values().any(waiting),
@@ -707,6 +857,19 @@ impl FakeJob {
             }
         }
     }
+}
+
+impl FakeItem {
+    /// An agent that held it does no more, and has not begun.
+    fn has_not_begun(&mut self) {
+        self.copies -= 1;
+        self.begun -= 1;
+    }
+}
+
+/// The runs that make up rising numbers.
+pub(crate) fn runs(numbers: &[u64]) -> Vec<(u64, u64)> {
+    numbers.chunk_by(|a, b| a + 1 == *b).map(|run| (run[0], run.len() as u64)).collect()
 }
 
 trait Keys {

@@ -1,0 +1,143 @@
+//! Second copies of chunks that take far longer than their siblings, on slots that would idle.
+//!
+//! A host that has become slow holds up a job whose other items are all done. Of a job that allows it, a slot that nobody else wants
+//! runs what is late once more, at another agent. The first outcome of each item counts. The two chunks are twins while both are
+//! there: an item may be left of either or of both, and is nowhere else. What one is through with is marked in the other
+//! too; what one loses, the other has. A try that ends badly while the other copy runs counts, and the other copy is the
+//! next.
+
+use std::collections::HashMap;
+use std::iter::once;
+
+use crate::action::Action;
+use crate::chunk::{Chunk, Hold, Items};
+use crate::core::Core;
+use crate::done::Done;
+use crate::ids::{AgentId, ChunkId, JobId};
+use crate::job::Job;
+use crate::run::Run;
+use crate::slab::Slab;
+
+/// A chunk straggles when it has been at its agent for this many times what it may take at most, by all that is known: its
+/// items as long as others on average, and one as long as the slowest so far. Less would copy what is merely long: jobs
+/// have items of all sizes, and it is the rule that the long ones are running in the end.
+const STRAGGLE_FACTOR: u64 = 2;
+
+/// And for this many chunk targets beside. To wait for a busy host for a tenth of a second is nothing uncommon, and to copy
+/// what is through in a moment gains nothing.
+const STRAGGLE_FLOOR_TARGETS: u64 = 100;
+
+impl Core {
+    /// Whether a copy of the chunk should run elsewhere. The caller sees to it that slots idle.
+    pub(crate) fn straggles(&self, chunk: &Chunk, now: u64) -> bool {
+        let waits = matches!(chunk.hold, Hold::Retracting { .. } | Hold::Doubled { .. });
+        let floor = STRAGGLE_FLOOR_TARGETS.saturating_mul(self.config.chunk_target_ns);
+        let Some(beyond) = now.saturating_sub(chunk.time.assigned_at).checked_sub(floor).filter(|_| !waits) else {
+            return false;
+        };
+        let job = self.jobs.get(chunk.job).expect("a chunk's job is open");
+        // As long as a sibling waits, slots do not idle; or not those that could run this one.
+        let may_copy = job.speculates()
+            && job.queue.next(job.policy.chunksize).is_none()
+            && first_try_left(chunk, job) <= job.policy.retries
+            && !self.pools.get(job.pool).expect("a job's pool is open").paused;
+        may_copy && {
+            let rest = job.pace.expected_at_most_ns(chunk.done.left());
+            let all = rest.map(|rest| rest.saturating_add(chunk.time.spent_ns));
+            all.is_some_and(|all| beyond > all.saturating_mul(STRAGGLE_FACTOR))
+        }
+    }
+
+    /// Gives another agent, which has room for it, a copy of what is left of a chunk: up to the first item behind it that
+    /// is not left, or was tried before.
+    pub(crate) fn copy(&mut self, id: ChunkId, to: AgentId, now: u64, actions: &mut Vec<Action>) {
+        let chunk = self.chunks.get(id).expect("a chunk that is copied is there");
+        let (job_id, overtaken) = (chunk.job, chunk.overtaken());
+        let job = self.jobs.get_mut(job_id).expect("a chunk's job is open");
+        let hole = first_left(chunk);
+        let tried_before = job.tried.range(hole.first + 1..hole.end()).next();
+        let run = Run::new(hole.first, tried_before.map_or(hole.end(), |(&item, _)| item) - hole.first);
+        let attempt = first_try_left(chunk, job);
+        let items = Items { run, done: Done::none_of(run), attempt, item_bytes: chunk.item_bytes };
+        if job.agents.insert(to) {
+            actions.push(Action::StartJob { agent: to, job: job_id });
+        }
+        let copy = self.hold((to, job_id), items, now);
+        self.set_hold(id, Hold::Doubled { twin: copy, overtaken });
+        self.set_hold(copy, Hold::Doubled { twin: id, overtaken: false });
+        let Run { first, count } = run;
+        actions.push(Action::Assign { agent: to, chunk: copy, job: job_id, first, count, attempt });
+    }
+
+    /// These items have their outcomes from the other copy. If nothing else is left of the chunk it is cancelled.
+    #[cold]
+    pub(crate) fn overtake(&mut self, id: ChunkId, run: Run, actions: &mut Vec<Action>) {
+        let chunk = self.chunks.get_mut(id).expect("a chunk's twin is there");
+        let marked = chunk.left_of(run).collect::<Vec<_>>();
+        let mut bytes = 0;
+        for run in marked {
+            chunk.done.mark(chunk.run, run.first, run.count);
+            bytes += chunk.item_bytes * run.count;
+            if let Hold::Doubled { overtaken, .. } = &mut chunk.hold {
+                *overtaken = true;
+            }
+        }
+        let agent = chunk.agent;
+        self.fleet.give_back_bytes(agent, bytes, &mut self.reaches);
+        self.drop_if_done(id, actions);
+        self.retire_workers(agent, actions);
+    }
+
+    /// The other copy is gone.
+    #[cold]
+    pub(crate) fn part_from(&mut self, id: ChunkId) {
+        let chunk = self.chunks.get_mut(id).expect("a chunk's twin is there");
+        chunk.hold = if chunk.overtaken() { Hold::Overtaken } else { Hold::Kept };
+    }
+
+    /// Whether the item is left of the chunk.
+    pub(crate) fn is_left_of(&self, id: ChunkId, item: u64) -> bool {
+        self.chunks.get(id).is_some_and(|chunk| chunk.left_of(Run::new(item, 1)).next().is_some())
+    }
+
+    /// That twins know of each other, and how many items of each job are left of two chunks.
+    pub(crate) fn check_twins(&self) -> HashMap<JobId, u64> {
+        let mut twice = HashMap::new();
+        for (id, chunk) in self.chunks.iter() {
+            let Some(twin) = chunk.twin() else { continue };
+            let other = self.chunks.get(twin).expect("a chunk's twin is there");
+            assert_eq!((other.twin(), other.job), (Some(id), chunk.job), "{twin:?} is not the twin of {id:?}");
+            assert_ne!(other.agent, chunk.agent, "two copies at one agent");
+            assert!(self.jobs.get(chunk.job).is_some_and(Job::speculates), "a copy that nobody asked for");
+            let common = |run| other.left_of(run).map(|run| run.count).sum::<u64>();
+            if id < twin {
+                *twice.entry(chunk.job).or_default() += chunk.done.holes(chunk.run).map(common).sum::<u64>();
+            }
+        }
+        assert_eq!(self.speculating, self.jobs.iter().filter(|(_, job)| job.speculates()).count());
+        twice
+    }
+}
+
+/// The parts of a run that are not left of this chunk.
+pub(crate) fn not_left_of(
+    chunk: Option<ChunkId>,
+    chunks: &Slab<ChunkId, Chunk>,
+    run: Run,
+) -> impl Iterator<Item = Run> {
+    let left = move || chunk.and_then(|id| chunks.get(id)).into_iter().flat_map(move |chunk| chunk.left_of(run));
+    let starts = once(run.first).chain(left().map(Run::end));
+    let ends = left().map(|run| run.first).chain(once(run.end()));
+    starts.zip(ends).map(|(start, end)| Run::new(start, end - start)).filter(|part| part.count > 0)
+}
+
+/// The first items that are left of a chunk.
+fn first_left(chunk: &Chunk) -> Run {
+    chunk.done.holes(chunk.run).next().expect("something is left of a chunk that is there")
+}
+
+/// Which try this is of the first of them.
+fn first_try_left(chunk: &Chunk, job: &Job) -> u32 {
+    let first = first_left(chunk).first;
+    job.attempt_of(first, chunk.attempt_of(first))
+}

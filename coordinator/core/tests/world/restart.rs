@@ -1,0 +1,206 @@
+//! Agents that the core does not know any more, or not yet, come back with what they hold.
+
+use std::num::NonZeroU32;
+
+use farpool_core::{AgentId, ChunkId, Core, Event, Id, JobId, Labels, PoolId, Run};
+
+use super::{FakeAgent, FakeChunk, World, runs};
+
+/// When an agent is there again after the core was started anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    InTime,
+    Late,
+    Never,
+}
+
+/// What an agent says that it holds, and what the core must make of it.
+pub(super) struct Claim {
+    agent: u32,
+    chunk: FakeChunk,
+    adopted: Vec<u64>,
+    attempt: u32,
+}
+
+impl World {
+    /// The agent is taken for lost and goes on with what it has; it will come back.
+    pub(crate) fn give_up(&mut self, agent: u32) {
+        let gone = self.take_away(agent);
+        self.away.push(gone.with_all_held());
+    }
+
+    /// An agent that was taken for lost is there again.
+    pub(crate) fn come_back(&mut self, at: usize) -> u32 {
+        let gone = self.away.remove(at);
+        let agent = self.enter(gone);
+        let held = std::mem::take(&mut self.agent_at(agent).held_chunks);
+        for chunk in held {
+            if self.agents[&agent].places.get(&chunk.pool).is_some_and(|place| place.resumed) {
+                self.claim(agent, chunk);
+            }
+        }
+        self.agent_at(agent).held_places.clear();
+        agent
+    }
+
+    /// The core is started anew and told what clients and agents still know. `fates`: of one agent after the other.
+    pub(crate) fn restart(&mut self, fates: &[Fate]) {
+        self.core = Core::new(self.config.clone());
+        (self.stale_expected, self.life) = (0, self.life + 1);
+        self.chunks_seen.clear();
+        self.cancelled.clear();
+        let pools = std::mem::take(&mut self.pools);
+        let before = self.agents.len();
+        let mut fates = fates.iter().copied().cycle();
+        for agent in std::mem::take(&mut self.agents).into_values() {
+            let agent = agent.with_all_held();
+            match fates.next().unwrap_or(Fate::InTime) {
+                Fate::InTime => drop(self.enter(agent)),
+                Fate::Late => self.away.push(agent),
+                Fate::Never => {}
+            }
+        }
+        let mut all_back = self.agents.len() == before && self.away.is_empty();
+        for (number, pool) in pools {
+            let (id, slots, paused) = (pool.id, NonZeroU32::new(pool.limit), pool.paused);
+            let require = Labels::new(pool.require.iter().copied());
+            self.pools.insert(number, pool);
+            let held =
+                self.agents.values().filter_map(|agent| Some((agent.id, agent.held_places.get(&number)?.workers)));
+            let held = held.collect();
+            self.send(Event::PoolOpened { pool: id, slots, weight: 1, require, held });
+            // Where there is no worker left for it, it is stopped and with it what it holds.
+            let left_out = self.agents.values_mut().filter_map(|agent| agent.held_places.remove(&number)).count();
+            all_back &= left_out == 0;
+            if paused {
+                self.pause(number, true);
+            }
+            self.reopen_jobs(number);
+            self.claim_all(number);
+            if !all_back {
+                self.lose_queues(number);
+            }
+        }
+    }
+
+    /// The jobs of a pool, as far as they have not had their outcomes.
+    fn reopen_jobs(&mut self, pool: u32) {
+        let open = self.jobs.iter_mut().filter(|(_, job)| job.pool == pool && job.finished.is_none());
+        let mut events = Vec::new();
+        for (&number, job) in open {
+            job.id = JobId::new(number, self.life);
+            let (id, policy, item_bytes) = (job.id, job.policy, job.item_bytes);
+            let require = Labels::new(job.require.iter().copied());
+            events.push(Event::JobOpened { job: id, pool: self.pools[&pool].id, policy, require });
+            let left: Vec<u64> =
+                job.items.iter().filter(|(_, item)| item.outcome.is_none()).map(|(&index, _)| index).collect();
+            for index in &left {
+                let item = job.items.get_mut(index).expect("it was just found");
+                (item.faults, item.copies, item.was_handed_out) = (0, 0, false);
+            }
+            let arrive = |(first, count)| Event::ItemsArrived { job: id, first, count, bytes: count * item_bytes };
+            events.extend(runs(&left).into_iter().map(arrive));
+            if job.ended {
+                events.push(Event::InputEnded { job: id });
+            }
+        }
+        events.into_iter().for_each(|event| drop(self.send(event)));
+    }
+
+    /// What agents hold of a pool, each agent's oldest first.
+    fn claim_all(&mut self, pool: u32) {
+        let mut all = Vec::new();
+        for (&number, agent) in &mut self.agents {
+            let chunks = agent.held_chunks.extract_if(.., |chunk| chunk.pool == pool);
+            all.extend(chunks.enumerate().map(|(at, chunk)| (at, number, chunk)));
+        }
+        all.sort_by_key(|&(at, number, _)| (at, number));
+        for (_, agent, chunk) in all {
+            if self.agents[&agent].places.get(&pool).is_some_and(|place| place.resumed) {
+                self.claim(agent, chunk);
+            }
+        }
+    }
+
+    /// The agent says that it holds the chunk.
+    fn claim(&mut self, agent: u32, chunk: FakeChunk) {
+        let job = &self.jobs[&chunk.job];
+        let held = runs(&chunk.left);
+        let (mut adopted, mut attempt) = (Vec::new(), 1);
+        for &(first, count) in held.iter().filter(|_| job.finished.is_none()) {
+            let mut items = (first..first + count).map(|item| (item, &job.items[&item]));
+            let lowest = adopted.is_empty();
+            let is_queued = items.all(|(index, item)| {
+                let tried_in_front = index == first && lowest;
+                item.outcome.is_none() && item.copies == 0 && (item.faults == 0 || tried_in_front)
+            });
+            if !is_queued {
+                continue;
+            }
+            if lowest {
+                let next = job.items[&first].faults + 1;
+                attempt = if first == chunk.first { next.max(chunk.attempt) } else { next };
+            }
+            adopted.extend(first..first + count);
+        }
+        let (job, agent_id) = (job.id, self.agents[&agent].id);
+        let (first, claimed, nothing) = (chunk.first, chunk.attempt, adopted.is_empty());
+        self.claim = Some(Claim { agent, chunk, adopted, attempt });
+        let runs = held.into_iter().map(|(first, count)| Run::new(first, count)).rev().collect();
+        let actions = self.send(Event::ChunkHeld { agent: agent_id, job, first, attempt: claimed, runs });
+        assert_eq!(actions.len(), usize::from(!nothing), "{actions:?}");
+        self.stale_expected += u64::from(nothing);
+    }
+
+    /// What is queued of jobs whose items run at most once may have run where nobody can ask.
+    fn lose_queues(&mut self, pool: u32) {
+        let open = self.jobs.values_mut().filter(|job| job.pool == pool && job.finished.is_none());
+        let mut lost = Vec::new();
+        for job in open.filter(|job| job.policy.retries == 0) {
+            for item in job.items.values_mut().filter(|item| item.outcome.is_none() && item.copies == 0) {
+                (item.faults, item.was_handed_out) = (1, true);
+            }
+            lost.push(job.id);
+        }
+        for job in lost {
+            self.send(Event::QueueLost { job });
+            let queued = self.core.progress(job).map_or(0, |progress| progress.queued);
+            assert_eq!(queued, 0, "what may have run waits to run");
+        }
+    }
+
+    /// Whether the agent that is told to start the pool runs it already.
+    pub(super) fn told_to_resume(&mut self, agent: AgentId, pool: PoolId) -> bool {
+        self.agent_at(agent.index()).held_places.remove(&pool.index()).is_some()
+    }
+
+    pub(super) fn expect_adopted(&mut self, id: AgentId, name: ChunkId, job: JobId, attempt: u32) {
+        let Claim { agent, chunk, adopted, attempt: expected } = self.claim.take().expect("the agent has claimed it");
+        assert_eq!((self.agents[&agent].id, self.jobs[&chunk.job].id, expected), (id, job, attempt));
+        assert!(!adopted.is_empty(), "nothing of it is queued");
+        let fake = self.jobs.get_mut(&chunk.job).expect("the job is there");
+        for index in &adopted {
+            let item = fake.items.get_mut(index).expect("it has arrived");
+            (item.copies, item.was_handed_out) = (1, true);
+            assert!(item.begun == 1 || fake.policy.retries > 0, "item {index} may run twice");
+        }
+        fake.items.get_mut(&adopted[0]).expect("it has arrived").faults = attempt - 1;
+        self.adopted += 1;
+        let agent = self.agent_at(agent);
+        agent.knows.insert(job);
+        let (asked_back, overtaken) = (false, false);
+        let chunk = FakeChunk { id: name, attempt, first: adopted[0], left: adopted, asked_back, overtaken, ..chunk };
+        agent.chunks.push(chunk);
+    }
+}
+
+impl FakeAgent {
+    /// What it has is what it will say that it holds.
+    fn with_all_held(mut self) -> Self {
+        self.knows.clear();
+        let started = |place: &super::FakePlace| place.started && !place.unfit && !place.stopping;
+        self.held_places = std::mem::take(&mut self.places).into_iter().filter(|(_, place)| started(place)).collect();
+        self.held_chunks = std::mem::take(&mut self.chunks);
+        self
+    }
+}
