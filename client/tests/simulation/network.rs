@@ -4,6 +4,7 @@
 //! lasts, each side finds out by itself that it hears nothing any more, and what was on its way is lost.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,21 +21,21 @@ use crate::random::Random;
 use crate::trace;
 
 /// How long a side may hear nothing.
-pub const HEARTBEAT: Duration = Duration::from_secs(5);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 const HEARTBEAT_MISSED: &str = "keep-alive timed out";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A host that is not the coordinator's.
-pub type Host = u32;
+pub(crate) type Host = u32;
 
 /// The ends of a call. The index of an end is also that of the way from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     Host,
     Coordinator,
 }
 
-pub const ENDS: [End; 2] = [End::Host, End::Coordinator];
+pub(crate) const ENDS: [End; 2] = [End::Host, End::Coordinator];
 
 impl End {
     fn other(self) -> End {
@@ -46,7 +47,7 @@ impl End {
 }
 
 #[derive(Clone)]
-pub struct Network {
+pub(crate) struct Network {
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -83,14 +84,9 @@ struct State {
 }
 
 impl Network {
-    pub fn new(random: Random) -> Self {
-        let inner = Inner {
-            random,
-            delays: BTreeMap::new(),
-            stalled: BTreeMap::new(),
-            calls: BTreeMap::new(),
-            made: 0,
-        };
+    pub(crate) fn new(random: Random) -> Self {
+        let inner =
+            Inner { random, delays: BTreeMap::new(), stalled: BTreeMap::new(), calls: BTreeMap::new(), made: 0 };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
@@ -99,7 +95,7 @@ impl Network {
     }
 
     /// Where frames to and from a host take about so long.
-    pub fn set_delay(&self, host: Host, us: u64) {
+    pub(crate) fn set_delay(&self, host: Host, us: u64) {
         self.inner().delays.insert(host, us);
     }
 
@@ -110,7 +106,7 @@ impl Network {
     }
 
     /// Gets a connection from a host, if there is a coordinator that takes it.
-    pub async fn connect(&self, host: Host, listens: impl Fn() -> bool) -> Result<(), Status> {
+    pub(crate) async fn connect(&self, host: Host, listens: impl Fn() -> bool) -> Result<(), Status> {
         sleep(self.delay(host)).await;
         if self.inner().stalled.get(&host).is_some_and(|ways| ways.contains(&true)) {
             sleep(CONNECT_TIMEOUT).await;
@@ -120,15 +116,15 @@ impl Network {
     }
 
     /// Makes a call. `accept` is the coordinator: it takes the frames of the host and gives its own.
-    pub async fn call<Up, Down, Replies>(
+    pub(crate) async fn call<Up, Down, Replies>(
         &self,
         host: Host,
         frames: impl Stream<Item = Up> + Send + 'static,
         accept: impl FnOnce(Arriving<Up>) -> Option<Replies>,
     ) -> Result<Arriving<Down>, Status>
     where
-        Up: Message + 'static,
-        Down: Message + 'static,
+        Up: Message + Debug + 'static,
+        Down: Message + Debug + 'static,
         Replies: Stream<Item = Result<Down, Status>> + Send + 'static,
     {
         let call = self.new_call(host);
@@ -162,34 +158,29 @@ impl Network {
     }
 
     /// The connections of these hosts break, and everybody knows at once.
-    pub fn cut(&self, hosts: impl Fn(Host) -> bool) {
+    pub(crate) fn cut(&self, hosts: impl Fn(Host) -> bool) {
         for call in self.calls_of(hosts) {
             ENDS.into_iter().for_each(|end| call.break_at(end, Status::unavailable("connection reset by peer")));
         }
     }
 
     /// Nothing comes through any more on the connections of this host as they are, these ways. New ones are not meant.
-    pub fn half_open(&self, host: Host, ways: [bool; 2]) {
+    pub(crate) fn half_open(&self, host: Host, ways: [bool; 2]) {
         for call in self.calls_of(|of| of == host) {
             ENDS.into_iter().filter(|&way| ways[way as usize]).for_each(|way| call.stall(way));
         }
     }
 
     /// Nothing comes through to or from this host.
-    pub fn part(&self, host: Host, ways: [bool; 2]) {
+    pub(crate) fn part(&self, host: Host, ways: [bool; 2]) {
         self.inner().stalled.insert(host, ways);
         self.half_open(host, ways);
     }
 
     /// Everything comes through again.
-    pub fn heal(&self, host: Host) {
+    pub(crate) fn heal(&self, host: Host) {
         self.inner().stalled.remove(&host);
         self.calls_of(|of| of == host).iter().for_each(|call| call.flow());
-    }
-
-    /// Calls that are not over.
-    pub fn open_calls(&self) -> usize {
-        self.inner().calls.len()
     }
 }
 
@@ -242,7 +233,7 @@ impl Call {
 }
 
 /// Carries frames from one end to the other.
-async fn carry<F: Message>(
+async fn carry<F: Message + Debug>(
     call: Arc<Call>,
     from: End,
     frames: impl Stream<Item = Result<F, Status>> + Unpin,
@@ -288,7 +279,9 @@ async fn watch(call: Arc<Call>) {
             ENDS.into_iter().filter_map(|end| state.deadlines[end as usize].map(|at| (at, end as usize))).min()
         };
         let over = |state: &State| {
-            ENDS.into_iter().find(|&end| state.over[end as usize].is_some() || state.deaf[end as usize])
+            let over = ENDS.into_iter().find(|&end| state.over[end as usize].is_some());
+            // A host that drops a call says so. The coordinator may stop reading and go on telling.
+            over.or_else(|| state.deaf[End::Host as usize].then_some(End::Host))
         };
         let other_time = |state: &State| {
             let first = state.deadlines.iter().flatten().min().copied();
@@ -301,7 +294,7 @@ async fn watch(call: Arc<Call>) {
             () = at(deadlines.map(|(at, _)| at)) => {
                 let end = ENDS[deadlines.map_or(0, |(_, end)| end)];
                 trace::say(format_args!("call {}: {end:?} hears nothing any more", call.number));
-                call.break_at(end, Status::unavailable(HEARTBEAT_MISSED));
+                call.break_at(end, missed(end));
             }
         }
     };
@@ -309,21 +302,33 @@ async fn watch(call: Arc<Call>) {
     let hears = async {
         sleep(call.network.delay(call.host)).await;
         call.until(|state| (!state.stalled[first as usize]).then_some(())).await;
-        Status::cancelled("the peer has gone")
     };
     let deadline = call.state().deadlines[other as usize];
-    let status = tokio::select! {
+    let broken = call.state().over[first as usize].is_some();
+    tokio::select! {
         biased;
-        () = call.over(other) => Status::unavailable("unused, since it knows"),
-        status = hears => status,
-        () = at(deadline) => Status::unavailable(HEARTBEAT_MISSED),
-    };
-    ENDS.into_iter().for_each(|end| call.break_at(end, status.clone()));
-    trace::say(format_args!("call {} is over: {}", call.number, status.message()));
+        () = call.over(other) => {}
+        () = hears => {
+            if !broken {
+                call.change(|state| state.ended[first as usize] = true);
+            }
+        }
+        () = at(deadline) => call.break_at(other, missed(other)),
+    }
+    ENDS.into_iter().for_each(|end| call.break_at(end, Status::unavailable("connection reset by peer")));
+    trace::say(format_args!("call {} is over", call.number));
     call.network.inner().calls.remove(&call.number);
 }
 
-fn note<F: Message>(call: &Call, from: End, frame: &Result<F, Status>) {
+/// What an end makes of it that it hears nothing any more. The coordinator gives up who had so much time.
+fn missed(end: End) -> Status {
+    match end {
+        End::Host => Status::unavailable(HEARTBEAT_MISSED),
+        End::Coordinator => Status::deadline_exceeded(HEARTBEAT_MISSED),
+    }
+}
+
+fn note<F: Message + Debug>(call: &Call, from: End, frame: &Result<F, Status>) {
     let digest = match frame {
         Ok(frame) => trace::of_bytes(&frame.encode_to_vec()),
         Err(status) => trace::of_bytes(status.message().as_bytes()),
@@ -340,7 +345,7 @@ async fn at(time: Option<Instant>) {
 }
 
 /// Frames as they arrive.
-pub struct Arriving<F> {
+pub(crate) struct Arriving<F> {
     frames: mpsc::Receiver<Result<F, Status>>,
     call: Arc<Call>,
     end: End,

@@ -14,7 +14,7 @@ use crate::trace;
 const INDEX_BITS: u32 = 20;
 
 #[derive(Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     seed: u64,
     books: Arc<Mutex<Books>>,
 }
@@ -30,26 +30,26 @@ struct Books {
 
 /// What all items of a job have in common.
 #[derive(Clone, Debug)]
-pub struct JobPlan {
-    pub retries: u32,
-    pub retry_panics: bool,
+pub(crate) struct JobPlan {
+    pub(crate) retries: u32,
+    pub(crate) retry_panics: bool,
     /// How long items run, about, in us.
-    pub duration_us: u64,
+    pub(crate) duration_us: u64,
     /// One item in so many kills its worker at first, or panics; 0: none.
-    pub deadly: u64,
-    pub panicking: u64,
+    pub(crate) deadly: u64,
+    pub(crate) panicking: u64,
 }
 
 /// How a run of an item ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     Done,
     Dies,
     Panics,
 }
 
 impl Plan {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { seed, books: Arc::default() }
     }
 
@@ -58,19 +58,19 @@ impl Plan {
     }
 
     /// A job comes; returns what its items are marked with.
-    pub fn add_job(&self, job: JobPlan) -> u64 {
+    pub(crate) fn add_job(&self, job: JobPlan) -> u64 {
         let mut books = self.books();
         books.jobs.push(job);
         books.jobs.len() as u64 - 1
     }
 
     /// From now on agents, or what runs at them, may get lost.
-    pub fn expect_losses(&self) {
+    pub(crate) fn expect_losses(&self) {
         self.books().losses = true;
     }
 
     /// An item begins to run: how long it will, and how that ends.
-    pub fn begin(&self, item: &[u8]) -> (Duration, Fate) {
+    pub(crate) fn begin(&self, item: &[u8]) -> (Duration, Fate) {
         let Some(mark) = read(item) else {
             trace::violation(format_args!("an item of {} bytes", item.len()));
             return (Duration::ZERO, Fate::Done);
@@ -89,7 +89,9 @@ impl Plan {
         let fate = match (job.deadly, job.panicking) {
             // Some do it each time, others twice or once.
             (deadly @ 1.., _) if random.one_in(deadly) && *runs as u64 <= random.pick(&[1, 1, 2, 100]) => Fate::Dies,
-            (_, panicking @ 1..) if random.one_in(panicking) && *runs as u64 <= random.pick(&[1, 2, 100]) => Fate::Panics,
+            (_, panicking @ 1..) if random.one_in(panicking) && *runs as u64 <= random.pick(&[1, 2, 100]) => {
+                Fate::Panics
+            }
             _ => Fate::Done,
         };
         if fate == Fate::Dies {
@@ -99,12 +101,14 @@ impl Plan {
         let us = random.within(job.duration_us / 2..job.duration_us * 3 / 2 + 1) * slow;
         let (runs, fate_now) = (*runs, fate);
         drop(books);
-        trace::note(mark ^ u64::from(runs), || format!("item {} begins, run {runs}: {us} us, {fate_now:?}", name(mark)));
+        trace::note(mark ^ u64::from(runs), || {
+            format!("item {} begins, run {runs}: {us} us, {fate_now:?}", name(mark))
+        });
         (Duration::from_micros(us), fate)
     }
 
     /// An outcome came to its client.
-    pub fn check(&self, mark: u64, outcome: &Result<Bytes, (FailureKind, u32)>) {
+    pub(crate) fn check(&self, mark: u64, outcome: &Result<Bytes, (FailureKind, u32)>) {
         let books = self.books();
         let Some(job) = books.jobs.get((mark >> INDEX_BITS) as usize) else { return };
         let (runs, deaths) = books.runs.get(&mark).copied().unwrap_or_default();
@@ -127,12 +131,12 @@ impl Plan {
 }
 
 /// The mark of an item.
-pub fn mark(job: u64, index: u64) -> u64 {
+pub(crate) fn mark(job: u64, index: u64) -> u64 {
     job << INDEX_BITS | index
 }
 
 /// The item of a mark, as it travels.
-pub fn encode(mark: u64) -> Vec<u8> {
+pub(crate) fn encode(mark: u64) -> Vec<u8> {
     let mut item = mark.to_le_bytes().to_vec();
     // Some are larger.
     item.resize(8 + (mix(mark) % 24) as usize, 7);
@@ -140,7 +144,7 @@ pub fn encode(mark: u64) -> Vec<u8> {
 }
 
 /// What comes of an item: some of it is nothing.
-pub fn result_of(item: &[u8]) -> Bytes {
+pub(crate) fn result_of(item: &[u8]) -> Bytes {
     let digest = trace::of_bytes(item);
     Bytes::copy_from_slice(&mix(digest).to_le_bytes()[..(digest % 9) as usize])
 }
@@ -150,6 +154,6 @@ fn read(item: &[u8]) -> Option<u64> {
     (encode(mark) == item).then_some(mark)
 }
 
-pub fn name(mark: u64) -> String {
+pub(crate) fn name(mark: u64) -> String {
     format!("{}/{}", mark >> INDEX_BITS, mark & ((1 << INDEX_BITS) - 1))
 }

@@ -19,7 +19,7 @@ use crate::plan::{Fate, Plan, result_of};
 use crate::random::Random;
 use crate::trace;
 
-pub struct Workers {
+pub(crate) struct Workers {
     plan: Plan,
     random: Random,
     slots: u32,
@@ -67,7 +67,7 @@ struct Run {
 }
 
 impl Workers {
-    pub fn new(plan: Plan, random: Random, slots: u32) -> Self {
+    pub(crate) fn new(plan: Plan, random: Random, slots: u32) -> Self {
         Self {
             plan,
             random,
@@ -83,7 +83,7 @@ impl Workers {
         }
     }
 
-    pub fn start_pool(&mut self, start: &StartPool) {
+    pub(crate) fn start_pool(&mut self, start: &StartPool) {
         let starts_at = Some(Instant::now() + self.random.millis(1..80));
         let pool = Pool { processes: start.processes, starts_at, stopping: false, gone_at: None, held: false };
         if self.pools.insert(start.pool, pool).is_some() {
@@ -91,7 +91,7 @@ impl Workers {
         }
     }
 
-    pub fn command(&mut self, command: Command) {
+    pub(crate) fn command(&mut self, command: Command) {
         match command {
             Command::StartPool(start) => self.start_pool(&start),
             Command::StopPool(StopPool { pool, now }) => self.stop_pool(pool, now),
@@ -106,7 +106,9 @@ impl Workers {
                 }
             }
             Command::Assign(assign) => self.assign(&assign),
-            Command::Retract(retract) => retract.chunks.iter().for_each(|&chunk| self.give_back(|of| of.number == chunk)),
+            Command::Retract(retract) => {
+                retract.chunks.iter().for_each(|&chunk| self.give_back(|of| of.number == chunk))
+            }
             Command::CancelChunks(cancel) => {
                 self.drop_chunks(|chunk| cancel.chunks.contains(&chunk.number), true);
             }
@@ -131,55 +133,51 @@ impl Workers {
     }
 
     /// A pool that was to stop goes on.
-    pub fn keep_pool(&mut self, pool: u64) {
+    pub(crate) fn keep_pool(&mut self, pool: u64) {
         if let Some(pool) = self.pools.get_mut(&pool) {
             pool.stopping = false;
         }
     }
 
-    pub fn hold(&mut self, hold: bool) {
+    pub(crate) fn hold(&mut self, hold: bool) {
         self.held = hold;
     }
 
-    pub fn hold_pool(&mut self, pool: u64, hold: bool) {
+    pub(crate) fn hold_pool(&mut self, pool: u64, hold: bool) {
         if let Some(pool) = self.pools.get_mut(&pool) {
             pool.held = hold;
         }
     }
 
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         if !std::mem::replace(&mut self.draining, true) {
             self.tell(Event::Draining(Draining {}));
         }
     }
 
-    pub fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         self.draining && self.events.is_empty() && self.chunks.is_empty()
     }
 
-    pub fn is_draining(&self) -> bool {
-        self.draining
-    }
-
-    pub fn stop_all(&mut self) {
+    pub(crate) fn stop_all(&mut self) {
         let pools: Vec<u64> = self.pools.keys().copied().collect();
         pools.into_iter().for_each(|pool| self.stop_pool(pool, true));
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.pools.is_empty()
     }
 
     /// What is left, in words; nothing if that is nothing.
-    pub fn remains(&self) -> Option<String> {
+    pub(crate) fn remains(&self) -> Option<String> {
         let (pools, jobs) = (self.pools.len(), self.jobs.len());
         let (chunks, running) = (self.chunks.len(), self.running.len());
         (pools + jobs + chunks + running > 0)
             .then(|| format!("{pools} pools, {jobs} jobs, {chunks} chunks and {running} runs"))
     }
 
-    /// One round of work; what there is to tell is appended. Returns when the next one is due.
-    pub fn pump(&mut self, events: &mut Vec<AgentEvent>) -> Option<Instant> {
+    /// One round of work; what there is to tell is appended.
+    pub(crate) fn work(&mut self, events: &mut Vec<AgentEvent>) {
         let now = Instant::now();
         for (&pool, state) in &mut self.pools {
             if state.starts_at.take_if(|at| *at <= now).is_some() {
@@ -198,6 +196,10 @@ impl Workers {
             self.tell(Event::Credit(Credit { chunks: credit, bytes: 0 }));
         }
         events.append(&mut self.events);
+    }
+
+    /// When there is something to do, if nothing is said.
+    pub(crate) fn due(&self) -> Option<Instant> {
         let starts = self.pools.values().filter_map(|pool| pool.starts_at.or(pool.gone_at));
         let runs = self.running.iter().filter(|run| !self.is_held(run.job)).map(|run| run.ends_at);
         starts.chain(runs).min()
@@ -298,9 +300,7 @@ impl Workers {
     /// Pools that are through.
     fn bury(&mut self, now: Instant) {
         let (jobs, chunks) = (&self.jobs, &self.chunks);
-        let busy = |number: u64| {
-            chunks.iter().any(|chunk| jobs.get(&chunk.job).is_some_and(|job| job.0 == number))
-        };
+        let busy = |number: u64| chunks.iter().any(|chunk| jobs.get(&chunk.job).is_some_and(|job| job.0 == number));
         let over: Vec<u64> = self
             .pools
             .iter()
