@@ -53,6 +53,8 @@ struct Chunk {
     running: u32,
     /// Results that were not told yet: the first item, and the results.
     done: Option<(u64, Vec<Bytes>)>,
+    /// When they are told at the latest.
+    told_by: Option<Instant>,
     busy: Duration,
 }
 
@@ -202,7 +204,8 @@ impl Workers {
     pub(crate) fn due(&self) -> Option<Instant> {
         let starts = self.pools.values().filter_map(|pool| pool.starts_at.or(pool.gone_at));
         let runs = self.running.iter().filter(|run| !self.is_held(run.job)).map(|run| run.ends_at);
-        starts.chain(runs).min()
+        let told = self.chunks.iter().filter_map(|chunk| chunk.told_by);
+        starts.chain(runs).chain(told).min()
     }
 
     fn assign(&mut self, assign: &Assign) {
@@ -227,6 +230,7 @@ impl Workers {
                 items,
                 running: 0,
                 done: None,
+                told_by: None,
                 busy: Duration::ZERO,
             });
         }
@@ -270,6 +274,13 @@ impl Workers {
             if chunk.is_over() || self.random.one_in(2) {
                 let told = chunk.tell_done();
                 self.events.extend(told);
+            } else {
+                chunk.told_by = Some(now + self.random.millis(0..20));
+            }
+        }
+        for chunk in &mut self.chunks {
+            if chunk.told_by.is_some_and(|by| by <= now) {
+                self.events.extend(chunk.tell_done());
             }
         }
         self.chunks.retain(|chunk| !chunk.is_over());
@@ -350,6 +361,7 @@ impl Chunk {
     }
 
     fn tell_done(&mut self) -> Option<AgentEvent> {
+        self.told_by = None;
         let (first, results) = self.done.take()?;
         let (mut data, mut ends) = (BytesMut::new(), BytesMut::new());
         for result in results {
