@@ -40,6 +40,11 @@ impl Core {
         actions.push(Action::Adopt { agent, chunk, job: id, attempt });
     }
 
+    pub(crate) fn items_resent(&mut self, id: JobId) {
+        self.jobs.get_mut(id).expect("items are of a job that is open").queue.all_resent();
+        self.requeued(id);
+    }
+
     /// Everything that is queued may have run where nobody can ask any more.
     pub(crate) fn fail_queued(&mut self, id: JobId, actions: &mut Vec<Action>) {
         let job = self.jobs.get_mut(id).expect("a job that has lost items is open");

@@ -60,6 +60,9 @@ impl Core {
     /// agents has that the pool was allotted workers of: then one of them gives its workers up.
     pub(crate) fn allot_if_many_lanes(&mut self, id: PoolId, actions: &mut Vec<Action>) {
         let Some(pool) = self.pools.get(id).filter(|pool| pool.limit.is_some() && pool.lanes.len() > 1) else { return };
+        if pool.closing || self.resumed.contains(&id) {
+            return;
+        }
         for lane in pool.lanes.clone() {
             if !self.has_jobs(lane) || self.has_place(id, lane, None) {
                 continue;
@@ -180,7 +183,7 @@ impl Core {
 
     /// Workers of a pool with a limit that are allotted nowhere; none: there is nothing to allot.
     fn missing(&self, id: PoolId) -> Option<u32> {
-        let pool = self.pools.get(id)?;
+        let pool = self.pools.get(id).filter(|pool| !pool.closing)?;
         Some(pool.limit?.get() - pool.allotted).filter(|&missing| missing > 0)
     }
 

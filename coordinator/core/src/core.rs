@@ -48,6 +48,8 @@ pub struct Core {
     pub(crate) stale_reports: u64,
     /// Open jobs of which second copies of chunks may run.
     pub(crate) speculating: usize,
+    /// Pools that were found to run somewhere already: their workers stay where they are until it is known what is held there.
+    pub(crate) resumed: Vec<PoolId>,
     /// When to look for late chunks again, and behind which one to go on.
     pub(crate) next_late_look: u64,
     pub(crate) late_cursor: u32,
@@ -94,6 +96,7 @@ impl Core {
             Event::ChunkHeld { agent, job, first, attempt, runs } => {
                 self.adopt((agent, job), (first, attempt), runs, now, actions);
             }
+            Event::ItemsResent { job } => self.items_resent(job),
             Event::QueueLost { job } => self.fail_queued(job, actions),
             Event::PoolOpened { pool, slots, weight, require, held } => {
                 self.open_pool(pool, slots, weight, require, actions, &held);
@@ -117,6 +120,9 @@ impl Core {
     /// Hands out what can run and adds that to `actions`. To be called after a batch of events: the more is known,
     /// the better the pieces. `now` is a time in ns from one clock that does not go back.
     pub fn schedule(&mut self, now: u64, actions: &mut Vec<Action>) {
+        while let Some(pool) = self.resumed.pop() {
+            self.settle_resumed(pool, actions);
+        }
         self.hand_out(now, actions);
         self.take_back(now, actions);
         self.check_in_debug();

@@ -77,6 +77,22 @@ mod tests {
     }
 
     #[test]
+    fn some_of_it_is_marked_from_the_start() {
+        let runs = |runs: &[(u64, u64)]| runs.iter().map(|&(first, count)| Run::new(first, count)).collect::<Vec<_>>();
+        let all = Run::new(10, 10);
+        for (left, holes) in [
+            (&[(10, 10)][..], &[(10, 10)][..]),
+            (&[(10, 1), (19, 1)], &[(10, 1), (19, 1)]),
+            (&[(10, 3), (13, 2), (16, 4)], &[(10, 5), (16, 4)]),
+        ] {
+            let mut done = Done::all_but(all, &runs(left));
+            assert_eq!(done.holes(all).collect::<Vec<_>>(), runs(holes));
+            assert!(runs(left).into_iter().all(|run| done.mark(all, run.first, run.count)));
+            assert_eq!(done.left(), 0);
+        }
+    }
+
+    #[test]
     fn marks_and_holes() {
         check(&[], &[(10, 10)]);
         check(&[(10, 10, true)], &[]);

@@ -54,8 +54,10 @@ pub enum Event {
         /// Only agents that have these run it.
         require: Labels,
         /// Agents that run it already, from before the scheduler knew of it, and with how many workers; 0: as many as they have
-        /// slots. They become places as if they had been chosen for it, and those of a pool with a limit count first. Those
-        /// that are not there, or do not have what it requires, are left out.
+        /// slots. They become places as if they had been chosen for it, and those of a pool with a limit count first. What they
+        /// hold is to be told before anything is scheduled. Those
+        /// that are not there, or do not have what it requires, or for which the limit leaves nothing, are left out: they are not
+        /// told to start it, and what they hold of it may have begun and cannot be adopted.
         held: Vec<(AgentId, u32)>,
     },
     /// Whether nothing of the pool is handed out for now. What is out goes on.
@@ -127,6 +129,12 @@ pub enum Event {
         attempt: u32,
         /// What it holds. Of each run it goes on with all items or none.
         runs: Vec<Run>,
+    },
+    /// What has arrived of the job is all that is left of what had arrived at a scheduler before this one. A chunk of an
+    /// explicit size may lack items that have had their outcomes, so none waits for items behind these.
+    ItemsResent {
+        /// Of which job.
+        job: JobId,
     },
     /// What is queued of the job may have run at an agent that did not come back, and its items run at most once: they fail.
     QueueLost {

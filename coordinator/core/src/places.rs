@@ -32,6 +32,7 @@ impl Core {
             limit,
             weight,
             paused: false,
+            closing: false,
             used: 0,
             fresh: true,
             ready_lanes: 0,
@@ -44,6 +45,9 @@ impl Core {
         self.open_lane(id, &Labels::default());
         for &(agent, workers) in held {
             self.start_where_held(id, agent, workers, actions);
+        }
+        if !held.is_empty() {
+            self.resumed.push(id);
         }
         if limit.is_some() {
             self.allot(id, actions);
@@ -69,6 +73,7 @@ impl Core {
     }
 
     pub(crate) fn close_pool(&mut self, id: PoolId, actions: &mut Vec<Action>) {
+        self.pools.get_mut(id).expect("a pool that is closed was open").closing = true;
         let left: Vec<JobId> = self.jobs.iter().filter(|(_, job)| job.pool == id).map(|(id, _)| id).collect();
         for job in left {
             self.cancel_job(job, actions);
@@ -259,6 +264,14 @@ impl Core {
         if leaves {
             self.retire(id, place);
         }
+    }
+
+    /// It is known now what is held at the places of the pool: workers go where they are wanted.
+    pub(crate) fn settle_resumed(&mut self, id: PoolId, actions: &mut Vec<Action>) {
+        let Some(pool) = self.pools.get(id) else { return };
+        let agents: Vec<AgentId> = pool.places.iter().map(|(_, place)| place.agent).collect();
+        agents.into_iter().for_each(|agent| self.retire_workers(agent, actions));
+        self.allot_if_many_lanes(id, actions);
     }
 
     /// Starts a pool without a limit at an agent, if it may run there and does not yet.

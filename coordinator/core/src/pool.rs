@@ -17,6 +17,8 @@ pub(crate) struct Pool {
     pub(crate) weight: u32,
     /// Whether nothing of it is handed out.
     pub(crate) paused: bool,
+    /// Whether it is going, and starts nowhere any more.
+    pub(crate) closing: bool,
     /// Slot time it has used over its weight, and whether it has had nothing to run just now; see `fair`.
     pub(crate) used: u64,
     pub(crate) fresh: bool,

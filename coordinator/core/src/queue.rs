@@ -18,6 +18,8 @@ pub(crate) struct Queue {
     item_bytes: u64,
     // One behind the highest index that has arrived.
     frontier: u64,
+    // What ends here need not wait for more.
+    resent_to: u64,
     ended: bool,
 }
 
@@ -50,6 +52,11 @@ impl Queue {
     /// No more items will arrive.
     pub(crate) fn end(&mut self) {
         self.ended = true;
+    }
+
+    /// What has arrived is what is left of more, so a chunk that lacks items behind it may be whole.
+    pub(crate) fn all_resent(&mut self) {
+        self.resent_to = self.frontier;
     }
 
     /// Items that were handed out and come back; `attempt` is the next try of the first, and `bytes` are theirs.
@@ -89,7 +96,7 @@ impl Queue {
             return Some(Piece { run: Run::new(run.first, room), ..piece });
         }
         // Not full. It never will be if its next item was left out, is elsewhere, or will not come.
-        let more_may_come = run.end() == self.frontier && !self.ended;
+        let more_may_come = run.end() == self.frontier && !self.ended && run.end() != self.resent_to;
         if more_may_come { None } else { Some(piece) }
     }
 
@@ -225,12 +232,17 @@ impl Queue {
 mod tests {
     use super::*;
 
+    #[derive(Clone, Copy)]
     enum Step {
         Arrive(u64, u64),
         End,
         Back(u64, u64, u32),
         /// Takes at most so many and expects first, count and attempt; or that nothing is next.
         Take(u64, Option<(u64, u64, u32)>),
+        Resent,
+        /// Takes these out if they are there, with this as the next try of the first.
+        Out(u64, u64, Option<u32>),
+        All(&'static [(u64, u64)]),
     }
     use Step::*;
 
@@ -241,6 +253,18 @@ mod tests {
             match *step {
                 Arrive(first, count) => queue.arrive(Run::new(first, count), count),
                 End => queue.end(),
+                Resent => queue.all_resent(),
+                Out(first, count, expected) => {
+                    let attempt = queue.next_try_of(Run::new(first, count));
+                    assert_eq!(attempt, expected, "step {at}");
+                    if attempt.is_some() {
+                        queue.take_out(Run::new(first, count));
+                    }
+                }
+                All(expected) => {
+                    let all: Vec<_> = queue.take_all().into_iter().map(|run| (run.first, run.count)).collect();
+                    assert_eq!((&all[..], queue.items()), (expected, 0));
+                }
                 Back(first, count, attempt) => queue.give_back(Run::new(first, count), attempt, count),
                 Take(most, expected) => {
                     let piece = queue.next(chunksize);
@@ -253,6 +277,28 @@ mod tests {
             }
             queue.check();
         }
+    }
+
+    #[test]
+    fn items_are_taken_out_if_all_are_there() {
+        check(0, &[Arrive(0, 9), Out(3, 2, Some(1)), Out(2, 2, None), Out(4, 3, None), Take(9, Some((0, 3, 1)))]);
+        check(0, &[Arrive(0, 9), Out(0, 2, Some(1)), Out(7, 2, Some(1)), Out(9, 1, None), Take(9, Some((2, 5, 1)))]);
+        check(0, &[Arrive(0, 3), Arrive(5, 3), Out(2, 4, None), Out(0, 3, Some(1)), Out(5, 3, Some(1)), Take(9, None)]);
+        // Behind what is taken out from the end, items arrive as ever.
+        check(0, &[Arrive(0, 3), Out(2, 1, Some(1)), Arrive(3, 1), Take(9, Some((0, 2, 1))), Take(9, Some((3, 1, 1)))]);
+        // Among what came back, too; only the first may have been tried.
+        let back = [Arrive(0, 9), Take(6, Some((0, 6, 1))), Back(0, 2, 1), Back(2, 1, 3), Back(3, 3, 2)];
+        let then = |steps: Vec<Step>| check(0, &back.iter().copied().chain(steps).collect::<Vec<_>>());
+        then(vec![Out(1, 2, None), Out(2, 2, None), Out(2, 1, Some(3)), Out(3, 6, Some(2)), Take(9, Some((0, 2, 1)))]);
+        then(vec![Out(4, 1, Some(1)), Take(9, Some((0, 2, 1))), Out(2, 1, Some(3)), Take(9, Some((3, 1, 2)))]);
+        then(vec![Out(1, 1, Some(1)), Out(4, 4, Some(1)), All(&[(0, 1), (2, 1), (3, 1), (8, 1)]), Take(9, None)]);
+        then(vec![All(&[(0, 2), (2, 1), (3, 3), (6, 3)]), Arrive(9, 1), Take(9, Some((9, 1, 1)))]);
+    }
+
+    #[test]
+    fn what_was_sent_again_is_what_is_left() {
+        check(4, &[Arrive(0, 1), Take(9, None), Resent, Take(9, Some((0, 1, 1))), Arrive(5, 1), Take(9, None)]);
+        check(4, &[Arrive(0, 1), Resent, Arrive(1, 1), Take(9, None), Arrive(2, 2), Take(9, Some((0, 4, 1)))]);
     }
 
     #[test]

@@ -35,8 +35,13 @@ impl Core {
         if !state.labels.include(&lane.require) {
             return;
         }
+        let common = lane.common;
+        if common.is_some_and(|common| self.reaches.contains(common, agent, &self.fleet)) {
+            // It shares since just now, and all that are ready are there already.
+            return;
+        }
         self.join_own(id, agent);
-        match self.lanes.get(id).and_then(|lane| lane.common) {
+        match common {
             Some(common) => {
                 let share = self.shares.all.get_mut(&common).expect("what lanes have in common is known");
                 *share.waiting.entry(agent).or_default() += 1;

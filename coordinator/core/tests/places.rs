@@ -301,6 +301,38 @@ fn bytes_are_given_back_as_items_are_done() {
 
 /// Hundreds of pools on the same agents, in whatever order they start: what one may run, others may too.
 #[test]
+fn a_pool_that_closes_starts_nowhere_any_more() {
+    let mut world = world();
+    world.join(1, 1);
+    let pool = world.open_pool(0, 1, 1);
+    map(&mut world, pool, &[], 1);
+    world.schedule();
+    // What it runs keeps the worker that another agent could have.
+    world.drain_agent(0);
+    world.join(1, 1);
+    world.log.clear();
+    world.close_pool(0);
+    assert!(!world.log.iter().any(|action| matches!(action, Action::StartPool { .. })), "{:?}", world.log);
+}
+
+#[test]
+fn a_lane_that_opens_shares_with_agents_that_are_ready() {
+    let mut world = world();
+    world.starts_at_once = false;
+    let pools = [0, 1].map(|number| world.open_pool(number, 0, 1));
+    let agents = [0, 1].map(|_| world.join_with(1, 1, &[7]));
+    // One pool runs at both agents, the other at the second only: that they have in common.
+    let first = map(&mut world, pools[0], &[7], 1);
+    for (agent, pool) in [(agents[0], 1), (agents[1], 0), (agents[1], 1)] {
+        world.started(agent, pool);
+    }
+    let second = map(&mut world, pools[1], &[7], 1);
+    world.schedule();
+    assert_eq!(world.agents.values().map(|agent| agent.chunks[0].job).collect::<Vec<_>>(), [second, first]);
+    world.drain();
+}
+
+#[test]
 fn pools_share_agents_whatever_starts_first() {
     for order in 0..6 {
         let mut world = world();

@@ -354,6 +354,37 @@ fn cases() -> u32 {
     std::env::var("FARPOOL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
 }
 
+/// What happens to a job of which copies may run: in the middle of it, and with few agents.
+fn step_with_copies() -> impl Strategy<Value = Step> {
+    let n = 0..64usize;
+    prop_oneof![
+        8 => (n.clone(), n.clone(), prop_oneof![2 => Just(0), 1 => n.clone()], 1..5usize, 1..90_000u64)
+            .prop_map(|(agent, chunk, from, count, busy_ns)| Step::Run { agent, chunk, from, count, busy_ns }),
+        3 => (n.clone(), n.clone(), n.clone(), prop_oneof![Just(Fault::Died), Just(Fault::Panicked), Just(Fault::Final)])
+            .prop_map(|(agent, chunk, item, fault)| Step::Fault { agent, chunk, item, fault }),
+        2 => (n.clone(), n.clone(), n.clone(), 1..5usize)
+            .prop_map(|(agent, chunk, from, count)| Step::GiveBack { agent, chunk, from, count }),
+        3 => any::<bool>().prop_map(|all| Step::Answer { all }),
+        6 => Just(Step::Wait { ns: 10_000_000_000 }),
+        8 => Just(Step::Schedule),
+        1 => (0..8u64).prop_map(|count| Step::Arrive { job: 0, gap: 0, count: count + 1 }),
+        1 => Just(Step::End { job: 0 }),
+        1 => (n.clone(), n.clone(), (0..9u64, 0..9u64))
+            .prop_map(|(agent, chunk, (first, count))| Step::Garbage { agent, chunk, what: Garbage::Outside(first, count) }),
+        6 => prop_oneof![
+            4 => (1..3u32, 1..4u32).prop_map(|(slots, credit)| Step::Join { slots, credit, labels: Vec::new() }),
+            1 => n.clone().prop_map(|agent| Step::Lose { agent }),
+            1 => n.clone().prop_map(|agent| Step::DrainAgent { agent }),
+            1 => n.clone().prop_map(|place| Step::Unfit { place }),
+            1 => n.clone().prop_map(|agent| Step::GiveUp { agent }),
+            2 => n.clone().prop_map(|agent| Step::ComeBack { agent }),
+            1 => Just(Step::Restart { fates: vec![Fate::InTime, Fate::InTime, Fate::Late] }),
+            1 => Just(Step::Cancel { job: 0 }),
+            1 => any::<bool>().prop_map(|paused| Step::Pause { pool: 0, paused }),
+        ],
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
@@ -369,6 +400,32 @@ proptest! {
         config.chunk_target_bytes = 100;
         let mut world = World::new(config);
         world.starts_at_once = starts_at_once;
+        for step in &steps {
+            take(&mut world, step);
+        }
+        world.drain();
+    }
+
+    #[test]
+    fn the_first_outcome_of_each_item_counts(
+        agents in prop::collection::vec((1..3u32, 1..5u32), 2..4),
+        jobs in prop::collection::vec((0..4u64, 1..3u32, any::<bool>(), 4..14u64), 1..3),
+        limit in 0..4u32,
+        steps in prop::collection::vec(step_with_copies(), 1..100),
+    ) {
+        let mut config = Config::default();
+        config.chunk_target_ns = 50_000;
+        let mut world = World::empty(config);
+        let pool = world.open_pool(0, limit, 1);
+        for (slots, credit) in agents {
+            world.join(slots, credit);
+        }
+        for (chunksize, retries, retry_panics, items) in jobs {
+            let chunksize = NonZeroU64::new(chunksize);
+            let policy = JobPolicy { chunksize, retries, retry_panics, priority: 0, speculate: true };
+            let job = world.open_in(pool, policy);
+            world.arrive(job, 0, items);
+        }
         for step in &steps {
             take(&mut world, step);
         }

@@ -97,6 +97,8 @@ pub(crate) struct FakeJob {
     pub(crate) policy: JobPolicy,
     pub(crate) items: BTreeMap<u64, FakeItem>,
     pub(crate) next: u64,
+    /// What ended here when the core was started anew may be cut here.
+    pub(crate) resent_to: u64,
     pub(crate) ended: bool,
     pub(crate) finished: Option<bool>,
 }
@@ -167,8 +169,15 @@ impl World {
         actions.iter().for_each(|action| self.apply(*action));
         self.check_limits();
         self.check_held();
+        self.answer_places();
+        actions
+    }
+
+    /// Agents that were told to start or stop a pool have done it.
+    fn answer_places(&mut self) {
         for (agent, pool, resumed) in std::mem::take(&mut self.to_start) {
-            if self.starts_at_once || resumed {
+            let stops = self.agents[&agent].places[&pool].stopping;
+            if (self.starts_at_once || resumed) && !stops {
                 self.started(agent, pool);
             }
         }
@@ -177,7 +186,6 @@ impl World {
                 self.stopped(agent, pool);
             }
         }
-        actions
     }
 
     pub(crate) fn schedule(&mut self) -> Vec<Action> {
@@ -185,6 +193,11 @@ impl World {
         self.core.schedule(self.now, &mut actions);
         actions.iter().for_each(|action| self.apply(*action));
         self.check_held();
+        if !(self.to_start.is_empty() && self.to_stop.is_empty()) {
+            self.check_limits();
+            self.answer_places();
+            return [actions, self.schedule()].concat();
+        }
         // Places of pools with a limit are given up where jobs of the pool require others.
         let moves = |job: &FakeJob| {
             self.pools[&job.pool].limit > 0
@@ -274,21 +287,18 @@ impl World {
         })
     }
 
-    /// The agent says hello.
+    /// The agent says hello, and not yet whether it is leaving.
     pub(crate) fn enter(&mut self, agent: FakeAgent) -> u32 {
         // Places are used again, as a caller's slab does.
         let place = (0..).find(|place| !self.agents.contains_key(place)).expect("there is always a place");
         let generation = self.generations.entry(place).or_insert(0);
         *generation += 1;
         let id = AgentId::new(place, *generation);
-        let FakeAgent { slots, credit, credit_bytes, draining, .. } = agent;
+        let FakeAgent { slots, credit, credit_bytes, .. } = agent;
         let labels = Labels::new(agent.labels.iter().copied());
         self.agents.insert(place, FakeAgent { id, credit: 0, draining: false, ..agent });
         self.send(Event::AgentJoined { agent: id, slots, labels });
         self.credit_bytes(place, credit, credit_bytes);
-        if draining {
-            self.drain_agent(place);
-        }
         place
     }
 
@@ -430,6 +440,7 @@ impl World {
             policy,
             items: BTreeMap::new(),
             next: 0,
+            resent_to: 0,
             ended: false,
             finished: None,
         };
@@ -838,7 +849,8 @@ impl FakeJob {
             let full = items.end % size == 0;
             let left_out = behind.is_none() && (self.next > items.end || self.ended);
             let elsewhere = behind.is_some_and(|item| item.was_handed_out);
-            assert!(starts_right && (full || left_out || elsewhere), "{items:?} is no whole chunk");
+            let cut = items.end == self.resent_to;
+            assert!(starts_right && (full || left_out || elsewhere || cut), "{items:?} is no whole chunk");
         }
     }
 

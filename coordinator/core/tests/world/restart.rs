@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use farpool_core::{AgentId, ChunkId, Core, Event, Id, JobId, Labels, PoolId, Run};
 
-use super::{FakeAgent, FakeChunk, World, runs};
+use super::{FakeAgent, FakeChunk, FakePlace, World, runs};
 
 /// When an agent is there again after the core was started anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +32,18 @@ impl World {
     /// An agent that was taken for lost is there again.
     pub(crate) fn come_back(&mut self, at: usize) -> u32 {
         let gone = self.away.remove(at);
+        let drains = gone.draining;
         let agent = self.enter(gone);
         let held = std::mem::take(&mut self.agent_at(agent).held_chunks);
         for chunk in held {
-            if self.agents[&agent].places.get(&chunk.pool).is_some_and(|place| place.resumed) {
+            if self.agents[&agent].places.get(&chunk.pool).is_some_and(FakePlace::can_adopt) {
                 self.claim(agent, chunk);
             }
         }
         self.agent_at(agent).held_places.clear();
+        if drains {
+            self.drain_agent(agent);
+        }
         agent
     }
 
@@ -55,7 +59,13 @@ impl World {
         for agent in std::mem::take(&mut self.agents).into_values() {
             let agent = agent.with_all_held();
             match fates.next().unwrap_or(Fate::InTime) {
-                Fate::InTime => drop(self.enter(agent)),
+                Fate::InTime => {
+                    let drains = agent.draining;
+                    let agent = self.enter(agent);
+                    if drains {
+                        self.drain_agent(agent);
+                    }
+                }
                 Fate::Late => self.away.push(agent),
                 Fate::Never => {}
             }
@@ -100,6 +110,8 @@ impl World {
             }
             let arrive = |(first, count)| Event::ItemsArrived { job: id, first, count, bytes: count * item_bytes };
             events.extend(runs(&left).into_iter().map(arrive));
+            job.resent_to = left.last().map_or(0, |last| last + 1);
+            events.push(Event::ItemsResent { job: id });
             if job.ended {
                 events.push(Event::InputEnded { job: id });
             }
@@ -116,7 +128,7 @@ impl World {
         }
         all.sort_by_key(|&(at, number, _)| (at, number));
         for (_, agent, chunk) in all {
-            if self.agents[&agent].places.get(&pool).is_some_and(|place| place.resumed) {
+            if self.agents[&agent].places.get(&pool).is_some_and(FakePlace::can_adopt) {
                 self.claim(agent, chunk);
             }
         }
@@ -198,9 +210,15 @@ impl FakeAgent {
     /// What it has is what it will say that it holds.
     fn with_all_held(mut self) -> Self {
         self.knows.clear();
-        let started = |place: &super::FakePlace| place.started && !place.unfit && !place.stopping;
+        let started = |place: &FakePlace| place.started && !place.unfit && !place.stopping;
         self.held_places = std::mem::take(&mut self.places).into_iter().filter(|(_, place)| started(place)).collect();
         self.held_chunks = std::mem::take(&mut self.chunks);
         self
+    }
+}
+
+impl FakePlace {
+    fn can_adopt(&self) -> bool {
+        self.resumed && !self.stopping
     }
 }
