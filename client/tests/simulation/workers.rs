@@ -24,8 +24,7 @@ pub(crate) struct Workers {
     random: Random,
     slots: u32,
     pools: BTreeMap<u64, Pool>,
-    /// Their pools, and whether a chunk runs on one worker.
-    jobs: BTreeMap<u64, (u64, bool)>,
+    jobs: BTreeMap<u64, Job>,
     /// The oldest first.
     chunks: VecDeque<Chunk>,
     running: Vec<Run>,
@@ -43,6 +42,14 @@ struct Pool {
     /// When its processes are gone, if they were killed.
     gone_at: Option<Instant>,
     held: bool,
+}
+
+struct Job {
+    pool: u64,
+    /// The items of a chunk run one after another.
+    whole_chunks: bool,
+    /// No more chunks come.
+    ended: bool,
 }
 
 struct Chunk {
@@ -98,21 +105,23 @@ impl Workers {
             Command::StartPool(start) => self.start_pool(&start),
             Command::StopPool(StopPool { pool, now }) => self.stop_pool(pool, now),
             Command::StartJob(start) => {
-                if self.jobs.insert(start.job, (start.pool, start.whole_chunks)).is_some() {
+                let job = Job { pool: start.pool, whole_chunks: start.whole_chunks, ended: false };
+                if self.jobs.insert(start.job, job).is_some() {
                     trace::violation(format_args!("job {} was started twice", start.job));
                 }
             }
             Command::EndJob(end) => {
-                if self.jobs.remove(&end.job).is_some() {
-                    self.drop_chunks(|chunk| chunk.job == end.job, end.kill);
+                if let Some(job) = self.jobs.get_mut(&end.job) {
+                    job.ended = true;
                 }
+                self.drop_chunks(|chunk| end.kill && chunk.job == end.job);
             }
             Command::Assign(assign) => self.assign(&assign),
             Command::Retract(retract) => {
                 retract.chunks.iter().for_each(|&chunk| self.give_back(|of| of.number == chunk))
             }
             Command::CancelChunks(cancel) => {
-                self.drop_chunks(|chunk| cancel.chunks.contains(&chunk.number), true);
+                self.drop_chunks(|chunk| cancel.chunks.contains(&chunk.number));
             }
             Command::ResizePool(resize) => {
                 if let Some(pool) = self.pools.get_mut(&resize.pool) {
@@ -129,8 +138,8 @@ impl Workers {
         pool.stopping = true;
         if now {
             pool.gone_at = Some(Instant::now() + self.random.millis(1..20));
-            let jobs: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.0 == number).map(|(job, _)| *job).collect();
-            self.drop_chunks(|chunk| jobs.contains(&chunk.job), true);
+            let jobs: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.pool == number).map(|(job, _)| *job).collect();
+            self.drop_chunks(|chunk| jobs.contains(&chunk.job));
         }
     }
 
@@ -211,7 +220,7 @@ impl Workers {
     fn assign(&mut self, assign: &Assign) {
         let mut segments = assign.segments.iter();
         for chunk in &assign.chunks {
-            if !self.jobs.contains_key(&chunk.job) {
+            if self.jobs.get(&chunk.job).is_none_or(|job| job.ended) {
                 trace::violation(format_args!("chunk {} came for job {}, which is not here", chunk.chunk, chunk.job));
             }
             let (mut items, mut index) = (VecDeque::new(), chunk.first);
@@ -237,7 +246,7 @@ impl Workers {
     }
 
     fn is_held(&self, job: u64) -> bool {
-        let pool = self.jobs.get(&job).and_then(|(pool, _)| self.pools.get(pool));
+        let pool = self.jobs.get(&job).and_then(|job| self.pools.get(&job.pool));
         self.held || pool.is_some_and(|pool| pool.held)
     }
 
@@ -284,17 +293,20 @@ impl Workers {
             }
         }
         self.chunks.retain(|chunk| !chunk.is_over());
+        self.forget_jobs();
     }
 
     /// Has free slots take items.
     fn begin(&mut self, now: Instant) {
         while self.running.len() < self.slots as usize {
             let runs_of = |number: u64| {
-                let of = |run: &&Run| self.jobs.get(&run.job).is_some_and(|job| job.0 == number);
+                let of = |run: &&Run| self.jobs.get(&run.job).is_some_and(|job| job.pool == number);
                 self.running.iter().filter(of).count()
             };
             let may_run = |chunk: &&mut Chunk| {
-                let Some(&(number, whole)) = self.jobs.get(&chunk.job) else { return false };
+                let Some(&Job { pool: number, whole_chunks: whole, .. }) = self.jobs.get(&chunk.job) else {
+                    return false;
+                };
                 let Some(pool) = self.pools.get(&number) else { return false };
                 let room = pool.processes == 0 || runs_of(number) < pool.processes as usize;
                 room && pool.starts_at.is_none() && !chunk.items.is_empty() && !(whole && chunk.running > 0)
@@ -311,7 +323,7 @@ impl Workers {
     /// Pools that are through.
     fn bury(&mut self, now: Instant) {
         let (jobs, chunks) = (&self.jobs, &self.chunks);
-        let busy = |number: u64| chunks.iter().any(|chunk| jobs.get(&chunk.job).is_some_and(|job| job.0 == number));
+        let busy = |number: u64| chunks.iter().any(|chunk| jobs.get(&chunk.job).is_some_and(|job| job.pool == number));
         let over: Vec<u64> = self
             .pools
             .iter()
@@ -320,18 +332,22 @@ impl Workers {
             .collect();
         for pool in over {
             self.pools.remove(&pool);
-            self.jobs.retain(|_, job| job.0 != pool);
+            self.jobs.retain(|_, job| job.pool != pool);
             self.tell(Event::PoolStopped(PoolStopped { pool }));
         }
     }
 
-    fn drop_chunks(&mut self, unwanted: impl Fn(&Chunk) -> bool, kill: bool) {
+    fn drop_chunks(&mut self, unwanted: impl Fn(&Chunk) -> bool) {
         let dropped: Vec<u64> = self.chunks.iter().filter(|chunk| unwanted(chunk)).map(|chunk| chunk.number).collect();
-        if !dropped.is_empty() && !kill {
-            trace::violation(format_args!("chunks {dropped:?} are here of a job that has ended"));
-        }
-        self.chunks.retain(|chunk| !dropped.contains(&chunk.number));
         self.running.retain(|run| !dropped.contains(&run.chunk));
+        self.chunks.retain(|chunk| !dropped.contains(&chunk.number));
+        self.forget_jobs();
+    }
+
+    /// Forgets jobs that have ended, and of which nothing is here.
+    fn forget_jobs(&mut self) {
+        let chunks = &self.chunks;
+        self.jobs.retain(|&number, job| !job.ended || chunks.iter().any(|chunk| chunk.job == number));
     }
 
     /// Gives back what has not begun, from the end, and sometimes not all of it.
@@ -348,6 +364,7 @@ impl Workers {
             self.events.push(AgentEvent { body: Some(Event::Returned(returned)) });
         }
         self.chunks.retain(|chunk| !chunk.is_over());
+        self.forget_jobs();
     }
 
     fn tell(&mut self, body: Event) {
