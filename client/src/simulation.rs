@@ -44,15 +44,16 @@ pub struct Outcome {
 }
 
 impl Client {
-    /// A client that opens this pool, and its conversation, which is to be driven to its end. Chance is made from the
-    /// pool's id.
+    /// A client that opens this pool, what waits until it is open, and its conversation, which is to be driven to its end.
+    /// Chance is made from the pool's id.
     pub fn open<C: Connect>(
         connect: C,
         pool: OpenPool,
         reconnect_timeout: Duration,
-    ) -> (Self, impl Future<Output = Result<(), Error>>) {
-        let (conversation, talk) = converse(connect, pool, reconnect_timeout);
-        (Self { conversation }, talk)
+    ) -> (Self, impl Future<Output = Result<(), Error>>, impl Future<Output = Result<(), Error>>) {
+        let (conversation, told, talk) = converse(connect, pool, reconnect_timeout);
+        let opened = async { told.await.unwrap_or_else(|_| Err(Error::protocol("the conversation has ended"))) };
+        (Self { conversation }, opened, talk)
     }
 
     /// Opens a job, of a number that is new.

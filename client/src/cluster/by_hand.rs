@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use farpool_proto::v1::OpenPool;
 use farpool_proto::v1::client_message::Body;
+use tokio::sync::oneshot;
 
 use super::Address;
 use super::connect::Connect;
-use super::conversation::{self, Terms};
+use super::conversation::{self, Opener, Terms};
 use super::shared::Shared;
 use crate::error::Error;
 use crate::gate::Gate;
@@ -18,23 +19,26 @@ use crate::inbox::Inbox;
 #[derive(Clone)]
 pub(crate) struct Conversation(Arc<Shared>);
 
-/// A session that opens this pool, and its conversation.
+/// A session that opens this pool, what says when it is open, and its conversation.
 pub(crate) fn converse<C: Connect>(
     connect: C,
     open: OpenPool,
     reconnect_timeout: Duration,
-) -> (Conversation, impl Future<Output = Result<(), Error>>) {
+) -> (Conversation, oneshot::Receiver<Result<(), Error>>, impl Future<Output = Result<(), Error>>) {
     let address = Address::parse("simulation:1").expect("it has a host and a port");
     let payload_limit = open.settings.as_ref().map_or(1 << 30, |settings| settings.payload_limit);
     let terms = Terms { id: open.id.clone(), payload_limit, reconnect_timeout };
     let shared = Shared::new(address, open.processes, open);
     let own = Arc::clone(&shared);
+    let (tell, opened) = oneshot::channel();
+    let opener: Opener = Box::new(move |answer| drop(tell.send(answer)));
     let talk = async move {
-        let ended = conversation::converse(&own, connect, terms, &mut None).await;
-        conversation::end(&own, ended.clone(), None);
+        let mut opener = Some(opener);
+        let ended = conversation::converse(&own, connect, terms, &mut opener).await;
+        conversation::end(&own, ended.clone(), opener);
         ended
     };
-    (Conversation(shared), talk)
+    (Conversation(shared), opened, talk)
 }
 
 impl Conversation {

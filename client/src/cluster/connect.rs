@@ -12,7 +12,7 @@ use futures_core::Stream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
-use super::Address;
+use super::{Address, output};
 use crate::error::{Error, ErrorKind};
 
 /// How long the coordinator may be silent before it counts as gone.
@@ -28,6 +28,11 @@ pub trait Connect: Send + Sync {
 
     /// Gets one.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, Status>> + Send;
+
+    /// Tells the user something.
+    fn say(&self, line: &str) {
+        output::say(line);
+    }
 }
 
 /// A connection to a coordinator: what `farpool.v1.Clients` has.

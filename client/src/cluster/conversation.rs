@@ -212,7 +212,7 @@ impl<C: Connect> Conversation<'_, C> {
             }
             Event::PoolOpened(opened) => {
                 self.shared.note_slots(state, opened.slots);
-                self.notice.go_on(opened.slots).iter().for_each(|line| output::say(line));
+                self.notice.go_on(opened.slots).iter().for_each(|line| self.dialer.connect.say(line));
                 self.opening.succeed();
             }
             Event::Waiting(waiting) => {
@@ -237,7 +237,7 @@ impl<C: Connect> Conversation<'_, C> {
         let now = Instant::now();
         if self.notice.due().is_some_and(|due| due <= now) {
             let busy = self.shared.open_jobs() > 0;
-            self.notice.ring(busy).iter().for_each(|line| output::say(line));
+            self.notice.ring(busy).iter().for_each(|line| self.dialer.connect.say(line));
         }
         if self.opening.deadline.is_some_and(|deadline| deadline <= now) {
             if !self.opening.welcomed {

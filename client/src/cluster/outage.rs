@@ -9,7 +9,6 @@ use tonic::{Code, Status};
 use super::connect::{self, Connect};
 use super::conversation::{Conversation, Next, at};
 use super::dial::Line;
-use super::output;
 use super::state::Link;
 use crate::error::Error;
 
@@ -79,7 +78,7 @@ impl<C: Connect> Conversation<'_, C> {
                 return Attempt::Late;
             }
             if notice.due().is_some_and(|due| due <= now) {
-                notice.ring(shared.open_jobs() > 0).iter().for_each(|line| output::say(line));
+                notice.ring(shared.open_jobs() > 0).iter().for_each(|line| dialer.connect.say(line));
             }
             let time = [notice.due(), end].into_iter().flatten().min();
             tokio::select! {
@@ -96,7 +95,7 @@ impl<C: Connect> Conversation<'_, C> {
         let (shared, now) = (self.shared, Instant::now());
         (self.connection, self.incoming) = (line.connection, line.incoming);
         self.backoff.note_connected(now);
-        self.notice.come_back(&shared.address).iter().for_each(|line| output::say(line));
+        self.notice.come_back(&shared.address).iter().for_each(|line| self.dialer.connect.say(line));
         let next = match line.first {
             Some(first) => self.hear(Ok(Some(first))),
             None => {

@@ -32,7 +32,9 @@ impl End {
             return Self::Final(blamed(status));
         }
         match of_http2(&status) {
-            Some(error) if error.is_reset() && error.is_remote() && error.reason() == Some(Reason::CANCEL) => Self::Meant,
+            Some(error) if error.is_reset() && error.is_remote() && error.reason() == Some(Reason::CANCEL) => {
+                Self::Meant
+            }
             Some(error) if error.is_go_away() && !error.is_remote() => {
                 Self::Final(Status::unavailable("it was silent for too long"))
             }

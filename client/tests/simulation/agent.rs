@@ -1,0 +1,217 @@
+//! Agents: the daemon's real session, with workers that are none.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use farpool_agent::simulation::{CommandFrames, Connect, Connecting, End, Manner, Session, Workers as SessionsWorkers};
+use farpool_net::Frames;
+use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::agent_event::Body as Event;
+use farpool_proto::v1::{AgentEvent, AgentFrame, AgentHello};
+use futures_core::Stream;
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+use tonic::Status;
+
+use crate::coordinator::{self, Address};
+use crate::network::{HEARTBEAT, Host, Network};
+use crate::plan::Plan;
+use crate::process::Process;
+use crate::random::Random;
+use crate::trace;
+use crate::workers::Workers;
+
+pub(crate) struct Agent {
+    pub(crate) host: Host,
+    process: Process,
+    ask: mpsc::Sender<u8>,
+    times_asked: u8,
+    shared: Shared,
+}
+
+/// What is looked at from outside.
+#[derive(Clone)]
+struct Shared {
+    workers: Arc<Mutex<Workers>>,
+    /// Pools that its last hello said it holds.
+    held: Arc<Mutex<usize>>,
+}
+
+impl Agent {
+    pub(crate) fn start(
+        host: Host,
+        slots: u32,
+        network: &Network,
+        address: &Address,
+        plan: &Plan,
+        random: &mut Random,
+    ) -> Self {
+        trace::say(format_args!("the agent of host {host} starts, with {slots} slots"));
+        let hello = AgentHello {
+            host: format!("host{host}"),
+            slots,
+            version: Some(farpool_proto::version()),
+            id: Bytes::copy_from_slice(&coordinator::id(random)),
+            ..AgentHello::default()
+        };
+        let manner = Manner {
+            hello,
+            patience: HEARTBEAT,
+            orphan_timeout: Duration::from_secs(random.pick(&[3, 20, 60])),
+            seed: random.next(),
+            coordinator: "the coordinator".to_owned(),
+            say: |line| trace::say(format_args!("an agent says: {line}")),
+        };
+        let workers = Workers::new(plan.clone(), random.fork(), slots);
+        let shared = Shared { workers: Arc::new(Mutex::new(workers)), held: Arc::default() };
+        let way = Way { host, network: network.clone(), address: address.clone(), shared: shared.clone() };
+        let mut session = Session::new(way, shared.clone(), manner);
+        let (ask, mut asked) = mpsc::channel(1);
+        let process = Process::start(async move {
+            let end = session.serve(&mut asked).await;
+            trace::say(format_args!("the agent of host {host} ends: {end:?}"));
+            // It was asked to leave twice.
+            let killed = end == End::Killed(2);
+            if end != End::Left && !killed {
+                trace::violation(format_args!("the agent of host {host} should not end so: {end:?}"));
+            }
+        });
+        Self { host, process, ask, times_asked: 0, shared }
+    }
+
+    /// Asks it to leave; the second time, at once.
+    pub(crate) fn ask_to_leave(&mut self) {
+        self.times_asked += 1;
+        trace::say(format_args!("the agent of host {} is asked to leave", self.host));
+        let _ = self.ask.try_send(self.times_asked);
+    }
+
+    pub(crate) async fn kill(self, network: &Network) {
+        trace::say(format_args!("the agent of host {} is killed", self.host));
+        network.cut(|host| host == self.host);
+        self.process.kill().await;
+    }
+
+    /// Its host is gone, and nobody is told.
+    pub(crate) async fn power_off(self) {
+        self.process.kill().await;
+    }
+
+    pub(crate) fn stop(&self, stop: bool) {
+        self.process.stop(stop);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.process.is_over()
+    }
+
+    /// What is left here, in words.
+    pub(crate) fn remains(&self) -> Option<String> {
+        self.shared.workers().remains()
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        *self.shared.held.lock().expect("nobody panics with it")
+    }
+}
+
+impl Shared {
+    fn workers(&self) -> MutexGuard<'_, Workers> {
+        self.workers.lock().expect("nobody panics with it")
+    }
+}
+
+impl SessionsWorkers for Shared {
+    fn command(&mut self, command: Command) -> Result<(), String> {
+        self.workers().command(command);
+        Ok(())
+    }
+
+    fn work(&mut self, events: &mut Vec<AgentEvent>) -> bool {
+        self.workers().work(events);
+        false
+    }
+
+    async fn ready(&mut self) -> Result<(), String> {
+        let due = self.workers().due();
+        match due {
+            Some(due) => sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, hold: bool) {
+        self.workers().hold(hold);
+    }
+
+    fn hold_pool(&mut self, pool: u64, hold: bool) {
+        self.workers().hold_pool(pool, hold);
+    }
+
+    fn keep_pool(&mut self, pool: u64) {
+        self.workers().keep_pool(pool);
+    }
+
+    fn drain(&mut self) {
+        self.workers().drain();
+    }
+
+    fn is_drained(&self) -> bool {
+        self.workers().is_drained()
+    }
+
+    fn stop_all(&mut self) {
+        self.workers().stop_all();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.workers().is_empty()
+    }
+}
+
+/// An agent's way to the coordinator.
+struct Way {
+    host: Host,
+    network: Network,
+    address: Address,
+    shared: Shared,
+}
+
+impl Connect for Way {
+    fn connect(&mut self, frames: Frames<AgentEvent>) -> Connecting {
+        let (host, network, address) = (self.host, self.network.clone(), self.address.clone());
+        let frames = Watched { frames, held: self.shared.held.clone() };
+        Box::pin(async move {
+            network.connect(host, || address.server().is_some()).await?;
+            let accept = |stream| address.server().map(|server| server.agent_session(stream));
+            let commands: CommandFrames = Box::pin(network.call(host, frames, accept).await?);
+            Ok::<_, Status>(commands)
+        })
+    }
+}
+
+/// Notes what hellos say.
+struct Watched {
+    frames: Frames<AgentEvent>,
+    held: Arc<Mutex<usize>>,
+}
+
+impl Stream for Watched {
+    type Item = AgentFrame;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<AgentFrame>> {
+        let frame = Pin::new(&mut self.frames).poll_next(context);
+        if let Poll::Ready(Some(frame)) = &frame {
+            for event in frame.messages.iter() {
+                if let Some(Event::Hello(hello)) = &event.body {
+                    *self.held.lock().expect("nobody panics with it") = hello.held.len();
+                }
+            }
+        }
+        frame
+    }
+}

@@ -1,0 +1,290 @@
+//! Clients: the real session of a pool, and programs that have jobs.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use farpool::ErrorKind;
+use farpool::simulation::{self as session, Connect, Connection, Outcome};
+use farpool_net::Frames;
+use farpool_net::program::Pieces;
+use farpool_proto::v1::{ClientMessage, EventFrame, FailureKind, OpenJob, OpenPool, Program, WorkerSettings};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tonic::Status;
+
+use crate::coordinator::{self, Address};
+use crate::network::{Arriving, Host, Network};
+use crate::plan::{JobPlan, Plan, encode, mark};
+use crate::process::Process;
+use crate::random::Random;
+use crate::trace;
+
+/// Longer than all that happens to the cluster.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+pub(crate) struct Client {
+    pub(crate) host: Host,
+    process: Process,
+    over: Arc<AtomicBool>,
+}
+
+impl Client {
+    pub(crate) fn start(
+        host: Host,
+        network: &Network,
+        address: &Address,
+        plan: &Plan,
+        faults: bool,
+        random: &mut Random,
+    ) -> Self {
+        let way = Way { host, network: network.clone(), address: address.clone() };
+        let over = Arc::new(AtomicBool::new(false));
+        let (own, plan, random) = (over.clone(), plan.clone(), random.fork());
+        let process = Process::start(async move {
+            Script { host, way, plan, faults, random }.run().await;
+            own.store(true, Ordering::Relaxed);
+        });
+        Self { host, process, over }
+    }
+
+    pub(crate) async fn kill(self, network: &Network) {
+        trace::say(format_args!("the client of host {} is killed", self.host));
+        network.cut(|host| host == self.host);
+        self.process.kill().await;
+    }
+
+    pub(crate) fn stop(&self, stop: bool) {
+        self.process.stop(stop);
+    }
+
+    /// It has done all that it wanted.
+    pub(crate) fn is_through(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// It has ended in a panic.
+    pub(crate) fn has_crashed(&self) -> bool {
+        self.process.is_over() && !self.is_through()
+    }
+}
+
+/// What a client's process does.
+struct Script {
+    host: Host,
+    way: Way,
+    plan: Plan,
+    faults: bool,
+    random: Random,
+}
+
+impl Script {
+    async fn run(mut self) {
+        sleep(self.random.millis(0..2000)).await;
+        for _ in 0..self.random.within(1..3) {
+            while !self.pool().await {
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+
+    /// One pool, from its opening to its end; false if there was no coordinator.
+    async fn pool(&mut self) -> bool {
+        let (host, random) = (self.host, &mut self.random);
+        let open = OpenPool {
+            processes: random.pick(&[0, 0, 1, 3]),
+            settings: Some(WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() }),
+            version: Some(farpool_proto::version()),
+            program: Some(Program { digest: vec![7; 32].into(), size: 1, ..Program::default() }),
+            id: Bytes::copy_from_slice(&coordinator::id(random)),
+            ..OpenPool::default()
+        };
+        let (client, opened, talk) = session::Client::open(self.way.clone(), open, PATIENCE);
+        let mut tasks = JoinSet::new();
+        let (tell, mut told) = tokio::sync::oneshot::channel();
+        tasks.spawn(async move { drop(tell.send(talk.await)) });
+        if let Err(error) = opened.await {
+            trace::say(format_args!("client {host} has no pool: {error}"));
+            return false;
+        }
+        trace::say(format_args!("client {host} has a pool"));
+        let mut jobs = JoinSet::new();
+        for number in 0..self.random.within(1..4) {
+            sleep(self.random.pick(&[0, 0, 1, 500]).max(1) * Duration::from_millis(1)).await;
+            let job = JobRun::new(host, number, &client, &self.plan, self.faults, self.random.fork());
+            jobs.spawn(job.run());
+        }
+        let ending = self.random.below(8);
+        match ending {
+            // Terminated in the midst of it.
+            0 => {
+                sleep(self.random.millis(0..3000)).await;
+                client.close(true);
+                jobs.abort_all();
+            }
+            // Closed before the jobs have ended.
+            1 | 2 => client.close(false),
+            _ => {}
+        }
+        while let Some(ended) = jobs.join_next().await {
+            if ending != 0 && ended.is_err() {
+                trace::violation(format_args!("a job of client {host} has crashed: {ended:?}"));
+            }
+        }
+        client.close(false);
+        match (&mut told).await {
+            Ok(Ok(())) => trace::say(format_args!("the pool of client {host} is closed")),
+            Ok(Err(error)) => trace::violation(format_args!("the pool of client {host} has failed: {error}")),
+            Err(_) => trace::violation(format_args!("the session of client {host} has crashed")),
+        }
+        true
+    }
+}
+
+/// A job and who waits for it.
+struct JobRun {
+    name: String,
+    job: session::Job,
+    plan: Plan,
+    tag: u64,
+    items: u64,
+    /// Items that are sent at once, at most.
+    batch: u64,
+    cancel_at: Option<u64>,
+    random: Random,
+}
+
+impl JobRun {
+    fn new(host: Host, number: u64, client: &session::Client, plan: &Plan, faults: bool, mut random: Random) -> Self {
+        let retries = random.pick(&[0, 1, 2, 3]);
+        let job = JobPlan {
+            retries,
+            retry_panics: retries > 0 && random.one_in(3),
+            duration_us: random.pick(&[100, 1000, 20_000, 200_000]),
+            deadly: if faults { random.pick(&[0, 0, 5, 50]) } else { 0 },
+            panicking: random.pick(&[0, 0, 20]),
+        };
+        let items = match job.duration_us {
+            200_000 => random.within(0..30),
+            _ => random.pick(&[1, 10, 60, 200]) + random.below(10),
+        };
+        let open = OpenJob {
+            job: number,
+            function: Bytes::from_static(b"f"),
+            chunksize: random.pick(&[0, 0, 1, 3, 20]),
+            retries,
+            retry_panics: job.retry_panics,
+            priority: random.pick(&[0, 0, 1]),
+            speculate: retries > 0 && random.one_in(2),
+            ..OpenJob::default()
+        };
+        let name = format!("{host}.{number}");
+        trace::say(format_args!("job {name} of {items} items: {job:?} {open:?}"));
+        let tag = plan.add_job(job);
+        let job = client.start(open).expect("the pool is open");
+        let batch = random.pick(&[1, 5, 100]);
+        let cancel_at = random.one_in(10).then(|| random.below(items + 1));
+        Self { name, job, plan: plan.clone(), tag, items, batch, cancel_at, random }
+    }
+
+    async fn run(mut self) {
+        let (mut sent, mut ended, mut cancelled) = (0, false, false);
+        let mut seen = BTreeSet::new();
+        loop {
+            while !ended && self.job.has_room() {
+                let count = self.random.within(1..self.batch + 1).min(self.items - sent);
+                let items: Vec<Bytes> = (sent..sent + count).map(|at| encode(mark(self.tag, at)).into()).collect();
+                if count > 0 {
+                    self.job.send(0, &items);
+                }
+                sent += count;
+                if sent == self.items {
+                    self.job.end_input();
+                    ended = true;
+                }
+                if self.random.one_in(20) {
+                    sleep(self.random.millis(1..300)).await;
+                }
+            }
+            if !cancelled && self.cancel_at.is_some_and(|at| seen.len() as u64 >= at) {
+                trace::say(format_args!("job {} is cancelled", self.name));
+                self.job.cancel();
+                cancelled = true;
+            }
+            match self.job.next().await {
+                None => break,
+                Some(outcomes) => outcomes.into_iter().for_each(|outcome| self.take(outcome, sent, &mut seen)),
+            }
+        }
+        match self.job.error() {
+            None if seen.len() as u64 != self.items && !cancelled => trace::violation(format_args!(
+                "job {} has ended with outcomes of {} of its {} items",
+                self.name,
+                seen.len(),
+                self.items
+            )),
+            None => trace::say(format_args!("job {} has ended", self.name)),
+            Some(error) if error.kind() == ErrorKind::Cancelled && cancelled => {
+                trace::say(format_args!("job {} has ended, cancelled", self.name));
+            }
+            Some(error) => trace::violation(format_args!("job {} has failed: {error}", self.name)),
+        }
+    }
+
+    fn take(&self, Outcome { item, result }: Outcome, sent: u64, seen: &mut BTreeSet<u64>) {
+        if item >= sent || !seen.insert(item) {
+            trace::violation(format_args!(
+                "item {item} of job {} has an outcome again, or before it was sent",
+                self.name
+            ));
+        }
+        let outcome = result.map_err(|error| (kind(error.kind()), error.attempts()));
+        self.plan.check(mark(self.tag, item), &outcome);
+    }
+}
+
+fn kind(kind: ErrorKind) -> FailureKind {
+    match kind {
+        ErrorKind::WorkerDied => FailureKind::WorkerDied,
+        ErrorKind::Panicked => FailureKind::Panicked,
+        ErrorKind::AgentLost => FailureKind::AgentLost,
+        _ => FailureKind::Unspecified,
+    }
+}
+
+/// A client's way to the coordinator.
+#[derive(Clone)]
+struct Way {
+    host: Host,
+    network: Network,
+    address: Address,
+}
+
+impl Connect for Way {
+    type Connection = Self;
+
+    async fn connect(&self) -> Result<Self, Status> {
+        self.network.connect(self.host, || self.address.server().is_some()).await?;
+        Ok(self.clone())
+    }
+
+    fn say(&self, line: &str) {
+        trace::say(format_args!("client {} says: {line}", self.host));
+    }
+}
+
+impl Connection for Way {
+    type Events = Arriving<EventFrame>;
+
+    async fn session(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
+        let accept = |stream| self.address.server().map(|server| server.client_session(stream));
+        self.network.call(self.host, frames, accept).await
+    }
+
+    fn put_program(&mut self, _: Pieces) -> impl Future<Output = ()> + Send + 'static {
+        trace::violation(format_args!("client {} is asked for its program", self.host));
+        std::future::ready(())
+    }
+}

@@ -1,0 +1,159 @@
+//! What items do when they run, what has become of them, and which outcomes are right.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use farpool_proto::v1::FailureKind;
+
+use crate::random::{Random, mix};
+use crate::trace;
+
+/// What an item has in its first bits, and its index below.
+const INDEX_BITS: u32 = 20;
+
+#[derive(Clone)]
+pub(crate) struct Plan {
+    seed: u64,
+    books: Arc<Mutex<Books>>,
+}
+
+#[derive(Default)]
+struct Books {
+    jobs: Vec<JobPlan>,
+    /// Items that have begun to run, how often, and how often their workers died on it.
+    runs: BTreeMap<u64, (u32, u32)>,
+    /// Something has happened for which agents or clients may be given up.
+    losses: bool,
+}
+
+/// What all items of a job have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct JobPlan {
+    pub(crate) retries: u32,
+    pub(crate) retry_panics: bool,
+    /// How long items run, about, in us.
+    pub(crate) duration_us: u64,
+    /// One item in so many kills its worker at first, or panics; 0: none.
+    pub(crate) deadly: u64,
+    pub(crate) panicking: u64,
+}
+
+/// How a run of an item ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Done,
+    Dies,
+    Panics,
+}
+
+impl Plan {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, books: Arc::default() }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().expect("nobody panics with it")
+    }
+
+    /// A job comes; returns what its items are marked with.
+    pub(crate) fn add_job(&self, job: JobPlan) -> u64 {
+        let mut books = self.books();
+        books.jobs.push(job);
+        books.jobs.len() as u64 - 1
+    }
+
+    /// From now on agents, or what runs at them, may get lost.
+    pub(crate) fn expect_losses(&self) {
+        self.books().losses = true;
+    }
+
+    /// An item begins to run: how long it will, and how that ends.
+    pub(crate) fn begin(&self, item: &[u8]) -> (Duration, Fate) {
+        let Some(mark) = read(item) else {
+            trace::violation(format_args!("an item of {} bytes", item.len()));
+            return (Duration::ZERO, Fate::Done);
+        };
+        let mut books = self.books();
+        let Some(job) = books.jobs.get((mark >> INDEX_BITS) as usize).cloned() else {
+            trace::violation(format_args!("an item of no job: {mark:x}"));
+            return (Duration::ZERO, Fate::Done);
+        };
+        let (runs, deaths) = books.runs.entry(mark).or_default();
+        *runs += 1;
+        if job.retries == 0 && *runs > 1 {
+            trace::violation(format_args!("item {} runs again and must not", name(mark)));
+        }
+        let mut random = Random::new(self.seed ^ mix(mark));
+        let fate = match (job.deadly, job.panicking) {
+            // Some do it each time, others twice or once.
+            (deadly @ 1.., _) if random.one_in(deadly) && *runs as u64 <= random.pick(&[1, 1, 2, 100]) => Fate::Dies,
+            (_, panicking @ 1..) if random.one_in(panicking) && *runs as u64 <= random.pick(&[1, 2, 100]) => {
+                Fate::Panics
+            }
+            _ => Fate::Done,
+        };
+        if fate == Fate::Dies {
+            *deaths += 1;
+        }
+        let slow = if random.one_in(200) { 50 } else { 1 };
+        let us = random.within(job.duration_us / 2..job.duration_us * 3 / 2 + 1) * slow;
+        let (runs, fate_now) = (*runs, fate);
+        drop(books);
+        trace::note(mark ^ u64::from(runs), || {
+            format!("item {} begins, run {runs}: {us} us, {fate_now:?}", name(mark))
+        });
+        (Duration::from_micros(us), fate)
+    }
+
+    /// An outcome came to its client.
+    pub(crate) fn check(&self, mark: u64, outcome: &Result<Bytes, (FailureKind, u32)>) {
+        let books = self.books();
+        let Some(job) = books.jobs.get((mark >> INDEX_BITS) as usize) else { return };
+        let (runs, deaths) = books.runs.get(&mark).copied().unwrap_or_default();
+        let explained = match outcome {
+            Ok(result) => runs > 0 && *result == result_of(&encode(mark)),
+            Err((FailureKind::WorkerDied, attempts)) => deaths > 0 && *attempts > job.retries,
+            Err((FailureKind::Panicked, attempts)) => {
+                job.panicking > 0 && runs > 0 && (!job.retry_panics || *attempts > job.retries)
+            }
+            Err((FailureKind::AgentLost, attempts)) => books.losses && *attempts > job.retries,
+            Err(_) => false,
+        };
+        if !explained {
+            trace::violation(format_args!(
+                "item {} of {job:?}, which ran {runs} times and killed {deaths} workers, has the outcome {outcome:?}",
+                name(mark)
+            ));
+        }
+    }
+}
+
+/// The mark of an item.
+pub(crate) fn mark(job: u64, index: u64) -> u64 {
+    job << INDEX_BITS | index
+}
+
+/// The item of a mark, as it travels.
+pub(crate) fn encode(mark: u64) -> Vec<u8> {
+    let mut item = mark.to_le_bytes().to_vec();
+    // Some are larger.
+    item.resize(8 + (mix(mark) % 24) as usize, 7);
+    item
+}
+
+/// What comes of an item: some of it is nothing.
+pub(crate) fn result_of(item: &[u8]) -> Bytes {
+    let digest = trace::of_bytes(item);
+    Bytes::copy_from_slice(&mix(digest).to_le_bytes()[..(digest % 9) as usize])
+}
+
+fn read(item: &[u8]) -> Option<u64> {
+    let mark = u64::from_le_bytes(item.get(..8)?.try_into().ok()?);
+    (encode(mark) == item).then_some(mark)
+}
+
+pub(crate) fn name(mark: u64) -> String {
+    format!("{}/{}", mark >> INDEX_BITS, mark & ((1 << INDEX_BITS) - 1))
+}

@@ -1,0 +1,63 @@
+//! Processes: they can be stopped for a while and killed.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use tokio::task::JoinHandle;
+
+/// Something that runs until it ends or is killed.
+pub(crate) struct Process {
+    task: JoinHandle<()>,
+    stop: Stop,
+}
+
+/// What stops tasks and lets them go on.
+#[derive(Clone, Default)]
+pub(crate) struct Stop(Arc<Mutex<(bool, Vec<Waker>)>>);
+
+impl Process {
+    pub(crate) fn start(main: impl Future<Output = ()> + Send + 'static) -> Self {
+        let stop = Stop::default();
+        let task = tokio::spawn(Stoppable { stop: stop.clone(), main: Box::pin(main) });
+        Self { task, stop }
+    }
+
+    /// All that it did is gone when this returns.
+    pub(crate) async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Has it stand still, or go on.
+    pub(crate) fn stop(&self, stop: bool) {
+        let mut state = self.stop.0.lock().expect("nobody panics with it");
+        state.0 = stop;
+        let wakers = if stop { Vec::new() } else { std::mem::take(&mut state.1) };
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+struct Stoppable<F> {
+    stop: Stop,
+    main: Pin<Box<F>>,
+}
+
+impl<F: Future<Output = ()>> Future for Stoppable<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.stop.0.lock().expect("nobody panics with it");
+        if state.0 {
+            state.1.push(context.waker().clone());
+            return Poll::Pending;
+        }
+        drop(state);
+        self.main.as_mut().poll(context)
+    }
+}

@@ -1,0 +1,304 @@
+//! A cluster, what befalls it, and what must be left of it in the end.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use crate::agent::Agent;
+use crate::client::Client;
+use crate::coordinator::{Address, Coordinator};
+use crate::network::{Host, Network};
+use crate::plan::Plan;
+use crate::random::Random;
+use crate::trace;
+
+/// How long everything may take when nothing happens any more.
+const BOUND: Duration = Duration::from_secs(600);
+/// Clients' hosts are called from here on.
+const CLIENTS: Host = 1000;
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    Cut,
+    CutAll,
+    HalfOpen,
+    Part,
+    Pause,
+    KillAgent,
+    PowerOff,
+    Leave,
+    KillClient,
+    KillCoordinator,
+    PauseCoordinator,
+    Leap,
+}
+
+const FAULTS: [Fault; 12] = [
+    Fault::Cut,
+    Fault::CutAll,
+    Fault::HalfOpen,
+    Fault::Part,
+    Fault::Pause,
+    Fault::KillAgent,
+    Fault::PowerOff,
+    Fault::Leave,
+    Fault::KillClient,
+    Fault::KillCoordinator,
+    Fault::PauseCoordinator,
+    Fault::Leap,
+];
+
+/// What follows later.
+#[derive(Clone, Copy, Debug)]
+enum Later {
+    Heal(Host),
+    GoOn(Host),
+    StartAgent(u32),
+    StartCoordinator,
+    CoordinatorGoesOn,
+}
+
+pub(crate) struct World {
+    random: Random,
+    network: Network,
+    address: Address,
+    plan: Plan,
+    coordinator: Coordinator,
+    agents: Vec<Agent>,
+    clients: Vec<Client>,
+    hosts: Host,
+    later: Vec<(Instant, Later)>,
+    /// Agents that are to be there in the end.
+    wanted: Vec<u32>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let network = Network::new(random.fork());
+        let address = Address::default();
+        let coordinator = Coordinator::new(address.clone(), &mut random);
+        let wanted = (0..random.within(1..4)).map(|_| random.within(1..5) as u32).collect();
+        Self {
+            plan: Plan::new(random.next()),
+            network,
+            address,
+            coordinator,
+            agents: Vec::new(),
+            clients: Vec::new(),
+            hosts: 0,
+            later: Vec::new(),
+            wanted,
+            random,
+        }
+    }
+
+    /// The whole history.
+    pub(crate) async fn run(mut self) {
+        // Some faults only, so that rare pairs of them come about.
+        let kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| self.random.one_in(3)).collect();
+        let faults = if self.random.one_in(8) || kinds.is_empty() { 0 } else { self.random.within(1..13) };
+        trace::say(format_args!("{faults} faults of {kinds:?}"));
+        if faults > 0 {
+            self.plan.expect_losses();
+        }
+        let pause = self.random.pick(&[100, 1000, 4000]);
+        self.coordinator.start(&mut self.random);
+        for slots in self.wanted.clone() {
+            self.start_agent(slots);
+        }
+        for number in 0..self.random.within(1..4) as Host {
+            let host = CLIENTS + number;
+            self.network.set_delay(host, self.random.pick(&[50, 500, 20_000]));
+            let client = Client::start(host, &self.network, &self.address, &self.plan, faults > 0, &mut self.random);
+            self.clients.push(client);
+        }
+        for _ in 0..faults {
+            let at = Instant::now() + self.random.millis(0..2 * pause);
+            self.wait(at).await;
+            if trace::is_violated() || self.clients.iter().all(Client::is_through) {
+                break;
+            }
+            let fault = self.random.pick(&kinds);
+            self.strike(fault).await;
+        }
+        while let Some(at) = self.later.iter().map(|(at, _)| *at).min() {
+            self.wait(at).await;
+        }
+        self.come_to_rest().await;
+    }
+
+    /// Until this time, with all that follows until then.
+    async fn wait(&mut self, until: Instant) {
+        loop {
+            let next = (0..self.later.len()).min_by_key(|&at| self.later[at].0).filter(|&at| self.later[at].0 <= until);
+            let Some(next) = next else { return sleep_until(until).await };
+            let (at, later) = self.later.remove(next);
+            sleep_until(at).await;
+            trace::say(format_args!("{later:?}"));
+            match later {
+                Later::Heal(host) => self.network.heal(host),
+                Later::GoOn(host) => {
+                    self.stop(host, false);
+                    self.network.heal(host);
+                }
+                Later::StartAgent(slots) => self.start_agent(slots),
+                Later::StartCoordinator => self.coordinator.start(&mut self.random),
+                Later::CoordinatorGoesOn => {
+                    self.coordinator.stop(false);
+                    self.hosts().into_iter().for_each(|host| self.network.heal(host));
+                }
+            }
+        }
+    }
+
+    fn start_agent(&mut self, slots: u32) {
+        self.hosts += 1;
+        let host = self.hosts;
+        self.network.set_delay(host, self.random.pick(&[50, 500, 20_000]));
+        let agent = Agent::start(host, slots, &self.network, &self.address, &self.plan, &mut self.random);
+        self.agents.push(agent);
+    }
+
+    fn hosts(&self) -> Vec<Host> {
+        self.agents.iter().map(|agent| agent.host).chain(self.clients.iter().map(|client| client.host)).collect()
+    }
+
+    fn stop(&self, host: Host, stop: bool) {
+        self.agents.iter().filter(|agent| agent.host == host).for_each(|agent| agent.stop(stop));
+        self.clients.iter().filter(|client| client.host == host).for_each(|client| client.stop(stop));
+    }
+
+    fn follow(&mut self, after: Duration, later: Later) {
+        self.later.push((Instant::now() + after, later));
+    }
+
+    async fn strike(&mut self, fault: Fault) {
+        let hosts = self.hosts();
+        if hosts.is_empty() {
+            return;
+        }
+        let host = self.random.pick(&hosts);
+        let ways = self.random.pick(&[[true, true], [true, false], [false, true]]);
+        trace::say(format_args!("{fault:?}, of host {host} if it is of one, {ways:?}"));
+        let last = self.random.pick(&[300, 3000, 15_000]);
+        let lasting = self.random.millis(1..last);
+        match fault {
+            Fault::Cut => self.network.cut(|of| of == host),
+            Fault::CutAll => self.network.cut(|_| true),
+            Fault::HalfOpen => self.network.half_open(host, ways),
+            Fault::Part => {
+                self.network.part(host, ways);
+                self.follow(lasting, Later::Heal(host));
+            }
+            Fault::Pause => {
+                self.stop(host, true);
+                self.network.part(host, [true, true]);
+                self.follow(lasting, Later::GoOn(host));
+            }
+            Fault::KillAgent | Fault::PowerOff | Fault::Leave => {
+                let count = self.agents.len() as u64;
+                if count == 0 {
+                    return;
+                }
+                let at = self.random.below(count) as usize;
+                let slots = self.random.within(1..5) as u32;
+                self.follow(lasting, Later::StartAgent(slots));
+                if fault == Fault::Leave {
+                    return self.agents[at].ask_to_leave();
+                }
+                let agent = self.agents.remove(at);
+                if fault == Fault::PowerOff {
+                    // Nobody is told.
+                    self.network.part(agent.host, [true, true]);
+                    agent.stop(true);
+                    return agent.power_off().await;
+                }
+                agent.kill(&self.network).await;
+            }
+            Fault::KillClient => {
+                // One stays, so that there is something to do.
+                if self.clients.len() > 1 {
+                    let at = self.random.below(self.clients.len() as u64) as usize;
+                    self.clients.remove(at).kill(&self.network).await;
+                }
+            }
+            Fault::KillCoordinator => {
+                self.coordinator.kill(&self.network).await;
+                self.follow(lasting, Later::StartCoordinator);
+            }
+            Fault::PauseCoordinator => {
+                self.coordinator.stop(true);
+                hosts.into_iter().for_each(|host| self.network.part(host, [true, true]));
+                self.follow(lasting, Later::CoordinatorGoesOn);
+            }
+            // A host that slept: everybody's time goes on at once.
+            Fault::Leap => tokio::time::advance(lasting).await,
+        }
+    }
+
+    /// Nothing happens any more: everything that was begun comes to its end, and nothing is left.
+    async fn come_to_rest(mut self) {
+        trace::say(format_args!("nothing happens any more"));
+        self.hosts().into_iter().for_each(|host| self.network.heal(host));
+        self.agents.retain(|agent| !agent.is_over());
+        if self.agents.is_empty() {
+            self.start_agent(2);
+        }
+        let deadline = Instant::now() + BOUND;
+        while !self.clients.iter().all(Client::is_through) {
+            if trace::is_violated() {
+                return;
+            }
+            if Instant::now() >= deadline {
+                let hosts: Vec<Host> =
+                    self.clients.iter().filter(|client| !client.is_through()).map(|client| client.host).collect();
+                let status = self.coordinator.status().await;
+                return trace::violation(format_args!("clients {hosts:?} are not through after {BOUND:?}: {status:?}"));
+            }
+            if let Some(client) = self.clients.iter().find(|client| client.has_crashed()) {
+                return trace::violation(format_args!("client {} has crashed", client.host));
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+        trace::say(format_args!("all clients are through"));
+        // Sessions that are away, and workers that are killed, have their time; then nothing may be left.
+        sleep(Duration::from_secs(90)).await;
+        self.nothing_is_left().await;
+    }
+
+    async fn nothing_is_left(&mut self) {
+        let late = Instant::now() + Duration::from_secs(5);
+        let Ok(status) = timeout_at(late, self.coordinator.status()).await else {
+            return trace::violation(format_args!("the coordinator does not answer"));
+        };
+        let chunks: u64 = status.agents.iter().map(|agent| agent.chunks).sum();
+        if status.pools.len() + status.jobs.len() > 0 || chunks > 0 {
+            trace::violation(format_args!("something is left at the coordinator: {status:?}"));
+        }
+        self.agents.retain(|agent| !agent.is_over());
+        if status.agents.len() != self.agents.len() {
+            let count = self.agents.len();
+            trace::violation(format_args!(
+                "the coordinator knows of other agents than the {count} there are: {status:?}"
+            ));
+        }
+        for agent in &self.agents {
+            if let Some(remains) = agent.remains() {
+                trace::violation(format_args!("at the agent of host {} is left: {remains}", agent.host));
+            }
+        }
+        // A coordinator that knows nothing is told what agents hold.
+        self.coordinator.kill(&self.network).await;
+        self.coordinator.start(&mut self.random);
+        sleep(Duration::from_secs(10)).await;
+        for agent in self.agents.iter().filter(|agent| agent.held() > usize::MAX - 1) {
+            trace::violation(format_args!("the agent of host {} still holds {} pools", agent.host, agent.held()));
+        }
+        let status = self.coordinator.status().await;
+        if status.agents.len() != self.agents.len() {
+            trace::violation(format_args!("not all agents have come back: {status:?}"));
+        }
+    }
+}
