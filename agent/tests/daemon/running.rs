@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use farpool_proto::v1::StartPool;
 use farpool_proto::v1::agent_command::Body as Command;
 
 use crate::coordinator::{Coordinator, Port};
@@ -39,8 +38,7 @@ impl Running {
         let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &arguments);
         let (mut session, _) = coordinator.session().await;
         let program = own_program();
-        let start = StartPool { id: vec![9; 16].into(), ..start(1, &program, &notes, &pipe.behaviour()) };
-        session.send(Command::StartPool(Box::new(start)));
+        session.send(Command::StartPool(Box::new(start(1, &program, &notes, &pipe.behaviour()))));
         coordinator.fetch().await.send(&program);
         session.started(1).await;
         session.send(start_job(1, 5));

@@ -27,8 +27,7 @@ async fn nothing_is_lost_and_nothing_is_told_twice() {
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "1"]);
     let (mut session, _) = coordinator.session().await;
     let program = own_program();
-    let start = StartPool { id: vec![9; 16].into(), ..start(1, &program, notes.path(), "none") };
-    session.send(Command::StartPool(Box::new(start)));
+    session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
     coordinator.fetch().await.send(&program);
     session.started(1).await;
     session.send(start_job(1, 5));
