@@ -30,7 +30,8 @@ pub(crate) struct Told {
 
 impl Coordinator {
     pub(crate) fn start_pool(&mut self, agent: AgentId, id: PoolId, workers: Option<NonZeroU32>, out: &mut Outbox) {
-        let Some(pool) = self.pools.get_mut(id) else { return };
+        // What the core has asked for in one go may begin with the pool's end: everybody was told of that.
+        let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.runs()) else { return };
         pool.at.insert(agent);
         pool.unsettled.add_place(agent);
         let (own, weight) = (pool.asked.id, pool.asked.weight);
