@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use farpool_core::{Event, JobId, PoolId, Run, Runs, Window};
 
-use crate::ClientId;
 use crate::convert::{Batch, FromClient, JobAsked};
 use crate::coordinator::Coordinator;
 use crate::jobs::Job;
@@ -13,6 +12,7 @@ use crate::rate::Rate;
 use crate::refused::{Refused, RefusedKind};
 use crate::reopen::{NewJob, Reopening};
 use crate::store::Store;
+use crate::{AgentId, ClientId};
 
 /// A client's session.
 #[derive(Default)]
@@ -21,6 +21,8 @@ pub(crate) struct Client {
     pub(crate) pool: Option<PoolId>,
     /// Whether the last message of the session is out.
     pub(crate) over: bool,
+    /// Its pool, which is gone, and the agents that keep reports of it until it is known that the client has them.
+    pub(crate) parting: Option<(PoolId, Vec<AgentId>)>,
     /// What its items take.
     pub(crate) stored: u64,
     jobs: BTreeMap<u64, JobId>,
@@ -91,7 +93,11 @@ impl Coordinator {
     }
 
     pub(crate) fn forget_client(&mut self, id: ClientId, out: &mut Outbox) {
-        let Some(pool) = self.clients.remove(id).and_then(|client| client.pool) else { return };
+        let Some(client) = self.clients.remove(id) else { return };
+        if let Some((pool, agents)) = client.parting {
+            self.settle_pool_at(pool, agents, out);
+        }
+        let Some(pool) = client.pool else { return };
         self.settle_all(pool);
         self.close_pool(pool, true, out);
     }

@@ -18,7 +18,6 @@ use crate::ids::Identity;
 use crate::labels::in_words;
 use crate::outbox::Outbox;
 use crate::pools::Pool;
-use crate::settled::PlaceReports;
 
 /// What a client was told last of where its pool runs.
 #[derive(Debug, Default)]
@@ -31,8 +30,10 @@ pub(crate) struct Told {
 
 impl Coordinator {
     pub(crate) fn start_pool(&mut self, agent: AgentId, id: PoolId, workers: Option<NonZeroU32>, out: &mut Outbox) {
-        let Some(pool) = self.pools.get_mut(id) else { return };
-        pool.at.insert(agent, PlaceReports::default());
+        // What the core has asked for in one go may begin with the pool's end: everybody was told of that.
+        let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.runs()) else { return };
+        pool.at.insert(agent);
+        pool.unsettled.add_place(agent);
         let (own, weight) = (pool.asked.id, pool.asked.weight);
         let processes = workers.map_or(0, NonZeroU32::get);
         if let Some(held) = self.take_held(agent, own) {
@@ -79,7 +80,7 @@ impl Coordinator {
     }
 
     pub(crate) fn pool_started(&mut self, from: AgentId, id: PoolId, out: &mut Outbox) {
-        let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.runs() && pool.at.contains_key(&from)) else {
+        let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.runs() && pool.at.contains(&from)) else {
             self.late_messages += 1;
             return;
         };
@@ -88,7 +89,7 @@ impl Coordinator {
     }
 
     pub(crate) fn pool_fault(&mut self, from: AgentId, id: PoolId, failure: Failure, out: &mut Outbox) {
-        let works = |pool: &&mut Pool| pool.runs() && pool.at.contains_key(&from) && !pool.unfit.contains_key(&from);
+        let works = |pool: &&mut Pool| pool.runs() && pool.at.contains(&from) && !pool.unfit.contains_key(&from);
         let Some(pool) = self.pools.get_mut(id).filter(works) else {
             self.late_messages += 1;
             return;
@@ -111,7 +112,8 @@ impl Coordinator {
     pub(crate) fn leave_pools(&mut self, agent: AgentId, own: Option<Identity>, out: &mut Outbox) {
         let mut all = Vec::new();
         for (id, pool) in self.pools.iter_mut() {
-            all.push((id, pool.at.remove(&agent).is_some()));
+            all.push((id, pool.at.remove(&agent)));
+            pool.unsettled.forget_place(agent);
             pool.unfit.remove(&agent);
             pool.given_up.remove(&agent);
         }
@@ -194,7 +196,7 @@ impl Coordinator {
             return String::new();
         };
         let name = if job.label.is_empty() { String::new() } else { format!(" {:?}", job.label) };
-        let places = pool.at.keys().filter(|agent| !pool.unfit.contains_key(agent)).count();
+        let places = pool.at.iter().filter(|agent| !pool.unfit.contains_key(agent)).count();
         let none = none(places, " that the pool runs on", "has", "does not have");
         format!("{none}{}, which the job{name} requires", in_words(&job.require))
     }

@@ -12,7 +12,7 @@ use crate::outbox::Outbox;
 use crate::places::Told;
 use crate::refused::{Refused, RefusedKind};
 use crate::reopen::Reopening;
-use crate::settled::{PlaceReports, Unsettled};
+use crate::settled::Unsettled;
 use crate::{AgentId, ClientId};
 
 /// A pool, kept until its last worker is gone.
@@ -29,7 +29,7 @@ pub(crate) struct Pool {
     /// Whether the client wants it closed.
     closing: bool,
     /// The agents that were told to start it and have not said that it has stopped.
-    pub(crate) at: BTreeMap<AgentId, PlaceReports>,
+    pub(crate) at: BTreeSet<AgentId>,
     /// Those that were told to stop it because its workers are wanted elsewhere.
     pub(crate) given_up: BTreeSet<AgentId>,
     /// The agents that cannot run it, and why.
@@ -89,7 +89,7 @@ impl Coordinator {
             paused: false,
             stage: Stage::Open,
             closing: false,
-            at: BTreeMap::new(),
+            at: BTreeSet::new(),
             given_up: BTreeSet::new(),
             unfit: BTreeMap::new(),
             proven: false,
@@ -170,7 +170,7 @@ impl Coordinator {
             return Ok(());
         }
         let leaves = self.agents.get(from).is_some_and(|agent| agent.draining);
-        let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.at.contains_key(&from)) else {
+        let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.at.contains(&from)) else {
             self.late_messages += 1;
             return Ok(());
         };
@@ -198,7 +198,7 @@ impl Coordinator {
         (pid, stream, data): (u32, i32, Bytes),
         out: &mut Outbox,
     ) {
-        let pool = self.pools.get(id).filter(|pool| pool.at.contains_key(&from));
+        let pool = self.pools.get(id).filter(|pool| pool.at.contains(&from));
         match pool.filter(|pool| self.clients.get(pool.client).is_some()) {
             Some(pool) => {
                 let host = self.agents.get(from).map_or("", |agent| agent.host()).to_owned();
@@ -221,9 +221,14 @@ impl Coordinator {
         {
             self.pool_ids.remove(&own);
         }
-        if let Some(session) = self.clients.get_mut(pool.client) {
-            session.over = true;
-            out.client(pool.client, client_event::Body::PoolClosed(PoolClosed {}));
+        let agents = if pool.asked.id.is_some() { pool.unsettled.into_places() } else { Vec::new() };
+        match self.clients.get_mut(pool.client) {
+            Some(session) => {
+                session.over = true;
+                session.parting = Some((id, agents));
+                out.client(pool.client, client_event::Body::PoolClosed(PoolClosed {}));
+            }
+            None => self.settle_pool_at(id, agents, out),
         }
     }
 
@@ -237,7 +242,7 @@ impl Coordinator {
 
     fn tell_to_stop(&self, id: PoolId, now: bool, out: &mut Outbox) {
         let Some(pool) = self.pools.get(id) else { return };
-        for &agent in pool.at.keys() {
+        for &agent in &pool.at {
             out.agent(agent, agent_command::Body::StopPool(StopPool { pool: id.to_bits(), now }));
         }
     }

@@ -5,7 +5,7 @@
 //! its client that the client may not have. Reports that led to no message need no entry: a pool's reports up to some number are
 //! settled when none of its entries has that number or a lower one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use farpool_core::{JobId, PoolId};
 use farpool_proto::v1::{Settled, agent_command};
@@ -18,6 +18,8 @@ use crate::{AgentId, ClientId};
 #[derive(Default)]
 pub(crate) struct Unsettled {
     entries: VecDeque<Entry>,
+    /// The agents that may keep reports of the pool: also where it has stopped.
+    places: BTreeMap<AgentId, PlaceReports>,
 }
 
 /// Reports of one agent, one behind the other, up to this one.
@@ -33,7 +35,7 @@ const UNNUMBERED: u64 = u64::MAX;
 
 /// The reports that came from one of a pool's places.
 #[derive(Default)]
-pub(crate) struct PlaceReports {
+struct PlaceReports {
     /// Entries of the place.
     entries: usize,
     /// The report up to which all are settled, and the one up to which the agent was told so.
@@ -41,6 +43,23 @@ pub(crate) struct PlaceReports {
     told: u64,
     /// It will be looked at at the end of this round.
     to_settle: bool,
+}
+
+impl Unsettled {
+    /// The pool starts at an agent, for the first time or again.
+    pub(crate) fn add_place(&mut self, agent: AgentId) {
+        self.places.entry(agent).or_default();
+    }
+
+    /// The agent is gone, and with it what it kept.
+    pub(crate) fn forget_place(&mut self, agent: AgentId) {
+        self.places.remove(&agent);
+    }
+
+    /// The agents that may keep reports.
+    pub(crate) fn into_places(self) -> Vec<AgentId> {
+        self.places.into_keys().collect()
+    }
 }
 
 impl Coordinator {
@@ -58,8 +77,8 @@ impl Coordinator {
         let Some(pool) = self.pools.get_mut(id) else { return };
         while pool.unsettled.entries.front().is_some_and(|entry| entry.message <= last) {
             let Some(entry) = pool.unsettled.entries.pop_front() else { break };
-            // Without a place there is nobody who keeps it.
-            let Some(place) = pool.at.get_mut(&entry.agent) else { continue };
+            // If the agent is gone there is nobody who keeps it.
+            let Some(place) = pool.unsettled.places.get_mut(&entry.agent) else { continue };
             place.entries -= 1;
             place.settled = entry.report;
             if !std::mem::replace(&mut place.to_settle, true) {
@@ -77,7 +96,7 @@ impl Coordinator {
             && (last.agent, last.message) == (agent, UNNUMBERED)
         {
             last.report = report;
-        } else if let Some(place) = pool.at.get_mut(&agent) {
+        } else if let Some(place) = pool.unsettled.places.get_mut(&agent) {
             place.entries += 1;
             pool.unsettled.entries.push_back(Entry { agent, report, message: UNNUMBERED });
         }
@@ -87,7 +106,7 @@ impl Coordinator {
     pub(crate) fn report_is_used_up(&mut self, job: JobId) {
         let Some((agent, _)) = self.reporting.take() else { return };
         let Some(id) = self.jobs.get(job).map(|job| job.pool) else { return };
-        if let Some(place) = self.pools.get_mut(id).and_then(|pool| pool.at.get_mut(&agent))
+        if let Some(place) = self.pools.get_mut(id).and_then(|pool| pool.unsettled.places.get_mut(&agent))
             && !std::mem::replace(&mut place.to_settle, true)
         {
             self.to_settle.push((agent, id));
@@ -108,11 +127,21 @@ impl Coordinator {
     /// The client is gone, and nobody else wants to hear what it was told.
     pub(crate) fn settle_all(&mut self, id: PoolId) {
         let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.asked.id.is_some()) else { return };
-        pool.unsettled = Unsettled::default();
-        for (&agent, place) in &mut pool.at {
+        pool.unsettled.entries.clear();
+        for (&agent, place) in &mut pool.unsettled.places {
             place.entries = 0;
             if !std::mem::replace(&mut place.to_settle, true) {
                 self.to_settle.push((agent, id));
+            }
+        }
+    }
+
+    /// The pool is gone, and so is whoever wanted to hear what these agents have reported of it.
+    pub(crate) fn settle_pool_at(&self, id: PoolId, agents: Vec<AgentId>, out: &mut Outbox) {
+        for agent in agents {
+            let report = self.agents.get(agent).map_or(0, |agent| agent.reports);
+            if report > 0 {
+                out.agent(agent, agent_command::Body::Settled(Settled { pool: id.to_bits(), report }));
             }
         }
     }
@@ -123,7 +152,8 @@ impl Coordinator {
             self.settle_strays(agent);
         }
         for (agent, id) in self.to_settle.drain(..) {
-            let Some(place) = self.pools.get_mut(id).and_then(|pool| pool.at.get_mut(&agent)) else { continue };
+            let Some(pool) = self.pools.get_mut(id) else { continue };
+            let Some(place) = pool.unsettled.places.get_mut(&agent) else { continue };
             place.to_settle = false;
             let reports = self.agents.get(agent).map_or(0, |agent| agent.reports);
             if place.entries == 0 {
@@ -142,7 +172,7 @@ impl Coordinator {
         let Some(agent) = self.agents.get_mut(id) else { return };
         agent.strays = false;
         for (pool_id, pool) in self.pools.iter_mut().filter(|(_, pool)| pool.asked.id.is_some()) {
-            if let Some(place) = pool.at.get_mut(&id)
+            if let Some(place) = pool.unsettled.places.get_mut(&id)
                 && !std::mem::replace(&mut place.to_settle, true)
             {
                 self.to_settle.push((id, pool_id));

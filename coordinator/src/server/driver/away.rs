@@ -78,10 +78,6 @@ impl Driver {
             let text = status.message();
             return self.link.log.line(format_args!("refused a client {}: {text}", from(address)));
         }
-        if client.over {
-            // It was closed while it was away: what is there is the rest of it.
-            return self.end_client(id, Ok(()));
-        }
         client.begin_to_read();
         self.link.log.line(format_args!("a client goes on {}", from(address)));
     }

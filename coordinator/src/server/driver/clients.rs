@@ -37,8 +37,8 @@ pub(super) struct Client {
     acknowledged: u64,
     /// ... and bytes that it said since then while it owed a word; see [`Memory::listen`](super::memory::Memory::listen).
     pub(super) said_since: u64,
-    /// Its pool was closed while it was away.
-    pub(super) over: bool,
+    /// Its pool is closed, and everything was said. The session stays until the client has ended it, and so has heard it.
+    over: bool,
     // Gathered in a round. Kept for its memory.
     fresh: Vec<ClientEvent>,
 }
@@ -150,8 +150,9 @@ impl Driver {
             self.memory.listen(client, &messages);
         }
         for message in messages {
-            if !self.clients.contains_key(&id) {
-                return;
+            // What is said when all is over was on its way by then.
+            if self.clients.get(&id).is_none_or(|client| client.over) {
+                break;
             }
             if let Err(refused) = self.coordinator.client_message(id, message, self.now, &mut self.out) {
                 self.end_client(id, Err(Status::invalid_argument(refused.to_string())));
@@ -214,13 +215,12 @@ impl Driver {
         client.session.outgoing.extend(client.fresh.drain(..));
         self.coordinator.client_numbered(id, client.session.outgoing.pushed());
         self.memory.count(client);
-        if over && client.session.is_away() {
-            // It may come back for it.
-            client.over = true;
-            return;
+        if over && client.session.identity.is_none() {
+            return self.end_client(id, Ok(()));
         }
         if over {
-            return self.end_client(id, Ok(()));
+            client.over = true;
+            return client.session.outgoing.finish();
         }
         if !client.paused && client.session.outgoing.waiting() > self.queue {
             client.paused = true;

@@ -36,10 +36,6 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         Self { outgoing, turns, address, identity: id.try_into().ok(), connection: 0, away: false }
     }
 
-    pub(super) fn is_away(&self) -> bool {
-        self.away
-    }
-
     /// Whether that is the connection that is in place.
     pub(super) fn is_on(&self, connection: u64) -> bool {
         self.connection == connection
