@@ -141,6 +141,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn items_that_were_tried_are_queued_by_themselves_once() {
+        let lane = LaneId::new(0, 1);
+        let mut job = Job::new(PoolId::new(0, 1), lane, JobPolicy::default());
+        job.queue.arrive(Run::new(0, 9), 0);
+        job.queue.take(9);
+        job.tried.extend([(2, 1), (3, 4), (7, 2), (8, 1)]);
+        assert_eq!([(2, 1), (2, 5), (1, 3)].map(|(item, began_as)| job.attempt_of(item, began_as)), [2, 5, 3]);
+        job.settled(7, 1);
+        job.give_back(Run::new(0, 7), 1, 0);
+        job.give_back(Run::new(8, 1), 3, 0);
+        let mut pieces = Vec::new();
+        while let Some(piece) = job.queue.next(None) {
+            job.queue.take(piece.run.count);
+            pieces.push((piece.run.first, piece.run.count, piece.attempt));
+        }
+        assert_eq!(pieces, [(0, 2, 1), (2, 1, 2), (3, 1, 5), (4, 3, 1), (8, 1, 3)]);
+        assert!(job.tried.is_empty() && job.outcomes == 1);
+    }
+
+    #[test]
     fn a_set_of_agents() {
         let mut set = AgentSet::default();
         let agents = [0, 3, 63, 64, 130, 200].map(|index| AgentId::new(index, 7));

@@ -28,7 +28,7 @@ const STRAGGLE_FACTOR: u64 = 2;
 const STRAGGLE_FLOOR_TARGETS: u64 = 100;
 
 impl Core {
-    /// Whether a copy of the chunk should run elsewhere. The caller sees to it that slots idle.
+    /// Whether a copy of the chunk should run elsewhere, if a slot idles there: then no sibling is queued that could run.
     pub(crate) fn straggles(&self, chunk: &Chunk, now: u64) -> bool {
         let waits = matches!(chunk.hold, Hold::Retracting { .. } | Hold::Doubled { .. });
         let floor = STRAGGLE_FLOOR_TARGETS.saturating_mul(self.config.chunk_target_ns);
@@ -36,9 +36,7 @@ impl Core {
             return false;
         };
         let job = self.jobs.get(chunk.job).expect("a chunk's job is open");
-        // As long as a sibling waits, slots do not idle; or not those that could run this one.
         let may_copy = job.speculates()
-            && job.queue.next(job.policy.chunksize).is_none()
             && first_try_left(chunk, job) <= job.policy.retries
             && !self.pools.get(job.pool).expect("a job's pool is open").paused;
         may_copy && {

@@ -124,6 +124,21 @@ fn the_attempt_is_that_of_the_first_item_if_that_is_adopted() {
 }
 
 #[test]
+fn tries_that_were_made_meanwhile_count() {
+    let mut core = again(policy(0, 4));
+    let (chunk, attempt) = adopted(&send(&mut core, held(agent(0), 0, 2, &[(0, 10)]))).expect("it is queued");
+    for item in [3, 6] {
+        send(&mut core, Event::ItemFaulted { agent: agent(0), chunk, attempt, item, fault: Fault::Died });
+    }
+    send(&mut core, Event::Returned { agent: agent(0), chunk, attempt, first: 0, count: 3 });
+    // 0 is at its second try, as are 3 and 6. Of what is held, only the first item may have been tried.
+    assert_eq!(adopted(&send(&mut core, held(agent(1), 2, 1, &[(2, 2)]))), None);
+    assert_eq!(adopted(&send(&mut core, held(agent(1), 3, 1, &[(3, 1), (6, 1)]))).map(|(_, attempt)| attempt), Some(2));
+    assert_eq!(adopted(&send(&mut core, held(agent(1), 6, 1, &[(6, 1)]))).map(|(_, attempt)| attempt), Some(2));
+    assert_eq!(core.progress(job()).map(|job| job.queued), Some(3));
+}
+
+#[test]
 fn agents_may_say_anything() {
     let most = u64::MAX;
     check(&[], (0, 1), &[], None, &[]);
@@ -296,6 +311,19 @@ fn workers_stay_where_they_are() {
     check_limit(&[102, 2], 0, &[(0, 1)], &[(0, 0), (1, 0)]);
     // Agents that are not there, or twice.
     check_limit(&[2], 2, &[(7, 1), (0, 1), (0, 1)], &[(0, 1), (100, 2)]);
+}
+
+#[test]
+fn a_pool_runs_only_where_it_may_whatever_is_said() {
+    for slots in [None, NonZeroU32::new(4)] {
+        let mut core = Core::new(Config::default());
+        for (index, labels) in [(0, Labels::default()), (1, Labels::new([5]))] {
+            send(&mut core, Event::AgentJoined { agent: agent(index), slots: 1, labels });
+        }
+        let (require, held) = (Labels::new([5]), vec![(agent(0), 1)]);
+        let actions = send(&mut core, Event::PoolOpened { pool: pool(), slots, weight: 1, require, held });
+        assert!(matches!(actions[..], [Action::StartPool { agent: at, .. }] if at == agent(1)), "{actions:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod world;
 
 use std::num::NonZeroU64;
 
-use farpool_core::{Action, Config, Fault, Id, JobPolicy};
+use farpool_core::{Action, Config, Event, Fault, Id, JobPolicy};
 use world::{Outcome, World};
 
 const MS: u64 = 1_000_000;
@@ -86,6 +86,19 @@ fn one_slow_item_makes_slow_items_ordinary() {
     check(10 * MS, 1000 * MS, 1);
     check(900 * MS, 1000 * MS, 0);
     check(900 * MS, 2000 * MS, 1);
+}
+
+#[test]
+fn what_a_chunk_has_done_is_not_held_against_it() {
+    // Of ten items of 10 ms each, nine are done and took 90 ms.
+    for (after, expected) in [(290 * MS, 0), (310 * MS, 1)] {
+        let mut world = late(policy(10, 1), 20);
+        world.run(0, 0, 0, 9, 90 * MS);
+        world.now += after;
+        world.schedule();
+        assert_eq!(world.copies, expected, "after {after}");
+        world.drain();
+    }
 }
 
 #[test]
@@ -203,6 +216,20 @@ fn each_item_of_a_copy_counts_by_itself() {
 }
 
 #[test]
+fn of_what_was_copied_only_what_fits_is_taken() {
+    let mut world = copied(policy(4, 2), 8);
+    world.run(1, 0, 1, 1, 10 * MS);
+    let (agent, chunk) = (world.agents[&0].id, world.agents[&0].chunks[0].id);
+    for (attempt, first, count) in [(2, 0, 4), (1, 0, 5), (1, 1, 1), (1, 2, u64::MAX), (1, 0, 0)] {
+        let done = Event::RunDone { agent, chunk, attempt, first, count, busy_ns: 1 };
+        assert_eq!(world.send(done), [], "{first}+{count} at attempt {attempt}");
+        assert_eq!(world.send(Event::Returned { agent, chunk, attempt, first, count: count.max(1) }), []);
+        world.stale_expected += 2;
+    }
+    world.drain();
+}
+
+#[test]
 fn what_else_an_agent_holds_of_a_chunk_goes_on() {
     // The first agent is late with 0 and 2, and has done 1: only 0 is copied.
     let mut world = late(policy(3, 2), 6);
@@ -276,6 +303,57 @@ fn an_item_that_was_tried_is_queued_by_itself() {
     world.schedule();
     let chunks: Vec<_> = world.agents[&1].chunks.iter().map(|chunk| (chunk.left.clone(), chunk.attempt)).collect();
     assert_eq!(chunks, [(vec![0], 2), (vec![1], 2), (vec![2, 3], 1)]);
+    world.drain();
+}
+
+#[test]
+fn tries_of_both_copies_count_when_an_agent_is_lost() {
+    let mut world = copied(policy(1, 2), 3);
+    world.fault(1, 0, 0, Fault::Died);
+    world.lose(0);
+    assert!(world.log.iter().any(|action| matches!(action, Action::Retrying { item: 0, attempt: 3, .. })));
+    world.drain();
+}
+
+#[test]
+fn a_copy_ends_in_front_of_what_was_tried() {
+    // The first agent had a worker die under 1 before it was lost; the second goes on with its copy.
+    let mut world = copied(policy(4, 2), 8);
+    world.fault(0, 0, 1, Fault::Died);
+    world.lose(0);
+    world.join(1, 1);
+    world.now += 10_000 * MS;
+    world.schedule();
+    assert_eq!((world.copies, world.agents[&0].chunks[0].left.clone()), (2, vec![0]));
+    // And begins with it, as the try that it is.
+    world.run(0, 0, 0, 1, 10 * MS);
+    world.now += 10_000 * MS;
+    world.schedule();
+    let copy = &world.agents[&0].chunks[0];
+    assert_eq!((world.copies, copy.left.clone(), copy.attempt), (3, vec![1, 2, 3], 2));
+    world.drain();
+}
+
+#[test]
+fn who_leaves_needs_no_worker_for_what_others_were_first_with() {
+    let mut world = World::empty(Config::default());
+    let pool = world.open_pool(0, 2, 1);
+    world.join(1, 1);
+    let job = world.open_in(pool, policy(1, 1));
+    world.arrive(job, 0, 3);
+    world.schedule();
+    world.join(1, 1);
+    while !world.schedule().is_empty() {
+        world.run_all(1, 0, 10 * MS);
+    }
+    world.drain_agent(0);
+    world.join(1, 1);
+    world.now += 1000 * MS;
+    world.schedule();
+    assert_eq!(world.copies, 1);
+    assert!(world.agents[&2].places.is_empty());
+    world.run_all(1, 0, 10 * MS);
+    assert_eq!(world.agents[&2].places[&0].workers, 1);
     world.drain();
 }
 
