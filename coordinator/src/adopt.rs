@@ -66,7 +66,8 @@ impl Coordinator {
             let client = pool.client;
             self.feed(Event::PlaceStarted { pool: id, agent }, out);
             let (jobs, chunks) = self.adopt_chunks(agent, client, held.chunks);
-            if let Some((_, AgentCommand { body: Some(agent_command::Body::AdoptPool(adopt)) })) = out.to_agents.get_mut(at)
+            if let Some((_, AgentCommand { body: Some(agent_command::Body::AdoptPool(adopt)) })) =
+                out.to_agents.get_mut(at)
             {
                 (adopt.jobs, adopt.chunks) = (jobs, chunks);
             }

@@ -149,7 +149,9 @@ impl Coordinator {
         state.open_jobs += 1;
         match &mut state.reopening {
             Some(reopening) => reopening.add(NewJob { job, policy, require: labels }),
-            None => self.core.handle(Event::JobOpened { job, pool, policy, require: labels }, self.now, &mut self.actions),
+            None => {
+                self.core.handle(Event::JobOpened { job, pool, policy, require: labels }, self.now, &mut self.actions)
+            }
         }
         if requires {
             self.review(pool, out);

@@ -15,7 +15,9 @@ use crate::pools::Pool;
 pub(crate) enum Report {
     Results(Batch),
     Fault(Failure),
-    Lost { host: String },
+    Lost {
+        host: String,
+    },
     /// Items of a pool that was opened again, which an agent may have run that did not come back.
     NotBack,
 }

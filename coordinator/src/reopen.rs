@@ -128,7 +128,8 @@ impl Coordinator {
         let (slots, weight, require) = (pool.asked.processes, pool.asked.weight, reopening.require.clone());
         let (paused, held) = (pool.paused, pool.asked.id.map_or_else(Vec::new, |own| self.holders(own)));
         // An agent that is back without the pool has ended what ran there, which is as bad as if it were not back.
-        let holds = |own: &Identity| self.agent_ids.get(own).is_some_and(|id| held.iter().any(|(agent, _)| agent == id));
+        let holds =
+            |own: &Identity| self.agent_ids.get(own).is_some_and(|id| held.iter().any(|(agent, _)| agent == id));
         let all_held = agents.iter().all(holds);
         self.feed(Event::PoolOpened { pool: id, slots, weight, require, held }, out);
         if paused {

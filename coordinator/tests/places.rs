@@ -4,9 +4,7 @@ mod fakes;
 
 use fakes::*;
 use farpool_coordinator::RefusedKind;
-use farpool_proto::v1::{
-    AgentOutput, Draining, FailureKind, OpenPool, OutputStream, WorkerSettings, agent_command,
-};
+use farpool_proto::v1::{AgentOutput, Draining, FailureKind, OpenPool, OutputStream, WorkerSettings, agent_command};
 
 /// The ids of the first pools that a coordinator gives out.
 const POOL: u64 = 1 << 32;
@@ -315,7 +313,10 @@ fn of_two_sessions_of_one_agent_the_newer_counts() {
     wire.ask(0, items(0, 0, &["a"]));
     wire.schedule();
     let job = ["client0: welcome", "client0: runs at 1", "client0: opened with 1 slots"];
-    let first = [&job[..], &["agent0: start pool 0", "agent0: start job 0 whole", "agent0: run job 0 attempt 1 from 0 [\"a\"]"]];
+    let first = [
+        &job[..],
+        &["agent0: start pool 0", "agent0: start job 0 whole", "agent0: run job 0 attempt 1 from 0 [\"a\"]"],
+    ];
     wire.expect(&first.concat());
     wire.agent_as(1, 2, Vec::new());
     wire.schedule();

@@ -41,8 +41,12 @@ fn a_pool_goes_on_where_it_is_held() {
         "agent0: adopt held pool 5 as 0 job 3 as 0 chunk 70 attempt 2 chunk 71 attempt 1",
     ]);
     // It reports under the new names, and gets what is left.
-    let chunk = |at: u64, first, attempt, item: &str| {
-        Held { chunk: (1 << 32) | at, job: 1 << 32, first, attempt, items: vec![item.to_owned()] }
+    let chunk = |at: u64, first, attempt, item: &str| Held {
+        chunk: (1 << 32) | at,
+        job: 1 << 32,
+        first,
+        attempt,
+        items: vec![item.to_owned()],
     };
     let seven = chunk(1, 7, 1, "h");
     wire.say(0, done(&seven, 0, 1));
@@ -66,7 +70,10 @@ fn what_is_not_wanted_is_not_adopted() {
     wire.ask(0, items(0, 4, &["e"]));
     wire.ask(0, end_items(0));
     wire.ask(0, reopened());
-    wire.expect(&["client0: welcome", "client0: waiting: the pool is being opened again, and 2 agents that it ran at are not back"]);
+    wire.expect(&[
+        "client0: welcome",
+        "client0: waiting: the pool is being opened again, and 2 agents that it ran at are not back",
+    ]);
     let chunks = vec![
         // Its report is settled but that was not heard.
         held_chunk(1, 0, 0, 1, &[(0, 1)]),
@@ -311,10 +318,8 @@ fn a_pool_with_a_limit_keeps_to_it() {
     wire.ask(0, items(0, 0, &["a", "b", "c"]));
     wire.ask(0, reopened());
     wire.to_clients[0].clear();
-    let held = |number, item| HeldPool {
-        processes: 2,
-        ..held_pool(number, 9, vec![held_chunk(7, 0, item, 1, &[(item, 1)])])
-    };
+    let held =
+        |number, item| HeldPool { processes: 2, ..held_pool(number, 9, vec![held_chunk(7, 0, item, 1, &[(item, 1)])]) };
     wire.agent_as(1, 4, vec![held(1, 0)]);
     wire.to_clients[0].clear();
     wire.agent_as(2, 4, vec![held(2, 1)]);
@@ -340,7 +345,8 @@ fn clients_learn_who_coordinates_and_hellos_count_what_was_in_vain() {
         other => panic!("{other:?}"),
     }
     wire.silent_agent();
-    let hello = AgentHello { host: "h".to_owned(), slots: 1, id: vec![1; 16].into(), in_vain: 7, ..AgentHello::default() };
+    let hello =
+        AgentHello { host: "h".to_owned(), slots: 1, id: vec![1; 16].into(), in_vain: 7, ..AgentHello::default() };
     wire.say(0, Say::Hello(Box::new(hello)));
     assert_eq!(wire.coordinator.late_messages(), 7);
     let started: Vec<_> = wire.to_agents[0].drain(..).collect();

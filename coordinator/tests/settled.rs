@@ -94,7 +94,9 @@ fn reports_that_lead_to_nothing_are_settled_behind_what_came_before() {
     wire.numbered(3);
     let settled = |wire: &mut Wire, agent: usize| -> Vec<u64> {
         let commands = wire.to_agents[agent].drain(..);
-        commands.filter_map(|it| if let agent_command::Body::Settled(it) = it { Some(it.report) } else { None }).collect()
+        commands
+            .filter_map(|it| if let agent_command::Body::Settled(it) = it { Some(it.report) } else { None })
+            .collect()
     };
     assert_eq!((settled(&mut wire, 0), settled(&mut wire, 1)), (vec![], vec![2]));
     wire.acknowledged(3);

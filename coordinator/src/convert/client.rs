@@ -96,4 +96,3 @@ fn open_job(open: OpenJob) -> Result<FromClient, Refused> {
     let require = labels(require)?;
     Ok(FromClient::OpenJob { job, asked: JobAsked { function, timeout_ns, policy, label, require } })
 }
-

@@ -38,12 +38,12 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tonic_health::ServingStatus;
 
 use driver::Driver;
-use link::Link;
-use log::Log;
-use programs::Programs;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub use in_process::Server;
+use link::Link;
+use log::Log;
+use programs::Programs;
 pub use settings::{Limits, Settings};
 
 /// Inputs that wait for the loop. It takes all of them at once, so that this is rarely full.

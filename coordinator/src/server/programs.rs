@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt, once};
 use tonic::{Status, Streaming};
 
-use super::link::{Input, Link};
 use super::end::blamed;
+use super::link::{Input, Link};
 
 /// Programs that are sent to agents at once; each takes up a few MiB while it is.
 const MAX_FETCHES: usize = 64;

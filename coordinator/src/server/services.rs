@@ -8,7 +8,8 @@ use farpool_proto::v1::agents_server::{self, Agents, AgentsServer};
 use farpool_proto::v1::clients_server::{self, Clients, ClientsServer};
 use farpool_proto::v1::operators_server::{self, OperatorsServer};
 use farpool_proto::v1::{
-    AgentCommand, AgentFrame, ClientEvent, ClientFrame, ClientMessage, DESCRIPTORS, FetchProgramRequest, ProgramPiece, PutProgramReply,
+    AgentCommand, AgentFrame, ClientEvent, ClientFrame, ClientMessage, DESCRIPTORS, FetchProgramRequest, ProgramPiece,
+    PutProgramReply,
 };
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::ServingStatus;
@@ -34,11 +35,7 @@ pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) ->
     let (link, programs) = (link.clone(), programs.clone());
     let operators = OperatorsServer::new(OperatorsEdge { link: link.clone() });
     let agents = AgentsServer::new(AgentsEdge { link: link.clone(), programs: programs.clone() });
-    let clients = ClientsServer::new(ClientsEdge {
-        link,
-        programs,
-        kind: Kind::client(settings),
-    });
+    let clients = ClientsServer::new(ClientsEdge { link, programs, kind: Kind::client(settings) });
     let router = Router::default()
         .with(clients.max_decoding_message_size(MAX_GRPC_MESSAGE))
         .with(agents.max_decoding_message_size(MAX_GRPC_MESSAGE))

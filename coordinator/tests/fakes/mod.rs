@@ -8,8 +8,8 @@ use bytes::Bytes;
 use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox, Refused};
 use farpool_proto::v1::{
     AgentCommand, AgentEvent, AgentHello, Assign, CancelJob, ClientEvent, ClientMessage, ClosePool, Credit, EndItems,
-    Failure, FailureKind, HeldChunk, HeldPool, ItemFault, Items, Label, OpenJob, OpenPool, PoolFault, PoolStarted, PoolStopped, Returned,
-    RunDone, WorkerSettings, agent_command, agent_event, client_event, client_message,
+    Failure, FailureKind, HeldChunk, HeldPool, ItemFault, Items, Label, OpenJob, OpenPool, PoolFault, PoolStarted,
+    PoolStopped, Returned, RunDone, WorkerSettings, agent_command, agent_event, client_event, client_message,
 };
 
 pub(crate) use agent_event::Body as Say;
@@ -243,7 +243,8 @@ pub(crate) fn open_pool_as(id: u8, processes: u32, again: Option<&[u8]>) -> Ask 
     let settings = WorkerSettings { payload_limit: PAYLOAD_LIMIT, ..WorkerSettings::default() };
     let agents = again.unwrap_or_default().iter().map(|&agent| vec![agent; 16].into()).collect();
     let id = vec![id; 16].into();
-    let open = OpenPool { processes, settings: Some(settings), id, again: again.is_some(), agents, ..OpenPool::default() };
+    let open =
+        OpenPool { processes, settings: Some(settings), id, again: again.is_some(), agents, ..OpenPool::default() };
     Ask::OpenPool(Box::new(open))
 }
 

@@ -201,9 +201,7 @@ impl Driver {
         let mut together = 0;
         for (held, id) in clients {
             together += held;
-            let goes_on = together <= self.memory.reserve()
-                || self.memory.favoured == Some(id)
-                || self.owes_word(id);
+            let goes_on = together <= self.memory.reserve() || self.memory.favoured == Some(id) || self.owes_word(id);
             if let Some(client) = self.clients.get_mut(&id) {
                 client.stopped = !goes_on;
                 client.give_turn();

@@ -27,7 +27,12 @@ pub(super) struct Session<Out> {
 
 impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
     /// One that has begun; what it is known by is in its first message.
-    pub(super) fn new(outgoing: Outgoing<Out>, turns: mpsc::Sender<()>, address: Option<SocketAddr>, id: &[u8]) -> Self {
+    pub(super) fn new(
+        outgoing: Outgoing<Out>,
+        turns: mpsc::Sender<()>,
+        address: Option<SocketAddr>,
+        id: &[u8],
+    ) -> Self {
         Self { outgoing, turns, address, identity: id.try_into().ok(), connection: 0, away: false }
     }
 
