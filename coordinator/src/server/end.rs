@@ -1,23 +1,23 @@
 //! How the stream of a session has ended, which says whether the session has.
 //!
-//! | what happens | what is seen here | so it is |
+//! | what happens | what is seen of it | so it is |
 //! |---|---|---|
-//! | the peer ends its stream | its end | meant |
-//! | the peer drops the call | RST_STREAM with CANCEL, which only a living peer sends | meant |
-//! | the peer is killed, its host's network is cut off with a word | an error of the connection, or its end | broken |
-//! | a proxy, or the peer's HTTP/2, gives the stream or the connection up | any other RST_STREAM, GOAWAY | broken |
-//! | the peer does not answer pings | our own GOAWAY | final: it has had its time |
-//! | what comes is no frame | an error of what decodes | final |
+//! | the peer ends its stream | the stream's end | meant |
+//! | the peer drops the call: RST_STREAM with CANCEL | the same; only who is alive can do that | meant |
+//! | the peer does not answer pings, so that we end the connection | the same; it has had its time | meant |
+//! | the peer is killed, or its host; the network fails with a word | an error of the connection | broken |
+//! | something on the way gives it up: GOAWAY, any other RST_STREAM | an error of HTTP/2, not ours | broken |
+//! | the peer does not keep to HTTP/2 | an error of HTTP/2, ours | final |
+//! | what comes is no frame, or no message | an error of what decodes | final |
 
 use std::error::Error;
 
-use h2::Reason;
 use tonic::{Code, Status};
 
 /// How a stream has ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// As the peer wanted.
+    /// As the peer wanted, or must have known.
     Meant,
     /// The connection is lost: the peer may come back on another one.
     Broken(Status),
@@ -32,14 +32,9 @@ impl End {
             return Self::Final(blamed(status));
         }
         match of_http2(&status) {
-            Some(error) if error.is_reset() && error.is_remote() && error.reason() == Some(Reason::CANCEL) => {
-                Self::Meant
-            }
-            Some(error) if error.is_go_away() && !error.is_remote() => {
-                Self::Final(Status::unavailable("it was silent for too long"))
-            }
+            Some(error) if error.is_library() => Self::Final(blamed(status)),
             Some(_) => Self::Broken(status),
-            // A stream that is not gRPC's says it so.
+            // Streams that are not gRPC's say it so.
             None if status.code() == Code::Unavailable => Self::Broken(status),
             None => Self::Final(blamed(status)),
         }

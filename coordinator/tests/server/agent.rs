@@ -9,6 +9,7 @@ use farpool_proto::v1::{
 };
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 pub(crate) use farpool_proto::v1::agent_command::Body as Order;
@@ -35,8 +36,13 @@ impl Agent {
 
     /// One that has said hello and been welcomed.
     pub(crate) async fn joined(server: &Server, number: u8, slots: u32) -> Self {
-        let mut agent = Self::silent(server).await;
-        agent.say(Say::Hello(Box::new(hello(number, slots))));
+        Self::joined_over(server.connect().await, hello(number, slots)).await
+    }
+
+    pub(crate) async fn joined_over(channel: Channel, hello: AgentHello) -> Self {
+        let mut agent = Self::over(channel).await;
+        let slots = hello.slots;
+        agent.say(Say::Hello(Box::new(hello)));
         agent.say(Say::Credit(Credit { chunks: slots * 2, bytes: 0 }));
         let mut orders = agent.next().await.expect("the session goes on").expect("the session goes on");
         assert!(matches!(orders.remove(0), Order::Welcome(_)), "not welcomed");
@@ -46,9 +52,20 @@ impl Agent {
 
     /// One that has said nothing yet.
     pub(crate) async fn silent(server: &Server) -> Self {
+        Self::over(server.connect().await).await
+    }
+
+    /// Goes on with its session over another connection.
+    pub(crate) async fn resume(&mut self, channel: Channel, number: u8) -> Result<(), Status> {
+        let frames = self.out.resume(vec![number; 16].into());
+        let reply = soon("a session", AgentsClient::new(channel).session(frames)).await?;
+        self.incoming = soon("the answer", self.out.resumed(reply.into_inner(), 1 << 30)).await?;
+        Ok(())
+    }
+
+    async fn over(channel: Channel) -> Self {
         let (out, frames) = outgoing(0, Arc::new(Notify::new()));
-        let mut client = AgentsClient::new(server.connect().await);
-        let reply = soon("a session", client.session(frames)).await.expect("the session begins");
+        let reply = soon("a session", AgentsClient::new(channel).session(frames)).await.expect("the session begins");
         Self { incoming: out.incoming(reply.into_inner(), 1 << 30), out, early: Vec::new(), times: 1 }
     }
 
@@ -62,6 +79,11 @@ impl Agent {
         }
         let commands = self.incoming.next().await?;
         Ok(commands.map(|commands| commands.into_iter().filter_map(|command| command.body).collect()))
+    }
+
+    /// These are what it is told next.
+    pub(crate) fn put_back(&mut self, orders: impl Iterator<Item = Order>) {
+        self.early.extend(orders);
     }
 
     /// The first pool that it is to start, which it says it has.

@@ -35,17 +35,19 @@ async fn a_session_begins_with_an_agent_that_can_be() {
 }
 
 #[tokio::test]
-async fn a_second_agent_with_an_id_is_refused_and_harms_nobody() {
+async fn of_two_sessions_of_one_agent_the_newer_counts() {
     let server = Server::start().await;
-    let _agent = Agent::echo(&server, 1, 2).await;
+    let first = Agent::joined(&server, 1, 2).await;
     let mut client = Client::open(&server).await;
-    client.works(1).await;
+    // One that is no agent harms nobody.
     let second = Agent::silent(&server).await;
-    second.say(Say::Hello(Box::new(hello(1, 8))));
-    second.must_be_refused(Code::AlreadyExists, "01010101-0101").await;
-    client.works(2).await;
+    second.say(Say::Hello(Box::new(hello(1, 0))));
+    second.must_be_refused(Code::InvalidArgument, "at least one slot").await;
+    let _second = Agent::echo(&server, 1, 8).await;
+    first.must_be_refused(Code::Aborted, "an agent of the same id has joined from host1").await;
+    client.works(1).await;
     let status = server.status().await;
-    assert_eq!((status.agents.len(), status.agents[0].slots), (1, 2));
+    assert_eq!((status.agents.len(), status.agents[0].slots), (1, 8));
 }
 
 #[tokio::test]

@@ -48,12 +48,20 @@ impl Client {
         client
     }
 
+    /// Goes on with its session, which is known by this 16 times, over another connection.
+    pub(crate) async fn resume(&mut self, channel: Channel, id: u8) -> Result<(), Status> {
+        let frames = self.out.resume(vec![id; 16].into());
+        let reply = soon("a session", ClientsClient::new(channel).session(frames)).await?;
+        self.incoming = soon("the answer", self.out.resumed(reply.into_inner(), 1 << 30)).await?;
+        Ok(())
+    }
+
     /// One that has said nothing yet.
     pub(crate) async fn silent(server: &Server) -> Self {
         Self::over(server.connect().await).await
     }
 
-    async fn over(channel: Channel) -> Self {
+    pub(crate) async fn over(channel: Channel) -> Self {
         let (out, frames) = outgoing(0, Arc::new(Notify::new()));
         let reply = soon("a session", ClientsClient::new(channel).session(frames)).await;
         let incoming = out.incoming(reply.expect("the session begins").into_inner(), 1 << 30);
@@ -78,7 +86,7 @@ impl Client {
     pub(crate) async fn next(&mut self) -> Told {
         loop {
             match self.try_next().await.expect("the session goes on").expect("the session goes on") {
-                Told::PoolOpened(_) | Told::Waiting(_) | Told::Window(_) => {}
+                Told::PoolOpened(_) | Told::Waiting(_) | Told::Window(_) | Told::PoolAt(_) => {}
                 other => return other,
             }
         }
@@ -165,6 +173,11 @@ pub(crate) fn open_pool() -> OpenPool {
         program: Some(program),
         ..OpenPool::default()
     }
+}
+
+/// A pool that is known by this 16 times.
+pub(crate) fn open_pool_as(id: u8) -> OpenPool {
+    OpenPool { id: vec![id; 16].into(), ..open_pool() }
 }
 
 pub(crate) fn batch(job: u64, first: u64, items: &[&[u8]]) -> Items {

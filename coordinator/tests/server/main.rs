@@ -13,5 +13,8 @@ mod memory;
 mod operators;
 mod process;
 mod programs;
+mod proxy;
+mod restart;
+mod resume;
 mod sessions;
 mod shutdown;

@@ -1,7 +1,8 @@
 //! A call whose bytes are not made by a gRPC library.
 
 use bytes::Bytes;
-use h2::client::SendRequest;
+use h2::SendStream;
+use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request, Uri};
 use prost::Message;
 use tokio::net::TcpStream;
@@ -11,12 +12,7 @@ use crate::server::{Server, soon};
 /// Opens a call to a method, sends these bytes, and returns the status that it ends with. `end`: whether the request ends
 /// with them.
 pub(crate) async fn call(server: &Server, method: &str, body: Vec<u8>, end: bool) -> (i32, String) {
-    let mut requests = connect(server).await;
-    let uri: Uri = format!("http://{}/farpool.v1.{method}", server.address).parse().expect("it is a URI");
-    let request = Request::post(uri).header("content-type", "application/grpc").header("te", "trailers");
-    let request = request.body(()).expect("it is a request");
-    let (response, mut sending) = requests.send_request(request, false).expect("it can be sent");
-    sending.send_data(body.into(), end).expect("it can be sent");
+    let (response, _sending) = begin(server, method, body, end).await;
     let response = soon("an answer", response).await.expect("there is an answer");
     let (head, mut body) = response.into_parts();
     if head.headers.contains_key("grpc-status") {
@@ -28,6 +24,22 @@ pub(crate) async fn call(server: &Server, method: &str, body: Vec<u8>, end: bool
     }
     let trailers = soon("the status", body.trailers()).await.expect("the answer is whole");
     status(&trailers.expect("the answer has a status"))
+}
+
+/// A call that can be reset.
+pub(crate) async fn begin(
+    server: &Server,
+    method: &str,
+    body: Vec<u8>,
+    end: bool,
+) -> (ResponseFuture, SendStream<Bytes>) {
+    let mut requests = connect(server).await;
+    let uri: Uri = format!("http://{}/farpool.v1.{method}", server.address).parse().expect("it is a URI");
+    let request = Request::post(uri).header("content-type", "application/grpc").header("te", "trailers");
+    let request = request.body(()).expect("it is a request");
+    let (response, mut sending) = requests.send_request(request, false).expect("it can be sent");
+    sending.send_data(body.into(), end).expect("it can be sent");
+    (response, sending)
 }
 
 async fn connect(server: &Server) -> SendRequest<Bytes> {

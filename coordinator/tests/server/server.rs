@@ -52,9 +52,12 @@ impl Server {
 
     /// A connection of its own.
     pub(crate) async fn connect(&self) -> Channel {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).expect("it is an address");
-        let connected = http2::endpoint(endpoint, Duration::from_secs(5)).connect().await;
-        connected.expect("the server accepts")
+        connect(self.address).await
+    }
+
+    /// It ends without a word, as if its process had been killed.
+    pub(crate) fn kill(&self) {
+        self.done.abort();
     }
 
     pub(crate) async fn operators(&self) -> OperatorsClient<Channel> {
@@ -96,6 +99,12 @@ impl Drop for Server {
         self.done.abort();
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+pub(crate) async fn connect(address: SocketAddr) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("it is an address");
+    let connected = http2::endpoint(endpoint, Duration::from_secs(5)).connect().await;
+    connected.expect("the server accepts")
 }
 
 /// What must happen soon.

@@ -112,7 +112,7 @@ impl Driver {
         let (host, log) = (&agent.host, &self.link.log);
         match end {
             Ok(()) if agent.leaving => log.line(format_args!("agent {host} left, as it had announced")),
-            Ok(()) => log.line(format_args!("agent {host} left")),
+            Ok(()) => log.line(format_args!("agent {host} left, or was silent for too long")),
             Err(status) => {
                 log.line(format_args!("agent {host} is lost: {}", status.message()));
                 agent.session.outgoing.fail(status);

@@ -1,0 +1,78 @@
+//! A network that fails when it is told to.
+
+use std::net::SocketAddr;
+
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+use crate::server::{Server, connect};
+
+/// Passes on what comes, to and from a server.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    state: watch::Sender<State>,
+    accepts: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    server: SocketAddr,
+    /// Connections of an earlier number are over: they are closed, or nothing passes any more.
+    number: u64,
+    frozen: bool,
+}
+
+impl Proxy {
+    pub(crate) async fn to(server: &Server) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+        let address = listener.local_addr().expect("it has an address");
+        let state = watch::Sender::new(State { server: server.address, number: 0, frozen: false });
+        let watched = state.subscribe();
+        let accepts = tokio::spawn(async move {
+            while let Ok((peer, _)) = listener.accept().await {
+                tokio::spawn(pass(peer, watched.clone()));
+            }
+        });
+        Self { address, state, accepts }
+    }
+
+    /// A connection of its own.
+    pub(crate) async fn connect(&self) -> Channel {
+        connect(self.address).await
+    }
+
+    /// Closes all connections, as the kernel does when a process is killed.
+    pub(crate) fn cut(&self) {
+        self.state.send_modify(|state| (state.number, state.frozen) = (state.number + 1, false));
+    }
+
+    /// Nothing passes any more on the connections that there are, and nobody is told so.
+    pub(crate) fn freeze(&self) {
+        self.state.send_modify(|state| (state.number, state.frozen) = (state.number + 1, true));
+    }
+
+    /// Further connections lead elsewhere.
+    pub(crate) fn lead_to(&self, server: &Server) {
+        self.state.send_modify(|state| state.server = server.address);
+    }
+}
+
+async fn pass(mut peer: TcpStream, mut state: watch::Receiver<State>) {
+    let State { server, number, .. } = *state.borrow_and_update();
+    let Ok(mut server) = TcpStream::connect(server).await else { return };
+    tokio::select! {
+        _ = copy_bidirectional(&mut peer, &mut server) => return,
+        _ = state.wait_for(|state| state.number > number) => {}
+    }
+    // If it is frozen, it is closed when the next ones are.
+    let _ = state.wait_for(|state| !state.frozen).await;
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepts.abort();
+    }
+}

@@ -1,0 +1,182 @@
+//! A coordinator that is killed, and another one in its place: agents and clients know what it knew.
+
+use std::time::Duration;
+
+use farpool_proto::v1::{
+    AdoptPool, AgentHello, Assign, HeldChunk, HeldPool, OpenJob, OpenPool, PoolReopened, PoolStopped, RunDone,
+};
+
+use crate::agent::{Agent, Order, Say, hello};
+use crate::client::{Ask, Client, Told, open_pool_as};
+use crate::proxy::Proxy;
+use crate::server::{Server, soon};
+
+/// What agents' own numbers have set.
+const HELD: u64 = 1 << 63;
+
+/// A server that does not wait long for those who are not back.
+async fn server() -> Server {
+    Server::with(|settings| settings.heartbeat_timeout = Duration::from_millis(1500)).await
+}
+
+/// The first order of which `pick` makes something; pools are started, and others are left undone.
+async fn until<T>(agent: &mut Agent, what: &str, mut pick: impl FnMut(&Order) -> Option<T>) -> T {
+    loop {
+        let orders = soon(what, agent.next()).await.expect("the session goes on").expect("the session goes on");
+        let mut orders = orders.into_iter();
+        while let Some(order) = orders.next() {
+            if let Some(found) = pick(&order) {
+                agent.put_back(orders);
+                return found;
+            }
+            if matches!(order, Order::StartPool(_)) {
+                agent.follow(order);
+            }
+        }
+    }
+}
+
+async fn assigned(agent: &mut Agent) -> Assign {
+    until(agent, "something to run", |order| match order {
+        Order::Assign(assign) => Some(assign.clone()),
+        _ => None,
+    })
+    .await
+}
+
+async fn adopted(agent: &mut Agent) -> AdoptPool {
+    until(agent, "its being adopted", |order| match order {
+        Order::AdoptPool(adopt) => Some((**adopt).clone()),
+        _ => None,
+    })
+    .await
+}
+
+/// A client's words after which all that it still wants is there: a job of which these items have no outcome.
+fn open_again(client: &Client, first: u64, items: &[&[u8]]) {
+    client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, retries: 2, ..OpenJob::default() })));
+    client.items(1, first, items);
+    client.end_items(1);
+    client.ask(Ask::PoolReopened(PoolReopened {}));
+}
+
+fn again(agents: &[u8]) -> OpenPool {
+    let agents = agents.iter().map(|&agent| vec![agent; 16].into()).collect();
+    OpenPool { again: true, agents, ..open_pool_as(9) }
+}
+
+fn holding(number: u8, chunks: Vec<HeldChunk>) -> AgentHello {
+    let pool = HeldPool { pool: HELD, id: vec![9; 16].into(), processes: 0, chunks };
+    AgentHello { held: vec![pool], ..hello(number, 1) }
+}
+
+fn held(chunk: u64, item: u64) -> HeldChunk {
+    HeldChunk { chunk, job: 1, attempt: 1, first: item, runs: vec![item, 1] }
+}
+
+fn result(adopt: &AdoptPool, item: u64, bytes: &'static [u8]) -> Say {
+    let [chunk] = &adopt.chunks[..] else { panic!("one chunk is adopted: {adopt:?}") };
+    let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
+    let (chunk, attempt) = (chunk.chunk, chunk.attempt);
+    Say::RunDone(RunDone { chunk, attempt, first: item, data: bytes.into(), ends, busy_ns: 0 })
+}
+
+#[tokio::test]
+async fn all_come_back_and_go_on() {
+    let first = server().await;
+    let proxy = Proxy::to(&first).await;
+    let mut agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
+    let mut client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
+    client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, retries: 2, ..OpenJob::default() })));
+    client.items(1, 0, &[b"a", b"b"]);
+    client.end_items(1);
+    // One of them runs.
+    assert_eq!(assigned(&mut agent).await.chunks[0].first, 0);
+    first.kill();
+    let second = server().await;
+    proxy.cut();
+    proxy.lead_to(&second);
+    // The agent knows that its session is lost when it tries to go on with it, and so does the client.
+    assert_eq!(
+        agent.resume(proxy.connect().await, 1).await.map_err(|status| status.code()),
+        Err(tonic::Code::NotFound)
+    );
+    assert_eq!(
+        client.resume(proxy.connect().await, 9).await.map_err(|status| status.code()),
+        Err(tonic::Code::NotFound)
+    );
+    let mut agent = Agent::joined_over(proxy.connect().await, holding(1, vec![held(70, 0)])).await;
+    let mut client = Client::opened_over(proxy.connect().await, again(&[1])).await;
+    open_again(&client, 0, &[b"a", b"b"]);
+    let adopt = adopted(&mut agent).await;
+    assert_eq!((adopt.held, adopt.chunks[0].held, adopt.jobs[0].number), (HELD, 70, 1));
+    agent.say(result(&adopt, 0, b"A"));
+    let _agent = tokio::spawn(agent.work());
+    // The other one was never given to anybody. The agent of these tests echoes.
+    assert_eq!(client.results(1).await, [b"A", b"b"]);
+    client.close().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_comes_late_goes_on_with_what_is_left() {
+    let server = server().await;
+    let mut client = Client::opened_over(server.connect().await, again(&[1, 2])).await;
+    let mut first = Agent::joined_over(server.connect().await, holding(1, vec![held(70, 0)])).await;
+    open_again(&client, 0, &[b"a", b"b", b"c"]);
+    // The other one is waited for, and not for ever.
+    let adopt = adopted(&mut first).await;
+    let mut second = Agent::joined_over(server.connect().await, holding(2, vec![held(80, 1), held(81, 2)])).await;
+    let late = adopted(&mut second).await;
+    assert!(late.chunks.iter().all(|chunk| chunk.held == 81), "the first was given what is left in order: {late:?}");
+    first.say(result(&adopt, 0, b"A"));
+    let _agents = (tokio::spawn(first.work()), tokio::spawn(second.work()));
+    // What the late one had is lost on nobody, whether it was given to the other one meanwhile or not.
+    drop(late);
+    server.until("the first", |status| status.jobs.first().is_some_and(|job| job.done >= 1)).await;
+    match client.next().await {
+        Told::ItemsDone(done) => assert!(done.first <= 2),
+        other => panic!("no result but {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_pool_that_nobody_claims_is_stopped() {
+    let server = server().await;
+    let mut agent = Agent::joined_over(server.connect().await, holding(1, vec![held(70, 0)])).await;
+    let stopped = until(&mut agent, "its end", |order| match order {
+        Order::StopPool(stop) => Some((stop.pool, stop.now)),
+        _ => None,
+    });
+    assert_eq!(stopped.await, (HELD, true));
+    agent.say(Say::PoolStopped(PoolStopped { pool: HELD }));
+    let _agent = tokio::spawn(agent.work());
+    Client::open(&server).await.works(1).await;
+}
+
+#[tokio::test]
+async fn a_client_that_was_given_up_opens_its_pool_again() {
+    let server = Server::with(|settings| settings.reconnect_grace = Duration::from_millis(50)).await;
+    let proxy = Proxy::to(&server).await;
+    let agent = Agent::echo(&server, 1, 1).await;
+    let client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
+    proxy.cut();
+    server.until("its end", |status| status.pools.is_empty()).await;
+    drop(client);
+    let mut client = Client::opened_over(proxy.connect().await, again(&[1])).await;
+    open_again(&client, 3, &[b"d", b"e"]);
+    assert_eq!(client.results(1).await, [b"d", b"e"]);
+    agent.abort();
+}
+
+#[tokio::test]
+async fn a_pool_that_is_opened_again_replaces_the_session_that_there_is() {
+    let server = server().await;
+    let _agent = Agent::echo(&server, 1, 1).await;
+    let mut old = Client::opened_over(server.connect().await, open_pool_as(9)).await;
+    old.works(1).await;
+    let mut new = Client::opened_over(server.connect().await, again(&[1])).await;
+    old.must_be_refused(tonic::Code::Aborted, "opened in another session").await;
+    open_again(&new, 0, &[b"a"]);
+    assert_eq!(new.results(1).await, [b"a"]);
+    server.until("one pool", |status| status.pools.len() == 1).await;
+}

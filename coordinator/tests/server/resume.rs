@@ -1,0 +1,307 @@
+//! Connections that break, and sessions that do not.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use farpool_proto::v1::clients_client::ClientsClient;
+use farpool_proto::v1::{ClientFrame, ClientMessage, OpenJob, Resume, Version};
+use h2::Reason;
+use tokio::time::sleep;
+use tonic::{Code, Status};
+
+use crate::agent::{Agent, Order, hello};
+use crate::client::{Ask, Client, Told, cut, open_pool_as};
+use crate::proxy::Proxy;
+use crate::raw::{begin, framed};
+use crate::server::{Server, soon};
+
+/// Nobody is given up for being away in these tests, unless they wait for it.
+const LONG: Duration = Duration::from_secs(600);
+
+async fn patient() -> Server {
+    Server::with(|settings| settings.reconnect_grace = LONG).await
+}
+
+/// Hears of results until there are so many, each of which is a number that was not there before; false: the connection broke.
+async fn gather(client: &mut Client, seen: &mut BTreeSet<u64>, until: usize) -> bool {
+    while seen.len() < until {
+        match client.try_next().await {
+            Ok(Some(Told::ItemsDone(done))) => {
+                for (index, item) in (done.first..).zip(cut(&done.data, 0, &done.ends)) {
+                    assert_eq!(item, index.to_le_bytes());
+                    assert!(seen.insert(index), "{index} came twice");
+                }
+            }
+            Ok(Some(Told::ItemFailed(failed))) => panic!("{failed:?}"),
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return false,
+        }
+    }
+    true
+}
+
+#[tokio::test]
+async fn a_client_loses_its_connection_time_and_again_and_nothing_else() {
+    const ROUNDS: u64 = 15;
+    const ITEMS: u64 = 200;
+    let server = patient().await;
+    let proxy = Proxy::to(&server).await;
+    let _agents = (Agent::echo(&server, 1, 2).await, Agent::echo(&server, 2, 2).await);
+    let mut client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
+    client.open_job(1);
+    let mut seen = BTreeSet::new();
+    for round in 0..ROUNDS {
+        for index in round * ITEMS..(round + 1) * ITEMS {
+            client.items(1, index, &[&index.to_le_bytes()]);
+        }
+        // Some are on their way in either direction, some are not sent, some results are there.
+        let until = seen.len() + (round as usize % 4) * 40;
+        assert!(gather(&mut client, &mut seen, until).await, "nothing was cut");
+        proxy.cut();
+        if round % 3 == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+        client.resume(proxy.connect().await, 9).await.expect("the session goes on");
+    }
+    client.end_items(1);
+    assert!(gather(&mut client, &mut seen, (ROUNDS * ITEMS) as usize).await);
+    assert!(matches!(client.next().await, Told::JobEnded(ended) if ended.job == 1));
+    client.works(2).await;
+    client.close().await;
+}
+
+/// Has an agent echo what it is given over a proxy that is cut after every few orders.
+async fn echo_over_cuts(proxy: Proxy, mut agent: Agent, cuts: usize) -> Result<(), Status> {
+    let mut left = cuts;
+    loop {
+        match agent.next().await {
+            Ok(Some(orders)) => orders.into_iter().for_each(|order| agent.follow(order)),
+            Ok(None) | Err(_) if left < cuts => {
+                agent.resume(proxy.connect().await, 1).await?;
+                continue;
+            }
+            end => return end.map(|_| ()),
+        }
+        if left > 0 {
+            left -= 1;
+            proxy.cut();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_loses_its_connection_time_and_again_and_nothing_else() {
+    const ITEMS: u64 = 500;
+    let server = patient().await;
+    let proxy = Proxy::to(&server).await;
+    let agent = Agent::joined_over(proxy.connect().await, hello(1, 2)).await;
+    let agent = tokio::spawn(echo_over_cuts(proxy, agent, 40));
+    let mut client = Client::open(&server).await;
+    client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, ..OpenJob::default() })));
+    for index in 0..ITEMS {
+        client.items(1, index, &[&index.to_le_bytes()]);
+    }
+    client.end_items(1);
+    let mut seen = BTreeSet::new();
+    assert!(gather(&mut client, &mut seen, ITEMS as usize).await);
+    assert!(matches!(client.next().await, Told::JobEnded(_)));
+    let status = server.status().await;
+    // It was one session all the time: nothing was given to it twice.
+    assert_eq!((status.late_messages, status.agents.len(), status.agents[0].items_done), (0, 1, ITEMS));
+    agent.abort();
+}
+
+#[tokio::test]
+async fn an_agent_that_is_away_gets_nothing_new() {
+    let server = patient().await;
+    let proxy = Proxy::to(&server).await;
+    let mut agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
+    let mut client = Client::open(&server).await;
+    agent.pool().await;
+    proxy.cut();
+    server.until("its being away", |status| status.agents[0].away).await;
+    client.open_job(1);
+    client.items(1, 0, &[b"item"]);
+    client.end_items(1);
+    server.until("the item", |status| status.jobs.first().is_some_and(|job| job.items == 1)).await;
+    sleep(Duration::from_millis(50)).await;
+    let status = server.status().await;
+    assert_eq!((status.agents[0].chunks, status.jobs[0].assigned), (0, 0));
+    agent.resume(proxy.connect().await, 1).await.expect("it goes on");
+    let _agent = tokio::spawn(agent.work());
+    assert_eq!(client.results(1).await, [b"item"]);
+    assert!(!server.status().await.agents[0].away);
+}
+
+#[tokio::test]
+async fn who_does_not_come_back_in_time_is_gone() {
+    let server = Server::with(|settings| settings.reconnect_grace = Duration::from_millis(300)).await;
+    let proxy = Proxy::to(&server).await;
+    let mut agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
+    let mut client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
+    agent.pool().await;
+    let begin = Instant::now();
+    proxy.cut();
+    server.until("the end of both", |status| status.agents.is_empty() && status.pools.is_empty()).await;
+    assert!(begin.elapsed() >= Duration::from_millis(290), "{:?}", begin.elapsed());
+    let status = agent.resume(proxy.connect().await, 1).await.expect_err("it was given up");
+    assert_eq!(status.code(), Code::NotFound, "{status:?}");
+    let status = client.resume(proxy.connect().await, 9).await.expect_err("it was given up");
+    assert_eq!(status.code(), Code::NotFound, "{status:?}");
+}
+
+#[tokio::test]
+async fn a_connection_of_which_nobody_knows_that_it_is_lost_is_replaced() {
+    let server = patient().await;
+    let proxy = Proxy::to(&server).await;
+    let mut agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
+    let mut client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
+    agent.pool().await;
+    proxy.freeze();
+    client.open_job(1);
+    client.items(1, 0, &[b"item"]);
+    client.end_items(1);
+    agent.resume(proxy.connect().await, 1).await.expect("it goes on");
+    client.resume(proxy.connect().await, 9).await.expect("it goes on");
+    let _agent = tokio::spawn(agent.work());
+    assert_eq!(client.results(1).await, [b"item"]);
+    // The old ones end in the end, which means nothing any more.
+    proxy.cut();
+    client.resume(proxy.connect().await, 9).await.expect("it goes on");
+    let status = server.status().await;
+    assert_eq!((status.agents.len(), status.pools.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn who_is_silent_for_too_long_has_had_its_time() {
+    let server = Server::with(|settings| {
+        settings.reconnect_grace = LONG;
+        settings.heartbeat_timeout = Duration::from_millis(600);
+    })
+    .await;
+    let proxy = Proxy::to(&server).await;
+    let _agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
+    let _client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
+    proxy.freeze();
+    server.until("the end of both", |status| status.agents.is_empty() && status.pools.is_empty()).await;
+}
+
+#[tokio::test]
+async fn who_ends_its_stream_is_gone_at_once() {
+    let server = patient().await;
+    // It says that it is through, and is still there.
+    let client = Client::opened_over(server.connect().await, open_pool_as(9)).await;
+    client.out.finish();
+    server.until("the end of the pool", |status| status.pools.is_empty()).await;
+    let agent = Agent::joined(&server, 1, 1).await;
+    drop(agent);
+    server.until("the end of the agent", |status| status.agents.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_is_meant_so_and_one_that_is_given_up_on_the_way_is_not() {
+    let server = patient().await;
+    let open = ClientMessage { body: Some(Ask::OpenPool(Box::new(open_pool_as(9)))) };
+    let first = framed(&ClientFrame { messages: vec![open].into(), ..ClientFrame::default() });
+    for (reason, meant) in [(Reason::CANCEL, true), (Reason::INTERNAL_ERROR, false)] {
+        let (response, mut sending) = begin(&server, "Clients/Session", first.clone(), false).await;
+        let response = soon("the answer", response).await.expect("the call is answered");
+        server.until("the pool", |status| status.pools.len() == 1).await;
+        sending.send_reset(reason);
+        if meant {
+            server.until("the end of the pool", |status| status.pools.is_empty()).await;
+        } else {
+            sleep(Duration::from_millis(100)).await;
+            assert_eq!(server.status().await.pools.len(), 1, "{reason}");
+        }
+        drop(response);
+    }
+}
+
+/// Opens a session with this as its first frame; how it ends.
+async fn first_frame(server: &Server, frame: ClientFrame) -> Status {
+    let stream = tokio_stream::StreamExt::chain(tokio_stream::once(frame), tokio_stream::pending());
+    let reply = ClientsClient::new(server.connect().await).session(stream).await.expect("the call is answered");
+    let mut replies = reply.into_inner();
+    loop {
+        match soon("the end of the session", replies.message()).await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the session ended without an error"),
+            Err(status) => return status,
+        }
+    }
+}
+
+#[tokio::test]
+async fn resumes_that_lie_harm_nobody() {
+    let server = patient().await;
+    let _agent = Agent::echo(&server, 1, 1).await;
+    let mut client = Client::opened_over(server.connect().await, open_pool_as(9)).await;
+    let right = || Resume { session: vec![9; 16].into(), version: Some(farpool_proto::version()), received: 0 };
+    let other = Some(Version { release: "9.8.7".to_owned(), protocol: 99 });
+    let cases = [
+        (Resume { session: vec![8; 16].into(), ..right() }, Code::NotFound, "does not know this session"),
+        // An agent's is not a client's.
+        (Resume { session: vec![1; 16].into(), ..right() }, Code::NotFound, "does not know this session"),
+        (Resume { session: vec![9; 15].into(), ..right() }, Code::NotFound, "does not know this session"),
+        (Resume { session: vec![].into(), ..right() }, Code::NotFound, "does not know this session"),
+        (Resume { version: None, ..right() }, Code::FailedPrecondition, "version"),
+        (Resume { version: other, ..right() }, Code::FailedPrecondition, "9.8.7"),
+        (Resume { received: 1_000_000, ..right() }, Code::InvalidArgument, "has received 1000000 messages"),
+        (Resume { received: u64::MAX, ..right() }, Code::InvalidArgument, "has received"),
+    ];
+    for (job, (resume, code, words)) in (1..).zip(cases) {
+        let status = first_frame(&server, ClientFrame { resume: Some(resume), ..ClientFrame::default() }).await;
+        assert_eq!(status.code(), code, "{status:?}");
+        assert!(status.message().contains(words), "{status:?}");
+        client.works(job).await;
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_resumes_and_hellos_costs_nobody_anything() {
+    let server = patient().await;
+    let _agent = Agent::echo(&server, 1, 1).await;
+    let mut client = Client::opened_over(server.connect().await, open_pool_as(9)).await;
+    let resume = Resume { session: vec![7; 16].into(), version: Some(farpool_proto::version()), received: 0 };
+    let frame = ClientFrame { resume: Some(resume), ..ClientFrame::default() };
+    for job in 1..=10 {
+        for _ in 0..10 {
+            let agent = Agent::joined(&server, 5, 1).await;
+            assert_eq!(first_frame(&server, frame.clone()).await.code(), Code::NotFound);
+            drop(agent);
+        }
+        client.works(job).await;
+    }
+    server.until("the end of the others", |status| status.agents.len() == 1).await;
+}
+
+#[tokio::test]
+async fn reports_are_settled_when_the_client_says_that_it_has_their_outcomes() {
+    let server = patient().await;
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    let mut client = Client::opened_over(server.connect().await, open_pool_as(9)).await;
+    let pool = agent.pool().await;
+    client.open_job(1);
+    client.items(1, 0, &[b"item"]);
+    client.end_items(1);
+    let orders =
+        async |agent: &mut Agent| soon("an order", agent.next()).await.expect("it goes on").expect("it goes on");
+    let mut given = false;
+    while !given {
+        for order in orders(&mut agent).await {
+            given |= matches!(order, Order::Assign(_));
+            agent.follow(order);
+        }
+    }
+    assert_eq!(client.results(1).await, [b"item"]);
+    // Whatever it says next says that it has the results.
+    client.open_job(2);
+    let settled = loop {
+        let orders = orders(&mut agent).await;
+        if let Some(Order::Settled(settled)) = orders.iter().find(|order| matches!(order, Order::Settled(_))) {
+            break (settled.pool, settled.report);
+        }
+    };
+    assert_eq!(settled, (pool, 1));
+}
