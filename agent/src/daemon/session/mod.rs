@@ -369,3 +369,6 @@ enum Turn {
 fn nonsense(what: &str) -> Turn {
     Turn::Killed(format!("the coordinator does not keep the protocol: {what}"))
 }
+
+#[cfg(test)]
+mod tests;
