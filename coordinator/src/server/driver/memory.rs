@@ -5,6 +5,9 @@
 //! little or whose results are read. Nothing is dropped. Below nine tenths all are read again.
 //! What a client has on its way meanwhile is held back by HTTP/2's flow control.
 //!
+//! What was sent counts until the client says that it has it, and that is only known by reading on: so a client to which much
+//! was sent is not stopped, as long as it goes on to say so.
+//!
 //! What is held may be of no use before more comes: parts of large messages, items of explicit chunks that are not
 //! whole. If it is so, and slots idle for it, one client at a time may go on until its part is whole ([`Memory::favoured`]).
 
@@ -19,6 +22,8 @@ use crate::ClientId;
 const LOOK_NS: u64 = 20_000_000;
 /// For so long nothing must have become less before somebody is favoured, in ns.
 const STUCK_NS: u64 = 500_000_000;
+/// What a client may have said before it had what it was sent, in bytes: HTTP/2's window, and room.
+const ON_ITS_WAY: u64 = 16 << 20;
 /// How often to say at most that the memory is full, in ns.
 const SAY_NS: u64 = 60_000_000_000;
 
@@ -44,6 +49,11 @@ impl Memory {
 
     pub(super) fn bound(&self) -> u64 {
         self.bound
+    }
+
+    /// Whether clients are stopped.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
     }
 
     pub(super) fn next_look(&self, now: u64) -> Option<u64> {
@@ -125,8 +135,9 @@ impl Driver {
         if held < self.memory.least {
             self.memory.moves(held, self.now);
         }
-        let favoured = self.memory.favoured.filter(|&id| self.needs_more(id));
+        let favoured = self.memory.favoured.filter(|&id| self.needs_more(id) || self.may_have_taken(id, 1));
         match favoured {
+            Some(id) if !self.needs_more(id) && held > self.memory.most() => self.memory.favoured = None,
             Some(id) if held > self.memory.most() => {
                 let bound = ByteSize(self.memory.bound);
                 let message =
@@ -139,7 +150,8 @@ impl Driver {
                 self.memory.favoured = None;
             }
             None => {
-                let needy = self.clients.keys().copied().filter(|&id| self.needs_more(id));
+                let moves = |&id: &ClientId| self.needs_more(id) || self.may_have_taken(id, 1);
+                let needy = self.clients.keys().copied().filter(moves);
                 self.memory.favoured = needy.max_by_key(|&id| (self.held_by(id), id));
             }
         }
@@ -148,6 +160,13 @@ impl Driver {
     /// Whether what the client has sent is of no use before more comes.
     fn needs_more(&self, id: ClientId) -> bool {
         self.clients.get(&id).is_some_and(|client| client.partial > 0) || self.coordinator.lacks_chunk(id)
+    }
+
+    /// Whether so many bytes of results were sent to the client that to read on, which says that it has them, makes more room
+    /// than it takes. It is not believed for ever.
+    fn may_have_taken(&self, id: ClientId, bytes: u64) -> bool {
+        let taken = |client: &Client| client.unacknowledged() >= bytes && client.said_since <= ON_ITS_WAY;
+        self.clients.get(&id).is_some_and(taken)
     }
 
     fn held_by(&self, id: ClientId) -> u64 {
@@ -161,7 +180,9 @@ impl Driver {
         let mut together = 0;
         for (held, id) in clients {
             together += held;
-            let goes_on = together <= self.memory.reserve() || self.memory.favoured == Some(id);
+            let goes_on = together <= self.memory.reserve()
+                || self.memory.favoured == Some(id)
+                || self.may_have_taken(id, self.queue as u64);
             if let Some(client) = self.clients.get_mut(&id) {
                 client.stopped = !goes_on;
                 client.give_turn();
