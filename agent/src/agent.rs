@@ -105,7 +105,23 @@ impl Agent {
     /// cannot pass them on. Everything else goes on.
     pub fn hold(&mut self, hold: bool) {
         self.held = hold;
-        self.pools.iter_mut().for_each(|pool| pool.hold(hold));
+        self.pools.iter_mut().for_each(|pool| pool.hold(None, hold));
+    }
+
+    /// The same for one pool alone, if it is here.
+    pub fn hold_pool(&mut self, pool: u64, hold: bool) {
+        let all = self.held;
+        if let Some(pool) = self.pools.iter_mut().find(|known| known.id == pool) {
+            pool.hold(Some(hold), all);
+        }
+    }
+
+    /// A pool that was to stop as soon as it idles goes on after all.
+    pub fn keep_pool(&mut self, pool: u64) {
+        if let Some(pool) = self.pools.iter_mut().find(|known| known.id == pool) {
+            pool.keep_on();
+            self.sharing.pools_changed = true;
+        }
     }
 
     /// Kills all workers; [`Agent::is_empty`] says when they are gone.
@@ -143,6 +159,7 @@ impl Agent {
             pool.report_into(events);
         }
         self.forget_what_is_over();
+        self.tell_health();
         self.tell_credit();
         events.append(&mut self.events);
     }
@@ -183,7 +200,7 @@ impl Agent {
         self.serials += 1;
         match WorkerPool::start(start, self.serials, &self.host, program, shipped) {
             Ok(mut pool) => {
-                pool.hold(self.held);
+                pool.hold(None, self.held);
                 self.pools.push(pool);
                 self.sharing.pools_changed = true;
             }

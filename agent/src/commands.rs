@@ -4,7 +4,7 @@
 //! are no nonsense; it could not know.
 
 use farpool_proto::v1::agent_command::Body;
-use farpool_proto::v1::{AgentCommand, Assign, EndJob, StartJob, StopPool};
+use farpool_proto::v1::{AgentCommand, Assign, CancelChunks, EndJob, StartJob, StopPool};
 
 use crate::{Agent, clock};
 
@@ -52,7 +52,12 @@ impl Agent {
             Body::EndJob(end) => self.end_job(&end),
             Body::Assign(assign) => return self.assign(assign),
             // The session's affair.
-            Body::Welcome(_) | Body::Settled(_) | Body::AdoptPool(_) | Body::CancelChunks(_) => {}
+            Body::Welcome(_) | Body::Settled(_) | Body::AdoptPool(_) => {}
+            Body::CancelChunks(CancelChunks { mut chunks }) => {
+                chunks.sort_unstable();
+                let now = clock::now();
+                self.pools.iter_mut().for_each(|pool| pool.cancel_chunks(&chunks, now));
+            }
             Body::ResizePool(resize) => {
                 if let Some(pool) = self.pools.iter_mut().find(|pool| pool.id == resize.pool) {
                     pool.resize(resize.processes);

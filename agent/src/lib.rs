@@ -18,8 +18,19 @@ pub mod fork_server;
 pub mod link;
 pub mod timer;
 
+/// The daemon's part in a simulation of whole clusters.
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation {
+    pub use crate::daemon::session::{CommandFrames, Connect, Connecting, End, Manner, Session, Workers};
+}
+
 mod agent;
+mod backoff;
 mod commands;
+#[cfg(feature = "daemon")]
+pub mod ledger;
+
 mod host;
 mod pool;
 mod settings;

@@ -18,6 +18,10 @@ pub struct Settings {
     pub credit_bytes: u64,
     /// Whether what workers write to stdout and stderr is told as events. Otherwise it goes to those of this process.
     pub forward_output: bool,
+    /// Whether a pool whose workers keep dying before they can serve waits longer and longer until it starts others. It
+    /// fails only if none has ever served here within `start_limit`. Otherwise it fails soon, since nobody else could do
+    /// better.
+    pub keeps_trying: bool,
     /// Time for a program to reach `farpool::init()`, and for a worker without an initializer to become ready.
     pub start_limit: Duration,
 }
@@ -31,12 +35,14 @@ impl Settings {
             program: None,
             credit_bytes: 256 << 20,
             forward_output: true,
+            keeps_trying: true,
             start_limit: Duration::from_secs(30),
         }
     }
 
     /// The agent in a client's own process: workers run the client's program and share its stdout and stderr.
     pub fn local(slots: u32, program: Program) -> Settings {
-        Settings { program: Some(program), credit_bytes: 0, forward_output: false, ..Settings::host(slots) }
+        let program = Some(program);
+        Settings { program, credit_bytes: 0, forward_output: false, keeps_trying: false, ..Settings::host(slots) }
     }
 }

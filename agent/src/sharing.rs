@@ -1,7 +1,7 @@
 //! Slots and credit of a whole agent: counts what its pools have, and tells them what they may.
 
-use farpool_proto::v1::Credit;
 use farpool_proto::v1::agent_event::Body;
+use farpool_proto::v1::{Ailing, Credit};
 
 use crate::Agent;
 use crate::pool::{Allowance, Census, WorkerPool};
@@ -26,6 +26,8 @@ pub(crate) struct Sharing {
     pub(crate) pools_changed: bool,
     /// The credit that the coordinator was told last.
     credit: Option<u32>,
+    /// No worker can serve since those that are started die.
+    ailing: bool,
 }
 
 impl Agent {
@@ -81,6 +83,17 @@ impl Agent {
         }
     }
 
+    /// Finds out whether anything could run here.
+    pub(crate) fn tell_health(&mut self) {
+        let reason = self.pools.iter().find_map(WorkerPool::ailing);
+        let reason = reason.filter(|_| !self.pools.iter().any(WorkerPool::has_serving_worker));
+        if reason.is_some() != self.sharing.ailing {
+            self.sharing.ailing = reason.is_some();
+            let reason = reason.unwrap_or_default().to_owned();
+            self.tell(Body::Ailing(Ailing { reason }));
+        }
+    }
+
     pub(crate) fn tell_credit(&mut self) {
         if self.draining {
             return;
@@ -100,7 +113,8 @@ impl Agent {
         let lent: usize = pools.iter().map(WorkerPool::lent).sum();
         // The chunks that somebody waits for must find room, even where others that cannot run take it up.
         let stuck = if lent == 0 { 0 } else { pools.iter().map(WorkerPool::stuck).sum::<usize>().min(MOST_STUCK) };
-        let chunks = u32::try_from(slots + sharing.ahead + lent + stuck).unwrap_or(u32::MAX);
+        let chunks = if sharing.ailing { 0 } else { slots + sharing.ahead + lent + stuck };
+        let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
         if sharing.credit.replace(chunks) != Some(chunks) {
             let bytes = self.host.settings.credit_bytes;
             self.tell(Body::Credit(Credit { chunks, bytes }));

@@ -21,29 +21,3 @@ pub(super) fn log(text: impl Display) {
         let _ = stderr.lock().write_all(format!("farpool-agent: {text}\n").as_bytes());
     }
 }
-
-/// Says when the coordinator is there and when it is not, but not at every try.
-#[derive(Debug)]
-pub(super) struct Changes {
-    coordinator: String,
-    /// What was said since it was there last.
-    said: Vec<String>,
-}
-
-impl Changes {
-    pub(super) fn new(coordinator: &str) -> Changes {
-        Changes { coordinator: coordinator.to_owned(), said: Vec::new() }
-    }
-
-    pub(super) fn connected(&mut self, release: &str) {
-        self.said.clear();
-        log(format_args!("connected to the coordinator at {} (farpool {release})", self.coordinator));
-    }
-
-    pub(super) fn lost(&mut self, reason: String) {
-        if !self.said.contains(&reason) {
-            log(format_args!("no session with the coordinator at {}: {reason}; trying again", self.coordinator));
-            self.said.push(reason);
-        }
-    }
-}

@@ -1,20 +1,20 @@
-//! The daemon: an [`Agent`](crate::Agent) in a session with a coordinator.
+//! The daemon: workers on this host, in sessions with a coordinator.
 //!
 //! Everything is one task on one thread, since each hand-over to another costs more than all that is done for an item:
 //! it waits for the coordinator's commands and for the agent's epoll at once. Only files are read and written
 //! elsewhere.
 //!
-//! A session that ends takes its pools with it: nothing of them is wanted any more. The daemon then tries to get a new
-//! one, for ever.
+//! Workers outlive connections and coordinators: see [`session`]. The daemon tries to get a session for ever.
 
-mod backoff;
-mod connection;
+mod connector;
 mod disk;
+mod here;
 mod log;
 mod pools;
 mod programs;
 mod reactor;
-mod session;
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub, reason = "a simulation is another crate"))]
+pub(crate) mod session;
 mod settings;
 mod signals;
 mod workplace;
@@ -23,15 +23,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::runtime::Builder;
-use tokio::time::{Instant, sleep};
 
-use backoff::Backoff;
-use connection::Connector;
+use connector::Connector;
 use disk::Disk;
-use log::{Changes, log};
-use session::{End, Session};
+use here::Here;
+use log::log;
+use session::{End, Manner, Session};
 use settings::Settings;
-use signals::Signals;
+use signals::signals;
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -58,41 +57,22 @@ pub fn main() -> ExitCode {
 
 /// Serves until it is told to leave; the error says why it never will.
 async fn run(settings: Settings) -> Result<ExitCode, String> {
-    let mut signals = Signals::new().map_err(|error| format!("listening to signals: {error}"))?;
+    let mut asked = signals().map_err(|error| format!("listening to signals: {error}"))?;
     let disk = Arc::new(Disk::open(&settings)?);
     log(format_args!("{settings} programs={}", disk.programs.directory().display()));
     let connector = Connector::new(&settings);
-    let (mut backoff, mut changes) = (Backoff::new(), Changes::new(&settings.coordinator));
-    loop {
-        let connected = tokio::select! {
-            _ = signals.next() => return Ok(ExitCode::SUCCESS),
-            connected = connector.connect() => connected,
-        };
-        let end = match connected {
-            Ok(connection) => {
-                changes.connected(&connection.release);
-                let since = Instant::now();
-                let mut session = Session::new(&settings, Arc::clone(&disk), connection)?;
-                let end = session.serve(&mut signals).await;
-                let told = !matches!(end, End::Killed(_)) && session.stop_everything(&mut signals).await;
-                backoff.lasted(since.elapsed());
-                match end {
-                    // It was told to leave just now, and nothing is left to be done.
-                    End::Lost(_) if told => End::Left,
-                    end => end,
-                }
-            }
-            Err(end) => end,
-        };
-        match end {
-            End::Left => return Ok(ExitCode::SUCCESS),
-            End::Killed(code) => return Ok(code.into()),
-            End::Refused(reason) => return Err(reason),
-            End::Lost(reason) => changes.lost(reason),
-        }
-        tokio::select! {
-            _ = signals.next() => return Ok(ExitCode::SUCCESS),
-            () = sleep(backoff.next()) => {}
-        }
+    let here = Here::new(&settings, disk, connector.coordinator())?;
+    let manner = Manner {
+        hello: settings.hello(),
+        patience: settings.heartbeat_timeout,
+        orphan_timeout: settings.orphan_timeout,
+        seed: crate::backoff::random_seed(),
+        coordinator: settings.coordinator.clone(),
+        say: |text| log(text),
+    };
+    match Session::new(connector, here, manner).serve(&mut asked).await {
+        End::Left => Ok(ExitCode::SUCCESS),
+        End::Killed(code) => Ok(code.into()),
+        End::Refused(reason) => Err(reason),
     }
 }

@@ -7,22 +7,21 @@ use std::sync::Arc;
 
 use farpool_net::program::Digest;
 use farpool_proto::v1::agent_command::Body as Command;
-use farpool_proto::v1::agents_client::AgentsClient;
 use farpool_proto::v1::{FailureKind, Program, StartJob, StartPool};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet, spawn_blocking};
-use tonic::transport::Channel;
 
+use super::connector::Coordinator;
 use super::disk::Disk;
 use super::programs::Found;
 use super::settings::Settings;
 use super::workplace::Workplace;
 use crate::fork_server;
 
-/// The pools of a session.
+/// The pools of an agent.
 #[derive(Debug)]
 pub(super) struct Pools {
     disk: Arc<Disk>,
-    coordinator: AgentsClient<Channel>,
+    coordinator: Coordinator,
     /// The coordinator's address, for pools that tasks open.
     address: String,
     /// The name of this host, as others know it.
@@ -65,7 +64,7 @@ pub(super) struct Refusal {
 }
 
 impl Pools {
-    pub(super) fn new(disk: Arc<Disk>, coordinator: AgentsClient<Channel>, settings: &Settings) -> Pools {
+    pub(super) fn new(disk: Arc<Disk>, coordinator: Coordinator, settings: &Settings) -> Pools {
         let (address, host) = (settings.coordinator.clone(), settings.host.clone());
         let (waiting, preparations, running) = Default::default();
         Pools { disk, coordinator, address, host, waiting, preparations, running }
@@ -183,11 +182,7 @@ impl Pools {
     }
 }
 
-async fn prepare(
-    disk: Arc<Disk>,
-    coordinator: AgentsClient<Channel>,
-    program: Option<Program>,
-) -> Result<Base, Refusal> {
+async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, program: Option<Program>) -> Result<Base, Refusal> {
     let rejected = |message| Refusal { kind: FailureKind::ProgramRejected, message };
     let unavailable = |message| Refusal { kind: FailureKind::Unavailable, message };
     let program = program.ok_or_else(|| rejected("the pool does not say which program it runs".to_owned()))?;

@@ -1,18 +1,23 @@
 //! Getting hold of the programs that pools run.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use farpool_net::program::{Digest, InUse, ProgramDirectories, ProgramStore, receive};
 use farpool_proto::v1::FetchProgramRequest;
-use farpool_proto::v1::agents_client::AgentsClient;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tonic::Status;
-use tonic::transport::Channel;
 
+use super::connector::Coordinator;
 use super::log::log;
 use super::settings::Settings;
+
+/// How long a program that was on its way waits for another connection.
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The programs of this host.
 #[derive(Debug)]
@@ -64,12 +69,7 @@ impl Programs {
     }
 
     /// Finds a program on this host, or fetches it; the error is a fragment that says why not.
-    pub(super) async fn get(
-        &self,
-        digest: Digest,
-        size: u64,
-        coordinator: AgentsClient<Channel>,
-    ) -> Result<Found, String> {
+    pub(super) async fn get(&self, digest: Digest, size: u64, coordinator: Coordinator) -> Result<Found, String> {
         let turn = self.turn(digest);
         let _turn = turn.lock().await;
         let (directories, store) = (Arc::clone(&self.directories), self.store.clone());
@@ -95,20 +95,37 @@ impl Programs {
         })
     }
 
-    async fn fetch(&self, digest: Digest, size: u64, mut coordinator: AgentsClient<Channel>) -> Result<InUse, String> {
+    async fn fetch(&self, digest: Digest, size: u64, mut coordinator: Coordinator) -> Result<InUse, String> {
         // Nobody need send what there will be no room for.
         self.store.check_size(size).map_err(|error| error.to_string())?;
-        let told = |status: Status| match status.message() {
-            "" => status.code().to_string(),
-            message => message.to_owned(),
-        };
-        let reply = coordinator.fetch_program(FetchProgramRequest { digest: digest.to_bytes() }).await;
-        let fetched = receive(reply.map_err(told)?.into_inner(), &self.store, |sent, _| match *sent == digest {
+        loop {
+            let status = match self.try_to_fetch(digest, &mut coordinator).await {
+                Ok(fetched) => {
+                    log(format_args!("fetched program {digest} of {} bytes", fetched.size()));
+                    return Ok(fetched);
+                }
+                Err(status) => status,
+            };
+            // With the next connection it can be asked for again.
+            let lost = status.source().is_some();
+            if lost && timeout(CONNECTION_PATIENCE, coordinator.changed()).await.is_ok_and(|changed| changed.is_ok()) {
+                continue;
+            }
+            return Err(match status.message() {
+                "" => status.code().to_string(),
+                message => message.to_owned(),
+            });
+        }
+    }
+
+    async fn try_to_fetch(&self, digest: Digest, coordinator: &mut Coordinator) -> Result<InUse, Status> {
+        let client = coordinator.borrow_and_update().clone();
+        let mut client = client.ok_or_else(|| Status::unavailable("there is no connection to the coordinator"))?;
+        let reply = client.fetch_program(FetchProgramRequest { digest: digest.to_bytes() }).await?;
+        receive(reply.into_inner(), &self.store, |sent, _| match *sent == digest {
             true => Ok(()),
             false => Err(Status::invalid_argument(format!("asked for program {digest}, was sent {sent}"))),
-        });
-        let fetched = fetched.await.map_err(told)?;
-        log(format_args!("fetched program {digest} of {} bytes", fetched.size()));
-        Ok(fetched)
+        })
+        .await
     }
 }

@@ -11,8 +11,9 @@ use clap::builder::FalseyValueParser;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use farpool_net::settings::{self, ByteSize, ConfigFile, duration};
-use farpool_proto::v1::Label;
+use farpool_proto::v1::{AgentHello, Label};
 use tonic::transport::Uri;
+use uuid::Uuid;
 
 use crate::Agent;
 
@@ -25,7 +26,8 @@ const LONG_ABOUT: &str = "Runs the tasks of a farpool cluster on this host.
 
 It connects to the coordinator, says how many slots this host has, and runs the worker processes of every pool that wants \
 some of them. It needs no open port, and no program but itself: programs come from the clients, and are kept under \
---programs. If the coordinator is not there, or goes, it tries again until it is back.";
+--programs. If the coordinator is not there, or goes, it tries again until it is back, and goes on meanwhile with what it \
+has.";
 
 const EXAMPLES: &str = "Examples:
   farpool-agent
@@ -81,6 +83,12 @@ struct Flags {
     #[arg(long, env = "FARPOOL_HEARTBEAT_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration)]
     heartbeat_timeout: Duration,
 
+    /// How long tasks go on running that no coordinator has asked for since it was lost
+    ///
+    /// A coordinator that is back by then goes on with them. Longer than that, they are ended.
+    #[arg(long, env = "FARPOOL_ORPHAN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    orphan_timeout: Duration,
+
     /// Connects to a coordinator on another machine although neither side proves who it is
     #[arg(long, env = "FARPOOL_INSECURE", value_parser = FalseyValueParser::new())]
     insecure: bool,
@@ -102,6 +110,7 @@ pub(super) struct Settings {
     /// In bytes.
     pub(super) program_cache: u64,
     pub(super) heartbeat_timeout: Duration,
+    pub(super) orphan_timeout: Duration,
     insecure: bool,
 }
 
@@ -118,6 +127,18 @@ impl Settings {
     /// An agent with these settings.
     pub(super) fn agent(&self) -> nix::Result<Agent> {
         Agent::with(crate::Settings { host: Some(self.host.clone()), ..crate::Settings::host(self.slots) })
+    }
+
+    /// Who this agent is, as long as this process is there.
+    pub(super) fn hello(&self) -> AgentHello {
+        AgentHello {
+            host: self.host.clone(),
+            slots: self.slots,
+            version: Some(farpool_proto::version()),
+            id: Uuid::now_v7().into_bytes().to_vec().into(),
+            labels: self.labels.clone(),
+            ..AgentHello::default()
+        }
     }
 
     fn resolve(flags: Flags) -> Result<Settings, String> {
@@ -144,6 +165,7 @@ impl Settings {
             programs: flags.programs.map_or_else(usual_places, |programs| vec![programs]),
             program_cache: flags.program_cache.0,
             heartbeat_timeout: flags.heartbeat_timeout,
+            orphan_timeout: flags.orphan_timeout,
             insecure: flags.insecure,
         })
     }
@@ -193,7 +215,8 @@ impl fmt::Display for Settings {
         for directory in &self.program_directories {
             write!(f, " program-dir={}", directory.display())?;
         }
-        write!(f, " program-cache={} heartbeat-timeout={:?}", ByteSize(self.program_cache), self.heartbeat_timeout)?;
+        write!(f, " program-cache={}", ByteSize(self.program_cache))?;
+        write!(f, " heartbeat-timeout={:?} orphan-timeout={:?}", self.heartbeat_timeout, self.orphan_timeout)?;
         if self.insecure { f.write_str(" insecure") } else { Ok(()) }
     }
 }

@@ -1,25 +1,28 @@
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{self, Receiver};
 
-/// The signals that ask the daemon to leave.
-#[derive(Debug)]
-pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
+/// The signals that ask the daemon to leave, each as what a process exits with that it ends.
+pub(super) fn signals() -> io::Result<Receiver<u8>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // The second one is the last that is of interest.
+    let (sender, receiver) = mpsc::channel(2);
+    tokio::spawn(async move {
+        loop {
+            let code = next(&mut terminate, &mut interrupt).await;
+            if sender.send(code).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
 }
 
-impl Signals {
-    pub(super) fn new() -> io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    /// Waits for the next one, and returns what a process exits with that it ends. May be dropped without losing any.
-    pub(super) async fn next(&mut self) -> u8 {
-        let kind = tokio::select! {
-            _ = self.terminate.recv() => SignalKind::terminate(),
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-        };
-        128 + u8::try_from(kind.as_raw_value()).unwrap_or(0)
-    }
+async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> u8 {
+    let kind = tokio::select! {
+        _ = terminate.recv() => SignalKind::terminate(),
+        _ = interrupt.recv() => SignalKind::interrupt(),
+    };
+    128 + u8::try_from(kind.as_raw_value()).unwrap_or(0)
 }

@@ -69,8 +69,7 @@ impl WorkerPool {
             push_piece(&mut pieces, &given, given.next(), end);
         }
         for piece in pieces {
-            let job = &self.jobs[self.chunks[piece.chunk as usize].job as usize];
-            if job.cancelled || self.supervision.stopping == Stopping::Now {
+            if self.chunks[piece.chunk as usize].cancelled || self.supervision.stopping == Stopping::Now {
                 self.settle(piece.chunk, piece.count);
             } else {
                 self.queue.push_front(piece);

@@ -15,6 +15,8 @@ pub(super) struct Chunk {
     pub(super) count: u64,
     /// Items that have had no outcome and were not given back.
     pub(super) left: u64,
+    /// Outcomes are not wanted any more.
+    pub(super) cancelled: bool,
     /// Almost always the only one.
     head: Segment,
     more: Vec<Segment>,
@@ -56,7 +58,7 @@ impl Chunk {
         }
         let count = more.iter().map(items_in).sum::<u64>() + items_in(&head);
         first.checked_add(count)?;
-        Some(Chunk { id, attempt, job, first, count, left: count, head, more })
+        Some(Chunk { id, attempt, job, first, count, left: count, cancelled: false, head, more })
     }
 
     /// The items from `item` on that lie in one segment.

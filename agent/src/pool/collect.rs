@@ -37,7 +37,7 @@ impl WorkerPool {
         }
         let progress = (worker.finished, worker.memory.status().claimed());
         if progress.0 != worker.progress.0 {
-            self.supervision.item_finished();
+            self.supervision.starts.item_finished(worker.born);
         }
         if progress != (worker.progress.0, worker.progress.1) {
             worker.progress = (progress.0, progress.1, now);
@@ -56,7 +56,7 @@ impl WorkerPool {
                     let worker = &mut self.workers[at];
                     let (slot, item) = worker.finish(header.position).ok_or(Corrupt)?;
                     let chunk = &self.chunks[slot as usize];
-                    if !self.jobs[chunk.job as usize].cancelled {
+                    if !chunk.cancelled {
                         self.report.done(worker.number, chunk, item, &worker.from.bytes()[HEADER_BYTES..record]);
                     }
                     self.settle(slot, 1);
@@ -120,7 +120,7 @@ impl WorkerPool {
         };
         let (slot, item) = worker.finish(received.position).ok_or(Corrupt)?;
         let chunk = &self.chunks[slot as usize];
-        if !self.jobs[chunk.job as usize].cancelled {
+        if !chunk.cancelled {
             self.report.done_large(chunk, item, received.bytes);
         }
         self.settle(slot, 1);
@@ -134,6 +134,7 @@ impl WorkerPool {
         worker.claimed_pid = payload.try_into().map_or(0, u32::from_le_bytes);
         if worker.state == State::Starting {
             worker.state = State::Ready;
+            self.supervision.starts.worker_serves();
         }
     }
 
@@ -151,7 +152,7 @@ impl WorkerPool {
     /// An item has failed for good, as far as its worker can tell.
     pub(super) fn tell_failed(&mut self, slot: u32, item: u64, failure: Failure) {
         let chunk = &self.chunks[slot as usize];
-        if !self.jobs[chunk.job as usize].cancelled {
+        if !chunk.cancelled {
             self.report.failed(chunk, item, failure);
         }
         self.settle(slot, 1);

@@ -10,7 +10,7 @@ use crate::exit_code;
 pub(super) enum Reason {
     /// The item at this position ran longer than its job allows, in nanoseconds.
     TimedOut { position: u32, limit: u64 },
-    /// It ran items of a cancelled job.
+    /// It ran items that nobody wants any more.
     Cancelled,
     /// Its initializer did not return in time, in nanoseconds.
     InitializerTimedOut { limit: u64 },

@@ -3,7 +3,6 @@
 use nix::sys::signal::Signal;
 
 use super::WorkerPool;
-use super::chunks::Chunk;
 use super::death::Reason;
 use super::share::GONE_NS;
 use super::stop::CLOSE_GRACE_NS;
@@ -11,8 +10,6 @@ use super::worker::{Ending, Given, State, Worker};
 
 /// Time between SIGTERM and SIGKILL.
 const GRACE_NS: u64 = 100_000_000;
-/// Time for the items of a cancelled job to finish by themselves, which spares a worker.
-const CANCEL_GRACE_NS: u64 = 10_000_000;
 /// Time for a worker that has closed its connection to be gone.
 const CLOSED_GRACE_NS: u64 = 50_000_000;
 
@@ -101,13 +98,6 @@ impl WorkerPool {
         overdue.into_iter().chain(cancelled).min_by_key(|(due, _)| *due)
     }
 
-    fn runs_cancelled(&self, worker: &Worker) -> bool {
-        let is_cancelled = |given: &Given| self.jobs[self.chunks[given.chunk as usize].job as usize].cancelled;
-        let mut running = worker.memory.status().running(self.threads);
-        running
-            .any(|item| worker.given.iter().any(|given| given.item_at(item.position).is_some() && is_cancelled(given)))
-    }
-
     fn first_timeout(&self, worker: &Worker) -> Option<(u64, Reason)> {
         if self.timed_jobs == 0 {
             return None;
@@ -134,23 +124,5 @@ impl WorkerPool {
             let due = worker.progress.2.checked_add(limit)?;
             (limit > 0).then_some((due, Reason::TimedOut { position: given.next(), limit }))
         })
-    }
-
-    /// Takes a cancelled job's items away from the workers, and sees to the end of those that run.
-    pub(super) fn cancel_given_of(&mut self, job: u32, now: u64) {
-        for at in 0..self.workers.len() {
-            let has = |chunks: &slab::Slab<Chunk>, given: &Given| chunks[given.chunk as usize].job == job;
-            let Some(first) = self.workers[at].given.iter().find(|given| has(&self.chunks, given)).map(Given::next)
-            else {
-                continue;
-            };
-            if self.workers[at].sending.is_none() && !self.workers[at].revoking {
-                self.take_back(at, first);
-                self.drop_queued_of(job);
-            }
-            if self.workers[at].given.iter().any(|given| has(&self.chunks, given)) {
-                self.workers[at].cancel_at = Some(now + CANCEL_GRACE_NS);
-            }
-        }
     }
 }

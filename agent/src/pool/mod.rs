@@ -6,6 +6,7 @@
 //! is ready or a deadline has come.
 
 mod burial;
+mod cancel;
 mod chunks;
 mod collect;
 mod death;
@@ -84,6 +85,8 @@ pub(crate) struct WorkerPool {
     may_run: usize,
     /// Outcomes and output stay where they are.
     held: bool,
+    /// The same, whatever becomes of those of other pools.
+    held_alone: bool,
     /// Some of its workers get nothing more until others have had their turn.
     gives_way: bool,
     /// Items of some of its workers wait for other items.
@@ -106,8 +109,6 @@ struct Job {
     timeout_ns: u64,
     /// The items of a chunk run on one worker, one after another.
     whole_chunks: bool,
-    /// Outcomes are not wanted any more.
-    cancelled: bool,
     /// No more chunks will come.
     ended: bool,
     /// Chunks of it that are held here.
@@ -142,7 +143,7 @@ impl WorkerPool {
             settings,
             host: Arc::clone(host),
             epoll: Arc::clone(&host.epoll),
-            supervision: Supervision::new(program, fork_server, start_limit, now),
+            supervision: Supervision::new(program, fork_server, start_limit, host.settings.keeps_trying, now),
             fork_server_stderr,
             teller: forward_output.then(|| Teller::new(start.pool, now)),
             workers: Vec::new(),
@@ -150,6 +151,7 @@ impl WorkerPool {
             turn: Turn::Over { at: 0 },
             may_run: 0,
             held: false,
+            held_alone: false,
             gives_way: false,
             any_waits: false,
             used_at: now,
@@ -191,7 +193,6 @@ impl WorkerPool {
             function: start.function,
             timeout_ns: start.timeout_ns,
             whole_chunks: start.whole_chunks,
-            cancelled: false,
             ended: false,
             chunks: 0,
         })))
@@ -200,9 +201,7 @@ impl WorkerPool {
     /// The coordinator needs the job no more; its number may be used for another.
     pub(crate) fn end_job(&mut self, number: u32, kill: bool, now: u64) {
         if kill {
-            self.jobs[number as usize].cancelled = true;
-            self.drop_queued_of(number);
-            self.cancel_given_of(number, now);
+            self.cancel(|chunk| chunk.job == number, now);
         }
         // Only now: the last chunk to be settled above would have released the job already.
         self.jobs[number as usize].ended = true;
@@ -305,20 +304,6 @@ impl WorkerPool {
                 // simply takes the place of this one.
                 let _ = worker.order_for_later(Kind::Forget, number, &[]);
             }
-        }
-    }
-
-    fn drop_queued_of(&mut self, job: u32) {
-        let (chunks, mut dropped) = (&self.chunks, Vec::new());
-        self.queue.retain(|piece| {
-            let unwanted = chunks[piece.chunk as usize].job == job;
-            if unwanted {
-                dropped.push(*piece);
-            }
-            !unwanted
-        });
-        for piece in dropped {
-            self.settle(piece.chunk, piece.count);
         }
     }
 

@@ -94,8 +94,10 @@ impl WorkerPool {
         }
     }
 
-    /// Leaves outcomes and output where they are, or takes them again.
-    pub(crate) fn hold(&mut self, hold: bool) {
+    /// Leaves outcomes and output where they are, or takes them again: those of this pool, or as all pools do.
+    pub(crate) fn hold(&mut self, of_this: Option<bool>, of_all: bool) {
+        self.held_alone = of_this.unwrap_or(self.held_alone);
+        let hold = of_all || self.held_alone;
         self.held = hold;
         let streams = self.workers.iter_mut().flat_map(|worker| worker.streams().map(|(_, _, stream)| stream));
         for stream in streams.chain(&mut self.fork_server_stderr) {

@@ -1,23 +1,29 @@
 //! Starting workers, and giving up when that leads nowhere.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use farpool_proto::v1::FailureKind;
 use nix::errno::Errno;
 
 use super::stop::Stopping;
 use super::stream::Stream;
-use super::worker::Worker;
+use super::worker::{State, Worker};
 use super::{Token, WorkerPool};
+use crate::backoff::{self, Backoff};
 
 /// Deaths further apart than this have nothing to do with each other.
 const FORGOTTEN_NS: u64 = 10_000_000_000;
 /// Workers that may die in a row without having begun an item, beyond one for each process of the pool.
 const MOST_FRUITLESS: usize = 5;
+/// So many of them, and something is wrong with this host: the next one is waited for longer, and longer each time.
+const AILING: u32 = 3;
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 impl WorkerPool {
     pub(super) fn start_workers(&mut self, now: u64) {
-        while self.may_start() && now >= self.supervision.next_start_at {
+        while self.may_start() && now >= self.supervision.starts.next_at {
             self.allowance.starts -= 1;
             let number = self.supervision.next_number;
             self.supervision.next_number += 1;
@@ -34,7 +40,9 @@ impl WorkerPool {
             Stopping::WhenIdle => self.supervision.up && !self.queue.is_empty(),
             _ => false,
         };
-        wanted && self.allowance.starts > 0 && self.serving() < self.allowance.workers
+        // One is enough to see whether it still dies.
+        let tries = self.ailing().is_some() && self.workers.iter().any(|worker| worker.state == State::Starting);
+        wanted && !tries && self.allowance.starts > 0 && self.serving() < self.allowance.workers
     }
 
     fn start_worker(&mut self, number: u32, now: u64) -> nix::Result<()> {
@@ -59,20 +67,104 @@ impl WorkerPool {
         self.start_was_fruitless(now, || format!("starting a worker: {error}"));
     }
 
-    /// Starting again and again helps nobody: later and later, and not for ever.
+    /// Starting again and again helps nobody: later and later. Where it is of use to wait for better times, for ever.
     pub(super) fn start_was_fruitless(&mut self, now: u64, what: impl FnOnce() -> String) {
-        if now >= self.supervision.fruitless_at + FORGOTTEN_NS {
-            self.supervision.fruitless = 0;
+        let keeps_trying = self.host.settings.keeps_trying;
+        let deaths = self.supervision.starts.another_death(now);
+        let why =
+            |what: String| format!("{deaths} workers in a row ended before they had begun an item; the last: {what}");
+        let starts = &self.supervision.starts;
+        let gives_up = match keeps_trying {
+            // All of them may be killed at once, from outside; that alone says nothing.
+            false => deaths as usize >= MOST_FRUITLESS + self.processes,
+            true => {
+                !starts.has_served
+                    && deaths as usize >= MOST_FRUITLESS
+                    && now >= starts.since.saturating_add(self.supervision.start_limit)
+            }
+        };
+        if gives_up {
+            self.fail(self.failure(FailureKind::Unavailable, why(what())));
+        } else if keeps_trying && deaths >= AILING {
+            self.supervision.starts.ailing = Some(why(what()));
         }
-        self.supervision.fruitless += 1;
-        self.supervision.fruitless_at = now;
-        self.supervision.next_start_at = now + (1_000_000 << self.supervision.fruitless.min(10));
-        // All of them may be killed at once, from outside; that alone says nothing.
-        let deaths = self.supervision.fruitless;
-        if deaths as usize >= MOST_FRUITLESS + self.processes {
-            let message =
-                format!("{deaths} workers in a row ended before they had begun an item; the last: {}", what());
-            self.fail(self.failure(FailureKind::Unavailable, message));
+    }
+
+    /// Why it has workers that die before they can serve, if it has.
+    pub(crate) fn ailing(&self) -> Option<&str> {
+        self.supervision.starts.ailing.as_deref()
+    }
+
+    /// Whether some worker of it can run items.
+    pub(crate) fn has_serving_worker(&self) -> bool {
+        self.workers.iter().any(|worker| matches!(worker.state, State::Ready | State::Retiring))
+    }
+}
+
+/// How the starting of workers goes.
+#[derive(Debug)]
+pub(super) struct Starts {
+    /// When the pool was started.
+    since: u64,
+    /// No worker is started before this time.
+    pub(super) next_at: u64,
+    /// Deaths in a row of workers that had not begun an item, ...
+    fruitless: u32,
+    /// ... and when the last of these was.
+    fruitless_at: u64,
+    /// See [`crate::Settings`].
+    keeps_trying: bool,
+    backoff: Backoff,
+    /// Some worker has become ready at some time.
+    pub(super) has_served: bool,
+    /// Why it waits longer than usual.
+    ailing: Option<String>,
+}
+
+impl Starts {
+    pub(super) fn new(now: u64, keeps_trying: bool) -> Starts {
+        let backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT, backoff::random_seed());
+        Starts {
+            since: now,
+            next_at: 0,
+            fruitless: 0,
+            fruitless_at: 0,
+            keeps_trying,
+            backoff,
+            has_served: false,
+            ailing: None,
         }
+    }
+
+    /// A worker has become ready.
+    pub(super) fn worker_serves(&mut self) {
+        self.has_served = true;
+        self.ailing = None;
+    }
+
+    /// A worker that was started then has finished an item.
+    pub(super) fn item_finished(&mut self, born: u64) {
+        // Those that are there longer say nothing about those that are started now.
+        if self.fruitless > 0 && (!self.keeps_trying || born >= self.fruitless_at) {
+            self.fruitless = 0;
+            self.backoff.reset();
+        }
+    }
+
+    /// Another one in the row; returns how long that is.
+    fn another_death(&mut self, now: u64) -> u32 {
+        if now >= self.fruitless_at.max(self.next_at) + FORGOTTEN_NS {
+            self.fruitless = 0;
+            self.backoff.reset();
+        }
+        self.fruitless += 1;
+        self.fruitless_at = now;
+        if self.fruitless < AILING || !self.keeps_trying {
+            self.next_at = now + (1_000_000 << self.fruitless.min(10));
+        } else if self.ailing.is_none() || now >= self.next_at {
+            // Those that were started together die together: that is waited for once.
+            self.next_at = now + u64::try_from(self.backoff.next().as_nanos()).unwrap_or(u64::MAX);
+        }
+        self.fruitless
     }
 }

@@ -49,6 +49,14 @@ impl WorkerPool {
         self.stop(now);
     }
 
+    /// It is to go on after all, unless its workers are to go at once.
+    pub(crate) fn keep_on(&mut self) {
+        if self.supervision.stopping == Stopping::WhenIdle {
+            self.supervision.stopping = Stopping::No;
+            self.supervision.told_to_stop = false;
+        }
+    }
+
     /// Whether its end was the coordinator's wish.
     pub(crate) fn was_told_to_stop(&self) -> bool {
         self.supervision.told_to_stop

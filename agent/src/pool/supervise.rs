@@ -3,6 +3,7 @@
 use farpool_proto::v1::FailureKind;
 use nix::errno::Errno;
 
+use super::start::Starts;
 use super::stop::{CLOSE_GRACE_NS, Stopping};
 use super::stream::Stream;
 use super::worker::Worker;
@@ -22,19 +23,22 @@ pub(super) struct Supervision {
     /// The program has reached `farpool::init()`.
     pub(super) up: bool,
     pub(super) next_number: u32,
-    /// Deaths in a row of workers that had not begun an item, with no item finished in between.
-    pub(super) fruitless: u32,
-    /// When the last of these was.
-    pub(super) fruitless_at: u64,
-    /// No worker is started before this time.
-    pub(super) next_start_at: u64,
+    pub(super) starts: Starts,
+    /// The fork server was killed: when it is to be started again.
+    pub(super) restart_at: Option<u64>,
     pub(super) stopping: Stopping,
     /// The coordinator knows that it stops.
     pub(super) told_to_stop: bool,
 }
 
 impl Supervision {
-    pub(super) fn new(program: Program, fork_server: ForkServer, start_limit: u64, now: u64) -> Supervision {
+    pub(super) fn new(
+        program: Program,
+        fork_server: ForkServer,
+        start_limit: u64,
+        keeps_trying: bool,
+        now: u64,
+    ) -> Supervision {
         Supervision {
             program,
             fork_server,
@@ -42,9 +46,8 @@ impl Supervision {
             start_limit,
             up: false,
             next_number: 0,
-            fruitless: 0,
-            fruitless_at: 0,
-            next_start_at: 0,
+            starts: Starts::new(now, keeps_trying),
+            restart_at: None,
             stopping: Stopping::No,
             told_to_stop: false,
         }
@@ -54,16 +57,12 @@ impl Supervision {
         self.stopping != Stopping::No
     }
 
-    /// Workers do what they are for.
-    pub(super) fn item_finished(&mut self) {
-        self.fruitless = 0;
-    }
-
     /// When something is due that no descriptor will tell.
     pub(super) fn deadline(&self, wants_workers: bool) -> Option<u64> {
         match self.stopping {
+            _ if self.restart_at.is_some() => self.restart_at,
             Stopping::No if !self.up => Some(self.since.saturating_add(self.start_limit)),
-            Stopping::No | Stopping::WhenIdle if wants_workers => Some(self.next_start_at),
+            Stopping::No | Stopping::WhenIdle if wants_workers => Some(self.starts.next_at),
             Stopping::Closing { since } => Some(since + CLOSE_GRACE_NS),
             _ => None,
         }
@@ -76,7 +75,13 @@ impl WorkerPool {
         self.go_on_with_output(now);
         self.end_overdue(now);
         self.go_on_ending(now);
-        if self.supervision.is_stopping() {
+        if let Some(restart_at) = self.supervision.restart_at {
+            if self.supervision.is_stopping() {
+                self.stopped();
+            } else if now >= restart_at {
+                self.restart_fork_server(now);
+            }
+        } else if self.supervision.is_stopping() {
             self.go_on_stopping(now);
             self.let_retired_workers_leave(now);
             self.start_workers(now);
@@ -140,16 +145,23 @@ impl WorkerPool {
             if !fruitful {
                 self.start_was_fruitless(now, || "the fork server was killed".into());
             }
-            if self.supervision.is_stopping() { self.stopped() } else { self.restart_fork_server(now) }
+            match self.supervision.is_stopping() {
+                true => self.stopped(),
+                false => {
+                    self.supervision.up = false;
+                    self.supervision.restart_at = Some(self.supervision.starts.next_at);
+                }
+            }
         }
     }
 
     fn restart_fork_server(&mut self, now: u64) {
+        self.supervision.restart_at = None;
         match start_fork_server(&self.supervision.program, self.teller.is_some()) {
             Ok((fork_server, stderr)) => {
                 self.last_words_of_fork_server(now);
                 (self.supervision.fork_server, self.fork_server_stderr) = (fork_server, stderr);
-                (self.supervision.since, self.supervision.up) = (now, false);
+                self.supervision.since = now;
                 self.watch_fork_server();
             }
             Err(error) => {

@@ -67,7 +67,7 @@ pub(super) struct Worker {
     /// Something was written that it has not been shown.
     unpublished: bool,
     pub(super) ending: Option<Ending>,
-    /// It runs items of a cancelled job and is ended at this time unless it has finished them.
+    /// It has items that nobody wants any more and is ended at this time unless it has finished them.
     pub(super) cancel_at: Option<u64>,
     /// All its items wait for other items: it does not use its slot.
     pub(super) lent: bool,

@@ -2,6 +2,8 @@
 //!
 //! The test executable is also the program that the agent starts, in which items say what their worker does.
 
+mod ailing;
+mod cancel;
 mod end;
 mod host;
 mod lending;
@@ -26,6 +28,8 @@ fn main() {
         return end::be_an_agent();
     }
     let modules = [
+        ("ailing", ailing::CASES),
+        ("cancel", cancel::CASES),
         ("end", end::CASES),
         ("lending", lending::CASES),
         ("nonsense", nonsense::CASES),

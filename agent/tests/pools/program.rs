@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 /// Serves until the agent closes the connection, or does what its first argument says instead.
 pub(crate) fn serve() {
     match std::env::args().nth(1).as_deref() {
+        Some(sick) if sick.starts_with("forks-nothing:") => return fork_nothing(&sick["forks-nothing:".len()..]),
         Some("hangs") => loop {
             std::thread::park();
         },
@@ -28,6 +29,11 @@ pub(crate) fn serve() {
         }
         _ => {}
     }
+    fork();
+}
+
+/// Has its workers be processes.
+fn fork() {
     let agent = Arc::new(stdin());
     Reply::Hello.send(agent.as_fd()).expect("the agent listens");
     let workers = Arc::new(Mutex::new(HashMap::<u32, Pid>::new()));
@@ -45,6 +51,22 @@ pub(crate) fn serve() {
         let _ = killpg(*pid, Signal::SIGKILL);
     }
     // The threads that wait for them may be cut short: whoever is left is reaped by init.
+}
+
+/// Ends as soon as a worker is asked for, as long as this file is there.
+fn fork_nothing(file: &str) {
+    if !fs::exists(file).unwrap() {
+        return fork();
+    }
+    note_try(file);
+    let agent = stdin();
+    Reply::Hello.send(agent.as_fd()).expect("the agent listens");
+    let _ = Request::receive(agent.as_fd());
+}
+
+/// Notes in the file that somebody has tried.
+fn note_try(file: &str) {
+    fs::OpenOptions::new().append(true).open(file).and_then(|mut file| file.write_all(b".")).expect("it is there");
 }
 
 fn spawn(agent: &Arc<OwnedFd>, workers: &Arc<Mutex<HashMap<u32, Pid>>>, worker: u32, fds: &[OwnedFd]) {
@@ -79,6 +101,13 @@ fn stdin() -> OwnedFd {
 /// Works until the agent says stop or is gone.
 pub(crate) fn work() {
     let Ok(Some((_, fds))) = Request::receive(stdin().as_fd()) else { return };
+    // Has it die at its start as long as a file is there.
+    if let Some(file) = std::env::args().nth(1).as_deref().and_then(|does| does.strip_prefix("sick:"))
+        && fs::exists(file).unwrap()
+    {
+        note_try(file);
+        std::process::exit(3);
+    }
     let [memory, socket, stdout, stderr] = <[OwnedFd; 4]>::try_from(fds).expect("a worker gets four descriptors");
     nix::unistd::dup2_stdout(&stdout).unwrap();
     nix::unistd::dup2_stderr(&stderr).unwrap();

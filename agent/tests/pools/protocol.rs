@@ -20,7 +20,7 @@ pub(crate) fn start_job(pool: u64, job: u64) -> Command {
     Command::StartJob(StartJob { pool, job, function: vec![1].into(), ..StartJob::default() })
 }
 
-fn chunk(chunk: u64, job: u64, segments: u32) -> Chunk {
+pub(crate) fn chunk(chunk: u64, job: u64, segments: u32) -> Chunk {
     Chunk { chunk, job, first: 10 * chunk, attempt: 1, segments }
 }
 
@@ -181,7 +181,7 @@ fn a_chunk_that_must_stay_together_is_finished_when_draining() {
     host.end();
 }
 
-fn job_of(pool: u64, job: u64) -> StartJob {
+pub(crate) fn job_of(pool: u64, job: u64) -> StartJob {
     StartJob { pool, job, function: vec![1].into(), ..StartJob::default() }
 }
 

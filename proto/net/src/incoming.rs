@@ -51,7 +51,7 @@ impl<M: SessionMessage> Incoming<M> {
         let (mut together, mut bytes, mut heard) = (Vec::new(), 0, false);
         for _ in 0..TOGETHER {
             let end = match self.stream.as_mut().poll_next(context) {
-                Poll::Ready(Some(Ok(frame))) => match self.open(frame, together.len()) {
+                Poll::Ready(Some(Ok(frame))) => match self.open(frame) {
                     Ok((messages, size)) => {
                         (heard, bytes) = (true, bytes + size);
                         if together.is_empty() {
@@ -59,7 +59,8 @@ impl<M: SessionMessage> Incoming<M> {
                         } else {
                             together.extend(messages);
                         }
-                        if bytes >= TOGETHER_BYTES || self.unpacker.held() > 0 {
+                        let enough = together.len() >= TOGETHER || bytes >= TOGETHER_BYTES;
+                        if enough || self.unpacker.held() > 0 {
                             break;
                         }
                         continue;
@@ -80,10 +81,9 @@ impl<M: SessionMessage> Incoming<M> {
         Poll::Ready(Ok(Some(together)))
     }
 
-    /// Takes in a frame; returns the messages that it completes, and about how large they are. There are so many `already`
-    /// to go with them.
-    fn open(&mut self, frame: M::Frame, already: usize) -> Result<(Vec<M>, usize), Status> {
-        let opened = self.unpack(frame, already);
+    /// Takes in a frame; returns the messages that it completes, and about how large they are.
+    fn open(&mut self, frame: M::Frame) -> Result<(Vec<M>, usize), Status> {
+        let opened = self.unpack(frame);
         self.garbled |= matches!(opened, Err(Refused::Garbled(_)));
         opened.map_err(|refused| match refused {
             Refused::Replaced => opening::replaced(),
@@ -91,14 +91,14 @@ impl<M: SessionMessage> Incoming<M> {
         })
     }
 
-    fn unpack(&mut self, frame: M::Frame, already: usize) -> Result<(Vec<M>, usize), Refused> {
+    fn unpack(&mut self, frame: M::Frame) -> Result<(Vec<M>, usize), Refused> {
         let Parts { messages, piece, received, handshake } = M::open(frame);
         if handshake.is_some() {
             return Err(Refused::Garbled(opening::not_alone("how a connection begins")));
         }
         let messages = self.unpacker.unpack::<M>(messages, piece).map_err(Refused::Garbled)?;
         // To count what many messages take would cost more than it saves.
-        let many = already + messages.len() >= TOGETHER;
+        let many = messages.len() >= TOGETHER;
         let bytes = if many { TOGETHER_BYTES } else { messages.iter().map(M::encoded_len).sum() };
         self.session.hear(self.connection, Heard { messages: messages.len() as u64, bytes, received })?;
         Ok((messages, bytes))

@@ -43,7 +43,9 @@ pub(crate) enum Taken<M> {
 pub(crate) struct Freed<M> {
     /// What it counted for.
     pub(crate) size: usize,
-    _messages: Vec<Batch<M>>,
+    /// Mostly it is one frame, which then costs no `Vec`.
+    _first: Option<Batch<M>>,
+    _others: Vec<Batch<M>>,
 }
 
 /// What so many messages count for: small ones take more in memory than on the wire.
@@ -114,7 +116,8 @@ impl<M: Message + Clone> Kept<M> {
             (self.before, count, size) = (after, count + 1, size + batch.size());
         }
         self.taken -= count;
-        Ok(Freed { size, _messages: self.frames.drain(..count).collect() })
+        let mut freed = self.frames.drain(..count);
+        Ok(Freed { size, _first: freed.next(), _others: freed.collect() })
     }
 
     /// There is a new connection: what the peer has not taken in is to be sent again.
@@ -163,3 +166,6 @@ fn gather<M>(fresh: &mut VecDeque<(M, usize)>) -> Option<Batch<M>> {
     let messages = fresh.drain(..count).map(|(message, _)| message).collect();
     (count > 0).then(|| Batch { messages: Arc::new(messages), bytes })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,18 @@
 //! The figures.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use farpool_net::{Incoming, Outgoing, http2, outgoing};
+use farpool_net::{Frames, Incoming, Outgoing, http2, outgoing};
 use farpool_proto::v1::agents_client::AgentsClient;
-use farpool_proto::v1::{AgentCommand, AgentEvent, AgentHello, RunDone, agent_event};
+use farpool_proto::v1::{AgentCommand, AgentEvent, AgentHello, CommandFrame, RunDone, agent_event};
+use futures_core::Stream;
 use tokio::sync::Notify;
+use tonic::Status;
 use tonic::transport::Endpoint;
 
 use crate::cost::Cost;
@@ -58,20 +63,12 @@ fn round_trips(runtime: &tokio::runtime::Runtime, session: &mut Session, tcp: &m
 /// What a push costs while somebody takes frames on another thread.
 fn push_from_another_thread(count: usize) {
     let drained = Arc::new(Notify::new());
-    let (queue, mut frames) = outgoing::<AgentEvent>(0, Arc::clone(&drained));
+    let (queue, frames) = outgoing::<AgentEvent>(0, Arc::clone(&drained));
+    let taken = Arc::new(AtomicUsize::new(0));
+    let taker = Taker { frames, messages: 0, taken: Arc::clone(&taken) };
+    let mut incoming = queue.incoming::<AgentCommand>(taker, peer::LIMIT);
     let taker = std::thread::spawn(move || {
-        peer::runtime().block_on(async {
-            let mut taken = 0;
-            while std::future::poll_fn(|context| {
-                futures_core::Stream::poll_next(std::pin::Pin::new(&mut frames), context)
-            })
-            .await
-            .is_some()
-            {
-                taken += 1;
-            }
-            taken
-        })
+        peer::runtime().block_on(async { while incoming.next().await.expect("nothing goes wrong").is_some() {} });
     });
     let cost = Cost::new(std::process::id());
     let data = Bytes::from_static(&[7; 8]);
@@ -80,8 +77,28 @@ fn push_from_another_thread(count: usize) {
     }
     cost.print("queue: push while another thread takes", count, "pushes");
     queue.finish();
-    let frames = taker.join().expect("the taker ends well");
-    println!("    {count} messages in {frames} frames");
+    taker.join().expect("the taker ends well");
+    println!("    {count} messages in {} frames", taken.load(Ordering::Relaxed));
+}
+
+/// Takes frames, and says of each that it was taken in.
+struct Taker {
+    frames: Frames<AgentEvent>,
+    messages: u64,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Stream for Taker {
+    type Item = Result<CommandFrame, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let frame = ready!(Pin::new(&mut self.frames).poll_next(context));
+        Poll::Ready(frame.map(|frame| {
+            self.taken.fetch_add(1, Ordering::Relaxed);
+            self.messages += frame.messages.len() as u64;
+            Ok(CommandFrame { received: self.messages, ..CommandFrame::default() })
+        }))
+    }
 }
 
 fn done(chunk: u64, data: Bytes) -> AgentEvent {

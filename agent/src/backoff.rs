@@ -1,0 +1,79 @@
+//! How long to wait before the next try.
+
+use std::time::Duration;
+
+/// Twice as long each time, up to a limit, and never the same for all that have failed together.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    first: Duration,
+    longest: Duration,
+    next: Duration,
+    random: u64,
+}
+
+impl Backoff {
+    /// Waits from `first` to `longest`, which depend on `seed`.
+    pub(crate) fn new(first: Duration, longest: Duration, seed: u64) -> Backoff {
+        Backoff { first, longest, next: first, random: seed }
+    }
+
+    /// How long to wait now: between half of the time and all of it.
+    pub(crate) fn next(&mut self) -> Duration {
+        let most = self.next;
+        self.next = (most * 2).min(self.longest);
+        most / 2 + (most / 2).mul_f64(f64::from(self.random()) / f64::from(u32::MAX))
+    }
+
+    /// It went well: the next wait is a short one again.
+    pub(crate) fn reset(&mut self) {
+        self.next = self.first;
+    }
+
+    /// splitmix64.
+    fn random(&mut self) -> u32 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        for (shift, factor) in [(30, 0xbf58_476d_1ce4_e5b9_u64), (27, 0x94d0_49bb_1331_11eb)] {
+            mixed = (mixed ^ mixed >> shift).wrapping_mul(factor);
+        }
+        (mixed >> 32) as u32
+    }
+}
+
+/// A seed that nobody else has.
+pub(crate) fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // The standard library seeds its hash maps at random.
+    RandomState::new().hash_one(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_up_to_a_limit() {
+        let (first, longest) = (Duration::from_millis(100), Duration::from_secs(5));
+        for seed in [0, 1, random_seed()] {
+            let mut backoff = Backoff::new(first, longest, seed);
+            let mut expected = first;
+            for _ in 0..12 {
+                let wait = backoff.next();
+                assert!(wait >= expected / 2 && wait <= expected, "{wait:?} is not about {expected:?}");
+                expected = (expected * 2).min(longest);
+            }
+            backoff.reset();
+            assert!(backoff.next() <= first);
+        }
+    }
+
+    #[test]
+    fn a_seed_says_how_long() {
+        let waits = |seed| {
+            let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(9), seed);
+            [backoff.next(), backoff.next(), backoff.next()]
+        };
+        assert_eq!(waits(7), waits(7));
+        assert_ne!(waits(7), waits(8));
+    }
+}

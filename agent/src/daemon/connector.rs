@@ -1,0 +1,54 @@
+//! The way to the coordinator: gRPC over a TCP connection.
+
+use std::sync::Arc;
+
+use farpool_net::Frames;
+use farpool_net::http2::{self, MAX_GRPC_MESSAGE};
+use farpool_proto::v1::AgentEvent;
+use farpool_proto::v1::agents_client::AgentsClient;
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use super::session::{CommandFrames, Connect, Connecting, with_causes};
+use super::settings::Settings;
+
+/// The coordinator, as far as there is a connection; changes with each new one.
+pub(super) type Coordinator = watch::Receiver<Option<AgentsClient<Channel>>>;
+
+/// What is needed to connect.
+#[derive(Debug)]
+pub(super) struct Connector {
+    endpoint: Endpoint,
+    connected: Arc<watch::Sender<Option<AgentsClient<Channel>>>>,
+}
+
+impl Connector {
+    pub(super) fn new(settings: &Settings) -> Connector {
+        let endpoint = Endpoint::from(settings.uri.clone());
+        let endpoint = http2::endpoint(endpoint, settings.heartbeat_timeout);
+        Connector { endpoint, connected: Arc::new(watch::Sender::new(None)) }
+    }
+
+    /// For those who have something else to ask of the coordinator.
+    pub(super) fn coordinator(&self) -> Coordinator {
+        self.connected.subscribe()
+    }
+}
+
+impl Connect for Connector {
+    fn connect(&mut self, frames: Frames<AgentEvent>) -> Connecting {
+        let (endpoint, connected) = (self.endpoint.clone(), Arc::clone(&self.connected));
+        Box::pin(async move {
+            let channel = endpoint.connect().await;
+            let channel = channel.map_err(|error| Status::unavailable(with_causes(error.to_string(), &error)))?;
+            let mut client = AgentsClient::new(channel)
+                .max_decoding_message_size(MAX_GRPC_MESSAGE)
+                .max_encoding_message_size(MAX_GRPC_MESSAGE);
+            let reply = client.session(frames).await?;
+            connected.send_replace(Some(client));
+            let frames: CommandFrames = Box::pin(reply.into_inner());
+            Ok(frames)
+        })
+    }
+}

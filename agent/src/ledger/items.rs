@@ -1,0 +1,81 @@
+//! Which items of a chunk have had no outcome yet.
+
+/// A set of items that once was one run, from which runs are taken. As a rule they are taken from its front, which
+/// costs nothing beside the subtraction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Items {
+    /// The first run: where it begins, and the end behind it.
+    head: (u64, u64),
+    /// The others, in order; none is empty.
+    more: Vec<(u64, u64)>,
+}
+
+impl Items {
+    /// `count` items from `first` on; `None` if there are not so many numbers.
+    pub(super) fn new(first: u64, count: u64) -> Option<Items> {
+        Some(Items { head: (first, first.checked_add(count)?), more: Vec::new() })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.head.0 == self.head.1
+    }
+
+    /// Takes items away, as far as they are here.
+    pub(super) fn remove(&mut self, first: u64, count: u64) {
+        let end = first.saturating_add(count);
+        if self.head.0 == first && end <= self.head.1 {
+            self.head.0 = end;
+            if self.is_empty() && !self.more.is_empty() {
+                self.head = self.more.remove(0);
+            }
+            return;
+        }
+        let left: Vec<(u64, u64)> = self
+            .runs()
+            .flat_map(|(from, to)| [(from, to.min(first)), (from.max(end), to)])
+            .filter(|(from, to)| from < to)
+            .collect();
+        match left.split_first() {
+            Some((&head, more)) => (self.head, self.more) = (head, more.to_vec()),
+            None => *self = Items::default(),
+        }
+    }
+
+    /// The runs that are left: where each begins, and the end behind it.
+    pub(super) fn runs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        std::iter::once(self.head).filter(|(from, to)| from < to).chain(self.more.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_left_is_what_was_not_removed(removed in prop::collection::vec((0..40_u64, 0..9_u64), 0..20)) {
+            let mut items = Items::new(10, 20).expect("they can be counted");
+            let mut model: BTreeSet<u64> = (10..30).collect();
+            for (first, count) in removed {
+                items.remove(first, count);
+                model.retain(|item| !(first..first + count).contains(item));
+                let left: Vec<u64> = items.runs().flat_map(|(from, to)| from..to).collect();
+                prop_assert!(left.iter().eq(&model), "{items:?}");
+                prop_assert_eq!(items.is_empty(), model.is_empty());
+                let runs: Vec<_> = items.runs().collect();
+                prop_assert!(runs.iter().all(|(from, to)| from < to));
+                prop_assert!(runs.windows(2).all(|two| two[0].1 <= two[1].0));
+            }
+        }
+    }
+
+    #[test]
+    fn more_than_can_be_counted_are_none() {
+        assert_eq!(Items::new(u64::MAX, 1), None);
+        assert!(Items::new(u64::MAX, 0).expect("none are").is_empty());
+    }
+}

@@ -1,0 +1,145 @@
+//! Workers that die before they can serve, again and again.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use farpool_agent::Settings;
+use farpool_proto::v1::StartPool;
+
+use crate::host::{Event, Host, program, start};
+use crate::protocol::{Command, start_job};
+
+crate::cases![
+    an_agent_whose_workers_die_takes_nothing_until_one_serves,
+    an_agent_whose_fork_servers_die_takes_nothing_until_one_serves,
+    an_agent_with_another_pool_that_serves_goes_on,
+    a_program_that_never_serves_is_given_up,
+    a_pool_that_has_served_is_not_given_up,
+];
+
+/// As long as it is there, workers die.
+struct Sickness {
+    file: PathBuf,
+}
+
+impl Sickness {
+    fn new(name: &str) -> Sickness {
+        let file = std::env::temp_dir().join(format!("farpool-sickness-{}-{name}", std::process::id()));
+        fs::write(&file, "").unwrap();
+        Sickness { file }
+    }
+
+    fn program(&self, kind: &str) -> farpool_agent::fork_server::Program {
+        program(&format!("{kind}:{}", self.file.display()))
+    }
+
+    /// How often it has struck.
+    fn deaths(&self) -> usize {
+        fs::read(&self.file).unwrap().len()
+    }
+}
+
+impl Drop for Sickness {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+fn start_sick(host: &mut Host, pool: u64, sickness: &Sickness, kind: &str) {
+    host.agent.start_pool(StartPool { pool, ..start() }, sickness.program(kind)).unwrap();
+    host.say(start_job(pool, pool));
+}
+
+/// Why the agent ails, as it said last.
+fn ailing(told: &[Event]) -> Option<&str> {
+    told.iter().rev().find_map(|event| match event {
+        Event::Ailing(ailing) => Some(&*ailing.reason),
+        _ => None,
+    })
+}
+
+fn ails(host: &mut Host) -> String {
+    host.wait(|told| ailing(told).filter(|reason| !reason.is_empty()).map(str::to_owned))
+}
+
+fn check_ails(kind: &str, words: &str) {
+    let sickness = Sickness::new(kind);
+    let mut host = Host::new(2);
+    start_sick(&mut host, 1, &sickness, kind);
+    let [chunk] = host.assign(1, ["echo a"]);
+    let reason = ails(&mut host);
+    assert!(reason.contains("in a row") && reason.contains(words), "{reason}");
+    host.drive_for(Duration::from_millis(1500));
+    assert_eq!(host.credit(), Some(0));
+    // Two at a time at first, then one after 100, 200, 400 and 800 ms, or half of that.
+    assert!((5..=13).contains(&sickness.deaths()), "{} deaths", sickness.deaths());
+    drop(sickness);
+    assert_eq!(host.result(chunk), "a");
+    assert_eq!((ailing(&host.told), host.credit().is_some_and(|chunks| chunks >= 2)), (Some(""), true));
+    host.end();
+}
+
+fn an_agent_whose_workers_die_takes_nothing_until_one_serves() {
+    check_ails("sick", "exited with code 3");
+}
+
+fn an_agent_whose_fork_servers_die_takes_nothing_until_one_serves() {
+    check_ails("forks-nothing", "fork server");
+}
+
+fn an_agent_with_another_pool_that_serves_goes_on() {
+    let sickness = Sickness::new("other");
+    let mut host = Host::new(2);
+    host.pool(1);
+    host.run(1, "echo a");
+    start_sick(&mut host, 2, &sickness, "sick");
+    host.assign(2, ["echo never"]);
+    host.drive_for(Duration::from_millis(500));
+    assert!(sickness.deaths() >= 3);
+    assert_eq!(host.run(1, "echo b"), "b");
+    assert_eq!(ailing(&host.told), None);
+    host.say(Command::StopPool(farpool_proto::v1::StopPool { pool: 1, now: true }));
+    ails(&mut host);
+    // A pool that comes can be the one that serves.
+    host.pool(3);
+    assert_eq!(host.run(3, "echo c"), "c");
+    assert_eq!(ailing(&host.told), Some(""));
+    host.end();
+}
+
+fn sickly(start_limit: Duration) -> Host {
+    let mut settings = Settings::host(1);
+    settings.start_limit = start_limit;
+    Host::with(settings)
+}
+
+fn a_program_that_never_serves_is_given_up() {
+    let sickness = Sickness::new("never");
+    let mut host = sickly(Duration::from_secs(2));
+    start_sick(&mut host, 1, &sickness, "sick");
+    ails(&mut host);
+    let failure = host.pool_fault(1);
+    assert!(failure.message.contains("exited with code 3"), "{failure:?}");
+    host.wait(|told| ailing(told).filter(|reason| reason.is_empty()).map(drop));
+    assert!(host.credit() >= Some(1));
+    host.end();
+}
+
+fn a_pool_that_has_served_is_not_given_up() {
+    let sickness = Sickness::new("had-served");
+    let healthy = sickness.file.with_extension("healthy");
+    fs::rename(&sickness.file, &healthy).unwrap();
+    let mut host = sickly(Duration::from_secs(1));
+    start_sick(&mut host, 1, &sickness, "sick");
+    assert_eq!(host.run(1, "echo a"), "a");
+    fs::rename(&healthy, &sickness.file).unwrap();
+    let [dies] = host.assign(1, ["exit 7"]);
+    assert!(host.outcome(dies).is_err());
+    ails(&mut host);
+    host.drive_for(Duration::from_secs(3));
+    assert!(!host.told.iter().any(|event| matches!(event, Event::PoolFault(_))));
+    drop(sickness);
+    assert_eq!(host.run(1, "echo b"), "b");
+    host.end();
+}

@@ -1,0 +1,158 @@
+//! A client and its coordinator, as far as the link knows them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farpool_net::{Incoming, Opening, Outgoing, outgoing};
+use farpool_proto::v1::client_event::Body as Event;
+use farpool_proto::v1::client_message::Body as Ask;
+use farpool_proto::v1::{ClientEvent, ClientMessage, Items, ItemsDone, Resume};
+use tokio::sync::Notify;
+use tonic::Status;
+
+use crate::wire::{Way, Wire, hear, now};
+
+pub(crate) const LIMIT: u64 = 64 << 20;
+const ID: &[u8] = b"0123456789abcdef";
+
+/// Both ends. The client says how many messages it has said before in each of them, and so does the coordinator.
+pub(crate) struct Pair {
+    pub(crate) client: Outgoing<ClientMessage>,
+    pub(crate) coordinator: Outgoing<ClientEvent>,
+    connection: Option<Connection>,
+    pub(crate) said: [u64; 2],
+    pub(crate) heard: [u64; 2],
+}
+
+struct Connection {
+    up: Wire<ClientMessage>,
+    down: Wire<ClientEvent>,
+    client: Incoming<ClientEvent>,
+    coordinator: Incoming<ClientMessage>,
+}
+
+impl Pair {
+    pub(crate) fn new() -> Self {
+        let (client, frames) = outgoing(0, Arc::new(Notify::new()));
+        let mut up = Wire::new(frames);
+        client.push(ask(0, 10));
+        up.carry(1);
+        let Opening::New { messages, rest } = open(up.way()).expect("it begins well") else {
+            panic!("it does not go on")
+        };
+        assert!(messages == [ask(0, 10)]);
+        let (coordinator, frames) = outgoing(0, Arc::new(Notify::new()));
+        let down = Wire::new(frames);
+        let connection = Connection {
+            client: client.incoming(down.way(), LIMIT),
+            coordinator: rest.incoming(&coordinator),
+            up,
+            down,
+        };
+        Self { client, coordinator, connection: Some(connection), said: [1, 0], heard: [1, 0] }
+    }
+
+    pub(crate) fn ask(&mut self, bytes: usize) {
+        self.client.push(ask(self.said[0], bytes));
+        self.said[0] += 1;
+    }
+
+    pub(crate) fn tell(&mut self, bytes: usize) {
+        self.coordinator.push(tell(self.said[1], bytes));
+        self.said[1] += 1;
+    }
+
+    /// Carries frames to the coordinator; returns how many.
+    pub(crate) fn carry_up(&mut self, count: usize) -> usize {
+        self.connection.as_mut().map_or(0, |connection| connection.up.carry(count))
+    }
+
+    pub(crate) fn carry_down(&mut self, count: usize) -> usize {
+        self.connection.as_mut().map_or(0, |connection| connection.down.carry(count))
+    }
+
+    /// The coordinator takes in what has come; returns how many messages, if it was a frame.
+    pub(crate) fn hear_up(&mut self) -> Option<usize> {
+        let messages = hear(&mut self.connection.as_mut()?.coordinator)?;
+        for message in &messages {
+            let Some(Ask::Items(items)) = &message.body else { panic!("nobody says {message:?}") };
+            assert_eq!(items.first, self.heard[0]);
+            assert_eq!(items.job, items.data.len() as u64);
+            self.heard[0] += 1;
+        }
+        assert_eq!(self.coordinator.received(), self.heard[0]);
+        Some(messages.len())
+    }
+
+    pub(crate) fn hear_down(&mut self) -> Option<usize> {
+        let messages = hear(&mut self.connection.as_mut()?.client)?;
+        for message in &messages {
+            let Some(Event::ItemsDone(done)) = &message.body else { panic!("nobody says {message:?}") };
+            assert_eq!(done.first, self.heard[1]);
+            assert_eq!(done.job, done.data.len() as u64);
+            self.heard[1] += 1;
+        }
+        assert_eq!(self.client.received(), self.heard[1]);
+        Some(messages.len())
+    }
+
+    pub(crate) fn cut(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        connection.up.cut();
+        connection.down.cut();
+        assert!(self.client.is_gone() && self.coordinator.is_gone());
+        assert!(now(connection.client.next()).expect("it ends").is_err());
+        assert!(!connection.client.is_garbled());
+    }
+
+    /// Goes on over another connection, unless this breaks too after so many frames. The old one need not be cut.
+    pub(crate) fn reconnect(&mut self, breaks: usize) {
+        self.connection = self.try_to_reconnect(breaks);
+    }
+
+    fn try_to_reconnect(&self, breaks: usize) -> Option<Connection> {
+        let mut up = Wire::new(self.client.resume(Bytes::from_static(ID)));
+        assert_eq!(up.carry(2), 1, "the client waits for the answer");
+        if breaks == 0 {
+            return None;
+        }
+        let Opening::Resume { resume, rest } = open(up.way()).expect("it begins well") else {
+            panic!("it does not begin anew")
+        };
+        let Resume { session, version, received } = resume;
+        assert_eq!((&*session, version), (ID, Some(farpool_proto::version())));
+        let mut down = Wire::new(self.coordinator.reconnect(received).expect("it has heard what was said"));
+        let coordinator = rest.incoming(&self.coordinator);
+        if breaks == 1 {
+            return None;
+        }
+        // More than the answer may come at once.
+        down.carry(breaks - 1);
+        let client = now(self.client.resumed(down.way(), LIMIT)).expect("it is there").expect("it is a good answer");
+        assert!(!self.client.is_gone() && !self.coordinator.is_gone());
+        Some(Connection { up, down, client, coordinator })
+    }
+
+    /// Carries all that there is, and has it taken in.
+    pub(crate) fn settle(&mut self) {
+        while self.carry_up(1) + self.carry_down(1) > 0 {
+            while self.hear_up().is_some() || self.hear_down().is_some() {}
+        }
+    }
+}
+
+pub(crate) fn open(way: Way<ClientMessage>) -> Result<Opening<ClientMessage>, Status> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("there can be a runtime");
+    runtime.block_on(Opening::read(way, LIMIT, Duration::from_millis(20)))
+}
+
+pub(crate) fn ask(number: u64, bytes: usize) -> ClientMessage {
+    let items = Items { job: bytes as u64, first: number, data: vec![7; bytes].into(), ends: Bytes::new() };
+    ClientMessage { body: Some(Ask::Items(items)) }
+}
+
+pub(crate) fn tell(number: u64, bytes: usize) -> ClientEvent {
+    let done = ItemsDone { job: bytes as u64, first: number, data: vec![7; bytes].into(), ends: Bytes::new() };
+    ClientEvent { body: Some(Event::ItemsDone(done)) }
+}
