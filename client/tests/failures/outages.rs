@@ -73,8 +73,7 @@ fn the_clients_connection_is_cut_in_the_middle_of_a_map() {
     let (pool, log) = (pool(&proxy.address()), Log::new("runs"));
     let map = pool.job(noted_nap).starmap_async(items(&log, 300));
     for cut in 1..=5 {
-        waiting::until(|| log.lines().len() >= 40 * cut);
-        assert_eq!(proxy.cut(), 1);
+        waiting::until(|| log.lines().len() >= 40 * cut && proxy.cut() > 0);
     }
     // It was back each time before it was given up.
     check(within(seconds(20), || map.get().unwrap()), &log, 0);
