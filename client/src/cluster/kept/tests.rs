@@ -272,3 +272,39 @@ proptest! {
         prop_assert_eq!(kept.repeated(), expect_repeated);
     }
 }
+
+/// `cargo test -p farpool --release -- --ignored --nocapture measure_keeping`
+#[test]
+#[ignore = "a measurement"]
+fn measure_keeping() {
+    const ITEMS: u64 = 1_000_000;
+    // What this thread has worked, however busy the machine is.
+    let now =
+        || std::time::Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
+    for (batch, run, shuffle) in [(16_384, 1, 0), (16_384, 1, 7), (16_384, 5000, 0), (64, 1, 7)] {
+        let mut kept = kept();
+        assert!(kept.say(&open(1, 2)));
+        let messages: Vec<Body> = (0..ITEMS / batch)
+            .map(|at| {
+                let ends = vec![0; 4 * batch as usize].into();
+                Body::Items(Items { job: 1, first: at * batch, data: Bytes::new(), ends })
+            })
+            .collect();
+        let start = now();
+        assert!(messages.iter().all(|message| kept.say(message)));
+        let said = now() - start;
+        let sent = ITEMS / batch * batch;
+        let start = now();
+        let mut first = 0;
+        while first < sent {
+            let count = run.min(sent - first);
+            // Out of order within eight.
+            let item = if shuffle > 0 { (first ^ shuffle).min(sent - count) } else { first };
+            assert_eq!(kept.finish(1, item, count), Fresh::All);
+            first += count;
+        }
+        let (said, finished) =
+            (said.as_nanos() as u64 / (sent / batch), (now() - start).as_nanos() as u64 / sent.div_ceil(run));
+        println!("batches of {batch}, outcomes of {run}: {said} ns a message of items, {finished} ns one of outcomes");
+    }
+}
