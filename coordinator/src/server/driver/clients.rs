@@ -33,8 +33,9 @@ pub(super) struct Client {
     pub(super) stopped: bool,
     /// Its turn is over and it waits for the next.
     waits: bool,
-    /// Its messages that were taken in, as it said last, and bytes that it said since then, counted while the memory is full.
+    /// Its messages that were taken in, as it said last, ...
     acknowledged: u64,
+    /// ... and bytes that it said since then while it owed a word; see [`Memory::listen`](super::memory::Memory::listen).
     pub(super) said_since: u64,
     /// Its pool was closed while it was away.
     pub(super) over: bool,
@@ -146,7 +147,7 @@ impl Driver {
             self.coordinator.client_acknowledged(id, acknowledged);
         }
         if self.memory.is_full() {
-            client.said_since += messages.iter().map(|message| message.encoded_len() as u64).sum::<u64>();
+            self.memory.listen(client, &messages);
         }
         for message in messages {
             if !self.clients.contains_key(&id) {

@@ -5,13 +5,15 @@
 //! little or whose results are read. Nothing is dropped. Below nine tenths all are read again.
 //! What a client has on its way meanwhile is held back by HTTP/2's flow control.
 //!
-//! What was sent counts until the client says that it has it, and that is only known by reading on: so a client to which much
-//! was sent is not stopped, as long as it goes on to say so.
+//! What was sent is held until the client says that it has it, which is only known by reading on. So what may be on its way
+//! does not count, lest nobody is read since nobody says what he has; and a client that has taken more than that is read.
 //!
 //! What is held may be of no use before more comes: parts of large messages, items of explicit chunks that are not
 //! whole. If it is so, and slots idle for it, one client at a time may go on until its part is whole ([`Memory::favoured`]).
 
 use farpool_net::settings::ByteSize;
+use farpool_proto::v1::ClientMessage;
+use prost::Message;
 use tonic::Status;
 
 use super::Driver;
@@ -22,8 +24,10 @@ use crate::ClientId;
 const LOOK_NS: u64 = 20_000_000;
 /// For so long nothing must have become less before somebody is favoured, in ns.
 const STUCK_NS: u64 = 500_000_000;
-/// What a client may have said before it had what it was sent, in bytes: HTTP/2's window, and room.
-const ON_ITS_WAY: u64 = 16 << 20;
+/// What may be on the way to a client that does not read, in bytes: HTTP/2's window, and room.
+const ON_THE_WAY: u64 = 10 << 20;
+/// What a client may have said before it had what was on its way, in bytes: as much, and room.
+const SAID_BEFORE: u64 = 16 << 20;
 /// How often to say at most that the memory is full, in ns.
 const SAY_NS: u64 = 60_000_000_000;
 
@@ -63,8 +67,17 @@ impl Memory {
     /// To be called when the client may hold more than before.
     pub(super) fn count(&mut self, client: &mut Client) {
         self.forget(client);
-        client.counted = client.held();
+        client.counted = client.held().saturating_sub(client.unacknowledged().min(ON_THE_WAY));
         self.counted += client.counted;
+    }
+
+    /// Counts what a client says that was sent much and does not say that it has it.
+    pub(super) fn listen(&self, client: &mut Client, messages: &[ClientMessage]) {
+        if client.unacknowledged() > ON_THE_WAY {
+            client.said_since += messages.iter().map(|message| message.encoded_len() as u64).sum::<u64>();
+        } else {
+            client.said_since = 0;
+        }
     }
 
     pub(super) fn forget(&mut self, client: &Client) {
@@ -93,15 +106,25 @@ impl Memory {
 }
 
 impl Driver {
-    /// Bytes that are held.
-    pub(super) fn held(&mut self) -> u64 {
+    /// Bytes that are held, with those that are on their way.
+    pub(super) fn all_held(&self) -> u64 {
+        let clients: u64 = self.clients.values().map(Client::held).sum();
+        self.coordinator.stored_bytes() + clients + self.partly_held()
+    }
+
+    /// Bytes that are held and count.
+    fn held(&mut self) -> u64 {
         self.clients.values_mut().for_each(|client| self.memory.count(client));
         self.at_most_held()
     }
 
     fn at_most_held(&self) -> u64 {
-        let agents: u64 = self.agents.values().map(|agent| agent.partial).sum();
-        self.coordinator.stored_bytes() + self.memory.counted + agents
+        self.coordinator.stored_bytes() + self.memory.counted + self.partly_held()
+    }
+
+    /// Bytes of agents' messages that are not whole.
+    fn partly_held(&self) -> u64 {
+        self.agents.values().map(|agent| agent.partial).sum()
     }
 
     pub(super) fn tend_memory(&mut self) {
@@ -135,9 +158,8 @@ impl Driver {
         if held < self.memory.least {
             self.memory.moves(held, self.now);
         }
-        let favoured = self.memory.favoured.filter(|&id| self.needs_more(id) || self.may_have_taken(id, 1));
+        let favoured = self.memory.favoured.filter(|&id| self.needs_more(id));
         match favoured {
-            Some(id) if !self.needs_more(id) && held > self.memory.most() => self.memory.favoured = None,
             Some(id) if held > self.memory.most() => {
                 let bound = ByteSize(self.memory.bound);
                 let message =
@@ -150,8 +172,7 @@ impl Driver {
                 self.memory.favoured = None;
             }
             None => {
-                let moves = |&id: &ClientId| self.needs_more(id) || self.may_have_taken(id, 1);
-                let needy = self.clients.keys().copied().filter(moves);
+                let needy = self.clients.keys().copied().filter(|&id| self.needs_more(id));
                 self.memory.favoured = needy.max_by_key(|&id| (self.held_by(id), id));
             }
         }
@@ -162,11 +183,11 @@ impl Driver {
         self.clients.get(&id).is_some_and(|client| client.partial > 0) || self.coordinator.lacks_chunk(id)
     }
 
-    /// Whether so many bytes of results were sent to the client that to read on, which says that it has them, makes more room
-    /// than it takes. It is not believed for ever.
-    fn may_have_taken(&self, id: ClientId, bytes: u64) -> bool {
-        let taken = |client: &Client| client.unacknowledged() >= bytes && client.said_since <= ON_ITS_WAY;
-        self.clients.get(&id).is_some_and(taken)
+    /// Whether the client has taken so much without having said so that to read on makes more room than it takes. It is not
+    /// believed for ever.
+    fn owes_word(&self, id: ClientId) -> bool {
+        let owes = |client: &Client| client.unacknowledged() > ON_THE_WAY && client.said_since <= SAID_BEFORE;
+        self.clients.get(&id).is_some_and(owes)
     }
 
     fn held_by(&self, id: ClientId) -> u64 {
@@ -182,7 +203,7 @@ impl Driver {
             together += held;
             let goes_on = together <= self.memory.reserve()
                 || self.memory.favoured == Some(id)
-                || self.may_have_taken(id, self.queue as u64);
+                || self.owes_word(id);
             if let Some(client) = self.clients.get_mut(&id) {
                 client.stopped = !goes_on;
                 client.give_turn();

@@ -23,7 +23,7 @@ impl Driver {
         status.version = Some(farpool_proto::version());
         status.uptime_ns = self.now;
         status.draining = self.drain.is_some();
-        status.held_bytes = self.held();
+        status.held_bytes = self.all_held();
         status.memory = self.memory.bound();
         let clients: HashMap<_, _> = self.coordinator.pool_clients().collect();
         for pool in &mut status.pools {
