@@ -1,0 +1,5 @@
+//! Sessions in which everybody else is played, and time passes at once.
+
+mod cases;
+mod coordinator;
+mod workers;

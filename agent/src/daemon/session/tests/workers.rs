@@ -1,0 +1,144 @@
+//! Workers that need some time for each item, and nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::agent_event::Body as Event;
+use farpool_proto::v1::{AgentEvent, Chunk, Credit, PoolStarted, PoolStopped, Returned, RunDone};
+use tokio::time::{Instant, sleep_until};
+
+use super::super::Workers;
+
+/// Time that an item takes.
+pub(super) const ITEM: Duration = Duration::from_millis(10);
+
+/// What the workers of a session did.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Deeds(pub(super) Arc<Mutex<Vec<Deed>>>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    Ran(u64),
+    /// All were killed, at this time.
+    Killed(Instant),
+}
+
+/// All items of all pools run one after another.
+#[derive(Debug, Default)]
+pub(super) struct Played {
+    deeds: Deeds,
+    /// The pool of each job.
+    jobs: BTreeMap<u64, u64>,
+    pools: Vec<u64>,
+    /// Chunks of one item, and when the first is done.
+    queue: Vec<Chunk>,
+    due: Option<Instant>,
+    draining: bool,
+    held: bool,
+    events: Vec<AgentEvent>,
+}
+
+impl Played {
+    pub(super) fn new(deeds: Deeds) -> Played {
+        Played { deeds, ..Played::default() }
+    }
+
+    fn tell(&mut self, body: Event) {
+        self.events.push(AgentEvent { body: Some(body) });
+    }
+
+    fn drop_chunks(&mut self, unwanted: impl Fn(&Self, &Chunk) -> bool) {
+        let queue = std::mem::take(&mut self.queue);
+        let first = queue.first().map(|chunk| chunk.chunk);
+        self.queue = queue.into_iter().filter(|chunk| !unwanted(self, chunk)).collect();
+        if self.queue.first().map(|chunk| chunk.chunk) != first {
+            self.due = None;
+        }
+    }
+}
+
+impl Workers for Played {
+    fn command(&mut self, command: Command) -> Result<(), String> {
+        match command {
+            Command::StartPool(start) => {
+                self.pools.push(start.pool);
+                self.tell(Event::PoolStarted(PoolStarted { pool: start.pool }));
+                self.tell(Event::Credit(Credit { chunks: 10, bytes: 0 }));
+            }
+            Command::StopPool(stop) => {
+                self.drop_chunks(|this, chunk| this.jobs.get(&chunk.job) == Some(&stop.pool));
+                self.pools.retain(|pool| *pool != stop.pool);
+                self.tell(Event::PoolStopped(PoolStopped { pool: stop.pool }));
+            }
+            Command::StartJob(start) => drop(self.jobs.insert(start.job, start.pool)),
+            Command::EndJob(end) if end.kill => self.drop_chunks(|_, chunk| chunk.job == end.job),
+            Command::Assign(assign) => self.queue.extend(assign.chunks),
+            Command::CancelChunks(cancel) => self.drop_chunks(|_, chunk| cancel.chunks.contains(&chunk.chunk)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn work(&mut self, events: &mut Vec<AgentEvent>) -> bool {
+        let now = Instant::now();
+        if self.draining && self.queue.len() > 1 {
+            for chunk in self.queue.split_off(1) {
+                let Chunk { chunk, attempt, first, .. } = chunk;
+                self.tell(Event::Returned(Returned { chunk, attempt, first, count: 1 }));
+            }
+        }
+        if !self.held && self.due.is_some_and(|due| now >= due) {
+            let Chunk { chunk, attempt, first, .. } = self.queue.remove(0);
+            self.deeds.0.lock().expect("nobody panics").push(Deed::Ran(first));
+            let ends = 8_u32.to_le_bytes().to_vec().into();
+            let data = first.to_le_bytes().to_vec().into();
+            self.tell(Event::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns: 1 }));
+            self.due = None;
+        }
+        if self.due.is_none() && !self.queue.is_empty() {
+            self.due = Some(now + ITEM);
+        }
+        events.append(&mut self.events);
+        false
+    }
+
+    async fn ready(&mut self) -> Result<(), String> {
+        match self.due.filter(|_| !self.held) {
+            _ if !self.events.is_empty() => {}
+            Some(due) => sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, hold: bool) {
+        self.held = hold;
+    }
+
+    fn hold_pool(&mut self, _: u64, _: bool) {}
+
+    fn keep_pool(&mut self, _: u64) {}
+
+    fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    fn is_drained(&self) -> bool {
+        self.draining && self.queue.is_empty() && self.events.is_empty()
+    }
+
+    fn stop_all(&mut self) {
+        if !self.pools.is_empty() {
+            self.deeds.0.lock().expect("nobody panics").push(Deed::Killed(Instant::now()));
+        }
+        self.pools.clear();
+        self.queue.clear();
+        self.due = None;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pools.is_empty()
+    }
+}
