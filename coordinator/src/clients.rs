@@ -11,6 +11,7 @@ use crate::jobs::Job;
 use crate::outbox::Outbox;
 use crate::rate::Rate;
 use crate::refused::{Refused, RefusedKind};
+use crate::reopen::{NewJob, Reopening};
 use crate::store::Store;
 
 /// A client's session.
@@ -45,6 +46,11 @@ impl Client {
         debug_assert!(fresh, "a job ended twice");
     }
 
+    /// The job of that number, if it has not ended.
+    pub(crate) fn open_job(&self, number: u64) -> Option<JobId> {
+        self.jobs.get(&number).copied()
+    }
+
     pub(crate) fn open_jobs(&self) -> impl Iterator<Item = JobId> {
         self.jobs.values().copied()
     }
@@ -73,7 +79,10 @@ impl Coordinator {
             (Some(_), FromClient::Items { job, batch }) => self.items(from, job, batch),
             (Some(_), FromClient::EndItems { job }) => self.end_items(from, job, out),
             (Some(_), FromClient::CancelJob { job }) => self.client_cancels(from, job, out),
-            (Some(_), FromClient::PoolReopened) => Ok(()),
+            (Some(pool), FromClient::PoolReopened) => match self.pool_is_complete(pool, out) {
+                true => Ok(()),
+                false => Err(RefusedKind::NotReopening.into()),
+            },
             (Some(pool), FromClient::ClosePool { now }) => {
                 self.close_pool(pool, now, out);
                 Ok(())
@@ -83,6 +92,7 @@ impl Coordinator {
 
     pub(crate) fn forget_client(&mut self, id: ClientId, out: &mut Outbox) {
         let Some(pool) = self.clients.remove(id).and_then(|client| client.pool) else { return };
+        self.settle_all(pool);
         self.close_pool(pool, true, out);
     }
 
@@ -137,7 +147,10 @@ impl Coordinator {
         self.next_name += 1;
         client.jobs.insert(number, job);
         state.open_jobs += 1;
-        self.core.handle(Event::JobOpened { job, pool, policy, require: labels }, self.now, &mut self.actions);
+        match &mut state.reopening {
+            Some(reopening) => reopening.add(NewJob { job, policy, require: labels }),
+            None => self.core.handle(Event::JobOpened { job, pool, policy, require: labels }, self.now, &mut self.actions),
+        }
         if requires {
             self.review(pool, out);
         }
@@ -145,6 +158,7 @@ impl Coordinator {
     }
 
     fn items(&mut self, from: ClientId, number: u64, batch: Batch) -> Result<(), Refused> {
+        let reopening = self.reopening(from).map(Reopening::is_complete);
         let Some((id, job)) = self.job_with_input(from, number)? else { return Ok(()) };
         let (first, count, bytes, next) = (batch.first, batch.count, batch.bytes(), job.store.next());
         if first < next {
@@ -153,7 +167,8 @@ impl Coordinator {
         if let Some((item, bytes)) = batch.longer_than(job.payload_limit) {
             return Err(RefusedKind::ItemTooLarge { item, bytes, limit: job.payload_limit }.into());
         }
-        if let Some(limit) = job.store.overrun() {
+        // What was granted by a former coordinator comes again, however much that is.
+        if let Some(limit) = job.store.overrun().filter(|_| reopening != Some(false)) {
             return Err(RefusedKind::WindowOverrun { job: number, limit }.into());
         }
         let before = job.store.cost();
@@ -161,20 +176,30 @@ impl Coordinator {
         let more = job.store.cost() - before;
         self.stored += more;
         self.clients.get_mut(from).expect("it was just found").stored += more;
-        self.core.handle(Event::ItemsArrived { job: id, first, count, bytes }, self.now, &mut self.actions);
+        if reopening.is_none() {
+            self.core.handle(Event::ItemsArrived { job: id, first, count, bytes }, self.now, &mut self.actions);
+        }
         Ok(())
     }
 
     fn end_items(&mut self, from: ClientId, number: u64, out: &mut Outbox) -> Result<(), Refused> {
+        let reopening = self.reopening(from).is_some();
         let Some((id, job)) = self.job_with_input(from, number)? else { return Ok(()) };
         job.input_ended = true;
-        self.feed(Event::InputEnded { job: id }, out);
+        if !reopening {
+            self.feed(Event::InputEnded { job: id }, out);
+        }
         Ok(())
+    }
+
+    /// What is kept of the client's pool until it has been opened again; none: the core knows the pool.
+    pub(crate) fn reopening(&self, client: ClientId) -> Option<&Reopening> {
+        self.pools.get(self.clients.get(client)?.pool?)?.reopening.as_ref()
     }
 
     fn client_cancels(&mut self, from: ClientId, number: u64, out: &mut Outbox) -> Result<(), Refused> {
         match self.clients.get(from).ok_or(RefusedKind::NoSession)?.named(number)? {
-            Named::Open(job) => self.feed(Event::JobCancelled { job }, out),
+            Named::Open(job) => self.cancel(job, out),
             Named::Ended => self.late_messages += 1,
         }
         Ok(())

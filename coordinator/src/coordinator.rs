@@ -1,16 +1,22 @@
 //! The coordinator: its state, its clock and its doors.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use farpool_core::{Action, Core, JobId, PoolId, Slab};
 use farpool_proto::v1::{AgentEvent, ClientMessage};
 
+use crate::adopt::Adopting;
 use crate::agents::Agent;
 use crate::clients::Client;
 use crate::convert;
+use crate::ids::Identity;
 use crate::jobs::Job;
 use crate::labels::LabelBook;
 use crate::outbox::Outbox;
 use crate::pools::Pool;
 use crate::refused::Refused;
+use crate::reopen::Deadlines;
 use crate::{AgentId, ClientId};
 
 /// What can be set.
@@ -26,6 +32,11 @@ pub struct Config {
     /// Bytes of a job's items, their positions included, that may be here at once; one message, or an explicit chunk,
     /// may go beyond it. At least 1.
     pub window: u64,
+    /// What tells this coordinator from one that was here before; none in local mode.
+    pub id: Option<[u8; 16]>,
+    /// How long those are waited for that know what a former coordinator knew: pools for the agents that they ran at, and
+    /// agents for the clients whose pools they hold.
+    pub recovery: Duration,
 }
 
 impl Default for Config {
@@ -35,6 +46,8 @@ impl Default for Config {
             max_agent_chunks: 65_536,
             max_client_jobs: 100_000,
             window: 64 << 20,
+            id: None,
+            recovery: Duration::from_secs(5),
         }
     }
 }
@@ -49,6 +62,10 @@ pub struct Coordinator {
     pub(crate) agents: Slab<AgentId, Agent>,
     pub(crate) pools: Slab<PoolId, Pool>,
     pub(crate) jobs: Slab<JobId, Job>,
+    /// Those of agents that have said hello, and of pools that are there; of two, the newer.
+    pub(crate) agent_ids: BTreeMap<Identity, AgentId>,
+    pub(crate) pool_ids: BTreeMap<Identity, PoolId>,
+    pub(crate) deadlines: Deadlines,
     /// What the items of all jobs take.
     pub(crate) stored: u64,
     /// What operators will call the next job, or pool.
@@ -56,11 +73,18 @@ pub struct Coordinator {
     pub(crate) late_messages: u64,
     pub(crate) labels: LabelBook,
     pub(crate) now: u64,
+    /// Whose report is being taken in, and which it is, until it is known what becomes of it.
+    pub(crate) reporting: Option<(AgentId, u64)>,
+    /// Pools that agents are being told to adopt.
+    pub(crate) adopting: Vec<Adopting>,
     // Kept for their memory.
     pub(crate) actions: Vec<Action>,
     pub(crate) to_flush: Vec<AgentId>,
     /// Pools whose clients may have to be told something.
     pub(crate) to_review: Vec<PoolId>,
+    /// Agents of which reports came to nothing, and places whose reports may have been settled, in this round.
+    pub(crate) stray: Vec<AgentId>,
+    pub(crate) to_settle: Vec<(AgentId, PoolId)>,
 }
 
 impl Coordinator {
@@ -74,14 +98,21 @@ impl Coordinator {
             agents: Slab::default(),
             pools: Slab::default(),
             jobs: Slab::default(),
+            agent_ids: BTreeMap::new(),
+            pool_ids: BTreeMap::new(),
+            deadlines: Deadlines::default(),
             stored: 0,
             next_name: 1,
             late_messages: 0,
             labels: LabelBook::default(),
             now: 0,
+            reporting: None,
+            adopting: Vec::new(),
             actions: Vec::new(),
             to_flush: Vec::new(),
             to_review: Vec::new(),
+            stray: Vec::new(),
+            to_settle: Vec::new(),
         }
     }
 
@@ -139,14 +170,21 @@ impl Coordinator {
     /// messages that were there have been taken in, and before the outbox is drained.
     pub fn schedule(&mut self, now: u64, out: &mut Outbox) {
         self.now = now;
+        self.look_at_deadlines(out);
         self.core.schedule(now, &mut self.actions);
         self.follow(None, out);
         self.flush(out);
+        self.settle(out);
     }
 
     /// When to call [`schedule`](Self::schedule) again although nothing has come; none: not before something comes.
     pub fn next_look(&self) -> Option<u64> {
-        self.core.next_look()
+        self.core.next_look().into_iter().chain(self.next_deadline()).min()
+    }
+
+    /// That of [`next_look`](Self::next_look) which must not be later: when those have had their time who are waited for.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.next()
     }
 
     /// Messages that came too late to mean anything and were dropped: outcomes of old attempts, words about jobs and

@@ -1,20 +1,23 @@
 //! Does what the core asks for.
 
-use bytes::Bytes;
 use farpool_core::{Action, Cause, Event, JobId, PoolId};
 use farpool_proto::v1::{
     Chunk, EndJob, Failure, FailureKind, ItemFailed, ItemsDone, JobEnded, StartJob, agent_command, client_event,
 };
 
 use crate::AgentId;
+use crate::convert::Batch;
 use crate::coordinator::Coordinator;
 use crate::outbox::Outbox;
+use crate::pools::Pool;
 
 /// What the core does not know of the report that it was just given.
 pub(crate) enum Report {
-    Results { data: Bytes, ends: Bytes },
+    Results(Batch),
     Fault(Failure),
     Lost { host: String },
+    /// Items of a pool that was opened again, which an agent may have run that did not come back.
+    NotBack,
 }
 
 impl Coordinator {
@@ -34,7 +37,7 @@ impl Coordinator {
                     let chunk = Chunk { chunk: chunk.to_bits(), job: job.to_bits(), first, attempt, segments: 0 };
                     self.assign(agent, job, chunk, count);
                 }
-                Action::Accept { job, first, .. } => self.deliver(job, first, report.take(), out),
+                Action::Accept { job, first, count } => self.deliver(job, (first, count), &mut report, out),
                 Action::Fail { job, first, count, attempts, cause } => {
                     let failure = failure(attempts, cause, report.as_ref());
                     self.fail(job, first, count, &failure, out);
@@ -50,8 +53,11 @@ impl Coordinator {
                     out.agent(agent, agent_command::Body::EndJob(EndJob { job: job.to_bits(), kill }));
                 }
                 Action::JobFinished { job, cancelled } => self.job_finished(job, cancelled, out),
-                // For logs and metrics.
-                Action::Retrying { .. } => {}
+                Action::Retrying { job, .. } => self.report_is_used_up(job),
+                Action::CancelChunk { agent, chunk } => {
+                    self.mail(agent, |agent| agent.cancel.chunks.push(chunk.to_bits()));
+                }
+                Action::Adopt { .. } => unreachable!("chunks are adopted when an agent comes back"),
             }
         }
         self.actions = actions;
@@ -78,17 +84,27 @@ impl Coordinator {
         write(agent);
     }
 
-    fn deliver(&mut self, id: JobId, first: u64, report: Option<Report>, out: &mut Outbox) {
-        let Some(Report::Results { data, ends }) = report else { unreachable!("results are accepted when reported") };
+    fn deliver(&mut self, id: JobId, (first, count): (u64, u64), report: &mut Option<Report>, out: &mut Outbox) {
+        // Nearly always it is the whole report, which goes on as it came.
+        let results = match report.take() {
+            Some(Report::Results(results)) if results.count == count => results,
+            Some(Report::Results(results)) => {
+                let part = results.part(first, count);
+                *report = Some(Report::Results(results));
+                part
+            }
+            _ => unreachable!("results are accepted when reported"),
+        };
+        let Batch { data, ends, .. } = results;
         let Some(job) = self.jobs.get_mut(id) else { return };
-        let count = ends.len() as u64 / 4;
         job.rate.count(count, self.now);
         let window = self.release(id, first, count);
         let Some(job) = self.jobs.get(id) else { return };
         if let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) {
-            let done = ItemsDone { job: job.number, first, data, ends };
+            let (pool, done) = (job.pool, ItemsDone { job: job.number, first, data, ends });
             out.client(client, client_event::Body::ItemsDone(done));
             window.into_iter().for_each(|window| out.client(client, window));
+            self.report_led_on(pool);
         }
     }
 
@@ -98,12 +114,14 @@ impl Coordinator {
         job.rate.count(count, self.now);
         let window = self.release(id, first, count);
         let Some(job) = self.jobs.get(id) else { return };
-        let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) else { return };
+        let (pool, number) = (job.pool, job.number);
+        let Some(client) = self.pools.get(pool).map(|pool| pool.client) else { return };
         for item in first..first + count {
-            let failed = ItemFailed { job: job.number, item, failure: Some(failure.clone()) };
+            let failed = ItemFailed { job: number, item, failure: Some(failure.clone()) };
             out.client(client, client_event::Body::ItemFailed(Box::new(failed)));
         }
         window.into_iter().for_each(|window| out.client(client, window));
+        self.report_led_on(pool);
     }
 
     /// Lets go of items that have their outcomes. Returns what the client is to be told, if anything.
@@ -118,6 +136,17 @@ impl Coordinator {
             self.forget_stored(pool, less);
         }
         window
+    }
+
+    /// Ends a job as if everything of it had been cancelled.
+    pub(crate) fn cancel(&mut self, job: JobId, out: &mut Outbox) {
+        let pool = self.jobs.get(job).and_then(|job| self.pools.get(job.pool));
+        match pool.map(Pool::is_reopening) {
+            Some(false) => self.feed(Event::JobCancelled { job }, out),
+            // The core does not know of it.
+            Some(true) => self.job_finished(job, true, out),
+            None => {}
+        }
     }
 
     fn forget_stored(&mut self, pool: PoolId, bytes: u64) {
@@ -141,7 +170,7 @@ impl Coordinator {
         out.agent(agent, agent_command::Body::StartJob(start));
     }
 
-    fn job_finished(&mut self, id: JobId, cancelled: bool, out: &mut Outbox) {
+    pub(crate) fn job_finished(&mut self, id: JobId, cancelled: bool, out: &mut Outbox) {
         let Some(job) = self.jobs.remove(id) else { return };
         self.forget_stored(job.pool, job.store.cost());
         self.labels.give_back(&job.require);
@@ -168,6 +197,14 @@ fn failure(attempts: u32, cause: Cause, report: Option<&Report>) -> Failure {
             kind: FailureKind::AgentLost.into(),
             message: format!("the agent on host {host} was lost while it held the item"),
             host: host.clone(),
+            attempts,
+            ..Failure::default()
+        },
+        (_, Some(Report::NotBack)) => Failure {
+            kind: FailureKind::AgentLost.into(),
+            message: "an agent that may have run the item did not come back after the coordinator was lost, and the item must \
+                      not run twice"
+                .to_owned(),
             attempts,
             ..Failure::default()
         },

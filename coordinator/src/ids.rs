@@ -1,6 +1,10 @@
-//! The id that only the coordinator needs; the others are the core's.
+//! The ids that only the coordinator needs; the others are the core's.
 
 use farpool_core::Id;
+
+/// What a pool or an agent is known by for as long as its process lives, whatever coordinators and connections come and
+/// go: 16 random bytes.
+pub(crate) type Identity = [u8; 16];
 
 /// A client's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -10,9 +10,10 @@
 //! 3. drain the outbox.
 //!
 //! Decisions are made by `farpool-core`, which knows no bytes. Here are the bytes (`store`), the checks on what
-//! peers say (`convert`), who is connected (`clients`, `agents`, `pools`, `places`), and what operators see and do (`status`,
-//! `operate`).
+//! peers say (`convert`), who is connected (`clients`, `agents`, `pools`, `places`), how what a former coordinator knew comes back
+//! (`reopen`, `adopt`) and what it takes for that (`settled`), and what operators see and do (`status`, `operate`).
 
+mod adopt;
 mod agents;
 mod clients;
 mod convert;
@@ -27,6 +28,8 @@ mod places;
 mod pools;
 mod rate;
 mod refused;
+mod reopen;
+mod settled;
 mod status;
 mod store;
 

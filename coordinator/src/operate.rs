@@ -16,7 +16,16 @@ impl Coordinator {
         let Some(id) = self.clients.get(client).and_then(|client| client.pool) else { return };
         let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.runs() && pool.paused != paused) else { return };
         pool.paused = paused;
-        self.feed(Event::PoolPaused { pool: id, paused }, out);
+        if !pool.is_reopening() {
+            self.feed(Event::PoolPaused { pool: id, paused }, out);
+        }
+    }
+
+    /// Whether the agent's connection is lost, and it may come back on another one: it keeps what it has, and gets nothing
+    /// new meanwhile.
+    pub fn agent_away(&mut self, agent: AgentId, away: bool, now: u64, out: &mut Outbox) {
+        self.now = now;
+        self.set_away(agent, away, out);
     }
 
     /// Whether slots idle because nothing that is here can run on them.
@@ -24,8 +33,12 @@ impl Coordinator {
         self.core.idles()
     }
 
-    /// Whether a client's items wait for others that make up an explicit chunk with them.
+    /// Whether a client's items wait for others: those that make up an explicit chunk with them, or all that a pool still wants
+    /// that was open before.
     pub fn lacks_chunk(&self, client: ClientId) -> bool {
+        if self.reopening(client).is_some_and(|reopening| !reopening.is_complete()) {
+            return true;
+        }
         let Some(client) = self.clients.get(client) else { return false };
         let mut jobs = client.open_jobs().filter_map(|job| self.jobs.get(job));
         jobs.any(|job| !job.input_ended && job.store.bytes() > 0 && job.store.lacks_chunk())
@@ -47,7 +60,7 @@ impl Coordinator {
         self.now = now;
         let is_there = self.jobs.get(job).is_some();
         if is_there {
-            self.feed(Event::JobCancelled { job }, out);
+            self.cancel(job, out);
         }
         is_there
     }

@@ -6,16 +6,19 @@ use bytes::Bytes;
 
 use farpool_core::{Event, PoolId};
 use farpool_proto::v1::{
-    Failure, FailureKind, PoolOpened, ResizePool, StartPool, StopPool, Waiting, agent_command, client_event,
+    AdoptPool, Failure, FailureKind, PoolAt, PoolOpened, ResizePool, StartPool, StopPool, Waiting, agent_command,
+    client_event,
 };
 
 use crate::AgentId;
 use crate::agents::Agent;
 use crate::convert::Hello;
 use crate::coordinator::Coordinator;
+use crate::ids::Identity;
 use crate::labels::in_words;
 use crate::outbox::Outbox;
 use crate::pools::Pool;
+use crate::settled::PlaceReports;
 
 /// What a client was told last of where its pool runs.
 #[derive(Debug, Default)]
@@ -29,17 +32,37 @@ pub(crate) struct Told {
 impl Coordinator {
     pub(crate) fn start_pool(&mut self, agent: AgentId, id: PoolId, workers: Option<NonZeroU32>, out: &mut Outbox) {
         let Some(pool) = self.pools.get_mut(id) else { return };
-        pool.at.insert(agent);
-        let start = StartPool {
-            pool: id.to_bits(),
-            processes: workers.map_or(0, NonZeroU32::get),
-            settings: Some(pool.asked.settings.clone()),
-            program: pool.asked.program.clone(),
-            weight: pool.asked.weight,
-            id: Bytes::new(),
-        };
-        out.agent(agent, agent_command::Body::StartPool(Box::new(start)));
+        pool.at.insert(agent, PlaceReports::default());
+        let (own, weight) = (pool.asked.id, pool.asked.weight);
+        let processes = workers.map_or(0, NonZeroU32::get);
+        if let Some(held) = self.take_held(agent, own) {
+            let (held_as, pool) = (held.number, id.to_bits());
+            let adopt = AdoptPool { held: held_as, pool, processes, weight, ..AdoptPool::default() };
+            self.begin_to_adopt(agent, id, held, adopt, out);
+        } else if let Some(pool) = self.pools.get(id) {
+            let start = StartPool {
+                pool: id.to_bits(),
+                processes,
+                settings: Some(pool.asked.settings.clone()),
+                program: pool.asked.program.clone(),
+                weight,
+                id: own.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(&id)),
+            };
+            out.agent(agent, agent_command::Body::StartPool(Box::new(start)));
+        }
+        let place = self.agents.get(agent).and_then(|agent| agent.identity());
+        self.tell_place(id, place, false, out);
         self.to_review.push(id);
+    }
+
+    /// Tells the client at which agent its pool runs from now on, or does not any more: if it opens the pool again, it says
+    /// who must be waited for.
+    pub(crate) fn tell_place(&self, id: PoolId, agent: Option<Identity>, gone: bool, out: &mut Outbox) {
+        let known = |pool: &&Pool| pool.runs() && pool.asked.id.is_some() && self.clients.get(pool.client).is_some();
+        if let (Some(pool), Some(agent)) = (self.pools.get(id).filter(known), agent) {
+            let at = PoolAt { agent: Bytes::copy_from_slice(&agent), gone };
+            out.client(pool.client, client_event::Body::PoolAt(at));
+        }
     }
 
     pub(crate) fn resize_pool(&mut self, agent: AgentId, id: PoolId, workers: NonZeroU32, out: &mut Outbox) {
@@ -56,7 +79,7 @@ impl Coordinator {
     }
 
     pub(crate) fn pool_started(&mut self, from: AgentId, id: PoolId, out: &mut Outbox) {
-        let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.runs() && pool.at.contains(&from)) else {
+        let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.runs() && pool.at.contains_key(&from)) else {
             self.late_messages += 1;
             return;
         };
@@ -65,7 +88,7 @@ impl Coordinator {
     }
 
     pub(crate) fn pool_fault(&mut self, from: AgentId, id: PoolId, failure: Failure, out: &mut Outbox) {
-        let works = |pool: &&mut Pool| pool.runs() && pool.at.contains(&from) && !pool.unfit.contains_key(&from);
+        let works = |pool: &&mut Pool| pool.runs() && pool.at.contains_key(&from) && !pool.unfit.contains_key(&from);
         let Some(pool) = self.pools.get_mut(id).filter(works) else {
             self.late_messages += 1;
             return;
@@ -85,15 +108,17 @@ impl Coordinator {
     }
 
     /// An agent is gone, and the workers there with it.
-    pub(crate) fn leave_pools(&mut self, agent: AgentId, out: &mut Outbox) {
+    pub(crate) fn leave_pools(&mut self, agent: AgentId, own: Option<Identity>, out: &mut Outbox) {
         let mut all = Vec::new();
         for (id, pool) in self.pools.iter_mut() {
-            pool.at.remove(&agent);
+            all.push((id, pool.at.remove(&agent).is_some()));
             pool.unfit.remove(&agent);
             pool.given_up.remove(&agent);
-            all.push(id);
         }
-        for pool in all {
+        for (pool, ran_there) in all {
+            if ran_there {
+                self.tell_place(pool, own, true, out);
+            }
             self.finish_pool(pool, out);
         }
         self.review_all(out);
@@ -135,6 +160,9 @@ impl Coordinator {
     }
 
     fn why_nothing_runs(&self, pool: &Pool) -> String {
+        if let Some(reopening) = &pool.reopening {
+            return self.why_not_reopened(reopening);
+        }
         let agents: Vec<(&Agent, &Hello)> =
             self.agents.iter().filter_map(|(_, agent)| Some((agent, agent.hello.as_ref()?))).collect();
         if agents.is_empty() {
@@ -166,7 +194,7 @@ impl Coordinator {
             return String::new();
         };
         let name = if job.label.is_empty() { String::new() } else { format!(" {:?}", job.label) };
-        let places = pool.at.iter().filter(|agent| !pool.unfit.contains_key(agent)).count();
+        let places = pool.at.keys().filter(|agent| !pool.unfit.contains_key(agent)).count();
         let none = none(places, " that the pool runs on", "has", "does not have");
         format!("{none}{}, which the job{name} requires", in_words(&job.require))
     }

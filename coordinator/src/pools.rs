@@ -6,11 +6,13 @@ use bytes::Bytes;
 use farpool_core::{Event, PoolId};
 use farpool_proto::v1::{Failure, Output, PoolClosed, PoolFailed, StopPool, Welcome, agent_command, client_event};
 
-use crate::convert::PoolAsked;
+use crate::convert::{PoolAsked, is_held};
 use crate::coordinator::Coordinator;
 use crate::outbox::Outbox;
 use crate::places::Told;
 use crate::refused::{Refused, RefusedKind};
+use crate::reopen::Reopening;
+use crate::settled::{PlaceReports, Unsettled};
 use crate::{AgentId, ClientId};
 
 /// A pool, kept until its last worker is gone.
@@ -27,7 +29,7 @@ pub(crate) struct Pool {
     /// Whether the client wants it closed.
     closing: bool,
     /// The agents that were told to start it and have not said that it has stopped.
-    pub(crate) at: BTreeSet<AgentId>,
+    pub(crate) at: BTreeMap<AgentId, PlaceReports>,
     /// Those that were told to stop it because its workers are wanted elsewhere.
     pub(crate) given_up: BTreeSet<AgentId>,
     /// The agents that cannot run it, and why.
@@ -38,6 +40,10 @@ pub(crate) struct Pool {
     pub(crate) told: Told,
     /// Jobs that have not ended.
     pub(crate) open_jobs: usize,
+    /// It was open before, and the core does not know of it yet.
+    pub(crate) reopening: Option<Reopening>,
+    /// What agents have reported and its client may not have.
+    pub(crate) unsettled: Unsettled,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +62,7 @@ impl Pool {
         self.stage == Stage::Open
     }
 
-    /// Whether the core knows of it.
+    /// Whether the core knows of it, or will when it has been reopened.
     pub(crate) fn runs(&self) -> bool {
         matches!(self.stage, Stage::Open | Stage::Draining)
     }
@@ -72,8 +78,9 @@ impl Pool {
 }
 
 impl Coordinator {
-    pub(crate) fn open_pool(&mut self, client: ClientId, asked: PoolAsked, out: &mut Outbox) -> PoolId {
+    pub(crate) fn open_pool(&mut self, client: ClientId, mut asked: PoolAsked, out: &mut Outbox) -> PoolId {
         let (slots, weight, require) = (asked.processes, asked.weight, self.labels.take(&asked.require));
+        let (identity, again) = (asked.id, asked.again.take());
         let pool = Pool {
             client,
             name: self.next_name,
@@ -82,20 +89,33 @@ impl Coordinator {
             paused: false,
             stage: Stage::Open,
             closing: false,
-            at: BTreeSet::new(),
+            at: BTreeMap::new(),
             given_up: BTreeSet::new(),
             unfit: BTreeMap::new(),
             proven: false,
             told: Told::default(),
             open_jobs: 0,
+            reopening: again.map(|agents| Reopening::new(agents, require.clone())),
+            unsettled: Unsettled::default(),
         };
+        let reopens = pool.is_reopening();
         let id = self.pools.insert(pool);
         self.next_name += 1;
-        let welcome =
-            Welcome { version: Some(farpool_proto::version()), window: self.config.window, ..Welcome::default() };
+        let (version, coordinator) = (Some(farpool_proto::version()), self.config.id);
+        let coordinator = coordinator.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(&id));
+        let welcome = Welcome { version, window: self.config.window, coordinator };
         out.client(client, client_event::Body::Welcome(welcome));
-        self.feed(Event::PoolOpened { pool: id, slots, weight, require }, out);
-        self.review(id, out);
+        if let Some(own) = identity {
+            self.pool_ids.insert(own, id);
+        }
+        if reopens {
+            self.deadlines.wait_for_agents_of(id, self.now, self.config.recovery);
+        } else {
+            self.feed(Event::PoolOpened { pool: id, slots, weight, require, held: Vec::new() }, out);
+            // No agent can hold what was never open, if it is not a lie.
+            self.finish_adopting(out);
+            self.review(id, out);
+        }
         id
     }
 
@@ -106,6 +126,12 @@ impl Coordinator {
             pool.stage = Stage::Draining;
         }
         match pool.stage {
+            Stage::Draining if pool.is_reopening() => {
+                if now {
+                    pool.stage = Stage::Stopping;
+                    self.abandon_reopening(id, out);
+                }
+            }
             Stage::Draining if now || pool.open_jobs == 0 => self.stop_pool(id, Stage::Stopping, now, out),
             // It was let go gently and is hurried now.
             Stage::Stopping if now => self.tell_to_stop(id, true, out),
@@ -118,7 +144,13 @@ impl Coordinator {
     pub(crate) fn pool_has_less(&mut self, id: PoolId, out: &mut Outbox) {
         let Some(pool) = self.pools.get_mut(id) else { return };
         pool.open_jobs -= 1;
-        if pool.open_jobs == 0 && pool.stage == Stage::Draining {
+        self.end_if_done(id, out);
+    }
+
+    /// Ends a pool that was to end with its jobs.
+    pub(crate) fn end_if_done(&mut self, id: PoolId, out: &mut Outbox) {
+        let Some(pool) = self.pools.get(id) else { return };
+        if pool.open_jobs == 0 && pool.stage == Stage::Draining && !pool.is_reopening() {
             self.stop_pool(id, Stage::Stopping, false, out);
             self.finish_pool(id, out);
         }
@@ -133,8 +165,12 @@ impl Coordinator {
     }
 
     pub(crate) fn pool_stopped(&mut self, from: AgentId, id: PoolId, out: &mut Outbox) -> Result<(), Refused> {
+        if is_held(id) {
+            // It was told to stop what nobody wanted any more.
+            return Ok(());
+        }
         let leaves = self.agents.get(from).is_some_and(|agent| agent.draining);
-        let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.at.contains(&from)) else {
+        let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.at.contains_key(&from)) else {
             self.late_messages += 1;
             return Ok(());
         };
@@ -143,6 +179,9 @@ impl Coordinator {
             return Err(RefusedKind::PoolRuns(id.to_bits()).into());
         }
         pool.at.remove(&from);
+        let place = self.agents.get(from).and_then(|agent| agent.identity());
+        self.tell_place(id, place, true, out);
+        let Some(pool) = self.pools.get(id) else { return Ok(()) };
         if given_up && pool.runs() {
             self.feed(Event::PlaceStopped { pool: id, agent: from }, out);
             self.review(id, out);
@@ -159,7 +198,7 @@ impl Coordinator {
         (pid, stream, data): (u32, i32, Bytes),
         out: &mut Outbox,
     ) {
-        let pool = self.pools.get(id).filter(|pool| pool.at.contains(&from));
+        let pool = self.pools.get(id).filter(|pool| pool.at.contains_key(&from));
         match pool.filter(|pool| self.clients.get(pool.client).is_some()) {
             Some(pool) => {
                 let host = self.agents.get(from).map_or("", |agent| agent.host()).to_owned();
@@ -177,6 +216,11 @@ impl Coordinator {
         }
         let pool = self.pools.remove(id).expect("it was just found");
         self.labels.give_back(&pool.asked.require);
+        if let Some(own) = pool.asked.id
+            && self.pool_ids.get(&own) == Some(&id)
+        {
+            self.pool_ids.remove(&own);
+        }
         if let Some(session) = self.clients.get_mut(pool.client) {
             session.over = true;
             out.client(pool.client, client_event::Body::PoolClosed(PoolClosed {}));
@@ -193,7 +237,7 @@ impl Coordinator {
 
     fn tell_to_stop(&self, id: PoolId, now: bool, out: &mut Outbox) {
         let Some(pool) = self.pools.get(id) else { return };
-        for &agent in &pool.at {
+        for &agent in pool.at.keys() {
             out.agent(agent, agent_command::Body::StopPool(StopPool { pool: id.to_bits(), now }));
         }
     }

@@ -68,8 +68,12 @@ pub enum RefusedKind {
     OutputStream(i32),
     /// An agent's id that is not 16 bytes long.
     AgentIdLength(usize),
-    /// An agent of this id is connected already.
-    AgentIdUsed(String),
+    /// A pool's id that is not 16 bytes long.
+    PoolIdLength(usize),
+    /// A pool that an agent holds, under a number that only coordinators give.
+    HeldNumber(u64),
+    /// A chunk that an agent holds, with runs of items that are none, or do not rise.
+    HeldRuns(u64),
     /// More labels than anybody may have or require.
     TooManyLabels {
         /// How many there were.
@@ -105,6 +109,8 @@ pub enum RefusedKind {
     JobNumbersScattered,
     /// The input of the job has ended.
     InputEnded(u64),
+    /// Nothing is being opened again, or all of it was sent already.
+    NotReopening,
     /// The pool takes no more jobs.
     PoolClosed,
     /// The pool was not asked to stop.
@@ -140,7 +146,9 @@ impl fmt::Display for Refused {
             FailureKind(kind) => write!(f, "failure of the unknown kind {kind}"),
             OutputStream(stream) => write!(f, "output on the unknown stream {stream}"),
             AgentIdLength(len) => write!(f, "an agent's id of {len} bytes instead of 16"),
-            AgentIdUsed(id) => write!(f, "an agent with the id {id} is connected already"),
+            PoolIdLength(len) => write!(f, "a pool's id of {len} bytes instead of 16"),
+            HeldNumber(pool) => write!(f, "a pool that is held as {pool}, which is no number of an agent's"),
+            HeldRuns(chunk) => write!(f, "chunk {chunk} is held with runs of items that do not rise"),
             TooManyLabels { labels, limit } => write!(f, "{labels} labels where {limit} are the most"),
             LabelEmpty => write!(f, "a label needs a key and a value"),
             LabelTooLong { bytes, limit } => {
@@ -154,6 +162,7 @@ impl fmt::Display for Refused {
             JobNumberUsed(job) => write!(f, "job number {job} was used before"),
             JobNumbersScattered => write!(f, "job numbers leave too many holes; count them up"),
             InputEnded(job) => write!(f, "items for job {job} behind the end of its input"),
+            NotReopening => write!(f, "PoolReopened where no pool is being opened again"),
             PoolClosed => write!(f, "a job for a pool that was closed"),
             PoolRuns(pool) => write!(f, "pool {pool} stopped without being told to"),
             NoSession => write!(f, "message on a session that has ended"),

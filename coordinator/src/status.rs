@@ -48,6 +48,8 @@ impl Coordinator {
             connected_ns: now.saturating_sub(agent.joined_at),
             items_done: agent.items_done,
             items_per_second: agent.rate.per_second(now),
+            ailing: agent.ailing.clone(),
+            away: agent.away,
         }
     }
 

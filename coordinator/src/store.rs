@@ -101,6 +101,11 @@ impl Store {
         self.window.finish(count, freed)
     }
 
+    /// What is here, the lowest indices first. Only as long as none of it has an outcome.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = &Batch> {
+        self.batches.iter().map(|stored| &stored.batch)
+    }
+
     /// Bytes that are kept.
     pub(crate) fn bytes(&self) -> u64 {
         self.window.held()

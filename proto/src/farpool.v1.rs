@@ -865,6 +865,12 @@ pub struct AgentStatus {
     /// Over the last seconds.
     #[prost(double, tag = "11")]
     pub items_per_second: f64,
+    /// Why its workers die before they can serve (Ailing); empty: they do not.
+    #[prost(string, tag = "12")]
+    pub ailing: ::prost::alloc::string::String,
+    /// Its connection is lost, and it may come back.
+    #[prost(bool, tag = "13")]
+    pub away: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PoolStatus {

@@ -24,11 +24,13 @@ fn status_shows_all_of_it() {
     done.assert_prints(&format!(
         "\
 coordinator 1.2.3 at {address}, up 1h 01m
-2 agents, 12 of 68 slots busy, 1234 items/s; 3.0 MiB of 4.0 GiB held; late messages dropped: 7
+4 agents, 12 of 76 slots busy, 1234 items/s; 3.0 MiB of 4.0 GiB held; late messages dropped: 7
 
-HOST           SLOTS  BUSY  CHUNKS    DONE  ITEMS/S  CONNECTED  STATE     AGENT  LABELS
-node1             64    12     140  123456     1234     1m 01s  serving   a1b2   gpu=a100 os=linux
-evil\\u{{1b}}[2J      4     0       0       0      0.0        0ms  draining  c3d4
+HOST           SLOTS  BUSY  CHUNKS    DONE  ITEMS/S  CONNECTED  STATE                      AGENT  LABELS
+node1             64    12     140  123456     1234     1m 01s  serving                    a1b2   gpu=a100 os=linux
+evil\\u{{1b}}[2J      4     0       0       0      0.0        0ms  draining                   c3d4
+node2              4     0       0       0      0.0        0ms  ailing: killed by SIGKILL  e5f6
+node3              4     0       0       0      0.0        0ms  away                       a7b8
 
 POOL  NAME        CLIENT          SLOTS  WANTED  WEIGHT  JOBS  OPEN  REQUIRES  WAITING FOR
 3     thumbnails  10.0.0.7:51000     68     all       2     1  1.5s  os=linux  an agent with gpu=h100
@@ -84,6 +86,8 @@ fn the_keys_of_json_are_a_promise() {
                 "connected_seconds": 61.0,
                 "items_done": 123_456,
                 "items_per_second": 1234.5,
+                "ailing": "",
+                "away": false,
             }, {
                 "agent": "c3d4",
                 "host": "evil\u{1b}[2J",
@@ -96,6 +100,36 @@ fn the_keys_of_json_are_a_promise() {
                 "connected_seconds": 0.0,
                 "items_done": 0,
                 "items_per_second": 0.0,
+                "ailing": "",
+                "away": false,
+            }, {
+                "agent": "e5f6",
+                "host": "node2",
+                "release": "",
+                "labels": {},
+                "slots": 4,
+                "busy": 0,
+                "chunks": 0,
+                "draining": false,
+                "connected_seconds": 0.0,
+                "items_done": 0,
+                "items_per_second": 0.0,
+                "ailing": "killed by SIGKILL",
+                "away": false,
+            }, {
+                "agent": "a7b8",
+                "host": "node3",
+                "release": "",
+                "labels": {},
+                "slots": 4,
+                "busy": 0,
+                "chunks": 0,
+                "draining": false,
+                "connected_seconds": 0.0,
+                "items_done": 0,
+                "items_per_second": 0.0,
+                "ailing": "",
+                "away": true,
             }],
             "pools": [{
                 "pool": "3",

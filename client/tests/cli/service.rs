@@ -116,6 +116,20 @@ pub(crate) fn busy_cluster() -> StatusReply {
                 draining: true,
                 ..AgentStatus::default()
             },
+            AgentStatus {
+                agent: "e5f6".to_owned(),
+                host: "node2".to_owned(),
+                slots: 4,
+                ailing: "killed by SIGKILL".to_owned(),
+                ..AgentStatus::default()
+            },
+            AgentStatus {
+                agent: "a7b8".to_owned(),
+                host: "node3".to_owned(),
+                slots: 4,
+                away: true,
+                ..AgentStatus::default()
+            },
         ],
         pools: vec![PoolStatus {
             pool: "3".to_owned(),

@@ -104,7 +104,7 @@ fn decide(agents: u32, (pools, limit): (u32, u32), jobs: u32, batch: usize, deci
     }
     for index in 0..pools {
         let (pool, slots, require) = (pool(index), NonZeroU32::new(limit), Labels::default());
-        core.handle(Event::PoolOpened { pool, slots, weight: 1, require }, 0, &mut actions);
+        core.handle(Event::PoolOpened { pool, slots, weight: 1, require, held: Vec::new() }, 0, &mut actions);
         for action in std::mem::take(&mut actions) {
             if let Action::StartPool { agent, pool, .. } = action {
                 core.handle(Event::PlaceStarted { pool, agent }, 0, &mut actions);
@@ -170,7 +170,7 @@ fn queued(how: Queued) -> f64 {
     let job = JobId::new(0, 1);
     let policy = JobPolicy { chunksize: NonZeroU64::new(1), retries: 2, ..JobPolicy::default() };
     core.handle(
-        Event::PoolOpened { pool: pool(0), slots: None, weight: 1, require: Labels::default() },
+        Event::PoolOpened { pool: pool(0), slots: None, weight: 1, require: Labels::default(), held: Vec::new() },
         0,
         &mut actions,
     );

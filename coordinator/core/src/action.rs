@@ -42,7 +42,7 @@ pub enum Action {
         /// About what.
         job: JobId,
     },
-    /// Send the agent these items to run.
+    /// Send the agent these items to run. They may be a second copy of what another agent is late with.
     Assign {
         /// Whom.
         agent: AgentId,
@@ -57,6 +57,26 @@ pub enum Action {
         /// Which try this is of the first item, from 1. All other items are at their first.
         attempt: u32,
     },
+    /// The agent goes on with what it holds of the job: the items of the [`Event::ChunkHeld`](crate::Event::ChunkHeld) that is
+    /// being handled, except for runs of it that others have been given, or that have had their outcomes. It knows the job.
+    Adopt {
+        /// Whom.
+        agent: AgentId,
+        /// Under which name it reports on them from now on.
+        chunk: ChunkId,
+        /// Of which job.
+        job: JobId,
+        /// Which try this is of the first of them, from 1. All other items are at their first.
+        attempt: u32,
+    },
+    /// Have the agent drop what is left of the chunk, and kill what runs of it: others were faster. It may have ended there
+    /// already, and no report of it is needed.
+    CancelChunk {
+        /// Whom.
+        agent: AgentId,
+        /// What.
+        chunk: ChunkId,
+    },
     /// Ask the agent to give back what has not begun of the chunk.
     Retract {
         /// Whom.
@@ -64,7 +84,8 @@ pub enum Action {
         /// What.
         chunk: ChunkId,
     },
-    /// The results just reported are the items' outcomes: deliver them.
+    /// Results just reported are the items' outcomes: deliver them. It may be a part of the report: others were faster with the
+    /// rest.
     Accept {
         /// Of which job.
         job: JobId,

@@ -22,6 +22,18 @@ pub(crate) struct Chunk {
     pub(crate) links: Links,
 }
 
+/// What a chunk is made of.
+pub(crate) struct Items {
+    /// From the first to the last.
+    pub(crate) run: Run,
+    /// Which of these are not meant.
+    pub(crate) done: Done,
+    /// Which try this is of the first.
+    pub(crate) attempt: u32,
+    /// Bytes of each, on average.
+    pub(crate) item_bytes: u64,
+}
+
 /// How firmly the agent holds the chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {

@@ -74,7 +74,7 @@ impl Core {
     /// # Panics
     /// If an event that is not an agent's report does not fit: an id given out twice or not known, items out of order.
     /// Those come from the caller's own books.
-    pub fn handle(&mut self, event: Event, _now: u64, actions: &mut Vec<Action>) {
+    pub fn handle(&mut self, event: Event, now: u64, actions: &mut Vec<Action>) {
         match event {
             Event::RunDone { agent, chunk, attempt, first, count, busy_ns } => {
                 self.run_done((agent, chunk, attempt), first, count, busy_ns, actions);
@@ -89,7 +89,13 @@ impl Core {
             Event::InputEnded { job } => self.input_ended(job, actions),
             Event::JobOpened { job, pool, policy, require } => self.open_job(job, pool, policy, &require, actions),
             Event::JobCancelled { job } => self.cancel_job(job, actions),
-            Event::PoolOpened { pool, slots, weight, require } => self.open_pool(pool, slots, weight, require, actions),
+            Event::ChunkHeld { agent, job, first, attempt, runs } => {
+                self.adopt((agent, job), (first, attempt), runs, now, actions);
+            }
+            Event::QueueLost { job } => self.fail_queued(job, actions),
+            Event::PoolOpened { pool, slots, weight, require, held } => {
+                self.open_pool(pool, slots, weight, require, actions, &held);
+            }
             Event::PoolPaused { pool, paused } => self.pause_pool(pool, paused),
             Event::PoolClosed { pool } => self.close_pool(pool, actions),
             Event::PlaceStarted { pool, agent } => self.place_started(pool, agent),

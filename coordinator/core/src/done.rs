@@ -19,6 +19,16 @@ impl Done {
         Self { next: all.first, later: Runs::default(), left: all.count }
     }
 
+    /// All of `all` is marked but for these runs of it: rising, not empty, and the first and the last at its ends.
+    pub(crate) fn all_but(all: Run, left: &[Run]) -> Self {
+        let mut done = Self::none_of(all);
+        for pair in left.windows(2) {
+            let marked = done.mark(all, pair[0].end(), pair[1].first - pair[0].end());
+            debug_assert!(marked, "{pair:?} do not rise");
+        }
+        done
+    }
+
     /// Marks `first .. first + count`, numbers that a peer may have made up. False, with nothing changed, if they are
     /// not all in `all` or if some were marked before.
     pub(crate) fn mark(&mut self, all: Run, first: u64, count: u64) -> bool {

@@ -4,10 +4,11 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use crate::ids::{AgentId, ChunkId, JobId, PoolId};
 use crate::labels::Labels;
+use crate::run::Run;
 
 /// Something that happened.
 ///
-/// Events that reports of agents become (`RunDone`, `ItemFaulted`, `Returned`, `PlaceStarted`, `PlaceUnfit`,
+/// Events that reports of agents become (`RunDone`, `ItemFaulted`, `Returned`, `ChunkHeld`, `PlaceStarted`, `PlaceUnfit`,
 /// `PlaceStopped`) may say anything: what does not fit is
 /// dropped and counted. The others come from the caller's own books and must fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,9 @@ pub enum Event {
         /// Who.
         agent: AgentId,
     },
-    /// The agent is gone with all it held.
+    /// The agent is gone with all it held. Nobody knows what of it had begun. Of a job whose items run at most once all that
+    /// it held fails. Of other jobs the first unfinished item of every chunk counts an attempt, even if it had not begun:
+    /// workers go through a chunk in order, and an item that takes its host down with it must not be tried for ever.
     AgentLost {
         /// Who.
         agent: AgentId,
@@ -50,6 +53,10 @@ pub enum Event {
         weight: u32,
         /// Only agents that have these run it.
         require: Labels,
+        /// Agents that run it already, from before the scheduler knew of it, and with how many workers; 0: as many as they have
+        /// slots. They become places as if they had been chosen for it, and those of a pool with a limit count first. Those
+        /// that are not there, or do not have what it requires, are left out.
+        held: Vec<(AgentId, u32)>,
     },
     /// Whether nothing of the pool is handed out for now. What is out goes on.
     PoolPaused {
@@ -106,6 +113,25 @@ pub enum Event {
         count: u64,
         /// How large they are together.
         bytes: u64,
+    },
+    /// An agent says that it holds items, from before the scheduler knew of that: it goes on with those that are queued, and
+    /// they are queued no more. The pool has started there. Chunks are told of in the order in which the agent got them.
+    ChunkHeld {
+        /// Who.
+        agent: AgentId,
+        /// Of which job.
+        job: JobId,
+        /// The first item of the chunk as it was handed out once.
+        first: u64,
+        /// Which try of that item this is.
+        attempt: u32,
+        /// What it holds. Of each run it goes on with all items or none.
+        runs: Vec<Run>,
+    },
+    /// What is queued of the job may have run at an agent that did not come back, and its items run at most once: they fail.
+    QueueLost {
+        /// Which.
+        job: JobId,
     },
     /// The job gets no more items.
     InputEnded {
@@ -182,4 +208,7 @@ pub struct JobPolicy {
     pub retry_panics: bool,
     /// Of a pool's jobs that have something to run, those with the highest go first.
     pub priority: i32,
+    /// Whether slots that idle may run a second copy of a chunk that takes far longer than others of the job; the first
+    /// outcome of each item counts. Never while `retries` is 0.
+    pub speculate: bool,
 }

@@ -38,7 +38,7 @@ impl Fleet {
     #[inline]
     pub(crate) fn hold(&mut self, id: ChunkId, chunks: &mut Slab<ChunkId, Chunk>, reaches: &mut Reaches) {
         let chunk = chunks.get(id).expect("a chunk that is held exists");
-        let (agent, bytes) = (chunk.agent, chunk.item_bytes * chunk.run.count);
+        let (agent, bytes) = (chunk.agent, chunk.item_bytes * chunk.done.left());
         let held = self.change(agent, reaches, |agent| {
             agent.count += 1;
             agent.bytes += bytes;

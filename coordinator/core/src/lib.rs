@@ -14,7 +14,7 @@
 //! for event in [
 //!     Event::AgentJoined { agent, slots: 2, labels: Labels::default() },
 //!     Event::AgentCredit { agent, chunks: 3, bytes: 0 },
-//!     Event::PoolOpened { pool, slots: None, weight: 1, require: Labels::default() },
+//!     Event::PoolOpened { pool, slots: None, weight: 1, require: Labels::default(), held: Vec::new() },
 //!     Event::PlaceStarted { pool, agent },
 //!     Event::JobOpened { job, pool, policy: JobPolicy::default(), require: Labels::default() },
 //!     Event::ItemsArrived { job, first: 0, count: 1, bytes: 100 },
@@ -43,6 +43,7 @@
 
 mod action;
 mod adapt;
+mod adopt;
 mod agent;
 mod allot;
 mod check;

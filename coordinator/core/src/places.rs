@@ -24,6 +24,7 @@ impl Core {
         weight: u32,
         require: Labels,
         actions: &mut Vec<Action>,
+        held: &[(AgentId, u32)],
     ) {
         assert!(weight > 0, "a pool without weight");
         let pool = Pool {
@@ -41,6 +42,9 @@ impl Core {
         };
         self.pools.put(id, pool);
         self.open_lane(id, &Labels::default());
+        for &(agent, workers) in held {
+            self.start_where_held(id, agent, workers, actions);
+        }
         if limit.is_some() {
             self.allot(id, actions);
             return;
@@ -231,24 +235,53 @@ impl Core {
         self.lanes.remove(id);
     }
 
-    /// Starts a pool without a limit at an agent, if it may run there.
-    fn start_everywhere(&mut self, pool: PoolId, agent: AgentId, actions: &mut Vec<Action>) {
+    /// Starts a pool at an agent that runs it already, even at one that is leaving: it finishes what it holds.
+    fn start_where_held(&mut self, id: PoolId, agent: AgentId, workers: u32, actions: &mut Vec<Action>) {
+        let pool = self.pools.get_mut(id).expect("a pool that starts is open");
+        let state = self.fleet.agents.get_mut(agent).filter(|state| state.labels.include(&pool.require));
+        let Some(state) = state.filter(|_| pool.places.id_at(agent).is_none()) else { return };
+        let slots = state.slots();
+        let given = pool.limit.map(|limit| {
+            let asked = if workers == 0 { slots } else { workers.min(slots) };
+            asked.min(limit.get() - pool.allotted)
+        });
+        match given {
+            Some(0) => return,
+            Some(given) => {
+                pool.allotted += given;
+                state.committed += u64::from(given);
+            }
+            None => {}
+        }
+        let leaves = state.draining;
+        let place = self.add_place(id, agent, given.unwrap_or(slots));
+        actions.push(Action::StartPool { agent, pool: id, workers: given.and_then(NonZeroU32::new) });
+        if leaves {
+            self.retire(id, place);
+        }
+    }
+
+    /// Starts a pool without a limit at an agent, if it may run there and does not yet.
+    fn start_everywhere(&mut self, id: PoolId, agent: AgentId, actions: &mut Vec<Action>) {
         let Some(state) = self.fleet.agents.get(agent).filter(|state| !state.draining) else { return };
-        if state.labels.include(&self.pools.get(pool).expect("a pool that starts is open").require) {
-            self.add_place(pool, agent, state.slots());
-            actions.push(Action::StartPool { agent, pool, workers: None });
+        let pool = self.pools.get(id).expect("a pool that starts is open");
+        if pool.places.id_at(agent).is_none() && state.labels.include(&pool.require) {
+            self.add_place(id, agent, state.slots());
+            actions.push(Action::StartPool { agent, pool: id, workers: None });
         }
     }
 
     /// Makes the agent a place of the pool; it is being started there.
-    pub(crate) fn add_place(&mut self, id: PoolId, agent: AgentId, workers: u32) {
+    pub(crate) fn add_place(&mut self, id: PoolId, agent: AgentId, workers: u32) -> PlaceId {
         let pool = self.pools.get_mut(id).expect("a pool that starts is open");
         let places = &mut self.fleet.agents.get_mut(agent).expect("a place is at an agent that is there").places;
         let listed_at = places.len() as u32;
         let stage = Stage::Starting;
         let place = Place { agent, stage, retired: false, workers, count: 0, retracting: 0, promised: 0, listed_at };
-        places.push((id, pool.places.put(place)));
+        let place = pool.places.put(place);
+        places.push((id, place));
         pool.offered += u64::from(workers);
+        place
     }
 
     /// Nothing comes to the place any more.

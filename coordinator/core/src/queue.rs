@@ -113,6 +113,81 @@ impl Queue {
         }
     }
 
+    /// If all these items are there, which try comes next for the first; the others must be at their first.
+    pub(crate) fn next_try_of(&self, run: Run) -> Option<u32> {
+        let mut attempt = 1;
+        let mut at = run.first;
+        while at < run.end() {
+            if let Some((&first, again)) = self.again.range(..=at).next_back()
+                && first + again.count > at
+            {
+                if first == at && again.attempt > 1 {
+                    if at > run.first {
+                        return None;
+                    }
+                    attempt = again.attempt;
+                }
+                at = first + again.count;
+            } else {
+                let fresh = self.fresh.get(self.fresh_behind(at).checked_sub(1)?)?;
+                if fresh.end() <= at {
+                    return None;
+                }
+                at = fresh.end();
+            }
+        }
+        Some(attempt)
+    }
+
+    /// Takes these items out, which are all there.
+    pub(crate) fn take_out(&mut self, run: Run) {
+        self.items -= run.count;
+        self.bytes = self.bytes.saturating_sub(self.item_bytes * run.count);
+        let mut at = run.first;
+        while at < run.end() {
+            let found = self.again.range(..=at).next_back().filter(|(first, again)| *first + again.count > at);
+            if let Some((&first, &Again { count, attempt })) = found {
+                let (end, to) = (first + count, run.end().min(first + count));
+                self.again.remove(&first);
+                for (first, end, attempt) in [(first, at, attempt), (to, end, 1)] {
+                    if first < end {
+                        self.again.insert(first, Again { count: end - first, attempt });
+                    }
+                }
+                at = to;
+            } else {
+                let place = self.fresh_behind(at) - 1;
+                let fresh = self.fresh[place];
+                let (end, to) = (fresh.end(), run.end().min(fresh.end()));
+                match (fresh.first < at, to < end) {
+                    (false, false) => drop(self.fresh.remove(place)),
+                    (false, true) => self.fresh[place] = Run::new(to, end - to),
+                    (true, rest) => {
+                        self.fresh[place] = Run::new(fresh.first, at - fresh.first);
+                        if rest {
+                            self.fresh.insert(place + 1, Run::new(to, end - to));
+                        }
+                    }
+                }
+                at = to;
+            }
+        }
+    }
+
+    /// All runs that are there, lowest first; nothing is left.
+    pub(crate) fn take_all(&mut self) -> Vec<Run> {
+        let again = std::mem::take(&mut self.again).into_iter().map(|(first, again)| Run::new(first, again.count));
+        let mut all: Vec<Run> = again.chain(self.fresh.drain(..)).collect();
+        all.sort_unstable_by_key(|run| run.first);
+        (self.items, self.bytes) = (0, 0);
+        all
+    }
+
+    // How many fresh runs begin at `index` or below.
+    fn fresh_behind(&self, index: u64) -> usize {
+        self.fresh.partition_point(|run| run.first <= index)
+    }
+
     /// How many items there are.
     pub(crate) fn items(&self) -> u64 {
         self.items

@@ -1,11 +1,11 @@
 //! Hands chunks out.
 
 use crate::action::Action;
-use crate::chunk::{Chunk, Hold, Time};
+use crate::chunk::{Chunk, Hold, Items, Time};
 use crate::core::Core;
 use crate::done::Done;
 use crate::held::Links;
-use crate::ids::{AgentId, JobId, ReachId};
+use crate::ids::{AgentId, ChunkId, JobId, ReachId};
 use crate::run::Run;
 
 impl Core {
@@ -63,9 +63,20 @@ impl Core {
         };
         job.queue.take(count);
         let (run, attempt) = (Run::new(piece.run.first, count), piece.attempt);
+        if job.agents.insert(agent) {
+            actions.push(Action::StartJob { agent, job: id });
+        }
+        let chunk = self.hold((agent, id), Items { run, attempt, item_bytes, done: Done::none_of(run) }, now);
+        actions.push(Action::Assign { agent, chunk, job: id, first: run.first, count, attempt });
+    }
+
+    /// The agent holds these items from now on, and their job is charged for them.
+    #[inline]
+    pub(crate) fn hold(&mut self, (agent, id): (AgentId, JobId), items: Items, now: u64) -> ChunkId {
+        let Items { run, attempt, item_bytes, done } = items;
+        let job = self.jobs.get(id).expect("a chunk's job is open");
         // As long as nothing is known, each chunk counts as the target that it is meant to have.
-        let charged_ns = job.pace.expected_ns(count).unwrap_or(self.config.chunk_target_ns);
-        let knows_job = !job.agents.insert(agent);
+        let charged_ns = job.pace.expected_ns(done.left()).unwrap_or(self.config.chunk_target_ns);
         let pool = self.pools.get_mut(job.pool).expect("a job's pool is open");
         let place = pool.places.id_at(agent).expect("a pool's chunk goes to a place of it");
         let state = pool.places.get_mut(place).expect("it was just found");
@@ -75,7 +86,6 @@ impl Core {
             self.reaches.look(self.lanes.get(job.lane).expect("a job's lane is there").own);
         }
         self.served(id, agent, charged_ns);
-
         let chunk = self.chunks.insert(Chunk {
             job: id,
             place,
@@ -84,14 +94,11 @@ impl Core {
             run,
             attempt,
             hold: Hold::Assigned,
-            done: Done::none_of(run),
+            done,
             time: Time { assigned_at: now, charged_ns, ..Time::default() },
             links: Links::default(),
         });
         self.fleet.hold(chunk, &mut self.chunks, &mut self.reaches);
-        if !knows_job {
-            actions.push(Action::StartJob { agent, job: id });
-        }
-        actions.push(Action::Assign { agent, chunk, job: id, first: run.first, count, attempt });
+        chunk
     }
 }

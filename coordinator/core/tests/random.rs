@@ -245,7 +245,8 @@ fn take(world: &mut World, step: &Step) -> Option<()> {
         }
         Step::Open { pool, chunksize, retries, retry_panics, priority, ref require, item_bytes } => {
             let pool = world.pools[&pick(world.pools.keys().copied(), pool)?].id;
-            let policy = JobPolicy { chunksize: NonZeroU64::new(chunksize), retries, retry_panics, priority };
+            let policy =
+                JobPolicy { chunksize: NonZeroU64::new(chunksize), retries, retry_panics, priority, speculate: false };
             world.open_with(pool, policy, require, item_bytes);
         }
         Step::Arrive { job, gap, count } => world.arrive(open_job(world, job, true)?, gap, count),

@@ -1,6 +1,8 @@
 //! The time that the coordinator is told.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Counts from the server's start, and never back.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +21,8 @@ impl Clock {
     }
 
     /// The moment that is called `at`.
-    pub(super) fn instant(&self, at: u64) -> tokio::time::Instant {
-        (self.start + Duration::from_nanos(at)).into()
+    pub(super) fn instant(&self, at: u64) -> Instant {
+        self.start + Duration::from_nanos(at)
     }
 }
 

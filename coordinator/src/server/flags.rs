@@ -52,6 +52,13 @@ pub(super) struct Flags {
     #[arg(long, env = "FARPOOL_HEARTBEAT_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub(super) heartbeat_timeout: Duration,
 
+    /// How long a client or an agent may take to come back when its connection was lost
+    ///
+    /// Until then what it has and what it was sent is kept, and it goes on as if nothing had happened. Later its items run
+    /// elsewhere, or its pool is stopped.
+    #[arg(long, env = "FARPOOL_RECONNECT_GRACE", value_name = "TIME", default_value = "2s", value_parser = duration)]
+    pub(super) reconnect_grace: Duration,
+
     /// Connections that may be open at once; further ones wait to be accepted
     #[arg(long, env = "FARPOOL_MAX_CONNECTIONS", value_name = "COUNT", default_value = "10000",
           value_parser = clap::value_parser!(u32).range(1..))]

@@ -1,6 +1,8 @@
 //! What this host makes of settings that are not given.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Where systemd has made a directory for the service, or the user's cache is.
 pub(super) fn default_programs() -> PathBuf {
@@ -19,6 +21,16 @@ pub(super) fn quarter_of_memory() -> u64 {
     let quarter = host.min(group.unwrap_or(u64::MAX)) / 4;
     // Whole MiB are easier to read.
     quarter >> 20 << 20
+}
+
+/// Another one each time.
+pub(super) fn random_id() -> [u8; 16] {
+    // The standard library seeds its hash maps at random.
+    let random = || RandomState::new().hash_one(SystemTime::now()).to_le_bytes();
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&random());
+    id[8..].copy_from_slice(&random());
+    id
 }
 
 fn memory_of_host(meminfo: &Path) -> Option<u64> {

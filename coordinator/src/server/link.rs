@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use farpool_net::Outgoing;
 use farpool_net::program::Digest;
-use farpool_proto::v1::{AgentCommand, AgentEvent, ClientEvent, ClientMessage, StatusReply};
+use farpool_net::{Incoming, Outgoing, Reply, Rest, SessionMessage};
+use farpool_proto::v1::{AgentCommand, AgentEvent, ClientEvent, ClientMessage, Resume, StatusReply};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic::Status;
 
+use super::end::End;
 use super::log::Log;
 use super::settings::Limits;
 use crate::{AgentId, ClientId};
@@ -16,9 +17,11 @@ use crate::{AgentId, ClientId};
 /// All that can happen to the server, but for time passing and queues draining.
 pub(super) enum Input {
     ClientJoins(Joins<ClientEvent, ClientMessage, ClientId>),
-    ClientSays(ClientId, Said<ClientMessage>),
+    ClientResumes(Resumes<ClientEvent, ClientMessage, ClientId>),
+    ClientSays(Says<ClientMessage, ClientId>),
     AgentJoins(Joins<AgentCommand, AgentEvent, AgentId>),
-    AgentSays(AgentId, Said<AgentEvent>),
+    AgentResumes(Resumes<AgentCommand, AgentEvent, AgentId>),
+    AgentSays(Says<AgentEvent, AgentId>),
     Asked(Question),
     /// An agent needs a program that is not here; answered when it is, or when nobody sends it.
     ProgramNeeded(Digest, oneshot::Sender<Result<(), Status>>),
@@ -38,12 +41,37 @@ pub(super) struct Joins<Out, In, Id> {
     pub(super) id: oneshot::Sender<Id>,
 }
 
+/// A connection that is to go on with a session.
+pub(super) struct Resumes<Out: SessionMessage, In: SessionMessage, Id> {
+    pub(super) resume: Resume,
+    pub(super) rest: Rest<In>,
+    pub(super) reply: Reply<Out>,
+    pub(super) turns: mpsc::Sender<()>,
+    pub(super) address: Option<SocketAddr>,
+    /// Not answered if it is refused.
+    pub(super) resumed: oneshot::Sender<Resumed<In, Id>>,
+}
+
+/// A connection that goes on with a session.
+pub(super) struct Resumed<In: SessionMessage, Id> {
+    pub(super) id: Id,
+    pub(super) connection: u64,
+    pub(super) incoming: Incoming<In>,
+}
+
 /// What came on a session in one turn.
+pub(super) struct Says<In, Id> {
+    pub(super) id: Id,
+    /// On which of its connections, counted from 0.
+    pub(super) connection: u64,
+    pub(super) said: Said<In>,
+}
+
 pub(super) enum Said<In> {
     /// The messages of a frame, and how many bytes are held of one that is not whole yet.
     Messages { messages: Vec<In>, partial: usize },
-    /// The session has ended; an error says why if it did not end by itself.
-    Gone(Result<(), Status>),
+    /// The stream has ended.
+    Gone(End),
 }
 
 /// What operators ask.
@@ -54,7 +82,7 @@ pub(super) enum Question {
 }
 
 /// The edge's way to the loop.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) inputs: mpsc::Sender<Input>,
     /// Notified when a client's queue has run low, or when nobody reads it any more.

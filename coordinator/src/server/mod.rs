@@ -12,9 +12,12 @@
 mod accept;
 mod clock;
 mod driver;
+mod end;
 mod flags;
 mod greeting;
 mod host;
+#[cfg(feature = "simulation")]
+mod in_process;
 mod link;
 mod log;
 mod operators;
@@ -38,6 +41,9 @@ use driver::Driver;
 use link::Link;
 use log::Log;
 use programs::Programs;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub use in_process::Server;
 pub use settings::{Limits, Settings};
 
 /// Inputs that wait for the loop. It takes all of them at once, so that this is rarely full.

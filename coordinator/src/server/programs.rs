@@ -15,7 +15,7 @@ use tokio_stream::{Stream, StreamExt, once};
 use tonic::{Status, Streaming};
 
 use super::link::{Input, Link};
-use super::sessions::blamed;
+use super::end::blamed;
 
 /// Programs that are sent to agents at once; each takes up a few MiB while it is.
 const MAX_FETCHES: usize = 64;

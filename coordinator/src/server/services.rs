@@ -8,25 +8,24 @@ use farpool_proto::v1::agents_server::{self, Agents, AgentsServer};
 use farpool_proto::v1::clients_server::{self, Clients, ClientsServer};
 use farpool_proto::v1::operators_server::{self, OperatorsServer};
 use farpool_proto::v1::{
-    AgentCommand, AgentFrame, ClientEvent, ClientFrame, DESCRIPTORS, FetchProgramRequest, ProgramPiece, PutProgramReply,
+    AgentCommand, AgentFrame, ClientEvent, ClientFrame, ClientMessage, DESCRIPTORS, FetchProgramRequest, ProgramPiece, PutProgramReply,
 };
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 use tonic_health::server::HealthReporter;
 
-use super::link::{Input, Link};
+use super::link::Link;
 use super::operators::OperatorsEdge;
 use super::programs::{Fetched, Programs};
 use super::router::Router;
 use super::sessions::{Kind, open};
 use super::settings::Settings;
-
-/// Results can be as large as what 32 bits count, whatever the coordinator's memory is, and have a little beside.
-const MAX_AGENT_MESSAGE: u64 = (4 << 30) + (1 << 20);
+use crate::ClientId;
 
 /// All that is served, and where it is said whether it is.
 pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) -> Result<(Health, Router), io::Error> {
-    let (reporter, health) = tonic_health::server::health_reporter();
+    let (own, health) = Health::new();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -38,8 +37,7 @@ pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) ->
     let clients = ClientsServer::new(ClientsEdge {
         link,
         programs,
-        max_message: settings.max_message(),
-        low: settings.low_queue(),
+        kind: Kind::client(settings),
     });
     let router = Router::default()
         .with(clients.max_decoding_message_size(MAX_GRPC_MESSAGE))
@@ -48,7 +46,7 @@ pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) ->
         .with(health)
         .with(reflection().build_v1().map_err(io::Error::other)?)
         .with(reflection().build_v1alpha().map_err(io::Error::other)?);
-    Ok((Health { reporter }, router))
+    Ok((own, router))
 }
 
 /// Whether the server takes new work, as its health service says it.
@@ -57,6 +55,11 @@ pub(super) struct Health {
 }
 
 impl Health {
+    pub(super) fn new() -> (Self, HealthServer<impl HealthService>) {
+        let (reporter, service) = tonic_health::server::health_reporter();
+        (Self { reporter }, service)
+    }
+
     /// Of each service, and of the server as a whole, which has no name.
     pub(super) async fn say(&self, status: ServingStatus) {
         for name in ["", clients_server::SERVICE_NAME, agents_server::SERVICE_NAME, operators_server::SERVICE_NAME] {
@@ -68,8 +71,7 @@ impl Health {
 struct ClientsEdge {
     link: Link,
     programs: Programs,
-    max_message: u64,
-    low: usize,
+    kind: Kind<ClientEvent, ClientMessage, ClientId>,
 }
 
 #[tonic::async_trait]
@@ -77,14 +79,8 @@ impl Clients for ClientsEdge {
     type SessionStream = Replies<ClientEvent>;
 
     async fn session(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::SessionStream>, Status> {
-        let kind = Kind {
-            name: "a client",
-            max_message: self.max_message,
-            low: self.low,
-            joins: Input::ClientJoins,
-            says: Input::ClientSays,
-        };
-        Ok(open(request, &self.link, kind))
+        let address = request.remote_addr();
+        Ok(Response::new(open(request.into_inner(), address, &self.link, self.kind.clone())))
     }
 
     async fn put_program(
@@ -107,15 +103,8 @@ impl Agents for AgentsEdge {
     type FetchProgramStream = Fetched;
 
     async fn session(&self, request: Request<Streaming<AgentFrame>>) -> Result<Response<Self::SessionStream>, Status> {
-        let kind = Kind {
-            name: "an agent",
-            max_message: MAX_AGENT_MESSAGE,
-            // What agents are sent is bounded by their credit; nobody waits for them to have read it.
-            low: usize::MAX,
-            joins: Input::AgentJoins,
-            says: Input::AgentSays,
-        };
-        Ok(open(request, &self.link, kind))
+        let address = request.remote_addr();
+        Ok(Response::new(open(request.into_inner(), address, &self.link, Kind::agent())))
     }
 
     async fn fetch_program(

@@ -1,123 +1,168 @@
-//! Sessions at the edge: begun, and read turn by turn.
+//! Sessions at the edge: begun or resumed, and read turn by turn.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use farpool_net::{Incoming, Outgoing, Replies, SessionMessage, outgoing};
+use farpool_net::{Incoming, Opening, Replies, Reply, Rest, SessionMessage, outgoing, replies, version};
+use farpool_proto::v1::{self, AgentCommand, AgentEvent, ClientEvent, ClientMessage};
+use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::Status;
 
+use super::end::{End, blamed};
 use super::greeting::Greeting;
-use super::link::{Input, Joins, Link, Said};
+use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says};
+use super::settings::Settings;
+use crate::{AgentId, ClientId};
 
 /// What tells clients' sessions from agents'.
-pub(super) struct Kind<Out, In, Id> {
+#[derive(Clone)]
+pub(super) struct Kind<Out: SessionMessage, In: SessionMessage, Id> {
     /// For the log.
     pub(super) name: &'static str,
+    /// The peer, in the text of errors.
+    pub(super) peer: &'static str,
     /// The largest message that it may send.
     pub(super) max_message: u64,
     /// It counts as drained when no more bytes than these are left to be sent.
     pub(super) low: usize,
     pub(super) joins: fn(Joins<Out, In, Id>) -> Input,
-    pub(super) says: fn(Id, Said<In>) -> Input,
+    pub(super) resumes: fn(Resumes<Out, In, Id>) -> Input,
+    pub(super) says: fn(Says<In, Id>) -> Input,
 }
 
-/// Answers the call that opens a session. What comes of it is said on the stream: a client may wait for the answer
-/// before it sends anything.
+/// Results can be as large as what 32 bits count, whatever the coordinator's memory is, and have a little beside.
+const MAX_AGENT_MESSAGE: u64 = (4 << 30) + (1 << 20);
+
+impl Kind<ClientEvent, ClientMessage, ClientId> {
+    pub(super) fn client(settings: &Settings) -> Self {
+        Self {
+            name: "a client",
+            peer: "the client",
+            max_message: settings.max_message(),
+            low: settings.low_queue(),
+            joins: Input::ClientJoins,
+            resumes: Input::ClientResumes,
+            says: Input::ClientSays,
+        }
+    }
+}
+
+impl Kind<AgentCommand, AgentEvent, AgentId> {
+    pub(super) fn agent() -> Self {
+        Self {
+            name: "an agent",
+            peer: "the agent",
+            max_message: MAX_AGENT_MESSAGE,
+            // What agents are sent is bounded by their credit; nobody waits for them to have read it.
+            low: usize::MAX,
+            joins: Input::AgentJoins,
+            resumes: Input::AgentResumes,
+            says: Input::AgentSays,
+        }
+    }
+}
+
+/// Answers the call that opens a session, or goes on with one. What comes of it is said on the stream: a client may wait for
+/// the answer before it sends anything.
 pub(super) fn open<Out, In, Id>(
-    request: Request<Streaming<In::Frame>>,
+    stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
+    address: Option<SocketAddr>,
     link: &Link,
     kind: Kind<Out, In, Id>,
-) -> Response<Replies<Out>>
+) -> Replies<Out>
 where
     Out: SessionMessage,
-    In: SessionMessage + Greeting,
+    In: SessionMessage<Handshake = v1::Resume> + Greeting,
     Id: Copy + Send + Sync + 'static,
 {
-    let address = request.remote_addr();
-    let (outgoing, frames) = outgoing(kind.low, link.drained.clone());
-    let incoming = outgoing.incoming(request.into_inner(), kind.max_message);
-    tokio::spawn(attend(incoming, outgoing, address, link.clone(), kind));
-    Response::new(frames.replies())
+    let (reply, replies) = replies();
+    tokio::spawn(Edge { address, link: link.clone(), kind }.attend(stream, reply));
+    replies
 }
 
-async fn attend<Out, In, Id>(
-    mut incoming: Incoming<In>,
-    outgoing: Outgoing<Out>,
+/// One connection of a session.
+struct Edge<Out: SessionMessage, In: SessionMessage, Id> {
     address: Option<SocketAddr>,
     link: Link,
     kind: Kind<Out, In, Id>,
-) where
+}
+
+impl<Out, In, Id> Edge<Out, In, Id>
+where
     Out: SessionMessage,
-    In: SessionMessage + Greeting,
+    In: SessionMessage<Handshake = v1::Resume> + Greeting,
     Id: Copy,
 {
-    let messages = match first(&mut incoming, link.limits.first_message).await {
-        Ok(messages) => messages,
-        Err(status) => {
-            link.log.line(format_args!("refused {} {}: {}", kind.name, from(address), status.message()));
-            return outgoing.fail(status);
+    async fn attend(self, stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static, reply: Reply<Out>) {
+        match Opening::read(stream, self.kind.max_message, self.link.limits.first_message).await {
+            Ok(Opening::New { messages, rest }) => match messages.first().map_or(Ok(()), Greeting::check) {
+                Ok(()) => self.begin(messages, rest, reply).await,
+                Err(status) => self.refuse(reply, status),
+            },
+            Ok(Opening::Resume { resume, rest }) => {
+                match version::check("the coordinator", self.kind.peer, resume.version.as_ref()) {
+                    Ok(()) => self.go_on(resume, rest, reply).await,
+                    Err(status) => self.refuse(reply, status),
+                }
+            }
+            Err(status) => self.refuse(reply, blamed(status)),
         }
-    };
-    let (turns, turn) = mpsc::channel(1);
-    let (id, joined) = oneshot::channel();
-    let joins = Joins { outgoing, turns, address, messages, id };
-    if link.send((kind.joins)(joins)).await.is_ok()
-        && let Ok(id) = joined.await
-    {
-        read(incoming, turn, link, |said| (kind.says)(id, said)).await;
     }
-}
 
-/// The messages that a session begins with.
-async fn first<M: SessionMessage + Greeting>(incoming: &mut Incoming<M>, patience: Duration) -> Result<Vec<M>, Status> {
-    let whole = async {
-        loop {
-            match incoming.next().await {
-                Ok(Some(messages)) if messages.is_empty() => {}
-                Ok(Some(messages)) => return Ok(messages),
-                Ok(None) => return Err(Status::invalid_argument("the session ended before its first message")),
-                Err(status) => return Err(blamed(status)),
+    fn refuse(&self, reply: Reply<Out>, status: Status) {
+        self.link.log.line(format_args!("refused {} {}: {}", self.kind.name, from(self.address), status.message()));
+        reply.refuse(status);
+    }
+
+    async fn begin(self, messages: Vec<In>, rest: Rest<In>, reply: Reply<Out>) {
+        let (outgoing, frames) = outgoing(self.kind.low, self.link.drained.clone());
+        let incoming = rest.incoming(&outgoing);
+        reply.with(frames);
+        let (turns, turn) = mpsc::channel(1);
+        let (id, joined) = oneshot::channel();
+        let joins = Joins { outgoing, turns, address: self.address, messages, id };
+        if self.link.send((self.kind.joins)(joins)).await.is_ok()
+            && let Ok(id) = joined.await
+        {
+            self.read(Resumed { id, connection: 0, incoming }, turn).await;
+        }
+    }
+
+    async fn go_on(self, resume: v1::Resume, rest: Rest<In>, reply: Reply<Out>) {
+        let (turns, turn) = mpsc::channel(1);
+        let (resumed, answer) = oneshot::channel();
+        let resumes = Resumes { resume, rest, reply, turns, address: self.address, resumed };
+        if self.link.send((self.kind.resumes)(resumes)).await.is_ok()
+            && let Ok(session) = answer.await
+        {
+            self.read(session, turn).await;
+        }
+    }
+
+    /// Reads a frame a turn until the stream ends or the loop ends it.
+    async fn read(self, session: Resumed<In, Id>, mut turn: mpsc::Receiver<()>) {
+        let Resumed { id, connection, mut incoming } = session;
+        while turn.recv().await.is_some() {
+            let next = tokio::select! {
+                biased;
+                // There is no second turn, so this is the end.
+                _ = turn.recv() => return,
+                next = incoming.next() => next,
+            };
+            let said = said(&mut incoming, next);
+            let gone = matches!(said, Said::Gone(_));
+            if self.link.send((self.kind.says)(Says { id, connection, said })).await.is_err() || gone {
+                return;
             }
         }
-    };
-    let late = || Status::deadline_exceeded(format!("no first message within {patience:?} of the session's start"));
-    let messages = timeout(patience, whole).await.unwrap_or_else(|_| Err(late()))?;
-    messages.first().map_or(Ok(()), Greeting::check)?;
-    Ok(messages)
-}
-
-/// Reads a frame a turn until the session ends or the loop ends it.
-async fn read<M: SessionMessage>(
-    mut incoming: Incoming<M>,
-    mut turn: mpsc::Receiver<()>,
-    link: Link,
-    says: impl Fn(Said<M>) -> Input,
-) {
-    while turn.recv().await.is_some() {
-        let next = tokio::select! {
-            next = incoming.next() => next,
-            // There is no second turn, so this is the end.
-            _ = turn.recv() => return,
-        };
-        let said = match next {
-            Ok(Some(messages)) => Said::Messages { messages, partial: incoming.held() },
-            Ok(None) => Said::Gone(Ok(())),
-            Err(status) => Said::Gone(Err(blamed(status))),
-        };
-        let gone = matches!(said, Said::Gone(_));
-        if link.send(says(said)).await.is_err() || gone {
-            return;
-        }
     }
 }
 
-/// What cannot be decoded is the peer's fault, which gRPC's library does not say.
-pub(super) fn blamed(status: Status) -> Status {
-    match status.code() {
-        Code::Internal => Status::invalid_argument(status.message().to_owned()),
-        _ => status,
+fn said<In: SessionMessage>(incoming: &mut Incoming<In>, next: Result<Option<Vec<In>>, Status>) -> Said<In> {
+    match next {
+        Ok(Some(messages)) => Said::Messages { messages, partial: incoming.held() },
+        Ok(None) => Said::Gone(End::Meant),
+        Err(status) => Said::Gone(End::of(status, incoming.is_garbled())),
     }
 }
 

@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use farpool_net::settings::{self, ByteSize};
 
 use super::flags::Flags;
-use super::host::{default_programs, quarter_of_memory};
+use super::host::{default_programs, quarter_of_memory, random_id};
 
 /// What a server goes by.
 #[derive(Clone, Debug)]
@@ -29,8 +29,12 @@ pub struct Settings {
     pub window: u64,
     /// How long a peer may be silent.
     pub heartbeat_timeout: Duration,
+    /// How long a session is kept whose connection is lost.
+    pub reconnect_grace: Duration,
     /// Connections that may be open at once.
     pub max_connections: usize,
+    /// What tells this coordinator from one that was here before.
+    pub id: [u8; 16],
     /// Whether to say on stderr what happens.
     pub log: bool,
     /// What is the same for everybody but tests.
@@ -89,7 +93,9 @@ impl Settings {
             program_cache: flags.program_cache.0,
             window: flags.window.0.min(memory / 4).max(1),
             heartbeat_timeout: flags.heartbeat_timeout,
+            reconnect_grace: flags.reconnect_grace,
             max_connections: flags.max_connections as usize,
+            id: random_id(),
             log: true,
             limits: Limits::default(),
         })
@@ -120,13 +126,14 @@ const LEAST_MEMORY: u64 = 16 << 20;
 /// In one line.
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listen, memory, programs, program_cache, window, heartbeat_timeout, max_connections, .. } = self;
+        let Self { listen, memory, programs, program_cache, window, heartbeat_timeout, reconnect_grace, .. } = self;
         let (memory, program_cache, window) = (ByteSize(*memory), ByteSize(*program_cache), ByteSize(*window));
         write!(
             f,
             "listen={listen} memory={memory} programs={} program-cache={program_cache} window={window} \
-             heartbeat-timeout={heartbeat_timeout:?} max-connections={max_connections}",
-            programs.display()
+             heartbeat-timeout={heartbeat_timeout:?} reconnect-grace={reconnect_grace:?} max-connections={}",
+            programs.display(),
+            self.max_connections
         )
     }
 }

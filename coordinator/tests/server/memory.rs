@@ -51,7 +51,8 @@ async fn the_memory_is_bounded_and_nothing_is_dropped() {
         assert!(results.len() as u64 == ITEMS && results.iter().all(|result| result.len() == MIB));
     }
     let held = server.until("an empty memory", |status| status.jobs.is_empty()).await.held_bytes;
-    assert!(held < 1 << 20, "{held}");
+    // What they took last they have not said.
+    assert!(held < 4 * (3 << 20), "{held}");
 }
 
 #[tokio::test]
@@ -99,10 +100,11 @@ async fn output_that_is_not_read_is_left_out_and_counted() {
         agent.say(Say::Output(AgentOutput { pool, pid: 1, stream, data }));
     }
     // It is all on its way when the agent's queue is empty; what follows is behind it.
-    while agent.out.bytes() > 0 {
+    while agent.out.waiting() > 0 {
         sleep(Duration::from_millis(10)).await;
     }
-    assert!(server.status().await.held_bytes < 4 << 20);
+    // HTTP/2 holds some of it for the client, and that is kept until it says that it has it.
+    assert!(server.status().await.held_bytes < 14 << 20);
     let (mut read, mut left_out) = (0, 0);
     while read + left_out < LINES * line.len() {
         match client.next().await {

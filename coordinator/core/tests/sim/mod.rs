@@ -67,7 +67,8 @@ impl Sim {
             running: BinaryHeap::new(),
         };
         for (number, &weight) in weights.iter().enumerate() {
-            sim.send(Event::PoolOpened { pool: pool(number as u32), slots: None, weight, require: Labels::default() });
+            let (pool, require) = (pool(number as u32), Labels::default());
+            sim.send(Event::PoolOpened { pool, slots: None, weight, require, held: Vec::new() });
         }
         for &(slots, credit) in agents {
             let agent = AgentId::new(sim.agents.len() as u32, 1);

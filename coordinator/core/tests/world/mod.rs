@@ -322,7 +322,7 @@ impl World {
         let pool = PoolId::new(number, *generation);
         self.pools.insert(number, FakePool { id: pool, limit: slots, require: require.to_vec(), paused: false });
         let require = Labels::new(require.iter().copied());
-        self.send(Event::PoolOpened { pool, slots: NonZeroU32::new(slots), weight, require });
+        self.send(Event::PoolOpened { pool, slots: NonZeroU32::new(slots), weight, require, held: Vec::new() });
         pool
     }
 
@@ -600,6 +600,7 @@ impl World {
                 assert!(runs, "what was asked back can run nowhere else");
                 assert!(!self.pools[&pool].paused);
             }
+            Action::Adopt { .. } | Action::CancelChunk { .. } => panic!("nothing was held or doubled"),
             Action::Accept { job, first, count } => self.job(job).settle(first..first + count, Outcome::Done),
             Action::Fail { job, first, count, attempts, cause } => {
                 let lost = cause == Cause::AgentLost;

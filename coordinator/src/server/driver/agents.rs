@@ -1,19 +1,19 @@
 //! Agents' sessions, as the loop sees them.
 
-use farpool_net::Outgoing;
+use bytes::Bytes;
 use farpool_proto::v1::{AgentCommand, AgentEvent, agent_command, agent_event};
-use tokio::sync::mpsc;
-use tonic::{Code, Status};
+use tonic::Status;
 
-use super::super::link::{Joins, Said};
+use super::super::end::End;
+use super::super::link::{Joins, Said, Says};
 use super::super::sessions::from;
 use super::Driver;
-use crate::{AgentId, Refused, RefusedKind};
+use super::session::Session;
+use crate::AgentId;
 
 /// An agent's session.
 pub(super) struct Agent {
-    outgoing: Outgoing<AgentCommand>,
-    turns: mpsc::Sender<()>,
+    pub(super) session: Session<AgentCommand>,
     pub(super) host: String,
     /// It has said that it is leaving.
     leaving: bool,
@@ -32,23 +32,24 @@ const MAX_UNREAD: usize = 64 << 20;
 const READS_WITHIN_NS: u64 = 30_000_000_000;
 
 impl Agent {
-    fn new(outgoing: Outgoing<AgentCommand>, turns: mpsc::Sender<()>, host: String, now: u64) -> Self {
-        Self { outgoing, turns, host, leaving: false, partial: 0, queued: 0, moved_at: now, fresh: Vec::new() }
+    fn new(session: Session<AgentCommand>, host: String, now: u64) -> Self {
+        Self { session, host, leaving: false, partial: 0, queued: 0, moved_at: now, fresh: Vec::new() }
     }
 
     /// Puts what has gathered into its queue. False: it does not read.
     fn send(&mut self, now: u64) -> bool {
-        if self.outgoing.waiting() < self.queued || self.queued == 0 {
+        let outgoing = &self.session.outgoing;
+        if outgoing.waiting() < self.queued || self.queued == 0 {
             self.moved_at = now;
         }
-        self.outgoing.extend(self.fresh.drain(..));
-        self.queued = self.outgoing.waiting();
+        outgoing.extend(self.fresh.drain(..));
+        self.queued = outgoing.waiting();
         self.queued <= MAX_UNREAD || now - self.moved_at <= READS_WITHIN_NS
     }
 
     fn welcome(&self) {
         let welcome = agent_command::Body::Welcome(farpool_proto::version());
-        self.outgoing.push(AgentCommand { body: Some(welcome) });
+        self.session.outgoing.push(AgentCommand { body: Some(welcome) });
     }
 }
 
@@ -56,53 +57,68 @@ impl Driver {
     pub(super) fn agent_joins(&mut self, joins: Joins<AgentCommand, AgentEvent, AgentId>) {
         let Joins { outgoing, turns, address, messages, id: reply } = joins;
         let id = self.coordinator.connect_agent();
-        let (host, slots) = match messages.first().and_then(|message| message.body.as_ref()) {
-            Some(agent_event::Body::Hello(hello)) => (hello.host.clone(), hello.slots),
-            _ => (from(address), 0),
+        let (host, slots, own) = match messages.first().and_then(|message| message.body.as_ref()) {
+            Some(agent_event::Body::Hello(hello)) => (hello.host.clone(), hello.slots, hello.id.clone()),
+            _ => (from(address), 0, Bytes::new()),
         };
-        let agent = Agent::new(outgoing, turns, host.clone(), self.now);
-        self.agents.insert(id, agent);
+        let session = Session::new(outgoing, turns, address, &own);
+        let own = session.identity;
+        self.agents.insert(id, Agent::new(session, host.clone(), self.now));
         let _ = reply.send(id);
-        self.agent_says(id, Said::Messages { messages, partial: 0 });
+        self.agent_says(Says { id, connection: 0, said: Said::Messages { messages, partial: 0 } });
         if let Some(agent) = self.agents.get(&id) {
             // Comes first, since what the coordinator says waits for the end of the round.
             agent.welcome();
             self.link.log.line(format_args!("agent {host} joined {} with {slots} slots", from(address)));
+            if let Some(older) = own.and_then(|own| self.agent_ids.insert(own, id)) {
+                // Should two agents have one id, this goes back and forth between them.
+                self.end_agent(older, Err(Status::aborted(format!("an agent of the same id has joined from {host}"))));
+            }
         }
     }
 
-    pub(super) fn agent_says(&mut self, id: AgentId, said: Said<AgentEvent>) {
+    pub(super) fn agent_says(&mut self, Says { id, connection, said }: Says<AgentEvent, AgentId>) {
+        let Some(agent) = self.agents.get(&id) else { return };
+        let is_on = agent.session.is_on(connection);
         let (messages, partial) = match said {
             Said::Messages { messages, partial } => (messages, partial as u64),
-            Said::Gone(end) => return self.end_agent(id, end),
+            // How a connection ends that another one has replaced means nothing.
+            Said::Gone(_) if !is_on => return,
+            Said::Gone(End::Meant) => return self.end_agent(id, Ok(())),
+            Said::Gone(End::Final(why)) => return self.end_agent(id, Err(why)),
+            Said::Gone(End::Broken(why)) => return self.agent_breaks(id, why),
         };
         for event in messages {
             let Some(agent) = self.agents.get_mut(&id) else { return };
             agent.leaving |= matches!(event.body, Some(agent_event::Body::Draining(_)));
             if let Err(refused) = self.coordinator.agent_event(id, event, self.now, &mut self.out) {
-                self.end_agent(id, Err(status(&refused)));
+                self.end_agent(id, Err(Status::invalid_argument(refused.to_string())));
             }
         }
-        if let Some(agent) = self.agents.get_mut(&id) {
+        if let Some(agent) = self.agents.get_mut(&id).filter(|_| is_on) {
             agent.partial = partial;
-            // There is room, since its last turn is over; or it is gone.
-            let _ = agent.turns.try_send(());
+            agent.session.give_turn();
         }
     }
 
-    fn end_agent(&mut self, id: AgentId, end: Result<(), Status>) {
+    pub(super) fn end_agent(&mut self, id: AgentId, end: Result<(), Status>) {
         self.send_to_agents();
         let Some(agent) = self.agents.remove(&id) else { return };
+        if let Some(own) = agent.session.identity
+            && self.agent_ids.get(&own) == Some(&id)
+        {
+            self.agent_ids.remove(&own);
+        }
         let (host, log) = (&agent.host, &self.link.log);
         match end {
             Ok(()) if agent.leaving => log.line(format_args!("agent {host} left, as it had announced")),
             Ok(()) => log.line(format_args!("agent {host} left")),
             Err(status) => {
                 log.line(format_args!("agent {host} is lost: {}", status.message()));
-                agent.outgoing.fail(status);
+                agent.session.outgoing.fail(status);
             }
         }
-        agent.outgoing.finish();
+        agent.session.outgoing.finish();
         self.coordinator.agent_gone(id, self.now, &mut self.out);
     }
 
@@ -125,14 +141,6 @@ impl Driver {
     }
 
     pub(super) fn dismiss_agents(&mut self, why: &Status) {
-        self.agents.drain().for_each(|(_, agent)| agent.outgoing.fail(why.clone()));
+        std::mem::take(&mut self.agents).into_values().for_each(|agent| agent.session.outgoing.fail(why.clone()));
     }
-}
-
-fn status(refused: &Refused) -> Status {
-    let code = match refused.kind() {
-        RefusedKind::AgentIdUsed(_) => Code::AlreadyExists,
-        _ => Code::InvalidArgument,
-    };
-    Status::new(code, refused.to_string())
 }

@@ -1,18 +1,16 @@
 //! Clients' sessions, as the loop sees them.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
-use farpool_net::Outgoing;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, ItemsDone, Output, OutputStream, client_message};
 use prost::Message;
-use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::super::link::{Joins, Said, shutting_down};
+use super::super::end::End;
+use super::super::link::{Joins, Said, Says, shutting_down};
 use super::super::sessions::from;
 use super::Driver;
+use super::session::Session;
 use crate::ClientId;
 
 /// Results as small as this are copied when they have to wait, or they would keep the agent's whole frame.
@@ -20,9 +18,7 @@ const SMALL_RESULT: usize = 16 << 10;
 
 /// A client's session.
 pub(super) struct Client {
-    outgoing: Outgoing<ClientEvent>,
-    turns: mpsc::Sender<()>,
-    pub(super) address: Option<SocketAddr>,
+    pub(super) session: Session<ClientEvent>,
     /// Bytes of the message that opened its pool, which is kept.
     opening: u64,
     /// Bytes of a message that is not whole yet.
@@ -37,16 +33,20 @@ pub(super) struct Client {
     pub(super) stopped: bool,
     /// Its turn is over and it waits for the next.
     waits: bool,
+    /// Its messages that were taken in, as it said last, ...
+    acknowledged: u64,
+    /// ... and bytes that it said since then while it owed a word; see [`Memory::listen`](super::memory::Memory::listen).
+    pub(super) said_since: u64,
+    /// Its pool was closed while it was away.
+    pub(super) over: bool,
     // Gathered in a round. Kept for its memory.
     fresh: Vec<ClientEvent>,
 }
 
 impl Client {
-    fn new(outgoing: Outgoing<ClientEvent>, turns: mpsc::Sender<()>, address: Option<SocketAddr>) -> Self {
+    fn new(session: Session<ClientEvent>) -> Self {
         Self {
-            outgoing,
-            turns,
-            address,
+            session,
             opening: 0,
             partial: 0,
             counted: 0,
@@ -54,26 +54,39 @@ impl Client {
             output_left_out: 0,
             stopped: false,
             waits: false,
+            acknowledged: 0,
+            said_since: 0,
+            over: false,
             fresh: Vec::new(),
         }
     }
 
     /// Bytes that are held for it, beside what the coordinator stores.
     pub(super) fn held(&self) -> u64 {
-        self.opening + self.partial + self.outgoing.bytes() as u64
+        self.opening + self.partial + self.session.outgoing.bytes() as u64
+    }
+
+    /// Bytes that were sent to it and that it may have by now. It says so in what is read of it.
+    pub(super) fn unacknowledged(&self) -> u64 {
+        self.session.outgoing.bytes().saturating_sub(self.session.outgoing.waiting()) as u64
     }
 
     pub(super) fn tell(&self, body: Body) {
-        self.outgoing.push(ClientEvent { body: Some(body) });
+        self.session.outgoing.push(ClientEvent { body: Some(body) });
     }
 
     /// Has its next frame read, unless it is stopped.
     pub(super) fn give_turn(&mut self) {
         if self.waits && !self.stopped {
             self.waits = false;
-            // There is room, since its last turn is over; or it is gone.
-            let _ = self.turns.try_send(());
+            self.session.give_turn();
         }
+    }
+
+    /// Another connection has come.
+    pub(super) fn begin_to_read(&mut self) {
+        (self.partial, self.waits) = (0, true);
+        self.give_turn();
     }
 
     /// Output is all that may be left out, and only while the client does not read.
@@ -104,20 +117,38 @@ impl Driver {
             return outgoing.fail(shutting_down());
         }
         let id = self.coordinator.connect_client();
-        let mut client = Client::new(outgoing, turns, address);
-        if let Some(client_message::Body::OpenPool(open)) = messages.first().and_then(|message| message.body.as_ref()) {
-            client.opening = open.encoded_len() as u64;
+        let (opening, own) = match messages.first().and_then(|message| message.body.as_ref()) {
+            Some(client_message::Body::OpenPool(open)) => (open.encoded_len() as u64, open.id.clone()),
+            _ => (0, Bytes::new()),
+        };
+        let session = Session::new(outgoing, turns, address, &own);
+        if let Some(older) = session.identity.and_then(|own| self.client_ids.insert(own, id)) {
+            self.end_client(older, Err(Status::aborted("the pool was opened in another session")));
         }
-        self.clients.insert(id, client);
+        self.clients.insert(id, Client { opening, ..Client::new(session) });
         let _ = reply.send(id);
-        self.client_says(id, Said::Messages { messages, partial: 0 });
+        self.client_says(Says { id, connection: 0, said: Said::Messages { messages, partial: 0 } });
     }
 
-    pub(super) fn client_says(&mut self, id: ClientId, said: Said<ClientMessage>) {
+    pub(super) fn client_says(&mut self, Says { id, connection, said }: Says<ClientMessage, ClientId>) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let is_on = client.session.is_on(connection);
         let (messages, partial) = match said {
             Said::Messages { messages, partial } => (messages, partial as u64),
-            Said::Gone(end) => return self.end_client(id, end),
+            // How a connection ends that another one has replaced means nothing.
+            Said::Gone(_) if !is_on => return,
+            Said::Gone(End::Meant) => return self.end_client(id, Ok(())),
+            Said::Gone(End::Final(why)) => return self.end_client(id, Err(why)),
+            Said::Gone(End::Broken(why)) => return self.client_breaks(id, why),
         };
+        let acknowledged = client.session.outgoing.acknowledged();
+        if acknowledged > client.acknowledged {
+            (client.acknowledged, client.said_since) = (acknowledged, 0);
+            self.coordinator.client_acknowledged(id, acknowledged);
+        }
+        if self.memory.is_full() {
+            self.memory.listen(client, &messages);
+        }
         for message in messages {
             if !self.clients.contains_key(&id) {
                 return;
@@ -127,8 +158,10 @@ impl Driver {
             }
         }
         if let Some(client) = self.clients.get_mut(&id) {
-            (client.partial, client.waits) = (partial, true);
-            client.give_turn();
+            if is_on {
+                (client.partial, client.waits) = (partial, true);
+                client.give_turn();
+            }
             self.memory.count(client);
         }
     }
@@ -139,12 +172,17 @@ impl Driver {
         self.send_to_clients();
         let Some(client) = self.clients.remove(&id) else { return };
         self.memory.forget(&client);
+        if let Some(own) = client.session.identity
+            && self.client_ids.get(&own) == Some(&id)
+        {
+            self.client_ids.remove(&own);
+        }
         match end {
-            Ok(()) => client.outgoing.finish(),
+            Ok(()) => client.session.outgoing.finish(),
             Err(status) => {
-                let address = from(client.address);
+                let address = from(client.session.address);
                 self.link.log.line(format_args!("ended the session of a client {address}: {}", status.message()));
-                client.outgoing.fail(status);
+                client.session.outgoing.fail(status);
             }
         }
         self.coordinator.client_gone(id, self.now, &mut self.out);
@@ -173,12 +211,18 @@ impl Driver {
     fn push(&mut self, id: ClientId) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let over = client.fresh.last().is_some_and(|event| matches!(event.body, Some(Body::PoolClosed(_))));
-        client.outgoing.extend(client.fresh.drain(..));
+        client.session.outgoing.extend(client.fresh.drain(..));
+        self.coordinator.client_numbered(id, client.session.outgoing.pushed());
         self.memory.count(client);
+        if over && client.session.is_away() {
+            // It may come back for it.
+            client.over = true;
+            return;
+        }
         if over {
             return self.end_client(id, Ok(()));
         }
-        if !client.paused && client.outgoing.waiting() > self.queue {
+        if !client.paused && client.session.outgoing.waiting() > self.queue {
             client.paused = true;
             self.coordinator.pause_client(id, true, self.now, &mut self.out);
         }
@@ -189,15 +233,17 @@ impl Driver {
         let mut gone = Vec::new();
         for (&id, client) in &mut self.clients {
             // One that is stopped is not read, so that only its queue shows that it is gone.
-            if client.outgoing.is_gone() {
+            if client.session.outgoing.is_gone() {
                 gone.push(id);
-            } else if client.paused && client.outgoing.waiting() <= self.low_queue {
+            } else if client.paused && client.session.outgoing.waiting() <= self.low_queue {
                 client.paused = false;
                 client.own_up();
                 self.coordinator.pause_client(id, false, self.now, &mut self.out);
             }
         }
-        gone.into_iter().for_each(|id| self.end_client(id, Ok(())));
+        for id in gone {
+            self.client_breaks(id, Status::unavailable("the connection is lost"));
+        }
     }
 }
 

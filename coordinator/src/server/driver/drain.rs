@@ -36,7 +36,7 @@ impl Driver {
             drain.alone_since.get_or_insert(self.now);
         } else if self.now >= drain.next_word {
             drain.next_word = self.now.saturating_add(WORD_NS);
-            let addresses = self.clients.values().filter_map(|client| client.address).take(3);
+            let addresses = self.clients.values().filter_map(|client| client.session.address).take(3);
             let addresses: Vec<_> = addresses.map(|address| address.to_string()).collect();
             let more = if clients > addresses.len() { ", ..." } else { "" };
             let (pools, from) = (if clients == 1 { "pool" } else { "pools" }, addresses.join(", "));

@@ -5,10 +5,15 @@
 //! little or whose results are read. Nothing is dropped. Below nine tenths all are read again.
 //! What a client has on its way meanwhile is held back by HTTP/2's flow control.
 //!
+//! What was sent is held until the client says that it has it, which is only known by reading on. So what may be on its way
+//! does not count, lest nobody is read since nobody says what he has; and a client that has taken more than that is read.
+//!
 //! What is held may be of no use before more comes: parts of large messages, items of explicit chunks that are not
 //! whole. If it is so, and slots idle for it, one client at a time may go on until its part is whole ([`Memory::favoured`]).
 
 use farpool_net::settings::ByteSize;
+use farpool_proto::v1::ClientMessage;
+use prost::Message;
 use tonic::Status;
 
 use super::Driver;
@@ -19,6 +24,10 @@ use crate::ClientId;
 const LOOK_NS: u64 = 20_000_000;
 /// For so long nothing must have become less before somebody is favoured, in ns.
 const STUCK_NS: u64 = 500_000_000;
+/// What may be on the way to a client that does not read, in bytes: HTTP/2's window, and room.
+const ON_THE_WAY: u64 = 10 << 20;
+/// What a client may have said before it had what was on its way, in bytes: as much, and room.
+const SAID_BEFORE: u64 = 16 << 20;
 /// How often to say at most that the memory is full, in ns.
 const SAY_NS: u64 = 60_000_000_000;
 
@@ -46,6 +55,11 @@ impl Memory {
         self.bound
     }
 
+    /// Whether clients are stopped.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
     pub(super) fn next_look(&self, now: u64) -> Option<u64> {
         self.full.then_some(now + LOOK_NS)
     }
@@ -53,8 +67,17 @@ impl Memory {
     /// To be called when the client may hold more than before.
     pub(super) fn count(&mut self, client: &mut Client) {
         self.forget(client);
-        client.counted = client.held();
+        client.counted = client.held().saturating_sub(client.unacknowledged().min(ON_THE_WAY));
         self.counted += client.counted;
+    }
+
+    /// Counts what a client says that was sent much and does not say that it has it.
+    pub(super) fn listen(&self, client: &mut Client, messages: &[ClientMessage]) {
+        if client.unacknowledged() > ON_THE_WAY {
+            client.said_since += messages.iter().map(|message| message.encoded_len() as u64).sum::<u64>();
+        } else {
+            client.said_since = 0;
+        }
     }
 
     pub(super) fn forget(&mut self, client: &Client) {
@@ -83,15 +106,25 @@ impl Memory {
 }
 
 impl Driver {
-    /// Bytes that are held.
-    pub(super) fn held(&mut self) -> u64 {
+    /// Bytes that are held, with those that are on their way.
+    pub(super) fn all_held(&self) -> u64 {
+        let clients: u64 = self.clients.values().map(Client::held).sum();
+        self.coordinator.stored_bytes() + clients + self.partly_held()
+    }
+
+    /// Bytes that are held and count.
+    fn held(&mut self) -> u64 {
         self.clients.values_mut().for_each(|client| self.memory.count(client));
         self.at_most_held()
     }
 
     fn at_most_held(&self) -> u64 {
-        let agents: u64 = self.agents.values().map(|agent| agent.partial).sum();
-        self.coordinator.stored_bytes() + self.memory.counted + agents
+        self.coordinator.stored_bytes() + self.memory.counted + self.partly_held()
+    }
+
+    /// Bytes of agents' messages that are not whole.
+    fn partly_held(&self) -> u64 {
+        self.agents.values().map(|agent| agent.partial).sum()
     }
 
     pub(super) fn tend_memory(&mut self) {
@@ -150,6 +183,13 @@ impl Driver {
         self.clients.get(&id).is_some_and(|client| client.partial > 0) || self.coordinator.lacks_chunk(id)
     }
 
+    /// Whether the client has taken so much without having said so that to read on makes more room than it takes. It is not
+    /// believed for ever.
+    fn owes_word(&self, id: ClientId) -> bool {
+        let owes = |client: &Client| client.unacknowledged() > ON_THE_WAY && client.said_since <= SAID_BEFORE;
+        self.clients.get(&id).is_some_and(owes)
+    }
+
     fn held_by(&self, id: ClientId) -> u64 {
         self.clients.get(&id).map_or(0, |client| client.counted) + self.coordinator.stored_bytes_of(id)
     }
@@ -161,7 +201,9 @@ impl Driver {
         let mut together = 0;
         for (held, id) in clients {
             together += held;
-            let goes_on = together <= self.memory.reserve() || self.memory.favoured == Some(id);
+            let goes_on = together <= self.memory.reserve()
+                || self.memory.favoured == Some(id)
+                || self.owes_word(id);
             if let Some(client) = self.clients.get_mut(&id) {
                 client.stopped = !goes_on;
                 client.give_turn();

@@ -4,13 +4,15 @@
 //! queues. Nothing here blocks, and nothing waits for a peer.
 
 mod agents;
+mod away;
 mod clients;
 mod drain;
 mod memory;
 mod operators;
 mod programs;
+mod session;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
 
@@ -23,10 +25,12 @@ use super::services::Health;
 use super::settings::Settings;
 use crate::{AgentId, ClientId, Config, Coordinator, Outbox};
 use agents::Agent;
+use away::Away;
 use clients::Client;
 use drain::Drain;
 use memory::Memory;
 use programs::Programs;
+use session::Identity;
 
 /// Inputs that are taken in in one round; those that are left come with the next.
 const ROUND: usize = 256;
@@ -36,8 +40,12 @@ pub(super) struct Driver {
     received: mpsc::Receiver<Input>,
     link: Link,
     health: Health,
-    clients: HashMap<ClientId, Client>,
-    agents: HashMap<AgentId, Agent>,
+    clients: BTreeMap<ClientId, Client>,
+    agents: BTreeMap<AgentId, Agent>,
+    /// By what they are known on other connections.
+    client_ids: BTreeMap<Identity, ClientId>,
+    agent_ids: BTreeMap<Identity, AgentId>,
+    away: Away,
     memory: Memory,
     /// Bytes that may wait for a client before its pool is paused, and that may be left when it is resumed.
     queue: usize,
@@ -57,13 +65,17 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(settings: &Settings, link: Link, received: mpsc::Receiver<Input>, health: Health) -> Self {
-        let config = Config { window: settings.window, ..Config::default() };
+        let recovery = settings.heartbeat_timeout;
+        let config = Config { window: settings.window, id: Some(settings.id), recovery, ..Config::default() };
         Self {
             coordinator: Coordinator::new(config),
             received,
             health,
-            clients: HashMap::new(),
-            agents: HashMap::new(),
+            clients: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            client_ids: BTreeMap::new(),
+            agent_ids: BTreeMap::new(),
+            away: Away::new(settings.reconnect_grace),
             memory: Memory::new(settings.memory),
             queue: settings.queue(),
             low_queue: settings.low_queue(),
@@ -95,10 +107,12 @@ impl Driver {
             }
             let mut has_drained = false;
             tokio::select! {
-                _ = self.received.recv_many(&mut inputs, ROUND) => {}
+                // Inputs come last: there may always be some.
+                biased;
+                () = &mut shutdown, if self.drain.is_none() => self.begin_to_drain().await,
                 () = drained.notified() => has_drained = true,
                 () = &mut timer, if rings_at.is_some() => rings_at = None,
-                () = &mut shutdown, if self.drain.is_none() => self.begin_to_drain().await,
+                _ = self.received.recv_many(&mut inputs, ROUND) => {}
             }
             self.now = self.clock.now();
             if !inputs.is_empty() {
@@ -108,6 +122,7 @@ impl Driver {
             if has_drained {
                 self.look_at_queues();
             }
+            self.tend_away();
             self.tend_memory();
             self.tend_programs();
             self.tend_drain();
@@ -119,10 +134,12 @@ impl Driver {
 
     fn take_in(&mut self, input: Input) {
         match input {
-            Input::ClientSays(client, said) => self.client_says(client, said),
-            Input::AgentSays(agent, said) => self.agent_says(agent, said),
+            Input::ClientSays(says) => self.client_says(says),
+            Input::AgentSays(says) => self.agent_says(says),
             Input::ClientJoins(joins) => self.client_joins(joins),
+            Input::ClientResumes(resumes) => self.client_resumes(resumes),
             Input::AgentJoins(joins) => self.agent_joins(joins),
+            Input::AgentResumes(resumes) => self.agent_resumes(resumes),
             Input::Asked(question) => self.answer(question),
             Input::ProgramNeeded(digest, reply) => self.program_needed(digest, reply),
             Input::UploadBegins(digest, reply) => self.upload_begins(digest, reply),
@@ -133,7 +150,14 @@ impl Driver {
     /// When to go round at the latest, if nothing comes.
     fn next_timer(&self) -> Option<u64> {
         let drain = self.drain.as_ref().map(Drain::next_look);
-        let timers = [self.next_look(), self.memory.next_look(self.now), self.programs.next_timer(), drain];
+        let timers = [
+            self.next_look(),
+            self.coordinator.next_deadline(),
+            self.away.next_look(),
+            self.memory.next_look(self.now),
+            self.programs.next_timer(),
+            drain,
+        ];
         timers.into_iter().flatten().min()
     }
 

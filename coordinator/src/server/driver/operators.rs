@@ -23,11 +23,11 @@ impl Driver {
         status.version = Some(farpool_proto::version());
         status.uptime_ns = self.now;
         status.draining = self.drain.is_some();
-        status.held_bytes = self.held();
+        status.held_bytes = self.all_held();
         status.memory = self.memory.bound();
         let clients: HashMap<_, _> = self.coordinator.pool_clients().collect();
         for pool in &mut status.pools {
-            let address = clients.get(&pool.pool).and_then(|client| self.clients.get(client)?.address);
+            let address = clients.get(&pool.pool).and_then(|client| self.clients.get(client)?.session.address);
             pool.client = address.map_or_else(String::new, |address| address.to_string());
         }
         status

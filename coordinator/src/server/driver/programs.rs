@@ -1,6 +1,6 @@
 //! Which programs agents wait for, and who was asked to send them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use farpool_net::program::Digest;
 use farpool_proto::v1::ProgramWanted;
@@ -18,7 +18,7 @@ const MAX_UPLOADS: u32 = 4;
 
 /// What is waited for.
 pub(super) struct Programs {
-    wanted: HashMap<Digest, Wanted>,
+    wanted: BTreeMap<Digest, Wanted>,
     /// How long a client has before another one is asked, in ns.
     patience: u64,
 }
@@ -33,7 +33,7 @@ struct Wanted {
 
 impl Programs {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { wanted: HashMap::new(), patience: nanos(limits.upload) }
+        Self { wanted: BTreeMap::new(), patience: nanos(limits.upload) }
     }
 
     pub(super) fn next_timer(&self) -> Option<u64> {

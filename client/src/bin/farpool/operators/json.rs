@@ -42,6 +42,9 @@ struct Agent<'s> {
     connected_seconds: f64,
     items_done: u64,
     items_per_second: f64,
+    /// Why its workers die; empty: they do not.
+    ailing: &'s str,
+    away: bool,
 }
 
 #[derive(Serialize)]
@@ -115,6 +118,8 @@ fn agent(agent: &AgentStatus) -> Agent<'_> {
         connected_seconds: seconds(agent.connected_ns),
         items_done: agent.items_done,
         items_per_second: agent.items_per_second,
+        ailing: &agent.ailing,
+        away: agent.away,
     }
 }
 

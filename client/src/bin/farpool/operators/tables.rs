@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use farpool_proto::v1::{JobStatus, Label, StatusReply};
+use farpool_proto::v1::{AgentStatus, JobStatus, Label, StatusReply};
 
 use super::table::Align::{Left, Right};
 use super::table::{Style, Table};
@@ -57,12 +57,21 @@ pub(super) fn agents(status: &StatusReply, style: Style) -> String {
             agent.items_done.to_string(),
             rate_of(agent.items_per_second),
             since(agent.connected_ns),
-            if agent.draining { "draining" } else { "serving" }.to_owned(),
+            state(agent),
             agent.agent.clone(),
             labels(&agent.labels),
         ]);
     }
     or_none(&table, status.agents.is_empty(), "no agents: jobs wait until one connects", style)
+}
+
+fn state(agent: &AgentStatus) -> String {
+    match agent {
+        AgentStatus { away: true, .. } => "away".to_owned(),
+        AgentStatus { draining: true, .. } => "draining".to_owned(),
+        AgentStatus { ailing, .. } if !ailing.is_empty() => format!("ailing: {ailing}"),
+        _ => "serving".to_owned(),
+    }
 }
 
 pub(super) fn jobs(status: &StatusReply, style: Style) -> String {

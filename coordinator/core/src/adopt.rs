@@ -1,0 +1,85 @@
+//! Takes in what agents hold from before the scheduler knew of it: it was started anew, or had given them up.
+//!
+//! An item that is queued is nowhere else, so an agent may go on with it: the attempt that it has begun goes on under a new name.
+//! What is not queued has had its outcome or was given to somebody else, and what the agent makes of it counts for nothing.
+
+use crate::action::{Action, Cause};
+use crate::chunk::Items;
+use crate::core::Core;
+use crate::done::Done;
+use crate::ids::{AgentId, JobId};
+use crate::pool::Stage;
+use crate::run::Run;
+
+impl Core {
+    /// The agent goes on with those runs that are wholly in the job's queue. `first` and `attempt` are as the chunk was
+    /// handed out once.
+    pub(crate) fn adopt(
+        &mut self,
+        (agent, id): (AgentId, JobId),
+        (first, attempt): (u64, u32),
+        mut runs: Vec<Run>,
+        now: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        let adopted = if self.may_adopt(agent, id, attempt) {
+            runs.retain(|run| run.count > 0 && run.first.checked_add(run.count).is_some());
+            runs.sort_unstable_by_key(|run| run.first);
+            self.take_held((first, attempt), id, runs)
+        } else {
+            None
+        };
+        let Some(items) = adopted else {
+            self.stale_reports += 1;
+            return;
+        };
+        self.jobs.get_mut(id).expect("it was just found").agents.insert(agent);
+        let attempt = items.attempt;
+        // Some of it may not have begun, and can be asked for like that of any other chunk.
+        let chunk = self.hold((agent, id), items, now);
+        actions.push(Action::Adopt { agent, chunk, job: id, attempt });
+    }
+
+    /// Everything that is queued may have run where nobody can ask any more.
+    pub(crate) fn fail_queued(&mut self, id: JobId, actions: &mut Vec<Action>) {
+        let job = self.jobs.get_mut(id).expect("a job that has lost items is open");
+        for run in job.queue.take_all() {
+            job.outcomes += run.count;
+            let Run { first, count } = run;
+            actions.push(Action::Fail { job: id, first, count, attempts: 1, cause: Cause::AgentLost });
+        }
+        self.requeued(id);
+        self.finish_if_over(id, actions);
+    }
+
+    /// Whether the agent can hold something of the job, at this attempt.
+    fn may_adopt(&self, agent: AgentId, id: JobId, attempt: u32) -> bool {
+        let (Some(state), Some(job)) = (self.fleet.agents.get(agent), self.jobs.get(id)) else { return false };
+        let pool = self.pools.get(job.pool).expect("a job's pool is open");
+        let place = pool.places.id_at(agent).and_then(|place| pool.places.get(place));
+        // At a place that is to be given up it is like what was there before: that waits for it.
+        place.is_some_and(|place| matches!(place.stage, Stage::Ready | Stage::Leaving))
+            && state.labels.include(&self.lanes.get(job.lane).expect("a job's lane is there").require)
+            && (1..=job.policy.retries.saturating_add(1)).contains(&attempt)
+    }
+
+    /// Takes runs, which rise, out of the job's queue; none: nothing of them is there.
+    fn take_held(&mut self, (first, attempt): (u64, u32), id: JobId, mut runs: Vec<Run>) -> Option<Items> {
+        let queue = &mut self.jobs.get_mut(id).expect("it was just found").queue;
+        let mut lowest_attempt = 1;
+        let mut is_lowest = true;
+        runs.retain(|&run| {
+            let Some(next) = queue.next_try_of(run).filter(|&next| is_lowest || next == 1) else { return false };
+            if std::mem::take(&mut is_lowest) {
+                // Tries that others have made since, or that it was charged when it was given up, count.
+                lowest_attempt = if run.first == first { next.max(attempt) } else { next };
+            }
+            queue.take_out(run);
+            true
+        });
+        let (lowest, highest) = (runs.first()?, runs.last()?);
+        let run = Run::new(lowest.first, highest.end() - lowest.first);
+        let done = Done::all_but(run, &runs);
+        Some(Items { run, done, attempt: lowest_attempt, item_bytes: queue.item_bytes() })
+    }
+}

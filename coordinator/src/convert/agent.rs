@@ -1,0 +1,134 @@
+//! What agents send.
+
+use bytes::Bytes;
+use farpool_core::{ChunkId, Fault, PoolId};
+use farpool_proto::v1::{
+    AgentEvent, AgentHello, AgentOutput, Failure, FailureKind, ItemFault, Label, OutputStream, RunDone, Version,
+    agent_event,
+};
+
+use super::held::{HeldPool, held_pool};
+use super::{Batch, batch, identity, labels};
+use crate::ids::Identity;
+use crate::refused::{Refused, RefusedKind};
+
+/// What an agent says.
+#[derive(Debug)]
+pub(crate) enum FromAgent {
+    Hello(Hello),
+    Credit { chunks: u32, bytes: u64 },
+    RunDone { chunk: ChunkId, attempt: u32, results: Batch, busy_ns: u64 },
+    ItemFault { chunk: ChunkId, attempt: u32, item: u64, fault: Fault, failure: Failure },
+    Returned { chunk: ChunkId, attempt: u32, first: u64, count: u64 },
+    PoolFault { pool: PoolId, failure: Failure },
+    PoolStarted { pool: PoolId },
+    PoolStopped { pool: PoolId },
+    Output { pool: PoolId, pid: u32, stream: i32, data: Bytes },
+    Draining,
+    Ailing { reason: String },
+}
+
+/// How an agent introduces itself.
+#[derive(Debug)]
+pub(crate) struct Hello {
+    pub(crate) host: String,
+    pub(crate) slots: u32,
+    /// None in local mode.
+    pub(crate) id: Option<Identity>,
+    pub(crate) labels: Vec<Label>,
+    pub(crate) version: Option<Version>,
+    /// What it still runs for sessions that have ended.
+    pub(crate) held: Vec<HeldPool>,
+    pub(crate) in_vain: u64,
+}
+
+pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
+    use agent_event::Body;
+    Ok(match event.body.ok_or(RefusedKind::Empty)? {
+        Body::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns }) => {
+            let chunk = ChunkId::from_bits(chunk);
+            FromAgent::RunDone { chunk, attempt, results: batch(first, data, ends)?, busy_ns }
+        }
+        Body::ItemFault(fault) => item_fault(*fault)?,
+        Body::Returned(back) => {
+            back.first.checked_add(back.count).ok_or(RefusedKind::IndexTooHigh(back.first))?;
+            let chunk = ChunkId::from_bits(back.chunk);
+            FromAgent::Returned { chunk, attempt: back.attempt, first: back.first, count: back.count }
+        }
+        Body::Credit(credit) => FromAgent::Credit { chunks: credit.chunks, bytes: credit.bytes },
+        Body::Hello(hello) => FromAgent::Hello(introduction(*hello)?),
+        Body::PoolFault(fault) => {
+            let failure = fault.failure.ok_or(RefusedKind::Missing("failure"))?;
+            known_kind(&failure)?;
+            FromAgent::PoolFault { pool: PoolId::from_bits(fault.pool), failure }
+        }
+        Body::PoolStarted(started) => FromAgent::PoolStarted { pool: PoolId::from_bits(started.pool) },
+        Body::Output(output) => from_output(output)?,
+        Body::Draining(_) => FromAgent::Draining,
+        Body::Ailing(ailing) => FromAgent::Ailing { reason: ailing.reason },
+        Body::PoolStopped(stopped) => FromAgent::PoolStopped { pool: PoolId::from_bits(stopped.pool) },
+    })
+}
+
+fn introduction(hello: AgentHello) -> Result<Hello, Refused> {
+    if hello.slots == 0 {
+        return Err(RefusedKind::NoSlots.into());
+    }
+    let AgentHello { host, slots, version, id, labels: named, held, in_vain } = hello;
+    let id = identity(&id, RefusedKind::AgentIdLength)?;
+    let held = held.into_iter().map(held_pool).collect::<Result<_, _>>()?;
+    Ok(Hello { host, slots, id, labels: labels(named)?, version, held, in_vain })
+}
+
+fn from_output(output: AgentOutput) -> Result<FromAgent, Refused> {
+    match OutputStream::try_from(output.stream) {
+        Ok(OutputStream::Unspecified) | Err(_) => return Err(RefusedKind::OutputStream(output.stream).into()),
+        Ok(_) => {}
+    }
+    let AgentOutput { pool, pid, stream, data } = output;
+    Ok(FromAgent::Output { pool: PoolId::from_bits(pool), pid, stream, data })
+}
+
+fn item_fault(fault: ItemFault) -> Result<FromAgent, Refused> {
+    let failure = fault.failure.ok_or(RefusedKind::Missing("failure"))?;
+    let kind = match known_kind(&failure)? {
+        FailureKind::WorkerDied => Fault::Died,
+        FailureKind::Panicked => Fault::Panicked,
+        // What is left ends the same way when it is tried again, or was asked for.
+        _ => Fault::Final,
+    };
+    let chunk = ChunkId::from_bits(fault.chunk);
+    Ok(FromAgent::ItemFault { chunk, attempt: fault.attempt, item: fault.item, fault: kind, failure })
+}
+
+fn known_kind(failure: &Failure) -> Result<FailureKind, Refused> {
+    match FailureKind::try_from(failure.kind) {
+        Ok(FailureKind::Unspecified) | Err(_) => Err(RefusedKind::FailureKind(failure.kind).into()),
+        Ok(kind) => Ok(kind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults() {
+        let check = |kind: i32, expected: Option<Fault>| {
+            let failure = Some(Failure { kind, ..Failure::default() });
+            let body = agent_event::Body::ItemFault(Box::new(ItemFault { failure, ..ItemFault::default() }));
+            let found = from_agent(AgentEvent { body: Some(body) });
+            match found {
+                Ok(FromAgent::ItemFault { fault, .. }) => assert_eq!(Some(fault), expected, "{kind}"),
+                other => assert!(other.is_err() && expected.is_none(), "{kind}"),
+            }
+        };
+        check(FailureKind::WorkerDied.into(), Some(Fault::Died));
+        check(FailureKind::Panicked.into(), Some(Fault::Panicked));
+        check(FailureKind::TimedOut.into(), Some(Fault::Final));
+        check(FailureKind::Codec.into(), Some(Fault::Final));
+        check(FailureKind::Unspecified.into(), None);
+        check(99, None);
+        check(-1, None);
+    }
+}

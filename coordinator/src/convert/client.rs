@@ -1,0 +1,99 @@
+//! What clients send.
+
+use std::num::{NonZeroU32, NonZeroU64};
+
+use bytes::Bytes;
+use farpool_core::JobPolicy;
+use farpool_proto::v1::{ClientMessage, Items, Label, OpenJob, OpenPool, Program, WorkerSettings, client_message};
+
+use super::{Batch, batch, identity, labels};
+use crate::ids::Identity;
+use crate::refused::{Refused, RefusedKind};
+
+/// What a client says.
+#[derive(Debug)]
+pub(crate) enum FromClient {
+    OpenPool(PoolAsked),
+    OpenJob { job: u64, asked: JobAsked },
+    Items { job: u64, batch: Batch },
+    EndItems { job: u64 },
+    CancelJob { job: u64 },
+    ClosePool { now: bool },
+    PoolReopened,
+}
+
+/// What a client wants of its pool.
+#[derive(Debug, Default)]
+pub(crate) struct PoolAsked {
+    /// Workers at once; none: as many as there are slots.
+    pub(crate) processes: Option<NonZeroU32>,
+    pub(crate) settings: WorkerSettings,
+    pub(crate) program: Option<Program>,
+    pub(crate) require: Vec<Label>,
+    pub(crate) weight: u32,
+    /// By which it is known again; none in local mode.
+    pub(crate) id: Option<Identity>,
+    /// The agents that it ran at; none: it was not open before.
+    pub(crate) again: Option<Vec<Identity>>,
+}
+
+/// What a client wants of a job.
+#[derive(Debug)]
+pub(crate) struct JobAsked {
+    pub(crate) function: Bytes,
+    pub(crate) timeout_ns: u64,
+    pub(crate) policy: JobPolicy,
+    pub(crate) label: String,
+    pub(crate) require: Vec<Label>,
+}
+
+pub(crate) fn from_client(message: ClientMessage) -> Result<FromClient, Refused> {
+    use client_message::Body;
+    Ok(match message.body.ok_or(RefusedKind::Empty)? {
+        Body::OpenPool(open) => open_pool(*open)?,
+        Body::OpenJob(open) => open_job(*open)?,
+        Body::Items(Items { job, first, data, ends }) => FromClient::Items { job, batch: batch(first, data, ends)? },
+        Body::EndItems(end) => FromClient::EndItems { job: end.job },
+        Body::CancelJob(cancel) => FromClient::CancelJob { job: cancel.job },
+        Body::ClosePool(close) => FromClient::ClosePool { now: close.now },
+        Body::PoolReopened(_) => FromClient::PoolReopened,
+    })
+}
+
+fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
+    let id = identity(&open.id, RefusedKind::PoolIdLength)?;
+    let again = if open.again {
+        id.ok_or(RefusedKind::Missing("id"))?;
+        let agents = open.agents.iter().map(|agent| identity(agent, RefusedKind::AgentIdLength));
+        Some(agents.filter_map(Result::transpose).collect::<Result<_, _>>()?)
+    } else {
+        None
+    };
+    Ok(FromClient::OpenPool(PoolAsked {
+        processes: NonZeroU32::new(open.processes),
+        settings: open.settings.unwrap_or_default(),
+        program: open.program,
+        require: labels(open.require)?,
+        weight: open.weight.max(1),
+        id,
+        again,
+    }))
+}
+
+fn open_job(open: OpenJob) -> Result<FromClient, Refused> {
+    // The highest number is left out so that there is always one behind.
+    if open.job == u64::MAX {
+        return Err(RefusedKind::IndexTooHigh(open.job).into());
+    }
+    let policy = JobPolicy {
+        chunksize: NonZeroU64::new(open.chunksize),
+        retries: open.retries,
+        retry_panics: open.retry_panics,
+        priority: open.priority,
+        speculate: open.speculate,
+    };
+    let OpenJob { job, function, timeout_ns, label, require, .. } = open;
+    let require = labels(require)?;
+    Ok(FromClient::OpenJob { job, asked: JobAsked { function, timeout_ns, policy, label, require } })
+}
+

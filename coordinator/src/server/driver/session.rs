@@ -1,0 +1,80 @@
+//! What clients' and agents' sessions have in common: they outlive their connections.
+
+use std::net::SocketAddr;
+
+use farpool_net::{Outgoing, SessionMessage};
+use farpool_proto::v1;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::super::link::{Resumed, Resumes};
+
+/// What a session is known by on another connection.
+pub(super) type Identity = [u8; 16];
+
+/// A session, over all of its connections.
+pub(super) struct Session<Out> {
+    pub(super) outgoing: Outgoing<Out>,
+    turns: mpsc::Sender<()>,
+    pub(super) address: Option<SocketAddr>,
+    /// None: nobody can go on with it.
+    pub(super) identity: Option<Identity>,
+    /// Which of its connections is in place, counted from 0.
+    connection: u64,
+    /// That connection is lost.
+    away: bool,
+}
+
+impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
+    /// One that has begun; what it is known by is in its first message.
+    pub(super) fn new(outgoing: Outgoing<Out>, turns: mpsc::Sender<()>, address: Option<SocketAddr>, id: &[u8]) -> Self {
+        Self { outgoing, turns, address, identity: id.try_into().ok(), connection: 0, away: false }
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        self.away
+    }
+
+    /// Whether that is the connection that is in place.
+    pub(super) fn is_on(&self, connection: u64) -> bool {
+        self.connection == connection
+    }
+
+    /// Whether that connection is in place, and lost.
+    pub(super) fn is_away_from(&self, connection: u64) -> bool {
+        self.away && self.is_on(connection)
+    }
+
+    /// Has the next frame read.
+    pub(super) fn give_turn(&self) {
+        // There is room, since its last turn is over; or it is gone.
+        let _ = self.turns.try_send(());
+    }
+
+    /// Puts another connection into the place of the one that there is.
+    pub(super) fn resume<In, Id>(&mut self, id: Id, resumes: Resumes<Out, In, Id>) -> Result<(), Status>
+    where
+        In: SessionMessage,
+    {
+        let Resumes { resume, rest, reply, turns, address, resumed } = resumes;
+        let frames = match self.outgoing.reconnect(resume.received) {
+            Ok(frames) => frames,
+            Err(status) => {
+                reply.refuse(status.clone());
+                return Err(status);
+            }
+        };
+        self.connection += 1;
+        (self.turns, self.address, self.away) = (turns, address, false);
+        let incoming = rest.incoming(&self.outgoing);
+        reply.with(frames);
+        // If nobody waits for it any more, its frames were dropped with it, which is seen like any other loss.
+        let _ = resumed.send(Resumed { id, connection: self.connection, incoming });
+        Ok(())
+    }
+
+    /// The connection that is in place is lost. Returns which it is, if that is news.
+    pub(super) fn lose_connection(&mut self) -> Option<u64> {
+        (!std::mem::replace(&mut self.away, true)).then_some(self.connection)
+    }
+}
