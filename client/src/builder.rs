@@ -55,6 +55,7 @@ pub struct Builder {
     require: Vec<Label>,
     weight: Option<u32>,
     environment: Vec<(OsString, OsString)>,
+    reconnect_timeout: Option<Duration>,
 }
 
 /// Where a pool is to run.

@@ -108,6 +108,13 @@ impl Inbox {
         self.wakes(&mut state)
     }
 
+    /// The limit is this from now on, whatever it was: another coordinator has the job.
+    pub(crate) fn set_limit(&self, limit: u64) -> Wakes {
+        let mut state = self.state();
+        self.limit.store(limit, Ordering::Relaxed);
+        self.wakes(&mut state)
+    }
+
     /// The job has ended: nothing will be delivered after this. Only the first end counts.
     pub(crate) fn end(&self, end: End) -> Wakes {
         let mut state = self.state();

@@ -67,16 +67,30 @@ impl Inboxes {
                 self.wake_later(wakes);
             }
             Event::JobEnded(ended) => {
-                self.latest = None;
-                let end = if ended.cancelled { End::Cancelled } else { End::Finished };
-                let wakes = self.open.remove(&ended.job).map(|inbox| inbox.end(end));
-                self.wake_later(wakes);
+                self.end(ended.job, if ended.cancelled { End::Cancelled } else { End::Finished });
             }
             Event::PoolFailed(failed) => self.fail(Error::from_failure(failed.failure.unwrap_or_default())),
             Event::PoolClosed(_) => self.close(),
             other => return Some(other),
         }
         None
+    }
+
+    /// The job was cancelled, and nobody else will say that it has ended.
+    pub(crate) fn cancel(&mut self, job: u64) {
+        self.end(job, End::Cancelled);
+    }
+
+    /// The same for all jobs.
+    pub(crate) fn cancel_all(&mut self) {
+        self.end_all(&End::Cancelled);
+    }
+
+    /// Another coordinator has the jobs: each may have sent so much from their start.
+    pub(crate) fn set_limits(&mut self, limit: impl Fn(u64) -> u64) {
+        let Inboxes { open, wakes, .. } = self;
+        let woken = open.values().map(|inbox| inbox.set_limit(limit(inbox.job())));
+        wakes.extend(woken.filter(|wakes| !wakes.is_empty()));
     }
 
     /// The pool cannot run anything any more: whoever waits is told why.
@@ -118,11 +132,18 @@ impl Inboxes {
         self.latest.as_ref()
     }
 
+    fn end(&mut self, job: u64, end: End) {
+        self.latest = None;
+        let wakes = self.open.remove(&job).map(|inbox| inbox.end(end));
+        self.wake_later(wakes);
+    }
+
     fn end_all(&mut self, end: &End) {
         self.delivered = true;
-        self.latest = None;
-        let Inboxes { open, wakes, .. } = self;
-        wakes.extend(open.drain().map(|(_, inbox)| inbox.end(end.clone())).filter(|wakes| !wakes.is_empty()));
+        let mut jobs: Vec<u64> = self.open.keys().copied().collect();
+        // Whoever waits is woken in the same order each time.
+        jobs.sort_unstable();
+        jobs.into_iter().for_each(|job| self.end(job, end.clone()));
     }
 
     fn wake_later(&mut self, wakes: Option<Wakes>) {

@@ -129,6 +129,25 @@ impl<'p, F> Job<'p, F> {
         self
     }
 
+    /// Whether items that take far longer than the job's others may be run a second time elsewhere while slots idle: the
+    /// first outcome counts, and the other run is killed. For functions that do no harm when they run twice, on hosts of which one may
+    /// be slow. Default: no. It has no meaning with [`retries(0)`](Self::retries).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// assert_eq!(pool.job(|n: u64| n * n).speculate(true).map(0..4)?, [0, 1, 4, 9]);
+    /// let error = pool.job(|n: u64| n * n).speculate(true).retries(0).map(0..4).unwrap_err();
+    /// assert_eq!(error.kind(), farpool::ErrorKind::InvalidArgument);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn speculate(mut self, speculate: bool) -> Self {
+        self.options.speculate = speculate;
+        self
+    }
+
     /// A name for the job, which its errors and its progress bar show. Default: none.
     ///
     /// ```

@@ -62,6 +62,9 @@ mod progress;
 mod results;
 mod session;
 mod settings;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod singles;
 mod terminal;
 mod worker;

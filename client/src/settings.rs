@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::time::Duration;
 
 use farpool_proto::v1::{Label, WorkerSettings};
 
@@ -15,4 +16,6 @@ pub(crate) struct Settings {
     pub(crate) weight: u32,
     /// Environment variables of the workers: all of them on a cluster, those added to the client's own on this machine.
     pub(crate) environment: Vec<(OsString, OsString)>,
+    /// On a cluster: how long another connection is tried for when one is lost.
+    pub(crate) reconnect_timeout: Duration,
 }

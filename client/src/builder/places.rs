@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::time::Duration;
 
 use super::{Builder, Target};
 use crate::labels;
@@ -34,6 +35,26 @@ impl Builder {
     /// ```
     pub fn local(mut self) -> Self {
         self.target = Target::ThisMachine;
+        self
+    }
+
+    /// On a cluster: how long the pool tries to get its coordinator back when the connection is lost, or the coordinator is
+    /// restarted. Meanwhile jobs wait, and then they go on; nothing is lost. If it does not come back, they end
+    /// with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). Default: what the environment variable
+    /// `FARPOOL_RECONNECT_TIMEOUT` says (`30s`, `5min`, `0`), or else 60 seconds; with 0 they end at once.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// use std::time::Duration;
+    ///
+    /// let pool = farpool::Pool::builder().processes(1).reconnect_timeout(Duration::from_secs(600)).build()?;
+    /// assert_eq!(pool.apply(|| 1, ())?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reconnect_timeout(mut self, timeout: Duration) -> Self {
+        self.reconnect_timeout = Some(timeout);
         self
     }
 

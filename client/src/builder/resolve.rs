@@ -15,6 +15,7 @@ use crate::settings::Settings;
 use crate::{environment, labels};
 
 const INITIALIZER_TIMEOUT: Duration = Duration::from_secs(60);
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 const PAYLOAD_LIMIT: u64 = 1 << 30;
 /// Positions in a batch are 32 bits: a batch holds one item of this size and some that are small.
 const LARGEST_PAYLOAD_LIMIT: u64 = 2 << 30;
@@ -53,7 +54,13 @@ impl Builder {
             name: self.name,
         };
         let weight = at_least_1(self.weight.map(u64::from), "weight")?.max(1) as u32;
-        let settings = Settings { processes, settings, require: self.require, weight, environment: self.environment };
+        let reconnect_timeout = match (self.reconnect_timeout, &cluster) {
+            (Some(timeout), _) => timeout,
+            (None, Some(_)) => environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT),
+            (None, None) => RECONNECT_TIMEOUT,
+        };
+        let Self { require, environment, .. } = self;
+        let settings = Settings { processes, settings, require, weight, environment, reconnect_timeout };
         Ok((cluster, settings))
     }
 }

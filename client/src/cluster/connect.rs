@@ -3,10 +3,14 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use farpool_net::Frames;
 use farpool_net::http2::{self, CONNECT_TIMEOUT, MAX_GRPC_MESSAGE};
+use farpool_net::program::Pieces;
 use farpool_proto::v1::clients_client::ClientsClient;
+use farpool_proto::v1::{ClientMessage, EventFrame};
+use futures_core::Stream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use super::Address;
 use crate::error::{Error, ErrorKind};
@@ -16,16 +20,74 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// What to do if there is no coordinator.
 const ADVICE: &str = "is farpool-coordinator running there? the address is that of FARPOOL_ADDRESS, or of .address(..)";
 
-/// Connects to the coordinator at this address.
-pub(super) async fn connect(address: &Address) -> Result<ClientsClient<Channel>, Error> {
-    let endpoint = http2::endpoint(Endpoint::from(address.uri().clone()), HEARTBEAT);
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await;
-    let failed = match connected {
-        Ok(Ok(channel)) => return Ok(ClientsClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE)),
-        Ok(Err(error)) => causes(&error),
-        Err(_) => format!("there was no answer within {CONNECT_TIMEOUT:?}"),
-    };
-    Err(unreachable(address, &failed))
+/// A way to a coordinator: over gRPC, or in a simulation.
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub, reason = "simulations have ways of their own"))]
+pub trait Connect: Send + Sync {
+    /// A connection.
+    type Connection: Connection;
+
+    /// Gets one.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Status>> + Send;
+}
+
+/// A connection to a coordinator: what `farpool.v1.Clients` has.
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub, reason = "simulations have ways of their own"))]
+pub trait Connection: Send + 'static {
+    /// What the coordinator says in a session.
+    type Events: Stream<Item = Result<EventFrame, Status>> + Send + 'static;
+
+    /// Begins a session, or goes on with one.
+    fn session(&mut self, frames: Frames<ClientMessage>) -> impl Future<Output = Result<Self::Events, Status>> + Send;
+
+    /// Sends a program, and ends when the coordinator has it or does not want it.
+    fn put_program(&mut self, pieces: Pieces) -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// The coordinator at an address, over gRPC.
+pub(super) struct Grpc(Endpoint);
+
+impl Grpc {
+    pub(super) fn new(address: &Address) -> Self {
+        Self(http2::endpoint(Endpoint::from(address.uri().clone()), HEARTBEAT))
+    }
+}
+
+impl Connect for Grpc {
+    type Connection = ClientsClient<Channel>;
+
+    async fn connect(&self) -> Result<ClientsClient<Channel>, Status> {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.0.connect()).await;
+        Err(Status::unavailable(match connected {
+            Ok(Ok(channel)) => return Ok(ClientsClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE)),
+            Ok(Err(error)) => causes(&error),
+            Err(_) => format!("there was no answer within {CONNECT_TIMEOUT:?}"),
+        }))
+    }
+}
+
+impl Connection for ClientsClient<Channel> {
+    type Events = Streaming<EventFrame>;
+
+    async fn session(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
+        Ok(ClientsClient::session(self, frames).await?.into_inner())
+    }
+
+    fn put_program(&mut self, pieces: Pieces) -> impl Future<Output = ()> + Send + 'static {
+        let mut clients = self.clone();
+        // Another client may have sent it first. If nobody can, the coordinator fails the pool and says why.
+        async move { drop(ClientsClient::put_program(&mut clients, pieces).await) }
+    }
+}
+
+/// Whether this is what somebody says who was reached and will say it again; otherwise another attempt may go better.
+pub(super) fn is_final(status: &Status) -> bool {
+    match status.code() {
+        Code::Ok | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded => false,
+        Code::Aborted | Code::Internal | Code::Unavailable => false,
+        Code::InvalidArgument | Code::NotFound | Code::AlreadyExists | Code::PermissionDenied => true,
+        Code::ResourceExhausted | Code::FailedPrecondition | Code::OutOfRange => true,
+        Code::Unimplemented | Code::DataLoss | Code::Unauthenticated => true,
+    }
 }
 
 /// There is nobody, or not who was expected.
@@ -46,12 +108,23 @@ pub(super) fn not_opened(address: &Address, status: &Status) -> Error {
 
 /// The session has ended before its pool was closed.
 pub(super) fn lost(address: &Address, open_jobs: usize, what: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, loss(address, open_jobs, what))
+}
+
+/// The same, and there was no other connection within this time, the last attempt having ended so.
+pub(super) fn given_up(address: &Address, open_jobs: usize, what: &str, tried: Duration, last: &str) -> Error {
+    let loss = loss(address, open_jobs, what);
+    let words = format!("{loss}; after {tried:?} there is no other one: {last}; see Builder::reconnect_timeout");
+    Error::new(ErrorKind::Unavailable, words)
+}
+
+fn loss(address: &Address, open_jobs: usize, what: &str) -> String {
     let meanwhile = match open_jobs {
         0 => "no job was open".to_owned(),
         1 => "a job was open".to_owned(),
         more => format!("{more} jobs were open"),
     };
-    Error::new(ErrorKind::Unavailable, format!("the connection to {address} was lost while {meanwhile}: {what}"))
+    format!("the connection to {address} was lost while {meanwhile}: {what}")
 }
 
 /// What a status says, in words for people.

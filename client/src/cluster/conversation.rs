@@ -1,95 +1,112 @@
 //! The session's thread: what it hears from the coordinator, and what it does about it.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use farpool_net::{Frames, Incoming};
+use bytes::Bytes;
+use farpool_net::Incoming;
+use farpool_proto::v1::ClientEvent;
 use farpool_proto::v1::client_event::Body as Event;
-use farpool_proto::v1::clients_client::ClientsClient;
-use farpool_proto::v1::{ClientEvent, ClientMessage};
 use tokio::runtime;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tonic::Status;
-use tonic::transport::Channel;
 
+use super::backoff::Backoff;
+use super::connect::{Connect, Connection, Grpc};
+use super::dial::{ANSWER_TIMEOUT, Dialer, Line};
 use super::notice::Notice;
-use super::shared::{Shared, State};
+use super::shared::Shared;
+use super::state::{Link, State};
 use super::{connect, output, program};
 use crate::error::{Error, ErrorKind};
 
-/// How long the coordinator may take to accept the pool, and after that to say where it runs.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a message has beside items or results: those of one message are those of one collection.
 const MESSAGE_ROOM: u64 = 64 << 20;
 
-/// Whoever opens the pool: it waits for the window, or for the reason why there is no pool.
-type Opener = SyncSender<Result<u64, Error>>;
+/// Tells whoever opens the pool that it is open, or why not.
+pub(super) type Opener = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-/// Holds the whole conversation, from connecting to the end of the session.
-pub(super) fn hold(shared: &Arc<Shared>, frames: Frames<ClientMessage>, payload_limit: u64, opener: Opener) {
-    let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let error = Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}"));
-            let _ = opener.send(Err(error.clone()));
-            return shared.end(Some(error));
-        }
-    };
+/// What a session needs to know.
+pub(super) struct Terms {
+    /// What it is known by.
+    pub(super) id: Bytes,
+    pub(super) payload_limit: u64,
+    /// How long it tries to get another connection when one is lost.
+    pub(super) reconnect_timeout: Duration,
+}
+
+/// Holds the whole conversation, from connecting to the end of the session, on this thread.
+pub(super) fn hold(shared: &Arc<Shared>, terms: Terms, opener: Opener) {
     let mut opener = Some(opener);
-    let ended = runtime.block_on(converse(shared, frames, payload_limit, &mut opener));
-    // Not waiting for whoever reads a file or looks up a name.
-    runtime.shutdown_background();
+    let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let ended = match runtime {
+        Ok(runtime) => {
+            let connect = Grpc::new(&shared.address);
+            let ended = runtime.block_on(converse(shared, connect, terms, &mut opener));
+            // Not waiting for whoever reads a file or looks up a name.
+            runtime.shutdown_background();
+            ended
+        }
+        Err(error) => Err(Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}"))),
+    };
+    end(shared, ended, opener);
+}
+
+/// The conversation is over: nobody waits any longer.
+pub(super) fn end(shared: &Shared, ended: Result<(), Error>, opener: Option<Opener>) {
     let error = ended.err();
     shared.end(error.clone());
     if let (Some(opener), Some(error)) = (opener, error) {
-        let _ = opener.send(Err(error));
+        opener(Err(error));
     }
 }
 
-async fn converse(
+/// The conversation; `opener` is gone when it has been told.
+pub(super) async fn converse<C: Connect>(
     shared: &Arc<Shared>,
-    frames: Frames<ClientMessage>,
-    payload_limit: u64,
+    connect: C,
+    terms: Terms,
     opener: &mut Option<Opener>,
 ) -> Result<(), Error> {
-    let address = &shared.address;
-    let mut clients = connect::connect(address).await?;
-    let answered = timeout(ANSWER_TIMEOUT, clients.session(frames)).await.map_err(|_| silent(shared))?;
-    let stream = answered.map_err(|status| connect::not_opened(address, &status))?.into_inner();
-    let incoming = shared.incoming(stream, payload_limit.saturating_add(MESSAGE_ROOM));
-    let deadline = Some(Instant::now() + ANSWER_TIMEOUT);
+    let Terms { id, payload_limit, reconnect_timeout } = terms;
+    // Ids are random, at their end at least.
+    let seed = id.iter().rev().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+    let dialer = Dialer { connect, id, message_limit: payload_limit.saturating_add(MESSAGE_ROOM) };
+    let line = dialer.open(shared).await.map_err(|status| connect::not_opened(&shared.address, &status))?;
+    let Line { connection, incoming, .. } = line;
     let mut conversation = Conversation {
         shared,
-        clients,
+        dialer,
+        connection,
         incoming,
-        opening: Opening { opener, window: None, deadline },
+        opening: Opening { opener, welcomed: false, deadline: Some(Instant::now() + ANSWER_TIMEOUT) },
         notice: Notice::default(),
         upload: None,
+        patience: reconnect_timeout,
+        backoff: Backoff::new(seed),
     };
     conversation.run().await
 }
 
-fn silent(shared: &Shared) -> Error {
-    connect::unreachable(&shared.address, &format!("it did not answer within {ANSWER_TIMEOUT:?}"))
-}
-
-struct Conversation<'a> {
-    shared: &'a Arc<Shared>,
-    clients: ClientsClient<Channel>,
-    incoming: Incoming<ClientEvent>,
-    opening: Opening<'a>,
-    notice: Notice,
+pub(super) struct Conversation<'a, C: Connect> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) dialer: Dialer<C>,
+    pub(super) connection: C::Connection,
+    pub(super) incoming: Incoming<ClientEvent>,
+    pub(super) opening: Opening<'a>,
+    pub(super) notice: Notice,
     /// The program on its way to the coordinator.
-    upload: Option<JoinHandle<()>>,
+    pub(super) upload: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// How long another connection is tried for.
+    pub(super) patience: Duration,
+    pub(super) backoff: Backoff,
 }
 
-struct Opening<'a> {
+pub(super) struct Opening<'a> {
     opener: &'a mut Option<Opener>,
-    /// What each job may send; none: the coordinator has not accepted the pool.
-    window: Option<u64>,
+    /// A coordinator has accepted the pool.
+    welcomed: bool,
     deadline: Option<Instant>,
 }
 
@@ -101,20 +118,38 @@ enum Heard {
     Uploaded,
 }
 
-impl Conversation<'_> {
+/// What follows.
+pub(super) enum Next {
+    Listen,
+    /// The connection is lost, for this reason.
+    ComeBack(String),
+    End,
+}
+
+impl<C: Connect> Conversation<'_, C> {
     async fn run(&mut self) -> Result<(), Error> {
+        let mut next = Next::Listen;
         loop {
-            match self.listen().await {
-                Heard::Messages(messages) => {
-                    if self.hear(messages)? {
-                        return Ok(());
+            next = match next {
+                Next::ComeBack(what) => self.come_back(&what).await?,
+                Next::End => return Ok(()),
+                Next::Listen => match self.listen().await {
+                    Heard::Messages(messages) => self.hear(messages)?,
+                    Heard::Bell if self.shared.is_abandoned() => Next::End,
+                    Heard::Bell => {
+                        self.notice.begin_job(Instant::now());
+                        Next::Listen
                     }
-                }
-                Heard::Bell if self.shared.is_abandoned() => return Ok(()),
-                Heard::Bell => self.notice.begin_job(Instant::now()),
-                Heard::Time => self.look_at_the_time()?,
-                Heard::Uploaded => self.upload = None,
-            }
+                    Heard::Time => {
+                        self.look_at_the_time()?;
+                        Next::Listen
+                    }
+                    Heard::Uploaded => {
+                        self.upload = None;
+                        Next::Listen
+                    }
+                },
+            };
         }
     }
 
@@ -134,39 +169,46 @@ impl Conversation<'_> {
         }
     }
 
-    /// Takes in a frame; returns whether it was the last one.
-    fn hear(&mut self, messages: Result<Option<Vec<ClientEvent>>, Status>) -> Result<bool, Error> {
+    /// Takes in the messages of some frames.
+    pub(super) fn hear(&mut self, messages: Result<Option<Vec<ClientEvent>>, Status>) -> Result<Next, Error> {
         let messages = match messages {
+            // Frames that only say what has arrived.
+            Ok(Some(messages)) if messages.is_empty() => return Ok(Next::Listen),
             Ok(Some(messages)) => messages,
+            Ok(None) if self.opening.welcomed => return Ok(Next::ComeBack("it ended the session".to_owned())),
             Ok(None) => return Err(self.lost("it ended the session")),
-            Err(status) if self.opening.window.is_none() => {
+            Err(status) if !self.opening.welcomed => {
                 return Err(connect::not_opened(&self.shared.address, &status));
             }
-            Err(status) => return Err(self.lost(&connect::told(&status))),
+            Err(status) if self.incoming.is_garbled() || connect::is_final(&status) => {
+                return Err(self.lost(&connect::told(&status)));
+            }
+            Err(status) => return Ok(Next::ComeBack(connect::told(&status))),
         };
         let shared = self.shared;
         shared.change(|state| {
             for message in messages {
-                if let Some(event) = state.inboxes.deliver(message) {
+                if let Some(event) = state.hear(message) {
                     self.take_in(event, state);
                 }
             }
-            if self.opening.window.is_none() {
+            if state.link != Link::Up {
                 return Err(Error::protocol(format_args!("{} did not begin with its welcome", shared.address)));
             }
             if let Some(error) = state.inboxes.failure() {
                 self.opening.answer(Err(error));
             }
-            Ok(state.inboxes.is_closed())
+            Ok(if state.inboxes.is_closed() { Next::End } else { Next::Listen })
         })
     }
 
     /// What is not about a job.
     fn take_in(&mut self, event: Event, state: &mut State) {
         match event {
-            Event::Welcome(welcome) => {
-                self.opening.window = Some(welcome.window);
-                self.opening.deadline = Some(Instant::now() + ANSWER_TIMEOUT);
+            Event::Welcome(welcome) if state.link == Link::Opening => {
+                self.shared.note_window(welcome.window);
+                state.welcome(welcome, self.opening.welcomed);
+                self.opening.welcome(Instant::now());
             }
             Event::PoolOpened(opened) => {
                 self.shared.note_slots(state, opened.slots);
@@ -179,7 +221,12 @@ impl Conversation<'_> {
                 self.notice.wait(reason, state.inboxes.iter().len() > 0, Instant::now());
                 self.opening.succeed();
             }
-            Event::ProgramWanted(wanted) => self.send_program(&wanted.digest, state),
+            Event::ProgramWanted(wanted) => {
+                let is_ours = program::digest().is_ok_and(|digest| digest.as_bytes() == &*wanted.digest);
+                if is_ours && self.upload.is_none() {
+                    self.send_program(state);
+                }
+            }
             Event::Output(printed) => output::print(&printed),
             // Delivered to inboxes, or nothing that this version knows.
             _ => {}
@@ -193,8 +240,9 @@ impl Conversation<'_> {
             self.notice.ring(busy).iter().for_each(|line| output::say(line));
         }
         if self.opening.deadline.is_some_and(|deadline| deadline <= now) {
-            if self.opening.window.is_none() {
-                return Err(silent(self.shared));
+            if !self.opening.welcomed {
+                let silent = format!("it did not answer within {ANSWER_TIMEOUT:?}");
+                return Err(connect::unreachable(&self.shared.address, &silent));
             }
             // Where it runs will be known some time; until then jobs can be opened.
             self.opening.succeed();
@@ -202,56 +250,52 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    fn send_program(&mut self, wanted: &[u8], state: &mut State) {
-        let is_ours = program::digest().is_ok_and(|digest| digest.as_bytes() == wanted);
-        if !is_ours || self.upload.is_some() {
-            return;
-        }
+    pub(super) fn send_program(&mut self, state: &mut State) {
         match program::upload() {
             Err(error) => {
                 let message = format!("reading this program for {}: {error}", self.shared.address);
                 state.inboxes.fail(Error::new(ErrorKind::Unavailable, message));
             }
-            Ok(pieces) => {
-                let mut clients = self.clients.clone();
-                // Another client may have sent it first. If nobody can, the coordinator fails the pool and says why.
-                self.upload = Some(tokio::spawn(async move { drop(clients.put_program(pieces).await) }));
-            }
+            Ok(pieces) => self.upload = Some(Box::pin(self.connection.put_program(pieces))),
         }
     }
 
-    fn lost(&self, what: &str) -> Error {
+    pub(super) fn lost(&self, what: &str) -> Error {
         connect::lost(&self.shared.address, self.shared.open_jobs(), what)
     }
 }
 
 impl Opening<'_> {
-    fn succeed(&mut self) {
-        if let Some(window) = self.window {
-            self.answer(Ok(window));
+    fn welcome(&mut self, now: Instant) {
+        self.welcomed = true;
+        if self.opener.is_some() {
+            self.deadline = Some(now + ANSWER_TIMEOUT);
         }
     }
 
+    pub(super) fn succeed(&mut self) {
+        self.answer(Ok(()));
+    }
+
     /// Only the first answer counts.
-    fn answer(&mut self, answer: Result<u64, Error>) {
+    fn answer(&mut self, answer: Result<(), Error>) {
         self.deadline = None;
         if let Some(opener) = self.opener.take() {
-            let _ = opener.send(answer);
+            opener(answer);
         }
     }
 }
 
-async fn at(time: Option<Instant>) {
+pub(super) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }
 
-async fn end_of(upload: &mut Option<JoinHandle<()>>) {
+async fn end_of(upload: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>) {
     match upload {
-        // However it has ended.
-        Some(running) => drop(running.await),
+        Some(running) => running.await,
         None => std::future::pending().await,
     }
 }

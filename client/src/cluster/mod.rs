@@ -5,12 +5,19 @@
 //! a pool on a cluster is opened.
 
 mod address;
+mod backoff;
+#[cfg(feature = "simulation")]
+mod by_hand;
 mod connect;
 mod conversation;
+mod dial;
+mod kept;
 mod notice;
+mod outage;
 mod output;
 mod program;
 mod shared;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -18,8 +25,10 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{Label, OpenPool};
+use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind};
 use crate::gate::Gate;
@@ -28,6 +37,11 @@ use crate::session::Session;
 use crate::settings::Settings;
 use crate::worker;
 pub(crate) use address::Address;
+#[cfg(feature = "simulation")]
+pub(crate) use by_hand::{Conversation, converse};
+#[cfg(feature = "simulation")]
+pub use connect::{Connect, Connection};
+use conversation::{Opener, Terms};
 use shared::Shared;
 
 /// How long the end of a pool waits for its workers' output to be printed.
@@ -35,8 +49,9 @@ const PRINTING: Duration = Duration::from_secs(1);
 
 /// Opens a pool on the cluster at this address.
 pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Session>, Error> {
-    let Settings { processes, settings, require, weight, environment } = settings;
+    let Settings { processes, settings, require, weight, environment, reconnect_timeout } = settings;
     let (threads, payload_limit) = (settings.threads.max(1), settings.payload_limit);
+    let id = Bytes::from(Uuid::now_v7().into_bytes().to_vec());
     let open = OpenPool {
         processes,
         settings: Some(settings),
@@ -44,28 +59,28 @@ pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Sessi
         program: Some(program::describe(environment)?),
         require,
         weight,
+        id: id.clone(),
         ..OpenPool::default()
     };
-    let (shared, frames) = Shared::new(address, processes);
-    shared.say(Body::OpenPool(Box::new(open)));
+    let terms = Terms { id, payload_limit, reconnect_timeout };
+    let shared = Shared::new(address, processes, open);
     let (tell, told) = mpsc::sync_channel(1);
+    let opener: Opener = Box::new(move |answer| drop(tell.send(answer)));
     let own = Arc::clone(&shared);
     thread::Builder::new()
         .name("farpool".into())
-        .spawn(move || conversation::hold(&own, frames, payload_limit, tell))
+        .spawn(move || conversation::hold(&own, terms, opener))
         .map_err(|error| Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}")))?;
     // From here on the session ends with this.
-    let mut session = ClusterSession { shared, threads, window: 0 };
+    let session = ClusterSession { shared, threads };
     let _lent = worker::lend();
-    let opened = told.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread has ended without a word")));
-    session.window = opened?;
+    told.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread has ended without a word")))?;
     Ok(Arc::new(session))
 }
 
 struct ClusterSession {
     shared: Arc<Shared>,
     threads: u32,
-    window: u64,
 }
 
 impl Session for ClusterSession {
@@ -101,7 +116,7 @@ impl Session for ClusterSession {
     }
 
     fn window(&self) -> u64 {
-        self.window
+        self.shared.window()
     }
 
     fn failure(&self) -> Option<Error> {
@@ -109,7 +124,7 @@ impl Session for ClusterSession {
     }
 
     fn waiting(&self) -> Option<String> {
-        self.shared.state().waiting.clone()
+        self.shared.waiting()
     }
 
     fn check_labels(&self, _: &[Label]) -> Result<(), Error> {

@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Address;
+
 /// A wait shorter than this is not worth a line.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -39,6 +41,13 @@ impl Notice {
         std::mem::take(&mut self.told).then(|| format!("{slots} {there} there, going on"))
     }
 
+    /// There is a connection to the coordinator again. Returns what to tell.
+    pub(super) fn come_back(&mut self, address: &Address) -> Option<String> {
+        self.reason = None;
+        self.due = None;
+        std::mem::take(&mut self.told).then(|| format!("connected to {address} again"))
+    }
+
     /// When [`Notice::ring`] is to be called.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
@@ -71,6 +80,19 @@ mod tests {
         assert_eq!(notice.ring(true).unwrap(), "waiting: none matches");
         assert_eq!(notice.go_on(3).unwrap(), "3 slots are there, going on");
         assert_eq!(notice.go_on(4), None);
+    }
+
+    #[test]
+    fn an_outage_and_its_end_are_told_if_it_lasts() {
+        let (mut notice, now) = (Notice::default(), Instant::now());
+        let address = Address::parse("node7:7070").unwrap();
+        notice.wait("the connection was lost".to_owned(), true, now);
+        assert_eq!(notice.come_back(&address), None);
+        assert_eq!(notice.due(), None);
+        notice.wait("the connection was lost".to_owned(), true, now);
+        assert!(notice.ring(true).is_some());
+        assert_eq!(notice.come_back(&address).unwrap(), "connected to http://node7:7070 again");
+        assert_eq!(notice.come_back(&address), None);
     }
 
     #[test]

@@ -1,20 +1,20 @@
 //! What the session's thread and the program's threads both touch.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use farpool_net::{Frames, Incoming, Outgoing, outgoing};
+use farpool_net::outgoing;
+use farpool_proto::v1::OpenPool;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{ClientEvent, ClientMessage, EventFrame};
 use tokio::sync::Notify;
-use tonic::Streaming;
 
 use super::Address;
+use super::kept::Kept;
+use super::state::{Link, State};
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::inbox::{Inbox, Wakes};
-use crate::inboxes::Inboxes;
 
 pub(super) struct Shared {
     pub(super) address: Address,
@@ -22,43 +22,33 @@ pub(super) struct Shared {
     asked: u32,
     /// Workers that there can be at once, as the coordinator said last.
     slots: AtomicU32,
-    outgoing: Outgoing<ClientMessage>,
+    /// What a job may send before it is granted more, as the coordinator said last.
+    window: AtomicU64,
     pub(super) gate: Arc<Gate>,
-    /// The session's thread is to look: nobody wants the session any more, or a job begins while nothing can run.
+    /// The session's thread is to look: nobody wants the session any more, or something was said while nothing can run.
     pub(super) bell: Notify,
     abandoned: AtomicBool,
     state: Mutex<State>,
     over: Condvar,
 }
 
-#[derive(Default)]
-pub(super) struct State {
-    pub(super) inboxes: Inboxes,
-    /// Why nothing of the pool can run for now.
-    pub(super) waiting: Option<String>,
-    /// Everything ends at once: nobody reads results any more.
-    terminated: bool,
-    /// The session's thread is through.
-    over: bool,
-}
-
 /// The side of the program.
 impl Shared {
-    pub(super) fn new(address: Address, asked: u32) -> (Arc<Self>, Frames<ClientMessage>) {
-        // Each job's window bounds what waits to be sent, so nobody waits for it to become less.
-        let (outgoing, frames) = outgoing(0, Arc::default());
-        let shared = Self {
+    pub(super) fn new(address: Address, asked: u32, open: OpenPool) -> Arc<Self> {
+        // Nothing is said before there is a connection, which has a queue of its own.
+        let (outgoing, _) = outgoing(0, Arc::default());
+        let state = State::new(Kept::new(open), outgoing);
+        Arc::new(Self {
             address,
             asked,
             slots: AtomicU32::new(0),
-            outgoing,
+            window: AtomicU64::new(0),
             gate: Arc::default(),
             bell: Notify::new(),
             abandoned: AtomicBool::new(false),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             over: Condvar::new(),
-        };
-        (Arc::new(shared), frames)
+        })
     }
 
     pub(super) fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
@@ -67,11 +57,13 @@ impl Shared {
             messages.clear();
             return Err(error);
         }
-        let waiting = state.waiting.is_some();
+        // Another coordinator may have come since the call began; nobody waits for room yet.
+        drop(inbox.set_limit(self.window()));
         // Under the lock, so that no job is opened behind the pool's end.
-        self.say_all(messages);
-        drop(state);
-        if waiting {
+        state.say(messages);
+        let look = state.waiting.is_some() || state.link != Link::Up;
+        self.let_go(state);
+        if look {
             self.bell.notify_one();
         }
         Ok(())
@@ -82,26 +74,21 @@ impl Shared {
             Body::ClosePool(close) => Some(close.now),
             _ => None,
         });
-        let Some(now) = close else { return self.say_all(messages) };
         let mut state = self.state();
-        state.inboxes.stop_admitting();
-        state.terminated |= now;
-        self.say_all(messages);
-        drop(state);
-        self.gate.knock();
-    }
-
-    /// What the coordinator says on a stream.
-    pub(super) fn incoming(&self, stream: Streaming<EventFrame>, limit: u64) -> Incoming<ClientEvent> {
-        self.outgoing.incoming(stream, limit)
-    }
-
-    pub(super) fn say(&self, body: Body) {
-        self.outgoing.push(ClientMessage { body: Some(body) });
-    }
-
-    fn say_all(&self, messages: &mut Vec<Body>) {
-        self.outgoing.extend(messages.drain(..).map(|body| ClientMessage { body: Some(body) }));
+        state.say(messages);
+        if let Some(now) = close {
+            state.inboxes.stop_admitting();
+            state.closed = true;
+            state.terminated |= now;
+        }
+        let away = state.link != Link::Up;
+        self.let_go(state);
+        if close.is_some() {
+            self.gate.knock();
+            if away {
+                self.bell.notify_one();
+            }
+        }
     }
 
     /// Blocks until the session is over; `false` if the deadline came first.
@@ -126,10 +113,33 @@ impl Shared {
         if self.asked > 0 { self.asked } else { self.slots.load(Ordering::Relaxed) }
     }
 
+    /// Bytes of items that a job may send before it is granted more.
+    pub(super) fn window(&self) -> u64 {
+        self.window.load(Ordering::Relaxed)
+    }
+
+    /// Why nothing of the pool can run for now.
+    pub(super) fn waiting(&self) -> Option<String> {
+        let state = self.state();
+        state.away.clone().or_else(|| state.waiting.clone())
+    }
+
     /// Nobody wants the session any more: its thread is to end, whatever the coordinator does.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
         self.bell.notify_one();
+    }
+
+    /// Whether there is anything left to come back to a coordinator for.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.is_abandoned() && self.state().is_wanted()
+    }
+
+    /// Gives the state back, and wakes whoever has got something by what was done with it.
+    fn let_go(&self, mut state: MutexGuard<'_, State>) {
+        let wakes = state.inboxes.take_wakes();
+        drop(state);
+        wakes.into_iter().for_each(Wakes::wake);
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -148,9 +158,7 @@ impl Shared {
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
         let outcome = change(&mut state);
-        let wakes = state.inboxes.take_wakes();
-        drop(state);
-        wakes.into_iter().for_each(Wakes::wake);
+        self.let_go(state);
         outcome
     }
 
@@ -158,6 +166,11 @@ impl Shared {
     pub(super) fn note_slots(&self, state: &mut State, slots: u32) {
         self.slots.store(slots, Ordering::Relaxed);
         state.waiting = None;
+    }
+
+    /// A job may send so much before it is granted more.
+    pub(super) fn note_window(&self, window: u64) {
+        self.window.store(window, Ordering::Relaxed);
     }
 
     /// Whether anybody waits for anything that the coordinator may say.
@@ -179,6 +192,8 @@ impl Shared {
             }
             state.inboxes.close();
             state.waiting = None;
+            state.away = None;
+            state.kept.end_all();
             state.over = true;
         });
         self.over.notify_all();

@@ -14,6 +14,7 @@ pub(crate) struct Options {
     pub(super) timeout: Option<Duration>,
     pub(super) retries: u32,
     pub(super) retry_panics: bool,
+    pub(super) speculate: bool,
     pub(super) label: String,
     pub(super) progress: bool,
     pub(super) priority: i32,
@@ -28,6 +29,7 @@ impl Default for Options {
             timeout: None,
             retries: 2,
             retry_panics: false,
+            speculate: false,
             label: String::new(),
             progress: false,
             priority: 0,
@@ -57,6 +59,9 @@ impl Options {
         if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::invalid("timeout must be longer than nothing: leave it out for none"));
         }
+        if self.speculate && self.retries == 0 {
+            return Err(Error::invalid("speculate may run an item twice, and with retries(0) it runs at most once"));
+        }
         match (self.chunksize, self.buffersize) {
             // The first chunk would never be whole.
             (Some(chunk), Some(buffer)) if buffer < chunk => Err(Error::invalid(format!(
@@ -83,7 +88,7 @@ impl Options {
             label: self.label.clone(),
             priority: self.priority,
             require: self.require.clone(),
-            speculate: false,
+            speculate: self.speculate,
         }
     }
 }
@@ -103,6 +108,7 @@ mod tests {
         assert!(refused(|o| o.chunksize = Some(0)).starts_with("chunksize must be"));
         assert!(refused(|o| o.buffersize = Some(0)).starts_with("buffersize must be"));
         assert!(refused(|o| o.timeout = Some(Duration::ZERO)).starts_with("timeout must be"));
+        assert!(refused(|o| (o.speculate, o.retries) = (true, 0)).starts_with("speculate may run an item twice"));
         assert!(refused(|o| (o.chunksize, o.buffersize) = (Some(3), Some(2))).contains("2 is less than 3"));
         Options::default().check().unwrap();
     }
@@ -114,6 +120,7 @@ mod tests {
             timeout: Some(Duration::from_millis(5)),
             retries: 7,
             retry_panics: true,
+            speculate: true,
             label: "x".to_owned(),
             priority: -3,
             require: vec![labels::required("gpu", "a100")],
@@ -121,7 +128,8 @@ mod tests {
         };
         let open = options.open_job(3, Bytes::from_static(b"f"));
         assert_eq!((open.job, &*open.function, open.chunksize, open.timeout_ns), (3, &b"f"[..], 8, 5_000_000));
-        assert_eq!((open.retries, open.retry_panics, &*open.label), (7, true, "x"));
+        assert_eq!((open.retries, open.retry_panics, open.speculate, &*open.label), (7, true, true, "x"));
+        assert!(!Options::default().open_job(1, Bytes::new()).speculate);
         assert_eq!((open.priority, open.require), (-3, vec![labels::required("gpu", "a100")]));
         let forever = Options { timeout: Some(Duration::MAX), ..Options::default() };
         assert_eq!(forever.open_job(1, Bytes::new()).timeout_ns, u64::MAX);

@@ -34,44 +34,74 @@ pub(crate) struct Cluster {
     /// Where the daemons keep programs.
     programs: PathBuf,
     tag: String,
+    /// The coordinator's.
+    arguments: Vec<String>,
 }
 
 impl Cluster {
-    /// A coordinator on a port of its own, without an agent. Its processes carry the tag; programs are kept in this
-    /// directory.
-    pub(crate) fn start(tag: &str, programs: &Path) -> Cluster {
+    /// A coordinator on a port of its own, with these further arguments and without an agent. Its processes carry the tag;
+    /// programs are kept in this directory.
+    pub(crate) fn start(tag: &str, programs: &Path, arguments: &[&str]) -> Cluster {
         binaries::make();
-        let mut command = daemon(&binaries::coordinator(), tag);
-        command.args(["--listen", "127.0.0.1:0", "--programs"]).arg(programs.join("coordinator"));
-        let coordinator = Daemon::start(command, "listening on ");
-        Cluster { coordinator, agents: Vec::new(), programs: programs.to_owned(), tag: tag.to_owned() }
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let coordinator = Daemon::start(coordinator(tag, programs, "127.0.0.1:0", &arguments), "listening on ");
+        Cluster { coordinator, agents: Vec::new(), programs: programs.to_owned(), tag: tag.to_owned(), arguments }
     }
 
     /// What the cases of a suite run on. All clusters of the suite share what they keep of programs.
     pub(crate) fn of_case(tag: &str) -> Cluster {
-        let mut cluster = Cluster::start(&format!("{tag}.daemons"), &suite_programs());
-        let agents: Vec<_> = (0..AGENTS).map(|_| cluster.launch(SLOTS, &[])).collect();
+        let mut cluster = Cluster::start(&format!("{tag}.daemons"), &suite_programs(), &[]);
+        let agents: Vec<_> = (0..AGENTS).map(|_| cluster.launch(cluster.address(), SLOTS, &[])).collect();
         cluster.agents.extend(agents.into_iter().map(Starting::wait));
         cluster
     }
 
     /// One for this case alone, with programs of its own: nobody has any yet.
     pub(crate) fn empty() -> Cluster {
+        Self::empty_with(&[])
+    }
+
+    /// The same; these are arguments of the coordinator's.
+    pub(crate) fn empty_with(arguments: &[&str]) -> Cluster {
         let tag = format!("{}.own", processes::own_tag());
-        Cluster::start(&tag, &runner::scratch().join("programs"))
+        Cluster::start(&tag, &runner::scratch().join("programs"), arguments)
     }
 
     /// Adds an agent with so many slots and these further arguments; returns when it is connected.
     pub(crate) fn add_agent(&mut self, slots: usize, arguments: &[&str]) -> u32 {
-        let agent = self.launch(slots, arguments).wait();
+        let address = self.address().to_owned();
+        self.add_agent_through(&address, slots, arguments)
+    }
+
+    /// The same; its coordinator is at another address.
+    pub(crate) fn add_agent_through(&mut self, address: &str, slots: usize, arguments: &[&str]) -> u32 {
+        let agent = self.launch(address, slots, arguments).wait();
         let pid = agent.pid();
         self.agents.push(agent);
         pid
     }
 
-    fn launch(&self, slots: usize, arguments: &[&str]) -> Starting {
+    /// Kills the coordinator, as a machine does that loses its power.
+    pub(crate) fn kill_coordinator(&mut self) {
+        self.coordinator.kill();
+    }
+
+    /// Starts it again, at the same address.
+    pub(crate) fn start_coordinator(&mut self) {
+        let address = self.address().trim_start_matches("http://").to_owned();
+        let command = coordinator(&self.tag, &self.programs, &address, &self.arguments);
+        self.coordinator = Daemon::start(command, "listening on ");
+    }
+
+    /// One after the other.
+    pub(crate) fn restart_coordinator(&mut self) {
+        self.kill_coordinator();
+        self.start_coordinator();
+    }
+
+    fn launch(&self, address: &str, slots: usize, arguments: &[&str]) -> Starting {
         let mut command = daemon(&binaries::agent(), &self.tag);
-        command.args(["--coordinator", self.address(), "--slots", &slots.to_string(), "--programs"]);
+        command.args(["--coordinator", address, "--slots", &slots.to_string(), "--programs"]);
         command.arg(self.programs.join("agents")).args(arguments);
         Daemon::launch(command, "connected to ")
     }
@@ -133,6 +163,12 @@ impl Cluster {
 /// Programs that were sent once need not be sent again in the same suite.
 fn suite_programs() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs")
+}
+
+fn coordinator(tag: &str, programs: &Path, listen: &str, arguments: &[String]) -> Command {
+    let mut command = daemon(&binaries::coordinator(), tag);
+    command.args(["--listen", listen, "--programs"]).arg(programs.join("coordinator")).args(arguments);
+    command
 }
 
 fn daemon(program: &Path, tag: &str) -> Command {
@@ -227,10 +263,16 @@ impl Starting {
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
+impl Daemon {
+    fn kill(&mut self) {
         // Errors mean that it has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
     }
 }

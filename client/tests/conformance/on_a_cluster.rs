@@ -21,6 +21,7 @@ crate::runner::cases![
     a_warm_worker_of_an_idle_pool_gives_way,
     nested_pools_finish_on_one_slot,
     a_consumer_that_stops_holds_results_back,
+    a_pool_outlives_its_coordinator,
 ];
 
 fn the_default_is_all_slots() {
@@ -177,4 +178,17 @@ fn a_consumer_that_stops_holds_results_back() {
     // Another job of the same client is not held up.
     assert_eq!(pool.apply(square, (3,)).unwrap(), 9);
     assert_eq!(results.map(|result| result.unwrap().len()).sum::<usize>(), 799 << 20);
+}
+
+fn a_pool_outlives_its_coordinator() {
+    let mut cluster = Cluster::empty_with(&["--window", "1MiB"]);
+    cluster.add_agent(2, &[]);
+    let pool = pool_at(&cluster, 2);
+    let pids = |pool: &Pool| BTreeSet::from_iter(pool.job(pid_after).chunksize(1).map([50; 4]).unwrap());
+    let before = pids(&pool);
+    cluster.restart_coordinator();
+    // And so do its workers.
+    assert_eq!(pids(&pool), before);
+    drop(pool);
+    cluster.stop().unwrap();
 }

@@ -15,6 +15,8 @@ mod plain_tasks;
 mod pools;
 #[path = "../common/processes.rs"]
 mod processes;
+#[path = "../common/proxy.rs"]
+mod proxy;
 #[path = "../common/runner.rs"]
 mod runner;
 #[path = "../common/rustc.rs"]
@@ -38,6 +40,7 @@ mod large;
 mod litter;
 mod misuse;
 mod nested;
+mod outages;
 mod output;
 mod outside;
 mod panics;
@@ -57,7 +60,7 @@ fn main() -> ExitCode {
     scenarios::before_init();
     farpool::init();
     scenarios::after_init();
-    runner::main(&Suite { both: BOTH, cluster_only: &[agents::CASES], local_only: LOCAL_ONLY })
+    runner::main(&Suite { both: BOTH, cluster_only: &[agents::CASES, outages::CASES], local_only: LOCAL_ONLY })
 }
 
 const BOTH: &[&[Case]] = &[

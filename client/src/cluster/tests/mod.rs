@@ -1,11 +1,13 @@
 //! Sessions with a coordinator whose every word is chosen here.
 
+mod coming_back;
 mod opening;
 mod reading;
 mod server;
 mod talking;
 
 use std::thread;
+use std::time::Duration;
 
 use farpool_proto::v1::WorkerSettings;
 
@@ -18,7 +20,14 @@ use server::{Peer, Server};
 
 fn settings(processes: u32) -> Settings {
     let settings = WorkerSettings { payload_limit: 1 << 30, ..WorkerSettings::default() };
-    Settings { processes, settings, require: Vec::new(), weight: 1, environment: Vec::new() }
+    Settings {
+        processes,
+        settings,
+        require: Vec::new(),
+        weight: 1,
+        environment: Vec::new(),
+        reconnect_timeout: Duration::ZERO,
+    }
 }
 
 fn open(address: &Address, settings: Settings) -> Result<Pool, Error> {
@@ -28,9 +37,20 @@ fn open(address: &Address, settings: Settings) -> Result<Pool, Error> {
 
 /// A server, and a pool of a client's that it has opened with two slots.
 fn opened() -> (Server, Peer, Pool) {
+    opened_with(Duration::ZERO)
+}
+
+/// The same, of a client that tries for so long to come back when it has lost its connection.
+fn opened_with(reconnect_timeout: Duration) -> (Server, Peer, Pool) {
+    opened_with_settings(|settings| settings.reconnect_timeout = reconnect_timeout)
+}
+
+fn opened_with_settings(change: impl FnOnce(&mut Settings)) -> (Server, Peer, Pool) {
     let server = Server::start();
     let address = server.address.clone();
-    let client = thread::spawn(move || open(&address, settings(0)));
+    let mut settings = settings(0);
+    change(&mut settings);
+    let client = thread::spawn(move || open(&address, settings));
     let peer = server.session();
     peer.welcome(2);
     let pool = client.join().unwrap().unwrap();

@@ -1,0 +1,64 @@
+//! A session whose conversation somebody else drives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use farpool_proto::v1::OpenPool;
+use farpool_proto::v1::client_message::Body;
+
+use super::Address;
+use super::connect::Connect;
+use super::conversation::{self, Terms};
+use super::shared::Shared;
+use crate::error::Error;
+use crate::gate::Gate;
+use crate::inbox::Inbox;
+
+/// The program's side of it.
+#[derive(Clone)]
+pub(crate) struct Conversation(Arc<Shared>);
+
+/// A session that opens this pool, and its conversation.
+pub(crate) fn converse<C: Connect>(
+    connect: C,
+    open: OpenPool,
+    reconnect_timeout: Duration,
+) -> (Conversation, impl Future<Output = Result<(), Error>>) {
+    let address = Address::parse("simulation:1").expect("it has a host and a port");
+    let payload_limit = open.settings.as_ref().map_or(1 << 30, |settings| settings.payload_limit);
+    let terms = Terms { id: open.id.clone(), payload_limit, reconnect_timeout };
+    let shared = Shared::new(address, open.processes, open);
+    let own = Arc::clone(&shared);
+    let talk = async move {
+        let ended = conversation::converse(&own, connect, terms, &mut None).await;
+        conversation::end(&own, ended.clone(), None);
+        ended
+    };
+    (Conversation(shared), talk)
+}
+
+impl Conversation {
+    pub(crate) fn submit(&self, inbox: &Arc<Inbox>, open: Body) -> Result<(), Error> {
+        self.0.submit(inbox, &mut vec![open])
+    }
+
+    pub(crate) fn say(&self, body: Body) {
+        self.0.send(&mut vec![body]);
+    }
+
+    pub(crate) fn window(&self) -> u64 {
+        self.0.window()
+    }
+
+    pub(crate) fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.0.gate)
+    }
+
+    pub(crate) fn abandon(&self) {
+        self.0.abandon();
+    }
+
+    pub(crate) fn repeated(&self) -> u64 {
+        self.0.state().kept.repeated()
+    }
+}

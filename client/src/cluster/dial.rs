@@ -1,0 +1,102 @@
+//! Getting to the coordinator: with a session that begins, with one that goes on, or with one that has to begin again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farpool_net::{Incoming, outgoing};
+use farpool_proto::v1::ClientEvent;
+use tokio::time::timeout;
+use tonic::{Code, Status};
+
+use super::connect::{Connect, Connection};
+use super::shared::Shared;
+use super::state::{Link, message};
+
+/// How long the coordinator may take to accept the pool, and after that to say where it runs.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What it takes to get to the coordinator.
+pub(super) struct Dialer<C> {
+    pub(super) connect: C,
+    /// What the session is known by.
+    pub(super) id: Bytes,
+    /// The largest message that is believed.
+    pub(super) message_limit: u64,
+}
+
+/// A session's place on a connection.
+pub(super) struct Line<C: Connect> {
+    pub(super) connection: C::Connection,
+    pub(super) incoming: Incoming<ClientEvent>,
+    /// Of a session that has begun again, what came first.
+    pub(super) first: Option<Vec<ClientEvent>>,
+}
+
+impl<C: Connect> Dialer<C> {
+    /// Begins the session, for the first time.
+    pub(super) async fn open(&self, shared: &Shared) -> Result<Line<C>, Status> {
+        let mut connection = self.connect.connect().await?;
+        let incoming = self.begin(&mut connection, shared, false).await?;
+        Ok(Line { connection, incoming, first: None })
+    }
+
+    /// Goes on with the session; with a coordinator that does not know it, it begins again.
+    pub(super) async fn come_back(&self, shared: &Shared) -> Result<Line<C>, Status> {
+        let mut connection = self.connect.connect().await?;
+        // What no coordinator has taken yet none can know.
+        if shared.state().link == Link::Away {
+            match self.go_on(&mut connection, shared).await {
+                Ok(incoming) => return Ok(Line { connection, incoming, first: None }),
+                Err(status) if status.code() == Code::NotFound => {}
+                Err(status) => return Err(status),
+            }
+        }
+        let mut incoming = self.begin(&mut connection, shared, true).await?;
+        let first = in_time(async {
+            loop {
+                match incoming.next().await? {
+                    Some(messages) if messages.is_empty() => {}
+                    Some(messages) => return Ok(messages),
+                    None => return Err(Status::unavailable("it ended the session")),
+                }
+            }
+        })
+        .await?;
+        Ok(Line { connection, incoming, first: Some(first) })
+    }
+
+    async fn go_on(&self, connection: &mut C::Connection, shared: &Shared) -> Result<Incoming<ClientEvent>, Status> {
+        let outgoing = shared.state().outgoing.clone();
+        let frames = outgoing.resume(self.id.clone());
+        in_time(async {
+            let events = connection.session(frames).await?;
+            outgoing.resumed(events, self.message_limit).await
+        })
+        .await
+    }
+
+    async fn begin(
+        &self,
+        connection: &mut C::Connection,
+        shared: &Shared,
+        again: bool,
+    ) -> Result<Incoming<ClientEvent>, Status> {
+        // Each job's window bounds what waits to be sent, so nobody waits for it to become less.
+        let (outgoing, frames) = outgoing(0, Arc::default());
+        let before = {
+            let mut state = shared.state();
+            outgoing.push(message(state.kept.opening(again)));
+            state.link = Link::Opening;
+            std::mem::replace(&mut state.outgoing, outgoing.clone())
+        };
+        drop(before);
+        let events = in_time(connection.session(frames)).await?;
+        Ok(outgoing.incoming(events, self.message_limit))
+    }
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = |_| Status::deadline_exceeded(format!("it did not answer within {ANSWER_TIMEOUT:?}"));
+    timeout(ANSWER_TIMEOUT, answer).await.map_err(late)?
+}

@@ -1,0 +1,197 @@
+//! What a session has said and its coordinator may have to be told again: it keeps nothing on disk, so a job's items are
+//! the client's until they have their outcomes.
+//!
+//! No IO and no clock: whoever drives the session shows what it says and hears. What is kept of a message is a reference
+//! to its bytes. An outcome costs a look at the batch that it is of, which is the first one as a rule.
+
+mod batch;
+mod job;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+
+use bytes::Bytes;
+use farpool_core::Run;
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{ClosePool, ItemsDone, OpenPool, PoolAt, PoolReopened};
+
+use job::Job;
+
+/// What a session keeps.
+pub(super) struct Kept {
+    open: Box<OpenPool>,
+    jobs: HashMap<u64, Job>,
+    closed: bool,
+    /// Agents that the pool runs at, as far as was told.
+    agents: BTreeSet<Bytes>,
+    /// Who has welcomed the pool last.
+    coordinator: Bytes,
+    /// Messages of items so far.
+    said: u64,
+    /// Since when nothing leaves, as a count of these messages.
+    lost_at: Option<u64>,
+    /// Outcomes that came for items that had theirs.
+    repeated: u64,
+}
+
+/// Which outcomes are the first ones of their items.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fresh {
+    All,
+    Some(Vec<Run>),
+}
+
+impl Kept {
+    /// Of a session that begins with this.
+    pub(super) fn new(open: OpenPool) -> Self {
+        Self {
+            open: Box::new(open),
+            jobs: HashMap::new(),
+            closed: false,
+            agents: BTreeSet::new(),
+            coordinator: Bytes::new(),
+            said: 0,
+            lost_at: None,
+            repeated: 0,
+        }
+    }
+
+    /// What the session begins with; `again` and with all that is known, if it is not the first time.
+    pub(super) fn opening(&self, again: bool) -> Body {
+        let agents = self.agents.iter().cloned().collect();
+        Body::OpenPool(Box::new(OpenPool { again, agents, ..(*self.open).clone() }))
+    }
+
+    /// Keeps what is about to be said; false: it is for a job that has ended, and is not to be said.
+    pub(super) fn say(&mut self, body: &Body) -> bool {
+        match body {
+            Body::OpenJob(open) => {
+                self.jobs.insert(open.job, Job::new(open.clone()));
+                true
+            }
+            Body::Items(items) => {
+                self.said += 1;
+                self.jobs.get_mut(&items.job).map(|job| job.keep(items, self.said)).is_some()
+            }
+            Body::EndItems(end) => self.jobs.get_mut(&end.job).map(Job::end_input).is_some(),
+            Body::CancelJob(cancel) => self.jobs.get_mut(&cancel.job).map(|job| job.cancelled = true).is_some(),
+            Body::ClosePool(_) => {
+                self.closed = true;
+                true
+            }
+            Body::OpenPool(_) | Body::PoolReopened(_) => true,
+        }
+    }
+
+    /// Items have had their outcomes: which of them for the first time?
+    pub(super) fn finish(&mut self, job: u64, first: u64, count: u64) -> Fresh {
+        // Nobody waits for the outcomes of a job that has ended.
+        let fresh = self.jobs.get_mut(&job).map_or(Fresh::All, |job| job.note(first, count));
+        if let Fresh::Some(runs) = &fresh {
+            self.repeated += count - runs.iter().map(|run| run.count).sum::<u64>();
+        }
+        fresh
+    }
+
+    /// The job has ended: nothing will be said about it any more.
+    pub(super) fn end_job(&mut self, job: u64) {
+        self.jobs.remove(&job);
+    }
+
+    /// No job is left.
+    pub(super) fn end_all(&mut self) {
+        self.jobs.clear();
+    }
+
+    /// What the coordinator's limit of a job is in the count of whoever feeds it.
+    pub(super) fn translate(&self, job: u64, limit: u64) -> u64 {
+        self.jobs.get(&job).map_or(limit, |job| job.translate(limit))
+    }
+
+    pub(super) fn note_place(&mut self, at: PoolAt) {
+        if at.gone {
+            self.agents.remove(&at.agent);
+        } else {
+            self.agents.insert(at.agent);
+        }
+    }
+
+    /// The connection is gone: what is said from now on waits for the next one.
+    pub(super) fn lose_connection(&mut self) {
+        self.lost_at.get_or_insert(self.said + 1);
+    }
+
+    /// There is a connection again, and all that was said is on its way.
+    pub(super) fn resume(&mut self) {
+        self.lost_at = None;
+    }
+
+    /// Takes out the jobs that were to be cancelled: nobody is there to say that they have ended.
+    pub(super) fn take_cancelled(&mut self) -> Vec<u64> {
+        let mut cancelled: Vec<u64> =
+            self.jobs.iter().filter(|(_, job)| job.cancelled).map(|(number, _)| *number).collect();
+        cancelled.sort_unstable();
+        cancelled.iter().for_each(|job| drop(self.jobs.remove(job)));
+        cancelled
+    }
+
+    /// The coordinator has taken the pool, for the first time or again.
+    ///
+    /// Returns the items that are lost if it is the one that had the pool before: it has given it up, and killed its workers. What
+    /// may not run twice may have run. Another one knows from the pool's agents what has become of them.
+    pub(super) fn welcome(&mut self, coordinator: Bytes) -> Vec<(u64, Run)> {
+        let unsaid = self.lost_at.unwrap_or(self.said + 1);
+        let known = !coordinator.is_empty() && self.coordinator == coordinator;
+        self.coordinator = coordinator;
+        if !known {
+            return Vec::new();
+        }
+        self.agents.clear();
+        let mut lost = Vec::new();
+        for number in self.numbers() {
+            let runs = self.jobs.get_mut(&number).map(|job| job.give_up(unsaid)).unwrap_or_default();
+            lost.extend(runs.into_iter().map(|run| (number, run)));
+        }
+        lost
+    }
+
+    /// Says all that a coordinator needs that has just welcomed the pool again.
+    pub(super) fn say_again(&mut self) -> Vec<Body> {
+        let mut say = Vec::new();
+        for number in self.numbers() {
+            if let Some(job) = self.jobs.get_mut(&number) {
+                job.say_again(&mut say);
+            }
+        }
+        say.push(Body::PoolReopened(PoolReopened {}));
+        if self.closed {
+            say.push(Body::ClosePool(ClosePool { now: false }));
+        }
+        self.lost_at = None;
+        say
+    }
+
+    /// Outcomes that came for items that had theirs.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn repeated(&self) -> u64 {
+        self.repeated
+    }
+
+    /// In the order in which they were opened.
+    fn numbers(&self) -> Vec<u64> {
+        let mut numbers: Vec<u64> = self.jobs.keys().copied().collect();
+        numbers.sort_unstable();
+        numbers
+    }
+}
+
+/// Those of the results that are in these runs.
+pub(super) fn part(done: &ItemsDone, runs: &[Run]) -> Vec<ItemsDone> {
+    let each = |run: &Run| {
+        let from = (run.first - done.first) as usize;
+        let (data, ends) = batch::cut(&done.data, &done.ends, from, run.count as usize);
+        ItemsDone { job: done.job, first: run.first, data, ends }
+    };
+    runs.iter().map(each).collect()
+}

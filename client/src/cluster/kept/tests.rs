@@ -1,0 +1,307 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use farpool_proto::v1::{CancelJob, EndItems, Items, OpenJob};
+use proptest::prelude::*;
+
+use super::*;
+
+fn kept() -> Kept {
+    Kept::new(OpenPool { id: vec![7; 16].into(), weight: 3, ..OpenPool::default() })
+}
+
+fn open(job: u64, retries: u32) -> Body {
+    Body::OpenJob(Box::new(OpenJob { job, retries, ..OpenJob::default() }))
+}
+
+/// What item `item` is: of a length of its own, so that a wrong cut shows.
+fn payload(job: u64, item: u64) -> Vec<u8> {
+    vec![(job * 31 + item) as u8; (item * 7 % 23) as usize]
+}
+
+fn items(job: u64, run: Run) -> Items {
+    let (mut data, mut ends) = (Vec::new(), Vec::new());
+    for item in run.first..run.end() {
+        data.extend(payload(job, item));
+        ends.extend((data.len() as u32).to_le_bytes());
+    }
+    Items { job, first: run.first, data: data.into(), ends: ends.into() }
+}
+
+fn send(kept: &mut Kept, job: u64, first: u64, count: u64) -> u64 {
+    let items = items(job, Run::new(first, count));
+    let bytes = size(&items);
+    assert!(kept.say(&Body::Items(items)));
+    bytes
+}
+
+fn size(items: &Items) -> u64 {
+    (items.data.len() + items.ends.len()) as u64
+}
+
+/// The items in these messages, each checked to be what it was.
+fn items_in(messages: &[Body]) -> BTreeMap<u64, BTreeSet<u64>> {
+    let mut found: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+    for message in messages {
+        match message {
+            Body::OpenJob(open) => assert!(found.insert(open.job, BTreeSet::new()).is_none()),
+            Body::Items(sent) => {
+                let run = Run::new(sent.first, sent.ends.len() as u64 / 4);
+                assert_eq!(*sent, items(sent.job, run));
+                assert!(run.count > 0);
+                let before = found.get_mut(&sent.job).expect("its job was opened first");
+                assert!(before.last().is_none_or(|last| *last < run.first), "indices rise");
+                before.extend(run.first..run.end());
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn a_pool_is_opened_again_with_what_lacks_an_outcome() {
+    let mut kept = kept();
+    assert!(kept.say(&open(1, 2)) && kept.say(&open(2, 2)));
+    let sent = send(&mut kept, 1, 0, 10) + send(&mut kept, 1, 12, 8);
+    send(&mut kept, 2, 0, 3);
+    assert!(kept.say(&Body::EndItems(EndItems { job: 2 })));
+    assert_eq!(kept.finish(1, 0, 4), Fresh::All);
+    assert_eq!(kept.finish(1, 6, 1), Fresh::All);
+    assert_eq!(kept.finish(1, 15, 5), Fresh::All);
+    kept.end_job(9);
+    kept.note_place(PoolAt { agent: vec![2; 16].into(), gone: false });
+    kept.note_place(PoolAt { agent: vec![1; 16].into(), gone: false });
+    kept.note_place(PoolAt { agent: vec![2; 16].into(), gone: true });
+    kept.lose_connection();
+    let Body::OpenPool(pool) = kept.opening(true) else { panic!("a pool is opened") };
+    assert!(pool.again && pool.agents == [vec![1; 16]] && pool.id == vec![7; 16] && pool.weight == 3);
+    assert_eq!(kept.welcome(vec![5; 16].into()), []);
+    let said = kept.say_again();
+    let shape: Vec<String> = said
+        .iter()
+        .map(|body| match body {
+            Body::OpenJob(open) => format!("open {}", open.job),
+            Body::Items(items) => format!("{} {}+{}", items.job, items.first, items.ends.len() / 4),
+            Body::EndItems(end) => format!("end {}", end.job),
+            Body::PoolReopened(_) => "reopened".to_owned(),
+            other => panic!("{other:?} was not to be said"),
+        })
+        .collect();
+    assert_eq!(shape, ["open 1", "1 4+2", "1 7+3", "1 12+3", "open 2", "2 0+3", "end 2", "reopened"]);
+    items_in(&said);
+    // Limits are of what was sent again, which is less.
+    let again: u64 = said.iter().map(|body| if let Body::Items(items) = body { size(items) } else { 0 }).sum();
+    let again = again - size(&items(2, Run::new(0, 3)));
+    assert_eq!(kept.translate(1, 1000), 1000 + sent - again);
+    assert_eq!(kept.translate(2, 1000), 1000);
+}
+
+#[test]
+fn a_closed_pool_is_closed_again() {
+    let mut kept = kept();
+    assert!(kept.say(&Body::ClosePool(ClosePool { now: false })));
+    assert!(matches!(kept.say_again()[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: false })]));
+}
+
+#[test]
+fn nothing_is_said_for_a_job_that_has_ended() {
+    let mut kept = kept();
+    assert!(kept.say(&open(1, 2)));
+    kept.end_job(1);
+    for body in [Body::Items(items(1, Run::new(0, 1))), Body::EndItems(EndItems { job: 1 })] {
+        assert!(!kept.say(&body));
+    }
+    assert!(!kept.say(&Body::CancelJob(CancelJob { job: 1 })));
+    assert!(matches!(kept.say_again()[..], [Body::PoolReopened(_)]));
+}
+
+#[test]
+fn a_job_that_was_cancelled_is_not_opened_again() {
+    let mut kept = kept();
+    for job in [1, 2, 3] {
+        assert!(kept.say(&open(job, 2)));
+    }
+    assert!(kept.say(&Body::CancelJob(CancelJob { job: 3 })) && kept.say(&Body::CancelJob(CancelJob { job: 1 })));
+    assert_eq!(kept.take_cancelled(), [1, 3]);
+    assert_eq!(items_in(&kept.say_again()).into_keys().collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn an_outcome_that_was_there_before_is_not_delivered_again() {
+    let mut kept = kept();
+    assert!(kept.say(&open(1, 2)));
+    send(&mut kept, 1, 0, 100);
+    send(&mut kept, 1, 100, 100);
+    assert_eq!(kept.finish(1, 10, 80), Fresh::All);
+    assert_eq!(kept.finish(1, 20, 5), Fresh::Some(vec![]));
+    assert_eq!(kept.finish(1, 0, 110), Fresh::Some(vec![Run::new(0, 10), Run::new(90, 20)]));
+    assert_eq!(kept.finish(1, 0, 1), Fresh::Some(vec![]));
+    assert_eq!(kept.finish(1, 50, 100), Fresh::Some(vec![Run::new(110, 40)]));
+    assert_eq!(kept.repeated(), 5 + 80 + 1 + 60);
+    // What was never sent is not known here: whoever takes it says so.
+    assert_eq!(kept.finish(1, 199, 2), Fresh::All);
+    assert_eq!(kept.finish(1, u64::MAX, 2), Fresh::All);
+    assert_eq!(kept.finish(4, 0, 1), Fresh::All);
+    // Each of the rest has its own.
+    assert_eq!(kept.finish(1, 150, 50), Fresh::All);
+    assert_eq!(items_in(&kept.say_again())[&1], BTreeSet::new());
+}
+
+#[test]
+fn the_part_of_a_run_that_is_new_has_the_same_results() {
+    let Items { first, data, ends, .. } = items(1, Run::new(20, 10));
+    let parts = part(&ItemsDone { job: 1, first, data, ends }, &[Run::new(20, 1), Run::new(23, 4), Run::new(29, 1)]);
+    let runs = [Run::new(20, 1), Run::new(23, 4), Run::new(29, 1)];
+    for (part, run) in parts.into_iter().zip(runs) {
+        let Items { job, first, data, ends } = items(1, run);
+        assert_eq!(part, ItemsDone { job, first, data, ends });
+    }
+}
+
+#[test]
+fn results_whose_ends_lie_are_cut_without_a_panic() {
+    let ends: Bytes = [9_u32, 3, u32::MAX, 0].iter().flat_map(|end| end.to_le_bytes()).collect();
+    let done = ItemsDone { job: 1, first: 0, data: vec![1, 2, 3, 4].into(), ends };
+    for first in 0..4 {
+        for count in 1..=4 - first {
+            part(&done, &[Run::new(first, count)]);
+        }
+    }
+}
+
+#[test]
+fn what_may_run_once_only_is_lost_with_the_coordinator_that_had_it() {
+    let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"second"));
+    let mut kept = kept();
+    assert_eq!(kept.welcome(first.clone()), []);
+    assert!(kept.say(&open(1, 0)) && kept.say(&open(2, 1)));
+    send(&mut kept, 1, 0, 5);
+    send(&mut kept, 2, 0, 5);
+    assert_eq!(kept.finish(1, 1, 1), Fresh::All);
+    kept.lose_connection();
+    // This one has never left.
+    send(&mut kept, 1, 5, 2);
+    // Another coordinator will know.
+    assert_eq!(kept.welcome(second.clone()), []);
+    assert_eq!(items_in(&kept.say_again()), BTreeMap::from([(1, [0, 2, 3, 4, 5, 6].into()), (2, (0..5).collect())]));
+    kept.lose_connection();
+    send(&mut kept, 1, 7, 1);
+    kept.lose_connection();
+    kept.note_place(PoolAt { agent: vec![1; 16].into(), gone: false });
+    assert_eq!(kept.welcome(second.clone()), [(1, Run::new(0, 1)), (1, Run::new(2, 3)), (1, Run::new(5, 2))]);
+    assert_eq!(items_in(&kept.say_again()), BTreeMap::from([(1, [7].into()), (2, (0..5).collect())]));
+    // Nothing of the pool runs anywhere.
+    assert!(matches!(kept.opening(true), Body::OpenPool(open) if open.agents.is_empty()));
+    // It goes on in the count from the start.
+    assert_eq!(kept.translate(1, 0), (0..7).map(|item| payload(1, item).len() as u64 + 4).sum::<u64>());
+    // A connection that came back loses nothing of what was said meanwhile.
+    kept.lose_connection();
+    kept.resume();
+    assert_eq!(kept.welcome(second), [(1, Run::new(7, 1))]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Of a job: so many items are left out, and so many sent.
+    Send(u64, u64, u64),
+    /// Of a job: an item's position among all that were sent, and how many have their outcomes, as far as they lack it.
+    Finish(u64, u64, u64),
+    Again,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..3_u64, 0..3_u64, 1..90_u64).prop_map(|(job, gap, count)| Step::Send(job, gap, count)),
+        8 => (0..3_u64, any::<u64>(), 1..150_u64).prop_map(|(job, at, count)| Step::Finish(job, at, count)),
+        1 => Just(Step::Again),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #[test]
+    fn exactly_what_lacks_its_outcome_is_sent_again(steps in steps()) {
+        let mut kept = kept();
+        let mut lacking: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+        let (mut ends, mut sent) = ([0; 3], [0; 3]);
+        for job in 0..3 {
+            prop_assert!(kept.say(&open(job, 2)));
+            lacking.insert(job, BTreeSet::new());
+        }
+        let mut expect_repeated = 0;
+        for step in steps.into_iter().chain([Step::Again]) {
+            match step {
+                Step::Send(job, gap, count) => {
+                    let first = ends[job as usize] + gap;
+                    sent[job as usize] += send(&mut kept, job, first, count);
+                    ends[job as usize] = first + count;
+                    lacking.get_mut(&job).unwrap().extend(first..first + count);
+                }
+                Step::Finish(job, at, count) => {
+                    let end = ends[job as usize];
+                    if end == 0 {
+                        continue;
+                    }
+                    let first = at % end;
+                    let count = count.min(end - first);
+                    let lacking = lacking.get_mut(&job).unwrap();
+                    let fresh: BTreeSet<u64> = (first..first + count).filter(|item| lacking.remove(item)).collect();
+                    expect_repeated += count - fresh.len() as u64;
+                    let told = match kept.finish(job, first, count) {
+                        Fresh::All => (first..first + count).collect(),
+                        Fresh::Some(runs) => runs.iter().flat_map(|run| run.first..run.end()).collect(),
+                    };
+                    prop_assert_eq!(fresh, told);
+                }
+                Step::Again => {
+                    let said = kept.say_again();
+                    prop_assert_eq!(&items_in(&said), &lacking);
+                    for job in 0..3 {
+                        let again: u64 = said
+                            .iter()
+                            .map(|body| match body {
+                                Body::Items(items) if items.job == job => size(items),
+                                _ => 0,
+                            })
+                            .sum();
+                        prop_assert_eq!(kept.translate(job, again), sent[job as usize]);
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(kept.repeated(), expect_repeated);
+    }
+}
+
+/// `cargo test -p farpool --release -- --ignored --nocapture measure_keeping`
+#[test]
+#[ignore = "a measurement"]
+fn measure_keeping() {
+    const ITEMS: u64 = 1_000_000;
+    for (batch, run, shuffle) in [(16_384, 1, 0), (16_384, 1, 7), (16_384, 5000, 0), (64, 1, 7), (1, 1, 0)] {
+        let mut kept = kept();
+        assert!(kept.say(&open(1, 2)));
+        let messages: Vec<Body> = (0..ITEMS / batch)
+            .map(|at| {
+                let ends = vec![0; 4 * batch as usize].into();
+                Body::Items(Items { job: 1, first: at * batch, data: Bytes::new(), ends })
+            })
+            .collect();
+        let start = std::time::Instant::now();
+        assert!(messages.iter().all(|message| kept.say(message)));
+        let said = start.elapsed();
+        let sent = ITEMS / batch * batch;
+        let start = std::time::Instant::now();
+        let mut first = 0;
+        while first < sent {
+            let count = run.min(sent - first);
+            // Out of order within eight.
+            let item = if shuffle > 0 { (first ^ shuffle).min(sent - count) } else { first };
+            assert_eq!(kept.finish(1, item, count), Fresh::All);
+            first += count;
+        }
+        let (said, finished) =
+            (said.as_nanos() as u64 / (sent / batch), start.elapsed().as_nanos() as u64 / sent.div_ceil(run));
+        println!("batches of {batch}, outcomes of {run}: {said} ns a message of items, {finished} ns one of outcomes");
+    }
+}

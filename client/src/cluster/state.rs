@@ -1,0 +1,148 @@
+//! What is said and heard, under the session's lock.
+
+use farpool_net::Outgoing;
+use farpool_proto::v1::client_event::Body as Event;
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{ClientEvent, ClientMessage, Failure, FailureKind, ItemFailed, Welcome};
+
+use super::kept::{self, Fresh, Kept};
+use crate::inboxes::Inboxes;
+
+pub(super) struct State {
+    pub(super) inboxes: Inboxes,
+    /// Why nothing of the pool can run for now, in the coordinator's words.
+    pub(super) waiting: Option<String>,
+    /// Why nobody knows what becomes of the pool for now.
+    pub(super) away: Option<String>,
+    pub(super) link: Link,
+    pub(super) kept: Kept,
+    pub(super) outgoing: Outgoing<ClientMessage>,
+    /// No further jobs will come.
+    pub(super) closed: bool,
+    /// Everything ends at once: nobody reads results any more.
+    pub(super) terminated: bool,
+    /// The session's thread is through.
+    pub(super) over: bool,
+}
+
+/// Where what is said goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    /// To the coordinator.
+    Up,
+    /// It waits for another connection of the same session.
+    Away,
+    /// It is only kept: when a coordinator has taken the pool again, it is told all that is kept.
+    Opening,
+}
+
+impl State {
+    pub(super) fn new(kept: Kept, outgoing: Outgoing<ClientMessage>) -> Self {
+        Self {
+            inboxes: Inboxes::default(),
+            waiting: None,
+            away: None,
+            link: Link::Opening,
+            kept,
+            outgoing,
+            closed: false,
+            terminated: false,
+            over: false,
+        }
+    }
+
+    /// Keeps messages and sends them, as far as they are of jobs that have not ended.
+    pub(super) fn say(&mut self, messages: &mut Vec<Body>) {
+        let State { kept, outgoing, link, .. } = self;
+        let cancels = *link != Link::Up && messages.iter().any(|body| matches!(body, Body::CancelJob(_)));
+        messages.retain(|body| kept.say(body));
+        match link {
+            Link::Up | Link::Away => outgoing.extend(messages.drain(..).map(message)),
+            Link::Opening => messages.clear(),
+        }
+        if cancels {
+            self.end_cancelled();
+        }
+    }
+
+    /// Delivers what is about jobs, each outcome once; returns what is about other things.
+    pub(super) fn hear(&mut self, mut event: ClientEvent) -> Option<Event> {
+        match event.body.as_mut()? {
+            Event::ItemsDone(done) => {
+                let items = (done.ends.len() / 4) as u64;
+                if let Fresh::Some(runs) = self.kept.finish(done.job, done.first, items) {
+                    for part in kept::part(done, &runs) {
+                        self.inboxes.deliver(ClientEvent { body: Some(Event::ItemsDone(part)) });
+                    }
+                    return None;
+                }
+            }
+            Event::ItemFailed(failed) if self.kept.finish(failed.job, failed.item, 1) != Fresh::All => return None,
+            Event::Window(window) => window.limit = self.kept.translate(window.job, window.limit),
+            Event::JobEnded(ended) => self.kept.end_job(ended.job),
+            Event::PoolFailed(_) | Event::PoolClosed(_) => self.kept.end_all(),
+            Event::PoolAt(at) => {
+                self.kept.note_place(std::mem::take(at));
+                return None;
+            }
+            _ => {}
+        }
+        self.inboxes.deliver(event)
+    }
+
+    /// The coordinator has taken the pool, and gets to know what is to be done; nothing, if it is for the first time.
+    pub(super) fn welcome(&mut self, welcome: Welcome, again: bool) {
+        let lost = self.kept.welcome(welcome.coordinator);
+        (self.link, self.away, self.waiting) = (Link::Up, None, None);
+        for (job, run) in lost {
+            for item in run.first..run.end() {
+                let failed = ItemFailed { job, item, failure: Some(may_have_run()) };
+                self.inboxes.deliver(ClientEvent { body: Some(Event::ItemFailed(Box::new(failed))) });
+            }
+        }
+        if again {
+            self.outgoing.extend(self.kept.say_again().into_iter().map(message));
+            let kept = &self.kept;
+            self.inboxes.set_limits(|job| kept.translate(job, welcome.window));
+        }
+    }
+
+    /// Nothing comes and nothing leaves until there is another connection.
+    pub(super) fn lose_connection(&mut self, reason: String) {
+        if self.link == Link::Up {
+            self.link = Link::Away;
+        }
+        self.kept.lose_connection();
+        self.away = Some(reason);
+        self.end_cancelled();
+    }
+
+    /// There is another connection of the same session, and what was said meanwhile is on its way.
+    pub(super) fn resume(&mut self) {
+        (self.link, self.away) = (Link::Up, None);
+        self.kept.resume();
+    }
+
+    /// Whether there is anything left to come back to a coordinator for.
+    pub(super) fn is_wanted(&self) -> bool {
+        let done = self.closed && self.inboxes.iter().len() == 0;
+        !(self.terminated || done || self.inboxes.failure().is_some())
+    }
+
+    /// While nobody is there who could say so, jobs that were cancelled have ended.
+    fn end_cancelled(&mut self) {
+        for job in self.kept.take_cancelled() {
+            self.inboxes.cancel(job);
+        }
+    }
+}
+
+pub(super) fn message(body: Body) -> ClientMessage {
+    ClientMessage { body: Some(body) }
+}
+
+fn may_have_run() -> Failure {
+    let message = "the connection to the coordinator was lost for longer than it waits, and so it killed what ran: this \
+                   item had been sent and may have run";
+    Failure { kind: FailureKind::AgentLost.into(), message: message.to_owned(), attempts: 1, ..Failure::default() }
+}
