@@ -4,7 +4,7 @@
 //! it waits for the coordinator's commands and for the agent's epoll at once. Only files are read and written
 //! elsewhere.
 //!
-//! Workers outlive connections and coordinators: see [`session`]. The daemon tries to get a session for ever.
+//! Workers outlive connections and coordinators: see `session`. The daemon tries to get a session for ever.
 
 mod connector;
 mod disk;
