@@ -3,8 +3,9 @@
 mod fakes;
 
 use fakes::*;
+use farpool_coordinator::RefusedKind;
 use farpool_proto::v1::{
-    AgentHello, AgentOutput, Draining, FailureKind, OpenPool, OutputStream, WorkerSettings, agent_command,
+    AgentOutput, Draining, FailureKind, OpenPool, OutputStream, WorkerSettings, agent_command,
 };
 
 /// The ids of the first pools that a coordinator gives out.
@@ -305,23 +306,33 @@ fn output_goes_to_the_client() {
 }
 
 #[test]
-fn two_agents_cannot_have_one_id() {
+fn of_two_sessions_of_one_agent_the_newer_counts() {
     let mut wire = Wire::new();
-    let hello = |id: u8| {
-        let id = vec![id; 16].into();
-        Say::Hello(Box::new(AgentHello { host: "h".to_owned(), slots: 1, id, ..AgentHello::default() }))
-    };
-    for _ in 0..4 {
-        wire.silent_agent();
-    }
-    wire.say(0, hello(1));
-    let refused = wire.try_say(1, hello(1)).expect_err("the first is there");
-    let id = "01010101-0101-0101-0101-010101010101";
-    assert_eq!(refused.to_string(), format!("an agent with the id {id} is connected already"));
-    wire.agent_gone(1);
-    wire.say(2, hello(2));
+    wire.agent_as(1, 1, Vec::new());
+    wire.client();
+    wire.ask(0, open_pool_as(9, 0, None));
+    wire.ask(0, open_job(0, 1, 2));
+    wire.ask(0, items(0, 0, &["a"]));
+    wire.schedule();
+    let job = ["client0: welcome", "client0: runs at 1", "client0: opened with 1 slots"];
+    let first = [&job[..], &["agent0: start pool 0", "agent0: start job 0 whole", "agent0: run job 0 attempt 1 from 0 [\"a\"]"]];
+    wire.expect(&first.concat());
+    wire.agent_as(1, 2, Vec::new());
+    wire.schedule();
+    wire.expect(&[
+        "client0: no more at 1",
+        "client0: waiting: no agent is connected",
+        "client0: runs at 1",
+        "client0: opened with 2 slots",
+        "agent1: start pool 0",
+        "agent1: start job 0 whole",
+        "agent1: run job 0 attempt 2 from 0 [\"a\"]",
+    ]);
+    let refused = wire.try_say(0, Say::Draining(Draining {})).expect_err("its session is over");
+    assert_eq!(refused.kind(), &RefusedKind::NoSession);
     wire.agent_gone(0);
-    wire.say(3, hello(1));
+    assert_eq!(wire.coordinator.find_agent("host1").ok(), Some(wire.agents[1]));
+    wire.expect(&[]);
 }
 
 #[test]

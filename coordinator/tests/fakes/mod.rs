@@ -8,7 +8,7 @@ use bytes::Bytes;
 use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox, Refused};
 use farpool_proto::v1::{
     AgentCommand, AgentEvent, AgentHello, Assign, CancelJob, ClientEvent, ClientMessage, ClosePool, Credit, EndItems,
-    Failure, FailureKind, ItemFault, Items, Label, OpenJob, OpenPool, PoolFault, PoolStarted, PoolStopped, Returned,
+    Failure, FailureKind, HeldChunk, HeldPool, ItemFault, Items, Label, OpenJob, OpenPool, PoolFault, PoolStarted, PoolStopped, Returned,
     RunDone, WorkerSettings, agent_command, agent_event, client_event, client_message,
 };
 
@@ -65,6 +65,14 @@ impl Wire {
         let number = self.silent_agent();
         let hello = AgentHello { host: format!("host{number}"), slots, labels: labels(with), ..AgentHello::default() };
         self.say(number, Say::Hello(Box::new(hello)));
+        self.say(number, Say::Credit(Credit { chunks: slots, bytes: 0 }));
+        number
+    }
+
+    /// An agent that is known by this, holds this, and wants as many chunks as it has slots.
+    pub(crate) fn agent_as(&mut self, id: u8, slots: u32, held: Vec<HeldPool>) -> usize {
+        let number = self.silent_agent();
+        self.say(number, hello_as(id, slots, held));
         self.say(number, Say::Credit(Credit { chunks: slots, bytes: 0 }));
         number
     }
@@ -188,7 +196,7 @@ fn told(event: &client_event::Body) -> String {
         PoolFailed(failed) => format!("pool failed: {}", failure(&failed.failure)),
         PoolClosed(_) => "closed".to_owned(),
         Window(window) => format!("job {} window {}", window.job, window.limit),
-        PoolAt(at) => format!("{} at {:?}", if at.gone { "no more" } else { "runs" }, at.agent),
+        PoolAt(at) => format!("{} at {}", if at.gone { "no more" } else { "runs" }, at.agent[0]),
     }
 }
 
@@ -203,7 +211,10 @@ fn ordered(command: &agent_command::Body) -> String {
         ResizePool(resize) => format!("resize pool {} to {}", resize.pool as u32, resize.processes),
         Drain(_) => "drain".to_owned(),
         Welcome(_) => "welcome".to_owned(),
-        StopPool(stop) => format!("stop pool {}{}", stop.pool as u32, if stop.now { " now" } else { "" }),
+        StopPool(stop) => {
+            let held = if stop.pool >= HELD { "held " } else { "" };
+            format!("stop {held}pool {}{}", stop.pool as u32, if stop.now { " now" } else { "" })
+        }
         StartJob(start) => format!("start job {}{}", start.job as u32, if start.whole_chunks { " whole" } else { "" }),
         EndJob(end) => format!("end job {}{}", end.job as u32, if end.kill { " kill" } else { "" }),
         Assign(assign) => {
@@ -215,10 +226,42 @@ fn ordered(command: &agent_command::Body) -> String {
         Retract(retract) => format!("give back {}", retract.chunks.len()),
         Settled(settled) => format!("settled {} of pool {}", settled.report, settled.pool as u32),
         AdoptPool(adopt) => {
-            format!("adopt pool {} with {} chunks", adopt.pool as u32, adopt.chunks.len())
+            let jobs = adopt.jobs.iter().map(|job| format!(" job {} as {}", job.number, job.job as u32));
+            let chunks = adopt.chunks.iter().map(|chunk| format!(" chunk {} attempt {}", chunk.held, chunk.attempt));
+            let parts: String = jobs.chain(chunks).collect();
+            format!("adopt held pool {} as {}{parts}", adopt.held as u32, adopt.pool as u32)
         }
         CancelChunks(cancel) => format!("cancel {}", cancel.chunks.len()),
     }
+}
+
+/// What agents' own numbers for pools have set.
+pub(crate) const HELD: u64 = 1 << 63;
+
+/// A pool that is known by this, 16 times; `agents`: where it ran before, if it is opened again.
+pub(crate) fn open_pool_as(id: u8, processes: u32, again: Option<&[u8]>) -> Ask {
+    let settings = WorkerSettings { payload_limit: PAYLOAD_LIMIT, ..WorkerSettings::default() };
+    let agents = again.unwrap_or_default().iter().map(|&agent| vec![agent; 16].into()).collect();
+    let id = vec![id; 16].into();
+    let open = OpenPool { processes, settings: Some(settings), id, again: again.is_some(), agents, ..OpenPool::default() };
+    Ask::OpenPool(Box::new(open))
+}
+
+/// An agent that is known by this, 16 times, and what it holds.
+pub(crate) fn hello_as(id: u8, slots: u32, held: Vec<HeldPool>) -> Say {
+    let host = format!("host{id}");
+    Say::Hello(Box::new(AgentHello { host, slots, id: vec![id; 16].into(), held, ..AgentHello::default() }))
+}
+
+/// A pool that an agent holds under a number of its own.
+pub(crate) fn held_pool(number: u64, id: u8, chunks: Vec<HeldChunk>) -> HeldPool {
+    HeldPool { pool: HELD | number, id: vec![id; 16].into(), processes: 0, chunks }
+}
+
+/// Runs, each by its first item and how many they are, of a chunk that an agent holds.
+pub(crate) fn held_chunk(chunk: u64, job: u64, first: u64, attempt: u32, runs: &[(u64, u64)]) -> HeldChunk {
+    let runs = runs.iter().flat_map(|&(first, count)| [first, count]).collect();
+    HeldChunk { chunk, job, first, attempt, runs }
 }
 
 /// A chunk as an agent has it.
