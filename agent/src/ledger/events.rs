@@ -1,10 +1,10 @@
 //! What the agent says.
 
 use farpool_proto::v1::agent_event::Body as Event;
-use farpool_proto::v1::{PoolFault, Returned};
+use farpool_proto::v1::{PoolFault, Returned, RunDone};
 
 use super::kept::Outcome;
-use super::{KEPT_BYTES, Ledger, REMEMBERED};
+use super::{Ledger, REMEMBERED, REMEMBERED_BYTES};
 
 impl Ledger {
     /// What the coordinator is told of something that the agent has said; nothing, if it is of no interest, or not now.
@@ -12,7 +12,7 @@ impl Ledger {
         match event {
             Event::RunDone(mut done) => {
                 let items = (done.first, (done.ends.len() / 4) as u64);
-                let (name, attempt) = self.outcome(done.chunk, items, || Outcome::Done(done.clone()))?;
+                let (name, attempt) = self.outcome(done.chunk, items, || Outcome::Done(RunDone::clone(&done)))?;
                 (done.chunk, done.attempt) = (name, attempt);
                 Some(Event::RunDone(done))
             }
@@ -64,12 +64,16 @@ impl Ledger {
         };
         let chunk = self.chunks.get_mut(key);
         chunk.out.remove(items.0, items.1);
-        chunk.kept += 1;
         let known_as = (chunk.name, chunk.attempt);
         let at = chunk.pool as usize;
         let pool = &mut self.pools[at];
         let told = pool.name.is_some();
         self.reports += u64::from(told);
+        if !pool.can_be_held() {
+            self.release_chunk(key);
+            return Some(known_as);
+        }
+        chunk.kept += 1;
         pool.outcomes.push(u32::try_from(key).unwrap_or(u32::MAX), outcome(), self.reports);
         self.mind_what_is_kept(at);
         told.then_some(known_as)
@@ -131,7 +135,7 @@ impl Ledger {
             let gone = self.pools.iter().filter(|(_, pool)| pool.stopped);
             let (count, bytes) =
                 gone.clone().fold((0, 0), |(count, bytes), (_, pool)| (count + 1, bytes + pool.outcomes.bytes()));
-            if count <= REMEMBERED && (bytes <= KEPT_BYTES || count <= 1) {
+            if count <= REMEMBERED && (bytes <= REMEMBERED_BYTES || count <= 1) {
                 return;
             }
             let Some((oldest, _)) = gone.min_by_key(|(_, pool)| pool.number) else { return };

@@ -34,9 +34,10 @@ use pool::{Job, Pool};
 const KEPT_BYTES: usize = 64 << 20;
 /// ... and from here on it goes on.
 const RELEASED_BYTES: usize = KEPT_BYTES / 2;
-/// So many pools are remembered whose processes are gone: of each, late words may come, and outcomes may have to be told
-/// again. Together these take no more than one pool may keep.
+/// So many pools are remembered whose processes are gone: of each, late words may come, ...
 const REMEMBERED: usize = 1024;
+/// ... and outcomes may have to be told again, of which they keep so many bytes together; the last one may have more.
+const REMEMBERED_BYTES: usize = 16 << 20;
 /// The bit in the numbers of held pools that those of coordinators never have.
 const HELD: u64 = 1 << 63;
 
@@ -91,7 +92,8 @@ impl Ledger {
         !self.steps.is_empty()
     }
 
-    /// The session is given up. What has begun here goes on; pools that had not started are not waited for.
+    /// The session is given up. What has begun here goes on; pools that had not started are not waited for, and those that
+    /// nobody could know again are stopped.
     pub fn lost(&mut self) {
         self.pool_names.clear();
         self.job_names.clear();
@@ -102,7 +104,7 @@ impl Ledger {
             pool.name = None;
             self.for_jobs_of(key, |job| job.name = None);
             let pool = &self.pools[key];
-            if !pool.started {
+            if !(pool.started && pool.can_be_held()) {
                 self.steps.push(Step::Command(Command::StopPool(StopPool { pool: pool.number, now: true })));
                 self.drop_pool(key);
             } else if empty && (pool.stopped || pool.told_to_stop) {

@@ -49,6 +49,11 @@ impl Pool {
         }
     }
 
+    /// Whether another coordinator could adopt it: only by its client's id it is known again.
+    pub(super) fn can_be_held(&self) -> bool {
+        !self.start.id.is_empty()
+    }
+
     /// Keeps what one of its processes has written for whoever adopts it, up to a bound.
     pub(super) fn keep_output(&mut self, output: AgentOutput) {
         let bytes_of =

@@ -8,13 +8,10 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
 use farpool_net::program::PIECE_BYTES;
-use farpool_net::{Incoming, Outgoing, Replies, outgoing};
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::agents_server::{Agents, AgentsServer};
-use farpool_proto::v1::{
-    AgentCommand, AgentEvent, AgentFrame, AgentHello, CommandFrame, FetchProgramRequest, ProgramPiece,
-};
+use farpool_proto::v1::{AgentFrame, AgentHello, CommandFrame, FetchProgramRequest, ProgramPiece};
 use farpool_proto::version;
 use futures_core::Stream;
 use tokio::net::{TcpListener, TcpSocket};
@@ -24,7 +21,9 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+use crate::session::Session;
+
+pub(crate) type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Dropped, it is gone, and all its connections with it.
 pub(crate) struct Coordinator {
@@ -58,23 +57,16 @@ impl Port {
     }
 }
 
-/// An agent that wants a session.
+/// An agent that wants a session, or to go on with one.
 pub(crate) struct Arrival {
-    events: Streaming<AgentFrame>,
-    reply: oneshot::Sender<Result<Frames<CommandFrame>, Status>>,
+    pub(crate) events: Streaming<AgentFrame>,
+    pub(crate) reply: oneshot::Sender<Result<Frames<CommandFrame>, Status>>,
 }
 
 /// An agent that wants a program.
 pub(crate) struct Fetch {
     pub(crate) digest: Vec<u8>,
     reply: oneshot::Sender<Result<Frames<ProgramPiece>, Status>>,
-}
-
-/// A session that was accepted.
-pub(crate) struct Session {
-    incoming: Incoming<AgentEvent>,
-    events: VecDeque<Event>,
-    outgoing: Outgoing<AgentCommand>,
 }
 
 impl Coordinator {
@@ -126,6 +118,17 @@ impl Coordinator {
         }
     }
 
+    /// The next agent goes on with its session.
+    pub(crate) async fn resumes(&mut self, session: &mut Session) {
+        self.arrival().await.resume(session).await;
+    }
+
+    /// The next agent wants to go on with a session that this coordinator does not know, and begins another one.
+    pub(crate) async fn session_after_one_that_is_given_up(&mut self) -> (Session, AgentHello) {
+        self.arrival().await.resumes_in_vain().await;
+        self.session().await
+    }
+
     /// The next program that an agent wants.
     pub(crate) async fn fetch(&mut self) -> Fetch {
         self.fetches.recv().await.expect("the coordinator runs")
@@ -143,26 +146,6 @@ impl Drop for Coordinator {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-impl Arrival {
-    /// Gives it a session in which it has not been welcomed yet.
-    pub(crate) fn accept(self) -> Session {
-        let (outgoing, frames) = outgoing(0, Arc::new(Notify::new()));
-        let replies: Replies<AgentCommand> = frames.replies();
-        let _ = self.reply.send(Ok(Box::pin(replies)));
-        Session { incoming: outgoing.incoming(self.events, 1 << 30), events: VecDeque::new(), outgoing }
-    }
-
-    pub(crate) fn refuse(self, status: Status) {
-        let _ = self.reply.send(Err(status));
-    }
-
-    /// Sends it these frames, whatever they are, and then nothing more.
-    pub(crate) fn say(self, frames: impl IntoIterator<Item = CommandFrame>) -> Streaming<AgentFrame> {
-        let _ = self.reply.send(Ok(Box::pin(Made { items: frames.into_iter().collect(), ends: false })));
-        self.events
     }
 }
 
@@ -187,42 +170,6 @@ impl Fetch {
 
 fn piece(data: &[u8]) -> ProgramPiece {
     ProgramPiece { data: data.to_vec().into(), ..ProgramPiece::default() }
-}
-
-impl Session {
-    pub(crate) fn send(&self, body: Command) {
-        self.outgoing.push(AgentCommand { body: Some(body) });
-    }
-
-    /// Ends the session with an error.
-    pub(crate) fn fail(&self, status: Status) {
-        self.outgoing.fail(status);
-    }
-
-    /// The next event.
-    pub(crate) async fn event(&mut self) -> Event {
-        self.next().await.expect("the session goes on")
-    }
-
-    /// The next event; `None`: the agent has ended its side.
-    pub(crate) async fn next(&mut self) -> Option<Event> {
-        while self.events.is_empty() {
-            let events = self.incoming.next().await.expect("the agent keeps the protocol")?;
-            self.events.extend(events.into_iter().filter_map(|event| event.body));
-        }
-        self.events.pop_front()
-    }
-
-    /// Takes these for the next events.
-    pub(crate) fn put_back(&mut self, mut events: VecDeque<Event>) {
-        events.append(&mut self.events);
-        self.events = events;
-    }
-
-    /// Waits for the agent to have ended the session, however that came about.
-    pub(crate) async fn is_over(&mut self) {
-        while let Ok(Some(_)) = self.incoming.next().await {}
-    }
 }
 
 struct Service {
@@ -252,9 +199,9 @@ impl Agents for Service {
 }
 
 /// A stream of what is there already.
-struct Made<T> {
-    items: VecDeque<T>,
-    ends: bool,
+pub(crate) struct Made<T> {
+    pub(crate) items: VecDeque<T>,
+    pub(crate) ends: bool,
 }
 
 impl<T: Unpin> Stream for Made<T> {

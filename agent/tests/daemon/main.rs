@@ -9,7 +9,9 @@ mod daemon;
 mod pipe;
 mod pool;
 mod program;
+mod running;
 mod scratch;
+mod session;
 
 /// The fork server and its workers.
 #[path = "../misbehaving/program.rs"]

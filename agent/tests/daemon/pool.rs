@@ -8,7 +8,7 @@ use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{Assign, Chunk, FailureKind, Program, Segment, StartJob, StartPool, Variable, WorkerSettings};
 
-use crate::coordinator::Session;
+use crate::session::Session;
 
 /// The program that these tests are.
 pub(crate) fn own_program() -> Vec<u8> {
@@ -34,7 +34,8 @@ pub(crate) fn start(pool: u64, program: &[u8], notes: &Path, behaviour: &str) ->
         directory: "/nowhere/at/all".into(),
     };
     let settings = WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() };
-    StartPool { pool, processes: 1, settings: Some(settings), program: Some(program), ..StartPool::default() }
+    let id = vec![9; 16].into();
+    StartPool { pool, processes: 1, settings: Some(settings), program: Some(program), id, ..StartPool::default() }
 }
 
 pub(crate) fn start_job(pool: u64, job: u64) -> Command {

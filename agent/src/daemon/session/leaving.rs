@@ -20,6 +20,13 @@ impl Leaving {
         matches!(self, Leaving::Gone(_))
     }
 
+    /// What was said last may not have been heard.
+    pub(super) fn has_more_to_say(&mut self) {
+        if self.is_gone() {
+            *self = Leaving::Draining;
+        }
+    }
+
     /// How long the coordinator has to see that the agent has left.
     pub(super) fn until(self) -> Option<Instant> {
         match self {

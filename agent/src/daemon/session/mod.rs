@@ -175,9 +175,9 @@ impl<C: Connect, W: Workers> Session<C, W> {
         match failure {
             Failure::Lost(_) if self.leaving.is_gone() && self.all_was_heard() => return Err(Turn::Over(End::Left)),
             Failure::Lost(reason) => self.lost(reason),
-            Failure::GivenUp if self.leaving.is_gone() => return Err(Turn::Over(End::Left)),
             Failure::GivenUp => {
                 self.given_up();
+                self.leaving.has_more_to_say();
                 if self.leaving != Leaving::No && self.ledger.is_empty() {
                     return Err(Turn::Over(End::Left));
                 }

@@ -6,7 +6,7 @@ use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::*;
 
-use super::super::{KEPT_BYTES, Ledger, REMEMBERED, Step};
+use super::super::{KEPT_BYTES, Ledger, REMEMBERED, REMEMBERED_BYTES, Step};
 
 fn start_pool(pool: u64) -> Command {
     Command::StartPool(Box::new(StartPool { pool, processes: 2, id: vec![7; 16].into(), ..StartPool::default() }))
@@ -441,6 +441,29 @@ fn a_pool_that_keeps_too_much_is_held() {
     assert_eq!(settle(&mut book, 3), [Step::Hold { pool, hold: false }]);
 }
 
+/// Nobody could adopt it.
+#[test]
+fn of_a_pool_without_an_id_nothing_is_kept() {
+    let mut book = Book::new();
+    let Command::StartPool(mut start) = start_pool(2) else { return };
+    start.id.clear();
+    book.say(Command::StartPool(start));
+    let pool = book.pool();
+    book.ledger.event(Event::PoolStarted(PoolStarted { pool }));
+    book.say(start_job(2, 20));
+    book.say(assign(20, &[(1, 0, 2), (2, 2, 1)]));
+    let chunks = book.chunks();
+    assert_eq!(book.ledger.event(done(chunks[0], 0, 1)), Some(done(1, 0, 1)));
+    assert_eq!(book.ledger.event(fault(chunks[0], 1)), Some(fault(1, 1)));
+    // Its reports are counted all the same.
+    book.say(Command::Settled(Settled { pool: 2, report: 2 }));
+    assert_eq!(book.ledger.chunks.iter().count(), 1);
+    book.ledger.lost();
+    book.steps();
+    assert_eq!(book.last(), &Command::StopPool(StopPool { pool, now: true }));
+    assert_eq!(book.ledger.hello().0.len(), 1);
+}
+
 #[test]
 fn pools_that_are_gone_are_not_remembered_for_ever() {
     let mut book = Book::new();
@@ -449,4 +472,15 @@ fn pools_that_are_gone_are_not_remembered_for_ever() {
         book.ledger.event(Event::PoolStopped(PoolStopped { pool: book.pool() }));
     }
     assert_eq!(book.ledger.pools.len(), REMEMBERED + 1);
+    // Nor is all that they have done.
+    let mut book = Book::new();
+    for pool in 2..10 {
+        book.say(start_pool(pool));
+        book.say(start_job(pool, 10 * pool));
+        book.say(assign(10 * pool, &[(pool, 0, 1)]));
+        let (chunk, data) = (*book.chunks().last().expect("one"), vec![0; REMEMBERED_BYTES / 3].into());
+        book.ledger.event(Event::RunDone(RunDone { chunk, data, ends: vec![0; 4].into(), ..RunDone::default() }));
+        book.ledger.event(Event::PoolStopped(PoolStopped { pool: book.pool() }));
+    }
+    assert_eq!(book.ledger.pools.len(), 1 + 2);
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{Drain, StartPool};
+use farpool_proto::version;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Status;
 
-use crate::coordinator::{Coordinator, Port, Session};
+use crate::coordinator::{Coordinator, Port};
 use crate::daemon::Daemon;
-use crate::pipe::Pipe;
-use crate::pool::{assign, own_program, start, start_job};
-use crate::program::starts;
+use crate::pool::{start, start_job};
+use crate::running::{CHUNKS, Running};
 use crate::scratch::Scratch;
 
 super::cases! {
@@ -22,45 +22,15 @@ super::cases! {
     drains_while_a_program_is_on_its_way, a_session_that_ends_while_it_drains, a_signal_while_pools_are_killed,
 }
 
-/// An agent on which an item runs and others wait.
-struct Running {
-    daemon: Daemon,
-    coordinator: Coordinator,
-    session: Session,
-    /// What the item waits for.
-    pipe: Pipe,
-    scratch: Scratch,
-}
-
-const ITEMS: u64 = 4;
-
-async fn running() -> Running {
-    let scratch = Scratch::new();
-    let notes = scratch.path().join("notes");
-    std::fs::create_dir(&notes).expect("a directory can be made");
-    let pipe = Pipe::new(scratch.path().join("pipe"));
-    let mut coordinator = Coordinator::start();
-    let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "1"]);
-    let (mut session, _) = coordinator.session().await;
-    let program = own_program();
-    session.send(Command::StartPool(Box::new(start(1, &program, &notes, &pipe.behaviour()))));
-    coordinator.fetch().await.send(&program);
-    session.started(1).await;
-    session.send(start_job(1, 5));
-    session.send(assign(5, 0..ITEMS));
-    daemon.says("connected").await;
-    Running { daemon, coordinator, session, pipe, scratch }
-}
-
 /// The item that runs finishes, all others are given back, and the agent leaves.
 async fn check_drains(ask: impl FnOnce(&Running)) {
-    let mut running = running().await;
+    let mut running = Running::new(&[]).await;
     let item = running.pipe.reader().await;
     ask(&running);
     let session = &mut running.session;
     let mut returned = 0;
     let mut draining = false;
-    while !draining || returned < ITEMS - 1 {
+    while !draining || returned < CHUNKS - 1 {
         match session.event().await {
             Event::Draining(_) => draining = true,
             Event::Returned(back) => returned += back.count,
@@ -80,7 +50,7 @@ async fn check_drains(ask: impl FnOnce(&Running)) {
             _ => {}
         }
     }
-    assert_eq!((done, returned), (1, ITEMS - 1));
+    assert_eq!((done, returned), (1, CHUNKS - 1));
     drop(running.session);
     let ended = running.daemon.ended().await;
     assert!(ended.code == Some(0) && ended.said.contains("leaving, since"), "{ended:?}");
@@ -100,11 +70,11 @@ async fn drains_on_command() {
 }
 
 async fn a_second_signal_ends_it_at_once() {
-    let mut running = running().await;
+    let mut running = Running::new(&[]).await;
     let _item = running.pipe.reader().await;
     running.daemon.signal(Signal::SIGTERM);
     running.session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
-    let program = starts(&running.scratch.path().join("notes")).remove(0);
+    let program = running.program();
     running.daemon.signal(Signal::SIGTERM);
     let ended = running.daemon.ended().await;
     assert_eq!(ended.code, Some(128 + Signal::SIGTERM as i32), "{ended:?}");
@@ -146,7 +116,7 @@ async fn drains_while_a_program_is_on_its_way() {
 }
 
 async fn a_session_that_ends_while_it_drains() {
-    let mut running = running().await;
+    let mut running = Running::new(&[]).await;
     let _item = running.pipe.reader().await;
     running.daemon.signal(Signal::SIGTERM);
     running.session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
@@ -155,15 +125,16 @@ async fn a_session_that_ends_while_it_drains() {
     assert!(ended.code == Some(0) && ended.said.contains("what a draining"), "{ended:?}");
 }
 
-/// A session is lost, and the agent is told to leave before its workers are gone: it does not look for another session.
+/// The coordinator talks nonsense, and the agent is told to leave before its workers are gone: it does not look for another
+/// session.
 async fn a_signal_while_pools_are_killed() {
-    let running = running().await;
+    let running = Running::new(&[]).await;
     let _item = running.pipe.reader().await;
-    let fork_server = starts(&running.scratch.path().join("notes")).remove(0);
+    let fork_server = running.program();
     let pid = Pid::from_raw(fork_server.pid.cast_signed());
     // So that it does not reap anybody until the agent loses its patience.
     kill(pid, Signal::SIGSTOP).expect("it is there");
-    running.session.fail(Status::unavailable("going down"));
+    running.session.send(Command::Welcome(version()));
     // Were the signal to come first, the agent would leave as well.
     tokio::time::sleep(Duration::from_millis(200)).await;
     running.daemon.signal(Signal::SIGTERM);

@@ -88,16 +88,17 @@ async fn a_program_that_never_ends() {
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
     session.send(Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none"))));
-    let fetch = coordinator.fetch().await;
-    // The session ends while the program is on its way: it is not waited for.
+    let mut fetch = coordinator.fetch().await;
+    // The session is given up while the program is on its way: it is not waited for.
     session.fail(Status::unavailable("going down"));
     daemon.says("going down").await;
     session.is_over().await;
-    let (mut session, _) = coordinator.session().await;
+    let (mut session, hello) = coordinator.session_after_one_that_is_given_up().await;
+    assert_eq!(hello.held, []);
+    fetch.given_up().await;
     session.send(Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none"))));
     coordinator.fetch().await.refuse(Status::not_found("nobody has it"));
     session.stopped(1).await;
-    drop(fetch);
     assert_eq!(scratch.names_in("programs"), [""; 0]);
 }
 

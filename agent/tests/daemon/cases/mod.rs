@@ -1,5 +1,7 @@
 //! The cases. Each has a runtime of its own, and an end.
 
+mod adoption;
+mod connections;
 mod drain;
 mod garbage;
 mod programs;
@@ -16,7 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) type Case = (&'static str, fn());
 
 pub(crate) fn all() -> Vec<Case> {
-    [sessions::CASES, programs::CASES, drain::CASES, garbage::CASES, settings::CASES].concat()
+    [
+        sessions::CASES,
+        connections::CASES,
+        adoption::CASES,
+        programs::CASES,
+        drain::CASES,
+        garbage::CASES,
+        settings::CASES,
+    ]
+    .concat()
 }
 
 /// Runs a case.

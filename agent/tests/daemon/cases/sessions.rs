@@ -2,20 +2,19 @@
 
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
-use farpool_proto::v1::{StopPool, Version};
+use farpool_proto::v1::{Settled, StopPool, Version};
 use farpool_proto::{PROTOCOL, version};
 use tonic::Status;
 
 use crate::coordinator::{Coordinator, Port};
 use crate::daemon::Daemon;
-use crate::pipe::Pipe;
 use crate::pool::{assign, own_program, start, start_job};
 use crate::program::{Start, starts};
 use crate::scratch::Scratch;
 
 super::cases! {
     says_hello, another_agents_version, another_coordinators_version, a_coordinator_that_refuses_what_it_is_told,
-    an_id_that_is_taken, starts_before_the_coordinator, the_coordinator_goes_and_comes_back, no_welcome,
+    an_id_that_is_taken, starts_before_the_coordinator, no_welcome,
     stays_asleep, a_coordinator_that_does_not_read,
 }
 
@@ -103,37 +102,6 @@ async fn starts_before_the_coordinator() {
     assert_eq!(daemon.times_said("Connection refused"), 1);
 }
 
-async fn the_coordinator_goes_and_comes_back() {
-    let scratch = Scratch::new();
-    let port = Port::reserve();
-    let mut coordinator = Coordinator::start_at(&port);
-    let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
-    let program = own_program();
-    for _ in 0..2 {
-        let notes = Scratch::new();
-        let (mut session, _) = coordinator.session().await;
-        let pipe = Pipe::new(notes.path().join("pipe"));
-        session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), &pipe.behaviour()))));
-        if scratch.names_in("programs").is_empty() {
-            coordinator.fetch().await.send(&program);
-        }
-        session.started(1).await;
-        session.send(start_job(1, 5));
-        session.send(assign(5, 0..1));
-        daemon.says("connected").await;
-        let _running = pipe.reader().await;
-        let program = starts(notes.path()).remove(0);
-        drop((session, coordinator));
-        daemon.says("no session").await;
-        coordinator = Coordinator::start_at(&port);
-        // The next session begins when nothing is left of the last one.
-        let (session, _) = coordinator.session().await;
-        assert!(program.is_over());
-        session.fail(Status::unavailable("going down"));
-        daemon.says("going down").await;
-    }
-}
-
 async fn no_welcome() {
     let scratch = Scratch::new();
     let mut coordinator = Coordinator::start();
@@ -180,10 +148,14 @@ async fn a_coordinator_that_does_not_read() {
     while !starts(notes.path()).iter().any(Start::is_over) {
         tokio::task::yield_now().await;
     }
-    let (mut results, mut stopped) = (0, false);
+    let (mut results, mut reports, mut stopped) = (0, 0, false);
     while results < ITEMS || !stopped {
         match session.event().await {
-            Event::RunDone(done) => results += done.ends.len() as u64 / 4,
+            Event::RunDone(done) => {
+                results += done.ends.len() as u64 / 4;
+                reports += 1;
+                session.send(Command::Settled(Settled { pool: 1, report: reports }));
+            }
             Event::PoolStopped(_) => stopped = true,
             Event::ItemFault(fault) => panic!("{fault:?}"),
             _ => {}

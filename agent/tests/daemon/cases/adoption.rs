@@ -1,0 +1,204 @@
+//! Sessions that are given up, and what becomes of those who work.
+
+use std::time::Duration;
+
+use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::agent_event::Body as Event;
+use farpool_proto::v1::{AdoptPool, AdoptedChunk, AdoptedJob, AgentHello, HeldPool, Settled, StopPool};
+use nix::sys::signal::Signal;
+
+use crate::coordinator::Coordinator;
+use crate::pool::assign;
+use crate::running::{CHUNKS, Running};
+use crate::session::Session;
+
+super::cases! {
+    another_coordinator_goes_on, nobody_wants_it, nobody_asks_for_it, an_agent_that_was_stopped,
+    drains_in_another_session, gives_up_draining, is_lost_again_before_it_was_adopted, leaves_with_what_is_held,
+}
+
+/// Adopts these of a pool's chunks as 100 and more, as the second attempt, the pool as 11 and its job as 15.
+fn adopt(held: &HeldPool, chunks: impl IntoIterator<Item = usize>) -> Command {
+    let chunk =
+        |at: usize| AdoptedChunk { held: held.chunks[at].chunk, chunk: 100 + held.chunks[at].first, attempt: 2 };
+    Command::AdoptPool(Box::new(AdoptPool {
+        held: held.pool,
+        pool: 11,
+        processes: held.processes,
+        weight: 1,
+        jobs: vec![AdoptedJob { number: 5, job: 15 }],
+        chunks: chunks.into_iter().map(chunk).collect(),
+    }))
+}
+
+fn only(hello: &AgentHello) -> &HeldPool {
+    let [pool] = &hello.held[..] else { panic!("{hello:?}") };
+    assert_eq!((&pool.id[..], pool.pool >> 63, pool.processes), (&[9; 16][..], 1, 1));
+    pool
+}
+
+/// The next result: its chunk, attempt and first item.
+async fn result(session: &mut Session) -> (u64, u32, u64) {
+    session
+        .find(|event| match event {
+            Event::RunDone(done) => Some((done.chunk, done.attempt, done.first)),
+            Event::ItemFault(fault) => panic!("{fault:?}"),
+            _ => None,
+        })
+        .await
+}
+
+/// The coordinator is another one: one item has been done and runs another, two wait.
+async fn another_coordinator_goes_on() {
+    let mut running = Running::new(&[]).await;
+    drop(running.pipe.reader().await);
+    running.session.results(1).await;
+    let item = running.pipe.reader().await;
+    let program = running.program();
+    drop(running.coordinator);
+    running.coordinator = Coordinator::start_at(&running.port);
+    let coordinator = &mut running.coordinator;
+    let (mut session, hello) = coordinator.session_after_one_that_is_given_up().await;
+    let pool = only(&hello);
+    assert_eq!((pool.chunks.len() as u64, hello.in_vain), (CHUNKS, 0));
+    for (first, chunk) in pool.chunks.iter().enumerate() {
+        assert_eq!(
+            (chunk.job, chunk.attempt, chunk.first, &chunk.runs[..]),
+            (5, 1, first as u64, &[first as u64, 1][..])
+        );
+    }
+    // The third is not wanted any more.
+    session.send(adopt(pool, [0, 1, 3]));
+    session.started(11).await;
+    assert_eq!(result(&mut session).await, (100, 2, 0), "what was done before comes first");
+    drop(item);
+    assert_eq!(result(&mut session).await, (101, 2, 1));
+    drop(running.pipe.reader().await);
+    assert_eq!(result(&mut session).await, (103, 2, 3));
+    session.send(assign(15, 200..201));
+    drop(running.pipe.reader().await);
+    assert_eq!(result(&mut session).await, (200, 1, 200));
+    assert!(!program.is_over(), "it is still the same one");
+    // What is settled is not held any more.
+    session.send(Command::Settled(Settled { pool: 11, report: 4 }));
+    session.send(assign(15, 300..301));
+    drop(running.pipe.reader().await);
+    assert_eq!(result(&mut session).await, (300, 1, 300));
+    session.cut();
+    let (session, hello) = coordinator.session_after_one_that_is_given_up().await;
+    assert_eq!(only(&hello).chunks.iter().map(|chunk| chunk.first).collect::<Vec<_>>(), [300]);
+    drop(session);
+}
+
+async fn nobody_wants_it() {
+    let mut running = Running::new(&[]).await;
+    let _item = running.pipe.reader().await;
+    let program = running.program();
+    running.session.cut();
+    let (session, hello) = running.coordinator.session_after_one_that_is_given_up().await;
+    session.send(Command::StopPool(StopPool { pool: only(&hello).pool, now: true }));
+    while !program.is_over() {
+        tokio::task::yield_now().await;
+    }
+    session.fail(tonic::Status::unavailable("going down"));
+    let (_session, hello) = running.coordinator.session_after_one_that_is_given_up().await;
+    assert_eq!(hello.held, []);
+}
+
+async fn nobody_asks_for_it() {
+    let mut running = Running::new(&["--orphan-timeout", "1s"]).await;
+    let _item = running.pipe.reader().await;
+    let program = running.program();
+    drop(running.coordinator);
+    running.daemon.says("no connection").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!program.is_over());
+    running.daemon.says("no coordinator for 1s").await;
+    let mut coordinator = Coordinator::start_at(&running.port);
+    // It does not ask for the session that it has given up itself.
+    let (_session, hello) = coordinator.session().await;
+    assert!(program.is_over() && hello.held.is_empty(), "{hello:?}");
+}
+
+/// Its host was asleep for longer than its coordinator waits.
+async fn an_agent_that_was_stopped() {
+    let mut running = Running::new(&[]).await;
+    let item = running.pipe.reader().await;
+    running.daemon.signal(Signal::SIGSTOP);
+    running.session.cut();
+    drop(item);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    running.daemon.signal(Signal::SIGCONT);
+    let (mut session, hello) = running.coordinator.session_after_one_that_is_given_up().await;
+    session.send(adopt(only(&hello), [0]));
+    session.started(11).await;
+    assert_eq!(result(&mut session).await, (100, 2, 0));
+    assert_eq!(running.programs().len(), 1);
+}
+
+async fn drains_in_another_session() {
+    let mut running = Running::new(&[]).await;
+    let item = running.pipe.reader().await;
+    running.daemon.signal(Signal::SIGTERM);
+    running.session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
+    running.session.cut();
+    drop(item);
+    let (mut session, hello) = running.coordinator.session_after_one_that_is_given_up().await;
+    let pool = only(&hello);
+    assert_eq!(pool.chunks.len(), 1, "the others were given back");
+    session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
+    // It does not leave before it is known whether what it has is wanted.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    session.send(adopt(pool, [0]));
+    assert_eq!(result(&mut session).await, (100, 2, 0));
+    while session.next().await.is_some() {}
+    drop(session);
+    assert_eq!(running.daemon.ended().await.code, Some(0));
+}
+
+async fn gives_up_draining() {
+    let mut running = Running::new(&["--orphan-timeout", "1s"]).await;
+    let _item = running.pipe.reader().await;
+    let program = running.program();
+    running.daemon.signal(Signal::SIGTERM);
+    running.session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
+    drop(running.coordinator);
+    let ended = running.daemon.ended().await;
+    assert!(ended.code == Some(0) && ended.said.contains("no coordinator for 1s"), "{ended:?}");
+    assert!(program.is_over());
+}
+
+async fn is_lost_again_before_it_was_adopted() {
+    let mut running = Running::new(&[]).await;
+    drop(running.pipe.reader().await);
+    running.session.results(1).await;
+    running.session.cut();
+    for _ in 0..3 {
+        let (mut session, hello) = running.coordinator.session_after_one_that_is_given_up().await;
+        assert_eq!(only(&hello).chunks.len() as u64, CHUNKS);
+        // It is behind the welcome.
+        session.find(|event| matches!(event, Event::Credit(_)).then_some(())).await;
+        session.cut();
+    }
+    let (mut session, hello) = running.coordinator.session_after_one_that_is_given_up().await;
+    session.find(|event| matches!(event, Event::Credit(_)).then_some(())).await;
+    session.send(adopt(only(&hello), [0]));
+    // And before it has heard of that.
+    session.cut();
+    running.coordinator.resumes(&mut session).await;
+    session.started(11).await;
+    assert_eq!(result(&mut session).await, (100, 2, 0));
+}
+
+/// There is no session: it does not wait for what runs.
+async fn leaves_with_what_is_held() {
+    let mut running = Running::new(&[]).await;
+    let _item = running.pipe.reader().await;
+    let program = running.program();
+    running.session.cut();
+    running.coordinator.arrival().await.resumes_in_vain().await;
+    running.daemon.says("it knows nothing").await;
+    running.daemon.signal(Signal::SIGTERM);
+    assert_eq!(running.daemon.ended().await.code, Some(0));
+    assert!(program.is_over());
+}

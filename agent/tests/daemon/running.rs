@@ -1,0 +1,65 @@
+//! An agent on which something runs.
+
+use std::path::PathBuf;
+
+use farpool_proto::v1::agent_command::Body as Command;
+
+use crate::coordinator::{Coordinator, Port};
+use crate::daemon::Daemon;
+use crate::pipe::Pipe;
+use crate::pool::{assign, own_program, start, start_job};
+use crate::program::{Start, starts};
+use crate::scratch::Scratch;
+use crate::session::Session;
+
+/// The first chunk's item runs, and others wait.
+pub(crate) struct Running {
+    pub(crate) daemon: Daemon,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) session: Session,
+    /// What the item waits for.
+    pub(crate) pipe: Pipe,
+    pub(crate) port: Port,
+    scratch: Scratch,
+}
+
+/// Chunks of pool 1 and job 5, of one item each, numbered as they are.
+pub(crate) const CHUNKS: u64 = 4;
+
+impl Running {
+    pub(crate) async fn new(arguments: &[&str]) -> Running {
+        let scratch = Scratch::new();
+        let notes = scratch.path().join("notes");
+        std::fs::create_dir(&notes).expect("a directory can be made");
+        let pipe = Pipe::new(scratch.path().join("pipe"));
+        let port = Port::reserve();
+        let mut coordinator = Coordinator::start_at(&port);
+        let arguments = [&["--slots", "1"], arguments].concat();
+        let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &arguments);
+        let (mut session, _) = coordinator.session().await;
+        let program = own_program();
+        session.send(Command::StartPool(Box::new(start(1, &program, &notes, &pipe.behaviour()))));
+        coordinator.fetch().await.send(&program);
+        session.started(1).await;
+        session.send(start_job(1, 5));
+        session.send(assign(5, 0..CHUNKS));
+        daemon.says("connected").await;
+        Running { daemon, coordinator, session, pipe, port, scratch }
+    }
+
+    /// The programs that were started.
+    pub(crate) fn programs(&self) -> Vec<Start> {
+        starts(&self.notes())
+    }
+
+    /// The only one.
+    pub(crate) fn program(&self) -> Start {
+        let mut programs = self.programs();
+        assert_eq!(programs.len(), 1);
+        programs.remove(0)
+    }
+
+    pub(crate) fn notes(&self) -> PathBuf {
+        self.scratch.path().join("notes")
+    }
+}
