@@ -3,6 +3,9 @@
 //!
 //! What a [`Pool`](crate::Pool) does on top, encoding and decoding, is not part of it: items and results are bytes.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;

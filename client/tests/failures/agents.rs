@@ -98,6 +98,7 @@ fn an_agent_that_is_stopped_and_goes_on() {
     assert_eq!(within(seconds(20), || running.get().unwrap()), (0..300).collect::<Vec<_>>());
     serves_on(&pool);
     drop(pool);
+    waiting::until_gone(seconds(5), || cluster.workers());
     cluster.stop().unwrap();
 }
 

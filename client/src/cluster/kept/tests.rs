@@ -272,3 +272,36 @@ proptest! {
         prop_assert_eq!(kept.repeated(), expect_repeated);
     }
 }
+
+/// `cargo test -p farpool --release -- --ignored --nocapture measure_keeping`
+#[test]
+#[ignore = "a measurement"]
+fn measure_keeping() {
+    const ITEMS: u64 = 1_000_000;
+    for (batch, run, shuffle) in [(16_384, 1, 0), (16_384, 1, 7), (16_384, 5000, 0), (64, 1, 7), (1, 1, 0)] {
+        let mut kept = kept();
+        assert!(kept.say(&open(1, 2)));
+        let messages: Vec<Body> = (0..ITEMS / batch)
+            .map(|at| {
+                let ends = vec![0; 4 * batch as usize].into();
+                Body::Items(Items { job: 1, first: at * batch, data: Bytes::new(), ends })
+            })
+            .collect();
+        let start = std::time::Instant::now();
+        assert!(messages.iter().all(|message| kept.say(message)));
+        let said = start.elapsed();
+        let sent = ITEMS / batch * batch;
+        let start = std::time::Instant::now();
+        let mut first = 0;
+        while first < sent {
+            let count = run.min(sent - first);
+            // Out of order within eight.
+            let item = if shuffle > 0 { (first ^ shuffle).min(sent - count) } else { first };
+            assert_eq!(kept.finish(1, item, count), Fresh::All);
+            first += count;
+        }
+        let (said, finished) =
+            (said.as_nanos() as u64 / (sent / batch), start.elapsed().as_nanos() as u64 / sent.div_ceil(run));
+        println!("batches of {batch}, outcomes of {run}: {said} ns a message of items, {finished} ns one of outcomes");
+    }
+}
