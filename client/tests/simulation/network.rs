@@ -227,6 +227,18 @@ impl Call {
         }
     }
 
+    /// Waits until an end finds out by itself that it hears nothing.
+    async fn deadline(&self, end: End) {
+        loop {
+            let deadline = self.state().deadlines[end as usize];
+            tokio::select! {
+                biased;
+                () = at(deadline) => return,
+                () = self.until(|state| (state.deadlines[end as usize] != deadline).then_some(())) => {}
+            }
+        }
+    }
+
     async fn over(&self, end: End) {
         self.until(|state| state.over[end as usize].as_ref().map(|_| ())).await;
     }
@@ -303,7 +315,6 @@ async fn watch(call: Arc<Call>) {
         sleep(call.network.delay(call.host)).await;
         call.until(|state| (!state.stalled[first as usize]).then_some(())).await;
     };
-    let deadline = call.state().deadlines[other as usize];
     let broken = call.state().over[first as usize].is_some();
     tokio::select! {
         biased;
@@ -313,7 +324,7 @@ async fn watch(call: Arc<Call>) {
                 call.change(|state| state.ended[first as usize] = true);
             }
         }
-        () = at(deadline) => call.break_at(other, missed(other)),
+        () = call.deadline(other) => call.break_at(other, missed(other)),
     }
     ENDS.into_iter().for_each(|end| call.break_at(end, Status::unavailable("connection reset by peer")));
     trace::say(format_args!("call {} is over", call.number));

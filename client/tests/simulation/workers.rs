@@ -116,7 +116,10 @@ impl Workers {
                 }
                 self.drop_chunks(|chunk| end.kill && chunk.job == end.job);
             }
-            Command::Assign(assign) => self.assign(&assign),
+            Command::Assign(assign) => {
+                self.assign(&assign);
+                self.check_credit();
+            }
             Command::Retract(retract) => {
                 retract.chunks.iter().for_each(|&chunk| self.give_back(|of| of.number == chunk))
             }
@@ -201,8 +204,7 @@ impl Workers {
         self.collect(now);
         self.begin(now);
         self.bury(now);
-        // Busier than slots, so that nobody waits for the next chunk.
-        let credit = if self.draining { 0 } else { self.slots + 1 };
+        let credit = self.credit();
         if std::mem::replace(&mut self.told_credit, credit) != credit {
             self.tell(Event::Credit(Credit { chunks: credit, bytes: 0 }));
         }
@@ -243,6 +245,19 @@ impl Workers {
                 busy: Duration::ZERO,
             });
         }
+    }
+
+    /// An agent gets no more than it wants to hold.
+    fn check_credit(&self) {
+        if self.chunks.len() > self.credit() as usize && !self.draining {
+            let (chunks, credit) = (self.chunks.len(), self.credit());
+            trace::violation(format_args!("{chunks} chunks are at an agent that wants to hold {credit}"));
+        }
+    }
+
+    /// More than there are slots, so that nobody waits for the next chunk.
+    fn credit(&self) -> u32 {
+        if self.draining { 0 } else { self.slots + 1 }
     }
 
     fn is_held(&self, job: u64) -> bool {

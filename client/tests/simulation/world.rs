@@ -103,7 +103,7 @@ impl World {
         if faults > 0 {
             self.plan.expect_losses();
         }
-        let pause = self.random.pick(&[100, 1000, 4000]);
+        let pause = self.random.pick(&[10, 100, 1000, 4000]);
         self.coordinator.start(&mut self.random);
         for slots in self.wanted.clone() {
             self.start_agent(slots);
