@@ -31,6 +31,8 @@ mod status;
 mod store;
 
 #[cfg(feature = "server")]
+pub mod journal;
+#[cfg(feature = "server")]
 pub mod server;
 
 pub use coordinator::{Config, Coordinator};

@@ -12,14 +12,14 @@ pub mod journal_record {
     /// What jobs are opened in. Behind it: OpenPool.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct PoolOpened {
-        /// The journal's number for it, never used again.
+        /// The journal's number for it, not used for another one as long as anything of it is on disk.
         #[prost(uint64, tag = "1")]
         pub pool: u64,
     }
     /// Behind it: OpenJob.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct JobOpened {
-        /// The journal's number for it, never used again.
+        /// The journal's number for it, not used for another one as long as anything of it is on disk.
         #[prost(uint64, tag = "1")]
         pub job: u64,
         #[prost(uint64, tag = "2")]
@@ -125,10 +125,12 @@ pub mod journal_record {
     /// it is found from the segment's end, so that damage in its midst does not hide what was in it.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Sealed {
-        /// Whose records the segment has, rising.
+        /// Whose records the segment has: jobs that were there when it was sealed, jobs that had been forgotten, and pools.
         #[prost(uint64, repeated, tag = "1")]
         pub jobs: ::prost::alloc::vec::Vec<u64>,
         #[prost(uint64, repeated, tag = "2")]
+        pub forgotten: ::prost::alloc::vec::Vec<u64>,
+        #[prost(uint64, repeated, tag = "3")]
         pub pools: ::prost::alloc::vec::Vec<u64>,
     }
     /// In place of a record that could not be moved here.
@@ -157,7 +159,7 @@ pub mod journal_record {
         #[prost(message, tag = "10")]
         JobState(::prost::alloc::boxed::Box<JobState>),
         #[prost(message, tag = "11")]
-        Sealed(Sealed),
+        Sealed(::prost::alloc::boxed::Box<Sealed>),
         #[prost(message, tag = "12")]
         Filler(Filler),
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use prost::Message;
 
 /// Messages that are rare and large: those that are frequent are moved about, and should not have to be as large.
-const BOXED: [&str; 10] = [
+const BOXED: [&str; 11] = [
     "ClientMessage.body.open_pool",
     "ClientMessage.body.open_job",
     "ClientEvent.body.item_failed",
@@ -16,6 +16,7 @@ const BOXED: [&str; 10] = [
     "AgentEvent.body.item_fault",
     "AgentEvent.body.pool_fault",
     "JournalRecord.body.job_state",
+    "JournalRecord.body.sealed",
 ];
 
 const FILES: [&str; 5] = ["journal.proto", "service.proto", "session.proto", "status.proto", "worker.proto"];
