@@ -8,8 +8,8 @@ use prost::Message;
 
 use super::error::{JournalError, JournalErrorKind};
 use super::job::{Ended, Job, Phase};
-use super::journal::Journal;
 use super::log::Log;
+use super::owner::Journal;
 use super::record::MAX_LENGTH;
 use super::settings::{BACKLOG, LONGEST_NAME};
 
@@ -131,7 +131,8 @@ impl Journal {
     /// # Errors
     /// If it has an outcome already, if there is no such job, or if nothing can be written.
     pub fn failed(&mut self, job: u64, item: u64, failure: &Failure) -> Result<(), JournalError> {
-        let end = item.checked_add(1).ok_or_else(|| JournalError::new(JournalErrorKind::Invalid, "no item is as high"))?;
+        let end =
+            item.checked_add(1).ok_or_else(|| JournalError::new(JournalErrorKind::Invalid, "no item is as high"))?;
         self.lack_outcomes(job, item, end)?;
         let body = Body::ItemFailed(record::ItemFailed { job, item });
         let payload = [failure.encode_to_vec().into()];
@@ -196,7 +197,8 @@ impl Journal {
             None => Ok(()),
             Some(reason) => {
                 let directory = self.settings.directory.display();
-                let message = format_args!("the journal in {directory} cannot be written to: {reason}; it is tried again");
+                let message =
+                    format_args!("the journal in {directory} cannot be written to: {reason}; it is tried again");
                 Err(JournalError::new(JournalErrorKind::Io, message))
             }
         }

@@ -44,7 +44,8 @@ pub(super) struct Chunk {
 impl Batch {
     /// Adds a record, and says where it will be. Its checksum is left to [`seal`](Self::seal).
     pub(super) fn record(&mut self, segment: u32, offset: u32, body: &Body, payload: &[Bytes]) -> Place {
-        let behind = |chunk: &Chunk| chunk.segment == segment && u64::from(chunk.offset) + chunk.length == offset.into();
+        let behind =
+            |chunk: &Chunk| chunk.segment == segment && u64::from(chunk.offset) + chunk.length == offset.into();
         if !matches!(self.steps.last(), Some(Step::Write(chunk)) if behind(chunk)) {
             let (small, starts, large) = (Vec::new(), Vec::new(), Vec::new());
             self.steps.push(Step::Write(Chunk { segment, offset, length: 0, small, starts, large }));

@@ -68,9 +68,8 @@ impl Compaction {
         let segments = &index.segments;
         let sealed = || segments.all.iter().filter(|(number, segment)| **number != active && !segment.stuck);
         let wanted = |live: u64, bytes: u64| live as f64 / bytes as f64;
-        let (number, least) = sealed().min_by(|(_, a), (_, b)| {
-            wanted(a.live, a.bytes).total_cmp(&wanted(b.live, b.bytes))
-        })?;
+        let (number, least) =
+            sealed().min_by(|(_, a), (_, b)| wanted(a.live, a.bytes).total_cmp(&wanted(b.live, b.bytes)))?;
         let dead = segments.bytes - segments.live;
         let spare = SPARE_SEGMENTS * segments.bytes / segments.all.len() as u64;
         let worth = if segments.bytes > room / 4 * 3 {

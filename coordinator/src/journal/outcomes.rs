@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use farpool_proto::v1::journal_record::{Body, ItemsDone};
 
-use super::journal::Journal;
+use super::owner::Journal;
 
 /// Results of this size and above are a record of their own, and so are those together.
 const LARGE: usize = 64 << 10;

@@ -52,10 +52,7 @@ impl Directory {
     /// Opens a directory, which is made if it is not there, for this process alone.
     pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
         let failed = |error: io::Error| {
-            JournalError::new(
-                JournalErrorKind::Io,
-                format_args!("opening the journal in {}: {error}", path.display()),
-            )
+            JournalError::new(JournalErrorKind::Io, format_args!("opening the journal in {}: {error}", path.display()))
         };
         let path = std::path::absolute(path).map_err(failed)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;

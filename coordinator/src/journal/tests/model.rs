@@ -98,7 +98,8 @@ impl World {
                 let open = OpenJob { function: function.clone().into(), ..OpenJob::default() };
                 self.journal.open_job(pool, &name, &open, now).expect("it can be opened");
                 let (items, outcomes, phase) = (BTreeMap::new(), BTreeMap::new(), Phase::Feeding);
-                let job = ModelJob { function, pool: label, items, outcomes, counts: (0, 0, 0, 0), phase, touched_ms: now };
+                let job =
+                    ModelJob { function, pool: label, items, outcomes, counts: (0, 0, 0, 0), phase, touched_ms: now };
                 self.model.insert(name, job);
             }
             Act::Items { job, count, long } => {
@@ -162,7 +163,9 @@ impl World {
             Act::Take { job, at, count } => {
                 let Some(name) = name(job, &self.model) else { return false };
                 let job = self.model.get_mut(&name).unwrap();
-                let Some(first) = job.outcomes.keys().nth(at % job.outcomes.len().max(1)).copied() else { return false };
+                let Some(first) = job.outcomes.keys().nth(at % job.outcomes.len().max(1)).copied() else {
+                    return false;
+                };
                 let count = (0..count).take_while(|at| job.outcomes.contains_key(&(first + at))).count() as u64;
                 let number = self.journal.find(&name).unwrap().number();
                 self.journal.taken(number, &[(first, count)], now).expect("they can be taken");

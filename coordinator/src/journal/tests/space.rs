@@ -112,7 +112,8 @@ fn outcomes_that_are_larger_than_items_stop_at_the_bound() {
 fn too_many_records_are_too_much_however_small() {
     let (_disk, mut journal, pool) = journal(settings(SIZE));
     let job = journal.open_job(pool, "small", &OpenJob::default(), 1).expect("it can be opened");
-    let taken = (0..10_000u64).take_while(|&at| journal.items(job, at, Bytes::new(), Bytes::from_static(&[0; 4])).is_ok());
+    let taken =
+        (0..10_000u64).take_while(|&at| journal.items(job, at, Bytes::new(), Bytes::from_static(&[0; 4])).is_ok());
     assert_eq!(taken.count() as u64, SIZE / 512 - 2);
 }
 
