@@ -23,7 +23,7 @@ impl Settings {
 
     /// When a segment is full: so there are about a hundred of them, and one is not too much to empty.
     pub(super) fn segment(&self) -> u64 {
-        (self.size / 128).clamp(1 << 10, 256 << 20)
+        (self.size / 128).clamp(256, 256 << 20)
     }
 
     /// What there may be when further items come: an eighth is for outcomes, and something for segments that are being emptied.

@@ -9,8 +9,8 @@ use super::model::{Act, Model, World, acts, contents, open, settings};
 use super::simulated::{Files, Simulated, crash};
 use crate::journal::Journal;
 
-/// Segments of a kibibyte, which are emptied often.
-const SIZE: u64 = 100 << 10;
+/// Segments of half a kibibyte, so that they are emptied often.
+const SIZE: u64 = 64 << 10;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
@@ -18,7 +18,7 @@ proptest! {
     /// What is there afterwards was there after some step, and no earlier one than the last that was durable.
     #[test]
     fn what_was_durable_is_there(
-        acts in acts(160),
+        acts in acts(400),
         crashes in prop::collection::vec((any::<prop::sample::Index>(), any::<u64>()), 24),
     ) {
         let mut world = World::new(SIZE);

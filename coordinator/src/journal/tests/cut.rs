@@ -1,10 +1,13 @@
 //! A log that is cut off anywhere, or in which a byte is another one.
 
+use bytes::Bytes;
+use farpool_proto::v1::journal_record::{self as record, Body};
 use proptest::prelude::*;
 
 use super::model::{Act, Model, World, acts, contents, open};
 use super::simulated::Files;
-use crate::journal::{Journal, JournalErrorKind};
+use crate::journal::batch::{Batch, Step};
+use crate::journal::{Journal, JournalErrorKind, segment};
 
 /// No segment is emptied in a journal of this size as long as these tests write: cutting would take what was moved.
 const SIZE: u64 = 1 << 20;
@@ -183,4 +186,46 @@ fn a_later_format_is_refused() {
     assert_eq!(error.kind(), JournalErrorKind::Newer);
     assert!(error.to_string().contains("format 2"), "{error}");
     assert_eq!(disk.files(), files, "nothing was changed");
+}
+
+/// A log with these records, which the journal itself would not write.
+fn written(records: &[(Body, Bytes)]) -> Files {
+    let mut batch = Batch::default();
+    let mut file = segment::header(1).to_vec();
+    let mut offset = file.len() as u32;
+    for (body, payload) in records {
+        offset = batch.record(1, offset, body, &[payload.clone()]).end() as u32;
+    }
+    batch.seal();
+    let Some(Step::Write(chunk)) = batch.steps.first() else { panic!("there is something to be written") };
+    chunk.slices().iter().for_each(|slice| file.extend_from_slice(slice));
+    Files::from([(1, file)])
+}
+
+#[test]
+fn records_that_contradict_others_are_none() {
+    let pool = (Body::PoolOpened(record::PoolOpened { pool: 1 }), Bytes::new());
+    let job = |job, name: &str| {
+        let opened = record::JobOpened { job, pool: 1, name: name.to_owned(), at_ms: 1 };
+        (Body::JobOpened(opened), Bytes::new())
+    };
+    let items = |first, count| (Body::Items(record::Items { job: 1, first, count }), vec![0; 4 * count as usize].into());
+    let sound = [pool, job(1, "one"), items(0, 4), items(4, 2)];
+    let check = |bad: (Body, Bytes), words: &str| {
+        let (journal, warnings) = open(written(&[&sound[..], &[bad, job(2, "two")]].concat()), SIZE);
+        let journal = journal.expect("it opens");
+        assert_eq!(journal.find("one").map(|job| job.counts().items), Some(6));
+        assert!(journal.find("two").is_none(), "what is behind it is cut off");
+        assert!(warnings.len() == 1 && warnings[0].contains(words), "{warnings:?}");
+    };
+    check(items(2, 4), "a part of what is there");
+    check(items(5, 4), "a part of what is there");
+    check(job(3, "one"), "as job 1 is");
+    check((Body::Items(record::Items { job: 1, first: 6, count: 2 }), Bytes::from_static(&[0; 7])), "cannot be in 7");
+    check((Body::Items(record::Items { job: 1, first: u64::MAX, count: 1 }), Bytes::from_static(&[0; 8])), "cannot be");
+    let (journal, warnings) = open(written(&sound[1..]), SIZE);
+    assert_eq!(journal.expect("it opens").jobs().count(), 0);
+    assert!(warnings.len() == 1 && warnings[0].contains("is forgotten: what it was opened with"), "{warnings:?}");
+    let (journal, warnings) = open(written(&sound), SIZE);
+    assert_eq!((journal.expect("it opens").jobs().count(), warnings.len()), (1, 0));
 }

@@ -38,6 +38,8 @@ pub(super) enum Act {
     End { job: usize, cancelled: bool },
     Take { job: usize, at: usize, count: u64 },
     Forget { job: usize },
+    /// What is done whenever something was written.
+    Progress,
     Sync,
 }
 
@@ -54,6 +56,7 @@ pub(super) fn acts(count: usize) -> impl Strategy<Value = Vec<Act>> {
         1 => (job.clone(), any::<bool>()).prop_map(|(job, cancelled)| Act::End { job, cancelled }),
         2 => (job.clone(), 0..9usize, 1..5u64).prop_map(|(job, at, count)| Act::Take { job, at, count }),
         2 => job.prop_map(|job| Act::Forget { job }),
+        3 => Just(Act::Progress),
         4 => Just(Act::Sync),
     ];
     prop::collection::vec(act, 1..count)
@@ -83,6 +86,9 @@ impl World {
     /// Does it, if it can be done. Returns whether the log may have become longer.
     pub(super) fn act(&mut self, act: &Act) -> bool {
         self.acts += 1;
+        if matches!(act, Act::Pool | Act::Open { .. } | Act::Items { .. }) && self.journal.would_fit(2000).is_err() {
+            return false;
+        }
         let now = self.acts;
         let name = |number: usize, model: &Model| model.keys().nth(number % model.len().max(1)).cloned();
         match *act {
@@ -176,6 +182,10 @@ impl World {
                 let Some(name) = name(job, &self.model) else { return false };
                 self.journal.forget(self.journal.find(&name).unwrap().number()).expect("it can be forgotten");
                 self.model.remove(&name);
+            }
+            Act::Progress => {
+                self.journal.progress();
+                return false;
             }
             Act::Sync => {
                 self.journal.sync().expect("the disk works");
