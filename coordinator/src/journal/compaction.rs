@@ -77,10 +77,13 @@ impl Compaction {
         } else {
             least.live == 0 || (dead > segments.live + spare && least.live < least.bytes / 2)
         };
-        worth.then(|| {
-            let (jobs, pools) = (least.jobs.iter().rev().copied(), least.pools.iter().copied());
-            Self { segment: *number, pools: pools.collect(), jobs: jobs.collect(), stage: Stage::Opened }
-        })
+        worth.then(|| Self::of(index, *number))
+    }
+
+    pub(super) fn of(index: &Index, segment: u32) -> Self {
+        let full = &index.segments.all[&segment];
+        let (jobs, pools) = (full.jobs.iter().rev().copied(), full.pools.iter().copied());
+        Self { segment, pools: pools.collect(), jobs: jobs.collect(), stage: Stage::Opened }
     }
 
     /// Says what is to be written next; nothing: it is through.
@@ -155,8 +158,8 @@ impl Compaction {
 }
 
 impl Index {
-    /// A copy of what was at one place is at another one. What refers to it now does so there, if it is still wanted.
-    pub(super) fn moved(&mut self, kept: Kept, from: Place, to: Place) {
+    /// There is a copy of this now, and it is what counts, if it is still wanted.
+    pub(super) fn moved(&mut self, kept: Kept, to: Place) {
         let place = match kept {
             Kept::Pool(pool) => self.pools.get_mut(&pool).and_then(|pool| pool.opened.as_mut()),
             Kept::Opened(job) => self.jobs.get_mut(&job).and_then(|job| job.opened.as_mut()),
@@ -167,8 +170,8 @@ impl Index {
                 self.jobs.get_mut(&job).and_then(|job| job.outcomes.get_mut(&first)).map(|piece| &mut piece.place)
             }
         };
-        if let Some(place) = place.filter(|place| **place == from) {
-            *place = to;
+        if let Some(place) = place {
+            let from = std::mem::replace(place, to);
             self.segments.keep(to);
             self.segments.release(from);
         }

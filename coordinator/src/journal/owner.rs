@@ -41,7 +41,7 @@ pub struct Journal {
     handed: VecDeque<Outstanding>,
     /// Copies that are being written, and by which number they are.
     copies: VecDeque<(u64, Kept, Place, Place)>,
-    compaction: Option<Compaction>,
+    pub(super) compaction: Option<Compaction>,
     reader: Reader,
     shared: Arc<Shared>,
     /// None when it is being dropped.
@@ -227,9 +227,9 @@ impl Journal {
             }
             warnings.push(format!("a segment of the journal cannot be emptied: {why}"));
         }
-        while let Some(&(_, kept, from, to)) = self.copies.front().filter(|(number, ..)| *number <= durable) {
+        while let Some(&(_, kept, _, to)) = self.copies.front().filter(|(number, ..)| *number <= durable) {
             self.copies.pop_front();
-            self.index.moved(kept, from, to);
+            self.index.moved(kept, to);
         }
         self.compact();
         self.flush();

@@ -209,7 +209,8 @@ fn records_that_contradict_others_are_none() {
         let opened = record::JobOpened { job, pool: 1, name: name.to_owned(), at_ms: 1 };
         (Body::JobOpened(opened), Bytes::new())
     };
-    let items = |first, count| (Body::Items(record::Items { job: 1, first, count }), vec![0; 4 * count as usize].into());
+    let items =
+        |first, count| (Body::Items(record::Items { job: 1, first, count }), vec![0; 4 * count as usize].into());
     let sound = [pool, job(1, "one"), items(0, 4), items(4, 2)];
     let check = |bad: (Body, Bytes), words: &str| {
         let (journal, warnings) = open(written(&[&sound[..], &[bad, job(2, "two")]].concat()), SIZE);

@@ -8,7 +8,8 @@ use farpool_proto::v1::{Failure, FailureKind, OpenJob, OpenPool};
 use proptest::prelude::*;
 
 use super::simulated::Simulated;
-use crate::journal::{Ended, Journal, Kept, Phase, Settings};
+use crate::journal::compaction::Compaction;
+use crate::journal::{Ended, Journal, Kept, Phase, Piece, Runs, Settings};
 
 /// All jobs, by name.
 pub(super) type Model = BTreeMap<String, ModelJob>;
@@ -30,15 +31,44 @@ pub(super) struct ModelJob {
 #[derive(Clone, Debug)]
 pub(super) enum Act {
     Pool,
-    Open { long: usize },
-    Items { job: usize, count: u64, long: usize },
-    EndItems { job: usize },
-    Done { job: usize, at: usize, count: u64, long: usize },
-    Failed { job: usize, at: usize },
-    End { job: usize, cancelled: bool },
-    Take { job: usize, at: usize, count: u64 },
-    Forget { job: usize },
-    /// What is done whenever something was written.
+    Open {
+        long: usize,
+    },
+    Items {
+        job: usize,
+        count: u64,
+        long: usize,
+    },
+    EndItems {
+        job: usize,
+    },
+    Done {
+        job: usize,
+        at: usize,
+        count: u64,
+        long: usize,
+    },
+    Failed {
+        job: usize,
+        at: usize,
+    },
+    End {
+        job: usize,
+        cancelled: bool,
+    },
+    Take {
+        job: usize,
+        at: usize,
+        count: u64,
+    },
+    Forget {
+        job: usize,
+    },
+    /// Has a segment emptied that may be worth it or not.
+    Empty {
+        segment: usize,
+    },
+    /// Takes note of what was written, again and again while the disk does nothing.
     Progress,
     Sync,
 }
@@ -56,6 +86,7 @@ pub(super) fn acts(count: usize) -> impl Strategy<Value = Vec<Act>> {
         1 => (job.clone(), any::<bool>()).prop_map(|(job, cancelled)| Act::End { job, cancelled }),
         2 => (job.clone(), 0..9usize, 1..5u64).prop_map(|(job, at, count)| Act::Take { job, at, count }),
         2 => job.prop_map(|job| Act::Forget { job }),
+        4 => any::<usize>().prop_map(|segment| Act::Empty { segment }),
         3 => Just(Act::Progress),
         4 => Just(Act::Sync),
     ];
@@ -183,8 +214,20 @@ impl World {
                 self.journal.forget(self.journal.find(&name).unwrap().number()).expect("it can be forgotten");
                 self.model.remove(&name);
             }
+            Act::Empty { segment } => {
+                let sealed = self.journal.index.segments.all.len().saturating_sub(1).max(1);
+                if let Some((&segment, _)) = self.journal.index.segments.all.iter().nth(segment % sealed)
+                    && segment != self.journal.log.end.segment
+                    && self.journal.compaction.is_none()
+                {
+                    self.journal.compaction = Some(Compaction::of(&self.journal.index, segment));
+                }
+                return false;
+            }
             Act::Progress => {
-                self.journal.progress();
+                let held = self.disk.hold();
+                (0..4).for_each(|_| drop(self.journal.progress()));
+                drop(held);
                 return false;
             }
             Act::Sync => {
@@ -277,6 +320,9 @@ fn check(journal: &Journal) {
         assert_eq!(segment.live, live, "of segment {number}");
     }
     for (number, job) in &index.jobs {
+        let unwanted = |(first, piece): (&u64, &Piece), gone: &Runs| gone.covers(*first, piece.end(*first));
+        assert!(!job.items.iter().any(|piece| unwanted(piece, &job.done)), "items of job {number} are done");
+        assert!(!job.outcomes.iter().any(|piece| unwanted(piece, &job.taken)), "outcomes of job {number} are taken");
         let there = segments.all.values().filter(|segment| segment.jobs.contains(number)).count();
         assert_eq!(job.segments as usize, there, "of job {number}");
     }

@@ -57,6 +57,11 @@ impl Simulated {
         self.state.lock().unwrap().unreadable = unreadable;
     }
 
+    /// As long as this is there nothing can be done.
+    pub(super) fn hold(&self) -> impl Drop + '_ {
+        self.state.lock().unwrap()
+    }
+
     fn act(&self, done: Done) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
         if let Some((error, written)) = state.fault.as_mut().and_then(|fault| fault(&done)) {
