@@ -34,6 +34,8 @@ mod status;
 mod store;
 
 #[cfg(feature = "server")]
+pub mod journal;
+#[cfg(feature = "server")]
 pub mod server;
 
 pub use coordinator::{Config, Coordinator};

@@ -5,7 +5,7 @@ use std::path::Path;
 use prost::Message;
 
 /// Messages that are rare and large: those that are frequent are moved about, and should not have to be as large.
-const BOXED: [&str; 9] = [
+const BOXED: [&str; 11] = [
     "ClientMessage.body.open_pool",
     "ClientMessage.body.open_job",
     "ClientEvent.body.item_failed",
@@ -15,12 +15,14 @@ const BOXED: [&str; 9] = [
     "AgentEvent.body.hello",
     "AgentEvent.body.item_fault",
     "AgentEvent.body.pool_fault",
+    "JournalRecord.body.job_state",
+    "JournalRecord.body.sealed",
 ];
 
 /// The messages of frames, which whoever sends them keeps too.
 const SHARED: [&str; 4] = ["ClientMessage", "ClientEvent", "AgentEvent", "AgentCommand"];
 
-const FILES: [&str; 4] = ["service.proto", "session.proto", "status.proto", "worker.proto"];
+const FILES: [&str; 5] = ["journal.proto", "service.proto", "session.proto", "status.proto", "worker.proto"];
 
 #[test]
 fn the_generated_code_is_up_to_date() {

@@ -1,0 +1,254 @@
+//! What a journal can be told.
+
+use bytes::Bytes;
+use farpool_net::settings::ByteSize;
+use farpool_proto::v1::journal_record::{self as record, Body};
+use farpool_proto::v1::{Failure, OpenJob, OpenPool};
+use prost::Message;
+
+use super::error::{JournalError, JournalErrorKind};
+use super::job::{Ended, Job, Phase};
+use super::log::Log;
+use super::owner::Journal;
+use super::record::MAX_LENGTH;
+use super::settings::{BACKLOG, LONGEST_NAME};
+
+/// Nothing here is durable before what [`flush`](Self::flush) said is. Times are milliseconds since 1970.
+impl Journal {
+    /// Whether jobs and items of so many bytes would be taken now. If it is [`Full`](JournalErrorKind::Full) or
+    /// [`Busy`](JournalErrorKind::Busy), that may change with every [`progress`](Self::progress).
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn would_fit(&self, bytes: u64) -> Result<(), JournalError> {
+        self.check_writes()?;
+        let room = self.settings.room_for_items();
+        if self.bytes() + bytes > room || self.index.segments.entries >= self.settings.most_records() {
+            let (live, size) = (ByteSize(self.live_bytes()), ByteSize(self.settings.size));
+            let message = format_args!(
+                "the journal of detached jobs is full: {live} of {size} wait to be run or picked up, and further jobs \
+                 have to wait until results were picked up or discarded"
+            );
+            return Err(JournalError::new(JournalErrorKind::Full, message));
+        }
+        if self.backlog() >= BACKLOG {
+            let backlog = ByteSize(self.backlog());
+            let message = format_args!("the journal's disk does not keep up: {backlog} wait to be written");
+            return Err(JournalError::new(JournalErrorKind::Busy, message));
+        }
+        Ok(())
+    }
+
+    /// Whether items should go on being run: their results are taken in any case, but the journal would become larger
+    /// than it may be, or they would fill the memory.
+    pub fn has_room_for_outcomes(&self) -> bool {
+        self.failed.is_none() && self.bytes() < self.settings.size && self.backlog() < 2 * BACKLOG
+    }
+
+    /// Opens a pool, in which jobs can be opened until it is closed; returns its number.
+    ///
+    /// # Errors
+    /// If there is no room, or nothing can be written.
+    pub fn open_pool(&mut self, open: &OpenPool) -> Result<u64, JournalError> {
+        let pool = self.index.last_pool + 1;
+        let body = Body::PoolOpened(record::PoolOpened { pool });
+        let payload = [open.encode_to_vec().into()];
+        self.admit(&body, &payload)?;
+        self.append(&body, &payload);
+        Ok(pool)
+    }
+
+    /// No more jobs are opened in a pool. Those that are there go on.
+    pub fn close_pool(&mut self, pool: u64) {
+        self.index.release_pool(pool);
+    }
+
+    /// Opens a job in a pool; returns its number.
+    ///
+    /// # Errors
+    /// If the name is taken or none, if there is no such pool, if there is no room, or if nothing can be written.
+    pub fn open_job(&mut self, pool: u64, name: &str, open: &OpenJob, now_ms: u64) -> Result<u64, JournalError> {
+        if name.is_empty() || name.len() > LONGEST_NAME {
+            let message = format_args!("a job's name has 1 to {LONGEST_NAME} bytes");
+            return Err(JournalError::new(JournalErrorKind::Invalid, message));
+        }
+        if self.find(name).is_some() {
+            let message = format_args!("there is a job of the name {name:?}: pick up its results, or discard it");
+            return Err(JournalError::new(JournalErrorKind::NameTaken, message));
+        }
+        if !self.index.pools.get(&pool).is_some_and(|pool| pool.held) {
+            return Err(JournalError::new(JournalErrorKind::NotFound, format_args!("pool {pool} is not open")));
+        }
+        let job = self.index.last_job + 1;
+        let body = Body::JobOpened(record::JobOpened { job, pool, name: name.to_owned(), at_ms: now_ms });
+        let payload = [open.encode_to_vec().into()];
+        self.admit(&body, &payload)?;
+        self.append(&body, &payload);
+        Ok(job)
+    }
+
+    /// Items come, in the layout of `farpool.v1.Items`: behind those that came before.
+    ///
+    /// # Errors
+    /// If the job does not take them, if there is no room, or if nothing can be written.
+    pub fn items(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes) -> Result<(), JournalError> {
+        let there = self.there(job)?;
+        let count = count(first, &data, &ends)?;
+        if there.phase() != Phase::Feeding || first < there.end {
+            let message = format_args!("items from {first} on come behind the end of job {job}");
+            return Err(JournalError::new(JournalErrorKind::Invalid, message));
+        }
+        let (body, payload) = (Body::Items(record::Items { job, first, count }), [data, ends]);
+        self.admit(&body, &payload)?;
+        self.append(&body, &payload);
+        Ok(())
+    }
+
+    /// No more items come. `end` is one behind the highest index.
+    ///
+    /// # Errors
+    /// If there is no such job, or nothing can be written.
+    pub fn end_items(&mut self, job: u64, end: u64, now_ms: u64) -> Result<(), JournalError> {
+        self.there(job)?;
+        self.say(&Body::ItemsEnded(record::ItemsEnded { job, end, at_ms: now_ms }))
+    }
+
+    /// Items were run, with these results in the layout of `farpool.v1.ItemsDone`.
+    ///
+    /// # Errors
+    /// If one of them has an outcome already, if there is no such job, or if nothing can be written.
+    pub fn done(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes) -> Result<(), JournalError> {
+        let count = count(first, &data, &ends)?;
+        self.lack_outcomes(job, first, first + count)?;
+        let longest = data.len() as u64 + ends.len() as u64 + 64;
+        check_length(longest)?;
+        self.gather(job, first, data, ends);
+        Ok(())
+    }
+
+    /// An item has failed.
+    ///
+    /// # Errors
+    /// If it has an outcome already, if there is no such job, or if nothing can be written.
+    pub fn failed(&mut self, job: u64, item: u64, failure: &Failure) -> Result<(), JournalError> {
+        let end =
+            item.checked_add(1).ok_or_else(|| JournalError::new(JournalErrorKind::Invalid, "no item is as high"))?;
+        self.lack_outcomes(job, item, end)?;
+        let body = Body::ItemFailed(record::ItemFailed { job, item });
+        let payload = [failure.encode_to_vec().into()];
+        check_length(Log::length(&body, &payload))?;
+        self.append(&body, &payload);
+        Ok(())
+    }
+
+    /// No more outcomes come.
+    ///
+    /// # Errors
+    /// If there is no such job, or nothing can be written.
+    pub fn end_job(&mut self, job: u64, how: Ended, now_ms: u64) -> Result<(), JournalError> {
+        self.there(job)?;
+        self.say(&Body::JobEnded(record::JobEnded { job, cancelled: how == Ended::Cancelled, at_ms: now_ms }))
+    }
+
+    /// Outcomes were picked up and need not be kept: runs of items, as first index and count. With no runs it only
+    /// notes that somebody was there, from which on the job's time to expire counts again.
+    ///
+    /// # Errors
+    /// If there is no such job, or nothing can be written.
+    pub fn taken(&mut self, job: u64, runs: &[(u64, u64)], now_ms: u64) -> Result<(), JournalError> {
+        self.there(job)?;
+        let runs = runs.iter().flat_map(|&(first, count)| [first, count]).collect();
+        self.say(&Body::Taken(record::Taken { job, runs, at_ms: now_ms }))
+    }
+
+    /// Nobody wants the job any more: all of it goes, and its name is free.
+    ///
+    /// # Errors
+    /// If there is no such job, or nothing can be written.
+    pub fn forget(&mut self, job: u64) -> Result<(), JournalError> {
+        self.there(job)?;
+        self.say(&Body::JobForgotten(record::JobForgotten { job }))
+    }
+
+    /// Forgets jobs that were not picked up in time, and says how they were called: those that have ended, and those
+    /// that nobody goes on feeding. One that still runs never expires.
+    ///
+    /// # Errors
+    /// If nothing can be written.
+    pub fn expire(&mut self, now_ms: u64) -> Result<Vec<String>, JournalError> {
+        let expiry = self.settings.expiry.as_millis().try_into().unwrap_or(u64::MAX);
+        let Some(since) = now_ms.checked_sub(expiry) else { return Ok(Vec::new()) };
+        let mut names = Vec::new();
+        for job in self.index.waiting_since(since).collect::<Vec<_>>() {
+            names.extend(self.job(job).map(|job| job.name.clone()));
+            self.forget(job)?;
+        }
+        Ok(names)
+    }
+
+    /// When [`expire`](Self::expire) has something to do next, as far as is known.
+    pub fn next_expiry(&self) -> Option<u64> {
+        let expiry = self.settings.expiry.as_millis().try_into().unwrap_or(u64::MAX);
+        self.index.first_waits_since().map(|since| since.saturating_add(expiry))
+    }
+
+    pub(super) fn check_writes(&self) -> Result<(), JournalError> {
+        match &self.failed {
+            None => Ok(()),
+            Some(reason) => {
+                let directory = self.settings.directory.display();
+                let message =
+                    format_args!("the journal in {directory} cannot be written to: {reason}; it is tried again");
+                Err(JournalError::new(JournalErrorKind::Io, message))
+            }
+        }
+    }
+
+    /// Whether a record that makes the journal larger may come.
+    fn admit(&self, body: &Body, payload: &[Bytes]) -> Result<(), JournalError> {
+        let length = Log::length(body, payload);
+        check_length(length)?;
+        self.would_fit(length)
+    }
+
+    fn say(&mut self, body: &Body) -> Result<(), JournalError> {
+        self.check_writes()?;
+        self.append(body, &[]);
+        Ok(())
+    }
+
+    fn there(&self, job: u64) -> Result<&Job, JournalError> {
+        let missing = || JournalError::new(JournalErrorKind::NotFound, format_args!("there is no job {job}"));
+        self.job(job).ok_or_else(missing)
+    }
+
+    fn lack_outcomes(&self, job: u64, first: u64, end: u64) -> Result<(), JournalError> {
+        self.check_writes()?;
+        let there = self.there(job)?;
+        let gathered = self.gathered.as_ref().is_some_and(|gathered| gathered.touches(job, first, end));
+        if gathered || there.done.touches(first, end) {
+            let message = format_args!("job {job} has an outcome already of items {first} to {}", end - 1);
+            return Err(JournalError::new(JournalErrorKind::Invalid, message));
+        }
+        Ok(())
+    }
+}
+
+/// How many items these are.
+fn count(first: u64, data: &Bytes, ends: &Bytes) -> Result<u64, JournalError> {
+    let count = ends.len() as u64 / 4;
+    let last = ends.last_chunk::<4>().map(|end| u32::from_le_bytes(*end) as usize);
+    let sound = ends.len().is_multiple_of(4) && last == Some(data.len()) && first.checked_add(count).is_some();
+    sound.then_some(count).ok_or_else(|| {
+        let message = format_args!("items from {first} on do not end where their bytes do");
+        JournalError::new(JournalErrorKind::Invalid, message)
+    })
+}
+
+fn check_length(length: u64) -> Result<(), JournalError> {
+    if length > MAX_LENGTH {
+        let message = format_args!("{} are too much for a record of the journal", ByteSize(length));
+        return Err(JournalError::new(JournalErrorKind::Invalid, message));
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! What the journal's thread is to do next: records that were gathered since it was last told, in the order of the log.
+
+use std::io::IoSlice;
+
+use bytes::Bytes;
+use farpool_proto::v1::journal_record::Body;
+
+use super::place::Place;
+use super::record::{Checksum, HEADER, begin, checksum};
+
+/// Payloads up to this size are copied: it is cheaper than to refer to them.
+const SMALL: usize = 4 << 10;
+
+/// In the order in which it is to be done. Segments that go do so when all the rest is durable.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) steps: Vec<Step>,
+    /// Bytes to be written.
+    pub(super) bytes: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Step {
+    Create(u32),
+    Write(Chunk),
+    Copy { from: Place, to: Place },
+    Remove(u32),
+}
+
+/// Records that lie one behind the other.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) segment: u32,
+    pub(super) offset: u32,
+    pub(super) length: u64,
+    /// Everything but large payloads.
+    small: Vec<u8>,
+    /// Where in `small` each record begins.
+    starts: Vec<usize>,
+    /// Payloads, and in front of which byte of `small` they lie; rising.
+    large: Vec<(usize, Bytes)>,
+}
+
+impl Batch {
+    /// Adds a record, and says where it will be. Its checksum is left to [`seal`](Self::seal).
+    pub(super) fn record(&mut self, segment: u32, offset: u32, body: &Body, payload: &[Bytes]) -> Place {
+        let behind =
+            |chunk: &Chunk| chunk.segment == segment && u64::from(chunk.offset) + chunk.length == offset.into();
+        if !matches!(self.steps.last(), Some(Step::Write(chunk)) if behind(chunk)) {
+            let (small, starts, large) = (Vec::new(), Vec::new(), Vec::new());
+            self.steps.push(Step::Write(Chunk { segment, offset, length: 0, small, starts, large }));
+        }
+        let Some(Step::Write(chunk)) = self.steps.last_mut() else { unreachable!("it was just put there") };
+        let length = chunk.record(segment, offset, body, payload);
+        self.bytes += u64::from(length);
+        Place { segment, offset, length }
+    }
+
+    /// Puts the checksums where they belong; once.
+    pub(super) fn seal(&mut self) {
+        for step in &mut self.steps {
+            if let Step::Write(chunk) = step {
+                chunk.seal();
+            }
+        }
+    }
+
+    pub(super) fn copy(&mut self, from: Place, to: Place) {
+        self.bytes += to.bytes();
+        self.steps.push(Step::Copy { from, to });
+    }
+}
+
+impl Chunk {
+    fn record(&mut self, segment: u32, offset: u32, body: &Body, payload: &[Bytes]) -> u32 {
+        self.starts.push(self.small.len());
+        let bytes = payload.iter().map(|part| part.len() as u64).sum();
+        let length = begin(&mut self.small, segment, offset, body, bytes);
+        for part in payload {
+            if part.len() <= SMALL {
+                self.small.extend_from_slice(part);
+            } else {
+                self.large.push((self.small.len(), part.clone()));
+            }
+        }
+        self.length += u64::from(length);
+        length
+    }
+
+    fn seal(&mut self) {
+        let mut large = self.large.iter().peekable();
+        for (at, &start) in self.starts.iter().enumerate() {
+            let end = self.starts.get(at + 1).copied().unwrap_or(self.small.len());
+            // A record begins with its header: so what lies in front of its end and behind its start is its own.
+            let sum = if large.peek().is_some_and(|(at, _)| *at <= end) {
+                let header: &[u8; HEADER] = self.small[start..start + HEADER].try_into().expect("a header is as long");
+                let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+                let mut sum = Checksum::new(word(0), word(4), header);
+                let mut from = start + HEADER;
+                while let Some((at, payload)) = large.next_if(|(at, _)| *at <= end) {
+                    sum.add(&self.small[from..*at]);
+                    sum.add(payload);
+                    from = *at;
+                }
+                sum.add(&self.small[from..end]);
+                sum.end()
+            } else {
+                checksum(&self.small[start..end])
+            };
+            self.small[start..start + 8].copy_from_slice(&sum);
+        }
+    }
+
+    /// All of it, to be written at once.
+    pub(super) fn slices(&self) -> Vec<IoSlice<'_>> {
+        let mut slices = Vec::with_capacity(2 * self.large.len() + 1);
+        let mut from = 0;
+        for (at, payload) in &self.large {
+            slices.push(IoSlice::new(&self.small[from..*at]));
+            slices.push(IoSlice::new(payload));
+            from = *at;
+        }
+        slices.push(IoSlice::new(&self.small[from..]));
+        slices.retain(|slice| !slice.is_empty());
+        slices
+    }
+}

@@ -1,0 +1,335 @@
+//! What the journal's records come to: which jobs there are, how far they are, and where what is wanted of them lies.
+//!
+//! Records are taken in one by one, in the order of the log: the same way when they are written and when they are read
+//! again at the start. Compaction moves records behind others that came later, and after a crash a record may be there
+//! twice. So nothing here depends on which of a job's records comes first, except that its end ([`JobForgotten`]) is behind
+//! all others: what items have outcomes is a set, and a record with the same items as one before takes its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use farpool_proto::v1::journal_record::{Body, JobForgotten, JobOpened, JobState};
+
+use super::job::{Ended, Job, Piece, overlapping};
+use super::place::Place;
+use super::record::run;
+use super::runs::pairs;
+use super::segments::Segments;
+
+/// All that is in memory of what is on disk.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    pub(super) jobs: BTreeMap<u64, Job>,
+    pub(super) names: BTreeMap<String, u64>,
+    pub(super) pools: BTreeMap<u64, Pool>,
+    pub(super) forgotten: BTreeMap<u64, Forgotten>,
+    pub(super) segments: Segments,
+    /// Jobs that wait to be picked up, by since when.
+    waiting: BTreeSet<(u64, u64)>,
+    pub(super) last_job: u64,
+    pub(super) last_pool: u64,
+}
+
+/// What jobs were opened in.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    pub(super) opened: Option<Place>,
+    pub(super) jobs: u64,
+    /// Further jobs may be opened in it.
+    pub(super) held: bool,
+}
+
+/// A job that is not wanted any more, as long as there are records of it: the one that says so must outlive the others.
+#[derive(Debug)]
+pub(super) struct Forgotten {
+    pub(super) said: Place,
+    /// Segments with records of it.
+    pub(super) segments: u32,
+}
+
+impl Index {
+    /// Why a record cannot be what comes next, if so.
+    pub(super) fn misfit(&self, body: &Body) -> Option<String> {
+        match body {
+            Body::JobOpened(opened) => {
+                let other = self.names.get(&opened.name).filter(|&&job| job != opened.job)?;
+                Some(format!("job {} is called {:?}, as job {other} is", opened.job, opened.name))
+            }
+            Body::Items(_) | Body::ItemsDone(_) | Body::ItemFailed(_) => {
+                let (job, first, count) = run(body)?;
+                let end = first + count;
+                let known = self.jobs.get(&job)?;
+                let pieces = if matches!(body, Body::Items(_)) { &known.items } else { &known.outcomes };
+                // What was moved is as it was: it takes the place of whole records.
+                let mut others = overlapping(pieces, first, end);
+                let part = others.find(|&(at, piece)| at < first || piece.end(at) > end)?;
+                Some(format!("items {first} to {end} of job {job} are a part of what is there from item {} on", part.0))
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes in a record that fits.
+    pub(super) fn take_in(&mut self, body: &Body, place: Place) {
+        self.segments.written(place);
+        match body {
+            Body::PoolOpened(opened) => self.pool_opened(opened.pool, place),
+            Body::JobOpened(opened) => self.job_opened(opened, place),
+            Body::Items(run) => self.items(run.job, run.first, run.count, place),
+            Body::ItemsDone(run) => self.outcomes(run.job, run.first, run.count, false, place),
+            Body::ItemFailed(failed) => self.outcomes(failed.job, failed.item, 1, true, place),
+            Body::ItemsEnded(ended) => self.change(ended.job, place, |job| {
+                (job.end, job.items_ended) = (job.end.max(ended.end), true);
+                job.touched_ms = job.touched_ms.max(ended.at_ms);
+            }),
+            Body::JobEnded(ended) => self.change(ended.job, place, |job| {
+                job.ended = Some(how(ended.cancelled));
+                job.touched_ms = job.touched_ms.max(ended.at_ms);
+            }),
+            Body::Taken(taken) => {
+                self.change(taken.job, place, |job| {
+                    pairs(&taken.runs).for_each(|(first, end)| _ = job.taken.insert(first, end));
+                    job.touched_ms = job.touched_ms.max(taken.at_ms);
+                });
+                pairs(&taken.runs).for_each(|(first, end)| self.drop_taken(taken.job, first, end));
+            }
+            Body::JobForgotten(JobForgotten { job }) => self.forgotten(*job, place),
+            Body::JobState(state) => self.state(state, place),
+            Body::Sealed(_) | Body::Filler(_) => {}
+        }
+    }
+
+    /// Jobs that have waited since then or longer.
+    pub(super) fn waiting_since(&self, at_ms: u64) -> impl Iterator<Item = u64> + '_ {
+        self.waiting.range(..=(at_ms, u64::MAX)).map(|&(_, job)| job)
+    }
+
+    /// When the first of those that wait began to.
+    pub(super) fn first_waits_since(&self) -> Option<u64> {
+        self.waiting.first().map(|&(since, _)| since)
+    }
+
+    /// No more jobs are opened in a pool: it goes with its last one.
+    pub(super) fn release_pool(&mut self, pool: u64) {
+        if let Some(there) = self.pools.get_mut(&pool) {
+            there.held = false;
+            self.drop_unused(pool);
+        }
+    }
+
+    /// The segment is not there any more, nor does anything refer to it.
+    pub(super) fn remove_segment(&mut self, segment: u32) {
+        let removed = self.segments.remove(segment);
+        for number in removed.jobs {
+            if let Some(job) = self.jobs.get_mut(&number) {
+                job.segments -= 1;
+            }
+            if let Some(forgotten) = self.forgotten.get_mut(&number) {
+                forgotten.segments -= 1;
+                if forgotten.segments == 1 {
+                    // Only the segment is left in which it is said.
+                    let said = forgotten.said;
+                    self.forgotten.remove(&number);
+                    self.segments.release(said);
+                }
+            }
+        }
+    }
+
+    fn pool_opened(&mut self, number: u64, place: Place) {
+        self.last_pool = self.last_pool.max(number);
+        self.segments.all.get_mut(&place.segment).expect("it was written there").pools.insert(number);
+        let pool = self.pools.entry(number).or_insert_with(|| Pool { held: true, ..Pool::default() });
+        self.segments.keep(place);
+        if let Some(before) = pool.opened.replace(place) {
+            self.segments.release(before);
+        }
+    }
+
+    fn job_opened(&mut self, opened: &JobOpened, place: Place) {
+        if !self.enter(opened.job, place) {
+            return;
+        }
+        let job = there(&mut self.jobs, opened.job);
+        let moved = job.opened.replace(place);
+        job.pool = opened.pool;
+        job.name.clone_from(&opened.name);
+        job.touched_ms = job.touched_ms.max(opened.at_ms);
+        self.names.insert(opened.name.clone(), opened.job);
+        self.segments.keep(place);
+        match moved {
+            Some(before) => self.segments.release(before),
+            None => {
+                let pool = self.pools.entry(opened.pool).or_insert_with(|| Pool { held: true, ..Pool::default() });
+                pool.jobs += 1;
+            }
+        }
+        self.wait(opened.job);
+    }
+
+    fn items(&mut self, number: u64, first: u64, count: u64, place: Place) {
+        if !self.enter(number, place) {
+            return;
+        }
+        let job = there(&mut self.jobs, number);
+        let end = first + count;
+        job.end = job.end.max(end);
+        if job.done.covers(first, end) {
+            return;
+        }
+        let moved: Vec<_> = overlapping(&job.items, first, end).collect();
+        job.items.insert(first, Piece { place, count: count as u32 });
+        for (at, piece) in moved {
+            if at != first {
+                job.items.remove(&at);
+            }
+            self.segments.release(piece.place);
+        }
+        self.segments.keep(place);
+    }
+
+    fn outcomes(&mut self, number: u64, first: u64, count: u64, failed: bool, place: Place) {
+        if !self.enter(number, place) {
+            return;
+        }
+        let job = there(&mut self.jobs, number);
+        let end = first + count;
+        let new = job.done.insert(first, end);
+        job.failed += if failed { new } else { 0 };
+        job.end = job.end.max(end);
+        if !job.taken.covers(first, end) {
+            let moved: Vec<_> = overlapping(&job.outcomes, first, end).collect();
+            job.outcomes.insert(first, Piece { place, count: count as u32 });
+            for (at, piece) in moved {
+                if at != first {
+                    job.outcomes.remove(&at);
+                }
+                self.segments.release(piece.place);
+            }
+            self.segments.keep(place);
+        }
+        self.drop_done(number, first, end);
+    }
+
+    fn forgotten(&mut self, number: u64, place: Place) {
+        if let Some(forgotten) = self.forgotten.get_mut(&number) {
+            // Said again, since the segment goes in which it was said.
+            forgotten.segments += u32::from(self.segments.has_job(place, number));
+            let before = std::mem::replace(&mut forgotten.said, place);
+            self.segments.keep(place);
+            self.segments.release(before);
+            return;
+        }
+        if !self.enter(number, place) {
+            return;
+        }
+        let job = self.jobs.remove(&number).expect("it is there");
+        let pieces = job.items.values().chain(job.outcomes.values()).map(|piece| piece.place);
+        for place in pieces.chain(job.opened).chain(job.state) {
+            self.segments.release(place);
+        }
+        if let Some(since) = job.waits_since {
+            self.waiting.remove(&(since, number));
+        }
+        if job.opened.is_some() {
+            self.names.remove(&job.name);
+            let pool = self.pools.get_mut(&job.pool).expect("a job's pool has an entry");
+            pool.jobs -= 1;
+            self.drop_unused(job.pool);
+        }
+        if job.segments > 1 {
+            self.segments.keep(place);
+            self.forgotten.insert(number, Forgotten { said: place, segments: job.segments });
+        }
+    }
+
+    fn state(&mut self, state: &JobState, place: Place) {
+        self.change(state.job, place, |job| {
+            job.end = job.end.max(state.end);
+            job.items_ended |= state.items_ended;
+            job.ended = if state.ended { Some(how(state.cancelled)) } else { job.ended };
+            job.failed = state.failed;
+            pairs(&state.done).for_each(|(first, end)| _ = job.done.insert(first, end));
+            pairs(&state.taken).for_each(|(first, end)| _ = job.taken.insert(first, end));
+            job.touched_ms = job.touched_ms.max(state.at_ms);
+        });
+        let Some(job) = self.jobs.get_mut(&state.job) else { return };
+        let before = job.state.replace(place);
+        self.segments.keep(place);
+        before.into_iter().for_each(|before| self.segments.release(before));
+        self.drop_done(state.job, 0, u64::MAX);
+        self.drop_taken(state.job, 0, u64::MAX);
+    }
+
+    /// Lets go of items that all have outcomes.
+    fn drop_done(&mut self, number: u64, first: u64, end: u64) {
+        let job = there(&mut self.jobs, number);
+        let over = |&(at, piece): &(u64, Piece)| job.done.covers(at, piece.end(at));
+        let gone: Vec<_> = overlapping(&job.items, first, end).filter(over).collect();
+        for (at, piece) in gone {
+            job.items.remove(&at);
+            self.segments.release(piece.place);
+        }
+    }
+
+    /// Lets go of outcomes that were all taken.
+    fn drop_taken(&mut self, number: u64, first: u64, end: u64) {
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        let over = |&(at, piece): &(u64, Piece)| job.taken.covers(at, piece.end(at));
+        let gone: Vec<_> = overlapping(&job.outcomes, first, end).filter(over).collect();
+        for (at, piece) in gone {
+            job.outcomes.remove(&at);
+            self.segments.release(piece.place);
+        }
+    }
+
+    fn drop_unused(&mut self, number: u64) {
+        let unused = |pool: &Pool| pool.jobs == 0 && !pool.held;
+        if self.pools.get(&number).is_some_and(unused)
+            && let Some(place) = self.pools.remove(&number).and_then(|pool| pool.opened)
+        {
+            self.segments.release(place);
+        }
+    }
+
+    fn change(&mut self, number: u64, place: Place, change: impl FnOnce(&mut Job)) {
+        if !self.enter(number, place) {
+            return;
+        }
+        let job = there(&mut self.jobs, number);
+        change(job);
+        self.wait(number);
+    }
+
+    /// Notes since when a job waits.
+    fn wait(&mut self, number: u64) {
+        let job = there(&mut self.jobs, number);
+        let since = job.may_expire();
+        if since != job.waits_since {
+            if let Some(before) = std::mem::replace(&mut job.waits_since, since) {
+                self.waiting.remove(&(before, number));
+            }
+            self.waiting.extend(since.map(|since| (since, number)));
+        }
+    }
+
+    /// A record of this job is at this place. The job gets an entry if the record was moved in front of what opens it; what was
+    /// forgotten stays so: then it has none.
+    fn enter(&mut self, number: u64, place: Place) -> bool {
+        if self.forgotten.contains_key(&number) {
+            return false;
+        }
+        self.last_job = self.last_job.max(number);
+        let first_here = self.segments.has_job(place, number);
+        let job = self.jobs.entry(number).or_insert_with(|| Job { number, ..Job::default() });
+        job.segments += u32::from(first_here);
+        true
+    }
+}
+
+fn there(jobs: &mut BTreeMap<u64, Job>, number: u64) -> &mut Job {
+    jobs.get_mut(&number).expect("it has an entry")
+}
+
+fn how(cancelled: bool) -> Ended {
+    if cancelled { Ended::Cancelled } else { Ended::Finished }
+}

@@ -1,0 +1,33 @@
+//! The journal of detached jobs.
+
+mod append;
+mod batch;
+mod compaction;
+mod error;
+mod index;
+mod job;
+mod log;
+mod outcomes;
+mod owner;
+mod place;
+mod reader;
+mod record;
+mod replay;
+mod runs;
+mod segment;
+mod segments;
+mod settings;
+mod source;
+mod storage;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{JournalError, JournalErrorKind};
+pub use job::{Counts, Ended, Job, Phase, Piece};
+pub use owner::{Journal, Progress, Wakeup};
+pub use place::Place;
+pub use reader::{Kept, ReadError, Reader};
+pub use runs::Runs;
+pub use settings::Settings;

@@ -1,0 +1,69 @@
+//! Results that come one by one become one record if they are consecutive: a record costs more than a small result.
+
+use bytes::Bytes;
+use farpool_proto::v1::journal_record::{Body, ItemsDone};
+
+use super::owner::Journal;
+
+/// Results of this size and above are a record of their own, and so are those together.
+const LARGE: usize = 64 << 10;
+
+/// Results of consecutive items that are not in the log yet.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    job: u64,
+    first: u64,
+    count: u64,
+    /// The first ones as they came.
+    data: Bytes,
+    ends: Bytes,
+    /// All of them, if there were further ones.
+    joined: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Gathered {
+    /// Whether one of these is among them.
+    pub(super) fn touches(&self, job: u64, first: u64, end: u64) -> bool {
+        self.job == job && first < self.first + self.count && self.first < end
+    }
+
+    fn bytes(&self) -> usize {
+        self.joined.as_ref().map_or(self.data.len() + self.ends.len(), |(data, ends)| data.len() + ends.len())
+    }
+
+    fn join(&mut self, data: &[u8], ends: &[u8]) {
+        let (all, all_ends) = self.joined.get_or_insert_with(|| (self.data.to_vec(), self.ends.to_vec()));
+        let base = all.len() as u32;
+        all.extend_from_slice(data);
+        for end in ends.chunks_exact(4) {
+            let end = u32::from_le_bytes([end[0], end[1], end[2], end[3]]);
+            all_ends.extend_from_slice(&(base + end).to_le_bytes());
+        }
+        self.count += ends.len() as u64 / 4;
+    }
+}
+
+impl Journal {
+    /// Takes in results that are sound.
+    pub(super) fn gather(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes) {
+        if let Some(gathered) = &mut self.gathered
+            && (gathered.job, gathered.first + gathered.count) == (job, first)
+            && gathered.bytes() + data.len() + ends.len() <= LARGE
+        {
+            gathered.join(&data, &ends);
+            return;
+        }
+        self.end_gathered();
+        let count = ends.len() as u64 / 4;
+        self.gathered = Some(Gathered { job, first, count, data, ends, joined: None });
+    }
+
+    /// Writes down what was gathered.
+    pub(super) fn end_gathered(&mut self) {
+        if let Some(Gathered { job, first, count, data, ends, joined }) = self.gathered.take() {
+            let payload = joined.map_or([data, ends], |(data, ends)| [data.into(), ends.into()]);
+            let body = Body::ItemsDone(ItemsDone { job, first, count });
+            self.log.append(&mut self.index, &body, &payload);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The journal as its owner has it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use farpool_proto::v1::journal_record::{Body, JobForgotten};
+
+use super::compaction::{Compaction, Kept, Move};
+use super::error::{JournalError, JournalErrorKind};
+use super::index::Index;
+use super::job::Job;
+use super::log::Log;
+use super::outcomes::Gathered;
+use super::place::Place;
+use super::reader::Reader;
+use super::replay::replay;
+use super::settings::{BACKLOG, Settings};
+use super::storage::{Directory, Storage};
+use super::writer::{self, Handed, Shared};
+
+/// Batches that wait for the thread that writes; it takes all of them at once. More is gathered here.
+const BATCHES: usize = 4;
+
+/// What detached jobs were told and came to, on disk. One thread owns it, and never waits for the disk.
+#[derive(Debug)]
+pub struct Journal {
+    pub(super) settings: Settings,
+    pub(super) index: Index,
+    pub(super) log: Log,
+    /// Results that may become one record with those that come next.
+    pub(super) gathered: Option<Gathered>,
+    /// Why nothing can be written, as far as the owner was told.
+    pub(super) failed: Option<Arc<str>>,
+    durable: u64,
+    /// In front of this byte of this segment everything is durable.
+    durable_end: (u32, u64),
+    /// What the thread was given and has not written.
+    handed: VecDeque<Outstanding>,
+    /// Copies that are being written, and by which number they are.
+    copies: VecDeque<(u64, Kept, Place, Place)>,
+    pub(super) compaction: Option<Compaction>,
+    reader: Reader,
+    shared: Arc<Shared>,
+    /// None when it is being dropped.
+    batches: Option<SyncSender<Handed>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    number: u64,
+    bytes: u64,
+    end: (u32, u64),
+}
+
+/// What became of what was handed over.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Records up to this number are durable: see [`Journal::flush`].
+    pub durable: u64,
+    /// Why nothing can be written; it is tried again and again.
+    pub failed: Option<Arc<str>>,
+    /// What operators should know.
+    pub warnings: Vec<String>,
+}
+
+/// Waits until there is [`Progress`].
+#[derive(Clone, Debug)]
+pub struct Wakeup {
+    shared: Arc<Shared>,
+}
+
+impl Wakeup {
+    /// Comes back when something was written, or could not be, since it last did.
+    pub async fn wait(&self) {
+        self.shared.notify.notified().await;
+    }
+}
+
+impl Journal {
+    /// Opens a journal, which is made if it is not there, and reads all of it. What operators should know of it is given to
+    /// `warn`.
+    ///
+    /// # Errors
+    /// If another process has it, if a later version wrote it, if records that matter cannot be read, or if the directory
+    /// cannot be used.
+    pub fn open(settings: Settings, mut warn: impl FnMut(String)) -> Result<Self, JournalError> {
+        let directory = Directory::open(&settings.directory)?;
+        Self::open_in(Arc::new(directory), settings, &mut warn)
+    }
+
+    pub(super) fn open_in(
+        storage: Arc<dyn Storage>,
+        settings: Settings,
+        warn: &mut dyn FnMut(String),
+    ) -> Result<Self, JournalError> {
+        let (index, end) = replay(&*storage, warn)?;
+        let (batches, received) = sync_channel(BATCHES);
+        let (shared, reader) = (Arc::new(Shared::default()), Reader::new(Arc::clone(&storage)));
+        let to_tell = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("farpool-journal".to_owned());
+        let thread = thread.spawn(move || writer::run(&*storage, &received, &to_tell)).map_err(|error| {
+            JournalError::new(JournalErrorKind::Io, format_args!("starting the journal's thread: {error}"))
+        })?;
+        let mut journal = Self {
+            index,
+            log: Log::new(settings.segment(), end),
+            settings,
+            gathered: None,
+            failed: None,
+            durable: 0,
+            durable_end: (end.segment, end.offset),
+            handed: VecDeque::new(),
+            copies: VecDeque::new(),
+            compaction: None,
+            reader,
+            shared,
+            batches: Some(batches),
+            thread: Some(thread),
+        };
+        journal.settle(warn);
+        Ok(journal)
+    }
+
+    /// Lets go of what belongs to nobody.
+    fn settle(&mut self, warn: &mut dyn FnMut(String)) {
+        let opened = |pool: u64| self.index.pools.get(&pool).is_some_and(|pool| pool.opened.is_some());
+        let broken = self.index.jobs.values().filter(|job| job.opened.is_none() || !opened(job.pool));
+        for number in broken.map(|job| job.number).collect::<Vec<_>>() {
+            let name = &self.index.jobs[&number].name;
+            warn(format!("job {number} ({name:?}) is forgotten: what it was opened with is not in the journal"));
+            let forgotten = Body::JobForgotten(JobForgotten { job: number });
+            self.log.append(&mut self.index, &forgotten, &[]);
+        }
+        for pool in self.index.pools.keys().copied().collect::<Vec<_>>() {
+            self.index.release_pool(pool);
+        }
+        self.flush();
+    }
+
+    /// The job of this name.
+    pub fn find(&self, name: &str) -> Option<&Job> {
+        self.index.names.get(name).and_then(|number| self.index.jobs.get(number))
+    }
+
+    /// The job of this number.
+    pub fn job(&self, number: u64) -> Option<&Job> {
+        self.index.jobs.get(&number)
+    }
+
+    /// All jobs, in the order in which they were opened.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.index.jobs.values()
+    }
+
+    /// Where the `OpenPool` of a pool is.
+    pub fn pool(&self, number: u64) -> Option<Place> {
+        self.index.pools.get(&number).and_then(|pool| pool.opened)
+    }
+
+    /// Whether a record can be read: it is durable.
+    pub fn is_durable(&self, place: Place) -> bool {
+        (place.segment, place.end()) <= self.durable_end
+    }
+
+    /// Reads records, on any thread.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Bytes that it takes up on disk, or will when all is written.
+    pub fn bytes(&self) -> u64 {
+        self.index.segments.bytes
+    }
+
+    /// Of these, bytes of records that are wanted.
+    pub fn live_bytes(&self) -> u64 {
+        self.index.segments.live
+    }
+
+    /// Waits until something has become of what was handed over.
+    pub fn wakeup(&self) -> Wakeup {
+        Wakeup { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Hands what has come to the thread that writes, which makes it durable together with whatever else there is. The
+    /// number is that of the last record: what came so far is durable when it is.
+    pub fn flush(&mut self) -> u64 {
+        self.end_gathered();
+        let number = self.log.number;
+        if self.log.batch.steps.is_empty() {
+            return number;
+        }
+        let Some(batches) = &self.batches else { return number };
+        let batch = std::mem::take(&mut self.log.batch);
+        let bytes = batch.bytes;
+        match batches.try_send(Handed { batch, number }) {
+            Ok(()) => {
+                let end = (self.log.end.segment, self.log.end.offset);
+                self.handed.push_back(Outstanding { number, bytes, end });
+            }
+            // It is handed over when the thread has said that it went on.
+            Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => self.log.batch = back.batch,
+        }
+        number
+    }
+
+    /// Takes note of what the thread has written, and goes on with what follows from it. To be called when [`Wakeup::wait`] comes
+    /// back.
+    pub fn progress(&mut self) -> Progress {
+        let (durable, failed, unreadable) = {
+            let mut report = self.shared.report();
+            (report.durable, report.failed.clone(), std::mem::take(&mut report.unreadable))
+        };
+        (self.durable, self.failed) = (durable, failed);
+        while self.handed.front().is_some_and(|handed| handed.number <= durable) {
+            self.durable_end = self.handed.pop_front().expect("it is there").end;
+        }
+        let mut warnings = Vec::new();
+        for (place, why) in unreadable {
+            self.copies.retain(|(_, _, from, _)| *from != place);
+            if let Some(segment) = self.index.segments.all.get_mut(&place.segment) {
+                segment.stuck = true;
+            }
+            warnings.push(format!("a segment of the journal cannot be emptied: {why}"));
+        }
+        while let Some(&(_, kept, _, to)) = self.copies.front().filter(|(number, ..)| *number <= durable) {
+            self.copies.pop_front();
+            self.index.moved(kept, to);
+        }
+        self.compact();
+        self.flush();
+        Progress { durable, failed: self.failed.clone(), warnings }
+    }
+
+    /// Waits until everything that came so far is durable, blocking this thread.
+    ///
+    /// # Errors
+    /// If it cannot be written for now.
+    pub fn sync(&mut self) -> Result<Progress, JournalError> {
+        loop {
+            let number = self.flush();
+            // What did not fit into the queue is handed over below.
+            let handed = self.handed.back().map_or(self.durable, |handed| handed.number);
+            self.shared.wait_for(handed);
+            let progress = self.progress();
+            self.check_writes()?;
+            if progress.durable >= number {
+                return Ok(progress);
+            }
+        }
+    }
+
+    /// Bytes that wait for the disk.
+    pub(super) fn backlog(&self) -> u64 {
+        self.log.batch.bytes + self.handed.iter().map(|handed| handed.bytes).sum::<u64>()
+    }
+
+    /// Goes on with emptying segments: a step at a time, each when the one before is durable.
+    fn compact(&mut self) {
+        if self.failed.is_some() || !self.copies.is_empty() || self.backlog() >= BACKLOG {
+            return;
+        }
+        let chosen = || Compaction::choose(&self.index, self.log.end.segment, self.settings.room_for_items());
+        let Some(mut compaction) = self.compaction.take().or_else(chosen) else { return };
+        let segment = compaction.segment;
+        if self.index.segments.all[&segment].stuck {
+            return;
+        }
+        if compaction.is_through() {
+            self.index.remove_segment(segment);
+            self.log.remove(segment);
+            return;
+        }
+        let before = self.log.number;
+        for next in compaction.step(&self.index) {
+            match next {
+                Move::Copy(kept, from) => {
+                    let to = self.log.copy(&mut self.index, kept, from);
+                    self.copies.push_back((self.log.number, kept, from, to));
+                }
+                Move::Say(body) => self.log.append(&mut self.index, &body, &[]),
+            }
+        }
+        self.compaction = Some(compaction);
+        if self.log.number == before {
+            // There is nothing to wait for, and the owner may have other things to do first.
+            self.shared.notify.notify_one();
+        }
+    }
+
+    pub(super) fn append(&mut self, body: &Body, payload: &[Bytes]) {
+        self.end_gathered();
+        self.log.append(&mut self.index, body, payload);
+    }
+}
+
+impl Drop for Journal {
+    /// Writes what came so far, if it can be written.
+    fn drop(&mut self) {
+        self.end_gathered();
+        let batch = std::mem::take(&mut self.log.batch);
+        self.shared.stop();
+        if let Some(batches) = self.batches.take() {
+            // The thread takes it, or has ended.
+            let _ = batches.send(Handed { batch, number: self.log.number });
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Reads what is kept, record by record.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farpool_proto::v1::journal_record::Body;
+use farpool_proto::v1::{Failure, OpenJob, OpenPool};
+use prost::Message;
+
+use super::place::Place;
+use super::record::{HEADER, Lengths, checksum, decode, placed};
+use super::storage::Storage;
+
+/// Reads records, also on other threads than the journal's owner: it waits for the disk. All clones read the same journal.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    storage: Arc<dyn Storage>,
+}
+
+/// What a record keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kept {
+    /// What jobs are opened in.
+    Pool(Box<OpenPool>),
+    /// What a job was opened with.
+    Job(Box<OpenJob>),
+    /// Items, in the layout of `farpool.v1.Items`.
+    Items {
+        /// Index of the first one.
+        first: u64,
+        /// Their bytes.
+        data: Bytes,
+        /// Where each of them ends.
+        ends: Bytes,
+    },
+    /// Results, in the same layout.
+    Done {
+        /// Index of the first one.
+        first: u64,
+        /// Their bytes.
+        data: Bytes,
+        /// Where each of them ends.
+        ends: Bytes,
+    },
+    /// Why an item failed.
+    Failed {
+        /// Its index.
+        item: u64,
+        /// Why.
+        failure: Box<Failure>,
+    },
+}
+
+/// A record could not be read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// It has been moved: the job says where it is now, if it is still kept.
+    Moved,
+    /// It is not on disk yet, or is not what was written.
+    Damaged(String),
+    /// The disk failed.
+    Io(io::Error),
+}
+
+impl Reader {
+    pub(super) fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { storage }
+    }
+
+    /// Reads what is at a place.
+    ///
+    /// # Errors
+    /// If it has been moved, or cannot be read.
+    pub fn read(&self, place: Place) -> Result<Kept, ReadError> {
+        let (body, payload) = self.record(place)?;
+        let unsound = |error: prost::DecodeError| self.damaged(place, &error.to_string());
+        let halves = |count: u64| (payload.slice(..payload.len() - 4 * count as usize), 4 * count as usize);
+        Ok(match body {
+            Body::PoolOpened(_) => Kept::Pool(Box::new(OpenPool::decode(payload).map_err(unsound)?)),
+            Body::JobOpened(_) => Kept::Job(Box::new(OpenJob::decode(payload).map_err(unsound)?)),
+            Body::Items(run) => {
+                let (data, ends) = halves(run.count);
+                Kept::Items { first: run.first, data, ends: payload.slice(payload.len() - ends..) }
+            }
+            Body::ItemsDone(run) => {
+                let (data, ends) = halves(run.count);
+                Kept::Done { first: run.first, data, ends: payload.slice(payload.len() - ends..) }
+            }
+            Body::ItemFailed(failed) => {
+                let failure = Box::new(Failure::decode(payload).map_err(unsound)?);
+                Kept::Failed { item: failed.item, failure }
+            }
+            _ => return Err(self.damaged(place, "a record of another kind is there")),
+        })
+    }
+
+    fn record(&self, place: Place) -> Result<(Body, Bytes), ReadError> {
+        let (mut record, lengths) = whole(&*self.storage, place)?;
+        let payload = record.split_off(HEADER + lengths.head as usize);
+        let body = decode(&record[HEADER..], lengths.payload()).map_err(|why| self.damaged(place, &why))?;
+        Ok((body, payload.into()))
+    }
+
+    fn damaged(&self, place: Place, why: &str) -> ReadError {
+        damaged(&*self.storage, place, why)
+    }
+}
+
+/// A record's bytes, if they are what was written.
+pub(super) fn whole(storage: &dyn Storage, place: Place) -> Result<(Vec<u8>, Lengths), ReadError> {
+    let mut record = vec![0; place.length as usize];
+    match storage.read(place.segment, place.offset.into(), &mut record) {
+        Ok(read) if read == record.len() => {}
+        Ok(read) => return Err(damaged(storage, place, &format!("it ends after {read} bytes"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Moved),
+        Err(error) => return Err(ReadError::Io(error)),
+    }
+    let header: [u8; HEADER] = record[..HEADER].try_into().expect("a record has a header");
+    record[..HEADER].copy_from_slice(&placed(place.segment, place.offset, &header));
+    let lengths = Lengths::of(&header);
+    let sound = checksum(&record) == header[..8] && u64::from(lengths.all) + HEADER as u64 == place.bytes();
+    if !sound || lengths.head > lengths.all {
+        return Err(damaged(storage, place, "it has a wrong checksum"));
+    }
+    Ok((record, lengths))
+}
+
+fn damaged(storage: &dyn Storage, place: Place, why: &str) -> ReadError {
+    let (name, offset, length) = (storage.name(place.segment), place.offset, place.length);
+    ReadError::Damaged(format!("the record of {length} bytes at byte {offset} of {name} cannot be read: {why}"))
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::Moved => f.write_str("the record has been moved"),
+            ReadError::Damaged(why) => f.write_str(why),
+            ReadError::Io(error) => write!(f, "reading a record of the journal: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}

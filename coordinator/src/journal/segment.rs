@@ -1,0 +1,97 @@
+//! A segment: a file that begins with a header, has records behind it, and ends, when it is full, with a seal.
+
+use bytes::Bytes;
+
+/// Bytes of a segment's header: a mark, the version of the format, the segment's number, 8 bytes of nothing, and a checksum of these.
+pub(super) const SEGMENT_HEADER: usize = 32;
+
+/// Which format this is. A journal of a later one is refused.
+pub(super) const FORMAT: u32 = 1;
+
+/// How long a sealed segment's end is that tells where the seal begins.
+pub(super) const SEAL_END: usize = 12;
+
+const MARK: &[u8; 8] = b"farpoolj";
+const SEAL_MARK: &[u8; 8] = b"sealed\r\n";
+
+/// The header of a segment.
+pub(super) fn header(segment: u32) -> [u8; SEGMENT_HEADER] {
+    let mut header = [0; SEGMENT_HEADER];
+    header[..8].copy_from_slice(MARK);
+    header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    header[12..16].copy_from_slice(&segment.to_le_bytes());
+    let checksum = blake3::hash(&header[..24]);
+    header[24..].copy_from_slice(&checksum.as_bytes()[..8]);
+    header
+}
+
+/// What a segment's header is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Header {
+    /// The header of this segment.
+    Sound,
+    /// Of a format that came later.
+    Newer(u32),
+    /// None, and why.
+    Bad(&'static str),
+}
+
+/// Looks at the first bytes of a segment's file.
+pub(super) fn check(segment: u32, bytes: &[u8]) -> Header {
+    let Ok(bytes) = <&[u8; SEGMENT_HEADER]>::try_from(bytes) else { return Header::Bad("its header is cut off") };
+    if bytes[..8] != *MARK {
+        return Header::Bad("it does not begin like a segment");
+    }
+    if blake3::hash(&bytes[..24]).as_bytes()[..8] != bytes[24..] {
+        return Header::Bad("its header has a wrong checksum");
+    }
+    let format = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+    if format > FORMAT {
+        return Header::Newer(format);
+    }
+    if *bytes != header(segment) {
+        return Header::Bad("its header is that of another segment");
+    }
+    Header::Sound
+}
+
+/// The payload of a seal that is `length` bytes long in all.
+pub(super) fn seal_end(length: u32) -> Bytes {
+    let mut end = Vec::with_capacity(SEAL_END);
+    end.extend(length.to_le_bytes());
+    end.extend(SEAL_MARK);
+    end.into()
+}
+
+/// How long the seal is that ends with these bytes, if it is one.
+pub(super) fn sealed(end: &[u8; SEAL_END]) -> Option<u32> {
+    let length = u32::from_le_bytes([end[0], end[1], end[2], end[3]]);
+    (end[4..] == *SEAL_MARK).then_some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_known_again_and_every_other_is_not() {
+        let sound = header(7);
+        assert_eq!(check(7, &sound), Header::Sound);
+        assert_eq!(check(8, &sound), Header::Bad("its header is that of another segment"));
+        for at in 0..SEGMENT_HEADER {
+            let mut other = sound;
+            other[at] ^= 0x20;
+            assert!(matches!(check(7, &other), Header::Bad(_)), "byte {at}");
+            assert!(matches!(check(7, &sound[..at]), Header::Bad(_)), "{at} bytes");
+        }
+    }
+
+    #[test]
+    fn what_came_later_is_known_as_such() {
+        let mut later = header(7);
+        later[8..12].copy_from_slice(&(FORMAT + 1).to_le_bytes());
+        let checksum = blake3::hash(&later[..24]);
+        later[24..].copy_from_slice(&checksum.as_bytes()[..8]);
+        assert_eq!(check(7, &later), Header::Newer(FORMAT + 1));
+    }
+}

@@ -1,0 +1,80 @@
+//! What the segments hold: how much of it is still wanted, and whose it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::place::Place;
+use super::segment::SEGMENT_HEADER;
+
+/// All segments there are.
+#[derive(Debug, Default)]
+pub(super) struct Segments {
+    pub(super) all: BTreeMap<u32, Segment>,
+    /// Bytes of all of them.
+    pub(super) bytes: u64,
+    /// Bytes of the records that are wanted.
+    pub(super) live: u64,
+    /// How many records that is, each of which has an entry in the index.
+    pub(super) entries: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Segment {
+    pub(super) bytes: u64,
+    pub(super) live: u64,
+    /// Who has records in it, wanted or not: what they say must be said again before they go.
+    pub(super) jobs: BTreeSet<u64>,
+    pub(super) pools: BTreeSet<u64>,
+    /// Something in it cannot be read, so that it cannot be emptied.
+    pub(super) stuck: bool,
+}
+
+impl Segments {
+    pub(super) fn begin(&mut self, segment: u32) {
+        let bytes = SEGMENT_HEADER as u64;
+        let before = self.all.insert(segment, Segment { bytes, ..Segment::default() });
+        assert!(before.is_none(), "no number is used twice");
+        self.bytes += bytes;
+    }
+
+    pub(super) fn remove(&mut self, segment: u32) -> Segment {
+        let removed = self.all.remove(&segment).expect("it is there");
+        self.bytes -= removed.bytes;
+        self.live -= removed.live;
+        removed
+    }
+
+    /// There are bytes in it that are no records.
+    pub(super) fn add_unread(&mut self, segment: u32, bytes: u64) {
+        self.all.get_mut(&segment).expect("it has begun").bytes += bytes;
+        self.bytes += bytes;
+    }
+
+    /// A record was written.
+    pub(super) fn written(&mut self, place: Place) {
+        self.at(place).bytes += place.bytes();
+        self.bytes += place.bytes();
+    }
+
+    /// A record has an entry in the index from now on.
+    pub(super) fn keep(&mut self, place: Place) {
+        self.at(place).live += place.bytes();
+        self.live += place.bytes();
+        self.entries += 1;
+    }
+
+    /// It has none any more.
+    pub(super) fn release(&mut self, place: Place) {
+        self.at(place).live -= place.bytes();
+        self.live -= place.bytes();
+        self.entries -= 1;
+    }
+
+    /// A record of this job is there. Says whether it is the segment's first.
+    pub(super) fn has_job(&mut self, place: Place, job: u64) -> bool {
+        self.at(place).jobs.insert(job)
+    }
+
+    fn at(&mut self, place: Place) -> &mut Segment {
+        self.all.get_mut(&place.segment).expect("places are in segments that are there")
+    }
+}

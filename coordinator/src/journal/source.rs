@@ -1,0 +1,118 @@
+//! Reads a segment from front to back. A payload is read once, for its checksum, and not kept.
+
+use std::io;
+
+use farpool_proto::v1::journal_record::{Body, Sealed};
+
+use super::place::Place;
+use super::record::{Checksum, HEADER, Lengths, checksum, decode, fits, placed};
+use super::segment::{Header, SEAL_END, SEGMENT_HEADER, check, sealed};
+use super::storage::Storage;
+
+/// What is read at once.
+const BLOCK: usize = 1 << 20;
+
+pub(super) struct Source<'a> {
+    storage: &'a dyn Storage,
+    segment: u32,
+    length: u64,
+    /// The bytes of the segment from `at` on.
+    block: Vec<u8>,
+    at: u64,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(storage: &'a dyn Storage, segment: u32) -> io::Result<Self> {
+        let length = storage.length(segment)?;
+        Ok(Self { storage, segment, length, block: Vec::new(), at: 0 })
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub(super) fn header(&mut self) -> io::Result<Header> {
+        let segment = self.segment;
+        Ok(check(segment, self.bytes(0, SEGMENT_HEADER)?))
+    }
+
+    /// The record that begins here, or why there is none.
+    pub(super) fn record(&mut self, offset: u64) -> io::Result<Result<(Body, Place), String>> {
+        let left = self.length - offset;
+        let Ok(header) = <[u8; HEADER]>::try_from(self.bytes(offset, HEADER)?) else {
+            return Ok(Err(format!("a record's header is cut off after {left} bytes")));
+        };
+        let lengths = Lengths::of(&header);
+        let length = u64::from(lengths.all) + HEADER as u64;
+        if length > left {
+            return Ok(Err(format!("a record is cut off after {left} of {length} bytes")));
+        }
+        let place = Place { segment: self.segment, offset: offset as u32, length: length as u32 };
+        if lengths.head > lengths.all || offset + length > u64::from(u32::MAX) || !fits(place) {
+            return Ok(Err("a record has impossible lengths".to_owned()));
+        }
+        if self.sum(place, &header)? != header[..8] {
+            return Ok(Err("a record has a wrong checksum".to_owned()));
+        }
+        let head = self.bytes(offset + HEADER as u64, lengths.head as usize)?;
+        Ok(decode(head, lengths.payload()).map(|body| (body, place)))
+    }
+
+    /// The seal at the segment's end, however its records are.
+    pub(super) fn seal(&mut self) -> io::Result<Option<Sealed>> {
+        let Some(end) = self.length.checked_sub(SEAL_END as u64) else { return Ok(None) };
+        let Ok(end) = <[u8; SEAL_END]>::try_from(self.bytes(end, SEAL_END)?) else { return Ok(None) };
+        let Some(offset) = sealed(&end).and_then(|length| self.length.checked_sub(length.into())) else {
+            return Ok(None);
+        };
+        Ok(match self.record(offset)? {
+            Ok((Body::Sealed(seal), place)) if place.end() == self.length => Some(*seal),
+            _ => None,
+        })
+    }
+
+    /// The checksum that the record must have.
+    fn sum(&mut self, place: Place, header: &[u8; HEADER]) -> io::Result<[u8; 8]> {
+        let (offset, length) = (u64::from(place.offset), place.length as usize);
+        let header = placed(place.segment, place.offset, header);
+        if length <= BLOCK {
+            let record = self.bytes_mut(offset, length)?;
+            let written: [u8; 8] = record[..8].try_into().expect("eight bytes are eight");
+            record[..HEADER].copy_from_slice(&header);
+            let sum = checksum(record);
+            record[..8].copy_from_slice(&written);
+            return Ok(sum);
+        }
+        let mut sum = Checksum::new(place.segment, place.offset, &header);
+        let mut at = HEADER;
+        while at < length {
+            let piece = self.bytes(offset + at as u64, (length - at).min(BLOCK))?;
+            if piece.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            sum.add(piece);
+            at += piece.len();
+        }
+        Ok(sum.end())
+    }
+
+    /// The bytes from here on, as many as asked for if the segment has so many.
+    fn bytes(&mut self, offset: u64, count: usize) -> io::Result<&[u8]> {
+        self.bytes_mut(offset, count).map(|bytes| &*bytes)
+    }
+
+    fn bytes_mut(&mut self, offset: u64, count: usize) -> io::Result<&mut [u8]> {
+        let count = (count as u64).min(self.length.saturating_sub(offset)) as usize;
+        let there = offset >= self.at && offset + count as u64 <= self.at + self.block.len() as u64;
+        if !there {
+            let block = (BLOCK.max(count) as u64).min(self.length - offset) as usize;
+            self.block.resize(block, 0);
+            let read = self.storage.read(self.segment, offset, &mut self.block)?;
+            self.block.truncate(read);
+            self.at = offset;
+        }
+        let from = (offset - self.at) as usize;
+        let to = (from + count).min(self.block.len());
+        Ok(&mut self.block[from.min(to)..to])
+    }
+}

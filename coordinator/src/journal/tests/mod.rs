@@ -1,0 +1,8 @@
+//! The journal on a disk that is simulated, so that it can be stopped at every byte.
+
+mod crash;
+mod cut;
+mod faults;
+mod model;
+mod simulated;
+mod space;

@@ -1,0 +1,39 @@
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A directory that goes when the test is over, and a file system in it, if it was given one.
+pub(crate) struct Scratch {
+    path: PathBuf,
+    mounted: bool,
+}
+
+impl Scratch {
+    pub(crate) fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("farpool-journal-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("a directory can be made");
+        Scratch { path, mounted: false }
+    }
+
+    /// A file system of so many KiB; none: this user may not have one.
+    pub(crate) fn small_disk(name: &str, kib: u32) -> Option<Scratch> {
+        let mut scratch = Scratch::new(name);
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"]).arg(&scratch.path);
+        scratch.mounted = mount.output().is_ok_and(|output| output.status.success());
+        scratch.mounted.then_some(scratch)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+        }
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
