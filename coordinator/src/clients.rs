@@ -72,7 +72,7 @@ impl Coordinator {
         match (client.pool, message) {
             (Some(_), FromClient::OpenPool(_)) => Err(RefusedKind::Repeated("OpenPool").into()),
             (None, FromClient::OpenPool(asked)) => {
-                let pool = self.open_pool(from, asked, out);
+                let pool = self.open_pool(from, *asked, out);
                 self.clients.get_mut(from).expect("it was just found").pool = Some(pool);
                 Ok(())
             }

@@ -126,11 +126,10 @@ impl Coordinator {
             pool.stage = Stage::Draining;
         }
         match pool.stage {
+            Stage::Draining if pool.is_reopening() && !now => {}
             Stage::Draining if pool.is_reopening() => {
-                if now {
-                    pool.stage = Stage::Stopping;
-                    self.abandon_reopening(id, out);
-                }
+                pool.stage = Stage::Stopping;
+                self.abandon_reopening(id, out);
             }
             Stage::Draining if now || pool.open_jobs == 0 => self.stop_pool(id, Stage::Stopping, now, out),
             // It was let go gently and is hurried now.

@@ -153,7 +153,8 @@ impl Node {
         self.jobs = adopt.jobs.iter().map(|job| (job.job, job.number)).collect();
         self.drop_chunks(begun, |chunk| adopt.chunks.iter().all(|adopted| adopted.held != chunk.own));
         for adopted in &adopt.chunks {
-            let chunk = self.chunks.iter_mut().find(|chunk| chunk.own == adopted.held).expect("it holds what is adopted");
+            let chunk =
+                self.chunks.iter_mut().find(|chunk| chunk.own == adopted.held).expect("it holds what is adopted");
             (chunk.held.chunk, chunk.held.attempt) = (adopted.chunk, adopted.attempt);
         }
         for kept in std::mem::take(&mut self.kept) {

@@ -91,7 +91,7 @@ impl Connection for Echo {
             pump.abort();
             let mut losses = echo.losses.lock().unwrap();
             *losses += 1;
-            if *losses % 3 == 0 {
+            if losses.is_multiple_of(3) {
                 *echo.session.lock().unwrap() = None;
             }
         });
@@ -135,11 +135,9 @@ fn a_session_is_driven_by_hand_through_losses() {
     runtime.block_on(async {
         let echo = Echo::default();
         let pool = OpenPool { id: vec![3; 16].into(), ..OpenPool::default() };
-        let (client, talk) = Client::open(echo.clone(), pool, SOON);
+        let (client, opened, talk) = Client::open(echo.clone(), pool, SOON);
         let talk = tokio::spawn(talk);
-        while client.conversation.window() == 0 {
-            tokio::task::yield_now().await;
-        }
+        opened.await.unwrap();
         let mut job = client.start(OpenJob { job: 1, retries: 2, ..OpenJob::default() }).unwrap();
         let mut outcomes = Vec::new();
         for item in 0..12_u64 {
@@ -155,7 +153,7 @@ fn a_session_is_driven_by_hand_through_losses() {
         }
         assert!(job.error().is_none());
         let indices: Vec<u64> = outcomes.iter().map(|outcome| outcome.item).collect();
-        assert_eq!(indices, (0..12_u64).map(|item| item + (item + 1) / 2).collect::<Vec<_>>());
+        assert_eq!(indices, (0..12_u64).map(|item| item + item.div_ceil(2)).collect::<Vec<_>>());
         let results = outcomes.iter().map(|outcome| outcome.result.clone().unwrap());
         assert!(results.eq((0..12_u64).map(|item| item.to_le_bytes().to_vec())));
         client.close(false);

@@ -13,7 +13,7 @@ use crate::refused::{Refused, RefusedKind};
 /// What a client says.
 #[derive(Debug)]
 pub(crate) enum FromClient {
-    OpenPool(PoolAsked),
+    OpenPool(Box<PoolAsked>),
     OpenJob { job: u64, asked: JobAsked },
     Items { job: u64, batch: Batch },
     EndItems { job: u64 },
@@ -69,7 +69,7 @@ fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
     } else {
         None
     };
-    Ok(FromClient::OpenPool(PoolAsked {
+    Ok(FromClient::OpenPool(Box::new(PoolAsked {
         processes: NonZeroU32::new(open.processes),
         settings: open.settings.unwrap_or_default(),
         program: open.program,
@@ -77,7 +77,7 @@ fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
         weight: open.weight.max(1),
         id,
         again,
-    }))
+    })))
 }
 
 fn open_job(open: OpenJob) -> Result<FromClient, Refused> {

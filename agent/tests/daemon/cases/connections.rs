@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use farpool_proto::v1::Settled;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
-use farpool_proto::v1::Settled;
 use nix::sys::signal::Signal;
 use tonic::Status;
 

@@ -194,7 +194,7 @@ fn written(records: &[(Body, Bytes)]) -> Files {
     let mut file = segment::header(1).to_vec();
     let mut offset = file.len() as u32;
     for (body, payload) in records {
-        offset = batch.record(1, offset, body, &[payload.clone()]).end() as u32;
+        offset = batch.record(1, offset, body, std::slice::from_ref(payload)).end() as u32;
     }
     batch.seal();
     let Some(Step::Write(chunk)) = batch.steps.first() else { panic!("there is something to be written") };
