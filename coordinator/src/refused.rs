@@ -111,6 +111,8 @@ pub enum RefusedKind {
     InputEnded(u64),
     /// Nothing is being opened again, or all of it was sent already.
     NotReopening,
+    /// What is said in calls of its own, not in a pool's session.
+    Elsewhere(&'static str),
     /// The pool takes no more jobs.
     PoolClosed,
     /// The pool was not asked to stop.
@@ -163,6 +165,7 @@ impl fmt::Display for Refused {
             JobNumbersScattered => write!(f, "job numbers leave too many holes; count them up"),
             InputEnded(job) => write!(f, "items for job {job} behind the end of its input"),
             NotReopening => write!(f, "PoolReopened where no pool is being opened again"),
+            Elsewhere(what) => write!(f, "{what} in a pool's session; it has a call of its own"),
             PoolClosed => write!(f, "a job for a pool that was closed"),
             PoolRuns(pool) => write!(f, "pool {pool} stopped without being told to"),
             NoSession => write!(f, "message on a session that has ended"),

@@ -342,7 +342,7 @@ pub struct Label {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientMessage {
-    #[prost(oneof = "client_message::Body", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "client_message::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub body: ::core::option::Option<client_message::Body>,
 }
 /// Nested message and enum types in `ClientMessage`.
@@ -363,6 +363,10 @@ pub mod client_message {
         ClosePool(super::ClosePool),
         #[prost(message, tag = "7")]
         PoolReopened(super::PoolReopened),
+        #[prost(message, tag = "8")]
+        Detach(::prost::alloc::boxed::Box<super::Detach>),
+        #[prost(message, tag = "9")]
+        Attach(super::Attach),
     }
 }
 /// Opens the session's pool: the first message of a client.
@@ -460,6 +464,36 @@ pub struct CancelJob {
     #[prost(uint64, tag = "1")]
     pub job: u64,
 }
+/// A job that the coordinator is to keep: the first message of DetachedJobs.Detach. Items and EndItems follow, without gaps.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Detach {
+    /// What it is asked for by later.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 16 random bytes: who says the same again goes on with what it has begun.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub id: ::prost::bytes::Bytes,
+    /// The pool that the job runs in, alone. Its id is not used.
+    #[prost(message, optional, tag = "3")]
+    pub pool: ::core::option::Option<OpenPool>,
+    #[prost(message, optional, tag = "4")]
+    pub job: ::core::option::Option<OpenJob>,
+    /// The type of the results, for who picks them up.
+    #[prost(string, tag = "5")]
+    pub result: ::prost::alloc::string::String,
+}
+/// Picks up the outcomes of a detached job: the only message of DetachedJobs.Attach.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Attach {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Outcomes of items from this index on.
+    #[prost(uint64, tag = "2")]
+    pub first: u64,
+    /// For outcomes that are not there yet. Otherwise only those that are there come, and then the stream's end.
+    #[prost(bool, tag = "3")]
+    pub wait: bool,
+}
 /// No more jobs will come. `now`: drop the jobs that are there and stop the workers at once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClosePool {
@@ -470,7 +504,7 @@ pub struct ClosePool {
 pub struct ClientEvent {
     #[prost(
         oneof = "client_event::Body",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
     )]
     pub body: ::core::option::Option<client_event::Body>,
 }
@@ -502,6 +536,10 @@ pub mod client_event {
         Output(super::Output),
         #[prost(message, tag = "12")]
         PoolAt(super::PoolAt),
+        #[prost(message, tag = "13")]
+        Durable(super::Durable),
+        #[prost(message, tag = "14")]
+        DetachedJob(::prost::alloc::boxed::Box<super::DetachedJob>),
     }
 }
 /// The pool was accepted: the answer to OpenPool. Items may be sent from now on, whether or not an agent is there.
@@ -599,6 +637,44 @@ pub struct JobEnded {
 pub struct PoolFailed {
     #[prost(message, optional, tag = "1")]
     pub failure: ::core::option::Option<Failure>,
+}
+/// How far what a client detaches is on disk: the answer to Detach, and to what follows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Durable {
+    /// Items in front of this index are.
+    #[prost(uint64, tag = "1")]
+    pub items: u64,
+    /// All of it is. The last message.
+    #[prost(bool, tag = "2")]
+    pub complete: bool,
+}
+/// A detached job.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DetachedJob {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub label: ::prost::alloc::string::String,
+    #[prost(enumeration = "DetachedState", tag = "3")]
+    pub state: i32,
+    /// Items that there are, have an outcome, and failed.
+    #[prost(uint64, tag = "4")]
+    pub items: u64,
+    #[prost(uint64, tag = "5")]
+    pub done: u64,
+    #[prost(uint64, tag = "6")]
+    pub failed: u64,
+    /// Detach.result.
+    #[prost(string, tag = "7")]
+    pub result: ::prost::alloc::string::String,
+    /// Milliseconds since 1970; 0: not yet.
+    #[prost(uint64, tag = "8")]
+    pub detached_ms: u64,
+    #[prost(uint64, tag = "9")]
+    pub ended_ms: u64,
+    /// When it is dropped; 0: not before it has ended.
+    #[prost(uint64, tag = "10")]
+    pub expires_ms: u64,
 }
 /// The last message of a session: no job is left and the workers are gone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -977,6 +1053,47 @@ pub struct Ailing {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DetachedState {
+    Unspecified = 0,
+    /// Its items are still on their way.
+    Receiving = 1,
+    Running = 2,
+    /// Every item has its outcome.
+    Finished = 3,
+    Cancelled = 4,
+    /// Its pool cannot run.
+    Failed = 5,
+}
+impl DetachedState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DETACHED_STATE_UNSPECIFIED",
+            Self::Receiving => "DETACHED_STATE_RECEIVING",
+            Self::Running => "DETACHED_STATE_RUNNING",
+            Self::Finished => "DETACHED_STATE_FINISHED",
+            Self::Cancelled => "DETACHED_STATE_CANCELLED",
+            Self::Failed => "DETACHED_STATE_FAILED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DETACHED_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "DETACHED_STATE_RECEIVING" => Some(Self::Receiving),
+            "DETACHED_STATE_RUNNING" => Some(Self::Running),
+            "DETACHED_STATE_FINISHED" => Some(Self::Finished),
+            "DETACHED_STATE_CANCELLED" => Some(Self::Cancelled),
+            "DETACHED_STATE_FAILED" => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1205,6 +1322,28 @@ pub struct FetchProgramRequest {
     #[prost(bytes = "bytes", tag = "1")]
     pub digest: ::prost::bytes::Bytes,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDetachedRequest {}
+/// Sorted by name.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListDetachedReply {
+    #[prost(message, repeated, tag = "1")]
+    pub jobs: ::prost::alloc::vec::Vec<DetachedJob>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelDetachedRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelDetachedReply {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiscardDetachedRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiscardDetachedReply {}
 /// Generated client implementations.
 pub mod clients_client {
     #![allow(
@@ -1573,6 +1712,624 @@ pub mod clients_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "farpool.v1.Clients";
     impl<T> tonic::server::NamedService for ClientsServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod detached_jobs_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Jobs that the coordinator keeps in its journal, and that outlive who has sent them. The errors: INVALID_ARGUMENT for names
+    /// that cannot be, ALREADY_EXISTS for a name that another job has, NOT_FOUND for a job that is not there,
+    /// FAILED_PRECONDITION without a journal, RESOURCE_EXHAUSTED when it is full.
+    #[derive(Debug, Clone)]
+    pub struct DetachedJobsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> DetachedJobsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> DetachedJobsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            DetachedJobsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Detach, then Items, then EndItems; answered by Durable, again and again, and by ProgramWanted. Before all of it is durable
+        /// nothing runs. When the stream breaks, another one with the same Detach goes on from what Durable says.
+        pub async fn detach(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::ClientFrame>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::EventFrame>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/farpool.v1.DetachedJobs/Detach",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("farpool.v1.DetachedJobs", "Detach"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// Attach; answered by DetachedJob, then by outcomes in the order of their items, then by JobEnded or PoolFailed if the
+        /// job has ended.
+        pub async fn attach(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::ClientFrame>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::EventFrame>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/farpool.v1.DetachedJobs/Attach",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("farpool.v1.DetachedJobs", "Attach"));
+            self.inner.streaming(req, path, codec).await
+        }
+        pub async fn list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListDetachedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDetachedReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/farpool.v1.DetachedJobs/List",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("farpool.v1.DetachedJobs", "List"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Drops what has no outcome yet. The outcomes stay.
+        pub async fn cancel(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CancelDetachedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelDetachedReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/farpool.v1.DetachedJobs/Cancel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("farpool.v1.DetachedJobs", "Cancel"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Drops all of it: the name is free.
+        pub async fn discard(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DiscardDetachedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DiscardDetachedReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/farpool.v1.DetachedJobs/Discard",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("farpool.v1.DetachedJobs", "Discard"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod detached_jobs_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with DetachedJobsServer.
+    #[async_trait]
+    pub trait DetachedJobs: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Detach method.
+        type DetachStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::EventFrame, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Detach, then Items, then EndItems; answered by Durable, again and again, and by ProgramWanted. Before all of it is durable
+        /// nothing runs. When the stream breaks, another one with the same Detach goes on from what Durable says.
+        async fn detach(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ClientFrame>>,
+        ) -> std::result::Result<tonic::Response<Self::DetachStream>, tonic::Status>;
+        /// Server streaming response type for the Attach method.
+        type AttachStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::EventFrame, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Attach; answered by DetachedJob, then by outcomes in the order of their items, then by JobEnded or PoolFailed if the
+        /// job has ended.
+        async fn attach(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ClientFrame>>,
+        ) -> std::result::Result<tonic::Response<Self::AttachStream>, tonic::Status>;
+        async fn list(
+            &self,
+            request: tonic::Request<super::ListDetachedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDetachedReply>,
+            tonic::Status,
+        >;
+        /// Drops what has no outcome yet. The outcomes stay.
+        async fn cancel(
+            &self,
+            request: tonic::Request<super::CancelDetachedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelDetachedReply>,
+            tonic::Status,
+        >;
+        /// Drops all of it: the name is free.
+        async fn discard(
+            &self,
+            request: tonic::Request<super::DiscardDetachedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DiscardDetachedReply>,
+            tonic::Status,
+        >;
+    }
+    /// Jobs that the coordinator keeps in its journal, and that outlive who has sent them. The errors: INVALID_ARGUMENT for names
+    /// that cannot be, ALREADY_EXISTS for a name that another job has, NOT_FOUND for a job that is not there,
+    /// FAILED_PRECONDITION without a journal, RESOURCE_EXHAUSTED when it is full.
+    #[derive(Debug)]
+    pub struct DetachedJobsServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> DetachedJobsServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for DetachedJobsServer<T>
+    where
+        T: DetachedJobs,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/farpool.v1.DetachedJobs/Detach" => {
+                    #[allow(non_camel_case_types)]
+                    struct DetachSvc<T: DetachedJobs>(pub Arc<T>);
+                    impl<
+                        T: DetachedJobs,
+                    > tonic::server::StreamingService<super::ClientFrame>
+                    for DetachSvc<T> {
+                        type Response = super::EventFrame;
+                        type ResponseStream = T::DetachStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::ClientFrame>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DetachedJobs>::detach(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DetachSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/farpool.v1.DetachedJobs/Attach" => {
+                    #[allow(non_camel_case_types)]
+                    struct AttachSvc<T: DetachedJobs>(pub Arc<T>);
+                    impl<
+                        T: DetachedJobs,
+                    > tonic::server::StreamingService<super::ClientFrame>
+                    for AttachSvc<T> {
+                        type Response = super::EventFrame;
+                        type ResponseStream = T::AttachStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::ClientFrame>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DetachedJobs>::attach(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AttachSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/farpool.v1.DetachedJobs/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: DetachedJobs>(pub Arc<T>);
+                    impl<
+                        T: DetachedJobs,
+                    > tonic::server::UnaryService<super::ListDetachedRequest>
+                    for ListSvc<T> {
+                        type Response = super::ListDetachedReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListDetachedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DetachedJobs>::list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/farpool.v1.DetachedJobs/Cancel" => {
+                    #[allow(non_camel_case_types)]
+                    struct CancelSvc<T: DetachedJobs>(pub Arc<T>);
+                    impl<
+                        T: DetachedJobs,
+                    > tonic::server::UnaryService<super::CancelDetachedRequest>
+                    for CancelSvc<T> {
+                        type Response = super::CancelDetachedReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CancelDetachedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DetachedJobs>::cancel(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CancelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/farpool.v1.DetachedJobs/Discard" => {
+                    #[allow(non_camel_case_types)]
+                    struct DiscardSvc<T: DetachedJobs>(pub Arc<T>);
+                    impl<
+                        T: DetachedJobs,
+                    > tonic::server::UnaryService<super::DiscardDetachedRequest>
+                    for DiscardSvc<T> {
+                        type Response = super::DiscardDetachedReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DiscardDetachedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DetachedJobs>::discard(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DiscardSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for DetachedJobsServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "farpool.v1.DetachedJobs";
+    impl<T> tonic::server::NamedService for DetachedJobsServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -5,11 +5,13 @@ use std::path::Path;
 use prost::Message;
 
 /// Messages that are rare and large: those that are frequent are moved about, and should not have to be as large.
-const BOXED: [&str; 11] = [
+const BOXED: [&str; 13] = [
     "ClientMessage.body.open_pool",
     "ClientMessage.body.open_job",
+    "ClientMessage.body.detach",
     "ClientEvent.body.item_failed",
     "ClientEvent.body.pool_failed",
+    "ClientEvent.body.detached_job",
     "AgentCommand.body.start_pool",
     "AgentCommand.body.adopt_pool",
     "AgentEvent.body.hello",

@@ -57,6 +57,8 @@ pub(crate) fn from_client(message: ClientMessage) -> Result<FromClient, Refused>
         Body::CancelJob(cancel) => FromClient::CancelJob { job: cancel.job },
         Body::ClosePool(close) => FromClient::ClosePool { now: close.now },
         Body::PoolReopened(_) => FromClient::PoolReopened,
+        Body::Detach(_) => return Err(RefusedKind::Elsewhere("Detach").into()),
+        Body::Attach(_) => return Err(RefusedKind::Elsewhere("Attach").into()),
     })
 }
 

@@ -197,6 +197,7 @@ fn told(event: &client_event::Body) -> String {
         PoolClosed(_) => "closed".to_owned(),
         Window(window) => format!("job {} window {}", window.job, window.limit),
         PoolAt(at) => format!("{} at {}", if at.gone { "no more" } else { "runs" }, at.agent[0]),
+        Durable(_) | DetachedJob(_) => panic!("{event:?} in a pool's session"),
     }
 }
 

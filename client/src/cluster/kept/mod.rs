@@ -80,7 +80,8 @@ impl Kept {
                 self.closed = true;
                 true
             }
-            Body::OpenPool(_) | Body::PoolReopened(_) => true,
+            // Nobody says the last two in a pool's session.
+            Body::OpenPool(_) | Body::PoolReopened(_) | Body::Detach(_) | Body::Attach(_) => true,
         }
     }
 
