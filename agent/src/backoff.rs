@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Twice as long each time, up to a limit, and never the same for all that have failed together.
 #[derive(Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     longest: Duration,
     next: Duration,
@@ -13,19 +13,19 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// Waits from `first` to `longest`, which depend on `seed`.
-    pub(crate) fn new(first: Duration, longest: Duration, seed: u64) -> Backoff {
+    pub fn new(first: Duration, longest: Duration, seed: u64) -> Backoff {
         Backoff { first, longest, next: first, random: seed }
     }
 
     /// How long to wait now: between half of the time and all of it.
-    pub(crate) fn next(&mut self) -> Duration {
+    pub fn wait(&mut self) -> Duration {
         let most = self.next;
         self.next = (most * 2).min(self.longest);
         most / 2 + (most / 2).mul_f64(f64::from(self.random()) / f64::from(u32::MAX))
     }
 
     /// It went well: the next wait is a short one again.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.next = self.first;
     }
 
@@ -41,7 +41,7 @@ impl Backoff {
 }
 
 /// A seed that nobody else has.
-pub(crate) fn random_seed() -> u64 {
+pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     // The standard library seeds its hash maps at random.
     RandomState::new().hash_one(())
@@ -58,12 +58,12 @@ mod tests {
             let mut backoff = Backoff::new(first, longest, seed);
             let mut expected = first;
             for _ in 0..12 {
-                let wait = backoff.next();
+                let wait = backoff.wait();
                 assert!(wait >= expected / 2 && wait <= expected, "{wait:?} is not about {expected:?}");
                 expected = (expected * 2).min(longest);
             }
             backoff.reset();
-            assert!(backoff.next() <= first);
+            assert!(backoff.wait() <= first);
         }
     }
 
@@ -71,7 +71,7 @@ mod tests {
     fn a_seed_says_how_long() {
         let waits = |seed| {
             let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(9), seed);
-            [backoff.next(), backoff.next(), backoff.next()]
+            [backoff.wait(), backoff.wait(), backoff.wait()]
         };
         assert_eq!(waits(7), waits(7));
         assert_ne!(waits(7), waits(8));

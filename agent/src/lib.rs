@@ -26,7 +26,7 @@ pub mod simulation {
 }
 
 mod agent;
-mod backoff;
+pub mod backoff;
 mod commands;
 #[cfg(feature = "daemon")]
 pub mod ledger;

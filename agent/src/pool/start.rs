@@ -163,7 +163,7 @@ impl Starts {
             self.next_at = now + (1_000_000 << self.fruitless.min(10));
         } else if self.ailing.is_none() || now >= self.next_at {
             // Those that were started together die together: that is waited for once.
-            self.next_at = now + u64::try_from(self.backoff.next().as_nanos()).unwrap_or(u64::MAX);
+            self.next_at = now + u64::try_from(self.backoff.wait().as_nanos()).unwrap_or(u64::MAX);
         }
         self.fruitless
     }

@@ -56,7 +56,7 @@ pub(super) struct Flags {
     ///
     /// Until then what it has and what it was sent is kept, and it goes on as if nothing had happened. Later its items run
     /// elsewhere, or its pool is stopped.
-    #[arg(long, env = "FARPOOL_RECONNECT_GRACE", value_name = "TIME", default_value = "2s", value_parser = duration)]
+    #[arg(long, env = "FARPOOL_RECONNECT_GRACE", value_name = "TIME", default_value = "500ms", value_parser = duration)]
     pub(super) reconnect_grace: Duration,
 
     /// Connections that may be open at once; further ones wait to be accepted

@@ -208,7 +208,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
         if self.link.is_up() && now - self.since >= LONGEST_WAIT {
             self.backoff.reset();
         }
-        self.link = Link::Waits(now + self.backoff.next());
+        self.link = Link::Waits(now + self.backoff.wait());
         if self.orphaned_at.is_none() && !self.ledger.is_empty() {
             self.orphaned_at = Some(now + self.manner.orphan_timeout);
         }
@@ -236,7 +236,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
         self.outgoing = None;
         self.ledger.clear();
         self.orphaned_at = None;
-        self.link = Link::Waits(Instant::now() + self.backoff.next());
+        self.link = Link::Waits(Instant::now() + self.backoff.wait());
     }
 
     /// Begins the next try, if it is time to.
