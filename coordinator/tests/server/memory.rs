@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use farpool_proto::v1::{AgentOutput, OpenJob, OutputStream, StatusReply};
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::clients_client::ClientsClient;
+use farpool_proto::v1::{AgentOutput, ClientFrame, ClientMessage, OpenJob, OutputStream, StatusReply};
+use prost::Message;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::agent::{Agent, Say};
-use crate::client::{Ask, Client, Told};
-use crate::server::Server;
+use crate::client::{Ask, Client, Told, open_pool_as};
+use crate::server::{Server, soon};
 
 const MIB: usize = 1 << 20;
 
@@ -85,6 +90,38 @@ async fn a_client_that_does_not_read_slows_itself_alone() {
     neighbour.works(1).await;
     let results = deaf.results(1).await;
     assert!(results.len() as u64 == ITEMS && results.iter().all(|result| result.len() == 100_000));
+}
+
+#[tokio::test]
+async fn a_client_that_never_says_what_it_has_is_ended() {
+    let server = Server::with(|settings| {
+        settings.memory = 24 << 20;
+        settings.heartbeat_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    let pool = ClientMessage { body: Some(Body::OpenPool(Box::new(open_pool_as(5)))) };
+    let frame = ClientFrame { messages: vec![pool].into(), ..ClientFrame::default() };
+    let (sending, requests) = mpsc::channel(1);
+    sending.send(frame).await.expect("the channel is open");
+    let mut mute = ClientsClient::new(server.connect().await).max_decoding_message_size(64 << 20);
+    let mut events = mute.session(ReceiverStream::new(requests)).await.expect("it is accepted").into_inner();
+    let pool = agent.pool().await;
+    let line = [&[b'x'; 99_999][..], b"\n"].concat();
+    for _ in 0..600 {
+        let (stream, data) = (OutputStream::Stdout.into(), line.clone().into());
+        agent.say(Say::Output(AgentOutput { pool, pid: 1, stream, data }));
+    }
+    let mut read = 0;
+    let end = loop {
+        match soon("the session's end", events.message()).await {
+            Ok(frame) => read += frame.expect("there is a reason").encoded_len(),
+            Err(status) => break status,
+        }
+    };
+    assert!(end.message().contains("does not say so"), "{end}");
+    assert!(read > 24 << 20, "it was ended after {read} bytes");
+    server.until("an empty memory", |status| status.held_bytes == 0).await;
 }
 
 #[tokio::test]

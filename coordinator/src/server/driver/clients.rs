@@ -37,6 +37,8 @@ pub(super) struct Client {
     acknowledged: u64,
     /// ... and bytes that it said since then while it owed a word; see [`Memory::listen`](super::memory::Memory::listen).
     pub(super) said_since: u64,
+    /// Since when it owes a word while the memory is full.
+    pub(super) owes_since: Option<u64>,
     /// Its pool is closed, and everything was said. The session stays until the client has ended it, and so has heard it.
     over: bool,
     // Gathered in a round. Kept for its memory.
@@ -56,6 +58,7 @@ impl Client {
             waits: false,
             acknowledged: 0,
             said_since: 0,
+            owes_since: None,
             over: false,
             fresh: Vec::new(),
         }
@@ -143,7 +146,7 @@ impl Driver {
         };
         let acknowledged = client.session.outgoing.acknowledged();
         if acknowledged > client.acknowledged {
-            (client.acknowledged, client.said_since) = (acknowledged, 0);
+            (client.acknowledged, client.said_since, client.owes_since) = (acknowledged, 0, None);
             self.coordinator.client_acknowledged(id, acknowledged);
         }
         if self.memory.is_full() {

@@ -7,9 +7,12 @@
 //!
 //! What was sent is held until the client says that it has it, which is only known by reading on. So what may be on its way
 //! does not count, lest nobody is read since nobody says what he has; and a client that has taken more than that is read.
+//! One that still says nothing for as long as it may be silent is no peer that could be served, and its session ends.
 //!
 //! What is held may be of no use before more comes: parts of large messages, items of explicit chunks that are not
 //! whole. If it is so, and slots idle for it, one client at a time may go on until its part is whole ([`Memory::favoured`]).
+
+use std::time::Duration;
 
 use farpool_net::settings::ByteSize;
 use farpool_proto::v1::ClientMessage;
@@ -44,11 +47,14 @@ pub(super) struct Memory {
     favoured: Option<ClientId>,
     /// When it was last said that it is full.
     said_at: Option<u64>,
+    /// How long a client may owe a word while it is full.
+    patience: u64,
 }
 
 impl Memory {
-    pub(super) fn new(bound: u64) -> Self {
-        Self { bound, counted: 0, full: false, least: 0, stuck_since: 0, favoured: None, said_at: None }
+    pub(super) fn new(bound: u64, patience: Duration) -> Self {
+        let patience = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+        Self { bound, counted: 0, full: false, least: 0, stuck_since: 0, favoured: None, said_at: None, patience }
     }
 
     pub(super) fn bound(&self) -> u64 {
@@ -148,6 +154,7 @@ impl Driver {
                 client.give_turn();
             }
         } else if self.memory.full {
+            self.end_mute_clients();
             self.keep_moving(held);
             self.choose_readers();
         }
@@ -175,6 +182,23 @@ impl Driver {
                 let needy = self.clients.keys().copied().filter(|&id| self.needs_more(id));
                 self.memory.favoured = needy.max_by_key(|&id| (self.held_by(id), id));
             }
+        }
+    }
+
+    /// Ends sessions of those who take what they are sent and never say so: it would be kept for ever.
+    fn end_mute_clients(&mut self) {
+        let (now, patience) = (self.now, self.memory.patience);
+        let mut mute = Vec::new();
+        for (&id, client) in &mut self.clients {
+            let since = *client.owes_since.get_or_insert(now);
+            if client.unacknowledged() <= ON_THE_WAY {
+                client.owes_since = None;
+            } else if now.saturating_sub(since) > patience {
+                mute.push(id);
+            }
+        }
+        for id in mute {
+            self.end_client(id, Err(Status::invalid_argument("it takes what it is sent and does not say so")));
         }
     }
 

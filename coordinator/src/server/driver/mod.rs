@@ -76,7 +76,7 @@ impl Driver {
             client_ids: BTreeMap::new(),
             agent_ids: BTreeMap::new(),
             away: Away::new(settings.reconnect_grace),
-            memory: Memory::new(settings.memory),
+            memory: Memory::new(settings.memory, settings.heartbeat_timeout),
             queue: settings.queue(),
             low_queue: settings.low_queue(),
             programs: Programs::new(&link.limits),
