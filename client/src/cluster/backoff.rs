@@ -25,6 +25,13 @@ impl Backoff {
         self.connected = Some(now);
     }
 
+    /// An attempt went well, and the session goes on. It is waited for, and not for long: so the next wait is a short one,
+    /// however soon it comes.
+    pub(super) fn note_resumed(&mut self, now: Instant) {
+        self.note_connected(now);
+        self.waits.reset();
+    }
+
     /// The connection is lost. One that did not last counts as an attempt that went wrong.
     pub(super) fn note_lost(&mut self, now: Instant) {
         if self.connected.take().is_none_or(|since| now - since > LONGEST) {
@@ -51,6 +58,10 @@ mod tests {
         backoff.note_connected(start);
         backoff.note_lost(start + Duration::from_secs(1));
         assert!(backoff.wait() >= LONGEST / 2);
+        backoff.note_resumed(start);
+        backoff.note_lost(start + Duration::from_secs(1));
+        assert!(backoff.wait() <= SHORTEST);
+        (0..10).for_each(|_| _ = backoff.wait());
         backoff.note_connected(start);
         backoff.note_lost(start + Duration::from_secs(3));
         assert!(backoff.wait() <= SHORTEST);

@@ -94,7 +94,10 @@ impl<C: Connect> Conversation<'_, C> {
     fn go_on(&mut self, line: Line<C>) -> Result<Next, Error> {
         let (shared, now) = (self.shared, Instant::now());
         (self.connection, self.incoming) = (line.connection, line.incoming);
-        self.backoff.note_connected(now);
+        match line.first {
+            Some(_) => self.backoff.note_connected(now),
+            None => self.backoff.note_resumed(now),
+        }
         self.notice.come_back(&shared.address).iter().for_each(|line| self.dialer.connect.say(line));
         let next = match line.first {
             Some(first) => self.hear(Ok(Some(first))),

@@ -147,6 +147,8 @@ impl<C: Connect, W: Workers> Session<C, W> {
             Heard::Commands(commands) => self.commands(commands),
             Heard::Connected(Connected::Again(incoming)) => {
                 self.connected(Link::Up(incoming));
+                // The session is waited for, and not for long: the next wait is a short one, however soon it comes.
+                self.backoff.reset();
                 (self.manner.say)(&format!("connected to the coordinator at {} again", self.manner.coordinator));
                 Ok(())
             }
