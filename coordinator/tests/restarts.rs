@@ -263,6 +263,13 @@ impl Client {
         }
     }
 
+    /// The coordinator that gave it up has killed what ran: of what may not run twice, all that was sent may have run.
+    fn give_up(&mut self) {
+        for job in self.jobs.values_mut().filter(|job| !job.ended && job.retries == 0) {
+            (0..job.sent).for_each(|item| drop(job.outcomes.entry(item).or_insert(false)));
+        }
+    }
+
     fn feed(&mut self, wire: &mut Wire, dice: &mut Dice) {
         let open: Vec<u64> = self.jobs.iter().filter(|(_, job)| !job.input_ended).map(|(&number, _)| number).collect();
         if open.is_empty() {
@@ -357,7 +364,9 @@ proptest! {
                 // The client is given up, and opens its pool again.
                 wire.client_gone(client.number);
                 wire.to_clients[client.number].clear();
+                client.give_up();
                 client.open(&mut wire, true);
+                client.at.clear();
             }
             for at in (0..nodes.len()).rev() {
                 let node = &mut nodes[at];

@@ -179,6 +179,12 @@ impl Kept {
         self.repeated
     }
 
+    /// How many jobs are kept, and how many messages of items.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.jobs.len(), self.jobs.values().map(Job::batches).sum())
+    }
+
     /// In the order in which they were opened.
     fn numbers(&self) -> Vec<u64> {
         let mut numbers: Vec<u64> = self.jobs.keys().copied().collect();
