@@ -148,7 +148,6 @@ impl Kept {
         if !known {
             return Vec::new();
         }
-        self.agents.clear();
         let mut lost = Vec::new();
         for number in self.numbers() {
             let runs = self.jobs.get_mut(&number).map(|job| job.give_up(unsaid)).unwrap_or_default();

@@ -144,10 +144,10 @@ impl Driver {
         let acknowledged = client.session.outgoing.acknowledged();
         if acknowledged > client.acknowledged {
             (client.acknowledged, client.said_since) = (acknowledged, 0);
-            self.coordinator.client_acknowledged(id, acknowledged);
+            self.coordinator.client_acknowledged(id, acknowledged, self.now, &mut self.out);
         }
         if self.memory.is_full() {
-            self.memory.listen(client, &messages);
+            self.memory.listen(client, self.coordinator.is_to_hear(id), &messages);
         }
         for message in messages {
             // What is said when all is over was on its way by then.
