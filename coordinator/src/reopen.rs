@@ -145,7 +145,8 @@ impl Coordinator {
         }
         // An agent that is back without the pool, or that has no place for it any more, has ended what ran there, which is
         // as bad as if it were not back.
-        let goes_on = |pool: &Pool, own: &Identity| self.agent_ids.get(own).is_some_and(|agent| pool.at.contains(agent));
+        let goes_on =
+            |pool: &Pool, own: &Identity| self.agent_ids.get(own).is_some_and(|agent| pool.at.contains(agent));
         let all_held = self.pools.get(id).is_some_and(|pool| agents.iter().all(|own| goes_on(pool, own)));
         let at_most_once = jobs.iter().filter(|job| job.policy.retries == 0);
         let at_most_once: Vec<JobId> = at_most_once.map(|job| job.job).collect();

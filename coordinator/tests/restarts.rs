@@ -242,6 +242,8 @@ struct Client {
     number: usize,
     jobs: BTreeMap<u64, Job>,
     at: BTreeSet<u8>,
+    /// What is on its way. A frame arrives as a whole or not at all.
+    frames: VecDeque<Vec<client_event::Body>>,
     /// Messages of the session: taken out of the outbox, and taken in by the client.
     numbered: u64,
     heard: u64,
@@ -251,6 +253,7 @@ impl Client {
     fn open(&mut self, wire: &mut Wire, again: bool) {
         self.number = wire.client();
         (self.numbered, self.heard) = (0, 0);
+        self.frames.clear();
         let at: Vec<u8> = self.at.iter().copied().collect();
         wire.ask(self.number, open_pool_as(POOL, 0, again.then_some(&at[..])));
         for (&number, job) in self.jobs.iter().filter(|(_, job)| !job.ended) {
@@ -295,13 +298,14 @@ impl Client {
         job.sent += count;
     }
 
-    /// Takes in so many messages; the others are on their way.
+    /// What was said in this round goes into a frame, and so many frames arrive.
     fn listen(&mut self, wire: &mut Wire, most: usize) {
-        let inbox = &mut wire.to_clients[self.number];
-        self.numbered = self.heard + inbox.len() as u64;
+        let frame: Vec<_> = wire.to_clients[self.number].drain(..).collect();
+        self.numbered += frame.len() as u64;
+        self.frames.push_back(frame);
         wire.coordinator.client_numbered(wire.clients[self.number], self.numbered);
         let mut comes = false;
-        for event in inbox.drain(..most.min(inbox.len())) {
+        for event in self.frames.drain(..most.min(self.frames.len())).flatten() {
             self.heard += 1;
             comes |= matches!(&event, client_event::Body::PoolAt(at) if !at.gone);
             match event {
@@ -356,7 +360,7 @@ proptest! {
             let (sent, input_ended, ended) = (0, false, false);
             (number, Job { chunksize, retries, items, sent, input_ended, outcomes: BTreeMap::new(), ended })
         });
-        let mut client = Client { number: 0, jobs: jobs.collect(), at: BTreeSet::new(), numbered: 0, heard: 0 };
+        let mut client = Client { number: 0, jobs: jobs.collect(), at: BTreeSet::new(), frames: VecDeque::new(), numbered: 0, heard: 0 };
         client.open(&mut wire, false);
         let (mut nodes, mut next_id) = (Vec::new(), 1);
         for round in 0.. {
@@ -419,7 +423,7 @@ proptest! {
                 node.read_mail(&mut wire, &mut dice, &mut begun);
                 node.work(&mut wire, &mut dice, &mut begun, faults);
             }
-            let most = dice.roll(6);
+            let most = dice.roll(4);
             client.listen(&mut wire, most);
             if dice.roll(2) == 0 {
                 client.acknowledge(&mut wire, client.heard);

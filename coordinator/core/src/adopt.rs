@@ -25,7 +25,8 @@ impl Core {
         runs.retain(|run| run.count > 0 && run.first.checked_add(run.count).is_some());
         runs.sort_unstable_by_key(|run| run.first);
         let all = if self.runs_once(id) { runs.clone() } else { Vec::new() };
-        let adopted = if self.may_adopt(agent, id, attempt) { self.take_held((first, attempt), id, runs) } else { None };
+        let adopted =
+            if self.may_adopt(agent, id, attempt) { self.take_held((first, attempt), id, runs) } else { None };
         for run in all {
             // What was adopted is not queued any more.
             self.fail_queued_of(id, run, actions);

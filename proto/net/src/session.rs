@@ -82,8 +82,15 @@ pub(crate) enum Refused {
 
 impl<M: SessionMessage> Session<M> {
     pub(crate) fn new(low: usize, drained: Arc<Notify>) -> Self {
-        let line =
-            Line { connection: 0, awaits_answer: false, kept: Kept::default(), received: 0, told: 0, untold_bytes: 0, hurries: false };
+        let line = Line {
+            connection: 0,
+            awaits_answer: false,
+            kept: Kept::default(),
+            received: 0,
+            told: 0,
+            untold_bytes: 0,
+            hurries: false,
+        };
         let queue = Queue {
             messages: VecDeque::new(),
             pushed: 0,
