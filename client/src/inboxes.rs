@@ -89,7 +89,9 @@ impl Inboxes {
     /// Another coordinator has the jobs: each may have sent so much from their start.
     pub(crate) fn set_limits(&mut self, limit: impl Fn(u64) -> u64) {
         let Inboxes { open, wakes, .. } = self;
-        let woken = open.values().map(|inbox| inbox.set_limit(limit(inbox.job())));
+        let mut jobs: Vec<&Arc<Inbox>> = open.values().collect();
+        jobs.sort_unstable_by_key(|inbox| inbox.job());
+        let woken = jobs.into_iter().map(|inbox| inbox.set_limit(limit(inbox.job())));
         wakes.extend(woken.filter(|wakes| !wakes.is_empty()));
     }
 

@@ -18,7 +18,7 @@ use farpool_proto::v1::{CancelJob, ClosePool, EndItems, Items, OpenJob, OpenPool
 
 pub use crate::cluster::{Connect, Connection};
 use crate::cluster::{Conversation, converse};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::inbox::{Inbox, Interest, News, Room};
 use crate::results::Results;
 
@@ -82,6 +82,11 @@ impl Client {
         self.conversation.abandon();
     }
 
+    /// Jobs of which something is kept for another coordinator, and messages of items of theirs.
+    pub fn kept(&self) -> (usize, usize) {
+        self.conversation.kept()
+    }
+
     /// Outcomes that came for items that had theirs, and were dropped.
     pub fn repeated(&self) -> u64 {
         self.conversation.repeated()
@@ -95,9 +100,16 @@ impl Job {
         self.inbox.has_room(Room { sent_bytes: self.sent_bytes, finished })
     }
 
-    /// Sends these items, behind the ones before and so many that are left out. There must be room.
-    pub fn send(&mut self, gap: u64, items: &[Bytes]) {
-        let first = self.inbox.pulled() + gap;
+    /// An item that cannot be sent: it fails here, and leaves a gap.
+    pub fn refuse(&mut self) {
+        let item = self.inbox.pulled();
+        self.inbox.set_pulled(item + 1);
+        self.inbox.refuse(item, Error::new(ErrorKind::Codec, "it cannot be encoded"));
+    }
+
+    /// Sends these items, behind the ones before. There must be room.
+    pub fn send(&mut self, items: &[Bytes]) {
+        let first = self.inbox.pulled();
         let (mut data, mut ends) = (Vec::new(), Vec::new());
         for item in items {
             data.extend_from_slice(item);

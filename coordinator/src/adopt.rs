@@ -12,6 +12,7 @@ use farpool_proto::v1::{AdoptPool, AdoptedChunk, AdoptedJob, AgentCommand, StopP
 
 use crate::convert::{HeldChunk, HeldPool};
 use crate::coordinator::Coordinator;
+use crate::follow::Report;
 use crate::ids::Identity;
 use crate::outbox::Outbox;
 use crate::pools::Pool;
@@ -65,7 +66,7 @@ impl Coordinator {
             pool.proven = true;
             let client = pool.client;
             self.feed(Event::PlaceStarted { pool: id, agent }, out);
-            let (jobs, chunks) = self.adopt_chunks(agent, client, held.chunks);
+            let (jobs, chunks) = self.adopt_chunks(agent, client, held.chunks, out);
             if let Some((_, AgentCommand { body: Some(agent_command::Body::AdoptPool(adopt)) })) =
                 out.to_agents.get_mut(at)
             {
@@ -103,19 +104,19 @@ impl Coordinator {
         agent: AgentId,
         client: ClientId,
         chunks: Vec<HeldChunk>,
+        out: &mut Outbox,
     ) -> (Vec<AdoptedJob>, Vec<AdoptedChunk>) {
         let (mut jobs, mut adopted) = (BTreeMap::new(), Vec::new());
         for HeldChunk { number, job, first, attempt, runs } in chunks {
             let Some(id) = self.clients.get(client).and_then(|client| client.open_job(job)) else { continue };
             let held = Event::ChunkHeld { agent, job: id, first, attempt, runs };
             self.core.handle(held, self.now, &mut self.actions);
-            for action in self.actions.drain(..) {
-                let Action::Adopt { chunk, attempt, .. } = action else {
-                    unreachable!("a chunk that is held is adopted or not: {action:?}");
-                };
+            if let Some(&Action::Adopt { chunk, attempt, .. }) = self.actions.last() {
+                self.actions.pop();
                 jobs.insert(job, id);
                 adopted.push(AdoptedChunk { held: number, chunk: chunk.to_bits(), attempt });
             }
+            self.follow(Some(Report::NotBack), out);
         }
         let jobs = jobs.into_iter().map(|(number, job)| AdoptedJob { number, job: job.to_bits() });
         (jobs.collect(), adopted)

@@ -92,14 +92,15 @@ impl Coordinator {
     pub(crate) fn flush(&mut self, out: &mut Outbox) {
         for id in self.to_flush.drain(..) {
             let Some(agent) = self.agents.get_mut(id) else { continue };
+            // What it is rid of makes room for what comes.
+            if !agent.cancel.chunks.is_empty() {
+                out.agent(id, agent_command::Body::CancelChunks(std::mem::take(&mut agent.cancel)));
+            }
             if !agent.assign.chunks.is_empty() {
                 out.agent(id, agent_command::Body::Assign(std::mem::take(&mut agent.assign)));
             }
             if !agent.retract.chunks.is_empty() {
                 out.agent(id, agent_command::Body::Retract(std::mem::take(&mut agent.retract)));
-            }
-            if !agent.cancel.chunks.is_empty() {
-                out.agent(id, agent_command::Body::CancelChunks(std::mem::take(&mut agent.cancel)));
             }
         }
     }

@@ -32,6 +32,7 @@ mod reopen;
 mod settled;
 mod status;
 mod store;
+mod unheard;
 
 #[cfg(feature = "server")]
 pub mod journal;

@@ -12,7 +12,7 @@ use farpool_proto::v1::{
 
 use crate::AgentId;
 use crate::agents::Agent;
-use crate::convert::Hello;
+use crate::convert::{HeldPool, Hello};
 use crate::coordinator::Coordinator;
 use crate::ids::Identity;
 use crate::labels::in_words;
@@ -31,12 +31,33 @@ pub(crate) struct Told {
 impl Coordinator {
     pub(crate) fn start_pool(&mut self, agent: AgentId, id: PoolId, workers: Option<NonZeroU32>, out: &mut Outbox) {
         // What the core has asked for in one go may begin with the pool's end: everybody was told of that.
-        let Some(pool) = self.pools.get_mut(id).filter(|pool| pool.runs()) else { return };
+        let Some(pool) = self.pools.get(id).filter(|pool| pool.runs()) else { return };
+        let (own, place) = (pool.asked.id, self.agents.get(agent).and_then(|agent| agent.identity()));
+        let must_hear = place.is_some() && pool.must_hear_of(agent);
+        let held = self.take_held(agent, own);
+        self.tell_place(id, place, false, out);
+        self.to_review.push(id);
+        match self.pools.get_mut(id) {
+            Some(pool) if must_hear => pool.await_hearing(agent, workers, held),
+            _ => self.begin_place(agent, id, workers, held, out),
+        }
+    }
+
+    /// Has an agent start the pool, or go on with what it holds of it.
+    pub(crate) fn begin_place(
+        &mut self,
+        agent: AgentId,
+        id: PoolId,
+        workers: Option<NonZeroU32>,
+        held: Option<HeldPool>,
+        out: &mut Outbox,
+    ) {
+        let Some(pool) = self.pools.get_mut(id) else { return };
         pool.at.insert(agent);
         pool.unsettled.add_place(agent);
         let (own, weight) = (pool.asked.id, pool.asked.weight);
         let processes = workers.map_or(0, NonZeroU32::get);
-        if let Some(held) = self.take_held(agent, own) {
+        if let Some(held) = held {
             let (held_as, pool) = (held.number, id.to_bits());
             let adopt = AdoptPool { held: held_as, pool, processes, weight, ..AdoptPool::default() };
             self.begin_to_adopt(agent, id, held, adopt, out);
@@ -51,9 +72,6 @@ impl Coordinator {
             };
             out.agent(agent, agent_command::Body::StartPool(Box::new(start)));
         }
-        let place = self.agents.get(agent).and_then(|agent| agent.identity());
-        self.tell_place(id, place, false, out);
-        self.to_review.push(id);
     }
 
     /// Tells the client at which agent its pool runs from now on, or does not any more: if it opens the pool again, it says
@@ -67,13 +85,19 @@ impl Coordinator {
     }
 
     pub(crate) fn resize_pool(&mut self, agent: AgentId, id: PoolId, workers: NonZeroU32, out: &mut Outbox) {
+        self.to_review.push(id);
+        if self.pools.get_mut(id).is_some_and(|pool| pool.resize_unheard(agent, workers)) {
+            return;
+        }
         let resize = ResizePool { pool: id.to_bits(), processes: workers.get() };
         out.agent(agent, agent_command::Body::ResizePool(resize));
-        self.to_review.push(id);
     }
 
     /// The pool's workers there are wanted elsewhere.
     pub(crate) fn give_up_place(&mut self, agent: AgentId, id: PoolId, out: &mut Outbox) {
+        if self.withdraw_unheard(agent, id, out) {
+            return;
+        }
         let Some(pool) = self.pools.get_mut(id) else { return };
         pool.given_up.insert(agent);
         out.agent(agent, agent_command::Body::StopPool(StopPool { pool: id.to_bits(), now: false }));
@@ -112,7 +136,7 @@ impl Coordinator {
     pub(crate) fn leave_pools(&mut self, agent: AgentId, own: Option<Identity>, out: &mut Outbox) {
         let mut all = Vec::new();
         for (id, pool) in self.pools.iter_mut() {
-            all.push((id, pool.at.remove(&agent)));
+            all.push((id, pool.unheard.remove(&agent).is_some() | pool.at.remove(&agent)));
             pool.unsettled.forget_place(agent);
             pool.unfit.remove(&agent);
             pool.given_up.remove(&agent);

@@ -13,6 +13,7 @@ use crate::places::Told;
 use crate::refused::{Refused, RefusedKind};
 use crate::reopen::Reopening;
 use crate::settled::Unsettled;
+use crate::unheard::Unheard;
 use crate::{AgentId, ClientId};
 
 /// A pool, kept until its last worker is gone.
@@ -30,6 +31,8 @@ pub(crate) struct Pool {
     closing: bool,
     /// The agents that were told to start it and have not said that it has stopped.
     pub(crate) at: BTreeSet<AgentId>,
+    /// Those where it starts when its client has heard of it.
+    pub(crate) unheard: BTreeMap<AgentId, Unheard>,
     /// Those that were told to stop it because its workers are wanted elsewhere.
     pub(crate) given_up: BTreeSet<AgentId>,
     /// The agents that cannot run it, and why.
@@ -90,6 +93,7 @@ impl Coordinator {
             stage: Stage::Open,
             closing: false,
             at: BTreeSet::new(),
+            unheard: BTreeMap::new(),
             given_up: BTreeSet::new(),
             unfit: BTreeMap::new(),
             proven: false,
@@ -239,7 +243,8 @@ impl Coordinator {
         self.tell_to_stop(id, now, out);
     }
 
-    fn tell_to_stop(&self, id: PoolId, now: bool, out: &mut Outbox) {
+    fn tell_to_stop(&mut self, id: PoolId, now: bool, out: &mut Outbox) {
+        self.stop_unheard(id, out);
         let Some(pool) = self.pools.get(id) else { return };
         for &agent in &pool.at {
             out.agent(agent, agent_command::Body::StopPool(StopPool { pool: id.to_bits(), now }));

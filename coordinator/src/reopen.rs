@@ -22,6 +22,8 @@ pub(crate) struct Reopening {
     require: Labels,
     /// The agents that it ran at, as far as its client knows.
     agents: Vec<Identity>,
+    /// Those of them that hold it.
+    held_at: Vec<AgentId>,
     jobs: Vec<NewJob>,
     /// Whether the client has sent all that it still wants.
     complete: bool,
@@ -38,11 +40,16 @@ pub(crate) struct NewJob {
 
 impl Reopening {
     pub(crate) fn new(agents: Vec<Identity>, require: Labels) -> Self {
-        Self { require, agents, jobs: Vec::new(), complete: false, overdue: false }
+        Self { require, agents, held_at: Vec::new(), jobs: Vec::new(), complete: false, overdue: false }
     }
 
     pub(crate) fn add(&mut self, job: NewJob) {
         self.jobs.push(job);
+    }
+
+    /// Whether the agent goes on with it, of which the client knows.
+    pub(crate) fn is_held_at(&self, agent: AgentId) -> bool {
+        self.held_at.contains(&agent)
     }
 
     /// Whether more comes that no window bounds.
@@ -126,15 +133,21 @@ impl Coordinator {
         let reopening = pool.reopening.as_mut().expect("it was just found");
         let (agents, jobs) = (std::mem::take(&mut reopening.agents), std::mem::take(&mut reopening.jobs));
         let (slots, weight, require) = (pool.asked.processes, pool.asked.weight, reopening.require.clone());
-        let (paused, held) = (pool.paused, pool.asked.id.map_or_else(Vec::new, |own| self.holders(own)));
-        // An agent that is back without the pool has ended what ran there, which is as bad as if it were not back.
-        let holds =
-            |own: &Identity| self.agent_ids.get(own).is_some_and(|id| held.iter().any(|(agent, _)| agent == id));
-        let all_held = agents.iter().all(holds);
+        let (paused, mut held) = (pool.paused, pool.asked.id.map_or_else(Vec::new, |own| self.holders(own)));
+        let known: Vec<AgentId> = agents.iter().filter_map(|own| self.agent_ids.get(own).copied()).collect();
+        held.retain(|(agent, _)| known.contains(agent));
+        if let Some(reopening) = self.pools.get_mut(id).and_then(|pool| pool.reopening.as_mut()) {
+            reopening.held_at = held.iter().map(|(agent, _)| *agent).collect();
+        }
         self.feed(Event::PoolOpened { pool: id, slots, weight, require, held }, out);
         if paused {
             self.feed(Event::PoolPaused { pool: id, paused }, out);
         }
+        // An agent that is back without the pool, or that has no place for it any more, has ended what ran there, which is
+        // as bad as if it were not back.
+        let goes_on =
+            |pool: &Pool, own: &Identity| self.agent_ids.get(own).is_some_and(|agent| pool.at.contains(agent));
+        let all_held = self.pools.get(id).is_some_and(|pool| agents.iter().all(|own| goes_on(pool, own)));
         let at_most_once = jobs.iter().filter(|job| job.policy.retries == 0);
         let at_most_once: Vec<JobId> = at_most_once.map(|job| job.job).collect();
         jobs.into_iter().for_each(|job| self.begin_job(job, out));
@@ -145,6 +158,13 @@ impl Coordinator {
                     self.core.handle(Event::QueueLost { job }, self.now, &mut self.actions);
                     self.follow(Some(Report::NotBack), out);
                 }
+            }
+        }
+        // What ran there has its outcomes now.
+        for own in agents {
+            let runs = |pool: &Pool, agent| pool.at.contains(agent) || pool.unheard.contains_key(agent);
+            if !self.agent_ids.get(&own).is_some_and(|agent| self.pools.get(id).is_some_and(|pool| runs(pool, agent))) {
+                self.tell_place(id, Some(own), true, out);
             }
         }
         if let Some(pool) = self.pools.get_mut(id) {

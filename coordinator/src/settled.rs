@@ -31,7 +31,7 @@ struct Entry {
 }
 
 /// The message is in the outbox and has no number yet.
-const UNNUMBERED: u64 = u64::MAX;
+pub(crate) const UNNUMBERED: u64 = u64::MAX;
 
 /// The reports that came from one of a pool's places.
 #[derive(Default)]
@@ -69,10 +69,17 @@ impl Coordinator {
         let Some(pool) = self.pools.get_mut(pool) else { return };
         let fresh = pool.unsettled.entries.iter_mut().rev().take_while(|entry| entry.message == UNNUMBERED);
         fresh.for_each(|entry| entry.message = last);
+        pool.number_unheard(last);
     }
 
     /// The client has taken in its messages up to this one.
-    pub fn client_acknowledged(&mut self, client: ClientId, last: u64) {
+    pub fn client_acknowledged(&mut self, client: ClientId, last: u64, now: u64, out: &mut Outbox) {
+        self.now = now;
+        self.settle_up_to(client, last);
+        self.start_where_heard(client, last, out);
+    }
+
+    fn settle_up_to(&mut self, client: ClientId, last: u64) {
         let Some(id) = self.clients.get(client).and_then(|client| client.pool) else { return };
         let Some(pool) = self.pools.get_mut(id) else { return };
         while pool.unsettled.entries.front().is_some_and(|entry| entry.message <= last) {

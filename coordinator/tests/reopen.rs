@@ -127,6 +127,7 @@ fn who_does_not_come_back_is_not_waited_for() {
         "client0: runs at 2",
         "client0: opened with 1 slots",
         "client0: job 1 failed 0: AgentLost on , attempts 1",
+        "client0: no more at 1",
         "agent0: start pool 0",
     ]);
     wire.schedule();
@@ -239,6 +240,7 @@ fn a_pool_that_is_being_opened_again_can_end() {
         wire.expect(&[
             "client0: runs at 1",
             "client0: opened with 1 slots",
+            "client0: no more at 2",
             "agent0: adopt held pool 2 as 0",
             "agent0: stop pool 0",
         ]);
@@ -327,6 +329,7 @@ fn a_pool_with_a_limit_keeps_to_it() {
     wire.expect(&[
         "client0: runs at 1",
         "client0: opened with 2 slots",
+        "client0: no more at 2",
         "agent0: adopt held pool 1 as 0 job 0 as 0 chunk 7 attempt 1",
         "agent1: stop held pool 2 now",
     ]);

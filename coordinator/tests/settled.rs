@@ -39,8 +39,7 @@ impl Wire {
     }
 
     fn acknowledged(&mut self, last: u64) {
-        let client = self.clients[0];
-        self.coordinator.client_acknowledged(client, last);
+        self.acknowledge(0, last);
         self.schedule();
     }
 }
@@ -148,7 +147,7 @@ fn pools_are_settled_each_for_itself() {
     wire.coordinator.client_numbered(wire.clients[1], 9);
     wire.acknowledged(4);
     wire.expect(&[&format!("agent{first}: settled 1 of pool 0")]);
-    wire.coordinator.client_acknowledged(wire.clients[1], 9);
+    wire.acknowledge(1, 9);
     wire.schedule();
     let report = if at == first { 2 } else { 1 };
     wire.expect(&[&format!("agent{at}: settled {report} of pool 1")]);

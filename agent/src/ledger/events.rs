@@ -63,7 +63,10 @@ impl Ledger {
             return None;
         };
         let chunk = self.chunks.get_mut(key);
-        chunk.out.remove(items.0, items.1);
+        if !chunk.out.remove(items.0, items.1) {
+            // Said before: the first word counts, which may be kept.
+            return None;
+        }
         let known_as = (chunk.name, chunk.attempt);
         let at = chunk.pool as usize;
         let pool = &mut self.pools[at];
@@ -82,7 +85,7 @@ impl Ledger {
     fn returned(&mut self, mut back: Returned) -> Option<Event> {
         let key = self.chunks.find(back.chunk)?;
         let chunk = self.chunks.get_mut(key);
-        chunk.out.remove(back.first, back.count);
+        let _ = chunk.out.remove(back.first, back.count);
         let pool = &mut self.pools[chunk.pool as usize];
         if pool.name.is_none() {
             // The coordinator that adopts it may have heard that these items are here.

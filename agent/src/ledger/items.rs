@@ -20,16 +20,17 @@ impl Items {
         self.head.0 == self.head.1
     }
 
-    /// Takes items away, as far as they are here.
-    pub(super) fn remove(&mut self, first: u64, count: u64) {
+    /// Takes items away, as far as they are here; false: not all of them were.
+    pub(super) fn remove(&mut self, first: u64, count: u64) -> bool {
         let end = first.saturating_add(count);
         if self.head.0 == first && end <= self.head.1 {
             self.head.0 = end;
             if self.is_empty() && !self.more.is_empty() {
                 self.head = self.more.remove(0);
             }
-            return;
+            return true;
         }
+        let all = self.runs().any(|(from, to)| from <= first && end <= to);
         let left: Vec<(u64, u64)> = self
             .runs()
             .flat_map(|(from, to)| [(from, to.min(first)), (from.max(end), to)])
@@ -39,6 +40,7 @@ impl Items {
             Some((&head, more)) => (self.head, self.more) = (head, more.to_vec()),
             None => *self = Items::default(),
         }
+        all
     }
 
     /// The runs that are left: where each begins, and the end behind it.
@@ -61,7 +63,8 @@ mod tests {
             let mut items = Items::new(10, 20).expect("they can be counted");
             let mut model: BTreeSet<u64> = (10..30).collect();
             for (first, count) in removed {
-                items.remove(first, count);
+                let all = (first..first + count).all(|item| model.contains(&item));
+                prop_assert_eq!(items.remove(first, count), all || count == 0);
                 model.retain(|item| !(first..first + count).contains(item));
                 let left: Vec<u64> = items.runs().flat_map(|(from, to)| from..to).collect();
                 prop_assert!(left.iter().eq(&model), "{items:?}");

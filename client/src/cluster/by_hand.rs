@@ -62,6 +62,10 @@ impl Conversation {
         self.0.abandon();
     }
 
+    pub(crate) fn kept(&self) -> (usize, usize) {
+        self.0.state().kept.size()
+    }
+
     pub(crate) fn repeated(&self) -> u64 {
         self.0.state().kept.repeated()
     }

@@ -49,6 +49,9 @@ impl<C: Connect> Dialer<C> {
             match self.go_on(&mut connection, shared).await {
                 Ok(incoming) => return Ok(Line { connection, incoming, first: None }),
                 Err(status) if status.code() == Code::NotFound => {}
+                // The two do not agree on what was said: what the coordinator has is another session of this pool, which
+                // began on a connection that was given up.
+                Err(status) if status.code() == Code::InvalidArgument => {}
                 Err(status) => return Err(status),
             }
         }

@@ -82,7 +82,12 @@ impl State {
             Event::JobEnded(ended) => self.kept.end_job(ended.job),
             Event::PoolFailed(_) | Event::PoolClosed(_) => self.kept.end_all(),
             Event::PoolAt(at) => {
+                let comes = !at.gone;
                 self.kept.note_place(std::mem::take(at));
+                if comes {
+                    // Nothing starts there before.
+                    self.outgoing.acknowledge();
+                }
                 return None;
             }
             _ => {}

@@ -144,7 +144,8 @@ fn a_session_is_driven_by_hand_through_losses() {
             while !job.has_room() {
                 outcomes.extend(job.next().await.unwrap());
             }
-            job.send(item % 2, &[item.to_le_bytes().to_vec().into()]);
+            (0..item % 2).for_each(|_| job.refuse());
+            job.send(&[item.to_le_bytes().to_vec().into()]);
             outcomes.extend(job.next().await.unwrap());
         }
         job.end_input();
@@ -152,10 +153,13 @@ fn a_session_is_driven_by_hand_through_losses() {
             outcomes.extend(more);
         }
         assert!(job.error().is_none());
-        let indices: Vec<u64> = outcomes.iter().map(|outcome| outcome.item).collect();
+        let (sent, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|outcome| outcome.result.is_ok());
+        assert_eq!(refused.len(), 6);
+        let indices: Vec<u64> = sent.iter().map(|outcome| outcome.item).collect();
         assert_eq!(indices, (0..12_u64).map(|item| item + item.div_ceil(2)).collect::<Vec<_>>());
-        let results = outcomes.iter().map(|outcome| outcome.result.clone().unwrap());
+        let results = sent.iter().map(|outcome| outcome.result.clone().unwrap());
         assert!(results.eq((0..12_u64).map(|item| item.to_le_bytes().to_vec())));
+        assert_eq!(client.kept(), (0, 0));
         client.close(false);
         talk.await.unwrap().unwrap();
         assert!(*echo.losses.lock().unwrap() >= 3);

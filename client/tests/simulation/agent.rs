@@ -12,12 +12,11 @@ use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{AgentEvent, AgentFrame, AgentHello};
 use futures_core::Stream;
-use tokio::sync::mpsc;
-use tokio::time::sleep_until;
+use tokio::sync::{Notify, mpsc};
 use tonic::Status;
 
 use crate::coordinator::{self, Address};
-use crate::network::{HEARTBEAT, Host, Network};
+use crate::network::{HEARTBEAT, Host, Network, at};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::random::Random;
@@ -36,6 +35,8 @@ pub(crate) struct Agent {
 #[derive(Clone)]
 struct Shared {
     workers: Arc<Mutex<Workers>>,
+    /// Somebody has done something to the workers.
+    touched: Arc<Notify>,
     /// Pools that its last hello said it holds.
     held: Arc<Mutex<usize>>,
 }
@@ -66,15 +67,15 @@ impl Agent {
             say: |line| trace::say(format_args!("an agent says: {line}")),
         };
         let workers = Workers::new(plan.clone(), random.fork(), slots);
-        let shared = Shared { workers: Arc::new(Mutex::new(workers)), held: Arc::default() };
+        let shared = Shared { workers: Arc::new(Mutex::new(workers)), touched: Arc::default(), held: Arc::default() };
         let way = Way { host, network: network.clone(), address: address.clone(), shared: shared.clone() };
         let mut session = Session::new(way, shared.clone(), manner);
         let (ask, mut asked) = mpsc::channel(1);
         let process = Process::start(async move {
             let end = session.serve(&mut asked).await;
             trace::say(format_args!("the agent of host {host} ends: {end:?}"));
-            // It was asked to leave twice.
-            let killed = end == End::Killed(2);
+            // It was asked to leave more than once.
+            let killed = matches!(end, End::Killed(2..));
             if end != End::Left && !killed {
                 trace::violation(format_args!("the agent of host {host} should not end so: {end:?}"));
             }
@@ -108,6 +109,13 @@ impl Agent {
         self.process.is_over()
     }
 
+    /// Does something to its workers.
+    pub(crate) fn touch<T>(&self, what: impl FnOnce(&mut Workers) -> T) -> T {
+        let done = what(&mut self.shared.workers());
+        self.shared.touched.notify_one();
+        done
+    }
+
     /// What is left here, in words.
     pub(crate) fn remains(&self) -> Option<String> {
         self.shared.workers().remains()
@@ -137,9 +145,10 @@ impl SessionsWorkers for Shared {
 
     async fn ready(&mut self) -> Result<(), String> {
         let due = self.workers().due();
-        match due {
-            Some(due) => sleep_until(due).await,
-            None => std::future::pending().await,
+        tokio::select! {
+            biased;
+            () = self.touched.notified() => {}
+            () = at(due) => {}
         }
         Ok(())
     }

@@ -71,6 +71,53 @@ impl Client {
     }
 }
 
+/// Runs items that keep so many slots busy for a second, three on each: nothing happens meanwhile. Returns whether all was well.
+pub(crate) async fn fill(
+    host: Host,
+    network: &Network,
+    address: &Address,
+    plan: &Plan,
+    slots: u64,
+    random: &mut Random,
+) -> bool {
+    let way = Way { host, network: network.clone(), address: address.clone() };
+    let (client, opened, talk) = session::Client::open(way, open_pool(0, random), PATIENCE);
+    let talk = tokio::spawn(talk);
+    if opened.await.is_err() {
+        return false;
+    }
+    let duration_us = 1_000_000;
+    let tag = plan.add_job(JobPlan { duration_us, steady: true, ..JobPlan::default() });
+    let mut jobs = Vec::new();
+    // A job each, since a window may be small.
+    for number in 0..3 * slots {
+        let open = OpenJob { job: number, function: Bytes::from_static(b"f"), chunksize: 1, ..OpenJob::default() };
+        let mut job = client.start(open).expect("the pool is open");
+        job.send(&[encode(mark(tag, number)).into()]);
+        job.end_input();
+        jobs.push(job);
+    }
+    let mut done = 0;
+    for job in &mut jobs {
+        while let Some(outcomes) = job.next().await {
+            done += outcomes.iter().filter(|outcome| outcome.result.is_ok()).count() as u64;
+        }
+    }
+    client.close(false);
+    matches!(talk.await, Ok(Ok(()))) && done == 3 * slots
+}
+
+fn open_pool(processes: u32, random: &mut Random) -> OpenPool {
+    OpenPool {
+        processes,
+        settings: Some(WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() }),
+        version: Some(farpool_proto::version()),
+        program: Some(Program { digest: vec![7; 32].into(), size: 1, ..Program::default() }),
+        id: Bytes::copy_from_slice(&coordinator::id(random)),
+        ..OpenPool::default()
+    }
+}
+
 /// What a client's process does.
 struct Script {
     host: Host,
@@ -93,14 +140,8 @@ impl Script {
     /// One pool, from its opening to its end; false if there was no coordinator.
     async fn pool(&mut self) -> bool {
         let (host, random) = (self.host, &mut self.random);
-        let open = OpenPool {
-            processes: random.pick(&[0, 0, 1, 3]),
-            settings: Some(WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() }),
-            version: Some(farpool_proto::version()),
-            program: Some(Program { digest: vec![7; 32].into(), size: 1, ..Program::default() }),
-            id: Bytes::copy_from_slice(&coordinator::id(random)),
-            ..OpenPool::default()
-        };
+        let processes = random.pick(&[0, 0, 1, 3]);
+        let open = open_pool(processes, random);
         let (client, opened, talk) = session::Client::open(self.way.clone(), open, PATIENCE);
         let mut tasks = JoinSet::new();
         let (tell, mut told) = tokio::sync::oneshot::channel();
@@ -141,6 +182,9 @@ impl Script {
         }
         client.close(false);
         match (&mut told).await {
+            Ok(Ok(())) if ending != 3 && client.kept() != (0, 0) => {
+                trace::violation(format_args!("client {host} still keeps {:?} in the end", client.kept()));
+            }
             Ok(Ok(())) => trace::say(format_args!("the pool of client {host} is closed")),
             Ok(Err(error)) => trace::violation(format_args!("the pool of client {host} has failed: {error}")),
             Err(_) => trace::violation(format_args!("the session of client {host} has crashed")),
@@ -159,6 +203,8 @@ struct JobRun {
     /// Items that are sent at once, at most.
     batch: u64,
     cancel_at: Option<u64>,
+    /// Items that could not be sent.
+    refused: u64,
     random: Random,
 }
 
@@ -171,6 +217,7 @@ impl JobRun {
             duration_us: random.pick(&[100, 1000, 20_000, 200_000]),
             deadly: if faults { random.pick(&[0, 0, 5, 50]) } else { 0 },
             panicking: random.pick(&[0, 0, 20]),
+            steady: false,
         };
         let items = match job.duration_us {
             200_000 => random.within(0..30),
@@ -192,25 +239,27 @@ impl JobRun {
         let job = client.start(open).expect("the pool is open");
         let batch = random.pick(&[1, 5, 100]);
         let cancel_at = random.one_in(10).then(|| random.below(items + 1));
-        Self { name, job, plan: plan.clone(), tag, items, batch, cancel_at, random }
+        Self { name, job, plan: plan.clone(), tag, items, batch, cancel_at, refused: 0, random }
     }
 
     async fn run(mut self) {
-        let (mut sent, mut gaps, mut left_out) = (0, 0, 0);
+        let mut sent = 0;
         let (mut ended, mut cancelled) = (false, false);
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut refused) = (BTreeSet::new(), BTreeSet::new());
         loop {
             while !ended && self.job.has_room() {
                 // Some items cannot be encoded: they leave a gap.
-                let gap = if self.random.one_in(30) { 1.min(self.items - sent) } else { 0 };
-                sent += gap;
+                if sent < self.items && self.random.one_in(30) {
+                    self.job.refuse();
+                    refused.insert(sent);
+                    self.refused += 1;
+                    sent += 1;
+                }
                 let count = self.random.within(1..self.batch + 1).min(self.items - sent);
                 let items: Vec<Bytes> = (sent..sent + count).map(|at| encode(mark(self.tag, at)).into()).collect();
                 if count > 0 {
-                    self.job.send(left_out + gap, &items);
+                    self.job.send(&items);
                 }
-                left_out = if count > 0 { 0 } else { left_out + gap };
-                gaps += gap;
                 sent += count;
                 if sent == self.items {
                     self.job.end_input();
@@ -227,11 +276,18 @@ impl JobRun {
             }
             match self.job.next().await {
                 None => break,
-                Some(outcomes) => outcomes.into_iter().for_each(|outcome| self.take(outcome, sent, &mut seen)),
+                Some(outcomes) => {
+                    let outcomes = outcomes.into_iter().filter(|outcome| !refused.remove(&outcome.item));
+                    outcomes.for_each(|outcome| self.take(outcome, sent, &mut seen));
+                }
+            }
+            // Some take their time.
+            if self.random.one_in(200) {
+                sleep(self.random.millis(1..3000)).await;
             }
         }
         match self.job.error() {
-            None if seen.len() as u64 != self.items - gaps && !cancelled => trace::violation(format_args!(
+            None if seen.len() as u64 != self.items - self.refused && !cancelled => trace::violation(format_args!(
                 "job {} has ended with outcomes of {} of its {} items",
                 self.name,
                 seen.len(),

@@ -2,11 +2,13 @@
 //! can go wrong between them.
 //!
 //! A seed is a history: the same seed gives the same one, to the last byte. `--seed N` plays one and tells it, `--seeds N` plays
-//! so many, as does the variable SIMULATION_SEEDS.
+//! so many from `--from N` on, as do the variables SIMULATION_SEEDS and SIMULATION_FROM. Those that [`found`] names are
+//! played in any case.
 
 mod agent;
 mod client;
 mod coordinator;
+mod found;
 mod network;
 mod plan;
 mod process;
@@ -18,7 +20,7 @@ mod world;
 use std::panic;
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -26,7 +28,7 @@ use trace::Story;
 use world::World;
 
 /// Played when nobody says how many.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 20_000;
 const THREADS: u64 = 2;
 /// So many lines are shown of a history that went wrong.
 const SHOWN: usize = 100;
@@ -41,9 +43,10 @@ fn main() -> ExitCode {
     if let Some(seed) = number("--seed") {
         return tell(seed);
     }
-    let variable = std::env::var("SIMULATION_SEEDS").ok().and_then(|text| text.parse().ok());
-    let count = number("--seeds").or(variable).unwrap_or(SEEDS);
-    play_many(number("--from").unwrap_or(0), count)
+    let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let count = number("--seeds").or(variable("SIMULATION_SEEDS")).unwrap_or(SEEDS);
+    let from = number("--from").or(variable("SIMULATION_FROM")).unwrap_or(0);
+    play_many(from, count)
 }
 
 /// Plays a seed.
@@ -74,16 +77,16 @@ fn tell(seed: u64) -> ExitCode {
 }
 
 fn play_many(from: u64, count: u64) -> ExitCode {
-    let (next, failed, events) = (AtomicU64::new(from), Mutex::new(Vec::new()), AtomicU64::new(0));
+    let asked = from..from.saturating_add(count);
+    let known = found::SEEDS.iter().map(|(seed, _)| *seed).filter(|seed| !asked.contains(seed));
+    let seeds: Vec<u64> = known.chain(asked.clone()).collect();
+    let (next, failed, events) = (AtomicUsize::new(0), Mutex::new(Vec::new()), AtomicU64::new(0));
     let began = Instant::now();
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from + count {
-                        return;
-                    }
+                    let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
                     let story = play(seed, 0);
                     events.fetch_add(story.events, Ordering::Relaxed);
                     // Now and then it is looked whether the same comes of the same.
@@ -100,9 +103,13 @@ fn play_many(from: u64, count: u64) -> ExitCode {
     let mut failed = failed.into_inner().expect("nobody panics with it");
     failed.sort();
     let (took, events) = (began.elapsed(), events.into_inner());
-    println!("{count} histories of {events} events in {took:.1?}, {} of them with a violation", failed.len());
+    let played = seeds.len();
+    println!("{played} histories of {events} events in {took:.1?}, {} of them with a violation", failed.len());
     for (seed, violation) in &failed {
         println!("seed {seed}: {violation}");
+        if let Some((_, what)) = found::SEEDS.iter().find(|(known, _)| known == seed) {
+            println!("  which once found that {what}");
+        }
     }
     match failed.first() {
         None => ExitCode::SUCCESS,

@@ -25,6 +25,9 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 const HEARTBEAT_MISSED: &str = "keep-alive timed out";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What is late arrives within this.
+const LINGER: Duration = Duration::from_millis(50);
+
 /// A host that is not the coordinator's.
 pub(crate) type Host = u32;
 
@@ -81,6 +84,8 @@ struct State {
     deaf: [bool; 2],
     /// All was said, and has arrived.
     ended: [bool; 2],
+    /// The host has another connection by then, and what it said on this one arrives only now.
+    late: Option<Instant>,
 }
 
 impl Network {
@@ -171,6 +176,15 @@ impl Network {
         }
     }
 
+    /// The host finds that its connections are broken. What is on its way from there arrives late, and only then does
+    /// the coordinator know.
+    pub(crate) fn lose(&self, host: Host, late: Duration) {
+        for call in self.calls_of(|of| of == host) {
+            call.change(|state| state.late = Some(Instant::now() + late));
+            call.break_at(End::Host, Status::unavailable("connection reset by peer"));
+        }
+    }
+
     /// Nothing comes through to or from this host.
     pub(crate) fn part(&self, host: Host, ways: [bool; 2]) {
         self.inner().stalled.insert(host, ways);
@@ -258,7 +272,17 @@ async fn carry<F: Message + Debug>(
             let delay = call.network.delay(call.host);
             sleep(delay).await;
             call.until(|state| (!state.stalled[from as usize]).then_some(())).await;
-            let Some(frame) = frame else { return };
+            let late = call.state().late.filter(|_| from == End::Host);
+            if let Some(late) = late {
+                sleep_until(late).await;
+            }
+            let Some(frame) = frame else {
+                if late.is_some() {
+                    // Another connection has taken the place of this one, of which nobody knows there.
+                    std::future::pending::<()>().await;
+                }
+                return;
+            };
             note(&call, from, &frame);
             if to.send(frame).await.is_err() {
                 std::future::pending::<()>().await;
@@ -267,7 +291,7 @@ async fn carry<F: Message + Debug>(
     };
     tokio::select! {
         biased;
-        () = call.over(from) => {}
+        () = call.until(|state| (state.over[from as usize].is_some() && state.late.is_none()).then_some(())) => {}
         () = call.over(from.other()) => return,
         () = sent => {
             call.change(|state| state.ended[from as usize] = true);
@@ -314,6 +338,10 @@ async fn watch(call: Arc<Call>) {
     let hears = async {
         sleep(call.network.delay(call.host)).await;
         call.until(|state| (!state.stalled[first as usize]).then_some(())).await;
+        let late = call.state().late;
+        if let Some(late) = late {
+            sleep_until(late + LINGER).await;
+        }
     };
     let broken = call.state().over[first as usize].is_some();
     tokio::select! {
@@ -348,7 +376,7 @@ fn note<F: Message + Debug>(call: &Call, from: End, frame: &Result<F, Status>) {
     trace::note(digest ^ call.number, || format!("call {} {way}: {frame:?}", call.number));
 }
 
-async fn at(time: Option<Instant>) {
+pub(crate) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,

@@ -29,7 +29,7 @@ struct Books {
 }
 
 /// What all items of a job have in common.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct JobPlan {
     pub(crate) retries: u32,
     pub(crate) retry_panics: bool,
@@ -38,6 +38,8 @@ pub(crate) struct JobPlan {
     /// One item in so many kills its worker at first, or panics; 0: none.
     pub(crate) deadly: u64,
     pub(crate) panicking: u64,
+    /// All take equally long.
+    pub(crate) steady: bool,
 }
 
 /// How a run of an item ends.
@@ -97,14 +99,25 @@ impl Plan {
         if fate == Fate::Dies {
             *deaths += 1;
         }
-        let slow = if random.one_in(200) { 50 } else { 1 };
-        let us = random.within(job.duration_us / 2..job.duration_us * 3 / 2 + 1) * slow;
+        let slow = if random.one_in(200) && !job.steady { 50 } else { 1 };
+        let us = match job.steady {
+            true => job.duration_us,
+            false => random.within(job.duration_us / 2..job.duration_us * 3 / 2 + 1) * slow,
+        };
         let (runs, fate_now) = (*runs, fate);
         drop(books);
         trace::note(mark ^ u64::from(runs), || {
             format!("item {} begins, run {runs}: {us} us, {fate_now:?}", name(mark))
         });
         (Duration::from_micros(us), fate)
+    }
+
+    /// The worker of an item that runs dies.
+    pub(crate) fn dies(&self, item: &[u8]) {
+        let Some(mark) = read(item) else { return };
+        if let Some((_, deaths)) = self.books().runs.get_mut(&mark) {
+            *deaths += 1;
+        }
     }
 
     /// An outcome came to its client.

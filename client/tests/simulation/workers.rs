@@ -31,6 +31,10 @@ pub(crate) struct Workers {
     held: bool,
     draining: bool,
     told_credit: u32,
+    /// Everything takes so many times as long.
+    slowness: u32,
+    /// Most slots that were busy at once.
+    peak: usize,
     events: Vec<AgentEvent>,
 }
 
@@ -88,6 +92,8 @@ impl Workers {
             held: false,
             draining: false,
             told_credit: 0,
+            slowness: 1,
+            peak: 0,
             events: Vec::new(),
         }
     }
@@ -153,6 +159,33 @@ impl Workers {
         }
     }
 
+    /// Everything that begins takes so many times as long.
+    pub(crate) fn slow_down(&mut self, times: u32) {
+        self.slowness = times;
+    }
+
+    /// All that run die at once.
+    pub(crate) fn kill_running(&mut self) {
+        let now = Instant::now();
+        for run in self.running.iter_mut().filter(|run| run.fate != Fate::Dies) {
+            (run.fate, run.ends_at) = (Fate::Dies, now);
+            self.plan.dies(&run.data);
+        }
+    }
+
+    /// The most slots that were busy at once since [`Workers::forget_peak`].
+    pub(crate) fn peak(&self) -> usize {
+        self.peak
+    }
+
+    pub(crate) fn forget_peak(&mut self) {
+        self.peak = 0;
+    }
+
+    pub(crate) fn slots(&self) -> usize {
+        self.slots as usize
+    }
+
     pub(crate) fn hold(&mut self, hold: bool) {
         self.held = hold;
     }
@@ -208,7 +241,12 @@ impl Workers {
         if std::mem::replace(&mut self.told_credit, credit) != credit {
             self.tell(Event::Credit(Credit { chunks: credit, bytes: 0 }));
         }
-        events.append(&mut self.events);
+        // Some things are said twice.
+        for event in self.events.drain(..) {
+            let again = matches!(event.body, Some(Event::RunDone(_) | Event::ItemFault(_))) && self.random.one_in(50);
+            events.extend(again.then(|| event.clone()));
+            events.push(event);
+        }
     }
 
     /// When there is something to do, if nothing is said.
@@ -247,11 +285,18 @@ impl Workers {
         }
     }
 
-    /// An agent gets no more than it wants to hold.
+    /// An agent gets no more than it wants to hold, beside what it holds of pools that the coordinator does not know yet. Of
+    /// chunks that were adopted it may hold items for nobody.
     fn check_credit(&self) {
-        if self.chunks.len() > self.credit() as usize && !self.draining {
-            let (chunks, credit) = (self.chunks.len(), self.credit());
-            trace::violation(format_args!("{chunks} chunks are at an agent that wants to hold {credit}"));
+        let mut of_pools = BTreeMap::<u64, u32>::new();
+        for pool in self.chunks.iter().filter_map(|chunk| Some(self.jobs.get(&chunk.job)?.pool)) {
+            *of_pools.entry(pool).or_default() += 1;
+        }
+        let credit = self.credit();
+        if let Some((pool, chunks)) = of_pools.into_iter().find(|(_, chunks)| *chunks > 2 * credit && !self.draining) {
+            trace::violation(format_args!(
+                "{chunks} chunks of pool {pool} are at an agent that wants to hold {credit}"
+            ));
         }
     }
 
@@ -293,13 +338,14 @@ impl Workers {
                 self.events.extend(told);
                 self.events.push(AgentEvent { body: Some(Event::ItemFault(Box::new(fault))) });
             }
-            // Sometimes several results travel together.
+            // Sometimes several results travel together, and some come late.
             let chunk = self.chunks.iter_mut().find(|chunk| chunk.number == run.chunk).expect("it was there");
-            if chunk.is_over() || self.random.one_in(2) {
+            if self.random.one_in(2) && !self.draining {
+                let most = self.random.pick(&[20, 20, 20, 20, 20, 20, 20, 20, 20, 4000]);
+                chunk.told_by = Some(now + self.random.millis(0..most));
+            } else {
                 let told = chunk.tell_done();
                 self.events.extend(told);
-            } else {
-                chunk.told_by = Some(now + self.random.millis(0..20));
             }
         }
         for chunk in &mut self.chunks {
@@ -330,8 +376,10 @@ impl Workers {
             let Some((item, data)) = chunk.items.pop_front() else { return };
             chunk.running += 1;
             let (took, fate) = self.plan.begin(&data);
+            let took = took * self.slowness;
             let run = Run { ends_at: now + took, chunk: chunk.number, job: chunk.job, item, data, fate, took };
             self.running.push(run);
+            self.peak = self.peak.max(self.running.len());
         }
     }
 
@@ -355,6 +403,12 @@ impl Workers {
     fn drop_chunks(&mut self, unwanted: impl Fn(&Chunk) -> bool) {
         let dropped: Vec<u64> = self.chunks.iter().filter(|chunk| unwanted(chunk)).map(|chunk| chunk.number).collect();
         self.running.retain(|run| !dropped.contains(&run.chunk));
+        // What has ended just now is told all the same.
+        for chunk in self.chunks.iter_mut().filter(|chunk| dropped.contains(&chunk.number)) {
+            if self.random.one_in(2) {
+                self.events.extend(chunk.tell_done());
+            }
+        }
         self.chunks.retain(|chunk| !dropped.contains(&chunk.number));
         self.forget_jobs();
     }

@@ -5,17 +5,20 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::agent::Agent;
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::coordinator::{Address, Coordinator};
 use crate::network::{Host, Network};
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::trace;
+use crate::workers::Workers;
 
 /// How long everything may take when nothing happens any more.
 const BOUND: Duration = Duration::from_secs(600);
 /// Clients' hosts are called from here on.
 const CLIENTS: Host = 1000;
+/// The host of a client that comes in the end.
+const PROBE: Host = 2000;
 
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,9 +35,12 @@ pub(crate) enum Fault {
     KillCoordinator,
     PauseCoordinator,
     Leap,
+    Lose,
+    Slow,
+    KillWorkers,
 }
 
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 15] = [
     Fault::Cut,
     Fault::CutAll,
     Fault::HalfOpen,
@@ -47,6 +53,9 @@ const FAULTS: [Fault; 12] = [
     Fault::KillCoordinator,
     Fault::PauseCoordinator,
     Fault::Leap,
+    Fault::Lose,
+    Fault::Slow,
+    Fault::KillWorkers,
 ];
 
 /// What follows later.
@@ -54,6 +63,7 @@ const FAULTS: [Fault; 12] = [
 enum Later {
     Heal(Host),
     GoOn(Host),
+    Hurry(Host),
     StartAgent(u32),
     StartCoordinator,
     CoordinatorGoesOn,
@@ -143,6 +153,7 @@ impl World {
                     self.stop(host, false);
                     self.network.heal(host);
                 }
+                Later::Hurry(host) => self.slow_down(host, 1, 500),
                 Later::StartAgent(slots) => self.start_agent(slots),
                 Later::StartCoordinator => self.coordinator.start(&mut self.random),
                 Later::CoordinatorGoesOn => {
@@ -168,6 +179,13 @@ impl World {
     fn stop(&self, host: Host, stop: bool) {
         self.agents.iter().filter(|agent| agent.host == host).for_each(|agent| agent.stop(stop));
         self.clients.iter().filter(|client| client.host == host).for_each(|client| client.stop(stop));
+    }
+
+    /// What runs at a host takes so many times as long, and what is said there, so many us.
+    fn slow_down(&self, host: Host, times: u32, delay: u64) {
+        self.network.set_delay(host, delay);
+        let agent = self.agents.iter().find(|agent| agent.host == host);
+        agent.into_iter().for_each(|agent| agent.touch(|workers| workers.slow_down(times)));
     }
 
     fn follow(&mut self, after: Duration, later: Later) {
@@ -233,6 +251,16 @@ impl World {
                 hosts.into_iter().for_each(|host| self.network.part(host, [true, true]));
                 self.follow(lasting, Later::CoordinatorGoesOn);
             }
+            Fault::Lose => self.network.lose(host, self.random.millis(1..last.min(1000))),
+            Fault::Slow => {
+                let delay = self.random.pick(&[20_000, 300_000]);
+                self.slow_down(host, 20, delay);
+                self.follow(lasting, Later::Hurry(host));
+            }
+            Fault::KillWorkers => {
+                let agent = self.agents.iter().find(|agent| agent.host == host);
+                agent.into_iter().for_each(|agent| agent.touch(Workers::kill_running));
+            }
             // A host that slept: everybody's time goes on at once.
             Fault::Leap => tokio::time::advance(lasting).await,
         }
@@ -266,6 +294,31 @@ impl World {
         // Sessions that are away, and workers that are killed, have their time; then nothing may be left.
         sleep(Duration::from_secs(90)).await;
         self.nothing_is_left().await;
+        self.every_slot_works().await;
+        self.nothing_is_held().await;
+    }
+
+    /// No slot has got lost: there is a job for all of them.
+    async fn every_slot_works(&mut self) {
+        self.hosts().into_iter().for_each(|host| self.slow_down(host, 1, 500));
+        self.agents.iter().for_each(|agent| agent.touch(Workers::forget_peak));
+        let slots: usize = self.agents.iter().map(|agent| agent.touch(|workers| workers.slots())).sum();
+        let done = client::fill(PROBE, &self.network, &self.address, &self.plan, slots as u64, &mut self.random);
+        let late = Instant::now() + Duration::from_secs(60);
+        if !timeout_at(late, done).await.unwrap_or(false) {
+            return trace::violation(format_args!("a job for all slots does not end well"));
+        }
+        for agent in &self.agents {
+            let (peak, slots) = agent.touch(|workers| (workers.peak(), workers.slots()));
+            if peak != slots {
+                trace::violation(format_args!(
+                    "of the {slots} slots of host {} no more than {peak} were ever busy",
+                    agent.host
+                ));
+            }
+        }
+        // Those who were told to stop have done so, and what they kept is settled.
+        sleep(Duration::from_secs(10)).await;
     }
 
     async fn nothing_is_left(&mut self) {
@@ -273,8 +326,8 @@ impl World {
         let Ok(status) = timeout_at(late, self.coordinator.status()).await else {
             return trace::violation(format_args!("the coordinator does not answer"));
         };
-        let chunks: u64 = status.agents.iter().map(|agent| agent.chunks).sum();
-        if status.pools.len() + status.jobs.len() > 0 || chunks > 0 {
+        let busy = status.agents.iter().any(|agent| agent.chunks > 0 || agent.busy > 0 || agent.away);
+        if status.pools.len() + status.jobs.len() > 0 || busy || status.held_bytes > 0 {
             trace::violation(format_args!("something is left at the coordinator: {status:?}"));
         }
         self.agents.retain(|agent| !agent.is_over());
@@ -289,7 +342,10 @@ impl World {
                 trace::violation(format_args!("at the agent of host {} is left: {remains}", agent.host));
             }
         }
-        // A coordinator that knows nothing is told what agents hold.
+    }
+
+    /// A coordinator that knows nothing is told what agents hold.
+    async fn nothing_is_held(&mut self) {
         self.coordinator.kill(&self.network).await;
         self.coordinator.start(&mut self.random);
         sleep(Duration::from_secs(10)).await;

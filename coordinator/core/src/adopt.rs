@@ -13,7 +13,7 @@ use crate::run::Run;
 
 impl Core {
     /// The agent goes on with those runs that are wholly in the job's queue. `first` and `attempt` are as the chunk was
-    /// handed out once.
+    /// handed out once. Of the others nobody hears any more what has become of them: items that may run once have had that.
     pub(crate) fn adopt(
         &mut self,
         (agent, id): (AgentId, JobId),
@@ -22,15 +22,18 @@ impl Core {
         now: u64,
         actions: &mut Vec<Action>,
     ) {
-        let adopted = if self.may_adopt(agent, id, attempt) {
-            runs.retain(|run| run.count > 0 && run.first.checked_add(run.count).is_some());
-            runs.sort_unstable_by_key(|run| run.first);
-            self.take_held((first, attempt), id, runs)
-        } else {
-            None
-        };
+        runs.retain(|run| run.count > 0 && run.first.checked_add(run.count).is_some());
+        runs.sort_unstable_by_key(|run| run.first);
+        let all = if self.runs_once(id) { runs.clone() } else { Vec::new() };
+        let adopted =
+            if self.may_adopt(agent, id, attempt) { self.take_held((first, attempt), id, runs) } else { None };
+        for run in all {
+            // What was adopted is not queued any more.
+            self.fail_queued_of(id, run, actions);
+        }
         let Some(items) = adopted else {
             self.stale_reports += 1;
+            self.finish_if_over(id, actions);
             return;
         };
         self.jobs.get_mut(id).expect("it was just found").agents.insert(agent);
@@ -55,6 +58,21 @@ impl Core {
         }
         self.requeued(id);
         self.finish_if_over(id, actions);
+    }
+
+    fn fail_queued_of(&mut self, id: JobId, run: Run, actions: &mut Vec<Action>) {
+        let job = self.jobs.get_mut(id).expect("it was just found");
+        for part in job.queue.queued_of(run) {
+            job.queue.take_out(part);
+            job.settled(part.first, part.count);
+            let Run { first, count } = part;
+            actions.push(Action::Fail { job: id, first, count, attempts: 1, cause: Cause::AgentLost });
+        }
+        self.requeued(id);
+    }
+
+    fn runs_once(&self, id: JobId) -> bool {
+        self.jobs.get(id).is_some_and(|job| job.policy.retries == 0)
     }
 
     /// Whether the agent can hold something of the job, at this attempt.

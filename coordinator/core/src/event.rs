@@ -127,7 +127,8 @@ pub enum Event {
         first: u64,
         /// Which try of that item this is.
         attempt: u32,
-        /// What it holds. Of each run it goes on with all items or none.
+        /// What it holds. Of each run it goes on with all items or none; if it is none, those that are queued fail if they run
+        /// at most once.
         runs: Vec<Run>,
     },
     /// What has arrived of the job is all that is left of what had arrived at a scheduler before this one. A chunk of an

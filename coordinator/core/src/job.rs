@@ -65,18 +65,21 @@ impl Job {
         }
     }
 
-    /// Queues items again; `attempt` is the next try of the first.
+    /// Queues items again; `attempt` is the next try of the first. Those that were tried are queued by themselves.
     pub(crate) fn give_back(&mut self, mut run: Run, mut attempt: u32, item_bytes: u64) {
         while let Some((&item, &tries)) = self.tried.range(run.first..run.end()).next() {
             if item > run.first {
                 let before = item - run.first;
                 self.queue.give_back(Run::new(run.first, before), attempt, item_bytes * before);
-                (run, attempt) = (Run::new(item, run.count - before), 1);
+                attempt = 1;
             }
-            attempt = attempt.max(tries.saturating_add(1));
+            self.queue.give_back(Run::new(item, 1), attempt.max(tries.saturating_add(1)), item_bytes);
             self.tried.remove(&item);
+            (run, attempt) = (Run::new(item + 1, run.end() - item - 1), 1);
         }
-        self.queue.give_back(run, attempt, item_bytes * run.count);
+        if run.count > 0 {
+            self.queue.give_back(run, attempt, item_bytes * run.count);
+        }
     }
 
     /// Whether a second copy of a chunk of it may run.

@@ -181,6 +181,15 @@ impl Queue {
         }
     }
 
+    /// What of the run is there, lowest first.
+    pub(crate) fn queued_of(&self, run: Run) -> Vec<Run> {
+        let again = self.again.iter().map(|(&first, again)| Run::new(first, again.count));
+        let mut parts: Vec<Run> =
+            again.chain(self.fresh.iter().copied()).filter_map(|there| there.common(run)).collect();
+        parts.sort_unstable_by_key(|part| part.first);
+        parts
+    }
+
     /// All runs that are there, lowest first; nothing is left.
     pub(crate) fn take_all(&mut self) -> Vec<Run> {
         let again = std::mem::take(&mut self.again).into_iter().map(|(first, again)| Run::new(first, again.count));

@@ -115,6 +115,22 @@ fn runs_that_are_queued_are_adopted() {
 }
 
 #[test]
+fn what_is_held_in_part_does_not_run_a_second_time() {
+    let mut core = again(policy(0, 0));
+    assert!(adopted(&send(&mut core, held(agent(0), 3, 1, &[(3, 2)]))).is_some());
+    // Others have 3 and 4; what has become of the items around them nobody will hear.
+    let actions = send(&mut core, held(agent(1), 2, 1, &[(2, 4), (8, 1)]));
+    let fail = |first| Action::Fail { job: job(), first, count: 1, attempts: 1, cause: Cause::AgentLost };
+    assert_eq!(actions[..2], [fail(2), fail(5)]);
+    assert!(matches!(actions[2..], [Action::Adopt { attempt: 1, .. }]), "{actions:?}");
+    assert_eq!(core.progress(job()).map(|progress| progress.queued), Some(5));
+    // Of 8 and 9, the first is elsewhere.
+    assert!(adopted(&send(&mut core, held(agent(1), 0, 1, &[(0, 2), (6, 2)]))).is_some());
+    send(&mut core, Event::InputEnded { job: job() });
+    assert_eq!(send(&mut core, held(agent(1), 8, 1, &[(8, 2)]))[..], [fail(9)]);
+}
+
+#[test]
 fn the_attempt_is_that_of_the_first_item_if_that_is_adopted() {
     check(&[], (0, 3), &[(0, 2), (3, 1)], Some(3), &[]);
     check(&[], (0, 3), &[(3, 1), (0, 2)], Some(3), &[]);

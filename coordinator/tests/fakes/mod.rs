@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox, Refused};
@@ -27,6 +27,8 @@ pub(crate) struct Wire {
     pub(crate) to_agents: Vec<VecDeque<agent_command::Body>>,
     /// Whether agents answer at once that a pool has started; otherwise the test says when.
     pub(crate) starts_at_once: bool,
+    /// Whether clients say at once that they know where their pools run; otherwise the test says when.
+    pub(crate) hears_at_once: bool,
     out: Outbox,
     now: u64,
 }
@@ -44,6 +46,7 @@ impl Wire {
             to_clients: Vec::new(),
             to_agents: Vec::new(),
             starts_at_once: true,
+            hears_at_once: true,
             out: Outbox::default(),
             now: 0,
         }
@@ -131,6 +134,12 @@ impl Wire {
         result
     }
 
+    /// The client says that it has taken in its messages up to this one.
+    pub(crate) fn acknowledge(&mut self, client: usize, last: u64) {
+        let client = self.clients[client];
+        self.serve(|coordinator, now, out| coordinator.client_acknowledged(client, last, now, out));
+    }
+
     /// Lets time pass.
     pub(crate) fn wait(&mut self, ns: u64) {
         self.now += ns;
@@ -155,10 +164,14 @@ impl Wire {
     }
 
     fn sort(&mut self) {
-        let mut started = Vec::new();
+        let (mut started, mut heard) = (Vec::new(), BTreeSet::new());
         for (to, ClientEvent { body }) in self.out.to_clients.drain(..) {
             let number = self.clients.iter().position(|&id| id == to).expect("the message is for somebody");
-            self.to_clients[number].push_back(body.expect("the message has a body"));
+            let body = body.expect("the message has a body");
+            if matches!(&body, client_event::Body::PoolAt(at) if !at.gone) {
+                heard.insert(number);
+            }
+            self.to_clients[number].push_back(body);
         }
         for (to, AgentCommand { body }) in self.out.to_agents.drain(..) {
             let number = self.agents.iter().position(|&id| id == to).expect("the message is for somebody");
@@ -170,6 +183,14 @@ impl Wire {
         }
         if self.starts_at_once {
             started.into_iter().for_each(|(agent, pool)| self.say(agent, pool_started(pool)));
+        }
+        if !self.hears_at_once {
+            return;
+        }
+        for client in heard {
+            // Whatever was said before has no number yet, and stays as it is.
+            self.coordinator.client_numbered(self.clients[client], 0);
+            self.acknowledge(client, 0);
         }
     }
 }

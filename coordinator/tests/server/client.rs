@@ -78,6 +78,9 @@ impl Client {
                 None => return Ok(None),
                 Some(events) => self.inbox.extend(events.into_iter().filter_map(|event| event.body)),
             }
+            if self.inbox.iter().any(|told| matches!(told, Told::PoolAt(at) if !at.gone)) {
+                self.out.acknowledge();
+            }
         }
         Ok(self.inbox.pop_front())
     }
@@ -88,6 +91,16 @@ impl Client {
             match self.try_next().await.expect("the session goes on").expect("the session goes on") {
                 Told::PoolOpened(_) | Told::Waiting(_) | Told::Window(_) | Told::PoolAt(_) => {}
                 other => return other,
+            }
+        }
+    }
+
+    /// Reads on until it knows that its pool runs at the agent that is known by this 16 times.
+    pub(crate) async fn hears_of(&mut self, agent: u8) {
+        loop {
+            match self.try_next().await.expect("the session goes on").expect("the session goes on") {
+                Told::PoolAt(at) if !at.gone && at.agent == [agent; 16][..] => return,
+                _ => {}
             }
         }
     }

@@ -126,6 +126,7 @@ async fn an_agent_that_comes_late_goes_on_with_what_is_left() {
     // The other one is waited for, and not for ever.
     let adopt = adopted(&mut first).await;
     let mut second = Agent::joined_over(server.connect().await, holding(2, vec![held(80, 1), held(81, 2)])).await;
+    client.hears_of(2).await;
     let late = adopted(&mut second).await;
     assert!(late.chunks.iter().all(|chunk| chunk.held == 81), "the first was given what is left in order: {late:?}");
     first.say(result(&adopt, 0, b"A"));

@@ -85,6 +85,12 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().line().received
     }
 
+    /// Has the peer told at once what was taken in, even if there is nothing else to say.
+    pub fn acknowledge(&self) {
+        self.session().line().hurry();
+        self.session().wake();
+    }
+
     /// Whether nobody takes frames: the connection is lost, and there is no other one yet.
     pub fn is_gone(&self) -> bool {
         self.session().queue().gone

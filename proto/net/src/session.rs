@@ -35,6 +35,8 @@ pub(crate) struct Line<M> {
     pub(crate) received: u64,
     told: u64,
     untold_bytes: usize,
+    /// It waits to hear.
+    hurries: bool,
 }
 
 /// What was pushed.
@@ -80,8 +82,15 @@ pub(crate) enum Refused {
 
 impl<M: SessionMessage> Session<M> {
     pub(crate) fn new(low: usize, drained: Arc<Notify>) -> Self {
-        let line =
-            Line { connection: 0, awaits_answer: false, kept: Kept::default(), received: 0, told: 0, untold_bytes: 0 };
+        let line = Line {
+            connection: 0,
+            awaits_answer: false,
+            kept: Kept::default(),
+            received: 0,
+            told: 0,
+            untold_bytes: 0,
+            hurries: false,
+        };
         let queue = Queue {
             messages: VecDeque::new(),
             pushed: 0,
@@ -202,13 +211,19 @@ impl<M> Line<M> {
 
     /// Whether the peer is to be told what was taken in even if there is nothing else to say.
     pub(crate) fn owes(&self) -> bool {
-        self.received - self.told > UNTOLD_MESSAGES || self.untold_bytes > UNTOLD_BYTES
+        let untold = self.received - self.told;
+        untold > UNTOLD_MESSAGES || self.untold_bytes > UNTOLD_BYTES || (self.hurries && untold > 0)
+    }
+
+    /// The peer is to be told soon.
+    pub(crate) fn hurry(&mut self) {
+        self.hurries = true;
     }
 
     /// What the peer is told: how many of its messages were taken in, or 0 if it knows and need not be told `anyway`.
     pub(crate) fn tell(&mut self, anyway: bool) -> u64 {
         let told = std::mem::replace(&mut self.told, self.received);
-        self.untold_bytes = 0;
+        (self.untold_bytes, self.hurries) = (0, false);
         if told < self.received || anyway { self.received } else { 0 }
     }
 }

@@ -78,6 +78,12 @@ impl Job {
         if fresh == [run] { Fresh::All } else { Fresh::Some(fresh) }
     }
 
+    /// How many messages of items are kept.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn batches(&self) -> usize {
+        self.batches.len()
+    }
+
     /// Where the batch with this item is, if there is one.
     fn position(&self, item: u64) -> usize {
         match self.batches.front() {

@@ -148,7 +148,6 @@ impl Kept {
         if !known {
             return Vec::new();
         }
-        self.agents.clear();
         let mut lost = Vec::new();
         for number in self.numbers() {
             let runs = self.jobs.get_mut(&number).map(|job| job.give_up(unsaid)).unwrap_or_default();
@@ -177,6 +176,12 @@ impl Kept {
     #[cfg(any(test, feature = "simulation"))]
     pub(super) fn repeated(&self) -> u64 {
         self.repeated
+    }
+
+    /// How many jobs are kept, and how many messages of items.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.jobs.len(), self.jobs.values().map(Job::batches).sum())
     }
 
     /// In the order in which they were opened.

@@ -80,6 +80,8 @@ impl Driver {
         }
         client.begin_to_read();
         self.link.log.line(format_args!("a client goes on {}", from(address)));
+        // It has said what it has, and may have nothing else to say.
+        self.client_has(id);
     }
 
     pub(super) fn agent_resumes(&mut self, resumes: Resumes<AgentCommand, AgentEvent, AgentId>) {

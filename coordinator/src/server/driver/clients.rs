@@ -144,13 +144,10 @@ impl Driver {
             Said::Gone(End::Final(why)) => return self.end_client(id, Err(why)),
             Said::Gone(End::Broken(why)) => return self.client_breaks(id, why),
         };
-        let acknowledged = client.session.outgoing.acknowledged();
-        if acknowledged > client.acknowledged {
-            (client.acknowledged, client.said_since, client.owes_since) = (acknowledged, 0, None);
-            self.coordinator.client_acknowledged(id, acknowledged);
-        }
+        self.client_has(id);
+        let Some(client) = self.clients.get_mut(&id) else { return };
         if self.memory.is_full() {
-            self.memory.listen(client, &messages);
+            self.memory.listen(client, self.coordinator.is_to_hear(id), &messages);
         }
         for message in messages {
             // What is said when all is over was on its way by then.
@@ -167,6 +164,16 @@ impl Driver {
                 client.give_turn();
             }
             self.memory.count(client);
+        }
+    }
+
+    /// Looks at which messages the client says that it has.
+    pub(super) fn client_has(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let acknowledged = client.session.outgoing.acknowledged();
+        if acknowledged > client.acknowledged {
+            (client.acknowledged, client.said_since, client.owes_since) = (acknowledged, 0, None);
+            self.coordinator.client_acknowledged(id, acknowledged, self.now, &mut self.out);
         }
     }
 

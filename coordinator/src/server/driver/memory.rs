@@ -6,7 +6,8 @@
 //! What a client has on its way meanwhile is held back by HTTP/2's flow control.
 //!
 //! What was sent is held until the client says that it has it, which is only known by reading on. So what may be on its way
-//! does not count, lest nobody is read since nobody says what he has; and a client that has taken more than that is read.
+//! does not count, lest nobody is read since nobody says what he has; and a client that has taken more than that is read, as
+//! is one whose word a place waits for.
 //! One that still says nothing for as long as it may be silent is no peer that could be served, and its session ends.
 //!
 //! What is held may be of no use before more comes: parts of large messages, items of explicit chunks that are not
@@ -77,9 +78,9 @@ impl Memory {
         self.counted += client.counted;
     }
 
-    /// Counts what a client says that was sent much and does not say that it has it.
-    pub(super) fn listen(&self, client: &mut Client, messages: &[ClientMessage]) {
-        if client.unacknowledged() > ON_THE_WAY {
+    /// Counts what a client says that was sent much, or that its pool starts somewhere, and does not say that it has it.
+    pub(super) fn listen(&self, client: &mut Client, waits: bool, messages: &[ClientMessage]) {
+        if client.unacknowledged() > ON_THE_WAY || waits {
             client.said_since += messages.iter().map(|message| message.encoded_len() as u64).sum::<u64>();
         } else {
             client.said_since = 0;
@@ -204,13 +205,16 @@ impl Driver {
 
     /// Whether what the client has sent is of no use before more comes.
     fn needs_more(&self, id: ClientId) -> bool {
-        self.clients.get(&id).is_some_and(|client| client.partial > 0) || self.coordinator.lacks_chunk(id)
+        let waits = self.coordinator.lacks_chunk(id) || self.coordinator.is_to_hear(id);
+        waits || self.clients.get(&id).is_some_and(|client| client.partial > 0)
     }
 
-    /// Whether the client has taken so much without having said so that to read on makes more room than it takes. It is not
-    /// believed for ever.
+    /// Whether the client has taken so much without having said so that to read on makes more room than it takes, or is to
+    /// say that it knows where its pool starts. It is not believed for ever.
     fn owes_word(&self, id: ClientId) -> bool {
-        let owes = |client: &Client| client.unacknowledged() > ON_THE_WAY && client.said_since <= SAID_BEFORE;
+        let waits = self.coordinator.is_to_hear(id);
+        let owes =
+            |client: &Client| (waits || client.unacknowledged() > ON_THE_WAY) && client.said_since <= SAID_BEFORE;
         self.clients.get(&id).is_some_and(owes)
     }
 
