@@ -192,6 +192,7 @@ impl Coordinator {
                 self.pass_output(agent, pool, (pid, stream, data), out);
             }
             FromAgent::Draining => self.drain(agent, out),
+            FromAgent::InVain { items } => self.late_messages = self.late_messages.saturating_add(items),
             FromAgent::Ailing { reason } => {
                 if let Some(agent) = self.agents.get_mut(agent) {
                     agent.ailing = reason;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use farpool::Pool;
+use farpool::{ErrorKind, Pool};
 
 use crate::jobs::{self, Counts, Player};
 use crate::processes::TAG;
@@ -26,6 +26,8 @@ const THREADS: u64 = 3;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// And when nothing goes wrong any more.
 const PATIENCE_AT_THE_END: Duration = Duration::from_secs(45);
+/// Nobody keeps the coordinator away for that long.
+const OPENING: Duration = Duration::from_secs(30);
 
 /// What such a client is told.
 pub(crate) fn settings(command: &mut Command, address: &str, seed: u64, folder: &str) {
@@ -39,11 +41,19 @@ pub(crate) fn visitor(address: &str, tag: &str) -> Command {
     command
 }
 
-/// A pool whose workers are known by the tag.
-pub(crate) fn pool(processes: Option<usize>) -> Pool {
-    let builder = Pool::builder().env(TAG, env::var(TAG).unwrap_or_default());
-    let builder = processes.into_iter().fold(builder, farpool::Builder::processes);
-    builder.build().expect("the pool opens")
+/// A pool whose workers are known by the tag. To open one while the coordinator cannot be reached fails, and is tried again.
+pub(crate) fn pool(processes: Option<usize>) -> Result<Pool, String> {
+    let start = Instant::now();
+    loop {
+        let builder = Pool::builder().env(TAG, env::var(TAG).unwrap_or_default());
+        match processes.into_iter().fold(builder, farpool::Builder::processes).build() {
+            Ok(pool) => return Ok(pool),
+            Err(error) if error.kind() == ErrorKind::Unavailable && start.elapsed() < OPENING => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(format!("no pool opens for {:.1?}: {error}", start.elapsed())),
+        }
+    }
 }
 
 /// What each thread does, and since when.
@@ -51,10 +61,17 @@ pub(crate) type Board = Arc<Mutex<BTreeMap<u64, (Instant, String)>>>;
 
 pub(crate) fn main() -> ExitCode {
     let Ok(seed) = env::var(ROLE).unwrap_or_default().parse() else {
-        let napped = pool(None).map(|n: u64| thread::sleep(Duration::from_secs(n)), vec![60; 50]);
-        return if napped.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        visit();
+        return ExitCode::SUCCESS;
     };
-    let (pool, folder) = (pool(None), env::var(FOLDER).expect("the test names a folder"));
+    let pool = match pool(None) {
+        Ok(pool) => pool,
+        Err(wrong) => {
+            println!("{wrong}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let folder = env::var(FOLDER).expect("the test names a folder");
     let (board, stop) = (Board::default(), Arc::new(AtomicBool::new(false)));
     watch(&board, &stop);
     let mut random = Random::new(seed);
@@ -75,6 +92,13 @@ pub(crate) fn main() -> ExitCode {
     }
     fs::write(format!("{folder}/counts"), jobs::sum(counts)).expect("the test's folder can be written");
     ExitCode::SUCCESS
+}
+
+/// Until somebody kills it.
+fn visit() {
+    if let Ok(pool) = pool(None) {
+        let _ = pool.map(|seconds: u64| thread::sleep(Duration::from_secs(seconds)), vec![60; 50]);
+    }
 }
 
 fn play(mut player: Player<'_>, stop: &AtomicBool) -> Counts {
@@ -112,4 +136,3 @@ fn watch(board: &Board, stop: &Arc<AtomicBool>) {
         }
     });
 }
-

@@ -26,7 +26,8 @@ impl Daemon {
     /// Starts it; what it says goes behind what others of this name have said.
     pub(crate) fn start(name: &str, mut command: Command, folder: &Path) -> Daemon {
         let log = folder.join(format!("{name}.log"));
-        let file: File = OpenOptions::new().create(true).append(true).open(&log).expect("the test's folder can be written");
+        let file: File =
+            OpenOptions::new().create(true).append(true).open(&log).expect("the test's folder can be written");
         let stdout = file.try_clone().expect("a file can be opened twice");
         let child = command.stdin(Stdio::piped()).stdout(stdout).stderr(file).spawn();
         let mut child = child.unwrap_or_else(|error| panic!("{name} does not start: {error}"));

@@ -7,22 +7,57 @@ use crate::random::Random;
 /// One thing that goes wrong. Numbers in `which` choose among what is there at the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    WorkerKilled { which: u64 },
-    WorkerStopped { which: u64, pause: Duration },
-    ForkServerKilled { which: u64 },
-    AgentKilled { agent: usize, pause: Duration },
-    AgentStopped { agent: usize, pause: Duration },
+    WorkerKilled {
+        which: u64,
+    },
+    WorkerStopped {
+        which: u64,
+        pause: Duration,
+    },
+    ForkServerKilled {
+        which: u64,
+    },
+    AgentKilled {
+        agent: usize,
+        pause: Duration,
+    },
+    AgentStopped {
+        agent: usize,
+        pause: Duration,
+    },
     /// SIGTERM: it drains. Another one comes.
-    AgentLeaves { agent: usize },
-    CoordinatorKilled { pause: Duration },
-    CoordinatorStopped { pause: Duration },
-    CableCut { cable: usize },
-    CableUnplugged { cable: usize, pause: Duration },
-    CableSilent { cable: usize, pause: Duration },
-    CableHalfOpen { cable: usize, coordinator_learns: bool },
-    LinkDown { link: usize, pause: Duration },
+    AgentLeaves {
+        agent: usize,
+    },
+    CoordinatorKilled {
+        pause: Duration,
+    },
+    CoordinatorStopped {
+        pause: Duration,
+    },
+    CableCut {
+        cable: usize,
+    },
+    CableUnplugged {
+        cable: usize,
+        pause: Duration,
+    },
+    CableSilent {
+        cable: usize,
+        pause: Duration,
+    },
+    CableHalfOpen {
+        cable: usize,
+        coordinator_learns: bool,
+    },
+    LinkDown {
+        link: usize,
+        pause: Duration,
+    },
     /// A client of its own, with work in its pool.
-    VisitorKilled { pause: Duration },
+    VisitorKilled {
+        pause: Duration,
+    },
 }
 
 /// Some are more frequent than others.

@@ -9,7 +9,8 @@ use std::process::Command;
 const APART: &str = "FARPOOL_CHAOS_APART";
 
 /// What a shell does in the new network before it becomes the program.
-const PREPARE: &str = "mkdir -p /run/netns && mount -t tmpfs none /run/netns && ip link set lo up && exec \"$0\" \"$@\"";
+const PREPARE: &str =
+    "mkdir -p /run/netns && mount -t tmpfs none /run/netns && ip link set lo up && exec \"$0\" \"$@\"";
 
 /// Whether this process is in a network of its own.
 pub(crate) fn is_apart() -> bool {

@@ -190,7 +190,7 @@ impl<'p> Player<'p> {
     }
 
     fn pool_of_its_own(&mut self, running: &mut Running) -> Result<(), String> {
-        let pool = client::pool(Some(self.random.within(1..5) as usize));
+        let pool = client::pool(Some(self.random.within(1..5) as usize))?;
         take_all(running, pool.job(work).retries(running.retries).map(running.tasks.clone()))?;
         if self.random.one_in(2) {
             self.says(running, "closes");

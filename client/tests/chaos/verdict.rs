@@ -2,11 +2,11 @@
 //! go, and what was to run at most once did.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
-use std::fs;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;

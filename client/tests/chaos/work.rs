@@ -96,7 +96,9 @@ pub(crate) fn judge(task: &Task, retries: u32, outcome: &Result<Answer, Error>) 
     let words = format!("item {item} panics on purpose");
     let lost = |by| match error.attempts() == retries + 1 {
         true => Ok(Fate::Lost(by)),
-        false => Err(format!("item {item} failed after {} attempts and not {}: {error}", error.attempts(), retries + 1)),
+        false => {
+            Err(format!("item {item} failed after {} attempts and not {}: {error}", error.attempts(), retries + 1))
+        }
     };
     match error.kind() {
         ErrorKind::Panicked if task.way == Way::Panics && error.message().contains(&words) => Ok(Fate::Panicked),

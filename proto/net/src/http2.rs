@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tonic::transport::{Endpoint, Server};
 
-/// What may be on its way on one connection, and on one stream of it, without having been taken by the receiver.
-const CONNECTION_WINDOW: u32 = 16 << 20;
-const STREAM_WINDOW: u32 = 8 << 20;
+/// What may be on its way on one stream of a connection, without having been taken by the receiver; on all of them twice as
+/// much.
+pub const STREAM_WINDOW: u32 = 8 << 20;
+/// And what it must be at least: a frame of ours is not to wait for itself.
+pub const LEAST_STREAM_WINDOW: u32 = 1 << 20;
 /// Smaller frames of HTTP/2 cost more, and so do larger ones: these are still in the processor's cache when they are
 /// taken apart.
 const FRAME_BYTES: u32 = 256 << 10;
