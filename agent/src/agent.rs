@@ -157,10 +157,12 @@ impl Agent {
         self.run_pools(now);
         self.tell_health();
         if self.sharing.ails() {
-            // Others can run it. They are to get it, so that it is given back only when nothing more is wanted here.
+            // Others can run it, and are to get it: so it is given back only when nothing more is wanted here.
             self.tell_credit();
             events.append(&mut self.events);
-            self.pools.iter_mut().for_each(WorkerPool::give_back_all);
+            for pool in self.pools.iter_mut().filter(|pool| pool.ailing().is_some()) {
+                pool.give_back_all();
+            }
         }
         for pool in &mut self.pools {
             pool.report_into(events);

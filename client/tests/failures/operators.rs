@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::cluster::Cluster;
 
 /// How long anything may take to be seen.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `farpool status --json`.
 pub(crate) fn status(cluster: &Cluster) -> Value {
