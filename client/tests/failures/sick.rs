@@ -1,7 +1,9 @@
 //! A host on which workers die before they can serve, beside one where they do not.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use farpool::Builder;
 
 use crate::checks::{seconds, serves_on, within};
 use crate::cluster::Cluster;
@@ -10,7 +12,7 @@ use crate::scenarios::{SCENARIO, SICKNESS};
 use crate::tasks::nap;
 use crate::{log, operators, pools, runner};
 
-crate::runner::cases![others_do_the_work_until_workers_serve_again];
+crate::runner::cases![others_do_the_work_until_workers_serve_again, a_pool_with_a_limit_gets_its_workers_elsewhere,];
 
 const HOST: &str = "sick";
 
@@ -27,13 +29,35 @@ fn noted_host(path: String, item: u64) -> u64 {
     item
 }
 
-fn others_do_the_work_until_workers_serve_again() {
+/// One host is sick, and another one is not.
+fn hosts() -> Cluster {
     let mut cluster = Cluster::empty();
     cluster.add_agent(2, &["--host", HOST]);
     cluster.add_agent(2, &["--host", "well"]);
-    let sickness = sickness();
+    cluster
+}
+
+fn builder(cluster: &Cluster, sickness: &Path) -> Builder {
     let builder = pools::builder().address(cluster.address()).env(SCENARIO, "a sick host");
-    let pool = builder.env(SICKNESS, sickness.to_str().unwrap()).build().unwrap();
+    builder.env(SICKNESS, sickness.to_str().unwrap())
+}
+
+/// Its only worker was allotted to the host that is there longest, and is wanted where one can serve.
+fn a_pool_with_a_limit_gets_its_workers_elsewhere() {
+    let (cluster, sickness) = (hosts(), sickness());
+    let pool = builder(&cluster, &sickness).processes(1).build().unwrap();
+    let log = Log::new("hosts");
+    for item in 0..3 {
+        assert_eq!(within(seconds(15), || pool.apply(noted_host, (log.path(), item)).unwrap()), item);
+    }
+    assert_eq!((log.count(HOST), log.count("well")), (0, 3));
+    drop(pool);
+    cluster.stop().unwrap();
+}
+
+fn others_do_the_work_until_workers_serve_again() {
+    let (cluster, sickness) = (hosts(), sickness());
+    let pool = builder(&cluster, &sickness).build().unwrap();
     let log = Log::new("hosts");
     let map = || {
         let items: Vec<_> = (0..200).map(|item| (log.path(), item)).collect();
