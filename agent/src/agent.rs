@@ -155,11 +155,19 @@ impl Agent {
         }
         self.share_slots(now);
         self.run_pools(now);
+        self.tell_health();
+        if self.sharing.ails() {
+            // Others can run it, and are to get it: so it is given back only when nothing more is wanted here.
+            self.tell_credit();
+            events.append(&mut self.events);
+            for pool in self.pools.iter_mut().filter(|pool| pool.ailing().is_some()) {
+                pool.give_back_all();
+            }
+        }
         for pool in &mut self.pools {
             pool.report_into(events);
         }
         self.forget_what_is_over();
-        self.tell_health();
         self.tell_credit();
         events.append(&mut self.events);
     }

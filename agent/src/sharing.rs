@@ -30,6 +30,13 @@ pub(crate) struct Sharing {
     ailing: bool,
 }
 
+impl Sharing {
+    /// Whether nothing could run here.
+    pub(crate) fn ails(&self) -> bool {
+        self.ailing
+    }
+}
+
 impl Agent {
     /// Decides how many workers each pool may have and run.
     pub(crate) fn share_slots(&mut self, now: u64) {

@@ -193,10 +193,12 @@ impl Coordinator {
                 self.pass_output(agent, pool, (pid, stream, data), out);
             }
             FromAgent::Draining => self.drain(agent, out),
+            FromAgent::InVain { items } => self.late_messages = self.late_messages.saturating_add(items),
             FromAgent::Ailing { reason } => {
-                if let Some(agent) = self.agents.get_mut(agent) {
-                    agent.ailing = reason;
-                }
+                let Some(state) = self.agents.get_mut(agent) else { return };
+                let ails = !reason.is_empty();
+                state.ailing = reason;
+                self.feed(Event::AgentAils { agent, ails }, out);
             }
             FromAgent::Hello(_) | FromAgent::PoolStopped { .. } => unreachable!("taken in before"),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fakes::*;
 use farpool_coordinator::{Config, RefusedKind};
-use farpool_proto::v1::{AgentHello, FailureKind, HeldPool, PoolReopened, agent_command, client_event};
+use farpool_proto::v1::{AgentHello, FailureKind, HeldPool, InVain, PoolReopened, agent_command, client_event};
 
 /// As long as it waits for those who are not back, and a little longer.
 const RECOVERY: u64 = 5_000_000_000;
@@ -351,7 +351,8 @@ fn clients_learn_who_coordinates_and_hellos_count_what_was_in_vain() {
     let hello =
         AgentHello { host: "h".to_owned(), slots: 1, id: vec![1; 16].into(), in_vain: 7, ..AgentHello::default() };
     wire.say(0, Say::Hello(Box::new(hello)));
-    assert_eq!(wire.coordinator.late_messages(), 7);
+    wire.say(0, Say::InVain(InVain { items: 2 }));
+    assert_eq!(wire.coordinator.late_messages(), 9);
     let started: Vec<_> = wire.to_agents[0].drain(..).collect();
     match &started[..] {
         [agent_command::Body::StartPool(start)] => assert_eq!(&start.id[..], [9; 16]),

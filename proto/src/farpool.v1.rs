@@ -879,7 +879,7 @@ pub struct Retract {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentEvent {
-    #[prost(oneof = "agent_event::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "agent_event::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub body: ::core::option::Option<agent_event::Body>,
 }
 /// Nested message and enum types in `AgentEvent`.
@@ -908,6 +908,8 @@ pub mod agent_event {
         Draining(super::Draining),
         #[prost(message, tag = "11")]
         Ailing(super::Ailing),
+        #[prost(message, tag = "12")]
+        InVain(super::InVain),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1046,6 +1048,13 @@ pub struct AgentOutput {
 /// The agent is leaving: it takes nothing more.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Draining {}
+/// So many outcomes were made in vain since the last word about that, the hello included: their chunks had been given to
+/// others. They were dropped, and are to be counted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InVain {
+    #[prost(uint64, tag = "1")]
+    pub items: u64,
+}
 /// Workers die here before they can serve: the agent waits longer and longer before it starts others, and takes nothing
 /// meanwhile (its credit says so). With an empty reason that is over.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -52,7 +52,7 @@ impl Ledger {
                 self.ailing = Some(ailing.clone()).filter(|ailing| !ailing.reason.is_empty());
                 Some(Event::Ailing(ailing))
             }
-            Event::Hello(_) | Event::Draining(_) => Some(event),
+            Event::Hello(_) | Event::Draining(_) | Event::InVain(_) => Some(event),
         }
     }
 

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
-use farpool_proto::v1::{Ailing, Credit, HeldChunk, HeldPool, StopPool};
+use farpool_proto::v1::{Ailing, Credit, HeldChunk, HeldPool, InVain, StopPool};
 use slab::Slab;
 
 use chunks::{Chunk, Chunks};
@@ -135,6 +135,12 @@ impl Ledger {
         let ailing = self.ailing.clone().map(Event::Ailing);
         let credit = self.credit.map(Event::Credit);
         self.steps.extend(ailing.into_iter().chain(credit).map(Step::Tell));
+    }
+
+    /// Outcomes that were made in vain since the last word about that, for a coordinator that is there to count them.
+    pub fn take_in_vain(&mut self) -> Option<InVain> {
+        let items = std::mem::take(&mut self.in_vain);
+        (items > 0).then_some(InVain { items })
     }
 
     /// Everything that it knew of is gone, or as good as gone.

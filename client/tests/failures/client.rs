@@ -6,6 +6,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitSta
 use nix::sys::signal::Signal;
 
 use crate::checks::seconds;
+use crate::cluster;
 use crate::processes::{self, Process, TAG};
 use crate::runner;
 use crate::scenarios::SCENARIO;
@@ -21,17 +22,28 @@ pub(crate) struct Client {
 impl Client {
     /// Starts a client that plays this scenario with these arguments.
     pub(crate) fn start(scenario: &str, arguments: &[&str]) -> Client {
-        let (client, _) = Self::launch(scenario, arguments, Stdio::inherit());
+        let (client, _) = Self::launch(scenario, arguments, Stdio::inherit(), None);
+        client
+    }
+
+    /// The same, with its pools at this address.
+    pub(crate) fn start_at(address: &str, scenario: &str, arguments: &[&str]) -> Client {
+        let (client, _) = Self::launch(scenario, arguments, Stdio::inherit(), Some(address));
         client
     }
 
     /// The same, with its stderr to be read.
     pub(crate) fn start_with_stderr(scenario: &str, arguments: &[&str]) -> (Client, ChildStderr) {
-        let (client, stderr) = Self::launch(scenario, arguments, Stdio::piped());
+        let (client, stderr) = Self::launch(scenario, arguments, Stdio::piped(), None);
         (client, stderr.expect("it was asked for"))
     }
 
-    fn launch(scenario: &str, arguments: &[&str], stderr: Stdio) -> (Client, Option<ChildStderr>) {
+    fn launch(
+        scenario: &str,
+        arguments: &[&str],
+        stderr: Stdio,
+        address: Option<&str>,
+    ) -> (Client, Option<ChildStderr>) {
         let tag = format!("{}/client", processes::own_tag());
         // Whoever runs the tests in the background may have them ignore SIGINT, which is inherited.
         let mut child = Command::new("env")
@@ -40,6 +52,7 @@ impl Client {
             .args(arguments)
             .env(SCENARIO, scenario)
             .env(TAG, &tag)
+            .envs(address.map(|address| (cluster::ADDRESS, address)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)

@@ -22,6 +22,7 @@ mod runner;
 #[path = "../common/rustc.rs"]
 mod rustc;
 
+mod abandoned;
 mod aborts;
 mod agents;
 mod cancel;
@@ -32,6 +33,7 @@ mod codec;
 mod crowd;
 mod deaths;
 mod descriptors;
+mod fenced;
 mod forgetful;
 mod fork_server;
 mod initializers;
@@ -40,12 +42,15 @@ mod large;
 mod litter;
 mod misuse;
 mod nested;
+mod operators;
 mod outages;
 mod output;
 mod outside;
+mod overload;
 mod panics;
 mod retries;
 mod scenarios;
+mod sick;
 mod sizes;
 mod tasks;
 mod timeouts;
@@ -60,7 +65,7 @@ fn main() -> ExitCode {
     scenarios::before_init();
     farpool::init();
     scenarios::after_init();
-    runner::main(&Suite { both: BOTH, cluster_only: &[agents::CASES, outages::CASES], local_only: LOCAL_ONLY })
+    runner::main(&Suite { both: BOTH, cluster_only: CLUSTER_ONLY, local_only: LOCAL_ONLY })
 }
 
 const BOTH: &[&[Case]] = &[
@@ -86,6 +91,9 @@ const BOTH: &[&[Case]] = &[
     sizes::CASES,
     timeouts::CASES,
 ];
+
+const CLUSTER_ONLY: &[&[Case]] =
+    &[abandoned::CASES, agents::CASES, fenced::CASES, outages::CASES, overload::CASES, sick::CASES];
 
 /// Of the others, on a cluster the same is promised and shown.
 const LOCAL_ONLY: &[(&str, &str)] = &[

@@ -15,6 +15,8 @@ use crate::tasks::{FOR_EVER, Way, identity, nap, pid_after, square};
 
 /// The variable that names the scenario.
 pub(crate) const SCENARIO: &str = "FARPOOL_TEST_SCENARIO";
+/// The variable that names a file: as long as it is there, workers on the host that is written in it die.
+pub(crate) const SICKNESS: &str = "FARPOOL_TEST_SICKNESS";
 /// farpool's own, which tells a fork server or a worker what it is.
 const ROLE: &str = "FARPOOL_ROLE";
 
@@ -50,8 +52,21 @@ pub(crate) fn before_init() {
         }
         Some("leaves before init") if std::env::var_os(ROLE).is_some() => std::process::exit(7),
         Some("threads before init") => drop(thread::spawn(|| thread::sleep(seconds(3600)))),
+        Some("a sick host") => sicken(),
         Some("ignores SIGCHLD") if std::env::var_os(ROLE).is_none() => ignore(nix::sys::signal::Signal::SIGCHLD),
         _ => {}
+    }
+}
+
+/// In a fork server a thread, so that workers come here too; and these die where that is wanted.
+fn sicken() {
+    if std::env::var(ROLE).is_ok_and(|role| role == "fork-server") {
+        drop(thread::spawn(|| thread::sleep(seconds(3600))));
+        return;
+    }
+    let host = std::env::var(SICKNESS).ok().and_then(|file| std::fs::read_to_string(file).ok());
+    if host.is_some() && host == std::env::var("FARPOOL_HOST").ok() {
+        std::process::exit(3);
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) struct Agent {
     pub(crate) credit: Credit,
     /// Whether it is leaving and gets nothing more.
     pub(crate) draining: bool,
+    /// Whether workers die there before they can serve.
+    pub(crate) ails: bool,
     /// How many chunks it holds.
     pub(crate) count: u32,
     /// How many of them it was asked to give back.
@@ -65,6 +67,7 @@ impl Agent {
             labels,
             credit: Credit::default(),
             draining: false,
+            ails: false,
             count: 0,
             retracting: 0,
             promised: 0,
@@ -120,8 +123,8 @@ impl Agent {
         (spare > 0 && self.held.any_movable()).then_some(Reverse(spare))
     }
 
-    /// How many workers it was allotted for each of its slots.
-    pub(crate) fn commitment(&self) -> u64 {
-        self.committed.saturating_mul(self.load_of_one)
+    /// Who has least is allotted the next worker: whether workers die there, and how many it was allotted for each slot.
+    pub(crate) fn commitment(&self) -> (bool, u64) {
+        (self.ails, self.committed.saturating_mul(self.load_of_one))
     }
 }

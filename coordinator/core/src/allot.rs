@@ -1,7 +1,7 @@
 //! Which agents run the workers of a pool with a limit.
 //!
 //! Workers are allotted one by one, each to the agent that has the least part of its slots committed to such pools, as long
-//! as there is a slot of an agent that may run the pool. What an agent that goes, or cannot run the pool, was allotted
+//! as there is a slot of an agent that may run the pool; to those whose workers die at start only when no other has one. What an agent that goes, or cannot run the pool, was allotted
 //! goes to others; what could be allotted nowhere waits for an agent that comes. Nothing else moves: a worker that has been
 //! started is worth more than an even spread.
 
@@ -93,10 +93,7 @@ impl Core {
         let places = pool.places.iter().filter(|(_, place)| !place.retired && !is_needed(place.agent));
         let fewest = places.min_by_key(|(id, place)| (place.workers, place.count, id.index()));
         let Some((place, agent)) = fewest.map(|(id, place)| (id, place.agent)) else { return };
-        self.retire(id, place);
-        let state = self.pools.get_mut(id).and_then(|pool| pool.places.get_mut(place)).expect("it was just found");
-        state.stage = Stage::Leaving;
-        self.fleet.agents.get_mut(agent).expect("a place's agent is there").leaving += 1;
+        self.leave(id, place);
         self.retire_workers(agent, actions);
     }
 
@@ -188,7 +185,7 @@ impl Core {
     }
 
     /// How many more workers of the pool the agent may have.
-    fn open_slots(&self, id: PoolId, agent: AgentId) -> u32 {
+    pub(crate) fn open_slots(&self, id: PoolId, agent: AgentId) -> u32 {
         let (Some(pool), Some(state)) = (self.pools.get(id), self.fleet.agents.get(agent)) else { return 0 };
         if state.draining || !state.labels.include(&pool.require) {
             return 0;

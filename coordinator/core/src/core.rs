@@ -111,6 +111,7 @@ impl Core {
                 let set = self.fleet.set_credit(agent, Credit { chunks, bytes }, &mut self.reaches);
                 assert!(set, "credit of {agent:?}, which is not there");
             }
+            Event::AgentAils { agent, ails } => self.set_ailing(agent, ails, actions),
             Event::AgentDraining { agent } => self.drain_agent(agent, actions),
             Event::AgentLost { agent } => self.lose_agent(agent, actions),
         }

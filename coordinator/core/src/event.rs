@@ -31,6 +31,14 @@ pub enum Event {
         /// Bytes of the items in them, as a bound that one chunk may go beyond; 0: none.
         bytes: u64,
     },
+    /// Workers die at the agent before they can serve, or do so no more. What it holds it gives back, and its credit says
+    /// that it wants nothing; workers of pools with a limit are allotted to others, as far as these have slots.
+    AgentAils {
+        /// Who.
+        agent: AgentId,
+        /// Whether it is so.
+        ails: bool,
+    },
     /// The agent is leaving: it gets nothing more. What it holds it finishes or gives back.
     AgentDraining {
         /// Who.

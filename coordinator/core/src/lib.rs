@@ -47,6 +47,7 @@ mod action;
 mod adapt;
 mod adopt;
 mod agent;
+mod ailing;
 mod allot;
 mod check;
 mod chunk;

@@ -100,6 +100,7 @@ impl Core {
                 self.start_everywhere(pool, id, actions);
             }
         }
+        self.move_from_ailing(actions);
     }
 
     pub(crate) fn place_started(&mut self, pool: PoolId, agent: AgentId) {

@@ -111,6 +111,41 @@ fn what_an_agent_was_allotted_goes_to_others() {
     assert_eq!(workers(&world, 0)[2], 1);
 }
 
+/// Its workers die at start: those who have slots get what it was allotted, and the rest comes back.
+#[test]
+fn what_an_ailing_agent_was_allotted_goes_to_others() {
+    let mut world = world();
+    for _ in 0..2 {
+        world.join(2, 2);
+    }
+    let pool = world.open_pool(0, 3, 1);
+    assert_eq!(workers(&world, 0), [2, 1]);
+    let job = map(&mut world, pool, &[], 3);
+    world.schedule();
+    assert!(!world.agents[&0].chunks.is_empty());
+    world.ails(0, true);
+    // Not before it has given back what it holds.
+    assert_eq!(workers(&world, 0), [2, 1]);
+    while !world.agents[&0].chunks.is_empty() {
+        let first = world.agents[&0].chunks[0].first;
+        world.give_back(0, 0, first, 1);
+    }
+    assert_eq!(workers(&world, 0), [1, 2]);
+    // It has to serve for those who find no other.
+    world.open_pool(1, 2, 1);
+    assert_eq!(workers(&world, 1), [0, 2]);
+    world.open_pool(2, 4, 1);
+    assert_eq!(workers(&world, 2), [2, 2]);
+    // Others come, and what could go nowhere goes there.
+    world.join(2, 2);
+    assert_eq!(workers(&world, 2), [0, 2, 2]);
+    world.ails(0, false);
+    world.open_pool(3, 1, 1);
+    assert_eq!(workers(&world, 3), [1, 0, 0]);
+    world.cancel(job);
+    world.drain();
+}
+
 /// A pool of so many workers on an agent with slots and credit holds so many chunks, and more than its share never.
 #[track_caller]
 fn check_share(slots: u32, credit: u32, limit: u32, expected: usize) {

@@ -40,6 +40,10 @@ enum Step {
     DrainAgent {
         agent: usize,
     },
+    AgentAils {
+        agent: usize,
+        ails: bool,
+    },
     /// An agent that drains and holds nothing goes.
     Leave,
     Credit {
@@ -149,6 +153,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1..4u32, 0..6u32, labels(4)).prop_map(|(slots, credit, labels)| Step::Join { slots, credit, labels }),
         1 => n.clone().prop_map(|agent| Step::Lose { agent }),
         1 => n.clone().prop_map(|agent| Step::DrainAgent { agent }),
+        1 => (n.clone(), any::<bool>()).prop_map(|(agent, ails)| Step::AgentAils { agent, ails }),
         2 => Just(Step::Leave),
         2 => (n.clone(), 0..6u32, prop_oneof![Just(0), 1..200u64])
             .prop_map(|(agent, chunks, bytes)| Step::Credit { agent, chunks, bytes }),
@@ -215,6 +220,10 @@ fn take(world: &mut World, step: &Step) -> Option<()> {
             if world.agents.len() < 5 {
                 world.join_with(slots, credit, labels);
             }
+        }
+        Step::AgentAils { agent, ails } => {
+            let agent = pick(world.agents.keys().copied(), agent)?;
+            world.ails(agent, ails);
         }
         Step::DrainAgent { agent } => {
             let agent = pick(world.agents.keys().copied(), agent)?;
@@ -375,6 +384,7 @@ fn step_with_copies() -> impl Strategy<Value = Step> {
             4 => (1..3u32, 1..4u32).prop_map(|(slots, credit)| Step::Join { slots, credit, labels: Vec::new() }),
             1 => n.clone().prop_map(|agent| Step::Lose { agent }),
             1 => n.clone().prop_map(|agent| Step::DrainAgent { agent }),
+            1 => (n.clone(), any::<bool>()).prop_map(|(agent, ails)| Step::AgentAils { agent, ails }),
             1 => n.clone().prop_map(|place| Step::Unfit { place }),
             1 => n.clone().prop_map(|agent| Step::GiveUp { agent }),
             2 => n.clone().prop_map(|agent| Step::ComeBack { agent }),

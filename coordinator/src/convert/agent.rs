@@ -26,6 +26,7 @@ pub(crate) enum FromAgent {
     Output { pool: PoolId, pid: u32, stream: i32, data: Bytes },
     Draining,
     Ailing { reason: String },
+    InVain { items: u64 },
 }
 
 /// How an agent introduces itself.
@@ -65,6 +66,7 @@ pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
         Body::PoolStarted(started) => FromAgent::PoolStarted { pool: PoolId::from_bits(started.pool) },
         Body::Output(output) => from_output(output)?,
         Body::Draining(_) => FromAgent::Draining,
+        Body::InVain(in_vain) => FromAgent::InVain { items: in_vain.items },
         Body::Ailing(ailing) => FromAgent::Ailing { reason: ailing.reason },
         Body::PoolStopped(stopped) => FromAgent::PoolStopped { pool: PoolId::from_bits(stopped.pool) },
     })

@@ -70,7 +70,7 @@ pub async fn run(
     let programs = Programs::new(store, link.clone());
     let (health, router) = services::services(&settings, &link, &programs)?;
     health.say(ServingStatus::Serving).await;
-    let server = http2::server(settings.heartbeat_timeout);
+    let server = http2::server(settings.heartbeat_timeout, settings.stream_window());
     let server = tokio::spawn(server.serve_with_incoming_shutdown(router, connections, async {
         let _ = stopped.await;
     }));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
+use farpool_net::http2::{LEAST_STREAM_WINDOW, STREAM_WINDOW};
 use farpool_net::settings::{self, ByteSize};
 
 use super::flags::Flags;
@@ -109,6 +110,12 @@ impl Settings {
     /// Bytes that may be left when it is resumed.
     pub(super) fn low_queue(&self) -> usize {
         self.queue() / 4
+    }
+
+    /// What each client may have on its way beside what is counted: many of them must not be more than the memory.
+    pub(super) fn stream_window(&self) -> u32 {
+        let window = (self.memory / 64).clamp(LEAST_STREAM_WINDOW.into(), STREAM_WINDOW.into());
+        u32::try_from(window).unwrap_or(STREAM_WINDOW)
     }
 
     /// The largest message that a client may send: it must be there as a whole before anything is done with it.

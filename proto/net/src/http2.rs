@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tonic::transport::{Endpoint, Server};
 
-/// What may be on its way on one connection, and on one stream of it, without having been taken by the receiver.
-const CONNECTION_WINDOW: u32 = 16 << 20;
-const STREAM_WINDOW: u32 = 8 << 20;
+/// What may be on its way on one stream of a connection, without having been taken by the receiver; on all of them twice as
+/// much.
+pub const STREAM_WINDOW: u32 = 8 << 20;
+/// And at least: less would make large messages slow.
+pub const LEAST_STREAM_WINDOW: u32 = 1 << 20;
 /// Smaller frames of HTTP/2 cost more, and so do larger ones: these are still in the processor's cache when they are
 /// taken apart.
 const FRAME_BYTES: u32 = 256 << 10;
@@ -19,12 +21,12 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const MAX_GRPC_MESSAGE: usize = 4 << 20;
 
 /// How the side that listens treats its connections. `heartbeat`: how long a peer may be silent before it counts as
-/// gone.
-pub fn server(heartbeat: Duration) -> Server {
+/// gone. `stream_window`: what each peer may have on its way; [`STREAM_WINDOW`] if there is memory.
+pub fn server(heartbeat: Duration, stream_window: u32) -> Server {
     reuse_memory();
     Server::builder()
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(2 * stream_window)
+        .initial_stream_window_size(stream_window)
         .max_frame_size(FRAME_BYTES)
         .http2_keepalive_interval(Some(heartbeat / 2))
         .http2_keepalive_timeout(Some(heartbeat / 2))
@@ -35,7 +37,7 @@ pub fn server(heartbeat: Duration) -> Server {
 pub fn endpoint(endpoint: Endpoint, heartbeat: Duration) -> Endpoint {
     reuse_memory();
     endpoint
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(2 * STREAM_WINDOW)
         .initial_stream_window_size(STREAM_WINDOW)
         .max_frame_size(FRAME_BYTES)
         .http2_keep_alive_interval(heartbeat / 2)

@@ -283,7 +283,17 @@ impl<C: Connect, W: Workers> Session<C, W> {
                 Step::Tell(event) => self.tell(event),
             }
         }
+        self.tell_what_was_in_vain();
         Ok(())
+    }
+
+    /// Without a session it waits for the next hello.
+    fn tell_what_was_in_vain(&mut self) {
+        if self.outgoing.is_some()
+            && let Some(in_vain) = self.ledger.take_in_vain()
+        {
+            self.tell(Event::InVain(in_vain));
+        }
     }
 
     fn tell(&self, body: Event) {
@@ -307,6 +317,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
             // What the agent has said only has pools held, or not.
             let _ = self.follow_steps();
         }
+        self.tell_what_was_in_vain();
         self.finish_if_drained();
         busy
     }

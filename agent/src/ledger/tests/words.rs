@@ -271,9 +271,13 @@ fn what_nobody_adopts_is_dropped() {
     assert!(book.agent.contains(&Command::CancelChunks(CancelChunks { chunks: vec![chunks[0]] })), "{:?}", book.agent);
     assert!(matches!(book.last(), Command::EndJob(end) if end.kill), "{:?}", book.agent);
     assert_eq!(book.ledger.event(done(chunks[0], 1, 1)), None);
-    book.ledger.lost();
-    // Two that were kept, and one that came late.
+    // Two that were kept, and one that came late: the next hello counts them if they were not told before.
     assert_eq!(book.ledger.hello().1, 3);
+    assert_eq!(book.ledger.take_in_vain(), Some(InVain { items: 3 }));
+    assert_eq!((book.ledger.take_in_vain(), book.ledger.hello().1), (None, 0));
+    assert_eq!(book.ledger.event(done(chunks[0], 1, 1)), None);
+    book.ledger.lost();
+    assert_eq!(book.ledger.hello().1, 1);
     book.ledger.welcomed();
     assert_eq!(book.ledger.hello().1, 0);
 }

@@ -88,7 +88,7 @@ impl Server {
             runtime.block_on(async move {
                 let listener = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
                 tell_address.send(listener.local_addr().unwrap()).unwrap();
-                let server = http2::server(Duration::from_secs(5));
+                let server = http2::server(Duration::from_secs(5), http2::STREAM_WINDOW);
                 tokio::select! {
                     served = server.serve_with_incoming(ClientsServer::new(service), listener) => served.unwrap(),
                     () = until.notified() => {}

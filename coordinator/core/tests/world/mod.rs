@@ -20,6 +20,8 @@ pub(crate) struct World {
     pub(crate) now: u64,
     /// Whether agents answer at once that a pool has started; otherwise the test says when.
     pub(crate) starts_at_once: bool,
+    /// Workers of pools with a limit may be on the move.
+    pub(crate) some_have_ailed: bool,
     /// What was done since the test last looked.
     pub(crate) log: Vec<Action>,
     pub(crate) stale_expected: u64,
@@ -144,6 +146,7 @@ impl World {
             pools: BTreeMap::new(),
             now: 0,
             starts_at_once: true,
+            some_have_ailed: false,
             log: Vec::new(),
             stale_expected: 0,
             away: Vec::new(),
@@ -198,10 +201,10 @@ impl World {
             self.answer_places();
             return [actions, self.schedule()].concat();
         }
-        // Places of pools with a limit are given up where jobs of the pool require others.
+        // Places of pools with a limit are given up where jobs of the pool require others, and where workers have died.
         let moves = |job: &FakeJob| {
-            self.pools[&job.pool].limit > 0
-                && self.jobs.values().any(|other| other.pool == job.pool && !other.require.is_empty())
+            let others = || self.jobs.values().any(|other| other.pool == job.pool && !other.require.is_empty());
+            self.pools[&job.pool].limit > 0 && (self.some_have_ailed || others())
         };
         for (number, job) in self.jobs.iter().filter(|(_, job)| job.must_be_handed_out() && !moves(job)) {
             let place = self.agents.iter().find(|(_, agent)| self.takes(agent, job));
@@ -342,6 +345,13 @@ impl World {
         }
         let pool = self.pools[&pool].id;
         self.send(Event::PlaceUnfit { pool, agent })
+    }
+
+    /// Workers die there, or do so no more.
+    pub(crate) fn ails(&mut self, agent: u32, ails: bool) -> Vec<Action> {
+        self.some_have_ailed |= ails;
+        let agent = self.agents[&agent].id;
+        self.send(Event::AgentAils { agent, ails })
     }
 
     /// The agent is leaving: it will give back what has not begun.

@@ -39,7 +39,7 @@ pub(crate) fn serve() {
         let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime knows sockets");
         let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
         let service = AgentsServer::new(Peer).max_decoding_message_size(http2::MAX_GRPC_MESSAGE);
-        http2::server(HEARTBEAT).serve_with_incoming(service, incoming).await.expect("it serves");
+        http2::server(HEARTBEAT, http2::STREAM_WINDOW).serve_with_incoming(service, incoming).await.expect("it serves");
     });
 }
 

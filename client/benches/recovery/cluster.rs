@@ -1,0 +1,118 @@
+//! A coordinator and three agents, each a process; for one run.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use farpool::Pool;
+use nix::sys::signal::Signal;
+
+use crate::binaries;
+use crate::cable::Cable;
+use crate::daemon::Daemon;
+use crate::processes::{self, Process, TAG};
+
+pub(crate) const AGENTS: usize = 3;
+pub(crate) const SLOTS: usize = 2;
+
+/// They are killed when this is dropped.
+pub(crate) struct Cluster {
+    pub(crate) folder: PathBuf,
+    coordinator: Daemon,
+    pub(crate) agents: Vec<Daemon>,
+    /// Between the coordinator and each agent, and its clients.
+    pub(crate) cables: Vec<Cable>,
+    port: u16,
+}
+
+impl Cluster {
+    pub(crate) fn start() -> Cluster {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        let folder = programs().join(format!("run-{run}"));
+        fs::create_dir_all(&folder).expect("there is a folder for what is temporary");
+        // Below those that the system gives to whoever connects.
+        let port = 20_000 + ((std::process::id() + run * 7) % 10_000) as u16;
+        let mut coordinator = start_coordinator(port, &folder);
+        coordinator.wait_for("listening on ");
+        let target = SocketAddr::from(([127, 0, 0, 1], port));
+        let cables: Vec<Cable> = (0..=AGENTS).map(|_| Cable::to(target)).collect();
+        let agent = |number: usize| {
+            let mut command = daemon(&binaries::agent());
+            command.args(["--coordinator", &cables[number].address(), "--slots", &SLOTS.to_string(), "--programs"]);
+            command.arg(programs().join("agents"));
+            Daemon::start(&format!("agent-{number}"), command, &folder)
+        };
+        let mut agents: Vec<Daemon> = (0..AGENTS).map(agent).collect();
+        agents.iter_mut().for_each(|agent| agent.wait_for("connected to "));
+        Cluster { folder, coordinator, agents, cables, port }
+    }
+
+    /// A pool with all its workers there.
+    pub(crate) fn pool(&self) -> Pool {
+        let pool = Pool::builder().address(self.cables[AGENTS].address()).build().expect("the pool opens");
+        let start = Instant::now();
+        while self.workers().len() < AGENTS * SLOTS {
+            let naps = vec![20; 2 * AGENTS * SLOTS];
+            pool.job(|nap| std::thread::sleep(Duration::from_millis(nap))).chunksize(1).map(naps).expect("it works");
+            assert!(start.elapsed() < Duration::from_secs(20), "there are too few workers");
+        }
+        pool
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.cables[AGENTS].address()
+    }
+
+    /// As if its machine had lost its power, and had got it back.
+    pub(crate) fn restart_coordinator(&mut self) {
+        self.coordinator.kill();
+        self.coordinator = start_coordinator(self.port, &self.folder);
+    }
+
+    /// All workers of all agents.
+    pub(crate) fn workers(&self) -> Vec<Process> {
+        let agents: Vec<u32> = self.agents.iter().map(Daemon::pid).collect();
+        let every: Vec<Process> = processes::every().filter(|process| process.state != 'Z').collect();
+        let fork_servers: Vec<u32> =
+            every.iter().filter(|process| agents.contains(&process.parent)).map(|process| process.pid).collect();
+        every.into_iter().filter(|process| fork_servers.contains(&process.parent)).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for agent in &self.agents {
+            agent.signal(Signal::SIGCONT);
+            agent.signal(Signal::SIGTERM);
+        }
+        self.agents.clear();
+        self.coordinator.kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Where programs are kept, for all runs.
+fn programs() -> PathBuf {
+    std::env::temp_dir().join(format!("farpool-recovery-{}", std::process::id()))
+}
+
+/// Nothing of any run is needed any more.
+pub(crate) fn clean_up() {
+    let _ = fs::remove_dir_all(programs());
+}
+
+fn start_coordinator(port: u16, folder: &std::path::Path) -> Daemon {
+    let mut command = daemon(&binaries::coordinator());
+    command.args(["--listen", &format!("127.0.0.1:{port}"), "--programs"]).arg(programs().join("coordinator"));
+    Daemon::start("coordinator", command, folder)
+}
+
+fn daemon(program: &std::path::Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_remove("FARPOOL_ADDRESS").env_remove(TAG);
+    command
+}

@@ -1,0 +1,138 @@
+//! A client: a process of its own that runs jobs of all kinds on several threads until its input ends, and checks every
+//! outcome. It ends with an error at the first that is wrong.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use farpool::{ErrorKind, Pool};
+
+use crate::jobs::{self, Counts, Player};
+use crate::processes::TAG;
+use crate::random::Random;
+
+/// Tells a process that it is such a client; its seed, or that it is a visitor.
+pub(crate) const ROLE: &str = "FARPOOL_CHAOS_CLIENT";
+const FOLDER: &str = "FARPOOL_CHAOS_FOLDER";
+const ADDRESS: &str = "FARPOOL_ADDRESS";
+const VISITOR: &str = "visitor";
+
+const THREADS: u64 = 3;
+/// A job that takes longer hangs: alone it would take two seconds at most.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// And when nothing goes wrong any more.
+const PATIENCE_AT_THE_END: Duration = Duration::from_secs(45);
+/// Nobody keeps the coordinator away for that long.
+const OPENING: Duration = Duration::from_secs(30);
+
+/// What such a client is told.
+pub(crate) fn settings(command: &mut Command, address: &str, seed: u64, folder: &str) {
+    command.env(ROLE, seed.to_string()).env(ADDRESS, address).env(FOLDER, folder);
+}
+
+/// A client that is to be killed: all its items take long.
+pub(crate) fn visitor(address: &str, tag: &str) -> Command {
+    let mut command = Command::new(env::current_exe().expect("the program knows where it is"));
+    command.env(ROLE, VISITOR).env(ADDRESS, address).env(TAG, tag);
+    command
+}
+
+/// A pool whose workers are known by the tag. To open one while the coordinator cannot be reached fails, and is tried again.
+pub(crate) fn pool(processes: Option<usize>) -> Result<Pool, String> {
+    let start = Instant::now();
+    loop {
+        let builder = Pool::builder().env(TAG, env::var(TAG).unwrap_or_default());
+        match processes.into_iter().fold(builder, farpool::Builder::processes).build() {
+            Ok(pool) => return Ok(pool),
+            Err(error) if error.kind() == ErrorKind::Unavailable && start.elapsed() < OPENING => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(format!("no pool opens for {:.1?}: {error}", start.elapsed())),
+        }
+    }
+}
+
+/// What each thread does, and since when.
+pub(crate) type Board = Arc<Mutex<BTreeMap<u64, (Instant, String)>>>;
+
+pub(crate) fn main() -> ExitCode {
+    let Ok(seed) = env::var(ROLE).unwrap_or_default().parse() else {
+        visit();
+        return ExitCode::SUCCESS;
+    };
+    let pool = match pool(None) {
+        Ok(pool) => pool,
+        Err(wrong) => {
+            println!("{wrong}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let folder = env::var(FOLDER).expect("the test names a folder");
+    let (board, stop) = (Board::default(), Arc::new(AtomicBool::new(false)));
+    watch(&board, &stop);
+    let mut random = Random::new(seed);
+    let counts: Vec<Counts> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|number| {
+                let player = Player::new(&pool, random.fork(), &folder, number, Arc::clone(&board));
+                let stop = Arc::clone(&stop);
+                scope.spawn(move || play(player, &stop))
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("it ends the process if anything is wrong")).collect()
+    });
+    pool.close();
+    if let Err(error) = pool.join() {
+        println!("the pool does not end as it should: {error}");
+        return ExitCode::FAILURE;
+    }
+    fs::write(format!("{folder}/counts"), jobs::sum(counts)).expect("the test's folder can be written");
+    ExitCode::SUCCESS
+}
+
+/// Until somebody kills it.
+fn visit() {
+    if let Ok(pool) = pool(None) {
+        let _ = pool.map(|seconds: u64| thread::sleep(Duration::from_secs(seconds)), vec![60; 50]);
+    }
+}
+
+fn play(mut player: Player<'_>, stop: &AtomicBool) -> Counts {
+    while !stop.load(Ordering::Relaxed) {
+        if let Err(wrong) = player.play_one() {
+            println!("{wrong}");
+            std::process::exit(1);
+        }
+    }
+    player.counts
+}
+
+/// Sees to it that the end of the input is noticed, and jobs that hang.
+fn watch(board: &Board, stop: &Arc<AtomicBool>) {
+    let stopping = Arc::clone(stop);
+    thread::spawn(move || {
+        let _ = std::io::stdin().read(&mut [0]);
+        stopping.store(true, Ordering::Relaxed);
+    });
+    let (board, stop) = (Arc::clone(board), Arc::clone(stop));
+    thread::spawn(move || {
+        let mut stopped = None;
+        loop {
+            thread::sleep(Duration::from_millis(100));
+            if stop.load(Ordering::Relaxed) {
+                stopped.get_or_insert_with(Instant::now);
+            }
+            let late = stopped.is_some_and(|at: Instant| at.elapsed() > PATIENCE_AT_THE_END);
+            let board = board.lock().expect("nobody panics with it");
+            let hang: Vec<_> = board.values().filter(|(since, _)| late || since.elapsed() > PATIENCE).collect();
+            if !hang.is_empty() {
+                hang.iter().for_each(|(since, what)| println!("hangs for {:.1?}: {what}", since.elapsed()));
+                std::process::exit(1);
+            }
+        }
+    });
+}

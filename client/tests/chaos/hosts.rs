@@ -1,0 +1,79 @@
+//! Hosts of their own on this machine: network namespaces, each at the end of a link that can be taken down. All of it is
+//! in a network and a table of mounts that end with this process, whatever becomes of it.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+/// Tells this program that it is in such a network.
+const APART: &str = "FARPOOL_CHAOS_APART";
+
+/// What a shell does in the new network before it becomes the program.
+const PREPARE: &str =
+    "mkdir -p /run/netns && mount -t tmpfs none /run/netns && ip link set lo up && exec \"$0\" \"$@\"";
+
+/// Whether this process is in a network of its own.
+pub(crate) fn is_apart() -> bool {
+    env::var_os(APART).is_some()
+}
+
+/// This program in a network of its own; why not, where that is not permitted.
+pub(crate) fn apart() -> Result<Command, String> {
+    let command = |program: &Path| {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--mount", "sh", "-c", PREPARE]).arg(program).env(APART, "");
+        command
+    };
+    let mut try_it = command(Path::new("sh"));
+    try_it.args(["-c", "ip netns add try && ip link add link0 type veth peer name eth0 netns try"]);
+    let output = try_it.output().map_err(|error| format!("unshare: {error}"))?;
+    match output.status.success() {
+        true => Ok(command(&env::current_exe().map_err(|error| error.to_string())?)),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim_end().replace('\n', "; ")),
+    }
+}
+
+/// A namespace and its link.
+pub(crate) struct Host {
+    number: usize,
+}
+
+impl Host {
+    /// Only in a network of our own.
+    pub(crate) fn new(number: usize) -> Host {
+        for command in [
+            format!("netns add chaos{number}"),
+            format!("link add link{number} type veth peer name eth0 netns chaos{number}"),
+            format!("address add 10.77.{number}.1/24 dev link{number}"),
+            format!("link set link{number} up"),
+            format!("-n chaos{number} address add 10.77.{number}.2/24 dev eth0"),
+            format!("-n chaos{number} link set eth0 up"),
+            format!("-n chaos{number} link set lo up"),
+        ] {
+            ip(&command);
+        }
+        Host { number }
+    }
+
+    /// Where the coordinator is, seen from it.
+    pub(crate) fn coordinator(&self, port: u16) -> String {
+        format!("http://10.77.{}.1:{port}", self.number)
+    }
+
+    /// A program on it.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("chaos{}", self.number)]).arg(program);
+        command
+    }
+
+    /// Takes its link up, or down.
+    pub(crate) fn set_link(&self, up: bool) {
+        ip(&format!("link set link{} {}", self.number, if up { "up" } else { "down" }));
+    }
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip was there before");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}

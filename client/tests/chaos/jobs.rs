@@ -1,0 +1,261 @@
+//! The kinds of jobs that clients run, and how their outcomes are checked: each item has exactly one, and it is right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::{Duration, Instant};
+
+use farpool::{Error, Pool};
+
+use crate::client::{self, Board};
+use crate::random::Random;
+use crate::work::{Answer, Fate, LostBy, Task, Way, item_of, judge, work};
+
+/// More than there can be faults that an item meets.
+const MANY_RETRIES: u32 = 100;
+
+/// How often what has happened.
+pub(crate) type Counts = BTreeMap<&'static str, u64>;
+
+/// The counts of several threads, as JSON.
+pub(crate) fn sum(counts: Vec<Counts>) -> String {
+    let mut all = Counts::new();
+    for (what, count) in counts.into_iter().flatten() {
+        *all.entry(what).or_default() += count;
+    }
+    serde_json::to_string(&all).expect("numbers can be written")
+}
+
+/// One thread of a client.
+pub(crate) struct Player<'p> {
+    pool: &'p Pool,
+    random: Random,
+    folder: &'p str,
+    thread: u64,
+    jobs: u64,
+    board: Board,
+    pub(crate) counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Map,
+    Unordered,
+    Calls,
+    AtMostOnce,
+    Speculating,
+    Heavy,
+    Poisoned,
+    Dropped,
+    PoolOfItsOwn,
+}
+
+const KINDS: [Kind; 9] = [
+    Kind::Map,
+    Kind::Unordered,
+    Kind::Calls,
+    Kind::AtMostOnce,
+    Kind::Speculating,
+    Kind::Heavy,
+    Kind::Poisoned,
+    Kind::Dropped,
+    Kind::PoolOfItsOwn,
+];
+
+/// A job that runs: what it consists of, and what has come of it.
+struct Running {
+    name: String,
+    log: String,
+    retries: u32,
+    tasks: Vec<Task>,
+    fates: BTreeMap<u64, Fate>,
+}
+
+impl<'p> Player<'p> {
+    pub(crate) fn new(pool: &'p Pool, random: Random, folder: &'p str, thread: u64, board: Board) -> Self {
+        Self { pool, random, folder, thread, jobs: 0, board, counts: Counts::new() }
+    }
+
+    /// Runs one job to its end.
+    pub(crate) fn play_one(&mut self) -> Result<(), String> {
+        let kind = self.random.pick(&KINDS);
+        let mut running = self.prepare(kind);
+        self.says(&running, "begins");
+        let played = match kind {
+            Kind::Map => self.map(&mut running, false),
+            Kind::Speculating => self.map(&mut running, true),
+            Kind::Unordered | Kind::Poisoned => self.unordered(&mut running),
+            Kind::Calls => self.calls(&mut running),
+            Kind::AtMostOnce | Kind::Heavy => self.in_order(&mut running),
+            Kind::Dropped => self.drop_early(&mut running),
+            Kind::PoolOfItsOwn => self.pool_of_its_own(&mut running),
+        };
+        let checked = played.and_then(|()| self.check(kind, &running));
+        self.board.lock().expect("nobody panics with it").remove(&self.thread);
+        checked.map_err(|wrong| format!("{}: {wrong}", running.name))
+    }
+
+    fn prepare(&mut self, kind: Kind) -> Running {
+        self.jobs += 1;
+        let retries = match kind {
+            Kind::AtMostOnce => 0,
+            Kind::Poisoned => self.random.below(3) as u32,
+            _ => MANY_RETRIES,
+        };
+        let name = format!("job {} of thread {}, {kind:?}, retries {retries}", self.jobs, self.thread);
+        let once = if retries == 0 { "once" } else { "runs" };
+        let log = format!("{}/{once}-{}-{}", self.folder, self.thread, self.jobs);
+        fs::write(&log, "").expect("the test's folder can be written");
+        let count = match kind {
+            Kind::Map => self.random.within(1..400),
+            Kind::Heavy => self.random.within(1..30),
+            _ => self.random.within(1..120),
+        };
+        let longest = self.random.pick(&[1, 5, 20]);
+        let tasks = (0..count)
+            .map(|item| {
+                let way = match kind {
+                    Kind::Unordered | Kind::AtMostOnce if self.random.one_in(10) => Way::Panics,
+                    Kind::Poisoned if self.random.one_in(30) => Way::KillsItsWorker,
+                    _ => Way::Returns,
+                };
+                let straggles = matches!(kind, Kind::Speculating) && self.random.one_in(40);
+                let nap = if straggles { Duration::from_millis(700) } else { self.random.millis(0..longest) };
+                let bytes = if matches!(kind, Kind::Heavy) { 300_000 } else { 20 };
+                let ballast = vec![item as u8; self.random.below(bytes) as usize];
+                Task { log: log.clone(), item, nap, way, ballast }
+            })
+            .collect();
+        Running { name, log, retries, tasks, fates: BTreeMap::new() }
+    }
+
+    fn says(&self, running: &Running, what: &str) {
+        let mut board = self.board.lock().expect("nobody panics with it");
+        let missing = running.tasks.iter().filter(|task| !running.fates.contains_key(&task.item));
+        let missing: Vec<u64> = missing.map(|task| task.item).take(5).collect();
+        let (done, all) = (running.fates.len(), running.tasks.len());
+        let text = format!("{}: {what}, {done} of {all} outcomes, the first missing are {missing:?}", running.name);
+        let since = board.get(&self.thread).map_or_else(Instant::now, |(since, _)| *since);
+        board.insert(self.thread, (since, text));
+    }
+
+    fn chunked<'j, F>(&mut self, job: farpool::Job<'j, F>) -> farpool::Job<'j, F> {
+        if self.random.one_in(2) { job } else { job.chunksize(self.random.within(1..20)) }
+    }
+
+    fn map(&mut self, running: &mut Running, speculate: bool) -> Result<(), String> {
+        let job = self.pool.job(work).retries(running.retries).speculate(speculate);
+        take_all(running, self.chunked(job).map(running.tasks.clone()))
+    }
+
+    fn unordered(&mut self, running: &mut Running) -> Result<(), String> {
+        let job = self.pool.job(work).retries(running.retries);
+        let outcomes = self.chunked(job).imap_unordered(running.tasks.clone());
+        for outcome in outcomes {
+            take(running, item_of(&outcome), &outcome)?;
+            self.says(running, "goes on");
+        }
+        Ok(())
+    }
+
+    fn in_order(&mut self, running: &mut Running) -> Result<(), String> {
+        let job = self.pool.job(work).retries(running.retries);
+        let outcomes = self.chunked(job).imap(running.tasks.clone());
+        for (item, outcome) in (0..).zip(outcomes) {
+            take(running, Some(item), &outcome)?;
+            self.says(running, "goes on");
+        }
+        Ok(())
+    }
+
+    fn calls(&mut self, running: &mut Running) -> Result<(), String> {
+        let job = || self.pool.job(work).retries(running.retries);
+        let calls: Vec<_> = running.tasks.iter().map(|task| job().apply_async((task.clone(),))).collect();
+        for (item, call) in (0..).zip(calls) {
+            take(running, Some(item), &call.get())?;
+            self.says(running, "goes on");
+        }
+        Ok(())
+    }
+
+    fn drop_early(&mut self, running: &mut Running) -> Result<(), String> {
+        let wanted = self.random.below(running.tasks.len() as u64) as usize;
+        let job = self.pool.job(work).retries(running.retries);
+        let outcomes = self.chunked(job).imap_unordered(running.tasks.clone());
+        for outcome in outcomes.take(wanted) {
+            take(running, item_of(&outcome), &outcome)?;
+        }
+        // Of the others nothing may come any more.
+        running.tasks.retain(|task| running.fates.contains_key(&task.item));
+        Ok(())
+    }
+
+    fn pool_of_its_own(&mut self, running: &mut Running) -> Result<(), String> {
+        let pool = client::pool(Some(self.random.within(1..5) as usize))?;
+        take_all(running, pool.job(work).retries(running.retries).map(running.tasks.clone()))?;
+        if self.random.one_in(2) {
+            self.says(running, "closes");
+            pool.close();
+            pool.join().map_err(|error| format!("the pool does not end as it should: {error}"))?;
+        }
+        self.says(running, "drops");
+        Ok(())
+    }
+
+    /// Every item has had its outcome, and what has one has run.
+    fn check(&mut self, kind: Kind, running: &Running) -> Result<(), String> {
+        let missing = running.tasks.iter().find(|task| !running.fates.contains_key(&task.item));
+        if let Some(task) = missing {
+            return Err(format!("item {} has no outcome", task.item));
+        }
+        let lines = fs::read_to_string(&running.log).expect("it was written before");
+        let began: BTreeSet<u64> = lines.lines().filter_map(|line| line.parse().ok()).collect();
+        for (item, fate) in &running.fates {
+            if matches!(fate, Fate::Done | Fate::Panicked) && !began.contains(item) {
+                return Err(format!("item {item} has an outcome but never ran"));
+            }
+            *self.counts.entry(name(*fate)).or_default() += 1;
+        }
+        *self.counts.entry("jobs").or_default() += 1;
+        *self.counts.entry("items").or_default() += running.fates.len() as u64;
+        let runs = lines.lines().count().saturating_sub(running.fates.len());
+        *self.counts.entry("runs again").or_default() += if matches!(kind, Kind::Dropped) { 0 } else { runs as u64 };
+        if running.retries > 0 {
+            let _ = fs::remove_file(&running.log);
+        }
+        Ok(())
+    }
+}
+
+fn name(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Done => "done",
+        Fate::Panicked => "panicked",
+        Fate::Lost(LostBy::Worker) => "WorkerDied",
+        Fate::Lost(LostBy::Agent) => "AgentLost",
+    }
+}
+
+fn take(running: &mut Running, item: Option<u64>, outcome: &Result<Answer, Error>) -> Result<(), String> {
+    let task = item.and_then(|item| running.tasks.get(item as usize));
+    let task = task.ok_or_else(|| format!("this is of no item: {outcome:?}"))?;
+    let of_item = item_of(outcome);
+    // A call's only item is its first.
+    let is_call = outcome.is_err() && running.name.contains("Calls") && of_item == Some(0);
+    if of_item != item && !is_call {
+        return Err(format!("the outcome of item {item:?} is that of {of_item:?}"));
+    }
+    let fate = judge(task, running.retries, outcome)?;
+    match running.fates.insert(task.item, fate) {
+        None => Ok(()),
+        Some(_) => Err(format!("item {} has two outcomes", task.item)),
+    }
+}
+
+fn take_all(running: &mut Running, results: Result<Vec<Answer>, Error>) -> Result<(), String> {
+    let results = results.map_err(|error| format!("not even {MANY_RETRIES} retries were enough: {error}"))?;
+    let wanted = running.tasks.len();
+    if results.len() != wanted {
+        return Err(format!("{} results of {wanted} items", results.len()));
+    }
+    (0..).zip(results).try_for_each(|(item, result)| take(running, Some(item), &Ok(result)))
+}

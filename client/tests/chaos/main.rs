@@ -1,0 +1,138 @@
+//! A cluster of real processes that gets no rest: workers, agents and the coordinator are killed and stopped, connections
+//! cut and left half open, links taken down, at random from a seed, while two clients run all kinds of jobs and check
+//! every outcome.
+//!
+//! `cargo test -p farpool --test chaos -- --seconds 3600 --seed 7`. Without a seed the time of day is one, and is told. The
+//! same seed gives the same faults at the same times; what the processes make of them is up to the kernel. Where network
+//! namespaces are permitted (root, `ip`, `unshare`), half of the hosts are such namespaces.
+
+#[path = "../common/binaries.rs"]
+mod binaries;
+mod cable;
+mod client;
+mod daemon;
+mod diary;
+mod faults;
+mod hosts;
+mod jobs;
+#[path = "../common/processes.rs"]
+#[expect(dead_code, reason = "the other suites need the rest of it")]
+mod processes;
+#[path = "../simulation/random.rs"]
+mod random;
+mod stage;
+mod verdict;
+mod work;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+use std::{env, fs};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use diary::Diary;
+use faults::Schedule;
+use stage::Stage;
+
+/// How long it goes on when nobody says so.
+const SECONDS: u64 = 60;
+/// How often what has become of daemons, clients and faults is looked after.
+const BEAT: Duration = Duration::from_millis(20);
+
+#[derive(Clone, Copy)]
+struct Plan {
+    seed: u64,
+    seconds: u64,
+}
+
+fn main() -> ExitCode {
+    farpool::init();
+    if env::var_os(client::ROLE).is_some() {
+        return client::main();
+    }
+    let mut words: Vec<String> = env::args().collect();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.subsec_nanos().into());
+    let seed = number(&mut words, "--seed").unwrap_or(now);
+    let plan = Plan { seed, seconds: number(&mut words, "--seconds").unwrap_or(SECONDS) };
+    let trial = Trial::test("nothing_is_lost_whatever_dies", move || play_apart(plan));
+    libtest_mimic::run(&Arguments::from_iter(words), vec![trial]).exit_code()
+}
+
+/// Takes a flag and its number out of the arguments; the rest is for the test harness.
+fn number(words: &mut Vec<String>, flag: &str) -> Option<u64> {
+    let at = words.iter().position(|word| word == flag)?;
+    let number = words.get(at + 1).and_then(|word| word.parse().ok());
+    let number = number.unwrap_or_else(|| panic!("{flag} takes a number"));
+    words.drain(at..at + 2);
+    Some(number)
+}
+
+/// In a network of its own, if that is permitted: this program once more.
+fn play_apart(plan: Plan) -> Result<(), Failed> {
+    let command = match hosts::is_apart() {
+        true => None,
+        false => {
+            hosts::apart().map_err(|reason| println!("no network namespaces here, so only cables fail: {reason}")).ok()
+        }
+    };
+    let Some(mut command) = command else { return play(plan).map_err(Failed::from) };
+    command.args(["--seed", &plan.seed.to_string(), "--seconds", &plan.seconds.to_string(), "--nocapture"]);
+    match command.status()?.success() {
+        true => Ok(()),
+        false => Err("it failed, as was told above".into()),
+    }
+}
+
+fn play(plan: Plan) -> Result<(), String> {
+    binaries::make();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos.{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("cargo's folder for tests can be written");
+    println!("chaos for {} s from seed {}", plan.seconds, plan.seed);
+    let diary = Diary::new(&folder);
+    let mut stage = Stage::build(&folder, plan.seed, diary);
+    let told = disturb(&mut stage, plan).and_then(|()| verdict::of(&mut stage));
+    let story = match &told {
+        Ok(story) => story.clone(),
+        Err(wrong) => format!("{wrong}\nthe last faults:\n{}", stage.diary.last(12)),
+    };
+    println!("{}{story}", stage.diary.summary());
+    drop(stage);
+    let replay = format!(
+        "the same faults again: cargo test -p farpool --test chaos -- --seconds {} --seed {}",
+        plan.seconds, plan.seed
+    );
+    println!("{replay}");
+    match told {
+        Ok(_) => {
+            let _ = fs::remove_dir_all(&folder);
+            Ok(())
+        }
+        Err(_) => Err(format!("what all processes said is in {}; {replay}", folder.display())),
+    }
+}
+
+/// Has faults happen until the time is over, and then mends everything.
+fn disturb(stage: &mut Stage, plan: Plan) -> Result<(), String> {
+    let end = Instant::now() + Duration::from_secs(plan.seconds);
+    let mut schedule = Schedule::new(plan.seed, stage.agents(), stage.cables(), stage.links());
+    let (mut pause, mut fault) = schedule.next();
+    let mut due = Instant::now() + pause;
+    while Instant::now() < end {
+        if Instant::now() >= due {
+            stage.suffer(fault);
+            (pause, fault) = schedule.next();
+            due += pause;
+        }
+        stage.mend_what_is_due(Instant::now());
+        stage.check()?;
+        std::thread::sleep(BEAT);
+    }
+    stage.mend_everything();
+    stage.check()
+}
+
+/// A path as arguments and variables have it.
+fn text(path: PathBuf) -> String {
+    path.into_os_string().into_string().expect("paths of tests are text")
+}

@@ -1,0 +1,109 @@
+//! What items are, what they do, and which outcomes of them are right.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::thread;
+use std::time::Duration;
+
+use farpool::{Error, ErrorKind};
+use nix::sys::signal::{Signal, raise};
+use serde::{Deserialize, Serialize};
+
+use crate::random::mix;
+
+/// An item.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Task {
+    /// Where it notes that it begins.
+    pub(crate) log: String,
+    pub(crate) item: u64,
+    pub(crate) nap: Duration,
+    pub(crate) way: Way,
+    pub(crate) ballast: Vec<u8>,
+}
+
+/// What becomes of it when it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Way {
+    Returns,
+    Panics,
+    KillsItsWorker,
+}
+
+/// Its result: who it was, and something made of what it was given.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    item: u64,
+    sum: u64,
+    ballast: Vec<u8>,
+}
+
+/// Runs in workers.
+pub(crate) fn work(task: Task) -> Answer {
+    // An agent that was thought dead may run what belongs to a job that is over, and whose log is gone.
+    if let Ok(mut log) = OpenOptions::new().append(true).open(&task.log) {
+        let _ = log.write_all(format!("{}\n", task.item).as_bytes());
+    }
+    thread::sleep(task.nap);
+    match task.way {
+        Way::Returns => answer(&task),
+        Way::Panics => panic!("item {} panics on purpose", task.item),
+        Way::KillsItsWorker => {
+            let _ = raise(Signal::SIGKILL);
+            answer(&task)
+        }
+    }
+}
+
+fn answer(task: &Task) -> Answer {
+    let sum = task.ballast.iter().fold(mix(task.item), |sum, byte| sum.rotate_left(3) ^ u64::from(*byte));
+    Answer { item: task.item, sum, ballast: task.ballast.iter().map(|byte| !byte).collect() }
+}
+
+/// What an outcome that may be can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fate {
+    Done,
+    Panicked,
+    /// Its workers or agents died oftener than it may be run again.
+    Lost(LostBy),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LostBy {
+    Worker,
+    Agent,
+}
+
+/// Which item a result is of.
+pub(crate) fn item_of(outcome: &Result<Answer, Error>) -> Option<u64> {
+    match outcome {
+        Ok(answer) => Some(answer.item),
+        Err(error) => error.item(),
+    }
+}
+
+/// Whether this may come of the task.
+pub(crate) fn judge(task: &Task, retries: u32, outcome: &Result<Answer, Error>) -> Result<Fate, String> {
+    let item = task.item;
+    let error = match outcome {
+        Ok(result) if task.way == Way::Returns && *result == answer(task) => return Ok(Fate::Done),
+        Ok(Answer { item: other, sum, .. }) => {
+            return Err(format!("item {item}, which {:?}, gave the result of item {other}, {sum}", task.way));
+        }
+        Err(error) => error,
+    };
+    let words = format!("item {item} panics on purpose");
+    let lost = |by| match error.attempts() == retries + 1 {
+        true => Ok(Fate::Lost(by)),
+        false => {
+            Err(format!("item {item} failed after {} attempts and not {}: {error}", error.attempts(), retries + 1))
+        }
+    };
+    match error.kind() {
+        ErrorKind::Panicked if task.way == Way::Panics && error.message().contains(&words) => Ok(Fate::Panicked),
+        ErrorKind::WorkerDied => lost(LostBy::Worker),
+        ErrorKind::AgentLost => lost(LostBy::Agent),
+        _ => Err(format!("item {item}, which {:?}, failed: {error}", task.way)),
+    }
+}

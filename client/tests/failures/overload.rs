@@ -1,0 +1,54 @@
+//! Clients that push far more than the coordinator may hold: it makes them wait, and loses nothing.
+
+use std::fs;
+use std::thread;
+
+use crate::cluster::Cluster;
+use crate::{operators, pools};
+
+crate::runner::cases![twenty_clients_push_far_more_than_fits];
+
+const MIB: usize = 1 << 20;
+const CLIENTS: u64 = 20;
+/// Of a mebibyte each, and as much comes back: 1.9 GiB in all.
+const ITEMS: u64 = 48;
+const MEMORY_MIB: u64 = 64;
+/// For each client beside that: what is on its way to it and from it, twice in memory while it is taken apart.
+const ROOM_MIB: u64 = 16;
+
+fn negative(item: Vec<u8>) -> Vec<u8> {
+    item.iter().map(|byte| !byte).collect()
+}
+
+fn peak_mib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+}
+
+fn twenty_clients_push_far_more_than_fits() {
+    let mut cluster = Cluster::empty_with(&["--memory", &format!("{MEMORY_MIB}MiB")]);
+    cluster.add_agent(2, &[]);
+    cluster.add_agent(2, &[]);
+    let address = cluster.address();
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || {
+                let pool = pools::builder().address(address).build().unwrap();
+                let fill = |item: u64| (client * 7 + item * 3) as u8;
+                let items = (0..ITEMS).map(|item| vec![fill(item); MIB]);
+                let mut results = 0;
+                for (item, result) in (0..).zip(pool.job(negative).buffersize(ITEMS).imap(items)) {
+                    let result = result.unwrap();
+                    assert!(result.len() == MIB && result.iter().all(|&byte| byte == !fill(item)), "{client}: {item}");
+                    results += 1;
+                }
+                assert_eq!(results, ITEMS);
+            });
+        }
+    });
+    let peak = peak_mib(cluster.coordinator());
+    assert!(peak < MEMORY_MIB + CLIENTS * ROOM_MIB, "the coordinator has had {peak} MiB");
+    operators::until(&cluster, operators::nothing_is_left);
+    cluster.stop().unwrap();
+}

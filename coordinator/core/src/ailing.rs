@@ -1,0 +1,53 @@
+//! Agents whose workers die before they can serve: workers of pools with a limit go elsewhere.
+//!
+//! Pools without a limit keep their places: they run wherever there is credit, and these agents give none.
+
+use crate::action::Action;
+use crate::core::Core;
+use crate::ids::{AgentId, PlaceId, PoolId};
+use crate::pool::Stage;
+
+impl Core {
+    pub(crate) fn set_ailing(&mut self, id: AgentId, ails: bool, actions: &mut Vec<Action>) {
+        let agent = self.fleet.agents.get_mut(id).expect("an agent that ails is there");
+        if std::mem::replace(&mut agent.ails, ails) != ails && ails {
+            self.move_from(id, actions);
+        }
+    }
+
+    /// An agent has come: what others cannot run may run there.
+    pub(crate) fn move_from_ailing(&mut self, actions: &mut Vec<Action>) {
+        let ailing: Vec<AgentId> = self.fleet.agents.iter().filter(|(_, agent)| agent.ails).map(|(id, _)| id).collect();
+        for agent in ailing {
+            self.move_from(agent, actions);
+        }
+    }
+
+    /// Gives up the agent's places of pools with a limit that have slots elsewhere. What others have no slots for comes
+    /// back.
+    fn move_from(&mut self, id: AgentId, actions: &mut Vec<Action>) {
+        for (pool, place) in self.fleet.agents.get(id).expect("it was just found").places.clone() {
+            if self.has_slots_elsewhere(pool, place, id) {
+                self.leave(pool, place);
+            }
+        }
+        self.retire_workers(id, actions);
+    }
+
+    fn has_slots_elsewhere(&self, id: PoolId, place: PlaceId, agent: AgentId) -> bool {
+        let pool = self.pools.get(id).expect("a place's pool is open");
+        let usable = pool.places.get(place).is_some_and(|place| !place.retired);
+        let well = self.fleet.agents.iter().filter(|&(other, state)| other != agent && !state.ails);
+        let mut well = well.map(|(other, _)| other);
+        usable && pool.limit.is_some() && !pool.closing && well.any(|other| self.open_slots(id, other) > 0)
+    }
+
+    /// The pool is to be stopped at the place, once it holds nothing; its workers are allotted when the agent has answered.
+    pub(crate) fn leave(&mut self, pool: PoolId, place: PlaceId) {
+        self.retire(pool, place);
+        let state = self.pools.get_mut(pool).and_then(|pool| pool.places.get_mut(place)).expect("it was just found");
+        state.stage = Stage::Leaving;
+        let agent = state.agent;
+        self.fleet.agents.get_mut(agent).expect("a place's agent is there").leaving += 1;
+    }
+}
