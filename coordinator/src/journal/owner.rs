@@ -236,6 +236,11 @@ impl Journal {
         Progress { durable, failed: self.failed.clone(), warnings }
     }
 
+    /// Records up to this number are durable: see [`flush`](Self::flush).
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
     /// How large it may be, and where it is.
     pub fn settings(&self) -> &Settings {
         &self.settings
