@@ -52,10 +52,7 @@ impl Scratch {
         self.server_with(|_| {}).await
     }
 
-    pub(crate) async fn server_with(
-        &self,
-        change: impl FnOnce(&mut farpool_coordinator::server::Settings),
-    ) -> Server {
+    pub(crate) async fn server_with(&self, change: impl FnOnce(&mut farpool_coordinator::server::Settings)) -> Server {
         let path = self.0.clone();
         Server::with(|settings| {
             settings.journal = Some(Settings::new(&path));
