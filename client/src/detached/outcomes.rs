@@ -33,6 +33,12 @@ impl<R: Data> Outcomes<R> {
         Self { reading, name: name.to_owned(), over: false, results: PhantomData }
     }
 
+    /// Bytes that were read and not taken.
+    #[cfg(test)]
+    pub(crate) fn read_ahead(&self) -> usize {
+        self.reading.bytes()
+    }
+
     /// The next outcome; an error is to be waited for.
     fn step(&mut self) -> Poll<Option<Result<R, Error>>> {
         if self.over {

@@ -57,7 +57,7 @@ impl RawDetached {
     }
 
     /// The next outcome, or how it has ended; blocks.
-    pub fn next(&mut self) -> Result<Result<RawOutcome, RawEnd>, Error> {
+    pub fn read(&mut self) -> Result<Result<RawOutcome, RawEnd>, Error> {
         loop {
             match self.reading.step(|bytes| Ok(bytes.to_vec())) {
                 Step::Wait => self.reading.wait(),

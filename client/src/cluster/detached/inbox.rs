@@ -72,7 +72,9 @@ impl Inbox {
 
     /// Only the first end counts.
     pub(super) fn end(&self, end: End) {
-        self.change(|state| drop(state.end.get_or_insert(end)));
+        self.change(|state| {
+            state.end.get_or_insert(end);
+        });
     }
 
     /// Ready when there is room for more.
@@ -118,6 +120,12 @@ impl Inbox {
     /// Items of the job.
     pub(super) fn items(&self) -> u64 {
         self.state().items
+    }
+
+    /// Bytes that are there.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.state().bytes
     }
 
     /// Blocks until there is something.

@@ -10,6 +10,8 @@ mod outbox;
 mod read;
 mod refusal;
 mod send;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use std::time::Duration;

@@ -63,6 +63,12 @@ impl Reading {
         self.inbox.items()
     }
 
+    /// Bytes of outcomes that were read and not taken.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.inbox.bytes()
+    }
+
     /// The next outcome that is there, a result being what `decode` makes of its bytes.
     pub(crate) fn step<T>(&mut self, decode: impl FnOnce(&[u8]) -> Result<T, Error>) -> Step<T> {
         loop {
