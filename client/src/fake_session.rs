@@ -55,7 +55,13 @@ impl FakeSession {
     }
 
     pub(crate) fn answering(answer: impl Fn(u64, &[u8]) -> Answer + Send + Sync + 'static) -> Self {
-        Self { drives: true, answer: Box::new(answer), jobs: Mutex::default(), idle_waits: AtomicU32::new(0), ground: None }
+        Self {
+            drives: true,
+            answer: Box::new(answer),
+            jobs: Mutex::default(),
+            idle_waits: AtomicU32::new(0),
+            ground: None,
+        }
     }
 
     pub(crate) fn picking(self, pick: Pick) -> Self {

@@ -56,19 +56,25 @@ impl RawDetached {
         &self.status
     }
 
-    /// The next outcome, or how it has ended; blocks.
-    pub fn read(&mut self) -> Result<Result<RawOutcome, RawEnd>, Error> {
-        loop {
+    /// The next outcome, or how it has ended; `None`: nothing is there yet.
+    pub fn read(&mut self) -> Result<Option<Result<RawOutcome, RawEnd>>, Error> {
+        let ended = loop {
             match self.reading.step(|bytes| Ok(bytes.to_vec())) {
-                Step::Wait => self.reading.wait(),
+                Step::Wait => return Ok(None),
                 Step::Missing(_) => {}
-                Step::Outcome(item, result) => return Ok(Ok(RawOutcome { item, result })),
+                Step::Outcome(item, result) => return Ok(Some(Ok(RawOutcome { item, result }))),
                 Step::Ended(End::Failed(error)) => return Err(error),
-                Step::Ended(End::Finished) => return Ok(Err(RawEnd::Finished)),
-                Step::Ended(End::Cancelled) => return Ok(Err(RawEnd::Cancelled)),
-                Step::Ended(End::Running) => return Ok(Err(RawEnd::Running)),
+                Step::Ended(End::Finished) => break RawEnd::Finished,
+                Step::Ended(End::Cancelled) => break RawEnd::Cancelled,
+                Step::Ended(End::Running) => break RawEnd::Running,
             }
-        }
+        };
+        Ok(Some(Err(ended)))
+    }
+
+    /// Blocks until there is something to read.
+    pub fn wait(&self) {
+        self.reading.wait();
     }
 
     /// A result as its program knows it.

@@ -226,10 +226,16 @@ fn lies_are_errors() {
         ("of items 18446744073709551615", vec![raw(u64::MAX, b"\x02", &[1])]),
         ("lengths do not fit", vec![raw(0, b"\x02", &[9])]),
         ("lengths do not fit", vec![raw(0, b"\x02\x02", &[2, 1])]),
-        ("items that do not exist", vec![Event::ItemsDone(ItemsDone { ends: vec![0; 5].into(), ..Default::default() })]),
+        (
+            "items that do not exist",
+            vec![Event::ItemsDone(ItemsDone { ends: vec![0; 5].into(), ..Default::default() })],
+        ),
         ("outcomes of items are missing", vec![raw(0, b"\x02", &[1]), Event::JobEnded(Default::default())]),
         ("outcomes of items are missing", vec![raw(2, b"\x02", &[1]), Event::JobEnded(Default::default())]),
-        ("another one has got its name", vec![Event::DetachedJob(Box::new(DetachedJob { detached_ms: 7, ..running(3) }))]),
+        (
+            "another one has got its name",
+            vec![Event::DetachedJob(Box::new(DetachedJob { detached_ms: 7, ..running(3) }))],
+        ),
     ];
     for (words, events) in lies {
         let client = get(&server, PATIENCE);
@@ -284,7 +290,10 @@ fn results_of_another_type_are_refused() {
     call.say_job(running(3));
     let error = client.join().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-    assert!(error.to_string().contains("of type u64") && error.to_string().contains("alloc::string::String"), "{error}");
+    assert!(
+        error.to_string().contains("of type u64") && error.to_string().contains("alloc::string::String"),
+        "{error}"
+    );
     let address = server.address.to_string();
     let client = thread::spawn(move || crate::attach_to::<u64>(address, "nightly"));
     server.call().say_job(running(3));

@@ -59,11 +59,8 @@ impl Server {
         let (tell_address, address) = mpsc::channel();
         let (tell_call, calls) = mpsc::channel();
         let (tell_asked, asked) = mpsc::channel();
-        let hall = Arc::new(Hall {
-            refusals: Mutex::default(),
-            calls: Mutex::new(tell_call),
-            asked: Mutex::new(tell_asked),
-        });
+        let hall =
+            Arc::new(Hall { refusals: Mutex::default(), calls: Mutex::new(tell_call), asked: Mutex::new(tell_asked) });
         let (own, quit, at) = (Arc::clone(&hall), Arc::new(Notify::new()), at.parse().unwrap());
         let until = Arc::clone(&quit);
         let thread = thread::spawn(move || {
