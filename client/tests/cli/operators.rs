@@ -173,7 +173,7 @@ fn a_job_is_cancelled_by_its_name() {
 #[test]
 fn what_is_not_there_is_told_with_where_to_look() {
     let service = Service::start(busy_cluster());
-    let expected = "farpool: there is no job \"9\"; `farpool jobs` tells which there are\n";
+    let expected = "farpool: there is no job \"9\"; `farpool jobs` and `farpool results` tell which there are\n";
     call(&service, &["cancel", "9"]).assert(1, "", expected);
     let expected = "farpool: there is no agent \"x\"; `farpool agents` tells which there are\n";
     call(&service, &["drain", "--wait", "x"]).assert(1, "", expected);
