@@ -245,7 +245,8 @@ fn the_program_is_sent_when_it_is_wanted() {
 #[test]
 fn lies_are_errors() {
     let server = Server::start();
-    let lies: [(&str, fn(&Call)); 4] = [
+    type Lie = fn(&Call);
+    let lies: [(&str, Lie); 4] = [
         ("which it was not sent", |call| call.say_durable(11, false)),
         ("which it was not sent", |call| call.say_durable(0, true)),
         ("has dropped what it had", |call| {
