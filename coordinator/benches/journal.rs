@@ -37,7 +37,7 @@ fn open(directory: &Path) -> (Journal, Vec<u64>) {
     let _ = std::fs::remove_dir_all(directory);
     let mut journal = Journal::open(Settings::new(directory), |_| ()).expect("it opens");
     let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
-    let open = |at| journal.open_job(pool, &format!("{at}"), &OpenJob::default(), 0).expect("it can be opened");
+    let open = |at| journal.open_job(pool, format!("{at}").as_str(), &OpenJob::default(), 0).expect("it can be opened");
     let jobs = (0..JOBS).map(open).collect();
     journal.sync().expect("the disk works");
     (journal, jobs)

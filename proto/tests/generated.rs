@@ -5,7 +5,7 @@ use std::path::Path;
 use prost::Message;
 
 /// Messages that are rare and large: those that are frequent are moved about, and should not have to be as large.
-const BOXED: [&str; 13] = [
+const BOXED: [&str; 15] = [
     "ClientMessage.body.open_pool",
     "ClientMessage.body.open_job",
     "ClientMessage.body.detach",
@@ -17,6 +17,8 @@ const BOXED: [&str; 13] = [
     "AgentEvent.body.hello",
     "AgentEvent.body.item_fault",
     "AgentEvent.body.pool_fault",
+    "JournalRecord.body.job_opened",
+    "JournalRecord.body.job_ended",
     "JournalRecord.body.job_state",
     "JournalRecord.body.sealed",
 ];

@@ -7,13 +7,14 @@ use farpool_proto::v1::{Failure, OpenJob, OpenPool};
 use prost::Message;
 
 use super::error::{JournalError, JournalErrorKind};
-use super::job::{Ended, Job, Phase};
+use super::job::{Job, Known, Phase};
 use super::log::Log;
 use super::owner::Journal;
 use super::record::MAX_LENGTH;
-use super::settings::{BACKLOG, LONGEST_NAME};
+use super::settings::LONGEST_NAME;
 
-/// Nothing here is durable before what [`flush`](Self::flush) said is. Times are milliseconds since 1970.
+/// Nothing here is durable before what [`flush`](Self::flush) said is. Times are milliseconds since 1970. What is said of a
+/// job that runs is taken in any case, also while nothing can be written.
 impl Journal {
     /// Whether jobs and items of so many bytes would be taken now. If it is [`Full`](JournalErrorKind::Full) or
     /// [`Busy`](JournalErrorKind::Busy), that may change with every [`progress`](Self::progress).
@@ -31,7 +32,7 @@ impl Journal {
             );
             return Err(JournalError::new(JournalErrorKind::Full, message));
         }
-        if self.backlog() >= BACKLOG {
+        if self.backlog() >= self.settings.backlog {
             let backlog = ByteSize(self.backlog());
             let message = format_args!("the journal's disk does not keep up: {backlog} wait to be written");
             return Err(JournalError::new(JournalErrorKind::Busy, message));
@@ -42,7 +43,7 @@ impl Journal {
     /// Whether items should go on being run: their results are taken in any case, but the journal would become larger
     /// than it may be, or they would fill the memory.
     pub fn has_room_for_outcomes(&self) -> bool {
-        self.failed.is_none() && self.bytes() < self.settings.size && self.backlog() < 2 * BACKLOG
+        self.failed.is_none() && self.bytes() < self.settings.size && self.backlog() < 2 * self.settings.backlog
     }
 
     /// Opens a pool, in which jobs can be opened until it is closed; returns its number.
@@ -67,12 +68,19 @@ impl Journal {
     ///
     /// # Errors
     /// If the name is taken or none, if there is no such pool, if there is no room, or if nothing can be written.
-    pub fn open_job(&mut self, pool: u64, name: &str, open: &OpenJob, now_ms: u64) -> Result<u64, JournalError> {
+    pub fn open_job(
+        &mut self,
+        pool: u64,
+        known: impl Into<Known>,
+        open: &OpenJob,
+        now_ms: u64,
+    ) -> Result<u64, JournalError> {
+        let Known { name, id, result, label, named } = known.into();
         if name.is_empty() || name.len() > LONGEST_NAME {
             let message = format_args!("a job's name has 1 to {LONGEST_NAME} bytes");
             return Err(JournalError::new(JournalErrorKind::Invalid, message));
         }
-        if self.find(name).is_some() {
+        if self.find(&name).is_some() {
             let message = format_args!("there is a job of the name {name:?}: pick up its results, or discard it");
             return Err(JournalError::new(JournalErrorKind::NameTaken, message));
         }
@@ -80,7 +88,8 @@ impl Journal {
             return Err(JournalError::new(JournalErrorKind::NotFound, format_args!("pool {pool} is not open")));
         }
         let job = self.index.last_job + 1;
-        let body = Body::JobOpened(record::JobOpened { job, pool, name: name.to_owned(), at_ms: now_ms });
+        let opened = record::JobOpened { job, pool, name, at_ms: now_ms, id, result, label, named };
+        let body = Body::JobOpened(Box::new(opened));
         let payload = [open.encode_to_vec().into()];
         self.admit(&body, &payload)?;
         self.append(&body, &payload);
@@ -116,7 +125,7 @@ impl Journal {
     /// Items were run, with these results in the layout of `farpool.v1.ItemsDone`.
     ///
     /// # Errors
-    /// If one of them has an outcome already, if there is no such job, or if nothing can be written.
+    /// If one of them has an outcome already, if there is no such job, or if they are too long for a record.
     pub fn done(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes) -> Result<(), JournalError> {
         let count = count(first, &data, &ends)?;
         self.lack_outcomes(job, first, first + count)?;
@@ -129,7 +138,7 @@ impl Journal {
     /// An item has failed.
     ///
     /// # Errors
-    /// If it has an outcome already, if there is no such job, or if nothing can be written.
+    /// If it has an outcome already, if there is no such job, or if it is too long for a record.
     pub fn failed(&mut self, job: u64, item: u64, failure: &Failure) -> Result<(), JournalError> {
         let end =
             item.checked_add(1).ok_or_else(|| JournalError::new(JournalErrorKind::Invalid, "no item is as high"))?;
@@ -141,24 +150,41 @@ impl Journal {
         Ok(())
     }
 
-    /// No more outcomes come.
+    /// Items in front of this index may be at agents when this is durable.
     ///
     /// # Errors
-    /// If there is no such job, or nothing can be written.
-    pub fn end_job(&mut self, job: u64, how: Ended, now_ms: u64) -> Result<(), JournalError> {
+    /// If there is no such job.
+    pub fn fed(&mut self, job: u64, end: u64) -> Result<(), JournalError> {
         self.there(job)?;
-        self.say(&Body::JobEnded(record::JobEnded { job, cancelled: how == Ended::Cancelled, at_ms: now_ms }))
+        self.append(&Body::ItemsFed(record::ItemsFed { job, end }), &[]);
+        Ok(())
     }
 
-    /// Outcomes were picked up and need not be kept: runs of items, as first index and count. With no runs it only
-    /// notes that somebody was there, from which on the job's time to expire counts again.
+    /// The job's pool runs at an agent from now on, or does not any more.
     ///
     /// # Errors
-    /// If there is no such job, or nothing can be written.
-    pub fn taken(&mut self, job: u64, runs: &[(u64, u64)], now_ms: u64) -> Result<(), JournalError> {
+    /// If there is no such job.
+    pub fn placed(&mut self, job: u64, agent: Bytes, gone: bool) -> Result<(), JournalError> {
         self.there(job)?;
-        let runs = runs.iter().flat_map(|&(first, count)| [first, count]).collect();
-        self.say(&Body::Taken(record::Taken { job, runs, at_ms: now_ms }))
+        self.append(&Body::Placed(record::Placed { job, agent, gone }), &[]);
+        Ok(())
+    }
+
+    /// No more outcomes come. `failure`: the pool cannot run.
+    ///
+    /// # Errors
+    /// If there is no such job.
+    pub fn end_job(
+        &mut self,
+        job: u64,
+        cancelled: bool,
+        failure: Option<Failure>,
+        now_ms: u64,
+    ) -> Result<(), JournalError> {
+        self.there(job)?;
+        let ended = record::JobEnded { job, cancelled, at_ms: now_ms, failure };
+        self.append(&Body::JobEnded(Box::new(ended)), &[]);
+        Ok(())
     }
 
     /// Nobody wants the job any more: all of it goes, and its name is free.
@@ -170,17 +196,16 @@ impl Journal {
         self.say(&Body::JobForgotten(record::JobForgotten { job }))
     }
 
-    /// Forgets jobs that were not picked up in time, and says how they were called: those that have ended, and those
-    /// that nobody goes on feeding. One that still runs never expires.
+    /// Forgets jobs that ended long enough ago, and says which they were and how they were called.
     ///
     /// # Errors
     /// If nothing can be written.
-    pub fn expire(&mut self, now_ms: u64) -> Result<Vec<String>, JournalError> {
+    pub fn expire(&mut self, now_ms: u64) -> Result<Vec<(u64, String)>, JournalError> {
         let expiry = self.settings.expiry.as_millis().try_into().unwrap_or(u64::MAX);
         let Some(since) = now_ms.checked_sub(expiry) else { return Ok(Vec::new()) };
         let mut names = Vec::new();
         for job in self.index.waiting_since(since).collect::<Vec<_>>() {
-            names.extend(self.job(job).map(|job| job.name.clone()));
+            names.extend(self.job(job).map(|known| (job, known.name().to_owned())));
             self.forget(job)?;
         }
         Ok(names)
@@ -223,7 +248,6 @@ impl Journal {
     }
 
     fn lack_outcomes(&self, job: u64, first: u64, end: u64) -> Result<(), JournalError> {
-        self.check_writes()?;
         let there = self.there(job)?;
         let gathered = self.gathered.as_ref().is_some_and(|gathered| gathered.touches(job, first, end));
         if gathered || there.done.touches(first, end) {

@@ -1,7 +1,7 @@
 //! How segments are emptied, so that what nobody wants does not fill the disk: which one is next, and which of its records
 //! go where the log ends. Here it is only decided.
 //!
-//! What is wanted is copied; what records only *said* (that items have outcomes, that outcomes were taken, that a job has ended or
+//! What is wanted is copied; what records only *said* (that items have outcomes, that a job has ended or
 //! was forgotten) is said again, in one record a job, since it still counts when they are gone.
 
 use farpool_proto::v1::journal_record::{Body, JobForgotten, JobState};
@@ -205,9 +205,12 @@ fn state(job: &Job) -> JobState {
         items_ended: job.items_ended,
         ended: job.ended.is_some(),
         cancelled: job.ended == Some(Ended::Cancelled),
+        failure: job.failure().cloned(),
         failed: job.failed,
         done: job.done.flat(),
-        taken: job.taken.flat(),
-        at_ms: job.touched_ms,
+        fed: job.fed,
+        agents: job.agents().cloned().collect(),
+        complete_ms: job.complete_ms,
+        ended_ms: job.ended_ms,
     }
 }

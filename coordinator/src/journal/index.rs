@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use farpool_proto::v1::journal_record::{Body, JobForgotten, JobOpened, JobState};
 
-use super::job::{Ended, Job, Piece, overlapping};
+use super::job::{Ended, Job, Known, Piece, overlapping};
 use super::place::Place;
 use super::record::run;
 use super::runs::pairs;
@@ -79,19 +79,18 @@ impl Index {
             Body::ItemFailed(failed) => self.outcomes(failed.job, failed.item, 1, true, place),
             Body::ItemsEnded(ended) => self.change(ended.job, place, |job| {
                 (job.end, job.items_ended) = (job.end.max(ended.end), true);
-                job.touched_ms = job.touched_ms.max(ended.at_ms);
+                job.complete_ms = ended.at_ms;
+            }),
+            Body::ItemsFed(fed) => self.change(fed.job, place, |job| job.fed = job.fed.max(fed.end)),
+            Body::Placed(placed) => self.change(placed.job, place, |job| match placed.gone {
+                true => drop(job.agents.remove(&placed.agent)),
+                false => drop(job.agents.insert(placed.agent.clone())),
             }),
             Body::JobEnded(ended) => self.change(ended.job, place, |job| {
-                job.ended = Some(how(ended.cancelled));
-                job.touched_ms = job.touched_ms.max(ended.at_ms);
+                job.ended = Some(how(ended.cancelled, ended.failure.is_some()));
+                job.failure = ended.failure.clone().map(Box::new);
+                job.ended_ms = ended.at_ms;
             }),
-            Body::Taken(taken) => {
-                self.change(taken.job, place, |job| {
-                    pairs(&taken.runs).for_each(|(first, end)| _ = job.taken.insert(first, end));
-                    job.touched_ms = job.touched_ms.max(taken.at_ms);
-                });
-                pairs(&taken.runs).for_each(|(first, end)| self.drop_taken(taken.job, first, end));
-            }
             Body::JobForgotten(JobForgotten { job }) => self.forgotten(*job, place),
             Body::JobState(state) => self.state(state, place),
             Body::Sealed(_) | Body::Filler(_) => {}
@@ -152,8 +151,8 @@ impl Index {
         let job = there(&mut self.jobs, opened.job);
         let moved = job.opened.replace(place);
         job.pool = opened.pool;
-        job.name.clone_from(&opened.name);
-        job.touched_ms = job.touched_ms.max(opened.at_ms);
+        let JobOpened { name, id, result, label, named, .. } = opened.clone();
+        job.known = Known { name, id, result, label, named };
         self.names.insert(opened.name.clone(), opened.job);
         self.segments.keep(place);
         match moved {
@@ -196,17 +195,15 @@ impl Index {
         let new = job.done.insert(first, end);
         job.failed += if failed { new } else { 0 };
         job.end = job.end.max(end);
-        if !job.taken.covers(first, end) {
-            let moved: Vec<_> = overlapping(&job.outcomes, first, end).collect();
-            job.outcomes.insert(first, Piece { place, count: count as u32 });
-            for (at, piece) in moved {
-                if at != first {
-                    job.outcomes.remove(&at);
-                }
-                self.segments.release(piece.place);
+        let moved: Vec<_> = overlapping(&job.outcomes, first, end).collect();
+        job.outcomes.insert(first, Piece { place, count: count as u32 });
+        for (at, piece) in moved {
+            if at != first {
+                job.outcomes.remove(&at);
             }
-            self.segments.keep(place);
+            self.segments.release(piece.place);
         }
+        self.segments.keep(place);
         self.drop_done(number, first, end);
     }
 
@@ -231,7 +228,7 @@ impl Index {
             self.waiting.remove(&(since, number));
         }
         if job.opened.is_some() {
-            self.names.remove(&job.name);
+            self.names.remove(&job.known.name);
             let pool = self.pools.get_mut(&job.pool).expect("a job's pool has an entry");
             pool.jobs -= 1;
             self.drop_unused(job.pool);
@@ -246,18 +243,21 @@ impl Index {
         self.change(state.job, place, |job| {
             job.end = job.end.max(state.end);
             job.items_ended |= state.items_ended;
-            job.ended = if state.ended { Some(how(state.cancelled)) } else { job.ended };
+            if state.ended {
+                job.ended = Some(how(state.cancelled, state.failure.is_some()));
+                job.failure = state.failure.clone().map(Box::new);
+            }
             job.failed = state.failed;
             pairs(&state.done).for_each(|(first, end)| _ = job.done.insert(first, end));
-            pairs(&state.taken).for_each(|(first, end)| _ = job.taken.insert(first, end));
-            job.touched_ms = job.touched_ms.max(state.at_ms);
+            job.fed = job.fed.max(state.fed);
+            job.agents = state.agents.iter().cloned().collect();
+            (job.complete_ms, job.ended_ms) = (state.complete_ms, state.ended_ms);
         });
         let Some(job) = self.jobs.get_mut(&state.job) else { return };
         let before = job.state.replace(place);
         self.segments.keep(place);
         before.into_iter().for_each(|before| self.segments.release(before));
         self.drop_done(state.job, 0, u64::MAX);
-        self.drop_taken(state.job, 0, u64::MAX);
     }
 
     /// Lets go of items that all have outcomes.
@@ -267,17 +267,6 @@ impl Index {
         let gone: Vec<_> = overlapping(&job.items, first, end).filter(over).collect();
         for (at, piece) in gone {
             job.items.remove(&at);
-            self.segments.release(piece.place);
-        }
-    }
-
-    /// Lets go of outcomes that were all taken.
-    fn drop_taken(&mut self, number: u64, first: u64, end: u64) {
-        let Some(job) = self.jobs.get_mut(&number) else { return };
-        let over = |&(at, piece): &(u64, Piece)| job.taken.covers(at, piece.end(at));
-        let gone: Vec<_> = overlapping(&job.outcomes, first, end).filter(over).collect();
-        for (at, piece) in gone {
-            job.outcomes.remove(&at);
             self.segments.release(piece.place);
         }
     }
@@ -330,6 +319,10 @@ fn there(jobs: &mut BTreeMap<u64, Job>, number: u64) -> &mut Job {
     jobs.get_mut(&number).expect("it has an entry")
 }
 
-fn how(cancelled: bool) -> Ended {
-    if cancelled { Ended::Cancelled } else { Ended::Finished }
+fn how(cancelled: bool, failed: bool) -> Ended {
+    match (cancelled, failed) {
+        (true, _) => Ended::Cancelled,
+        (false, true) => Ended::Failed,
+        (false, false) => Ended::Finished,
+    }
 }

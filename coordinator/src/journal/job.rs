@@ -1,6 +1,9 @@
 //! What the journal knows of a job.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use farpool_proto::v1::Failure;
 
 use super::place::Place;
 use super::runs::Runs;
@@ -10,25 +13,43 @@ use super::runs::Runs;
 #[derive(Debug, Default)]
 pub struct Job {
     pub(super) number: u64,
-    pub(super) name: String,
+    pub(super) known: Known,
     pub(super) pool: u64,
     /// None as long as only records were seen that had been moved in front of it.
     pub(super) opened: Option<Place>,
     pub(super) state: Option<Place>,
-    /// By first index: items without outcomes, and outcomes that were not taken.
+    /// By first index: items without outcomes, and outcomes.
     pub(super) items: BTreeMap<u64, Piece>,
     pub(super) outcomes: BTreeMap<u64, Piece>,
     pub(super) done: Runs,
-    pub(super) taken: Runs,
     pub(super) failed: u64,
     pub(super) end: u64,
     pub(super) items_ended: bool,
     pub(super) ended: Option<Ended>,
-    pub(super) touched_ms: u64,
+    pub(super) failure: Option<Box<Failure>>,
+    pub(super) fed: u64,
+    pub(super) agents: BTreeSet<Bytes>,
+    pub(super) complete_ms: u64,
+    pub(super) ended_ms: u64,
     /// Under which time it waits to expire.
     pub(super) waits_since: Option<u64>,
     /// How many segments have records of it.
     pub(super) segments: u32,
+}
+
+/// What a job is known by, and what is told of it without a look at the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// What it is asked for by.
+    pub name: String,
+    /// `Detach.id`.
+    pub id: Bytes,
+    /// `Detach.result`.
+    pub result: String,
+    /// `OpenJob.label`.
+    pub label: String,
+    /// `OpenJob.job`.
+    pub named: u64,
 }
 
 /// Consecutive items, or their outcomes, that are one record.
@@ -56,6 +77,8 @@ pub enum Ended {
     Finished,
     /// It was cancelled: not every item need have one.
     Cancelled,
+    /// Its pool cannot run: see [`Job::failure`].
+    Failed,
 }
 
 /// How many of its items a job has got how far.
@@ -67,8 +90,6 @@ pub struct Counts {
     pub done: u64,
     /// With a failure.
     pub failed: u64,
-    /// Whose outcome was taken.
-    pub taken: u64,
 }
 
 impl Job {
@@ -79,7 +100,12 @@ impl Job {
 
     /// What it is asked for by.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.known.name
+    }
+
+    /// What it is known by.
+    pub fn known(&self) -> &Known {
+        &self.known
     }
 
     /// What it was opened in.
@@ -98,12 +124,27 @@ impl Job {
 
     /// How many of its items have got how far.
     pub fn counts(&self) -> Counts {
-        Counts { items: self.end, done: self.done.count(), failed: self.failed, taken: self.taken.count() }
+        Counts { items: self.end, done: self.done.count(), failed: self.failed }
     }
 
-    /// When something last happened that matters for when it expires, in milliseconds since 1970.
-    pub fn touched_ms(&self) -> u64 {
-        self.touched_ms
+    /// Why its pool cannot run.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_deref()
+    }
+
+    /// Items from this index on were never at an agent.
+    pub fn fed(&self) -> u64 {
+        self.fed
+    }
+
+    /// The agents at which its pool runs, or ran when it was last heard of.
+    pub fn agents(&self) -> impl Iterator<Item = &Bytes> {
+        self.agents.iter()
+    }
+
+    /// When its items ended, and when it did, in milliseconds since 1970; 0: not yet.
+    pub fn times_ms(&self) -> (u64, u64) {
+        (self.complete_ms, self.ended_ms)
     }
 
     /// Where its `OpenJob` is.
@@ -122,7 +163,7 @@ impl Job {
         from(&self.items, first)
     }
 
-    /// Records with outcomes that were not taken, in the same manner. What of it is durable can be read.
+    /// Records with outcomes, in the same manner. What of it is durable can be read.
     pub fn outcomes_from(&self, first: u64) -> impl Iterator<Item = (u64, u64, Place)> + '_ {
         from(&self.outcomes, first)
     }
@@ -137,15 +178,21 @@ impl Job {
         here.gaps(self.end).collect::<Vec<_>>().into_iter()
     }
 
-    /// Since when it waits to be picked up, if it may expire: when it has ended, or when nobody goes on feeding it.
+    /// Since when it waits to be picked up, if it has ended.
     pub(super) fn may_expire(&self) -> Option<u64> {
-        (self.opened.is_some() && self.phase() != Phase::Running).then_some(self.touched_ms)
+        (self.opened.is_some() && self.ended.is_some()).then_some(self.ended_ms)
     }
 }
 
 impl Piece {
     pub(super) fn end(&self, first: u64) -> u64 {
         first + u64::from(self.count)
+    }
+}
+
+impl From<&str> for Known {
+    fn from(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
     }
 }
 

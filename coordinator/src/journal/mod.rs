@@ -25,7 +25,7 @@ mod writer;
 mod tests;
 
 pub use error::{JournalError, JournalErrorKind};
-pub use job::{Counts, Ended, Job, Phase, Piece};
+pub use job::{Counts, Ended, Job, Known, Phase, Piece};
 pub use owner::{Journal, Progress, Wakeup};
 pub use place::Place;
 pub use reader::{Kept, ReadError, Reader};

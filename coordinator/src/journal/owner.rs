@@ -17,7 +17,7 @@ use super::outcomes::Gathered;
 use super::place::Place;
 use super::reader::Reader;
 use super::replay::replay;
-use super::settings::{BACKLOG, Settings};
+use super::settings::Settings;
 use super::storage::{Directory, Storage};
 use super::writer::{self, Handed, Shared};
 
@@ -130,7 +130,7 @@ impl Journal {
         let opened = |pool: u64| self.index.pools.get(&pool).is_some_and(|pool| pool.opened.is_some());
         let broken = self.index.jobs.values().filter(|job| job.opened.is_none() || !opened(job.pool));
         for number in broken.map(|job| job.number).collect::<Vec<_>>() {
-            let name = &self.index.jobs[&number].name;
+            let name = self.index.jobs[&number].name();
             warn(format!("job {number} ({name:?}) is forgotten: what it was opened with is not in the journal"));
             let forgotten = Body::JobForgotten(JobForgotten { job: number });
             self.log.append(&mut self.index, &forgotten, &[]);
@@ -236,6 +236,21 @@ impl Journal {
         Progress { durable, failed: self.failed.clone(), warnings }
     }
 
+    /// Records up to this number are durable: see [`flush`](Self::flush).
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// How large it may be, and where it is.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether the disk has nothing to do: what is handed over now is written at once, and what comes meanwhile with the next.
+    pub fn is_idle(&self) -> bool {
+        self.handed.is_empty()
+    }
+
     /// Waits until everything that came so far is durable, blocking this thread.
     ///
     /// # Errors
@@ -255,13 +270,13 @@ impl Journal {
     }
 
     /// Bytes that wait for the disk.
-    pub(super) fn backlog(&self) -> u64 {
+    pub fn backlog(&self) -> u64 {
         self.log.batch.bytes + self.handed.iter().map(|handed| handed.bytes).sum::<u64>()
     }
 
     /// Goes on with emptying segments: a step at a time, each when the one before is durable.
     fn compact(&mut self) {
-        if self.failed.is_some() || !self.copies.is_empty() || self.backlog() >= BACKLOG {
+        if self.failed.is_some() || !self.copies.is_empty() || self.backlog() >= self.settings.backlog {
             return;
         }
         let chosen = || Compaction::choose(&self.index, self.log.end.segment, self.settings.room_for_items());

@@ -17,6 +17,7 @@ use farpool_proto::v1::journal_record::{Body, Sealed};
 
 use super::error::{JournalError, JournalErrorKind};
 use super::index::Index;
+use super::job::Job;
 use super::segment::{FORMAT, Header, SEGMENT_HEADER};
 use super::source::Source;
 use super::storage::Storage;
@@ -166,7 +167,7 @@ impl Replay<'_> {
         let pool = |pool: u64| self.index.pools.get(&pool).is_some_and(|pool| pool.opened.is_some());
         let without = jobs.values().filter(|job| seal.pools.contains(&job.pool) && !pool(job.pool));
         let numbers: BTreeSet<u64> = there.chain(back).copied().chain(without.map(|job| job.number)).collect();
-        let name = |number| match jobs.get(&number).map(|job| job.name.as_str()) {
+        let name = |number| match jobs.get(&number).map(Job::name) {
             None | Some("") => format!("job {number}"),
             Some(name) => format!("job {name:?}"),
         };

@@ -38,6 +38,13 @@ impl Runs {
         ends.zip(starts).filter(|(from, to)| from < to).map(|(from, to)| (from, to - from))
     }
 
+    /// The first run of what is not in it, from `first` to below `end`: its first index and count.
+    pub fn gap(&self, first: u64, end: u64) -> Option<(u64, u64)> {
+        let before = self.runs.range(..=first).next_back().map_or(first, |(_, &last)| last.max(first));
+        let to = self.runs.range(before..).next().map_or(end, |(&next, _)| next.min(end));
+        (before < to).then(|| (before, to - before))
+    }
+
     /// Adds the items from `first` to below `end`, and says how many of them are new.
     pub(super) fn insert(&mut self, first: u64, end: u64) -> u64 {
         let (mut from, mut to, before) = (first, end, self.count);
@@ -91,6 +98,9 @@ mod tests {
             let end = first + count;
             prop_assert_eq!(runs.covers(first, end), (first..end).all(|at| set.contains(&at)));
             prop_assert_eq!(runs.touches(first, end), (first..end).any(|at| set.contains(&at)));
+            let missing: Vec<u64> = (first..end).filter(|at| !set.contains(at)).collect();
+            let run = missing.iter().zip(missing.first().copied().unwrap_or(0)..).take_while(|(at, next)| *at == next);
+            prop_assert_eq!(runs.gap(first, end), missing.first().map(|&at| (at, run.count() as u64)));
             let starts: Vec<u64> = runs.iter().map(|(first, _)| first).collect();
             prop_assert!(runs.iter().all(|(first, count)| !starts.contains(&(first + count))), "runs that touch are one");
             let mut again = Runs::default();

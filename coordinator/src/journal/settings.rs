@@ -13,12 +13,15 @@ pub struct Settings {
     pub size: u64,
     /// How long outcomes wait to be picked up.
     pub expiry: Duration,
+    /// Bytes that may wait in memory for the disk when further items come.
+    pub backlog: u64,
 }
 
 impl Settings {
-    /// As usual: 10 GiB, 7 days.
+    /// As usual: 10 GiB, 7 days, 64 MiB.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), size: 10 << 30, expiry: Duration::from_secs(7 * 24 * 3600) }
+        let (size, expiry) = (10 << 30, Duration::from_secs(7 * 24 * 3600));
+        Self { directory: directory.into(), size, expiry, backlog: 64 << 20 }
     }
 
     /// When a segment is full: so there are about a hundred of them, and one is not too much to empty.
@@ -36,9 +39,6 @@ impl Settings {
         self.size / 512
     }
 }
-
-/// Bytes that may wait for the disk when further items come.
-pub(super) const BACKLOG: u64 = 64 << 20;
 
 /// The longest name that a job may have, in bytes.
 pub(super) const LONGEST_NAME: usize = 1024;

@@ -34,7 +34,7 @@ pub(super) struct Flags {
     /// Where clients' programs are kept for agents [default: ~/.cache/farpool/coordinator]
     ///
     /// A client uploads its executable when an agent needs it and it is not here. As a systemd service with
-    /// CacheDirectory= the default is there.
+    /// CacheDirectory= the default is there. With --journal it is in the journal's directory.
     #[arg(long, env = "FARPOOL_PROGRAMS", value_name = "DIR")]
     pub(super) programs: Option<PathBuf>,
 
@@ -47,6 +47,24 @@ pub(super) struct Flags {
     /// No more than a quarter of the memory counts.
     #[arg(long, env = "FARPOOL_WINDOW", value_name = "SIZE", default_value = "64MiB")]
     pub(super) window: ByteSize,
+
+    /// Where jobs are kept that clients detach, with their results [default: nowhere, and no job can be detached]
+    ///
+    /// What is there outlives the coordinator: jobs that have not ended go on when it is started again. No two coordinators
+    /// can have the same. The programs of these jobs are needed as well: unless --programs says otherwise, programs are
+    /// kept in it.
+    #[arg(long, env = "FARPOOL_JOURNAL", value_name = "DIR")]
+    pub(super) journal: Option<PathBuf>,
+
+    /// Bytes that the journal may take up on disk
+    ///
+    /// When it is full, no further jobs can be detached until results were discarded or have expired.
+    #[arg(long, env = "FARPOOL_JOURNAL_SIZE", value_name = "SIZE", default_value = "10GiB")]
+    pub(super) journal_size: ByteSize,
+
+    /// How long the results of a detached job are kept after it has ended
+    #[arg(long, env = "FARPOOL_JOURNAL_EXPIRY", value_name = "TIME", default_value = "7d", value_parser = duration)]
+    pub(super) journal_expiry: Duration,
 
     /// How long a client or an agent may be silent before it counts as lost
     #[arg(long, env = "FARPOOL_HEARTBEAT_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration)]

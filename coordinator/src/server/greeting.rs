@@ -18,8 +18,14 @@ pub(super) trait Greeting {
 
 impl Greeting for ClientMessage {
     fn check(&self) -> Result<(), Status> {
-        let Some(client_message::Body::OpenPool(open)) = &self.body else { return Ok(()) };
-        let OpenPool { version, program, .. } = &**open;
+        let open = match &self.body {
+            Some(client_message::Body::OpenPool(open)) => open,
+            Some(client_message::Body::Detach(detach)) => {
+                detach.pool.as_ref().ok_or_else(|| Status::invalid_argument("Detach without its pool"))?
+            }
+            _ => return Ok(()),
+        };
+        let OpenPool { version, program, .. } = open;
         version::check("the coordinator", "the client", version.as_ref())?;
         let Some(program) = program else {
             return Err(Status::invalid_argument("OpenPool without its program"));

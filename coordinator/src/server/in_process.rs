@@ -32,7 +32,7 @@ impl Server {
         let (inputs, received) = mpsc::channel(INPUTS);
         let log = Log::new(settings.log);
         let link = Link { inputs, drained: Arc::new(Notify::new()), log, limits: settings.limits.clone() };
-        let driver = Driver::new(&settings, link.clone(), received, Health::new().0);
+        let driver = Driver::new(&settings, link.clone(), received, Health::new().0, None);
         (Self { settings, link }, driver.run(shutdown))
     }
 

@@ -3,15 +3,19 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use farpool_net::program::Digest;
+use farpool_net::program::{Digest, InUse};
 use farpool_net::{Incoming, Outgoing, Reply, Rest, SessionMessage};
-use farpool_proto::v1::{AgentCommand, AgentEvent, ClientEvent, ClientMessage, Resume, StatusReply};
+use farpool_proto::v1::{
+    AgentCommand, AgentEvent, ClientEvent, ClientMessage, ListDetachedReply, OpenJob, OpenPool, Resume, StatusReply,
+};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic::Status;
 
+use super::driver::Read;
 use super::end::End;
 use super::log::Log;
 use super::settings::Limits;
+use crate::journal::ReadError;
 use crate::{AgentId, ClientId};
 
 /// All that can happen to the server, but for time passing and queues draining.
@@ -22,6 +26,14 @@ pub(super) enum Input {
     AgentJoins(Joins<AgentCommand, AgentEvent, AgentId>),
     AgentResumes(Resumes<AgentCommand, AgentEvent, AgentId>),
     AgentSays(Says<AgentEvent, AgentId>),
+    DetachJoins(Joins<ClientEvent, ClientMessage, StreamId>),
+    DetachSays(Says<ClientMessage, StreamId>),
+    AttachJoins(Joins<ClientEvent, ClientMessage, StreamId>),
+    AttachSays(Says<ClientMessage, StreamId>),
+    /// Someone wants to go on with what cannot be gone on with.
+    CannotResume(Resumes<ClientEvent, ClientMessage, StreamId>),
+    /// What was read for a detached job.
+    WasRead(WasRead),
     Asked(Question),
     /// An agent needs a program that is not here; answered when it is, or when nobody sends it.
     ProgramNeeded(Digest, oneshot::Sender<Result<(), Status>>),
@@ -74,8 +86,28 @@ pub(super) enum Said<In> {
     Gone(End),
 }
 
-/// What operators ask.
+/// A stream of one call that has to do with a detached job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct StreamId(pub(super) u64);
+
+/// What was read from disk for the loop, which asked for it.
+pub(super) enum WasRead {
+    /// What a detached job, by the journal's number, was opened with.
+    Opening(u64, Result<Box<(OpenPool, OpenJob)>, ReadError>),
+    /// Items for the pool of a detached job.
+    Items(ClientId, Vec<Read>),
+    /// Outcomes for who has attached.
+    Outcomes(StreamId, Vec<Read>),
+    /// A detached job's program, which is durable; none: it is not here.
+    Program(u64, Result<Option<InUse>, Status>),
+}
+
+/// What operators and the owners of detached jobs ask.
 pub(super) enum Question {
+    ListDetached(oneshot::Sender<Result<ListDetachedReply, Status>>),
+    CancelDetached(String, oneshot::Sender<Result<(), Status>>),
+    DiscardDetached(String, oneshot::Sender<Result<(), Status>>),
+
     Status(oneshot::Sender<StatusReply>),
     CancelJob(String, oneshot::Sender<Result<(), Status>>),
     DrainAgent(String, oneshot::Sender<Result<(), Status>>),

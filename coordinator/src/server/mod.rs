@@ -11,6 +11,7 @@
 
 mod accept;
 mod clock;
+mod detached;
 mod driver;
 mod end;
 mod flags;
@@ -32,18 +33,16 @@ use std::io;
 use std::sync::Arc;
 
 use farpool_net::http2;
-use farpool_net::program::ProgramStore;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic_health::ServingStatus;
 
-use driver::Driver;
+use driver::{Driver, Opened};
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub use in_process::Server;
 use link::Link;
 use log::Log;
-use programs::Programs;
 pub use settings::{Limits, Settings};
 
 /// Inputs that wait for the loop. It takes all of them at once, so that this is rarely full.
@@ -55,7 +54,7 @@ const INPUTS: usize = 256;
 /// cost wake-ups.
 ///
 /// # Errors
-/// If the directory of programs cannot be used.
+/// If the directory of programs, or the journal, cannot be used.
 pub async fn run(
     settings: Settings,
     listener: TcpListener,
@@ -64,17 +63,16 @@ pub async fn run(
     let log = Log::new(settings.log);
     let (inputs, received) = mpsc::channel(INPUTS);
     let link = Link { inputs, drained: Arc::new(Notify::new()), log: log.clone(), limits: settings.limits.clone() };
-    let connections = accept::accept(listener, &settings, log.clone());
     let (stop, stopped) = oneshot::channel::<()>();
-    let store = ProgramStore::open(&settings.programs, settings.program_cache).map_err(io::Error::other)?;
-    let programs = Programs::new(store, link.clone());
+    let (programs, journal) = Opened::open(&settings, &link)?;
     let (health, router) = services::services(&settings, &link, &programs)?;
+    let connections = accept::accept(listener, &settings, log.clone());
     health.say(ServingStatus::Serving).await;
     let server = http2::server(settings.heartbeat_timeout);
     let server = tokio::spawn(server.serve_with_incoming_shutdown(router, connections, async {
         let _ = stopped.await;
     }));
-    Driver::new(&settings, link, received, health).run(shutdown).await;
+    Driver::new(&settings, link, received, health, journal).run(shutdown).await;
     drop(stop);
     // Sessions have been told why they end; who has not read that by then need not know.
     let aborted = server.abort_handle();

@@ -72,6 +72,15 @@ impl Programs {
         Ok(Fetched { pieces: pieces(file, digest, program.size()).replies(), _permit: permit })
     }
 
+    /// A program that is to stay, if it is here: it is durable then, and not removed as long as it is in use.
+    pub(super) async fn pin(&self, digest: Digest) -> Result<Option<InUse>, Status> {
+        let Some(program) = self.get(digest).await? else { return Ok(None) };
+        let failed = |error: String| Status::unavailable(format!("writing program {digest} to disk: {error}"));
+        let synced = spawn_blocking(move || program.sync().map(|()| program)).await;
+        let synced = synced.map_err(|error| failed(error.to_string()))?;
+        synced.map(Some).map_err(|error| failed(error.to_string()))
+    }
+
     async fn wait(&self, digest: Digest) -> Result<InUse, Status> {
         loop {
             if let Some(program) = self.get(digest).await? {

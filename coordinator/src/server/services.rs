@@ -6,6 +6,7 @@ use farpool_net::Replies;
 use farpool_net::http2::MAX_GRPC_MESSAGE;
 use farpool_proto::v1::agents_server::{self, Agents, AgentsServer};
 use farpool_proto::v1::clients_server::{self, Clients, ClientsServer};
+use farpool_proto::v1::detached_jobs_server::{self, DetachedJobsServer};
 use farpool_proto::v1::operators_server::{self, OperatorsServer};
 use farpool_proto::v1::{
     AgentCommand, AgentFrame, ClientEvent, ClientFrame, ClientMessage, DESCRIPTORS, FetchProgramRequest, ProgramPiece,
@@ -16,6 +17,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 use tonic_health::server::HealthReporter;
 
+use super::detached::DetachedEdge;
 use super::link::Link;
 use super::operators::OperatorsEdge;
 use super::programs::{Fetched, Programs};
@@ -34,11 +36,14 @@ pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) ->
     };
     let (link, programs) = (link.clone(), programs.clone());
     let operators = OperatorsServer::new(OperatorsEdge { link: link.clone() });
+    let detached = DetachedEdge { link: link.clone(), detach: Kind::detach(settings) };
+    let detached = DetachedJobsServer::new(detached);
     let agents = AgentsServer::new(AgentsEdge { link: link.clone(), programs: programs.clone() });
     let clients = ClientsServer::new(ClientsEdge { link, programs, kind: Kind::client(settings) });
     let router = Router::default()
         .with(clients.max_decoding_message_size(MAX_GRPC_MESSAGE))
         .with(agents.max_decoding_message_size(MAX_GRPC_MESSAGE))
+        .with(detached.max_decoding_message_size(MAX_GRPC_MESSAGE))
         .with(operators)
         .with(health)
         .with(reflection().build_v1().map_err(io::Error::other)?)
@@ -59,7 +64,13 @@ impl Health {
 
     /// Of each service, and of the server as a whole, which has no name.
     pub(super) async fn say(&self, status: ServingStatus) {
-        for name in ["", clients_server::SERVICE_NAME, agents_server::SERVICE_NAME, operators_server::SERVICE_NAME] {
+        let services = [
+            clients_server::SERVICE_NAME,
+            detached_jobs_server::SERVICE_NAME,
+            agents_server::SERVICE_NAME,
+            operators_server::SERVICE_NAME,
+        ];
+        for name in [""].into_iter().chain(services) {
             self.reporter.set_service_status(name, status).await;
         }
     }

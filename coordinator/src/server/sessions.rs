@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::end::{End, blamed};
 use super::greeting::Greeting;
-use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says};
+use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId};
 use super::settings::Settings;
 use crate::{AgentId, ClientId};
 
@@ -46,6 +46,38 @@ impl Kind<ClientEvent, ClientMessage, ClientId> {
         }
     }
 }
+
+impl Kind<ClientEvent, ClientMessage, StreamId> {
+    pub(super) fn detach(settings: &Settings) -> Self {
+        Self {
+            name: "a client that detaches a job",
+            peer: "the client",
+            max_message: settings.max_message(),
+            low: settings.low_queue(),
+            joins: Input::DetachJoins,
+            resumes: Input::CannotResume,
+            says: Input::DetachSays,
+        }
+    }
+
+    pub(super) fn attach() -> Self {
+        Self {
+            name: "a client that attaches to a job",
+            peer: "the client",
+            max_message: MAX_ATTACH_MESSAGE,
+            low: LOW_OUTCOMES,
+            joins: Input::AttachJoins,
+            resumes: Input::CannotResume,
+            says: Input::AttachSays,
+        }
+    }
+}
+
+/// Who attaches says a name.
+const MAX_ATTACH_MESSAGE: u64 = 64 << 10;
+
+/// More outcomes are read for who has attached when no more bytes than these are left to be sent.
+pub(super) const LOW_OUTCOMES: usize = 256 << 10;
 
 impl Kind<AgentCommand, AgentEvent, AgentId> {
     pub(super) fn agent() -> Self {

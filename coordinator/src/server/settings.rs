@@ -12,6 +12,7 @@ use farpool_net::settings::{self, ByteSize};
 
 use super::flags::Flags;
 use super::host::{default_programs, quarter_of_memory, random_id};
+use crate::journal;
 
 /// What a server goes by.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Settings {
     pub heartbeat_timeout: Duration,
     /// How long a session is kept whose connection is lost.
     pub reconnect_grace: Duration,
+    /// Where detached jobs are kept; none: nowhere.
+    pub journal: Option<journal::Settings>,
     /// Connections that may be open at once.
     pub max_connections: usize,
     /// What tells this coordinator from one that was here before.
@@ -53,6 +56,8 @@ pub struct Limits {
     pub upload: Duration,
     /// For a program to come that an agent has asked for.
     pub fetch: Duration,
+    /// For a client to come back that was detaching a job.
+    pub detach: Duration,
     /// At the end, for peers to read why their sessions end.
     pub farewell: Duration,
 }
@@ -64,6 +69,7 @@ impl Default for Limits {
             first_message: Duration::from_secs(10),
             upload: Duration::from_secs(60),
             fetch: Duration::from_secs(300),
+            detach: Duration::from_secs(60),
             farewell: Duration::from_secs(2),
         }
     }
@@ -86,10 +92,27 @@ impl Settings {
             let message = format!("--memory {asked} is too little to work with: give it at least {least}");
             return Err(Flags::command().error(ErrorKind::ValueValidation, message));
         }
+        if flags.journal_size.0 < LEAST_JOURNAL {
+            let (asked, least) = (flags.journal_size, ByteSize(LEAST_JOURNAL));
+            let message = format!("--journal-size {asked} is too little to work with: give it at least {least}");
+            return Err(Flags::command().error(ErrorKind::ValueValidation, message));
+        }
+        let programs = match (&flags.programs, &flags.journal) {
+            (Some(programs), _) => programs.clone(),
+            (None, Some(journal)) => journal.join("programs"),
+            (None, None) => default_programs(),
+        };
+        let journal = flags.journal.map(|directory| journal::Settings {
+            size: flags.journal_size.0,
+            expiry: flags.journal_expiry,
+            backlog: (memory / 8).min(64 << 20),
+            ..journal::Settings::new(directory)
+        });
         Ok(Self {
             listen: flags.listen,
             memory,
-            programs: flags.programs.unwrap_or_else(default_programs),
+            programs,
+            journal,
             program_cache: flags.program_cache.0,
             window: flags.window.0.min(memory / 4).max(1),
             heartbeat_timeout: flags.heartbeat_timeout,
@@ -120,6 +143,9 @@ impl Settings {
 /// What may wait for a client before its pool is paused, however large the memory is.
 const MAX_QUEUE: u64 = 16 << 20;
 
+/// As `--journal-size`.
+const LEAST_JOURNAL: u64 = 1 << 20;
+
 /// As `--memory`, with room for a frame or two of several clients.
 const LEAST_MEMORY: u64 = 16 << 20;
 
@@ -134,7 +160,14 @@ impl fmt::Display for Settings {
              heartbeat-timeout={heartbeat_timeout:?} reconnect-grace={reconnect_grace:?} max-connections={}",
             programs.display(),
             self.max_connections
-        )
+        )?;
+        match &self.journal {
+            None => write!(f, " journal=none"),
+            Some(journal) => {
+                let (directory, size, expiry) = (journal.directory.display(), ByteSize(journal.size), journal.expiry);
+                write!(f, " journal={directory} journal-size={size} journal-expiry={expiry:?}")
+            }
+        }
     }
 }
 
@@ -166,9 +199,21 @@ mod tests {
         check(&["--listen", "7070"], &["--listen", "host:port"]);
         check(&["--memory", "lots"], &["--memory", "lots", "4GiB"]);
         check(&["--memory", "1KiB"], &["--memory", "16MiB"]);
+        check(&["--journal-size", "1KiB"], &["--journal-size", "1MiB"]);
+        check(&["--journal-expiry", "soon"], &["--journal-expiry", "5s"]);
         check(&["--max-connections", "0"], &["--max-connections"]);
         check(&["--heartbeat-timeout", "0s"], &["--heartbeat-timeout", "5s"]);
         check(&["--memroy", "1GiB"], &["--memory"]);
+    }
+
+    #[test]
+    fn programs_of_detached_jobs_are_where_these_are() {
+        let settings = load(&["--journal", "/tmp/j", "--journal-size", "2GiB"]).expect("it is right");
+        assert_eq!(settings.programs, PathBuf::from("/tmp/j/programs"));
+        let line = settings.to_string();
+        assert!(line.ends_with("journal=/tmp/j journal-size=2GiB journal-expiry=604800s"), "{line}");
+        let elsewhere = load(&["--journal", "/tmp/j", "--programs", "/tmp/p"]).expect("it is right");
+        assert_eq!(elsewhere.programs, PathBuf::from("/tmp/p"));
     }
 
     #[test]
@@ -176,6 +221,7 @@ mod tests {
         let settings = load(&["--memory", "64MiB", "--programs", "/tmp/x"]).expect("it is right");
         assert_eq!((settings.window, settings.max_message()), (16 << 20, 32 << 20));
         let line = settings.to_string();
+        assert!(line.ends_with("journal=none"), "{line}");
         assert!(line.contains("memory=64MiB") && line.contains("programs=/tmp/x") && !line.contains('\n'), "{line}");
     }
 }

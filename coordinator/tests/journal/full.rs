@@ -22,7 +22,7 @@ fn a_disk_with_no_space_left_loses_nothing_and_goes_on_when_there_is_some() {
     let mut durable = 0;
     let open_job = OpenJob { function: vec![7; 10_000].into(), ..OpenJob::default() };
     let full = loop {
-        journal.open_job(pool, &format!("{durable}"), &open_job, 1).expect("it was not full before");
+        journal.open_job(pool, format!("{durable}").as_str(), &open_job, 1).expect("it was not full before");
         match journal.sync() {
             Ok(_) => durable += 1,
             Err(error) => break error,

@@ -44,12 +44,12 @@ fn child() {
     let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
     let mut waits = Vec::new();
     for number in first.. {
-        let job = journal.open_job(pool, &number.to_string(), &OpenJob::default(), number).expect("there is room");
+        let job = journal.open_job(pool, number.to_string().as_str(), &OpenJob::default(), number).expect("there is room");
         let (data, ends) = payload(number);
         journal.items(job, 0, data.clone().into(), ends.clone().into()).expect("there is room");
         journal.end_items(job, 2, number).expect("they can end");
         journal.done(job, 0, data.into(), ends.into()).expect("outcomes are taken");
-        journal.end_job(job, Ended::Finished, number).expect("it can end");
+        journal.end_job(job, false, None, number).expect("it can end");
         if let Some(old) = journal.find(&number.wrapping_sub(KEPT).to_string()).map(|job| job.number()) {
             journal.forget(old).expect("it can be forgotten");
         }
@@ -111,7 +111,7 @@ fn check(directory: &Path, durable: u64) {
             continue;
         };
         assert_eq!(job.phase(), Phase::Ended(Ended::Finished));
-        assert_eq!(job.counts(), Counts { items: 2, done: 2, failed: 0, taken: 0 });
+        assert_eq!(job.counts(), Counts { items: 2, done: 2, failed: 0 });
         let (first, count, place) = job.outcomes_from(0).next().expect("it has outcomes");
         assert_eq!((first, count), (0, 2));
         let Kept::Done { data, ends, .. } = reader.read(place).expect("it can be read") else { panic!("another") };

@@ -68,6 +68,7 @@ impl<M: SessionMessage> Frames<M> {
         let messages = match line.kept.take() {
             Some(Taken::Whole(messages, size)) => {
                 session.change(|queue| queue.sent += size);
+                session.let_go(&mut line);
                 Batch::shared(messages)
             }
             Some(Taken::Large(message)) => {
@@ -93,6 +94,9 @@ impl<M: SessionMessage> Frames<M> {
             line.kept.sent_last_piece();
         }
         self.session.change(|queue| queue.sent += size_of_messages::<M>(piece.data.len(), usize::from(last)));
+        if last {
+            self.session.let_go(&mut line);
+        }
         let received = line.tell(false);
         Poll::Ready(Some(Ok(M::frame(Parts { piece: Some(piece), received, ..Parts::default() }))))
     }

@@ -120,6 +120,11 @@ impl<M: Message + Clone> Kept<M> {
         Ok(Freed { size, _first: freed.next(), _others: freed.collect() })
     }
 
+    /// All that was sent counts as taken in.
+    pub(crate) fn forget_sent(&mut self) -> Freed<M> {
+        self.acknowledge(self.sent).expect("what was sent can have been taken in")
+    }
+
     /// There is a new connection: what the peer has not taken in is to be sent again.
     ///
     /// # Errors

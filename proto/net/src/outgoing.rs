@@ -100,6 +100,12 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().end(Err(status));
     }
 
+    /// No other connection will take the place of the first one: nothing is kept for it, and [`Outgoing::bytes`] counts what
+    /// waits to be sent.
+    pub fn for_one_connection(&self) {
+        self.session().line().only_one = true;
+    }
+
     /// The receiving end of the session, for the connection that is in place: takes messages of up to `limit` bytes out
     /// of the peer's frames.
     pub fn incoming<In: SessionMessage>(

@@ -31,6 +31,8 @@ pub(crate) struct Line<M> {
     /// The peer is to say first what it has taken in.
     pub(crate) awaits_answer: bool,
     pub(crate) kept: Kept<M>,
+    /// No other connection comes: nothing is kept for one.
+    pub(crate) only_one: bool,
     /// Messages of the peer that were taken in, and how many of them it was told about.
     pub(crate) received: u64,
     told: u64,
@@ -80,8 +82,15 @@ pub(crate) enum Refused {
 
 impl<M: SessionMessage> Session<M> {
     pub(crate) fn new(low: usize, drained: Arc<Notify>) -> Self {
-        let line =
-            Line { connection: 0, awaits_answer: false, kept: Kept::default(), received: 0, told: 0, untold_bytes: 0 };
+        let line = Line {
+            connection: 0,
+            awaits_answer: false,
+            kept: Kept::default(),
+            only_one: false,
+            received: 0,
+            told: 0,
+            untold_bytes: 0,
+        };
         let queue = Queue {
             messages: VecDeque::new(),
             pushed: 0,
@@ -134,6 +143,14 @@ impl<M: SessionMessage> Session<M> {
         });
     }
 
+    /// What is wholly in frames is not kept if no other connection comes.
+    pub(crate) fn let_go(&self, line: &mut Line<M>) {
+        if line.only_one {
+            let freed = line.kept.forget_sent();
+            self.free(line, freed, false);
+        }
+    }
+
     /// Takes in messages that came before there was a session; returns the connection that is in place.
     pub(crate) fn begin(&self, heard: &Heard) -> u64 {
         let mut line = self.line();
@@ -180,7 +197,7 @@ impl<M: SessionMessage> Listener for Session<M> {
         if line.connection != connection {
             return Err(Refused::Replaced);
         }
-        if heard.received > 0 {
+        if heard.received > 0 && !line.only_one {
             let freed = line.kept.acknowledge(heard.received).map_err(Refused::Garbled)?;
             self.free(&line, freed, false);
         }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::model::{Act, Model, World, acts, contents, open};
 use super::simulated::Files;
 use crate::journal::batch::{Batch, Step};
-use crate::journal::{Journal, JournalErrorKind, segment};
+use crate::journal::{Ended, Journal, JournalErrorKind, segment};
 
 /// No segment is emptied in a journal of this size as long as these tests write: cutting would take what was moved.
 const SIZE: u64 = 1 << 20;
@@ -61,8 +61,8 @@ fn cut_at_every_byte_it_opens_at_the_last_whole_record() {
     acts.extend([Act::Sync, Act::Done { job: 0, at: 1, count: 2, long }, Act::Failed { job: 0, at: 0 }]);
     acts.extend([Act::Items { job: 1, count: 3, long: 700 }, Act::EndItems { job: 0 }, Act::Pool]);
     acts.extend([Act::Open { long: 300 }, Act::Items { job: 2, count: 2, long: 4000 }, Act::Sync]);
-    acts.extend([Act::Done { job: 0, at: 0, count: 1, long: 2000 }, Act::Take { job: 0, at: 0, count: 2 }]);
-    acts.extend([Act::End { job: 0, cancelled: true }, Act::Forget { job: 1 }, Act::Open { long: 1 }]);
+    acts.extend([Act::Done { job: 0, at: 0, count: 1, long: 2000 }, Act::Fed { job: 0 }]);
+    acts.extend([Act::End { job: 0, how: Ended::Cancelled }, Act::Forget { job: 1 }, Act::Open { long: 1 }]);
     let (files, models) = write(&acts);
     assert!(files.len() > 1, "there is more than one segment");
     let whole: usize = files.values().map(Vec::len).sum();
@@ -206,8 +206,9 @@ fn written(records: &[(Body, Bytes)]) -> Files {
 fn records_that_contradict_others_are_none() {
     let pool = (Body::PoolOpened(record::PoolOpened { pool: 1 }), Bytes::new());
     let job = |job, name: &str| {
-        let opened = record::JobOpened { job, pool: 1, name: name.to_owned(), at_ms: 1 };
-        (Body::JobOpened(opened), Bytes::new())
+        let (name, at_ms) = (name.to_owned(), 1);
+        let opened = record::JobOpened { job, pool: 1, name, at_ms, ..record::JobOpened::default() };
+        (Body::JobOpened(Box::new(opened)), Bytes::new())
     };
     let items =
         |first, count| (Body::Items(record::Items { job: 1, first, count }), vec![0; 4 * count as usize].into());

@@ -43,11 +43,7 @@ fn check(fault: impl FnMut(&Done) -> Option<(io::Error, usize)> + Send + 'static
     assert!(failed.to_string().contains(words), "{failed}");
     assert!(world.journal.progress().failed.is_some());
     let job = world.journal.find("job 1").expect("the job is there").number();
-    for refused in [
-        world.journal.would_fit(0),
-        world.journal.forget(job),
-        world.journal.done(job, 3, vec![1].into(), vec![1, 0, 0, 0].into()),
-    ] {
+    for refused in [world.journal.would_fit(0), world.journal.forget(job)] {
         let refused = refused.expect_err("nothing can be written");
         assert!(refused.to_string().contains(words), "{refused}");
     }
@@ -57,6 +53,8 @@ fn check(fault: impl FnMut(&Done) -> Option<(io::Error, usize)> + Send + 'static
     let found = contents(&journal.expect("it opens"));
     assert!(found == before || found == world.model, "{found:?}");
     assert!(world.disk.files()[&1].starts_with(&durable[&1]), "what was durable is untouched");
+    // What agents report meanwhile is taken in any case.
+    world.act(&Act::Done { job: 0, at: 0, count: 1, long });
     world.disk.fail(None);
     recover(&mut world.journal);
     world.act(&Act::Failed { job: 0, at: 0 });
@@ -152,7 +150,7 @@ fn what_cannot_be_read_is_not_moved_and_not_removed() {
     for at in 0..100 {
         let function = vec![at; if at % 4 == 0 { 20 } else { 500 }];
         let open = OpenJob { function: function.into(), ..OpenJob::default() };
-        let job = journal.open_job(pool, &format!("{at}"), &open, 1).expect("it can be opened");
+        let job = journal.open_job(pool, format!("{at}").as_str(), &open, 1).expect("it can be opened");
         if at % 4 != 0 {
             journal.forget(job).expect("it can be forgotten");
         }

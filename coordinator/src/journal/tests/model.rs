@@ -1,6 +1,6 @@
 //! What a journal should have in it, and what it has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,11 +20,13 @@ pub(super) struct ModelJob {
     pub(super) pool: String,
     /// Items without outcomes.
     pub(super) items: BTreeMap<u64, Vec<u8>>,
-    /// Outcomes that were not taken: a result, or why not.
+    /// A result, or why not.
     pub(super) outcomes: BTreeMap<u64, Result<Vec<u8>, String>>,
-    pub(super) counts: (u64, u64, u64, u64),
+    pub(super) counts: (u64, u64, u64),
     pub(super) phase: Phase,
-    pub(super) touched_ms: u64,
+    pub(super) times_ms: (u64, u64),
+    pub(super) fed: u64,
+    pub(super) agents: BTreeSet<Bytes>,
 }
 
 /// What can be done with a journal, in numbers that mean something only together with what is there.
@@ -54,12 +56,15 @@ pub(super) enum Act {
     },
     End {
         job: usize,
-        cancelled: bool,
+        how: Ended,
     },
-    Take {
+    Fed {
         job: usize,
-        at: usize,
-        count: u64,
+    },
+    Placed {
+        job: usize,
+        agent: u8,
+        gone: bool,
     },
     Forget {
         job: usize,
@@ -83,8 +88,11 @@ pub(super) fn acts(count: usize) -> impl Strategy<Value = Vec<Act>> {
         8 => (job.clone(), 0..9usize, 1..5u64, 0..90usize)
             .prop_map(|(job, at, count, long)| Act::Done { job, at, count, long }),
         2 => (job.clone(), 0..9usize).prop_map(|(job, at)| Act::Failed { job, at }),
-        1 => (job.clone(), any::<bool>()).prop_map(|(job, cancelled)| Act::End { job, cancelled }),
-        2 => (job.clone(), 0..9usize, 1..5u64).prop_map(|(job, at, count)| Act::Take { job, at, count }),
+        1 => (job.clone(), 0..3usize).prop_map(|(job, how)| {
+            Act::End { job, how: [Ended::Finished, Ended::Cancelled, Ended::Failed][how] }
+        }),
+        1 => job.clone().prop_map(|job| Act::Fed { job }),
+        2 => (job.clone(), 0..3u8, any::<bool>()).prop_map(|(job, agent, gone)| Act::Placed { job, agent, gone }),
         2 => job.prop_map(|job| Act::Forget { job }),
         4 => any::<usize>().prop_map(|segment| Act::Empty { segment }),
         3 => Just(Act::Progress),
@@ -133,10 +141,10 @@ impl World {
                 let (pool, label) = self.pool();
                 let (name, function) = (format!("job {now}"), vec![now as u8; long]);
                 let open = OpenJob { function: function.clone().into(), ..OpenJob::default() };
-                self.journal.open_job(pool, &name, &open, now).expect("it can be opened");
+                self.journal.open_job(pool, name.as_str(), &open, now).expect("it can be opened");
                 let (items, outcomes, phase) = (BTreeMap::new(), BTreeMap::new(), Phase::Feeding);
-                let job =
-                    ModelJob { function, pool: label, items, outcomes, counts: (0, 0, 0, 0), phase, touched_ms: now };
+                let (counts, times_ms, fed, agents) = ((0, 0, 0), (0, 0), 0, BTreeSet::new());
+                let job = ModelJob { function, pool: label, items, outcomes, counts, phase, times_ms, fed, agents };
                 self.model.insert(name, job);
             }
             Act::Items { job, count, long } => {
@@ -161,7 +169,7 @@ impl World {
                 }
                 let number = self.journal.find(&name).unwrap().number();
                 self.journal.end_items(number, job.counts.0, now).expect("they can end");
-                (job.phase, job.touched_ms) = (Phase::Running, now);
+                (job.phase, job.times_ms.0) = (Phase::Running, now);
             }
             Act::Done { job, at, count, long } => {
                 let Some(name) = name(job, &self.model) else { return false };
@@ -189,25 +197,29 @@ impl World {
                 (job.counts.1, job.counts.2) = (job.counts.1 + 1, job.counts.2 + 1);
                 job.outcomes.insert(item, Err(message));
             }
-            Act::End { job, cancelled } => {
+            Act::End { job, how } => {
                 let Some(name) = name(job, &self.model) else { return false };
                 let job = self.model.get_mut(&name).unwrap();
-                let how = if cancelled { Ended::Cancelled } else { Ended::Finished };
                 let number = self.journal.find(&name).unwrap().number();
-                self.journal.end_job(number, how, now).expect("it can end");
-                (job.phase, job.touched_ms) = (Phase::Ended(how), now);
+                let failure = (how == Ended::Failed).then(|| Failure { message: name, ..Failure::default() });
+                self.journal.end_job(number, how == Ended::Cancelled, failure, now).expect("it can end");
+                (job.phase, job.times_ms.1) = (Phase::Ended(how), now);
             }
-            Act::Take { job, at, count } => {
+            Act::Fed { job } => {
                 let Some(name) = name(job, &self.model) else { return false };
                 let job = self.model.get_mut(&name).unwrap();
-                let Some(first) = job.outcomes.keys().nth(at % job.outcomes.len().max(1)).copied() else {
-                    return false;
-                };
-                let count = (0..count).take_while(|at| job.outcomes.contains_key(&(first + at))).count() as u64;
+                job.fed = job.counts.0;
+                self.journal.fed(self.journal.find(&name).unwrap().number(), job.fed).expect("it can be noted");
+            }
+            Act::Placed { job, agent, gone } => {
+                let Some(name) = name(job, &self.model) else { return false };
+                let (job, agent) = (self.model.get_mut(&name).unwrap(), Bytes::from(vec![agent; 16]));
                 let number = self.journal.find(&name).unwrap().number();
-                self.journal.taken(number, &[(first, count)], now).expect("they can be taken");
-                job.outcomes.retain(|item, _| !(first..first + count).contains(item));
-                (job.counts.3, job.touched_ms) = (job.counts.3 + count, now);
+                self.journal.placed(number, agent.clone(), gone).expect("it can be noted");
+                match gone {
+                    true => drop(job.agents.remove(&agent)),
+                    false => drop(job.agents.insert(agent)),
+                }
             }
             Act::Forget { job } => {
                 let Some(name) = name(job, &self.model) else { return false };
@@ -283,7 +295,8 @@ pub(super) fn contents(journal: &Journal) -> Model {
                 other => panic!("{other:?}"),
             }
         }
-        outcomes.retain(|&item, _| !job.taken.covers(item, item + 1));
+        let failed = (job.phase() == Phase::Ended(Ended::Failed)).then(|| job.name());
+        assert_eq!(job.failure().map(|failure| failure.message.as_str()), failed);
         assert_eq!(job.lost().next(), None);
         let counts = job.counts();
         let found = ModelJob {
@@ -291,9 +304,11 @@ pub(super) fn contents(journal: &Journal) -> Model {
             pool: String::from_utf8(pool.id.to_vec()).unwrap(),
             items,
             outcomes,
-            counts: (counts.items, counts.done, counts.failed, counts.taken),
+            counts: (counts.items, counts.done, counts.failed),
             phase: job.phase(),
-            touched_ms: job.touched_ms(),
+            times_ms: job.times_ms(),
+            fed: job.fed(),
+            agents: job.agents().cloned().collect(),
         };
         (job.name().to_owned(), found)
     });
@@ -322,7 +337,6 @@ fn check(journal: &Journal) {
     for (number, job) in &index.jobs {
         let unwanted = |(first, piece): (&u64, &Piece), gone: &Runs| gone.covers(*first, piece.end(*first));
         assert!(!job.items.iter().any(|piece| unwanted(piece, &job.done)), "items of job {number} are done");
-        assert!(!job.outcomes.iter().any(|piece| unwanted(piece, &job.taken)), "outcomes of job {number} are taken");
         let there = segments.all.values().filter(|segment| segment.jobs.contains(number)).count();
         assert_eq!(job.segments as usize, there, "of job {number}");
     }

@@ -8,7 +8,7 @@ use farpool_proto::v1::{OpenJob, OpenPool};
 
 use super::model::{batch, contents, open, settings};
 use super::simulated::Simulated;
-use crate::journal::{Ended, Journal, JournalErrorKind, Settings};
+use crate::journal::{Journal, JournalErrorKind, Settings};
 
 const SIZE: u64 = 256 << 10;
 
@@ -37,12 +37,12 @@ fn a_small_job_that_stays_does_not_hold_what_goes() {
     let mut most = 0;
     for round in 0..300u64 {
         let name = if round % 50 == 0 { format!("stays {round}") } else { format!("goes {round}") };
-        let job = journal.open_job(pool, &name, &OpenJob::default(), round).expect("it can be opened");
+        let job = journal.open_job(pool, name.as_str(), &OpenJob::default(), round).expect("it can be opened");
         let (data, ends) = batch(&[vec![round as u8; 1500], vec![1; 10]]);
         journal.items(job, 0, data.clone(), ends.clone()).expect("there is room");
         journal.done(job, 0, data, ends).expect("outcomes are taken");
         journal.end_items(job, 2, round).expect("they can end");
-        journal.end_job(job, Ended::Finished, round).expect("it can end");
+        journal.end_job(job, false, None, round).expect("it can end");
         journal.sync().expect("the disk works");
         if round % 50 != 0 {
             journal.forget(job).expect("it can be forgotten");
@@ -83,12 +83,10 @@ fn a_full_journal_takes_outcomes_and_says_when_it_has_room_again() {
         assert!(on_disk(&disk) < SIZE, "{} at item {item}", on_disk(&disk));
     }
     assert_eq!(journal.would_fit(4000).expect_err("it is full").kind(), JournalErrorKind::Full);
-    for item in 0..items / 2 {
-        journal.taken(job, &[(item, 1)], 2).expect("they can be taken");
-    }
+    assert_eq!(contents(&journal)["fills"].outcomes.len() as u64, items);
+    journal.forget(job).expect("it can be forgotten");
     settle(&mut journal);
     journal.would_fit(4000).expect("there is room");
-    assert_eq!(contents(&journal)["fills"].outcomes.len() as u64, items - items / 2);
 }
 
 #[test]
@@ -143,32 +141,29 @@ fn results_that_come_one_by_one_are_kept_together() {
 }
 
 #[test]
-fn what_nobody_picks_up_expires() {
+fn what_has_ended_expires() {
     let settings = Settings { expiry: Duration::from_millis(1000), ..settings(SIZE) };
     let (disk, mut journal, pool) = journal(settings.clone());
     let mut job = |name: &str, now| journal.open_job(pool, name, &OpenJob::default(), now).expect("it can be opened");
-    let (ended, runs, visited, fed) = (job("ended", 100), job("runs", 100), job("visited", 100), job("fed", 300));
-    for job in [ended, runs, visited] {
+    let (ended, runs, later, _fed) = (job("ended", 100), job("runs", 100), job("later", 100), job("fed", 300));
+    for job in [ended, runs, later] {
         journal.end_items(job, 0, 150).expect("they can end");
     }
-    assert_eq!(journal.next_expiry(), Some(1300));
-    for job in [ended, visited] {
-        journal.end_job(job, Ended::Finished, 200).expect("it can end");
+    assert_eq!(journal.next_expiry(), None);
+    for (job, at) in [(later, 300), (ended, 200)] {
+        journal.end_job(job, false, None, at).expect("it can end");
+        assert_eq!(journal.next_expiry(), Some(at + 1000));
     }
-    assert_eq!(journal.next_expiry(), Some(1200));
-    journal.taken(visited, &[], 900).expect("somebody was there");
-    assert_eq!(journal.expire(1199).expect("it can be written"), Vec::<String>::new());
-    assert_eq!(journal.expire(1200).expect("it can be written"), ["ended"]);
+    assert_eq!(journal.expire(1199).expect("it can be written"), Vec::new());
+    assert_eq!(journal.expire(1200).expect("it can be written"), [(ended, "ended".to_owned())]);
     journal.sync().expect("the disk works");
     drop(journal);
     // What was waited before counts.
     let journal = Journal::open_in(Arc::new(Simulated::new(disk.files())), settings, &mut |_| ());
     let mut journal = journal.expect("it opens");
     assert_eq!(journal.next_expiry(), Some(1300));
-    assert_eq!(journal.expire(1300).expect("it can be written"), ["fed"]);
-    assert_eq!(journal.expire(u64::MAX).expect("it can be written"), ["visited"]);
-    assert_eq!((journal.jobs().count(), journal.next_expiry()), (1, None));
-    let _ = (fed, runs);
+    assert_eq!(journal.expire(u64::MAX).expect("it can be written"), [(later, "later".to_owned())]);
+    assert_eq!((journal.jobs().count(), journal.next_expiry()), (2, None));
 }
 
 #[test]
@@ -179,7 +174,7 @@ fn what_does_not_fit_is_refused() {
     let kind = |error: Result<u64, crate::journal::JournalError>| error.expect_err("it is refused").kind();
     assert_eq!(kind(journal.open_job(pool, "one", &open, 1)), JournalErrorKind::NameTaken);
     assert_eq!(kind(journal.open_job(pool, "", &open, 1)), JournalErrorKind::Invalid);
-    assert_eq!(kind(journal.open_job(pool, &"x".repeat(1025), &open, 1)), JournalErrorKind::Invalid);
+    assert_eq!(kind(journal.open_job(pool, "x".repeat(1025).as_str(), &open, 1)), JournalErrorKind::Invalid);
     assert_eq!(kind(journal.open_job(pool + 1, "two", &open, 1)), JournalErrorKind::NotFound);
     journal.close_pool(pool);
     assert_eq!(kind(journal.open_job(pool, "two", &open, 1)), JournalErrorKind::NotFound);

@@ -192,7 +192,10 @@ impl Driver {
 
     pub(super) fn send_to_clients(&mut self) {
         for (id, mut event) in self.out.to_clients.drain(..) {
-            let Some(client) = self.clients.get_mut(&id) else { continue };
+            let Some(client) = self.clients.get_mut(&id) else {
+                self.detached.post(id, event);
+                continue;
+            };
             if client.leaves_out(&event) {
                 continue;
             }
@@ -230,6 +233,8 @@ impl Driver {
 
     /// The queue of some client has run low, or nobody will read it any more.
     pub(super) fn look_at_queues(&mut self) {
+        self.look_at_detaching();
+        self.look_at_attached();
         let mut gone = Vec::new();
         for (&id, client) in &mut self.clients {
             // One that is stopped is not read, so that only its queue shows that it is gone.

@@ -47,10 +47,13 @@ impl Driver {
     /// Nothing is left to be done, and nothing more will come.
     pub(super) fn is_over(&self) -> bool {
         let Some(Drain { alone_since: Some(since), .. }) = self.drain else { return false };
-        self.clients.is_empty() && (self.coordinator.is_idle() || self.now.saturating_sub(since) >= WORKERS_NS)
+        // Detached jobs go on when there is a coordinator again, and agents keep what they have of them.
+        let others = || self.coordinator.pool_clients().any(|(_, client)| !self.detached.plays(client));
+        self.clients.is_empty() && (!others() || self.now.saturating_sub(since) >= WORKERS_NS)
     }
 
     pub(super) fn say_goodbye(mut self) {
+        self.dismiss_detached();
         self.link.log.line("shut down");
         self.dismiss_agents(&shutting_down());
     }

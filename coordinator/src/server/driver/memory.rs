@@ -109,7 +109,7 @@ impl Driver {
     /// Bytes that are held, with those that are on their way.
     pub(super) fn all_held(&self) -> u64 {
         let clients: u64 = self.clients.values().map(Client::held).sum();
-        self.coordinator.stored_bytes() + clients + self.partly_held()
+        self.coordinator.stored_bytes() + clients + self.detached.held() + self.partly_held()
     }
 
     /// Bytes that are held and count.
@@ -119,7 +119,7 @@ impl Driver {
     }
 
     fn at_most_held(&self) -> u64 {
-        self.coordinator.stored_bytes() + self.memory.counted + self.partly_held()
+        self.coordinator.stored_bytes() + self.memory.counted + self.detached.held() + self.partly_held()
     }
 
     /// Bytes of agents' messages that are not whole.

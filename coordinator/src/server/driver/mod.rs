@@ -6,6 +6,7 @@
 mod agents;
 mod away;
 mod clients;
+mod detached;
 mod drain;
 mod memory;
 mod operators;
@@ -13,11 +14,12 @@ mod programs;
 mod session;
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::pin;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
+use tonic::Status;
 
 use super::clock::Clock;
 use super::link::{Input, Link};
@@ -27,6 +29,8 @@ use crate::{AgentId, ClientId, Config, Coordinator, Outbox};
 use agents::Agent;
 use away::Away;
 use clients::Client;
+use detached::Detached;
+pub(super) use detached::{Opened, Read};
 use drain::Drain;
 use memory::Memory;
 use programs::Programs;
@@ -51,6 +55,7 @@ pub(super) struct Driver {
     queue: usize,
     low_queue: usize,
     programs: Programs,
+    detached: Detached,
     drain: Option<Drain>,
     clock: Clock,
     /// The time of this round.
@@ -64,7 +69,13 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(settings: &Settings, link: Link, received: mpsc::Receiver<Input>, health: Health) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        link: Link,
+        received: mpsc::Receiver<Input>,
+        health: Health,
+        journal: Option<Opened>,
+    ) -> Self {
         let recovery = settings.heartbeat_timeout;
         let config = Config { window: settings.window, id: Some(settings.id), recovery, ..Config::default() };
         Self {
@@ -80,6 +91,7 @@ impl Driver {
             queue: settings.queue(),
             low_queue: settings.low_queue(),
             programs: Programs::new(&link.limits),
+            detached: Detached::new(journal),
             drain: None,
             clock: Clock::start(),
             now: 0,
@@ -95,6 +107,8 @@ impl Driver {
     pub(super) async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let (mut shutdown, mut inputs) = (pin!(shutdown), Vec::with_capacity(ROUND));
         let drained = self.link.drained.clone();
+        let wakeup = self.detached.wakeup();
+        self.begin_with_journal();
         // To set it to an earlier time costs a system call, and each call of a client's moves the next look: so it is
         // left as it is if it rings in time, and may ring for nothing.
         let (mut timer, mut rings_at) = (pin!(sleep_until(self.clock.instant(0))), None);
@@ -105,14 +119,16 @@ impl Driver {
                 rings_at = Some(next);
                 timer.as_mut().reset(self.clock.instant(next));
             }
-            let mut has_drained = false;
+            let (mut has_drained, mut was_written) = (false, false);
             tokio::select! {
                 // Inputs come last: there may always be some.
                 biased;
                 () = &mut shutdown, if self.drain.is_none() => self.begin_to_drain().await,
                 () = drained.notified() => has_drained = true,
                 () = &mut timer, if rings_at.is_some() => rings_at = None,
+                () = Detached::written(wakeup.as_ref()) => was_written = true,
                 _ = self.received.recv_many(&mut inputs, ROUND) => {}
+                () = ready(()), if self.detached.has_more() => {}
             }
             self.now = self.clock.now();
             if !inputs.is_empty() {
@@ -125,9 +141,11 @@ impl Driver {
             self.tend_away();
             self.tend_memory();
             self.tend_programs();
+            self.tend_detached(was_written);
             self.tend_drain();
             self.coordinator.schedule(self.now, &mut self.out);
             self.send();
+            self.write_down();
         }
         self.say_goodbye();
     }
@@ -140,6 +158,12 @@ impl Driver {
             Input::ClientResumes(resumes) => self.client_resumes(resumes),
             Input::AgentJoins(joins) => self.agent_joins(joins),
             Input::AgentResumes(resumes) => self.agent_resumes(resumes),
+            Input::DetachJoins(joins) => self.detach_joins(joins),
+            Input::DetachSays(says) => self.detach_says(says),
+            Input::AttachJoins(joins) => self.attach_joins(joins),
+            Input::AttachSays(says) => self.attach_says(says),
+            Input::CannotResume(resumes) => resumes.reply.refuse(cannot_resume()),
+            Input::WasRead(read) => self.was_read(read),
             Input::Asked(question) => self.answer(question),
             Input::ProgramNeeded(digest, reply) => self.program_needed(digest, reply),
             Input::UploadBegins(digest, reply) => self.upload_begins(digest, reply),
@@ -156,6 +180,7 @@ impl Driver {
             self.away.next_look(),
             self.memory.next_look(self.now),
             self.programs.next_timer(),
+            self.next_detached(),
             drain,
         ];
         timers.into_iter().flatten().min()
@@ -175,6 +200,12 @@ impl Driver {
             // say.
             self.send_to_clients();
             self.send_to_agents();
+            self.hear_pools();
         }
     }
+}
+
+/// What those are told who want to go on with a call that each connection makes anew.
+fn cannot_resume() -> Status {
+    Status::invalid_argument("what has to do with detached jobs is not resumed: make the call again")
 }

@@ -12,6 +12,9 @@ impl Driver {
     pub(super) fn answer(&mut self, question: Question) {
         // Whoever asked may be gone by now.
         match question {
+            Question::ListDetached(reply) => drop(reply.send(self.list_detached())),
+            Question::CancelDetached(name, reply) => self.cancel_detached(&name, reply),
+            Question::DiscardDetached(name, reply) => self.discard_detached(&name, reply),
             Question::Status(reply) => drop(reply.send(self.status())),
             Question::CancelJob(job, reply) => drop(reply.send(self.cancel_job(&job))),
             Question::DrainAgent(agent, reply) => drop(reply.send(self.drain_agent(&agent))),
@@ -25,6 +28,7 @@ impl Driver {
         status.draining = self.drain.is_some();
         status.held_bytes = self.all_held();
         status.memory = self.memory.bound();
+        status.journal = self.detached.status();
         let clients: HashMap<_, _> = self.coordinator.pool_clients().collect();
         for pool in &mut status.pools {
             let address = clients.get(&pool.pool).and_then(|client| self.clients.get(client)?.session.address);

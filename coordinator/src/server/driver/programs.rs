@@ -61,6 +61,11 @@ impl Driver {
 
     pub(super) fn upload_begins(&mut self, digest: Digest, reply: oneshot::Sender<Result<(), Status>>) {
         let may = match self.programs.wanted.get_mut(&digest) {
+            None if self.detached.journal_wants(digest) => {
+                let wanted = Wanted { waiting: Vec::new(), asked: Vec::new(), ask_next_at: u64::MAX, uploads: 1 };
+                self.programs.wanted.insert(digest, wanted);
+                Ok(())
+            }
             None => Err(Status::failed_precondition(format!("nobody asked for program {digest}"))),
             Some(wanted) if wanted.uploads == MAX_UPLOADS => {
                 let message = format!("program {digest} is being sent by {MAX_UPLOADS} clients already");
@@ -81,7 +86,10 @@ impl Driver {
         let Some(wanted) = self.programs.wanted.get_mut(&digest) else { return };
         wanted.uploads = wanted.uploads.saturating_sub(1);
         match outcome {
-            Ok(()) => self.programs.settle(digest, &Ok(())),
+            Ok(()) => {
+                self.programs.settle(digest, &Ok(()));
+                self.program_came(digest);
+            }
             Err(_) if wanted.uploads > 0 => {}
             Err(status) => {
                 self.link.log.line(format_args!("program {digest} did not come: {}", status.message()));
@@ -133,7 +141,9 @@ impl Driver {
     /// Asks a client that was not asked yet; false: there is none.
     fn ask_next(&mut self, digest: Digest) -> bool {
         let Some(wanted) = self.programs.wanted.get_mut(&digest) else { return false };
-        let Some(id) = self.coordinator.client_with_program(digest.as_bytes(), &wanted.asked) else { return false };
+        // Detached jobs have their programs here, or nobody has.
+        let except: Vec<ClientId> = wanted.asked.iter().copied().chain(self.detached.played()).collect();
+        let Some(id) = self.coordinator.client_with_program(digest.as_bytes(), &except) else { return false };
         let Some(client) = self.clients.get(&id) else { return false };
         wanted.asked.push(id);
         wanted.ask_next_at = self.now.saturating_add(self.programs.patience);

@@ -16,7 +16,8 @@ const SIZES: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
-const TIMES: [(&str, u64); 5] = [("h", 3_600_000), ("min", 60_000), ("ms", 1), ("m", 60_000), ("s", 1_000)];
+const TIMES: [(&str, u64); 6] =
+    [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("ms", 1), ("m", 60_000), ("s", 1_000)];
 
 /// A number of bytes: `4GiB`, `512 MiB`, `1.5GB` or just `4096`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +47,7 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A time: `5s`, `500ms`, `1.5min`, `2h`. More than none.
+/// A time: `5s`, `500ms`, `1.5min`, `2h`, `7d`. More than none.
 ///
 /// # Errors
 /// If it is none.
@@ -55,7 +56,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     let factor = TIMES.iter().find(|(name, _)| *name == unit).map(|&(_, factor)| factor);
     let time = factor.and_then(|factor| scale(number, factor)).map(Duration::from_millis);
     let time = time.filter(|time| !time.is_zero());
-    time.ok_or_else(|| "a time is a number above 0 and ms, s, min or h, as in 5s".to_owned())
+    time.ok_or_else(|| "a time is a number above 0 and ms, s, min, h or d, as in 5s".to_owned())
 }
 
 fn split(text: &str) -> (&str, &str) {

@@ -44,6 +44,26 @@ fn frames_that_go_anyway_say_it() {
     assert_eq!((pair.coordinator.acknowledged(), pair.coordinator.bytes()), (1, 0));
 }
 
+#[test]
+fn what_is_for_one_connection_is_not_kept() {
+    let (queue, mut frames) = outgoing::<ClientMessage>(0, Arc::default());
+    queue.for_one_connection();
+    let way = Way::<ClientEvent>::default();
+    let mut incoming = queue.incoming::<ClientEvent>(Way::clone(&way), LIMIT);
+    // One of them travels in pieces.
+    [10, 3_000_000, 10].map(|bytes| queue.push(ask(0, bytes)));
+    while queue.waiting() > 0 {
+        assert!(queue.bytes() > 0);
+        next_frame(&mut frames).expect("there is more");
+    }
+    assert_eq!((queue.bytes(), queue.acknowledged()), (0, 3));
+    // What the other side says of it does not matter.
+    for received in [1, 3, 9] {
+        way.say(EventFrame { received, ..EventFrame::default() });
+        assert_eq!(hear(&mut incoming), Some(vec![]));
+    }
+}
+
 /// Also while the connection sends nothing else: a full queue is drained by what only the other side can say.
 #[test]
 fn whoever_waits_for_the_queue_hears_of_it() {

@@ -39,4 +39,13 @@ impl InUse {
     pub fn open(&self) -> io::Result<File> {
         File::open(&self.entry.path)
     }
+
+    /// Makes it durable, and its name. This waits for the disk.
+    ///
+    /// # Errors
+    /// If the disk fails, or somebody has removed it behind the store's back.
+    pub fn sync(&self) -> io::Result<()> {
+        self.open()?.sync_all()?;
+        self.entry.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    }
 }

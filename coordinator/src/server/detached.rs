@@ -1,0 +1,54 @@
+//! Detached jobs at the edge, passed on to the loop.
+
+use farpool_net::Replies;
+use farpool_proto::v1::detached_jobs_server::DetachedJobs;
+use farpool_proto::v1::{
+    CancelDetachedReply, CancelDetachedRequest, ClientEvent, ClientFrame, ClientMessage, DiscardDetachedReply,
+    DiscardDetachedRequest, ListDetachedReply, ListDetachedRequest,
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::link::{Input, Link, Question, StreamId};
+use super::sessions::{Kind, open};
+
+/// The DetachedJobs service.
+pub(super) struct DetachedEdge {
+    pub(super) link: Link,
+    pub(super) detach: Kind<ClientEvent, ClientMessage, StreamId>,
+}
+
+#[tonic::async_trait]
+impl DetachedJobs for DetachedEdge {
+    type DetachStream = Replies<ClientEvent>;
+    type AttachStream = Replies<ClientEvent>;
+
+    async fn detach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::DetachStream>, Status> {
+        let address = request.remote_addr();
+        Ok(Response::new(open(request.into_inner(), address, &self.link, self.detach.clone())))
+    }
+
+    async fn attach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::AttachStream>, Status> {
+        let address = request.remote_addr();
+        Ok(Response::new(open(request.into_inner(), address, &self.link, Kind::attach())))
+    }
+
+    async fn list(&self, _: Request<ListDetachedRequest>) -> Result<Response<ListDetachedReply>, Status> {
+        let list = self.link.ask(|reply| Input::Asked(Question::ListDetached(reply))).await??;
+        Ok(Response::new(list))
+    }
+
+    async fn cancel(&self, request: Request<CancelDetachedRequest>) -> Result<Response<CancelDetachedReply>, Status> {
+        let name = request.into_inner().name;
+        self.link.ask(|reply| Input::Asked(Question::CancelDetached(name, reply))).await??;
+        Ok(Response::new(CancelDetachedReply {}))
+    }
+
+    async fn discard(
+        &self,
+        request: Request<DiscardDetachedRequest>,
+    ) -> Result<Response<DiscardDetachedReply>, Status> {
+        let name = request.into_inner().name;
+        self.link.ask(|reply| Input::Asked(Question::DiscardDetached(name, reply))).await??;
+        Ok(Response::new(DiscardDetachedReply {}))
+    }
+}

@@ -1,0 +1,142 @@
+//! What the owners of detached jobs ask, and when jobs go.
+
+use farpool_proto::v1::{ClosePool, DetachedJob, DetachedState, ListDetachedReply, client_message};
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use super::super::Driver;
+use super::attach::not_found;
+use super::durable::Then;
+use super::receive::{no_journal, status};
+use crate::journal::{Ended, Job, JournalError, Phase};
+
+type Reply = oneshot::Sender<Result<(), Status>>;
+
+impl Driver {
+    pub(in super::super) fn list_detached(&self) -> Result<ListDetachedReply, Status> {
+        let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
+        let mut jobs: Vec<DetachedJob> = journal.jobs().map(|job| self.describe(job)).collect();
+        jobs.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(ListDetachedReply { jobs })
+    }
+
+    pub(super) fn describe(&self, job: &Job) -> DetachedJob {
+        let (known, counts, (detached_ms, ended_ms)) = (job.known(), job.counts(), job.times_ms());
+        let expiry = self.detached.journal.as_ref().map_or(0, |journal| {
+            u64::try_from(journal.settings().expiry.as_millis()).unwrap_or(u64::MAX)
+        });
+        let state = match job.phase() {
+            // It may be in the journal already that it is complete, but not durable.
+            _ if self.detached.receiving.contains_key(&job.number()) => DetachedState::Receiving,
+            Phase::Feeding => DetachedState::Receiving,
+            Phase::Running => DetachedState::Running,
+            Phase::Ended(_) if self.detached.ending.contains(&job.number()) => DetachedState::Running,
+            Phase::Ended(Ended::Finished) => DetachedState::Finished,
+            Phase::Ended(Ended::Cancelled) => DetachedState::Cancelled,
+            Phase::Ended(Ended::Failed) => DetachedState::Failed,
+        };
+        let ended_ms = if state == DetachedState::Running { 0 } else { ended_ms };
+        DetachedJob {
+            name: known.name.clone(),
+            label: known.label.clone(),
+            state: state.into(),
+            items: counts.items,
+            done: counts.done,
+            failed: counts.failed,
+            result: known.result.clone(),
+            detached_ms,
+            ended_ms,
+            expires_ms: if ended_ms == 0 { 0 } else { ended_ms.saturating_add(expiry) },
+        }
+    }
+
+    pub(in super::super) fn cancel_detached(&mut self, name: &str, reply: Reply) {
+        let number = match self.find_detached(name) {
+            Ok(number) => number,
+            Err(status) => return drop(reply.send(Err(status))),
+        };
+        let phase = self.detached.journal.as_ref().and_then(|journal| journal.job(number)).map(|job| job.phase());
+        match phase {
+            // What is not complete has no outcomes that could stay.
+            _ if self.detached.receiving.contains_key(&number) => return self.discard(number, reply),
+            Some(Phase::Running) => match self.detached.clients.get(&number) {
+                Some(&id) => {
+                    if let Some(run) = self.detached.runs.get_mut(&id) {
+                        run.cancels.push(reply);
+                    }
+                    return self.cancel_run(id);
+                }
+                None => self.end_unopened(number, true, None),
+            },
+            _ => {}
+        }
+        self.detached.then.push(Then::Answer(reply));
+    }
+
+    pub(in super::super) fn discard_detached(&mut self, name: &str, reply: Reply) {
+        match self.find_detached(name) {
+            Ok(number) => self.discard(number, reply),
+            Err(status) => drop(reply.send(Err(status))),
+        }
+    }
+
+    fn discard(&mut self, number: u64, reply: Reply) {
+        match self.try_to_forget(number) {
+            Ok(()) => self.detached.then.push(Then::Answer(reply)),
+            Err(error) => drop(reply.send(Err(status(&error)))),
+        }
+    }
+
+    fn find_detached(&self, name: &str) -> Result<u64, Status> {
+        let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
+        journal.find(name).map(|job| job.number()).ok_or_else(|| not_found(name))
+    }
+
+    /// Drops all of a job; if that cannot be written, it is tried again when its time has come again.
+    pub(super) fn forget_job(&mut self, number: u64) {
+        if let Err(error) = self.try_to_forget(number) {
+            self.link.log.line(format_args!("a detached job cannot be forgotten for now: {error}"));
+        }
+    }
+
+    fn try_to_forget(&mut self, number: u64) -> Result<(), JournalError> {
+        let Some(journal) = &mut self.detached.journal else { return Ok(()) };
+        journal.forget(number)?;
+        self.has_gone(number);
+        Ok(())
+    }
+
+    /// The journal does not have a job any more.
+    fn has_gone(&mut self, number: u64) {
+        self.break_off(number, Status::not_found("the job was discarded"));
+        self.detached.receiving.remove(&number);
+        self.detached.pins.remove(&number);
+        self.detached.ending.remove(&number);
+        if let Some(id) = self.detached.clients.remove(&number)
+            && let Some(run) = self.detached.runs.get_mut(&id)
+        {
+            run.ended = true;
+            run.feed.forget();
+            self.say_for(id, client_message::Body::ClosePool(ClosePool { now: true }));
+        }
+        self.serve_jobs(&[number]);
+    }
+
+    /// Drops jobs that ended long ago.
+    pub(super) fn expire_jobs(&mut self) {
+        let now = self.now_ms();
+        let Some(journal) = self.detached.journal.as_mut().filter(|_| self.detached.failing.is_none()) else { return };
+        if journal.next_expiry().is_none_or(|at| at > now) {
+            return;
+        }
+        match journal.expire(now) {
+            Ok(gone) => {
+                for (number, name) in gone {
+                    self.link.log.line(format_args!("job {name:?} has expired"));
+                    self.has_gone(number);
+                }
+            }
+            Err(error) => self.link.log.line(format_args!("jobs do not expire for now: {error}")),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Who picks up the outcomes of a job. They are read from disk when there is room for them in the stream's queue; a reader that
+//! does not read costs what is in there.
+
+use farpool_net::Outgoing;
+use farpool_proto::v1::client_event::Body;
+use farpool_proto::v1::{ClientEvent, ClientMessage, ItemFailed, ItemsDone, JobEnded, PoolFailed, client_message};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::super::super::end::End;
+use super::super::super::link::{Joins, Said, Says, StreamId, WasRead, shutting_down};
+use super::super::super::sessions::LOW_OUTCOMES;
+use super::super::Driver;
+use super::disk::{READ_BYTES, Read, read, read_all, some};
+use super::receive::no_journal;
+use crate::convert::Batch;
+use crate::journal::{Ended, Kept, Phase, ReadError};
+
+/// A stream of a job's outcomes.
+pub(super) struct Attached {
+    pub(super) outgoing: Outgoing<ClientEvent>,
+    turns: mpsc::Sender<()>,
+    job: u64,
+    /// The job's number in messages.
+    named: u64,
+    /// The first item whose outcome was not read.
+    next: u64,
+    /// Whether to wait for what is not there.
+    wait: bool,
+    reading: bool,
+}
+
+impl Attached {
+    pub(super) fn held(&self) -> u64 {
+        self.outgoing.bytes() as u64
+    }
+}
+
+impl Driver {
+    pub(in super::super) fn attach_joins(&mut self, joins: Joins<ClientEvent, ClientMessage, StreamId>) {
+        let Joins { outgoing, turns, messages, id: reply, .. } = joins;
+        outgoing.for_one_connection();
+        let attach = match &messages[..] {
+            [ClientMessage { body: Some(client_message::Body::Attach(attach)) }] => Ok(attach.clone()),
+            _ => Err(Status::invalid_argument("a stream of Attach consists of one Attach")),
+        };
+        let begun = attach.and_then(|attach| {
+            if self.drain.is_some() {
+                return Err(shutting_down());
+            }
+            let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
+            let job = journal.find(&attach.name).ok_or_else(|| not_found(&attach.name))?;
+            let described = self.describe(job);
+            outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(described))) });
+            let (named, next, wait) = (job.known().named, attach.first, attach.wait);
+            Ok(Attached { outgoing: outgoing.clone(), turns, job: job.number(), named, next, wait, reading: false })
+        });
+        match begun {
+            Ok(attached) => {
+                let id = self.detached.stream_id();
+                let _ = attached.turns.try_send(());
+                self.detached.attached.insert(id, attached);
+                let _ = reply.send(id);
+                self.serve(id);
+            }
+            Err(status) => outgoing.fail(status),
+        }
+    }
+
+    pub(in super::super) fn attach_says(&mut self, Says { id, said, .. }: Says<ClientMessage, StreamId>) {
+        let Some(attached) = self.detached.attached.get(&id) else { return };
+        match said {
+            // It only says what it has taken in.
+            Said::Messages { messages, .. } if messages.is_empty() => drop(attached.turns.try_send(())),
+            Said::Messages { .. } => {
+                self.end_attached(id, Err(Status::invalid_argument("a message behind Attach")));
+            }
+            // It has nothing more to say. Whether it still reads is seen by its queue.
+            Said::Gone(End::Meant) => {}
+            Said::Gone(End::Broken(_)) => self.end_attached(id, Ok(())),
+            Said::Gone(End::Final(why)) => self.end_attached(id, Err(why)),
+        }
+    }
+
+    /// The queues of some have run low, or nobody reads them any more.
+    pub(in super::super) fn look_at_attached(&mut self) {
+        self.detached.attached.retain(|_, attached| !attached.outgoing.is_gone());
+        self.serve_all();
+    }
+
+    pub(super) fn serve_all(&mut self) {
+        let all: Vec<StreamId> = self.detached.attached.keys().copied().collect();
+        all.into_iter().for_each(|id| self.serve(id));
+    }
+
+    /// There is news of these jobs.
+    pub(super) fn serve_jobs(&mut self, jobs: &[u64]) {
+        if jobs.is_empty() || self.detached.attached.is_empty() {
+            return;
+        }
+        let to_serve = self.detached.attached.iter().filter(|(_, attached)| jobs.contains(&attached.job));
+        let to_serve: Vec<StreamId> = to_serve.map(|(id, _)| *id).collect();
+        to_serve.into_iter().for_each(|id| self.serve(id));
+    }
+
+    /// Has the next outcomes read, if there is room for them and they are there; or says how the job has ended.
+    fn serve(&mut self, id: StreamId) {
+        let Some(attached) = self.detached.attached.get_mut(&id) else { return };
+        let Some(journal) = &self.detached.journal else { return };
+        if attached.reading || attached.outgoing.waiting() > LOW_OUTCOMES {
+            return;
+        }
+        let Some(job) = journal.job(attached.job) else {
+            return self.end_attached(id, Err(Status::not_found("the job was discarded")));
+        };
+        let ended = match job.phase() {
+            Phase::Ended(ended) if !self.detached.ending.contains(&attached.job) => Some(ended),
+            _ => None,
+        };
+        // Who waits is sent what is missing before what comes behind it.
+        let (mut next, skips) = (attached.next, ended.is_some() || !attached.wait);
+        let pieces = job.outcomes_from(next).take_while(|&(first, count, place)| {
+            let follows = (skips || first <= next) && journal.is_durable(place);
+            next = first + count;
+            follows
+        });
+        let pieces = some(pieces, READ_BYTES);
+        if !pieces.is_empty() {
+            attached.reading = true;
+            let reader = journal.reader();
+            let (link, reads) = (&self.link, &self.detached.reads);
+            return read(link, reads, move || read_all(&reader, pieces), move |read| WasRead::Outcomes(id, read));
+        }
+        let job = attached.named;
+        let last = match ended {
+            Some(Ended::Failed) => {
+                let failure = journal.job(attached.job).and_then(|job| job.failure()).cloned();
+                Body::PoolFailed(Box::new(PoolFailed { failure }))
+            }
+            Some(how) => Body::JobEnded(JobEnded { job, cancelled: how == Ended::Cancelled }),
+            None if attached.wait => return,
+            None => return self.end_attached(id, Ok(())),
+        };
+        attached.outgoing.push(ClientEvent { body: Some(last) });
+        self.end_attached(id, Ok(()));
+    }
+
+    /// Outcomes have been read.
+    pub(super) fn send_outcomes(&mut self, id: StreamId, outcomes: Vec<Read>) {
+        let Some(attached) = self.detached.attached.get_mut(&id) else { return };
+        attached.reading = false;
+        for (first, count, read) in outcomes {
+            let end = first + count;
+            let body = match read {
+                Ok(Kept::Done { first, data, ends }) => {
+                    let batch = Batch { first, count, data, ends };
+                    let from = first.max(attached.next);
+                    let Batch { first, data, ends, .. } = if from > first { batch.part(from, end - from) } else { batch };
+                    Body::ItemsDone(ItemsDone { job: attached.named, first, data, ends })
+                }
+                Ok(Kept::Failed { item, failure }) => {
+                    let failure = Some(*failure);
+                    Body::ItemFailed(Box::new(ItemFailed { job: attached.named, item, failure }))
+                }
+                Err(ReadError::Moved) => break,
+                Err(ReadError::Io(error)) => {
+                    let message = format!("outcomes of items {first} to {} cannot be read: {error}", end - 1);
+                    return self.end_attached(id, Err(Status::unavailable(message)));
+                }
+                Ok(_) => return self.end_attached(id, Err(Status::data_loss("another record is in an outcome's place"))),
+                Err(ReadError::Damaged(why)) => {
+                    let message = format!("outcomes of items {first} to {} are lost: {why}", end - 1);
+                    return self.end_attached(id, Err(Status::data_loss(message)));
+                }
+            };
+            attached.next = end;
+            attached.outgoing.push(ClientEvent { body: Some(body) });
+        }
+        self.serve(id);
+    }
+
+    fn end_attached(&mut self, id: StreamId, end: Result<(), Status>) {
+        let Some(attached) = self.detached.attached.remove(&id) else { return };
+        match end {
+            Ok(()) => attached.outgoing.finish(),
+            Err(status) => {
+                self.link.log.line(format_args!("ended the stream of a client that attached: {}", status.message()));
+                attached.outgoing.fail(status);
+            }
+        }
+    }
+}
+
+pub(super) fn not_found(name: &str) -> Status {
+    Status::not_found(format!("there is no detached job {name:?}"))
+}

@@ -1,0 +1,68 @@
+//! The journal when the server starts.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use farpool_net::program::{Digest, InUse, ProgramStore};
+
+use super::super::super::link::Link;
+use super::super::super::programs::Programs;
+use super::super::super::settings::Settings;
+use super::super::Driver;
+use crate::journal::{Journal, Kept, Phase};
+
+/// A journal that was opened, and what its jobs need.
+pub(in super::super::super) struct Opened {
+    pub(super) journal: Journal,
+    pub(super) programs: Programs,
+    pub(super) pins: BTreeMap<u64, InUse>,
+    pub(super) now_ms: u64,
+}
+
+impl Opened {
+    /// Opens the programs, and the journal if there is to be one. Programs of its jobs stay, whatever the bound.
+    pub(in super::super::super) fn open(settings: &Settings, link: &Link) -> io::Result<(Programs, Option<Self>)> {
+        let store = |bound| ProgramStore::open(&settings.programs, bound).map_err(io::Error::other);
+        let Some(journal) = &settings.journal else {
+            return Ok((Programs::new(store(settings.program_cache)?, link.clone()), None));
+        };
+        let warn = |warning: String| link.log.line(format_args!("journal: {warning}"));
+        let journal = Journal::open(journal.clone(), warn).map_err(io::Error::other)?;
+        let pins = pins(&journal, &store(u64::MAX)?);
+        let programs = Programs::new(store(settings.program_cache)?, link.clone());
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        Ok((programs.clone(), Some(Self { journal, programs, pins, now_ms })))
+    }
+}
+
+/// The programs of jobs that will go on.
+fn pins(journal: &Journal, store: &ProgramStore) -> BTreeMap<u64, InUse> {
+    let reader = journal.reader();
+    let program = |pool| match reader.read(journal.pool(pool)?) {
+        Ok(Kept::Pool(pool)) => store.get(&Digest::try_from(&pool.program?.digest[..]).ok()?),
+        _ => None,
+    };
+    let jobs = journal.jobs().filter(|job| job.phase() == Phase::Running);
+    jobs.filter_map(|job| Some((job.number(), program(job.pool())?))).collect()
+}
+
+impl Driver {
+    /// Goes on with what was in the journal when it was opened.
+    pub(in super::super) fn begin_with_journal(&mut self) {
+        let Some(journal) = &self.detached.journal else { return };
+        let feeding = journal.jobs().filter(|job| job.phase() == Phase::Feeding);
+        let feeding: Vec<u64> = feeding.map(|job| job.number()).collect();
+        let ended = journal.jobs().filter(|job| matches!(job.phase(), Phase::Ended(_))).count();
+        let running = journal.jobs().count() - feeding.len() - ended;
+        if feeding.len() + ended + running > 0 {
+            let text = format_args!(
+                "journal: {running} jobs go on, {ended} have ended, and {} are not complete",
+                feeding.len()
+            );
+            self.link.log.line(text);
+        }
+        feeding.into_iter().for_each(|job| self.expect_rest(job));
+        self.start_all();
+    }
+}
