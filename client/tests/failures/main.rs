@@ -32,6 +32,7 @@ mod codec;
 mod crowd;
 mod deaths;
 mod descriptors;
+mod detached;
 mod forgetful;
 mod fork_server;
 mod initializers;
@@ -60,7 +61,11 @@ fn main() -> ExitCode {
     scenarios::before_init();
     farpool::init();
     scenarios::after_init();
-    runner::main(&Suite { both: BOTH, cluster_only: &[agents::CASES, outages::CASES], local_only: LOCAL_ONLY })
+    runner::main(&Suite {
+        both: BOTH,
+        cluster_only: &[agents::CASES, detached::CASES, outages::CASES],
+        local_only: LOCAL_ONLY,
+    })
 }
 
 const BOTH: &[&[Case]] = &[

@@ -44,7 +44,8 @@ fn child() {
     let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
     let mut waits = Vec::new();
     for number in first.. {
-        let job = journal.open_job(pool, number.to_string().as_str(), &OpenJob::default(), number).expect("there is room");
+        let job =
+            journal.open_job(pool, number.to_string().as_str(), &OpenJob::default(), number).expect("there is room");
         let (data, ends) = payload(number);
         journal.items(job, 0, data.clone().into(), ends.clone().into()).expect("there is room");
         journal.end_items(job, 2, number).expect("they can end");

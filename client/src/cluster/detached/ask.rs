@@ -81,6 +81,7 @@ async fn look(attempts: &Attempts, subject: &Subject) -> Result<DetachedJob, Tro
     let (outgoing, frames) = outgoing(0, Arc::default());
     // None of its outcomes.
     let attach = Attach { name: subject.name().to_owned(), first: u64::MAX, wait: false };
+    outgoing.for_one_connection();
     outgoing.push(ClientMessage { body: Some(Body::Attach(attach)) });
     let look = async {
         let events = jobs(subject.place().connect().await?).attach(frames).await?.into_inner();

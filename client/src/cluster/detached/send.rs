@@ -152,6 +152,7 @@ impl Sender<'_> {
 
     async fn connect(&self) -> Result<Line, Trouble> {
         let (outgoing, frames) = outgoing(0, Arc::default());
+        outgoing.for_one_connection();
         outgoing.push(message(Body::Detach(Box::new(self.detach.clone()))));
         let call = async {
             let channel = self.subject.place().connect().await?;

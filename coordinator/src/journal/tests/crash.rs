@@ -67,7 +67,9 @@ fn it_goes_on_after_every_crash() {
         assert_eq!((journal.jobs().count(), warnings), (expected, usize::from(round > 0)));
         let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
         for at in 0..3 {
-            journal.open_job(pool, format!("{round}/{at}").as_str(), &OpenJob::default(), round).expect("it can be opened");
+            journal
+                .open_job(pool, format!("{round}/{at}").as_str(), &OpenJob::default(), round)
+                .expect("it can be opened");
         }
         if round % 4 == 3 {
             let all: Vec<_> = journal.jobs().map(|job| job.number()).collect();

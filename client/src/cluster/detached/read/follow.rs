@@ -48,6 +48,7 @@ impl Follower {
     async fn attempt(&mut self, inbox: &Inbox) -> Result<End, Trouble> {
         let (outgoing, frames) = outgoing(0, Arc::default());
         let attach = Attach { name: self.subject.name().to_owned(), first: self.next, wait: self.wait };
+        outgoing.for_one_connection();
         outgoing.push(ClientMessage { body: Some(Body::Attach(attach)) });
         let place = self.subject.place();
         let call = async { Ok(jobs(place.connect().await?).attach(frames).await?.into_inner()) };

@@ -22,9 +22,11 @@ impl Driver {
 
     pub(super) fn describe(&self, job: &Job) -> DetachedJob {
         let (known, counts, (detached_ms, ended_ms)) = (job.known(), job.counts(), job.times_ms());
-        let expiry = self.detached.journal.as_ref().map_or(0, |journal| {
-            u64::try_from(journal.settings().expiry.as_millis()).unwrap_or(u64::MAX)
-        });
+        let expiry = self
+            .detached
+            .journal
+            .as_ref()
+            .map_or(0, |journal| u64::try_from(journal.settings().expiry.as_millis()).unwrap_or(u64::MAX));
         let state = match job.phase() {
             // It may be in the journal already that it is complete, but not durable.
             _ if self.detached.receiving.contains_key(&job.number()) => DetachedState::Receiving,

@@ -155,7 +155,8 @@ impl Driver {
                 Ok(Kept::Done { first, data, ends }) => {
                     let batch = Batch { first, count, data, ends };
                     let from = first.max(attached.next);
-                    let Batch { first, data, ends, .. } = if from > first { batch.part(from, end - from) } else { batch };
+                    let Batch { first, data, ends, .. } =
+                        if from > first { batch.part(from, end - from) } else { batch };
                     Body::ItemsDone(ItemsDone { job: attached.named, first, data, ends })
                 }
                 Ok(Kept::Failed { item, failure }) => {
@@ -167,7 +168,9 @@ impl Driver {
                     let message = format!("outcomes of items {first} to {} cannot be read: {error}", end - 1);
                     return self.end_attached(id, Err(Status::unavailable(message)));
                 }
-                Ok(_) => return self.end_attached(id, Err(Status::data_loss("another record is in an outcome's place"))),
+                Ok(_) => {
+                    return self.end_attached(id, Err(Status::data_loss("another record is in an outcome's place")));
+                }
                 Err(ReadError::Damaged(why)) => {
                     let message = format!("outcomes of items {first} to {} are lost: {why}", end - 1);
                     return self.end_attached(id, Err(Status::data_loss(message)));

@@ -121,7 +121,8 @@ impl Driver {
         }
         if let Some(there) = journal.find(&name) {
             if there.known().id != id {
-                let message = format!("there is a job {name:?}: pick up its results and discard it, or take another name");
+                let message =
+                    format!("there is a job {name:?}: pick up its results and discard it, or take another name");
                 return Err(Status::already_exists(message));
             }
             if there.phase() != Phase::Feeding && !self.detached.receiving.contains_key(&there.number()) {
@@ -135,7 +136,9 @@ impl Driver {
             let known = Known { name: name.clone(), id: id.clone(), result, label, named: job.job };
             check_name(&known)?;
             // What cannot run later is refused now.
-            for body in [client_message::Body::OpenPool(pool.clone().into()), client_message::Body::OpenJob(job.clone().into())] {
+            for body in
+                [client_message::Body::OpenPool(pool.clone().into()), client_message::Body::OpenJob(job.clone().into())]
+            {
                 from_client(ClientMessage { body: Some(body) })
                     .map_err(|refused| Status::invalid_argument(refused.to_string()))?;
             }
@@ -181,14 +184,19 @@ impl Driver {
 
     /// Jobs whose streams nobody reads any more.
     pub(in super::super) fn look_at_detaching(&mut self) {
-        let gone = self.detached.receiving.iter().filter(|(_, receiving)| receiving.stream.as_ref().is_some_and(Stream::is_gone));
+        let gone = self
+            .detached
+            .receiving
+            .iter()
+            .filter(|(_, receiving)| receiving.stream.as_ref().is_some_and(Stream::is_gone));
         let gone: Vec<u64> = gone.map(|(job, _)| *job).collect();
         gone.into_iter().for_each(|job| self.lose_stream(job));
     }
 
     /// There is room again, or may be.
     pub(super) fn take_parked(&mut self) {
-        let waiting = |receiving: &Receiving| !receiving.parked.is_empty() || (receiving.input_ended && !receiving.completes);
+        let waiting =
+            |receiving: &Receiving| !receiving.parked.is_empty() || (receiving.input_ended && !receiving.completes);
         let waiting: Vec<u64> =
             self.detached.receiving.iter().filter(|(_, receiving)| waiting(receiving)).map(|(job, _)| *job).collect();
         waiting.into_iter().for_each(|job| self.take_what_came(job));

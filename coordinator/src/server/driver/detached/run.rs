@@ -49,7 +49,8 @@ impl Driver {
     /// Has all complete jobs go on that do not run.
     pub(super) fn start_all(&mut self) {
         let Some(journal) = &self.detached.journal else { return };
-        let waiting = |job: &u64| !self.detached.clients.contains_key(job) && !self.detached.receiving.contains_key(job);
+        let waiting =
+            |job: &u64| !self.detached.clients.contains_key(job) && !self.detached.receiving.contains_key(job);
         let running = journal.jobs().filter(|job| job.phase() == Phase::Running).map(|job| job.number());
         let waiting: Vec<u64> = running.filter(waiting).collect();
         waiting.into_iter().for_each(|job| self.start(job));
