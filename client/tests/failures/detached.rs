@@ -70,6 +70,8 @@ pub(crate) fn detaches(address: &str, path: &str, items: u64) {
     let pool = pool(address);
     let job = pool.job(noted_nap).chunksize(1).label("naps");
     let job = job.detach("nightly").starmap(self::items(path.to_owned(), items)).unwrap();
+    // What agents have of a client's own pool they keep for a while, should the coordinator be lost together with the client.
+    drop(pool);
     println!("{} is detached", job.name());
     nap(crate::tasks::FOR_EVER);
 }
@@ -258,7 +260,7 @@ fn items_that_fail() {
     let job = pool.job(picky).retries(1).detach("picky").map(0..10_u64).unwrap();
     drop(pool);
     let error = within(seconds(20), || job.get().unwrap_err());
-    assert_eq!((error.kind(), error.item(), error.message()), (ErrorKind::Panicked, Some(3), "three"));
+    assert_eq!((error.kind(), error.item()), (ErrorKind::Panicked, Some(3)), "{error}");
     cluster.restart_coordinator();
     let outcomes: Vec<_> = job.iter().unwrap().collect();
     let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
