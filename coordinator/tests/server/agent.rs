@@ -108,6 +108,15 @@ impl Agent {
         Ok(())
     }
 
+    /// Starts and stops pools until its session ends, and runs nothing.
+    pub(crate) async fn idle(mut self) -> Result<(), Status> {
+        while let Some(orders) = self.next().await? {
+            let orders = orders.into_iter().filter(|order| !matches!(order, Order::Assign(_)));
+            orders.for_each(|order| self.follow(order));
+        }
+        Ok(())
+    }
+
     pub(crate) fn follow(&self, order: Order) {
         match order {
             Order::StartPool(start) => self.say(Say::PoolStarted(PoolStarted { pool: start.pool })),

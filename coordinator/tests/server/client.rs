@@ -7,11 +7,11 @@ use bytes::Bytes;
 use farpool_net::{Incoming, Outgoing, outgoing};
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{
-    ClientEvent, ClientMessage, ClosePool, EndItems, Items, OpenJob, OpenPool, Program, WorkerSettings,
+    ClientEvent, ClientMessage, ClosePool, EndItems, EventFrame, Items, OpenJob, OpenPool, Program, WorkerSettings,
 };
 use tokio::sync::Notify;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 pub(crate) use farpool_proto::v1::client_event::Body as Told;
 pub(crate) use farpool_proto::v1::client_message::Body as Ask;
@@ -64,7 +64,12 @@ impl Client {
     pub(crate) async fn over(channel: Channel) -> Self {
         let (out, frames) = outgoing(0, Arc::new(Notify::new()));
         let reply = soon("a session", ClientsClient::new(channel).session(frames)).await;
-        let incoming = out.incoming(reply.expect("the session begins").into_inner(), 1 << 30);
+        Self::of(out, reply.expect("the session begins").into_inner())
+    }
+
+    /// One whose messages go and come there.
+    pub(crate) fn of(out: Outgoing<ClientMessage>, stream: Streaming<EventFrame>) -> Self {
+        let incoming = out.incoming(stream, 1 << 30);
         Self { out, incoming, inbox: VecDeque::new(), window: 0 }
     }
 

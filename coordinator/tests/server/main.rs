@@ -8,6 +8,7 @@ mod server;
 mod agents;
 mod clients;
 mod connections;
+mod detached;
 mod frames;
 mod memory;
 mod operators;

@@ -15,7 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::client::{Ask, Client, open_pool};
 use crate::server::soon;
 
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FARPOOL_")) {
         command.env_remove(name);
@@ -34,14 +34,14 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
     (status.code(), text(stdout), text(stderr))
 }
 
-struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: UnboundedReceiver<String>,
     seen: Vec<String>,
 }
 
 impl Running {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it can be started");
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
         let (sender, lines) = unbounded_channel();
@@ -50,7 +50,7 @@ impl Running {
     }
 
     /// Waits for a line with these words, if it has not come yet.
-    async fn line(&mut self, words: &str) -> String {
+    pub(crate) async fn line(&mut self, words: &str) -> String {
         loop {
             if let Some(line) = self.seen.iter().find(|line| line.contains(words)) {
                 return line.clone();
@@ -62,7 +62,7 @@ impl Running {
         }
     }
 
-    async fn connect(&mut self) -> Channel {
+    pub(crate) async fn connect(&mut self) -> Channel {
         let listening = self.line("listening").await;
         let address = listening.rsplit_once(' ').expect("it says where").1.to_owned();
         Endpoint::from_shared(address).expect("it is an address").connect().await.expect("it listens there")
@@ -76,11 +76,11 @@ impl Running {
         kib << 10
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
     }
 
-    fn ends(mut self) -> Option<i32> {
+    pub(crate) fn ends(mut self) -> Option<i32> {
         self.child.wait().expect("it ends").code()
     }
 }

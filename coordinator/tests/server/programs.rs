@@ -13,7 +13,7 @@ use crate::server::{Server, soon};
 
 const PIECE: usize = 1 << 20;
 
-fn program(bytes: usize) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn program(bytes: usize) -> (Vec<u8>, Vec<u8>) {
     let program: Vec<u8> = (0..bytes).map(|at| (at * 31 % 251) as u8).collect();
     let digest = blake3::hash(&program).as_bytes().to_vec();
     (program, digest)
@@ -49,7 +49,7 @@ fn fetching(server: &std::sync::Arc<Server>, digest: &[u8]) -> JoinHandle<Result
     tokio::spawn(async move { fetch(&server, &digest).await })
 }
 
-fn pieces(program: &[u8], digest: &[u8]) -> Vec<ProgramPiece> {
+pub(crate) fn pieces(program: &[u8], digest: &[u8]) -> Vec<ProgramPiece> {
     let mut pieces: Vec<_> = program
         .chunks(PIECE)
         .map(|data| ProgramPiece { data: data.to_vec().into(), ..ProgramPiece::default() })
@@ -58,7 +58,7 @@ fn pieces(program: &[u8], digest: &[u8]) -> Vec<ProgramPiece> {
     pieces
 }
 
-async fn put(server: &Server, pieces: Vec<ProgramPiece>) -> Result<(), Status> {
+pub(crate) async fn put(server: &Server, pieces: Vec<ProgramPiece>) -> Result<(), Status> {
     let mut client = ClientsClient::new(server.connect().await);
     soon("an answer", client.put_program(tokio_stream::iter(pieces))).await.map(drop)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farpool_proto::v1::{
-    AdoptPool, AgentHello, Assign, HeldChunk, HeldPool, OpenJob, OpenPool, PoolReopened, PoolStopped, RunDone,
+    AdoptPool, AgentHello, Assign, Chunk, HeldChunk, HeldPool, OpenJob, OpenPool, PoolReopened, PoolStopped, RunDone,
 };
 
 use crate::agent::{Agent, Order, Say, hello};
@@ -12,7 +12,7 @@ use crate::proxy::Proxy;
 use crate::server::{Server, soon};
 
 /// What agents' own numbers have set.
-const HELD: u64 = 1 << 63;
+pub(crate) const HELD: u64 = 1 << 63;
 
 /// A server that does not wait long for those who are not back.
 async fn server() -> Server {
@@ -36,7 +36,7 @@ async fn until<T>(agent: &mut Agent, what: &str, mut pick: impl FnMut(&Order) ->
     }
 }
 
-async fn assigned(agent: &mut Agent) -> Assign {
+pub(crate) async fn assigned(agent: &mut Agent) -> Assign {
     until(agent, "something to run", |order| match order {
         Order::Assign(assign) => Some(assign.clone()),
         _ => None,
@@ -44,7 +44,7 @@ async fn assigned(agent: &mut Agent) -> Assign {
     .await
 }
 
-async fn adopted(agent: &mut Agent) -> AdoptPool {
+pub(crate) async fn adopted(agent: &mut Agent) -> AdoptPool {
     until(agent, "its being adopted", |order| match order {
         Order::AdoptPool(adopt) => Some((**adopt).clone()),
         _ => None,
@@ -74,7 +74,13 @@ fn held(chunk: u64, item: u64) -> HeldChunk {
     HeldChunk { chunk, job: 1, attempt: 1, first: item, runs: vec![item, 1] }
 }
 
-fn result(adopt: &AdoptPool, item: u64, bytes: &'static [u8]) -> Say {
+pub(crate) fn result_of(chunk: &Chunk, item: u64, bytes: &'static [u8]) -> Say {
+    let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
+    let (chunk, attempt) = (chunk.chunk, chunk.attempt);
+    Say::RunDone(RunDone { chunk, attempt, first: item, data: bytes.into(), ends, busy_ns: 0 })
+}
+
+pub(crate) fn result(adopt: &AdoptPool, item: u64, bytes: &'static [u8]) -> Say {
     let [chunk] = &adopt.chunks[..] else { panic!("one chunk is adopted: {adopt:?}") };
     let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
     let (chunk, attempt) = (chunk.chunk, chunk.attempt);

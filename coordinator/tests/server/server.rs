@@ -60,6 +60,12 @@ impl Server {
         self.done.abort();
     }
 
+    /// The same, and it is over.
+    pub(crate) async fn is_killed(mut self) {
+        self.done.abort();
+        let _ = (&mut self.done).await;
+    }
+
     pub(crate) async fn operators(&self) -> OperatorsClient<Channel> {
         OperatorsClient::new(self.connect().await)
     }

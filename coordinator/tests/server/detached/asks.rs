@@ -1,0 +1,111 @@
+//! Jobs are listed, cancelled, discarded, and expire.
+
+use farpool_proto::v1::DetachedState;
+use tonic::Code;
+
+use super::*;
+use crate::agent::Agent;
+use crate::restart::{assigned, result_of};
+
+#[tokio::test]
+async fn jobs_are_listed_by_name() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    for (name, id) in [("c", 1), ("a", 2), ("b", 3)] {
+        detached(&server, detach(name, id), 1).await;
+    }
+    let names: Vec<String> = list(&server).await.into_iter().map(|job| job.name).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let status = server.status().await;
+    assert_eq!(
+        status.journal.map(|journal| (journal.jobs, journal.size, journal.failing)),
+        Some((3, 10 << 30, String::new()))
+    );
+    // They are jobs like any other.
+    let mut labels: Vec<String> = status.jobs.into_iter().map(|job| job.label).collect();
+    labels.sort();
+    assert_eq!(labels, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn what_a_cancelled_job_has_stays() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let mut job = detach("one", 1);
+    job.job.as_mut().expect("it has one").chunksize = 1;
+    detached(&server, job, 10).await;
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    let assign = assigned(&mut agent).await;
+    assert_eq!(assign.chunks[0].first, 0);
+    agent.say(result_of(&assign.chunks[0], 0, b"A"));
+    let mut attached = attach(server.connect().await, "one", 0, true).await;
+    assert!(matches!(attached.next().await, Told::DetachedJob(_)));
+    assert!(matches!(attached.next().await, Told::ItemsDone(_)));
+    let _agent = tokio::spawn(agent.idle());
+    cancel(&server, "one").await.expect("it is cancelled");
+    assert_eq!(rest(&mut attached).await, (Vec::new(), End::Cancelled));
+    // Again is no mistake.
+    cancel(&server, "one").await.expect("it is cancelled");
+    let there = (vec![(0, Ok(b"A".to_vec()))], End::Cancelled);
+    assert_eq!(all(&server, "one").await, there);
+    server.is_killed().await;
+    let server = scratch.server().await;
+    assert_eq!(all(&server, "one").await, there);
+    assert_eq!(server.status().await.pools, []);
+    let refused = cancel(&server, "two").await.expect_err("it is not there");
+    assert!(refused.code() == Code::NotFound && refused.message().contains("\"two\""), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_job_that_is_cancelled_by_its_number_has_ended() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    detached(&server, detach("one", 1), 10).await;
+    let status = server.until("its job", |status| !status.jobs.is_empty()).await;
+    let request = farpool_proto::v1::CancelJobRequest { job: status.jobs[0].job.clone() };
+    server.operators().await.cancel_job(request).await.expect("it is cancelled");
+    assert_eq!(all(&server, "one").await, (Vec::new(), End::Cancelled));
+}
+
+#[tokio::test]
+async fn what_is_discarded_is_gone_and_its_name_free() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let agent = Agent::joined(&server, 1, 1).await;
+    let _agent = tokio::spawn(agent.idle());
+    detached(&server, detach("one", 1), 10).await;
+    let mut attached = attach(server.connect().await, "one", 0, true).await;
+    assert!(matches!(attached.next().await, Told::DetachedJob(_)));
+    server.until("its pool", |status| status.jobs.first().is_some_and(|job| job.assigned > 0)).await;
+    // While it runs.
+    discard(&server, "one").await.expect("it is discarded");
+    attached.must_be_refused(Code::NotFound, "discarded").await;
+    server.until("the end of its pool", |status| status.pools.is_empty()).await;
+    assert_eq!(list(&server).await, []);
+    // While it comes.
+    let mut client = detaching(server.connect().await, detach("one", 2)).await;
+    assert_eq!(durable(&server, &mut client).await.0, 0);
+    cancel(&server, "one").await.expect("it is discarded: there is nothing of it that could stay");
+    client.must_be_refused(Code::NotFound, "discarded").await;
+    // When it has ended.
+    detached(&server, detach("one", 3), 0).await;
+    assert_eq!(all(&server, "one").await.1, End::Ended);
+    discard(&server, "one").await.expect("it is discarded");
+    let refused = discard(&server, "one").await.expect_err("it is not there");
+    assert_eq!(refused.code(), Code::NotFound);
+    server.is_killed().await;
+    assert_eq!(list(&scratch.server().await).await, []);
+}
+
+#[tokio::test]
+async fn what_has_ended_expires() {
+    let scratch = Scratch::new();
+    let server = scratch
+        .server_with(|settings| settings.journal.as_mut().expect("it has one").expiry = Duration::from_millis(500))
+        .await;
+    detached(&server, detach("ends", 1), 0).await;
+    detached(&server, detach("runs", 2), 1).await;
+    assert_eq!(all(&server, "ends").await.1, End::Ended);
+    server.until("its end", |status| status.journal.as_ref().is_some_and(|journal| journal.jobs == 1)).await;
+    assert_eq!(states(&server).await, [("runs".to_owned(), DetachedState::Running)]);
+}

@@ -1,0 +1,117 @@
+//! Picking up outcomes: in order, as they come, and at nobody's cost.
+
+use farpool_proto::v1::{Failure, FailureKind, ItemFault};
+use tonic::Code;
+
+use super::*;
+use crate::agent::{Agent, Say};
+use crate::restart::{assigned, result_of};
+
+#[tokio::test]
+async fn who_waits_is_sent_outcomes_in_order_and_others_what_is_there() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let mut job = detach("one", 1);
+    let open = job.job.as_mut().expect("it has one");
+    (open.chunksize, open.retries) = (1, 0);
+    detached(&server, job, 4).await;
+    let mut agent = Agent::joined(&server, 1, 2).await;
+    let mut chunks = Vec::new();
+    while chunks.len() < 4 {
+        chunks.extend(assigned(&mut agent).await.chunks);
+    }
+    let mut waits = attach(server.connect().await, "one", 0, true).await;
+    assert!(matches!(waits.next().await, Told::DetachedJob(_)));
+    agent.say(result_of(&chunks[1], 1, b"B"));
+    let failure = Failure { kind: FailureKind::Panicked.into(), message: "oh".to_owned(), ..Failure::default() };
+    let (chunk, attempt) = (chunks[3].chunk, chunks[3].attempt);
+    agent.say(Say::ItemFault(Box::new(ItemFault { chunk, attempt, item: 3, failure: Some(failure) })));
+    let two = vec![(1, Ok(b"B".to_vec())), (3, Err("oh".to_owned()))];
+    loop {
+        let (_, there, end) = outcomes(server.connect().await, "one", 0, false).await;
+        assert_eq!(end, End::Open);
+        if there.len() == 2 {
+            assert_eq!(there, two);
+            break;
+        }
+    }
+    agent.say(result_of(&chunks[0], 0, b"A"));
+    for item in [0, 1] {
+        match waits.next().await {
+            Told::ItemsDone(done) => assert_eq!((done.first, done.job, done.ends.len()), (item, 1, 4)),
+            other => panic!("{other:?}"),
+        }
+    }
+    agent.say(result_of(&chunks[2], 2, b"C"));
+    let _agent = tokio::spawn(agent.work());
+    let rest = rest(&mut waits).await;
+    assert_eq!(rest, (vec![(2, Ok(b"C".to_vec())), (3, Err("oh".to_owned()))], End::Ended));
+    let (job, from_two, _) = outcomes(server.connect().await, "one", 2, true).await;
+    assert_eq!((from_two, job.failed), (rest.0, 1));
+}
+
+#[tokio::test]
+async fn who_does_not_read_costs_nothing() {
+    const MIB: usize = 1 << 20;
+    let scratch = Scratch::new();
+    let server = scratch.server_with(|settings| (settings.memory, settings.window) = (64 << 20, 4 << 20)).await;
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    // Each result has 1 MiB.
+    agent.times = MIB / 8;
+    let _agent = tokio::spawn(agent.work());
+    let mut job = detach("large", 1);
+    job.job.as_mut().expect("it has one").chunksize = 1;
+    detached(&server, job, 100).await;
+    let mut idle = Vec::new();
+    for _ in 0..10 {
+        idle.push(attach(server.connect().await, "large", 0, true).await);
+    }
+    let (_, outcomes, end) = outcomes(server.connect().await, "large", 0, true).await;
+    assert_eq!((outcomes.len(), end), (100, End::Ended));
+    assert!(
+        outcomes
+            .iter()
+            .all(|(index, result)| result.as_ref().is_ok_and(|result| *result == item(*index).repeat(MIB / 8)))
+    );
+    let held = server.status().await.held_bytes;
+    assert!(held < 40 << 20, "{} MiB are held", held >> 20);
+    for client in &mut idle {
+        assert!(matches!(client.next().await, Told::DetachedJob(_)));
+        let (outcomes, end) = rest(client).await;
+        assert_eq!((outcomes.len(), end), (100, End::Ended));
+    }
+    server.until("nothing is held", |status| status.held_bytes == 0).await;
+}
+
+#[tokio::test]
+async fn who_attaches_wrongly_must_be_refused() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let mut nobody = attach(server.connect().await, "one", 0, true).await;
+    nobody.must_be_refused(Code::NotFound, "there is no detached job \"one\"").await;
+    detached(&server, detach("one", 1), 10).await;
+    let mut talks = attach(server.connect().await, "one", 0, true).await;
+    assert!(matches!(talks.next().await, Told::DetachedJob(_)));
+    talks.end_items(1);
+    talks.must_be_refused(Code::InvalidArgument, "behind Attach").await;
+    let (out, frames) = outgoing(0, Arc::new(Notify::new()));
+    out.push(farpool_proto::v1::ClientMessage { body: Some(end_items()) });
+    let reply = jobs(&server).await.attach(frames).await.expect("the call is answered");
+    Client::of(out, reply.into_inner()).must_be_refused(Code::InvalidArgument, "one Attach").await;
+    // One that says nothing more, not even what it has, is served.
+    let attach = Attach { name: "one".to_owned(), first: 0, wait: true };
+    let message = farpool_proto::v1::ClientMessage { body: Some(Ask::Attach(attach)) };
+    let frame = farpool_proto::v1::ClientFrame { messages: vec![message].into(), ..Default::default() };
+    let mut stream =
+        jobs(&server).await.attach(tokio_stream::iter([frame])).await.expect("it is answered").into_inner();
+    let _agent = Agent::echo(&server, 1, 1).await;
+    let mut items = 0;
+    while let Some(frame) = soon("a frame", stream.message()).await.expect("the stream goes on") {
+        for event in &*frame.messages {
+            if let Some(Told::ItemsDone(done)) = &event.body {
+                items += done.ends.len() / 4;
+            }
+        }
+    }
+    assert_eq!(items, 10);
+}

@@ -1,0 +1,107 @@
+//! Disks and journals that are full.
+
+use std::process::Command;
+
+use tonic::Code;
+
+use super::*;
+use crate::agent::{Agent, Order};
+
+#[tokio::test]
+async fn a_job_that_has_no_room_is_refused_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    let server = scratch.server_with(|settings| settings.journal.as_mut().expect("it has one").size = 1 << 20).await;
+    let large = vec![7; 10_000];
+    let fill = async |name: &str, id: u8| {
+        let mut client = detaching(server.connect().await, detach(name, id)).await;
+        assert_eq!(durable(&server, &mut client).await.0, 0);
+        for at in 0..200 {
+            client.ask(Ask::Items(batch(1, at, &[&large])));
+        }
+        client.end_items(1);
+        client
+    };
+    fill("too large", 1).await.must_be_refused(Code::ResourceExhausted, "the journal of detached jobs is full").await;
+    assert_eq!(list(&server).await, []);
+    detached(&server, detach("small", 2), 1000).await;
+    // Again and again: what was refused takes no room.
+    for round in 0..5 {
+        let mut client = fill("too large", 3 + round).await;
+        client.must_be_refused(Code::ResourceExhausted, "full").await;
+    }
+    let _agent = Agent::echo(&server, 1, 2).await;
+    assert_eq!(all(&server, "small").await, (echoes(0..1000), End::Ended));
+}
+
+/// A file system of so many KiB; none: this user may not have one.
+struct SmallDisk(Scratch);
+
+impl SmallDisk {
+    fn new(kib: u32) -> Option<Self> {
+        let scratch = Scratch::new();
+        std::fs::create_dir_all(scratch.path()).expect("a directory can be made");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"]).arg(scratch.path());
+        mount.output().is_ok_and(|output| output.status.success()).then_some(Self(scratch))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
+    let Some(disk) = SmallDisk::new(4096) else {
+        eprintln!("left out: a file system can only be mounted by root");
+        return;
+    };
+    let scratch = &disk.0;
+    let server = scratch.server().await;
+    let mut job = detach("one", 1);
+    job.job.as_mut().expect("it has one").chunksize = 1;
+    detached(&server, job, 200).await;
+    // From here on there is room for a few results.
+    let ballast = scratch.path().join("ballast");
+    std::fs::write(&ballast, vec![7; 3 << 20]).expect("there is room");
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    agent.times = 1000;
+    let (settled, mut last) = tokio::sync::watch::channel(0);
+    let agent = tokio::spawn(async move {
+        while let Ok(Some(orders)) = agent.next().await {
+            for order in orders {
+                if let Order::Settled(order) = &order {
+                    settled.send_replace(order.report);
+                }
+                agent.follow(order);
+            }
+        }
+    });
+    let failing = server
+        .until("a full disk", |status| status.journal.as_ref().is_some_and(|journal| !journal.failing.is_empty()))
+        .await;
+    assert!(failing.journal.expect("it has one").failing.contains("No space left"));
+    // New jobs are refused with the reason, and what is there can be picked up.
+    let mut refused = detaching(server.connect().await, detach("two", 2)).await;
+    refused.must_be_refused(Code::Unavailable, "No space left").await;
+    let (_, there, end) = outcomes(server.connect().await, "one", 0, false).await;
+    assert!(there.len() < 200 && end == End::Open, "{} are there", there.len());
+    // Agents keep what is not durable.
+    assert_eq!(*last.borrow_and_update() as usize, there.len());
+    std::fs::remove_file(ballast).expect("it can be removed");
+    let (outcomes, end) = all(&server, "one").await;
+    assert_eq!((outcomes.len(), end), (200, End::Ended));
+    assert!(
+        outcomes.iter().all(|(index, result)| result.as_ref().is_ok_and(|result| *result == item(*index).repeat(1000)))
+    );
+    let settled = last.wait_for(|report| *report == 200);
+    soon("the last report is settled", settled).await.expect("the agent is told");
+    server
+        .until("a journal that works", |status| {
+            status.journal.as_ref().is_some_and(|journal| journal.failing.is_empty())
+        })
+        .await;
+    agent.abort();
+}

@@ -1,0 +1,67 @@
+//! Programs of detached jobs are there when they are needed.
+
+use farpool_proto::v1::FetchProgramRequest;
+use farpool_proto::v1::agents_client::AgentsClient;
+
+use super::*;
+use crate::agent::Agent;
+
+async fn fetch(server: &Server) -> Vec<u8> {
+    let request = FetchProgramRequest { digest: program(PROGRAM).1.into() };
+    let mut agent = AgentsClient::new(server.connect().await);
+    let mut pieces = soon("the program", agent.fetch_program(request)).await.expect("it is here").into_inner();
+    let mut fetched = Vec::new();
+    while let Some(piece) = soon("a piece", pieces.message()).await.expect("it comes") {
+        fetched.extend_from_slice(&piece.data);
+    }
+    fetched
+}
+
+#[tokio::test]
+async fn a_program_is_asked_for_before_a_job_is_complete() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let mut client = detaching(server.connect().await, detach("one", 1)).await;
+    let (mut wanted, mut durable) = (false, 0);
+    send(&client, 0, 100);
+    client.end_items(1);
+    while !wanted || durable < 100 {
+        match client.next().await {
+            Told::ProgramWanted(program) => wanted = program.digest == super::program(PROGRAM).1,
+            Told::Durable(now) => {
+                assert!(!now.complete, "its program is not here");
+                durable = now.items;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(states(&server).await[0].1, DetachedState::Receiving);
+    // Who comes again without having sent it is asked again.
+    drop(client);
+    let mut client = detaching(server.connect().await, detach("one", 1)).await;
+    client.end_items(1);
+    until_complete(&server, &mut client, 100).await;
+    let server = {
+        server.is_killed().await;
+        scratch.server().await
+    };
+    assert!(fetch(&server).await == program(PROGRAM).0);
+}
+
+#[tokio::test]
+async fn programs_of_jobs_that_have_not_ended_are_not_removed() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    detached(&server, detach("one", 1), 10).await;
+    server.is_killed().await;
+    // There is room for none.
+    let server = scratch.server_with(|settings| settings.program_cache = 1).await;
+    assert!(fetch(&server).await == program(PROGRAM).0);
+    let _agent = Agent::echo(&server, 1, 1).await;
+    assert_eq!(all(&server, "one").await, (echoes(0..10), End::Ended));
+    server.until("its end", |status| status.pools.is_empty()).await;
+    server.is_killed().await;
+    let _server = scratch.server_with(|settings| settings.program_cache = 1).await;
+    let mut left = std::fs::read_dir(scratch.path().join("programs")).expect("it is there");
+    assert!(left.next().is_none(), "nobody needs it any more");
+}

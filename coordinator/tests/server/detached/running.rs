@@ -1,0 +1,187 @@
+//! A job runs, and its outcomes are picked up.
+
+use farpool_proto::v1::{AgentHello, DetachedState, Failure, FailureKind, HeldChunk, HeldPool, OpenJob, PoolFault};
+
+use super::*;
+use crate::agent::{Agent, Order, Say, hello};
+use crate::restart::{HELD, adopted, assigned, result, result_of};
+
+#[tokio::test]
+async fn a_job_is_detached_runs_and_is_picked_up() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let job = OpenJob { label: "nightly".to_owned(), ..detach("one", 1).job.expect("it has one") };
+    detached(&server, Detach { job: Some(job), ..detach("one", 1) }, 1000).await;
+    let [waiting] = &list(&server).await[..] else { panic!("one job") };
+    assert_eq!((waiting.name.as_str(), waiting.label.as_str(), waiting.result.as_str()), ("one", "nightly", "u64"));
+    assert_eq!((waiting.state(), waiting.items, waiting.done), (DetachedState::Running, 1000, 0));
+    assert!(waiting.detached_ms > 0 && waiting.ended_ms == 0 && waiting.expires_ms == 0);
+    let _agent = Agent::echo(&server, 1, 2).await;
+    // Any number may attach, while it runs and later, from anywhere.
+    let (first, second) = tokio::join!(all(&server, "one"), all(&server, "one"));
+    assert_eq!(first, (echoes(0..1000), End::Ended));
+    assert_eq!(second, first);
+    let (described, outcomes, end) = outcomes(server.connect().await, "one", 990, false).await;
+    assert_eq!((outcomes, end), (echoes(990..1000), End::Ended));
+    assert_eq!((described.state(), described.done, described.failed), (DetachedState::Finished, 1000, 0));
+    assert_eq!(described.expires_ms, described.ended_ms + 7 * 24 * 3600 * 1000);
+    server.until("the end of its pool", |status| status.pools.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_job_goes_on_after_a_restart() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    detached(&server, detach("one", 1), 1000).await;
+    server.is_killed().await;
+    let server = scratch.server().await;
+    assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Running)]);
+    let _agent = Agent::echo(&server, 1, 2).await;
+    assert_eq!(all(&server, "one").await, (echoes(0..1000), End::Ended));
+    server.is_killed().await;
+    let server = scratch.server().await;
+    assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Finished)]);
+    assert_eq!(all(&server, "one").await, (echoes(0..1000), End::Ended));
+}
+
+/// A job of so many items, a chunk each.
+fn one_by_one(retries: u32) -> Detach {
+    let mut job = detach("one", 1);
+    let open = job.job.as_mut().expect("it has one");
+    (open.chunksize, open.retries) = (1, retries);
+    job
+}
+
+/// An agent that holds items of the job, a chunk each, for a former coordinator.
+fn holding(number: u8, items: &[u64]) -> AgentHello {
+    let held = |&item: &u64| HeldChunk { chunk: 70 + item, job: 1, attempt: 1, first: item, runs: vec![item, 1] };
+    let chunks = items.iter().map(held).collect();
+    let pool = HeldPool { pool: HELD, id: vec![1; 16].into(), processes: 0, chunks };
+    AgentHello { held: vec![pool], ..hello(number, 1) }
+}
+
+#[tokio::test]
+async fn what_agents_have_is_not_run_again_after_a_restart() {
+    for retries in [0, 2] {
+        let scratch = Scratch::new();
+        let server = scratch.server().await;
+        let mut agent = Agent::joined(&server, 1, 1).await;
+        detached(&server, one_by_one(retries), 4).await;
+        let assign = assigned(&mut agent).await;
+        agent.say(result_of(&assign.chunks[0], 0, b"A"));
+        server.until("a result", |status| status.jobs.first().is_some_and(|job| job.done == 1)).await;
+        let (_, there, _) = outcomes(server.connect().await, "one", 0, false).await;
+        server.is_killed().await;
+        let server = scratch.server().await;
+        // Its report of item 0 may not have been durable, and of item 1 the coordinator has never heard.
+        let held: &[u64] = if there.is_empty() { &[0, 1] } else { &[1] };
+        let mut agent = Agent::joined_over(server.connect().await, holding(1, held)).await;
+        let mut adopt = adopted(&mut agent).await;
+        assert_eq!(adopt.chunks.len(), held.len());
+        adopt.chunks.retain(|chunk| chunk.held == 71);
+        assert_eq!(adopt.chunks.len(), 1, "{adopt:?}");
+        if there.is_empty() {
+            continue;
+        }
+        agent.say(result(&adopt, 1, b"B"));
+        let _agent = tokio::spawn(agent.work());
+        let expected = vec![(0, Ok(b"A".to_vec())), (1, Ok(b"B".to_vec())), (2, Ok(item(2))), (3, Ok(item(3)))];
+        assert_eq!(all(&server, "one").await, (expected, End::Ended));
+    }
+}
+
+#[tokio::test]
+async fn what_must_not_run_twice_does_not_although_its_agent_is_lost_with_the_coordinator() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    detached(&server, one_by_one(0), 4).await;
+    // It has two of them, and nobody hears what became of these.
+    let mut given = Vec::new();
+    while given.len() < 2 {
+        given.extend(assigned(&mut agent).await.chunks.into_iter().map(|chunk| chunk.first));
+    }
+    server.is_killed().await;
+    drop(agent);
+    let server = scratch.server().await;
+    let mut other = Agent::joined(&server, 2, 1).await;
+    let other = tokio::spawn(async move {
+        let mut ran = Vec::new();
+        while let Ok(Some(orders)) = other.next().await {
+            for order in orders {
+                if let Order::Assign(assign) = &order {
+                    ran.extend(assign.chunks.iter().map(|chunk| chunk.first));
+                }
+                other.follow(order);
+            }
+        }
+        ran
+    });
+    let (outcomes, end) = all(&server, "one").await;
+    assert_eq!((outcomes.len(), end), (4, End::Ended));
+    for (index, outcome) in &outcomes {
+        match outcome {
+            Ok(result) => assert!(*result == item(*index) && !given.contains(index), "item {index} ran twice"),
+            Err(why) => assert!(why.contains("must not run twice"), "{why}"),
+        }
+    }
+    assert!(given.iter().all(|item| outcomes[*item as usize].1.is_err()));
+    server.is_killed().await;
+    let ran = soon("the agent's end", other).await.expect("it does not panic");
+    assert!(ran.iter().all(|item| !given.contains(item)), "{ran:?} ran, and {given:?} had been given out");
+}
+
+#[tokio::test]
+async fn a_job_whose_pool_cannot_run_has_failed() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    detached(&server, detach("one", 1), 4).await;
+    let pool = agent.pool().await;
+    let failure =
+        Failure { kind: FailureKind::InitializerFailed.into(), message: "no data".to_owned(), ..Failure::default() };
+    agent.say(Say::PoolFault(Box::new(PoolFault { pool, failure: Some(failure) })));
+    let _agent = tokio::spawn(agent.work());
+    assert_eq!(all(&server, "one").await, (Vec::new(), End::Failed("no data".to_owned())));
+    server.is_killed().await;
+    let server = scratch.server().await;
+    assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Failed)]);
+    assert_eq!(all(&server, "one").await, (Vec::new(), End::Failed("no data".to_owned())));
+}
+
+#[tokio::test]
+async fn a_job_of_any_size_takes_little_memory() {
+    let scratch = Scratch::new();
+    let server = scratch.server_with(|settings| (settings.memory, settings.window) = (32 << 20, 8 << 20)).await;
+    let mut clients = Vec::new();
+    for (name, id) in [("a", 1), ("b", 2), ("c", 3)] {
+        let mut client = detaching(server.connect().await, detach(name, id)).await;
+        assert_eq!(durable(&server, &mut client).await.0, 0);
+        // 48 MiB each.
+        let large = vec![id; 64 << 10];
+        for at in (0..768).step_by(4) {
+            client.ask(Ask::Items(batch(1, at, &[&large, &large, &large, &large])));
+        }
+        client.end_items(1);
+        clients.push((name, client));
+    }
+    for (_, client) in &mut clients {
+        until_complete(&server, client, 768).await;
+    }
+    let mut most = 0;
+    let idle = tokio::spawn(Agent::joined(&server, 1, 2).await.idle());
+    let fed =
+        |status: &farpool_proto::v1::StatusReply| status.jobs.len() == 3 && status.jobs.iter().all(|job| job.items > 0);
+    server.until("all jobs are fed", fed).await;
+    for _ in 0..20 {
+        most = most.max(server.status().await.held_bytes);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(most < 16 << 20, "{} MiB are held", most >> 20);
+    let _working = Agent::echo(&server, 2, 2).await;
+    idle.abort();
+    for (name, _) in clients {
+        let (outcomes, end) = all(&server, name).await;
+        assert_eq!((outcomes.len(), end), (768, End::Ended));
+    }
+}
