@@ -7,6 +7,7 @@ mod local_cluster;
 
 mod address;
 mod cluster;
+mod detached;
 mod help;
 mod keeper;
 mod map_failures;

@@ -7,8 +7,8 @@ use std::thread;
 use farpool_proto::v1::detached_jobs_server::DetachedJobsServer;
 use farpool_proto::v1::operators_server::{Operators, OperatorsServer};
 use farpool_proto::v1::{
-    AgentStatus, CancelJobReply, CancelJobRequest, DrainAgentReply, DrainAgentRequest, JobStatus, Label, PoolStatus,
-    StatusReply, StatusRequest, Version,
+    AgentStatus, CancelJobReply, CancelJobRequest, DrainAgentReply, DrainAgentRequest, JobStatus, JournalStatus, Label,
+    PoolStatus, StatusReply, StatusRequest, Version,
 };
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -171,5 +171,11 @@ pub(crate) fn busy_cluster() -> StatusReply {
         held_bytes: 3 << 20,
         memory: 4 << 30,
         late_messages: 7,
+        journal: Some(JournalStatus {
+            bytes: 5 << 20,
+            size: 10 << 30,
+            jobs: 3,
+            failing: "the disk is full\x1b".to_owned(),
+        }),
     }
 }

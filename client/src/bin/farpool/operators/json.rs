@@ -14,9 +14,20 @@ pub(super) struct Status<'s> {
     held_bytes: u64,
     memory_bytes: u64,
     late_messages: u64,
+    /// `null`: it keeps none.
+    journal: Option<Journal<'s>>,
     agents: Vec<Agent<'s>>,
     pools: Vec<Pool<'s>>,
     jobs: Vec<Job<'s>>,
+}
+
+#[derive(Serialize)]
+struct Journal<'s> {
+    jobs: u64,
+    bytes: u64,
+    size_bytes: u64,
+    /// Why nothing can be written to it; empty: it can.
+    failing: &'s str,
 }
 
 #[derive(Serialize)]
@@ -112,10 +123,16 @@ pub(super) fn status(status: &StatusReply) -> Status<'_> {
         held_bytes: status.held_bytes,
         memory_bytes: status.memory,
         late_messages: status.late_messages,
+        journal: status.journal.as_ref().map(journal),
         agents: agents(status).agents,
         pools: status.pools.iter().map(pool).collect(),
         jobs: jobs(status).jobs,
     }
+}
+
+fn journal(journal: &v1::JournalStatus) -> Journal<'_> {
+    let v1::JournalStatus { jobs, bytes, size, ref failing } = *journal;
+    Journal { jobs, bytes, size_bytes: size, failing }
 }
 
 pub(super) fn agents(status: &StatusReply) -> Agents<'_> {

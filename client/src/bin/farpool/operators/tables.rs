@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
-use farpool_proto::v1::{AgentStatus, DetachedJob, JobStatus, Label, StatusReply};
+use farpool_proto::v1::{AgentStatus, DetachedJob, JobStatus, JournalStatus, Label, StatusReply};
 
 use super::json;
 use super::table::Align::{Left, Right};
@@ -32,8 +32,19 @@ pub(super) fn status(address: &str, status: &StatusReply, style: Style) -> Strin
         bytes(status.memory),
         status.late_messages
     );
+    if let Some(journal) = &status.journal {
+        let (used, size) = (bytes(journal.bytes), bytes(journal.size));
+        let _ = writeln!(text, "journal: {} detached jobs, {used} of {size}{}", journal.jobs, failing(journal));
+    }
     let _ = write!(text, "\n{}\n{}\n{}", agents(status, style), pools(status, style), jobs(status, style));
     text
+}
+
+fn failing(journal: &JournalStatus) -> String {
+    match &*journal.failing {
+        "" => String::new(),
+        why => format!("; nothing can be written: {}", printable(why.as_bytes())),
+    }
 }
 
 pub(super) fn agents(status: &StatusReply, style: Style) -> String {
