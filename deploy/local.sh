@@ -14,6 +14,7 @@ Usage: deploy/local.sh [AGENTS] [--slots N]
 It prints the line that tells programs where the cluster is:
   export FARPOOL_ADDRESS=http://127.0.0.1:PORT
 and ends on Ctrl-C, at the end of its input (Ctrl-D; /dev/null does not count), or with the program that started it.
+Detached jobs are kept for as long as it runs, or in the folder that FARPOOL_JOURNAL names.
 
 The binaries are those in the folder that FARPOOL_BINARIES names; or else, in farpool's source tree, what cargo builds there
 (release); or else those in PATH.
@@ -124,7 +125,8 @@ await() {
 
 # No setting of this shell's is meant for all of them.
 unset FARPOOL_CONFIG FARPOOL_LISTEN FARPOOL_COORDINATOR FARPOOL_HOST FARPOOL_SLOTS FARPOOL_PROGRAMS
-start coordinator farpool-coordinator --listen 127.0.0.1:0 --programs "$folder/coordinator"
+start coordinator farpool-coordinator --listen 127.0.0.1:0 --programs "$folder/coordinator" \
+    --journal "${FARPOOL_JOURNAL:-$folder/journal}"
 listening=$(await coordinator "${daemons[-1]}" "listening on http://")
 address=${listening##* }
 for ((number = 1; number <= agents; number++)); do

@@ -10,6 +10,7 @@ use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{Failure, FailureKind, Label};
 
 use crate::args::{Args, Data};
+use crate::cluster::detached::Ground;
 use crate::codec;
 use crate::error::Error;
 use crate::inbox::Inbox;
@@ -41,6 +42,7 @@ pub(crate) struct FakeSession {
     answer: Script,
     jobs: Mutex<Jobs>,
     idle_waits: AtomicU32,
+    ground: Option<Ground>,
 }
 
 impl FakeSession {
@@ -53,7 +55,13 @@ impl FakeSession {
     }
 
     pub(crate) fn answering(answer: impl Fn(u64, &[u8]) -> Answer + Send + Sync + 'static) -> Self {
-        Self { drives: true, answer: Box::new(answer), jobs: Mutex::default(), idle_waits: AtomicU32::new(0) }
+        Self {
+            drives: true,
+            answer: Box::new(answer),
+            jobs: Mutex::default(),
+            idle_waits: AtomicU32::new(0),
+            ground: None,
+        }
     }
 
     pub(crate) fn picking(self, pick: Pick) -> Self {
@@ -79,6 +87,11 @@ impl FakeSession {
         (jobs.window, jobs.grants) = (bytes, false);
         drop(jobs);
         self
+    }
+
+    /// What is detached goes there.
+    pub(crate) fn on(self, ground: Ground) -> Self {
+        Self { ground: Some(ground), ..self }
     }
 
     pub(crate) fn pool(self) -> (Arc<Self>, Pool) {
@@ -178,6 +191,10 @@ impl Session for FakeSession {
 
     fn failure(&self) -> Option<Error> {
         self.jobs().failure.clone()
+    }
+
+    fn ground(&self) -> Option<Ground> {
+        self.ground.clone()
     }
 
     fn check_labels(&self, _: &[Label]) -> Result<(), Error> {

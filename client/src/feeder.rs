@@ -4,6 +4,7 @@ mod batch;
 mod pace;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use farpool_proto::v1::EndItems;
 use farpool_proto::v1::client_message::Body;
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::inbox::{Inbox, Room};
 pub(crate) use batch::Batch;
 use pace::Pace;
+pub(crate) use whole::Whole;
 
 /// The input side of one job.
 pub(crate) struct Feeder<I> {

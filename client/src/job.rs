@@ -8,6 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use crate::detached::Detach;
 use crate::labels;
 use crate::pool::Pool;
 pub(crate) use options::Options;
@@ -39,6 +40,14 @@ pub struct Job<'p, F> {
 impl<'p, F> Job<'p, F> {
     pub(crate) fn new(pool: &'p Pool, _: F) -> Self {
         Self { pool, function: PhantomData, options: Options::default() }
+    }
+
+    pub(crate) fn pool(&self) -> &'p Pool {
+        self.pool
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Consecutive items that run on one worker, one after another, as one unit; at least 1. Default: chosen by how long
@@ -216,6 +225,27 @@ impl<'p, F> Job<'p, F> {
     pub fn progress(mut self, show: bool) -> Self {
         self.options.progress = show;
         self
+    }
+
+    /// Gives the whole job to the cluster, which keeps its items and outcomes under this name: it goes on whatever becomes of
+    /// this process, or of the coordinator's, and any process picks it up with [`attach`](crate::attach). The verb comes next.
+    ///
+    /// It runs in a pool of its own, with this pool's options and this job's. What its workers print goes nowhere. The pool must be
+    /// on a cluster whose coordinator was started with `--journal DIR`.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// // FARPOOL_ADDRESS names the cluster.
+    /// let pool = farpool::Pool::new(64)?;
+    /// let job = pool.job(|n: u64| n * n).detach("squares").map(0..1_000_000)?;
+    /// // In another process, some day:
+    /// let squares = farpool::attach::<u64>("squares")?.get()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn detach(self, name: impl Into<String>) -> Detach<'p, F> {
+        Detach::new(self, name.into())
     }
 }
 

@@ -29,6 +29,10 @@
 //! - an item takes longer than [`Job::timeout`]: it is killed and fails as [`ErrorKind::TimedOut`].
 //! - the pool is dropped or [terminated](Pool::terminate): nothing stays behind.
 //!
+//! # Jobs that outlive their client
+//! [`Job::detach`] gives a whole job to the cluster, whose coordinator keeps it on disk; [`attach`] picks up its outcomes in any
+//! process, as often as wanted, after whatever has been restarted meanwhile.
+//!
 //! # Blocking and async
 //! One [`Pool`] serves both: [`AsyncResult`] has `get()` and is a `Future`, [`Imap`] is an `Iterator` and a `Stream`, on any
 //! executor. Verbs that block (`apply`, `map`, `starmap`, and `next()` of an [`Imap`]) have no place in async code.
@@ -42,6 +46,7 @@ mod callbacks;
 mod cluster;
 mod codec;
 mod collector;
+mod detached;
 mod environment;
 mod error;
 #[cfg(test)]
@@ -72,6 +77,9 @@ mod worker;
 pub use args::{Args, Data};
 pub use async_result::AsyncResult;
 pub use builder::Builder;
+pub use detached::{Detach, Detached, DetachedState, DetachedStatus, Outcomes, attach, attach_to};
+#[doc(hidden)]
+pub use detached::{RawDetached, RawEnd, RawOutcome};
 pub use error::{Error, ErrorKind};
 pub use function::{Captureless, Function};
 pub use imap::Imap;

@@ -16,6 +16,7 @@ use farpool_proto::v1::client_message::Body;
 
 use crate::builder::Builder;
 use crate::call::Call;
+use crate::cluster::detached::Ground;
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{Inbox, Interest};
 use crate::job::{Job, Options};
@@ -193,6 +194,17 @@ impl Pool {
         let inbox =
             Inbox::new(job, verb, options.label(), interest).in_session(self.session.window(), self.session.gate());
         Ok(Call::new(Arc::clone(&self.session), inbox, options.open_job(job, function)))
+    }
+
+    /// What a job needs that is to be detached.
+    pub(crate) fn ground(&self, options: &Options) -> Result<Ground, Error> {
+        self.check(options)?;
+        self.session.ground().ok_or_else(|| {
+            Error::invalid(
+                "the pool is on this machine alone, and a job is kept by the coordinator of a cluster: set FARPOOL_ADDRESS \
+                 to its address, or give it to Pool::builder().address(..)",
+            )
+        })
     }
 
     pub(crate) fn payload_limit(&self) -> u64 {

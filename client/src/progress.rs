@@ -8,12 +8,20 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::inbox::Inbox;
 use crate::terminal::Shown;
 
 const REDRAW: Duration = Duration::from_millis(100);
 const WITH_TOTAL: &str = "{prefix}{wide_bar} {human_pos}/{human_len} {per_sec} eta {eta}";
 const WITHOUT_TOTAL: &str = "{prefix}{spinner} {human_pos} done {per_sec} in {elapsed}";
+
+/// What a bar shows.
+pub(crate) trait Counted: Send + Sync + 'static {
+    /// How much is done.
+    fn count(&self) -> u64;
+
+    /// Whether it will not become more.
+    fn is_over(&self) -> bool;
+}
 
 /// Draws the bar until it is dropped, which leaves the last state on the screen.
 ///
@@ -25,23 +33,23 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Shows the job, if stderr is a terminal.
-    pub(crate) fn show(inbox: &Arc<Inbox>, label: &str, total: Option<u64>) -> Option<Self> {
+    pub(crate) fn show<C: Counted>(done: &Arc<C>, label: &str, total: Option<u64>) -> Option<Self> {
         if !io::stderr().is_terminal() {
             return None;
         }
         let bar = bar(label, total, ProgressDrawTarget::stderr());
         let stop = Arc::new(AtomicBool::new(false));
         let draw = {
-            let (inbox, stop) = (Arc::clone(inbox), Arc::clone(&stop));
+            let (done, stop) = (Arc::clone(done), Arc::clone(&stop));
             move || {
                 let shown = Shown::new(&bar);
-                while !stop.load(Ordering::Acquire) && !inbox.ended() {
-                    bar.set_position(inbox.finished());
+                while !stop.load(Ordering::Acquire) && !done.is_over() {
+                    bar.set_position(done.count());
                     bar.tick();
                     thread::park_timeout(REDRAW);
                 }
                 drop(shown);
-                bar.set_position(inbox.finished());
+                bar.set_position(done.count());
                 bar.abandon();
             }
         };

@@ -12,7 +12,7 @@ pub(crate) struct Results {
     data: Bytes,
     ends: Bytes,
     /// How far `data` and `ends` have been read.
-    at: usize,
+    data_at: usize,
     end_at: usize,
     _held: Held,
 }
@@ -24,7 +24,7 @@ impl Results {
         if !ends.len().is_multiple_of(4) || first.checked_add(items).is_none_or(|end| end > pulled) {
             return Err(Error::protocol("the coordinator sent results of items that do not exist"));
         }
-        Ok(Self { next: first, data, ends, at: 0, end_at: 0, _held: Held::default() })
+        Ok(Self { next: first, data, ends, data_at: 0, end_at: 0, _held: Held::default() })
     }
 
     /// The same; `held` is dropped together with the results.
@@ -37,6 +37,11 @@ impl Results {
         (self.ends.len() / 4) as u64
     }
 
+    /// The item that is next.
+    pub(crate) fn next_item(&self) -> u64 {
+        self.next
+    }
+
     /// The bytes of all its results, those that were read included, since they lie in one piece of memory.
     pub(crate) fn memory(&self) -> usize {
         self.data.len() + self.ends.len()
@@ -47,12 +52,12 @@ impl Results {
     pub(crate) fn next(&mut self) -> Option<Result<(u64, &[u8]), Error>> {
         let end = self.ends.get(self.end_at..)?.first_chunk::<4>()?;
         let end = u32::from_le_bytes(*end) as usize;
-        let Some(bytes) = self.data.get(self.at..end) else {
+        let Some(bytes) = self.data.get(self.data_at..end) else {
             return Some(Err(Error::protocol("the coordinator sent results whose lengths do not fit")));
         };
         let item = self.next;
         self.next += 1;
-        self.at = end;
+        self.data_at = end;
         self.end_at += 4;
         Some(Ok((item, bytes)))
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use farpool_proto::v1::Label;
 use farpool_proto::v1::client_message::Body;
 
+use crate::cluster::detached::Ground;
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::inbox::Inbox;
@@ -49,6 +50,11 @@ pub(crate) trait Session: Send + Sync + 'static {
 
     /// Checks that a job that requires these labels may run some time.
     fn check_labels(&self, require: &[Label]) -> Result<(), Error>;
+
+    /// What jobs need that are detached from the pool, if it is on a cluster.
+    fn ground(&self) -> Option<Ground> {
+        None
+    }
 
     /// What the session passes before it reads on, if it reads from a stream.
     fn gate(&self) -> Option<Arc<Gate>> {

@@ -3,6 +3,9 @@ use std::time::Duration;
 
 use farpool_proto::v1::{Label, WorkerSettings};
 
+/// How long another connection is tried for, if nobody says it.
+pub(crate) const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// What a pool is opened with: every option checked and every default filled in.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {

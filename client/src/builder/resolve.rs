@@ -11,11 +11,10 @@ use farpool_proto::v1::WorkerSettings;
 use super::{Builder, Initializer, Target};
 use crate::cluster::Address;
 use crate::error::{Error, ErrorKind};
-use crate::settings::Settings;
+use crate::settings::{RECONNECT_TIMEOUT, Settings};
 use crate::{environment, labels};
 
 const INITIALIZER_TIMEOUT: Duration = Duration::from_secs(60);
-const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 const PAYLOAD_LIMIT: u64 = 1 << 30;
 /// Positions in a batch are 32 bits: a batch holds one item of this size and some that are small.
 const LARGEST_PAYLOAD_LIMIT: u64 = 2 << 30;

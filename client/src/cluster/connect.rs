@@ -55,19 +55,28 @@ impl Grpc {
     pub(super) fn new(address: &Address) -> Self {
         Self(http2::endpoint(Endpoint::from(address.uri().clone()), HEARTBEAT))
     }
+
+    pub(super) async fn channel(&self) -> Result<Channel, Status> {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.0.connect()).await;
+        Err(Status::unavailable(match connected {
+            Ok(Ok(channel)) => return Ok(channel),
+            Ok(Err(error)) => causes(&error),
+            Err(_) => format!("there was no answer within {CONNECT_TIMEOUT:?}"),
+        }))
+    }
 }
 
 impl Connect for Grpc {
     type Connection = ClientsClient<Channel>;
 
     async fn connect(&self) -> Result<ClientsClient<Channel>, Status> {
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.0.connect()).await;
-        Err(Status::unavailable(match connected {
-            Ok(Ok(channel)) => return Ok(ClientsClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE)),
-            Ok(Err(error)) => causes(&error),
-            Err(_) => format!("there was no answer within {CONNECT_TIMEOUT:?}"),
-        }))
+        Ok(clients(self.channel().await?))
     }
+}
+
+/// What pools call on a connection.
+pub(super) fn clients(channel: Channel) -> ClientsClient<Channel> {
+    ClientsClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE)
 }
 
 impl Connection for ClientsClient<Channel> {

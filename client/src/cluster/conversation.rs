@@ -293,7 +293,7 @@ pub(super) async fn at(time: Option<Instant>) {
     }
 }
 
-async fn end_of(upload: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>) {
+pub(super) async fn end_of(upload: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>) {
     match upload {
         Some(running) => running.await,
         None => std::future::pending().await,

@@ -10,6 +10,7 @@ mod backoff;
 mod by_hand;
 mod connect;
 mod conversation;
+pub(crate) mod detached;
 mod dial;
 mod kept;
 mod notice;
@@ -42,6 +43,7 @@ pub(crate) use by_hand::{Conversation, converse};
 #[cfg(feature = "simulation")]
 pub use connect::{Connect, Connection};
 use conversation::{Opener, Terms};
+use detached::{Ground, Place};
 use shared::Shared;
 
 /// How long the end of a pool waits for its workers' output to be printed.
@@ -62,6 +64,8 @@ pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Sessi
         id: id.clone(),
         ..OpenPool::default()
     };
+    let place = Place { address: address.clone(), patience: reconnect_timeout };
+    let ground = Ground { place, pool: OpenPool { id: Bytes::new(), ..open.clone() } };
     let terms = Terms { id, payload_limit, reconnect_timeout };
     let shared = Shared::new(address, processes, open);
     let (tell, told) = mpsc::sync_channel(1);
@@ -72,7 +76,7 @@ pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Sessi
         .spawn(move || conversation::hold(&own, terms, opener))
         .map_err(|error| Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}")))?;
     // From here on the session ends with this.
-    let session = ClusterSession { shared, threads };
+    let session = ClusterSession { shared, threads, ground };
     let _lent = worker::lend();
     told.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread has ended without a word")))?;
     Ok(Arc::new(session))
@@ -81,6 +85,7 @@ pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Sessi
 struct ClusterSession {
     shared: Arc<Shared>,
     threads: u32,
+    ground: Ground,
 }
 
 impl Session for ClusterSession {
@@ -130,6 +135,10 @@ impl Session for ClusterSession {
     fn check_labels(&self, _: &[Label]) -> Result<(), Error> {
         // Agents may come at any time: until then the coordinator says why the job waits.
         Ok(())
+    }
+
+    fn ground(&self) -> Option<Ground> {
+        Some(self.ground.clone())
     }
 
     fn gate(&self) -> Option<Arc<Gate>> {

@@ -7,6 +7,7 @@ use std::thread;
 use super::{End, EndHook, Inbox, Interest, News, Room};
 use crate::error::{Error, ErrorKind};
 use crate::gate::Gate;
+use crate::progress::Counted;
 
 /// The side of the consumer.
 impl Inbox {
@@ -158,5 +159,15 @@ impl Inbox {
                 thread::park();
             }
         }
+    }
+}
+
+impl Counted for Inbox {
+    fn count(&self) -> u64 {
+        self.finished()
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended()
     }
 }

@@ -48,6 +48,11 @@ impl Options {
         &self.require
     }
 
+    /// Whether a bar is shown.
+    pub(crate) fn progress(&self) -> bool {
+        self.progress
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         labels::check(&self.require)?;
         if self.chunksize == Some(0) {

@@ -16,7 +16,7 @@ use crate::singles::Singles;
 use super::Job;
 
 impl<F> Job<'_, F> {
-    pub(super) fn describe<A: Args, R: Data>(&self) -> Bytes
+    pub(crate) fn describe<A: Args, R: Data>(&self) -> Bytes
     where
         F: Function<A, Output = R>,
     {

@@ -2,7 +2,7 @@
 
 use crate::support::farpool;
 
-const COMMANDS: [&str; 6] = ["map", "status", "agents", "jobs", "cancel", "drain"];
+const COMMANDS: [&str; 7] = ["map", "status", "agents", "jobs", "results", "cancel", "drain"];
 
 #[test]
 fn the_version_is_that_of_the_package() {
@@ -34,8 +34,15 @@ fn the_help_of_map_tells_placeholders_and_exit_codes() {
 
 #[test]
 fn lines_of_help_fit_a_terminal() {
-    for arguments in [&["--help"][..], &["map", "--help"], &["map", "-h"], &["status", "--help"], &["drain", "--help"]]
-    {
+    for arguments in [
+        &["--help"][..],
+        &["map", "--help"],
+        &["map", "-h"],
+        &["status", "--help"],
+        &["results", "--help"],
+        &["results", "-h"],
+        &["drain", "--help"],
+    ] {
         let text = farpool(arguments.iter().copied()).run().stdout();
         let longest = text.lines().max_by_key(|line| line.chars().count()).unwrap();
         assert!(longest.chars().count() <= 100, "{longest}");

@@ -7,7 +7,9 @@ mod local_cluster;
 
 mod address;
 mod cluster;
+mod detached;
 mod help;
+mod keeper;
 mod map_failures;
 mod map_flow;
 mod map_items;
@@ -15,5 +17,6 @@ mod map_options;
 mod map_outputs;
 mod map_retries;
 mod operators;
+mod results;
 mod service;
 mod support;

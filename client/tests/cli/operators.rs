@@ -25,6 +25,7 @@ fn status_shows_all_of_it() {
         "\
 coordinator 1.2.3 at {address}, up 1h 01m
 4 agents, 12 of 76 slots busy, 1234 items/s; 3.0 MiB of 4.0 GiB held; late messages dropped: 7
+journal: 3 detached jobs, 5.0 MiB of 10.0 GiB; nothing can be written: the disk is full\\u{{1b}}
 
 HOST           SLOTS  BUSY  CHUNKS    DONE  ITEMS/S  CONNECTED  STATE                      AGENT  LABELS
 node1             64    12     140  123456     1234     1m 01s  serving                    a1b2   gpu=a100 os=linux
@@ -74,6 +75,12 @@ fn the_keys_of_json_are_a_promise() {
             "held_bytes": 3 << 20,
             "memory_bytes": 4_u64 << 30,
             "late_messages": 7,
+            "journal": {
+                "jobs": 3,
+                "bytes": 5 << 20,
+                "size_bytes": 10_u64 << 30,
+                "failing": "the disk is full\u{1b}",
+            },
             "agents": [{
                 "agent": "a1b2",
                 "host": "node1",
@@ -173,7 +180,7 @@ fn a_job_is_cancelled_by_its_name() {
 #[test]
 fn what_is_not_there_is_told_with_where_to_look() {
     let service = Service::start(busy_cluster());
-    let expected = "farpool: there is no job \"9\"; `farpool jobs` tells which there are\n";
+    let expected = "farpool: there is no job \"9\"; `farpool jobs` and `farpool results` tell which there are\n";
     call(&service, &["cancel", "9"]).assert(1, "", expected);
     let expected = "farpool: there is no agent \"x\"; `farpool agents` tells which there are\n";
     call(&service, &["drain", "--wait", "x"]).assert(1, "", expected);

@@ -4,14 +4,17 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
+use farpool_proto::v1::detached_jobs_server::DetachedJobsServer;
 use farpool_proto::v1::operators_server::{Operators, OperatorsServer};
 use farpool_proto::v1::{
-    AgentStatus, CancelJobReply, CancelJobRequest, DrainAgentReply, DrainAgentRequest, JobStatus, Label, PoolStatus,
-    StatusReply, StatusRequest, Version,
+    AgentStatus, CancelJobReply, CancelJobRequest, DrainAgentReply, DrainAgentRequest, JobStatus, JournalStatus, Label,
+    PoolStatus, StatusReply, StatusRequest, Version,
 };
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
+
+use crate::keeper::{Keeper, Kept};
 
 /// A running service.
 pub(crate) struct Service {
@@ -20,25 +23,34 @@ pub(crate) struct Service {
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     status: StatusReply,
     /// What was asked for, in words.
-    asked: Vec<String>,
+    pub(crate) asked: Vec<String>,
     /// How often an agent that was drained is shown before it has left.
     shown: Option<u32>,
 }
 
 impl Service {
     pub(crate) fn start(status: StatusReply) -> Service {
+        Self::keeping(status, Vec::new())
+    }
+
+    /// One with detached jobs.
+    pub(crate) fn keeping(status: StatusReply, kept: Vec<Kept>) -> Service {
         let state = Arc::new(Mutex::new(State { status, ..State::default() }));
         let handler = Handler(Arc::clone(&state));
+        let keeper = Keeper::new(Arc::clone(&state), kept);
         let (tell, told) = mpsc::channel();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
                 tell.send(incoming.local_addr().unwrap()).unwrap();
-                Server::builder().add_service(OperatorsServer::new(handler)).serve_with_incoming(incoming).await
+                let services = Server::builder()
+                    .add_service(OperatorsServer::new(handler))
+                    .add_service(DetachedJobsServer::new(keeper));
+                services.serve_with_incoming(incoming).await
             })
         });
         Service { address: format!("http://{}", told.recv().unwrap()), state }
@@ -159,5 +171,11 @@ pub(crate) fn busy_cluster() -> StatusReply {
         held_bytes: 3 << 20,
         memory: 4 << 30,
         late_messages: 7,
+        journal: Some(JournalStatus {
+            bytes: 5 << 20,
+            size: 10 << 30,
+            jobs: 3,
+            failing: "the disk is full\x1b".to_owned(),
+        }),
     }
 }

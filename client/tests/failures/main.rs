@@ -33,6 +33,7 @@ mod codec;
 mod crowd;
 mod deaths;
 mod descriptors;
+mod detached;
 mod fenced;
 mod forgetful;
 mod fork_server;
@@ -93,7 +94,7 @@ const BOTH: &[&[Case]] = &[
 ];
 
 const CLUSTER_ONLY: &[&[Case]] =
-    &[abandoned::CASES, agents::CASES, fenced::CASES, outages::CASES, overload::CASES, sick::CASES];
+    &[abandoned::CASES, agents::CASES, detached::CASES, fenced::CASES, outages::CASES, overload::CASES, sick::CASES];
 
 /// Of the others, on a cluster the same is promised and shown.
 const LOCAL_ONLY: &[(&str, &str)] = &[

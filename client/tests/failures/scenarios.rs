@@ -8,6 +8,7 @@ use std::thread;
 use farpool::{AsyncResult, Pool};
 
 use crate::checks::{pool, seconds};
+use crate::detached;
 use crate::line;
 use crate::litter::{STARTS, litter};
 use crate::pools;
@@ -86,6 +87,8 @@ pub(crate) fn after_init() {
             std::mem::forget(busy_pool());
             wait_to_go_on();
         }
+        "detaches" => detached::detaches(&argument(1), &argument(2), argument(3).parse().unwrap()),
+        "detaches not all" => detached::detaches_not_all(&argument(1), &argument(2), argument(3).parse().unwrap()),
         "returns a pool's error" => returns_an_error(),
         "prints" => prints(),
         "prints for ever" => prints_for_ever(),

@@ -1,6 +1,7 @@
 //! The command line, and the help that teaches it.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     /// Show the jobs: how far they are and how fast
     #[command(after_help = JOBS_EXAMPLES)]
     Jobs(ShowArguments),
+    /// Show the detached jobs; or print what one of them has brought
+    #[command(long_about = RESULTS_LONG, after_help = RESULTS_EXAMPLES)]
+    Results(ResultsArguments),
     /// End a job: what runs of it is killed, and its client gets an error
     #[command(after_help = CANCEL_EXAMPLES)]
     Cancel(CancelArguments),
@@ -57,8 +61,32 @@ pub(crate) struct ShowArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CancelArguments {
-    /// The job, as `farpool jobs` names it
+    /// The job, as `farpool jobs` names it; or a detached job's name
     pub(crate) job: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResultsArguments {
+    /// The detached job whose outputs are printed; none: all detached jobs are shown
+    pub(crate) name: Option<String>,
+    /// Wait for the outputs that are not there yet, until the job has ended
+    #[arg(long, requires = "name")]
+    pub(crate) wait: bool,
+    /// Drop the job and its results when all of it was printed
+    #[arg(long, requires = "name")]
+    pub(crate) discard: bool,
+    /// Write each result as it is encoded to DIR/INDEX instead, with the index of its item, from 0
+    #[arg(long, value_name = "DIR", requires = "name")]
+    pub(crate) raw: Option<PathBuf>,
+    /// Begin each line of output with the item and a tab
+    #[arg(long, requires = "name", conflicts_with = "raw")]
+    pub(crate) tag: bool,
+    /// Write a line of JSON for each item, as `farpool map --results` does
+    #[arg(long, value_name = "FILE", requires = "name", conflicts_with = "raw")]
+    pub(crate) results: Option<PathBuf>,
+    /// Show the jobs as one JSON document: keys stay as they are from release to release
+    #[arg(long, conflicts_with = "name")]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -77,13 +105,13 @@ impl Cli {
     }
 }
 
-/// Whether arguments that make no sense were meant for `farpool map`.
-pub(crate) fn is_map(mut arguments: impl Iterator<Item = OsString>) -> bool {
+/// Whether arguments that make no sense were meant for a command whose exit code counts items.
+pub(crate) fn counts_items(mut arguments: impl Iterator<Item = OsString>) -> bool {
     while let Some(argument) = arguments.next() {
         if argument == "--address" {
             arguments.next();
         } else if !argument.as_encoded_bytes().starts_with(b"-") {
-            return argument == "map";
+            return argument == "map" || argument == "results";
         }
     }
     false
@@ -100,7 +128,8 @@ Examples:
 
 `farpool COMMAND --help` tells all about a command.
 Exit codes: 0 done, 1 failed, 2 the command line makes no sense.
-`farpool map` has its own: it counts the items that failed.";
+`farpool map` and `farpool results` have their own: they count the items that
+failed.";
 
 const STATUS_EXAMPLES: &str = "\
 Examples:
@@ -119,10 +148,33 @@ Examples:
   watch farpool jobs
   farpool jobs --json | jq -r '.jobs[] | select(.failed > 0) | .job'";
 
+const RESULTS_LONG: &str = "\
+Show the detached jobs that the coordinator keeps; or, with a name, print what
+that job has brought.
+
+Of a job of `farpool map --detach` that is what `farpool map` would have printed,
+in the order of the input, and the exit code is the same: see
+`farpool map --help`. Of a job of another program only the number of results is
+shown, and how large they are; --raw writes each of them into a file.
+
+Results stay until they are discarded (--discard, when all of it was printed)
+or expire: they can be printed as often as you like. Without --wait, what is
+there of a job that goes on is printed, and the exit code is 125.";
+
+const RESULTS_EXAMPLES: &str = "\
+Examples:
+  farpool map --detach nightly --program ./simulate -a seeds.txt
+  farpool results                               what there is
+  farpool results nightly --wait                prints outputs as they come
+  farpool results nightly --discard > all.txt   and the name is free again
+  farpool results squares --raw folder          of a job of another program
+  farpool results --json | jq -r '.results[] | select(.failed > 0) | .name'";
+
 const CANCEL_EXAMPLES: &str = "\
 Examples:
   farpool jobs                                            tells the names
   farpool cancel 7
+  farpool cancel nightly                                  a detached job
   farpool jobs --json | jq -r '.jobs[].job' | xargs -n1 farpool cancel";
 
 const DRAIN_EXAMPLES: &str = "\
@@ -142,9 +194,9 @@ mod tests {
     }
 
     #[test]
-    fn map_is_recognised_behind_global_options() {
-        let is_map = |line: &str| is_map(line.split(' ').map(OsString::from));
-        assert!(is_map("map --wrong") && is_map("--address x map") && is_map("--address=x map -q"));
-        assert!(!is_map("status map") && !is_map("--address map") && !is_map("--map"));
+    fn commands_that_count_items_are_recognised_behind_global_options() {
+        let counts = |line: &str| counts_items(line.split(' ').map(OsString::from));
+        assert!(counts("map --wrong") && counts("--address x map") && counts("--address=x results -q"));
+        assert!(!counts("status map") && !counts("--address map") && !counts("--map"));
     }
 }

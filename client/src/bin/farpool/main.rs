@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Status(arguments) => operators::status(address, arguments),
         Command::Agents(arguments) => operators::agents(address, arguments),
         Command::Jobs(arguments) => operators::jobs(address, arguments),
+        Command::Results(arguments) => return operators::results(address, &arguments),
         Command::Cancel(arguments) => operators::cancel(address, &arguments),
         Command::Drain(arguments) => operators::drain(address, &arguments),
     };
@@ -53,7 +54,7 @@ fn explain(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
         // There the small numbers count items.
-        _ if cli::is_map(std::env::args_os().skip(1)) => ExitCode::from(map::exit_code::OWN_FAILURE),
+        _ if cli::counts_items(std::env::args_os().skip(1)) => ExitCode::from(map::exit_code::OWN_FAILURE),
         _ => ExitCode::from(USAGE),
     }
 }

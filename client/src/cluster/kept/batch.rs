@@ -98,7 +98,7 @@ impl Batch {
 }
 
 /// Of items, or results, that lie one behind the other those from `from` on, so many: without touching their bytes.
-pub(super) fn cut(data: &Bytes, ends: &Bytes, from: usize, count: usize) -> (Bytes, Bytes) {
+pub(in crate::cluster) fn cut(data: &Bytes, ends: &Bytes, from: usize, count: usize) -> (Bytes, Bytes) {
     let end_of = |item: usize| match ends.get(4 * item..).and_then(|bytes| bytes.first_chunk()) {
         // Ends that point elsewhere are a coordinator's own: whoever decodes them says so.
         Some(end) => (u32::from_le_bytes(*end) as usize).min(data.len()),

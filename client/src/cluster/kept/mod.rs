@@ -4,7 +4,7 @@
 //! No IO and no clock: whoever drives the session shows what it says and hears. What is kept of a message is a reference
 //! to its bytes. An outcome costs a look at the batch that it is of, which is the first one as a rule.
 
-mod batch;
+pub(super) mod batch;
 mod job;
 #[cfg(test)]
 mod tests;

@@ -56,11 +56,11 @@ async fn what_is_not_complete_does_not_run_and_goes() {
     assert_eq!(durable(&server, &mut client).await.0, 0);
     send(&client, 0, 100);
     while durable(&server, &mut client).await.0 < 100 {}
-    server.is_killed().await;
+    server.ends_killed().await;
     let server = scratch.server_with(soon).await;
     assert_eq!(states(&server).await, [("two".to_owned(), DetachedState::Receiving)]);
     until_gone(&server).await;
-    server.is_killed().await;
+    server.ends_killed().await;
     assert_eq!(list(&scratch.server().await).await, []);
 }
 
@@ -76,7 +76,7 @@ async fn a_coordinator_that_is_restarted_goes_on_receiving() {
     assert_eq!(durable(&server, &mut client).await.0, 0);
     send(&client, 0, 100);
     while durable(&server, &mut client).await.0 < 100 {}
-    server.is_killed().await;
+    server.ends_killed().await;
     let server = scratch.server().await;
     let mut client = detaching(server.connect().await, detach("one", 1)).await;
     // The program is here, and so is what was sent.

@@ -33,12 +33,12 @@ async fn a_job_goes_on_after_a_restart() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     detached(&server, detach("one", 1), 1000).await;
-    server.is_killed().await;
+    server.ends_killed().await;
     let server = scratch.server().await;
     assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Running)]);
     let _agent = Agent::echo(&server, 1, 2).await;
     assert_eq!(all(&server, "one").await, (echoes(0..1000), End::Ended));
-    server.is_killed().await;
+    server.ends_killed().await;
     let server = scratch.server().await;
     assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Finished)]);
     assert_eq!(all(&server, "one").await, (echoes(0..1000), End::Ended));
@@ -71,7 +71,7 @@ async fn what_agents_have_is_not_run_again_after_a_restart() {
         agent.say(result_of(&assign.chunks[0], 0, b"A"));
         server.until("a result", |status| status.jobs.first().is_some_and(|job| job.done == 1)).await;
         let (_, there, _) = outcomes(server.connect().await, "one", 0, false).await;
-        server.is_killed().await;
+        server.ends_killed().await;
         let server = scratch.server().await;
         // Its report of item 0 may not have been durable, and of item 1 the coordinator has never heard.
         let held: &[u64] = if there.is_empty() { &[0, 1] } else { &[1] };
@@ -101,7 +101,7 @@ async fn what_must_not_run_twice_does_not_although_its_agent_is_lost_with_the_co
     while given.len() < 2 {
         given.extend(assigned(&mut agent).await.chunks.into_iter().map(|chunk| chunk.first));
     }
-    server.is_killed().await;
+    server.ends_killed().await;
     drop(agent);
     let server = scratch.server().await;
     let mut other = Agent::joined(&server, 2, 1).await;
@@ -126,7 +126,7 @@ async fn what_must_not_run_twice_does_not_although_its_agent_is_lost_with_the_co
         }
     }
     assert!(given.iter().all(|item| outcomes[*item as usize].1.is_err()));
-    server.is_killed().await;
+    server.ends_killed().await;
     let ran = soon("the agent's end", other).await.expect("it does not panic");
     assert!(ran.iter().all(|item| !given.contains(item)), "{ran:?} ran, and {given:?} had been given out");
 }
@@ -143,7 +143,7 @@ async fn a_job_whose_pool_cannot_run_has_failed() {
     agent.say(Say::PoolFault(Box::new(PoolFault { pool, failure: Some(failure) })));
     let _agent = tokio::spawn(agent.work());
     assert_eq!(all(&server, "one").await, (Vec::new(), End::Failed("no data".to_owned())));
-    server.is_killed().await;
+    server.ends_killed().await;
     let server = scratch.server().await;
     assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Failed)]);
     assert_eq!(all(&server, "one").await, (Vec::new(), End::Failed("no data".to_owned())));

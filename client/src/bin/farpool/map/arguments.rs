@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use farpool::{Job, Pool};
 
 use super::items::Source;
 use super::template::Template;
@@ -65,6 +66,14 @@ pub(crate) struct MapArguments {
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
 
+    /// While slots idle, run a command that takes far longer than others a second time elsewhere: the first outcome counts
+    #[arg(long)]
+    speculate: bool,
+
+    /// Give it all to the cluster under this name and return: `farpool results NAME` prints the outputs, whenever
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["unordered", "tag", "results"])]
+    detach: Option<String>,
+
     /// Show on stderr how far it is, if that is a terminal
     #[arg(long)]
     progress: bool,
@@ -104,6 +113,9 @@ pub(super) struct Plan {
     pub(super) chunksize: Option<u64>,
     pub(super) require: Vec<(String, String)>,
     pub(super) priority: i32,
+    pub(super) speculate: bool,
+    /// What it is called if the cluster is to keep it.
+    pub(super) detach: Option<String>,
     /// Variables that were chosen, with their values.
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) progress: bool,
@@ -116,6 +128,9 @@ impl MapArguments {
     /// Checks what clap cannot. `items_follow`: there is a `--`, so that no item behind it means no item at all.
     pub(super) fn resolve(self, items_follow: bool) -> Result<Plan, String> {
         let template = Template::parse(&self.program.into_vec()).map_err(|error| error.to_string())?;
+        if self.speculate && self.retries == Some(0) {
+            return Err("--speculate may run a command twice, and with --retries 0 none ever is".to_owned());
+        }
         let source = match self.arg_file {
             Some(path) => Source::File(path),
             None if items_follow => Source::Arguments(self.items.into_iter().map(OsStringExt::into_vec).collect()),
@@ -134,12 +149,29 @@ impl MapArguments {
             chunksize: self.chunksize.map(u64::from),
             require: self.require,
             priority: self.priority,
+            speculate: self.speculate,
+            detach: self.detach,
             environment: self.env.iter().map(variable).collect::<Result<_, _>>()?,
             progress: self.progress,
             tag: self.tag,
             dry_run: self.dry_run,
             results: self.results,
         })
+    }
+}
+
+impl Plan {
+    /// A job of this function with the options that were given.
+    pub(super) fn job<'p, F>(&self, pool: &'p Pool, f: F) -> Job<'p, F> {
+        let label = String::from_utf8_lossy(self.template.text());
+        let mut job = pool.job(f).label(label).priority(self.priority).speculate(self.speculate);
+        if let Some(items) = self.chunksize {
+            job = job.chunksize(items);
+        }
+        if let Some(retries) = self.retries_of_lost {
+            job = job.retries(retries);
+        }
+        job
     }
 }
 

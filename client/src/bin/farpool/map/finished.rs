@@ -14,7 +14,8 @@ use crate::text::shortened;
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) index: u64,
-    pub(super) item: Vec<u8>,
+    /// `None`: it is not known here.
+    pub(super) item: Option<Vec<u8>>,
     /// How often its command was begun.
     pub(super) attempts: u32,
     pub(super) result: Result<Outcome, Lost>,
@@ -73,7 +74,8 @@ impl Finished {
             more => format!("{more} attempts"),
         };
         let place = self.host().map(|host| format!("host {host}, ")).unwrap_or_default();
-        Some(format!("item {} \"{}\": {reason} ({place}{attempts})", self.index + 1, shortened(&self.item)))
+        let item = self.item.as_ref().map(|item| format!(" \"{}\"", shortened(item))).unwrap_or_default();
+        Some(format!("item {}{item}: {reason} ({place}{attempts})", self.index + 1))
     }
 }
 
@@ -112,7 +114,7 @@ mod tests {
             host: "node7".to_owned(),
             took: Duration::from_millis(1500),
         };
-        Finished { index: 2, item: b"a b\n\x1b[31m\xff".to_vec(), attempts: 3, result: Ok(outcome) }
+        Finished { index: 2, item: Some(b"a b\n\x1b[31m\xff".to_vec()), attempts: 3, result: Ok(outcome) }
     }
 
     #[test]
@@ -129,7 +131,9 @@ mod tests {
 
     #[test]
     fn long_items_are_shortened() {
-        let long = Finished { item: "ä".repeat(300).into_bytes(), ..finished(Ended::Code(1)) };
+        let long = Finished { item: Some("ä".repeat(300).into_bytes()), ..finished(Ended::Code(1)) };
         assert!(long.failure().unwrap().contains(&format!("\"{}...\"", "ä".repeat(200))));
+        let unknown = Finished { item: None, ..finished(Ended::Code(1)) };
+        assert_eq!(unknown.failure().unwrap(), "item 3: exit code 1 (host node7, 3 attempts)");
     }
 }

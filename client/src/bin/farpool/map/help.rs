@@ -26,6 +26,11 @@ stderr says so. No further items are given out then; those that were are
 finished (at most twice as many as run at once), and the rest is left.
 --keep-going goes on instead. Ctrl-C kills everything at once.
 
+With --detach NAME the cluster keeps the items and their outputs on its disk,
+and this returns when it has all of them; nothing runs before. Every item runs
+then, as with --keep-going, whatever becomes of this machine. `farpool results
+NAME` prints the outputs, from anywhere and as often as you like.
+
 On this machine commands see your whole environment. On a cluster they see PATH,
 HOME and LANG as they are here, and what --env chooses. They start in a folder
 of this one's name if their host has one, otherwise in an empty one. What they
@@ -48,6 +53,8 @@ Examples:
   jq -r 'select(.exit_code != 0) | .item' done.jsonl       what failed
   farpool map --dry-run --program 'mv {} {//}/old-{/}' -- a/b.txt
   tail -f new.txt | farpool map --unordered --program ./import
+  farpool map --detach nightly --program ./simulate -a seeds.txt
+  farpool results nightly --wait
 
 Exit codes:
   0         every item succeeded

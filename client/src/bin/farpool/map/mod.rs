@@ -3,6 +3,7 @@
 mod arguments;
 mod board;
 mod capture;
+pub(crate) mod detached;
 mod dry_run;
 mod feed;
 mod finished;
@@ -48,6 +49,11 @@ enum MapError {
 pub(crate) fn run(arguments: MapArguments, address: Option<String>) -> ExitCode {
     let items_follow = std::env::args_os().any(|argument| argument == "--");
     let done = arguments.resolve(items_follow).map_err(MapError::Told).and_then(|plan| carry_out(plan, address));
+    end(done)
+}
+
+/// How a map, or the printing of its results, ends: with the number of items that failed, or with why there is none.
+fn end(done: Result<u64, MapError>) -> ExitCode {
     match done {
         Ok(failed) => ExitCode::from(u8::try_from(failed).unwrap_or(u8::MAX).min(exit_code::MANY_FAILED)),
         Err(MapError::NobodyReads) => ExitCode::from(exit_code::NOBODY_READS),
@@ -60,7 +66,11 @@ pub(crate) fn run(arguments: MapArguments, address: Option<String>) -> ExitCode 
 
 /// Returns how many items failed.
 fn carry_out(plan: Plan, address: Option<String>) -> Result<u64, MapError> {
-    if plan.dry_run { dry_run::print(&plan) } else { run::run(&plan, address) }
+    match &plan.detach {
+        _ if plan.dry_run => dry_run::print(&plan),
+        Some(name) => detached::detach(&plan, name, address),
+        None => run::run(&plan, address),
+    }
 }
 
 impl MapError {

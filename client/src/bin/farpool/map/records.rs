@@ -19,8 +19,8 @@ pub(super) struct Records {
 /// The keys are promised to stay.
 #[derive(Serialize)]
 struct Record<'a> {
-    /// As text: what is not UTF-8 is replaced.
-    item: Cow<'a, str>,
+    /// As text: what is not UTF-8 is replaced; `null`: it is not known here.
+    item: Option<Cow<'a, str>>,
     /// From 1, as `{#}`.
     index: u64,
     /// `null`: it did not exit by itself.
@@ -43,7 +43,7 @@ impl Records {
     pub(super) fn write(&mut self, finished: &Finished) -> Result<(), MapError> {
         let ended = finished.result.as_ref().ok().map(|outcome| &outcome.ended);
         let record = Record {
-            item: String::from_utf8_lossy(&finished.item),
+            item: finished.item.as_deref().map(String::from_utf8_lossy),
             index: finished.index + 1,
             exit_code: if let Some(Ended::Code(code)) = ended { Some(*code) } else { None },
             signal: if let Some(Ended::Signal(signal)) = ended { Some(*signal) } else { None },

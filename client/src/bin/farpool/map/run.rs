@@ -14,6 +14,7 @@ use super::MapError;
 use super::arguments::Plan;
 use super::board::Board;
 use super::finished::{Finished, Lost};
+use super::progress::Progress;
 use super::queue::Queue;
 use super::segment::{News, Segment};
 use super::sink::Sink;
@@ -24,7 +25,8 @@ const USUAL_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
 
 /// Runs the map; returns how many items failed.
 pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError> {
-    let sink = Sink::open(plan)?;
+    let sink =
+        Sink::open(plan.ordered, plan.tag, plan.results.as_deref(), plan.progress.then(Progress::show).flatten())?;
     let queue = plan.source.read(plan.separator).map_err(MapError::Told)?;
     let pool = open(plan, address)?;
     let board = Rc::new(RefCell::new(Board::new(plan.template.clone(), plan.timeout)));
@@ -37,7 +39,7 @@ pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError>
     Ok(failed)
 }
 
-fn open(plan: &Plan, address: Option<String>) -> Result<Pool, Error> {
+pub(super) fn open(plan: &Plan, address: Option<String>) -> Result<Pool, Error> {
     let mut builder = Pool::builder().name("farpool-map");
     builder = match address {
         Some(address) => {
@@ -167,7 +169,7 @@ impl Map<'_> {
         }
         board.settle(&flight);
         drop(board);
-        self.finish(Finished { index, item: flight.item, attempts: flight.attempts, result: Ok(outcome) })
+        self.finish(Finished { index, item: Some(flight.item), attempts: flight.attempts, result: Ok(outcome) })
     }
 
     fn note_failed(&mut self, index: u64, error: Error) -> Result<(), MapError> {
@@ -177,13 +179,13 @@ impl Map<'_> {
         drop(board);
         // The pool has tried it as often as it may; the attempts before these failed as commands do.
         let attempts = flight.attempts - 1 + error.attempts();
-        self.finish(Finished { index, item: flight.item, attempts, result: Err(Lost::Failed(error)) })
+        self.finish(Finished { index, item: Some(flight.item), attempts, result: Err(Lost::Failed(error)) })
     }
 
     fn note_refused(&mut self) -> Result<(), MapError> {
         let refused = std::mem::take(&mut self.board.borrow_mut().refused);
         refused.into_iter().try_for_each(|(index, item)| {
-            self.finish(Finished { index, item, attempts: 0, result: Err(Lost::TooLong) })
+            self.finish(Finished { index, item: Some(item), attempts: 0, result: Err(Lost::TooLong) })
         })
     }
 

@@ -98,13 +98,7 @@ fn start(
     share: u64,
     works: Box<dyn Iterator<Item = Work>>,
 ) -> Imap<Box<dyn Iterator<Item = Work>>, Outcome> {
-    let mut job = pool.job(task::run).label(String::from_utf8_lossy(plan.template.text())).priority(plan.priority);
-    if let Some(items) = plan.chunksize {
-        job = job.chunksize(items);
-    }
-    if let Some(retries) = plan.retries_of_lost {
-        job = job.retries(retries);
-    }
+    let job = plan.job(pool, task::run);
     // Outcomes are put in order where they are written: a slow item must not keep others from being given out.
     job.buffersize(share.max(plan.chunksize.unwrap_or(1))).imap_unordered(works)
 }

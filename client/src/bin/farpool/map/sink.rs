@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use super::MapError;
-use super::arguments::Plan;
 use super::finished::Finished;
 use super::progress::Progress;
 use super::records::Records;
@@ -28,19 +28,25 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn open(plan: &Plan) -> Result<Sink, MapError> {
+    /// `tag`: lines begin with their item. `records`: where the file of records is to be.
+    pub(super) fn open(
+        ordered: bool,
+        tag: bool,
+        records: Option<&Path>,
+        progress: Option<Progress>,
+    ) -> Result<Sink, MapError> {
         // Not std's stdout: that would write at each line's end.
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(|error| MapError::of_stdout(&error))?;
-        let records = plan.results.as_deref().map(Records::create).transpose()?;
+        let records = records.map(Records::create).transpose()?;
         Ok(Sink {
-            ordered: plan.ordered,
+            ordered,
             next: 0,
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
             stdout: BufWriter::with_capacity(64 << 10, stdout.into()),
-            tag: plan.tag,
+            tag,
             records,
-            progress: plan.progress.then(Progress::show).flatten(),
+            progress,
             written: 0,
             failed: 0,
         })
@@ -94,7 +100,7 @@ impl Sink {
 
     fn write(&mut self, finished: &Finished) -> Result<(), MapError> {
         let Sink { stdout, progress, tag, .. } = self;
-        let tag = tag.then(|| Tag::new(&finished.item));
+        let tag = tag.then(|| Tag::new(finished.item.as_deref().unwrap_or_default()));
         let story = finished.failure();
         Progress::aside(progress.as_ref(), || {
             write_lines(stdout, finished.stdout(), tag.as_ref())?;

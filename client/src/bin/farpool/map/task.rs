@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::capture::{Capture, Event};
 
 /// A command to run.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Work {
     /// Which item it is for; comes back with the outcome.
     pub(super) index: u64,

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use farpool_net::http2::CONNECT_TIMEOUT;
+use farpool_proto::v1::detached_jobs_client::DetachedJobsClient;
 use farpool_proto::v1::operators_client::OperatorsClient;
-use farpool_proto::v1::{CancelJobRequest, DrainAgentRequest, StatusReply, StatusRequest};
+use farpool_proto::v1::{
+    CancelDetachedRequest, CancelJobRequest, DetachedJob, DiscardDetachedRequest, DrainAgentRequest,
+    ListDetachedRequest, StatusReply, StatusRequest,
+};
 use tonic::transport::{Channel, Endpoint};
 
 use super::error::OperatorError;
@@ -12,6 +16,7 @@ use super::error::OperatorError;
 pub(super) struct Connection {
     address: String,
     client: OperatorsClient<Channel>,
+    detached: DetachedJobsClient<Channel>,
 }
 
 /// How long an answer may take: the coordinator has it at hand.
@@ -30,8 +35,9 @@ impl Connection {
             Ok(Err(error)) => return Err(OperatorError::unreachable(address, &error)),
             Err(_) => return Err(OperatorError::silent(address, CONNECT_TIMEOUT)),
         };
+        let detached = DetachedJobsClient::new(channel.clone()).max_decoding_message_size(LARGEST_STATUS);
         let client = OperatorsClient::new(channel).max_decoding_message_size(LARGEST_STATUS);
-        Ok(Connection { address: address.to_owned(), client })
+        Ok(Connection { address: address.to_owned(), client, detached })
     }
 
     pub(super) async fn status(&mut self) -> Result<StatusReply, OperatorError> {
@@ -42,7 +48,25 @@ impl Connection {
     pub(super) async fn cancel_job(&mut self, request: CancelJobRequest) -> Result<(), OperatorError> {
         let reply = self.client.cancel_job(request).await;
         reply.map(drop).map_err(|status| {
-            OperatorError::refused(&self.address, status).advise("`farpool jobs` tells which there are")
+            OperatorError::refused(&self.address, status)
+                .advise("`farpool jobs` and `farpool results` tell which there are")
+        })
+    }
+
+    pub(super) async fn detached_jobs(&mut self) -> Result<Vec<DetachedJob>, OperatorError> {
+        let reply = self.detached.list(ListDetachedRequest {}).await;
+        reply.map(|reply| reply.into_inner().jobs).map_err(|status| OperatorError::refused(&self.address, status))
+    }
+
+    pub(super) async fn cancel_detached(&mut self, name: String) -> Result<(), OperatorError> {
+        let reply = self.detached.cancel(CancelDetachedRequest { name }).await;
+        reply.map(drop).map_err(|status| OperatorError::refused(&self.address, status))
+    }
+
+    pub(super) async fn discard_detached(&mut self, name: String) -> Result<(), OperatorError> {
+        let reply = self.detached.discard(DiscardDetachedRequest { name }).await;
+        reply.map(drop).map_err(|status| {
+            OperatorError::refused(&self.address, status).advise("`farpool results` tells which there are")
         })
     }
 

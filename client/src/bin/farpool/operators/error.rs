@@ -67,6 +67,11 @@ impl OperatorError {
         }
     }
 
+    /// Whether the coordinator knows of no such thing.
+    pub(super) fn is_not_found(&self) -> bool {
+        self.kind == Kind::NotFound
+    }
+
     /// What to do if there is no such thing.
     pub(super) fn advise(self, advice: &'static str) -> Self {
         if self.kind == Kind::NotFound { Self { advice, ..self } } else { self }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use farpool_proto::v1::{AgentStatus, JobStatus, Label, PoolStatus, StatusReply};
+use farpool_proto::v1::{self, AgentStatus, JobStatus, Label, PoolStatus, StatusReply};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -14,9 +14,20 @@ pub(super) struct Status<'s> {
     held_bytes: u64,
     memory_bytes: u64,
     late_messages: u64,
+    /// `null`: it keeps none.
+    journal: Option<Journal<'s>>,
     agents: Vec<Agent<'s>>,
     pools: Vec<Pool<'s>>,
     jobs: Vec<Job<'s>>,
+}
+
+#[derive(Serialize)]
+struct Journal<'s> {
+    jobs: u64,
+    bytes: u64,
+    size_bytes: u64,
+    /// Why nothing can be written to it; empty: it can.
+    failing: &'s str,
 }
 
 #[derive(Serialize)]
@@ -27,6 +38,27 @@ pub(super) struct Agents<'s> {
 #[derive(Serialize)]
 pub(super) struct Jobs<'s> {
     jobs: Vec<Job<'s>>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Detached<'s> {
+    results: Vec<DetachedJob<'s>>,
+}
+
+#[derive(Serialize)]
+struct DetachedJob<'s> {
+    name: &'s str,
+    label: &'s str,
+    state: &'static str,
+    items: u64,
+    done: u64,
+    failed: u64,
+    /// The type of the results, as their program calls it.
+    result: &'s str,
+    /// Seconds since 1970; `null`: not yet.
+    detached_at: Option<f64>,
+    ended_at: Option<f64>,
+    expires_at: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -91,10 +123,16 @@ pub(super) fn status(status: &StatusReply) -> Status<'_> {
         held_bytes: status.held_bytes,
         memory_bytes: status.memory,
         late_messages: status.late_messages,
+        journal: status.journal.as_ref().map(journal),
         agents: agents(status).agents,
         pools: status.pools.iter().map(pool).collect(),
         jobs: jobs(status).jobs,
     }
+}
+
+fn journal(journal: &v1::JournalStatus) -> Journal<'_> {
+    let v1::JournalStatus { jobs, bytes, size, ref failing } = *journal;
+    Journal { jobs, bytes, size_bytes: size, failing }
 }
 
 pub(super) fn agents(status: &StatusReply) -> Agents<'_> {
@@ -103,6 +141,39 @@ pub(super) fn agents(status: &StatusReply) -> Agents<'_> {
 
 pub(super) fn jobs(status: &StatusReply) -> Jobs<'_> {
     Jobs { jobs: status.jobs.iter().map(job).collect() }
+}
+
+pub(super) fn detached(jobs: &[v1::DetachedJob]) -> Detached<'_> {
+    Detached { results: jobs.iter().map(detached_job).collect() }
+}
+
+fn detached_job(job: &v1::DetachedJob) -> DetachedJob<'_> {
+    let at = |ms: u64| (ms > 0).then_some(ms as f64 / 1e3);
+    DetachedJob {
+        name: &job.name,
+        label: &job.label,
+        state: state(job),
+        items: job.items,
+        done: job.done,
+        failed: job.failed,
+        result: &job.result,
+        detached_at: at(job.detached_ms),
+        ended_at: at(job.ended_ms),
+        expires_at: at(job.expires_ms),
+    }
+}
+
+/// What has become of a detached job.
+pub(super) fn state(job: &v1::DetachedJob) -> &'static str {
+    match job.state() {
+        v1::DetachedState::Receiving => "receiving",
+        v1::DetachedState::Running => "running",
+        v1::DetachedState::Finished => "finished",
+        v1::DetachedState::Cancelled => "cancelled",
+        v1::DetachedState::Failed => "failed",
+        // One of a later version.
+        v1::DetachedState::Unspecified => "unknown",
+    }
 }
 
 fn agent(agent: &AgentStatus) -> Agent<'_> {

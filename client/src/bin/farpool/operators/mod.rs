@@ -7,11 +7,13 @@ mod table;
 mod tables;
 
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use farpool_proto::v1::{CancelJobRequest, DrainAgentRequest, StatusReply};
 
-use crate::cli::{CancelArguments, DEFAULT_ADDRESS, DrainArguments, ShowArguments};
+use crate::cli::{CancelArguments, DEFAULT_ADDRESS, DrainArguments, ResultsArguments, ShowArguments};
+use crate::map::{detached, exit_code};
 use connection::Connection;
 pub(crate) use error::OperatorError;
 
@@ -40,8 +42,40 @@ pub(crate) fn jobs(address: Option<String>, arguments: ShowArguments) -> Result<
 /// `farpool cancel JOB`.
 pub(crate) fn cancel(address: Option<String>, arguments: &CancelArguments) -> Result<(), OperatorError> {
     let job = arguments.job.clone();
-    with(address, async |mut connection| connection.cancel_job(CancelJobRequest { job }).await)?;
+    with(address, async |mut connection| {
+        let cancelled = connection.cancel_job(CancelJobRequest { job: job.clone() }).await;
+        match cancelled {
+            // It may be the name of a detached job. If that is not there either, the first answer tells what there is.
+            Err(error) if error.is_not_found() => connection.cancel_detached(job).await.map_err(|_| error),
+            cancelled => cancelled,
+        }
+    })?;
     print(&format!("job {} is cancelled\n", arguments.job))
+}
+
+/// `farpool results`, of which job there may be one.
+pub(crate) fn results(address: Option<String>, arguments: &ResultsArguments) -> ExitCode {
+    let Some(name) = &arguments.name else {
+        return match list_detached(address, arguments.json) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // Should nobody read it, there is nobody to tell.
+                let _ = writeln!(io::stderr(), "farpool: {error}");
+                ExitCode::from(exit_code::OWN_FAILURE)
+            }
+        };
+    };
+    let shown = address.clone().unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
+    detached::print(&shown, name, arguments, || {
+        let name = name.clone();
+        let discarded = with(address, async |mut connection| connection.discard_detached(name).await);
+        discarded.map_err(|error| error.to_string())
+    })
+}
+
+fn list_detached(address: Option<String>, json: bool) -> Result<(), OperatorError> {
+    let jobs = with(address, async |mut connection| connection.detached_jobs().await)?;
+    if json { print_json(&json::detached(&jobs)) } else { print(&tables::detached(&jobs, SystemTime::now(), style())) }
 }
 
 /// `farpool drain AGENT`.

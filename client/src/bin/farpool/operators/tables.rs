@@ -1,10 +1,11 @@
 //! A coordinator's status as tables.
 
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use farpool_proto::v1::{AgentStatus, JobStatus, Label, StatusReply};
+use farpool_proto::v1::{AgentStatus, DetachedJob, JobStatus, JournalStatus, Label, StatusReply};
 
+use super::json;
 use super::table::Align::{Left, Right};
 use super::table::{Style, Table};
 use crate::duration;
@@ -31,8 +32,19 @@ pub(super) fn status(address: &str, status: &StatusReply, style: Style) -> Strin
         bytes(status.memory),
         status.late_messages
     );
+    if let Some(journal) = &status.journal {
+        let (used, size) = (bytes(journal.bytes), bytes(journal.size));
+        let _ = writeln!(text, "journal: {} detached jobs, {used} of {size}{}", journal.jobs, failing(journal));
+    }
     let _ = write!(text, "\n{}\n{}\n{}", agents(status, style), pools(status, style), jobs(status, style));
     text
+}
+
+fn failing(journal: &JournalStatus) -> String {
+    match &*journal.failing {
+        "" => String::new(),
+        why => format!("; nothing can be written: {}", printable(why.as_bytes())),
+    }
 }
 
 pub(super) fn agents(status: &StatusReply, style: Style) -> String {
@@ -106,6 +118,45 @@ pub(super) fn jobs(status: &StatusReply, style: Style) -> String {
     or_none(&table, status.jobs.is_empty(), "no jobs", style)
 }
 
+/// Detached jobs; times are told from `now` on.
+pub(super) fn detached(jobs: &[DetachedJob], now: SystemTime, style: Style) -> String {
+    let mut table = Table::new(&[
+        ("NAME", Left),
+        ("STATE", Left),
+        ("ITEMS", Right),
+        ("DONE", Right),
+        ("FAILED", Right),
+        ("DETACHED", Right),
+        ("ENDED", Right),
+        ("EXPIRES", Right),
+        ("LABEL", Left),
+    ]);
+    for job in jobs {
+        table.row([
+            job.name.clone(),
+            json::state(job).to_owned(),
+            job.items.to_string(),
+            job.done.to_string(),
+            job.failed.to_string(),
+            moment(job.detached_ms, now),
+            moment(job.ended_ms, now),
+            moment(job.expires_ms, now),
+            job.label.clone(),
+        ]);
+    }
+    or_none(&table, jobs.is_empty(), "no detached jobs", style)
+}
+
+/// A time in milliseconds since 1970, seen from now.
+fn moment(ms: u64, now: SystemTime) -> String {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    match Duration::from_millis(ms) {
+        Duration::ZERO => String::new(),
+        then if then > now => format!("in {}", duration::show(then - now)),
+        then => format!("{} ago", duration::show(now - then)),
+    }
+}
+
 fn pools(status: &StatusReply, style: Style) -> String {
     let mut table = Table::new(&[
         ("POOL", Left),
@@ -175,6 +226,16 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_told_from_now_on() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        assert_eq!(
+            [0, 939_000, 1_000_000, 1_010_000].map(|ms| moment(ms, now)),
+            ["", "1m 01s ago", "0ms ago", "in 10s"]
+        );
+        assert!(moment(u64::MAX, now).starts_with("in "));
+    }
 
     #[test]
     fn amounts_are_readable() {

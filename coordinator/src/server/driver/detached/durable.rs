@@ -17,8 +17,6 @@ pub(super) enum Then {
     Acknowledge(ClientId, u64),
     /// Items may be given out: it is noted that they may have been.
     Give(ClientId),
-    /// It is noted where the pool runs.
-    Placed(ClientId),
     /// Items in front of this index came on a stream.
     Received(u64, StreamId, u64),
     /// A job is complete.
@@ -74,11 +72,10 @@ impl Driver {
             let Some((_, then)) = self.detached.waiting.pop_front() else { break };
             match then {
                 Then::Acknowledge(id, heard) => {
-                    self.coordinator.client_acknowledged(id, heard);
+                    self.coordinator.client_acknowledged(id, heard, self.now, &mut self.out);
                     news.extend(self.detached.runs.get(&id).map(|run| run.job));
                 }
                 Then::Give(id) => self.give(id),
-                Then::Placed(id) => self.place_is_noted(id),
                 Then::Received(job, stream, items) => self.say_received(job, stream, items),
                 Then::Complete(job) => self.complete(job),
                 Then::Ended(job) => {

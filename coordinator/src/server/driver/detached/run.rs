@@ -30,8 +30,6 @@ pub(super) struct Run {
     left: Vec<Bytes>,
     /// Where it ran when its coordinator was lost, as long as it is not known whether it still does.
     former: Vec<Bytes>,
-    /// Places of which it is not durable that the pool runs there.
-    noting: usize,
     paused: bool,
     /// It has ended or is not wanted any more. What is heard of its items is of no use.
     pub(super) ended: bool,
@@ -113,7 +111,6 @@ impl Driver {
             heard: 0,
             left: Vec::new(),
             former,
-            noting: 0,
             paused: false,
             ended: false,
             cancels: Vec::new(),
@@ -209,24 +206,14 @@ impl Driver {
         }
     }
 
-    /// The pool runs at an agent. As long as that is not durable, nothing may be given out that must not run twice: a
-    /// coordinator that does not know of the agent would not wait for it.
+    /// The pool is to run at an agent, and does as soon as that is durable: a coordinator that does not know of the agent
+    /// would not wait for it.
     fn is_placed(&mut self, id: ClientId, agent: Bytes) {
         let Some(run) = self.detached.runs.get_mut(&id) else { return };
         let Some(journal) = &mut self.detached.journal else { return };
         run.former.retain(|former| *former != agent);
-        if journal.placed(run.job, agent, false).is_ok() && run.at_most_once {
-            run.noting += 1;
-            self.detached.then.push(Then::Placed(id));
-            self.review_pause(id);
-        }
-    }
-
-    pub(super) fn place_is_noted(&mut self, id: ClientId) {
-        if let Some(run) = self.detached.runs.get_mut(&id) {
-            run.noting -= 1;
-            self.review_pause(id);
-        }
+        // An error means that the job is gone.
+        let _ = journal.placed(run.job, agent, false);
     }
 
     /// Behind what was heard in a round.
@@ -265,7 +252,7 @@ impl Driver {
 
     fn review_pause(&mut self, id: ClientId) {
         let Some(run) = self.detached.runs.get_mut(&id) else { return };
-        let paused = self.detached.paused || run.noting > 0;
+        let paused = self.detached.paused;
         if std::mem::replace(&mut run.paused, paused) != paused {
             self.coordinator.pause_client(id, paused, self.now, &mut self.out);
         }

@@ -1,0 +1,69 @@
+//! `--detach`: a map that the cluster keeps, and what `farpool results` prints of it.
+
+mod input;
+mod results;
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use super::MapError;
+use super::arguments::Plan;
+use super::run;
+use super::task::{self, Outcome, Work};
+use input::{Entry, Input};
+pub(crate) use results::print;
+
+/// What a command needs that nobody here waits for.
+#[derive(Debug, Serialize, Deserialize)]
+struct Errand {
+    item: Vec<u8>,
+    work: Work,
+    /// How often it is run again if it fails.
+    retries: u32,
+}
+
+/// What became of it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Done {
+    item: Vec<u8>,
+    outcome: Outcome,
+    attempts: u32,
+}
+
+/// Detaches the map; returns how many items failed, which is none.
+pub(super) fn detach(plan: &Plan, name: &str, address: Option<String>) -> Result<u64, MapError> {
+    let Some(address) = address else {
+        let message =
+            "--detach needs a cluster, which keeps the job: name its coordinator with --address or FARPOOL_ADDRESS";
+        return Err(MapError::Told(message.to_owned()));
+    };
+    let queue = plan.source.read(plan.separator).map_err(MapError::Told)?;
+    let pool = run::open(plan, Some(address))?;
+    let trouble = Rc::new(RefCell::new(None));
+    let input = Input::new(plan, queue, Rc::clone(&trouble));
+    let job = plan.job(&pool, carry_out).progress(plan.progress);
+    let detached = job.detach(name).map(input).map_err(|error| match trouble.take() {
+        Some(trouble) => MapError::Told(trouble),
+        None => error.into(),
+    })?;
+    drop(pool);
+    let line = format!("job {} is detached; farpool results {} --wait prints its outputs\n", name, detached.name());
+    io::stdout().write_all(line.as_bytes()).map_err(|error| MapError::of_stdout(&error))?;
+    Ok(0)
+}
+
+/// What a worker does: all the attempts.
+fn carry_out(entry: Entry) -> Option<Done> {
+    let Errand { item, work, retries } = entry.0?;
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let outcome = task::run(work.clone());
+        if outcome.ended.is_success() || attempts > retries {
+            return Some(Done { item, outcome, attempts });
+        }
+    }
+}

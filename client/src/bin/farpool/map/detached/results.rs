@@ -1,0 +1,206 @@
+//! `farpool results NAME`: what a job has brought, printed.
+
+use std::any::type_name;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use farpool::{DetachedState, Error, RawDetached, RawEnd, RawOutcome};
+
+use super::super::finished::{Finished, Lost};
+use super::super::sink::Sink;
+use super::super::{MapError, end};
+use super::Done;
+use crate::cli::ResultsArguments;
+use crate::text::printable;
+
+/// What a map's job has as results.
+type Brought = Option<Done>;
+
+/// Prints them; `discard` drops the job when all of that is done.
+pub(crate) fn print(
+    address: &str,
+    name: &str,
+    arguments: &ResultsArguments,
+    discard: impl FnOnce() -> Result<(), String>,
+) -> ExitCode {
+    end(try_print(address, name, arguments, discard))
+}
+
+/// Returns how many items failed.
+fn try_print(
+    address: &str,
+    name: &str,
+    arguments: &ResultsArguments,
+    discard: impl FnOnce() -> Result<(), String>,
+) -> Result<u64, MapError> {
+    let mut job = RawDetached::open(address, name, arguments.wait)?;
+    let mut shown: Box<dyn Shown> = match &arguments.raw {
+        Some(folder) => Box::new(Files::create(folder)?),
+        None if job.result() == type_name::<Brought>() => {
+            Box::new(Outputs(Sink::open(false, arguments.tag, arguments.results.as_deref(), None)?))
+        }
+        None if arguments.tag || arguments.results.is_some() => {
+            let message =
+                format!("job {name} is no `farpool map`: --tag and --results have no meaning for its results");
+            return Err(MapError::Told(message));
+        }
+        None => Box::new(Amount { kind: job.result().to_owned(), ..Amount::default() }),
+    };
+    let ended = loop {
+        match job.read()? {
+            Some(Ok(outcome)) => shown.add(outcome)?,
+            Some(Err(ended)) => break ended,
+            None => {
+                // Whatever there is is to be seen while nothing comes.
+                shown.flush()?;
+                job.wait();
+            }
+        }
+    };
+    let failed = shown.end()?;
+    let items = job.status().items;
+    let what = match ended {
+        RawEnd::Finished => {
+            if arguments.discard {
+                discard().map_err(MapError::Told)?;
+            }
+            return Ok(failed);
+        }
+        RawEnd::Cancelled if arguments.discard => {
+            discard().map_err(MapError::Told)?;
+            format!("was cancelled: not all of its {items} items have an outcome")
+        }
+        RawEnd::Cancelled => format!("was cancelled: not all of its {items} items have an outcome"),
+        RawEnd::Running if job.status().state == DetachedState::Receiving => {
+            "is still being sent: nothing of it runs yet".to_owned()
+        }
+        RawEnd::Running => {
+            let kept = if arguments.discard { ", and it was not discarded" } else { "" };
+            let done = job.status().done;
+            format!("goes on: {done} of its {items} items have an outcome{kept}; --wait waits for the others")
+        }
+    };
+    Err(MapError::Told(format!("job {name} {what}")))
+}
+
+/// How results are shown.
+trait Shown {
+    fn add(&mut self, outcome: RawOutcome) -> Result<(), MapError>;
+
+    fn flush(&mut self) -> Result<(), MapError>;
+
+    /// Returns how many items failed.
+    fn end(&mut self) -> Result<u64, MapError>;
+}
+
+/// As `farpool map` would have.
+struct Outputs(Sink);
+
+impl Shown for Outputs {
+    fn add(&mut self, RawOutcome { item: index, result }: RawOutcome) -> Result<(), MapError> {
+        let lost =
+            |error: Error| Finished { index, item: None, attempts: error.attempts(), result: Err(Lost::Failed(error)) };
+        let finished = match result.and_then(|bytes| RawDetached::decode::<Brought>(&bytes)) {
+            Ok(Some(Done { item, outcome, attempts })) => {
+                Finished { index, item: Some(item), attempts, result: Ok(outcome) }
+            }
+            Ok(None) => return Ok(()),
+            Err(error) => lost(error),
+        };
+        self.0.add(finished)
+    }
+
+    fn flush(&mut self) -> Result<(), MapError> {
+        self.0.flush()
+    }
+
+    fn end(&mut self) -> Result<u64, MapError> {
+        self.0.flush()?;
+        Ok(self.0.failed())
+    }
+}
+
+/// Only how much there is of them.
+#[derive(Default)]
+struct Amount {
+    kind: String,
+    results: u64,
+    bytes: u64,
+    failed: u64,
+}
+
+impl Shown for Amount {
+    fn add(&mut self, outcome: RawOutcome) -> Result<(), MapError> {
+        match outcome.result {
+            Ok(bytes) => {
+                self.results += 1;
+                self.bytes += bytes.len() as u64;
+            }
+            Err(error) => {
+                self.failed += 1;
+                tell_failure(&error);
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), MapError> {
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<u64, MapError> {
+        let Amount { kind, results, bytes, failed } = self;
+        let kind = printable(kind.as_bytes());
+        let line = format!("{results} results of type {kind}, {bytes} bytes; --raw DIR writes each into a file\n");
+        io::stdout().write_all(line.as_bytes()).map_err(|error| MapError::of_stdout(&error))?;
+        Ok(*failed)
+    }
+}
+
+/// Each in a file.
+struct Files<'a> {
+    folder: &'a Path,
+    failed: u64,
+}
+
+impl<'a> Files<'a> {
+    fn create(folder: &'a Path) -> Result<Self, MapError> {
+        fs::create_dir_all(folder).map_err(|error| not_written(folder, &error))?;
+        Ok(Self { folder, failed: 0 })
+    }
+}
+
+impl Shown for Files<'_> {
+    fn add(&mut self, outcome: RawOutcome) -> Result<(), MapError> {
+        match outcome.result {
+            Ok(bytes) => {
+                let path = self.folder.join(outcome.item.to_string());
+                fs::write(&path, bytes).map_err(|error| not_written(&path, &error))
+            }
+            Err(error) => {
+                self.failed += 1;
+                tell_failure(&error);
+                Ok(())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), MapError> {
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<u64, MapError> {
+        Ok(self.failed)
+    }
+}
+
+fn not_written(path: &Path, error: &io::Error) -> MapError {
+    MapError::Told(format!("cannot write the results to {}: {error}", path.display()))
+}
+
+fn tell_failure(error: &Error) {
+    // Without a reader there is nobody to tell.
+    let _ = writeln!(io::stderr(), "farpool: {error}");
+}

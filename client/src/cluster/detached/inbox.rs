@@ -1,0 +1,153 @@
+//! Outcomes that have come and were not taken: between the thread that reads them and whoever wants them.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use farpool_proto::v1::{DetachedJob, ItemsDone};
+use tokio::sync::Notify;
+
+use crate::error::Error;
+use crate::worker;
+
+/// With so many bytes nothing more is read, until some were taken.
+const MOST_BYTES: usize = 4 << 20;
+/// What an item that failed counts for, beside its words.
+const FAILURE_BYTES: usize = 256;
+
+#[derive(Default)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    news: Condvar,
+    /// Something was taken.
+    taken: Notify,
+    /// Nobody wants anything any more.
+    gone: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    arrivals: VecDeque<(Arrival, usize)>,
+    bytes: usize,
+    items: u64,
+    end: Option<End>,
+    waker: Option<Waker>,
+    abandoned: bool,
+}
+
+pub(super) enum Arrival {
+    Done(ItemsDone),
+    Failed(u64, Error),
+}
+
+/// What follows the last outcome.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    /// Every item has had its outcome.
+    Finished,
+    Cancelled,
+    /// Its pool cannot run, or the job cannot be asked for any more.
+    Failed(Error),
+    /// What was there was all that was wanted; the job goes on.
+    Running,
+}
+
+/// The side of the thread.
+impl Inbox {
+    pub(super) fn put(&self, arrival: Arrival) {
+        let bytes = match &arrival {
+            Arrival::Done(done) => done.data.len() + done.ends.len(),
+            Arrival::Failed(_, error) => FAILURE_BYTES + error.message().len(),
+        };
+        self.change(|state| {
+            state.bytes += bytes;
+            state.arrivals.push_back((arrival, bytes));
+        });
+    }
+
+    /// The job has so many items.
+    pub(super) fn describe(&self, job: &DetachedJob) {
+        self.state().items = job.items;
+    }
+
+    /// Only the first end counts.
+    pub(super) fn end(&self, end: End) {
+        self.change(|state| {
+            state.end.get_or_insert(end);
+        });
+    }
+
+    /// Ready when there is room for more.
+    pub(super) async fn room(&self) {
+        while self.state().bytes >= MOST_BYTES {
+            self.taken.notified().await;
+        }
+    }
+
+    /// Ready when nobody wants anything any more.
+    pub(super) async fn abandoned(&self) {
+        while !self.state().abandoned {
+            self.gone.notified().await;
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        let waker = state.waker.take();
+        drop(state);
+        self.news.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// The side of whoever takes outcomes.
+impl Inbox {
+    /// The next ones, or how it ended; `None`: nothing is there yet.
+    pub(super) fn take(&self) -> Option<Result<Arrival, End>> {
+        let mut state = self.state();
+        let Some((arrival, bytes)) = state.arrivals.pop_front() else {
+            return state.end.clone().map(Err);
+        };
+        state.bytes -= bytes;
+        drop(state);
+        self.taken.notify_one();
+        Some(Ok(arrival))
+    }
+
+    /// Items of the job.
+    pub(super) fn items(&self) -> u64 {
+        self.state().items
+    }
+
+    /// Bytes that are there.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.state().bytes
+    }
+
+    /// Blocks until there is something.
+    pub(super) fn wait(&self) {
+        let _lent = worker::lend();
+        let nothing = |state: &mut State| state.arrivals.is_empty() && state.end.is_none();
+        drop(self.news.wait_while(self.state(), nothing).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Wakes the task at the next news; returns whether there is some already.
+    pub(super) fn wake_for_news(&self, waker: &Waker) -> bool {
+        let mut state = self.state();
+        state.waker = Some(waker.clone());
+        !state.arrivals.is_empty() || state.end.is_some()
+    }
+
+    pub(super) fn abandon(&self) {
+        self.state().abandoned = true;
+        self.gone.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,151 @@
+//! Reading a detached job's outcomes, in the order of its items.
+
+mod follow;
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::Place;
+use super::inbox::{Arrival, End, Inbox};
+use super::refusal::Subject;
+use super::thread;
+use crate::error::Error;
+use crate::results::Results;
+use follow::Follower;
+
+/// The outcomes of a detached job, as they come.
+pub(crate) struct Reading {
+    inbox: Arc<Inbox>,
+    subject: Subject,
+    current: Option<Results>,
+    /// A failure whose turn comes behind items without an outcome.
+    failed: Option<(u64, Error)>,
+    /// The item whose outcome is next.
+    next: u64,
+    /// Some items before it had none.
+    lacks: bool,
+    /// It depends on nothing any more, and how it ended.
+    end: Option<End>,
+}
+
+/// What comes next.
+pub(crate) enum Step<T> {
+    /// An item's outcome.
+    Outcome(u64, Result<T, Error>),
+    /// An item has none, although some behind it have: the job was cancelled, or goes on.
+    Missing(u64),
+    /// Nothing more will come.
+    Ended(End),
+    /// Nothing is there yet.
+    Wait,
+}
+
+impl Reading {
+    /// Begins to read; `wait`: for outcomes that are not there yet, until the job ends.
+    pub(crate) fn start(place: &Place, verb: &'static str, name: &str, wait: bool) -> Result<Self, Error> {
+        let (inbox, subject) = (Arc::new(Inbox::default()), Subject::new(place, verb, name));
+        let (own, refused) = (Arc::clone(&inbox), Arc::clone(&inbox));
+        let follower = Follower::new(subject.clone(), wait);
+        let read = async move {
+            let ended = tokio::select! {
+                biased;
+                () = own.abandoned() => return,
+                ended = follower.run(&own) => ended,
+            };
+            own.end(ended);
+        };
+        thread::start(read, move |error| refused.end(End::Failed(error)))?;
+        Ok(Self { inbox, subject, current: None, failed: None, next: 0, lacks: false, end: None })
+    }
+
+    /// Items of the job, as far as that is known.
+    pub(crate) fn items(&self) -> u64 {
+        self.inbox.items()
+    }
+
+    /// Bytes of outcomes that were read and not taken.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.inbox.bytes()
+    }
+
+    /// The next outcome that is there, a result being what `decode` makes of its bytes.
+    pub(crate) fn step<T>(&mut self, decode: impl FnOnce(&[u8]) -> Result<T, Error>) -> Step<T> {
+        loop {
+            if let Some(end) = &self.end {
+                return Step::Ended(end.clone());
+            }
+            if let Some(results) = &mut self.current {
+                if results.next_item() > self.next {
+                    return self.miss();
+                }
+                match results.next() {
+                    Some(Ok((item, bytes))) => {
+                        self.next = item + 1;
+                        return Step::Outcome(
+                            item,
+                            decode(bytes).map_err(|error| self.subject.tell(error.of_item(item))),
+                        );
+                    }
+                    Some(Err(error)) => self.end = Some(End::Failed(self.subject.tell(error))),
+                    None => self.current = None,
+                }
+                continue;
+            }
+            if let Some((item, error)) = self.failed.take() {
+                if item > self.next {
+                    self.failed = Some((item, error));
+                    return self.miss();
+                }
+                self.next = item + 1;
+                return Step::Outcome(item, Err(self.subject.tell(error.of_item(item))));
+            }
+            match self.inbox.take() {
+                None => return Step::Wait,
+                Some(Ok(arrival)) => self.accept(arrival),
+                Some(Err(end)) => self.end = Some(self.finish(end)),
+            }
+        }
+    }
+
+    /// Blocks until there is something.
+    pub(crate) fn wait(&self) {
+        self.inbox.wait();
+    }
+
+    /// Wakes the task at the next news; returns whether there is some already.
+    pub(crate) fn wake_for_news(&self, waker: &Waker) -> bool {
+        self.inbox.wake_for_news(waker)
+    }
+
+    fn miss<T>(&mut self) -> Step<T> {
+        self.lacks = true;
+        self.next += 1;
+        Step::Missing(self.next - 1)
+    }
+
+    fn accept(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Failed(item, error) => self.failed = Some((item, error)),
+            Arrival::Done(done) => match Results::new(done.first, done.data, done.ends, self.items()) {
+                Ok(results) => self.current = Some(results),
+                Err(error) => self.end = Some(End::Failed(self.subject.tell(error))),
+            },
+        }
+    }
+
+    /// Checks that the end is one.
+    fn finish(&self, end: End) -> End {
+        if matches!(end, End::Finished) && (self.lacks || self.next != self.items()) {
+            let error = Error::protocol("the job has finished although outcomes of items are missing");
+            return End::Failed(self.subject.tell(error));
+        }
+        end
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.inbox.abandon();
+    }
+}

@@ -1,0 +1,156 @@
+use std::sync::Arc;
+
+use farpool_net::{Incoming, outgoing};
+use farpool_proto::v1::client_event::Body as Event;
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{Attach, ClientEvent, ClientMessage, DetachedJob};
+use tonic::Status;
+
+use super::super::attempts::{Attempts, Trouble};
+use super::super::inbox::{Arrival, End, Inbox};
+use super::super::jobs;
+use super::super::refusal::Subject;
+use crate::error::Error;
+
+/// What a message of results may have: the largest result that any pool may allow, and others of its chunk.
+const MESSAGE_LIMIT: u64 = (2 << 30) + (64 << 20);
+
+/// Follows a job through lost connections.
+pub(super) struct Follower {
+    subject: Subject,
+    attempts: Attempts,
+    wait: bool,
+    /// The first item whose outcome has not come.
+    next: u64,
+    /// What the coordinator said last of the job.
+    job: Option<DetachedJob>,
+}
+
+impl Follower {
+    pub(super) fn new(subject: Subject, wait: bool) -> Self {
+        let attempts = Attempts::new(subject.place().patience);
+        Self { subject, attempts, wait, next: 0, job: None }
+    }
+
+    /// Fills the inbox; returns how the job has ended.
+    pub(super) async fn run(mut self, inbox: &Inbox) -> End {
+        loop {
+            let trouble = match self.attempt(inbox).await {
+                Ok(end) => return end,
+                Err(trouble) => trouble,
+            };
+            if let Err(error) = self.attempts.again(trouble, &self.subject).await {
+                return End::Failed(error);
+            }
+        }
+    }
+
+    async fn attempt(&mut self, inbox: &Inbox) -> Result<End, Trouble> {
+        let (outgoing, frames) = outgoing(0, Arc::default());
+        let attach = Attach { name: self.subject.name().to_owned(), first: self.next, wait: self.wait };
+        outgoing.for_one_connection();
+        outgoing.push(ClientMessage { body: Some(Body::Attach(attach)) });
+        let place = self.subject.place();
+        let call = async { Ok(jobs(place.connect().await?).attach(frames).await?.into_inner()) };
+        let events = self.attempts.answer(call).await?;
+        let mut incoming = outgoing.incoming::<ClientEvent>(events, MESSAGE_LIMIT);
+        let mut answered = false;
+        loop {
+            inbox.room().await;
+            let Some(messages) = self.hear(&mut incoming, answered).await? else {
+                return match self.wait || !answered {
+                    true => Err(Trouble::Lost(Status::unavailable("it ended the call before the job had ended"))),
+                    false => Ok(End::Running),
+                };
+            };
+            for event in messages.into_iter().filter_map(|message| message.body) {
+                if !answered && !matches!(event, Event::DetachedJob(_)) {
+                    return Err(self.nonsense("did not begin with what the job is"));
+                }
+                answered = true;
+                if let Some(end) = self.take_in(event, inbox)? {
+                    return Ok(end);
+                }
+            }
+        }
+    }
+
+    /// The messages of the next frames; those of a job that goes on may be long in coming.
+    async fn hear(
+        &self,
+        incoming: &mut Incoming<ClientEvent>,
+        answered: bool,
+    ) -> Result<Option<Vec<ClientEvent>>, Trouble> {
+        let heard = match self.wait && answered {
+            true => incoming.next().await.map_err(Trouble::Lost),
+            false => self.attempts.answer(incoming.next()).await,
+        };
+        match heard {
+            Err(Trouble::Lost(status)) if incoming.is_garbled() => {
+                Err(self.nonsense(&format!("sent what is no frame: {}", status.message())))
+            }
+            heard => heard,
+        }
+    }
+
+    fn take_in(&mut self, event: Event, inbox: &Inbox) -> Result<Option<End>, Trouble> {
+        match event {
+            Event::DetachedJob(job) => {
+                self.attempts.note_answer();
+                self.describe(*job, inbox)?;
+            }
+            Event::ItemsDone(done) if done.ends.is_empty() => {}
+            Event::ItemsDone(done) => {
+                self.advance(done.first, (done.ends.len() / 4) as u64)?;
+                inbox.put(Arrival::Done(done));
+            }
+            Event::ItemFailed(failed) => {
+                self.advance(failed.item, 1)?;
+                inbox.put(Arrival::Failed(failed.item, Error::from_failure(failed.failure.unwrap_or_default())));
+            }
+            Event::JobEnded(ended) => return Ok(Some(if ended.cancelled { End::Cancelled } else { End::Finished })),
+            Event::PoolFailed(failed) => {
+                let error = Error::from_failure(failed.failure.unwrap_or_default());
+                return Ok(Some(End::Failed(self.subject.tell(error))));
+            }
+            // Nothing that this version knows.
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    /// What the coordinator says of the job, which is to be the one that it was.
+    fn describe(&mut self, job: DetachedJob, inbox: &Inbox) -> Result<(), Trouble> {
+        if let Some(before) = &self.job
+            && before.detached_ms != 0
+            && before.detached_ms != job.detached_ms
+        {
+            let error = Error::invalid("the job was dropped meanwhile, and another one has got its name");
+            return Err(Trouble::Final(self.subject.tell(error)));
+        }
+        inbox.describe(&job);
+        self.job = Some(job);
+        Ok(())
+    }
+
+    /// These outcomes have come, in the order of the items.
+    fn advance(&mut self, first: u64, count: u64) -> Result<(), Trouble> {
+        let items = self.job.as_ref().map_or(0, |job| job.items);
+        match first.checked_add(count) {
+            Some(end) if first >= self.next && end <= items => {
+                self.next = end;
+                self.attempts.note_progress();
+                Ok(())
+            }
+            _ => Err(self.nonsense(&format!(
+                "sent outcomes of items {first} and {count} from there on, where those from {} on of {items} were due",
+                self.next
+            ))),
+        }
+    }
+
+    fn nonsense(&self, what: &str) -> Trouble {
+        let error = Error::protocol(format_args!("the coordinator at {} {what}", self.subject.place().address));
+        Trouble::Final(self.subject.tell(error))
+    }
+}

@@ -1,0 +1,85 @@
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use super::super::connect::told;
+use super::Place;
+use crate::error::{Error, ErrorKind};
+
+/// What is being done, with which job.
+#[derive(Clone, Debug)]
+pub(super) struct Subject {
+    place: Place,
+    /// As errors name it.
+    verb: &'static str,
+    name: String,
+}
+
+/// Where its connection is to be looked for.
+const ADVICE: &str = "is farpool-coordinator running there?";
+
+impl Subject {
+    pub(super) fn new(place: &Place, verb: &'static str, name: &str) -> Self {
+        Self { place: place.clone(), verb, name: name.to_owned() }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The coordinator does not want to.
+    pub(super) fn refused(&self, status: &Status) -> Error {
+        let (words, address) = (told(status), &self.place.address);
+        let unavailable = |words: String| Error::new(ErrorKind::Unavailable, words);
+        self.tell(match status.code() {
+            Code::InvalidArgument | Code::OutOfRange => Error::invalid(words),
+            Code::NotFound => Error::invalid(format!("{words}; `farpool results` tells which detached jobs there are")),
+            Code::AlreadyExists => {
+                let drop = format!("drop that job with `farpool results {} --discard`", self.name);
+                Error::invalid(format!("{words}; take another name, or {drop}"))
+            }
+            Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, words),
+            Code::ResourceExhausted => unavailable(format!(
+                "{words}; drop what nobody needs any more (`farpool results` lists it, `farpool results NAME --discard` \
+                 drops it), or start the coordinator with a larger --journal-size"
+            )),
+            Code::Unimplemented => unavailable(format!(
+                "what listens at {address} knows no detached jobs: it is another version of farpool's coordinator, or none"
+            )),
+            _ => unavailable(format!("the coordinator at {address} refused: {words}")),
+        })
+    }
+
+    /// The coordinator could not be reached at all.
+    pub(super) fn unreachable(&self, status: &Status) -> Error {
+        let message = format!("connecting to the coordinator at {}: {}; {ADVICE}", self.place.address, told(status));
+        self.tell(Error::new(ErrorKind::Unavailable, message))
+    }
+
+    /// There was no way to get it done for so long; what happened last.
+    pub(super) fn given_up(&self, tried: Duration, last: &str) -> Error {
+        let address = &self.place.address;
+        let message = match tried.is_zero() {
+            true => format!("the connection to {address} was lost: {last}"),
+            false => format!("the connection to {address} was lost, and after {tried:?} there is no other one: {last}"),
+        };
+        self.tell(Error::new(ErrorKind::Unavailable, format!("{message}; {}", self.advice())))
+    }
+
+    /// Completes an error with what was being done.
+    pub(super) fn tell(&self, error: Error) -> Error {
+        error.of_job(self.verb, &self.name)
+    }
+
+    /// What somebody can do who has lost the coordinator.
+    fn advice(&self) -> &'static str {
+        match self.verb {
+            "detach" => "`farpool results` tells whether the job is there all the same; if not, detach it again",
+            _ => "the job is not affected by that: try again, or see FARPOOL_RECONNECT_TIMEOUT",
+        }
+    }
+}

@@ -1,0 +1,285 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use farpool_proto::v1::client_event::Body as Event;
+use farpool_proto::v1::{EventFrame, Piece, ProgramWanted};
+use tonic::Status;
+
+use super::*;
+use crate::error::{Error, ErrorKind};
+
+fn double(n: u64) -> u64 {
+    2 * n
+}
+
+/// Detaches a job of so many items in the background.
+fn detach(server: &Server, patience: Duration, items: u64) -> JoinHandle<Result<(), Error>> {
+    let pool = pool(server, patience, 1 << 30);
+    thread::spawn(move || pool.job(double).label("x").retries(5).detach("nightly").map(0..items).map(drop))
+}
+
+fn indices(items: &[(u64, Vec<u8>)]) -> Vec<u64> {
+    items.iter().map(|(index, _)| *index).collect()
+}
+
+#[track_caller]
+fn refused(server: &Server, call: Call, client: JoinHandle<Result<(), Error>>, words: &str) -> Error {
+    let error = client.join().unwrap().unwrap_err();
+    call.hear_the_end();
+    assert!(error.to_string().contains(words), "{error}");
+    assert!(error.to_string().starts_with("detach \"nightly\""), "{error}");
+    server.assert_silent();
+    error
+}
+
+#[test]
+fn a_job_is_detached_with_all_that_it_is() {
+    let server = Server::start();
+    let client = detach(&server, PATIENCE, 1000);
+    let call = server.call();
+    let detach = call.hear_detach();
+    let (open, job) = (detach.pool.unwrap(), detach.job.unwrap());
+    assert_eq!((&*detach.name, detach.id.len(), &*detach.result), ("nightly", 16, "u64"));
+    assert_eq!((open.processes, open.id.len()), (7, 0));
+    assert_eq!((&*job.label, job.retries, job.function.is_empty()), ("x", 5, false));
+    call.say_durable(0, false);
+    let items = call.hear_all();
+    assert_eq!(indices(&items), (0..1000).collect::<Vec<_>>());
+    assert_eq!(items[7].1, encoded(7));
+    call.say_durable(1000, false);
+    assert!(!client.is_finished());
+    call.say_durable(1000, true);
+    client.join().unwrap().unwrap();
+    call.hear_the_end();
+    server.assert_silent();
+}
+
+#[test]
+fn nothing_is_pulled_before_the_coordinator_has_taken_the_job_and_no_more_than_is_bounded() {
+    static PULLED: AtomicU64 = AtomicU64::new(0);
+    let server = Server::start();
+    let pool = pool(&server, PATIENCE, 1 << 30);
+    let client = thread::spawn(move || {
+        let items = (0..400_u64).map(|_| {
+            PULLED.fetch_add(1, Ordering::SeqCst);
+            vec![0_u8; 1 << 20]
+        });
+        pool.job(|bytes: Vec<u8>| bytes.len()).detach("nightly").map(items).map(drop)
+    });
+    let call = server.call();
+    call.hear_detach();
+    assert_eq!(PULLED.load(Ordering::SeqCst), 0);
+    call.say_durable(0, false);
+    let mut next = 0;
+    while next < 400 {
+        let items = call.hear_items();
+        assert_eq!(items.first, next);
+        next += items.ends.len() as u64 / 4;
+        // 16 MiB, and a batch that is being made.
+        let most = next.max(16) + 2;
+        assert!(PULLED.load(Ordering::SeqCst) <= most + 16, "{} of {next}", PULLED.load(Ordering::SeqCst));
+        if next % 10 == 0 {
+            call.say_durable(next, false);
+        }
+    }
+    call.say_durable(next, false);
+    call.hear_all();
+    call.say_durable(next, true);
+    client.join().unwrap().unwrap();
+}
+
+#[test]
+fn it_goes_on_over_other_connections_from_what_is_durable() {
+    let server = Server::start();
+    let client = detach(&server, PATIENCE, 1000);
+    // Before anything was said, before it was taken, and in the middle.
+    server.call().cut();
+    let call = server.call();
+    let id = call.hear_detach().id;
+    call.cut();
+    let call = server.call();
+    assert_eq!(call.hear_detach().id, id);
+    call.say_durable(0, false);
+    call.hear_items();
+    call.cut();
+    let call = server.call();
+    assert_eq!(call.hear_detach().id, id);
+    call.say_durable(0, false);
+    assert_eq!(indices(&call.hear_all()), (0..1000).collect::<Vec<_>>());
+    // In the middle of a message.
+    call.say_durable(333, false);
+    call.cut();
+    let call = server.call();
+    call.hear_detach();
+    call.say_durable(500, false);
+    let rest = call.hear_all();
+    assert_eq!(indices(&rest), (500..1000).collect::<Vec<_>>());
+    assert_eq!(rest[3].1, encoded(503));
+    call.cut();
+    // The answer was lost.
+    let call = server.call();
+    call.hear_detach();
+    call.say_durable(1000, true);
+    client.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_coordinator_that_is_restarted_is_waited_for() {
+    let server = Server::start();
+    let client = detach(&server, PATIENCE, 10);
+    let call = server.call();
+    call.hear_detach();
+    let at = server.stop();
+    let server = Server::start_at(&at);
+    let call = server.call();
+    call.hear_detach();
+    call.say_durable(0, false);
+    assert_eq!(call.hear_all().len(), 10);
+    call.say_durable(10, true);
+    client.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_coordinator_that_does_not_come_back_is_given_up() {
+    let server = Server::start();
+    let client = detach(&server, Duration::from_millis(300), 10);
+    let call = server.call();
+    call.hear_detach();
+    call.say_durable(0, false);
+    call.hear_all();
+    server.stop();
+    let error = client.join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("after 300ms") && error.to_string().contains("`farpool results`"), "{error}");
+}
+
+#[test]
+fn one_that_answers_and_never_goes_on_is_given_up_too() {
+    let server = Server::start();
+    let client = detach(&server, Duration::from_millis(300), 10);
+    while !client.is_finished() {
+        if let Some(call) = server.try_call() {
+            call.say_durable(0, false);
+            call.cut();
+        }
+    }
+    assert_eq!(client.join().unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[test]
+fn what_the_coordinator_refuses_is_told_with_what_to_do() {
+    for (status, kind, words) in [
+        (Status::already_exists("another job is called so"), ErrorKind::InvalidArgument, "take another name"),
+        (Status::invalid_argument("a name has no spaces"), ErrorKind::InvalidArgument, "has no spaces"),
+        (Status::failed_precondition("start it with --journal DIR"), ErrorKind::Unavailable, "--journal DIR"),
+        (Status::resource_exhausted("it is full"), ErrorKind::Unavailable, "--journal-size"),
+        (Status::unimplemented(""), ErrorKind::Unavailable, "another version"),
+        (Status::unauthenticated("who are you"), ErrorKind::Unauthenticated, "who are you"),
+    ] {
+        // At once, or when it has read what the job is.
+        let server = Server::start();
+        server.refuse(status.clone());
+        let error = detach(&server, PATIENCE, 10).join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+        let client = detach(&server, PATIENCE, 10);
+        let call = server.call();
+        call.hear_detach();
+        call.fail(status);
+        assert_eq!(client.join().unwrap().unwrap_err().to_string(), error.to_string());
+        server.assert_silent();
+    }
+}
+
+#[test]
+fn items_that_cannot_be_sent_leave_nothing_behind() {
+    let server = Server::start();
+    let pool = pool(&server, PATIENCE, 100);
+    let client = thread::spawn(move || {
+        let items = (0..50).map(|item| "x".repeat(if item == 40 { 200 } else { 10 }));
+        pool.job(|text: String| text.len()).detach("nightly").map(items).map(drop)
+    });
+    let call = server.call();
+    call.hear_detach();
+    call.say_durable(0, false);
+    assert_eq!(server.asked(), "discard nightly");
+    let error = client.join().unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.item()), (ErrorKind::PayloadTooLarge, Some(40)));
+    call.hear_the_end();
+    server.assert_silent();
+}
+
+#[test]
+fn an_input_that_panics_leaves_nothing_behind() {
+    let server = Server::start();
+    let pool = pool(&server, PATIENCE, 100);
+    let client = thread::spawn(move || {
+        let items = (0..50).map(|item| if item == 40 { panic!("no more") } else { item });
+        pool.job(double).detach("nightly").map(items).map(drop)
+    });
+    let call = server.call();
+    call.hear_detach();
+    call.say_durable(0, false);
+    assert_eq!(server.asked(), "discard nightly");
+    assert_eq!(*client.join().unwrap_err().downcast::<&str>().unwrap(), "no more");
+    call.hear_the_end();
+}
+
+#[test]
+fn the_program_is_sent_when_it_is_wanted() {
+    let server = Server::start();
+    let client = detach(&server, PATIENCE, 10);
+    let call = server.call();
+    let digest = call.hear_detach().pool.unwrap().program.unwrap().digest;
+    call.say_durable(0, false);
+    // Somebody else's is nothing to this client.
+    call.say(Event::ProgramWanted(ProgramWanted { digest: vec![7; 32].into() }));
+    call.hear_all();
+    call.say(Event::ProgramWanted(ProgramWanted { digest }));
+    let own = std::fs::metadata("/proc/self/exe").unwrap().len();
+    assert_eq!(server.asked(), format!("program of {own} bytes"));
+    call.say_durable(10, true);
+    client.join().unwrap().unwrap();
+}
+
+#[test]
+fn lies_are_errors() {
+    let server = Server::start();
+    type Lie = fn(&Call);
+    let lies: [(&str, Lie); 4] = [
+        ("which it was not sent", |call| call.say_durable(11, false)),
+        ("which it was not sent", |call| call.say_durable(0, true)),
+        ("has dropped what it had", |call| {
+            call.say_durable(0, false);
+            call.hear_all();
+            call.say_durable(7, false);
+            call.say_durable(6, false);
+        }),
+        ("what is no frame", |call| {
+            let piece = Some(Piece { total: 5, data: vec![0; 9].into() });
+            call.say_frame(EventFrame { piece, ..EventFrame::default() });
+        }),
+    ];
+    for (words, lie) in lies {
+        let client = detach(&server, PATIENCE, 10);
+        let call = server.call();
+        call.hear_detach();
+        lie(&call);
+        assert_eq!(refused(&server, call, client, words).kind(), ErrorKind::Unavailable);
+    }
+}
+
+#[test]
+fn a_pool_without_a_cluster_or_one_that_is_closed_detaches_nothing() {
+    let (_, local) = FakeSession::mapping(double).pool();
+    let error = local.job(double).detach("nightly").map(0..3).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("FARPOOL_ADDRESS"), "{error}");
+    let server = Server::start();
+    let pool = pool(&server, PATIENCE, 100);
+    let error = pool.job(double).chunksize(0).detach("nightly").map(0..3).unwrap_err();
+    assert!(error.to_string().starts_with("detach \"nightly\": chunksize must be"), "{error}");
+    pool.close();
+    assert_eq!(pool.job(double).detach("nightly").apply((3,)).unwrap_err().kind(), ErrorKind::Closed);
+    server.assert_silent();
+}

@@ -1,0 +1,35 @@
+use super::cancelled;
+use super::outcomes::decode;
+use crate::args::Data;
+use crate::cluster::detached::{End, Reading, Step};
+use crate::error::Error;
+
+/// What an iterator says of its length is a hint, and so is what a coordinator says: memory is not taken at their word.
+const MOST_AT_ONCE: u64 = 1 << 20;
+
+/// All results, or the error of the lowest item that failed.
+pub(super) fn collect<R: Data>(mut reading: Reading, name: &str) -> Result<Vec<R>, Error> {
+    let (mut values, mut failed) = (Vec::new(), None);
+    loop {
+        match reading.step(decode) {
+            Step::Wait => reading.wait(),
+            // Their errors would be all the same: the end is told instead.
+            Step::Missing(_) => {}
+            Step::Outcome(_, Ok(value)) if failed.is_none() => {
+                if values.is_empty() {
+                    values.reserve(reading.items().min(MOST_AT_ONCE) as usize);
+                }
+                values.push(value);
+            }
+            // The outcome is an error already.
+            Step::Outcome(_, Ok(_)) => {}
+            Step::Outcome(_, Err(error)) => {
+                values = Vec::new();
+                failed.get_or_insert(error);
+            }
+            Step::Ended(End::Finished) => return failed.map_or(Ok(values), Err),
+            Step::Ended(End::Failed(error)) => return Err(error),
+            Step::Ended(End::Cancelled | End::Running) => return Err(cancelled(name, reading.items())),
+        }
+    }
+}

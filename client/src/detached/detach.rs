@@ -1,0 +1,156 @@
+use std::any::type_name;
+use std::fmt;
+
+use bytes::Bytes;
+use farpool_proto::v1;
+use uuid::Uuid;
+
+use super::Detached;
+use crate::args::{Args, Data};
+use crate::cluster::detached::Sending;
+use crate::error::Error;
+use crate::feeder::Whole;
+use crate::function::{Captureless, Function};
+use crate::job::Job;
+use crate::progress::Progress;
+use crate::singles::Singles;
+
+/// The number of a detached job in its pool, where it is alone.
+const JOB: u64 = 1;
+
+/// A call that the cluster is to keep, whose verb is still to come; made by [`Job::detach`].
+///
+/// Its verbs block until the coordinator has all of the job on disk, and nothing of it runs before. The items are pulled and sent
+/// in bounded memory; if the coordinator is lost meanwhile, they go on when it is back. If one of them ends in an error or
+/// a panic, nothing is left at the coordinator.
+#[must_use = "nothing is detached before a verb such as map(items)"]
+pub struct Detach<'p, F> {
+    job: Job<'p, F>,
+    name: String,
+}
+
+impl<'p, F> Detach<'p, F> {
+    pub(crate) fn new(job: Job<'p, F>, name: String) -> Self {
+        Self { job, name }
+    }
+}
+
+impl<F: Captureless> Detach<'_, F> {
+    /// Detaches a job that calls the function with each item.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if the pool is not on a cluster, if an option has no
+    /// meaning, or if another job has the name; [`ErrorKind::Codec`](crate::ErrorKind::Codec) or
+    /// [`ErrorKind::PayloadTooLarge`](crate::ErrorKind::PayloadTooLarge) with the index of an item that cannot be sent;
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`Pool::close`](crate::Pool::close);
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the coordinator cannot be reached, keeps no jobs, or has no
+    /// room for more of them.
+    ///
+    /// # Panics
+    /// If the iterator panics.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// // FARPOOL_ADDRESS names the cluster.
+    /// let pool = farpool::Pool::new(64)?;
+    /// let job = pool.job(|n: u64| n * n).retries(5).detach("squares").map(0..1_000_000)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map<T, R, I>(&self, items: I) -> Result<Detached<R>, Error>
+    where
+        F: Fn(T) -> R,
+        I: IntoIterator<Item = T>,
+        T: Data,
+        R: Data,
+    {
+        self.send(self.job.describe::<(T,), R>(), Singles(items.into_iter()))
+    }
+
+    /// As [`map`](Self::map), for a function of several arguments: each item is the tuple of them.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    ///
+    /// # Panics
+    /// As [`map`](Self::map).
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(64)?;
+    /// let job = pool.job(u64::pow).detach("powers").starmap([(2, 10), (3, 4)])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn starmap<A, R, I>(&self, items: I) -> Result<Detached<R>, Error>
+    where
+        F: Function<A, Output = R>,
+        I: IntoIterator<Item = A>,
+        A: Args,
+        R: Data,
+    {
+        self.send(self.job.describe::<A, R>(), items.into_iter())
+    }
+
+    /// Detaches a job of a single call: its results are one.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(1)?;
+    /// let job = pool.job(|n: u64| n * n).detach("square").apply((7,))?;
+    /// assert_eq!(job.get()?, [49]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn apply<A, R>(&self, args: A) -> Result<Detached<R>, Error>
+    where
+        F: Function<A, Output = R>,
+        A: Args,
+        R: Data,
+    {
+        self.send(self.job.describe::<A, R>(), std::iter::once(args))
+    }
+
+    fn send<A: Args, R: Data>(&self, function: Bytes, input: impl Iterator<Item = A>) -> Result<Detached<R>, Error> {
+        self.try_send::<A, R>(function, input).map_err(|error| error.of_job("detach", &self.name))
+    }
+
+    fn try_send<A: Args, R: Data>(
+        &self,
+        function: Bytes,
+        input: impl Iterator<Item = A>,
+    ) -> Result<Detached<R>, Error> {
+        let (pool, options) = (self.job.pool(), self.job.options());
+        let ground = pool.ground(options)?;
+        let detach = v1::Detach {
+            name: self.name.clone(),
+            id: Bytes::from(Uuid::now_v7().into_bytes().to_vec()),
+            pool: Some(ground.pool),
+            job: Some(options.open_job(JOB, function)),
+            result: type_name::<R>().to_owned(),
+        };
+        let mut whole = Whole::new(input, JOB, pool.payload_limit());
+        let sending = Sending::start(&ground.place, detach)?;
+        let _progress = match options.progress() {
+            true => Progress::show(&sending.durable(), &self.name, whole.size()),
+            false => None,
+        };
+        while let Some(items) = whole.next_batch()? {
+            sending.send(items)?;
+        }
+        sending.finish()?;
+        Ok(Detached::new(ground.place, self.name.clone()))
+    }
+}
+
+impl<F> fmt::Debug for Detach<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Detach").field("name", &self.name).field("job", &self.job).finish()
+    }
+}

@@ -1,0 +1,234 @@
+//! Jobs that the cluster keeps: detached by one process, picked up by another.
+
+mod collect;
+mod detach;
+mod outcomes;
+mod raw;
+mod status;
+
+use std::any::type_name;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::args::Data;
+use crate::cluster::Address;
+use crate::cluster::detached::{self, Place, Reading};
+use crate::environment;
+use crate::error::Error;
+use crate::settings::RECONNECT_TIMEOUT;
+pub use detach::Detach;
+pub use outcomes::Outcomes;
+pub use raw::{RawDetached, RawEnd, RawOutcome};
+pub use status::{DetachedState, DetachedStatus};
+
+/// Picks up the detached job of this name on the cluster that the environment variable `FARPOOL_ADDRESS` names. `R` is the
+/// type of its results.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if there is no such job, if its results are of another
+/// type, or if `FARPOOL_ADDRESS` is not set; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the coordinator cannot be
+/// reached, or keeps no jobs.
+///
+/// ```no_run
+/// # fn main() -> Result<(), farpool::Error> {
+/// let job = farpool::attach::<u64>("nightly-2026-11-24")?;
+/// println!("{} of {} are done", job.status()?.done, job.status()?.items);
+/// let squares: Vec<u64> = job.get()?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn attach<R: Data>(name: impl Into<String>) -> Result<Detached<R>, Error> {
+    let name = name.into();
+    match environment::address() {
+        Some(address) => attach_to(address, name),
+        None => Err(Error::invalid(
+            "FARPOOL_ADDRESS is not set: set it to the address of the coordinator that keeps the job, or use attach_to(..)",
+        )
+        .of_job("attach", &name)),
+    }
+}
+
+/// Picks up the detached job of this name on the cluster whose coordinator is at this address, `http://host:port`, whatever
+/// `FARPOOL_ADDRESS` says. `R` is the type of its results.
+///
+/// # Errors
+/// As [`attach`].
+///
+/// ```
+/// // There is nobody at this one.
+/// let error = farpool::attach_to::<u64>("http://127.0.0.1:1", "nightly-2026-11-24").unwrap_err();
+/// assert_eq!(error.kind(), farpool::ErrorKind::Unavailable);
+/// assert!(error.to_string().contains("is farpool-coordinator running there?"));
+/// ```
+pub fn attach_to<R: Data>(url: impl AsRef<str>, name: impl Into<String>) -> Result<Detached<R>, Error> {
+    let name = name.into();
+    let place = place(url.as_ref()).map_err(|error| error.of_job("attach", &name))?;
+    let about = detached::about(&place, "attach", &name, false)?;
+    if about.result != type_name::<R>() {
+        let message = format!(
+            "its results are of type {}, and it was asked for as if they were of type {}",
+            about.result,
+            type_name::<R>()
+        );
+        return Err(Error::invalid(message).of_job("attach", &name));
+    }
+    Ok(Detached::new(place, name))
+}
+
+/// A job that the cluster keeps, which goes on whatever becomes of this process; made by [`Job::detach`](crate::Job::detach),
+/// and by [`attach`] in any other process.
+///
+/// It is a name only: clones are of the same job, any number may read its outcomes at once and as often as they like, and
+/// dropping it changes nothing. The outcomes stay until the job is [discarded](Self::discard) or expires, as the coordinator's
+/// `--journal-expiry` says.
+///
+/// Its calls block, and so does its [`Outcomes`] as an iterator; in async code `Outcomes` is a stream. If the coordinator is lost
+/// meanwhile, they try to get it back, for as long as the pool's [`reconnect_timeout`](crate::Builder::reconnect_timeout), or
+/// else `FARPOOL_RECONNECT_TIMEOUT`, says.
+///
+/// ```no_run
+/// fn simulate(seed: u64) -> f64 {
+///     (0..seed).map(|step| (step as f64).sin()).sum()
+/// }
+///
+/// fn main() -> Result<(), farpool::Error> {
+///     farpool::init();
+///     // FARPOOL_ADDRESS names the cluster.
+///     let pool = farpool::Pool::new(64)?;
+///     let job = pool.job(simulate).detach("nightly").map(0..1_000_000)?;
+///     // This process may end now. Here, or in another one with farpool::attach("nightly"):
+///     let sums: Vec<f64> = job.get()?;
+///     job.discard()
+/// }
+/// ```
+pub struct Detached<R> {
+    place: Place,
+    name: Arc<str>,
+    results: PhantomData<fn() -> R>,
+}
+
+impl<R: Data> Detached<R> {
+    pub(crate) fn new(place: Place, name: String) -> Self {
+        Self { place, name: name.into(), results: PhantomData }
+    }
+
+    /// What the job is asked for by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How far it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if the job was discarded or has expired;
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the coordinator cannot be reached.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// let status = farpool::attach::<u64>("nightly")?.status()?;
+    /// if status.state == farpool::DetachedState::Finished {
+    ///     println!("{} of {} items failed", status.failed, status.items);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn status(&self) -> Result<DetachedStatus, Error> {
+        let about = detached::about(&self.place, "status", &self.name, true)?;
+        DetachedStatus::read(&about).map_err(|error| error.of_job("status", &self.name))
+    }
+
+    /// Blocks until the job has ended, and returns its results in the order of the items.
+    ///
+    /// # Errors
+    /// If items failed, the error of the one with the lowest index, after all have finished;
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if the job was cancelled; otherwise as [`status`](Self::status).
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// let results: Vec<String> = farpool::attach("nightly")?.get()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get(&self) -> Result<Vec<R>, Error> {
+        collect::collect(Reading::start(&self.place, "get", &self.name, true)?, &self.name)
+    }
+
+    /// The outcomes in the order of the items, as they come: in constant memory, and from the first one on, each time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if it cannot be started. Everything else is the last of the
+    /// outcomes.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// for outcome in farpool::attach::<u64>("nightly")?.iter()? {
+    ///     match outcome {
+    ///         Ok(result) => println!("{result}"),
+    ///         Err(error) => eprintln!("{error}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn iter(&self) -> Result<Outcomes<R>, Error> {
+        Ok(Outcomes::new(Reading::start(&self.place, "iter", &self.name, true)?, &self.name))
+    }
+
+    /// Drops what has no outcome yet; what runs of it is killed. The outcomes that there are stay.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// farpool::attach::<u64>("nightly")?.cancel()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cancel(&self) -> Result<(), Error> {
+        detached::cancel(&self.place, &self.name)
+    }
+
+    /// Drops the job with all its outcomes, whether or not it has ended: its name is free.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// let job = farpool::attach::<u64>("nightly")?;
+    /// let results = job.get()?;
+    /// job.discard()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn discard(&self) -> Result<(), Error> {
+        detached::discard(&self.place, &self.name)
+    }
+}
+
+impl<R> Clone for Detached<R> {
+    fn clone(&self) -> Self {
+        Self { place: self.place.clone(), name: Arc::clone(&self.name), results: PhantomData }
+    }
+}
+
+impl<R> fmt::Debug for Detached<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Detached").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The place at this address, for those who have no pool there.
+fn place(url: &str) -> Result<Place, Error> {
+    let patience = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
+    Ok(Place { address: Address::parse(url)?, patience })
+}
+
+/// The job has ended without all outcomes.
+fn cancelled(name: &str, items: u64) -> Error {
+    let message =
+        format!("it was cancelled, and not all of its {items} items have had an outcome; .iter() has those that did");
+    Error::new(crate::error::ErrorKind::Cancelled, message).of_job("get", name)
+}

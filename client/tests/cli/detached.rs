@@ -1,0 +1,123 @@
+//! Maps that a real cluster keeps: what `farpool results` prints is what `farpool map` would have printed.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::local_cluster::Local;
+use crate::support::{Call, Done, Folder, farpool};
+
+fn on<'a>(local: &'a Local, arguments: &[&'a str]) -> Call {
+    farpool(["--address", &*local.address].into_iter().chain(arguments.iter().copied()))
+}
+
+fn detach(local: &Local, name: &str, program: &str, options: &[&str], items: &str) {
+    let arguments = [&["map", "--detach", name, "--program", program], options].concat();
+    let line = format!("job {name} is detached; farpool results {name} --wait prints its outputs\n");
+    on(local, &arguments).input(items).run().assert_prints(&line);
+}
+
+fn results(local: &Local, arguments: &[&str]) -> Done {
+    on(local, &[&["results"], arguments].concat()).run()
+}
+
+fn jobs(local: &Local) -> Vec<Value> {
+    let listed: Value = serde_json::from_slice(&results(local, &["--json"]).stdout).unwrap();
+    listed["results"].as_array().unwrap().clone()
+}
+
+#[test]
+fn results_are_what_the_map_would_have_printed() {
+    let local = Local::start(&["2", "--slots", "2"]);
+    let program = "case {} in 3) echo no >&2; exit 5;; 4) sleep 50;; 5) kill -9 $$;; esac; printf '%s ' {} {#}; echo";
+    let options = ["--timeout", "500ms", "--keep-going"];
+    let items = "1\n2\n3\n4\n5\na b\n";
+    let mapped = on(&local, &[&["map", "--program", program], &options[..]].concat()).input(items).run();
+    assert_eq!(mapped.code, Some(3), "{mapped:?}");
+    detach(&local, "nightly", program, &options, items);
+    let done = results(&local, &["nightly", "--wait"]);
+    assert_eq!((done.code, done.stdout()), (mapped.code, mapped.stdout()));
+    // Which agent ran what, and how long it took, is not the same each time.
+    let told = |done: &Done| -> Vec<String> {
+        done.stderr()
+            .lines()
+            .map(|line| line.split(" (").next().unwrap().split(" after ").next().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(told(&done), told(&mapped), "{done:?}");
+    assert_eq!(told(&done)[0], "no");
+
+    // Again, with tags and records, and then no more.
+    let folder = Folder::new();
+    let records = folder.file("records");
+    let done = results(&local, &["nightly", "--tag", "--results", &records, "--discard"]);
+    assert_eq!(done.code, Some(3), "{done:?}");
+    assert!(done.stdout().starts_with("1\t1 1 \n2\t2 2 \na b\ta b 6 \n"), "{done:?}");
+    let text = fs::read_to_string(&records).unwrap();
+    let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(records[2]["exit_code"], 5);
+    assert_eq!(records[5]["item"], "a b");
+    assert_eq!(results(&local, &["nightly"]).code, Some(125));
+    assert_eq!(jobs(&local), [Value::Null; 0]);
+    local.end();
+}
+
+#[test]
+fn commands_that_fail_run_again_and_what_is_empty_is_no_trouble() {
+    let (local, folder) = (Local::start(&["1", "--slots", "2"]), Folder::new());
+    let tries = folder.file("tries");
+    detach(
+        &local,
+        "again",
+        &format!("echo {{}} >> {tries}; test $(grep -c . {tries}) -ge 3"),
+        &["--retries", "5"],
+        "x\n",
+    );
+    let records = folder.file("records");
+    results(&local, &["again", "--wait", "--results", &records]).assert_prints("");
+    let record: Value = serde_json::from_str(&fs::read_to_string(&records).unwrap()).unwrap();
+    assert_eq!((&record["attempts"], &record["exit_code"]), (&Value::from(3), &Value::from(0)));
+    detach(&local, "empty", "echo", &[], "");
+    results(&local, &["empty", "--wait"]).assert_prints("");
+    let states: Vec<_> =
+        jobs(&local).iter().map(|job| format!("{} {} {}", job["name"], job["state"], job["done"])).collect();
+    assert_eq!(states, ["\"again\" \"finished\" 1", "\"empty\" \"finished\" 0"]);
+    local.end();
+}
+
+#[test]
+fn a_detached_map_is_seen_and_cancelled() {
+    let (local, folder) = (Local::start(&["1", "--slots", "2"]), Folder::new());
+    let pipe = folder.pipe("begun");
+    detach(
+        &local,
+        "nightly",
+        &format!("case {{}} in 1) echo one;; *) echo > {pipe}; sleep 50;; esac"),
+        &[],
+        "1\n2\n3\n",
+    );
+    fs::read(&pipe).unwrap();
+    let done = results(&local, &["nightly"]);
+    assert_eq!(done.code, Some(125), "{done:?}");
+    assert!(done.stderr().contains("job nightly goes on") && done.stderr().contains("--wait"), "{done:?}");
+    let taken = on(&local, &["map", "--detach", "nightly", "--program", "echo", "--", "1"]).run();
+    assert_eq!(taken.code, Some(125), "{taken:?}");
+    assert!(taken.stderr().contains("farpool results nightly --discard"), "{taken:?}");
+    on(&local, &["cancel", "nightly"]).run().assert_prints("job nightly is cancelled\n");
+    let done = results(&local, &["nightly", "--wait"]);
+    assert_eq!(done.code, Some(125), "{done:?}");
+    assert!(done.stderr().contains("job nightly was cancelled: not all of its 3 items have an outcome"), "{done:?}");
+    assert_eq!(jobs(&local)[0]["state"], "cancelled");
+    local.end();
+}
+
+#[test]
+fn input_that_is_not_whole_leaves_no_job() {
+    let local = Local::start(&["1"]);
+    let long = "x".repeat(200 << 10);
+    let call = on(&local, &["map", "--detach", "nightly", "--program", "echo"]).input(format!("1\n2\n{long}\n4\n"));
+    let story = "farpool: item 3 is longer than the 131072 bytes that Linux allows\n";
+    call.run().assert(125, "", story);
+    assert_eq!(jobs(&local), [Value::Null; 0]);
+    local.end();
+}

@@ -1,0 +1,135 @@
+//! Detached jobs that say what a test wants them to say.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+
+use farpool_proto::v1::client_event::Body as Event;
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::detached_jobs_server::DetachedJobs;
+use farpool_proto::v1::{
+    CancelDetachedReply, CancelDetachedRequest, ClientEvent, ClientFrame, DetachedJob, DetachedState,
+    DiscardDetachedReply, DiscardDetachedRequest, EventFrame, Failure, FailureKind, ItemFailed, ItemsDone, JobEnded,
+    ListDetachedReply, ListDetachedRequest,
+};
+use futures_core::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::service::State;
+
+/// A job, and the outcomes that there are.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) job: DetachedJob,
+    pub(crate) outcomes: Vec<Event>,
+}
+
+/// The keeper of them.
+pub(crate) struct Keeper {
+    state: Arc<Mutex<State>>,
+    kept: Mutex<Vec<Kept>>,
+}
+
+impl Keeper {
+    pub(crate) fn new(state: Arc<Mutex<State>>, kept: Vec<Kept>) -> Self {
+        Self { state, kept: Mutex::new(kept) }
+    }
+
+    fn note(&self, asked: String) {
+        self.state.lock().unwrap().asked.push(asked);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.kept.lock().unwrap()
+    }
+
+    fn find(&self, name: &str) -> Result<Kept, Status> {
+        let found = self.kept().iter().find(|kept| kept.job.name == name).cloned();
+        found.ok_or_else(|| Status::not_found(format!("there is no detached job {name:?}")))
+    }
+}
+
+pub(crate) fn result(item: u64, bytes: &[u8]) -> Event {
+    let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
+    Event::ItemsDone(ItemsDone { job: 1, first: item, data: bytes.to_vec().into(), ends })
+}
+
+pub(crate) fn failure(item: u64) -> Event {
+    let failure = Failure {
+        kind: FailureKind::Panicked.into(),
+        message: "oh no".to_owned(),
+        host: "node7".to_owned(),
+        pid: 7,
+        attempts: 1,
+        ..Failure::default()
+    };
+    Event::ItemFailed(Box::new(ItemFailed { job: 1, item, failure: Some(failure) }))
+}
+
+/// What comes of an Attach: whole before it begins.
+pub(crate) struct Events(std::vec::IntoIter<Event>);
+
+impl Stream for Events {
+    type Item = Result<EventFrame, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let frame = |body| {
+            let message = ClientEvent { body: Some(body) };
+            Ok(EventFrame { messages: vec![message].into(), ..EventFrame::default() })
+        };
+        Poll::Ready(self.0.next().map(frame))
+    }
+}
+
+#[tonic::async_trait]
+impl DetachedJobs for Keeper {
+    type DetachStream = Events;
+    type AttachStream = Events;
+
+    async fn detach(&self, _: Request<Streaming<ClientFrame>>) -> Result<Response<Events>, Status> {
+        Err(Status::unimplemented("nothing is detached here"))
+    }
+
+    async fn attach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Events>, Status> {
+        let mut stream = request.into_inner();
+        let frame = stream.message().await?.expect("it says something");
+        let messages = frame.messages.into_vec();
+        let Some(Body::Attach(attach)) = messages.into_iter().next().and_then(|message| message.body) else {
+            return Err(Status::invalid_argument("it did not begin with Attach"));
+        };
+        let Kept { job, outcomes } = self.find(&attach.name)?;
+        let ended = match job.state() {
+            DetachedState::Finished => Some(false),
+            DetachedState::Cancelled => Some(true),
+            _ if attach.wait => Some(false),
+            _ => None,
+        };
+        let mut events = vec![Event::DetachedJob(Box::new(job))];
+        if attach.first == 0 {
+            events.extend(outcomes);
+        }
+        events.extend(ended.map(|cancelled| Event::JobEnded(JobEnded { job: 1, cancelled })));
+        Ok(Response::new(Events(events.into_iter())))
+    }
+
+    async fn list(&self, _: Request<ListDetachedRequest>) -> Result<Response<ListDetachedReply>, Status> {
+        self.note("list".to_owned());
+        let jobs = self.kept().iter().map(|kept| kept.job.clone()).collect();
+        Ok(Response::new(ListDetachedReply { jobs }))
+    }
+
+    async fn cancel(&self, request: Request<CancelDetachedRequest>) -> Result<Response<CancelDetachedReply>, Status> {
+        let name = request.into_inner().name;
+        self.note(format!("cancel detached {name}"));
+        self.find(&name).map(|_| Response::new(CancelDetachedReply {}))
+    }
+
+    async fn discard(
+        &self,
+        request: Request<DiscardDetachedRequest>,
+    ) -> Result<Response<DiscardDetachedReply>, Status> {
+        let name = request.into_inner().name;
+        self.note(format!("discard {name}"));
+        self.find(&name).map(|_| Response::new(DiscardDetachedReply {}))
+    }
+}

@@ -1,0 +1,223 @@
+//! `farpool results`, `farpool cancel NAME` and `farpool map --detach`, against detached jobs that say what they should.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use farpool_proto::v1::{DetachedJob, DetachedState, StatusReply};
+use serde_json::{Value, json};
+
+use crate::keeper::{Kept, failure, result};
+use crate::service::{Service, busy_cluster};
+use crate::support::{Done, Folder, farpool, map};
+
+fn job(name: &str, state: DetachedState, items: u64, done: u64, failed: u64) -> DetachedJob {
+    DetachedJob {
+        name: name.to_owned(),
+        state: state.into(),
+        items,
+        done,
+        failed,
+        result: "f64".to_owned(),
+        ..DetachedJob::default()
+    }
+}
+
+/// A service with a job that is done, one that goes on, and one that was cancelled.
+fn service() -> Service {
+    let outcomes = vec![result(0, b"zero"), failure(1), result(2, b"two")];
+    let finished = job("nightly", DetachedState::Finished, 3, 3, 1);
+    let running = job("weekly", DetachedState::Running, 3, 2, 0);
+    let cancelled = job("yearly", DetachedState::Cancelled, 9, 2, 1);
+    Service::keeping(
+        busy_cluster(),
+        vec![
+            Kept { job: finished, outcomes: outcomes.clone() },
+            Kept { job: running, outcomes: vec![result(0, b"zero"), result(2, b"two")] },
+            Kept { job: cancelled, outcomes },
+        ],
+    )
+}
+
+fn call(service: &Service, arguments: &[&str]) -> Done {
+    farpool(["--address", &service.address].into_iter().chain(arguments.iter().copied())).run()
+}
+
+#[test]
+fn detached_jobs_are_listed() {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let ms = |time: Duration| time.as_millis() as u64;
+    let kept = DetachedJob {
+        label: "simulate".to_owned(),
+        detached_ms: ms(now - Duration::from_secs(7260)),
+        ended_ms: ms(now - Duration::from_secs(3660)),
+        expires_ms: ms(now + Duration::from_secs(6 * 86400 + 1830)),
+        ..job("nightly", DetachedState::Finished, 1000, 1000, 3)
+    };
+    let coming = job("evil\x1b[2J", DetachedState::Receiving, 7, 0, 0);
+    let keep = |job| Kept { job, outcomes: Vec::new() };
+    let service = Service::keeping(StatusReply::default(), vec![keep(coming), keep(kept)]);
+    call(&service, &["results"]).assert_prints(
+        "\
+NAME           STATE      ITEMS  DONE  FAILED    DETACHED       ENDED    EXPIRES  LABEL
+evil\\u{1b}[2J  receiving      7     0       0
+nightly        finished    1000  1000       3  2h 01m ago  1h 01m ago  in 6d 00h  simulate
+",
+    );
+    assert_eq!(service.asked(), ["list"]);
+    let none = Service::start(StatusReply::default());
+    call(&none, &["results"]).assert_prints("no detached jobs\n");
+}
+
+#[test]
+fn the_keys_of_json_are_a_promise() {
+    let kept = DetachedJob {
+        label: "simulate".to_owned(),
+        detached_ms: 1_500,
+        ended_ms: 2_000,
+        expires_ms: 3_000,
+        ..job("nightly", DetachedState::Failed, 10, 4, 3)
+    };
+    let keep = |job| Kept { job, outcomes: Vec::new() };
+    let running = job("weekly", DetachedState::Running, 3, 2, 0);
+    let service = Service::keeping(StatusReply::default(), vec![keep(kept), keep(running)]);
+    let shown: Value = serde_json::from_slice(&call(&service, &["results", "--json"]).stdout).unwrap();
+    assert_eq!(
+        shown,
+        json!({
+            "results": [{
+                "name": "nightly",
+                "label": "simulate",
+                "state": "failed",
+                "items": 10,
+                "done": 4,
+                "failed": 3,
+                "result": "f64",
+                "detached_at": 1.5,
+                "ended_at": 2.0,
+                "expires_at": 3.0,
+            }, {
+                "name": "weekly",
+                "label": "",
+                "state": "running",
+                "items": 3,
+                "done": 2,
+                "failed": 0,
+                "result": "f64",
+                "detached_at": null,
+                "ended_at": null,
+                "expires_at": null,
+            }],
+        })
+    );
+}
+
+const FAILED: &str = "farpool: results \"nightly\", item 1: oh no (host node7, pid 7, 1 attempt)\n";
+
+#[test]
+fn of_other_programs_it_is_told_how_much_there_is() {
+    let service = service();
+    let expected = "2 results of type f64, 7 bytes; --raw DIR writes each into a file\n";
+    call(&service, &["results", "nightly"]).assert(1, expected, FAILED);
+    assert_eq!(service.asked(), [""; 0]);
+    call(&service, &["results", "nightly", "--discard"]).assert(1, expected, FAILED);
+    assert_eq!(service.asked(), ["discard nightly"]);
+}
+
+#[test]
+fn raw_results_are_files() {
+    let (service, folder) = (service(), Folder::new());
+    let raw = folder.file("a/b");
+    call(&service, &["results", "nightly", "--raw", &raw]).assert(1, "", FAILED);
+    let read = |item: u32| fs::read(format!("{raw}/{item}")).ok();
+    assert_eq!([read(0), read(1), read(2)], [Some(b"zero".to_vec()), None, Some(b"two".to_vec())]);
+    let inside = format!("{raw}/0/x");
+    let done = call(&service, &["results", "nightly", "--discard", "--raw", &inside]);
+    assert_eq!(done.code, Some(125));
+    assert!(done.stderr().contains("cannot write the results to"), "{done:?}");
+    assert_eq!(service.asked(), [""; 0]);
+}
+
+#[test]
+fn a_job_that_goes_on_is_not_discarded_and_what_is_there_is_shown() {
+    let service = service();
+    let expected = "2 results of type f64, 7 bytes; --raw DIR writes each into a file\n";
+    let story = "farpool: job weekly goes on: 2 of its 3 items have an outcome, and it was not discarded; \
+                 --wait waits for the others\n";
+    call(&service, &["results", "weekly", "--discard"]).assert(125, expected, story);
+    assert_eq!(service.asked(), [""; 0]);
+}
+
+#[test]
+fn a_job_that_was_cancelled_says_so() {
+    let service = service();
+    let done = call(&service, &["results", "yearly", "--discard"]);
+    assert_eq!(done.code, Some(125));
+    let story = "farpool: job yearly was cancelled: not all of its 9 items have an outcome\n";
+    assert!(done.stderr().ends_with(story), "{done:?}");
+    assert_eq!(service.asked(), ["discard yearly"]);
+}
+
+#[test]
+fn a_job_that_does_not_keep_its_promises_is_an_error() {
+    let service = service();
+    // It says that it has finished, and has no outcome of item 1.
+    let done = call(&service, &["results", "weekly", "--wait"]);
+    assert_eq!(done.code, Some(125));
+    assert!(done.stderr().contains("outcomes of items are missing"), "{done:?}");
+}
+
+#[test]
+fn what_is_not_there_is_told_with_where_to_look() {
+    let service = service();
+    let story = "farpool: results \"x\": there is no detached job \"x\"; `farpool results` tells which detached jobs there are\n";
+    call(&service, &["results", "x"]).assert(125, "", story);
+    let done = farpool(["--address", "127.0.0.1:1", "results", "x"]).run();
+    assert_eq!(done.code, Some(125));
+    assert!(done.stderr().contains("is farpool-coordinator running there?"), "{done:?}");
+    assert_eq!(farpool(["--address", "127.0.0.1:1", "results"]).run().code, Some(125));
+}
+
+#[test]
+fn a_detached_job_is_cancelled_by_its_name() {
+    let service = service();
+    call(&service, &["cancel", "weekly"]).assert_prints("job weekly is cancelled\n");
+    assert_eq!(service.asked(), ["cancel weekly", "cancel detached weekly"]);
+}
+
+#[test]
+fn options_without_a_meaning_are_refused() {
+    for (arguments, part) in [
+        (&["results", "--wait"][..], "<NAME>"),
+        (&["results", "--discard"], "<NAME>"),
+        (&["results", "x", "--json"], "--json"),
+        (&["results", "x", "--raw", "y", "--tag"], "--tag"),
+        (&["results", "x", "y"], "'y'"),
+        (&["map", "--program", "x", "--detach"], "--detach"),
+        (&["map", "--program", "x", "--detach", "y", "--unordered"], "--unordered"),
+        (&["map", "--program", "x", "--detach", "y", "--tag"], "--tag"),
+        (&["map", "--program", "x", "--detach", "y", "--results", "z"], "--results"),
+    ] {
+        let done = farpool(arguments.iter().copied()).run();
+        assert_eq!((done.code, done.stdout()), (Some(125), String::new()), "{arguments:?}");
+        assert!(done.stderr().contains(part), "{arguments:?}: {}", done.stderr());
+    }
+    let service = service();
+    let done = call(&service, &["results", "nightly", "--tag"]);
+    assert_eq!(done.code, Some(125));
+    assert!(done.stderr().contains("job nightly is no `farpool map`"), "{done:?}");
+}
+
+#[test]
+fn a_map_is_detached_to_a_cluster_only() {
+    let story = "farpool: --detach needs a cluster, which keeps the job: name its coordinator with --address or \
+                 FARPOOL_ADDRESS\n";
+    map("echo", ["--detach", "nightly", "--", "1"]).run().assert(125, "", story);
+    map("echo", ["--detach", "nightly", "--dry-run", "--", "1"]).run().assert_prints("echo 1\n");
+}
+
+#[test]
+fn a_map_speculates_where_commands_may_run_twice() {
+    map("echo {}", ["--speculate", "--", "1", "2"]).run().assert_prints("1\n2\n");
+    let story = "farpool: --speculate may run a command twice, and with --retries 0 none ever is\n";
+    map("echo {}", ["--speculate", "--retries", "0", "--", "1"]).run().assert(125, "", story);
+}
