@@ -134,12 +134,13 @@ async fn nonsense_must_be_refused_and_hurts_nobody() {
         asks.into_iter().for_each(|body| client.ask(body));
         client.must_be_refused(code, words).await;
     };
-    let begin = |change: fn(&mut Detach)| {
+    type Change = fn(&mut Detach);
+    let begin = |change: Change| {
         let mut detach = detach("one", 1);
         change(&mut detach);
         Ask::Detach(Box::new(detach))
     };
-    let cases: [(fn(&mut Detach), &str); 9] = [
+    let cases: [(Change, &str); 9] = [
         (|detach| detach.name.clear(), "1 to 1024 bytes"),
         (|detach| detach.name = "x".repeat(1025), "1 to 1024 bytes"),
         (|detach| detach.name = "a\nb".to_owned(), "control characters"),

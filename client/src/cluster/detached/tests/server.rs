@@ -68,7 +68,7 @@ impl Server {
             runtime.block_on(async move {
                 let listener = TcpIncoming::bind(at).unwrap();
                 tell_address.send(listener.local_addr().unwrap()).unwrap();
-                let mut server = http2::server(Duration::from_secs(5));
+                let mut server = http2::server(Duration::from_secs(5), http2::STREAM_WINDOW);
                 let router = server
                     .add_service(DetachedJobsServer::new(Service(Arc::clone(&own))))
                     .add_service(ClientsServer::new(Service(own)));
