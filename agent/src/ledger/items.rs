@@ -30,7 +30,7 @@ impl Items {
             }
             return true;
         }
-        let all = self.runs().any(|(from, to)| from <= first && end <= to);
+        let all = count == 0 || self.runs().any(|(from, to)| from <= first && end <= to);
         let left: Vec<(u64, u64)> = self
             .runs()
             .flat_map(|(from, to)| [(from, to.min(first)), (from.max(end), to)])
