@@ -160,7 +160,7 @@ impl Error {
         known(&self.0.stderr)
     }
 
-    /// The label of the job, as given to [`Job::label`](crate::Job::label).
+    /// The label of the job, as given to [`Job::label`](crate::Job::label); of a detached job its name.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {

@@ -13,7 +13,7 @@ pub(super) fn collect<R: Data>(mut reading: Reading, name: &str) -> Result<Vec<R
     loop {
         match reading.step(decode) {
             Step::Wait => reading.wait(),
-            // Their errors would be all the same: the end is told instead.
+            // They are not told: the end is.
             Step::Missing(_) => {}
             Step::Outcome(_, Ok(value)) if failed.is_none() => {
                 if values.is_empty() {
@@ -28,8 +28,8 @@ pub(super) fn collect<R: Data>(mut reading: Reading, name: &str) -> Result<Vec<R
                 failed.get_or_insert(error);
             }
             Step::Ended(End::Finished) => return failed.map_or(Ok(values), Err),
-            Step::Ended(End::Failed(error)) => return Err(error),
-            Step::Ended(End::Cancelled | End::Running) => return Err(cancelled(name, reading.items())),
+            Step::Ended(End::Failed(error) | End::Broken(error)) => return Err(error),
+            Step::Ended(End::Cancelled | End::Running) => return Err(cancelled("get", name, reading.items())),
         }
     }
 }

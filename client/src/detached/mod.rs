@@ -172,7 +172,7 @@ impl<R: Data> Detached<R> {
     /// # }
     /// ```
     pub fn iter(&self) -> Result<Outcomes<R>, Error> {
-        Ok(Outcomes::new(Reading::start(&self.place, "iter", &self.name, true)?, &self.name))
+        Ok(Outcomes::new(Reading::start(&self.place, "iter", &self.name, true)?.telling_missing(), &self.name))
     }
 
     /// Drops what has no outcome yet; what runs of it is killed. The outcomes that there are stay.
@@ -227,8 +227,8 @@ fn place(url: &str) -> Result<Place, Error> {
 }
 
 /// The job has ended without all outcomes.
-fn cancelled(name: &str, items: u64) -> Error {
+fn cancelled(verb: &'static str, name: &str, items: u64) -> Error {
     let message =
         format!("it was cancelled, and not all of its {items} items have had an outcome; .iter() has those that did");
-    Error::new(crate::error::ErrorKind::Cancelled, message).of_job("get", name)
+    Error::new(crate::error::ErrorKind::Cancelled, message).of_job(verb, name)
 }

@@ -39,7 +39,7 @@ impl<R: Data> Outcomes<R> {
         self.reading.bytes()
     }
 
-    /// The next outcome; an error is to be waited for.
+    /// The next outcome; pending: it is not there yet.
     fn step(&mut self) -> Poll<Option<Result<R, Error>>> {
         if self.over {
             return Poll::Ready(None);
@@ -56,8 +56,8 @@ impl<R: Data> Outcomes<R> {
         self.over = true;
         Poll::Ready(match end {
             End::Finished => None,
-            End::Failed(error) => Some(Err(error)),
-            End::Cancelled | End::Running => Some(Err(cancelled(&self.name, self.reading.items()))),
+            End::Failed(error) | End::Broken(error) => Some(Err(error)),
+            End::Cancelled | End::Running => Some(Err(cancelled("iter", &self.name, self.reading.items()))),
         })
     }
 }

@@ -33,6 +33,8 @@ pub enum RawEnd {
     Finished,
     /// It was cancelled.
     Cancelled,
+    /// Its pool cannot run.
+    Failed(Error),
     /// It runs, and what is to come was not waited for.
     Running,
 }
@@ -63,7 +65,8 @@ impl RawDetached {
                 Step::Wait => return Ok(None),
                 Step::Missing(_) => {}
                 Step::Outcome(item, result) => return Ok(Some(Ok(RawOutcome { item, result }))),
-                Step::Ended(End::Failed(error)) => return Err(error),
+                Step::Ended(End::Broken(error)) => return Err(error),
+                Step::Ended(End::Failed(error)) => break RawEnd::Failed(error),
                 Step::Ended(End::Finished) => break RawEnd::Finished,
                 Step::Ended(End::Cancelled) => break RawEnd::Cancelled,
                 Step::Ended(End::Running) => break RawEnd::Running,

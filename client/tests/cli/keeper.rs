@@ -10,7 +10,7 @@ use farpool_proto::v1::detached_jobs_server::DetachedJobs;
 use farpool_proto::v1::{
     CancelDetachedReply, CancelDetachedRequest, ClientEvent, ClientFrame, DetachedJob, DetachedState,
     DiscardDetachedReply, DiscardDetachedRequest, EventFrame, Failure, FailureKind, ItemFailed, ItemsDone, JobEnded,
-    ListDetachedReply, ListDetachedRequest,
+    ListDetachedReply, ListDetachedRequest, PoolFailed,
 };
 use futures_core::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -98,7 +98,9 @@ impl DetachedJobs for Keeper {
             return Err(Status::invalid_argument("it did not begin with Attach"));
         };
         let Kept { job, outcomes } = self.find(&attach.name)?;
+        let failed = job.state() == DetachedState::Failed;
         let ended = match job.state() {
+            DetachedState::Failed => None,
             DetachedState::Finished => Some(false),
             DetachedState::Cancelled => Some(true),
             _ if attach.wait => Some(false),
@@ -107,6 +109,11 @@ impl DetachedJobs for Keeper {
         let mut events = vec![Event::DetachedJob(Box::new(job))];
         if attach.first == 0 {
             events.extend(outcomes);
+        }
+        if failed {
+            let kind = FailureKind::InitializerFailed.into();
+            let failure = Failure { kind, message: "no table".to_owned(), ..Failure::default() };
+            events.push(Event::PoolFailed(Box::new(PoolFailed { failure: Some(failure) })));
         }
         events.extend(ended.map(|cancelled| Event::JobEnded(JobEnded { job: 1, cancelled })));
         Ok(Response::new(Events(events.into_iter())))

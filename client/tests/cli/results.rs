@@ -27,6 +27,7 @@ fn service() -> Service {
     let outcomes = vec![result(0, b"zero"), failure(1), result(2, b"two")];
     let finished = job("nightly", DetachedState::Finished, 3, 3, 1);
     let running = job("weekly", DetachedState::Running, 3, 2, 0);
+    let broken = job("hourly", DetachedState::Failed, 3, 0, 0);
     let cancelled = job("yearly", DetachedState::Cancelled, 9, 2, 1);
     Service::keeping(
         busy_cluster(),
@@ -34,6 +35,7 @@ fn service() -> Service {
             Kept { job: finished, outcomes: outcomes.clone() },
             Kept { job: running, outcomes: vec![result(0, b"zero"), result(2, b"two")] },
             Kept { job: cancelled, outcomes },
+            Kept { job: broken, outcomes: Vec::new() },
         ],
     )
 }
@@ -155,6 +157,15 @@ fn a_job_that_was_cancelled_says_so() {
     let story = "farpool: job yearly was cancelled: not all of its 9 items have an outcome\n";
     assert!(done.stderr().ends_with(story), "{done:?}");
     assert_eq!(service.asked(), ["discard yearly"]);
+}
+
+#[test]
+fn a_job_that_cannot_run_says_why_and_can_be_discarded() {
+    let service = service();
+    let done = call(&service, &["results", "hourly", "--discard"]);
+    assert_eq!(done.code, Some(125));
+    assert!(done.stderr().contains("results \"hourly\": no table"), "{done:?}");
+    assert_eq!(service.asked(), ["discard hourly"]);
 }
 
 #[test]

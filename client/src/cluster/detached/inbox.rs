@@ -46,8 +46,10 @@ pub(crate) enum End {
     /// Every item has had its outcome.
     Finished,
     Cancelled,
-    /// Its pool cannot run, or the job cannot be asked for any more.
+    /// Its pool cannot run.
     Failed(Error),
+    /// It cannot be asked for any more.
+    Broken(Error),
     /// What was there was all that was wanted; the job goes on.
     Running,
 }

@@ -24,7 +24,9 @@ pub(crate) struct Reading {
     next: u64,
     /// Some items before it had none.
     lacks: bool,
-    /// It depends on nothing any more, and how it ended.
+    /// Whether each item without an outcome is a step of its own.
+    tells_missing: bool,
+    /// How it ended, once nothing more comes.
     end: Option<End>,
 }
 
@@ -41,7 +43,7 @@ pub(crate) enum Step<T> {
 }
 
 impl Reading {
-    /// Begins to read; `wait`: for outcomes that are not there yet, until the job ends.
+    /// Begins to read; `wait`: for outcomes that are not there yet, until the job ends. Items without an outcome are passed over.
     pub(crate) fn start(place: &Place, verb: &'static str, name: &str, wait: bool) -> Result<Self, Error> {
         let (inbox, subject) = (Arc::new(Inbox::default()), Subject::new(place, verb, name));
         let (own, refused) = (Arc::clone(&inbox), Arc::clone(&inbox));
@@ -54,8 +56,14 @@ impl Reading {
             };
             own.end(ended);
         };
-        thread::start(read, move |error| refused.end(End::Failed(error)))?;
-        Ok(Self { inbox, subject, current: None, failed: None, next: 0, lacks: false, end: None })
+        thread::start(read, move |error| refused.end(End::Broken(error)))?;
+        Ok(Self { inbox, subject, current: None, failed: None, next: 0, lacks: false, tells_missing: false, end: None })
+    }
+
+    /// The same; each item without an outcome is a step of its own.
+    pub(crate) fn telling_missing(mut self) -> Self {
+        self.tells_missing = true;
+        self
     }
 
     /// Items of the job, as far as that is known.
@@ -76,8 +84,12 @@ impl Reading {
                 return Step::Ended(end.clone());
             }
             if let Some(results) = &mut self.current {
-                if results.next_item() > self.next {
-                    return self.miss();
+                let item = results.next_item();
+                if item > self.next {
+                    match self.miss(item) {
+                        Some(missing) => return Step::Missing(missing),
+                        None => continue,
+                    }
                 }
                 match results.next() {
                     Some(Ok((item, bytes))) => {
@@ -87,15 +99,17 @@ impl Reading {
                             decode(bytes).map_err(|error| self.subject.tell(error.of_item(item))),
                         );
                     }
-                    Some(Err(error)) => self.end = Some(End::Failed(self.subject.tell(error))),
+                    Some(Err(error)) => self.end = Some(End::Broken(self.subject.tell(error))),
                     None => self.current = None,
                 }
                 continue;
             }
             if let Some((item, error)) = self.failed.take() {
-                if item > self.next {
+                if item > self.next
+                    && let Some(missing) = self.miss(item)
+                {
                     self.failed = Some((item, error));
-                    return self.miss();
+                    return Step::Missing(missing);
                 }
                 self.next = item + 1;
                 return Step::Outcome(item, Err(self.subject.tell(error.of_item(item))));
@@ -118,10 +132,15 @@ impl Reading {
         self.inbox.wake_for_news(waker)
     }
 
-    fn miss<T>(&mut self) -> Step<T> {
+    /// Nothing has come of the items up to this one. Returns the next of them, if that is to be told.
+    fn miss(&mut self, up_to: u64) -> Option<u64> {
         self.lacks = true;
+        if !self.tells_missing {
+            self.next = up_to;
+            return None;
+        }
         self.next += 1;
-        Step::Missing(self.next - 1)
+        Some(self.next - 1)
     }
 
     fn accept(&mut self, arrival: Arrival) {
@@ -129,7 +148,7 @@ impl Reading {
             Arrival::Failed(item, error) => self.failed = Some((item, error)),
             Arrival::Done(done) => match Results::new(done.first, done.data, done.ends, self.items()) {
                 Ok(results) => self.current = Some(results),
-                Err(error) => self.end = Some(End::Failed(self.subject.tell(error))),
+                Err(error) => self.end = Some(End::Broken(self.subject.tell(error))),
             },
         }
     }
@@ -138,7 +157,7 @@ impl Reading {
     fn finish(&self, end: End) -> End {
         if matches!(end, End::Finished) && (self.lacks || self.next != self.items()) {
             let error = Error::protocol("the job has finished although outcomes of items are missing");
-            return End::Failed(self.subject.tell(error));
+            return End::Broken(self.subject.tell(error));
         }
         end
     }

@@ -9,18 +9,22 @@ use tokio::runtime;
 use crate::error::{Error, ErrorKind};
 use crate::worker;
 
-/// Runs this on a thread of its own; `refuse` is told if that is not possible.
+/// Runs this on a thread of its own. At the end of it `end` is told why there is none, if that is so.
 pub(super) fn start(
     work: impl Future<Output = ()> + Send + 'static,
-    refuse: impl FnOnce(Error) + Send + 'static,
+    end: impl FnOnce(Error) + Send + 'static,
 ) -> Result<(), Error> {
-    let run = move || match runtime() {
-        Ok(runtime) => {
-            runtime.block_on(work);
-            // Not waiting for whoever reads a file or looks up a name.
-            runtime.shutdown_background();
+    let run = move || {
+        // Nobody is to wait for ever, should it panic.
+        let mut last = LastWord { end: Some(end), why: None };
+        match runtime() {
+            Ok(runtime) => {
+                runtime.block_on(work);
+                // Not waiting for whoever reads a file or looks up a name.
+                runtime.shutdown_background();
+            }
+            Err(error) => last.why = Some(not_started(&error)),
         }
-        Err(error) => refuse(not_started(&error)),
     };
     thread::Builder::new().name(NAME.into()).spawn(run).map(drop).map_err(|error| not_started(&error))
 }
@@ -39,6 +43,21 @@ pub(super) fn wait_for<T: Send>(work: impl Future<Output = Result<T, Error>> + S
         let thread = thread.map_err(|error| not_started(&error))?;
         thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
     })
+}
+
+/// Told when the thread has ended; only the first word counts.
+struct LastWord<F: FnOnce(Error)> {
+    end: Option<F>,
+    why: Option<Error>,
+}
+
+impl<F: FnOnce(Error)> Drop for LastWord<F> {
+    fn drop(&mut self) {
+        let silent = || Error::protocol("the thread that talks to the coordinator has ended without a word");
+        if let Some(end) = self.end.take() {
+            end(self.why.take().unwrap_or_else(silent));
+        }
+    }
 }
 
 const NAME: &str = "farpool-detached";

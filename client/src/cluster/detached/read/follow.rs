@@ -40,7 +40,7 @@ impl Follower {
                 Err(trouble) => trouble,
             };
             if let Err(error) = self.attempts.again(trouble, &self.subject).await {
-                return End::Failed(error);
+                return End::Broken(error);
             }
         }
     }

@@ -255,6 +255,14 @@ fn lies_are_errors() {
         call.say_frame(frame);
         assert!(client.join().unwrap().unwrap_err().to_string().contains("what is no frame"));
     }
+    // More items than anybody could count.
+    let client = get(&server, PATIENCE);
+    let call = call_from(&server, 0);
+    call.say_job(running(u64::MAX));
+    call.say(raw(u64::MAX - 2, b"\x02", &[1]));
+    call.say_failed(u64::MAX - 1, "the last");
+    call.say_ended(true);
+    assert_eq!(client.join().unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
     let client = get(&server, PATIENCE);
     let call = call_from(&server, 0);
     say_doubles(&call, 0..1);

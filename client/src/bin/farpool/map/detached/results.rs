@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use farpool::{DetachedState, Error, RawDetached, RawEnd, RawOutcome};
+use farpool::{DetachedState, DetachedStatus, Error, RawDetached, RawEnd, RawOutcome};
 
 use super::super::finished::{Finished, Lost};
 use super::super::sink::Sink;
@@ -60,29 +60,28 @@ fn try_print(
         }
     };
     let failed = shown.end()?;
-    let items = job.status().items;
-    let what = match ended {
-        RawEnd::Finished => {
-            if arguments.discard {
-                discard().map_err(MapError::Told)?;
-            }
-            return Ok(failed);
+    if arguments.discard && !matches!(ended, RawEnd::Running) {
+        discard().map_err(MapError::Told)?;
+    }
+    match ended {
+        RawEnd::Finished => Ok(failed),
+        RawEnd::Failed(error) => Err(error.into()),
+        RawEnd::Cancelled => {
+            let items = job.status().items;
+            let message = format!("job {name} was cancelled: not all of its {items} items have an outcome");
+            Err(MapError::Told(message))
         }
-        RawEnd::Cancelled if arguments.discard => {
-            discard().map_err(MapError::Told)?;
-            format!("was cancelled: not all of its {items} items have an outcome")
-        }
-        RawEnd::Cancelled => format!("was cancelled: not all of its {items} items have an outcome"),
-        RawEnd::Running if job.status().state == DetachedState::Receiving => {
-            "is still being sent: nothing of it runs yet".to_owned()
-        }
-        RawEnd::Running => {
-            let kept = if arguments.discard { ", and it was not discarded" } else { "" };
-            let done = job.status().done;
-            format!("goes on: {done} of its {items} items have an outcome{kept}; --wait waits for the others")
-        }
-    };
-    Err(MapError::Told(format!("job {name} {what}")))
+        RawEnd::Running => Err(MapError::Told(format!("job {name} {}", goes_on(job.status(), arguments.discard)))),
+    }
+}
+
+/// What there is to say of a job that was not waited for.
+fn goes_on(DetachedStatus { state, items, done, .. }: &DetachedStatus, discard: bool) -> String {
+    let kept = if discard { ", and it was not discarded" } else { "" };
+    match state {
+        DetachedState::Receiving => format!("is still being sent: nothing of it runs yet{kept}"),
+        _ => format!("goes on: {done} of its {items} items have an outcome{kept}; --wait waits for the others"),
+    }
 }
 
 /// How results are shown.
