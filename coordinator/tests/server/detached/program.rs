@@ -61,7 +61,10 @@ async fn programs_of_jobs_that_have_not_ended_are_not_removed() {
     assert_eq!(all(&server, "one").await, (echoes(0..10), End::Ended));
     server.until("its end", |status| status.pools.is_empty()).await;
     server.is_killed().await;
-    let _server = scratch.server_with(|settings| settings.program_cache = 1).await;
-    let mut left = std::fs::read_dir(scratch.path().join("programs")).expect("it is there");
-    assert!(left.next().is_none(), "nobody needs it any more");
+    eprintln!("{}", std::fs::read_to_string("/proc/locks").unwrap());
+    let server = scratch.server_with(|settings| settings.program_cache = 1).await;
+    eprintln!("{:?} pid {}", states(&server).await, std::process::id());
+    let left = std::fs::read_dir(scratch.path().join("programs")).expect("it is there");
+    let left: Vec<_> = left.map(|entry| entry.expect("it can be read").file_name()).collect();
+    assert!(left.is_empty(), "nobody needs it any more: {left:?}");
 }

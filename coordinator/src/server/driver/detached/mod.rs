@@ -35,7 +35,7 @@ use attach::Attached;
 pub(in super::super) use disk::Read;
 use durable::Then;
 pub(in super::super) use open::Opened;
-use receive::Receiving;
+use receive::{DetachJoins, Receiving};
 use run::Run;
 
 /// Records that are read from disk at once, each by a thread.
@@ -59,6 +59,8 @@ pub(super) struct Detached {
     /// Which job comes on which stream.
     streams: BTreeMap<StreamId, u64>,
     next_stream: u64,
+    /// Streams that wait until it is known whether there is room for their jobs.
+    parked: VecDeque<DetachJoins>,
     /// Complete jobs of which it is being read what they were opened with.
     starting: BTreeSet<u64>,
     /// Jobs that run, by the client of the pool, and the client of each.
@@ -100,6 +102,7 @@ impl Detached {
             receiving: BTreeMap::new(),
             streams: BTreeMap::new(),
             next_stream: 0,
+            parked: VecDeque::new(),
             starting: BTreeSet::new(),
             runs: BTreeMap::new(),
             clients: BTreeMap::new(),

@@ -19,7 +19,10 @@ use super::super::Driver;
 use super::durable::Then;
 use crate::ClientId;
 use crate::convert::{FromClient, from_client};
-use crate::journal::{JournalError, JournalErrorKind, Known, Phase};
+use crate::journal::{Journal, JournalError, JournalErrorKind, Known, Phase};
+
+/// A stream of Detach that begins.
+pub(super) type DetachJoins = Joins<ClientEvent, ClientMessage, StreamId>;
 
 /// A job that is not complete.
 #[derive(Default)]
@@ -85,7 +88,10 @@ impl Receiving {
 }
 
 impl Driver {
-    pub(in super::super) fn detach_joins(&mut self, joins: Joins<ClientEvent, ClientMessage, StreamId>) {
+    pub(in super::super) fn detach_joins(&mut self, joins: DetachJoins) {
+        if self.detached.journal.as_ref().is_some_and(|journal| !has_room(journal, &joins.messages)) {
+            return self.detached.parked.push_back(joins);
+        }
         let Joins { outgoing, turns, address, messages, id: reply } = joins;
         outgoing.for_one_connection();
         let id = self.detached.stream_id();
@@ -195,6 +201,9 @@ impl Driver {
 
     /// There is room again, or may be.
     pub(super) fn take_parked(&mut self) {
+        for joins in std::mem::take(&mut self.detached.parked) {
+            self.detach_joins(joins);
+        }
         let waiting =
             |receiving: &Receiving| !receiving.parked.is_empty() || (receiving.input_ended && !receiving.completes);
         let waiting: Vec<u64> =
@@ -260,6 +269,7 @@ impl Driver {
                 }
                 journal.items(job, batch.first, batch.data, batch.ends).map_err(|error| match error.kind() {
                     JournalErrorKind::Busy | JournalErrorKind::Io => NotTaken::Yet(message),
+                    JournalErrorKind::Full if journal.makes_room() => NotTaken::Yet(message),
                     JournalErrorKind::Full => NotTaken::Full(status(&error)),
                     _ => NotTaken::Ever(status(&error)),
                 })
@@ -367,6 +377,16 @@ impl Driver {
         attached.for_each(|attached| attached.outgoing.fail(shutting_down()));
         let _: Vec<ClientId> = self.detached.hungry.drain(..).collect();
         self.detached.close();
+    }
+}
+
+/// Whether it is known now if a job can come: there is room for it, or there will be none by itself.
+fn has_room(journal: &Journal, messages: &[ClientMessage]) -> bool {
+    let bytes = messages.first().map_or(0, |message| message.encoded_len() as u64);
+    match journal.would_fit(2 * bytes).map_err(|error| error.kind()) {
+        Err(JournalErrorKind::Busy) => false,
+        Err(JournalErrorKind::Full) => !journal.makes_room(),
+        _ => true,
     }
 }
 
