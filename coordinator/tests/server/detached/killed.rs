@@ -143,7 +143,7 @@ async fn a_journal_that_was_cut_off_anywhere_goes_on_with_what_is_there() {
     agent.abort();
     server.until("the end of the agent", |status| status.agents.is_empty()).await;
     detached(&server, detach("two", 2), 100).await;
-    server.is_killed().await;
+    server.killed_off().await;
     let segment = scratch.path().join("0000000001.farpool-journal");
     let whole = std::fs::read(&segment).expect("it is there");
     let mut seen = [0; 4];
@@ -163,7 +163,7 @@ async fn a_journal_that_was_cut_off_anywhere_goes_on_with_what_is_there() {
         }
         let complete = |status: &farpool_proto::v1::StatusReply| status.jobs.is_empty();
         server.until("the end of all jobs", complete).await;
-        server.is_killed().await;
+        server.killed_off().await;
         // What the last round has added.
         for entry in std::fs::read_dir(scratch.path()).expect("it is there") {
             let path = entry.expect("it can be read").path();
@@ -184,7 +184,7 @@ async fn items_that_are_lost_fail_and_the_others_run() {
     let server = scratch.server_with(small).await;
     // More than two segments of it.
     detached(&server, detach("one", 1), 6000).await;
-    server.is_killed().await;
+    server.killed_off().await;
     let segments = || {
         let entries = std::fs::read_dir(scratch.path()).expect("it is there");
         let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be read").path()).collect();

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use farpool_net::program::InUse;
 use farpool_proto::v1::{ClientEvent, JournalStatus};
+use prost::Message;
 use tokio::sync::Semaphore;
 
 use super::super::link::StreamId;
@@ -158,7 +159,9 @@ impl Detached {
         let receiving: u64 = self.receiving.values().map(Receiving::held).sum();
         let attached: u64 = self.attached.values().map(Attached::held).sum();
         let runs: u64 = self.runs.values().map(Run::held).sum();
-        receiving + attached + runs + self.journal.as_ref().map_or(0, Journal::backlog)
+        let parked = self.parked.iter().flat_map(|joins| &joins.messages);
+        let parked: u64 = parked.map(|message| message.encoded_len() as u64).sum();
+        parked + receiving + attached + runs + self.journal.as_ref().map_or(0, Journal::backlog)
     }
 
     pub(super) fn status(&self) -> Option<JournalStatus> {

@@ -17,7 +17,6 @@ use super::super::super::link::{Joins, Said, Says, StreamId, shutting_down};
 use super::super::super::sessions::from;
 use super::super::Driver;
 use super::durable::Then;
-use crate::ClientId;
 use crate::convert::{FromClient, from_client};
 use crate::journal::{Journal, JournalError, JournalErrorKind, Known, Phase};
 
@@ -166,6 +165,11 @@ impl Driver {
         receiving.program = Some(digest);
         self.detached.streams.insert(stream.id, number);
         self.detached.then.push(Then::Received(number, stream.id, items));
+        if stream.is_gone() {
+            receiving.stream = Some(stream);
+            self.lose_stream(number);
+            return Ok(());
+        }
         receiving.stream = Some(stream);
         if !self.detached.pins.contains_key(&number) {
             self.pin(number, digest);
@@ -255,6 +259,10 @@ impl Driver {
         let Some(receiving) = self.detached.receiving.get_mut(&job) else { return Ok(()) };
         let Some(journal) = &mut self.detached.journal else { return Ok(()) };
         let (named, limit) = (receiving.named, receiving.payload_limit);
+        if receiving.completes {
+            // It was said before, on another stream.
+            return Ok(());
+        }
         if receiving.input_ended {
             return Err(wrong("a message behind EndItems".to_owned()));
         }
@@ -371,11 +379,11 @@ impl Driver {
 
     /// The server ends.
     pub(in super::super) fn dismiss_detached(&mut self) {
+        self.detached.parked.drain(..).for_each(|joins| joins.outgoing.fail(shutting_down()));
         let receiving = std::mem::take(&mut self.detached.receiving).into_values();
         receiving.filter_map(|receiving| receiving.stream).for_each(|stream| stream.outgoing.fail(shutting_down()));
         let attached = std::mem::take(&mut self.detached.attached).into_values();
         attached.for_each(|attached| attached.outgoing.fail(shutting_down()));
-        let _: Vec<ClientId> = self.detached.hungry.drain(..).collect();
         self.detached.close();
     }
 }
