@@ -230,3 +230,29 @@ async fn the_reason_of_the_end_is_said_when_the_server_shuts_down() {
     let _agent = Agent::echo(&server, 1, 1).await;
     assert_eq!(all(&server, "runs").await, (echoes(0..10), End::Ended));
 }
+
+#[tokio::test]
+async fn large_items_of_many_come_through_little_memory() {
+    const LARGE: usize = 7 << 20;
+    let scratch = Scratch::new();
+    let server = scratch.server_with(|settings| settings.memory = 16 << 20).await;
+    let mut clients = Vec::new();
+    for id in 1..=6 {
+        let mut client = detaching(server.connect().await, detach(&id.to_string(), id)).await;
+        assert_eq!(durable(&server, &mut client).await.0, 0);
+        for at in 0..3 {
+            client.ask(Ask::Items(batch(1, at, &[&vec![id; LARGE]])));
+        }
+        client.end_items(1);
+        clients.push(client);
+    }
+    for client in &mut clients {
+        until_complete(&server, client, 3).await;
+    }
+    let _agent = Agent::echo(&server, 1, 1).await;
+    for id in 1..=6 {
+        let (outcomes, end) = all(&server, &id.to_string()).await;
+        assert_eq!((outcomes.len(), end), (3, End::Ended));
+        assert!(outcomes.iter().all(|(_, result)| result.as_ref().is_ok_and(|result| *result == vec![id; LARGE])));
+    }
+}

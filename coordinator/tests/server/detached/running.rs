@@ -1,6 +1,8 @@
 //! A job runs, and its outcomes are picked up.
 
-use farpool_proto::v1::{AgentHello, DetachedState, Failure, FailureKind, HeldChunk, HeldPool, OpenJob, PoolFault};
+use farpool_proto::v1::{
+    AgentHello, DetachedState, Failure, FailureKind, HeldChunk, HeldPool, Label, OpenJob, PoolFault,
+};
 
 use super::*;
 use crate::agent::{Agent, Order, Say, hello};
@@ -182,4 +184,30 @@ async fn a_job_of_any_size_takes_little_memory() {
         let (outcomes, end) = all(&server, name).await;
         assert_eq!((outcomes.len(), end), (768, End::Ended));
     }
+}
+
+#[tokio::test]
+async fn jobs_that_nobody_can_run_leave_memory_to_others() {
+    let scratch = Scratch::new();
+    let server = scratch.server_with(|settings| settings.memory = 16 << 20).await;
+    let large = vec![7; 3 << 20];
+    let job = async |name: String, id: u8, require: Vec<Label>| {
+        let mut job = detach(&name, id);
+        job.job.as_mut().expect("it has one").require = require;
+        let mut client = detaching(server.connect().await, job).await;
+        assert_eq!(durable(&server, &mut client).await.0, 0);
+        (0..3).for_each(|at| client.ask(Ask::Items(batch(1, at, &[&large]))));
+        client.end_items(1);
+        until_complete(&server, &mut client, 3).await;
+    };
+    let gpu = Label { key: "gpu".to_owned(), value: "yes".to_owned() };
+    for id in 1..=8 {
+        job(format!("waits {id}"), id, vec![gpu.clone()]).await;
+    }
+    let status = server.until("they are open", |status| status.jobs.len() == 8).await;
+    assert!(status.held_bytes < 12 << 20, "{} are held", status.held_bytes);
+    job("runs".to_owned(), 9, Vec::new()).await;
+    let _agent = Agent::echo(&server, 1, 1).await;
+    let (outcomes, end) = all(&server, "runs").await;
+    assert_eq!((outcomes.len(), end), (3, End::Ended));
 }

@@ -74,6 +74,11 @@ pub(super) struct Detached {
     mail: Vec<(ClientId, ClientEvent)>,
     /// Runs that may be fed.
     hungry: Vec<ClientId>,
+    /// Those of them that had no room, and when to look at them again.
+    starved: Vec<ClientId>,
+    look_at: Option<u64>,
+    /// Bytes of items of all runs that are in the memory.
+    together: u64,
     /// Runs that were told something in this round.
     told: Vec<ClientId>,
     /// What follows when all that was written so far is durable, and when the records up to a number are.
@@ -111,6 +116,9 @@ impl Detached {
             ending: BTreeSet::new(),
             mail: Vec::new(),
             hungry: Vec::new(),
+            starved: Vec::new(),
+            look_at: None,
+            together: 0,
             told: Vec::new(),
             then: Vec::new(),
             waiting: VecDeque::new(),
@@ -199,7 +207,7 @@ impl Driver {
         let patience = super::super::clock::nanos(self.link.limits.detach);
         let away = self.detached.receiving.values().filter_map(Receiving::away_since).min();
         let away = away.map(|since| since.saturating_add(patience)).filter(|_| self.detached.failing.is_none());
-        [expiry, away, self.detached.again_at].into_iter().flatten().min()
+        [expiry, away, self.detached.again_at, self.detached.look_at].into_iter().flatten().min()
     }
 
     /// What is to be done in each round before the coordinator schedules.
@@ -223,6 +231,14 @@ impl Driver {
         }
         self.give_turns();
         self.pause_for_the_disk();
+        if self.detached.look_at.is_some_and(|at| at <= self.now) {
+            self.detached.look_at = None;
+            self.detached.hungry.append(&mut self.detached.starved);
+        }
+        if self.detached.hungry.is_empty() {
+            return;
+        }
+        self.count_together();
         let mut hungry = std::mem::take(&mut self.detached.hungry);
         hungry.sort_unstable();
         hungry.dedup();
