@@ -61,15 +61,9 @@ async fn programs_of_jobs_that_have_not_ended_are_not_removed() {
     assert_eq!(all(&server, "one").await, (echoes(0..10), End::Ended));
     server.until("its end", |status| status.pools.is_empty()).await;
     server.killed_off().await;
-    // A process that another test has just forked may have it open for a moment.
-    let mut left = Vec::new();
-    for _ in 0..50 {
-        scratch.server_with(|settings| settings.program_cache = 1).await.killed_off().await;
-        let files = std::fs::read_dir(scratch.path().join("programs")).expect("it is there");
-        left = files.map(|entry| entry.expect("it can be read").file_name()).collect();
-        if left.is_empty() {
-            return;
-        }
-    }
-    panic!("nobody needs it any more: {left:?}");
+    let server = scratch.server_with(|settings| settings.program_cache = 1).await;
+    assert_eq!(states(&server).await.len(), 1);
+    let left = std::fs::read_dir(scratch.path().join("programs")).expect("it is there");
+    let left: Vec<_> = left.map(|entry| entry.expect("it can be read").file_name()).collect();
+    assert!(left.is_empty(), "nobody needs it any more: {left:?}");
 }

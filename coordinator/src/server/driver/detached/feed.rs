@@ -149,7 +149,8 @@ impl Driver {
         if stored == 0 {
             return (self.detached.together < most || self.coordinator.idles()).then_some(window);
         }
-        let share = most / self.detached.runs.len().max(1) as u64;
+        // Something is left for the next one that comes.
+        let share = most / (self.detached.runs.len() as u64 + 1);
         let left = share.checked_sub(stored).filter(|left| *left > 0 && !self.memory.is_full())?;
         Some(left.min(window))
     }
