@@ -49,7 +49,10 @@ impl Programs {
         let first = first.map_err(blamed)?;
         let first = first.ok_or_else(|| Status::invalid_argument("a program ended before its first piece"))?;
         let (digest, size) = (digest(&first.digest)?, first.size);
-        self.link.ask(|reply| Input::UploadBegins(digest, reply)).await??;
+        if let Err(refused) = self.link.ask(|reply| Input::UploadBegins(digest, reply)).await? {
+            // Several may have been asked, and another one was faster.
+            return if self.get(digest).await?.is_some() { Ok(()) } else { Err(refused) };
+        }
         let begun = Begun { digest, link: Some(self.link.clone()) };
         if self.get(digest).await?.is_some() {
             return begun.ends(Ok(())).await;

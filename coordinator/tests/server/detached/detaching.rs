@@ -56,11 +56,11 @@ async fn what_is_not_complete_does_not_run_and_goes() {
     assert_eq!(durable(&server, &mut client).await.0, 0);
     send(&client, 0, 100);
     while durable(&server, &mut client).await.0 < 100 {}
-    server.ends_killed().await;
+    server.killed_off().await;
     let server = scratch.server_with(soon).await;
     assert_eq!(states(&server).await, [("two".to_owned(), DetachedState::Receiving)]);
     until_gone(&server).await;
-    server.ends_killed().await;
+    server.killed_off().await;
     assert_eq!(list(&scratch.server().await).await, []);
 }
 
@@ -76,7 +76,7 @@ async fn a_coordinator_that_is_restarted_goes_on_receiving() {
     assert_eq!(durable(&server, &mut client).await.0, 0);
     send(&client, 0, 100);
     while durable(&server, &mut client).await.0 < 100 {}
-    server.ends_killed().await;
+    server.killed_off().await;
     let server = scratch.server().await;
     let mut client = detaching(server.connect().await, detach("one", 1)).await;
     // The program is here, and so is what was sent.
@@ -161,8 +161,6 @@ async fn nonsense_must_be_refused_and_hurts_nobody() {
     check(vec![Ask::OpenPool(open_pool().into())], Code::InvalidArgument, "begins with Detach").await;
 
     let whole = || begin(|_| ());
-    let large = Detach { ..detach("one", 1) };
-    drop(large);
     let job = |job, items: Items| Ask::Items(Items { job, ..items });
     let wrong = [
         (vec![Ask::Items(some_items(1, 1))], "item 0 is the next"),
@@ -231,4 +229,30 @@ async fn the_reason_of_the_end_is_said_when_the_server_shuts_down() {
     let server = scratch.server().await;
     let _agent = Agent::echo(&server, 1, 1).await;
     assert_eq!(all(&server, "runs").await, (echoes(0..10), End::Ended));
+}
+
+#[tokio::test]
+async fn large_items_of_many_come_through_little_memory() {
+    const LARGE: usize = 7 << 20;
+    let scratch = Scratch::new();
+    let server = scratch.server_with(|settings| settings.memory = 16 << 20).await;
+    let mut clients = Vec::new();
+    for id in 1..=6 {
+        let mut client = detaching(server.connect().await, detach(&id.to_string(), id)).await;
+        assert_eq!(durable(&server, &mut client).await.0, 0);
+        for at in 0..3 {
+            client.ask(Ask::Items(batch(1, at, &[&vec![id; LARGE]])));
+        }
+        client.end_items(1);
+        clients.push(client);
+    }
+    for client in &mut clients {
+        until_complete(&server, client, 3).await;
+    }
+    let _agent = Agent::echo(&server, 1, 1).await;
+    for id in 1..=6 {
+        let (outcomes, end) = all(&server, &id.to_string()).await;
+        assert_eq!((outcomes.len(), end), (3, End::Ended));
+        assert!(outcomes.iter().all(|(_, result)| result.as_ref().is_ok_and(|result| *result == vec![id; LARGE])));
+    }
 }

@@ -1,6 +1,7 @@
 //! Items from disk into the pool of a job, as far as there is room for them.
 //!
-//! Memory is for all jobs together: each has its share, and one record when it has nothing. Before items are given out it is
+//! Memory is for all jobs together: each has its share of a quarter of it. When that is used up, a job that has nothing may
+//! have one record, but only while slots idle: others may hold theirs because no agent can run them. Before items are given out it is
 //! noted that they may have been: after a restart all up to there are said again before the pool goes on, so that what
 //! agents have of them is adopted, or counts as lost if it must not run twice.
 
@@ -20,6 +21,9 @@ use crate::journal::{Kept, ReadError};
 /// Steps that are taken for one job in a round.
 const STEPS: usize = 16;
 
+/// How often to look whether jobs that have nothing in the memory may have something, in ns.
+const LOOK_NS: u64 = 50_000_000;
+
 /// Items whose loss is written down in one step.
 const MOST_LOST: u64 = 1000;
 
@@ -37,7 +41,8 @@ pub(super) struct Feed {
     /// Bytes that the pool was given, and how many it may be.
     sent: u64,
     pub(super) limit: u64,
-    reading: bool,
+    /// Bytes of records that are being read.
+    reading: u64,
     /// What was read and waits until it may be given out.
     ready: VecDeque<Batch>,
     input_ended: bool,
@@ -63,7 +68,7 @@ impl Feed {
     }
 
     pub(super) fn held(&self) -> u64 {
-        self.ready.iter().map(Batch::bytes).sum()
+        self.reading + self.ready.iter().map(Batch::bytes).sum::<u64>()
     }
 
     /// Nothing is wanted any more.
@@ -76,10 +81,26 @@ impl Driver {
     /// Goes on with a job as far as that is possible now.
     pub(super) fn feed(&mut self, id: ClientId) {
         for _ in 0..STEPS {
-            let Some(step) = self.next_step(id) else { return };
+            let Some(step) = self.next_step(id) else { return self.look_again_if_starved(id) };
             self.take_step(id, step);
         }
         self.detached.hungry.push(id);
+    }
+
+    /// A job that has nothing in the memory, and is not let in, waits for others to have less or for slots that idle.
+    fn look_again_if_starved(&mut self, id: ClientId) {
+        let Some(run) = self.detached.runs.get(&id) else { return };
+        let waits = !run.ended && !run.feed.input_ended && run.feed.held() == 0;
+        if waits && self.coordinator.stored_bytes_of(id) == 0 {
+            self.detached.starved.push(id);
+            self.detached.look_at.get_or_insert(self.now.saturating_add(LOOK_NS));
+        }
+    }
+
+    /// What jobs that run have in the memory.
+    pub(super) fn count_together(&mut self) {
+        let all = self.detached.runs.iter().map(|(&id, run)| self.coordinator.stored_bytes_of(id) + run.feed.held());
+        self.detached.together = all.sum();
     }
 
     fn next_step(&self, id: ClientId) -> Option<Step> {
@@ -87,7 +108,7 @@ impl Driver {
         let feed = &run.feed;
         let journal = self.detached.journal.as_ref()?;
         let job = journal.job(run.job)?;
-        if feed.reading || !feed.ready.is_empty() {
+        if feed.held() > 0 {
             return None;
         }
         let missing = job.done().gap(feed.next, job.counts().items);
@@ -124,10 +145,12 @@ impl Driver {
         }
         let window = feed.limit.checked_sub(feed.sent).filter(|window| *window > 0)?;
         let stored = self.coordinator.stored_bytes_of(id);
+        let most = self.memory.bound() / 4;
         if stored == 0 {
-            return Some(window);
+            return (self.detached.together < most || self.coordinator.idles()).then_some(window);
         }
-        let share = self.memory.bound() / 4 / self.detached.runs.len().max(1) as u64;
+        // Something is left for the next one that comes.
+        let share = most / (self.detached.runs.len() as u64 + 1);
         let left = share.checked_sub(stored).filter(|left| *left > 0 && !self.memory.is_full())?;
         Some(left.min(window))
     }
@@ -149,7 +172,8 @@ impl Driver {
                 self.detached.told.push(id);
             }
             Step::Read(plan) => {
-                run.feed.reading = true;
+                run.feed.reading = plan.iter().map(|(.., place)| place.bytes()).sum();
+                self.detached.together += run.feed.reading;
                 let reader = journal.reader();
                 let (link, reads) = (&self.link, &self.detached.reads);
                 read(link, reads, move || read_all(&reader, plan), move |items| WasRead::Items(id, items));
@@ -169,7 +193,7 @@ impl Driver {
     /// Items have been read.
     pub(super) fn take_items(&mut self, id: ClientId, items: Vec<Read>) {
         let Some(run) = self.detached.runs.get_mut(&id) else { return };
-        run.feed.reading = false;
+        run.feed.reading = 0;
         self.detached.hungry.push(id);
         let Some(journal) = &mut self.detached.journal else { return };
         let Some(job) = journal.job(run.job).filter(|_| !run.ended) else { return };

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use farpool_net::program::InUse;
 use farpool_proto::v1::{ClientEvent, JournalStatus};
+use prost::Message;
 use tokio::sync::Semaphore;
 
 use super::super::link::StreamId;
@@ -35,7 +36,7 @@ use attach::Attached;
 pub(in super::super) use disk::Read;
 use durable::Then;
 pub(in super::super) use open::Opened;
-use receive::Receiving;
+use receive::{DetachJoins, Receiving};
 use run::Run;
 
 /// Records that are read from disk at once, each by a thread.
@@ -59,6 +60,8 @@ pub(super) struct Detached {
     /// Which job comes on which stream.
     streams: BTreeMap<StreamId, u64>,
     next_stream: u64,
+    /// Streams that wait until it is known whether there is room for their jobs.
+    parked: VecDeque<DetachJoins>,
     /// Complete jobs of which it is being read what they were opened with.
     starting: BTreeSet<u64>,
     /// Jobs that run, by the client of the pool, and the client of each.
@@ -71,6 +74,11 @@ pub(super) struct Detached {
     mail: Vec<(ClientId, ClientEvent)>,
     /// Runs that may be fed.
     hungry: Vec<ClientId>,
+    /// Those of them that had no room, and when to look at them again.
+    starved: Vec<ClientId>,
+    look_at: Option<u64>,
+    /// Bytes of items of all runs that are in the memory.
+    together: u64,
     /// Runs that were told something in this round.
     told: Vec<ClientId>,
     /// What follows when all that was written so far is durable, and when the records up to a number are.
@@ -100,6 +108,7 @@ impl Detached {
             receiving: BTreeMap::new(),
             streams: BTreeMap::new(),
             next_stream: 0,
+            parked: VecDeque::new(),
             starting: BTreeSet::new(),
             runs: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -107,6 +116,9 @@ impl Detached {
             ending: BTreeSet::new(),
             mail: Vec::new(),
             hungry: Vec::new(),
+            starved: Vec::new(),
+            look_at: None,
+            together: 0,
             told: Vec::new(),
             then: Vec::new(),
             waiting: VecDeque::new(),
@@ -155,7 +167,9 @@ impl Detached {
         let receiving: u64 = self.receiving.values().map(Receiving::held).sum();
         let attached: u64 = self.attached.values().map(Attached::held).sum();
         let runs: u64 = self.runs.values().map(Run::held).sum();
-        receiving + attached + runs + self.journal.as_ref().map_or(0, Journal::backlog)
+        let parked = self.parked.iter().flat_map(|joins| &joins.messages);
+        let parked: u64 = parked.map(|message| message.encoded_len() as u64).sum();
+        parked + receiving + attached + runs + self.journal.as_ref().map_or(0, Journal::backlog)
     }
 
     pub(super) fn status(&self) -> Option<JournalStatus> {
@@ -193,7 +207,7 @@ impl Driver {
         let patience = super::super::clock::nanos(self.link.limits.detach);
         let away = self.detached.receiving.values().filter_map(Receiving::away_since).min();
         let away = away.map(|since| since.saturating_add(patience)).filter(|_| self.detached.failing.is_none());
-        [expiry, away, self.detached.again_at].into_iter().flatten().min()
+        [expiry, away, self.detached.again_at, self.detached.look_at].into_iter().flatten().min()
     }
 
     /// What is to be done in each round before the coordinator schedules.
@@ -217,6 +231,14 @@ impl Driver {
         }
         self.give_turns();
         self.pause_for_the_disk();
+        if self.detached.look_at.is_some_and(|at| at <= self.now) {
+            self.detached.look_at = None;
+            self.detached.hungry.append(&mut self.detached.starved);
+        }
+        if self.detached.hungry.is_empty() {
+            return;
+        }
+        self.count_together();
         let mut hungry = std::mem::take(&mut self.detached.hungry);
         hungry.sort_unstable();
         hungry.dedup();

@@ -212,6 +212,7 @@ impl Driver {
         let Some(run) = self.detached.runs.get_mut(&id) else { return };
         let Some(journal) = &mut self.detached.journal else { return };
         run.former.retain(|former| *former != agent);
+        run.left.retain(|left| *left != agent);
         // An error means that the job is gone.
         let _ = journal.placed(run.job, agent, false);
     }
