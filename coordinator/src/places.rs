@@ -33,7 +33,8 @@ impl Coordinator {
         // What the core has asked for in one go may begin with the pool's end: everybody was told of that.
         let Some(pool) = self.pools.get(id).filter(|pool| pool.runs()) else { return };
         let (own, place) = (pool.asked.id, self.agents.get(agent).and_then(|agent| agent.identity()));
-        let must_hear = place.is_some() && pool.must_hear_of(agent);
+        let has_client = self.clients.get(pool.client).is_some();
+        let must_hear = has_client && place.is_some() && pool.must_hear_of(agent);
         let held = self.take_held(agent, own);
         self.tell_place(id, place, false, out);
         self.to_review.push(id);

@@ -585,6 +585,7 @@ pub struct Welcome {
     pub coordinator: ::prost::bytes::Bytes,
 }
 /// The pool runs at an agent from now on, or does not any more. A client that opens its pool again says where it ran.
+/// It starts there when the client has said that it has taken this in (`received`), which it says at once.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PoolAt {
     /// AgentHello.id.

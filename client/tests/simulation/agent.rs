@@ -193,7 +193,7 @@ struct Way {
 impl Connect for Way {
     fn connect(&mut self, frames: Frames<AgentEvent>) -> Connecting {
         let (host, network, address) = (self.host, self.network.clone(), self.address.clone());
-        let frames = Watched { frames, held: self.shared.held.clone() };
+        let frames = Watched { frames, shared: self.shared.clone() };
         Box::pin(async move {
             network.connect(host, || address.server().is_some()).await?;
             let accept = |stream| address.server().map(|server| server.agent_session(stream));
@@ -206,7 +206,7 @@ impl Connect for Way {
 /// Notes what hellos say.
 struct Watched {
     frames: Frames<AgentEvent>,
-    held: Arc<Mutex<usize>>,
+    shared: Shared,
 }
 
 impl Stream for Watched {
@@ -217,7 +217,10 @@ impl Stream for Watched {
         if let Poll::Ready(Some(frame)) = &frame {
             for event in frame.messages.iter() {
                 if let Some(Event::Hello(hello)) = &event.body {
-                    *self.held.lock().expect("nobody panics with it") = hello.held.len();
+                    *self.shared.held.lock().expect("nobody panics with it") = hello.held.len();
+                    if !hello.held.is_empty() {
+                        self.shared.workers().outlive();
+                    }
                 }
             }
         }

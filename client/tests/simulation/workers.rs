@@ -33,6 +33,8 @@ pub(crate) struct Workers {
     told_credit: u32,
     /// Everything takes so many times as long.
     slowness: u32,
+    /// Chunks of other coordinators may be here.
+    outlives: bool,
     /// Most slots that were busy at once.
     peak: usize,
     events: Vec<AgentEvent>,
@@ -93,6 +95,7 @@ impl Workers {
             draining: false,
             told_credit: 0,
             slowness: 1,
+            outlives: false,
             peak: 0,
             events: Vec::new(),
         }
@@ -157,6 +160,11 @@ impl Workers {
         if let Some(pool) = self.pools.get_mut(&pool) {
             pool.stopping = false;
         }
+    }
+
+    /// It has told a coordinator what it has of another one.
+    pub(crate) fn outlive(&mut self) {
+        self.outlives = true;
     }
 
     /// Everything that begins takes so many times as long.
@@ -292,8 +300,8 @@ impl Workers {
         for pool in self.chunks.iter().filter_map(|chunk| Some(self.jobs.get(&chunk.job)?.pool)) {
             *of_pools.entry(pool).or_default() += 1;
         }
-        let credit = self.credit();
-        if let Some((pool, chunks)) = of_pools.into_iter().find(|(_, chunks)| *chunks > 2 * credit && !self.draining) {
+        let credit = if self.outlives { 2 * self.credit() } else { self.credit() };
+        if let Some((pool, chunks)) = of_pools.into_iter().find(|(_, chunks)| *chunks > credit && !self.draining) {
             trace::violation(format_args!(
                 "{chunks} chunks of pool {pool} are at an agent that wants to hold {credit}"
             ));
