@@ -1209,7 +1209,7 @@ pub struct PoolStatus {
     pub pool: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// The address that the client came from.
+    /// The address that the client came from; "detached": its job was given to the coordinator.
     #[prost(string, tag = "3")]
     pub client: ::prost::alloc::string::String,
     /// Workers wanted; 0: all slots.

@@ -181,6 +181,12 @@ impl Journal {
         self.index.segments.live
     }
 
+    /// Whether it becomes smaller by itself now: who finds it full may wait for that.
+    pub fn makes_room(&self) -> bool {
+        let chosen = || Compaction::choose(&self.index, self.log.end.segment, self.settings.room_for_items());
+        self.failed.is_none() && (self.compaction.is_some() || !self.copies.is_empty() || chosen().is_some())
+    }
+
     /// Waits until something has become of what was handed over.
     pub fn wakeup(&self) -> Wakeup {
         Wakeup { shared: Arc::clone(&self.shared) }

@@ -20,7 +20,13 @@ pub(crate) fn command() -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FARPOOL_")) {
         command.env_remove(name);
     }
-    command.args(["--listen", "127.0.0.1:0", "--programs"]).arg(scratch("programs"));
+    command.args(["--listen", "127.0.0.1:0"]);
+    command
+}
+
+fn with_programs() -> Command {
+    let mut command = command();
+    command.arg("--programs").arg(scratch("programs"));
     command
 }
 
@@ -29,7 +35,7 @@ fn scratch(name: &str) -> PathBuf {
 }
 
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = command().args(args).output().expect("it can be started");
+    let Output { status, stdout, stderr } = with_programs().args(args).output().expect("it can be started");
     let text = |bytes| String::from_utf8(bytes).expect("it is text");
     (status.code(), text(stdout), text(stderr))
 }
@@ -134,7 +140,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
 async fn settings_come_from_everywhere_and_a_signal_ends_it() {
     let file = scratch("right.toml");
     std::fs::write(&file, "memory = '64MiB'\nwindow = '1MiB'\nmax-connections = 77\n").expect("it can be written");
-    let mut command = command();
+    let mut command = with_programs();
     command.env("FARPOOL_CONFIG", &file).env("FARPOOL_WINDOW", "2MiB").args(["--memory", "128MiB"]);
     let mut server = Running::start(&mut command);
     let settings = server.line("memory=").await;
@@ -151,7 +157,7 @@ async fn settings_come_from_everywhere_and_a_signal_ends_it() {
 
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    let mut server = Running::start(&mut command());
+    let mut server = Running::start(&mut with_programs());
     let _client = Client::opened_over(server.connect().await, open_pool()).await;
     server.signal(Signal::SIGINT);
     server.line("waiting for 1 pool").await;
@@ -163,7 +169,7 @@ async fn a_second_signal_ends_it_at_once() {
 async fn the_memory_of_the_process_is_bounded() {
     const MIB: u64 = 1 << 20;
     let mut server =
-        Running::start(command().args(["--memory", "32MiB", "--window", "8MiB", "--heartbeat-timeout", "60s"]));
+        Running::start(with_programs().args(["--memory", "32MiB", "--window", "8MiB", "--heartbeat-timeout", "60s"]));
     let item = Bytes::from(vec![7; MIB as usize]);
     let ends = Bytes::copy_from_slice(&(MIB as u32).to_le_bytes());
     let mut clients = Vec::new();

@@ -61,7 +61,7 @@ impl Server {
     }
 
     /// The same, and it is over.
-    pub(crate) async fn is_killed(mut self) {
+    pub(crate) async fn killed_off(mut self) {
         self.done.abort();
         let _ = (&mut self.done).await;
     }

@@ -32,7 +32,9 @@ impl Driver {
         let clients: HashMap<_, _> = self.coordinator.pool_clients().collect();
         for pool in &mut status.pools {
             let address = clients.get(&pool.pool).and_then(|client| self.clients.get(client)?.session.address);
-            pool.client = address.map_or_else(String::new, |address| address.to_string());
+            let detached = clients.get(&pool.pool).is_some_and(|client| self.detached.plays(*client));
+            let nobody = if detached { "detached" } else { "" };
+            pool.client = address.map_or_else(|| nobody.to_owned(), |address| address.to_string());
         }
         status
     }

@@ -16,7 +16,7 @@ async fn jobs_are_listed_by_name() {
     }
     let names: Vec<String> = list(&server).await.into_iter().map(|job| job.name).collect();
     assert_eq!(names, ["a", "b", "c"]);
-    let status = server.status().await;
+    let status = server.until("all run", |status| status.jobs.len() == 3).await;
     assert_eq!(
         status.journal.map(|journal| (journal.jobs, journal.size, journal.failing)),
         Some((3, 10 << 30, String::new()))
@@ -48,7 +48,7 @@ async fn what_a_cancelled_job_has_stays() {
     cancel(&server, "one").await.expect("it is cancelled");
     let there = (vec![(0, Ok(b"A".to_vec()))], End::Cancelled);
     assert_eq!(all(&server, "one").await, there);
-    server.is_killed().await;
+    server.killed_off().await;
     let server = scratch.server().await;
     assert_eq!(all(&server, "one").await, there);
     assert_eq!(server.status().await.pools, []);
@@ -93,7 +93,7 @@ async fn what_is_discarded_is_gone_and_its_name_free() {
     discard(&server, "one").await.expect("it is discarded");
     let refused = discard(&server, "one").await.expect_err("it is not there");
     assert_eq!(refused.code(), Code::NotFound);
-    server.is_killed().await;
+    server.killed_off().await;
     assert_eq!(list(&scratch.server().await).await, []);
 }
 

@@ -56,11 +56,11 @@ async fn what_is_not_complete_does_not_run_and_goes() {
     assert_eq!(durable(&server, &mut client).await.0, 0);
     send(&client, 0, 100);
     while durable(&server, &mut client).await.0 < 100 {}
-    server.is_killed().await;
+    server.killed_off().await;
     let server = scratch.server_with(soon).await;
     assert_eq!(states(&server).await, [("two".to_owned(), DetachedState::Receiving)]);
     until_gone(&server).await;
-    server.is_killed().await;
+    server.killed_off().await;
     assert_eq!(list(&scratch.server().await).await, []);
 }
 
@@ -76,7 +76,7 @@ async fn a_coordinator_that_is_restarted_goes_on_receiving() {
     assert_eq!(durable(&server, &mut client).await.0, 0);
     send(&client, 0, 100);
     while durable(&server, &mut client).await.0 < 100 {}
-    server.is_killed().await;
+    server.killed_off().await;
     let server = scratch.server().await;
     let mut client = detaching(server.connect().await, detach("one", 1)).await;
     // The program is here, and so is what was sent.
@@ -134,12 +134,13 @@ async fn nonsense_must_be_refused_and_hurts_nobody() {
         asks.into_iter().for_each(|body| client.ask(body));
         client.must_be_refused(code, words).await;
     };
-    let begin = |change: fn(&mut Detach)| {
+    type Change = fn(&mut Detach);
+    let begin = |change: Change| {
         let mut detach = detach("one", 1);
         change(&mut detach);
         Ask::Detach(Box::new(detach))
     };
-    let cases: [(fn(&mut Detach), &str); 9] = [
+    let cases: [(Change, &str); 9] = [
         (|detach| detach.name.clear(), "1 to 1024 bytes"),
         (|detach| detach.name = "x".repeat(1025), "1 to 1024 bytes"),
         (|detach| detach.name = "a\nb".to_owned(), "control characters"),
@@ -160,8 +161,6 @@ async fn nonsense_must_be_refused_and_hurts_nobody() {
     check(vec![Ask::OpenPool(open_pool().into())], Code::InvalidArgument, "begins with Detach").await;
 
     let whole = || begin(|_| ());
-    let large = Detach { ..detach("one", 1) };
-    drop(large);
     let job = |job, items: Items| Ask::Items(Items { job, ..items });
     let wrong = [
         (vec![Ask::Items(some_items(1, 1))], "item 0 is the next"),

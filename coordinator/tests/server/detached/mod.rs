@@ -54,6 +54,10 @@ impl Scratch {
 
     pub(crate) async fn server_with(&self, change: impl FnOnce(&mut farpool_coordinator::server::Settings)) -> Server {
         let path = self.0.clone();
+        // Of a server of this process that was killed, some thread may still be reading.
+        while std::fs::File::open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_err()) {
+            tokio::task::yield_now().await;
+        }
         Server::with(|settings| {
             settings.journal = Some(Settings::new(&path));
             settings.programs = path.join("programs");

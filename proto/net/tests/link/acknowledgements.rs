@@ -51,7 +51,7 @@ fn what_is_for_one_connection_is_not_kept() {
     let way = Way::<ClientEvent>::default();
     let mut incoming = queue.incoming::<ClientEvent>(Way::clone(&way), LIMIT);
     // One of them travels in pieces.
-    [10, 3_000_000, 10].map(|bytes| queue.push(ask(0, bytes)));
+    [10, 3_000_000, 10].into_iter().for_each(|bytes| queue.push(ask(0, bytes)));
     while queue.waiting() > 0 {
         assert!(queue.bytes() > 0);
         next_frame(&mut frames).expect("there is more");

@@ -62,6 +62,10 @@ impl Driver {
                 self.detached.attached.insert(id, attached);
                 let _ = reply.send(id);
                 self.serve(id);
+                // That it is gone is not said twice.
+                if outgoing.is_gone() {
+                    self.detached.attached.remove(&id);
+                }
             }
             Err(status) => outgoing.fail(status),
         }

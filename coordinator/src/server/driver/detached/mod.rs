@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use farpool_net::program::InUse;
 use farpool_proto::v1::{ClientEvent, JournalStatus};
+use prost::Message;
 use tokio::sync::Semaphore;
 
 use super::super::link::StreamId;
@@ -35,7 +36,7 @@ use attach::Attached;
 pub(in super::super) use disk::Read;
 use durable::Then;
 pub(in super::super) use open::Opened;
-use receive::Receiving;
+use receive::{DetachJoins, Receiving};
 use run::Run;
 
 /// Records that are read from disk at once, each by a thread.
@@ -59,6 +60,8 @@ pub(super) struct Detached {
     /// Which job comes on which stream.
     streams: BTreeMap<StreamId, u64>,
     next_stream: u64,
+    /// Streams that wait until it is known whether there is room for their jobs.
+    parked: VecDeque<DetachJoins>,
     /// Complete jobs of which it is being read what they were opened with.
     starting: BTreeSet<u64>,
     /// Jobs that run, by the client of the pool, and the client of each.
@@ -100,6 +103,7 @@ impl Detached {
             receiving: BTreeMap::new(),
             streams: BTreeMap::new(),
             next_stream: 0,
+            parked: VecDeque::new(),
             starting: BTreeSet::new(),
             runs: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -155,7 +159,9 @@ impl Detached {
         let receiving: u64 = self.receiving.values().map(Receiving::held).sum();
         let attached: u64 = self.attached.values().map(Attached::held).sum();
         let runs: u64 = self.runs.values().map(Run::held).sum();
-        receiving + attached + runs + self.journal.as_ref().map_or(0, Journal::backlog)
+        let parked = self.parked.iter().flat_map(|joins| &joins.messages);
+        let parked: u64 = parked.map(|message| message.encoded_len() as u64).sum();
+        parked + receiving + attached + runs + self.journal.as_ref().map_or(0, Journal::backlog)
     }
 
     pub(super) fn status(&self) -> Option<JournalStatus> {

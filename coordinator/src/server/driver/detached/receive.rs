@@ -17,9 +17,11 @@ use super::super::super::link::{Joins, Said, Says, StreamId, shutting_down};
 use super::super::super::sessions::from;
 use super::super::Driver;
 use super::durable::Then;
-use crate::ClientId;
 use crate::convert::{FromClient, from_client};
-use crate::journal::{JournalError, JournalErrorKind, Known, Phase};
+use crate::journal::{Journal, JournalError, JournalErrorKind, Known, Phase};
+
+/// A stream of Detach that begins.
+pub(super) type DetachJoins = Joins<ClientEvent, ClientMessage, StreamId>;
 
 /// A job that is not complete.
 #[derive(Default)]
@@ -85,7 +87,10 @@ impl Receiving {
 }
 
 impl Driver {
-    pub(in super::super) fn detach_joins(&mut self, joins: Joins<ClientEvent, ClientMessage, StreamId>) {
+    pub(in super::super) fn detach_joins(&mut self, joins: DetachJoins) {
+        if self.detached.journal.as_ref().is_some_and(|journal| !has_room(journal, &joins.messages)) {
+            return self.detached.parked.push_back(joins);
+        }
         let Joins { outgoing, turns, address, messages, id: reply } = joins;
         outgoing.for_one_connection();
         let id = self.detached.stream_id();
@@ -160,6 +165,11 @@ impl Driver {
         receiving.program = Some(digest);
         self.detached.streams.insert(stream.id, number);
         self.detached.then.push(Then::Received(number, stream.id, items));
+        if stream.is_gone() {
+            receiving.stream = Some(stream);
+            self.lose_stream(number);
+            return Ok(());
+        }
         receiving.stream = Some(stream);
         if !self.detached.pins.contains_key(&number) {
             self.pin(number, digest);
@@ -195,6 +205,9 @@ impl Driver {
 
     /// There is room again, or may be.
     pub(super) fn take_parked(&mut self) {
+        for joins in std::mem::take(&mut self.detached.parked) {
+            self.detach_joins(joins);
+        }
         let waiting =
             |receiving: &Receiving| !receiving.parked.is_empty() || (receiving.input_ended && !receiving.completes);
         let waiting: Vec<u64> =
@@ -246,6 +259,10 @@ impl Driver {
         let Some(receiving) = self.detached.receiving.get_mut(&job) else { return Ok(()) };
         let Some(journal) = &mut self.detached.journal else { return Ok(()) };
         let (named, limit) = (receiving.named, receiving.payload_limit);
+        if receiving.completes {
+            // It was said before, on another stream.
+            return Ok(());
+        }
         if receiving.input_ended {
             return Err(wrong("a message behind EndItems".to_owned()));
         }
@@ -260,6 +277,7 @@ impl Driver {
                 }
                 journal.items(job, batch.first, batch.data, batch.ends).map_err(|error| match error.kind() {
                     JournalErrorKind::Busy | JournalErrorKind::Io => NotTaken::Yet(message),
+                    JournalErrorKind::Full if journal.makes_room() => NotTaken::Yet(message),
                     JournalErrorKind::Full => NotTaken::Full(status(&error)),
                     _ => NotTaken::Ever(status(&error)),
                 })
@@ -361,12 +379,22 @@ impl Driver {
 
     /// The server ends.
     pub(in super::super) fn dismiss_detached(&mut self) {
+        self.detached.parked.drain(..).for_each(|joins| joins.outgoing.fail(shutting_down()));
         let receiving = std::mem::take(&mut self.detached.receiving).into_values();
         receiving.filter_map(|receiving| receiving.stream).for_each(|stream| stream.outgoing.fail(shutting_down()));
         let attached = std::mem::take(&mut self.detached.attached).into_values();
         attached.for_each(|attached| attached.outgoing.fail(shutting_down()));
-        let _: Vec<ClientId> = self.detached.hungry.drain(..).collect();
         self.detached.close();
+    }
+}
+
+/// Whether it is known now if a job can come: there is room for it, or there will be none by itself.
+fn has_room(journal: &Journal, messages: &[ClientMessage]) -> bool {
+    let bytes = messages.first().map_or(0, |message| message.encoded_len() as u64);
+    match journal.would_fit(2 * bytes).map_err(|error| error.kind()) {
+        Err(JournalErrorKind::Busy) => false,
+        Err(JournalErrorKind::Full) => !journal.makes_room(),
+        _ => true,
     }
 }
 

@@ -215,6 +215,7 @@ impl Driver {
         let Some(run) = self.detached.runs.get_mut(&id) else { return };
         let Some(journal) = &mut self.detached.journal else { return };
         run.former.retain(|former| *former != agent);
+        run.left.retain(|left| *left != agent);
         if journal.placed(run.job, agent, false).is_ok() && run.at_most_once {
             run.noting += 1;
             self.detached.then.push(Then::Placed(id));
