@@ -1,33 +1,17 @@
 //! Giving a whole job to the coordinator, through lost connections.
 
-use std::pin::Pin;
+mod sender;
+
 use std::sync::Arc;
-use std::time::Duration;
 
-use farpool_net::{Incoming, Outgoing, outgoing};
-use farpool_proto::v1::client_event::Body as Event;
-use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{ClientEvent, ClientMessage, Detach, DiscardDetachedRequest, Durable, Items};
-use tokio::time::timeout;
-use tonic::Status;
-use tonic::transport::Channel;
+use farpool_proto::v1::{Detach, Items};
 
-use super::super::connect::{Connection, clients};
-use super::super::conversation::end_of;
-use super::super::program;
-use super::super::state::message;
-use super::attempts::{Attempts, Trouble};
-use super::outbox::{Outbox, Untrue};
+use super::outbox::Outbox;
 use super::refusal::Subject;
-use super::{Place, jobs, thread};
-use crate::error::{Error, ErrorKind};
+use super::{Place, thread};
+use crate::error::Error;
 use crate::progress::Counted;
-
-/// The coordinator only says how far it is.
-const MESSAGE_LIMIT: u64 = 16 << 20;
-/// How long the coordinator may take to drop what it has of a job that nobody wants any more. If it takes longer, it drops it
-/// later, since nobody goes on with it.
-const DROPPING: Duration = Duration::from_secs(2);
+use sender::Sender;
 
 /// A job that is being detached. Dropped before it is [finished](Sending::finish), nothing of it is left.
 pub(crate) struct Sending {
@@ -41,9 +25,7 @@ impl Sending {
         let outbox = Arc::new(Outbox::default());
         let (own, refused) = (Arc::clone(&outbox), Arc::clone(&outbox));
         let send = async move {
-            let attempts = Attempts::new(subject.place().patience);
-            let sender = Sender { subject, outbox: &own, attempts, detach };
-            let ended = sender.run().await;
+            let ended = Sender::new(subject, &own, detach).run().await;
             own.end(ended);
         };
         thread::start(send, move |error| refused.end(Err(error)))?;
@@ -74,192 +56,5 @@ impl Drop for Sending {
         if !self.outbox.is_over() {
             self.outbox.abandon();
         }
-    }
-}
-
-struct Sender<'a> {
-    subject: Subject,
-    outbox: &'a Outbox,
-    attempts: Attempts,
-    detach: Detach,
-}
-
-/// A connection on which the job is being sent.
-struct Line {
-    channel: Channel,
-    outgoing: Outgoing<ClientMessage>,
-    incoming: Incoming<ClientEvent>,
-    /// The coordinator has said how far it is.
-    answered: bool,
-    /// The program on its way to the coordinator.
-    upload: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-enum Heard {
-    Bell,
-    Messages(Result<Option<Vec<ClientEvent>>, Trouble>),
-    Uploaded,
-}
-
-impl Sender<'_> {
-    async fn run(mut self) -> Result<(), Error> {
-        loop {
-            let trouble = match self.attempt().await {
-                Ok(()) => return Ok(()),
-                Err(trouble) => trouble,
-            };
-            if self.outbox.is_abandoned() {
-                return Ok(());
-            }
-            let again = self.attempts.again(trouble, &self.subject);
-            tokio::select! {
-                biased;
-                () = until_abandoned(self.outbox) => return Ok(()),
-                again = again => again?,
-            }
-        }
-    }
-
-    /// Sends it on a connection, until all of it is durable or nobody wants it any more.
-    async fn attempt(&mut self) -> Result<(), Trouble> {
-        let mut line = tokio::select! {
-            biased;
-            () = until_abandoned(self.outbox) => return Ok(()),
-            line = self.connect() => line?,
-        };
-        loop {
-            match self.listen(&mut line).await {
-                Heard::Bell if self.outbox.is_abandoned() => {
-                    self.drop_all(line).await;
-                    return Ok(());
-                }
-                Heard::Bell if line.answered => self.say(&line),
-                Heard::Bell => {}
-                Heard::Uploaded => line.upload = None,
-                Heard::Messages(messages) => {
-                    let Some(messages) = messages? else {
-                        return Err(Trouble::Lost(Status::unavailable("it ended the call before all was durable")));
-                    };
-                    for event in messages.into_iter().filter_map(|message| message.body) {
-                        if self.take_in(event, &mut line)? {
-                            return Ok(());
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    async fn connect(&self) -> Result<Line, Trouble> {
-        let (outgoing, frames) = outgoing(0, Arc::default());
-        outgoing.for_one_connection();
-        outgoing.push(message(Body::Detach(Box::new(self.detach.clone()))));
-        let call = async {
-            let channel = self.subject.place().connect().await?;
-            let events = jobs(channel.clone()).detach(frames).await?.into_inner();
-            Ok((channel, events))
-        };
-        let (channel, events) = self.attempts.answer(call).await?;
-        let incoming = outgoing.incoming(events, MESSAGE_LIMIT);
-        Ok(Line { channel, outgoing, incoming, answered: false, upload: None })
-    }
-
-    async fn listen(&self, line: &mut Line) -> Heard {
-        let Line { incoming, upload, answered, .. } = line;
-        let messages = async {
-            let heard = match answered {
-                true => incoming.next().await.map_err(Trouble::Lost),
-                false => self.attempts.answer(incoming.next()).await,
-            };
-            match heard {
-                Err(Trouble::Lost(status)) if incoming.is_garbled() => {
-                    Err(self.nonsense(&format!("sent what is no frame: {}", status.message())))
-                }
-                heard => heard,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = self.outbox.rung() => Heard::Bell,
-            messages = messages => Heard::Messages(messages),
-            () = end_of(upload) => Heard::Uploaded,
-        }
-    }
-
-    fn say(&self, line: &Line) {
-        line.outgoing.extend(self.outbox.unsent(self.job()).into_iter().map(message));
-    }
-
-    /// Returns whether all of it is durable.
-    fn take_in(&mut self, event: Event, line: &mut Line) -> Result<bool, Trouble> {
-        match event {
-            Event::Durable(Durable { complete: true, .. }) => {
-                self.outbox.note_complete().map_err(|untrue| self.untrue(&untrue))?;
-                return Ok(true);
-            }
-            Event::Durable(durable) => {
-                let anew = !std::mem::replace(&mut line.answered, true);
-                let before = self.outbox.count();
-                self.outbox.note_durable(durable.items, anew).map_err(|untrue| self.untrue(&untrue))?;
-                if anew {
-                    self.attempts.note_answer();
-                    self.say(line);
-                }
-                if durable.items > before {
-                    self.attempts.note_progress();
-                }
-            }
-            Event::ProgramWanted(wanted) => {
-                let is_ours = program::digest().is_ok_and(|digest| digest.as_bytes() == &*wanted.digest);
-                if is_ours && line.upload.is_none() {
-                    let pieces = program::upload().map_err(|error| {
-                        let message = format!("reading this program for {}: {error}", self.subject.place().address);
-                        Trouble::Final(self.subject.tell(Error::new(ErrorKind::Unavailable, message)))
-                    })?;
-                    line.upload = Some(Box::pin(Connection::put_program(&mut clients(line.channel.clone()), pieces)));
-                }
-            }
-            // Nothing that this version knows.
-            _ => {}
-        }
-        Ok(false)
-    }
-
-    /// Has the coordinator drop what it has of the job, if that is known to be this one.
-    async fn drop_all(&self, line: Line) {
-        if line.answered {
-            let request = DiscardDetachedRequest { name: self.subject.name().to_owned() };
-            let _ = timeout(DROPPING, jobs(line.channel.clone()).discard(request)).await;
-        }
-    }
-
-    fn job(&self) -> u64 {
-        self.detach.job.as_ref().map_or(0, |job| job.job)
-    }
-
-    fn untrue(&self, untrue: &Untrue) -> Trouble {
-        match untrue {
-            Untrue::TooMany => self.nonsense("says that items are durable which it was not sent"),
-            Untrue::Lost => {
-                let message = format!(
-                    "the coordinator at {} has dropped what it had of the job, since there was no connection for longer \
-                     than it waits: detach it again",
-                    self.subject.place().address
-                );
-                Trouble::Final(self.subject.tell(Error::new(ErrorKind::Unavailable, message)))
-            }
-        }
-    }
-
-    fn nonsense(&self, what: &str) -> Trouble {
-        let error = Error::protocol(format_args!("the coordinator at {} {what}", self.subject.place().address));
-        Trouble::Final(self.subject.tell(error))
-    }
-}
-
-/// Ready when nobody wants the job any more.
-async fn until_abandoned(outbox: &Outbox) {
-    while !outbox.is_abandoned() {
-        outbox.rung().await;
     }
 }

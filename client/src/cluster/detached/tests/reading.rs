@@ -60,6 +60,8 @@ fn each_outcome_comes_once_over_any_number_of_connections() {
             _ => call.cut(),
         }
     }
+    // What was said so far has come.
+    call_from(&server, 50);
     let at = server.stop();
     let server = Server::start_at(&at);
     let call = call_from(&server, 50);
@@ -246,15 +248,11 @@ fn lies_are_errors() {
         assert!(error.to_string().contains(words), "{error} / {words}");
         call.hear_the_end();
     }
-    for frame in [
-        EventFrame { piece: Some(Piece { total: u64::MAX, data: vec![0; 9].into() }), ..EventFrame::default() },
-        EventFrame { received: 99, ..EventFrame::default() },
-    ] {
-        let client = get(&server, PATIENCE);
-        let call = call_from(&server, 0);
-        call.say_frame(frame);
-        assert!(client.join().unwrap().unwrap_err().to_string().contains("what is no frame"));
-    }
+    let client = get(&server, PATIENCE);
+    let call = call_from(&server, 0);
+    let piece = Some(Piece { total: u64::MAX, data: vec![0; 9].into() });
+    call.say_frame(EventFrame { piece, ..EventFrame::default() });
+    assert!(client.join().unwrap().unwrap_err().to_string().contains("what is no frame"));
     // More items than anybody could count.
     let client = get(&server, PATIENCE);
     let call = call_from(&server, 0);
