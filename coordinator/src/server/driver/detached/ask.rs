@@ -6,8 +6,8 @@ use tonic::Status;
 
 use super::super::Driver;
 use super::attach::not_found;
+use super::begin::{no_journal, status};
 use super::durable::Then;
-use super::receive::{no_journal, status};
 use crate::journal::{Ended, Job, JournalError, Phase};
 
 type Reply = oneshot::Sender<Result<(), Status>>;

@@ -11,8 +11,8 @@ use super::super::super::end::End;
 use super::super::super::link::{Joins, Said, Says, StreamId, WasRead, shutting_down};
 use super::super::super::sessions::LOW_OUTCOMES;
 use super::super::Driver;
+use super::begin::no_journal;
 use super::disk::{READ_BYTES, Read, read, read_all, some};
-use super::receive::no_journal;
 use crate::convert::Batch;
 use crate::journal::{Ended, Kept, Phase, ReadError};
 

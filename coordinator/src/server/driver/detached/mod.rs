@@ -1,6 +1,6 @@
 //! Detached jobs: the journal that keeps them, and for each that has not ended the client of its pool, which is played here.
 //!
-//! A job comes in on a stream (`receive`), is in the journal when it is complete, and runs then in a pool of its own. For the
+//! A job comes in on a stream (`begin`, `receive`), is in the journal when it is complete, and runs then in a pool of its own. For the
 //! coordinator that pool's client is one like any other; here it is a [`Run`], which reads items from disk as far as there
 //! is room for them (`feed`), and writes down what it hears (`run`). Agents keep their reports until it is durable
 //! (`durable`). Whoever attaches is sent what is on disk (`attach`). After a restart a job goes on as that of a client
@@ -10,6 +10,7 @@
 
 mod ask;
 mod attach;
+mod begin;
 mod disk;
 mod durable;
 mod feed;
@@ -33,10 +34,11 @@ use super::Driver;
 use crate::ClientId;
 use crate::journal::{Journal, Wakeup};
 use attach::Attached;
+use begin::DetachJoins;
 pub(in super::super) use disk::Read;
 use durable::Then;
 pub(in super::super) use open::Opened;
-use receive::{DetachJoins, Receiving};
+use receive::Receiving;
 use run::Run;
 
 /// Records that are read from disk at once, each by a thread.
