@@ -5,7 +5,7 @@ use std::thread;
 use farpool::{Detached, DetachedState, ErrorKind, Pool};
 use nix::sys::signal::Signal;
 
-use crate::checks::{has_words, millis, seconds, within};
+use crate::checks::{has_words, millis, seconds, serves_on, within};
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::log::{self, Log};
@@ -140,8 +140,7 @@ fn the_coordinator_is_restarted_while_outcomes_are_read() {
 }
 
 /// An input that takes its time, and what is done in the middle of it.
-fn interrupted(address: &str, mut interrupt: impl FnMut()) -> Detached<u64> {
-    let pool = pool(address);
+fn interrupted(pool: &Pool, mut interrupt: impl FnMut()) -> Detached<u64> {
     let items = (0..60_000_u64).inspect(move |item| {
         if item % 10_000 == 5000 {
             interrupt();
@@ -154,20 +153,28 @@ fn interrupted(address: &str, mut interrupt: impl FnMut()) -> Detached<u64> {
 
 fn the_coordinator_is_restarted_while_the_job_is_sent() {
     let mut cluster = cluster();
-    let address = cluster.address().to_owned();
-    let job = interrupted(&address, || cluster.restart_coordinator());
+    let pool = pool(cluster.address());
+    let job = interrupted(&pool, || cluster.restart_coordinator());
     assert_eq!(within(seconds(30), || job.get().unwrap()), squares(60_000));
+    // It has come back too: otherwise agents would wait for it.
+    serves_on(&pool);
+    drop(pool);
     cluster.stop().unwrap();
 }
 
 fn the_connection_is_cut_while_the_job_is_sent() {
     let cluster = cluster();
     let proxy = Proxy::to(cluster.address());
-    let job = interrupted(&proxy.address(), || {
+    let pool = pool(&proxy.address());
+    // Its program has come: that is cut off elsewhere.
+    serves_on(&pool);
+    let job = interrupted(&pool, || {
         proxy.cut();
     });
     proxy.cut();
     assert_eq!(within(seconds(30), || job.get().unwrap()), squares(60_000));
+    serves_on(&pool);
+    drop(pool);
     cluster.stop().unwrap();
 }
 
