@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt, once};
 use tonic::{Status, Streaming};
 
-use super::end::blamed;
+use super::end::{End, blamed};
 use super::link::{Input, Link};
 
 /// Programs that are sent to agents at once; each takes up a few MiB while it is.
@@ -57,7 +57,7 @@ impl Programs {
         if self.get(digest).await?.is_some() {
             return begun.ends(Ok(())).await;
         }
-        let pieces = once(Ok(first)).chain(sent.map(|piece| piece.map_err(blamed)));
+        let pieces = once(Ok(first)).chain(sent.map(|piece| piece.map_err(|status| lost_or_wrong(status, digest))));
         let patience = patience + Duration::from_secs(size / LEAST_BYTES_PER_SECOND);
         let received = timeout(patience, receive(pieces, &self.store, |_, _| Ok(()))).await;
         begun.ends(received.unwrap_or_else(|_| Err(late("sending the program"))).map(drop)).await
@@ -122,10 +122,21 @@ impl Drop for Begun {
     fn drop(&mut self) {
         let (digest, Some(link)) = (self.digest, self.link.take()) else { return };
         tokio::spawn(async move {
-            let outcome = Err(Status::cancelled(format!("the client broke off sending program {digest}")));
-            let _ = link.send(Input::UploadEnds(digest, outcome)).await;
+            let _ = link.send(Input::UploadEnds(digest, Err(broken_off(digest)))).await;
         });
     }
+}
+
+/// What an error in the midst of a program means. A client whose connection is lost may send it again.
+fn lost_or_wrong(status: Status, digest: Digest) -> Status {
+    match End::of(status, false) {
+        End::Final(status) => status,
+        End::Meant | End::Broken(_) => broken_off(digest),
+    }
+}
+
+fn broken_off(digest: Digest) -> Status {
+    Status::cancelled(format!("the client broke off sending program {digest}"))
 }
 
 fn digest(bytes: &[u8]) -> Result<Digest, Status> {

@@ -6,6 +6,7 @@ use farpool_proto::v1::agents_client::AgentsClient;
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{FetchProgramRequest, OpenPool, Program, ProgramPiece};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use crate::client::{Client, Told, open_pool};
@@ -113,9 +114,14 @@ async fn what_nobody_asked_for_or_is_no_program_must_be_refused() {
         let fetch = fetching(&server, &digest);
         wanted(&mut client, &digest).await;
         let error = put(&server, pieces).await.expect_err("it is not right");
-        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+        let broken_off = words == "ended after";
+        assert_eq!(error.code(), if broken_off { Code::Cancelled } else { Code::InvalidArgument }, "{error}");
         assert!(error.message().contains(words), "{words}: {error}");
-        // There was only this client, so those who wait are told.
+        // There was only this client, so those who wait are told; if it may have been cut off, when it is gone.
+        if broken_off {
+            assert!(!fetch.is_finished());
+            drop(client);
+        }
         fetch.await.expect("it does not panic").expect_err("it did not come");
     }
     let mut client = opened(&server, &digest, program.len()).await;
@@ -161,6 +167,34 @@ async fn asked(mut clients: Vec<Client>, digest: &[u8]) -> (Client, Vec<Client>)
         .await
     };
     (clients.remove(found), clients)
+}
+
+#[tokio::test]
+async fn a_client_whose_connection_is_lost_may_send_it_again() {
+    let server = std::sync::Arc::new(Server::start().await);
+    let (program, digest) = program(5 * PIECE);
+    let mut client = opened(&server, &digest, program.len()).await;
+    let fetch = fetching(&server, &digest);
+    wanted(&mut client, &digest).await;
+    let (sending, sent) = tokio::sync::mpsc::channel(1);
+    let mut other = ClientsClient::new(server.connect().await);
+    let upload = tokio::spawn(async move { other.put_program(tokio_stream::wrappers::ReceiverStream::new(sent)).await });
+    let pieces = pieces(&program, &digest);
+    for piece in &pieces[..3] {
+        sending.send(piece.clone()).await.expect("it is read");
+    }
+    while files(&server).is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    upload.abort();
+    // It is over when what had come of it is gone.
+    while !files(&server).is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    sleep(Duration::from_millis(20)).await;
+    put(&server, pieces).await.expect("it is still wanted");
+    assert!(fetch.await.expect("it does not panic").expect("it comes") == program);
+    drop(client);
 }
 
 #[tokio::test]

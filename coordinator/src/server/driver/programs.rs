@@ -6,7 +6,7 @@ use farpool_net::program::Digest;
 use farpool_proto::v1::ProgramWanted;
 use farpool_proto::v1::client_event::Body;
 use tokio::sync::oneshot;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::super::clock::nanos;
 use super::super::settings::Limits;
@@ -93,7 +93,12 @@ impl Driver {
             Err(_) if wanted.uploads > 0 => {}
             Err(status) => {
                 self.link.log.line(format_args!("program {digest} did not come: {}", status.message()));
-                self.ask_or_give_up(digest, || status);
+                // Whose connection is lost comes back and sends it again, or is lost too.
+                let comes_again = status.code() == Code::Cancelled
+                    && wanted.asked.last().is_some_and(|client| self.clients.contains_key(client));
+                if !self.ask_next(digest) && !comes_again {
+                    self.programs.settle(digest, &Err(status));
+                }
             }
         }
     }

@@ -27,17 +27,22 @@ pub async fn receive(
     wanted(&digest, first.size)?;
     let (store, size) = (store.clone(), first.size);
     let mut writer = blocking(move || store.writer(digest, size)).await?;
-    let mut piece = Some(first);
+    let (mut piece, mut received) = (Some(first), 0);
     while let Some(ProgramPiece { data, .. }) = piece {
         if data.len() > PIECE_BYTES {
             let message = format!("a piece of program {digest} has {} bytes; the limit is {PIECE_BYTES}", data.len());
             return Err(Status::invalid_argument(message));
         }
+        received += data.len() as u64;
         writer = blocking(move || writer.write(&data).map(|()| writer)).await?;
         piece = next(&mut pieces).await?;
         if piece.as_ref().is_some_and(|piece| piece.data.is_empty()) {
             return Err(Status::invalid_argument(format!("a piece of program {digest} is empty")));
         }
+    }
+    if received < size {
+        // Nothing is wrong with it: whoever sends it may be cut off.
+        return Err(Status::cancelled(format!("program {digest} ended after {received} of {size} bytes")));
     }
     blocking(move || writer.finish()).await
 }
