@@ -90,12 +90,11 @@ impl Coordinator {
 
     /// Sends what has gathered in this round.
     pub(crate) fn flush(&mut self, out: &mut Outbox) {
-        for id in self.to_flush.drain(..) {
-            let Some(agent) = self.agents.get_mut(id) else { continue };
+        for at in 0..self.to_flush.len() {
+            let id = self.to_flush[at];
             // What it is rid of makes room for what comes.
-            if !agent.cancel.chunks.is_empty() {
-                out.agent(id, agent_command::Body::CancelChunks(std::mem::take(&mut agent.cancel)));
-            }
+            self.send_cancelled(id, out);
+            let Some(agent) = self.agents.get_mut(id) else { continue };
             if !agent.assign.chunks.is_empty() {
                 out.agent(id, agent_command::Body::Assign(std::mem::take(&mut agent.assign)));
             }
@@ -103,6 +102,13 @@ impl Coordinator {
                 out.agent(id, agent_command::Body::Retract(std::mem::take(&mut agent.retract)));
             }
         }
+        self.to_flush.clear();
+    }
+
+    /// Sends the chunks that nobody needs any more: ahead of the end of their jobs, too.
+    pub(crate) fn send_cancelled(&mut self, id: AgentId, out: &mut Outbox) {
+        let Some(agent) = self.agents.get_mut(id).filter(|agent| !agent.cancel.chunks.is_empty()) else { return };
+        out.agent(id, agent_command::Body::CancelChunks(std::mem::take(&mut agent.cancel)));
     }
 
     /// The agent gets nothing new from now on.

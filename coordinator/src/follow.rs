@@ -52,6 +52,7 @@ impl Coordinator {
                 Action::StopPool { agent, pool } => self.give_up_place(agent, pool, out),
                 Action::StartJob { agent, job } => self.start_job(agent, job, out),
                 Action::EndJob { agent, job, kill } => {
+                    self.send_cancelled(agent, out);
                     out.agent(agent, agent_command::Body::EndJob(EndJob { job: job.to_bits(), kill }));
                 }
                 Action::JobFinished { job, cancelled } => self.job_finished(job, cancelled, out),

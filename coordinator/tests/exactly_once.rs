@@ -37,19 +37,6 @@ impl Heard {
     }
 }
 
-/// Numbers from the test's input, one after another, round and round.
-struct Dice {
-    numbers: Vec<u32>,
-    at: usize,
-}
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.at += 1;
-        (self.numbers[self.at % self.numbers.len()] as usize).wrapping_add(self.at / self.numbers.len() * 7) % sides
-    }
-}
-
 fn text(job: u64, item: u64) -> String {
     format!("job{job}item{item}").repeat(item as usize % 3)
 }
@@ -169,7 +156,7 @@ proptest! {
         window in 1..400u64,
         numbers in prop::collection::vec(any::<u32>(), 20..200),
     ) {
-        let mut dice = Dice { numbers, at: 0 };
+        let mut dice = Dice::new(numbers);
         let mut config = Config::default();
         config.window = window;
         let mut wire = Wire::with(config);

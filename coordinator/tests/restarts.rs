@@ -15,19 +15,6 @@ use proptest::prelude::*;
 const POOL: u8 = 9;
 const RECOVERY: u64 = 5_000_000_000;
 
-/// Numbers from the test's input, one after another, round and round.
-struct Dice {
-    numbers: Vec<u32>,
-    at: usize,
-}
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.at += 1;
-        (self.numbers[self.at % self.numbers.len()] as usize).wrapping_add(self.at / self.numbers.len() * 7) % sides
-    }
-}
-
 /// How often items have run, or may have.
 type Begun = BTreeMap<(u64, u64), u32>;
 
@@ -45,6 +32,14 @@ struct Chunk {
 impl Chunk {
     fn first_open(&self) -> Option<u64> {
         self.open.iter().position(|open| *open).map(|at| self.held.first + at as u64)
+    }
+
+    /// The next item may have been running, and none is run any more.
+    fn kill(&mut self, begun: &mut Begun) {
+        if let Some(item) = self.first_open() {
+            *begun.entry((self.job, item)).or_default() += 1;
+        }
+        self.open.fill(false);
     }
 }
 
@@ -64,6 +59,8 @@ struct Node {
     /// Its number on the wire; none: it has no session.
     session: Option<usize>,
     pool: Option<u64>,
+    /// The coordinator knows what it holds.
+    adopted: bool,
     jobs: BTreeMap<u64, u64>,
     chunks: Vec<Chunk>,
     kept: VecDeque<Kept>,
@@ -77,6 +74,7 @@ impl Node {
             id,
             session: None,
             pool: None,
+            adopted: false,
             jobs: BTreeMap::new(),
             chunks: Vec::new(),
             kept: VecDeque::new(),
@@ -87,7 +85,7 @@ impl Node {
 
     fn connect(&mut self, wire: &mut Wire) {
         let held: Vec<HeldPool> = self.pool.map(|_| held_pool(1, POOL, self.held())).into_iter().collect();
-        self.reports = 0;
+        (self.reports, self.adopted) = (0, false);
         self.session = Some(wire.agent_as(self.id, 2, held));
     }
 
@@ -102,20 +100,16 @@ impl Node {
         chunks.filter(|chunk| !chunk.runs.is_empty()).collect()
     }
 
-    /// Chunks are killed: of each the next item may have been running.
+    /// Chunks are killed, and nothing of them is kept.
     fn drop_chunks(&mut self, begun: &mut Begun, dropped: impl Fn(&Chunk) -> bool) {
-        for chunk in self.chunks.iter().filter(|chunk| dropped(chunk)) {
-            if let Some(item) = chunk.first_open() {
-                *begun.entry((chunk.job, item)).or_default() += 1;
-            }
-        }
+        self.chunks.iter_mut().filter(|chunk| dropped(chunk)).for_each(|chunk| chunk.kill(begun));
         let gone: BTreeSet<u64> = self.chunks.iter().filter(|chunk| dropped(chunk)).map(|chunk| chunk.own).collect();
         self.chunks.retain(|chunk| !gone.contains(&chunk.own));
         self.kept.retain(|kept| !gone.contains(&kept.own));
     }
 
     fn report(&mut self, wire: &mut Wire, mut kept: Kept) {
-        let Some(session) = self.session else { return self.kept.push_back(kept) };
+        let Some(session) = self.session.filter(|_| self.adopted) else { return self.kept.push_back(kept) };
         let chunk = self.chunks.iter().find(|chunk| chunk.own == kept.own).expect("a report is of a chunk");
         let from = (kept.first - chunk.held.first) as usize;
         let say = match kept.fault {
@@ -149,7 +143,7 @@ impl Node {
     }
 
     fn adopt(&mut self, wire: &mut Wire, adopt: &AdoptPool, begun: &mut Begun) {
-        self.pool = Some(adopt.pool);
+        (self.pool, self.adopted) = (Some(adopt.pool), true);
         self.jobs = adopt.jobs.iter().map(|job| (job.job, job.number)).collect();
         self.drop_chunks(begun, |chunk| adopt.chunks.iter().all(|adopted| adopted.held != chunk.own));
         for adopted in &adopt.chunks {
@@ -169,7 +163,7 @@ impl Node {
             match command {
                 StartPool(start) => {
                     assert!(self.chunks.is_empty(), "it was started anew and not stopped");
-                    (self.pool, self.jobs) = (Some(start.pool), BTreeMap::new());
+                    (self.pool, self.adopted, self.jobs) = (Some(start.pool), true, BTreeMap::new());
                 }
                 AdoptPool(adopt) => self.adopt(wire, &adopt, begun),
                 StopPool(stop) => {
@@ -197,6 +191,13 @@ impl Node {
                 Settled(settled) => {
                     assert!(settled.report <= self.reports, "a report was settled before it was made");
                     self.kept.retain(|kept| kept.number > settled.report);
+                }
+                CancelChunks(cancel) => {
+                    self.chunks.iter_mut().for_each(|chunk| {
+                        if cancel.chunks.contains(&chunk.held.chunk) {
+                            chunk.kill(begun);
+                        }
+                    });
                 }
                 ResizePool(_) => {}
                 other => panic!("{other:?}"),
@@ -353,7 +354,7 @@ proptest! {
         jobs in prop::collection::vec((0..3u64, 0..3u32, 0..25u64), 1..4),
         numbers in prop::collection::vec(any::<u32>(), 20..200),
     ) {
-        let mut dice = Dice { numbers, at: 0 };
+        let mut dice = Dice::new(numbers);
         let mut begun = Begun::new();
         let mut wire = new_coordinator();
         let jobs = (0..).zip(jobs).map(|(number, (chunksize, retries, items))| {

@@ -167,20 +167,16 @@ impl Ledger {
         }
     }
 
+    /// What is left of them is not run. The outcomes that they had may be needed: others may have been first with a part only.
     fn cancel_chunks(&mut self, names: Vec<u64>) {
         let chunks = self.numbers_of(names);
-        if chunks.is_empty() {
-            return;
+        for key in chunks.iter().filter_map(|number| self.chunks.find(*number)).collect::<Vec<_>>() {
+            self.chunks.get_mut(key).out = Default::default();
+            self.release_chunk(key);
         }
-        for key in self.pool_keys() {
-            let of_pool = |number: &u64| {
-                let found = self.chunks.find(*number);
-                found.filter(|&at| self.chunks.get(at).pool as usize == key)
-            };
-            let keys: Vec<usize> = chunks.iter().filter_map(of_pool).collect();
-            self.in_vain += self.drop_chunks_at(key, keys);
+        if !chunks.is_empty() {
+            self.tell_agent(Command::CancelChunks(CancelChunks { chunks }));
         }
-        self.tell_agent(Command::CancelChunks(CancelChunks { chunks }));
     }
 
     /// The agent's numbers for chunks that are here. Asked for rarely, so there is no map that every chunk would have to

@@ -64,7 +64,8 @@ impl Ledger {
         };
         let chunk = self.chunks.get_mut(key);
         if !chunk.out.remove(items.0, items.1) {
-            // Said before: the first word counts, which may be kept.
+            // Cancelled, or said before: the first word counts, which may be kept.
+            self.in_vain += items.1;
             return None;
         }
         let known_as = (chunk.name, chunk.attempt);

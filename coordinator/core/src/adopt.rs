@@ -4,7 +4,7 @@
 //! What is not queued has had its outcome or was given to somebody else, and what the agent makes of it counts for nothing.
 
 use crate::action::{Action, Cause};
-use crate::chunk::Items;
+use crate::chunk::{Hold, Items};
 use crate::core::Core;
 use crate::done::Done;
 use crate::ids::{AgentId, JobId};
@@ -38,7 +38,6 @@ impl Core {
         };
         self.jobs.get_mut(id).expect("it was just found").agents.insert(agent);
         let attempt = items.attempt;
-        // Some of it may not have begun, and can be asked for like that of any other chunk.
         let chunk = self.hold((agent, id), items, now);
         actions.push(Action::Adopt { agent, chunk, job: id, attempt });
     }
@@ -89,7 +88,7 @@ impl Core {
     /// Takes runs, which rise, out of the job's queue; none: nothing of them is there.
     fn take_held(&mut self, (first, attempt): (u64, u32), id: JobId, mut runs: Vec<Run>) -> Option<Items> {
         let queue = &mut self.jobs.get_mut(id).expect("it was just found").queue;
-        let mut lowest_attempt = 1;
+        let (mut lowest_attempt, held) = (1, runs.len());
         let mut is_lowest = true;
         runs.retain(|&run| {
             let Some(next) = queue.next_try_of(run).filter(|&next| is_lowest || next == 1) else { return false };
@@ -103,6 +102,8 @@ impl Core {
         let (lowest, highest) = (runs.first()?, runs.last()?);
         let run = Run::new(lowest.first, highest.end() - lowest.first);
         let done = Done::all_but(run, &runs);
-        Some(Items { run, done, attempt: lowest_attempt, item_bytes: queue.item_bytes() })
+        // Some of it may not have begun, and can be asked for like that of any other chunk; unless the agent holds more.
+        let hold = if runs.len() == held { Hold::Assigned } else { Hold::Overtaken };
+        Some(Items { run, done, attempt: lowest_attempt, item_bytes: queue.item_bytes(), hold })
     }
 }

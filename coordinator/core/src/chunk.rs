@@ -32,6 +32,7 @@ pub(crate) struct Items {
     pub(crate) attempt: u32,
     /// Bytes of each, on average.
     pub(crate) item_bytes: u64,
+    pub(crate) hold: Hold,
 }
 
 /// How firmly the agent holds the chunk.
@@ -53,8 +54,8 @@ pub(crate) enum Hold {
         /// As [`Overtaken`](Self::Overtaken).
         overtaken: bool,
     },
-    /// As [`Kept`](Self::Kept), but another agent was first with items that this one still holds, as far as it knows: it has
-    /// to be told when nothing else is left of the chunk.
+    /// As [`Kept`](Self::Kept), but another agent was first with items that this one still holds, as far as it knows, or they
+    /// were not adopted with the others: it has to be told when nothing else is left of the chunk.
     Overtaken,
 }
 

@@ -109,11 +109,12 @@ impl Core {
         marked
     }
 
-    /// What is left of a chunk that a report is about which was stale only since others were faster with some of its items.
+    /// What is left of a chunk that a report is about which was stale only since some of its items, which the agent holds
+    /// too, have had their outcomes or are not the agent's any more.
     #[cold]
     fn fresh_parts(&self, (agent, id, attempt): Claim, first: u64, count: u64) -> Vec<Run> {
         let chunk = self.chunks.get(id).filter(|chunk| chunk.agent == agent && chunk.attempt == attempt);
-        let Some(chunk) = chunk.filter(|chunk| chunk.overtaken() && chunk.run.covers(first, count)) else {
+        let Some(chunk) = chunk.filter(|chunk| chunk.overtaken() && first.checked_add(count).is_some()) else {
             return Vec::new();
         };
         chunk.left_of(Run::new(first, count)).collect()

@@ -66,14 +66,15 @@ impl Core {
         if job.agents.insert(agent) {
             actions.push(Action::StartJob { agent, job: id });
         }
-        let chunk = self.hold((agent, id), Items { run, attempt, item_bytes, done: Done::none_of(run) }, now);
+        let items = Items { run, attempt, item_bytes, done: Done::none_of(run), hold: Hold::Assigned };
+        let chunk = self.hold((agent, id), items, now);
         actions.push(Action::Assign { agent, chunk, job: id, first: run.first, count, attempt });
     }
 
     /// The agent holds these items from now on, and their job is charged for them.
     #[inline]
     pub(crate) fn hold(&mut self, (agent, id): (AgentId, JobId), items: Items, now: u64) -> ChunkId {
-        let Items { run, attempt, item_bytes, done } = items;
+        let Items { run, attempt, item_bytes, done, hold } = items;
         let job = self.jobs.get(id).expect("a chunk's job is open");
         // As long as nothing is known, each chunk counts as the target that it is meant to have.
         let charged_ns = job.pace.expected_ns(done.left()).unwrap_or(self.config.chunk_target_ns);
@@ -93,7 +94,7 @@ impl Core {
             agent,
             run,
             attempt,
-            hold: Hold::Assigned,
+            hold,
             done,
             time: Time { assigned_at: now, charged_ns, ..Time::default() },
             links: Links::default(),

@@ -56,7 +56,8 @@ impl Core {
         let tried_before = job.tried.range(hole.first + 1..hole.end()).next();
         let run = Run::new(hole.first, tried_before.map_or(hole.end(), |(&item, _)| item) - hole.first);
         let attempt = first_try_left(chunk, job);
-        let items = Items { run, done: Done::none_of(run), attempt, item_bytes: chunk.item_bytes };
+        let (done, item_bytes) = (Done::none_of(run), chunk.item_bytes);
+        let items = Items { run, done, attempt, item_bytes, hold: Hold::Assigned };
         if job.agents.insert(to) {
             actions.push(Action::StartJob { agent: to, job: job_id });
         }

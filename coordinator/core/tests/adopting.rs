@@ -92,10 +92,17 @@ fn check(before: Pairs, (first, attempt): (u64, u32), runs: Pairs, expected: Opt
         let done = Event::RunDone { agent: agent(1), chunk, attempt, first, count, busy_ns: 0 };
         assert_eq!(send(&mut core, done), [], "{first}+{count} was not adopted");
     }
+    let mut expected = vec![];
+    let mut found = vec![];
     for &(first, count) in runs.iter().filter(|run| !left_out.contains(run)) {
-        let done = Event::RunDone { agent: agent(1), chunk, attempt, first, count, busy_ns: 0 };
-        assert_eq!(send(&mut core, done), [Action::Accept { job: job(), first, count }]);
+        found.extend(send(&mut core, Event::RunDone { agent: agent(1), chunk, attempt, first, count, busy_ns: 0 }));
+        expected.push(Action::Accept { job: job(), first, count });
     }
+    // The agent still holds what was left out, and nobody would take it.
+    if !left_out.is_empty() {
+        expected.push(Action::CancelChunk { agent: agent(1), chunk });
+    }
+    assert_eq!(found, expected);
     assert_eq!((core.stale_reports(), core.chunks_at(agent(1))), (stale + left_out.len() as u64, 0));
 }
 
@@ -112,6 +119,21 @@ fn runs_that_are_queued_are_adopted() {
     check(&[(0, 10)], (3, 1), &[(3, 2)], None, &[]);
     check(&[], (8, 1), &[(8, 3)], None, &[]);
     check(&[], (11, 1), &[(11, 1)], None, &[]);
+}
+
+#[test]
+fn reports_may_reach_beyond_what_was_adopted() {
+    let mut core = again(policy(0, 4));
+    assert!(adopted(&send(&mut core, held(agent(0), 3, 1, &[(3, 2)]))).is_some());
+    let one_by_one: Vec<_> = (2..8).map(|item| (item, 1)).collect();
+    let (chunk, attempt) =
+        adopted(&send(&mut core, held(agent(1), 2, 1, &one_by_one))).expect("2, 5, 6 and 7 are queued");
+    let accept = |first, count| Action::Accept { job: job(), first, count };
+    let mut report =
+        |first, count| send(&mut core, Event::RunDone { agent: agent(1), chunk, attempt, first, count, busy_ns: 9 });
+    assert_eq!(report(2, 4), [accept(2, 1), accept(5, 1)]);
+    assert_eq!(report(7, u64::MAX), []);
+    assert_eq!(report(5, 4), [accept(6, 2), Action::CancelChunk { agent: agent(1), chunk }]);
 }
 
 #[test]
@@ -160,13 +182,14 @@ fn agents_may_say_anything() {
     check(&[], (0, 1), &[], None, &[]);
     check(&[], (0, 1), &[(0, 0), (5, 0)], None, &[]);
     check(&[], (0, 1), &[(most, most), (5, most), (0, most), (most, 1)], None, &[]);
-    check(&[], (0, 1), &[(5, most), (2, 1)], Some(1), &[(5, most)]);
+    check(&[], (0, 1), &[(5, most - 5), (2, 1)], Some(1), &[(5, most - 5)]);
     // Of runs that overlap, the first.
     let mut core = again(policy(0, 4));
     let (chunk, attempt) = adopted(&send(&mut core, held(agent(0), 0, 1, &[(0, 4), (0, 4), (3, 3)]))).expect("0 .. 4");
     assert_eq!(core.progress(job()).map(|job| job.queued), Some(6));
     let done = Event::RunDone { agent: agent(0), chunk, attempt, first: 0, count: 4, busy_ns: 1 };
-    assert_eq!(send(&mut core, done).len(), 1);
+    let through = [Action::Accept { job: job(), first: 0, count: 4 }, Action::CancelChunk { agent: agent(0), chunk }];
+    assert_eq!(send(&mut core, done), through);
     // Attempts that the job does not have.
     for attempt in [0, 6, u32::MAX] {
         check(&[], (0, attempt), &[(0, 2)], None, &[]);

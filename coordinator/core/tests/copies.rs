@@ -220,7 +220,7 @@ fn of_what_was_copied_only_what_fits_is_taken() {
     let mut world = copied(policy(4, 2), 8);
     world.run(1, 0, 1, 1, 10 * MS);
     let (agent, chunk) = (world.agents[&0].id, world.agents[&0].chunks[0].id);
-    for (attempt, first, count) in [(2, 0, 4), (1, 0, 5), (1, 1, 1), (1, 2, u64::MAX)] {
+    for (attempt, first, count) in [(2, 0, 4), (1, 4, 5), (1, 1, 1), (1, 2, u64::MAX)] {
         let done = Event::RunDone { agent, chunk, attempt, first, count, busy_ns: 1 };
         assert_eq!(world.send(done), [], "{first}+{count} at attempt {attempt}");
         assert_eq!(world.send(Event::Returned { agent, chunk, attempt, first, count }), []);

@@ -18,6 +18,23 @@ pub(crate) use client_message::Body as Ask;
 /// The longest item of the pools here.
 pub(crate) const PAYLOAD_LIMIT: u64 = 1000;
 
+/// Numbers from the test's input, one after another, round and round.
+pub(crate) struct Dice {
+    numbers: Vec<u32>,
+    at: usize,
+}
+
+impl Dice {
+    pub(crate) fn new(numbers: Vec<u32>) -> Self {
+        Self { numbers, at: 0 }
+    }
+
+    pub(crate) fn roll(&mut self, sides: usize) -> usize {
+        self.at += 1;
+        (self.numbers[self.at % self.numbers.len()] as usize).wrapping_add(self.at / self.numbers.len() * 7) % sides
+    }
+}
+
 /// A coordinator and everybody who is connected to it, by number.
 pub(crate) struct Wire {
     pub(crate) coordinator: Coordinator,
@@ -196,7 +213,7 @@ impl Wire {
 }
 
 /// An event for a client, in few words. Ids given out by the coordinator are shown by their index.
-fn told(event: &client_event::Body) -> String {
+pub(crate) fn told(event: &client_event::Body) -> String {
     use client_event::Body::*;
     let failure = |failure: &Option<Failure>| {
         let failure = failure.as_ref().expect("a failure says what it was");
@@ -223,7 +240,7 @@ fn told(event: &client_event::Body) -> String {
 }
 
 /// A command for an agent, in few words.
-fn ordered(command: &agent_command::Body) -> String {
+pub(crate) fn ordered(command: &agent_command::Body) -> String {
     use agent_command::Body::*;
     match command {
         StartPool(start) => match start.processes {

@@ -106,6 +106,13 @@ async fn a_client_that_never_says_what_it_has_is_ended() {
     sending.send(frame).await.expect("the channel is open");
     let mut mute = ClientsClient::new(server.connect().await).max_decoding_message_size(64 << 20);
     let mut events = mute.session(ReceiverStream::new(requests)).await.expect("it is accepted").into_inner();
+    // Its pool is started when it knows where.
+    let mut received = 0;
+    while received < 2 {
+        let frame = soon("the welcome", events.message()).await.expect("no error").expect("it is not ended");
+        received += frame.messages.len() as u64;
+    }
+    sending.send(ClientFrame { received, ..ClientFrame::default() }).await.expect("the channel is open");
     let pool = agent.pool().await;
     let line = [&[b'x'; 99_999][..], b"\n"].concat();
     for _ in 0..600 {

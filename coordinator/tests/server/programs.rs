@@ -178,7 +178,8 @@ async fn a_client_whose_connection_is_lost_may_send_it_again() {
     wanted(&mut client, &digest).await;
     let (sending, sent) = tokio::sync::mpsc::channel(1);
     let mut other = ClientsClient::new(server.connect().await);
-    let upload = tokio::spawn(async move { other.put_program(tokio_stream::wrappers::ReceiverStream::new(sent)).await });
+    let upload =
+        tokio::spawn(async move { other.put_program(tokio_stream::wrappers::ReceiverStream::new(sent)).await });
     let pieces = pieces(&program, &digest);
     for piece in &pieces[..3] {
         sending.send(piece.clone()).await.expect("it is read");

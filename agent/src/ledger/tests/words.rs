@@ -159,6 +159,21 @@ fn chunks_are_found_by_name_to_be_retracted_and_cancelled() {
 }
 
 #[test]
+fn what_a_cancelled_chunk_has_made_is_told_again() {
+    let mut book = Book::new();
+    book.say(assign(10, &[(1, 0, 3)]));
+    let chunk = book.chunks()[0];
+    assert!(book.ledger.event(done(chunk, 0, 2)).is_some());
+    book.say(Command::CancelChunks(CancelChunks { chunks: vec![1] }));
+    assert_eq!(book.last(), &Command::CancelChunks(CancelChunks { chunks: vec![chunk] }));
+    assert_eq!(book.ledger.event(done(chunk, 2, 1)), None, "it comes too late");
+    assert_eq!(book.ledger.take_in_vain(), Some(InVain { items: 1 }));
+    book.ledger.lost();
+    let (held, _) = book.ledger.hello();
+    assert_eq!(held[0].chunks[0].runs, [0, 2]);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let check = |commands: Vec<Command>, words: &str| {
         let mut book = Book::new();
