@@ -1,7 +1,7 @@
 //! The inboxes of a session's jobs, and how what the coordinator says gets into them: alike on one machine and on a
 //! cluster.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use farpool_proto::v1::ClientEvent;
@@ -13,7 +13,8 @@ use crate::inbox::{End, Inbox, Wakes};
 /// The jobs that have not ended, and whether there can be further ones.
 #[derive(Default)]
 pub(crate) struct Inboxes {
-    open: HashMap<u64, Arc<Inbox>>,
+    /// In the order in which they were opened: so whoever waits is woken in the same order each time.
+    open: BTreeMap<u64, Arc<Inbox>>,
     /// The inbox that was delivered to last, since the next outcome is likely to be of the same job.
     latest: Option<Arc<Inbox>>,
     failure: Option<Error>,
@@ -89,9 +90,7 @@ impl Inboxes {
     /// Another coordinator has the jobs: each may have sent so much from their start.
     pub(crate) fn set_limits(&mut self, limit: impl Fn(u64) -> u64) {
         let Inboxes { open, wakes, .. } = self;
-        let mut jobs: Vec<&Arc<Inbox>> = open.values().collect();
-        jobs.sort_unstable_by_key(|inbox| inbox.job());
-        let woken = jobs.into_iter().map(|inbox| inbox.set_limit(limit(inbox.job())));
+        let woken = open.values().map(|inbox| inbox.set_limit(limit(inbox.job())));
         wakes.extend(woken.filter(|wakes| !wakes.is_empty()));
     }
 
@@ -142,10 +141,9 @@ impl Inboxes {
 
     fn end_all(&mut self, end: &End) {
         self.delivered = true;
-        let mut jobs: Vec<u64> = self.open.keys().copied().collect();
-        // Whoever waits is woken in the same order each time.
-        jobs.sort_unstable();
-        jobs.into_iter().for_each(|job| self.end(job, end.clone()));
+        while let Some((&job, _)) = self.open.first_key_value() {
+            self.end(job, end.clone());
+        }
     }
 
     fn wake_later(&mut self, wakes: Option<Wakes>) {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use farpool_core::Window;
+use farpool_proto::ends;
 use farpool_proto::v1::Segment;
 
 use crate::convert::{Batch, end_at};
@@ -132,10 +133,10 @@ impl Store {
 fn segment(batch: &Batch, from: u64, to: u64) -> Segment {
     let start = if from == 0 { 0 } else { end_at(&batch.ends, from - 1) };
     let end = end_at(&batch.ends, to - 1);
-    Segment {
-        data: batch.data.slice(start as usize..end as usize),
-        start,
-        ends: batch.ends.slice(from as usize * 4..to as usize * 4),
+    let data = batch.data.slice(start as usize..end as usize);
+    match ends::of_one(to - from, data.len()) {
+        Some(ends) => Segment { data, start: 0, ends },
+        None => Segment { data, start, ends: batch.ends.slice(from as usize * 4..to as usize * 4) },
     }
 }
 

@@ -10,6 +10,7 @@
 #![allow(clippy::allow_attributes, reason = "the code generator writes them")]
 
 mod batch;
+pub mod ends;
 
 pub use batch::Batch;
 

@@ -19,7 +19,7 @@ mod items;
 mod kept;
 mod pool;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use farpool_proto::v1::agent_command::Body as Command;
@@ -66,8 +66,8 @@ pub struct Ledger {
     jobs: Slab<Job>,
     chunks: Chunks,
     /// Where the coordinator's pools and jobs are.
-    pool_names: HashMap<u64, u32>,
-    job_names: HashMap<u64, u32>,
+    pool_names: BTreeMap<u64, u32>,
+    job_names: BTreeMap<u64, u32>,
     /// Numbers given out to pools, and to jobs.
     numbers: u64,
     /// Reports told in this session.

@@ -1,6 +1,7 @@
 //! Outcomes on their way to the coordinator, collected so that many travel at once.
 
 use bytes::{Bytes, BytesMut};
+use farpool_proto::ends;
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{AgentEvent, Failure, ItemFault, RunDone};
 
@@ -102,16 +103,17 @@ impl Report {
     pub(super) fn drain_into(&mut self, events: &mut Vec<AgentEvent>) {
         if !self.runs.is_empty() {
             let data = self.data.split().freeze();
-            let ends = self.ends.split().freeze();
-            let (mut data_end, mut ends_end) = (data.len(), ends.len());
+            let all_ends = self.ends.split().freeze();
+            let (mut data_end, mut ends_end) = (data.len(), all_ends.len());
             let at = events.len();
             for run in self.runs.drain(..).rev() {
+                let single = ends::of_one(run.count, data_end - run.data);
                 let done = RunDone {
                     chunk: run.chunk,
                     attempt: run.attempt,
                     first: run.first,
                     data: data.slice(run.data..data_end),
-                    ends: ends.slice(run.ends..ends_end),
+                    ends: single.unwrap_or_else(|| all_ends.slice(run.ends..ends_end)),
                     busy_ns: run.busy_ns,
                 };
                 (data_end, ends_end) = (run.data, run.ends);

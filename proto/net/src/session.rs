@@ -10,8 +10,8 @@ use tonic::Status;
 use crate::frame::SessionMessage;
 use crate::kept::{Freed, Kept, size_of_messages};
 
-/// The peer is told what was taken in at the latest when it is more than this, ...
-const UNTOLD_MESSAGES: u64 = 256;
+/// The peer is told what was taken in at the latest when it is more than this (a frame only for that costs each side a wake), ...
+const UNTOLD_MESSAGES: u64 = 1024;
 /// ... or, in bytes, this.
 const UNTOLD_BYTES: usize = 1 << 20;
 

@@ -9,7 +9,7 @@ mod job;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use farpool_core::Run;
@@ -21,7 +21,8 @@ use job::Job;
 /// What a session keeps.
 pub(super) struct Kept {
     open: Box<OpenPool>,
-    jobs: HashMap<u64, Job>,
+    /// In the order in which they were opened.
+    jobs: BTreeMap<u64, Job>,
     closed: bool,
     /// Agents that the pool runs at, as far as was told.
     agents: BTreeSet<Bytes>,
@@ -47,7 +48,7 @@ impl Kept {
     pub(super) fn new(open: OpenPool) -> Self {
         Self {
             open: Box::new(open),
-            jobs: HashMap::new(),
+            jobs: BTreeMap::new(),
             closed: false,
             agents: BTreeSet::new(),
             coordinator: Bytes::new(),
@@ -130,11 +131,7 @@ impl Kept {
 
     /// Takes out the jobs that were to be cancelled: nobody is there to say that they have ended.
     pub(super) fn take_cancelled(&mut self) -> Vec<u64> {
-        let mut cancelled: Vec<u64> =
-            self.jobs.iter().filter(|(_, job)| job.cancelled).map(|(number, _)| *number).collect();
-        cancelled.sort_unstable();
-        cancelled.iter().for_each(|job| drop(self.jobs.remove(job)));
-        cancelled
+        self.jobs.extract_if(.., |_, job| job.cancelled).map(|(number, _)| number).collect()
     }
 
     /// The coordinator has taken the pool, for the first time or again.
@@ -149,9 +146,8 @@ impl Kept {
             return Vec::new();
         }
         let mut lost = Vec::new();
-        for number in self.numbers() {
-            let runs = self.jobs.get_mut(&number).map(|job| job.give_up(unsaid)).unwrap_or_default();
-            lost.extend(runs.into_iter().map(|run| (number, run)));
+        for (&number, job) in &mut self.jobs {
+            lost.extend(job.give_up(unsaid).into_iter().map(|run| (number, run)));
         }
         lost
     }
@@ -159,11 +155,7 @@ impl Kept {
     /// Says all that a coordinator needs that has just welcomed the pool again.
     pub(super) fn say_again(&mut self) -> Vec<Body> {
         let mut say = Vec::new();
-        for number in self.numbers() {
-            if let Some(job) = self.jobs.get_mut(&number) {
-                job.say_again(&mut say);
-            }
-        }
+        self.jobs.values_mut().for_each(|job| job.say_again(&mut say));
         say.push(Body::PoolReopened(PoolReopened {}));
         if self.closed {
             say.push(Body::ClosePool(ClosePool { now: false }));
@@ -182,13 +174,6 @@ impl Kept {
     #[cfg(any(test, feature = "simulation"))]
     pub(super) fn size(&self) -> (usize, usize) {
         (self.jobs.len(), self.jobs.values().map(Job::batches).sum())
-    }
-
-    /// In the order in which they were opened.
-    fn numbers(&self) -> Vec<u64> {
-        let mut numbers: Vec<u64> = self.jobs.keys().copied().collect();
-        numbers.sort_unstable();
-        numbers
     }
 }
 

@@ -24,8 +24,8 @@ fn said_after(count: u64, bytes: usize) -> Option<EventFrame> {
 #[test]
 fn a_frame_only_for_that_comes_when_much_was_taken_in() {
     let only = |received| Some(EventFrame { received, ..EventFrame::default() });
-    assert_eq!(said_after(256, 10), None);
-    assert_eq!(said_after(257, 10), only(257));
+    assert_eq!(said_after(1024, 10), None);
+    assert_eq!(said_after(1025, 10), only(1025));
     assert_eq!(said_after(10, 100_000), None);
     assert_eq!(said_after(11, 100_000), only(11));
     assert_eq!(said_after(1, 3_000_000), only(1));

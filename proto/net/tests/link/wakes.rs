@@ -57,9 +57,9 @@ fn by_what_is_to_be_acknowledged() {
         });
         hear(&mut incoming);
     };
-    assert!(!wakes(&mut frames, || say(256)));
+    assert!(!wakes(&mut frames, || say(1024)));
     assert!(wakes(&mut frames, || say(1)));
-    assert_eq!(next_frame(&mut frames).map(|frame| frame.received), Some(257));
+    assert_eq!(next_frame(&mut frames).map(|frame| frame.received), Some(1025));
 }
 
 #[test]
