@@ -9,7 +9,7 @@ use crate::args::Data;
 use crate::codec;
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{Inbox, News};
-use crate::results::Results;
+use crate::results::{self, Results};
 
 /// All results of a job, decoded as they come, and the failure with the lowest index.
 pub(crate) struct Collector<R> {
@@ -39,9 +39,10 @@ impl<R: Data> Collector<R> {
                 let results = Results::new(first, data, ends, inbox.pulled())?;
                 self.accept_results(results, inbox)
             }
-            News::Failed { item, error } => {
-                self.outcomes += 1;
-                self.fail(item, || inbox.tell(error.of_item(item)));
+            News::Failed { first, count, error } => {
+                results::there_are(first, count, inbox.pulled())?;
+                self.outcomes += count;
+                self.fail(first, || inbox.tell(error.of_item(first)));
                 Ok(())
             }
         }

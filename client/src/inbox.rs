@@ -54,8 +54,8 @@ pub(crate) enum News {
     /// The results of consecutive items: encoded one behind the other, and where each ends, as in `ItemsDone`. `held` is
     /// dropped when they are decoded.
     Done { first: u64, data: Bytes, ends: Bytes, held: Held },
-    /// An item failed.
-    Failed { item: u64, error: Error },
+    /// Consecutive items failed alike.
+    Failed { first: u64, count: u64, error: Error },
 }
 
 /// How a job ended.
@@ -92,9 +92,9 @@ impl Inbox {
         self.deliver(items, News::Done { first, data, ends, held })
     }
 
-    /// An item has failed.
-    pub(crate) fn deliver_failed(&self, item: u64, failure: Failure) -> Wakes {
-        self.deliver(1, News::Failed { item, error: Error::from_failure(failure) })
+    /// Consecutive items have failed alike.
+    pub(crate) fn deliver_failed(&self, first: u64, count: u64, failure: Failure) -> Wakes {
+        self.deliver(count, News::Failed { first, count, error: Error::from_failure(failure) })
     }
 
     /// The client may have sent that many bytes of the job's items in all. It never becomes less.
@@ -167,7 +167,7 @@ impl Inbox {
             state.news.push_back(news);
         }
         // Only written under the lock; read without it.
-        let finished = self.finished.load(Ordering::Relaxed) + items;
+        let finished = self.finished.load(Ordering::Relaxed).saturating_add(items);
         self.finished.store(finished, Ordering::Relaxed);
         self.wakes(&mut state)
     }

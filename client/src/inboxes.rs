@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use farpool_proto::v1::ClientEvent;
 use farpool_proto::v1::client_event::Body as Event;
+use farpool_proto::v1::{ClientEvent, ItemsFailed};
 
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{End, Inbox, Wakes};
@@ -58,9 +58,10 @@ impl Inboxes {
                 let wakes = self.inbox(done.job).map(|inbox| inbox.deliver_done(done.first, done.data, done.ends));
                 self.wake_later(wakes);
             }
-            Event::ItemFailed(failed) => {
-                let failure = failed.failure.unwrap_or_default();
-                let wakes = self.inbox(failed.job).map(|inbox| inbox.deliver_failed(failed.item, failure));
+            Event::ItemsFailed(failed) => {
+                let ItemsFailed { job, first, failure, count } = *failed;
+                let wakes =
+                    self.inbox(job).map(|inbox| inbox.deliver_failed(first, count, failure.unwrap_or_default()));
                 self.wake_later(wakes);
             }
             Event::Window(window) => {

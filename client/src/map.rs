@@ -76,6 +76,6 @@ fn outcome<R: Data>(news: News, inbox: &Inbox) -> Result<R, Error> {
             let (item, bytes) = results.next().unwrap_or_else(|| Err(Error::protocol("a result is empty")))?;
             codec::decode(bytes).map_err(|error| inbox.tell(Error::new(ErrorKind::Codec, error.0).of_item(item)))
         }
-        News::Failed { item, error } => Err(inbox.tell(error.of_item(item))),
+        News::Failed { first, count: _, error } => Err(inbox.tell(error.of_item(first))),
     }
 }

@@ -20,10 +20,10 @@ pub(crate) struct Results {
 impl Results {
     /// `pulled`: how many items the job has had so far.
     pub(crate) fn new(first: u64, data: Bytes, ends: Bytes, pulled: u64) -> Result<Self, Error> {
-        let items = (ends.len() / 4) as u64;
-        if !ends.len().is_multiple_of(4) || first.checked_add(items).is_none_or(|end| end > pulled) {
-            return Err(Error::protocol("the coordinator sent results of items that do not exist"));
+        if !ends.len().is_multiple_of(4) {
+            return Err(there_are_none());
         }
+        there_are(first, (ends.len() / 4) as u64, pulled)?;
         Ok(Self { next: first, data, ends, data_at: 0, end_at: 0, _held: Held::default() })
     }
 
@@ -61,6 +61,18 @@ impl Results {
         self.end_at += 4;
         Some(Ok((item, bytes)))
     }
+}
+
+/// Whether outcomes can be of these items, of a job that has had so many.
+pub(crate) fn there_are(first: u64, count: u64, pulled: u64) -> Result<(), Error> {
+    match first.checked_add(count) {
+        Some(end) if end <= pulled => Ok(()),
+        _ => Err(there_are_none()),
+    }
+}
+
+fn there_are_none() -> Error {
+    Error::protocol("the coordinator sent outcomes of items that do not exist")
 }
 
 #[cfg(test)]

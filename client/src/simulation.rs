@@ -154,7 +154,9 @@ impl Job {
 
 fn outcomes(news: News, inbox: &Inbox) -> Vec<Outcome> {
     match news {
-        News::Failed { item, error } => vec![Outcome { item, result: Err(error) }],
+        News::Failed { first, count, error } => {
+            (first..first + count).map(|item| Outcome { item, result: Err(error.clone()) }).collect()
+        }
         News::Done { first, data, ends, held: _ } => {
             let lies = |error| vec![Outcome { item: first, result: Err(error) }];
             let mut results = match Results::new(first, data, ends, inbox.pulled()) {

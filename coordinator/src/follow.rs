@@ -2,7 +2,7 @@
 
 use farpool_core::{Action, Cause, Event, JobId, PoolId};
 use farpool_proto::v1::{
-    Chunk, EndJob, Failure, FailureKind, ItemFailed, ItemsDone, JobEnded, StartJob, agent_command, client_event,
+    Chunk, EndJob, Failure, FailureKind, ItemsDone, ItemsFailed, JobEnded, StartJob, agent_command, client_event,
 };
 
 use crate::AgentId;
@@ -42,7 +42,7 @@ impl Coordinator {
                 Action::Accept { job, first, count } => self.deliver(job, (first, count), &mut report, out),
                 Action::Fail { job, first, count, attempts, cause } => {
                     let failure = failure(attempts, cause, report.as_ref());
-                    self.fail(job, first, count, &failure, out);
+                    self.fail(job, first, count, failure, out);
                 }
                 Action::Retract { agent, chunk } => {
                     self.mail(agent, |agent| agent.retract.chunks.push(chunk.to_bits()));
@@ -111,7 +111,7 @@ impl Coordinator {
         }
     }
 
-    fn fail(&mut self, id: JobId, first: u64, count: u64, failure: &Failure, out: &mut Outbox) {
+    fn fail(&mut self, id: JobId, first: u64, count: u64, failure: Failure, out: &mut Outbox) {
         let Some(job) = self.jobs.get_mut(id) else { return };
         job.failed += count;
         job.rate.count(count, self.now);
@@ -119,10 +119,8 @@ impl Coordinator {
         let Some(job) = self.jobs.get(id) else { return };
         let (pool, number) = (job.pool, job.number);
         let Some(client) = self.pools.get(pool).map(|pool| pool.client) else { return };
-        for item in first..first + count {
-            let failed = ItemFailed { job: number, item, failure: Some(failure.clone()) };
-            out.client(client, client_event::Body::ItemFailed(Box::new(failed)));
-        }
+        let failed = ItemsFailed { job: number, first, failure: Some(failure), count };
+        out.client(client, client_event::Body::ItemsFailed(Box::new(failed)));
         window.into_iter().for_each(|window| out.client(client, window));
         self.report_led_on(pool);
     }

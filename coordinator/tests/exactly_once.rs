@@ -125,12 +125,14 @@ fn listen(wire: &mut Wire, heard: &mut BTreeMap<u64, Heard>) {
                     assert_eq!(job.done.insert(done.first + at as u64, result), None, "delivered twice");
                 }
             }
-            client_event::Body::ItemFailed(failed) => {
+            client_event::Body::ItemsFailed(failed) => {
                 let job = heard.get_mut(&failed.job).expect("of a job that is there");
                 assert!(job.ended.is_none());
                 let failure = failed.failure.expect("with its failure");
                 let outcome = (failure.kind(), failure.attempts);
-                assert_eq!(job.failed.insert(failed.item, outcome), None, "failed twice");
+                for item in failed.first..failed.first + failed.count {
+                    assert_eq!(job.failed.insert(item, outcome), None, "failed twice");
+                }
             }
             client_event::Body::JobEnded(ended) => {
                 let job = heard.get_mut(&ended.job).expect("of a job that is there");

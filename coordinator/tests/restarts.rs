@@ -317,9 +317,11 @@ impl Client {
                         assert_eq!(job.outcomes.insert(item, true), None, "delivered twice");
                     }
                 }
-                client_event::Body::ItemFailed(failed) => {
+                client_event::Body::ItemsFailed(failed) => {
                     let job = self.jobs.get_mut(&failed.job).expect("of a job that is there");
-                    assert_eq!(job.outcomes.insert(failed.item, false), None, "failed twice");
+                    for item in failed.first..failed.first + failed.count {
+                        assert_eq!(job.outcomes.insert(item, false), None, "failed twice");
+                    }
                 }
                 client_event::Body::JobEnded(ended) => {
                     let job = self.jobs.get_mut(&ended.job).expect("of a job that is there");

@@ -248,13 +248,15 @@ pub mod journal_record {
         #[prost(uint64, tag = "3")]
         pub count: u64,
     }
-    /// Behind it: Failure.
+    /// Consecutive items, at least one, that failed alike. Behind it: Failure.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct ItemFailed {
+    pub struct ItemsFailed {
         #[prost(uint64, tag = "1")]
         pub job: u64,
         #[prost(uint64, tag = "2")]
-        pub item: u64,
+        pub first: u64,
+        #[prost(uint64, tag = "3")]
+        pub count: u64,
     }
     /// No more outcomes come.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -335,7 +337,7 @@ pub mod journal_record {
         #[prost(message, tag = "5")]
         ItemsDone(ItemsDone),
         #[prost(message, tag = "6")]
-        ItemFailed(ItemFailed),
+        ItemsFailed(ItemsFailed),
         #[prost(message, tag = "7")]
         JobEnded(::prost::alloc::boxed::Box<JobEnded>),
         #[prost(message, tag = "8")]
@@ -547,7 +549,7 @@ pub mod client_event {
         #[prost(message, tag = "2")]
         ItemsDone(super::ItemsDone),
         #[prost(message, tag = "3")]
-        ItemFailed(::prost::alloc::boxed::Box<super::ItemFailed>),
+        ItemsFailed(::prost::alloc::boxed::Box<super::ItemsFailed>),
         #[prost(message, tag = "4")]
         JobEnded(super::JobEnded),
         #[prost(message, tag = "5")]
@@ -646,14 +648,17 @@ pub struct ItemsDone {
     #[prost(bytes = "bytes", tag = "4")]
     pub ends: ::prost::bytes::Bytes,
 }
+/// Consecutive items, at least one, that failed alike: with an agent, very many may be lost at once.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ItemFailed {
+pub struct ItemsFailed {
     #[prost(uint64, tag = "1")]
     pub job: u64,
     #[prost(uint64, tag = "2")]
-    pub item: u64,
+    pub first: u64,
     #[prost(message, optional, tag = "3")]
     pub failure: ::core::option::Option<Failure>,
+    #[prost(uint64, tag = "4")]
+    pub count: u64,
 }
 /// Every item of the job has had its outcome, or the job was cancelled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

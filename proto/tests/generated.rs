@@ -9,7 +9,7 @@ const BOXED: [&str; 15] = [
     "ClientMessage.body.open_pool",
     "ClientMessage.body.open_job",
     "ClientMessage.body.detach",
-    "ClientEvent.body.item_failed",
+    "ClientEvent.body.items_failed",
     "ClientEvent.body.pool_failed",
     "ClientEvent.body.detached_job",
     "AgentCommand.body.start_pool",

@@ -1,9 +1,10 @@
 //! What is said and heard, under the session's lock.
 
+use farpool_core::Run;
 use farpool_net::Outgoing;
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{ClientEvent, ClientMessage, Failure, FailureKind, ItemFailed, Welcome};
+use farpool_proto::v1::{ClientEvent, ClientMessage, Failure, FailureKind, ItemsFailed, Welcome};
 
 use super::kept::{self, Fresh, Kept};
 use crate::inboxes::Inboxes;
@@ -77,7 +78,14 @@ impl State {
                     return None;
                 }
             }
-            Event::ItemFailed(failed) if self.kept.finish(failed.job, failed.item, 1) != Fresh::All => return None,
+            Event::ItemsFailed(failed) => {
+                if let Fresh::Some(runs) = self.kept.finish(failed.job, failed.first, failed.count) {
+                    for Run { first, count } in runs {
+                        self.fail(ItemsFailed { first, count, ..ItemsFailed::clone(failed) });
+                    }
+                    return None;
+                }
+            }
             Event::Window(window) => window.limit = self.kept.translate(window.job, window.limit),
             Event::JobEnded(ended) => self.kept.end_job(ended.job),
             Event::PoolFailed(_) | Event::PoolClosed(_) => self.kept.end_all(),
@@ -99,11 +107,8 @@ impl State {
     pub(super) fn welcome(&mut self, welcome: Welcome, again: bool) {
         let lost = self.kept.welcome(welcome.coordinator);
         (self.link, self.away, self.waiting) = (Link::Up, None, None);
-        for (job, run) in lost {
-            for item in run.first..run.end() {
-                let failed = ItemFailed { job, item, failure: Some(may_have_run()) };
-                self.inboxes.deliver(ClientEvent { body: Some(Event::ItemFailed(Box::new(failed))) });
-            }
+        for (job, Run { first, count }) in lost {
+            self.fail(ItemsFailed { job, first, count, failure: Some(may_have_run()) });
         }
         if again {
             self.outgoing.extend(self.kept.say_again().into_iter().map(message));
@@ -132,6 +137,10 @@ impl State {
     pub(super) fn is_wanted(&self) -> bool {
         let done = self.closed && self.inboxes.iter().len() == 0;
         !(self.terminated || done || self.inboxes.failure().is_some())
+    }
+
+    fn fail(&mut self, failed: ItemsFailed) {
+        self.inboxes.deliver(ClientEvent { body: Some(Event::ItemsFailed(Box::new(failed))) });
     }
 
     /// While nobody is there who could say so, jobs that were cancelled have ended.

@@ -22,7 +22,11 @@ fn done(first: u64, count: u64) -> News {
 }
 
 fn failed(item: u64) -> News {
-    News::Failed { item, error: Error::new(ErrorKind::Panicked, format!("number {item}")) }
+    failed_alike(item, 1)
+}
+
+fn failed_alike(first: u64, count: u64) -> News {
+    News::Failed { first, count, error: Error::new(ErrorKind::Panicked, format!("number {first}")) }
 }
 
 fn collect(items: u64, news: Vec<News>) -> Result<Vec<u64>, Error> {
@@ -53,6 +57,12 @@ proptest! {
 fn the_failure_with_the_lowest_index_wins() {
     let error = collect(6, vec![done(4, 2), failed(3), done(0, 1), failed(1), failed(2)]).unwrap_err();
     assert_eq!((error.item(), error.message()), (Some(1), "number 1"));
+    let error = collect(9, vec![failed_alike(5, 4), done(0, 2), failed_alike(2, 3)]).unwrap_err();
+    assert_eq!((error.item(), error.message()), (Some(2), "number 2"));
+    for (first, count) in [(8, 2), (u64::MAX, 2)] {
+        let error = collect(9, vec![failed_alike(first, count)]).unwrap_err();
+        assert!(error.message().contains("items that do not exist"), "{error}");
+    }
     let undecodable =
         News::Done { first: 0, data: Bytes::new(), ends: Bytes::from_static(&[0; 4]), held: Held::default() };
     let error = collect(2, vec![failed(1), undecodable]).unwrap_err();

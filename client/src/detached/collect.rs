@@ -26,6 +26,7 @@ pub(super) fn collect<R: Data>(mut reading: Reading, name: &str) -> Result<Vec<R
             Step::Outcome(_, Err(error)) => {
                 values = Vec::new();
                 failed.get_or_insert(error);
+                reading.pass_over_alike();
             }
             Step::Ended(End::Finished) => return failed.map_or(Ok(values), Err),
             Step::Ended(End::Failed(error) | End::Broken(error)) => return Err(error),

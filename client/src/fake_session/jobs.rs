@@ -129,7 +129,7 @@ impl Jobs {
                 let ends = (bytes.len() as u32).to_le_bytes().to_vec();
                 job.inbox.deliver_done(item.index, bytes.into(), ends.into()).wake();
             }
-            Answer::Failed(failure) => job.inbox.deliver_failed(item.index, failure).wake(),
+            Answer::Failed(failure) => job.inbox.deliver_failed(item.index, 1, failure).wake(),
         }
         if self.grants {
             job.grant(self.window);

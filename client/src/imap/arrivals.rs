@@ -4,7 +4,7 @@ use crate::args::Data;
 use crate::codec;
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{Inbox, News};
-use crate::results::Results;
+use crate::results::{self, Results};
 
 use super::run::Order;
 
@@ -27,7 +27,8 @@ pub(super) struct Arrivals {
 
 enum Arrival {
     Done(Results),
-    Failed(u64, Error),
+    /// The first item, and how many there are.
+    Failed(u64, u64, Error),
 }
 
 impl Arrivals {
@@ -70,9 +71,10 @@ impl Arrivals {
                 self.recent = (results.memory() as u64).checked_div(results.items()).unwrap_or(0);
                 (first, Arrival::Done(results))
             }
-            News::Failed { item, error } => {
-                self.items += 1;
-                (item, Arrival::Failed(item, error))
+            News::Failed { first, count, error } => {
+                results::there_are(first, count, inbox.pulled())?;
+                self.items += count;
+                (first, Arrival::Failed(first, count, error))
             }
         };
         match self.order {
@@ -102,12 +104,23 @@ impl Arrivals {
             match self.next_arrival() {
                 None => return Ok(None),
                 Some(Arrival::Done(results)) => self.current = Some(results),
-                Some(Arrival::Failed(item, error)) => {
+                Some(Arrival::Failed(item, count, error)) => {
                     self.next = item + 1;
                     self.items -= 1;
+                    if count > 1 {
+                        self.put_back(item + 1, Arrival::Failed(item + 1, count - 1, error.clone()));
+                    }
                     return Ok(Some(Err(inbox.tell(error.of_item(item)))));
                 }
             }
+        }
+    }
+
+    /// What is left of the arrival that was next, from this item on.
+    fn put_back(&mut self, first: u64, rest: Arrival) {
+        match self.order {
+            Order::AsTheyCome => self.queue.push_front(rest),
+            Order::OfInput => drop(self.ahead.insert(first, rest)),
         }
     }
 

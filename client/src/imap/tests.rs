@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Wake, Waker};
 use std::thread;
 
+use super::arrivals::Arrivals;
+use super::run::Order;
 use super::*;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::fake_session::{FakeSession, Pick, WINDOW, done, panicked};
+use crate::inbox::News;
 
 fn double(n: u64) -> u64 {
     2 * n
@@ -105,6 +108,25 @@ fn a_failed_item_does_not_end_the_iteration() {
         failed.sort_unstable();
         assert_eq!((outcomes.len(), failed), (100, (0..100).filter(|n| n % 3 == 1).collect()));
     }
+}
+
+#[test]
+fn items_that_failed_alike_are_told_one_by_one() {
+    let inbox = crate::inbox::Inbox::new(1, "imap", "", crate::inbox::Interest::Outcomes);
+    inbox.set_pulled(6);
+    let alike = |first, count| News::Failed { first, count, error: Error::new(ErrorKind::AgentLost, "gone") };
+    for (order, expected) in [(Order::OfInput, [0, 1, 2, 3, 4, 5]), (Order::AsTheyCome, [4, 5, 0, 1, 2, 3])] {
+        let mut arrivals = Arrivals::new(order);
+        arrivals.add(alike(4, 2), &inbox).unwrap();
+        arrivals.add(alike(0, 3), &inbox).unwrap();
+        arrivals.add(alike(3, 1), &inbox).unwrap();
+        let mut pop = || arrivals.pop::<u64>(&inbox).unwrap().map(|outcome| outcome.unwrap_err().item().unwrap());
+        let items: Vec<u64> = std::iter::from_fn(&mut pop).collect();
+        assert_eq!(items, expected, "{order:?}");
+    }
+    let mut arrivals = Arrivals::new(Order::OfInput);
+    arrivals.add(alike(5, 2), &inbox).unwrap_err();
+    arrivals.add(alike(u64::MAX, 2), &inbox).unwrap_err();
 }
 
 #[test]

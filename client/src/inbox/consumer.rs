@@ -76,7 +76,7 @@ impl Inbox {
 
     /// An item was given up before it got to the session.
     pub(crate) fn refuse(&self, item: u64, error: Error) {
-        self.deliver(1, News::Failed { item, error }).wake();
+        self.deliver(1, News::Failed { first: item, count: 1, error }).wake();
     }
 
     /// How many items have had their outcome.

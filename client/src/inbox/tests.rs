@@ -35,7 +35,7 @@ fn check_wakes(interest: Interest, expected: [u32; 3]) {
     woken();
     done(&inbox, 0, 1);
     let first = woken();
-    inbox.deliver_failed(1, Failure::default()).wake();
+    inbox.deliver_failed(1, 1, Failure::default()).wake();
     let second = woken();
     inbox.end(End::Finished).wake();
     assert_eq!([first, second, woken()], expected);

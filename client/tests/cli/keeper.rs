@@ -9,7 +9,7 @@ use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::detached_jobs_server::DetachedJobs;
 use farpool_proto::v1::{
     CancelDetachedReply, CancelDetachedRequest, ClientEvent, ClientFrame, DetachedJob, DetachedState,
-    DiscardDetachedReply, DiscardDetachedRequest, EventFrame, Failure, FailureKind, ItemFailed, ItemsDone, JobEnded,
+    DiscardDetachedReply, DiscardDetachedRequest, EventFrame, Failure, FailureKind, ItemsDone, ItemsFailed, JobEnded,
     ListDetachedReply, ListDetachedRequest, PoolFailed,
 };
 use futures_core::Stream;
@@ -63,7 +63,7 @@ pub(crate) fn failure(item: u64) -> Event {
         attempts: 1,
         ..Failure::default()
     };
-    Event::ItemFailed(Box::new(ItemFailed { job: 1, item, failure: Some(failure) }))
+    Event::ItemsFailed(Box::new(ItemsFailed { job: 1, first: item, failure: Some(failure), count: 1 }))
 }
 
 /// What comes of an Attach: whole before it begins.

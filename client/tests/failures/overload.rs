@@ -3,10 +3,15 @@
 use std::fs;
 use std::thread;
 
+use farpool::ErrorKind;
+use nix::sys::signal::Signal;
+
+use crate::checks::{seconds, serves_on, within};
 use crate::cluster::Cluster;
+use crate::tasks::{FOR_EVER, nap};
 use crate::{operators, pools};
 
-crate::runner::cases![twenty_clients_push_far_more_than_fits];
+crate::runner::cases![twenty_clients_push_far_more_than_fits, millions_of_items_fail_at_once];
 
 const MIB: usize = 1 << 20;
 const CLIENTS: u64 = 20;
@@ -49,6 +54,35 @@ fn twenty_clients_push_far_more_than_fits() {
     });
     let peak = peak_mib(cluster.coordinator());
     assert!(peak < MEMORY_MIB + CLIENTS * ROOM_MIB, "the coordinator has had {peak} MiB");
+    operators::until(&cluster, operators::nothing_is_left);
+    cluster.stop().unwrap();
+}
+
+fn wait_if_first(item: u8) {
+    if item == 0 {
+        nap(FOR_EVER);
+    }
+}
+
+/// All that a client has sent may have run at an agent that does not come back, and must not run twice.
+fn millions_of_items_fail_at_once() {
+    const ITEMS: usize = 3_000_000;
+    let mut cluster = Cluster::empty_with(&["--memory", "64MiB", "--heartbeat-timeout", "1s"]);
+    let agent = cluster.add_agent(1, &[]);
+    let pool = pools::builder().address(cluster.address()).build().unwrap();
+    let map = pool.job(wait_if_first).retries(0).map_async((0..ITEMS).map(|item| u8::from(item > 0)));
+    operators::until(&cluster, |status| status["held_bytes"].as_u64() >= Some(5 * ITEMS as u64 * 9 / 10));
+    cluster.signal(agent, Signal::SIGKILL);
+    cluster.kill_coordinator();
+    cluster.start_coordinator();
+    cluster.wait_for_agent(agent);
+    cluster.add_agent(1, &[]);
+    let error = within(seconds(30), || map.get().unwrap_err());
+    assert_eq!((error.kind(), error.item()), (ErrorKind::AgentLost, Some(0)), "{error}");
+    let peak = peak_mib(cluster.coordinator());
+    assert!(peak < MEMORY_MIB + ROOM_MIB, "the coordinator has had {peak} MiB");
+    serves_on(&pool);
+    drop(pool);
     operators::until(&cluster, operators::nothing_is_left);
     cluster.stop().unwrap();
 }

@@ -80,7 +80,7 @@ impl Client {
                     self.done += count;
                     figures.items_done(count);
                 }
-                Some(client_event::Body::ItemFailed(failed)) => panic!("nothing can fail here: {failed:?}"),
+                Some(client_event::Body::ItemsFailed(failed)) => panic!("nothing can fail here: {failed:?}"),
                 Some(client_event::Body::PoolFailed(failed)) => panic!("nothing can fail here: {failed:?}"),
                 _ => {}
             }

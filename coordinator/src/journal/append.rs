@@ -135,15 +135,16 @@ impl Journal {
         Ok(())
     }
 
-    /// An item has failed.
+    /// Consecutive items, at least one, have failed alike.
     ///
     /// # Errors
-    /// If it has an outcome already, if there is no such job, or if it is too long for a record.
-    pub fn failed(&mut self, job: u64, item: u64, failure: &Failure) -> Result<(), JournalError> {
+    /// If one of them has an outcome already, if there is no such job, or if it is too long for a record.
+    pub fn failed(&mut self, job: u64, first: u64, count: u64, failure: &Failure) -> Result<(), JournalError> {
+        let end = first.checked_add(count).filter(|_| count > 0);
         let end =
-            item.checked_add(1).ok_or_else(|| JournalError::new(JournalErrorKind::Invalid, "no item is as high"))?;
-        self.lack_outcomes(job, item, end)?;
-        let body = Body::ItemFailed(record::ItemFailed { job, item });
+            end.ok_or_else(|| JournalError::new(JournalErrorKind::Invalid, "no item, or none that is as high"))?;
+        self.lack_outcomes(job, first, end)?;
+        let body = Body::ItemsFailed(record::ItemsFailed { job, first, count });
         let payload = [failure.encode_to_vec().into()];
         check_length(Log::length(&body, &payload))?;
         self.append(&body, &payload);

@@ -54,7 +54,7 @@ impl Index {
                 let other = self.names.get(&opened.name).filter(|&&job| job != opened.job)?;
                 Some(format!("job {} is called {:?}, as job {other} is", opened.job, opened.name))
             }
-            Body::Items(_) | Body::ItemsDone(_) | Body::ItemFailed(_) => {
+            Body::Items(_) | Body::ItemsDone(_) | Body::ItemsFailed(_) => {
                 let (job, first, count) = run(body)?;
                 let end = first + count;
                 let known = self.jobs.get(&job)?;
@@ -76,7 +76,7 @@ impl Index {
             Body::JobOpened(opened) => self.job_opened(opened, place),
             Body::Items(run) => self.items(run.job, run.first, run.count, place),
             Body::ItemsDone(run) => self.outcomes(run.job, run.first, run.count, false, place),
-            Body::ItemFailed(failed) => self.outcomes(failed.job, failed.item, 1, true, place),
+            Body::ItemsFailed(run) => self.outcomes(run.job, run.first, run.count, true, place),
             Body::ItemsEnded(ended) => self.change(ended.job, place, |job| {
                 (job.end, job.items_ended) = (job.end.max(ended.end), true);
                 job.complete_ms = ended.at_ms;

@@ -44,10 +44,12 @@ pub enum Kept {
         /// Where each of them ends.
         ends: Bytes,
     },
-    /// Why an item failed.
+    /// Why items failed.
     Failed {
-        /// Its index.
-        item: u64,
+        /// Index of the first one.
+        first: u64,
+        /// How many there are.
+        count: u64,
         /// Why.
         failure: Box<Failure>,
     },
@@ -88,9 +90,9 @@ impl Reader {
                 let (data, ends) = halves(run.count);
                 Kept::Done { first: run.first, data, ends: payload.slice(payload.len() - ends..) }
             }
-            Body::ItemFailed(failed) => {
+            Body::ItemsFailed(run) => {
                 let failure = Box::new(Failure::decode(payload).map_err(unsound)?);
-                Kept::Failed { item: failed.item, failure }
+                Kept::Failed { first: run.first, count: run.count, failure }
             }
             _ => return Err(self.damaged(place, "a record of another kind is there")),
         })

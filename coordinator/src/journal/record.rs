@@ -99,9 +99,9 @@ fn first_half(hash: &blake3::Hash) -> [u8; 8] {
 pub(super) fn decode(head: &[u8], payload: u32) -> Result<Body, String> {
     let record = JournalRecord::decode(head).map_err(|error| format!("its head cannot be read: {error}"))?;
     let body = record.body.ok_or("it is of a kind that this version does not know")?;
-    if let Body::Items(_) | Body::ItemsDone(_) = body {
-        let (_, first, count) = run(&body).expect("it has one");
-        if count == 0 || first.checked_add(count).is_none() || count > u64::from(payload) / 4 {
+    if let Some((_, first, count)) = run(&body) {
+        let too_many = !matches!(body, Body::ItemsFailed(_)) && count > u64::from(payload) / 4;
+        if count == 0 || first.checked_add(count).is_none() || too_many {
             return Err(format!("{count} items from {first} on cannot be in {payload} bytes"));
         }
     }
@@ -113,7 +113,7 @@ pub(super) fn run(body: &Body) -> Option<(u64, u64, u64)> {
     match body {
         Body::Items(run) => Some((run.job, run.first, run.count)),
         Body::ItemsDone(run) => Some((run.job, run.first, run.count)),
-        Body::ItemFailed(failed) => Some((failed.job, failed.item, 1)),
+        Body::ItemsFailed(run) => Some((run.job, run.first, run.count)),
         _ => None,
     }
 }

@@ -229,7 +229,11 @@ pub(crate) fn told(event: &client_event::Body) -> String {
         }
         PoolOpened(opened) => format!("opened with {} slots", opened.slots),
         ItemsDone(done) => format!("job {} done {}: {:?}", done.job, done.first, payloads(&done.data, 0, &done.ends)),
-        ItemFailed(failed) => format!("job {} failed {}: {}", failed.job, failed.item, failure(&failed.failure)),
+        ItemsFailed(failed) => {
+            let (first, last) = (failed.first, failed.first + failed.count - 1);
+            let items = if first == last { first.to_string() } else { format!("{first} to {last}") };
+            format!("job {} failed {items}: {}", failed.job, failure(&failed.failure))
+        }
         JobEnded(ended) => format!("job {} {}", ended.job, if ended.cancelled { "cancelled" } else { "ended" }),
         PoolFailed(failed) => format!("pool failed: {}", failure(&failed.failure)),
         PoolClosed(_) => "closed".to_owned(),

@@ -32,7 +32,7 @@ async fn gather(client: &mut Client, seen: &mut BTreeSet<u64>, until: usize) -> 
                     assert!(seen.insert(index), "{index} came twice");
                 }
             }
-            Ok(Some(Told::ItemFailed(failed))) => panic!("{failed:?}"),
+            Ok(Some(Told::ItemsFailed(failed))) => panic!("{failed:?}"),
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => return false,
         }

@@ -37,7 +37,8 @@ struct State {
 
 pub(super) enum Arrival {
     Done(ItemsDone),
-    Failed(u64, Error),
+    /// Consecutive items: the first, and how many there are.
+    Failed(u64, u64, Error),
 }
 
 /// What follows the last outcome.
@@ -59,7 +60,7 @@ impl Inbox {
     pub(super) fn put(&self, arrival: Arrival) {
         let bytes = match &arrival {
             Arrival::Done(done) => done.data.len() + done.ends.len(),
-            Arrival::Failed(_, error) => FAILURE_BYTES + error.message().len(),
+            Arrival::Failed(.., error) => FAILURE_BYTES + error.message().len(),
         };
         self.change(|state| {
             state.bytes += bytes;

@@ -18,8 +18,8 @@ pub(crate) struct Reading {
     inbox: Arc<Inbox>,
     subject: Subject,
     current: Option<Results>,
-    /// A failure whose turn comes behind items without an outcome.
-    failed: Option<(u64, Error)>,
+    /// The first item of those that failed and whose turn comes, how many there are, and why.
+    failed: Option<(u64, u64, Error)>,
     /// The item whose outcome is next.
     next: u64,
     /// Some items before it had none.
@@ -104,14 +104,15 @@ impl Reading {
                 }
                 continue;
             }
-            if let Some((item, error)) = self.failed.take() {
+            if let Some((item, count, error)) = self.failed.take() {
                 if item > self.next
                     && let Some(missing) = self.miss(item)
                 {
-                    self.failed = Some((item, error));
+                    self.failed = Some((item, count, error));
                     return Step::Missing(missing);
                 }
                 self.next = item + 1;
+                self.failed = (count > 1).then(|| (item + 1, count - 1, error.clone()));
                 return Step::Outcome(item, Err(self.subject.tell(error.of_item(item))));
             }
             match self.inbox.take() {
@@ -119,6 +120,13 @@ impl Reading {
                 Some(Ok(arrival)) => self.accept(arrival),
                 Some(Err(end)) => self.end = Some(self.finish(end)),
             }
+        }
+    }
+
+    /// Passes over the items that failed together with the one whose outcome was the last step.
+    pub(crate) fn pass_over_alike(&mut self) {
+        if let Some((first, count, _)) = self.failed.take_if(|(first, ..)| *first == self.next) {
+            self.next = first + count;
         }
     }
 
@@ -145,7 +153,7 @@ impl Reading {
 
     fn accept(&mut self, arrival: Arrival) {
         match arrival {
-            Arrival::Failed(item, error) => self.failed = Some((item, error)),
+            Arrival::Failed(first, count, error) => self.failed = Some((first, count, error)),
             Arrival::Done(done) => match Results::new(done.first, done.data, done.ends, self.items()) {
                 Ok(results) => self.current = Some(results),
                 Err(error) => self.end = Some(End::Broken(self.subject.tell(error))),

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{OpenPool, PoolAt, ProgramWanted, Window};
+use farpool_proto::v1::{Failure, FailureKind, ItemsFailed, OpenPool, PoolAt, ProgramWanted, Window};
 use tonic::Status;
 
 use super::server::items_in;
 use super::*;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// The same as `opened`, by a client that does not give up soon.
 fn patient() -> (Server, Peer, Pool) {
@@ -218,6 +218,27 @@ fn an_outcome_counts_once() {
         finish(&peer, job, [1, 1, 0, 1, 3, 0, 2, 3]);
         peer.say_ended(job, false);
         assert_eq!(all.join().unwrap(), [2, 0, 6, 4]);
+    });
+}
+
+#[test]
+fn of_items_that_failed_alike_only_those_count_that_have_no_outcome() {
+    let (_server, peer, pool) = patient();
+    let mut results = pool.imap_unordered(double, 0..7);
+    thread::scope(|scope| {
+        let all = scope.spawn(move || {
+            let index = |outcome: Result<u64, Error>| outcome.unwrap_or_else(|error| 100 + error.item().unwrap());
+            results.by_ref().map(index).collect::<Vec<_>>()
+        });
+        let (job, _) = peer.hear_job();
+        finish(&peer, job, [1, 5]);
+        for (first, count) in [(3, 1), (0, 6), (5, 1)] {
+            let failure = Some(Failure { kind: FailureKind::AgentLost.into(), ..Failure::default() });
+            peer.say(Event::ItemsFailed(Box::new(ItemsFailed { job, first, count, failure })));
+        }
+        finish(&peer, job, [4, 6]);
+        peer.say_ended(job, false);
+        assert_eq!(all.join().unwrap(), [2, 10, 103, 100, 102, 104, 12]);
     });
 }
 

@@ -58,7 +58,7 @@ fn check_cut(files: &Files, models: &[Model], at: usize, least: usize) -> usize 
 fn cut_at_every_byte_it_opens_at_the_last_whole_record() {
     let long = 40;
     let mut acts = vec![Act::Open { long }, Act::Items { job: 0, count: 5, long }, Act::Open { long: 0 }];
-    acts.extend([Act::Sync, Act::Done { job: 0, at: 1, count: 2, long }, Act::Failed { job: 0, at: 0 }]);
+    acts.extend([Act::Sync, Act::Done { job: 0, at: 1, count: 2, long }, Act::Failed { job: 0, at: 0, count: 1 }]);
     acts.extend([Act::Items { job: 1, count: 3, long: 700 }, Act::EndItems { job: 0 }, Act::Pool]);
     acts.extend([Act::Open { long: 300 }, Act::Items { job: 2, count: 2, long: 4000 }, Act::Sync]);
     acts.extend([Act::Done { job: 0, at: 0, count: 1, long: 2000 }, Act::Fed { job: 0 }]);

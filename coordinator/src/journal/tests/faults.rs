@@ -57,7 +57,7 @@ fn check(fault: impl FnMut(&Done) -> Option<(io::Error, usize)> + Send + 'static
     world.act(&Act::Done { job: 0, at: 0, count: 1, long });
     world.disk.fail(None);
     recover(&mut world.journal);
-    world.act(&Act::Failed { job: 0, at: 0 });
+    world.act(&Act::Failed { job: 0, at: 0, count: 1 });
     world.act(&Act::Sync);
     assert_eq!(contents(&world.journal), world.model);
     let (journal, warnings) = open(world.disk.files(), 1 << 20);

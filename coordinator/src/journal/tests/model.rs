@@ -53,6 +53,7 @@ pub(super) enum Act {
     Failed {
         job: usize,
         at: usize,
+        count: u64,
     },
     End {
         job: usize,
@@ -87,7 +88,7 @@ pub(super) fn acts(count: usize) -> impl Strategy<Value = Vec<Act>> {
         1 => job.clone().prop_map(|job| Act::EndItems { job }),
         8 => (job.clone(), 0..9usize, 1..5u64, 0..90usize)
             .prop_map(|(job, at, count, long)| Act::Done { job, at, count, long }),
-        2 => (job.clone(), 0..9usize).prop_map(|(job, at)| Act::Failed { job, at }),
+        2 => (job.clone(), 0..9usize, 1..4u64).prop_map(|(job, at, count)| Act::Failed { job, at, count }),
         1 => (job.clone(), 0..3usize).prop_map(|(job, how)| {
             Act::End { job, how: [Ended::Finished, Ended::Cancelled, Ended::Failed][how] }
         }),
@@ -184,18 +185,20 @@ impl World {
                 job.counts.1 += count;
                 job.outcomes.extend((first..).zip(results.into_iter().map(Ok)));
             }
-            Act::Failed { job, at } => {
+            Act::Failed { job, at, count } => {
                 let Some(name) = name(job, &self.model) else { return false };
                 let job = self.model.get_mut(&name).unwrap();
-                let Some(item) = job.items.keys().nth(at % job.items.len().max(1)).copied() else { return false };
+                let Some(first) = job.items.keys().nth(at % job.items.len().max(1)).copied() else { return false };
+                let together = job.items.range(first..first + count).zip(first..);
+                let count = together.take_while(|((item, _), index)| *item == index).count() as u64;
                 let message = format!("it was {now}");
                 let kind = FailureKind::Panicked.into();
                 let failure = Failure { kind, message: message.clone(), ..Failure::default() };
                 let number = self.journal.find(&name).unwrap().number();
-                self.journal.failed(number, item, &failure).expect("outcomes are taken");
-                job.items.remove(&item);
-                (job.counts.1, job.counts.2) = (job.counts.1 + 1, job.counts.2 + 1);
-                job.outcomes.insert(item, Err(message));
+                self.journal.failed(number, first, count, &failure).expect("outcomes are taken");
+                job.items.retain(|item, _| !(first..first + count).contains(item));
+                (job.counts.1, job.counts.2) = (job.counts.1 + count, job.counts.2 + count);
+                job.outcomes.extend((first..first + count).map(|item| (item, Err(message.clone()))));
             }
             Act::End { job, how } => {
                 let Some(name) = name(job, &self.model) else { return false };
@@ -288,9 +291,9 @@ pub(super) fn contents(journal: &Journal) -> Model {
                     assert_eq!((at, ends.len() as u64), (first, 4 * count));
                     outcomes.extend((first..).zip(split(&data, &ends).into_iter().map(Ok)));
                 }
-                Kept::Failed { item, failure } => {
-                    assert_eq!((item, count), (first, 1));
-                    outcomes.insert(item, Err(failure.message));
+                Kept::Failed { first: at, count: items, failure } => {
+                    assert_eq!((at, items), (first, count));
+                    outcomes.extend((first..first + count).map(|item| (item, Err(failure.message.clone()))));
                 }
                 other => panic!("{other:?}"),
             }

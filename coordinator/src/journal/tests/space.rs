@@ -190,7 +190,7 @@ fn what_does_not_fit_is_refused() {
     refused(journal.items(job, 5, Bytes::new(), Bytes::new()), JournalErrorKind::Invalid);
     refused(journal.items(job + 1, 0, data.clone(), ends.clone()), JournalErrorKind::NotFound);
     refused(journal.done(job, 3, short, ends.clone()), JournalErrorKind::Invalid);
-    refused(journal.failed(job, u64::MAX, &Default::default()), JournalErrorKind::Invalid);
+    refused(journal.failed(job, u64::MAX, 1, &Default::default()), JournalErrorKind::Invalid);
     refused(journal.forget(job + 1), JournalErrorKind::NotFound);
     journal.end_items(job, 5, 1).expect("they can end");
     refused(journal.items(job, 5, data, ends), JournalErrorKind::Invalid);

@@ -194,8 +194,9 @@ pub(crate) async fn rest(client: &mut Client) -> (Outcomes, End) {
             Some(Told::ItemsDone(done)) => {
                 outcomes.extend((done.first..).zip(cut(&done.data, 0, &done.ends).into_iter().map(Ok)));
             }
-            Some(Told::ItemFailed(failed)) => {
-                outcomes.push((failed.item, Err(failed.failure.expect("it says why").message)));
+            Some(Told::ItemsFailed(failed)) => {
+                let why = failed.failure.expect("it says why").message;
+                outcomes.extend((failed.first..failed.first + failed.count).map(|item| (item, Err(why.clone()))));
             }
             Some(Told::JobEnded(ended)) => break if ended.cancelled { End::Cancelled } else { End::Ended },
             Some(Told::PoolFailed(failed)) => break End::Failed(failed.failure.expect("it says why").message),

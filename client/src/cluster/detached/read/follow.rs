@@ -104,9 +104,11 @@ impl Follower {
                 self.advance(done.first, (done.ends.len() / 4) as u64)?;
                 inbox.put(Arrival::Done(done));
             }
-            Event::ItemFailed(failed) => {
-                self.advance(failed.item, 1)?;
-                inbox.put(Arrival::Failed(failed.item, Error::from_failure(failed.failure.unwrap_or_default())));
+            Event::ItemsFailed(failed) if failed.count == 0 => {}
+            Event::ItemsFailed(failed) => {
+                self.advance(failed.first, failed.count)?;
+                let error = Error::from_failure(failed.failure.unwrap_or_default());
+                inbox.put(Arrival::Failed(failed.first, failed.count, error));
             }
             Event::JobEnded(ended) => return Ok(Some(if ended.cancelled { End::Cancelled } else { End::Finished })),
             Event::PoolFailed(failed) => {

@@ -79,13 +79,15 @@ fn the_error_is_that_of_the_lowest_item_after_all_have_finished() {
     let server = Server::start();
     let client = get(&server, PATIENCE);
     let call = call_from(&server, 0);
-    call.say_job(running(4));
+    call.say_job(running(u64::MAX - 5));
     say_doubles(&call, 0..1);
-    call.say_failed(1, "one");
+    call.say_failed(1, 1, "one");
     call.say_done(2, &[b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"]);
     thread::yield_now();
     assert!(!client.is_finished());
-    call.say_failed(3, "three");
+    call.say_failed(3, 1, "three");
+    call.say_failed(4, u64::MAX - 10, "all others");
+    call.say_done(u64::MAX - 6, &[b"\x01"]);
     call.say_ended(false);
     let error = client.join().unwrap().unwrap_err();
     assert_eq!((error.kind(), error.item(), error.message()), (ErrorKind::Panicked, Some(1), "one"));
@@ -97,16 +99,21 @@ fn an_iteration_goes_on_behind_items_that_failed() {
     let server = Server::start();
     let mut outcomes = attached(&server, PATIENCE).iter().unwrap();
     let call = call_from(&server, 0);
-    call.say_job(running(4));
+    call.say_job(running(7));
     say_doubles(&call, 0..1);
     assert_eq!(outcomes.next().unwrap().unwrap(), 0);
-    call.say_failed(1, "one");
+    call.say_failed(1, 1, "one");
     assert_eq!(outcomes.next().unwrap().unwrap_err().item(), Some(1));
     // Cut short, and then one that is whole.
     call.say_done(2, &[b"\x80", &encoded(6)]);
     let error = outcomes.next().unwrap().unwrap_err();
     assert_eq!((error.kind(), error.item()), (ErrorKind::Codec, Some(2)));
     assert_eq!(outcomes.next().unwrap().unwrap(), 6);
+    call.say_failed(4, 3, "three");
+    for item in 4..7 {
+        let error = outcomes.next().unwrap().unwrap_err();
+        assert_eq!((error.item(), error.message()), (Some(item), "three"));
+    }
     call.say_ended(false);
     assert!(outcomes.next().is_none() && outcomes.next().is_none());
 }
@@ -158,7 +165,7 @@ fn a_cancelled_job_has_the_outcomes_that_it_has() {
         call.say_job(running(9));
         say_doubles(&call, 0..2);
         say_doubles(&call, 4..6);
-        call.say_failed(7, "seven");
+        call.say_failed(7, 1, "seven");
         call.say_ended(true);
         call
     };
@@ -258,7 +265,7 @@ fn lies_are_errors() {
     let call = call_from(&server, 0);
     call.say_job(running(u64::MAX));
     call.say(raw(u64::MAX - 2, b"\x02", &[1]));
-    call.say_failed(u64::MAX - 1, "the last");
+    call.say_failed(u64::MAX - 1, 1, "the last");
     call.say_ended(true);
     assert_eq!(client.join().unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
     let client = get(&server, PATIENCE);

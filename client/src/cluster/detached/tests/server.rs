@@ -15,7 +15,7 @@ use farpool_proto::v1::clients_server::{Clients, ClientsServer};
 use farpool_proto::v1::detached_jobs_server::{DetachedJobs, DetachedJobsServer};
 use farpool_proto::v1::{
     CancelDetachedReply, CancelDetachedRequest, ClientEvent, ClientFrame, Detach, DetachedJob, DiscardDetachedReply,
-    DiscardDetachedRequest, Durable, EventFrame, Failure, FailureKind, ItemFailed, Items, ItemsDone, JobEnded,
+    DiscardDetachedRequest, Durable, EventFrame, Failure, FailureKind, Items, ItemsDone, ItemsFailed, JobEnded,
     ListDetachedReply, ListDetachedRequest, ProgramPiece, PutProgramReply,
 };
 use futures_core::Stream;
@@ -190,9 +190,9 @@ impl Call {
         self.say(Event::ItemsDone(ItemsDone { job: 1, first, data: data.into(), ends: ends.into() }));
     }
 
-    pub(super) fn say_failed(&self, item: u64, message: &str) {
+    pub(super) fn say_failed(&self, first: u64, count: u64, message: &str) {
         let failure = Failure { kind: FailureKind::Panicked.into(), message: message.to_owned(), ..Failure::default() };
-        self.say(Event::ItemFailed(Box::new(ItemFailed { job: 1, item, failure: Some(failure) })));
+        self.say(Event::ItemsFailed(Box::new(ItemsFailed { job: 1, first, failure: Some(failure), count })));
     }
 
     pub(super) fn say_ended(&self, cancelled: bool) {

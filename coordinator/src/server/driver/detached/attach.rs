@@ -3,7 +3,7 @@
 
 use farpool_net::Outgoing;
 use farpool_proto::v1::client_event::Body;
-use farpool_proto::v1::{ClientEvent, ClientMessage, ItemFailed, ItemsDone, JobEnded, PoolFailed, client_message};
+use farpool_proto::v1::{ClientEvent, ClientMessage, ItemsDone, ItemsFailed, JobEnded, PoolFailed, client_message};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -163,9 +163,9 @@ impl Driver {
                         if from > first { batch.part(from, end - from) } else { batch };
                     Body::ItemsDone(ItemsDone { job: attached.named, first, data, ends })
                 }
-                Ok(Kept::Failed { item, failure }) => {
-                    let failure = Some(*failure);
-                    Body::ItemFailed(Box::new(ItemFailed { job: attached.named, item, failure }))
+                Ok(Kept::Failed { first, failure, .. }) => {
+                    let (first, failure) = (first.max(attached.next), Some(*failure));
+                    Body::ItemsFailed(Box::new(ItemsFailed { job: attached.named, first, failure, count: end - first }))
                 }
                 Err(ReadError::Moved) => break,
                 Err(ReadError::Io(error)) => {

@@ -24,9 +24,6 @@ const STEPS: usize = 16;
 /// How often to look whether jobs that have nothing in the memory may have something, in ns.
 const LOOK_NS: u64 = 50_000_000;
 
-/// Items whose loss is written down in one step.
-const MOST_LOST: u64 = 1000;
-
 /// What was given to the pool of a job, and what comes next.
 #[derive(Default)]
 pub(super) struct Feed {
@@ -124,7 +121,7 @@ impl Driver {
         let here = job.items_from(first).next().map_or(u64::MAX, |(at, ..)| at);
         if first < here.max(feed.lost) {
             let until = if feed.lost > first { feed.lost } else { here };
-            return Some(Step::Lose(first, count.min(until - first).min(MOST_LOST)));
+            return Some(Step::Lose(first, count.min(until - first)));
         }
         let room = self.room_for(id)?;
         // Up to where something is missing, and not beyond what is said again.
@@ -163,10 +160,8 @@ impl Driver {
                 let why = if first < run.feed.lost { run.feed.why_lost.as_str() } else { "it is not there" };
                 let message = format!("the journal has lost the item before it was run: {why}");
                 let failure = failure(FailureKind::Unavailable, message);
-                for item in first..first + count {
-                    if let Err(error) = journal.failed(run.job, item, &failure) {
-                        self.link.log.line(format_args!("the journal does not take an outcome: {error}"));
-                    }
+                if let Err(error) = journal.failed(run.job, first, count, &failure) {
+                    self.link.log.line(format_args!("the journal does not take outcomes: {error}"));
                 }
                 run.feed.next = first + count;
                 self.detached.told.push(id);

@@ -175,12 +175,12 @@ impl Driver {
                 self.detached.hungry.push(id);
                 self.take_results(id, done);
             }
-            Body::ItemFailed(failed) if !run.ended => {
+            Body::ItemsFailed(failed) if !run.ended => {
                 self.detached.hungry.push(id);
                 let failure = failed.failure.unwrap_or_default();
                 let job = run.job;
-                if let Err(error) = journal.failed(job, failed.item, &failure) {
-                    self.link.log.line(format_args!("the journal does not take an outcome: {error}"));
+                if let Err(error) = journal.failed(job, failed.first, failed.count, &failure) {
+                    self.link.log.line(format_args!("the journal does not take outcomes: {error}"));
                 }
             }
             Body::JobEnded(ended) => self.end_run(id, ended.cancelled, None),
@@ -195,14 +195,12 @@ impl Driver {
     fn take_results(&mut self, id: ClientId, done: ItemsDone) {
         let Some(run) = self.detached.runs.get(&id) else { return };
         let Some(journal) = &mut self.detached.journal else { return };
-        let (first, end) = (done.first, done.first + done.ends.len() as u64 / 4);
+        let (first, count) = (done.first, done.ends.len() as u64 / 4);
         let Err(error) = journal.done(run.job, first, done.data, done.ends) else { return };
         // They are too long for a record.
         let why = failure(FailureKind::PayloadTooLarge, format!("the journal does not take the result: {error}"));
-        for item in first..end {
-            if let Err(error) = journal.failed(run.job, item, &why) {
-                self.link.log.line(format_args!("the journal does not take an outcome: {error}"));
-            }
+        if let Err(error) = journal.failed(run.job, first, count, &why) {
+            self.link.log.line(format_args!("the journal does not take outcomes: {error}"));
         }
     }
 
