@@ -211,10 +211,10 @@ impl Driver {
     }
 
     /// How much more may be held so that this client gets its part whole. What it says again of a pool that was open before was
-    /// in the memory of the coordinator before this one; then it is to say that it knows where that goes on.
+    /// in the memory of the coordinator before this one, or on its way there; then it is to say that it knows where that goes on.
     fn most_for(&self, id: ClientId) -> u64 {
         let again = self.coordinator.is_said_again(id) || self.coordinator.is_to_hear(id);
-        if again { self.memory.bound } else { self.memory.bound / 2 }
+        if again { self.memory.bound.saturating_mul(2) } else { self.memory.bound / 2 }
     }
 
     /// Whether what the client has sent is of no use before more comes.
