@@ -25,12 +25,22 @@ pub(crate) struct Client {
     pub(crate) parting: Option<(PoolId, Vec<AgentId>)>,
     /// What its items take.
     pub(crate) stored: u64,
+    /// What its jobs take beside.
+    pub(crate) opened: u64,
     jobs: BTreeMap<u64, JobId>,
-    ended: Runs,
+    ended: Ended,
 }
 
-/// Clients count their jobs up, so the numbers of those that have ended make up few runs; a client for which that is
-/// not so would have us remember each.
+/// The numbers of jobs that have ended.
+#[derive(Default)]
+struct Ended {
+    remembered: Runs,
+    /// Below this nothing is remembered: each job with such a number that is not open may have ended.
+    forgotten: u64,
+}
+
+/// Clients count their jobs up, so the numbers of those that have ended make up few runs. They make up many where every
+/// other job is cancelled, or was never opened since its argument could not be encoded: then the lowest are forgotten.
 const MAX_NUMBER_RUNS: usize = 10_000;
 
 /// A job as a client named it.
@@ -40,12 +50,35 @@ enum Named {
     Ended,
 }
 
+impl Ended {
+    fn note(&mut self, number: u64) {
+        if number < self.forgotten {
+            return;
+        }
+        let fresh = self.remembered.insert(Run::new(number, 1));
+        debug_assert!(fresh, "a job ended twice");
+        if self.remembered.len() > MAX_NUMBER_RUNS
+            && let Some(lowest) = self.remembered.pop_first()
+        {
+            self.forgotten = lowest.end();
+        }
+    }
+
+    /// Whether the number was used for a job, for certain.
+    fn has(&self, number: u64) -> bool {
+        self.remembered.contains(number)
+    }
+
+    fn may_have(&self, number: u64) -> bool {
+        number < self.forgotten || self.has(number)
+    }
+}
+
 impl Client {
     /// The job is over.
     pub(crate) fn job_ended(&mut self, number: u64) {
         self.jobs.remove(&number);
-        let fresh = self.ended.insert(Run::new(number, 1));
-        debug_assert!(fresh, "a job ended twice");
+        self.ended.note(number);
     }
 
     /// The job of that number, if it has not ended.
@@ -60,7 +93,7 @@ impl Client {
     fn named(&self, number: u64) -> Result<Named, Refused> {
         match self.jobs.get(&number) {
             Some(&job) => Ok(Named::Open(job)),
-            None if self.ended.contains(number) => Ok(Named::Ended),
+            None if self.ended.may_have(number) => Ok(Named::Ended),
             None => Err(RefusedKind::UnknownJob(number).into()),
         }
     }
@@ -111,14 +144,8 @@ impl Coordinator {
         out: &mut Outbox,
     ) -> Result<(), Refused> {
         let client = self.clients.get_mut(from).ok_or(RefusedKind::NoSession)?;
-        if client.named(number).is_ok() {
+        if client.jobs.contains_key(&number) || client.ended.has(number) {
             return Err(RefusedKind::JobNumberUsed(number).into());
-        }
-        if client.ended.len() > MAX_NUMBER_RUNS {
-            return Err(RefusedKind::JobNumbersScattered.into());
-        }
-        if client.jobs.len() >= self.config.max_client_jobs {
-            return Err(RefusedKind::TooManyJobs { limit: self.config.max_client_jobs }.into());
         }
         let state = self.pools.get_mut(pool).ok_or(RefusedKind::NoSession)?;
         if !state.takes_jobs() {
@@ -151,6 +178,9 @@ impl Coordinator {
             store: Store::new(window),
         });
         self.next_name += 1;
+        let cost = self.jobs.get(job).map_or(0, Job::own_cost);
+        self.opened += cost;
+        client.opened += cost;
         client.jobs.insert(number, job);
         state.open_jobs += 1;
         match &mut state.reopening {

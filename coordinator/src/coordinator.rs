@@ -27,8 +27,6 @@ pub struct Config {
     pub core: farpool_core::Config,
     /// Chunks that an agent may hold at once, whatever it asks for.
     pub max_agent_chunks: u32,
-    /// Jobs that a client may have open at once: each takes some hundred bytes, whatever its window is.
-    pub max_client_jobs: usize,
     /// Bytes of a job's items, their positions included, that may be here at once; one message, or an explicit chunk,
     /// may go beyond it. At least 1.
     pub window: u64,
@@ -44,7 +42,6 @@ impl Default for Config {
         Self {
             core: farpool_core::Config::default(),
             max_agent_chunks: 65_536,
-            max_client_jobs: 100_000,
             window: 64 << 20,
             id: None,
             recovery: Duration::from_secs(5),
@@ -68,6 +65,8 @@ pub struct Coordinator {
     pub(crate) deadlines: Deadlines,
     /// What the items of all jobs take.
     pub(crate) stored: u64,
+    /// What the jobs take beside.
+    pub(crate) opened: u64,
     /// What operators will call the next job, or pool.
     pub(crate) next_name: u64,
     pub(crate) late_messages: u64,
@@ -102,6 +101,7 @@ impl Coordinator {
             pool_ids: BTreeMap::new(),
             deadlines: Deadlines::default(),
             stored: 0,
+            opened: 0,
             next_name: 1,
             late_messages: 0,
             labels: LabelBook::default(),
@@ -201,6 +201,16 @@ impl Coordinator {
     /// The part of [`stored_bytes`](Self::stored_bytes) that is a client's.
     pub fn stored_bytes_of(&self, client: ClientId) -> u64 {
         self.clients.get(client).map_or(0, |client| client.stored)
+    }
+
+    /// What jobs take that have not ended, beside their items.
+    pub fn job_bytes(&self) -> u64 {
+        self.opened
+    }
+
+    /// The part of [`job_bytes`](Self::job_bytes) that is a client's.
+    pub fn job_bytes_of(&self, client: ClientId) -> u64 {
+        self.clients.get(client).map_or(0, |client| client.opened)
     }
 
     /// Whether nothing is left of any pool: no job, and no worker at any agent.

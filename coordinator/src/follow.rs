@@ -174,9 +174,12 @@ impl Coordinator {
     pub(crate) fn job_finished(&mut self, id: JobId, cancelled: bool, out: &mut Outbox) {
         let Some(job) = self.jobs.remove(id) else { return };
         self.forget_stored(job.pool, job.store.cost());
+        let cost = job.own_cost();
+        self.opened -= cost;
         self.labels.give_back(&job.require);
         let pool = self.pools.get(job.pool).expect("a pool outlives its jobs");
         if let Some(client) = self.clients.get_mut(pool.client) {
+            client.opened -= cost;
             client.job_ended(job.number);
             // The failure of the pool was the end of its jobs.
             if !pool.has_failed() {

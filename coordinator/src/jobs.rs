@@ -29,7 +29,16 @@ pub(crate) struct Job {
     pub(crate) store: Store,
 }
 
+/// What a job takes, about: here, in the core, and under its client's number.
+const JOB_COST: u64 = 1 << 10;
+
 impl Job {
+    /// What it takes beside its items: with very many jobs that is what fills the memory.
+    pub(crate) fn own_cost(&self) -> u64 {
+        let required: usize = self.require.iter().map(|label| label.key.len() + label.value.len()).sum();
+        JOB_COST + (self.function.len() + self.label.len() + required) as u64
+    }
+
     /// Items have their outcomes. Returns what the client is to be told if there is room for a good many more.
     pub(crate) fn release(&mut self, first: u64, count: u64) -> Option<client_event::Body> {
         let limit = self.store.release(first, count).filter(|_| !self.input_ended)?;

@@ -6,6 +6,7 @@ use farpool_proto::v1::{Drain, agent_command};
 use crate::agents::id_as_text;
 use crate::coordinator::Coordinator;
 use crate::outbox::Outbox;
+use crate::reopen::Reopening;
 use crate::{AgentId, ClientId};
 
 impl Coordinator {
@@ -36,12 +37,28 @@ impl Coordinator {
     /// Whether a client's items wait for others: those that make up an explicit chunk with them, or all that a pool still wants
     /// that was open before.
     pub fn lacks_chunk(&self, client: ClientId) -> bool {
-        if self.reopening(client).is_some_and(|reopening| !reopening.is_complete()) {
+        if self.is_said_again(client) {
             return true;
         }
         let Some(client) = self.clients.get(client) else { return false };
         let mut jobs = client.open_jobs().filter_map(|job| self.jobs.get(job));
         jobs.any(|job| !job.input_ended && job.store.bytes() > 0 && job.store.lacks_chunk())
+    }
+
+    /// Whether a client's pool was open before, and the client is saying what it still wants of it.
+    pub fn is_said_again(&self, client: ClientId) -> bool {
+        self.reopening(client).is_some_and(|reopening| !reopening.is_complete())
+    }
+
+    /// Whether it has said all of that, and the pool waits for the agents that it ran at.
+    pub fn is_about_to_go_on(&self, client: ClientId) -> bool {
+        self.reopening(client).is_some_and(Reopening::is_complete)
+    }
+
+    /// Whether a client has a job of which nothing is here to be run, and more may come.
+    pub fn lacks_items(&self, client: ClientId) -> bool {
+        let jobs = self.clients.get(client).into_iter().flat_map(crate::clients::Client::open_jobs);
+        jobs.filter_map(|job| self.jobs.get(job)).any(|job| !job.input_ended && job.store.bytes() == 0)
     }
 
     /// Has an agent finish what runs, give back the rest, and leave; it is told so once. False if it is not there.

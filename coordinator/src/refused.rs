@@ -90,11 +90,6 @@ pub enum RefusedKind {
         /// How many it may have.
         limit: usize,
     },
-    /// More jobs open at once than a client may have.
-    TooManyJobs {
-        /// How many it may have.
-        limit: usize,
-    },
     /// An agent without slots.
     NoSlots,
     /// The first message of a session must be another one.
@@ -105,8 +100,6 @@ pub enum RefusedKind {
     UnknownJob(u64),
     /// The number was used for a job before.
     JobNumberUsed(u64),
-    /// Job numbers leave too many holes to be remembered.
-    JobNumbersScattered,
     /// The input of the job has ended.
     InputEnded(u64),
     /// Nothing is being opened again, or all of it was sent already.
@@ -156,13 +149,11 @@ impl fmt::Display for Refused {
             LabelTooLong { bytes, limit } => {
                 write!(f, "a label of {bytes} bytes; key and value may have {limit} each")
             }
-            TooManyJobs { limit } => write!(f, "more than {limit} jobs that have not ended"),
             NoSlots => write!(f, "an agent needs at least one slot"),
             NotFirst(first) => write!(f, "a session begins with {first}"),
             Repeated(what) => write!(f, "second {what} in a session"),
             UnknownJob(job) => write!(f, "job {job} was never opened"),
             JobNumberUsed(job) => write!(f, "job number {job} was used before"),
-            JobNumbersScattered => write!(f, "job numbers leave too many holes; count them up"),
             InputEnded(job) => write!(f, "items for job {job} behind the end of its input"),
             NotReopening => write!(f, "PoolReopened where no pool is being opened again"),
             Elsewhere(what) => write!(f, "{what} in a pool's session; it has a call of its own"),

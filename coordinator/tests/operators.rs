@@ -233,6 +233,24 @@ fn stored_bytes_are_counted_for_each_client() {
 }
 
 #[test]
+fn jobs_are_counted_by_what_they_take() {
+    let mut wire = Wire::new();
+    wire.client();
+    wire.ask(0, open_pool(0));
+    wire.ask(0, open_job(0, 1, 0));
+    let one = wire.coordinator.job_bytes();
+    assert!((200..2000).contains(&one), "{one} bytes");
+    wire.ask(0, named_job(1, "a label of 26 characters..", 0));
+    assert_eq!(wire.coordinator.job_bytes_of(wire.clients[0]), 2 * one + 26);
+    wire.ask(0, cancel(1));
+    wire.ask(0, end_items(0));
+    assert_eq!(wire.coordinator.job_bytes(), 0);
+    wire.ask(0, open_job(2, 1, 0));
+    wire.client_gone(0);
+    assert_eq!((wire.coordinator.job_bytes(), wire.coordinator.job_bytes_of(wire.clients[0])), (0, 0));
+}
+
+#[test]
 fn jobs_that_matter_more_go_first() {
     let mut wire = Wire::new();
     wire.agent(1, 1);
@@ -248,23 +266,4 @@ fn jobs_that_matter_more_go_first() {
         wire.say(0, done(chunk, 0, 1));
     }
     assert_eq!(order, ["1", "3", "1", "3", "0", "0", "2", "2"]);
-}
-
-#[test]
-fn a_client_has_a_bounded_number_of_jobs() {
-    let mut config = Config::default();
-    config.max_client_jobs = 3;
-    let mut wire = Wire::with(config);
-    for client in 0..2 {
-        wire.client();
-        wire.ask(client, open_pool(0));
-        for job in 0..3 {
-            wire.ask(client, open_job(job, 0, 0));
-        }
-    }
-    let refused = wire.try_ask(0, open_job(3, 0, 0)).expect_err("three are open");
-    assert_eq!(refused.kind(), &RefusedKind::TooManyJobs { limit: 3 });
-    assert_eq!(refused.to_string(), "more than 3 jobs that have not ended");
-    wire.ask(1, cancel(0));
-    wire.ask(1, open_job(3, 0, 0));
 }

@@ -74,6 +74,30 @@ fn clients() {
     check_client(closed, open_job(1, 0, 0), PoolClosed, "a job for a pool that was closed");
 }
 
+/// As when every other job's argument cannot be encoded: its number is never heard of.
+#[test]
+fn numbers_with_very_many_holes() {
+    let mut wire = Wire::new();
+    wire.client();
+    wire.ask(0, open_pool(0));
+    const LAST: u64 = 40_000;
+    for number in (2..=LAST).step_by(2) {
+        wire.ask(0, open_job(number, 0, 0));
+        wire.ask(0, end_items(number));
+    }
+    // What was long ago may have ended, and what comes late for it is dropped.
+    wire.ask(0, cancel(7));
+    assert_eq!(wire.coordinator.late_messages(), 1);
+    // It may come late itself, ...
+    wire.ask(0, open_job(7, 0, 0));
+    wire.ask(0, end_items(7));
+    // ... and nothing that is certain was forgotten.
+    let mut refused = |ask| wire.try_ask(0, ask).expect_err("the message is refused").kind().clone();
+    assert_eq!(refused(open_job(LAST, 0, 0)), RefusedKind::JobNumberUsed(LAST));
+    assert_eq!(refused(cancel(LAST - 1)), RefusedKind::UnknownJob(LAST - 1));
+    assert_eq!(refused(cancel(LAST + 1)), RefusedKind::UnknownJob(LAST + 1));
+}
+
 #[test]
 fn messages_without_body() {
     let mut wire = Wire::new();

@@ -118,11 +118,17 @@ impl<T> Outcome<T> {
 
     /// Wakes the task when the last callback has run; returns whether that was already.
     pub(super) fn wake_after_callbacks(&self, waker: &Waker) -> bool {
-        let mut state = self.state();
-        if state.callbacks > 0 {
-            state.waker = Some(waker.clone());
+        if self.state().callbacks == 0 {
+            return true;
         }
-        state.callbacks == 0
+        // To copy one and to drop one is an executor's code, which may do anything: not under the lock.
+        let waker = waker.clone();
+        let mut state = self.state();
+        let ran = state.callbacks == 0;
+        let unused = if ran { Some(waker) } else { state.waker.replace(waker) };
+        drop(state);
+        drop(unused);
+        ran
     }
 
     /// Nobody but the callbacks wants the value any more.

@@ -96,12 +96,10 @@ impl Inbox {
 
     /// Wakes the task at the next news; look again afterwards for what came before.
     pub(crate) fn set_waker(&self, waker: &Waker) {
-        let mut state = self.state();
-        match &mut state.waker {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
-        drop(state);
+        // To copy one and to drop one is an executor's code, which may do anything: not under the lock.
+        let waker = waker.clone();
+        let before = self.state().waker.replace(waker);
+        drop(before);
         self.knock();
     }
 

@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::mpsc;
 use std::task::Wake;
 use std::time::Duration;
 
@@ -45,6 +46,33 @@ fn check_wakes(interest: Interest, expected: [u32; 3]) {
 fn a_consumer_is_woken_for_what_it_waits_for() {
     check_wakes(Interest::Outcomes, [1, 2, 3]);
     check_wakes(Interest::End, [0, 0, 1]);
+}
+
+/// A waker that owns its task, as those of some executors do: with the last one goes whatever the task has, which may have to do
+/// with the same job.
+struct OwnsTask(Arc<Inbox>);
+
+impl Wake for OwnsTask {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for OwnsTask {
+    fn drop(&mut self) {
+        self.0.discard();
+    }
+}
+
+#[test]
+fn a_waker_that_is_replaced_may_do_anything() {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let inbox = inbox(Interest::Outcomes);
+        for _ in 0..2 {
+            inbox.set_waker(&Arc::new(OwnsTask(Arc::clone(&inbox))).into());
+        }
+        tell.send(()).unwrap();
+    });
+    told.recv_timeout(Duration::from_secs(10)).expect("the first waker was dropped without the lock");
 }
 
 #[test]

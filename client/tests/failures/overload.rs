@@ -1,6 +1,7 @@
 //! Clients that push far more than the coordinator may hold: it makes them wait, and loses nothing.
 
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use farpool::ErrorKind;
@@ -9,12 +10,18 @@ use nix::sys::signal::Signal;
 use crate::checks::{seconds, serves_on, within};
 use crate::cluster::Cluster;
 use crate::tasks::{FOR_EVER, nap};
-use crate::{operators, pools};
+use crate::{operators, pools, waiting};
 
-crate::runner::cases![twenty_clients_push_far_more_than_fits, millions_of_items_fail_at_once];
+crate::runner::cases![
+    twenty_clients_push_far_more_than_fits,
+    the_coordinator_is_restarted_while_far_more_is_pushed_than_fits,
+    millions_of_items_fail_at_once,
+];
 
 const MIB: usize = 1 << 20;
 const CLIENTS: u64 = 20;
+/// Those that have it restarted take turns to say all of it again, which takes time.
+const FEWER_CLIENTS: u64 = 12;
 /// Of a mebibyte each, and as much comes back: 1.9 GiB in all.
 const ITEMS: u64 = 48;
 const MEMORY_MIB: u64 = 64;
@@ -31,25 +38,34 @@ fn peak_mib(pid: u32) -> u64 {
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
 }
 
-fn twenty_clients_push_far_more_than_fits() {
+fn cluster() -> Cluster {
     let mut cluster = Cluster::empty_with(&["--memory", &format!("{MEMORY_MIB}MiB")]);
     cluster.add_agent(2, &[]);
     cluster.add_agent(2, &[]);
-    let address = cluster.address();
+    cluster
+}
+
+/// What one client pushes; counts what comes back.
+fn push(address: &str, client: u64, done: &AtomicU64) {
+    let pool = pools::builder().address(address).build().unwrap();
+    let fill = |item: u64| (client * 7 + item * 3) as u8;
+    let items = (0..ITEMS).map(|item| vec![fill(item); MIB]);
+    let mut results = 0;
+    for (item, result) in (0..).zip(pool.job(negative).buffersize(ITEMS).imap(items)) {
+        let result = result.unwrap();
+        assert!(result.len() == MIB && result.iter().all(|&byte| byte == !fill(item)), "{client}: {item}");
+        results += 1;
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+    assert_eq!(results, ITEMS);
+}
+
+fn twenty_clients_push_far_more_than_fits() {
+    let (cluster, done) = (cluster(), AtomicU64::new(0));
     thread::scope(|scope| {
         for client in 0..CLIENTS {
-            scope.spawn(move || {
-                let pool = pools::builder().address(address).build().unwrap();
-                let fill = |item: u64| (client * 7 + item * 3) as u8;
-                let items = (0..ITEMS).map(|item| vec![fill(item); MIB]);
-                let mut results = 0;
-                for (item, result) in (0..).zip(pool.job(negative).buffersize(ITEMS).imap(items)) {
-                    let result = result.unwrap();
-                    assert!(result.len() == MIB && result.iter().all(|&byte| byte == !fill(item)), "{client}: {item}");
-                    results += 1;
-                }
-                assert_eq!(results, ITEMS);
-            });
+            let (address, done) = (cluster.address(), &done);
+            scope.spawn(move || push(address, client, done));
         }
     });
     let peak = peak_mib(cluster.coordinator());
@@ -58,6 +74,7 @@ fn twenty_clients_push_far_more_than_fits() {
     cluster.stop().unwrap();
 }
 
+<<<<<<< HEAD
 fn wait_if_first(item: u8) {
     if item == 0 {
         nap(FOR_EVER);
@@ -83,6 +100,20 @@ fn millions_of_items_fail_at_once() {
     assert!(peak < MEMORY_MIB + ROOM_MIB, "the coordinator has had {peak} MiB");
     serves_on(&pool);
     drop(pool);
+=======
+/// All of them say again what they have not got back, which none of them can do as a whole while the others do.
+fn the_coordinator_is_restarted_while_far_more_is_pushed_than_fits() {
+    let (mut cluster, done) = (cluster(), AtomicU64::new(0));
+    let address = cluster.address().to_owned();
+    thread::scope(|scope| {
+        for client in 0..FEWER_CLIENTS {
+            let (address, done) = (&address, &done);
+            scope.spawn(move || push(address, client, done));
+        }
+        waiting::until(|| done.load(Ordering::Relaxed) >= FEWER_CLIENTS * 2);
+        cluster.restart_coordinator();
+    });
+>>>>>>> w-client
     operators::until(&cluster, operators::nothing_is_left);
     cluster.stop().unwrap();
 }

@@ -78,6 +78,11 @@ impl Runs {
         if self.runs.first()?.first == first { Some(self.runs.remove(0)) } else { None }
     }
 
+    /// Takes out the lowest run.
+    pub fn pop_first(&mut self) -> Option<Run> {
+        (!self.runs.is_empty()).then(|| self.runs.remove(0))
+    }
+
     /// The runs, lowest first.
     pub fn iter(&self) -> impl Iterator<Item = Run> {
         self.runs.iter().copied()
@@ -118,6 +123,7 @@ mod tests {
             let _ = runs.insert(Run::new(index, 1));
         }
         assert!(runs.iter().eq([Run::new(0, 70)]), "{runs:?}");
+        assert_eq!((runs.pop_first(), runs.pop_first()), (Some(Run::new(0, 70)), None));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::clients_client::ClientsClient;
-use farpool_proto::v1::{AgentOutput, ClientFrame, ClientMessage, OpenJob, OutputStream, StatusReply};
+use farpool_proto::v1::{
+    AgentOutput, ClientFrame, ClientMessage, OpenJob, OpenPool, OutputStream, PoolReopened, StatusReply,
+};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -206,6 +208,91 @@ async fn a_chunk_larger_than_the_memory_ends_its_session() {
     (0..100).for_each(|index| client.items(1, index, &[&item]));
     client.must_be_refused(tonic::Code::ResourceExhausted, "--memory").await;
     Client::open(&server).await.works(1).await;
+}
+
+/// Clients that wait for each other until all of their pools is here again.
+#[tokio::test]
+async fn what_is_said_again_may_take_as_much_memory_as_there_is() {
+    const ITEMS: u64 = 24;
+    let server = Server::with(|settings| settings.memory = 32 << 20).await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    let item = vec![7; MIB];
+    let mut clients = Vec::new();
+    for id in 1..=4 {
+        let client = Client::opened(&server, OpenPool { again: true, ..open_pool_as(id) }).await;
+        client.open_job(1);
+        clients.push(client);
+    }
+    for index in 0..ITEMS {
+        clients.iter().for_each(|client| client.items(1, index, &[&item]));
+    }
+    for client in &clients {
+        client.ask(Ask::PoolReopened(PoolReopened {}));
+        client.end_items(1);
+    }
+    // Each has to say in time where it knows that it runs.
+    let taking =
+        clients.into_iter().map(|mut client| tokio::spawn(async move { client.results(1).await.len() as u64 }));
+    for taken in taking.collect::<Vec<_>>() {
+        assert_eq!(soon("the results", taken).await.expect("all of them come"), ITEMS);
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_again_is_bounded_too() {
+    let server = Server::with(|settings| settings.memory = 16 << 20).await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    let mut client = Client::opened(&server, OpenPool { again: true, ..open_pool_as(1) }).await;
+    client.open_job(1);
+    let item = vec![7; MIB];
+    (0..100).for_each(|index| client.items(1, index, &[&item]));
+    client.must_be_refused(tonic::Code::ResourceExhausted, "--memory").await;
+    Client::open(&server).await.works(1).await;
+}
+
+#[tokio::test]
+async fn very_many_jobs_wait_for_memory_and_none_is_lost() {
+    const MEMORY: u64 = 4 << 20;
+    const JOBS: u64 = 10_000;
+    // Some frames with a thousand each were being read.
+    const MOST: usize = 7000;
+    let server = Server::with(|settings| settings.memory = MEMORY).await;
+    let mut client = Client::open(&server).await;
+    for job in 0..JOBS {
+        let label = "x".repeat(250);
+        client.ask(Ask::OpenJob(Box::new(OpenJob { job, label, ..OpenJob::default() })));
+        client.items(job, 0, &[b"x"]);
+        client.end_items(job);
+    }
+    let full = server.until("a full memory", |status| status.held_bytes > MEMORY).await;
+    assert!(full.jobs.len() <= MOST, "{} jobs are open", full.jobs.len());
+    let _agent = Agent::echo(&server, 1, 8).await;
+    let (mut done, mut ended) = (0, 0);
+    while ended < JOBS {
+        match client.next().await {
+            Told::ItemsDone(_) => done += 1,
+            Told::JobEnded(job) => ended += u64::from(!job.cancelled),
+            other => panic!("no outcome but {other:?}"),
+        }
+    }
+    assert_eq!(done, JOBS);
+}
+
+#[tokio::test]
+async fn jobs_that_wait_for_their_items_do_not_keep_them_from_coming() {
+    const JOBS: u64 = 5000;
+    let server = Server::with(|settings| settings.memory = 4 << 20).await;
+    let _agent = Agent::echo(&server, 1, 8).await;
+    let mut client = Client::open(&server).await;
+    (0..JOBS).for_each(|job| client.open_job(job));
+    for job in 0..JOBS {
+        client.items(job, 0, &[b"x"]);
+        client.end_items(job);
+    }
+    let mut ended = 0;
+    while ended < JOBS {
+        ended += u64::from(matches!(client.next().await, Told::JobEnded(_)));
+    }
 }
 
 #[tokio::test]

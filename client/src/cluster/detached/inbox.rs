@@ -140,9 +140,14 @@ impl Inbox {
 
     /// Wakes the task at the next news; returns whether there is some already.
     pub(super) fn wake_for_news(&self, waker: &Waker) -> bool {
+        // To copy one and to drop one is an executor's code, which may do anything: not under the lock.
+        let waker = waker.clone();
         let mut state = self.state();
-        state.waker = Some(waker.clone());
-        !state.arrivals.is_empty() || state.end.is_some()
+        let before = state.waker.replace(waker);
+        let is_there = !state.arrivals.is_empty() || state.end.is_some();
+        drop(state);
+        drop(before);
+        is_there
     }
 
     pub(super) fn abandon(&self) {

@@ -23,7 +23,8 @@ pub(super) struct Kept {
     open: Box<OpenPool>,
     /// In the order in which they were opened.
     jobs: BTreeMap<u64, Job>,
-    closed: bool,
+    /// No further jobs will come; with `now`, and those that there are are to end.
+    close: Option<ClosePool>,
     /// Agents that the pool runs at, as far as was told.
     agents: BTreeSet<Bytes>,
     /// Who has welcomed the pool last.
@@ -49,7 +50,7 @@ impl Kept {
         Self {
             open: Box::new(open),
             jobs: BTreeMap::new(),
-            closed: false,
+            close: None,
             agents: BTreeSet::new(),
             coordinator: Bytes::new(),
             said: 0,
@@ -77,8 +78,8 @@ impl Kept {
             }
             Body::EndItems(end) => self.jobs.get_mut(&end.job).map(Job::end_input).is_some(),
             Body::CancelJob(cancel) => self.jobs.get_mut(&cancel.job).map(|job| job.cancelled = true).is_some(),
-            Body::ClosePool(_) => {
-                self.closed = true;
+            Body::ClosePool(close) => {
+                self.close.get_or_insert_default().now |= close.now;
                 true
             }
             // Nobody says the last two in a pool's session.
@@ -157,9 +158,7 @@ impl Kept {
         let mut say = Vec::new();
         self.jobs.values_mut().for_each(|job| job.say_again(&mut say));
         say.push(Body::PoolReopened(PoolReopened {}));
-        if self.closed {
-            say.push(Body::ClosePool(ClosePool { now: false }));
-        }
+        say.extend(self.close.map(Body::ClosePool));
         self.lost_at = None;
         say
     }

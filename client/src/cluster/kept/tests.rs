@@ -101,6 +101,10 @@ fn a_closed_pool_is_closed_again() {
     let mut kept = kept();
     assert!(kept.say(&Body::ClosePool(ClosePool { now: false })));
     assert!(matches!(kept.say_again()[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: false })]));
+    // It was terminated while it was being opened again: nothing is to run on, whatever was said before or is said after that.
+    assert!(kept.say(&Body::ClosePool(ClosePool { now: true })));
+    assert!(kept.say(&Body::ClosePool(ClosePool { now: false })));
+    assert!(matches!(kept.say_again()[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: true })]));
 }
 
 #[test]

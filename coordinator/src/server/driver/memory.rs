@@ -1,4 +1,5 @@
-//! The bound on the bytes that are held: items, results that clients have not read yet, and messages that are not whole.
+//! The bound on the bytes that are held: jobs and their items, results that clients have not read yet, and messages that are not
+//! whole.
 //!
 //! When there are more than that, the clients that hold most are not read any more: so many of them that the others
 //! together hold a tenth of the memory at most. Who that is changes with what they hold, so that those go on who send
@@ -11,7 +12,8 @@
 //! One that still says nothing for as long as it may be silent is no peer that could be served, and its session ends.
 //!
 //! What is held may be of no use before more comes: parts of large messages, items of explicit chunks that are not
-//! whole. If it is so, and slots idle for it, one client at a time may go on until its part is whole ([`Memory::favoured`]).
+//! whole, jobs without items, pools that were open before and of which not all has been said again. If it is so, and slots idle
+//! for it, one client at a time may go on until its part is whole ([`Memory::favoured`]).
 
 use std::time::Duration;
 
@@ -44,8 +46,8 @@ pub(super) struct Memory {
     /// The least that was held since it has been full, and since when nothing has become less.
     least: u64,
     stuck_since: u64,
-    /// Who may go on, since nothing else would make room.
-    favoured: Option<ClientId>,
+    /// Who may go on, since nothing else would make room, and what was held when it was chosen.
+    favoured: Option<(ClientId, u64)>,
     /// When it was last said that it is full.
     said_at: Option<u64>,
     /// How long a client may owe a word while it is full.
@@ -101,11 +103,6 @@ impl Memory {
         self.bound / 10
     }
 
-    /// What may be held so that a favoured client gets its part whole.
-    fn most(&self) -> u64 {
-        self.bound.saturating_add(self.bound / 2)
-    }
-
     /// Begins to count anew whether it is stuck.
     fn moves(&mut self, held: u64, now: u64) {
         (self.least, self.stuck_since, self.favoured) = (held, now, None);
@@ -116,7 +113,7 @@ impl Driver {
     /// Bytes that are held, with those that are on their way.
     pub(super) fn all_held(&self) -> u64 {
         let clients: u64 = self.clients.values().map(Client::held).sum();
-        self.coordinator.stored_bytes() + clients + self.detached.held() + self.partly_held()
+        self.jobs_held() + clients + self.detached.held() + self.partly_held()
     }
 
     /// Bytes that are held and count.
@@ -126,7 +123,11 @@ impl Driver {
     }
 
     fn at_most_held(&self) -> u64 {
-        self.coordinator.stored_bytes() + self.memory.counted + self.detached.held() + self.partly_held()
+        self.jobs_held() + self.memory.counted + self.detached.held() + self.partly_held()
+    }
+
+    fn jobs_held(&self) -> u64 {
+        self.coordinator.stored_bytes() + self.coordinator.job_bytes()
     }
 
     /// Bytes of agents' messages that are not whole.
@@ -166,12 +167,14 @@ impl Driver {
         if held < self.memory.least {
             self.memory.moves(held, self.now);
         }
-        let favoured = self.memory.favoured.filter(|&id| self.needs_more(id));
+        let favoured = self.memory.favoured.filter(|&(id, _)| self.needs_more(id));
         match favoured {
-            Some(id) if held > self.memory.most() => {
+            Some((id, before)) if held.saturating_sub(before) > self.most_for(id) => {
                 let bound = ByteSize(self.memory.bound);
-                let message =
-                    format!("a chunk needs more memory than there is: --memory of the coordinator is {bound}");
+                let message = format!(
+                    "what it has sent cannot run before more of it comes, and that needs more memory than there is: --memory \
+                     of the coordinator is {bound}"
+                );
                 self.end_client(id, Err(Status::resource_exhausted(message)));
                 self.memory.moves(held, self.now);
             }
@@ -179,9 +182,13 @@ impl Driver {
             None if self.now - self.memory.stuck_since < STUCK_NS || !self.coordinator.idles() => {
                 self.memory.favoured = None;
             }
+            // That of the one before is whole and about to run.
+            None if self.clients.keys().any(|&id| self.coordinator.is_about_to_go_on(id)) => {
+                self.memory.favoured = None
+            }
             None => {
                 let needy = self.clients.keys().copied().filter(|&id| self.needs_more(id));
-                self.memory.favoured = needy.max_by_key(|&id| (self.held_by(id), id));
+                self.memory.favoured = needy.max_by_key(|&id| (self.held_by(id), id)).map(|id| (id, held));
             }
         }
     }
@@ -203,9 +210,17 @@ impl Driver {
         }
     }
 
+    /// How much more may be held so that this client gets its part whole. What it says again of a pool that was open before was
+    /// in the memory of the coordinator before this one, or on its way there; then it is to say that it knows where that goes on.
+    fn most_for(&self, id: ClientId) -> u64 {
+        let again = self.coordinator.is_said_again(id) || self.coordinator.is_to_hear(id);
+        if again { self.memory.bound.saturating_mul(2) } else { self.memory.bound / 2 }
+    }
+
     /// Whether what the client has sent is of no use before more comes.
     fn needs_more(&self, id: ClientId) -> bool {
-        let waits = self.coordinator.lacks_chunk(id) || self.coordinator.is_to_hear(id);
+        let coordinator = &self.coordinator;
+        let waits = coordinator.lacks_chunk(id) || coordinator.lacks_items(id) || coordinator.is_to_hear(id);
         waits || self.clients.get(&id).is_some_and(|client| client.partial > 0)
     }
 
@@ -219,7 +234,8 @@ impl Driver {
     }
 
     fn held_by(&self, id: ClientId) -> u64 {
-        self.clients.get(&id).map_or(0, |client| client.counted) + self.coordinator.stored_bytes_of(id)
+        let of_jobs = self.coordinator.stored_bytes_of(id) + self.coordinator.job_bytes_of(id);
+        self.clients.get(&id).map_or(0, |client| client.counted) + of_jobs
     }
 
     /// Those that hold least go on, as far as they hold no more than the reserve together.
@@ -229,7 +245,8 @@ impl Driver {
         let mut together = 0;
         for (held, id) in clients {
             together += held;
-            let goes_on = together <= self.memory.reserve() || self.memory.favoured == Some(id) || self.owes_word(id);
+            let is_favoured = self.memory.favoured.is_some_and(|(favoured, _)| favoured == id);
+            let goes_on = together <= self.memory.reserve() || is_favoured || self.owes_word(id);
             if let Some(client) = self.clients.get_mut(&id) {
                 client.stopped = !goes_on;
                 client.give_turn();
