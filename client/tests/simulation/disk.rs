@@ -1,0 +1,101 @@
+//! The disk of a coordinator that keeps detached jobs. It outlives it, as far as what was written is durable.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farpool_coordinator::journal::{Done, Simulated};
+
+use crate::random::Random;
+use crate::trace;
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+pub(crate) struct Disk {
+    inner: Arc<Simulated>,
+    random: Random,
+    is_failing: bool,
+}
+
+/// What a disk may be that does not do what it should.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    /// Nothing more can be written.
+    Full,
+    /// What was written cannot be made durable.
+    DoesNotSync,
+    /// Anything may fail, or not.
+    Flaky,
+    Unreadable,
+}
+
+impl Disk {
+    pub(crate) fn new(random: Random) -> Self {
+        let mut disk = Self { inner: Arc::default(), random, is_failing: false };
+        disk.hurry();
+        disk
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Simulated> {
+        &self.inner
+    }
+
+    /// Whether what it does not do may be because of that.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.is_failing
+    }
+
+    /// The coordinator's host goes down: all that was synced stays, and any part of the rest.
+    pub(crate) fn crash(&mut self) {
+        let random = &mut self.random;
+        self.inner.crash(|most| {
+            let kept = match random.below(3) {
+                0 => 0,
+                1 => most,
+                _ => random.below(most as u64 + 1) as usize,
+            };
+            let from = random.below(kept as u64 + 1) as usize;
+            let to = random.within(from as u64..kept as u64 + 1) as usize;
+            (kept, if random.one_in(2) { from..to } else { 0..0 })
+        });
+    }
+
+    /// Something goes wrong with it.
+    pub(crate) fn fail(&mut self) {
+        use Trouble::{DoesNotSync, Flaky, Full, Unreadable};
+        let trouble = self.random.pick(&[Full, Full, DoesNotSync, DoesNotSync, Flaky, Flaky, Unreadable]);
+        trace::say(format_args!("the coordinator's disk: {trouble:?}"));
+        self.is_failing = true;
+        self.inner.set_unreadable(matches!(trouble, Unreadable));
+        let mut random = self.random.fork();
+        self.inner.fail(Some(Box::new(move |done| {
+            let error = match (trouble, done) {
+                (Full, Done::Write(..) | Done::Create(_)) => ENOSPC,
+                (DoesNotSync, Done::Sync(_)) => EIO,
+                (Flaky, _) if random.one_in(3) => EIO,
+                _ => return None,
+            };
+            Some((io::Error::from_raw_os_error(error), random.below(100) as usize))
+        })));
+    }
+
+    pub(crate) fn mend(&mut self) {
+        self.is_failing = false;
+        self.inner.set_unreadable(false);
+        self.inner.fail(None);
+    }
+
+    pub(crate) fn slow_down(&mut self) {
+        let mut random = self.random.fork();
+        self.inner.set_lag(Box::new(move || random.millis(1..400)));
+    }
+
+    pub(crate) fn hurry(&mut self) {
+        let mut random = self.random.fork();
+        self.inner.set_lag(Box::new(move || {
+            let most = random.pick(&[0, 0, 0, 1, 10]);
+            if most == 0 { Duration::ZERO } else { random.millis(0..most) }
+        }));
+    }
+}
