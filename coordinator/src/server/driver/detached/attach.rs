@@ -128,8 +128,9 @@ impl Driver {
         };
         // Who waits is sent what is missing before what comes behind it.
         let (mut next, skips) = (attached.next, ended.is_some() || !attached.wait);
-        let pieces = job.outcomes_from(next).take_while(|&(first, count, place)| {
-            let follows = (skips || first <= next) && journal.is_durable(place);
+        let there = job.outcomes_from(next).filter(|&(_, _, place)| !skips || journal.is_durable(place));
+        let pieces = there.take_while(|&(first, count, place)| {
+            let follows = skips || (first <= next && journal.is_durable(place));
             next = first + count;
             follows
         });
