@@ -122,6 +122,14 @@ impl Coordinator {
         }
     }
 
+    /// Ready when its disk hangs.
+    pub(crate) async fn hangs(&self) {
+        match &self.disk {
+            Some(disk) => disk.hangs().await,
+            None => pending().await,
+        }
+    }
+
     pub(crate) fn stop(&self, stop: bool) {
         if let Some(process) = &self.process {
             process.stop(stop);

@@ -1,10 +1,11 @@
 //! The disk of a coordinator that keeps detached jobs. It outlives it, as far as what was written is durable.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use farpool_coordinator::journal::{Done, Simulated};
+use tokio::sync::Notify;
 
 use crate::random::Random;
 use crate::trace;
@@ -12,10 +13,23 @@ use crate::trace;
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
+/// Longer than anything lasts.
+const FOR_EVER: Duration = Duration::from_secs(36_000);
+
 pub(crate) struct Disk {
     inner: Arc<Simulated>,
     random: Random,
     is_failing: bool,
+    pace: Arc<Mutex<Pace>>,
+    hangs: Arc<Notify>,
+}
+
+/// How long things take.
+struct Pace {
+    random: Random,
+    is_slow: bool,
+    /// So many things are still done, and then nothing is.
+    left: Option<u64>,
 }
 
 /// What a disk may be that does not do what it should.
@@ -32,9 +46,12 @@ enum Trouble {
 
 impl Disk {
     pub(crate) fn new(random: Random) -> Self {
-        let mut disk = Self { inner: Arc::default(), random, is_failing: false };
-        disk.hurry();
-        disk
+        let mut random = random;
+        let pace = Arc::new(Mutex::new(Pace { random: random.fork(), is_slow: false, left: None }));
+        let (inner, hangs) = (Arc::<Simulated>::default(), Arc::new(Notify::new()));
+        let (own, bell) = (Arc::clone(&pace), Arc::clone(&hangs));
+        inner.set_lag(Box::new(move || own.lock().expect("nobody panics with it").lag(&bell)));
+        Self { inner, random, is_failing: false, pace, hangs }
     }
 
     pub(crate) fn inner(&self) -> &Arc<Simulated> {
@@ -48,6 +65,7 @@ impl Disk {
 
     /// The coordinator's host goes down: all that was synced stays, and any part of the rest.
     pub(crate) fn crash(&mut self) {
+        self.pace().left = None;
         let random = &mut self.random;
         self.inner.crash(|most| {
             let kept = match random.below(3) {
@@ -86,16 +104,39 @@ impl Disk {
         self.inner.fail(None);
     }
 
-    pub(crate) fn slow_down(&mut self) {
-        let mut random = self.random.fork();
-        self.inner.set_lag(Box::new(move || random.millis(1..400)));
+    pub(crate) fn slow_down(&self, slow: bool) {
+        self.pace().is_slow = slow;
     }
 
-    pub(crate) fn hurry(&mut self) {
-        let mut random = self.random.fork();
-        self.inner.set_lag(Box::new(move || {
-            let most = random.pick(&[0, 0, 0, 1, 10]);
-            if most == 0 { Duration::ZERO } else { random.millis(0..most) }
-        }));
+    /// Has it hang before one of the next things that are done, or not any more.
+    pub(crate) fn hang_soon(&mut self, soon: bool) {
+        let left = self.random.below(40);
+        self.pace().left = soon.then_some(left);
+    }
+
+    /// Ready when it hangs.
+    pub(crate) async fn hangs(&self) {
+        self.hangs.notified().await;
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().expect("nobody panics with it")
+    }
+}
+
+impl Pace {
+    fn lag(&mut self, hangs: &Notify) -> Duration {
+        if let Some(left) = &mut self.left {
+            if *left == 0 {
+                hangs.notify_one();
+                return FOR_EVER;
+            }
+            *left -= 1;
+        }
+        match self.random.pick(&[0, 0, 0, 1, 10]) {
+            _ if self.is_slow => self.random.millis(1..400),
+            0 => Duration::ZERO,
+            most => self.random.millis(0..most),
+        }
     }
 }

@@ -40,9 +40,10 @@ pub(crate) enum Fault {
     Lose,
     Slow,
     KillWorkers,
-    /// These two only if detached jobs are kept.
+    /// These only if detached jobs are kept.
     FailDisk,
     SlowDisk,
+    HangDisk,
 }
 
 const FAULTS: [Fault; 15] = [
@@ -167,9 +168,16 @@ impl World {
     async fn wait(&mut self, until: Instant) {
         loop {
             let next = (0..self.later.len()).min_by_key(|&at| self.later[at].0).filter(|&at| self.later[at].0 <= until);
-            let Some(next) = next else { return sleep_until(until).await };
-            let (at, later) = self.later.remove(next);
-            sleep_until(at).await;
+            tokio::select! {
+                biased;
+                () = self.coordinator.hangs() => {
+                    self.hang().await;
+                    continue;
+                }
+                () = sleep_until(next.map_or(until, |next| self.later[next].0)) => {}
+            }
+            let Some(next) = next else { return };
+            let (_, later) = self.later.remove(next);
             trace::say(format_args!("{later:?}"));
             match later {
                 Later::Heal(host) => self.network.heal(host),
@@ -185,13 +193,23 @@ impl World {
                     }
                 }
                 Later::MendDisk => self.coordinator.disk.iter_mut().for_each(Disk::mend),
-                Later::HurryDisk => self.coordinator.disk.iter_mut().for_each(Disk::hurry),
+                Later::HurryDisk => self.coordinator.disk.iter().for_each(|disk| disk.slow_down(false)),
                 Later::CoordinatorGoesOn => {
                     self.coordinator.stop(false);
                     self.hosts().into_iter().for_each(|host| self.network.heal(host));
                 }
             }
         }
+    }
+
+    /// The disk of the coordinator hangs, and a while later its host goes down.
+    async fn hang(&mut self) {
+        trace::say(format_args!("the coordinator's disk hangs"));
+        let (most, down) = (self.random.pick(&[1, 20, 200, 2000]), self.random.pick(&[300, 3000]));
+        sleep(self.random.millis(0..most)).await;
+        self.coordinator.kill(&self.network).await;
+        let down = self.random.millis(1..down);
+        self.follow(down, Later::StartCoordinator);
     }
 
     fn start_agent(&mut self, slots: u32) {
@@ -296,9 +314,10 @@ impl World {
                 self.follow(lasting, Later::MendDisk);
             }
             Fault::SlowDisk => {
-                self.coordinator.disk.iter_mut().for_each(Disk::slow_down);
+                self.coordinator.disk.iter().for_each(|disk| disk.slow_down(true));
                 self.follow(lasting, Later::HurryDisk);
             }
+            Fault::HangDisk => self.coordinator.disk.iter_mut().for_each(|disk| disk.hang_soon(true)),
             // A host that slept: everybody's time goes on at once.
             Fault::Leap => tokio::time::advance(lasting).await,
         }
@@ -307,6 +326,7 @@ impl World {
     /// Nothing happens any more: everything that was begun comes to its end, and nothing is left.
     async fn come_to_rest(mut self) {
         trace::say(format_args!("nothing happens any more"));
+        self.coordinator.disk.iter_mut().for_each(|disk| disk.hang_soon(false));
         self.hosts().into_iter().for_each(|host| self.network.heal(host));
         self.agents.retain(|agent| !agent.is_over());
         if self.agents.is_empty() {

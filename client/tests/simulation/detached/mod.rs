@@ -47,8 +47,9 @@ impl Detached {
 
     /// Faults that matter more here than elsewhere, or are only here.
     pub(crate) fn add_faults(&mut self, kinds: &mut Vec<Fault>) {
-        for fault in [Fault::KillCoordinator, Fault::KillClient, Fault::FailDisk, Fault::SlowDisk] {
-            if self.random.one_in(3) && !kinds.contains(&fault) {
+        use Fault::{FailDisk, HangDisk, KillClient, KillCoordinator, SlowDisk};
+        for fault in [KillCoordinator, KillClient, FailDisk, SlowDisk, HangDisk, HangDisk] {
+            if self.random.one_in(3) {
                 kinds.push(fault);
             }
         }

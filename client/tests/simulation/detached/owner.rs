@@ -28,7 +28,8 @@ pub(crate) struct Owner {
 
 impl Owner {
     pub(crate) async fn run(mut self) {
-        sleep(self.random.millis(0..2000)).await;
+        let most = self.random.pick(&[10, 300, 2000]);
+        sleep(self.random.millis(0..most)).await;
         let (job, items, open) = draw_job(0, self.faults, &mut self.random);
         trace::say(format_args!("{} of {items} items: {job:?} {open:?}", self.name));
         let tag = self.plan.add_job(job);

@@ -29,6 +29,8 @@ pub(super) struct Attached {
     wait: bool,
     /// It was told of a job that had not all its items.
     partial: bool,
+    /// Outcomes were passed over that were not there.
+    lacks: bool,
     reading: bool,
 }
 
@@ -57,7 +59,7 @@ impl Driver {
             outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(described))) });
             let (named, next, wait) = (job.known().named, attach.first, attach.wait);
             let (outgoing, job, partial) = (outgoing.clone(), job.number(), is_partial);
-            Ok(Attached { outgoing, turns, job, named, next, wait, partial, reading: false })
+            Ok(Attached { outgoing, turns, job, named, next, wait, partial, lacks: false, reading: false })
         });
         match begun {
             Ok(attached) => {
@@ -147,6 +149,8 @@ impl Driver {
                 let failure = journal.job(attached.job).and_then(|job| job.failure()).cloned();
                 Body::PoolFailed(Box::new(PoolFailed { failure }))
             }
+            // It has ended since then, and what is missing would have to be there.
+            Some(Ended::Finished) if attached.lacks && !attached.wait => return self.end_attached(id, Ok(())),
             Some(how) => Body::JobEnded(JobEnded { job, cancelled: how == Ended::Cancelled }),
             None if attached.wait => return,
             None => return self.end_attached(id, Ok(())),
@@ -199,6 +203,7 @@ impl Driver {
                     return self.end_attached(id, Err(Status::data_loss(message)));
                 }
             };
+            attached.lacks |= first > attached.next;
             attached.next = end;
             attached.outgoing.push(ClientEvent { body: Some(body) });
         }
