@@ -55,6 +55,8 @@ impl Coordinator {
 
     /// Has it keep detached jobs, from its start.
     pub(crate) fn keep_jobs(&mut self, random: &mut Random) {
+        // Small ones have jobs given out in many parts.
+        self.settings.window = random.pick(&[50, 200, 2000, 64 << 20]);
         let mut journal = journal::Settings::new("simulated");
         journal.size = random.pick(&[64 << 10, 256 << 10, 4 << 20]);
         journal.backlog = random.pick(&[2000, 64 << 20]);

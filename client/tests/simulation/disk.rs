@@ -110,7 +110,8 @@ impl Disk {
 
     /// Has it hang before one of the next things that are done, or not any more.
     pub(crate) fn hang_soon(&mut self, soon: bool) {
-        let left = self.random.below(40);
+        let most = self.random.pick(&[10, 40, 200]);
+        let left = self.random.below(most);
         self.pace().left = soon.then_some(left);
     }
 

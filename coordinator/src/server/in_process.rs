@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use farpool_net::Replies;
-use farpool_proto::v1::{AgentCommand, AgentFrame, ClientEvent, ClientFrame, ListDetachedReply, StatusReply};
+use farpool_proto::v1::{AgentCommand, AgentFrame, ClientEvent, ClientFrame, StatusReply};
 use futures_core::Stream;
 use tokio::sync::{Notify, mpsc};
 use tonic::Status;
@@ -103,14 +103,6 @@ impl Server {
         stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
     ) -> Replies<ClientEvent> {
         open(stream, None, &self.link, Kind::attach())
-    }
-
-    /// All detached jobs.
-    ///
-    /// # Errors
-    /// If it keeps none, or does not run any more.
-    pub async fn list_detached(&self) -> Result<ListDetachedReply, Status> {
-        self.link.ask(|reply| Input::Asked(Question::ListDetached(reply))).await?
     }
 
     /// Cancels a detached job.
