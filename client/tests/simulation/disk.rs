@@ -30,6 +30,8 @@ struct Pace {
     is_slow: bool,
     /// So many things are still done, and then nothing is.
     left: Option<u64>,
+    /// How often it is to be so again.
+    again: u64,
 }
 
 /// What a disk may be that does not do what it should.
@@ -47,7 +49,7 @@ enum Trouble {
 impl Disk {
     pub(crate) fn new(random: Random) -> Self {
         let mut random = random;
-        let pace = Arc::new(Mutex::new(Pace { random: random.fork(), is_slow: false, left: None }));
+        let pace = Arc::new(Mutex::new(Pace { random: random.fork(), is_slow: false, left: None, again: 0 }));
         let (inner, hangs) = (Arc::<Simulated>::default(), Arc::new(Notify::new()));
         let (own, bell) = (Arc::clone(&pace), Arc::clone(&hangs));
         inner.set_lag(Box::new(move || own.lock().expect("nobody panics with it").lag(&bell)));
@@ -65,7 +67,7 @@ impl Disk {
 
     /// The coordinator's host goes down: all that was synced stays, and any part of the rest.
     pub(crate) fn crash(&mut self) {
-        self.pace().left = None;
+        self.pace().draw();
         let random = &mut self.random;
         self.inner.crash(|most| {
             let kept = match random.below(3) {
@@ -108,11 +110,16 @@ impl Disk {
         self.pace().is_slow = slow;
     }
 
-    /// Has it hang before one of the next things that are done, or not any more.
-    pub(crate) fn hang_soon(&mut self, soon: bool) {
-        let most = self.random.pick(&[10, 40, 200]);
-        let left = self.random.below(most);
-        self.pace().left = soon.then_some(left);
+    /// Has it hang, so often, before something or other that is to be done.
+    pub(crate) fn expect_hangs(&self, times: u64) {
+        let mut pace = self.pace();
+        pace.again = times;
+        pace.draw();
+    }
+
+    /// Whether it will hang, if there is enough to be done.
+    pub(crate) fn is_to_hang(&self) -> bool {
+        self.pace().left.is_some()
     }
 
     /// Ready when it hangs.
@@ -126,6 +133,13 @@ impl Disk {
 }
 
 impl Pace {
+    fn draw(&mut self) {
+        let most = self.random.pick(&[10, 40, 200]);
+        let left = self.random.below(most);
+        self.left = (self.again > 0).then_some(left);
+        self.again = self.again.saturating_sub(1);
+    }
+
     fn lag(&mut self, hangs: &Notify) -> Duration {
         if let Some(left) = &mut self.left {
             if *left == 0 {

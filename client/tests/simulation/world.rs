@@ -40,10 +40,9 @@ pub(crate) enum Fault {
     Lose,
     Slow,
     KillWorkers,
-    /// These only if detached jobs are kept.
+    /// These two only if detached jobs are kept.
     FailDisk,
     SlowDisk,
-    HangDisk,
 }
 
 const FAULTS: [Fault; 15] = [
@@ -142,6 +141,7 @@ impl World {
             let fault = self.random.pick(&kinds);
             self.strike(fault).await;
         }
+        self.wait_for_hangs().await;
         while let Some(at) = self.later.iter().map(|(at, _)| *at).min() {
             self.wait(at).await;
         }
@@ -155,6 +155,10 @@ impl World {
         let alone = detached.as_mut().is_some_and(|detached| detached.random.one_in(2));
         if let Some(detached) = detached {
             self.clients.extend(detached.start(&self.network, &self.address, faults, may_fail));
+        }
+        if faults && let (Some(disk), Some(detached)) = (&self.coordinator.disk, &mut self.detached) {
+            // At each step of what it does something else may be lost.
+            disk.expect_hangs(detached.random.pick(&[0, 0, 1, 3, 6]));
         }
         let count = if alone { 0 } else { self.random.within(1..4) as Host };
         for host in CLIENTS..CLIENTS + count {
@@ -199,6 +203,15 @@ impl World {
                     self.hosts().into_iter().for_each(|host| self.network.heal(host));
                 }
             }
+        }
+    }
+
+    /// Gives the coordinator's disk time to hang, if it is to.
+    async fn wait_for_hangs(&mut self) {
+        let late = Instant::now() + Duration::from_secs(20);
+        let is_to_hang = |world: &Self| world.coordinator.disk.as_ref().is_some_and(Disk::is_to_hang);
+        while is_to_hang(self) && !self.clients.iter().all(Client::is_through) && Instant::now() < late {
+            self.wait(Instant::now() + Duration::from_millis(500)).await;
         }
     }
 
@@ -317,7 +330,6 @@ impl World {
                 self.coordinator.disk.iter().for_each(|disk| disk.slow_down(true));
                 self.follow(lasting, Later::HurryDisk);
             }
-            Fault::HangDisk => self.coordinator.disk.iter_mut().for_each(|disk| disk.hang_soon(true)),
             // A host that slept: everybody's time goes on at once.
             Fault::Leap => tokio::time::advance(lasting).await,
         }
@@ -326,7 +338,7 @@ impl World {
     /// Nothing happens any more: everything that was begun comes to its end, and nothing is left.
     async fn come_to_rest(mut self) {
         trace::say(format_args!("nothing happens any more"));
-        self.coordinator.disk.iter_mut().for_each(|disk| disk.hang_soon(false));
+        self.coordinator.disk.iter().for_each(|disk| disk.expect_hangs(0));
         self.hosts().into_iter().for_each(|host| self.network.heal(host));
         self.agents.retain(|agent| !agent.is_over());
         if self.agents.is_empty() {

@@ -47,15 +47,12 @@ impl Detached {
 
     /// Faults that matter more here than elsewhere, or are only here.
     pub(crate) fn add_faults(&mut self, kinds: &mut Vec<Fault>) {
-        use Fault::{FailDisk, HangDisk, KillClient, KillCoordinator, SlowDisk};
+        use Fault::{FailDisk, KillClient, KillCoordinator, SlowDisk};
         for fault in [KillCoordinator, KillClient, FailDisk, SlowDisk] {
             if self.random.one_in(3) {
                 kinds.push(fault);
             }
         }
-        // At each step of its writing something else may be lost.
-        let hangs = self.random.pick(&[0, 0, 1, 8]);
-        kinds.extend([HangDisk; 8].into_iter().take(hangs));
     }
 
     /// Those who have to do with them.

@@ -30,7 +30,12 @@ impl Owner {
     pub(crate) async fn run(mut self) {
         let most = self.random.pick(&[10, 300, 2000]);
         sleep(self.random.millis(0..most)).await;
-        let (job, items, open) = draw_job(0, self.faults, &mut self.random);
+        let (mut job, items, mut open) = draw_job(0, self.faults, &mut self.random);
+        if self.random.one_in(3) {
+            // More of them at most once: that takes the most care.
+            (job.retries, job.retry_panics) = (0, false);
+            (open.retries, open.retry_panics, open.speculate) = (0, false, false);
+        }
         trace::say(format_args!("{} of {items} items: {job:?} {open:?}", self.name));
         let tag = self.plan.add_job(job);
         self.plan.hold(tag);
