@@ -73,13 +73,13 @@ impl Coordinator {
 
     /// Whether a job may be refused that is on its way, since there is little room or time.
     pub(crate) fn may_refuse_jobs(&self) -> bool {
-        let small = self.settings.journal.as_ref().is_some_and(|journal| journal.size < 256 << 10);
+        let small = self.settings.journal.as_ref().is_some_and(|journal| journal.size < 1 << 20);
         small || self.settings.limits.detach < Duration::from_secs(60)
     }
 
-    /// Bytes that may be left of a journal that has no jobs: some segments.
+    /// Bytes that may be left of a journal that has no jobs: some segments, each with a record that has made it longer.
     pub(crate) fn journal_rest(&self) -> u64 {
-        self.settings.journal.as_ref().map_or(0, |journal| journal.size / 128 * 8)
+        self.settings.journal.as_ref().map_or(0, |journal| 8 * (journal.size / 128 + 1024))
     }
 
     /// Starts it, if it does not run; says whether that went well.
