@@ -9,6 +9,7 @@ use std::time::Duration;
 use farpool_coordinator::journal;
 use farpool_coordinator::server::{Server, Settings};
 use farpool_proto::v1::StatusReply;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::disk::Disk;
@@ -32,6 +33,8 @@ pub(crate) struct Coordinator {
     address: Address,
     settings: Settings,
     process: Option<Process>,
+    /// Asks it to end when it can.
+    shutdown: Arc<Notify>,
     /// Where it keeps detached jobs, if it does.
     pub(crate) disk: Option<Disk>,
     /// Since when there is time.
@@ -50,7 +53,7 @@ impl Coordinator {
         settings.reconnect_grace = Duration::from_millis(random.pick(&[0, 200, 2000, 2000, 4000]));
         // Small ones have clients wait for room.
         settings.window = random.pick(&[200, 2000, 64 << 20]);
-        Self { address, settings, process: None, disk: None, began: Instant::now() }
+        Self { address, settings, process: None, shutdown: Arc::default(), disk: None, began: Instant::now() }
     }
 
     /// Has it keep detached jobs, from its start.
@@ -58,7 +61,7 @@ impl Coordinator {
         // Small ones have jobs given out in many parts.
         self.settings.window = random.pick(&[50, 200, 2000, 64 << 20]);
         let mut journal = journal::Settings::new("simulated");
-        journal.size = random.pick(&[64 << 10, 256 << 10, 4 << 20]);
+        journal.size = random.pick(&[32 << 10, 64 << 10, 256 << 10, 4 << 20]);
         journal.backlog = random.pick(&[2000, 64 << 20]);
         self.settings.limits.detach = Duration::from_secs(random.pick(&[2, 20, 60]));
         self.settings.programs.clone_from(&programs().directory);
@@ -91,13 +94,15 @@ impl Coordinator {
         self.settings.id = id(random);
         let settings = self.settings.clone();
         let now_ms = BEGAN_MS + self.began.elapsed().as_millis() as u64;
+        self.shutdown = Arc::default();
+        let shutdown = Arc::clone(&self.shutdown).notified_owned();
         let (server, run): (_, Pin<Box<dyn Future<Output = ()> + Send>>) = match &self.disk {
             None => {
                 let (server, run) = Server::new(settings, pending());
                 (server, Box::pin(run))
             }
-            Some(disk) => match Server::with_journal(settings, Arc::clone(disk.inner()), now_ms, pending()) {
-                Ok((server, run)) => (server, Box::pin(run)),
+            Some(disk) => match Server::with_journal(settings, Arc::clone(disk.inner()), now_ms, shutdown) {
+                Ok((server, run)) => (server, Box::pin(gone_at_its_end(run, self.address.clone()))),
                 Err(error) if disk.is_failing() => {
                     trace::say(format_args!("the coordinator ends: {error}"));
                     return false;
@@ -124,6 +129,11 @@ impl Coordinator {
         }
     }
 
+    /// Asks it to end; it does when the pools of its clients have ended.
+    pub(crate) fn ask_to_end(&self) {
+        self.shutdown.notify_one();
+    }
+
     /// Ready when its disk hangs.
     pub(crate) async fn hangs(&self) {
         match &self.disk {
@@ -145,6 +155,12 @@ impl Coordinator {
             None => StatusReply::default(),
         }
     }
+}
+
+async fn gone_at_its_end(run: impl Future<Output = ()>, address: Address) {
+    run.await;
+    trace::say(format_args!("the coordinator has ended"));
+    address.0.lock().expect("nobody panics with it").take();
 }
 
 /// 16 bytes.

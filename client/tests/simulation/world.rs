@@ -40,7 +40,8 @@ pub(crate) enum Fault {
     Lose,
     Slow,
     KillWorkers,
-    /// These two only if detached jobs are kept.
+    /// These only if detached jobs are kept.
+    StopCoordinator,
     FailDisk,
     SlowDisk,
 }
@@ -72,6 +73,7 @@ enum Later {
     StartAgent(u32),
     StartCoordinator,
     CoordinatorGoesOn,
+    KillCoordinator,
     MendDisk,
     HurryDisk,
 }
@@ -195,6 +197,10 @@ impl World {
                     if !self.coordinator.start(&mut self.random) {
                         self.follow(Duration::from_secs(1), Later::StartCoordinator);
                     }
+                }
+                Later::KillCoordinator => {
+                    self.coordinator.kill(&self.network).await;
+                    self.follow(Duration::from_millis(100), Later::StartCoordinator);
                 }
                 Later::MendDisk => self.coordinator.disk.iter_mut().for_each(Disk::mend),
                 Later::HurryDisk => self.coordinator.disk.iter().for_each(|disk| disk.slow_down(false)),
@@ -321,6 +327,10 @@ impl World {
             Fault::KillWorkers => {
                 let agent = self.agents.iter().find(|agent| agent.host == host);
                 agent.into_iter().for_each(|agent| agent.touch(Workers::kill_running));
+            }
+            Fault::StopCoordinator => {
+                self.coordinator.ask_to_end();
+                self.follow(lasting, Later::KillCoordinator);
             }
             Fault::FailDisk => {
                 self.coordinator.disk.iter_mut().for_each(Disk::fail);

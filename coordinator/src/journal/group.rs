@@ -1,11 +1,10 @@
 //! What is written and made durable together: all batches that were there, as steps that are taken one by one.
 //!
 //! Should one fail, all of them are taken again, from the first one: what the system could not write it may have dropped, and a
-//! later sync would not tell. Everything before them was durable, and stays.
+//! later sync would not tell. Everything before them was durable, and stays. Only when all is durable do segments go, and from then on
+//! nothing is written again: what was said in the segments that went may have been said again there.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::slice;
 
 use farpool_proto::v1::JournalRecord;
 use farpool_proto::v1::journal_record::{Body, Filler};
@@ -24,7 +23,12 @@ const AT_ONCE: u64 = 32 << 20;
 
 #[derive(Debug)]
 pub(super) struct Group {
+    /// Segments go last.
     steps: Vec<Step>,
+    /// Where another attempt begins: in front, until all is durable that is to be written.
+    from: usize,
+    /// What could not be copied, and why.
+    pub(super) unreadable: Vec<(Place, String)>,
     /// What is durable when it is.
     pub(super) number: u64,
 }
@@ -32,71 +36,79 @@ pub(super) struct Group {
 impl Group {
     /// A first batch and all further ones that are there, if it is not too much.
     pub(super) fn gather(first: Handed, mut next: impl FnMut() -> Option<Handed>) -> Self {
-        let (mut group, mut bytes) = (Self { steps: Vec::new(), number: 0 }, 0);
+        let (mut steps, mut removals, mut bytes, mut last) = (Vec::new(), Vec::new(), 0, 0);
         let mut handed = Some(first);
         while let Some(Handed { mut batch, number }) = handed {
             batch.seal();
             bytes += batch.bytes;
-            group.number = number;
-            group.steps.append(&mut batch.steps);
+            last = number;
+            let (go, rest): (Vec<_>, Vec<_>) = batch.steps.into_iter().partition(|step| matches!(step, Step::Remove(_)));
+            steps.extend(rest);
+            removals.extend(go);
             handed = if bytes < AT_ONCE { next() } else { None };
         }
-        group
+        steps.append(&mut removals);
+        Self { steps, from: 0, unreadable: Vec::new(), number: last }
     }
 
-    /// From the first step on.
-    pub(super) fn attempt(&self) -> Attempt<'_> {
-        Attempt { steps: self.steps.iter(), written: None, removed: VecDeque::new(), unreadable: Vec::new() }
+    pub(super) fn attempt(&mut self) -> Attempt<'_> {
+        if self.from == 0 {
+            self.unreadable.clear();
+        }
+        Attempt { next: self.from, group: self, written: None }
     }
 }
 
 /// One attempt to write a group.
 pub(super) struct Attempt<'a> {
-    steps: slice::Iter<'a, Step>,
+    group: &'a mut Group,
+    next: usize,
     /// The segment that was written to and is not durable.
     written: Option<u32>,
-    /// Segments that go when all the rest is durable.
-    removed: VecDeque<u32>,
-    /// What could not be copied, and why.
-    pub(super) unreadable: Vec<(Place, String)>,
 }
 
 impl Attempt<'_> {
     /// Takes the next step; says whether there was one.
     pub(super) fn step(&mut self, storage: &dyn Storage) -> io::Result<bool> {
-        match self.steps.next() {
+        let Self { group: Group { steps, from, unreadable, .. }, next, written } = self;
+        match steps.get(*next) {
             Some(Step::Create(segment)) => {
                 // What is in a segment counts only if everything before it does.
-                self.sync(storage)?;
+                sync(written, storage)?;
                 storage.create(*segment)?;
                 storage.write(*segment, 0, &mut [IoSlice::new(&header(*segment))])?;
-                self.written = Some(*segment);
+                *written = Some(*segment);
             }
             Some(Step::Write(chunk)) => {
                 storage.write(chunk.segment, chunk.offset.into(), &mut chunk.slices())?;
-                self.written = Some(chunk.segment);
+                *written = Some(chunk.segment);
             }
             Some(Step::Copy { from, to }) => {
                 let record = copy(storage, *from, *to).unwrap_or_else(|error| {
-                    self.unreadable.push((*from, error.to_string()));
+                    unreadable.push((*from, error.to_string()));
                     filler(*to)
                 });
                 storage.write(to.segment, to.offset.into(), &mut [IoSlice::new(&record)])?;
-                self.written = Some(to.segment);
+                *written = Some(to.segment);
             }
-            Some(Step::Remove(segment)) => self.removed.push_back(*segment),
-            None if self.written.is_some() => self.sync(storage)?,
-            None => match self.removed.pop_front() {
-                Some(segment) => storage.remove(segment)?,
-                None => return Ok(false),
-            },
+            Some(Step::Remove(_)) | None if written.is_some() => {
+                sync(written, storage)?;
+                *from = *next;
+                return Ok(true);
+            }
+            Some(Step::Remove(segment)) => {
+                storage.remove(*segment)?;
+                *from = *next + 1;
+            }
+            None => return Ok(false),
         }
+        *next += 1;
         Ok(true)
     }
+}
 
-    fn sync(&mut self, storage: &dyn Storage) -> io::Result<()> {
-        self.written.take().map_or(Ok(()), |segment| storage.sync(segment))
-    }
+fn sync(written: &mut Option<u32>, storage: &dyn Storage) -> io::Result<()> {
+    written.take().map_or(Ok(()), |segment| storage.sync(segment))
 }
 
 /// A record as it is to be at another place.
@@ -124,4 +136,41 @@ fn seal(mut record: Vec<u8>, at: Place) -> Vec<u8> {
     let sum = checksum(&record);
     record[..8].copy_from_slice(&sum);
     record
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::super::batch::Batch;
+    use super::super::simulated::Done::{Create, Remove, Sync, Write};
+    use super::super::simulated::Simulated;
+    use super::*;
+
+    #[test]
+    fn when_segments_go_nothing_is_written_again() {
+        let disk = Simulated::new([(1, vec![7]), (2, vec![7])].into());
+        let steps = vec![Step::Remove(1), Step::Create(3), Step::Remove(2)];
+        let mut group = Group::gather(Handed { batch: Batch { steps, bytes: 0 }, number: 9 }, || None);
+        let mut failures = 2;
+        disk.fail(Some(Box::new(move |done| {
+            let fails = failures > 0 && matches!(done, Sync(_) | Remove(2));
+            failures -= u32::from(fails);
+            fails.then(|| (ErrorKind::Other.into(), 0))
+        })));
+        for ends_well in [false, false, true] {
+            let mut attempt = group.attempt();
+            let ended = loop {
+                match attempt.step(&disk) {
+                    Ok(true) => {}
+                    Ok(false) => break true,
+                    Err(_) => break false,
+                }
+            };
+            assert_eq!(ended, ends_well);
+        }
+        let [Create(3), Write(3, ..), Create(3), Write(3, ..), Sync(3), Remove(1), Remove(2)] = &disk.done()[..] else {
+            panic!("{:?}", disk.done());
+        };
+    }
 }

@@ -38,12 +38,11 @@ impl Journal {
 /// As the thread does it, with time between the steps.
 async fn write_all(disk: Arc<Simulated>, mut batches: Receiver<Handed>, shared: Arc<Shared>) {
     while let Some(first) = batches.recv().await {
-        let group = Group::gather(first, || batches.try_recv().ok());
+        let mut group = Group::gather(first, || batches.try_recv().ok());
         let mut waits = Waits::default();
         loop {
-            let mut attempt = group.attempt();
-            let ended = take_steps(&disk, &mut attempt).await;
-            if shared.note(&group, ended.map(|()| attempt.unreadable)) {
+            let written = take_steps(&disk, group.attempt()).await;
+            if shared.note(&mut group, written) {
                 break;
             }
             sleep(waits.next()).await;
@@ -51,7 +50,7 @@ async fn write_all(disk: Arc<Simulated>, mut batches: Receiver<Handed>, shared: 
     }
 }
 
-async fn take_steps(disk: &Simulated, attempt: &mut Attempt<'_>) -> std::io::Result<()> {
+async fn take_steps(disk: &Simulated, mut attempt: Attempt<'_>) -> std::io::Result<()> {
     loop {
         let lag = disk.lag();
         if lag > Duration::ZERO {

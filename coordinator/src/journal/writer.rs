@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::batch::Batch;
-use super::group::Group;
+use super::group::{Attempt, Group};
 use super::place::Place;
 use super::storage::Storage;
 
@@ -66,12 +66,12 @@ impl Shared {
     }
 
     /// An attempt to write a group has ended; says whether it is written.
-    pub(super) fn note(&self, group: &Group, written: io::Result<Vec<(Place, String)>>) -> bool {
+    pub(super) fn note(&self, group: &mut Group, written: io::Result<()>) -> bool {
         let is_written = written.is_ok();
         self.tell(|report| match written {
-            Ok(unreadable) => {
+            Ok(()) => {
                 (report.durable, report.failed) = (group.number, None);
-                report.unreadable.extend(unreadable);
+                report.unreadable.append(&mut group.unreadable);
             }
             Err(error) => report.failed = Some(error.to_string().into()),
         });
@@ -123,9 +123,13 @@ impl Waits {
 pub(super) fn run(storage: &dyn Storage, batches: &Receiver<Handed>, shared: &Arc<Shared>) {
     let _gone = Gone(Arc::clone(shared));
     while let Ok(first) = batches.recv() {
-        let group = Group::gather(first, || batches.try_recv().ok());
+        let mut group = Group::gather(first, || batches.try_recv().ok());
         let (mut waits, mut last_try) = (Waits::default(), false);
-        while !shared.note(&group, write(storage, &group)) {
+        loop {
+            let written = write(storage, group.attempt());
+            if shared.note(&mut group, written) {
+                break;
+            }
             if last_try {
                 return;
             }
@@ -134,9 +138,7 @@ pub(super) fn run(storage: &dyn Storage, batches: &Receiver<Handed>, shared: &Ar
     }
 }
 
-/// Writes a group and makes it durable. Returns what could not be copied. It may be called again.
-fn write(storage: &dyn Storage, group: &Group) -> io::Result<Vec<(Place, String)>> {
-    let mut attempt = group.attempt();
+fn write(storage: &dyn Storage, mut attempt: Attempt<'_>) -> io::Result<()> {
     while attempt.step(storage)? {}
-    Ok(attempt.unreadable)
+    Ok(())
 }

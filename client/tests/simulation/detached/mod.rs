@@ -47,8 +47,8 @@ impl Detached {
 
     /// Faults that matter more here than elsewhere, or are only here.
     pub(crate) fn add_faults(&mut self, kinds: &mut Vec<Fault>) {
-        use Fault::{FailDisk, KillClient, KillCoordinator, SlowDisk};
-        for fault in [KillCoordinator, KillClient, FailDisk, SlowDisk] {
+        use Fault::{FailDisk, KillClient, KillCoordinator, SlowDisk, StopCoordinator};
+        for fault in [KillCoordinator, StopCoordinator, KillClient, FailDisk, SlowDisk] {
             if self.random.one_in(3) {
                 kinds.push(fault);
             }
