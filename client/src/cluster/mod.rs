@@ -42,9 +42,9 @@ pub(crate) use address::Address;
 pub(crate) use by_hand::{Conversation, converse};
 #[cfg(feature = "simulation")]
 pub use connect::{Connect, Connection};
+use conversation::{Opener, Terms};
 #[cfg(feature = "simulation")]
 pub use detached::{Caller, DetachedOutcomes, Handing, Keeper, Next};
-use conversation::{Opener, Terms};
 use detached::{Ground, Place};
 use shared::Shared;
 

@@ -42,7 +42,8 @@ impl Group {
             batch.seal();
             bytes += batch.bytes;
             last = number;
-            let (go, rest): (Vec<_>, Vec<_>) = batch.steps.into_iter().partition(|step| matches!(step, Step::Remove(_)));
+            let (go, rest): (Vec<_>, Vec<_>) =
+                batch.steps.into_iter().partition(|step| matches!(step, Step::Remove(_)));
             steps.extend(rest);
             removals.extend(go);
             handed = if bytes < AT_ONCE { next() } else { None };

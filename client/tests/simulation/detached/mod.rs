@@ -58,8 +58,7 @@ impl Detached {
     /// Those who have to do with them.
     pub(crate) fn start(&mut self, network: &Network, address: &Address, faults: bool, may_fail: bool) -> Vec<Client> {
         let names: Vec<String> = (0..self.random.within(1..4)).map(|number| format!("kept{number}")).collect();
-        let licence =
-            Licence { names: names.clone(), cancels: self.random.one_in(3), discards: self.random.one_in(4) };
+        let licence = Licence { names: names.clone(), cancels: self.random.one_in(3), discards: self.random.one_in(4) };
         let mut clients = Vec::new();
         let way = |host, random: &mut Random| {
             network.set_delay(host, random.pick(&[50, 500, 20_000]));

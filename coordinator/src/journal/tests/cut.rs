@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::model::{Act, Model, World, acts, contents, open};
 use crate::journal::batch::{Batch, Step};
-use crate::journal::{Ended, Journal, JournalErrorKind, segment};
 use crate::journal::simulated::Files;
+use crate::journal::{Ended, Journal, JournalErrorKind, segment};
 
 /// No segment is emptied in a journal of this size as long as these tests write: cutting would take what was moved.
 const SIZE: u64 = 1 << 20;

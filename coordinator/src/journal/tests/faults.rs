@@ -7,8 +7,8 @@ use std::time::Duration;
 use farpool_proto::v1::{OpenJob, OpenPool};
 
 use super::model::{Act, World, contents, open, settings};
-use crate::journal::{Journal, JournalErrorKind, ReadError};
 use crate::journal::simulated::{Done, Simulated};
+use crate::journal::{Journal, JournalErrorKind, ReadError};
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;

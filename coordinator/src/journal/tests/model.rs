@@ -8,8 +8,8 @@ use farpool_proto::v1::{Failure, FailureKind, OpenJob, OpenPool};
 use proptest::prelude::*;
 
 use crate::journal::compaction::Compaction;
-use crate::journal::{Ended, Journal, Kept, Phase, Piece, Runs, Settings};
 use crate::journal::simulated::Simulated;
+use crate::journal::{Ended, Journal, Kept, Phase, Piece, Runs, Settings};
 
 /// All jobs, by name.
 pub(super) type Model = BTreeMap<String, ModelJob>;

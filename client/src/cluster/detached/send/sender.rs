@@ -53,13 +53,7 @@ enum Heard {
 }
 
 impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
-    pub(super) fn new(
-        connect: C,
-        subject: Subject,
-        attempts: Attempts,
-        outbox: &'a Outbox,
-        detach: Detach,
-    ) -> Self {
+    pub(super) fn new(connect: C, subject: Subject, attempts: Attempts, outbox: &'a Outbox, detach: Detach) -> Self {
         Self { connect, subject, outbox, attempts, detach }
     }
 

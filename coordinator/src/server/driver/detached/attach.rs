@@ -3,7 +3,9 @@
 
 use farpool_net::Outgoing;
 use farpool_proto::v1::client_event::Body;
-use farpool_proto::v1::{ClientEvent, ClientMessage, DetachedState, ItemFailed, ItemsDone, JobEnded, PoolFailed, client_message};
+use farpool_proto::v1::{
+    ClientEvent, ClientMessage, DetachedState, ItemFailed, ItemsDone, JobEnded, PoolFailed, client_message,
+};
 use tokio::sync::mpsc;
 use tonic::Status;
 
