@@ -1,5 +1,5 @@
-//! A client's session with a cluster, driven by hand: for simulations, which run whole clusters on one thread, in a time of
-//! their own. Nothing of this is for users.
+//! A client's session with a cluster, and its calls for detached jobs, driven by hand: for simulations, which run whole clusters
+//! on one thread, in a time of their own. Nothing of this is for users.
 //!
 //! What a [`Pool`](crate::Pool) does on top, encoding and decoding, is not part of it: items and results are bytes.
 
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{CancelJob, ClosePool, EndItems, Items, OpenJob, OpenPool};
 
-pub use crate::cluster::{Connect, Connection};
+pub use crate::cluster::{Caller, Connect, Connection, DetachedOutcomes, Handing, Keeper, Next};
 use crate::cluster::{Conversation, converse};
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{Inbox, Interest, News, Room};

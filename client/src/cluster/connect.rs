@@ -56,7 +56,7 @@ impl Grpc {
         Self(http2::endpoint(Endpoint::from(address.uri().clone()), HEARTBEAT))
     }
 
-    pub(super) async fn channel(&self) -> Result<Channel, Status> {
+    async fn channel(&self) -> Result<Channel, Status> {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.0.connect()).await;
         Err(Status::unavailable(match connected {
             Ok(Ok(channel)) => return Ok(channel),
@@ -67,29 +67,33 @@ impl Grpc {
 }
 
 impl Connect for Grpc {
-    type Connection = ClientsClient<Channel>;
+    type Connection = Called;
 
-    async fn connect(&self) -> Result<ClientsClient<Channel>, Status> {
-        Ok(clients(self.channel().await?))
+    async fn connect(&self) -> Result<Called, Status> {
+        Ok(Called(self.channel().await?))
     }
 }
 
-/// What pools call on a connection.
-pub(super) fn clients(channel: Channel) -> ClientsClient<Channel> {
-    ClientsClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE)
+/// A connection over gRPC.
+pub(super) struct Called(pub(super) Channel);
+
+impl Called {
+    fn clients(&self) -> ClientsClient<Channel> {
+        ClientsClient::new(self.0.clone()).max_decoding_message_size(MAX_GRPC_MESSAGE)
+    }
 }
 
-impl Connection for ClientsClient<Channel> {
+impl Connection for Called {
     type Events = Streaming<EventFrame>;
 
     async fn session(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
-        Ok(ClientsClient::session(self, frames).await?.into_inner())
+        Ok(self.clients().session(frames).await?.into_inner())
     }
 
     fn put_program(&mut self, pieces: Pieces) -> impl Future<Output = ()> + Send + 'static {
-        let mut clients = self.clone();
+        let mut clients = self.clients();
         // Another client may have sent it first. If nobody can, the coordinator fails the pool and says why.
-        async move { drop(ClientsClient::put_program(&mut clients, pieces).await) }
+        async move { drop(clients.put_program(pieces).await) }
     }
 }
 

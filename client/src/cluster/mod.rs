@@ -43,6 +43,8 @@ pub(crate) use by_hand::{Conversation, converse};
 #[cfg(feature = "simulation")]
 pub use connect::{Connect, Connection};
 use conversation::{Opener, Terms};
+#[cfg(feature = "simulation")]
+pub use detached::{Caller, DetachedOutcomes, Handing, Keeper, Next};
 use detached::{Ground, Place};
 use shared::Shared;
 

@@ -74,7 +74,6 @@ fn twenty_clients_push_far_more_than_fits() {
     cluster.stop().unwrap();
 }
 
-<<<<<<< HEAD
 fn wait_if_first(item: u8) {
     if item == 0 {
         nap(FOR_EVER);
@@ -100,7 +99,10 @@ fn millions_of_items_fail_at_once() {
     assert!(peak < MEMORY_MIB + ROOM_MIB, "the coordinator has had {peak} MiB");
     serves_on(&pool);
     drop(pool);
-=======
+    operators::until(&cluster, operators::nothing_is_left);
+    cluster.stop().unwrap();
+}
+
 /// All of them say again what they have not got back, which none of them can do as a whole while the others do.
 fn the_coordinator_is_restarted_while_far_more_is_pushed_than_fits() {
     let (mut cluster, done) = (cluster(), AtomicU64::new(0));
@@ -113,7 +115,6 @@ fn the_coordinator_is_restarted_while_far_more_is_pushed_than_fits() {
         waiting::until(|| done.load(Ordering::Relaxed) >= FEWER_CLIENTS * 2);
         cluster.restart_coordinator();
     });
->>>>>>> w-client
     operators::until(&cluster, operators::nothing_is_left);
     cluster.stop().unwrap();
 }

@@ -7,23 +7,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farpool::ErrorKind;
-use farpool::simulation::{self as session, Connect, Connection, Outcome};
-use farpool_net::Frames;
-use farpool_net::program::Pieces;
-use farpool_proto::v1::{ClientMessage, EventFrame, FailureKind, OpenJob, OpenPool, Program, WorkerSettings};
+use farpool::simulation::{self as session, Outcome};
+use farpool_proto::v1::{FailureKind, OpenJob, OpenPool, Program, WorkerSettings};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tonic::Status;
 
 use crate::coordinator::{self, Address};
-use crate::network::{Arriving, Host, Network};
+use crate::network::{Host, Network};
 use crate::plan::{JobPlan, Plan, encode, mark};
 use crate::process::Process;
 use crate::random::Random;
 use crate::trace;
+use crate::way::Way;
 
 /// Longer than all that happens to the cluster.
-const PATIENCE: Duration = Duration::from_secs(3600);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3600);
 
 pub(crate) struct Client {
     pub(crate) host: Host,
@@ -41,10 +39,16 @@ impl Client {
         random: &mut Random,
     ) -> Self {
         let way = Way { host, network: network.clone(), address: address.clone() };
+        let (plan, random) = (plan.clone(), random.fork());
+        Self::run(host, Script { host, way, plan, faults, random }.run())
+    }
+
+    /// One that does this.
+    pub(crate) fn run(host: Host, script: impl Future<Output = ()> + Send + 'static) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let (own, plan, random) = (over.clone(), plan.clone(), random.fork());
+        let own = over.clone();
         let process = Process::start(async move {
-            Script { host, way, plan, faults, random }.run().await;
+            script.await;
             own.store(true, Ordering::Relaxed);
         });
         Self { host, process, over }
@@ -107,7 +111,7 @@ pub(crate) async fn fill(
     matches!(talk.await, Ok(Ok(()))) && done == 3 * slots
 }
 
-fn open_pool(processes: u32, random: &mut Random) -> OpenPool {
+pub(crate) fn open_pool(processes: u32, random: &mut Random) -> OpenPool {
     OpenPool {
         processes,
         settings: Some(WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() }),
@@ -193,6 +197,34 @@ impl Script {
     }
 }
 
+/// What a job is like: what its items do, how many they are, and how it is opened.
+pub(crate) fn draw_job(number: u64, faults: bool, random: &mut Random) -> (JobPlan, u64, OpenJob) {
+    let retries = random.pick(&[0, 1, 2, 3]);
+    let job = JobPlan {
+        retries,
+        retry_panics: retries > 0 && random.one_in(3),
+        duration_us: random.pick(&[100, 1000, 20_000, 200_000]),
+        deadly: if faults { random.pick(&[0, 0, 5, 50]) } else { 0 },
+        panicking: random.pick(&[0, 0, 20]),
+        steady: false,
+    };
+    let items = match job.duration_us {
+        200_000 => random.within(0..30),
+        _ => random.pick(&[1, 10, 60, 200]) + random.below(10),
+    };
+    let open = OpenJob {
+        job: number,
+        function: Bytes::from_static(b"f"),
+        chunksize: random.pick(&[0, 0, 1, 3, 20]),
+        retries,
+        retry_panics: job.retry_panics,
+        priority: random.pick(&[0, 0, 1]),
+        speculate: retries > 0 && random.one_in(2),
+        ..OpenJob::default()
+    };
+    (job, items, open)
+}
+
 /// A job and who waits for it.
 struct JobRun {
     name: String,
@@ -210,29 +242,7 @@ struct JobRun {
 
 impl JobRun {
     fn new(host: Host, number: u64, client: &session::Client, plan: &Plan, faults: bool, mut random: Random) -> Self {
-        let retries = random.pick(&[0, 1, 2, 3]);
-        let job = JobPlan {
-            retries,
-            retry_panics: retries > 0 && random.one_in(3),
-            duration_us: random.pick(&[100, 1000, 20_000, 200_000]),
-            deadly: if faults { random.pick(&[0, 0, 5, 50]) } else { 0 },
-            panicking: random.pick(&[0, 0, 20]),
-            steady: false,
-        };
-        let items = match job.duration_us {
-            200_000 => random.within(0..30),
-            _ => random.pick(&[1, 10, 60, 200]) + random.below(10),
-        };
-        let open = OpenJob {
-            job: number,
-            function: Bytes::from_static(b"f"),
-            chunksize: random.pick(&[0, 0, 1, 3, 20]),
-            retries,
-            retry_panics: job.retry_panics,
-            priority: random.pick(&[0, 0, 1]),
-            speculate: retries > 0 && random.one_in(2),
-            ..OpenJob::default()
-        };
+        let (job, items, open) = draw_job(number, faults, &mut random);
         let name = format!("{host}.{number}");
         trace::say(format_args!("job {name} of {items} items: {job:?} {open:?}"));
         let tag = plan.add_job(job);
@@ -308,51 +318,18 @@ impl JobRun {
                 self.name
             ));
         }
-        let outcome = result.map_err(|error| (kind(error.kind()), error.attempts()));
+        let outcome = result.map_err(|error| told(&error));
         self.plan.check(mark(self.tag, item), &outcome);
     }
 }
 
-fn kind(kind: ErrorKind) -> FailureKind {
-    match kind {
+/// How an item has failed, and at which attempt.
+pub(crate) fn told(error: &farpool::Error) -> (FailureKind, u32) {
+    let kind = match error.kind() {
         ErrorKind::WorkerDied => FailureKind::WorkerDied,
         ErrorKind::Panicked => FailureKind::Panicked,
         ErrorKind::AgentLost => FailureKind::AgentLost,
         _ => FailureKind::Unspecified,
-    }
-}
-
-/// A client's way to the coordinator.
-#[derive(Clone)]
-struct Way {
-    host: Host,
-    network: Network,
-    address: Address,
-}
-
-impl Connect for Way {
-    type Connection = Self;
-
-    async fn connect(&self) -> Result<Self, Status> {
-        self.network.connect(self.host, || self.address.server().is_some()).await?;
-        Ok(self.clone())
-    }
-
-    fn say(&self, line: &str) {
-        trace::say(format_args!("client {} says: {line}", self.host));
-    }
-}
-
-impl Connection for Way {
-    type Events = Arriving<EventFrame>;
-
-    async fn session(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
-        let accept = |stream| self.address.server().map(|server| server.client_session(stream));
-        self.network.call(self.host, frames, accept).await
-    }
-
-    fn put_program(&mut self, _: Pieces) -> impl Future<Output = ()> + Send + 'static {
-        trace::violation(format_args!("client {} is asked for its program", self.host));
-        std::future::ready(())
-    }
+    };
+    (kind, error.attempts())
 }

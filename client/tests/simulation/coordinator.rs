@@ -1,15 +1,21 @@
 //! The coordinator: the real one, without a network.
 
 use std::ffi::OsString;
-use std::future::pending;
+use std::future::{Future, pending};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use farpool_coordinator::journal;
 use farpool_coordinator::server::{Server, Settings};
 use farpool_proto::v1::StatusReply;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use crate::disk::Disk;
 use crate::network::{HEARTBEAT, Network};
 use crate::process::Process;
+use crate::program::programs;
 use crate::random::Random;
 use crate::trace;
 
@@ -27,7 +33,16 @@ pub(crate) struct Coordinator {
     address: Address,
     settings: Settings,
     process: Option<Process>,
+    /// Asks it to end when it can.
+    shutdown: Arc<Notify>,
+    /// Where it keeps detached jobs, if it does.
+    pub(crate) disk: Option<Disk>,
+    /// Since when there is time.
+    began: Instant,
 }
+
+/// When that was, in ms since 1970.
+const BEGAN_MS: u64 = 1_795_000_000_000;
 
 impl Coordinator {
     pub(crate) fn new(address: Address, random: &mut Random) -> Self {
@@ -38,18 +53,69 @@ impl Coordinator {
         settings.reconnect_grace = Duration::from_millis(random.pick(&[0, 200, 2000, 2000, 4000]));
         // Small ones have clients wait for room.
         settings.window = random.pick(&[200, 2000, 64 << 20]);
-        Self { address, settings, process: None }
+        Self { address, settings, process: None, shutdown: Arc::default(), disk: None, began: Instant::now() }
     }
 
-    pub(crate) fn start(&mut self, random: &mut Random) {
+    /// Has it keep detached jobs, from its start.
+    pub(crate) fn keep_jobs(&mut self, random: &mut Random) {
+        // Small ones have jobs given out in many parts.
+        self.settings.window = random.pick(&[50, 200, 2000, 64 << 20]);
+        let mut journal = journal::Settings::new("simulated");
+        journal.size = random.pick(&[32 << 10, 64 << 10, 256 << 10, 4 << 20]);
+        journal.backlog = random.pick(&[2000, 64 << 20]);
+        self.settings.limits.detach = Duration::from_secs(random.pick(&[2, 20, 60]));
+        self.settings.programs.clone_from(&programs().directory);
+        self.settings.journal = Some(journal);
+        self.disk = Some(Disk::new(random.fork()));
+    }
+
+    /// How long it waits for a client to come back that was detaching a job.
+    pub(crate) fn detach_patience(&self) -> Duration {
+        self.settings.limits.detach
+    }
+
+    /// Whether a job may be refused that is on its way, since there is little room or time.
+    pub(crate) fn may_refuse_jobs(&self) -> bool {
+        let small = self.settings.journal.as_ref().is_some_and(|journal| journal.size < 1 << 20);
+        small || self.settings.limits.detach < Duration::from_secs(60)
+    }
+
+    /// Bytes that may be left of a journal that has no jobs: some segments, each with a record that has made it longer.
+    pub(crate) fn journal_rest(&self) -> u64 {
+        self.settings.journal.as_ref().map_or(0, |journal| 8 * (journal.size / 128 + 1024))
+    }
+
+    /// Starts it, if it does not run; says whether that went well.
+    pub(crate) fn start(&mut self, random: &mut Random) -> bool {
         if self.process.is_some() {
-            return;
+            return true;
         }
         trace::say(format_args!("the coordinator starts"));
         self.settings.id = id(random);
-        let (server, run) = Server::new(self.settings.clone(), pending());
+        let settings = self.settings.clone();
+        let now_ms = BEGAN_MS + self.began.elapsed().as_millis() as u64;
+        self.shutdown = Arc::default();
+        let shutdown = Arc::clone(&self.shutdown).notified_owned();
+        let (server, run): (_, Pin<Box<dyn Future<Output = ()> + Send>>) = match &self.disk {
+            None => {
+                let (server, run) = Server::new(settings, pending());
+                (server, Box::pin(run))
+            }
+            Some(disk) => match Server::with_journal(settings, Arc::clone(disk.inner()), now_ms, shutdown) {
+                Ok((server, run)) => (server, Box::pin(gone_at_its_end(run, self.address.clone()))),
+                Err(error) if disk.is_failing() => {
+                    trace::say(format_args!("the coordinator ends: {error}"));
+                    return false;
+                }
+                Err(error) => {
+                    trace::violation(format_args!("the coordinator does not start: {error}"));
+                    return true;
+                }
+            },
+        };
         *self.address.0.lock().expect("nobody panics with it") = Some(server);
         self.process = Some(Process::start(run));
+        true
     }
 
     pub(crate) async fn kill(&mut self, network: &Network) {
@@ -58,6 +124,22 @@ impl Coordinator {
         network.cut(|_| true);
         self.address.0.lock().expect("nobody panics with it").take();
         process.kill().await;
+        if let Some(disk) = &mut self.disk {
+            disk.crash();
+        }
+    }
+
+    /// Asks it to end; it does when the pools of its clients have ended.
+    pub(crate) fn ask_to_end(&self) {
+        self.shutdown.notify_one();
+    }
+
+    /// Ready when its disk hangs.
+    pub(crate) async fn hangs(&self) {
+        match &self.disk {
+            Some(disk) => disk.hangs().await,
+            None => pending().await,
+        }
     }
 
     pub(crate) fn stop(&self, stop: bool) {
@@ -73,6 +155,12 @@ impl Coordinator {
             None => StatusReply::default(),
         }
     }
+}
+
+async fn gone_at_its_end(run: impl Future<Output = ()>, address: Address) {
+    run.await;
+    trace::say(format_args!("the coordinator has ended"));
+    address.0.lock().expect("nobody panics with it").take();
 }
 
 /// 16 bytes.

@@ -8,12 +8,16 @@
 mod agent;
 mod client;
 mod coordinator;
+mod detached;
+mod disk;
 mod found;
 mod network;
 mod plan;
 mod process;
+mod program;
 mod random;
 mod trace;
+mod way;
 mod workers;
 mod world;
 
@@ -35,7 +39,12 @@ const SHOWN: usize = 100;
 
 fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| trace::violation(format_args!("a panic: {panic}"))));
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let ended = run(&std::env::args().skip(1).collect::<Vec<String>>());
+    program::remove();
+    ended
+}
+
+fn run(arguments: &[String]) -> ExitCode {
     let number = |name: &str| {
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1)?.parse::<u64>().ok()

@@ -1,6 +1,6 @@
 //! What items do when they run, what has become of them, and which outcomes are right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ struct Books {
     jobs: Vec<JobPlan>,
     /// Items that have begun to run, how often, and how often their workers died on it.
     runs: BTreeMap<u64, (u32, u32)>,
+    /// Jobs of which nothing may run yet.
+    held: BTreeSet<u64>,
     /// Something has happened for which agents or clients may be given up.
     losses: bool,
 }
@@ -41,6 +43,9 @@ pub(crate) struct JobPlan {
     /// All take equally long.
     pub(crate) steady: bool,
 }
+
+/// What comes of an item: its result, or how it has failed at last, and at which attempt.
+pub(crate) type Outcome = Result<Bytes, (FailureKind, u32)>;
 
 /// How a run of an item ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +71,15 @@ impl Plan {
         books.jobs.len() as u64 - 1
     }
 
+    /// None of a job's items may run until further notice.
+    pub(crate) fn hold(&self, job: u64) {
+        self.books().held.insert(job);
+    }
+
+    pub(crate) fn allow(&self, job: u64) {
+        self.books().held.remove(&job);
+    }
+
     /// From now on agents, or what runs at them, may get lost.
     pub(crate) fn expect_losses(&self) {
         self.books().losses = true;
@@ -82,6 +96,9 @@ impl Plan {
             trace::violation(format_args!("an item of no job: {mark:x}"));
             return (Duration::ZERO, Fate::Done);
         };
+        if books.held.contains(&(mark >> INDEX_BITS)) {
+            trace::violation(format_args!("item {} runs, and not all of its job has come", name(mark)));
+        }
         let (runs, deaths) = books.runs.entry(mark).or_default();
         *runs += 1;
         if job.retries == 0 && *runs > 1 {
@@ -121,7 +138,7 @@ impl Plan {
     }
 
     /// An outcome came to its client.
-    pub(crate) fn check(&self, mark: u64, outcome: &Result<Bytes, (FailureKind, u32)>) {
+    pub(crate) fn check(&self, mark: u64, outcome: &Outcome) {
         let books = self.books();
         let Some(job) = books.jobs.get((mark >> INDEX_BITS) as usize) else { return };
         let (runs, deaths) = books.runs.get(&mark).copied().unwrap_or_default();

@@ -7,6 +7,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use crate::agent::Agent;
 use crate::client::{self, Client};
 use crate::coordinator::{Address, Coordinator};
+use crate::detached::Detached;
+use crate::disk::Disk;
 use crate::network::{Host, Network};
 use crate::plan::Plan;
 use crate::random::Random;
@@ -38,6 +40,10 @@ pub(crate) enum Fault {
     Lose,
     Slow,
     KillWorkers,
+    /// These only if detached jobs are kept.
+    StopCoordinator,
+    FailDisk,
+    SlowDisk,
 }
 
 const FAULTS: [Fault; 15] = [
@@ -67,6 +73,9 @@ enum Later {
     StartAgent(u32),
     StartCoordinator,
     CoordinatorGoesOn,
+    KillCoordinator,
+    MendDisk,
+    HurryDisk,
 }
 
 pub(crate) struct World {
@@ -77,6 +86,7 @@ pub(crate) struct World {
     coordinator: Coordinator,
     agents: Vec<Agent>,
     clients: Vec<Client>,
+    detached: Option<Detached>,
     hosts: Host,
     later: Vec<(Instant, Later)>,
     /// Agents that are to be there in the end.
@@ -88,15 +98,19 @@ impl World {
         let mut random = Random::new(seed);
         let network = Network::new(random.fork());
         let address = Address::default();
-        let coordinator = Coordinator::new(address.clone(), &mut random);
+        let mut coordinator = Coordinator::new(address.clone(), &mut random);
         let wanted = (0..random.within(1..4)).map(|_| random.within(1..5) as u32).collect();
+        let plan = Plan::new(random.next());
+        let mut detached = Detached::of(seed, &plan);
+        detached.iter_mut().for_each(|detached| coordinator.keep_jobs(&mut detached.random));
         Self {
-            plan: Plan::new(random.next()),
+            plan,
             network,
             address,
             coordinator,
             agents: Vec::new(),
             clients: Vec::new(),
+            detached,
             hosts: 0,
             later: Vec::new(),
             wanted,
@@ -107,7 +121,8 @@ impl World {
     /// The whole history.
     pub(crate) async fn run(mut self) {
         // Some faults only, so that rare pairs of them come about.
-        let kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| self.random.one_in(3)).collect();
+        let mut kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| self.random.one_in(3)).collect();
+        self.detached.iter_mut().for_each(|detached| detached.add_faults(&mut kinds));
         let faults = if self.random.one_in(8) || kinds.is_empty() { 0 } else { self.random.within(1..13) };
         trace::say(format_args!("{faults} faults of {kinds:?}"));
         if faults > 0 {
@@ -118,12 +133,7 @@ impl World {
         for slots in self.wanted.clone() {
             self.start_agent(slots);
         }
-        for number in 0..self.random.within(1..4) as Host {
-            let host = CLIENTS + number;
-            self.network.set_delay(host, self.random.pick(&[50, 500, 20_000]));
-            let client = Client::start(host, &self.network, &self.address, &self.plan, faults > 0, &mut self.random);
-            self.clients.push(client);
-        }
+        self.start_clients(faults > 0);
         for _ in 0..faults {
             let at = Instant::now() + self.random.millis(0..2 * pause);
             self.wait(at).await;
@@ -133,19 +143,47 @@ impl World {
             let fault = self.random.pick(&kinds);
             self.strike(fault).await;
         }
+        self.wait_for_hangs().await;
         while let Some(at) = self.later.iter().map(|(at, _)| *at).min() {
             self.wait(at).await;
         }
         self.come_to_rest().await;
     }
 
+    fn start_clients(&mut self, faults: bool) {
+        let may_fail = self.coordinator.may_refuse_jobs();
+        let detached = &mut self.detached;
+        // Some have the cluster for themselves.
+        let alone = detached.as_mut().is_some_and(|detached| detached.random.one_in(2));
+        if let Some(detached) = detached {
+            self.clients.extend(detached.start(&self.network, &self.address, faults, may_fail));
+        }
+        if faults && let (Some(disk), Some(detached)) = (&self.coordinator.disk, &mut self.detached) {
+            // At each step of what it does something else may be lost.
+            disk.expect_hangs(detached.random.pick(&[0, 0, 1, 3, 6]));
+        }
+        let count = if alone { 0 } else { self.random.within(1..4) as Host };
+        for host in CLIENTS..CLIENTS + count {
+            self.network.set_delay(host, self.random.pick(&[50, 500, 20_000]));
+            let client = Client::start(host, &self.network, &self.address, &self.plan, faults, &mut self.random);
+            self.clients.push(client);
+        }
+    }
+
     /// Until this time, with all that follows until then.
     async fn wait(&mut self, until: Instant) {
         loop {
             let next = (0..self.later.len()).min_by_key(|&at| self.later[at].0).filter(|&at| self.later[at].0 <= until);
-            let Some(next) = next else { return sleep_until(until).await };
-            let (at, later) = self.later.remove(next);
-            sleep_until(at).await;
+            tokio::select! {
+                biased;
+                () = self.coordinator.hangs() => {
+                    self.hang().await;
+                    continue;
+                }
+                () = sleep_until(next.map_or(until, |next| self.later[next].0)) => {}
+            }
+            let Some(next) = next else { return };
+            let (_, later) = self.later.remove(next);
             trace::say(format_args!("{later:?}"));
             match later {
                 Later::Heal(host) => self.network.heal(host),
@@ -155,13 +193,42 @@ impl World {
                 }
                 Later::Hurry(host) => self.slow_down(host, 1, 500),
                 Later::StartAgent(slots) => self.start_agent(slots),
-                Later::StartCoordinator => self.coordinator.start(&mut self.random),
+                Later::StartCoordinator => {
+                    if !self.coordinator.start(&mut self.random) {
+                        self.follow(Duration::from_secs(1), Later::StartCoordinator);
+                    }
+                }
+                Later::KillCoordinator => {
+                    self.coordinator.kill(&self.network).await;
+                    self.follow(Duration::from_millis(100), Later::StartCoordinator);
+                }
+                Later::MendDisk => self.coordinator.disk.iter_mut().for_each(Disk::mend),
+                Later::HurryDisk => self.coordinator.disk.iter().for_each(|disk| disk.slow_down(false)),
                 Later::CoordinatorGoesOn => {
                     self.coordinator.stop(false);
                     self.hosts().into_iter().for_each(|host| self.network.heal(host));
                 }
             }
         }
+    }
+
+    /// Gives the coordinator's disk time to hang, if it is to.
+    async fn wait_for_hangs(&mut self) {
+        let late = Instant::now() + Duration::from_secs(20);
+        let is_to_hang = |world: &Self| world.coordinator.disk.as_ref().is_some_and(Disk::is_to_hang);
+        while is_to_hang(self) && !self.clients.iter().all(Client::is_through) && Instant::now() < late {
+            self.wait(Instant::now() + Duration::from_millis(500)).await;
+        }
+    }
+
+    /// The disk of the coordinator hangs, and a while later its host goes down.
+    async fn hang(&mut self) {
+        trace::say(format_args!("the coordinator's disk hangs"));
+        let (most, down) = (self.random.pick(&[1, 20, 200, 2000]), self.random.pick(&[300, 3000]));
+        sleep(self.random.millis(0..most)).await;
+        self.coordinator.kill(&self.network).await;
+        let down = self.random.millis(1..down);
+        self.follow(down, Later::StartCoordinator);
     }
 
     fn start_agent(&mut self, slots: u32) {
@@ -261,6 +328,18 @@ impl World {
                 let agent = self.agents.iter().find(|agent| agent.host == host);
                 agent.into_iter().for_each(|agent| agent.touch(Workers::kill_running));
             }
+            Fault::StopCoordinator => {
+                self.coordinator.ask_to_end();
+                self.follow(lasting, Later::KillCoordinator);
+            }
+            Fault::FailDisk => {
+                self.coordinator.disk.iter_mut().for_each(Disk::fail);
+                self.follow(lasting, Later::MendDisk);
+            }
+            Fault::SlowDisk => {
+                self.coordinator.disk.iter().for_each(|disk| disk.slow_down(true));
+                self.follow(lasting, Later::HurryDisk);
+            }
             // A host that slept: everybody's time goes on at once.
             Fault::Leap => tokio::time::advance(lasting).await,
         }
@@ -269,6 +348,7 @@ impl World {
     /// Nothing happens any more: everything that was begun comes to its end, and nothing is left.
     async fn come_to_rest(mut self) {
         trace::say(format_args!("nothing happens any more"));
+        self.coordinator.disk.iter().for_each(|disk| disk.expect_hangs(0));
         self.hosts().into_iter().for_each(|host| self.network.heal(host));
         self.agents.retain(|agent| !agent.is_over());
         if self.agents.is_empty() {
@@ -291,11 +371,23 @@ impl World {
             sleep(Duration::from_millis(500)).await;
         }
         trace::say(format_args!("all clients are through"));
+        self.nothing_is_forgotten().await;
         // Sessions that are away, and workers that are killed, have their time; then nothing may be left.
         sleep(Duration::from_secs(90)).await;
         self.nothing_is_left().await;
         self.every_slot_works().await;
         self.nothing_is_held().await;
+    }
+
+    /// What was detached is there, comes to its end, and goes.
+    async fn nothing_is_forgotten(&mut self) {
+        let Some(detached) = &mut self.detached else { return };
+        let (late, patience) = (Instant::now() + BOUND, self.coordinator.detach_patience());
+        let swept = timeout_at(late, detached.come_to_rest(&self.network, &self.address, patience)).await;
+        if swept.is_err() {
+            let status = self.coordinator.status().await;
+            trace::violation(format_args!("detached jobs are not through after {BOUND:?}: {status:?}"));
+        }
     }
 
     /// No slot has got lost: there is a job for all of them.
@@ -330,6 +422,11 @@ impl World {
         if status.pools.len() + status.jobs.len() > 0 || busy || status.held_bytes > 0 {
             trace::violation(format_args!("something is left at the coordinator: {status:?}"));
         }
+        if let Some(journal) = &status.journal
+            && (journal.jobs > 0 || !journal.failing.is_empty() || journal.bytes > self.coordinator.journal_rest())
+        {
+            trace::violation(format_args!("something is left in the journal: {journal:?}"));
+        }
         self.agents.retain(|agent| !agent.is_over());
         if status.agents.len() != self.agents.len() {
             let count = self.agents.len();
@@ -355,6 +452,9 @@ impl World {
         let status = self.coordinator.status().await;
         if status.agents.len() != self.agents.len() {
             trace::violation(format_args!("not all agents have come back: {status:?}"));
+        }
+        if status.journal.as_ref().is_some_and(|journal| journal.jobs > 0) {
+            trace::violation(format_args!("jobs have come back that were gone: {status:?}"));
         }
     }
 }

@@ -4,6 +4,10 @@ mod append;
 mod batch;
 mod compaction;
 mod error;
+mod group;
+mod hands;
+#[cfg(feature = "simulation")]
+mod in_time;
 mod index;
 mod job;
 mod log;
@@ -17,6 +21,8 @@ mod runs;
 mod segment;
 mod segments;
 mod settings;
+#[cfg(any(test, feature = "simulation"))]
+mod simulated;
 mod source;
 mod storage;
 mod writer;
@@ -31,3 +37,6 @@ pub use place::Place;
 pub use reader::{Kept, ReadError, Reader};
 pub use runs::Runs;
 pub use settings::Settings;
+#[cfg(any(test, feature = "simulation"))]
+#[doc(hidden)]
+pub use simulated::{Done, Fault, Files, Lag, Simulated};

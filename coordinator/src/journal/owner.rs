@@ -1,15 +1,15 @@
 //! The journal as its owner has it.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use farpool_proto::v1::journal_record::{Body, JobForgotten};
 
 use super::compaction::{Compaction, Kept, Move};
 use super::error::{JournalError, JournalErrorKind};
+use super::hands::Hands;
 use super::index::Index;
 use super::job::Job;
 use super::log::Log;
@@ -19,10 +19,7 @@ use super::reader::Reader;
 use super::replay::replay;
 use super::settings::Settings;
 use super::storage::{Directory, Storage};
-use super::writer::{self, Handed, Shared};
-
-/// Batches that wait for the thread that writes; it takes all of them at once. More is gathered here.
-const BATCHES: usize = 4;
+use super::writer::{Handed, Shared};
 
 /// What detached jobs were told and came to, on disk. One thread owns it, and never waits for the disk.
 #[derive(Debug)]
@@ -45,8 +42,7 @@ pub struct Journal {
     reader: Reader,
     shared: Arc<Shared>,
     /// None when it is being dropped.
-    batches: Option<SyncSender<Handed>>,
-    thread: Option<JoinHandle<()>>,
+    hands: Option<Hands>,
 }
 
 #[derive(Debug)]
@@ -97,12 +93,20 @@ impl Journal {
         settings: Settings,
         warn: &mut dyn FnMut(String),
     ) -> Result<Self, JournalError> {
+        let own = Arc::clone(&storage);
+        Self::open_with(storage, settings, warn, |shared| Hands::start(own, shared))
+    }
+
+    /// `start` says who writes.
+    pub(super) fn open_with(
+        storage: Arc<dyn Storage>,
+        settings: Settings,
+        warn: &mut dyn FnMut(String),
+        start: impl FnOnce(Arc<Shared>) -> io::Result<Hands>,
+    ) -> Result<Self, JournalError> {
         let (index, end) = replay(&*storage, warn)?;
-        let (batches, received) = sync_channel(BATCHES);
-        let (shared, reader) = (Arc::new(Shared::default()), Reader::new(Arc::clone(&storage)));
-        let to_tell = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("farpool-journal".to_owned());
-        let thread = thread.spawn(move || writer::run(&*storage, &received, &to_tell)).map_err(|error| {
+        let (shared, reader) = (Arc::new(Shared::default()), Reader::new(storage));
+        let hands = start(Arc::clone(&shared)).map_err(|error| {
             JournalError::new(JournalErrorKind::Io, format_args!("starting the journal's thread: {error}"))
         })?;
         let mut journal = Self {
@@ -118,8 +122,7 @@ impl Journal {
             compaction: None,
             reader,
             shared,
-            batches: Some(batches),
-            thread: Some(thread),
+            hands: Some(hands),
         };
         journal.settle(warn);
         Ok(journal)
@@ -200,16 +203,16 @@ impl Journal {
         if self.log.batch.steps.is_empty() {
             return number;
         }
-        let Some(batches) = &self.batches else { return number };
+        let Some(hands) = &self.hands else { return number };
         let batch = std::mem::take(&mut self.log.batch);
         let bytes = batch.bytes;
-        match batches.try_send(Handed { batch, number }) {
+        match hands.give(Handed { batch, number }) {
             Ok(()) => {
                 let end = (self.log.end.segment, self.log.end.offset);
                 self.handed.push_back(Outstanding { number, bytes, end });
             }
             // It is handed over when the thread has said that it went on.
-            Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => self.log.batch = back.batch,
+            Err(back) => self.log.batch = back.batch,
         }
         number
     }
@@ -324,13 +327,8 @@ impl Drop for Journal {
     fn drop(&mut self) {
         self.end_gathered();
         let batch = std::mem::take(&mut self.log.batch);
-        self.shared.stop();
-        if let Some(batches) = self.batches.take() {
-            // The thread takes it, or has ended.
-            let _ = batches.send(Handed { batch, number: self.log.number });
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if let Some(hands) = self.hands.take() {
+            hands.end(Handed { batch, number: self.log.number }, &self.shared);
         }
     }
 }

@@ -1,32 +1,23 @@
 //! The thread that writes: the journal's owner never waits for the disk.
 //!
-//! It takes all batches that are there, writes them, and makes them durable together. If that fails, the batches are kept, and all of
-//! them are written again, from the first byte: what the system could not write it may have dropped, and a later sync would
-//! not tell. Everything before them was durable, and stays.
+//! It takes all batches that are there, writes them, and makes them durable together ([`Group`]). If that fails, they are kept, and
+//! written again, until it does not.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use farpool_proto::v1::JournalRecord;
-use farpool_proto::v1::journal_record::{Body, Filler};
-use prost::Message;
 use tokio::sync::Notify;
 
-use super::batch::{Batch, Step};
+use super::batch::Batch;
+use super::group::{Attempt, Group};
 use super::place::Place;
-use super::reader::{ReadError, whole};
-use super::record::{HEADER, checksum, placed};
-use super::segment::header;
 use super::storage::Storage;
 
 /// How long it waits before it tries again, at first and at most.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// Bytes that are written before they are made durable, however much there is: somebody waits for the first of them.
-const AT_ONCE: u64 = 32 << 20;
 
 /// A batch, and what is durable when it is.
 #[derive(Debug)]
@@ -74,6 +65,19 @@ impl Shared {
         report.durable >= number
     }
 
+    /// An attempt to write a group has ended; says whether it is written.
+    pub(super) fn note(&self, group: &mut Group, written: io::Result<()>) -> bool {
+        let is_written = written.is_ok();
+        self.tell(|report| match written {
+            Ok(()) => {
+                (report.durable, report.failed) = (group.number, None);
+                report.unreadable.append(&mut group.unreadable);
+            }
+            Err(error) => report.failed = Some(error.to_string().into()),
+        });
+        is_written
+    }
+
     fn tell(&self, change: impl FnOnce(&mut Report)) {
         change(&mut self.report());
         self.changed.notify_all();
@@ -99,102 +103,42 @@ impl Drop for Gone {
     }
 }
 
+/// How long to wait before the next try: longer and longer.
+pub(super) struct Waits(Duration);
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self(FIRST_WAIT)
+    }
+}
+
+impl Waits {
+    pub(super) fn next(&mut self) -> Duration {
+        let longer = (2 * self.0).min(LONGEST_WAIT);
+        std::mem::replace(&mut self.0, longer)
+    }
+}
+
 /// Writes until there is nobody any more who could send something.
 pub(super) fn run(storage: &dyn Storage, batches: &Receiver<Handed>, shared: &Arc<Shared>) {
     let _gone = Gone(Arc::clone(shared));
-    while let Some(mut group) = gather(batches) {
-        let number = group.last().map_or(0, |handed| handed.number);
-        group.iter_mut().for_each(|handed| handed.batch.seal());
-        let (mut wait, mut last_try) = (FIRST_WAIT, false);
+    while let Ok(first) = batches.recv() {
+        let mut group = Group::gather(first, || batches.try_recv().ok());
+        let (mut waits, mut last_try) = (Waits::default(), false);
         loop {
-            match write(storage, &group) {
-                Ok(unreadable) => {
-                    shared.tell(|report| {
-                        (report.durable, report.failed) = (number, None);
-                        report.unreadable.extend(unreadable);
-                    });
-                    break;
-                }
-                Err(error) => shared.tell(|report| report.failed = Some(error.to_string().into())),
+            let written = write(storage, group.attempt());
+            if shared.note(&mut group, written) {
+                break;
             }
             if last_try {
                 return;
             }
-            last_try = shared.pause(wait);
-            wait = (2 * wait).min(LONGEST_WAIT);
+            last_try = shared.pause(waits.next());
         }
     }
 }
 
-/// All that is there, if it is not too much; none: nothing will come any more.
-fn gather(batches: &Receiver<Handed>) -> Option<Vec<Handed>> {
-    let first = batches.recv().ok()?;
-    let mut bytes = first.batch.bytes;
-    let mut group = vec![first];
-    while bytes < AT_ONCE
-        && let Ok(next) = batches.try_recv()
-    {
-        bytes += next.batch.bytes;
-        group.push(next);
-    }
-    Some(group)
-}
-
-/// Writes what was gathered and makes it durable. Returns what could not be copied. It may be called again.
-fn write(storage: &dyn Storage, group: &[Handed]) -> io::Result<Vec<(Place, String)>> {
-    let (mut written, mut removed, mut unreadable) = (None, Vec::new(), Vec::new());
-    for step in group.iter().flat_map(|handed| &handed.batch.steps) {
-        match step {
-            Step::Create(segment) => {
-                // What is in a segment counts only if everything before it does.
-                written.take().map_or(Ok(()), |before| storage.sync(before))?;
-                storage.create(*segment)?;
-                storage.write(*segment, 0, &mut [IoSlice::new(&header(*segment))])?;
-                written = Some(*segment);
-            }
-            Step::Write(chunk) => {
-                storage.write(chunk.segment, chunk.offset.into(), &mut chunk.slices())?;
-                written = Some(chunk.segment);
-            }
-            Step::Copy { from, to } => {
-                let record = copy(storage, *from, *to).unwrap_or_else(|error| {
-                    unreadable.push((*from, error.to_string()));
-                    filler(*to)
-                });
-                storage.write(to.segment, to.offset.into(), &mut [IoSlice::new(&record)])?;
-                written = Some(to.segment);
-            }
-            Step::Remove(segment) => removed.push(*segment),
-        }
-    }
-    written.map_or(Ok(()), |segment| storage.sync(segment))?;
-    removed.into_iter().try_for_each(|segment| storage.remove(segment))?;
-    Ok(unreadable)
-}
-
-/// A record as it is to be at another place.
-fn copy(storage: &dyn Storage, from: Place, to: Place) -> Result<Vec<u8>, ReadError> {
-    let (record, _) = whole(storage, from)?;
-    Ok(seal(record, to))
-}
-
-/// What is put where a record cannot be copied to: something has to be there.
-fn filler(to: Place) -> Vec<u8> {
-    let mut record = vec![0; HEADER];
-    let head = JournalRecord { body: Some(Body::Filler(Filler {})) }.encode(&mut record);
-    head.expect("a vector has room");
-    let head = (record.len() - HEADER) as u32;
-    record[8..12].copy_from_slice(&(to.length - HEADER as u32).to_le_bytes());
-    record[12..HEADER].copy_from_slice(&head.to_le_bytes());
-    record.resize(to.length as usize, 0);
-    seal(record, to)
-}
-
-/// Gives a whole record the checksum that it has at a place.
-fn seal(mut record: Vec<u8>, at: Place) -> Vec<u8> {
-    let header: [u8; HEADER] = record[..HEADER].try_into().expect("a record has a header");
-    record[..HEADER].copy_from_slice(&placed(at.segment, at.offset, &header));
-    let sum = checksum(&record);
-    record[..8].copy_from_slice(&sum);
-    record
+fn write(storage: &dyn Storage, mut attempt: Attempt<'_>) -> io::Result<()> {
+    while attempt.step(storage)? {}
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The server without a network: its loop, and sessions over any streams of frames. For simulations.
 
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 
 use farpool_net::Replies;
@@ -10,12 +11,14 @@ use tokio::sync::{Notify, mpsc};
 use tonic::Status;
 
 use super::INPUTS;
-use super::driver::Driver;
+use super::blocking::Blocking;
+use super::driver::{Driver, Opened};
 use super::link::{Input, Link, Question};
 use super::log::Log;
 use super::services::Health;
 use super::sessions::{Kind, open};
 use super::settings::Settings;
+use crate::journal::{Journal, Simulated};
 
 /// A server's doors.
 #[derive(Clone, Debug)]
@@ -29,11 +32,44 @@ impl Server {
     /// have ended. To drop it is to kill the server; its sessions end then like those of a process that was killed, except
     /// that it is their streams' end and no error.
     pub fn new(settings: Settings, shutdown: impl Future<Output = ()>) -> (Self, impl Future<Output = ()>) {
+        let (server, received) = Self::without_loop(settings, Blocking::Threads);
+        let driver = Driver::new(&server.settings, server.link.clone(), received, Health::new().0, None);
+        (server, driver.run(shutdown))
+    }
+
+    /// The same with a journal on this disk, started so many milliseconds after 1970. Programs are looked for in the directory
+    /// that the settings name.
+    ///
+    /// # Errors
+    /// If the journal cannot be opened, or the directory of programs cannot.
+    pub fn with_journal(
+        settings: Settings,
+        disk: Arc<Simulated>,
+        now_ms: u64,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<(Self, impl Future<Output = ()>)> {
+        let (server, received) = Self::without_loop(settings, Blocking::InTime(Arc::clone(&disk)));
+        let (settings, link) = (&server.settings, &server.link);
+        let journal = settings.journal.clone().ok_or(io::ErrorKind::InvalidInput)?;
+        let warn = &mut |warning: String| link.log.line(format_args!("journal: {warning}"));
+        let (journal, writes) = Journal::open_simulated(&disk, journal, warn).map_err(io::Error::other)?;
+        let opened = Opened::with(journal, settings, link, now_ms)?;
+        let driver = Driver::new(settings, link.clone(), received, Health::new().0, Some(opened));
+        let run = async move {
+            tokio::select! {
+                biased;
+                () = driver.run(shutdown) => {}
+                () = writes => {}
+            }
+        };
+        Ok((server, run))
+    }
+
+    fn without_loop(settings: Settings, blocking: Blocking) -> (Self, mpsc::Receiver<Input>) {
         let (inputs, received) = mpsc::channel(INPUTS);
-        let log = Log::new(settings.log);
-        let link = Link { inputs, drained: Arc::new(Notify::new()), log, limits: settings.limits.clone() };
-        let driver = Driver::new(&settings, link.clone(), received, Health::new().0, None);
-        (Self { settings, link }, driver.run(shutdown))
+        let (log, limits) = (Log::new(settings.log), settings.limits.clone());
+        let link = Link { inputs, drained: Arc::new(Notify::new()), log, limits, blocking };
+        (Self { settings, link }, received)
     }
 
     /// An agent connects. That a connection was lost is said by an error of the code UNAVAILABLE; any other one ends the
@@ -51,6 +87,38 @@ impl Server {
         stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
     ) -> Replies<ClientEvent> {
         open(stream, None, &self.link, Kind::client(&self.settings))
+    }
+
+    /// A client detaches a job.
+    pub fn detach(
+        &self,
+        stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
+    ) -> Replies<ClientEvent> {
+        open(stream, None, &self.link, Kind::detach(&self.settings))
+    }
+
+    /// A client attaches to a detached job.
+    pub fn attach(
+        &self,
+        stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
+    ) -> Replies<ClientEvent> {
+        open(stream, None, &self.link, Kind::attach())
+    }
+
+    /// Cancels a detached job.
+    ///
+    /// # Errors
+    /// If there is none of this name, or the server does not run any more.
+    pub async fn cancel_detached(&self, name: String) -> Result<(), Status> {
+        self.link.ask(|reply| Input::Asked(Question::CancelDetached(name, reply))).await?
+    }
+
+    /// Drops all of a detached job.
+    ///
+    /// # Errors
+    /// If there is none of this name, or the server does not run any more.
+    pub async fn discard_detached(&self, name: String) -> Result<(), Status> {
+        self.link.ask(|reply| Input::Asked(Question::DiscardDetached(name, reply))).await?
     }
 
     /// What operators see.

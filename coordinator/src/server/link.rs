@@ -11,6 +11,7 @@ use farpool_proto::v1::{
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic::Status;
 
+use super::blocking::Blocking;
 use super::driver::Read;
 use super::end::End;
 use super::log::Log;
@@ -121,6 +122,7 @@ pub(super) struct Link {
     pub(super) drained: Arc<Notify>,
     pub(super) log: Log,
     pub(super) limits: Limits,
+    pub(super) blocking: Blocking,
 }
 
 impl Link {

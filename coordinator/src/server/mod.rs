@@ -10,6 +10,7 @@
 //! came: so the loop can stop any client by not giving it one (`driver::memory`).
 
 mod accept;
+mod blocking;
 mod clock;
 mod detached;
 mod driver;
@@ -37,6 +38,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic_health::ServingStatus;
 
+use blocking::Blocking;
 use driver::{Driver, Opened};
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
@@ -62,7 +64,8 @@ pub async fn run(
 ) -> Result<(), io::Error> {
     let log = Log::new(settings.log);
     let (inputs, received) = mpsc::channel(INPUTS);
-    let link = Link { inputs, drained: Arc::new(Notify::new()), log: log.clone(), limits: settings.limits.clone() };
+    let (drained, limits) = (Arc::new(Notify::new()), settings.limits.clone());
+    let link = Link { inputs, drained, log: log.clone(), limits, blocking: Blocking::Threads };
     let (stop, stopped) = oneshot::channel::<()>();
     let (programs, journal) = Opened::open(&settings, &link)?;
     let (health, router) = services::services(&settings, &link, &programs)?;

@@ -9,7 +9,6 @@ use std::time::Duration;
 use farpool_net::program::{Digest, InUse, PieceReplies, ProgramStore, pieces, receive};
 use farpool_proto::v1::ProgramPiece;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt, once};
 use tonic::{Status, Streaming};
@@ -79,7 +78,7 @@ impl Programs {
     pub(super) async fn pin(&self, digest: Digest) -> Result<Option<InUse>, Status> {
         let Some(program) = self.get(digest).await? else { return Ok(None) };
         let failed = |error: String| Status::unavailable(format!("writing program {digest} to disk: {error}"));
-        let synced = spawn_blocking(move || program.sync().map(|()| program)).await;
+        let synced = self.link.blocking.run(move || program.sync().map(|()| program)).await;
         let synced = synced.map_err(|error| failed(error.to_string()))?;
         synced.map(Some).map_err(|error| failed(error.to_string()))
     }
@@ -97,7 +96,7 @@ impl Programs {
     /// What is on disk. Checking it for the first time takes a while.
     async fn get(&self, digest: Digest) -> Result<Option<InUse>, Status> {
         let store = self.store.clone();
-        let got = spawn_blocking(move || store.get(&digest)).await;
+        let got = self.link.blocking.run(move || store.get(&digest)).await;
         got.map_err(|error| Status::internal(format!("reading program {digest}: {error}")))
     }
 }

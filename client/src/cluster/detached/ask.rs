@@ -5,15 +5,14 @@ use std::sync::Arc;
 use farpool_net::outgoing;
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{
-    Attach, CancelDetachedRequest, ClientEvent, ClientMessage, DetachedJob, DiscardDetachedRequest,
-};
+use farpool_proto::v1::{Attach, ClientEvent, ClientMessage, DetachedJob};
 use tonic::{Code, Status};
 
-use super::super::connect::is_final;
+use super::super::connect::{Connect, is_final};
 use super::attempts::{Attempts, Trouble};
+use super::keeper::Keeper;
 use super::refusal::Subject;
-use super::{Place, jobs, thread};
+use super::{Place, thread};
 use crate::error::Error;
 
 /// A description of a job has no payload.
@@ -21,83 +20,100 @@ const LARGEST_DESCRIPTION: u64 = 16 << 20;
 
 /// What is known of the job. `again`: whether it is tried for long to reach the coordinator.
 pub(crate) fn about(place: &Place, verb: &'static str, name: &str, again: bool) -> Result<DetachedJob, Error> {
-    let subject = Subject::new(place, verb, name);
-    thread::wait_for(async {
-        let mut attempts = Attempts::new(place.patience);
-        loop {
-            let trouble = match look(&attempts, &subject).await {
-                Ok(job) => return Ok(job),
-                Err(Trouble::Lost(status)) if !again && !is_final(&status) => {
-                    return Err(subject.unreachable(&status));
-                }
-                Err(trouble) => trouble,
-            };
-            attempts.again(trouble, &subject).await?;
-        }
-    })
+    thread::wait_for(Call::new(place, verb, name).about(again))
 }
 
 /// Drops what has no outcome yet.
 pub(crate) fn cancel(place: &Place, name: &str) -> Result<(), Error> {
-    let subject = Subject::new(place, "cancel", name);
-    thread::wait_for(async {
-        let mut attempts = Attempts::new(place.patience);
-        loop {
-            let request = CancelDetachedRequest { name: name.to_owned() };
-            let cancelled = attempts.answer(async { jobs(place.connect().await?).cancel(request).await }).await;
-            match cancelled {
-                Ok(_) => return Ok(()),
-                Err(trouble) => attempts.again(trouble, &subject).await?,
-            }
-        }
-    })
+    thread::wait_for(Call::new(place, "cancel", name).cancel())
 }
 
 /// Drops all of it.
 pub(crate) fn discard(place: &Place, name: &str) -> Result<(), Error> {
-    let subject = Subject::new(place, "discard", name);
-    thread::wait_for(async {
-        let mut attempts = Attempts::new(place.patience);
-        let mut asked = false;
-        loop {
-            let request = DiscardDetachedRequest { name: name.to_owned() };
-            let before = asked;
-            let discard = async {
-                let channel = place.connect().await?;
-                asked = true;
-                jobs(channel).discard(request).await
-            };
-            match attempts.answer(discard).await {
-                Ok(_) => return Ok(()),
-                // The answer to an attempt before this one was lost.
-                Err(Trouble::Lost(status)) if before && status.code() == Code::NotFound => return Ok(()),
-                Err(trouble) => attempts.again(trouble, &subject).await?,
-            }
-        }
-    })
+    thread::wait_for(Call::new(place, "discard", name).discard())
 }
 
-async fn look(attempts: &Attempts, subject: &Subject) -> Result<DetachedJob, Trouble> {
-    let (outgoing, frames) = outgoing(0, Arc::default());
-    // None of its outcomes.
-    let attach = Attach { name: subject.name().to_owned(), first: u64::MAX, wait: false };
-    outgoing.for_one_connection();
-    outgoing.push(ClientMessage { body: Some(Body::Attach(attach)) });
-    let look = async {
-        let events = jobs(subject.place().connect().await?).attach(frames).await?.into_inner();
-        let mut incoming = outgoing.incoming::<ClientEvent>(events, LARGEST_DESCRIPTION);
+/// A call that is made again when it gets lost.
+pub(super) struct Call<C> {
+    pub(super) connect: C,
+    pub(super) subject: Subject,
+    pub(super) attempts: Attempts,
+}
+
+impl Call<super::Grpc> {
+    fn new(place: &Place, verb: &'static str, name: &str) -> Self {
+        Self { connect: place.way(), subject: Subject::new(place, verb, name), attempts: place.attempts() }
+    }
+}
+
+impl<C: Connect<Connection: Keeper>> Call<C> {
+    pub(super) async fn about(mut self, again: bool) -> Result<DetachedJob, Error> {
         loop {
-            let Some(messages) = incoming.next().await? else {
-                return Err(Status::unavailable("it ended the call without an answer"));
+            let trouble = match self.look().await {
+                Ok(job) => return Ok(job),
+                Err(Trouble::Lost(status)) if !again && !is_final(&status) => {
+                    return Err(self.subject.unreachable(&status));
+                }
+                Err(trouble) => trouble,
             };
-            let job = messages.into_iter().find_map(|message| match message.body {
-                Some(Event::DetachedJob(job)) => Some(*job),
-                _ => None,
-            });
-            if let Some(job) = job {
-                return Ok(job);
+            self.attempts.again(trouble, &self.subject).await?;
+        }
+    }
+
+    pub(super) async fn cancel(mut self) -> Result<(), Error> {
+        loop {
+            let cancel = async { self.connect.connect().await?.cancel(self.name()).await };
+            match self.attempts.answer(cancel).await {
+                Ok(()) => return Ok(()),
+                Err(trouble) => self.attempts.again(trouble, &self.subject).await?,
             }
         }
-    };
-    attempts.answer(look).await
+    }
+
+    pub(super) async fn discard(mut self) -> Result<(), Error> {
+        let mut asked = false;
+        loop {
+            let before = asked;
+            let discard = async {
+                let mut connection = self.connect.connect().await?;
+                asked = true;
+                connection.discard(self.name()).await
+            };
+            match self.attempts.answer(discard).await {
+                Ok(()) => return Ok(()),
+                // The answer to an attempt before this one was lost.
+                Err(Trouble::Lost(status)) if before && status.code() == Code::NotFound => return Ok(()),
+                Err(trouble) => self.attempts.again(trouble, &self.subject).await?,
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        self.subject.name().to_owned()
+    }
+
+    async fn look(&self) -> Result<DetachedJob, Trouble> {
+        let (outgoing, frames) = outgoing(0, Arc::default());
+        // None of its outcomes.
+        let attach = Attach { name: self.name(), first: u64::MAX, wait: false };
+        outgoing.for_one_connection();
+        outgoing.push(ClientMessage { body: Some(Body::Attach(attach)) });
+        let look = async {
+            let events = self.connect.connect().await?.attach(frames).await?;
+            let mut incoming = outgoing.incoming::<ClientEvent>(events, LARGEST_DESCRIPTION);
+            loop {
+                let Some(messages) = incoming.next().await? else {
+                    return Err(Status::unavailable("it ended the call without an answer"));
+                };
+                let job = messages.into_iter().find_map(|message| match message.body {
+                    Some(Event::DetachedJob(job)) => Some(*job),
+                    _ => None,
+                });
+                if let Some(job) = job {
+                    return Ok(job);
+                }
+            }
+        };
+        self.attempts.answer(look).await
+    }
 }

@@ -2,7 +2,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
-use uuid::Uuid;
 
 use super::super::backoff::Backoff;
 use super::super::connect::{is_final, told};
@@ -33,10 +32,9 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    pub(super) fn new(patience: Duration) -> Self {
-        // Its end is random.
-        let backoff = Backoff::new(Uuid::now_v7().as_u64_pair().1);
-        Self { backoff, patience, vain: None, connected: None }
+    /// How long it waits is scattered by `chance`.
+    pub(super) fn new(patience: Duration, chance: u64) -> Self {
+        Self { backoff: Backoff::new(chance), patience, vain: None, connected: None }
     }
 
     /// The coordinator has answered.

@@ -5,7 +5,10 @@
 
 mod ask;
 mod attempts;
+#[cfg(feature = "simulation")]
+mod by_hand;
 mod inbox;
+mod keeper;
 mod outbox;
 mod read;
 mod refusal;
@@ -16,16 +19,18 @@ mod thread;
 
 use std::time::Duration;
 
-use farpool_net::http2::MAX_GRPC_MESSAGE;
 use farpool_proto::v1::OpenPool;
-use farpool_proto::v1::detached_jobs_client::DetachedJobsClient;
-use tonic::Status;
-use tonic::transport::Channel;
+use uuid::Uuid;
 
 use super::Address;
 use super::connect::Grpc;
 pub(crate) use ask::{about, cancel, discard};
+use attempts::Attempts;
+#[cfg(feature = "simulation")]
+pub use by_hand::{Caller, DetachedOutcomes, Handing, Next};
 pub(crate) use inbox::End;
+#[cfg(feature = "simulation")]
+pub use keeper::Keeper;
 pub(crate) use read::{Reading, Step};
 pub(crate) use send::Sending;
 
@@ -45,12 +50,13 @@ pub(crate) struct Ground {
 }
 
 impl Place {
-    /// A connection; dropped with all that was made of it.
-    async fn connect(&self) -> Result<Channel, Status> {
-        Grpc::new(&self.address).channel().await
+    /// The way there.
+    fn way(&self) -> Grpc {
+        Grpc::new(&self.address)
     }
-}
 
-fn jobs(channel: Channel) -> DetachedJobsClient<Channel> {
-    DetachedJobsClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE)
+    fn attempts(&self) -> Attempts {
+        // Its end is random.
+        Attempts::new(self.patience, Uuid::now_v7().as_u64_pair().1)
+    }
 }

@@ -60,28 +60,43 @@ impl Outbox {
     /// Blocks until there is room, and puts items behind the others.
     pub(super) fn put(&self, items: Items) -> Result<(), Error> {
         self.wait(|state| state.bytes < MOST_BYTES)?;
+        self.push(items);
+        Ok(())
+    }
+
+    /// Puts items behind the others, whatever room there is.
+    pub(super) fn push(&self, items: Items) {
         let mut state = self.state();
         state.items += count(&items);
         state.bytes += size(&items);
         state.kept.push_back(items);
         drop(state);
         self.bell.notify_one();
-        Ok(())
     }
 
     /// There are no more items: blocks until all of it is durable.
     pub(super) fn finish(&self) -> Result<(), Error> {
+        self.end_input();
+        self.wait(|_| false)
+    }
+
+    /// There are no more items.
+    pub(super) fn end_input(&self) {
         self.state().ended = true;
         self.bell.notify_one();
-        self.wait(|_| false)
     }
 
     /// Nobody wants the job any more: blocks until the coordinator was told, if it can be.
     pub(super) fn abandon(&self) {
-        self.state().abandoned = true;
-        self.bell.notify_one();
+        self.give_up();
         // It has ended in an error, or it has ended so.
         let _ = self.wait(|_| false);
+    }
+
+    /// Nobody wants the job any more.
+    pub(super) fn give_up(&self) {
+        self.state().abandoned = true;
+        self.bell.notify_one();
     }
 
     fn wait(&self, enough: impl Fn(&State) -> bool) -> Result<(), Error> {
@@ -142,6 +157,12 @@ impl Outbox {
 
     pub(super) fn is_abandoned(&self) -> bool {
         self.state().abandoned
+    }
+
+    /// How it has ended, if it has.
+    #[cfg(feature = "simulation")]
+    pub(super) fn outcome(&self) -> Option<Result<(), Error>> {
+        self.state().over.clone()
     }
 
     pub(super) fn end(&self, how: Result<(), Error>) {

@@ -5,10 +5,12 @@ mod follow;
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::Place;
+use super::super::connect::Connect;
+use super::attempts::Attempts;
 use super::inbox::{Arrival, End, Inbox};
+use super::keeper::Keeper;
 use super::refusal::Subject;
-use super::thread;
+use super::{Place, thread};
 use crate::error::Error;
 use crate::results::Results;
 use follow::Follower;
@@ -45,9 +47,21 @@ pub(crate) enum Step<T> {
 impl Reading {
     /// Begins to read; `wait`: for outcomes that are not there yet, until the job ends. Items without an outcome are passed over.
     pub(crate) fn start(place: &Place, verb: &'static str, name: &str, wait: bool) -> Result<Self, Error> {
-        let (inbox, subject) = (Arc::new(Inbox::default()), Subject::new(place, verb, name));
-        let (own, refused) = (Arc::clone(&inbox), Arc::clone(&inbox));
-        let follower = Follower::new(subject.clone(), wait);
+        let (reading, read) = Self::over(place.way(), Subject::new(place, verb, name), place.attempts(), wait);
+        let refused = Arc::clone(&reading.inbox);
+        thread::start(read, move |error| refused.end(End::Broken(error)))?;
+        Ok(reading)
+    }
+
+    /// The same over any way to the coordinator; what this returns beside is to be driven to its end.
+    pub(super) fn over<C: Connect<Connection: Keeper>>(
+        connect: C,
+        subject: Subject,
+        attempts: Attempts,
+        wait: bool,
+    ) -> (Self, impl Future<Output = ()> + use<C>) {
+        let inbox = Arc::new(Inbox::default());
+        let (own, follower) = (Arc::clone(&inbox), Follower::new(connect, subject.clone(), attempts, wait));
         let read = async move {
             let ended = tokio::select! {
                 biased;
@@ -56,8 +70,8 @@ impl Reading {
             };
             own.end(ended);
         };
-        thread::start(read, move |error| refused.end(End::Broken(error)))?;
-        Ok(Self { inbox, subject, current: None, failed: None, next: 0, lacks: false, tells_missing: false, end: None })
+        let (current, failed, next, lacks, tells_missing, end) = (None, None, 0, false, false, None);
+        (Self { inbox, subject, current, failed, next, lacks, tells_missing, end }, read)
     }
 
     /// The same; each item without an outcome is a step of its own.

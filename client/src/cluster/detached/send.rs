@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use farpool_proto::v1::{Detach, Items};
 
+use super::super::connect::Connect;
+use super::attempts::Attempts;
+use super::keeper::Keeper;
 use super::outbox::Outbox;
 use super::refusal::Subject;
 use super::{Place, thread};
@@ -22,12 +25,8 @@ impl Sending {
     /// Begins; blocks until the coordinator has taken the job.
     pub(crate) fn start(place: &Place, detach: Detach) -> Result<Self, Error> {
         let subject = Subject::new(place, "detach", &detach.name);
-        let outbox = Arc::new(Outbox::default());
-        let (own, refused) = (Arc::clone(&outbox), Arc::clone(&outbox));
-        let send = async move {
-            let ended = Sender::new(subject, &own, detach).run().await;
-            own.end(ended);
-        };
+        let (outbox, send) = over(place.way(), subject, place.attempts(), detach);
+        let refused = Arc::clone(&outbox);
         thread::start(send, move |error| refused.end(Err(error)))?;
         // From here on the thread ends with this.
         let sending = Self { outbox };
@@ -49,6 +48,22 @@ impl Sending {
     pub(crate) fn durable(&self) -> Arc<impl Counted + use<>> {
         Arc::clone(&self.outbox)
     }
+}
+
+/// What is to be sent, over any way to the coordinator; what this returns beside is to be driven to its end.
+pub(super) fn over<C: Connect<Connection: Keeper>>(
+    connect: C,
+    subject: Subject,
+    attempts: Attempts,
+    detach: Detach,
+) -> (Arc<Outbox>, impl Future<Output = ()> + use<C>) {
+    let outbox = Arc::new(Outbox::default());
+    let own = Arc::clone(&outbox);
+    let send = async move {
+        let ended = Sender::new(connect, subject, attempts, &own, detach).run().await;
+        own.end(ended);
+    };
+    (outbox, send)
 }
 
 impl Drop for Sending {

@@ -6,8 +6,8 @@ use farpool_proto::v1::{OpenJob, OpenPool};
 use proptest::prelude::*;
 
 use super::model::{Act, Model, World, acts, contents, open, settings};
-use super::simulated::{Files, Simulated, crash};
 use crate::journal::Journal;
+use crate::journal::simulated::{Done, Files, Simulated};
 
 /// Segments of half a kibibyte, so that they are emptied often.
 const SIZE: u64 = 64 << 10;
@@ -37,9 +37,9 @@ proptest! {
         for (at, seed) in crashes {
             let at = at.index(done.len() + 1);
             let mut seed = seed;
-            let files = crash(&done[..at], |most| {
+            let files = crashed(&done[..at], || {
                 seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                ((seed >> 33) as usize % (most + 1), seed >> 62 == 0)
+                (seed >> 33) as usize
             });
             let least = durable.iter().filter(|(disk, _)| *disk <= at).map(|(_, steps)| *steps).max().unwrap_or(0);
             let (journal, _) = open(files, SIZE);
@@ -48,6 +48,18 @@ proptest! {
             prop_assert!(models[least..].contains(&found), "none of the steps from {least} on, at {at}: {found:?}");
         }
     }
+}
+
+/// What is left on a disk to which this was done when there is a crash.
+fn crashed(done: &[Done], mut chance: impl FnMut() -> usize) -> Files {
+    let disk = Simulated::default();
+    done.iter().for_each(|done| disk.act(done.clone()).expect("the disk works"));
+    disk.crash(|most| {
+        let kept = chance() % (most + 1);
+        let (holes, length) = (chance() % (kept + 1), chance() % 64);
+        (kept, if chance() % 4 == 0 { 0..kept } else { holes..(holes + length).min(kept) })
+    });
+    disk.files()
 }
 
 fn contents_when_durable(world: &mut World) -> Model {

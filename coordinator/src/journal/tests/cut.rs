@@ -5,8 +5,8 @@ use farpool_proto::v1::journal_record::{self as record, Body};
 use proptest::prelude::*;
 
 use super::model::{Act, Model, World, acts, contents, open};
-use super::simulated::Files;
 use crate::journal::batch::{Batch, Step};
+use crate::journal::simulated::Files;
 use crate::journal::{Ended, Journal, JournalErrorKind, segment};
 
 /// No segment is emptied in a journal of this size as long as these tests write: cutting would take what was moved.
@@ -181,7 +181,7 @@ fn a_later_format_is_refused() {
     header[8] += 1;
     let checksum = blake3::hash(&header[..24]);
     header[24..].copy_from_slice(&checksum.as_bytes()[..8]);
-    let disk = std::sync::Arc::new(super::simulated::Simulated::new(files.clone()));
+    let disk = std::sync::Arc::new(crate::journal::simulated::Simulated::new(files.clone()));
     let error = Journal::open_in(disk.clone(), super::model::settings(SIZE), &mut |_| ()).expect_err("it is refused");
     assert_eq!(error.kind(), JournalErrorKind::Newer);
     assert!(error.to_string().contains("format 2"), "{error}");

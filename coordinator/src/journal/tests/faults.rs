@@ -7,7 +7,7 @@ use std::time::Duration;
 use farpool_proto::v1::{OpenJob, OpenPool};
 
 use super::model::{Act, World, contents, open, settings};
-use super::simulated::{Done, Simulated};
+use crate::journal::simulated::{Done, Simulated};
 use crate::journal::{Journal, JournalErrorKind, ReadError};
 
 const ENOSPC: i32 = 28;

@@ -4,5 +4,4 @@ mod crash;
 mod cut;
 mod faults;
 mod model;
-mod simulated;
 mod space;

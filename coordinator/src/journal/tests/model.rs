@@ -7,8 +7,8 @@ use bytes::Bytes;
 use farpool_proto::v1::{Failure, FailureKind, OpenJob, OpenPool};
 use proptest::prelude::*;
 
-use super::simulated::Simulated;
 use crate::journal::compaction::Compaction;
+use crate::journal::simulated::Simulated;
 use crate::journal::{Ended, Journal, Kept, Phase, Piece, Runs, Settings};
 
 /// All jobs, by name.
@@ -264,7 +264,7 @@ impl World {
 }
 
 /// Opens what is on a disk.
-pub(super) fn open(files: super::simulated::Files, size: u64) -> (Result<Journal, String>, Vec<String>) {
+pub(super) fn open(files: crate::journal::simulated::Files, size: u64) -> (Result<Journal, String>, Vec<String>) {
     let mut warnings = Vec::new();
     let disk = Arc::new(Simulated::new(files));
     let journal = Journal::open_in(disk, settings(size), &mut |warning| warnings.push(warning));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use farpool_proto::v1::{OpenJob, OpenPool};
 
 use super::model::{batch, contents, open, settings};
-use super::simulated::Simulated;
+use crate::journal::simulated::Simulated;
 use crate::journal::{Journal, JournalErrorKind, Settings};
 
 const SIZE: u64 = 256 << 10;

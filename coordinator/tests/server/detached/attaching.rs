@@ -51,6 +51,28 @@ async fn who_waits_is_sent_outcomes_in_order_and_others_what_is_there() {
 }
 
 #[tokio::test]
+async fn who_comes_before_a_job_is_whole_is_told_how_long_it_has_become() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let mut client = detaching(server.connect().await, detach("one", 1)).await;
+    assert_eq!(durable(&server, &mut client).await, (0, false));
+    let mut waits = attach(server.connect().await, "one", 0, true).await;
+    let mut told = async |state, items| match waits.next().await {
+        Told::DetachedJob(job) => {
+            assert_eq!((job.state(), job.items, job.detached_ms > 0), (state, items, state == DetachedState::Running));
+        }
+        other => panic!("{other:?}"),
+    };
+    told(DetachedState::Receiving, 0).await;
+    send(&client, 0, 3);
+    client.end_items(1);
+    until_complete(&server, &mut client, 3).await;
+    told(DetachedState::Running, 3).await;
+    let _agent = Agent::echo(&server, 1, 1).await;
+    assert_eq!(rest(&mut waits).await, (echoes(0..3), End::Ended));
+}
+
+#[tokio::test]
 async fn who_does_not_read_costs_nothing() {
     const MIB: usize = 1 << 20;
     let scratch = Scratch::new();

@@ -132,6 +132,22 @@ async fn what_must_not_run_twice_does_not_although_its_agent_is_lost_with_the_co
 }
 
 #[tokio::test]
+async fn chunks_may_be_larger_than_the_window() {
+    let scratch = Scratch::new();
+    let server = scratch.server_with(|settings| settings.window = 100).await;
+    let mut job = detach("one", 1);
+    job.job.as_mut().expect("it has one").chunksize = 20;
+    let mut client = detaching(server.connect().await, job).await;
+    assert_eq!(durable(&server, &mut client).await, (0, false));
+    // They become a record each.
+    (0..70).for_each(|at| client.ask(Ask::Items(some_items(at, 1))));
+    client.end_items(1);
+    until_complete(&server, &mut client, 70).await;
+    let _agent = Agent::echo(&server, 1, 1).await;
+    assert_eq!(all(&server, "one").await, (echoes(0..70), End::Ended));
+}
+
+#[tokio::test]
 async fn a_job_whose_pool_cannot_run_has_failed() {
     let scratch = Scratch::new();
     let server = scratch.server().await;

@@ -6,9 +6,10 @@ use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{Attach, ClientEvent, ClientMessage, DetachedJob};
 use tonic::Status;
 
+use super::super::super::connect::Connect;
 use super::super::attempts::{Attempts, Trouble};
 use super::super::inbox::{Arrival, End, Inbox};
-use super::super::jobs;
+use super::super::keeper::Keeper;
 use super::super::refusal::Subject;
 use crate::error::Error;
 
@@ -16,7 +17,8 @@ use crate::error::Error;
 const MESSAGE_LIMIT: u64 = (2 << 30) + (64 << 20);
 
 /// Follows a job through lost connections.
-pub(super) struct Follower {
+pub(super) struct Follower<C> {
+    connect: C,
     subject: Subject,
     attempts: Attempts,
     wait: bool,
@@ -26,10 +28,9 @@ pub(super) struct Follower {
     job: Option<DetachedJob>,
 }
 
-impl Follower {
-    pub(super) fn new(subject: Subject, wait: bool) -> Self {
-        let attempts = Attempts::new(subject.place().patience);
-        Self { subject, attempts, wait, next: 0, job: None }
+impl<C: Connect<Connection: Keeper>> Follower<C> {
+    pub(super) fn new(connect: C, subject: Subject, attempts: Attempts, wait: bool) -> Self {
+        Self { connect, subject, attempts, wait, next: 0, job: None }
     }
 
     /// Fills the inbox; returns how the job has ended.
@@ -50,8 +51,7 @@ impl Follower {
         let attach = Attach { name: self.subject.name().to_owned(), first: self.next, wait: self.wait };
         outgoing.for_one_connection();
         outgoing.push(ClientMessage { body: Some(Body::Attach(attach)) });
-        let place = self.subject.place();
-        let call = async { Ok(jobs(place.connect().await?).attach(frames).await?.into_inner()) };
+        let call = async { self.connect.connect().await?.attach(frames).await };
         let events = self.attempts.answer(call).await?;
         let mut incoming = outgoing.incoming::<ClientEvent>(events, MESSAGE_LIMIT);
         let mut answered = false;

@@ -5,17 +5,16 @@ use std::time::Duration;
 use farpool_net::{Incoming, Outgoing, outgoing};
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{ClientEvent, ClientMessage, Detach, DiscardDetachedRequest, Durable};
+use farpool_proto::v1::{ClientEvent, ClientMessage, Detach, Durable};
 use tokio::time::timeout;
 use tonic::Status;
-use tonic::transport::Channel;
 
-use super::super::super::connect::{Connection, clients};
+use super::super::super::connect::{Connect, Connection};
 use super::super::super::conversation::end_of;
 use super::super::super::program;
 use super::super::super::state::message;
 use super::super::attempts::{Attempts, Trouble};
-use super::super::jobs;
+use super::super::keeper::Keeper;
 use super::super::outbox::{Outbox, Untrue};
 use super::super::refusal::Subject;
 use crate::error::{Error, ErrorKind};
@@ -28,7 +27,8 @@ const MESSAGE_LIMIT: u64 = 16 << 20;
 const DROPPING: Duration = Duration::from_secs(2);
 
 /// Sends a job through lost connections.
-pub(super) struct Sender<'a> {
+pub(super) struct Sender<'a, C> {
+    connect: C,
     subject: Subject,
     outbox: &'a Outbox,
     attempts: Attempts,
@@ -36,8 +36,8 @@ pub(super) struct Sender<'a> {
 }
 
 /// A connection on which the job is being sent.
-struct Line {
-    channel: Channel,
+struct Line<K> {
+    connection: K,
     outgoing: Outgoing<ClientMessage>,
     incoming: Incoming<ClientEvent>,
     /// The coordinator has said how far it is.
@@ -52,10 +52,9 @@ enum Heard {
     Uploaded,
 }
 
-impl<'a> Sender<'a> {
-    pub(super) fn new(subject: Subject, outbox: &'a Outbox, detach: Detach) -> Self {
-        let attempts = Attempts::new(subject.place().patience);
-        Self { subject, outbox, attempts, detach }
+impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
+    pub(super) fn new(connect: C, subject: Subject, attempts: Attempts, outbox: &'a Outbox, detach: Detach) -> Self {
+        Self { connect, subject, outbox, attempts, detach }
     }
 
     /// Returns when all of it is durable, or nobody wants it any more.
@@ -107,21 +106,21 @@ impl<'a> Sender<'a> {
         }
     }
 
-    async fn connect(&self) -> Result<Line, Trouble> {
+    async fn connect(&self) -> Result<Line<C::Connection>, Trouble> {
         let (outgoing, frames) = outgoing(0, Arc::default());
         outgoing.for_one_connection();
         outgoing.push(message(Body::Detach(Box::new(self.detach.clone()))));
         let call = async {
-            let channel = self.subject.place().connect().await?;
-            let events = jobs(channel.clone()).detach(frames).await?.into_inner();
-            Ok((channel, events))
+            let mut connection = self.connect.connect().await?;
+            let events = connection.detach(frames).await?;
+            Ok((connection, events))
         };
-        let (channel, events) = self.attempts.answer(call).await?;
+        let (connection, events) = self.attempts.answer(call).await?;
         let incoming = outgoing.incoming(events, MESSAGE_LIMIT);
-        Ok(Line { channel, outgoing, incoming, answered: false, upload: None })
+        Ok(Line { connection, outgoing, incoming, answered: false, upload: None })
     }
 
-    async fn listen(&self, line: &mut Line) -> Heard {
+    async fn listen(&self, line: &mut Line<C::Connection>) -> Heard {
         let Line { incoming, upload, answered, .. } = line;
         let messages = async {
             let heard = match answered {
@@ -143,12 +142,12 @@ impl<'a> Sender<'a> {
         }
     }
 
-    fn say(&self, line: &Line) {
+    fn say(&self, line: &Line<C::Connection>) {
         line.outgoing.extend(self.outbox.unsent(self.job()).into_iter().map(message));
     }
 
     /// Returns whether all of it is durable.
-    fn take_in(&mut self, event: Event, line: &mut Line) -> Result<bool, Trouble> {
+    fn take_in(&mut self, event: Event, line: &mut Line<C::Connection>) -> Result<bool, Trouble> {
         match event {
             Event::Durable(Durable { complete: true, .. }) => {
                 self.outbox.note_complete().map_err(|untrue| self.untrue(&untrue))?;
@@ -173,7 +172,7 @@ impl<'a> Sender<'a> {
                         let message = format!("reading this program for {}: {error}", self.subject.place().address);
                         Trouble::Final(self.subject.tell(Error::new(ErrorKind::Unavailable, message)))
                     })?;
-                    line.upload = Some(Box::pin(Connection::put_program(&mut clients(line.channel.clone()), pieces)));
+                    line.upload = Some(Box::pin(line.connection.put_program(pieces)));
                 }
             }
             // Nothing that this version knows.
@@ -183,10 +182,9 @@ impl<'a> Sender<'a> {
     }
 
     /// Has the coordinator drop what it has of the job, if that is known to be this one.
-    async fn drop_all(&self, line: Line) {
+    async fn drop_all(&self, mut line: Line<C::Connection>) {
         if line.answered {
-            let request = DiscardDetachedRequest { name: self.subject.name().to_owned() };
-            let _ = timeout(DROPPING, jobs(line.channel.clone()).discard(request)).await;
+            let _ = timeout(DROPPING, line.connection.discard(self.subject.name().to_owned())).await;
         }
     }
 

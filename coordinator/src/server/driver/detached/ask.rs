@@ -37,6 +37,7 @@ impl Driver {
             Phase::Ended(Ended::Cancelled) => DetachedState::Cancelled,
             Phase::Ended(Ended::Failed) => DetachedState::Failed,
         };
+        let detached_ms = if state == DetachedState::Receiving { 0 } else { detached_ms };
         let ended_ms = if state == DetachedState::Running { 0 } else { ended_ms };
         DetachedJob {
             name: known.name.clone(),

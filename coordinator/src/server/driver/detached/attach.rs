@@ -3,7 +3,9 @@
 
 use farpool_net::Outgoing;
 use farpool_proto::v1::client_event::Body;
-use farpool_proto::v1::{ClientEvent, ClientMessage, ItemsDone, ItemsFailed, JobEnded, PoolFailed, client_message};
+use farpool_proto::v1::{
+    ClientEvent, ClientMessage, DetachedState, ItemsDone, ItemsFailed, JobEnded, PoolFailed, client_message,
+};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -27,6 +29,10 @@ pub(super) struct Attached {
     next: u64,
     /// Whether to wait for what is not there.
     wait: bool,
+    /// It was told of a job that had not all its items.
+    partial: bool,
+    /// Outcomes were passed over that were not there.
+    lacks: bool,
     reading: bool,
 }
 
@@ -51,9 +57,11 @@ impl Driver {
             let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
             let job = journal.find(&attach.name).ok_or_else(|| not_found(&attach.name))?;
             let described = self.describe(job);
+            let is_partial = described.state() == DetachedState::Receiving;
             outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(described))) });
             let (named, next, wait) = (job.known().named, attach.first, attach.wait);
-            Ok(Attached { outgoing: outgoing.clone(), turns, job: job.number(), named, next, wait, reading: false })
+            let (outgoing, job, partial) = (outgoing.clone(), job.number(), is_partial);
+            Ok(Attached { outgoing, turns, job, named, next, wait, partial, lacks: false, reading: false })
         });
         match begun {
             Ok(attached) => {
@@ -109,6 +117,7 @@ impl Driver {
 
     /// Has the next outcomes read, if there is room for them and they are there; or says how the job has ended.
     fn serve(&mut self, id: StreamId) {
+        self.describe_again(id);
         let Some(attached) = self.detached.attached.get_mut(&id) else { return };
         let Some(journal) = &self.detached.journal else { return };
         if attached.reading || attached.outgoing.waiting() > LOW_OUTCOMES {
@@ -123,8 +132,9 @@ impl Driver {
         };
         // Who waits is sent what is missing before what comes behind it.
         let (mut next, skips) = (attached.next, ended.is_some() || !attached.wait);
-        let pieces = job.outcomes_from(next).take_while(|&(first, count, place)| {
-            let follows = (skips || first <= next) && journal.is_durable(place);
+        let there = job.outcomes_from(next).filter(|&(_, _, place)| !skips || journal.is_durable(place));
+        let pieces = there.take_while(|&(first, count, place)| {
+            let follows = skips || (first <= next && journal.is_durable(place));
             next = first + count;
             follows
         });
@@ -141,12 +151,27 @@ impl Driver {
                 let failure = journal.job(attached.job).and_then(|job| job.failure()).cloned();
                 Body::PoolFailed(Box::new(PoolFailed { failure }))
             }
+            // It has ended since then, and what is missing would have to be there.
+            Some(Ended::Finished) if attached.lacks && !attached.wait => return self.end_attached(id, Ok(())),
             Some(how) => Body::JobEnded(JobEnded { job, cancelled: how == Ended::Cancelled }),
             None if attached.wait => return,
             None => return self.end_attached(id, Ok(())),
         };
         attached.outgoing.push(ClientEvent { body: Some(last) });
         self.end_attached(id, Ok(()));
+    }
+
+    /// Tells who came before a job was whole how long it is: outcomes follow.
+    fn describe_again(&mut self, id: StreamId) {
+        let Some(attached) = self.detached.attached.get(&id).filter(|attached| attached.partial) else { return };
+        let job = self.detached.journal.as_ref().and_then(|journal| journal.job(attached.job));
+        let Some(described) = job.map(|job| self.describe(job)) else { return };
+        if described.state() != DetachedState::Receiving
+            && let Some(attached) = self.detached.attached.get_mut(&id)
+        {
+            attached.partial = false;
+            attached.outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(described))) });
+        }
     }
 
     /// Outcomes have been read.
@@ -180,6 +205,7 @@ impl Driver {
                     return self.end_attached(id, Err(Status::data_loss(message)));
                 }
             };
+            attached.lacks |= first > attached.next;
             attached.next = end;
             attached.outgoing.push(ClientEvent { body: Some(body) });
         }

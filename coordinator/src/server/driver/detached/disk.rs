@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 
 use super::super::super::link::{Input, Link, WasRead};
 use crate::journal::{Kept, Place, ReadError, Reader};
@@ -42,7 +41,7 @@ pub(super) fn read<T: Send + 'static>(
     tokio::spawn(async move {
         let Ok(_turn) = reads.acquire_owned().await else { return };
         // What panics there was reported by itself, and the loop's end takes the answer with it.
-        let Ok(result) = spawn_blocking(read).await else { return };
+        let Ok(result) = link.blocking.run(read).await else { return };
         let _ = link.send(Input::WasRead(tell(result))).await;
     });
 }

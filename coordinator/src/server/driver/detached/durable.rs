@@ -75,7 +75,7 @@ impl Driver {
                     self.coordinator.client_acknowledged(id, heard, self.now, &mut self.out);
                     news.extend(self.detached.runs.get(&id).map(|run| run.job));
                 }
-                Then::Give(id) => self.give(id),
+                Then::Give(id) => self.was_noted(id),
                 Then::Received(job, stream, items) => self.say_received(job, stream, items),
                 Then::Complete(job) => self.complete(job),
                 Then::Ended(job) => {

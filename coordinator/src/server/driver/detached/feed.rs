@@ -40,8 +40,9 @@ pub(super) struct Feed {
     pub(super) limit: u64,
     /// Bytes of records that are being read.
     reading: u64,
-    /// What was read and waits until it may be given out.
+    /// What was read and waits until it may be given out: until there is room, and, if it is being noted, until that is durable.
     ready: VecDeque<Batch>,
+    noting: bool,
     input_ended: bool,
 }
 
@@ -49,6 +50,7 @@ enum Step {
     /// These items are not there.
     Lose(u64, u64),
     Read(Vec<Piece>),
+    Give,
     EndInput,
     Reopened,
 }
@@ -106,7 +108,8 @@ impl Driver {
         let journal = self.detached.journal.as_ref()?;
         let job = journal.job(run.job)?;
         if feed.held() > 0 {
-            return None;
+            let may_go = feed.reading == 0 && !feed.noting && self.has_room(id);
+            return may_go.then_some(Step::Give);
         }
         let missing = job.done().gap(feed.next, job.counts().items);
         if missing.is_none() && !feed.input_ended {
@@ -132,6 +135,12 @@ impl Driver {
             follows
         });
         Some(Step::Read(some(together, room.min(READ_BYTES))))
+    }
+
+    /// Whether the pool takes a further message of items.
+    fn has_room(&self, id: ClientId) -> bool {
+        let feed = self.detached.runs.get(&id).map(|run| &run.feed);
+        feed.is_some_and(|feed| feed.reopens() || feed.sent < feed.limit) || self.coordinator.lacks_chunk(id)
     }
 
     /// How many bytes may be read for a job; none: nothing.
@@ -173,6 +182,7 @@ impl Driver {
                 let (link, reads) = (&self.link, &self.detached.reads);
                 read(link, reads, move || read_all(&reader, plan), move |items| WasRead::Items(id, items));
             }
+            Step::Give => self.give(id),
             Step::EndInput => {
                 run.feed.input_ended = true;
                 let job = run.named;
@@ -232,14 +242,25 @@ impl Driver {
             // An error means that the job is gone.
             let _ = journal.fed(run.job, run.feed.next);
             if run.at_most_once {
+                run.feed.noting = true;
                 return self.detached.then.push(Then::Give(id));
             }
         }
         self.give(id);
     }
 
-    pub(super) fn give(&mut self, id: ClientId) {
-        while let Some(run) = self.detached.runs.get_mut(&id)
+    /// It is durable that items may have been given out.
+    pub(super) fn was_noted(&mut self, id: ClientId) {
+        if let Some(run) = self.detached.runs.get_mut(&id) {
+            run.feed.noting = false;
+            self.give(id);
+        }
+    }
+
+    /// Gives out what was read, as far as there is room.
+    fn give(&mut self, id: ClientId) {
+        while self.has_room(id)
+            && let Some(run) = self.detached.runs.get_mut(&id)
             && let Some(batch) = run.feed.ready.pop_front()
         {
             run.feed.sent += batch.bytes();

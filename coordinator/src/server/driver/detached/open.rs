@@ -23,16 +23,28 @@ pub(in super::super::super) struct Opened {
 impl Opened {
     /// Opens the programs, and the journal if there is to be one. Programs of its jobs stay, whatever the bound.
     pub(in super::super::super) fn open(settings: &Settings, link: &Link) -> io::Result<(Programs, Option<Self>)> {
-        let store = |bound| ProgramStore::open(&settings.programs, bound).map_err(io::Error::other);
         let Some(journal) = &settings.journal else {
-            return Ok((Programs::new(store(settings.program_cache)?, link.clone()), None));
+            let store = ProgramStore::open(&settings.programs, settings.program_cache).map_err(io::Error::other)?;
+            return Ok((Programs::new(store, link.clone()), None));
         };
         let warn = |warning: String| link.log.line(format_args!("journal: {warning}"));
         let journal = Journal::open(journal.clone(), warn).map_err(io::Error::other)?;
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let opened = Self::with(journal, settings, link, now_ms)?;
+        Ok((opened.programs.clone(), Some(opened)))
+    }
+
+    /// With a journal that is open.
+    pub(in super::super::super) fn with(
+        journal: Journal,
+        settings: &Settings,
+        link: &Link,
+        now_ms: u64,
+    ) -> io::Result<Self> {
+        let store = |bound| ProgramStore::open(&settings.programs, bound).map_err(io::Error::other);
         let pins = pins(&journal, &store(u64::MAX)?);
         let programs = Programs::new(store(settings.program_cache)?, link.clone());
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        Ok((programs.clone(), Some(Self { journal, programs, pins, now_ms })))
+        Ok(Self { journal, programs, pins, now_ms })
     }
 }
 

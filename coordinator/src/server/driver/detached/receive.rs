@@ -227,6 +227,7 @@ impl Driver {
             stream.outgoing.finish();
         }
         self.start(number);
+        self.serve_jobs(&[number]);
     }
 
     /// Ends the stream that a job comes on.

@@ -1,0 +1,125 @@
+//! A client's way to the coordinator.
+
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use farpool::simulation::{Connect, Connection, Keeper};
+use farpool_coordinator::server::Server;
+use farpool_net::Frames;
+use farpool_net::program::Pieces;
+use farpool_proto::v1::{
+    CancelDetachedReply, CancelDetachedRequest, ClientMessage, DiscardDetachedReply, DiscardDetachedRequest, EventFrame,
+};
+use futures_core::Stream;
+use prost::Message;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::coordinator::Address;
+use crate::network::{Arriving, Host, Network};
+use crate::trace;
+
+#[derive(Clone)]
+pub(crate) struct Way {
+    pub(crate) host: Host,
+    pub(crate) network: Network,
+    pub(crate) address: Address,
+}
+
+impl Connect for Way {
+    type Connection = Self;
+
+    async fn connect(&self) -> Result<Self, Status> {
+        self.network.connect(self.host, || self.address.server().is_some()).await?;
+        Ok(self.clone())
+    }
+
+    fn say(&self, line: &str) {
+        trace::say(format_args!("client {} says: {line}", self.host));
+    }
+}
+
+impl Connection for Way {
+    type Events = Arriving<EventFrame>;
+
+    async fn session(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
+        let accept = |stream| self.address.server().map(|server| server.client_session(stream));
+        self.network.call(self.host, frames, accept).await
+    }
+
+    fn put_program(&mut self, _: Pieces) -> impl Future<Output = ()> + Send + 'static {
+        trace::violation(format_args!("client {} is asked for its program", self.host));
+        std::future::ready(())
+    }
+}
+
+impl Keeper for Way {
+    async fn detach(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
+        let accept = |stream| self.address.server().map(|server| server.detach(stream));
+        self.network.call(self.host, frames, accept).await
+    }
+
+    async fn attach(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
+        let accept = |stream| self.address.server().map(|server| server.attach(stream));
+        self.network.call(self.host, frames, accept).await
+    }
+
+    async fn cancel(&mut self, name: String) -> Result<(), Status> {
+        let cancel = async |server: Server, request: CancelDetachedRequest| {
+            server.cancel_detached(request.name).await.map(|()| CancelDetachedReply {})
+        };
+        self.ask(CancelDetachedRequest { name }, cancel).await.map(drop)
+    }
+
+    async fn discard(&mut self, name: String) -> Result<(), Status> {
+        let discard = async |server: Server, request: DiscardDetachedRequest| {
+            server.discard_detached(request.name).await.map(|()| DiscardDetachedReply {})
+        };
+        self.ask(DiscardDetachedRequest { name }, discard).await.map(drop)
+    }
+}
+
+impl Way {
+    /// A call with one message each way.
+    async fn ask<Request, Reply, Answer>(
+        &self,
+        request: Request,
+        answer: impl FnOnce(Server, Request) -> Answer + Send + 'static,
+    ) -> Result<Reply, Status>
+    where
+        Request: Message + Debug + 'static,
+        Reply: Message + Debug + 'static,
+        Answer: Future<Output = Result<Reply, Status>> + Send,
+    {
+        let accept = |mut asked: Arriving<Request>| {
+            let server = self.address.server()?;
+            let (tell, told) = mpsc::channel(1);
+            tokio::spawn(async move {
+                if let Some(Ok(request)) = next(&mut asked).await {
+                    let _ = tell.send(answer(server, request).await).await;
+                }
+            });
+            Some(Answers(told))
+        };
+        let (say, said) = mpsc::channel(1);
+        let _ = say.try_send(request);
+        drop(say);
+        let mut answers = self.network.call(self.host, Answers(said), accept).await?;
+        next(&mut answers).await.unwrap_or_else(|| Err(Status::unavailable("there was no answer")))
+    }
+}
+
+struct Answers<T>(mpsc::Receiver<T>);
+
+impl<T> Stream for Answers<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.poll_recv(context)
+    }
+}
+
+async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    std::future::poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
+}

@@ -1,0 +1,177 @@
+//! What is written and made durable together: all batches that were there, as steps that are taken one by one.
+//!
+//! Should one fail, all of them are taken again, from the first one: what the system could not write it may have dropped, and a
+//! later sync would not tell. Everything before them was durable, and stays. Only when all is durable do segments go, and from then on
+//! nothing is written again: what was said in the segments that went may have been said again there.
+
+use std::io::{self, IoSlice};
+
+use farpool_proto::v1::JournalRecord;
+use farpool_proto::v1::journal_record::{Body, Filler};
+use prost::Message;
+
+use super::batch::Step;
+use super::place::Place;
+use super::reader::{ReadError, whole};
+use super::record::{HEADER, checksum, placed};
+use super::segment::header;
+use super::storage::Storage;
+use super::writer::Handed;
+
+/// Bytes that are written before they are made durable, however much there is: somebody waits for the first of them.
+const AT_ONCE: u64 = 32 << 20;
+
+#[derive(Debug)]
+pub(super) struct Group {
+    /// Segments go last.
+    steps: Vec<Step>,
+    /// Where another attempt begins: in front, until all is durable that is to be written.
+    from: usize,
+    /// What could not be copied, and why.
+    pub(super) unreadable: Vec<(Place, String)>,
+    /// What is durable when it is.
+    pub(super) number: u64,
+}
+
+impl Group {
+    /// A first batch and all further ones that are there, if it is not too much.
+    pub(super) fn gather(first: Handed, mut next: impl FnMut() -> Option<Handed>) -> Self {
+        let (mut steps, mut removals, mut bytes, mut last) = (Vec::new(), Vec::new(), 0, 0);
+        let mut handed = Some(first);
+        while let Some(Handed { mut batch, number }) = handed {
+            batch.seal();
+            bytes += batch.bytes;
+            last = number;
+            let (go, rest): (Vec<_>, Vec<_>) =
+                batch.steps.into_iter().partition(|step| matches!(step, Step::Remove(_)));
+            steps.extend(rest);
+            removals.extend(go);
+            handed = if bytes < AT_ONCE { next() } else { None };
+        }
+        steps.append(&mut removals);
+        Self { steps, from: 0, unreadable: Vec::new(), number: last }
+    }
+
+    pub(super) fn attempt(&mut self) -> Attempt<'_> {
+        if self.from == 0 {
+            self.unreadable.clear();
+        }
+        Attempt { next: self.from, group: self, written: None }
+    }
+}
+
+/// One attempt to write a group.
+pub(super) struct Attempt<'a> {
+    group: &'a mut Group,
+    next: usize,
+    /// The segment that was written to and is not durable.
+    written: Option<u32>,
+}
+
+impl Attempt<'_> {
+    /// Takes the next step; says whether there was one.
+    pub(super) fn step(&mut self, storage: &dyn Storage) -> io::Result<bool> {
+        let Self { group: Group { steps, from, unreadable, .. }, next, written } = self;
+        match steps.get(*next) {
+            Some(Step::Create(segment)) => {
+                // What is in a segment counts only if everything before it does.
+                sync(written, storage)?;
+                storage.create(*segment)?;
+                storage.write(*segment, 0, &mut [IoSlice::new(&header(*segment))])?;
+                *written = Some(*segment);
+            }
+            Some(Step::Write(chunk)) => {
+                storage.write(chunk.segment, chunk.offset.into(), &mut chunk.slices())?;
+                *written = Some(chunk.segment);
+            }
+            Some(Step::Copy { from, to }) => {
+                let record = copy(storage, *from, *to).unwrap_or_else(|error| {
+                    unreadable.push((*from, error.to_string()));
+                    filler(*to)
+                });
+                storage.write(to.segment, to.offset.into(), &mut [IoSlice::new(&record)])?;
+                *written = Some(to.segment);
+            }
+            Some(Step::Remove(_)) | None if written.is_some() => {
+                sync(written, storage)?;
+                *from = *next;
+                return Ok(true);
+            }
+            Some(Step::Remove(segment)) => {
+                storage.remove(*segment)?;
+                *from = *next + 1;
+            }
+            None => return Ok(false),
+        }
+        *next += 1;
+        Ok(true)
+    }
+}
+
+fn sync(written: &mut Option<u32>, storage: &dyn Storage) -> io::Result<()> {
+    written.take().map_or(Ok(()), |segment| storage.sync(segment))
+}
+
+/// A record as it is to be at another place.
+fn copy(storage: &dyn Storage, from: Place, to: Place) -> Result<Vec<u8>, ReadError> {
+    let (record, _) = whole(storage, from)?;
+    Ok(seal(record, to))
+}
+
+/// What is put where a record cannot be copied to: something has to be there.
+fn filler(to: Place) -> Vec<u8> {
+    let mut record = vec![0; HEADER];
+    let head = JournalRecord { body: Some(Body::Filler(Filler {})) }.encode(&mut record);
+    head.expect("a vector has room");
+    let head = (record.len() - HEADER) as u32;
+    record[8..12].copy_from_slice(&(to.length - HEADER as u32).to_le_bytes());
+    record[12..HEADER].copy_from_slice(&head.to_le_bytes());
+    record.resize(to.length as usize, 0);
+    seal(record, to)
+}
+
+/// Gives a whole record the checksum that it has at a place.
+fn seal(mut record: Vec<u8>, at: Place) -> Vec<u8> {
+    let header: [u8; HEADER] = record[..HEADER].try_into().expect("a record has a header");
+    record[..HEADER].copy_from_slice(&placed(at.segment, at.offset, &header));
+    let sum = checksum(&record);
+    record[..8].copy_from_slice(&sum);
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::super::batch::Batch;
+    use super::super::simulated::Done::{Create, Remove, Sync, Write};
+    use super::super::simulated::Simulated;
+    use super::*;
+
+    #[test]
+    fn when_segments_go_nothing_is_written_again() {
+        let disk = Simulated::new([(1, vec![7]), (2, vec![7])].into());
+        let steps = vec![Step::Remove(1), Step::Create(3), Step::Remove(2)];
+        let mut group = Group::gather(Handed { batch: Batch { steps, bytes: 0 }, number: 9 }, || None);
+        let mut failures = 2;
+        disk.fail(Some(Box::new(move |done| {
+            let fails = failures > 0 && matches!(done, Sync(_) | Remove(2));
+            failures -= u32::from(fails);
+            fails.then(|| (ErrorKind::Other.into(), 0))
+        })));
+        for ends_well in [false, false, true] {
+            let mut attempt = group.attempt();
+            let ended = loop {
+                match attempt.step(&disk) {
+                    Ok(true) => {}
+                    Ok(false) => break true,
+                    Err(_) => break false,
+                }
+            };
+            assert_eq!(ended, ends_well);
+        }
+        let [Create(3), Write(3, ..), Create(3), Write(3, ..), Sync(3), Remove(1), Remove(2)] = &disk.done()[..] else {
+            panic!("{:?}", disk.done());
+        };
+    }
+}

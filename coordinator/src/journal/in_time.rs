@@ -1,0 +1,63 @@
+//! A journal whose disk is simulated, written by a task in simulated time. For simulations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::sleep;
+
+use super::error::JournalError;
+use super::group::{Attempt, Group};
+use super::hands::{BATCHES, Hands};
+use super::owner::Journal;
+use super::settings::Settings;
+use super::simulated::Simulated;
+use super::writer::{Handed, Shared, Waits};
+
+impl Journal {
+    /// Opens the journal on a disk, and says what writes it: with that it is as a process that was killed.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    #[doc(hidden)]
+    pub fn open_simulated(
+        disk: &Arc<Simulated>,
+        settings: Settings,
+        warn: &mut dyn FnMut(String),
+    ) -> Result<(Self, impl Future<Output = ()> + use<>), JournalError> {
+        let (batches, received) = channel(BATCHES);
+        let mut shared = Arc::default();
+        let journal = Self::open_with(Arc::clone(disk) as _, settings, warn, |own| {
+            shared = own;
+            Ok(Hands::Task(batches))
+        })?;
+        Ok((journal, write_all(Arc::clone(disk), received, shared)))
+    }
+}
+
+/// As the thread does it, with time between the steps.
+async fn write_all(disk: Arc<Simulated>, mut batches: Receiver<Handed>, shared: Arc<Shared>) {
+    while let Some(first) = batches.recv().await {
+        let mut group = Group::gather(first, || batches.try_recv().ok());
+        let mut waits = Waits::default();
+        loop {
+            let written = take_steps(&disk, group.attempt()).await;
+            if shared.note(&mut group, written) {
+                break;
+            }
+            sleep(waits.next()).await;
+        }
+    }
+}
+
+async fn take_steps(disk: &Simulated, mut attempt: Attempt<'_>) -> std::io::Result<()> {
+    loop {
+        let lag = disk.lag();
+        if lag > Duration::ZERO {
+            sleep(lag).await;
+        }
+        if !attempt.step(disk)? {
+            return Ok(());
+        }
+    }
+}
