@@ -73,7 +73,24 @@ impl Host {
     }
 }
 
+/// Puts a disk of so many bytes there, which is a part of the memory. Only in a table of mounts of our own.
+pub(crate) fn mount(folder: &Path, bytes: u64) {
+    let mut command = Command::new("mount");
+    run(command.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "none"]).arg(folder));
+}
+
+/// Takes it away again, with all that is on it.
+pub(crate) fn unmount(folder: &Path) {
+    let mut command = Command::new("umount");
+    run(command.arg("--lazy").arg(folder));
+}
+
 fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip was there before");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    let mut command = Command::new("ip");
+    run(command.args(arguments.split(' ')));
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
