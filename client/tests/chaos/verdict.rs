@@ -55,7 +55,7 @@ pub(crate) fn of(stage: &mut Stage) -> Result<String, String> {
     }
     let told: Vec<String> = counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
     Ok(format!(
-        "all is well: {}; detached jobs that nobody had discarded: {left}; late messages dropped by the last coordinator: {dropped}; clients were through {took:.1?} after \
+        "all is well: {}; of the detached jobs {left}; late messages dropped by the last coordinator: {dropped}; clients were through {took:.1?} after \
          the last fault was mended",
         told.join(", ")
     ))

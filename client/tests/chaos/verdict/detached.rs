@@ -18,8 +18,8 @@ use crate::work::{Answer, Fate};
 /// How long jobs have that somebody has left behind.
 const JOBS_END: Duration = Duration::from_secs(60);
 
-/// Every job comes to its end, and is discarded. Returns how many there were in the end.
-pub(super) fn come_to_their_end(stage: &mut Stage) -> Result<u64, String> {
+/// Every job comes to its end, and is discarded. Returns how many there were.
+pub(super) fn come_to_their_end(stage: &mut Stage) -> Result<String, String> {
     let ledger = Ledger::of(stage.folder());
     let recipes = ledger.all();
     let deadline = Instant::now() + JOBS_END;
@@ -36,9 +36,16 @@ pub(super) fn come_to_their_end(stage: &mut Stage) -> Result<u64, String> {
     for recipe in &recipes {
         whoever_reads(&ledger, recipe, stories.get(&recipe.name)).map_err(|wrong| format!("{recipe:?}: {wrong}"))?;
     }
+    let unsure: Vec<_> = recipes.iter().filter(|recipe| !ledger.has(&recipe.name, Mark::Detached)).collect();
+    let whole = unsure.iter().filter(|recipe| stories.contains_key(&recipe.name)).count();
+    let told = format!(
+        "{} were not discarded before the end, and of {} whose detach had not returned {whole} were whole",
+        stories.len(),
+        unsure.len()
+    );
     let address = stage.address();
     within(PATIENCE, move || recipes.iter().try_for_each(|recipe| discard(&ledger, recipe, &address)))?;
-    Ok(stories.len() as u64)
+    Ok(told)
 }
 
 type Stories = BTreeMap<String, BTreeMap<u64, String>>;
