@@ -46,6 +46,9 @@ const SECONDS: u64 = 60;
 /// How often what has become of daemons, clients and faults is looked after.
 const BEAT: Duration = Duration::from_millis(20);
 
+/// With what the test harness ends when something has failed.
+const FAILED: i32 = 101;
+
 #[derive(Clone, Copy)]
 struct Plan {
     seed: u64,
@@ -84,15 +87,17 @@ fn play_apart(plan: Plan) -> Result<(), Failed> {
     };
     let Some(mut command) = command else { return play(plan).map_err(Failed::from) };
     command.args(["--seed", &plan.seed.to_string(), "--seconds", &plan.seconds.to_string(), "--nocapture"]);
-    match command.status()?.success() {
-        true => Ok(()),
-        false => Err("it failed, as was told above".into()),
+    let status = command.status()?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(FAILED) => Err("it failed, as was told above".into()),
+        _ => Err(format!("it did not come to its end: {status}").into()),
     }
 }
 
 fn play(plan: Plan) -> Result<(), String> {
     binaries::make();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos.{}", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos.{}", hosts::run_number()));
     fs::create_dir_all(&folder).expect("cargo's folder for tests can be written");
     println!("chaos for {} s from seed {}", plan.seconds, plan.seed);
     let diary = Diary::new(&folder);

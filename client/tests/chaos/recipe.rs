@@ -39,14 +39,15 @@ impl Recipe {
         let most = if kind == Kind::Heavy { 30 } else { 120 };
         Self {
             name,
-            retries: random.below(4) as u32,
+            // What runs at most once has the hardest life when a coordinator is lost.
+            retries: random.pick(&[0, 0, 1, 2, 3]),
             chunksize: (!random.one_in(2)).then(|| random.within(1..20)),
             // Sometimes none at all.
             items: random.below(most),
             log,
             seed: random.next(),
             kind,
-            longest: random.pick(&[1, 5, 20]),
+            longest: random.pick(&[1, 5, 20, 100]),
         }
     }
 

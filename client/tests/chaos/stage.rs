@@ -68,9 +68,9 @@ enum Mend {
 
 impl Stage {
     pub(crate) fn build(folder: &Path, seed: u64, diary: Diary) -> Stage {
-        let tag = format!("chaos.{}", std::process::id());
+        let tag = format!("chaos.{}", hosts::run_number());
         // Below those that the system gives to whoever connects.
-        let port = if hosts::is_apart() { 7070 } else { 20_000 + (std::process::id() % 10_000) as u16 };
+        let port = if hosts::is_apart() { 7070 } else { 20_000 + (hosts::run_number() % 10_000) as u16 };
         let target = SocketAddr::from(([127, 0, 0, 1], port));
         let (mut ways, mut cables, mut hosts) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..AGENTS + CLIENTS {
@@ -138,12 +138,15 @@ impl Stage {
     fn fork_servers(&self) -> Vec<Process> {
         let daemons = self.agents.iter().chain(self.leaving.iter().map(|(agent, _)| agent)).map(Daemon::pid);
         let daemons: Vec<u32> = daemons.collect();
-        processes::every().filter(|process| daemons.contains(&process.parent)).collect()
+        self.processes().into_iter().filter(|process| daemons.contains(&process.parent)).collect()
     }
 
     fn workers(&self) -> Vec<Process> {
         let parents: Vec<u32> = self.fork_servers().iter().map(|process| process.pid).collect();
-        processes::every().filter(|process| parents.contains(&process.parent) && process.state != 'Z').collect()
+        self.processes()
+            .into_iter()
+            .filter(|process| parents.contains(&process.parent) && process.state != 'Z')
+            .collect()
     }
 
     /// Does it, unless that makes no sense at the time.
