@@ -62,6 +62,8 @@ impl Player<'_> {
             _ => return Ok(()),
         }
         self.posts(format!("{recipe:?} is dealt with"));
+        // Whoever still is detaching it, and has not heard that all of it is there, would say all of it again.
+        let is_detached = self.ledger.has(&recipe.name, Mark::Detached);
         let story = match self.random.below(8) {
             0 => return Ok(()),
             1 => {
@@ -70,7 +72,7 @@ impl Player<'_> {
                 self.count("cancelled");
                 reader.iter(job, u64::MAX)?
             }
-            2 => {
+            2 if is_detached => {
                 thread::sleep(self.random.millis(0..300));
                 self.count("discarded");
                 return reader.discard(&client::address(), job);
@@ -90,7 +92,7 @@ impl Player<'_> {
         };
         self.has_read(&reader, &story)?;
         // The journal is small: it would be full soon.
-        if !self.random.one_in(3) {
+        if is_detached && !self.random.one_in(3) {
             self.count("discarded");
             reader.discard(&client::address(), job)?;
         }
