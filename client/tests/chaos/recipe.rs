@@ -47,7 +47,8 @@ impl Recipe {
             log,
             seed: random.next(),
             kind,
-            longest: random.pick(&[1, 5, 20, 100]),
+            // Some go on for longer than most faults.
+            longest: random.pick(&[1, 5, 20, 300]),
         }
     }
 
