@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,14 +13,15 @@ use std::{env, fs, thread};
 use farpool::{ErrorKind, Pool};
 
 use crate::jobs::{self, Counts, Player};
+use crate::ledger::Ledger;
 use crate::processes::TAG;
 use crate::random::Random;
+use crate::visitor;
 
-/// Tells a process that it is such a client; its seed, or that it is a visitor.
+/// Tells a process that it is such a client; its seed, or which kind of visitor it is.
 pub(crate) const ROLE: &str = "FARPOOL_CHAOS_CLIENT";
-const FOLDER: &str = "FARPOOL_CHAOS_FOLDER";
-const ADDRESS: &str = "FARPOOL_ADDRESS";
-const VISITOR: &str = "visitor";
+pub(crate) const FOLDER: &str = "FARPOOL_CHAOS_FOLDER";
+pub(crate) const ADDRESS: &str = "FARPOOL_ADDRESS";
 
 const THREADS: u64 = 3;
 /// A job that takes longer hangs: alone it would take two seconds at most.
@@ -34,11 +36,13 @@ pub(crate) fn settings(command: &mut Command, address: &str, seed: u64, folder: 
     command.env(ROLE, seed.to_string()).env(ADDRESS, address).env(FOLDER, folder);
 }
 
-/// A client that is to be killed: all its items take long.
-pub(crate) fn visitor(address: &str, tag: &str) -> Command {
-    let mut command = Command::new(env::current_exe().expect("the program knows where it is"));
-    command.env(ROLE, VISITOR).env(ADDRESS, address).env(TAG, tag);
-    command
+/// The folder that the test has named, and where the coordinator is.
+pub(crate) fn folder() -> String {
+    env::var(FOLDER).expect("the test names a folder")
+}
+
+pub(crate) fn address() -> String {
+    env::var(ADDRESS).expect("the test says where the coordinator is")
 }
 
 /// A pool whose workers are known by the tag. To open one while the coordinator cannot be reached fails, and is tried again.
@@ -61,7 +65,7 @@ pub(crate) type Board = Arc<Mutex<BTreeMap<u64, (Instant, String)>>>;
 
 pub(crate) fn main() -> ExitCode {
     let Ok(seed) = env::var(ROLE).unwrap_or_default().parse() else {
-        visit();
+        visitor::main();
         return ExitCode::SUCCESS;
     };
     let pool = match pool(None) {
@@ -71,14 +75,16 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let folder = env::var(FOLDER).expect("the test names a folder");
+    let folder = folder();
+    let test = Path::new(&folder).parent().expect("each client has a folder in that of the test");
+    let ledger = Ledger::of(test);
     let (board, stop) = (Board::default(), Arc::new(AtomicBool::new(false)));
     watch(&board, &stop);
     let mut random = Random::new(seed);
     let counts: Vec<Counts> = thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|number| {
-                let player = Player::new(&pool, random.fork(), &folder, number, Arc::clone(&board));
+                let player = Player::new((&pool, &ledger), random.fork(), &folder, number, Arc::clone(&board));
                 let stop = Arc::clone(&stop);
                 scope.spawn(move || play(player, &stop))
             })
@@ -92,13 +98,6 @@ pub(crate) fn main() -> ExitCode {
     }
     fs::write(format!("{folder}/counts"), jobs::sum(counts)).expect("the test's folder can be written");
     ExitCode::SUCCESS
-}
-
-/// Until somebody kills it.
-fn visit() {
-    if let Ok(pool) = pool(None) {
-        let _ = pool.map(|seconds: u64| thread::sleep(Duration::from_secs(seconds)), vec![60; 50]);
-    }
 }
 
 fn play(mut player: Player<'_>, stop: &AtomicBool) -> Counts {

@@ -75,11 +75,16 @@ impl Daemon {
     /// Waits until it has said these words.
     pub(crate) fn wait_for(&mut self, words: &str) {
         let start = Instant::now();
-        while !fs::read_to_string(&self.log).is_ok_and(|log| log.contains(words)) {
+        while !self.has_said(words) {
             let fine = self.ended().is_none() && start.elapsed() < PATIENCE;
             assert!(fine, "{} does not come up; it said:\n{}", self.name, self.said());
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Whether one of this name has ever said these words.
+    pub(crate) fn has_said(&self, words: &str) -> bool {
+        fs::read_to_string(&self.log).is_ok_and(|log| log.contains(words))
     }
 
     /// The last of it.

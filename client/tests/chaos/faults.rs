@@ -29,8 +29,10 @@ pub(crate) enum Fault {
     AgentLeaves {
         agent: usize,
     },
+    /// If it is torn, there is something behind the end of its journal when it is started again.
     CoordinatorKilled {
         pause: Duration,
+        torn: Option<u64>,
     },
     CoordinatorStopped {
         pause: Duration,
@@ -54,28 +56,33 @@ pub(crate) enum Fault {
         link: usize,
         pause: Duration,
     },
-    /// A client of its own, with work in its pool.
+    /// That of the coordinator's journal.
+    DiskFull {
+        pause: Duration,
+    },
+    /// A client of its own, with work in its pool, or in the midst of detaching a job.
     VisitorKilled {
         pause: Duration,
     },
 }
 
 /// Some are more frequent than others.
-const WEIGHTS: [(Kind, u64); 14] = [
+const WEIGHTS: [(Kind, u64); 15] = [
     (Kind::WorkerKilled, 30),
     (Kind::WorkerStopped, 8),
     (Kind::ForkServerKilled, 4),
     (Kind::AgentKilled, 6),
     (Kind::AgentStopped, 8),
     (Kind::AgentLeaves, 2),
-    (Kind::CoordinatorKilled, 5),
+    (Kind::CoordinatorKilled, 8),
     (Kind::CoordinatorStopped, 4),
     (Kind::CableCut, 10),
     (Kind::CableUnplugged, 5),
     (Kind::CableSilent, 5),
     (Kind::CableHalfOpen, 6),
     (Kind::LinkDown, 6),
-    (Kind::VisitorKilled, 2),
+    (Kind::DiskFull, 4),
+    (Kind::VisitorKilled, 5),
 ];
 
 #[derive(Clone, Copy)]
@@ -93,6 +100,7 @@ enum Kind {
     CableSilent,
     CableHalfOpen,
     LinkDown,
+    DiskFull,
     VisitorKilled,
 }
 
@@ -147,7 +155,10 @@ impl Schedule {
             Kind::AgentKilled => Fault::AgentKilled { agent, pause },
             Kind::AgentStopped => Fault::AgentStopped { agent, pause },
             Kind::AgentLeaves => Fault::AgentLeaves { agent },
-            Kind::CoordinatorKilled => Fault::CoordinatorKilled { pause },
+            Kind::CoordinatorKilled => {
+                let torn = which.is_multiple_of(2).then_some(which);
+                Fault::CoordinatorKilled { pause, torn }
+            }
             Kind::CoordinatorStopped => Fault::CoordinatorStopped { pause },
             Kind::CableCut => Fault::CableCut { cable },
             Kind::CableUnplugged => Fault::CableUnplugged { cable, pause },
@@ -155,6 +166,7 @@ impl Schedule {
             Kind::CableHalfOpen => Fault::CableHalfOpen { cable, coordinator_learns: which.is_multiple_of(2) },
             Kind::LinkDown if self.links > 0 => Fault::LinkDown { link, pause },
             Kind::LinkDown => Fault::CableSilent { cable, pause },
+            Kind::DiskFull => Fault::DiskFull { pause },
             Kind::VisitorKilled => Fault::VisitorKilled { pause },
         }
     }

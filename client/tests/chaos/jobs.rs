@@ -1,5 +1,7 @@
 //! The kinds of jobs that clients run, and how their outcomes are checked: each item has exactly one, and it is right.
 
+mod detached;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -7,8 +9,9 @@ use std::time::{Duration, Instant};
 use farpool::{Error, Pool};
 
 use crate::client::{self, Board};
+use crate::ledger::Ledger;
 use crate::random::Random;
-use crate::work::{Answer, Fate, LostBy, Task, Way, item_of, judge, work};
+use crate::work::{Answer, Fate, Task, Way, item_of, judge, work};
 
 /// More than there can be faults that an item meets.
 const MANY_RETRIES: u32 = 100;
@@ -30,6 +33,7 @@ pub(crate) struct Player<'p> {
     pool: &'p Pool,
     random: Random,
     folder: &'p str,
+    ledger: &'p Ledger,
     thread: u64,
     jobs: u64,
     board: Board,
@@ -71,12 +75,28 @@ struct Running {
 }
 
 impl<'p> Player<'p> {
-    pub(crate) fn new(pool: &'p Pool, random: Random, folder: &'p str, thread: u64, board: Board) -> Self {
-        Self { pool, random, folder, thread, jobs: 0, board, counts: Counts::new() }
+    pub(crate) fn new(
+        (pool, ledger): (&'p Pool, &'p Ledger),
+        random: Random,
+        folder: &'p str,
+        thread: u64,
+        board: Board,
+    ) -> Self {
+        Self { pool, random, folder, ledger, thread, jobs: 0, board, counts: Counts::new() }
     }
 
-    /// Runs one job to its end.
+    /// Runs one job to its end, or has to do with one that is to outlive this process.
     pub(crate) fn play_one(&mut self) -> Result<(), String> {
+        let played = match self.random.below(12) {
+            0 | 1 => self.detach_one(),
+            2 | 3 => self.pick_one_up(),
+            _ => self.run_one(),
+        };
+        self.board.lock().expect("nobody panics with it").remove(&self.thread);
+        played
+    }
+
+    fn run_one(&mut self) -> Result<(), String> {
         let kind = self.random.pick(&KINDS);
         let mut running = self.prepare(kind);
         self.says(&running, "begins");
@@ -90,7 +110,6 @@ impl<'p> Player<'p> {
             Kind::PoolOfItsOwn => self.pool_of_its_own(&mut running),
         };
         let checked = played.and_then(|()| self.check(kind, &running));
-        self.board.lock().expect("nobody panics with it").remove(&self.thread);
         checked.map_err(|wrong| format!("{}: {wrong}", running.name))
     }
 
@@ -129,11 +148,15 @@ impl<'p> Player<'p> {
     }
 
     fn says(&self, running: &Running, what: &str) {
-        let mut board = self.board.lock().expect("nobody panics with it");
         let missing = running.tasks.iter().filter(|task| !running.fates.contains_key(&task.item));
         let missing: Vec<u64> = missing.map(|task| task.item).take(5).collect();
         let (done, all) = (running.fates.len(), running.tasks.len());
-        let text = format!("{}: {what}, {done} of {all} outcomes, the first missing are {missing:?}", running.name);
+        self.posts(format!("{}: {what}, {done} of {all} outcomes, the first missing are {missing:?}", running.name));
+    }
+
+    /// What it does since when is told if it takes too long.
+    fn posts(&self, text: String) {
+        let mut board = self.board.lock().expect("nobody panics with it");
         let since = board.get(&self.thread).map_or_else(Instant::now, |(since, _)| *since);
         board.insert(self.thread, (since, text));
     }
@@ -213,7 +236,7 @@ impl<'p> Player<'p> {
             if matches!(fate, Fate::Done | Fate::Panicked) && !began.contains(item) {
                 return Err(format!("item {item} has an outcome but never ran"));
             }
-            *self.counts.entry(name(*fate)).or_default() += 1;
+            *self.counts.entry(fate.name()).or_default() += 1;
         }
         *self.counts.entry("jobs").or_default() += 1;
         *self.counts.entry("items").or_default() += running.fates.len() as u64;
@@ -223,15 +246,6 @@ impl<'p> Player<'p> {
             let _ = fs::remove_file(&running.log);
         }
         Ok(())
-    }
-}
-
-fn name(fate: Fate) -> &'static str {
-    match fate {
-        Fate::Done => "done",
-        Fate::Panicked => "panicked",
-        Fate::Lost(LostBy::Worker) => "WorkerDied",
-        Fate::Lost(LostBy::Agent) => "AgentLost",
     }
 }
 

@@ -1,10 +1,11 @@
 //! A cluster of real processes that gets no rest: workers, agents and the coordinator are killed and stopped, connections
-//! cut and left half open, links taken down, at random from a seed, while two clients run all kinds of jobs and check
-//! every outcome.
+//! cut and left half open, links taken down, disks filled up, at random from a seed, while two clients run all kinds of jobs
+//! and check every outcome. Some jobs are detached: whoever comes along picks them up, and what nobody has discarded is
+//! looked after in the end.
 //!
 //! `cargo test -p farpool --test chaos -- --seconds 3600 --seed 7`. Without a seed the time of day is one, and is told. The
 //! same seed gives the same faults at the same times; what the processes make of them is up to the kernel. Where network
-//! namespaces are permitted (root, `ip`, `unshare`), half of the hosts are such namespaces.
+//! namespaces are permitted (root, `ip`, `unshare`), half of the hosts are such namespaces, and the coordinator's journal is on a small disk of its own.
 
 #[path = "../common/binaries.rs"]
 mod binaries;
@@ -12,16 +13,21 @@ mod cable;
 mod client;
 mod daemon;
 mod diary;
+mod disk;
 mod faults;
 mod hosts;
 mod jobs;
+mod ledger;
 #[path = "../common/processes.rs"]
 #[expect(dead_code, reason = "the other suites need the rest of it")]
 mod processes;
 #[path = "../simulation/random.rs"]
 mod random;
+mod reading;
+mod recipe;
 mod stage;
 mod verdict;
+mod visitor;
 mod work;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +45,9 @@ use stage::Stage;
 const SECONDS: u64 = 60;
 /// How often what has become of daemons, clients and faults is looked after.
 const BEAT: Duration = Duration::from_millis(20);
+
+/// With what the test harness ends when something has failed.
+const FAILED: i32 = 101;
 
 #[derive(Clone, Copy)]
 struct Plan {
@@ -78,15 +87,17 @@ fn play_apart(plan: Plan) -> Result<(), Failed> {
     };
     let Some(mut command) = command else { return play(plan).map_err(Failed::from) };
     command.args(["--seed", &plan.seed.to_string(), "--seconds", &plan.seconds.to_string(), "--nocapture"]);
-    match command.status()?.success() {
-        true => Ok(()),
-        false => Err("it failed, as was told above".into()),
+    let status = command.status()?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(FAILED) => Err("it failed, as was told above".into()),
+        _ => Err(format!("it did not come to its end: {status}").into()),
     }
 }
 
 fn play(plan: Plan) -> Result<(), String> {
     binaries::make();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos.{}", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos.{}", hosts::run_number()));
     fs::create_dir_all(&folder).expect("cargo's folder for tests can be written");
     println!("chaos for {} s from seed {}", plan.seconds, plan.seed);
     let diary = Diary::new(&folder);
@@ -94,7 +105,10 @@ fn play(plan: Plan) -> Result<(), String> {
     let told = disturb(&mut stage, plan).and_then(|()| verdict::of(&mut stage));
     let story = match &told {
         Ok(story) => story.clone(),
-        Err(wrong) => format!("{wrong}\nthe last faults:\n{}", stage.diary.last(12)),
+        Err(wrong) => {
+            stage.keep_journal();
+            format!("{wrong}\nthe last faults:\n{}", stage.diary.last(12))
+        }
     };
     println!("{}{story}", stage.diary.summary());
     drop(stage);

@@ -11,10 +11,11 @@ use nix::sys::signal::Signal;
 use crate::cable::Cable;
 use crate::daemon::Daemon;
 use crate::diary::Diary;
+use crate::disk::{Disk, JOURNAL_SIZE};
 use crate::faults::Fault;
 use crate::hosts::{self, Host};
 use crate::processes::{self, Process, TAG};
-use crate::{binaries, client, text};
+use crate::{binaries, client, text, visitor};
 
 const AGENTS: usize = 4;
 const CLIENTS: usize = 2;
@@ -27,6 +28,9 @@ pub(crate) struct Stage {
     folder: PathBuf,
     tag: String,
     port: u16,
+    disk: Disk,
+    /// Something was left behind the end of the journal.
+    torn: bool,
     pub(crate) coordinator: Daemon,
     pub(crate) agents: Vec<Daemon>,
     pub(crate) clients: Vec<Daemon>,
@@ -58,14 +62,15 @@ enum Mend {
     CablePlugged(usize),
     CableSpeaks(usize),
     LinkUp(usize),
+    DiskHasRoom,
     VisitorKilled,
 }
 
 impl Stage {
     pub(crate) fn build(folder: &Path, seed: u64, diary: Diary) -> Stage {
-        let tag = format!("chaos.{}", std::process::id());
+        let tag = format!("chaos.{}", hosts::run_number());
         // Below those that the system gives to whoever connects.
-        let port = if hosts::is_apart() { 7070 } else { 20_000 + (std::process::id() % 10_000) as u16 };
+        let port = if hosts::is_apart() { 7070 } else { 20_000 + (hosts::run_number() % 10_000) as u16 };
         let target = SocketAddr::from(([127, 0, 0, 1], port));
         let (mut ways, mut cables, mut hosts) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..AGENTS + CLIENTS {
@@ -77,13 +82,16 @@ impl Stage {
                 cables.push(Cable::to(target));
             }
         }
-        let mut coordinator = start_coordinator(folder, &tag, port);
+        let disk = Disk::at(folder.join("disk"));
+        let mut coordinator = start_coordinator(folder, &tag, port, &disk);
         coordinator.wait_for("listening on ");
         let mut stage = Stage {
             diary,
             folder: folder.to_owned(),
             tag,
             port,
+            disk,
+            torn: false,
             coordinator,
             agents: Vec::new(),
             clients: Vec::new(),
@@ -130,12 +138,15 @@ impl Stage {
     fn fork_servers(&self) -> Vec<Process> {
         let daemons = self.agents.iter().chain(self.leaving.iter().map(|(agent, _)| agent)).map(Daemon::pid);
         let daemons: Vec<u32> = daemons.collect();
-        processes::every().filter(|process| daemons.contains(&process.parent)).collect()
+        self.processes().into_iter().filter(|process| daemons.contains(&process.parent)).collect()
     }
 
     fn workers(&self) -> Vec<Process> {
         let parents: Vec<u32> = self.fork_servers().iter().map(|process| process.pid).collect();
-        processes::every().filter(|process| parents.contains(&process.parent) && process.state != 'Z').collect()
+        self.processes()
+            .into_iter()
+            .filter(|process| parents.contains(&process.parent) && process.state != 'Z')
+            .collect()
     }
 
     /// Does it, unless that makes no sense at the time.
@@ -188,9 +199,14 @@ impl Stage {
                 self.leaving.push((left, Instant::now()));
                 Some(("agents drained", name))
             }
-            Fault::CoordinatorKilled { pause } => {
+            Fault::CoordinatorKilled { pause, torn } => {
                 self.is_well(&[Mend::CoordinatorStarts, Mend::CoordinatorGoesOn])?;
                 self.coordinator.kill();
+                // It cannot be while the disk is full.
+                if torn.is_some_and(|which| self.disk.tear(which).is_ok()) {
+                    self.torn = true;
+                    self.diary.count("journals torn");
+                }
                 self.mend_after(pause, Mend::CoordinatorStarts);
                 Some(("coordinators killed", "coordinator".to_owned()))
             }
@@ -226,11 +242,18 @@ impl Stage {
                 self.mend_after(pause, Mend::LinkUp(link));
                 Some(("links down", self.behind(Way::Host(link))))
             }
+            Fault::DiskFull { pause } => {
+                self.is_well(&[Mend::DiskHasRoom])?;
+                self.disk.fill().then_some(())?;
+                self.mend_after(pause, Mend::DiskHasRoom);
+                Some(("disks full", "coordinator".to_owned()))
+            }
             Fault::VisitorKilled { pause } => {
                 self.is_well(&[Mend::VisitorKilled])?;
-                let mut command = client::visitor(&self.address(), &self.tag);
-                command.current_dir(&self.folder);
                 self.visitors += 1;
+                let folder = text(self.folder.clone());
+                let mut command = visitor::command(self.visitors, &self.address(), &self.tag, &folder);
+                command.current_dir(&self.folder);
                 self.visitor = Some(Daemon::start(&format!("visitor-{}", self.visitors), command, &self.folder));
                 self.mend_after(pause + Duration::from_millis(300), Mend::VisitorKilled);
                 Some(("clients killed", "visitor".to_owned()))
@@ -269,11 +292,12 @@ impl Stage {
             Mend::WorkerGoesOn(pid) => drop(processes::send(pid, Signal::SIGCONT)),
             Mend::AgentStarts(agent) => self.agents[agent] = self.start_agent(agent),
             Mend::AgentGoesOn(agent) => self.agents[agent].signal(Signal::SIGCONT),
-            Mend::CoordinatorStarts => self.coordinator = start_coordinator(&self.folder, &self.tag, self.port),
+            Mend::CoordinatorStarts => self.start_coordinator(),
             Mend::CoordinatorGoesOn => self.coordinator.signal(Signal::SIGCONT),
             Mend::CablePlugged(cable) => self.cables[cable].plug(),
             Mend::CableSpeaks(cable) => self.cables[cable].silence(false),
             Mend::LinkUp(link) => self.hosts[link].set_link(true),
+            Mend::DiskHasRoom => self.disk.clear(),
             Mend::VisitorKilled => self.visitor = None,
         }
         self.diary.note(format_args!("mended: {mend:?}"));
@@ -286,6 +310,7 @@ impl Stage {
                 return Err(format!("{} ended with {status}; it said:\n{}", client.name(), client.said()));
             }
         }
+        self.disk.check()?;
         if self.is_well(&[Mend::CoordinatorStarts]).is_some() {
             is_there(&mut self.coordinator)?;
         }
@@ -310,6 +335,29 @@ impl Stage {
             std::thread::sleep(crate::BEAT);
         }
         Ok(())
+    }
+
+    /// Kills the coordinator, and starts another one.
+    pub(crate) fn restart_coordinator(&mut self) {
+        self.coordinator.kill();
+        self.start_coordinator();
+    }
+
+    /// Has what the journal consists of outlive the test.
+    pub(crate) fn keep_journal(&self) {
+        self.disk.keep(&self.folder.join("journal"));
+    }
+
+    /// Whoever looks after the coordinator is told that something was behind the end of its journal.
+    pub(crate) fn has_warned_of_torn_journals(&self) -> Result<(), String> {
+        match self.torn && !self.coordinator.has_said("It is cut off there") {
+            true => Err("the journal was torn, and no coordinator has warned of it".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    fn start_coordinator(&mut self) {
+        self.coordinator = start_coordinator(&self.folder, &self.tag, self.port, &self.disk);
     }
 
     fn start_agent(&self, agent: usize) -> Daemon {
@@ -371,12 +419,13 @@ impl Drop for Stage {
     }
 }
 
-fn start_coordinator(folder: &Path, tag: &str, port: u16) -> Daemon {
+fn start_coordinator(folder: &Path, tag: &str, port: u16, disk: &Disk) -> Daemon {
     let listen = if hosts::is_apart() { format!("0.0.0.0:{port}") } else { format!("127.0.0.1:{port}") };
     let mut command = Command::new(binaries::coordinator());
     command.env(TAG, tag).env_remove("FARPOOL_ADDRESS");
     command.args(["--listen", &listen, "--insecure", "--heartbeat-timeout", "2s", "--reconnect-grace", "1s"]);
     command.arg("--programs").arg(folder.join("programs/coordinator"));
+    command.arg("--journal").arg(disk.journal()).args(["--journal-size", &JOURNAL_SIZE.to_string()]);
     Daemon::start("coordinator", command, folder)
 }
 

@@ -38,6 +38,13 @@ pub(crate) struct Answer {
     ballast: Vec<u8>,
 }
 
+impl Answer {
+    /// What was made of all that its item was given.
+    pub(crate) fn sum(&self) -> u64 {
+        self.sum
+    }
+}
+
 /// Runs in workers.
 pub(crate) fn work(task: Task) -> Answer {
     // An agent that was thought dead may run what belongs to a job that is over, and whose log is gone.
@@ -73,6 +80,17 @@ pub(crate) enum Fate {
 pub(crate) enum LostBy {
     Worker,
     Agent,
+}
+
+impl Fate {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Fate::Done => "done",
+            Fate::Panicked => "panicked",
+            Fate::Lost(LostBy::Worker) => "WorkerDied",
+            Fate::Lost(LostBy::Agent) => "AgentLost",
+        }
+    }
 }
 
 /// Which item a result is of.

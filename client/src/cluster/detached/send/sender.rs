@@ -197,8 +197,8 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
             Untrue::TooMany => self.nonsense("says that items are durable which it was not sent"),
             Untrue::Lost => {
                 let message = format!(
-                    "the coordinator at {} has dropped what it had of the job, since there was no connection for longer \
-                     than it waits: detach it again",
+                    "the coordinator at {} has dropped what it had of the job: there was no connection for longer than it \
+                     waits, or somebody has discarded it; detach it again",
                     self.subject.place().address
                 );
                 Trouble::Final(self.subject.tell(Error::new(ErrorKind::Unavailable, message)))

@@ -1,0 +1,49 @@
+//! A client that does one thing, over and over, until somebody kills it.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use std::{env, thread};
+
+use crate::client::{self, ADDRESS, FOLDER, ROLE};
+use crate::ledger::{Ledger, Mark};
+use crate::processes::TAG;
+use crate::random::Random;
+use crate::work::work;
+
+/// The role of one with work in its pool, whose items all take long.
+const WORKING: &str = "visitor";
+/// The role of one that detaches jobs.
+const DETACHING: &str = "detaching visitor";
+const NUMBER: &str = "FARPOOL_CHAOS_VISITOR";
+
+/// A process with this number; the test's files are in the folder.
+pub(crate) fn command(number: u64, address: &str, tag: &str, folder: &str) -> Command {
+    let mut command = Command::new(env::current_exe().expect("the program knows where it is"));
+    let role = if number.is_multiple_of(3) { WORKING } else { DETACHING };
+    command.env(ROLE, role).env(ADDRESS, address).env(TAG, tag).env(FOLDER, folder);
+    command.env(NUMBER, number.to_string());
+    command
+}
+
+/// Is one.
+pub(crate) fn main() {
+    let role = env::var(ROLE).unwrap_or_default();
+    let Ok(pool) = client::pool(None) else { return };
+    if role == WORKING {
+        let _ = pool.map(|seconds: u64| thread::sleep(Duration::from_secs(seconds)), vec![60; 50]);
+        return;
+    }
+    let number: u64 = env::var(NUMBER).ok().and_then(|number| number.parse().ok()).unwrap_or_default();
+    let (ledger, mut random) = (Ledger::of(Path::new(&client::folder())), Random::new(number));
+    for job in 0.. {
+        let recipe = ledger.enter(&mut random, format!("visitor-{number}-{job}"));
+        let mut pauses = random.fork();
+        // Slow enough that it is killed in the midst of it more often than not.
+        let items = recipe.tasks().inspect(|_| thread::sleep(pauses.millis(0..40)));
+        let detached = pool.job(work).retries(recipe.retries).detach(&recipe.name).map(items);
+        if detached.is_ok() {
+            ledger.mark(&recipe.name, Mark::Detached);
+        }
+    }
+}
