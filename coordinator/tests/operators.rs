@@ -3,7 +3,6 @@
 mod fakes;
 
 use fakes::*;
-
 use farpool_proto::v1::{AgentHello, Credit, FailureKind, OpenJob, OpenPool, Program, Version, WorkerSettings};
 
 const SECOND: u64 = 1 << 30;

@@ -21,7 +21,7 @@ use crate::journal;
 pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// Bytes of items and results that may be held.
+    /// Bytes of jobs, items and results that may be held.
     pub memory: u64,
     /// Where programs are kept.
     pub programs: PathBuf,
