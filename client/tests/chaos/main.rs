@@ -81,9 +81,9 @@ fn number(words: &mut Vec<String>, flag: &str) -> Option<u64> {
 fn play_apart(plan: Plan) -> Result<(), Failed> {
     let command = match hosts::is_apart() {
         true => None,
-        false => {
-            hosts::apart().map_err(|reason| println!("no network namespaces here, so only cables fail: {reason}")).ok()
-        }
+        false => hosts::apart()
+            .map_err(|reason| println!("no namespaces here, so only cables fail, and no disk is full: {reason}"))
+            .ok(),
     };
     let Some(mut command) = command else { return play(plan).map_err(Failed::from) };
     command.args(["--seed", &plan.seed.to_string(), "--seconds", &plan.seconds.to_string(), "--nocapture"]);

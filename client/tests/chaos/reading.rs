@@ -8,7 +8,7 @@ use farpool::{Detached, DetachedState, DetachedStatus, Error, ErrorKind};
 
 use crate::ledger::{Ledger, Mark};
 use crate::recipe::Recipe;
-use crate::work::{Answer, Fate, item_of, judge};
+use crate::work::{Answer, Fate, Task, item_of, judge};
 
 /// Nobody keeps the coordinator away for that long.
 const OPENING: Duration = Duration::from_secs(30);
@@ -94,8 +94,7 @@ impl<'l> Reader<'l> {
             if matches!(&outcome, Err(error) if error.kind() == ErrorKind::Cancelled) && self.has(Mark::Cancelled) {
                 continue;
             }
-            story.fates.insert(task.item, judge(&task, self.recipe.retries, &outcome)?);
-            story.outcomes.insert(task.item, told(&outcome));
+            self.take(&mut story, &task, &outcome)?;
         }
         match outcomes.next() {
             None => {}
@@ -108,30 +107,13 @@ impl<'l> Reader<'l> {
     /// Takes all results at once, or the error of the first item that failed.
     pub(crate) fn get(&self, job: &Detached<Answer>) -> Result<Story, String> {
         let mut story = Story::default();
-        let results = match job.get() {
-            Ok(results) => results,
-            Err(error) => {
-                let (item, outcome) = (error.item(), Err(error));
-                let Some(item) = item else {
-                    return match self.ends_early(&outcome, &mut story)? {
-                        true => Ok(story),
-                        false => Err(format!("it cannot be taken: {outcome:?}")),
-                    };
-                };
-                let task = self.recipe.tasks().nth(item as usize);
-                let task = task.ok_or_else(|| format!("this is of no item: {outcome:?}"))?;
-                story.fates.insert(item, judge(&task, self.recipe.retries, &outcome)?);
-                story.outcomes.insert(item, told(&outcome));
-                return Ok(self.note(story));
-            }
-        };
-        if results.len() as u64 != self.recipe.items {
-            return Err(format!("{} results of {} items", results.len(), self.recipe.items));
-        }
-        for (task, result) in self.recipe.tasks().zip(results) {
-            let outcome = Ok(result);
-            story.fates.insert(task.item, judge(&task, self.recipe.retries, &outcome)?);
-            story.outcomes.insert(task.item, told(&outcome));
+        match job.get() {
+            Ok(results) => self.take_all(&mut story, results)?,
+            Err(error) => match error.item().and_then(|item| self.recipe.tasks().nth(item as usize)) {
+                Some(task) => self.take(&mut story, &task, &Err(error))?,
+                None if self.ends_early(&Err(error.clone()), &mut story)? => {}
+                None => return Err(format!("it cannot be taken: {error}")),
+            },
         }
         Ok(self.note(story))
     }
@@ -168,6 +150,19 @@ impl<'l> Reader<'l> {
         let of_its_own = |fate: &Fate| matches!(fate, Fate::Done | Fate::Panicked);
         let never = story.fates.iter().find(|(item, fate)| of_its_own(fate) && !once.contains(item));
         never.map_or(Ok(()), |(item, _)| Err(format!("item {item} has an outcome but never ran")))
+    }
+
+    fn take_all(&self, story: &mut Story, results: Vec<Answer>) -> Result<(), String> {
+        if results.len() as u64 != self.recipe.items {
+            return Err(format!("{} results of {} items", results.len(), self.recipe.items));
+        }
+        self.recipe.tasks().zip(results).try_for_each(|(task, result)| self.take(story, &task, &Ok(result)))
+    }
+
+    fn take(&self, story: &mut Story, task: &Task, outcome: &Result<Answer, Error>) -> Result<(), String> {
+        story.fates.insert(task.item, judge(task, self.recipe.retries, outcome)?);
+        story.outcomes.insert(task.item, told(outcome));
+        Ok(())
     }
 
     /// Whether an error that is of no item may end the outcomes.
