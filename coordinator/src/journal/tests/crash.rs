@@ -57,7 +57,7 @@ fn crashed(done: &[Done], mut chance: impl FnMut() -> usize) -> Files {
     disk.crash(|most| {
         let kept = chance() % (most + 1);
         let (holes, length) = (chance() % (kept + 1), chance() % 64);
-        (kept, if chance() % 4 == 0 { 0..kept } else { holes..(holes + length).min(kept) })
+        (kept, if chance().is_multiple_of(4) { 0..kept } else { holes..(holes + length).min(kept) })
     });
     disk.files()
 }
