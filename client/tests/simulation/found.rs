@@ -25,6 +25,8 @@ pub(crate) const SEEDS: &[(u64, &str)] = &[
     (253, "items that run at most once are given out before it is durable that they may have been"),
     (568, "items that may have been given out are not said again to the pool of a detached job that is opened again"),
     (2900, "jobs go on in the order of a hash map when another coordinator has them"),
+    (3571, "it is told that a detached job has ended before that is durable"),
+    (3850, "it is told that a detached job is discarded before that is durable"),
     (6931, "a segment that could not be written is made anew while there are later ones, and there it ends"),
     (15401, "that a client says what it has when it comes back is not looked at, and the pool does not start"),
 ];
