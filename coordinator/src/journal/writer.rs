@@ -71,7 +71,7 @@ impl Shared {
         self.tell(|report| match written {
             Ok(()) => {
                 (report.durable, report.failed) = (group.number, None);
-                report.unreadable.append(&mut group.unreadable);
+                report.unreadable.extend(group.take_unreadable());
             }
             Err(error) => report.failed = Some(error.to_string().into()),
         });
