@@ -192,6 +192,9 @@ impl<R: Data> Detached<R> {
 
     /// Drops the job with all its outcomes, whether or not it has ended: its name is free.
     ///
+    /// Better not before the call that detached it has returned: a client that loses its connection just when the last of the job is
+    /// kept cannot know that, and if the job is gone when it is back, it detaches it anew.
+    ///
     /// # Errors
     /// As [`status`](Self::status).
     ///
