@@ -18,7 +18,8 @@ pub(crate) use client_message::Body as Ask;
 /// The longest item of the pools here.
 pub(crate) const PAYLOAD_LIMIT: u64 = 1000;
 
-/// Numbers from the test's input, one after another, round and round.
+/// Numbers from the test's input, one after another, round and round, and each time around other ones are made of them:
+/// what repeats itself may be such that something never happens that a test waits for.
 pub(crate) struct Dice {
     numbers: Vec<u32>,
     at: usize,
@@ -31,7 +32,14 @@ impl Dice {
 
     pub(crate) fn roll(&mut self, sides: usize) -> usize {
         self.at += 1;
-        (self.numbers[self.at % self.numbers.len()] as usize).wrapping_add(self.at / self.numbers.len() * 7) % sides
+        let number = self.numbers[self.at % self.numbers.len()];
+        match (self.at / self.numbers.len()) as u64 {
+            0 => number as usize % sides,
+            around => {
+                let mixed = (u64::from(number) ^ (around << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 16) as usize % sides
+            }
+        }
     }
 }
 
