@@ -62,8 +62,17 @@ impl<C: Connect, W: Workers> Session<C, W> {
         }
     }
 
+    /// Whether it can leave without a connection: it has nothing that a coordinator would want to hear of.
+    pub(super) fn nobody_misses_it(&self) -> bool {
+        match self.leaving {
+            Leaving::No => false,
+            Leaving::Gone(_) if self.all_was_heard() => true,
+            _ => self.ledger.is_empty(),
+        }
+    }
+
     /// Whether the coordinator has heard everything, as far as it has said.
-    pub(super) fn all_was_heard(&self) -> bool {
+    fn all_was_heard(&self) -> bool {
         self.outgoing.as_ref().is_none_or(|outgoing| outgoing.acknowledged() == outgoing.pushed())
     }
 

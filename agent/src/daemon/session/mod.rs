@@ -165,17 +165,14 @@ impl<C: Connect, W: Workers> Session<C, W> {
                 self.commands(first)
             }
             Heard::Ended if self.leaving.is_gone() => Err(Turn::Over(End::Left)),
-            Heard::Ended => {
-                self.lost("it ended the session".to_owned());
-                Ok(())
-            }
+            Heard::Ended => self.failed(Failure::Lost("it ended the session".to_owned())),
             Heard::Failed(failure) => self.failed(failure),
         }
     }
 
     fn failed(&mut self, failure: Failure) -> Result<(), Turn> {
         match failure {
-            Failure::Lost(_) if self.leaving.is_gone() && self.all_was_heard() => return Err(Turn::Over(End::Left)),
+            Failure::Lost(_) if self.nobody_misses_it() => return Err(Turn::Over(End::Left)),
             Failure::Lost(reason) => self.lost(reason),
             Failure::GivenUp => {
                 self.given_up();

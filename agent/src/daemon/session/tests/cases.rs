@@ -199,6 +199,26 @@ async fn the_last_words_are_heard() {
     }
 }
 
+/// Where the whole cluster is stopped, the coordinator goes at the same time.
+#[tokio::test(start_paused = true)]
+async fn whoever_has_nothing_leaves_without_a_connection() {
+    for cut_first in [false, true] {
+        let mut daemon = Daemon::start(7);
+        let (mut peer, _) = daemon.call().await.accept().await;
+        if cut_first {
+            peer.cut();
+        }
+        daemon.ask.send(143).await.expect("it listens");
+        if !cut_first {
+            while peer.event().await.is_some() {}
+            peer.cut();
+        }
+        let began = Instant::now();
+        assert_eq!(daemon.end.await.expect("it does not panic"), End::Left);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn leaving_has_an_end() {
     // Nobody ends the other side.
