@@ -184,7 +184,7 @@ impl Coordinator {
         client.jobs.insert(number, job);
         state.open_jobs += 1;
         match &mut state.reopening {
-            Some(reopening) => reopening.add(NewJob { job, policy, require: labels }),
+            Some(reopening) => reopening.add(NewJob::new(job, policy, labels)),
             None => {
                 self.core.handle(Event::JobOpened { job, pool, policy, require: labels }, self.now, &mut self.actions)
             }

@@ -33,9 +33,17 @@ pub(crate) struct Reopening {
 
 /// A job, as the core is told of it.
 pub(crate) struct NewJob {
-    pub(crate) job: JobId,
-    pub(crate) policy: JobPolicy,
-    pub(crate) require: Labels,
+    job: JobId,
+    policy: JobPolicy,
+    require: Labels,
+    /// Items before this one may have been at a coordinator before this one, and at agents. The others never left the client.
+    said_again_to: u64,
+}
+
+impl NewJob {
+    pub(crate) fn new(job: JobId, policy: JobPolicy, require: Labels) -> Self {
+        Self { job, policy, require, said_again_to: 0 }
+    }
 }
 
 impl Reopening {
@@ -71,6 +79,9 @@ impl Coordinator {
         let reopening = self.pools.get_mut(id).and_then(|pool| pool.reopening.as_mut());
         let Some(reopening) = reopening.filter(|reopening| !reopening.complete) else { return false };
         reopening.complete = true;
+        for new in &mut reopening.jobs {
+            new.said_again_to = self.jobs.get(new.job).map_or(0, |job| job.store.next());
+        }
         self.reopen(id, out);
         self.review(id, out);
         true
@@ -148,18 +159,15 @@ impl Coordinator {
         let goes_on =
             |pool: &Pool, own: &Identity| self.agent_ids.get(own).is_some_and(|agent| pool.at.contains(agent));
         let all_held = self.pools.get(id).is_some_and(|pool| agents.iter().all(|own| goes_on(pool, own)));
-        let at_most_once = jobs.iter().filter(|job| job.policy.retries == 0);
-        let at_most_once: Vec<JobId> = at_most_once.map(|job| job.job).collect();
-        jobs.into_iter().for_each(|job| self.begin_job(job, out));
+        jobs.iter().for_each(|job| self.begin_job(job, out));
         self.finish_adopting(out);
-        if !all_held {
-            for job in at_most_once {
-                if self.jobs.get(job).is_some() {
-                    self.core.handle(Event::QueueLost { job }, self.now, &mut self.actions);
-                    self.follow(Some(Report::NotBack), out);
-                }
+        for NewJob { job, policy, .. } in &jobs {
+            if !all_held && policy.retries == 0 && self.jobs.get(*job).is_some() {
+                self.core.handle(Event::QueueLost { job: *job }, self.now, &mut self.actions);
+                self.follow(Some(Report::NotBack), out);
             }
         }
+        jobs.iter().for_each(|job| self.catch_up(job, out));
         // What ran there has its outcomes now.
         for own in agents {
             let runs = |pool: &Pool, agent| pool.at.contains(agent) || pool.unheard.contains_key(agent);
@@ -175,18 +183,33 @@ impl Coordinator {
         self.review(id, out);
     }
 
-    /// Tells the core of a job and of all that has come of it; nothing if it was cancelled meanwhile.
-    fn begin_job(&mut self, NewJob { job: id, policy, require }: NewJob, out: &mut Outbox) {
+    /// Tells the core of a job and of those of its items that may be at agents; nothing if it was cancelled meanwhile.
+    fn begin_job(&mut self, new: &NewJob, out: &mut Outbox) {
+        let NewJob { job: id, policy, said_again_to, .. } = *new;
         let Some(job) = self.jobs.get(id) else { return };
-        self.core.handle(Event::JobOpened { job: id, pool: job.pool, policy, require }, self.now, &mut self.actions);
-        for batch in job.store.batches() {
+        let opened = Event::JobOpened { job: id, pool: job.pool, policy, require: new.require.clone() };
+        self.core.handle(opened, self.now, &mut self.actions);
+        self.arrive(id, |first| first < said_again_to);
+        self.core.handle(Event::ItemsResent { job: id }, self.now, &mut self.actions);
+        self.follow(None, out);
+    }
+
+    /// Tells the core what else has come of a job while its pool waited for agents.
+    fn catch_up(&mut self, new: &NewJob, out: &mut Outbox) {
+        let NewJob { job: id, said_again_to, .. } = *new;
+        self.arrive(id, |first| first >= said_again_to);
+        self.follow(None, out);
+        if self.jobs.get(id).is_some_and(|job| job.input_ended) {
+            self.feed(Event::InputEnded { job: id }, out);
+        }
+    }
+
+    /// Tells the core of those items of a job whose message begins with one of these.
+    fn arrive(&mut self, id: JobId, these: impl Fn(u64) -> bool) {
+        let Some(job) = self.jobs.get(id) else { return };
+        for batch in job.store.batches().filter(|batch| these(batch.first)) {
             let (first, count, bytes) = (batch.first, batch.count, batch.bytes());
             self.core.handle(Event::ItemsArrived { job: id, first, count, bytes }, self.now, &mut self.actions);
-        }
-        let input_ended = job.input_ended;
-        self.follow(None, out);
-        if input_ended {
-            self.feed(Event::InputEnded { job: id }, out);
         }
     }
 

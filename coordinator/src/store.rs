@@ -102,7 +102,7 @@ impl Store {
         self.window.finish(count, freed)
     }
 
-    /// What is here, the lowest indices first. Only as long as none of it has an outcome.
+    /// What is here, the lowest indices first; messages whose items have their outcomes may be empty.
     pub(crate) fn batches(&self) -> impl Iterator<Item = &Batch> {
         self.batches.iter().map(|stored| &stored.batch)
     }

@@ -69,7 +69,7 @@ impl Coordinator {
     }
 
     /// Whether places of the client's pool start when it says that it knows of them.
-    pub(crate) fn is_to_hear(&self, client: ClientId) -> bool {
+    pub fn is_to_hear(&self, client: ClientId) -> bool {
         let pool = self.clients.get(client).and_then(|client| self.pools.get(client.pool?));
         pool.is_some_and(|pool| !pool.unheard.is_empty())
     }

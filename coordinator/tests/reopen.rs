@@ -138,6 +138,60 @@ fn who_does_not_come_back_is_not_waited_for() {
     wire.expect(&["client0: runs at 1", "client0: opened with 2 slots", "agent1: adopt held pool 3 as 0"]);
 }
 
+/// Nobody can have run what came for the first time.
+#[test]
+fn what_is_new_does_not_fail_with_what_may_have_run() {
+    let mut wire = Wire::new();
+    wire.agent_as(2, 1, Vec::new());
+    wire.client();
+    wire.ask(0, open_pool_as(9, 0, Some(&[1, 2])));
+    wire.ask(0, open_job(0, 1, 0));
+    wire.ask(0, items(0, 0, &["a", "b"]));
+    wire.ask(0, reopened());
+    wire.ask(0, items(0, 2, &["c"]));
+    wire.ask(0, end_items(0));
+    wire.ask(0, open_job(1, 1, 0));
+    wire.ask(0, items(1, 0, &["d"]));
+    wire.expect(&["client0: welcome", WAITS]);
+    wire.wait(RECOVERY);
+    wire.schedule();
+    wire.expect(&[
+        "client0: runs at 2",
+        "client0: opened with 1 slots",
+        "client0: job 0 failed 0 to 1: AgentLost on , attempts 1",
+        "client0: no more at 1",
+        "agent0: start pool 0",
+    ]);
+    wire.schedule();
+    wire.expect(&["agent0: start job 0 whole", "agent0: run job 0 attempt 1 from 2 [\"c\"]"]);
+    let chunk = Held { chunk: 1 << 32, job: 1 << 32, first: 2, attempt: 1, items: vec!["c".to_owned()] };
+    wire.say(0, done(&chunk, 0, 1));
+    wire.expect(&["client0: job 0 done 2: [\"C\"]", "client0: job 0 ended", "agent0: end job 0"]);
+    wire.schedule();
+    wire.expect(&["agent0: start job 1 whole", "agent0: run job 1 attempt 1 from 0 [\"d\"]"]);
+}
+
+/// The others of its chunk have had their outcomes: it does not wait until somebody gives further items.
+#[test]
+fn what_is_left_of_a_chunk_waits_for_nothing() {
+    let mut wire = Wire::new();
+    wire.agent_as(1, 1, Vec::new());
+    wire.client();
+    wire.ask(0, open_pool_as(9, 0, Some(&[1])));
+    wire.ask(0, open_job(0, 4, 2));
+    wire.ask(0, items(0, 0, &["a"]));
+    wire.ask(0, reopened());
+    wire.schedule();
+    wire.expect(&[
+        "client0: welcome",
+        "client0: runs at 1",
+        "client0: opened with 1 slots",
+        "agent0: start pool 0",
+        "agent0: start job 0 whole",
+        "agent0: run job 0 attempt 1 from 0 [\"a\"]",
+    ]);
+}
+
 #[test]
 fn an_agent_that_was_given_up_for_a_while_goes_on_with_what_is_left() {
     let mut wire = Wire::new();

@@ -223,6 +223,8 @@ struct Job {
     chunksize: u64,
     retries: u32,
     items: u64,
+    /// What the feeder has handed over, and how much of it has left the client.
+    fed: u64,
     sent: u64,
     input_ended: bool,
     outcomes: BTreeMap<u64, bool>,
@@ -264,12 +266,28 @@ impl Client {
             for item in (0..job.sent).filter(|item| !job.outcomes.contains_key(item)) {
                 wire.ask(self.number, items(number, item, &[text(number, item)]));
             }
-            if job.input_ended {
+            if job.input_ended && job.sent == job.fed {
                 wire.ask(self.number, end_items(number));
             }
         }
         if again {
             wire.ask(self.number, Ask::PoolReopened(PoolReopened {}));
+            let late: Vec<u64> =
+                self.jobs.iter().filter(|(_, job)| job.sent < job.fed).map(|(&number, _)| number).collect();
+            late.into_iter().for_each(|number| self.send(wire, number));
+        }
+    }
+
+    /// What has been fed of a job leaves the client.
+    fn send(&mut self, wire: &mut Wire, number: u64) {
+        let job = self.jobs.get_mut(&number).expect("it is there");
+        if job.sent < job.fed {
+            let batch: Vec<_> = (job.sent..job.fed).map(|item| text(number, item)).collect();
+            wire.ask(self.number, items(number, job.sent, &batch));
+            job.sent = job.fed;
+        }
+        if job.input_ended {
+            wire.ask(self.number, end_items(number));
         }
     }
 
@@ -289,14 +307,12 @@ impl Client {
         }
         let number = open[dice.roll(open.len())];
         let job = self.jobs.get_mut(&number).expect("it was just found");
-        if job.sent == job.items {
-            job.input_ended = true;
-            return wire.ask(self.number, end_items(number));
+        job.fed += (1 + dice.roll(4) as u64).min(job.items - job.fed);
+        job.input_ended = job.fed == job.items && dice.roll(2) == 0;
+        // It may wait in the client's queue until its session, or the coordinator, is another one.
+        if job.input_ended || dice.roll(3) > 0 {
+            self.send(wire, number);
         }
-        let count = (1 + dice.roll(4) as u64).min(job.items - job.sent);
-        let batch: Vec<_> = (job.sent..job.sent + count).map(|item| text(number, item)).collect();
-        wire.ask(self.number, items(number, job.sent, &batch));
-        job.sent += count;
     }
 
     /// What was said in this round goes into a frame, and so many frames arrive.
@@ -360,8 +376,8 @@ proptest! {
         let mut begun = Begun::new();
         let mut wire = new_coordinator();
         let jobs = (0..).zip(jobs).map(|(number, (chunksize, retries, items))| {
-            let (sent, input_ended, ended) = (0, false, false);
-            (number, Job { chunksize, retries, items, sent, input_ended, outcomes: BTreeMap::new(), ended })
+            let (fed, sent, input_ended, ended) = (0, 0, false, false);
+            (number, Job { chunksize, retries, items, fed, sent, input_ended, outcomes: BTreeMap::new(), ended })
         });
         let mut client = Client { number: 0, jobs: jobs.collect(), at: BTreeSet::new(), frames: VecDeque::new(), numbered: 0, heard: 0 };
         client.open(&mut wire, false);

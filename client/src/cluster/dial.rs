@@ -87,13 +87,10 @@ impl<C: Connect> Dialer<C> {
     ) -> Result<Incoming<ClientEvent>, Status> {
         // Each job's window bounds what waits to be sent, so nobody waits for it to become less.
         let (outgoing, frames) = outgoing(0, Arc::default());
-        let before = {
-            let mut state = shared.state();
+        shared.change(|state| {
             outgoing.push(message(state.kept.opening(again)));
-            state.link = Link::Opening;
-            std::mem::replace(&mut state.outgoing, outgoing.clone())
-        };
-        drop(before);
+            state.begin(outgoing.clone());
+        });
         let events = in_time(connection.session(frames)).await?;
         Ok(outgoing.incoming(events, self.message_limit))
     }

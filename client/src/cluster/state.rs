@@ -6,7 +6,7 @@ use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, Failure, FailureKind, ItemsFailed, Welcome};
 
-use super::kept::{self, Fresh, Kept};
+use super::kept::{self, Fresh, Kept, Way};
 use crate::inboxes::Inboxes;
 
 pub(super) struct State {
@@ -56,7 +56,13 @@ impl State {
     pub(super) fn say(&mut self, messages: &mut Vec<Body>) {
         let State { kept, outgoing, link, .. } = self;
         let cancels = *link != Link::Up && messages.iter().any(|body| matches!(body, Body::CancelJob(_)));
-        messages.retain(|body| kept.say(body));
+        let mut pushed = outgoing.pushed();
+        messages.retain(|body| {
+            let way = if *link == Link::Opening { Way::Unsaid } else { Way::Queued(pushed + 1) };
+            let is_said = kept.say(body, way);
+            pushed += u64::from(is_said);
+            is_said
+        });
         match link {
             Link::Up | Link::Away => outgoing.extend(messages.drain(..).map(message)),
             Link::Opening => messages.clear(),
@@ -103,6 +109,13 @@ impl State {
         self.inboxes.deliver(event)
     }
 
+    /// Begins a session anew, with what there is to be said first in this queue.
+    pub(super) fn begin(&mut self, outgoing: Outgoing<ClientMessage>) {
+        self.link = Link::Opening;
+        let before = std::mem::replace(&mut self.outgoing, outgoing);
+        self.kept.end_session(before.abandon());
+    }
+
     /// The coordinator has taken the pool, and gets to know what is to be done; nothing, if it is for the first time.
     pub(super) fn welcome(&mut self, welcome: Welcome, again: bool) {
         let lost = self.kept.welcome(welcome.coordinator);
@@ -111,7 +124,8 @@ impl State {
             self.fail(ItemsFailed { job, first, count, failure: Some(may_have_run()) });
         }
         if again {
-            self.outgoing.extend(self.kept.say_again().into_iter().map(message));
+            let again = self.kept.say_again(self.outgoing.pushed(), welcome.window);
+            self.outgoing.extend(again.into_iter().map(message));
             let kept = &self.kept;
             self.inboxes.set_limits(|job| kept.translate(job, welcome.window));
         }
@@ -122,7 +136,6 @@ impl State {
         if self.link == Link::Up {
             self.link = Link::Away;
         }
-        self.kept.lose_connection();
         self.away = Some(reason);
         self.end_cancelled();
     }
@@ -130,7 +143,6 @@ impl State {
     /// There is another connection of the same session, and what was said meanwhile is on its way.
     pub(super) fn resume(&mut self) {
         (self.link, self.away) = (Link::Up, None);
-        self.kept.resume();
     }
 
     /// Whether there is anything left to come back to a coordinator for.

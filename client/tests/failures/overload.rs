@@ -15,6 +15,7 @@ use crate::{operators, pools, waiting};
 crate::runner::cases![
     twenty_clients_push_far_more_than_fits,
     the_coordinator_is_restarted_while_far_more_is_pushed_than_fits,
+    a_client_with_many_times_what_fits_outlives_its_coordinator,
     millions_of_items_fail_at_once,
 ];
 
@@ -70,6 +71,33 @@ fn twenty_clients_push_far_more_than_fits() {
     });
     let peak = peak_mib(cluster.coordinator());
     assert!(peak < MEMORY_MIB + CLIENTS * ROOM_MIB, "the coordinator has had {peak} MiB");
+    operators::until(&cluster, operators::nothing_is_left);
+    cluster.stop().unwrap();
+}
+
+fn negative_slowly(item: Vec<u8>) -> Vec<u8> {
+    nap(20);
+    negative(item)
+}
+
+/// What never left it need not be said again before the pool goes on.
+fn a_client_with_many_times_what_fits_outlives_its_coordinator() {
+    const JOBS: u8 = 32;
+    const ITEMS: usize = 12;
+    let mut cluster = cluster();
+    let pool = pools::builder().address(cluster.address()).build().unwrap();
+    let maps = (0..JOBS).map(|job| pool.map_async(negative_slowly, vec![vec![job; MIB]; ITEMS]));
+    let maps: Vec<_> = maps.collect();
+    operators::until(&cluster, |status| status["held_bytes"].as_u64() >= Some(MEMORY_MIB * MIB as u64 / 10 * 9));
+    cluster.restart_coordinator();
+    for (job, map) in (0..JOBS).zip(maps) {
+        let results = within(seconds(60), || map.get().unwrap());
+        assert!(results.len() == ITEMS && results.iter().all(|result| *result == vec![!job; MIB]), "{job}");
+    }
+    let peak = peak_mib(cluster.coordinator());
+    assert!(peak < 3 * MEMORY_MIB + ROOM_MIB, "the coordinator has had {peak} MiB");
+    serves_on(&pool);
+    drop(pool);
     operators::until(&cluster, operators::nothing_is_left);
     cluster.stop().unwrap();
 }

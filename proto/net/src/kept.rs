@@ -151,6 +151,11 @@ impl<M> Kept<M> {
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
+
+    /// Messages that have been in frames, or in a part of one, of whatever connection.
+    pub(crate) fn framed(&self) -> u64 {
+        self.before + self.frames.iter().map(|batch| batch.messages.len() as u64).sum::<u64>()
+    }
 }
 
 impl<M> Batch<M> {

@@ -96,6 +96,19 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().queue().gone
     }
 
+    /// Gives the session up: its frames end at once, whatever was pushed. Returns how many of the messages that were pushed
+    /// have been in frames, of whatever connection: none of the others can have arrived.
+    pub fn abandon(&self) -> u64 {
+        let session = self.session();
+        let mut line = session.line();
+        // As if another one took its place.
+        line.connection += 1;
+        let framed = line.kept.framed();
+        drop(line);
+        session.wake();
+        framed
+    }
+
     /// Ends the stream behind what was pushed.
     pub fn finish(&self) {
         self.session().end(Ok(()));

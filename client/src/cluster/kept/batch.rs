@@ -1,14 +1,17 @@
+use std::ops::Range;
+
 use bytes::Bytes;
 use farpool_core::Run;
 use farpool_proto::v1::Items;
 
-/// An `Items` message that was sent, and which of its items have had their outcome.
+use super::way::Way;
+
+/// An `Items` message, and which of its items have had their outcome.
 pub(super) struct Batch {
     first: u64,
     data: Bytes,
     ends: Bytes,
-    /// When it was said, counted over the session.
-    serial: u64,
+    pub(super) way: Way,
     /// Items without outcome.
     left: u32,
     /// Outcomes come nearly in order: of items before this one each has had its own.
@@ -18,18 +21,14 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(items: &Items, serial: u64) -> Self {
+    pub(super) fn new(items: &Items, way: Way) -> Self {
         let left = (items.ends.len() / 4) as u32;
         let (data, ends) = (items.data.clone(), items.ends.clone());
-        Self { first: items.first, data, ends, serial, left, prefix: 0, done: Vec::new() }
+        Self { first: items.first, data, ends, way, left, prefix: 0, done: Vec::new() }
     }
 
     pub(super) fn run(&self) -> Run {
         Run::new(self.first, u64::from(self.len()))
-    }
-
-    pub(super) fn serial(&self) -> u64 {
-        self.serial
     }
 
     /// Whether each of its items has had its outcome.
@@ -85,6 +84,13 @@ impl Batch {
         Items { job, first: run.first, data, ends }
     }
 
+    /// Bytes of the message with the items of this run.
+    pub(super) fn bytes_of(&self, run: Run) -> u64 {
+        let (from, count) = ((run.first - self.first) as usize, run.count as usize);
+        let Range { start, end } = place_of(&self.data, &self.ends, from, count);
+        (end - start + 4 * count) as u64
+    }
+
     fn len(&self) -> u32 {
         (self.ends.len() / 4) as u32
     }
@@ -99,22 +105,30 @@ impl Batch {
 
 /// Of items, or results, that lie one behind the other those from `from` on, so many: without touching their bytes.
 pub(in crate::cluster) fn cut(data: &Bytes, ends: &Bytes, from: usize, count: usize) -> (Bytes, Bytes) {
-    let end_of = |item: usize| match ends.get(4 * item..).and_then(|bytes| bytes.first_chunk()) {
-        // Ends that point elsewhere are a coordinator's own: whoever decodes them says so.
-        Some(end) => (u32::from_le_bytes(*end) as usize).min(data.len()),
-        None => data.len(),
-    };
-    let start = if from == 0 { 0 } else { end_of(from - 1) };
-    let stop = if count == 0 { start } else { end_of(from + count - 1).max(start) };
+    let Range { start, end: stop } = place_of(data, ends, from, count);
     let kept = ends.slice(4 * from..4 * (from + count));
     if start == 0 {
         return (data.slice(..stop), kept);
     }
     let rebased = kept.chunks_exact(4).zip(from..).flat_map(|(_, item)| {
-        let end = end_of(item).saturating_sub(start) as u32;
+        let end = end_of(data, ends, item).saturating_sub(start) as u32;
         end.to_le_bytes()
     });
     (data.slice(start..stop), rebased.collect())
+}
+
+/// Where they lie.
+fn place_of(data: &Bytes, ends: &Bytes, from: usize, count: usize) -> Range<usize> {
+    let start = if from == 0 { 0 } else { end_of(data, ends, from - 1) };
+    start..if count == 0 { start } else { end_of(data, ends, from + count - 1).max(start) }
+}
+
+fn end_of(data: &Bytes, ends: &Bytes, item: usize) -> usize {
+    match ends.get(4 * item..).and_then(|bytes| bytes.first_chunk()) {
+        // Ends that point elsewhere are a coordinator's own: whoever decodes them says so.
+        Some(end) => (u32::from_le_bytes(*end) as usize).min(data.len()),
+        None => data.len(),
+    }
 }
 
 /// Calls `with` for each word of bits that `count` items from `from` on have a part in, with their bits.

@@ -1,16 +1,19 @@
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 
-use farpool_core::Run;
+use farpool_core::{Run, Window};
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{EndItems, Items, OpenJob};
 
 use super::Fresh;
 use super::batch::Batch;
+use super::way::{Saying, Way};
 
 /// A job that has not ended, and what of its input has no outcome yet.
 pub(super) struct Job {
     open: Box<OpenJob>,
-    /// Rising. Those whose items all have their outcome are gone.
+    opened: Way,
+    /// Rising, and what has left comes before what has not. Those whose items all have their outcome are gone.
     batches: VecDeque<Batch>,
     /// One behind the last item that was sent.
     end: u64,
@@ -23,12 +26,13 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(open: Box<OpenJob>) -> Self {
-        Self { open, batches: VecDeque::new(), end: 0, sent_bytes: 0, input_ended: false, cancelled: false, offset: 0 }
+    pub(super) fn new(open: Box<OpenJob>, opened: Way) -> Self {
+        let batches = VecDeque::new();
+        Self { open, opened, batches, end: 0, sent_bytes: 0, input_ended: false, cancelled: false, offset: 0 }
     }
 
-    pub(super) fn keep(&mut self, items: &Items, serial: u64) {
-        let batch = Batch::new(items, serial);
+    pub(super) fn keep(&mut self, items: &Items, way: Way) {
+        let batch = Batch::new(items, way);
         self.end = batch.run().end();
         self.sent_bytes += bytes(items);
         self.batches.push_back(batch);
@@ -98,34 +102,81 @@ impl Job {
         }
     }
 
-    /// The items that may have run and may not run again: they are as good as through. `unsaid`: what was said from there
-    /// on has never left.
-    pub(super) fn give_up(&mut self, unsaid: u64) -> Vec<Run> {
+    /// The session is over, and so many of its messages have left.
+    pub(super) fn end_session(&mut self, left: u64) {
+        let batches = self.batches.iter_mut().map(|batch| &mut batch.way);
+        batches.chain([&mut self.opened]).for_each(|way| way.end_session(left));
+    }
+
+    /// The items that may have run and may not run again: they are as good as through.
+    pub(super) fn give_up(&mut self) -> Vec<Run> {
         if self.open.retries > 0 {
             return Vec::new();
         }
-        let (gone, left): (VecDeque<_>, _) =
-            std::mem::take(&mut self.batches).into_iter().partition(|batch| batch.serial() < unsaid);
-        self.batches = left;
+        let (gone, kept): (VecDeque<_>, _) =
+            std::mem::take(&mut self.batches).into_iter().partition(|batch| batch.way == Way::Left);
+        self.batches = kept;
         gone.iter().flat_map(Batch::lacking).collect()
     }
 
-    /// Says what a coordinator that does not know the job needs.
-    pub(super) fn say_again(&mut self, say: &mut Vec<Body>) {
-        let job = self.open.job;
-        say.push(Body::OpenJob(self.open.clone()));
-        let mut sent_again = 0;
-        for batch in &self.batches {
+    /// Says what may have been at a coordinator, to one that does not know the job and has windows of this size.
+    pub(super) fn say_what_left(&mut self, say: &mut Saying, window: u64) {
+        self.offset = self.sent_bytes;
+        if self.opened != Way::Left {
+            return;
+        }
+        say.say(Body::OpenJob(self.open.clone()));
+        self.say_items(say, |way| way == Way::Left);
+        // Where the window is smaller than it was, what it would refuse comes now, when it bounds nothing.
+        if !self.is_rest_admitted(window) || !self.has_rest() {
+            self.say_rest(say);
+        }
+    }
+
+    /// Says what is left to be said: nobody but the client can know of it.
+    pub(super) fn say_what_never_left(&mut self, say: &mut Saying) {
+        if self.opened == Way::Unsaid {
+            self.opened = say.say(Body::OpenJob(self.open.clone()));
+            self.say_rest(say);
+        } else if self.has_rest() {
+            self.say_rest(say);
+        }
+    }
+
+    fn has_rest(&self) -> bool {
+        self.batches.back().is_some_and(|batch| batch.way == Way::Unsaid)
+    }
+
+    /// Whether the new window takes all that has never left behind what has.
+    fn is_rest_admitted(&self, window: u64) -> bool {
+        let mut window = Window::new(window.max(1), NonZeroU64::new(self.open.chunksize));
+        self.batches.iter().all(|batch| {
+            let admits = batch.way == Way::Left || window.admits();
+            batch.lacking().for_each(|run| window.arrive(run.count, batch.bytes_of(run)));
+            admits
+        })
+    }
+
+    fn say_rest(&mut self, say: &mut Saying) {
+        self.say_items(say, |way| way == Way::Unsaid);
+        if self.input_ended {
+            say.say(Body::EndItems(EndItems { job: self.open.job }));
+        }
+    }
+
+    fn say_items(&mut self, say: &mut Saying, of: impl Fn(Way) -> bool) {
+        for batch in self.batches.iter_mut().filter(|batch| of(batch.way)) {
+            let mut way = batch.way;
             for run in batch.lacking() {
-                let items = batch.cut(job, run);
-                sent_again += bytes(&items);
-                say.push(Body::Items(items));
+                let items = batch.cut(self.open.job, run);
+                self.offset -= bytes(&items);
+                way = say.say(Body::Items(items));
+            }
+            // What has left once has left.
+            if batch.way == Way::Unsaid {
+                batch.way = way;
             }
         }
-        if self.input_ended {
-            say.push(Body::EndItems(EndItems { job }));
-        }
-        self.offset = self.sent_bytes - sent_again;
     }
 
     /// What the coordinator's limit is in the count of whoever feeds the job.

@@ -8,6 +8,7 @@ pub(super) mod batch;
 mod job;
 #[cfg(test)]
 mod tests;
+mod way;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,8 @@ use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{ClosePool, ItemsDone, OpenPool, PoolAt, PoolReopened};
 
 use job::Job;
+use way::Saying;
+pub(super) use way::Way;
 
 /// What a session keeps.
 pub(super) struct Kept {
@@ -29,10 +32,6 @@ pub(super) struct Kept {
     agents: BTreeSet<Bytes>,
     /// Who has welcomed the pool last.
     coordinator: Bytes,
-    /// Messages of items so far.
-    said: u64,
-    /// Since when nothing leaves, as a count of these messages.
-    lost_at: Option<u64>,
     /// Outcomes that came for items that had theirs.
     repeated: u64,
 }
@@ -53,8 +52,6 @@ impl Kept {
             close: None,
             agents: BTreeSet::new(),
             coordinator: Bytes::new(),
-            said: 0,
-            lost_at: None,
             repeated: 0,
         }
     }
@@ -65,17 +62,14 @@ impl Kept {
         Body::OpenPool(Box::new(OpenPool { again, agents, ..(*self.open).clone() }))
     }
 
-    /// Keeps what is about to be said; false: it is for a job that has ended, and is not to be said.
-    pub(super) fn say(&mut self, body: &Body) -> bool {
+    /// Keeps what is about to be said in this way; false: it is for a job that has ended, and is not to be said.
+    pub(super) fn say(&mut self, body: &Body, way: Way) -> bool {
         match body {
             Body::OpenJob(open) => {
-                self.jobs.insert(open.job, Job::new(open.clone()));
+                self.jobs.insert(open.job, Job::new(open.clone(), way));
                 true
             }
-            Body::Items(items) => {
-                self.said += 1;
-                self.jobs.get_mut(&items.job).map(|job| job.keep(items, self.said)).is_some()
-            }
+            Body::Items(items) => self.jobs.get_mut(&items.job).map(|job| job.keep(items, way)).is_some(),
             Body::EndItems(end) => self.jobs.get_mut(&end.job).map(Job::end_input).is_some(),
             Body::CancelJob(cancel) => self.jobs.get_mut(&cancel.job).map(|job| job.cancelled = true).is_some(),
             Body::ClosePool(close) => {
@@ -120,14 +114,9 @@ impl Kept {
         }
     }
 
-    /// The connection is gone: what is said from now on waits for the next one.
-    pub(super) fn lose_connection(&mut self) {
-        self.lost_at.get_or_insert(self.said + 1);
-    }
-
-    /// There is a connection again, and all that was said is on its way.
-    pub(super) fn resume(&mut self) {
-        self.lost_at = None;
+    /// The session is over, and another one begins. So many of its messages have left.
+    pub(super) fn end_session(&mut self, left: u64) {
+        self.jobs.values_mut().for_each(|job| job.end_session(left));
     }
 
     /// Takes out the jobs that were to be cancelled: nobody is there to say that they have ended.
@@ -140,7 +129,6 @@ impl Kept {
     /// Returns the items that are lost if it is the one that had the pool before: it has given it up, and killed its workers. What
     /// may not run twice may have run. Another one knows from the pool's agents what has become of them.
     pub(super) fn welcome(&mut self, coordinator: Bytes) -> Vec<(u64, Run)> {
-        let unsaid = self.lost_at.unwrap_or(self.said + 1);
         let known = !coordinator.is_empty() && self.coordinator == coordinator;
         self.coordinator = coordinator;
         if !known {
@@ -148,19 +136,25 @@ impl Kept {
         }
         let mut lost = Vec::new();
         for (&number, job) in &mut self.jobs {
-            lost.extend(job.give_up(unsaid).into_iter().map(|run| (number, run)));
+            lost.extend(job.give_up().into_iter().map(|run| (number, run)));
         }
         lost
     }
 
-    /// Says all that a coordinator needs that has just welcomed the pool again.
-    pub(super) fn say_again(&mut self) -> Vec<Body> {
-        let mut say = Vec::new();
-        self.jobs.values_mut().for_each(|job| job.say_again(&mut say));
-        say.push(Body::PoolReopened(PoolReopened {}));
-        say.extend(self.close.map(Body::ClosePool));
-        self.lost_at = None;
-        say
+    /// Says all that a coordinator needs that has just welcomed the pool again, with windows of this size, behind what was said
+    /// of the session before.
+    ///
+    /// What never left comes last, like anything new: it takes its time where the memory is full, while what one coordinator
+    /// had room for has its place at the next one too.
+    pub(super) fn say_again(&mut self, before: u64, window: u64) -> Vec<Body> {
+        let mut say = Saying::new(before);
+        self.jobs.values_mut().for_each(|job| job.say_what_left(&mut say, window));
+        say.say(Body::PoolReopened(PoolReopened {}));
+        self.jobs.values_mut().for_each(|job| job.say_what_never_left(&mut say));
+        if let Some(close) = self.close {
+            say.say(Body::ClosePool(close));
+        }
+        say.into_messages()
     }
 
     /// Outcomes that came for items that had theirs.

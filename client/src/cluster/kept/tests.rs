@@ -13,6 +13,17 @@ fn open(job: u64, retries: u32) -> Body {
     Body::OpenJob(Box::new(OpenJob { job, retries, ..OpenJob::default() }))
 }
 
+/// Says it in a session in which all of it leaves.
+fn say(kept: &mut Kept, body: &Body) -> bool {
+    kept.say(body, Way::Queued(1))
+}
+
+/// Ends that session, and says all again in another one.
+fn say_again(kept: &mut Kept) -> Vec<Body> {
+    kept.end_session(1);
+    kept.say_again(1, 1 << 20)
+}
+
 /// What item `item` is: of a length of its own, so that a wrong cut shows.
 fn payload(job: u64, item: u64) -> Vec<u8> {
     vec![(job * 31 + item) as u8; (item * 7 % 23) as usize]
@@ -30,7 +41,7 @@ fn items(job: u64, run: Run) -> Items {
 fn send(kept: &mut Kept, job: u64, first: u64, count: u64) -> u64 {
     let items = items(job, Run::new(first, count));
     let bytes = size(&items);
-    assert!(kept.say(&Body::Items(items)));
+    assert!(say(kept, &Body::Items(items)));
     bytes
 }
 
@@ -61,10 +72,10 @@ fn items_in(messages: &[Body]) -> BTreeMap<u64, BTreeSet<u64>> {
 #[test]
 fn a_pool_is_opened_again_with_what_lacks_an_outcome() {
     let mut kept = kept();
-    assert!(kept.say(&open(1, 2)) && kept.say(&open(2, 2)));
+    assert!(say(&mut kept, &open(1, 2)) && say(&mut kept, &open(2, 2)));
     let sent = send(&mut kept, 1, 0, 10) + send(&mut kept, 1, 12, 8);
     send(&mut kept, 2, 0, 3);
-    assert!(kept.say(&Body::EndItems(EndItems { job: 2 })));
+    assert!(say(&mut kept, &Body::EndItems(EndItems { job: 2 })));
     assert_eq!(kept.finish(1, 0, 4), Fresh::All);
     assert_eq!(kept.finish(1, 6, 1), Fresh::All);
     assert_eq!(kept.finish(1, 15, 5), Fresh::All);
@@ -72,22 +83,11 @@ fn a_pool_is_opened_again_with_what_lacks_an_outcome() {
     kept.note_place(PoolAt { agent: vec![2; 16].into(), gone: false });
     kept.note_place(PoolAt { agent: vec![1; 16].into(), gone: false });
     kept.note_place(PoolAt { agent: vec![2; 16].into(), gone: true });
-    kept.lose_connection();
     let Body::OpenPool(pool) = kept.opening(true) else { panic!("a pool is opened") };
     assert!(pool.again && pool.agents == [vec![1; 16]] && pool.id == vec![7; 16] && pool.weight == 3);
     assert_eq!(kept.welcome(vec![5; 16].into()), []);
-    let said = kept.say_again();
-    let shape: Vec<String> = said
-        .iter()
-        .map(|body| match body {
-            Body::OpenJob(open) => format!("open {}", open.job),
-            Body::Items(items) => format!("{} {}+{}", items.job, items.first, items.ends.len() / 4),
-            Body::EndItems(end) => format!("end {}", end.job),
-            Body::PoolReopened(_) => "reopened".to_owned(),
-            other => panic!("{other:?} was not to be said"),
-        })
-        .collect();
-    assert_eq!(shape, ["open 1", "1 4+2", "1 7+3", "1 12+3", "open 2", "2 0+3", "end 2", "reopened"]);
+    let said = say_again(&mut kept);
+    assert_eq!(shape(&said), ["open 1", "1 4+2", "1 7+3", "1 12+3", "open 2", "2 0+3", "end 2", "reopened"]);
     items_in(&said);
     // Limits are of what was sent again, which is less.
     let again: u64 = said.iter().map(|body| if let Body::Items(items) = body { size(items) } else { 0 }).sum();
@@ -99,41 +99,44 @@ fn a_pool_is_opened_again_with_what_lacks_an_outcome() {
 #[test]
 fn a_closed_pool_is_closed_again() {
     let mut kept = kept();
-    assert!(kept.say(&Body::ClosePool(ClosePool { now: false })));
-    assert!(matches!(kept.say_again()[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: false })]));
+    assert!(say(&mut kept, &Body::ClosePool(ClosePool { now: false })));
+    assert!(matches!(say_again(&mut kept)[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: false })]));
     // It was terminated while it was being opened again: nothing is to run on, whatever was said before or is said after that.
-    assert!(kept.say(&Body::ClosePool(ClosePool { now: true })));
-    assert!(kept.say(&Body::ClosePool(ClosePool { now: false })));
-    assert!(matches!(kept.say_again()[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: true })]));
+    assert!(say(&mut kept, &Body::ClosePool(ClosePool { now: true })));
+    assert!(say(&mut kept, &Body::ClosePool(ClosePool { now: false })));
+    assert!(matches!(say_again(&mut kept)[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: true })]));
 }
 
 #[test]
 fn nothing_is_said_for_a_job_that_has_ended() {
     let mut kept = kept();
-    assert!(kept.say(&open(1, 2)));
+    assert!(say(&mut kept, &open(1, 2)));
     kept.end_job(1);
     for body in [Body::Items(items(1, Run::new(0, 1))), Body::EndItems(EndItems { job: 1 })] {
-        assert!(!kept.say(&body));
+        assert!(!say(&mut kept, &body));
     }
-    assert!(!kept.say(&Body::CancelJob(CancelJob { job: 1 })));
-    assert!(matches!(kept.say_again()[..], [Body::PoolReopened(_)]));
+    assert!(!say(&mut kept, &Body::CancelJob(CancelJob { job: 1 })));
+    assert!(matches!(say_again(&mut kept)[..], [Body::PoolReopened(_)]));
 }
 
 #[test]
 fn a_job_that_was_cancelled_is_not_opened_again() {
     let mut kept = kept();
     for job in [1, 2, 3] {
-        assert!(kept.say(&open(job, 2)));
+        assert!(say(&mut kept, &open(job, 2)));
     }
-    assert!(kept.say(&Body::CancelJob(CancelJob { job: 3 })) && kept.say(&Body::CancelJob(CancelJob { job: 1 })));
+    assert!(
+        say(&mut kept, &Body::CancelJob(CancelJob { job: 3 }))
+            && say(&mut kept, &Body::CancelJob(CancelJob { job: 1 }))
+    );
     assert_eq!(kept.take_cancelled(), [1, 3]);
-    assert_eq!(items_in(&kept.say_again()).into_keys().collect::<Vec<_>>(), [2]);
+    assert_eq!(items_in(&say_again(&mut kept)).into_keys().collect::<Vec<_>>(), [2]);
 }
 
 #[test]
 fn an_outcome_that_was_there_before_is_not_delivered_again() {
     let mut kept = kept();
-    assert!(kept.say(&open(1, 2)));
+    assert!(say(&mut kept, &open(1, 2)));
     send(&mut kept, 1, 0, 100);
     send(&mut kept, 1, 100, 100);
     assert_eq!(kept.finish(1, 10, 80), Fresh::All);
@@ -148,7 +151,7 @@ fn an_outcome_that_was_there_before_is_not_delivered_again() {
     assert_eq!(kept.finish(4, 0, 1), Fresh::All);
     // Each of the rest has its own.
     assert_eq!(kept.finish(1, 150, 50), Fresh::All);
-    assert_eq!(items_in(&kept.say_again())[&1], BTreeSet::new());
+    assert_eq!(items_in(&say_again(&mut kept))[&1], BTreeSet::new());
 }
 
 #[test]
@@ -178,30 +181,107 @@ fn what_may_run_once_only_is_lost_with_the_coordinator_that_had_it() {
     let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"second"));
     let mut kept = kept();
     assert_eq!(kept.welcome(first.clone()), []);
-    assert!(kept.say(&open(1, 0)) && kept.say(&open(2, 1)));
+    assert!(say(&mut kept, &open(1, 0)) && say(&mut kept, &open(2, 1)));
     send(&mut kept, 1, 0, 5);
     send(&mut kept, 2, 0, 5);
     assert_eq!(kept.finish(1, 1, 1), Fresh::All);
-    kept.lose_connection();
     // This one has never left.
-    send(&mut kept, 1, 5, 2);
+    assert!(kept.say(&Body::Items(items(1, Run::new(5, 2))), Way::Queued(2)));
+    kept.end_session(1);
     // Another coordinator will know.
     assert_eq!(kept.welcome(second.clone()), []);
-    assert_eq!(items_in(&kept.say_again()), BTreeMap::from([(1, [0, 2, 3, 4, 5, 6].into()), (2, (0..5).collect())]));
-    kept.lose_connection();
-    send(&mut kept, 1, 7, 1);
-    kept.lose_connection();
+    let again = kept.say_again(1, 1 << 20);
+    assert_eq!(items_in(&again), BTreeMap::from([(1, [0, 2, 3, 4, 5, 6].into()), (2, (0..5).collect())]));
+    assert!(kept.say(&Body::Items(items(1, Run::new(7, 1))), Way::Queued(again.len() as u64 + 2)));
+    kept.end_session(again.len() as u64 + 1);
     kept.note_place(PoolAt { agent: vec![1; 16].into(), gone: false });
     assert_eq!(kept.welcome(second.clone()), [(1, Run::new(0, 1)), (1, Run::new(2, 3)), (1, Run::new(5, 2))]);
-    assert_eq!(items_in(&kept.say_again()), BTreeMap::from([(1, [7].into()), (2, (0..5).collect())]));
+    assert_eq!(items_in(&kept.say_again(1, 1 << 20)), BTreeMap::from([(1, [7].into()), (2, (0..5).collect())]));
     // That nothing of the pool runs there any more is for the coordinator to say.
     assert!(matches!(kept.opening(true), Body::OpenPool(open) if open.agents.len() == 1));
     // It goes on in the count from the start.
     assert_eq!(kept.translate(1, 0), (0..7).map(|item| payload(1, item).len() as u64 + 4).sum::<u64>());
-    // A connection that came back loses nothing of what was said meanwhile.
-    kept.lose_connection();
-    kept.resume();
-    assert_eq!(kept.welcome(second), [(1, Run::new(7, 1))]);
+    // A session that nobody has taken changes nothing.
+    kept.end_session(1);
+    assert_eq!(kept.welcome(second), []);
+}
+
+/// In which order, and what of it is before the pool is reopened.
+fn shape(said: &[Body]) -> Vec<String> {
+    let word = |body: &Body| match body {
+        Body::OpenJob(open) => format!("open {}", open.job),
+        Body::Items(items) => format!("{} {}+{}", items.job, items.first, items.ends.len() / 4),
+        Body::EndItems(end) => format!("end {}", end.job),
+        Body::PoolReopened(_) => "reopened".to_owned(),
+        other => panic!("{other:?} was not to be said"),
+    };
+    said.iter().map(word).collect()
+}
+
+#[test]
+fn what_never_left_comes_when_the_pool_is_open() {
+    let mut kept = kept();
+    let bodies = [
+        open(1, 2),
+        Body::Items(items(1, Run::new(0, 4))),
+        open(2, 2),
+        Body::Items(items(2, Run::new(0, 4))),
+        Body::EndItems(EndItems { job: 2 }),
+        Body::Items(items(1, Run::new(4, 4))),
+        open(3, 2),
+        Body::Items(items(3, Run::new(0, 4))),
+        Body::EndItems(EndItems { job: 3 }),
+        Body::EndItems(EndItems { job: 1 }),
+    ];
+    for (number, body) in (1..).zip(&bodies) {
+        assert!(kept.say(body, Way::Queued(number)));
+    }
+    assert!(kept.say(&open(4, 2), Way::Unsaid));
+    kept.finish(1, 1, 1);
+    kept.end_session(4);
+    let last = ["1 4+4", "end 1", "open 3", "3 0+4", "end 3", "open 4"];
+    let said = kept.say_again(1, 1 << 20);
+    assert_eq!(
+        shape(&said),
+        [&["open 1", "1 0+1", "1 2+2", "open 2", "2 0+4", "end 2", "reopened"][..], &last].concat()
+    );
+    // Half of job 1 leaves again: what left once has left, whatever the next coordinator is told of it.
+    kept.end_session(2);
+    assert_eq!(shape(&kept.say_again(1, 1 << 20)), shape(&said));
+    // The first item of the last ones leaves too.
+    kept.end_session(9);
+    let first = ["open 1", "1 0+1", "1 2+2", "1 4+4", "end 1", "open 2", "2 0+4", "end 2", "reopened"];
+    assert_eq!(shape(&kept.say_again(1, 1 << 20)), [&first[..], &last[2..]].concat());
+}
+
+/// Behind `PoolReopened` a window bounds what is said, and the next coordinator's may be smaller.
+#[test]
+fn what_a_smaller_window_refuses_comes_before() {
+    let bytes = |first| size(&items(1, Run::new(first, 2)));
+    for (window, chunksize, waits) in [
+        (bytes(0) + bytes(2) + 1, 0, true),
+        (bytes(0) + bytes(2), 0, false),
+        (1, 0, false),
+        (0, 0, false),
+        // Nothing could run before they come.
+        (1, 5, true),
+        (1, 4, false),
+    ] {
+        let mut kept = kept();
+        let open = Body::OpenJob(Box::new(OpenJob { job: 1, chunksize, ..OpenJob::default() }));
+        assert!(say(&mut kept, &open));
+        for (first, number) in [(0, 1), (2, 2), (4, 3)] {
+            assert!(kept.say(&Body::Items(items(1, Run::new(first, 2))), Way::Queued(number)));
+        }
+        kept.end_session(1);
+        let said = kept.say_again(1, window);
+        let expected = match waits {
+            true => ["open 1", "1 0+2", "reopened", "1 2+2", "1 4+2"],
+            false => ["open 1", "1 0+2", "1 2+2", "1 4+2", "reopened"],
+        };
+        assert_eq!(shape(&said), expected, "{window} {chunksize}");
+        assert_eq!(kept.translate(1, 5), 5);
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -229,7 +309,7 @@ proptest! {
         let mut lacking: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
         let (mut ends, mut sent) = ([0; 3], [0; 3]);
         for job in 0..3 {
-            prop_assert!(kept.say(&open(job, 2)));
+            prop_assert!(say(&mut kept, &open(job, 2)));
             lacking.insert(job, BTreeSet::new());
         }
         let mut expect_repeated = 0;
@@ -258,7 +338,7 @@ proptest! {
                     prop_assert_eq!(fresh, told);
                 }
                 Step::Again => {
-                    let said = kept.say_again();
+                    let said = say_again(&mut kept);
                     prop_assert_eq!(&items_in(&said), &lacking);
                     for job in 0..3 {
                         let again: u64 = said
@@ -287,7 +367,7 @@ fn measure_keeping() {
         || std::time::Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
     for (batch, run, shuffle) in [(16_384, 1, 0), (16_384, 1, 7), (16_384, 5000, 0), (64, 1, 7)] {
         let mut kept = kept();
-        assert!(kept.say(&open(1, 2)));
+        assert!(say(&mut kept, &open(1, 2)));
         let messages: Vec<Body> = (0..ITEMS / batch)
             .map(|at| {
                 let ends = vec![0; 4 * batch as usize].into();
@@ -295,7 +375,7 @@ fn measure_keeping() {
             })
             .collect();
         let start = now();
-        assert!(messages.iter().all(|message| kept.say(message)));
+        assert!(messages.iter().all(|message| say(&mut kept, message)));
         let said = now() - start;
         let sent = ITEMS / batch * batch;
         let start = now();

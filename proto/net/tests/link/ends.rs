@@ -111,3 +111,24 @@ fn what_is_pushed_without_a_connection_waits_for_one() {
     assert!(next_frame(&mut frames).is_some_and(|frame| frame.resumed.is_some() && frame.messages.is_empty()));
     assert!(next_frame(&mut frames).is_some_and(|frame| *frame.messages == [tell(0, 10)]));
 }
+
+#[test]
+fn of_a_session_that_is_given_up_it_is_known_what_can_have_arrived() {
+    let (queue, mut old) = client();
+    assert_eq!(queue.abandon(), 0);
+    assert!(has_ended(&mut old));
+    let (queue, mut old) = client();
+    queue.extend([ask(0, 10), ask(1, 10)]);
+    assert!(next_frame(&mut old).is_some_and(|frame| frame.messages.len() == 2));
+    // On its way in pieces.
+    queue.push(ask(2, 5_000_000));
+    assert!(next_frame(&mut old).is_some_and(|frame| frame.piece.is_some()));
+    queue.push(ask(3, 10));
+    // Sent again or not, they have been in frames.
+    let mut new = queue.resume(Bytes::new());
+    queue.push(ask(4, 10));
+    assert_eq!(queue.abandon(), 3);
+    assert!(has_ended(&mut new));
+    queue.push(ask(5, 10));
+    assert!(has_ended(&mut new));
+}
