@@ -46,7 +46,6 @@ fn serve(settings: Settings) -> io::Result<ExitCode> {
         let listener =
             TcpListener::bind(settings.listen).await.map_err(|error| cannot_listen(settings.listen, &error))?;
         say(format_args!("release {}: {settings}", env!("CARGO_PKG_VERSION")));
-        say(format_args!("listening on http://{}", listener.local_addr()?));
         let (shutdown, asked) = oneshot::channel::<()>();
         let server = server::run(settings, listener, async {
             let _ = asked.await;

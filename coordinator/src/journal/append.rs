@@ -1,5 +1,7 @@
 //! What a journal can be told.
 
+use std::fmt;
+
 use bytes::Bytes;
 use farpool_net::settings::ByteSize;
 use farpool_proto::v1::journal_record::{self as record, Body};
@@ -23,14 +25,12 @@ impl Journal {
     /// Why not.
     pub fn would_fit(&self, bytes: u64) -> Result<(), JournalError> {
         self.check_writes()?;
-        let room = self.settings.room_for_items();
-        if self.bytes() + bytes > room || self.index.segments.entries >= self.settings.most_records() {
-            let (live, size) = (ByteSize(self.live_bytes()), ByteSize(self.settings.size));
-            let message = format_args!(
-                "the journal of detached jobs is full: {live} of {size} wait to be run or picked up, and further jobs \
-                 have to wait until results were picked up or discarded"
-            );
-            return Err(JournalError::new(JournalErrorKind::Full, message));
+        let (records, most_records) = (self.index.segments.entries, self.settings.most_records());
+        if self.bytes() + bytes > self.settings.room_for_items() {
+            return Err(full(format_args!("{} of {}", ByteSize(self.live_bytes()), ByteSize(self.settings.size))));
+        }
+        if records >= most_records {
+            return Err(full(format_args!("{records} of {most_records} records")));
         }
         if self.backlog() >= self.settings.backlog {
             let backlog = ByteSize(self.backlog());
@@ -257,6 +257,14 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+fn full(of: impl fmt::Display) -> JournalError {
+    let message = format_args!(
+        "the journal of detached jobs is full: {of} wait to be run or picked up, and further jobs have to wait until results \
+         were picked up or discarded"
+    );
+    JournalError::new(JournalErrorKind::Full, message)
 }
 
 /// How many items these are.

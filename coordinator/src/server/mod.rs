@@ -69,6 +69,8 @@ pub async fn run(
     let (stop, stopped) = oneshot::channel::<()>();
     let (programs, journal) = Opened::open(&settings, &link)?;
     let (health, router) = services::services(&settings, &link, &programs)?;
+    // Whoever waits for this word is served from then on.
+    log.line(format_args!("listening on http://{}", listener.local_addr()?));
     let connections = accept::accept(listener, &settings, log.clone());
     health.say(ServingStatus::Serving).await;
     let server = http2::server(settings.heartbeat_timeout, settings.stream_window());

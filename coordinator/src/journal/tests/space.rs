@@ -196,3 +196,14 @@ fn what_does_not_fit_is_refused() {
     refused(journal.items(job, 5, data, ends), JournalErrorKind::Invalid);
     assert_eq!(journal.job(job).expect("it is there").lost().collect::<Vec<_>>(), [(0, 3)]);
 }
+
+#[test]
+fn many_small_records_fill_it_as_well() {
+    let (_, mut journal, pool) = journal(settings(SIZE));
+    let job = journal.open_job(pool, "small", &OpenJob::default(), 1).expect("it can be opened");
+    let (data, ends) = batch(&[vec![7]]);
+    let full = (0..).find_map(|item| journal.items(job, item, data.clone(), ends.clone()).err());
+    let full = full.expect("it is full some time");
+    assert_eq!(full.kind(), JournalErrorKind::Full);
+    assert!(full.to_string().contains("is full: 512 of 512 records wait"), "{full}");
+}
