@@ -424,8 +424,8 @@ pub struct OpenPool {
     /// 16 random bytes, by which the pool is known again after a connection, or a coordinator, was lost; none in local mode.
     #[prost(bytes = "bytes", tag = "7")]
     pub id: ::prost::bytes::Bytes,
-    /// The pool was open before, in a session that this coordinator does not know, or has given up. What the client still
-    /// wants follows: its open jobs, under the numbers that they had, and their items that have no outcome, up to
+    /// The pool was open before, in a session that this coordinator does not know, or has given up. What it may have left with
+    /// others follows: its open jobs, under the numbers that they had, and their items that have no outcome, up to
     /// PoolReopened. Until then no window bounds it.
     #[prost(bool, tag = "8")]
     pub again: bool,
@@ -433,7 +433,7 @@ pub struct OpenPool {
     #[prost(bytes = "bytes", repeated, tag = "9")]
     pub agents: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
-/// All was sent that a pool that was open before still wants.
+/// All was sent that coordinators and agents may know of a pool that was open before. What comes from here on is new to them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PoolReopened {}
 #[derive(Clone, PartialEq, ::prost::Message)]
