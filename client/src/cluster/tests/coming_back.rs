@@ -139,6 +139,7 @@ fn a_pool_that_is_opened_again_is_the_same_one() {
     assert_eq!(second.agents, [vec![1; 16], vec![3; 16]]);
     assert!(second.again);
     assert_eq!(OpenPool { again: false, agents: Vec::new(), ..second }, first);
+    assert_eq!(peer.hear_all_again(), []);
     serve(&peer, &pool, 2);
 }
 
