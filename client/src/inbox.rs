@@ -58,6 +58,15 @@ pub(crate) enum News {
     Failed { first: u64, count: u64, error: Error },
 }
 
+impl News {
+    /// The first item that it is about.
+    fn first(&self) -> u64 {
+        match self {
+            News::Done { first, .. } | News::Failed { first, .. } => *first,
+        }
+    }
+}
+
 /// How a job ended.
 #[derive(Clone, Debug)]
 pub(crate) enum End {
@@ -163,8 +172,10 @@ impl Inbox {
 impl Inbox {
     fn deliver(&self, items: u64, news: News) -> Wakes {
         let mut state = self.state();
-        if !state.discarding {
-            state.news.push_back(news);
+        match self.interest {
+            _ if state.discarding => {}
+            Interest::Outcomes => state.keep(news),
+            Interest::End => state.keep_what_counts(news),
         }
         // Only written under the lock; read without it.
         let finished = self.finished.load(Ordering::Relaxed).saturating_add(items);

@@ -37,7 +37,7 @@ impl Inbox {
         debug_assert!(news.is_empty(), "what was there would be lost");
         let mut state = self.state();
         self.unseen.store(false, Ordering::Relaxed);
-        std::mem::swap(&mut state.news, news);
+        *news = state.take_news(std::mem::take(news));
         state.end.is_some()
     }
 
@@ -133,7 +133,7 @@ impl Inbox {
     pub(crate) fn discard(&self) {
         let mut state = self.state();
         state.discarding = true;
-        let unwanted = std::mem::take(&mut state.news);
+        let unwanted = state.take_news(VecDeque::new());
         drop(state);
         drop(unwanted);
     }

@@ -7,7 +7,9 @@ use crate::error::Error;
 
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) news: VecDeque<News>,
+    news: VecDeque<News>,
+    /// Where among them the failure with the lowest index is, if only that matters.
+    lowest_failed: Option<usize>,
     pub(super) end: Option<End>,
     pub(super) broken: Option<Error>,
     pub(super) discarding: bool,
@@ -37,6 +39,31 @@ pub(crate) struct Wakes {
 }
 
 impl State {
+    /// Keeps news for somebody who looks at all of it.
+    pub(super) fn keep(&mut self, news: News) {
+        self.news.push_back(news);
+    }
+
+    /// Keeps news for somebody who looks when all has come: then the failure with the lowest index counts, if there is one, and
+    /// nothing behind it.
+    pub(super) fn keep_what_counts(&mut self, news: News) {
+        let lowest = self.lowest_failed.and_then(|at| self.news.get_mut(at));
+        match (&news, lowest) {
+            (_, Some(lowest)) if news.first() > lowest.first() => {}
+            (News::Failed { .. }, Some(lowest)) => *lowest = news,
+            (News::Failed { .. }, None) => {
+                self.lowest_failed = Some(self.news.len());
+                self.news.push_back(news);
+            }
+            (News::Done { .. }, _) => self.news.push_back(news),
+        }
+    }
+
+    pub(super) fn take_news(&mut self, others: VecDeque<News>) -> VecDeque<News> {
+        self.lowest_failed = None;
+        std::mem::replace(&mut self.news, others)
+    }
+
     pub(super) fn all_wakes(&mut self) -> Wakes {
         let feeder = self.feeder.take().map(|(_, thread)| thread);
         Wakes { feeder, ..self.consumer_wakes() }

@@ -48,6 +48,25 @@ fn a_consumer_is_woken_for_what_it_waits_for() {
     check_wakes(Interest::End, [0, 0, 1]);
 }
 
+#[test]
+fn in_the_end_only_the_lowest_failure_counts_and_what_is_before_it() {
+    let firsts = |interest| {
+        let inbox = inbox(interest);
+        done(&inbox, 0, 2);
+        for first in [9, 11, 7] {
+            inbox.deliver_failed(first, 1, Failure::default()).wake();
+            done(&inbox, 2 * first, 1);
+            done(&inbox, first / 2, 1);
+        }
+        assert_eq!(inbox.finished(), 2 + 3 * 3);
+        let mut news = VecDeque::new();
+        inbox.take(&mut news);
+        news.iter().map(|news| (news.first(), matches!(news, News::Failed { .. }))).collect::<Vec<_>>()
+    };
+    assert_eq!(firsts(Interest::End), [(0, false), (7, true), (4, false), (5, false), (3, false)]);
+    assert_eq!(firsts(Interest::Outcomes).len(), 1 + 3 * 3);
+}
+
 /// A waker that owns its task, as those of some executors do: with the last one goes whatever the task has, which may have to do
 /// with the same job.
 struct OwnsTask(Arc<Inbox>);
