@@ -56,7 +56,12 @@ impl ForkServer {
 
     /// The next reply that is there; `Ok(None)`: there is none now; EPIPE: the fork server has ended.
     pub fn next_reply(&self) -> nix::Result<Option<Reply>> {
-        match Reply::receive(self.connection()?) {
+        let mut reply = Reply::receive(self.connection()?);
+        // It has ended before it had read all, which is told once, and before what it had said.
+        if reply == Err(nix::errno::Errno::ECONNRESET) {
+            reply = Reply::receive(self.connection()?);
+        }
+        match reply {
             Ok(None) | Err(nix::errno::Errno::ECONNRESET) => Err(nix::errno::Errno::EPIPE),
             Err(nix::errno::Errno::EAGAIN) => Ok(None),
             other => other,

@@ -27,8 +27,11 @@ impl WorkerPool {
             self.allowance.starts -= 1;
             let number = self.supervision.next_number;
             self.supervision.next_number += 1;
-            if let Err(error) = self.start_worker(number, now) {
-                self.spawn_failed(number, error, now);
+            match self.start_worker(number, now) {
+                Ok(()) => {}
+                // There is no fork server any more, which is what counts, and what is told.
+                Err(Errno::EPIPE | Errno::ECONNRESET) => return self.fork_server_ready(now),
+                Err(error) => self.spawn_failed(number, error, now),
             }
         }
     }
