@@ -177,7 +177,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
             Failure::GivenUp => {
                 self.given_up();
                 self.leaving.has_more_to_say();
-                if self.leaving != Leaving::No && self.ledger.is_empty() {
+                if self.nobody_misses_it() {
                     return Err(Turn::Over(End::Left));
                 }
             }
