@@ -3,11 +3,13 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use farpool_agent::link::record::{HEADER_BYTES, Header, Kind, LargeHeader, MAX_PAYLOAD, RunHeader};
 use farpool_agent::link::{Corrupt, Direction, Memory, RING_BYTES, Reader, RunningItem, Writer};
+use farpool_proto::v1::Failure;
 use proptest::prelude::*;
+use prost::Message;
 
 /// Both ends of one link, each over its own mapping, as in two processes.
 fn two_mappings() -> (Arc<Memory>, Arc<Memory>) {
@@ -44,7 +46,9 @@ proptest! {
             } else {
                 let there = reader.available(bytes).expect("nobody garbles it").min(bytes);
                 prop_assert_eq!(there as u64, (written - read).min(bytes as u64));
-                for (at, byte) in reader.bytes()[..there].iter().enumerate() {
+                let mut copy = Vec::new();
+                reader.copy_into(0, there, &mut copy).expect("so much is there");
+                for (at, byte) in copy.iter().enumerate() {
                     prop_assert_eq!(*byte, pattern(read + at as u64));
                 }
                 reader.consume(there);
@@ -81,7 +85,82 @@ fn what_was_not_published_is_not_seen() {
     assert_eq!(reader.available(1), Ok(0));
     writer.publish();
     assert_eq!(reader.available(1), Ok(8));
-    assert_eq!(reader.bytes(), b"farpool!");
+    assert_eq!(reader.copy(0).as_ref(), Some(b"farpool!"));
+}
+
+#[test]
+fn no_more_is_copied_than_is_there() {
+    let (mut writer, mut reader) = ends();
+    writer.room(8).expect("nobody garbles it");
+    writer.space()[..8].copy_from_slice(b"farpool!");
+    writer.advance(8);
+    writer.publish();
+    assert_eq!(reader.copy::<1>(0), None, "nobody has looked yet");
+    assert_eq!(reader.available(1), Ok(8));
+    assert_eq!((reader.copy(4), reader.copy::<0>(8)), (Some(*b"ool!"), Some([])));
+    let mut copy = b"here: ".to_vec();
+    for (from, length) in [(5, 4), (9, 0), (usize::MAX, 2), (0, usize::MAX)] {
+        assert_eq!(reader.copy_into(from, length, &mut copy), None, "{from} {length}");
+    }
+    reader.consume(3);
+    assert_eq!(reader.copy_into(1, 3, &mut copy), Some(()));
+    assert_eq!(copy, b"here: ool");
+}
+
+/// What a worker has handed over it can still change, at any moment. What the agent makes of it is made of one copy: then
+/// no two looks at it can contradict each other, which no decoder expects.
+#[test]
+fn what_changes_under_way_is_decoded_from_one_copy() {
+    const DECODED: u32 = 200_000;
+    let (ours, theirs) = two_mappings();
+    let mut reader = Reader::new(ours, Direction::ToAgent);
+    let mut writer = Writer::new(theirs, Direction::ToAgent);
+    let failure = Failure { kind: 1, message: "m".repeat(200), pid: 300, attempts: 300, ..Failure::default() };
+    let honest = failure.encode_to_vec();
+    writer.room(honest.len()).expect("it is empty");
+    let space = writer.space();
+    space[..honest.len()].copy_from_slice(&honest);
+    let bytes = Shared(space.as_mut_ptr());
+    writer.advance(honest.len());
+    writer.publish();
+    assert_eq!(reader.available(honest.len()), Ok(honest.len()));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The lengths and numbers at both ends, which grow and shrink by a byte or by many.
+            let mut turn = 0;
+            while !done.load(Ordering::Relaxed) {
+                for at in (0..6).chain(honest.len() - 8..honest.len()) {
+                    let byte = honest[at] ^ [0, 0x80, 0x7f, 0xff][turn % 4];
+                    bytes.write(at, byte);
+                }
+                turn += 1;
+            }
+        });
+        let mut good = 0;
+        for _ in 0..DECODED {
+            let mut copy = Vec::new();
+            reader.copy_into(0, honest.len(), &mut copy).expect("so much is there");
+            let first = Failure::decode(&*copy);
+            assert_eq!(first, Failure::decode(&*copy), "the copy has changed");
+            good += u32::from(first.is_ok());
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(good > 0 && good < DECODED, "{good} of {DECODED} were whole: nothing has changed, or all the time");
+    });
+}
+
+/// A place in the ring, for a writer that does not keep to what it has promised.
+struct Shared(*mut u8);
+
+// SAFETY: it is written to with volatile writes only, and the memory outlives the threads.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn write(&self, at: usize, byte: u8) {
+        // SAFETY: the caller stays within a record that was written before.
+        unsafe { self.0.add(at).write_volatile(byte) };
+    }
 }
 
 #[test]
@@ -131,10 +210,12 @@ fn two_threads_stream_through_a_ring() {
                 }
             }
         });
-        let mut read = 0;
+        let (mut read, mut copy) = (0, Vec::new());
         while read < TOTAL {
             let there = reader.available(1).expect("nobody garbles it");
-            assert!(reader.bytes().iter().enumerate().all(|(at, byte)| *byte == pattern(read + at as u64)));
+            copy.clear();
+            reader.copy_into(0, there, &mut copy).expect("so much is there");
+            assert!(copy.iter().enumerate().all(|(at, byte)| *byte == pattern(read + at as u64)));
             reader.consume(there);
             reader.publish();
             read += there as u64;

@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::BufMut;
+
 use super::memory::{Direction, Memory, RING_BYTES};
 
 /// The other side wrote a position that cannot be: the session with it is over.
@@ -107,15 +109,57 @@ impl Reader {
     }
 
     /// What is known to be there (see [`Reader::available`]); contiguous.
-    pub fn bytes(&self) -> &[u8] {
-        let start = self.memory.ring(self.direction);
-        let length = self.known();
-        // SAFETY: the ring is mapped twice in a row, so `length <= RING_BYTES` bytes from any place in the first
+    ///
+    /// # Safety
+    /// The writer must not change these bytes before they are consumed. A worker may rely on its agent for that. An agent may
+    /// not rely on its workers: it copies ([`Reader::copy`], [`Reader::copy_into`]).
+    pub unsafe fn bytes(&self) -> &[u8] {
+        // SAFETY: the ring is mapped twice in a row, so `known() <= RING_BYTES` bytes from any place in the first
         // copy are mapped. The bytes between `read` and `written` belong to the one reader until it consumes
-        // them, for which it must be borrowed mutably; a writer that keeps the protocol does not touch them.
-        // (A worker whose code scribbles over foreign memory breaks this as it breaks everything; the agent
-        // copies every header out before it checks and uses it, so such a worker can only garble its results.)
-        unsafe { std::slice::from_raw_parts(start.add(place(self.read)).as_ptr(), length) }
+        // them, for which it must be borrowed mutably; that the writer leaves them alone until then is what the
+        // caller promises.
+        unsafe { std::slice::from_raw_parts(self.start(), self.known()) }
+    }
+
+    /// Copies `N` bytes, from `from` on, of what is known to be there; `None` if that is less.
+    pub fn copy<const N: usize>(&self, from: usize) -> Option<[u8; N]> {
+        let mut copy = [0; N];
+        self.copy_into(from, N, &mut copy.as_mut_slice())?;
+        Some(copy)
+    }
+
+    /// Appends a copy of `length` bytes, from `from` on, of what is known to be there; `None` if that is less, and
+    /// then nothing is appended.
+    ///
+    /// The writer can write to the ring at any time, whatever it has promised: one that does not keep the protocol
+    /// changes what it has handed over. So whatever such bytes decide is decided on a copy, made once: copy, then
+    /// check, then use. What the copy holds is up to the writer, and it stays as it is.
+    pub fn copy_into(&self, from: usize, length: usize, to: &mut impl BufMut) -> Option<()> {
+        if from.checked_add(length)? > self.known() {
+            return None;
+        }
+        let mut copied = 0;
+        while copied < length {
+            let room = to.chunk_mut();
+            let part = room.len().min(length - copied);
+            // SAFETY: `from + length <= known() <= RING_BYTES`, and so many bytes are mapped from any place in the
+            // first copy of the ring on (see `bytes`). `room` is ours and has `part` bytes of room, which are
+            // initialised before they are declared to be. No reference to the shared bytes is made, only this copy
+            // of them: should the other process write at the same time, the copy is a mixture of old and new
+            // bytes, and any byte is a value.
+            unsafe {
+                std::ptr::copy_nonoverlapping(self.start().add(from + copied), room.as_mut_ptr(), part);
+                to.advance_mut(part);
+            }
+            copied += part;
+        }
+        Some(())
+    }
+
+    /// Where the next byte lies.
+    fn start(&self) -> *const u8 {
+        // SAFETY: a position modulo the size of a ring lies in its mapping.
+        unsafe { self.memory.ring(self.direction).add(place(self.read)).as_ptr() }
     }
 
     /// Done with the next `bytes` bytes. The writer may reuse them after [`Reader::publish`].

@@ -186,8 +186,8 @@ impl Status {
 
     /// The worker has passed all that was revoked.
     pub fn resume(&self) {
-        let (_, claimed) = unpack(self.claim.0.load(Ordering::SeqCst));
-        self.claim.0.store(pack(NOTHING_REVOKED, claimed), Ordering::SeqCst);
+        // Sets the upper half to NOTHING_REVOKED, whatever is claimed meanwhile.
+        self.claim.0.fetch_or(pack(NOTHING_REVOKED, 0), Ordering::SeqCst);
     }
 
     // ---- what runs

@@ -12,8 +12,8 @@ use super::worker::{Given, Worker};
 impl WorkerPool {
     /// A worker is gone: keeps what it has finished, tells what it died of, and moves what it had not begun.
     pub(super) fn bury(&mut self, at: usize, status: Option<i32>, now: u64) {
-        // Whatever it wrote before it died counts. A garbled end of it does not.
-        let _ = self.collect(at, now);
+        // Whatever it wrote before it died counts.
+        self.collect_the_rest(at, now);
         let mut worker = self.workers.remove(at);
         self.hear_last_words(&mut worker, now);
         let death = Death { status, reason: worker.ending.filter(|ending| ending.asked).map(|ending| ending.reason) };

@@ -1,35 +1,54 @@
 //! Reading what workers have written: outcomes, measurements, and news of themselves.
+//!
+//! A worker can write to the shared memory at any time, also to what it has handed over. So each record is copied once
+//! (its header here, its payload where it is used), and only the copy is checked and believed; the status page consists of
+//! atomics, each of which is loaded once for each use. What cannot be ends the worker, and nothing else.
+//!
+//! What is read in one turn is bounded, so that a worker that writes without end keeps nobody else waiting.
 
 use farpool_proto::v1::{Failure, FailureKind};
 use prost::Message;
 
 use super::WorkerPool;
 use super::death::Reason;
-use super::worker::{Receiving, State, Worker};
-use crate::link::Corrupt;
+use super::worker::{State, Worker};
 use crate::link::record::{HEADER_BYTES, Header, Kind};
+use crate::link::{Corrupt, RING_BYTES};
+
+/// Records of one worker that are read in a turn.
+const RECORDS: usize = 16 << 10;
+/// Bytes of one worker that are read in a turn.
+const BYTES: u64 = RING_BYTES as u64;
+/// As many records as a ring can hold.
+const WHOLE_RING: usize = RING_BYTES / HEADER_BYTES;
 
 impl WorkerPool {
-    /// Reads everything that the workers have written.
+    /// Reads what the workers have written, up to a bound for each. If more is left, [`WorkerPool::arm`] says so.
     pub(crate) fn collect_all(&mut self, now: u64) {
         if self.held {
             return;
         }
         for at in 0..self.workers.len() {
-            if self.workers[at].may_have_news() && self.collect(at, now).is_err() {
+            if self.workers[at].may_have_news() && self.collect(at, RECORDS, now).is_err() {
                 self.order_end(at, Reason::BrokenLink, now);
             }
         }
     }
 
-    /// Reads everything that one worker has written.
-    pub(super) fn collect(&mut self, at: usize, now: u64) -> Result<(), Corrupt> {
+    /// Reads what a worker that has ended wrote before.
+    pub(super) fn collect_the_rest(&mut self, at: usize, now: u64) {
+        // A garbled end of it does not count.
+        let _ = self.collect(at, WHOLE_RING, now);
+    }
+
+    /// Reads what one worker has written, up to so many records.
+    fn collect(&mut self, at: usize, records: usize, now: u64) -> Result<(), Corrupt> {
         // Not a cheap store if the page is cold, so only where it was armed.
         if self.workers[at].armed_at.take().is_some() {
             self.workers[at].memory.status().agent_awake();
         }
         let before = self.workers[at].from.consumed();
-        let outcome = if self.workers[at].broken { Err(Corrupt) } else { self.read_records(at) };
+        let outcome = if self.workers[at].broken { Err(Corrupt) } else { self.read_records(at, records) };
         let worker = &mut self.workers[at];
         worker.broken |= outcome.is_err();
         if worker.from.consumed() != before {
@@ -48,99 +67,93 @@ impl WorkerPool {
         outcome
     }
 
-    fn read_records(&mut self, at: usize) -> Result<(), Corrupt> {
-        while let Some(header) = self.workers[at].next_header()? {
-            let record = HEADER_BYTES + header.length as usize;
-            match header.kind {
-                Kind::Ok => {
-                    let worker = &mut self.workers[at];
-                    let (slot, item) = worker.finish(header.position).ok_or(Corrupt)?;
-                    let chunk = &self.chunks[slot as usize];
-                    if !chunk.cancelled {
-                        self.report.done(worker.number, chunk, item, &worker.from.bytes()[HEADER_BYTES..record]);
-                    }
-                    self.settle(slot, 1);
-                }
-                Kind::Failed => {
-                    let mut failure = self.read_failure(at, record)?;
-                    failure.stderr = String::new();
-                    let (slot, item) = self.workers[at].finish(header.position).ok_or(Corrupt)?;
-                    self.tell_failed(slot, item, failure);
-                }
-                Kind::RunEnd => {
-                    let payload = &self.workers[at].from.bytes()[HEADER_BYTES..record];
-                    let nanoseconds = u64::from_le_bytes(payload.try_into().map_err(|_| Corrupt)?);
-                    let items = self.workers[at].finished.saturating_sub(self.workers[at].measured);
-                    self.workers[at].measured = self.workers[at].finished;
-                    self.pace.measured(items, nanoseconds);
-                    self.report.measured(self.workers[at].number, nanoseconds);
-                }
-                Kind::Large => self.begin_receiving(at, header)?,
-                Kind::Piece => self.receive(at, record)?,
-                Kind::Ready => self.became_ready(at, record),
-                Kind::InitFailed => {
-                    let failure = self.read_failure(at, record)?;
-                    self.workers[at].init_failure = Some(failure);
-                }
-                Kind::Resumed => {
-                    self.workers[at].revoking = false;
-                    // Something was taken back in vain, maybe, after the worker had passed that place.
-                    self.workers[at].memory.status().resume();
-                }
-                _ => return Err(Corrupt),
+    fn read_records(&mut self, at: usize, records: usize) -> Result<(), Corrupt> {
+        let until = self.workers[at].from.consumed() + BYTES;
+        for _ in 0..records {
+            let Some(header) = self.workers[at].next_header()? else { break };
+            self.read_record(at, header)?;
+            let worker = &mut self.workers[at];
+            worker.from.consume(HEADER_BYTES + header.length as usize);
+            if worker.from.consumed() >= until {
+                break;
             }
-            self.workers[at].from.consume(record);
         }
         Ok(())
     }
 
-    fn begin_receiving(&mut self, at: usize, header: Header) -> Result<(), Corrupt> {
-        let limit = self.settings.payload_limit;
+    fn read_record(&mut self, at: usize, header: Header) -> Result<(), Corrupt> {
+        let length = header.length as usize;
+        match header.kind {
+            Kind::Ok => {
+                let worker = &mut self.workers[at];
+                let (slot, item) = worker.finish(header.position).ok_or(Corrupt)?;
+                let chunk = &self.chunks[slot as usize];
+                if !chunk.cancelled {
+                    self.report.done(worker.number, chunk, item, &worker.from, length)?;
+                }
+                self.settle(slot, 1);
+            }
+            Kind::Failed => {
+                let mut failure = self.read_failure(at, length)?;
+                failure.stderr = String::new();
+                let (slot, item) = self.workers[at].finish(header.position).ok_or(Corrupt)?;
+                self.tell_failed(slot, item, failure);
+            }
+            Kind::RunEnd => {
+                let worker = &mut self.workers[at];
+                let nanoseconds = u64::from_le_bytes(worker.payload(header)?);
+                worker.run_ends += 1;
+                // A run has at least one item.
+                if worker.run_ends > worker.finished {
+                    return Err(Corrupt);
+                }
+                let items = worker.finished.saturating_sub(worker.measured);
+                worker.measured = worker.finished;
+                self.pace.measured(items, nanoseconds);
+                self.report.measured(worker.number, nanoseconds);
+            }
+            Kind::Large => self.begin_receiving(at, header)?,
+            Kind::Piece => self.receive(at, length)?,
+            Kind::Ready => self.became_ready(at, header)?,
+            Kind::InitFailed => {
+                let worker = &self.workers[at];
+                if worker.was_ready || worker.init_failure.is_some() {
+                    return Err(Corrupt);
+                }
+                let failure = self.read_failure(at, length)?;
+                self.workers[at].init_failure = Some(failure);
+            }
+            Kind::Resumed => {
+                let worker = &mut self.workers[at];
+                if !std::mem::take(&mut worker.revoking) {
+                    return Err(Corrupt);
+                }
+                // Something was taken back in vain, maybe, after the worker had passed that place.
+                worker.memory.status().resume();
+            }
+            _ => return Err(Corrupt),
+        }
+        Ok(())
+    }
+
+    fn became_ready(&mut self, at: usize, header: Header) -> Result<(), Corrupt> {
         let worker = &mut self.workers[at];
-        let payload = worker.from.bytes().get(HEADER_BYTES..HEADER_BYTES + 8).ok_or(Corrupt)?;
-        let length = u64::from_le_bytes(payload.try_into().map_err(|_| Corrupt)?);
-        if length > limit || worker.receiving.is_some() {
+        if std::mem::replace(&mut worker.was_ready, true) {
             return Err(Corrupt);
         }
-        let length = usize::try_from(length).map_err(|_| Corrupt)?;
-        worker.receiving = Some(Receiving { position: header.position, length, bytes: Vec::with_capacity(length) });
-        Ok(())
-    }
-
-    fn receive(&mut self, at: usize, record: usize) -> Result<(), Corrupt> {
-        let worker = &mut self.workers[at];
-        let receiving = worker.receiving.as_mut().ok_or(Corrupt)?;
-        receiving.bytes.extend_from_slice(&worker.from.bytes()[HEADER_BYTES..record]);
-        if receiving.bytes.len() < receiving.length {
-            // The worker goes on writing while the rest is read.
-            return Ok(());
-        }
-        let Some(received) = worker.receiving.take().filter(|received| received.bytes.len() == received.length) else {
-            return Err(Corrupt);
-        };
-        let (slot, item) = worker.finish(received.position).ok_or(Corrupt)?;
-        let chunk = &self.chunks[slot as usize];
-        if !chunk.cancelled {
-            self.report.done_large(chunk, item, received.bytes);
-        }
-        self.settle(slot, 1);
-        Ok(())
-    }
-
-    fn became_ready(&mut self, at: usize, record: usize) {
-        let worker = &mut self.workers[at];
-        worker.was_ready = true;
-        let payload = &worker.from.bytes()[HEADER_BYTES..record];
-        worker.claimed_pid = payload.try_into().map_or(0, u32::from_le_bytes);
+        worker.claimed_pid = worker.payload(header).map_or(0, u32::from_le_bytes);
         if worker.state == State::Starting {
             worker.state = State::Ready;
             self.supervision.starts.worker_serves();
         }
+        Ok(())
     }
 
-    fn read_failure(&self, at: usize, record: usize) -> Result<Failure, Corrupt> {
+    fn read_failure(&self, at: usize, length: usize) -> Result<Failure, Corrupt> {
         let worker = &self.workers[at];
-        let mut failure = Failure::decode(&worker.from.bytes()[HEADER_BYTES..record]).map_err(|_| Corrupt)?;
+        let mut copy = Vec::with_capacity(length);
+        worker.from.copy_into(HEADER_BYTES, length, &mut copy).ok_or(Corrupt)?;
+        let mut failure = Failure::decode(&*copy).map_err(|_| Corrupt)?;
         if failure.kind() == FailureKind::Unspecified {
             return Err(Corrupt);
         }
@@ -173,13 +186,21 @@ impl Worker {
         if self.from.available(HEADER_BYTES)? < HEADER_BYTES {
             return Ok(None);
         }
-        let header = Header::read(self.from.bytes()).ok_or(Corrupt)?;
+        let header = Header::read(&self.from.copy::<HEADER_BYTES>(0).ok_or(Corrupt)?).ok_or(Corrupt)?;
         let record = HEADER_BYTES + header.length as usize;
         if self.from.available(record)? < record { Err(Corrupt) } else { Ok(Some(header)) }
     }
 
+    /// The payload of the record at the front, which must have just this size.
+    pub(super) fn payload<const N: usize>(&self, header: Header) -> Result<[u8; N], Corrupt> {
+        if header.length as usize != N {
+            return Err(Corrupt);
+        }
+        self.from.copy(HEADER_BYTES).ok_or(Corrupt)
+    }
+
     /// Notes that the item at `position` is finished; returns its chunk's slot and which item of the job it is.
-    fn finish(&mut self, position: u32) -> Option<(u32, u64)> {
+    pub(super) fn finish(&mut self, position: u32) -> Option<(u32, u64)> {
         // Nearly always the first: only a worker with several threads finishes out of order.
         let at = self.given.iter().position(|given| given.next() == position && given.left() > 0)?;
         let given = &mut self.given[at];

@@ -17,6 +17,8 @@ mod lines;
 mod not_started;
 mod output;
 mod pace;
+mod receive;
+mod refused;
 mod report;
 mod share;
 mod start;
@@ -99,6 +101,8 @@ pub(crate) struct WorkerPool {
     chunks: Slab<Chunk>,
     /// What no worker has been given yet.
     queue: VecDeque<Piece>,
+    /// Items of refused jobs, which are yet to be told to have failed.
+    refused: VecDeque<Piece>,
     pace: Pace,
     report: Report,
 }
@@ -106,6 +110,8 @@ pub(crate) struct WorkerPool {
 #[derive(Debug)]
 struct Job {
     function: Bytes,
+    /// Why nothing of it can run, if nothing can.
+    refused: Option<Failure>,
     timeout_ns: u64,
     /// The items of a chunk run on one worker, one after another.
     whole_chunks: bool,
@@ -127,11 +133,12 @@ impl WorkerPool {
         if shipped {
             program.check(&host.name).map_err(|why| not_started::unfit(host, &program, &why))?;
         }
+        let settings = start.settings.unwrap_or_default();
+        refused::check_pool(&settings, host)?;
         let now = clock::now();
         let forward_output = host.settings.forward_output;
         let (fork_server, fork_server_stderr) = supervise::start_fork_server(&program, forward_output)
             .map_err(|error| not_started::refused_by_system(host, &program, shipped, &error))?;
-        let settings = start.settings.unwrap_or_default();
         let start_limit = u64::try_from(host.settings.start_limit.as_nanos()).unwrap_or(u64::MAX);
         let mut pool = WorkerPool {
             id: start.pool,
@@ -159,6 +166,7 @@ impl WorkerPool {
             timed_jobs: 0,
             chunks: Slab::new(),
             queue: VecDeque::new(),
+            refused: VecDeque::new(),
             pace: Pace::new(),
             report: Report::default(),
         };
@@ -171,6 +179,7 @@ impl WorkerPool {
     pub(crate) fn work(&mut self, room: usize, now: u64) {
         self.may_run = self.allowance.running.min(room);
         self.supervise(now);
+        self.fail_refused();
         self.feed(now);
     }
 
@@ -180,22 +189,17 @@ impl WorkerPool {
     }
 
     /// A job begins; returns its number in this pool.
-    pub(crate) fn start_job(&mut self, start: StartJob) -> Result<u32, ProtocolError> {
-        if start.function.len() > crate::link::record::MAX_PAYLOAD / 2 {
-            return Err(ProtocolError::new(format!(
-                "the function of job {} is too large: {} bytes",
-                start.job,
-                start.function.len()
-            )));
-        }
+    pub(crate) fn start_job(&mut self, start: StartJob) -> u32 {
+        let refused = refused::check_job(&start, &self.host);
         self.timed_jobs += usize::from(start.timeout_ns > 0);
-        Ok(number(self.jobs.insert(Job {
-            function: start.function,
+        number(self.jobs.insert(Job {
+            function: if refused.is_none() { start.function } else { Bytes::new() },
+            refused,
             timeout_ns: start.timeout_ns,
             whole_chunks: start.whole_chunks,
             ended: false,
             chunks: 0,
-        })))
+        }))
     }
 
     /// The coordinator needs the job no more; its number may be used for another.
@@ -225,8 +229,10 @@ impl WorkerPool {
         if self.supervision.stopping == Stopping::No || self.supervision.stopping == Stopping::WhenIdle {
             let (first, count) = (held.first, held.count);
             let slot = number(self.chunks.insert(held));
-            self.jobs[job as usize].chunks += 1;
-            self.queue.push_back(Piece { chunk: slot, first, count });
+            let job = &mut self.jobs[job as usize];
+            job.chunks += 1;
+            let queue = if job.refused.is_none() { &mut self.queue } else { &mut self.refused };
+            queue.push_back(Piece { chunk: slot, first, count });
         }
         Ok(())
     }

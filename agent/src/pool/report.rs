@@ -6,6 +6,8 @@ use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{AgentEvent, Failure, ItemFault, RunDone};
 
 use super::chunks::Chunk;
+use crate::link::record::HEADER_BYTES;
+use crate::link::{Corrupt, Reader};
 
 /// Results of one run are told in several parts beyond this size.
 const RUN_BYTES: usize = 256 << 20;
@@ -34,38 +36,47 @@ struct Run {
 }
 
 impl Report {
-    /// An item of `chunk` is done.
-    pub(super) fn done(&mut self, worker: u32, chunk: &Chunk, item: u64, result: &[u8]) {
+    /// An item of `chunk` is done; its result is the payload, of so many bytes, of the record at the front of `ring`.
+    pub(super) fn done(
+        &mut self,
+        worker: u32,
+        chunk: &Chunk,
+        item: u64,
+        ring: &Reader,
+        length: usize,
+    ) -> Result<(), Corrupt> {
+        let start = self.data.len();
+        self.data.reserve(length);
+        ring.copy_into(HEADER_BYTES, length, &mut self.data).ok_or(Corrupt)?;
         let follows = self.runs.last().is_some_and(|run| {
             run.chunk == chunk.id
                 && run.attempt == chunk.attempt
                 && run.first + run.count == item
-                && self.data.len() - run.data < RUN_BYTES
+                && start - run.data < RUN_BYTES
         });
         if !follows {
-            let (data, ends) = (self.data.len(), self.ends.len());
             self.runs.push(Run {
                 chunk: chunk.id,
                 attempt: chunk.attempt,
                 first: item,
                 count: 0,
-                data,
-                ends,
+                data: start,
+                ends: self.ends.len(),
                 busy_ns: 0,
                 worker,
             });
         }
-        self.data.extend_from_slice(result);
         if let Some(run) = self.runs.last_mut() {
             run.count += 1;
             let end = u32::try_from(self.data.len() - run.data).expect("a run's results are bounded");
             self.ends.extend_from_slice(&end.to_le_bytes());
         }
+        Ok(())
     }
 
     /// An item of `chunk` is done whose result came in pieces.
     pub(super) fn done_large(&mut self, chunk: &Chunk, item: u64, result: Vec<u8>) {
-        let end = u32::try_from(result.len()).expect("a result's size was checked");
+        let end = u32::try_from(result.len()).expect("a payload_limit of more was refused");
         let ends = Bytes::copy_from_slice(&end.to_le_bytes());
         let run =
             RunDone { chunk: chunk.id, attempt: chunk.attempt, first: item, data: result.into(), ends, busy_ns: 0 };
@@ -85,7 +96,7 @@ impl Report {
     /// The items of this worker that were just told took so long.
     pub(super) fn measured(&mut self, worker: u32, nanoseconds: u64) {
         if let Some(run) = self.runs.last_mut().filter(|run| run.worker == worker) {
-            run.busy_ns += nanoseconds;
+            run.busy_ns = run.busy_ns.saturating_add(nanoseconds);
         }
     }
 

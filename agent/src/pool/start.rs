@@ -31,7 +31,9 @@ impl WorkerPool {
                 Ok(()) => {}
                 // There is no fork server any more, which is what counts, and what is told.
                 Err(Errno::EPIPE | Errno::ECONNRESET) => return self.fork_server_ready(now),
-                Err(error) => self.spawn_failed(number, error, now),
+                Err(error) => {
+                    self.spawn_failed(number, error, now);
+                }
             }
         }
     }
@@ -65,9 +67,12 @@ impl WorkerPool {
         Ok(())
     }
 
-    pub(super) fn spawn_failed(&mut self, number: u32, error: Errno, now: u64) {
+    /// Returns whether there was such a worker.
+    pub(super) fn spawn_failed(&mut self, number: u32, error: Errno, now: u64) -> bool {
+        let before = self.workers.len();
         self.workers.retain(|worker| worker.number != number);
         self.start_was_fruitless(now, || format!("starting a worker: {error}"));
+        self.workers.len() < before
     }
 
     /// Starting again and again helps nobody: later and later. Where it is of use to wait for better times, for ever.

@@ -37,6 +37,7 @@ impl WorkerPool {
             Stopping::No | Stopping::WhenIdle if now => {
                 self.supervision.stopping = Stopping::Now;
                 self.queue.clear();
+                self.refused.clear();
             }
             Stopping::No => self.supervision.stopping = Stopping::WhenIdle,
             _ => {}
@@ -81,7 +82,7 @@ impl WorkerPool {
             _ => {}
         }
         let leaving = matches!(self.supervision.stopping, Stopping::WhenIdle | Stopping::Now);
-        if leaving && self.workers.is_empty() && self.queue.is_empty() {
+        if leaving && self.workers.is_empty() && self.queue.is_empty() && self.refused.is_empty() {
             self.supervision.fork_server.close();
             self.supervision.stopping = Stopping::Closing { since: now };
         }

@@ -11,6 +11,11 @@ use super::{Token, WorkerPool};
 use crate::fork_server::message::Reply;
 use crate::fork_server::{ForkServer, Program};
 
+/// Replies of a fork server that are taken in at once, so that one without end keeps nobody else waiting.
+const REPLIES: usize = 256;
+/// So many replies of one fork server may be about nothing. Late ones are ordinary; more are not.
+const STRAYS: u32 = 4096;
+
 /// What is known of the processes as a whole.
 #[derive(Debug)]
 pub(super) struct Supervision {
@@ -22,6 +27,8 @@ pub(super) struct Supervision {
     pub(super) start_limit: u64,
     /// The program has reached `farpool::init()`.
     pub(super) up: bool,
+    /// Replies of this fork server that were about no worker, or told something a second time.
+    strays: u32,
     pub(super) next_number: u32,
     pub(super) starts: Starts,
     /// The fork server was killed: when it is to be started again.
@@ -45,6 +52,7 @@ impl Supervision {
             since: now,
             start_limit,
             up: false,
+            strays: 0,
             next_number: 0,
             starts: Starts::new(now, keeps_trying),
             restart_at: None,
@@ -103,28 +111,45 @@ impl WorkerPool {
         }
     }
 
-    /// What the fork server has told.
+    /// What the fork server has told, up to a bound: the epoll tells again that there is more.
     pub(super) fn fork_server_ready(&mut self, now: u64) {
-        loop {
-            match self.supervision.fork_server.next_reply() {
+        for _ in 0..REPLIES {
+            let known = match self.supervision.fork_server.next_reply() {
                 Ok(None) => return,
-                Ok(Some(Reply::Hello)) => self.supervision.up = true,
+                Ok(Some(Reply::Hello)) => !std::mem::replace(&mut self.supervision.up, true),
                 Ok(Some(Reply::Spawned { worker, pid })) => {
-                    if let Some(worker) = self.workers.iter_mut().find(|known| known.number == worker) {
-                        worker.pid = pid;
+                    match self.workers.iter_mut().find(|known| known.number == worker) {
+                        Some(worker) => std::mem::replace(&mut worker.pid, pid) == 0 && pid > 0,
+                        None => false,
                     }
                 }
                 Ok(Some(Reply::SpawnFailed { worker, errno })) => {
                     self.spawn_failed(worker, Errno::from_raw(errno), now)
                 }
                 Ok(Some(Reply::Exited { worker, status })) => {
-                    if let Some(at) = self.workers.iter().position(|known| known.number == worker) {
+                    let at = self.workers.iter().position(|known| known.number == worker);
+                    if let Some(at) = at {
                         self.bury(at, Some(status), now);
                     }
+                    at.is_some()
                 }
                 Err(_) => return self.fork_server_gone(now),
+            };
+            self.supervision.strays += u32::from(!known);
+            if self.supervision.strays > STRAYS {
+                return self.end_babbler(now);
             }
         }
+    }
+
+    /// The fork server says things without end that mean nothing, which would keep this process busy for nothing.
+    fn end_babbler(&mut self, now: u64) {
+        let message = format!(
+            "the program's fork server does not keep the protocol: {STRAYS} of its messages were about nothing; it was killed with its workers"
+        );
+        self.fail(self.failure(FailureKind::ProgramRejected, message));
+        self.supervision.fork_server.force();
+        self.fork_server_gone(now);
     }
 
     fn fork_server_gone(&mut self, now: u64) {
@@ -161,7 +186,7 @@ impl WorkerPool {
             Ok((fork_server, stderr)) => {
                 self.last_words_of_fork_server(now);
                 (self.supervision.fork_server, self.fork_server_stderr) = (fork_server, stderr);
-                self.supervision.since = now;
+                (self.supervision.since, self.supervision.strays) = (now, 0);
                 self.watch_fork_server();
             }
             Err(error) => {

@@ -86,6 +86,9 @@ impl WorkerPool {
 
     /// Asks the workers to wake the agent when there is something to do, which may be left undone until then.
     pub(crate) fn arm(&mut self) -> Armed {
+        if self.has_refused() {
+            return Armed::Busy;
+        }
         let now = clock::now();
         let mut deadline = self.supervision.deadline(self.may_start());
         let quick = self.threads == 1 && self.pace.is_quick();

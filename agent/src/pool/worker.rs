@@ -11,6 +11,7 @@ use prost::Message;
 
 use super::chunks::{Piece, Stretch};
 use super::death::Reason;
+use super::receive::Receiving;
 use super::stream::Stream;
 use crate::link::record::{HEADER_BYTES, Header, Kind, LargeHeader, MAX_PAYLOAD, PIECE_BYTES, RunHeader};
 use crate::link::{Corrupt, Direction, Memory, Reader, Writer};
@@ -52,6 +53,8 @@ pub(super) struct Worker {
     pub(super) finished: u64,
     /// Items that it had finished when it last said how long a run took.
     pub(super) measured: u64,
+    /// So often it has said how long a run took.
+    pub(super) run_ends: u64,
     /// Why its initializer failed; it leaves by itself.
     pub(super) init_failure: Option<Failure>,
     /// The jobs whose functions it knows, by their numbers in the pool.
@@ -120,13 +123,6 @@ pub(super) struct Given {
     pub(super) done: u32,
 }
 
-#[derive(Debug)]
-pub(super) struct Receiving {
-    pub(super) position: u32,
-    pub(super) length: usize,
-    pub(super) bytes: Vec<u8>,
-}
-
 impl Given {
     /// Items that are not finished.
     pub(super) fn left(&self) -> u32 {
@@ -193,6 +189,7 @@ impl Worker {
             next_position: 0,
             finished: 0,
             measured: 0,
+            run_ends: 0,
             init_failure: None,
             knows: Vec::new(),
             sending: None,

@@ -89,6 +89,13 @@ impl Daemon {
         4096 * pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages")
     }
 
+    /// Bytes of its address space, when it was largest.
+    pub(crate) fn largest_size(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmPeak:")?.trim().strip_suffix(" kB"));
+        1024 * peak.and_then(|kibibytes| kibibytes.parse::<u64>().ok()).expect("a number of KiB")
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("a process id");
         kill(Pid::from_raw(pid), signal).expect("it is there");

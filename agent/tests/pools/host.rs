@@ -126,6 +126,12 @@ impl Host {
         })
     }
 
+    /// Drives the agent until it is so.
+    pub(crate) fn wait_until(&mut self, is_so: impl Fn(&Agent) -> bool) {
+        let came = self.drive(Instant::now() + PATIENCE, |agent, _| is_so(agent).then_some(()));
+        assert!(came.is_some(), "the agent has told {:?}", self.told);
+    }
+
     /// Drives the agent for a while in which nothing may happen, which no event tells.
     pub(crate) fn drive_for(&mut self, time: Duration) {
         self.drive(Instant::now() + time, |_, _| None::<()>);

@@ -208,10 +208,11 @@ impl Worker {
     fn next(&mut self) -> Option<(Kind, u32, Vec<u8>)> {
         loop {
             if self.input.available(HEADER_BYTES).ok()? >= HEADER_BYTES {
-                let header = Header::read(self.input.bytes()).expect("the agent writes records");
+                let header = Header::read(&self.input.copy::<HEADER_BYTES>(0)?).expect("the agent writes records");
                 let record = HEADER_BYTES + header.length as usize;
                 self.input.available(record).ok()?;
-                let payload = self.input.bytes()[HEADER_BYTES..record].to_vec();
+                let mut payload = Vec::new();
+                self.input.copy_into(HEADER_BYTES, header.length as usize, &mut payload)?;
                 self.input.consume(record);
                 self.input.publish();
                 return Some((header.kind, header.position, payload));

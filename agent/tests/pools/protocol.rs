@@ -1,13 +1,18 @@
 //! What a coordinator may say, and what makes no sense.
 
 pub(crate) use farpool_proto::v1::agent_command::Body as Command;
-use farpool_proto::v1::{Assign, Chunk, Drain, EndJob, ResizePool, Retract, StartJob, StartPool, StopPool, Version};
+use farpool_proto::v1::{
+    Assign, CancelChunks, Chunk, Drain, EndJob, FailureKind, ResizePool, Retract, StartJob, StartPool, StopPool,
+    Version, WorkerSettings,
+};
 
 use crate::host::{Event, Host, Word, is_alive, program, segment, start};
 
 crate::cases![
     one_assign_for_several_pools,
     what_makes_no_sense_is_refused,
+    a_bad_pool_fails_alone,
+    a_bad_job_fails_alone,
     words_about_a_pool_that_has_failed_are_no_nonsense,
     stopped_pools_forget_their_jobs,
     fewer_workers_and_more,
@@ -61,8 +66,55 @@ fn what_makes_no_sense_is_refused() {
         lies.segments[0].start = 100;
     }
     check(lies, "malformed");
-    let large = vec![0; 3 << 20].into();
-    check(Command::StartJob(StartJob { pool: 1, job: 5, function: large, ..StartJob::default() }), "too large");
+}
+
+fn a_bad_pool_fails_alone() {
+    let mut host = Host::new(1);
+    host.pool(1);
+    let worker = host.run(1, "pid");
+    for (pool, payload_limit) in [(2, (2 << 30) + 1), (3, 1 << 63), (4, u64::MAX)] {
+        let settings = WorkerSettings { payload_limit, ..WorkerSettings::default() };
+        let bad = StartPool { pool, settings: Some(settings), ..start() };
+        host.agent.start_pool(bad, program("serves")).expect("the coordinator is not to blame");
+        let failure = host.pool_fault(pool);
+        assert_eq!(failure.kind(), FailureKind::InvalidArgument);
+        let words = format!("payload_limit is {payload_limit} bytes");
+        assert!(failure.message.contains(&words) && failure.message.contains("2 GiB"), "{failure:?}");
+        host.wait_for_event(|event| matches!(event, Event::PoolStopped(stopped) if stopped.pool == pool));
+    }
+    assert_eq!(host.run(1, "pid"), worker, "the other pool goes on as if nothing had been");
+    host.end();
+}
+
+fn a_bad_job_fails_alone() {
+    let mut host = Host::new(1);
+    host.pool(1);
+    let worker = host.run(1, "pid");
+    let function = vec![0; 1_100_000].into();
+    host.say(Command::StartJob(StartJob { pool: 1, job: 5, function, ..StartJob::default() }));
+    // More items than are told of in one turn, and another chunk that is not wanted any more.
+    let many = vec!["echo"; 3000];
+    let segments = many.iter().chain(&["echo"]).copied().map(segment).collect();
+    host.say(Command::Assign(Assign { chunks: vec![chunk(70, 5, 3000), chunk(71, 5, 1)], segments }));
+    host.say(Command::CancelChunks(CancelChunks { chunks: vec![71] }));
+    let faults = |told: &[Event]| {
+        let faults = told.iter().filter_map(|event| match event {
+            Event::ItemFault(fault) => Some((fault.chunk, fault.item, fault.failure.clone().unwrap_or_default())),
+            _ => None,
+        });
+        faults.collect::<Vec<_>>()
+    };
+    let told = host.wait(|told| (faults(told).len() >= 3000).then(|| faults(told)));
+    for (at, (chunk, item, failure)) in (700..).zip(&told) {
+        assert_eq!((*chunk, *item, failure.kind()), (70, at, FailureKind::InvalidArgument), "{failure:?}");
+        assert!(failure.message.contains("1100000 bytes"), "{failure:?}");
+    }
+    assert_eq!(host.run(1, "pid"), worker, "the other job goes on as if nothing had been");
+    assert_eq!(faults(&host.told).len(), 3000);
+    host.say(Command::EndJob(EndJob { job: 5, kill: false }));
+    host.agent.drain();
+    host.wait_until(|agent| agent.is_drained());
+    host.end();
 }
 
 /// The coordinator could not know yet.

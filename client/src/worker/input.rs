@@ -56,7 +56,7 @@ impl Input {
     pub(super) fn next(&mut self) -> Order {
         loop {
             let header = self.header();
-            let payload = &self.reader.bytes()[HEADER_BYTES..HEADER_BYTES + header.length as usize];
+            let payload = &front(&self.reader)[HEADER_BYTES..HEADER_BYTES + header.length as usize];
             match header.kind {
                 Kind::Run => {
                     let Some((head, _)) = RunHeader::read(payload) else { process::broken_link() };
@@ -114,7 +114,7 @@ impl Input {
 
     /// The `ends` of a run and its items' bytes.
     pub(super) fn items(&self, run: &Run) -> (&[u8], &[u8]) {
-        let payload = &self.reader.bytes()[HEADER_BYTES..run.record];
+        let payload = &front(&self.reader)[HEADER_BYTES..run.record];
         payload[RunHeader::BYTES..].split_at(4 * run.head.count as usize)
     }
 
@@ -145,7 +145,7 @@ impl Input {
             if header.kind != Kind::Piece || header.length == 0 {
                 process::broken_link();
             }
-            item.extend_from_slice(&self.reader.bytes()[HEADER_BYTES..HEADER_BYTES + header.length as usize]);
+            item.extend_from_slice(&front(&self.reader)[HEADER_BYTES..HEADER_BYTES + header.length as usize]);
             self.take(header);
         }
         item
@@ -158,7 +158,7 @@ impl Input {
         if available() < HEADER_BYTES {
             bell.wait(|| available() >= HEADER_BYTES);
         }
-        let Some(header) = Header::read(self.reader.bytes()) else { process::broken_link() };
+        let Some(header) = Header::read(front(&self.reader)) else { process::broken_link() };
         let record = HEADER_BYTES + header.length as usize;
         if self.reader.available(record).unwrap_or(0) < record {
             process::broken_link();
@@ -178,4 +178,11 @@ impl Input {
             self.bell.ring();
         }
     }
+}
+
+/// The records that the agent has written and that are not consumed.
+#[expect(unsafe_code, reason = "items are decoded where they lie, which spares a copy")]
+fn front(reader: &Reader) -> &[u8] {
+    // SAFETY: the agent leaves alone what it has handed over, until it is consumed.
+    unsafe { reader.bytes() }
 }

@@ -1,6 +1,7 @@
 //! The cases. Each has a runtime of its own, and an end.
 
 mod adoption;
+mod bounds;
 mod connections;
 mod drain;
 mod garbage;
@@ -25,6 +26,7 @@ pub(crate) fn all() -> Vec<Case> {
         programs::CASES,
         drain::CASES,
         garbage::CASES,
+        bounds::CASES,
         settings::CASES,
     ]
     .concat()

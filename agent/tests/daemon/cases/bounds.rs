@@ -1,0 +1,87 @@
+//! Numbers and sizes beyond reason, from clients and from workers: who said them fails, and nobody else.
+
+use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::agent_event::Body as Event;
+use farpool_proto::v1::{FailureKind, StartJob, StartPool, WorkerSettings};
+
+use crate::coordinator::Coordinator;
+use crate::daemon::Daemon;
+use crate::pipe::Pipe;
+use crate::pool::{assign, own_program, start, start_job};
+use crate::scratch::Scratch;
+use crate::session::Session;
+
+super::cases! { a_bad_pool_or_job_fails_alone, what_a_worker_announces_takes_no_memory }
+
+async fn a_bad_pool_or_job_fails_alone() {
+    let scratch = Scratch::new();
+    let pipe = Pipe::new(scratch.path().join("pipe"));
+    let mut coordinator = Coordinator::start();
+    let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--slots", "3"]);
+    let (mut session, _) = coordinator.session().await;
+    let program = own_program();
+    session.send(Command::StartPool(Box::new(start(1, &program, scratch.path(), &pipe.behaviour()))));
+    coordinator.fetch().await.send(&program);
+    session.started(1).await;
+    session.send(start_job(1, 10));
+    session.send(assign(10, 100..101));
+    let item = pipe.reader().await;
+    // A pool whose results could be of any size.
+    let settings = WorkerSettings { payload_limit: 1 << 63, ..WorkerSettings::default() };
+    let bad = StartPool { settings: Some(settings), ..start(2, &program, scratch.path(), "none") };
+    session.send(Command::StartPool(Box::new(bad)));
+    session.refused(2, FailureKind::InvalidArgument, &["payload_limit"]).await;
+    // A job whose function does not fit anywhere, in a pool with another one.
+    session.send(Command::StartPool(Box::new(start(3, &program, scratch.path(), "none"))));
+    session.started(3).await;
+    let function = vec![1; 1_100_000].into();
+    session.send(Command::StartJob(StartJob { pool: 3, job: 30, function, ..StartJob::default() }));
+    session.send(start_job(3, 31));
+    session.send(assign(30, 300..302));
+    session.send(assign(31, 310..320));
+    for chunk in [300, 301] {
+        let failure = fault_of(&mut session, chunk).await;
+        assert_eq!(failure.kind(), FailureKind::InvalidArgument, "{failure:?}");
+    }
+    session.results(10).await;
+    // The item that ran all the time still does.
+    drop(item);
+    session.results(1).await;
+    assert_eq!(daemon.times_said("does not keep the protocol"), 0);
+}
+
+async fn what_a_worker_announces_takes_no_memory() {
+    const MOST: u64 = 2 << 30;
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--slots", "1"]);
+    let (mut session, _) = coordinator.session().await;
+    let program = own_program();
+    for (pool, announced) in [(1, MOST), (2, 1 << 46), (3, 1 << 63)] {
+        let settings = WorkerSettings { payload_limit: MOST, ..WorkerSettings::default() };
+        let behaviour = format!("announces:{announced}");
+        let start = StartPool { settings: Some(settings), ..start(pool, &program, scratch.path(), &behaviour) };
+        session.send(Command::StartPool(Box::new(start)));
+        if pool == 1 {
+            coordinator.fetch().await.send(&program);
+        }
+        session.started(pool).await;
+        let before = daemon.largest_size();
+        session.send(start_job(pool, pool));
+        session.send(assign(pool, 100 * pool..100 * pool + 3));
+        let failure = fault_of(&mut session, 100 * pool).await;
+        assert_eq!(failure.kind(), FailureKind::WorkerDied, "{failure:?}");
+        session.results(2).await;
+        let grown = daemon.largest_size() - before;
+        assert!(grown < 512 << 20, "{announced} bytes were announced, and the agent took {grown} more");
+    }
+}
+
+async fn fault_of(session: &mut Session, chunk: u64) -> farpool_proto::v1::Failure {
+    let found = session.find(|event| match event {
+        Event::ItemFault(fault) if fault.chunk == chunk => fault.failure.clone(),
+        Event::PoolFault(fault) => panic!("{fault:?}"),
+        _ => None,
+    });
+    found.await
+}
