@@ -4,8 +4,9 @@
 //! are no nonsense; it could not know.
 
 use farpool_proto::v1::agent_command::Body;
-use farpool_proto::v1::{AgentCommand, Assign, CancelChunks, EndJob, StartJob, StopPool};
+use farpool_proto::v1::{AgentCommand, Assign, CancelChunks, EndJob, LendSlot, StartJob, StopPool};
 
+use crate::pool::WorkerPool;
 use crate::{Agent, clock};
 
 /// A message of the coordinator's makes no sense; its session is over.
@@ -65,6 +66,7 @@ impl Agent {
                 }
             }
             Body::Drain(_) => self.drain(),
+            Body::LendSlot(lend) => self.lend_slot(&lend)?,
             Body::Retract(retract) => {
                 for chunk in retract.chunks {
                     self.pools.iter_mut().any(|pool| pool.retract(chunk));
@@ -85,6 +87,20 @@ impl Agent {
             Some(pool) => pool.told_to_stop(stop.now),
             None => self.forget_jobs_of(stop.pool),
         }
+    }
+
+    fn lend_slot(&mut self, lend: &LendSlot) -> Result<(), ProtocolError> {
+        if lend.secret.is_empty() {
+            self.pools.iter_mut().for_each(WorkerPool::lend_none);
+            return Ok(());
+        }
+        let Ok(secret) = <[u8; 16]>::try_from(&lend.secret[..]) else {
+            return Err(ProtocolError::new(format!("an item's secret has {} bytes instead of 16", lend.secret.len())));
+        };
+        let secret = u128::from_be_bytes(secret);
+        // A token that no worker here knows is stale, or was never one: it lends nothing.
+        self.pools.iter_mut().any(|pool| pool.lend_slot(secret, lend.position, lend.lend));
+        Ok(())
     }
 
     fn start_job(&mut self, start: StartJob) -> Result<(), ProtocolError> {

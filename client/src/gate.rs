@@ -5,25 +5,40 @@
 //! of the client's jobs in one order: as long as anybody waits for anything, what it waits for may be behind the rest,
 //! and the session reads on.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
+use crate::waits::{self, Waiting, Waits};
+
 /// Bytes that were delivered and not taken yet, above which a session stops reading.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// What a session passes before it reads.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Gate {
     held: AtomicU64,
     /// The session does not read: whoever changes something about that knocks.
     shut: AtomicBool,
     knocked: AtomicBool,
     bell: Notify,
+    /// Who must know when somebody waits for what comes through here.
+    waits: Option<Arc<Waits>>,
 }
 
 impl Gate {
+    /// A gate that reports whether anybody waits for what comes through it.
+    pub(crate) fn with_waits(waits: Arc<Waits>) -> Gate {
+        Gate { waits: Some(waits), ..Gate::default() }
+    }
+
+    /// Somebody waits for what comes through here, until the returned value is dropped.
+    pub(crate) fn begin_wait(&self) -> Waiting {
+        waits::begin(self.waits.as_ref())
+    }
+
     /// So many bytes were delivered; they count until this is dropped.
     pub(crate) fn hold(self: &Arc<Self>, bytes: usize) -> Held {
         let bytes = bytes as u64;
@@ -54,8 +69,15 @@ impl Gate {
     }
 }
 
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.as_ref().map_or(0, |(_, bytes)| *bytes);
+        f.debug_tuple("Held").field(&bytes).finish()
+    }
+}
+
 /// Bytes of a delivery that nobody has taken yet.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Held(Option<(Arc<Gate>, u64)>);
 
 impl Drop for Held {

@@ -18,6 +18,7 @@ use farpool_proto::v1::Failure;
 
 use crate::error::Error;
 use crate::gate::{Gate, Held};
+use crate::waits::Waiting;
 use state::State;
 pub(crate) use state::{Room, Wakes};
 
@@ -159,6 +160,7 @@ impl Inbox {
     pub(crate) fn park(&self, deadline: Option<Instant>) {
         let me = thread::current();
         self.state().parked.push(me.clone());
+        let _waits = self.begin_wait();
         self.knock();
         // A delivery since then has unparked this thread, and one before it is seen here.
         if !self.has_news() {
@@ -190,6 +192,11 @@ impl Inbox {
             Interest::Outcomes => Wakes { feeder, ..state.consumer_wakes() },
             Interest::End => Wakes { feeder, ..Wakes::default() },
         }
+    }
+
+    /// Somebody waits for what the session delivers here, until the returned value is dropped.
+    fn begin_wait(&self) -> Option<Waiting> {
+        self.gate.as_ref().map(|gate| gate.begin_wait())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

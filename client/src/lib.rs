@@ -72,6 +72,7 @@ mod settings;
 pub mod simulation;
 mod singles;
 mod terminal;
+mod waits;
 mod worker;
 
 pub use args::{Args, Data};

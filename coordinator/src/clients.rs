@@ -105,6 +105,9 @@ impl Coordinator {
         match (client.pool, message) {
             (Some(_), FromClient::OpenPool(_)) => Err(RefusedKind::Repeated("OpenPool").into()),
             (None, FromClient::OpenPool(asked)) => {
+                if let Some(item) = asked.item {
+                    self.lends.open(from, item);
+                }
                 let pool = self.open_pool(from, *asked, out);
                 self.clients.get_mut(from).expect("it was just found").pool = Some(pool);
                 Ok(())
@@ -118,6 +121,10 @@ impl Coordinator {
                 true => Ok(()),
                 false => Err(RefusedKind::NotReopening.into()),
             },
+            (Some(_), FromClient::AwaitingItems { waits }) => {
+                self.lends.note_waiting(from, waits);
+                Ok(())
+            }
             (Some(pool), FromClient::ClosePool { now }) => {
                 self.close_pool(pool, now, out);
                 Ok(())
@@ -127,6 +134,7 @@ impl Coordinator {
 
     pub(crate) fn forget_client(&mut self, id: ClientId, out: &mut Outbox) {
         let Some(client) = self.clients.remove(id) else { return };
+        self.lends.close(id);
         if let Some((pool, agents)) = client.parting {
             self.settle_pool_at(pool, agents, out);
         }

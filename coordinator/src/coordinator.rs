@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use farpool_core::{Action, Core, JobId, PoolId, Slab};
-use farpool_proto::v1::{AgentEvent, ClientMessage};
+use farpool_proto::v1::{AgentEvent, ClientMessage, agent_command};
 
 use crate::adopt::Adopting;
 use crate::agents::Agent;
@@ -13,6 +13,7 @@ use crate::convert;
 use crate::ids::Identity;
 use crate::jobs::Job;
 use crate::labels::LabelBook;
+use crate::lends::Lends;
 use crate::outbox::Outbox;
 use crate::pools::Pool;
 use crate::refused::Refused;
@@ -71,6 +72,7 @@ pub struct Coordinator {
     pub(crate) next_name: u64,
     pub(crate) late_messages: u64,
     pub(crate) labels: LabelBook,
+    pub(crate) lends: Lends,
     pub(crate) now: u64,
     /// Whose report is being taken in, and which it is, until it is known what becomes of it.
     pub(crate) reporting: Option<(AgentId, u64)>,
@@ -105,6 +107,7 @@ impl Coordinator {
             next_name: 1,
             late_messages: 0,
             labels: LabelBook::default(),
+            lends: Lends::default(),
             now: 0,
             reporting: None,
             adopting: Vec::new(),
@@ -175,6 +178,15 @@ impl Coordinator {
         self.follow(None, out);
         self.flush(out);
         self.settle(out);
+        self.lend_slots(out);
+    }
+
+    fn lend_slots(&mut self, out: &mut Outbox) {
+        let unfinished = |client| self.clients.get(client).is_some_and(|client| client.stored > 0);
+        let session = |agent: &Identity| self.agent_ids.get(agent).copied();
+        for (agent, lend) in self.lends.update(unfinished, session) {
+            out.agent(agent, agent_command::Body::LendSlot(lend));
+        }
     }
 
     /// When to call [`schedule`](Self::schedule) again although nothing has come; none: not before something comes.

@@ -22,6 +22,7 @@ mod follow;
 mod ids;
 mod jobs;
 mod labels;
+mod lends;
 mod operate;
 mod outbox;
 mod places;

@@ -1,5 +1,7 @@
 //! What operators see.
 
+use std::collections::BTreeMap;
+
 use farpool_core::{JobId, PoolId};
 use farpool_proto::v1::{AgentStatus, JobStatus, PoolStatus, StatusReply};
 
@@ -9,6 +11,13 @@ use crate::coordinator::Coordinator;
 use crate::jobs::Job;
 use crate::pools::Pool;
 use crate::{AgentId, ClientId};
+
+/// Items of a pool that have no outcome.
+#[derive(Clone, Copy, Default)]
+struct Backlog {
+    queued: u64,
+    assigned: u64,
+}
 
 impl Coordinator {
     /// All that is there: agents, pools and jobs, the oldest first. What only the server knows is left for it to fill in.
@@ -20,9 +29,10 @@ impl Coordinator {
         pools.sort_by_key(|(_, pool)| pool.name);
         let mut jobs: Vec<_> = self.jobs.iter().collect();
         jobs.sort_by_key(|(_, job)| job.name);
+        let backlog = self.backlog();
         StatusReply {
             agents: agents.into_iter().map(|(id, agent, hello)| self.agent_status(id, agent, hello, now)).collect(),
-            pools: pools.into_iter().map(|(id, pool)| self.pool_status(id, pool, now)).collect(),
+            pools: pools.into_iter().map(|(id, pool)| self.pool_status(id, pool, &backlog, now)).collect(),
             jobs: jobs.into_iter().map(|(id, job)| self.job_status(id, job, now)).collect(),
             late_messages: self.late_messages(),
             ..StatusReply::default()
@@ -53,7 +63,31 @@ impl Coordinator {
         }
     }
 
-    fn pool_status(&self, id: PoolId, pool: &Pool, now: u64) -> PoolStatus {
+    /// Items of each pool that wait for a slot, and items that are at agents.
+    fn backlog(&self) -> BTreeMap<PoolId, Backlog> {
+        let mut backlog = BTreeMap::<PoolId, Backlog>::new();
+        for (id, job) in self.jobs.iter() {
+            let progress = self.core.progress(id).unwrap_or_default();
+            let of_pool = backlog.entry(job.pool).or_default();
+            of_pool.queued += progress.queued;
+            of_pool.assigned += progress.arrived - progress.outcomes - progress.queued;
+        }
+        backlog
+    }
+
+    /// Why nothing of the pool runs; empty: something does, or there is nothing to run.
+    fn why_it_waits(&self, pool: &Pool, backlog: Backlog) -> String {
+        if !pool.told.waiting.is_empty() || backlog.queued == 0 || backlog.assigned > 0 {
+            return pool.told.waiting.clone();
+        }
+        let slots: u64 = self.agents.iter().filter_map(|(_, agent)| Some(u64::from(agent.hello.as_ref()?.slots))).sum();
+        match slots {
+            1 => "a free slot: the only one is taken".to_owned(),
+            slots => format!("a free slot: all {slots} are taken"),
+        }
+    }
+
+    fn pool_status(&self, id: PoolId, pool: &Pool, backlog: &BTreeMap<PoolId, Backlog>, now: u64) -> PoolStatus {
         PoolStatus {
             pool: pool.name.to_string(),
             name: pool.asked.settings.name.clone(),
@@ -63,7 +97,7 @@ impl Coordinator {
             weight: pool.asked.weight,
             require: pool.asked.require.clone(),
             jobs: pool.open_jobs as u64,
-            waiting: pool.told.waiting.clone(),
+            waiting: self.why_it_waits(pool, backlog.get(&id).copied().unwrap_or_default()),
             open_ns: now.saturating_sub(pool.opened_at),
         }
     }

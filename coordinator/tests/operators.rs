@@ -266,3 +266,21 @@ fn jobs_that_matter_more_go_first() {
     }
     assert_eq!(order, ["1", "3", "1", "3", "0", "0", "2", "2"]);
 }
+
+#[test]
+fn a_pool_without_a_free_slot_says_so() {
+    let mut wire = Wire::new();
+    wire.agent(1, 1);
+    for client in 0..2 {
+        wire.client();
+        wire.ask(client, open_pool(0));
+        wire.ask(client, open_job(0, 1, 0));
+        wire.ask(client, items(0, 0, &["a"]));
+        assigned(&mut wire, 0);
+    }
+    let waiting = |wire: &mut Wire| {
+        let status = wire.serve(|coordinator, now, _| coordinator.status(now));
+        status.pools.into_iter().map(|pool| pool.waiting).collect::<Vec<_>>()
+    };
+    assert_eq!(waiting(&mut wire), ["", "a free slot: the only one is taken"]);
+}

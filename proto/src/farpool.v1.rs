@@ -374,7 +374,7 @@ pub struct Label {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientMessage {
-    #[prost(oneof = "client_message::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "client_message::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub body: ::core::option::Option<client_message::Body>,
 }
 /// Nested message and enum types in `ClientMessage`.
@@ -399,6 +399,8 @@ pub mod client_message {
         Detach(::prost::alloc::boxed::Box<super::Detach>),
         #[prost(message, tag = "9")]
         Attach(super::Attach),
+        #[prost(message, tag = "10")]
+        AwaitingItems(super::AwaitingItems),
     }
 }
 /// Opens the session's pool: the first message of a client.
@@ -432,6 +434,28 @@ pub struct OpenPool {
     /// If it was open before: the agents that it ran at, as far as the client was told (PoolAt).
     #[prost(bytes = "bytes", repeated, tag = "9")]
     pub agents: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// The item whose task started this client. Its slot is lent while the client waits: see AwaitingItems.
+    #[prost(message, optional, tag = "10")]
+    pub item: ::core::option::Option<ItemToken>,
+}
+/// Names a running item to its own agent. Only its worker and the processes that its task starts know it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ItemToken {
+    /// AgentHello.id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub agent: ::prost::bytes::Bytes,
+    /// 16 random bytes, chosen by the worker.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub secret: ::prost::bytes::Bytes,
+    /// Which of the worker's items: the token is void when this one has ended.
+    #[prost(uint32, tag = "3")]
+    pub position: u32,
+}
+/// Whether the client does nothing but wait for outcomes. Sent only by clients that have an ItemToken.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AwaitingItems {
+    #[prost(bool, tag = "1")]
+    pub waits: bool,
 }
 /// All was sent that coordinators and agents may know of a pool that was open before. What comes from here on is new to them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -719,7 +743,7 @@ pub struct PoolClosed {}
 pub struct AgentCommand {
     #[prost(
         oneof = "agent_command::Body",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
     )]
     pub body: ::core::option::Option<agent_command::Body>,
 }
@@ -751,7 +775,21 @@ pub mod agent_command {
         AdoptPool(::prost::alloc::boxed::Box<super::AdoptPool>),
         #[prost(message, tag = "12")]
         CancelChunks(super::CancelChunks),
+        #[prost(message, tag = "13")]
+        LendSlot(super::LendSlot),
     }
+}
+/// An item's slot is lent, or not any more: a client that the item's task has started waits for other items. The agent lends it
+/// only while this item runs, and nothing else does in its worker. It forgets this when the session ends.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LendSlot {
+    /// ItemToken.secret and position. An empty secret, not to be lent: all slots that were lent this way.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub secret: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub position: u32,
+    #[prost(bool, tag = "3")]
+    pub lend: bool,
 }
 /// Answered by PoolStarted, or by PoolFault and PoolStopped.
 #[derive(Clone, PartialEq, ::prost::Message)]

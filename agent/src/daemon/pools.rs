@@ -16,6 +16,7 @@ use super::programs::Found;
 use super::settings::Settings;
 use super::workplace::Workplace;
 use crate::fork_server;
+use crate::link::item_token::{self, ITEM_VARIABLE};
 
 /// The pools of an agent.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) struct Pools {
     address: String,
     /// The name of this host, as others know it.
     host: String,
+    /// From which workers make the tokens of their items.
+    token: String,
     waiting: HashMap<u64, Waiting>,
     preparations: JoinSet<Result<Base, Refusal>>,
     running: HashMap<u64, Base>,
@@ -66,8 +69,9 @@ pub(super) struct Refusal {
 impl Pools {
     pub(super) fn new(disk: Arc<Disk>, coordinator: Coordinator, settings: &Settings) -> Pools {
         let (address, host) = (settings.coordinator.clone(), settings.host.clone());
+        let token = item_token::of_agent(&settings.id).unwrap_or_default();
         let (waiting, preparations, running) = Default::default();
-        Pools { disk, coordinator, address, host, waiting, preparations, running }
+        Pools { disk, coordinator, address, host, token, waiting, preparations, running }
     }
 
     /// Prepares a pool.
@@ -168,6 +172,7 @@ impl Pools {
         let own = [
             ("FARPOOL_ADDRESS", self.address.as_str()),
             ("FARPOOL_HOST", self.host.as_str()),
+            (ITEM_VARIABLE, self.token.as_str()),
             ("FARPOOL_PROGRAM", &digest),
         ];
         let chosen = program.environment.into_iter().map(|variable| (text(variable.name), text(variable.value)));

@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::builder::FalseyValueParser;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -97,6 +98,8 @@ struct Flags {
 /// What was decided.
 #[derive(Debug)]
 pub(super) struct Settings {
+    /// What the agent is known by, as long as this process is there.
+    pub(super) id: Bytes,
     /// As it was written, and as it was understood.
     pub(super) coordinator: String,
     pub(super) uri: Uri,
@@ -129,13 +132,13 @@ impl Settings {
         Agent::with(crate::Settings { host: Some(self.host.clone()), ..crate::Settings::host(self.slots) })
     }
 
-    /// Who this agent is, as long as this process is there.
+    /// What the agent introduces itself with.
     pub(super) fn hello(&self) -> AgentHello {
         AgentHello {
             host: self.host.clone(),
             slots: self.slots,
             version: Some(farpool_proto::version()),
-            id: Uuid::now_v7().into_bytes().to_vec().into(),
+            id: self.id.clone(),
             labels: self.labels.clone(),
             ..AgentHello::default()
         }
@@ -156,6 +159,7 @@ impl Settings {
         let own = [&*host, std::env::consts::ARCH, std::env::consts::OS];
         let own = OWN_LABELS.iter().zip(own).map(|(key, value)| Label { key: (*key).into(), value: value.into() });
         Ok(Settings {
+            id: Uuid::now_v7().into_bytes().to_vec().into(),
             coordinator: uri.to_string().trim_end_matches('/').to_owned(),
             uri,
             slots: flags.slots.map_or_else(cores, NonZeroU32::get),

@@ -42,6 +42,11 @@ impl Ledger {
                 self.cancel_chunks(chunks);
                 Ok(())
             }
+            Command::LendSlot(_) => {
+                self.lends = true;
+                self.tell_agent(command);
+                Ok(())
+            }
             Command::Welcome(_) | Command::Drain(_) => Ok(()),
         }
     }

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
-use farpool_proto::v1::{Ailing, Credit, HeldChunk, HeldPool, InVain, StopPool};
+use farpool_proto::v1::{Ailing, Credit, HeldChunk, HeldPool, InVain, LendSlot, StopPool};
 use slab::Slab;
 
 use chunks::{Chunk, Chunks};
@@ -72,6 +72,8 @@ pub struct Ledger {
     numbers: u64,
     /// Reports told in this session.
     reports: u64,
+    /// The agent may lend slots because this session has said so.
+    lends: bool,
     /// Outcomes that nobody wanted, since their chunks had been given to others; and how many of them the hello counted.
     in_vain: u64,
     said_in_vain: u64,
@@ -98,6 +100,9 @@ impl Ledger {
         self.pool_names.clear();
         self.job_names.clear();
         self.reports = 0;
+        if std::mem::take(&mut self.lends) {
+            self.tell_agent(Command::LendSlot(LendSlot::default()));
+        }
         for key in self.pool_keys() {
             let empty = !self.has_out(key) && self.pools[key].outcomes.is_empty();
             let pool = &mut self.pools[key];

@@ -4,6 +4,7 @@
 //! Why not simply the socket: outcomes that a worker wrote into the ring survive its death, a busy pair makes
 //! no system call at all, and large payloads move through pages that are there already.
 
+pub mod item_token;
 pub mod record;
 
 mod memory;

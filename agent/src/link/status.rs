@@ -37,6 +37,8 @@ pub struct Status {
     claim: Line,
     /// Threads of the worker whose items wait for other items.
     waiting: Line,
+    /// The worker's secret, of which it makes its items' tokens; 0: it has none.
+    item_secret: [AtomicU64; 2],
     note_length: AtomicU32,
     note: [AtomicU32; NOTE_BYTES / 4],
     running: [Running; MAX_THREADS],
@@ -229,6 +231,22 @@ impl Status {
     /// Threads of the worker that wait for items that run elsewhere.
     pub fn waiting(&self) -> u64 {
         self.waiting.0.load(Ordering::SeqCst)
+    }
+
+    // ---- tokens of items
+
+    /// The worker's items have tokens that are made of this secret.
+    pub fn set_item_secret(&self, secret: u128) {
+        for (word, at) in self.item_secret.iter().zip([0, 64]) {
+            word.store((secret >> at) as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether this is the secret that the worker's items have tokens of.
+    pub fn has_item_secret(&self, secret: u128) -> bool {
+        let words = [0, 1].map(|at| u128::from(self.item_secret[at].load(Ordering::Relaxed)));
+        let own = words[0] | words[1] << 64;
+        own != 0 && own == secret
     }
 
     // ---- last words

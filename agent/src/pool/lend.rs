@@ -1,25 +1,70 @@
-//! Slots that are lent: a worker whose items all wait for other items, of pools that they have opened, leaves its slot to
-//! those, or nested pools could wait for each other for ever.
+//! Slots that are lent: a worker whose items all wait for other items leaves its slot to those, or nested pools could wait for
+//! each other for ever.
+//!
+//! A task that waits in farpool says so itself, in the status page. Of a client in another process that the task has started, the
+//! coordinator says that it waits ([`WorkerPool::lend_slot`]).
 
 use super::WorkerPool;
-use super::worker::State;
+use super::worker::{State, Worker};
 
 impl WorkerPool {
+    /// A client that has the token of the item at `position` waits, or does not any more. Returns whether the worker with this secret is
+    /// one of this pool.
+    pub(crate) fn lend_slot(&mut self, secret: u128, position: u32, lend: bool) -> bool {
+        let mut workers = self.workers.iter_mut();
+        let Some(worker) = workers.find(|worker| worker.memory.status().has_item_secret(secret)) else { return false };
+        if lend {
+            worker.lend_for = Some(position);
+        } else {
+            worker.lend_for.take_if(|item| *item == position);
+        }
+        self.any_waits = true;
+        true
+    }
+
+    /// What the coordinator has said of clients that wait does not count any more.
+    pub(crate) fn lend_none(&mut self) {
+        for worker in &mut self.workers {
+            self.any_waits |= worker.lend_for.take().is_some();
+        }
+    }
+
     /// Finds out whether a worker uses its slot.
     pub(super) fn note_lending(&mut self, at: usize) {
         let threads = self.threads;
         let worker = &mut self.workers[at];
-        let status = worker.memory.status();
-        let waiting = status.waiting();
-        let lent = waiting > 0
-            && matches!(worker.state, State::Ready | State::Retiring)
+        let lent = matches!(worker.state, State::Ready | State::Retiring)
             && !worker.is_idle()
-            && waiting >= status.running(threads).count() as u64;
+            && (worker.waits_itself(threads) || worker.waits_for_its_client(threads));
         worker.lent = lent;
         if lent && worker.not_begun() > 0 {
             // What waits behind a waiting item may be the very thing that it waits for.
             self.take_back_all(at);
         }
-        self.any_waits = self.workers.iter().any(|worker| worker.lent || worker.memory.status().waiting() > 0);
+        self.any_waits = self.workers.iter().any(Worker::may_lend);
+    }
+}
+
+impl Worker {
+    /// All its items wait in farpool.
+    fn waits_itself(&self, threads: usize) -> bool {
+        let status = self.memory.status();
+        let waiting = status.waiting();
+        waiting > 0 && waiting >= status.running(threads).count() as u64
+    }
+
+    /// It runs one item, and a client that has this item's token waits.
+    fn waits_for_its_client(&self, threads: usize) -> bool {
+        let Some(token) = self.lend_for else { return false };
+        let mut running = self.memory.status().running(threads);
+        let (Some(item), None) = (running.next(), running.next()) else { return false };
+        // The environment belongs to all threads, and names the item that was begun last: of several, one that began earlier may
+        // have started the client.
+        if threads == 1 { item.position == token } else { item.position <= token }
+    }
+
+    /// Whether it lends its slot, or may do so without telling first.
+    fn may_lend(&self) -> bool {
+        self.lent || self.lend_for.is_some() || self.memory.status().waiting() > 0
     }
 }

@@ -74,6 +74,8 @@ pub(super) struct Worker {
     pub(super) cancel_at: Option<u64>,
     /// All its items wait for other items: it does not use its slot.
     pub(super) lent: bool,
+    /// The item whose slot the coordinator wants lent, by its position: a client that the item's task has started waits.
+    pub(super) lend_for: Option<u32>,
     /// It gets nothing more until others have had their turn.
     pub(super) gives_way: bool,
     /// It is about to end; others wait for its slot until this time at most.
@@ -200,6 +202,7 @@ impl Worker {
             ending: None,
             cancel_at: None,
             lent: false,
+            lend_for: None,
             gives_way: false,
             gone_by: None,
             progress: (0, 0, now),

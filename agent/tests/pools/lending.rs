@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use farpool_proto::v1::LendSlot;
+use farpool_proto::v1::agent_command::Body as Command;
+
 use crate::host::{Event, Host, Word};
 
 crate::cases![
@@ -10,6 +13,9 @@ crate::cases![
     who_goes_on_takes_the_slot_back,
     chunks_that_are_stuck_leave_room_for_others,
     a_worker_that_dies_while_it_waits,
+    a_client_that_an_item_has_started_borrows_its_slot,
+    a_token_that_is_not_of_the_running_item_lends_nothing,
+    lends_end_with_the_session_that_asked_for_them,
 ];
 
 fn lend(word: &Word) -> String {
@@ -106,5 +112,82 @@ fn a_worker_that_dies_while_it_waits() {
     assert!(host.outcome(waits).is_err());
     assert_eq!(host.run(1, "echo on"), "on");
     assert_eq!(host.credit(), Some(1));
+    host.end();
+}
+
+const SECRET: u128 = 77;
+
+/// What the coordinator says of a client that has a token with this secret and position.
+fn lend_slot(secret: u128, position: u32, lend: bool) -> Command {
+    Command::LendSlot(LendSlot { secret: secret.to_be_bytes().to_vec().into(), position, lend })
+}
+
+fn wait_for_credit(host: &mut Host, chunks: u32) {
+    host.wait(|told| {
+        let last = told.iter().rev().find_map(|event| match event {
+            Event::Credit(credit) => Some(credit.chunks),
+            _ => None,
+        });
+        (last == Some(chunks)).then_some(())
+    });
+}
+
+fn a_client_that_an_item_has_started_borrows_its_slot() {
+    let mut host = Host::new(1);
+    host.pool(1);
+    host.pool(2);
+    let word = Word::new("client");
+    let [outer] = host.assign(1, [&format!("secret {SECRET} hear {}", word.path())]);
+    host.wait_for_output(1, "listening");
+    host.say(lend_slot(SECRET, 0, true));
+    wait_for_credit(&mut host, 2);
+    // Twice the same token is still one slot.
+    host.say(lend_slot(SECRET, 0, true));
+    assert_eq!(host.run(2, "echo inner"), "inner");
+    assert_eq!(host.credit(), Some(2));
+    host.say(lend_slot(SECRET, 0, false));
+    wait_for_credit(&mut host, 1);
+    word.say();
+    assert_eq!(host.result(outer), "go on");
+    host.end();
+}
+
+fn a_token_that_is_not_of_the_running_item_lends_nothing() {
+    let mut host = Host::new(1);
+    host.pool(1);
+    host.pool(2);
+    assert_eq!(host.run(1, &format!("secret {SECRET} echo first")), "first");
+    let word = Word::new("stale");
+    let [outer] = host.assign(1, [&format!("hear {}", word.path())]);
+    host.wait_for_output(1, "listening");
+    let [inner] = host.assign(2, ["echo inner"]);
+    // Of the item before; of one that has not begun; of another worker; of none.
+    for (secret, position) in [(SECRET, 0), (SECRET, 2), (SECRET + 1, 1), (0, 1)] {
+        host.say(lend_slot(secret, position, true));
+    }
+    host.drive_for(Duration::from_millis(50));
+    assert_eq!(host.credit(), Some(1));
+    assert!(
+        host.try_to_say(Command::LendSlot(LendSlot { secret: vec![1; 15].into(), position: 0, lend: true })).is_err()
+    );
+    word.say();
+    host.result(outer);
+    assert_eq!(host.result(inner), "inner");
+    assert!(host.place_of(outer) < host.place_of(inner));
+    host.end();
+}
+
+fn lends_end_with_the_session_that_asked_for_them() {
+    let mut host = Host::new(1);
+    host.pool(1);
+    let word = Word::new("session");
+    let [outer] = host.assign(1, [&format!("secret {SECRET} hear {}", word.path())]);
+    host.wait_for_output(1, "listening");
+    host.say(lend_slot(SECRET, 0, true));
+    wait_for_credit(&mut host, 2);
+    host.say(Command::LendSlot(LendSlot::default()));
+    wait_for_credit(&mut host, 1);
+    word.say();
+    host.result(outer);
     host.end();
 }

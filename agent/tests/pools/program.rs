@@ -196,6 +196,12 @@ impl Worker {
                 self.ring();
                 heard
             }
+            // Makes the tokens of its items of this secret from now on, and does what follows.
+            "secret" => {
+                let (secret, then) = rest.split_once(' ').unwrap();
+                self.memory.status().set_item_secret(secret.parse().unwrap());
+                self.perform(then)
+            }
             "both" => {
                 let (lends, hears) = rest.split_once(' ').unwrap();
                 self.perform(&format!("lend {lends}")) + &self.perform(&format!("hear {hears}"))

@@ -27,8 +27,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use farpool_agent::link::item_token::ItemToken;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{Label, OpenPool};
+use farpool_proto::v1::{self, Label, OpenPool};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind};
@@ -64,10 +65,11 @@ pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Sessi
         require,
         weight,
         id: id.clone(),
+        item: worker::inherited_item().map(item_token),
         ..OpenPool::default()
     };
     let place = Place { address: address.clone(), patience: reconnect_timeout };
-    let ground = Ground { place, pool: OpenPool { id: Bytes::new(), ..open.clone() } };
+    let ground = Ground { place, pool: OpenPool { id: Bytes::new(), item: None, ..open.clone() } };
     let terms = Terms { id, payload_limit, reconnect_timeout };
     let shared = Shared::new(address, processes, open);
     let (tell, told) = mpsc::sync_channel(1);
@@ -82,6 +84,11 @@ pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Sessi
     let _lent = worker::lend();
     told.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread has ended without a word")))?;
     Ok(Arc::new(session))
+}
+
+fn item_token(token: ItemToken) -> v1::ItemToken {
+    let bytes = |number: u128| Bytes::copy_from_slice(&number.to_be_bytes());
+    v1::ItemToken { agent: bytes(token.agent), secret: bytes(token.secret), position: token.position }
 }
 
 struct ClusterSession {
@@ -102,7 +109,6 @@ impl Session for ClusterSession {
 
     fn wait(&self, inbox: &Inbox, deadline: Option<Instant>) {
         if !inbox.has_news() {
-            let _lent = worker::lend();
             inbox.park(deadline);
         }
     }

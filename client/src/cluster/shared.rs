@@ -1,12 +1,12 @@
 //! What the session's thread and the program's threads both touch.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use farpool_net::outgoing;
-use farpool_proto::v1::OpenPool;
 use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{AwaitingItems, OpenPool};
 use tokio::sync::Notify;
 
 use super::Address;
@@ -15,6 +15,7 @@ use super::state::{Link, State};
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::inbox::{Inbox, Wakes};
+use crate::waits::Waits;
 
 pub(super) struct Shared {
     pub(super) address: Address,
@@ -37,13 +38,14 @@ impl Shared {
     pub(super) fn new(address: Address, asked: u32, open: OpenPool) -> Arc<Self> {
         // Nothing is said before there is a connection, which has a queue of its own.
         let (outgoing, _) = outgoing(0, Arc::default());
+        let borrows = open.item.is_some();
         let state = State::new(Kept::new(open), outgoing);
-        Arc::new(Self {
+        Arc::new_cyclic(|shared: &Weak<Self>| Self {
             address,
             asked,
             slots: AtomicU32::new(0),
             window: AtomicU64::new(0),
-            gate: Arc::default(),
+            gate: Arc::new(if borrows { Gate::with_waits(report_waits(shared.clone())) } else { Gate::default() }),
             bell: Notify::new(),
             abandoned: AtomicBool::new(false),
             state: Mutex::new(state),
@@ -146,6 +148,15 @@ impl Shared {
         // The state is whole between any two statements: a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tells the coordinator when this client begins and ceases to wait: a task has started it, whose slot others can use meanwhile.
+fn report_waits(shared: Weak<Shared>) -> Arc<Waits> {
+    Waits::new(move |waits| {
+        if let Some(shared) = shared.upgrade() {
+            shared.send(&mut vec![Body::AwaitingItems(AwaitingItems { waits })]);
+        }
+    })
 }
 
 /// The side of the session's thread.

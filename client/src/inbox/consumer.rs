@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::thread;
 
+use super::state::Sleeper;
 use super::{End, EndHook, Inbox, Interest, News, Room};
 use crate::error::{Error, ErrorKind};
 use crate::gate::Gate;
@@ -97,8 +98,8 @@ impl Inbox {
     /// Wakes the task at the next news; look again afterwards for what came before.
     pub(crate) fn set_waker(&self, waker: &Waker) {
         // To copy one and to drop one is an executor's code, which may do anything: not under the lock.
-        let waker = waker.clone();
-        let before = self.state().waker.replace(waker);
+        let sleeper = Sleeper { waker: waker.clone(), _waits: self.begin_wait() };
+        let before = self.state().waker.replace(sleeper);
         drop(before);
         self.knock();
     }
@@ -134,8 +135,9 @@ impl Inbox {
         let mut state = self.state();
         state.discarding = true;
         let unwanted = state.take_news(VecDeque::new());
+        let sleeper = state.waker.take();
         drop(state);
-        drop(unwanted);
+        drop((unwanted, sleeper));
     }
 
     /// How many bytes of items may have been sent.

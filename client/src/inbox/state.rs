@@ -4,6 +4,7 @@ use std::thread::Thread;
 
 use super::{End, EndHook, News};
 use crate::error::Error;
+use crate::waits::Waiting;
 
 #[derive(Default)]
 pub(super) struct State {
@@ -13,7 +14,7 @@ pub(super) struct State {
     pub(super) end: Option<End>,
     pub(super) broken: Option<Error>,
     pub(super) discarding: bool,
-    pub(super) waker: Option<Waker>,
+    pub(super) waker: Option<Sleeper>,
     pub(super) parked: Vec<Thread>,
     /// The thread that pulls further input, and what it waits for.
     pub(super) feeder: Option<(Room, Thread)>,
@@ -33,9 +34,16 @@ pub(crate) struct Room {
 #[derive(Default)]
 #[must_use = "whoever waits would not hear of the delivery"]
 pub(crate) struct Wakes {
-    pub(super) waker: Option<Waker>,
+    pub(super) waker: Option<Sleeper>,
     pub(super) parked: Vec<Thread>,
     pub(super) feeder: Option<Thread>,
+}
+
+/// A task that waits.
+pub(super) struct Sleeper {
+    pub(super) waker: Waker,
+    /// None: what it waits for is here, in this process.
+    pub(super) _waits: Option<Waiting>,
 }
 
 impl State {
@@ -82,8 +90,8 @@ impl Wakes {
 
     /// Wakes them.
     pub(crate) fn wake(self) {
-        if let Some(waker) = self.waker {
-            waker.wake();
+        if let Some(sleeper) = self.waker {
+            sleeper.waker.wake();
         }
         self.parked.iter().chain(&self.feeder).for_each(Thread::unpark);
     }

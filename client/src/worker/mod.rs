@@ -6,6 +6,7 @@ mod bell;
 mod children;
 mod fork_server;
 mod input;
+mod item_token;
 mod lend;
 mod output;
 mod panics;
@@ -14,7 +15,8 @@ mod role;
 mod runtime;
 mod threads;
 
-pub(crate) use lend::lend;
+pub(crate) use item_token::inherited as inherited_item;
+pub(crate) use lend::{LendGuard, lend};
 pub(crate) use role::{arguments, initialised};
 
 use role::Role;

@@ -14,7 +14,7 @@ use super::bell::Bell;
 use super::input::{Found, Input, Order, Run};
 use super::output::Output;
 use super::task::{Encoded, TaskIo};
-use super::{lend, panics, process, role, threads};
+use super::{item_token, lend, panics, process, role, threads};
 use crate::function;
 
 /// Runs what the agent gives until it says stop.
@@ -24,6 +24,7 @@ pub(super) fn run(memory: Arc<Memory>, socket: OwnedFd) -> ! {
     panics::install();
     let bell = Arc::new(Bell::new(Arc::clone(&memory), socket));
     lend::in_worker(&bell);
+    item_token::begin(memory.status());
     let mut input = Input::new(Arc::clone(&memory), Arc::clone(&bell));
     let mut output = Output::new(Arc::clone(&memory), bell);
     let Order::Setup(settings) = input.next() else { process::broken_link() };
@@ -217,6 +218,7 @@ impl TaskIo for RunIo<'_> {
             return None;
         }
         status.begin(0, position, if self.run.head.timed { clock::now() } else { 0 });
+        item_token::note(position);
         self.next += 1;
         if self.next == self.run.head.count {
             self.output.hold();
@@ -281,6 +283,7 @@ impl TaskIo for LargeIo<'_> {
     fn next(&mut self) -> Option<&[u8]> {
         self.current = self.item.take()?;
         self.memory.status().begin(0, self.position, if self.timed { clock::now() } else { 0 });
+        item_token::note(self.position);
         Some(&self.current)
     }
 

@@ -12,7 +12,7 @@ use super::input::{Found, Input, Order};
 use super::output::Output;
 use super::runtime::{end_of, leave, rejected};
 use super::task::{Encoded, TaskIo};
-use super::{panics, process};
+use super::{item_token, panics, process};
 
 /// What the threads of a worker share. A thread that holds one lock may wait for the agent: the others then have
 /// nothing to do either.
@@ -82,6 +82,7 @@ fn next_item(shared: &Shared, thread: usize) -> Item {
             let status = shared.memory.status();
             if status.claim(item.position) {
                 status.begin(thread, item.position, if item.timed { clock::now() } else { 0 });
+                item_token::note(item.position);
                 queue.busy += 1;
                 return item;
             }

@@ -32,7 +32,7 @@ macro_rules! cases {
 pub(crate) use cases;
 
 /// Tells a process which case it is to run.
-const CASE: &str = "FARPOOL_TEST_CASE";
+pub(crate) const CASE: &str = "FARPOOL_TEST_CASE";
 /// A case that takes longer than this hangs: the slowest takes a few seconds on a quiet machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -20,6 +20,9 @@ crate::runner::cases![
     slots_are_shared_between_pools,
     a_warm_worker_of_an_idle_pool_gives_way,
     nested_pools_finish_on_one_slot,
+    nested_pools_that_are_awaited_finish_on_one_slot,
+    a_program_that_a_task_starts_borrows_its_slot,
+    each_item_has_a_token_of_its_own,
     a_consumer_that_stops_holds_results_back,
     a_pool_outlives_its_coordinator,
 ];
@@ -62,6 +65,7 @@ fn workers_have_the_environment_that_was_chosen() {
     assert_eq!(there.remove(processes::TAG), Some(processes::own_tag()));
     assert_eq!(there.remove(cluster::ADDRESS), env::var(cluster::ADDRESS).ok());
     assert!(there.remove("FARPOOL_HOST").is_some());
+    assert!(there.remove("FARPOOL_ITEM").is_some());
     assert!(there.is_empty(), "{there:?}");
 }
 
@@ -157,6 +161,81 @@ fn nested_pools_finish_on_one_slot() {
     assert_eq!(result.get_timeout(Duration::from_secs(30)).unwrap(), 8);
     drop(pool);
     cluster.stop().unwrap();
+}
+
+/// The same where the task awaits the inner results instead of blocking in farpool.
+fn nested_pools_that_are_awaited_finish_on_one_slot() {
+    fn levels(depth: u64) -> u64 {
+        if depth == 0 {
+            return 1;
+        }
+        let pool = Pool::new(1).unwrap();
+        let inner = pool.map_async(levels, [depth - 1; 2]);
+        runtime().block_on(inner).unwrap().into_iter().sum()
+    }
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().build().unwrap()
+    }
+    let mut cluster = Cluster::empty();
+    cluster.add_agent(1, &[]);
+    let pool = pool_at(&cluster, 1);
+    let mut result = pool.apply_async(levels, (3,));
+    assert_eq!(result.get_timeout(Duration::from_secs(30)).unwrap(), 8);
+    drop(pool);
+    cluster.stop().unwrap();
+}
+
+/// Has the program of the next case be the client that its task starts.
+const NESTED: &str = "FARPOOL_TEST_NESTED";
+const OWN_NAME: &str = concat!(module_path!(), "::a_program_that_a_task_starts_borrows_its_slot");
+
+/// A process that a task has started is a client of its own, and knows its item only by its environment.
+fn a_program_that_a_task_starts_borrows_its_slot() {
+    fn outer(depth: u64) -> u64 {
+        if depth == 0 {
+            return 1;
+        }
+        let mut child = std::process::Command::new(env::current_exe().unwrap());
+        child.env(crate::runner::CASE, OWN_NAME).env(NESTED, depth.to_string());
+        let output = child.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.trim().parse().unwrap_or_else(|_| panic!("{text} {}", String::from_utf8_lossy(&output.stderr)))
+    }
+    if let Ok(depth) = env::var(NESTED) {
+        let pool = Pool::new(1).unwrap();
+        let inner = pool.map(outer, [depth.parse::<u64>().unwrap() - 1; 2]).unwrap();
+        println!("{}", inner.iter().sum::<u64>());
+        std::process::exit(0);
+    }
+    for threads in [1, 3] {
+        let mut cluster = Cluster::empty();
+        cluster.add_agent(1, &[]);
+        let builder = pools::builder().address(cluster.address()).processes(1).threads(threads);
+        let pool = builder.build().expect("the pool opens");
+        let mut result = pool.apply_async(outer, (2,));
+        assert_eq!(result.get_timeout(Duration::from_secs(30)).unwrap(), 4);
+        drop(pool);
+        cluster.stop().unwrap();
+    }
+}
+
+fn each_item_has_a_token_of_its_own() {
+    fn token(_: u64) -> (String, u32) {
+        // What a process that it starts sees.
+        let output = std::process::Command::new("env").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let own = text.lines().find_map(|line| line.strip_prefix("FARPOOL_ITEM=")).unwrap().to_owned();
+        assert_eq!(env::var("FARPOOL_ITEM").as_ref(), Ok(&own));
+        (own, std::process::id())
+    }
+    let pool = pools::of(4);
+    let tokens = pool.job(token).chunksize(1).map(0..40).unwrap();
+    let different: BTreeSet<_> = tokens.iter().map(|(token, _)| token).collect();
+    assert_eq!(different.len(), 40, "{tokens:?}");
+    // Agent and secret are those of the worker.
+    let prefixes: BTreeSet<_> = tokens.iter().map(|(token, pid)| (token.rsplit_once('.').unwrap().0, pid)).collect();
+    let workers: BTreeSet<_> = tokens.iter().map(|(_, pid)| pid).collect();
+    assert_eq!(prefixes.len(), workers.len(), "{tokens:?}");
 }
 
 /// More than a client holds is on its way when the consumer stops.

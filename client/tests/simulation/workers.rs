@@ -141,7 +141,7 @@ impl Workers {
                 }
             }
             Command::Drain(_) => self.drain(),
-            Command::Welcome(_) | Command::Settled(_) | Command::AdoptPool(_) => {}
+            Command::Welcome(_) | Command::Settled(_) | Command::AdoptPool(_) | Command::LendSlot(_) => {}
         }
     }
 

@@ -4,7 +4,9 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use bytes::Bytes;
 use farpool_core::JobPolicy;
-use farpool_proto::v1::{ClientMessage, Items, Label, OpenJob, OpenPool, Program, WorkerSettings, client_message};
+use farpool_proto::v1::{
+    self, ClientMessage, Items, Label, OpenJob, OpenPool, Program, WorkerSettings, client_message,
+};
 
 use super::{Batch, batch, identity, labels};
 use crate::ids::Identity;
@@ -20,6 +22,15 @@ pub(crate) enum FromClient {
     CancelJob { job: u64 },
     ClosePool { now: bool },
     PoolReopened,
+    AwaitingItems { waits: bool },
+}
+
+/// Names a running item to its own agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ItemToken {
+    pub(crate) agent: Identity,
+    pub(crate) secret: [u8; 16],
+    pub(crate) position: u32,
 }
 
 /// What a client wants of its pool.
@@ -35,6 +46,8 @@ pub(crate) struct PoolAsked {
     pub(crate) id: Option<Identity>,
     /// The agents that it ran at; none: it was not open before.
     pub(crate) again: Option<Vec<Identity>>,
+    /// The item whose task started the client, if one did.
+    pub(crate) item: Option<ItemToken>,
 }
 
 /// What a client wants of a job.
@@ -57,6 +70,7 @@ pub(crate) fn from_client(message: ClientMessage) -> Result<FromClient, Refused>
         Body::CancelJob(cancel) => FromClient::CancelJob { job: cancel.job },
         Body::ClosePool(close) => FromClient::ClosePool { now: close.now },
         Body::PoolReopened(_) => FromClient::PoolReopened,
+        Body::AwaitingItems(awaiting) => FromClient::AwaitingItems { waits: awaiting.waits },
         Body::Detach(_) => return Err(RefusedKind::Elsewhere("Detach").into()),
         Body::Attach(_) => return Err(RefusedKind::Elsewhere("Attach").into()),
     })
@@ -79,7 +93,14 @@ fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
         weight: open.weight.max(1),
         id,
         again,
+        item: open.item.map(item_token).transpose()?,
     })))
+}
+
+fn item_token(token: v1::ItemToken) -> Result<ItemToken, Refused> {
+    let agent = identity(&token.agent, RefusedKind::AgentIdLength)?.ok_or(RefusedKind::Missing("item.agent"))?;
+    let secret = token.secret[..].try_into().map_err(|_| RefusedKind::ItemSecretLength(token.secret.len()))?;
+    Ok(ItemToken { agent, secret, position: token.position })
 }
 
 fn open_job(open: OpenJob) -> Result<FromClient, Refused> {

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use farpool_core::Run;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{ClosePool, ItemsDone, OpenPool, PoolAt, PoolReopened};
+use farpool_proto::v1::{AwaitingItems, ClosePool, ItemsDone, OpenPool, PoolAt, PoolReopened};
 
 use job::Job;
 use way::Saying;
@@ -28,6 +28,8 @@ pub(super) struct Kept {
     jobs: BTreeMap<u64, Job>,
     /// No further jobs will come; with `now`, and those that there are are to end.
     close: Option<ClosePool>,
+    /// Somebody waits for outcomes, of a client that says so.
+    awaiting: bool,
     /// Agents that the pool runs at, as far as was told.
     agents: BTreeSet<Bytes>,
     /// Who has welcomed the pool last.
@@ -50,6 +52,7 @@ impl Kept {
             open: Box::new(open),
             jobs: BTreeMap::new(),
             close: None,
+            awaiting: false,
             agents: BTreeSet::new(),
             coordinator: Bytes::new(),
             repeated: 0,
@@ -74,6 +77,10 @@ impl Kept {
             Body::CancelJob(cancel) => self.jobs.get_mut(&cancel.job).map(|job| job.cancelled = true).is_some(),
             Body::ClosePool(close) => {
                 self.close.get_or_insert_default().now |= close.now;
+                true
+            }
+            Body::AwaitingItems(awaiting) => {
+                self.awaiting = awaiting.waits;
                 true
             }
             // Nobody says the last two in a pool's session.
@@ -151,6 +158,9 @@ impl Kept {
         self.jobs.values_mut().for_each(|job| job.say_what_left(&mut say, window));
         say.say(Body::PoolReopened(PoolReopened {}));
         self.jobs.values_mut().for_each(|job| job.say_what_never_left(&mut say));
+        if self.awaiting {
+            say.say(Body::AwaitingItems(AwaitingItems { waits: true }));
+        }
         if let Some(close) = self.close {
             say.say(Body::ClosePool(close));
         }
