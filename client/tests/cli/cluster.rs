@@ -49,6 +49,25 @@ fn commands_run_over_the_agents_and_come_back_in_order() {
     assert_eq!(local.end().code(), Some(0));
 }
 
+/// Every slot is taken by a command that waits for commands of its own.
+#[test]
+fn commands_that_run_farpool_themselves_finish() {
+    let local = Local::start(&["1", "--slots", "2"]);
+    let folder = Folder::new();
+    let script = folder.file("nested.sh");
+    let binary = env!("CARGO_BIN_EXE_farpool");
+    let text = format!(
+        "if [ $1 = 0 ]; then echo leaf $2; exit; fi\n\
+         {binary} map --program \"sh {script} $(($1 - 1))\" -- a b && echo level $1 $2\n"
+    );
+    fs::write(&script, text).unwrap();
+    let done = map(&local, &format!("sh {script} 2"), &["--", "x", "y"]).run();
+    let level_1 = |item: &str| format!("leaf a\nleaf b\nlevel 1 {item}\n");
+    let level_2 = |item: &str| format!("{}{}level 2 {item}\n", level_1("a"), level_1("b"));
+    let expected = level_2("x") + &level_2("y");
+    done.assert_prints(&expected);
+}
+
 #[test]
 fn commands_see_what_was_chosen_and_nothing_else() {
     let local = Local::start(&["1"]);
