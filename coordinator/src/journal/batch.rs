@@ -23,8 +23,13 @@ pub(super) struct Batch {
 pub(super) enum Step {
     Create(u32),
     Write(Chunk),
-    Copy { from: Place, to: Place },
+    Copy {
+        from: Place,
+        to: Place,
+    },
     Remove(u32),
+    /// As `Remove`, but what is in it is kept under another name.
+    SetAside(u32),
 }
 
 /// Records that lie one behind the other.

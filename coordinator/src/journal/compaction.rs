@@ -9,6 +9,7 @@ use farpool_proto::v1::journal_record::{Body, JobForgotten, JobState};
 use super::index::Index;
 use super::job::{Ended, Job};
 use super::place::Place;
+use super::segments::Segment;
 
 /// As long as nothing presses, there may be as many unwanted bytes as wanted ones, and these segments beside.
 const SPARE_SEGMENTS: u64 = 4;
@@ -62,10 +63,14 @@ impl Kept {
 }
 
 impl Compaction {
-    /// The next segment that is worth it, if there is one. `active` is being written; `room` is what there may be in all
+    /// The next segment that is damaged or worth it, if there is one. `active` is being written; `room` is what there may be in all
     /// before new items are refused.
     pub(super) fn choose(index: &Index, active: u32, room: u64) -> Option<Self> {
         let segments = &index.segments;
+        let damaged = |(number, segment): &(&u32, &Segment)| segment.damaged && !segment.stuck && **number != active;
+        if let Some((damaged, _)) = segments.all.iter().find(damaged) {
+            return Some(Self::of(index, *damaged));
+        }
         let sealed = || segments.all.iter().filter(|(number, segment)| **number != active && !segment.stuck);
         let wanted = |live: u64, bytes: u64| live as f64 / bytes as f64;
         let (number, least) =
@@ -198,7 +203,7 @@ fn forgotten(index: &Index, number: u64, segment: u32) -> Option<Body> {
     (forgotten.said.segment == segment).then_some(Body::JobForgotten(JobForgotten { job: number }))
 }
 
-fn state(job: &Job) -> JobState {
+pub(super) fn state(job: &Job) -> JobState {
     JobState {
         job: job.number,
         end: job.end,

@@ -14,7 +14,7 @@ use super::batch::Step;
 use super::place::Place;
 use super::reader::{ReadError, whole};
 use super::record::{HEADER, checksum, placed};
-use super::segment::header;
+use super::segment::{SEGMENT_HEADER, header};
 use super::storage::Storage;
 use super::writer::Handed;
 
@@ -29,6 +29,8 @@ pub(super) struct Group {
     from: usize,
     /// At which steps what could not be copied, and why.
     unreadable: Vec<(usize, Place, String)>,
+    /// Segments that were set aside, and under which names.
+    set_aside: Vec<(u32, String)>,
     /// What is durable when it is.
     pub(super) number: u64,
 }
@@ -43,18 +45,23 @@ impl Group {
             bytes += batch.bytes;
             last = number;
             let (go, rest): (Vec<_>, Vec<_>) =
-                batch.steps.into_iter().partition(|step| matches!(step, Step::Remove(_)));
+                batch.steps.into_iter().partition(|step| matches!(step, Step::Remove(_) | Step::SetAside(_)));
             steps.extend(rest);
             removals.extend(go);
             handed = if bytes < AT_ONCE { next() } else { None };
         }
         steps.append(&mut removals);
-        Self { steps, from: 0, unreadable: Vec::new(), number: last }
+        Self { steps, from: 0, unreadable: Vec::new(), set_aside: Vec::new(), number: last }
     }
 
     pub(super) fn attempt(&mut self) -> Attempt<'_> {
         self.unreadable.retain(|(step, ..)| *step < self.from);
-        Attempt { next: self.from, group: self, written: None }
+        Attempt { next: self.from, group: self, written: None, end: None }
+    }
+
+    /// Segments that were set aside, and under which names.
+    pub(super) fn take_set_aside(&mut self) -> Vec<(u32, String)> {
+        std::mem::take(&mut self.set_aside)
     }
 
     /// What could not be copied, and why.
@@ -69,12 +76,14 @@ pub(super) struct Attempt<'a> {
     next: usize,
     /// The segment that was written to and is not durable.
     written: Option<u32>,
+    /// Behind which byte of which segment nothing was written.
+    end: Option<(u32, u64)>,
 }
 
 impl Attempt<'_> {
     /// Takes the next step; says whether there was one.
     pub(super) fn step(&mut self, storage: &dyn Storage) -> io::Result<bool> {
-        let Self { group: Group { steps, from, unreadable, .. }, next, written } = self;
+        let Self { group: Group { steps, from, unreadable, set_aside, .. }, next, written, end } = self;
         match steps.get(*next) {
             Some(Step::Create(segment)) => {
                 // What is in a segment counts only if everything before it does.
@@ -82,11 +91,12 @@ impl Attempt<'_> {
                 *from = *next;
                 storage.create(*segment)?;
                 storage.write(*segment, 0, &mut [IoSlice::new(&header(*segment))])?;
-                *written = Some(*segment);
+                (*written, *end) = (Some(*segment), Some((*segment, SEGMENT_HEADER as u64)));
             }
             Some(Step::Write(chunk)) => {
                 storage.write(chunk.segment, chunk.offset.into(), &mut chunk.slices())?;
-                *written = Some(chunk.segment);
+                let behind = u64::from(chunk.offset) + chunk.length;
+                (*written, *end) = (Some(chunk.segment), Some((chunk.segment, behind)));
             }
             Some(Step::Copy { from: place, to }) => {
                 let record = copy(storage, *place, *to).unwrap_or_else(|error| {
@@ -94,9 +104,9 @@ impl Attempt<'_> {
                     filler(*to)
                 });
                 storage.write(to.segment, to.offset.into(), &mut [IoSlice::new(&record)])?;
-                *written = Some(to.segment);
+                (*written, *end) = (Some(to.segment), Some((to.segment, to.end())));
             }
-            Some(Step::Remove(_)) | None if written.is_some() => {
+            Some(Step::Remove(_) | Step::SetAside(_)) | None if written.is_some() => {
                 sync(written, storage)?;
                 *from = *next;
                 return Ok(true);
@@ -105,7 +115,16 @@ impl Attempt<'_> {
                 storage.remove(*segment)?;
                 *from = *next + 1;
             }
-            None => return Ok(false),
+            Some(Step::SetAside(segment)) => {
+                set_aside.push((*segment, storage.set_aside(*segment)?));
+                *from = *next + 1;
+            }
+            None => {
+                if let Some((segment, end)) = end.take() {
+                    storage.note_synced(segment, end);
+                }
+                return Ok(false);
+            }
         }
         *next += 1;
         Ok(true)

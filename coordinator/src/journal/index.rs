@@ -68,6 +68,14 @@ impl Index {
         }
     }
 
+    /// A job was discarded: its name is another one's from now on.
+    pub(super) fn free_name(&mut self, number: u64) {
+        if let Some(job) = self.jobs.get_mut(&number) {
+            self.names.remove(&job.known.name);
+            job.known.name.clear();
+        }
+    }
+
     /// Takes in a record that fits.
     pub(super) fn take_in(&mut self, body: &Body, place: Place) {
         self.segments.written(place);
@@ -228,7 +236,9 @@ impl Index {
             self.waiting.remove(&(since, number));
         }
         if job.opened.is_some() {
-            self.names.remove(&job.known.name);
+            if self.names.get(&job.known.name) == Some(&number) {
+                self.names.remove(&job.known.name);
+            }
             let pool = self.pools.get_mut(&job.pool).expect("a job's pool has an entry");
             pool.jobs -= 1;
             self.drop_unused(job.pool);

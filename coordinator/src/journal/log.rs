@@ -52,10 +52,15 @@ impl Log {
         to
     }
 
-    /// Has a segment removed, when everything before is durable.
-    pub(super) fn remove(&mut self, segment: u32) {
-        self.batch.steps.push(Step::Remove(segment));
+    /// Has a segment go, when everything before is durable; if it is damaged, under another name.
+    pub(super) fn remove(&mut self, segment: u32, damaged: bool) {
+        self.batch.steps.push(if damaged { Step::SetAside(segment) } else { Step::Remove(segment) });
         self.number += 1;
+    }
+
+    /// The segment that is being written; 0: none is.
+    pub(super) fn active(&self) -> u32 {
+        if self.end.closed { 0 } else { self.end.segment }
     }
 
     fn write(&mut self, body: &Body, payload: &[Bytes]) -> Place {

@@ -3,6 +3,7 @@
 mod append;
 mod batch;
 mod compaction;
+mod damage;
 mod error;
 mod group;
 mod hands;
@@ -16,7 +17,9 @@ mod owner;
 mod place;
 mod reader;
 mod record;
+mod repair;
 mod replay;
+mod resync;
 mod runs;
 mod segment;
 mod segments;
@@ -40,3 +43,4 @@ pub use settings::Settings;
 #[cfg(any(test, feature = "simulation"))]
 #[doc(hidden)]
 pub use simulated::{Done, Fault, Files, Lag, Simulated};
+pub use storage::Aside;

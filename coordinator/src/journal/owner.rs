@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farpool_proto::v1::journal_record::{Body, JobForgotten};
+use farpool_net::settings::ByteSize;
+use farpool_proto::v1::journal_record::Body;
 
 use super::compaction::{Compaction, Kept, Move};
 use super::error::{JournalError, JournalErrorKind};
@@ -16,9 +17,9 @@ use super::log::Log;
 use super::outcomes::Gathered;
 use super::place::Place;
 use super::reader::Reader;
-use super::replay::replay;
+use super::replay::{Replayed, replay};
 use super::settings::Settings;
-use super::storage::{Directory, Storage};
+use super::storage::{Aside, Directory, Storage};
 use super::writer::{Handed, Shared};
 
 /// What detached jobs were told and came to, on disk. One thread owns it, and never waits for the disk.
@@ -104,7 +105,8 @@ impl Journal {
         warn: &mut dyn FnMut(String),
         start: impl FnOnce(Arc<Shared>) -> io::Result<Hands>,
     ) -> Result<Self, JournalError> {
-        let (index, end) = replay(&*storage, warn)?;
+        tell_what_is_beside(&*storage, warn);
+        let Replayed { index, end, damages, discarded } = replay(&*storage, warn)?;
         let (shared, reader) = (Arc::new(Shared::default()), Reader::new(storage));
         let hands = start(Arc::clone(&shared)).map_err(|error| {
             JournalError::new(JournalErrorKind::Io, format_args!("starting the journal's thread: {error}"))
@@ -124,22 +126,18 @@ impl Journal {
             shared,
             hands: Some(hands),
         };
-        journal.settle(warn);
+        journal.repair(&damages, discarded, warn);
+        journal.settle();
         Ok(journal)
     }
 
     /// Lets go of what belongs to nobody.
-    fn settle(&mut self, warn: &mut dyn FnMut(String)) {
-        let opened = |pool: u64| self.index.pools.get(&pool).is_some_and(|pool| pool.opened.is_some());
-        let broken = self.index.jobs.values().filter(|job| job.opened.is_none() || !opened(job.pool));
-        for number in broken.map(|job| job.number).collect::<Vec<_>>() {
-            let name = self.index.jobs[&number].name();
-            warn(format!("job {number} ({name:?}) is forgotten: what it was opened with is not in the journal"));
-            let forgotten = Body::JobForgotten(JobForgotten { job: number });
-            self.log.append(&mut self.index, &forgotten, &[]);
-        }
+    fn settle(&mut self) {
         for pool in self.index.pools.keys().copied().collect::<Vec<_>>() {
             self.index.release_pool(pool);
+        }
+        if self.index.segments.all.values().any(|segment| segment.damaged) {
+            self.compact();
         }
         self.flush();
     }
@@ -179,6 +177,11 @@ impl Journal {
         self.index.segments.bytes
     }
 
+    /// Damaged files that are kept beside the journal, which do not count towards its size.
+    pub fn aside(&self) -> Aside {
+        self.reader.aside()
+    }
+
     /// Of these, bytes of records that are wanted.
     pub fn live_bytes(&self) -> u64 {
         self.index.segments.live
@@ -186,7 +189,7 @@ impl Journal {
 
     /// Whether it becomes smaller by itself now: who finds it full may wait for that.
     pub fn makes_room(&self) -> bool {
-        let chosen = || Compaction::choose(&self.index, self.log.end.segment, self.settings.room_for_items());
+        let chosen = || Compaction::choose(&self.index, self.log.active(), self.settings.room_for_items());
         self.failed.is_none() && (self.compaction.is_some() || !self.copies.is_empty() || chosen().is_some())
     }
 
@@ -220,9 +223,11 @@ impl Journal {
     /// Takes note of what the thread has written, and goes on with what follows from it. To be called when [`Wakeup::wait`] comes
     /// back.
     pub fn progress(&mut self) -> Progress {
-        let (durable, failed, unreadable) = {
+        let (durable, failed, unreadable, set_aside) = {
             let mut report = self.shared.report();
-            (report.durable, report.failed.clone(), std::mem::take(&mut report.unreadable))
+            let (unreadable, set_aside) =
+                (std::mem::take(&mut report.unreadable), std::mem::take(&mut report.set_aside));
+            (report.durable, report.failed.clone(), unreadable, set_aside)
         };
         (self.durable, self.failed) = (durable, failed);
         while self.handed.front().is_some_and(|handed| handed.number <= durable) {
@@ -235,6 +240,11 @@ impl Journal {
                 segment.stuck = true;
             }
             warnings.push(format!("a segment of the journal cannot be emptied: {why}"));
+        }
+        for (segment, aside) in set_aside {
+            warnings.push(format!(
+                "the damaged segment {segment} is kept as {aside}: what was whole in it has been copied, and it can be removed"
+            ));
         }
         while let Some(&(_, kept, _, to)) = self.copies.front().filter(|(number, ..)| *number <= durable) {
             self.copies.pop_front();
@@ -288,15 +298,16 @@ impl Journal {
         if self.failed.is_some() || !self.copies.is_empty() || self.backlog() >= self.settings.backlog {
             return;
         }
-        let chosen = || Compaction::choose(&self.index, self.log.end.segment, self.settings.room_for_items());
+        let chosen = || Compaction::choose(&self.index, self.log.active(), self.settings.room_for_items());
         let Some(mut compaction) = self.compaction.take().or_else(chosen) else { return };
         let segment = compaction.segment;
         if self.index.segments.all[&segment].stuck {
             return;
         }
         if compaction.is_through() {
+            let damaged = self.index.segments.all[&segment].damaged;
             self.index.remove_segment(segment);
-            self.log.remove(segment);
+            self.log.remove(segment, damaged);
             return;
         }
         let before = self.log.number;
@@ -319,6 +330,25 @@ impl Journal {
     pub(super) fn append(&mut self, body: &Body, payload: &[Bytes]) {
         self.end_gathered();
         self.log.append(&mut self.index, body, payload);
+    }
+}
+
+/// Tells what else is in the journal's folder.
+fn tell_what_is_beside(storage: &dyn Storage, warn: &mut dyn FnMut(String)) {
+    const SHOWN: usize = 10;
+    let Aside { files, bytes } = storage.aside();
+    if files > 0 {
+        let bytes = ByteSize(bytes);
+        warn(format!(
+            "{files} damaged files ({bytes}) are kept beside the journal, named *.damaged-* and *.cut-off-*: remove them \
+             when nobody needs them"
+        ));
+    }
+    let foreign = storage.foreign();
+    if !foreign.is_empty() {
+        let more = if foreign.len() > SHOWN { ", ..." } else { "" };
+        let shown = foreign[..foreign.len().min(SHOWN)].join(", ");
+        warn(format!("{} files in the folder are not the journal's, and are left alone: {shown}{more}", foreign.len()));
     }
 }
 

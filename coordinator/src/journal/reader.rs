@@ -11,7 +11,7 @@ use prost::Message;
 
 use super::place::Place;
 use super::record::{HEADER, Lengths, checksum, decode, placed};
-use super::storage::Storage;
+use super::storage::{Aside, Storage};
 
 /// Reads records, also on other threads than the journal's owner: it waits for the disk. All clones read the same journal.
 #[derive(Clone, Debug)]
@@ -96,6 +96,10 @@ impl Reader {
             }
             _ => return Err(self.damaged(place, "a record of another kind is there")),
         })
+    }
+
+    pub(super) fn aside(&self) -> Aside {
+        self.storage.aside()
     }
 
     fn record(&self, place: Place) -> Result<(Body, Bytes), ReadError> {

@@ -1,23 +1,27 @@
-//! Reads the log when a journal is opened, up to the first record that is none.
+//! Reads the log when a journal is opened.
 //!
-//! **The last segment** may be cut off anywhere, or have a record in it that was not written to the end: it is cut off
-//! in front of the first bad record, and goes on from there. Nothing that was durable is behind a record that was
-//! not.
+//! **What was being written** when a computer went down lies behind all that is durable, at the end of the last segment: it is cut
+//! off in front of the first record that is not whole, and the log continues from there. If it is not what is left of a
+//! record, it is copied into a file beside the segment first.
 //!
-//! **An older segment** was durable as a whole before the next one was made, so a bad record in it is damage, and where the
-//! next record begins is not known. What is missing may be that a job was forgotten, or that items have outcomes: going on
-//! could run items again, or deliver twice. So it is safe only if nobody wants anything of what the segment had, and its
-//! seal says whose records these were. If all these jobs have been forgotten the segment is passed over; otherwise the
-//! journal is not opened, and the error names the file and the jobs.
+//! **What was durable** and cannot be read is damage: in an older segment, or in front of the byte that the note of what is durable has
+//! (without one: in front of another whole record). All whole records behind it are read. The segment is closed, emptied like one
+//! that is not worth its place, and set aside when what is wanted of it has been copied. What is missing is told job by job
+//! (`repair.rs`).
+//!
+//! A file that another version or another segment's number is in is refused, and nothing is changed.
 
 use std::collections::BTreeSet;
 use std::io;
 
-use farpool_proto::v1::journal_record::{Body, Sealed};
+use farpool_net::settings::ByteSize;
+use farpool_proto::v1::journal_record::{Body, JobOpened};
 
+use super::damage::Damage;
 use super::error::{JournalError, JournalErrorKind};
 use super::index::Index;
-use super::job::Job;
+use super::place::Place;
+use super::resync::{is_torn_record, next_whole};
 use super::segment::{FORMAT, Header, SEGMENT_HEADER};
 use super::source::Source;
 use super::storage::Storage;
@@ -32,145 +36,239 @@ pub(super) struct End {
     pub(super) closed: bool,
 }
 
-/// A segment that cannot be read to its end.
-#[derive(Debug)]
-struct Damage {
-    /// Which, from where on, and why.
-    what: String,
-    seal: Option<Sealed>,
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct Replayed {
+    pub(super) index: Index,
+    pub(super) end: End,
+    pub(super) damages: Vec<Damage>,
+    /// Jobs that must have been discarded, though the record that says so need not be there.
+    pub(super) discarded: BTreeSet<u64>,
 }
 
-/// Reads the whole log into an index, and cuts off what was not written to its end.
-pub(super) fn replay(storage: &dyn Storage, warn: &mut dyn FnMut(String)) -> Result<(Index, End), JournalError> {
-    let mut replay = Replay { storage, index: Index::default(), forgotten: BTreeSet::new(), damages: Vec::new() };
-    let mut end = End::default();
-    let segments = storage.segments();
+/// Reads the whole log, and cuts off what was not written to its end.
+pub(super) fn replay(storage: &dyn Storage, warn: &mut dyn FnMut(String)) -> Result<Replayed, JournalError> {
+    let mut segments = storage.segments();
+    let failed = |segment: u32, error: io::Error| {
+        let name = storage.name(segment);
+        JournalError::new(JournalErrorKind::Io, format_args!("reading the journal's segment {name}: {error}"))
+    };
+    for &segment in &segments {
+        check_header(storage, segment).map_err(|error| failed(segment, error))??;
+    }
+    let mut replay = Replay { storage, replayed: Replayed::default() };
+    while let Some(&last) = segments.last()
+        && replay.drop_if_empty(last, warn).map_err(|error| failed(last, error))?
+    {
+        segments.pop();
+    }
     for &segment in &segments {
         let last = Some(&segment) == segments.last();
-        let failed = |error: io::Error| {
-            let name = storage.name(segment);
-            JournalError::new(JournalErrorKind::Io, format_args!("reading the journal's segment {name}: {error}"))
-        };
-        if let Some(read) = replay.segment(segment, last, warn).map_err(failed)?? {
-            end = read;
+        if let Some(end) = replay.segment(segment, last, warn).map_err(|error| failed(segment, error))? {
+            replay.replayed.end = end;
         }
     }
-    replay.judge(warn)?;
-    Ok((replay.index, end))
+    let replayed = replay.replayed;
+    let End { segment, offset, .. } = replayed.end;
+    if segment > 0 {
+        // What a process had written that was killed need not be durable.
+        storage.sync(segment).map_err(|error| failed(segment, error))?;
+    }
+    storage.note_synced(segment, offset);
+    Ok(replayed)
+}
+
+/// Refuses what this version cannot read, before anything is changed.
+fn check_header(storage: &dyn Storage, segment: u32) -> io::Result<Result<(), JournalError>> {
+    let name = storage.name(segment);
+    let (kind, message) = match Source::new(storage, segment)?.header()? {
+        Header::Sound | Header::Bad(_) => return Ok(Ok(())),
+        Header::Newer(format) => {
+            let message = format!(
+                "{name} is of format {format}, and this version knows none above {FORMAT}: run the coordinator that wrote \
+                 it, or give this one another journal. Nothing was changed"
+            );
+            (JournalErrorKind::Newer, message)
+        }
+        Header::Other(other) => {
+            let message = format!(
+                "{name} has the header of segment {other} of a journal: give the file the name that it had, or move it \
+                 out of the folder. Nothing was changed"
+            );
+            (JournalErrorKind::Damaged, message)
+        }
+    };
+    Ok(Err(JournalError::new(kind, message)))
 }
 
 struct Replay<'a> {
     storage: &'a dyn Storage,
-    index: Index,
-    /// Jobs that somewhere are said to be forgotten.
-    forgotten: BTreeSet<u64>,
-    damages: Vec<Damage>,
+    replayed: Replayed,
 }
 
 impl Replay<'_> {
-    /// Reads a segment, and says where it ends; none: it was removed.
-    fn segment(
-        &mut self,
-        segment: u32,
-        last: bool,
-        warn: &mut dyn FnMut(String),
-    ) -> io::Result<Result<Option<End>, JournalError>> {
-        let name = self.storage.name(segment);
-        let mut source = Source::new(self.storage, segment)?;
-        let mut end = End { segment, offset: 0, closed: false };
-        let bad = match source.header()? {
-            Header::Sound => {
-                self.index.segments.begin(segment);
-                end.offset = SEGMENT_HEADER as u64;
-                self.records(&mut source, &mut end)?
-            }
-            Header::Newer(format) => {
-                let message = format_args!(
-                    "{name} is of format {format}, and this version knows none above {FORMAT}: run the coordinator that \
-                     wrote it, or give this one another journal"
-                );
-                return Ok(Err(JournalError::new(JournalErrorKind::Newer, message)));
-            }
-            Header::Bad(_) if last => {
-                // The segment was just being made.
-                warn(format!("{name} has no whole header: it is removed, with {} bytes", source.length()));
-                self.storage.remove(segment)?;
-                return Ok(Ok(None));
-            }
-            Header::Bad(reason) => {
-                self.index.segments.begin(segment);
-                Some(reason.to_owned())
-            }
-        };
-        let Some(reason) = bad else { return Ok(Ok(Some(end))) };
-        let lost = source.length() - end.offset;
-        let what = format!("{name} cannot be read from byte {} on: {reason}", end.offset);
-        if last {
-            warn(format!("{what}. It is cut off there: {lost} bytes go"));
-            self.storage.truncate(segment, end.offset)?;
-        } else {
-            self.damages.push(Damage { what, seal: source.seal()? });
-            self.index.segments.add_unread(segment, lost);
-            end.closed = true;
+    /// Takes the last file out of the journal if it is no segment and has no records; says whether it did.
+    fn drop_if_empty(&mut self, segment: u32, warn: &mut dyn FnMut(String)) -> io::Result<bool> {
+        let (storage, name) = (self.storage, self.storage.name(segment));
+        let mut source = Source::new(storage, segment)?;
+        let Header::Bad(reason) = source.header()? else { return Ok(false) };
+        let durable = self.durable_end(segment);
+        if durable.is_none_or(|durable| durable <= SEGMENT_HEADER as u64) && source.is_unfinished()? {
+            // The segment was just being made.
+            warn(format!("{name} has no whole header and nothing else: it is removed"));
+            storage.remove(segment)?;
+            return Ok(true);
         }
-        Ok(Ok(Some(end)))
+        if durable == Some(0) {
+            let aside = storage.set_aside(segment)?;
+            warn(format!("{name} is no segment: {reason}. Nothing in it was durable. It is kept as {aside}"));
+            return Ok(true);
+        }
+        let first = SEGMENT_HEADER as u64 - 1;
+        let has_records = source.length() > first && next_whole(&mut source, first)?.is_some();
+        if !has_records {
+            let mut damage = Damage::new(name);
+            damage.add(0, source.length(), reason);
+            damage.aside = Some(storage.set_aside(segment)?);
+            warn(damage.to_string());
+            self.replayed.damages.push(damage);
+        }
+        Ok(!has_records)
     }
 
-    /// Takes in records up to the first one that is none; says why it is none, unless the segment ends there.
-    fn records(&mut self, source: &mut Source<'_>, end: &mut End) -> io::Result<Option<String>> {
+    /// Reads a segment, and says where it ends; none: there was nothing in it, and it was set aside.
+    fn segment(&mut self, segment: u32, last: bool, warn: &mut dyn FnMut(String)) -> io::Result<Option<End>> {
+        let (storage, name) = (self.storage, self.storage.name(segment));
+        let mut source = Source::new(storage, segment)?;
+        let mut damage = Damage::new(name);
+        let mut durable = if last { self.durable_end(segment) } else { Some(u64::MAX) };
+        if let Header::Bad(reason) = source.header()? {
+            durable = Some(durable.unwrap_or(u64::MAX));
+            damage.add(0, source.length().min(SEGMENT_HEADER as u64), reason);
+        }
+        self.replayed.index.segments.begin(segment);
+        let mut end = End { segment, offset: SEGMENT_HEADER as u64, closed: false };
+        let mut torn = None;
         while end.offset < source.length() {
-            let (body, place) = match source.record(end.offset)? {
-                Ok(record) => record,
-                Err(reason) => return Ok(Some(reason)),
+            let at = end.offset;
+            let taken = match source.record(at)? {
+                Ok((body, place)) => self.take(&body, place, &mut end).map_err(|reason| (reason, Some(place.end()))),
+                Err(reason) => Err((reason, None)),
             };
-            if let Some(misfit) = self.index.misfit(&body) {
-                return Ok(Some(misfit));
+            let Err((reason, behind)) = taken else { continue };
+            if durable.is_some_and(|durable| at >= durable) {
+                torn = Some(reason);
+                break;
             }
-            if let Body::JobForgotten(forgotten) = &body {
-                self.forgotten.insert(forgotten.job);
+            let next = behind.map_or_else(|| next_whole(&mut source, at), |end| Ok(Some(end)))?;
+            if next.is_none() && durable.is_none() {
+                torn = Some(reason);
+                break;
             }
-            self.index.take_in(&body, place);
-            end.offset = place.end();
-            end.closed = matches!(body, Body::Sealed(_));
+            end.offset = next.unwrap_or(source.length());
+            damage.add(at, end.offset, reason);
         }
-        Ok(None)
+        if let Some(reason) = torn {
+            cut_off(storage, &mut source, end, &reason, warn)?;
+        }
+        self.look_at_the_end(&source, &mut end, last, durable, &mut damage);
+        if !damage.is_none() {
+            damage.seal = source.seal()?;
+            let is_empty = self.replayed.index.segments.all[&segment].bytes == SEGMENT_HEADER as u64;
+            if damage.is_set_aside && is_empty {
+                damage.aside = Some(storage.set_aside(segment)?);
+                self.replayed.index.segments.remove(segment);
+            } else if damage.is_set_aside {
+                end.closed = true;
+                self.replayed.index.segments.is_damaged(segment, end.offset);
+            }
+            let is_gone = damage.aside.is_some();
+            warn(damage.to_string());
+            self.replayed.damages.push(damage);
+            return Ok((!is_gone).then_some(end));
+        }
+        Ok(Some(end))
     }
 
-    /// Whether what could not be read is wanted.
-    fn judge(&self, warn: &mut dyn FnMut(String)) -> Result<(), JournalError> {
-        for Damage { what, seal } in &self.damages {
-            let wanted = match seal {
-                Some(seal) => self.wanted(seal),
-                None => vec!["jobs that cannot be told".to_owned()],
-            };
-            if !wanted.is_empty() {
-                const SHOWN: usize = 10;
-                let more = if wanted.len() > SHOWN { " and others" } else { "" };
-                let message = format_args!(
-                    "{what}. It has records of {}{more}. To go on without them, which may run items of these jobs again \
-                     or lose them, move the file away",
-                    wanted[..wanted.len().min(SHOWN)].join(", ")
-                );
-                return Err(JournalError::new(JournalErrorKind::Damaged, message));
-            }
-            warn(format!("{what}. All jobs that it has records of were forgotten: it is passed over"));
+    /// In front of which byte of the last segment all was durable, if that was noted.
+    fn durable_end(&self, segment: u32) -> Option<u64> {
+        let (noted, end) = self.storage.synced()?;
+        Some(match noted.cmp(&segment) {
+            std::cmp::Ordering::Less => 0,
+            std::cmp::Ordering::Equal => end,
+            std::cmp::Ordering::Greater => u64::MAX,
+        })
+    }
+
+    /// Whether something is missing at the segment's end.
+    fn look_at_the_end(
+        &self,
+        source: &Source<'_>,
+        end: &mut End,
+        last: bool,
+        durable: Option<u64>,
+        damage: &mut Damage,
+    ) {
+        let length = source.length();
+        if last && let Some(durable) = durable.filter(|durable| (length + 1..u64::MAX).contains(durable)) {
+            damage.is_set_aside = !damage.is_none();
+            damage.lacks = Some(format!("its last {} are missing", ByteSize(durable - length)));
         }
+        // Behind a record of gigabytes there is no room for a seal.
+        if !last && !end.closed && length < u64::from(u32::MAX / 2) {
+            damage.lacks = Some("its end is missing".to_owned());
+        }
+    }
+
+    /// Takes in a whole record, or says why it cannot be what comes next.
+    fn take(&mut self, body: &Body, place: Place, end: &mut End) -> Result<(), String> {
+        let Replayed { index, discarded, .. } = &mut self.replayed;
+        if let Body::JobOpened(opened) = body {
+            take_name(index, discarded, opened);
+        }
+        if let Some(misfit) = index.misfit(body) {
+            return Err(misfit);
+        }
+        if let Body::Sealed(seal) = body {
+            discarded.extend(&seal.forgotten);
+        }
+        index.take_in(body, place);
+        end.offset = place.end();
+        end.closed = matches!(body, Body::Sealed(_));
         Ok(())
     }
+}
 
-    /// Jobs of which something is missing with the segment that has this seal.
-    fn wanted(&self, seal: &Sealed) -> Vec<String> {
-        let jobs = &self.index.jobs;
-        // That a job is not there does not mean that it was forgotten: all of it may have been here.
-        let there = seal.jobs.iter().filter(|job| !self.forgotten.contains(job));
-        let back = seal.forgotten.iter().filter(|job| jobs.contains_key(job));
-        let pool = |pool: u64| self.index.pools.get(&pool).is_some_and(|pool| pool.opened.is_some());
-        let without = jobs.values().filter(|job| seal.pools.contains(&job.pool) && !pool(job.pool));
-        let numbers: BTreeSet<u64> = there.chain(back).copied().chain(without.map(|job| job.number)).collect();
-        let name = |number| match jobs.get(&number).map(Job::name) {
-            None | Some("") => format!("job {number}"),
-            Some(name) => format!("job {name:?}"),
-        };
-        numbers.into_iter().map(name).collect()
+/// A name is given to another job only when the one before was discarded: if that one is there, it is because the record is lost
+/// that says so.
+fn take_name(index: &mut Index, discarded: &mut BTreeSet<u64>, opened: &JobOpened) {
+    if let Some(&other) = index.names.get(&opened.name)
+        && other < opened.job
+    {
+        discarded.insert(other);
+        index.free_name(other);
     }
+}
+
+/// Cuts off what was being written. What is not the rest of a record is kept.
+fn cut_off(
+    storage: &dyn Storage,
+    source: &mut Source<'_>,
+    end: End,
+    reason: &str,
+    warn: &mut dyn FnMut(String),
+) -> io::Result<()> {
+    let End { segment, offset, .. } = end;
+    let (name, bytes) = (storage.name(segment), source.length() - offset);
+    let what = format!("{name} cannot be read from byte {offset} on: {reason}. It is cut off there");
+    if is_torn_record(source, offset)? {
+        warn(format!("{what}: {bytes} bytes of a record that was being written go"));
+    } else {
+        let aside = storage.copy_aside(segment, offset).map_err(|error| {
+            let bytes = ByteSize(bytes);
+            io::Error::other(format!("{what}, but {bytes} of it cannot be kept beside it: {error}. Make room there"))
+        })?;
+        warn(format!("{what}: {bytes} bytes are kept as {aside}"));
+    }
+    storage.truncate(segment, offset)
 }

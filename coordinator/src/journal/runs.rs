@@ -68,6 +68,17 @@ impl Runs {
     }
 }
 
+/// Of first indices and counts.
+impl FromIterator<(u64, u64)> for Runs {
+    fn from_iter<T: IntoIterator<Item = (u64, u64)>>(runs: T) -> Self {
+        let mut all = Self::default();
+        for (first, count) in runs {
+            all.insert(first, first + count);
+        }
+        all
+    }
+}
+
 /// The runs of first index and count, in turn; none that there cannot be.
 pub(super) fn pairs(flat: &[u64]) -> impl Iterator<Item = (u64, u64)> + '_ {
     flat.chunks_exact(2).filter_map(|pair| Some((pair[0], pair[0].checked_add(pair[1])?)))

@@ -32,6 +32,8 @@ pub(super) enum Header {
     Sound,
     /// Of a format that came later.
     Newer(u32),
+    /// Of the segment with this number: the file has another one's name.
+    Other(u32),
     /// None, and why.
     Bad(&'static str),
 }
@@ -50,9 +52,15 @@ pub(super) fn check(segment: u32, bytes: &[u8]) -> Header {
         return Header::Newer(format);
     }
     if *bytes != header(segment) {
-        return Header::Bad("its header is that of another segment");
+        return Header::Other(u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]));
     }
     Header::Sound
+}
+
+/// Whether a file with these bytes is a segment whose header was being written: there is nothing else in it.
+pub(super) fn is_unfinished(segment: u32, bytes: &[u8]) -> bool {
+    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    header(segment).starts_with(&bytes[..written])
 }
 
 /// The payload of a seal that is `length` bytes long in all.
@@ -77,13 +85,24 @@ mod tests {
     fn a_header_is_known_again_and_every_other_is_not() {
         let sound = header(7);
         assert_eq!(check(7, &sound), Header::Sound);
-        assert_eq!(check(8, &sound), Header::Bad("its header is that of another segment"));
+        assert_eq!(check(8, &sound), Header::Other(7));
         for at in 0..SEGMENT_HEADER {
             let mut other = sound;
             other[at] ^= 0x20;
             assert!(matches!(check(7, &other), Header::Bad(_)), "byte {at}");
             assert!(matches!(check(7, &sound[..at]), Header::Bad(_)), "{at} bytes");
         }
+    }
+
+    #[test]
+    fn a_header_that_was_being_written_is_told_from_what_others_wrote() {
+        let sound = header(7);
+        for at in 0..SEGMENT_HEADER {
+            assert!(is_unfinished(7, &sound[..at]), "{at} bytes");
+            assert!(is_unfinished(7, &[&sound[..at], &[0; 99]].concat()), "{at} bytes, and zeros");
+            assert!(!is_unfinished(7, &[&sound[..at], b"precious"].concat()), "{at} bytes, and others");
+        }
+        assert!(!is_unfinished(7, b"precious") && !is_unfinished(8, &sound));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(super) struct Segment {
     pub(super) pools: BTreeSet<u64>,
     /// Something in it cannot be read, so that it cannot be emptied.
     pub(super) stuck: bool,
+    /// Not all of its bytes are whole records: it is emptied first, and set aside instead of removed.
+    pub(super) damaged: bool,
 }
 
 impl Segments {
@@ -43,10 +45,13 @@ impl Segments {
         removed
     }
 
-    /// There are bytes in it that are no records.
-    pub(super) fn add_unread(&mut self, segment: u32, bytes: u64) {
-        self.all.get_mut(&segment).expect("it has begun").bytes += bytes;
-        self.bytes += bytes;
+    /// It is damaged, and this is how long its file is.
+    pub(super) fn is_damaged(&mut self, segment: u32, length: u64) {
+        let damaged = self.all.get_mut(&segment).expect("it has begun");
+        damaged.damaged = true;
+        let unread = length.saturating_sub(damaged.bytes);
+        damaged.bytes += unread;
+        self.bytes += unread;
     }
 
     /// A record was written.

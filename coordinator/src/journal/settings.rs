@@ -1,7 +1,7 @@
 //! What a journal goes by, and what follows from it.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a journal goes by.
 #[derive(Clone, Debug)]
@@ -15,13 +15,16 @@ pub struct Settings {
     pub expiry: Duration,
     /// Bytes that may wait in memory for the disk when further items come.
     pub backlog: u64,
+    /// When it is opened, in ms since 1970: jobs that end because of damage have ended then.
+    pub opened_ms: u64,
 }
 
 impl Settings {
     /// As usual: 10 GiB, 7 days, 64 MiB.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         let (size, expiry) = (10 << 30, Duration::from_secs(7 * 24 * 3600));
-        Self { directory: directory.into(), size, expiry, backlog: 64 << 20 }
+        let opened_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        Self { directory: directory.into(), size, expiry, backlog: 64 << 20, opened_ms }
     }
 
     /// When a segment is full: so there are about a hundred of them, and one is not too much to empty.

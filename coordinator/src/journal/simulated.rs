@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::storage::Storage;
+use super::storage::{Aside, Storage};
 
 /// What is done to a disk, by segment.
 #[derive(Clone, Debug)]
@@ -23,6 +23,10 @@ pub enum Done {
     Truncate(u32, u64),
     /// A segment is removed, which is durable.
     Remove(u32),
+    /// A segment is taken out of the journal and kept, which is durable.
+    SetAside(u32),
+    /// What is in a segment from a byte on is copied into a file beside it, which is durable.
+    CopyAside(u32, u64),
 }
 
 /// Segments as they are on disk.
@@ -50,6 +54,9 @@ struct State {
     fault: Option<Fault>,
     lag: Option<Lag>,
     unreadable: bool,
+    /// What was kept, and of which segments.
+    aside: Vec<(u32, Vec<u8>)>,
+    synced: Option<(u32, u64)>,
 }
 
 impl Simulated {
@@ -62,6 +69,17 @@ impl Simulated {
     /// What is on it.
     pub fn files(&self) -> Files {
         self.state().files.clone()
+    }
+
+    /// What was kept aside: of which segment, and what.
+    pub fn set_aside(&self) -> Vec<(u32, Vec<u8>)> {
+        self.state().aside.clone()
+    }
+
+    /// Notes up to where it is durable, as a journal on this disk would.
+    #[cfg(test)]
+    pub(super) fn set_synced(&self, synced: Option<(u32, u64)>) {
+        self.state().synced = synced;
     }
 
     /// What was done, in order.
@@ -169,6 +187,14 @@ impl State {
                 self.files.remove(segment);
                 self.durable.remove(segment);
             }
+            Done::SetAside(segment) => {
+                self.aside.extend(self.files.remove(segment).map(|file| (*segment, file)));
+                self.durable.remove(segment);
+            }
+            Done::CopyAside(segment, from) => {
+                let file = &self.files[segment];
+                self.aside.push((*segment, file[*from as usize..].to_vec()));
+            }
         }
     }
 }
@@ -212,6 +238,32 @@ impl Storage for Simulated {
 
     fn remove(&self, segment: u32) -> io::Result<()> {
         self.act(Done::Remove(segment))
+    }
+
+    fn set_aside(&self, segment: u32) -> io::Result<String> {
+        self.act(Done::SetAside(segment)).map(|()| format!("segment-{segment}.damaged"))
+    }
+
+    fn copy_aside(&self, segment: u32, from: u64) -> io::Result<String> {
+        self.act(Done::CopyAside(segment, from)).map(|()| format!("segment-{segment}.cut-off"))
+    }
+
+    fn aside(&self) -> Aside {
+        let mut aside = Aside::default();
+        self.state().aside.iter().for_each(|(_, file)| aside.add(file.len() as u64));
+        aside
+    }
+
+    fn foreign(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn note_synced(&self, segment: u32, end: u64) {
+        self.state().synced = Some((segment, end));
+    }
+
+    fn synced(&self) -> Option<(u32, u64)> {
+        self.state().synced
     }
 
     fn name(&self, segment: u32) -> String {

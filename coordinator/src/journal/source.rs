@@ -6,7 +6,7 @@ use farpool_proto::v1::journal_record::{Body, Sealed};
 
 use super::place::Place;
 use super::record::{Checksum, HEADER, Lengths, checksum, decode, fits, placed};
-use super::segment::{Header, SEAL_END, SEGMENT_HEADER, check, sealed};
+use super::segment::{Header, SEAL_END, SEGMENT_HEADER, check, is_unfinished, sealed};
 use super::storage::Storage;
 
 /// What is read at once.
@@ -38,7 +38,7 @@ impl<'a> Source<'a> {
 
     /// The record that begins here, or why there is none.
     pub(super) fn record(&mut self, offset: u64) -> io::Result<Result<(Body, Place), String>> {
-        let left = self.length - offset;
+        let left = self.length.saturating_sub(offset);
         let Ok(header) = <[u8; HEADER]>::try_from(self.bytes(offset, HEADER)?) else {
             return Ok(Err(format!("a record's header is cut off after {left} bytes")));
         };
@@ -71,6 +71,44 @@ impl<'a> Source<'a> {
         })
     }
 
+    /// Whether the file is what is left of a segment that was being made: there is nothing in it.
+    pub(super) fn is_unfinished(&mut self) -> io::Result<bool> {
+        if self.last_written(SEGMENT_HEADER as u64)?.is_some() {
+            return Ok(false);
+        }
+        let segment = self.segment;
+        Ok(is_unfinished(segment, self.bytes(0, SEGMENT_HEADER)?))
+    }
+
+    /// The last byte that is not 0, from here on.
+    pub(super) fn last_written(&mut self, from: u64) -> io::Result<Option<u64>> {
+        let mut end = self.length;
+        while end > from {
+            let begin = end.saturating_sub(BLOCK as u64).max(from);
+            let bytes = self.bytes(begin, (end - begin) as usize)?;
+            if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+                return Ok(Some(begin + last as u64));
+            }
+            end = begin;
+        }
+        Ok(None)
+    }
+
+    /// Whether the head of the record that begins here can be read, whatever its payload is.
+    pub(super) fn has_head(&mut self, offset: u64, lengths: Lengths) -> io::Result<bool> {
+        let head = self.bytes(offset + HEADER as u64, lengths.head as usize)?;
+        Ok(decode(head, lengths.payload()).is_ok())
+    }
+
+    /// Many bytes from here on, or so many at least; fewer only at the segment's end.
+    pub(super) fn window(&mut self, offset: u64, least: usize) -> io::Result<&[u8]> {
+        if self.bytes(offset, least)?.len() < least {
+            return Ok(&[]);
+        }
+        let from = (offset - self.at) as usize;
+        Ok(&self.block[from..])
+    }
+
     /// The checksum that the record must have.
     fn sum(&mut self, place: Place, header: &[u8; HEADER]) -> io::Result<[u8; 8]> {
         let (offset, length) = (u64::from(place.offset), place.length as usize);
@@ -97,7 +135,7 @@ impl<'a> Source<'a> {
     }
 
     /// The bytes from here on, as many as asked for if the segment has so many.
-    fn bytes(&mut self, offset: u64, count: usize) -> io::Result<&[u8]> {
+    pub(super) fn bytes(&mut self, offset: u64, count: usize) -> io::Result<&[u8]> {
         self.bytes_mut(offset, count).map(|bytes| &*bytes)
     }
 
@@ -105,7 +143,7 @@ impl<'a> Source<'a> {
         let count = (count as u64).min(self.length.saturating_sub(offset)) as usize;
         let there = offset >= self.at && offset + count as u64 <= self.at + self.block.len() as u64;
         if !there {
-            let block = (BLOCK.max(count) as u64).min(self.length - offset) as usize;
+            let block = (BLOCK.max(count) as u64).min(self.length.saturating_sub(offset)) as usize;
             self.block.resize(block, 0);
             let read = self.storage.read(self.segment, offset, &mut self.block)?;
             self.block.truncate(read);

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, IoSlice};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::io::{self, IoSlice, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::uio::pwritev;
 
@@ -35,8 +36,35 @@ pub(super) trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Removes a segment, if it is there.
     fn remove(&self, segment: u32) -> io::Result<()>;
 
+    /// Takes a segment out of the journal: its file gets another name, which is returned.
+    fn set_aside(&self, segment: u32) -> io::Result<String>;
+
+    /// Copies what is in a segment from a byte on into a file beside it, durably; returns its name.
+    fn copy_aside(&self, segment: u32, from: u64) -> io::Result<String>;
+
+    /// What was set aside by now, and is still there.
+    fn aside(&self) -> Aside;
+
+    /// What else there is beside the journal. Nobody touches it.
+    fn foreign(&self) -> Vec<String>;
+
+    /// Notes up to which byte of the last segment everything is durable. The note may be lost; then an earlier one is found.
+    fn note_synced(&self, segment: u32, end: u64);
+
+    /// The last such note, if there is one.
+    fn synced(&self) -> Option<(u32, u64)>;
+
     /// What people know it as.
     fn name(&self, segment: u32) -> String;
+}
+
+/// Damaged files that are kept beside the journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// How many there are.
+    pub files: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
 }
 
 /// A directory with a file for each segment.
@@ -44,6 +72,10 @@ pub(super) trait Storage: fmt::Debug + Send + Sync + 'static {
 pub(super) struct Directory {
     path: PathBuf,
     files: Mutex<BTreeMap<u32, Arc<File>>>,
+    aside: Mutex<Aside>,
+    foreign: Vec<String>,
+    /// Where it is noted what is durable; none: it cannot be noted.
+    synced: Option<File>,
     /// Locked as long as this process has the journal.
     _lock: File,
 }
@@ -56,7 +88,7 @@ impl Directory {
         };
         let path = std::path::absolute(path).map_err(failed)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
-        let lock = File::options().create(true).append(true).open(path.join("lock")).map_err(failed)?;
+        let lock = File::options().create(true).append(true).open(path.join(LOCK)).map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => JournalError::new(
                 JournalErrorKind::Locked,
@@ -64,15 +96,36 @@ impl Directory {
             ),
             TryLockError::Error(error) => failed(error),
         })?;
-        let mut files = BTreeMap::new();
+        let (mut files, mut aside, mut foreign) = (BTreeMap::new(), Aside::default(), Vec::new());
         for entry in fs::read_dir(&path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            if let Some(segment) = entry.file_name().to_str().and_then(number) {
-                let file = File::options().read(true).write(true).open(entry.path()).map_err(failed)?;
-                files.insert(segment, Arc::new(file));
+            match what_is(&entry.file_name().to_string_lossy()) {
+                Named::Segment(segment) => {
+                    let file = File::options().read(true).write(true).open(entry.path()).map_err(failed)?;
+                    files.insert(segment, Arc::new(file));
+                }
+                Named::Aside => aside.add(entry.metadata().map_err(failed)?.len()),
+                Named::Ours => {}
+                Named::Foreign => foreign.push(entry.file_name().to_string_lossy().into_owned()),
             }
         }
-        Ok(Self { path, files: Mutex::new(files), _lock: lock })
+        foreign.sort();
+        // Without it more is taken for durable than may be.
+        let synced = File::options().read(true).write(true).create(true).truncate(false).open(path.join(SYNCED)).ok();
+        Ok(Self { path, files: Mutex::new(files), aside: Mutex::new(aside), foreign, synced, _lock: lock })
+    }
+
+    /// A name that is not taken, for what is kept of a segment.
+    fn aside_name(&self, segment: u32, what: &str) -> PathBuf {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = format!("{segment:010}{SUFFIX}.{what}-{}", utc(since.as_secs()));
+        let numbered = (2..).map(|number| format!("{name}-{number}"));
+        let mut paths = std::iter::once(name.clone()).chain(numbered).map(|name| self.path.join(name));
+        paths.find(|path| !path.exists()).expect("there are more names than files")
+    }
+
+    fn add_aside(&self, bytes: u64) {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner).add(bytes);
     }
 
     fn path_of(&self, segment: u32) -> PathBuf {
@@ -91,11 +144,81 @@ impl Directory {
 }
 
 const SUFFIX: &str = ".farpool-journal";
+const LOCK: &str = "lock";
+const SYNCED: &str = "synced";
 
-/// The segment's number, if this is the name of one.
-fn number(name: &str) -> Option<u32> {
-    let digits = name.strip_suffix(SUFFIX)?;
-    (digits.len() == 10).then(|| digits.parse().ok())?
+/// What is behind a segment's name when its file is kept aside: all of it, or what was behind its last whole record.
+const DAMAGED: &str = "damaged";
+const CUT_OFF: &str = "cut-off";
+
+/// The highest number that is taken for a segment's: there are as many behind it.
+const LAST_SEGMENT: u32 = u32::MAX / 2;
+
+/// What a file is by its name.
+#[derive(Debug, PartialEq, Eq)]
+enum Named {
+    Segment(u32),
+    /// Something that was kept of a segment.
+    Aside,
+    /// Something else that coordinators put there.
+    Ours,
+    Foreign,
+}
+
+fn what_is(name: &str) -> Named {
+    let Some((digits, rest)) = name.split_once(SUFFIX) else {
+        let ours = [LOCK, SYNCED, "programs", "lost+found"].contains(&name);
+        return if ours { Named::Ours } else { Named::Foreign };
+    };
+    let number = Some(digits).filter(|digits| digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let number = number.and_then(|digits| digits.parse().ok()).filter(|number| (1..=LAST_SEGMENT).contains(number));
+    let kept = |what: &str| rest.strip_prefix('.').and_then(|rest| rest.strip_prefix(what)).is_some();
+    match number {
+        Some(number) if rest.is_empty() => Named::Segment(number),
+        Some(_) if kept(DAMAGED) || kept(CUT_OFF) => Named::Aside,
+        _ => Named::Foreign,
+    }
+}
+
+/// A time in seconds since 1970, as names of files have it: `20261130T021338Z`.
+fn utc(seconds: u64) -> String {
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    // Years begin in March here, so that the day of a leap year is the last one.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = 400 * era + year + later;
+    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
+}
+
+/// What a note of what is durable consists of: segment, byte, and a checksum of the two.
+const NOTE: usize = 24;
+
+fn note(segment: u32, end: u64) -> [u8; NOTE] {
+    let mut note = [0; NOTE];
+    note[..4].copy_from_slice(&segment.to_le_bytes());
+    note[8..16].copy_from_slice(&end.to_le_bytes());
+    let checksum = blake3::hash(&note[..16]);
+    note[16..].copy_from_slice(&checksum.as_bytes()[..8]);
+    note
+}
+
+fn noted(bytes: [u8; NOTE]) -> Option<(u32, u64)> {
+    let segment = u32::from_le_bytes(*bytes.first_chunk()?);
+    let end = u64::from_le_bytes(*bytes[8..].first_chunk()?);
+    (note(segment, end) == bytes).then_some((segment, end))
+}
+
+impl Aside {
+    pub(super) fn add(&mut self, bytes: u64) {
+        self.files += 1;
+        self.bytes += bytes;
+    }
 }
 
 impl Storage for Directory {
@@ -164,6 +287,54 @@ impl Storage for Directory {
         }
     }
 
+    fn set_aside(&self, segment: u32) -> io::Result<String> {
+        let to = self.aside_name(segment, DAMAGED);
+        let bytes = match fs::rename(self.path_of(segment), &to) {
+            Ok(()) => fs::metadata(&to)?.len(),
+            // It was renamed before, and that this is durable is what failed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+        if self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(&segment).is_some() {
+            self.add_aside(bytes);
+        }
+        self.sync_names()?;
+        Ok(to.display().to_string())
+    }
+
+    fn copy_aside(&self, segment: u32, from: u64) -> io::Result<String> {
+        let to = self.aside_name(segment, CUT_OFF);
+        let mut source = File::open(self.path_of(segment))?;
+        source.seek(SeekFrom::Start(from))?;
+        let mut copy = File::options().write(true).create_new(true).mode(0o600).open(&to)?;
+        let copied = io::copy(&mut source, &mut copy).and_then(|bytes| copy.sync_all().map(|()| bytes));
+        let bytes = copied.and_then(|bytes| self.sync_names().map(|()| bytes)).inspect_err(|_| {
+            // What could not be copied is still where it was.
+            let _ = fs::remove_file(&to);
+        })?;
+        self.add_aside(bytes);
+        Ok(to.display().to_string())
+    }
+
+    fn aside(&self) -> Aside {
+        *self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn foreign(&self) -> Vec<String> {
+        self.foreign.clone()
+    }
+
+    fn note_synced(&self, segment: u32, end: u64) {
+        // It is only a note: what is not noted counts as what may not be durable.
+        let _ = self.synced.as_ref().map(|file| file.write_all_at(&note(segment, end), 0));
+    }
+
+    fn synced(&self) -> Option<(u32, u64)> {
+        let mut bytes = [0; NOTE];
+        self.synced.as_ref()?.read_exact_at(&mut bytes, 0).ok()?;
+        noted(bytes)
+    }
+
     fn name(&self, segment: u32) -> String {
         self.path_of(segment).display().to_string()
     }
@@ -178,9 +349,42 @@ mod tests {
 
     #[test]
     fn only_segments_are_taken_for_segments() {
-        assert_eq!(number("0000000012.farpool-journal"), Some(12));
-        for name in ["lock", "12.farpool-journal", "0000000012.farpool-journal~", "000000001x.farpool-journal"] {
-            assert_eq!(number(name), None, "{name}");
+        assert_eq!(what_is("0000000012.farpool-journal"), Named::Segment(12));
+        for name in ["0000000012.farpool-journal.damaged-20261130T021338Z", "0000000012.farpool-journal.cut-off-x-2"] {
+            assert_eq!(what_is(name), Named::Aside, "{name}");
+        }
+        for name in ["lock", "synced", "programs"] {
+            assert_eq!(what_is(name), Named::Ours, "{name}");
+        }
+        let foreign = ["12.farpool-journal", "0000000012.farpool-journal~", "000000001x.farpool-journal"];
+        for name in foreign.into_iter().chain(["0000000000.farpool-journal", "4294967295.farpool-journal", "notes.txt"])
+        {
+            assert_eq!(what_is(name), Named::Foreign, "{name}");
+        }
+    }
+
+    #[test]
+    fn times_are_told_as_people_do() {
+        for (seconds, told) in [
+            (0, "19700101T000000Z"),
+            (951_782_399, "20000228T235959Z"),
+            (951_782_400, "20000229T000000Z"),
+            (1_796_004_818, "20261130T021338Z"),
+            (4_107_542_400, "21000301T000000Z"),
+        ] {
+            assert_eq!(utc(seconds), told);
+        }
+    }
+
+    #[test]
+    fn a_note_that_is_not_whole_is_none() {
+        let whole = note(7, 1 << 33);
+        assert_eq!(noted(whole), Some((7, 1 << 33)));
+        assert_eq!(noted([0; NOTE]), None);
+        for at in (0..NOTE).filter(|at| !(4..8).contains(at)) {
+            let mut other = whole;
+            other[at] ^= 1;
+            assert_eq!(noted(other), None, "byte {at}");
         }
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Report {
     pub(super) failed: Option<Arc<str>>,
     /// Records that could not be copied, and why.
     pub(super) unreadable: Vec<(Place, String)>,
+    /// Segments that were set aside, and under which names.
+    pub(super) set_aside: Vec<(u32, String)>,
     /// The owner is going.
     stopping: bool,
     /// The thread has ended.
@@ -72,6 +74,7 @@ impl Shared {
             Ok(()) => {
                 (report.durable, report.failed) = (group.number, None);
                 report.unreadable.extend(group.take_unreadable());
+                report.set_aside.append(&mut group.take_set_aside());
             }
             Err(error) => report.failed = Some(error.to_string().into()),
         });

@@ -1,5 +1,6 @@
-//! The journal on a real disk: killed at any moment, and with no space left.
+//! The journal on a real disk: killed at any moment, damaged, and with no space left.
 
+mod damaged;
 mod full;
 mod killed;
 mod scratch;

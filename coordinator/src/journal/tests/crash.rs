@@ -5,7 +5,7 @@ use std::sync::Arc;
 use farpool_proto::v1::{OpenJob, OpenPool};
 use proptest::prelude::*;
 
-use super::model::{Act, Model, World, acts, contents, open, settings};
+use super::model::{Act, Model, World, acts, contents, open_disk, settings};
 use crate::journal::Journal;
 use crate::journal::simulated::{Done, Files, Simulated};
 
@@ -37,12 +37,12 @@ proptest! {
         for (at, seed) in crashes {
             let at = at.index(done.len() + 1);
             let mut seed = seed;
-            let files = crashed(&done[..at], || {
+            let disk = crashed(&done[..at], || {
                 seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 (seed >> 33) as usize
             });
             let least = durable.iter().filter(|(disk, _)| *disk <= at).map(|(_, steps)| *steps).max().unwrap_or(0);
-            let (journal, _) = open(files, SIZE);
+            let (journal, _) = open_disk(&Arc::new(disk), SIZE);
             let journal = journal.map_err(TestCaseError::fail)?;
             let found = contents(&journal);
             prop_assert!(models[least..].contains(&found), "none of the steps from {least} on, at {at}: {found:?}");
@@ -51,15 +51,25 @@ proptest! {
 }
 
 /// What is left on a disk to which this was done when there is a crash.
-fn crashed(done: &[Done], mut chance: impl FnMut() -> usize) -> Files {
+fn crashed(done: &[Done], mut chance: impl FnMut() -> usize) -> Simulated {
     let disk = Simulated::default();
-    done.iter().for_each(|done| disk.act(done.clone()).expect("the disk works"));
+    // The last note, or an earlier one.
+    let (mut synced, latest) = (None, chance() % (done.len() + 1));
+    for (at, done) in done.iter().enumerate() {
+        disk.act(done.clone()).expect("the disk works");
+        if let Done::Sync(segment) = done
+            && (at < latest || synced.is_none() || latest.is_multiple_of(2))
+        {
+            synced = Some((*segment, disk.files()[segment].len() as u64));
+        }
+    }
+    disk.set_synced(Some(synced.unwrap_or_default()));
     disk.crash(|most| {
         let kept = chance() % (most + 1);
         let (holes, length) = (chance() % (kept + 1), chance() % 64);
         (kept, if chance().is_multiple_of(4) { 0..kept } else { holes..(holes + length).min(kept) })
     });
-    disk.files()
+    disk
 }
 
 fn contents_when_durable(world: &mut World) -> Model {

@@ -1,4 +1,4 @@
-//! A log that is cut off anywhere, or in which a byte is another one.
+//! A log that is cut off anywhere, and records that cannot be what comes next.
 
 use bytes::Bytes;
 use farpool_proto::v1::journal_record::{self as record, Body};
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::model::{Act, Model, World, acts, contents, open};
 use crate::journal::batch::{Batch, Step};
 use crate::journal::simulated::Files;
-use crate::journal::{Ended, Journal, JournalErrorKind, segment};
+use crate::journal::{Ended, Journal, JournalErrorKind, Phase, segment};
 
 /// No segment is emptied in a journal of this size as long as these tests write: cutting would take what was moved.
 const SIZE: u64 = 1 << 20;
@@ -102,76 +102,6 @@ proptest! {
             least = check_cut(&files, &models, at, least);
         }
     }
-
-    /// In the last segment a prefix is left. In an older one it is refused, unless nobody wants what was there.
-    #[test]
-    fn a_byte_that_is_another_is_found(
-        acts in acts(60),
-        flips in prop::collection::vec((any::<prop::sample::Index>(), 1..=255u8), 16),
-    ) {
-        let (files, models) = write(&acts);
-        let whole: usize = files.values().map(Vec::len).sum();
-        prop_assume!(whole > 0);
-        for (at, other) in flips {
-            let (mut flipped, mut at) = (files.clone(), at.index(whole));
-            let last = *files.keys().next_back().expect("there is a segment");
-            let (&segment, file) = flipped.iter_mut().find(|(_, file)| {
-                let here = at < file.len();
-                at -= if here { 0 } else { file.len() };
-                here
-            }).expect("the byte is somewhere");
-            file[at] ^= other;
-            let (journal, warnings) = open(flipped, SIZE);
-            match journal {
-                Ok(journal) if segment == last => {
-                    prop_assert!(prefix(&journal, &models, 0).is_some(), "no prefix");
-                    prop_assert_eq!(warnings.len(), 1);
-                }
-                Ok(journal) => {
-                    prop_assert_eq!(&contents(&journal), &models[models.len() - 1]);
-                    prop_assert!(warnings[0].contains("passed over"), "{warnings:?}");
-                }
-                Err(error) => {
-                    prop_assert!(segment != last, "{error}");
-                    prop_assert!(error.contains(&format!("segment-{segment}")) && error.contains("job"), "{error}");
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn damage_is_refused_by_name_and_passed_over_when_nobody_wants_what_it_hit() {
-    let mut world = World::new(SIZE);
-    let long = 3000;
-    for act in [Act::Open { long }, Act::Items { job: 0, count: 3, long }, Act::Open { long }, Act::Sync] {
-        world.act(&act);
-    }
-    assert!(world.disk.files().len() > 1);
-    let damaged = |world: &World| {
-        let mut files = world.disk.files();
-        files.get_mut(&1).expect("the first segment is there")[40] ^= 1;
-        files
-    };
-    let mut all = world.disk.files();
-    all.get_mut(&1).expect("the first segment is there")[40] ^= 1;
-    let error = open(damaged(&world), SIZE).0.expect_err("it is refused");
-    for words in ["segment-1", "byte 32", "wrong checksum", "move the file away"] {
-        assert!(error.contains(words), "{error}");
-    }
-    // What is kept of them is in other segments, or they are forgotten.
-    world.act(&Act::Forget { job: 0 });
-    world.journal.sync().expect("the disk works");
-    let (journal, _) = open(damaged(&world), SIZE);
-    assert!(journal.is_err(), "the pool is wanted by the other job");
-    world.act(&Act::Forget { job: 0 });
-    // The segment itself may be gone by then: so it is put back as it was.
-    world.journal.sync().expect("the disk works");
-    let mut files = world.disk.files();
-    files.insert(1, all.remove(&1).expect("it was there"));
-    let (journal, warnings) = open(files, SIZE);
-    let journal = journal.expect("it opens");
-    assert!(journal.jobs().next().is_none() && warnings[0].contains("passed over"), "{warnings:?}");
 }
 
 #[test]
@@ -189,7 +119,7 @@ fn a_later_format_is_refused() {
 }
 
 /// A log with these records, which the journal itself would not write.
-fn written(records: &[(Body, Bytes)]) -> Files {
+pub(super) fn written(records: &[(Body, Bytes)]) -> Files {
     let mut batch = Batch::default();
     let mut file = segment::header(1).to_vec();
     let mut offset = file.len() as u32;
@@ -217,17 +147,21 @@ fn records_that_contradict_others_are_none() {
         let (journal, warnings) = open(written(&[&sound[..], &[bad, job(2, "two")]].concat()), SIZE);
         let journal = journal.expect("it opens");
         assert_eq!(journal.find("one").map(|job| job.counts().items), Some(6));
-        assert!(journal.find("two").is_none(), "what is behind it is cut off");
-        assert!(warnings.len() == 1 && warnings[0].contains(words), "{warnings:?}");
+        assert!(journal.find("two").is_some(), "what is behind it is read");
+        assert!(warnings[0].contains(words), "{warnings:?}");
     };
     check(items(2, 4), "a part of what is there");
     check(items(5, 4), "a part of what is there");
-    check(job(3, "one"), "as job 1 is");
     check((Body::Items(record::Items { job: 1, first: 6, count: 2 }), Bytes::from_static(&[0; 7])), "cannot be in 7");
     check((Body::Items(record::Items { job: 1, first: u64::MAX, count: 1 }), Bytes::from_static(&[0; 8])), "cannot be");
+    // A name is given to another job only when the one before was discarded.
+    let (journal, _) = open(written(&[&sound[..], &[job(3, "one")]].concat()), SIZE);
+    let journal = journal.expect("it opens");
+    assert_eq!((journal.find("one").map(|job| job.number()), journal.jobs().count()), (Some(3), 1));
     let (journal, warnings) = open(written(&sound[1..]), SIZE);
-    assert_eq!(journal.expect("it opens").jobs().count(), 0);
-    assert!(warnings.len() == 1 && warnings[0].contains("is forgotten: what it was opened with"), "{warnings:?}");
+    let journal = journal.expect("it opens");
+    assert_eq!(journal.find("one").map(|job| job.phase()), Some(Phase::Ended(Ended::Failed)));
+    assert!(warnings.len() == 1 && warnings[0].contains("pool was opened with is lost"), "{warnings:?}");
     let (journal, warnings) = open(written(&sound), SIZE);
     assert_eq!((journal.expect("it opens").jobs().count(), warnings.len()), (1, 0));
 }

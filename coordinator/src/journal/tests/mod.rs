@@ -2,6 +2,8 @@
 
 mod crash;
 mod cut;
+mod damage;
 mod faults;
 mod model;
+mod old;
 mod space;

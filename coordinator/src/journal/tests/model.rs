@@ -141,7 +141,7 @@ impl World {
             Act::Open { long } => {
                 let (pool, label) = self.pool();
                 let (name, function) = (format!("job {now}"), vec![now as u8; long]);
-                let open = OpenJob { function: function.clone().into(), ..OpenJob::default() };
+                let open = OpenJob { function: function.clone().into(), retries: 2, ..OpenJob::default() };
                 self.journal.open_job(pool, name.as_str(), &open, now).expect("it can be opened");
                 let (items, outcomes, phase) = (BTreeMap::new(), BTreeMap::new(), Phase::Feeding);
                 let (counts, times_ms, fed, agents) = ((0, 0, 0), (0, 0), 0, BTreeSet::new());
@@ -265,8 +265,12 @@ impl World {
 
 /// Opens what is on a disk.
 pub(super) fn open(files: crate::journal::simulated::Files, size: u64) -> (Result<Journal, String>, Vec<String>) {
+    open_disk(&Arc::new(Simulated::new(files)), size)
+}
+
+pub(super) fn open_disk(disk: &Arc<Simulated>, size: u64) -> (Result<Journal, String>, Vec<String>) {
     let mut warnings = Vec::new();
-    let disk = Arc::new(Simulated::new(files));
+    let disk = Arc::clone(disk) as _;
     let journal = Journal::open_in(disk, settings(size), &mut |warning| warnings.push(warning));
     (journal.map_err(|error| error.to_string()), warnings)
 }
@@ -274,11 +278,26 @@ pub(super) fn open(files: crate::journal::simulated::Files, size: u64) -> (Resul
 /// What a journal has in it, read from where it lies. Of items and outcomes that lie in one record with others,
 /// those that are wanted.
 pub(super) fn contents(journal: &Journal) -> Model {
+    for job in journal.jobs() {
+        let failed = (job.phase() == Phase::Ended(Ended::Failed)).then(|| job.name());
+        assert_eq!(job.failure().map(|failure| failure.message.as_str()), failed);
+        assert_eq!(job.lost().next(), None);
+        assert!(journal.pool(job.pool()).is_some(), "its pool is there");
+    }
+    contents_after_damage(journal)
+}
+
+/// The same of a journal in which something may be missing.
+pub(super) fn contents_after_damage(journal: &Journal) -> Model {
     let reader = journal.reader();
     let read = |place| reader.read(place).unwrap_or_else(|error| panic!("{error}"));
     let contents = journal.jobs().map(|job| {
         let Kept::Job(open) = read(job.opened().expect("a job was opened")) else { panic!("another record") };
-        let Kept::Pool(pool) = read(journal.pool(job.pool()).expect("its pool is there")) else { panic!("another") };
+        let pool = match journal.pool(job.pool()).map(read) {
+            Some(Kept::Pool(pool)) => pool.id.to_vec(),
+            None => Vec::new(),
+            Some(other) => panic!("{other:?}"),
+        };
         let (mut items, mut outcomes) = (BTreeMap::new(), BTreeMap::new());
         for (first, count, place) in job.items_from(0) {
             let Kept::Items { first: at, data, ends } = read(place) else { panic!("another record") };
@@ -298,13 +317,10 @@ pub(super) fn contents(journal: &Journal) -> Model {
                 other => panic!("{other:?}"),
             }
         }
-        let failed = (job.phase() == Phase::Ended(Ended::Failed)).then(|| job.name());
-        assert_eq!(job.failure().map(|failure| failure.message.as_str()), failed);
-        assert_eq!(job.lost().next(), None);
         let counts = job.counts();
         let found = ModelJob {
             function: open.function.to_vec(),
-            pool: String::from_utf8(pool.id.to_vec()).unwrap(),
+            pool: String::from_utf8(pool).unwrap(),
             items,
             outcomes,
             counts: (counts.items, counts.done, counts.failed),

@@ -149,6 +149,8 @@ async fn a_journal_that_was_cut_off_anywhere_goes_on_with_what_is_there() {
     let mut seen = [0; 4];
     for part in 0..24 {
         std::fs::write(&segment, &whole[..whole.len() * part / 24]).expect("it can be written");
+        // That it was longer is not known then: it is as if its end had not been durable.
+        std::fs::remove_file(scratch.path().join("synced")).expect("it is there");
         let server = scratch.server_with(|settings| settings.limits.detach = Duration::from_millis(100)).await;
         let _agent = Agent::echo(&server, 1, 2).await;
         let jobs = states(&server).await;

@@ -1,0 +1,65 @@
+//! What is known of damage to a journal's segments.
+
+use std::fmt;
+
+use farpool_proto::v1::journal_record::Sealed;
+
+/// A segment that is not as it was written.
+#[derive(Debug)]
+pub(super) struct Damage {
+    name: String,
+    /// Bytes that are no whole records: from where, to where, and why not.
+    regions: Vec<(u64, u64, String)>,
+    /// What else is wrong with it.
+    pub(super) lacks: Option<String>,
+    /// Whose records it had; none: anybody's.
+    pub(super) seal: Option<Sealed>,
+    /// Not all of its bytes were understood, or it cannot be continued.
+    pub(super) is_set_aside: bool,
+    /// As what its file is kept, if that is done.
+    pub(super) aside: Option<String>,
+}
+
+/// Regions that are told one by one.
+const SHOWN: usize = 5;
+
+impl Damage {
+    pub(super) fn new(name: String) -> Self {
+        Self { name, regions: Vec::new(), lacks: None, seal: None, is_set_aside: true, aside: None }
+    }
+
+    pub(super) fn add(&mut self, from: u64, to: u64, why: impl Into<String>) {
+        self.regions.push((from, to, why.into()));
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        self.regions.is_empty() && self.lacks.is_none()
+    }
+
+    /// Whether something that is missing may have been a record of this job.
+    pub(super) fn affects(&self, job: u64) -> bool {
+        self.seal.as_ref().is_none_or(|seal| seal.jobs.contains(&job) || seal.forgotten.contains(&job))
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is damaged: ", self.name)?;
+        let mut parts =
+            self.regions.iter().map(|(from, to, why)| format!("bytes {from} to {}: {why}", to.saturating_sub(1)));
+        let shown: Vec<String> = parts.by_ref().take(SHOWN).chain(self.lacks.clone()).collect();
+        f.write_str(&shown.join("; "))?;
+        let more = parts.count();
+        if more > 0 {
+            write!(f, "; and {more} more regions")?;
+        }
+        match &self.aside {
+            Some(aside) => write!(f, ". Nothing in it is whole. It is kept as {aside}"),
+            None if self.is_set_aside => {
+                let name = &self.name;
+                write!(f, ". Its whole records are read and copied, and then it is kept as {name}.damaged-<time>")
+            }
+            None => f.write_str(". What is there was read"),
+        }
+    }
+}

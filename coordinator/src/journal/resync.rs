@@ -1,0 +1,112 @@
+//! Finds whole records behind bytes that are none.
+//!
+//! A record is taken only where it was written: its checksum is over its place too. So bytes in somebody's items that look like
+//! records, or records that were moved, are passed over.
+
+use std::io;
+
+use super::record::{HEADER, Lengths};
+use super::source::Source;
+
+/// Bytes in front of which nothing can be said about a record: its header, and the first two bytes of its head.
+const LEAST: usize = HEADER + 2;
+
+/// More zeros than this at the end are blocks of a file that were never written.
+const NEVER_WRITTEN: u64 = 512;
+
+/// A head of which a part is there is believed to be one if it is not longer.
+const LONGEST_CUT: u64 = 64 << 10;
+
+/// How many times the bytes of a segment may be read for what turns out to be no record.
+const BUDGET: u64 = 16;
+
+/// Where the next whole record begins, if there is one. `bad` is where a record should begin and does not.
+pub(super) fn next_whole(source: &mut Source<'_>, bad: u64) -> io::Result<Option<u64>> {
+    // If only what is behind its header is damaged, what looks like a record within it is none.
+    if let Some(end) = end_of(source, bad)?
+        && end < source.length()
+        && source.record(end)?.is_ok()
+    {
+        return Ok(Some(end));
+    }
+    let (mut at, mut budget) = (bad + 1, source.length().saturating_mul(BUDGET));
+    while let Some(candidate) = next_candidate(source, at)? {
+        if source.record(candidate)?.is_ok() {
+            return Ok(Some(candidate));
+        }
+        let read = end_of(source, candidate)?.map_or(0, |end| end - candidate);
+        budget = match budget.checked_sub(read) {
+            Some(left) => left,
+            None => return Ok(None),
+        };
+        at = candidate + 1;
+    }
+    Ok(None)
+}
+
+/// Whether the bytes from here to the segment's end are what is left of one record that was not written to its end: the first
+/// part of it and no more, or with zeros behind that which were never written; or nothing but zeros.
+pub(super) fn is_torn_record(source: &mut Source<'_>, from: u64) -> io::Result<bool> {
+    let Some(last) = source.last_written(from)? else { return Ok(true) };
+    let start = source.bytes(from, LEAST)?;
+    let Some(header) = start.first_chunk::<HEADER>().filter(|_| start.len() == LEAST && could_begin(start)) else {
+        return Ok(false);
+    };
+    let lengths = Lengths::of(header);
+    let (all, head) = (u64::from(lengths.all), u64::from(lengths.head));
+    let (end, length) = (from + HEADER as u64 + all, source.length());
+    let was_cut = length < end || (last < end && length - last > NEVER_WRITTEN);
+    if !was_cut {
+        return Ok(false);
+    }
+    if length - from < HEADER as u64 + head {
+        return Ok(head <= LONGEST_CUT);
+    }
+    source.has_head(from, lengths)
+}
+
+/// Where the record ends that begins here, as its header has it, if it can be.
+fn end_of(source: &mut Source<'_>, at: u64) -> io::Result<Option<u64>> {
+    let Ok(header) = <[u8; HEADER]>::try_from(source.bytes(at, HEADER)?) else { return Ok(None) };
+    let lengths = Lengths::of(&header);
+    let end = at + HEADER as u64 + u64::from(lengths.all);
+    Ok((lengths.head <= lengths.all && end <= source.length()).then_some(end))
+}
+
+/// The next place at which a record could begin, as far as its header and the first bytes of its head tell.
+fn next_candidate(source: &mut Source<'_>, mut at: u64) -> io::Result<Option<u64>> {
+    let length = source.length();
+    loop {
+        let window = source.window(at, LEAST)?;
+        let found = window.windows(LEAST).position(could_begin);
+        let looked = (window.len() + 1).saturating_sub(LEAST) as u64;
+        match found {
+            Some(offset) => {
+                let candidate = at + offset as u64;
+                if end_of(source, candidate)?.is_some() {
+                    return Ok(Some(candidate));
+                }
+                at = candidate + 1;
+            }
+            None if looked == 0 || at + looked >= length => return Ok(None),
+            None => at += looked,
+        }
+    }
+}
+
+/// A head is one field of a message that has no other: its tag, its length, and as many bytes.
+fn could_begin(bytes: &[u8]) -> bool {
+    if !is_tag(bytes[HEADER]) {
+        return false;
+    }
+    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let (all, head, first) = (word(8), word(12), bytes[HEADER + 1]);
+    // What has more than 127 bytes has its length in several.
+    let fits = if first < 0x80 { head == 2 + u32::from(first) } else { head > 2 + 0x7f };
+    head <= all && fits
+}
+
+/// Whether a head can begin with this byte: a field of 1 to 15, with bytes.
+fn is_tag(byte: u8) -> bool {
+    (0x0a..0x80).contains(&byte) && byte & 7 == 2
+}
