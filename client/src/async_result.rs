@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use crate::call::{self, Call};
 use crate::callbacks;
 use crate::error::{Error, ErrorKind};
+use crate::fork::Owned;
 use crate::progress::Progress;
-use crate::session::Session;
+use crate::session::SessionHandle;
 pub(crate) use decode::{Decode, decode_all, decode_one};
 use outcome::Outcome;
 
@@ -43,8 +44,8 @@ use outcome::Outcome;
 #[must_use = "the job runs on, but nobody will see its outcome"]
 pub struct AsyncResult<T: Send + 'static> {
     /// `None`: the job could not be started.
-    session: Option<Arc<dyn Session>>,
-    outcome: Arc<Outcome<T>>,
+    session: Option<SessionHandle>,
+    outcome: Owned<Arc<Outcome<T>>>,
     progress: Option<Progress>,
 }
 
@@ -64,6 +65,7 @@ impl<T: Send + 'static> AsyncResult<T> {
     /// # }
     /// ```
     pub fn get(self) -> Result<T, Error> {
+        self.check()?;
         self.settle(None);
         self.outcome.take()
     }
@@ -87,10 +89,11 @@ impl<T: Send + 'static> AsyncResult<T> {
     /// # }
     /// ```
     pub fn get_timeout(&mut self, timeout: Duration) -> Result<T, Error> {
+        self.check()?;
         if self.wait(timeout) {
             return self.outcome.take();
         }
-        let waiting = self.session.as_ref().and_then(|session| session.waiting());
+        let waiting = self.session.as_ref().and_then(|session| session.here().ok()?.waiting());
         let why = waiting.map_or_else(String::new, |reason| format!(", since it waits: {reason}"));
         let waited = format!("the outcome was not there after {timeout:?}{why}");
         Err(self.outcome.inbox().tell(Error::new(ErrorKind::WaitTimedOut, waited)))
@@ -125,6 +128,9 @@ impl<T: Send + 'static> AsyncResult<T> {
     /// # }
     /// ```
     pub fn ready(&self) -> bool {
+        if self.check().is_err() {
+            return true;
+        }
         let settled = self.outcome.settled();
         if !settled {
             self.outcome.inbox().knock();
@@ -148,6 +154,7 @@ impl<T: Send + 'static> AsyncResult<T> {
     /// # }
     /// ```
     pub fn successful(&self) -> Result<bool, Error> {
+        self.check()?;
         if self.ready() {
             return Ok(self.outcome.succeeded());
         }
@@ -169,7 +176,7 @@ impl<T: Send + 'static> AsyncResult<T> {
     /// ```
     pub fn cancel(&self) {
         if let Some(session) = &self.session {
-            call::cancel(&**session, self.outcome.inbox());
+            call::cancel(session, self.outcome.inbox());
         }
     }
 
@@ -220,6 +227,11 @@ impl<T: Send + 'static> AsyncResult<T> {
     }
 
     fn call_back(self, f: impl FnOnce(&Result<T, Error>) + Send + 'static) -> Self {
+        if let Err(error) = self.check() {
+            // To a fork this is the outcome, which nobody else gives it.
+            let inbox = self.outcome.inbox();
+            return Self::failed(inbox.verb(), inbox.label(), error).call_back(f);
+        }
         match callbacks::start() {
             Ok(()) => self.outcome.call_back(Box::new(f)),
             Err(error) => eprintln!("farpool: a callback will not run: cannot start its thread: {error}"),
@@ -227,8 +239,17 @@ impl<T: Send + 'static> AsyncResult<T> {
         self
     }
 
+    /// Refuses what a fork of the pool's process asks for.
+    fn check(&self) -> Result<(), Error> {
+        self.outcome.owner().check_pool().map_err(|error| self.outcome.inbox().tell(error))
+    }
+
     /// Whether the outcome is there now; waits for it until the deadline.
     fn settle(&self, deadline: Option<Instant>) -> bool {
+        if !self.outcome.owner().is_here() {
+            // A fork's outcome, which is an error, is there at once.
+            return true;
+        }
         let inbox = self.outcome.inbox();
         if let Some(session) = &self.session {
             while !inbox.ended() {
@@ -245,13 +266,14 @@ impl<T: Send + 'static> AsyncResult<T> {
 impl<T: Send + 'static> AsyncResult<T> {
     /// The outcome of a job that runs, or of one whose inbox has ended already.
     pub(crate) fn new(call: &Call, decode: Decode<T>, progress: Option<Progress>) -> Self {
-        let outcome = Outcome::new(Arc::clone(&call.inbox), decode);
-        Self { session: Some(Arc::clone(&call.session)), outcome: Arc::new(outcome), progress }
+        let outcome = Arc::new(Outcome::new(Arc::clone(&*call.inbox), decode));
+        let outcome = Owned::of(call.session.owner(), outcome);
+        Self { session: Some(call.session.clone()), outcome, progress }
     }
 
     /// The outcome of a job that could not be started.
     pub(crate) fn failed(verb: &'static str, label: &str, error: Error) -> Self {
-        Self { session: None, outcome: Arc::new(Outcome::failed(verb, label, error)), progress: None }
+        Self { session: None, outcome: Owned::new(Arc::new(Outcome::failed(verb, label, error))), progress: None }
     }
 }
 
@@ -263,6 +285,9 @@ impl<T: Send + 'static> fmt::Debug for AsyncResult<T> {
 
 impl<T: Send + 'static> Drop for AsyncResult<T> {
     fn drop(&mut self) {
+        if !self.outcome.owner().is_here() {
+            return;
+        }
         self.outcome.abandon();
         // The job runs on, and so does its bar.
         if let Some(progress) = self.progress.take()

@@ -1,6 +1,7 @@
 //! Feeding a job whose verb has returned already.
 
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ pub(crate) fn feed<A: Args>(mut call: Call, mut feeder: Feeder<impl Iterator<Ite
         return give_up(&call.inbox, error);
     }
     // The session knows the job by now, so that a cancellation cannot come too early for it.
-    let inbox = call.inbox.clone();
+    let inbox = Arc::clone(&*call.inbox);
     let rest = move || {
         while feed_until(&mut call, &mut feeder, None) {
             feeder.wait_for_room(&call.inbox);
@@ -54,6 +55,10 @@ fn feed_until<A: Args>(
         }
         Ok(())
     }));
+    if !call.session.owner().is_here() {
+        // The input has forked this process, and this is the child: the job is the parent's.
+        return false;
+    }
     match fed {
         Ok(Ok(())) => {
             let more = !feeder.exhausted() && !call.inbox.ended();

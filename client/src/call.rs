@@ -6,14 +6,15 @@ use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{CancelJob, OpenJob};
 
 use crate::error::Error;
+use crate::fork::Owned;
 use crate::inbox::Inbox;
-use crate::session::Session;
+use crate::session::SessionHandle;
 
 /// A job that is cancelled when this is dropped before [`Call::settle`]: on an early return, a panic, or when the
 /// consumer has lost interest.
 pub(crate) struct Call {
-    pub(crate) session: Arc<dyn Session>,
-    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) session: SessionHandle,
+    pub(crate) inbox: Owned<Arc<Inbox>>,
     /// What the next [`Call::flush`] sends; begins with the [`Body::OpenJob`].
     pub(crate) messages: Vec<Body>,
     opened: bool,
@@ -22,9 +23,10 @@ pub(crate) struct Call {
 
 impl Call {
     /// A job that nobody knows yet: the first flush opens it.
-    pub(crate) fn new(session: Arc<dyn Session>, inbox: Inbox, open: OpenJob) -> Self {
+    pub(crate) fn new(session: SessionHandle, inbox: Inbox, open: OpenJob) -> Self {
         let messages = vec![Body::OpenJob(Box::new(open))];
-        Self { session, inbox: Arc::new(inbox), messages, opened: false, settled: false }
+        let inbox = Owned::of(session.owner(), Arc::new(inbox));
+        Self { session, inbox, messages, opened: false, settled: false }
     }
 
     /// Hands all messages over.
@@ -46,20 +48,22 @@ impl Call {
     /// Cancels the job, unless it is over.
     pub(crate) fn cancel(&mut self) {
         if self.opened && !std::mem::replace(&mut self.settled, true) {
-            cancel(&*self.session, &self.inbox);
+            cancel(&self.session, &self.inbox);
         }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.cancel();
-        self.inbox.lose_consumer();
+        if self.session.owner().is_here() {
+            self.cancel();
+            self.inbox.lose_consumer();
+        }
     }
 }
 
 /// Asks the session to end a job, unless it has ended.
-pub(crate) fn cancel(session: &dyn Session, inbox: &Inbox) {
+pub(crate) fn cancel(session: &SessionHandle, inbox: &Inbox) {
     if !inbox.ended() {
         // A session that takes no messages any more has ended the job, or will.
         let _ = session.send(&mut vec![Body::CancelJob(CancelJob { job: inbox.job() })]);

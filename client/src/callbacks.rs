@@ -6,51 +6,67 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 
+use crate::fork::PerProcess;
+
 /// One callback with its argument.
 pub(crate) type Task = Box<dyn FnOnce() + Send>;
 
-static TASKS: Mutex<VecDeque<Task>> = Mutex::new(VecDeque::new());
-static ARRIVED: Condvar = Condvar::new();
-static THREAD: OnceLock<ThreadId> = OnceLock::new();
+static CALLBACKS: PerProcess<Callbacks> = PerProcess::new();
+
+#[derive(Default)]
+struct Callbacks {
+    tasks: Mutex<VecDeque<Task>>,
+    arrived: Condvar,
+    thread: OnceLock<ThreadId>,
+}
 
 /// Sees to it that the thread is there.
 pub(crate) fn start() -> io::Result<()> {
+    let callbacks = CALLBACKS.get();
     // Under the lock, so that two callers do not start it twice.
-    let _tasks = tasks();
-    if THREAD.get().is_none() {
-        let thread = thread::Builder::new().name("farpool-callbacks".to_owned()).spawn(serve)?;
-        let _ = THREAD.set(thread.thread().id());
+    let _tasks = callbacks.tasks();
+    if callbacks.thread.get().is_none() {
+        let thread = thread::Builder::new().name("farpool-callbacks".to_owned()).spawn(|| callbacks.serve())?;
+        let _ = callbacks.thread.set(thread.thread().id());
     }
     Ok(())
 }
 
 /// Has the thread run a task, after those that wait already. Never blocks.
 pub(crate) fn schedule(task: Task) {
-    tasks().push_back(task);
-    ARRIVED.notify_one();
+    let callbacks = CALLBACKS.get();
+    callbacks.tasks().push_back(task);
+    callbacks.arrived.notify_one();
 }
 
 /// Runs one waiting task if this is the callbacks' own thread: a callback that waits for another one would wait for
 /// ever. Returns whether there was one.
 pub(crate) fn help() -> bool {
-    if THREAD.get() != Some(&thread::current().id()) {
+    let callbacks = CALLBACKS.get();
+    if callbacks.thread.get() != Some(&thread::current().id()) {
         return false;
     }
-    let task = tasks().pop_front();
+    let task = callbacks.tasks().pop_front();
     task.map(run).is_some()
 }
 
-fn serve() {
-    loop {
-        let mut tasks = tasks();
-        let task = loop {
-            match tasks.pop_front() {
-                Some(task) => break task,
-                None => tasks = ARRIVED.wait(tasks).unwrap_or_else(PoisonError::into_inner),
-            }
-        };
-        drop(tasks);
-        run(task);
+impl Callbacks {
+    fn serve(&self) {
+        loop {
+            let mut tasks = self.tasks();
+            let task = loop {
+                match tasks.pop_front() {
+                    Some(task) => break task,
+                    None => tasks = self.arrived.wait(tasks).unwrap_or_else(PoisonError::into_inner),
+                }
+            };
+            drop(tasks);
+            run(task);
+        }
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, VecDeque<Task>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,8 +75,4 @@ fn run(task: Task) {
     if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(task)) {
         eprintln!("farpool: a callback panicked: {}", crate::panics::message(&*panic));
     }
-}
-
-fn tasks() -> MutexGuard<'static, VecDeque<Task>> {
-    TASKS.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,14 +11,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
+use crate::fork::Owner;
 use crate::waits::{self, Waiting, Waits};
 
 /// Bytes that were delivered and not taken yet, above which a session stops reading.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// What a session passes before it reads.
-#[derive(Default)]
 pub(crate) struct Gate {
+    /// Whose session it is.
+    owner: Owner,
     held: AtomicU64,
     /// The session does not read: whoever changes something about that knocks.
     shut: AtomicBool,
@@ -26,6 +28,19 @@ pub(crate) struct Gate {
     bell: Notify,
     /// Who must know when somebody waits for what comes through here.
     waits: Option<Arc<Waits>>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            owner: Owner::this_process(),
+            held: AtomicU64::new(0),
+            shut: AtomicBool::new(false),
+            knocked: AtomicBool::new(false),
+            bell: Notify::new(),
+            waits: None,
+        }
+    }
 }
 
 impl Gate {
@@ -82,7 +97,8 @@ pub(crate) struct Held(Option<(Arc<Gate>, u64)>);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some((gate, bytes)) = &self.0 {
+        // In a fork the bell's lock may be held by nobody who is there.
+        if let Some((gate, bytes)) = self.0.as_ref().filter(|(gate, _)| gate.owner.is_here()) {
             gate.held.fetch_sub(*bytes, Ordering::SeqCst);
             if gate.shut.load(Ordering::SeqCst) {
                 gate.bell.notify_one();

@@ -16,6 +16,7 @@ use futures_core::Stream;
 
 use crate::args::Data;
 use crate::error::Error;
+use crate::fork::Owned;
 use run::Step;
 
 pub(crate) use run::{Order, Run};
@@ -52,7 +53,7 @@ pub struct Imap<I: Iterator, R> {
 }
 
 enum State<I> {
-    Running(Box<Run<I>>),
+    Running(Owned<Box<Run<I>>>),
     /// It could not be started.
     Failed(Option<Error>),
 }
@@ -60,7 +61,7 @@ enum State<I> {
 impl<I: Iterator, R> Imap<I, R> {
     pub(crate) fn new(run: Result<Run<I>, Error>) -> Self {
         let state = match run {
-            Ok(run) => State::Running(Box::new(run)),
+            Ok(run) => State::Running(Owned::of(run.owner(), Box::new(run))),
             Err(error) => State::Failed(Some(error)),
         };
         Self { state, results: PhantomData }

@@ -52,6 +52,7 @@ mod error;
 #[cfg(test)]
 mod fake_session;
 mod feeder;
+mod fork;
 mod function;
 mod gate;
 mod imap;

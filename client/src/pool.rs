@@ -20,7 +20,7 @@ use crate::cluster::detached::Ground;
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{Inbox, Interest};
 use crate::job::{Job, Options};
-use crate::session::Session;
+use crate::session::{Session, SessionHandle};
 use stage::{Stage, StageCell};
 
 /// A pool of worker processes.
@@ -43,7 +43,7 @@ use stage::{Stage, StageCell};
 /// }
 /// ```
 pub struct Pool {
-    session: Arc<dyn Session>,
+    session: SessionHandle,
     jobs: AtomicU64,
     stage: StageCell,
     payload_limit: u64,
@@ -170,15 +170,21 @@ impl Pool {
     /// # }
     /// ```
     pub fn join(&self) -> Result<(), Error> {
+        self.session.owner().check_pool()?;
         if self.stage.get() == Stage::Open {
             return Err(Error::invalid("join() would wait for ever: call close() or terminate() first"));
         }
         while !self.session.wait_closed(None) {}
-        self.session.failure().map_or(Ok(()), Err)
+        self.session.here()?.failure().map_or(Ok(()), Err)
     }
 
     pub(crate) fn over(session: Arc<dyn Session>, payload_limit: u64) -> Self {
-        Self { session, jobs: AtomicU64::new(1), stage: StageCell::default(), payload_limit }
+        Self {
+            session: SessionHandle::new(session),
+            jobs: AtomicU64::new(1),
+            stage: StageCell::default(),
+            payload_limit,
+        }
     }
 
     /// A job that can be fed.
@@ -190,16 +196,15 @@ impl Pool {
         interest: Interest,
     ) -> Result<Call, Error> {
         self.check(options).map_err(|error| error.of_job(verb, options.label()))?;
-        let job = self.jobs.fetch_add(1, Ordering::Relaxed);
-        let inbox =
-            Inbox::new(job, verb, options.label(), interest).in_session(self.session.window(), self.session.gate());
-        Ok(Call::new(Arc::clone(&self.session), inbox, options.open_job(job, function)))
+        let (job, session) = (self.jobs.fetch_add(1, Ordering::Relaxed), self.session.here()?);
+        let inbox = Inbox::new(job, verb, options.label(), interest).in_session(session.window(), session.gate());
+        Ok(Call::new(self.session.clone(), inbox, options.open_job(job, function)))
     }
 
     /// What a job needs that is to be detached.
     pub(crate) fn ground(&self, options: &Options) -> Result<Ground, Error> {
         self.check(options)?;
-        self.session.ground().ok_or_else(|| {
+        self.session.here()?.ground().ok_or_else(|| {
             Error::invalid(
                 "the pool is on this machine alone, and a job is kept by the coordinator of a cluster: set FARPOOL_ADDRESS \
                  to its address, or give it to Pool::builder().address(..)",
@@ -212,10 +217,11 @@ impl Pool {
     }
 
     fn check(&self, options: &Options) -> Result<(), Error> {
+        let session = self.session.here()?;
         let closed = match self.stage.get() {
             Stage::Open => {
                 options.check()?;
-                return self.session.check_labels(options.require());
+                return session.check_labels(options.require());
             }
             Stage::Closed => "the pool was closed before the call",
             Stage::Terminated => "the pool was terminated before the call",

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::fork::Owner;
 use crate::terminal::Shown;
 
 const REDRAW: Duration = Duration::from_millis(100);
@@ -27,6 +28,8 @@ pub(crate) trait Counted: Send + Sync + 'static {
 ///
 /// It looks at the job's count from a thread of its own, so that the job itself pays nothing for it.
 pub(crate) struct Progress {
+    /// Whose thread it is.
+    owner: Owner,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -55,7 +58,7 @@ impl Progress {
         };
         // A job without its bar is better than no job.
         let thread = thread::Builder::new().name("farpool-progress".to_owned()).spawn(draw).ok()?;
-        Some(Self { stop, thread: Some(thread) })
+        Some(Self { owner: Owner::this_process(), stop, thread: Some(thread) })
     }
 
     /// The bar goes on until the job ends.
@@ -66,7 +69,8 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(thread) = self.thread.take() {
+        // A fork has nobody to wait for.
+        if let Some(thread) = self.thread.take().filter(|_| self.owner.is_here()) {
             self.stop.store(true, Ordering::Release);
             thread.thread().unpark();
             let _ = thread.join();

@@ -8,6 +8,7 @@ use farpool_proto::v1::client_message::Body;
 
 use crate::cluster::detached::Ground;
 use crate::error::Error;
+use crate::fork::{Owned, Owner};
 use crate::gate::Gate;
 use crate::inbox::Inbox;
 
@@ -31,10 +32,10 @@ pub(crate) trait Session: Send + Sync + 'static {
     /// Blocks until no job is left and the workers are gone; `false` if the deadline came first.
     fn wait_closed(&self, deadline: Option<Instant>) -> bool;
 
-    /// How many workers run at once. On a cluster it may change at any time.
+    /// How many workers run at once. On a cluster it may change at any time. Takes no lock.
     fn processes(&self) -> u32;
 
-    /// How many items run at once: workers with threads run several.
+    /// How many items run at once: workers with threads run several. Takes no lock.
     fn slots(&self) -> u32;
 
     /// Bytes of items that each job may send before its inbox has been granted more.
@@ -59,5 +60,68 @@ pub(crate) trait Session: Send + Sync + 'static {
     /// What the session passes before it reads on, if it reads from a stream.
     fn gate(&self) -> Option<Arc<Gate>> {
         None
+    }
+}
+
+/// A session in the hands of the process that opened it. In a fork of that process everything is refused before a lock is
+/// taken, nobody waits, and dropping it does nothing.
+#[derive(Clone)]
+pub(crate) struct SessionHandle(Owned<Arc<dyn Session>>);
+
+impl SessionHandle {
+    pub(crate) fn new(session: Arc<dyn Session>) -> Self {
+        Self(Owned::new(session))
+    }
+
+    /// The process that opened it.
+    pub(crate) fn owner(&self) -> Owner {
+        self.0.owner()
+    }
+
+    /// See [`Session::submit`].
+    pub(crate) fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        self.check(messages)?;
+        self.0.submit(inbox, messages)
+    }
+
+    /// See [`Session::send`].
+    pub(crate) fn send(&self, messages: &mut Vec<Body>) -> Result<(), Error> {
+        self.check(messages)?;
+        self.0.send(messages)
+    }
+
+    /// See [`Session::wait`].
+    pub(crate) fn wait(&self, inbox: &Inbox, deadline: Option<Instant>) {
+        if self.owner().is_here() {
+            self.0.wait(inbox, deadline);
+        }
+    }
+
+    /// See [`Session::wait_closed`]: for a fork it is closed.
+    pub(crate) fn wait_closed(&self, deadline: Option<Instant>) -> bool {
+        !self.owner().is_here() || self.0.wait_closed(deadline)
+    }
+
+    /// What can be asked without changing anything.
+    ///
+    /// # Errors
+    /// In a fork.
+    pub(crate) fn here(&self) -> Result<&dyn Session, Error> {
+        self.owner().check_pool()?;
+        Ok(&**self.0)
+    }
+
+    /// See [`Session::processes`]; a fork may ask it too.
+    pub(crate) fn processes(&self) -> u32 {
+        self.0.processes()
+    }
+
+    /// See [`Session::slots`]; a fork may ask it too.
+    pub(crate) fn slots(&self) -> u32 {
+        self.0.slots()
+    }
+
+    fn check(&self, messages: &mut Vec<Body>) -> Result<(), Error> {
+        self.owner().check_pool().inspect_err(|_| messages.clear())
     }
 }

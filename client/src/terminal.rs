@@ -13,8 +13,10 @@ use indicatif::ProgressBar;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::fork::PerProcess;
+
 /// The bars that are shown, each with its number.
-static BARS: Mutex<Vec<(u64, ProgressBar)>> = Mutex::new(Vec::new());
+static BARS: PerProcess<Mutex<Vec<(u64, ProgressBar)>>> = PerProcess::new();
 
 /// Writes whole lines to stdout or stderr, above the bars. Blocks until they are written. That nobody can read them any
 /// more is no error.
@@ -67,5 +69,5 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) {
 }
 
 fn bars() -> MutexGuard<'static, Vec<(u64, ProgressBar)>> {
-    BARS.lock().unwrap_or_else(PoisonError::into_inner)
+    BARS.get().lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -37,6 +37,9 @@ impl<T: Send + 'static> Future for AsyncResult<T> {
     type Output = Result<T, Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Err(error) = self.check() {
+            return Poll::Ready(Err(error));
+        }
         let inbox = self.outcome.inbox();
         if !inbox.ended() {
             inbox.set_waker(context.waker());

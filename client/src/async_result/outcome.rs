@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::decode::Decode;
 use crate::callbacks;
 use crate::error::{Error, ErrorKind};
+use crate::fork;
 use crate::inbox::{End, Inbox, Interest};
 use crate::map::ended_early;
 use crate::panics;
@@ -154,7 +155,9 @@ impl<T: Send + 'static> Outcome<T> {
 
     fn run(&self, callback: Callback<T>) {
         let ran = self.lend().map(|value| {
+            let generation = fork::generation();
             let ran = panic::catch_unwind(AssertUnwindSafe(|| callback(&value)));
+            fork::end_if_forked(generation, "a callback");
             self.state().value = Value::Decoded(value);
             ran
         });

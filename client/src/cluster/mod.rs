@@ -30,7 +30,7 @@ use bytes::Bytes;
 use farpool_agent::link::item_token::ItemToken;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{self, Label, OpenPool};
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::error::{Error, ErrorKind};
 use crate::gate::Gate;
@@ -56,7 +56,7 @@ const PRINTING: Duration = Duration::from_secs(1);
 pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Session>, Error> {
     let Settings { processes, settings, require, weight, environment, reconnect_timeout } = settings;
     let (threads, payload_limit) = (settings.threads.max(1), settings.payload_limit);
-    let id = Bytes::from(Uuid::now_v7().into_bytes().to_vec());
+    let id = Bytes::from(new_id().into_bytes().to_vec());
     let open = OpenPool {
         processes,
         settings: Some(settings),
@@ -89,6 +89,12 @@ pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Sessi
 fn item_token(token: ItemToken) -> v1::ItemToken {
     let bytes = |number: u128| Bytes::copy_from_slice(&number.to_be_bytes());
     v1::ItemToken { agent: bytes(token.agent), secret: bytes(token.secret), position: token.position }
+}
+
+/// An id that nobody else has. Not by way of what the crate keeps for ids in order: that has a lock, which a fork of this
+/// process may find held.
+pub(crate) fn new_id() -> Uuid {
+    Uuid::new_v7(Timestamp::now(NoContext))
 }
 
 struct ClusterSession {

@@ -6,25 +6,34 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use farpool_proto::v1::{Output, OutputStream};
 
+use crate::fork::PerProcess;
 use crate::terminal;
 
 /// Bytes that wait to be printed, at most.
 const MOST_BYTES: usize = 1 << 20;
 
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { waiting: VecDeque::new(), bytes: 0, dropped: 0 });
-static CHANGED: Condvar = Condvar::new();
+static PRINTER: PerProcess<Printer> = PerProcess::new();
 
+#[derive(Default)]
+struct Printer {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
 struct Queue {
     /// The first one is being printed.
     waiting: VecDeque<(OutputStream, Vec<u8>)>,
     bytes: usize,
     dropped: usize,
+    /// The thread that prints was started.
+    started: bool,
 }
 
 /// Prints what a worker has printed, each line with where it comes from. Never blocks.
@@ -33,18 +42,18 @@ pub(super) fn print(output: &Output) {
         OutputStream::Stderr => OutputStream::Stderr,
         OutputStream::Stdout | OutputStream::Unspecified => OutputStream::Stdout,
     };
-    enqueue(stream, label(output));
+    PRINTER.get().enqueue(stream, label(output));
 }
 
 /// Says something on stderr. Never blocks.
 pub(super) fn say(text: &str) {
-    enqueue(OutputStream::Stderr, format!("farpool: {text}\n").into_bytes());
+    PRINTER.get().enqueue(OutputStream::Stderr, format!("farpool: {text}\n").into_bytes());
 }
 
 /// Waits until all is printed, or until `patience` is over.
 pub(super) fn flush(patience: Duration) {
-    let waits = |queue: &mut Queue| !queue.waiting.is_empty();
-    drop(CHANGED.wait_timeout_while(queue(), patience, waits));
+    let (printer, waits) = (PRINTER.get(), |queue: &mut Queue| !queue.waiting.is_empty());
+    drop(printer.changed.wait_timeout_while(printer.queue(), patience, waits));
 }
 
 /// The output with its label before each line, and an end at the last one.
@@ -61,52 +70,54 @@ fn label(output: &Output) -> Vec<u8> {
     lines
 }
 
-fn enqueue(stream: OutputStream, lines: Vec<u8>) {
-    let mut queue = queue();
-    if !lines.is_empty() && queue.bytes + lines.len() <= MOST_BYTES && thread_is_there() {
-        queue.bytes += lines.len();
-        queue.waiting.push_back((stream, lines));
-        CHANGED.notify_all();
-    } else {
-        queue.dropped += lines.len();
-    }
-}
-
-/// Starts the thread when it is needed first. To be called with the queue's lock, so that nobody starts it twice.
-fn thread_is_there() -> bool {
-    static STARTED: OnceLock<()> = OnceLock::new();
-    let start = || thread::Builder::new().name("farpool-output".to_owned()).spawn(serve);
-    STARTED.get().is_some() || start().is_ok_and(|_| STARTED.set(()).is_ok())
-}
-
-fn serve() {
-    loop {
-        let mut waiting =
-            CHANGED.wait_while(queue(), |queue| queue.waiting.is_empty()).unwrap_or_else(PoisonError::into_inner);
-        let (stream, lines) = match waiting.waiting.front_mut() {
-            Some((stream, lines)) => (*stream, std::mem::take(lines)),
-            None => continue,
-        };
-        let dropped = std::mem::take(&mut waiting.dropped);
-        drop(waiting);
-        if dropped > 0 {
-            let message =
-                format!("farpool: {dropped} bytes of output were dropped, since nobody has read what was before\n");
-            terminal::write(io::stderr().as_fd(), message.as_bytes());
+impl Printer {
+    fn enqueue(&'static self, stream: OutputStream, lines: Vec<u8>) {
+        let mut queue = self.queue();
+        if !lines.is_empty() && queue.bytes + lines.len() <= MOST_BYTES && self.is_started(&mut queue) {
+            queue.bytes += lines.len();
+            queue.waiting.push_back((stream, lines));
+            self.changed.notify_all();
+        } else {
+            queue.dropped += lines.len();
         }
-        match stream {
-            OutputStream::Stderr => terminal::write(io::stderr().as_fd(), &lines),
-            OutputStream::Stdout | OutputStream::Unspecified => terminal::write(io::stdout().as_fd(), &lines),
-        }
-        let mut queue = queue();
-        queue.waiting.pop_front();
-        queue.bytes -= lines.len();
-        CHANGED.notify_all();
     }
-}
 
-fn queue() -> MutexGuard<'static, Queue> {
-    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Starts the thread when it is needed first.
+    fn is_started(&'static self, queue: &mut Queue) -> bool {
+        let start = || thread::Builder::new().name("farpool-output".to_owned()).spawn(|| self.serve());
+        queue.started = queue.started || start().is_ok();
+        queue.started
+    }
+
+    fn serve(&self) {
+        loop {
+            let nothing = |queue: &mut Queue| queue.waiting.is_empty();
+            let mut queue = self.changed.wait_while(self.queue(), nothing).unwrap_or_else(PoisonError::into_inner);
+            let (stream, lines) = match queue.waiting.front_mut() {
+                Some((stream, lines)) => (*stream, std::mem::take(lines)),
+                None => continue,
+            };
+            let dropped = std::mem::take(&mut queue.dropped);
+            drop(queue);
+            if dropped > 0 {
+                let message =
+                    format!("farpool: {dropped} bytes of output were dropped, since nobody has read what was before\n");
+                terminal::write(io::stderr().as_fd(), message.as_bytes());
+            }
+            match stream {
+                OutputStream::Stderr => terminal::write(io::stderr().as_fd(), &lines),
+                OutputStream::Stdout | OutputStream::Unspecified => terminal::write(io::stdout().as_fd(), &lines),
+            }
+            let mut queue = self.queue();
+            queue.waiting.pop_front();
+            queue.bytes -= lines.len();
+            self.changed.notify_all();
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]

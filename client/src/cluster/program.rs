@@ -12,6 +12,7 @@ use farpool_proto::v1::{Program, Variable};
 
 use crate::environment;
 use crate::error::{Error, ErrorKind};
+use crate::fork::PerProcess;
 use crate::worker;
 
 /// The kernel's own link to the file that this process runs, whatever has become of its path.
@@ -44,9 +45,9 @@ pub(super) fn upload() -> io::Result<Pieces> {
 
 /// The executable's digest, which is computed once. In a worker, the agent has said it.
 pub(super) fn digest() -> io::Result<Digest> {
-    static KNOWN: Mutex<Option<Digest>> = Mutex::new(None);
+    static KNOWN: PerProcess<Mutex<Option<Digest>>> = PerProcess::new();
     // Whoever comes second waits, instead of reading the whole file too.
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = KNOWN.get().lock().unwrap_or_else(PoisonError::into_inner);
     match *known {
         Some(digest) => Ok(digest),
         None => {

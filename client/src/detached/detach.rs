@@ -3,11 +3,11 @@ use std::fmt;
 
 use bytes::Bytes;
 use farpool_proto::v1;
-use uuid::Uuid;
 
 use super::Detached;
 use crate::args::{Args, Data};
 use crate::cluster::detached::Sending;
+use crate::cluster::new_id;
 use crate::error::Error;
 use crate::feeder::Whole;
 use crate::function::{Captureless, Function};
@@ -130,7 +130,7 @@ impl<F: Captureless> Detach<'_, F> {
         let ground = pool.ground(options)?;
         let detach = v1::Detach {
             name: self.name.clone(),
-            id: Bytes::from(Uuid::now_v7().into_bytes().to_vec()),
+            id: Bytes::from(new_id().into_bytes().to_vec()),
             pool: Some(ground.pool),
             job: Some(options.open_job(JOB, function)),
             result: type_name::<R>().to_owned(),

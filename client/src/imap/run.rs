@@ -6,6 +6,7 @@ use crate::args::Data;
 use crate::call::Call;
 use crate::error::Error;
 use crate::feeder::Feeder;
+use crate::fork::Owner;
 use crate::inbox::News;
 use crate::map::ended_early;
 use crate::progress::Progress;
@@ -39,6 +40,13 @@ pub(super) enum Step<R> {
     Over,
     /// Nothing can be done before there is news.
     Wait,
+}
+
+impl<I> Run<I> {
+    /// The process that it belongs to.
+    pub(super) fn owner(&self) -> Owner {
+        self.call.session.owner()
+    }
 }
 
 impl<T: Data, I: Iterator<Item = T>> Run<I> {
@@ -82,6 +90,7 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
     }
 
     fn try_step<R: Data>(&mut self) -> Result<Step<R>, Error> {
+        self.owner().check_pool().map_err(|error| self.call.inbox.tell(error))?;
         // One batch before each outcome at most: a slow input must not hold back what is there.
         if self.window.is_due(self.ahead()) {
             self.feed()?;

@@ -65,6 +65,16 @@ impl Inbox {
         Some(self.tell(error))
     }
 
+    /// The verb that the job was called with.
+    pub(crate) fn verb(&self) -> &'static str {
+        self.verb
+    }
+
+    /// The label of the job; empty: none.
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+
     /// Says in the error which job it is about.
     pub(crate) fn tell(&self, error: Error) -> Error {
         error.of_job(self.verb, &self.label)

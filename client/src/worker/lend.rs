@@ -4,9 +4,10 @@
 use std::sync::{Arc, OnceLock};
 
 use super::bell::Bell;
+use crate::fork::Owned;
 
-/// This worker, and its bell; not set in other processes, but for those that it forks.
-static BELL: OnceLock<(u32, Arc<Bell>)> = OnceLock::new();
+/// This worker's bell; not set in other processes. A process that a task has forked is none of the agent's.
+static BELL: OnceLock<Owned<Arc<Bell>>> = OnceLock::new();
 
 /// Until it is dropped, the agent takes this thread for one that only waits.
 #[derive(Debug)]
@@ -17,8 +18,7 @@ pub(crate) struct LendGuard {
 
 /// To be called by a thread that is about to wait for a job on a cluster. In a process that is no worker it does nothing.
 pub(crate) fn lend() -> LendGuard {
-    let own = BELL.get().filter(|(pid, _)| *pid == std::process::id());
-    let bell = own.map(|(_, bell)| bell.as_ref());
+    let bell = BELL.get().filter(|bell| bell.owner().is_here()).map(|bell| &***bell);
     if let Some(bell) = bell {
         bell.begin_waiting();
     }
@@ -36,5 +36,5 @@ impl Drop for LendGuard {
 /// This process is a worker.
 pub(super) fn in_worker(bell: &Arc<Bell>) {
     // A worker has one bell.
-    let _ = BELL.set((std::process::id(), Arc::clone(bell)));
+    let _ = BELL.set(Owned::new(Arc::clone(bell)));
 }

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use farpool_agent::link::Memory;
 use farpool_proto::v1::{Failure, FailureKind};
 
+use crate::fork::Owned;
+
 thread_local! {
     /// On a thread that runs tasks: what the hook saw of the last panic.
     static LAST: RefCell<Option<Seen>> = const { RefCell::new(None) };
     /// The memory to leave a note in; set on threads that run tasks only.
-    static NOTES: RefCell<Option<Arc<Memory>>> = const { RefCell::new(None) };
+    static NOTES: RefCell<Option<Owned<Arc<Memory>>>> = const { RefCell::new(None) };
 }
 
 struct Seen {
@@ -28,15 +30,16 @@ pub(super) fn install() {
     std::panic::set_hook(Box::new(move |info| {
         let notes = NOTES.try_with(|notes| notes.borrow().clone()).ok().flatten();
         match notes {
-            Some(memory) => see(info, &memory),
-            None => before(info),
+            // A process that a task has forked has no item that could fail.
+            Some(memory) if memory.owner().is_here() => see(info, &memory),
+            _ => before(info),
         }
     }));
 }
 
 /// From now on, panics of this thread are those of tasks.
 pub(super) fn this_thread_runs_tasks(memory: Arc<Memory>) {
-    NOTES.with(|notes| *notes.borrow_mut() = Some(memory));
+    NOTES.with(|notes| *notes.borrow_mut() = Some(Owned::new(memory)));
 }
 
 /// The failure of the item whose task has just panicked on this thread.

@@ -15,10 +15,11 @@ use super::input::{Found, Input, Order, Run};
 use super::output::Output;
 use super::task::{Encoded, TaskIo};
 use super::{item_token, lend, panics, process, role, threads};
-use crate::function;
+use crate::{fork, function};
 
 /// Runs what the agent gives until it says stop.
 pub(super) fn run(memory: Arc<Memory>, socket: OwnedFd) -> ! {
+    fork::watch();
     // Tasks may open pools of their own.
     role::may_open_pools();
     panics::install();

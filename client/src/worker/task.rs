@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::panics;
 use crate::args::Args;
 use crate::codec::{self, EncodeSliceError};
+use crate::fork;
 
 /// Where the items of a run come from and their outcomes go.
 pub(crate) trait TaskIo {
@@ -33,6 +34,7 @@ pub(crate) enum Encoded {
 
 /// Runs all items that `io` has through `function`.
 pub(crate) fn run<A: Args, R: Serialize + 'static>(io: &mut dyn TaskIo, function: impl Fn(A) -> R) {
+    let generation = fork::generation();
     loop {
         // A panic may come from the user's Deserialize, function, Serialize or Drop: all four are in here. What the
         // closure may leave half-done is the room and the scratch buffer, of which nothing counts before `done`.
@@ -41,8 +43,11 @@ pub(crate) fn run<A: Args, R: Serialize + 'static>(io: &mut dyn TaskIo, function
             let args = A::decode(input)
                 .map_err(|error| codec_failure("decoding the item's arguments in the worker", &error))?;
             let result = function(args);
+            // Before anything is written to where the worker itself writes.
+            fork::end_if_forked(generation, "a task");
             encode(io, &result).map(Some)
         }));
+        fork::end_if_forked(generation, "a task");
         match outcome {
             Ok(Ok(None)) => return,
             Ok(Ok(Some(encoded))) => io.done(encoded),

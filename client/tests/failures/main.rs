@@ -37,6 +37,7 @@ mod detached;
 mod fenced;
 mod forgetful;
 mod fork_server;
+mod forks;
 mod initializers;
 mod inputs;
 mod large;
@@ -78,6 +79,7 @@ const BOTH: &[&[Case]] = &[
     deaths::CASES,
     descriptors::CASES,
     fork_server::CASES,
+    forks::CASES,
     forgetful::CASES,
     initializers::CASES,
     inputs::CASES,

@@ -9,6 +9,7 @@ use farpool::{AsyncResult, Pool};
 
 use crate::checks::{pool, seconds};
 use crate::detached;
+use crate::forks;
 use crate::line;
 use crate::litter::{STARTS, litter};
 use crate::pools;
@@ -87,6 +88,8 @@ pub(crate) fn after_init() {
             std::mem::forget(busy_pool());
             wait_to_go_on();
         }
+        "becomes a daemon" => forks::becomes_a_daemon(&argument(1)),
+        "forks and hangs" => forks::forks_and_hangs(argument(1)),
         "detaches" => detached::detaches(&argument(1), &argument(2), argument(3).parse().unwrap()),
         "detaches not all" => detached::detaches_not_all(&argument(1), &argument(2), argument(3).parse().unwrap()),
         "returns a pool's error" => returns_an_error(),

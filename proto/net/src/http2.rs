@@ -1,7 +1,7 @@
 //! How HTTP/2 connections are set up, alike on both sides.
 
 use std::hint::black_box;
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tonic::transport::{Endpoint, Server};
@@ -52,6 +52,9 @@ pub fn endpoint(endpoint: Endpoint, heartbeat: Duration) -> Endpoint {
 /// no larger than the largest block that was ever given back, up to 32 MiB: such a block is never touched, so it costs
 /// nothing. To other allocators this means nothing.
 fn reuse_memory() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| drop(black_box(Vec::<u8>::with_capacity((32 << 20) - (64 << 10)))));
+    // Not a Once, which a fork of this process could find half done, and wait for.
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if !DONE.swap(true, Ordering::Relaxed) {
+        drop(black_box(Vec::<u8>::with_capacity((32 << 20) - (64 << 10))));
+    }
 }

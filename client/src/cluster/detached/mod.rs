@@ -20,10 +20,10 @@ mod thread;
 use std::time::Duration;
 
 use farpool_proto::v1::OpenPool;
-use uuid::Uuid;
 
 use super::Address;
 use super::connect::Grpc;
+use super::new_id;
 pub(crate) use ask::{about, cancel, discard};
 use attempts::Attempts;
 #[cfg(feature = "simulation")]
@@ -57,6 +57,6 @@ impl Place {
 
     fn attempts(&self) -> Attempts {
         // Its end is random.
-        Attempts::new(self.patience, Uuid::now_v7().as_u64_pair().1)
+        Attempts::new(self.patience, new_id().as_u64_pair().1)
     }
 }

@@ -12,12 +12,13 @@ use super::keeper::Keeper;
 use super::refusal::Subject;
 use super::{Place, thread};
 use crate::error::Error;
+use crate::fork::Owned;
 use crate::results::Results;
 use follow::Follower;
 
 /// The outcomes of a detached job, as they come.
 pub(crate) struct Reading {
-    inbox: Arc<Inbox>,
+    inbox: Owned<Arc<Inbox>>,
     subject: Subject,
     current: Option<Results>,
     /// The first item of those that failed and whose turn comes, how many there are, and why.
@@ -48,7 +49,7 @@ impl Reading {
     /// Begins to read; `wait`: for outcomes that are not there yet, until the job ends. Items without an outcome are passed over.
     pub(crate) fn start(place: &Place, verb: &'static str, name: &str, wait: bool) -> Result<Self, Error> {
         let (reading, read) = Self::over(place.way(), Subject::new(place, verb, name), place.attempts(), wait);
-        let refused = Arc::clone(&reading.inbox);
+        let refused = Arc::clone(&*reading.inbox);
         thread::start(read, move |error| refused.end(End::Broken(error)))?;
         Ok(reading)
     }
@@ -71,6 +72,7 @@ impl Reading {
             own.end(ended);
         };
         let (current, failed, next, lacks, tells_missing, end) = (None, None, 0, false, false, None);
+        let inbox = Owned::new(inbox);
         (Self { inbox, subject, current, failed, next, lacks, tells_missing, end }, read)
     }
 
@@ -93,6 +95,9 @@ impl Reading {
 
     /// The next outcome that is there, a result being what `decode` makes of its bytes.
     pub(crate) fn step<T>(&mut self, decode: impl FnOnce(&[u8]) -> Result<T, Error>) -> Step<T> {
+        if let Err(error) = self.inbox.owner().check_detached() {
+            return Step::Ended(End::Broken(self.subject.tell(error)));
+        }
         loop {
             if let Some(end) = &self.end {
                 return Step::Ended(end.clone());
@@ -146,12 +151,14 @@ impl Reading {
 
     /// Blocks until there is something.
     pub(crate) fn wait(&self) {
-        self.inbox.wait();
+        if self.inbox.owner().is_here() {
+            self.inbox.wait();
+        }
     }
 
     /// Wakes the task at the next news; returns whether there is some already.
     pub(crate) fn wake_for_news(&self, waker: &Waker) -> bool {
-        self.inbox.wake_for_news(waker)
+        !self.inbox.owner().is_here() || self.inbox.wake_for_news(waker)
     }
 
     /// Nothing has come of the items up to this one. Returns the next of them, if that is to be told.
@@ -187,6 +194,8 @@ impl Reading {
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        self.inbox.abandon();
+        if self.inbox.owner().is_here() {
+            self.inbox.abandon();
+        }
     }
 }

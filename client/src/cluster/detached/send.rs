@@ -13,12 +13,13 @@ use super::outbox::Outbox;
 use super::refusal::Subject;
 use super::{Place, thread};
 use crate::error::Error;
+use crate::fork::Owned;
 use crate::progress::Counted;
 use sender::Sender;
 
 /// A job that is being detached. Dropped before it is [finished](Sending::finish), nothing of it is left.
 pub(crate) struct Sending {
-    outbox: Arc<Outbox>,
+    outbox: Owned<Arc<Outbox>>,
 }
 
 impl Sending {
@@ -29,24 +30,26 @@ impl Sending {
         let refused = Arc::clone(&outbox);
         thread::start(send, move |error| refused.end(Err(error)))?;
         // From here on the thread ends with this.
-        let sending = Self { outbox };
+        let sending = Self { outbox: Owned::new(outbox) };
         sending.outbox.wait_until_taken()?;
         Ok(sending)
     }
 
     /// Sends items; blocks while too many are on their way.
     pub(crate) fn send(&self, items: Items) -> Result<(), Error> {
+        self.outbox.owner().check_detached()?;
         self.outbox.put(items)
     }
 
     /// Blocks until all of it is durable.
     pub(crate) fn finish(self) -> Result<(), Error> {
+        self.outbox.owner().check_detached()?;
         self.outbox.finish()
     }
 
     /// How many items are durable.
     pub(crate) fn durable(&self) -> Arc<impl Counted + use<>> {
-        Arc::clone(&self.outbox)
+        Arc::clone(&*self.outbox)
     }
 }
 
@@ -68,7 +71,7 @@ pub(super) fn over<C: Connect<Connection: Keeper>>(
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        if !self.outbox.is_over() {
+        if self.outbox.owner().is_here() && !self.outbox.is_over() {
             self.outbox.abandon();
         }
     }

@@ -1,0 +1,161 @@
+//! What belongs to one process.
+//!
+//! After fork(2) the child has a copy of everything that its parent has: of objects, of mappings, of descriptors. But the
+//! threads behind them exist in the parent alone, and what the two share (rings, sockets, epolls) is the parent's. So what
+//! lives in a process is marked with its [`Owner`]: in a child, calls are refused before they take a lock, which a thread of
+//! the parent may have held at the fork, and drops do nothing. What is kept in statics begins anew ([`PerProcess`]).
+//!
+//! A fork is noticed by pthread_atfork(3), so that asking costs a load. A child that was made without it (by clone(2)
+//! itself, by `_Fork`, by vfork) is not noticed: it may only call exec or `_exit`.
+
+#![expect(unsafe_code, reason = "pthread_atfork and _exit; argued at each block")]
+
+mod per_process;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::error::Error;
+pub(crate) use per_process::PerProcess;
+
+/// How many forks lie between the first process that watched for them and this one.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// This process's generation. Two processes have different ones if one of them is a fork of the other.
+#[inline]
+pub(crate) fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// Has forks noticed from now on.
+pub(crate) fn watch() {
+    static WATCHING: AtomicBool = AtomicBool::new(false);
+    if WATCHING.load(Ordering::Acquire) {
+        return;
+    }
+    // Two threads may both come here. Then a fork counts twice, which is as good as once.
+    // SAFETY: the handler is a function that lives for ever and only does what may be done in a forked child of a process
+    // with threads: it changes an atomic.
+    let errno = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    assert_eq!(errno, 0, "pthread_atfork: out of memory");
+    WATCHING.store(true, Ordering::Release);
+}
+
+extern "C" fn in_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Ends this process if it was forked since that generation. A user's code has forked it on a thread of farpool's, and has
+/// come back in the child as well, which nothing here expects: the thread's work is the parent's.
+#[inline]
+pub(crate) fn end_if_forked(since: u32, whose: &str) {
+    if generation() != since {
+        end(whose);
+    }
+}
+
+#[cold]
+fn end(whose: &str) -> ! {
+    eprintln!(
+        "farpool: process {} was forked in {whose}, and returned from it: it ends here. Have such a process call exec or \
+         _exit, or fork on a thread of the program's own",
+        std::process::id()
+    );
+    // SAFETY: _exit(2) may be called at any time; exit handlers are for whoever leaves by himself.
+    unsafe { libc::_exit(1) }
+}
+
+/// The process that something belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner {
+    generation: u32,
+    pid: u32,
+}
+
+impl Owner {
+    /// This process.
+    pub(crate) fn this_process() -> Self {
+        watch();
+        Self { generation: generation(), pid: std::process::id() }
+    }
+
+    /// Whether this is still that process, and not a fork of it.
+    #[inline]
+    pub(crate) fn is_here(self) -> bool {
+        self.generation == generation()
+    }
+
+    /// Refuses what a fork of the process asks of its pool.
+    #[inline]
+    pub(crate) fn check_pool(self) -> Result<(), Error> {
+        if self.is_here() { Ok(()) } else { Err(self.refuse("the pool was opened", "open a pool of its own")) }
+    }
+
+    /// Refuses what a fork of the process asks of its connection for a detached job.
+    #[inline]
+    pub(crate) fn check_detached(self) -> Result<(), Error> {
+        let advice = "call it again, or attach(..) to the job here";
+        if self.is_here() { Ok(()) } else { Err(self.refuse("the call to the coordinator was made", advice)) }
+    }
+
+    #[cold]
+    fn refuse(self, what: &str, advice: &str) -> Error {
+        let pid = self.pid;
+        Error::invalid(format!("{what} by process {pid}; this process is a fork of it: {advice}"))
+    }
+}
+
+/// A value that only its process drops: in a fork of that, it is left as it is.
+#[derive(Debug)]
+pub(crate) struct Owned<T> {
+    owner: Owner,
+    /// Taken by the drop only.
+    value: Option<T>,
+}
+
+impl<T> Owned<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self::of(Owner::this_process(), value)
+    }
+
+    /// One that belongs to whom something else belongs.
+    pub(crate) fn of(owner: Owner, value: T) -> Self {
+        Self { owner, value: Some(value) }
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
+    }
+}
+
+impl<T> Deref for Owned<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect("only the drop takes it")
+    }
+}
+
+impl<T> std::ops::DerefMut for Owned<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect("only the drop takes it")
+    }
+}
+
+impl<T: Clone> Clone for Owned<T> {
+    fn clone(&self) -> Self {
+        Self { owner: self.owner, value: self.value.clone() }
+    }
+}
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        if !self.owner.is_here() {
+            std::mem::forget(self.value.take());
+        }
+    }
+}
