@@ -1,6 +1,6 @@
 //! The environment variables that farpool's client reads.
 
-use std::env;
+use std::env::{self, VarError};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ pub(crate) const RECONNECT_TIMEOUT: &str = "FARPOOL_RECONNECT_TIMEOUT";
 static TOLD_PROGRAM: OnceLock<String> = OnceLock::new();
 
 /// The value of [`ADDRESS`], if there is one.
-pub(crate) fn address() -> Option<String> {
-    env::var(ADDRESS).ok().filter(|address| !address.is_empty())
+pub(crate) fn address() -> Result<Option<String>, Error> {
+    text(ADDRESS, "write an address such as http://node1:7070")
 }
 
 /// This process was started by an agent, which may have said the program's digest. Whatever else inherits the variable
@@ -36,13 +36,21 @@ pub(crate) fn program() -> Option<&'static str> {
 
 /// The value of [`RECONNECT_TIMEOUT`], if there is one.
 pub(crate) fn reconnect_timeout() -> Result<Option<Duration>, Error> {
-    let text = env::var(RECONNECT_TIMEOUT).unwrap_or_default();
-    if text.is_empty() {
-        return Ok(None);
+    let advice = "write a number and ms, s, min or h, as in 60s, or 0";
+    let Some(text) = text(RECONNECT_TIMEOUT, advice)? else { return Ok(None) };
+    duration(&text).map(Some).ok_or_else(|| Error::invalid(format!("{RECONNECT_TIMEOUT} is {text:?}: {advice}")))
+}
+
+/// The value of a variable; not set or empty: none.
+fn text(name: &str, advice: &str) -> Result<Option<String>, Error> {
+    match env::var(name) {
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => Ok(Some(text)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(value)) => {
+            Err(Error::invalid(format!("{name} is {value:?}, which is no UTF-8: {advice}")))
+        }
     }
-    duration(&text).map(Some).ok_or_else(|| {
-        Error::invalid(format!("{RECONNECT_TIMEOUT} is {text:?}: write a number and ms, s, min or h, as in 60s, or 0"))
-    })
 }
 
 fn duration(text: &str) -> Option<Duration> {

@@ -2,14 +2,16 @@
 //!
 //! A worker runs the very same executable as the client, so every function that a client can name is there too: what
 //! travels is where it lies. For each combination of function, arguments and result that a program uses, the
-//! compiler makes one [`Descriptor`]; its distance from a fixed [`ANCHOR`] is the same in every process of the
-//! executable, wherever the system has loaded it. A hash of the type's name travels along and is compared
-//! before anything is called.
+//! compiler makes one [`Descriptor`]; its distance from the beginning of the [`object`] that it lies in, the program or a
+//! shared object, is the same in every process, wherever the system has loaded that. A hash of the type's name travels along and
+//! is compared before anything is called.
 
 #![expect(
     unsafe_code,
     reason = "the one place where a function is conjured up from where it lies; argued at each block"
 )]
+
+mod object;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -17,6 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::args::Args;
 use crate::worker::task::{self, TaskIo};
+pub(crate) use object::was_started_by_loader;
 
 /// What every function that goes to workers is: a value that consists of nothing but its type.
 ///
@@ -109,21 +112,20 @@ pub(crate) type Entry = fn(&mut dyn TaskIo);
 #[repr(C)]
 struct Descriptor {
     magic: u64,
+    /// The farpool that it was compiled with: a shared object may have another one than the program.
+    farpool: &'static Anchor,
     name: fn() -> &'static str,
     entry: Entry,
 }
 
-const MAGIC: u64 = u64::from_le_bytes(*b"farpool\x01");
-const BLOB_BYTES: usize = 16;
+const MAGIC: u64 = u64::from_le_bytes(*b"farpool\x02");
+/// Object, offset, and hash of the name; behind them comes the name of the object's file, unless that is the program.
+const BLOB_BYTES: usize = 24;
 
-/// What the places of descriptors are counted from.
-static ANCHOR: Descriptor = Descriptor { magic: MAGIC, name: anchor_name, entry: anchor_entry };
+/// What there is one of in each farpool.
+struct Anchor(#[expect(dead_code, reason = "so that it has a place of its own")] u64);
 
-fn anchor_name() -> &'static str {
-    "anchor"
-}
-
-fn anchor_entry(_: &mut dyn TaskIo) {}
+static ANCHOR: Anchor = Anchor(MAGIC);
 
 struct Of<F, A, R>(std::marker::PhantomData<fn(F, A) -> R>);
 
@@ -141,7 +143,7 @@ where
     );
 
     const DESCRIPTOR: Descriptor =
-        Descriptor { magic: MAGIC, name: std::any::type_name::<(F, A, R)>, entry: enter::<F, A, R> };
+        Descriptor { magic: MAGIC, farpool: &ANCHOR, name: std::any::type_name::<(F, A, R)>, entry: enter::<F, A, R> };
 }
 
 /// What a worker needs to find the function `F` again.
@@ -153,35 +155,65 @@ where
 {
     const { Of::<F, A, R>::WITHOUT_CAPTURES };
     let descriptor: &'static Descriptor = &Of::<F, A, R>::DESCRIPTOR;
-    let place = std::ptr::from_ref(descriptor).addr().wrapping_sub(std::ptr::from_ref(&ANCHOR).addr()) as u64;
+    let place = object::place(std::ptr::from_ref(descriptor).addr());
+    let name = hash((descriptor.name)().as_bytes());
     let mut blob = [0; BLOB_BYTES];
-    blob[..8].copy_from_slice(&place.to_le_bytes());
-    blob[8..].copy_from_slice(&hash((descriptor.name)()).to_le_bytes());
-    Bytes::copy_from_slice(&blob)
+    for (part, number) in blob.chunks_exact_mut(8).zip([place.object, place.offset, name]) {
+        part.copy_from_slice(&number.to_le_bytes());
+    }
+    if place.name.is_empty() { Bytes::copy_from_slice(&blob) } else { [&blob[..], &place.name].concat().into() }
 }
 
 /// Finds the function that `blob` describes; an error if it is not one of this program's.
 pub(crate) fn resolve(blob: &[u8]) -> Result<Entry, &'static str> {
-    let blob: [u8; BLOB_BYTES] = blob.try_into().map_err(|_| "the description of the function has the wrong size")?;
-    let [place, expected] =
-        [&blob[..8], &blob[8..]].map(|half| u64::from_le_bytes(half.try_into().expect("half of sixteen")));
-    let place = usize::try_from(place).map_err(|_| "the function lies outside this program")?;
-    let address = std::ptr::from_ref(&ANCHOR).addr().wrapping_add(place);
-    if !address.is_multiple_of(align_of::<Descriptor>()) {
-        return Err("the function lies at no valid place of this program");
+    const OTHER_BUILD: &str =
+        "the worker runs another build of the program than the client: start both from the same executable";
+    let (blob, file) = blob.split_at_checked(BLOB_BYTES).ok_or("the description of the function is too short")?;
+    let [object, offset, expected] =
+        [0, 8, 16].map(|at| u64::from_le_bytes(blob[at..at + 8].try_into().expect("eight")));
+    let address = match object::address(object, offset, size_of::<Descriptor>()) {
+        None => return Err(not_loaded(file)),
+        Some(address) => address.ok_or(OTHER_BUILD)?,
+    };
+    let descriptor: *const Descriptor = std::ptr::with_exposed_provenance(address);
+    if !descriptor.is_aligned() {
+        return Err(OTHER_BUILD);
     }
-    // SAFETY: a blob is made by `describe` in a process that runs the same executable (that is what makes a
-    // program a program: the agent starts workers from the file with the client's digest, in local mode from
-    // /proc/self/exe), so `place` is the distance between two statics of this executable, which is the same in
-    // all its processes: the address is that of a `Descriptor`, alive for ever. Magic and hash below are for
-    // builds in which that was circumvented.
-    let descriptor = unsafe { &*std::ptr::from_ref(&ANCHOR).with_addr(address) };
-    if descriptor.magic != MAGIC || hash((descriptor.name)()) != expected {
+    // SAFETY: so many bytes were loaded there and can be read, and a number may have any.
+    if unsafe { (&raw const (*descriptor).magic).read() } != MAGIC {
+        return Err(OTHER_BUILD);
+    }
+    // SAFETY: as above; only the address counts, and it is not followed.
+    let farpool = unsafe { (&raw const (*descriptor).farpool).cast::<*const Anchor>().read() };
+    if !std::ptr::eq(farpool, &ANCHOR) {
         return Err(
-            "the worker runs another build of the program than the client: start both from the same executable",
+            "the function was compiled with another farpool than the one whose init() the program has called: have the \
+             program and its shared objects use one farpool (a dylib), or let functions of the program itself call it",
         );
     }
+    // SAFETY: a blob is made by `describe` in a process that runs the same executable (that is what makes a program a
+    // program: the agent starts workers from the file with the client's digest, in local mode from /proc/self/exe), and
+    // the object is the program or one that was built alike, so that this is the address of a `Descriptor`, as the magic and the
+    // farpool that it names say too. It lives as long as its object is loaded, and objects with Rust in them are not
+    // unloaded while their functions run.
+    let descriptor = unsafe { &*descriptor };
+    if hash((descriptor.name)().as_bytes()) != expected {
+        return Err(OTHER_BUILD);
+    }
     Ok(descriptor.entry)
+}
+
+fn not_loaded(file: &[u8]) -> &'static str {
+    let file = String::from_utf8_lossy(file);
+    let what = if file.is_empty() { "a shared object".into() } else { format!("the shared object {file}") };
+    // Once for each function that a pool's jobs name, at most.
+    Box::leak(
+        format!(
+            "the function lies in {what}, which this worker has not loaded, or another build of it: link the program with it, \
+             or load it in the pool's initializer"
+        )
+        .into_boxed_str(),
+    )
 }
 
 fn enter<F, A, R>(io: &mut dyn TaskIo)
@@ -199,6 +231,6 @@ where
 }
 
 /// FNV-1a: the names are our own compiler's, so nobody aims for collisions.
-fn hash(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+fn hash(name: &[u8]) -> u64 {
+    name.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

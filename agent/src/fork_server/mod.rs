@@ -13,4 +13,4 @@ mod handle;
 mod program;
 
 pub use handle::ForkServer;
-pub use program::Program;
+pub use program::{OWN_EXECUTABLE, Program, own_executable_failed};

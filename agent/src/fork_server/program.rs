@@ -23,10 +23,22 @@ pub struct Program {
     pub directory: Option<PathBuf>,
 }
 
+/// The kernel's own link to the file that this process runs, whatever has become of its path.
+pub const OWN_EXECUTABLE: &str = "/proc/self/exe";
+
+/// What to say of an error with [`OWN_EXECUTABLE`].
+pub fn own_executable_failed(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound && !Path::new("/proc/self").exists() {
+        return "/proc is not mounted, and workers are started from there: mount it (mount -t proc proc /proc)"
+            .to_owned();
+    }
+    error.to_string()
+}
+
 impl Program {
     /// The program that is running now, even if its file has been replaced since it started, with these arguments.
     pub fn current(arguments: Vec<OsString>) -> Program {
-        Program { path: PathBuf::from("/proc/self/exe"), arguments, environment: None, directory: None }
+        Program { path: PathBuf::from(OWN_EXECUTABLE), arguments, environment: None, directory: None }
     }
 
     /// What its user calls it, wherever it lies on this host.
@@ -67,6 +79,9 @@ impl Program {
 
     /// What to say of an error at its start.
     pub(crate) fn describe(&self, error: &io::Error) -> String {
+        if self.path == Path::new(OWN_EXECUTABLE) {
+            return own_executable_failed(error);
+        }
         if error.kind() == io::ErrorKind::NotFound && self.path.exists() {
             return "the loader that it names is not there".to_owned();
         }

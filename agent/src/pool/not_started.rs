@@ -24,7 +24,7 @@ pub(super) fn unfit(host: &Host, program: &Program, why: &str) -> Failure {
 /// The system could not start it.
 pub(super) fn refused_by_system(host: &Host, program: &Program, shipped: bool, error: &io::Error) -> Failure {
     if !shipped {
-        return failure(host, false, format!("starting {}: {error}", program.path.display()));
+        return failure(host, false, format!("starting {}: {}", program.path.display(), program.describe(error)));
     }
     let message = format!("starting {} on host {}: {}", program.name(), host.name, program.describe(error));
     failure(host, program.is_at_fault(error), message)

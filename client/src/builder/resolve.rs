@@ -12,6 +12,7 @@ use super::{Builder, Initializer, Target};
 use crate::cluster::Address;
 use crate::error::{Error, ErrorKind};
 use crate::settings::{RECONNECT_TIMEOUT, Settings};
+use crate::worker::Initialised;
 use crate::{environment, labels};
 
 const INITIALIZER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -69,7 +70,7 @@ impl Target {
         match self {
             Target::ThisMachine => Ok(None),
             Target::Cluster(url) => Address::parse(url).map(Some),
-            Target::Environment => environment::address().map(|url| Address::parse(&url)).transpose(),
+            Target::Environment => environment::address()?.map(|url| Address::parse(&url)).transpose(),
         }
     }
 }
@@ -89,13 +90,30 @@ fn check_variable(name: &OsStr, value: &OsStr) -> Result<(), Error> {
 }
 
 /// A process that is not prepared to be a worker would run its own main again in each worker, and open pools there.
-pub(super) fn require_init(initialised: bool) -> Result<(), Error> {
-    if initialised {
+pub(super) fn require_init(initialised: Initialised) -> Result<(), Error> {
+    Err(Error::invalid(match initialised {
+        Initialised::Yes => return Ok(()),
+        Initialised::No => {
+            "farpool is not initialised: make `farpool::init();` the first line of main, since workers run this program too"
+        }
+        Initialised::BesideTests => {
+            "farpool::init() was called by a thread that is no test's own, and workers would run all tests to come there: \
+             make `farpool::init();` the first line of the test"
+        }
+    }))
+}
+
+/// Workers are started from /proc/self/exe, which must be the program.
+pub(super) fn require_own_executable(started_by_loader: bool) -> Result<(), Error> {
+    if !started_by_loader {
         return Ok(());
     }
-    Err(Error::invalid(
-        "farpool is not initialised: make `farpool::init();` the first line of main, since workers run this program too",
-    ))
+    let loader = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+    Err(Error::invalid(format!(
+        "this program was started as an argument of the loader, {}, and workers are started from /proc/self/exe, which is \
+         the loader: start the program itself",
+        loader.display()
+    )))
 }
 
 fn resolve_initializer(initializer: Option<Initializer>) -> Result<(Bytes, Bytes), Error> {

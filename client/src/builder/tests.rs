@@ -4,6 +4,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::labels;
 use crate::settings::Settings;
+use crate::worker::Initialised;
 
 fn resolve(builder: Builder) -> Result<Settings, Error> {
     builder.local().resolve().map(|(_, settings)| settings)
@@ -71,7 +72,13 @@ fn on_a_cluster_the_default_is_all_slots_and_labels_are_its_affair() {
 
 #[test]
 fn a_program_that_forgot_init_is_told_what_to_do() {
-    let error = resolve::require_init(false).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-    assert!(error.to_string().contains("make `farpool::init();` the first line of main"), "{error}");
+    for (state, words) in [
+        (Initialised::No, "make `farpool::init();` the first line of main"),
+        (Initialised::BesideTests, "make `farpool::init();` the first line of the test"),
+    ] {
+        let error = resolve::require_init(state).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    resolve::require_init(Initialised::Yes).unwrap();
 }

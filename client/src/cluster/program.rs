@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::{Mutex, PoisonError};
 
+use farpool_agent::fork_server::{OWN_EXECUTABLE, own_executable_failed};
 use farpool_net::program::{Digest, Pieces, digest_of, pieces};
 use farpool_proto::v1::{Program, Variable};
 
@@ -15,14 +16,13 @@ use crate::error::{Error, ErrorKind};
 use crate::fork::PerProcess;
 use crate::worker;
 
-/// The kernel's own link to the file that this process runs, whatever has become of its path.
-const EXECUTABLE: &str = "/proc/self/exe";
-
 /// What an agent needs to know to run this program, with so much of an environment.
 pub(super) fn describe(environment: Vec<(OsString, OsString)>) -> Result<Program, Error> {
-    let failed =
-        |error: io::Error| Error::new(ErrorKind::Unavailable, format!("reading this program, {EXECUTABLE}: {error}"));
-    let size = File::open(EXECUTABLE).and_then(|file| file.metadata()).map_err(failed)?.len();
+    let failed = |error: io::Error| {
+        let why = own_executable_failed(&error);
+        Error::new(ErrorKind::Unavailable, format!("reading this program, {OWN_EXECUTABLE}: {why}"))
+    };
+    let size = File::open(OWN_EXECUTABLE).and_then(|file| file.metadata()).map_err(failed)?.len();
     Ok(Program {
         digest: digest().map_err(failed)?.to_bytes(),
         size,
@@ -38,7 +38,7 @@ fn variable((name, value): (OsString, OsString)) -> Variable {
 
 /// The executable, to be sent.
 pub(super) fn upload() -> io::Result<Pieces> {
-    let file = File::open(EXECUTABLE)?;
+    let file = File::open(OWN_EXECUTABLE)?;
     let size = file.metadata()?.len();
     Ok(pieces(file, digest()?, size))
 }
@@ -52,7 +52,7 @@ pub(super) fn digest() -> io::Result<Digest> {
         Some(digest) => Ok(digest),
         None => {
             let told = environment::program().and_then(|digits| digits.parse().ok());
-            let digest = told.map_or_else(|| digest_of(&File::open(EXECUTABLE)?), Ok)?;
+            let digest = told.map_or_else(|| digest_of(&File::open(OWN_EXECUTABLE)?), Ok)?;
             Ok(*known.insert(digest))
         }
     }

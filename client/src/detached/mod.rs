@@ -40,7 +40,7 @@ pub use status::{DetachedState, DetachedStatus};
 /// ```
 pub fn attach<R: Data>(name: impl Into<String>) -> Result<Detached<R>, Error> {
     let name = name.into();
-    match environment::address() {
+    match environment::address().map_err(|error| error.of_job("attach", &name))? {
         Some(address) => attach_to(address, name),
         None => Err(Error::invalid(
             "FARPOOL_ADDRESS is not set: set it to the address of the coordinator that keeps the job, or use attach_to(..)",

@@ -11,25 +11,29 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use farpool_agent::fork_server::OWN_EXECUTABLE;
 use farpool_agent::fork_server::message::{ROLE_VARIABLE, ROLE_WORKER, Reply, Request};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, getppid, setpgid};
+use nix::unistd::{ForkResult, Pid, fork, setpgid};
 
 use super::children::Children;
 use super::process::{self, Descriptors};
+use super::starter;
 use crate::environment;
 
-/// Serves until the agent closes the connection or ends.
-pub(super) fn serve() -> ! {
+/// Serves until the agent closes the connection or ends. `starter`: the process that the agent is part of.
+pub(super) fn serve(starter: Pid) -> ! {
     forget(ROLE_VARIABLE);
     // What a task starts may be another program.
     forget(environment::PROGRAM);
-    match take_stdin().and_then(ForkServer::new) {
+    match take_stdin().and_then(|agent| ForkServer::new(agent, starter)) {
         Ok(mut server) => server.run(),
+        // The starter has ended meanwhile.
+        Err(Errno::ESRCH) => {}
         Err(error) => eprintln!("farpool: the fork server could not start: {error}"),
     }
     // SAFETY: _exit(2) may be called at any time; the program's exit handlers are not this process's business.
@@ -68,13 +72,14 @@ struct ForkServer {
 }
 
 impl ForkServer {
-    fn new(agent: OwnedFd) -> nix::Result<ForkServer> {
+    fn new(agent: OwnedFd, starter: Pid) -> nix::Result<ForkServer> {
         // Names are for ps and top only.
         let _ = nix::sys::prctl::set_name(c"farpool-forker");
         // Whatever tasks start and leave behind becomes a child of this process, which can then end it.
         nix::sys::prctl::set_child_subreaper(true)?;
         let children = Children::listen()?;
-        let parent = pidfd_open(getppid())?;
+        // Of the very process that has made the socket: a fork of it may hold the socket's other end open.
+        let parent = starter::watch(starter)?;
         let has_threads = std::fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() > 1);
         Reply::Hello.send(agent.as_fd())?;
         Ok(ForkServer { agent, parent, children, workers: HashMap::new(), has_threads })
@@ -229,7 +234,7 @@ fn children() -> Vec<Pid> {
 /// Starts the program once more, as a worker.
 fn start_anew(worker: u32, descriptors: &Descriptors) -> nix::Result<Pid> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(OWN_EXECUTABLE);
     let mut arguments = std::env::args_os();
     if let Some(name) = arguments.next() {
         command.arg0(name);
@@ -248,12 +253,4 @@ fn start_anew(worker: u32, descriptors: &Descriptors) -> nix::Result<Pid> {
     Request::Spawn { worker }.send(ours.as_fd(), &fds)?;
     // Reaped like every child of this process, by `reap`.
     Ok(Pid::from_raw(i32::try_from(child.id()).map_err(|_| Errno::ERANGE)?))
-}
-
-fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
-    // SAFETY: pidfd_open(2) takes two numbers and touches no memory of ours.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
-    let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel has just made this descriptor (close-on-exec, as pidfds always are).
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -13,11 +13,12 @@ mod panics;
 mod process;
 mod role;
 mod runtime;
+mod starter;
 mod threads;
 
 pub(crate) use item_token::inherited as inherited_item;
 pub(crate) use lend::{LendGuard, lend};
-pub(crate) use role::{arguments, initialised};
+pub(crate) use role::{Initialised, arguments, initialised};
 
 use role::Role;
 
@@ -32,8 +33,9 @@ use role::Role;
 /// started anew (1 to 2 ms each). Under `#[tokio::main]` threads are there already; write a plain `main` that calls
 /// `farpool::init()` and builds the runtime afterwards.
 ///
-/// In tests under Rust's own harness, call it as the first line of each test that opens a pool (or use a harness of your
-/// own whose `main` does, which spares the workers a start of the harness).
+/// In tests under Rust's own harness, call it as the first line of each test that opens a pool, on the test's own thread (or
+/// use a harness of your own whose `main` does, which spares the workers a start of the harness). Workers then run one of
+/// these tests, as far as to this call, and no other.
 ///
 /// # Examples
 ///
@@ -47,8 +49,8 @@ use role::Role;
 pub fn init() {
     match role::decide() {
         Role::Program => {}
-        Role::ForkServer => fork_server::serve(),
-        Role::Worker => process::started_anew(),
+        Role::ForkServer(agent) => fork_server::serve(agent),
+        Role::Worker(fork_server) => process::started_anew(fork_server),
         Role::Bystander => loop {
             std::thread::park();
         },

@@ -54,13 +54,13 @@ pub(super) fn work(descriptors: Descriptors, parent: nix::unistd::Pid) -> ! {
 }
 
 /// The entry of a worker that was not forked but started anew, because its fork server has threads.
-pub(super) fn started_anew() -> ! {
+pub(super) fn started_anew(fork_server: nix::unistd::Pid) -> ! {
     super::fork_server::forget(ROLE_VARIABLE);
     let Ok(socket) = super::fork_server::take_stdin() else { exit(code::BROKEN_LINK) };
     let Ok(Some((Request::Spawn { .. }, fds))) = Request::receive(socket.as_fd()) else { exit(code::BROKEN_LINK) };
     let Some(descriptors) = Descriptors::from_received(fds) else { exit(code::BROKEN_LINK) };
     drop(socket);
-    work(descriptors, nix::unistd::getppid())
+    work(descriptors, fork_server)
 }
 
 /// The agent has closed the connection: nobody wants this worker's results any more.

@@ -1,86 +1,133 @@
 //! What this process is: a user's program, or part of a pool.
 
-use std::cell::RefCell;
+use std::env;
 use std::ffi::OsString;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
 
 use farpool_agent::fork_server::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, ROLE_WORKER};
+use nix::unistd::{Pid, getpid, gettid};
+
+use super::process;
+use super::starter::{self, Starter};
 
 /// What this process was started as; decided by the first call of `init`.
 static ROLE: AtomicU8 = AtomicU8::new(UNDECIDED);
 const UNDECIDED: u8 = 0;
-const DECIDING: u8 = 1;
-const PROGRAM: u8 = 2;
-const PART_OF_A_POOL: u8 = 3;
+const PROGRAM: u8 = 1;
+const PART_OF_A_POOL: u8 = 2;
 
-thread_local! {
-    /// The test that has called `init` on this thread, if it is one of a test harness's threads.
-    static TEST: RefCell<Option<String>> = const { RefCell::new(None) };
+/// How a process that runs this program again comes to `init` without doing anything else; decided by the first call of `init`
+/// of which that is known.
+static WAY: OnceLock<Way> = OnceLock::new();
+
+enum Way {
+    /// With the arguments that this process was started with.
+    AsStarted,
+    /// Through this test of a test harness.
+    Test(String),
 }
 
 /// What `init` is to do.
 pub(super) enum Role {
     /// Return.
     Program,
-    /// Serve as a fork server.
-    ForkServer,
-    /// Work.
-    Worker,
+    /// Serve as a fork server of this process.
+    ForkServer(Pid),
+    /// Work for this fork server.
+    Worker(Pid),
     /// Nothing, for ever: another thread has made this process part of a pool.
     Bystander,
 }
 
+/// How far a program is on its way to pools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Initialised {
+    Yes,
+    /// `init` was not called.
+    No,
+    /// It was, by a thread of a test harness that is no test's, so that only the whole harness would come there again.
+    BesideTests,
+}
+
 /// Decides what this process is.
 pub(super) fn decide() -> Role {
-    if ROLE.compare_exchange(UNDECIDED, DECIDING, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-        while ROLE.load(Ordering::SeqCst) == DECIDING {
-            std::thread::yield_now();
+    // Threads that come here at the same time all find the same, as long as none of them has gone on.
+    let role = if ROLE.load(Ordering::SeqCst) == UNDECIDED { claim() } else { Role::Program };
+    let found = if matches!(role, Role::Program) { PROGRAM } else { PART_OF_A_POOL };
+    match ROLE.compare_exchange(UNDECIDED, found, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) if found == PART_OF_A_POOL => {
+            crate::environment::remember_program();
+            role
         }
-        return if ROLE.load(Ordering::SeqCst) == PROGRAM { note_test() } else { Role::Bystander };
+        Ok(_) | Err(PROGRAM) => {
+            note_way();
+            Role::Program
+        }
+        Err(_) => Role::Bystander,
     }
-    let role = std::env::var_os(ROLE_VARIABLE);
-    let role = match role.as_deref().and_then(|role| role.to_str()) {
+}
+
+/// What the environment says that this process is, if it was really started as that: whatever a task or the program itself
+/// starts may have inherited the variable.
+fn claim() -> Role {
+    let role = env::var_os(ROLE_VARIABLE);
+    let of = match role.as_deref().and_then(|role| role.to_str()) {
         Some(ROLE_FORK_SERVER) => Role::ForkServer,
         Some(ROLE_WORKER) => Role::Worker,
-        _ => note_test(),
+        _ => return Role::Program,
     };
-    if matches!(role, Role::ForkServer | Role::Worker) {
-        crate::environment::remember_program();
+    match starter::of_this_process() {
+        Starter::Parent(pid) => of(pid),
+        Starter::Gone => process::agent_gone(),
+        Starter::Other => Role::Program,
     }
-    ROLE.store(if matches!(role, Role::Program) { PROGRAM } else { PART_OF_A_POOL }, Ordering::SeqCst);
-    role
 }
 
 /// Whether a program has called `init`, or this is a worker, whose tasks may open pools as well.
-pub(crate) fn initialised() -> bool {
-    ROLE.load(Ordering::SeqCst) == PROGRAM
+pub(crate) fn initialised() -> Initialised {
+    match (ROLE.load(Ordering::SeqCst), WAY.get()) {
+        (PROGRAM, Some(_)) => Initialised::Yes,
+        (PROGRAM, None) => Initialised::BesideTests,
+        _ => Initialised::No,
+    }
 }
 
 /// A worker's tasks may open pools of their own.
 pub(super) fn may_open_pools() {
+    // The first to say so counts: it came here with its arguments.
+    let _ = WAY.set(Way::AsStarted);
     ROLE.store(PROGRAM, Ordering::SeqCst);
 }
 
-/// The arguments that a fork server is started with: those that brought this process to `init`.
+/// The arguments that a fork server is started with: those that bring it to `init`.
 pub(crate) fn arguments() -> Vec<OsString> {
-    let mut own = std::env::args_os();
-    let Some(test) = TEST.with(|test| test.borrow().clone()) else { return own.collect() };
+    let mut own = env::args_os();
+    let Some(Way::Test(test)) = WAY.get() else { return own.collect() };
     let mut arguments = vec![own.next().unwrap_or_default(), OsString::from(test)];
     arguments.extend(["--exact", "--nocapture", "--include-ignored", "--test-threads=1"].map(OsString::from));
     arguments
 }
 
 /// Under Rust's own test harness there is no `main` to call `init` in: tests do, each on a thread that carries the
-/// test's name. Run again without it, the program would run all tests; with it, the one that gets to `init`.
-fn note_test() -> Role {
-    let thread = std::thread::current();
-    let test = thread.name().filter(|name| *name != "main" && is_test_harness());
-    TEST.with(|noted| *noted.borrow_mut() = test.map(str::to_owned));
-    Role::Program
+/// test's name. Run again without it, the program would run all tests; with it, the one that gets to `init`. Which of
+/// them, is all the same.
+fn note_way() {
+    let thread = thread::current();
+    let way = match thread.name().filter(|name| *name != "main") {
+        _ if !is_test_harness() => Way::AsStarted,
+        Some(test) => Way::Test(test.to_owned()),
+        // In `main`, or before it.
+        None if gettid() == getpid() => Way::AsStarted,
+        None => return,
+    };
+    // The first one counts.
+    let _ = WAY.set(way);
 }
 
 /// Cargo builds test harnesses into folders called `deps`, and nothing else that is run from there.
 fn is_test_harness() -> bool {
-    let executable = std::env::current_exe();
+    let executable = env::current_exe();
     executable.is_ok_and(|path| path.parent().and_then(|folder| folder.file_name()).is_some_and(|name| name == "deps"))
 }

@@ -1,6 +1,7 @@
 //! Compiling small programs against the farpool that these tests were built with, by calling rustc on its library: a
 //! second of work, where cargo in a directory of its own would build everything once more.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,21 +12,29 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// Compiles `source` to `output`.
+/// Compiles the program `source` to `output`.
 pub(crate) fn compile(source: &Path, output: &Path, options: &[&str]) -> Output {
+    compile_as("bin", source, output, options)
+}
+
+/// The same for another kind of crate.
+pub(crate) fn compile_as(kind: &str, source: &Path, output: &Path, options: &[&str]) -> Output {
     let libraries = libraries();
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let library = newest_farpool(&libraries);
-    Command::new(rustc)
+    Command::new(rustc())
         .arg(source)
         .arg("-o")
         .arg(output)
-        .args(["--edition=2024", "--crate-type=bin", "--error-format=human", "--color=never"])
+        .args(["--edition=2024", "--crate-type", kind, "--error-format=human", "--color=never"])
         .arg(format!("--extern=farpool={}", library.display()))
         .arg(format!("-Ldependency={}", libraries.display()))
         .args(options)
         .output()
         .expect("rustc is there where the tests were built")
+}
+
+fn rustc() -> OsString {
+    std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
 }
 
 /// Where cargo puts what it builds for these tests: beside the test program.

@@ -35,7 +35,7 @@ crate::runner::cases![
 ];
 
 /// Forks; a child that hangs is ended after 20 s.
-fn forked() -> Option<Pid> {
+pub(crate) fn forked() -> Option<Pid> {
     // SAFETY: the child does what a forked child must be able to do with farpool, which is what these tests are about. Of the
     // rest it uses the allocator, which glibc makes usable in a child.
     match unsafe { fork() }.unwrap() {
@@ -48,22 +48,29 @@ fn forked() -> Option<Pid> {
     }
 }
 
-fn leave(code: i32) -> ! {
+/// Leaves a fork, without exit handlers.
+pub(crate) fn leave(code: i32) -> ! {
     // SAFETY: _exit(2) may be called at any time.
     unsafe { libc::_exit(code) }
 }
 
 /// Does this in a fork of this process, which then leaves without exit handlers; fails if it panics or hangs there.
 #[track_caller]
-fn in_a_fork(work: impl FnOnce()) {
+pub(crate) fn in_a_fork(work: impl FnOnce()) {
     match forked() {
-        Some(child) => assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0)),
+        Some(child) => ended_well(child),
         None => leave(i32::from(catch_unwind(AssertUnwindSafe(work)).is_err())),
     }
 }
 
+/// Waits for a fork to leave with 0.
+#[track_caller]
+pub(crate) fn ended_well(child: Pid) {
+    assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+}
+
 /// Drops what the parent drops as well, in a fork.
-fn drop_in_fork<T>(value: &T) {
+pub(crate) fn drop_in_fork<T>(value: &T) {
     // SAFETY: its owner is in a frame of the parent's, to which this process does not return.
     drop(unsafe { std::ptr::read(value) });
 }
@@ -181,7 +188,7 @@ fn a_fork_that_leaves_through_exit_disturbs_nobody() {
         std::io::stdout().flush().unwrap();
         std::process::exit(0)
     };
-    assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+    ended_well(child);
     assert_eq!(result.get().unwrap(), [50; 8]);
     serves_on(&pool);
 }
@@ -266,7 +273,7 @@ fn an_input_that_forks() {
         leave(i32::from(catch_unwind(|| refused(&outcome.unwrap_err(), parent)).is_err()));
     }
     let child = child.expect("it has forked");
-    assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+    ended_well(child);
     assert_eq!(outcome.unwrap(), (0..3000).map(square).collect::<Vec<_>>());
 
     let mut child = None;
@@ -282,7 +289,7 @@ fn an_input_that_forks() {
         leave(i32::from(catch_unwind(|| refused(&last.unwrap_err(), parent)).is_err()));
     }
     let child = child.expect("it has forked");
-    assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+    ended_well(child);
     assert_eq!(outcomes.into_iter().map(Result::unwrap).collect::<Vec<_>>(), (0..20).map(square).collect::<Vec<_>>());
     serves_on(&pool);
 }
@@ -303,7 +310,7 @@ fn an_input_that_forks_behind_the_call() {
     });
     let result = pool.map_async(square, input);
     let child = receive.recv().unwrap();
-    assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+    ended_well(child);
     assert_eq!(result.get().unwrap(), (1..=100).map(square).collect::<Vec<_>>());
     serves_on(&pool);
 }
@@ -368,7 +375,7 @@ fn tasks_that_fork_and_come_back_twice() {
                 assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 1));
                 n * n
             }
-            None if n % 2 == 0 => 4242,
+            None if n.is_multiple_of(2) => 4242,
             None => panic!("in the child"),
         }
     }

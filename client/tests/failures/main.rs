@@ -54,6 +54,7 @@ mod retries;
 mod scenarios;
 mod sick;
 mod sizes;
+mod starts;
 mod tasks;
 mod timeouts;
 mod waiting;
@@ -92,6 +93,7 @@ const BOTH: &[&[Case]] = &[
     panics::CASES,
     retries::CASES,
     sizes::CASES,
+    starts::CASES,
     timeouts::CASES,
 ];
 
@@ -106,5 +108,8 @@ const LOCAL_ONLY: &[(&str, &str)] = &[
     ("fork_server", "fork servers are children of agents"),
     ("misuse::addresses_of_clusters", "it sets the address itself"),
     ("nested::an_outer_worker_that_dies_takes_its_inner_pool_along", "workers of both pools are children of agents"),
+    ("starts::an_address_that_is_no_utf8", "it sets the address itself"),
+    ("starts::no_proc", "workers are started by agents"),
+    ("starts::a_plugin_with_a_farpool_of_its_own", "its pool is on this machine"),
     ("output::megabytes_go_straight_through", "output is labelled, and bounded in its rate"),
 ];

@@ -28,7 +28,9 @@ pub fn server(heartbeat: Duration, stream_window: u32) -> Server {
         .initial_connection_window_size(2 * stream_window)
         .initial_stream_window_size(stream_window)
         .max_frame_size(FRAME_BYTES)
-        .http2_keepalive_interval(Some(heartbeat / 2))
+        // Together less than the whole, so that what follows from a peer's end is over by then: its connection may stay open
+        // though it has ended, if a fork of it has the socket too.
+        .http2_keepalive_interval(Some(heartbeat * 2 / 5))
         .http2_keepalive_timeout(Some(heartbeat / 2))
         .tcp_nodelay(true)
 }

@@ -1,0 +1,46 @@
+//! Who has started this process: what proves that it is part of a pool.
+//!
+//! The environment cannot: a program hands it on to whatever it starts. What is proof is the socket that is stdin of a fork
+//! server and of a worker that was started anew: it is of a kind that nobody else makes a stdin of, and the kernel knows who
+//! has made it, which must be this process's parent.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{SockType, getsockopt, sockopt};
+use nix::unistd::{Pid, getppid};
+
+/// Who has started this process.
+pub(super) enum Starter {
+    /// An agent or a fork server, which is its parent.
+    Parent(Pid),
+    /// One of these, and it has ended since.
+    Gone,
+    /// Somebody who has nothing to do with pools.
+    Other,
+}
+
+/// Who has started this process; to be asked before its stdin is taken.
+pub(super) fn of_this_process() -> Starter {
+    let stdin = io::stdin();
+    if getsockopt(&stdin, sockopt::SockType) != Ok(SockType::SeqPacket) {
+        return Starter::Other;
+    }
+    let Ok(peer) = getsockopt(&stdin, sockopt::PeerCredentials) else { return Starter::Other };
+    let pid = Pid::from_raw(peer.pid());
+    if pid == getppid() {
+        return Starter::Parent(pid);
+    }
+    // What a fork server's own program starts before `init` inherits its stdin as well.
+    if watch(pid).is_err() { Starter::Gone } else { Starter::Other }
+}
+
+/// A descriptor that is readable once the process has ended.
+pub(super) fn watch(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: pidfd_open(2) takes two numbers and touches no memory of ours.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor (close-on-exec, as pidfds always are).
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
