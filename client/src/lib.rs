@@ -33,6 +33,11 @@
 //! [`Job::detach`] gives a whole job to the cluster, whose coordinator keeps it on disk; [`attach`] picks up its outcomes in any
 //! process, as often as wanted, after whatever has been restarted meanwhile.
 //!
+//! # Processes that fork
+//! A pool and what comes of it ([`AsyncResult`], [`Imap`], the [`Outcomes`] of a detached job) belong to the process that opened
+//! it. In a fork of that process their calls are refused with [`ErrorKind::InvalidArgument`], dropping them does nothing, and the
+//! parent is not disturbed. A fork can open pools of its own.
+//!
 //! # Blocking and async
 //! One [`Pool`] serves both: [`AsyncResult`] has `get()` and is a `Future`, [`Imap`] is an `Iterator` and a `Stream`, on any
 //! executor. Verbs that block (`apply`, `map`, `starmap`, and `next()` of an [`Imap`]) have no place in async code.
