@@ -60,6 +60,14 @@ async fn run(settings: Settings) -> Result<ExitCode, String> {
     let mut asked = signals().map_err(|error| format!("listening to signals: {error}"))?;
     let disk = Arc::new(Disk::open(&settings)?);
     log(format_args!("{settings} programs={}", disk.programs.directory().display()));
+    for directory in &settings.program_directories {
+        if let Err(error) = std::fs::read_dir(directory) {
+            let directory = directory.display();
+            log(format_args!(
+                "program-dir {directory} cannot be read: {error}; programs are not looked for there until it can"
+            ));
+        }
+    }
     let connector = Connector::new(&settings);
     let here = Here::new(&settings, disk, connector.coordinator())?;
     let manner = Manner {

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clap::builder::FalseyValueParser;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use farpool_net::settings::{self, ByteSize, ConfigFile, duration};
@@ -66,7 +65,8 @@ struct Flags {
 
     /// A directory with programs that need not be sent; can be given more than once
     ///
-    /// Executables in it are found by their digest, whatever they are called, also those that come later.
+    /// Executables in it are found by their digest, whatever they are called, also those that come later. If there is no such
+    /// directory, the agent says so at the start.
     #[arg(long = "program-dir", env = "FARPOOL_PROGRAM_DIRS", value_name = "DIR", value_delimiter = ':')]
     program_directories: Vec<PathBuf>,
 
@@ -91,7 +91,7 @@ struct Flags {
     orphan_timeout: Duration,
 
     /// Connects to a coordinator on another machine although neither side proves who it is
-    #[arg(long, env = "FARPOOL_INSECURE", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "FARPOOL_INSECURE")]
     insecure: bool,
 }
 

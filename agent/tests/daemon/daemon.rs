@@ -33,9 +33,15 @@ impl Daemon {
     }
 
     pub(crate) fn with(arguments: &[&str]) -> Daemon {
+        Daemon::seeing(&[], arguments)
+    }
+
+    /// One that sees these variables too.
+    pub(crate) fn seeing(variables: &[(&str, &str)], arguments: &[&str]) -> Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-agent"));
         // Not what somebody has set who runs the tests; and something that workers must not see.
         command.env_clear().env("TMPDIR", std::env::temp_dir()).env("SECRET", "of the daemon");
+        command.envs(variables.iter().copied());
         let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("it can be started");
         let (sender, lines) = unbounded_channel();
         let stderr = BufReader::new(child.stderr.take().expect("it is a pipe"));

@@ -137,6 +137,27 @@ fn what_is_wrong_is_said_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn variables_may_be_empty_and_switches_take_numbers() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
+    command.arg("--programs").arg(scratch("programs"));
+    for name in ["LISTEN", "MEMORY", "WINDOW", "JOURNAL", "JOURNAL_SIZE", "MAX_CONNECTIONS", "CONFIG"] {
+        command.env(format!("FARPOOL_{name}"), "");
+    }
+    let mut server = Running::start(command.env("FARPOOL_INSECURE", "1").args(["--listen", "0.0.0.0:0"]));
+    let settings = server.line("memory=").await;
+    for words in ["listen=0.0.0.0:0", "window=64MiB", "max-connections=10000", "journal=none"] {
+        assert!(settings.contains(words), "{words}: {settings}");
+    }
+    for value in ["", "0", "false"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
+        let output = command.args(["--listen", "0.0.0.0:0"]).env("FARPOOL_INSECURE", value).output();
+        let output = output.expect("it can be started");
+        let text = String::from_utf8(output.stderr).expect("it is text");
+        assert!(output.status.code() == Some(2) && text.contains("--insecure"), "{value:?}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn settings_come_from_everywhere_and_a_signal_ends_it() {
     let file = scratch("right.toml");
     std::fs::write(&file, "memory = '64MiB'\nwindow = '1MiB'\nmax-connections = 77\n").expect("it can be written");

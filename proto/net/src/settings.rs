@@ -7,10 +7,12 @@
 mod file;
 mod units;
 
-use std::ffi::OsString;
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{Args, Command, FromArgMatches, Parser};
+use clap::builder::{BoolishValueParser, Resettable};
+use clap::{ArgAction, Args, Command, FromArgMatches, Parser};
 
 pub use units::{ByteSize, duration};
 
@@ -31,9 +33,23 @@ pub struct ConfigFile {
 /// If anything is wrong with them, and for `--help` and `--version`: [`clap::Error::exit`] does what is right.
 pub fn load<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, clap::Error> {
     let args: Vec<_> = args.into_iter().collect();
-    let command = with_file(T::command(), &args)?;
+    let command = with_file(with_environment(T::command(), |name| env::var_os(name)), &args)?;
     let mut matches = command.clone().try_get_matches_from(args)?;
     T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command.clone()))
+}
+
+/// The command as it is to take its environment: a variable that is empty is as good as none, and 1 switches on what has no value.
+fn with_environment(mut command: Command, value: impl Fn(&OsStr) -> Option<OsString>) -> Command {
+    let all = command.get_arguments().map(|arg| (arg.get_id().clone(), arg.get_env().map(OsStr::to_owned)));
+    for (id, variable) in all.collect::<Vec<_>>() {
+        let is_empty = variable.and_then(|name| value(&name)).is_some_and(|value| value.is_empty());
+        command = command.mut_arg(id, |arg| {
+            let arg = if is_empty { arg.env(Resettable::Reset) } else { arg };
+            let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
+            if is_switch { arg.value_parser(BoolishValueParser::new()) } else { arg }
+        });
+    }
+    command
 }
 
 /// The command with what the file says as its defaults.

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use crate::daemon::Daemon;
 use crate::scratch::Scratch;
 
-super::cases! { wrong_settings, settings_from_a_file, help, a_directory_that_cannot_be_used }
+super::cases! { wrong_settings, settings_from_a_file, variables, help, a_directory_that_cannot_be_used, a_missing_program_directory }
 
 async fn check(arguments: &[&str], code: i32, words: &[&str]) {
     let ended = Daemon::with(arguments).ended().await;
@@ -58,4 +58,38 @@ async fn help() {
 
 async fn a_directory_that_cannot_be_used() {
     check(&["--programs", "/dev/null/programs"], 1, &["/dev/null/programs", "Not a directory"]).await;
+}
+
+async fn variables() {
+    let scratch = Scratch::new();
+    let programs = scratch.path().join("programs");
+    let arguments = ["--coordinator", "http://192.0.2.1:1", "--programs", programs.to_str().expect("text")];
+    // What is empty is as good as not set.
+    let empty = ["FARPOOL_COORDINATOR", "FARPOOL_SLOTS", "FARPOOL_LABELS", "FARPOOL_HOST", "FARPOOL_PROGRAM_DIRS"];
+    let empty = empty.into_iter().chain(["FARPOOL_PROGRAM_CACHE", "FARPOOL_ORPHAN_TIMEOUT", "FARPOOL_CONFIG"]);
+    let all: Vec<_> = empty.map(|name| (name, "")).chain([("FARPOOL_INSECURE", "1")]).collect();
+    let mut daemon = Daemon::seeing(&all, &arguments);
+    let line = daemon.says("version=").await;
+    for part in ["insecure", "program-cache=4GiB", "orphan-timeout=60s"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    daemon.signal(Signal::SIGINT);
+    assert_eq!(daemon.ended().await.code, Some(0));
+    for (value, words) in [("", "--insecure"), ("0", "--insecure"), ("no", "--insecure"), ("flase", "flase")] {
+        let ended = Daemon::seeing(&[("FARPOOL_INSECURE", value)], &arguments).ended().await;
+        assert!(ended.code == Some(2) && ended.said.contains(words), "{value:?}: {ended:?}");
+    }
+}
+
+async fn a_missing_program_directory() {
+    let scratch = Scratch::new();
+    let programs = scratch.path().join("programs");
+    let missing = scratch.path().join("missing");
+    let missing = missing.to_str().expect("text");
+    let arguments = ["--program-dir", missing, "--programs", programs.to_str().expect("text")];
+    let mut daemon = Daemon::with(&arguments);
+    let line = daemon.says("cannot be read").await;
+    assert!(line.contains(&format!("program-dir {missing}")) && line.contains("No such file"), "{line}");
+    daemon.signal(Signal::SIGINT);
+    assert_eq!(daemon.ended().await.code, Some(0));
 }
