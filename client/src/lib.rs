@@ -84,6 +84,8 @@ mod worker;
 pub use args::{Args, Data};
 pub use async_result::AsyncResult;
 pub use builder::Builder;
+#[doc(hidden)]
+pub use cluster::output::{Printed, print_workers_with};
 pub use detached::{Detach, Detached, DetachedState, DetachedStatus, Outcomes, attach, attach_to};
 #[doc(hidden)]
 pub use detached::{RawDetached, RawEnd, RawOutcome};
@@ -92,4 +94,6 @@ pub use function::{Captureless, Function};
 pub use imap::Imap;
 pub use job::Job;
 pub use pool::Pool;
+#[doc(hidden)]
+pub use worker::count_as_failed;
 pub use worker::init;

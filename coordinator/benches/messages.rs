@@ -47,7 +47,7 @@ fn apply(jobs: u64) -> f64 {
             panic!("the item is handed out");
         };
         let chunk = assign.chunks[0].chunk;
-        let report = RunDone { chunk, attempt: 1, first: 0, data, ends, busy_ns: 100 };
+        let report = RunDone { chunk, attempt: 1, first: 0, data, ends, busy_ns: 100, failed: false };
         let event = AgentEvent { body: Some(agent_event::Body::RunDone(report)) };
         coordinator.agent_event(agent, event, 0, &mut out).expect("it is in order");
         out.to_agents.clear();
@@ -122,6 +122,7 @@ fn run(items: u64, chunksize: u64, credit: u32) -> f64 {
                         data: segment.data,
                         ends,
                         busy_ns: 100 * count,
+                        failed: false,
                     };
                     let event = AgentEvent { body: Some(agent_event::Body::RunDone(report)) };
                     coordinator.agent_event(agent, event, 0, &mut out).expect("it is in order");

@@ -98,13 +98,14 @@ impl Coordinator {
             }
             _ => unreachable!("results are accepted when reported"),
         };
-        let Batch { data, ends, .. } = results;
+        let Batch { data, ends, failed, .. } = results;
         let Some(job) = self.jobs.get_mut(id) else { return };
+        job.failed += if failed { count } else { 0 };
         job.rate.count(count, self.now);
         let window = self.release(id, first, count);
         let Some(job) = self.jobs.get(id) else { return };
         if let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) {
-            let (pool, done) = (job.pool, ItemsDone { job: job.number, first, data, ends });
+            let (pool, done) = (job.pool, ItemsDone { job: job.number, first, data, ends, failed });
             out.client(client, client_event::Body::ItemsDone(done));
             window.into_iter().for_each(|window| out.client(client, window));
             self.report_led_on(pool);

@@ -90,19 +90,20 @@ impl Coordinator {
         clients.find(|client| !except.contains(client) && self.clients.get(*client).is_some_and(|client| !client.over))
     }
 
-    /// The agent that an operator means by an id, or by the name of a host that no other agent has.
+    /// The agent that an operator means by an id, or by the name of a host that no other agent has; and its id as text.
     ///
     /// # Errors
     /// What there is instead.
-    pub fn find_agent(&self, text: &str) -> Result<AgentId, String> {
+    pub fn find_agent(&self, text: &str) -> Result<(AgentId, String), String> {
         let known = self.agents.iter().filter_map(|(id, agent)| Some((id, agent.hello.as_ref()?)));
         let known: Vec<_> = known.map(|(id, hello)| (id, id_as_text(hello.id), &hello.host)).collect();
-        if let Some((id, ..)) = known.iter().find(|(_, name, _)| name == text) {
-            return Ok(*id);
+        // Hosts choose their names, and ids are nobody's choice: they go first.
+        if let Some((id, name, _)) = known.iter().find(|(_, name, _)| name == text) {
+            return Ok((*id, name.clone()));
         }
         let on_host: Vec<_> = known.iter().filter(|(_, _, host)| host.as_str() == text).collect();
         match on_host[..] {
-            [(id, ..)] => Ok(*id),
+            [(id, name, _)] => Ok((*id, name.clone())),
             [] if known.is_empty() => Err(format!("there is no agent {text:?}: no agent is connected")),
             [] => {
                 let all = some_of(known.iter().map(|(_, name, host)| format!("{name} on {host}")));
@@ -115,14 +116,17 @@ impl Coordinator {
         }
     }
 
-    /// The job that an operator means.
+    /// The open job that an operator means, by its number as it is shown: nothing else means it, neither "02" nor "+2".
     ///
     /// # Errors
     /// What there is instead.
     pub fn find_job(&self, text: &str) -> Result<JobId, String> {
-        let name = text.parse::<u64>().ok();
+        let name = text.parse::<u64>().ok().filter(|name| name.to_string() == text);
         if let Some((id, _)) = self.jobs.iter().find(|(_, job)| Some(job.name) == name) {
             return Ok(id);
+        }
+        if name.is_some_and(|name| 0 < name && name < self.next_name) {
+            return Err(format!("job {text} is not open any more: it has ended"));
         }
         if self.jobs.is_empty() {
             return Err(format!("there is no job {text:?}: no job is open"));

@@ -156,7 +156,7 @@ mod tests {
             data.extend(payload(index));
             ends.extend((data.len() as u32).to_le_bytes());
         }
-        Batch { first, count, data: data.into(), ends: ends.into() }
+        Batch { first, count, data: data.into(), ends: ends.into(), failed: false }
     }
 
     fn store() -> Store {

@@ -3,7 +3,9 @@
 mod fakes;
 
 use fakes::*;
-use farpool_proto::v1::{AgentHello, Credit, FailureKind, OpenJob, OpenPool, Program, Version, WorkerSettings};
+use farpool_proto::v1::{
+    AgentHello, Credit, FailureKind, OpenJob, OpenPool, Program, RunDone, Version, WorkerSettings,
+};
 
 const SECOND: u64 = 1 << 30;
 
@@ -106,7 +108,7 @@ fn agents_are_found_by_id_or_host() {
         let two = format!("{byte:02x}");
         [4, 2, 2, 2, 6].map(|bytes| two.repeat(bytes)).join("-")
     };
-    let find = |text: &str| wire.coordinator.find_agent(text);
+    let find = |text: &str| wire.coordinator.find_agent(text).map(|(agent, _)| agent);
     assert_eq!(find("a"), Ok(wire.agents[0]));
     assert_eq!(find(&id(3)), Ok(wire.agents[2]));
     assert_eq!(find("b"), Err(format!("2 agents are on b; say which by its id: {}, {}", id(2), id(3))));
@@ -114,7 +116,7 @@ fn agents_are_found_by_id_or_host() {
     assert_eq!(find("c"), Err(format!("there is no agent \"c\"; connected are {all}")));
     let mut wire = Wire::new();
     wire.agent(1, 1);
-    assert_eq!(wire.coordinator.find_agent("local"), Ok(wire.agents[0]));
+    assert_eq!(wire.coordinator.find_agent("local"), Ok((wire.agents[0], "local".to_owned())));
 }
 
 #[test]
@@ -133,7 +135,7 @@ fn jobs_are_found_and_cancelled() {
     wire.to_clients[0].clear();
     wire.to_agents[0].clear();
     let all = (2..12).map(|name| name.to_string()).collect::<Vec<_>>().join(", ");
-    for text in ["99", "x", ""] {
+    for text in ["99", "x", "", "05", "+5", " 5", "5x"] {
         let expected = format!("there is no job {text:?}; open are {all} and 2 more");
         assert_eq!(wire.coordinator.find_job(text), Err(expected));
     }
@@ -152,7 +154,31 @@ fn jobs_are_found_and_cancelled() {
     wire.expect(&[]);
     // Its number is not used again.
     wire.ask(0, named_job(50, "", 0));
-    assert!(wire.coordinator.find_job("5").is_err() && wire.coordinator.find_job("14").is_ok());
+    assert_eq!(wire.coordinator.find_job("5"), Err("job 5 is not open any more: it has ended".to_owned()));
+    assert!(wire.coordinator.find_job("14").is_ok());
+}
+
+#[test]
+fn items_with_results_that_count_as_failed_are_counted() {
+    let mut wire = Wire::new();
+    wire.agent(2, 3);
+    wire.client();
+    wire.ask(0, open_pool(0));
+    wire.ask(0, named_job(1, "", 0));
+    wire.ask(0, items(1, 0, &["a", "b", "c"]));
+    let chunks = assigned(&mut wire, 0);
+    wire.say(0, done(&chunks[0], 0, 1));
+    let Say::RunDone(run) = done(&chunks[1], 0, 1) else { unreachable!("that is what it is") };
+    wire.say(0, Say::RunDone(RunDone { failed: true, ..run.clone() }));
+    // Said again: it is late.
+    wire.say(0, Say::RunDone(RunDone { failed: true, ..run }));
+    let status = wire.serve(|coordinator, now, _| coordinator.status(now));
+    assert_eq!((status.jobs[0].done, status.jobs[0].failed, status.late_messages), (2, 1, 1));
+    let told = wire.to_clients[0].iter().filter_map(|told| match told {
+        farpool_proto::v1::client_event::Body::ItemsDone(done) => Some((done.first, done.failed)),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [(0, false), (1, true)]);
 }
 
 #[test]

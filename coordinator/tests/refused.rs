@@ -203,7 +203,7 @@ fn any_say() -> impl Strategy<Value = Say> {
         3 => any::<u32>().prop_map(|chunks| Say::Credit(Credit { chunks, bytes: 0 })),
         4 => (number(), attempt.clone(), number(), any::<u64>()).prop_map(|(chunk, attempt, first, busy_ns)| {
             let (data, ends) = encode(&["a"]);
-            Say::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns })
+            Say::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns, failed: false })
         }),
         2 => (number(), attempt.clone(), number(), -1..14i32).prop_map(|(chunk, attempt, item, kind)| {
             let failure = Some(farpool_proto::v1::Failure { kind, ..Default::default() });

@@ -247,6 +247,9 @@ pub mod journal_record {
         pub first: u64,
         #[prost(uint64, tag = "3")]
         pub count: u64,
+        /// As in RunDone.
+        #[prost(bool, tag = "4")]
+        pub failed: bool,
     }
     /// Consecutive items, at least one, that failed alike. Behind it: Failure.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -549,6 +552,9 @@ pub struct Attach {
     /// For outcomes that are not there yet. Otherwise only those that are there come, and then the stream's end.
     #[prost(bool, tag = "3")]
     pub wait: bool,
+    /// DetachedJob.id: only that job, not another one that has the name by now. Empty: whichever has it.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub id: ::prost::bytes::Bytes,
 }
 /// No more jobs will come. `now`: drop the jobs that are there and stop the workers at once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -671,6 +677,9 @@ pub struct ItemsDone {
     pub data: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "4")]
     pub ends: ::prost::bytes::Bytes,
+    /// As in RunDone.
+    #[prost(bool, tag = "5")]
+    pub failed: bool,
 }
 /// Consecutive items, at least one, that failed alike: with an agent, very many may be lost at once.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -735,6 +744,9 @@ pub struct DetachedJob {
     /// When it is dropped; 0: not before it has ended.
     #[prost(uint64, tag = "10")]
     pub expires_ms: u64,
+    /// Tells it from others that have the name before or after it.
+    #[prost(bytes = "bytes", tag = "11")]
+    pub id: ::prost::bytes::Bytes,
 }
 /// The last message of a session: no job is left and the workers are gone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1065,6 +1077,9 @@ pub struct RunDone {
     /// What the worker spent on the items since its last report with a time; 0: not measured here.
     #[prost(uint64, tag = "6")]
     pub busy_ns: u64,
+    /// The items have these results and count as failed, each of them, since their function says so.
+    #[prost(bool, tag = "7")]
+    pub failed: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ItemFault {
@@ -1328,8 +1343,12 @@ pub struct DrainAgentRequest {
     #[prost(string, tag = "1")]
     pub agent: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DrainAgentReply {}
+/// The id of the agent that is drained.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainAgentReply {
+    #[prost(string, tag = "1")]
+    pub agent: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientFrame {
     #[prost(message, repeated, tag = "1")]
@@ -1435,6 +1454,12 @@ pub struct ListDetachedReply {
 pub struct CancelDetachedRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// As in Attach.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub id: ::prost::bytes::Bytes,
+    /// FAILED_PRECONDITION if it has ended already, which otherwise is as good.
+    #[prost(bool, tag = "3")]
+    pub must_run: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CancelDetachedReply {}
@@ -1442,6 +1467,9 @@ pub struct CancelDetachedReply {}
 pub struct DiscardDetachedRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// As in Attach.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub id: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DiscardDetachedReply {}

@@ -15,7 +15,8 @@
 //! | Stop | - | - | none: leave |
 //!
 //! Worker to agent: Ready (u32: its process id); InitFailed and Failed (`Failure`, protobuf); Ok (the result); Large (u64: its length)
-//! with Pieces; RunEnd (u64: nanoseconds since the Run began); Resumed. `position` names the item.
+//! with Pieces; RunEnd (u64: nanoseconds since the Run began); Resumed. `position` names the item. In Ok and Large a `slot` of 1
+//! says that the item counts as failed, though it has a result.
 
 /// Bytes of a record's header.
 pub const HEADER_BYTES: usize = 16;

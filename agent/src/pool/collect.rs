@@ -89,7 +89,7 @@ impl WorkerPool {
                 let (slot, item) = worker.finish(header.position).ok_or(Corrupt)?;
                 let chunk = &self.chunks[slot as usize];
                 if !chunk.cancelled {
-                    self.report.done(worker.number, chunk, item, &worker.from, length)?;
+                    self.report.done(worker.number, chunk, item, &worker.from, length, header.slot == 1)?;
                 }
                 self.settle(slot, 1);
             }

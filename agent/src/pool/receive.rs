@@ -14,6 +14,8 @@ use crate::link::{Corrupt, RING_BYTES};
 #[derive(Debug)]
 pub(super) struct Receiving {
     position: u32,
+    /// The item counts as failed.
+    failed: bool,
     length: u64,
     received: u64,
     /// None: there was no memory for it. The remaining pieces are passed over.
@@ -33,7 +35,8 @@ impl WorkerPool {
         if length == 0 || length > self.settings.payload_limit || worker.receiving.is_some() {
             return Err(Corrupt);
         }
-        worker.receiving = Some(Receiving { position: header.position, length, received: 0, bytes: Some(Vec::new()) });
+        let (position, failed) = (header.position, header.slot == 1);
+        worker.receiving = Some(Receiving { position, failed, length, received: 0, bytes: Some(Vec::new()) });
         Ok(())
     }
 
@@ -43,14 +46,16 @@ impl WorkerPool {
             // The worker goes on writing while the rest is read.
             return Ok(());
         }
-        let Some(Receiving { position, length, bytes, .. }) = worker.receiving.take() else { return Err(Corrupt) };
+        let Some(Receiving { position, failed, length, bytes, .. }) = worker.receiving.take() else {
+            return Err(Corrupt);
+        };
         let (slot, item) = worker.finish(position).ok_or(Corrupt)?;
         let pid = worker.known_pid();
         match bytes {
             Some(bytes) => {
                 let chunk = &self.chunks[slot as usize];
                 if !chunk.cancelled {
-                    self.report.done_large(chunk, item, bytes);
+                    self.report.done_large(chunk, item, bytes, failed);
                 }
                 self.settle(slot, 1);
             }

@@ -31,12 +31,15 @@ struct Run {
     data: usize,
     ends: usize,
     busy_ns: u64,
+    /// Its items count as failed.
+    failed: bool,
     /// The worker that ran it, by its number.
     worker: u32,
 }
 
 impl Report {
-    /// An item of `chunk` is done; its result is the payload, of so many bytes, of the record at the front of `ring`.
+    /// An item of `chunk` is done, or counts as failed; its result is the payload, of so many bytes, of the record at the front
+    /// of `ring`.
     pub(super) fn done(
         &mut self,
         worker: u32,
@@ -44,6 +47,7 @@ impl Report {
         item: u64,
         ring: &Reader,
         length: usize,
+        failed: bool,
     ) -> Result<(), Corrupt> {
         let start = self.data.len();
         self.data.reserve(length);
@@ -52,6 +56,7 @@ impl Report {
             run.chunk == chunk.id
                 && run.attempt == chunk.attempt
                 && run.first + run.count == item
+                && run.failed == failed
                 && start - run.data < RUN_BYTES
         });
         if !follows {
@@ -63,6 +68,7 @@ impl Report {
                 data: start,
                 ends: self.ends.len(),
                 busy_ns: 0,
+                failed,
                 worker,
             });
         }
@@ -75,12 +81,18 @@ impl Report {
     }
 
     /// An item of `chunk` is done whose result came in pieces.
-    pub(super) fn done_large(&mut self, chunk: &Chunk, item: u64, result: Vec<u8>) {
+    pub(super) fn done_large(&mut self, chunk: &Chunk, item: u64, result: Vec<u8>, failed: bool) {
         let end = u32::try_from(result.len()).expect("a payload_limit of more was refused");
         let ends = Bytes::copy_from_slice(&end.to_le_bytes());
-        let run =
-            RunDone { chunk: chunk.id, attempt: chunk.attempt, first: item, data: result.into(), ends, busy_ns: 0 };
-        self.other(Body::RunDone(run));
+        self.other(Body::RunDone(RunDone {
+            chunk: chunk.id,
+            attempt: chunk.attempt,
+            first: item,
+            data: result.into(),
+            ends,
+            busy_ns: 0,
+            failed,
+        }));
     }
 
     /// An item of `chunk` has failed, or its worker has died on it.
@@ -126,6 +138,7 @@ impl Report {
                     data: data.slice(run.data..data_end),
                     ends: single.unwrap_or_else(|| all_ends.slice(run.ends..ends_end)),
                     busy_ns: run.busy_ns,
+                    failed: run.failed,
                 };
                 (data_end, ends_end) = (run.data, run.ends);
                 events.push(AgentEvent { body: Some(Body::RunDone(done)) });

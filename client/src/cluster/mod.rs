@@ -15,7 +15,7 @@ mod dial;
 mod kept;
 mod notice;
 mod outage;
-mod output;
+pub(crate) mod output;
 mod program;
 mod shared;
 mod state;

@@ -36,13 +36,36 @@ struct Queue {
     started: bool,
 }
 
+/// Something that workers on a cluster have printed.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub enum Printed<'a> {
+    /// Whole lines on stdout.
+    Stdout(&'a [u8]),
+    /// Whole lines on stderr.
+    Stderr(&'a [u8]),
+    /// So many bytes were dropped, since what was before was not printed in time.
+    Dropped(usize),
+}
+
+/// Who is given all of it instead, if anybody is.
+static INSTEAD: OnceLock<fn(Printed<'_>)> = OnceLock::new();
+
+/// Has what workers on clusters print given to this function, as it is, from now on. For the binary `farpool`.
+#[doc(hidden)]
+pub fn print_workers_with(printer: fn(Printed<'_>)) {
+    // The first one counts.
+    let _ = INSTEAD.set(printer);
+}
+
 /// Prints what a worker has printed, each line with where it comes from. Never blocks.
 pub(super) fn print(output: &Output) {
     let stream = match output.stream() {
         OutputStream::Stderr => OutputStream::Stderr,
         OutputStream::Stdout | OutputStream::Unspecified => OutputStream::Stdout,
     };
-    PRINTER.get().enqueue(stream, label(output));
+    let lines = if INSTEAD.get().is_some() { output.data.to_vec() } else { label(output) };
+    PRINTER.get().enqueue(stream, lines);
 }
 
 /// Says something on stderr. Never blocks.
@@ -99,15 +122,7 @@ impl Printer {
             };
             let dropped = std::mem::take(&mut queue.dropped);
             drop(queue);
-            if dropped > 0 {
-                let message =
-                    format!("farpool: {dropped} bytes of output were dropped, since nobody has read what was before\n");
-                terminal::write(io::stderr().as_fd(), message.as_bytes());
-            }
-            match stream {
-                OutputStream::Stderr => terminal::write(io::stderr().as_fd(), &lines),
-                OutputStream::Stdout | OutputStream::Unspecified => terminal::write(io::stdout().as_fd(), &lines),
-            }
+            write(stream, dropped, &lines);
             let mut queue = self.queue();
             queue.waiting.pop_front();
             queue.bytes -= lines.len();
@@ -117,6 +132,26 @@ impl Printer {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes the lines, and says how much was dropped before them.
+fn write(stream: OutputStream, dropped: usize, lines: &[u8]) {
+    let is_stderr = stream == OutputStream::Stderr;
+    if let Some(instead) = INSTEAD.get() {
+        if dropped > 0 {
+            instead(Printed::Dropped(dropped));
+        }
+        return instead(if is_stderr { Printed::Stderr(lines) } else { Printed::Stdout(lines) });
+    }
+    if dropped > 0 {
+        let message =
+            format!("farpool: {dropped} bytes of output were dropped, since nobody has read what was before\n");
+        terminal::write(io::stderr().as_fd(), message.as_bytes());
+    }
+    match is_stderr {
+        true => terminal::write(io::stderr().as_fd(), lines),
+        false => terminal::write(io::stdout().as_fd(), lines),
     }
 }
 

@@ -6,7 +6,7 @@ use farpool_proto::v1;
 
 use super::Detached;
 use crate::args::{Args, Data};
-use crate::cluster::detached::Sending;
+use crate::cluster::detached::{Named, Sending};
 use crate::cluster::new_id;
 use crate::error::Error;
 use crate::feeder::Whole;
@@ -128,9 +128,10 @@ impl<F: Captureless> Detach<'_, F> {
     ) -> Result<Detached<R>, Error> {
         let (pool, options) = (self.job.pool(), self.job.options());
         let ground = pool.ground(options)?;
+        let id = Bytes::from(new_id().into_bytes().to_vec());
         let detach = v1::Detach {
             name: self.name.clone(),
-            id: Bytes::from(new_id().into_bytes().to_vec()),
+            id: id.clone(),
             pool: Some(ground.pool),
             job: Some(options.open_job(JOB, function)),
             result: type_name::<R>().to_owned(),
@@ -145,7 +146,7 @@ impl<F: Captureless> Detach<'_, F> {
             sending.send(items)?;
         }
         sending.finish()?;
-        Ok(Detached::new(ground.place, self.name.clone()))
+        Ok(Detached::new(ground.place, Named { name: self.name.as_str().into(), id }))
     }
 }
 

@@ -9,11 +9,10 @@ mod status;
 use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 
 use crate::args::Data;
 use crate::cluster::Address;
-use crate::cluster::detached::{self, Place, Reading};
+use crate::cluster::detached::{self, Named, Place, Reading};
 use crate::environment;
 use crate::error::Error;
 use crate::settings::RECONNECT_TIMEOUT;
@@ -64,7 +63,7 @@ pub fn attach<R: Data>(name: impl Into<String>) -> Result<Detached<R>, Error> {
 pub fn attach_to<R: Data>(url: impl AsRef<str>, name: impl Into<String>) -> Result<Detached<R>, Error> {
     let name = name.into();
     let place = place(url.as_ref()).map_err(|error| error.of_job("attach", &name))?;
-    let about = detached::about(&place, "attach", &name, false)?;
+    let about = detached::about(&place, "attach", &Named::whichever(&name), false)?;
     if about.result != type_name::<R>() {
         let message = format!(
             "its results are of type {}, and it was asked for as if they were of type {}",
@@ -73,14 +72,14 @@ pub fn attach_to<R: Data>(url: impl AsRef<str>, name: impl Into<String>) -> Resu
         );
         return Err(Error::invalid(message).of_job("attach", &name));
     }
-    Ok(Detached::new(place, name))
+    Ok(Detached::new(place, Named { name: name.into(), id: about.id }))
 }
 
 /// A job that the cluster keeps, which goes on whatever becomes of this process; made by [`Job::detach`](crate::Job::detach),
 /// and by [`attach`] in any other process.
 ///
-/// It is a name only: clones are of the same job, any number may read its outcomes at once and as often as they like, and
-/// dropping it changes nothing. The outcomes stay until the job is [discarded](Self::discard) or expires, as the coordinator's
+/// Clones are of the same job, any number may read its outcomes at once and as often as they like, and dropping it changes
+/// nothing. A job that gets the name later, when this one was discarded, is another one. The outcomes stay until the job is [discarded](Self::discard) or expires, as the coordinator's
 /// `--journal-expiry` says.
 ///
 /// Its calls block, and so does its [`Outcomes`] as an iterator; in async code `Outcomes` is a stream. If the coordinator is lost
@@ -104,18 +103,18 @@ pub fn attach_to<R: Data>(url: impl AsRef<str>, name: impl Into<String>) -> Resu
 /// ```
 pub struct Detached<R> {
     place: Place,
-    name: Arc<str>,
+    job: Named,
     results: PhantomData<fn() -> R>,
 }
 
 impl<R: Data> Detached<R> {
-    pub(crate) fn new(place: Place, name: String) -> Self {
-        Self { place, name: name.into(), results: PhantomData }
+    pub(crate) fn new(place: Place, job: Named) -> Self {
+        Self { place, job, results: PhantomData }
     }
 
     /// What the job is asked for by.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.job.name
     }
 
     /// How far it is.
@@ -134,8 +133,8 @@ impl<R: Data> Detached<R> {
     /// # }
     /// ```
     pub fn status(&self) -> Result<DetachedStatus, Error> {
-        let about = detached::about(&self.place, "status", &self.name, true)?;
-        DetachedStatus::read(&about).map_err(|error| error.of_job("status", &self.name))
+        let about = detached::about(&self.place, "status", &self.job, true)?;
+        DetachedStatus::read(&about).map_err(|error| error.of_job("status", &self.job.name))
     }
 
     /// Blocks until the job has ended, and returns its results in the order of the items.
@@ -151,7 +150,7 @@ impl<R: Data> Detached<R> {
     /// # }
     /// ```
     pub fn get(&self) -> Result<Vec<R>, Error> {
-        collect::collect(Reading::start(&self.place, "get", &self.name, true)?, &self.name)
+        collect::collect(Reading::start(&self.place, "get", &self.job, true)?, &self.job.name)
     }
 
     /// The outcomes in the order of the items, as they come: in constant memory, and from the first one on, each time.
@@ -172,7 +171,7 @@ impl<R: Data> Detached<R> {
     /// # }
     /// ```
     pub fn iter(&self) -> Result<Outcomes<R>, Error> {
-        Ok(Outcomes::new(Reading::start(&self.place, "iter", &self.name, true)?.telling_missing(), &self.name))
+        Ok(Outcomes::new(Reading::start(&self.place, "iter", &self.job, true)?.telling_missing(), &self.job.name))
     }
 
     /// Drops what has no outcome yet; what runs of it is killed. The outcomes that there are stay.
@@ -187,7 +186,7 @@ impl<R: Data> Detached<R> {
     /// # }
     /// ```
     pub fn cancel(&self) -> Result<(), Error> {
-        detached::cancel(&self.place, &self.name)
+        detached::cancel(&self.place, &self.job)
     }
 
     /// Drops the job with all its outcomes, whether or not it has ended: its name is free.
@@ -207,19 +206,19 @@ impl<R: Data> Detached<R> {
     /// # }
     /// ```
     pub fn discard(&self) -> Result<(), Error> {
-        detached::discard(&self.place, &self.name)
+        detached::discard(&self.place, &self.job)
     }
 }
 
 impl<R> Clone for Detached<R> {
     fn clone(&self) -> Self {
-        Self { place: self.place.clone(), name: Arc::clone(&self.name), results: PhantomData }
+        Self { place: self.place.clone(), job: self.job.clone(), results: PhantomData }
     }
 }
 
 impl<R> fmt::Debug for Detached<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Detached").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Detached").field("name", &self.job.name).finish_non_exhaustive()
     }
 }
 

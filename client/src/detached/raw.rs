@@ -1,7 +1,9 @@
 //! Outcomes of jobs of any program, for the binary `farpool`.
 
+use bytes::Bytes;
+
 use crate::args::Data;
-use crate::cluster::detached::{End, Reading, Step, about};
+use crate::cluster::detached::{End, Named, Reading, Step, about};
 use crate::error::Error;
 
 use super::outcomes::decode;
@@ -11,6 +13,7 @@ use super::{DetachedStatus, place};
 #[doc(hidden)]
 pub struct RawDetached {
     reading: Reading,
+    id: Bytes,
     result: String,
     status: DetachedStatus,
 }
@@ -43,9 +46,15 @@ impl RawDetached {
     /// Begins to read; `wait`: for what is not there yet, too.
     pub fn open(url: &str, name: &str, wait: bool) -> Result<Self, Error> {
         let place = place(url)?;
-        let about = about(&place, "results", name, false)?;
+        let about = about(&place, "results", &Named::whichever(name), false)?;
+        let job = Named { name: name.into(), id: about.id.clone() };
         let status = DetachedStatus::read(&about)?;
-        Ok(Self { reading: Reading::start(&place, "results", name, wait)?, result: about.result, status })
+        Ok(Self { reading: Reading::start(&place, "results", &job, wait)?, id: job.id, result: about.result, status })
+    }
+
+    /// What tells the job from others that have its name before or after it.
+    pub fn id(&self) -> Bytes {
+        self.id.clone()
     }
 
     /// The type of the results.

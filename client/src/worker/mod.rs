@@ -19,6 +19,7 @@ mod threads;
 pub(crate) use item_token::inherited as inherited_item;
 pub(crate) use lend::{LendGuard, lend};
 pub(crate) use role::{Initialised, arguments, initialised};
+pub use task::count_as_failed;
 
 use role::Role;
 

@@ -44,27 +44,27 @@ impl Output {
     }
 
     /// The result of the item at `position` is the first `length` bytes of the room.
-    pub(super) fn done_in_room(&mut self, position: u32, length: usize) {
+    pub(super) fn done_in_room(&mut self, position: u32, length: usize, failed: bool) {
         if length as u64 > self.payload_limit {
             return self.too_large(position, length);
         }
-        self.finish_record(Kind::Ok, position, length);
+        self.finish_record(Kind::Ok, u32::from(failed), position, length);
         self.one_more();
     }
 
     /// The result of the item at `position` is `result`.
-    pub(super) fn done(&mut self, position: u32, result: &[u8]) {
+    pub(super) fn done(&mut self, position: u32, result: &[u8], failed: bool) {
         if result.len() as u64 > self.payload_limit {
             return self.too_large(position, result.len());
         }
         if result.len() <= MAX_PAYLOAD / 4 {
-            self.write(Kind::Ok, position, result);
+            self.write(Kind::Ok, u32::from(failed), position, result);
         } else {
             // Too much to be shown at once.
             self.holding = false;
-            self.write(Kind::Large, position, &(result.len() as u64).to_le_bytes());
+            self.write(Kind::Large, u32::from(failed), position, &(result.len() as u64).to_le_bytes());
             for piece in result.chunks(PIECE_BYTES) {
-                self.write(Kind::Piece, position, piece);
+                self.write(Kind::Piece, 0, position, piece);
                 // The agent takes pieces out while more are written; asleep, it would hear of a full ring only.
                 self.tell();
             }
@@ -75,7 +75,7 @@ impl Output {
     /// The item at `position` has failed.
     pub(super) fn failed(&mut self, position: u32, mut failure: Failure) {
         shorten(&mut failure);
-        self.write(Kind::Failed, position, &failure.encode_to_vec());
+        self.write(Kind::Failed, 0, position, &failure.encode_to_vec());
         self.one_more();
     }
 
@@ -87,7 +87,7 @@ impl Output {
     /// A run took so long; `position` is that of its last item.
     pub(super) fn run_ended(&mut self, position: u32, nanoseconds: u64) {
         self.holding = false;
-        self.write(Kind::RunEnd, position, &nanoseconds.to_le_bytes());
+        self.write(Kind::RunEnd, 0, position, &nanoseconds.to_le_bytes());
         if self.memory.status().agent_needs_doorbell(self.finished) {
             self.bell.ring();
         }
@@ -95,7 +95,7 @@ impl Output {
 
     /// News that are no outcome.
     pub(super) fn control(&mut self, kind: Kind, payload: &[u8]) {
-        self.write(kind, 0, payload);
+        self.write(kind, 0, 0, payload);
         self.tell();
     }
 
@@ -131,14 +131,14 @@ impl Output {
         }
     }
 
-    fn write(&mut self, kind: Kind, position: u32, payload: &[u8]) {
+    fn write(&mut self, kind: Kind, slot: u32, position: u32, payload: &[u8]) {
         self.wait_for_room(HEADER_BYTES + payload.len());
         self.writer.space()[HEADER_BYTES..HEADER_BYTES + payload.len()].copy_from_slice(payload);
-        self.finish_record(kind, position, payload.len());
+        self.finish_record(kind, slot, position, payload.len());
     }
 
-    fn finish_record(&mut self, kind: Kind, position: u32, length: usize) {
-        let header = Header { length: u32::try_from(length).unwrap_or(u32::MAX), kind, slot: 0, position };
+    fn finish_record(&mut self, kind: Kind, slot: u32, position: u32, length: usize) {
+        let header = Header { length: u32::try_from(length).unwrap_or(u32::MAX), kind, slot, position };
         header.write(self.writer.space());
         self.writer.advance(HEADER_BYTES + length);
         if !self.holding {

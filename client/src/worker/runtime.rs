@@ -110,7 +110,7 @@ impl TaskIo for InitializerIo<'_> {
         &mut self.scratch
     }
 
-    fn done(&mut self, _: Encoded) {}
+    fn done(&mut self, _: Encoded, _: bool) {}
 
     fn failed(&mut self, failure: Failure) {
         self.failure = Some(failure);
@@ -240,10 +240,10 @@ impl TaskIo for RunIo<'_> {
         self.scratch
     }
 
-    fn done(&mut self, result: Encoded) {
+    fn done(&mut self, result: Encoded, failed: bool) {
         match result {
-            Encoded::InRoom(length) => self.output.done_in_room(self.position(), length),
-            Encoded::InScratch => self.output.done(self.position(), self.scratch),
+            Encoded::InRoom(length) => self.output.done_in_room(self.position(), length, failed),
+            Encoded::InScratch => self.output.done(self.position(), self.scratch, failed),
         }
         self.item_finished();
     }
@@ -297,10 +297,10 @@ impl TaskIo for LargeIo<'_> {
         self.scratch
     }
 
-    fn done(&mut self, result: Encoded) {
+    fn done(&mut self, result: Encoded, failed: bool) {
         match result {
-            Encoded::InRoom(length) => self.output.done_in_room(self.position, length),
-            Encoded::InScratch => self.output.done(self.position, self.scratch),
+            Encoded::InRoom(length) => self.output.done_in_room(self.position, length, failed),
+            Encoded::InScratch => self.output.done(self.position, self.scratch, failed),
         }
     }
 

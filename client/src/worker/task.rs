@@ -1,5 +1,6 @@
 //! Running items of one function, whatever it is: the innermost loop of a worker.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use farpool_proto::v1::{Failure, FailureKind};
@@ -18,8 +19,9 @@ pub(crate) trait TaskIo {
     fn room(&mut self) -> &mut [u8];
     /// A buffer for results that do not fit into the room; empty.
     fn scratch(&mut self) -> &mut Vec<u8>;
-    /// The item is done; its result is in the room or in the scratch buffer.
-    fn done(&mut self, result: Encoded);
+    /// The item is done; its result is in the room or in the scratch buffer. `failed`: the function says that it counts as
+    /// failed nevertheless.
+    fn done(&mut self, result: Encoded, failed: bool);
     /// The item has failed.
     fn failed(&mut self, failure: Failure);
 }
@@ -30,6 +32,16 @@ pub(crate) enum Encoded {
     InRoom(usize),
     /// In the scratch buffer.
     InScratch,
+}
+
+thread_local! {
+    /// Whether the item that this thread runs counts as failed.
+    static FAILED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Called within a function that a worker runs: its item keeps its result, and counts as failed.
+pub fn count_as_failed() {
+    FAILED.set(true);
 }
 
 /// Runs all items that `io` has through `function`.
@@ -48,9 +60,10 @@ pub(crate) fn run<A: Args, R: Serialize + 'static>(io: &mut dyn TaskIo, function
             encode(io, &result).map(Some)
         }));
         fork::end_if_forked(generation, "a task");
+        let failed = FAILED.take();
         match outcome {
             Ok(Ok(None)) => return,
-            Ok(Ok(Some(encoded))) => io.done(encoded),
+            Ok(Ok(Some(encoded))) => io.done(encoded, failed),
             Ok(Err(failure)) => io.failed(failure),
             Err(payload) => io.failed(panics::failure(payload)),
         }

@@ -158,13 +158,13 @@ impl TaskIo for ThreadIo<'_> {
         self.scratch
     }
 
-    fn done(&mut self, result: Encoded) {
+    fn done(&mut self, result: Encoded, failed: bool) {
         let result: &[u8] = match result {
             // The room has no bytes, so this is a result of none, such as `()`.
             Encoded::InRoom(_) => &[],
             Encoded::InScratch => self.scratch,
         };
-        lock(&self.shared.output).done(self.position, result);
+        lock(&self.shared.output).done(self.position, result, failed);
     }
 
     fn failed(&mut self, failure: Failure) {

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use farpool::simulation::{Connect, Connection, Keeper};
 use farpool_coordinator::server::Server;
 use farpool_net::Frames;
@@ -65,18 +66,18 @@ impl Keeper for Way {
         self.network.call(self.host, frames, accept).await
     }
 
-    async fn cancel(&mut self, name: String) -> Result<(), Status> {
+    async fn cancel(&mut self, name: String, id: Bytes) -> Result<(), Status> {
         let cancel = async |server: Server, request: CancelDetachedRequest| {
-            server.cancel_detached(request.name).await.map(|()| CancelDetachedReply {})
+            server.cancel_detached(request).await.map(|()| CancelDetachedReply {})
         };
-        self.ask(CancelDetachedRequest { name }, cancel).await.map(drop)
+        self.ask(CancelDetachedRequest { name, id, must_run: false }, cancel).await.map(drop)
     }
 
-    async fn discard(&mut self, name: String) -> Result<(), Status> {
+    async fn discard(&mut self, name: String, id: Bytes) -> Result<(), Status> {
         let discard = async |server: Server, request: DiscardDetachedRequest| {
-            server.discard_detached(request.name).await.map(|()| DiscardDetachedReply {})
+            server.discard_detached(request).await.map(|()| DiscardDetachedReply {})
         };
-        self.ask(DiscardDetachedRequest { name }, discard).await.map(drop)
+        self.ask(DiscardDetachedRequest { name, id }, discard).await.map(drop)
     }
 }
 

@@ -470,6 +470,7 @@ impl Chunk {
             data: data.freeze(),
             ends: ends.freeze(),
             busy_ns,
+            failed: false,
         };
         Some(AgentEvent { body: Some(Event::RunDone(done)) })
     }

@@ -131,7 +131,7 @@ impl Agent {
             let ends = Bytes::copy_from_slice(&(segment.data.len() as u32).to_le_bytes());
             let busy_ns = self.service.as_nanos() as u64;
             let (chunk, attempt, first) = (chunk.chunk, chunk.attempt, chunk.first);
-            let report = RunDone { chunk, attempt, first, data: segment.data, ends, busy_ns };
+            let report = RunDone { chunk, attempt, first, data: segment.data, ends, busy_ns, failed: false };
             let due = now + self.duration();
             let at = self.unused.pop().unwrap_or(self.reports.len() as u64);
             if at == self.reports.len() as u64 {

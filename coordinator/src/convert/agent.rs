@@ -46,9 +46,10 @@ pub(crate) struct Hello {
 pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
     use agent_event::Body;
     Ok(match event.body.ok_or(RefusedKind::Empty)? {
-        Body::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns }) => {
+        Body::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns, failed }) => {
             let chunk = ChunkId::from_bits(chunk);
-            FromAgent::RunDone { chunk, attempt, results: batch(first, data, ends)?, busy_ns }
+            let results = Batch { failed, ..batch(first, data, ends)? };
+            FromAgent::RunDone { chunk, attempt, results, busy_ns }
         }
         Body::ItemFault(fault) => item_fault(*fault)?,
         Body::Returned(back) => {

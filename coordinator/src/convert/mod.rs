@@ -23,6 +23,8 @@ pub(crate) struct Batch {
     pub(crate) count: u64,
     pub(crate) data: Bytes,
     pub(crate) ends: Bytes,
+    /// Results of items that count as failed.
+    pub(crate) failed: bool,
 }
 
 impl Batch {
@@ -37,7 +39,7 @@ impl Batch {
         let start = if from == 0 { 0 } else { end_at(&self.ends, from - 1) };
         let end = end_at(&self.ends, from + count - 1);
         let ends = (from..from + count).flat_map(|at| (end_at(&self.ends, at) - start).to_le_bytes()).collect();
-        Self { first, count, data: self.data.slice(start as usize..end as usize), ends }
+        Self { first, count, data: self.data.slice(start as usize..end as usize), ends, failed: self.failed }
     }
 
     /// The first payload above the limit: its index, and how long it is.
@@ -100,7 +102,7 @@ fn batch(first: u64, data: Bytes, ends: Bytes) -> Result<Batch, Refused> {
     if last as usize != data.len() {
         return Err(RefusedKind::EndsMissData { last: last.into(), len: data.len() as u64 }.into());
     }
-    Ok(Batch { first, count, data, ends })
+    Ok(Batch { first, count, data, ends, failed: false })
 }
 
 /// Where the payload at position `at` ends.

@@ -83,7 +83,7 @@ impl Index {
             Body::PoolOpened(opened) => self.pool_opened(opened.pool, place),
             Body::JobOpened(opened) => self.job_opened(opened, place),
             Body::Items(run) => self.items(run.job, run.first, run.count, place),
-            Body::ItemsDone(run) => self.outcomes(run.job, run.first, run.count, false, place),
+            Body::ItemsDone(run) => self.outcomes(run.job, run.first, run.count, run.failed, place),
             Body::ItemsFailed(run) => self.outcomes(run.job, run.first, run.count, true, place),
             Body::ItemsEnded(ended) => self.change(ended.job, place, |job| {
                 (job.end, job.items_ended) = (job.end.max(ended.end), true);

@@ -17,6 +17,8 @@ pub(super) struct Gathered {
     /// The first ones as they came.
     data: Bytes,
     ends: Bytes,
+    /// They count as failed.
+    failed: bool,
     /// All of them, if there were further ones.
     joined: Option<(Vec<u8>, Vec<u8>)>,
 }
@@ -45,9 +47,9 @@ impl Gathered {
 
 impl Journal {
     /// Takes in results that are sound.
-    pub(super) fn gather(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes) {
+    pub(super) fn gather(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes, failed: bool) {
         if let Some(gathered) = &mut self.gathered
-            && (gathered.job, gathered.first + gathered.count) == (job, first)
+            && (gathered.job, gathered.first + gathered.count, gathered.failed) == (job, first, failed)
             && gathered.bytes() + data.len() + ends.len() <= LARGE
         {
             gathered.join(&data, &ends);
@@ -55,14 +57,14 @@ impl Journal {
         }
         self.end_gathered();
         let count = ends.len() as u64 / 4;
-        self.gathered = Some(Gathered { job, first, count, data, ends, joined: None });
+        self.gathered = Some(Gathered { job, first, count, data, ends, failed, joined: None });
     }
 
     /// Writes down what was gathered.
     pub(super) fn end_gathered(&mut self) {
-        if let Some(Gathered { job, first, count, data, ends, joined }) = self.gathered.take() {
+        if let Some(Gathered { job, first, count, data, ends, failed, joined }) = self.gathered.take() {
             let payload = joined.map_or([data, ends], |(data, ends)| [data.into(), ends.into()]);
-            let body = Body::ItemsDone(ItemsDone { job, first, count });
+            let body = Body::ItemsDone(ItemsDone { job, first, count, failed });
             self.log.append(&mut self.index, &body, &payload);
         }
     }

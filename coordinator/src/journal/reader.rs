@@ -43,6 +43,8 @@ pub enum Kept {
         data: Bytes,
         /// Where each of them ends.
         ends: Bytes,
+        /// The items count as failed.
+        failed: bool,
     },
     /// Why items failed.
     Failed {
@@ -88,7 +90,8 @@ impl Reader {
             }
             Body::ItemsDone(run) => {
                 let (data, ends) = halves(run.count);
-                Kept::Done { first: run.first, data, ends: payload.slice(payload.len() - ends..) }
+                let ends = payload.slice(payload.len() - ends..);
+                Kept::Done { first: run.first, data, ends, failed: run.failed }
             }
             Body::ItemsFailed(run) => {
                 let failure = Box::new(Failure::decode(payload).map_err(unsound)?);

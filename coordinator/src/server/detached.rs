@@ -38,8 +38,8 @@ impl DetachedJobs for DetachedEdge {
     }
 
     async fn cancel(&self, request: Request<CancelDetachedRequest>) -> Result<Response<CancelDetachedReply>, Status> {
-        let name = request.into_inner().name;
-        self.link.ask(|reply| Input::Asked(Question::CancelDetached(name, reply))).await??;
+        let request = request.into_inner();
+        self.link.ask(|reply| Input::Asked(Question::CancelDetached(request, reply))).await??;
         Ok(Response::new(CancelDetachedReply {}))
     }
 
@@ -47,8 +47,8 @@ impl DetachedJobs for DetachedEdge {
         &self,
         request: Request<DiscardDetachedRequest>,
     ) -> Result<Response<DiscardDetachedReply>, Status> {
-        let name = request.into_inner().name;
-        self.link.ask(|reply| Input::Asked(Question::DiscardDetached(name, reply))).await??;
+        let request = request.into_inner();
+        self.link.ask(|reply| Input::Asked(Question::DiscardDetached(request, reply))).await??;
         Ok(Response::new(DiscardDetachedReply {}))
     }
 }

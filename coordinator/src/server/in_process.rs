@@ -5,7 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 use farpool_net::Replies;
-use farpool_proto::v1::{AgentCommand, AgentFrame, ClientEvent, ClientFrame, StatusReply};
+use farpool_proto::v1::{
+    AgentCommand, AgentFrame, CancelDetachedRequest, ClientEvent, ClientFrame, DiscardDetachedRequest, StatusReply,
+};
 use futures_core::Stream;
 use tokio::sync::{Notify, mpsc};
 use tonic::Status;
@@ -109,16 +111,16 @@ impl Server {
     ///
     /// # Errors
     /// If there is none of this name, or the server does not run any more.
-    pub async fn cancel_detached(&self, name: String) -> Result<(), Status> {
-        self.link.ask(|reply| Input::Asked(Question::CancelDetached(name, reply))).await?
+    pub async fn cancel_detached(&self, request: CancelDetachedRequest) -> Result<(), Status> {
+        self.link.ask(|reply| Input::Asked(Question::CancelDetached(request, reply))).await?
     }
 
     /// Drops all of a detached job.
     ///
     /// # Errors
     /// If there is none of this name, or the server does not run any more.
-    pub async fn discard_detached(&self, name: String) -> Result<(), Status> {
-        self.link.ask(|reply| Input::Asked(Question::DiscardDetached(name, reply))).await?
+    pub async fn discard_detached(&self, request: DiscardDetachedRequest) -> Result<(), Status> {
+        self.link.ask(|reply| Input::Asked(Question::DiscardDetached(request, reply))).await?
     }
 
     /// What operators see.

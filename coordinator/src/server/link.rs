@@ -6,7 +6,8 @@ use std::sync::Arc;
 use farpool_net::program::{Digest, InUse};
 use farpool_net::{Incoming, Outgoing, Reply, Rest, SessionMessage};
 use farpool_proto::v1::{
-    AgentCommand, AgentEvent, ClientEvent, ClientMessage, ListDetachedReply, OpenJob, OpenPool, Resume, StatusReply,
+    AgentCommand, AgentEvent, CancelDetachedRequest, ClientEvent, ClientMessage, DiscardDetachedRequest,
+    ListDetachedReply, OpenJob, OpenPool, Resume, StatusReply,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic::Status;
@@ -106,12 +107,12 @@ pub(super) enum WasRead {
 /// What operators and the owners of detached jobs ask.
 pub(super) enum Question {
     ListDetached(oneshot::Sender<Result<ListDetachedReply, Status>>),
-    CancelDetached(String, oneshot::Sender<Result<(), Status>>),
-    DiscardDetached(String, oneshot::Sender<Result<(), Status>>),
-
+    CancelDetached(CancelDetachedRequest, oneshot::Sender<Result<(), Status>>),
+    DiscardDetached(DiscardDetachedRequest, oneshot::Sender<Result<(), Status>>),
     Status(oneshot::Sender<StatusReply>),
     CancelJob(String, oneshot::Sender<Result<(), Status>>),
-    DrainAgent(String, oneshot::Sender<Result<(), Status>>),
+    /// Answered with the agent's id.
+    DrainAgent(String, oneshot::Sender<Result<String, Status>>),
 }
 
 /// The edge's way to the loop.

@@ -28,7 +28,7 @@ impl Operators for OperatorsEdge {
 
     async fn drain_agent(&self, request: Request<DrainAgentRequest>) -> Result<Response<DrainAgentReply>, Status> {
         let agent = request.into_inner().agent;
-        self.link.ask(|reply| Input::Asked(Question::DrainAgent(agent, reply))).await??;
-        Ok(Response::new(DrainAgentReply {}))
+        let agent = self.link.ask(|reply| Input::Asked(Question::DrainAgent(agent, reply))).await??;
+        Ok(Response::new(DrainAgentReply { agent }))
     }
 }

@@ -417,7 +417,15 @@ pub(crate) fn done(chunk: &Held, from: usize, count: usize) -> Say {
     let results: Vec<_> = chunk.items[from..from + count].iter().map(|item| item.to_uppercase()).collect();
     let (data, ends) = encode(&results);
     let first = chunk.first + from as u64;
-    Say::RunDone(RunDone { chunk: chunk.chunk, attempt: chunk.attempt, first, data, ends, busy_ns: 1000 })
+    Say::RunDone(RunDone {
+        chunk: chunk.chunk,
+        attempt: chunk.attempt,
+        first,
+        data,
+        ends,
+        busy_ns: 1000,
+        failed: false,
+    })
 }
 
 pub(crate) fn fault(chunk: &Held, item: u64, kind: FailureKind) -> Say {

@@ -142,7 +142,7 @@ impl Agent {
             }
             let (data, ends) = (data.into(), ends.into());
             let (chunk, attempt, first) = (chunk.chunk, chunk.attempt, chunk.first);
-            self.say(Say::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns: 1000 }));
+            self.say(Say::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns: 1000, failed: false }));
         }
     }
 

@@ -77,14 +77,14 @@ fn held(chunk: u64, item: u64) -> HeldChunk {
 pub(crate) fn result_of(chunk: &Chunk, item: u64, bytes: &'static [u8]) -> Say {
     let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
     let (chunk, attempt) = (chunk.chunk, chunk.attempt);
-    Say::RunDone(RunDone { chunk, attempt, first: item, data: bytes.into(), ends, busy_ns: 0 })
+    Say::RunDone(RunDone { chunk, attempt, first: item, data: bytes.into(), ends, busy_ns: 0, failed: false })
 }
 
 pub(crate) fn result(adopt: &AdoptPool, item: u64, bytes: &'static [u8]) -> Say {
     let [chunk] = &adopt.chunks[..] else { panic!("one chunk is adopted: {adopt:?}") };
     let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
     let (chunk, attempt) = (chunk.chunk, chunk.attempt);
-    Say::RunDone(RunDone { chunk, attempt, first: item, data: bytes.into(), ends, busy_ns: 0 })
+    Say::RunDone(RunDone { chunk, attempt, first: item, data: bytes.into(), ends, busy_ns: 0, failed: false })
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ fn assign(job: u64, chunks: &[(u64, u64, u32)]) -> Command {
 
 fn done(chunk: u64, first: u64, items: u32) -> Event {
     let Segment { data, ends, .. } = segment(items);
-    Event::RunDone(RunDone { chunk, attempt: 1, first, data, ends, busy_ns: 0 })
+    Event::RunDone(RunDone { chunk, attempt: 1, first, data, ends, busy_ns: 0, failed: false })
 }
 
 fn fault(chunk: u64, item: u64) -> Event {
@@ -444,7 +444,7 @@ fn a_pool_that_keeps_too_much_is_held() {
     let (chunk, pool) = (book.chunks()[0], book.pool());
     let large = |first| {
         let data = vec![0; KEPT_BYTES / 2].into();
-        Event::RunDone(RunDone { chunk, attempt: 1, first, data, ends: vec![0; 4].into(), busy_ns: 0 })
+        Event::RunDone(RunDone { chunk, attempt: 1, first, data, ends: vec![0; 4].into(), busy_ns: 0, failed: false })
     };
     book.ledger.event(large(0));
     assert!(!book.ledger.has_steps());

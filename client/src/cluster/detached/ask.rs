@@ -12,25 +12,25 @@ use super::super::connect::{Connect, is_final};
 use super::attempts::{Attempts, Trouble};
 use super::keeper::Keeper;
 use super::refusal::Subject;
-use super::{Place, thread};
+use super::{Named, Place, thread};
 use crate::error::Error;
 
 /// A description of a job has no payload.
 const LARGEST_DESCRIPTION: u64 = 16 << 20;
 
 /// What is known of the job. `again`: whether it is tried for long to reach the coordinator.
-pub(crate) fn about(place: &Place, verb: &'static str, name: &str, again: bool) -> Result<DetachedJob, Error> {
-    thread::wait_for(Call::new(place, verb, name).about(again))
+pub(crate) fn about(place: &Place, verb: &'static str, job: &Named, again: bool) -> Result<DetachedJob, Error> {
+    thread::wait_for(Call::new(place, verb, job).about(again))
 }
 
 /// Drops what has no outcome yet.
-pub(crate) fn cancel(place: &Place, name: &str) -> Result<(), Error> {
-    thread::wait_for(Call::new(place, "cancel", name).cancel())
+pub(crate) fn cancel(place: &Place, job: &Named) -> Result<(), Error> {
+    thread::wait_for(Call::new(place, "cancel", job).cancel())
 }
 
 /// Drops all of it.
-pub(crate) fn discard(place: &Place, name: &str) -> Result<(), Error> {
-    thread::wait_for(Call::new(place, "discard", name).discard())
+pub(crate) fn discard(place: &Place, job: &Named) -> Result<(), Error> {
+    thread::wait_for(Call::new(place, "discard", job).discard())
 }
 
 /// A call that is made again when it gets lost.
@@ -41,8 +41,8 @@ pub(super) struct Call<C> {
 }
 
 impl Call<super::Grpc> {
-    fn new(place: &Place, verb: &'static str, name: &str) -> Self {
-        Self { connect: place.way(), subject: Subject::new(place, verb, name), attempts: place.attempts() }
+    fn new(place: &Place, verb: &'static str, job: &Named) -> Self {
+        Self { connect: place.way(), subject: Subject::new(place, verb, job), attempts: place.attempts() }
     }
 }
 
@@ -62,7 +62,10 @@ impl<C: Connect<Connection: Keeper>> Call<C> {
 
     pub(super) async fn cancel(mut self) -> Result<(), Error> {
         loop {
-            let cancel = async { self.connect.connect().await?.cancel(self.name()).await };
+            let cancel = async {
+                let (name, id) = self.subject.job().parts();
+                self.connect.connect().await?.cancel(name, id).await
+            };
             match self.attempts.answer(cancel).await {
                 Ok(()) => return Ok(()),
                 Err(trouble) => self.attempts.again(trouble, &self.subject).await?,
@@ -77,7 +80,8 @@ impl<C: Connect<Connection: Keeper>> Call<C> {
             let discard = async {
                 let mut connection = self.connect.connect().await?;
                 asked = true;
-                connection.discard(self.name()).await
+                let (name, id) = self.subject.job().parts();
+                connection.discard(name, id).await
             };
             match self.attempts.answer(discard).await {
                 Ok(()) => return Ok(()),
@@ -88,14 +92,11 @@ impl<C: Connect<Connection: Keeper>> Call<C> {
         }
     }
 
-    fn name(&self) -> String {
-        self.subject.name().to_owned()
-    }
-
     async fn look(&self) -> Result<DetachedJob, Trouble> {
         let (outgoing, frames) = outgoing(0, Arc::default());
         // None of its outcomes.
-        let attach = Attach { name: self.name(), first: u64::MAX, wait: false };
+        let (name, id) = self.subject.job().parts();
+        let attach = Attach { name, first: u64::MAX, wait: false, id };
         outgoing.for_one_connection();
         outgoing.push(ClientMessage { body: Some(Body::Attach(attach)) });
         let look = async {

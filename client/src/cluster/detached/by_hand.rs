@@ -17,7 +17,7 @@ use super::keeper::Keeper;
 use super::outbox::Outbox;
 use super::read::{Reading, Step};
 use super::refusal::Subject;
-use super::{Place, send};
+use super::{Named, Place, send};
 use crate::error::Error;
 use crate::progress::Counted;
 
@@ -108,7 +108,11 @@ impl<C: Connect<Connection: Keeper> + Clone> Caller<C> {
     fn call(&mut self, verb: &'static str, name: &str) -> Call<C> {
         self.chance = self.chance.wrapping_add(1);
         let attempts = Attempts::new(self.place.patience, self.chance);
-        Call { connect: self.connect.clone(), subject: Subject::new(&self.place, verb, name), attempts }
+        Call {
+            connect: self.connect.clone(),
+            subject: Subject::new(&self.place, verb, &Named::whichever(name)),
+            attempts,
+        }
     }
 }
 

@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use farpool_net::Frames;
 use farpool_net::http2::MAX_GRPC_MESSAGE;
 use farpool_proto::v1::detached_jobs_client::DetachedJobsClient;
@@ -17,10 +18,10 @@ pub trait Keeper: Connection {
     fn attach(&mut self, frames: Frames<ClientMessage>) -> impl Future<Output = Result<Self::Events, Status>> + Send;
 
     /// Drops what has no outcome yet.
-    fn cancel(&mut self, name: String) -> impl Future<Output = Result<(), Status>> + Send;
+    fn cancel(&mut self, name: String, id: Bytes) -> impl Future<Output = Result<(), Status>> + Send;
 
     /// Drops all of it.
-    fn discard(&mut self, name: String) -> impl Future<Output = Result<(), Status>> + Send;
+    fn discard(&mut self, name: String, id: Bytes) -> impl Future<Output = Result<(), Status>> + Send;
 }
 
 impl Called {
@@ -38,11 +39,11 @@ impl Keeper for Called {
         Ok(self.jobs().attach(frames).await?.into_inner())
     }
 
-    async fn cancel(&mut self, name: String) -> Result<(), Status> {
-        self.jobs().cancel(CancelDetachedRequest { name }).await.map(drop)
+    async fn cancel(&mut self, name: String, id: Bytes) -> Result<(), Status> {
+        self.jobs().cancel(CancelDetachedRequest { name, id, must_run: false }).await.map(drop)
     }
 
-    async fn discard(&mut self, name: String) -> Result<(), Status> {
-        self.jobs().discard(DiscardDetachedRequest { name }).await.map(drop)
+    async fn discard(&mut self, name: String, id: Bytes) -> Result<(), Status> {
+        self.jobs().discard(DiscardDetachedRequest { name, id }).await.map(drop)
     }
 }

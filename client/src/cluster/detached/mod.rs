@@ -17,8 +17,10 @@ mod send;
 mod tests;
 mod thread;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use farpool_proto::v1::OpenPool;
 
 use super::Address;
@@ -39,6 +41,26 @@ pub(crate) use send::Sending;
 pub(crate) struct Place {
     pub(crate) address: Address,
     pub(crate) patience: Duration,
+}
+
+/// A detached job as it is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    pub(crate) name: Arc<str>,
+    /// Which of all that have the name one after another; empty: whichever has it now.
+    pub(crate) id: Bytes,
+}
+
+impl Named {
+    /// Whichever job has the name.
+    pub(crate) fn whichever(name: &str) -> Self {
+        Self { name: name.into(), id: Bytes::new() }
+    }
+
+    /// As messages have it.
+    fn parts(&self) -> (String, Bytes) {
+        (self.name.to_string(), self.id.clone())
+    }
 }
 
 /// What a pool on a cluster gives to the jobs that it detaches.

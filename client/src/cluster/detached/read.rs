@@ -10,7 +10,7 @@ use super::attempts::Attempts;
 use super::inbox::{Arrival, End, Inbox};
 use super::keeper::Keeper;
 use super::refusal::Subject;
-use super::{Place, thread};
+use super::{Named, Place, thread};
 use crate::error::Error;
 use crate::fork::Owned;
 use crate::results::Results;
@@ -47,8 +47,8 @@ pub(crate) enum Step<T> {
 
 impl Reading {
     /// Begins to read; `wait`: for outcomes that are not there yet, until the job ends. Items without an outcome are passed over.
-    pub(crate) fn start(place: &Place, verb: &'static str, name: &str, wait: bool) -> Result<Self, Error> {
-        let (reading, read) = Self::over(place.way(), Subject::new(place, verb, name), place.attempts(), wait);
+    pub(crate) fn start(place: &Place, verb: &'static str, job: &Named, wait: bool) -> Result<Self, Error> {
+        let (reading, read) = Self::over(place.way(), Subject::new(place, verb, job), place.attempts(), wait);
         let refused = Arc::clone(&*reading.inbox);
         thread::start(read, move |error| refused.end(End::Broken(error)))?;
         Ok(reading)

@@ -3,7 +3,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use super::super::connect::told;
-use super::Place;
+use super::{Named, Place};
 use crate::error::{Error, ErrorKind};
 
 /// What is being done, with which job.
@@ -12,19 +12,19 @@ pub(super) struct Subject {
     place: Place,
     /// As errors name it.
     verb: &'static str,
-    name: String,
+    job: Named,
 }
 
 /// Where its connection is to be looked for.
 const ADVICE: &str = "is farpool-coordinator running there?";
 
 impl Subject {
-    pub(super) fn new(place: &Place, verb: &'static str, name: &str) -> Self {
-        Self { place: place.clone(), verb, name: name.to_owned() }
+    pub(super) fn new(place: &Place, verb: &'static str, job: &Named) -> Self {
+        Self { place: place.clone(), verb, job: job.clone() }
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    pub(super) fn job(&self) -> &Named {
+        &self.job
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -39,7 +39,7 @@ impl Subject {
             Code::InvalidArgument | Code::OutOfRange => Error::invalid(words),
             Code::NotFound => Error::invalid(format!("{words}; `farpool results` tells which detached jobs there are")),
             Code::AlreadyExists => {
-                let drop = format!("drop that job with `farpool results {} --discard`", self.name);
+                let drop = format!("drop that job with `farpool results {} --discard`", self.job.name);
                 Error::invalid(format!("{words}; take another name, or {drop}"))
             }
             Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, words),
@@ -72,7 +72,7 @@ impl Subject {
 
     /// Completes an error with what was being done.
     pub(super) fn tell(&self, error: Error) -> Error {
-        error.of_job(self.verb, &self.name)
+        error.of_job(self.verb, &self.job.name)
     }
 
     /// What somebody can do who has lost the coordinator.

@@ -11,7 +11,7 @@ use super::attempts::Attempts;
 use super::keeper::Keeper;
 use super::outbox::Outbox;
 use super::refusal::Subject;
-use super::{Place, thread};
+use super::{Named, Place, thread};
 use crate::error::Error;
 use crate::fork::Owned;
 use crate::progress::Counted;
@@ -25,7 +25,8 @@ pub(crate) struct Sending {
 impl Sending {
     /// Begins; blocks until the coordinator has taken the job.
     pub(crate) fn start(place: &Place, detach: Detach) -> Result<Self, Error> {
-        let subject = Subject::new(place, "detach", &detach.name);
+        let job = Named { name: detach.name.as_str().into(), id: detach.id.clone() };
+        let subject = Subject::new(place, "detach", &job);
         let (outbox, send) = over(place.way(), subject, place.attempts(), detach);
         let refused = Arc::clone(&outbox);
         thread::start(send, move |error| refused.end(Err(error)))?;

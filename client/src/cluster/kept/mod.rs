@@ -185,7 +185,7 @@ pub(super) fn part(done: &ItemsDone, runs: &[Run]) -> Vec<ItemsDone> {
     let each = |run: &Run| {
         let from = (run.first - done.first) as usize;
         let (data, ends) = batch::cut(&done.data, &done.ends, from, run.count as usize);
-        ItemsDone { job: done.job, first: run.first, data, ends }
+        ItemsDone { job: done.job, first: run.first, data, ends, failed: done.failed }
     };
     runs.iter().map(each).collect()
 }

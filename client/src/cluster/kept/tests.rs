@@ -157,18 +157,21 @@ fn an_outcome_that_was_there_before_is_not_delivered_again() {
 #[test]
 fn the_part_of_a_run_that_is_new_has_the_same_results() {
     let Items { first, data, ends, .. } = items(1, Run::new(20, 10));
-    let parts = part(&ItemsDone { job: 1, first, data, ends }, &[Run::new(20, 1), Run::new(23, 4), Run::new(29, 1)]);
+    let parts = part(
+        &ItemsDone { job: 1, first, data, ends, failed: false },
+        &[Run::new(20, 1), Run::new(23, 4), Run::new(29, 1)],
+    );
     let runs = [Run::new(20, 1), Run::new(23, 4), Run::new(29, 1)];
     for (part, run) in parts.into_iter().zip(runs) {
         let Items { job, first, data, ends } = items(1, run);
-        assert_eq!(part, ItemsDone { job, first, data, ends });
+        assert_eq!(part, ItemsDone { job, first, data, ends, failed: false });
     }
 }
 
 #[test]
 fn results_whose_ends_lie_are_cut_without_a_panic() {
     let ends: Bytes = [9_u32, 3, u32::MAX, 0].iter().flat_map(|end| end.to_le_bytes()).collect();
-    let done = ItemsDone { job: 1, first: 0, data: vec![1, 2, 3, 4].into(), ends };
+    let done = ItemsDone { job: 1, first: 0, data: vec![1, 2, 3, 4].into(), ends, failed: false };
     for first in 0..4 {
         for count in 1..=4 - first {
             part(&done, &[Run::new(first, count)]);

@@ -220,7 +220,7 @@ impl Peer {
     /// The result of one item, which is `bytes`.
     pub(super) fn say_done(&self, job: u64, item: u64, bytes: &[u8]) {
         let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
-        self.say(Event::ItemsDone(ItemsDone { job, first: item, data: bytes.to_vec().into(), ends }));
+        self.say(Event::ItemsDone(ItemsDone { job, first: item, data: bytes.to_vec().into(), ends, failed: false }));
     }
 
     pub(super) fn say_ended(&self, job: u64, cancelled: bool) {

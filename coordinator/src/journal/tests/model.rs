@@ -180,7 +180,7 @@ impl World {
                 let results: Vec<_> = (0..count).map(|at| vec![(now ^ at) as u8; long]).collect();
                 let (data, ends) = batch(&results);
                 let number = self.journal.find(&name).unwrap().number();
-                self.journal.done(number, first, data, ends).expect("outcomes are taken");
+                self.journal.done(number, first, data, ends, false).expect("outcomes are taken");
                 job.items.retain(|item, _| !(first..first + count).contains(item));
                 job.counts.1 += count;
                 job.outcomes.extend((first..).zip(results.into_iter().map(Ok)));
@@ -306,7 +306,7 @@ pub(super) fn contents_after_damage(journal: &Journal) -> Model {
         }
         for (first, count, place) in job.outcomes_from(0) {
             match read(place) {
-                Kept::Done { first: at, data, ends } => {
+                Kept::Done { first: at, data, ends, .. } => {
                     assert_eq!((at, ends.len() as u64), (first, 4 * count));
                     outcomes.extend((first..).zip(split(&data, &ends).into_iter().map(Ok)));
                 }

@@ -13,8 +13,8 @@ impl Driver {
         // Whoever asked may be gone by now.
         match question {
             Question::ListDetached(reply) => drop(reply.send(self.list_detached())),
-            Question::CancelDetached(name, reply) => self.cancel_detached(&name, reply),
-            Question::DiscardDetached(name, reply) => self.discard_detached(&name, reply),
+            Question::CancelDetached(request, reply) => self.cancel_detached(&request, reply),
+            Question::DiscardDetached(request, reply) => self.discard_detached(&request, reply),
             Question::Status(reply) => drop(reply.send(self.status())),
             Question::CancelJob(job, reply) => drop(reply.send(self.cancel_job(&job))),
             Question::DrainAgent(agent, reply) => drop(reply.send(self.drain_agent(&agent))),
@@ -48,14 +48,15 @@ impl Driver {
         Ok(())
     }
 
-    fn drain_agent(&mut self, text: &str) -> Result<(), Status> {
+    /// Returns the id of the agent.
+    fn drain_agent(&mut self, text: &str) -> Result<String, Status> {
         let several = self.agents.values().filter(|agent| agent.host == text).count() > 1;
         let refused = if several { Status::invalid_argument } else { Status::not_found };
-        let agent = self.coordinator.find_agent(text).map_err(refused)?;
+        let (agent, id) = self.coordinator.find_agent(text).map_err(refused)?;
         if !self.coordinator.drain_agent(agent, self.now, &mut self.out) {
             return Err(Status::not_found(format!("agent {text} has left")));
         }
         self.link.log.line(format_args!("agent {text} is drained by an operator"));
-        Ok(())
+        Ok(id)
     }
 }

@@ -121,7 +121,7 @@ async fn who_attaches_wrongly_must_be_refused() {
     let reply = jobs(&server).await.attach(frames).await.expect("the call is answered");
     Client::of(out, reply.into_inner()).must_be_refused(Code::InvalidArgument, "one Attach").await;
     // One that says nothing more, not even what it has, is served.
-    let attach = Attach { name: "one".to_owned(), first: 0, wait: true };
+    let attach = Attach { name: "one".to_owned(), first: 0, wait: true, ..Attach::default() };
     let message = farpool_proto::v1::ClientMessage { body: Some(Ask::Attach(attach)) };
     let frame = farpool_proto::v1::ClientFrame { messages: vec![message].into(), ..Default::default() };
     let mut stream =

@@ -158,7 +158,7 @@ pub(crate) async fn until_complete(server: &Server, client: &mut Client, items: 
 pub(crate) async fn attach(channel: Channel, name: &str, first: u64, wait: bool) -> Client {
     let (out, frames) = outgoing(0, Arc::new(Notify::new()));
     out.push(farpool_proto::v1::ClientMessage {
-        body: Some(Ask::Attach(Attach { name: name.to_owned(), first, wait })),
+        body: Some(Ask::Attach(Attach { name: name.to_owned(), first, wait, ..Attach::default() })),
     });
     let reply = soon("a stream", DetachedJobsClient::new(channel).attach(frames)).await;
     Client::of(out, reply.expect("the call is answered").into_inner())
@@ -233,12 +233,12 @@ pub(crate) async fn states(server: &Server) -> Vec<(String, DetachedState)> {
 }
 
 pub(crate) async fn cancel(server: &Server, name: &str) -> Result<(), Status> {
-    let request = CancelDetachedRequest { name: name.to_owned() };
+    let request = CancelDetachedRequest { name: name.to_owned(), ..CancelDetachedRequest::default() };
     soon("an answer", jobs(server).await.cancel(request)).await.map(drop)
 }
 
 pub(crate) async fn discard(server: &Server, name: &str) -> Result<(), Status> {
-    let request = DiscardDetachedRequest { name: name.to_owned() };
+    let request = DiscardDetachedRequest { name: name.to_owned(), ..DiscardDetachedRequest::default() };
     soon("an answer", jobs(server).await.discard(request)).await.map(drop)
 }
 

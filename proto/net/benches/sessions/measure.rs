@@ -103,7 +103,7 @@ impl Stream for Taker {
 
 fn done(chunk: u64, data: Bytes) -> AgentEvent {
     let ends = Bytes::copy_from_slice(&(data.len() as u32).to_le_bytes());
-    let done = RunDone { chunk: 7_000_000 + chunk, attempt: 1, first: chunk, data, ends, busy_ns: 1000 };
+    let done = RunDone { chunk: 7_000_000 + chunk, attempt: 1, first: chunk, data, ends, busy_ns: 1000, failed: false };
     AgentEvent { body: Some(agent_event::Body::RunDone(done)) }
 }
 

@@ -94,7 +94,7 @@ impl Workers for Played {
             self.deeds.0.lock().expect("nobody panics").push(Deed::Ran(first));
             let ends = 8_u32.to_le_bytes().to_vec().into();
             let data = first.to_le_bytes().to_vec().into();
-            self.tell(Event::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns: 1 }));
+            self.tell(Event::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns: 1, failed: false }));
             self.due = None;
         }
         if self.due.is_none() && !self.queue.is_empty() {

@@ -48,7 +48,8 @@ impl<C: Connect<Connection: Keeper>> Follower<C> {
 
     async fn attempt(&mut self, inbox: &Inbox) -> Result<End, Trouble> {
         let (outgoing, frames) = outgoing(0, Arc::default());
-        let attach = Attach { name: self.subject.name().to_owned(), first: self.next, wait: self.wait };
+        let (name, id) = self.subject.job().parts();
+        let attach = Attach { name, first: self.next, wait: self.wait, id };
         outgoing.for_one_connection();
         outgoing.push(ClientMessage { body: Some(Body::Attach(attach)) });
         let call = async { self.connect.connect().await?.attach(frames).await };

@@ -184,7 +184,8 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
     /// Has the coordinator drop what it has of the job, if that is known to be this one.
     async fn drop_all(&self, mut line: Line<C::Connection>) {
         if line.answered {
-            let _ = timeout(DROPPING, line.connection.discard(self.subject.name().to_owned())).await;
+            let (name, id) = self.subject.job().parts();
+            let _ = timeout(DROPPING, line.connection.discard(name, id)).await;
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use farpool_proto::v1::{DetachedJob, DetachedState, OpenPool, Program};
 
 use super::super::program;
-use super::{Ground, Place};
+use super::{Ground, Named, Place};
 use crate::codec;
 use crate::detached::Detached;
 use crate::fake_session::FakeSession;
@@ -36,7 +36,7 @@ fn pool(server: &Server, patience: Duration, payload_limit: u64) -> Pool {
 }
 
 fn attached(server: &Server, patience: Duration) -> Detached<u64> {
-    Detached::new(place(server, patience), "nightly".to_owned())
+    Detached::new(place(server, patience), Named::whichever("nightly"))
 }
 
 fn running(items: u64) -> DetachedJob {

@@ -25,7 +25,7 @@ fn hear_attach(call: &Call) -> Attach {
 /// The next call, which asks for outcomes from here on.
 fn call_from(server: &Server, first: u64) -> Call {
     let call = server.call();
-    assert_eq!(hear_attach(&call), Attach { name: "nightly".to_owned(), first, wait: true });
+    assert_eq!(hear_attach(&call), Attach { name: "nightly".to_owned(), first, wait: true, ..Attach::default() });
     call
 }
 
@@ -198,7 +198,7 @@ fn a_pool_that_cannot_run_is_the_jobs_error() {
 #[test]
 fn no_more_is_read_ahead_than_is_bounded() {
     let server = Server::start();
-    let job: Detached<Vec<u8>> = Detached::new(place(&server, PATIENCE), "nightly".to_owned());
+    let job: Detached<Vec<u8>> = Detached::new(place(&server, PATIENCE), Named::whichever("nightly"));
     let mut outcomes = job.iter().unwrap();
     let call = call_from(&server, 0);
     call.say_job(running(64));
@@ -227,7 +227,7 @@ fn lies_are_errors() {
     let server = Server::start();
     let raw = |first, data: &'static [u8], ends: &[u32]| {
         let ends: Vec<u8> = ends.iter().flat_map(|end| end.to_le_bytes()).collect();
-        Event::ItemsDone(ItemsDone { job: 1, first, data: data.into(), ends: ends.into() })
+        Event::ItemsDone(ItemsDone { job: 1, first, data: data.into(), ends: ends.into(), failed: false })
     };
     let lies: Vec<(&str, Vec<Event>)> = vec![
         ("of items 0", vec![raw(0, b"\x02", &[1]), raw(0, b"\x02", &[1])]),
@@ -299,7 +299,10 @@ fn results_of_another_type_are_refused() {
     let address = server.address.to_string();
     let client = thread::spawn(move || crate::attach_to::<String>(address, "nightly"));
     let call = server.call();
-    assert_eq!(hear_attach(&call), Attach { name: "nightly".to_owned(), first: u64::MAX, wait: false });
+    assert_eq!(
+        hear_attach(&call),
+        Attach { name: "nightly".to_owned(), first: u64::MAX, wait: false, ..Attach::default() }
+    );
     call.say_job(running(3));
     let error = client.join().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);

@@ -187,7 +187,7 @@ impl Call {
             data.extend_from_slice(result);
             ends.extend_from_slice(&(data.len() as u32).to_le_bytes());
         }
-        self.say(Event::ItemsDone(ItemsDone { job: 1, first, data: data.into(), ends: ends.into() }));
+        self.say(Event::ItemsDone(ItemsDone { job: 1, first, data: data.into(), ends: ends.into(), failed: false }));
     }
 
     pub(super) fn say_failed(&self, first: u64, count: u64, message: &str) {

@@ -1,11 +1,14 @@
 //! What the owners of detached jobs ask, and when jobs go.
 
-use farpool_proto::v1::{ClosePool, DetachedJob, DetachedState, ListDetachedReply, client_message};
+use farpool_proto::v1::{
+    CancelDetachedRequest, ClosePool, DetachedJob, DetachedState, DiscardDetachedRequest, ListDetachedReply,
+    client_message,
+};
 use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::super::Driver;
-use super::attach::not_found;
+use super::attach::{check_id, not_found};
 use super::begin::{no_journal, status};
 use super::durable::Then;
 use crate::journal::{Ended, Job, JournalError, Phase};
@@ -50,11 +53,12 @@ impl Driver {
             detached_ms,
             ended_ms,
             expires_ms: if ended_ms == 0 { 0 } else { ended_ms.saturating_add(expiry) },
+            id: known.id.clone(),
         }
     }
 
-    pub(in super::super) fn cancel_detached(&mut self, name: &str, reply: Reply) {
-        let number = match self.find_detached(name) {
+    pub(in super::super) fn cancel_detached(&mut self, request: &CancelDetachedRequest, reply: Reply) {
+        let number = match self.find_detached(&request.name, &request.id) {
             Ok(number) => number,
             Err(status) => return drop(reply.send(Err(status))),
         };
@@ -71,13 +75,22 @@ impl Driver {
                 }
                 None => self.end_unopened(number, true, None),
             },
+            Some(Phase::Ended(ended)) if request.must_run => {
+                let how = match ended {
+                    Ended::Finished => "has finished",
+                    Ended::Cancelled => "was cancelled before",
+                    Ended::Failed => "has failed",
+                };
+                let message = format!("job {:?} {how}: nothing of it is left to cancel", request.name);
+                return drop(reply.send(Err(Status::failed_precondition(message))));
+            }
             _ => {}
         }
         self.detached.then.push(Then::Answer(reply));
     }
 
-    pub(in super::super) fn discard_detached(&mut self, name: &str, reply: Reply) {
-        match self.find_detached(name) {
+    pub(in super::super) fn discard_detached(&mut self, request: &DiscardDetachedRequest, reply: Reply) {
+        match self.find_detached(&request.name, &request.id) {
             Ok(number) => self.discard(number, reply),
             Err(status) => drop(reply.send(Err(status))),
         }
@@ -90,9 +103,11 @@ impl Driver {
         }
     }
 
-    fn find_detached(&self, name: &str) -> Result<u64, Status> {
+    fn find_detached(&self, name: &str, id: &[u8]) -> Result<u64, Status> {
         let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
-        journal.find(name).map(|job| job.number()).ok_or_else(|| not_found(name))
+        let job = journal.find(name).ok_or_else(|| not_found(name))?;
+        check_id(job, id)?;
+        Ok(job.number())
     }
 
     /// Drops all of a job; if that cannot be written, it is tried again when its time has come again.

@@ -16,7 +16,7 @@ use super::super::Driver;
 use super::begin::no_journal;
 use super::disk::{READ_BYTES, Read, read, read_all, some};
 use crate::convert::Batch;
-use crate::journal::{Ended, Kept, Phase, ReadError};
+use crate::journal::{Ended, Job, Kept, Phase, ReadError};
 
 /// A stream of a job's outcomes.
 pub(super) struct Attached {
@@ -56,6 +56,7 @@ impl Driver {
             }
             let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
             let job = journal.find(&attach.name).ok_or_else(|| not_found(&attach.name))?;
+            check_id(job, &attach.id)?;
             let described = self.describe(job);
             let is_partial = described.state() == DetachedState::Receiving;
             outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(described))) });
@@ -181,12 +182,12 @@ impl Driver {
         for (first, count, read) in outcomes {
             let end = first + count;
             let body = match read {
-                Ok(Kept::Done { first, data, ends }) => {
-                    let batch = Batch { first, count, data, ends };
+                Ok(Kept::Done { first, data, ends, failed }) => {
+                    let batch = Batch { first, count, data, ends, failed };
                     let from = first.max(attached.next);
                     let Batch { first, data, ends, .. } =
                         if from > first { batch.part(from, end - from) } else { batch };
-                    Body::ItemsDone(ItemsDone { job: attached.named, first, data, ends })
+                    Body::ItemsDone(ItemsDone { job: attached.named, first, data, ends, failed })
                 }
                 Ok(Kept::Failed { first, failure, .. }) => {
                     let (first, failure) = (first.max(attached.next), Some(*failure));
@@ -222,6 +223,14 @@ impl Driver {
             }
         }
     }
+}
+
+/// Whoever has known a job by its id means no other one that has its name by now.
+pub(super) fn check_id(job: &Job, id: &[u8]) -> Result<(), Status> {
+    if id.is_empty() || job.known().id == id {
+        return Ok(());
+    }
+    Err(Status::not_found(format!("the job was discarded, and another one is called {:?} now", job.name())))
 }
 
 pub(super) fn not_found(name: &str) -> Status {

@@ -207,7 +207,7 @@ impl Driver {
             let end = first + count;
             match read {
                 Ok(Kept::Items { first, data, ends }) => {
-                    let batch = Batch { first, count, data, ends };
+                    let batch = Batch { first, count, data, ends, failed: false };
                     while let Some((from, count)) = job.done().gap(run.feed.next.max(first), end) {
                         let whole = (from, count) == (batch.first, batch.count);
                         run.feed.ready.push_back(if whole { batch.clone() } else { batch.part(from, count) });
