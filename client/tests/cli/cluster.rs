@@ -38,7 +38,8 @@ fn commands_run_over_the_agents_and_come_back_in_order() {
     assert_eq!((done.code, done.stderr().lines().count()), (Some(2), 2), "{done:?}");
     assert!(done.stderr().contains("item 3 \"3\": exit code 5 (host node"), "{done:?}");
     let text = fs::read_to_string(&results).unwrap();
-    let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    records.sort_by_key(|record| record["index"].as_u64());
     let attempts: Vec<_> = records.iter().map(|record| record["attempts"].as_u64().unwrap()).collect();
     assert_eq!(attempts, [1, 1, 2, 2, 1, 1, 1, 1]);
 
@@ -156,5 +157,73 @@ fn an_agent_is_drained_while_a_map_runs() {
     let rest = running.end();
     assert_eq!((rest.code, first + &rest.stdout()), (Some(0), numbers(20)));
     assert_eq!(on(&local, &["drain", "node1"]).run().code, Some(1));
+    local.end();
+}
+
+#[test]
+fn commands_that_fail_are_counted() {
+    let (local, folder) = (Local::start(&["1", "--slots", "2"]), Folder::new());
+    let pipe = folder.pipe("gate");
+    let program = format!("case {{}} in 1) read line < {pipe};; 2|5) :;; *) exit 3;; esac");
+    let mut running = map(&local, &program, &["--keep-going"]).spawn();
+    running.child.stdin.take().unwrap().write_all(numbers(5).as_bytes()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let failed = |job: &Value| job["failed"].as_u64().unwrap();
+    loop {
+        let seen = status(&local);
+        let jobs = seen["jobs"].as_array().unwrap();
+        if jobs.iter().map(failed).sum::<u64>() == 2 {
+            assert_eq!(jobs[0]["done"], 4, "{seen}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "{seen}");
+    }
+    let table = on(&local, &["jobs"]).run().stdout();
+    assert!(table.contains("FAILED"), "{table}");
+    fs::write(&pipe, "go\n").unwrap();
+    assert_eq!(running.end().code, Some(2));
+    local.end();
+}
+
+#[test]
+fn large_outputs_wait_on_disk_also_those_of_other_hosts() {
+    let (local, folder) = (Local::start(&["1", "--slots", "2"]), Folder::new());
+    let (pipe, begun) = (folder.pipe("gate"), folder.pipe("begun"));
+    let program = format!(
+        "head -c 8388608 /dev/zero | tr '\\0' a; case {{}} in 1) read line < {pipe};; *) echo > {begun};; esac"
+    );
+    let mut running = map(&local, &program, &[]).spawn();
+    running.child.stdin.take().unwrap().write_all(numbers(33).as_bytes()).unwrap();
+    let mut ends = fs::OpenOptions::new().read(true).write(true).open(&begun).unwrap();
+    let peak = |pid: u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    };
+    lines(&mut ends, 32);
+    let pid = running.child.id();
+    fs::write(&pipe, "go\n").unwrap();
+    let stdout = running.child.stdout.as_mut().unwrap();
+    let mut first = vec![0; 8 << 20];
+    std::io::Read::read_exact(stdout, &mut first).unwrap();
+    // Nearly all of it came before the first was written: 256 MiB.
+    let most = peak(pid);
+    assert!(most < 128 << 20, "{most}");
+    let done = running.end();
+    assert_eq!((done.code, done.stdout.len()), (Some(0), 32 * (8 << 20)));
+    local.end();
+}
+
+#[test]
+fn lines_of_other_hosts_come_as_they_are_written() {
+    let (local, folder) = (Local::start(&["2", "--slots", "1"]), Folder::new());
+    let pipe = folder.pipe("gate");
+    let program = format!("echo one; echo error >&2; read line < {pipe}; echo two; : {{}}");
+    let mut running = map(&local, &program, &["--line-buffer", "--tag"]).spawn();
+    running.child.stdin.take().unwrap().write_all(b"a\n").unwrap();
+    assert_eq!(lines(running.child.stdout.as_mut().unwrap(), 1), "a\tone\n");
+    fs::write(&pipe, "go\n").unwrap();
+    let done = running.end();
+    done.assert(0, "a\ttwo\n", "a\terror\n");
     local.end();
 }

@@ -37,6 +37,8 @@ fn results_are_what_the_map_would_have_printed() {
     detach(&local, "nightly", program, &options, items);
     let done = results(&local, &["nightly", "--wait"]);
     assert_eq!((done.code, done.stdout()), (mapped.code, mapped.stdout()));
+    let listed = jobs(&local);
+    assert_eq!((&listed[0]["done"], &listed[0]["failed"]), (&6.into(), &3.into()), "{listed:?}");
     // Which agent ran what, and how long it took, is not the same each time.
     let told = |done: &Done| -> Vec<String> {
         done.stderr()
@@ -103,7 +105,14 @@ fn a_detached_map_is_seen_and_cancelled() {
     let taken = on(&local, &["map", "--detach", "nightly", "--program", "echo", "--", "1"]).run();
     assert_eq!(taken.code, Some(125), "{taken:?}");
     assert!(taken.stderr().contains("farpool results nightly --discard"), "{taken:?}");
+    // Neither a part of its name, nor the number of another job, nor the same with other words around it.
+    for job in ["night", "99", "nightly "] {
+        assert_eq!(on(&local, &["cancel", job]).run().code, Some(1), "{job}");
+    }
     on(&local, &["cancel", "nightly"]).run().assert_prints("job nightly is cancelled\n");
+    let again = on(&local, &["cancel", "nightly"]).run();
+    let story = "farpool: job \"nightly\" was cancelled before: nothing of it is left to cancel\n";
+    again.assert(1, "", story);
     let done = results(&local, &["nightly", "--wait"]);
     assert_eq!(done.code, Some(125), "{done:?}");
     assert!(done.stderr().contains("job nightly was cancelled: not all of its 3 items have an outcome"), "{done:?}");
@@ -119,5 +128,29 @@ fn input_that_is_not_whole_leaves_no_job() {
     let story = "farpool: item 3 is longer than the 131072 bytes that Linux allows\n";
     call.run().assert(125, "", story);
     assert_eq!(jobs(&local), [Value::Null; 0]);
+    local.end();
+}
+
+#[test]
+fn a_number_does_not_end_a_detached_job_nor_a_name_another_one() {
+    let (local, folder) = (Local::start(&["1", "--slots", "2"]), Folder::new());
+    let pipe = folder.pipe("begun");
+    let program = format!("echo > {pipe}; sleep 50; : {{}}");
+    // Somebody's job, whatever its number is, and a detached one of that name.
+    let running = on(&local, &["map", "--program", &program, "--", "1"]).spawn();
+    fs::read(&pipe).unwrap();
+    let status: Value = serde_json::from_slice(&on(&local, &["jobs", "--json"]).run().stdout).unwrap();
+    let number = status["jobs"][0]["job"].as_str().unwrap().to_owned();
+    detach(&local, &number, &program, &[], "1\n");
+    fs::read(&pipe).unwrap();
+    let both = on(&local, &["cancel", &number]).run();
+    assert!(both.code == Some(1) && both.stderr().contains("--number or --detached"), "{both:?}");
+    on(&local, &["cancel", "--detached", &number]).run().assert_prints(&format!("job {number} is cancelled\n"));
+    let status: Value = serde_json::from_slice(&on(&local, &["jobs", "--json"]).run().stdout).unwrap();
+    assert_eq!(status["jobs"][0]["job"].as_str(), Some(&*number), "{status}");
+    on(&local, &["cancel", "--number", &number]).run().assert_prints(&format!("job {number} is cancelled\n"));
+    assert_eq!(running.end().code, Some(125));
+    let ended = on(&local, &["cancel", "--number", &number]).run();
+    assert!(ended.code == Some(1) && ended.stderr().contains("it has ended"), "{ended:?}");
     local.end();
 }

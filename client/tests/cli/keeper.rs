@@ -51,7 +51,7 @@ impl Keeper {
 
 pub(crate) fn result(item: u64, bytes: &[u8]) -> Event {
     let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
-    Event::ItemsDone(ItemsDone { job: 1, first: item, data: bytes.to_vec().into(), ends })
+    Event::ItemsDone(ItemsDone { job: 1, first: item, data: bytes.to_vec().into(), ends, failed: false })
 }
 
 pub(crate) fn failure(item: u64) -> Event {
@@ -126,17 +126,25 @@ impl DetachedJobs for Keeper {
     }
 
     async fn cancel(&self, request: Request<CancelDetachedRequest>) -> Result<Response<CancelDetachedReply>, Status> {
-        let name = request.into_inner().name;
+        let CancelDetachedRequest { name, must_run, .. } = request.into_inner();
         self.note(format!("cancel detached {name}"));
-        self.find(&name).map(|_| Response::new(CancelDetachedReply {}))
+        let kept = self.find(&name)?;
+        if must_run && kept.job.state() != DetachedState::Running {
+            return Err(Status::failed_precondition(format!("job {name:?} has finished: nothing is left")));
+        }
+        Ok(Response::new(CancelDetachedReply {}))
     }
 
     async fn discard(
         &self,
         request: Request<DiscardDetachedRequest>,
     ) -> Result<Response<DiscardDetachedReply>, Status> {
-        let name = request.into_inner().name;
+        let DiscardDetachedRequest { name, id } = request.into_inner();
         self.note(format!("discard {name}"));
-        self.find(&name).map(|_| Response::new(DiscardDetachedReply {}))
+        let kept = self.find(&name)?;
+        if kept.job.id != id {
+            return Err(Status::not_found("another job has the name"));
+        }
+        Ok(Response::new(DiscardDetachedReply {}))
     }
 }

@@ -15,6 +15,7 @@ mod map_flow;
 mod map_items;
 mod map_options;
 mod map_outputs;
+mod map_results;
 mod map_retries;
 mod operators;
 mod results;

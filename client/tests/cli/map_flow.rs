@@ -131,3 +131,51 @@ fn results_that_are_written_are_whole_after_an_interrupt() {
     let text = fs::read_to_string(&results).unwrap();
     assert!(text.lines().count() >= 3 && text.ends_with("}\n"), "{text:?}");
 }
+
+/// A map whose commands write 64 MiB each, the first of which waits: returns the most memory that any of its processes took.
+fn memory_of_large_outputs(options: &[&str]) -> u64 {
+    let folder = Folder::new();
+    let (pipe, begun) = (folder.pipe("gate"), folder.pipe("begun"));
+    let program = format!(
+        "head -c 67108864 /dev/zero | tr '\\0' {{}}; case {{}} in a) read line < {pipe};; *) echo done > {begun};; esac"
+    );
+    let mut running = map(&program, options.iter().copied()).spawn();
+    running.child.stdin.take().unwrap().write_all(b"a\nb\nc\n").unwrap();
+    let mut ends = fs::OpenOptions::new().read(true).write(true).open(&begun).unwrap();
+    lines(&mut ends, 2);
+    let taken = |pid: &u32| fs::exists(format!("/proc/{pid}/exe")).unwrap_or(false).then(|| peak(*pid));
+    let most = running.processes().iter().filter_map(taken).max().unwrap();
+    fs::write(&pipe, "go\n").unwrap();
+    let done = running.end();
+    assert_eq!((done.code, done.stdout.len()), (Some(0), 3 << 26));
+    for (part, byte) in done.stdout.chunks(1 << 26).zip(*b"abc") {
+        assert!(part.iter().all(|other| *other == byte));
+    }
+    most
+}
+
+#[test]
+fn large_outputs_are_not_held_in_memory() {
+    let most = memory_of_large_outputs(&[]);
+    assert!(most < 48 << 20, "{most}");
+}
+
+#[test]
+fn a_full_disk_fails_the_item_whose_output_has_no_room() {
+    let folder = Folder::new();
+    let disk = folder.file("disk");
+    fs::create_dir(&disk).unwrap();
+    let mounted = "mount -t tmpfs -o size=2m none \"$TMPDIR\" && exec \"$0\" \"$@\"";
+    let arguments = ["map", "-j1", "--keep-going", "--program", "head -c {} /dev/zero", "--", "9000000", "5"];
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", mounted, env!("CARGO_BIN_EXE_farpool")]).args(arguments);
+    let output = command.env_remove("FARPOOL_ADDRESS").env("TMPDIR", &disk).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if stderr.contains("unshare") || stderr.contains("mount:") {
+        eprintln!("namespaces are not permitted here: {stderr}");
+        return;
+    }
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 5), "{stderr}");
+    assert!(stderr.contains("item 1 \"9000000\": its output could not be kept in"), "{stderr}");
+    assert!(stderr.contains("No space left") && stderr.contains("TMPDIR"), "{stderr}");
+}

@@ -28,7 +28,9 @@ fn results_have_a_line_of_json_for_each_item() {
     let done = map(program, options).input(format!("a \"1\"\nb\nc\nd\n{long}\n")).run();
     assert_eq!(done.code, Some(4));
     let text = fs::read_to_string(&results).unwrap();
-    let records: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut records: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // They are in the order in which items have finished.
+    records.sort_by_key(|record| record["index"].as_u64());
     let row = |record: &serde_json::Value| {
         let keys = ["index", "exit_code", "signal", "timed_out", "host", "attempts"];
         serde_json::Value::from(keys.map(|key| record[key].clone()).to_vec())
@@ -46,7 +48,19 @@ fn results_have_a_line_of_json_for_each_item() {
     assert_eq!((&records[0]["error"], &records[1]["error"]), (&serde_json::Value::Null, &"exit code 4".into()));
     assert!(records[3]["seconds"].as_f64().unwrap() >= 0.5 && records[4]["seconds"].is_null());
     let keys: Vec<&String> = records[0].as_object().unwrap().keys().collect();
-    let promised = ["attempts", "error", "exit_code", "host", "index", "item", "seconds", "signal", "timed_out"];
+    let promised = [
+        "attempts",
+        "digest",
+        "error",
+        "exit_code",
+        "host",
+        "index",
+        "item",
+        "program",
+        "seconds",
+        "signal",
+        "timed_out",
+    ];
     assert_eq!(keys, promised);
 }
 

@@ -74,17 +74,114 @@ fn tags_tell_whose_a_line_is() {
 }
 
 #[test]
-fn what_stays_in_the_background_ends_with_its_item() {
-    let start = std::time::Instant::now();
-    map("sleep 50 & echo {}", []).input("x\n").run().assert_prints("x\n");
-    assert!(start.elapsed().as_secs() < 20);
+fn what_stays_in_the_background_is_waited_for() {
+    let folder = Folder::new();
+    let file = folder.file("out");
+    // As in `... > >(gzip)`: the command ends first.
+    let program = format!("(sleep 0.3; echo late; echo {{}} > {file}) & echo early");
+    map(&program, []).input("x\n").run().assert_prints("early\nlate\n");
+    assert_eq!(fs::read_to_string(file).unwrap(), "x\n");
+    // Whoever was started by somebody that is gone, too.
+    map("(sh -c '(sleep 0.2; echo grandchild) & true') & : {}", []).input("x\n").run().assert_prints("grandchild\n");
 }
 
 #[test]
-fn a_full_disk_is_told() {
-    let shell = format!("{} map --program echo -- x >/dev/full", env!("CARGO_BIN_EXE_farpool"));
+fn what_stays_longer_is_killed_and_named() {
+    let start = std::time::Instant::now();
+    let done = map("sleep 50 & echo {}; exit 3", ["--grace", "300ms"]).input("x\n").run();
+    assert!(start.elapsed().as_secs() < 20);
+    assert_eq!((done.code, &*done.stdout()), (Some(1), "x\n"));
+    let stderr = done.stderr();
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert!(lines[0].starts_with("farpool: item 1 \"x\" left processes in the background"), "{stderr}");
+    assert!(lines[0].contains(": sleep (pid "), "{stderr}");
+    assert!(lines[1].contains("exit code 3"), "{stderr}");
+    // The same with no grace at all, and with a timeout that is shorter than it.
+    for options in [&["--grace", "0"][..], &["--grace", "1h", "--timeout", "300ms"]] {
+        let done = map("sleep 50 & echo {}", options.iter().copied()).input("x\n").run();
+        assert_eq!((done.code, &*done.stdout()), (Some(0), "x\n"), "{done:?}");
+        assert!(done.stderr().contains("sleep (pid "), "{done:?}");
+    }
+}
+
+/// What a shell's redirections make of it.
+fn redirected(arguments: &str, redirection: &str) -> (Option<i32>, String) {
+    let shell = format!("{} {arguments} {redirection}", env!("CARGO_BIN_EXE_farpool"));
     let output = std::process::Command::new("sh").args(["-c", &shell]).env_remove("FARPOOL_ADDRESS").output().unwrap();
-    assert_eq!(output.status.code(), Some(125));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.starts_with("farpool: cannot write to stdout: No space left"), "{stderr}");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    for (redirection, why) in [(">/dev/full", "No space left"), (">&-", "Bad file descriptor")] {
+        for arguments in [
+            "map --program echo -- x",
+            "map --program 'head -c 3000000 /dev/zero; : {}' -- x",
+            "map --line-buffer --program echo -- x",
+            "map --dry-run --program echo -- x",
+        ] {
+            let (code, stderr) = redirected(arguments, redirection);
+            let story = format!("farpool: cannot write to stdout: {why}");
+            assert!(code == Some(125) && stderr.starts_with(&story), "{arguments} {redirection}: {code:?} {stderr}");
+        }
+        // There is nothing to write.
+        assert_eq!(redirected("map --program true -- x", redirection), (Some(0), String::new()));
+    }
+    let (code, _) = redirected("map --program 'echo {} >&2' -- x", "2>/dev/full");
+    assert_eq!(code, Some(125));
+}
+
+#[test]
+fn a_failure_that_stops_a_map_is_told_when_it_happens() {
+    let folder = Folder::new();
+    let pipe = folder.pipe("gate");
+    let program = format!("if [ {{}} = a ]; then read line < {pipe}; else echo {{}} >&2; exit 3; fi; echo {{}}");
+    let mut running = map(&program, []).spawn();
+    running.child.stdin.take().unwrap().write_all(b"a\nb\nc\n").unwrap();
+    let told = lines(running.child.stderr.as_mut().unwrap(), 1);
+    assert!(told.starts_with("farpool: item 2 \"b\": exit code 3"), "{told}");
+    fs::write(&pipe, "go\n").unwrap();
+    let done = running.end();
+    // And not again in its turn.
+    assert_eq!((done.stdout(), done.stderr().matches("item 2").count()), ("a\n".to_owned(), 0));
+    assert!(done.stderr().starts_with("b\n"), "{done:?}");
+}
+
+#[test]
+fn lines_come_as_they_are_written() {
+    let folder = Folder::new();
+    let pipe = folder.pipe("gate");
+    let program = format!("echo one; printf 'half'; read line < {pipe}; echo ' of it'; printf end; echo {{}} >&2");
+    let mut running = map(&program, ["--line-buffer", "--tag"]).spawn();
+    running.child.stdin.take().unwrap().write_all(b"a\nb\n").unwrap();
+    let stdout = running.child.stdout.as_mut().unwrap();
+    let first = lines(stdout, 2);
+    let mut sorted: Vec<&str> = first.lines().collect();
+    sorted.sort_unstable();
+    assert_eq!(sorted, ["a\tone", "b\tone"]);
+    // Both wait at the same gate.
+    let mut gate = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    gate.write_all(b"go\ngo\n").unwrap();
+    drop(gate);
+    let done = running.end();
+    let text = done.stdout();
+    let mut sorted: Vec<&str> = text.lines().collect();
+    sorted.sort_unstable();
+    assert_eq!(sorted, ["a\tend", "a\thalf of it", "b\tend", "b\thalf of it"], "{text}");
+    let stderr = done.stderr();
+    let mut sorted: Vec<&str> = stderr.lines().collect();
+    sorted.sort_unstable();
+    assert_eq!((done.code, sorted), (Some(0), vec!["a\ta", "b\tb"]));
+}
+
+#[test]
+fn lines_of_many_items_stay_whole() {
+    let long = "x".repeat(20_000);
+    let program = format!("for i in 1 2 3 4 5 6 7 8 9; do echo {{}} {long}; done");
+    let done = map(&program, ["--line-buffer"]).input(numbers(40)).run();
+    let text = done.stdout();
+    assert_eq!((done.code, text.lines().count()), (Some(0), 360));
+    for line in text.lines() {
+        assert!(line.ends_with(&long) && line.len() <= 20_003, "{}", line.len());
+    }
 }

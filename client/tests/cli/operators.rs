@@ -1,8 +1,9 @@
 //! What operators see and do, against a service that says what it should.
 
-use farpool_proto::v1::StatusReply;
+use farpool_proto::v1::{DetachedJob, DetachedState, StatusReply};
 use serde_json::{Value, json};
 
+use crate::keeper::Kept;
 use crate::service::{Service, busy_cluster};
 use crate::support::{Done, farpool};
 
@@ -37,7 +38,7 @@ POOL  NAME        CLIENT          SLOTS  WANTED  WEIGHT  JOBS  OPEN  REQUIRES  W
 3     thumbnails  10.0.0.7:51000     68     all       2     1  1.5s  os=linux  an agent with gpu=h100
 
 JOB  POOL  LABEL   DONE     OF  FAILED  AT AGENTS  ITEMS/S  OPEN  PRIORITY  REQUIRES
-3.1  3     resize  1200  5000+       3        140     99.5    1s        -1
+31   3     resize  1200  5000+       3        140     99.5    1s        -1
 "
     ));
     assert_eq!(service.asked(), ["status"]);
@@ -151,7 +152,7 @@ fn the_keys_of_json_are_a_promise() {
                 "open_seconds": 1.5,
             }],
             "jobs": [{
-                "job": "3.1",
+                "job": "31",
                 "pool": "3",
                 "label": "resize",
                 "priority": -1,
@@ -173,14 +174,38 @@ fn the_keys_of_json_are_a_promise() {
 #[test]
 fn a_job_is_cancelled_by_its_name() {
     let service = Service::start(busy_cluster());
-    call(&service, &["cancel", "3.1"]).assert_prints("job 3.1 is cancelled\n");
-    assert_eq!(service.asked(), ["cancel 3.1"]);
+    call(&service, &["cancel", "31"]).assert_prints("job 31 is cancelled\n");
+    assert_eq!(service.asked(), ["list", "cancel 31"]);
+}
+
+#[test]
+fn numbers_and_names_are_not_taken_for_each_other() {
+    let detached = |name: &str| Kept {
+        job: DetachedJob { name: name.to_owned(), state: DetachedState::Running.into(), ..DetachedJob::default() },
+        outcomes: Vec::new(),
+    };
+    let service = Service::keeping(busy_cluster(), vec![detached("31"), detached("7"), detached("nightly")]);
+    // Both a number and a name; a name only, which may have been a number; and what is only a part, or another way to write it.
+    let asks =
+        "may be the number of a job or the name of a detached one, which exists: say which with --number or --detached";
+    for job in ["31", "7"] {
+        call(&service, &["cancel", job]).assert(1, "", &format!("farpool: {job} {asks}\n"));
+        assert_eq!(service.asked(), ["list"], "{job}");
+    }
+    for job in ["night", "nightly2", "+31", "031", "3"] {
+        assert_eq!(call(&service, &["cancel", job]).code, Some(1), "{job}");
+    }
+    service.asked();
+    call(&service, &["cancel", "--number", "31"]).assert_prints("job 31 is cancelled\n");
+    call(&service, &["cancel", "--detached", "31"]).assert_prints("job 31 is cancelled\n");
+    assert_eq!(service.asked(), ["cancel 31", "cancel detached 31"]);
+    assert_eq!(call(&service, &["cancel", "--number", "--detached", "31"]).code, Some(2));
 }
 
 #[test]
 fn what_is_not_there_is_told_with_where_to_look() {
     let service = Service::start(busy_cluster());
-    let expected = "farpool: there is no job \"9\"; `farpool jobs` and `farpool results` tell which there are\n";
+    let expected = "farpool: there is no job \"9\"; `farpool jobs` tells which there are; a detached job's name goes behind --detached\n";
     call(&service, &["cancel", "9"]).assert(1, "", expected);
     let expected = "farpool: there is no agent \"x\"; `farpool agents` tells which there are\n";
     call(&service, &["drain", "--wait", "x"]).assert(1, "", expected);
@@ -191,7 +216,7 @@ fn a_refusal_is_told_in_the_coordinators_words() {
     let service = Service::start(busy_cluster());
     let expected =
         format!("farpool: the coordinator at {} refused: only its owner may (PermissionDenied)\n", service.address);
-    call(&service, &["cancel", "secret"]).assert(1, "", &expected);
+    call(&service, &["cancel", "--number", "secret"]).assert(1, "", &expected);
 }
 
 #[test]
@@ -199,11 +224,11 @@ fn draining_returns_at_once_or_when_the_agent_has_left() {
     let service = Service::start(busy_cluster());
     let done = call(&service, &["drain", "node1"]);
     done.assert_prints("agent node1 is draining: it leaves when what it runs is finished\n");
-    assert_eq!(service.asked(), ["status", "drain node1"]);
+    assert_eq!(service.asked(), ["drain node1"]);
 
     let service = Service::start(busy_cluster());
     call(&service, &["drain", "--wait", "node1"]).assert_prints("agent node1 has left\n");
-    assert_eq!(service.asked(), ["status", "drain node1", "status", "status", "status"]);
+    assert_eq!(service.asked(), ["drain node1", "status", "status", "status"]);
 }
 
 #[test]

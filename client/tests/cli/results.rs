@@ -18,6 +18,7 @@ fn job(name: &str, state: DetachedState, items: u64, done: u64, failed: u64) -> 
         done,
         failed,
         result: "f64".to_owned(),
+        id: name.as_bytes().to_vec().into(),
         ..DetachedJob::default()
     }
 }
@@ -192,7 +193,10 @@ fn what_is_not_there_is_told_with_where_to_look() {
 fn a_detached_job_is_cancelled_by_its_name() {
     let service = service();
     call(&service, &["cancel", "weekly"]).assert_prints("job weekly is cancelled\n");
-    assert_eq!(service.asked(), ["cancel weekly", "cancel detached weekly"]);
+    assert_eq!(service.asked(), ["cancel detached weekly"]);
+    let story = "farpool: job \"nightly\" has finished: nothing is left\n";
+    call(&service, &["cancel", "nightly"]).assert(1, "", story);
+    assert_eq!(call(&service, &["cancel", "week"]).code, Some(1));
 }
 
 #[test]

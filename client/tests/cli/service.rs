@@ -93,9 +93,9 @@ impl Operators for Handler {
         let mut state = self.0.lock().unwrap();
         state.asked.push(format!("drain {name}"));
         state.shown = Some(2);
-        match state.status.agents.iter().any(|agent| agent.agent == name || agent.host == name) {
-            true => Ok(Response::new(DrainAgentReply {})),
-            false => Err(Status::not_found(format!("there is no agent {name:?}"))),
+        match state.status.agents.iter().find(|agent| agent.agent == name || agent.host == name) {
+            Some(agent) => Ok(Response::new(DrainAgentReply { agent: agent.agent.clone() })),
+            None => Err(Status::not_found(format!("there is no agent {name:?}"))),
         }
     }
 }
@@ -156,7 +156,7 @@ pub(crate) fn busy_cluster() -> StatusReply {
             open_ns: 1_500_000_000,
         }],
         jobs: vec![JobStatus {
-            job: "3.1".to_owned(),
+            job: "31".to_owned(),
             pool: "3".to_owned(),
             label: "resize".to_owned(),
             priority: -1,

@@ -106,6 +106,17 @@ impl Running {
         Done { code: status.code(), stdout, stderr }
     }
 
+    /// Waits for its end, when what it has started has five seconds to go.
+    pub(crate) fn end_killed(self) {
+        let Running { mut child, tag } = self;
+        child.wait().expect("a child can be waited for");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !tagged(&tag).is_empty() {
+            assert!(Instant::now() < deadline, "it left processes behind");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Processes of this call, itself included.
     pub(crate) fn processes(&self) -> Vec<u32> {
         tagged(&self.tag)

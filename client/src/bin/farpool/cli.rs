@@ -61,8 +61,14 @@ pub(crate) struct ShowArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CancelArguments {
-    /// The job, as `farpool jobs` names it; or a detached job's name
+    /// The job's number, as `farpool jobs` shows it; or a detached job's name, if there is anything but digits in it
     pub(crate) job: String,
+    /// It is a detached job's name, even if it looks like a number
+    #[arg(long, conflicts_with = "number")]
+    pub(crate) detached: bool,
+    /// It is a number, even if a detached job is called so
+    #[arg(long)]
+    pub(crate) number: bool,
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +90,9 @@ pub(crate) struct ResultsArguments {
     /// Write a line of JSON for each item, as `farpool map --results` does
     #[arg(long, value_name = "FILE", requires = "name", conflicts_with = "raw")]
     pub(crate) results: Option<PathBuf>,
+    /// Replace the results that are in that file
+    #[arg(long, requires = "results")]
+    pub(crate) overwrite: bool,
     /// Show the jobs as one JSON document: keys stay as they are from release to release
     #[arg(long, conflicts_with = "name")]
     pub(crate) json: bool,
@@ -175,6 +184,7 @@ Examples:
   farpool jobs                                            tells the names
   farpool cancel 7
   farpool cancel nightly                                  a detached job
+  farpool cancel --detached 2026                          one called 2026
   farpool jobs --json | jq -r '.jobs[].job' | xargs -n1 farpool cancel";
 
 const DRAIN_EXAMPLES: &str = "\

@@ -22,6 +22,12 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads the same, or no time at all.
+pub(crate) fn parse_or_zero(text: &str) -> Result<Duration, String> {
+    let is_zero = text.trim_end_matches(|c: char| c.is_ascii_alphabetic()) == "0";
+    if is_zero { parse(&text.replacen('0', "1", 1)).map(|_| Duration::ZERO) } else { parse(text) }
+}
+
 /// Writes it as [`parse`] reads it, for messages: rounded to what matters.
 pub(crate) fn show(duration: Duration) -> String {
     let seconds = duration.as_secs();

@@ -6,6 +6,7 @@ mod cli;
 mod duration;
 mod map;
 mod operators;
+mod streams;
 mod text;
 
 use std::io::{self, Write};

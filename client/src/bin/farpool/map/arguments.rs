@@ -10,6 +10,7 @@ use clap::Args;
 use farpool::{Job, Pool};
 
 use super::items::Source;
+use super::records::{Mode, Place};
 use super::template::Template;
 use crate::duration;
 
@@ -82,13 +83,34 @@ pub(crate) struct MapArguments {
     #[arg(long)]
     tag: bool,
 
+    /// Print each line of output as soon as it comes, instead of whole outputs in the order of the input
+    #[arg(long, conflicts_with_all = ["detach", "progress"])]
+    line_buffer: bool,
+
+    /// When a command has exited, let what it left in the background go on for so long; what is left then is killed and named
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration::parse_or_zero)]
+    grace: Duration,
+
     /// Print the commands instead of running them
     #[arg(long)]
     dry_run: bool,
 
-    /// Write a line of JSON for each item: item, index, exit_code, signal, timed_out, error, host, seconds, attempts
+    /// Write a line of JSON for each item as soon as it has finished: item, index, exit_code, signal, timed_out, error, host,
+    /// seconds, attempts, program, digest
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
+
+    /// Go on from the results of an earlier run: what they have is not run again
+    #[arg(long, requires = "results", conflicts_with = "overwrite")]
+    resume: bool,
+
+    /// As --resume, and run again what failed
+    #[arg(long, requires = "results", conflicts_with = "overwrite")]
+    retry_failed: bool,
+
+    /// Replace the results that are in the file
+    #[arg(long, requires = "results")]
+    overwrite: bool,
 
     /// The items, instead of stdin
     #[arg(last = true, value_name = "ITEM")]
@@ -120,8 +142,12 @@ pub(super) struct Plan {
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) progress: bool,
     pub(super) tag: bool,
+    /// Lines are printed as they come.
+    pub(super) line_buffer: bool,
+    /// How long what a command leaves in the background may go on.
+    pub(super) grace: Duration,
     pub(super) dry_run: bool,
-    pub(super) results: Option<PathBuf>,
+    pub(super) results: Option<Place>,
 }
 
 impl MapArguments {
@@ -131,6 +157,11 @@ impl MapArguments {
         if self.speculate && self.retries == Some(0) {
             return Err("--speculate may run a command twice, and with --retries 0 none ever is".to_owned());
         }
+        let mode = match (self.overwrite, self.retry_failed) {
+            (true, _) => Mode::Overwrite,
+            (false, failed) if failed || self.resume => Mode::Resume { failed },
+            _ => Mode::New,
+        };
         let source = match self.arg_file {
             Some(path) => Source::File(path),
             None if items_follow => Source::Arguments(self.items.into_iter().map(OsStringExt::into_vec).collect()),
@@ -154,8 +185,10 @@ impl MapArguments {
             environment: self.env.iter().map(variable).collect::<Result<_, _>>()?,
             progress: self.progress,
             tag: self.tag,
+            line_buffer: self.line_buffer,
+            grace: self.grace,
             dry_run: self.dry_run,
-            results: self.results,
+            results: self.results.map(|path| Place { path, mode }),
         })
     }
 }

@@ -1,16 +1,20 @@
 //! What is known of the items between the input and the output.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
+use super::arguments::Plan;
+use super::outputs::Outputs;
+use super::queue::Item;
+use super::spool::SpoolFile;
 use super::task::Work;
-use super::template::Template;
 
 /// Shared by the jobs that give items out and the loop that takes outcomes, all on one thread.
-#[derive(Debug)]
-pub(super) struct Board {
-    template: Template,
-    timeout: Option<Duration>,
+pub(super) struct Board<'a> {
+    plan: &'a Plan,
+    outputs: Outputs,
+    /// Items that were read before the map began, which come first.
+    pub(super) pending: VecDeque<(u64, Item)>,
     /// Index of the next item that is read.
     pub(super) next: u64,
     /// Items whose command runs, or is about to.
@@ -23,6 +27,8 @@ pub(super) struct Board {
     pub(super) unwritten: u64,
     /// What outcomes take up that wait for their turn.
     pub(super) waiting_bytes: usize,
+    /// The same on disk.
+    pub(super) waiting_spooled: u64,
     /// Nothing more is given out.
     pub(super) stopping: bool,
     /// Items that are out for the first time, at most.
@@ -35,24 +41,30 @@ pub(super) struct Flight {
     pub(super) item: Vec<u8>,
     /// How often its command has been given out.
     pub(super) attempts: u32,
+    /// Where its outputs go that are not held in memory.
+    pub(super) spool: Option<Rc<SpoolFile>>,
 }
 
 /// A slow item holds back the outputs of so many behind it, at most; then no more are given out.
 const MOST_UNWRITTEN: u64 = 10_000;
 /// The same in bytes of output.
-const MOST_WAITING_BYTES: usize = 256 << 20;
+const MOST_WAITING_BYTES: usize = 64 << 20;
+/// The same on disk.
+const MOST_WAITING_SPOOLED: u64 = 4 << 30;
 
-impl Board {
-    pub(super) fn new(template: Template, timeout: Option<Duration>) -> Board {
+impl<'a> Board<'a> {
+    pub(super) fn new(plan: &'a Plan, outputs: Outputs) -> Self {
         Board {
-            template,
-            timeout,
+            plan,
+            outputs,
+            pending: VecDeque::new(),
             next: 0,
             out: BTreeMap::new(),
             again: 0,
             refused: Vec::new(),
             unwritten: 0,
             waiting_bytes: 0,
+            waiting_spooled: 0,
             stopping: false,
             most_out: 0,
         }
@@ -60,7 +72,10 @@ impl Board {
 
     /// Whether the next item of a job may be given out.
     pub(super) fn has_room(&self) -> bool {
-        !self.stopping && self.unwritten < MOST_UNWRITTEN && self.waiting_bytes < MOST_WAITING_BYTES
+        !self.stopping
+            && self.unwritten < MOST_UNWRITTEN
+            && self.waiting_bytes < MOST_WAITING_BYTES
+            && self.waiting_spooled < MOST_WAITING_SPOOLED
     }
 
     /// Whether a new job is worth while: half the room at least, so that there are few of them.
@@ -68,6 +83,7 @@ impl Board {
         self.has_room()
             && self.unwritten < MOST_UNWRITTEN / 2
             && self.waiting_bytes < MOST_WAITING_BYTES / 2
+            && self.waiting_spooled < MOST_WAITING_SPOOLED / 2
             && self.out_first() < self.most_out
     }
 
@@ -76,25 +92,33 @@ impl Board {
         self.out.len() as u64 - self.again
     }
 
-    /// Notes that the next item goes out.
-    pub(super) fn give_out(&mut self, item: Vec<u8>) -> Work {
-        let index = self.take_number();
-        let work = self.work(index, &item);
-        self.out.insert(index, Flight { item, attempts: 1 });
+    /// Index of the next item that is read, which was not before.
+    pub(super) fn take_number(&mut self) -> u64 {
+        let index = self.next;
+        self.next += 1;
+        index
+    }
+
+    /// Notes that an item goes out.
+    pub(super) fn give_out(&mut self, index: u64, item: Vec<u8>) -> Work {
+        self.unwritten += 1;
+        let (work, spool) = self.work(index, &item);
+        self.out.insert(index, Flight { item, attempts: 1, spool });
         work
     }
 
-    /// Notes that the next item is one that cannot be run.
-    pub(super) fn refuse(&mut self, item: Vec<u8>) {
-        let index = self.take_number();
+    /// Notes that an item cannot be run.
+    pub(super) fn refuse(&mut self, index: u64, item: Vec<u8>) {
+        self.unwritten += 1;
         self.refused.push((index, item));
     }
 
     /// Notes that an item that came back goes out again.
     pub(super) fn give_out_again(&mut self, index: u64, flight: Flight) -> Work {
-        let work = self.work(index, &flight.item);
+        let attempts = flight.attempts + 1;
+        let (work, spool) = self.work(index, &flight.item);
         self.again += u64::from(flight.attempts == 1);
-        self.out.insert(index, Flight { attempts: flight.attempts + 1, ..flight });
+        self.out.insert(index, Flight { item: flight.item, attempts, spool });
         work
     }
 
@@ -108,14 +132,15 @@ impl Board {
         self.again -= u64::from(flight.attempts > 1);
     }
 
-    fn take_number(&mut self) -> u64 {
-        let index = self.next;
-        self.next += 1;
-        self.unwritten += 1;
-        index
-    }
-
-    fn work(&self, index: u64, item: &[u8]) -> Work {
-        Work { index, command: self.template.render(item, index + 1), timeout: self.timeout }
+    fn work(&mut self, index: u64, item: &[u8]) -> (Work, Option<Rc<SpoolFile>>) {
+        let (keeping, spool) = self.outputs.of(item);
+        let work = Work {
+            index,
+            command: self.plan.template.render(item, index + 1),
+            timeout: self.plan.timeout,
+            grace: self.plan.grace,
+            keeping,
+        };
+        (work, spool)
     }
 }

@@ -4,7 +4,7 @@ mod input;
 mod results;
 
 use std::cell::RefCell;
-use std::io::{self, Write};
+use std::io::Write;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use super::MapError;
 use super::arguments::Plan;
 use super::run;
 use super::task::{self, Outcome, Work};
+use crate::streams;
 use input::{Entry, Input};
 pub(crate) use results::print;
 
@@ -51,7 +52,9 @@ pub(super) fn detach(plan: &Plan, name: &str, address: Option<String>) -> Result
     })?;
     drop(pool);
     let line = format!("job {} is detached; farpool results {} --wait prints its outputs\n", name, detached.name());
-    io::stdout().write_all(line.as_bytes()).map_err(|error| MapError::of_stdout(&error))?;
+    streams::stdout()
+        .and_then(|mut stdout| stdout.write_all(line.as_bytes()))
+        .map_err(|error| MapError::of_stdout(&error))?;
     Ok(0)
 }
 
@@ -62,7 +65,11 @@ fn carry_out(entry: Entry) -> Option<Done> {
     loop {
         attempts += 1;
         let outcome = task::run(work.clone());
-        if outcome.ended.is_success() || attempts > retries {
+        let failed = !outcome.ended.is_success();
+        if failed && attempts > retries {
+            farpool::count_as_failed();
+        }
+        if !failed || attempts > retries {
             return Some(Done { item, outcome, attempts });
         }
     }

@@ -1,16 +1,17 @@
 //! `--dry-run`: the commands, and nothing run.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::MapError;
 use super::arguments::Plan;
 use super::items::LONGEST;
+use crate::streams;
 
 pub(super) fn print(plan: &Plan) -> Result<u64, MapError> {
     let queue = plan.source.read(plan.separator).map_err(MapError::Told)?;
-    let mut stdout = BufWriter::new(io::stdout().lock());
+    let mut stdout = BufWriter::new(streams::stdout().map_err(|error| MapError::of_stdout(&error))?);
     let mut number = 0;
     while let Some(item) = queue.pop(Duration::MAX) {
         number += 1;

@@ -11,8 +11,8 @@ use super::task::Work;
 
 /// imap asks for items on the thread that also writes outcomes, and takes `None` for the end: so a job ends when its input
 /// pauses, and another one goes on later. A quick input is one job, however long it is.
-pub(super) struct Feed {
-    board: Rc<RefCell<Board>>,
+pub(super) struct Feed<'a> {
+    board: Rc<RefCell<Board<'a>>>,
     queue: Arc<Queue>,
     link: Rc<Link>,
 }
@@ -25,15 +25,17 @@ pub(super) struct Link {
     /// Items of this job that are out.
     pub(super) out: Cell<u64>,
     pub(super) ended: Cell<bool>,
+    /// Indices of its first items: those that were read before the map began. The others follow each other.
+    pub(super) pending: RefCell<Vec<u64>>,
 }
 
 /// An input that is silent for longer has paused.
 const PAUSE: Duration = Duration::from_millis(5);
 
-impl Feed {
-    pub(super) fn new(board: &Rc<RefCell<Board>>, queue: &Arc<Queue>) -> (Feed, Rc<Link>) {
+impl<'a> Feed<'a> {
+    pub(super) fn new(board: &Rc<RefCell<Board<'a>>>, queue: &Arc<Queue>) -> (Self, Rc<Link>) {
         let share = share(&board.borrow(), 0);
-        let link = Rc::new(Link { share, out: Cell::new(0), ended: Cell::new(false) });
+        let link = Rc::new(Link { share, out: Cell::new(0), ended: Cell::new(false), pending: RefCell::default() });
         (Feed { board: Rc::clone(board), queue: Arc::clone(queue), link: Rc::clone(&link) }, link)
     }
 
@@ -44,17 +46,28 @@ impl Feed {
         if has_grown || !board.has_room() {
             return None;
         }
-        let item = self.queue.pop(PAUSE)?;
+        let (index, item) = match board.pending.pop_front() {
+            Some((index, item)) => {
+                if !item.cut {
+                    self.link.pending.borrow_mut().push(index);
+                }
+                (index, item)
+            }
+            None => {
+                let item = self.queue.pop(PAUSE)?;
+                (board.take_number(), item)
+            }
+        };
         if item.cut {
-            board.refuse(item.bytes);
+            board.refuse(index, item.bytes);
             return None;
         }
         self.link.out.update(|out| out + 1);
-        Some(board.give_out(item.bytes))
+        Some(board.give_out(index, item.bytes))
     }
 }
 
-impl Iterator for Feed {
+impl Iterator for Feed<'_> {
     type Item = Work;
 
     fn next(&mut self) -> Option<Work> {
@@ -65,7 +78,7 @@ impl Iterator for Feed {
 }
 
 /// What other jobs leave of the items that may be out.
-fn share(board: &Board, own: u64) -> u64 {
+fn share(board: &Board<'_>, own: u64) -> u64 {
     let others = board.out_first().saturating_sub(own);
     board.most_out.saturating_sub(others).max(1)
 }

@@ -1,11 +1,15 @@
 //! An item that is done with, and how that is told.
 
+use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use farpool::Error;
 use nix::sys::signal::Signal;
 
 use super::items::LONGEST;
+use super::keep::Output;
+use super::spool::SpoolFile;
 use super::task::{Ended, Outcome};
 use crate::duration;
 use crate::text::shortened;
@@ -19,6 +23,10 @@ pub(super) struct Finished {
     /// How often its command was begun.
     pub(super) attempts: u32,
     pub(super) result: Result<Outcome, Lost>,
+    /// Where its outputs are that are not held in memory.
+    pub(super) spool: Option<Rc<SpoolFile>>,
+    /// Its failure was told when it happened.
+    pub(super) told: bool,
 }
 
 /// Why there is no outcome of a command.
@@ -31,17 +39,25 @@ pub(super) enum Lost {
 }
 
 impl Finished {
-    pub(super) fn stdout(&self) -> &[u8] {
-        self.result.as_ref().map_or(&[], |outcome| &outcome.stdout)
+    /// One without an outcome.
+    pub(super) fn lost(index: u64, item: Option<Vec<u8>>, attempts: u32, why: Lost) -> Self {
+        Self { index, item, attempts, result: Err(why), spool: None, told: false }
     }
 
-    pub(super) fn stderr(&self) -> &[u8] {
-        self.result.as_ref().map_or(&[], |outcome| &outcome.stderr)
+    /// stdout and stderr of its command.
+    pub(super) fn outputs(&self) -> [&Output; 2] {
+        const NONE: &Output = &Output::Held(Vec::new());
+        self.result.as_ref().map_or([NONE, NONE], |outcome| [&outcome.stdout, &outcome.stderr])
     }
 
     /// Memory that its outputs take up.
     pub(super) fn bytes(&self) -> usize {
-        self.stdout().len() + self.stderr().len()
+        self.outputs().iter().map(|output| output.bytes()).sum()
+    }
+
+    /// Room that they take up on disk.
+    pub(super) fn spooled(&self) -> u64 {
+        self.outputs().iter().map(|output| output.spooled()).sum()
     }
 
     pub(super) fn host(&self) -> Option<&str> {
@@ -65,6 +81,20 @@ impl Finished {
         }
     }
 
+    /// The line that tells what it left in the background, if that was killed.
+    pub(super) fn left_behind(&self) -> Option<String> {
+        let left = self.result.as_ref().map_or(&[][..], |outcome| &outcome.left);
+        if left.is_empty() {
+            return None;
+        }
+        let host = self.host().map(|host| format!(" on host {host}")).unwrap_or_default();
+        let what = shortened(left.join(", ").as_bytes());
+        Some(format!(
+            "{} left processes in the background that did not end in time, and were killed{host}: {what}",
+            self.name()
+        ))
+    }
+
     /// The line that tells of the failure, if it is one.
     pub(super) fn failure(&self) -> Option<String> {
         let reason = self.reason()?;
@@ -74,8 +104,12 @@ impl Finished {
             more => format!("{more} attempts"),
         };
         let place = self.host().map(|host| format!("host {host}, ")).unwrap_or_default();
+        Some(format!("{}: {reason} ({place}{attempts})", self.name()))
+    }
+
+    fn name(&self) -> String {
         let item = self.item.as_ref().map(|item| format!(" \"{}\"", shortened(item))).unwrap_or_default();
-        Some(format!("item {}{item}: {reason} ({place}{attempts})", self.index + 1))
+        format!("item {}{item}", self.index + 1)
     }
 }
 
@@ -96,7 +130,10 @@ impl Ended {
             Self::TooMuchOutput => {
                 Some("wrote more than 1 GiB, and was killed: have it write to a file instead".to_owned())
             }
-            Self::NotStarted(why) => Some(why.clone()),
+            Self::NotStarted(why) | Self::NotKept(why) => Some(why.clone()),
+            Self::NotPrinted(error) => {
+                Some(format!("its output cannot be printed: {}", io::Error::from_raw_os_error(*error)))
+            }
         }
     }
 }
@@ -109,12 +146,14 @@ mod tests {
         let outcome = Outcome {
             index: 2,
             ended,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
+            stdout: Output::Held(Vec::new()),
+            stderr: Output::Held(Vec::new()),
+            left: Vec::new(),
             host: "node7".to_owned(),
             took: Duration::from_millis(1500),
         };
-        Finished { index: 2, item: Some(b"a b\n\x1b[31m\xff".to_vec()), attempts: 3, result: Ok(outcome) }
+        let item = Some(b"a b\n\x1b[31m\xff".to_vec());
+        Finished { index: 2, item, attempts: 3, result: Ok(outcome), spool: None, told: false }
     }
 
     #[test]

@@ -17,14 +17,27 @@ Items are quoted for the shell, whatever is in them: {}, '{}' and \"{}\" mean th
 same. \\{} is left alone. Without any placeholder the item is appended.
 
 Each item's output comes in one piece, in the order of the input: stdout to
-stdout, stderr to stderr. stdin is empty. What a command leaves in the
-background ends with it. Items are read as they are needed: the input may be
-endless.
+stdout, stderr to stderr. stdin is empty. Large outputs are kept in a file
+without a name below TMPDIR until their turn. --line-buffer prints lines as they
+come instead, of all items mixed; --tag says whose each is. Items are read as
+they are needed: the input may be endless.
+
+An item is done when its command has exited and nothing that it started is left
+in its process group. What is still there after --grace is killed, and named on
+stderr; how the command ended counts all the same.
 
 When an item fails (an exit code other than 0, a signal, --timeout), a line on
-stderr says so. No further items are given out then; those that were are
+stderr says so at once. No further items are given out then; those that were are
 finished (at most twice as many as run at once), and the rest is left.
---keep-going goes on instead. Ctrl-C kills everything at once.
+--keep-going goes on instead. Ctrl-C kills everything at once, and prints what
+had finished.
+
+--results FILE has a line of JSON for each item as soon as it has finished.
+After an end of any kind the same call with --resume goes on from it: it
+compares the command and all items that have a line, refuses what differs before
+anything runs, and skips what is done; --retry-failed runs failures again. What
+a killed map had not printed yet is not printed later: --unordered prints each
+output when its line is written.
 
 With --detach NAME the cluster keeps the items and their outputs on its disk,
 and this returns when it has all of them; nothing runs before. Every item runs
@@ -50,6 +63,8 @@ Examples:
   farpool map --tag --program 'ssh {} uptime' -a hosts.txt
   farpool map --retries 3 --timeout 30s --program 'curl -sfO {}' < urls.txt
   farpool map --keep-going --results done.jsonl --program ./test -- *.case
+  farpool map --results done.jsonl --retry-failed --program ./test -- *.case
+  farpool map --line-buffer --tag --program 'ssh {} tail -f log' -a hosts.txt
   jq -r 'select(.exit_code != 0) | .item' done.jsonl       what failed
   farpool map --dry-run --program 'mv {} {//}/old-{/}' -- a/b.txt
   tail -f new.txt | farpool map --unordered --program ./import

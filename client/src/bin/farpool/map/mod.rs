@@ -7,8 +7,13 @@ pub(crate) mod detached;
 mod dry_run;
 mod feed;
 mod finished;
+mod group;
 pub(crate) mod help;
+mod interrupt;
 mod items;
+mod keep;
+mod outputs;
+mod printed;
 mod progress;
 mod queue;
 mod quotes;
@@ -16,6 +21,7 @@ mod records;
 mod run;
 mod segment;
 mod sink;
+mod spool;
 mod tag;
 mod task;
 mod template;
@@ -42,6 +48,8 @@ pub(crate) mod exit_code {
 enum MapError {
     /// Nobody reads the output any more: that is nothing to talk about.
     NobodyReads,
+    /// This signal ends it.
+    Interrupted(i32),
     Told(String),
 }
 
@@ -57,6 +65,10 @@ fn end(done: Result<u64, MapError>) -> ExitCode {
     match done {
         Ok(failed) => ExitCode::from(u8::try_from(failed).unwrap_or(u8::MAX).min(exit_code::MANY_FAILED)),
         Err(MapError::NobodyReads) => ExitCode::from(exit_code::NOBODY_READS),
+        // As the shell reports it.
+        Err(MapError::Interrupted(signal)) => {
+            ExitCode::from(u8::try_from(128 + signal).unwrap_or(exit_code::OWN_FAILURE))
+        }
         Err(MapError::Told(message)) => {
             let _ = writeln!(io::stderr(), "farpool: {message}");
             ExitCode::from(exit_code::OWN_FAILURE)
@@ -81,6 +93,14 @@ impl MapError {
             _ => Self::Told(format!("cannot write to stdout: {error}")),
         }
     }
+
+    /// Writing what commands wrote to stderr failed.
+    fn of_stderr(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::NobodyReads,
+            _ => Self::Told(format!("cannot write to stderr: {error}")),
+        }
+    }
 }
 
 impl From<farpool::Error> for MapError {
@@ -93,6 +113,7 @@ impl fmt::Display for MapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NobodyReads => f.write_str("nobody reads the output"),
+            Self::Interrupted(signal) => write!(f, "interrupted by signal {signal}"),
             Self::Told(message) => f.write_str(message),
         }
     }

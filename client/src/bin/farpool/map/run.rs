@@ -12,31 +12,72 @@ use farpool::{Error, Pool};
 
 use super::MapError;
 use super::arguments::Plan;
-use super::board::Board;
+use super::board::{Board, Flight};
 use super::finished::{Finished, Lost};
+use super::interrupt::{self, Interrupt};
+use super::outputs::Outputs;
+use super::printed;
 use super::progress::Progress;
 use super::queue::Queue;
+use super::records::{Program, Records, Rest};
 use super::segment::{News, Segment};
 use super::sink::Sink;
-use super::task::{Outcome, Work};
+use super::task::{Ended, Outcome, Work};
+use crate::streams;
 
 /// Variables that most commands need, and that workers on a cluster do not have by themselves.
 const USUAL_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
 
 /// Runs the map; returns how many items failed.
 pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError> {
-    let sink =
-        Sink::open(plan.ordered, plan.tag, plan.results.as_deref(), plan.progress.then(Progress::show).flatten())?;
+    let interrupt = Interrupt::watch()
+        .map_err(|error| MapError::Told(format!("cannot start a thread that looks out for signals: {error}")))?;
+    let program = Program::new(plan.template.text());
+    let records = plan.results.as_ref().map(|place| Records::open(place, Some(program))).transpose()?;
     let queue = plan.source.read(plan.separator).map_err(MapError::Told)?;
+    let (records, rest) = match records {
+        Some((records, earlier)) => (Some(records), earlier.compare(&queue)?),
+        None => (None, Rest::default()),
+    };
+    let outputs = Outputs::new(plan, address.is_none());
+    if plan.line_buffer {
+        // Workers would not notice.
+        streams::stdout().map_err(|error| MapError::of_stdout(&error))?;
+    }
+    if plan.line_buffer && address.is_some() {
+        farpool::print_workers_with(printed::print);
+    }
     let pool = open(plan, address)?;
-    let board = Rc::new(RefCell::new(Board::new(plan.template.clone(), plan.timeout)));
+    let mut sink = Sink::open(plan.ordered, plan.tag, records, plan.progress.then(Progress::show).flatten());
+    sink.pass_over(rest.done);
+    let mut board = Board::new(plan, outputs);
+    (board.next, board.pending) = (rest.next, rest.pending.into());
+    let board = Rc::new(RefCell::new(board));
     let mut map =
         Map { pool: &pool, plan, queue, board, segments: Vec::new(), again: Vec::new(), sink, input_error: None };
-    let failed = block_on(|context| map.poll(context))?;
+    let ended = block_on(|context| match interrupt.poll(context.waker()) {
+        Some(signal) => Poll::Ready(Err(MapError::Interrupted(signal))),
+        None => map.poll(context),
+    });
+    if ended.is_err() {
+        map.sink.print_waiting();
+    }
+    if let Err(MapError::Interrupted(signal)) = ended {
+        interrupt::end_by(signal);
+    }
+    let failed = ended?;
     drop(map);
     pool.close();
     pool.join()?;
-    Ok(failed)
+    printed::check()?;
+    if rest.failed > 0 {
+        let _ = writeln!(io::stderr(), "farpool: {} before; --retry-failed runs them again", failed_items(rest.failed));
+    }
+    Ok(failed + rest.failed)
+}
+
+fn failed_items(count: u64) -> String {
+    if count == 1 { "1 item failed".to_owned() } else { format!("{count} items failed") }
 }
 
 pub(super) fn open(plan: &Plan, address: Option<String>) -> Result<Pool, Error> {
@@ -64,8 +105,8 @@ struct Map<'a> {
     pool: &'a Pool,
     plan: &'a Plan,
     queue: Arc<Queue>,
-    board: Rc<RefCell<Board>>,
-    segments: Vec<Segment>,
+    board: Rc<RefCell<Board<'a>>>,
+    segments: Vec<Segment<'a>>,
     /// Work that failed and is to be tried again.
     again: Vec<Work>,
     sink: Sink,
@@ -137,6 +178,9 @@ impl Map<'_> {
     }
 
     fn has_input(&mut self, context: &Context<'_>) -> bool {
+        if !self.board.borrow().pending.is_empty() {
+            return true;
+        }
         match self.queue.poll(context) {
             Poll::Pending => false,
             Poll::Ready(Ok(more)) => {
@@ -155,13 +199,21 @@ impl Map<'_> {
 
     /// Whether nothing will be started any more.
     fn is_at_the_end(&mut self, context: &Context<'_>) -> bool {
-        self.board.borrow().stopping || matches!(self.queue.poll(context), Poll::Ready(Ok(false)))
+        self.board.borrow().stopping || !self.has_more(context)
+    }
+
+    /// Whether there are items that were not given out, or may be.
+    fn has_more(&self, context: &Context<'_>) -> bool {
+        !self.board.borrow().pending.is_empty() || !matches!(self.queue.poll(context), Poll::Ready(Ok(false)))
     }
 
     fn note_ended(&mut self, outcome: Outcome) -> Result<(), MapError> {
         let index = outcome.index;
         let mut board = self.board.borrow_mut();
         let Some(flight) = board.take_back(index) else { return Ok(()) };
+        if let Ended::NotPrinted(error) = outcome.ended {
+            return Err(MapError::of_stdout(&io::Error::from_raw_os_error(error)));
+        }
         let may_run_again = flight.attempts <= self.plan.retries && !board.stopping;
         if !outcome.ended.is_success() && may_run_again {
             self.again.push(board.give_out_again(index, flight));
@@ -169,7 +221,10 @@ impl Map<'_> {
         }
         board.settle(&flight);
         drop(board);
-        self.finish(Finished { index, item: Some(flight.item), attempts: flight.attempts, result: Ok(outcome) })
+        let Flight { item, attempts, spool } = flight;
+        // Nearly always nothing is in it.
+        let spool = spool.filter(|_| outcome.stdout.spooled() + outcome.stderr.spooled() > 0);
+        self.finish(Finished { index, item: Some(item), attempts, result: Ok(outcome), spool, told: false })
     }
 
     fn note_failed(&mut self, index: u64, error: Error) -> Result<(), MapError> {
@@ -179,25 +234,28 @@ impl Map<'_> {
         drop(board);
         // The pool has tried it as often as it may; the attempts before these failed as commands do.
         let attempts = flight.attempts - 1 + error.attempts();
-        self.finish(Finished { index, item: Some(flight.item), attempts, result: Err(Lost::Failed(error)) })
+        self.finish(Finished::lost(index, Some(flight.item), attempts, Lost::Failed(error)))
     }
 
     fn note_refused(&mut self) -> Result<(), MapError> {
         let refused = std::mem::take(&mut self.board.borrow_mut().refused);
-        refused.into_iter().try_for_each(|(index, item)| {
-            self.finish(Finished { index, item: Some(item), attempts: 0, result: Err(Lost::TooLong) })
-        })
+        refused
+            .into_iter()
+            .try_for_each(|(index, item)| self.finish(Finished::lost(index, Some(item), 0, Lost::TooLong)))
     }
 
     fn finish(&mut self, finished: Finished) -> Result<(), MapError> {
-        if finished.reason().is_some() && !self.plan.keep_going {
+        printed::check()?;
+        let stops = finished.reason().is_some() && !self.plan.keep_going;
+        if stops {
             self.stop();
         }
         let before = self.sink.written();
-        self.sink.add(finished)?;
+        self.sink.add(finished, stops)?;
         let mut board = self.board.borrow_mut();
         board.unwritten -= self.sink.written() - before;
         board.waiting_bytes = self.sink.waiting_bytes();
+        board.waiting_spooled = self.sink.waiting_spooled();
         Ok(())
     }
 
@@ -212,10 +270,10 @@ impl Map<'_> {
             return Err(MapError::Told(format!("cannot read the items: {error}")));
         }
         let stopped = self.board.borrow().stopping;
-        let nothing_left = matches!(self.queue.poll(&Context::from_waker(Waker::noop())), Poll::Ready(Ok(false)));
-        if stopped && !nothing_left {
+        if stopped && self.has_more(&Context::from_waker(Waker::noop())) {
             let _ = writeln!(io::stderr(), "farpool: stopped, since an item failed; --keep-going goes on");
         }
+        self.sink.end()?;
         Ok(self.sink.failed())
     }
 }

@@ -15,14 +15,16 @@ use super::feed::{Feed, Link};
 use super::queue::Queue;
 use super::task::{self, Outcome, Work};
 
+type Works<'a> = Box<dyn Iterator<Item = Work> + 'a>;
+
 /// A job and what it runs.
-pub(super) struct Segment {
-    outcomes: Imap<Box<dyn Iterator<Item = Work>>, Outcome>,
+pub(super) struct Segment<'a> {
+    outcomes: Imap<Works<'a>, Outcome>,
     items: Items,
 }
 
 enum Items {
-    /// Those of the input from this index on.
+    /// Those that were read before, and then those of the input from this index on.
     From(u64, Rc<Link>),
     These(Vec<u64>),
 }
@@ -39,9 +41,9 @@ pub(super) enum News {
     Over,
 }
 
-impl Segment {
+impl<'a> Segment<'a> {
     /// Runs what comes next from the input.
-    pub(super) fn of_input(pool: &Pool, plan: &Plan, board: &Rc<RefCell<Board>>, queue: &Arc<Queue>) -> Segment {
+    pub(super) fn of_input(pool: &Pool, plan: &'a Plan, board: &Rc<RefCell<Board<'a>>>, queue: &Arc<Queue>) -> Self {
         let first = board.borrow().next;
         let (feed, link) = Feed::new(board, queue);
         let outcomes = start(pool, plan, link.share, Box::new(feed));
@@ -49,7 +51,7 @@ impl Segment {
     }
 
     /// Runs items again.
-    pub(super) fn of_items(pool: &Pool, plan: &Plan, works: Vec<Work>) -> Segment {
+    pub(super) fn of_items(pool: &Pool, plan: &Plan, works: Vec<Work>) -> Self {
         let indices = works.iter().map(|work| work.index).collect();
         let outcomes = start(pool, plan, works.len() as u64, Box::new(works.into_iter()));
         Segment { outcomes, items: Items::These(indices) }
@@ -86,19 +88,27 @@ impl Segment {
     /// Jobs count their items from 0.
     fn index_of(&self, item: u64) -> Option<u64> {
         match &self.items {
-            Items::From(first, _) => Some(first + item),
+            Items::From(first, link) => {
+                let pending = link.pending.borrow();
+                let before = usize::try_from(item).ok().and_then(|item| pending.get(item)).copied();
+                Some(before.unwrap_or_else(|| first + item - pending.len() as u64))
+            }
             Items::These(indices) => indices.get(usize::try_from(item).ok()?).copied(),
         }
     }
 }
 
-fn start(
-    pool: &Pool,
-    plan: &Plan,
-    share: u64,
-    works: Box<dyn Iterator<Item = Work>>,
-) -> Imap<Box<dyn Iterator<Item = Work>>, Outcome> {
-    let job = plan.job(pool, task::run);
+fn start<'a>(pool: &Pool, plan: &Plan, share: u64, works: Works<'a>) -> Imap<Works<'a>, Outcome> {
+    let job = plan.job(pool, run);
     // Outcomes are put in order where they are written: a slow item must not keep others from being given out.
     job.buffersize(share.max(plan.chunksize.unwrap_or(1))).imap_unordered(works)
+}
+
+/// What a worker does.
+fn run(work: Work) -> Outcome {
+    let outcome = task::run(work);
+    if !outcome.ended.is_success() {
+        farpool::count_as_failed();
+    }
+    outcome
 }

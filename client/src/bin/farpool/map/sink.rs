@@ -1,25 +1,32 @@
 //! Where outcomes go: stdout and stderr, the file of records, the progress bar; in the order that was asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
 
 use super::MapError;
 use super::finished::Finished;
+use super::keep::Output;
 use super::progress::Progress;
 use super::records::Records;
+use super::spool::{Spool, SpoolFile};
 use super::tag::Tag;
+use crate::streams;
 
 pub(super) struct Sink {
     ordered: bool,
     /// Index of the outcome that is written next, if they are ordered.
     next: u64,
+    /// Indices for which none comes.
+    passed_over: BTreeSet<u64>,
     waiting: BTreeMap<u64, Finished>,
-    /// What their outputs take up.
+    /// What their outputs take up in memory, and on disk.
     waiting_bytes: usize,
-    stdout: BufWriter<File>,
+    waiting_spooled: u64,
+    /// For large ones that came in memory.
+    spool: Spool,
+    streams: Streams,
     tag: bool,
     records: Option<Records>,
     progress: Option<Progress>,
@@ -27,29 +34,33 @@ pub(super) struct Sink {
     failed: u64,
 }
 
+/// Outputs of this size and more are not held in memory while they wait.
+const LARGE: usize = 1 << 20;
+
 impl Sink {
-    /// `tag`: lines begin with their item. `records`: where the file of records is to be.
-    pub(super) fn open(
-        ordered: bool,
-        tag: bool,
-        records: Option<&Path>,
-        progress: Option<Progress>,
-    ) -> Result<Sink, MapError> {
-        // Not std's stdout: that would write at each line's end.
-        let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(|error| MapError::of_stdout(&error))?;
-        let records = records.map(Records::create).transpose()?;
-        Ok(Sink {
+    /// `tag`: lines begin with their item.
+    pub(super) fn open(ordered: bool, tag: bool, records: Option<Records>, progress: Option<Progress>) -> Sink {
+        Sink {
             ordered,
             next: 0,
+            passed_over: BTreeSet::new(),
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
-            stdout: BufWriter::with_capacity(64 << 10, stdout.into()),
+            waiting_spooled: 0,
+            spool: Spool::new(),
+            streams: Streams::new(),
             tag,
             records,
             progress,
             written: 0,
             failed: 0,
-        })
+        }
+    }
+
+    /// No outcomes come of these items.
+    pub(super) fn pass_over(&mut self, indices: impl IntoIterator<Item = u64>) {
+        self.passed_over.extend(indices);
+        self.move_on();
     }
 
     /// Items that have failed so far, of those that are written.
@@ -69,60 +80,117 @@ impl Sink {
         }
     }
 
-    /// Takes an outcome, and writes what can be written.
-    pub(super) fn add(&mut self, finished: Finished) -> Result<(), MapError> {
-        if !self.ordered {
-            return self.write(&finished);
+    /// Takes an outcome, and writes what can be written. `tell`: a failure is told at once.
+    pub(super) fn add(&mut self, mut finished: Finished, tell: bool) -> Result<(), MapError> {
+        if let Some(records) = &mut self.records {
+            records.write(&finished)?;
         }
-        self.waiting_bytes += finished.bytes();
-        self.waiting.insert(finished.index, finished);
-        while let Some(finished) = self.waiting.remove(&self.next) {
-            self.next += 1;
-            self.waiting_bytes -= finished.bytes();
+        if !self.ordered || finished.index == self.next {
             self.write(&finished)?;
+            self.next += 1;
+            self.move_on();
+            while let Some(finished) = self.waiting.remove(&self.next) {
+                self.waiting_bytes -= finished.bytes();
+                self.waiting_spooled -= finished.spooled();
+                self.write(&finished)?;
+                self.next += 1;
+                self.move_on();
+            }
+            return Ok(());
         }
+        if tell && let Some(story) = finished.failure() {
+            Progress::aside(self.progress.as_ref(), || complain(&story));
+            finished.told = true;
+        }
+        self.put_away(&mut finished);
+        self.waiting_bytes += finished.bytes();
+        self.waiting_spooled += finished.spooled();
+        self.waiting.insert(finished.index, finished);
         Ok(())
     }
 
-    /// What the outcomes take up that wait for their turn.
+    /// What the outcomes take up in memory that wait for their turn.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
 
+    /// The same on disk.
+    pub(super) fn waiting_spooled(&self) -> u64 {
+        self.waiting_spooled
+    }
+
     /// Whatever was written is to be seen now.
     pub(super) fn flush(&mut self) -> Result<(), MapError> {
-        let Sink { stdout, records, progress, .. } = self;
-        if !stdout.buffer().is_empty() {
-            Progress::aside(progress.as_ref(), || stdout.flush()).map_err(|error| MapError::of_stdout(&error))?;
+        let Sink { streams, records, progress, .. } = self;
+        let printed = match streams.has_more() {
+            true => Progress::aside(progress.as_ref(), || streams.flush()).map_err(|error| MapError::of_stdout(&error)),
+            false => Ok(()),
+        };
+        // What has finished has, whoever reads it.
+        let kept = records.as_mut().map_or(Ok(()), Records::flush);
+        printed.and(kept)
+    }
+
+    /// That was all.
+    pub(super) fn end(&mut self) -> Result<(), MapError> {
+        self.flush()?;
+        self.records.as_mut().map_or(Ok(()), Records::end)
+    }
+
+    /// Prints what waits for its turn, since that will not come; as far as it can be printed.
+    pub(super) fn print_waiting(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting).into_values();
+        let _ = waiting.try_for_each(|finished| self.write(&finished));
+        let _ = self.flush();
+    }
+
+    fn move_on(&mut self) {
+        while self.passed_over.remove(&self.next) {
+            self.next += 1;
         }
-        records.as_mut().map_or(Ok(()), Records::flush)
+    }
+
+    /// Large outputs wait on disk. Where there is no room for them they stay in memory: they are here already.
+    fn put_away(&mut self, finished: &mut Finished) {
+        let Ok(outcome) = &mut finished.result else { return };
+        if finished.spool.is_some() {
+            return;
+        }
+        let Ok(file) = self.spool.file() else { return };
+        for output in [&mut outcome.stdout, &mut outcome.stderr] {
+            if let Output::Held(bytes) = output
+                && bytes.len() >= LARGE
+                && let Ok(extents) = file.keep(bytes)
+            {
+                *output = Output::Spooled(extents);
+                finished.spool = Some(std::rc::Rc::clone(&file));
+            }
+        }
     }
 
     fn write(&mut self, finished: &Finished) -> Result<(), MapError> {
-        let Sink { stdout, progress, tag, .. } = self;
-        let tag = tag.then(|| Tag::new(finished.item.as_deref().unwrap_or_default()));
-        let story = finished.failure();
+        let Sink { streams, progress, tag, .. } = self;
+        let item = tag.then(|| finished.item.as_deref().unwrap_or_default());
+        let failure = finished.failure();
+        let story = failure.as_ref().filter(|_| !finished.told);
         Progress::aside(progress.as_ref(), || {
-            write_lines(stdout, finished.stdout(), tag.as_ref())?;
-            if finished.stderr().is_empty() && story.is_none() {
-                return Ok(());
-            }
+            let spool = finished.spool.as_deref();
+            let [stdout, stderr] = finished.outputs();
+            let lines: Vec<_> = finished.left_behind().into_iter().chain(story.cloned()).collect();
+            let mut printed = streams.print(stdout, spool, item);
             // In the order in which they belong, should both go to one place.
-            stdout.flush()?;
-            let mut stderr = io::stderr().lock();
-            // Without a reader there is nobody to tell.
-            let _ = write_lines(&mut stderr, finished.stderr(), tag.as_ref());
-            if let Some(story) = &story {
-                let _ = writeln!(stderr, "farpool: {story}");
+            if !stderr.is_empty() || !lines.is_empty() {
+                printed = printed.and_then(|()| streams.flush());
             }
-            Ok(())
-        })
-        .map_err(|error| MapError::of_stdout(&error))?;
-        if let Some(records) = &mut self.records {
-            records.write(finished)?;
-        }
+            printed.map_err(|error| MapError::of_stdout(&error))?;
+            if !stderr.is_empty() {
+                print_aside(stderr, spool, item).map_err(|error| MapError::of_stderr(&error))?;
+            }
+            lines.iter().for_each(|line| complain(line));
+            Ok::<(), MapError>(())
+        })?;
         self.written += 1;
-        self.failed += u64::from(story.is_some());
+        self.failed += u64::from(failure.is_some());
         if let Some(progress) = &self.progress {
             progress.note(self.written, self.failed);
         }
@@ -130,9 +198,73 @@ impl Sink {
     }
 }
 
-fn write_lines(out: &mut impl Write, bytes: &[u8], tag: Option<&Tag>) -> io::Result<()> {
-    match tag {
-        None => out.write_all(bytes),
-        Some(tag) => tag.write(bytes, out),
+/// Tells something of farpool's own on stderr.
+fn complain(line: &str) {
+    // Without a reader there is nobody to tell.
+    let _ = writeln!(io::stderr(), "farpool: {line}");
+}
+
+/// stdout and stderr, as items print to them.
+struct Streams {
+    /// Not std's stdout: that would write at each line's end. None before anything is written.
+    stdout: Option<BufWriter<File>>,
+}
+
+impl Streams {
+    fn new() -> Streams {
+        Streams { stdout: None }
     }
+
+    fn has_more(&self) -> bool {
+        self.stdout.as_ref().is_some_and(|stdout| !stdout.buffer().is_empty())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stdout.as_mut().map_or(Ok(()), BufWriter::flush)
+    }
+
+    fn print(&mut self, output: &Output, spool: Option<&SpoolFile>, item: Option<&[u8]>) -> io::Result<()> {
+        if output.is_empty() {
+            return Ok(());
+        }
+        let stdout = match &mut self.stdout {
+            Some(stdout) => stdout,
+            none => none.insert(BufWriter::with_capacity(64 << 10, streams::stdout()?)),
+        };
+        print(output, spool, item, stdout)
+    }
+}
+
+/// On stderr.
+fn print_aside(output: &Output, spool: Option<&SpoolFile>, item: Option<&[u8]>) -> io::Result<()> {
+    let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let mut stderr = BufWriter::with_capacity(64 << 10, stderr);
+    let printed = print(output, spool, item, &mut stderr).and_then(|()| stderr.flush());
+    // What cannot be written is not tried again at its end.
+    drop(stderr.into_parts());
+    printed
+}
+
+/// Prints an output; with its item in front of each line if it is given.
+fn print(output: &Output, spool: Option<&SpoolFile>, item: Option<&[u8]>, to: &mut BufWriter<File>) -> io::Result<()> {
+    let mut tag = item.map(Tag::new);
+    match output {
+        Output::Held(bytes) => match &mut tag {
+            Some(tag) => tag.write(bytes, to)?,
+            None => to.write_all(bytes)?,
+        },
+        Output::Spooled(extents) => {
+            let file = spool.ok_or_else(|| io::Error::other("an output was left in a file that nobody knows"))?;
+            for &extent in extents {
+                match &mut tag {
+                    Some(tag) => file.read(extent, |bytes| tag.write(bytes, to))?,
+                    None => {
+                        to.flush()?;
+                        file.send(extent, to.get_ref())?;
+                    }
+                }
+            }
+        }
+    }
+    tag.map_or(Ok(()), |mut tag| tag.end(to))
 }

@@ -4,22 +4,33 @@ use std::io::{self, Write};
 
 use crate::text::printable;
 
-pub(super) struct Tag(Vec<u8>);
+pub(super) struct Tag {
+    label: Vec<u8>,
+    /// The last line has not ended.
+    within_line: bool,
+}
 
 impl Tag {
     pub(super) fn new(item: &[u8]) -> Tag {
-        let mut tag = printable(item).into_bytes();
-        tag.push(b'\t');
-        Tag(tag)
+        let mut label = printable(item).into_bytes();
+        label.push(b'\t');
+        Tag { label, within_line: false }
     }
 
-    /// Writes the lines, the last one whole.
-    pub(super) fn write(&self, bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
+    /// Writes what comes next.
+    pub(super) fn write(&mut self, bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-            out.write_all(&self.0)?;
+            if !self.within_line {
+                out.write_all(&self.label)?;
+            }
             out.write_all(line)?;
+            self.within_line = !line.ends_with(b"\n");
         }
-        // The next tag begins a line of its own.
-        if bytes.last().is_some_and(|&byte| byte != b'\n') { out.write_all(b"\n") } else { Ok(()) }
+        Ok(())
+    }
+
+    /// Ends the last line: the next tag begins one of its own.
+    pub(super) fn end(&mut self, out: &mut impl Write) -> io::Result<()> {
+        if std::mem::take(&mut self.within_line) { out.write_all(b"\n") } else { Ok(()) }
     }
 }

@@ -8,11 +8,13 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::capture::{Capture, Event};
+use super::capture::{Capture, Event, Until};
+use super::group::adopt_orphans;
+use super::keep::{Keeping, Output};
 
 /// A command to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,6 +23,9 @@ pub(super) struct Work {
     pub(super) index: u64,
     pub(super) command: Vec<u8>,
     pub(super) timeout: Option<Duration>,
+    /// How long what it leaves in the background may go on.
+    pub(super) grace: Duration,
+    pub(super) keeping: Keeping,
 }
 
 /// What became of it.
@@ -28,8 +33,10 @@ pub(super) struct Work {
 pub(super) struct Outcome {
     pub(super) index: u64,
     pub(super) ended: Ended,
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: Vec<u8>,
+    pub(super) stdout: Output,
+    pub(super) stderr: Output,
+    /// What it had left in the background, and was killed.
+    pub(super) left: Vec<String>,
     pub(super) host: String,
     pub(super) took: Duration,
 }
@@ -42,30 +49,31 @@ pub(super) enum Ended {
     TimedOut,
     TooMuchOutput,
     NotStarted(String),
+    /// What it wrote could not be kept.
+    NotKept(String),
+    /// What it wrote could not be printed as it came: the system's number for why.
+    NotPrinted(i32),
 }
 
 /// Time between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_millis(200);
-/// What one item may write: a little less than a pool's largest result.
-const MOST_OUTPUT: usize = (1 << 30) - (1 << 20);
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// Runs the command; what it leaves in the background ends with it.
+/// Runs the command, and waits for what it leaves in the background.
 pub(super) fn run(work: Work) -> Outcome {
     let start = Instant::now();
-    let mut capture = Capture::default();
-    let ended = match spawn(&work.command) {
-        Ok(mut child) => match watch(&mut child, &mut capture, work.timeout.map(|timeout| start + timeout)) {
-            Ok(ended) => ended,
-            Err(error) => {
-                end_group(&child, Signal::SIGKILL);
-                let _ = child.wait();
-                Ended::NotStarted(format!("cannot follow the command: {error}"))
-            }
-        },
-        Err(error) => Ended::NotStarted(why_not_started(&error)),
+    adopt_orphans();
+    let mut left = Vec::new();
+    let begun = spawn(&work.command).map_err(|error| why_not_started(&error));
+    let begun = begun.and_then(|child| Capture::start(child, &work.keeping).map_err(|error| not_followed(&error)));
+    let (ended, outputs) = match begun {
+        Ok(capture) => watch(capture, &work, start, &mut left),
+        Err(why) => (Ended::NotStarted(why), Ok([Output::Held(Vec::new()), Output::Held(Vec::new())])),
     };
-    let (stdout, stderr) = capture.into_parts();
-    Outcome { index: work.index, ended, stdout, stderr, host: host(), took: start.elapsed() }
+    let (ended, [stdout, stderr]) = match outputs {
+        Ok(outputs) => (ended, outputs),
+        Err(error) => (not_kept(&error, &work.keeping), [Output::Held(Vec::new()), Output::Held(Vec::new())]),
+    };
+    Outcome { index: work.index, ended, stdout, stderr, left, host: host(), took: start.elapsed() }
 }
 
 /// This host as the cluster knows it, or as it knows itself.
@@ -90,25 +98,54 @@ fn why_not_started(error: &io::Error) -> String {
     }
 }
 
-fn watch(child: &mut Child, capture: &mut Capture, deadline: Option<Instant>) -> io::Result<Ended> {
-    capture.start(child)?;
-    let event = capture.run(deadline, MOST_OUTPUT)?;
-    if event != Event::Exited {
-        end_group(child, Signal::SIGTERM);
-        // It may have last words. With too much output there is no room for them.
-        if event == Event::DeadlinePassed {
-            capture.run(Some(Instant::now() + GRACE), MOST_OUTPUT)?;
-        }
+fn not_followed(error: &io::Error) -> String {
+    format!("cannot follow the command: {error}")
+}
+
+fn watch(
+    mut capture: Capture,
+    work: &Work,
+    start: Instant,
+    left: &mut Vec<String>,
+) -> (Ended, io::Result<[Output; 2]>) {
+    let deadline = work.timeout.map(|timeout| start + timeout);
+    let event = follow(&mut capture, work, deadline, left);
+    capture.group.signal(Signal::SIGKILL);
+    let (status, outputs) = capture.end();
+    let ended = match (event, status) {
+        (Ok(Event::Reached), Ok(status)) => how(status),
+        (Ok(Event::DeadlinePassed), _) => Ended::TimedOut,
+        (Ok(Event::Full), _) => Ended::TooMuchOutput,
+        (Ok(Event::NotKept(error)), _) => not_kept(&error, &work.keeping),
+        (Err(error), _) | (_, Err(error)) => Ended::NotStarted(not_followed(&error)),
+    };
+    (ended, outputs)
+}
+
+/// Follows the command and what it leaves in the background; what is left of both then is to be killed.
+fn follow(capture: &mut Capture, work: &Work, deadline: Option<Instant>, left: &mut Vec<String>) -> io::Result<Event> {
+    let mut event = capture.run(Until::Exited, deadline)?;
+    let mut has_exited = false;
+    if matches!(event, Event::Reached) {
+        has_exited = true;
+        let until = Instant::now() + work.grace;
+        event = capture.run(Until::GroupEmpty, Some(deadline.map_or(until, |deadline| deadline.min(until))))?;
     }
-    // The child is not reaped yet, so nobody else can have got the group's number.
-    end_group(child, Signal::SIGKILL);
-    capture.drain(MOST_OUTPUT)?;
-    let status = child.wait()?;
-    Ok(match event {
-        Event::Exited => how(status),
-        Event::DeadlinePassed => Ended::TimedOut,
-        Event::Full => Ended::TooMuchOutput,
-    })
+    if matches!(event, Event::DeadlinePassed) {
+        if has_exited {
+            *left = capture.group.members();
+        }
+        capture.group.signal(Signal::SIGTERM);
+        // It may have last words.
+        let last = capture.run(Until::GroupEmpty, Some(Instant::now() + LAST_WORDS))?;
+        event = match last {
+            Event::NotKept(_) | Event::Full => last,
+            // How the command itself ended is known.
+            _ if has_exited => Event::Reached,
+            _ => event,
+        };
+    }
+    Ok(event)
 }
 
 fn how(status: ExitStatus) -> Ended {
@@ -118,7 +155,14 @@ fn how(status: ExitStatus) -> Ended {
     }
 }
 
-fn end_group(child: &Child, signal: Signal) {
-    // An error means that nobody is left in it.
-    let _ = killpg(Pid::from_raw(child.id().cast_signed()), signal);
+fn not_kept(error: &io::Error, keeping: &Keeping) -> Ended {
+    match keeping {
+        Keeping::Lines { .. } => Ended::NotPrinted(error.raw_os_error().unwrap_or(Errno::EIO as i32)),
+        Keeping::Spooled(_) => {
+            let folder = env::temp_dir();
+            let way_out = "TMPDIR may name a folder with more room";
+            Ended::NotKept(format!("its output could not be kept in {}: {error}; {way_out}", folder.display()))
+        }
+        Keeping::InMemory => Ended::NotKept(format!("its output could not be read: {error}")),
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use farpool_net::http2::CONNECT_TIMEOUT;
 use farpool_proto::v1::detached_jobs_client::DetachedJobsClient;
 use farpool_proto::v1::operators_client::OperatorsClient;
@@ -9,6 +10,7 @@ use farpool_proto::v1::{
     CancelDetachedRequest, CancelJobRequest, DetachedJob, DiscardDetachedRequest, DrainAgentRequest,
     ListDetachedRequest, StatusReply, StatusRequest,
 };
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use super::error::OperatorError;
@@ -49,7 +51,7 @@ impl Connection {
         let reply = self.client.cancel_job(request).await;
         reply.map(drop).map_err(|status| {
             OperatorError::refused(&self.address, status)
-                .advise("`farpool jobs` and `farpool results` tell which there are")
+                .advise("`farpool jobs` tells which there are; a detached job's name goes behind --detached")
         })
     }
 
@@ -58,21 +60,36 @@ impl Connection {
         reply.map(|reply| reply.into_inner().jobs).map_err(|status| OperatorError::refused(&self.address, status))
     }
 
-    pub(super) async fn cancel_detached(&mut self, name: String) -> Result<(), OperatorError> {
-        let reply = self.detached.cancel(CancelDetachedRequest { name }).await;
-        reply.map(drop).map_err(|status| OperatorError::refused(&self.address, status))
+    /// Whether a detached job has this name; a coordinator that keeps none has no names.
+    pub(super) async fn has_detached(&mut self, name: &str) -> Result<bool, OperatorError> {
+        match self.detached.list(ListDetachedRequest {}).await {
+            Ok(reply) => Ok(reply.into_inner().jobs.iter().any(|job| job.name == name)),
+            Err(status) if matches!(status.code(), Code::FailedPrecondition | Code::Unimplemented) => Ok(false),
+            Err(status) => Err(OperatorError::refused(&self.address, status)),
+        }
     }
 
-    pub(super) async fn discard_detached(&mut self, name: String) -> Result<(), OperatorError> {
-        let reply = self.detached.discard(DiscardDetachedRequest { name }).await;
+    /// Only one that has not ended.
+    pub(super) async fn cancel_detached(&mut self, name: String) -> Result<(), OperatorError> {
+        let request = CancelDetachedRequest { name, must_run: true, ..CancelDetachedRequest::default() };
+        let reply = self.detached.cancel(request).await;
         reply.map(drop).map_err(|status| {
             OperatorError::refused(&self.address, status).advise("`farpool results` tells which there are")
         })
     }
 
-    pub(super) async fn drain_agent(&mut self, request: DrainAgentRequest) -> Result<(), OperatorError> {
-        let reply = self.client.drain_agent(request).await;
+    /// Drops the job of this name, if it still has this id.
+    pub(super) async fn discard_detached(&mut self, name: String, id: Bytes) -> Result<(), OperatorError> {
+        let reply = self.detached.discard(DiscardDetachedRequest { name, id }).await;
         reply.map(drop).map_err(|status| {
+            OperatorError::refused(&self.address, status).advise("`farpool results` tells which there are")
+        })
+    }
+
+    /// Returns the agent's id.
+    pub(super) async fn drain_agent(&mut self, request: DrainAgentRequest) -> Result<String, OperatorError> {
+        let reply = self.client.drain_agent(request).await;
+        reply.map(|reply| reply.into_inner().agent).map_err(|status| {
             OperatorError::refused(&self.address, status).advise("`farpool agents` tells which there are")
         })
     }

@@ -48,6 +48,8 @@ impl OperatorError {
         let message = status.message();
         match status.code() {
             Code::NotFound => Self { kind: Kind::NotFound, message: message.to_owned(), advice: "" },
+            // What it says is all there is to it.
+            Code::FailedPrecondition => Self { kind: Kind::Refused, message: message.to_owned(), advice: "" },
             Code::Unimplemented => {
                 let message = format!("what listens at {address} is no coordinator of farpool that serves operators");
                 Self { kind: Kind::Refused, message, advice: START_OR_NAME }
@@ -67,9 +69,12 @@ impl OperatorError {
         }
     }
 
-    /// Whether the coordinator knows of no such thing.
-    pub(super) fn is_not_found(&self) -> bool {
-        self.kind == Kind::NotFound
+    /// Digits that are a detached job's name.
+    pub(super) fn ambiguous(job: &str) -> Self {
+        let message = format!(
+            "{job} may be the number of a job or the name of a detached one, which exists: say which with --number or --detached"
+        );
+        Self { kind: Kind::Here, message, advice: "" }
     }
 
     /// What to do if there is no such thing.

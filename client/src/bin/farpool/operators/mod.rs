@@ -14,6 +14,7 @@ use farpool_proto::v1::{CancelJobRequest, DrainAgentRequest, StatusReply};
 
 use crate::cli::{CancelArguments, DEFAULT_ADDRESS, DrainArguments, ResultsArguments, ShowArguments};
 use crate::map::{detached, exit_code};
+use crate::streams;
 use connection::Connection;
 pub(crate) use error::OperatorError;
 
@@ -41,16 +42,19 @@ pub(crate) fn jobs(address: Option<String>, arguments: ShowArguments) -> Result<
 
 /// `farpool cancel JOB`.
 pub(crate) fn cancel(address: Option<String>, arguments: &CancelArguments) -> Result<(), OperatorError> {
-    let job = arguments.job.clone();
+    let CancelArguments { job, detached, number } = arguments;
+    // What means a number never falls back on a name: the number may have ended, and the name be somebody else's.
+    let is_number = *number || !detached && job.bytes().all(|byte| byte.is_ascii_digit());
     with(address, async |mut connection| {
-        let cancelled = connection.cancel_job(CancelJobRequest { job: job.clone() }).await;
-        match cancelled {
-            // It may be the name of a detached job. If that is not there either, the first answer tells what there is.
-            Err(error) if error.is_not_found() => connection.cancel_detached(job).await.map_err(|_| error),
-            cancelled => cancelled,
+        if !is_number {
+            return connection.cancel_detached(job.clone()).await;
         }
+        if !number && connection.has_detached(job).await? {
+            return Err(OperatorError::ambiguous(job));
+        }
+        connection.cancel_job(CancelJobRequest { job: job.clone() }).await
     })?;
-    print(&format!("job {} is cancelled\n", arguments.job))
+    print(&format!("job {job} is cancelled\n"))
 }
 
 /// `farpool results`, of which job there may be one.
@@ -66,9 +70,9 @@ pub(crate) fn results(address: Option<String>, arguments: &ResultsArguments) -> 
         };
     };
     let shown = address.clone().unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
-    detached::print(&shown, name, arguments, || {
+    detached::print(&shown, name, arguments, |id| {
         let name = name.clone();
-        let discarded = with(address, async |mut connection| connection.discard_detached(name).await);
+        let discarded = with(address, async |mut connection| connection.discard_detached(name, id).await);
         discarded.map_err(|error| error.to_string())
     })
 }
@@ -83,8 +87,7 @@ pub(crate) fn drain(address: Option<String>, arguments: &DrainArguments) -> Resu
     let agent = arguments.agent.clone();
     with(address, async |mut connection| {
         // Its host may name another agent by the time that this one has left.
-        let id = connection.status().await.map(|status| id_of(&status, &agent))?;
-        connection.drain_agent(DrainAgentRequest { agent }).await?;
+        let id = connection.drain_agent(DrainAgentRequest { agent }).await?;
         while arguments.wait && connection.status().await?.agents.iter().any(|agent| agent.agent == id) {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -92,13 +95,6 @@ pub(crate) fn drain(address: Option<String>, arguments: &DrainArguments) -> Resu
     })?;
     let done = if arguments.wait { "has left" } else { "is draining: it leaves when what it runs is finished" };
     print(&format!("agent {} {done}\n", arguments.agent))
-}
-
-fn id_of(status: &StatusReply, agent: &str) -> String {
-    let of_host = |name: &str| status.agents.iter().find(|agent| agent.host == name);
-    let named = status.agents.iter().find(|other| other.agent == agent).or_else(|| of_host(agent));
-    // Should there be none, the coordinator will say so.
-    named.map(|agent| agent.agent.clone()).unwrap_or_default()
 }
 
 type Fetched = (String, Result<StatusReply, OperatorError>);
@@ -130,8 +126,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), OperatorError> {
 }
 
 fn print(text: &str) -> Result<(), OperatorError> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match streams::stdout().and_then(|mut stdout| stdout.write_all(text.as_bytes())) {
         // Whoever read has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OperatorError::stdout(error)),
         _ => Ok(()),

@@ -9,6 +9,7 @@ use serde::ser::{Error, Serialize, Serializer};
 
 use super::super::arguments::Plan;
 use super::super::items::LONGEST;
+use super::super::keep::Keeping;
 use super::super::queue::Queue;
 use super::super::task::Work;
 use super::Errand;
@@ -53,7 +54,8 @@ impl Iterator for Input<'_> {
             return self.fail(format!("item {} is longer than the {LONGEST} bytes that Linux allows", index + 1));
         }
         let command = self.plan.template.render(&item.bytes, index + 1);
-        let work = Work { index, command, timeout: self.plan.timeout };
+        let Plan { timeout, grace, .. } = *self.plan;
+        let work = Work { index, command, timeout, grace, keeping: Keeping::InMemory };
         Some(Entry(Some(Errand { item: item.bytes, work, retries: self.plan.retries })))
     }
 }

@@ -6,24 +6,27 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use bytes::Bytes;
 use farpool::{DetachedState, DetachedStatus, Error, RawDetached, RawEnd, RawOutcome};
 
 use super::super::finished::{Finished, Lost};
+use super::super::records::{Mode, Place, Records};
 use super::super::sink::Sink;
 use super::super::{MapError, end};
 use super::Done;
 use crate::cli::ResultsArguments;
+use crate::streams;
 use crate::text::printable;
 
 /// What a map's job has as results.
 type Brought = Option<Done>;
 
-/// Prints them; `discard` drops the job when all of that is done.
+/// Prints them; `discard` drops the job with this id when all of that is done.
 pub(crate) fn print(
     address: &str,
     name: &str,
     arguments: &ResultsArguments,
-    discard: impl FnOnce() -> Result<(), String>,
+    discard: impl FnOnce(Bytes) -> Result<(), String>,
 ) -> ExitCode {
     end(try_print(address, name, arguments, discard))
 }
@@ -33,13 +36,16 @@ fn try_print(
     address: &str,
     name: &str,
     arguments: &ResultsArguments,
-    discard: impl FnOnce() -> Result<(), String>,
+    discard: impl FnOnce(Bytes) -> Result<(), String>,
 ) -> Result<u64, MapError> {
     let mut job = RawDetached::open(address, name, arguments.wait)?;
     let mut shown: Box<dyn Shown> = match &arguments.raw {
         Some(folder) => Box::new(Files::create(folder)?),
         None if job.result() == type_name::<Brought>() => {
-            Box::new(Outputs(Sink::open(false, arguments.tag, arguments.results.as_deref(), None)?))
+            let mode = if arguments.overwrite { Mode::Overwrite } else { Mode::New };
+            let place = arguments.results.clone().map(|path| Place { path, mode });
+            let records = place.map(|place| Records::open(&place, None)).transpose()?;
+            Box::new(Outputs(Sink::open(false, arguments.tag, records.map(|(records, _)| records), None)))
         }
         None if arguments.tag || arguments.results.is_some() => {
             let message =
@@ -49,19 +55,24 @@ fn try_print(
         None => Box::new(Amount { kind: job.result().to_owned(), ..Amount::default() }),
     };
     let ended = loop {
-        match job.read()? {
-            Some(Ok(outcome)) => shown.add(outcome)?,
-            Some(Err(ended)) => break ended,
-            None => {
+        match job.read() {
+            Ok(Some(Ok(outcome))) => shown.add(outcome)?,
+            Ok(Some(Err(ended))) => break ended,
+            Ok(None) => {
                 // Whatever there is is to be seen while nothing comes.
                 shown.flush()?;
                 job.wait();
+            }
+            Err(error) => {
+                // So is what came before.
+                let _ = shown.flush();
+                return Err(error.into());
             }
         }
     };
     let failed = shown.end()?;
     if arguments.discard && !matches!(ended, RawEnd::Running) {
-        discard().map_err(MapError::Told)?;
+        discard(job.id()).map_err(MapError::Told)?;
     }
     match ended {
         RawEnd::Finished => Ok(failed),
@@ -99,16 +110,15 @@ struct Outputs(Sink);
 
 impl Shown for Outputs {
     fn add(&mut self, RawOutcome { item: index, result }: RawOutcome) -> Result<(), MapError> {
-        let lost =
-            |error: Error| Finished { index, item: None, attempts: error.attempts(), result: Err(Lost::Failed(error)) };
+        let lost = |error: Error| Finished::lost(index, None, error.attempts(), Lost::Failed(error));
         let finished = match result.and_then(|bytes| RawDetached::decode::<Brought>(&bytes)) {
             Ok(Some(Done { item, outcome, attempts })) => {
-                Finished { index, item: Some(item), attempts, result: Ok(outcome) }
+                Finished { index, item: Some(item), attempts, result: Ok(outcome), spool: None, told: false }
             }
             Ok(None) => return Ok(()),
             Err(error) => lost(error),
         };
-        self.0.add(finished)
+        self.0.add(finished, false)
     }
 
     fn flush(&mut self) -> Result<(), MapError> {
@@ -116,7 +126,7 @@ impl Shown for Outputs {
     }
 
     fn end(&mut self) -> Result<u64, MapError> {
-        self.0.flush()?;
+        self.0.end()?;
         Ok(self.0.failed())
     }
 }
@@ -153,7 +163,9 @@ impl Shown for Amount {
         let Amount { kind, results, bytes, failed } = self;
         let kind = printable(kind.as_bytes());
         let line = format!("{results} results of type {kind}, {bytes} bytes; --raw DIR writes each into a file\n");
-        io::stdout().write_all(line.as_bytes()).map_err(|error| MapError::of_stdout(&error))?;
+        streams::stdout()
+            .and_then(|mut stdout| stdout.write_all(line.as_bytes()))
+            .map_err(|error| MapError::of_stdout(&error))?;
         Ok(*failed)
     }
 }

@@ -1,0 +1,64 @@
+//! Ctrl-C and its kind: what has finished is printed before everything ends.
+
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+
+/// Knows whether the process is to end.
+#[derive(Default)]
+pub(super) struct Interrupt {
+    /// Which signal says so; 0: none.
+    signal: AtomicI32,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// How long printing may take: a reader that does not read holds up nobody's Ctrl-C.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+impl Interrupt {
+    /// Looks out for signals that would end the process. Those that are ignored stay so.
+    pub(super) fn watch() -> io::Result<Arc<Interrupt>> {
+        let interrupt = Arc::new(Interrupt::default());
+        let ignored = ignored();
+        let watched = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+        let mut signals = Signals::new(watched)?;
+        let told = Arc::clone(&interrupt);
+        thread::Builder::new().name("farpool-signals".to_owned()).spawn(move || {
+            for signal in signals.forever() {
+                told.signal.store(signal, Ordering::SeqCst);
+                let waker = told.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+                waker.into_iter().for_each(Waker::wake);
+                thread::sleep(PATIENCE);
+                end_by(signal);
+            }
+        })?;
+        Ok(interrupt)
+    }
+
+    /// The signal that has come. If none has: wakes when one does.
+    pub(super) fn poll(&self, waker: &Waker) -> Option<i32> {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        Some(self.signal.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
+    }
+}
+
+/// Ends this process as the signal would have.
+pub(super) fn end_by(signal: i32) {
+    // An error means that it is none of those that were watched.
+    let _ = emulate_default_handler(signal);
+}
+
+/// Bit by bit, from the first signal on; none if the system does not tell.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}

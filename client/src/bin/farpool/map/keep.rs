@@ -1,0 +1,172 @@
+//! Where a worker leaves what a command writes: in memory, in a spool file when it is much, or on its own stdout and stderr as it
+//! comes.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::spool::{Extent, Writer};
+use super::tag::Tag;
+
+/// What becomes of the outputs of a command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Keeping {
+    /// They are part of the outcome.
+    InMemory,
+    /// So are small ones; large ones go to this file of the client's, on the same machine.
+    Spooled(PathBuf),
+    /// They are printed line by line as they come. `lock`: a file to lock meanwhile, if workers share where they print.
+    Lines { tag: Option<Vec<u8>>, lock: Option<PathBuf> },
+}
+
+/// One of the two outputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Output {
+    Held(Vec<u8>),
+    Spooled(Vec<Extent>),
+}
+
+/// An output that is being written.
+pub(super) enum Keeper {
+    Held(Vec<u8>),
+    Spooled(Writer),
+    Lines(Lines),
+}
+
+/// What is printed as it comes: whole lines.
+pub(super) struct Lines {
+    to: File,
+    tag: Option<Tag>,
+    lock: Option<File>,
+    /// The beginning of a line.
+    begun: Vec<u8>,
+    /// The line has been begun to be printed, since it is very long.
+    within_line: bool,
+}
+
+/// A line is printed in parts beyond this.
+const LONGEST_LINE: usize = 1 << 20;
+/// What is read at once.
+const PORTION: usize = 64 << 10;
+
+impl Output {
+    /// Memory that it takes up.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Output::Held(bytes) => bytes.len(),
+            Output::Spooled(extents) => size_of_val(&**extents),
+        }
+    }
+
+    /// Room in a spool file.
+    pub(super) fn spooled(&self) -> u64 {
+        match self {
+            Output::Held(_) => 0,
+            Output::Spooled(extents) => extents.iter().map(|extent| extent.length).sum(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Output::Held(bytes) if bytes.is_empty())
+    }
+}
+
+impl Keeper {
+    /// Reads once; returns how many bytes, 0 at the end. An error if there is nothing for now.
+    pub(super) fn take_from(&mut self, mut pipe: &File) -> io::Result<usize> {
+        match self {
+            Keeper::Held(bytes) => {
+                let before = bytes.len();
+                bytes.resize(before + PORTION, 0);
+                let read = pipe.read(&mut bytes[before..]);
+                bytes.truncate(before + *read.as_ref().unwrap_or(&0));
+                read
+            }
+            Keeper::Spooled(writer) => writer.take_from(pipe),
+            Keeper::Lines(lines) => {
+                let mut buffer = vec![0; PORTION];
+                let read = pipe.read(&mut buffer)?;
+                lines.add(&buffer[..read])?;
+                Ok(read)
+            }
+        }
+    }
+
+    /// What it holds in memory, if it may become more.
+    pub(super) fn held(&self) -> usize {
+        if let Keeper::Held(bytes) = self { bytes.len() } else { 0 }
+    }
+
+    /// Moves to a spool file what is in memory.
+    pub(super) fn spool(&mut self, path: &std::path::Path) -> io::Result<()> {
+        if let Keeper::Held(bytes) = self {
+            let mut writer = Writer::open(path)?;
+            writer.write(bytes)?;
+            *self = Keeper::Spooled(writer);
+        }
+        Ok(())
+    }
+
+    /// That was all.
+    pub(super) fn end(self) -> io::Result<Output> {
+        match self {
+            Keeper::Held(bytes) => Ok(Output::Held(bytes)),
+            Keeper::Spooled(writer) => Ok(Output::Spooled(writer.into_extents())),
+            Keeper::Lines(lines) => lines.end().map(|()| Output::Held(Vec::new())),
+        }
+    }
+}
+
+impl Lines {
+    pub(super) fn new(to: impl AsFd, tag: Option<&[u8]>, lock: Option<&std::path::Path>) -> io::Result<Lines> {
+        let lock = lock.map(|path| File::options().write(true).open(path)).transpose()?;
+        let to = to.as_fd().try_clone_to_owned()?.into();
+        Ok(Lines { to, tag: tag.map(Tag::new), lock, begun: Vec::new(), within_line: false })
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        if whole == 0 {
+            self.begun.extend_from_slice(bytes);
+            return if self.begun.len() > LONGEST_LINE { self.print() } else { Ok(()) };
+        }
+        self.begun.extend_from_slice(&bytes[..whole]);
+        self.print()?;
+        self.begun.extend_from_slice(&bytes[whole..]);
+        Ok(())
+    }
+
+    /// Prints what there is, in one piece as far as others print that way too.
+    fn print(&mut self) -> io::Result<()> {
+        let bytes = std::mem::take(&mut self.begun);
+        self.within_line = bytes.last().is_some_and(|&byte| byte != b'\n');
+        let mut labelled = Vec::new();
+        let text = match &mut self.tag {
+            Some(tag) => {
+                tag.write(&bytes, &mut labelled)?;
+                &labelled
+            }
+            None => &bytes,
+        };
+        if let Some(lock) = &self.lock {
+            lock.lock()?;
+        }
+        let written = self.to.write_all(text);
+        if let Some(lock) = &self.lock {
+            lock.unlock()?;
+        }
+        written
+    }
+
+    /// A last line without an end is given one: what comes next is another item's.
+    fn end(mut self) -> io::Result<()> {
+        if !self.begun.is_empty() || self.within_line {
+            self.begun.push(b'\n');
+            self.print()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! What an earlier run has left in the file, which `--resume` goes on from.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::MapError;
+use super::super::queue::{Item, Queue};
+use super::file::Lines;
+use super::{Program, Record};
+use crate::text::shortened;
+
+/// What is known of items before the map begins.
+#[derive(Debug, Default)]
+pub(in super::super) struct Earlier {
+    /// Those that have a record, by index.
+    known: BTreeMap<u64, Known>,
+    program: Option<Program>,
+    path: String,
+    /// Whether what has failed runs again.
+    failed_again: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    digest: String,
+    /// As the record has it.
+    item: String,
+    failed: bool,
+}
+
+/// Where a map goes on.
+#[derive(Debug, Default)]
+pub(in super::super) struct Rest {
+    /// Items that were read and are to be run, by index.
+    pub(in super::super) pending: Vec<(u64, Item)>,
+    /// Indices of those that are not run any more.
+    pub(in super::super) done: Vec<u64>,
+    /// How many of these have failed.
+    pub(in super::super) failed: u64,
+    /// Index of the next item that is read.
+    pub(in super::super) next: u64,
+}
+
+impl Earlier {
+    pub(super) fn read(lines: &mut Lines, program: &Program, failed_again: bool) -> Result<Earlier, MapError> {
+        let path = lines.path().display().to_string();
+        let mut known = BTreeMap::new();
+        lines.read(|number, line| {
+            let wrong = |why: String| MapError::Told(format!("cannot resume from {path}: line {number} {why}"));
+            let record: Record = serde_json::from_slice(line)
+                .map_err(|error| wrong(format!("is no record of `farpool map --results`: {error}")))?;
+            let (Some(item), Some(digest), Some(of), Some(index)) =
+                (record.item, record.digest, record.program, record.index.checked_sub(1))
+            else {
+                return Err(wrong("does not say which command and item it is of".to_owned()));
+            };
+            if of != program.shown {
+                return Err(wrong(format!("is of another command, '{of}', and --program is '{}'", program.shown)));
+            }
+            let failed = record.exit_code != Some(0);
+            let item = shortened(item.as_bytes());
+            known.insert(index, Known { digest: digest.into_owned(), item, failed });
+            Ok(())
+        })?;
+        Ok(Earlier { known, program: Some(program.clone()), path, failed_again })
+    }
+
+    /// Compares the items that have records with the input, before anything runs.
+    pub(in super::super) fn compare(self, queue: &Queue) -> Result<Rest, MapError> {
+        let mut rest = Rest::default();
+        let Some(end) = self.known.last_key_value().map(|(last, _)| last + 1) else { return Ok(rest) };
+        let program = self.program.as_ref().expect("it was given with the records");
+        for index in 0..end {
+            let Some(item) = queue.pop(Duration::MAX) else {
+                let why = format!("it has a record of item {end}, and the input ends after {index} items");
+                return Err(self.mismatch(&why));
+            };
+            match self.known.get(&index) {
+                None => rest.pending.push((index, item)),
+                Some(known) if known.digest != program.digest(&item.bytes) => {
+                    return Err(self.mismatch(&what_differs(index, known, &item.bytes)));
+                }
+                Some(known) if known.failed && self.failed_again => rest.pending.push((index, item)),
+                Some(known) => {
+                    rest.done.push(index);
+                    rest.failed += u64::from(known.failed);
+                }
+            }
+        }
+        rest.next = end;
+        Ok(rest)
+    }
+
+    fn mismatch(&self, why: &str) -> MapError {
+        MapError::Told(format!("cannot resume from {}: {why}; nothing was run", self.path))
+    }
+}
+
+fn what_differs(index: u64, known: &Known, item: &[u8]) -> String {
+    let (number, now) = (index + 1, shortened(item));
+    match known.item == now {
+        false => format!("item {number} was \"{}\", and is \"{now}\" in the input", known.item),
+        true => format!("item {number}, \"{now}\", or --program differs where that is not shown"),
+    }
+}

@@ -1,0 +1,285 @@
+//! Files without a name, on this machine, for outputs that are too large for memory: who writes reserves a part of the file
+//! for itself, so that one file serves all workers.
+
+use std::env;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::process;
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, SpliceFFlags, splice};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::unlink;
+use serde::{Deserialize, Serialize};
+
+/// A part of a spool file. Once written it stays as it is: what was spliced out of it may not have been read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Extent {
+    pub(super) at: u64,
+    pub(super) length: u64,
+}
+
+/// The client's spool files: another one is begun when one is large, and goes when nobody needs anything in it.
+pub(super) struct Spool {
+    folder: PathBuf,
+    current: Option<Rc<SpoolFile>>,
+}
+
+/// A file without a name. Other processes of this machine reach it by its [`path`](Self::path) for as long as it is open.
+#[derive(Debug)]
+pub(super) struct SpoolFile(File);
+
+/// Output on its way into a spool file.
+#[derive(Debug)]
+pub(super) struct Writer {
+    file: File,
+    extents: Vec<Extent>,
+    /// What is left of the room that the last of them was given.
+    room: u64,
+}
+
+/// The first room that a writer reserves, and the largest.
+const LEAST_ROOM: u64 = 1 << 20;
+const MOST_ROOM: u64 = 64 << 20;
+/// A file that is as large as this is given to no further item.
+const LARGE_FILE: u64 = 64 << 20;
+/// What is moved at once.
+const PORTION: usize = 1 << 20;
+
+impl Spool {
+    /// In the folder for temporary files.
+    pub(super) fn new() -> Spool {
+        Spool { folder: env::temp_dir(), current: None }
+    }
+
+    /// The file for the next item.
+    pub(super) fn file(&mut self) -> io::Result<Rc<SpoolFile>> {
+        if let Some(file) = &self.current
+            && file.0.metadata()?.len() < LARGE_FILE
+        {
+            return Ok(Rc::clone(file));
+        }
+        let file = Rc::new(SpoolFile(nameless(&self.folder)?));
+        self.current = Some(Rc::clone(&file));
+        Ok(file)
+    }
+
+    /// What an error is to name.
+    pub(super) fn folder(&self) -> &std::path::Path {
+        &self.folder
+    }
+}
+
+impl SpoolFile {
+    /// By which workers on this machine open it.
+    pub(super) fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", process::id(), self.0.as_raw_fd()).into()
+    }
+
+    /// Writes these bytes into it.
+    pub(super) fn keep(&self, bytes: &[u8]) -> io::Result<Vec<Extent>> {
+        let mut writer = Writer { file: self.0.try_clone()?, extents: Vec::new(), room: 0 };
+        writer.write(bytes)?;
+        Ok(writer.extents)
+    }
+
+    /// Sends a part of it to `out`: without a copy where the system can do that.
+    pub(super) fn send(&self, extent: Extent, out: &File) -> io::Result<()> {
+        let end = extent.at + extent.length;
+        let mut at = offset(extent.at)?;
+        while (at.cast_unsigned()) < end {
+            let most = usize::try_from(end - at.cast_unsigned()).unwrap_or(usize::MAX).min(PORTION);
+            match splice(&self.0, Some(&mut at), out, None, most, SpliceFFlags::empty()) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::EINTR) => {}
+                // Only pipes take what is spliced.
+                Err(Errno::EINVAL) => {
+                    let rest = Extent { at: at.cast_unsigned(), length: end - at.cast_unsigned() };
+                    return self.read(rest, |portion| io::Write::write_all(&mut &*out, portion));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a part of it.
+    pub(super) fn read(&self, extent: Extent, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut buffer = vec![0; PORTION.min(usize::try_from(extent.length).unwrap_or(PORTION))];
+        let (mut at, end) = (extent.at, extent.at + extent.length);
+        while at < end {
+            let most = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+            self.0.read_exact_at(&mut buffer[..most], at)?;
+            take(&buffer[..most])?;
+            at += most as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// Into the file that has this path.
+    pub(super) fn open(path: &std::path::Path) -> io::Result<Writer> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        Ok(Writer { file, extents: Vec::new(), room: 0 })
+    }
+
+    pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let at = self.make_room(bytes.len())?;
+            let most = bytes.len().min(usize::try_from(self.room).unwrap_or(usize::MAX));
+            self.file.write_all_at(&bytes[..most], at)?;
+            self.wrote(most);
+            bytes = &bytes[most..];
+        }
+        Ok(())
+    }
+
+    /// Moves what is in a pipe: returns how much that was, 0 at its end; an error if there is nothing for now.
+    pub(super) fn take_from(&mut self, pipe: &File) -> io::Result<usize> {
+        let mut at = offset(self.make_room(1)?)?;
+        let most = PORTION.min(usize::try_from(self.room).unwrap_or(usize::MAX));
+        let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
+        match splice(pipe, None, &self.file, Some(&mut at), most, flags) {
+            Ok(moved) => {
+                self.wrote(moved);
+                Ok(moved)
+            }
+            // This file system cannot.
+            Err(Errno::EINVAL) => {
+                let mut buffer = vec![0; 64 << 10];
+                let read = io::Read::read(&mut &*pipe, &mut buffer)?;
+                self.write(&buffer[..read])?;
+                Ok(read)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn into_extents(self) -> Vec<Extent> {
+        self.extents
+    }
+
+    /// Where to write next; there is room for something.
+    fn make_room(&mut self, wanted: usize) -> io::Result<u64> {
+        if self.room == 0 {
+            let before = self.extents.last().map_or(0, |extent| extent.length);
+            let room = (2 * before).max(wanted as u64).clamp(LEAST_ROOM, MOST_ROOM);
+            let at = reserve(&self.file, room)?;
+            self.extents.push(Extent { at, length: 0 });
+            self.room = room;
+        }
+        Ok(self.extents.last().map_or(0, |extent| extent.at + extent.length))
+    }
+
+    fn wrote(&mut self, bytes: usize) {
+        self.room -= bytes as u64;
+        if let Some(extent) = self.extents.last_mut() {
+            extent.length += bytes as u64;
+        }
+    }
+}
+
+/// Makes the file so much longer, and returns where that begins: nobody else is given the same.
+fn reserve(file: &File, bytes: u64) -> io::Result<u64> {
+    file.lock()?;
+    let reserved = file.metadata().and_then(|metadata| {
+        let (at, end) = (metadata.len(), metadata.len() + bytes);
+        // Beyond it the system would kill this process.
+        if end > getrlimit(Resource::RLIMIT_FSIZE)?.0 {
+            return Err(io::Error::from(Errno::EFBIG));
+        }
+        file.set_len(end)?;
+        Ok(at)
+    });
+    file.unlock()?;
+    reserved
+}
+
+fn offset(at: u64) -> io::Result<i64> {
+    i64::try_from(at).map_err(|_| Errno::EFBIG.into())
+}
+
+fn nameless(folder: &std::path::Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    match options.clone().custom_flags(OFlag::O_TMPFILE.bits()).open(folder) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {}
+        made => return made,
+    }
+    // The file system has only files with names.
+    let path = folder.join(format!("farpool-{}-{:x}", process::id(), rand_bits()));
+    let file = options.create_new(true).open(&path)?;
+    unlink(&path)?;
+    Ok(file)
+}
+
+fn rand_bits() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_of(file: &SpoolFile, extents: &[Extent]) -> Vec<u8> {
+        let mut all = Vec::new();
+        for extent in extents {
+            file.read(*extent, |bytes| {
+                all.extend_from_slice(bytes);
+                Ok(())
+            })
+            .unwrap();
+        }
+        all
+    }
+
+    #[test]
+    fn what_writers_write_at_the_same_time_stays_apart() {
+        let mut spool = Spool::new();
+        let file = spool.file().unwrap();
+        let mut writers = [Writer::open(&file.path()).unwrap(), Writer::open(&file.path()).unwrap()];
+        for round in 0..7 {
+            for (byte, writer) in (b'a'..).zip(&mut writers) {
+                writer.write(&vec![byte; 700_000 + round]).unwrap();
+            }
+        }
+        for (byte, writer) in (b'a'..).zip(writers) {
+            let all = all_of(&file, &writer.into_extents());
+            assert_eq!((all.len(), all.iter().all(|other| *other == byte)), (4_900_021, true));
+        }
+    }
+
+    #[test]
+    fn a_large_file_is_followed_by_another() {
+        let mut spool = Spool::new();
+        let first = spool.file().unwrap();
+        assert!(Rc::ptr_eq(&first, &spool.file().unwrap()));
+        let extents = first.keep(&vec![7; LARGE_FILE as usize]).unwrap();
+        assert!(!Rc::ptr_eq(&first, &spool.file().unwrap()));
+        assert_eq!(extents.iter().map(|extent| extent.length).sum::<u64>(), LARGE_FILE);
+    }
+
+    #[test]
+    fn pipes_go_in_and_come_out() {
+        let file = Spool::new().file().unwrap();
+        let (reader, mut writer) = io::pipe().unwrap();
+        io::Write::write_all(&mut writer, &[b'x'; 50_000]).unwrap();
+        drop(writer);
+        let reader = File::from(std::os::fd::OwnedFd::from(reader));
+        let mut into = Writer::open(&file.path()).unwrap();
+        while into.take_from(&reader).unwrap() > 0 {}
+        let [extent] = into.into_extents()[..] else { panic!("one part is enough") };
+        assert_eq!(extent.length, 50_000);
+        let (mut out, pipe) = io::pipe().unwrap();
+        file.send(extent, &File::from(std::os::fd::OwnedFd::from(pipe))).unwrap();
+        let mut all = Vec::new();
+        io::Read::read_to_end(&mut out, &mut all).unwrap();
+        assert_eq!(all, [b'x'; 50_000]);
+    }
+}

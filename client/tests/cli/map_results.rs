@@ -1,0 +1,276 @@
+//! `--results`: finished work is kept, and `--resume` goes on from it.
+
+use std::fs;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::local_cluster::Local;
+use crate::support::{Call, Folder, Running, farpool, lines, map};
+
+fn numbers(count: u32) -> String {
+    (1..=count).map(|number| format!("{number}\n")).collect()
+}
+
+fn records(path: &str) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Waits until so many records are in the file.
+#[track_caller]
+fn wait_for(path: &str, count: usize) -> Vec<Value> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let found = records(path);
+        if found.len() >= count {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{found:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Notes each run in a log, and then runs this.
+fn logged(folder: &Folder, program: &str) -> String {
+    format!("echo {{}} >> {}; {program}", folder.file("log"))
+}
+
+fn log(folder: &Folder) -> Vec<String> {
+    let mut runs: Vec<String> =
+        fs::read_to_string(folder.file("log")).unwrap_or_default().lines().map(str::to_owned).collect();
+    runs.sort_unstable();
+    runs
+}
+
+/// Six items, of which the first waits for a gate that nobody opens, and the others end.
+fn five_of_six(call: impl FnOnce(&str, &[&str]) -> Call, folder: &Folder) -> (Running, String, String) {
+    let (gate, results) = (folder.pipe("gate"), folder.file("results"));
+    let program =
+        logged(folder, &format!("if [ {{}} = 1 ] && ! [ -e {gate}.open ]; then read line < {gate}; fi; echo {{}}"));
+    let mut running = call(&program, &["--results", &results]).spawn();
+    running.child.stdin.take().unwrap().write_all(numbers(6).as_bytes()).unwrap();
+    let found = wait_for(&results, 5);
+    let mut indices: Vec<u64> = found.iter().map(|record| record["index"].as_u64().unwrap()).collect();
+    indices.sort_unstable();
+    assert_eq!(indices, [2, 3, 4, 5, 6]);
+    fs::write(format!("{gate}.open"), "").unwrap();
+    (running, program, results)
+}
+
+#[test]
+fn what_has_finished_is_kept_whatever_ends_the_map() {
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        let folder = Folder::new();
+        let (running, program, results) =
+            five_of_six(|program, options| map(program, options.iter().copied()), &folder);
+        running.signal(signal);
+        if signal == Signal::SIGINT {
+            // What had finished is printed too.
+            assert_eq!(running.end().stdout(), "2\n3\n4\n5\n6\n");
+        } else {
+            running.end_killed();
+        }
+        let done = map(&program, ["--results", &results, "--resume"]).input(numbers(7)).run();
+        done.assert_prints("1\n7\n");
+        assert_eq!(log(&folder), ["1", "1", "2", "3", "4", "5", "6", "7"]);
+        assert_eq!(records(&results).len(), 7);
+        // There is nothing left to do.
+        map(&program, ["--results", &results, "--resume"]).input(numbers(7)).run().assert_prints("");
+    }
+}
+
+#[test]
+fn a_cluster_resumes_as_well() {
+    let (local, folder) = (Local::start(&["2", "--slots", "2"]), Folder::new());
+    let on = |program: &str, options: &[&str]| {
+        let all = [&["--address", &local.address, "map", "--program", program], options].concat();
+        farpool(all)
+    };
+    let (running, program, results) = five_of_six(on, &folder);
+    running.signal(Signal::SIGKILL);
+    running.end_killed();
+    on(&program, &["--results", &results, "--resume"]).input(numbers(6)).run().assert_prints("1\n");
+    assert_eq!(log(&folder), ["1", "1", "2", "3", "4", "5", "6"]);
+    local.end();
+}
+
+#[test]
+fn failures_run_again_if_that_is_asked_for() {
+    let folder = Folder::new();
+    let results = folder.file("results");
+    let program =
+        logged(&folder, &format!("echo {{}}; [ {{}} != 2 ] && [ {{}} != 4 ] || [ -e {} ]", folder.file("well")));
+    let options = ["--keep-going", "--results", &results];
+    assert_eq!(map(&program, options).input(numbers(5)).run().code, Some(2));
+    let resume = ["--keep-going", "--results", &results, "--resume"];
+    let story = "farpool: 2 items failed before; --retry-failed runs them again\n";
+    map(&program, resume).input(numbers(6)).run().assert(2, "6\n", story);
+    fs::write(folder.file("well"), "").unwrap();
+    let again = ["--keep-going", "--results", &results, "--retry-failed"];
+    map(&program, again).input(numbers(6)).run().assert_prints("2\n4\n");
+    assert_eq!(log(&folder), ["1", "2", "2", "3", "4", "4", "5", "6"]);
+    // The last record of an item counts.
+    map(&program, again).input(numbers(6)).run().assert_prints("");
+}
+
+#[test]
+fn what_is_there_is_not_overwritten_unless_that_is_asked_for() {
+    let folder = Folder::new();
+    let results = folder.file("results");
+    fs::write(&results, "precious\n").unwrap();
+    let story = format!(
+        "farpool: {results}: there are results already; --resume goes on from them, --overwrite replaces them\n"
+    );
+    map("echo {}", ["--results", &results, "--", "1"]).run().assert(125, "", &story);
+    // Nor when it turns out later that nothing can be done.
+    for (options, part) in [
+        (&["--resume"][..], "line 1 is no record"),
+        (&["--overwrite", "-a", "/nowhere/items"], "/nowhere/items"),
+        (&["--overwrite", "--address", "127.0.0.1:1"], "127.0.0.1:1"),
+    ] {
+        let done =
+            map("echo {}", ["--results", &results].into_iter().chain(options.iter().copied())).input("1\n").run();
+        assert!(done.code == Some(125) && done.stderr().contains(part), "{options:?}: {done:?}");
+        assert_eq!(fs::read_to_string(&results).unwrap(), "precious\n", "{options:?}");
+    }
+    map("echo {}", ["--results", &results, "--overwrite", "--", "1"]).run().assert_prints("1\n");
+    assert_eq!(records(&results).len(), 1);
+    map("echo {}", ["--results", &results, "--overwrite"]).input("").run().assert_prints("");
+    assert_eq!(fs::read_to_string(&results).unwrap(), "");
+    // What could not begin leaves no file.
+    let other = folder.file("other");
+    assert_eq!(map("echo {}", ["--results", &other, "-a", "/nowhere/items"]).run().code, Some(125));
+    assert!(!fs::exists(&other).unwrap());
+}
+
+#[test]
+fn other_commands_and_items_are_refused_before_anything_runs() {
+    let folder = Folder::new();
+    let results = folder.file("results");
+    let program = logged(&folder, "true");
+    map(&program, ["--results", &results]).input("a\nb\nc\n").run().assert_prints("");
+    let before = (fs::read(&results).unwrap(), log(&folder));
+    for (program, items, part) in [
+        (format!("{program}; "), "a\nb\nc\n", "is of another command, 'echo {} >>"),
+        (program.clone(), "a\nx\nc\n", "item 2 was \"b\", and is \"x\" in the input"),
+        (program.clone(), "b\na\nc\n", "item 1 was \"a\", and is \"b\" in the input"),
+        (program.clone(), "a\nb\n", "it has a record of item 3, and the input ends after 2 items"),
+    ] {
+        let done = map(&program, ["--results", &results, "--resume"]).input(items).run();
+        assert!(done.code == Some(125) && done.stderr().contains(part), "{done:?}");
+        assert!(done.stderr().contains("cannot resume from"), "{done:?}");
+        assert_eq!((fs::read(&results).unwrap(), log(&folder)), before);
+    }
+}
+
+#[test]
+fn a_torn_last_line_is_ignored_and_goes_when_something_is_appended() {
+    let folder = Folder::new();
+    let results = folder.file("results");
+    let program = logged(&folder, "true");
+    map(&program, ["--results", &results]).input("a\nb\nc\n").run().assert_prints("");
+    let text = fs::read_to_string(&results).unwrap();
+    let torn = &text[..text.trim_end().rfind('\n').unwrap() + 20];
+    fs::write(&results, torn).unwrap();
+    let last = records(&results).len();
+    assert_eq!(last, 2);
+    // Refused: it stays as it is.
+    assert_eq!(map("other", ["--results", &results, "--resume"]).input("a\n").run().code, Some(125));
+    assert_eq!(fs::read_to_string(&results).unwrap(), torn);
+    map(&program, ["--results", &results, "--resume"]).input("a\nb\nc\n").run().assert_prints("");
+    assert_eq!((records(&results).len(), log(&folder).len()), (3, 4));
+    // A line in the midst is not ignored.
+    fs::write(&results, text.replacen("index", "xedni", 1)).unwrap();
+    let done = map(&program, ["--results", &results, "--resume"]).input("a\nb\nc\n").run();
+    assert!(done.code == Some(125) && done.stderr().contains("line 1 is no record"), "{done:?}");
+}
+
+#[test]
+fn two_maps_do_not_write_to_one_file() {
+    let folder = Folder::new();
+    let (running, _, results) = five_of_six(|program, options| map(program, options.iter().copied()), &folder);
+    let story = format!("farpool: {results}: another farpool writes its results there\n");
+    for option in ["--overwrite", "--resume"] {
+        map("echo {}", ["--results", &results, option, "--", "1"]).run().assert(125, "", &story);
+    }
+    running.signal(Signal::SIGKILL);
+    running.end_killed();
+    assert_eq!(records(&results).len(), 5);
+}
+
+#[test]
+fn records_may_go_where_output_goes_and_to_pipes() {
+    let folder = Folder::new();
+    let done = map("echo {}", ["--results", "/dev/stdout", "--", "1", "2"]).run();
+    let text = done.stdout();
+    assert_eq!((done.code, text.lines().count()), (Some(0), 4), "{done:?}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("{\"item\":")).count(), 2, "{text}");
+    let shell = format!(
+        "{} map --program 'echo {{}}' --results /dev/stdout -- 1 2 > {}",
+        env!("CARGO_BIN_EXE_farpool"),
+        folder.file("out")
+    );
+    assert!(
+        std::process::Command::new("sh").args(["-c", &shell]).env_remove("FARPOOL_ADDRESS").status().unwrap().success()
+    );
+    assert_eq!(fs::read_to_string(folder.file("out")).unwrap().lines().count(), 4);
+    let pipe = folder.pipe("pipe");
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read_to_string(pipe).unwrap()
+    });
+    map("echo {}", ["--results", &pipe, "--", "1", "2"]).run().assert_prints("1\n2\n");
+    assert_eq!(reader.join().unwrap().lines().count(), 2);
+    let done = map("echo {}", ["--results", "/dev/full", "--", "1", "2"]).run();
+    assert_eq!(done.code, Some(125), "{done:?}");
+    assert!(done.stderr().contains("cannot write the results to /dev/full: No space left"), "{done:?}");
+    let done = map("echo {}", ["--results", "/dev/full", "--resume", "--", "1", "2"]).run();
+    assert!(done.code == Some(125) && done.stderr().contains("--resume"), "{done:?}");
+}
+
+#[test]
+fn a_gap_in_the_results_is_filled() {
+    let folder = Folder::new();
+    let results = folder.file("results");
+    let program = logged(&folder, "echo {}");
+    map(&program, ["--results", &results]).input(numbers(100)).run().assert_prints(&numbers(100));
+    // Every third one stays.
+    let text = fs::read_to_string(&results).unwrap();
+    let kept: Vec<&str> = text
+        .lines()
+        .filter(|line| serde_json::from_str::<Value>(line).unwrap()["index"].as_u64().unwrap().is_multiple_of(3))
+        .collect();
+    fs::write(&results, kept.join("\n") + "\n").unwrap();
+    let expected: String = (1..=120).filter(|n| *n > 99 || n % 3 != 0).map(|n| format!("{n}\n")).collect();
+    map(&program, ["--results", &results, "--resume"]).input(numbers(120)).run().assert_prints(&expected);
+    assert_eq!(records(&results).len(), 120);
+    // A worker that dies is told with the item that it ran, also behind a gap.
+    let (other, item) = (folder.file("other"), "kill -KILL $PPID; sleep 9");
+    let options = ["--keep-going", "--results", &other, "--retries", "0"];
+    map("eval {}", options).input("true\nfalse\ntrue\n").run();
+    let text = fs::read_to_string(&other).unwrap();
+    fs::write(&other, text.lines().find(|line| line.contains("\"index\":3,")).unwrap().to_owned() + "\n").unwrap();
+    let options = [&options[..], &["--resume"]].concat();
+    let done = map("eval {}", options).input(format!("true\n{item}\ntrue\n{item}\n")).run();
+    for index in [2, 4] {
+        assert!(done.stderr().contains(&format!("item {index} \"{item}\": the worker")), "{done:?}");
+    }
+    assert_eq!(done.stderr().lines().count(), 2, "{done:?}");
+}
+
+#[test]
+fn lines_of_results_are_read_back_to_the_last_of_many() {
+    let folder = Folder::new();
+    let results = folder.file("results");
+    map("true", ["--results", &results]).input(numbers(500)).run().assert_prints("");
+    map("true", ["--results", &results, "--resume"]).input(numbers(500)).run().assert_prints("");
+    let mut running = map("true", ["--results", &results, "--resume"]).spawn();
+    running.child.stdin.take().unwrap().write_all(numbers(499).as_bytes()).unwrap();
+    let told = lines(running.child.stderr.as_mut().unwrap(), 1);
+    assert!(told.contains("record of item 500, and the input ends after 499 items"), "{told}");
+    assert_eq!(running.end().code, Some(125));
+}
