@@ -251,6 +251,23 @@ mod tests {
         assert_eq!((error.stderr(), error.backtrace()), (Some("one\ntwo\n"), None));
     }
 
+    /// Agents and workers may say anything.
+    #[test]
+    fn the_story_gives_no_orders_to_a_terminal() {
+        let error = Error::from_failure(Failure {
+            kind: FailureKind::Panicked.into(),
+            message: "one\n\x1b[31mtwo\x1b[0m \x1b]52;c;aGk=\x07".to_owned(),
+            backtrace: "at \u{202e}x\n\r[node1 1] fine".to_owned(),
+            stderr: "\u{9b}2J".to_owned(),
+            host: "node7\n[node1 1] fine".to_owned(),
+            ..Failure::default()
+        });
+        let story = error.of_job("map", "\x1b[2J\u{202e}").to_string();
+        let told = "map \"\\u{1b}[2J\\u{202e}\": one\ntwo \\u{1b}]52;c;aGk=\\u{7} (host node7\\n[node1 1] fine)";
+        assert!(story.starts_with(told), "{story:?}");
+        assert!(story.lines().all(farpool_proto::text::is_plain), "{story:?}");
+    }
+
     #[test]
     fn the_story_leaves_out_what_is_not_known() {
         assert_eq!(Error::invalid("chunksize must be at least 1").to_string(), "chunksize must be at least 1");

@@ -1,5 +1,6 @@
 //! Labels: what hosts are, and what pools and jobs require them to be.
 
+use farpool_proto::limits;
 use farpool_proto::v1::Label;
 
 use crate::error::Error;
@@ -12,6 +13,7 @@ pub(crate) fn required(key: impl Into<String>, value: impl Into<String>) -> Labe
 /// Checks labels by themselves.
 pub(crate) fn check(require: &[Label]) -> Result<(), Error> {
     let unnamed = |label: &&Label| label.key.is_empty() || label.key.contains('=');
+    limits::labels(require).map_err(|beyond| Error::invalid(beyond.to_string()))?;
     match require.iter().find(unnamed) {
         None => Ok(()),
         Some(label) => Err(Error::invalid(format!(

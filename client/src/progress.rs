@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use farpool_proto::text::Printable;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::fork::Owner;
@@ -81,7 +82,7 @@ impl Drop for Progress {
 fn bar(label: &str, total: Option<u64>, target: ProgressDrawTarget) -> ProgressBar {
     let template = if total.is_some() { WITH_TOTAL } else { WITHOUT_TOTAL };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let prefix = if label.is_empty() { String::new() } else { format!("{label} ") };
+    let prefix = if label.is_empty() { String::new() } else { format!("{} ", Printable(label)) };
     ProgressBar::with_draw_target(total, target).with_style(style).with_prefix(prefix)
 }
 

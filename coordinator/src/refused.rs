@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use farpool_proto::limits::BeyondLimit;
+
 /// A message that must not have been sent. The session it came on is to be ended; nothing of the message was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -76,22 +78,10 @@ pub enum RefusedKind {
     HeldNumber(u64),
     /// A chunk that an agent holds, with runs of items that are none, or do not rise.
     HeldRuns(u64),
-    /// More labels than anybody may have or require.
-    TooManyLabels {
-        /// How many there were.
-        labels: usize,
-        /// How many there may be.
-        limit: usize,
-    },
+    /// A setting beyond its limit.
+    BeyondLimit(BeyondLimit),
     /// A label without a key or a value.
     LabelEmpty,
-    /// A label's key or value that is too long.
-    LabelTooLong {
-        /// How many bytes it has.
-        bytes: usize,
-        /// How many it may have.
-        limit: usize,
-    },
     /// An agent without slots.
     NoSlots,
     /// The first message of a session must be another one.
@@ -122,6 +112,12 @@ impl From<RefusedKind> for Refused {
     }
 }
 
+impl From<BeyondLimit> for Refused {
+    fn from(beyond: BeyondLimit) -> Self {
+        RefusedKind::BeyondLimit(beyond).into()
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use RefusedKind::*;
@@ -147,11 +143,8 @@ impl fmt::Display for Refused {
             PoolIdLength(len) => write!(f, "a pool's id of {len} bytes instead of 16"),
             HeldNumber(pool) => write!(f, "a pool that is held as {pool}, which is no number of an agent's"),
             HeldRuns(chunk) => write!(f, "chunk {chunk} is held with runs of items that do not rise"),
-            TooManyLabels { labels, limit } => write!(f, "{labels} labels where {limit} are the most"),
+            BeyondLimit(beyond) => beyond.fmt(f),
             LabelEmpty => write!(f, "a label needs a key and a value"),
-            LabelTooLong { bytes, limit } => {
-                write!(f, "a label of {bytes} bytes; key and value may have {limit} each")
-            }
             NoSlots => write!(f, "an agent needs at least one slot"),
             NotFirst(first) => write!(f, "a session begins with {first}"),
             Repeated(what) => write!(f, "second {what} in a session"),

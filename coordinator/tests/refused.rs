@@ -4,6 +4,7 @@ mod fakes;
 
 use fakes::*;
 use farpool_coordinator::RefusedKind;
+use farpool_proto::limits;
 use farpool_proto::v1::{
     AgentEvent, AgentHello, AgentOutput, ClientMessage, Credit, Draining, FailureKind, ItemFault, Items, OpenJob,
     Returned, RunDone,
@@ -63,13 +64,15 @@ fn clients() {
     let some = items(0, 3, &[&*largest, &longer, "a"]);
     check_client(job(), some, too_large, "item 4 has 1001 bytes, and the pool's limit is 1000");
     let many = vec!["a=b"; 65];
-    let words = "65 labels where 64 are the most";
-    check_client(vec![], open_pool_for(0, &many), TooManyLabels { labels: 65, limit: 64 }, words);
-    check_client(vec![open()], open_job_for(0, &many), TooManyLabels { labels: 65, limit: 64 }, words);
+    let beyond = |what, found, most| BeyondLimit(limits::BeyondLimit { what, found, most });
+    let words = "too many labels: 65, and 64 are the most";
+    check_client(vec![], open_pool_for(0, &many), beyond("labels", 65, 64), words);
+    check_client(vec![open()], open_job_for(0, &many), beyond("labels", 65, 64), words);
     check_client(vec![open()], open_job_for(0, &["=b"]), LabelEmpty, "a label needs a key and a value");
     let long = format!("key={}", "x".repeat(257));
-    let words = "a label of 257 bytes; key and value may have 256 each";
-    check_client(vec![], open_pool_for(0, &[&long]), LabelTooLong { bytes: 257, limit: 256 }, words);
+    let words = "too many bytes in a label's key or value: 257, and 256 are the most";
+    let too_long = beyond("bytes in a label's key or value", 257, 256);
+    check_client(vec![], open_pool_for(0, &[&long]), too_long, words);
     let closed = vec![open(), open_job(0, 0, 0), close(false)];
     check_client(closed, open_job(1, 0, 0), PoolClosed, "a job for a pool that was closed");
 }

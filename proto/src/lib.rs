@@ -11,6 +11,8 @@
 
 mod batch;
 pub mod ends;
+pub mod limits;
+pub mod text;
 
 pub use batch::Batch;
 

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::os::fd::AsFd;
 
+use farpool_proto::text::Printable;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// The longest line. A pipe that is ready takes it without blocking (PIPE_BUF), whatever characters are in it.
@@ -11,9 +12,7 @@ const CHARACTERS: usize = 900;
 
 /// Says something. Nobody may be listening: what a full pipe has no room for is lost.
 pub(super) fn log(text: impl Display) {
-    // The coordinator's words may have line ends and control characters in them.
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
-    let text: String = text.to_string().chars().map(clean).take(CHARACTERS).collect();
+    let text: String = Printable(&text.to_string()).to_string().chars().take(CHARACTERS).collect();
     let stderr = std::io::stderr();
     let mut room = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
     if poll(&mut room, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farpool_agent::fork_server::message::ROLE_VARIABLE;
+use farpool_proto::limits;
 use farpool_proto::v1::WorkerSettings;
 
 use super::{Builder, Initializer, Target};
@@ -17,8 +18,7 @@ use crate::{environment, labels};
 
 const INITIALIZER_TIMEOUT: Duration = Duration::from_secs(60);
 const PAYLOAD_LIMIT: u64 = 1 << 30;
-/// Positions in a batch are 32 bits: a batch holds one item of this size and some that are small.
-const LARGEST_PAYLOAD_LIMIT: u64 = 2 << 30;
+const LARGEST_PAYLOAD_LIMIT: u64 = limits::PAYLOAD_BYTES;
 
 impl Builder {
     /// Checks every option and fills in the defaults; the address is that of a cluster, if the pool is to run on one.
@@ -26,7 +26,7 @@ impl Builder {
         let cluster = self.target.resolve()?;
         let processes = match self.processes {
             Some(0) => return Err(Error::invalid("a pool needs at least 1 process")),
-            Some(processes) => narrow(processes, "processes")?,
+            Some(processes) => narrow(processes, "processes", limits::PROCESSES)?,
             None if cluster.is_some() => 0,
             None => thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
         };
@@ -48,12 +48,19 @@ impl Builder {
             initializer_args,
             initializer_timeout_ns: initializer_timeout_ns(self.initializer_timeout)?,
             max_tasks_per_child: at_least_1(self.max_tasks_per_child, "max_tasks_per_child")?,
-            threads: narrow(at_least_1(self.threads.map(|n| n as u64), "threads")?.max(1) as usize, "threads")?,
+            threads: narrow(
+                at_least_1(self.threads.map(|n| n as u64), "threads")?.max(1) as usize,
+                "threads",
+                limits::THREADS,
+            )?,
             memory_limit: at_least_1(self.memory_limit, "memory_limit")?,
             payload_limit,
-            name: self.name,
+            // It is shown to people, who need no more of it.
+            name: limits::clipped(&self.name, limits::POOL_NAME_BYTES),
         };
-        let weight = at_least_1(self.weight.map(u64::from), "weight")?.max(1) as u32;
+        limits::settings(&settings).map_err(|beyond| Error::invalid(beyond.to_string()))?;
+        let weight =
+            narrow(at_least_1(self.weight.map(u64::from), "weight")?.max(1) as usize, "weight", limits::WEIGHT)?;
         let reconnect_timeout = match (self.reconnect_timeout, &cluster) {
             (Some(timeout), _) => timeout,
             (None, Some(_)) => environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT),
@@ -141,11 +148,10 @@ fn at_least_1(value: Option<u64>, option: &str) -> Result<u64, Error> {
     }
 }
 
-fn narrow(value: usize, option: &str) -> Result<u32, Error> {
-    /// More than any machine can run; the bound keeps a slip of the pen from becoming a fork bomb.
-    const MOST: u32 = 1 << 20;
+/// The bound keeps a slip of the pen from becoming a fork bomb.
+fn narrow(value: usize, option: &str, most: u32) -> Result<u32, Error> {
     u32::try_from(value)
         .ok()
-        .filter(|&value| value <= MOST)
-        .ok_or_else(|| Error::invalid(format!("{option} must be at most {MOST}, and it is {value}")))
+        .filter(|&value| value <= most)
+        .ok_or_else(|| Error::invalid(format!("{option} must be at most {most}, and it is {value}")))
 }

@@ -4,12 +4,13 @@
 //! that. What nobody reads is dropped beyond a bound.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use farpool_proto::text;
 use farpool_proto::v1::{Output, OutputStream};
 
 use crate::fork::PerProcess;
@@ -58,19 +59,29 @@ pub fn print_workers_with(printer: fn(Printed<'_>)) {
     let _ = INSTEAD.set(printer);
 }
 
-/// Prints what a worker has printed, each line with where it comes from. Never blocks.
+/// Prints what a worker has printed, each line with where it comes from: to a terminal what is harmless there, elsewhere as
+/// it is. Never blocks.
 pub(super) fn print(output: &Output) {
     let stream = match output.stream() {
         OutputStream::Stderr => OutputStream::Stderr,
         OutputStream::Stdout | OutputStream::Unspecified => OutputStream::Stdout,
     };
-    let lines = if INSTEAD.get().is_some() { output.data.to_vec() } else { label(output) };
+    let shown = match stream {
+        OutputStream::Stderr => io::stderr().is_terminal(),
+        OutputStream::Stdout | OutputStream::Unspecified => io::stdout().is_terminal(),
+    };
+    let label = format!("[{} {}] ", text::Printable(&output.host), output.pid);
+    let lines = match INSTEAD.get() {
+        Some(_) => output.data.to_vec(),
+        None if shown => text::labelled(&label, &output.data),
+        None => labelled(&label, &output.data),
+    };
     PRINTER.get().enqueue(stream, lines);
 }
 
 /// Says something on stderr. Never blocks.
 pub(super) fn say(text: &str) {
-    PRINTER.get().enqueue(OutputStream::Stderr, format!("farpool: {text}\n").into_bytes());
+    PRINTER.get().enqueue(OutputStream::Stderr, format!("farpool: {}\n", text::Printable(text)).into_bytes());
 }
 
 /// Waits until all is printed, or until `patience` is over.
@@ -80,10 +91,9 @@ pub(super) fn flush(patience: Duration) {
 }
 
 /// The output with its label before each line, and an end at the last one.
-fn label(output: &Output) -> Vec<u8> {
-    let label = format!("[{} {}] ", output.host, output.pid);
-    let mut lines = Vec::with_capacity(output.data.len() + 4 * label.len());
-    for line in output.data.split_inclusive(|&byte| byte == b'\n') {
+fn labelled(label: &str, output: &[u8]) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(output.len() + 4 * label.len());
+    for line in output.split_inclusive(|&byte| byte == b'\n') {
         lines.extend_from_slice(label.as_bytes());
         lines.extend_from_slice(line);
     }
@@ -167,8 +177,7 @@ mod tests {
             ("\n\nx", "[node7 12] \n[node7 12] \n[node7 12] x\n"),
             ("", ""),
         ] {
-            let output = Output { host: "node7".into(), pid: 12, stream: 1, data: data.into() };
-            assert_eq!(String::from_utf8(label(&output)).unwrap(), expected);
+            assert_eq!(String::from_utf8(labelled("[node7 12] ", data.as_bytes())).unwrap(), expected);
         }
     }
 }

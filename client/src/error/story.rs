@@ -1,12 +1,14 @@
 use std::fmt::{self, Debug, Display, Formatter};
 
+use farpool_proto::text::{Lines, Printable};
+
 use super::{Context, Error};
 
 impl Display for Error {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let context = &*self.0;
         subject(context, f)?;
-        f.write_str(&context.message)?;
+        write!(f, "{}", Lines(&context.message))?;
         place(context, f)?;
         if let Some(advice) = context.kind.advice() {
             write!(f, "; {advice}")?;
@@ -39,7 +41,7 @@ fn subject(context: &Context, f: &mut Formatter<'_>) -> fmt::Result {
 fn place(context: &Context, f: &mut Formatter<'_>) -> fmt::Result {
     let mut parts = Vec::new();
     if !context.host.is_empty() {
-        parts.push(format!("host {}", context.host));
+        parts.push(format!("host {}", Printable(&context.host)));
     }
     if context.pid != 0 {
         parts.push(format!("pid {}", context.pid));
@@ -57,5 +59,5 @@ fn paragraph(title: &str, text: &str, f: &mut Formatter<'_>) -> fmt::Result {
         return Ok(());
     }
     write!(f, "\n{title}:")?;
-    text.lines().try_for_each(|line| write!(f, "\n    {line}"))
+    text.lines().try_for_each(|line| write!(f, "\n    {}", Lines(line)))
 }

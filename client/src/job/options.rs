@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use farpool_proto::limits;
 use farpool_proto::v1::{Label, OpenJob};
 
 use crate::error::Error;
@@ -58,6 +59,10 @@ impl Options {
         if self.chunksize == Some(0) {
             return Err(Error::invalid("chunksize must be at least 1: leave it out to have it chosen"));
         }
+        if self.retries > limits::RETRIES {
+            let (retries, most) = (self.retries, limits::RETRIES);
+            return Err(Error::invalid(format!("retries must be at most {most}, and it is {retries}")));
+        }
         if self.buffersize == Some(0) {
             return Err(Error::invalid("buffersize must be at least 1: leave it out to have it chosen"));
         }
@@ -90,7 +95,8 @@ impl Options {
             timeout_ns,
             retries: self.retries,
             retry_panics: self.retry_panics,
-            label: self.label.clone(),
+            // It is shown to people, who need no more of it.
+            label: limits::clipped(&self.label, limits::JOB_LABEL_BYTES),
             priority: self.priority,
             require: self.require.clone(),
             speculate: self.speculate,
@@ -113,6 +119,7 @@ mod tests {
         assert!(refused(|o| o.chunksize = Some(0)).starts_with("chunksize must be"));
         assert!(refused(|o| o.buffersize = Some(0)).starts_with("buffersize must be"));
         assert!(refused(|o| o.timeout = Some(Duration::ZERO)).starts_with("timeout must be"));
+        assert!(refused(|o| o.retries = 10_001).starts_with("retries must be at most 10000"));
         assert!(refused(|o| (o.speculate, o.retries) = (true, 0)).starts_with("speculate may run an item twice"));
         assert!(refused(|o| (o.chunksize, o.buffersize) = (Some(3), Some(2))).contains("2 is less than 3"));
         Options::default().check().unwrap();

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use farpool_core::{ChunkId, Fault, PoolId};
+use farpool_proto::limits;
 use farpool_proto::v1::{
     AgentEvent, AgentHello, AgentOutput, Failure, FailureKind, ItemFault, Label, OutputStream, RunDone, Version,
     agent_event,
@@ -62,21 +63,43 @@ pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
         Body::PoolFault(fault) => {
             let failure = fault.failure.ok_or(RefusedKind::Missing("failure"))?;
             known_kind(&failure)?;
+            let failure = clipped(failure);
             FromAgent::PoolFault { pool: PoolId::from_bits(fault.pool), failure }
         }
         Body::PoolStarted(started) => FromAgent::PoolStarted { pool: PoolId::from_bits(started.pool) },
         Body::Output(output) => from_output(output)?,
         Body::Draining(_) => FromAgent::Draining,
         Body::InVain(in_vain) => FromAgent::InVain { items: in_vain.items },
-        Body::Ailing(ailing) => FromAgent::Ailing { reason: ailing.reason },
+        Body::Ailing(ailing) => FromAgent::Ailing { reason: limits::clipped(&ailing.reason, REASON_BYTES) },
         Body::PoolStopped(stopped) => FromAgent::PoolStopped { pool: PoolId::from_bits(stopped.pool) },
     })
+}
+
+/// Bytes of a reason that are kept for operators.
+const REASON_BYTES: usize = 4096;
+/// Bytes of each text of a pool's failure that are kept: it stays for as long as the pool, for each agent.
+const FAILURE_BYTES: usize = 64 << 10;
+
+/// A failure that is kept.
+fn clipped(failure: Failure) -> Failure {
+    let clip = |text: &str| limits::clipped(text, FAILURE_BYTES);
+    Failure {
+        message: clip(&failure.message),
+        backtrace: clip(&failure.backtrace),
+        stderr: clip(&failure.stderr),
+        host: limits::clipped(&failure.host, limits::HOST_BYTES),
+        ..failure
+    }
 }
 
 fn introduction(hello: AgentHello) -> Result<Hello, Refused> {
     if hello.slots == 0 {
         return Err(RefusedKind::NoSlots.into());
     }
+    limits::at_most("slots", hello.slots, limits::SLOTS)?;
+    limits::at_most("bytes in the name of a host", hello.host.len(), limits::HOST_BYTES)?;
+    let release = hello.version.as_ref().map_or(0, |version| version.release.len());
+    limits::at_most("bytes in the name of a release", release, limits::RELEASE_BYTES)?;
     let AgentHello { host, slots, version, id, labels: named, held, in_vain } = hello;
     let id = identity(&id, RefusedKind::AgentIdLength)?;
     let held = held.into_iter().map(held_pool).collect::<Result<_, _>>()?;

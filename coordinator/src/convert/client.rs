@@ -4,6 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use bytes::Bytes;
 use farpool_core::JobPolicy;
+use farpool_proto::limits;
 use farpool_proto::v1::{
     self, ClientMessage, Items, Label, OpenJob, OpenPool, Program, WorkerSettings, client_message,
 };
@@ -77,6 +78,10 @@ pub(crate) fn from_client(message: ClientMessage) -> Result<FromClient, Refused>
 }
 
 fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
+    limits::at_most("workers in the pool", open.processes, limits::PROCESSES)?;
+    limits::at_most("shares of the pool (weight)", open.weight, limits::WEIGHT)?;
+    open.settings.as_ref().map_or(Ok(()), limits::settings)?;
+    open.program.as_ref().map_or(Ok(()), limits::program)?;
     let id = identity(&open.id, RefusedKind::PoolIdLength)?;
     let again = if open.again {
         id.ok_or(RefusedKind::Missing("id"))?;
@@ -104,6 +109,7 @@ fn item_token(token: v1::ItemToken) -> Result<ItemToken, Refused> {
 }
 
 fn open_job(open: OpenJob) -> Result<FromClient, Refused> {
+    limits::job(&open)?;
     // The highest number is left out so that there is always one behind.
     if open.job == u64::MAX {
         return Err(RefusedKind::IndexTooHigh(open.job).into());

@@ -8,6 +8,7 @@ mod client;
 mod held;
 
 use bytes::Bytes;
+use farpool_proto::limits;
 use farpool_proto::v1::Label;
 
 use crate::ids::Identity;
@@ -54,24 +55,12 @@ impl Batch {
     }
 }
 
-/// How many labels an agent may have, or a pool or job require.
-const MAX_LABELS: usize = 64;
-/// Bytes of a label's key, and of its value.
-const MAX_LABEL_BYTES: usize = 256;
-
 fn labels(labels: Vec<Label>) -> Result<Vec<Label>, Refused> {
-    if labels.len() > MAX_LABELS {
-        return Err(RefusedKind::TooManyLabels { labels: labels.len(), limit: MAX_LABELS }.into());
+    limits::labels(&labels)?;
+    match labels.iter().any(|label| label.key.is_empty() || label.value.is_empty()) {
+        true => Err(RefusedKind::LabelEmpty.into()),
+        false => Ok(labels),
     }
-    for part in labels.iter().flat_map(|label| [&label.key, &label.value]) {
-        if part.is_empty() {
-            return Err(RefusedKind::LabelEmpty.into());
-        }
-        if part.len() > MAX_LABEL_BYTES {
-            return Err(RefusedKind::LabelTooLong { bytes: part.len(), limit: MAX_LABEL_BYTES }.into());
-        }
-    }
-    Ok(labels)
 }
 
 /// An id of a pool or an agent; none in local mode. `refused`: what is wrong with one of so many bytes.

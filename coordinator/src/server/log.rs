@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use farpool_proto::text::Printable;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Lines a second, over which peers that knock too often are not let.
@@ -58,8 +59,7 @@ impl Second {
 
 /// A pipe that nobody reads must not stop the coordinator: a line that has no room is lost.
 fn write(text: &dyn fmt::Display) {
-    // Peers' words may have line ends and control characters in them.
-    let text: String = text.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect();
+    let text: String = Printable(&text.to_string()).to_string().chars().take(1000).collect();
     let stderr = io::stderr();
     let mut room = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
     let ready = poll(&mut room, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);

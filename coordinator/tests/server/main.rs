@@ -10,6 +10,7 @@ mod clients;
 mod connections;
 mod detached;
 mod frames;
+mod limits;
 mod memory;
 mod operators;
 mod process;

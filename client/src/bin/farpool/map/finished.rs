@@ -12,7 +12,7 @@ use super::keep::Output;
 use super::spool::SpoolFile;
 use super::task::{Ended, Outcome};
 use crate::duration;
-use crate::text::shortened;
+use crate::text::{printable, shortened};
 
 /// An item whose outcome stands.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Finished {
         if left.is_empty() {
             return None;
         }
-        let host = self.host().map(|host| format!(" on host {host}")).unwrap_or_default();
+        let host = self.host().map(|host| format!(" on host {}", shortened(host.as_bytes()))).unwrap_or_default();
         let what = shortened(left.join(", ").as_bytes());
         Some(format!(
             "{} left processes in the background that did not end in time, and were killed{host}: {what}",
@@ -97,13 +97,13 @@ impl Finished {
 
     /// The line that tells of the failure, if it is one.
     pub(super) fn failure(&self) -> Option<String> {
-        let reason = self.reason()?;
+        let reason = printable(self.reason()?.as_bytes());
         let attempts = match self.attempts {
             0 => "not run".to_owned(),
             1 => "1 attempt".to_owned(),
             more => format!("{more} attempts"),
         };
-        let place = self.host().map(|host| format!("host {host}, ")).unwrap_or_default();
+        let place = self.host().map(|host| format!("host {}, ", shortened(host.as_bytes()))).unwrap_or_default();
         Some(format!("{}: {reason} ({place}{attempts})", self.name()))
     }
 

@@ -30,6 +30,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use farpool_proto::text::Lines;
+
 pub(crate) use arguments::MapArguments;
 use arguments::Plan;
 
@@ -70,7 +72,7 @@ fn end(done: Result<u64, MapError>) -> ExitCode {
             ExitCode::from(u8::try_from(128 + signal).unwrap_or(exit_code::OWN_FAILURE))
         }
         Err(MapError::Told(message)) => {
-            let _ = writeln!(io::stderr(), "farpool: {message}");
+            let _ = writeln!(io::stderr(), "farpool: {}", Lines(&message));
             ExitCode::from(exit_code::OWN_FAILURE)
         }
     }

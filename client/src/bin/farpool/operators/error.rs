@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use farpool_proto::text::Lines;
 use tonic::{Code, Status};
 
 /// What happened, and what to do next.
@@ -101,7 +102,7 @@ fn root<'e>(mut error: &'e (dyn Error + 'static)) -> &'e dyn Error {
 
 impl fmt::Display for OperatorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        write!(f, "{}", Lines(&self.message))?;
         if self.advice.is_empty() { Ok(()) } else { write!(f, "; {}", self.advice) }
     }
 }

@@ -10,6 +10,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use farpool_proto::text::json as json_text;
 use farpool_proto::v1::{CancelJobRequest, DrainAgentRequest, StatusReply};
 
 use crate::cli::{CancelArguments, DEFAULT_ADDRESS, DrainArguments, ResultsArguments, ShowArguments};
@@ -120,9 +121,8 @@ fn style() -> table::Style {
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), OperatorError> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|error| OperatorError::stdout(error.into()))?;
-    text.push('\n');
-    print(&text)
+    let text = serde_json::to_string_pretty(value).map_err(|error| OperatorError::stdout(error.into()))?;
+    print(&format!("{}\n", json_text(&text)))
 }
 
 fn print(text: &str) -> Result<(), OperatorError> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::text::printable;
+use crate::text::shortened;
 
 /// How tables look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Table {
     /// One cell a column. Names come from other people's programs: nothing in them reaches the terminal as an order.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
         debug_assert_eq!(N, self.columns.len());
-        self.rows.push(cells.iter().map(|cell| printable(cell.as_bytes())).collect());
+        self.rows.push(cells.iter().map(|cell| shortened(cell.as_bytes())).collect());
     }
 
     pub(super) fn render(&self, style: Style) -> String {
@@ -77,5 +77,14 @@ mod tests {
         table.row(["größer", "128", "a=\x1b[31m"].map(str::to_owned));
         assert_eq!(table.render(Style::Plain), "HOST    SLOTS  LABELS\nnode1       4\ngrößer    128  a=\\u{1b}[31m\n");
         assert!(table.render(Style::Terminal).starts_with("\x1b[1mHOST    SLOTS  LABELS\x1b[0m\nnode1 "));
+    }
+
+    /// A host's name of 70,000 characters once ended `farpool agents` with a panic.
+    #[test]
+    fn long_cells_are_clipped() {
+        let mut table = Table::new(&[("HOST", Align::Left), ("SLOTS", Align::Right)]);
+        table.row([&"x".repeat(70_000), "1"].map(str::to_owned));
+        let longest = table.render(Style::Plain).lines().map(|line| line.chars().count()).max();
+        assert!(longest < Some(250), "{longest:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! How a job begins to come in: as a new one, or where it was.
 
 use farpool_net::program::Digest;
+use farpool_proto::text;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, Detach, Durable, client_message};
 use prost::Message;
@@ -126,7 +127,7 @@ const MAX_LABEL: usize = 256;
 const MAX_RESULT: usize = 4096;
 
 fn check_name(known: &Known) -> Result<(), Status> {
-    if known.name.chars().any(char::is_control) {
+    if !text::is_plain(&known.name) {
         return Err(Status::invalid_argument("a job's name has no control characters"));
     }
     if known.result.len() > MAX_RESULT {

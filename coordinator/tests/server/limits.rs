@@ -1,0 +1,114 @@
+//! Settings beyond their limits: they end the session that they came on, and nobody else notices.
+
+use farpool_proto::limits;
+use farpool_proto::v1::{
+    AgentHello, Failure, FailureKind, Label, OpenJob, OpenPool, PoolFault, Version, WorkerSettings,
+};
+use tonic::Code;
+
+use crate::agent::{Agent, Order, Say, hello};
+use crate::client::{Ask, Client, open_pool};
+use crate::server::{Server, soon};
+
+#[tokio::test]
+async fn a_pool_beyond_its_limits_is_refused() {
+    let server = Server::start().await;
+    let check = async |change: fn(&mut OpenPool), words| {
+        let mut open = open_pool();
+        change(&mut open);
+        let mut client = Client::silent(&server).await;
+        client.ask(Ask::OpenPool(Box::new(open)));
+        client.must_be_refused(Code::InvalidArgument, words).await;
+    };
+    fn settings(open: &mut OpenPool) -> &mut WorkerSettings {
+        open.settings.get_or_insert_default()
+    }
+    check(|open| open.weight = u32::MAX, "weight").await;
+    check(|open| open.processes = u32::MAX, "workers in the pool").await;
+    check(|open| open.require = vec![label("x", 257)], "a label's key or value").await;
+    check(|open| settings(open).payload_limit = u64::MAX, "payload_limit").await;
+    check(|open| settings(open).threads = 1025, "threads in a worker: 1025").await;
+    check(|open| settings(open).name = "x".repeat(65_536), "pool's name").await;
+    check(|open| settings(open).initializer = vec![0; 1_100_000].into(), "initializer's function").await;
+    check(|open| program(open).directory = vec![b'x'; 5000].into(), "program's directory").await;
+    check(|open| program(open).arguments = vec![vec![0; 3 << 20].into()], "arguments and environment").await;
+    fn program(open: &mut OpenPool) -> &mut farpool_proto::v1::Program {
+        open.program.get_or_insert_default()
+    }
+    assert!(server.status().await.pools.is_empty());
+}
+
+/// The function that made two agents take their coordinator for broken, and what came of it for others.
+#[tokio::test]
+async fn a_job_beyond_its_limits_reaches_no_agent() {
+    let server = Server::start().await;
+    let agent = Agent::joined(&server, 1, 2).await;
+    let watched = tokio::spawn(async move {
+        let mut agent = agent;
+        while let Some(orders) = agent.next().await? {
+            for order in orders {
+                let function = match &order {
+                    Order::StartJob(start) => start.function.len(),
+                    _ => 0,
+                };
+                assert!(function <= limits::FUNCTION_BYTES, "it was given a function of {function} bytes");
+                agent.follow(order);
+            }
+        }
+        Ok::<(), tonic::Status>(())
+    });
+    let mut neighbour = Client::open(&server).await;
+    let check = async |change: fn(&mut OpenJob), words| {
+        let mut open = OpenJob { job: 1, retries: 1000, ..OpenJob::default() };
+        change(&mut open);
+        let mut client = Client::open(&server).await;
+        client.ask(Ask::OpenJob(Box::new(open)));
+        client.items(1, 0, &[b"item"]);
+        client.must_be_refused(Code::InvalidArgument, words).await;
+    };
+    check(|job| job.function = vec![0; 1_100_000].into(), "job's function: 1100000").await;
+    check(|job| job.retries = u32::MAX, "retries").await;
+    check(|job| job.label = "x".repeat(65_536), "job's label").await;
+    check(|job| job.require = vec![label("x", 1); 65], "labels").await;
+    neighbour.works(1).await;
+    assert!(!watched.is_finished());
+    watched.abort();
+}
+
+#[tokio::test]
+async fn an_agent_beyond_its_limits_is_refused() {
+    let server = Server::start().await;
+    let check = async |change: fn(&mut AgentHello), words| {
+        let mut hello = hello(1, 1);
+        change(&mut hello);
+        let agent = Agent::silent(&server).await;
+        agent.say(Say::Hello(Box::new(hello)));
+        agent.must_be_refused(Code::InvalidArgument, words).await;
+    };
+    check(|hello| hello.host = "x".repeat(70_000), "name of a host").await;
+    check(|hello| hello.slots = u32::MAX, "slots").await;
+    check(|hello| hello.labels = vec![label("x", 257)], "a label's key or value").await;
+    let long = |hello: &mut AgentHello| {
+        hello.version = Some(Version { release: "9".repeat(1000), ..farpool_proto::version() });
+    };
+    check(long, "name of a release").await;
+    assert!(server.status().await.agents.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_failure_is_bounded() {
+    let server = Server::start().await;
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    let _client = Client::open(&server).await;
+    let pool = agent.pool().await;
+    let message = "x".repeat(3 << 20);
+    let failure = Some(Failure { kind: FailureKind::ProgramRejected.into(), message, ..Failure::default() });
+    agent.say(Say::PoolFault(Box::new(PoolFault { pool, failure })));
+    let status = server.until("the reason", |status| status.pools.iter().any(|pool| !pool.waiting.is_empty()));
+    let pools = soon("the reason", status).await.pools;
+    assert!(pools[0].waiting.len() < 100_000, "{}", pools[0].waiting.len());
+}
+
+fn label(key: &str, bytes: usize) -> Label {
+    Label { key: key.to_owned(), value: "v".repeat(bytes) }
+}
