@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 fn main() -> ExitCode {
     let settings = Settings::load(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    keep_to_itself();
     raise_open_files();
     match serve(settings) {
         Ok(code) => code,
@@ -26,6 +27,13 @@ fn main() -> ExitCode {
 /// Nobody may be reading any more.
 fn say(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "farpool-coordinator: {text}");
+}
+
+/// What clients' items and programs' environments are is here: other processes of the same user do not read it, and no core file
+/// has it.
+fn keep_to_itself() {
+    // Every kernel that this runs on can do it.
+    let _ = nix::sys::prctl::set_dumpable(false);
 }
 
 /// Each connection is an open file, of which programs are given few unless they ask for more.

@@ -34,6 +34,9 @@ use signals::signals;
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    // Tasks run as the same user. They do not read the environment and the memory of this process, or trace it, and no core file
+    // has it. What is executed from here is as usual again. Every kernel that this runs on can do it.
+    let _ = nix::sys::prctl::set_dumpable(false);
     let settings = match Settings::load(std::env::args_os()) {
         Ok(settings) => settings,
         Err(error) => error.exit(),

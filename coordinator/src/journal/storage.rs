@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, IoSlice, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -88,7 +88,11 @@ impl Directory {
         };
         let path = std::path::absolute(path).map_err(failed)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
-        let lock = File::options().create(true).append(true).open(path.join(LOCK)).map_err(failed)?;
+        // What is somebody's folder of other things stays as it is: the files in it are closed in any case.
+        if path.join(LOCK).exists() || fs::read_dir(&path).map_err(failed)?.next().is_none() {
+            close_to_others(&path, 0o700).map_err(failed)?;
+        }
+        let lock = File::options().create(true).append(true).mode(0o600).open(path.join(LOCK)).map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => JournalError::new(
                 JournalErrorKind::Locked,
@@ -102,6 +106,7 @@ impl Directory {
             match what_is(&entry.file_name().to_string_lossy()) {
                 Named::Segment(segment) => {
                     let file = File::options().read(true).write(true).open(entry.path()).map_err(failed)?;
+                    close_to_others(&entry.path(), 0o600).map_err(failed)?;
                     files.insert(segment, Arc::new(file));
                 }
                 Named::Aside => aside.add(entry.metadata().map_err(failed)?.len()),
@@ -111,7 +116,14 @@ impl Directory {
         }
         foreign.sort();
         // Without it more is taken for durable than may be.
-        let synced = File::options().read(true).write(true).create(true).truncate(false).open(path.join(SYNCED)).ok();
+        let synced = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join(SYNCED))
+            .ok();
         Ok(Self { path, files: Mutex::new(files), aside: Mutex::new(aside), foreign, synced, _lock: lock })
     }
 
@@ -246,7 +258,7 @@ impl Storage for Directory {
 
     fn create(&self, segment: u32) -> io::Result<()> {
         let path = self.path_of(segment);
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+        let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
         self.sync_names()?;
         self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(segment, Arc::new(file));
         Ok(())
@@ -340,12 +352,41 @@ impl Storage for Directory {
     }
 }
 
+/// Items and results are for this user alone: a folder or file that others may look into becomes one that they may not.
+fn close_to_others(path: &Path, mode: u32) -> io::Result<()> {
+    if path.metadata()?.permissions().mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|error| {
+        let text = format!("other users may look into {}, and it cannot be closed to them: {error}", path.display());
+        io::Error::new(error.kind(), text)
+    })
+}
+
 /// What one call may be given (IOV_MAX).
 const MAX_PARTS: usize = 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_open_to_others_is_closed() {
+        let path = std::env::temp_dir().join(format!("farpool-open-journal-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder can be made");
+        let old = path.join("0000000001.farpool-journal");
+        fs::write(&old, b"").expect("a file can be written");
+        fs::write(path.join(LOCK), b"").expect("a file can be written");
+        for (path, mode) in [(&path, 0o755), (&old, 0o644)] {
+            fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+        }
+        let directory = Directory::open(&path).expect("it can be opened");
+        directory.create(2).expect("a file can be made");
+        let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
+        let new = path.join("0000000002.farpool-journal");
+        assert_eq!([mode(&path), mode(&old), mode(&new)], [0o700, 0o600, 0o600]);
+        fs::remove_dir_all(&path).expect("the folder goes away");
+    }
 
     #[test]
     fn only_segments_are_taken_for_segments() {

@@ -17,8 +17,8 @@ mod writer;
 mod tests;
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, Metadata};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -63,13 +63,28 @@ impl ProgramStore {
         // Workers start in other directories: the paths of programs must not depend on this one.
         let directory = std::path::absolute(directory).map_err(failed)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed)?;
-        let owner = directory.metadata().map_err(failed)?.uid();
+        let found = directory.metadata().map_err(failed)?;
+        let owner = found.uid();
         if owner != geteuid().as_raw() && owner != 0 {
             let message = format!(
                 "{} belongs to user {owner}, who could replace the programs in it: choose another directory",
                 directory.display()
             );
             return Err(StoreError::new(StoreErrorKind::Io, message));
+        }
+        let mode = found.permissions().mode();
+        if mode & OTHERS_WRITE != 0 {
+            // Whoever can write there could replace programs behind their names.
+            fs::set_permissions(&directory, Permissions::from_mode(mode & 0o7777 & !OTHERS_WRITE)).map_err(
+                |error| {
+                    let doing = format_args!(
+                        "other users may write to {} (mode {:o}), and that cannot be changed: choose another directory",
+                        directory.display(),
+                        mode & 0o7777
+                    );
+                    StoreError::io(doing, &error)
+                },
+            )?;
         }
         let store = ProgramStore { shared: Arc::new(Shared { directory, bound, verified: Mutex::default() }) };
         let turn = store.turn()?;
@@ -95,7 +110,7 @@ impl ProgramStore {
             // It has been removed before it was locked.
             return None;
         }
-        if !self.is_verified(digest, &file, &metadata) {
+        if !is_safe(&metadata) || !self.is_verified(digest, &file, &metadata) {
             // An error means that somebody else has removed it.
             let _ = fs::remove_file(&path);
             return None;
@@ -151,6 +166,15 @@ impl ProgramStore {
         // It is whole between any two statements.
         self.shared.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The rights by which others than the owner may write.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// Whether nobody but this user and root can change a program after it was checked.
+fn is_safe(metadata: &Metadata) -> bool {
+    let is_ours = metadata.uid() == geteuid().as_raw() || metadata.uid() == 0;
+    is_ours && metadata.permissions().mode() & OTHERS_WRITE == 0
 }
 
 impl FileId {

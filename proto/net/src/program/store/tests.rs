@@ -1,5 +1,3 @@
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -193,4 +191,18 @@ fn a_directory_that_cannot_be_made_is_named() {
     let path = scratch.path().join("file");
     fs::write(&path, b"").expect("written");
     check_refused(ProgramStore::open(&path.join("below"), 1), StoreErrorKind::Io, &["file/below", "Not a directory"]);
+}
+
+#[test]
+fn others_cannot_write_among_the_programs() {
+    let scratch = Scratch::new();
+    fs::set_permissions(scratch.path(), Permissions::from_mode(0o777)).expect("changed");
+    let store = open(&scratch, 1 << 20);
+    let mode = scratch.path().metadata().expect("there").permissions().mode() & 0o7777;
+    assert_eq!(mode, 0o755);
+    // What others could have changed since it was written is not run.
+    let written = put(&store, 1).expect("there is room").path().to_owned();
+    assert!(store.get(&digest(1)).is_some());
+    fs::set_permissions(&written, Permissions::from_mode(0o777)).expect("changed");
+    assert!(store.get(&digest(1)).is_none() && !written.exists());
 }
