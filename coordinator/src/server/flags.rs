@@ -24,7 +24,7 @@ pub(super) struct Flags {
     #[arg(long, env = "FARPOOL_INSECURE")]
     pub(super) insecure: bool,
 
-    /// Bytes of jobs, items and results that may be held at once [default: a quarter of this host's memory]
+    /// Bytes of jobs, items and results that may be held at once [default: a quarter of the memory of this host or container]
     ///
     /// When it is used up, the coordinator stops reading from those clients that hold most until it has come down to nine
     /// tenths; nothing is dropped. The largest item that clients may send is half of this.

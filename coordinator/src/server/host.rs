@@ -4,6 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::cgroup;
+
 /// Where systemd has made a directory for the service, or the user's cache is.
 pub(super) fn default_programs() -> PathBuf {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -17,7 +19,7 @@ pub(super) fn default_programs() -> PathBuf {
 pub(super) fn quarter_of_memory() -> u64 {
     // A gigabyte where the system does not say.
     let host = memory_of_host(Path::new("/proc/meminfo")).unwrap_or(4 << 30);
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    let group = cgroup::memory_limit(Path::new("/"));
     let quarter = host.min(group.unwrap_or(u64::MAX)) / 4;
     // Whole MiB are easier to read.
     quarter >> 20 << 20
