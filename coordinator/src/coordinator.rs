@@ -31,6 +31,8 @@ pub struct Config {
     /// Bytes of a job's items, their positions included, that may be here at once; one message, or an explicit chunk,
     /// may go beyond it. At least 1.
     pub window: u64,
+    /// Bytes that an item or a result may have, whatever its pool allows.
+    pub payload_limit: u64,
     /// What tells this coordinator from one that was here before; none in local mode.
     pub id: Option<[u8; 16]>,
     /// How long those are waited for that know what a former coordinator knew: pools for the agents that they ran at, and
@@ -44,6 +46,7 @@ impl Default for Config {
             core: farpool_core::Config::default(),
             max_agent_chunks: 65_536,
             window: 64 << 20,
+            payload_limit: farpool_proto::limits::PAYLOAD_BYTES,
             id: None,
             recovery: Duration::from_secs(5),
         }

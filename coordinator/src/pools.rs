@@ -82,6 +82,8 @@ impl Pool {
 
 impl Coordinator {
     pub(crate) fn open_pool(&mut self, client: ClientId, mut asked: PoolAsked, out: &mut Outbox) -> PoolId {
+        let limit = &mut asked.settings.payload_limit;
+        *limit = (*limit).min(self.config.payload_limit);
         let (slots, weight, require) = (asked.processes, asked.weight, self.labels.take(&asked.require));
         let (identity, again) = (asked.id, asked.again.take());
         let pool = Pool {

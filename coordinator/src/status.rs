@@ -20,8 +20,9 @@ struct Backlog {
 }
 
 impl Coordinator {
-    /// All that is there: agents, pools and jobs, the oldest first. What only the server knows is left for it to fill in.
-    pub fn status(&self, now: u64) -> StatusReply {
+    /// All that is there: agents, pools and jobs, the oldest first, but no more than so many pools and jobs. What only the server
+    /// knows is left for it to fill in.
+    pub fn status(&self, now: u64, most: usize) -> StatusReply {
         let agents = self.agents.iter().filter_map(|(id, agent)| Some((id, agent, agent.hello.as_ref()?)));
         let mut agents: Vec<_> = agents.collect();
         agents.sort_by_key(|(_, agent, _)| agent.joined_at);
@@ -29,11 +30,17 @@ impl Coordinator {
         pools.sort_by_key(|(_, pool)| pool.name);
         let mut jobs: Vec<_> = self.jobs.iter().collect();
         jobs.sort_by_key(|(_, job)| job.name);
+        let left_out = |all: usize| all.saturating_sub(most) as u64;
+        let (pools_left_out, jobs_left_out) = (left_out(pools.len()), left_out(jobs.len()));
+        pools.truncate(most);
+        jobs.truncate(most);
         let backlog = self.backlog();
         StatusReply {
             agents: agents.into_iter().map(|(id, agent, hello)| self.agent_status(id, agent, hello, now)).collect(),
             pools: pools.into_iter().map(|(id, pool)| self.pool_status(id, pool, &backlog, now)).collect(),
             jobs: jobs.into_iter().map(|(id, job)| self.job_status(id, job, now)).collect(),
+            pools_left_out,
+            jobs_left_out,
             late_messages: self.late_messages(),
             ..StatusReply::default()
         }

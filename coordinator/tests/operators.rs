@@ -64,7 +64,7 @@ fn the_status_tells_all() {
     wire.schedule();
     wire.ask(0, end_items(40));
     wire.wait(2 * SECOND);
-    let status = wire.serve(|coordinator, now, _| coordinator.status(now));
+    let status = wire.serve(|coordinator, now, _| coordinator.status(now, 1000));
 
     // The second agent has not said hello.
     let [agent] = &status.agents[..] else { panic!("{status:?}") };
@@ -87,7 +87,7 @@ fn the_status_tells_all() {
     let clients: Vec<_> = wire.coordinator.pool_clients().collect();
     assert_eq!(clients, [("1".to_owned(), client)]);
     wire.agent_gone(0);
-    let status = wire.serve(|coordinator, now, _| coordinator.status(now));
+    let status = wire.serve(|coordinator, now, _| coordinator.status(now, 1000));
     assert_eq!(status.pools[0].waiting, "no agent is connected");
 }
 

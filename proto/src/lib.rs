@@ -10,8 +10,10 @@
 #![allow(clippy::allow_attributes, reason = "the code generator writes them")]
 
 mod batch;
+pub mod codec;
 pub mod ends;
 pub mod limits;
+pub mod parts;
 pub mod text;
 
 pub use batch::Batch;

@@ -10,7 +10,7 @@ use crate::link::record::HEADER_BYTES;
 use crate::link::{Corrupt, Reader};
 
 /// Results of one run are told in several parts beyond this size.
-const RUN_BYTES: usize = 256 << 20;
+const RUN_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Report {

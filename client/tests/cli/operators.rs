@@ -165,6 +165,8 @@ fn the_keys_of_json_are_a_promise() {
                 "open_seconds": 1.0,
                 "items_per_second": 99.5,
             }],
+            "pools_left_out": 0,
+            "jobs_left_out": 0,
         })
     );
     assert_eq!(json_of(&service, "agents"), json!({ "agents": status["agents"] }));

@@ -107,6 +107,8 @@ pub(crate) fn busy_cluster() -> StatusReply {
         version: Some(Version { release: "1.2.3".to_owned(), protocol: 9 }),
         uptime_ns: 3_660_000_000_000,
         draining: false,
+        pools_left_out: 0,
+        jobs_left_out: 0,
         agents: vec![
             AgentStatus {
                 agent: "a1b2".to_owned(),

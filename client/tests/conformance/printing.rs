@@ -10,6 +10,8 @@ crate::runner::cases![
     lines_are_labelled_and_whole,
     the_last_words_are_printed_before_the_end,
     lines_go_above_a_bar,
+    what_is_printed_gives_no_orders_to_a_terminal,
+    what_is_printed_elsewhere_stays_as_it_is,
     a_closed_stdout_harms_nothing,
 ];
 
@@ -83,6 +85,47 @@ fn lines_go_above_a_bar() {
         let visible = line.rsplit("\u{1b}[2K").next().unwrap().trim_start_matches('\r');
         assert!(visible.starts_with('[') || visible.contains(" 30/30 "), "{line:?}");
     }
+}
+
+/// The clipboard, a line that is forged, one that is turned round, and one that is red.
+const ORDERS: &str = "\x1b]52;c;aGk=\x07\n\r[node1 1] forged\n\u{202e}turned\n\x1b[31mred\n";
+
+fn orders() {
+    print!("{ORDERS}");
+}
+
+fn what_is_printed_gives_no_orders_to_a_terminal() {
+    let pool = pools::of(1);
+    let (reader, writer) = terminal();
+    let shown = read(reader);
+    with_stdout(&writer, || {
+        pool.apply(orders, ()).unwrap();
+        pool.close();
+        pool.join().unwrap();
+    });
+    drop(writer);
+    let shown = shown.join().unwrap();
+    for words in
+        ["] \\u{1b}]52;c;aGk=\\u{7}\r\n", "] [node1 1] forged\r\n", "] \\u{202e}turned\r\n", "] \x1b[31mred\x1b[0m\r\n"]
+    {
+        assert!(shown.contains(words), "{words:?} is missing in {shown:?}");
+    }
+    assert!(!shown.contains("\x1b]") && !shown.contains("\u{202e}") && !shown.contains("\r[node1 1]"), "{shown:?}");
+}
+
+fn what_is_printed_elsewhere_stays_as_it_is() {
+    let pool = pools::of(1);
+    let (reader, writer) = io::pipe().unwrap();
+    let out = read(reader);
+    with_stdout(&writer, || {
+        pool.apply(orders, ()).unwrap();
+        pool.close();
+        pool.join().unwrap();
+    });
+    drop(writer);
+    let out = out.join().unwrap();
+    let lines: Vec<_> = out.split_inclusive('\n').map(|line| line.split_once("] ").unwrap().1).collect();
+    assert_eq!(lines.concat(), ORDERS);
 }
 
 fn a_closed_stdout_harms_nothing() {

@@ -9,12 +9,15 @@ use farpool_proto::v1::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::link::{Input, Link, Question, StreamId};
+use super::published;
+use super::services::origin;
 use super::sessions::{Kind, open};
 
 /// The DetachedJobs service.
 pub(super) struct DetachedEdge {
     pub(super) link: Link,
     pub(super) detach: Kind<ClientEvent, ClientMessage, StreamId>,
+    pub(super) attach: Kind<ClientEvent, ClientMessage, StreamId>,
 }
 
 #[tonic::async_trait]
@@ -23,18 +26,18 @@ impl DetachedJobs for DetachedEdge {
     type AttachStream = Replies<ClientEvent>;
 
     async fn detach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::DetachStream>, Status> {
-        let address = request.remote_addr();
-        Ok(Response::new(open(request.into_inner(), address, &self.link, self.detach.clone())))
+        let origin = origin(&request);
+        Ok(Response::new(open(request.into_inner(), origin, &self.link, self.detach.clone())))
     }
 
     async fn attach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::AttachStream>, Status> {
-        let address = request.remote_addr();
-        Ok(Response::new(open(request.into_inner(), address, &self.link, Kind::attach())))
+        let origin = origin(&request);
+        Ok(Response::new(open(request.into_inner(), origin, &self.link, self.attach.clone())))
     }
 
     async fn list(&self, _: Request<ListDetachedRequest>) -> Result<Response<ListDetachedReply>, Status> {
-        let list = self.link.ask(|reply| Input::Asked(Question::ListDetached(reply))).await??;
-        Ok(Response::new(list))
+        let list = self.link.ask(|asker| Input::Asked(Question::ListDetached(asker))).await??;
+        Ok(Response::new(published::decode(list)?))
     }
 
     async fn cancel(&self, request: Request<CancelDetachedRequest>) -> Result<Response<CancelDetachedReply>, Status> {

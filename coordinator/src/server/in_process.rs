@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use farpool_net::Replies;
@@ -17,6 +18,8 @@ use super::blocking::Blocking;
 use super::driver::{Driver, Opened};
 use super::link::{Input, Link, Question};
 use super::log::Log;
+use super::meter::Meter;
+use super::published;
 use super::services::Health;
 use super::sessions::{Kind, open};
 use super::settings::Settings;
@@ -70,8 +73,14 @@ impl Server {
     fn without_loop(settings: Settings, blocking: Blocking) -> (Self, mpsc::Receiver<Input>) {
         let (inputs, received) = mpsc::channel(INPUTS);
         let (log, limits) = (Log::new(settings.log), settings.limits.clone());
-        let link = Link { inputs, drained: Arc::new(Notify::new()), log, limits, blocking };
+        let (drained, meters) = (Arc::new(Notify::new()), settings.meters());
+        let link = Link { inputs, drained, log, limits, blocking, meters };
         (Self { settings, link }, received)
+    }
+
+    /// No address, and a meter that nothing passes.
+    fn origin(&self) -> (Option<SocketAddr>, Arc<Meter>) {
+        (None, self.link.meters.meter())
     }
 
     /// An agent connects. That a connection was lost is said by an error of the code UNAVAILABLE; any other one ends the
@@ -80,7 +89,7 @@ impl Server {
         &self,
         stream: impl Stream<Item = Result<AgentFrame, Status>> + Send + 'static,
     ) -> Replies<AgentCommand> {
-        open(stream, None, &self.link, Kind::agent())
+        open(stream, self.origin(), &self.link, Kind::agent(&self.settings))
     }
 
     /// A client connects; the same goes for its stream.
@@ -88,7 +97,7 @@ impl Server {
         &self,
         stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
     ) -> Replies<ClientEvent> {
-        open(stream, None, &self.link, Kind::client(&self.settings))
+        open(stream, self.origin(), &self.link, Kind::client(&self.settings))
     }
 
     /// A client detaches a job.
@@ -96,7 +105,7 @@ impl Server {
         &self,
         stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
     ) -> Replies<ClientEvent> {
-        open(stream, None, &self.link, Kind::detach(&self.settings))
+        open(stream, self.origin(), &self.link, Kind::detach(&self.settings))
     }
 
     /// A client attaches to a detached job.
@@ -104,7 +113,7 @@ impl Server {
         &self,
         stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
     ) -> Replies<ClientEvent> {
-        open(stream, None, &self.link, Kind::attach())
+        open(stream, self.origin(), &self.link, Kind::attach(&self.settings))
     }
 
     /// Cancels a detached job.
@@ -128,6 +137,6 @@ impl Server {
     /// # Errors
     /// If the server does not run any more.
     pub async fn status(&self) -> Result<StatusReply, Status> {
-        self.link.ask(|reply| Input::Asked(Question::Status(reply))).await
+        published::decode(self.link.ask(|asker| Input::Asked(Question::Status(asker))).await??)
     }
 }

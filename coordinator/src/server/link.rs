@@ -6,8 +6,8 @@ use std::sync::Arc;
 use farpool_net::program::{Digest, InUse};
 use farpool_net::{Incoming, Outgoing, Reply, Rest, SessionMessage};
 use farpool_proto::v1::{
-    AgentCommand, AgentEvent, CancelDetachedRequest, ClientEvent, ClientMessage, DiscardDetachedRequest,
-    ListDetachedReply, OpenJob, OpenPool, Resume, StatusReply,
+    AgentCommand, AgentEvent, CancelDetachedRequest, ClientEvent, ClientMessage, DiscardDetachedRequest, OpenJob,
+    OpenPool, Resume,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic::Status;
@@ -16,6 +16,8 @@ use super::blocking::Blocking;
 use super::driver::Read;
 use super::end::End;
 use super::log::Log;
+use super::meter::{Meters, Passed};
+use super::published::Asker;
 use super::settings::Limits;
 use crate::journal::ReadError;
 use crate::{AgentId, ClientId};
@@ -44,6 +46,33 @@ pub(super) enum Input {
     UploadEnds(Digest, Result<(), Status>),
 }
 
+/// What the beginning of a session counts for in messages: everything is looked at for it.
+const BEGINNING: usize = 64;
+
+impl Input {
+    /// How much it is to take in, in messages.
+    pub(super) fn messages(&self) -> usize {
+        match self {
+            Self::ClientSays(says) => says.messages(),
+            Self::AgentSays(says) => says.messages(),
+            Self::DetachSays(says) | Self::AttachSays(says) => says.messages(),
+            Self::ClientJoins(joins) => BEGINNING + joins.messages.len(),
+            Self::AgentJoins(joins) => BEGINNING + joins.messages.len(),
+            Self::DetachJoins(joins) | Self::AttachJoins(joins) => BEGINNING + joins.messages.len(),
+            _ => 1,
+        }
+    }
+}
+
+impl<In, Id> Says<In, Id> {
+    fn messages(&self) -> usize {
+        match &self.said {
+            Said::Messages { messages, .. } => messages.len(),
+            Said::Gone(_) => 1,
+        }
+    }
+}
+
 /// A session that has begun as it should. `Out` is what it is told, `In` what it says.
 pub(super) struct Joins<Out, In, Id> {
     pub(super) outgoing: Outgoing<Out>,
@@ -51,6 +80,7 @@ pub(super) struct Joins<Out, In, Id> {
     pub(super) turns: mpsc::Sender<()>,
     pub(super) address: Option<SocketAddr>,
     pub(super) messages: Vec<In>,
+    pub(super) passed: Passed,
     /// Not answered if the session is refused.
     pub(super) id: oneshot::Sender<Id>,
 }
@@ -62,6 +92,7 @@ pub(super) struct Resumes<Out: SessionMessage, In: SessionMessage, Id> {
     pub(super) reply: Reply<Out>,
     pub(super) turns: mpsc::Sender<()>,
     pub(super) address: Option<SocketAddr>,
+    pub(super) passed: Passed,
     /// Not answered if it is refused.
     pub(super) resumed: oneshot::Sender<Resumed<In, Id>>,
 }
@@ -79,6 +110,8 @@ pub(super) struct Says<In, Id> {
     /// On which of its connections, counted from 0.
     pub(super) connection: u64,
     pub(super) said: Said<In>,
+    /// None: it was counted with the session's beginning.
+    pub(super) passed: Option<Passed>,
 }
 
 pub(super) enum Said<In> {
@@ -106,10 +139,10 @@ pub(super) enum WasRead {
 
 /// What operators and the owners of detached jobs ask.
 pub(super) enum Question {
-    ListDetached(oneshot::Sender<Result<ListDetachedReply, Status>>),
+    ListDetached(Asker),
     CancelDetached(CancelDetachedRequest, oneshot::Sender<Result<(), Status>>),
     DiscardDetached(DiscardDetachedRequest, oneshot::Sender<Result<(), Status>>),
-    Status(oneshot::Sender<StatusReply>),
+    Status(Asker),
     CancelJob(String, oneshot::Sender<Result<(), Status>>),
     /// Answered with the agent's id.
     DrainAgent(String, oneshot::Sender<Result<String, Status>>),
@@ -124,6 +157,7 @@ pub(super) struct Link {
     pub(super) log: Log,
     pub(super) limits: Limits,
     pub(super) blocking: Blocking,
+    pub(super) meters: Meters,
 }
 
 impl Link {

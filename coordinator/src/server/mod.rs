@@ -11,6 +11,7 @@
 
 mod accept;
 mod blocking;
+mod cgroup;
 mod clock;
 mod detached;
 mod driver;
@@ -22,8 +23,10 @@ mod host;
 mod in_process;
 mod link;
 mod log;
+mod meter;
 mod operators;
 mod programs;
+mod published;
 mod router;
 mod services;
 mod sessions;
@@ -65,7 +68,8 @@ pub async fn run(
     let log = Log::new(settings.log);
     let (inputs, received) = mpsc::channel(INPUTS);
     let (drained, limits) = (Arc::new(Notify::new()), settings.limits.clone());
-    let link = Link { inputs, drained, log: log.clone(), limits, blocking: Blocking::Threads };
+    let link =
+        Link { inputs, drained, log: log.clone(), limits, blocking: Blocking::Threads, meters: settings.meters() };
     let (stop, stopped) = oneshot::channel::<()>();
     let (programs, journal) = Opened::open(&settings, &link)?;
     let (health, router) = services::services(&settings, &link, &programs)?;

@@ -7,6 +7,7 @@ use farpool_proto::v1::{
 use tonic::{Request, Response, Status};
 
 use super::link::{Input, Link, Question};
+use super::published;
 
 /// The Operators service.
 pub(super) struct OperatorsEdge {
@@ -16,8 +17,8 @@ pub(super) struct OperatorsEdge {
 #[tonic::async_trait]
 impl Operators for OperatorsEdge {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
-        let status = self.link.ask(|reply| Input::Asked(Question::Status(reply))).await?;
-        Ok(Response::new(status))
+        let status = self.link.ask(|asker| Input::Asked(Question::Status(asker))).await??;
+        Ok(Response::new(published::decode(status)?))
     }
 
     async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Result<Response<CancelJobReply>, Status> {

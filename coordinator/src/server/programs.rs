@@ -15,6 +15,7 @@ use tonic::{Status, Streaming};
 
 use super::end::{End, blamed};
 use super::link::{Input, Link};
+use super::meter::Meter;
 
 /// Programs that are sent to agents at once; each takes up a few MiB while it is.
 const MAX_FETCHES: usize = 64;
@@ -41,7 +42,7 @@ impl Programs {
     }
 
     /// Takes in a program that was asked for.
-    pub(super) async fn put(&self, mut sent: Streaming<ProgramPiece>) -> Result<(), Status> {
+    pub(super) async fn put(&self, mut sent: Streaming<ProgramPiece>, meter: &Arc<Meter>) -> Result<(), Status> {
         let patience = self.link.limits.upload;
         let late = |doing| Status::deadline_exceeded(format!("{doing} took longer than it may"));
         let first = timeout(patience, sent.message()).await.map_err(|_| late("the first piece of the program"))?;
@@ -56,7 +57,10 @@ impl Programs {
         if self.get(digest).await?.is_some() {
             return begun.ends(Ok(())).await;
         }
-        let pieces = once(Ok(first)).chain(sent.map(|piece| piece.map_err(|status| lost_or_wrong(status, digest))));
+        let pieces = once(Ok(first)).chain(sent.map(|piece| {
+            meter.settle();
+            piece.map_err(|status| lost_or_wrong(status, digest))
+        }));
         let patience = patience + Duration::from_secs(size / LEAST_BYTES_PER_SECOND);
         let received = timeout(patience, receive(pieces, &self.store, |_, _| Ok(()))).await;
         begun.ends(received.unwrap_or_else(|_| Err(late("sending the program"))).map(drop)).await

@@ -1,6 +1,7 @@
 //! Which service a call is for.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tonic::Status;
@@ -9,13 +10,20 @@ use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
+use super::meter::{Metered, Meters};
+
 /// Services by their names. They are always ready, as those of tonic are.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Router {
+    meters: Meters,
     services: Vec<(&'static str, Box<dyn CloneService>)>,
 }
 
 impl Router {
+    pub(super) fn new(meters: Meters) -> Self {
+        Self { meters, services: Vec::new() }
+    }
+
     pub(super) fn with<S>(mut self, service: S) -> Self
     where
         S: NamedService + CloneService + 'static,
@@ -35,6 +43,9 @@ impl Service<Request<Body>> for Router {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let meter = self.meters.meter();
+        let mut request = request.map(|body| Body::new(Metered::new(body, Arc::clone(&meter))));
+        request.extensions_mut().insert(meter);
         // "/package.Service/Method"
         let name = request.uri().path().split('/').nth(1).unwrap_or_default();
         match self.services.iter_mut().find(|(service, _)| *service == name) {

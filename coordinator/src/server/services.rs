@@ -1,6 +1,8 @@
 //! The services as gRPC sees them.
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use farpool_net::Replies;
 use farpool_net::http2::MAX_GRPC_MESSAGE;
@@ -9,8 +11,8 @@ use farpool_proto::v1::clients_server::{self, Clients, ClientsServer};
 use farpool_proto::v1::detached_jobs_server::{self, DetachedJobsServer};
 use farpool_proto::v1::operators_server::{self, OperatorsServer};
 use farpool_proto::v1::{
-    AgentCommand, AgentFrame, ClientEvent, ClientFrame, ClientMessage, DESCRIPTORS, FetchProgramRequest, ProgramPiece,
-    PutProgramReply,
+    AgentCommand, AgentEvent, AgentFrame, ClientEvent, ClientFrame, ClientMessage, DESCRIPTORS, FetchProgramRequest,
+    ProgramPiece, PutProgramReply,
 };
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::ServingStatus;
@@ -18,13 +20,15 @@ use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 use tonic_health::server::HealthReporter;
 
 use super::detached::DetachedEdge;
-use super::link::Link;
+use super::link::{Link, Question};
+use super::meter::Meter;
 use super::operators::OperatorsEdge;
 use super::programs::{Fetched, Programs};
+use super::published::Published;
 use super::router::Router;
 use super::sessions::{Kind, open};
 use super::settings::Settings;
-use crate::ClientId;
+use crate::{AgentId, ClientId};
 
 /// All that is served, and where it is said whether it is.
 pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) -> Result<(Health, Router), io::Error> {
@@ -34,17 +38,21 @@ pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) ->
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let (meters, link_to_loop) = (link.meters.clone(), link.clone());
     let (link, programs) = (link.clone(), programs.clone());
     let operators = OperatorsServer::new(OperatorsEdge { link: link.clone() });
-    let detached = DetachedEdge { link: link.clone(), detach: Kind::detach(settings) };
-    let detached = DetachedJobsServer::new(detached);
-    let agents = AgentsServer::new(AgentsEdge { link: link.clone(), programs: programs.clone() });
+    let operators = operators.max_decoding_message_size(SMALL_MESSAGE);
+    let (detach, attach) = (Kind::detach(settings), Kind::attach(settings));
+    let detached = DetachedEdge { link: link.clone(), detach, attach };
+    let detached = DetachedJobsServer::new(detached).max_decoding_message_size(MAX_GRPC_MESSAGE);
+    let agents = AgentsEdge { link: link.clone(), programs: programs.clone(), kind: Kind::agent(settings) };
+    let agents = AgentsServer::new(agents);
     let clients = ClientsServer::new(ClientsEdge { link, programs, kind: Kind::client(settings) });
-    let router = Router::default()
+    let router = Router::new(meters)
         .with(clients.max_decoding_message_size(MAX_GRPC_MESSAGE))
         .with(agents.max_decoding_message_size(MAX_GRPC_MESSAGE))
-        .with(detached.max_decoding_message_size(MAX_GRPC_MESSAGE))
-        .with(operators)
+        .with(Published::new(detached, link_to_loop.clone(), "List", Question::ListDetached))
+        .with(Published::new(operators, link_to_loop, "Status", Question::Status))
         .with(health)
         .with(reflection().build_v1().map_err(io::Error::other)?)
         .with(reflection().build_v1alpha().map_err(io::Error::other)?);
@@ -76,6 +84,15 @@ impl Health {
     }
 }
 
+/// What operators ask for.
+const SMALL_MESSAGE: usize = 64 << 10;
+
+/// Where a stream came from, and its meter.
+pub(super) fn origin<T>(request: &Request<T>) -> (Option<SocketAddr>, Arc<Meter>) {
+    let meter = request.extensions().get::<Arc<Meter>>().cloned();
+    (request.remote_addr(), meter.expect("the router gives each request one"))
+}
+
 struct ClientsEdge {
     link: Link,
     programs: Programs,
@@ -87,15 +104,16 @@ impl Clients for ClientsEdge {
     type SessionStream = Replies<ClientEvent>;
 
     async fn session(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::SessionStream>, Status> {
-        let address = request.remote_addr();
-        Ok(Response::new(open(request.into_inner(), address, &self.link, self.kind.clone())))
+        let origin = origin(&request);
+        Ok(Response::new(open(request.into_inner(), origin, &self.link, self.kind.clone())))
     }
 
     async fn put_program(
         &self,
         request: Request<Streaming<ProgramPiece>>,
     ) -> Result<Response<PutProgramReply>, Status> {
-        self.programs.put(request.into_inner()).await?;
+        let meter = origin(&request).1;
+        self.programs.put(request.into_inner(), &meter).await?;
         Ok(Response::new(PutProgramReply {}))
     }
 }
@@ -103,6 +121,7 @@ impl Clients for ClientsEdge {
 struct AgentsEdge {
     link: Link,
     programs: Programs,
+    kind: Kind<AgentCommand, AgentEvent, AgentId>,
 }
 
 #[tonic::async_trait]
@@ -111,8 +130,8 @@ impl Agents for AgentsEdge {
     type FetchProgramStream = Fetched;
 
     async fn session(&self, request: Request<Streaming<AgentFrame>>) -> Result<Response<Self::SessionStream>, Status> {
-        let address = request.remote_addr();
-        Ok(Response::new(open(request.into_inner(), address, &self.link, Kind::agent())))
+        let origin = origin(&request);
+        Ok(Response::new(open(request.into_inner(), origin, &self.link, self.kind.clone())))
     }
 
     async fn fetch_program(

@@ -1,8 +1,9 @@
 //! Sessions at the edge: begun or resumed, and read turn by turn.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use farpool_net::{Incoming, Opening, Replies, Reply, Rest, SessionMessage, outgoing, replies, version};
+use farpool_net::{Incoming, Opening, Openings, Replies, Reply, Rest, SessionMessage, outgoing, replies, version};
 use farpool_proto::v1::{self, AgentCommand, AgentEvent, ClientEvent, ClientMessage};
 use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +12,7 @@ use tonic::Status;
 use super::end::{End, blamed};
 use super::greeting::Greeting;
 use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId};
+use super::meter::Meter;
 use super::settings::Settings;
 use crate::{AgentId, ClientId};
 
@@ -21,8 +23,9 @@ pub(super) struct Kind<Out: SessionMessage, In: SessionMessage, Id> {
     pub(super) name: &'static str,
     /// The peer, in the text of errors.
     pub(super) peer: &'static str,
-    /// The largest message that it may send.
+    /// The largest message that it may send, and bounds for the first one.
     pub(super) max_message: u64,
+    pub(super) openings: Openings,
     /// It counts as drained when no more bytes than these are left to be sent.
     pub(super) low: usize,
     pub(super) joins: fn(Joins<Out, In, Id>) -> Input,
@@ -30,8 +33,8 @@ pub(super) struct Kind<Out: SessionMessage, In: SessionMessage, Id> {
     pub(super) says: fn(Says<In, Id>) -> Input,
 }
 
-/// Results can be as large as what 32 bits count, whatever the coordinator's memory is, and have a little beside.
-const MAX_AGENT_MESSAGE: u64 = (4 << 30) + (1 << 20);
+/// The hello of an agent that holds as much as it may.
+const MAX_HELLO: u64 = 8 << 20;
 
 impl Kind<ClientEvent, ClientMessage, ClientId> {
     pub(super) fn client(settings: &Settings) -> Self {
@@ -39,6 +42,7 @@ impl Kind<ClientEvent, ClientMessage, ClientId> {
             name: "a client",
             peer: "the client",
             max_message: settings.max_message(),
+            openings: Openings::new(settings.max_opening(), settings.limits.first_message),
             low: settings.low_queue(),
             joins: Input::ClientJoins,
             resumes: Input::ClientResumes,
@@ -53,6 +57,7 @@ impl Kind<ClientEvent, ClientMessage, StreamId> {
             name: "a client that detaches a job",
             peer: "the client",
             max_message: settings.max_message(),
+            openings: Openings::new(settings.max_opening(), settings.limits.first_message),
             low: settings.low_queue(),
             joins: Input::DetachJoins,
             resumes: Input::CannotResume,
@@ -60,11 +65,12 @@ impl Kind<ClientEvent, ClientMessage, StreamId> {
         }
     }
 
-    pub(super) fn attach() -> Self {
+    pub(super) fn attach(settings: &Settings) -> Self {
         Self {
             name: "a client that attaches to a job",
             peer: "the client",
             max_message: MAX_ATTACH_MESSAGE,
+            openings: Openings::new(MAX_ATTACH_MESSAGE, settings.limits.first_message),
             low: LOW_OUTCOMES,
             joins: Input::AttachJoins,
             resumes: Input::CannotResume,
@@ -80,11 +86,12 @@ const MAX_ATTACH_MESSAGE: u64 = 64 << 10;
 pub(super) const LOW_OUTCOMES: usize = 256 << 10;
 
 impl Kind<AgentCommand, AgentEvent, AgentId> {
-    pub(super) fn agent() -> Self {
+    pub(super) fn agent(settings: &Settings) -> Self {
         Self {
             name: "an agent",
             peer: "the agent",
-            max_message: MAX_AGENT_MESSAGE,
+            max_message: settings.max_report(),
+            openings: Openings::new(MAX_HELLO, settings.limits.first_message),
             // What agents are sent is bounded by their credit; nobody waits for them to have read it.
             low: usize::MAX,
             joins: Input::AgentJoins,
@@ -98,7 +105,7 @@ impl Kind<AgentCommand, AgentEvent, AgentId> {
 /// the answer before it sends anything.
 pub(super) fn open<Out, In, Id>(
     stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
-    address: Option<SocketAddr>,
+    (address, meter): (Option<SocketAddr>, Arc<Meter>),
     link: &Link,
     kind: Kind<Out, In, Id>,
 ) -> Replies<Out>
@@ -108,13 +115,14 @@ where
     Id: Copy + Send + Sync + 'static,
 {
     let (reply, replies) = replies();
-    tokio::spawn(Edge { address, link: link.clone(), kind }.attend(stream, reply));
+    tokio::spawn(Edge { address, meter, link: link.clone(), kind }.attend(stream, reply));
     replies
 }
 
 /// One connection of a session.
 struct Edge<Out: SessionMessage, In: SessionMessage, Id> {
     address: Option<SocketAddr>,
+    meter: Arc<Meter>,
     link: Link,
     kind: Kind<Out, In, Id>,
 }
@@ -126,7 +134,7 @@ where
     Id: Copy,
 {
     async fn attend(self, stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static, reply: Reply<Out>) {
-        match Opening::read(stream, self.kind.max_message, self.link.limits.first_message).await {
+        match Opening::read_within(stream, self.kind.max_message, &self.kind.openings).await {
             Ok(Opening::New { messages, rest }) => match messages.first().map_or(Ok(()), Greeting::check) {
                 Ok(()) => self.begin(messages, rest, reply).await,
                 Err(status) => self.refuse(reply, status),
@@ -146,13 +154,14 @@ where
         reply.refuse(status);
     }
 
-    async fn begin(self, messages: Vec<In>, rest: Rest<In>, reply: Reply<Out>) {
+    async fn begin(self, messages: Vec<In>, mut rest: Rest<In>, reply: Reply<Out>) {
+        let passed = self.meter.passed(rest.take_room());
         let (outgoing, frames) = outgoing(self.kind.low, self.link.drained.clone());
         let incoming = rest.incoming(&outgoing);
         reply.with(frames);
         let (turns, turn) = mpsc::channel(1);
         let (id, joined) = oneshot::channel();
-        let joins = Joins { outgoing, turns, address: self.address, messages, id };
+        let joins = Joins { outgoing, turns, address: self.address, messages, passed, id };
         if self.link.send((self.kind.joins)(joins)).await.is_ok()
             && let Ok(id) = joined.await
         {
@@ -163,7 +172,8 @@ where
     async fn go_on(self, resume: v1::Resume, rest: Rest<In>, reply: Reply<Out>) {
         let (turns, turn) = mpsc::channel(1);
         let (resumed, answer) = oneshot::channel();
-        let resumes = Resumes { resume, rest, reply, turns, address: self.address, resumed };
+        let passed = self.meter.passed(None);
+        let resumes = Resumes { resume, rest, reply, turns, address: self.address, passed, resumed };
         if self.link.send((self.kind.resumes)(resumes)).await.is_ok()
             && let Ok(session) = answer.await
         {
@@ -183,7 +193,8 @@ where
             };
             let said = said(&mut incoming, next);
             let gone = matches!(said, Said::Gone(_));
-            if self.link.send((self.kind.says)(Says { id, connection, said })).await.is_err() || gone {
+            let passed = Some(self.meter.passed(None));
+            if self.link.send((self.kind.says)(Says { id, connection, said, passed })).await.is_err() || gone {
                 return;
             }
         }

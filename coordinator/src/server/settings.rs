@@ -10,9 +10,11 @@ use clap::CommandFactory;
 use clap::error::ErrorKind;
 use farpool_net::http2::{LEAST_STREAM_WINDOW, STREAM_WINDOW};
 use farpool_net::settings::{self, ByteSize};
+use farpool_proto::limits;
 
 use super::flags::Flags;
 use super::host::{default_programs, quarter_of_memory, random_id};
+use super::meter::Meters;
 use crate::journal;
 
 /// What a server goes by.
@@ -137,7 +139,7 @@ impl Settings {
 
     /// What each client may have on its way beside what is counted: many of them must not be more than the memory.
     pub(super) fn stream_window(&self) -> u32 {
-        let window = (self.memory / 64).clamp(LEAST_STREAM_WINDOW.into(), STREAM_WINDOW.into());
+        let window = (self.memory / 256).clamp(LEAST_STREAM_WINDOW.into(), STREAM_WINDOW.into());
         u32::try_from(window).unwrap_or(STREAM_WINDOW)
     }
 
@@ -145,10 +147,35 @@ impl Settings {
     pub(super) fn max_message(&self) -> u64 {
         self.memory / 2
     }
+
+    /// The largest first message of a client.
+    pub(super) fn max_opening(&self) -> u64 {
+        self.memory / 4
+    }
+
+    /// The largest result that a worker may have, and the largest message of an agent: a result, and others in front of it.
+    pub(super) fn max_result(&self) -> u64 {
+        (self.memory / 2).clamp(LEAST_RESULT, limits::PAYLOAD_BYTES)
+    }
+
+    pub(super) fn max_report(&self) -> u64 {
+        self.max_result() + REPORT_BESIDE
+    }
+
+    /// What is on its way, in frames that are not whole.
+    pub(super) fn meters(&self) -> Meters {
+        Meters::new((self.memory / 16) as usize, self.limits.first_message)
+    }
 }
 
 /// What may wait for a client before its pool is paused, however large the memory is.
 const MAX_QUEUE: u64 = 16 << 20;
+
+/// What a result may have however small the memory is, in bytes.
+const LEAST_RESULT: u64 = 8 << 20;
+
+/// Results that travel in front of one in its message, where they end, and a bit.
+const REPORT_BESIDE: u64 = 4 << 20;
 
 /// As `--journal-size`.
 const LEAST_JOURNAL: u64 = 1 << 20;

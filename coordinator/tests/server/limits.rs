@@ -7,8 +7,8 @@ use farpool_proto::v1::{
 use tonic::Code;
 
 use crate::agent::{Agent, Order, Say, hello};
-use crate::client::{Ask, Client, open_pool};
-use crate::server::{Server, soon};
+use crate::client::{Ask, Client, Told, open_pool};
+use crate::server::Server;
 
 #[tokio::test]
 async fn a_pool_beyond_its_limits_is_refused() {
@@ -99,14 +99,16 @@ async fn an_agent_beyond_its_limits_is_refused() {
 async fn what_is_kept_of_a_failure_is_bounded() {
     let server = Server::start().await;
     let mut agent = Agent::joined(&server, 1, 1).await;
-    let _client = Client::open(&server).await;
+    let mut client = Client::open(&server).await;
     let pool = agent.pool().await;
     let message = "x".repeat(3 << 20);
     let failure = Some(Failure { kind: FailureKind::ProgramRejected.into(), message, ..Failure::default() });
     agent.say(Say::PoolFault(Box::new(PoolFault { pool, failure })));
-    let status = server.until("the reason", |status| status.pools.iter().any(|pool| !pool.waiting.is_empty()));
-    let pools = soon("the reason", status).await.pools;
-    assert!(pools[0].waiting.len() < 100_000, "{}", pools[0].waiting.len());
+    let failure = match client.next().await {
+        Told::PoolFailed(failed) => failed.failure.unwrap_or_default(),
+        other => panic!("the pool did not fail but {other:?}"),
+    };
+    assert!((60_000..70_000).contains(&failure.message.len()), "{}", failure.message.len());
 }
 
 fn label(key: &str, bytes: usize) -> Label {

@@ -9,6 +9,7 @@ mod agents;
 mod clients;
 mod connections;
 mod detached;
+mod flood;
 mod frames;
 mod limits;
 mod memory;

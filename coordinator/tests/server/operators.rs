@@ -1,5 +1,7 @@
 //! What operators see and do, and what tells others about the server.
 
+use std::time::Duration;
+
 use farpool_proto::v1::{CancelJobRequest, DrainAgentRequest};
 use tokio_stream::StreamExt;
 use tonic::Code;
@@ -107,4 +109,46 @@ async fn health_and_reflection_answer() {
     for name in ["farpool.v1.Clients", "farpool.v1.Agents", "farpool.v1.Operators", "grpc.health.v1.Health"] {
         assert!(names.iter().any(|found| found == name), "{names:?}");
     }
+}
+
+/// Very many pools, and very many who ask what there is: nobody else waits for that.
+#[tokio::test]
+async fn a_hundred_who_ask_for_the_status_hold_nobody_up() {
+    const POOLS: usize = 1500;
+    const CALLERS: usize = 100;
+    let server = std::sync::Arc::new(Server::start().await);
+    let channel = server.connect().await;
+    let mut pools = Vec::new();
+    for _ in 0..POOLS / 50 {
+        // A connection has so many calls at once.
+        let channel = server.connect().await;
+        for _ in 0..50 {
+            pools.push(Client::opened_over(channel.clone(), crate::client::open_pool()).await);
+        }
+    }
+    let answers = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let mut callers = Vec::new();
+    for _ in 0..CALLERS {
+        let (mut operators, answers) = (server.operators().await, std::sync::Arc::clone(&answers));
+        callers.push(tokio::spawn(async move {
+            loop {
+                let status = operators.status(farpool_proto::v1::StatusRequest {}).await.expect("it is told");
+                assert!(status.into_inner().pools.len() >= POOLS);
+                answers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }));
+    }
+    while answers.load(std::sync::atomic::Ordering::Relaxed) < CALLERS {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let begun = std::time::Instant::now();
+        pools.push(Client::opened_over(channel.clone(), crate::client::open_pool()).await);
+        slowest = slowest.max(begun.elapsed());
+    }
+    let there = callers.iter().filter(|caller| !caller.is_finished()).count();
+    callers.iter().for_each(|caller| caller.abort());
+    assert_eq!(there, CALLERS, "some callers had no answer");
+    eprintln!("a pool was opened within {slowest:?} at most");
 }

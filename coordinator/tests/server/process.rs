@@ -1,6 +1,7 @@
 //! The program: its flags, its lines, its signals.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub(crate) fn command() -> Command {
     command
 }
 
-fn with_programs() -> Command {
+pub(crate) fn with_programs() -> Command {
     let mut command = command();
     command.arg("--programs").arg(scratch("programs"));
     command
@@ -68,6 +69,11 @@ impl Running {
         }
     }
 
+    pub(crate) async fn address(&mut self) -> SocketAddr {
+        let listening = self.line("listening").await;
+        listening.rsplit_once("http://").expect("it says where").1.parse().expect("it is an address")
+    }
+
     pub(crate) async fn connect(&mut self) -> Channel {
         let listening = self.line("listening").await;
         let address = listening.rsplit_once(' ').expect("it says where").1.to_owned();
@@ -75,7 +81,7 @@ impl Running {
     }
 
     /// The most memory that it has had, in bytes.
-    fn peak(&self) -> u64 {
+    pub(crate) fn peak(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the system says it");
         let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number");
@@ -213,4 +219,55 @@ async fn the_memory_of_the_process_is_bounded() {
     }
     // Beside what is held, each client may have 8 MiB on its way.
     assert!(now < (32 + 4 * 8 + 60) * MIB, "{} MiB", now / MIB);
+}
+
+/// A container, or a service with a limit, where version 1 of control groups is there to be used.
+#[tokio::test]
+async fn the_limit_of_a_control_group_counts() {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").expect("the system says it");
+    let own = groups.lines().find_map(|line| line.split_once(":memory:")).map_or("", |(_, path)| path);
+    let group = PathBuf::from(format!("/sys/fs/cgroup/memory{own}/farpool-test-{}", std::process::id()));
+    if own.is_empty() || std::fs::create_dir(&group).is_err() {
+        return eprintln!("no memory group of version 1 can be made here: nothing was tested");
+    }
+    let limited = std::fs::write(group.join("memory.limit_in_bytes"), (512_u64 << 20).to_string());
+    let mut command = Command::new("sh");
+    let enter = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
+    command.args(["-c", enter]).arg(&group).arg(env!("CARGO_BIN_EXE_farpool-coordinator"));
+    command.args(["--listen", "127.0.0.1:0", "--programs"]).arg(scratch("group"));
+    let mut server = Running::start(command.env_remove("FARPOOL_MEMORY"));
+    let line = server.line("memory=").await;
+    drop(server);
+    let removed = std::fs::remove_dir(&group);
+    limited.expect("the limit can be set");
+    assert!(line.contains("memory=128MiB"), "{line}");
+    removed.expect("the group goes away");
+}
+
+/// Who runs as the same user, as tasks may, reads neither the environment nor the memory of the daemon.
+#[tokio::test]
+async fn other_processes_do_not_look_into_it() {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65_534;
+    let is_root = nix::unistd::geteuid().is_root();
+    // Where everybody may run it.
+    let place = std::env::temp_dir().join(format!("farpool-coordinator-{}", std::process::id()));
+    std::fs::create_dir_all(&place).expect("a folder can be made");
+    let program = place.join("coordinator");
+    std::fs::copy(env!("CARGO_BIN_EXE_farpool-coordinator"), &program).expect("it can be copied");
+    let programs = place.join("programs");
+    std::fs::create_dir_all(&programs).expect("a folder can be made");
+    let mut command = Command::new(&program);
+    command.args(["--listen", "127.0.0.1:0", "--programs"]).arg(&programs);
+    if is_root {
+        std::os::unix::fs::chown(&programs, Some(NOBODY), Some(NOBODY)).expect("root may");
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let mut server = Running::start(&mut command);
+    server.line("listening").await;
+    // Those that can be looked into belong to their user.
+    let owner = std::fs::metadata(format!("/proc/{}/environ", server.child.id())).expect("it runs").uid();
+    std::fs::remove_dir_all(&place).expect("the folder goes away");
+    assert_eq!(owner, 0);
 }

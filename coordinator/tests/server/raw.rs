@@ -1,5 +1,7 @@
 //! A call whose bytes are not made by a gRPC library.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use h2::SendStream;
 use h2::client::{ResponseFuture, SendRequest};
@@ -33,8 +35,18 @@ pub(crate) async fn begin(
     body: Vec<u8>,
     end: bool,
 ) -> (ResponseFuture, SendStream<Bytes>) {
-    let mut requests = connect(server).await;
-    let uri: Uri = format!("http://{}/farpool.v1.{method}", server.address).parse().expect("it is a URI");
+    begin_at(server.address, method, body, end).await
+}
+
+/// The same at this address.
+pub(crate) async fn begin_at(
+    address: SocketAddr,
+    method: &str,
+    body: Vec<u8>,
+    end: bool,
+) -> (ResponseFuture, SendStream<Bytes>) {
+    let mut requests = connect(address).await;
+    let uri: Uri = format!("http://{address}/farpool.v1.{method}").parse().expect("it is a URI");
     let request = Request::post(uri).header("content-type", "application/grpc").header("te", "trailers");
     let request = request.body(()).expect("it is a request");
     let (response, mut sending) = requests.send_request(request, false).expect("it can be sent");
@@ -42,8 +54,8 @@ pub(crate) async fn begin(
     (response, sending)
 }
 
-async fn connect(server: &Server) -> SendRequest<Bytes> {
-    let stream = TcpStream::connect(server.address).await.expect("the server accepts");
+async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
+    let stream = TcpStream::connect(address).await.expect("the server accepts");
     let (requests, connection) = h2::client::handshake(stream).await.expect("the server speaks HTTP/2");
     tokio::spawn(async {
         let _ = connection.await;

@@ -2,17 +2,19 @@
 
 use std::fmt::Debug;
 
-use bytes::{Buf, Bytes, BytesMut};
-use farpool_proto::Batch;
+use bytes::Bytes;
 use farpool_proto::v1::{
     AgentCommand, AgentEvent, AgentFrame, ClientEvent, ClientFrame, ClientMessage, CommandFrame, EventFrame, Piece,
     Resume, Resumed,
 };
+use farpool_proto::{Batch, parts};
 use prost::Message;
 use tonic::Status;
 
 /// Messages are gathered up to about this size: enough that what a frame costs does not count any more.
 pub(crate) const FRAME_BYTES: usize = 256 << 10;
+/// And up to so many of them, since each takes more memory than bytes.
+pub(crate) const FRAME_MESSAGES: usize = 8192;
 /// Messages above this size travel in pieces: then nobody has to take a larger frame than this, and a bit, at once.
 pub(crate) const WHOLE_BYTES: usize = 2 << 20;
 const PIECE_BYTES: usize = 1 << 20;
@@ -107,12 +109,12 @@ pub(crate) struct Unpacker {
     /// The largest message that is taken, in bytes.
     limit: u64,
     total: u64,
-    pieces: BytesMut,
+    pieces: Vec<u8>,
 }
 
 impl Unpacker {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, total: 0, pieces: BytesMut::new() }
+        Self { limit, total: 0, pieces: Vec::new() }
     }
 
     /// The messages that a frame with these in it completes, in order; none as long as a large one is not whole.
@@ -151,22 +153,32 @@ impl Unpacker {
             let message = format!("a piece of {} bytes of a message of which {left} are missing", data.len());
             return Err(Status::invalid_argument(message));
         }
-        if self.total == 0 {
-            // Memory that is never written to costs nothing, so a peer that lies about the size gains nothing.
-            self.pieces.reserve(total as usize);
-        }
+        self.make_room(data.len(), left as usize)?;
         self.total = total;
         self.pieces.extend_from_slice(&data);
         if (self.pieces.len() as u64) < total {
             return Ok(Vec::new());
         }
         self.total = 0;
-        let whole: Bytes = std::mem::take(&mut self.pieces).freeze();
-        debug_assert_eq!(whole.remaining() as u64, total);
-        let message = M::decode(whole);
-        message
-            .map(|message| vec![message])
-            .map_err(|error| Status::invalid_argument(format!("a message of {total} bytes cannot be decoded: {error}")))
+        let whole = Bytes::from(std::mem::take(&mut self.pieces));
+        debug_assert_eq!(whole.len() as u64, total);
+        let wrong =
+            |why: String| Status::invalid_argument(format!("a message of {total} bytes cannot be decoded: {why}"));
+        parts::check::<M>(&whole).map_err(|error| wrong(error.to_string()))?;
+        M::decode(whole).map(|message| vec![message]).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// Makes room for so many bytes, of so many that are still to come by what the peer says. It may be lying, so what was
+    /// announced takes no memory before it is there.
+    fn make_room(&mut self, bytes: usize, left: usize) -> Result<(), Status> {
+        if self.pieces.capacity() - self.pieces.len() >= bytes {
+            return Ok(());
+        }
+        let more = bytes.max(self.pieces.len()).min(left);
+        self.pieces.try_reserve_exact(more).map_err(|_| {
+            let whole = self.pieces.len() + left;
+            Status::resource_exhausted(format!("there is no memory for a message of {whole} bytes"))
+        })
     }
 }
 

@@ -9,8 +9,10 @@ use tonic::transport::{Endpoint, Server};
 /// What may be on its way on one stream of a connection, without having been taken by the receiver; on all of them twice as
 /// much.
 pub const STREAM_WINDOW: u32 = 8 << 20;
-/// And at least: less would make large messages slow.
-pub const LEAST_STREAM_WINDOW: u32 = 1 << 20;
+/// And at least, where there is little memory.
+pub const LEAST_STREAM_WINDOW: u32 = 256 << 10;
+/// Calls at once on one connection; further ones wait.
+const STREAMS: u32 = 64;
 /// Smaller frames of HTTP/2 cost more, and so do larger ones: these are still in the processor's cache when they are
 /// taken apart.
 const FRAME_BYTES: u32 = 256 << 10;
@@ -28,6 +30,7 @@ pub fn server(heartbeat: Duration, stream_window: u32) -> Server {
         .initial_connection_window_size(2 * stream_window)
         .initial_stream_window_size(stream_window)
         .max_frame_size(FRAME_BYTES)
+        .max_concurrent_streams(STREAMS)
         // Together less than the whole, so that what follows from a peer's end is over by then: its connection may stay open
         // though it has ended, if a fork of it has the socket too.
         .http2_keepalive_interval(Some(heartbeat * 2 / 5))

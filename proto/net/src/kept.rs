@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::Status;
 
-use crate::frame::{FRAME_BYTES, WHOLE_BYTES};
+use crate::frame::{FRAME_BYTES, FRAME_MESSAGES, WHOLE_BYTES};
 
 /// One direction of a session as its sender sees it, over all of the session's connections. It counts messages from the
 /// session's start and keeps each until the peer has taken it in; it does no IO and knows nothing of time.
@@ -168,7 +168,7 @@ impl<M> Batch<M> {
 fn gather<M>(fresh: &mut VecDeque<(M, usize)>) -> Option<Batch<M>> {
     let (mut count, mut bytes) = (0, 0);
     for (_, size) in fresh.iter() {
-        if count > 0 && bytes + size > FRAME_BYTES {
+        if count > 0 && (bytes + size > FRAME_BYTES || count == FRAME_MESSAGES) {
             break;
         }
         (count, bytes) = (count + 1, bytes + size);

@@ -39,6 +39,6 @@ pub mod version;
 pub use frame::{Parts, SessionMessage};
 pub use frames::Frames;
 pub use incoming::Incoming;
-pub use opening::{Opening, Rest};
+pub use opening::{Opening, Openings, Rest};
 pub use outgoing::{Outgoing, outgoing};
 pub use replies::{Replies, Reply, replies};

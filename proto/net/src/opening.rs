@@ -3,10 +3,12 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use farpool_proto::v1::{Resume, Resumed};
 use futures_core::Stream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::Status;
 
@@ -41,6 +43,38 @@ pub struct Rest<In: SessionMessage> {
     stream: BoxStream<In>,
     limit: u64,
     begun: Heard,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+/// What peers may make others remember before their sessions have begun.
+#[derive(Clone, Debug)]
+pub struct Openings {
+    /// The largest first message, in bytes.
+    pub largest: u64,
+    /// The rest of large first messages of all peers together, in KiB; who finds no room waits.
+    pub room: Arc<Semaphore>,
+    /// How long a connection may take to begin.
+    pub patience: Duration,
+}
+
+impl Openings {
+    /// Openings of up to so many bytes, of which one of the largest may be on its way at a time.
+    pub fn new(largest: u64, patience: Duration) -> Self {
+        Self { largest, room: Arc::new(Semaphore::new(kib(largest) as usize)), patience }
+    }
+
+    /// Room for a message of so many bytes, which its peer has announced.
+    async fn admit(&self, total: u64) -> Result<Option<OwnedSemaphorePermit>, Status> {
+        if total > self.largest {
+            return Ok(None);
+        }
+        let room = Arc::clone(&self.room).acquire_many_owned(kib(total)).await;
+        room.map(Some).map_err(|_| Status::unavailable("nothing more is taken in"))
+    }
+}
+
+fn kib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(Semaphore::MAX_PERMITS.try_into().unwrap_or(u32::MAX))
 }
 
 impl<In: SessionMessage<Handshake = Resume>> Opening<In> {
@@ -53,12 +87,25 @@ impl<In: SessionMessage<Handshake = Resume>> Opening<In> {
         limit: u64,
         patience: Duration,
     ) -> Result<Self, Status> {
-        let late = || Status::deadline_exceeded(format!("no first message within {patience:?} of the session's start"));
-        timeout(patience, Self::read_on(Box::pin(stream), limit)).await.unwrap_or_else(|_| Err(late()))
+        Self::read_within(stream, limit, &Openings::new(limit, patience)).await
     }
 
-    async fn read_on(mut stream: BoxStream<In>, limit: u64) -> Result<Self, Status> {
-        let (mut unpacker, mut first) = (Unpacker::new(limit), true);
+    /// The same, with bounds for the first message.
+    ///
+    /// # Errors
+    /// As for [`Opening::read`].
+    pub async fn read_within(
+        stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
+        limit: u64,
+        openings: &Openings,
+    ) -> Result<Self, Status> {
+        let patience = openings.patience;
+        let late = || Status::deadline_exceeded(format!("no first message within {patience:?} of the session's start"));
+        timeout(patience, Self::read_on(Box::pin(stream), limit, openings)).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn read_on(mut stream: BoxStream<In>, limit: u64, openings: &Openings) -> Result<Self, Status> {
+        let (mut unpacker, mut first, mut room) = (Unpacker::new(openings.largest), true, None);
         loop {
             let frame = next::<In>(&mut stream).await?;
             let frame = frame.ok_or_else(|| Status::invalid_argument("the session ended before its first message"))?;
@@ -67,24 +114,34 @@ impl<In: SessionMessage<Handshake = Resume>> Opening<In> {
                 if !first || !messages.is_empty() || piece.is_some() || received > 0 {
                     return Err(not_alone("a Resume"));
                 }
-                return Ok(Opening::Resume { resume, rest: Rest { stream, limit, begun: Heard::default() } });
+                return Ok(Opening::Resume { resume, rest: Rest { stream, limit, begun: Heard::default(), room } });
             }
             if received > 0 {
                 let message = format!("it says that it has received {received} messages, and the session begins here");
                 return Err(Status::invalid_argument(message));
             }
             first = false;
+            if let Some(piece) = &piece
+                && room.is_none()
+            {
+                room = openings.admit(piece.total).await?;
+            }
             let messages = unpacker.unpack::<In>(messages, piece)?;
             if !messages.is_empty() {
                 let bytes = messages.iter().map(In::encoded_len).sum();
                 let begun = Heard { messages: messages.len() as u64, bytes, received: 0 };
-                return Ok(Opening::New { messages, rest: Rest { stream, limit, begun } });
+                return Ok(Opening::New { messages, rest: Rest { stream, limit, begun, room } });
             }
         }
     }
 }
 
 impl<In: SessionMessage> Rest<In> {
+    /// The room that the first message has been given, which is its own until this is dropped.
+    pub fn take_room(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.room.take()
+    }
+
     /// The receiving end of the session, on the connection that is in place: the queue's first one, or the one that
     /// [`Outgoing::reconnect`] has made of this.
     pub fn incoming<Out: SessionMessage>(self, outgoing: &Outgoing<Out>) -> Incoming<In> {

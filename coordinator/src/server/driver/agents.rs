@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use farpool_proto::v1::{AgentCommand, AgentEvent, agent_command, agent_event};
+use prost::Message;
 use tonic::Status;
 
 use super::super::end::End;
@@ -17,8 +18,12 @@ pub(super) struct Agent {
     pub(super) host: String,
     /// It has said that it is leaving.
     leaving: bool,
+    /// What it has said of itself takes so many bytes.
+    pub(super) opening: u64,
     /// Bytes of a message that is not whole yet.
     pub(super) partial: u64,
+    /// Its turn is over, and it waits for the next until there is room for the rest of its message.
+    pub(super) waits: bool,
     /// Bytes that waited for it when something was last added, and when they were last seen to have become fewer.
     queued: usize,
     moved_at: u64,
@@ -26,14 +31,28 @@ pub(super) struct Agent {
     fresh: Vec<AgentCommand>,
 }
 
+/// What a hello takes in memory, by its bytes beyond those of one without chunks: chunks that an agent holds are small and many.
+const HELLO_TAKES: u64 = 8;
+const SMALL_HELLO: usize = 4 << 10;
+
 /// An agent for which more than this waits, in bytes, and that has not read any of it for so long, in ns, is lost. Credit
 /// bounds what it is given to run, but not what it is told of pools that come and go.
 const MAX_UNREAD: usize = 64 << 20;
 const READS_WITHIN_NS: u64 = 30_000_000_000;
 
 impl Agent {
-    fn new(session: Session<AgentCommand>, host: String, now: u64) -> Self {
-        Self { session, host, leaving: false, partial: 0, queued: 0, moved_at: now, fresh: Vec::new() }
+    fn new(session: Session<AgentCommand>, host: String, opening: u64, now: u64) -> Self {
+        Self {
+            session,
+            host,
+            leaving: false,
+            opening,
+            partial: 0,
+            waits: false,
+            queued: 0,
+            moved_at: now,
+            fresh: Vec::new(),
+        }
     }
 
     /// Puts what has gathered into its queue. False: it does not read.
@@ -55,17 +74,24 @@ impl Agent {
 
 impl Driver {
     pub(super) fn agent_joins(&mut self, joins: Joins<AgentCommand, AgentEvent, AgentId>) {
-        let Joins { outgoing, turns, address, messages, id: reply } = joins;
+        let Joins { outgoing, turns, address, messages, passed, id: reply } = joins;
+        let opening = messages.first().map_or(0, Message::encoded_len).saturating_sub(SMALL_HELLO) as u64 * HELLO_TAKES;
+        if let Err(status) = self.admit_opening(opening, false) {
+            self.link.log.line(format_args!("refused an agent {}: {}", from(address), status.message()));
+            return outgoing.fail(status);
+        }
         let id = self.coordinator.connect_agent();
         let (host, slots, own) = match messages.first().and_then(|message| message.body.as_ref()) {
             Some(agent_event::Body::Hello(hello)) => (hello.host.clone(), hello.slots, hello.id.clone()),
             _ => (from(address), 0, Bytes::new()),
         };
-        let session = Session::new(outgoing, turns, address, &own);
+        let session = Session::new(outgoing, turns, address, &own, &passed);
         let own = session.identity;
-        self.agents.insert(id, Agent::new(session, host.clone(), self.now));
+        self.memory.opened(opening);
+        self.agents.insert(id, Agent::new(session, host.clone(), opening, self.now));
         let _ = reply.send(id);
-        self.agent_says(Says { id, connection: 0, said: Said::Messages { messages, partial: 0 } });
+        let said = Said::Messages { messages, partial: 0 };
+        self.agent_says(Says { id, connection: 0, said, passed: None });
         if let Some(agent) = self.agents.get(&id) {
             // Comes first, since what the coordinator says waits for the end of the round.
             agent.welcome();
@@ -77,7 +103,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn agent_says(&mut self, Says { id, connection, said }: Says<AgentEvent, AgentId>) {
+    pub(super) fn agent_says(&mut self, Says { id, connection, said, passed: _passed }: Says<AgentEvent, AgentId>) {
         let Some(agent) = self.agents.get(&id) else { return };
         let is_on = agent.session.is_on(connection);
         let (messages, partial) = match said {
@@ -96,14 +122,16 @@ impl Driver {
             }
         }
         if let Some(agent) = self.agents.get_mut(&id).filter(|_| is_on) {
-            agent.partial = partial;
-            agent.session.give_turn();
+            self.partials.change(agent, partial);
+            self.partials.give_turn(id, agent, self.now);
         }
     }
 
     pub(super) fn end_agent(&mut self, id: AgentId, end: Result<(), Status>) {
         self.send_to_agents();
-        let Some(agent) = self.agents.remove(&id) else { return };
+        let Some(mut agent) = self.agents.remove(&id) else { return };
+        self.partials.change(&mut agent, 0);
+        self.memory.closed(agent.opening);
         if let Some(own) = agent.session.identity
             && self.agent_ids.get(&own) == Some(&id)
         {

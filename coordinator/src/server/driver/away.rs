@@ -94,7 +94,7 @@ impl Driver {
             let text = status.message();
             return self.link.log.line(format_args!("refused an agent {}: {text}", from(address)));
         }
-        agent.partial = 0;
+        self.partials.change(agent, 0);
         agent.session.give_turn();
         self.link.log.line(format_args!("agent {} goes on {}", agent.host, from(address)));
         self.coordinator.agent_away(id, false, self.now, &mut self.out);

@@ -20,7 +20,7 @@ const SMALL_RESULT: usize = 16 << 10;
 pub(super) struct Client {
     pub(super) session: Session<ClientEvent>,
     /// Bytes of the message that opened its pool, which is kept.
-    opening: u64,
+    pub(super) opening: u64,
     /// Bytes of a message that is not whole yet.
     pub(super) partial: u64,
     /// What it is counted with; see [`Memory`](super::memory::Memory).
@@ -30,7 +30,7 @@ pub(super) struct Client {
     /// Bytes of workers' output that were left out for that.
     output_left_out: u64,
     /// It is not read for now, since the memory is full.
-    pub(super) stopped: bool,
+    stopped: bool,
     /// Its turn is over and it waits for the next.
     waits: bool,
     /// Its messages that were taken in, as it said last, ...
@@ -86,8 +86,16 @@ impl Client {
         }
     }
 
+    /// Whether it is not read for now. Otherwise it has its turn.
+    pub(super) fn stop(&mut self, stopped: bool) {
+        self.stopped = stopped;
+        self.session.stop(stopped);
+        self.give_turn();
+    }
+
     /// Another connection has come.
     pub(super) fn begin_to_read(&mut self) {
+        self.session.stop(self.stopped);
         (self.partial, self.waits) = (0, true);
         self.give_turn();
     }
@@ -114,26 +122,35 @@ impl Client {
 
 impl Driver {
     pub(super) fn client_joins(&mut self, joins: Joins<ClientEvent, ClientMessage, ClientId>) {
-        let Joins { outgoing, turns, address, messages, id: reply } = joins;
+        let Joins { outgoing, turns, address, messages, passed, id: reply } = joins;
         if self.drain.is_some() {
             self.link.log.line(format_args!("refused a client {}: shutting down", from(address)));
             return outgoing.fail(shutting_down());
         }
-        let id = self.coordinator.connect_client();
-        let (opening, own) = match messages.first().and_then(|message| message.body.as_ref()) {
-            Some(client_message::Body::OpenPool(open)) => (open.encoded_len() as u64, open.id.clone()),
-            _ => (0, Bytes::new()),
+        let (opening, own, again) = match messages.first().and_then(|message| message.body.as_ref()) {
+            Some(client_message::Body::OpenPool(open)) => (open.encoded_len() as u64, open.id.clone(), open.again),
+            _ => (0, Bytes::new(), false),
         };
-        let session = Session::new(outgoing, turns, address, &own);
+        if let Err(status) = self.admit_opening(opening, again) {
+            self.link.log.line(format_args!("refused a client {}: {}", from(address), status.message()));
+            return outgoing.fail(status);
+        }
+        let id = self.coordinator.connect_client();
+        let session = Session::new(outgoing, turns, address, &own, &passed);
         if let Some(older) = session.identity.and_then(|own| self.client_ids.insert(own, id)) {
             self.end_client(older, Err(Status::aborted("the pool was opened in another session")));
         }
+        self.memory.opened(opening);
         self.clients.insert(id, Client { opening, ..Client::new(session) });
         let _ = reply.send(id);
-        self.client_says(Says { id, connection: 0, said: Said::Messages { messages, partial: 0 } });
+        let said = Said::Messages { messages, partial: 0 };
+        self.client_says(Says { id, connection: 0, said, passed: None });
     }
 
-    pub(super) fn client_says(&mut self, Says { id, connection, said }: Says<ClientMessage, ClientId>) {
+    pub(super) fn client_says(
+        &mut self,
+        Says { id, connection, said, passed: _passed }: Says<ClientMessage, ClientId>,
+    ) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let is_on = client.session.is_on(connection);
         let (messages, partial) = match said {
@@ -181,8 +198,9 @@ impl Driver {
     pub(super) fn end_client(&mut self, id: ClientId, end: Result<(), Status>) {
         // What was said to it before the end is still to be sent.
         self.send_to_clients();
-        let Some(client) = self.clients.remove(&id) else { return };
-        self.memory.forget(&client);
+        let Some(mut client) = self.clients.remove(&id) else { return };
+        self.memory.forget(&mut client);
+        self.memory.closed(client.opening);
         if let Some(own) = client.session.identity
             && self.client_ids.get(&own) == Some(&id)
         {

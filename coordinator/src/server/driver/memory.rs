@@ -34,6 +34,8 @@ const STUCK_NS: u64 = 500_000_000;
 const ON_THE_WAY: u64 = 10 << 20;
 /// What a client may have said before it had what was on its way, in bytes: as much, and room.
 const SAID_BEFORE: u64 = 16 << 20;
+/// A session may begin with so many bytes while the memory is full.
+const SMALL_OPENING: u64 = 16 << 10;
 /// How often to say at most that the memory is full, in ns.
 const SAY_NS: u64 = 60_000_000_000;
 
@@ -41,6 +43,8 @@ pub(super) struct Memory {
     bound: u64,
     /// What all clients are counted with: never less than what they hold, since queues become shorter by themselves.
     counted: u64,
+    /// The part of it, and of what agents are counted with, that sessions have begun with.
+    openings: u64,
     /// Clients are stopped.
     full: bool,
     /// The least that was held since it has been full, and since when nothing has become less.
@@ -57,7 +61,17 @@ pub(super) struct Memory {
 impl Memory {
     pub(super) fn new(bound: u64, patience: Duration) -> Self {
         let patience = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
-        Self { bound, counted: 0, full: false, least: 0, stuck_since: 0, favoured: None, said_at: None, patience }
+        Self {
+            bound,
+            counted: 0,
+            openings: 0,
+            full: false,
+            least: 0,
+            stuck_since: 0,
+            favoured: None,
+            said_at: None,
+            patience,
+        }
     }
 
     pub(super) fn bound(&self) -> u64 {
@@ -89,8 +103,19 @@ impl Memory {
         }
     }
 
-    pub(super) fn forget(&mut self, client: &Client) {
+    pub(super) fn forget(&mut self, client: &mut Client) {
         self.counted -= client.counted;
+        client.counted = 0;
+    }
+
+    /// A session has begun with a message of so many bytes, which is kept.
+    pub(super) fn opened(&mut self, bytes: u64) {
+        self.openings += bytes;
+    }
+
+    /// It has ended.
+    pub(super) fn closed(&mut self, bytes: u64) {
+        self.openings -= bytes;
     }
 
     /// Below this all clients are read again.
@@ -130,9 +155,25 @@ impl Driver {
         self.coordinator.stored_bytes() + self.coordinator.job_bytes()
     }
 
-    /// Bytes of agents' messages that are not whole.
+    /// Bytes of agents' messages that are not whole, and of what they have said of themselves.
     fn partly_held(&self) -> u64 {
-        self.agents.values().map(|agent| agent.partial).sum()
+        self.partials.bytes() + self.agents.values().map(|agent| agent.opening).sum::<u64>()
+    }
+
+    /// Whether a session may begin with a message of so many bytes, which is kept for as long as it lasts. `again`: there was room
+    /// for it before.
+    pub(super) fn admit_opening(&self, bytes: u64, again: bool) -> Result<(), Status> {
+        let (bound, openings) = (self.memory.bound, self.memory.openings);
+        let left = (bound / 2).saturating_sub(openings);
+        let has_room = again || bytes <= SMALL_OPENING || self.at_most_held() + bytes <= bound;
+        if bytes <= left && has_room {
+            return Ok(());
+        }
+        let [bytes, openings, bound] = [bytes, openings, bound].map(ByteSize);
+        Err(Status::resource_exhausted(format!(
+            "the coordinator's memory is full: this session begins with {bytes}, those that are open began with {openings}, and \
+             --memory is {bound}; try again when others have ended, or give the coordinator more"
+        )))
     }
 
     pub(super) fn tend_memory(&mut self) {
@@ -151,10 +192,7 @@ impl Driver {
         if self.memory.full && held < self.memory.low() {
             self.memory.full = false;
             self.memory.moves(0, self.now);
-            for client in self.clients.values_mut() {
-                client.stopped = false;
-                client.give_turn();
-            }
+            self.clients.values_mut().for_each(|client| client.stop(false));
         } else if self.memory.full {
             self.end_mute_clients();
             self.keep_moving(held);
@@ -248,8 +286,7 @@ impl Driver {
             let is_favoured = self.memory.favoured.is_some_and(|(favoured, _)| favoured == id);
             let goes_on = together <= self.memory.reserve() || is_favoured || self.owes_word(id);
             if let Some(client) = self.clients.get_mut(&id) {
-                client.stopped = !goes_on;
-                client.give_turn();
+                client.stop(!goes_on);
             }
         }
     }

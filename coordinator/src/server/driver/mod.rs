@@ -10,6 +10,7 @@ mod detached;
 mod drain;
 mod memory;
 mod operators;
+mod partials;
 mod programs;
 mod session;
 
@@ -33,11 +34,14 @@ use detached::Detached;
 pub(super) use detached::{Opened, Read};
 use drain::Drain;
 use memory::Memory;
+use operators::Asked;
+use partials::Partials;
 use programs::Programs;
 use session::Identity;
 
-/// Inputs that are taken in in one round; those that are left come with the next.
+/// Inputs that are taken in in one round, and messages in them, about; those that are left come with the next.
 const ROUND: usize = 256;
+const ROUND_MESSAGES: usize = 8192;
 
 pub(super) struct Driver {
     coordinator: Coordinator,
@@ -51,6 +55,8 @@ pub(super) struct Driver {
     agent_ids: BTreeMap<Identity, AgentId>,
     away: Away,
     memory: Memory,
+    partials: Partials,
+    asked: Asked,
     /// Bytes that may wait for a client before its pool is paused, and that may be left when it is resumed.
     queue: usize,
     low_queue: usize,
@@ -77,7 +83,8 @@ impl Driver {
         journal: Option<Opened>,
     ) -> Self {
         let recovery = settings.heartbeat_timeout;
-        let config = Config { window: settings.window, id: Some(settings.id), recovery, ..Config::default() };
+        let (window, payload_limit) = (settings.window, settings.max_result());
+        let config = Config { window, payload_limit, id: Some(settings.id), recovery, ..Config::default() };
         Self {
             coordinator: Coordinator::new(config),
             received,
@@ -88,6 +95,8 @@ impl Driver {
             agent_ids: BTreeMap::new(),
             away: Away::new(settings.reconnect_grace),
             memory: Memory::new(settings.memory, settings.heartbeat_timeout),
+            partials: Partials::new(settings.memory, settings.limits.first_message),
+            asked: Asked::default(),
             queue: settings.queue(),
             low_queue: settings.low_queue(),
             programs: Programs::new(&link.limits),
@@ -127,6 +136,7 @@ impl Driver {
                 () = drained.notified() => has_drained = true,
                 () = &mut timer, if rings_at.is_some() => rings_at = None,
                 () = Detached::written(wakeup.as_ref()) => was_written = true,
+                () = ready(()), if !inputs.is_empty() => {}
                 _ = self.received.recv_many(&mut inputs, ROUND) => {}
                 () = ready(()), if self.detached.has_more() => {}
             }
@@ -134,15 +144,17 @@ impl Driver {
             if !inputs.is_empty() {
                 self.heard_at = self.now;
             }
-            inputs.drain(..).for_each(|input| self.take_in(input));
+            inputs.drain(..of_one_round(&inputs)).for_each(|input| self.take_in(input));
             if has_drained {
                 self.look_at_queues();
             }
             self.tend_away();
             self.tend_memory();
+            self.tend_partials();
             self.tend_programs();
             self.tend_detached(was_written);
             self.tend_drain();
+            self.tend_asked();
             self.coordinator.schedule(self.now, &mut self.out);
             self.send();
             self.write_down();
@@ -179,6 +191,8 @@ impl Driver {
             self.coordinator.next_deadline(),
             self.away.next_look(),
             self.memory.next_look(self.now),
+            self.partials.next_look(self.now),
+            self.asked.next_look(),
             self.programs.next_timer(),
             self.next_detached(),
             drain,
@@ -203,6 +217,17 @@ impl Driver {
             self.hear_pools();
         }
     }
+}
+
+/// How many of these inputs one round takes in: one at least, if there is one.
+fn of_one_round(inputs: &[Input]) -> usize {
+    let mut messages = 0;
+    let fits = |input: &&Input| {
+        let before = messages;
+        messages += input.messages();
+        before < ROUND_MESSAGES
+    };
+    inputs.iter().take_while(fits).count()
 }
 
 /// What those are told who want to go on with a call that each connection makes anew.

@@ -6,23 +6,57 @@ use farpool_proto::v1::StatusReply;
 use tonic::Status;
 
 use super::super::link::Question;
+use super::super::published::{Waiting, encode};
 use super::Driver;
 
+/// Pools, and jobs, that a status has at most.
+const MOST_SHOWN: usize = 20_000;
+
+/// Who waits for what is alike for all.
+#[derive(Default)]
+pub(super) struct Asked {
+    status: Waiting,
+    detached: Waiting,
+}
+
+impl Asked {
+    pub(super) fn next_look(&self) -> Option<u64> {
+        self.status.next_look().into_iter().chain(self.detached.next_look()).min()
+    }
+}
+
 impl Driver {
+    /// Answers those who wait, as often as that may be.
+    pub(super) fn tend_asked(&mut self) {
+        let kept = self.memory.bound() / 16;
+        if self.asked.status.is_due(self.now) {
+            let begun = self.clock.now();
+            let status = Ok(encode(&self.status()));
+            let now = self.clock.now();
+            self.asked.status.answer(&status, now - begun, now, kept);
+        }
+        if self.asked.detached.is_due(self.now) {
+            let begun = self.clock.now();
+            let list = self.list_detached().map(|list| encode(&list));
+            let now = self.clock.now();
+            self.asked.detached.answer(&list, now - begun, now, kept);
+        }
+    }
+
     pub(super) fn answer(&mut self, question: Question) {
         // Whoever asked may be gone by now.
         match question {
-            Question::ListDetached(reply) => drop(reply.send(self.list_detached())),
+            Question::ListDetached(asker) => self.asked.detached.add(asker),
             Question::CancelDetached(request, reply) => self.cancel_detached(&request, reply),
             Question::DiscardDetached(request, reply) => self.discard_detached(&request, reply),
-            Question::Status(reply) => drop(reply.send(self.status())),
+            Question::Status(asker) => self.asked.status.add(asker),
             Question::CancelJob(job, reply) => drop(reply.send(self.cancel_job(&job))),
             Question::DrainAgent(agent, reply) => drop(reply.send(self.drain_agent(&agent))),
         }
     }
 
     fn status(&mut self) -> StatusReply {
-        let mut status = self.coordinator.status(self.now);
+        let mut status = self.coordinator.status(self.now, MOST_SHOWN);
         status.version = Some(farpool_proto::version());
         status.uptime_ns = self.now;
         status.draining = self.drain.is_some();

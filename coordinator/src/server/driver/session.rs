@@ -1,6 +1,7 @@
 //! What clients' and agents' sessions have in common: they outlive their connections.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use farpool_net::{Outgoing, SessionMessage};
 use farpool_proto::v1;
@@ -8,6 +9,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::super::link::{Resumed, Resumes};
+use super::super::meter::{Meter, Passed};
 
 /// What a session is known by on another connection.
 pub(super) type Identity = [u8; 16];
@@ -23,6 +25,8 @@ pub(super) struct Session<Out> {
     connection: u64,
     /// That connection is lost.
     away: bool,
+    /// Its meter.
+    meter: Arc<Meter>,
 }
 
 impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
@@ -32,8 +36,10 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         turns: mpsc::Sender<()>,
         address: Option<SocketAddr>,
         id: &[u8],
+        passed: &Passed,
     ) -> Self {
-        Self { outgoing, turns, address, identity: id.try_into().ok(), connection: 0, away: false }
+        let (identity, meter) = (id.try_into().ok(), Arc::clone(passed.meter()));
+        Self { outgoing, turns, address, identity, connection: 0, away: false, meter }
     }
 
     /// Whether that is the connection that is in place.
@@ -52,12 +58,17 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         let _ = self.turns.try_send(());
     }
 
+    /// Whether nothing more of it is to come in for now, not even the rest of a frame.
+    pub(super) fn stop(&self, stopped: bool) {
+        self.meter.stop(stopped);
+    }
+
     /// Puts another connection into the place of the one that there is.
     pub(super) fn resume<In, Id>(&mut self, id: Id, resumes: Resumes<Out, In, Id>) -> Result<(), Status>
     where
         In: SessionMessage,
     {
-        let Resumes { resume, rest, reply, turns, address, resumed } = resumes;
+        let Resumes { resume, rest, reply, turns, address, passed, resumed } = resumes;
         let frames = match self.outgoing.reconnect(resume.received) {
             Ok(frames) => frames,
             Err(status) => {
@@ -67,6 +78,7 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         };
         self.connection += 1;
         (self.turns, self.address, self.away) = (turns, address, false);
+        self.meter = Arc::clone(passed.meter());
         let incoming = rest.incoming(&self.outgoing);
         reply.with(frames);
         // If nobody waits for it any more, its frames were dropped with it, which is seen like any other loss.

@@ -49,3 +49,35 @@ fn pieces_that_lie_are_refused() {
     check(vec![both], "messages and a piece");
     check(vec![piece(10, 10)], "cannot be decoded");
 }
+
+/// A peer that announces 4 GiB and sends a few bytes.
+#[test]
+fn what_is_announced_takes_no_memory() {
+    let mut unpacker = Unpacker::new(8 << 30);
+    let piece = |bytes: usize| Some(Piece { total: 4 << 30, data: vec![0; bytes].into() });
+    assert!(unpacker.unpack::<ClientMessage>(Batch::default(), piece(10)).expect("it may be").is_empty());
+    assert_eq!((unpacker.held(), unpacker.pieces.capacity()), (10, 10));
+    for _ in 0..100 {
+        assert!(unpacker.unpack::<ClientMessage>(Batch::default(), piece(10_000)).expect("it may be").is_empty());
+        assert!(unpacker.pieces.capacity() <= 2 * unpacker.held());
+    }
+    // As much as no system has.
+    let mut unpacker = Unpacker::new(u64::MAX);
+    let error = unpacker.make_room(1 << 62, 1 << 62).expect_err("there is not so much");
+    assert!(error.message().contains("no memory"), "{error}");
+}
+
+#[test]
+fn parts_without_end_are_refused_in_pieces_too() {
+    let labels = vec![farpool_proto::v1::Label::default(); 1 << 20];
+    let job = farpool_proto::v1::OpenJob { require: labels, ..Default::default() };
+    let mut cutter = Cutter::new(&ClientMessage { body: Some(Body::OpenJob(job.into())) });
+    let mut unpacker = Unpacker::new(8 << 20);
+    let error = loop {
+        match unpacker.unpack::<ClientMessage>(Batch::default(), Some(cutter.cut())) {
+            Ok(_) => assert!(!cutter.is_through(), "it was decoded"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.message().contains("more parts"), "{error}");
+}

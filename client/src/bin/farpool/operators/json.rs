@@ -19,6 +19,9 @@ pub(super) struct Status<'s> {
     agents: Vec<Agent<'s>>,
     pools: Vec<Pool<'s>>,
     jobs: Vec<Job<'s>>,
+    /// Beyond those that are shown.
+    pools_left_out: u64,
+    jobs_left_out: u64,
 }
 
 #[derive(Serialize)]
@@ -127,6 +130,8 @@ pub(super) fn status(status: &StatusReply) -> Status<'_> {
         agents: agents(status).agents,
         pools: status.pools.iter().map(pool).collect(),
         jobs: jobs(status).jobs,
+        pools_left_out: status.pools_left_out,
+        jobs_left_out: status.jobs_left_out,
     }
 }
 

@@ -115,7 +115,7 @@ pub(super) fn jobs(status: &StatusReply, style: Style) -> String {
             labels(&job.require),
         ]);
     }
-    or_none(&table, status.jobs.is_empty(), "no jobs", style)
+    or_none(&table, status.jobs.is_empty(), "no jobs", style) + &left_out(status.jobs_left_out)
 }
 
 /// Detached jobs; times are told from `now` on.
@@ -184,7 +184,12 @@ fn pools(status: &StatusReply, style: Style) -> String {
             pool.waiting.clone(),
         ]);
     }
-    or_none(&table, status.pools.is_empty(), "no pools", style)
+    or_none(&table, status.pools.is_empty(), "no pools", style) + &left_out(status.pools_left_out)
+}
+
+/// What a coordinator with very many of them does not show.
+fn left_out(count: u64) -> String {
+    if count == 0 { String::new() } else { format!("and {count} more\n") }
 }
 
 fn or_none(table: &Table, empty: bool, none: &str, style: Style) -> String {

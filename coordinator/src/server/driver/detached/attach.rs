@@ -80,7 +80,10 @@ impl Driver {
         }
     }
 
-    pub(in super::super) fn attach_says(&mut self, Says { id, said, .. }: Says<ClientMessage, StreamId>) {
+    pub(in super::super) fn attach_says(
+        &mut self,
+        Says { id, said, passed: _passed, .. }: Says<ClientMessage, StreamId>,
+    ) {
         let Some(attached) = self.detached.attached.get(&id) else { return };
         match said {
             // It only says what it has taken in.

@@ -23,7 +23,7 @@ impl Driver {
         if self.detached.journal.as_ref().is_some_and(|journal| !has_room(journal, &joins.messages)) {
             return self.detached.parked.push_back(joins);
         }
-        let Joins { outgoing, turns, address, messages, id: reply } = joins;
+        let Joins { outgoing, turns, address, messages, passed: _passed, id: reply } = joins;
         outgoing.for_one_connection();
         let id = self.detached.stream_id();
         let stream = Stream { id, outgoing: outgoing.clone(), turns, address };
@@ -41,7 +41,7 @@ impl Driver {
         }
         let _ = reply.send(id);
         let said = Said::Messages { messages: messages.collect(), partial: 0 };
-        self.detach_says(Says { id, connection: 0, said });
+        self.detach_says(Says { id, connection: 0, said, passed: None });
     }
 
     /// A job that is new, or goes on, or was complete.

@@ -85,7 +85,10 @@ impl Receiving {
 }
 
 impl Driver {
-    pub(in super::super) fn detach_says(&mut self, Says { id, said, .. }: Says<ClientMessage, StreamId>) {
+    pub(in super::super) fn detach_says(
+        &mut self,
+        Says { id, said, passed: _passed, .. }: Says<ClientMessage, StreamId>,
+    ) {
         let Some(&job) = self.detached.streams.get(&id) else { return };
         let Some(receiving) = self.detached.receiving.get_mut(&job) else { return };
         match said {

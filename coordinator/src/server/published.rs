@@ -1,0 +1,230 @@
+//! Answers that are alike for everybody who asks: the loop makes one for all who wait, at most so often, and encodes it once.
+//! Hundreds who ask cost no more than one.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body::{Body as HttpBody, Frame};
+use prost::Message;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::header::CONTENT_TYPE;
+use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
+use tonic::codegen::{BoxFuture, Service};
+use tonic::server::NamedService;
+
+use super::link::{Input, Link, Question};
+
+/// A message as gRPC frames it.
+pub(super) type Encoded = Bytes;
+/// Where an answer is to go.
+pub(super) type Asker = oneshot::Sender<Result<Encoded, Status>>;
+
+/// How long a reader may take. Then what is left of the answer goes, whether or not the reader's connection still takes some.
+pub(super) const READ_WITHIN: Duration = Duration::from_secs(10);
+/// What is handed to HTTP/2 at a time: that much it keeps for a reader who does not read.
+const CHUNK: usize = 64 << 10;
+
+/// What gRPC writes in front of a message.
+const HEADER: usize = 5;
+
+pub(super) fn encode(message: &impl Message) -> Encoded {
+    let length = message.encoded_len();
+    let mut encoded = BytesMut::with_capacity(HEADER + length);
+    encoded.put_u8(0);
+    // Longer ones are cut where they are made.
+    encoded.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    message.encode_raw(&mut encoded);
+    encoded.freeze()
+}
+
+/// The message of an answer.
+pub(super) fn decode<M: Message + Default>(mut encoded: Encoded) -> Result<M, Status> {
+    let message = encoded.split_off(HEADER.min(encoded.len()));
+    M::decode(message).map_err(|error| Status::internal(error.to_string()))
+}
+
+/// A service of which one method is answered here.
+#[derive(Clone)]
+pub(super) struct Published<S> {
+    service: S,
+    link: Link,
+    method: &'static str,
+    question: fn(Asker) -> Question,
+}
+
+impl<S: NamedService> Published<S> {
+    pub(super) fn new(service: S, link: Link, method: &'static str, question: fn(Asker) -> Question) -> Self {
+        Self { service, link, method, question }
+    }
+}
+
+impl<S: NamedService> NamedService for Published<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<Request<Body>> for Published<S>
+where
+    S: Service<
+            Request<Body>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future = BoxFuture<Response<Body>, Infallible>,
+        >,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if request.uri().path().rsplit('/').next() != Some(self.method) {
+            return self.service.call(request);
+        }
+        let (link, question) = (self.link.clone(), self.question);
+        Box::pin(async move {
+            let answer = link.ask(|asker| Input::Asked(question(asker))).await;
+            Ok(match answer.and_then(|answer| answer) {
+                Ok(encoded) => respond(encoded),
+                Err(status) => status.into_http(),
+            })
+        })
+    }
+}
+
+fn respond(encoded: Encoded) -> Response<Body> {
+    let left = Arc::new(Mutex::new(Some(encoded)));
+    let read = Arc::clone(&left);
+    let deadline = tokio::spawn(async move {
+        sleep(READ_WITHIN).await;
+        read.lock().unwrap_or_else(PoisonError::into_inner).take();
+    });
+    let mut response = Response::new(Body::new(Answer { left, deadline: deadline.abort_handle(), ended: false }));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// The body of an answer: the message, and that all is well.
+struct Answer {
+    /// None: it was not read in time.
+    left: Arc<Mutex<Option<Encoded>>>,
+    deadline: AbortHandle,
+    ended: bool,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Self { left, ended, .. } = self.get_mut();
+        if *ended {
+            return Poll::Ready(None);
+        }
+        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+        let frame = match &mut *left {
+            None => Err(Status::deadline_exceeded("the answer was not read in time")),
+            Some(left) if !left.is_empty() => {
+                return Poll::Ready(Some(Ok(Frame::data(left.split_to(left.len().min(CHUNK))))));
+            }
+            Some(_) => {
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                Ok(Frame::trailers(trailers))
+            }
+        };
+        *ended = true;
+        Poll::Ready(Some(frame))
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.deadline.abort();
+    }
+}
+
+/// Who waits for an answer that is made at most so often: then one serves all.
+#[derive(Default)]
+pub(super) struct Waiting {
+    askers: Vec<Asker>,
+    /// When the next answer may be made.
+    next_at: u64,
+}
+
+/// How much longer than making an answer took the next one has to wait.
+const PAUSE: u64 = 20;
+
+impl Waiting {
+    pub(super) fn add(&mut self, asker: Asker) {
+        self.askers.push(asker);
+    }
+
+    /// When to make the next answer, if somebody waits for it.
+    pub(super) fn next_look(&self) -> Option<u64> {
+        (!self.askers.is_empty()).then_some(self.next_at)
+    }
+
+    /// Whether an answer is to be made now.
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        self.next_look().is_some_and(|at| at <= now)
+    }
+
+    /// The answer for all who wait, and how long it took to make, in ns. What slow readers may keep of the answers of the last
+    /// seconds is at most so many bytes.
+    pub(super) fn answer(&mut self, answer: &Result<Encoded, Status>, took: u64, now: u64, kept: u64) {
+        let bytes = answer.as_ref().map_or(0, |encoded| encoded.len() as u64);
+        let within = u64::try_from(READ_WITHIN.as_nanos()).unwrap_or(u64::MAX);
+        let for_memory = u128::from(within) * u128::from(bytes) / u128::from(kept.max(1));
+        let pause = took.saturating_mul(PAUSE).max(u64::try_from(for_memory).unwrap_or(u64::MAX).min(within));
+        self.next_at = now.saturating_add(pause);
+        for asker in self.askers.drain(..) {
+            // Whoever asked may be gone by now.
+            let _ = asker.send(answer.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_answer_serves_all_and_the_next_one_waits() {
+        let mut waiting = Waiting::default();
+        assert!(!waiting.is_due(5));
+        let mut readers = Vec::new();
+        for _ in 0..100 {
+            let (asker, reader) = oneshot::channel();
+            waiting.add(asker);
+            readers.push(reader);
+        }
+        assert!(waiting.is_due(5));
+        waiting.answer(&Ok(Bytes::from_static(b"all")), 1000, 5, 1 << 30);
+        assert!(readers.iter_mut().all(|reader| reader.try_recv().is_ok_and(|answer| answer.is_ok())));
+        waiting.add(oneshot::channel().0);
+        assert_eq!((waiting.is_due(20_004), waiting.is_due(20_005)), (false, true));
+        // As much as may be kept is made in the time that readers have.
+        waiting.answer(&Ok(Bytes::from_static(&[0; 1000])), 1, 20_005, 4000);
+        waiting.add(oneshot::channel().0);
+        assert_eq!(waiting.next_look(), Some(20_005 + 2_500_000_000));
+    }
+
+    #[test]
+    fn what_is_encoded_is_a_frame() {
+        let status = farpool_proto::v1::StatusReply { uptime_ns: 7, ..Default::default() };
+        let encoded = encode(&status);
+        assert_eq!(encoded[..5], [0, 0, 0, 0, 2]);
+        assert_eq!(decode::<farpool_proto::v1::StatusReply>(encoded).expect("it is whole"), status);
+    }
+}
