@@ -9,9 +9,9 @@ use farpool_proto::v1::Segment;
 
 use crate::convert::{Batch, end_at};
 
-/// What a stored message takes beside its bytes: the entry here and two reference counts. It keeps a client that sends
-/// its items one by one from taking many times what it seems to.
-pub(crate) const MESSAGE_COST: u64 = 96;
+/// What a stored message takes beside its bytes: the entry here, for which a growing queue has room twice, and two reference
+/// counts. It keeps a client that sends its items one by one from taking many times what it seems to.
+pub(crate) const MESSAGE_COST: u64 = 192;
 
 /// Batches as they came. Chunks are cut out of them by reference.
 #[derive(Debug)]

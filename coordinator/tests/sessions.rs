@@ -10,7 +10,7 @@ use farpool_proto::v1::{FailureKind, agent_command, client_event};
 const POOL: u64 = 1 << 32;
 
 /// What a stored message counts beside its bytes.
-const MESSAGE_COST: u64 = 96;
+const MESSAGE_COST: u64 = 192;
 
 /// An agent with two slots and room for three chunks, and a client with a pool there.
 fn opened() -> Wire {

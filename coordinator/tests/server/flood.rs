@@ -5,17 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use farpool_proto::v1::agents_client::AgentsClient;
 use farpool_proto::v1::clients_client::ClientsClient;
-use farpool_proto::v1::{
-    AgentEvent, AgentFrame, ClientFrame, ClientMessage, Items, Label, OpenJob, OpenPool, Piece, RunDone, WorkerSettings,
-};
+use farpool_proto::v1::{AgentFrame, ClientFrame, ClientMessage, OpenPool, Piece, WorkerSettings};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use crate::agent::{Agent, Say, hello};
-use crate::client::{Ask, Client, batch, open_pool};
+use crate::agent::{Agent, hello};
+use crate::client::{Ask, Client, open_pool};
 use crate::process::{Running, with_programs};
 use crate::raw::head;
 
@@ -63,11 +61,6 @@ fn agent_floods(channel: Channel, frames: impl Iterator<Item = AgentFrame> + Sen
 fn messages(bodies: impl IntoIterator<Item = Ask>) -> ClientFrame {
     let messages: Vec<_> = bodies.into_iter().map(|body| ClientMessage { body: Some(body) }).collect();
     ClientFrame { messages: messages.into(), ..ClientFrame::default() }
-}
-
-fn events(bodies: impl IntoIterator<Item = Say>) -> AgentFrame {
-    let messages: Vec<_> = bodies.into_iter().map(|body| AgentEvent { body: Some(body) }).collect();
-    AgentFrame { messages: messages.into(), ..AgentFrame::default() }
 }
 
 /// Pieces of a message of so many bytes, of which the last does not come.
@@ -147,69 +140,6 @@ async fn before_hello() {
         floods.push(agent_floods(channel, pieces(total).map(agent_piece)));
     }
     check(server, floods).await;
-}
-
-/// A pool that no agent here can run, with a job.
-fn opened() -> impl Iterator<Item = ClientFrame> + Send {
-    let require = vec![Label { key: "nobody".to_owned(), value: "has it".to_owned() }];
-    let pool = OpenPool { require, ..open_pool() };
-    [messages([Ask::OpenPool(Box::new(pool)), Ask::OpenJob(Box::new(open_job(1)))])].into_iter()
-}
-
-fn open_job(job: u64) -> OpenJob {
-    OpenJob { job, function: vec![7; 900].into(), ..OpenJob::default() }
-}
-
-/// All clients send what this makes of their numbers, and agents halves of results and reports of what was never given out.
-async fn after_hello(flood: impl Fn(usize) -> Box<dyn Iterator<Item = ClientFrame> + Send>) {
-    let mut server = start().await;
-    let mut floods = Vec::new();
-    for number in 0..CLIENTS {
-        floods.push(client_floods(server.connect().await, opened().chain(flood(number))));
-    }
-    for number in 0..AGENTS {
-        let channel = server.connect().await;
-        let hello = [events([Say::Hello(Box::new(hello(number as u8, 1)))])].into_iter();
-        floods.push(if number % 2 == 0 {
-            agent_floods(channel, hello.chain(pieces(31 * MIB).map(agent_piece)))
-        } else {
-            let ends = || vec![0; 4].into();
-            let forged = move |chunk| Say::RunDone(RunDone { chunk, attempt: 1, ends: ends(), ..RunDone::default() });
-            let forged = move |at: u64| events((at * 5000..(at + 1) * 5000).map(forged));
-            agent_floods(channel, hello.chain((0..100).map(forged)))
-        });
-    }
-    check(server, floods).await;
-}
-
-#[tokio::test]
-async fn items_and_halves_of_messages() {
-    after_hello(|number| {
-        if number % 2 == 0 {
-            Box::new((0..15).map(|first| messages([Ask::Items(batch(1, first, &[&vec![7; MIB as usize]]))])))
-        } else {
-            Box::new(pieces(31 * MIB).map(client_piece))
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn jobs_without_items() {
-    after_hello(|_| {
-        let job = |job| Ask::OpenJob(Box::new(open_job(job)));
-        Box::new((0..100).map(move |at: u64| messages((at * 500 + 2..at * 500 + 502).map(job))))
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn items_of_nothing() {
-    after_hello(|_| {
-        let nothing = |first| Ask::Items(Items { job: 1, first, ends: vec![0; 4].into(), ..Items::default() });
-        Box::new((0..100).map(move |at: u64| messages((at * 5000..(at + 1) * 5000).map(nothing))))
-    })
-    .await;
 }
 
 /// Frames of 4 MiB that nobody would send, and halves of such frames.
