@@ -172,7 +172,7 @@ fn items_with_results_that_count_as_failed_are_counted() {
     wire.say(0, Say::RunDone(RunDone { failed: true, ..run.clone() }));
     // Said again: it is late.
     wire.say(0, Say::RunDone(RunDone { failed: true, ..run }));
-    let status = wire.serve(|coordinator, now, _| coordinator.status(now));
+    let status = wire.serve(|coordinator, now, _| coordinator.status(now, 1000));
     assert_eq!((status.jobs[0].done, status.jobs[0].failed, status.late_messages), (2, 1, 1));
     let told = wire.to_clients[0].iter().filter_map(|told| match told {
         farpool_proto::v1::client_event::Body::ItemsDone(done) => Some((done.first, done.failed)),
@@ -305,7 +305,7 @@ fn a_pool_without_a_free_slot_says_so() {
         assigned(&mut wire, 0);
     }
     let waiting = |wire: &mut Wire| {
-        let status = wire.serve(|coordinator, now, _| coordinator.status(now));
+        let status = wire.serve(|coordinator, now, _| coordinator.status(now, 1000));
         status.pools.into_iter().map(|pool| pool.waiting).collect::<Vec<_>>()
     };
     assert_eq!(waiting(&mut wire), ["", "a free slot: the only one is taken"]);
