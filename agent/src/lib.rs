@@ -16,6 +16,8 @@ pub mod daemon;
 pub mod exit_code;
 pub mod fork_server;
 pub mod link;
+pub mod process;
+pub mod standard;
 pub mod timer;
 
 /// The daemon's part in a simulation of whole clusters.

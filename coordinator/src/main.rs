@@ -51,6 +51,8 @@ fn serve(settings: Settings) -> io::Result<ExitCode> {
     runtime.block_on(async {
         // From here on signals are told apart from the end.
         let mut signals = Signals::new()?;
+        // A file that would exceed the limit on the size of files (ulimit -f) is an error, and not the end of this process.
+        drop(signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?);
         let listener =
             TcpListener::bind(settings.listen).await.map_err(|error| cannot_listen(settings.listen, &error))?;
         say(format_args!("release {}: {settings}", env!("CARGO_PKG_VERSION")));

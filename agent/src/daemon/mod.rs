@@ -9,6 +9,7 @@
 mod connector;
 mod disk;
 mod here;
+mod inherited;
 mod log;
 mod pools;
 mod programs;
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => error.exit(),
     };
+    inherited::close_on_exec();
     let runtime = Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         // Spawned, since tokio looks at its epoll once more before it goes on with what it blocks on.
@@ -60,6 +62,8 @@ pub fn main() -> ExitCode {
 
 /// Serves until it is told to leave; the error says why it never will.
 async fn run(settings: Settings) -> Result<ExitCode, String> {
+    crate::link::check_file_limit()?;
+    signals::survive_file_limit().map_err(|error| format!("listening to signals: {error}"))?;
     let mut asked = signals().map_err(|error| format!("listening to signals: {error}"))?;
     let disk = Arc::new(Disk::open(&settings)?);
     log(format_args!("{settings} programs={}", disk.programs.directory().display()));

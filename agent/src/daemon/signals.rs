@@ -19,6 +19,12 @@ pub(super) fn signals() -> io::Result<Receiver<u8>> {
     Ok(receiver)
 }
 
+/// A file that would exceed the limit on the size of files (ulimit -f) is an error, and not the end of this process. Not
+/// ignored, since workers would inherit that.
+pub(super) fn survive_file_limit() -> io::Result<()> {
+    signal(SignalKind::from_raw(nix::libc::SIGXFSZ)).map(drop)
+}
+
 async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> u8 {
     let kind = tokio::select! {
         _ = terminate.recv() => SignalKind::terminate(),

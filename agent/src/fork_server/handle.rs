@@ -4,10 +4,18 @@ use std::os::unix::process::CommandExt;
 use std::process::Child;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::Pid;
 
 use super::Program;
 use super::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, Reply, Request};
+use crate::process::Process;
+use crate::standard::HoldStandard;
+
+/// Time for a fork server to end by itself, in milliseconds, when nobody waits for its workers any more.
+const DROP_GRACE_MS: u16 = 1000;
 
 /// A running fork server, seen from the agent. Dropping it closes its connection, upon which it kills every worker
 /// and ends.
@@ -15,11 +23,15 @@ use super::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, Reply, Request};
 pub struct ForkServer {
     socket: Option<OwnedFd>,
     child: Child,
+    /// The same. Its number means nothing once it has been reaped, which need not be by us: a program may ignore SIGCHLD, or
+    /// wait for whatever child ends. None: that has happened already.
+    process: Option<Process>,
 }
 
 impl ForkServer {
     /// Starts the program as a fork server, with this as its stderr; `None`: that of this process.
     pub fn start(program: &Program, stderr: Option<OwnedFd>) -> io::Result<ForkServer> {
+        let _standard = HoldStandard::new()?;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         // A process group of its own: Ctrl-C in a terminal is for the client, whose end then ends the rest.
@@ -30,8 +42,17 @@ impl ForkServer {
         if let Some(stderr) = stderr {
             command.stderr(stderr);
         }
-        let child = command.spawn()?;
-        Ok(ForkServer { socket: Some(ours), child })
+        let mut child = command.spawn()?;
+        match Process::open(pid_of(&child)) {
+            Ok(process) => Ok(ForkServer { socket: Some(ours), child, process: Some(process) }),
+            Err(nix::errno::Errno::ESRCH) => Ok(ForkServer { socket: Some(ours), child, process: None }),
+            Err(error) => {
+                // It ends with its connection.
+                drop(ours);
+                let _ = child.wait();
+                Err(error.into())
+            }
+        }
     }
 
     /// The connection, to wait on.
@@ -44,13 +65,18 @@ impl ForkServer {
         self.child.id()
     }
 
+    /// The process that it calls so, if that is a child of it.
+    pub(crate) fn child(&self, pid: u32) -> Option<Process> {
+        Process::open_child(Pid::from_raw(i32::try_from(pid).ok()?), pid_of(&self.child))
+    }
+
     /// Asks for a worker with this shared memory, socket, stdout and stderr.
     pub fn spawn(&self, worker: u32, descriptors: [BorrowedFd<'_>; 4]) -> nix::Result<()> {
         Request::Spawn { worker }.send(self.connection()?, &descriptors.map(|fd| fd.as_raw_fd()))
     }
 
-    /// Asks to send a signal to the process group of a worker.
-    pub fn kill(&self, worker: u32, signal: nix::sys::signal::Signal) -> nix::Result<()> {
+    /// Asks to send a signal to a worker, and to what belongs to it.
+    pub fn kill(&self, worker: u32, signal: Signal) -> nix::Result<()> {
         Request::Kill { worker, signal: signal as i32 }.send(self.connection()?, &[])
     }
 
@@ -87,13 +113,18 @@ impl ForkServer {
 
     /// How it ended, after [`ForkServer::end`].
     pub fn how_it_ended(&mut self) -> String {
-        self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string())
+        self.child.wait().map_or_else(
+            |_| "with a status that this program has taken: it ignores SIGCHLD, or waits for every child".to_owned(),
+            |status| status.to_string(),
+        )
     }
 
     /// Kills the fork server itself; its workers die with it.
     pub fn force(&mut self) {
-        // An error means that it has ended already.
-        let _ = self.child.kill();
+        if let Some(process) = &self.process {
+            // An error means that it has ended already.
+            let _ = process.signal(Signal::SIGKILL);
+        }
     }
 
     fn connection(&self) -> nix::Result<BorrowedFd<'_>> {
@@ -105,12 +136,15 @@ impl Drop for ForkServer {
     fn drop(&mut self) {
         // Closing the connection is what ends it; a zombie would be left for as long as this process lives.
         self.socket = None;
-        for _ in 0..100 {
-            match self.child.try_wait() {
-                Ok(None) => std::thread::sleep(std::time::Duration::from_millis(10)),
-                _ => return,
-            }
+        if let Some(process) = &self.process {
+            let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+            // Whatever comes of it, it is killed then.
+            let _ = poll(&mut ended, PollTimeout::from(DROP_GRACE_MS));
         }
         self.end();
     }
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("a process id is a positive number"))
 }

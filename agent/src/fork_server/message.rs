@@ -1,10 +1,12 @@
 //! What an agent and a fork server say to each other: one packet a message, over a SOCK_SEQPACKET socketpair.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, recvmsg, sendmsg};
+
+use super::descriptors;
 
 /// The variable that tells a program that it was started as a fork server, or as a worker; its value is one of
 /// the two below. The socket to whoever started it is its stdin.
@@ -25,7 +27,8 @@ pub enum Request {
         /// The number, chosen by the agent and never used twice.
         worker: u32,
     },
-    /// Send a signal to the process group of a worker. Unknown or ended workers are ignored.
+    /// Send a signal to a worker, its process group and its descendants; after SIGKILL nothing of these is left. Unknown or
+    /// ended workers are ignored.
     Kill {
         /// The worker's number.
         worker: u32,
@@ -71,10 +74,12 @@ impl Request {
         }
     }
 
-    /// Receives a request; `None` at the end of the connection.
+    /// Receives a request; `None` at the end of the connection. Without its descriptors, if this process may not have so
+    /// many.
     pub fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<(Request, Vec<OwnedFd>)>> {
-        let Some((packet, fds)) = receive(socket)? else { return Ok(None) };
-        let (kind, worker, _, number) = parts(packet);
+        let mut packet = [0; PACKET_BYTES];
+        let (length, fds) = descriptors::receive(socket, &mut packet)?;
+        let Some((kind, worker, _, number)) = parts(packet, length)? else { return Ok(None) };
         match kind {
             1 => Ok(Some((Request::Spawn { worker }, fds))),
             2 => Ok(Some((Request::Kill { worker, signal: number }, fds))),
@@ -97,8 +102,19 @@ impl Reply {
 
     /// Receives a reply; `None` at the end of the connection, EAGAIN when there is none yet.
     pub fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Reply>> {
-        let Some((packet, _)) = receive(socket)? else { return Ok(None) };
-        let (kind, worker, pid, number) = parts(packet);
+        let mut packet = [0; PACKET_BYTES];
+        let mut buffer = [IoSliceMut::new(&mut packet)];
+        // With no room for descriptors the kernel closes those that come along, and says so.
+        let (length, flags) = loop {
+            match recvmsg::<()>(socket.as_raw_fd(), &mut buffer, None, MsgFlags::MSG_CMSG_CLOEXEC) {
+                Err(Errno::EINTR) => {}
+                received => break received.map(|message| (message.bytes, message.flags))?,
+            }
+        };
+        if flags.intersects(MsgFlags::MSG_CTRUNC | MsgFlags::MSG_TRUNC) {
+            return Err(Errno::EBADMSG);
+        }
+        let Some((kind, worker, pid, number)) = parts(packet, length)? else { return Ok(None) };
         match kind {
             1 => Ok(Some(Reply::Hello)),
             2 => Ok(Some(Reply::Spawned { worker, pid })),
@@ -118,14 +134,19 @@ fn packet(kind: u8, worker: u32, pid: u32, number: i32) -> [u8; PACKET_BYTES] {
     packet
 }
 
-fn parts(packet: [u8; PACKET_BYTES]) -> (u8, u32, u32, i32) {
+/// What a packet of this length says; `None`: the connection has ended.
+fn parts(packet: [u8; PACKET_BYTES], length: usize) -> nix::Result<Option<(u8, u32, u32, i32)>> {
     let [kind, w0, w1, w2, w3, p0, p1, p2, p3, n0, n1, n2, n3] = packet;
-    (
-        kind,
-        u32::from_le_bytes([w0, w1, w2, w3]),
-        u32::from_le_bytes([p0, p1, p2, p3]),
-        i32::from_le_bytes([n0, n1, n2, n3]),
-    )
+    match length {
+        0 => Ok(None),
+        PACKET_BYTES => Ok(Some((
+            kind,
+            u32::from_le_bytes([w0, w1, w2, w3]),
+            u32::from_le_bytes([p0, p1, p2, p3]),
+            i32::from_le_bytes([n0, n1, n2, n3]),
+        ))),
+        _ => Err(Errno::EBADMSG),
+    }
 }
 
 fn send(socket: BorrowedFd<'_>, packet: [u8; PACKET_BYTES], fds: &[RawFd]) -> nix::Result<()> {
@@ -139,34 +160,69 @@ fn send(socket: BorrowedFd<'_>, packet: [u8; PACKET_BYTES], fds: &[RawFd]) -> ni
     }
 }
 
-/// A packet and the descriptors that came along.
-type Packet = ([u8; PACKET_BYTES], Vec<OwnedFd>);
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
 
-fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Packet>> {
-    let mut packet = [0; PACKET_BYTES];
-    let mut control = nix::cmsg_space!([RawFd; 4]);
-    let (length, fds) = loop {
-        let mut parts = [IoSliceMut::new(&mut packet)];
-        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(error),
-            Ok(message) => break (message.bytes, received_fds(message.cmsgs()?)),
-        }
-    };
-    match length {
-        0 => Ok(None),
-        PACKET_BYTES => Ok(Some((packet, fds))),
-        _ => Err(Errno::EBADMSG),
-    }
-}
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-fn received_fds(messages: impl Iterator<Item = ControlMessageOwned>) -> Vec<OwnedFd> {
-    let mut fds = Vec::new();
-    for message in messages {
-        if let ControlMessageOwned::ScmRights(received) = message {
-            // SAFETY: the kernel has just made these descriptors for this process, so nobody else owns them.
-            fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+    use super::*;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).expect("there are sockets")
+    }
+
+    /// A pipe, of which one end travels: the other one tells when all copies are closed.
+    fn telltale() -> (File, OwnedFd) {
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("there are pipes");
+        (File::from(read), write)
+    }
+
+    #[track_caller]
+    fn all_closed(mut telltale: File) {
+        use std::io::Read;
+        // It would wait for ever if some copy were open.
+        nix::fcntl::fcntl(&telltale, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).expect("a pipe");
+        assert_eq!(telltale.read(&mut [0]).expect("every copy is closed"), 0);
+    }
+
+    #[test]
+    fn descriptors_that_come_with_a_reply_are_closed_and_the_reply_refused() {
+        for count in [1, 4, 5, 253] {
+            let ((ours, theirs), (read, write)) = (pair(), telltale());
+            let hello = packet(1, 0, 0, 0);
+            send(theirs.as_fd(), hello, &vec![write.as_raw_fd(); count]).expect("they fit");
+            drop(write);
+            assert_eq!(Reply::receive(ours.as_fd()), Err(Errno::EBADMSG));
+            all_closed(read);
         }
     }
-    fds
+
+    #[test]
+    fn all_descriptors_of_a_request_arrive_however_many() {
+        for count in [0, 3, 4, 5, 253] {
+            let ((ours, theirs), (read, write)) = (pair(), telltale());
+            let request = Request::Spawn { worker: 7 };
+            request.send(theirs.as_fd(), &vec![write.as_raw_fd(); count]).expect("they fit");
+            drop(write);
+            let (received, fds) = Request::receive(ours.as_fd()).expect("it is whole").expect("and not the end");
+            assert_eq!((received, fds.len()), (request, count));
+            drop(fds);
+            all_closed(read);
+        }
+    }
+
+    #[test]
+    fn packets_of_other_lengths_are_refused() {
+        for length in [1, PACKET_BYTES - 1, PACKET_BYTES + 1, 1000] {
+            let (ours, theirs) = pair();
+            for _ in 0..2 {
+                let sent = nix::sys::socket::send(theirs.as_raw_fd(), &vec![1; length], MsgFlags::empty());
+                assert_eq!(sent, Ok(length));
+            }
+            assert_eq!(Reply::receive(ours.as_fd()), Err(Errno::EBADMSG), "{length}");
+            assert_eq!(Request::receive(ours.as_fd()).err(), Some(Errno::EBADMSG), "{length}");
+        }
+    }
 }

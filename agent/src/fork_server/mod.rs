@@ -8,6 +8,7 @@
 
 pub mod message;
 
+mod descriptors;
 mod elf;
 mod handle;
 mod program;

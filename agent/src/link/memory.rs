@@ -12,9 +12,11 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::status::Status;
 
@@ -25,6 +27,23 @@ pub const RING_BYTES: usize = 4 << 20;
 pub(super) const STATUS_BYTES: usize = 64 << 10;
 const FILE_BYTES: usize = STATUS_BYTES + 2 * RING_BYTES;
 const MAPPED_BYTES: usize = STATUS_BYTES + 4 * RING_BYTES;
+
+/// Checks that this process may make a [`Memory`]; the error says what is in the way.
+pub(crate) fn check_file_limit() -> Result<(), String> {
+    let Some(limit) = too_low_file_limit() else { return Ok(()) };
+    Err(format!(
+        "files may have {limit} bytes at most (ulimit -f), but the memory that is shared with a worker has {FILE_BYTES}: \
+         raise that limit to {} blocks of 1 KiB or more",
+        FILE_BYTES.div_ceil(1024)
+    ))
+}
+
+/// The limit on the size of this process's files, if it is too low: to exceed it is the end of the process (SIGXFSZ).
+fn too_low_file_limit() -> Option<u64> {
+    // An error would mean that the system knows no such limit.
+    let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE).ok()?;
+    (limit < FILE_BYTES as u64).then_some(limit)
+}
 
 /// Which of the two rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +69,9 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// Makes a new shared memory. The descriptor is for the worker, which maps it with [`Memory::open`].
     pub fn create() -> nix::Result<(Memory, OwnedFd)> {
+        if too_low_file_limit().is_some() {
+            return Err(Errno::EFBIG);
+        }
         let file = memfd_create("farpool-worker", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         nix::unistd::ftruncate(&file, i64::try_from(FILE_BYTES).expect("a small constant"))?;
         // A file that could shrink under a mapping would turn a read of it into SIGBUS.

@@ -11,6 +11,7 @@ mod memory;
 mod ring;
 mod status;
 
+pub(crate) use memory::check_file_limit;
 pub use memory::{Direction, Memory, RING_BYTES};
 pub use ring::{Corrupt, Reader, Writer};
 pub use status::{MAX_POSITION, MAX_THREADS, NOTE_BYTES, RunningItem, Status};

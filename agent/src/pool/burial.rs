@@ -15,6 +15,10 @@ impl WorkerPool {
         // Whatever it wrote before it died counts.
         self.collect_the_rest(at, now);
         let mut worker = self.workers.remove(at);
+        // Whoever says that it has ended may be wrong.
+        if worker.process.as_ref().is_some_and(|process| !process.has_ended()) {
+            worker.kill();
+        }
         self.hear_last_words(&mut worker, now);
         let death = Death { status, reason: worker.ending.filter(|ending| ending.asked).map(|ending| ending.reason) };
         let before_ready = !worker.was_ready;

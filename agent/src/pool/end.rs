@@ -12,9 +12,11 @@ use super::worker::{Ending, Given, State, Worker};
 const GRACE_NS: u64 = 100_000_000;
 /// Time for a worker that has closed its connection to be gone.
 const CLOSED_GRACE_NS: u64 = 50_000_000;
+/// Time for a worker that the agent itself has killed to be gone.
+const ALONE_GRACE_NS: u64 = 100_000_000;
 
 impl WorkerPool {
-    /// Orders the end of a worker: SIGTERM now, SIGKILL for its whole process group after a grace period.
+    /// Orders the end of a worker, with its process group and its descendants: SIGTERM now, SIGKILL after a grace period.
     pub(super) fn order_end(&mut self, at: usize, reason: Reason, now: u64) {
         let worker = &mut self.workers[at];
         if worker.ending.is_some_and(|ending| ending.asked) {
@@ -23,26 +25,43 @@ impl WorkerPool {
         worker.state = State::Dying;
         worker.lent = false;
         worker.gone_by.get_or_insert(now + GONE_NS);
-        worker.ending = Some(Ending { reason, at: now + GRACE_NS, asked: true, insisted: false });
+        worker.ending = Some(Ending { reason, at: now + GRACE_NS, asked: true, insisted: false, alone: false });
         // An error means that the fork server is gone, and the worker with it.
         let _ = self.supervision.fork_server.kill(worker.number, Signal::SIGTERM);
     }
 
     /// Takes the next step with workers whose end was ordered and that are still there.
     pub(super) fn go_on_ending(&mut self, now: u64) {
-        for at in 0..self.workers.len() {
+        // From the last one on, since some may be buried.
+        for at in (0..self.workers.len()).rev() {
             let worker = &mut self.workers[at];
             let Some(ending) = worker.ending.filter(|ending| now >= ending.at) else { continue };
-            if ending.asked {
+            if !ending.asked {
+                self.order_end(at, ending.reason, now);
+            } else if !ending.insisted {
                 worker.ending = Some(Ending { at: now + CLOSE_GRACE_NS, insisted: true, ..ending });
                 let _ = self.supervision.fork_server.kill(worker.number, Signal::SIGKILL);
-                if ending.insisted {
-                    // Only a fork server that is stopped or stuck leaves a killed worker unreported.
-                    self.supervision.fork_server.force();
-                }
             } else {
-                self.order_end(at, ending.reason, now);
+                self.end_alone(at, ending, now);
             }
+        }
+    }
+
+    /// A worker was killed, and the fork server does not say that it has ended.
+    fn end_alone(&mut self, at: usize, ending: Ending, now: u64) {
+        let worker = &mut self.workers[at];
+        let runs = worker.process.as_ref().is_some_and(|process| !process.has_ended());
+        if !runs {
+            // The fork server is stopped or stuck. This is the last resort: the other workers end with it.
+            worker.ending = Some(Ending { at: now + CLOSE_GRACE_NS, ..ending });
+            self.supervision.fork_server.force();
+        } else if !ending.alone {
+            worker.ending = Some(Ending { at: now + ALONE_GRACE_NS, alone: true, ..ending });
+            worker.kill();
+        } else {
+            // The system does not let go of it: it may wait for a disk that does not answer. It will never run anything
+            // again, and whoever waits for its item need not wait for that.
+            self.bury(at, Some(Signal::SIGKILL as i32), now);
         }
     }
 
@@ -63,6 +82,7 @@ impl WorkerPool {
                     at: now + CLOSED_GRACE_NS,
                     asked: false,
                     insisted: false,
+                    alone: false,
                 });
             }
         }

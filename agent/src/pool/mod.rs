@@ -135,6 +135,7 @@ impl WorkerPool {
         }
         let settings = start.settings.unwrap_or_default();
         refused::check_pool(&settings, host)?;
+        crate::link::check_file_limit().map_err(|why| not_started::no_memory(host, &why))?;
         let now = clock::now();
         let forward_output = host.settings.forward_output;
         let (fork_server, fork_server_stderr) = supervise::start_fork_server(&program, forward_output)

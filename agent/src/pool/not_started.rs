@@ -30,6 +30,11 @@ pub(super) fn refused_by_system(host: &Host, program: &Program, shipped: bool, e
     failure(host, program.is_at_fault(error), message)
 }
 
+/// No memory can be shared with workers.
+pub(super) fn no_memory(host: &Host, why: &str) -> Failure {
+    failure(host, false, format!("starting workers on host {}: {why}", host.name))
+}
+
 impl WorkerPool {
     /// It ended before it reached `farpool::init()`.
     pub(super) fn ended_too_early(&mut self, now: u64) -> Failure {

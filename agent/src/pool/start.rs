@@ -11,6 +11,7 @@ use super::stream::Stream;
 use super::worker::{State, Worker};
 use super::{Token, WorkerPool};
 use crate::backoff::{self, Backoff};
+use crate::standard::HoldStandard;
 
 /// Deaths further apart than this have nothing to do with each other.
 const FORGOTTEN_NS: u64 = 10_000_000_000;
@@ -51,6 +52,7 @@ impl WorkerPool {
     }
 
     fn start_worker(&mut self, number: u32, now: u64) -> nix::Result<()> {
+        let _standard = HoldStandard::new()?;
         let (worker, ends) = Worker::prepare(number, &self.settings, self.teller.is_some(), now)?;
         let own_stdout = std::io::stdout();
         let stdout = ends.stdout.as_ref().map_or(own_stdout.as_fd(), AsFd::as_fd);

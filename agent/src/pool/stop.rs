@@ -106,8 +106,13 @@ impl WorkerPool {
                 worker.show();
                 worker.state = State::Leaving;
                 worker.gone_by = Some(now + GONE_NS);
-                worker.ending =
-                    Some(Ending { reason: Reason::Stopped, at: now + LEAVE_GRACE_NS, asked: false, insisted: false });
+                worker.ending = Some(Ending {
+                    reason: Reason::Stopped,
+                    at: now + LEAVE_GRACE_NS,
+                    asked: false,
+                    insisted: false,
+                    alone: false,
+                });
             }
         }
     }

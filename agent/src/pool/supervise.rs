@@ -119,7 +119,11 @@ impl WorkerPool {
                 Ok(Some(Reply::Hello)) => !std::mem::replace(&mut self.supervision.up, true),
                 Ok(Some(Reply::Spawned { worker, pid })) => {
                     match self.workers.iter_mut().find(|known| known.number == worker) {
-                        Some(worker) => std::mem::replace(&mut worker.pid, pid) == 0 && pid > 0,
+                        Some(worker) => {
+                            // Believed in errors, which harms nobody; killed is only what is its child.
+                            worker.process = self.supervision.fork_server.child(pid);
+                            std::mem::replace(&mut worker.pid, pid) == 0 && pid > 0
+                        }
                         None => false,
                     }
                 }
@@ -156,7 +160,7 @@ impl WorkerPool {
         self.supervision.fork_server.end();
         let fruitful = self.workers.iter().any(|worker| worker.was_ready);
         // The workers end with their fork server, but not what their tasks have started.
-        self.workers.iter().for_each(Worker::kill_group);
+        self.workers.iter().for_each(Worker::kill);
         while !self.workers.is_empty() {
             self.bury(0, None, now);
         }

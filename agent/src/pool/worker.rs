@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use farpool_proto::v1::{Failure, WorkerSettings};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, recv, send};
 use prost::Message;
 
@@ -15,6 +16,7 @@ use super::receive::Receiving;
 use super::stream::Stream;
 use crate::link::record::{HEADER_BYTES, Header, Kind, LargeHeader, MAX_PAYLOAD, PIECE_BYTES, RunHeader};
 use crate::link::{Corrupt, Direction, Memory, Reader, Writer};
+use crate::process::Process;
 
 /// Room that runs and pieces leave in the ring, so that short orders always fit.
 const RESERVE: usize = 4096;
@@ -27,6 +29,8 @@ pub(super) struct Worker {
     pub(super) number: u32,
     /// What the fork server calls it; 0: its word has not come yet.
     pub(super) pid: u32,
+    /// The process of that number, if that is a child of the fork server.
+    pub(super) process: Option<Process>,
     /// What it calls itself, which may be known earlier: good enough for errors, and for nothing else.
     pub(super) claimed_pid: u32,
     pub(super) state: State,
@@ -109,8 +113,10 @@ pub(super) struct Ending {
     pub(super) at: u64,
     /// SIGTERM was sent.
     pub(super) asked: bool,
-    /// SIGKILL was sent.
+    /// SIGKILL was sent, by the fork server.
     pub(super) insisted: bool,
+    /// And again by the agent itself.
+    pub(super) alone: bool,
 }
 
 /// Consecutive items of a chunk that a worker was given.
@@ -175,6 +181,7 @@ impl Worker {
         let mut worker = Worker {
             number,
             pid: 0,
+            process: None,
             claimed_pid: 0,
             state: State::Starting,
             was_ready: false,
@@ -360,12 +367,12 @@ impl Worker {
         }
     }
 
-    /// Kills its process group, where the fork server cannot do it any more.
-    pub(super) fn kill_group(&self) {
-        // Zero would be this process's own group.
-        if let Some(group) = i32::try_from(self.pid).ok().filter(|&pid| pid > 0) {
-            // An error means that nothing is left of it.
-            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), nix::sys::signal::Signal::SIGKILL);
+    /// Kills it with its process group, where the fork server cannot do it any more, or has not.
+    pub(super) fn kill(&self) {
+        if let Some(process) = &self.process {
+            // Errors mean that nothing is left of them.
+            let _ = process.signal(Signal::SIGKILL);
+            let _ = process.signal_group(Signal::SIGKILL);
         }
     }
 

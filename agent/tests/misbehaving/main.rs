@@ -7,6 +7,9 @@
 mod agent_side;
 mod program;
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use farpool_agent::fork_server::message::{ROLE_FORK_SERVER, ROLE_VARIABLE};
 use libtest_mimic::{Arguments, Trial};
 
@@ -16,8 +19,10 @@ fn main() {
     if std::env::var_os(ROLE_VARIABLE).is_some_and(|role| role == ROLE_FORK_SERVER) {
         return program::serve(&std::env::args().nth(1).unwrap_or_default());
     }
-    let trials = CASES.iter().map(|case| Trial::test(case.misbehaviour, || check(case)));
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let cases = CASES.iter().map(|case| Trial::test(case.misbehaviour, || check(case)));
+    let more =
+        [Trial::test("names-a-stranger", a_stranger_is_named), Trial::test("spares-a-worker", a_worker_is_spared)];
+    libtest_mimic::run(&Arguments::from_args(), cases.chain(more).collect()).exit();
 }
 
 struct Case {
@@ -70,6 +75,37 @@ const CASES: &[Case] = &[
     Case { misbehaviour: "spawn-flood", expected: Expected::PoolFault("does not keep the protocol") },
     Case { misbehaviour: "spawn-fails", expected: Expected::PoolFault("starting a worker") },
 ];
+
+/// A fork server calls a process its worker that is none of its children, and ends while the agent wants that killed.
+fn a_stranger_is_named() -> Result<(), libtest_mimic::Failed> {
+    let mut stranger = Command::new("sleep").arg("3600").process_group(0).spawn()?;
+    let outcome = run_items(&format!("names:{}", stranger.id()));
+    let ended = stranger.try_wait()?;
+    stranger.kill()?;
+    stranger.wait()?;
+    match (&outcome, ended) {
+        (Outcome::Items { results: agent_side::ITEMS, .. }, None) => Ok(()),
+        _ => Err(format!("the stranger: {ended:?}; {outcome:?}").into()),
+    }
+}
+
+/// A fork server that kills nobody: the agent kills the worker's process itself, and the fork server last.
+fn a_worker_is_spared() -> Result<(), libtest_mimic::Failed> {
+    // Nobody else sleeps for so long.
+    let seconds = format!("8{}", std::process::id());
+    let outcome = run_items(&format!("spares:{seconds}"));
+    let left = std::fs::read_dir("/proc")?.flatten().any(|process| {
+        std::fs::read(process.path().join("cmdline")).is_ok_and(|line| line == format!("sleep\0{seconds}\0").as_bytes())
+    });
+    match &outcome {
+        Outcome::Items { results, victims }
+            if results + 1 == agent_side::ITEMS && victims.iter().all(|told| told.contains("garbled")) && !left =>
+        {
+            Ok(())
+        }
+        _ => Err(format!("its process is left: {left}; {outcome:?}").into()),
+    }
+}
 
 fn check(case: &Case) -> Result<(), libtest_mimic::Failed> {
     let outcome = run_items(case.misbehaviour);

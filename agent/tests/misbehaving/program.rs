@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -48,6 +49,9 @@ pub(crate) fn serve(misbehaviour: &str) {
             Request::Spawn { worker } if misbehaviour == "exits-at-once" => {
                 vec![Reply::Spawned { worker, pid: 1 }, Reply::Exited { worker, status: 3 << 8 }]
             }
+            // Nobody but this process is to be harmed for it.
+            Request::Kill { .. } if misbehaviour.starts_with("names:") => return,
+            Request::Kill { .. } if misbehaviour.starts_with("spares:") => Vec::new(),
             Request::Spawn { worker } => {
                 let killed = Arc::new(AtomicBool::new(false));
                 workers.insert(worker, Arc::clone(&killed));
@@ -56,8 +60,8 @@ pub(crate) fn serve(misbehaviour: &str) {
                     ["unbegun-then-unknown-record", "init-failed-garbled", "scribbles"].contains(&misbehaviour);
                 let misbehaviour = if first || every_time { misbehaviour.to_owned() } else { "none".to_owned() };
                 first = false;
+                let spawned = Reply::Spawned { worker, pid: process_of(&misbehaviour) };
                 std::thread::spawn(move || Worker::new(fds, killed).work(&misbehaviour));
-                let spawned = Reply::Spawned { worker, pid: std::process::id() };
                 let nobody = Reply::Exited { worker: 4711, status: KILLED };
                 if workers.len() == 1 { vec![nobody, spawned, nobody] } else { vec![spawned] }
             }
@@ -72,6 +76,15 @@ pub(crate) fn serve(misbehaviour: &str) {
         for reply in replies {
             reply.send(agent.as_fd()).expect("the agent listens");
         }
+    }
+}
+
+/// The process that a worker is called, which is a thread.
+fn process_of(misbehaviour: &str) -> u32 {
+    match misbehaviour.split_once(':') {
+        Some(("names", pid)) => pid.parse().expect("a process id"),
+        Some(("spares", seconds)) => Command::new("sleep").arg(seconds).spawn().expect("there is a sleep").id(),
+        _ => std::process::id(),
     }
 }
 
@@ -117,6 +130,10 @@ impl Worker {
                 self.memory.status().begin(0, position + item, 0);
                 if self.misbehave(misbehaviour, position + item) {
                     return;
+                }
+                // The first of all items, which is a byte.
+                if misbehaviour.starts_with("spares:") && payload.len() == RunHeader::BYTES + 4 + 1 {
+                    return self.raw(&[0xee; HEADER_BYTES]);
                 }
                 self.finished += 1;
                 match misbehaviour.strip_prefix("results-of:") {

@@ -1,14 +1,17 @@
 //! Reaching a coordinator, and what it means if that goes wrong.
 
 use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
+use farpool_agent::standard::HoldStandard;
 use farpool_net::Frames;
 use farpool_net::http2::{self, CONNECT_TIMEOUT, MAX_GRPC_MESSAGE};
 use farpool_net::program::Pieces;
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{ClientMessage, EventFrame};
 use futures_core::Stream;
+use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
@@ -19,6 +22,12 @@ use crate::error::{Error, ErrorKind};
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// What to do if there is no coordinator.
 const ADVICE: &str = "is farpool-coordinator running there? the address is that of FARPOOL_ADDRESS, or of .address(..)";
+
+/// What a thread that talks to a coordinator runs on.
+pub(super) fn runtime() -> io::Result<Runtime> {
+    let _standard = HoldStandard::new()?;
+    Builder::new_current_thread().enable_io().enable_time().build()
+}
 
 /// A way to a coordinator: over gRPC, or in a simulation.
 #[cfg_attr(not(feature = "simulation"), expect(unreachable_pub, reason = "simulations have ways of their own"))]
@@ -57,7 +66,9 @@ impl Grpc {
     }
 
     async fn channel(&self) -> Result<Channel, Status> {
+        let standard = HoldStandard::new();
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.0.connect()).await;
+        drop(standard);
         Err(Status::unavailable(match connected {
             Ok(Ok(channel)) => return Ok(channel),
             Ok(Err(error)) => causes(&error),

@@ -8,12 +8,11 @@ use bytes::Bytes;
 use farpool_net::Incoming;
 use farpool_proto::v1::ClientEvent;
 use farpool_proto::v1::client_event::Body as Event;
-use tokio::runtime;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use super::backoff::Backoff;
-use super::connect::{Connect, Connection, Grpc};
+use super::connect::{Connect, Connection, Grpc, runtime};
 use super::dial::{ANSWER_TIMEOUT, Dialer, Line};
 use super::notice::Notice;
 use super::shared::Shared;
@@ -39,8 +38,7 @@ pub(super) struct Terms {
 /// Holds the whole conversation, from connecting to the end of the session, on this thread.
 pub(super) fn hold(shared: &Arc<Shared>, terms: Terms, opener: Opener) {
     let mut opener = Some(opener);
-    let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build();
-    let ended = match runtime {
+    let ended = match runtime() {
         Ok(runtime) => {
             let connect = Grpc::new(&shared.address);
             let ended = runtime.block_on(converse(shared, connect, terms, &mut opener));

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
+use farpool_agent::standard::HoldStandard;
 use farpool_agent::timer::Timer;
 use farpool_agent::{Armed, clock};
 use nix::errno::Errno;
@@ -52,6 +53,7 @@ impl Driver {
     /// Starts the engine and the session's thread.
     pub(super) fn start(settings: Settings) -> Result<Arc<Driver>, Error> {
         let failed = |error: Errno| Error::new(ErrorKind::Unavailable, format!("opening a pool: {error}"));
+        let _standard = HoldStandard::new().map_err(failed)?;
         let outer = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let engine = Engine::start(settings)?;
         let inner = Arc::clone(engine.epoll());

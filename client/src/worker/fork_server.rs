@@ -1,4 +1,4 @@
-//! The fork server's own end: starts workers, reaps them, kills their process groups, and when the agent is gone
+//! The fork server's own end: starts workers, reaps them, kills them with what belongs to them, and when the agent is gone
 //! leaves nothing behind.
 
 #![expect(
@@ -6,13 +6,13 @@
     reason = "fork(2), environment and signals of a process that belongs to farpool alone; argued at each block"
 )]
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use farpool_agent::fork_server::OWN_EXECUTABLE;
 use farpool_agent::fork_server::message::{ROLE_VARIABLE, ROLE_WORKER, Reply, Request};
+use farpool_agent::process::{Process, children_of};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -21,8 +21,9 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setpgid};
 
 use super::children::Children;
+use super::inherited;
+use super::kill::Workers;
 use super::process::{self, Descriptors};
-use super::starter;
 use crate::environment;
 
 /// Serves until the agent closes the connection or ends. `starter`: the process that the agent is part of.
@@ -30,7 +31,7 @@ pub(super) fn serve(starter: Pid) -> ! {
     forget(ROLE_VARIABLE);
     // What a task starts may be another program.
     forget(environment::PROGRAM);
-    match take_stdin().and_then(|agent| ForkServer::new(agent, starter)) {
+    match inherited::settle().and_then(|()| take_stdin()).and_then(|agent| ForkServer::new(agent, starter)) {
         Ok(mut server) => server.run(),
         // The starter has ended meanwhile.
         Err(Errno::ESRCH) => {}
@@ -64,9 +65,9 @@ pub(super) fn take_stdin() -> nix::Result<OwnedFd> {
 struct ForkServer {
     agent: OwnedFd,
     /// Readable once the process that started this one has ended.
-    parent: OwnedFd,
+    parent: Process,
     children: Children,
-    workers: HashMap<u32, Pid>,
+    workers: Workers,
     /// This process has several threads, so workers cannot be forked.
     has_threads: bool,
 }
@@ -79,23 +80,22 @@ impl ForkServer {
         nix::sys::prctl::set_child_subreaper(true)?;
         let children = Children::listen()?;
         // Of the very process that has made the socket: a fork of it may hold the socket's other end open.
-        let parent = starter::watch(starter)?;
+        let parent = Process::open(starter)?;
         let has_threads = std::fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() > 1);
         Reply::Hello.send(agent.as_fd())?;
-        Ok(ForkServer { agent, parent, children, workers: HashMap::new(), has_threads })
+        Ok(ForkServer { agent, parent, children, workers: Workers::default(), has_threads })
     }
 
     fn run(&mut self) {
         loop {
-            let mut ready = [&self.agent, &self.parent].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).to_vec();
-            ready.push(PollFd::new(self.children.as_fd(), PollFlags::POLLIN));
+            let mut ready = [self.agent.as_fd(), self.parent.as_fd(), self.children.as_fd()]
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             match poll(&mut ready, PollTimeout::NONE) {
                 Err(Errno::EINTR) => continue,
                 Err(_) => break,
                 Ok(_) => {}
             }
-            let [agent, parent, children] =
-                [0, 1, 2].map(|at: usize| ready[at].revents().is_some_and(|events| !events.is_empty()));
+            let [agent, parent, children] = ready.map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
             if parent {
                 break;
             }
@@ -118,7 +118,8 @@ impl ForkServer {
         let started = match Descriptors::from_received(fds) {
             Some(descriptors) if self.has_threads => start_anew(worker, &descriptors),
             Some(descriptors) => self.fork(descriptors),
-            None => Err(Errno::EBADF),
+            // They have not all come: this process may not have so many.
+            None => Err(Errno::EMFILE),
         };
         let reply = match started {
             Ok(pid) => {
@@ -150,32 +151,30 @@ impl ForkServer {
 
     /// A worker has no business with its fork server's descriptors and signal handler.
     fn forget_in_child(&mut self) {
-        for fd in [self.agent.as_raw_fd(), self.parent.as_raw_fd()] {
+        for fd in [self.agent.as_raw_fd(), self.parent.as_fd().as_raw_fd()] {
             // An error would mean that it is closed already. The owners are never dropped in this process:
             // `work` does not return.
             let _ = nix::unistd::close(fd);
         }
         self.children.forget();
-        self.workers = HashMap::new();
+        self.workers = Workers::default();
     }
 
-    fn kill(&self, worker: u32, signal: i32) {
-        if let (Some(pid), Ok(signal)) = (self.workers.get(&worker), Signal::try_from(signal)) {
-            // An error means that the group has ended; its end is on its way to the agent.
-            let _ = kill(group_of(*pid), signal);
+    fn kill(&mut self, worker: u32, signal: i32) {
+        if let Ok(signal) = Signal::try_from(signal) {
+            self.workers.signal(worker, signal);
         }
     }
 
     /// Reaps whoever has ended. A worker's process group is killed before its number becomes free.
     fn reap(&mut self) {
         while let Some(pid) = next_ended() {
-            let worker = self.workers.iter().find(|(_, of)| **of == pid).map(|(worker, _)| *worker);
-            if worker.is_some() {
-                let _ = kill(group_of(pid), Signal::SIGKILL);
+            let worker = self.workers.number_of(pid);
+            if let Some(worker) = worker {
+                self.workers.ended(worker);
             }
             let ended = waitpid(pid, Some(WaitPidFlag::WNOHANG));
             if let (Some(worker), Ok(ended)) = (worker, ended) {
-                self.workers.remove(&worker);
                 self.tell(Reply::Exited { worker, status: raw_status(ended) });
             }
         }
@@ -186,13 +185,11 @@ impl ForkServer {
         let _ = reply.send(self.agent.as_fd());
     }
 
-    /// Kills the workers with their process groups, then whatever else has become a child of this process.
+    /// Kills the workers with all that they have started, then whatever else has become a child of this process.
     fn leave_nothing_behind(&mut self) {
-        for pid in self.workers.values() {
-            let _ = kill(group_of(*pid), Signal::SIGKILL);
-        }
+        self.workers.kill_all();
         loop {
-            for child in children() {
+            for child in children_of(Pid::this()) {
                 let _ = kill(child, Signal::SIGKILL);
             }
             match waitpid(None, None) {
@@ -201,10 +198,6 @@ impl ForkServer {
             }
         }
     }
-}
-
-fn group_of(pid: Pid) -> Pid {
-    Pid::from_raw(-pid.as_raw())
 }
 
 /// A child that has ended and was not reaped yet.
@@ -218,17 +211,6 @@ fn raw_status(status: WaitStatus) -> i32 {
         WaitStatus::Signaled(_, signal, core_dumped) => signal as i32 | i32::from(core_dumped) << 7,
         _ => 0,
     }
-}
-
-/// The children of this process's threads.
-fn children() -> Vec<Pid> {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
-    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
-    lists
-        .flat_map(|list| {
-            list.split_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect::<Vec<_>>()
-        })
-        .collect()
 }
 
 /// Starts the program once more, as a worker.

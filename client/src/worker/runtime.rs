@@ -8,6 +8,7 @@ use farpool_agent::clock;
 use farpool_agent::link::record::Kind;
 use farpool_agent::link::{MAX_THREADS, Memory};
 use farpool_proto::v1::{Failure, FailureKind, WorkerSettings};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use prost::Message;
 
 use super::bell::Bell;
@@ -67,7 +68,10 @@ fn limit_memory(bytes: u64) -> Result<(), Failure> {
     if bytes == 0 {
         return Ok(());
     }
-    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, bytes, bytes).map_err(|error| Failure {
+    // A limit that is lower already holds: nobody may raise his own.
+    let (_, most) = getrlimit(Resource::RLIMIT_AS).unwrap_or((RLIM_INFINITY, RLIM_INFINITY));
+    let limit = bytes.min(most);
+    setrlimit(Resource::RLIMIT_AS, limit, limit).map_err(|error| Failure {
         kind: FailureKind::InitializerFailed.into(),
         message: format!("setting the worker's memory limit of {bytes} bytes: {error}"),
         ..Failure::default()

@@ -5,9 +5,8 @@
 //! has made it, which must be this process's parent.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
 
-use nix::errno::Errno;
+use farpool_agent::process::Process;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::unistd::{Pid, getppid};
 
@@ -33,14 +32,5 @@ pub(super) fn of_this_process() -> Starter {
         return Starter::Parent(pid);
     }
     // What a fork server's own program starts before `init` inherits its stdin as well.
-    if watch(pid).is_err() { Starter::Gone } else { Starter::Other }
-}
-
-/// A descriptor that is readable once the process has ended.
-pub(super) fn watch(pid: Pid) -> nix::Result<OwnedFd> {
-    // SAFETY: pidfd_open(2) takes two numbers and touches no memory of ours.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
-    let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel has just made this descriptor (close-on-exec, as pidfds always are).
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    if Process::open(pid).is_err() { Starter::Gone } else { Starter::Other }
 }

@@ -40,6 +40,7 @@ mod fork_server;
 mod forks;
 mod initializers;
 mod inputs;
+mod kills;
 mod large;
 mod litter;
 mod misuse;
@@ -84,6 +85,7 @@ const BOTH: &[&[Case]] = &[
     forgetful::CASES,
     initializers::CASES,
     inputs::CASES,
+    kills::CASES,
     large::CASES,
     litter::CASES,
     misuse::CASES,
@@ -106,6 +108,7 @@ const LOCAL_ONLY: &[(&str, &str)] = &[
     ("clients::the_fork_server_is_killed_together_with_the_client", "fork servers are children of agents"),
     ("forgetful::a_program_that_ignores_the_end_of_its_children", "workers inherit from agents"),
     ("fork_server", "fork servers are children of agents"),
+    ("kills::in_whose_process_group_another_worker_is", "its two workers are to be of one fork server"),
     ("misuse::addresses_of_clusters", "it sets the address itself"),
     ("nested::an_outer_worker_that_dies_takes_its_inner_pool_along", "workers of both pools are children of agents"),
     ("starts::an_address_that_is_no_utf8", "it sets the address itself"),

@@ -4,8 +4,7 @@ use std::io;
 use std::panic;
 use std::thread;
 
-use tokio::runtime;
-
+use crate::cluster::connect::runtime;
 use crate::error::{Error, ErrorKind};
 use crate::worker;
 
@@ -61,10 +60,6 @@ impl<F: FnOnce(Error)> Drop for LastWord<F> {
 }
 
 const NAME: &str = "farpool-detached";
-
-fn runtime() -> io::Result<runtime::Runtime> {
-    runtime::Builder::new_current_thread().enable_io().enable_time().build()
-}
 
 fn not_started(error: &io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, format!("starting a thread that talks to the coordinator: {error}"))

@@ -1,0 +1,71 @@
+//! Receiving descriptors: every one that has come is owned, whatever becomes of the message.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::{mem, ptr};
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// As many descriptors as a message can have (SCM_MAX_FD).
+const MOST: usize = 253;
+/// Room for their control message: a header, and they.
+const CONTROL_BYTES: usize = mem::size_of::<libc::cmsghdr>() + MOST.next_multiple_of(2) * mem::size_of::<RawFd>();
+
+/// A buffer that is aligned as control messages are.
+#[repr(C)]
+struct Control {
+    align: [libc::cmsghdr; 0],
+    bytes: [u8; CONTROL_BYTES],
+}
+
+/// Receives one packet; returns its length, and the descriptors that came along. EBADMSG: the packet is longer than the
+/// buffer. If not all of the descriptors could be opened in this process, there are none.
+pub(super) fn receive(socket: BorrowedFd<'_>, packet: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
+    let mut control = Control { align: [], bytes: [0; CONTROL_BYTES] };
+    let mut buffer = libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: packet.len() };
+    // SAFETY: a msghdr is numbers and pointers, for which zero is a value: no name, no buffers.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut buffer;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control.bytes).cast();
+    message.msg_controllen = CONTROL_BYTES as _;
+    let length = loop {
+        // SAFETY: `message` has pointers to `buffer`, which has one to `packet`, and to `control`, each with its length.
+        // All of them live, and are not looked at otherwise, until the call returns.
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        match Errno::result(received) {
+            Err(Errno::EINTR) => {}
+            received => break received?,
+        }
+    };
+    let mut fds = take(&message);
+    if message.msg_flags & libc::MSG_CTRUNC != 0 {
+        fds.clear();
+    }
+    if message.msg_flags & libc::MSG_TRUNC != 0 {
+        return Err(Errno::EBADMSG);
+    }
+    Ok((usize::try_from(length).map_err(|_| Errno::EBADMSG)?, fds))
+}
+
+/// Owns the descriptors in the control messages of `message`, which the kernel has just written.
+fn take(message: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut fds = Vec::new();
+    // SAFETY: the kernel has written well-formed control messages into the buffer, and how long they are together; the
+    // macros only step through these. Data of a message may be unaligned. The descriptors in it were made for this process,
+    // so nobody else owns them, and each is taken once.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
+                let bytes = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let data = libc::CMSG_DATA(header).cast::<RawFd>();
+                for at in 0..bytes / mem::size_of::<RawFd>() {
+                    fds.push(OwnedFd::from_raw_fd(ptr::read_unaligned(data.add(at))));
+                }
+            }
+            header = libc::CMSG_NXTHDR(message, header);
+        }
+    }
+    fds
+}

@@ -1,0 +1,159 @@
+//! Other processes, held by descriptor: a number may come to mean another process, a pidfd never does.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// pidfd_send_signal(2): to the process group that the process leads, or led (Linux 6.9).
+const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+
+/// A process, whether it still runs or not.
+#[derive(Debug)]
+pub struct Process {
+    pidfd: OwnedFd,
+    pid: Pid,
+}
+
+impl Process {
+    /// The process that has this number now.
+    pub fn open(pid: Pid) -> nix::Result<Process> {
+        // SAFETY: pidfd_open(2) takes two numbers and touches no memory of ours.
+        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+        let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
+        // SAFETY: the kernel has just made this descriptor (close-on-exec, as pidfds always are).
+        Ok(Process { pidfd: unsafe { OwnedFd::from_raw_fd(fd) }, pid })
+    }
+
+    /// The same, if it is a child of `parent`: whoever names a process has to be believed no further than that.
+    pub fn open_child(pid: Pid, parent: Pid) -> Option<Process> {
+        if pid.as_raw() <= 0 {
+            return None;
+        }
+        let process = Process::open(pid).ok()?;
+        // Looked at while the pidfd is held. Should it be about another process that has the number by now, then that one
+        // is a child of `parent` too, and the pidfd is about one that has ended.
+        (Stat::of(pid)?.parent == parent).then_some(process)
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends it a signal; ESRCH: it has ended and was reaped.
+    pub fn signal(&self, signal: Signal) -> nix::Result<()> {
+        self.send(signal, 0)
+    }
+
+    /// Sends a signal to the process group that it leads, or led.
+    pub fn signal_group(&self, signal: Signal) -> nix::Result<()> {
+        match self.send(signal, PIDFD_SIGNAL_PROCESS_GROUP) {
+            // An older kernel. A group's number stays taken for as long as the group has a member.
+            Err(Errno::EINVAL) => killpg(self.pid, signal),
+            sent => sent,
+        }
+    }
+
+    fn send(&self, signal: Signal, flags: libc::c_uint) -> nix::Result<()> {
+        let (pidfd, signal) = (self.pidfd.as_raw_fd(), signal as libc::c_int);
+        let no_info = std::ptr::null_mut::<libc::siginfo_t>();
+        // SAFETY: pidfd_send_signal(2) takes numbers here; without an info it touches no memory of ours.
+        Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, no_info, flags) }).map(|_| ())
+    }
+
+    /// Whether it has ended, perhaps without having been reaped yet.
+    pub fn has_ended(&self) -> bool {
+        let mut ready = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        // An error would mean that memory has run out.
+        matches!(poll(&mut ready, PollTimeout::ZERO), Ok(1..))
+    }
+}
+
+impl AsFd for Process {
+    /// Readable once the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// What /proc tells of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Its parent.
+    pub parent: Pid,
+    /// Its process group.
+    pub group: Pid,
+    /// When it was started, in the system's ticks: with its number, this tells it from every other process.
+    pub started: u64,
+}
+
+impl Stat {
+    /// `None`: it is gone, or there is no /proc.
+    pub fn of(pid: Pid) -> Option<Stat> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The name, in parentheses, is what the process likes: fields are counted from its end.
+    fn parse(stat: &str) -> Option<Stat> {
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(1);
+        let parent = fields.next()?.parse().ok().map(Pid::from_raw)?;
+        let group = fields.next()?.parse().ok().map(Pid::from_raw)?;
+        let started = fields.nth(16)?.parse().ok()?;
+        Some(Stat { parent, group, started })
+    }
+}
+
+/// The children of a process: of all its threads, those that have ended and were not reaped included.
+pub fn children_of(pid: Pid) -> Vec<Pid> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let mut children = Vec::new();
+    for task in tasks.flatten() {
+        let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)));
+    }
+    children
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn sleeper() -> (Child, Pid) {
+        let child = Command::new("sleep").arg("3600").spawn().expect("there is a sleep");
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        (child, pid)
+    }
+
+    #[test]
+    fn only_children_of_the_named_parent_are_held() {
+        let (mut child, pid) = sleeper();
+        let process = Process::open_child(pid, Pid::this()).expect("it is a child of this process");
+        assert!(children_of(Pid::this()).contains(&pid));
+        assert!(!process.has_ended());
+        let others = [Pid::from_raw(1), Pid::from_raw(0), Pid::from_raw(-1), Pid::this(), Pid::parent()];
+        for pid in others.into_iter().chain([Pid::from_raw(i32::MAX)]) {
+            assert!(Process::open_child(pid, Pid::this()).is_none(), "{pid}");
+        }
+        process.signal(Signal::SIGKILL).expect("it runs");
+        child.wait().expect("it is a child");
+        assert!(process.has_ended());
+        assert_eq!(process.signal(Signal::SIGKILL), Err(Errno::ESRCH));
+        assert!(Process::open_child(pid, Pid::this()).is_none());
+    }
+
+    #[test]
+    fn names_of_processes_confuse_nobody() {
+        let stat = "42 (a) S 1 (b)) R 7 8 9 0 -1 4194560 127 0 0 0 0 0 0 0 20 0 1 0 66257 2703360 378\n";
+        let stat = Stat::parse(stat).expect("it is one");
+        assert_eq!(stat, Stat { parent: Pid::from_raw(7), group: Pid::from_raw(8), started: 66257 });
+        assert_eq!(Stat::parse("42 (cut off) S 7"), None);
+        assert_eq!(Stat::parse(""), None);
+    }
+}

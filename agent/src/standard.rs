@@ -1,0 +1,71 @@
+//! Descriptors 0, 1 and 2 of a process that is not ours: whatever is opened while they are closed would get their numbers,
+//! and be written to by `eprintln!`.
+
+use std::io::{stderr, stdin, stdout};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::sys::stat::Mode;
+
+/// Those that are held open now, and for how many.
+static HELD: Mutex<Held> = Mutex::new(Held { holders: 0, placeholders: Vec::new() });
+
+/// What tells a placeholder from what others open: /dev/null knows no difference.
+const MARKS: OFlag = OFlag::O_NONBLOCK.union(OFlag::O_APPEND);
+
+struct Held {
+    holders: usize,
+    placeholders: Vec<OwnedFd>,
+}
+
+/// As long as it lives, what is opened gets a number above 2: those of 0, 1 and 2 that are closed are open on /dev/null.
+///
+/// They are closed again in the end, since the program may count on finding them free.
+#[derive(Debug)]
+#[must_use = "they are held for as long as this lives"]
+pub struct HoldStandard(());
+
+impl HoldStandard {
+    /// Holds them.
+    pub fn new() -> nix::Result<HoldStandard> {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stdin, stdout, stderr) = (stdin(), stdout(), stderr());
+        for descriptor in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+            if fcntl(descriptor, FcntlArg::F_GETFD).is_err() {
+                // The lowest number that is free. Should another thread be quicker, then it is not.
+                let placeholder = placeholder()?;
+                if placeholder.as_raw_fd() == descriptor.as_raw_fd() {
+                    held.placeholders.push(placeholder);
+                }
+            }
+        }
+        held.holders += 1;
+        Ok(HoldStandard(()))
+    }
+}
+
+impl Drop for HoldStandard {
+    fn drop(&mut self) {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        held.holders -= 1;
+        if held.holders == 0 {
+            for placeholder in held.placeholders.drain(..) {
+                // The program may have put something else there meanwhile, which it owns.
+                if !is_placeholder(placeholder.as_fd()) {
+                    std::mem::forget(placeholder);
+                }
+            }
+        }
+    }
+}
+
+fn placeholder() -> nix::Result<OwnedFd> {
+    open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC | MARKS, Mode::empty())
+}
+
+fn is_placeholder(descriptor: BorrowedFd<'_>) -> bool {
+    let flags = fcntl(descriptor, FcntlArg::F_GETFD).map(FdFlag::from_bits_truncate);
+    let status = fcntl(descriptor, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
+    flags.is_ok_and(|flags| flags.contains(FdFlag::FD_CLOEXEC)) && status.is_ok_and(|status| status.contains(MARKS))
+}
