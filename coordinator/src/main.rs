@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use farpool_coordinator::server::{self, Settings};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -15,6 +16,8 @@ fn main() -> ExitCode {
     let settings = Settings::load(std::env::args_os()).unwrap_or_else(|error| error.exit());
     keep_to_itself();
     raise_open_files();
+    // Whoever waits for signals in a thread of his own blocks them, and with them those that ask this daemon to end.
+    let _ = SigSet::empty().thread_set_mask();
     match serve(settings) {
         Ok(code) => code,
         Err(error) => {

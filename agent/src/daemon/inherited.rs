@@ -1,11 +1,18 @@
-//! What started this daemon may have left descriptors open in it. They are none of the workers' business.
+//! What this daemon does about what it has inherited: see README for what its workers have of the rest.
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::signal::SigSet;
 
 const FIRST: i32 = 3;
 /// To mark them, not to close them: what is loaded into this process may have opened some (Linux 5.11).
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 1 << 2;
+
+/// Whoever waits for signals in a thread of his own blocks them, and with them those that ask this daemon to end.
+pub(super) fn unblock_signals() {
+    // It only fails if it is called wrongly.
+    let _ = SigSet::empty().thread_set_mask();
+}
 
 /// Has all descriptors that are open now closed in programs that are started from here. Whatever is opened later is opened so.
 pub(super) fn close_on_exec() {

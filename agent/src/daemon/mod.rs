@@ -43,6 +43,7 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     inherited::close_on_exec();
+    inherited::unblock_signals();
     let runtime = Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         // Spawned, since tokio looks at its epoll once more before it goes on with what it blocks on.

@@ -67,6 +67,7 @@ impl ForkServer {
 
     /// The process that it calls so, if that is a child of it.
     pub(crate) fn child(&self, pid: u32) -> Option<Process> {
+        let _standard = HoldStandard::new().ok()?;
         Process::open_child(Pid::from_raw(i32::try_from(pid).ok()?), pid_of(&self.child))
     }
 

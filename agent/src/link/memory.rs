@@ -33,7 +33,7 @@ pub(crate) fn check_file_limit() -> Result<(), String> {
     let Some(limit) = too_low_file_limit() else { return Ok(()) };
     Err(format!(
         "files may have {limit} bytes at most (ulimit -f), but the memory that is shared with a worker has {FILE_BYTES}: \
-         raise that limit to {} blocks of 1 KiB or more",
+         raise that limit to {} KiB or more",
         FILE_BYTES.div_ceil(1024)
     ))
 }

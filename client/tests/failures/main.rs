@@ -38,6 +38,7 @@ mod fenced;
 mod forgetful;
 mod fork_server;
 mod forks;
+mod inherited;
 mod initializers;
 mod inputs;
 mod kills;
@@ -83,6 +84,7 @@ const BOTH: &[&[Case]] = &[
     fork_server::CASES,
     forks::CASES,
     forgetful::CASES,
+    inherited::CASES,
     initializers::CASES,
     inputs::CASES,
     kills::CASES,
@@ -99,8 +101,16 @@ const BOTH: &[&[Case]] = &[
     timeouts::CASES,
 ];
 
-const CLUSTER_ONLY: &[&[Case]] =
-    &[abandoned::CASES, agents::CASES, detached::CASES, fenced::CASES, outages::CASES, overload::CASES, sick::CASES];
+const CLUSTER_ONLY: &[&[Case]] = &[
+    abandoned::CASES,
+    agents::CASES,
+    detached::CASES,
+    fenced::CASES,
+    inherited::OF_CLUSTERS,
+    outages::CASES,
+    overload::CASES,
+    sick::CASES,
+];
 
 /// Of the others, on a cluster the same is promised and shown.
 const LOCAL_ONLY: &[(&str, &str)] = &[
@@ -108,6 +118,8 @@ const LOCAL_ONLY: &[(&str, &str)] = &[
     ("clients::the_fork_server_is_killed_together_with_the_client", "fork servers are children of agents"),
     ("forgetful::a_program_that_ignores_the_end_of_its_children", "workers inherit from agents"),
     ("fork_server", "fork servers are children of agents"),
+    ("inherited::a_limit_on_files_below_a_workers_memory", "an agent does not even start"),
+    ("inherited::the_controlling_terminal", "its program opens a pool on this machine"),
     ("kills::in_whose_process_group_another_worker_is", "its two workers are to be of one fork server"),
     ("misuse::addresses_of_clusters", "it sets the address itself"),
     ("nested::an_outer_worker_that_dies_takes_its_inner_pool_along", "workers of both pools are children of agents"),

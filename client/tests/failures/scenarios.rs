@@ -10,6 +10,7 @@ use farpool::{AsyncResult, Pool};
 use crate::checks::{pool, seconds};
 use crate::detached;
 use crate::forks;
+use crate::inherited;
 use crate::line;
 use crate::litter::{STARTS, litter};
 use crate::pools;
@@ -94,6 +95,10 @@ pub(crate) fn after_init() {
         "detaches not all" => detached::detaches_not_all(&argument(1), &argument(2), argument(3).parse().unwrap()),
         "returns a pool's error" => returns_an_error(),
         "prints" => prints(),
+        "closes descriptors" => {
+            inherited::closes_descriptors(argument(1) == "before", argument(2).parse().unwrap(), &argument(3))
+        }
+        "reads from its terminal" => inherited::reads_from_its_terminal(),
         "prints for ever" => prints_for_ever(),
         other => panic!("no scenario is called {other:?}"),
     }
