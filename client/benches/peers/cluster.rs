@@ -1,4 +1,4 @@
-//! A coordinator and two agents on this machine, as processes of their own.
+//! A coordinator and its agents on this machine, as processes of their own.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,6 @@ use nix::unistd::Pid;
 
 use crate::binaries;
 
-const AGENTS: usize = 2;
-/// Of each agent: enough for the workload with the most workers.
-const SLOTS: usize = 4;
-
 /// They end when this is dropped.
 pub(crate) struct Cluster {
     agents: Vec<Daemon>,
@@ -23,7 +19,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn start() -> Cluster {
+    /// So many agents, each with so many slots.
+    pub(crate) fn start(agents: usize, slots: usize) -> Cluster {
         binaries::make();
         let programs = std::env::temp_dir().join(format!("farpool-bench-programs-{}", std::process::id()));
         let mut command = daemon(&binaries::coordinator());
@@ -31,11 +28,11 @@ impl Cluster {
         let coordinator = Daemon::start(command, "listening on ");
         let agent = |number: usize| {
             let mut command = daemon(&binaries::agent());
-            command.args(["--coordinator", &coordinator.said, "--slots", &SLOTS.to_string(), "--programs"]);
+            command.args(["--coordinator", &coordinator.said, "--slots", &slots.to_string(), "--programs"]);
             command.arg(programs.join(format!("agent-{number}")));
             Daemon::start(command, "connected to ")
         };
-        Cluster { agents: (0..AGENTS).map(agent).collect(), coordinator, programs }
+        Cluster { agents: (0..agents).map(agent).collect(), coordinator, programs }
     }
 
     /// Where clients connect.

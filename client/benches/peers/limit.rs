@@ -14,6 +14,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
 use crate::side::{Measures, Values};
+use crate::stream;
 use crate::tasks::{self, MIB};
 
 /// Bytes of a task, and of its result.
@@ -21,6 +22,9 @@ const MESSAGE: usize = 32;
 /// Bytes that are read or written at once.
 const BUFFER: usize = 64 << 10;
 const ROUND_TRIPS: usize = 5000;
+/// Of those before them nobody takes the time.
+const WARM_UP: usize = 500;
+const ROUND_TRIP_BYTES: usize = 100;
 
 pub(crate) fn exists(workload: &str) -> bool {
     !matches!(workload, "W4" | "W7" | "W9")
@@ -75,10 +79,13 @@ impl Measures for Side {
         match self.workload.as_str() {
             "W1" => vec![least_pool(over, 200_000, 16)],
             "W2" | "W2c" => vec![least_pool(over, 1_000_000, 256)],
-            "W3" | "W3awake" => {
-                let (apart, together) = (round_trips(over, 0, 1), round_trips(over, 0, 0));
-                vec![apart[ROUND_TRIPS / 2], apart[ROUND_TRIPS * 99 / 100], together[ROUND_TRIPS / 2]]
-            }
+            "W3" | "W3awake" => match over {
+                Transport::Socketpair => {
+                    let (apart, together) = (round_trips(over, 0, 1), round_trips(over, 0, 0));
+                    vec![apart[ROUND_TRIPS / 2], apart[ROUND_TRIPS * 99 / 100], together[ROUND_TRIPS / 2]]
+                }
+                Transport::Tcp => way_of_a_call(),
+            },
             "W5a" | "W5r" => vec![bandwidth(over, 2000)],
             "W6" => vec![greedy(false)],
             "W6s" => vec![greedy(true)],
@@ -211,22 +218,48 @@ impl Worker {
     }
 }
 
-/// Of 100 bytes between two processes on these cores, in microseconds, sorted.
+/// The least that a call on a cluster can take: from client to coordinator and on to an agent, and back, is two round trips
+/// of a stream; from the agent to its worker and back is one over a socketpair. p50 and p99 of that on two cores, p50 on one
+/// core, and of what it consists.
+fn way_of_a_call() -> Values {
+    let [stream, socketpair] = [streamed(0, 1), round_trips(Transport::Socketpair, 0, 1)];
+    let [stream_on_one, socketpair_on_one] = [streamed(0, 0), round_trips(Transport::Socketpair, 0, 0)];
+    let at = |share: usize| (stream[ROUND_TRIPS * share / 100], socketpair[ROUND_TRIPS * share / 100]);
+    let sum = |(stream, socketpair): (f64, f64)| 2.0 * stream + socketpair;
+    let on_one_core = sum((stream_on_one[ROUND_TRIPS / 2], socketpair_on_one[ROUND_TRIPS / 2]));
+    vec![sum(at(50)), sum(at(99)), on_one_core, f64::NAN, at(50).0, at(50).1]
+}
+
+/// Of [`ROUND_TRIP_BYTES`] over a bare stream of gRPC between two processes on these cores, in microseconds, sorted.
+fn streamed(ours: usize, theirs: usize) -> Vec<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+    let port = listener.local_addr().expect("it is bound").port();
+    let _server = Forked::new(Transport::Socketpair, |_| {
+        let _pinned = pin(theirs);
+        stream::serve(listener);
+    });
+    let _pinned = pin(ours);
+    let mut times = stream::round_trips(port, ROUND_TRIP_BYTES, WARM_UP, ROUND_TRIPS);
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+/// Of [`ROUND_TRIP_BYTES`] between two processes on these cores, in microseconds, sorted.
 fn round_trips(over: Transport, ours: usize, theirs: usize) -> Vec<f64> {
     let mut other = Forked::new(over, |mut socket| {
         let _pinned = pin(theirs);
-        let mut message = [0; 100];
+        let mut message = [0; ROUND_TRIP_BYTES];
         while socket.read_exact(&mut message).and_then(|()| socket.write_all(&message)).is_ok() {}
     });
     let _pinned = pin(ours);
-    let mut message = [7; 100];
+    let mut message = [7; ROUND_TRIP_BYTES];
     let mut one = || {
         let start = Instant::now();
         other.socket.write_all(&message).expect("the other end listens");
         other.socket.read_exact(&mut message).expect("the other end answers");
         start.elapsed().as_secs_f64() * 1e6
     };
-    for _ in 0..500 {
+    for _ in 0..WARM_UP {
         one();
     }
     let mut times: Vec<f64> = (0..ROUND_TRIPS).map(|_| one()).collect();

@@ -6,7 +6,8 @@
 //! For each workload three processes are started, one for each side: farpool's local mode, `multiprocessing.Pool`
 //! under the `python3` on the PATH, and the least code that could do the work (where there is such a thing). They
 //! warm up, and then take turns, one run each, so that a machine that drifts treats them alike. On a cluster the sides
-//! are a client of a coordinator with two agents, local mode, and the least code over TCP.
+//! are a client of a coordinator with two agents, local mode, and the least code over TCP. One call at a time (W3) is
+//! measured with one agent of one slot, beside two round trips of a bare gRPC stream and one over a socketpair.
 
 #[path = "../../tests/common/binaries.rs"]
 mod binaries;
@@ -17,6 +18,7 @@ mod plan;
 mod pool;
 mod side;
 mod spinner;
+mod stream;
 mod table;
 mod tasks;
 

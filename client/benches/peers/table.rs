@@ -7,7 +7,7 @@ use crate::plan::{Better, Goal, Measure, Workload};
 pub(crate) enum Mode {
     /// Local mode, `multiprocessing.Pool`, and the limit over socketpairs.
     Local,
-    /// A cluster, local mode, and the limit over TCP.
+    /// A cluster, local mode, and the limit over TCP, or of what a call's way consists of.
     Cluster,
 }
 
@@ -28,7 +28,7 @@ impl Mode {
         };
         let [limit, of_the_limit] = match self {
             Mode::Local => ["limit", "of the limit"],
-            Mode::Cluster => ["limit over TCP", "of the limit"],
+            Mode::Cluster => ["the limit", "of the limit"],
         };
         ["workload", "unit", farpool, peer, "times as good", limit, of_the_limit, "goal", ""]
     }
@@ -38,7 +38,7 @@ impl Mode {
 /// the limit's.
 pub(crate) fn print(mode: Mode, rows: &[Row], markdown: bool) {
     let mut lines = vec![mode.head().map(str::to_owned)];
-    lines.extend(rows.iter().map(|row| row.cells(mode)));
+    lines.extend(rows.iter().filter(|row| row.has_figures()).map(|row| row.cells(mode)));
     let widths: [usize; 9] =
         std::array::from_fn(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0));
     let (before, between, after) = if markdown { ("| ", " | ", " |") } else { ("", "  ", "") };
@@ -53,6 +53,10 @@ pub(crate) fn print(mode: Mode, rows: &[Row], markdown: bool) {
 }
 
 impl Row {
+    fn has_figures(&self) -> bool {
+        [&self.farpool, &self.peer, &self.limit].iter().any(|runs| median(runs).is_some())
+    }
+
     fn cells(&self, mode: Mode) -> [String; 9] {
         let [farpool, peer, limit] = [&self.farpool, &self.peer, &self.limit].map(|runs| median(runs));
         let what = match self.measure.what {
