@@ -49,8 +49,6 @@ fn raise_open_files() {
 
 fn serve(settings: Settings) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // The loop runs here and not as a task: so it has its turn when all sessions that have something have been read, and takes
-    // in what came of them in one round. In smaller rounds each report of an agent would be answered by a frame of its own.
     runtime.block_on(async {
         // From here on signals are told apart from the end.
         let mut signals = Signals::new()?;
@@ -60,9 +58,11 @@ fn serve(settings: Settings) -> io::Result<ExitCode> {
             TcpListener::bind(settings.listen).await.map_err(|error| cannot_listen(settings.listen, &error))?;
         say(format_args!("release {}: {settings}", env!("CARGO_PKG_VERSION")));
         let (shutdown, asked) = oneshot::channel::<()>();
-        let server = server::run(settings, listener, async {
+        // A task, since tokio looks at its epoll once more before it goes on with what it blocks on. The loop within has its turn
+        // behind all sessions that have something, and takes in what came of them in one round.
+        let server = tokio::spawn(server::run(settings, listener, async {
             let _ = asked.await;
-        });
+        }));
         let at_once = async {
             let name = signals.next().await.1;
             say(format_args!("{name}: shutting down; a second signal ends it at once"));
@@ -70,7 +70,7 @@ fn serve(settings: Settings) -> io::Result<ExitCode> {
             signals.next().await.0
         };
         tokio::select! {
-            ended = server => ended.map(|()| ExitCode::SUCCESS),
+            ended = server => ended?.map(|()| ExitCode::SUCCESS),
             number = at_once => Ok(ExitCode::from(128 + number)),
         }
     })

@@ -6,9 +6,9 @@ use farpool_proto::v1::{
 };
 use tonic::Code;
 
-use crate::agent::{Agent, Say, hello};
-use crate::client::{Ask, Client};
-use crate::server::Server;
+use crate::agent::{Agent, Order, Say, hello};
+use crate::client::{Ask, Client, open_pool_as};
+use crate::server::{Server, soon};
 
 #[tokio::test]
 async fn a_session_begins_with_an_agent_that_can_be() {
@@ -48,6 +48,33 @@ async fn of_two_sessions_of_one_agent_the_newer_counts() {
     client.works(1).await;
     let status = server.status().await;
     assert_eq!((status.agents.len(), status.agents[0].slots), (1, 8));
+}
+
+/// Mostly it comes with the next call; here there is none.
+#[tokio::test]
+async fn an_agent_hears_what_it_may_forget_without_another_call() {
+    let server = Server::start().await;
+    let mut agent = Agent::joined(&server, 1, 2).await;
+    let mut client = Client::opened(&server, open_pool_as(1)).await;
+    client.hears_of(1).await;
+    agent.pool().await;
+    client.open_job(1);
+    client.items(1, 0, &[b"one"]);
+    client.end_items(1);
+    let (mut ended, mut settled) = (false, false);
+    while !(ended && settled) {
+        let orders = soon("what it may forget", agent.next()).await.expect("the session goes on");
+        for order in orders.expect("the session goes on") {
+            ended |= matches!(&order, Order::EndJob(end) if !end.kill);
+            settled |= matches!(order, Order::Settled(_));
+            let runs = matches!(order, Order::Assign(_));
+            agent.follow(order);
+            if runs {
+                assert_eq!(client.results(1).await, [b"one"]);
+                client.out.acknowledge();
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What is to be sent on a session: a queue that anybody may push to, and that keeps what may not have arrived.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
 use farpool_proto::v1::{Resume, Resumed};
@@ -13,7 +13,7 @@ use crate::frame::SessionMessage;
 use crate::frames::Frames;
 use crate::incoming::Incoming;
 use crate::opening;
-use crate::session::{self, Session};
+use crate::session::{self, Queue, Session};
 
 /// The sending end of a session. All clones are of the same session.
 ///
@@ -46,15 +46,32 @@ impl<M: SessionMessage> Outgoing<M> {
 
     /// Puts messages behind the others.
     pub fn extend(&self, messages: impl IntoIterator<Item = M>) {
+        if let Some(queue) = self.put(messages) {
+            session::wake(queue);
+        }
+    }
+
+    /// Puts messages behind the others that may wait for company: they travel in the next frame, which is not made for
+    /// them. Whoever calls this calls [`Outgoing::flush`] some time later.
+    pub fn extend_later(&self, messages: impl IntoIterator<Item = M>) {
+        drop(self.put(messages));
+    }
+
+    /// Sends what waits for company.
+    pub fn flush(&self) {
+        self.session().wake();
+    }
+
+    fn put(&self, messages: impl IntoIterator<Item = M>) -> Option<MutexGuard<'_, Queue<M>>> {
         let mut queue = self.session().queue();
         if queue.end.is_some() {
-            return;
+            return None;
         }
         for message in messages {
             let size = message.encoded_len();
             queue.push(message, size);
         }
-        session::wake(queue);
+        Some(queue)
     }
 
     /// Bytes of all messages that the peer has not taken in, as far as it has said, with what they take beside.

@@ -27,6 +27,10 @@ pub(super) struct Agent {
     /// Bytes that waited for it when something was last added, and when they were last seen to have become fewer.
     queued: usize,
     moved_at: u64,
+    /// Bytes of results that it has reported since it was last sent anything.
+    reported: usize,
+    /// What waits for company is sent then.
+    pub(super) flush_at: Option<u64>,
     // Gathered in a round. Kept for its memory.
     fresh: Vec<AgentCommand>,
 }
@@ -40,6 +44,11 @@ const SMALL_HELLO: usize = 4 << 10;
 const MAX_UNREAD: usize = 64 << 20;
 const READS_WITHIN_NS: u64 = 30_000_000_000;
 
+/// What an agent need not know at once waits so long, in ns, for something that it must know, unless it keeps more results
+/// than these, in bytes: nearly always the next call comes first, and a frame costs both sides more than what is in it.
+const COMPANY_NS: u64 = 5_000_000;
+const MAX_KEPT: usize = 1 << 20;
+
 impl Agent {
     fn new(session: Session<AgentCommand>, host: String, opening: u64, now: u64) -> Self {
         Self {
@@ -51,6 +60,8 @@ impl Agent {
             waits: false,
             queued: 0,
             moved_at: now,
+            reported: 0,
+            flush_at: None,
             fresh: Vec::new(),
         }
     }
@@ -61,14 +72,36 @@ impl Agent {
         if outgoing.waiting() < self.queued || self.queued == 0 {
             self.moved_at = now;
         }
-        outgoing.extend(self.fresh.drain(..));
+        if self.reported <= MAX_KEPT && self.fresh.iter().all(may_wait) {
+            outgoing.extend_later(self.fresh.drain(..));
+            self.flush_at.get_or_insert(now + COMPANY_NS);
+        } else {
+            outgoing.extend(self.fresh.drain(..));
+            (self.reported, self.flush_at) = (0, None);
+        }
         self.queued = outgoing.waiting();
         self.queued <= MAX_UNREAD || now - self.moved_at <= READS_WITHIN_NS
+    }
+
+    /// Sends what has waited for company.
+    pub(super) fn flush(&mut self) {
+        self.session.outgoing.flush();
+        (self.reported, self.flush_at) = (0, None);
     }
 
     fn welcome(&self) {
         let welcome = agent_command::Body::Welcome(farpool_proto::version());
         self.session.outgoing.push(AgentCommand { body: Some(welcome) });
+    }
+}
+
+/// Whether nothing depends on when the agent hears of it: what it may forget.
+fn may_wait(command: &AgentCommand) -> bool {
+    use agent_command::Body;
+    match &command.body {
+        Some(Body::Settled(_)) => true,
+        Some(Body::EndJob(end)) => !end.kill,
+        _ => false,
     }
 }
 
@@ -116,7 +149,11 @@ impl Driver {
         };
         for event in messages {
             let Some(agent) = self.agents.get_mut(&id) else { return };
-            agent.leaving |= matches!(event.body, Some(agent_event::Body::Draining(_)));
+            match &event.body {
+                Some(agent_event::Body::RunDone(done)) => agent.reported += done.data.len(),
+                Some(agent_event::Body::Draining(_)) => agent.leaving = true,
+                _ => {}
+            }
             if let Err(refused) = self.coordinator.agent_event(id, event, self.now, &mut self.out) {
                 self.end_agent(id, Err(Status::invalid_argument(refused.to_string())));
             }
@@ -160,7 +197,12 @@ impl Driver {
         }
         let mut touched = std::mem::take(&mut self.touched_agents);
         for id in touched.drain(..) {
-            if self.agents.get_mut(&id).is_some_and(|agent| !agent.send(self.now)) {
+            let Some(agent) = self.agents.get_mut(&id) else { continue };
+            let reads = agent.send(self.now);
+            if let Some(at) = agent.flush_at {
+                self.company.expect(id, at);
+            }
+            if !reads {
                 let message = "the agent does not read what it is told";
                 self.end_agent(id, Err(Status::resource_exhausted(message)));
             }
@@ -172,3 +214,6 @@ impl Driver {
         std::mem::take(&mut self.agents).into_values().for_each(|agent| agent.session.outgoing.fail(why.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests;

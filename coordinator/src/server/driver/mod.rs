@@ -6,6 +6,7 @@
 mod agents;
 mod away;
 mod clients;
+mod company;
 mod detached;
 mod drain;
 mod memory;
@@ -30,6 +31,7 @@ use crate::{AgentId, ClientId, Config, Coordinator, Outbox};
 use agents::Agent;
 use away::Away;
 use clients::Client;
+use company::Company;
 use detached::Detached;
 pub(super) use detached::{Opened, Read};
 use drain::Drain;
@@ -54,6 +56,7 @@ pub(super) struct Driver {
     client_ids: BTreeMap<Identity, ClientId>,
     agent_ids: BTreeMap<Identity, AgentId>,
     away: Away,
+    company: Company,
     memory: Memory,
     partials: Partials,
     asked: Asked,
@@ -94,6 +97,7 @@ impl Driver {
             client_ids: BTreeMap::new(),
             agent_ids: BTreeMap::new(),
             away: Away::new(settings.reconnect_grace),
+            company: Company::default(),
             memory: Memory::new(settings.memory, settings.heartbeat_timeout),
             partials: Partials::new(settings.memory, settings.limits.first_message),
             asked: Asked::default(),
@@ -149,6 +153,7 @@ impl Driver {
                 self.look_at_queues();
             }
             self.tend_away();
+            self.tend_company();
             self.tend_memory();
             self.tend_partials();
             self.tend_programs();
@@ -190,6 +195,7 @@ impl Driver {
             self.next_look(),
             self.coordinator.next_deadline(),
             self.away.next_look(),
+            self.company.next_look(),
             self.memory.next_look(self.now),
             self.partials.next_look(self.now),
             self.asked.next_look(),

@@ -46,6 +46,22 @@ fn by_what_is_pushed_and_by_the_end() {
 }
 
 #[test]
+fn not_by_what_may_wait_for_company() {
+    let (queue, mut frames) = client();
+    assert!(!wakes(&mut frames, || queue.extend_later([ask(0, 10)])));
+    let (queue, mut frames) = client();
+    assert!(next_frame(&mut frames).is_none());
+    queue.extend_later([ask(0, 10)]);
+    queue.push(ask(1, 10));
+    assert!(next_frame(&mut frames).is_some_and(|frame| *frame.messages == [ask(0, 10), ask(1, 10)]));
+    let woken = wakes(&mut frames, || {
+        queue.extend_later([ask(2, 10)]);
+        queue.flush();
+    });
+    assert!(woken && next_frame(&mut frames).is_some_and(|frame| *frame.messages == [ask(2, 10)]));
+}
+
+#[test]
 fn by_what_is_to_be_acknowledged() {
     let (queue, mut frames) = client();
     let way = Way::<ClientEvent>::default();

@@ -1,0 +1,99 @@
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use farpool_net::{Frames, outgoing};
+use farpool_proto::v1::{Assign, EndJob, Settled};
+use futures_core::Stream;
+use tokio::sync::mpsc;
+
+use super::*;
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What an agent's connection sends, and whether it is woken for it.
+struct Line {
+    frames: Frames<AgentCommand>,
+    woken: Arc<Woken>,
+}
+
+impl Line {
+    /// The messages of the next frame; none before there is one, of which this hears.
+    fn next(&mut self) -> usize {
+        let waker = Waker::from(Arc::clone(&self.woken));
+        match Pin::new(&mut self.frames).poll_next(&mut Context::from_waker(&waker)) {
+            Poll::Ready(frame) => frame.map_or(0, |frame| frame.messages.len()),
+            Poll::Pending => 0,
+        }
+    }
+
+    fn is_woken(&self) -> bool {
+        self.woken.0.swap(false, Ordering::SeqCst)
+    }
+}
+
+fn agent() -> (Agent, Line) {
+    let (outgoing, frames) = outgoing(0, Arc::default());
+    let session = Session::new(outgoing, mpsc::channel(1).0, None, &[1; 16]);
+    let mut line = Line { frames, woken: Arc::default() };
+    assert_eq!(line.next(), 0);
+    (Agent::new(session, "node1".to_owned(), 0, 0), line)
+}
+
+fn send(agent: &mut Agent, bodies: impl IntoIterator<Item = agent_command::Body>, now: u64) {
+    agent.fresh.extend(bodies.into_iter().map(|body| AgentCommand { body: Some(body) }));
+    assert!(agent.send(now));
+}
+
+fn end_job(kill: bool) -> agent_command::Body {
+    agent_command::Body::EndJob(EndJob { job: 1, kill })
+}
+
+fn settled() -> agent_command::Body {
+    agent_command::Body::Settled(Settled { pool: 1, report: 1 })
+}
+
+#[test]
+fn what_it_may_forget_waits_for_company() {
+    let (mut agent, mut line) = agent();
+    send(&mut agent, [end_job(false), settled()], 10);
+    send(&mut agent, [settled()], 20);
+    assert!(!line.is_woken());
+    assert_eq!(agent.flush_at, Some(10 + COMPANY_NS));
+    send(&mut agent, [agent_command::Body::Assign(Assign::default())], 30);
+    assert!(line.is_woken());
+    assert_eq!((line.next(), agent.flush_at), (4, None));
+}
+
+#[test]
+fn it_does_not_wait_for_ever() {
+    let (mut agent, mut line) = agent();
+    send(&mut agent, [settled()], 10);
+    assert_eq!((line.next(), line.next()), (1, 0));
+    send(&mut agent, [settled()], 20);
+    assert!(!line.is_woken());
+    agent.flush();
+    assert!(line.is_woken());
+    assert_eq!((line.next(), agent.flush_at), (1, None));
+}
+
+#[test]
+fn what_is_to_be_killed_and_what_is_large_does_not_wait() {
+    let (mut agent, mut line) = agent();
+    send(&mut agent, [end_job(true)], 10);
+    assert!(line.is_woken());
+    line.next();
+    line.next();
+    agent.reported = MAX_KEPT + 1;
+    send(&mut agent, [settled()], 20);
+    assert!(line.is_woken());
+    assert_eq!(agent.reported, 0);
+}
