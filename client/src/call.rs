@@ -40,6 +40,13 @@ impl Call {
         sent.map_err(|error| self.inbox.tell(error))
     }
 
+    /// Hands over all messages of a job of one item, and waits until there is news of it, or not quite so long.
+    pub(crate) fn flush_and_wait(&mut self) -> Result<(), Error> {
+        self.opened = true;
+        let called = self.session.call(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);
+        called.map_err(|error| self.inbox.tell(error))
+    }
+
     /// The job needs this no more: it may run on without it.
     pub(crate) fn settle(&mut self) {
         self.settled = true;

@@ -47,7 +47,7 @@ pub(crate) fn run_one<A: Args, R: Data>(mut call: Call, args: &A, payload_limit:
     feeder::feed_one(args, call.inbox.job(), payload_limit, &mut call.messages)
         .map_err(|error| call.inbox.tell(error))?;
     call.inbox.set_pulled(1);
-    call.flush()?;
+    call.flush_and_wait()?;
     let mut news = VecDeque::new();
     loop {
         let ended = call.inbox.take(&mut news);

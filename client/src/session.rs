@@ -22,6 +22,13 @@ pub(crate) trait Session: Send + Sync + 'static {
     /// nothing. Drains `messages`; never blocks for long.
     fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error>;
 
+    /// Opens a job of one item as [`Session::submit`] does, and blocks until there is news of it; it may return early.
+    fn call(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        self.submit(inbox, messages)?;
+        self.wait(inbox, None);
+        Ok(())
+    }
+
     /// Hands over further messages, in order, and lets the session act on them. Messages for a job that has ended are
     /// dropped without an error. Drains `messages`; never blocks for long.
     fn send(&self, messages: &mut Vec<Body>) -> Result<(), Error>;
@@ -82,6 +89,12 @@ impl SessionHandle {
     pub(crate) fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
         self.check(messages)?;
         self.0.submit(inbox, messages)
+    }
+
+    /// See [`Session::call`].
+    pub(crate) fn call(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        self.check(messages)?;
+        self.0.call(inbox, messages)
     }
 
     /// See [`Session::send`].

@@ -1,4 +1,4 @@
-//! The session's thread: what it hears from the coordinator, and what it does about it.
+//! A session's conversation: what it hears from the coordinator, and what it does about it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tonic::Status;
 use super::backoff::Backoff;
 use super::connect::{Connect, Connection, Grpc, runtime};
 use super::dial::{ANSWER_TIMEOUT, Dialer, Line};
+use super::driver::Driver;
 use super::notice::Notice;
 use super::shared::Shared;
 use super::state::{Link, State};
@@ -35,20 +36,21 @@ pub(super) struct Terms {
     pub(super) reconnect_timeout: Duration,
 }
 
-/// Holds the whole conversation, from connecting to the end of the session, on this thread.
-pub(super) fn hold(shared: &Arc<Shared>, terms: Terms, opener: Opener) {
-    let mut opener = Some(opener);
-    let ended = match runtime() {
-        Ok(runtime) => {
-            let connect = Grpc::new(&shared.address);
-            let ended = runtime.block_on(converse(shared, connect, terms, &mut opener));
-            // Not waiting for whoever reads a file or looks up a name.
-            runtime.shutdown_background();
-            ended
+/// Holds the whole conversation, from connecting to the end of the session. This is the session's thread.
+pub(super) fn hold(shared: &Arc<Shared>, driver: &Driver, terms: Terms, opener: Opener) {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let error = Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}"));
+            return end(shared, Err(error), Some(opener));
         }
-        Err(error) => Err(Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}"))),
     };
-    end(shared, ended, opener);
+    let own = Arc::clone(shared);
+    driver.run(shared, runtime, async move {
+        let (connect, mut opener) = (Grpc::new(&own.address), Some(opener));
+        let ended = converse(&own, connect, terms, &mut opener).await;
+        end(&own, ended, opener);
+    });
 }
 
 /// The conversation is over: nobody waits any longer.

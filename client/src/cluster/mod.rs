@@ -1,8 +1,8 @@
 //! Cluster mode: a session with a coordinator over gRPC.
 //!
-//! One thread a session talks to the coordinator ([`conversation`]). Threads of the program put what they have to say into
-//! its queue, and wait at their job's inbox; see [`shared`] for what both sides touch. Nothing of this is started before
-//! a pool on a cluster is opened.
+//! One task a session talks to the coordinator ([`conversation`]), on a thread of its own or on one that waits for a call
+//! ([`driver`]). Threads of the program put what they have to say into its queue, and wait at their job's inbox; see
+//! [`shared`] for what both sides touch. Nothing of this is started before a pool on a cluster is opened.
 
 mod address;
 mod backoff;
@@ -12,6 +12,7 @@ mod connect;
 mod conversation;
 pub(crate) mod detached;
 mod dial;
+mod driver;
 mod kept;
 mod notice;
 mod outage;
@@ -47,6 +48,7 @@ use conversation::{Opener, Terms};
 #[cfg(feature = "simulation")]
 pub use detached::{Caller, DetachedOutcomes, Handing, Keeper, Next};
 use detached::{Ground, Place};
+use driver::Driver;
 use shared::Shared;
 
 /// How long the end of a pool waits for its workers' output to be printed.
@@ -54,6 +56,10 @@ const PRINTING: Duration = Duration::from_secs(1);
 
 /// Opens a pool on the cluster at this address.
 pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Session>, Error> {
+    Ok(Arc::new(open_session(address, settings)?))
+}
+
+fn open_session(address: Address, settings: Settings) -> Result<ClusterSession, Error> {
     let Settings { processes, settings, require, weight, environment, reconnect_timeout } = settings;
     let (threads, payload_limit) = (settings.threads.max(1), settings.payload_limit);
     let id = Bytes::from(new_id().into_bytes().to_vec());
@@ -74,16 +80,17 @@ pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Sessi
     let shared = Shared::new(address, processes, open);
     let (tell, told) = mpsc::sync_channel(1);
     let opener: Opener = Box::new(move |answer| drop(tell.send(answer)));
-    let own = Arc::clone(&shared);
+    let driver = Arc::new(Driver::default());
+    let own = (Arc::clone(&shared), Arc::clone(&driver));
     thread::Builder::new()
         .name("farpool".into())
-        .spawn(move || conversation::hold(&own, terms, opener))
+        .spawn(move || conversation::hold(&own.0, &own.1, terms, opener))
         .map_err(|error| Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}")))?;
     // From here on the session ends with this.
-    let session = ClusterSession { shared, threads, ground };
+    let session = ClusterSession { shared, driver, threads, ground };
     let _lent = worker::lend();
     told.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread has ended without a word")))?;
-    Ok(Arc::new(session))
+    Ok(session)
 }
 
 fn item_token(token: ItemToken) -> v1::ItemToken {
@@ -99,17 +106,34 @@ pub(crate) fn new_id() -> Uuid {
 
 struct ClusterSession {
     shared: Arc<Shared>,
+    driver: Arc<Driver>,
     threads: u32,
     ground: Ground,
 }
 
 impl Session for ClusterSession {
     fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
-        self.shared.submit(inbox, messages)
+        let submitted = self.shared.submit(inbox, messages);
+        self.driver.attend();
+        submitted
+    }
+
+    fn call(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        if let Some(driving) = self.driver.take(&self.shared) {
+            return driving.until(async {
+                self.shared.submit(inbox, messages)?;
+                inbox.first_outcome().await;
+                Ok(())
+            });
+        }
+        self.submit(inbox, messages)?;
+        self.wait(inbox, None);
+        Ok(())
     }
 
     fn send(&self, messages: &mut Vec<Body>) -> Result<(), Error> {
         self.shared.send(messages);
+        self.driver.attend();
         Ok(())
     }
 
@@ -163,5 +187,6 @@ impl Session for ClusterSession {
 impl Drop for ClusterSession {
     fn drop(&mut self) {
         self.shared.abandon();
+        self.driver.attend();
     }
 }

@@ -137,6 +137,13 @@ impl Shared {
         !self.is_abandoned() && self.state().is_wanted()
     }
 
+    /// Whether nothing is going on: no job is open, and nothing is to be said or waited for.
+    pub(super) fn rests(&self) -> bool {
+        let state = self.state();
+        let is_on = state.link == Link::Up && !(state.closed || state.over || self.is_abandoned());
+        is_on && state.waiting.is_none() && state.inboxes.iter().len() == 0 && state.outgoing.waiting() == 0
+    }
+
     /// Gives the state back, and wakes whoever has got something by what was done with it.
     fn let_go(&self, mut state: MutexGuard<'_, State>) {
         let wakes = state.inboxes.take_wakes();

@@ -1,7 +1,8 @@
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::thread;
 
 use super::state::Sleeper;
@@ -112,6 +113,19 @@ impl Inbox {
         let before = self.state().waker.replace(sleeper);
         drop(before);
         self.knock();
+    }
+
+    /// Ready when an item has had its outcome, or the job has ended.
+    pub(crate) async fn first_outcome(&self) {
+        let is_there = || self.finished() > 0 || self.ended();
+        poll_fn(|context| {
+            if !is_there() {
+                self.set_waker(context.waker());
+            }
+            // What has come since then has woken the waker, and what came before it is seen here.
+            if is_there() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Runs the hook at the end, or now if the job has ended already.

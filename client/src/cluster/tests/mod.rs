@@ -1,11 +1,13 @@
 //! Sessions with a coordinator whose every word is chosen here.
 
 mod coming_back;
+mod driving;
 mod opening;
 mod reading;
 mod server;
 mod talking;
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 

@@ -190,6 +190,11 @@ impl Peer {
         wait_until(|| self.out.is_gone());
     }
 
+    /// Waits until the client has said that it has all that it was told.
+    pub(super) fn all_is_acknowledged(&self) {
+        wait_until(|| self.out.acknowledged() == self.out.pushed());
+    }
+
     /// Whether the client says nothing for a moment.
     pub(super) fn is_silent(&self) -> bool {
         self.heard.recv_timeout(Duration::from_millis(100)).is_err()
@@ -219,12 +224,17 @@ impl Peer {
 
     /// The result of one item, which is `bytes`.
     pub(super) fn say_done(&self, job: u64, item: u64, bytes: &[u8]) {
-        let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
-        self.say(Event::ItemsDone(ItemsDone { job, first: item, data: bytes.to_vec().into(), ends, failed: false }));
+        self.say(done(job, item, bytes));
     }
 
     pub(super) fn say_ended(&self, job: u64, cancelled: bool) {
         self.say(Event::JobEnded(JobEnded { job, cancelled }));
+    }
+
+    /// The result of a job's only item, which is `bytes`, and the job's end, in one frame.
+    pub(super) fn say_outcome(&self, job: u64, bytes: &[u8]) {
+        let both = [done(job, 0, bytes), Event::JobEnded(JobEnded { job, cancelled: false })];
+        self.out.extend(both.map(|event| ClientEvent { body: Some(event) }));
     }
 
     pub(super) fn say_closed(&self) {
@@ -369,6 +379,11 @@ impl Clients for Service {
         let _ = self.programs.send(pieces);
         Ok(Response::new(PutProgramReply {}))
     }
+}
+
+fn done(job: u64, item: u64, bytes: &[u8]) -> Event {
+    let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
+    Event::ItemsDone(ItemsDone { job, first: item, data: bytes.to_vec().into(), ends, failed: false })
 }
 
 /// The items in a message: their first index, and each one's bytes.

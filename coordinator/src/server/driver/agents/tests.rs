@@ -2,12 +2,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use farpool_net::{Frames, outgoing};
 use farpool_proto::v1::{Assign, EndJob, Settled};
 use futures_core::Stream;
 use tokio::sync::mpsc;
 
+use super::super::super::meter::Meters;
 use super::*;
 
 #[derive(Default)]
@@ -42,7 +44,8 @@ impl Line {
 
 fn agent() -> (Agent, Line) {
     let (outgoing, frames) = outgoing(0, Arc::default());
-    let session = Session::new(outgoing, mpsc::channel(1).0, None, &[1; 16]);
+    let passed = Meters::new(1 << 20, Duration::from_secs(5)).meter().passed(None);
+    let session = Session::new(outgoing, mpsc::channel(1).0, None, &[1; 16], &passed);
     let mut line = Line { frames, woken: Arc::default() };
     assert_eq!(line.next(), 0);
     (Agent::new(session, "node1".to_owned(), 0, 0), line)
