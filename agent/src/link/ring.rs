@@ -65,7 +65,8 @@ impl Writer {
         let length = self.known_room();
         // SAFETY: the ring is mapped twice in a row, so `length <= RING_BYTES` bytes from any place in the first
         // copy are mapped. The bytes between `written` and `read + RING_BYTES` belong to the one writer, which
-        // is borrowed mutably; the reader does not touch them before it sees a larger `written`.
+        // is borrowed mutably; a reader that keeps the protocol does not touch them before it sees a larger `written`.
+        // One that does not can garble what it is going to read itself: they are only written here, never read.
         unsafe { std::slice::from_raw_parts_mut(start.add(place(self.written)).as_ptr(), length) }
     }
 

@@ -1,6 +1,10 @@
 //! The status page: what an agent and a worker tell each other without a message.
 //!
 //! The worker writes here which item it is on, before it begins it; when it dies, the agent reads what was running.
+//!
+//! Both sides can write to all of it at any time, and a worker whose code went astray does. So there are only atomics here,
+//! of which every value is one, and the agent loads a number once for each decision and believes it only within the bounds
+//! of what it has given itself. A worker that lies can have its own items run twice or not at all, and nothing else.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -16,6 +20,7 @@ pub const MAX_POSITION: u32 = 1 << 31;
 /// No doorbell wanted: the agent is awake.
 const AWAKE: u64 = u64::MAX;
 const NOTHING_REVOKED: u32 = u32::MAX;
+const REVOKE_TRIES: u32 = 1 << 16;
 
 /// The status page. Groups that different sides write lie on cache lines of their own.
 #[repr(C, align(64))]
@@ -172,18 +177,22 @@ impl Status {
         unpack(self.claim.0.load(Ordering::SeqCst)).1
     }
 
-    /// The agent takes back every position from `from` on that has not been claimed; returns the first one that
-    /// it got. The worker claims none from there on until [`Status::resume`].
-    pub fn revoke(&self, from: u32) -> u32 {
+    /// The agent takes back every position from `from` on, of which the worker claims none until [`Status::resume`]. The
+    /// error says that some were claimed, which are those below it: then nothing was taken back.
+    pub fn revoke(&self, from: u32) -> Result<(), u32> {
         let mut now = self.claim.0.load(Ordering::SeqCst);
-        loop {
+        // Only a worker that does nothing else could change it so often.
+        for _ in 0..REVOKE_TRIES {
             let (_, claimed) = unpack(now);
-            let first = from.max(claimed);
-            match self.claim.0.compare_exchange_weak(now, pack(first, claimed), Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return first,
+            if claimed > from {
+                return Err(claimed);
+            }
+            match self.claim.0.compare_exchange_weak(now, pack(from, claimed), Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return Ok(()),
                 Err(changed) => now = changed,
             }
         }
+        Err(u32::MAX)
     }
 
     /// The worker has passed all that was revoked.

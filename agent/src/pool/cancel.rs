@@ -58,7 +58,7 @@ impl WorkerPool {
         for at in 0..self.workers.len() {
             let is_cancelled = |given: &&Given| self.chunks[given.chunk as usize].cancelled;
             let Some(first) = self.workers[at].given.iter().find(is_cancelled).map(Given::next) else { continue };
-            if self.workers[at].sending.is_none() && !self.workers[at].revoking {
+            if self.workers[at].can_give_back_more() {
                 self.take_back(at, first);
                 self.drop_queued();
             }

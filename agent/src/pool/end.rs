@@ -126,7 +126,8 @@ impl WorkerPool {
         if worker.given.iter().all(|given| limit_of(given) == 0) {
             return None;
         }
-        let running = worker.memory.status().running(self.threads).filter_map(|running| {
+        let status = worker.memory.status();
+        let running = status.running(self.threads).filter_map(|running| {
             let given = worker.given.iter().find(|given| given.item_at(running.position).is_some())?;
             let limit = limit_of(given);
             let due = running.since?.checked_add(limit)?;
@@ -134,15 +135,36 @@ impl WorkerPool {
         });
         let first = running.min_by_key(|(due, _)| *due);
         // While outcomes are left where they are, it is not known whether something begins.
-        first.or_else(|| {
-            if self.held {
-                return None;
+        first.or_else(|| if self.held { None } else { self.first_timeout_of_next(worker) })
+    }
+
+    /// When the first item times out that the worker should have begun, if it has begun nothing: it was stopped before it
+    /// came to that. An item's clock then runs since it is one of those that the worker's threads would begin next. (Of an
+    /// item that was just begun the worker may not have noted yet when.)
+    fn first_timeout_of_next(&self, worker: &Worker) -> Option<(u64, Reason)> {
+        let claimed = worker.memory.status().claimed();
+        let has_begun = |given: &Given| given.next() < claimed;
+        let any_begun = worker.given.iter().any(has_begun);
+        let mut left = self.threads as u64;
+        let mut first: Option<(u64, Reason)> = None;
+        for given in worker.given.iter().filter(|given| !any_begun || has_begun(given)) {
+            let chunk = &self.chunks[given.chunk as usize];
+            // For these nobody waits: they are no item's turn.
+            if chunk.cancelled {
+                continue;
             }
-            // Nothing has begun although something was given: the worker was stopped before it came to it.
-            let given = worker.given.front()?;
-            let limit = limit_of(given);
-            let due = worker.progress.2.checked_add(limit)?;
-            (limit > 0).then_some((due, Reason::TimedOut { position: given.next(), limit }))
-        })
+            let limit = self.jobs[chunk.job as usize].timeout_ns;
+            let since = worker.progress.2.max(given.since);
+            if let Some(due) = since.checked_add(limit).filter(|_| limit > 0)
+                && first.is_none_or(|(earlier, _)| due < earlier)
+            {
+                first = Some((due, Reason::TimedOut { position: given.next(), limit }));
+            }
+            left = left.saturating_sub(u64::from(given.left()));
+            if left == 0 {
+                break;
+            }
+        }
+        first
     }
 }

@@ -13,6 +13,9 @@ impl WorkerPool {
             self.workers[at].wants_room = false;
             if self.workers[at].sending.is_some() {
                 let sent = self.workers[at].go_on_sending();
+                if sent == Ok(true) {
+                    self.workers[at].progress.2 = now;
+                }
                 self.workers[at].wants_room = self.workers[at].sending.is_some();
                 self.end_if_corrupt(at, sent, now);
             }
@@ -119,7 +122,14 @@ impl WorkerPool {
                 // Until now it had nothing to make progress with.
                 worker.progress.2 = now;
             }
-            worker.given.push_back(Given { chunk: piece.chunk, first: piece.first, count, position, done: 0 });
+            worker.given.push_back(Given {
+                chunk: piece.chunk,
+                first: piece.first,
+                count,
+                position,
+                done: 0,
+                since: now,
+            });
         }
         Ok(count)
     }

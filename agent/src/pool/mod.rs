@@ -24,6 +24,7 @@ mod share;
 mod start;
 mod stop;
 mod stream;
+mod stuck;
 mod supervise;
 mod take_back;
 mod wait;
@@ -103,6 +104,8 @@ pub(crate) struct WorkerPool {
     queue: VecDeque<Piece>,
     /// Items of refused jobs, which are yet to be told to have failed.
     refused: VecDeque<Piece>,
+    /// Something has changed at the end of a round that the next one is to make use of.
+    unsettled: bool,
     pace: Pace,
     report: Report,
 }
@@ -168,6 +171,7 @@ impl WorkerPool {
             chunks: Slab::new(),
             queue: VecDeque::new(),
             refused: VecDeque::new(),
+            unsettled: false,
             pace: Pace::new(),
             report: Report::default(),
         };
@@ -182,6 +186,7 @@ impl WorkerPool {
         self.supervise(now);
         self.fail_refused();
         self.feed(now);
+        self.replace_stuck(now);
     }
 
     /// What the coordinator should know is appended to `events`.

@@ -142,10 +142,8 @@ impl WorkerPool {
     /// Takes back everything that a worker has not begun.
     pub(super) fn take_back_all(&mut self, at: usize) {
         let Some(first) = self.workers[at].given.front().map(Given::next) else { return };
-        if self.workers[at].can_give_back()
-            && let Some(from) = self.boundary(at, first)
-        {
-            self.take_back(at, from);
+        if self.workers[at].can_give_back() {
+            self.take_back(at, first);
         }
     }
 

@@ -101,8 +101,8 @@ impl WorkerPool {
 
     fn let_leave(&mut self, may_leave: impl Fn(State) -> bool, now: u64) {
         for worker in &mut self.workers {
-            let idle = worker.is_idle() && !worker.revoking && may_leave(worker.state);
-            if idle && worker.order(Kind::Stop, 0, &[]).unwrap_or(false) {
+            let idle = worker.is_idle() && may_leave(worker.state);
+            if idle && worker.order_behind(Kind::Stop).unwrap_or(false) {
                 worker.show();
                 worker.state = State::Leaving;
                 worker.gone_by = Some(now + GONE_NS);

@@ -6,7 +6,6 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::WorkerPool;
 use super::stream::Stream;
-use super::take_back::STALLED_NS;
 use super::worker::{State, Worker};
 use crate::clock;
 use crate::link::RING_BYTES;
@@ -86,7 +85,7 @@ impl WorkerPool {
 
     /// Asks the workers to wake the agent when there is something to do, which may be left undone until then.
     pub(crate) fn arm(&mut self) -> Armed {
-        if self.has_refused() {
+        if self.has_refused() || std::mem::take(&mut self.unsettled) {
             return Armed::Busy;
         }
         let now = clock::now();
@@ -106,21 +105,12 @@ impl WorkerPool {
             deadline = [deadline, collect, output, ending, cancelled, due].into_iter().flatten().min();
         }
         let of_fork_server = self.fork_server_stderr.as_ref().and_then(Stream::due);
-        deadline = [deadline, of_fork_server, self.time_to_move(now)].into_iter().flatten().min();
+        deadline =
+            [deadline, of_fork_server, self.time_to_move(now), self.time_to_replace()].into_iter().flatten().min();
         match deadline {
             Some(time) if time <= now => Armed::Busy,
             other => Armed::Until(other),
         }
-    }
-
-    /// When work that waits behind a long item is due to be moved to a worker that idles.
-    fn time_to_move(&self, now: u64) -> Option<u64> {
-        let may_run_more = self.running() < self.may_run;
-        let idle = may_run_more && self.workers.iter().any(|worker| worker.takes_items() && worker.given.is_empty());
-        let waits = idle
-            && self.queue.is_empty()
-            && self.workers.iter().any(|worker| worker.takes_items() && worker.waiting(self.threads) > 0);
-        waits.then_some(now + STALLED_NS)
     }
 }
 

@@ -67,8 +67,11 @@ pub(super) struct Worker {
     pub(super) sending: Option<Bytes>,
     /// A large result, half of it here.
     pub(super) receiving: Option<Receiving>,
-    /// Something was taken back from it, and it has not passed that place yet.
+    /// Orders that are to follow a large item which is half on its way.
+    orders_behind: Vec<Kind>,
+    /// Something was taken back from it, since when it has not passed that place.
     pub(super) revoking: bool,
+    pub(super) revoked_at: u64,
     /// What it has written makes no sense: nothing more is read of it.
     pub(super) broken: bool,
     /// Something was written that it has not been shown.
@@ -129,6 +132,8 @@ pub(super) struct Given {
     pub(super) position: u32,
     /// So many of them are finished, from the first on.
     pub(super) done: u32,
+    /// When it was given them.
+    pub(super) since: u64,
 }
 
 impl Given {
@@ -203,7 +208,9 @@ impl Worker {
             knows: Vec::new(),
             sending: None,
             receiving: None,
+            orders_behind: Vec::new(),
             revoking: false,
+            revoked_at: now,
             broken: false,
             unpublished: false,
             ending: None,
@@ -273,6 +280,16 @@ impl Worker {
         self.to.space()[HEADER_BYTES..bytes].copy_from_slice(payload);
         self.finish_record(kind, slot, 0, payload.len());
         Ok(true)
+    }
+
+    /// As [`Worker::order`], for what has no payload. Behind a large item of which not all is written it follows by
+    /// itself.
+    pub(super) fn order_behind(&mut self, kind: Kind) -> Result<bool, Corrupt> {
+        if self.sending.is_some() {
+            self.orders_behind.push(kind);
+            return Ok(true);
+        }
+        self.order(kind, 0, &[])
     }
 
     /// As [`Worker::order`], for what it is not to be woken for: it reads it together with whatever comes next.
@@ -346,6 +363,12 @@ impl Worker {
             // The worker takes pieces out while more are written.
             self.show();
             any = true;
+        }
+        if self.sending.is_none() {
+            for kind in std::mem::take(&mut self.orders_behind) {
+                self.order(kind, 0, &[])?;
+            }
+            self.show();
         }
         Ok(any)
     }

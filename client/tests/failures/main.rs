@@ -56,6 +56,7 @@ mod retries;
 mod scenarios;
 mod sick;
 mod sizes;
+mod standstill;
 mod starts;
 mod tasks;
 mod timeouts;
@@ -97,6 +98,7 @@ const BOTH: &[&[Case]] = &[
     panics::CASES,
     retries::CASES,
     sizes::CASES,
+    standstill::CASES,
     starts::CASES,
     timeouts::CASES,
 ];
