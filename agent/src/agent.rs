@@ -155,6 +155,7 @@ impl Agent {
         }
         self.share_slots(now);
         self.run_pools(now);
+        self.limit_leaving(now);
         self.tell_health();
         if self.sharing.ails() {
             // Others can run it, and are to get it: so it is given back only when nothing more is wanted here.

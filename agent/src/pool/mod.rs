@@ -12,6 +12,7 @@ mod collect;
 mod death;
 mod end;
 mod feed;
+mod leaving;
 mod lend;
 mod lines;
 mod not_started;

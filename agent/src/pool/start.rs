@@ -48,7 +48,11 @@ impl WorkerPool {
         };
         // One is enough to see whether it still dies.
         let tries = self.ailing().is_some() && self.workers.iter().any(|worker| worker.state == State::Starting);
-        wanted && !tries && self.allowance.starts > 0 && self.serving() < self.allowance.workers
+        wanted
+            && !tries
+            && self.allowance.starts > 0
+            && self.serving() < self.allowance.workers
+            && !self.waits_for_leaving()
     }
 
     fn start_worker(&mut self, number: u32, now: u64) -> nix::Result<()> {

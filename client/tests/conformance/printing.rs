@@ -9,6 +9,7 @@ use crate::tasks::nap;
 crate::runner::cases![
     lines_are_labelled_and_whole,
     the_last_words_are_printed_before_the_end,
+    what_workers_print_while_they_leave_is_printed,
     lines_go_above_a_bar,
     what_is_printed_gives_no_orders_to_a_terminal,
     what_is_printed_elsewhere_stays_as_it_is,
@@ -59,6 +60,28 @@ fn the_last_words_are_printed_before_the_end() {
     drop(writer);
     let out = out.join().unwrap();
     assert!(out.ends_with("] half a line\n") && out.lines().count() == 1, "{out:?}");
+}
+
+fn what_workers_print_while_they_leave_is_printed() {
+    fn print_at_the_end() {
+        extern "C" fn print() {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            println!("leaving");
+        }
+        // SAFETY: the handler is a function of this program.
+        assert_eq!(unsafe { libc::atexit(print) }, 0);
+    }
+    let pool = pools::pool(pools::builder().processes(2).max_tasks_per_child(1));
+    let (reader, writer) = io::pipe().unwrap();
+    let out = read(reader);
+    with_stdout(&writer, || {
+        (0..8).for_each(|_| pool.apply(print_at_the_end, ()).unwrap());
+        pool.close();
+        pool.join().unwrap();
+    });
+    drop(writer);
+    let out = out.join().unwrap();
+    assert_eq!(out.lines().filter(|line| line.ends_with("] leaving")).count(), 8, "{out}");
 }
 
 fn lines_go_above_a_bar() {

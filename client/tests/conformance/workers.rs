@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::log::{self, Log};
 use crate::tasks::{nap, pid_after, square, whereabouts};
-use crate::{pools, processes};
+use crate::{cluster, pools, processes};
 
 crate::runner::cases![
     all_processes_are_used_and_none_is_the_client,
@@ -17,6 +17,7 @@ crate::runner::cases![
     a_worker_is_replaced_after_its_items,
     workers_are_replaced_without_a_gap,
     replaced_workers_go,
+    workers_that_leave_slowly_are_few,
     a_worker_keeps_its_memory_between_items,
     stdin_of_a_worker_is_empty,
     tasks_do_not_see_farpools_own_environment,
@@ -122,6 +123,34 @@ fn replaced_workers_go() {
     }
     let gone = pids.iter().filter(|&&pid| processes::Process::of(pid).is_none()).count();
     assert!(gone >= 16, "only {gone} of 20 workers that were replaced are gone");
+}
+
+/// At its end it sleeps for three seconds.
+fn leave_slowly(item: u64) -> u64 {
+    extern "C" fn linger() {
+        std::thread::sleep(Duration::from_secs(3));
+    }
+    // SAFETY: the handler is a function of this program and touches nothing of it.
+    assert_eq!(unsafe { libc::atexit(linger) }, 0);
+    item
+}
+
+fn workers_that_leave_slowly_are_few() {
+    let pool = pools::pool(pools::builder().processes(2).max_tasks_per_child(1));
+    let slow = pool.map_async(leave_slowly, 0..150);
+    let mut most = Vec::new();
+    while !slow.wait(Duration::from_millis(10)) {
+        let there = processes::started_by_this_case();
+        if there.len() > most.len() {
+            most = there;
+        }
+    }
+    assert_eq!(slow.get().unwrap(), (0..150).collect::<Vec<_>>());
+    // Where workers are: fork servers, workers, those that leave (as many as slots, and four), and as many as can be told to
+    // leave or killed at one moment.
+    let (hosts, slots) = if cluster::is_here() { (cluster::AGENTS, cluster::SLOTS) } else { (1, 2) };
+    let bound = hosts * (1 + 2 + slots + 4 + 2 + 2);
+    assert!(most.len() <= bound, "{} instead of {bound}:\n{}", most.len(), processes::list(&most));
 }
 
 fn a_worker_keeps_its_memory_between_items() {
