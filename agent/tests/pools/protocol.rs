@@ -78,8 +78,8 @@ fn a_bad_pool_fails_alone() {
         host.agent.start_pool(bad, program("serves")).expect("the coordinator is not to blame");
         let failure = host.pool_fault(pool);
         assert_eq!(failure.kind(), FailureKind::InvalidArgument);
-        let words = format!("payload_limit is {payload_limit} bytes");
-        assert!(failure.message.contains(&words) && failure.message.contains("2 GiB"), "{failure:?}");
+        let words = format!("(payload_limit): {payload_limit}");
+        assert!(failure.message.contains(&words), "{failure:?}");
         host.wait_for_event(|event| matches!(event, Event::PoolStopped(stopped) if stopped.pool == pool));
     }
     assert_eq!(host.run(1, "pid"), worker, "the other pool goes on as if nothing had been");
@@ -107,7 +107,7 @@ fn a_bad_job_fails_alone() {
     let told = host.wait(|told| (faults(told).len() >= 3000).then(|| faults(told)));
     for (at, (chunk, item, failure)) in (700..).zip(&told) {
         assert_eq!((*chunk, *item, failure.kind()), (70, at, FailureKind::InvalidArgument), "{failure:?}");
-        assert!(failure.message.contains("1100000 bytes"), "{failure:?}");
+        assert!(failure.message.contains(": 1100000"), "{failure:?}");
     }
     assert_eq!(host.run(1, "pid"), worker, "the other job goes on as if nothing had been");
     assert_eq!(faults(&host.told).len(), 3000);
