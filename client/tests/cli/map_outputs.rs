@@ -150,8 +150,9 @@ fn a_failure_that_stops_a_map_is_told_when_it_happens() {
 #[test]
 fn lines_come_as_they_are_written() {
     let folder = Folder::new();
-    let pipe = folder.pipe("gate");
-    let program = format!("echo one; printf 'half'; read line < {pipe}; echo ' of it'; printf end; echo {{}} >&2");
+    let gates = [folder.pipe("gate-a"), folder.pipe("gate-b")];
+    let gate = folder.file("gate-");
+    let program = format!("echo one; printf 'half'; read line < {gate}{{}}; echo ' of it'; printf end; echo {{}} >&2");
     let mut running = map(&program, ["--line-buffer", "--tag"]).spawn();
     running.child.stdin.take().unwrap().write_all(b"a\nb\n").unwrap();
     let stdout = running.child.stdout.as_mut().unwrap();
@@ -159,10 +160,8 @@ fn lines_come_as_they_are_written() {
     let mut sorted: Vec<&str> = first.lines().collect();
     sorted.sort_unstable();
     assert_eq!(sorted, ["a\tone", "b\tone"]);
-    // Both wait at the same gate.
-    let mut gate = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
-    gate.write_all(b"go\ngo\n").unwrap();
-    drop(gate);
+    // Each waits at its own.
+    gates.iter().for_each(|gate| fs::write(gate, "go\n").unwrap());
     let done = running.end();
     let text = done.stdout();
     let mut sorted: Vec<&str> = text.lines().collect();
