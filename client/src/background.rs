@@ -32,7 +32,9 @@ pub(crate) fn feed<A: Args>(mut call: Call, mut feeder: Feeder<impl Iterator<Ite
             feeder.wait_for_room(&call.inbox);
         }
     };
-    if let Err(error) = thread::Builder::new().name("farpool-feeder".to_owned()).spawn(rest) {
+    if let Err(error) =
+        thread::Builder::new().name("farpool-feeder".to_owned()).stack_size(crate::codec::STACK).spawn(rest)
+    {
         let message = format!("cannot start the thread that feeds the job: {error}");
         give_up(&inbox, Error::new(ErrorKind::Unavailable, message));
     }

@@ -26,7 +26,8 @@ pub(crate) fn start() -> io::Result<()> {
     // Under the lock, so that two callers do not start it twice.
     let _tasks = callbacks.tasks();
     if callbacks.thread.get().is_none() {
-        let thread = thread::Builder::new().name("farpool-callbacks".to_owned()).spawn(|| callbacks.serve())?;
+        let builder = thread::Builder::new().name("farpool-callbacks".to_owned()).stack_size(crate::codec::STACK);
+        let thread = builder.spawn(|| callbacks.serve())?;
         let _ = callbacks.thread.set(thread.thread().id());
     }
     Ok(())

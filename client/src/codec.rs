@@ -1,12 +1,27 @@
-//! Values to bytes and back: postcard, and a plain copy where a value already is bytes.
+//! Values to bytes and back, so that each arrives as serde's own self-describing round trip would bring it.
 //!
-//! postcard costs 5-8 ns for a small value, but only 1 GB/s for a `Vec<u8>`, which serde takes byte by byte. Strings
-//! and vectors of plain numbers are therefore copied whole ([`plain`]): their element count as a varint, then their
-//! memory. Both sides run the same executable on the same architecture, so memory means the same on both.
-//! The choice is made by type and at compile time: other types pay nothing for it.
+//! Three formats, the best that serves:
+//! - *plain*: numbers, strings and vectors of numbers, chosen by type and at compile time; they carry no mark.
+//! - *compact*: the parts of a value without names and kinds, where Serialize writes exactly what Deserialize asks for, in its
+//!   order ([`compact`], [`shape`]). It costs about a nanosecond a part.
+//! - *self-describing*: all else ([`described`]).
+//!
+//! All are for human readers, as serde calls it: so is JSON, and so are serde's own buffers (untagged, flatten), whatever the
+//! format around them says. Types that differ then lose nothing, and some do otherwise (the scope of a `SocketAddrV6`).
+//!
+//! A value that is not plain begins with a mark ([`mark`]) that says which it is. Both sides run the same executable, so a
+//! type is the same on both; results of detached jobs, which other builds of a program may read, are *sealed*: behind the
+//! compact format there is a fingerprint of its parts, which those that are read must have too.
 
-mod append;
+mod compact;
+mod depth;
+mod described;
+mod fault;
+mod input;
+mod out;
 mod plain;
+mod shape;
+mod sink;
 mod varint;
 
 #[cfg(test)]
@@ -16,7 +31,11 @@ use std::fmt;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use append::Append;
+use fault::Fault;
+use input::Input;
+use out::Out;
+use shape::{Fingerprint, Known};
+use sink::{Room, Sink};
 
 /// Why a value could not be encoded or decoded, as a lower-case fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,30 +50,59 @@ pub(crate) enum EncodeSliceError {
     Codec(String),
 }
 
+/// Who will read a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// This build of the program.
+    ThisBuild,
+    /// Any build of it.
+    AnyBuild,
+}
+
+/// The first byte of a value that is not plain.
+mod mark {
+    pub(super) const COMPACT: u8 = 0;
+    pub(super) const DESCRIBED: u8 = 1;
+    /// Compact, with a fingerprint behind it.
+    pub(super) const SEALED: u8 = 2;
+    /// Beside one of these: it is nested deeper than [`SHALLOW`](super::depth::SHALLOW).
+    pub(super) const DEEP: u8 = 0x80;
+}
+
 /// Appends the encoded value. On an error `out` is as it was.
 #[inline]
-pub(crate) fn encode<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
-    if let Some(plain) = plain::view(value) {
-        plain.append(out);
-        return Ok(());
-    }
+pub(crate) fn encode<T>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError>
+where
+    T: Serialize + DeserializeOwned + 'static,
+{
+    encode_for(Reader::ThisBuild, value, out)
+}
+
+/// As [`encode`], for this reader.
+#[inline]
+pub(crate) fn encode_for<T>(reader: Reader, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError>
+where
+    T: Serialize + DeserializeOwned + 'static,
+{
     let start = out.len();
-    postcard::serialize_with_flavor(value, Append(out)).map_err(|error| {
+    write(reader, value, out).map_err(|fault| {
         out.truncate(start);
-        CodecError::encoding::<T>(reason(&error))
+        CodecError::encoding::<T>(fault)
     })
 }
 
 /// Encodes into `out` and returns how many bytes that took.
 #[inline]
-pub(crate) fn encode_slice<T: Serialize + 'static>(value: &T, out: &mut [u8]) -> Result<usize, EncodeSliceError> {
-    if let Some(plain) = plain::view(value) {
-        return plain.write(out).ok_or(EncodeSliceError::Full);
-    }
-    match postcard::to_slice(value, out) {
-        Ok(used) => Ok(used.len()),
-        Err(postcard::Error::SerializeBufferFull) => Err(EncodeSliceError::Full),
-        Err(error) => Err(EncodeSliceError::Codec(CodecError::encoding::<T>(reason(&error)).0)),
+pub(crate) fn encode_slice<T>(reader: Reader, value: &T, out: &mut [u8]) -> Result<usize, EncodeSliceError>
+where
+    T: Serialize + DeserializeOwned + 'static,
+{
+    let mut room = Room::new(out);
+    let written = write(reader, value, &mut room);
+    match (room.used(), written) {
+        (None, _) => Err(EncodeSliceError::Full),
+        (Some(used), Ok(())) => Ok(used),
+        (_, Err(fault)) => Err(EncodeSliceError::Codec(CodecError::encoding::<T>(fault).0)),
     }
 }
 
@@ -68,24 +116,131 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, C
 /// Decodes the value at the start of `bytes` and returns the bytes behind it.
 #[inline]
 pub(crate) fn decode_prefix<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<(T, &[u8]), CodecError> {
-    match plain::read(bytes) {
-        Some(Ok(read)) => Ok(read),
-        Some(Err(reason)) => Err(CodecError::decoding::<T>(reason)),
-        None => postcard::take_from_bytes(bytes).map_err(|error| CodecError::decoding::<T>(reason(&error))),
+    let mut input = Input::new(bytes, 2 * depth::SHALLOW);
+    let read = match plain::read(&mut input) {
+        Some(read) => read,
+        None => read_marked(&mut input),
+    };
+    read.map(|value| (value, input.bytes)).map_err(CodecError::decoding::<T>)
+}
+
+/// The stack of threads that have users' values, in bytes, as large as a main thread's: the deepest value that can be encoded can
+/// be dropped on it.
+pub(crate) const STACK: usize = 8 << 20;
+
+/// How the results of detached jobs are encoded, for those who read them: 0 before values were marked.
+pub(crate) const DETACHED_FORMAT: u32 = 1;
+
+/// Whether values of this type are encoded in every format as they are in [`DETACHED_FORMAT`].
+pub(crate) fn is_plain<T: 'static>() -> bool {
+    plain::is_plain::<T>()
+}
+
+#[inline]
+fn write<T, S>(reader: Reader, value: &T, sink: &mut S) -> Result<(), Fault>
+where
+    T: Serialize + DeserializeOwned + 'static,
+    S: Sink,
+{
+    match plain::write(value, sink) {
+        Some(written) => written,
+        None => write_marked(reader, value, sink),
     }
 }
 
-/// What postcard's errors mean to whoever wrote the type.
+fn write_marked<T, S>(reader: Reader, value: &T, sink: &mut S) -> Result<(), Fault>
+where
+    T: Serialize + DeserializeOwned + 'static,
+    S: Sink,
+{
+    let start = sink.position();
+    if let Some(known) = shape::known::<T>() {
+        match write_compact(reader, known, value, sink) {
+            Err(Fault::Unknown) if known.may_learn() => {
+                shape::learn::learn(known, value);
+                sink.truncate(start);
+                match write_compact(reader, known, value, sink) {
+                    Err(Fault::Unknown) => known.learned_nothing(),
+                    Err(Fault::Differs) => {}
+                    written => return written,
+                }
+            }
+            Err(Fault::Unknown | Fault::Differs) => {}
+            written => return written,
+        }
+        sink.truncate(start);
+    }
+    write_described(value, sink)
+}
+
+/// [`Fault::Unknown`] and [`Fault::Differs`]: the format does not serve for this value.
+#[inline]
+fn write_compact<T, S>(reader: Reader, known: &'static Known, value: &T, sink: &mut S) -> Result<(), Fault>
+where
+    T: Serialize + 'static,
+    S: Sink,
+{
+    let start = sink.position();
+    let (mark, fingerprint) = match reader {
+        Reader::ThisBuild => (mark::COMPACT, None),
+        Reader::AnyBuild => (mark::SEALED, Some(Fingerprint::default())),
+    };
+    sink.push(mark)?;
+    let mut out = Out::new(sink);
+    out.fingerprint = fingerprint;
+    let written = compact::Writer::part(&mut out, known.root, 0, value);
+    out.conclude(written)?;
+    let (deep, fingerprint) = (out.deep, out.fingerprint);
+    if let Some(fingerprint) = fingerprint {
+        sink.extend(&fingerprint.to_bytes())?;
+    }
+    if deep {
+        sink.set(start, mark | mark::DEEP);
+    }
+    Ok(())
+}
+
+// Written into a buffer of its own and copied, so that there is one instance for each type and not one for each sink.
 #[cold]
-fn reason(error: &postcard::Error) -> String {
-    use postcard::Error::{DeserializeUnexpectedEnd, SerdeDeCustom, SerdeSerCustom, WontImplement};
-    match error {
-        DeserializeUnexpectedEnd => "it is cut short".to_owned(),
-        SerdeSerCustom | SerdeDeCustom => "its own serde implementation refuses it".to_owned(),
-        WontImplement => "its format describes itself (serde's untagged, flatten, or deserialize_any), \
-                          and farpool's does not: derive plain serde traits for it"
-            .to_owned(),
-        other => other.to_string(),
+fn write_described<T: Serialize, S: Sink>(value: &T, sink: &mut S) -> Result<(), Fault> {
+    let mut bytes = vec![mark::DESCRIBED];
+    let mut out = Out::new(&mut bytes);
+    let written = described::Writer::new(&mut out, 0).write(value);
+    out.conclude(written)?;
+    if out.deep {
+        bytes[0] |= mark::DEEP;
+    }
+    sink.extend(&bytes)
+}
+
+fn read_marked<T: DeserializeOwned>(input: &mut Input<'_>) -> Result<T, Fault> {
+    match input.byte()? {
+        mark::COMPACT => T::deserialize(compact::Reader::new(input)),
+        mark if mark & mark::DEEP != 0 => {
+            input.levels = 2 * depth::MAX_DEPTH;
+            depth::on_deep_stack(|| read_as(mark & !mark::DEEP, input))
+        }
+        mark => read_as(mark, input),
+    }
+}
+
+fn read_as<T: DeserializeOwned>(mark: u8, input: &mut Input<'_>) -> Result<T, Fault> {
+    match mark {
+        mark::COMPACT => T::deserialize(compact::Reader::new(input)),
+        mark::DESCRIBED => T::deserialize(described::Reader::new(input, None)),
+        mark::SEALED => {
+            input.fingerprint = Some(Fingerprint::default());
+            let value = T::deserialize(compact::Reader::new(input));
+            let read = input.fingerprint.take().unwrap_or_default().to_bytes();
+            match value {
+                Ok(value) if input.array() == Ok(read) => Ok(value),
+                _ => Err(serde::de::Error::custom(
+                    "it was encoded by another build of the program, in which the type had other fields, variants or types \
+                     of them",
+                )),
+            }
+        }
+        _ => Err(Fault::Damaged),
     }
 }
 

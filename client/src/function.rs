@@ -14,10 +14,9 @@
 mod object;
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use crate::args::Args;
+use crate::args::{Args, Data};
+use crate::codec::Reader;
 use crate::worker::task::{self, TaskIo};
 pub(crate) use object::was_started_by_loader;
 
@@ -133,7 +132,7 @@ impl<F, A, R> Of<F, A, R>
 where
     F: Function<A, Output = R>,
     A: Args,
-    R: Serialize + DeserializeOwned + Send + 'static,
+    R: Data,
 {
     const WITHOUT_CAPTURES: () = assert!(
         size_of::<F>() == 0,
@@ -144,6 +143,9 @@ where
 
     const DESCRIPTOR: Descriptor =
         Descriptor { magic: MAGIC, farpool: &ANCHOR, name: std::any::type_name::<(F, A, R)>, entry: enter::<F, A, R> };
+
+    /// For results that other builds of the program may read.
+    const DETACHED: Descriptor = Descriptor { entry: enter_detached::<F, A, R>, ..Self::DESCRIPTOR };
 }
 
 /// What a worker needs to find the function `F` again.
@@ -151,10 +153,24 @@ pub(crate) fn describe<F, A, R>() -> Bytes
 where
     F: Function<A, Output = R>,
     A: Args,
-    R: Serialize + DeserializeOwned + Send + 'static,
+    R: Data,
 {
     const { Of::<F, A, R>::WITHOUT_CAPTURES };
-    let descriptor: &'static Descriptor = &Of::<F, A, R>::DESCRIPTOR;
+    blob(&Of::<F, A, R>::DESCRIPTOR)
+}
+
+/// The same, for results that other builds of the program may read.
+pub(crate) fn describe_detached<F, A, R>() -> Bytes
+where
+    F: Function<A, Output = R>,
+    A: Args,
+    R: Data,
+{
+    const { Of::<F, A, R>::WITHOUT_CAPTURES };
+    blob(&Of::<F, A, R>::DETACHED)
+}
+
+fn blob(descriptor: &'static Descriptor) -> Bytes {
     let place = object::place(std::ptr::from_ref(descriptor).addr());
     let name = hash((descriptor.name)().as_bytes());
     let mut blob = [0; BLOB_BYTES];
@@ -220,14 +236,33 @@ fn enter<F, A, R>(io: &mut dyn TaskIo)
 where
     F: Function<A, Output = R>,
     A: Args,
-    R: Serialize + DeserializeOwned + Send + 'static,
+    R: Data,
+{
+    run::<F, A, R>(io, Reader::ThisBuild);
+}
+
+fn enter_detached<F, A, R>(io: &mut dyn TaskIo)
+where
+    F: Function<A, Output = R>,
+    A: Args,
+    R: Data,
+{
+    run::<F, A, R>(io, Reader::AnyBuild);
+}
+
+#[inline(always)]
+fn run<F, A, R>(io: &mut dyn TaskIo, reader: Reader)
+where
+    F: Function<A, Output = R>,
+    A: Args,
+    R: Data,
 {
     const { Of::<F, A, R>::WITHOUT_CAPTURES };
     // SAFETY: `F` has no bytes (asserted above at compile time), so any aligned pointer is good for reading one. That a
     // value of it may exist here: the client holds one, `F` is Copy (so making another is always allowed, and none
     // is ever dropped), Send and Sync, and this process is another instance of the same program.
     let function = unsafe { std::ptr::NonNull::<F>::dangling().read() };
-    task::run(io, |args: A| function.call(args));
+    task::run(io, reader, |args: A| function.call(args));
 }
 
 /// FNV-1a: the names are our own compiler's, so nobody aims for collisions.

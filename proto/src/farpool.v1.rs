@@ -188,7 +188,7 @@ pub mod journal_record {
         /// Times are milliseconds since 1970.
         #[prost(uint64, tag = "4")]
         pub at_ms: u64,
-        /// Of Detach: id and result; of its OpenJob: label and job.
+        /// Of Detach: id, result and format; of its OpenJob: label and job.
         #[prost(bytes = "bytes", tag = "5")]
         pub id: ::prost::bytes::Bytes,
         #[prost(string, tag = "6")]
@@ -197,6 +197,8 @@ pub mod journal_record {
         pub label: ::prost::alloc::string::String,
         #[prost(uint64, tag = "8")]
         pub named: u64,
+        #[prost(uint32, tag = "9")]
+        pub format: u32,
     }
     /// Consecutive items. Behind it: their bytes and where each of them ends, in the layout of farpool.v1.Items.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -540,6 +542,9 @@ pub struct Detach {
     /// The type of the results, for who picks them up.
     #[prost(string, tag = "5")]
     pub result: ::prost::alloc::string::String,
+    /// How the results are encoded, which only clients look into; 0: as before this was said.
+    #[prost(uint32, tag = "6")]
+    pub format: u32,
 }
 /// Picks up the outcomes of a detached job: the only message of DetachedJobs.Attach.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -747,6 +752,9 @@ pub struct DetachedJob {
     /// Tells it from others that have the name before or after it.
     #[prost(bytes = "bytes", tag = "11")]
     pub id: ::prost::bytes::Bytes,
+    /// Detach.format.
+    #[prost(uint32, tag = "12")]
+    pub format: u32,
 }
 /// The last message of a session: no job is left and the workers are gone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -84,6 +84,7 @@ fn open_session(address: Address, settings: Settings) -> Result<ClusterSession, 
     let own = (Arc::clone(&shared), Arc::clone(&driver));
     thread::Builder::new()
         .name("farpool".into())
+        .stack_size(crate::codec::STACK)
         .spawn(move || conversation::hold(&own.0, &own.1, terms, opener))
         .map_err(|error| Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}")))?;
     // From here on the session ends with this.

@@ -1,112 +1,136 @@
-//! Values that are bytes already: strings and vectors of plain numbers.
+//! Values that need no serde: numbers, strings and vectors of numbers. They carry no mark.
 
 use std::any::Any;
 
 use bytemuck::Pod;
 
-use super::varint;
-
-/// A value's element count and its memory.
-pub(super) struct Plain<'a> {
-    count: usize,
-    bytes: &'a [u8],
-}
-
-impl Plain<'_> {
-    pub(super) fn append(&self, out: &mut Vec<u8>) {
-        let mut count = [0; varint::MAX_BYTES];
-        let length = varint::write(self.count as u64, &mut count);
-        out.reserve(length + self.bytes.len());
-        out.extend_from_slice(&count[..length]);
-        out.extend_from_slice(self.bytes);
-    }
-
-    /// How many bytes it took; `None` if there was not enough room.
-    pub(super) fn write(&self, out: &mut [u8]) -> Option<usize> {
-        let mut count = [0; varint::MAX_BYTES];
-        let length = varint::write(self.count as u64, &mut count);
-        let end = length + self.bytes.len();
-        let out = out.get_mut(..end)?;
-        out[..length].copy_from_slice(&count[..length]);
-        out[length..].copy_from_slice(self.bytes);
-        Some(end)
-    }
-}
+use super::fault::Fault;
+use super::input::Input;
+use super::out::WriteLeaf;
+use super::sink::Sink;
 
 /// Calls the macro with every element type whose vectors are copied whole.
-macro_rules! for_each_number {
+macro_rules! for_each_element {
     ($apply:ident) => {
         $apply!(u8, i8, u16, i16, u32, i32, u64, i64, u128, i128, usize, isize, f32, f64)
     };
 }
 
-/// The value as bytes, if it is of a type that can be copied whole.
+/// Calls the macro with every number: its type, how it is written, and how it is read.
+macro_rules! for_each_number {
+    ($apply:ident) => {
+        $apply! {
+            u8: |n, sink| sink.push(n), |input| input.byte(),
+            i8: |n, sink| sink.push(n as u8), |input| input.byte().map(|byte| byte as i8),
+            u16: |n, sink| sink.unsigned(n.into()), |input| fits(input.unsigned()?.try_into()),
+            u32: |n, sink| sink.unsigned(n.into()), |input| fits(input.unsigned()?.try_into()),
+            u64: |n, sink| sink.unsigned(n), |input| input.unsigned(),
+            usize: |n, sink| sink.unsigned(n as u64), |input| fits(input.unsigned()?.try_into()),
+            i16: |n, sink| sink.signed(n.into()), |input| fits(input.signed()?.try_into()),
+            i32: |n, sink| sink.signed(n.into()), |input| fits(input.signed()?.try_into()),
+            i64: |n, sink| sink.signed(n), |input| input.signed(),
+            isize: |n, sink| sink.signed(n as i64), |input| fits(input.signed()?.try_into()),
+            f32: |n, sink| sink.extend(&n.to_le_bytes()), |input| input.array().map(f32::from_le_bytes),
+            f64: |n, sink| sink.extend(&n.to_le_bytes()), |input| input.array().map(f64::from_le_bytes),
+            bool: |n, sink| sink.push(n.into()), |input| input.boolean(),
+            char: |n, sink| sink.character(n), |input| input.character(),
+            (): |_n, _sink| Ok(()), |_input| Ok(()),
+        }
+    };
+}
+
+/// Whether values of the type are plain.
+#[inline(always)]
+pub(super) fn is_plain<T: 'static>() -> bool {
+    let slot: &dyn Any = &None::<T>;
+    macro_rules! elements {
+        ($($element:ty),*) => { slot.is::<Option<String>>() $(|| slot.is::<Option<Vec<$element>>>())* };
+    }
+    macro_rules! numbers {
+        ($($number:ty: $write:expr, $read:expr,)*) => { false $(|| slot.is::<Option<$number>>())* };
+    }
+    for_each_element!(elements) || for_each_number!(numbers)
+}
+
+/// Writes the value if it is plain.
 // The comparisons of types are of constants: what is left after inlining is one branch, or none.
 #[inline(always)]
-pub(super) fn view<T: 'static>(value: &T) -> Option<Plain<'_>> {
+pub(super) fn write<T: 'static, S: Sink>(value: &T, sink: &mut S) -> Option<Result<(), Fault>> {
     let value = value as &dyn Any;
-    if let Some(text) = value.downcast_ref::<String>() {
-        return Some(Plain { count: text.len(), bytes: text.as_bytes() });
-    }
-    macro_rules! vectors {
-        ($($number:ty),*) => {$(
-            if let Some(numbers) = value.downcast_ref::<Vec<$number>>() {
-                return Some(Plain { count: numbers.len(), bytes: bytemuck::cast_slice(numbers) });
+    macro_rules! numbers {
+        ($($number:ty: |$n:ident, $sink:ident| $write:expr, |$input:ident| $read:expr,)*) => {$(
+            if let Some(number) = value.downcast_ref::<$number>() {
+                let ($n, $sink) = (*number, sink);
+                return Some($write);
             }
         )*};
     }
-    for_each_number!(vectors);
+    macro_rules! vectors {
+        ($($element:ty),*) => {$(
+            if let Some(elements) = value.downcast_ref::<Vec<$element>>() {
+                return Some(memory(elements.len(), bytemuck::cast_slice(elements), sink));
+            }
+        )*};
+    }
+    for_each_number!(numbers);
+    if let Some(text) = value.downcast_ref::<String>() {
+        return Some(memory(text.len(), text.as_bytes(), sink));
+    }
+    for_each_element!(vectors);
     None
 }
 
-/// Reads a value from the start of `bytes`; `None` if it is not of a type that is copied whole.
+fn memory<S: Sink>(count: usize, bytes: &[u8], sink: &mut S) -> Result<(), Fault> {
+    sink.reserve(bytes.len() + super::varint::MAX_BYTES);
+    sink.varint(count as u64)?;
+    sink.extend(bytes)
+}
+
+/// Reads a value if its type is plain.
 #[inline(always)]
-pub(super) fn read<T: 'static>(bytes: &[u8]) -> Option<Result<(T, &[u8]), &'static str>> {
+pub(super) fn read<T: 'static>(input: &mut Input<'_>) -> Option<Result<T, Fault>> {
     // Through an empty slot of the type, so that the type is known before there is a value.
     let mut slot: Option<T> = None;
-    let rest = fill(&mut slot, bytes)?;
-    Some(rest.and_then(|rest| slot.map(|value| (value, rest)).ok_or("nothing was read")))
+    let read = fill(&mut slot, input)?;
+    Some(read.and_then(|()| slot.ok_or(Fault::Damaged)))
 }
 
 #[inline(always)]
-fn fill<'a>(slot: &mut dyn Any, bytes: &'a [u8]) -> Option<Result<&'a [u8], &'static str>> {
-    if let Some(slot) = slot.downcast_mut::<Option<String>>() {
-        return Some(read_text(bytes).map(|(text, rest)| {
-            *slot = Some(text);
-            rest
-        }));
-    }
-    macro_rules! vectors {
-        ($($number:ty),*) => {$(
-            if let Some(slot) = slot.downcast_mut::<Option<Vec<$number>>>() {
-                return Some(read_numbers(bytes).map(|(numbers, rest)| {
-                    *slot = Some(numbers);
-                    rest
-                }));
+fn fill(slot: &mut dyn Any, input: &mut Input<'_>) -> Option<Result<(), Fault>> {
+    macro_rules! numbers {
+        ($($number:ty: |$n:ident, $sink:ident| $write:expr, |$input:ident| $read:expr,)*) => {$(
+            if let Some(slot) = slot.downcast_mut::<Option<$number>>() {
+                #[inline(always)]
+                fn number($input: &mut Input<'_>) -> Result<$number, Fault> {
+                    $read
+                }
+                return Some(number(input).map(|number| *slot = Some(number)));
             }
         )*};
     }
-    for_each_number!(vectors);
+    macro_rules! vectors {
+        ($($element:ty),*) => {$(
+            if let Some(slot) = slot.downcast_mut::<Option<Vec<$element>>>() {
+                return Some(read_elements(input).map(|elements| *slot = Some(elements)));
+            }
+        )*};
+    }
+    for_each_number!(numbers);
+    if let Some(slot) = slot.downcast_mut::<Option<String>>() {
+        return Some(input.text().map(|text| *slot = Some(text.to_owned())));
+    }
+    for_each_element!(vectors);
     None
 }
 
-fn read_text(bytes: &[u8]) -> Result<(String, &[u8]), &'static str> {
-    let (text, rest) = split::<u8>(bytes)?;
-    let text = std::str::from_utf8(text).map_err(|_| "the text is not UTF-8")?;
-    Ok((text.to_owned(), rest))
+#[inline(always)]
+fn fits<N>(number: Result<N, std::num::TryFromIntError>) -> Result<N, Fault> {
+    number.map_err(|_| Fault::Damaged)
 }
 
-fn read_numbers<N: Pod>(bytes: &[u8]) -> Result<(Vec<N>, &[u8]), &'static str> {
-    let (memory, rest) = split::<N>(bytes)?;
-    Ok((bytemuck::pod_collect_to_vec(memory), rest))
-}
-
-/// The memory of the elements, and the bytes behind them. The count is not trusted: nothing is reserved for it.
-fn split<N>(bytes: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
-    let (count, rest) = varint::read(bytes).ok_or("the element count is cut short")?;
-    usize::try_from(count)
-        .ok()
-        .and_then(|count| count.checked_mul(size_of::<N>()))
-        .and_then(|length| rest.split_at_checked(length))
-        .ok_or("there are fewer bytes than the element count says")
+/// The count is not trusted: nothing is reserved for it.
+fn read_elements<N: Pod>(input: &mut Input<'_>) -> Result<Vec<N>, Fault> {
+    let count = input.unsigned()?;
+    let bytes = usize::try_from(count).ok().and_then(|count| count.checked_mul(size_of::<N>()));
+    Ok(bytemuck::pod_collect_to_vec(input.take(bytes.ok_or(Fault::CutShort)?)?))
 }

@@ -17,7 +17,15 @@ pub(super) fn write(mut count: u64, out: &mut [u8; MAX_BYTES]) -> usize {
 }
 
 /// Reads a count and returns the bytes behind it; `None` if there is no whole count.
+#[inline]
 pub(super) fn read(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    match bytes {
+        [byte, rest @ ..] if *byte < 0x80 => Some(((*byte).into(), rest)),
+        _ => read_long(bytes),
+    }
+}
+
+fn read_long(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut count = 0_u64;
     for (index, &byte) in bytes.iter().take(MAX_BYTES).enumerate() {
         let low = u64::from(byte & 0x7f);
@@ -32,4 +40,15 @@ pub(super) fn read(bytes: &[u8]) -> Option<(u64, &[u8])> {
         }
     }
     None
+}
+
+/// Small numbers of either sign become small counts.
+#[inline]
+pub(super) fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)) as u64
+}
+
+#[inline]
+pub(super) fn unzigzag(count: u64) -> i64 {
+    (count >> 1) as i64 ^ -((count & 1) as i64)
 }

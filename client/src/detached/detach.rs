@@ -8,6 +8,7 @@ use super::Detached;
 use crate::args::{Args, Data};
 use crate::cluster::detached::{Named, Sending};
 use crate::cluster::new_id;
+use crate::codec;
 use crate::error::Error;
 use crate::feeder::Whole;
 use crate::function::{Captureless, Function};
@@ -65,7 +66,7 @@ impl<F: Captureless> Detach<'_, F> {
         T: Data,
         R: Data,
     {
-        self.send(self.job.describe::<(T,), R>(), Singles(items.into_iter()))
+        self.send(self.job.describe_detached::<(T,), R>(), Singles(items.into_iter()))
     }
 
     /// As [`map`](Self::map), for a function of several arguments: each item is the tuple of them.
@@ -91,7 +92,7 @@ impl<F: Captureless> Detach<'_, F> {
         A: Args,
         R: Data,
     {
-        self.send(self.job.describe::<A, R>(), items.into_iter())
+        self.send(self.job.describe_detached::<A, R>(), items.into_iter())
     }
 
     /// Detaches a job of a single call: its results are one.
@@ -114,7 +115,7 @@ impl<F: Captureless> Detach<'_, F> {
         A: Args,
         R: Data,
     {
-        self.send(self.job.describe::<A, R>(), std::iter::once(args))
+        self.send(self.job.describe_detached::<A, R>(), std::iter::once(args))
     }
 
     fn send<A: Args, R: Data>(&self, function: Bytes, input: impl Iterator<Item = A>) -> Result<Detached<R>, Error> {
@@ -135,6 +136,7 @@ impl<F: Captureless> Detach<'_, F> {
             pool: Some(ground.pool),
             job: Some(options.open_job(JOB, function)),
             result: type_name::<R>().to_owned(),
+            format: codec::DETACHED_FORMAT,
         };
         let mut whole = Whole::new(input, JOB, pool.payload_limit());
         let sending = Sending::start(&ground.place, detach)?;

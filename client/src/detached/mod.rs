@@ -13,8 +13,9 @@ use std::marker::PhantomData;
 use crate::args::Data;
 use crate::cluster::Address;
 use crate::cluster::detached::{self, Named, Place, Reading};
+use crate::codec;
 use crate::environment;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::settings::RECONNECT_TIMEOUT;
 pub use detach::Detach;
 pub use outcomes::Outcomes;
@@ -26,7 +27,8 @@ pub use status::{DetachedState, DetachedStatus};
 ///
 /// # Errors
 /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if there is no such job, if its results are of another
-/// type, or if `FARPOOL_ADDRESS` is not set; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the coordinator cannot be
+/// type, or if `FARPOOL_ADDRESS` is not set; [`ErrorKind::Codec`](crate::ErrorKind::Codec) if they were encoded in a way that
+/// this farpool cannot read; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the coordinator cannot be
 /// reached, or keeps no jobs.
 ///
 /// ```no_run
@@ -72,7 +74,22 @@ pub fn attach_to<R: Data>(url: impl AsRef<str>, name: impl Into<String>) -> Resu
         );
         return Err(Error::invalid(message).of_job("attach", &name));
     }
+    check_format::<R>(about.format).map_err(|error| error.of_job("attach", &name))?;
     Ok(Detached::new(place, Named { name: name.into(), id: about.id }))
+}
+
+/// Results that are encoded in another way would be taken for other values.
+fn check_format<R: Data>(format: u32) -> Result<(), Error> {
+    let message = match format {
+        codec::DETACHED_FORMAT => return Ok(()),
+        0 if codec::is_plain::<R>() => return Ok(()),
+        0 => {
+            "its results were encoded by an older farpool, which did not record what their type was made of: read them with \
+              the program that detached the job"
+        }
+        _ => "its results were encoded by a newer farpool: build this program with that one",
+    };
+    Err(Error::new(ErrorKind::Codec, message))
 }
 
 /// A job that the cluster keeps, which goes on whatever becomes of this process; made by [`Job::detach`](crate::Job::detach),

@@ -7,7 +7,7 @@ use crate::cluster::detached::{End, Named, Reading, Step, about};
 use crate::error::Error;
 
 use super::outcomes::decode;
-use super::{DetachedStatus, place};
+use super::{DetachedStatus, check_format, place};
 
 /// The outcomes of a detached job as they are kept.
 #[doc(hidden)]
@@ -15,6 +15,7 @@ pub struct RawDetached {
     reading: Reading,
     id: Bytes,
     result: String,
+    format: u32,
     status: DetachedStatus,
 }
 
@@ -49,7 +50,13 @@ impl RawDetached {
         let about = about(&place, "results", &Named::whichever(name), false)?;
         let job = Named { name: name.into(), id: about.id.clone() };
         let status = DetachedStatus::read(&about)?;
-        Ok(Self { reading: Reading::start(&place, "results", &job, wait)?, id: job.id, result: about.result, status })
+        Ok(Self {
+            reading: Reading::start(&place, "results", &job, wait)?,
+            id: job.id,
+            result: about.result,
+            format: about.format,
+            status,
+        })
     }
 
     /// What tells the job from others that have its name before or after it.
@@ -60,6 +67,11 @@ impl RawDetached {
     /// The type of the results.
     pub fn result(&self) -> &str {
         &self.result
+    }
+
+    /// Whether this build can read results of this type.
+    pub fn check<R: Data>(&self) -> Result<(), Error> {
+        check_format::<R>(self.format)
     }
 
     /// How far the job was when it was opened.

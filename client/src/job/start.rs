@@ -23,6 +23,14 @@ impl<F> Job<'_, F> {
         function::describe::<F, A, R>()
     }
 
+    /// The same, for results that are kept.
+    pub(crate) fn describe_detached<A: Args, R: Data>(&self) -> Bytes
+    where
+        F: Function<A, Output = R>,
+    {
+        function::describe_detached::<F, A, R>()
+    }
+
     pub(super) fn call(&self, verb: &'static str, function: Bytes, interest: Interest) -> Result<Call, Error> {
         self.pool.call(verb, &self.options, function, interest)
     }

@@ -65,6 +65,7 @@ impl Driver {
         let own = Arc::clone(&driver);
         thread::Builder::new()
             .name("farpool".into())
+            .stack_size(crate::codec::STACK)
             .spawn(move || own.run())
             .map_err(|error| Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}")))?;
         Ok(driver)

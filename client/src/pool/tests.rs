@@ -31,7 +31,7 @@ fn map_keeps_the_order_of_items_whatever_the_order_of_outcomes() {
         let (_, pool) = FakeSession::mapping(double).picking(pick).pool();
         let expected: Vec<u64> = (0..3000).map(double).collect();
         assert_eq!(pool.map(double, 0..3000).unwrap(), expected, "{pick:?}");
-        assert_eq!(pool.map(double, []).unwrap(), []);
+        assert!(pool.map(double, []).unwrap().is_empty());
     }
 }
 

@@ -4,11 +4,10 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use farpool_proto::v1::{Failure, FailureKind};
-use serde::Serialize;
 
 use super::panics;
-use crate::args::Args;
-use crate::codec::{self, EncodeSliceError};
+use crate::args::{Args, Data};
+use crate::codec::{self, EncodeSliceError, Reader};
 use crate::fork;
 
 /// Where the items of a run come from and their outcomes go.
@@ -44,8 +43,8 @@ pub fn count_as_failed() {
     FAILED.set(true);
 }
 
-/// Runs all items that `io` has through `function`.
-pub(crate) fn run<A: Args, R: Serialize + 'static>(io: &mut dyn TaskIo, function: impl Fn(A) -> R) {
+/// Runs all items that `io` has through `function`; `reader` is who will read the results.
+pub(crate) fn run<A: Args, R: Data>(io: &mut dyn TaskIo, reader: Reader, function: impl Fn(A) -> R) {
     let generation = fork::generation();
     loop {
         // A panic may come from the user's Deserialize, function, Serialize or Drop: all four are in here. What the
@@ -57,7 +56,7 @@ pub(crate) fn run<A: Args, R: Serialize + 'static>(io: &mut dyn TaskIo, function
             let result = function(args);
             // Before anything is written to where the worker itself writes.
             fork::end_if_forked(generation, "a task");
-            encode(io, &result).map(Some)
+            encode(io, reader, &result).map(Some)
         }));
         fork::end_if_forked(generation, "a task");
         let failed = FAILED.take();
@@ -70,13 +69,13 @@ pub(crate) fn run<A: Args, R: Serialize + 'static>(io: &mut dyn TaskIo, function
     }
 }
 
-fn encode<R: Serialize + 'static>(io: &mut dyn TaskIo, result: &R) -> Result<Encoded, Failure> {
-    match codec::encode_slice(result, io.room()) {
+fn encode<R: Data>(io: &mut dyn TaskIo, reader: Reader, result: &R) -> Result<Encoded, Failure> {
+    match codec::encode_slice(reader, result, io.room()) {
         Ok(length) => return Ok(Encoded::InRoom(length)),
         Err(EncodeSliceError::Full) => {}
         Err(EncodeSliceError::Codec(error)) => return Err(codec_failure("encoding the item's result", &error)),
     }
-    match codec::encode(result, io.scratch()) {
+    match codec::encode_for(reader, result, io.scratch()) {
         Ok(()) => Ok(Encoded::InScratch),
         Err(error) => Err(codec_failure("encoding the item's result", &error)),
     }

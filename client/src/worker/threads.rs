@@ -43,7 +43,8 @@ pub(super) fn run(memory: &Arc<Memory>, input: Input, output: Output, count: usi
     let shared = Arc::new(Shared { memory: Arc::clone(memory), input: Mutex::new(queue), output: Mutex::new(output) });
     for thread in 1..count {
         let shared = Arc::clone(&shared);
-        let started = std::thread::Builder::new().name(format!("farpool-{thread}")).spawn(move || {
+        let builder = std::thread::Builder::new().name(format!("farpool-{thread}")).stack_size(crate::codec::STACK);
+        let started = builder.spawn(move || {
             panics::this_thread_runs_tasks(Arc::clone(&shared.memory));
             work(&shared, thread)
         });

@@ -149,5 +149,5 @@ fn a_result_is_awaited_on_another_thread() {
     let pool = pools::of(1);
     let results: Vec<_> = (0..20).map(|n| pool.apply_async(square, (n,))).collect();
     let waiting = thread::spawn(move || results.into_iter().map(|result| block_on(result).unwrap()).sum::<u64>());
-    assert_eq!(waiting.join().unwrap(), (0..20).map(|n| n * n).sum());
+    assert_eq!(waiting.join().unwrap(), (0..20).map(|n| n * n).sum::<u64>());
 }

@@ -33,6 +33,7 @@ mod progress;
 mod results;
 mod tasks;
 mod threads;
+mod values;
 mod verbs;
 mod waiting;
 mod workers;
@@ -62,6 +63,7 @@ const BOTH: &[&[Case]] = &[
     progress::CASES,
     results::CASES,
     threads::CASES,
+    values::CASES,
     verbs::CASES,
     workers::CASES,
 ];

@@ -1,5 +1,9 @@
 //! Items and results that cannot be encoded or decoded.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
 use farpool::{Error, ErrorKind};
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -14,7 +18,8 @@ crate::runner::cases![
     items_that_the_worker_cannot_decode,
     results_that_cannot_be_encoded,
     results_that_the_client_cannot_decode,
-    formats_that_describe_themselves,
+    values_that_refuse_a_part_of_them,
+    types_that_do_not_fit_themselves,
     an_initializers_arguments_that_cannot_be_encoded,
 ];
 
@@ -93,19 +98,44 @@ fn results_that_the_client_cannot_decode() {
     check(CLIENT_DECODES, &["cannot decode"]);
 }
 
-fn formats_that_describe_themselves() {
+/// The reason names the field, on the way there and on the way back.
+fn values_that_refuse_a_part_of_them() {
     #[derive(Clone, Debug, Serialize, Deserialize)]
-    #[serde(untagged)]
-    enum Untagged {
-        Number(u64),
-        Text(String),
+    struct Upload {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+        file: PathBuf,
     }
     let pool = pool(1);
-    for value in [Untagged::Number(1), Untagged::Text("x".to_owned())] {
-        let error = pool.apply(identity::<Untagged>, (value,)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Codec);
-        has_words(&error, &["untagged", "derive plain serde traits"]);
+    let upload = |note: Option<String>| Upload { note, file: OsStr::from_bytes(b"/tmp/\xff").into() };
+    for note in [None, Some("n".to_owned())] {
+        let refused = [
+            pool.apply(|upload: Upload| upload.note.is_some(), (upload(note.clone()),)).unwrap_err(),
+            pool.apply(|note: Option<String>| Upload { note, file: OsStr::from_bytes(b"\xff").into() }, (note,))
+                .unwrap_err(),
+        ];
+        for error in refused {
+            assert_eq!(error.kind(), ErrorKind::Codec, "{error}");
+            has_words(&error, &["cannot encode", "Upload", "field `file`", "path contains invalid UTF-8 characters"]);
+        }
     }
+    let error = pool.apply(identity::<PathBuf>, (OsStr::from_bytes(b"\xff").into(),)).unwrap_err();
+    has_words(&error, &["PathBuf", "path contains invalid UTF-8 characters"]);
+    serves_on(&pool);
+}
+
+/// What Serialize writes is not what Deserialize knows, in any format: never another value.
+fn types_that_do_not_fit_themselves() {
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    struct Renamed {
+        #[serde(rename(serialize = "written", deserialize = "asked"))]
+        number: u64,
+        other: u64,
+    }
+    let pool = pool(1);
+    let error = pool.apply(identity::<Renamed>, (Renamed { number: 1, other: 2 },)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Codec, "{error}");
+    has_words(&error, &["decoding the item's arguments in the worker", "Renamed", "missing field `asked`"]);
     serves_on(&pool);
 }
 

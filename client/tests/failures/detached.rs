@@ -4,6 +4,7 @@ use std::thread;
 
 use farpool::{Detached, DetachedState, ErrorKind, Pool};
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
 use crate::checks::{has_words, millis, seconds, serves_on, within};
 use crate::client::Client;
@@ -26,6 +27,7 @@ crate::runner::cases![
     items_that_fail,
     what_cannot_be_sent_leaves_nothing,
     names_and_types,
+    a_type_that_has_changed,
     a_job_waits_for_its_agents,
     a_coordinator_without_a_journal,
     a_fork_reads_anew_and_disturbs_nobody,
@@ -325,6 +327,40 @@ fn names_and_types() {
     pool.close();
     let error = pool.job(noted_nap).detach("more").apply((log.path(), 3)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
+    drop(pool);
+    cluster.stop().unwrap();
+}
+
+/// As a newer program would pick it up, whose type has the same name: two of one name, in blocks of one function.
+fn a_type_that_has_changed() {
+    let cluster = cluster();
+    let pool = pool(cluster.address());
+    {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Report {
+            cents: u64,
+            count: u64,
+        }
+        let report = |count: u64| Report { cents: 300, count };
+        let job = pool.job(report).detach("nightly").map(0..3).unwrap();
+        let job = farpool::attach_to::<Report>(cluster.address(), job.name()).unwrap();
+        let expected: Vec<_> = (0..3).map(report).collect();
+        assert_eq!(within(seconds(20), || job.get().unwrap()), expected);
+    }
+    {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Report {
+            count: u64,
+            cents: u64,
+        }
+        let job = farpool::attach_to::<Report>(cluster.address(), "nightly").unwrap();
+        let error = job.get().unwrap_err();
+        assert_eq!((error.kind(), error.item()), (ErrorKind::Codec, Some(0)), "{error}");
+        has_words(&error, &["Report", "another build of the program"]);
+        let outcomes: Vec<_> = job.iter().unwrap().collect();
+        assert_eq!(outcomes.len(), 3);
+        assert!(outcomes.iter().all(|outcome| outcome.as_ref().unwrap_err().kind() == ErrorKind::Codec));
+    }
     drop(pool);
     cluster.stop().unwrap();
 }

@@ -75,7 +75,7 @@ impl Journal {
         open: &OpenJob,
         now_ms: u64,
     ) -> Result<u64, JournalError> {
-        let Known { name, id, result, label, named } = known.into();
+        let Known { name, id, result, format, label, named } = known.into();
         if name.is_empty() || name.len() > LONGEST_NAME {
             let message = format_args!("a job's name has 1 to {LONGEST_NAME} bytes");
             return Err(JournalError::new(JournalErrorKind::Invalid, message));
@@ -88,7 +88,7 @@ impl Journal {
             return Err(JournalError::new(JournalErrorKind::NotFound, format_args!("pool {pool} is not open")));
         }
         let job = self.index.last_job + 1;
-        let opened = record::JobOpened { job, pool, name, at_ms: now_ms, id, result, label, named };
+        let opened = record::JobOpened { job, pool, name, at_ms: now_ms, id, result, format, label, named };
         let body = Body::JobOpened(Box::new(opened));
         let payload = [open.encode_to_vec().into()];
         self.admit(&body, &payload)?;

@@ -159,8 +159,8 @@ impl Index {
         let job = there(&mut self.jobs, opened.job);
         let moved = job.opened.replace(place);
         job.pool = opened.pool;
-        let JobOpened { name, id, result, label, named, .. } = opened.clone();
-        job.known = Known { name, id, result, label, named };
+        let JobOpened { name, id, result, format, label, named, .. } = opened.clone();
+        job.known = Known { name, id, result, format, label, named };
         self.names.insert(opened.name.clone(), opened.job);
         self.segments.keep(place);
         match moved {

@@ -46,6 +46,8 @@ pub struct Known {
     pub id: Bytes,
     /// `Detach.result`.
     pub result: String,
+    /// `Detach.format`.
+    pub format: u32,
     /// `OpenJob.label`.
     pub label: String,
     /// `OpenJob.job`.

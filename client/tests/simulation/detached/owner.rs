@@ -116,7 +116,7 @@ pub(crate) fn detach(name: &str, open: OpenJob, random: &mut Random) -> Detach {
     if let Some(program) = &mut pool.program {
         program.digest = programs().digest.clone();
     }
-    Detach { name: name.to_owned(), id, pool: Some(pool), job: Some(open), result: "bytes".to_owned() }
+    Detach { name: name.to_owned(), id, pool: Some(pool), job: Some(open), result: "bytes".to_owned(), format: 0 }
 }
 
 fn batch_of(tag: u64, items: std::ops::Range<u64>) -> Items {

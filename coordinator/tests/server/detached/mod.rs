@@ -85,6 +85,7 @@ pub(crate) fn detach(name: &str, id: u8) -> Detach {
         pool: Some(OpenPool { program, ..open_pool() }),
         job: Some(OpenJob { job: 1, retries: 2, ..OpenJob::default() }),
         result: "u64".to_owned(),
+        format: 1,
     }
 }
 

@@ -46,6 +46,7 @@ fn running(items: u64) -> DetachedJob {
         items,
         result: std::any::type_name::<u64>().to_owned(),
         detached_ms: 1_795_000_000_000,
+        format: codec::DETACHED_FORMAT,
         ..DetachedJob::default()
     }
 }

@@ -50,6 +50,7 @@ impl Driver {
             done: counts.done,
             failed: counts.failed,
             result: known.result.clone(),
+            format: known.format,
             detached_ms,
             ended_ms,
             expires_ms: if ended_ms == 0 { 0 } else { ended_ms.saturating_add(expiry) },

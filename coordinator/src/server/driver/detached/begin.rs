@@ -46,7 +46,7 @@ impl Driver {
 
     /// A job that is new, or goes on, or was complete.
     fn begin_to_receive(&mut self, detach: Detach, stream: Stream) -> Result<(), Status> {
-        let Detach { name, id, pool, job, result } = detach;
+        let Detach { name, id, pool, job, result, format } = detach;
         let (pool, job) = (pool.unwrap_or_default(), job.unwrap_or_default());
         let settings = pool.settings.clone().unwrap_or_default();
         let digest = pool.program.as_ref().map(|program| Digest::try_from(&program.digest[..]));
@@ -70,7 +70,7 @@ impl Driver {
             }
         } else {
             let label = job.label.chars().take(MAX_LABEL).collect();
-            let known = Known { name: name.clone(), id: id.clone(), result, label, named: job.job };
+            let known = Known { name: name.clone(), id: id.clone(), result, format, label, named: job.job };
             check_name(&known)?;
             // What cannot run later is refused now.
             for body in

@@ -42,6 +42,7 @@ fn try_print(
     let mut shown: Box<dyn Shown> = match &arguments.raw {
         Some(folder) => Box::new(Files::create(folder)?),
         None if job.result() == type_name::<Brought>() => {
+            job.check::<Brought>()?;
             let mode = if arguments.overwrite { Mode::Overwrite } else { Mode::New };
             let place = arguments.results.clone().map(|path| Place { path, mode });
             let records = place.map(|place| Records::open(&place, None)).transpose()?;

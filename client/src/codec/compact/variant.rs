@@ -1,0 +1,54 @@
+//! Enums while they are being read.
+
+use serde::de::value::BorrowedStrDeserializer;
+use serde::de::{DeserializeSeed, EnumAccess, VariantAccess, Visitor};
+
+use super::reader::Reader;
+use crate::codec::fault::Fault;
+use crate::codec::shape::part;
+
+/// A variant goes by its name, as it does in formats that describe themselves: numbers would not be the same on both sides if
+/// serde skips one.
+pub(super) struct Variant<'de, 'r> {
+    pub(super) reader: Reader<'de, 'r>,
+    pub(super) name: &'static str,
+}
+
+impl<'de, 'r> EnumAccess<'de> for Variant<'de, 'r> {
+    type Error = Fault;
+    type Variant = Reader<'de, 'r>;
+
+    #[inline]
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Reader<'de, 'r>), Fault> {
+        Ok((seed.deserialize(BorrowedStrDeserializer::new(self.name))?, self.reader))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Reader<'de, '_> {
+    type Error = Fault;
+
+    #[inline]
+    fn unit_variant(self) -> Result<(), Fault> {
+        self.input.note(part::UNIT_VARIANT);
+        Ok(())
+    }
+
+    #[inline]
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
+        self.input.note(part::NEWTYPE_VARIANT);
+        seed.deserialize(self)
+    }
+
+    #[inline]
+    fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Fault> {
+        self.input.note(part::TUPLE_VARIANT);
+        self.input.note(length as u64);
+        self.elements(length, visitor)
+    }
+
+    #[inline]
+    fn struct_variant<V: Visitor<'de>>(self, names: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+        self.input.note(part::STRUCT_VARIANT);
+        self.fields(names, visitor)
+    }
+}

@@ -1,0 +1,202 @@
+use serde::de::{Deserializer, Visitor};
+
+use super::access::{Elements, Entries};
+use super::any::Parts;
+use super::tag;
+use super::variant::Variant;
+use crate::codec::fault::Fault;
+use crate::codec::input::Input;
+use crate::codec::shape::Leaf;
+use crate::codec::shape::learn::Place;
+
+/// Reads one part.
+pub(in crate::codec) struct Reader<'de, 'r> {
+    pub(super) input: &'r mut Input<'de>,
+    pub(super) depth: u32,
+    /// Where to note what is asked for.
+    pub(super) place: Option<Place<'r>>,
+}
+
+/// The code that a visitor runs is all that it depends on, if it has no data.
+fn identity<V, F>(visit: F, address: impl FnOnce(F) -> usize) -> usize {
+    if size_of::<V>() == 0 { address(visit) } else { 0 }
+}
+
+impl<'de, 'r> Reader<'de, 'r> {
+    pub(in crate::codec) fn new(input: &'r mut Input<'de>, place: Option<Place<'r>>) -> Self {
+        Self { input, depth: 0, place }
+    }
+
+    /// A part that describes itself, so many levels deep within one that does not.
+    pub(in crate::codec) fn within(input: &'r mut Input<'de>, depth: u32) -> Self {
+        Self { input, depth, place: None }
+    }
+
+    pub(super) fn tag(&self) -> Result<u8, Fault> {
+        self.input.bytes.first().copied().ok_or(Fault::CutShort)
+    }
+
+    /// One level deeper.
+    pub(super) fn descend(self) -> Result<Self, Fault> {
+        Ok(Self { depth: self.input.descend(self.depth)?, ..self })
+    }
+
+    fn leaf<V: Visitor<'de>>(self, leaf: Leaf, visitor: V) -> Result<V::Value, Fault> {
+        if let Some(place) = self.place {
+            place.leaf(leaf);
+        }
+        self.answer(visitor, Parts::unnoted())
+    }
+
+    fn seq_identity<V: Visitor<'de>>() -> usize {
+        identity::<V, fn(V, Elements<'de, 'r>) -> Result<V::Value, Fault>>(V::visit_seq, |visit| visit as usize)
+    }
+
+    fn map_identity<V: Visitor<'de>>() -> usize {
+        identity::<V, fn(V, Entries<'de, 'r>) -> Result<V::Value, Fault>>(V::visit_map, |visit| visit as usize)
+    }
+}
+
+macro_rules! leaves {
+    ($($method:ident $leaf:ident,)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            self.leaf(Leaf::$leaf, visitor)
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for Reader<'de, '_> {
+    type Error = Fault;
+
+    leaves! {
+        deserialize_bool Bool,
+        deserialize_i8 I8,
+        deserialize_i16 I16,
+        deserialize_i32 I32,
+        deserialize_i64 I64,
+        deserialize_i128 I128,
+        deserialize_u8 U8,
+        deserialize_u16 U16,
+        deserialize_u32 U32,
+        deserialize_u64 U64,
+        deserialize_u128 U128,
+        deserialize_f32 F32,
+        deserialize_f64 F64,
+        deserialize_str Str,
+        deserialize_string Str,
+        // Keys and names are texts, for most; others differ from what is written, and so describe themselves.
+        deserialize_identifier Str,
+        deserialize_bytes Bytes,
+        deserialize_byte_buf Bytes,
+        deserialize_unit Unit,
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if let Some(place) = self.place {
+            place.any();
+        }
+        self.answer(visitor, Parts::unnoted())
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if let Some(place) = self.place {
+            place.any();
+        }
+        super::skip::skip(self.input)?;
+        visitor.visit_unit()
+    }
+
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if self.tag()? != tag::CHAR {
+            return self.leaf(Leaf::Char, visitor);
+        }
+        if let Some(place) = self.place {
+            place.leaf(Leaf::Char);
+        }
+        self.input.byte()?;
+        visitor.visit_char(self.input.character()?)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let by_code = identity::<V, fn(V, Self) -> Result<V::Value, Fault>>(V::visit_some, |visit| visit as usize);
+        let noted = self.place.and_then(|place| place.option(by_code));
+        match self.tag()? {
+            tag::NONE | tag::UNIT => {
+                self.input.byte()?;
+                return visitor.visit_none();
+            }
+            tag::SOME => _ = self.input.byte()?,
+            _ => {}
+        }
+        let place = Parts::of(&noted).part(0, None);
+        visitor.visit_some(Reader { depth: self.input.descend(self.depth)?, input: self.input, place })
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_unit(visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_newtype_struct(self.descend()?)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let noted = self.place.and_then(|place| place.seq(Self::seq_identity::<V>()));
+        self.elements(visitor, Parts::of(&noted))
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Fault> {
+        let noted = self.place.and_then(|place| place.tuple(Self::seq_identity::<V>(), length));
+        self.elements(visitor, Parts::of(&noted))
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        length: usize,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        self.deserialize_tuple(length, visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let noted = self.place.and_then(|place| place.map(Self::map_identity::<V>()));
+        self.answer(visitor, Parts::of(&noted))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        names: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let noted = self.place.and_then(|place| place.fields(Self::map_identity::<V>(), names));
+        self.fields(visitor, Parts::of(&noted))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        mut self,
+        _: &'static str,
+        names: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        type Visit<'de, 'r, V> = fn(V, Variant<'de, 'r>) -> Result<<V as Visitor<'de>>::Value, Fault>;
+        let by_code = identity::<V, Visit<'de, '_, V>>(V::visit_enum, |visit| visit as usize);
+        let noted = self.place.and_then(|place| place.variants(by_code, names));
+        while self.tag()? == tag::SOME {
+            self.input.byte()?;
+            self = self.descend()?;
+        }
+        let alone = match self.tag()? {
+            tag::STR => true,
+            tag::MAP | tag::STRUCT | tag::WHOLE_STRUCT => false,
+            // Not an enum: the visitor says so in its words.
+            _ => return self.answer(visitor, Parts::unnoted()),
+        };
+        if !alone {
+            self.input.byte()?;
+            self = self.descend()?;
+        }
+        visitor.visit_enum(Variant { input: self.input, depth: self.depth, alone, noted: noted.as_ref() })
+    }
+}

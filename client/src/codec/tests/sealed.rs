@@ -1,0 +1,87 @@
+//! Results that another build of the program reads.
+
+use std::fmt::Debug;
+
+use serde::{Deserialize, Serialize};
+
+use crate::args::Data;
+use crate::codec::{Reader, decode, encode_for};
+
+/// The bytes of a value as they are kept.
+fn kept<T: Data>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_for(Reader::AnyBuild, value, &mut bytes).unwrap();
+    bytes
+}
+
+fn refused<T: Data + Debug>(bytes: &[u8]) {
+    let error = decode::<T>(bytes).unwrap_err();
+    assert!(error.0.contains("Report") && error.0.contains("another build"), "{error}");
+}
+
+macro_rules! builds {
+    ($($build:ident { $($item:item)* })*) => {$(
+        mod $build {
+            use super::*;
+
+            #[derive(Debug, PartialEq, Serialize, Deserialize)]
+            $($item)*
+        }
+    )*};
+}
+
+builds! {
+    first { pub(super) struct Report { pub(super) a: u32, pub(super) b: u32, pub(super) kind: Option<u8> } }
+    swapped { pub(super) struct Report { b: u32, a: u32, kind: Option<u8> } }
+    renamed { pub(super) struct Report { a: u32, c: u32, kind: Option<u8> } }
+    wider { pub(super) struct Report { a: u32, b: u64, kind: Option<u8> } }
+    shorter { pub(super) struct Report { a: u32, b: u32 } }
+    longer { pub(super) struct Report { a: u32, b: u32, kind: Option<u8>, #[serde(default)] more: u8 } }
+    tuple { pub(super) struct Report(u32, u32, Option<u8>); }
+    other { pub(super) enum Report { A, B(u8) } }
+}
+
+#[test]
+fn a_type_that_has_changed_is_refused() {
+    for (a, b, kind) in [(1, 2, None), (300, 300, Some(1)), (0, 0, Some(0))] {
+        let report = first::Report { a, b, kind };
+        let bytes = kept(&report);
+        assert_eq!(decode::<first::Report>(&bytes).unwrap(), report);
+        refused::<swapped::Report>(&bytes);
+        refused::<renamed::Report>(&bytes);
+        refused::<wider::Report>(&bytes);
+        refused::<shorter::Report>(&bytes);
+        refused::<longer::Report>(&bytes);
+        refused::<tuple::Report>(&bytes);
+        refused::<other::Report>(&bytes);
+    }
+}
+
+builds! {
+    states { pub(super) enum Report { New, Done(u8), Lost { at: u32 } } }
+    reordered { pub(super) enum Report { Done(u8), New, Lost { at: u32 } } }
+    replaced { pub(super) enum Report { New, Gone(u8), Lost { when: u32 } } }
+}
+
+#[test]
+fn variants_go_by_their_names() {
+    for report in [states::Report::New, states::Report::Done(3), states::Report::Lost { at: 7 }] {
+        let bytes = kept(&report);
+        assert_eq!(decode::<states::Report>(&bytes).unwrap(), report);
+        match report {
+            states::Report::New => assert_eq!(decode::<replaced::Report>(&bytes).unwrap(), replaced::Report::New),
+            _ => refused::<replaced::Report>(&bytes),
+        }
+        if !matches!(report, states::Report::Lost { .. }) {
+            refused::<reordered::Report>(&bytes);
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_damaged_are_no_value() {
+    let bytes = kept(&first::Report { a: 1, b: 2, kind: None });
+    for length in 0..bytes.len() {
+        decode::<first::Report>(&bytes[..length]).unwrap_err();
+    }
+}
