@@ -54,6 +54,7 @@ fn serve(settings: Settings) -> io::Result<ExitCode> {
         let mut signals = Signals::new()?;
         // A file that would exceed the limit on the size of files (ulimit -f) is an error, and not the end of this process.
         drop(signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?);
+        let mut hangup = signal(SignalKind::hangup())?;
         let listener =
             TcpListener::bind(settings.listen).await.map_err(|error| cannot_listen(settings.listen, &error))?;
         say(format_args!("release {}: {settings}", env!("CARGO_PKG_VERSION")));
@@ -69,7 +70,15 @@ fn serve(settings: Settings) -> io::Result<ExitCode> {
             let _ = shutdown.send(());
             signals.next().await.0
         };
+        let hangups = async {
+            // A terminal that is closed is no reason to end.
+            while hangup.recv().await.is_some() {
+                say(format_args!("SIGHUP: there is nothing to reload"));
+            }
+            std::future::pending().await
+        };
         tokio::select! {
+            number = hangups => number,
             ended = server => ended?.map(|()| ExitCode::SUCCESS),
             number = at_once => Ok(ExitCode::from(128 + number)),
         }

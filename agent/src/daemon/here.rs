@@ -9,6 +9,8 @@ use farpool_proto::v1::{AgentCommand, AgentEvent, Failure, PoolStopped};
 
 use super::connector::Coordinator;
 use super::disk::Disk;
+use super::health::Health;
+use super::log::log;
 use super::pools::{Pools, Prepared, Refusal};
 use super::reactor::Reactor;
 use super::session::Workers;
@@ -22,6 +24,7 @@ pub(super) struct Here {
     reactor: Reactor,
     pools: Pools,
     draining: bool,
+    health: Health,
     /// What is to be told in the next round.
     events: Vec<AgentEvent>,
 }
@@ -32,7 +35,7 @@ impl Here {
         let agent = settings.agent().map_err(|errno| failed(errno.into()))?;
         let reactor = Reactor::new(&agent).map_err(failed)?;
         let pools = Pools::new(disk, coordinator, settings);
-        Ok(Here { agent, reactor, pools, draining: false, events: Vec::new() })
+        Ok(Here { agent, reactor, pools, draining: false, health: Health::default(), events: Vec::new() })
     }
 
     fn start(&mut self, prepared: Prepared) -> Result<(), String> {
@@ -41,7 +44,10 @@ impl Here {
                 self.agent.start_pool(*start, program).map_err(|error| error.to_string())?;
                 jobs.into_iter().try_for_each(|job| self.tell_agent(Command::StartJob(job)))
             }
-            Prepared::Refused(pool, Refusal { kind, message }) => {
+            Prepared::Refused(pool, Refusal { kind, message, of_host }) => {
+                if !of_host {
+                    self.health.excuse(pool);
+                }
                 let host = self.agent.host().to_owned();
                 let failure = Failure { kind: kind.into(), message, host, ..Failure::default() };
                 self.agent.refuse_pool(pool, failure);
@@ -76,6 +82,9 @@ impl Workers for Here {
     fn work(&mut self, events: &mut Vec<AgentEvent>) -> bool {
         events.append(&mut self.events);
         self.agent.pump(events);
+        if let Some(said) = self.health.hear(events) {
+            log(said);
+        }
         for event in &*events {
             if let Some(Event::PoolStopped(stopped)) = &event.body {
                 self.pools.stopped(stopped.pool);

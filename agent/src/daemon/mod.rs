@@ -8,6 +8,7 @@
 
 mod connector;
 mod disk;
+mod health;
 mod here;
 mod inherited;
 mod log;

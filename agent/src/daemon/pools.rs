@@ -12,7 +12,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet, spawn_blocking};
 
 use super::connector::Coordinator;
 use super::disk::Disk;
-use super::programs::Found;
+use super::programs::{Found, NotFound};
 use super::settings::Settings;
 use super::workplace::Workplace;
 use crate::fork_server;
@@ -64,6 +64,8 @@ pub(super) enum Prepared {
 pub(super) struct Refusal {
     pub(super) kind: FailureKind,
     pub(super) message: String,
+    /// Nothing else would run here either.
+    pub(super) of_host: bool,
 }
 
 impl Pools {
@@ -152,7 +154,7 @@ impl Pools {
             Ok(ended) => ended,
             Err(error) => {
                 let message = format!("preparing the program: {error}");
-                (error.id(), Err(Refusal { kind: FailureKind::Unavailable, message }))
+                (error.id(), Err(Refusal { kind: FailureKind::Unavailable, message, of_host: true }))
             }
         };
         let pool = self.waiting.iter().find(|(_, waiting)| waiting.preparation.id() == id).map(|(pool, _)| *pool)?;
@@ -188,17 +190,19 @@ impl Pools {
 }
 
 async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, program: Option<Program>) -> Result<Base, Refusal> {
-    let rejected = |message| Refusal { kind: FailureKind::ProgramRejected, message };
-    let unavailable = |message| Refusal { kind: FailureKind::Unavailable, message };
+    let rejected = |message| Refusal { kind: FailureKind::ProgramRejected, message, of_host: false };
+    let unavailable = |message, of_host| Refusal { kind: FailureKind::Unavailable, message, of_host };
     let program = program.ok_or_else(|| rejected("the pool does not say which program it runs".to_owned()))?;
     let digest = Digest::try_from(&program.digest[..]).map_err(|error| rejected(error.to_string()))?;
     check(&program).map_err(rejected)?;
     let found = disk.programs.get(digest, program.size, coordinator).await;
-    let found = found.map_err(|error| unavailable(format!("getting program {digest}: {error}")))?;
+    let found =
+        found.map_err(|NotFound { why, of_host }| unavailable(format!("getting program {digest}: {why}"), of_host))?;
     let directory = program.directory.to_vec();
     let workplace = spawn_blocking(move || disk.workplaces.find(directory)).await;
     let workplace = workplace.map_err(std::io::Error::other).flatten();
-    let workplace = workplace.map_err(|error| unavailable(format!("making a directory for the workers: {error}")))?;
+    let workplace =
+        workplace.map_err(|error| unavailable(format!("making a directory for the workers: {error}"), true))?;
     Ok(Base { program: found, workplace })
 }
 

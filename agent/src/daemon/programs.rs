@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use farpool_net::program::{Digest, InUse, ProgramDirectories, ProgramStore, rece
 use farpool_proto::v1::FetchProgramRequest;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::connector::Coordinator;
 use super::log::log;
@@ -36,6 +37,21 @@ pub(super) enum Found {
     Lying(PathBuf),
     /// In the store.
     Stored(InUse),
+}
+
+/// Why a program is not here.
+#[derive(Debug)]
+pub(super) struct NotFound {
+    /// A fragment.
+    pub(super) why: String,
+    /// This host has no room for it, or cannot store it.
+    pub(super) of_host: bool,
+}
+
+impl NotFound {
+    fn here(why: impl Display) -> Self {
+        Self { why: why.to_string(), of_host: true }
+    }
 }
 
 impl Found {
@@ -68,8 +84,8 @@ impl Programs {
         self.store.directory()
     }
 
-    /// Finds a program on this host, or fetches it; the error is a fragment that says why not.
-    pub(super) async fn get(&self, digest: Digest, size: u64, coordinator: Coordinator) -> Result<Found, String> {
+    /// Finds a program on this host, or fetches it.
+    pub(super) async fn get(&self, digest: Digest, size: u64, coordinator: Coordinator) -> Result<Found, NotFound> {
         let turn = self.turn(digest);
         let _turn = turn.lock().await;
         let (directories, store) = (Arc::clone(&self.directories), self.store.clone());
@@ -80,7 +96,7 @@ impl Programs {
         match here.await {
             Ok(Some(found)) => Ok(found),
             Ok(None) => self.fetch(digest, size, coordinator).await.map(Found::Stored),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(NotFound::here(error)),
         }
     }
 
@@ -95,37 +111,47 @@ impl Programs {
         })
     }
 
-    async fn fetch(&self, digest: Digest, size: u64, mut coordinator: Coordinator) -> Result<InUse, String> {
+    async fn fetch(&self, digest: Digest, size: u64, mut coordinator: Coordinator) -> Result<InUse, NotFound> {
         // Nobody need send what there will be no room for.
-        self.store.check_size(size).map_err(|error| error.to_string())?;
+        self.store.check_size(size).map_err(NotFound::here)?;
         loop {
-            let status = match self.try_to_fetch(digest, &mut coordinator).await {
+            let (status, of_host) = match self.try_to_fetch(digest, &mut coordinator).await {
                 Ok(fetched) => {
                     log(format_args!("fetched program {digest} of {} bytes", fetched.size()));
                     return Ok(fetched);
                 }
-                Err(status) => status,
+                Err(failed) => failed,
             };
             // With the next connection it can be asked for again.
             let lost = status.source().is_some();
             if lost && timeout(CONNECTION_PATIENCE, coordinator.changed()).await.is_ok_and(|changed| changed.is_ok()) {
                 continue;
             }
-            return Err(match status.message() {
+            let why = match status.message() {
                 "" => status.code().to_string(),
                 message => message.to_owned(),
-            });
+            };
+            return Err(NotFound { why, of_host });
         }
     }
 
-    async fn try_to_fetch(&self, digest: Digest, coordinator: &mut Coordinator) -> Result<InUse, Status> {
+    /// The error says also whether it may be this host's fault.
+    async fn try_to_fetch(&self, digest: Digest, coordinator: &mut Coordinator) -> Result<InUse, (Status, bool)> {
         let client = coordinator.borrow_and_update().clone();
-        let mut client = client.ok_or_else(|| Status::unavailable("there is no connection to the coordinator"))?;
-        let reply = client.fetch_program(FetchProgramRequest { digest: digest.to_bytes() }).await?;
-        receive(reply.into_inner(), &self.store, |sent, _| match *sent == digest {
+        let missing = || (Status::unavailable("there is no connection to the coordinator"), false);
+        let mut client = client.ok_or_else(missing)?;
+        let reply = client.fetch_program(FetchProgramRequest { digest: digest.to_bytes() }).await;
+        let reply = reply.map_err(|status| (status, false))?;
+        let received = receive(reply.into_inner(), &self.store, |sent, _| match *sent == digest {
             true => Ok(()),
             false => Err(Status::invalid_argument(format!("asked for program {digest}, was sent {sent}"))),
         })
-        .await
+        .await;
+        // As the store has it.
+        let of_host = |code: Code| matches!(code, Code::ResourceExhausted | Code::Internal);
+        received.map_err(|status| {
+            let of_host = of_host(status.code()) && status.source().is_none();
+            (status, of_host)
+        })
     }
 }

@@ -3,8 +3,11 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver};
 
+use super::log::log;
+
 /// The signals that ask the daemon to leave, each as what a process exits with that it ends.
 pub(super) fn signals() -> io::Result<Receiver<u8>> {
+    note_hangups()?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     // The second one is the last that is of interest.
     let (sender, receiver) = mpsc::channel(2);
@@ -23,6 +26,17 @@ pub(super) fn signals() -> io::Result<Receiver<u8>> {
 /// ignored, since workers would inherit that.
 pub(super) fn survive_file_limit() -> io::Result<()> {
     signal(SignalKind::from_raw(nix::libc::SIGXFSZ)).map(drop)
+}
+
+/// A terminal that is closed is no reason to leave.
+fn note_hangups() -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            log("SIGHUP: there is nothing to reload");
+        }
+    });
+    Ok(())
 }
 
 async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> u8 {

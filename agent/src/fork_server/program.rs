@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::elf;
 
@@ -73,14 +74,29 @@ impl Program {
         // The same error for a directory that is missing is this host's affair.
         let directory = self.directory.as_ref().is_none_or(|directory| directory.is_dir());
         let errno = error.raw_os_error().map(Errno::from_raw);
+        if self.may_not_run(error) {
+            return false;
+        }
         let faults = [Errno::ENOENT, Errno::EACCES, Errno::ENOEXEC, Errno::ELIBBAD, Errno::EINVAL, Errno::E2BIG];
         directory && (errno.is_some_and(|errno| faults.contains(&errno)) || error.kind() == io::ErrorKind::InvalidInput)
+    }
+
+    /// Whether it lies where nothing may be run.
+    fn may_not_run(&self, error: &io::Error) -> bool {
+        let on_noexec = || statvfs(&self.path).is_ok_and(|system| system.flags().contains(FsFlags::ST_NOEXEC));
+        error.kind() == io::ErrorKind::PermissionDenied && on_noexec()
     }
 
     /// What to say of an error at its start.
     pub(crate) fn describe(&self, error: &io::Error) -> String {
         if self.path == Path::new(OWN_EXECUTABLE) {
             return own_executable_failed(error);
+        }
+        if self.may_not_run(error) {
+            let directory = self.path.parent().unwrap_or(&self.path).display();
+            return format!(
+                "{directory} is on a file system that is mounted noexec: give --programs another directory"
+            );
         }
         if error.kind() == io::ErrorKind::NotFound && self.path.exists() {
             return "the loader that it names is not there".to_owned();

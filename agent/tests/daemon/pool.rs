@@ -106,6 +106,15 @@ impl Session {
         self.stopped(pool).await;
     }
 
+    /// Waits until it says how it is: why nothing can run there, or nothing.
+    pub(crate) async fn ails(&mut self) -> String {
+        self.find(|event| match event {
+            Event::Ailing(ailing) => Some(ailing.reason.clone()),
+            _ => None,
+        })
+        .await
+    }
+
     /// Waits for a pool to be gone.
     pub(crate) async fn stopped(&mut self, pool: u64) {
         self.find(|event| matches!(event, Event::PoolStopped(stopped) if stopped.pool == pool).then_some(())).await;

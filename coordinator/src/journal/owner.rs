@@ -339,8 +339,9 @@ fn tell_what_is_beside(storage: &dyn Storage, warn: &mut dyn FnMut(String)) {
     let Aside { files, bytes } = storage.aside();
     if files > 0 {
         let bytes = ByteSize(bytes);
+        let plural = if files == 1 { "" } else { "s" };
         warn(format!(
-            "{files} damaged files ({bytes}) are kept beside the journal, named *.damaged-* and *.cut-off-*: remove them \
+            "kept beside the journal: {files} damaged file{plural} ({bytes}), *.damaged-* and *.cut-off-*; to be removed by hand \
              when nobody needs them"
         ));
     }
@@ -348,7 +349,9 @@ fn tell_what_is_beside(storage: &dyn Storage, warn: &mut dyn FnMut(String)) {
     if !foreign.is_empty() {
         let more = if foreign.len() > SHOWN { ", ..." } else { "" };
         let shown = foreign[..foreign.len().min(SHOWN)].join(", ");
-        warn(format!("{} files in the folder are not the journal's, and are left alone: {shown}{more}", foreign.len()));
+        let plural = if foreign.len() == 1 { "" } else { "s" };
+        let count = foreign.len();
+        warn(format!("left alone: {count} file{plural} in the folder that the journal does not know: {shown}{more}"));
     }
 }
 

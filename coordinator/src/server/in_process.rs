@@ -17,7 +17,7 @@ use super::INPUTS;
 use super::blocking::Blocking;
 use super::driver::{Driver, Opened};
 use super::link::{Input, Link, Question};
-use super::log::Log;
+use super::log::log;
 use super::meter::Meter;
 use super::published;
 use super::services::Health;
@@ -72,7 +72,7 @@ impl Server {
 
     fn without_loop(settings: Settings, blocking: Blocking) -> (Self, mpsc::Receiver<Input>) {
         let (inputs, received) = mpsc::channel(INPUTS);
-        let (log, limits) = (Log::new(settings.log), settings.limits.clone());
+        let (log, limits) = (log(settings.log), settings.limits.clone());
         let (drained, meters) = (Arc::new(Notify::new()), settings.meters());
         let link = Link { inputs, drained, log, limits, blocking, meters };
         (Self { settings, link }, received)

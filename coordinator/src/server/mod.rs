@@ -47,7 +47,6 @@ use driver::{Driver, Opened};
 #[doc(hidden)]
 pub use in_process::Server;
 use link::Link;
-use log::Log;
 pub use settings::{Limits, Settings};
 
 /// Inputs that wait for the loop. It takes all of them at once, so that this is rarely full.
@@ -65,7 +64,7 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), io::Error> {
-    let log = Log::new(settings.log);
+    let log = log::log(settings.log);
     let (inputs, received) = mpsc::channel(INPUTS);
     let (drained, limits) = (Arc::new(Notify::new()), settings.limits.clone());
     let link =

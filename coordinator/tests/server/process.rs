@@ -7,13 +7,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use farpool_proto::v1::Items;
+use farpool_proto::v1::{ClosePool, Items};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::client::{Ask, Client, open_pool};
+use crate::client::{Ask, Client, Told, open_pool, open_pool_as};
+use crate::proxy::Proxy;
 use crate::server::soon;
 
 pub(crate) fn command() -> Command {
@@ -190,6 +191,44 @@ async fn a_second_signal_ends_it_at_once() {
     server.line("waiting for 1 pool").await;
     server.signal(Signal::SIGINT);
     assert_eq!(server.ends(), Some(130));
+}
+
+#[tokio::test]
+async fn a_hangup_is_noted_and_ends_nothing() {
+    let mut server = Running::start(&mut with_programs());
+    let channel = server.connect().await;
+    server.signal(Signal::SIGHUP);
+    server.line("SIGHUP").await;
+    Client::opened_over(channel, open_pool()).await.close().await;
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.ends(), Some(0));
+}
+
+#[tokio::test]
+async fn a_client_that_has_closed_its_pool_and_goes_is_not_lost() {
+    let mut server = Running::start(with_programs().args(["--reconnect-grace", "100ms"]));
+    let listening = server.line("listening").await;
+    let address = listening.rsplit_once("//").expect("it says where").1.parse().expect("it is an address");
+    let mut kept = Vec::new();
+    for closes in [true, false] {
+        let proxy = Proxy::to_address(address).await;
+        let mut client = Client::opened_over(proxy.connect().await, open_pool_as(7 + u8::from(closes))).await;
+        if closes {
+            client.ask(Ask::ClosePool(ClosePool { now: false }));
+            while !matches!(client.next().await, Told::PoolClosed(_)) {}
+        }
+        // As the kernel does when a process ends.
+        proxy.cut();
+        kept.push((proxy, client));
+    }
+    // They are given up in the order in which they went.
+    server.line("ended the session of a client").await;
+    let lost = server.seen.iter().filter(|line| line.contains("ended the session")).count();
+    assert_eq!(lost, 1, "{:?}", server.seen);
+    server.signal(Signal::SIGTERM);
+    server.line("shut down").await;
+    let lost = server.seen.iter().filter(|line| line.contains("ended the session")).count();
+    assert_eq!(lost, 1, "{:?}", server.seen);
 }
 
 #[tokio::test]

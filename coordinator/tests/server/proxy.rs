@@ -27,9 +27,13 @@ struct State {
 
 impl Proxy {
     pub(crate) async fn to(server: &Server) -> Self {
+        Self::to_address(server.address).await
+    }
+
+    pub(crate) async fn to_address(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let address = listener.local_addr().expect("it has an address");
-        let state = watch::Sender::new(State { server: server.address, number: 0, frozen: false });
+        let state = watch::Sender::new(State { server, number: 0, frozen: false });
         let watched = state.subscribe();
         let accepts = tokio::spawn(async move {
             while let Ok((peer, _)) = listener.accept().await {

@@ -31,6 +31,8 @@ mod replies;
 mod session;
 
 pub mod http2;
+#[cfg(feature = "settings")]
+pub mod log;
 pub mod program;
 #[cfg(feature = "settings")]
 pub mod settings;

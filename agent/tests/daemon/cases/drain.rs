@@ -20,6 +20,7 @@ use crate::scratch::Scratch;
 super::cases! {
     drains_on_sigterm, drains_on_sigint, drains_on_command, a_second_signal_ends_it_at_once, without_a_session_it_ends_at_once,
     drains_while_a_program_is_on_its_way, a_session_that_ends_while_it_drains, a_signal_while_pools_are_killed,
+    a_hangup_is_noted_and_ends_nothing,
 }
 
 /// The item that runs finishes, all others are given back, and the agent leaves.
@@ -142,4 +143,17 @@ async fn a_signal_while_pools_are_killed() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     drop(running.coordinator);
     let _ = kill(pid, Signal::SIGCONT);
+}
+
+async fn a_hangup_is_noted_and_ends_nothing() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
+    let (mut session, _) = coordinator.session().await;
+    daemon.signal(Signal::SIGHUP);
+    daemon.says("SIGHUP").await;
+    daemon.signal(Signal::SIGTERM);
+    while session.next().await.is_some() {}
+    drop(session);
+    assert_eq!(daemon.ended().await.code, Some(0));
 }

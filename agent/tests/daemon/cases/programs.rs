@@ -14,7 +14,7 @@ use crate::program::starts;
 use crate::scratch::Scratch;
 
 super::cases! {
-    fetched_once_for_two_pools, what_was_sent_is_something_else, too_large_for_the_cache, lies_there_already,
+    fetched_once_for_two_pools, what_was_sent_is_something_else, too_large_for_the_cache, lies_where_nothing_may_run, lies_there_already,
     two_agents_share_a_cache, cannot_be_fetched, stopped_before_it_was_there, told_before_it_was_there, for_another_machine,
     a_library_is_missing, started_as_its_client_wants, starts_where_its_client_is, what_is_no_program,
 }
@@ -77,10 +77,12 @@ async fn too_large_for_the_cache() {
     let scratch = Scratch::new();
     let mut coordinator = Coordinator::start();
     let programs = scratch.path().join("programs");
-    let _daemon = Daemon::start(&coordinator.url(), &programs, &["--program-cache", "1MiB"]);
+    let mut daemon = Daemon::start(&coordinator.url(), &programs, &["--program-cache", "1MiB"]);
     let (mut session, _) = coordinator.session().await;
     session.send(Command::StartPool(Box::new(start(1, &vec![7; (1 << 20) + 1], scratch.path(), "none"))));
     session.refused(1, FailureKind::Unavailable, &["1048577 bytes", "1048576 bytes"]).await;
+    assert!(session.ails().await.contains("1048577 bytes"));
+    daemon.says("nothing can run on this host: getting program").await;
     assert!(!coordinator.was_asked_for_program());
     // It says that it is small, and is not.
     let large = vec![8; (1 << 20) + 1];
@@ -89,6 +91,49 @@ async fn too_large_for_the_cache() {
     session.send(Command::StartPool(Box::new(lie)));
     coordinator.fetch().await.send(&large);
     session.refused(2, FailureKind::Unavailable, &["1048577 bytes", "1048576 bytes"]).await;
+}
+
+async fn lies_where_nothing_may_run() {
+    let (scratch, notes) = (Scratch::new(), Scratch::new());
+    let programs = scratch.path().join("programs");
+    fs::create_dir(&programs).expect("a directory can be made");
+    let Some(_mounted) = Noexec::mount(&programs) else {
+        eprintln!("left out: a file system can only be mounted by root");
+        return;
+    };
+    let mut coordinator = Coordinator::start();
+    let mut daemon = Daemon::start(&coordinator.url(), &programs, &[]);
+    let (mut session, _) = coordinator.session().await;
+    let program = own_program();
+    session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
+    coordinator.fetch().await.send(&program);
+    session.refused(1, FailureKind::Unavailable, &["mounted noexec", "--programs"]).await;
+    assert!(session.ails().await.contains("mounted noexec"));
+    daemon.says("nothing can run on this host: starting").await;
+    // As soon as one can be started it is well again.
+    let remounted = std::process::Command::new("mount").args(["-o", "remount,exec"]).arg(&programs).status();
+    assert!(remounted.is_ok_and(|status| status.success()));
+    session.send(Command::StartPool(Box::new(start(2, &program, notes.path(), "none"))));
+    session.started(2).await;
+    assert_eq!(session.ails().await, "");
+    daemon.says("this host can run pools again").await;
+}
+
+/// A file system from which nothing can be run.
+struct Noexec<'a>(&'a std::path::Path);
+
+impl<'a> Noexec<'a> {
+    fn mount(at: &'a std::path::Path) -> Option<Self> {
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "noexec,mode=700", "tmpfs"]).arg(at);
+        mount.output().is_ok_and(|output| output.status.success()).then_some(Self(at))
+    }
+}
+
+impl Drop for Noexec<'_> {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+    }
 }
 
 async fn lies_there_already() {

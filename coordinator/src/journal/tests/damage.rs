@@ -248,7 +248,7 @@ fn check_damage(acts: &[Act], size: u64, harms: &[(usize, prop::sample::Index, H
     check_kept(&damaged, &disk);
     let (again, warnings) = open_disk(&disk, size);
     assert_eq!(contents_after_damage(&again.expect("it opens")), found);
-    assert!(warnings.iter().all(|warning| warning.contains("are kept beside")), "{warnings:?}");
+    assert!(warnings.iter().all(|warning| warning.contains("kept beside the journal")), "{warnings:?}");
 }
 
 proptest! {

@@ -106,8 +106,11 @@ impl Driver {
             let lost = || Status::unavailable("its connection was lost, and it did not come back on another one");
             match peer {
                 Peer::Client(id) => {
-                    if self.clients.get(&id).is_some_and(|client| client.session.is_away_from(connection)) {
-                        self.end_client(id, Err(lost()));
+                    if let Some(client) = self.clients.get(&id).filter(|client| client.session.is_away_from(connection))
+                    {
+                        // Once its pool is closed it has no reason to return.
+                        let end = if client.over { Ok(()) } else { Err(lost()) };
+                        self.end_client(id, end);
                     }
                 }
                 Peer::Agent(id) => {

@@ -40,7 +40,7 @@ pub(super) struct Client {
     /// Since when it owes a word while the memory is full.
     pub(super) owes_since: Option<u64>,
     /// Its pool is closed, and everything was said. The session stays until the client has ended it, and so has heard it.
-    over: bool,
+    pub(super) over: bool,
     // Gathered in a round. Kept for its memory.
     fresh: Vec<ClientEvent>,
 }

@@ -27,7 +27,8 @@ impl Opened {
             let store = ProgramStore::open(&settings.programs, settings.program_cache).map_err(io::Error::other)?;
             return Ok((Programs::new(store, link.clone()), None));
         };
-        let warn = |warning: String| link.log.line(format_args!("journal: {warning}"));
+        // Nobody else can make it say anything by now.
+        let warn = |warning: String| link.log.always(format_args!("journal: {warning}"));
         let journal = Journal::open(journal.clone(), warn).map_err(io::Error::other)?;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let opened = Self::with(journal, settings, link, now_ms)?;
