@@ -242,17 +242,17 @@ fn stored_bytes_are_counted_for_each_client() {
     }
     wire.ask(0, items(0, 0, &["abc", "d"]));
     wire.ask(1, items(0, 0, &["e"]));
-    // Bytes, 4 for each item, and 96 for each message.
+    // Bytes, 4 for each item, and 192 for each message.
     let found = |wire: &Wire| {
         let of = |client: usize| wire.coordinator.stored_bytes_of(wire.clients[client]);
         (of(0), of(1), wire.coordinator.stored_bytes())
     };
-    assert_eq!(found(&wire), (108, 101, 209));
+    assert_eq!(found(&wire), (204, 197, 401));
     let chunks = assigned(&mut wire, 0);
     wire.say(0, done(&chunks[0], 0, 1));
-    assert_eq!(found(&wire), (108, 101, 209));
+    assert_eq!(found(&wire), (204, 197, 401));
     wire.ask(1, cancel(0));
-    assert_eq!(found(&wire), (108, 0, 108));
+    assert_eq!(found(&wire), (204, 0, 204));
     wire.client_gone(0);
     assert_eq!(found(&wire), (0, 0, 0));
 }

@@ -48,7 +48,10 @@ async fn a_job_can_be_cancelled() {
         Told::JobEnded(ended) => assert!(ended.cancelled),
         other => panic!("the job did not end but {other:?}"),
     }
-    for job in [job.as_str(), "99", "nonsense", ""] {
+    let again = operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect_err("it has ended");
+    assert_eq!(again.code(), Code::NotFound);
+    assert!(again.message().contains(&format!("job {job} is not open any more: it has ended")), "{again}");
+    for job in ["99", "nonsense", ""] {
         let error = operators.cancel_job(CancelJobRequest { job: job.to_owned() }).await.expect_err("it is not there");
         assert_eq!(error.code(), Code::NotFound);
         assert!(error.message().contains(&format!("{job:?}")), "{error}");

@@ -59,7 +59,8 @@ async fn nothing_is_lost_and_nothing_is_told_twice() {
             (done.first..done.first + done.ends.len() as u64 / 4).for_each(|item| assert!(told.insert(item)));
         }
     }
-    assert!(daemon.times_said("somebody has cut it") >= ROUNDS as usize / 2);
+    // The same line again is only counted.
+    assert!(daemon.times_said("somebody has cut it") >= 1);
     // What was settled is not held any more.
     session.send(Command::Settled(Settled { pool: 1, report: reports }));
     session.send(assign(5, ROUNDS * CHUNKS..ROUNDS * CHUNKS + 1));

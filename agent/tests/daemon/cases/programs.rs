@@ -288,6 +288,8 @@ async fn started_as_its_client_wants() {
     let [start] = &starts(notes.path())[..] else { panic!("it was started once") };
     let mut environment = start.environment.clone();
     environment.sort();
+    // From which its workers make the tokens of their items.
+    assert_eq!(environment.extract_if(.., |variable| variable.starts_with("FARPOOL_ITEM=")).count(), 1);
     let address = format!("FARPOOL_ADDRESS={}", coordinator.url());
     let digest = format!("FARPOOL_PROGRAM={}", digest(&program));
     let told = [&address, "FARPOOL_HOST=here", &digest, "FARPOOL_ROLE=fork-server"];
