@@ -75,13 +75,14 @@ fn what_workers_print_while_they_leave_is_printed() {
     let (reader, writer) = io::pipe().unwrap();
     let out = read(reader);
     with_stdout(&writer, || {
-        (0..8).for_each(|_| pool.apply(print_at_the_end, ()).unwrap());
+        // With those that idle at the end there are as many as may be on their way out at once.
+        (0..6).for_each(|_| pool.apply(print_at_the_end, ()).unwrap());
         pool.close();
         pool.join().unwrap();
     });
     drop(writer);
     let out = out.join().unwrap();
-    assert_eq!(out.lines().filter(|line| line.ends_with("] leaving")).count(), 8, "{out}");
+    assert_eq!(out.lines().filter(|line| line.ends_with("] leaving")).count(), 6, "{out}");
 }
 
 fn lines_go_above_a_bar() {
