@@ -31,6 +31,10 @@ pub(super) fn of_this_process() -> Starter {
     if pid == getppid() {
         return Starter::Parent(pid);
     }
-    // What a fork server's own program starts before `init` inherits its stdin as well.
-    if Process::open(pid).is_err() { Starter::Gone } else { Starter::Other }
+    // What a fork server's own program starts before `init` inherits its stdin as well: then the maker of the socket still runs, and
+    // did so when it was not this process's parent. One that has ended may wait to be reaped.
+    match Process::open(pid) {
+        Ok(maker) if !maker.has_ended() => Starter::Other,
+        _ => Starter::Gone,
+    }
 }
