@@ -2,7 +2,8 @@
 //!
 //! Frames are decoded when they are whole, and many peers may have half of one here. So each stream's body goes through a
 //! [`Meter`], and while more than a small part of the memory is on its way, only streams with little of it are read on, and one
-//! of the others, until its frame is whole. The loop stops a stream with it too, in the midst of a frame.
+//! of the others, until its frame is whole. So it is until the stream's session begins: then the loop stops it, in the midst of a frame too,
+//! by what all of it holds.
 //!
 //! This is above HTTP/2's flow control: what is not read here stays in the window of its connection.
 
@@ -53,6 +54,8 @@ pub(super) struct Meter {
     number: u64,
     bytes: AtomicUsize,
     stopped: AtomicBool,
+    /// It is that of a session, which the loop stops where there is no room.
+    is_session: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -78,8 +81,8 @@ impl Meters {
     /// That of a new stream.
     pub(super) fn meter(&self) -> Arc<Meter> {
         let (shared, number) = (Arc::clone(&self.0), self.0.next.fetch_add(1, Relaxed));
-        let (bytes, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Arc::new(Meter { shared, number, bytes, stopped, waker: Mutex::default() })
+        let (bytes, stopped, is_session) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Meter { shared, number, bytes, stopped, is_session, waker: Mutex::default() })
     }
 
     #[cfg(test)]
@@ -125,6 +128,13 @@ impl Meter {
         self.shared.leave(self.number);
     }
 
+    /// It is that of a session from now on: the loop knows what it holds, and stops it. It does not wait for other streams any more, which
+    /// may not go on before it does.
+    pub(super) fn begin_session(&self) {
+        self.is_session.store(true, Relaxed);
+        self.shared.leave(self.number);
+    }
+
     /// Whether nothing more is to be read of it for now.
     pub(super) fn stop(&self, stopped: bool) {
         if self.stopped.swap(stopped, Relaxed) == stopped {
@@ -150,6 +160,9 @@ impl Meter {
             if self.stopped.load(Relaxed) {
                 return Poll::Pending;
             }
+        }
+        if self.is_session.load(Relaxed) {
+            return Poll::Ready(false);
         }
         if self.bytes.load(Relaxed) < FREE || self.shared.bytes.load(Relaxed) < self.shared.room {
             return Poll::Ready(false);

@@ -135,10 +135,10 @@ impl Memory {
 }
 
 impl Driver {
-    /// Bytes that are held, with those that are on their way.
+    /// Bytes that are held, with those that are on their way. What agents have said of themselves is not: it stays as long as they do.
     pub(super) fn all_held(&self) -> u64 {
         let clients: u64 = self.clients.values().map(Client::held).sum();
-        self.jobs_held() + clients + self.detached.held() + self.partly_held()
+        self.jobs_held() + clients + self.detached.held() + self.partials.bytes()
     }
 
     /// Bytes that are held and count.

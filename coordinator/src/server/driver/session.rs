@@ -39,6 +39,7 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         passed: &Passed,
     ) -> Self {
         let (identity, meter) = (id.try_into().ok(), Arc::clone(passed.meter()));
+        meter.begin_session();
         Self { outgoing, turns, address, identity, connection: 0, away: false, meter }
     }
 
@@ -79,6 +80,7 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         self.connection += 1;
         (self.turns, self.address, self.away) = (turns, address, false);
         self.meter = Arc::clone(passed.meter());
+        self.meter.begin_session();
         let incoming = rest.incoming(&self.outgoing);
         reply.with(frames);
         // If nobody waits for it any more, its frames were dropped with it, which is seen like any other loss.
