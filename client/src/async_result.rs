@@ -15,6 +15,7 @@ use crate::callbacks;
 use crate::error::{Error, ErrorKind};
 use crate::fork::Owned;
 use crate::progress::Progress;
+use crate::pulling;
 use crate::session::SessionHandle;
 pub(crate) use decode::{Decode, decode_all, decode_one};
 use outcome::Outcome;
@@ -66,6 +67,7 @@ impl<T: Send + 'static> AsyncResult<T> {
     /// ```
     pub fn get(self) -> Result<T, Error> {
         self.check()?;
+        pulling::refuse_own(self.outcome.inbox())?;
         self.settle(None);
         self.outcome.take()
     }
@@ -90,6 +92,7 @@ impl<T: Send + 'static> AsyncResult<T> {
     /// ```
     pub fn get_timeout(&mut self, timeout: Duration) -> Result<T, Error> {
         self.check()?;
+        pulling::refuse_own(self.outcome.inbox())?;
         if self.wait(timeout) {
             return self.outcome.take();
         }

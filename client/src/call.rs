@@ -47,6 +47,13 @@ impl Call {
         called.map_err(|error| self.inbox.tell(error))
     }
 
+    /// Hands over all messages of a job for which nobody waits yet.
+    pub(crate) fn flush_soon(&mut self) -> Result<(), Error> {
+        self.opened = true;
+        let sent = self.session.submit_soon(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);
+        sent.map_err(|error| self.inbox.tell(error))
+    }
+
     /// The job needs this no more: it may run on without it.
     pub(crate) fn settle(&mut self) {
         self.settled = true;

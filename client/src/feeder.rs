@@ -12,6 +12,7 @@ use farpool_proto::v1::client_message::Body;
 use crate::args::Args;
 use crate::error::Error;
 use crate::inbox::{Inbox, Room};
+use crate::pulling;
 pub(crate) use batch::Batch;
 use pace::Pace;
 pub(crate) use whole::Whole;
@@ -58,8 +59,7 @@ impl<I> Feeder<I> {
     /// Whether the window has room. `held`: bytes of results that the consumer has not taken yet, which count as if they
     /// were still on their way.
     pub(crate) fn may_feed(&self, inbox: &Inbox, held: u64) -> bool {
-        let room = self.room();
-        !self.exhausted && inbox.has_room(Room { sent_bytes: room.sent_bytes.saturating_add(held), ..room })
+        !self.exhausted && inbox.has_room(self.room_wanted(held))
     }
 
     /// Bytes that the window has room for, `held` as for [`Feeder::may_feed`].
@@ -70,6 +70,12 @@ impl<I> Feeder<I> {
     /// Sleeps until the window has room or the job has ended.
     pub(crate) fn wait_for_room(&self, inbox: &Inbox) {
         inbox.park_until_room(self.room());
+    }
+
+    /// What the window must have room for, `held` as for [`Feeder::may_feed`].
+    pub(crate) fn room_wanted(&self, held: u64) -> Room {
+        let room = self.room();
+        Room { sent_bytes: room.sent_bytes.saturating_add(held), ..room }
     }
 
     fn room(&self) -> Room {
@@ -85,9 +91,14 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
         (lower, upper.filter(|&upper| upper == lower).map(|exact| exact as u64))
     }
 
-    /// Whether the input says that it ends, and so most likely does not wait for anything.
-    pub(crate) fn is_bounded(&self) -> bool {
-        self.input.size_hint().1.is_some()
+    /// Whether pulling runs no code but the standard library's, and so waits for nothing.
+    pub(crate) fn never_blocks(&self) -> bool {
+        // A wrong answer costs a thread, or the time that a thread would have saved; types of other crates have other paths.
+        const KNOWN: [&str; 3] =
+            ["alloc::vec::into_iter::IntoIter<", "core::array::iter::IntoIter<", "core::ops::range::Range"];
+        let name = std::any::type_name::<I>();
+        let name = name.strip_prefix("farpool::singles::Singles<").unwrap_or(name);
+        KNOWN.iter().any(|known| name.starts_with(known)) && self.input.size_hint().1.is_some()
     }
 
     /// Pulls one batch, of at most `room` items, and appends what there is to send: one message of items at most, for that
@@ -97,6 +108,7 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
             return;
         }
         self.exhausted = true;
+        let _pulling = pulling::begin(inbox);
         let limit = room.min(self.pace.items());
         let mut batch = self.start_batch(self.pulled, limit);
         let start = self.pulled;

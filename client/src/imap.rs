@@ -1,6 +1,7 @@
 //! Lazy maps: the consumer's own thread pulls the input, a bounded way ahead of what it takes.
 
 mod arrivals;
+mod fed;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -19,13 +20,15 @@ use crate::error::Error;
 use crate::fork::Owned;
 use run::Step;
 
+pub(crate) use fed::Fed;
 pub(crate) use run::{Order, Run};
 
 /// The outcomes of [`imap`](crate::Pool::imap) or [`imap_unordered`](crate::Pool::imap_unordered): an [`Iterator`] and
 /// a [`Stream`].
 ///
 /// Nothing runs before the first outcome is asked for. Then the input is pulled on the thread that asks, at most
-/// [`buffersize`](crate::Job::buffersize) items ahead of the outcomes that were taken. An `Err` stands for its item alone
+/// [`buffersize`](crate::Job::buffersize) items ahead of the outcomes that were taken. So an input must not wait for these outcomes: one that
+/// does, over a channel for example, belongs to [`imap_from_thread`](crate::Job::imap_from_thread). An `Err` stands for its item alone
 /// and the iteration goes on, unless the whole job ended (its pool was terminated, or failed): that error is the last item.
 /// Dropping it cancels the job.
 ///
@@ -54,6 +57,8 @@ pub struct Imap<I: Iterator, R> {
 
 enum State<I> {
     Running(Owned<Box<Run<I>>>),
+    /// Its input is pulled by a thread of its own.
+    Fed(Owned<Box<Fed>>),
     /// It could not be started.
     Failed(Option<Error>),
 }
@@ -66,21 +71,32 @@ impl<I: Iterator, R> Imap<I, R> {
         };
         Self { state, results: PhantomData }
     }
+
+    pub(crate) fn fed(fed: Result<Fed, Error>) -> Self {
+        let state = match fed {
+            Ok(fed) => State::Fed(Owned::of(fed.owner(), Box::new(fed))),
+            Err(error) => State::Failed(Some(error)),
+        };
+        Self { state, results: PhantomData }
+    }
 }
 
 impl<T: Data, I: Iterator<Item = T>, R: Data> Iterator for Imap<I, R> {
     type Item = Result<R, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let run = match &mut self.state {
-            State::Running(run) => run,
-            State::Failed(error) => return error.take().map(Err),
-        };
         loop {
-            match run.step() {
-                Step::Outcome(outcome) => return Some(outcome),
-                Step::Over => return None,
-                Step::Wait => run.wait(),
+            let step = match &mut self.state {
+                State::Running(run) => run.step(),
+                State::Fed(fed) => fed.step(),
+                State::Failed(error) => return error.take().map(Err),
+            };
+            match (step, &self.state) {
+                (Step::Outcome(outcome), _) => return Some(outcome),
+                (Step::Over, _) => return None,
+                (Step::Wait, State::Running(run)) => run.wait(),
+                (Step::Wait, State::Fed(fed)) => fed.wait(),
+                (Step::Wait, State::Failed(_)) => return None,
             }
         }
     }
@@ -92,16 +108,21 @@ impl<T: Data, I: Iterator<Item = T>, R: Data> Stream for Imap<I, R> {
     type Item = Result<R, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let run = match &mut self.state {
-            State::Running(run) => run,
-            State::Failed(error) => return Poll::Ready(error.take().map(Err)),
-        };
         loop {
-            match run.step() {
-                Step::Outcome(outcome) => return Poll::Ready(Some(outcome)),
-                Step::Over => return Poll::Ready(None),
-                Step::Wait if run.wake_for_news(context.waker()) => {}
-                Step::Wait => return Poll::Pending,
+            let step = match &mut self.state {
+                State::Running(run) => run.step(),
+                State::Fed(fed) => fed.step(),
+                State::Failed(error) => return Poll::Ready(error.take().map(Err)),
+            };
+            let news = match (step, &self.state) {
+                (Step::Outcome(outcome), _) => return Poll::Ready(Some(outcome)),
+                (Step::Over, _) => return Poll::Ready(None),
+                (Step::Wait, State::Running(run)) => run.wake_for_news(context.waker()),
+                (Step::Wait, State::Fed(fed)) => fed.wake_for_news(context.waker()),
+                (Step::Wait, State::Failed(_)) => return Poll::Ready(None),
+            };
+            if !news {
+                return Poll::Pending;
             }
         }
     }

@@ -147,7 +147,8 @@ impl Inboxes {
         }
     }
 
-    fn wake_later(&mut self, wakes: Option<Wakes>) {
+    /// Wakes them when the session's lock is free.
+    pub(crate) fn wake_later(&mut self, wakes: Option<Wakes>) {
         self.wakes.extend(wakes.filter(|wakes| !wakes.is_empty()));
     }
 }

@@ -70,6 +70,7 @@ mod map;
 mod panics;
 mod pool;
 mod progress;
+mod pulling;
 mod results;
 mod session;
 mod settings;

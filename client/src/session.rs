@@ -29,6 +29,12 @@ pub(crate) trait Session: Send + Sync + 'static {
         Ok(())
     }
 
+    /// As [`Session::submit`], for a small job for which nobody waits yet: many that come one after another may be taken in together, a
+    /// moment later. What is wrong with it may then become the job's end instead of an error.
+    fn submit_soon(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        self.submit(inbox, messages)
+    }
+
     /// Hands over further messages, in order, and lets the session act on them. Messages for a job that has ended are
     /// dropped without an error. Drains `messages`; never blocks for long.
     fn send(&self, messages: &mut Vec<Body>) -> Result<(), Error>;
@@ -95,6 +101,12 @@ impl SessionHandle {
     pub(crate) fn call(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
         self.check(messages)?;
         self.0.call(inbox, messages)
+    }
+
+    /// See [`Session::submit_soon`].
+    pub(crate) fn submit_soon(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        self.check(messages)?;
+        self.0.submit_soon(inbox, messages)
     }
 
     /// See [`Session::send`].

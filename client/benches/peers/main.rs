@@ -40,7 +40,7 @@ Usage: cargo bench -p farpool --bench peers -- [OPTIONS] [WORKLOAD...]
   --quick     2 runs of each instead of 5
   --runs N    so many runs of each
   --markdown  print the table as Markdown
-  WORKLOAD    W1 W2 W2c W3 W3awake W4 W5a W5r W6 W6s W7 W8 W9 (default: all)";
+  WORKLOAD    W1 W2 W2c W3 W3awake W4 W5a W5r W6 W6s W7 W8 W9 W10 (default: all)";
 
 fn main() -> ExitCode {
     farpool::init();

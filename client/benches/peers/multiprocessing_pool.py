@@ -65,6 +65,13 @@ def latencies(pool, calls=2000):
     return [times[calls // 2], times[calls * 99 // 100], times[calls // 2]]
 
 
+def submitted(pool):
+    calls = 100_000; began = now(); results = [pool.apply_async(identity, (number,)) for number in range(calls)]
+    took = now() - began
+    assert sum(result.get() for result in results) == calls * (calls - 1) // 2
+    return [took * 1e6 / calls, (now() - began) * 1e6 / calls]
+
+
 def start_to_finish(_):
     began = now(); pool = start(4); results = pool.map(factorial, range(1, 101)); to_results = now() - began
     warm = []
@@ -141,7 +148,7 @@ RUNS = {
     "W1": one_by_one, "W2": all_at_once, "W2c": lambda pool: all_at_once(pool, 125_000), "W3": latencies,
     "W3awake": latencies, "W4": start_to_finish, "W5a": mebibytes_in, "W5r": mebibytes_out,
     "W6": lambda pool: naps(pool, False), "W6s": lambda pool: naps(pool, True), "W7": killed, "W8": first_result,
-    "W9": pulled,
+    "W9": pulled, "W10": submitted,
 }
 FRESH_POOLS = ("W7", "W9")  # a run leaves the pool unfit for the next
 pool = None

@@ -166,4 +166,13 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         condition: Condition::Warm,
         measures: &[cost("when 10 results were taken", "items", Goal::None), cost("1 s later", "items", Goal::None)],
     },
+    Workload {
+        name: "W10",
+        what: "100,000 x apply_async(identity), then all results, 2 workers",
+        condition: Condition::Warm,
+        measures: &[
+            cost("submitting, a call", "us", Goal::AtMost(5.0)).on_a_cluster(Goal::AtMost(5.0)),
+            cost("all of it, a call", "us", Goal::None),
+        ],
+    },
 ];

@@ -96,6 +96,7 @@ impl Measures for Side {
                 vec![took]
             }
             "W9" => pulled(self.pool()),
+            "W10" => submitted(self.pool()),
             unknown => panic!("there is no workload {unknown}"),
         }
     }
@@ -130,6 +131,18 @@ fn all_at_once(pool: &Pool, chunksize: Option<u64>) -> f64 {
     let took = start.elapsed();
     assert_eq!((results.len(), results[999_999]), (1_000_000, 999_999));
     ITEMS as f64 / took.as_secs_f64()
+}
+
+/// Calls one after another without waiting for any, then all results.
+fn submitted(pool: &Pool) -> Vec<f64> {
+    const CALLS: u64 = 100_000;
+    let start = Instant::now();
+    let results: Vec<_> = (0..CALLS).map(|number| pool.apply_async(identity, (number,))).collect();
+    let submitted = start.elapsed();
+    let sum: u64 = results.into_iter().map(|result| result.get().expect("no item fails")).sum();
+    let all = start.elapsed();
+    assert_eq!(sum, CALLS * (CALLS - 1) / 2);
+    vec![submitted.as_secs_f64() * 1e6 / CALLS as f64, all.as_secs_f64() * 1e6 / CALLS as f64]
 }
 
 /// In microseconds, sorted.

@@ -177,12 +177,17 @@ impl Inbox {
     /// Sleeps until there is room or the job has ended, whatever the consumer waits for.
     pub(crate) fn park_until_room(&self, room: Room) {
         while !self.has_room(room) && !self.ended() {
-            self.state().feeder = Some((room, thread::current()));
+            self.unpark_for_room(room);
             // What has come since then has unparked this thread, and what came before it is seen here.
             if !self.has_room(room) && !self.ended() {
                 thread::park();
             }
         }
+    }
+
+    /// Has this thread unparked once, when there is room or the job has ended; look again afterwards for what came before.
+    pub(crate) fn unpark_for_room(&self, room: Room) {
+        self.state().feeder = Some((room, thread::current()));
     }
 }
 

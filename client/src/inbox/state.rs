@@ -30,6 +30,11 @@ pub(crate) struct Room {
     pub(crate) finished: u64,
 }
 
+impl Room {
+    /// There is never room: only the job's end is waited for.
+    pub(crate) const NEVER: Room = Room { sent_bytes: u64::MAX, finished: u64::MAX };
+}
+
 /// Whom a delivery wakes. To be done once no lock is held: a waker is an executor's code, which may do anything.
 #[derive(Default)]
 #[must_use = "whoever waits would not hear of the delivery"]

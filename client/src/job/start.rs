@@ -7,7 +7,7 @@ use crate::call::Call;
 use crate::error::Error;
 use crate::feeder::Feeder;
 use crate::function::{self, Function};
-use crate::imap::{Imap, Order, Run};
+use crate::imap::{Fed, Imap, Order, Run};
 use crate::inbox::Interest;
 use crate::map;
 use crate::progress::Progress;
@@ -86,6 +86,20 @@ impl<F> Job<'_, F> {
             let feeder = self.feeder(&call, Singles(input));
             let progress = self.show_progress(&call, feeder.size().1);
             Run::new(call, feeder, order, self.options.buffersize, self.options.chunksize(), progress)
+        }))
+    }
+
+    pub(super) fn run_fed<T: Data, R: Data, I: Iterator<Item = T> + Send + 'static>(
+        &self,
+        verb: &'static str,
+        function: Bytes,
+        input: I,
+        order: Order,
+    ) -> Imap<I, R> {
+        Imap::fed(self.call(verb, function, Interest::Outcomes).map(|call| {
+            let feeder = self.feeder(&call, Singles(input));
+            let progress = self.show_progress(&call, feeder.size().1);
+            Fed::new(call, feeder, order, self.options.buffersize, self.options.chunksize(), progress)
         }))
     }
 }

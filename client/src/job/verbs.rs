@@ -55,7 +55,7 @@ impl<F: Captureless> Job<'_, F> {
         let started = self.call(VERB, self.describe::<A, R>(), Interest::End).and_then(|mut call| {
             feeder::feed_one(&args, call.inbox.job(), self.pool.payload_limit(), &mut call.messages)?;
             call.inbox.set_pulled(1);
-            call.flush()?;
+            call.flush_soon()?;
             call.settle();
             Ok(call)
         });
@@ -199,5 +199,64 @@ impl<F: Captureless> Job<'_, F> {
         R: Data,
     {
         self.run_lazily("imap_unordered", self.describe::<(T,), R>(), items.into_iter(), Order::AsTheyCome)
+    }
+
+    /// As [`imap`](Self::imap), with the input pulled by a thread of its own: it may wait, also for outcomes of this very job.
+    ///
+    /// The thread pulls at most [`buffersize`](Self::buffersize) items ahead of the outcomes that were taken, and sends each at once: for
+    /// inputs that never wait, [`imap`](Self::imap) is faster. If the input panics, the
+    /// iteration ends with [`ErrorKind::Panicked`](crate::ErrorKind::Panicked). If the result is dropped while the input
+    /// blocks, the thread ends when the input returns.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// // Halves each number until it is 1: what comes out goes in again.
+    /// let (input, items) = std::sync::mpsc::channel();
+    /// input.send(20u64).unwrap();
+    /// let mut steps = 0;
+    /// for half in pool.job(|n: u64| n / 2).imap_from_thread(items) {
+    ///     steps += 1;
+    ///     match half? {
+    ///         1 => break,
+    ///         more => input.send(more).unwrap(),
+    ///     }
+    /// }
+    /// assert_eq!(steps, 4);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn imap_from_thread<T, R, I>(&self, items: I) -> Imap<I::IntoIter, R>
+    where
+        F: Fn(T) -> R,
+        I: IntoIterator<Item = T>,
+        I::IntoIter: Send + 'static,
+        T: Data,
+        R: Data,
+    {
+        self.run_fed("imap_from_thread", self.describe::<(T,), R>(), items.into_iter(), Order::OfInput)
+    }
+
+    /// As [`imap_from_thread`](Self::imap_from_thread), with the outcomes as they come.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let results = pool.job(|n: u64| n + 1).imap_unordered_from_thread(0..3);
+    /// assert_eq!(results.map(Result::unwrap).sum::<u64>(), 6);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn imap_unordered_from_thread<T, R, I>(&self, items: I) -> Imap<I::IntoIter, R>
+    where
+        F: Fn(T) -> R,
+        I: IntoIterator<Item = T>,
+        I::IntoIter: Send + 'static,
+        T: Data,
+        R: Data,
+    {
+        self.run_fed("imap_unordered_from_thread", self.describe::<(T,), R>(), items.into_iter(), Order::AsTheyCome)
     }
 }

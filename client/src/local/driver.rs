@@ -18,12 +18,14 @@ use std::time::Instant;
 use farpool_agent::standard::HoldStandard;
 use farpool_agent::timer::Timer;
 use farpool_agent::{Armed, clock};
+use farpool_proto::v1::client_message::Body;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::engine::Engine;
+use super::intake::{Intake, Then};
 use crate::error::{Error, ErrorKind};
-use crate::inbox::Wakes;
+use crate::inbox::{Inbox, Wakes};
 use crate::settings::Settings;
 
 /// The timer's data in epoll events; no pool of the agent's has it.
@@ -31,6 +33,8 @@ const TIMER: u64 = u64::MAX;
 
 pub(super) struct Driver {
     state: Mutex<State>,
+    /// Jobs that the engine is given with the lock.
+    intake: Intake,
     turn: Mutex<()>,
     /// What wakes whoever drives.
     inner: Arc<Epoll>,
@@ -60,7 +64,13 @@ impl Driver {
         let timer = Timer::new(&inner, TIMER).map_err(failed)?;
         outer.add(inner.0.as_fd(), attached()).map_err(failed)?;
         let state = State { engine, timer, driven: false, detached: false, followers: Vec::new() };
-        let driver = Arc::new(Driver { state: Mutex::new(state), turn: Mutex::new(()), inner, outer });
+        let driver = Arc::new(Driver {
+            state: Mutex::new(state),
+            intake: Intake::default(),
+            turn: Mutex::new(()),
+            inner,
+            outer,
+        });
         driver.give_back(driver.lock());
         let own = Arc::clone(&driver);
         thread::Builder::new()
@@ -77,6 +87,25 @@ impl Driver {
         let outcome = act(&mut state.engine);
         self.give_back(state);
         outcome
+    }
+
+    /// Takes a small job in, now or together with others that come within a moment.
+    pub(super) fn submit_soon(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) {
+        match self.intake.push(inbox, messages, clock::now()) {
+            Then::Leave => {}
+            Then::DriveBy(time) => {
+                // Without giving the engine the job: whoever is woken does.
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let closed = state.engine.is_closed();
+                state.ring_by(time);
+                drop(state);
+                if closed {
+                    // The session's thread has ended, so nobody is woken.
+                    self.act(|_| ());
+                }
+            }
+            Then::Drive => self.act(|_| ()),
+        }
     }
 
     /// Drives the engine, or parks while another thread does, until `done` or the deadline has passed.
@@ -198,7 +227,9 @@ impl Driver {
         // Whoever has the turn gets the lock next: without it, a thread that gives the lock back and takes it again
         // would nearly always win against one that has to be woken.
         let _turn = self.turn.lock();
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.intake.empty_into(&mut state.engine);
+        state
     }
 }
 

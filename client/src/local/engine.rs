@@ -68,11 +68,19 @@ impl Engine {
     }
 
     pub(super) fn submit(&mut self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        let admitted = self.admit(inbox, messages);
+        self.pump();
+        admitted
+    }
+
+    /// Takes in a job; what follows from that is left for the next round.
+    pub(super) fn admit(&mut self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        self.unfinished = true;
         if let Err(error) = self.inboxes.admit(inbox) {
             messages.clear();
             return Err(error);
         }
-        let sent = self.send(messages);
+        let sent = self.say_all(messages);
         if sent.is_err() {
             self.inboxes.forget(inbox.job());
         }
@@ -80,6 +88,12 @@ impl Engine {
     }
 
     pub(super) fn send(&mut self, messages: &mut Vec<Body>) -> Result<(), Error> {
+        let sent = self.say_all(messages);
+        self.pump();
+        sent
+    }
+
+    fn say_all(&mut self, messages: &mut Vec<Body>) -> Result<(), Error> {
         let now = clock::now();
         let mut outcome = Ok(());
         for body in messages.drain(..) {
@@ -88,7 +102,6 @@ impl Engine {
                 outcome = self.say(body, now);
             }
         }
-        self.pump();
         outcome
     }
 

@@ -7,6 +7,7 @@
 
 mod driver;
 mod engine;
+mod intake;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,6 +45,14 @@ impl Session for LocalSession {
             open.require = Vec::new();
         }
         self.driver.act(|engine| engine.submit(inbox, messages))
+    }
+
+    fn submit_soon(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        if let Some(Body::OpenJob(open)) = messages.first_mut() {
+            open.require = Vec::new();
+        }
+        self.driver.submit_soon(inbox, messages);
+        Ok(())
     }
 
     fn send(&self, messages: &mut Vec<Body>) -> Result<(), Error> {

@@ -24,6 +24,7 @@ mod capture;
 mod elastic;
 mod errors;
 mod imap;
+mod inputs;
 mod life;
 mod memory;
 mod on_a_cluster;
@@ -57,6 +58,7 @@ const BOTH: &[&[Case]] = &[
     callbacks::CASES,
     errors::CASES,
     imap::CASES,
+    inputs::CASES,
     life::CASES,
     memory::CASES,
     options::CASES,

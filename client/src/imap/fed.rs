@@ -1,0 +1,252 @@
+//! A lazy job whose input a thread of its own pulls, so that the input may depend on outcomes.
+
+use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::thread::{self, Thread};
+
+use crate::args::Data;
+use crate::call::{self, Call};
+use crate::codec;
+use crate::error::{Error, ErrorKind};
+use crate::feeder::Feeder;
+use crate::fork::{Owned, Owner};
+use crate::inbox::{End, Inbox, News, Room};
+use crate::panics;
+use crate::progress::Progress;
+use crate::session::SessionHandle;
+use crate::singles::Singles;
+
+use super::arrivals::Arrivals;
+use super::run::{Order, Step};
+use super::window::Window;
+
+/// The consumer's side.
+pub(crate) struct Fed {
+    call: Call,
+    /// Starts the thread that pulls; gone once it has.
+    start: Option<Box<dyn FnOnce(&mut Call) -> Result<(), Error> + Send>>,
+    ahead: Arc<Ahead>,
+    arrivals: Arrivals,
+    /// Empty between any two steps; kept for its memory.
+    news: VecDeque<News>,
+    over: bool,
+    _progress: Option<Progress>,
+}
+
+/// How far the input is ahead of the consumer; what both sides touch.
+struct Ahead {
+    state: Mutex<State>,
+}
+
+struct State {
+    window: Window,
+    pulled: u64,
+    taken: u64,
+    /// Bytes of results that the consumer has not taken.
+    held: u64,
+    /// The thread that pulls.
+    thread: Option<Thread>,
+    /// Nobody takes outcomes any more.
+    abandoned: bool,
+}
+
+impl Fed {
+    pub(crate) fn new<T: Data>(
+        call: Call,
+        feeder: Feeder<Singles<impl Iterator<Item = T> + Send + 'static>>,
+        order: Order,
+        buffersize: Option<u64>,
+        chunksize: u64,
+        progress: Option<Progress>,
+    ) -> Self {
+        let window = Window::new(buffersize, chunksize, call.session.slots());
+        let state = State { window, pulled: 0, taken: 0, held: 0, thread: None, abandoned: false };
+        let ahead = Arc::new(Ahead { state: Mutex::new(state) });
+        let shared = Arc::clone(&ahead);
+        let start = Box::new(move |call: &mut Call| start(call, feeder, shared));
+        Self {
+            call,
+            start: Some(start),
+            ahead,
+            arrivals: Arrivals::new(order),
+            news: VecDeque::new(),
+            over: false,
+            _progress: progress,
+        }
+    }
+
+    pub(super) fn owner(&self) -> Owner {
+        self.call.session.owner()
+    }
+
+    /// Does one thing that brings the next outcome closer.
+    pub(super) fn step<R: Data>(&mut self) -> Step<R> {
+        if self.over {
+            return Step::Over;
+        }
+        match self.try_step() {
+            Ok(step) => step,
+            Err(error) => {
+                self.over = true;
+                self.call.cancel();
+                Step::Outcome(Err(error))
+            }
+        }
+    }
+
+    /// Blocks until there is news.
+    pub(super) fn wait(&self) {
+        self.call.session.wait(&self.call.inbox, None);
+    }
+
+    /// Wakes the task at the next news; returns whether there is some already.
+    pub(super) fn wake_for_news(&self, waker: &Waker) -> bool {
+        self.call.inbox.set_waker(waker);
+        self.call.inbox.has_news()
+    }
+
+    fn try_step<R: Data>(&mut self) -> Result<Step<R>, Error> {
+        self.owner().check_pool().map_err(|error| self.call.inbox.tell(error))?;
+        if let Some(start) = self.start.take() {
+            start(&mut self.call)?;
+        }
+        loop {
+            if let Some(outcome) = self.arrivals.pop(&self.call.inbox)? {
+                self.ahead.note_taken(&self.arrivals, self.call.session.slots());
+                return Ok(Step::Outcome(outcome));
+            }
+            if !self.call.inbox.has_news() {
+                return Ok(Step::Wait);
+            }
+            let ended = self.call.inbox.take(&mut self.news);
+            let dried_up = ended && self.news.is_empty();
+            self.news.drain(..).try_for_each(|news| self.arrivals.add(news, &self.call.inbox))?;
+            if dried_up {
+                self.over = true;
+                self.call.settle();
+                return match self.call.inbox.end_error() {
+                    Some(error) => Ok(Step::Outcome(Err(error))),
+                    None => Ok(Step::Over),
+                };
+            }
+        }
+    }
+}
+
+impl Drop for Fed {
+    fn drop(&mut self) {
+        let mut state = self.ahead.state();
+        state.abandoned = true;
+        if let Some(thread) = &state.thread {
+            thread.unpark();
+        }
+    }
+}
+
+impl Ahead {
+    /// The consumer has taken an outcome of these.
+    fn note_taken(&self, arrivals: &Arrivals, slots: u32) {
+        let mut state = self.state();
+        state.taken += 1;
+        let expected = arrivals.expected_bytes(state.pulled.saturating_sub(state.taken), slots.into());
+        state.held = arrivals.bytes().saturating_add(expected);
+        state.window.note_taken();
+        if state.is_due()
+            && let Some(thread) = &state.thread
+        {
+            thread.unpark();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_due(&self) -> bool {
+        let ahead = self.pulled.saturating_sub(self.taken);
+        self.window.room(ahead) > 0 && self.window.is_due_before_waiting(ahead)
+    }
+}
+
+/// Opens the job and starts the thread that feeds it.
+fn start<T: Data>(
+    call: &mut Call,
+    feeder: Feeder<Singles<impl Iterator<Item = T> + Send + 'static>>,
+    ahead: Arc<Ahead>,
+) -> Result<(), Error> {
+    call.flush()?;
+    let mut input = Input { session: call.session.clone(), inbox: call.inbox.clone(), feeder, ahead };
+    let spawned =
+        thread::Builder::new().name("farpool-feeder".to_owned()).stack_size(codec::STACK).spawn(move || input.feed());
+    spawned.map(drop).map_err(|error| {
+        let message = format!("starting the thread that feeds the job: {error}");
+        call.inbox.tell(Error::new(ErrorKind::Unavailable, message))
+    })
+}
+
+/// The side of the thread that pulls.
+struct Input<I> {
+    session: SessionHandle,
+    inbox: Owned<Arc<Inbox>>,
+    feeder: Feeder<Singles<I>>,
+    ahead: Arc<Ahead>,
+}
+
+impl<T: Data, I: Iterator<Item = T>> Input<I> {
+    fn feed(&mut self) {
+        self.ahead.state().thread = Some(thread::current());
+        let mut messages = Vec::new();
+        while let Some(()) = self.wait_for_room() {
+            // One at a time: the input may wait for what comes of the item before. After a panic it is never asked again, so nobody sees it
+            // half-changed.
+            let fed = panic::catch_unwind(AssertUnwindSafe(|| self.feeder.feed(1, &self.inbox, &mut messages)));
+            if !self.session.owner().is_here() {
+                // The input has forked this process, and this is the child: the job is the parent's.
+                return;
+            }
+            if let Err(panic) = fed {
+                let (items, words) = (self.feeder.pulled(), panics::message(&*panic));
+                let message = format!("the input iterator panicked after {items} items: {words}");
+                return self.give_up(Error::new(ErrorKind::Panicked, message));
+            }
+            self.ahead.state().pulled = self.feeder.pulled();
+            if let Err(error) = self.session.send(&mut messages) {
+                return self.give_up(error);
+            }
+        }
+    }
+
+    /// Sleeps until the input may be asked for an item. `None`: it is not asked any more.
+    fn wait_for_room(&self) -> Option<()> {
+        loop {
+            let wanted = {
+                let state = self.ahead.state();
+                if state.is_due() { self.feeder.room_wanted(state.held) } else { Room::NEVER }
+            };
+            self.inbox.unpark_for_room(wanted);
+            // What changes from here on unparks this thread.
+            let mut state = self.ahead.state();
+            if state.abandoned || self.feeder.exhausted() || self.inbox.ended() {
+                return None;
+            }
+            state.window.follow(self.session.slots());
+            if state.is_due() && self.feeder.may_feed(&self.inbox, state.held) {
+                state.window.start();
+                return Some(());
+            }
+            drop(state);
+            thread::park();
+        }
+    }
+
+    fn give_up(&self, error: Error) {
+        // First: once the job is cancelled, its end may come at any moment.
+        self.inbox.break_with(error);
+        call::cancel(&self.session, &self.inbox);
+        self.inbox.end(End::Cancelled).wake();
+    }
+}
