@@ -158,10 +158,10 @@ fn signals_that_are_blocked_or_ignored_hold_up_nothing() {
     block_and_ignore();
     let opened = pool_of_this();
     let pool = &opened.1;
-    let died = within(seconds(1), || pool.job(|way: Way| way.take()).retries(1).apply((Way::Exit(3),)).unwrap_err());
+    let died = within(seconds(3), || pool.job(|way: Way| way.take()).retries(1).apply((Way::Exit(3),)).unwrap_err());
     assert_eq!((died.kind(), died.attempts()), (ErrorKind::WorkerDied, 2), "{died}");
     has_words(&died, &["exited with code 3"]);
-    let late = within(seconds(1), || pool.job(nap).timeout(millis(200)).apply((FOR_EVER,)).unwrap_err());
+    let late = within(seconds(3), || pool.job(nap).timeout(millis(200)).apply((FOR_EVER,)).unwrap_err());
     assert_eq!(late.kind(), ErrorKind::TimedOut, "{late}");
     // Tasks may start processes, and wait for them.
     let status =
