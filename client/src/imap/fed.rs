@@ -26,7 +26,7 @@ use super::window::Window;
 pub(crate) struct Fed {
     call: Call,
     /// Starts the thread that pulls; gone once it has.
-    start: Option<Box<dyn FnOnce(&mut Call) -> Result<(), Error> + Send>>,
+    start: Option<Start>,
     ahead: Arc<Ahead>,
     arrivals: Arrivals,
     /// Empty between any two steps; kept for its memory.
@@ -34,6 +34,9 @@ pub(crate) struct Fed {
     over: bool,
     _progress: Option<Progress>,
 }
+
+/// Opens the job, and has a thread feed it.
+type Start = Box<dyn FnOnce(&mut Call) -> Result<(), Error> + Send>;
 
 /// How far the input is ahead of the consumer; what both sides touch.
 struct Ahead {
