@@ -119,7 +119,7 @@ fn an_input_from_a_thread_is_pulled_a_bounded_way_ahead() {
             assert_eq!(outcomes.next().unwrap().unwrap(), (taken - 1) * (taken - 1));
             // The item just taken makes room for one more.
             let ahead = pulled.load(Ordering::SeqCst) - (taken - 1);
-            assert!(ahead <= buffersize as u64 + 1, "{ahead} ahead, and {buffersize} allowed");
+            assert!(ahead <= buffersize + 1, "{ahead} ahead, and {buffersize} allowed");
         }
     }
 }
