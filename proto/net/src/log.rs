@@ -1,8 +1,8 @@
 //! What a daemon's operators read: one line an event on stderr.
 //!
-//! Whoever writes a line never waits for whoever reads them. The same line again within [`FIRST_WINDOW`] is only counted, and told
-//! once with the count when that time is over; if it goes on, each window is twice as long as the one before, up to [`LONGEST_WINDOW`].
-//! The port that a peer has makes no difference. All in all there are no more than [`LINES`] a second.
+//! Whoever writes a line never waits for whoever reads them. The same line again within a second is only counted, and told
+//! once with the count when that time is over; if it goes on, each window is twice as long as the one before, up to 64 s.
+//! The port that a peer has makes no difference. All in all there are no more than 20 a second.
 
 use std::fmt::Display;
 use std::io::Write;
