@@ -172,8 +172,8 @@ fn commands_that_fail_are_counted() {
     loop {
         let seen = status(&local);
         let jobs = seen["jobs"].as_array().unwrap();
-        if jobs.iter().map(failed).sum::<u64>() == 2 {
-            assert_eq!(jobs[0]["done"], 4, "{seen}");
+        // The last item may end behind those that fail.
+        if jobs.iter().map(failed).sum::<u64>() == 2 && jobs[0]["done"] == 4 {
             break;
         }
         assert!(Instant::now() < deadline, "{seen}");
