@@ -95,6 +95,10 @@ fn end((cluster, pool): (Option<Cluster>, Pool)) {
 }
 
 fn block_and_ignore() {
+    if cluster::is_here() {
+        // Cargo, which may have to build them, cannot wait for its processes afterwards.
+        crate::binaries::make();
+    }
     SigSet::all().thread_set_mask().unwrap();
     for ignored in [
         Signal::SIGHUP,
