@@ -1,5 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use farpool_coordinator::journal::{Aside, Ended, Journal, JournalErrorKind, Kept, Phase, Settings};
 use farpool_proto::v1::{OpenJob, OpenPool};
@@ -9,9 +11,16 @@ use crate::scratch::Scratch;
 const JOBS: u64 = 9;
 
 fn open(directory: &Path) -> (Journal, Vec<String>) {
-    let mut warnings = Vec::new();
-    let journal = Journal::open(Settings::new(directory), |warning| warnings.push(warning)).expect("it opens");
-    (journal, warnings)
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut warnings = Vec::new();
+        match Journal::open(Settings::new(directory), |warning| warnings.push(warning)) {
+            Ok(journal) => return (journal, warnings),
+            // What another test starts holds all descriptors until its exec, and with them the lock.
+            Err(error) if error.kind() == JournalErrorKind::Locked && Instant::now() < deadline => thread::yield_now(),
+            Err(error) => panic!("it does not open: {error}"),
+        }
+    }
 }
 
 /// A journal of one segment, in which each job has a result of so many bytes; returns the segment's path.
