@@ -24,7 +24,9 @@ pub(crate) struct Call {
 impl Call {
     /// A job that nobody knows yet: the first flush opens it.
     pub(crate) fn new(session: SessionHandle, inbox: Inbox, open: OpenJob) -> Self {
-        let messages = vec![Body::OpenJob(Box::new(open))];
+        // A job of one item has two more.
+        let mut messages = Vec::with_capacity(3);
+        messages.push(Body::OpenJob(Box::new(open)));
         let inbox = Owned::of(session.owner(), Arc::new(inbox));
         Self { session, inbox, messages, opened: false, settled: false }
     }

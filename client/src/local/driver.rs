@@ -23,13 +23,14 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::engine::Engine;
-use super::intake::{Intake, Then};
+use super::intake::{Intake, Jobs};
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{Inbox, Wakes};
 use crate::settings::Settings;
 
-/// The timer's data in epoll events; no pool of the agent's has it.
+/// The timers' data in epoll events; no pool of the agent's has them.
 const TIMER: u64 = u64::MAX;
+const INTAKE: u64 = u64::MAX - 1;
 
 pub(super) struct Driver {
     state: Mutex<State>,
@@ -44,6 +45,8 @@ pub(super) struct Driver {
 
 struct State {
     engine: Engine,
+    /// Kept for its memory.
+    spare: Jobs,
     timer: Timer,
     /// A thread that waits is asleep on the inner epoll.
     driven: bool,
@@ -63,14 +66,10 @@ impl Driver {
         let inner = Arc::clone(engine.epoll());
         let timer = Timer::new(&inner, TIMER).map_err(failed)?;
         outer.add(inner.0.as_fd(), attached()).map_err(failed)?;
-        let state = State { engine, timer, driven: false, detached: false, followers: Vec::new() };
-        let driver = Arc::new(Driver {
-            state: Mutex::new(state),
-            intake: Intake::default(),
-            turn: Mutex::new(()),
-            inner,
-            outer,
-        });
+        let intake = Intake::new(&inner, INTAKE).map_err(failed)?;
+        let state =
+            State { engine, spare: Jobs::default(), timer, driven: false, detached: false, followers: Vec::new() };
+        let driver = Arc::new(Driver { state: Mutex::new(state), intake, turn: Mutex::new(()), inner, outer });
         driver.give_back(driver.lock());
         let own = Arc::clone(&driver);
         thread::Builder::new()
@@ -91,20 +90,8 @@ impl Driver {
 
     /// Takes a small job in, now or together with others that come within a moment.
     pub(super) fn submit_soon(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) {
-        match self.intake.push(inbox, messages, clock::now()) {
-            Then::Leave => {}
-            Then::DriveBy(time) => {
-                // Without giving the engine the job: whoever is woken does.
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                let closed = state.engine.is_closed();
-                state.ring_by(time);
-                drop(state);
-                if closed {
-                    // The session's thread has ended, so nobody is woken.
-                    self.act(|_| ());
-                }
-            }
-            Then::Drive => self.act(|_| ()),
+        if self.intake.push(inbox, messages, clock::now()) {
+            self.act(|_| ());
         }
     }
 
@@ -148,7 +135,7 @@ impl Driver {
             let ready = self.inner.wait(&mut events, until(deadline)).unwrap_or(0);
             state = self.lock();
             state.driven = false;
-            state.take_in(&events[..ready]);
+            state.take_in(&events[..ready], &self.intake);
         }
         self.leave(state);
     }
@@ -187,7 +174,7 @@ impl Driver {
     fn hear(&self, state: &mut State) {
         let mut events = [EpollEvent::empty(); 32];
         let ready = self.inner.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
-        state.take_in(&events[..ready]);
+        state.take_in(&events[..ready], &self.intake);
     }
 
     /// The way to give back the lock: works a little, sees to it that what is left and what happens next is noticed,
@@ -210,6 +197,8 @@ impl Driver {
             state.ring_by(clock::now());
         }
         if state.engine.is_closed() {
+            let State { engine, spare, .. } = &mut *state;
+            self.intake.close(engine, spare);
             // The session's thread and all who wait have nothing to wait for any more.
             state.followers.iter().for_each(Thread::unpark);
             state.ring_by(clock::now());
@@ -228,7 +217,8 @@ impl Driver {
         // would nearly always win against one that has to be woken.
         let _turn = self.turn.lock();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.intake.empty_into(&mut state.engine);
+        let State { engine, spare, .. } = &mut *state;
+        self.intake.empty_into(engine, spare);
         state
     }
 }
@@ -241,10 +231,11 @@ fn release(mut state: MutexGuard<'_, State>) {
 }
 
 impl State {
-    fn take_in(&mut self, events: &[EpollEvent]) {
+    fn take_in(&mut self, events: &[EpollEvent], intake: &Intake) {
         for event in events {
             match event.data() {
                 TIMER => self.timer.rung(),
+                INTAKE => intake.rung(&mut self.engine, &mut self.spare),
                 data => self.engine.ready(data),
             }
         }

@@ -68,16 +68,16 @@ impl Engine {
     }
 
     pub(super) fn submit(&mut self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
-        let admitted = self.admit(inbox, messages);
+        let admitted = self.admit(inbox, messages.drain(..));
         self.pump();
         admitted
     }
 
     /// Takes in a job; what follows from that is left for the next round.
-    pub(super) fn admit(&mut self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+    pub(super) fn admit(&mut self, inbox: &Arc<Inbox>, messages: impl Iterator<Item = Body>) -> Result<(), Error> {
         self.unfinished = true;
         if let Err(error) = self.inboxes.admit(inbox) {
-            messages.clear();
+            messages.for_each(drop);
             return Err(error);
         }
         let sent = self.say_all(messages);
@@ -88,15 +88,15 @@ impl Engine {
     }
 
     pub(super) fn send(&mut self, messages: &mut Vec<Body>) -> Result<(), Error> {
-        let sent = self.say_all(messages);
+        let sent = self.say_all(messages.drain(..));
         self.pump();
         sent
     }
 
-    fn say_all(&mut self, messages: &mut Vec<Body>) -> Result<(), Error> {
+    fn say_all(&mut self, messages: impl Iterator<Item = Body>) -> Result<(), Error> {
         let now = clock::now();
         let mut outcome = Ok(());
-        for body in messages.drain(..) {
+        for body in messages {
             // All jobs have ended with the session; a thread that feeds one is about to notice.
             if outcome.is_ok() && !self.inboxes.is_closed() {
                 outcome = self.say(body, now);
