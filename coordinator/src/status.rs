@@ -83,12 +83,30 @@ impl Coordinator {
     }
 
     /// Why nothing of the pool runs; empty: something does, or there is nothing to run.
-    fn why_it_waits(&self, pool: &Pool, backlog: Backlog) -> String {
+    fn why_it_waits(&self, id: PoolId, pool: &Pool, backlog: Backlog) -> String {
         if !pool.told.waiting.is_empty() || backlog.queued == 0 || backlog.assigned > 0 {
             return pool.told.waiting.clone();
         }
-        let slots: u64 = self.agents.iter().filter_map(|(_, agent)| Some(u64::from(agent.hello.as_ref()?.slots))).sum();
-        match slots {
+        if pool.paused {
+            return "its client to take the outcomes that are there".to_owned();
+        }
+        let (started, starting): (Vec<_>, Vec<_>) = self.core.agents_of(id).partition(|(_, started)| *started);
+        let started: Vec<_> =
+            started.into_iter().filter_map(|(id, _)| self.agents.get(id).map(|at| (id, at))).collect();
+        if started.is_empty() {
+            return match starting.len() {
+                1 => "the only agent to start its workers".to_owned(),
+                agents => format!("{agents} agents to start its workers"),
+            };
+        }
+        if started.iter().all(|(_, agent)| agent.away) {
+            return "the agents that it runs on to connect again".to_owned();
+        }
+        let slots = |agent: &Agent| agent.hello.as_ref().map_or(0, |hello| hello.slots);
+        if started.iter().any(|&(id, agent)| !agent.away && self.core.chunks_at(id) < slots(agent)) {
+            return "an agent that takes more: those with free slots take nothing now".to_owned();
+        }
+        match started.iter().map(|(_, agent)| u64::from(slots(agent))).sum() {
             1 => "a free slot: the only one is taken".to_owned(),
             slots => format!("a free slot: all {slots} are taken"),
         }
@@ -104,7 +122,7 @@ impl Coordinator {
             weight: pool.asked.weight,
             require: pool.asked.require.clone(),
             jobs: pool.open_jobs as u64,
-            waiting: self.why_it_waits(pool, backlog.get(&id).copied().unwrap_or_default()),
+            waiting: self.why_it_waits(id, pool, backlog.get(&id).copied().unwrap_or_default()),
             open_ns: now.saturating_sub(pool.opened_at),
         }
     }

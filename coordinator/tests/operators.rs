@@ -8,6 +8,8 @@ use farpool_proto::v1::{
 };
 
 const SECOND: u64 = 1 << 30;
+/// The id of the first pool that a coordinator gives out.
+const POOL: u64 = 1 << 32;
 
 /// The chunks that the agent's inbox has; all of the inbox is read.
 fn assigned(wire: &mut Wire, agent: usize) -> Vec<Held> {
@@ -293,6 +295,12 @@ fn jobs_that_matter_more_go_first() {
     assert_eq!(order, ["1", "3", "1", "3", "0", "0", "2", "2"]);
 }
 
+/// What each pool waits for, as operators see it.
+fn waiting(wire: &mut Wire) -> Vec<String> {
+    let status = wire.serve(|coordinator, now, _| coordinator.status(now, 1000));
+    status.pools.into_iter().map(|pool| pool.waiting).collect()
+}
+
 #[test]
 fn a_pool_without_a_free_slot_says_so() {
     let mut wire = Wire::new();
@@ -304,9 +312,39 @@ fn a_pool_without_a_free_slot_says_so() {
         wire.ask(client, items(0, 0, &["a"]));
         assigned(&mut wire, 0);
     }
-    let waiting = |wire: &mut Wire| {
-        let status = wire.serve(|coordinator, now, _| coordinator.status(now, 1000));
-        status.pools.into_iter().map(|pool| pool.waiting).collect::<Vec<_>>()
-    };
     assert_eq!(waiting(&mut wire), ["", "a free slot: the only one is taken"]);
+}
+
+/// Where slots are free, none is waited for.
+#[test]
+fn a_pool_that_nothing_runs_of_says_what_it_waits_for() {
+    let mut wire = Wire::new();
+    wire.starts_at_once = false;
+    wire.agent(2, 3);
+    wire.agent(2, 3);
+    wire.client();
+    wire.ask(0, open_pool(0));
+    assert_eq!(waiting(&mut wire), [""]);
+    wire.ask(0, open_job(0, 1, 0));
+    wire.ask(0, items(0, 0, &["a"]));
+    wire.schedule();
+    assert_eq!(waiting(&mut wire), ["2 agents to start its workers"]);
+    wire.say(0, Say::Credit(Credit { chunks: 0, bytes: 0 }));
+    wire.say(0, pool_started(POOL));
+    wire.schedule();
+    assert_eq!(waiting(&mut wire), ["an agent that takes more: those with free slots take nothing now"]);
+    let away = |wire: &mut Wire, away| {
+        let agent = wire.agents[0];
+        wire.serve(|coordinator, now, out| coordinator.agent_away(agent, away, now, out));
+    };
+    away(&mut wire, true);
+    assert_eq!(waiting(&mut wire), ["the agents that it runs on to connect again"]);
+    away(&mut wire, false);
+    let client = wire.clients[0];
+    wire.serve(|coordinator, now, out| coordinator.pause_client(client, true, now, out));
+    assert_eq!(waiting(&mut wire), ["its client to take the outcomes that are there"]);
+    wire.serve(|coordinator, now, out| coordinator.pause_client(client, false, now, out));
+    wire.say(0, Say::Credit(Credit { chunks: 3, bytes: 0 }));
+    assert_eq!(assigned(&mut wire, 0).len(), 1);
+    assert_eq!(waiting(&mut wire), [""]);
 }

@@ -53,8 +53,8 @@ pub trait Connection: Send + 'static {
     /// Begins a session, or goes on with one.
     fn session(&mut self, frames: Frames<ClientMessage>) -> impl Future<Output = Result<Self::Events, Status>> + Send;
 
-    /// Sends a program, and ends when the coordinator has it or does not want it.
-    fn put_program(&mut self, pieces: Pieces) -> impl Future<Output = ()> + Send + 'static;
+    /// Sends a program, and ends when the coordinator has it or does not want it: true; or when it does not answer.
+    fn put_program(&mut self, pieces: Pieces) -> impl Future<Output = bool> + Send + 'static;
 }
 
 /// The coordinator at an address, over gRPC.
@@ -101,10 +101,10 @@ impl Connection for Called {
         Ok(self.clients().session(frames).await?.into_inner())
     }
 
-    fn put_program(&mut self, pieces: Pieces) -> impl Future<Output = ()> + Send + 'static {
+    fn put_program(&mut self, pieces: Pieces) -> impl Future<Output = bool> + Send + 'static {
         let mut clients = self.clients();
         // Another client may have sent it first. If nobody can, the coordinator fails the pool and says why.
-        async move { drop(clients.put_program(pieces).await) }
+        async move { clients.put_program(pieces).await.map_or_else(|status| is_final(&status), |_| true) }
     }
 }
 

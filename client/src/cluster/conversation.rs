@@ -1,6 +1,6 @@
 //! A session's conversation: what it hears from the coordinator, and what it does about it.
 
-use std::pin::Pin;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +12,13 @@ use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use super::backoff::Backoff;
-use super::connect::{Connect, Connection, Grpc, runtime};
+use super::connect::{Connect, Grpc, runtime};
 use super::dial::{ANSWER_TIMEOUT, Dialer, Line};
 use super::driver::Driver;
 use super::notice::Notice;
 use super::shared::Shared;
 use super::state::{Link, State};
+use super::upload::Upload;
 use super::{connect, output, program};
 use crate::error::{Error, ErrorKind};
 
@@ -82,7 +83,7 @@ pub(super) async fn converse<C: Connect>(
         incoming,
         opening: Opening { opener, welcomed: false, deadline: Some(Instant::now() + ANSWER_TIMEOUT) },
         notice: Notice::default(),
-        upload: None,
+        upload: Upload::default(),
         patience: reconnect_timeout,
         backoff: Backoff::new(seed),
     };
@@ -96,8 +97,7 @@ pub(super) struct Conversation<'a, C: Connect> {
     pub(super) incoming: Incoming<ClientEvent>,
     pub(super) opening: Opening<'a>,
     pub(super) notice: Notice,
-    /// The program on its way to the coordinator.
-    pub(super) upload: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    pub(super) upload: Upload,
     /// How long another connection is tried for.
     pub(super) patience: Duration,
     pub(super) backoff: Backoff,
@@ -145,7 +145,8 @@ impl<C: Connect> Conversation<'_, C> {
                         Next::Listen
                     }
                     Heard::Uploaded => {
-                        self.upload = None;
+                        let sent = self.upload.go_on(&mut self.connection);
+                        self.shared.change(|state| self.note_upload(sent, state));
                         Next::Listen
                     }
                 },
@@ -165,7 +166,7 @@ impl<C: Connect> Conversation<'_, C> {
             () = shared.bell.notified() => Heard::Bell,
             messages = messages => Heard::Messages(messages),
             () = at(time) => Heard::Time,
-            () = end_of(upload) => Heard::Uploaded,
+            () = upload.ended() => Heard::Uploaded,
         }
     }
 
@@ -223,7 +224,7 @@ impl<C: Connect> Conversation<'_, C> {
             }
             Event::ProgramWanted(wanted) => {
                 let is_ours = program::digest().is_ok_and(|digest| digest.as_bytes() == &*wanted.digest);
-                if is_ours && self.upload.is_none() {
+                if is_ours {
                     self.send_program(state);
                 }
             }
@@ -251,12 +252,14 @@ impl<C: Connect> Conversation<'_, C> {
     }
 
     pub(super) fn send_program(&mut self, state: &mut State) {
-        match program::upload() {
-            Err(error) => {
-                let message = format!("reading this program for {}: {error}", self.shared.address);
-                state.inboxes.fail(Error::new(ErrorKind::Unavailable, message));
-            }
-            Ok(pieces) => self.upload = Some(Box::pin(self.connection.put_program(pieces))),
+        let sent = self.upload.wanted(&mut self.connection);
+        self.note_upload(sent, state);
+    }
+
+    fn note_upload(&self, sent: io::Result<()>, state: &mut State) {
+        if let Err(error) = sent {
+            let message = format!("reading this program for {}: {error}", self.shared.address);
+            state.inboxes.fail(Error::new(ErrorKind::Unavailable, message));
         }
     }
 
@@ -289,13 +292,6 @@ impl Opening<'_> {
 pub(super) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-pub(super) async fn end_of(upload: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>) {
-    match upload {
-        Some(running) => running.await,
         None => std::future::pending().await,
     }
 }

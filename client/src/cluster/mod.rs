@@ -22,6 +22,7 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use std::sync::{Arc, mpsc};
 use std::thread;

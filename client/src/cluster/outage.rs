@@ -26,7 +26,7 @@ impl<C: Connect> Conversation<'_, C> {
     pub(super) async fn come_back(&mut self, what: &str) -> Result<Next, Error> {
         let (shared, now) = (self.shared, Instant::now());
         self.opening.succeed();
-        let upload = self.upload.take().is_some();
+        let upload = self.upload.lose();
         self.backoff.note_lost(now);
         let reason = format!("the connection to {} was lost ({what}); trying again", shared.address);
         shared.change(|state| state.lose_connection(reason.clone()));
@@ -36,8 +36,10 @@ impl<C: Connect> Conversation<'_, C> {
             let wait = self.backoff.wait();
             match self.attempt(wait, end).await {
                 Attempt::Made(Ok(line)) => {
+                    let resumed = line.first.is_none();
                     let next = self.go_on(line)?;
-                    if upload {
+                    // In a session of its own the coordinator asks when it needs the program.
+                    if upload && resumed {
                         shared.change(|state| self.send_program(state));
                     }
                     return Ok(next);

@@ -98,8 +98,8 @@ impl Connection for Echo {
         Ok(Replies(told))
     }
 
-    fn put_program(&mut self, _: Pieces) -> impl Future<Output = ()> + Send + 'static {
-        std::future::ready(())
+    fn put_program(&mut self, _: Pieces) -> impl Future<Output = bool> + Send + 'static {
+        std::future::ready(true)
     }
 }
 

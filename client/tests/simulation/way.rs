@@ -49,9 +49,9 @@ impl Connection for Way {
         self.network.call(self.host, frames, accept).await
     }
 
-    fn put_program(&mut self, _: Pieces) -> impl Future<Output = ()> + Send + 'static {
+    fn put_program(&mut self, _: Pieces) -> impl Future<Output = bool> + Send + 'static {
         trace::violation(format_args!("client {} is asked for its program", self.host));
-        std::future::ready(())
+        std::future::ready(true)
     }
 }
 

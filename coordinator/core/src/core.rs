@@ -9,7 +9,7 @@ use crate::heap::Positions;
 use crate::ids::{AgentId, ChunkId, JobId, LaneId, PoolId};
 use crate::job::Job;
 use crate::lane::Lane;
-use crate::pool::Pool;
+use crate::pool::{Pool, Stage};
 use crate::reach::Reaches;
 use crate::share::Shares;
 use crate::slab::{Slab, Table};
@@ -164,6 +164,13 @@ impl Core {
     /// Workers that the pool may have at once at all its places, those included that have been told to start it.
     pub fn workers_of(&self, pool: PoolId) -> u64 {
         self.pools.get(pool).map_or(0, |pool| pool.offered)
+    }
+
+    /// The agents that the pool is to run on, and whether each has started it.
+    pub fn agents_of(&self, pool: PoolId) -> impl Iterator<Item = (AgentId, bool)> {
+        let places = self.pools.get(pool).into_iter().flat_map(|pool| pool.places.iter());
+        let open = places.filter(|(_, place)| !place.retired);
+        open.map(|(_, place)| (place.agent, place.stage == Stage::Ready))
     }
 
     /// A job of the pool that requires what no place of it has.

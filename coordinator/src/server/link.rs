@@ -39,8 +39,10 @@ pub(super) enum Input {
     /// What was read for a detached job.
     WasRead(WasRead),
     Asked(Question),
-    /// An agent needs a program that is not here; answered when it is, or when nobody sends it.
-    ProgramNeeded(Digest, oneshot::Sender<Result<(), Status>>),
+    /// How many programs have come so far.
+    ProgramsCame(oneshot::Sender<u64>),
+    /// An agent needs a program that was not here when so many had come; answered when it may be, or when nobody sends it.
+    ProgramNeeded(Digest, u64, oneshot::Sender<Result<(), Status>>),
     /// A client sends a program; answered by whether it may.
     UploadBegins(Digest, oneshot::Sender<Result<(), Status>>),
     UploadEnds(Digest, Result<(), Status>),

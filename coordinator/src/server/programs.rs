@@ -89,11 +89,13 @@ impl Programs {
 
     async fn wait(&self, digest: Digest) -> Result<InUse, Status> {
         loop {
+            // What comes from now on is not missed: nobody is asked for a program that came while it was looked for.
+            let came = self.link.ask(Input::ProgramsCame).await?;
             if let Some(program) = self.get(digest).await? {
                 return Ok(program);
             }
             // It may go again before it is got, if others need the room.
-            self.link.ask(|reply| Input::ProgramNeeded(digest, reply)).await??;
+            self.link.ask(|reply| Input::ProgramNeeded(digest, came, reply)).await??;
         }
     }
 

@@ -85,6 +85,30 @@ async fn a_program_is_asked_for_once_and_kept() {
     assert!(fetch(&server, &digest).await.expect("it is here") == program);
 }
 
+/// Whoever looks for it while it comes finds that it is not here, and says so when it is.
+#[tokio::test]
+async fn a_program_that_comes_while_it_is_looked_for_is_not_asked_for_again() {
+    let server = std::sync::Arc::new(Server::start().await);
+    for round in 0..100 {
+        let (program, digest) = program(1000 + round);
+        let mut client = opened(&server, &digest, program.len()).await;
+        let mut fetches = vec![fetching(&server, &digest)];
+        wanted(&mut client, &digest).await;
+        let sent = tokio::spawn({
+            let (server, pieces) = (server.clone(), pieces(&program, &digest));
+            async move { put(&server, pieces).await }
+        });
+        while !sent.is_finished() {
+            fetches.push(fetching(&server, &digest));
+            tokio::task::yield_now().await;
+        }
+        sent.await.expect("it does not panic").expect("it is what was asked for");
+        for fetch in fetches {
+            assert!(fetch.await.expect("it does not panic").expect("nobody need send it") == program);
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_nobody_asked_for_or_is_no_program_must_be_refused() {
     let server = std::sync::Arc::new(Server::with(|settings| settings.program_cache = 8 << 20).await);

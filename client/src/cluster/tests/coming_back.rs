@@ -429,6 +429,26 @@ fn a_program_that_was_cut_is_sent_again() {
     serve(&peer, &pool, 5);
 }
 
+/// A client that has a new coordinator may send it the program before that knows that somebody needs it, and learn of the refusal
+/// after it was asked.
+#[test]
+fn a_program_that_is_wanted_while_it_is_sent_is_sent_again() {
+    let (server, peer, pool) = patient();
+    let own = super::super::program::digest().unwrap();
+    let wanted = || peer.say(Event::ProgramWanted(ProgramWanted { digest: own.to_bytes() }));
+    server.swallow_a_program();
+    wanted();
+    server.swallowed();
+    wanted();
+    // The client has heard all of that.
+    serve(&peer, &pool, 5);
+    server.refuse_the_swallowed();
+    assert_eq!(server.program()[0].digest, own.to_bytes());
+    // However soon it is wanted once more.
+    wanted();
+    assert_eq!(server.program()[0].digest, own.to_bytes());
+}
+
 /// A call is answered.
 fn serve(peer: &Peer, pool: &Pool, item: u64) {
     let result = pool.apply_async(double, (item,));

@@ -49,6 +49,8 @@ struct Hall {
     /// The next program is not taken, and that it has begun to come.
     swallows: AtomicBool,
     swallowed: AtomicBool,
+    /// Whoever sends that program is told that nobody asked for it.
+    unasked: Notify,
 }
 
 #[derive(Clone)]
@@ -122,6 +124,11 @@ impl Server {
     /// Waits for it.
     pub(super) fn swallowed(&self) {
         wait_until(|| self.hall.swallowed.load(Ordering::SeqCst));
+    }
+
+    /// Says that nobody has asked for it.
+    pub(super) fn refuse_the_swallowed(&self) {
+        self.hall.unasked.notify_one();
     }
 
     /// The next session that a client begins.
@@ -370,7 +377,8 @@ impl Clients for Service {
     ) -> Result<Response<PutProgramReply>, Status> {
         if self.hall.swallows.swap(false, Ordering::SeqCst) {
             self.hall.swallowed.store(true, Ordering::SeqCst);
-            std::future::pending::<()>().await;
+            self.hall.unasked.notified().await;
+            return Err(Status::failed_precondition("nobody asked for this program"));
         }
         let (mut stream, mut pieces) = (request.into_inner(), Vec::new());
         while let Some(piece) = stream.message().await? {

@@ -182,7 +182,10 @@ impl Driver {
             Input::CannotResume(resumes) => resumes.reply.refuse(cannot_resume()),
             Input::WasRead(read) => self.was_read(read),
             Input::Asked(question) => self.answer(question),
-            Input::ProgramNeeded(digest, reply) => self.program_needed(digest, reply),
+            Input::ProgramsCame(reply) => {
+                let _ = reply.send(self.programs.came());
+            }
+            Input::ProgramNeeded(digest, came, reply) => self.program_needed(digest, came, reply),
             Input::UploadBegins(digest, reply) => self.upload_begins(digest, reply),
             Input::UploadEnds(digest, outcome) => self.upload_ends(digest, outcome),
         }

@@ -19,6 +19,8 @@ const MAX_UPLOADS: u32 = 4;
 /// What is waited for.
 pub(super) struct Programs {
     wanted: BTreeMap<Digest, Wanted>,
+    /// Uploads that have gone well.
+    came: u64,
     /// How long a client has before another one is asked, in ns.
     patience: u64,
 }
@@ -33,7 +35,11 @@ struct Wanted {
 
 impl Programs {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { wanted: BTreeMap::new(), patience: nanos(limits.upload) }
+        Self { wanted: BTreeMap::new(), came: 0, patience: nanos(limits.upload) }
+    }
+
+    pub(super) fn came(&self) -> u64 {
+        self.came
     }
 
     pub(super) fn next_timer(&self) -> Option<u64> {
@@ -50,7 +56,13 @@ impl Programs {
 }
 
 impl Driver {
-    pub(super) fn program_needed(&mut self, digest: Digest, reply: oneshot::Sender<Result<(), Status>>) {
+    /// `came` is how many had come before it was looked for.
+    pub(super) fn program_needed(&mut self, digest: Digest, came: u64, reply: oneshot::Sender<Result<(), Status>>) {
+        if came != self.programs.came {
+            // It may be among those. If whoever asks is gone, nobody needs to know.
+            let _ = reply.send(Ok(()));
+            return;
+        }
         if let Some(wanted) = self.programs.wanted.get_mut(&digest) {
             return wanted.waiting.push(reply);
         }
@@ -83,6 +95,7 @@ impl Driver {
     }
 
     pub(super) fn upload_ends(&mut self, digest: Digest, outcome: Result<(), Status>) {
+        self.programs.came += u64::from(outcome.is_ok());
         let Some(wanted) = self.programs.wanted.get_mut(&digest) else { return };
         wanted.uploads = wanted.uploads.saturating_sub(1);
         match outcome {

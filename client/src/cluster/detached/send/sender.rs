@@ -1,4 +1,4 @@
-use std::pin::Pin;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use farpool_proto::v1::{ClientEvent, ClientMessage, Detach, Durable};
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::super::super::connect::{Connect, Connection};
-use super::super::super::conversation::end_of;
+use super::super::super::connect::Connect;
 use super::super::super::program;
 use super::super::super::state::message;
+use super::super::super::upload::Upload;
 use super::super::attempts::{Attempts, Trouble};
 use super::super::keeper::Keeper;
 use super::super::outbox::{Outbox, Untrue};
@@ -42,8 +42,7 @@ struct Line<K> {
     incoming: Incoming<ClientEvent>,
     /// The coordinator has said how far it is.
     answered: bool,
-    /// The program on its way to the coordinator.
-    upload: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    upload: Upload,
 }
 
 enum Heard {
@@ -91,7 +90,7 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
                 }
                 Heard::Bell if line.answered => self.say(&line),
                 Heard::Bell => {}
-                Heard::Uploaded => line.upload = None,
+                Heard::Uploaded => self.sent(line.upload.go_on(&mut line.connection))?,
                 Heard::Messages(messages) => {
                     let Some(messages) = messages? else {
                         return Err(Trouble::Lost(Status::unavailable("it ended the call before all was durable")));
@@ -117,7 +116,7 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
         };
         let (connection, events) = self.attempts.answer(call).await?;
         let incoming = outgoing.incoming(events, MESSAGE_LIMIT);
-        Ok(Line { connection, outgoing, incoming, answered: false, upload: None })
+        Ok(Line { connection, outgoing, incoming, answered: false, upload: Upload::default() })
     }
 
     async fn listen(&self, line: &mut Line<C::Connection>) -> Heard {
@@ -138,7 +137,7 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
             biased;
             () = self.outbox.rung() => Heard::Bell,
             messages = messages => Heard::Messages(messages),
-            () = end_of(upload) => Heard::Uploaded,
+            () = upload.ended() => Heard::Uploaded,
         }
     }
 
@@ -167,18 +166,21 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
             }
             Event::ProgramWanted(wanted) => {
                 let is_ours = program::digest().is_ok_and(|digest| digest.as_bytes() == &*wanted.digest);
-                if is_ours && line.upload.is_none() {
-                    let pieces = program::upload().map_err(|error| {
-                        let message = format!("reading this program for {}: {error}", self.subject.place().address);
-                        Trouble::Final(self.subject.tell(Error::new(ErrorKind::Unavailable, message)))
-                    })?;
-                    line.upload = Some(Box::pin(line.connection.put_program(pieces)));
+                if is_ours {
+                    self.sent(line.upload.wanted(&mut line.connection))?;
                 }
             }
             // Nothing that this version knows.
             _ => {}
         }
         Ok(false)
+    }
+
+    fn sent(&self, program: io::Result<()>) -> Result<(), Trouble> {
+        program.map_err(|error| {
+            let message = format!("reading this program for {}: {error}", self.subject.place().address);
+            Trouble::Final(self.subject.tell(Error::new(ErrorKind::Unavailable, message)))
+        })
     }
 
     /// Has the coordinator drop what it has of the job, if that is known to be this one.

@@ -1,0 +1,52 @@
+//! This program on its way to the coordinator.
+
+use std::io;
+use std::pin::Pin;
+
+use super::connect::Connection;
+use super::program;
+
+/// Sends the program whenever the coordinator wants it, once at a time.
+#[derive(Default)]
+pub(super) struct Upload {
+    running: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
+    /// It was wanted while it was being sent. The coordinator may have refused what was being sent before it knew that an agent
+    /// needs the program, so it is sent once more; if the coordinator has it by then, that ends with the first piece.
+    wanted_again: bool,
+    /// What was sent last was cut off, as the connection will be.
+    cut_off: bool,
+}
+
+impl Upload {
+    /// The coordinator wants the program.
+    pub(super) fn wanted(&mut self, connection: &mut impl Connection) -> io::Result<()> {
+        self.wanted_again = self.running.is_some();
+        if !self.wanted_again {
+            self.cut_off = false;
+            self.running = Some(Box::pin(connection.put_program(program::upload()?)));
+        }
+        Ok(())
+    }
+
+    /// Waits until what is being sent has ended; for ever if nothing is. May be dropped.
+    pub(super) async fn ended(&mut self) {
+        match &mut self.running {
+            Some(running) => {
+                self.cut_off = !running.await;
+                self.running = None;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Sends it once more if that is wanted; to be called when it has [ended](Self::ended).
+    pub(super) fn go_on(&mut self, connection: &mut impl Connection) -> io::Result<()> {
+        if self.wanted_again { self.wanted(connection) } else { Ok(()) }
+    }
+
+    /// The connection is lost; returns whether the program was still wanted on it.
+    pub(super) fn lose(&mut self) -> bool {
+        let lost = std::mem::take(self);
+        lost.running.is_some() || lost.cut_off
+    }
+}
