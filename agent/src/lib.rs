@@ -14,6 +14,7 @@ pub mod clock;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod exit_code;
+pub mod fork;
 pub mod fork_server;
 pub mod link;
 pub mod process;

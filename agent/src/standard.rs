@@ -8,12 +8,15 @@ use std::sync::{Mutex, PoisonError};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 
-/// Those that are held open now, and for how many.
-static HELD: Mutex<Held> = Mutex::new(Held { holders: 0, placeholders: Vec::new() });
+use crate::fork::{self, PerProcess};
+
+/// Those that are held open now, and for how many. A fork holds none: who did is a thread of its parent.
+static HELD: PerProcess<Mutex<Held>> = PerProcess::new();
 
 /// What tells a placeholder from what others open: /dev/null knows no difference.
 const MARKS: OFlag = OFlag::O_NONBLOCK.union(OFlag::O_APPEND);
 
+#[derive(Debug, Default)]
 struct Held {
     holders: usize,
     placeholders: Vec<OwnedFd>,
@@ -21,15 +24,18 @@ struct Held {
 
 /// As long as it lives, what is opened gets a number above 2: those of 0, 1 and 2 that are closed are open on /dev/null.
 ///
-/// They are closed again in the end, since the program may count on finding them free.
+/// They are closed again in the end, since the program may count on finding them free; unless it was forked meanwhile, by the
+/// fork.
 #[derive(Debug)]
 #[must_use = "they are held for as long as this lives"]
-pub struct HoldStandard(());
+pub struct HoldStandard {
+    generation: u32,
+}
 
 impl HoldStandard {
     /// Holds them.
     pub fn new() -> nix::Result<HoldStandard> {
-        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = HELD.get().lock().unwrap_or_else(PoisonError::into_inner);
         let (stdin, stdout, stderr) = (stdin(), stdout(), stderr());
         for descriptor in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
             if fcntl(descriptor, FcntlArg::F_GETFD).is_err() {
@@ -41,13 +47,16 @@ impl HoldStandard {
             }
         }
         held.holders += 1;
-        Ok(HoldStandard(()))
+        Ok(HoldStandard { generation: fork::generation() })
     }
 }
 
 impl Drop for HoldStandard {
     fn drop(&mut self) {
-        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.generation != fork::generation() {
+            return;
+        }
+        let mut held = HELD.get().lock().unwrap_or_else(PoisonError::into_inner);
         held.holders -= 1;
         if held.holders == 0 {
             for placeholder in held.placeholders.drain(..) {
@@ -68,4 +77,34 @@ fn is_placeholder(descriptor: BorrowedFd<'_>) -> bool {
     let flags = fcntl(descriptor, FcntlArg::F_GETFD).map(FdFlag::from_bits_truncate);
     let status = fcntl(descriptor, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
     flags.is_ok_and(|flags| flags.contains(FdFlag::FD_CLOEXEC)) && status.is_ok_and(|status| status.contains(MARKS))
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, alarm, fork};
+
+    use super::*;
+
+    /// A thread may be here when another one forks.
+    #[test]
+    #[expect(unsafe_code, reason = "forks; argued at the blocks")]
+    fn a_fork_holds_them_although_a_thread_of_its_parent_was_at_it() {
+        let held_before = HoldStandard::new().unwrap();
+        let locked = HELD.get().lock().unwrap();
+        // SAFETY: the child takes a lock that is its own, makes system calls, and leaves.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                // It ends, whatever it waits for.
+                alarm::set(10);
+                drop(held_before);
+                let held = HoldStandard::new().is_ok_and(|_held| HELD.get().lock().is_ok_and(|held| held.holders == 1));
+                let released = HELD.get().lock().is_ok_and(|held| held.holders == 0);
+                // SAFETY: _exit(2) may be called at any time.
+                unsafe { nix::libc::_exit(i32::from(!(held && released))) }
+            }
+            ForkResult::Parent { child } => assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0))),
+        }
+        drop(locked);
+    }
 }

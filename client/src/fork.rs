@@ -5,47 +5,18 @@
 //! lives in a process is marked with its [`Owner`]: in a child, calls are refused before they take a lock, which a thread of
 //! the parent may have held at the fork, and drops do nothing. What is kept in statics begins anew ([`PerProcess`]).
 //!
-//! A fork is noticed by pthread_atfork(3), so that asking costs a load. A child that was made without it (by clone(2)
-//! itself, by `_Fork`, by vfork) is not noticed: it may only call exec or `_exit`.
+//! How a fork is noticed is told in [`farpool_agent::fork`].
 
-#![expect(unsafe_code, reason = "pthread_atfork and _exit; argued at each block")]
+#![expect(unsafe_code, reason = "_exit; argued at the block")]
 
-mod per_process;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+pub(crate) use farpool_agent::fork::{PerProcess, generation, watch};
 
 use crate::error::Error;
-pub(crate) use per_process::PerProcess;
-
-/// How many forks lie between the first process that watched for them and this one.
-static GENERATION: AtomicU32 = AtomicU32::new(0);
-
-/// This process's generation. Two processes have different ones if one of them is a fork of the other.
-#[inline]
-pub(crate) fn generation() -> u32 {
-    GENERATION.load(Ordering::Relaxed)
-}
-
-/// Has forks noticed from now on.
-pub(crate) fn watch() {
-    static WATCHING: AtomicBool = AtomicBool::new(false);
-    if WATCHING.load(Ordering::Acquire) {
-        return;
-    }
-    // Two threads may both come here. Then a fork counts twice, which is as good as once.
-    // SAFETY: the handler is a function that lives for ever and only does what may be done in a forked child of a process
-    // with threads: it changes an atomic.
-    let errno = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-    assert_eq!(errno, 0, "pthread_atfork: out of memory");
-    WATCHING.store(true, Ordering::Release);
-}
-
-extern "C" fn in_child() {
-    GENERATION.fetch_add(1, Ordering::Relaxed);
-}
 
 /// Ends this process if it was forked since that generation. A user's code has forked it on a thread of farpool's, and has
 /// come back in the child as well, which nothing here expects: the thread's work is the parent's.

@@ -5,23 +5,27 @@ use super::{generation, watch};
 
 /// A static that each process has one of: a fork begins with a new one, since the old one's locks may be held, and its
 /// threads are the parent's.
-pub(crate) struct PerProcess<T> {
+#[derive(Debug)]
+pub struct PerProcess<T> {
     /// Null, or a leaked box.
     current: AtomicPtr<Entry<T>>,
 }
 
+#[derive(Debug)]
 struct Entry<T> {
     generation: u32,
     value: T,
 }
 
 impl<T: Default + Send + Sync + 'static> PerProcess<T> {
-    pub(crate) const fn new() -> Self {
+    #[expect(clippy::new_without_default, reason = "it is made in a static")]
+    /// One of which no process has anything yet.
+    pub const fn new() -> Self {
         Self { current: AtomicPtr::new(ptr::null_mut()) }
     }
 
     /// This process's own.
-    pub(crate) fn get(&self) -> &'static T {
+    pub fn get(&self) -> &'static T {
         let mut current = self.current.load(Ordering::Acquire);
         loop {
             // SAFETY: it is null or came out of `Box::into_raw` below, and what was published here is never freed.
