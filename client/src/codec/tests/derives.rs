@@ -334,6 +334,249 @@ strategy!(Lenient: any::<(u64, NonZeroU16)>(), any::<bool>() => |(number, after)
     children: parent.then(|| vec![Lenient { number: number / 2, after, children: None }; 2]),
 });
 
+/// What another crate has, and serde does not know.
+#[derive(Clone, Debug, PartialEq)]
+struct Theirs {
+    seconds: i64,
+    nanos: Option<u32>,
+    kind: TheirKind,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum TheirKind {
+    Alone,
+    Number(u16),
+    Fields { a: Option<u8>, b: String },
+}
+
+/// Its fields are its own.
+#[derive(Clone, Debug, PartialEq)]
+struct Hidden(u32, String);
+
+impl Hidden {
+    fn number(&self) -> u32 {
+        self.0
+    }
+
+    fn text(&self) -> &String {
+        &self.1
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Theirs")]
+struct TheirsHere {
+    seconds: i64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    nanos: Option<u32>,
+    #[serde(with = "TheirKindHere")]
+    kind: TheirKind,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "TheirKind", rename_all = "UPPERCASE")]
+enum TheirKindHere {
+    Alone,
+    Number(u16),
+    Fields {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        a: Option<u8>,
+        b: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Hidden")]
+struct HiddenHere {
+    #[serde(getter = "Hidden::number")]
+    number: u32,
+    #[serde(getter = "Hidden::text")]
+    text: String,
+}
+
+impl From<HiddenHere> for Hidden {
+    fn from(HiddenHere { number, text }: HiddenHere) -> Self {
+        Hidden(number, text)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Remote {
+    before: u8,
+    #[serde(with = "TheirsHere")]
+    theirs: Theirs,
+    #[serde(with = "HiddenHere")]
+    hidden: Hidden,
+    after: u64,
+}
+
+strategy!(Remote: any::<(u8, i64, Option<u32>, u64)>(), 0..3, any::<(u32, Option<u8>, String)>() =>
+|(before, seconds, nanos, after), which, (number, a, text)| Remote {
+    before,
+    theirs: Theirs {
+        seconds,
+        nanos,
+        kind: match which {
+            0 => TheirKind::Alone,
+            1 => TheirKind::Number(before.into()),
+            _ => TheirKind::Fields { a, b: text.clone() },
+        },
+    },
+    hidden: Hidden(number, text),
+    after,
+});
+
+/// What a newer program writes, an older one takes for something else that it does not know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Outside {
+    A(u8),
+    #[serde(skip_deserializing)]
+    New,
+    #[serde(other)]
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+enum Inside {
+    A {
+        a: u8,
+    },
+    #[serde(skip_deserializing)]
+    New {
+        fields: Vec<u16>,
+        of_it: Option<String>,
+    },
+    #[serde(other)]
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "of it")]
+enum Beside {
+    A(u8, u16),
+    #[serde(skip_deserializing)]
+    New,
+    #[serde(other)]
+    Unknown,
+}
+
+/// One variant goes by what it holds, the others by their names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum OneUntagged {
+    A,
+    B(u8),
+    #[serde(untagged)]
+    Rest(BTreeMap<String, i32>),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Others {
+    outside: Outside,
+    inside: Inside,
+    beside: Beside,
+    untagged: OneUntagged,
+    after: u64,
+}
+
+strategy!(Others: 0..3_usize, 0..3_usize, any::<(u8, u64)>(), any::<Vec<u16>>(), any::<Option<String>>() =>
+|one, other, (a, after), fields, of_it| Others {
+    outside: [Outside::A(a), Outside::New, Outside::Unknown][one].clone(),
+    inside: [Inside::A { a }, Inside::New { fields, of_it }, Inside::Unknown][other].clone(),
+    beside: [Beside::A(a, 300), Beside::New, Beside::Unknown][one].clone(),
+    untagged: [OneUntagged::A, OneUntagged::B(a), OneUntagged::Rest(BTreeMap::from([("x".to_owned(), -1)]))][other]
+        .clone(),
+    after,
+});
+
+/// Written as one type and read as another one, which JSON writes alike.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<u64>", into = "(u8, Option<u32>, u64)")]
+struct Longer(Vec<u64>);
+
+impl From<Vec<u64>> for Longer {
+    fn from(numbers: Vec<u64>) -> Self {
+        Longer(numbers)
+    }
+}
+
+impl From<Longer> for (u8, Option<u32>, u64) {
+    fn from(Longer(numbers): Longer) -> Self {
+        (numbers.len() as u8, Some(7), numbers.first().copied().unwrap_or(1))
+    }
+}
+
+/// The same with fields for an element each, and with names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "BTreeMap<String, i64>", into = "NamedNumbers")]
+struct ByName(BTreeMap<String, i64>);
+
+#[derive(Serialize)]
+struct NamedNumbers {
+    small: i8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maybe: Option<u16>,
+    large: i64,
+}
+
+impl From<BTreeMap<String, i64>> for ByName {
+    fn from(numbers: BTreeMap<String, i64>) -> Self {
+        ByName(numbers)
+    }
+}
+
+impl From<ByName> for NamedNumbers {
+    fn from(ByName(numbers): ByName) -> Self {
+        let number = |name: &str| numbers.get(name).copied();
+        let maybe = number("maybe").and_then(|number| u16::try_from(number).ok());
+        NamedNumbers { small: number("small").unwrap_or(0) as i8, maybe, large: number("large").unwrap_or(i64::MAX) }
+    }
+}
+
+fn as_text<S: serde::Serializer>(number: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(number)
+}
+
+fn from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+fn as_some<S: serde::Serializer>(number: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_some(number)
+}
+
+fn never_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_else(|| "none".to_owned()))
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct OneWay {
+    longer: Longer,
+    by_name: ByName,
+    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
+    text: i64,
+    #[serde(serialize_with = "as_some")]
+    some: u32,
+    #[serde(deserialize_with = "never_empty")]
+    name: String,
+    after: std::borrow::Cow<'static, str>,
+}
+
+strategy!(OneWay: any::<Vec<u64>>(), any::<(i8, Option<u16>, i64)>(), any::<(i64, u32, String)>() =>
+|longer, (small, maybe, large), (text, some, name)| OneWay {
+    longer: Longer(longer),
+    by_name: ByName(
+        [("small", Some(small.into())), ("maybe", maybe.map(i64::from)), ("large", Some(large))]
+            .into_iter()
+            .filter_map(|(name, number)| Some((name.to_owned(), number?)))
+            .collect(),
+    ),
+    text,
+    some,
+    after: name.clone().into(),
+    name,
+});
+
 /// Other types for readers than for machines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Addresses {
@@ -393,6 +636,21 @@ proptest! {
         check(Hex(hex));
         check(aliased);
         check(lenient);
+    }
+
+    #[test]
+    fn types_of_other_crates(value: Remote) {
+        check(value);
+    }
+
+    #[test]
+    fn variants_that_are_not_known(value: Others) {
+        check(value);
+    }
+
+    #[test]
+    fn conversions_of_one_way_only(value: OneWay) {
+        check(value);
     }
 
     #[test]
