@@ -39,10 +39,23 @@ impl Daemon {
     /// One that sees these variables too.
     pub(crate) fn seeing(variables: &[(&str, &str)], arguments: &[&str]) -> Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-agent"));
+        command.args(arguments);
+        Daemon::spawn(command, variables)
+    }
+
+    /// One that may have files of so many bytes.
+    pub(crate) fn with_file_limit(bytes: u64, coordinator: &str, programs: &Path) -> Daemon {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--fsize={bytes}")).arg(env!("CARGO_BIN_EXE_farpool-agent"));
+        command.args(["--coordinator", coordinator, "--host", "here", "--programs"]).arg(programs);
+        Daemon::spawn(command, &[])
+    }
+
+    fn spawn(mut command: Command, variables: &[(&str, &str)]) -> Daemon {
         // Not what somebody has set who runs the tests; and something that workers must not see.
         command.env_clear().env("TMPDIR", std::env::temp_dir()).env("SECRET", "of the daemon");
         command.envs(variables.iter().copied());
-        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("it can be started");
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("it can be started");
         let (sender, lines) = unbounded_channel();
         let stderr = BufReader::new(child.stderr.take().expect("it is a pipe"));
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));

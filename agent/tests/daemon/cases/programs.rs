@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::{EndJob, FailureKind, ResizePool, StartPool, StopPool, Variable};
+use nix::sys::signal::Signal;
 use tonic::Status;
 
 use crate::coordinator::Coordinator;
@@ -14,7 +15,7 @@ use crate::program::starts;
 use crate::scratch::Scratch;
 
 super::cases! {
-    fetched_once_for_two_pools, what_was_sent_is_something_else, too_large_for_the_cache, lies_where_nothing_may_run, lies_there_already,
+    fetched_once_for_two_pools, what_was_sent_is_something_else, too_large_for_the_cache, too_large_for_a_file, lies_where_nothing_may_run, lies_there_already,
     two_agents_share_a_cache, cannot_be_fetched, stopped_before_it_was_there, told_before_it_was_there, for_another_machine,
     a_library_is_missing, started_as_its_client_wants, starts_where_its_client_is, what_is_no_program,
 }
@@ -91,6 +92,23 @@ async fn too_large_for_the_cache() {
     session.send(Command::StartPool(Box::new(lie)));
     coordinator.fetch().await.send(&large);
     session.refused(2, FailureKind::Unavailable, &["1048577 bytes", "1048576 bytes"]).await;
+}
+
+/// It was the end of the daemon (SIGXFSZ).
+async fn too_large_for_a_file() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let mut daemon = Daemon::with_file_limit(9 << 20, &coordinator.url(), &scratch.path().join("programs"));
+    let (mut session, _) = coordinator.session().await;
+    let large = vec![7; 10 << 20];
+    session.send(Command::StartPool(Box::new(start(1, &large, scratch.path(), "none"))));
+    coordinator.fetch().await.send(&large);
+    session.refused(1, FailureKind::Unavailable, &["File too large"]).await;
+    assert!(session.ails().await.contains("File too large"));
+    daemon.says("nothing can run on this host: getting program").await;
+    assert_eq!(scratch.names_in("programs"), [""; 0]);
+    daemon.signal(Signal::SIGINT);
+    assert_eq!(daemon.ended().await.code, Some(0));
 }
 
 async fn lies_where_nothing_may_run() {
