@@ -1,5 +1,8 @@
 //! Detached jobs: whatever is killed, restarted or cut off, each item's outcome is there, once; or there is no job at all.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 
 use farpool::{Detached, DetachedState, ErrorKind, Pool};
@@ -30,6 +33,7 @@ crate::runner::cases![
     a_type_that_has_changed,
     a_job_waits_for_its_agents,
     a_coordinator_without_a_journal,
+    a_disk_that_does_not_take_the_job,
     a_fork_reads_anew_and_disturbs_nobody,
     an_input_that_forks_while_the_job_is_sent,
 ];
@@ -395,6 +399,51 @@ fn a_coordinator_without_a_journal() {
 }
 
 /// A handle is a name, which a fork may use. What is being read is the parent's.
+/// How long the records of a segment of a journal are.
+fn records(segment: &Path) -> Vec<u64> {
+    let bytes = fs::read(segment).expect("there is a segment");
+    let (mut rest, mut records) = (&bytes[32..], Vec::new());
+    while let [_, _, _, _, _, _, _, _, a, b, c, d, ..] = *rest {
+        let length = 16 + u32::from_le_bytes([a, b, c, d]) as usize;
+        records.push(length as u64);
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    records
+}
+
+/// Whatever part of a job the disk does not take, its last byte alone or nearly all of it: the job is refused at once, and never runs, should
+/// the coordinator be killed then. As if the disk were full, files of the coordinator cannot become longer.
+fn a_disk_that_does_not_take_the_job() {
+    let (mut cluster, log) = (bare(), Log::new("runs"));
+    let segment = runner::scratch().join("journal/0000000001.farpool-journal");
+    let pool = pool(cluster.address());
+    let detach = |name: &str| pool.job(noted_nap).detach(name).starmap(items(log.path(), 1));
+    for name in ["kept-0", "kept-1"] {
+        detach(name).unwrap();
+    }
+    // Of each its pool, itself, the item, the end, and that the item may have been given out.
+    waiting::until(|| records(&segment).len() == 10);
+    let bytes = records(&segment)[5..9].iter().sum::<u64>();
+    for (round, lacking) in [1, 28, 30, bytes / 2, bytes].into_iter().enumerate() {
+        let limit = fs::metadata(&segment).expect("it is there").len() + bytes - lacking;
+        let mut limiting = Command::new("prlimit");
+        limiting.args([format!("--pid={}", cluster.coordinator()), format!("--fsize={limit}:")]);
+        assert!(limiting.status().expect("util-linux is there").success());
+        let error = within(seconds(1), || detach(&format!("lost-{round}")).unwrap_err());
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{lacking} of {bytes} bytes: {error}");
+        has_words(&error, &["the journal in", "cannot be written to", "File too large"]);
+        cluster.restart_coordinator();
+    }
+    drop(pool);
+    cluster.add_agent(2, &[]);
+    for name in ["kept-0", "kept-1"] {
+        let job: Detached<u64> = farpool::attach_to(cluster.address(), name).unwrap();
+        assert_eq!(within(seconds(20), || job.get().unwrap()), squares(1));
+    }
+    assert_eq!(log.lines().len(), 2, "what was refused has run");
+    cluster.stop().unwrap();
+}
+
 fn a_fork_reads_anew_and_disturbs_nobody() {
     let cluster = cluster();
     let pool = pool(cluster.address());

@@ -9,6 +9,7 @@ use farpool_proto::v1::{Failure, OpenJob, OpenPool};
 use prost::Message;
 
 use super::error::{JournalError, JournalErrorKind};
+use super::group::Withdrawal;
 use super::job::{Job, Known, Phase};
 use super::log::Log;
 use super::owner::Journal;
@@ -119,7 +120,35 @@ impl Journal {
     /// If there is no such job, or nothing can be written.
     pub fn end_items(&mut self, job: u64, end: u64, now_ms: u64) -> Result<(), JournalError> {
         self.there(job)?;
-        self.say(&Body::ItemsEnded(record::ItemsEnded { job, end, at_ms: now_ms }))
+        self.check_writes()?;
+        let place = self.append(&Body::ItemsEnded(record::ItemsEnded { job, end, at_ms: now_ms }), &[]);
+        self.completing.insert(job, Withdrawal { number: self.log.number, place });
+        Ok(())
+    }
+
+    /// Makes a job incomplete again of which it is not durable that no more items come, while nothing can be written. Not at once, and
+    /// perhaps not at all: [`Progress::withdrawn`](super::Progress::withdrawn) has the job when it is so. From then on it
+    /// is never found complete, whenever the coordinator ends.
+    pub fn withdraw_end(&mut self, job: u64) {
+        let Some(&withdrawal) = self.completing.get(&job) else { return };
+        // A summary of it that is as new says the same, and would be found instead.
+        let state = self.index.jobs.get(&job).and_then(|job| job.state);
+        if state.is_none_or(|place| self.is_durable(place)) && self.withdrawing.insert(job) {
+            self.shared.withdraw(withdrawal);
+        }
+    }
+
+    /// Forgets a job that is not complete, also while nothing can be written: its name is free at once. As long as that is not durable
+    /// it may be found again, incomplete.
+    ///
+    /// # Errors
+    /// If there is no such job, or if it is complete.
+    pub fn forget_incomplete(&mut self, job: u64) -> Result<(), JournalError> {
+        if self.there(job)?.phase() != Phase::Feeding {
+            return Err(JournalError::new(JournalErrorKind::Invalid, format_args!("job {job} is complete")));
+        }
+        self.append(&Body::JobForgotten(record::JobForgotten { job }), &[]);
+        Ok(())
     }
 
     /// Items were run, with these results in the layout of `farpool.v1.ItemsDone`. `failed`: they count as failed.

@@ -116,6 +116,23 @@ impl Chunk {
         }
     }
 
+    /// Puts a filler in the place of a record that has no large payload; says whether the record is one of these.
+    pub(super) fn leave_out(&mut self, place: Place, filler: &[u8]) -> bool {
+        if self.segment != place.segment {
+            return false;
+        }
+        let (mut large, mut offset) = (self.large.iter().peekable(), u64::from(self.offset));
+        let begins = |start: &usize| {
+            while let Some((_, payload)) = large.next_if(|(at, _)| at <= start) {
+                offset += payload.len() as u64;
+            }
+            offset + *start as u64 == u64::from(place.offset)
+        };
+        let Some(start) = self.starts.iter().copied().find(begins) else { return false };
+        self.small[start..start + filler.len()].copy_from_slice(filler);
+        true
+    }
+
     /// All of it, to be written at once.
     pub(super) fn slices(&self) -> Vec<IoSlice<'_>> {
         let mut slices = Vec::with_capacity(2 * self.large.len() + 1);

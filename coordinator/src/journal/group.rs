@@ -3,6 +3,10 @@
 //! Should one fail, they are taken again from where all before was durable: what the system could not write it may have dropped, and a
 //! later sync would not tell. What is durable is not touched again: a segment that is made anew is always the last one, as it must be
 //! should it be found without its records; and when segments go, what was said in them has been said again.
+//!
+//! Between two attempts a record can be withdrawn ([`Group::withdraw`]): it is never found again, whenever the computer goes down. What
+//! attempts have written behind all that is durable is cut off first, which must be durable itself; from then on the record is
+//! nowhere on the disk, and in its place a filler is written.
 
 use std::io::{self, IoSlice};
 
@@ -31,13 +35,23 @@ pub(super) struct Group {
     unreadable: Vec<(usize, Place, String)>,
     /// Segments that were set aside, and under which names.
     set_aside: Vec<(u32, String)>,
+    /// Records that are to be withdrawn, and could not be yet.
+    withdrawals: Vec<Withdrawal>,
     /// What is durable when it is.
     pub(super) number: u64,
 }
 
+/// A record that is to be withdrawn, by its number and place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Withdrawal {
+    pub(super) number: u64,
+    pub(super) place: Place,
+}
+
 impl Group {
-    /// A first batch and all further ones that are there, if it is not too much.
-    pub(super) fn gather(first: Handed, mut next: impl FnMut() -> Option<Handed>) -> Self {
+    /// A first batch and all further ones that are there, if it is not too much. Records that were withdrawn before they came are left
+    /// out.
+    pub(super) fn gather(first: Handed, withdrawn: &mut Vec<Place>, mut next: impl FnMut() -> Option<Handed>) -> Self {
         let (mut steps, mut removals, mut bytes, mut last) = (Vec::new(), Vec::new(), 0, 0);
         let mut handed = Some(first);
         while let Some(Handed { mut batch, number }) = handed {
@@ -51,12 +65,63 @@ impl Group {
             handed = if bytes < AT_ONCE { next() } else { None };
         }
         steps.append(&mut removals);
-        Self { steps, from: 0, unreadable: Vec::new(), set_aside: Vec::new(), number: last }
+        let (unreadable, set_aside, withdrawals) = (Vec::new(), Vec::new(), Vec::new());
+        let mut group = Self { steps, from: 0, unreadable, set_aside, withdrawals, number: last };
+        withdrawn.retain(|place| !group.leave_out(*place));
+        group
     }
 
     pub(super) fn attempt(&mut self) -> Attempt<'_> {
         self.unreadable.retain(|(step, ..)| *step < self.from);
         Attempt { next: self.from, group: self, written: None, end: None }
+    }
+
+    /// Withdraws these records and those of before, after an attempt that has failed; returns those that are. If what was written cannot
+    /// be cut off, that is tried again after the next attempt. What is durable stays.
+    pub(super) fn withdraw(
+        &mut self,
+        storage: &dyn Storage,
+        withdrawals: Vec<Withdrawal>,
+        later: &mut Vec<Place>,
+    ) -> Vec<Place> {
+        self.withdrawals.extend(withdrawals);
+        if self.withdrawals.is_empty() || self.cut_back(storage).is_err() {
+            return Vec::new();
+        }
+        let mut withdrawn = Vec::new();
+        for Withdrawal { number, place } in std::mem::take(&mut self.withdrawals) {
+            if number > self.number {
+                later.push(place);
+                withdrawn.push(place);
+            } else if self.leave_out(place) {
+                withdrawn.push(place);
+            }
+        }
+        withdrawn
+    }
+
+    /// Cuts off what was written and is not durable. All of it is in one segment.
+    fn cut_back(&self, storage: &dyn Storage) -> io::Result<()> {
+        let (segment, end) = match self.steps.get(self.from) {
+            Some(Step::Create(segment)) => (*segment, 0),
+            Some(Step::Write(chunk)) => (chunk.segment, chunk.offset),
+            Some(Step::Copy { to, .. }) => (to.segment, to.offset),
+            Some(Step::Remove(_) | Step::SetAside(_)) | None => return Ok(()),
+        };
+        match storage.truncate(segment, end.into()) {
+            // It could not even be made.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            cut => cut,
+        }
+    }
+
+    /// Has a filler written instead of a record, if that is still to be written.
+    fn leave_out(&mut self, place: Place) -> bool {
+        let filler = filler(place);
+        self.steps[self.from..].iter_mut().any(|step| match step {
+            Step::Write(chunk) => chunk.leave_out(place, &filler),
+            _ => false,
+        })
     }
 
     /// Segments that were set aside, and under which names.
@@ -174,7 +239,7 @@ mod tests {
     /// Takes these steps on a disk with two segments where the first of what `fails` names fails, and then all is well.
     fn done(steps: Vec<Step>, fails: impl Fn(&Done) -> bool + Send + 'static) -> Vec<Done> {
         let disk = Simulated::new([(1, vec![7]), (2, vec![7])].into());
-        let mut group = Group::gather(Handed { batch: Batch { steps, bytes: 0 }, number: 9 }, || None);
+        let mut group = Group::gather(Handed { batch: Batch { steps, bytes: 0 }, number: 9 }, &mut Vec::new(), || None);
         let mut failures = 1;
         disk.fail(Some(Box::new(move |done| {
             let fails = failures > 0 && fails(done);

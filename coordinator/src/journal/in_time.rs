@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, channel};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::error::JournalError;
 use super::group::{Attempt, Group};
@@ -37,15 +37,16 @@ impl Journal {
 
 /// As the thread does it, with time between the steps.
 async fn write_all(disk: Arc<Simulated>, mut batches: Receiver<Handed>, shared: Arc<Shared>) {
+    let mut withdrawn = Vec::new();
     while let Some(first) = batches.recv().await {
-        let mut group = Group::gather(first, || batches.try_recv().ok());
+        let mut group = Group::gather(first, &mut withdrawn, || batches.try_recv().ok());
         let mut waits = Waits::default();
         loop {
             let written = take_steps(&disk, group.attempt()).await;
-            if shared.note(&mut group, written) {
+            if shared.note(&*disk, &mut group, written, &mut withdrawn) {
                 break;
             }
-            sleep(waits.next()).await;
+            let _ = timeout(waits.next(), shared.hurry.notified()).await;
         }
     }
 }

@@ -76,6 +76,13 @@ impl Index {
         }
     }
 
+    /// The record that has made a job complete is withdrawn.
+    pub(super) fn is_incomplete(&mut self, number: u64) {
+        if let Some(job) = self.jobs.get_mut(&number) {
+            (job.items_ended, job.complete_ms) = (false, 0);
+        }
+    }
+
     /// Takes in a record that fits.
     pub(super) fn take_in(&mut self, body: &Body, place: Place) {
         self.segments.written(place);

@@ -33,12 +33,13 @@ impl Log {
         HEADER as u64 + body.encoded_len() as u64 + payload
     }
 
-    /// Puts a record where the log ends. It fits, and is not too long.
-    pub(super) fn append(&mut self, index: &mut Index, body: &Body, payload: &[Bytes]) {
+    /// Puts a record where the log ends, and says where that is. It fits, and is not too long.
+    pub(super) fn append(&mut self, index: &mut Index, body: &Body, payload: &[Bytes]) -> Place {
         self.make_room(index, Self::length(body, payload));
         let place = self.write(body, payload);
         index.take_in(body, place);
         self.number += 1;
+        place
     }
 
     /// Has a record copied to where the log ends.

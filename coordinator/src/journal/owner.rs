@@ -1,6 +1,6 @@
 //! The journal as its owner has it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use farpool_proto::v1::journal_record::Body;
 
 use super::compaction::{Compaction, Kept, Move};
 use super::error::{JournalError, JournalErrorKind};
+use super::group::Withdrawal;
 use super::hands::Hands;
 use super::index::Index;
 use super::job::Job;
@@ -40,8 +41,12 @@ pub struct Journal {
     /// Copies that are being written, and by which number they are.
     copies: VecDeque<(u64, Kept, Place, Place)>,
     pub(super) compaction: Option<Compaction>,
+    /// Of jobs that are complete, which is not durable: the record that says so.
+    pub(super) completing: BTreeMap<u64, Withdrawal>,
+    /// Jobs of which it was asked that this be withdrawn, since nothing can be written.
+    pub(super) withdrawing: BTreeSet<u64>,
     reader: Reader,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// None when it is being dropped.
     hands: Option<Hands>,
 }
@@ -62,6 +67,8 @@ pub struct Progress {
     pub failed: Option<Arc<str>>,
     /// What operators should know.
     pub warnings: Vec<String>,
+    /// Jobs that are incomplete again: see [`Journal::withdraw_end`].
+    pub withdrawn: Vec<u64>,
 }
 
 /// Waits until there is [`Progress`].
@@ -122,6 +129,8 @@ impl Journal {
             handed: VecDeque::new(),
             copies: VecDeque::new(),
             compaction: None,
+            completing: BTreeMap::new(),
+            withdrawing: BTreeSet::new(),
             reader,
             shared,
             hands: Some(hands),
@@ -198,6 +207,11 @@ impl Journal {
         Wakeup { shared: Arc::clone(&self.shared) }
     }
 
+    /// Tries once more at once to write what could not be written; [`Wakeup::wait`] comes back when it is known what became of that.
+    pub fn try_again(&self) {
+        self.shared.try_again();
+    }
+
     /// Hands what has come to the thread that writes, which makes it durable together with whatever else there is. The
     /// number is that of the last record: what came so far is durable when it is.
     pub fn flush(&mut self) -> u64 {
@@ -223,13 +237,15 @@ impl Journal {
     /// Takes note of what the thread has written, and goes on with what follows from it. To be called when [`Wakeup::wait`] comes
     /// back.
     pub fn progress(&mut self) -> Progress {
-        let (durable, failed, unreadable, set_aside) = {
+        let (unreadable, set_aside, withdrawn);
+        {
             let mut report = self.shared.report();
-            let (unreadable, set_aside) =
-                (std::mem::take(&mut report.unreadable), std::mem::take(&mut report.set_aside));
-            (report.durable, report.failed.clone(), unreadable, set_aside)
-        };
-        (self.durable, self.failed) = (durable, failed);
+            (self.durable, self.failed) = (report.durable, report.failed.clone());
+            unreadable = std::mem::take(&mut report.unreadable);
+            set_aside = std::mem::take(&mut report.set_aside);
+            withdrawn = std::mem::take(&mut report.withdrawn);
+        }
+        let (durable, withdrawn) = (self.durable, self.take_withdrawn(&withdrawn));
         while self.handed.front().is_some_and(|handed| handed.number <= durable) {
             self.durable_end = self.handed.pop_front().expect("it is there").end;
         }
@@ -252,7 +268,20 @@ impl Journal {
         }
         self.compact();
         self.flush();
-        Progress { durable, failed: self.failed.clone(), warnings }
+        Progress { durable, failed: self.failed.clone(), warnings, withdrawn }
+    }
+
+    /// Takes note of records that were withdrawn; says of which jobs they were.
+    fn take_withdrawn(&mut self, places: &[Place]) -> Vec<u64> {
+        let jobs = self.completing.iter().filter(|(_, record)| places.contains(&record.place));
+        let jobs: Vec<u64> = jobs.map(|(job, _)| *job).collect();
+        jobs.iter().for_each(|job| self.index.is_incomplete(*job));
+        let durable = self.durable;
+        self.completing.retain(|job, record| record.number > durable && !jobs.contains(job));
+        if self.failed.is_none() {
+            self.withdrawing.clear();
+        }
+        jobs
     }
 
     /// Records up to this number are durable: see [`flush`](Self::flush).
@@ -317,7 +346,9 @@ impl Journal {
                     let to = self.log.copy(&mut self.index, kept, from);
                     self.copies.push_back((self.log.number, kept, from, to));
                 }
-                Move::Say(body) => self.log.append(&mut self.index, &body, &[]),
+                Move::Say(body) => {
+                    self.log.append(&mut self.index, &body, &[]);
+                }
             }
         }
         self.compaction = Some(compaction);
@@ -327,9 +358,9 @@ impl Journal {
         }
     }
 
-    pub(super) fn append(&mut self, body: &Body, payload: &[Bytes]) {
+    pub(super) fn append(&mut self, body: &Body, payload: &[Bytes]) -> Place {
         self.end_gathered();
-        self.log.append(&mut self.index, body, payload);
+        self.log.append(&mut self.index, body, payload)
     }
 }
 

@@ -233,6 +233,7 @@ impl Storage for Simulated {
     }
 
     fn truncate(&self, segment: u32, length: u64) -> io::Result<()> {
+        self.length(segment)?;
         self.act(Done::Truncate(segment, length))
     }
 

@@ -1,7 +1,7 @@
 //! The thread that writes: the journal's owner never waits for the disk.
 //!
 //! It takes all batches that are there, writes them, and makes them durable together ([`Group`]). If that fails, they are kept, and
-//! written again, until it does not.
+//! written again, until it does not. While it fails the owner can have records withdrawn.
 
 use std::io;
 use std::sync::mpsc::Receiver;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::batch::Batch;
-use super::group::{Attempt, Group};
+use super::group::{Attempt, Group, Withdrawal};
 use super::place::Place;
 use super::storage::Storage;
 
@@ -32,6 +32,9 @@ pub(super) struct Shared {
     report: Mutex<Report>,
     changed: Condvar,
     pub(super) notify: Notify,
+    /// It is to be tried again at once. For who waits in a task.
+    #[cfg(feature = "simulation")]
+    pub(super) hurry: Notify,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -43,6 +46,12 @@ pub(super) struct Report {
     pub(super) unreadable: Vec<(Place, String)>,
     /// Segments that were set aside, and under which names.
     pub(super) set_aside: Vec<(u32, String)>,
+    /// Records that are to be withdrawn, unless they become durable now.
+    withdrawals: Vec<Withdrawal>,
+    /// It is to be tried again at once.
+    hurry: bool,
+    /// Those that were.
+    pub(super) withdrawn: Vec<Place>,
     /// The owner is going.
     stopping: bool,
     /// The thread has ended.
@@ -60,6 +69,28 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Has the thread try once more at once, and withdraw a record if that fails. Nothing, if it does not fail any more.
+    pub(super) fn withdraw(&self, withdrawal: Withdrawal) {
+        self.hurry(|report| report.withdrawals.push(withdrawal));
+    }
+
+    /// Has the thread try once more at once, if it fails.
+    pub(super) fn try_again(&self) {
+        self.hurry(|_| ());
+    }
+
+    fn hurry(&self, change: impl FnOnce(&mut Report)) {
+        let mut report = self.report();
+        if report.failed.is_some() {
+            change(&mut report);
+            report.hurry = true;
+            drop(report);
+            self.changed.notify_all();
+            #[cfg(feature = "simulation")]
+            self.hurry.notify_one();
+        }
+    }
+
     /// Waits until so much is durable, or it fails; says whether it is.
     pub(super) fn wait_for(&self, number: u64) -> bool {
         let over = |report: &mut Report| report.durable < number && report.failed.is_none() && !report.gone;
@@ -67,12 +98,29 @@ impl Shared {
         report.durable >= number
     }
 
-    /// An attempt to write a group has ended; says whether it is written.
-    pub(super) fn note(&self, group: &mut Group, written: io::Result<()>) -> bool {
+    /// An attempt to write a group has ended; says whether it is written. If not, what is to be withdrawn is. `later`: records that are
+    /// withdrawn and come in later groups.
+    pub(super) fn note(
+        &self,
+        storage: &dyn Storage,
+        group: &mut Group,
+        written: io::Result<()>,
+        later: &mut Vec<Place>,
+    ) -> bool {
         let is_written = written.is_ok();
+        if !is_written {
+            let asked = {
+                let mut report = self.report();
+                report.hurry = false;
+                std::mem::take(&mut report.withdrawals)
+            };
+            let withdrawn = group.withdraw(storage, asked, later);
+            self.report().withdrawn.extend(withdrawn);
+        }
         self.tell(|report| match written {
             Ok(()) => {
                 (report.durable, report.failed) = (group.number, None);
+                (report.hurry, report.withdrawals) = (false, Vec::new());
                 report.unreadable.extend(group.take_unreadable());
                 report.set_aside.append(&mut group.take_set_aside());
             }
@@ -87,9 +135,10 @@ impl Shared {
         self.notify.notify_one();
     }
 
-    /// Waits a while; says whether it is the last try that follows.
+    /// Waits a while, or until it is to be tried again; says whether it is the last try that follows.
     fn pause(&self, time: Duration) -> bool {
-        let waited = self.changed.wait_timeout_while(self.report(), time, |report| !report.stopping);
+        let rest = |report: &mut Report| !report.stopping && !report.hurry;
+        let waited = self.changed.wait_timeout_while(self.report(), time, rest);
         waited.unwrap_or_else(PoisonError::into_inner).0.stopping
     }
 }
@@ -125,12 +174,13 @@ impl Waits {
 /// Writes until there is nobody any more who could send something.
 pub(super) fn run(storage: &dyn Storage, batches: &Receiver<Handed>, shared: &Arc<Shared>) {
     let _gone = Gone(Arc::clone(shared));
+    let mut withdrawn = Vec::new();
     while let Ok(first) = batches.recv() {
-        let mut group = Group::gather(first, || batches.try_recv().ok());
+        let mut group = Group::gather(first, &mut withdrawn, || batches.try_recv().ok());
         let (mut waits, mut last_try) = (Waits::default(), false);
         loop {
             let written = write(storage, group.attempt());
-            if shared.note(&mut group, written) {
+            if shared.note(storage, &mut group, written, &mut withdrawn) {
                 break;
             }
             if last_try {

@@ -24,8 +24,11 @@ impl Player<'_> {
         let job = recipe.chunksize.into_iter().fold(job, farpool::Job::chunksize);
         let job = match job.detach(&recipe.name).map(recipe.tasks()) {
             Ok(job) => job,
-            // The journal is full, which is told, and nothing is left of it: that is looked after in the end.
-            Err(error) if error.kind() == ErrorKind::Unavailable && error.message().contains("is full") => {
+            // The journal is full, or its disk, which is told, and nothing is left of it: that is looked after in the end.
+            Err(error)
+                if error.kind() == ErrorKind::Unavailable
+                    && ["is full", "cannot be written to"].iter().any(|words| error.message().contains(words)) =>
+            {
                 self.count("not detached");
                 return Ok(());
             }

@@ -15,6 +15,9 @@ use crate::random::Random;
 use crate::trace;
 use crate::way::Way;
 
+/// What the coordinator says of a job that its disk does not take.
+const REFUSED: &str = "cannot be written to";
+
 pub(crate) struct Owner {
     pub(crate) way: Way,
     pub(crate) plan: Plan,
@@ -49,7 +52,7 @@ impl Owner {
         let Some(Ok(ended)) = ended else {
             return trace::violation(format_args!("{} was detached in a panic: {ended:?}", self.name));
         };
-        if wants && !self.is_kept(ended) {
+        if wants && !self.is_kept(tag, ended) {
             return;
         }
         // Most leave, and others pick it up.
@@ -88,12 +91,22 @@ impl Owner {
         true
     }
 
-    fn is_kept(&self, ended: Result<(), Error>) -> bool {
+    fn is_kept(&self, tag: u64, ended: Result<(), Error>) -> bool {
         match ended {
             Ok(()) => {
                 trace::say(format_args!("{} is detached", self.name));
                 self.books.change(&self.name, |job| job.kept = true);
                 true
+            }
+            // It is known that it is not kept: nothing of it may ever run.
+            Err(error) if error.kind() == ErrorKind::Unavailable && error.message().contains(REFUSED) => {
+                if !self.faults {
+                    trace::violation(format_args!("{} is refused without a reason: {error}", self.name));
+                }
+                trace::say(format_args!("{} is refused: {error}", self.name));
+                self.plan.hold(tag);
+                self.books.change(&self.name, |job| job.all_said = false);
+                false
             }
             Err(error) => {
                 let was_dropped = self.books.job(&self.name).discard_asked;

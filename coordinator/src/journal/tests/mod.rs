@@ -7,3 +7,4 @@ mod faults;
 mod model;
 mod old;
 mod space;
+mod withdrawn;

@@ -110,6 +110,7 @@ impl Driver {
                 let comes_again = status.code() == Code::Cancelled
                     && wanted.asked.last().is_some_and(|client| self.clients.contains_key(client));
                 if !self.ask_next(digest) && !comes_again {
+                    self.program_failed(digest, &status);
                     self.programs.settle(digest, &Err(status));
                 }
             }

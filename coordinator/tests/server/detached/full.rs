@@ -1,6 +1,10 @@
 //! Disks and journals that are full.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 
 use tonic::Code;
 
@@ -52,6 +56,86 @@ impl Drop for SmallDisk {
     }
 }
 
+impl SmallDisk {
+    /// Leaves no room for anything, until this file goes.
+    fn fill(&self) -> PathBuf {
+        let ballast = self.0.path().join("ballast");
+        let mut file = File::create(&ballast).expect("nothing is in its way");
+        while file.write(&[7; 4096]).is_ok() {}
+        ballast
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_does_not_fit_on_the_disk_is_refused_at_once_and_never_runs() {
+    let Some(disk) = SmallDisk::new(4096) else {
+        eprintln!("left out: a file system can only be mounted by root");
+        return;
+    };
+    let scratch = &disk.0;
+    let server = scratch.server().await;
+    detached(&server, detach("kept", 1), 100).await;
+    let ballast = disk.fill();
+    let fill = async |id: u8| {
+        let start = Instant::now();
+        let client = detaching(server.connect().await, detach("large", id)).await;
+        for at in 0..20 {
+            client.ask(Ask::Items(batch(1, at, &[&[7; 1000]])));
+        }
+        client.end_items(1);
+        (client, start)
+    };
+    for id in 2..5 {
+        let (mut client, start) = fill(id).await;
+        client
+            .must_be_refused(Code::FailedPrecondition, &format!("{} cannot be written", scratch.path().display()))
+            .await;
+        assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+        assert_eq!(states(&server).await, [("kept".to_owned(), DetachedState::Running)]);
+    }
+    // Whoever comes while it is full and waits is served when it is not.
+    std::fs::remove_file(ballast).expect("it can be removed");
+    server.until("a journal that works", |status| status.journal.as_ref().is_some_and(|j| j.failing.is_empty())).await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    assert_eq!(all(&server, "kept").await, (echoes(0..100), End::Ended));
+    assert_eq!(states(&server).await, [("kept".to_owned(), DetachedState::Finished)]);
+    let (mut client, _) = fill(5).await;
+    until_complete(&server, &mut client, 20).await;
+}
+
+#[tokio::test]
+async fn a_job_whose_program_does_not_fit_on_the_disk_is_refused_at_once() {
+    let Some(disk) = SmallDisk::new(4096) else {
+        eprintln!("left out: a file system can only be mounted by root");
+        return;
+    };
+    let server = disk.0.server().await;
+    // There is a segment, with room for some records, and no program.
+    let client = detaching(server.connect().await, detach("one", 1)).await;
+    server.until("a job", |status| status.journal.as_ref().is_some_and(|journal| journal.jobs == 1)).await;
+    drop(client);
+    discard(&server, "one").await.expect("it is there");
+    disk.fill();
+    let start = Instant::now();
+    let mut client = detaching(server.connect().await, detach("two", 2)).await;
+    client.end_items(1);
+    let refused = loop {
+        match client.try_next().await {
+            Ok(Some(Told::ProgramWanted(_))) => {
+                let (program, digest) = program(PROGRAM);
+                put(&server, pieces(&program, &digest)).await.expect_err("it does not fit");
+            }
+            Ok(Some(Told::Durable(durable))) => assert!(!durable.complete, "its program is not here"),
+            Ok(other) => panic!("{other:?}"),
+            Err(status) => break status,
+        }
+    };
+    assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("No space left"), "{refused}");
+    assert_eq!(list(&server).await, []);
+}
+
 #[tokio::test]
 async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     let Some(disk) = SmallDisk::new(4096) else {
@@ -85,7 +169,7 @@ async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     assert!(failing.journal.expect("it has one").failing.contains("No space left"));
     // New jobs are refused with the reason, and what is there can be picked up.
     let mut refused = detaching(server.connect().await, detach("two", 2)).await;
-    refused.must_be_refused(Code::Unavailable, "No space left").await;
+    refused.must_be_refused(Code::FailedPrecondition, "No space left").await;
     let (_, there, end) = outcomes(server.connect().await, "one", 0, false).await;
     assert!(there.len() < 200 && end == End::Open, "{} are there", there.len());
     // Agents keep what is not durable.

@@ -126,7 +126,7 @@ impl Driver {
     }
 
     /// The journal does not have a job any more.
-    fn has_gone(&mut self, number: u64) {
+    pub(super) fn has_gone(&mut self, number: u64) {
         self.break_off(number, Status::not_found("the job was discarded"));
         self.detached.receiving.remove(&number);
         self.detached.pins.remove(&number);

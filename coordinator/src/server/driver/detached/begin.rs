@@ -20,7 +20,13 @@ pub(super) type DetachJoins = Joins<ClientEvent, ClientMessage, StreamId>;
 
 impl Driver {
     pub(in super::super) fn detach_joins(&mut self, joins: DetachJoins) {
-        if self.detached.journal.as_ref().is_some_and(|journal| !has_room(journal, &joins.messages)) {
+        self.begin_or_park(joins, None);
+    }
+
+    /// `cannot_keep`: why no new job is taken.
+    pub(super) fn begin_or_park(&mut self, joins: DetachJoins, cannot_keep: Option<Status>) {
+        let waits = |journal: &Journal| !has_room(journal, &joins.messages, cannot_keep.is_some());
+        if self.detached.journal.as_ref().is_some_and(waits) {
             return self.detached.parked.push_back(joins);
         }
         let Joins { outgoing, turns, address, messages, passed: _passed, id: reply } = joins;
@@ -31,7 +37,7 @@ impl Driver {
         let first = messages.next().and_then(|message| message.body);
         let begun = match first {
             _ if self.drain.is_some() => Err(shutting_down()),
-            Some(client_message::Body::Detach(detach)) => self.begin_to_receive(*detach, stream),
+            Some(client_message::Body::Detach(detach)) => self.begin_to_receive(*detach, stream, cannot_keep),
             _ => Err(Status::invalid_argument("a stream of Detach begins with Detach")),
         };
         if let Err(status) = begun {
@@ -44,8 +50,8 @@ impl Driver {
         self.detach_says(Says { id, connection: 0, said, passed: None });
     }
 
-    /// A job that is new, or goes on, or was complete.
-    fn begin_to_receive(&mut self, detach: Detach, stream: Stream) -> Result<(), Status> {
+    /// A job that is new, or goes on, or was complete. `cannot_keep`: why no new one is taken.
+    fn begin_to_receive(&mut self, detach: Detach, stream: Stream, cannot_keep: Option<Status>) -> Result<(), Status> {
         let Detach { name, id, pool, job, result, format } = detach;
         let (pool, job) = (pool.unwrap_or_default(), job.unwrap_or_default());
         let settings = pool.settings.clone().unwrap_or_default();
@@ -68,6 +74,8 @@ impl Driver {
                 stream.outgoing.finish();
                 return Ok(());
             }
+        } else if let Some(why) = cannot_keep {
+            return Err(why);
         } else {
             let label = job.label.chars().take(MAX_LABEL).collect();
             let known = Known { name: name.clone(), id: id.clone(), result, format, label, named: job.job };
@@ -93,6 +101,7 @@ impl Driver {
         }
         receiving.parked.clear();
         (receiving.partial, receiving.waits, receiving.input_ended) = (0, false, receiving.completes);
+        receiving.told = None;
         (receiving.named, receiving.payload_limit) = (job.job, settings.payload_limit);
         receiving.program = Some(digest);
         self.detached.streams.insert(stream.id, number);
@@ -110,11 +119,13 @@ impl Driver {
     }
 }
 
-/// Whether it is known now if a job can come: there is room for it, or there will be none by itself.
-fn has_room(journal: &Journal, messages: &[ClientMessage]) -> bool {
+/// Whether it is known now if a job can come: there is room for it, or there will be none by itself. `given_up`: nothing can be written,
+/// and has not been for too long.
+fn has_room(journal: &Journal, messages: &[ClientMessage], given_up: bool) -> bool {
     let bytes = messages.first().map_or(0, |message| message.encoded_len() as u64);
     match journal.would_fit(2 * bytes).map_err(|error| error.kind()) {
         Err(JournalErrorKind::Busy) => false,
+        Err(JournalErrorKind::Io) => given_up,
         Err(JournalErrorKind::Full) => !journal.makes_room(),
         _ => true,
     }

@@ -9,6 +9,7 @@ use tonic::Status;
 
 use super::super::super::link::StreamId;
 use super::super::Driver;
+use super::refuse::Failing;
 use crate::ClientId;
 
 /// What waits for the disk.
@@ -38,12 +39,15 @@ impl Driver {
 
     /// Takes note of what was written.
     pub(super) fn take_progress(&mut self) {
+        // It can be mended by now.
+        let refusal = self.cannot_keep();
         let Some(journal) = &mut self.detached.journal else { return };
         let progress = journal.progress();
         for warning in progress.warnings {
             self.link.log.line(format_args!("journal: {warning}"));
         }
-        if progress.failed != self.detached.failing {
+        let before = self.detached.failing.as_ref();
+        if progress.failed.as_ref() != before.map(|failing| &failing.why) {
             let directory = journal.settings().directory.display();
             match &progress.failed {
                 Some(why) => self.link.log.line(format_args!(
@@ -51,10 +55,14 @@ impl Driver {
                 )),
                 None => self.link.log.line(format_args!("the journal in {directory} can be written to again")),
             }
-            self.detached.failing = progress.failed;
+            self.detached.failing = progress.failed.map(|why| Failing::new(why, before, self.now));
+        }
+        if let Some(why) = refusal {
+            progress.withdrawn.into_iter().for_each(|job| self.refuse(job, why.clone()));
         }
         self.number();
         self.follow_durable();
+        self.refuse_what_cannot_be_kept();
         self.take_parked();
     }
 
@@ -93,9 +101,10 @@ impl Driver {
     }
 
     fn say_received(&mut self, job: u64, stream: StreamId, items: u64) {
-        let receiving = self.detached.receiving.get(&job);
-        if let Some(on) = receiving.and_then(|receiving| receiving.stream.as_ref()).filter(|on| on.id == stream) {
+        let Some(receiving) = self.detached.receiving.get_mut(&job) else { return };
+        if let Some(on) = receiving.stream.as_ref().filter(|on| on.id == stream) {
             on.tell(Body::Durable(Durable { items, complete: false }));
+            receiving.told = Some(items);
         }
     }
 }

@@ -6,7 +6,8 @@
 //! (`durable`). Whoever attaches is sent what is on disk (`attach`). After a restart a job goes on as that of a client
 //! does that has lost its coordinator: its pool is opened again.
 //!
-//! The disk is never waited for: the journal has a thread that writes, and tasks read (`disk`).
+//! The disk is never waited for: the journal has a thread that writes, and tasks read (`disk`). While nothing can be written no
+//! further jobs are taken (`refuse`).
 
 mod ask;
 mod attach;
@@ -17,6 +18,7 @@ mod feed;
 mod open;
 mod program;
 mod receive;
+mod refuse;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,6 +41,7 @@ pub(in super::super) use disk::Read;
 use durable::Then;
 pub(in super::super) use open::Opened;
 use receive::Receiving;
+use refuse::Failing;
 use run::Run;
 
 /// Records that are read from disk at once, each by a thread.
@@ -88,8 +91,7 @@ pub(super) struct Detached {
     waiting: VecDeque<(u64, Then)>,
     /// No run gets anything to do, since outcomes have no room.
     paused: bool,
-    /// Why nothing can be written, as operators were told.
-    failing: Option<Arc<str>>,
+    failing: Option<Failing>,
     /// When to try again what the disk did not do.
     again_at: Option<u64>,
     memory_was_full: bool,
@@ -180,7 +182,7 @@ impl Detached {
             bytes: journal.bytes(),
             size: journal.settings().size,
             jobs: journal.jobs().count() as u64,
-            failing: self.failing.as_deref().unwrap_or_default().to_owned(),
+            failing: self.failing.as_ref().map(|failing| failing.why.to_string()).unwrap_or_default(),
         })
     }
 
@@ -209,7 +211,7 @@ impl Driver {
         let patience = super::super::clock::nanos(self.link.limits.detach);
         let away = self.detached.receiving.values().filter_map(Receiving::away_since).min();
         let away = away.map(|since| since.saturating_add(patience)).filter(|_| self.detached.failing.is_none());
-        [expiry, away, self.detached.again_at, self.detached.look_at].into_iter().flatten().min()
+        [expiry, away, self.next_try(), self.detached.again_at, self.detached.look_at].into_iter().flatten().min()
     }
 
     /// What is to be done in each round before the coordinator schedules.
@@ -222,6 +224,7 @@ impl Driver {
         }
         self.expire_jobs();
         self.forget_unfinished();
+        self.try_for_who_waits();
         if self.detached.again_at.is_some_and(|at| at <= self.now) {
             self.detached.again_at = None;
             self.detached.hungry.extend(self.detached.runs.keys());

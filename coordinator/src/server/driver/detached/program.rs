@@ -3,7 +3,7 @@
 use farpool_net::program::{Digest, InUse};
 use farpool_proto::v1::ProgramWanted;
 use farpool_proto::v1::client_event::Body;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::super::super::link::{Input, WasRead};
 use super::super::Driver;
@@ -22,6 +22,17 @@ impl Driver {
         let waiting = self.detached.receiving.iter().filter(|(_, receiving)| receiving.wants == Some(digest));
         let waiting: Vec<u64> = waiting.map(|(job, _)| *job).collect();
         waiting.into_iter().for_each(|job| self.pin(job, digest));
+    }
+
+    /// A program was sent, and cannot be had all the same.
+    pub(in super::super) fn program_failed(&mut self, digest: Digest, why: &Status) {
+        // It cannot be written. Whose connection is lost comes back, and what is none may come from somebody else.
+        if !matches!(why.code(), Code::ResourceExhausted | Code::Internal) {
+            return;
+        }
+        let waiting = self.detached.receiving.iter().filter(|(_, receiving)| receiving.wants == Some(digest));
+        let waiting: Vec<u64> = waiting.map(|(job, _)| *job).collect();
+        waiting.into_iter().for_each(|job| self.refuse(job, not_kept(why)));
     }
 
     /// Has the program of a job looked for, and made durable.
@@ -49,7 +60,12 @@ impl Driver {
                     stream.tell(Body::ProgramWanted(ProgramWanted { digest: digest.to_bytes() }));
                 }
             }
-            Err(status) => self.break_off(job, status),
+            Err(why) => self.refuse(job, not_kept(&why)),
         }
     }
+}
+
+/// What whoever detaches a job is told whose program cannot be kept. To send it once more would not help.
+fn not_kept(why: &Status) -> Status {
+    Status::failed_precondition(format!("the job's program cannot be kept: {}. Nothing of the job is", why.message()))
 }

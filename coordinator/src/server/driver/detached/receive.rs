@@ -34,6 +34,8 @@ pub(super) struct Receiving {
     pub(super) program: Option<Digest>,
     /// The program, as long as it is not here.
     pub(super) wants: Option<Digest>,
+    /// How many items are durable, as was said on its stream; none: that was not said yet.
+    pub(super) told: Option<u64>,
     /// What came and has no room in the journal yet.
     pub(super) parked: VecDeque<ClientMessage>,
     /// Bytes of a message that is not whole.
@@ -78,6 +80,11 @@ impl Receiving {
         self.partial + parked as u64
     }
 
+    /// Whether somebody waits for the disk to take something of it. `items`: so many have come.
+    pub(super) fn waits_for_disk(&self, items: Option<u64>) -> bool {
+        self.stream.is_some() && (self.told != items || self.input_ended || !self.parked.is_empty())
+    }
+
     /// Since when nobody goes on with it, if it is so.
     pub(super) fn away_since(&self) -> Option<u64> {
         (self.stream.is_none() && !self.completes).then_some(self.since)
@@ -116,8 +123,9 @@ impl Driver {
 
     /// There is room again, or may be.
     pub(super) fn take_parked(&mut self) {
+        let cannot_keep = self.cannot_keep();
         for joins in std::mem::take(&mut self.detached.parked) {
-            self.detach_joins(joins);
+            self.begin_or_park(joins, cannot_keep.clone());
         }
         let waiting =
             |receiving: &Receiving| !receiving.parked.is_empty() || (receiving.input_ended && !receiving.completes);
