@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A farpool cluster on this machine, for trying: a coordinator, and agents that stand for hosts.
+# A farpool cluster on this machine, to try it out: a coordinator, and agents that stand in for hosts.
 set -euo pipefail
 
 usage() {
     cat <<'END'
-A farpool cluster on this machine, for trying.
+A farpool cluster on this machine, to try it out.
 
 Usage: deploy/local.sh [AGENTS] [--slots N]
 
@@ -14,10 +14,10 @@ Usage: deploy/local.sh [AGENTS] [--slots N]
 It prints the line that tells programs where the cluster is:
   export FARPOOL_ADDRESS=http://127.0.0.1:PORT
 and ends on Ctrl-C, at the end of its input (Ctrl-D; /dev/null does not count), or with the program that started it.
-Detached jobs are kept for as long as it runs, or in the folder that FARPOOL_JOURNAL names.
+Detached jobs are kept while it runs, or permanently in the directory given by FARPOOL_JOURNAL.
 
-The binaries are those in the folder that FARPOOL_BINARIES names; or else, in farpool's source tree, what cargo builds there
-(release); or else those in PATH.
+Binaries come from the directory given by FARPOOL_BINARIES; otherwise, in farpool's source tree, from a release build by
+cargo; otherwise from PATH.
 END
 }
 
