@@ -6,15 +6,15 @@ use crate::codec::{self, CodecError};
 
 /// What can go to a worker and come back: every owned serde type.
 ///
-/// It is implemented for all of them; there is nothing to do but to derive serde's traits. A value arrives as serde's own
-/// round trip through a self-describing format would bring it (farpool's tests compare with `serde_json`): a field that is skipped
-/// is its default, attributes such as `flatten`, `untagged` and `skip_serializing_if` mean what they mean in JSON. What JSON
-/// cannot tell apart stays what it is: `Some(())`, `Some(None)` and `None`, NaN, maps with any keys. What cannot be carried is an
-/// [`ErrorKind::Codec`](crate::ErrorKind::Codec) that names the type, and never another value.
+/// It is implemented for all of them; just derive serde's traits. A value arrives exactly as after a serde round trip through a
+/// self-describing format (farpool's tests compare with `serde_json`): a skipped field gets its default, and attributes such as
+/// `flatten`, `untagged` and `skip_serializing_if` mean what they mean in JSON. Values that JSON cannot tell apart stay distinct:
+/// `Some(())`, `Some(None)` and `None`, NaN, maps with any keys. A value that cannot be sent fails with
+/// [`ErrorKind::Codec`](crate::ErrorKind::Codec), which names the type; it never arrives as a different value.
 ///
-/// Types whose `Deserialize` asks for exactly what their `Serialize` writes, as derived ones do without such attributes, travel in
-/// a compact format. To find that out, the first values of a type are also decoded where they are encoded. Both traits are told that
-/// the format is human-readable, as in JSON. A value may be nested 4,096 levels deep.
+/// Types whose `Deserialize` asks for exactly what their `Serialize` writes, such as derived ones without such attributes, use
+/// a compact format. To check this, the sender also decodes the first values of a type. Both traits see a human-readable format,
+/// as in JSON. A value may be nested 4,096 levels deep.
 ///
 /// ```
 /// #[derive(serde::Serialize, serde::Deserialize)]

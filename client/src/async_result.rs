@@ -1,4 +1,4 @@
-//! An outcome that is waited for later, or never.
+//! An outcome to wait for later, or never.
 
 mod decode;
 mod future;
@@ -21,10 +21,10 @@ pub(crate) use decode::{Decode, decode_all, decode_one};
 use outcome::Outcome;
 
 /// The outcome of [`apply_async`](crate::Pool::apply_async), [`map_async`](crate::Pool::map_async) or
-/// [`starmap_async`](crate::Pool::starmap_async), which may not be there yet.
+/// [`starmap_async`](crate::Pool::starmap_async), which may still be pending.
 ///
-/// It can be waited for on a thread ([`get`](Self::get)), asked ([`ready`](Self::ready)), told to call back
-/// ([`callback`](Self::callback)), and it is a [`Future`], on any executor. Dropping it leaves the job running, as in
+/// You can block on it ([`get`](Self::get)), poll it ([`ready`](Self::ready)), register a callback
+/// ([`callback`](Self::callback)), or await it: it is a [`Future`], on any executor. Dropping it leaves the job running, as in
 /// Python: [`cancel`](Self::cancel) stops it.
 ///
 /// ```
@@ -51,7 +51,7 @@ pub struct AsyncResult<T: Send + 'static> {
 }
 
 impl<T: Send + 'static> AsyncResult<T> {
-    /// Blocks until the outcome is there, and the callbacks for it have run.
+    /// Blocks until the outcome is ready and its callbacks have run, then returns it.
     ///
     /// # Errors
     /// The error of the item, or of the failed item with the lowest index; [`ErrorKind::Cancelled`] after
@@ -72,11 +72,11 @@ impl<T: Send + 'static> AsyncResult<T> {
         self.outcome.take()
     }
 
-    /// Blocks until the outcome is there, but no longer than `timeout`. The outcome can be taken once.
+    /// Blocks until the outcome is ready, but no longer than `timeout`. The outcome can be taken only once.
     ///
     /// # Errors
-    /// [`ErrorKind::WaitTimedOut`] if it was not there in time: the job runs on, and this may be called again.
-    /// Otherwise as [`get`](Self::get); [`ErrorKind::InvalidArgument`] if the outcome was taken before.
+    /// [`ErrorKind::WaitTimedOut`] if it was not ready in time: the job keeps running, and you can call this again.
+    /// [`ErrorKind::InvalidArgument`] if the outcome was already taken. Otherwise as [`get`](Self::get).
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -102,7 +102,7 @@ impl<T: Send + 'static> AsyncResult<T> {
         Err(self.outcome.inbox().tell(Error::new(ErrorKind::WaitTimedOut, waited)))
     }
 
-    /// Blocks until the outcome is there, but no longer than `timeout`; returns whether it is there.
+    /// Blocks until the outcome is ready, but no longer than `timeout`; returns whether it is ready.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -119,7 +119,7 @@ impl<T: Send + 'static> AsyncResult<T> {
         self.settle(Instant::now().checked_add(timeout))
     }
 
-    /// Whether the outcome is there, and the callbacks for it have run, so that [`get`](Self::get) does not block.
+    /// Returns whether the outcome is ready and its callbacks have run, so that [`get`](Self::get) does not block.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -141,10 +141,10 @@ impl<T: Send + 'static> AsyncResult<T> {
         settled
     }
 
-    /// Whether the job succeeded.
+    /// Returns whether the job succeeded.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if the outcome is not there yet.
+    /// [`ErrorKind::InvalidArgument`] if the outcome is not ready yet.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -164,8 +164,8 @@ impl<T: Send + 'static> AsyncResult<T> {
         Err(self.outcome.inbox().tell(Error::invalid("the outcome is not there yet: ask ready() first, or wait(..)")))
     }
 
-    /// Ends the job: running items are killed, and its outcome becomes [`ErrorKind::Cancelled`], unless it was
-    /// there already. Returns at once.
+    /// Cancels the job: running items are killed, and its outcome becomes [`ErrorKind::Cancelled`], unless it was
+    /// ready before. Returns at once.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -183,10 +183,10 @@ impl<T: Send + 'static> AsyncResult<T> {
         }
     }
 
-    /// Calls `f` with the value once it is there, or at once if it is; not if the job fails.
+    /// Calls `f` with the value when the job succeeds, or at once if it already has; never if the job fails.
     ///
-    /// Callbacks run one after another on a thread of farpool's own. They may use the pool; one that panics is reported
-    /// on stderr and harms nothing.
+    /// Callbacks run one after another on a thread of farpool's. They may use the pool. A callback that panics is reported
+    /// on stderr and does no other harm.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -206,7 +206,7 @@ impl<T: Send + 'static> AsyncResult<T> {
         })
     }
 
-    /// Calls `f` with the error once the job has failed, or at once if it has; not if the job succeeds. Otherwise as
+    /// Calls `f` with the error when the job fails, or at once if it already has; never if the job succeeds. Otherwise as
     /// [`callback`](Self::callback).
     ///
     /// ```
@@ -231,7 +231,7 @@ impl<T: Send + 'static> AsyncResult<T> {
 
     fn call_back(self, f: impl FnOnce(&Result<T, Error>) + Send + 'static) -> Self {
         if let Err(error) = self.check() {
-            // To a fork this is the outcome, which nobody else gives it.
+            // In a fork this error is the outcome: nobody else delivers one.
             let inbox = self.outcome.inbox();
             return Self::failed(inbox.verb(), inbox.label(), error).call_back(f);
         }
@@ -242,15 +242,15 @@ impl<T: Send + 'static> AsyncResult<T> {
         self
     }
 
-    /// Refuses what a fork of the pool's process asks for.
+    /// Refuses calls from a fork of the pool's process.
     fn check(&self) -> Result<(), Error> {
         self.outcome.owner().check_pool().map_err(|error| self.outcome.inbox().tell(error))
     }
 
-    /// Whether the outcome is there now; waits for it until the deadline.
+    /// Waits for the outcome until the deadline; returns whether it is ready.
     fn settle(&self, deadline: Option<Instant>) -> bool {
         if !self.outcome.owner().is_here() {
-            // A fork's outcome, which is an error, is there at once.
+            // In a fork the outcome, an error, is ready at once.
             return true;
         }
         let inbox = self.outcome.inbox();
@@ -267,7 +267,7 @@ impl<T: Send + 'static> AsyncResult<T> {
 }
 
 impl<T: Send + 'static> AsyncResult<T> {
-    /// The outcome of a job that runs, or of one whose inbox has ended already.
+    /// The outcome of a running job, or of one whose inbox has already ended.
     pub(crate) fn new(call: &Call, decode: Decode<T>, progress: Option<Progress>) -> Self {
         let outcome = Arc::new(Outcome::new(Arc::clone(&*call.inbox), decode));
         let outcome = Owned::of(call.session.owner(), outcome);
@@ -292,7 +292,7 @@ impl<T: Send + 'static> Drop for AsyncResult<T> {
             return;
         }
         self.outcome.abandon();
-        // The job runs on, and so does its bar.
+        // The job keeps running, and so does its bar.
         if let Some(progress) = self.progress.take()
             && !self.outcome.inbox().ended()
         {

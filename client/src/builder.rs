@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::function::{self, Function};
 use crate::pool::Pool;
 
-/// The options of a [`Pool`]; made by [`Pool::builder`].
+/// The options of a [`Pool`]; created by [`Pool::builder`].
 ///
 /// Nothing is checked before [`build`](Self::build).
 ///
@@ -58,7 +58,7 @@ pub struct Builder {
     reconnect_timeout: Option<Duration>,
 }
 
-/// Where a pool is to run.
+/// Where a pool runs.
 #[derive(Clone, Debug, Default)]
 enum Target {
     /// Where the environment says.
@@ -75,7 +75,7 @@ struct Initializer {
 }
 
 impl Builder {
-    /// Workers that run at once, at least 1. Default: all slots, on one machine one for each core.
+    /// Sets how many workers run at once, at least 1. Default: all slots; on one machine, one per core.
     ///
     /// On a cluster they are spread over the hosts.
     ///
@@ -92,7 +92,7 @@ impl Builder {
         self
     }
 
-    /// Calls `f` with `args` once in each worker, before its first item: the place for data that every call needs.
+    /// Calls `f` with `args` once in each worker, before its first item: use it to set up data that every call needs.
     ///
     /// If it panics, or takes longer than [`initializer_timeout`](Self::initializer_timeout), the pool fails with
     /// [`ErrorKind::InitializerFailed`](crate::ErrorKind::InitializerFailed).
@@ -122,7 +122,7 @@ impl Builder {
         self
     }
 
-    /// How long an initializer may run in a worker. Default: 60 seconds.
+    /// Sets how long the initializer may run in a worker. Default: 60 seconds.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -143,7 +143,7 @@ impl Builder {
         self
     }
 
-    /// Replaces a worker after so many items, at least 1. Default: never.
+    /// Replaces each worker after this many items, at least 1. Default: never.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -159,8 +159,8 @@ impl Builder {
         self
     }
 
-    /// Items that one worker runs at once, each on a thread, at least 1: for functions that wait more than they compute.
-    /// Default: 1. If a worker dies, every item that was running in it counts an attempt.
+    /// Sets how many items one worker runs at once, each on its own thread, at least 1: for functions that wait more than they
+    /// compute. Default: 1. If a worker dies, each item running in it uses up an attempt.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -179,8 +179,8 @@ impl Builder {
         self
     }
 
-    /// The address space of a worker in bytes, at least 1: an allocation beyond it fails, and the worker dies.
-    /// Default: none.
+    /// Limits each worker's address space to this many bytes, at least 1: an allocation beyond it fails, and the worker dies.
+    /// Default: no limit.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -196,8 +196,8 @@ impl Builder {
         self
     }
 
-    /// The largest encoded item or result in bytes, from 1 to 2 GiB. Default: 1 GiB. An item beyond it fails with
-    /// [`ErrorKind::PayloadTooLarge`](crate::ErrorKind::PayloadTooLarge), and no other.
+    /// Sets the maximum size of an encoded item or result in bytes, from 1 to 2 GiB. Default: 1 GiB. Only the item that exceeds
+    /// it fails, with [`ErrorKind::PayloadTooLarge`](crate::ErrorKind::PayloadTooLarge).
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -213,7 +213,7 @@ impl Builder {
         self
     }
 
-    /// A name that process lists show for the workers, its first 15 bytes. Default: `farpool-worker`.
+    /// Sets the name of the workers in process lists, which show its first 15 bytes. Default: `farpool-worker`.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -229,14 +229,14 @@ impl Builder {
         self
     }
 
-    /// Opens the pool. On one machine this starts its workers; on a cluster it does not wait for them: with no host there that
-    /// could run the pool, its jobs wait for one.
+    /// Opens the pool. On one machine this starts its workers. On a cluster it does not wait for them: while no host
+    /// can run the pool, its jobs wait for one.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if an option has no meaning, or if `main` did not
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if an option is invalid, or if `main` did not
     /// call [`farpool::init`](crate::init) first; [`ErrorKind::Codec`](crate::ErrorKind::Codec) if the initializer's arguments
-    /// cannot be encoded; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the pool cannot be started, or if no
-    /// coordinator of the same version is at the address.
+    /// cannot be encoded; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the pool cannot be started, or if there
+    /// is no coordinator of the same version at the address.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {

@@ -1,4 +1,4 @@
-//! What can go wrong, and everything that is known about it.
+//! Errors, with everything that is known about them.
 
 mod kind;
 mod story;
@@ -9,11 +9,11 @@ use farpool_proto::v1::Failure;
 
 pub use kind::ErrorKind;
 
-/// What went wrong, and everything that is known about it.
+/// An error, with everything that is known about it.
 ///
-/// Its [`Display`](std::fmt::Display) and its [`Debug`](std::fmt::Debug) tell the same story: what was being done, with
-/// which item, what happened, where and at which attempt, and what to do next; the backtrace of a panic and the last
-/// words of a worker that died follow on lines of their own.
+/// Its [`Display`](std::fmt::Display) and its [`Debug`](std::fmt::Debug) print the same: what was being done, with
+/// which item, what happened, where and at which attempt, and what to do next. The last stderr output of a dead worker and
+/// the backtrace of a panic follow on separate lines.
 ///
 /// ```
 /// let error = farpool::Pool::builder().processes(0).build().unwrap_err();
@@ -38,7 +38,7 @@ struct Context {
 }
 
 impl Error {
-    /// What sort of failure this is.
+    /// Returns the kind of failure.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -53,7 +53,7 @@ impl Error {
         self.0.kind
     }
 
-    /// What happened, as a lower-case fragment: for a panic its message.
+    /// Returns what happened, as a lower-case fragment; for a panic, its message.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -68,7 +68,7 @@ impl Error {
         &self.0.message
     }
 
-    /// The index of the item that failed, from 0 in the order of the input; `None` if it is not about one item.
+    /// Returns the index of the item that failed, from 0 in input order; `None` if the error is not about one item.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -83,7 +83,7 @@ impl Error {
         self.0.item
     }
 
-    /// The host on which it happened; `None` if it happened in the client, or if no host is known.
+    /// Returns the host where it happened; `None` if it happened in the client, or the host is unknown.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -98,7 +98,7 @@ impl Error {
         known(&self.0.host)
     }
 
-    /// The process id of the worker on that host; `None` if no worker was involved.
+    /// Returns the process id of the worker on that host; `None` if no worker was involved.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -113,7 +113,7 @@ impl Error {
         (self.0.pid != 0).then_some(self.0.pid)
     }
 
-    /// How often the item was tried, the last time included; 0 if it never got to a worker.
+    /// Returns how often the item was tried, including the last time; 0 if it never reached a worker.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -128,7 +128,7 @@ impl Error {
         self.0.attempts
     }
 
-    /// The backtrace of a panic, where the worker could take one.
+    /// Returns the backtrace of a panic, if the worker could capture one.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -144,7 +144,7 @@ impl Error {
         known(&self.0.backtrace)
     }
 
-    /// The end of what the worker wrote to its stderr, if it died.
+    /// Returns the end of the worker's stderr, if the worker died.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -160,7 +160,7 @@ impl Error {
         known(&self.0.stderr)
     }
 
-    /// The label of the job, as given to [`Job::label`](crate::Job::label); of a detached job its name.
+    /// Returns the job's label, as given to [`Job::label`](crate::Job::label), or the name of a detached job.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -196,7 +196,7 @@ impl Error {
         }))
     }
 
-    /// A peer broke the protocol, or farpool itself did: the story says where it was noticed.
+    /// A peer, or farpool itself, broke the protocol: the message says where it was noticed.
     #[track_caller]
     pub(crate) fn protocol(message: impl std::fmt::Display) -> Self {
         let noticed = Location::caller();

@@ -1,7 +1,7 @@
 //! How a function reaches a worker.
 //!
-//! A worker runs the very same executable as the client, so every function that a client can name is there too: what
-//! travels is where it lies. For each combination of function, arguments and result that a program uses, the
+//! A worker runs the same executable as the client, so every function that a client can name exists there too: only its
+//! location is sent. For each combination of function, arguments and result that a program uses, the
 //! compiler makes one [`Descriptor`]; its distance from the beginning of the [`object`] that it lies in, the program or a
 //! shared object, is the same in every process, wherever the system has loaded that. A hash of the type's name travels along and
 //! is compared before anything is called.
@@ -20,10 +20,10 @@ use crate::codec::Reader;
 use crate::worker::task::{self, TaskIo};
 pub(crate) use object::was_started_by_loader;
 
-/// What every function that goes to workers is: a value that consists of nothing but its type.
+/// A function without data: its type alone identifies it. Every function sent to workers is one.
 ///
-/// Plain functions and closures without captures are; so is, as far as the traits can tell, a closure that captures
-/// something that is Copy, which is refused when its call is compiled.
+/// Plain functions and closures without captures are. A closure that captures something `Copy` also fits these traits,
+/// but it is refused when its call is compiled.
 ///
 /// ```
 /// # fn main() -> Result<(), farpool::Error> {
@@ -45,11 +45,11 @@ pub trait Captureless: Copy + Send + Sync + 'static {}
 #[diagnostic::do_not_recommend]
 impl<F: Copy + Send + Sync + 'static> Captureless for F {}
 
-/// A function that workers can run: a plain function, or a closure that captures nothing, of up to eight arguments,
-/// which `A` holds as a tuple.
+/// A function that workers can run: a plain function, or a closure that captures nothing, with up to eight arguments;
+/// `A` is the tuple of them.
 ///
 /// It is implemented for all of them; nothing needs to be registered. A closure that captures something does not
-/// compile: pass what it captures in the items, or once a worker with
+/// compile: pass that data in the items, or once per worker with
 /// [`Builder::initializer`](crate::Builder::initializer).
 ///
 /// ```

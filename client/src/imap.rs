@@ -1,4 +1,4 @@
-//! Lazy maps: the consumer's own thread pulls the input, a bounded way ahead of what it takes.
+//! Lazy maps: the consumer's own thread pulls the input, a bounded number of items ahead of what it takes.
 
 mod arrivals;
 mod fed;
@@ -26,11 +26,11 @@ pub(crate) use run::{Order, Run};
 /// The outcomes of [`imap`](crate::Pool::imap) or [`imap_unordered`](crate::Pool::imap_unordered): an [`Iterator`] and
 /// a [`Stream`].
 ///
-/// Nothing runs before the first outcome is asked for. Then the input is pulled on the thread that asks, at most
-/// [`buffersize`](crate::Job::buffersize) items ahead of the outcomes that were taken. So an input must not wait for these outcomes: one that
-/// does, over a channel for example, belongs to [`imap_from_thread`](crate::Job::imap_from_thread). An `Err` stands for its item alone
-/// and the iteration goes on, unless the whole job ended (its pool was terminated, or failed): that error is the last item.
-/// Dropping it cancels the job.
+/// Nothing runs until you ask for the first outcome. The thread that asks also pulls the input, at most
+/// [`buffersize`](crate::Job::buffersize) items ahead of the outcomes taken. So the input must not wait for these outcomes; if it
+/// does, for example over a channel, use [`imap_from_thread`](crate::Job::imap_from_thread). An `Err` is about its item only
+/// and the iteration continues, unless the whole job ended (its pool was terminated, or failed): that error is the last
+/// item. Dropping the `Imap` cancels the job.
 ///
 /// ```
 /// fn square(n: u64) -> u64 {

@@ -1,4 +1,4 @@
-//! One call with its options.
+//! A call with its options.
 
 mod options;
 mod start;
@@ -13,9 +13,9 @@ use crate::labels;
 use crate::pool::Pool;
 pub(crate) use options::Options;
 
-/// A call of a function whose options and verb are still to come; made by [`Pool::job`].
+/// A call under construction: set options, then call a verb. Created by [`Pool::job`].
 ///
-/// Options are checked by the verb, which ends in [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if one has no meaning.
+/// The verb checks the options and fails with [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if one is invalid.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,7 +32,7 @@ pub(crate) use options::Options;
 #[must_use = "nothing is called before a verb such as map(items)"]
 pub struct Job<'p, F> {
     pool: &'p Pool,
-    /// Of the function only its type counts: it has no data.
+    /// Only the function's type matters: it has no data.
     function: PhantomData<F>,
     options: Options,
 }
@@ -50,8 +50,8 @@ impl<'p, F> Job<'p, F> {
         &self.options
     }
 
-    /// Consecutive items that run on one worker, one after another, as one unit; at least 1. Default: chosen by how long
-    /// items take.
+    /// Sets how many consecutive items one worker gets at a time, at least 1; it runs them one after another. Default:
+    /// chosen by how long items take.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -67,8 +67,8 @@ impl<'p, F> Job<'p, F> {
         self
     }
 
-    /// For `imap` and `imap_unordered`: how many items may be pulled ahead of the outcomes that were taken; at least 1,
-    /// and at least the chunksize. Default: twice what the slots can hold, and more while items prove quick.
+    /// Sets how many items `imap` and `imap_unordered` may pull ahead of the outcomes taken; at least 1,
+    /// and at least the chunksize. Default: twice what the slots can hold, and more while items are quick.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -84,8 +84,8 @@ impl<'p, F> Job<'p, F> {
         self
     }
 
-    /// How long one item may run, longer than nothing. An item that runs longer is killed and fails with
-    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut). Default: for ever.
+    /// Sets how long one item may run; must be above zero. An item that runs longer is killed and fails with
+    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut). Default: no limit.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -104,7 +104,7 @@ impl<'p, F> Job<'p, F> {
         self
     }
 
-    /// How often an item is run again whose worker died. Default: 2. With 0 it runs at most once.
+    /// Sets how often an item is retried if its worker dies. Default: 2. With 0 it runs at most once.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -122,7 +122,7 @@ impl<'p, F> Job<'p, F> {
         self
     }
 
-    /// Whether an item that panicked is run again too, as often as [`retries`](Self::retries) says. Default: no.
+    /// Sets whether an item that panicked is retried too, up to [`retries`](Self::retries) times. Default: no.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -138,9 +138,9 @@ impl<'p, F> Job<'p, F> {
         self
     }
 
-    /// Whether items that take far longer than the job's others may be run a second time elsewhere while slots idle: the
-    /// first outcome counts, and the other run is killed. For functions that do no harm when they run twice, on hosts of which one may
-    /// be slow. Default: no. It has no meaning with [`retries(0)`](Self::retries).
+    /// Sets whether stragglers, items that take far longer than the job's others, may run a second time elsewhere while slots
+    /// are idle: the first outcome counts, and the other run is killed. Use it for functions that may safely run twice, where a
+    /// host may be slow. Default: no. Cannot be combined with [`retries(0)`](Self::retries).
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -157,7 +157,7 @@ impl<'p, F> Job<'p, F> {
         self
     }
 
-    /// A name for the job, which its errors and its progress bar show. Default: none.
+    /// Sets a name for the job, shown in its errors and its progress bar. Default: none.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -173,8 +173,8 @@ impl<'p, F> Job<'p, F> {
         self
     }
 
-    /// Of the pool's jobs that have something to run, those with the highest priority go first. Default: 0; it may be
-    /// negative. What runs already is not interrupted.
+    /// Sets the job's priority: among the pool's jobs with items to run, those with the highest priority go first. Default: 0;
+    /// it may be negative. Running items are not interrupted.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -192,7 +192,7 @@ impl<'p, F> Job<'p, F> {
         self
     }
 
-    /// Only hosts with this label run the job, beside those that the pool requires; may be called again for further
+    /// Runs the job only on hosts with this label, in addition to those that the pool requires; call it again for more
     /// labels. See [`Builder::require`](crate::Builder::require).
     ///
     /// ```
@@ -211,8 +211,8 @@ impl<'p, F> Job<'p, F> {
         self
     }
 
-    /// Whether to show a bar on stderr, if that is a terminal, with how many items are done, their rate and the time
-    /// left. Default: no.
+    /// Sets whether to show a progress bar on stderr, if that is a terminal, with the number of items done, their rate and the
+    /// time left. Default: no.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -227,10 +227,10 @@ impl<'p, F> Job<'p, F> {
         self
     }
 
-    /// Gives the whole job to the cluster, which keeps its items and outcomes under this name: it goes on whatever becomes of
-    /// this process, or of the coordinator's, and any process picks it up with [`attach`](crate::attach). The verb comes next.
+    /// Hands the whole job to the cluster, which keeps its items and outcomes under this name. The job survives this process
+    /// and coordinator restarts, and any process can pick it up with [`attach`](crate::attach). Call a verb next.
     ///
-    /// It runs in a pool of its own, with this pool's options and this job's. What its workers print goes nowhere. The pool must be
+    /// It runs in a separate pool, with the options of this pool and this job. Its workers' output is discarded. The pool must be
     /// on a cluster whose coordinator was started with `--journal DIR`.
     ///
     /// ```no_run

@@ -1,5 +1,5 @@
-//! A process pool that goes on past one machine: `map`, `starmap`, `imap`, `apply` and the rest of what Python's
-//! `multiprocessing.Pool` taught everybody, over worker processes.
+//! A process pool that scales beyond one machine: `map`, `starmap`, `imap`, `apply` and the rest of the API of Python's
+//! `multiprocessing.Pool`, over worker processes.
 //!
 //! ```
 //! fn calc_factorial(n: u32) -> f64 {
@@ -23,24 +23,24 @@
 //! every call needs goes to the workers once, through [`Builder::initializer`].
 //!
 //! # What happens when
-//! - an item panics: its error tells the message and the backtrace; the other items are not affected.
-//! - a worker dies: the item that it was running is run again, twice by default ([`Job::retries`]), and then fails as
+//! - an item panics: its error has the message and the backtrace; the other items are not affected.
+//! - a worker dies: the item it was running is retried, twice by default ([`Job::retries`]), then fails as
 //!   [`ErrorKind::WorkerDied`] with the signal or the exit code. Nothing hangs, and no other item is lost.
 //! - an item takes longer than [`Job::timeout`]: it is killed and fails as [`ErrorKind::TimedOut`].
-//! - the pool is dropped or [terminated](Pool::terminate): nothing stays behind.
+//! - the pool is dropped or [terminated](Pool::terminate): no process is left behind.
 //!
 //! # Jobs that outlive their client
 //! [`Job::detach`] gives a whole job to the cluster, whose coordinator keeps it on disk; [`attach`] picks up its outcomes in any
-//! process, as often as wanted, after whatever has been restarted meanwhile.
+//! process, as often as you like, even after restarts.
 //!
 //! # Processes that fork
-//! A pool and what comes of it ([`AsyncResult`], [`Imap`], the [`Outcomes`] of a detached job) belong to the process that opened
-//! it. In a fork of that process their calls are refused with [`ErrorKind::InvalidArgument`], dropping them does nothing, and the
-//! parent is not disturbed. A fork can open pools of its own.
+//! A pool and its results ([`AsyncResult`], [`Imap`], the [`Outcomes`] of a detached job) belong to the process that opened
+//! the pool. In a fork of that process their calls are refused with [`ErrorKind::InvalidArgument`], dropping them does nothing,
+//! and the parent is not disturbed. A fork can open its own pools.
 //!
 //! # Blocking and async
 //! One [`Pool`] serves both: [`AsyncResult`] has `get()` and is a `Future`, [`Imap`] is an `Iterator` and a `Stream`, on any
-//! executor. Verbs that block (`apply`, `map`, `starmap`, and `next()` of an [`Imap`]) have no place in async code.
+//! executor. Do not call blocking verbs (`apply`, `map`, `starmap`, and `next()` of an [`Imap`]) in async code.
 
 mod args;
 mod async_result;

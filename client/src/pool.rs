@@ -25,8 +25,8 @@ use stage::{Stage, StageCell};
 
 /// A pool of worker processes.
 ///
-/// Every verb takes `&self`: threads and tasks can share one pool and call it at the same time. Dropping it
-/// [terminates](Self::terminate) it, as leaving Python's `with` does; [`close`](Self::close) and [`join`](Self::join) let it finish.
+/// Every verb takes `&self`: threads and tasks can share one pool and call it at the same time. Dropping the pool
+/// [terminates](Self::terminate) it, like leaving Python's `with`; [`close`](Self::close) and [`join`](Self::join) let it finish.
 ///
 /// ```
 /// fn cube(n: u64) -> u64 {
@@ -50,7 +50,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// How long a pool that is dropped waits for its workers to go.
+    /// How long a dropped pool waits for its workers to exit.
     const DROP_PATIENCE: Duration = Duration::from_secs(2);
 
     /// Opens a pool of `processes` workers: on the cluster that the environment variable `FARPOOL_ADDRESS` names, or
@@ -71,7 +71,7 @@ impl Pool {
         Self::builder().processes(processes).build()
     }
 
-    /// The options of a pool, to be opened by [`Builder::build`].
+    /// Returns a builder for a pool with options; [`Builder::build`] opens it.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -85,7 +85,7 @@ impl Pool {
         Builder::default()
     }
 
-    /// A job of this function, whose options and verb are still to come.
+    /// Returns a job that calls this function: set options, then call a verb.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -100,7 +100,7 @@ impl Pool {
         Job::new(self, f)
     }
 
-    /// How many workers run at once.
+    /// Returns how many workers run at once.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -113,7 +113,7 @@ impl Pool {
         self.session.processes() as usize
     }
 
-    /// Takes no further calls; jobs that were called finish. Returns at once.
+    /// Refuses new calls; jobs that were already started finish. Returns at once.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -132,8 +132,8 @@ impl Pool {
         }
     }
 
-    /// Ends everything: running items are killed, jobs end with [`ErrorKind::Cancelled`], and all processes are gone
-    /// within a second. Returns at once; [`join`](Self::join) waits for them to be gone.
+    /// Stops everything: running items are killed, jobs end with [`ErrorKind::Cancelled`], and all processes are gone
+    /// within a second. Returns at once; [`join`](Self::join) waits until they are gone.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -152,11 +152,10 @@ impl Pool {
     }
 
     /// Blocks until all jobs have ended and all workers are gone, after [`close`](Self::close) or
-    /// [`terminate`](Self::terminate). An [`Imap`](crate::Imap) that is neither read to its end nor dropped keeps its job, and so this
-    /// call, waiting.
+    /// [`terminate`](Self::terminate). It keeps waiting while an [`Imap`](crate::Imap) is neither read to its end nor dropped.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if the pool was neither closed nor terminated; the pool's own failure, if it
+    /// [`ErrorKind::InvalidArgument`] if the pool was neither closed nor terminated; the pool's own error, if it
     /// failed.
     ///
     /// ```
@@ -187,7 +186,7 @@ impl Pool {
         }
     }
 
-    /// A job that can be fed.
+    /// Starts a job that can be fed.
     pub(crate) fn call(
         &self,
         verb: &'static str,
@@ -201,7 +200,7 @@ impl Pool {
         Ok(Call::new(self.session.clone(), inbox, options.open_job(job, function)))
     }
 
-    /// What a job needs that is to be detached.
+    /// What a job needs to be detached.
     pub(crate) fn ground(&self, options: &Options) -> Result<Ground, Error> {
         self.check(options)?;
         self.session.here()?.ground().ok_or_else(|| {

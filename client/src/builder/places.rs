@@ -4,9 +4,9 @@ use std::time::Duration;
 use super::{Builder, Target};
 use crate::labels;
 
-/// Where a pool runs, and what it is among others there.
+/// Where a pool runs, and its share of the cluster.
 impl Builder {
-    /// Runs on the cluster whose coordinator is at this address, `http://host:port`, whatever `FARPOOL_ADDRESS` says.
+    /// Runs on the cluster whose coordinator is at this address, `http://host:port`, regardless of `FARPOOL_ADDRESS`.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -23,7 +23,7 @@ impl Builder {
         self
     }
 
-    /// Runs on this machine, whatever `FARPOOL_ADDRESS` says.
+    /// Runs on this machine, regardless of `FARPOOL_ADDRESS`.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -38,10 +38,10 @@ impl Builder {
         self
     }
 
-    /// On a cluster: how long the pool tries to get its coordinator back when the connection is lost, or the coordinator is
-    /// restarted. Meanwhile jobs wait, and then they go on; nothing is lost. If it does not come back, they end
-    /// with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). Default: what the environment variable
-    /// `FARPOOL_RECONNECT_TIMEOUT` says (`30s`, `5min`, `0`), or else 60 seconds; with 0 they end at once.
+    /// Sets how long a pool on a cluster tries to reconnect when the connection is lost or the coordinator restarts. Jobs
+    /// wait meanwhile, then resume; nothing is lost. If the coordinator does not come back, they end with
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). Default: the environment variable
+    /// `FARPOOL_RECONNECT_TIMEOUT` (`30s`, `5min`, `0`), or else 60 seconds; with 0 they end at once.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -58,9 +58,9 @@ impl Builder {
         self
     }
 
-    /// Only hosts with this label run the pool; may be called again for further labels, all of which a host must have.
-    /// Agents have the labels that they were started with (`--label gpu=a100`) and `host`, `arch` and `os`; this machine,
-    /// without a cluster, has these three.
+    /// Runs the pool only on hosts with this label; call it again for more labels: a host must have them all.
+    /// Agents have the labels they were started with (`--label gpu=a100`) plus `host`, `arch` and `os`; without a cluster,
+    /// this machine has only these three.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -77,8 +77,8 @@ impl Builder {
         self
     }
 
-    /// The pool's share of a cluster's slots against other pools that want them too, at least 1: one of weight 2 gets
-    /// twice what one of weight 1 gets. Default: 1. Pools on one machine do not know of each other.
+    /// Sets the pool's share of a cluster's slots when other pools compete for them, at least 1: weight 2 gets twice as much
+    /// as weight 1. Default: 1. Without a cluster it has no effect: pools on one machine do not know of each other.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -93,8 +93,8 @@ impl Builder {
         self
     }
 
-    /// Sets an environment variable of the workers; may be called again for further ones. On a cluster workers have no
-    /// others, beside those that farpool sets itself; on one machine they have those of this process too.
+    /// Sets an environment variable of the workers; call it again for more. On a cluster, workers see only these and those
+    /// that farpool sets itself; on one machine they also inherit the variables of this process.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {

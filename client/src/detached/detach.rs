@@ -19,10 +19,10 @@ use crate::singles::Singles;
 /// The number of a detached job in its pool, where it is alone.
 const JOB: u64 = 1;
 
-/// A call that the cluster is to keep, whose verb is still to come; made by [`Job::detach`].
+/// A call that the cluster will keep; created by [`Job::detach`]. Call a verb next.
 ///
-/// Its verbs block until the coordinator has all of the job on disk, and nothing of it runs before. The items are pulled and sent
-/// in bounded memory; if the coordinator is lost meanwhile, they go on when it is back. If one of them ends in an error or
+/// Its verbs block until the coordinator has all of the job on disk, and nothing runs before. The items are pulled and sent
+/// in bounded memory. If the coordinator is lost, the verbs resume when it is back. If a verb ends in an error or
 /// a panic, nothing is left at the coordinator.
 #[must_use = "nothing is detached before a verb such as map(items)"]
 pub struct Detach<'p, F> {
@@ -40,12 +40,12 @@ impl<F: Captureless> Detach<'_, F> {
     /// Detaches a job that calls the function with each item.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if the pool is not on a cluster, if an option has no
-    /// meaning, or if another job has the name; [`ErrorKind::Codec`](crate::ErrorKind::Codec) or
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if the pool is not on a cluster, if an option is
+    /// invalid, or if another job has the name; [`ErrorKind::Codec`](crate::ErrorKind::Codec) or
     /// [`ErrorKind::PayloadTooLarge`](crate::ErrorKind::PayloadTooLarge) with the index of an item that cannot be sent;
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`Pool::close`](crate::Pool::close);
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the coordinator cannot be reached, keeps no jobs, or has no
-    /// room for more of them.
+    /// room for more.
     ///
     /// # Panics
     /// If the iterator panics.
@@ -95,7 +95,7 @@ impl<F: Captureless> Detach<'_, F> {
         self.send(self.job.describe_detached::<A, R>(), items.into_iter())
     }
 
-    /// Detaches a job of a single call: its results are one.
+    /// Detaches a job of a single call: it has one result.
     ///
     /// # Errors
     /// As [`map`](Self::map).

@@ -22,12 +22,12 @@ pub use outcomes::Outcomes;
 pub use raw::{RawDetached, RawEnd, RawOutcome};
 pub use status::{DetachedState, DetachedStatus};
 
-/// Picks up the detached job of this name on the cluster that the environment variable `FARPOOL_ADDRESS` names. `R` is the
-/// type of its results.
+/// Attaches to the detached job of this name on the cluster that the environment variable `FARPOOL_ADDRESS` names. `R` is
+/// the type of its results.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if there is no such job, if its results are of another
-/// type, or if `FARPOOL_ADDRESS` is not set; [`ErrorKind::Codec`](crate::ErrorKind::Codec) if they were encoded in a way that
+/// type, or if `FARPOOL_ADDRESS` is not set; [`ErrorKind::Codec`](crate::ErrorKind::Codec) if their encoding is one that
 /// this farpool cannot read; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the coordinator cannot be
 /// reached, or keeps no jobs.
 ///
@@ -50,8 +50,8 @@ pub fn attach<R: Data>(name: impl Into<String>) -> Result<Detached<R>, Error> {
     }
 }
 
-/// Picks up the detached job of this name on the cluster whose coordinator is at this address, `http://host:port`, whatever
-/// `FARPOOL_ADDRESS` says. `R` is the type of its results.
+/// Attaches to the detached job of this name at the coordinator with this address, `http://host:port`, regardless of
+/// `FARPOOL_ADDRESS`. `R` is the type of its results.
 ///
 /// # Errors
 /// As [`attach`].
@@ -78,7 +78,7 @@ pub fn attach_to<R: Data>(url: impl AsRef<str>, name: impl Into<String>) -> Resu
     Ok(Detached::new(place, Named { name: name.into(), id: about.id }))
 }
 
-/// Results that are encoded in another way would be taken for other values.
+/// Results in another encoding could be decoded as wrong values.
 fn check_format<R: Data>(format: u32) -> Result<(), Error> {
     let message = match format {
         codec::DETACHED_FORMAT => return Ok(()),
@@ -92,16 +92,16 @@ fn check_format<R: Data>(format: u32) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Codec, message))
 }
 
-/// A job that the cluster keeps, which goes on whatever becomes of this process; made by [`Job::detach`](crate::Job::detach),
-/// and by [`attach`] in any other process.
+/// A handle to a job that the cluster keeps, independent of this process; created by [`Job::detach`](crate::Job::detach), and
+/// by [`attach`] in any other process.
 ///
-/// Clones are of the same job, any number may read its outcomes at once and as often as they like, and dropping it changes
-/// nothing. A job that gets the name later, when this one was discarded, is another one. The outcomes stay until the job is [discarded](Self::discard) or expires, as the coordinator's
-/// `--journal-expiry` says.
+/// Clones refer to the same job, any number of them can read its outcomes at once and repeatedly, and dropping a handle changes
+/// nothing. If the job is discarded and its name reused, the handle does not refer to the new job. The outcomes stay until the
+/// job is [discarded](Self::discard) or expires, after the coordinator's `--journal-expiry`.
 ///
-/// Its calls block, and so does its [`Outcomes`] as an iterator; in async code `Outcomes` is a stream. If the coordinator is lost
-/// meanwhile, they try to get it back, for as long as the pool's [`reconnect_timeout`](crate::Builder::reconnect_timeout), or
-/// else `FARPOOL_RECONNECT_TIMEOUT`, says.
+/// Its calls block, and so does its [`Outcomes`] as an iterator; in async code use `Outcomes` as a stream. If the coordinator is
+/// lost, they try to reconnect for as long as the pool's [`reconnect_timeout`](crate::Builder::reconnect_timeout) or
+/// `FARPOOL_RECONNECT_TIMEOUT` allows.
 ///
 /// ```no_run
 /// fn simulate(seed: u64) -> f64 {
@@ -129,12 +129,12 @@ impl<R: Data> Detached<R> {
         Self { place, job, results: PhantomData }
     }
 
-    /// What the job is asked for by.
+    /// Returns the job's name.
     pub fn name(&self) -> &str {
         &self.job.name
     }
 
-    /// How far it is.
+    /// Returns the job's progress.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if the job was discarded or has expired;
@@ -170,10 +170,10 @@ impl<R: Data> Detached<R> {
         collect::collect(Reading::start(&self.place, "get", &self.job, true)?, &self.job.name)
     }
 
-    /// The outcomes in the order of the items, as they come: in constant memory, and from the first one on, each time.
+    /// Returns the outcomes in the order of the items, as they arrive, in constant memory. Each call starts with the first one.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if it cannot be started. Everything else is the last of the
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if it cannot be started. Any other error is the last of the
     /// outcomes.
     ///
     /// ```no_run
@@ -191,7 +191,7 @@ impl<R: Data> Detached<R> {
         Ok(Outcomes::new(Reading::start(&self.place, "iter", &self.job, true)?.telling_missing(), &self.job.name))
     }
 
-    /// Drops what has no outcome yet; what runs of it is killed. The outcomes that there are stay.
+    /// Cancels items without an outcome; running ones are killed. Existing outcomes stay.
     ///
     /// # Errors
     /// As [`status`](Self::status).
@@ -206,10 +206,10 @@ impl<R: Data> Detached<R> {
         detached::cancel(&self.place, &self.job)
     }
 
-    /// Drops the job with all its outcomes, whether or not it has ended: its name is free.
+    /// Drops the job with all its outcomes, whether or not it has ended, and frees its name.
     ///
-    /// Better not before the call that detached it has returned: a client that loses its connection just when the last of the job is
-    /// kept cannot know that, and if the job is gone when it is back, it detaches it anew.
+    /// Do not call this before the call that detaches the job has returned. If that client loses its connection just as the
+    /// coordinator stores the last of the job, it cannot know that; if the job is gone when it is back, it detaches it again.
     ///
     /// # Errors
     /// As [`status`](Self::status).
@@ -239,7 +239,7 @@ impl<R> fmt::Debug for Detached<R> {
     }
 }
 
-/// The place at this address, for those who have no pool there.
+/// The place at this address, for callers without a pool there.
 fn place(url: &str) -> Result<Place, Error> {
     let patience = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
     Ok(Place { address: Address::parse(url)?, patience })

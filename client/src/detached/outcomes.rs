@@ -12,14 +12,14 @@ use crate::cluster::detached::{End, Reading, Step};
 use crate::codec;
 use crate::error::{Error, ErrorKind};
 
-/// The outcomes of a detached job, in the order of its items: an [`Iterator`] and a [`Stream`]; made by
+/// The outcomes of a detached job, in the order of its items: an [`Iterator`] and a [`Stream`]; created by
 /// [`Detached::iter`](crate::Detached::iter).
 ///
-/// The first is that of the first item, and so on: an `Err` stands for its item alone and the iteration goes on, unless the
-/// whole job ended before its items did (it was cancelled, or cannot run) or cannot be asked for any more: that error, which
+/// The first outcome belongs to the first item, and so on. An `Err` is about its item only and the iteration continues, unless
+/// the whole job ended before its items did (it was cancelled, or cannot run) or can no longer be read: that error, which
 /// names no item, is the last.
 ///
-/// It is read ahead, a few MiB at most.
+/// At most a few MiB are read ahead.
 #[must_use = "outcomes are read and not taken"]
 pub struct Outcomes<R> {
     reading: Reading,
@@ -33,13 +33,13 @@ impl<R: Data> Outcomes<R> {
         Self { reading, name: name.to_owned(), over: false, results: PhantomData }
     }
 
-    /// Bytes that were read and not taken.
+    /// Bytes read but not yet taken.
     #[cfg(test)]
     pub(crate) fn read_ahead(&self) -> usize {
         self.reading.bytes()
     }
 
-    /// The next outcome; pending: it is not there yet.
+    /// The next outcome; pending if it is not there yet.
     fn step(&mut self) -> Poll<Option<Result<R, Error>>> {
         if self.over {
             return Poll::Ready(None);

@@ -4,19 +4,19 @@ use farpool_proto::v1::{DetachedJob, DetachedState as Wire};
 
 use crate::error::Error;
 
-/// How far a detached job is; what [`Detached::status`](crate::Detached::status) returns.
+/// A detached job's progress, returned by [`Detached::status`](crate::Detached::status).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DetachedStatus {
-    /// What has become of it.
+    /// Its state.
     pub state: DetachedState,
     /// How many items it has.
     pub items: u64,
-    /// How many of them have their outcome, be it a result or a failure.
+    /// How many of them have an outcome: a result or a failure.
     pub done: u64,
     /// How many of them failed.
     pub failed: u64,
-    /// Since when the coordinator has had all of it.
+    /// When the coordinator had received all of it.
     pub detached_at: Option<SystemTime>,
     /// When it ended, if it has.
     pub ended_at: Option<SystemTime>,
@@ -24,7 +24,7 @@ pub struct DetachedStatus {
     pub expires_at: Option<SystemTime>,
 }
 
-/// What has become of a detached job; more may come.
+/// The state of a detached job; more states may be added.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), farpool::Error> {
@@ -41,15 +41,15 @@ pub struct DetachedStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DetachedState {
-    /// Its items are still on their way to the coordinator: nothing runs yet.
+    /// Its items are still being sent to the coordinator: nothing runs yet.
     Receiving,
     /// It runs, or waits for its turn.
     Running,
-    /// Every item has had its outcome.
+    /// Every item has an outcome.
     Finished,
-    /// It was cancelled: only some of its items have had an outcome.
+    /// It was cancelled: only some of its items have an outcome.
     Cancelled,
-    /// It cannot run: [`Detached::get`](crate::Detached::get) tells why.
+    /// It cannot run: [`Detached::get`](crate::Detached::get) says why.
     Failed,
 }
 

@@ -1,6 +1,6 @@
 use farpool_proto::v1::FailureKind;
 
-/// The sorts of failure; more may come.
+/// The kinds of failure; more may be added.
 ///
 /// ```
 /// # fn main() -> Result<(), farpool::Error> {
@@ -16,13 +16,13 @@ use farpool_proto::v1::FailureKind;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The function panicked for this item, or the iterator that the job's items come from did.
+    /// The function panicked for this item, or the job's input iterator panicked.
     Panicked,
-    /// The worker died while it ran this item, as often as the retries allow.
+    /// The worker died while it ran this item, and the retries are used up.
     WorkerDied,
     /// The item ran longer than [`Job::timeout`](crate::Job::timeout) allows.
     TimedOut,
-    /// The agent that ran this item was lost, and the item may not be run again.
+    /// The agent that ran this item was lost, and the item must not run again.
     AgentLost,
     /// The job was cancelled, or its pool was terminated.
     Cancelled,
@@ -32,16 +32,16 @@ pub enum ErrorKind {
     Codec,
     /// The pool was closed or terminated before the call.
     Closed,
-    /// The outcome was not there in time; the job runs on.
+    /// The outcome was not ready in time; the job keeps running.
     WaitTimedOut,
     /// What is needed to run the call cannot be reached or started.
     #[default]
     Unavailable,
-    /// The cluster does not know this client.
+    /// The cluster does not recognise this client.
     Unauthenticated,
-    /// An argument or an option has no meaning; nothing was run.
+    /// An argument or an option is invalid; nothing was run.
     InvalidArgument,
-    /// The initializer failed in a worker, so that the pool cannot run anything.
+    /// The initializer failed in a worker, so the pool cannot run anything.
     InitializerFailed,
     /// The workers' program is not the one that this client runs.
     ProgramRejected,
@@ -60,12 +60,12 @@ impl ErrorKind {
             FailureKind::InvalidArgument => Self::InvalidArgument,
             FailureKind::InitializerFailed => Self::InitializerFailed,
             FailureKind::ProgramRejected => Self::ProgramRejected,
-            // A kind of a later version is told by its message; there is nothing better to call it.
+            // A later version's kind has no name here; its message explains it.
             FailureKind::Unavailable | FailureKind::Unspecified => Self::Unavailable,
         }
     }
 
-    /// What the reader can do next, where the message cannot say it.
+    /// What to do next, where the message cannot say it.
     pub(super) fn advice(self) -> Option<&'static str> {
         match self {
             Self::WorkerDied => {

@@ -10,7 +10,7 @@ use crate::singles::Singles;
 
 use super::Job;
 
-/// The verbs; [`Pool`](crate::Pool)'s of the same names tell what they promise.
+/// The verbs, as those of [`Pool`](crate::Pool) with the same names.
 impl<F: Captureless> Job<'_, F> {
     /// As [`Pool::apply`](crate::Pool::apply).
     ///
@@ -201,12 +201,12 @@ impl<F: Captureless> Job<'_, F> {
         self.run_lazily("imap_unordered", self.describe::<(T,), R>(), items.into_iter(), Order::AsTheyCome)
     }
 
-    /// As [`imap`](Self::imap), with the input pulled by a thread of its own: it may wait, also for outcomes of this very job.
+    /// As [`imap`](Self::imap), but a separate thread pulls the input, so it may wait, even for outcomes of this job.
     ///
-    /// The thread pulls at most [`buffersize`](Self::buffersize) items ahead of the outcomes that were taken, and sends each at once: for
-    /// inputs that never wait, [`imap`](Self::imap) is faster. If the input panics, the
-    /// iteration ends with [`ErrorKind::Panicked`](crate::ErrorKind::Panicked). If the result is dropped while the input
-    /// blocks, the thread ends when the input returns.
+    /// The thread pulls at most [`buffersize`](Self::buffersize) items ahead of the outcomes taken, and sends each at once: for
+    /// inputs that never wait, [`imap`](Self::imap) is faster. If the input panics, the iteration ends with
+    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked). If the result is dropped while the input blocks, the thread ends
+    /// when the input returns.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -238,7 +238,7 @@ impl<F: Captureless> Job<'_, F> {
         self.run_fed("imap_from_thread", self.describe::<(T,), R>(), items.into_iter(), Order::OfInput)
     }
 
-    /// As [`imap_from_thread`](Self::imap_from_thread), with the outcomes as they come.
+    /// As [`imap_from_thread`](Self::imap_from_thread), but the outcomes come in the order of completion.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {

@@ -34,7 +34,7 @@ impl Pool {
         self.job(f).apply(args)
     }
 
-    /// Calls `f` with `args` in a worker; the result is waited for later.
+    /// Calls `f` with `args` in a worker, without waiting for the result.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -56,14 +56,14 @@ impl Pool {
 
     /// Calls `f` with each item and returns the results in the order of the items.
     ///
-    /// Every item runs, whatever becomes of the others.
+    /// Every item runs, even if others fail.
     ///
     /// # Errors
     /// If items failed, the error of the one with the lowest index, after all have finished.
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`close`](Self::close) or [`terminate`](Self::terminate).
     ///
     /// # Panics
-    /// If the iterator panics; the job is cancelled then, and the pool goes on serving.
+    /// If the iterator panics; the job is then cancelled, and the pool stays usable.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -83,7 +83,7 @@ impl Pool {
         self.job(f).map(items)
     }
 
-    /// Calls `f` with each item; the results are waited for later. The iterator may be pulled on another thread.
+    /// Calls `f` with each item, without waiting for the results. The iterator may be pulled on another thread.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -151,7 +151,7 @@ impl Pool {
     }
 
     /// Calls `f` with each item, lazily: the outcomes come in the order of the items, and the iterator is pulled only
-    /// a bounded way ahead of them.
+    /// a bounded number of items ahead of them.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -173,7 +173,7 @@ impl Pool {
         self.job(f).imap(items)
     }
 
-    /// As [`imap`](Self::imap), but the outcomes come in the order in which they are there.
+    /// As [`imap`](Self::imap), but the outcomes come in the order of completion.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {

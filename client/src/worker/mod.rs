@@ -25,20 +25,20 @@ pub use task::count_as_failed;
 
 use role::Role;
 
-/// Makes this program able to serve as its own pool's workers: the first line of `main`.
+/// Lets this program run as its own pool's workers. Call it in the first line of `main`.
 ///
 /// In the process that a user started it returns at once. farpool starts workers by running the same
-/// executable again; in such a process this call runs tasks and never returns, so nothing before it should
-/// have side effects, and nothing behind it runs there. A program that opens a [`Pool`](crate::Pool) without
-/// having called it gets an error that says so.
+/// executable again. In a worker this call runs tasks and never returns, so code before it should have no
+/// side effects, and code after it does not run there. A program that opens a [`Pool`](crate::Pool) without
+/// calling it gets an error that says so.
 ///
-/// Call it before threads are started, where that is possible: workers are then forked (0.2 ms each) instead of
-/// started anew (1 to 2 ms each). Under `#[tokio::main]` threads are there already; write a plain `main` that calls
+/// Call it before starting threads, if possible: workers are then forked (0.2 ms each) instead of
+/// started from scratch (1 to 2 ms each). Under `#[tokio::main]` threads already exist; write a plain `main` that calls
 /// `farpool::init()` and builds the runtime afterwards.
 ///
-/// In tests under Rust's own harness, call it as the first line of each test that opens a pool, on the test's own thread (or
-/// use a harness of your own whose `main` does, which spares the workers a start of the harness). Workers then run one of
-/// these tests, as far as to this call, and no other.
+/// In tests under Rust's own harness, call it in the first line of each test that opens a pool, on the test's own thread. Or
+/// use your own harness whose `main` calls it, which saves the workers starting the harness. Workers then run one of
+/// these tests, up to this call, and no other.
 ///
 /// # Examples
 ///
