@@ -111,7 +111,7 @@ fn variables_can_be_given_to_commands() {
     done.assert_prints("1 2 3 x\n");
     let done = map("echo", ["--env", "FARPOOL_TEST_NOT_SET"]).run();
     assert_eq!(done.code, Some(125));
-    assert!(done.stderr().contains("there is no such variable here"), "{done:?}");
+    assert!(done.stderr().contains("this variable is not set here"), "{done:?}");
 }
 
 #[test]
