@@ -181,7 +181,7 @@ fn a_job_that_does_not_keep_its_promises_is_an_error() {
 #[test]
 fn what_is_not_there_is_told_with_where_to_look() {
     let service = service();
-    let story = "farpool: results \"x\": there is no detached job \"x\"; `farpool results` tells which detached jobs there are\n";
+    let story = "farpool: results \"x\": there is no detached job \"x\"; `farpool results` lists the detached jobs\n";
     call(&service, &["results", "x"]).assert(125, "", story);
     let done = farpool(["--address", "127.0.0.1:1", "results", "x"]).run();
     assert_eq!(done.code, Some(125));
