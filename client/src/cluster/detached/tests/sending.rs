@@ -150,7 +150,7 @@ fn a_coordinator_that_does_not_come_back_is_given_up() {
     server.stop();
     let error = client.join().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("after 300ms") && error.to_string().contains("`farpool results`"), "{error}");
+    assert!(error.to_string().contains("within 300ms") && error.to_string().contains("`farpool results`"), "{error}");
 }
 
 #[test]
