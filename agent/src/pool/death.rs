@@ -39,7 +39,7 @@ impl Death {
                 return "the worker closed its connection to the agent while it ran: does the task close file descriptors that it did not open?".into();
             }
             Some(Reason::BrokenLink) => {
-                return "the worker garbled the memory that it shares with the agent and was killed".into();
+                return "the worker garbled its shared memory with the agent and was killed".into();
             }
             Some(Reason::TimedOut { .. }) => {
                 return "the worker was killed because another of its items timed out".into();
@@ -66,7 +66,7 @@ impl Death {
             exit_code::LOST_CONNECTION => {
                 "the worker lost its connection to the agent: does the task close file descriptors that it did not open?".into()
             }
-            exit_code::BROKEN_LINK => "the worker found its shared memory with the agent corrupted".into(),
+            exit_code::BROKEN_LINK => "the worker found its shared memory with the agent garbled".into(),
             code => format!("the worker exited with code {code}: did the task call exit?"),
         }
     }

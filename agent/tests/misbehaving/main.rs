@@ -67,9 +67,9 @@ const CASES: &[Case] = &[
     Case { misbehaviour: "unknown-workers-end", expected: Expected::Results },
     Case { misbehaviour: "init-failed-garbled", expected: Expected::PoolFault("before they started an item") },
     Case { misbehaviour: "no-hello", expected: Expected::PoolFault("farpool::init()") },
-    Case { misbehaviour: "hello-flood", expected: Expected::PoolFault("does not keep the protocol") },
-    Case { misbehaviour: "nobodys-end-flood", expected: Expected::PoolFault("does not keep the protocol") },
-    Case { misbehaviour: "spawn-flood", expected: Expected::PoolFault("does not keep the protocol") },
+    Case { misbehaviour: "hello-flood", expected: Expected::PoolFault("broke the protocol") },
+    Case { misbehaviour: "nobodys-end-flood", expected: Expected::PoolFault("broke the protocol") },
+    Case { misbehaviour: "spawn-flood", expected: Expected::PoolFault("broke the protocol") },
     Case { misbehaviour: "spawn-fails", expected: Expected::PoolFault("starting a worker") },
 ];
 
