@@ -69,6 +69,15 @@ pub fn at_most(what: &'static str, found: impl TryInto<u64>, most: impl TryInto<
     if found <= most { Ok(()) } else { Err(BeyondLimit { what, found, most }) }
 }
 
+/// Checks a pool's part in its cluster.
+///
+/// # Errors
+/// If something in it is beyond its limit.
+pub fn pool(processes: u32, weight: u32) -> Result<(), BeyondLimit> {
+    at_most("workers in the pool", processes, PROCESSES)?;
+    at_most("shares of the pool (weight)", weight, WEIGHT)
+}
+
 /// Checks what all workers of a pool have in common.
 ///
 /// # Errors
@@ -144,6 +153,14 @@ mod tests {
             Ok(()) => assert_eq!(expected, ""),
             Err(error) => assert!(!expected.is_empty() && error.to_string().contains(expected), "{error} / {expected}"),
         }
+    }
+
+    #[test]
+    fn pools_have_limits() {
+        check(pool(0, 0), "");
+        check(pool(PROCESSES, WEIGHT), "");
+        check(pool(PROCESSES + 1, 1), "workers in the pool");
+        check(pool(1, WEIGHT + 1), "weight");
     }
 
     #[test]

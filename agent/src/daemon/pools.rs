@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use farpool_net::program::Digest;
+use farpool_proto::limits;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::{FailureKind, Program, StartJob, StartPool};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet, spawn_blocking};
@@ -206,8 +207,9 @@ async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, program: Option<Prog
     Ok(Base { program: found, workplace })
 }
 
-/// What no process can be started with.
+/// What no process can be started with, or no client may ask for.
 fn check(program: &Program) -> Result<(), String> {
+    limits::program(program).map_err(|beyond| beyond.to_string())?;
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if let Some(argument) = program.arguments.iter().find(|argument| argument.contains(&0)) {
         return Err(format!("an argument contains a zero byte: {:?}", shown(argument)));

@@ -137,8 +137,8 @@ impl WorkerPool {
         if shipped {
             program.check(&host.name).map_err(|why| not_started::unfit(host, &program, &why))?;
         }
+        refused::check_pool(&start, host)?;
         let settings = start.settings.unwrap_or_default();
-        refused::check_pool(&settings, host)?;
         crate::link::check_file_limit().map_err(|why| not_started::no_memory(host, &why))?;
         let now = clock::now();
         let forward_output = host.settings.forward_output;

@@ -2,7 +2,7 @@
 //! checks what its clients say, too; one that lets something through is no reason to give up the other pools.
 
 use farpool_proto::limits;
-use farpool_proto::v1::{Failure, FailureKind, StartJob, WorkerSettings};
+use farpool_proto::v1::{Failure, FailureKind, StartJob, StartPool};
 
 use super::chunks::Piece;
 use super::{Host, WorkerPool};
@@ -13,9 +13,11 @@ const _: () = assert!(limits::FUNCTION_BYTES <= MAX_PAYLOAD / 2);
 /// Items that are told to have failed in one turn.
 const ITEMS: u64 = 1024;
 
-/// Checks how a pool's workers are to be.
-pub(super) fn check_pool(settings: &WorkerSettings, host: &Host) -> Result<(), Failure> {
-    limits::settings(settings).map_err(|beyond| failure(host, format!("a pool was refused: {beyond}")))
+/// Checks how many workers a pool wants, and how they are to be.
+pub(super) fn check_pool(start: &StartPool, host: &Host) -> Result<(), Failure> {
+    let settings = start.settings.as_ref();
+    let checked = limits::pool(start.processes, start.weight).and_then(|()| settings.map_or(Ok(()), limits::settings));
+    checked.map_err(|beyond| failure(host, format!("a pool was refused: {beyond}")))
 }
 
 /// Why the items of a job cannot run, if they cannot.

@@ -51,7 +51,7 @@ impl Daemon {
         Daemon::spawn(command, &[])
     }
 
-    fn spawn(mut command: Command, variables: &[(&str, &str)]) -> Daemon {
+    pub(crate) fn spawn(mut command: Command, variables: &[(&str, &str)]) -> Daemon {
         // Not what somebody has set who runs the tests; and something that workers must not see.
         command.env_clear().env("TMPDIR", std::env::temp_dir()).env("SECRET", "of the daemon");
         command.envs(variables.iter().copied());
@@ -100,6 +100,12 @@ impl Daemon {
             }
             before = now;
         }
+    }
+
+    /// Whose file is what it shows of its environment: that of a process which nobody may look into is root's.
+    pub(crate) fn owner_of_environment(&self) -> u32 {
+        let environment = std::fs::metadata(format!("/proc/{}/environ", self.child.id()));
+        std::os::unix::fs::MetadataExt::uid(&environment.expect("it runs"))
     }
 
     /// Bytes of memory that it has.

@@ -72,14 +72,29 @@ fn a_bad_pool_fails_alone() {
     let mut host = Host::new(1);
     host.pool(1);
     let worker = host.run(1, "pid");
-    for (pool, payload_limit) in [(2, (2 << 30) + 1), (3, 1 << 63), (4, u64::MAX)] {
-        let settings = WorkerSettings { payload_limit, ..WorkerSettings::default() };
-        let bad = StartPool { pool, settings: Some(settings), ..start() };
+    fn settings(start: &mut StartPool) -> &mut WorkerSettings {
+        start.settings.get_or_insert_default()
+    }
+    type Bad = (fn(&mut StartPool), &'static str);
+    let bad: [Bad; 10] = [
+        (|start| settings(start).payload_limit = (2 << 30) + 1, "(payload_limit): 2147483649"),
+        (|start| settings(start).payload_limit = 1 << 63, "(payload_limit): 9223372036854775808"),
+        (|start| settings(start).payload_limit = u64::MAX, "(payload_limit): 18446744073709551615"),
+        (|start| settings(start).threads = 1025, "threads in a worker: 1025"),
+        (|start| settings(start).name = "x".repeat(1025), "the pool's name: 1025"),
+        (|start| settings(start).initializer = vec![0; 1_000_001].into(), "the initializer's function: 1000001"),
+        (|start| start.weight = 10_001, "(weight): 10001"),
+        (|start| start.weight = u32::MAX, "(weight): 4294967295"),
+        (|start| start.processes = (1 << 20) + 1, "workers in the pool: 1048577"),
+        (|start| start.processes = u32::MAX, "workers in the pool: 4294967295"),
+    ];
+    for (pool, (change, words)) in (2..).zip(bad) {
+        let mut bad = StartPool { pool, ..start() };
+        change(&mut bad);
         host.agent.start_pool(bad, program("serves")).expect("the coordinator is not to blame");
         let failure = host.pool_fault(pool);
         assert_eq!(failure.kind(), FailureKind::InvalidArgument);
-        let words = format!("(payload_limit): {payload_limit}");
-        assert!(failure.message.contains(&words), "{failure:?}");
+        assert!(failure.message.contains(words), "{words}: {failure:?}");
         host.wait_for_event(|event| matches!(event, Event::PoolStopped(stopped) if stopped.pool == pool));
     }
     assert_eq!(host.run(1, "pid"), worker, "the other pool goes on as if nothing had been");

@@ -78,8 +78,7 @@ pub(crate) fn from_client(message: ClientMessage) -> Result<FromClient, Refused>
 }
 
 fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
-    limits::at_most("workers in the pool", open.processes, limits::PROCESSES)?;
-    limits::at_most("shares of the pool (weight)", open.weight, limits::WEIGHT)?;
+    limits::pool(open.processes, open.weight)?;
     open.settings.as_ref().map_or(Ok(()), limits::settings)?;
     open.program.as_ref().map_or(Ok(()), limits::program)?;
     let id = identity(&open.id, RefusedKind::PoolIdLength)?;

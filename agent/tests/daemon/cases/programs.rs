@@ -368,6 +368,17 @@ async fn what_is_no_program() {
         session.send(Command::StartPool(Box::new(start)));
         session.refused(pool, FailureKind::ProgramRejected, &["variable"]).await;
     }
+    session.send(broken(8, |start| start.program.as_mut().expect("it has one").directory = vec![b'x'; 5000].into()));
+    session.refused(8, FailureKind::ProgramRejected, &["directory: 5000"]).await;
+    session.send(broken(9, |start| {
+        let variable = Variable { name: "X".into(), value: vec![b'x'; 2 << 20].into() };
+        start.program.as_mut().expect("it has one").environment.push(variable);
+    }));
+    session.refused(9, FailureKind::ProgramRejected, &["arguments and environment"]).await;
+    session.send(broken(10, |start| {
+        start.program.as_mut().expect("it has one").arguments = vec!["".into(); (1 << 16) + 1];
+    }));
+    session.refused(10, FailureKind::ProgramRejected, &["arguments and environment variables"]).await;
     // It has the right digest, and is no executable.
     session.send(Command::StartPool(Box::new(start(7, b"a program", scratch.path(), "none"))));
     coordinator.fetch().await.send(b"a program");

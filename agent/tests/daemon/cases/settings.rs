@@ -2,10 +2,34 @@
 
 use nix::sys::signal::Signal;
 
+use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 use crate::scratch::Scratch;
 
-super::cases! { wrong_settings, settings_from_a_file, variables, help, a_directory_that_cannot_be_used, a_missing_program_directory }
+super::cases! { other_processes_do_not_look_into_it, wrong_settings, settings_from_a_file, variables, help, a_directory_that_cannot_be_used, a_missing_program_directory }
+
+/// Tasks run as the same user: they read neither the environment nor the memory of the daemon.
+async fn other_processes_do_not_look_into_it() {
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65_534;
+    let (scratch, mut coordinator) = (Scratch::new(), Coordinator::start());
+    // Where everybody may run it.
+    let program = scratch.path().join("agent");
+    std::fs::copy(env!("CARGO_BIN_EXE_farpool-agent"), &program).expect("it can be copied");
+    let programs = scratch.path().join("programs");
+    std::fs::create_dir(&programs).expect("a folder can be made");
+    let mut command = std::process::Command::new(&program);
+    command.args(["--coordinator", &coordinator.url(), "--programs"]).arg(&programs);
+    if nix::unistd::geteuid().is_root() {
+        for folder in [scratch.path(), &programs] {
+            std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY)).expect("root may");
+        }
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let daemon = Daemon::spawn(command, &[]);
+    let _session = coordinator.session().await;
+    assert_eq!(daemon.owner_of_environment(), 0);
+}
 
 async fn check(arguments: &[&str], code: i32, words: &[&str]) {
     let ended = Daemon::with(arguments).ended().await;
