@@ -39,8 +39,12 @@ impl Host {
     }
 
     pub(crate) fn pool_of(&mut self, start: StartPool) {
+        self.pool_that(start, "serves");
+    }
+
+    pub(crate) fn pool_that(&mut self, start: StartPool, does: &str) {
         let pool = start.pool;
-        self.agent.start_pool(start, program("serves")).expect("it is a new pool");
+        self.agent.start_pool(start, program(does)).expect("it is a new pool");
         self.wait_for_event(|event| matches!(event, Event::PoolStarted(started) if started.pool == pool));
         self.say(Command::StartJob(StartJob { pool, job: pool, function: vec![1].into(), ..StartJob::default() }));
     }

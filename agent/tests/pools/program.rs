@@ -118,6 +118,13 @@ pub(crate) fn work() {
     Worker { memory, socket, input, output, finished: 0 }.work();
 }
 
+/// At its end it takes its time, if it is told to.
+fn linger() {
+    if std::env::args().nth(1).as_deref() == Some("lingers") {
+        std::thread::sleep(Duration::from_secs(10));
+    }
+}
+
 struct Worker {
     memory: Arc<Memory>,
     socket: OwnedFd,
@@ -136,7 +143,7 @@ impl Worker {
                     self.write(Kind::Resumed, 0, &[]);
                 }
                 Kind::Run => self.run(position, &payload),
-                Kind::Stop => return,
+                Kind::Stop => return linger(),
                 _ => {}
             }
         }

@@ -1,6 +1,7 @@
 //! Slots that pools share.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use farpool_proto::v1::{StartPool, StopPool, WorkerSettings};
 
@@ -13,6 +14,7 @@ crate::cases![
     more_pools_than_slots_take_turns,
     a_long_queue_makes_way_for_another_pool,
     workers_are_replaced_while_others_run,
+    workers_that_leave_slowly_keep_no_slots,
     a_pool_that_has_no_turn_is_finished_before_it_stops,
     a_pool_that_ends_leaves_its_slots,
     one_credit_for_all_pools,
@@ -101,6 +103,34 @@ fn workers_are_replaced_while_others_run() {
     let pids: HashSet<_> = often.into_iter().map(|chunk| host.result(chunk)).collect();
     assert!(pids.len() >= 4, "a worker ran more than two items: {pids:?}");
     once.into_iter().for_each(|chunk| drop(host.result(chunk)));
+    host.end();
+}
+
+/// Each worker of one pool runs one item, and then takes ten seconds to go.
+fn workers_that_leave_slowly_keep_no_slots() {
+    const SLOTS: usize = 2;
+    let mut host = Host::new(SLOTS as u32);
+    let settings = WorkerSettings { max_tasks_per_child: 1, ..start().settings.unwrap() };
+    host.pool_that(StartPool { pool: 1, settings: Some(settings), ..start() }, "lingers");
+    host.pool(2);
+    let slow = host.assign(1, ["pid"; 60]);
+    let (mut pids, mut most) = (Vec::new(), 0);
+    let mut slowest = Duration::ZERO;
+    for (at, chunk) in slow.into_iter().enumerate() {
+        pids.push(host.result(chunk));
+        most = most.max(pids.iter().filter(|pid| is_alive(pid)).count());
+        if at % 10 == 9 {
+            // By then as many are leaving as may.
+            let begun = Instant::now();
+            let quick = host.assign(2, ["echo quick"; 4]);
+            quick.into_iter().for_each(|chunk| assert_eq!(host.result(chunk), "quick"));
+            slowest = slowest.max(begun.elapsed());
+        }
+    }
+    eprintln!("{most} workers of the slow pool at once, and the other one waited for {slowest:?} at most");
+    // Those on their way out, and in each slot one that runs and one that was just killed.
+    assert!(most <= SLOTS + 4 + 2 * SLOTS, "{most} workers of the slow pool were there at once");
+    assert!(slowest < Duration::from_secs(5), "the other pool waited for {slowest:?}");
     host.end();
 }
 
