@@ -10,6 +10,7 @@ mod cluster;
 mod detached;
 mod help;
 mod keeper;
+mod limits;
 mod map_failures;
 mod map_flow;
 mod map_items;

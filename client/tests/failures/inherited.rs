@@ -5,8 +5,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use farpool::{ErrorKind, Pool};
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::errno::Errno;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigHandler, SigSet, Signal, kill, signal};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::checks::{has_words, millis, pool, seconds, serves_on, within};
@@ -51,12 +53,48 @@ struct Seen {
     oom_score_adj: String,
     left_open: bool,
     stdin: String,
+    pid: u32,
+    process_group: String,
+    session: String,
+    /// SCHED_OTHER is 0, SCHED_BATCH is 3.
+    policy: String,
+    /// A class and a number, as ioprio_get(2) has them.
+    io_priority: i64,
+    groups: String,
+    namespaces: Vec<String>,
+    subreaper: bool,
+    dumpable: bool,
+    death_signal: Option<i32>,
+    /// Seconds until SIGALRM; 0: none.
+    alarm: u32,
 }
 
-const STATUS: [&str; 5] = ["SigBlk", "SigIgn", "Umask", "NoNewPrivs", "Cpus_allowed_list"];
+const STATUS: [&str; 13] = [
+    "SigBlk",
+    "SigIgn",
+    "Umask",
+    "NoNewPrivs",
+    "Cpus_allowed_list",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "SigPnd",
+    "ShdPnd",
+    "VmLck",
+];
+/// What farpool leaves as it is.
+const STATUS_AS_BEFORE: [&str; 6] = ["Umask", "NoNewPrivs", "Cpus_allowed_list", "CapInh", "CapBnd", "CapAmb"];
+const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+
+/// As ioprio_set(2) takes them: of this process, the class best-effort, and the last but one of its levels.
+const IOPRIO_WHO_PROCESS: i32 = 1;
+const BEST_EFFORT_6: i32 = 2 << 13 | 6;
 
 fn look(_: u64) -> Seen {
     let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap();
+    let link = |name: &str| fs::read_link(format!("/proc/self/{name}")).unwrap().to_str().unwrap().to_owned();
     let stat = read("stat");
     let field = |at: usize| stat.rsplit_once(')').unwrap().1.split_whitespace().nth(at).unwrap().to_owned();
     let status = read("status");
@@ -68,7 +106,19 @@ fn look(_: u64) -> Seen {
         terminal: field(4),
         oom_score_adj: read("oom_score_adj"),
         left_open: fs::exists(format!("/proc/self/fd/{LEFT_OPEN}")).unwrap(),
-        stdin: fs::read_link("/proc/self/fd/0").unwrap().to_str().unwrap().to_owned(),
+        stdin: link("fd/0"),
+        pid: std::process::id(),
+        process_group: field(2),
+        session: field(3),
+        policy: field(38),
+        // SAFETY: numbers only.
+        io_priority: unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) },
+        groups: read("cgroup"),
+        namespaces: NAMESPACES.iter().map(|name| link(&format!("ns/{name}"))).collect(),
+        subreaper: nix::sys::prctl::get_child_subreaper().unwrap(),
+        dumpable: nix::sys::prctl::get_dumpable().unwrap(),
+        death_signal: nix::sys::prctl::get_pdeathsig().unwrap().map(|signal| signal as i32),
+        alarm: nix::unistd::alarm::cancel().unwrap_or(0),
     }
 }
 
@@ -129,8 +179,10 @@ fn everything_that_the_table_lists() {
         (Resource::RLIMIT_AS, 100 << 30, 200 << 30),
         (Resource::RLIMIT_STACK, 6 << 20, 60 << 20),
         (Resource::RLIMIT_CORE, 0, 0),
+        (Resource::RLIMIT_NPROC, 20_000, 30_000),
     ] {
-        setrlimit(limit, soft, hard).unwrap();
+        let most = getrlimit(limit).unwrap().1;
+        setrlimit(limit, soft.min(most), hard.min(most)).unwrap();
     }
     fs::write("/proc/self/oom_score_adj", "300").unwrap();
     nix::sys::prctl::set_no_new_privs().unwrap();
@@ -139,22 +191,68 @@ fn everything_that_the_table_lists() {
         assert_eq!(libc::dup2(1, LEFT_OPEN), LEFT_OPEN);
         OwnedFd::from_raw_fd(LEFT_OPEN)
     };
+    set_what_is_scheduled();
     let own = look(0);
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    nix::sys::prctl::set_pdeathsig(Signal::SIGHUP).unwrap();
+    assert_eq!(nix::unistd::alarm::set(10_000), None);
+    kill(Pid::this(), Signal::SIGUSR2).unwrap();
+    // SAFETY: a page that is there for ever stays in memory.
+    assert_eq!(unsafe { libc::mlock(STATUS.as_ptr().cast(), 1) }, 0, "{}", Errno::last());
+    nix::sys::prctl::set_dumpable(false).unwrap();
     let opened = pool_of_this();
     let worker = opened.1.map(look, [0]).unwrap().remove(0);
     let line = |of: &Seen, name: &str| of.status.iter().find(|line| line.starts_with(name)).unwrap().clone();
-    for as_before in ["Umask", "NoNewPrivs", "Cpus_allowed_list"] {
+    for as_before in STATUS_AS_BEFORE {
         assert_eq!(line(&worker, as_before), line(&own, as_before));
     }
+    for none in ["SigPnd:\t0000000000000000", "ShdPnd:\t0000000000000000", "VmLck:\t       0 kB"] {
+        assert!(worker.status.iter().any(|line| line == none), "{none}: {:?}", worker.status);
+    }
     assert_eq!(line(&worker, "SigBlk"), "SigBlk:\t0000000000000000", "no signal is blocked");
-    let ignored = line(&worker, "SigIgn").rsplit_once('\t').map(|(_, mask)| u64::from_str_radix(mask, 16));
+    let mask = |of: &Seen, name: &str| u64::from_str_radix(line(of, name).rsplit_once('\t').unwrap().1, 16).unwrap();
+    for capabilities in ["CapPrm", "CapEff"] {
+        // As every program that root starts.
+        assert_eq!(mask(&worker, capabilities), mask(&own, capabilities) & mask(&own, "CapBnd"), "{capabilities}");
+    }
     // Two belong to the C library, and cannot be changed by programs.
-    assert_eq!(ignored.unwrap().unwrap() & !(3 << 31), 1 << 12, "SIGPIPE is ignored, as in every Rust program");
+    assert_eq!(mask(&worker, "SigIgn") & !(3 << 31), 1 << 12, "SIGPIPE is ignored, as in every Rust program");
     assert_eq!((&worker.limits, &worker.nice, &worker.oom_score_adj), (&own.limits, &own.nice, &own.oom_score_adj));
     assert_eq!(worker.nice, "5");
     assert_eq!(worker.left_open, !cluster::is_here(), "as in what a client starts, and never of an agent");
     assert_eq!((&*worker.terminal, &*worker.stdin), ("0", "/dev/null"));
+    assert_eq!((&worker.policy, worker.io_priority), (&own.policy, own.io_priority));
+    assert_eq!((&*worker.policy, worker.io_priority), ("3", BEST_EFFORT_6.into()));
+    assert_eq!((&worker.groups, &worker.namespaces), (&own.groups, &own.namespaces));
+    assert_eq!((&worker.session, worker.process_group), (&own.session, worker.pid.to_string()));
+    assert_eq!((worker.subreaper, worker.dumpable, worker.alarm), (false, true, 0));
+    assert_eq!(worker.death_signal, Some(Signal::SIGKILL as i32));
+    let [orphan, forker, worker] = opened.1.apply(leave_an_orphan, ((),)).unwrap();
+    assert_eq!((orphan, forker != worker), (forker, true), "the fork server is a subreaper");
     end(opened);
+}
+
+/// Has a policy, an I/O priority and a bound on capabilities that nobody has by default.
+fn set_what_is_scheduled() {
+    let batch = libc::sched_param { sched_priority: 0 };
+    // SAFETY: numbers, and a structure that is only read.
+    unsafe {
+        assert_eq!(libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const batch), 0, "{}", Errno::last());
+        let set = libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, BEST_EFFORT_6);
+        assert_eq!(set, 0, "{}", Errno::last());
+        // Only root has any to lose: CAP_SYS_PACCT, which nothing here needs.
+        let _ = libc::prctl(libc::PR_CAPBSET_DROP, 20, 0, 0, 0);
+    }
+}
+
+/// Returns the parent of what a process has left behind that a task has started, the worker's parent, and the worker.
+fn leave_an_orphan((): ()) -> [u32; 3] {
+    let shell = Command::new("sh").args(["-c", "sleep 100 >/dev/null 2>&1 & echo $!"]).output().unwrap();
+    let pid: u32 = String::from_utf8(shell.stdout).unwrap().trim().parse().unwrap();
+    // The shell has been reaped, so whoever comes after it is the parent.
+    let parent = processes::every().find(|process| process.pid == pid).unwrap().parent;
+    processes::send(pid, Signal::SIGKILL).unwrap();
+    [parent, nix::unistd::getppid().as_raw().cast_unsigned(), std::process::id()]
 }
 
 /// SIGCHLD among them, and those that ask workers and daemons to end.

@@ -4,6 +4,7 @@
 
 mod cli;
 mod duration;
+mod file_limit;
 mod map;
 mod operators;
 mod streams;
@@ -24,6 +25,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     farpool::init();
+    file_limit::survive();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return explain(&error),

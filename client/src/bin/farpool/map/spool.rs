@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, SpliceFFlags, splice};
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::unlink;
 use serde::{Deserialize, Serialize};
 
@@ -56,10 +56,12 @@ impl Spool {
         Spool { folder: env::temp_dir(), current: None }
     }
 
-    /// The file for the next item.
+    /// The file for the next item. Where files may not be as large as one likes each item has its own, so that none takes the room
+    /// of another.
     pub(super) fn file(&mut self) -> io::Result<Rc<SpoolFile>> {
         if let Some(file) = &self.current
             && file.0.metadata()?.len() < LARGE_FILE
+            && getrlimit(Resource::RLIMIT_FSIZE)?.0 == RLIM_INFINITY
         {
             return Ok(Rc::clone(file));
         }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::capture::{Capture, Event, Until};
 use super::group::adopt_orphans;
 use super::keep::{Keeping, Output};
+use crate::file_limit;
 
 /// A command to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,6 +63,8 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 pub(super) fn run(work: Work) -> Outcome {
     let start = Instant::now();
     adopt_orphans();
+    // With --line-buffer this worker prints what the command writes.
+    file_limit::survive();
     let mut left = Vec::new();
     let begun = spawn(&work.command).map_err(|error| why_not_started(&error));
     let begun = begun.and_then(|child| Capture::start(child, &work.keeping).map_err(|error| not_followed(&error)));
