@@ -171,7 +171,7 @@ impl Meter {
 }
 
 fn late(patience: Duration) -> Status {
-    Status::resource_exhausted(format!("the memory is full, and a message was not whole within {patience:?}"))
+    Status::resource_exhausted(format!("the memory is full, and a message was not complete within {patience:?}"))
 }
 
 impl Drop for Meter {
@@ -303,6 +303,6 @@ mod tests {
         let Poll::Ready(Err(status)) = meter.poll_admitted(&mut Context::from_waker(Waker::noop())) else {
             panic!("it may go on for ever")
         };
-        assert!(status.message().contains("not whole within 1s"), "{status}");
+        assert!(status.message().contains("not complete within 1s"), "{status}");
     }
 }
