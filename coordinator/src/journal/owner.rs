@@ -187,7 +187,7 @@ impl Journal {
     }
 
     /// Damaged files that are kept beside the journal, which do not count towards its size.
-    pub fn aside(&self) -> Vec<Aside> {
+    pub fn aside(&self) -> Aside {
         self.reader.aside()
     }
 
@@ -367,10 +367,9 @@ impl Journal {
 /// Tells what else is in the journal's folder.
 fn tell_what_is_beside(storage: &dyn Storage, warn: &mut dyn FnMut(String)) {
     const SHOWN: usize = 10;
-    let aside = storage.aside();
-    let files = aside.len();
+    let Aside { files, bytes } = storage.aside();
     if files > 0 {
-        let bytes = ByteSize(aside.iter().map(|file| file.bytes).sum());
+        let bytes = ByteSize(bytes);
         let plural = if files == 1 { "" } else { "s" };
         warn(format!(
             "kept beside the journal: {files} damaged file{plural} ({bytes}), *.damaged-* and *.cut-off-*; to be removed by hand \

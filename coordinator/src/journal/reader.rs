@@ -101,7 +101,7 @@ impl Reader {
         })
     }
 
-    pub(super) fn aside(&self) -> Vec<Aside> {
+    pub(super) fn aside(&self) -> Aside {
         self.storage.aside()
     }
 
