@@ -17,7 +17,6 @@ mod detached;
 mod driver;
 mod end;
 mod flags;
-mod frames;
 mod greeting;
 mod host;
 #[cfg(feature = "simulation")]

@@ -21,4 +21,3 @@ mod restart;
 mod resume;
 mod sessions;
 mod shutdown;
-mod turns;
