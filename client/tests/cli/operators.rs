@@ -26,7 +26,7 @@ fn status_shows_all_of_it() {
         "\
 coordinator 1.2.3 at {address}, up 1h 01m
 4 agents, 12 of 76 slots busy, 1234 items/s; 3.0 MiB of 4.0 GiB held; late messages dropped: 7
-journal: 3 detached jobs, 5.0 MiB of 10.0 GiB; cannot write: the disk is full\\u{{1b}}
+journal: 3 detached jobs, 5.0 MiB of 10.0 GiB; nothing can be written: the disk is full\\u{{1b}}
 
 HOST           SLOTS  BUSY  CHUNKS    DONE  ITEMS/S  CONNECTED  STATE                      AGENT  LABELS
 node1             64    12     140  123456     1234     1m 01s  serving                    a1b2   gpu=a100 os=linux
