@@ -1,5 +1,6 @@
 //! How each fault is done to the cluster, and mended later.
 
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -79,7 +80,8 @@ impl Stage {
             Fault::CoordinatorKilled { pause, torn } => {
                 self.is_well(&[Mend::CoordinatorStarts, Mend::CoordinatorGoesOn])?;
                 self.coordinator.kill();
-                // It cannot be while the disk is full.
+                // Not while the disk is full: what is torn is kept aside at the start, which needs room.
+                let torn = torn.filter(|_| self.is_well(&[Mend::DiskHasRoom]).is_some());
                 if torn.is_some_and(|which| self.disk.tear(which).is_ok()) {
                     self.torn = true;
                     self.diary.count("journals torn");
@@ -120,7 +122,9 @@ impl Stage {
                 Some(("links down", self.behind(Way::Host(link))))
             }
             Fault::DiskFull { pause } => {
-                self.is_well(&[Mend::DiskHasRoom])?;
+                // Once it listens, the coordinator has read the journal and kept aside what was torn.
+                self.is_well(&[Mend::DiskHasRoom, Mend::CoordinatorStarts])?;
+                TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
                 self.disk.fill().then_some(())?;
                 self.mend_after(pause, Mend::DiskHasRoom);
                 Some(("disks full", "coordinator".to_owned()))
@@ -150,17 +154,22 @@ impl Stage {
     pub(crate) fn mend_what_is_due(&mut self, now: Instant) {
         let (due, later) = std::mem::take(&mut self.mends).into_iter().partition(|(at, _)| *at <= now);
         self.mends = later;
-        for (_, mend) in due {
-            self.mend(mend);
-        }
+        self.mend_all(due);
     }
 
     /// What is still wrong is so no more.
     pub(crate) fn mend_everything(&mut self) {
-        for (_, mend) in std::mem::take(&mut self.mends) {
+        let mends = std::mem::take(&mut self.mends);
+        self.mend_all(mends);
+        self.diary.note("everything is mended");
+    }
+
+    fn mend_all(&mut self, mut mends: Vec<(Instant, Mend)>) {
+        // A coordinator needs room to start.
+        mends.sort_by_key(|(_, mend)| *mend != Mend::DiskHasRoom);
+        for (_, mend) in mends {
             self.mend(mend);
         }
-        self.diary.note("everything is mended");
     }
 
     fn mend(&mut self, mend: Mend) {
@@ -169,6 +178,10 @@ impl Stage {
             Mend::WorkerGoesOn(pid) => drop(processes::send(pid, Signal::SIGCONT)),
             Mend::AgentStarts(agent) => self.agents[agent] = self.start_agent(agent),
             Mend::AgentGoesOn(agent) => self.agents[agent].signal(Signal::SIGCONT),
+            // What it was writing when it was killed may be torn, too.
+            Mend::CoordinatorStarts if self.is_well(&[Mend::DiskHasRoom]).is_none() => {
+                return self.mend_after(Duration::from_millis(100), mend);
+            }
             Mend::CoordinatorStarts => self.start_coordinator(),
             Mend::CoordinatorGoesOn => self.coordinator.signal(Signal::SIGCONT),
             Mend::CablePlugged(cable) => self.cables[cable].plug(),
