@@ -18,7 +18,7 @@ use super::driver::Driver;
 use super::notice::Notice;
 use super::shared::Shared;
 use super::state::{Link, State};
-use super::upload::Upload;
+use super::upload::{Upload, unreadable};
 use super::{connect, output, program};
 use crate::error::{Error, ErrorKind};
 
@@ -258,8 +258,7 @@ impl<C: Connect> Conversation<'_, C> {
 
     fn note_upload(&self, sent: io::Result<()>, state: &mut State) {
         if let Err(error) = sent {
-            let message = format!("reading this program for {}: {error}", self.shared.address);
-            state.inboxes.fail(Error::new(ErrorKind::Unavailable, message));
+            state.inboxes.fail(unreadable(&self.shared.address, &error));
         }
     }
 

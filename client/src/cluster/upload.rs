@@ -1,10 +1,12 @@
 //! This program on its way to the coordinator.
 
+use std::fmt::Display;
 use std::io;
 use std::pin::Pin;
 
 use super::connect::Connection;
 use super::program;
+use crate::error::{Error, ErrorKind};
 
 /// Sends the program whenever the coordinator wants it, once at a time.
 #[derive(Default)]
@@ -49,4 +51,9 @@ impl Upload {
         let lost = std::mem::take(self);
         lost.running.is_some() || lost.cut_off
     }
+}
+
+/// The error of whoever needs the coordinator at `address` to have this program, which cannot be read.
+pub(super) fn unreadable(address: impl Display, error: &io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("reading this program for {address}: {error}"))
 }

@@ -70,7 +70,7 @@ impl Intake {
             return true;
         }
         if !state.will_ring {
-            // The timer of one stream rings once each time that it was heard, however often jobs are taken in before.
+            // Set only once until it rings, even if drivers take jobs in before that.
             state.will_ring = state.timer.ring_by(now + LONGEST_NS).is_ok();
         }
         !state.will_ring

@@ -12,7 +12,7 @@ use tonic::Status;
 use super::super::super::connect::Connect;
 use super::super::super::program;
 use super::super::super::state::message;
-use super::super::super::upload::Upload;
+use super::super::super::upload::{Upload, unreadable};
 use super::super::attempts::{Attempts, Trouble};
 use super::super::keeper::Keeper;
 use super::super::outbox::{Outbox, Untrue};
@@ -178,8 +178,8 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
 
     fn sent(&self, program: io::Result<()>) -> Result<(), Trouble> {
         program.map_err(|error| {
-            let message = format!("reading this program for {}: {error}", self.subject.place().address);
-            Trouble::Final(self.subject.tell(Error::new(ErrorKind::Unavailable, message)))
+            let error = unreadable(&self.subject.place().address, &error);
+            Trouble::Final(self.subject.tell(error))
         })
     }
 
