@@ -42,7 +42,7 @@ use outcome::Outcome;
 ///     Ok(())
 /// }
 /// ```
-#[must_use = "the job runs on, but nobody will see its outcome"]
+#[must_use = "the job keeps running, but nobody will see its outcome"]
 pub struct AsyncResult<T: Send + 'static> {
     /// `None`: the job could not be started.
     session: Option<SessionHandle>,
@@ -97,8 +97,8 @@ impl<T: Send + 'static> AsyncResult<T> {
             return self.outcome.take();
         }
         let waiting = self.session.as_ref().and_then(|session| session.here().ok()?.waiting());
-        let why = waiting.map_or_else(String::new, |reason| format!(", since it waits: {reason}"));
-        let waited = format!("the outcome was not there after {timeout:?}{why}");
+        let why = waiting.map_or_else(String::new, |reason| format!(", because the pool is waiting: {reason}"));
+        let waited = format!("the outcome was not ready after {timeout:?}{why}");
         Err(self.outcome.inbox().tell(Error::new(ErrorKind::WaitTimedOut, waited)))
     }
 
@@ -161,7 +161,10 @@ impl<T: Send + 'static> AsyncResult<T> {
         if self.ready() {
             return Ok(self.outcome.succeeded());
         }
-        Err(self.outcome.inbox().tell(Error::invalid("the outcome is not there yet: ask ready() first, or wait(..)")))
+        Err(self
+            .outcome
+            .inbox()
+            .tell(Error::invalid("the outcome is not ready yet: check ready() first, or call wait(..)")))
     }
 
     /// Cancels the job: running items are killed, and its outcome becomes [`ErrorKind::Cancelled`], unless it was

@@ -235,8 +235,8 @@ fn read_as<T: DeserializeOwned>(mark: u8, input: &mut Input<'_>) -> Result<T, Fa
             match value {
                 Ok(value) if input.array() == Ok(read) => Ok(value),
                 _ => Err(serde::de::Error::custom(
-                    "it was encoded by another build of the program, in which the type had other fields, variants or types \
-                     of them",
+                    "it was encoded by another build of the program, in which the type had other fields, variants or \
+                     field types",
                 )),
             }
         }

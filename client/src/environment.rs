@@ -48,7 +48,7 @@ fn text(name: &str, advice: &str) -> Result<Option<String>, Error> {
         Ok(text) => Ok(Some(text)),
         Err(VarError::NotPresent) => Ok(None),
         Err(VarError::NotUnicode(value)) => {
-            Err(Error::invalid(format!("{name} is {value:?}, which is no UTF-8: {advice}")))
+            Err(Error::invalid(format!("{name} is {value:?}, which is not UTF-8: {advice}")))
         }
     }
 }

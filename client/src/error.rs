@@ -242,8 +242,8 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "map \"render\", item 12: the worker was killed by signal 9 (SIGKILL) (host node7, pid 4711, 3 attempts); \
-             what it wrote last may tell why, and .retries(n) sets how often such an item is tried again\n\
-             the worker's last words on stderr:\n    one\n    two"
+             its last output may say why; .retries(n) sets how often such an item is retried\n\
+             the worker's last output on stderr:\n    one\n    two"
         );
         assert_eq!(format!("{error:?}"), error.to_string());
         assert_eq!((error.kind(), error.item(), error.attempts()), (ErrorKind::WorkerDied, Some(12), 3));

@@ -30,8 +30,8 @@ pub(crate) fn end_if_forked(since: u32, whose: &str) {
 #[cold]
 fn end(whose: &str) -> ! {
     eprintln!(
-        "farpool: process {} was forked in {whose}, and returned from it: it ends here. Have such a process call exec or \
-         _exit, or fork on a thread of the program's own",
+        "farpool: process {} was forked in {whose} and returned from it, so it ends here. Let the forked process call exec or \
+         _exit, or fork on one of the program's own threads",
         std::process::id()
     );
     // SAFETY: _exit(2) may be called at any time; exit handlers are for whoever leaves by himself.
@@ -61,7 +61,7 @@ impl Owner {
     /// Refuses what a fork of the process asks of its pool.
     #[inline]
     pub(crate) fn check_pool(self) -> Result<(), Error> {
-        if self.is_here() { Ok(()) } else { Err(self.refuse("the pool was opened", "open a pool of its own")) }
+        if self.is_here() { Ok(()) } else { Err(self.refuse("the pool was opened", "open a pool in the fork")) }
     }
 
     /// Refuses what a fork of the process asks of its connection for a detached job.

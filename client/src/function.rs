@@ -183,7 +183,7 @@ fn blob(descriptor: &'static Descriptor) -> Bytes {
 /// Finds the function that `blob` describes; an error if it is not one of this program's.
 pub(crate) fn resolve(blob: &[u8]) -> Result<Entry, &'static str> {
     const OTHER_BUILD: &str =
-        "the worker runs another build of the program than the client: start both from the same executable";
+        "the worker runs a different build of the program than the client: start both from the same executable";
     let (blob, file) = blob.split_at_checked(BLOB_BYTES).ok_or("the description of the function is too short")?;
     let [object, offset, expected] =
         [0, 8, 16].map(|at| u64::from_le_bytes(blob[at..at + 8].try_into().expect("eight")));
@@ -203,8 +203,8 @@ pub(crate) fn resolve(blob: &[u8]) -> Result<Entry, &'static str> {
     let farpool = unsafe { (&raw const (*descriptor).farpool).cast::<*const Anchor>().read() };
     if !std::ptr::eq(farpool, &ANCHOR) {
         return Err(
-            "the function was compiled with another farpool than the one whose init() the program has called: have the \
-             program and its shared objects use one farpool (a dylib), or let functions of the program itself call it",
+            "the function was compiled with a different copy of farpool than the one whose init() the program called: let the \
+             program and its shared objects share one farpool (a dylib), or call it from functions of the program itself",
         );
     }
     // SAFETY: a blob is made by `describe` in a process that runs the same executable (that is what makes a program a
@@ -225,8 +225,8 @@ fn not_loaded(file: &[u8]) -> &'static str {
     // Once for each function that a pool's jobs name, at most.
     Box::leak(
         format!(
-            "the function lies in {what}, which this worker has not loaded, or another build of it: link the program with it, \
-             or load it in the pool's initializer"
+            "the function is in {what}, but this worker has not loaded that, or has loaded another build: link the program with \
+             it, or load it in the pool's initializer"
         )
         .into_boxed_str(),
     )

@@ -17,7 +17,7 @@ pub(crate) fn check(require: &[Label]) -> Result<(), Error> {
     match require.iter().find(unnamed) {
         None => Ok(()),
         Some(label) => Err(Error::invalid(format!(
-            "a label that is required has a name without '=', as in require(\"gpu\", \"a100\"), and this one is {:?}",
+            "the name of a required label must not be empty or contain '=', as in require(\"gpu\", \"a100\"); this one is {:?}",
             label.key
         ))),
     }
@@ -36,7 +36,7 @@ pub(crate) fn check_here(require: &[Label]) -> Result<(), Error> {
             let has: Vec<_> = own.iter().map(|Label { key, value }| format!("{key}={value}")).collect();
             let has = has.join(", ");
             Err(Error::invalid(format!(
-                "this machine has the labels {has} and no others, and {key}={value} is required: open the pool on a cluster"
+                "this machine has only the labels {has}, but {key}={value} is required: open the pool on a cluster"
             )))
         }
     }

@@ -171,7 +171,7 @@ impl Pool {
     pub fn join(&self) -> Result<(), Error> {
         self.session.owner().check_pool()?;
         if self.stage.get() == Stage::Open {
-            return Err(Error::invalid("join() would wait for ever: call close() or terminate() first"));
+            return Err(Error::invalid("join() would wait forever: call close() or terminate() first"));
         }
         while !self.session.wait_closed(None) {}
         self.session.here()?.failure().map_or(Ok(()), Err)
@@ -205,8 +205,8 @@ impl Pool {
         self.check(options)?;
         self.session.here()?.ground().ok_or_else(|| {
             Error::invalid(
-                "the pool is on this machine alone, and a job is kept by the coordinator of a cluster: set FARPOOL_ADDRESS \
-                 to its address, or give it to Pool::builder().address(..)",
+                "the pool runs on this machine only, but detached jobs are kept by the coordinator of a cluster: set FARPOOL_ADDRESS \
+                 to its address, or pass it to Pool::builder().address(..)",
             )
         })
     }

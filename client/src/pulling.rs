@@ -26,7 +26,7 @@ pub(crate) fn refuse_own(inbox: &Inbox) -> Result<(), Error> {
         return Ok(());
     }
     Err(inbox.tell(Error::invalid(
-        "the input waits for the outcome of its own job, which cannot be there before the input has ended: run the job with \
+        "the input waits for the outcome of its own job, which cannot be ready before the input has ended: run the job with \
          imap_from_thread, and feed its input through a channel",
     )))
 }

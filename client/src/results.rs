@@ -53,7 +53,7 @@ impl Results {
         let end = self.ends.get(self.end_at..)?.first_chunk::<4>()?;
         let end = u32::from_le_bytes(*end) as usize;
         let Some(bytes) = self.data.get(self.data_at..end) else {
-            return Some(Err(Error::protocol("the coordinator sent results whose lengths do not fit")));
+            return Some(Err(Error::protocol("the coordinator sent results whose lengths do not match")));
         };
         let item = self.next;
         self.next += 1;

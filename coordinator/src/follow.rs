@@ -200,16 +200,17 @@ fn failure(attempts: u32, cause: Cause, report: Option<&Report>) -> Failure {
         (Cause::Reported, Some(Report::Fault(failure))) => Failure { attempts, ..failure.clone() },
         (_, Some(Report::Lost { host })) => Failure {
             kind: FailureKind::AgentLost.into(),
-            message: format!("the agent on host {host} was lost while it held the item"),
+            message: format!("the agent on host {host} was lost while it had the item"),
             host: host.clone(),
             attempts,
             ..Failure::default()
         },
         (_, Some(Report::NotBack)) => Failure {
             kind: FailureKind::AgentLost.into(),
-            message: "an agent that may have run the item did not come back after the coordinator was lost, and the item must \
+            message:
+                "an agent that may have run the item did not come back after a coordinator restart, and the item must \
                       not run twice"
-                .to_owned(),
+                    .to_owned(),
             attempts,
             ..Failure::default()
         },

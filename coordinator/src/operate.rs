@@ -111,7 +111,7 @@ impl Coordinator {
             }
             _ => {
                 let all = some_of(on_host.iter().map(|(_, name, _)| name.clone()));
-                Err(format!("{} agents are on {text}; say which by its id: {all}", on_host.len()))
+                Err(format!("there are {} agents on {text}; choose one by its id: {all}", on_host.len()))
             }
         }
     }
@@ -126,7 +126,7 @@ impl Coordinator {
             return Ok(id);
         }
         if name.is_some_and(|name| 0 < name && name < self.next_name) {
-            return Err(format!("job {text} is not open any more: it has ended"));
+            return Err(format!("job {text} is no longer open: it has ended"));
         }
         if self.jobs.is_empty() {
             return Err(format!("there is no job {text:?}: no job is open"));

@@ -211,7 +211,7 @@ impl Coordinator {
                 let none = none(fitting, &with, "can", "cannot");
                 format!("{none}run this program: {}: {}", failure.host, failure.message)
             }
-            None => none(fitting, &with, "has", "does not have") + "a slot for it",
+            None => none(fitting, &with, "has", "does not have") + "a free slot for it",
         }
     }
 

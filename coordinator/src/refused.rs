@@ -122,11 +122,11 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use RefusedKind::*;
         match &self.kind {
-            Empty => write!(f, "message without a body that this version knows"),
+            Empty => write!(f, "a message has no body that this version knows"),
             Missing(part) => write!(f, "message without its {part}"),
             NoItems => write!(f, "message about items without any"),
             EndsCut(len) => write!(f, "{len} bytes of item ends are not a multiple of 4"),
-            EndsFall(at) => write!(f, "the item at position {at} ends in front of its beginning"),
+            EndsFall(at) => write!(f, "the item at position {at} ends before it starts"),
             EndsMissData { last, len } => write!(f, "the last item ends at {last} and the data at {len}"),
             IndexTooHigh(first) => write!(f, "items from {first} on go beyond the highest index"),
             IndexTooLow { first, next } => write!(f, "item {first} comes where {next} is the lowest that may come"),
@@ -134,7 +134,7 @@ impl fmt::Display for Refused {
                 write!(f, "item {item} has {bytes} bytes, and the pool's limit is {limit}")
             }
             WindowOverrun { job, limit } => {
-                write!(f, "items for job {job} behind the {limit} bytes that were granted; wait for its window to rise")
+                write!(f, "items for job {job} beyond the {limit} bytes that were granted; wait until its window grows")
             }
             FailureKind(kind) => write!(f, "failure of the unknown kind {kind}"),
             OutputStream(stream) => write!(f, "output on the unknown stream {stream}"),
@@ -151,10 +151,10 @@ impl fmt::Display for Refused {
             UnknownJob(job) => write!(f, "job {job} was never opened"),
             JobNumberUsed(job) => write!(f, "job number {job} was used before"),
             InputEnded(job) => write!(f, "items for job {job} behind the end of its input"),
-            NotReopening => write!(f, "PoolReopened where no pool is being opened again"),
+            NotReopening => write!(f, "PoolReopened, but no pool is being reopened"),
             Elsewhere(what) => write!(f, "{what} in a pool's session; it has a call of its own"),
             PoolClosed => write!(f, "a job for a pool that was closed"),
-            PoolRuns(pool) => write!(f, "pool {pool} stopped without being told to"),
+            PoolRuns(pool) => write!(f, "pool {pool} stopped unasked"),
             NoSession => write!(f, "message on a session that has ended"),
         }
     }

@@ -102,9 +102,9 @@ impl Coordinator {
     /// Why a pool does not run yet that was open before.
     pub(crate) fn why_not_reopened(&self, reopening: &Reopening) -> String {
         match self.missing_agents(reopening) {
-            _ if !reopening.complete => "the pool is being opened again".to_owned(),
-            1 => "the pool is being opened again, and an agent that it ran at is not back".to_owned(),
-            missing => format!("the pool is being opened again, and {missing} agents that it ran at are not back"),
+            _ if !reopening.complete => "the pool is being reopened".to_owned(),
+            1 => "the pool is being reopened: 1 agent that ran it is not back yet".to_owned(),
+            missing => format!("the pool is being reopened: {missing} agents that ran it are not back yet"),
         }
     }
 

@@ -113,7 +113,7 @@ fn agents_are_found_by_id_or_host() {
     let find = |text: &str| wire.coordinator.find_agent(text).map(|(agent, _)| agent);
     assert_eq!(find("a"), Ok(wire.agents[0]));
     assert_eq!(find(&id(3)), Ok(wire.agents[2]));
-    assert_eq!(find("b"), Err(format!("2 agents are on b; say which by its id: {}, {}", id(2), id(3))));
+    assert_eq!(find("b"), Err(format!("there are 2 agents on b; choose one by its id: {}, {}", id(2), id(3))));
     let all = format!("{} on a, {} on b, {} on b", id(1), id(2), id(3));
     assert_eq!(find("c"), Err(format!("there is no agent \"c\"; connected are {all}")));
     let mut wire = Wire::new();
@@ -156,7 +156,7 @@ fn jobs_are_found_and_cancelled() {
     wire.expect(&[]);
     // Its number is not used again.
     wire.ask(0, named_job(50, "", 0));
-    assert_eq!(wire.coordinator.find_job("5"), Err("job 5 is not open any more: it has ended".to_owned()));
+    assert_eq!(wire.coordinator.find_job("5"), Err("job 5 is no longer open: it has ended".to_owned()));
     assert!(wire.coordinator.find_job("14").is_ok());
 }
 

@@ -195,7 +195,7 @@ fn an_agent_that_drains_gets_nothing_more() {
     wire.say(0, Say::Draining(Draining {}));
     wire.schedule();
     // The one worker of the pool is still at the first agent.
-    wire.expect(&["client0: waiting: the only agent does not have a slot for it"]);
+    wire.expect(&["client0: waiting: the only agent does not have a free slot for it"]);
     wire.say(0, give_back(&chunks[1], 0, 1));
     wire.say(0, give_back(&chunks[2], 0, 1));
     wire.schedule();

@@ -44,7 +44,7 @@ fn clients() {
     check_client(ended, open_job(0, 0, 0), JobNumberUsed(0), "job number 0 was used before");
     check_client(job(), items(0, 0, none), NoItems, "message about items without any");
     check_client(job(), raw(b"a", b"abc"), EndsCut(3), "3 bytes of item ends are not a multiple of 4");
-    let falls = "the item at position 1 ends in front of its beginning";
+    let falls = "the item at position 1 ends before it starts";
     check_client(job(), raw(b"a", &[1, 0, 0, 0, 0, 0, 0, 0]), EndsFall(1), falls);
     let misses = "the last item ends at 2 and the data at 1";
     check_client(job(), raw(b"a", &[2, 0, 0, 0]), EndsMissData { last: 2, len: 1 }, misses);
@@ -65,12 +65,12 @@ fn clients() {
     check_client(job(), some, too_large, "item 4 has 1001 bytes, and the pool's limit is 1000");
     let many = vec!["a=b"; 65];
     let beyond = |what, found, most| BeyondLimit(limits::BeyondLimit { what, found, most });
-    let words = "too many labels: 65, and 64 are the most";
+    let words = "too many labels: 65, the limit is 64";
     check_client(vec![], open_pool_for(0, &many), beyond("labels", 65, 64), words);
     check_client(vec![open()], open_job_for(0, &many), beyond("labels", 65, 64), words);
     check_client(vec![open()], open_job_for(0, &["=b"]), LabelEmpty, "a label needs a key and a value");
     let long = format!("key={}", "x".repeat(257));
-    let words = "too many bytes in a label's key or value: 257, and 256 are the most";
+    let words = "too many bytes in a label's key or value: 257, the limit is 256";
     let too_long = beyond("bytes in a label's key or value", 257, 256);
     check_client(vec![], open_pool_for(0, &[&long]), too_long, words);
     let closed = vec![open(), open_job(0, 0, 0), close(false)];
@@ -169,7 +169,7 @@ fn agents() {
     let back = Returned { first: u64::MAX, count: 1, ..Returned::default() };
     let high = "items from 18446744073709551615 on go beyond the highest index";
     check(true, Say::Returned(back), IndexTooHigh(u64::MAX), high);
-    let runs = "pool 4294967296 stopped without being told to";
+    let runs = "pool 4294967296 stopped unasked";
     check(true, pool_stopped(1 << 32), PoolRuns(1 << 32), runs);
 }
 

@@ -16,7 +16,7 @@ fn reopened() -> Ask {
 }
 
 /// What the coordinator says to a client that opens its pool again while nobody is missing, and then runs at an agent.
-const WAITS: &str = "client0: waiting: the pool is being opened again, and an agent that it ran at is not back";
+const WAITS: &str = "client0: waiting: the pool is being reopened: 1 agent that ran it is not back yet";
 
 #[test]
 fn a_pool_goes_on_where_it_is_held() {
@@ -72,7 +72,7 @@ fn what_is_not_wanted_is_not_adopted() {
     wire.ask(0, reopened());
     wire.expect(&[
         "client0: welcome",
-        "client0: waiting: the pool is being opened again, and 2 agents that it ran at are not back",
+        "client0: waiting: the pool is being reopened: 2 agents that ran it are not back yet",
     ]);
     let chunks = vec![
         // Its report is settled but that was not heard.

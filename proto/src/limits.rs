@@ -54,7 +54,7 @@ pub struct BeyondLimit {
 impl fmt::Display for BeyondLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, found, most } = self;
-        write!(f, "too many {what}: {found}, and {most} are the most")
+        write!(f, "too many {what}: {found}, the limit is {most}")
     }
 }
 
@@ -172,7 +172,7 @@ mod tests {
         };
         check(with(|_| {}), "");
         check(with(|all| all.threads = THREADS), "");
-        check(with(|all| all.threads = THREADS + 1), "too many threads in a worker: 1025, and 1024 are the most");
+        check(with(|all| all.threads = THREADS + 1), "too many threads in a worker: 1025, the limit is 1024");
         check(with(|all| all.payload_limit = PAYLOAD_BYTES + 1), "payload_limit");
         check(with(|all| all.payload_limit = u64::MAX), "payload_limit");
         check(with(|all| all.name = "x".repeat(POOL_NAME_BYTES + 1)), "pool's name");
@@ -202,7 +202,7 @@ mod tests {
         };
         check(with(|_| {}), "");
         check(with(|all| all.function = vec![0; FUNCTION_BYTES].into()), "");
-        check(with(|all| all.function = vec![0; 1_100_000].into()), "job's function: 1100000, and 1000000");
+        check(with(|all| all.function = vec![0; 1_100_000].into()), "job's function: 1100000, the limit is 1000000");
         check(with(|all| all.retries = u32::MAX), "retries");
         check(with(|all| all.label = "x".repeat(65_536)), "job's label");
         check(with(|all| all.require = vec![Label::default(); LABELS + 1]), "labels");

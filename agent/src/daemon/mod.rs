@@ -72,9 +72,7 @@ async fn run(settings: Settings) -> Result<ExitCode, String> {
     for directory in &settings.program_directories {
         if let Err(error) = std::fs::read_dir(directory) {
             let directory = directory.display();
-            log(format_args!(
-                "program-dir {directory} cannot be read: {error}; programs are not looked for there until it can"
-            ));
+            log(format_args!("program-dir {directory} cannot be read: {error}; skipping it until it can"));
         }
     }
     let connector = Connector::new(&settings);

@@ -203,7 +203,7 @@ async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, program: Option<Prog
     let workplace = spawn_blocking(move || disk.workplaces.find(directory)).await;
     let workplace = workplace.map_err(std::io::Error::other).flatten();
     let workplace =
-        workplace.map_err(|error| unavailable(format!("making a directory for the workers: {error}"), true))?;
+        workplace.map_err(|error| unavailable(format!("creating a directory for the workers: {error}"), true))?;
     Ok(Base { program: found, workplace })
 }
 
@@ -212,7 +212,7 @@ fn check(program: &Program) -> Result<(), String> {
     limits::program(program).map_err(|beyond| beyond.to_string())?;
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if let Some(argument) = program.arguments.iter().find(|argument| argument.contains(&0)) {
-        return Err(format!("an argument has a zero byte: {:?}", shown(argument)));
+        return Err(format!("an argument contains a zero byte: {:?}", shown(argument)));
     }
     for variable in &program.environment {
         let (name, value) = (&variable.name, &variable.value);

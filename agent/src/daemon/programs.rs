@@ -144,7 +144,7 @@ impl Programs {
         let reply = reply.map_err(|status| (status, false))?;
         let received = receive(reply.into_inner(), &self.store, |sent, _| match *sent == digest {
             true => Ok(()),
-            false => Err(Status::invalid_argument(format!("asked for program {digest}, was sent {sent}"))),
+            false => Err(Status::invalid_argument(format!("asked for program {digest}, but received {sent}"))),
         })
         .await;
         // As the store has it.

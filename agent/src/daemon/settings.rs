@@ -1,4 +1,4 @@
-//! What the daemon can be told.
+//! The daemon's settings.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -24,20 +24,20 @@ const ABOUT: &str = "Runs the tasks of a farpool cluster on this host";
 
 const LONG_ABOUT: &str = "Runs the tasks of a farpool cluster on this host.
 
-It connects to the coordinator, says how many slots this host has, and runs the worker processes of every pool that wants \
-some of them. It needs no open port, and no program but itself: programs come from the clients, and are kept under \
---programs. If the coordinator is not there, or goes, it tries again until it is back, and goes on meanwhile with what it \
-has.";
+It connects to the coordinator, offers this host's slots, and runs worker processes for the pools that use them. It \
+needs no open port and no other software: programs come from the clients, and are kept in the --programs directory. If \
+the coordinator is missing or lost, it keeps reconnecting, and keeps running the items it has.";
 
 const EXAMPLES: &str = "Examples:
   farpool-agent
-      all cores of this machine for the coordinator on it
+      offers all cores to the coordinator on this machine
   farpool-agent --coordinator http://head:7070 --insecure --label gpu=a100
-      joins a cluster in a network where everybody is trusted; jobs can require the label
+      joins a cluster in a trusted network; jobs can require the label
   farpool-agent --slots 4 --program-dir /opt/tools/bin
-      four worker processes at most; programs that lie there already are not sent again
+      runs at most four worker processes; programs already in that directory are not sent again
 
-SIGTERM or Ctrl-C: what runs is finished, the rest goes to other agents, then it leaves. A second one: at once.";
+On SIGTERM or Ctrl-C it finishes running items, gives the rest to other agents, and leaves. A second signal ends it \
+at once.";
 
 #[derive(Debug, Parser)]
 #[command(name = "farpool-agent", version, about = ABOUT, long_about = LONG_ABOUT, after_long_help = EXAMPLES)]
@@ -49,13 +49,13 @@ struct Flags {
     #[arg(long, env = "FARPOOL_COORDINATOR", value_name = "URL", default_value = "http://127.0.0.1:7070")]
     coordinator: Uri,
 
-    /// Worker processes that run at once, over all pools [default: the cores that this process may use]
+    /// Worker processes that run at once, across all pools [default: the cores that this process may use]
     #[arg(long, env = "FARPOOL_SLOTS", value_name = "N")]
     slots: Option<NonZeroU32>,
 
     /// A property of this host that pools and jobs can require; can be given more than once
     ///
-    /// The labels host, arch and os are set without being asked for.
+    /// The labels host, arch and os are set automatically.
     #[arg(long = "label", env = "FARPOOL_LABELS", value_name = "KEY=VALUE", value_parser = label, value_delimiter = ',')]
     labels: Vec<Label>,
 
@@ -63,34 +63,34 @@ struct Flags {
     #[arg(long, env = "FARPOOL_HOST", value_name = "NAME")]
     host: Option<String>,
 
-    /// A directory with programs that need not be sent; can be given more than once
+    /// A directory with programs that clients need not send; can be given more than once
     ///
-    /// Executables in it are found by their digest, whatever they are called, also those that come later. If there is no such
-    /// directory, the agent says so at the start.
+    /// Executables in it are found by their digest, whatever their names, including those added later. If the directory
+    /// does not exist, the agent says so at startup.
     #[arg(long = "program-dir", env = "FARPOOL_PROGRAM_DIRS", value_name = "DIR", value_delimiter = ':')]
     program_directories: Vec<PathBuf>,
 
-    /// Where programs are kept that were sent [default: below $XDG_CACHE_HOME, or /var/cache/farpool, or $TMPDIR]
+    /// Where to keep programs that clients send [default: below $XDG_CACHE_HOME, or /var/cache/farpool, or $TMPDIR]
     ///
     /// Agents on one host may share it. It should be on a local disk.
     #[arg(long, env = "FARPOOL_PROGRAMS", value_name = "DIR")]
     programs: Option<PathBuf>,
 
-    /// How large the programs that are kept may be together; the least recently used goes first
+    /// Bytes of programs to keep; the least recently used are evicted first
     #[arg(long, env = "FARPOOL_PROGRAM_CACHE", value_name = "SIZE", default_value = "4GiB")]
     program_cache: ByteSize,
 
-    /// How long the coordinator may be silent before it counts as gone
+    /// How long the coordinator may be silent before it counts as lost
     #[arg(long, env = "FARPOOL_HEARTBEAT_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration)]
     heartbeat_timeout: Duration,
 
-    /// How long tasks go on running that no coordinator has asked for since it was lost
+    /// How long to keep running tasks that no coordinator has claimed since the last one was lost
     ///
-    /// A coordinator that is back by then goes on with them. Longer than that, they are ended.
+    /// A coordinator that is back by then resumes them. After that, they are killed.
     #[arg(long, env = "FARPOOL_ORPHAN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = duration)]
     orphan_timeout: Duration,
 
-    /// Connects to a coordinator on another machine although neither side proves who it is
+    /// Allow a coordinator on another machine although there is no authentication yet
     #[arg(long, env = "FARPOOL_INSECURE")]
     insecure: bool,
 }
@@ -177,16 +177,16 @@ impl Settings {
 
 fn check_coordinator(uri: &Uri, insecure: bool) -> Result<(), String> {
     let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-        return Err(format!("--coordinator {uri} is no address of a coordinator: it looks like http://host:7070"));
+        return Err(format!("--coordinator {uri} is not a coordinator's address: write it as http://host:7070"));
     };
     let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
     if insecure || host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
         return Ok(());
     }
     Err(format!(
-        "--coordinator {uri} is on another machine, and neither side can prove yet who it is: whoever answers there runs \
-         programs on this host, and whoever listens on the way reads and changes what is sent. If everybody in that \
-         network is trusted, add --insecure"
+        "--coordinator {uri} is on another machine, and there is no authentication yet: whoever answers there can run \
+         programs on this host, and whoever sits between can read and change the traffic. If you trust everybody in \
+         that network, add --insecure"
     ))
 }
 

@@ -99,7 +99,7 @@ impl Program {
             );
         }
         if error.kind() == io::ErrorKind::NotFound && self.path.exists() {
-            return "the loader that it names is not there".to_owned();
+            return "the loader that it names does not exist".to_owned();
         }
         error.to_string()
     }

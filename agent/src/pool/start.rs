@@ -86,7 +86,7 @@ impl WorkerPool {
         let keeps_trying = self.host.settings.keeps_trying;
         let deaths = self.supervision.starts.another_death(now);
         let why =
-            |what: String| format!("{deaths} workers in a row ended before they had begun an item; the last: {what}");
+            |what: String| format!("{deaths} workers in a row died before they started an item; the last: {what}");
         let starts = &self.supervision.starts;
         let gives_up = match keeps_trying {
             // All of them may be killed at once, from outside; that alone says nothing.

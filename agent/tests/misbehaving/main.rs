@@ -62,17 +62,14 @@ const CASES: &[Case] = &[
     Case { misbehaviour: "scribbles", expected: Expected::End },
     Case { misbehaviour: "run-end-garbled", expected: Expected::Victim("garbled") },
     Case { misbehaviour: "order-sent-back", expected: Expected::Victim("garbled") },
-    Case {
-        misbehaviour: "unbegun-then-unknown-record",
-        expected: Expected::PoolFault("before they had begun an item"),
-    },
-    Case { misbehaviour: "exits-at-once", expected: Expected::PoolFault("before they had begun an item") },
+    Case { misbehaviour: "unbegun-then-unknown-record", expected: Expected::PoolFault("before they started an item") },
+    Case { misbehaviour: "exits-at-once", expected: Expected::PoolFault("before they started an item") },
     Case { misbehaviour: "unknown-workers-end", expected: Expected::Results },
-    Case { misbehaviour: "init-failed-garbled", expected: Expected::PoolFault("before they had begun an item") },
+    Case { misbehaviour: "init-failed-garbled", expected: Expected::PoolFault("before they started an item") },
     Case { misbehaviour: "no-hello", expected: Expected::PoolFault("farpool::init()") },
-    Case { misbehaviour: "hello-flood", expected: Expected::PoolFault("does not keep the protocol") },
-    Case { misbehaviour: "nobodys-end-flood", expected: Expected::PoolFault("does not keep the protocol") },
-    Case { misbehaviour: "spawn-flood", expected: Expected::PoolFault("does not keep the protocol") },
+    Case { misbehaviour: "hello-flood", expected: Expected::PoolFault("broke the protocol") },
+    Case { misbehaviour: "nobodys-end-flood", expected: Expected::PoolFault("broke the protocol") },
+    Case { misbehaviour: "spawn-flood", expected: Expected::PoolFault("broke the protocol") },
     Case { misbehaviour: "spawn-fails", expected: Expected::PoolFault("starting a worker") },
 ];
 

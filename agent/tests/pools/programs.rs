@@ -114,7 +114,7 @@ fn what_cannot_be_started_is_rejected() {
     check(program_at(Path::new("/nowhere/at/all")), &["cannot be read", &host, "No such file"]);
     check(
         File::new("script", b"#!/nowhere/at/all\n", 0o755).program(),
-        &[&host, "the loader that it names is not there"],
+        &[&host, "the loader that it names does not exist"],
     );
     check(File::new("locked", &own(), 0o644).program(), &[&host, "Permission denied"]);
     let bytes = OsString::from("a\0b");
@@ -126,7 +126,7 @@ fn the_loader_is_quoted() {
     let lacks = File::own_with("lacks", "libgcc_s.so.1\0", "libxyz_s.so.1\0");
     check(lacks.program(), &["on host", "error while loading shared libraries: libxyz_s.so.1", "cannot open"]);
     let loader = File::own_with("loader", "/ld-linux-", "/ld-nobod-");
-    check(loader.program(), &["on host", "the loader that it names is not there"]);
+    check(loader.program(), &["on host", "the loader that it names does not exist"]);
 }
 
 fn what_does_not_reach_init_is_rejected() {

@@ -98,7 +98,7 @@ impl<T> Outcome<T> {
             }
             Value::Taken { succeeded } => {
                 state.value = Value::Taken { succeeded };
-                Err(self.inbox.tell(Error::invalid("the outcome was taken before, and it can be taken only once")))
+                Err(self.inbox.tell(Error::invalid("the outcome was already taken, and it can be taken only once")))
             }
             Value::Lent => unreachable!("it is settled, so no callback runs"),
         }

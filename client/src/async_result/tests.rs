@@ -27,7 +27,7 @@ fn an_outcome_can_be_waited_for_asked_for_and_taken_once() {
     let error = result.get_timeout(Duration::from_millis(2)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "apply_async \"x\": the outcome was not there after 2ms; the job runs on: wait again, or cancel it"
+        "apply_async \"x\": the outcome was not ready after 2ms; the job is still running: wait again, or cancel it"
     );
     session.deliver(1);
     assert!(result.ready() && result.wait(Duration::ZERO) && result.successful().unwrap());

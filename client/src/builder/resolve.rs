@@ -38,9 +38,8 @@ impl Builder {
         let (initializer, initializer_args) = resolve_initializer(self.initializer)?;
         let payload_limit = self.payload_limit.unwrap_or(PAYLOAD_LIMIT);
         if !(1..=LARGEST_PAYLOAD_LIMIT).contains(&payload_limit) {
-            let message = format!(
-                "payload_limit must be from 1 to {LARGEST_PAYLOAD_LIMIT} bytes (2 GiB), and it is {payload_limit}"
-            );
+            let message =
+                format!("payload_limit must be from 1 to {LARGEST_PAYLOAD_LIMIT} bytes (2 GiB), not {payload_limit}");
             return Err(Error::invalid(message));
         }
         let settings = WorkerSettings {
@@ -91,7 +90,7 @@ fn check_variable(name: &OsStr, value: &OsStr) -> Result<(), Error> {
         return Err(Error::invalid(format!("the value of the environment variable {shown} contains a zero byte")));
     }
     if [ROLE_VARIABLE, environment::ADDRESS, environment::PROGRAM].contains(&&*shown) {
-        return Err(Error::invalid(format!("the environment variable {shown} of workers is set by farpool itself")));
+        return Err(Error::invalid(format!("farpool itself sets the environment variable {shown} of workers")));
     }
     Ok(())
 }
@@ -104,7 +103,7 @@ pub(super) fn require_init(initialised: Initialised) -> Result<(), Error> {
             "farpool is not initialised: make `farpool::init();` the first line of main, since workers run this program too"
         }
         Initialised::BesideTests => {
-            "farpool::init() was called by a thread that is no test's own, and workers would run all tests to come there: \
+            "farpool::init() was called on a thread that is not a test's own, so workers would run all tests to get there: \
              make `farpool::init();` the first line of the test"
         }
     }))
@@ -117,8 +116,8 @@ pub(super) fn require_own_executable(started_by_loader: bool) -> Result<(), Erro
     }
     let loader = std::fs::read_link("/proc/self/exe").unwrap_or_default();
     Err(Error::invalid(format!(
-        "this program was started as an argument of the loader, {}, and workers are started from /proc/self/exe, which is \
-         the loader: start the program itself",
+        "this program was started as an argument of the loader, {}, but workers are started from /proc/self/exe, which is \
+         the loader: start the program directly",
         loader.display()
     )))
 }
@@ -134,7 +133,7 @@ fn resolve_initializer(initializer: Option<Initializer>) -> Result<(Bytes, Bytes
 fn initializer_timeout_ns(timeout: Option<Duration>) -> Result<u64, Error> {
     let timeout = timeout.unwrap_or(INITIALIZER_TIMEOUT);
     if timeout.is_zero() {
-        return Err(Error::invalid("initializer_timeout must be longer than nothing"));
+        return Err(Error::invalid("initializer_timeout must be above zero"));
     }
     Ok(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
 }
@@ -153,5 +152,5 @@ fn narrow(value: usize, option: &str, most: u32) -> Result<u32, Error> {
     u32::try_from(value)
         .ok()
         .filter(|&value| value <= most)
-        .ok_or_else(|| Error::invalid(format!("{option} must be at most {most}, and it is {value}")))
+        .ok_or_else(|| Error::invalid(format!("{option} must be at most {most}, not {value}")))
 }

@@ -21,16 +21,16 @@ fn options_without_a_meaning_are_refused_by_name() {
         (pool().memory_limit(0), "memory_limit must be at least 1"),
         (pool().payload_limit(0), "payload_limit must be from 1"),
         (pool().payload_limit((2 << 30) + 1), "payload_limit must be from 1"),
-        (pool().initializer_timeout(Duration::ZERO), "initializer_timeout must be longer"),
+        (pool().initializer_timeout(Duration::ZERO), "initializer_timeout must be above zero"),
         (pool().weight(0), "weight must be at least 1"),
         (pool().weight(10_001), "weight must be at most 10000"),
         (pool().threads(1025), "threads must be at most 1024"),
-        (pool().require("", "x"), "a label that is required has a name"),
+        (pool().require("", "x"), "the name of a required label"),
         (pool().require("gpu", "a100"), "gpu=a100 is required"),
         (pool().env("", "x"), "cannot be the name"),
         (pool().env("A=B", "x"), "cannot be the name"),
         (pool().env("A", "x\0"), "contains a zero byte"),
-        (pool().env("FARPOOL_ADDRESS", "x"), "set by farpool itself"),
+        (pool().env("FARPOOL_ADDRESS", "x"), "farpool itself sets"),
     ] {
         let error = resolve(builder).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);

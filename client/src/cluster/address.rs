@@ -17,11 +17,11 @@ impl Address {
         let (scheme, rest) = text.trim().split_once("://").unwrap_or(("http", text.trim()));
         match scheme {
             "http" => {}
-            "https" => return wrong("begins with https, which this version of farpool does not speak: use http"),
-            _ => return wrong("is none that farpool can connect to: write it as http://host:7070"),
+            "https" => return wrong("starts with https, which this version of farpool does not support: use http"),
+            _ => return wrong("has a scheme that farpool does not support: write it as http://host:7070"),
         }
         let Ok(uri) = format!("http://{rest}").parse::<Uri>() else {
-            return wrong("is none: write it as http://host:7070");
+            return wrong("is not valid: write it as http://host:7070");
         };
         if uri.port_u16().is_none_or(|port| port == 0) {
             return wrong("has no port: write it as http://host:7070");
@@ -30,7 +30,7 @@ impl Address {
             return wrong("has no host: write it as http://host:7070");
         }
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return wrong("goes on behind the port: write it as http://host:7070");
+            return wrong("has something after the port: write it as http://host:7070");
         }
         Ok(Self { uri })
     }
@@ -75,8 +75,8 @@ mod tests {
             ("node7:0", "has no port"),
             ("http://node7:70000", "write it as"),
             ("http://:7070", "write it as"),
-            ("http://node7:7070/pools", "behind the port"),
-            ("http://node7:7070?x=1", "behind the port"),
+            ("http://node7:7070/pools", "after the port"),
+            ("http://node7:7070?x=1", "after the port"),
             ("", "write it as"),
             ("no de:7070", "write it as"),
         ] {

@@ -21,7 +21,8 @@ use crate::error::{Error, ErrorKind};
 /// How long the coordinator may be silent before it counts as gone.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// What to do if there is no coordinator.
-const ADVICE: &str = "is farpool-coordinator running there? the address is that of FARPOOL_ADDRESS, or of .address(..)";
+const ADVICE: &str =
+    "is farpool-coordinator running there? the address comes from FARPOOL_ADDRESS, or from .address(..)";
 
 /// What a thread that talks to a coordinator runs on.
 pub(super) fn runtime() -> io::Result<Runtime> {
@@ -143,7 +144,7 @@ pub(super) fn lost(address: &Address, open_jobs: usize, what: &str) -> Error {
 /// The same, and there was no other connection within this time, the last attempt having ended so.
 pub(super) fn given_up(address: &Address, open_jobs: usize, what: &str, tried: Duration, last: &str) -> Error {
     let loss = loss(address, open_jobs, what);
-    let words = format!("{loss}; after {tried:?} there is no other one: {last}; see Builder::reconnect_timeout");
+    let words = format!("{loss}; could not reconnect within {tried:?}: {last}; see Builder::reconnect_timeout");
     Error::new(ErrorKind::Unavailable, words)
 }
 

@@ -194,7 +194,7 @@ impl<C: Connect> Conversation<'_, C> {
                 }
             }
             if state.link != Link::Up {
-                return Err(Error::protocol(format_args!("{} did not begin with its welcome", shared.address)));
+                return Err(Error::protocol(format_args!("{} did not start with its Welcome", shared.address)));
             }
             if let Some(error) = state.inboxes.failure() {
                 self.opening.answer(Err(error));

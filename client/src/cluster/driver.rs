@@ -76,7 +76,7 @@ impl Driver {
             }
         };
         if let Err(error) = ended {
-            let error = Error::protocol(format_args!("the pool's conversation broke off: {error}"));
+            let error = Error::protocol(format_args!("the pool's session broke off: {error}"));
             conversation::end(shared, Err(error), None);
         }
         // Nobody asks a session that is over.

@@ -91,7 +91,7 @@ fn open_session(address: Address, settings: Settings) -> Result<ClusterSession, 
     // From here on the session ends with this.
     let session = ClusterSession { shared, driver, threads, ground };
     let _lent = worker::lend();
-    told.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread has ended without a word")))?;
+    told.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread ended unexpectedly")))?;
     Ok(session)
 }
 

@@ -37,15 +37,15 @@ impl Notice {
     pub(super) fn go_on(&mut self, slots: u32) -> Option<String> {
         self.reason = None;
         self.due = None;
-        let there = if slots == 1 { "slot is" } else { "slots are" };
-        std::mem::take(&mut self.told).then(|| format!("{slots} {there} there, going on"))
+        let slots_are = if slots == 1 { "slot is" } else { "slots are" };
+        std::mem::take(&mut self.told).then(|| format!("{slots} {slots_are} available; resuming"))
     }
 
     /// There is a connection to the coordinator again. Returns what to tell.
     pub(super) fn come_back(&mut self, address: &Address) -> Option<String> {
         self.reason = None;
         self.due = None;
-        std::mem::take(&mut self.told).then(|| format!("connected to {address} again"))
+        std::mem::take(&mut self.told).then(|| format!("reconnected to {address}"))
     }
 
     /// When [`Notice::ring`] is to be called.
@@ -78,7 +78,7 @@ mod tests {
         notice.wait("none matches".to_owned(), true, now);
         assert_eq!(notice.due(), Some(now + PATIENCE));
         assert_eq!(notice.ring(true).unwrap(), "waiting: none matches");
-        assert_eq!(notice.go_on(3).unwrap(), "3 slots are there, going on");
+        assert_eq!(notice.go_on(3).unwrap(), "3 slots are available; resuming");
         assert_eq!(notice.go_on(4), None);
     }
 
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(notice.due(), None);
         notice.wait("the connection was lost".to_owned(), true, now);
         assert!(notice.ring(true).is_some());
-        assert_eq!(notice.come_back(&address).unwrap(), "connected to http://node7:7070 again");
+        assert_eq!(notice.come_back(&address).unwrap(), "reconnected to http://node7:7070");
         assert_eq!(notice.come_back(&address), None);
     }
 
@@ -108,6 +108,6 @@ mod tests {
         assert_eq!(notice.ring(false), None);
         notice.begin_job(now);
         assert!(notice.ring(true).is_some());
-        assert_eq!(notice.go_on(1).unwrap(), "1 slot is there, going on");
+        assert_eq!(notice.go_on(1).unwrap(), "1 slot is available; resuming");
     }
 }

@@ -155,8 +155,7 @@ fn write(stream: OutputStream, dropped: usize, lines: &[u8]) {
         return instead(if is_stderr { Printed::Stderr(lines) } else { Printed::Stdout(lines) });
     }
     if dropped > 0 {
-        let message =
-            format!("farpool: {dropped} bytes of output were dropped, since nobody has read what was before\n");
+        let message = format!("farpool: {dropped} bytes of output were dropped, because earlier output was not read\n");
         terminal::write(io::stderr().as_fd(), message.as_bytes());
     }
     match is_stderr {

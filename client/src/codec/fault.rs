@@ -35,14 +35,14 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full => f.write_str("there is not enough room"),
+            Self::Full => f.write_str("there is not enough space"),
             Self::Unknown | Self::Differs => f.write_str("its Serialize and its Deserialize differ"),
             Self::TooDeep => write!(
                 f,
-                "it is nested more than {} levels deep: make it flatter, for example a Vec with indices",
+                "it is nested more than {} levels deep: flatten it, for example into a Vec with indices",
                 super::depth::MAX_DEPTH
             ),
-            Self::CutShort => f.write_str("it is cut short"),
+            Self::CutShort => f.write_str("it is truncated"),
             Self::Damaged => f.write_str("its bytes are damaged"),
             Self::Said(message) => f.write_str(message),
         }

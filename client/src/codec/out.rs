@@ -57,7 +57,7 @@ impl<'a, S: Sink> Out<'a, S> {
     pub(super) fn conclude(&mut self, written: Result<(), Fault>) -> Result<(), Fault> {
         match (self.verdict.take(), written) {
             (Some(verdict), _) => Err(verdict),
-            (None, Ok(())) if self.broken => Err(serde::ser::Error::custom("its Serialize went on after an error")),
+            (None, Ok(())) if self.broken => Err(serde::ser::Error::custom("its Serialize continued after an error")),
             (None, written) => written,
         }
     }

@@ -67,11 +67,7 @@ pub fn attach_to<R: Data>(url: impl AsRef<str>, name: impl Into<String>) -> Resu
     let place = place(url.as_ref()).map_err(|error| error.of_job("attach", &name))?;
     let about = detached::about(&place, "attach", &Named::whichever(&name), false)?;
     if about.result != type_name::<R>() {
-        let message = format!(
-            "its results are of type {}, and it was asked for as if they were of type {}",
-            about.result,
-            type_name::<R>()
-        );
+        let message = format!("its results are of type {}, but type {} was requested", about.result, type_name::<R>());
         return Err(Error::invalid(message).of_job("attach", &name));
     }
     check_format::<R>(about.format).map_err(|error| error.of_job("attach", &name))?;
@@ -84,10 +80,10 @@ fn check_format<R: Data>(format: u32) -> Result<(), Error> {
         codec::DETACHED_FORMAT => return Ok(()),
         0 if codec::is_plain::<R>() => return Ok(()),
         0 => {
-            "its results were encoded by an older farpool, which did not record what their type was made of: read them with \
+            "its results were encoded by an older farpool, which did not record the structure of their type: read them with \
               the program that detached the job"
         }
-        _ => "its results were encoded by a newer farpool: build this program with that one",
+        _ => "its results were encoded by a newer farpool: build this program with that version",
     };
     Err(Error::new(ErrorKind::Codec, message))
 }
@@ -248,6 +244,6 @@ fn place(url: &str) -> Result<Place, Error> {
 /// The job has ended without all outcomes.
 fn cancelled(verb: &'static str, name: &str, items: u64) -> Error {
     let message =
-        format!("it was cancelled, and not all of its {items} items have had an outcome; .iter() has those that did");
+        format!("it was cancelled before all of its {items} items had an outcome; .iter() returns the existing ones");
     Error::new(crate::error::ErrorKind::Cancelled, message).of_job(verb, name)
 }

@@ -61,7 +61,9 @@ impl DetachedStatus {
             Wire::Finished => DetachedState::Finished,
             Wire::Cancelled => DetachedState::Cancelled,
             Wire::Failed => DetachedState::Failed,
-            Wire::Unspecified => return Err(Error::protocol("the coordinator says what this version does not know")),
+            Wire::Unspecified => {
+                return Err(Error::protocol("the coordinator reported a state that this version does not know"));
+            }
         };
         Ok(Self {
             state,

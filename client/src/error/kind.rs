@@ -68,15 +68,13 @@ impl ErrorKind {
     /// What to do next, where the message cannot say it.
     pub(super) fn advice(self) -> Option<&'static str> {
         match self {
-            Self::WorkerDied => {
-                Some("what it wrote last may tell why, and .retries(n) sets how often such an item is tried again")
-            }
+            Self::WorkerDied => Some("its last output may say why; .retries(n) sets how often such an item is retried"),
             Self::TimedOut => Some("raise .timeout(..) if items may take longer"),
-            Self::AgentLost => Some("raise .retries(n) if the item may be run again"),
+            Self::AgentLost => Some("raise .retries(n) if the item may run again"),
             Self::PayloadTooLarge => Some("split it, or raise the pool's payload_limit(..)"),
             Self::Closed => Some("open another pool"),
-            Self::WaitTimedOut => Some("the job runs on: wait again, or cancel it"),
-            Self::InitializerFailed => Some("mend the initializer and open another pool"),
+            Self::WaitTimedOut => Some("the job is still running: wait again, or cancel it"),
+            Self::InitializerFailed => Some("fix the initializer and open another pool"),
             Self::Panicked
             | Self::Cancelled
             | Self::Codec

@@ -13,7 +13,7 @@ impl Display for Error {
         if let Some(advice) = context.kind.advice() {
             write!(f, "; {advice}")?;
         }
-        paragraph("the worker's last words on stderr", &context.stderr, f)?;
+        paragraph("the worker's last output on stderr", &context.stderr, f)?;
         paragraph("backtrace", &context.backtrace, f)
     }
 }

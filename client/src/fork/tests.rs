@@ -28,7 +28,7 @@ fn a_fork_is_not_the_owner() {
     assert_eq!(told.kind(), crate::ErrorKind::InvalidArgument);
     assert_eq!(
         told.message(),
-        "the pool was opened by process 4242; this process is a fork of it: open a pool of its own"
+        "the pool was opened by process 4242; this process is a fork of it: open a pool in the fork"
     );
 }
 

@@ -57,7 +57,7 @@ impl Inbox {
             (None, End::Finished) => return None,
             (None, End::Cancelled) => Error::new(
                 ErrorKind::Cancelled,
-                "the job was cancelled, or its pool was terminated, before it was done",
+                "the job was cancelled, or its pool was terminated, before it finished",
             ),
             (None, End::PoolFailed(error)) => error.clone(),
             (None, End::Closed) => Error::new(ErrorKind::Closed, "the pool was closed before the call"),

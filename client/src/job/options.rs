@@ -57,20 +57,22 @@ impl Options {
     pub(crate) fn check(&self) -> Result<(), Error> {
         labels::check(&self.require)?;
         if self.chunksize == Some(0) {
-            return Err(Error::invalid("chunksize must be at least 1: leave it out to have it chosen"));
+            return Err(Error::invalid("chunksize must be at least 1: leave it out to let farpool choose it"));
         }
         if self.retries > limits::RETRIES {
             let (retries, most) = (self.retries, limits::RETRIES);
-            return Err(Error::invalid(format!("retries must be at most {most}, and it is {retries}")));
+            return Err(Error::invalid(format!("retries must be at most {most}, not {retries}")));
         }
         if self.buffersize == Some(0) {
-            return Err(Error::invalid("buffersize must be at least 1: leave it out to have it chosen"));
+            return Err(Error::invalid("buffersize must be at least 1: leave it out to let farpool choose it"));
         }
         if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(Error::invalid("timeout must be longer than nothing: leave it out for none"));
+            return Err(Error::invalid("timeout must be above zero: leave it out for no limit"));
         }
         if self.speculate && self.retries == 0 {
-            return Err(Error::invalid("speculate may run an item twice, and with retries(0) it runs at most once"));
+            return Err(Error::invalid(
+                "speculate may run an item twice, but retries(0) runs it at most once: drop one of them",
+            ));
         }
         match (self.chunksize, self.buffersize) {
             // The first chunk would never be whole.

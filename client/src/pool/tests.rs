@@ -213,7 +213,7 @@ fn a_failed_pool_tells_every_call_and_join() {
         assert_eq!(error.kind(), ErrorKind::InitializerFailed);
     }
     let error = pool.map_async(double, [1]).get().unwrap_err();
-    assert_eq!(error.to_string(), "map_async: no such file; mend the initializer and open another pool");
+    assert_eq!(error.to_string(), "map_async: no such file; fix the initializer and open another pool");
     pool.close();
     assert_eq!(pool.join().unwrap_err().kind(), ErrorKind::InitializerFailed);
 }

@@ -134,7 +134,7 @@ impl Input {
     }
 
     fn function(&self, slot: u32) -> Found {
-        self.functions.get(slot as usize).copied().flatten().unwrap_or(Err("the agent never named this function"))
+        self.functions.get(slot as usize).copied().flatten().unwrap_or(Err("the agent never announced this function"))
     }
 
     /// The bytes of a large item, which follow in pieces.

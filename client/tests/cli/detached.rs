@@ -101,7 +101,7 @@ fn a_detached_map_is_seen_and_cancelled() {
     fs::read(&pipe).unwrap();
     let done = results(&local, &["nightly"]);
     assert_eq!(done.code, Some(125), "{done:?}");
-    assert!(done.stderr().contains("job nightly goes on") && done.stderr().contains("--wait"), "{done:?}");
+    assert!(done.stderr().contains("job nightly is still running") && done.stderr().contains("--wait"), "{done:?}");
     let taken = on(&local, &["map", "--detach", "nightly", "--program", "echo", "--", "1"]).run();
     assert_eq!(taken.code, Some(125), "{taken:?}");
     assert!(taken.stderr().contains("farpool results nightly --discard"), "{taken:?}");
@@ -111,11 +111,11 @@ fn a_detached_map_is_seen_and_cancelled() {
     }
     on(&local, &["cancel", "nightly"]).run().assert_prints("job nightly is cancelled\n");
     let again = on(&local, &["cancel", "nightly"]).run();
-    let story = "farpool: job \"nightly\" was cancelled before: nothing of it is left to cancel\n";
+    let story = "farpool: job \"nightly\" was cancelled before: there is nothing left to cancel\n";
     again.assert(1, "", story);
     let done = results(&local, &["nightly", "--wait"]);
     assert_eq!(done.code, Some(125), "{done:?}");
-    assert!(done.stderr().contains("job nightly was cancelled: not all of its 3 items have an outcome"), "{done:?}");
+    assert!(done.stderr().contains("job nightly was cancelled before all of its 3 items had an outcome"), "{done:?}");
     assert_eq!(jobs(&local)[0]["state"], "cancelled");
     local.end();
 }

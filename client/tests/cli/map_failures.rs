@@ -50,7 +50,10 @@ fn the_first_failure_stops_the_rest_and_finishes_what_runs() {
     assert!((3..=3 + 4).contains(&lines.len()), "{done:?}");
     assert_eq!(text, numbers(lines.len() as u32));
     assert!(done.stderr().contains("item 3 \"3\": exit code 1"), "{done:?}");
-    assert!(done.stderr().ends_with("farpool: stopped, since an item failed; --keep-going goes on\n"), "{done:?}");
+    assert!(
+        done.stderr().ends_with("farpool: stopped because an item failed; use --keep-going to continue\n"),
+        "{done:?}"
+    );
 }
 
 #[test]
@@ -67,7 +70,7 @@ fn a_timeout_ends_the_command_and_all_that_it_started() {
     assert!(start.elapsed() < Duration::from_secs(20));
     // What it wrote until then is not lost.
     assert_eq!((done.code, &*done.stdout()), (Some(1), "before\n"));
-    assert!(done.stderr().contains("item 1 \"x\": timed out, and was killed after 2"), "{done:?}");
+    assert!(done.stderr().contains("item 1 \"x\": timed out and was killed after 2"), "{done:?}");
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn an_item_that_no_command_line_can_hold_fails_alone() {
     assert_eq!((done.code, &*done.stdout()), (Some(2), "a\nd\n"));
     assert!(done.stderr().contains("item 2 \"xxx"), "{done:?}");
     assert!(done.stderr().contains("longer than the 131072 bytes that Linux allows (not run)"), "{done:?}");
-    assert!(done.stderr().contains("item 3 \"b\\u{0}c\": the item holds a NUL byte"), "{done:?}");
+    assert!(done.stderr().contains("item 3 \"b\\u{0}c\": the item contains a NUL byte"), "{done:?}");
     // The item alone would do, but not together with the rest.
     let done = map("echo {} {}", []).input("x".repeat(100_000)).run();
     assert!(done.stderr().contains("the command is longer than the 128 KiB that Linux allows"), "{done:?}");
@@ -111,7 +111,7 @@ fn variables_can_be_given_to_commands() {
     done.assert_prints("1 2 3 x\n");
     let done = map("echo", ["--env", "FARPOOL_TEST_NOT_SET"]).run();
     assert_eq!(done.code, Some(125));
-    assert!(done.stderr().contains("there is no such variable here"), "{done:?}");
+    assert!(done.stderr().contains("this variable is not set here"), "{done:?}");
 }
 
 #[test]

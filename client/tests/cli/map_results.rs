@@ -107,7 +107,7 @@ fn failures_run_again_if_that_is_asked_for() {
     let options = ["--keep-going", "--results", &results];
     assert_eq!(map(&program, options).input(numbers(5)).run().code, Some(2));
     let resume = ["--keep-going", "--results", &results, "--resume"];
-    let story = "farpool: 2 items failed before; --retry-failed runs them again\n";
+    let story = "farpool: 2 items failed earlier; --retry-failed runs them again\n";
     map(&program, resume).input(numbers(6)).run().assert(2, "6\n", story);
     fs::write(folder.file("well"), "").unwrap();
     let again = ["--keep-going", "--results", &results, "--retry-failed"];
@@ -123,12 +123,12 @@ fn what_is_there_is_not_overwritten_unless_that_is_asked_for() {
     let results = folder.file("results");
     fs::write(&results, "precious\n").unwrap();
     let story = format!(
-        "farpool: {results}: there are results already; --resume goes on from them, --overwrite replaces them\n"
+        "farpool: {results}: it already has results; --resume continues from them, --overwrite replaces them\n"
     );
     map("echo {}", ["--results", &results, "--", "1"]).run().assert(125, "", &story);
     // Nor when it turns out later that nothing can be done.
     for (options, part) in [
-        (&["--resume"][..], "line 1 is no record"),
+        (&["--resume"][..], "line 1 is not a record"),
         (&["--overwrite", "-a", "/nowhere/items"], "/nowhere/items"),
         (&["--overwrite", "--address", "127.0.0.1:1"], "127.0.0.1:1"),
     ] {
@@ -155,10 +155,10 @@ fn other_commands_and_items_are_refused_before_anything_runs() {
     map(&program, ["--results", &results]).input("a\nb\nc\n").run().assert_prints("");
     let before = (fs::read(&results).unwrap(), log(&folder));
     for (program, items, part) in [
-        (format!("{program}; "), "a\nb\nc\n", "is of another command, 'echo {} >>"),
-        (program.clone(), "a\nx\nc\n", "item 2 was \"b\", and is \"x\" in the input"),
-        (program.clone(), "b\na\nc\n", "item 1 was \"a\", and is \"b\" in the input"),
-        (program.clone(), "a\nb\n", "it has a record of item 3, and the input ends after 2 items"),
+        (format!("{program}; "), "a\nb\nc\n", "belongs to another command, 'echo {} >>"),
+        (program.clone(), "a\nx\nc\n", "item 2 was \"b\", but is \"x\" in the input"),
+        (program.clone(), "b\na\nc\n", "item 1 was \"a\", but is \"b\" in the input"),
+        (program.clone(), "a\nb\n", "it has a record of item 3, but the input ends after 2 items"),
     ] {
         let done = map(&program, ["--results", &results, "--resume"]).input(items).run();
         assert!(done.code == Some(125) && done.stderr().contains(part), "{done:?}");
@@ -186,14 +186,14 @@ fn a_torn_last_line_is_ignored_and_goes_when_something_is_appended() {
     // A line in the midst is not ignored.
     fs::write(&results, text.replacen("index", "xedni", 1)).unwrap();
     let done = map(&program, ["--results", &results, "--resume"]).input("a\nb\nc\n").run();
-    assert!(done.code == Some(125) && done.stderr().contains("line 1 is no record"), "{done:?}");
+    assert!(done.code == Some(125) && done.stderr().contains("line 1 is not a record"), "{done:?}");
 }
 
 #[test]
 fn two_maps_do_not_write_to_one_file() {
     let folder = Folder::new();
     let (running, _, results) = five_of_six(|program, options| map(program, options.iter().copied()), &folder);
-    let story = format!("farpool: {results}: another farpool writes its results there\n");
+    let story = format!("farpool: {results}: another farpool is writing its results there\n");
     for option in ["--overwrite", "--resume"] {
         map("echo {}", ["--results", &results, option, "--", "1"]).run().assert(125, "", &story);
     }
@@ -271,6 +271,6 @@ fn lines_of_results_are_read_back_to_the_last_of_many() {
     let mut running = map("true", ["--results", &results, "--resume"]).spawn();
     running.child.stdin.take().unwrap().write_all(numbers(499).as_bytes()).unwrap();
     let told = lines(running.child.stderr.as_mut().unwrap(), 1);
-    assert!(told.contains("record of item 500, and the input ends after 499 items"), "{told}");
+    assert!(told.contains("record of item 500, but the input ends after 499 items"), "{told}");
     assert_eq!(running.end().code, Some(125));
 }

@@ -26,7 +26,7 @@ fn status_shows_all_of_it() {
         "\
 coordinator 1.2.3 at {address}, up 1h 01m
 4 agents, 12 of 76 slots busy, 1234 items/s; 3.0 MiB of 4.0 GiB held; late messages dropped: 7
-journal: 3 detached jobs, 5.0 MiB of 10.0 GiB; nothing can be written: the disk is full\\u{{1b}}
+journal: 3 detached jobs, 5.0 MiB of 10.0 GiB; cannot write: the disk is full\\u{{1b}}
 
 HOST           SLOTS  BUSY  CHUNKS    DONE  ITEMS/S  CONNECTED  STATE                      AGENT  LABELS
 node1             64    12     140  123456     1234     1m 01s  serving                    a1b2   gpu=a100 os=linux
@@ -188,8 +188,7 @@ fn numbers_and_names_are_not_taken_for_each_other() {
     };
     let service = Service::keeping(busy_cluster(), vec![detached("31"), detached("7"), detached("nightly")]);
     // Both a number and a name; a name only, which may have been a number; and what is only a part, or another way to write it.
-    let asks =
-        "may be the number of a job or the name of a detached one, which exists: say which with --number or --detached";
+    let asks = "is the name of a detached job, but could also be a job's number: choose with --number or --detached";
     for job in ["31", "7"] {
         call(&service, &["cancel", job]).assert(1, "", &format!("farpool: {job} {asks}\n"));
         assert_eq!(service.asked(), ["list"], "{job}");
@@ -207,9 +206,9 @@ fn numbers_and_names_are_not_taken_for_each_other() {
 #[test]
 fn what_is_not_there_is_told_with_where_to_look() {
     let service = Service::start(busy_cluster());
-    let expected = "farpool: there is no job \"9\"; `farpool jobs` tells which there are; a detached job's name goes behind --detached\n";
+    let expected = "farpool: there is no job \"9\"; `farpool jobs` lists the open ones; give a detached job's name with --detached\n";
     call(&service, &["cancel", "9"]).assert(1, "", expected);
-    let expected = "farpool: there is no agent \"x\"; `farpool agents` tells which there are\n";
+    let expected = "farpool: there is no agent \"x\"; `farpool agents` lists them\n";
     call(&service, &["drain", "--wait", "x"]).assert(1, "", expected);
 }
 

@@ -119,7 +119,7 @@ const FAILED: &str = "farpool: results \"nightly\", item 1: oh no (host node7, p
 #[test]
 fn of_other_programs_it_is_told_how_much_there_is() {
     let service = service();
-    let expected = "2 results of type f64, 7 bytes; --raw DIR writes each into a file\n";
+    let expected = "2 results of type f64, 7 bytes; --raw DIR writes each to a file\n";
     call(&service, &["results", "nightly"]).assert(1, expected, FAILED);
     assert_eq!(service.asked(), [""; 0]);
     call(&service, &["results", "nightly", "--discard"]).assert(1, expected, FAILED);
@@ -143,8 +143,8 @@ fn raw_results_are_files() {
 #[test]
 fn a_job_that_goes_on_is_not_discarded_and_what_is_there_is_shown() {
     let service = service();
-    let expected = "2 results of type f64, 7 bytes; --raw DIR writes each into a file\n";
-    let story = "farpool: job weekly goes on: 2 of its 3 items have an outcome, and it was not discarded; \
+    let expected = "2 results of type f64, 7 bytes; --raw DIR writes each to a file\n";
+    let story = "farpool: job weekly is still running: 2 of its 3 items have an outcome, and it was not discarded; \
                  --wait waits for the others\n";
     call(&service, &["results", "weekly", "--discard"]).assert(125, expected, story);
     assert_eq!(service.asked(), [""; 0]);
@@ -155,7 +155,7 @@ fn a_job_that_was_cancelled_says_so() {
     let service = service();
     let done = call(&service, &["results", "yearly", "--discard"]);
     assert_eq!(done.code, Some(125));
-    let story = "farpool: job yearly was cancelled: not all of its 9 items have an outcome\n";
+    let story = "farpool: job yearly was cancelled before all of its 9 items had an outcome\n";
     assert!(done.stderr().ends_with(story), "{done:?}");
     assert_eq!(service.asked(), ["discard yearly"]);
 }
@@ -181,7 +181,7 @@ fn a_job_that_does_not_keep_its_promises_is_an_error() {
 #[test]
 fn what_is_not_there_is_told_with_where_to_look() {
     let service = service();
-    let story = "farpool: results \"x\": there is no detached job \"x\"; `farpool results` tells which detached jobs there are\n";
+    let story = "farpool: results \"x\": there is no detached job \"x\"; `farpool results` lists the detached jobs\n";
     call(&service, &["results", "x"]).assert(125, "", story);
     let done = farpool(["--address", "127.0.0.1:1", "results", "x"]).run();
     assert_eq!(done.code, Some(125));
@@ -219,12 +219,12 @@ fn options_without_a_meaning_are_refused() {
     let service = service();
     let done = call(&service, &["results", "nightly", "--tag"]);
     assert_eq!(done.code, Some(125));
-    assert!(done.stderr().contains("job nightly is no `farpool map`"), "{done:?}");
+    assert!(done.stderr().contains("job nightly was not detached by `farpool map`"), "{done:?}");
 }
 
 #[test]
 fn a_map_is_detached_to_a_cluster_only() {
-    let story = "farpool: --detach needs a cluster, which keeps the job: name its coordinator with --address or \
+    let story = "farpool: --detach needs a cluster to keep the job: give its coordinator with --address or \
                  FARPOOL_ADDRESS\n";
     map("echo", ["--detach", "nightly", "--", "1"]).run().assert(125, "", story);
     map("echo", ["--detach", "nightly", "--dry-run", "--", "1"]).run().assert_prints("echo 1\n");
@@ -233,6 +233,6 @@ fn a_map_is_detached_to_a_cluster_only() {
 #[test]
 fn a_map_speculates_where_commands_may_run_twice() {
     map("echo {}", ["--speculate", "--", "1", "2"]).run().assert_prints("1\n2\n");
-    let story = "farpool: --speculate may run a command twice, and with --retries 0 none ever is\n";
+    let story = "farpool: --speculate may run a command twice, but --retries 0 forbids that: drop one of them\n";
     map("echo {}", ["--speculate", "--retries", "0", "--", "1"]).run().assert(125, "", story);
 }

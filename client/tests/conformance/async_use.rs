@@ -58,7 +58,7 @@ fn get_timeout_gives_up_and_may_be_called_again() {
     let mut result = pool.apply_async(nap, (400,));
     let error = result.get_timeout(Duration::from_millis(20)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WaitTimedOut);
-    assert!(error.to_string().contains("not there after 20ms"), "{error}");
+    assert!(error.to_string().contains("not ready after 20ms"), "{error}");
     assert_eq!(result.get_timeout(Duration::ZERO).unwrap_err().kind(), ErrorKind::WaitTimedOut);
     assert_eq!(result.get_timeout(Duration::MAX).unwrap(), 400);
 }

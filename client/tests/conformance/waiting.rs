@@ -38,7 +38,7 @@ fn without_an_agent_a_job_waits_and_the_client_says_so() {
     assert_eq!(lines.len(), 2, "{said}");
     assert!(lines[0].starts_with("farpool: waiting: no agent is connected"), "{said}");
     assert!(lines[0].contains(cluster.address()), "{said}");
-    assert_eq!(lines[1], "farpool: 3 slots are there, going on");
+    assert_eq!(lines[1], "farpool: 3 slots are available; resuming");
     cluster.stop().unwrap();
 }
 
@@ -62,7 +62,7 @@ fn a_reason_that_changes_is_told_again() {
     assert_eq!(lines.len(), 3, "{said}");
     assert!(lines[0].contains("no agent is connected"), "{said}");
     assert!(lines[1].contains("gpu=a100"), "{said}");
-    assert_eq!(lines[2], "farpool: 1 slot is there, going on");
+    assert_eq!(lines[2], "farpool: 1 slot is available; resuming");
     cluster.stop().unwrap();
 }
 

@@ -79,7 +79,7 @@ pub(crate) fn drop_in_fork<T>(value: &T) {
 fn refused(error: &Error, parent: u32) {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
     let opened = format!("the pool was opened by process {parent}; this process is a fork of it");
-    has_words(error, &[&opened, "open a pool of its own"]);
+    has_words(error, &[&opened, "open a pool in the fork"]);
 }
 
 fn poll<T: Send + 'static>(result: AsyncResult<T>) -> Poll<Result<T, Error>> {

@@ -38,7 +38,7 @@ fn check(way: Option<Way>, words: &[&str]) {
     let told = |error: Error| {
         assert_eq!(error.kind(), ErrorKind::InitializerFailed, "{error}");
         has_words(&error, words);
-        has_words(&error, &["host ", "mend the initializer"]);
+        has_words(&error, &["host ", "fix the initializer"]);
     };
     // Opening a pool may fail already, if that is quick.
     let pool = match within(seconds(5), || options(2).initializer(prepare, (log.path(), way)).build()) {

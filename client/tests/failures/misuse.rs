@@ -30,7 +30,7 @@ fn pools_with_options_without_a_meaning() {
         (new().memory_limit(0), "memory_limit must be at least 1"),
         (new().payload_limit(0), "payload_limit must be from 1"),
         (new().payload_limit(3 << 30), "payload_limit must be from 1"),
-        (new().initializer_timeout(zero), "initializer_timeout must be longer than nothing"),
+        (new().initializer_timeout(zero), "initializer_timeout must be above zero"),
     ];
     for (options, words) in wrong {
         let error = options.build().unwrap_err();
@@ -70,7 +70,7 @@ fn calls_with_options_without_a_meaning() {
     let wrong = [
         (job().chunksize(0), "chunksize must be at least 1"),
         (job().buffersize(0), "buffersize must be at least 1"),
-        (job().timeout(Duration::ZERO), "timeout must be longer than nothing"),
+        (job().timeout(Duration::ZERO), "timeout must be above zero"),
         (job().chunksize(5).buffersize(4), "buffersize must be at least the chunksize, and 4 is less than 5"),
     ];
     for (job, words) in wrong {

@@ -57,7 +57,7 @@ fn the_end_of_stderr_is_told_with_a_death() {
     };
     for lines in [0, 3, 100_000] {
         let error = pool.job(last_words).retries(0).apply((lines,)).unwrap_err();
-        told(&error, ErrorKind::WorkerDied, 0, 1, &["exited with code 9", "the worker's last words on stderr:"]);
+        told(&error, ErrorKind::WorkerDied, 0, 1, &["exited with code 9", "the worker's last output on stderr:"]);
         let stderr = error.stderr().unwrap();
         assert!(stderr.ends_with("the last words"), "{stderr:?}");
         assert!(stderr.len() <= 8 << 10, "{} bytes were kept", stderr.len());

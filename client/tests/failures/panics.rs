@@ -45,7 +45,7 @@ fn odd_payloads_are_told_too() {
     let pool = pool(1);
     let pid = pool.apply(pid_after, (0,)).unwrap();
     let number = pool.apply(|| -> () { panic::panic_any(5_u64) }, ()).unwrap_err();
-    told(&number, ErrorKind::Panicked, 0, 1, &["panicked", "a payload that is no text"]);
+    told(&number, ErrorKind::Panicked, 0, 1, &["panicked", "a payload that is not text"]);
     let bomb = pool.apply(|| -> () { panic::panic_any(Bomb) }, ()).unwrap_err();
     told(&bomb, ErrorKind::Panicked, 0, 1, &["panicked"]);
     let resumed = pool.apply(|| -> () { panic::resume_unwind(Box::new("resumed")) }, ()).unwrap_err();

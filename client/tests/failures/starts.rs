@@ -102,7 +102,7 @@ fn the_loader_with_the_program_as_its_argument() {
         name.starts_with(b"ld-")
     });
     let said = said(Command::new(loader.expect("this program has one")).arg(one_call()));
-    for words in ["this program was started as an argument of the loader", "/ld-", "start the program itself"] {
+    for words in ["this program was started as an argument of the loader", "/ld-", "start the program directly"] {
         assert!(said.contains(words), "{words:?} is missing in: {said}");
     }
 }
@@ -110,8 +110,8 @@ fn the_loader_with_the_program_as_its_argument() {
 fn an_address_that_is_no_utf8() {
     let program = one_call();
     for (name, words) in [
-        ("FARPOOL_ADDRESS", r#"FARPOOL_ADDRESS is "http://\xFF:7070", which is no UTF-8"#),
-        ("FARPOOL_RECONNECT_TIMEOUT", r#"FARPOOL_RECONNECT_TIMEOUT is "http://\xFF:7070", which is no UTF-8"#),
+        ("FARPOOL_ADDRESS", r#"FARPOOL_ADDRESS is "http://\xFF:7070", which is not UTF-8"#),
+        ("FARPOOL_RECONNECT_TIMEOUT", r#"FARPOOL_RECONNECT_TIMEOUT is "http://\xFF:7070", which is not UTF-8"#),
     ] {
         let value = OsStr::from_bytes(b"http://\xff:7070");
         let mut command = Command::new(&program);
@@ -164,9 +164,9 @@ fn a_plugin_with_a_farpool_of_its_own() {
     let said = |argument: &str| said(Command::new(&host).arg(argument));
     assert_eq!(said("without"), "[0, 5, 10, 15]");
     let behind = said("behind");
-    for words in ["libplugin.so", "which this worker has not loaded"] {
+    for words in ["libplugin.so", "this worker has not loaded"] {
         assert!(behind.contains(words), "{words:?} is missing in: {behind}");
     }
     let before = said("before");
-    assert!(before.contains("compiled with another farpool"), "{before}");
+    assert!(before.contains("compiled with a different copy of farpool"), "{before}");
 }

@@ -382,7 +382,7 @@ fn tell_what_is_beside(storage: &dyn Storage, warn: &mut dyn FnMut(String)) {
         let shown = foreign[..foreign.len().min(SHOWN)].join(", ");
         let plural = if foreign.len() == 1 { "" } else { "s" };
         let count = foreign.len();
-        warn(format!("left alone: {count} file{plural} in the folder that the journal does not know: {shown}{more}"));
+        warn(format!("left alone: {count} unknown file{plural} in the journal's directory: {shown}{more}"));
     }
 }
 

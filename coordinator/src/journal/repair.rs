@@ -26,11 +26,11 @@ const SHOWN: usize = 20;
 
 const LOST_ITEM: &str = "the coordinator's journal was damaged, and the item is lost";
 const LOST_OUTCOME: &str = "the coordinator's journal was damaged, and the item's outcome is lost";
-const RUN_TWICE: &str = "the coordinator's journal was damaged: the item may have been run, and must not run twice";
-const LOST_POOL: &str = "the coordinator's journal was damaged, and what the job's pool was opened with is lost";
-const LOST_OPENING: &str = "the coordinator's journal was damaged, and what the job was opened with is lost";
+const RUN_TWICE: &str = "the coordinator's journal was damaged: the item may have run, and must not run twice";
+const LOST_POOL: &str = "the coordinator's journal was damaged, and the settings of the job's pool are lost";
+const LOST_OPENING: &str = "the coordinator's journal was damaged, and the job's settings are lost";
 const LOST_END: &str =
-    "the coordinator's journal was damaged, and it is not known whether all items of the job had come";
+    "the coordinator's journal was damaged, and it is unknown whether all items of the job had arrived";
 
 impl Journal {
     /// Has every job be one that can continue or be read. What is missing is told.
@@ -62,7 +62,7 @@ impl Journal {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             warn(format!(
                 "the damage may also have hidden that a job had ended, was cancelled or discarded; nothing is known to be \
-                 missing of {}{more}",
+                 missing from {}{more}",
                 untouched.join(", ")
             ));
         }
@@ -80,11 +80,11 @@ impl Journal {
             let mut state = state(job);
             state.failed = failed;
             self.log.append(&mut self.index, &Body::JobState(Box::new(state)), &[]);
-            told.push(format!("{} are lost, which are told as failures", of(&lost, "outcome")));
+            told.push(format!("{} are lost and reported as failures", of(&lost, "outcome")));
         }
         if self.index.jobs[&number].opened.is_none() {
             self.open_again(number);
-            told.push("it has this name now, since what it was opened with is lost".to_owned());
+            told.push("it now has this name, because its settings are lost".to_owned());
             self.end_early(number, LOST_OPENING, &mut told);
         }
         let job = &self.index.jobs[&number];
@@ -108,7 +108,7 @@ impl Journal {
                     self.fail(number, &open, RUN_TWICE);
                     if open.count() > 0 {
                         let open = of(&open, "item");
-                        told.push(format!("{open} fail, since they may have been run and must not run twice"));
+                        told.push(format!("{open} fail, because they may have run and must not run twice"));
                     }
                 }
             }
@@ -117,10 +117,10 @@ impl Journal {
                 let lost: Runs = job.done.gaps(job.end).collect();
                 self.fail(number, &lost, LOST_OUTCOME);
                 if lost.count() > 0 {
-                    told.push(format!("{} are lost, which are told as failures", of(&lost, "outcome")));
+                    told.push(format!("{} are lost and reported as failures", of(&lost, "outcome")));
                 }
             }
-            Phase::Ended(_) if !job.items_ended => told.push("it is not known how many items it had".to_owned()),
+            Phase::Ended(_) if !job.items_ended => told.push("its number of items is unknown".to_owned()),
             Phase::Ended(_) => {}
         }
         told

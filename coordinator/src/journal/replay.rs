@@ -115,13 +115,13 @@ impl Replay<'_> {
         let durable = self.durable_end(segment);
         if durable.is_none_or(|durable| durable <= SEGMENT_HEADER as u64) && source.is_unfinished()? {
             // The segment was just being made.
-            warn(format!("{name} has no whole header and nothing else: it is removed"));
+            warn(format!("{name} has only a partial header: removing it"));
             storage.remove(segment)?;
             return Ok(true);
         }
         if durable == Some(0) {
             let aside = storage.set_aside(segment)?;
-            warn(format!("{name} is no segment: {reason}. Nothing in it was durable. It is kept as {aside}"));
+            warn(format!("{name} is not a segment: {reason}. Nothing in it was durable. It is kept as {aside}"));
             return Ok(true);
         }
         let first = SEGMENT_HEADER as u64 - 1;
@@ -262,11 +262,13 @@ fn cut_off(
     let (name, bytes) = (storage.name(segment), source.length() - offset);
     let what = format!("{name} cannot be read from byte {offset} on: {reason}. It is cut off there");
     if is_torn_record(source, offset)? {
-        warn(format!("{what}: {bytes} bytes of a record that was being written go"));
+        warn(format!("{what}: {bytes} bytes of a record that was being written are dropped"));
     } else {
         let aside = storage.copy_aside(segment, offset).map_err(|error| {
             let bytes = ByteSize(bytes);
-            io::Error::other(format!("{what}, but {bytes} of it cannot be kept beside it: {error}. Make room there"))
+            io::Error::other(format!(
+                "{what}, but {bytes} of it cannot be copied aside: {error}. Free some space there"
+            ))
         })?;
         warn(format!("{what}: {bytes} bytes are kept as {aside}"));
     }

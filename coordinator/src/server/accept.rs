@@ -35,7 +35,7 @@ pub(super) fn accept(
             let permit = match Arc::clone(&permits).try_acquire_owned() {
                 Ok(permit) => permit,
                 Err(_) => {
-                    log.line(format_args!("{max} connections are open, which is --max-connections: others wait"));
+                    log.line(format_args!("{max} connections are open, the limit of --max-connections: others wait"));
                     let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                     permit
                 }

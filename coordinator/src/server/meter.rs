@@ -232,7 +232,7 @@ impl<B: Body<Data = Bytes, Error = Status>> Body for Metered<B> {
             let patience = meter.shared.patience;
             let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(patience)));
             if deadline.as_mut().poll(context).is_ready() {
-                let message = format!("the memory is full, and a message was not whole within {patience:?}");
+                let message = format!("the memory is full, and a message was not complete within {patience:?}");
                 return Poll::Ready(Some(Err(Status::resource_exhausted(message))));
             }
         } else if deadline.is_some() {

@@ -44,7 +44,7 @@ impl Programs {
     /// Takes in a program that was asked for.
     pub(super) async fn put(&self, mut sent: Streaming<ProgramPiece>, meter: &Arc<Meter>) -> Result<(), Status> {
         let patience = self.link.limits.upload;
-        let late = |doing| Status::deadline_exceeded(format!("{doing} took longer than it may"));
+        let late = |doing| Status::deadline_exceeded(format!("{doing} took too long"));
         let first = timeout(patience, sent.message()).await.map_err(|_| late("the first piece of the program"))?;
         let first = first.map_err(blamed)?;
         let first = first.ok_or_else(|| Status::invalid_argument("a program ended before its first piece"))?;
@@ -70,7 +70,7 @@ impl Programs {
     pub(super) async fn fetch(&self, name: &[u8]) -> Result<Fetched, Status> {
         let digest = digest(name)?;
         let patience = self.link.limits.fetch;
-        let late = || Status::deadline_exceeded(format!("program {digest} did not come within {patience:?}"));
+        let late = || Status::deadline_exceeded(format!("program {digest} did not arrive within {patience:?}"));
         let program = timeout(patience, self.wait(digest)).await.map_err(|_| late())??;
         let permit = Arc::clone(&self.fetches).acquire_owned().await.map_err(|_| super::link::shutting_down())?;
         let failed = |error| Status::internal(format!("reading program {digest}: {error}"));
@@ -141,7 +141,7 @@ fn lost_or_wrong(status: Status, digest: Digest) -> Status {
 }
 
 fn broken_off(digest: Digest) -> Status {
-    Status::cancelled(format!("the client broke off sending program {digest}"))
+    Status::cancelled(format!("the client stopped sending program {digest}"))
 }
 
 fn digest(bytes: &[u8]) -> Result<Digest, Status> {

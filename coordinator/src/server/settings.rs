@@ -92,12 +92,12 @@ impl Settings {
         let memory = flags.memory.map_or_else(|| quarter_of_memory().max(LEAST_MEMORY), |memory| memory.0);
         if memory < LEAST_MEMORY {
             let (asked, least) = (ByteSize(memory), ByteSize(LEAST_MEMORY));
-            let message = format!("--memory {asked} is too little to work with: give it at least {least}");
+            let message = format!("--memory {asked} is too little: give it at least {least}");
             return Err(Flags::command().error(ErrorKind::ValueValidation, message));
         }
         if flags.journal_size.0 < LEAST_JOURNAL {
             let (asked, least) = (flags.journal_size, ByteSize(LEAST_JOURNAL));
-            let message = format!("--journal-size {asked} is too little to work with: give it at least {least}");
+            let message = format!("--journal-size {asked} is too little: give it at least {least}");
             return Err(Flags::command().error(ErrorKind::ValueValidation, message));
         }
         let programs = match (&flags.programs, &flags.journal) {

@@ -71,7 +71,8 @@ fn jobs_that_were_not_hit_are_read_and_the_file_is_kept() {
 
     let (mut journal, warnings) = open(scratch.path());
     assert!(
-        warnings[0].contains("left alone: 1 file in the folder") && warnings[0].contains("notes.txt"),
+        warnings[0].contains("left alone: 1 unknown file in the journal's directory")
+            && warnings[0].contains("notes.txt"),
         "{warnings:?}"
     );
     assert!(warnings[1].contains("0000000001.farpool-journal is damaged: bytes"), "{warnings:?}");

@@ -103,7 +103,7 @@ async fn what_does_not_fit_ends_the_session_and_no_other() {
     }
     let agent = Agent::joined(&server, 2, 1).await;
     agent.out.push(AgentEvent::default());
-    agent.must_be_refused(Code::InvalidArgument, "without a body").await;
+    agent.must_be_refused(Code::InvalidArgument, "has no body").await;
     server.until("the end of the others", |status| status.agents.len() == 1).await;
 }
 

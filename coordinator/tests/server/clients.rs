@@ -70,7 +70,7 @@ async fn what_does_not_fit_ends_the_session_and_no_other() {
     }
     let mut client = Client::open(&server).await;
     client.out.push(Default::default());
-    client.must_be_refused(Code::InvalidArgument, "without a body").await;
+    client.must_be_refused(Code::InvalidArgument, "has no body").await;
     server.until("the end of the others", |status| status.pools.len() == 1 && status.jobs.is_empty()).await;
 }
 

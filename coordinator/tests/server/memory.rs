@@ -128,7 +128,7 @@ async fn a_client_that_never_says_what_it_has_is_ended() {
             Err(status) => break status,
         }
     };
-    assert!(end.message().contains("does not say so"), "{end}");
+    assert!(end.message().contains("never acknowledges them"), "{end}");
     assert!(read > 24 << 20, "it was ended after {read} bytes");
     server.until("an empty memory", |status| status.held_bytes == 0).await;
 }

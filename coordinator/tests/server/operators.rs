@@ -50,7 +50,7 @@ async fn a_job_can_be_cancelled() {
     }
     let again = operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect_err("it has ended");
     assert_eq!(again.code(), Code::NotFound);
-    assert!(again.message().contains(&format!("job {job} is not open any more: it has ended")), "{again}");
+    assert!(again.message().contains(&format!("job {job} is no longer open: it has ended")), "{again}");
     for job in ["99", "nonsense", ""] {
         let error = operators.cancel_job(CancelJobRequest { job: job.to_owned() }).await.expect_err("it is not there");
         assert_eq!(error.code(), Code::NotFound);
@@ -88,7 +88,7 @@ async fn a_host_with_two_agents_does_not_say_which() {
     let request = DrainAgentRequest { agent: "host1".to_owned() };
     let error = server.operators().await.drain_agent(request).await.expect_err("there are two");
     assert_eq!(error.code(), Code::InvalidArgument);
-    assert!(error.message().contains("say which"), "{error}");
+    assert!(error.message().contains("choose one"), "{error}");
 }
 
 #[tokio::test]

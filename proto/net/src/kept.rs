@@ -99,11 +99,11 @@ impl<M: Message + Clone> Kept<M> {
     pub(crate) fn acknowledge(&mut self, received: u64) -> Result<Freed<M>, Status> {
         let (acknowledged, sent) = (self.acknowledged, self.sent);
         if received > sent {
-            let message = format!("it says that it has received {received} messages, and {sent} were sent");
+            let message = format!("it says that it has received {received} messages, but {sent} were sent");
             return Err(Status::invalid_argument(message));
         }
         if received < acknowledged {
-            let message = format!("it says that it has received {received} messages, and said {acknowledged} before");
+            let message = format!("it says that it has received {received} messages, but said {acknowledged} before");
             return Err(Status::invalid_argument(message));
         }
         self.acknowledged = received;

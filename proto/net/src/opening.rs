@@ -117,7 +117,7 @@ impl<In: SessionMessage<Handshake = Resume>> Opening<In> {
                 return Ok(Opening::Resume { resume, rest: Rest { stream, limit, begun: Heard::default(), room } });
             }
             if received > 0 {
-                let message = format!("it says that it has received {received} messages, and the session begins here");
+                let message = format!("it says that it has received {received} messages, but the session starts here");
                 return Err(Status::invalid_argument(message));
             }
             first = false;
@@ -157,7 +157,7 @@ where
     In: SessionMessage<Handshake = Resumed>,
 {
     let frame = next::<In>(stream).await?;
-    let frame = frame.ok_or_else(|| Status::unavailable("the connection ended before the session went on"))?;
+    let frame = frame.ok_or_else(|| Status::unavailable("the connection ended before the session resumed"))?;
     match In::open(frame) {
         Parts { messages, piece: None, received: 0, handshake: Some(resumed) } if messages.is_empty() => {
             Ok(resumed.received)
@@ -178,7 +178,7 @@ pub(crate) fn not_alone(what: &str) -> Status {
 
 /// What those are told who hold on to a connection that another one has taken the place of.
 pub(crate) fn replaced() -> Status {
-    Status::aborted("the session goes on over another connection")
+    Status::aborted("the session continues on another connection")
 }
 
 impl<In: SessionMessage> fmt::Debug for Rest<In> {

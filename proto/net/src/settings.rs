@@ -1,5 +1,5 @@
-//! Settings of the daemons: a flag goes before its environment variable, that before the file that `--config` names, and
-//! that before the default.
+//! Settings of the daemons. A flag overrides its environment variable, which overrides the file given by `--config`, which
+//! overrides the default.
 //!
 //! A program describes its settings once, as a [`clap::Parser`] with [`ConfigFile`] flattened into it, and calls
 //! [`load`]. What the file says becomes the default of its flag, so that there is one place where values are checked.
@@ -19,10 +19,10 @@ pub use units::{ByteSize, duration};
 /// The flag that names the file.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ConfigFile {
-    /// Reads settings from a TOML file
+    /// Read settings from a TOML file
     ///
-    /// Its keys are the names of the flags without the dashes, as in `memory = "4GiB"`. Flags and environment variables go
-    /// before it.
+    /// Its keys are the names of the flags without the leading dashes, as in `memory = "4GiB"`. Flags and environment
+    /// variables override it.
     #[arg(long, env = "FARPOOL_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

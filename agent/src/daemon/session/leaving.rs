@@ -56,7 +56,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
 
     pub(super) fn drain(&mut self, why: &str) {
         if self.leaving == Leaving::No {
-            (self.manner.say)(&format!("leaving, since {why}: what runs is finished, the rest goes back"));
+            (self.manner.say)(&format!("leaving, since {why}: finishing running items and giving back the rest"));
             self.leaving = Leaving::Draining;
             self.workers.drain();
         }

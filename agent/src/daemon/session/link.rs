@@ -136,7 +136,7 @@ fn garbled(incoming: &Incoming<AgentCommand>, status: &Status) -> Option<Failure
 /// What the coordinator says first; returns its release.
 fn welcome(command: AgentCommand) -> Result<String, Failure> {
     let Some(Command::Welcome(version)) = command.body else {
-        return Err(Failure::Lost("its first message is no welcome".to_owned()));
+        return Err(Failure::Lost("its first message is not Welcome".to_owned()));
     };
     version::check("this agent", "the coordinator", Some(&version)).map_err(|status| Failure::of(&status))?;
     let Version { release, .. } = version;

@@ -149,7 +149,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
                 self.connected(Link::Up(incoming));
                 // The session is waited for, and not for long: the next wait is a short one, however soon it comes.
                 self.backoff.reset();
-                (self.manner.say)(&format!("connected to the coordinator at {} again", self.manner.coordinator));
+                (self.manner.say)(&format!("reconnected to the coordinator at {}", self.manner.coordinator));
                 Ok(())
             }
             Heard::Connected(Connected::Anew { outgoing, incoming, first, release }) => {
@@ -183,9 +183,9 @@ impl<C: Connect, W: Workers> Session<C, W> {
             }
             // Of a session that was not there yet nothing can be wrong.
             Failure::Nonsense(reason) if self.link.is_up() => return Err(nonsense(&reason)),
-            Failure::Nonsense(reason) => self.lost(format!("it does not keep the protocol: {reason}")),
+            Failure::Nonsense(reason) => self.lost(format!("it broke the protocol: {reason}")),
             Failure::Refused(reason) if self.leaving != Leaving::No => {
-                (self.manner.say)(&format!("the session ended before all was done: {reason}"));
+                (self.manner.say)(&format!("the session ended before everything was done: {reason}"));
                 return Err(Turn::Over(End::Left));
             }
             Failure::Refused(reason) => return Err(Turn::Over(End::Refused(reason))),
@@ -214,7 +214,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
         if !self.complaints.contains(&reason) {
             let what = if self.outgoing.is_some() { "connection" } else { "session" };
             let coordinator = &self.manner.coordinator;
-            (self.manner.say)(&format!("no {what} with the coordinator at {coordinator}: {reason}; trying again"));
+            (self.manner.say)(&format!("no {what} with the coordinator at {coordinator}: {reason}; retrying"));
             self.complaints.push(reason);
         }
     }
@@ -222,7 +222,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
     /// The coordinator does not know the session: what has begun in it is held for the next one.
     fn given_up(&mut self) {
         let coordinator = &self.manner.coordinator;
-        (self.manner.say)(&format!("no session with the coordinator at {coordinator}: it knows nothing of this one"));
+        (self.manner.say)(&format!("no session with the coordinator at {coordinator}: it does not know this one"));
         self.outgoing = None;
         self.ledger.lost();
         // The commands say what is not wanted any more, which always makes sense.
@@ -333,7 +333,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
         let now = Instant::now();
         if self.orphaned_at.is_some_and(|at| now >= at) {
             let timeout = self.manner.orphan_timeout;
-            return Err(Turn::Killed(format!("no coordinator for {timeout:?}: what runs here is ended")));
+            return Err(Turn::Killed(format!("no coordinator for {timeout:?}: killing all running items")));
         }
         if self.leaving.is_over(now) {
             return Err(Turn::Over(End::Left));
@@ -377,7 +377,7 @@ enum Turn {
 }
 
 fn nonsense(what: &str) -> Turn {
-    Turn::Killed(format!("the coordinator does not keep the protocol: {what}"))
+    Turn::Killed(format!("the coordinator broke the protocol: {what}"))
 }
 
 #[cfg(test)]

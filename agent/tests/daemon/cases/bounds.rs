@@ -47,7 +47,7 @@ async fn a_bad_pool_or_job_fails_alone() {
     // The item that ran all the time still does.
     drop(item);
     session.results(1).await;
-    assert_eq!(daemon.times_said("does not keep the protocol"), 0);
+    assert_eq!(daemon.times_said("broke the protocol"), 0);
 }
 
 async fn what_a_worker_announces_takes_no_memory() {

@@ -80,7 +80,7 @@ async fn a_coordinator_that_is_reached_anew() {
     drop(item);
     running.coordinator = Coordinator::start_at(&running.port);
     running.coordinator.resumes(&mut running.session).await;
-    running.daemon.says("again").await;
+    running.daemon.says("reconnected").await;
     running.session.results(1).await;
     for _ in 1..CHUNKS {
         drop(running.pipe.reader().await);

@@ -25,8 +25,8 @@ async fn frames_that_lie() {
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     for (frames, words) in [
-        (vec![frame([start_job(1, 1)])], "no welcome"),
-        (vec![piece(u64::MAX, 10)], "does not keep the protocol"),
+        (vec![frame([start_job(1, 1)])], "not Welcome"),
+        (vec![piece(u64::MAX, 10)], "broke the protocol"),
         (vec![welcome(), piece(10, 11)], "11 bytes of a message of which 10 are missing"),
         (vec![welcome(), piece(10, 10)], "cannot be decoded"),
         (vec![welcome(), piece(10, 5), frame([start_job(1, 1)])], "between the pieces"),

@@ -16,7 +16,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     };
     let number: f64 = number.parse().map_err(|_| "write a number before the unit, as in 10s".to_owned())?;
     match Duration::try_from_secs_f64(number * unit) {
-        Ok(Duration::ZERO) => Err("it must be longer than nothing".to_owned()),
+        Ok(Duration::ZERO) => Err("it must be above zero".to_owned()),
         Ok(duration) => Ok(duration),
         Err(_) => Err("it is too long".to_owned()),
     }

@@ -37,18 +37,18 @@ impl Subject {
         let unavailable = |words: String| Error::new(ErrorKind::Unavailable, words);
         self.tell(match status.code() {
             Code::InvalidArgument | Code::OutOfRange => Error::invalid(words),
-            Code::NotFound => Error::invalid(format!("{words}; `farpool results` tells which detached jobs there are")),
+            Code::NotFound => Error::invalid(format!("{words}; `farpool results` lists the detached jobs")),
             Code::AlreadyExists => {
                 let drop = format!("drop that job with `farpool results {} --discard`", self.job.name);
                 Error::invalid(format!("{words}; take another name, or {drop}"))
             }
             Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, words),
             Code::ResourceExhausted => unavailable(format!(
-                "{words}; drop what nobody needs any more (`farpool results` lists it, `farpool results NAME --discard` \
-                 drops it), or start the coordinator with a larger --journal-size"
+                "{words}; drop jobs that nobody needs any more (`farpool results` lists them, `farpool results NAME --discard` \
+                 drops one), or start the coordinator with a larger --journal-size"
             )),
             Code::Unimplemented => unavailable(format!(
-                "what listens at {address} knows no detached jobs: it is another version of farpool's coordinator, or none"
+                "the server at {address} does not support detached jobs: it is another version of farpool-coordinator, or something else"
             )),
             _ => unavailable(format!("the coordinator at {address} refused: {words}")),
         })
@@ -65,7 +65,7 @@ impl Subject {
         let address = &self.place.address;
         let message = match tried.is_zero() {
             true => format!("the connection to {address} was lost: {last}"),
-            false => format!("the connection to {address} was lost, and after {tried:?} there is no other one: {last}"),
+            false => format!("the connection to {address} was lost; could not reconnect within {tried:?}: {last}"),
         };
         self.tell(Error::new(ErrorKind::Unavailable, format!("{message}; {}", self.advice())))
     }
@@ -78,8 +78,8 @@ impl Subject {
     /// What somebody can do who has lost the coordinator.
     fn advice(&self) -> &'static str {
         match self.verb {
-            "detach" => "`farpool results` tells whether the job is there all the same; if not, detach it again",
-            _ => "the job is not affected by that: try again, or see FARPOOL_RECONNECT_TIMEOUT",
+            "detach" => "check with `farpool results` whether the job exists anyway; if not, detach it again",
+            _ => "the job is not affected: try again, or see FARPOOL_RECONNECT_TIMEOUT",
         }
     }
 }

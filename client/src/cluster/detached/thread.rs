@@ -52,7 +52,7 @@ struct LastWord<F: FnOnce(Error)> {
 
 impl<F: FnOnce(Error)> Drop for LastWord<F> {
     fn drop(&mut self) {
-        let silent = || Error::protocol("the thread that talks to the coordinator has ended without a word");
+        let silent = || Error::protocol("the thread that talks to the coordinator ended unexpectedly");
         if let Some(end) = self.end.take() {
             end(self.why.take().unwrap_or_else(silent));
         }

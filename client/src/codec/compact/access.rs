@@ -22,7 +22,7 @@ impl Elements<'_, '_> {
 
 /// The end of what was asked for must be that of what is there.
 fn end(left: usize) -> Result<(), Fault> {
-    if left == 0 { Ok(()) } else { Err(serde::de::Error::custom("it has more elements than are asked for")) }
+    if left == 0 { Ok(()) } else { Err(serde::de::Error::custom("it has more elements than its Deserialize asks for")) }
 }
 
 impl<'de> SeqAccess<'de> for &mut Elements<'de, '_> {

@@ -151,7 +151,7 @@ impl<'de> Reader<'de, '_> {
 fn end(input: &mut Input<'_>, what: &str) -> Result<(), Fault> {
     match input.byte()? {
         tag::END => Ok(()),
-        _ => Err(serde::de::Error::custom(format_args!("it has more {what} than are asked for"))),
+        _ => Err(serde::de::Error::custom(format_args!("it has more {what} than its Deserialize asks for"))),
     }
 }
 

@@ -161,7 +161,7 @@ fn records_that_contradict_others_are_none() {
     let (journal, warnings) = open(written(&sound[1..]), SIZE);
     let journal = journal.expect("it opens");
     assert_eq!(journal.find("one").map(|job| job.phase()), Some(Phase::Ended(Ended::Failed)));
-    assert!(warnings.len() == 1 && warnings[0].contains("pool was opened with is lost"), "{warnings:?}");
+    assert!(warnings.len() == 1 && warnings[0].contains("settings of the job's pool are lost"), "{warnings:?}");
     let (journal, warnings) = open(written(&sound), SIZE);
     assert_eq!((journal.expect("it opens").jobs().count(), warnings.len()), (1, 0));
 }

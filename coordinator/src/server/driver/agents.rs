@@ -176,7 +176,7 @@ impl Driver {
         }
         let (host, log) = (&agent.host, &self.link.log);
         match end {
-            Ok(()) if agent.leaving => log.line(format_args!("agent {host} left, as it had announced")),
+            Ok(()) if agent.leaving => log.line(format_args!("agent {host} left as announced")),
             Ok(()) => log.line(format_args!("agent {host} left, or was silent for too long")),
             Err(status) => {
                 log.line(format_args!("agent {host} is lost: {}", status.message()));
@@ -203,7 +203,7 @@ impl Driver {
                 self.company.expect(id, at);
             }
             if !reads {
-                let message = "the agent does not read what it is told";
+                let message = "the agent does not read its messages";
                 self.end_agent(id, Err(Status::resource_exhausted(message)));
             }
         }

@@ -79,7 +79,7 @@ impl Driver {
             return self.link.log.line(format_args!("refused a client {}: {text}", from(address)));
         }
         client.begin_to_read();
-        self.link.log.line(format_args!("a client goes on {}", from(address)));
+        self.link.log.line(format_args!("a client resumed {}", from(address)));
         // It has said what it has, and may have nothing else to say.
         self.client_has(id);
     }
@@ -96,14 +96,14 @@ impl Driver {
         }
         self.partials.change(agent, 0);
         agent.session.give_turn();
-        self.link.log.line(format_args!("agent {} goes on {}", agent.host, from(address)));
+        self.link.log.line(format_args!("agent {} resumed {}", agent.host, from(address)));
         self.coordinator.agent_away(id, false, self.now, &mut self.out);
     }
 
     /// Gives those up who have not come back in time.
     pub(super) fn tend_away(&mut self) {
         while let Some((peer, connection)) = self.away.take_due(self.now) {
-            let lost = || Status::unavailable("its connection was lost, and it did not come back on another one");
+            let lost = || Status::unavailable("its connection was lost, and it did not reconnect in time");
             match peer {
                 Peer::Client(id) => {
                     if let Some(client) = self.clients.get(&id).filter(|client| client.session.is_away_from(connection))
@@ -131,8 +131,8 @@ impl Driver {
         Out: farpool_net::SessionMessage,
         In: farpool_net::SessionMessage,
     {
-        self.link.log.line(format_args!("{name} {} wants to go on with what is not known", from(resumes.address)));
-        resumes.reply.refuse(Status::not_found("the coordinator does not know this session, or has given it up"));
+        self.link.log.line(format_args!("{name} {} asked to resume an unknown session", from(resumes.address)));
+        resumes.reply.refuse(Status::not_found("the coordinator does not know this session, or has closed it"));
     }
 }
 

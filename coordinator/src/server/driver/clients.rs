@@ -113,7 +113,8 @@ impl Client {
     fn own_up(&mut self) {
         let bytes = std::mem::take(&mut self.output_left_out);
         if bytes > 0 {
-            let text = format!("farpool: {bytes} bytes of the workers' output were not read in time and left out\n");
+            let text =
+                format!("farpool: {bytes} bytes of the workers' output were not read in time and were dropped\n");
             let (host, stream) = ("coordinator".to_owned(), OutputStream::Stderr.into());
             self.tell(Body::Output(Output { host, pid: 0, stream, data: text.into() }));
         }

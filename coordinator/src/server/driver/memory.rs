@@ -171,8 +171,8 @@ impl Driver {
         }
         let [bytes, openings, bound] = [bytes, openings, bound].map(ByteSize);
         Err(Status::resource_exhausted(format!(
-            "the coordinator's memory is full: this session begins with {bytes}, those that are open began with {openings}, and \
-             --memory is {bound}; try again when others have ended, or give the coordinator more"
+            "the coordinator's memory is full: this session needs {bytes} to open, the open ones took {openings}, and --memory is \
+             {bound}; try again when others have ended, or raise --memory"
         )))
     }
 
@@ -186,7 +186,7 @@ impl Driver {
             self.memory.moves(held, self.now);
             if self.memory.said_at.is_none_or(|said_at| self.now - said_at > SAY_NS) {
                 self.memory.said_at = Some(self.now);
-                self.link.log.line("the memory is full: clients that hold much of it are not read until there is room");
+                self.link.log.line("the memory is full: clients that hold much of it are paused until there is room");
             }
         }
         if self.memory.full && held < self.memory.low() {
@@ -210,8 +210,8 @@ impl Driver {
             Some((id, before)) if held.saturating_sub(before) > self.most_for(id) => {
                 let bound = ByteSize(self.memory.bound);
                 let message = format!(
-                    "what it has sent cannot run before more of it comes, and that needs more memory than there is: --memory \
-                     of the coordinator is {bound}"
+                    "what it has sent cannot run before it sends more, and that needs more memory than the coordinator has: --memory \
+                     is {bound}"
                 );
                 self.end_client(id, Err(Status::resource_exhausted(message)));
                 self.memory.moves(held, self.now);
@@ -244,7 +244,7 @@ impl Driver {
             }
         }
         for id in mute {
-            self.end_client(id, Err(Status::invalid_argument("it takes what it is sent and does not say so")));
+            self.end_client(id, Err(Status::invalid_argument("it receives messages and never acknowledges them")));
         }
     }
 

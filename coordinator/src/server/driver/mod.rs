@@ -241,5 +241,5 @@ fn of_one_round(inputs: &[Input]) -> usize {
 
 /// What those are told who want to go on with a call that each connection makes anew.
 fn cannot_resume() -> Status {
-    Status::invalid_argument("what has to do with detached jobs is not resumed: make the call again")
+    Status::invalid_argument("calls for detached jobs cannot be resumed: make the call again")
 }

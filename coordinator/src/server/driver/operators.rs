@@ -90,7 +90,7 @@ impl Driver {
         if !self.coordinator.drain_agent(agent, self.now, &mut self.out) {
             return Err(Status::not_found(format!("agent {text} has left")));
         }
-        self.link.log.line(format_args!("agent {text} is drained by an operator"));
+        self.link.log.line(format_args!("agent {text} is being drained by an operator"));
         Ok(id)
     }
 }

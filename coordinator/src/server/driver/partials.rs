@@ -83,7 +83,7 @@ impl Driver {
             };
             let in_time = agent.partial / LEAST_BYTES_PER_SECOND * 1_000_000_000 + self.partials.patience;
             if self.now.saturating_sub(since) > in_time {
-                let message = "the memory is full, and a message of the agent's is not whole after too long a time";
+                let message = "the memory is full, and the agent took too long to send the rest of a message";
                 self.end_agent(id, Err(Status::resource_exhausted(message)));
                 self.partials.alone = None;
             }

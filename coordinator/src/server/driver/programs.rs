@@ -68,7 +68,7 @@ impl Driver {
         }
         let wanted = Wanted { waiting: vec![reply], asked: Vec::new(), ask_next_at: self.now, uploads: 0 };
         self.programs.wanted.insert(digest, wanted);
-        self.ask_or_give_up(digest, || Status::not_found(format!("no client that is here has program {digest}")));
+        self.ask_or_give_up(digest, || Status::not_found(format!("no connected client has program {digest}")));
     }
 
     pub(super) fn upload_begins(&mut self, digest: Digest, reply: oneshot::Sender<Result<(), Status>>) {
@@ -105,7 +105,7 @@ impl Driver {
             }
             Err(_) if wanted.uploads > 0 => {}
             Err(status) => {
-                self.link.log.line(format_args!("program {digest} did not come: {}", status.message()));
+                self.link.log.line(format_args!("program {digest} did not arrive: {}", status.message()));
                 // Whose connection is lost comes back and sends it again, or is lost too.
                 let comes_again = status.code() == Code::Cancelled
                     && wanted.asked.last().is_some_and(|client| self.clients.contains_key(client));

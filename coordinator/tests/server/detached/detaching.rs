@@ -109,12 +109,12 @@ async fn a_name_is_one_jobs() {
     assert_eq!(durable(&server, &mut again).await, (10, true));
     again.end().await.expect("it ends well");
     let mut other = detaching(server.connect().await, detach("one", 2)).await;
-    other.must_be_refused(Code::AlreadyExists, "there is a job \"one\"").await;
+    other.must_be_refused(Code::AlreadyExists, "there already is a job \"one\"").await;
     // Also while it is not complete.
     let mut first = detaching(server.connect().await, detach("two", 3)).await;
     assert_eq!(durable(&server, &mut first).await.0, 0);
     let mut other = detaching(server.connect().await, detach("two", 4)).await;
-    other.must_be_refused(Code::AlreadyExists, "there is a job \"two\"").await;
+    other.must_be_refused(Code::AlreadyExists, "there already is a job \"two\"").await;
     send(&first, 0, 10);
     let mut second = detaching(server.connect().await, detach("two", 3)).await;
     first.must_be_refused(Code::Aborted, "another stream").await;

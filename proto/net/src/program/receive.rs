@@ -123,7 +123,7 @@ mod tests {
             (vec![first(b"abc", 3, b"ab")], "ended after 2 of 3 bytes"),
             (vec![first(b"abc", 3, b"ab"), piece(b"")], "is empty"),
             (vec![first(&large, large.len(), &large)], "the limit is 1048576"),
-            (vec![first(b"abc", 11 << 20, b"abc")], "larger than"),
+            (vec![first(b"abc", 11 << 20, b"abc")], "does not fit"),
         ] {
             let error = receive(Made(pieces.into()), &store, |_, _| Ok(())).await.expect_err("it is refused");
             assert!(error.message().contains(words), "{words:?} is not in: {error}");

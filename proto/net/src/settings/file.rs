@@ -19,7 +19,7 @@ pub(super) fn apply(mut command: Command, path: &Path) -> Result<Command, clap::
     for (key, value) in table {
         let defaults = match arg(&command, &key) {
             Some(arg) => defaults(arg, &value).and_then(|defaults| check(arg, &defaults).map(|()| defaults)),
-            None => Err(format!("no such setting; there are {}", keys(&command))),
+            None => Err(format!("no such setting; the settings are {}", keys(&command))),
         };
         let defaults = defaults.map_err(|text| wrong(&mut command, format!("`{key}`: {text}")))?;
         let id = arg(&command, &key).expect("it was just found").get_id().clone();
@@ -47,7 +47,7 @@ fn keys(command: &Command) -> String {
 
 /// What would have been written behind the flag.
 fn defaults(arg: &Arg, value: &Value) -> Result<Vec<String>, String> {
-    let wrong = |allowed: &str| Err(format!("{} where it takes {allowed}", kind(value)));
+    let wrong = |allowed: &str| Err(format!("expected {allowed}, not {}", kind(value)));
     match (arg.get_action(), value) {
         (ArgAction::SetTrue, Value::Boolean(on)) => Ok(vec![on.to_string()]),
         (ArgAction::SetTrue, _) => wrong("true or false"),
@@ -62,7 +62,7 @@ fn scalar(value: &Value) -> Result<String, String> {
         Value::String(text) => Ok(text.clone()),
         Value::Integer(number) => Ok(number.to_string()),
         Value::Float(number) => Ok(number.to_string()),
-        _ => Err(format!("{} where it takes a string or a number", kind(value))),
+        _ => Err(format!("expected a string or a number, not {}", kind(value))),
     }
 }
 

@@ -54,10 +54,10 @@ fn on_a_connection() {
         // The queue goes on.
         assert_eq!(next_frame(&mut sent).map(|frame| frame.messages.len()), Some(1));
     };
-    ends(vec![says(4)], "received 4 messages, and 3 were sent");
-    ends(vec![asks(), says(u64::MAX)], "messages, and 3 were sent");
-    ends(vec![says(3), says(2)], "received 2 messages, and said 3 before");
-    ends(vec![ClientFrame { received: 4, ..asks() }], "and 3 were sent");
+    ends(vec![says(4)], "received 4 messages, but 3 were sent");
+    ends(vec![asks(), says(u64::MAX)], "messages, but 3 were sent");
+    ends(vec![says(3), says(2)], "received 2 messages, but said 3 before");
+    ends(vec![ClientFrame { received: 4, ..asks() }], "but 3 were sent");
     ends(vec![resumes()], "not alone in the first frame");
     ends(vec![asks(), resumes()], "not alone in the first frame");
     ends(vec![ClientFrame { piece: piece(), ..ClientFrame::default() }, asks()], "between the pieces");
@@ -73,7 +73,7 @@ fn about_a_large_message() {
     let way = Way::<ClientMessage>::default();
     let mut incoming = queue.incoming::<ClientMessage>(Way::clone(&way), LIMIT);
     way.say(says(1));
-    check(&now(incoming.next()).expect("it is there").expect_err("it is refused"), "and 0 were sent");
+    check(&now(incoming.next()).expect("it is there").expect_err("it is refused"), "but 0 were sent");
     next_frame(&mut sent);
     let mut incoming = queue.incoming::<ClientMessage>(Way::<ClientMessage>::of([says(1)]), LIMIT);
     assert_eq!(hear(&mut incoming), Some(vec![]));
@@ -89,7 +89,7 @@ fn at_the_beginning() {
     refused(vec![ClientFrame { piece: piece(), ..resumes() }], "a Resume is not alone");
     refused(vec![ClientFrame { received: 1, ..resumes() }], "a Resume is not alone");
     refused(vec![ClientFrame::default(), resumes()], "a Resume is not alone");
-    refused(vec![ClientFrame { received: 1, ..asks() }], "received 1 messages, and the session begins here");
+    refused(vec![ClientFrame { received: 1, ..asks() }], "received 1 messages, but the session starts here");
     let twice = open(Way::of([resumes(), resumes()])).expect("it begins well");
     let Opening::Resume { rest, .. } = twice else { panic!("it does not begin anew") };
     let (queue, _frames) = outgoing::<ClientEvent>(0, Arc::default());
@@ -119,8 +119,8 @@ fn in_a_resume() {
     next_frame(&mut frames);
     let mut incoming = queue.incoming::<ClientMessage>(Way::<ClientMessage>::of([says(2)]), LIMIT);
     assert_eq!(hear(&mut incoming), Some(vec![]));
-    check(&queue.reconnect(4).expect_err("it is refused"), "received 4 messages, and 3 were sent");
-    check(&queue.reconnect(1).expect_err("it is refused"), "received 1 messages, and said 2 before");
+    check(&queue.reconnect(4).expect_err("it is refused"), "received 4 messages, but 3 were sent");
+    check(&queue.reconnect(1).expect_err("it is refused"), "received 1 messages, but said 2 before");
     // The connection that there is goes on.
     queue.push(tell(3, 10));
     assert_eq!(next_frame(&mut frames).map(|frame| frame.messages.len()), Some(1));
@@ -149,7 +149,7 @@ fn in_the_answer() {
     };
     let resumed = |received| EventFrame { resumed: Some(Resumed { received }), ..EventFrame::default() };
     let refused = |answer, words: &str| check(&answered(vec![answer], None), words);
-    refused(resumed(2), "received 2 messages, and 1 were sent");
+    refused(resumed(2), "received 2 messages, but 1 were sent");
     refused(EventFrame { received: 1, ..resumed(1) }, "a Resumed is not alone");
     refused(EventFrame { piece: piece(), ..resumed(1) }, "a Resumed is not alone");
     refused(EventFrame { messages: vec![tell(0, 1)].into(), ..resumed(1) }, "a Resumed is not alone");

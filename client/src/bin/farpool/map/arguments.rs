@@ -1,4 +1,4 @@
-//! The options of `farpool map`: as they are given, and as they are meant.
+//! The options of `farpool map`, as given and as resolved.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -16,7 +16,7 @@ use crate::duration;
 
 #[derive(Debug, Args)]
 pub(crate) struct MapArguments {
-    /// The command, run by `sh -c`: {} is the item, and is appended if there is no placeholder
+    /// The command, run by `sh -c`: {} is the item, which is appended if there is no placeholder
     #[arg(long, value_name = "COMMAND")]
     program: OsString,
 
@@ -24,26 +24,26 @@ pub(crate) struct MapArguments {
     #[arg(short, long, value_name = "FILE", conflicts_with = "items")]
     arg_file: Option<PathBuf>,
 
-    /// Items end with a NUL byte instead of a line's end, as `find -print0` writes them
+    /// Items end with a NUL byte instead of a newline, as from `find -print0`
     #[arg(short = '0', long)]
     null: bool,
 
-    /// Write outputs as items finish, instead of in the order of the input
+    /// Print outputs as items finish, instead of in input order
     #[arg(long)]
     unordered: bool,
 
-    /// Go on when an item has failed, instead of giving out no more items
+    /// Continue after an item has failed, instead of starting no more items
     #[arg(long)]
     keep_going: bool,
 
-    /// End an item's command after so long: 10s, 500ms, 2m, 1h
+    /// Kill an item's command after this time: 10s, 500ms, 2m, 1h
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
 
-    /// Run a command that fails again, up to so many times
+    /// Retry a failed command up to this many times
     ///
-    /// A command whose worker or host is lost is run again as well, up to so many times; twice if this option is not given. 0:
-    /// no command is ever run twice.
+    /// A command whose worker or host is lost is retried as often; without this option, twice. With 0 no command ever runs
+    /// twice.
     #[arg(long, value_name = "N")]
     retries: Option<u32>,
 
@@ -51,43 +51,43 @@ pub(crate) struct MapArguments {
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     processes: Option<u32>,
 
-    /// Give so many consecutive items to one worker, which runs them one after another
+    /// Give this many consecutive items to one worker, which runs them one after another
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     chunksize: Option<u32>,
 
-    /// Only hosts with this label run commands; may be given again for further ones
+    /// Run commands only on hosts with this label; can be given more than once
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     require: Vec<(String, String)>,
 
-    /// Of the pool's jobs those with the highest priority go first; it may be negative
+    /// Priority: among the pool's jobs the highest goes first; it may be negative
     #[arg(long, value_name = "N", allow_hyphen_values = true, default_value_t = 0)]
     priority: i32,
 
-    /// Let commands on a cluster see this variable too, as it is here or with this value; may be given again
+    /// Pass this variable to commands on a cluster, with its value here or this one; can be given more than once
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
 
-    /// While slots idle, run a command that takes far longer than others a second time elsewhere: the first outcome counts
+    /// While slots are idle, run stragglers a second time elsewhere: the first outcome counts
     #[arg(long)]
     speculate: bool,
 
-    /// Give it all to the cluster under this name and return: `farpool results NAME` prints the outputs, whenever
+    /// Hand the whole job to the cluster under this name and return: `farpool results NAME` prints the outputs later
     #[arg(long, value_name = "NAME", conflicts_with_all = ["unordered", "tag", "results"])]
     detach: Option<String>,
 
-    /// Show on stderr how far it is, if that is a terminal
+    /// Show progress on stderr, if that is a terminal
     #[arg(long)]
     progress: bool,
 
-    /// Begin each line of output with the item and a tab
+    /// Start each line of output with the item and a tab
     #[arg(long)]
     tag: bool,
 
-    /// Print each line of output as soon as it comes, instead of whole outputs in the order of the input
+    /// Print each line of output as soon as it arrives, instead of whole outputs in input order
     #[arg(long, conflicts_with_all = ["detach", "progress"])]
     line_buffer: bool,
 
-    /// When a command has exited, let what it left in the background go on for so long; what is left then is killed and named
+    /// How long processes that a command leaves in the background may run after it exits; then they are killed and named
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration::parse_or_zero)]
     grace: Duration,
 
@@ -100,15 +100,15 @@ pub(crate) struct MapArguments {
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
 
-    /// Go on from the results of an earlier run: what they have is not run again
+    /// Resume from the results of an earlier run: items that have a result are skipped
     #[arg(long, requires = "results", conflicts_with = "overwrite")]
     resume: bool,
 
-    /// As --resume, and run again what failed
+    /// Like --resume, and run failed items again
     #[arg(long, requires = "results", conflicts_with = "overwrite")]
     retry_failed: bool,
 
-    /// Replace the results that are in the file
+    /// Replace the results in the file
     #[arg(long, requires = "results")]
     overwrite: bool,
 
@@ -117,7 +117,7 @@ pub(crate) struct MapArguments {
     items: Vec<OsString>,
 }
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) template: Template,
@@ -155,7 +155,9 @@ impl MapArguments {
     pub(super) fn resolve(self, items_follow: bool) -> Result<Plan, String> {
         let template = Template::parse(&self.program.into_vec()).map_err(|error| error.to_string())?;
         if self.speculate && self.retries == Some(0) {
-            return Err("--speculate may run a command twice, and with --retries 0 none ever is".to_owned());
+            return Err(
+                "--speculate may run a command twice, but --retries 0 forbids that: drop one of them".to_owned()
+            );
         }
         let mode = match (self.overwrite, self.retry_failed) {
             (true, _) => Mode::Overwrite,
@@ -223,7 +225,7 @@ fn variable(text: &OsString) -> Result<(OsString, OsString), String> {
     };
     match value {
         _ if name.is_empty() => Err(format!("--env {} names no variable", text.display())),
-        None => Err(format!("--env {0}: there is no such variable here; --env {0}=VALUE sets one", text.display())),
+        None => Err(format!("--env {0}: this variable is not set here; set it with --env {0}=VALUE", text.display())),
         Some(value) => Ok((name.to_owned(), value)),
     }
 }

@@ -38,7 +38,7 @@ struct Done {
 pub(super) fn detach(plan: &Plan, name: &str, address: Option<String>) -> Result<u64, MapError> {
     let Some(address) = address else {
         let message =
-            "--detach needs a cluster, which keeps the job: name its coordinator with --address or FARPOOL_ADDRESS";
+            "--detach needs a cluster to keep the job: give its coordinator with --address or FARPOOL_ADDRESS";
         return Err(MapError::Told(message.to_owned()));
     };
     let queue = plan.source.read(plan.separator).map_err(MapError::Told)?;

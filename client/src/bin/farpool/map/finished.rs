@@ -90,7 +90,7 @@ impl Finished {
         let host = self.host().map(|host| format!(" on host {}", shortened(host.as_bytes()))).unwrap_or_default();
         let what = shortened(left.join(", ").as_bytes());
         Some(format!(
-            "{} left processes in the background that did not end in time, and were killed{host}: {what}",
+            "{} left processes in the background, which did not end in time and were killed{host}: {what}",
             self.name()
         ))
     }
@@ -126,9 +126,9 @@ impl Ended {
                 Ok(signal) => format!("killed by signal {number} ({signal})"),
                 Err(_) => format!("killed by signal {number}"),
             }),
-            Self::TimedOut => Some(format!("timed out, and was killed after {}", duration::show(took))),
+            Self::TimedOut => Some(format!("timed out and was killed after {}", duration::show(took))),
             Self::TooMuchOutput => {
-                Some("wrote more than 1 GiB, and was killed: have it write to a file instead".to_owned())
+                Some("wrote more than 1 GiB and was killed: let it write to a file instead".to_owned())
             }
             Self::NotStarted(why) | Self::NotKept(why) => Some(why.clone()),
             Self::NotPrinted(error) => {
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(told(Ended::Code(2)), format!("{start}exit code 2{end}"));
         assert_eq!(told(Ended::Signal(9)), format!("{start}killed by signal 9 (SIGKILL){end}"));
         assert_eq!(told(Ended::Signal(99)), format!("{start}killed by signal 99{end}"));
-        assert_eq!(told(Ended::TimedOut), format!("{start}timed out, and was killed after 1.5s{end}"));
+        assert_eq!(told(Ended::TimedOut), format!("{start}timed out and was killed after 1.5s{end}"));
         assert_eq!(finished(Ended::Code(0)).failure(), None);
     }
 

@@ -31,7 +31,7 @@ impl Source {
             }),
             Source::Stdin => {
                 if io::stdin().is_terminal() {
-                    eprintln!("farpool: reading items from the terminal, a line each; Ctrl-D ends them");
+                    eprintln!("farpool: reading items from the terminal, one per line; Ctrl-D ends the input");
                 }
                 Box::new(move || fill_from(io::stdin().lock(), separator, &filled))
             }

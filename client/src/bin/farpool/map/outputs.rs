@@ -26,9 +26,9 @@ impl Outputs {
         let usable = if here { spool.file().map(Some) } else { Ok(None) };
         let file = usable.unwrap_or_else(|error| {
             let folder = spool.folder().display();
-            let story = format!("large outputs are held in memory: no file can be made in {folder}: {error}");
+            let story = format!("keeping large outputs in memory: cannot create a file in {folder}: {error}");
             // Without a reader there is nobody to tell.
-            let _ = writeln!(io::stderr(), "farpool: {story}; TMPDIR may name another folder");
+            let _ = writeln!(io::stderr(), "farpool: {story}; set TMPDIR to another directory");
             None
         });
         match file {

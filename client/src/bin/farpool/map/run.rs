@@ -31,7 +31,7 @@ const USUAL_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
 /// Runs the map; returns how many items failed.
 pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError> {
     let interrupt = Interrupt::watch()
-        .map_err(|error| MapError::Told(format!("cannot start a thread that looks out for signals: {error}")))?;
+        .map_err(|error| MapError::Told(format!("cannot start a thread that watches for signals: {error}")))?;
     let program = Program::new(plan.template.text());
     let records = plan.results.as_ref().map(|place| Records::open(place, Some(program))).transpose()?;
     let queue = plan.source.read(plan.separator).map_err(MapError::Told)?;
@@ -71,7 +71,8 @@ pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError>
     pool.join()?;
     printed::check()?;
     if rest.failed > 0 {
-        let _ = writeln!(io::stderr(), "farpool: {} before; --retry-failed runs them again", failed_items(rest.failed));
+        let _ =
+            writeln!(io::stderr(), "farpool: {} earlier; --retry-failed runs them again", failed_items(rest.failed));
     }
     Ok(failed + rest.failed)
 }
@@ -271,7 +272,7 @@ impl Map<'_> {
         }
         let stopped = self.board.borrow().stopping;
         if stopped && self.has_more(&Context::from_waker(Waker::noop())) {
-            let _ = writeln!(io::stderr(), "farpool: stopped, since an item failed; --keep-going goes on");
+            let _ = writeln!(io::stderr(), "farpool: stopped because an item failed; use --keep-going to continue");
         }
         self.sink.end()?;
         Ok(self.sink.failed())

@@ -254,7 +254,7 @@ fn print(output: &Output, spool: Option<&SpoolFile>, item: Option<&[u8]>, to: &m
             None => to.write_all(bytes)?,
         },
         Output::Spooled(extents) => {
-            let file = spool.ok_or_else(|| io::Error::other("an output was left in a file that nobody knows"))?;
+            let file = spool.ok_or_else(|| io::Error::other("an output is in a file that is not known"))?;
             for &extent in extents {
                 match &mut tag {
                     Some(tag) => file.read(extent, |bytes| tag.write(bytes, to))?,

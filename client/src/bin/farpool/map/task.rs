@@ -96,13 +96,15 @@ fn spawn(command: &[u8]) -> io::Result<Child> {
 fn why_not_started(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ArgumentListTooLong => "the command is longer than the 128 KiB that Linux allows".to_owned(),
-        io::ErrorKind::InvalidInput => "the item holds a NUL byte, which no command line can".to_owned(),
+        io::ErrorKind::InvalidInput => {
+            "the item contains a NUL byte, which is not allowed on a command line".to_owned()
+        }
         _ => format!("cannot start /bin/sh: {error}"),
     }
 }
 
 fn not_followed(error: &io::Error) -> String {
-    format!("cannot follow the command: {error}")
+    format!("cannot track the command: {error}")
 }
 
 fn watch(
@@ -163,7 +165,7 @@ fn not_kept(error: &io::Error, keeping: &Keeping) -> Ended {
         Keeping::Lines { .. } => Ended::NotPrinted(error.raw_os_error().unwrap_or(Errno::EIO as i32)),
         Keeping::Spooled(_) => {
             let folder = env::temp_dir();
-            let way_out = "TMPDIR may name a folder with more room";
+            let way_out = "set TMPDIR to a directory with more space";
             Ended::NotKept(format!("its output could not be kept in {}: {error}; {way_out}", folder.display()))
         }
         Keeping::InMemory => Ended::NotKept(format!("its output could not be read: {error}")),

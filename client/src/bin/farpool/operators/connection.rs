@@ -51,7 +51,7 @@ impl Connection {
         let reply = self.client.cancel_job(request).await;
         reply.map(drop).map_err(|status| {
             OperatorError::refused(&self.address, status)
-                .advise("`farpool jobs` tells which there are; a detached job's name goes behind --detached")
+                .advise("`farpool jobs` lists the open ones; give a detached job's name with --detached")
         })
     }
 
@@ -89,9 +89,9 @@ impl Connection {
     /// Returns the agent's id.
     pub(super) async fn drain_agent(&mut self, request: DrainAgentRequest) -> Result<String, OperatorError> {
         let reply = self.client.drain_agent(request).await;
-        reply.map(|reply| reply.into_inner().agent).map_err(|status| {
-            OperatorError::refused(&self.address, status).advise("`farpool agents` tells which there are")
-        })
+        reply
+            .map(|reply| reply.into_inner().agent)
+            .map_err(|status| OperatorError::refused(&self.address, status).advise("`farpool agents` lists them"))
     }
 }
 

@@ -41,7 +41,7 @@ impl OperatorError {
     }
 
     pub(super) fn silent(address: &str, patience: Duration) -> Self {
-        let message = format!("what listens at {address} did not answer within {} s", patience.as_secs());
+        let message = format!("the server at {address} did not answer within {} s", patience.as_secs());
         Self { kind: Kind::Unreachable, message, advice: START_OR_NAME }
     }
 
@@ -52,16 +52,16 @@ impl OperatorError {
             // What it says is all there is to it.
             Code::FailedPrecondition => Self { kind: Kind::Refused, message: message.to_owned(), advice: "" },
             Code::Unimplemented => {
-                let message = format!("what listens at {address} is no coordinator of farpool that serves operators");
+                let message = format!("the server at {address} is not a farpool coordinator that serves operators");
                 Self { kind: Kind::Refused, message, advice: START_OR_NAME }
             }
             Code::Unavailable | Code::Unknown if status.source().is_some() => {
                 let message = format!("lost the coordinator at {address}: {}", root(&status));
-                Self { kind: Kind::Unreachable, message, advice: "see whether it still runs" }
+                Self { kind: Kind::Unreachable, message, advice: "check whether it is still running" }
             }
             Code::DeadlineExceeded | Code::Cancelled => {
                 let message = format!("the coordinator at {address} did not answer in time");
-                Self { kind: Kind::Unreachable, message, advice: "see whether its host is overloaded" }
+                Self { kind: Kind::Unreachable, message, advice: "check whether its host is overloaded" }
             }
             code => {
                 let message = format!("the coordinator at {address} refused: {message} ({code:?})");
@@ -73,7 +73,7 @@ impl OperatorError {
     /// Digits that are a detached job's name.
     pub(super) fn ambiguous(job: &str) -> Self {
         let message = format!(
-            "{job} may be the number of a job or the name of a detached one, which exists: say which with --number or --detached"
+            "{job} is the name of a detached job, but could also be a job's number: choose with --number or --detached"
         );
         Self { kind: Kind::Here, message, advice: "" }
     }
@@ -84,7 +84,7 @@ impl OperatorError {
     }
 
     pub(super) fn runtime(error: io::Error) -> Self {
-        Self { kind: Kind::Here, message: format!("cannot prepare for the network: {error}"), advice: "" }
+        Self { kind: Kind::Here, message: format!("cannot set up networking: {error}"), advice: "" }
     }
 
     pub(super) fn stdout(error: io::Error) -> Self {

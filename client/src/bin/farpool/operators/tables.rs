@@ -43,7 +43,7 @@ pub(super) fn status(address: &str, status: &StatusReply, style: Style) -> Strin
 fn failing(journal: &JournalStatus) -> String {
     match &*journal.failing {
         "" => String::new(),
-        why => format!("; nothing can be written: {}", printable(why.as_bytes())),
+        why => format!("; cannot write: {}", printable(why.as_bytes())),
     }
 }
 

@@ -66,7 +66,7 @@ impl<C: Connect<Connection: Keeper>> Follower<C> {
             };
             for event in messages.into_iter().filter_map(|message| message.body) {
                 if !answered && !matches!(event, Event::DetachedJob(_)) {
-                    return Err(self.nonsense("did not begin with what the job is"));
+                    return Err(self.nonsense("did not start with the job's description"));
                 }
                 answered = true;
                 if let Some(end) = self.take_in(event, inbox)? {
@@ -88,7 +88,7 @@ impl<C: Connect<Connection: Keeper>> Follower<C> {
         };
         match heard {
             Err(Trouble::Lost(status)) if incoming.is_garbled() => {
-                Err(self.nonsense(&format!("sent what is no frame: {}", status.message())))
+                Err(self.nonsense(&format!("sent an invalid frame: {}", status.message())))
             }
             heard => heard,
         }
@@ -128,7 +128,7 @@ impl<C: Connect<Connection: Keeper>> Follower<C> {
             && before.detached_ms != 0
             && before.detached_ms != job.detached_ms
         {
-            let error = Error::invalid("the job was dropped meanwhile, and another one has got its name");
+            let error = Error::invalid("the job was dropped in the meantime, and another one now has its name");
             return Err(Trouble::Final(self.subject.tell(error)));
         }
         inbox.describe(&job);

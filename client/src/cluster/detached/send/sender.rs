@@ -93,7 +93,9 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
                 Heard::Uploaded => self.sent(line.upload.go_on(&mut line.connection))?,
                 Heard::Messages(messages) => {
                     let Some(messages) = messages? else {
-                        return Err(Trouble::Lost(Status::unavailable("it ended the call before all was durable")));
+                        return Err(Trouble::Lost(Status::unavailable(
+                            "it ended the call before the whole job was durable",
+                        )));
                     };
                     for event in messages.into_iter().filter_map(|message| message.body) {
                         if self.take_in(event, &mut line)? {
@@ -128,7 +130,7 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
             };
             match heard {
                 Err(Trouble::Lost(status)) if incoming.is_garbled() => {
-                    Err(self.nonsense(&format!("sent what is no frame: {}", status.message())))
+                    Err(self.nonsense(&format!("sent an invalid frame: {}", status.message())))
                 }
                 heard => heard,
             }
@@ -197,7 +199,7 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
 
     fn untrue(&self, untrue: &Untrue) -> Trouble {
         match untrue {
-            Untrue::TooMany => self.nonsense("says that items are durable which it was not sent"),
+            Untrue::TooMany => self.nonsense("reports items as durable that it was never sent"),
             Untrue::Lost => {
                 let message = format!(
                     "the coordinator at {} has dropped what it had of the job: there was no connection for longer than it \

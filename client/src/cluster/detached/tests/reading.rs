@@ -233,8 +233,8 @@ fn lies_are_errors() {
         ("of items 0", vec![raw(0, b"\x02", &[1]), raw(0, b"\x02", &[1])]),
         ("of items 2", vec![raw(2, b"\x02", &[1, 1])]),
         ("of items 18446744073709551615", vec![raw(u64::MAX, b"\x02", &[1])]),
-        ("lengths do not fit", vec![raw(0, b"\x02", &[9])]),
-        ("lengths do not fit", vec![raw(0, b"\x02\x02", &[2, 1])]),
+        ("lengths do not match", vec![raw(0, b"\x02", &[9])]),
+        ("lengths do not match", vec![raw(0, b"\x02\x02", &[2, 1])]),
         (
             "items that do not exist",
             vec![Event::ItemsDone(ItemsDone { ends: vec![0; 5].into(), ..Default::default() })],
@@ -242,7 +242,7 @@ fn lies_are_errors() {
         ("outcomes of items are missing", vec![raw(0, b"\x02", &[1]), Event::JobEnded(Default::default())]),
         ("outcomes of items are missing", vec![raw(2, b"\x02", &[1]), Event::JobEnded(Default::default())]),
         (
-            "another one has got its name",
+            "another one now has its name",
             vec![Event::DetachedJob(Box::new(DetachedJob { detached_ms: 7, ..running(3) }))],
         ),
     ];
@@ -259,7 +259,7 @@ fn lies_are_errors() {
     let call = call_from(&server, 0);
     let piece = Some(Piece { total: u64::MAX, data: vec![0; 9].into() });
     call.say_frame(EventFrame { piece, ..EventFrame::default() });
-    assert!(client.join().unwrap().unwrap_err().to_string().contains("what is no frame"));
+    assert!(client.join().unwrap().unwrap_err().to_string().contains("an invalid frame"));
     // More items than anybody could count.
     let client = get(&server, PATIENCE);
     let call = call_from(&server, 0);
@@ -271,7 +271,7 @@ fn lies_are_errors() {
     let client = get(&server, PATIENCE);
     let call = call_from(&server, 0);
     say_doubles(&call, 0..1);
-    assert!(client.join().unwrap().unwrap_err().to_string().contains("did not begin with what the job is"));
+    assert!(client.join().unwrap().unwrap_err().to_string().contains("did not start with the job's description"));
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn what_is_not_there_is_told_with_what_to_do() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert_eq!(
         error.to_string(),
-        "get \"nightly\": there is no detached job \"nightly\"; `farpool results` tells which detached jobs there are"
+        "get \"nightly\": there is no detached job \"nightly\"; `farpool results` lists the detached jobs"
     );
     let client = get(&server, Duration::from_millis(200));
     let call = call_from(&server, 0);

@@ -150,7 +150,7 @@ fn a_coordinator_that_does_not_come_back_is_given_up() {
     server.stop();
     let error = client.join().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("after 300ms") && error.to_string().contains("`farpool results`"), "{error}");
+    assert!(error.to_string().contains("within 300ms") && error.to_string().contains("`farpool results`"), "{error}");
 }
 
 #[test]
@@ -247,15 +247,15 @@ fn lies_are_errors() {
     let server = Server::start();
     type Lie = fn(&Call);
     let lies: [(&str, Lie); 4] = [
-        ("which it was not sent", |call| call.say_durable(11, false)),
-        ("which it was not sent", |call| call.say_durable(0, true)),
+        ("that it was never sent", |call| call.say_durable(11, false)),
+        ("that it was never sent", |call| call.say_durable(0, true)),
         ("has dropped what it had", |call| {
             call.say_durable(0, false);
             call.hear_all();
             call.say_durable(7, false);
             call.say_durable(6, false);
         }),
-        ("what is no frame", |call| {
+        ("an invalid frame", |call| {
             let piece = Some(Piece { total: 5, data: vec![0; 9].into() });
             call.say_frame(EventFrame { piece, ..EventFrame::default() });
         }),

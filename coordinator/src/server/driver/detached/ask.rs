@@ -82,7 +82,7 @@ impl Driver {
                     Ended::Cancelled => "was cancelled before",
                     Ended::Failed => "has failed",
                 };
-                let message = format!("job {:?} {how}: nothing of it is left to cancel", request.name);
+                let message = format!("job {:?} {how}: there is nothing left to cancel", request.name);
                 return drop(reply.send(Err(Status::failed_precondition(message))));
             }
             _ => {}
@@ -114,7 +114,7 @@ impl Driver {
     /// Drops all of a job; if that cannot be written, it is tried again when its time has come again.
     pub(super) fn forget_job(&mut self, number: u64) {
         if let Err(error) = self.try_to_forget(number) {
-            self.link.log.line(format_args!("a detached job cannot be forgotten for now: {error}"));
+            self.link.log.line(format_args!("cannot drop a detached job yet: {error}"));
         }
     }
 
@@ -155,7 +155,7 @@ impl Driver {
                     self.has_gone(number);
                 }
             }
-            Err(error) => self.link.log.line(format_args!("jobs do not expire for now: {error}")),
+            Err(error) => self.link.log.line(format_args!("cannot expire jobs yet: {error}")),
         }
     }
 }

@@ -64,8 +64,9 @@ impl Driver {
         }
         if let Some(there) = journal.find(&name) {
             if there.known().id != id {
-                let message =
-                    format!("there is a job {name:?}: pick up its results and discard it, or take another name");
+                let message = format!(
+                    "there already is a job {name:?}: pick up its results and discard it, or choose another name"
+                );
                 return Err(Status::already_exists(message));
             }
             if there.phase() != Phase::Feeding && !self.detached.receiving.contains_key(&there.number()) {
@@ -97,7 +98,7 @@ impl Driver {
         let receiving = self.detached.receiving.entry(number).or_default();
         if let Some(older) = receiving.stream.take() {
             self.detached.streams.remove(&older.id);
-            older.outgoing.fail(Status::aborted(format!("job {name:?} goes on over another stream")));
+            older.outgoing.fail(Status::aborted(format!("job {name:?} continues on another stream")));
         }
         receiving.parked.clear();
         (receiving.partial, receiving.waits, receiving.input_ended) = (0, false, receiving.completes);
@@ -139,11 +140,13 @@ const MAX_RESULT: usize = 4096;
 
 fn check_name(known: &Known) -> Result<(), Status> {
     if !text::is_plain(&known.name) {
-        return Err(Status::invalid_argument("a job's name has no control characters"));
+        return Err(Status::invalid_argument("a job's name must not contain control characters"));
     }
     if known.result.len() > MAX_RESULT {
         let length = known.result.len();
-        return Err(Status::invalid_argument(format!("a type of {length} bytes, and {MAX_RESULT} are the most")));
+        return Err(Status::invalid_argument(format!(
+            "the result type has {length} bytes, and the limit is {MAX_RESULT}"
+        )));
     }
     Ok(())
 }

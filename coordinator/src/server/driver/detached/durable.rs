@@ -51,9 +51,9 @@ impl Driver {
             let directory = journal.settings().directory.display();
             match &progress.failed {
                 Some(why) => self.link.log.line(format_args!(
-                    "the journal in {directory} cannot be written to: {why}; it is tried again, and detached jobs wait"
+                    "cannot write to the journal in {directory}: {why}; retrying, and detached jobs wait"
                 )),
-                None => self.link.log.line(format_args!("the journal in {directory} can be written to again")),
+                None => self.link.log.line(format_args!("the journal in {directory} is writable again")),
             }
             self.detached.failing = progress.failed.map(|why| Failing::new(why, before, self.now));
         }

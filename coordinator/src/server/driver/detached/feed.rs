@@ -167,7 +167,7 @@ impl Driver {
         match step {
             Step::Lose(first, count) => {
                 let why = if first < run.feed.lost { run.feed.why_lost.as_str() } else { "it is not there" };
-                let message = format!("the journal has lost the item before it was run: {why}");
+                let message = format!("the journal lost the item before it ran: {why}");
                 let failure = failure(FailureKind::Unavailable, message);
                 if let Err(error) = journal.failed(run.job, first, count, &failure) {
                     self.link.log.line(format_args!("the journal does not take outcomes: {error}"));
@@ -222,7 +222,7 @@ impl Driver {
             }
         }
         if let Some(error) = failed {
-            let text = format_args!("items of job {:?} cannot be read for now: {error}; it is tried again", job.name());
+            let text = format_args!("cannot read items of job {:?}: {error}; retrying", job.name());
             self.link.log.line(text);
             self.detached.hungry.pop();
             self.try_again();

@@ -69,10 +69,7 @@ impl Driver {
         let ended = journal.jobs().filter(|job| matches!(job.phase(), Phase::Ended(_))).count();
         let running = journal.jobs().count() - feeding.len() - ended;
         if feeding.len() + ended + running > 0 {
-            let text = format_args!(
-                "journal: {running} jobs go on, {ended} have ended, and {} are not complete",
-                feeding.len()
-            );
+            let text = format_args!("journal: {running} jobs resumed, {ended} ended, {} incomplete", feeding.len());
             self.link.log.line(text);
         }
         feeding.into_iter().for_each(|job| self.expect_rest(job));

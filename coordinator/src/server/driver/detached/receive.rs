@@ -276,7 +276,7 @@ impl Driver {
             self.detached.receiving.iter().filter(|(_, receiving)| late(receiving)).map(|(job, _)| *job).collect();
         for number in late {
             if let Some(job) = self.detached.journal.as_ref().and_then(|journal| journal.job(number)) {
-                let text = format_args!("job {:?} is forgotten: nobody went on detaching it", job.name());
+                let text = format_args!("job {:?} is dropped: its client did not finish detaching it", job.name());
                 self.link.log.line(text);
             }
             self.forget_job(number);

@@ -89,7 +89,7 @@ impl Driver {
             Ok(opening) => *opening,
             Err(ReadError::Moved) => return self.start(number),
             Err(error @ ReadError::Io(_)) => {
-                self.link.log.line(format_args!("job {:?} does not go on yet: {error}", job.name()));
+                self.link.log.line(format_args!("cannot resume job {:?} yet: {error}", job.name()));
                 return self.try_again();
             }
             Err(ReadError::Damaged(why)) => {
@@ -242,7 +242,7 @@ impl Driver {
             return;
         }
         if paused && self.detached.failing.is_none() && !self.detached.runs.is_empty() {
-            self.link.log.line("the journal has no room for results: detached jobs wait until there is some");
+            self.link.log.line("the journal has no space for results: detached jobs wait for it");
         }
         self.detached.paused = paused;
         let runs: Vec<ClientId> = self.detached.played().collect();

@@ -37,7 +37,8 @@ impl ProgramStore {
     pub(super) fn room_beside(&self, size: u64) -> Result<u64, StoreError> {
         let (bound, directory) = (self.shared.bound, self.shared.directory.display());
         bound.checked_sub(size).ok_or_else(|| {
-            let message = format!("a program of {size} bytes is larger than {directory} may be: {bound} bytes in all");
+            let message =
+                format!("a program of {size} bytes does not fit into {directory}, which is limited to {bound} bytes");
             StoreError::new(StoreErrorKind::TooLarge, message)
         })
     }

@@ -50,7 +50,7 @@ fn try_print(
         }
         None if arguments.tag || arguments.results.is_some() => {
             let message =
-                format!("job {name} is no `farpool map`: --tag and --results have no meaning for its results");
+                format!("job {name} was not detached by `farpool map`: --tag and --results do not apply to it");
             return Err(MapError::Told(message));
         }
         None => Box::new(Amount { kind: job.result().to_owned(), ..Amount::default() }),
@@ -80,7 +80,7 @@ fn try_print(
         RawEnd::Failed(error) => Err(error.into()),
         RawEnd::Cancelled => {
             let items = job.status().items;
-            let message = format!("job {name} was cancelled: not all of its {items} items have an outcome");
+            let message = format!("job {name} was cancelled before all of its {items} items had an outcome");
             Err(MapError::Told(message))
         }
         RawEnd::Running => Err(MapError::Told(format!("job {name} {}", goes_on(job.status(), arguments.discard)))),
@@ -91,8 +91,10 @@ fn try_print(
 fn goes_on(DetachedStatus { state, items, done, .. }: &DetachedStatus, discard: bool) -> String {
     let kept = if discard { ", and it was not discarded" } else { "" };
     match state {
-        DetachedState::Receiving => format!("is still being sent: nothing of it runs yet{kept}"),
-        _ => format!("goes on: {done} of its {items} items have an outcome{kept}; --wait waits for the others"),
+        DetachedState::Receiving => format!("is still being sent: nothing runs yet{kept}"),
+        _ => {
+            format!("is still running: {done} of its {items} items have an outcome{kept}; --wait waits for the others")
+        }
     }
 }
 
@@ -163,7 +165,7 @@ impl Shown for Amount {
     fn end(&mut self) -> Result<u64, MapError> {
         let Amount { kind, results, bytes, failed } = self;
         let kind = printable(kind.as_bytes());
-        let line = format!("{results} results of type {kind}, {bytes} bytes; --raw DIR writes each into a file\n");
+        let line = format!("{results} results of type {kind}, {bytes} bytes; --raw DIR writes each to a file\n");
         streams::stdout()
             .and_then(|mut stdout| stdout.write_all(line.as_bytes()))
             .map_err(|error| MapError::of_stdout(&error))?;

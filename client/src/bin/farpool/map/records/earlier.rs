@@ -48,14 +48,14 @@ impl Earlier {
         lines.read(|number, line| {
             let wrong = |why: String| MapError::Told(format!("cannot resume from {path}: line {number} {why}"));
             let record: Record = serde_json::from_slice(line)
-                .map_err(|error| wrong(format!("is no record of `farpool map --results`: {error}")))?;
+                .map_err(|error| wrong(format!("is not a record of `farpool map --results`: {error}")))?;
             let (Some(item), Some(digest), Some(of), Some(index)) =
                 (record.item, record.digest, record.program, record.index.checked_sub(1))
             else {
-                return Err(wrong("does not say which command and item it is of".to_owned()));
+                return Err(wrong("does not say which command and item it belongs to".to_owned()));
             };
             if of != program.shown {
-                return Err(wrong(format!("is of another command, '{of}', and --program is '{}'", program.shown)));
+                return Err(wrong(format!("belongs to another command, '{of}', but --program is '{}'", program.shown)));
             }
             let failed = record.exit_code != Some(0);
             let item = shortened(item.as_bytes());
@@ -72,7 +72,7 @@ impl Earlier {
         let program = self.program.as_ref().expect("it was given with the records");
         for index in 0..end {
             let Some(item) = queue.pop(Duration::MAX) else {
-                let why = format!("it has a record of item {end}, and the input ends after {index} items");
+                let why = format!("it has a record of item {end}, but the input ends after {index} items");
                 return Err(self.mismatch(&why));
             };
             match self.known.get(&index) {
@@ -99,7 +99,7 @@ impl Earlier {
 fn what_differs(index: u64, known: &Known, item: &[u8]) -> String {
     let (number, now) = (index + 1, shortened(item));
     match known.item == now {
-        false => format!("item {number} was \"{}\", and is \"{now}\" in the input", known.item),
-        true => format!("item {number}, \"{now}\", or --program differs where that is not shown"),
+        false => format!("item {number} was \"{}\", but is \"{now}\" in the input", known.item),
+        true => format!("item {number}, \"{now}\", or --program differs in a part that is not shown"),
     }
 }

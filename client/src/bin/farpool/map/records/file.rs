@@ -41,10 +41,10 @@ impl Lines {
         }
         if let Some(metadata) = metadata.filter(|metadata| !metadata.is_file()) {
             if metadata.is_dir() {
-                return Err(refused("--results takes a file, and that is a folder"));
+                return Err(refused("--results takes a file, but that is a directory"));
             }
             if matches!(mode, Mode::Resume { .. }) {
-                return Err(refused("only a file keeps what --resume needs, and that is none"));
+                return Err(refused("--resume needs a regular file, and that is not one"));
             }
             return stream(OpenOptions::new().write(true).open(path).map_err(|error| failed(&error))?);
         }
@@ -57,14 +57,14 @@ impl Lines {
         let file = file.map_err(|error| failed(&error))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(refused("another farpool writes its results there")),
+            Err(TryLockError::WouldBlock) => return Err(refused("another farpool is writing its results there")),
             // This file system has no locks.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(failed(&error)),
         }
         let length = file.metadata().map_err(|error| failed(&error))?.len();
         if mode == Mode::New && length > 0 {
-            return Err(refused("there are results already; --resume goes on from them, --overwrite replaces them"));
+            return Err(refused("it already has results; --resume continues from them, --overwrite replaces them"));
         }
         let (length, cut) = if mode == Mode::Overwrite { (0, length > 0) } else { (length, false) };
         Ok(Lines { path: path.to_owned(), file, waiting: Vec::new(), length: Some(length), cut, created })
