@@ -1234,7 +1234,7 @@ pub struct StatusReply {
     pub jobs_left_out: u64,
 }
 /// The journal of detached jobs.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JournalStatus {
     /// Bytes that it takes up, and how many it may.
     #[prost(uint64, tag = "1")]
@@ -1247,6 +1247,18 @@ pub struct JournalStatus {
     /// Why nothing can be written to it for now; empty: it can.
     #[prost(string, tag = "4")]
     pub failing: ::prost::alloc::string::String,
+    /// Damaged files that are kept beside it, as found when it was opened or set aside since then. The coordinator does not need them.
+    #[prost(message, repeated, tag = "5")]
+    pub aside: ::prost::alloc::vec::Vec<FileAside>,
+}
+/// A damaged file that is kept beside the journal.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FileAside {
+    /// In the journal's directory.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentStatus {

@@ -27,6 +27,7 @@ fn status_shows_all_of_it() {
 coordinator 1.2.3 at {address}, up 1h 01m
 4 agents, 12 of 76 slots busy, 1234 items/s; 3.0 MiB of 4.0 GiB held; late messages dropped: 7
 journal: 3 detached jobs, 5.0 MiB of 10.0 GiB; cannot write: the disk is full\\u{{1b}}
+kept beside the journal: 2 damaged files, 6.0 MiB: 0000000001.farpool-journal.damaged-20261130T021338Z, evil\\u{{1b}}
 
 HOST           SLOTS  BUSY  CHUNKS    DONE  ITEMS/S  CONNECTED  STATE                      AGENT  LABELS
 node1             64    12     140  123456     1234     1m 01s  serving                    a1b2   gpu=a100 os=linux
@@ -81,6 +82,10 @@ fn the_keys_of_json_are_a_promise() {
                 "bytes": 5 << 20,
                 "size_bytes": 10_u64 << 30,
                 "failing": "the disk is full\u{1b}",
+                "aside": [
+                    { "name": "0000000001.farpool-journal.damaged-20261130T021338Z", "bytes": 3 << 20 },
+                    { "name": "evil\u{1b}", "bytes": 3 << 20 },
+                ],
             },
             "agents": [{
                 "agent": "a1b2",

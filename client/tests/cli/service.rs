@@ -7,8 +7,8 @@ use std::thread;
 use farpool_proto::v1::detached_jobs_server::DetachedJobsServer;
 use farpool_proto::v1::operators_server::{Operators, OperatorsServer};
 use farpool_proto::v1::{
-    AgentStatus, CancelJobReply, CancelJobRequest, DrainAgentReply, DrainAgentRequest, JobStatus, JournalStatus, Label,
-    PoolStatus, StatusReply, StatusRequest, Version,
+    AgentStatus, CancelJobReply, CancelJobRequest, DrainAgentReply, DrainAgentRequest, FileAside, JobStatus,
+    JournalStatus, Label, PoolStatus, StatusReply, StatusRequest, Version,
 };
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -178,6 +178,9 @@ pub(crate) fn busy_cluster() -> StatusReply {
             size: 10 << 30,
             jobs: 3,
             failing: "the disk is full\x1b".to_owned(),
+            aside: ["0000000001.farpool-journal.damaged-20261130T021338Z", "evil\x1b"]
+                .map(|name| FileAside { name: name.to_owned(), bytes: 3 << 20 })
+                .into(),
         }),
     }
 }

@@ -187,7 +187,7 @@ impl Journal {
     }
 
     /// Damaged files that are kept beside the journal, which do not count towards its size.
-    pub fn aside(&self) -> Aside {
+    pub fn aside(&self) -> Vec<Aside> {
         self.reader.aside()
     }
 
@@ -367,9 +367,10 @@ impl Journal {
 /// Tells what else is in the journal's folder.
 fn tell_what_is_beside(storage: &dyn Storage, warn: &mut dyn FnMut(String)) {
     const SHOWN: usize = 10;
-    let Aside { files, bytes } = storage.aside();
+    let aside = storage.aside();
+    let files = aside.len();
     if files > 0 {
-        let bytes = ByteSize(bytes);
+        let bytes = ByteSize(aside.iter().map(|file| file.bytes).sum());
         let plural = if files == 1 { "" } else { "s" };
         warn(format!(
             "kept beside the journal: {files} damaged file{plural} ({bytes}), *.damaged-* and *.cut-off-*; to be removed by hand \

@@ -101,7 +101,7 @@ impl Reader {
         })
     }
 
-    pub(super) fn aside(&self) -> Aside {
+    pub(super) fn aside(&self) -> Vec<Aside> {
         self.storage.aside()
     }
 

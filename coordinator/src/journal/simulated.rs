@@ -249,10 +249,12 @@ impl Storage for Simulated {
         self.act(Done::CopyAside(segment, from)).map(|()| format!("segment-{segment}.cut-off"))
     }
 
-    fn aside(&self) -> Aside {
-        let mut aside = Aside::default();
-        self.state().aside.iter().for_each(|(_, file)| aside.add(file.len() as u64));
-        aside
+    fn aside(&self) -> Vec<Aside> {
+        let aside = |(segment, file): &(u32, Vec<u8>)| Aside {
+            name: format!("segment-{segment}.damaged"),
+            bytes: file.len() as u64,
+        };
+        self.state().aside.iter().map(aside).collect()
     }
 
     fn foreign(&self) -> Vec<String> {

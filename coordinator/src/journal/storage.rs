@@ -42,8 +42,8 @@ pub(super) trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Copies what is in a segment from a byte on into a file beside it, durably; returns its name.
     fn copy_aside(&self, segment: u32, from: u64) -> io::Result<String>;
 
-    /// What was set aside by now, and is still there.
-    fn aside(&self) -> Aside;
+    /// What was set aside by now.
+    fn aside(&self) -> Vec<Aside>;
 
     /// What else there is beside the journal. Nobody touches it.
     fn foreign(&self) -> Vec<String>;
@@ -58,12 +58,12 @@ pub(super) trait Storage: fmt::Debug + Send + Sync + 'static {
     fn name(&self, segment: u32) -> String;
 }
 
-/// Damaged files that are kept beside the journal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A damaged file that is kept beside the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Aside {
-    /// How many there are.
-    pub files: u64,
-    /// Bytes of all of them.
+    /// The file's name in the journal's directory.
+    pub name: String,
+    /// Its size.
     pub bytes: u64,
 }
 
@@ -72,7 +72,7 @@ pub struct Aside {
 pub(super) struct Directory {
     path: PathBuf,
     files: Mutex<BTreeMap<u32, Arc<File>>>,
-    aside: Mutex<Aside>,
+    aside: Mutex<Vec<Aside>>,
     foreign: Vec<String>,
     /// Where it is noted what is durable; none: it cannot be noted.
     synced: Option<File>,
@@ -100,7 +100,7 @@ impl Directory {
             ),
             TryLockError::Error(error) => failed(error),
         })?;
-        let (mut files, mut aside, mut foreign) = (BTreeMap::new(), Aside::default(), Vec::new());
+        let (mut files, mut aside, mut foreign) = (BTreeMap::new(), Vec::new(), Vec::new());
         for entry in fs::read_dir(&path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             match what_is(&entry.file_name().to_string_lossy()) {
@@ -109,12 +109,13 @@ impl Directory {
                     close_to_others(&entry.path(), 0o600).map_err(failed)?;
                     files.insert(segment, Arc::new(file));
                 }
-                Named::Aside => aside.add(entry.metadata().map_err(failed)?.len()),
+                Named::Aside => aside.push(Aside::new(&entry.path(), entry.metadata().map_err(failed)?.len())),
                 Named::Ours => {}
                 Named::Foreign => foreign.push(entry.file_name().to_string_lossy().into_owned()),
             }
         }
         foreign.sort();
+        aside.sort_by(|one: &Aside, other| one.name.cmp(&other.name));
         // Without it more is taken for durable than may be.
         let synced = File::options()
             .read(true)
@@ -136,8 +137,8 @@ impl Directory {
         paths.find(|path| !path.exists()).expect("there are more names than files")
     }
 
-    fn add_aside(&self, bytes: u64) {
-        self.aside.lock().unwrap_or_else(PoisonError::into_inner).add(bytes);
+    fn add_aside(&self, path: &Path, bytes: u64) {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner).push(Aside::new(path, bytes));
     }
 
     fn path_of(&self, segment: u32) -> PathBuf {
@@ -227,9 +228,9 @@ fn noted(bytes: [u8; NOTE]) -> Option<(u32, u64)> {
 }
 
 impl Aside {
-    pub(super) fn add(&mut self, bytes: u64) {
-        self.files += 1;
-        self.bytes += bytes;
+    fn new(path: &Path, bytes: u64) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { name, bytes }
     }
 }
 
@@ -308,7 +309,7 @@ impl Storage for Directory {
             Err(error) => return Err(error),
         };
         if self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(&segment).is_some() {
-            self.add_aside(bytes);
+            self.add_aside(&to, bytes);
         }
         self.sync_names()?;
         Ok(to.display().to_string())
@@ -324,12 +325,12 @@ impl Storage for Directory {
             // What could not be copied is still where it was.
             let _ = fs::remove_file(&to);
         })?;
-        self.add_aside(bytes);
+        self.add_aside(&to, bytes);
         Ok(to.display().to_string())
     }
 
-    fn aside(&self) -> Aside {
-        *self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    fn aside(&self) -> Vec<Aside> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn foreign(&self) -> Vec<String> {

@@ -81,10 +81,12 @@ fn jobs_that_were_not_hit_are_read_and_the_file_is_kept() {
     let named = names(scratch.path()).into_iter().find(|name| name.contains(".damaged-")).expect("it is kept");
     assert!(said[0].contains(&named), "{said:?}");
     assert_eq!(fs::read(scratch.path().join(&named)).expect("it can be read"), file);
-    assert_eq!(journal.aside(), Aside { files: 1, bytes: file.len() as u64 });
+    let aside = [Aside { name: named, bytes: file.len() as u64 }];
+    assert_eq!(journal.aside(), aside);
     drop(journal);
 
     let (journal, warnings) = open(scratch.path());
+    assert_eq!(journal.aside(), aside);
     assert!(warnings[0].contains("1 damaged file (") && warnings.len() == 2, "{warnings:?}");
     assert_eq!(journal.jobs().count(), JOBS as usize);
     let reader = journal.reader();
@@ -122,14 +124,14 @@ fn what_is_behind_the_last_record_is_kept_unless_it_was_being_written() {
         fs::write(&segment, [&whole[..], torn].concat()).expect("it can be written");
         let (journal, warnings) = open(scratch.path());
         assert!(warnings.len() == 1 && warnings[0].contains("It is cut off there"), "{warnings:?}");
-        assert_eq!((journal.jobs().count(), journal.aside()), (JOBS as usize, Aside::default()));
+        assert_eq!((journal.jobs().count(), journal.aside()), (JOBS as usize, Vec::new()));
         drop(journal);
         assert_eq!(fs::read(&segment).expect("it can be read"), whole);
     }
     fs::write(&segment, [&whole[..], b"somebody's words"].concat()).expect("it can be written");
     let (journal, warnings) = open(scratch.path());
-    assert_eq!(journal.aside(), Aside { files: 1, bytes: 16 });
     let named = names(scratch.path()).into_iter().find(|name| name.contains(".cut-off-")).expect("it is kept");
+    assert_eq!(journal.aside(), [Aside { name: named.clone(), bytes: 16 }]);
     assert!(warnings.len() == 1 && warnings[0].contains(&named), "{warnings:?}");
     assert_eq!(fs::read(scratch.path().join(&named)).expect("it can be read"), b"somebody's words");
     drop(journal);

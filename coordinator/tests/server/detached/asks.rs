@@ -109,3 +109,21 @@ async fn what_has_ended_expires() {
     server.until("its end", |status| status.journal.as_ref().is_some_and(|journal| journal.jobs == 1)).await;
     assert_eq!(states(&server).await, [("runs".to_owned(), DetachedState::Running)]);
 }
+
+#[tokio::test]
+async fn status_names_damaged_files_kept_beside_the_journal() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    detached(&server, detach("one", 1), 10).await;
+    server.killed_off().await;
+    // The first segment is unreadable.
+    std::fs::write(scratch.path().join("0000000001.farpool-journal"), [7; 5000]).expect("it can be written");
+    let server = scratch.server().await;
+    let told = server.until("a file that is kept", |status| {
+        status.journal.as_ref().is_some_and(|journal| !journal.aside.is_empty())
+    });
+    let aside = told.await.journal.expect("it has one").aside;
+    assert_eq!((aside.len(), aside[0].bytes), (1, 5000));
+    assert!(aside[0].name.starts_with("0000000001.farpool-journal.damaged-"), "{aside:?}");
+    assert!(scratch.path().join(&aside[0].name).exists());
+}

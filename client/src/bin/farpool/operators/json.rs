@@ -31,6 +31,14 @@ struct Journal<'s> {
     size_bytes: u64,
     /// Why nothing can be written to it; empty: it can.
     failing: &'s str,
+    /// Damaged files that are kept beside it.
+    aside: Vec<FileAside<'s>>,
+}
+
+#[derive(Serialize)]
+struct FileAside<'s> {
+    name: &'s str,
+    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -136,8 +144,9 @@ pub(super) fn status(status: &StatusReply) -> Status<'_> {
 }
 
 fn journal(journal: &v1::JournalStatus) -> Journal<'_> {
-    let v1::JournalStatus { jobs, bytes, size, ref failing } = *journal;
-    Journal { jobs, bytes, size_bytes: size, failing }
+    let v1::JournalStatus { jobs, bytes, size, ref failing, ref aside } = *journal;
+    let aside = aside.iter().map(|file| FileAside { name: &file.name, bytes: file.bytes }).collect();
+    Journal { jobs, bytes, size_bytes: size, failing, aside }
 }
 
 pub(super) fn agents(status: &StatusReply) -> Agents<'_> {

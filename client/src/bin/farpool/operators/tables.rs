@@ -35,6 +35,7 @@ pub(super) fn status(address: &str, status: &StatusReply, style: Style) -> Strin
     if let Some(journal) = &status.journal {
         let (used, size) = (bytes(journal.bytes), bytes(journal.size));
         let _ = writeln!(text, "journal: {} detached jobs, {used} of {size}{}", journal.jobs, failing(journal));
+        text += &aside(journal);
     }
     let _ = write!(text, "\n{}\n{}\n{}", agents(status, style), pools(status, style), jobs(status, style));
     text
@@ -45,6 +46,20 @@ fn failing(journal: &JournalStatus) -> String {
         "" => String::new(),
         why => format!("; cannot write: {}", printable(why.as_bytes())),
     }
+}
+
+/// The damaged files that are kept beside the journal: how many, their size, and the first names.
+fn aside(journal: &JournalStatus) -> String {
+    const SHOWN: usize = 10;
+    if journal.aside.is_empty() {
+        return String::new();
+    }
+    let (count, size) =
+        (journal.aside.len(), journal.aside.iter().fold(0, |sum: u64, file| sum.saturating_add(file.bytes)));
+    let shown: Vec<String> = journal.aside.iter().take(SHOWN).map(|file| printable(file.name.as_bytes())).collect();
+    let more = if count > SHOWN { ", ..." } else { "" };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("kept beside the journal: {count} damaged file{plural}, {}: {}{more}\n", bytes(size), shown.join(", "))
 }
 
 pub(super) fn agents(status: &StatusReply, style: Style) -> String {

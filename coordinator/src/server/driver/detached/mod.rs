@@ -26,7 +26,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use farpool_net::program::InUse;
-use farpool_proto::v1::{ClientEvent, JournalStatus};
+use farpool_proto::v1::{ClientEvent, FileAside, JournalStatus};
 use prost::Message;
 use tokio::sync::Semaphore;
 
@@ -34,7 +34,7 @@ use super::super::link::StreamId;
 use super::super::programs::Programs;
 use super::Driver;
 use crate::ClientId;
-use crate::journal::{Journal, Wakeup};
+use crate::journal::{Aside, Journal, Wakeup};
 use attach::Attached;
 use begin::DetachJoins;
 pub(in super::super) use disk::Read;
@@ -183,6 +183,7 @@ impl Detached {
             size: journal.settings().size,
             jobs: journal.jobs().count() as u64,
             failing: self.failing.as_ref().map(|failing| failing.why.to_string()).unwrap_or_default(),
+            aside: journal.aside().into_iter().map(|Aside { name, bytes }| FileAside { name, bytes }).collect(),
         })
     }
 
