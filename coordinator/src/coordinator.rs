@@ -1,6 +1,6 @@
 //! The coordinator: its state, its clock and its doors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use farpool_core::{Action, Core, JobId, PoolId, Slab};
@@ -9,7 +9,7 @@ use farpool_proto::v1::{AgentEvent, ClientMessage, agent_command};
 use crate::adopt::Adopting;
 use crate::agents::Agent;
 use crate::clients::Client;
-use crate::convert;
+use crate::convert::{self, ItemToken};
 use crate::ids::Identity;
 use crate::jobs::Job;
 use crate::labels::LabelBook;
@@ -182,6 +182,11 @@ impl Coordinator {
         self.flush(out);
         self.settle(out);
         self.lend_slots(out);
+    }
+
+    /// Replaces the tokens of all clients that wait for unfinished detached jobs: the slots of their items are lent.
+    pub fn lend_to_attached(&mut self, tokens: BTreeSet<ItemToken>) {
+        self.lends.set_attached(tokens);
     }
 
     fn lend_slots(&mut self, out: &mut Outbox) {

@@ -2,9 +2,10 @@
 //!
 //! A client that a task starts (`farpool map` inside a command, say) waits for items of its own while its item keeps a slot. Its
 //! pool carries the item's token, and as long as the client waits for unfinished items, the item's agent is told to lend the slot.
+//! The same holds for a client that waits for a detached job: its `Attach` carries the token.
 //! Whether the token is good is the agent's to decide: only there is it known what runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use farpool_proto::v1::LendSlot;
 
@@ -16,6 +17,8 @@ use crate::{AgentId, ClientId};
 #[derive(Debug, Default)]
 pub(crate) struct Lends {
     borrowers: BTreeMap<ClientId, Borrower>,
+    /// The tokens of clients that wait for unfinished detached jobs.
+    attached: BTreeSet<ItemToken>,
     /// The tokens that an agent was told to lend for, and which session of it was told.
     lent: BTreeMap<ItemToken, AgentId>,
 }
@@ -41,6 +44,11 @@ impl Lends {
         }
     }
 
+    /// Replaces the tokens of all clients that wait for unfinished detached jobs.
+    pub(crate) fn set_attached(&mut self, tokens: BTreeSet<ItemToken>) {
+        self.attached = tokens;
+    }
+
     /// The client's session has ended.
     pub(crate) fn close(&mut self, client: ClientId) {
         self.borrowers.remove(&client);
@@ -53,12 +61,13 @@ impl Lends {
         unfinished: impl Fn(ClientId) -> bool,
         session: impl Fn(&Identity) -> Option<AgentId>,
     ) -> Vec<(AgentId, LendSlot)> {
-        if self.borrowers.is_empty() && self.lent.is_empty() {
+        if self.borrowers.is_empty() && self.attached.is_empty() && self.lent.is_empty() {
             return Vec::new();
         }
         let waiting = self.borrowers.iter().filter(|(client, borrower)| borrower.waits && unfinished(**client));
+        let tokens = waiting.map(|(_, borrower)| borrower.token).chain(self.attached.iter().copied());
         let wanted: BTreeMap<ItemToken, AgentId> =
-            waiting.filter_map(|(_, borrower)| Some((borrower.token, session(&borrower.token.agent)?))).collect();
+            tokens.filter_map(|token| Some((token, session(&token.agent)?))).collect();
         let ended = self.lent.iter().filter(|(token, agent)| {
             // An agent forgets what an earlier session of it has lent.
             !wanted.contains_key(token) && session(&token.agent) == Some(**agent)
@@ -129,6 +138,20 @@ mod tests {
         lends.close(client(2));
         lends.note_waiting(client(3), true);
         assert_eq!(said(&mut lends, Some(5), &[3]), [(5, 7, false), (5, 8, true)]);
+    }
+
+    #[test]
+    fn clients_that_wait_for_detached_jobs_borrow_slots() {
+        let mut lends = Lends::default();
+        lends.set_attached([TOKEN].into());
+        assert_eq!(said(&mut lends, Some(5), &[]), [(5, 7, true)]);
+        // A pool with the same token keeps the slot lent.
+        lends.open(client(1), TOKEN);
+        lends.note_waiting(client(1), true);
+        lends.set_attached(BTreeSet::new());
+        assert_eq!(said(&mut lends, Some(5), &[1]), []);
+        lends.close(client(1));
+        assert_eq!(said(&mut lends, Some(5), &[]), [(5, 7, false)]);
     }
 
     #[test]

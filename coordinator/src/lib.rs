@@ -40,6 +40,7 @@ pub mod journal;
 #[cfg(feature = "server")]
 pub mod server;
 
+pub use convert::ItemToken;
 pub use coordinator::{Config, Coordinator};
 pub use farpool_core::{AgentId, JobId};
 pub use ids::ClientId;

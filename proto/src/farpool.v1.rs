@@ -403,7 +403,7 @@ pub mod client_message {
         #[prost(message, tag = "8")]
         Detach(::prost::alloc::boxed::Box<super::Detach>),
         #[prost(message, tag = "9")]
-        Attach(super::Attach),
+        Attach(::prost::alloc::boxed::Box<super::Attach>),
         #[prost(message, tag = "10")]
         AwaitingItems(super::AwaitingItems),
     }
@@ -546,7 +546,7 @@ pub struct Detach {
     #[prost(uint32, tag = "6")]
     pub format: u32,
 }
-/// Picks up the outcomes of a detached job: the only message of DetachedJobs.Attach.
+/// Picks up the outcomes of a detached job: the first message of DetachedJobs.Attach. Only AwaitingItems may follow.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Attach {
     #[prost(string, tag = "1")]
@@ -560,6 +560,9 @@ pub struct Attach {
     /// DetachedJob.id: only that job, not another one that has the name by now. Empty: whichever has it.
     #[prost(bytes = "bytes", tag = "4")]
     pub id: ::prost::bytes::Bytes,
+    /// As in OpenPool. The slot is lent while the client waits (AwaitingItems) and the job is unfinished.
+    #[prost(message, optional, tag = "5")]
+    pub item: ::core::option::Option<ItemToken>,
 }
 /// No more jobs will come. `now`: drop the jobs that are there and stop the workers at once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

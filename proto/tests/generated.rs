@@ -5,10 +5,11 @@ use std::path::Path;
 use prost::Message;
 
 /// Messages that are rare and large: those that are frequent are moved about, and should not have to be as large.
-const BOXED: [&str; 15] = [
+const BOXED: [&str; 16] = [
     "ClientMessage.body.open_pool",
     "ClientMessage.body.open_job",
     "ClientMessage.body.detach",
+    "ClientMessage.body.attach",
     "ClientEvent.body.items_failed",
     "ClientEvent.body.pool_failed",
     "ClientEvent.body.detached_job",

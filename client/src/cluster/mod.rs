@@ -72,7 +72,7 @@ fn open_session(address: Address, settings: Settings) -> Result<ClusterSession, 
         require,
         weight,
         id: id.clone(),
-        item: worker::inherited_item().map(item_token),
+        item: inherited_item(),
         ..OpenPool::default()
     };
     let place = Place { address: address.clone(), patience: reconnect_timeout };
@@ -95,9 +95,11 @@ fn open_session(address: Address, settings: Settings) -> Result<ClusterSession, 
     Ok(session)
 }
 
-fn item_token(token: ItemToken) -> v1::ItemToken {
+/// Returns the token of the item whose task started this process.
+fn inherited_item() -> Option<v1::ItemToken> {
     let bytes = |number: u128| Bytes::copy_from_slice(&number.to_be_bytes());
-    v1::ItemToken { agent: bytes(token.agent), secret: bytes(token.secret), position: token.position }
+    let ItemToken { agent, secret, position } = worker::inherited_item()?;
+    Some(v1::ItemToken { agent: bytes(agent), secret: bytes(secret), position })
 }
 
 /// An id that nobody else has. Not by way of what the crate keeps for ids in order: that has a lock, which a fork of this

@@ -69,6 +69,27 @@ fn commands_that_run_farpool_themselves_finish() {
     done.assert_prints(&expected);
 }
 
+/// Commands in the only slot detach jobs and wait for them, two levels deep.
+#[test]
+fn commands_that_wait_for_detached_jobs_finish() {
+    let local = Local::start(&["1", "--slots", "1"]);
+    let folder = Folder::new();
+    let script = folder.file("detaching.sh");
+    let binary = env!("CARGO_BIN_EXE_farpool");
+    let text = format!(
+        "if [ $1 = 0 ]; then echo leaf $2; exit; fi\n\
+         {binary} map --detach $1-$2 --program \"sh {script} $(($1 - 1))\" -- a$2 b$2 > /dev/null &&\n\
+         {binary} results $1-$2 --wait && echo level $1 $2\n"
+    );
+    fs::write(&script, text).unwrap();
+    let done = map(&local, &format!("sh {script} 2"), &["--", "x", "y"]).run();
+    let level_1 = |item: &str| format!("leaf a{item}\nleaf b{item}\nlevel 1 {item}\n");
+    let level_2 =
+        |item: &str| format!("{}{}level 2 {item}\n", level_1(&format!("a{item}")), level_1(&format!("b{item}")));
+    done.assert_prints(&(level_2("x") + &level_2("y")));
+    local.end();
+}
+
 #[test]
 fn commands_see_what_was_chosen_and_nothing_else() {
     let local = Local::start(&["1"]);

@@ -28,7 +28,7 @@ pub(crate) enum FromClient {
 
 /// Names a running item to its own agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ItemToken {
+pub struct ItemToken {
     pub(crate) agent: Identity,
     pub(crate) secret: [u8; 16],
     pub(crate) position: u32,
@@ -97,14 +97,18 @@ fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
         weight: open.weight.max(1),
         id,
         again,
-        item: open.item.map(item_token).transpose()?,
+        item: open.item.map(ItemToken::try_from).transpose()?,
     })))
 }
 
-fn item_token(token: v1::ItemToken) -> Result<ItemToken, Refused> {
-    let agent = identity(&token.agent, RefusedKind::AgentIdLength)?.ok_or(RefusedKind::Missing("item.agent"))?;
-    let secret = token.secret[..].try_into().map_err(|_| RefusedKind::ItemSecretLength(token.secret.len()))?;
-    Ok(ItemToken { agent, secret, position: token.position })
+impl TryFrom<v1::ItemToken> for ItemToken {
+    type Error = Refused;
+
+    fn try_from(token: v1::ItemToken) -> Result<Self, Refused> {
+        let agent = identity(&token.agent, RefusedKind::AgentIdLength)?.ok_or(RefusedKind::Missing("item.agent"))?;
+        let secret = token.secret[..].try_into().map_err(|_| RefusedKind::ItemSecretLength(token.secret.len()))?;
+        Ok(Self { agent, secret, position: token.position })
+    }
 }
 
 fn open_job(open: OpenJob) -> Result<FromClient, Refused> {

@@ -14,7 +14,8 @@ use farpool_proto::v1::Label;
 use crate::ids::Identity;
 use crate::refused::{Refused, RefusedKind};
 pub(crate) use agent::{FromAgent, Hello, from_agent};
-pub(crate) use client::{FromClient, ItemToken, JobAsked, PoolAsked, from_client};
+pub use client::ItemToken;
+pub(crate) use client::{FromClient, JobAsked, PoolAsked, from_client};
 pub(crate) use held::{HeldChunk, HeldPool, is_held};
 
 /// Consecutive payloads, items or results; at least one. Known to be in order: item `i` ends at the `i`th of `ends`.

@@ -96,9 +96,9 @@ impl<C: Connect<Connection: Keeper>> Call<C> {
         let (outgoing, frames) = outgoing(0, Arc::default());
         // None of its outcomes.
         let (name, id) = self.subject.job().parts();
-        let attach = Attach { name, first: u64::MAX, wait: false, id };
+        let attach = Attach { name, first: u64::MAX, wait: false, id, item: None };
         outgoing.for_one_connection();
-        outgoing.push(ClientMessage { body: Some(Body::Attach(attach)) });
+        outgoing.push(ClientMessage { body: Some(Body::Attach(Box::new(attach))) });
         let look = async {
             let events = self.connect.connect().await?.attach(frames).await?;
             let mut incoming = outgoing.incoming::<ClientEvent>(events, LARGEST_DESCRIPTION);

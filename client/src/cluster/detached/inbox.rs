@@ -23,6 +23,8 @@ pub(super) struct Inbox {
     taken: Notify,
     /// Nobody wants anything any more.
     gone: Notify,
+    /// Somebody may have begun or stopped waiting.
+    waits: Notify,
 }
 
 #[derive(Default)]
@@ -32,6 +34,8 @@ struct State {
     items: u64,
     end: Option<End>,
     waker: Option<Waker>,
+    /// Threads that wait for news.
+    waiting: usize,
     abandoned: bool,
 }
 
@@ -94,6 +98,17 @@ impl Inbox {
         }
     }
 
+    /// Ready when whether somebody waits for news differs from `before`; returns whether somebody waits. Can be dropped at any time.
+    pub(super) async fn waits_changed(&self, before: bool) -> bool {
+        loop {
+            let is_awaited = self.state().is_awaited();
+            if is_awaited != before {
+                return is_awaited;
+            }
+            self.waits.notified().await;
+        }
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
         change(&mut state);
@@ -134,8 +149,15 @@ impl Inbox {
     /// Blocks until there is something.
     pub(super) fn wait(&self) {
         let _lent = worker::lend();
-        let nothing = |state: &mut State| state.arrivals.is_empty() && state.end.is_none();
-        drop(self.news.wait_while(self.state(), nothing).unwrap_or_else(PoisonError::into_inner));
+        let mut state = self.state();
+        if state.has_news() {
+            return;
+        }
+        state.waiting += 1;
+        self.waits.notify_one();
+        let mut state = self.news.wait_while(state, |state| !state.has_news()).unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        self.waits.notify_one();
     }
 
     /// Wakes the task at the next news; returns whether there is some already.
@@ -143,9 +165,11 @@ impl Inbox {
         // To copy one and to drop one is an executor's code, which may do anything: not under the lock.
         let waker = waker.clone();
         let mut state = self.state();
-        let before = state.waker.replace(waker);
-        let is_there = !state.arrivals.is_empty() || state.end.is_some();
+        let is_there = state.has_news();
+        // With news nobody waits; a waker that is kept would say otherwise.
+        let before = if is_there { state.waker.take() } else { state.waker.replace(waker) };
         drop(state);
+        self.waits.notify_one();
         drop(before);
         is_there
     }
@@ -157,5 +181,35 @@ impl Inbox {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn has_news(&self) -> bool {
+        !self.arrivals.is_empty() || self.end.is_some()
+    }
+
+    /// Whether somebody waits for news.
+    fn is_awaited(&self) -> bool {
+        !self.has_news() && (self.waiting > 0 || self.waker.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_wait_only_while_there_is_no_news() {
+        let inbox = Inbox::default();
+        let is_awaited = || inbox.state().is_awaited();
+        assert!(!is_awaited());
+        assert!(!inbox.wake_for_news(Waker::noop()));
+        assert!(is_awaited());
+        inbox.put(Arrival::Failed(0, 1, Error::invalid("too large")));
+        assert!(!is_awaited());
+        assert!(inbox.wake_for_news(Waker::noop()), "there is news");
+        assert!(inbox.take().is_some());
+        assert!(!is_awaited(), "the task handles the outcome");
     }
 }

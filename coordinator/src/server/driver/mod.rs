@@ -158,6 +158,7 @@ impl Driver {
             self.tend_partials();
             self.tend_programs();
             self.tend_detached(was_written);
+            self.lend_to_attached();
             self.tend_drain();
             self.tend_asked();
             self.coordinator.schedule(self.now, &mut self.out);

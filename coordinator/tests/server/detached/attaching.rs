@@ -1,10 +1,10 @@
 //! Picking up outcomes: in order, as they come, and at nobody's cost.
 
-use farpool_proto::v1::{Failure, FailureKind, ItemFault};
+use farpool_proto::v1::{AwaitingItems, Failure, FailureKind, ItemFault, ItemToken, Label};
 use tonic::Code;
 
 use super::*;
-use crate::agent::{Agent, Say};
+use crate::agent::{Agent, Order, Say};
 use crate::restart::{assigned, result_of};
 
 #[tokio::test]
@@ -115,14 +115,14 @@ async fn who_attaches_wrongly_must_be_refused() {
     let mut talks = attach(server.connect().await, "one", 0, true).await;
     assert!(matches!(talks.next().await, Told::DetachedJob(_)));
     talks.end_items(1);
-    talks.must_be_refused(Code::InvalidArgument, "behind Attach").await;
+    talks.must_be_refused(Code::InvalidArgument, "may follow Attach").await;
     let (out, frames) = outgoing(0, Arc::new(Notify::new()));
     out.push(farpool_proto::v1::ClientMessage { body: Some(end_items()) });
     let reply = jobs(&server).await.attach(frames).await.expect("the call is answered");
     Client::of(out, reply.into_inner()).must_be_refused(Code::InvalidArgument, "one Attach").await;
     // One that says nothing more, not even what it has, is served.
     let attach = Attach { name: "one".to_owned(), first: 0, wait: true, ..Attach::default() };
-    let message = farpool_proto::v1::ClientMessage { body: Some(Ask::Attach(attach)) };
+    let message = farpool_proto::v1::ClientMessage { body: Some(Ask::Attach(Box::new(attach))) };
     let frame = farpool_proto::v1::ClientFrame { messages: vec![message].into(), ..Default::default() };
     let mut stream =
         jobs(&server).await.attach(tokio_stream::iter([frame])).await.expect("it is answered").into_inner();
@@ -136,4 +136,60 @@ async fn who_attaches_wrongly_must_be_refused() {
         }
     }
     assert_eq!(items, 10);
+}
+
+/// Waits for the next LendSlot; returns its position and whether to lend.
+async fn lends(agent: &mut Agent) -> (u32, bool) {
+    loop {
+        for order in soon("an order", agent.next()).await.expect("the session goes on").expect("it goes on") {
+            match order {
+                Order::LendSlot(lend) => return (lend.position, lend.lend),
+                order => agent.follow(order),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slot_is_lent_while_its_task_waits_for_an_unfinished_job() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    // No agent here may run it.
+    let mut job = detach("one", 1);
+    job.pool.as_mut().expect("it has one").require = vec![Label { key: "gpu".to_owned(), value: "yes".to_owned() }];
+    detached(&server, job, 4).await;
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    let item = |position| ItemToken { agent: vec![1; 16].into(), secret: vec![7; 16].into(), position };
+    let reader = async |position| {
+        let attach = Attach { name: "one".to_owned(), wait: true, item: Some(item(position)), ..Attach::default() };
+        let mut reader = attach_as(server.connect().await, attach).await;
+        assert!(matches!(reader.next().await, Told::DetachedJob(_)));
+        reader
+    };
+    let (first, second) = (reader(3).await, reader(4).await);
+    let waits = |client: &Client, waits| client.ask(Ask::AwaitingItems(AwaitingItems { waits }));
+    waits(&first, true);
+    assert_eq!(lends(&mut agent).await, (3, true));
+    waits(&second, true);
+    assert_eq!(lends(&mut agent).await, (4, true));
+    waits(&first, false);
+    assert_eq!(lends(&mut agent).await, (3, false));
+    // A client that disconnects no longer waits.
+    drop(second);
+    assert_eq!(lends(&mut agent).await, (4, false));
+    waits(&first, true);
+    assert_eq!(lends(&mut agent).await, (3, true));
+    cancel(&server, "one").await.expect("it goes on");
+    assert_eq!(lends(&mut agent).await, (3, false));
+}
+
+#[tokio::test]
+async fn invalid_item_tokens_are_refused() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    detached(&server, detach("one", 1), 4).await;
+    let item = ItemToken { agent: vec![1; 16].into(), secret: vec![7; 15].into(), position: 0 };
+    let attach = Attach { name: "one".to_owned(), wait: true, item: Some(item), ..Attach::default() };
+    let mut reader = attach_as(server.connect().await, attach).await;
+    reader.must_be_refused(Code::InvalidArgument, "15 bytes instead of 16").await;
 }

@@ -157,10 +157,12 @@ pub(crate) async fn until_complete(server: &Server, client: &mut Client, items: 
 }
 
 pub(crate) async fn attach(channel: Channel, name: &str, first: u64, wait: bool) -> Client {
+    attach_as(channel, Attach { name: name.to_owned(), first, wait, ..Attach::default() }).await
+}
+
+pub(crate) async fn attach_as(channel: Channel, attach: Attach) -> Client {
     let (out, frames) = outgoing(0, Arc::new(Notify::new()));
-    out.push(farpool_proto::v1::ClientMessage {
-        body: Some(Ask::Attach(Attach { name: name.to_owned(), first, wait, ..Attach::default() })),
-    });
+    out.push(farpool_proto::v1::ClientMessage { body: Some(Ask::Attach(Box::new(attach))) });
     let reply = soon("a stream", DetachedJobsClient::new(channel).attach(frames)).await;
     Client::of(out, reply.expect("the call is answered").into_inner())
 }

@@ -3,10 +3,11 @@ use std::sync::Arc;
 use farpool_net::{Incoming, outgoing};
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{Attach, ClientEvent, ClientMessage, DetachedJob};
+use farpool_proto::v1::{Attach, AwaitingItems, ClientEvent, ClientMessage, DetachedJob, ItemToken};
 use tonic::Status;
 
 use super::super::super::connect::Connect;
+use super::super::super::inherited_item;
 use super::super::attempts::{Attempts, Trouble};
 use super::super::inbox::{Arrival, End, Inbox};
 use super::super::keeper::Keeper;
@@ -26,11 +27,13 @@ pub(super) struct Follower<C> {
     next: u64,
     /// What the coordinator said last of the job.
     job: Option<DetachedJob>,
+    /// The item whose task started this process: its slot is lent while somebody waits for outcomes.
+    item: Option<ItemToken>,
 }
 
 impl<C: Connect<Connection: Keeper>> Follower<C> {
     pub(super) fn new(connect: C, subject: Subject, attempts: Attempts, wait: bool) -> Self {
-        Self { connect, subject, attempts, wait, next: 0, job: None }
+        Self { connect, subject, attempts, wait, next: 0, job: None, item: inherited_item() }
     }
 
     /// Fills the inbox; returns how the job has ended.
@@ -49,16 +52,28 @@ impl<C: Connect<Connection: Keeper>> Follower<C> {
     async fn attempt(&mut self, inbox: &Inbox) -> Result<End, Trouble> {
         let (outgoing, frames) = outgoing(0, Arc::default());
         let (name, id) = self.subject.job().parts();
-        let attach = Attach { name, first: self.next, wait: self.wait, id };
+        let attach = Attach { name, first: self.next, wait: self.wait, id, item: self.item.clone() };
         outgoing.for_one_connection();
-        outgoing.push(ClientMessage { body: Some(Body::Attach(attach)) });
+        outgoing.push(ClientMessage { body: Some(Body::Attach(Box::new(attach))) });
         let call = async { self.connect.connect().await?.attach(frames).await };
         let events = self.attempts.answer(call).await?;
         let mut incoming = outgoing.incoming::<ClientEvent>(events, MESSAGE_LIMIT);
-        let mut answered = false;
+        let (mut answered, mut awaits) = (false, false);
         loop {
-            inbox.room().await;
-            let Some(messages) = self.hear(&mut incoming, answered).await? else {
+            let heard = async {
+                inbox.room().await;
+                self.hear(&mut incoming, answered).await
+            };
+            let heard = tokio::select! {
+                biased;
+                waits = inbox.waits_changed(awaits), if answered && self.wait && self.item.is_some() => {
+                    awaits = waits;
+                    outgoing.push(ClientMessage { body: Some(Body::AwaitingItems(AwaitingItems { waits })) });
+                    continue;
+                }
+                heard = heard => heard?,
+            };
+            let Some(messages) = heard else {
                 return match self.wait || !answered {
                     true => Err(Trouble::Lost(Status::unavailable("it ended the call before the job had ended"))),
                     false => Ok(End::Running),

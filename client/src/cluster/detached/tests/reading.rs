@@ -17,7 +17,7 @@ fn get(server: &Server, patience: Duration) -> JoinHandle<Result<Vec<u64>, Error
 
 fn hear_attach(call: &Call) -> Attach {
     match call.hear() {
-        Body::Attach(attach) => attach,
+        Body::Attach(attach) => *attach,
         other => panic!("{other:?} came instead of Attach"),
     }
 }

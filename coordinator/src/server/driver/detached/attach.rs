@@ -15,7 +15,7 @@ use super::super::super::sessions::LOW_OUTCOMES;
 use super::super::Driver;
 use super::begin::no_journal;
 use super::disk::{READ_BYTES, Read, read, read_all, some};
-use crate::convert::Batch;
+use crate::convert::{Batch, ItemToken};
 use crate::journal::{Ended, Job, Kept, Phase, ReadError};
 
 /// A stream of a job's outcomes.
@@ -34,6 +34,10 @@ pub(super) struct Attached {
     /// Outcomes were passed over that were not there.
     lacks: bool,
     reading: bool,
+    /// The item whose task started the client.
+    item: Option<ItemToken>,
+    /// The client does nothing but wait for outcomes.
+    awaits: bool,
 }
 
 impl Attached {
@@ -48,7 +52,7 @@ impl Driver {
         outgoing.for_one_connection();
         let attach = match &messages[..] {
             [ClientMessage { body: Some(client_message::Body::Attach(attach)) }] => Ok(attach.clone()),
-            _ => Err(Status::invalid_argument("a stream of Attach consists of one Attach")),
+            _ => Err(Status::invalid_argument("an Attach stream must begin with one Attach")),
         };
         let begun = attach.and_then(|attach| {
             if self.drain.is_some() {
@@ -57,12 +61,15 @@ impl Driver {
             let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
             let job = journal.find(&attach.name).ok_or_else(|| not_found(&attach.name))?;
             check_id(job, &attach.id)?;
+            let item = attach.item.map(ItemToken::try_from).transpose();
+            let item = item.map_err(|refused| Status::invalid_argument(refused.to_string()))?;
             let described = self.describe(job);
             let is_partial = described.state() == DetachedState::Receiving;
             outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(described))) });
             let (named, next, wait) = (job.known().named, attach.first, attach.wait);
             let (outgoing, job, partial) = (outgoing.clone(), job.number(), is_partial);
-            Ok(Attached { outgoing, turns, job, named, next, wait, partial, lacks: false, reading: false })
+            let (lacks, reading, awaits) = (false, false, false);
+            Ok(Attached { outgoing, turns, job, named, next, wait, partial, lacks, reading, item, awaits })
         });
         match begun {
             Ok(attached) => {
@@ -84,18 +91,33 @@ impl Driver {
         &mut self,
         Says { id, said, passed: _passed, .. }: Says<ClientMessage, StreamId>,
     ) {
-        let Some(attached) = self.detached.attached.get(&id) else { return };
+        let Some(attached) = self.detached.attached.get_mut(&id) else { return };
         match said {
-            // It only says what it has taken in.
-            Said::Messages { messages, .. } if messages.is_empty() => drop(attached.turns.try_send(())),
-            Said::Messages { .. } => {
-                self.end_attached(id, Err(Status::invalid_argument("a message behind Attach")));
+            // Without messages it is an acknowledgement.
+            Said::Messages { messages, .. } => {
+                for message in messages {
+                    let Some(client_message::Body::AwaitingItems(awaiting)) = message.body else {
+                        let why = Status::invalid_argument("only AwaitingItems may follow Attach");
+                        return self.end_attached(id, Err(why));
+                    };
+                    attached.awaits = awaiting.waits;
+                }
+                let _ = attached.turns.try_send(());
             }
             // It has nothing more to say. Whether it still reads is seen by its queue.
             Said::Gone(End::Meant) => {}
             Said::Gone(End::Broken(_)) => self.end_attached(id, Ok(())),
             Said::Gone(End::Final(why)) => self.end_attached(id, Err(why)),
         }
+    }
+
+    /// Tells the coordinator which tasks wait for unfinished jobs, so that their slots are lent.
+    pub(in super::super) fn lend_to_attached(&mut self) {
+        let Some(journal) = &self.detached.journal else { return };
+        let is_unfinished = |job| journal.job(job).is_some_and(|job| !matches!(job.phase(), Phase::Ended(_)));
+        let waits = |attached: &&Attached| attached.awaits && attached.wait && is_unfinished(attached.job);
+        let tokens = self.detached.attached.values().filter(waits).filter_map(|attached| attached.item).collect();
+        self.coordinator.lend_to_attached(tokens);
     }
 
     /// The queues of some have run low, or nobody reads them any more.
