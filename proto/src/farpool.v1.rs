@@ -1598,7 +1598,7 @@ pub mod clients_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = crate::codec::Codec::default();
+            let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/farpool.v1.Clients/Session",
             );
@@ -1623,7 +1623,7 @@ pub mod clients_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = crate::codec::Codec::default();
+            let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/farpool.v1.Clients/PutProgram",
             );
@@ -1770,7 +1770,7 @@ pub mod clients_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SessionSvc(inner);
-                        let codec = crate::codec::Codec::default();
+                        let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1817,7 +1817,7 @@ pub mod clients_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PutProgramSvc(inner);
-                        let codec = crate::codec::Codec::default();
+                        let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1972,7 +1972,7 @@ pub mod detached_jobs_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = crate::codec::Codec::default();
+            let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/farpool.v1.DetachedJobs/Detach",
             );
@@ -1998,7 +1998,7 @@ pub mod detached_jobs_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = crate::codec::Codec::default();
+            let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/farpool.v1.DetachedJobs/Attach",
             );
@@ -2022,7 +2022,7 @@ pub mod detached_jobs_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = crate::codec::Codec::default();
+            let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/farpool.v1.DetachedJobs/List",
             );
@@ -2047,7 +2047,7 @@ pub mod detached_jobs_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = crate::codec::Codec::default();
+            let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/farpool.v1.DetachedJobs/Cancel",
             );
@@ -2072,7 +2072,7 @@ pub mod detached_jobs_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = crate::codec::Codec::default();
+            let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/farpool.v1.DetachedJobs/Discard",
             );
@@ -2254,7 +2254,7 @@ pub mod detached_jobs_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DetachSvc(inner);
-                        let codec = crate::codec::Codec::default();
+                        let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2300,7 +2300,7 @@ pub mod detached_jobs_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AttachSvc(inner);
-                        let codec = crate::codec::Codec::default();
+                        let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2345,7 +2345,7 @@ pub mod detached_jobs_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListSvc(inner);
-                        let codec = crate::codec::Codec::default();
+                        let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2390,7 +2390,7 @@ pub mod detached_jobs_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CancelSvc(inner);
-                        let codec = crate::codec::Codec::default();
+                        let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2435,7 +2435,7 @@ pub mod detached_jobs_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DiscardSvc(inner);
-                        let codec = crate::codec::Codec::default();
+                        let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2587,7 +2587,7 @@ pub mod agents_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = crate::codec::Codec::default();
+            let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/farpool.v1.Agents/Session",
             );
@@ -2611,7 +2611,7 @@ pub mod agents_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = crate::codec::Codec::default();
+            let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/farpool.v1.Agents/FetchProgram",
             );
@@ -2767,7 +2767,7 @@ pub mod agents_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SessionSvc(inner);
-                        let codec = crate::codec::Codec::default();
+                        let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2813,7 +2813,7 @@ pub mod agents_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FetchProgramSvc(inner);
-                        let codec = crate::codec::Codec::default();
+                        let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2960,7 +2960,7 @@ pub mod operators_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = crate::codec::Codec::default();
+            let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/farpool.v1.Operators/Status",
             );
@@ -2982,7 +2982,7 @@ pub mod operators_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = crate::codec::Codec::default();
+            let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/farpool.v1.Operators/CancelJob",
             );
@@ -3007,7 +3007,7 @@ pub mod operators_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = crate::codec::Codec::default();
+            let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/farpool.v1.Operators/DrainAgent",
             );
@@ -3150,7 +3150,7 @@ pub mod operators_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatusSvc(inner);
-                        let codec = crate::codec::Codec::default();
+                        let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3195,7 +3195,7 @@ pub mod operators_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CancelJobSvc(inner);
-                        let codec = crate::codec::Codec::default();
+                        let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3240,7 +3240,7 @@ pub mod operators_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DrainAgentSvc(inner);
-                        let codec = crate::codec::Codec::default();
+                        let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

@@ -10,7 +10,7 @@
 #![allow(clippy::allow_attributes, reason = "the code generator writes them")]
 
 mod batch;
-pub mod codec;
+pub mod decode;
 pub mod ends;
 pub mod limits;
 pub mod parts;

@@ -38,7 +38,7 @@ fn a_hundred_mebibytes_pass_each_way() {
 /// 800 MiB pass, and a bounded part of it is there at once: the window's 64 MiB, and what is on its way.
 fn check_peak(before: usize) {
     let grown = peak() - before;
-    assert!(grown < 250, "the client held {grown} MiB");
+    assert!(grown < 112, "the client held {grown} MiB");
 }
 
 fn large_results_stream_without_being_held() {

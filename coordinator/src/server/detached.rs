@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::link::{Input, Link, Question, StreamId};
 use super::published;
-use super::services::origin;
+use super::services::source;
 use super::sessions::{Kind, open};
 
 /// The DetachedJobs service.
@@ -26,13 +26,13 @@ impl DetachedJobs for DetachedEdge {
     type AttachStream = Replies<ClientEvent>;
 
     async fn detach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::DetachStream>, Status> {
-        let origin = origin(&request);
-        Ok(Response::new(open(request.into_inner(), origin, &self.link, self.detach.clone())))
+        let (address, meter, frames) = source(&request);
+        Ok(Response::new(open(frames, (address, meter), &self.link, self.detach.clone())))
     }
 
     async fn attach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::AttachStream>, Status> {
-        let origin = origin(&request);
-        Ok(Response::new(open(request.into_inner(), origin, &self.link, self.attach.clone())))
+        let (address, meter, frames) = source(&request);
+        Ok(Response::new(open(frames, (address, meter), &self.link, self.attach.clone())))
     }
 
     async fn list(&self, _: Request<ListDetachedRequest>) -> Result<Response<ListDetachedReply>, Status> {

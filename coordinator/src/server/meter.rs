@@ -2,25 +2,26 @@
 //!
 //! Frames are decoded when they are whole, and many peers may have half of one here. So each stream's body goes through a
 //! [`Meter`], and while more than a small part of the memory is on its way, only streams with little of it are read on, and one
-//! of the others, until its frame is whole. So it is until the stream's session begins: then the loop stops it, in the midst of a frame too,
-//! by what all of it holds.
+//! of the others at a time, until its frame is whole. Streams that have not begun a session have a turn of their own, since they may
+//! wait for what sessions hold. A session that the loop has stopped has none.
 //!
 //! This is above HTTP/2's flow control: what is not read here stays in the window of its connection.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
+
+use super::link::shutting_down;
 
 /// So much may be on its way on each stream, whatever others have: what keeps sessions alive is smaller.
 const FREE: usize = 64 << 10;
@@ -36,27 +37,30 @@ struct Shared {
     /// How long the one that is read on may take to become whole.
     patience: Duration,
     bytes: AtomicUsize,
-    next: AtomicU64,
-    /// Somebody waits, or is read on alone.
-    crowded: AtomicBool,
-    crowd: Mutex<Crowd>,
-}
-
-#[derive(Debug, Default)]
-struct Crowd {
-    favoured: Option<u64>,
-    waiting: BTreeMap<u64, Waker>,
+    /// The turns to be read on while there is no room.
+    of_openings: Arc<Semaphore>,
+    of_sessions: Arc<Semaphore>,
 }
 
 /// What is on its way on one stream.
 pub(super) struct Meter {
     shared: Arc<Shared>,
-    number: u64,
     bytes: AtomicUsize,
+    /// Its session is not to be read for now.
     stopped: AtomicBool,
-    /// It is that of a session, which the loop stops where there is no room.
     is_session: AtomicBool,
     waker: Mutex<Option<Waker>>,
+    turn: Mutex<Option<Turn>>,
+}
+
+/// A turn to be read on while there is no room.
+enum Turn {
+    Awaited(Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>),
+    /// The rest of the frame must be here in time.
+    Taken {
+        _permit: OwnedSemaphorePermit,
+        deadline: Pin<Box<Sleep>>,
+    },
 }
 
 /// What came on a stream. When it is dropped, it was taken in.
@@ -68,50 +72,25 @@ pub(super) struct Passed {
 
 impl Meters {
     pub(super) fn new(room: usize, patience: Duration) -> Self {
-        Self(Arc::new(Shared {
-            room,
-            patience,
-            bytes: AtomicUsize::new(0),
-            next: AtomicU64::new(0),
-            crowded: AtomicBool::new(false),
-            crowd: Mutex::default(),
-        }))
+        let [of_openings, of_sessions] = [(); 2].map(|()| Arc::new(Semaphore::new(1)));
+        Self(Arc::new(Shared { room, patience, bytes: AtomicUsize::new(0), of_openings, of_sessions }))
     }
 
     /// That of a new stream.
     pub(super) fn meter(&self) -> Arc<Meter> {
-        let (shared, number) = (Arc::clone(&self.0), self.0.next.fetch_add(1, Relaxed));
-        let (bytes, stopped, is_session) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Meter { shared, number, bytes, stopped, is_session, waker: Mutex::default() })
+        Arc::new(Meter {
+            shared: Arc::clone(&self.0),
+            bytes: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+            is_session: AtomicBool::new(false),
+            waker: Mutex::default(),
+            turn: Mutex::default(),
+        })
     }
 
     #[cfg(test)]
     fn bytes(&self) -> u64 {
         self.0.bytes.load(Relaxed) as u64
-    }
-}
-
-impl Shared {
-    fn crowd(&self) -> MutexGuard<'_, Crowd> {
-        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A stream leaves the crowd: the others look again.
-    fn leave(&self, number: u64) {
-        if !self.crowded.load(Relaxed) {
-            return;
-        }
-        let mut crowd = self.crowd();
-        crowd.waiting.remove(&number);
-        if crowd.favoured == Some(number) {
-            crowd.favoured = None;
-        }
-        if crowd.favoured.is_none() {
-            self.crowded.store(false, Relaxed);
-            let waiting = std::mem::take(&mut crowd.waiting);
-            drop(crowd);
-            waiting.into_values().for_each(Waker::wake);
-        }
     }
 }
 
@@ -125,14 +104,13 @@ impl Meter {
     pub(super) fn settle(&self) {
         let bytes = self.bytes.swap(0, Relaxed);
         self.shared.bytes.fetch_sub(bytes, Relaxed);
-        self.shared.leave(self.number);
+        *self.turn() = None;
     }
 
-    /// It is that of a session from now on: the loop knows what it holds, and stops it. It does not wait for other streams any more, which
-    /// may not go on before it does.
+    /// It is that of a session from now on.
     pub(super) fn begin_session(&self) {
         self.is_session.store(true, Relaxed);
-        self.shared.leave(self.number);
+        *self.turn() = None;
     }
 
     /// Whether nothing more is to be read of it for now.
@@ -141,7 +119,7 @@ impl Meter {
             return;
         }
         if stopped {
-            self.shared.leave(self.number);
+            *self.turn() = None;
         } else {
             let waker = self.waker().take();
             waker.into_iter().for_each(Waker::wake);
@@ -152,8 +130,12 @@ impl Meter {
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether more may come. With `true` only since it is the one that is read on.
-    fn poll_admitted(&self, context: &mut Context<'_>) -> Poll<bool> {
+    fn turn(&self) -> MutexGuard<'_, Option<Turn>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until more may come.
+    fn poll_admitted(&self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         if self.stopped.load(Relaxed) {
             *self.waker() = Some(context.waker().clone());
             // It may have been let go before the waker was there.
@@ -161,19 +143,25 @@ impl Meter {
                 return Poll::Pending;
             }
         }
-        if self.is_session.load(Relaxed) {
-            return Poll::Ready(false);
+        let Shared { room, patience, bytes, of_openings, of_sessions } = &*self.shared;
+        let mut turn = self.turn();
+        if self.bytes.load(Relaxed) < FREE || bytes.load(Relaxed) < *room {
+            *turn = None;
+            return Poll::Ready(Ok(()));
         }
-        if self.bytes.load(Relaxed) < FREE || self.shared.bytes.load(Relaxed) < self.shared.room {
-            return Poll::Ready(false);
-        }
-        let mut crowd = self.shared.crowd();
-        self.shared.crowded.store(true, Relaxed);
-        match crowd.favoured.get_or_insert(self.number) {
-            favoured if *favoured == self.number => Poll::Ready(true),
-            _ => {
-                crowd.waiting.insert(self.number, context.waker().clone());
-                Poll::Pending
+        let turns = if self.is_session.load(Relaxed) { of_sessions } else { of_openings };
+        loop {
+            match turn.get_or_insert_with(|| Turn::Awaited(Box::pin(Arc::clone(turns).acquire_owned()))) {
+                Turn::Awaited(permit) => {
+                    // Who is stopped waits for its turn no longer; this wakes it when it may go on.
+                    *self.waker() = Some(context.waker().clone());
+                    let permit = ready!(permit.as_mut().poll(context)).map_err(|_| shutting_down())?;
+                    *turn = Some(Turn::Taken { _permit: permit, deadline: Box::pin(sleep(*patience)) });
+                }
+                Turn::Taken { deadline, .. } => {
+                    let is_late = deadline.as_mut().poll(context).is_ready();
+                    return Poll::Ready(if is_late { Err(late(*patience)) } else { Ok(()) });
+                }
             }
         }
     }
@@ -184,6 +172,10 @@ impl Meter {
     }
 }
 
+fn late(patience: Duration) -> Status {
+    Status::resource_exhausted(format!("the memory is full, and a message was not complete within {patience:?}"))
+}
+
 impl Drop for Meter {
     fn drop(&mut self) {
         self.settle();
@@ -192,7 +184,7 @@ impl Drop for Meter {
 
 impl fmt::Debug for Meter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Meter").field("number", &self.number).field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Meter").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
@@ -212,13 +204,11 @@ impl Drop for Passed {
 pub(super) struct Metered<B> {
     body: Pin<Box<B>>,
     meter: Arc<Meter>,
-    /// When the rest of its frame must be here, while it is the one that is read on.
-    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> Metered<B> {
     pub(super) fn new(body: B, meter: Arc<Meter>) -> Self {
-        Self { body: Box::pin(body), meter, deadline: None }
+        Self { body: Box::pin(body), meter }
     }
 }
 
@@ -227,16 +217,9 @@ impl<B: Body<Data = Bytes, Error = Status>> Body for Metered<B> {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Self { body, meter, deadline } = &mut *self;
-        if ready!(meter.poll_admitted(context)) {
-            let patience = meter.shared.patience;
-            let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(patience)));
-            if deadline.as_mut().poll(context).is_ready() {
-                let message = format!("the memory is full, and a message was not complete within {patience:?}");
-                return Poll::Ready(Some(Err(Status::resource_exhausted(message))));
-            }
-        } else if deadline.is_some() {
-            *deadline = None;
+        let Self { body, meter } = &mut *self;
+        if let Err(status) = ready!(meter.poll_admitted(context)) {
+            return Poll::Ready(Some(Err(status)));
         }
         let frame = ready!(body.as_mut().poll_frame(context));
         if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
@@ -258,34 +241,95 @@ impl<B: Body<Data = Bytes, Error = Status>> Body for Metered<B> {
 mod tests {
     use super::*;
 
-    fn admits(meter: &Meter) -> Option<bool> {
-        match meter.poll_admitted(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(alone) => Some(alone),
-            Poll::Pending => None,
+    fn admits(meter: &Meter) -> bool {
+        matches!(meter.poll_admitted(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
+    }
+
+    #[tokio::test]
+    async fn where_there_is_no_room_one_goes_on_at_a_time() {
+        let meters = Meters::new(3 * FREE, Duration::from_secs(1));
+        for is_session in [false, true] {
+            let [first, second, small] = [(); 3].map(|()| meters.meter());
+            if is_session {
+                [&first, &second, &small].into_iter().for_each(|meter| meter.begin_session());
+            }
+            first.count(2 * FREE);
+            assert_eq!([&first, &second].map(|meter| admits(meter)), [true, true]);
+            second.count(2 * FREE);
+            assert_eq!([&second, &first, &small].map(|meter| admits(meter)), [true, false, true]);
+            second.settle();
+            assert_eq!((admits(&first), meters.bytes()), (true, 2 * FREE as u64));
+            second.count(FREE);
+            assert_eq!([&second, &first].map(|meter| admits(meter)), [true, false]);
+            // Whoever is stopped leaves its turn to others, and so does who is gone.
+            second.stop(true);
+            assert_eq!([&second, &first].map(|meter| admits(meter)), [false, true]);
+            second.stop(false);
+            assert!(!admits(&second));
+            drop(first);
+            assert_eq!((admits(&second), meters.bytes()), (true, FREE as u64));
+            drop(second.passed(None));
+            assert_eq!(meters.bytes(), 0);
         }
     }
 
-    #[test]
-    fn where_there_is_no_room_one_goes_on_at_a_time() {
-        let meters = Meters::new(3 * FREE, Duration::from_secs(1));
-        let [first, second, small] = [(); 3].map(|()| meters.meter());
-        first.count(2 * FREE);
-        assert_eq!((admits(&first), admits(&second)), (Some(false), Some(false)));
-        second.count(2 * FREE);
-        assert_eq!((admits(&second), admits(&first), admits(&small)), (Some(true), None, Some(false)));
+    #[tokio::test]
+    async fn openings_do_not_wait_for_sessions_nor_sessions_for_openings() {
+        let meters = Meters::new(FREE, Duration::from_secs(1));
+        let [opening, session, other] = [(); 3].map(|()| meters.meter());
+        [&session, &other].into_iter().for_each(|meter| meter.begin_session());
+        [&opening, &session, &other].into_iter().for_each(|meter| meter.count(FREE));
+        assert_eq!([&opening, &session, &other].map(|meter| admits(meter)), [true, true, false]);
+    }
+
+    /// A turn that nobody makes use of any more holds nobody up.
+    #[tokio::test]
+    async fn a_turn_that_was_waited_for_goes_with_the_frame() {
+        let meters = Meters::new(FREE, Duration::from_secs(1));
+        let [first, second, third] = [(); 3].map(|()| meters.meter());
+        [&first, &second, &third].into_iter().for_each(|meter| meter.count(FREE));
+        assert_eq!([&first, &second, &third].map(|meter| admits(meter)), [true, false, false]);
         second.settle();
-        assert_eq!((admits(&first), meters.bytes()), (Some(false), 2 * FREE as u64));
-        second.count(FREE);
-        assert_eq!((admits(&second), admits(&first)), (Some(true), None));
-        // Whoever is stopped leaves its place to others, and so does who is gone.
+        third.count(FREE);
+        first.settle();
+        assert!(admits(&third));
+    }
+
+    #[tokio::test]
+    async fn who_was_stopped_while_it_waited_for_its_turn_is_woken() {
+        let meters = Meters::new(FREE, Duration::from_secs(1));
+        let [first, second] = [(); 2].map(|()| meters.meter());
+        [&first, &second].into_iter().for_each(|meter| meter.begin_session());
+        [&first, &second].into_iter().for_each(|meter| meter.count(FREE));
+        assert!(admits(&first));
+        let woken = Arc::new(Woken::default());
+        assert!(second.poll_admitted(&mut Context::from_waker(&Arc::clone(&woken).into())).is_pending());
         second.stop(true);
-        assert_eq!((admits(&second), admits(&first)), (None, Some(true)));
+        first.settle();
         second.stop(false);
-        assert_eq!(admits(&second), None);
-        drop(first);
-        assert_eq!((admits(&second), meters.bytes()), (Some(false), FREE as u64));
-        let passed = second.passed(None);
-        drop(passed);
-        assert_eq!(meters.bytes(), 0);
+        assert!(woken.0.load(Relaxed), "it is never read again");
+        assert!(admits(&second));
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_one_that_is_read_on_must_be_whole_in_time() {
+        let meters = Meters::new(FREE, Duration::from_secs(1));
+        let meter = meters.meter();
+        meter.count(FREE);
+        assert!(admits(&meter));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let Poll::Ready(Err(status)) = meter.poll_admitted(&mut Context::from_waker(Waker::noop())) else {
+            panic!("it may go on for ever")
+        };
+        assert!(status.message().contains("not complete within 1s"), "{status}");
     }
 }

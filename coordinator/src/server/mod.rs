@@ -17,6 +17,7 @@ mod detached;
 mod driver;
 mod end;
 mod flags;
+mod frames;
 mod greeting;
 mod host;
 #[cfg(feature = "simulation")]

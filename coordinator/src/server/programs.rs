@@ -11,7 +11,7 @@ use farpool_proto::v1::ProgramPiece;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt, once};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::end::{End, blamed};
 use super::link::{Input, Link};
@@ -42,11 +42,15 @@ impl Programs {
     }
 
     /// Takes in a program that was asked for.
-    pub(super) async fn put(&self, mut sent: Streaming<ProgramPiece>, meter: &Arc<Meter>) -> Result<(), Status> {
+    pub(super) async fn put(
+        &self,
+        mut sent: impl Stream<Item = Result<ProgramPiece, Status>> + Unpin,
+        meter: &Arc<Meter>,
+    ) -> Result<(), Status> {
         let patience = self.link.limits.upload;
         let late = |doing| Status::deadline_exceeded(format!("{doing} took too long"));
-        let first = timeout(patience, sent.message()).await.map_err(|_| late("the first piece of the program"))?;
-        let first = first.map_err(blamed)?;
+        let first = timeout(patience, sent.next()).await.map_err(|_| late("the first piece of the program"))?;
+        let first = first.transpose().map_err(blamed)?;
         let first = first.ok_or_else(|| Status::invalid_argument("a program ended before its first piece"))?;
         let (digest, size) = (digest(&first.digest)?, first.size);
         if let Err(refused) = self.link.ask(|reply| Input::UploadBegins(digest, reply)).await? {

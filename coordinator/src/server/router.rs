@@ -1,16 +1,36 @@
 //! Which service a call is for.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
-use super::meter::{Metered, Meters};
+use super::frames::Frames;
+use super::meter::{Meter, Metered, Meters};
+
+/// The methods that read a stream.
+const STREAMS: [&str; 4] = ["Session", "Detach", "Attach", "PutProgram"];
+
+/// Where the bytes of a request come from.
+#[derive(Clone)]
+pub(super) struct Origin {
+    pub(super) meter: Arc<Meter>,
+    frames: Arc<Mutex<Option<Metered<Body>>>>,
+}
+
+impl Origin {
+    /// The frames of a stream, once. The library's decoder has none.
+    pub(super) fn frames<F: Message + Default + 'static>(&self) -> Frames<Metered<Body>, F> {
+        let body = self.frames.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Frames::new(body.unwrap_or_else(|| Metered::new(Body::empty(), Arc::clone(&self.meter))))
+    }
+}
 
 /// Services by their names. They are always ready, as those of tonic are.
 #[derive(Clone)]
@@ -43,9 +63,12 @@ impl Service<Request<Body>> for Router {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let meter = self.meters.meter();
-        let mut request = request.map(|body| Body::new(Metered::new(body, Arc::clone(&meter))));
-        request.extensions_mut().insert(meter);
+        let (meter, (head, body)) = (self.meters.meter(), request.into_parts());
+        let body = Metered::new(body, Arc::clone(&meter));
+        let is_stream = head.uri.path().rsplit('/').next().is_some_and(|method| STREAMS.contains(&method));
+        let (body, frames) = if is_stream { (Body::empty(), Some(body)) } else { (Body::new(body), None) };
+        let mut request = Request::from_parts(head, body);
+        request.extensions_mut().insert(Origin { meter, frames: Arc::new(Mutex::new(frames)) });
         // "/package.Service/Method"
         let name = request.uri().path().split('/').nth(1).unwrap_or_default();
         match self.services.iter_mut().find(|(service, _)| *service == name) {

@@ -14,18 +14,21 @@ use farpool_proto::v1::{
     AgentCommand, AgentEvent, AgentFrame, ClientEvent, ClientFrame, ClientMessage, DESCRIPTORS, FetchProgramRequest,
     ProgramPiece, PutProgramReply,
 };
+use prost::Message;
+use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 use tonic_health::server::HealthReporter;
 
 use super::detached::DetachedEdge;
+use super::frames::Frames;
 use super::link::{Link, Question};
-use super::meter::Meter;
+use super::meter::{Meter, Metered};
 use super::operators::OperatorsEdge;
 use super::programs::{Fetched, Programs};
 use super::published::Published;
-use super::router::Router;
+use super::router::{Origin, Router};
 use super::sessions::{Kind, open};
 use super::settings::Settings;
 use crate::{AgentId, ClientId};
@@ -87,10 +90,12 @@ impl Health {
 /// What operators ask for.
 const SMALL_MESSAGE: usize = 64 << 10;
 
-/// Where a stream came from, and its meter.
-pub(super) fn origin<T>(request: &Request<T>) -> (Option<SocketAddr>, Arc<Meter>) {
-    let meter = request.extensions().get::<Arc<Meter>>().cloned();
-    (request.remote_addr(), meter.expect("the router gives each request one"))
+/// Where a stream came from, its meter, and its frames.
+pub(super) type Source<F> = (Option<SocketAddr>, Arc<Meter>, Frames<Metered<Body>, F>);
+
+pub(super) fn source<F: Message + Default + 'static>(request: &Request<Streaming<F>>) -> Source<F> {
+    let origin = request.extensions().get::<Origin>().expect("the router gives each request one");
+    (request.remote_addr(), Arc::clone(&origin.meter), origin.frames())
 }
 
 struct ClientsEdge {
@@ -104,16 +109,16 @@ impl Clients for ClientsEdge {
     type SessionStream = Replies<ClientEvent>;
 
     async fn session(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::SessionStream>, Status> {
-        let origin = origin(&request);
-        Ok(Response::new(open(request.into_inner(), origin, &self.link, self.kind.clone())))
+        let (address, meter, frames) = source(&request);
+        Ok(Response::new(open(frames, (address, meter), &self.link, self.kind.clone())))
     }
 
     async fn put_program(
         &self,
         request: Request<Streaming<ProgramPiece>>,
     ) -> Result<Response<PutProgramReply>, Status> {
-        let meter = origin(&request).1;
-        self.programs.put(request.into_inner(), &meter).await?;
+        let (_, meter, frames) = source(&request);
+        self.programs.put(frames, &meter).await?;
         Ok(Response::new(PutProgramReply {}))
     }
 }
@@ -130,8 +135,8 @@ impl Agents for AgentsEdge {
     type FetchProgramStream = Fetched;
 
     async fn session(&self, request: Request<Streaming<AgentFrame>>) -> Result<Response<Self::SessionStream>, Status> {
-        let origin = origin(&request);
-        Ok(Response::new(open(request.into_inner(), origin, &self.link, self.kind.clone())))
+        let (address, meter, frames) = source(&request);
+        Ok(Response::new(open(frames, (address, meter), &self.link, self.kind.clone())))
     }
 
     async fn fetch_program(

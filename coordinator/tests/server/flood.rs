@@ -5,17 +5,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use farpool_proto::v1::agents_client::AgentsClient;
 use farpool_proto::v1::clients_client::ClientsClient;
-use farpool_proto::v1::{AgentFrame, ClientFrame, ClientMessage, OpenPool, Piece, WorkerSettings};
+use farpool_proto::v1::{
+    AgentEvent, AgentFrame, AgentHello, CancelJob, ClientFrame, ClientMessage, Credit, EndItems, Items, Label, OpenJob,
+    OpenPool, Piece, RunDone, WorkerSettings,
+};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use crate::agent::{Agent, hello};
-use crate::client::{Ask, Client, open_pool};
+use crate::agent::{Agent, Order, Say, hello};
+use crate::client::{Ask, Client, batch, open_pool};
 use crate::process::{Running, with_programs};
-use crate::raw::head;
+use crate::raw::{begin_at, framed, head};
 
 const MIB: u64 = 1 << 20;
 const MEMORY: u64 = 64 * MIB;
@@ -96,6 +99,15 @@ fn agent_piece(piece: Piece) -> AgentFrame {
     AgentFrame { piece: Some(piece), ..AgentFrame::default() }
 }
 
+/// What tells those who keep the protocol from the others: neither run anything for the other ones.
+fn honest(value: &str) -> Vec<Label> {
+    vec![Label { key: "honest".to_owned(), value: value.to_owned() }]
+}
+
+fn hostile(number: usize) -> AgentHello {
+    AgentHello { labels: honest("no"), ..hello(number as u8, 2) }
+}
+
 /// What the process takes at most while nothing more comes of the floods, and that it serves others meanwhile.
 async fn check(mut server: Running, floods: Vec<JoinHandle<()>>) {
     let (mut before, mut now) = (0, 1);
@@ -104,12 +116,15 @@ async fn check(mut server: Running, floods: Vec<JoinHandle<()>>) {
         tokio::time::sleep(Duration::from_millis(700)).await;
         now = server.peak();
     }
-    let agent = Agent::joined_over(server.connect().await, hello(200, 2)).await;
+    let hello = AgentHello { labels: honest("yes"), ..hello(200, 2) };
+    let agent = Agent::joined_over(server.connect().await, hello).await;
     let agent = tokio::spawn(agent.work());
-    let mut client = Client::opened_over(server.connect().await, open_pool()).await;
+    let open = OpenPool { require: honest("yes"), ..open_pool() };
+    let mut client = Client::opened_over(server.connect().await, open).await;
     client.works(1).await;
     agent.abort();
     let peak = server.peak();
+    eprintln!("{} MiB at most", peak / MIB);
     assert!(peak < MEMORY + BESIDE, "{} MiB", peak / MIB);
     floods.iter().for_each(JoinHandle::abort);
 }
@@ -153,7 +168,147 @@ async fn frames_of_nothing() {
     for number in 0..CLIENTS + AGENTS {
         let method = if number < CLIENTS { "Clients/Session" } else { "Agents/Session" };
         let body = if number % 2 == 0 { empty.clone() } else { half.clone() };
-        streams.push(crate::raw::begin_at(address, method, body, false).await);
+        streams.push(begin_at(address, method, body, false).await);
     }
     check(server, Vec::new()).await;
+}
+
+/// The first frame of a client whose job 1 has ended and whose job 2 has not.
+fn opened() -> ClientFrame {
+    let job = |job| Ask::OpenJob(Box::new(OpenJob { job, chunksize: 1, ..OpenJob::default() }));
+    let open = Ask::OpenPool(Box::new(OpenPool { require: honest("no"), ..open_pool() }));
+    messages([open, job(1), Ask::CancelJob(CancelJob { job: 1 }), job(2)])
+}
+
+fn joined(number: usize) -> AgentFrame {
+    let says = [Say::Hello(Box::new(hostile(number))), Say::Credit(Credit { chunks: 60_000, bytes: 0 })];
+    let messages: Vec<_> = says.map(|body| AgentEvent { body: Some(body) }).into();
+    AgentFrame { messages: messages.into(), ..AgentFrame::default() }
+}
+
+/// Items of so many bytes for a job.
+fn item(job: u64, index: u64, bytes: usize) -> Ask {
+    Ask::Items(batch(job, index, &[&vec![7; bytes]]))
+}
+
+/// Half of a frame of 4 MiB.
+fn half_frame() -> Vec<u8> {
+    [&head(0, 4 << 20)[..], &vec![0x0a; (4 << 20) - 1]].concat()
+}
+
+/// Clients that do this when their pools are open.
+async fn clients_flood(
+    server: &mut Running,
+    frames: impl Fn() -> Box<dyn Iterator<Item = ClientFrame> + Send>,
+) -> Vec<JoinHandle<()>> {
+    let mut floods = Vec::new();
+    for _ in 0..CLIENTS {
+        floods.push(client_floods(server.connect().await, [opened()].into_iter().chain(frames())));
+    }
+    floods
+}
+
+#[tokio::test]
+async fn half_messages_after_hello() {
+    let mut server = start().await;
+    let mut floods = clients_flood(&mut server, || Box::new(pieces(31 * MIB).map(client_piece))).await;
+    for number in 0..AGENTS {
+        let frames = [joined(number)].into_iter().chain(pieces(36 * MIB).map(agent_piece));
+        floods.push(agent_floods(server.connect().await, frames));
+    }
+    check(server, floods).await;
+}
+
+#[tokio::test]
+async fn half_frames_after_hello() {
+    let mut server = start().await;
+    let address = server.address().await;
+    let mut streams = Vec::new();
+    for _ in 0..CLIENTS {
+        let body = [framed(&opened()), half_frame()].concat();
+        streams.push(begin_at(address, "Clients/Session", body, false).await);
+    }
+    for number in 0..AGENTS {
+        let body = [framed(&joined(number)), half_frame()].concat();
+        streams.push(begin_at(address, "Agents/Session", body, false).await);
+    }
+    check(server, Vec::new()).await;
+}
+
+/// Each of them is kept, until there is no room.
+#[tokio::test]
+async fn whole_items_after_hello() {
+    let mut server = start().await;
+    let floods = clients_flood(&mut server, || {
+        let jobs = (3..20).map(|job| {
+            let open = Ask::OpenJob(Box::new(OpenJob { job, ..OpenJob::default() }));
+            messages([open].into_iter().chain([item(job, 0, 1 << 20)]))
+        });
+        let items = (3..20).flat_map(|job| (1..14).map(move |index| messages([item(job, index, 1 << 20)])));
+        Box::new(jobs.chain(items))
+    });
+    let floods = floods.await;
+    check(server, floods).await;
+}
+
+/// What is kept of each frame is ten bytes.
+#[tokio::test]
+async fn small_items_in_large_frames_after_hello() {
+    let mut server = start().await;
+    let frames = |index| messages([item(2, index, 10), item(1, index, 2 << 20)]);
+    let floods = clients_flood(&mut server, || Box::new((0..30).map(frames))).await;
+    check(server, floods).await;
+}
+
+/// Sessions that have sent one large frame, and are silent.
+#[tokio::test]
+async fn one_large_frame_after_hello() {
+    let mut server = start().await;
+    let frame = || messages([item(1, 0, (2 << 20) - 100), item(1, 1, (2 << 20) - 100)]);
+    let floods = clients_flood(&mut server, || Box::new([frame()].into_iter())).await;
+    check(server, floods).await;
+}
+
+/// Answers whatever it is given with ten bytes in a frame of many more.
+async fn answers(mut agent: Agent) {
+    agent.say(Say::Credit(Credit { chunks: 60_000, bytes: 0 }));
+    while let Ok(Some(orders)) = agent.next().await {
+        for order in orders {
+            let Order::Assign(assign) = &order else {
+                agent.follow(order);
+                continue;
+            };
+            for chunk in &assign.chunks {
+                let done = |number, bytes: usize| {
+                    let (data, ends) = (vec![7; bytes].into(), Bytes::copy_from_slice(&(bytes as u32).to_le_bytes()));
+                    let (attempt, first) = (chunk.attempt, chunk.first);
+                    Say::RunDone(RunDone { chunk: number, attempt, first, data, ends, ..RunDone::default() })
+                };
+                agent.say(done(chunk.chunk, 10));
+                // A chunk that there is not.
+                agent.say(done(u64::MAX, 200 << 10));
+                while agent.out.waiting() > 4 << 20 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn small_results_in_large_frames_for_clients_that_do_not_read() {
+    let mut server = start().await;
+    let mut floods = Vec::new();
+    for number in 0..AGENTS {
+        let agent = Agent::joined_over(server.connect().await, hostile(number)).await;
+        floods.push(tokio::spawn(answers(agent)));
+    }
+    let items = |index: u64| {
+        let (first, data, ends) =
+            (100 * index, vec![7; 100].into(), (1..=100_u32).flat_map(u32::to_le_bytes).collect());
+        Ask::Items(Items { job: 2, first, data, ends })
+    };
+    let frames = || messages((0..5).map(items).chain([Ask::EndItems(EndItems { job: 2 })]));
+    floods.extend(clients_flood(&mut server, || Box::new([frames()].into_iter())).await);
+    check(server, floods).await;
 }

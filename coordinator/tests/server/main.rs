@@ -21,3 +21,4 @@ mod restart;
 mod resume;
 mod sessions;
 mod shutdown;
+mod turns;

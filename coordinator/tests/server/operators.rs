@@ -154,4 +154,5 @@ async fn a_hundred_who_ask_for_the_status_hold_nobody_up() {
     callers.iter().for_each(|caller| caller.abort());
     assert_eq!(there, CALLERS, "some callers had no answer");
     eprintln!("a pool was opened within {slowest:?} at most");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
 }

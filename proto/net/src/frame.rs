@@ -3,11 +3,12 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
+use farpool_proto::Batch;
+use farpool_proto::decode::{self, DecodeError};
 use farpool_proto::v1::{
     AgentCommand, AgentEvent, AgentFrame, ClientEvent, ClientFrame, ClientMessage, CommandFrame, EventFrame, Piece,
     Resume, Resumed,
 };
-use farpool_proto::{Batch, parts};
 use prost::Message;
 use tonic::Status;
 
@@ -109,12 +110,18 @@ pub(crate) struct Unpacker {
     /// The largest message that is taken, in bytes.
     limit: u64,
     total: u64,
-    pieces: Vec<u8>,
+    /// Bytes of it that are here.
+    arrived: u64,
+    /// They stay as they came until all are here: to make room again and again would take more than they do.
+    pieces: Vec<Bytes>,
 }
+
+/// What a piece takes beside its bytes.
+const PIECE_COST: usize = 96;
 
 impl Unpacker {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, total: 0, pieces: Vec::new() }
+        Self { limit, total: 0, arrived: 0, pieces: Vec::new() }
     }
 
     /// The messages that a frame with these in it completes, in order; none as long as a large one is not whole.
@@ -133,9 +140,9 @@ impl Unpacker {
         }
     }
 
-    /// Bytes of a message that is not whole yet.
+    /// Bytes that a message takes that is not whole yet.
     pub(crate) fn held(&self) -> usize {
-        self.pieces.len()
+        self.arrived as usize + self.pieces.len() * PIECE_COST
     }
 
     fn add<M: SessionMessage>(&mut self, piece: Piece) -> Result<Vec<M>, Status> {
@@ -148,37 +155,33 @@ impl Unpacker {
             let message = format!("a piece of a message of {total} bytes came among those of one of {}", self.total);
             return Err(Status::invalid_argument(message));
         }
-        let left = total - self.pieces.len() as u64;
+        let left = total - self.arrived;
         if data.is_empty() || data.len() as u64 > left {
             let message = format!("a piece of {} bytes of a message of which {left} are missing", data.len());
             return Err(Status::invalid_argument(message));
         }
-        self.make_room(data.len(), left as usize)?;
         self.total = total;
-        self.pieces.extend_from_slice(&data);
-        if (self.pieces.len() as u64) < total {
+        self.arrived += data.len() as u64;
+        self.pieces.push(data);
+        if self.arrived < total {
             return Ok(Vec::new());
         }
-        self.total = 0;
-        let whole = Bytes::from(std::mem::take(&mut self.pieces));
-        debug_assert_eq!(whole.len() as u64, total);
+        let whole = self.join()?;
         let wrong =
-            |why: String| Status::invalid_argument(format!("a message of {total} bytes cannot be decoded: {why}"));
-        parts::check::<M>(&whole).map_err(|error| wrong(error.to_string()))?;
-        M::decode(whole).map(|message| vec![message]).map_err(|error| wrong(error.to_string()))
+            |why: DecodeError| Status::invalid_argument(format!("a message of {total} bytes cannot be decoded: {why}"));
+        decode::owned(whole).map(|message| vec![message]).map_err(wrong)
     }
 
-    /// Makes room for so many bytes, of so many that are still to come by what the peer says. It may be lying, so what was
-    /// announced takes no memory before it is there.
-    fn make_room(&mut self, bytes: usize, left: usize) -> Result<(), Status> {
-        if self.pieces.capacity() - self.pieces.len() >= bytes {
-            return Ok(());
-        }
-        let more = bytes.max(self.pieces.len()).min(left);
-        self.pieces.try_reserve_exact(more).map_err(|_| {
-            let whole = self.pieces.len() + left;
-            Status::resource_exhausted(format!("there is no memory for a message of {whole} bytes"))
-        })
+    /// The whole message, of which all pieces are here.
+    fn join(&mut self) -> Result<Bytes, Status> {
+        let Self { pieces, .. } = std::mem::replace(self, Self::new(self.limit));
+        let (mut whole, bytes) = (Vec::new(), pieces.iter().map(Bytes::len).sum());
+        whole
+            .try_reserve_exact(bytes)
+            .map_err(|_| Status::resource_exhausted(format!("there is no memory for a message of {bytes} bytes")))?;
+        // Each goes as soon as it is copied.
+        pieces.into_iter().for_each(|piece| whole.extend_from_slice(&piece));
+        Ok(whole.into())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farpool_proto::v1::client_event::Body;
-use farpool_proto::v1::{ClientEvent, ClientMessage, ItemsDone, Output, OutputStream, client_message};
+use farpool_proto::v1::{ClientEvent, ClientMessage, Output, OutputStream, client_message};
 use prost::Message;
 use tonic::Status;
 
@@ -12,9 +12,6 @@ use super::super::sessions::from;
 use super::Driver;
 use super::session::Session;
 use crate::ClientId;
-
-/// Results as small as this are copied when they have to wait, or they would keep the agent's whole frame.
-const SMALL_RESULT: usize = 16 << 10;
 
 /// A client's session.
 pub(super) struct Client {
@@ -220,16 +217,13 @@ impl Driver {
     }
 
     pub(super) fn send_to_clients(&mut self) {
-        for (id, mut event) in self.out.to_clients.drain(..) {
+        for (id, event) in self.out.to_clients.drain(..) {
             let Some(client) = self.clients.get_mut(&id) else {
                 self.detached.post(id, event);
                 continue;
             };
             if client.leaves_out(&event) {
                 continue;
-            }
-            if client.paused {
-                unpin(&mut event);
             }
             if client.fresh.is_empty() {
                 self.touched_clients.push(id);
@@ -278,13 +272,5 @@ impl Driver {
         for id in gone {
             self.client_breaks(id, Status::unavailable("the connection is lost"));
         }
-    }
-}
-
-fn unpin(event: &mut ClientEvent) {
-    if let Some(Body::ItemsDone(ItemsDone { data, ends, .. })) = &mut event.body
-        && data.len() + ends.len() <= SMALL_RESULT
-    {
-        (*data, *ends) = (Bytes::copy_from_slice(data), Bytes::copy_from_slice(ends));
     }
 }
