@@ -7,6 +7,7 @@ use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{FetchProgramRequest, OpenPool, Program, ProgramPiece};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::client::{Client, Told, open_pool};
@@ -60,7 +61,11 @@ pub(crate) fn pieces(program: &[u8], digest: &[u8]) -> Vec<ProgramPiece> {
 }
 
 pub(crate) async fn put(server: &Server, pieces: Vec<ProgramPiece>) -> Result<(), Status> {
-    let mut client = ClientsClient::new(server.connect().await);
+    put_over(server.connect().await, pieces).await
+}
+
+pub(crate) async fn put_over(channel: Channel, pieces: Vec<ProgramPiece>) -> Result<(), Status> {
+    let mut client = ClientsClient::new(channel);
     soon("an answer", client.put_program(tokio_stream::iter(pieces))).await.map(drop)
 }
 

@@ -9,7 +9,9 @@ use std::time::Instant;
 use tonic::Code;
 
 use super::*;
-use crate::agent::{Agent, Order};
+use crate::agent::{Agent, Order, hello};
+use crate::process::Running;
+use crate::programs::put_over;
 
 #[tokio::test]
 async fn a_job_that_has_no_room_is_refused_and_leaves_nothing() {
@@ -101,6 +103,38 @@ async fn a_job_that_does_not_fit_on_the_disk_is_refused_at_once_and_never_runs()
     assert_eq!(states(&server).await, [("kept".to_owned(), DetachedState::Finished)]);
     let (mut client, _) = fill(5).await;
     until_complete(&server, &mut client, 20).await;
+}
+
+/// A coordinator whose files may not be large: to write more is an error, and not the end of it.
+#[tokio::test]
+async fn a_job_that_makes_a_file_too_large_is_refused_and_the_others_go_on() {
+    let scratch = Scratch::new();
+    let mut command = Command::new("sh");
+    // 256 KiB, in blocks of 512 bytes.
+    command.args(["-c", "ulimit -f 512; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_farpool-coordinator")]);
+    command.args(["--listen", "127.0.0.1:0", "--journal"]).arg(scratch.path());
+    command.arg("--programs").arg(scratch.path().join("programs"));
+    let mut server = Running::start(&mut command);
+    let mut client = detaching(server.connect().await, detach("large", 1)).await;
+    for at in 0..100 {
+        client.ask(Ask::Items(batch(1, at, &[&[7; 10_000]])));
+    }
+    client.end_items(1);
+    let refused = loop {
+        match client.try_next().await {
+            Ok(Some(Told::ProgramWanted(_))) => {
+                let (program, digest) = program(PROGRAM);
+                put_over(server.connect().await, pieces(&program, &digest)).await.expect("it was asked for");
+            }
+            Ok(Some(Told::Durable(durable))) => assert!(!durable.complete, "there is no room for it"),
+            Ok(other) => panic!("{other:?}"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("File too large"), "{refused}");
+    let _agent = tokio::spawn(Agent::joined_over(server.connect().await, hello(1, 2)).await.work());
+    Client::opened_over(server.connect().await, open_pool()).await.works(1).await;
 }
 
 #[tokio::test]
