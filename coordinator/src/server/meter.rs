@@ -46,11 +46,32 @@ struct Shared {
 pub(super) struct Meter {
     shared: Arc<Shared>,
     bytes: AtomicUsize,
-    /// Its session is not to be read for now.
-    stopped: AtomicBool,
+    /// What may be on its way at most: see [`Reading`].
+    most: AtomicUsize,
     is_session: AtomicBool,
     waker: Mutex<Option<Waker>>,
     turn: Mutex<Option<Turn>>,
+}
+
+/// What is read of a session for now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reading {
+    #[default]
+    All,
+    /// Frames that are small, and the beginning of one that is not.
+    Small,
+    Nothing,
+}
+
+impl Reading {
+    /// What may be on its way, in bytes.
+    fn most(self) -> usize {
+        match self {
+            Self::All => usize::MAX,
+            Self::Small => FREE,
+            Self::Nothing => 0,
+        }
+    }
 }
 
 /// A turn to be read on while there is no room.
@@ -81,7 +102,7 @@ impl Meters {
         Arc::new(Meter {
             shared: Arc::clone(&self.0),
             bytes: AtomicUsize::new(0),
-            stopped: AtomicBool::new(false),
+            most: AtomicUsize::new(Reading::All.most()),
             is_session: AtomicBool::new(false),
             waker: Mutex::default(),
             turn: Mutex::default(),
@@ -113,17 +134,18 @@ impl Meter {
         *self.turn() = None;
     }
 
-    /// Whether nothing more is to be read of it for now.
-    pub(super) fn stop(&self, stopped: bool) {
-        if self.stopped.swap(stopped, Relaxed) == stopped {
+    /// Has so much of it read from now on.
+    pub(super) fn read(&self, reading: Reading) {
+        if self.most.swap(reading.most(), Relaxed) == reading.most() {
             return;
         }
-        if stopped {
-            *self.turn() = None;
-        } else {
-            let waker = self.waker().take();
-            waker.into_iter().for_each(Waker::wake);
-        }
+        *self.turn() = None;
+        let waker = self.waker().take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn has_most(&self) -> bool {
+        self.bytes.load(Relaxed) >= self.most.load(Relaxed)
     }
 
     fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
@@ -136,10 +158,10 @@ impl Meter {
 
     /// Waits until more may come.
     fn poll_admitted(&self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        if self.stopped.load(Relaxed) {
+        if self.has_most() {
             *self.waker() = Some(context.waker().clone());
             // It may have been let go before the waker was there.
-            if self.stopped.load(Relaxed) {
+            if self.has_most() {
                 return Poll::Pending;
             }
         }
@@ -153,7 +175,7 @@ impl Meter {
         loop {
             match turn.get_or_insert_with(|| Turn::Awaited(Box::pin(Arc::clone(turns).acquire_owned()))) {
                 Turn::Awaited(permit) => {
-                    // Who is stopped waits for its turn no longer; this wakes it when it may go on.
+                    // Whoever is stopped waits for its turn no longer; this wakes it when that changes.
                     *self.waker() = Some(context.waker().clone());
                     let permit = ready!(permit.as_mut().poll(context)).map_err(|_| shutting_down())?;
                     *turn = Some(Turn::Taken { _permit: permit, deadline: Box::pin(sleep(*patience)) });
@@ -262,9 +284,9 @@ mod tests {
             second.count(FREE);
             assert_eq!([&second, &first].map(|meter| admits(meter)), [true, false]);
             // Whoever is stopped leaves its turn to others, and so does who is gone.
-            second.stop(true);
+            second.read(Reading::Nothing);
             assert_eq!([&second, &first].map(|meter| admits(meter)), [false, true]);
-            second.stop(false);
+            second.read(Reading::All);
             assert!(!admits(&second));
             drop(first);
             assert_eq!((admits(&second), meters.bytes()), (true, FREE as u64));
@@ -280,6 +302,22 @@ mod tests {
         [&session, &other].into_iter().for_each(|meter| meter.begin_session());
         [&opening, &session, &other].into_iter().for_each(|meter| meter.count(FREE));
         assert_eq!([&opening, &session, &other].map(|meter| admits(meter)), [true, true, false]);
+    }
+
+    #[tokio::test]
+    async fn of_small_frames_no_more_is_read_than_is_small() {
+        let meters = Meters::new(100 * FREE, Duration::from_secs(1));
+        let meter = meters.meter();
+        meter.begin_session();
+        let admits_in = |reading| {
+            meter.read(reading);
+            admits(&meter)
+        };
+        assert_eq!([Reading::Nothing, Reading::Small, Reading::All].map(admits_in), [false, true, true]);
+        meter.count(FREE);
+        assert_eq!([Reading::Nothing, Reading::Small, Reading::All].map(admits_in), [false, false, true]);
+        meter.settle();
+        assert!(admits_in(Reading::Small));
     }
 
     /// A turn that nobody makes use of any more holds nobody up.
@@ -304,9 +342,9 @@ mod tests {
         assert!(admits(&first));
         let woken = Arc::new(Woken::default());
         assert!(second.poll_admitted(&mut Context::from_waker(&Arc::clone(&woken).into())).is_pending());
-        second.stop(true);
+        second.read(Reading::Nothing);
         first.settle();
-        second.stop(false);
+        second.read(Reading::All);
         assert!(woken.0.load(Relaxed), "it is never read again");
         assert!(admits(&second));
     }

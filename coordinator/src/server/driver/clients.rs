@@ -8,6 +8,7 @@ use tonic::Status;
 
 use super::super::end::End;
 use super::super::link::{Joins, Said, Says, shutting_down};
+use super::super::meter::Reading;
 use super::super::sessions::from;
 use super::Driver;
 use super::session::Session;
@@ -26,8 +27,8 @@ pub(super) struct Client {
     paused: bool,
     /// Bytes of workers' output that were left out for that.
     output_left_out: u64,
-    /// It is not read for now, since the memory is full.
-    stopped: bool,
+    /// Less than all while the memory is full.
+    reading: Reading,
     /// Its turn is over and it waits for the next.
     waits: bool,
     /// Its messages that were taken in, as it said last, ...
@@ -51,7 +52,7 @@ impl Client {
             counted: 0,
             paused: false,
             output_left_out: 0,
-            stopped: false,
+            reading: Reading::All,
             waits: false,
             acknowledged: 0,
             said_since: 0,
@@ -75,24 +76,24 @@ impl Client {
         self.session.outgoing.push(ClientEvent { body: Some(body) });
     }
 
-    /// Has its next frame read, unless it is stopped.
+    /// Has its next frame read, unless nothing is.
     pub(super) fn give_turn(&mut self) {
-        if self.waits && !self.stopped {
+        if self.waits && self.reading != Reading::Nothing {
             self.waits = false;
             self.session.give_turn();
         }
     }
 
-    /// Whether it is not read for now. Otherwise it has its turn.
-    pub(super) fn stop(&mut self, stopped: bool) {
-        self.stopped = stopped;
-        self.session.stop(stopped);
+    /// Has so much of it read from now on. It has its turn, if anything is.
+    pub(super) fn read(&mut self, reading: Reading) {
+        self.reading = reading;
+        self.session.read(reading);
         self.give_turn();
     }
 
     /// Another connection has come.
     pub(super) fn begin_to_read(&mut self) {
-        self.session.stop(self.stopped);
+        self.session.read(self.reading);
         (self.partial, self.waits) = (0, true);
         self.give_turn();
     }

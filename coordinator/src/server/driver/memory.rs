@@ -1,9 +1,10 @@
 //! The bound on the bytes that are held: jobs and their items, results that clients have not read yet, and messages that are not
 //! whole.
 //!
-//! When there are more than that, the clients that hold most are not read any more: so many of them that the others
-//! together hold a tenth of the memory at most. Who that is changes with what they hold, so that those go on who send
-//! little or whose results are read. Nothing is dropped. Below nine tenths all are read again.
+//! When there are more than that, the clients that hold most are not read any more: so many of them that the others together hold
+//! a tenth of the memory at most, less what is held beyond the bound. Who that is changes with what they hold, so that those go
+//! on who send little or whose results are read. Of clients that hold next to nothing small frames are read in any case.
+//! Nothing is dropped. Below nine tenths all are read again.
 //! What a client has on its way meanwhile is held back by HTTP/2's flow control.
 //!
 //! What was sent is held until the client says that it has it, which is only known by reading on. So what may be on its way
@@ -22,6 +23,7 @@ use farpool_proto::v1::ClientMessage;
 use prost::Message;
 use tonic::Status;
 
+use super::super::meter::Reading;
 use super::Driver;
 use super::clients::Client;
 use crate::ClientId;
@@ -34,6 +36,8 @@ const STUCK_NS: u64 = 500_000_000;
 const ON_THE_WAY: u64 = 10 << 20;
 /// What a client may have said before it had what was on its way, in bytes: as much, and room.
 const SAID_BEFORE: u64 = 16 << 20;
+/// Who holds no more than this goes on with small frames, whatever others hold.
+const SMALL_CLIENT: u64 = 64 << 10;
 /// A session may begin with so many bytes while the memory is full.
 const SMALL_OPENING: u64 = 16 << 10;
 /// How often to say at most that the memory is full, in ns.
@@ -192,11 +196,11 @@ impl Driver {
         if self.memory.full && held < self.memory.low() {
             self.memory.full = false;
             self.memory.moves(0, self.now);
-            self.clients.values_mut().for_each(|client| client.stop(false));
+            self.clients.values_mut().for_each(|client| client.read(Reading::All));
         } else if self.memory.full {
             self.end_mute_clients();
             self.keep_moving(held);
-            self.choose_readers();
+            self.choose_readers(held);
         }
     }
 
@@ -217,7 +221,11 @@ impl Driver {
                 self.memory.moves(held, self.now);
             }
             Some(_) => {}
-            None if self.now - self.memory.stuck_since < STUCK_NS || !self.coordinator.idles() => {
+            None if self.now - self.memory.stuck_since < STUCK_NS
+                || !self.coordinator.idles()
+                // A large result is coming in.
+                || self.partials.is_crowded() =>
+            {
                 self.memory.favoured = None;
             }
             // That of the one before is whole and about to run.
@@ -276,17 +284,25 @@ impl Driver {
         self.clients.get(&id).map_or(0, |client| client.counted) + of_jobs
     }
 
-    /// Those that hold least go on, as far as they hold no more than the reserve together.
-    fn choose_readers(&mut self) {
+    /// Those that hold least go on, as far as they hold no more than the reserve together. What is held beyond the bound has used
+    /// up some of it: otherwise each of many clients would go on until it holds as much.
+    fn choose_readers(&mut self, held: u64) {
+        let reserve = self.memory.reserve().saturating_sub(held.saturating_sub(self.memory.bound));
         let mut clients: Vec<(u64, ClientId)> = self.clients.keys().map(|&id| (self.held_by(id), id)).collect();
         clients.sort_unstable();
         let mut together = 0;
         for (held, id) in clients {
             together += held;
             let is_favoured = self.memory.favoured.is_some_and(|(favoured, _)| favoured == id);
-            let goes_on = together <= self.memory.reserve() || is_favoured || self.owes_word(id);
+            let reading = if together <= reserve || is_favoured || self.owes_word(id) {
+                Reading::All
+            } else if held <= SMALL_CLIENT {
+                Reading::Small
+            } else {
+                Reading::Nothing
+            };
             if let Some(client) = self.clients.get_mut(&id) {
-                client.stop(!goes_on);
+                client.read(reading);
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! While they take more than a small share of the memory, only one agent at a time is read on that has sent a part of one; others are
 //! read on when it is whole. So what agents send at most is bounded, and each gets its results through. An agent that takes too
-//! long while others wait is lost.
+//! long while others wait, or while the memory is full, is lost.
 
 use std::time::Duration;
 
@@ -37,6 +37,11 @@ impl Partials {
         self.bytes
     }
 
+    /// Whether more is here than may be of all agents, so that one is read on alone.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.bytes > self.share
+    }
+
     /// So many bytes of a message of the agent's are here now, and it does not wait.
     pub(super) fn change(&mut self, agent: &mut Agent, bytes: u64) {
         self.bytes = self.bytes - agent.partial + bytes;
@@ -49,7 +54,7 @@ impl Partials {
     /// Has the agent read on, now or when there is room.
     pub(super) fn give_turn(&mut self, id: AgentId, agent: &mut Agent, now: u64) {
         let is_alone = self.alone.is_some_and(|(alone, _)| alone == id);
-        if agent.partial == 0 || self.bytes <= self.share {
+        if agent.partial == 0 || !self.is_crowded() {
             if is_alone {
                 self.alone = None;
             }
@@ -73,7 +78,8 @@ impl Partials {
 impl Driver {
     /// Has the next agent read on where one is through, or has gone.
     pub(super) fn tend_partials(&mut self) {
-        if self.partials.waiting == 0 {
+        // A client may have to wait too: see `Memory`.
+        if self.partials.waiting == 0 && !(self.memory.is_full() && self.partials.is_crowded()) {
             return;
         }
         if let Some((id, since)) = self.partials.alone {
@@ -90,7 +96,7 @@ impl Driver {
         }
         let waiting: Vec<AgentId> = self.agents.iter().filter(|(_, agent)| agent.waits).map(|(&id, _)| id).collect();
         for id in waiting {
-            if self.partials.alone.is_some() && self.partials.bytes > self.partials.share {
+            if self.partials.alone.is_some() && self.partials.is_crowded() {
                 return;
             }
             let Some(agent) = self.agents.get_mut(&id) else { continue };

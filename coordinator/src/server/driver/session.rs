@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::super::link::{Resumed, Resumes};
-use super::super::meter::{Meter, Passed};
+use super::super::meter::{Meter, Passed, Reading};
 
 /// What a session is known by on another connection.
 pub(super) type Identity = [u8; 16];
@@ -59,9 +59,9 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         let _ = self.turns.try_send(());
     }
 
-    /// Whether nothing more of it is to come in for now, not even the rest of a frame.
-    pub(super) fn stop(&self, stopped: bool) {
-        self.meter.stop(stopped);
+    /// Has so much of it come in from now on, in the middle of a frame too.
+    pub(super) fn read(&self, reading: Reading) {
+        self.meter.read(reading);
     }
 
     /// Puts another connection into the place of the one that there is.
