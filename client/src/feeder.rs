@@ -158,9 +158,8 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
 
 /// Encodes the only item of a job, as messages that open its input and end it.
 pub(crate) fn feed_one<A: Args>(args: &A, job: u64, payload_limit: u64, messages: &mut Vec<Body>) -> Result<(), Error> {
-    let mut batch = Batch::new(0, 1, 64);
-    batch.push(args, payload_limit).map_err(|error| error.of_item(0))?;
-    messages.push(Body::Items(batch.into_message(job)));
+    let items = batch::only_item(args, job, payload_limit).map_err(|error| error.of_item(0))?;
+    messages.push(Body::Items(items));
     messages.push(Body::EndItems(EndItems { job }));
     Ok(())
 }

@@ -13,6 +13,8 @@
 
 mod object;
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 
 use crate::args::{Args, Data};
@@ -171,13 +173,29 @@ where
 }
 
 fn blob(descriptor: &'static Descriptor) -> Bytes {
+    thread_local! {
+        /// That of the function of the program that this thread described last: it may call it again and again.
+        static LAST: Cell<Option<(&'static Descriptor, Bytes)>> = const { Cell::new(None) };
+    }
     let place = object::place(std::ptr::from_ref(descriptor).addr());
+    if !place.name.is_empty() {
+        // Another object may lie there later.
+        return [&blob_of(descriptor, &place)[..], &place.name].concat().into();
+    }
+    let last = LAST.try_with(Cell::take).ok().flatten().filter(|(last, _)| std::ptr::eq(*last, descriptor));
+    let blob = last.map_or_else(|| Bytes::copy_from_slice(&blob_of(descriptor, &place)), |(_, blob)| blob);
+    // A thread that is about to end keeps none.
+    let _ = LAST.try_with(|last| last.set(Some((descriptor, blob.clone()))));
+    blob
+}
+
+fn blob_of(descriptor: &Descriptor, place: &object::Place) -> [u8; BLOB_BYTES] {
     let name = hash((descriptor.name)().as_bytes());
     let mut blob = [0; BLOB_BYTES];
     for (part, number) in blob.chunks_exact_mut(8).zip([place.object, place.offset, name]) {
         part.copy_from_slice(&number.to_le_bytes());
     }
-    if place.name.is_empty() { Bytes::copy_from_slice(&blob) } else { [&blob[..], &place.name].concat().into() }
+    blob
 }
 
 /// Finds the function that `blob` describes; an error if it is not one of this program's.

@@ -1,3 +1,6 @@
+use std::cell::Cell;
+
+use bytes::Bytes;
 use farpool_proto::v1::Items;
 
 use crate::args::Args;
@@ -26,13 +29,7 @@ impl Batch {
     /// Appends an item; on an error the batch is as it was.
     #[inline]
     pub(super) fn push<A: Args>(&mut self, args: &A, payload_limit: u64) -> Result<(), Error> {
-        let start = self.data.len();
-        args.encode(&mut self.data).map_err(|error| Error::new(ErrorKind::Codec, error.0))?;
-        let bytes = (self.data.len() - start) as u64;
-        if bytes > payload_limit {
-            self.data.truncate(start);
-            return Err(too_large(bytes, payload_limit));
-        }
+        encode(args, &mut self.data, payload_limit)?;
         // A batch is at most nearly full plus one item, whose limit keeps this below 4 GiB.
         self.ends.extend_from_slice(&(self.data.len() as u32).to_le_bytes());
         Ok(())
@@ -53,6 +50,60 @@ impl Batch {
     pub(super) fn into_message(self, job: u64) -> Items {
         Items { job, first: self.first, data: self.data.into(), ends: self.ends.into() }
     }
+}
+
+thread_local! {
+    /// What the thread encoded its last only item in.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Only items up to this are copied out of the thread's memory, which stays with it.
+const SMALL_ITEM: usize = 4 << 10;
+
+/// The message with the only item of a job.
+#[inline]
+pub(super) fn only_item<A: Args>(args: &A, job: u64, payload_limit: u64) -> Result<Items, Error> {
+    // A thread that is about to end may have none.
+    let mut data = SPARE.try_with(Cell::take).unwrap_or_default();
+    data.clear();
+    encode(args, &mut data, payload_limit)?;
+    let ends = end_of(data.len());
+    if data.len() > SMALL_ITEM {
+        return Ok(Items { job, first: 0, data: data.into(), ends });
+    }
+    let message = Items { job, first: 0, data: Bytes::copy_from_slice(&data), ends };
+    let _ = SPARE.try_with(|spare| spare.set(data));
+    Ok(message)
+}
+
+/// Where the first item of a batch ends.
+fn end_of(bytes: usize) -> Bytes {
+    static SMALL: [[u8; 4]; 256] = {
+        let mut ends = [[0; 4]; 256];
+        let mut bytes = 0;
+        while bytes < ends.len() {
+            ends[bytes] = (bytes as u32).to_le_bytes();
+            bytes += 1;
+        }
+        ends
+    };
+    match SMALL.get(bytes) {
+        Some(end) => Bytes::from_static(end),
+        None => Bytes::copy_from_slice(&(bytes as u32).to_le_bytes()),
+    }
+}
+
+/// Appends an item; on an error `data` is as it was.
+#[inline]
+fn encode<A: Args>(args: &A, data: &mut Vec<u8>, payload_limit: u64) -> Result<(), Error> {
+    let start = data.len();
+    args.encode(data).map_err(|error| Error::new(ErrorKind::Codec, error.0))?;
+    let bytes = (data.len() - start) as u64;
+    if bytes > payload_limit {
+        data.truncate(start);
+        return Err(too_large(bytes, payload_limit));
+    }
+    Ok(())
 }
 
 #[cold]

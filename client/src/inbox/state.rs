@@ -54,7 +54,7 @@ pub(super) struct Sleeper {
 impl State {
     /// Keeps news for somebody who looks at all of it.
     pub(super) fn keep(&mut self, news: News) {
-        self.news.push_back(news);
+        self.push(news);
     }
 
     /// Keeps news for somebody who looks when all has come: then the failure with the lowest index counts, if there is one, and
@@ -66,10 +66,18 @@ impl State {
             (News::Failed { .. }, Some(lowest)) => *lowest = news,
             (News::Failed { .. }, None) => {
                 self.lowest_failed = Some(self.news.len());
-                self.news.push_back(news);
+                self.push(news);
             }
-            (News::Done { .. }, _) => self.news.push_back(news),
+            (News::Done { .. }, _) => self.push(news),
         }
+    }
+
+    fn push(&mut self, news: News) {
+        if self.news.capacity() == 0 {
+            // Most jobs of one item get no more.
+            self.news.reserve_exact(1);
+        }
+        self.news.push_back(news);
     }
 
     pub(super) fn take_news(&mut self, others: VecDeque<News>) -> VecDeque<News> {

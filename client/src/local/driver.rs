@@ -80,9 +80,14 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Does something with the engine.
+    /// Does something with the engine, which knows all jobs that were submitted before.
     pub(super) fn act<T>(&self, act: impl FnOnce(&mut Engine) -> T) -> T {
+        let submitted = self.intake.came();
         let mut state = self.lock();
+        while !self.intake.has_given(submitted) {
+            self.give_back(state);
+            state = self.lock();
+        }
         let outcome = act(&mut state.engine);
         self.give_back(state);
         outcome
@@ -91,7 +96,7 @@ impl Driver {
     /// Takes a small job in, now or together with others that come within a moment.
     pub(super) fn submit_soon(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) {
         if self.intake.push(inbox, messages, clock::now()) {
-            self.act(|_| ());
+            self.give_back(self.lock());
         }
     }
 
@@ -218,7 +223,7 @@ impl Driver {
         let _turn = self.turn.lock();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { engine, spare, .. } = &mut *state;
-        self.intake.empty_into(engine, spare);
+        self.intake.give(engine, spare);
         state
     }
 }
