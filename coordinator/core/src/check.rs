@@ -9,7 +9,8 @@ use crate::lane::Turn;
 use crate::pool::{Pool, Stage};
 
 impl Core {
-    /// Checks that the books agree with each other; runs after every event in debug builds. O(everything).
+    /// Checks that the books agree with each other; runs after every event in debug builds with the feature `checks`, which
+    /// tests of farpool itself have. O(everything).
     ///
     /// # Panics
     /// If they do not: then farpool has a bug.
