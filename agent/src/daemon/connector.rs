@@ -13,14 +13,14 @@ use tonic::transport::{Channel, Endpoint};
 use super::session::{CommandFrames, Connect, Connecting, with_causes};
 use super::settings::Settings;
 
-/// The coordinator, as far as there is a connection; changes with each new one.
-pub(super) type Coordinator = watch::Receiver<Option<AgentsClient<Channel>>>;
+/// The way to the coordinator, as far as there is a connection; changes with each new one.
+pub(super) type Coordinator = watch::Receiver<Option<Endpoint>>;
 
 /// What is needed to connect.
 #[derive(Debug)]
 pub(super) struct Connector {
     endpoint: Endpoint,
-    connected: Arc<watch::Sender<Option<AgentsClient<Channel>>>>,
+    connected: Arc<watch::Sender<Option<Endpoint>>>,
 }
 
 impl Connector {
@@ -36,17 +36,19 @@ impl Connector {
     }
 }
 
+/// What speaks to the coordinator over this connection.
+pub(super) fn client(channel: Channel) -> AgentsClient<Channel> {
+    AgentsClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE).max_encoding_message_size(MAX_GRPC_MESSAGE)
+}
+
 impl Connect for Connector {
     fn connect(&mut self, frames: Frames<AgentEvent>) -> Connecting {
         let (endpoint, connected) = (self.endpoint.clone(), Arc::clone(&self.connected));
         Box::pin(async move {
             let channel = endpoint.connect().await;
             let channel = channel.map_err(|error| Status::unavailable(with_causes(error.to_string(), &error)))?;
-            let mut client = AgentsClient::new(channel)
-                .max_decoding_message_size(MAX_GRPC_MESSAGE)
-                .max_encoding_message_size(MAX_GRPC_MESSAGE);
-            let reply = client.session(frames).await?;
-            connected.send_replace(Some(client));
+            let reply = client(channel).session(frames).await?;
+            connected.send_replace(Some(endpoint));
             let frames: CommandFrames = Box::pin(reply.into_inner());
             Ok(frames)
         })

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-use super::connector::Coordinator;
+use super::connector::{Coordinator, client};
 use super::log::log;
 use super::settings::Settings;
 
@@ -137,10 +137,12 @@ impl Programs {
 
     /// The error says also whether it may be this host's fault.
     async fn try_to_fetch(&self, digest: Digest, coordinator: &mut Coordinator) -> Result<InUse, (Status, bool)> {
-        let client = coordinator.borrow_and_update().clone();
+        let endpoint = coordinator.borrow_and_update().clone();
         let missing = || (Status::unavailable("there is no connection to the coordinator"), false);
-        let mut client = client.ok_or_else(missing)?;
-        let reply = client.fetch_program(FetchProgramRequest { digest: digest.to_bytes() }).await;
+        // A connection of its own: calls that wait for programs that nobody sends must not take up those of the session's.
+        let channel = endpoint.ok_or_else(missing)?.connect().await;
+        let channel = channel.map_err(|error| (Status::from_error(error.into()), false))?;
+        let reply = client(channel).fetch_program(FetchProgramRequest { digest: digest.to_bytes() }).await;
         let reply = reply.map_err(|status| (status, false))?;
         let received = receive(reply.into_inner(), &self.store, |sent, _| match *sent == digest {
             true => Ok(()),
