@@ -41,7 +41,7 @@ struct Ended {
 
 /// Clients count their jobs up, so the numbers of those that have ended make up few runs. They make up many where every
 /// other job is cancelled, or was never opened since its argument could not be encoded: then the lowest are forgotten.
-const MAX_NUMBER_RUNS: usize = 10_000;
+const MAX_NUMBER_RUNS: usize = 1000;
 
 /// A job as a client named it.
 enum Named {

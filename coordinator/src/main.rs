@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use farpool_coordinator::server::{self, Settings};
+use farpool_proto::text::printable;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use tokio::net::TcpListener;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
 
 /// Nobody may be reading any more.
 fn say(text: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "farpool-coordinator: {text}");
+    let _ = writeln!(io::stderr(), "farpool-coordinator: {}", printable(text.to_string().as_bytes()));
 }
 
 /// What clients' items and programs' environments are is here: other processes of the same user do not read it, and no core file

@@ -78,7 +78,7 @@ pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
 /// Bytes of a reason that are kept for operators.
 const REASON_BYTES: usize = 4096;
 /// Bytes of each text of a pool's failure that are kept: it stays for as long as the pool, for each agent.
-const FAILURE_BYTES: usize = 64 << 10;
+const FAILURE_BYTES: usize = 4 << 10;
 
 /// A failure that is kept.
 fn clipped(failure: Failure) -> Failure {

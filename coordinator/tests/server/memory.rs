@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{
-    AgentOutput, ClientFrame, ClientMessage, OpenJob, OpenPool, OutputStream, PoolReopened, StatusReply,
+    AgentOutput, ClientFrame, ClientMessage, OpenJob, OpenPool, OutputStream, PoolReopened, Program, StatusReply,
+    Variable,
 };
 use prost::Message;
 use tokio::sync::mpsc;
@@ -13,7 +15,7 @@ use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::agent::{Agent, Say};
-use crate::client::{Ask, Client, Told, open_pool_as};
+use crate::client::{Ask, Client, Told, open_pool, open_pool_as};
 use crate::server::{Server, soon};
 
 const MIB: usize = 1 << 20;
@@ -306,4 +308,26 @@ async fn a_message_larger_than_the_memory_must_be_refused() {
     client.open_job(1);
     client.items(1, 0, &[&vec![7; 9 * MIB]]);
     client.must_be_refused(tonic::Code::ResourceExhausted, "the limit is").await;
+}
+
+/// A pool's arguments and variables may be many and small: each takes more than it has bytes.
+#[tokio::test]
+async fn openings_count_for_what_they_take() {
+    let server = Server::with(|settings| settings.memory = 64 << 20).await;
+    let variable = Variable { name: Bytes::from_static(b"a"), value: Bytes::new() };
+    let program = Program { digest: vec![7; 32].into(), environment: vec![variable; 60_000], ..Program::default() };
+    let (mut opened, mut refused) = (Vec::new(), 0);
+    for _ in 0..10 {
+        let mut client = Client::over(server.connect().await).await;
+        client.ask(Body::OpenPool(Box::new(OpenPool { program: Some(program.clone()), ..open_pool() })));
+        match client.try_next().await {
+            Ok(_) => opened.push(client),
+            Err(status) => {
+                assert!(status.message().contains("memory is full"), "{status}");
+                refused += 1;
+            }
+        }
+    }
+    // Half of the memory, 8 MB each.
+    assert_eq!((opened.len(), refused), (4, 6));
 }

@@ -11,8 +11,9 @@ use tonic::transport::{Endpoint, Server};
 pub const STREAM_WINDOW: u32 = 8 << 20;
 /// And at least, where there is little memory.
 pub const LEAST_STREAM_WINDOW: u32 = 256 << 10;
-/// Calls at once on one connection; further ones wait.
+/// Calls at once on one connection; further ones wait. Where there is little memory, fewer: each may have half of a frame here.
 const STREAMS: u32 = 64;
+const LEAST_STREAMS: u32 = 16;
 /// Smaller frames of HTTP/2 cost more, and so do larger ones: these are still in the processor's cache when they are
 /// taken apart.
 const FRAME_BYTES: u32 = 256 << 10;
@@ -29,8 +30,8 @@ pub fn server(heartbeat: Duration, stream_window: u32) -> Server {
     Server::builder()
         .initial_connection_window_size(2 * stream_window)
         .initial_stream_window_size(stream_window)
-        .max_frame_size(FRAME_BYTES)
-        .max_concurrent_streams(STREAMS)
+        .max_frame_size(FRAME_BYTES.min(stream_window / 4))
+        .max_concurrent_streams((stream_window / (16 << 10)).clamp(LEAST_STREAMS, STREAMS))
         // Together less than the whole, so that what follows from a peer's end is over by then: its connection may stay open
         // though it has ended, if a fork of it has the socket too.
         .http2_keepalive_interval(Some(heartbeat * 2 / 5))

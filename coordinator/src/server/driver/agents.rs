@@ -40,9 +40,13 @@ const HELLO_TAKES: u64 = 8;
 const SMALL_HELLO: usize = 4 << 10;
 
 /// An agent for which more than this waits, in bytes, and that has not read any of it for so long, in ns, is lost. Credit
-/// bounds what it is given to run, but not what it is told of pools that come and go.
+/// bounds what it is given to run, but not what it is told of pools that come and go. Where there is little memory, a part of that.
 const MAX_UNREAD: usize = 64 << 20;
+const UNREAD_PART: u64 = 64;
 const READS_WITHIN_NS: u64 = 30_000_000_000;
+/// With so many times as much waiting it is lost much sooner.
+const FAR_TOO_MUCH: usize = 4;
+const READS_SOON_NS: u64 = 500_000_000;
 
 /// What an agent need not know at once waits so long, in ns, for something that it must know, unless it keeps more results
 /// than these, in bytes: nearly always the next call comes first, and a frame costs both sides more than what is in it.
@@ -67,7 +71,7 @@ impl Agent {
     }
 
     /// Puts what has gathered into its queue. False: it does not read.
-    fn send(&mut self, now: u64) -> bool {
+    fn send(&mut self, now: u64, memory: u64) -> bool {
         let outgoing = &self.session.outgoing;
         if outgoing.waiting() < self.queued || self.queued == 0 {
             self.moved_at = now;
@@ -80,7 +84,12 @@ impl Agent {
             (self.reported, self.flush_at) = (0, None);
         }
         self.queued = outgoing.waiting();
-        self.queued <= MAX_UNREAD || now - self.moved_at <= READS_WITHIN_NS
+        let most = usize::try_from(memory / UNREAD_PART).unwrap_or(MAX_UNREAD).min(MAX_UNREAD);
+        match self.queued {
+            queued if queued <= most => true,
+            queued if queued <= FAR_TOO_MUCH * most => now - self.moved_at <= READS_WITHIN_NS,
+            _ => now - self.moved_at <= READS_SOON_NS,
+        }
     }
 
     /// Sends what has waited for company.
@@ -128,7 +137,8 @@ impl Driver {
         if let Some(agent) = self.agents.get(&id) {
             // Comes first, since what the coordinator says waits for the end of the round.
             agent.welcome();
-            self.link.log.line(format_args!("agent {host} joined {} with {slots} slots", from(address)));
+            let s = if slots == 1 { "" } else { "s" };
+            self.link.log.line(format_args!("agent {host} joined {} with {slots} slot{s}", from(address)));
             if let Some(older) = own.and_then(|own| self.agent_ids.insert(own, id)) {
                 // Should two agents have one id, this goes back and forth between them.
                 self.end_agent(older, Err(Status::aborted(format!("an agent of the same id has joined from {host}"))));
@@ -176,8 +186,10 @@ impl Driver {
         }
         let (host, log) = (&agent.host, &self.link.log);
         match end {
-            Ok(()) if agent.leaving => log.line(format_args!("agent {host} left as announced")),
-            Ok(()) => log.line(format_args!("agent {host} left, or was silent for too long")),
+            Ok(()) if agent.leaving => log.line(format_args!("agent {host} left after draining")),
+            Ok(()) => log.line(format_args!(
+                "agent {host} disconnected without draining, or was silent for longer than --heartbeat-timeout"
+            )),
             Err(status) => {
                 log.line(format_args!("agent {host} is lost: {}", status.message()));
                 agent.session.outgoing.fail(status);
@@ -198,7 +210,7 @@ impl Driver {
         let mut touched = std::mem::take(&mut self.touched_agents);
         for id in touched.drain(..) {
             let Some(agent) = self.agents.get_mut(&id) else { continue };
-            let reads = agent.send(self.now);
+            let reads = agent.send(self.now, self.memory.bound());
             if let Some(at) = agent.flush_at {
                 self.company.expect(id, at);
             }

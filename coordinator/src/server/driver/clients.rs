@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farpool_proto::v1::client_event::Body;
-use farpool_proto::v1::{ClientEvent, ClientMessage, Output, OutputStream, client_message};
+use farpool_proto::v1::{ClientEvent, ClientMessage, OpenPool, Output, OutputStream, client_message};
 use prost::Message;
 use tonic::Status;
 
@@ -119,6 +119,15 @@ impl Client {
     }
 }
 
+/// What each of a pool's arguments, variables and labels takes in memory beside its bytes.
+const PART_TAKES: u64 = 128;
+
+/// What the message that opens a pool takes in memory.
+fn takes(open: &OpenPool) -> u64 {
+    let program = open.program.as_ref().map_or(0, |program| program.arguments.len() + program.environment.len());
+    open.encoded_len() as u64 + PART_TAKES * (program + open.require.len()) as u64
+}
+
 impl Driver {
     pub(super) fn client_joins(&mut self, joins: Joins<ClientEvent, ClientMessage, ClientId>) {
         let Joins { outgoing, turns, address, messages, passed, id: reply } = joins;
@@ -127,7 +136,7 @@ impl Driver {
             return outgoing.fail(shutting_down());
         }
         let (opening, own, again) = match messages.first().and_then(|message| message.body.as_ref()) {
-            Some(client_message::Body::OpenPool(open)) => (open.encoded_len() as u64, open.id.clone(), open.again),
+            Some(client_message::Body::OpenPool(open)) => (takes(open), open.id.clone(), open.again),
             _ => (0, Bytes::new(), false),
         };
         if let Err(status) = self.admit_opening(opening, again) {
@@ -209,7 +218,7 @@ impl Driver {
             Ok(()) => client.session.outgoing.finish(),
             Err(status) => {
                 let address = from(client.session.address);
-                self.link.log.line(format_args!("ended the session of a client {address}: {}", status.message()));
+                self.link.log.line(format_args!("client session closed {address}: {}", status.message()));
                 client.session.outgoing.fail(status);
             }
         }

@@ -82,6 +82,11 @@ impl Memory {
         self.bound
     }
 
+    /// How long a client may be silent while it should say something, in ns.
+    pub(super) fn patience(&self) -> u64 {
+        self.patience
+    }
+
     /// Whether clients are stopped.
     pub(super) fn is_full(&self) -> bool {
         self.full
@@ -214,8 +219,8 @@ impl Driver {
             Some((id, before)) if held.saturating_sub(before) > self.most_for(id) => {
                 let bound = ByteSize(self.memory.bound);
                 let message = format!(
-                    "what it has sent cannot run before it sends more, and that needs more memory than the coordinator has: --memory \
-                     is {bound}"
+                    "the coordinator's memory is too small for this client's open jobs: --memory is {bound}; raise it, or use fewer or \
+                     smaller items at once"
                 );
                 self.end_client(id, Err(Status::resource_exhausted(message)));
                 self.memory.moves(held, self.now);

@@ -184,6 +184,31 @@ async fn a_slot_is_lent_while_its_task_waits_for_an_unfinished_job() {
 }
 
 #[tokio::test]
+async fn those_who_read_nothing_share_a_part_of_the_memory() {
+    const MEMORY: u64 = 64 << 20;
+    let scratch = Scratch::new();
+    let server = scratch.server_with(|settings| settings.memory = MEMORY).await;
+    detached(&server, detach("large", 1), 8).await;
+    let mut agent = Agent::joined(&server, 1, 2).await;
+    // 4 MiB each.
+    agent.times = (4 << 20) / item(0).len();
+    let _agent = tokio::spawn(agent.work());
+    assert_eq!(all(&server, "large").await.0.len(), 8);
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(attach(server.connect().await, "large", 0, true).await);
+    }
+    let mut most = 0;
+    for _ in 0..20 {
+        most = most.max(server.status().await.held_bytes);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(most < MEMORY / 2, "{most} bytes");
+    // Who reads gets all of it, at the latest when the others are ended.
+    assert_eq!(all(&server, "large").await.0.len(), 8);
+}
+
+#[tokio::test]
 async fn invalid_item_tokens_are_refused() {
     let scratch = Scratch::new();
     let server = scratch.server().await;

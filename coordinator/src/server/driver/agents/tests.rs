@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use farpool_net::{Frames, outgoing};
-use farpool_proto::v1::{Assign, EndJob, Settled};
+use farpool_proto::v1::{Assign, EndJob, Settled, StartJob};
 use futures_core::Stream;
 use tokio::sync::mpsc;
 
@@ -42,6 +42,9 @@ impl Line {
     }
 }
 
+/// Of this a mebibyte may be unread, or four for a moment.
+const MEMORY: u64 = 64 << 20;
+
 fn agent() -> (Agent, Line) {
     let (outgoing, frames) = outgoing(0, Arc::default());
     let passed = Meters::new(1 << 20, Duration::from_secs(5)).meter().passed(None);
@@ -53,7 +56,7 @@ fn agent() -> (Agent, Line) {
 
 fn send(agent: &mut Agent, bodies: impl IntoIterator<Item = agent_command::Body>, now: u64) {
     agent.fresh.extend(bodies.into_iter().map(|body| AgentCommand { body: Some(body) }));
-    assert!(agent.send(now));
+    assert!(agent.send(now, MEMORY));
 }
 
 fn end_job(kill: bool) -> agent_command::Body {
@@ -99,4 +102,22 @@ fn what_is_to_be_killed_and_what_is_large_does_not_wait() {
     send(&mut agent, [settled()], 20);
     assert!(line.is_woken());
     assert_eq!(agent.reported, 0);
+}
+
+#[test]
+fn who_reads_nothing_is_lost_the_sooner_the_more_waits() {
+    let large = |bytes: usize| StartJob { function: vec![7; bytes].into(), ..StartJob::default() };
+    let reads = |bytes: usize, times: &[u64]| -> Vec<bool> {
+        let (mut agent, _line) = agent();
+        agent.fresh.push(AgentCommand { body: Some(agent_command::Body::StartJob(large(bytes))) });
+        times.iter().map(|&now| agent.send(now, MEMORY)).collect()
+    };
+    let times = [1, READS_SOON_NS, READS_SOON_NS + 2, READS_WITHIN_NS, READS_WITHIN_NS + 2];
+    assert_eq!(reads(1000 << 10, &times), [true; 5]);
+    assert_eq!(reads(3 << 20, &times), [true, true, true, true, false]);
+    assert_eq!(reads(5 << 20, &times), [true, true, false, false, false]);
+    // Where there is more memory, more may wait.
+    let (mut agent, _line) = agent();
+    agent.fresh.push(AgentCommand { body: Some(agent_command::Body::StartJob(large(5 << 20))) });
+    assert!([1, READS_WITHIN_NS + 2].map(|now| agent.send(now, 64 * MEMORY)) == [true, true]);
 }

@@ -1,5 +1,6 @@
-//! Who picks up the outcomes of a job. They are read from disk when there is room for them in the stream's queue; a reader that
-//! does not read costs what is in there.
+//! Who picks up the outcomes of a job. They are read from disk when there is room for them in the stream's queue. All streams
+//! together may hold a share of the memory: beyond that only those are served that have taken everything, up to twice as much. Then
+//! streams that take nothing for a while are ended: what they have not taken is still on disk.
 
 use farpool_net::Outgoing;
 use farpool_proto::v1::client_event::Body;
@@ -33,7 +34,11 @@ pub(super) struct Attached {
     partial: bool,
     /// Outcomes were passed over that were not there.
     lacks: bool,
-    reading: bool,
+    /// Bytes that are being read from disk for it.
+    reading: u64,
+    /// What it had not taken when something last changed there, in bytes, and when that was.
+    untaken: u64,
+    moved_at: u64,
     /// The item whose task started the client.
     item: Option<ItemToken>,
     /// The client does nothing but wait for outcomes.
@@ -42,9 +47,23 @@ pub(super) struct Attached {
 
 impl Attached {
     pub(super) fn held(&self) -> u64 {
-        self.outgoing.bytes() as u64
+        self.outgoing.bytes() as u64 + self.reading
+    }
+
+    /// Whether it has taken nothing of what is there for so long, in ns.
+    fn stands_still(&mut self, now: u64, patience: u64) -> bool {
+        let untaken = self.outgoing.bytes() as u64;
+        if untaken == 0 || untaken != self.untaken {
+            (self.untaken, self.moved_at) = (untaken, now);
+        }
+        now.saturating_sub(self.moved_at) > patience
     }
 }
+
+/// The part of the memory that outcomes for those who have attached may take up.
+const SHARE: u64 = 8;
+/// How often to look whether those that fill it take anything, in ns.
+const LOOK_NS: u64 = 500_000_000;
 
 impl Driver {
     pub(in super::super) fn attach_joins(&mut self, joins: Joins<ClientEvent, ClientMessage, StreamId>) {
@@ -68,8 +87,22 @@ impl Driver {
             outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(described))) });
             let (named, next, wait) = (job.known().named, attach.first, attach.wait);
             let (outgoing, job, partial) = (outgoing.clone(), job.number(), is_partial);
-            let (lacks, reading, awaits) = (false, false, false);
-            Ok(Attached { outgoing, turns, job, named, next, wait, partial, lacks, reading, item, awaits })
+            let (lacks, awaits, reading, untaken, moved_at) = (false, false, 0, 0, self.now);
+            Ok(Attached {
+                outgoing,
+                turns,
+                job,
+                named,
+                next,
+                wait,
+                partial,
+                lacks,
+                reading,
+                untaken,
+                moved_at,
+                item,
+                awaits,
+            })
         });
         match begun {
             Ok(attached) => {
@@ -123,7 +156,32 @@ impl Driver {
     /// The queues of some have run low, or nobody reads them any more.
     pub(in super::super) fn look_at_attached(&mut self) {
         self.detached.attached.retain(|_, attached| !attached.outgoing.is_gone());
+        self.detached.attached_held = self.detached.attached.values().map(Attached::held).sum();
+        if self.detached.attached_held > 2 * self.attached_share() {
+            self.end_attached_that_stand_still();
+        }
         self.serve_all();
+    }
+
+    fn attached_share(&self) -> u64 {
+        self.memory.bound() / SHARE
+    }
+
+    /// When to look at those that have attached, if they fill their share.
+    pub(super) fn next_look_at_attached(&self) -> Option<u64> {
+        let is_crowded = self.detached.attached_held > self.attached_share();
+        is_crowded.then_some(self.now + LOOK_NS)
+    }
+
+    fn end_attached_that_stand_still(&mut self) {
+        let (now, patience) = (self.now, self.memory.patience());
+        let still =
+            self.detached.attached.iter_mut().filter_map(|(&id, at)| at.stands_still(now, patience).then_some(id));
+        for id in still.collect::<Vec<_>>() {
+            let why =
+                "the memory for outcomes is full, and this client does not read its own; attach again when it does";
+            self.end_attached(id, Err(Status::resource_exhausted(why)));
+        }
     }
 
     pub(super) fn serve_all(&mut self) {
@@ -144,9 +202,15 @@ impl Driver {
     /// Has the next outcomes read, if there is room for them and they are there; or says how the job has ended.
     fn serve(&mut self, id: StreamId) {
         self.describe_again(id);
+        let (held, share) = (self.detached.attached_held, self.attached_share());
         let Some(attached) = self.detached.attached.get_mut(&id) else { return };
         let Some(journal) = &self.detached.journal else { return };
-        if attached.reading || attached.outgoing.waiting() > LOW_OUTCOMES {
+        let has_room = match held {
+            held if held <= share => attached.outgoing.waiting() <= LOW_OUTCOMES,
+            held if held <= 2 * share => attached.outgoing.bytes() == 0,
+            _ => false,
+        };
+        if attached.reading > 0 || !has_room {
             return;
         }
         let Some(job) = journal.job(attached.job) else {
@@ -166,7 +230,8 @@ impl Driver {
         });
         let pieces = some(pieces, READ_BYTES);
         if !pieces.is_empty() {
-            attached.reading = true;
+            attached.reading = pieces.iter().map(|&(_, _, place)| place.bytes()).sum();
+            self.detached.attached_held += attached.reading;
             let reader = journal.reader();
             let (link, reads) = (&self.link, &self.detached.reads);
             return read(link, reads, move || read_all(&reader, pieces), move |read| WasRead::Outcomes(id, read));
@@ -203,7 +268,7 @@ impl Driver {
     /// Outcomes have been read.
     pub(super) fn send_outcomes(&mut self, id: StreamId, outcomes: Vec<Read>) {
         let Some(attached) = self.detached.attached.get_mut(&id) else { return };
-        attached.reading = false;
+        attached.reading = 0;
         for (first, count, read) in outcomes {
             let end = first + count;
             let body = match read {
@@ -243,7 +308,7 @@ impl Driver {
         match end {
             Ok(()) => attached.outgoing.finish(),
             Err(status) => {
-                self.link.log.line(format_args!("ended the stream of a client that attached: {}", status.message()));
+                self.link.log.line(format_args!("attach stream closed: {}", status.message()));
                 attached.outgoing.fail(status);
             }
         }

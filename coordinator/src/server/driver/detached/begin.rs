@@ -64,10 +64,7 @@ impl Driver {
         }
         if let Some(there) = journal.find(&name) {
             if there.known().id != id {
-                let message = format!(
-                    "there already is a job {name:?}: pick up its results and discard it, or choose another name"
-                );
-                return Err(Status::already_exists(message));
+                return Err(Status::already_exists(format!("there already is a job {name:?}")));
             }
             if there.phase() != Phase::Feeding && !self.detached.receiving.contains_key(&there.number()) {
                 let items = there.counts().items;

@@ -73,6 +73,8 @@ pub(super) struct Detached {
     runs: BTreeMap<ClientId, Run>,
     clients: BTreeMap<u64, ClientId>,
     attached: BTreeMap<StreamId, Attached>,
+    /// What those hold together, in bytes, as of this round.
+    attached_held: u64,
     /// Jobs of which it is in the journal that they have ended, but not durable.
     ending: BTreeSet<u64>,
     /// What the clients of the pools were told and have not heard.
@@ -117,6 +119,7 @@ impl Detached {
             runs: BTreeMap::new(),
             clients: BTreeMap::new(),
             attached: BTreeMap::new(),
+            attached_held: 0,
             ending: BTreeSet::new(),
             mail: Vec::new(),
             hungry: Vec::new(),
@@ -212,7 +215,8 @@ impl Driver {
         let patience = super::super::clock::nanos(self.link.limits.detach);
         let away = self.detached.receiving.values().filter_map(Receiving::away_since).min();
         let away = away.map(|since| since.saturating_add(patience)).filter(|_| self.detached.failing.is_none());
-        [expiry, away, self.next_try(), self.detached.again_at, self.detached.look_at].into_iter().flatten().min()
+        let looks = [self.next_try(), self.detached.again_at, self.detached.look_at, self.next_look_at_attached()];
+        [expiry, away].into_iter().chain(looks).flatten().min()
     }
 
     /// What is to be done in each round before the coordinator schedules.

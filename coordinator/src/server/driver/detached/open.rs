@@ -69,7 +69,8 @@ impl Driver {
         let ended = journal.jobs().filter(|job| matches!(job.phase(), Phase::Ended(_))).count();
         let running = journal.jobs().count() - feeding.len() - ended;
         if feeding.len() + ended + running > 0 {
-            let text = format_args!("journal: {running} jobs resumed, {ended} ended, {} incomplete", feeding.len());
+            let text =
+                format_args!("journal: detached jobs: {running} running, {ended} ended, {} incomplete", feeding.len());
             self.link.log.line(text);
         }
         feeding.into_iter().for_each(|job| self.expect_rest(job));

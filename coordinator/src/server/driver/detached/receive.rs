@@ -246,7 +246,7 @@ impl Driver {
         let Some(receiving) = self.detached.receiving.get(&job) else { return };
         if let Some(stream) = &receiving.stream {
             let (address, text) = (from(stream.address), status.message());
-            self.link.log.line(format_args!("ended the stream of a client that detaches a job {address}: {text}"));
+            self.link.log.line(format_args!("detach stream closed {address}: {text}"));
             stream.outgoing.fail(status);
         }
         self.lose_stream(job);
