@@ -20,6 +20,7 @@ crate::runner::cases![
     dropping_outcomes_ends_the_job_while_its_input_blocks,
     an_input_that_asks_for_the_outcome_of_its_own_job_is_told_so,
     many_small_calls_in_a_row,
+    what_comes_behind_many_small_calls_finds_them_all,
 ];
 
 /// Says exactly how many items it has, and waits for each.
@@ -194,4 +195,21 @@ fn many_small_calls_in_a_row() {
     assert_eq!(pool.apply_async(square, (1,)).get().unwrap_err().kind(), ErrorKind::Closed);
     assert!(pending.into_iter().all(|result| result.get().is_ok()));
     pool.join().unwrap();
+}
+
+/// There are many times more of them than are taken in at once.
+fn what_comes_behind_many_small_calls_finds_them_all() {
+    let pool = pools::of(2);
+    let many = || (0..30_000).map(|n| pool.apply_async(square, (n,))).collect::<Vec<_>>();
+    let results = many();
+    let last = pool.apply_async(|| thread::sleep(Duration::from_secs(300)), ());
+    last.cancel();
+    assert_eq!(last.get().unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(pool.apply(square, (3,)).unwrap(), 9);
+    assert!((0..).zip(results).all(|(n, result)| result.get().unwrap() == n * n));
+    let results = many();
+    pool.terminate();
+    // Each has an end.
+    let fails = |result: AsyncResult<u64>| result.get().err().map(|error| error.kind());
+    assert!(results.into_iter().filter_map(fails).all(|kind| kind == ErrorKind::Cancelled));
 }
