@@ -36,7 +36,7 @@ pub(crate) fn program() -> Option<&'static str> {
 
 /// The value of [`RECONNECT_TIMEOUT`], if there is one.
 pub(crate) fn reconnect_timeout() -> Result<Option<Duration>, Error> {
-    let advice = "write a number and ms, s, min or h, as in 60s, or 0";
+    let advice = "write a number and ms, s, m or h, as in 60s, or 0";
     let Some(text) = text(RECONNECT_TIMEOUT, advice)? else { return Ok(None) };
     duration(&text).map(Some).ok_or_else(|| Error::invalid(format!("{RECONNECT_TIMEOUT} is {text:?}: {advice}")))
 }

@@ -17,7 +17,7 @@ pub(crate) fn check(require: &[Label]) -> Result<(), Error> {
     match require.iter().find(unnamed) {
         None => Ok(()),
         Some(label) => Err(Error::invalid(format!(
-            "the name of a required label must not be empty or contain '=', as in require(\"gpu\", \"a100\"); this one is {:?}",
+            "the key of a required label is {:?}, but must not be empty or contain '=': write require(\"gpu\", \"a100\")",
             label.key
         ))),
     }

@@ -88,7 +88,7 @@ impl Coordinator {
             return pool.told.waiting.clone();
         }
         if pool.paused {
-            return "its client to take the outcomes that are there".to_owned();
+            return "its client to read its results".to_owned();
         }
         let (started, starting): (Vec<_>, Vec<_>) = self.core.agents_of(id).partition(|(_, started)| *started);
         let started: Vec<_> =
@@ -100,11 +100,11 @@ impl Coordinator {
             };
         }
         if started.iter().all(|(_, agent)| agent.away) {
-            return "the agents that it runs on to connect again".to_owned();
+            return "its agents to reconnect".to_owned();
         }
         let slots = |agent: &Agent| agent.hello.as_ref().map_or(0, |hello| hello.slots);
         if started.iter().any(|&(id, agent)| !agent.away && self.core.chunks_at(id) < slots(agent)) {
-            return "an agent that takes more: those with free slots take nothing now".to_owned();
+            return "an agent to accept work: none with free slots does now".to_owned();
         }
         match started.iter().map(|(_, agent)| u64::from(slots(agent))).sum() {
             1 => "a free slot: the only one is taken".to_owned(),

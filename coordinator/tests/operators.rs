@@ -332,17 +332,17 @@ fn a_pool_that_nothing_runs_of_says_what_it_waits_for() {
     wire.say(0, Say::Credit(Credit { chunks: 0, bytes: 0 }));
     wire.say(0, pool_started(POOL));
     wire.schedule();
-    assert_eq!(waiting(&mut wire), ["an agent that takes more: those with free slots take nothing now"]);
+    assert_eq!(waiting(&mut wire), ["an agent to accept work: none with free slots does now"]);
     let away = |wire: &mut Wire, away| {
         let agent = wire.agents[0];
         wire.serve(|coordinator, now, out| coordinator.agent_away(agent, away, now, out));
     };
     away(&mut wire, true);
-    assert_eq!(waiting(&mut wire), ["the agents that it runs on to connect again"]);
+    assert_eq!(waiting(&mut wire), ["its agents to reconnect"]);
     away(&mut wire, false);
     let client = wire.clients[0];
     wire.serve(|coordinator, now, out| coordinator.pause_client(client, true, now, out));
-    assert_eq!(waiting(&mut wire), ["its client to take the outcomes that are there"]);
+    assert_eq!(waiting(&mut wire), ["its client to read its results"]);
     wire.serve(|coordinator, now, out| coordinator.pause_client(client, false, now, out));
     wire.say(0, Say::Credit(Credit { chunks: 3, bytes: 0 }));
     assert_eq!(assigned(&mut wire, 0).len(), 1);

@@ -26,7 +26,7 @@ const LONG_ABOUT: &str = "Runs the tasks of a farpool cluster on this host.
 
 It connects to the coordinator, offers this host's slots, and runs worker processes for the pools that use them. It \
 needs no open port and no other software: programs come from the clients, and are kept in the --programs directory. If \
-the coordinator is missing or lost, it keeps reconnecting, and keeps running the items it has.";
+the coordinator cannot be reached, the agent keeps trying, and runs the items it has until --orphan-timeout is over.";
 
 const EXAMPLES: &str = "Examples:
   farpool-agent
@@ -84,9 +84,9 @@ struct Flags {
     #[arg(long, env = "FARPOOL_HEARTBEAT_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration)]
     heartbeat_timeout: Duration,
 
-    /// How long to keep running tasks that no coordinator has claimed since the last one was lost
+    /// Orphan timeout: how long tasks may keep running after the coordinator is lost
     ///
-    /// A coordinator that is back by then resumes them. After that, they are killed.
+    /// If a coordinator is back in time, the tasks resume under it. Otherwise they are killed.
     #[arg(long, env = "FARPOOL_ORPHAN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = duration)]
     orphan_timeout: Duration,
 

@@ -25,7 +25,7 @@ fn options_without_a_meaning_are_refused_by_name() {
         (pool().weight(0), "weight must be at least 1"),
         (pool().weight(10_001), "weight must be at most 10000"),
         (pool().threads(1025), "threads must be at most 1024"),
-        (pool().require("", "x"), "the name of a required label"),
+        (pool().require("", "x"), "the key of a required label"),
         (pool().require("gpu", "a100"), "gpu=a100 is required"),
         (pool().env("", "x"), "cannot be the name"),
         (pool().env("A=B", "x"), "cannot be the name"),

@@ -122,12 +122,12 @@ pub(super) fn is_final(status: &Status) -> bool {
 
 /// There is nobody, or not who was expected.
 pub(super) fn unreachable(address: &Address, what: &str) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("connecting to the coordinator at {address}: {what}; {ADVICE}"))
+    Error::new(ErrorKind::Unavailable, format!("cannot reach the coordinator at {address}: {what}; {ADVICE}"))
 }
 
 /// The coordinator did not take the pool.
 pub(super) fn not_opened(address: &Address, status: &Status) -> Error {
-    let words = format!("opening a pool at {address}: {}", told(status));
+    let words = format!("cannot open a pool at {address}: {}", told(status));
     match status.code() {
         Code::InvalidArgument => Error::invalid(words),
         Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, words),

@@ -168,7 +168,7 @@ pub(super) fn message(body: Body) -> ClientMessage {
 }
 
 fn may_have_run() -> Failure {
-    let message = "the connection to the coordinator was lost for longer than it waits, so it killed running items: this \
-                   item had been sent and may have run";
+    let message = "the client was disconnected for longer than the coordinator's --reconnect-grace, so its running items were \
+                   killed; this item had been sent and may have run";
     Failure { kind: FailureKind::AgentLost.into(), message: message.to_owned(), attempts: 1, ..Failure::default() }
 }

@@ -208,6 +208,9 @@ impl<F: Captureless> Job<'_, F> {
     /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked). If the result is dropped while the input blocks, the thread ends
     /// when the input returns.
     ///
+    /// An item of an explicit [`chunksize`](Self::chunksize) is not run before all of its chunk have come: leave that
+    /// out for an input that waits for outcomes.
+    ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
     /// # farpool::init();

@@ -107,7 +107,7 @@ fn failures_run_again_if_that_is_asked_for() {
     let options = ["--keep-going", "--results", &results];
     assert_eq!(map(&program, options).input(numbers(5)).run().code, Some(2));
     let resume = ["--keep-going", "--results", &results, "--resume"];
-    let story = "farpool: 2 items failed earlier; --retry-failed runs them again\n";
+    let story = "farpool: 2 items failed earlier; run failed items again with --retry-failed\n";
     map(&program, resume).input(numbers(6)).run().assert(2, "6\n", story);
     fs::write(folder.file("well"), "").unwrap();
     let again = ["--keep-going", "--results", &results, "--retry-failed"];

@@ -82,7 +82,7 @@ impl Journal {
             return Err(JournalError::new(JournalErrorKind::Invalid, message));
         }
         if self.find(&name).is_some() {
-            let message = format_args!("there is a job of the name {name:?}: pick up its results, or discard it");
+            let message = format_args!("there already is a job {name:?}");
             return Err(JournalError::new(JournalErrorKind::NameTaken, message));
         }
         if !self.index.pools.get(&pool).is_some_and(|pool| pool.held) {
@@ -290,8 +290,7 @@ impl Journal {
 
 fn full(of: impl fmt::Display) -> JournalError {
     let message = format_args!(
-        "the journal of detached jobs is full: {of} wait to be run or picked up, and further jobs have to wait until results \
-         were picked up or discarded"
+        "the journal of detached jobs is full ({of} in use by jobs that are running or not yet discarded)"
     );
     JournalError::new(JournalErrorKind::Full, message)
 }

@@ -35,7 +35,9 @@ pub(super) fn accept(
             let permit = match Arc::clone(&permits).try_acquire_owned() {
                 Ok(permit) => permit,
                 Err(_) => {
-                    log.line(format_args!("{max} connections are open, the limit of --max-connections: others wait"));
+                    log.line(format_args!(
+                        "{max} connections are open: new ones wait; raise --max-connections to allow more"
+                    ));
                     let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                     permit
                 }
@@ -49,7 +51,7 @@ pub(super) fn accept(
                     }
                 }
                 Err(error) => {
-                    log.line(format_args!("accepting a connection: {error}"));
+                    log.line(format_args!("cannot accept a connection: {error}; retrying"));
                     tokio::select! {
                         () = sleep(NO_ROOM_PAUSE) => {}
                         () = connections.closed() => return,

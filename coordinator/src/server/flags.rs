@@ -44,7 +44,7 @@ pub(super) struct Flags {
 
     /// Bytes of items that a client may send for each job ahead of their results
     ///
-    /// No more than a quarter of the memory counts.
+    /// It is limited to a quarter of --memory.
     #[arg(long, env = "FARPOOL_WINDOW", value_name = "SIZE", default_value = "64MiB")]
     pub(super) window: ByteSize,
 
@@ -76,7 +76,7 @@ pub(super) struct Flags {
     #[arg(long, env = "FARPOOL_RECONNECT_GRACE", value_name = "TIME", default_value = "500ms", value_parser = duration)]
     pub(super) reconnect_grace: Duration,
 
-    /// Connections that may be open at once; more have to wait
+    /// Maximum number of open connections; further ones wait
     #[arg(long, env = "FARPOOL_MAX_CONNECTIONS", value_name = "COUNT", default_value = "10000",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_connections: u32,
@@ -92,8 +92,8 @@ Start one coordinator per cluster and a farpool-agent on every worker host, and 
 address in FARPOOL_ADDRESS. Agents can join and leave at any time.
 
 Each setting is a flag, an environment variable, or a line in the file given by --config; flags override variables, \
-and variables override the file. At startup it prints the effective settings to stderr, and on a separate line the \
-address: `farpool-coordinator: listening on http://127.0.0.1:7070`.
+and variables override the file. At startup the coordinator prints its effective settings to stderr, and its \
+address on a separate line: `farpool-coordinator: listening on http://127.0.0.1:7070`.
 
 SIGTERM and SIGINT shut it down gracefully: new clients are refused, open pools finish, then it exits with status 0. A \
 second signal ends it at once, with status 128 plus the signal's number.";

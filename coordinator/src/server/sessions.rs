@@ -211,5 +211,5 @@ fn said<In: SessionMessage>(incoming: &mut Incoming<In>, next: Result<Option<Vec
 
 /// Where a peer came from, for people.
 pub(super) fn from(address: Option<SocketAddr>) -> String {
-    address.map_or_else(|| "from nowhere".to_owned(), |address| format!("from {address}"))
+    address.map_or_else(|| "from an unknown address".to_owned(), |address| format!("from {address}"))
 }

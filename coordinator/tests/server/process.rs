@@ -222,12 +222,12 @@ async fn a_client_that_has_closed_its_pool_and_goes_is_not_lost() {
         kept.push((proxy, client));
     }
     // They are given up in the order in which they went.
-    server.line("ended the session of a client").await;
-    let lost = server.seen.iter().filter(|line| line.contains("ended the session")).count();
+    server.line("client session closed").await;
+    let lost = server.seen.iter().filter(|line| line.contains("client session closed")).count();
     assert_eq!(lost, 1, "{:?}", server.seen);
     server.signal(Signal::SIGTERM);
     server.line("shut down").await;
-    let lost = server.seen.iter().filter(|line| line.contains("ended the session")).count();
+    let lost = server.seen.iter().filter(|line| line.contains("client session closed")).count();
     assert_eq!(lost, 1, "{:?}", server.seen);
 }
 

@@ -47,7 +47,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
         match self.leaving {
             Leaving::No if nothing_to_do => Err(Turn::Over(End::Left)),
             Leaving::No => {
-                self.drain("a signal came");
+                self.drain("signal received");
                 Ok(())
             }
             _ => Err(Turn::Over(End::Killed(code))),
@@ -56,7 +56,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
 
     pub(super) fn drain(&mut self, why: &str) {
         if self.leaving == Leaving::No {
-            (self.manner.say)(&format!("leaving, since {why}: finishing running items and giving back the rest"));
+            (self.manner.say)(&format!("draining ({why}): finishing running items and giving back the rest"));
             self.leaving = Leaving::Draining;
             self.workers.drain();
         }

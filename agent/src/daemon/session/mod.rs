@@ -185,7 +185,9 @@ impl<C: Connect, W: Workers> Session<C, W> {
             Failure::Nonsense(reason) if self.link.is_up() => return Err(nonsense(&reason)),
             Failure::Nonsense(reason) => self.lost(format!("it broke the protocol: {reason}")),
             Failure::Refused(reason) if self.leaving != Leaving::No => {
-                (self.manner.say)(&format!("the session ended before everything was done: {reason}"));
+                (self.manner.say)(&format!(
+                    "the coordinator refused the session before draining was complete: {reason}"
+                ));
                 return Err(Turn::Over(End::Left));
             }
             Failure::Refused(reason) => return Err(Turn::Over(End::Refused(reason))),
@@ -222,7 +224,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
     /// The coordinator does not know the session: what has begun in it is held for the next one.
     fn given_up(&mut self) {
         let coordinator = &self.manner.coordinator;
-        (self.manner.say)(&format!("no session with the coordinator at {coordinator}: it does not know this one"));
+        (self.manner.say)(&format!("the coordinator at {coordinator} does not know this session: starting a new one"));
         self.outgoing = None;
         self.ledger.lost();
         // The commands say what is not wanted any more, which always makes sense.
@@ -260,7 +262,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
                 // It is one that a later release has.
                 None => {}
                 Some(Command::Welcome(_)) => return Err(nonsense("it welcomes the agent twice")),
-                Some(Command::Drain(_)) => self.drain("the coordinator says so"),
+                Some(Command::Drain(_)) => self.drain("requested by the coordinator"),
                 Some(command) => {
                     self.ledger.command(command).map_err(|error| nonsense(&error.to_string()))?;
                     self.follow_steps()?;

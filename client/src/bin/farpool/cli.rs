@@ -185,7 +185,7 @@ Examples:
   farpool cancel 7
   farpool cancel nightly                                  a detached job
   farpool cancel --detached 2026                          one named 2026
-  farpool jobs --json | jq -r '.jobs[].job' | xargs -n1 farpool cancel";
+  farpool jobs --json | jq -r '.jobs[].job' | xargs farpool cancel --number";
 
 const DRAIN_EXAMPLES: &str = "\
 Examples:

@@ -9,7 +9,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let unit = match unit {
         "ms" => 0.001,
         "" | "s" => 1.0,
-        "m" => 60.0,
+        "m" | "min" => 60.0,
         "h" => 3600.0,
         "d" => 86400.0,
         _ => return Err("write a number and one of ms, s, m, h, d, as in 10s or 1.5h".to_owned()),

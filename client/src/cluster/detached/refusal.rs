@@ -39,13 +39,13 @@ impl Subject {
             Code::InvalidArgument | Code::OutOfRange => Error::invalid(words),
             Code::NotFound => Error::invalid(format!("{words}; `farpool results` lists the detached jobs")),
             Code::AlreadyExists => {
-                let drop = format!("drop that job with `farpool results {} --discard`", self.job.name);
-                Error::invalid(format!("{words}; take another name, or {drop}"))
+                let discard = format!("discard that job with `farpool results {} --discard`", self.job.name);
+                Error::invalid(format!("{words}; choose another name, or {discard}"))
             }
             Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, words),
-            Code::ResourceExhausted => unavailable(format!(
-                "{words}; drop jobs that nobody needs any more (`farpool results` lists them, `farpool results NAME --discard` \
-                 drops one), or start the coordinator with a larger --journal-size"
+            Code::ResourceExhausted if words.contains("journal") => unavailable(format!(
+                "{words}; discard jobs that are no longer needed (`farpool results` lists them, `farpool results NAME --discard` \
+                 discards one), or restart the coordinator with a larger --journal-size"
             )),
             Code::Unimplemented => unavailable(format!(
                 "the server at {address} does not support detached jobs: it is another version of farpool-coordinator, or something else"
@@ -56,7 +56,7 @@ impl Subject {
 
     /// The coordinator could not be reached at all.
     pub(super) fn unreachable(&self, status: &Status) -> Error {
-        let message = format!("connecting to the coordinator at {}: {}; {ADVICE}", self.place.address, told(status));
+        let message = format!("cannot reach the coordinator at {}: {}; {ADVICE}", self.place.address, told(status));
         self.tell(Error::new(ErrorKind::Unavailable, message))
     }
 

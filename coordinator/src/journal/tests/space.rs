@@ -205,5 +205,5 @@ fn many_small_records_fill_it_as_well() {
     let full = (0..).find_map(|item| journal.items(job, item, data.clone(), ends.clone()).err());
     let full = full.expect("it is full some time");
     assert_eq!(full.kind(), JournalErrorKind::Full);
-    assert!(full.to_string().contains("is full: 512 of 512 records wait"), "{full}");
+    assert!(full.to_string().contains("is full (512 of 512 records in use"), "{full}");
 }

@@ -56,7 +56,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     let factor = TIMES.iter().find(|(name, _)| *name == unit).map(|&(_, factor)| factor);
     let time = factor.and_then(|factor| scale(number, factor)).map(Duration::from_millis);
     let time = time.filter(|time| !time.is_zero());
-    time.ok_or_else(|| "a time is a number above 0 and ms, s, min, h or d, as in 5s".to_owned())
+    time.ok_or_else(|| "a time is a number above 0 and ms, s, m, h or d, as in 5s".to_owned())
 }
 
 fn split(text: &str) -> (&str, &str) {

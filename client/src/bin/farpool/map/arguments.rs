@@ -42,8 +42,8 @@ pub(crate) struct MapArguments {
 
     /// Retry a failed command up to this many times
     ///
-    /// A command whose worker or host is lost is retried as often; without this option, twice. With 0 no command ever runs
-    /// twice.
+    /// Without this option, failed commands are not retried, and commands whose worker or host is lost are retried twice.
+    /// With 0, no command runs twice.
     #[arg(long, value_name = "N")]
     retries: Option<u32>,
 
@@ -84,6 +84,8 @@ pub(crate) struct MapArguments {
     tag: bool,
 
     /// Print each line of output as soon as it arrives, instead of whole outputs in input order
+    ///
+    /// A line above 1 MiB is printed in pieces, and lines of other items may come between them.
     #[arg(long, conflicts_with_all = ["detach", "progress"])]
     line_buffer: bool,
 

@@ -10,7 +10,7 @@ The command is run by `sh -c`. Its placeholders are
   {.}   without its extension    photos/cat.small
   {/}   its file name            cat.small.jpg
   {//}  its folder               photos
-  {/.}  both: name, bare         cat.small
+  {/.}  name, no extension       cat.small
   {#}   the item's number        1, 2, 3, ...
 Items are always quoted for the shell: {}, '{}' and \"{}\" mean the same. \\{} is
 left alone. Without any placeholder the item is appended.

@@ -71,8 +71,11 @@ pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError>
     pool.join()?;
     printed::check()?;
     if rest.failed > 0 {
-        let _ =
-            writeln!(io::stderr(), "farpool: {} earlier; --retry-failed runs them again", failed_items(rest.failed));
+        let _ = writeln!(
+            io::stderr(),
+            "farpool: {} earlier; run failed items again with --retry-failed",
+            failed_items(rest.failed)
+        );
     }
     Ok(failed + rest.failed)
 }

@@ -74,7 +74,7 @@ impl Connection {
         let request = CancelDetachedRequest { name, must_run: true, ..CancelDetachedRequest::default() };
         let reply = self.detached.cancel(request).await;
         reply.map(drop).map_err(|status| {
-            OperatorError::refused(&self.address, status).advise("`farpool results` tells which there are")
+            OperatorError::refused(&self.address, status).advise("`farpool results` lists the detached jobs")
         })
     }
 
@@ -82,7 +82,7 @@ impl Connection {
     pub(super) async fn discard_detached(&mut self, name: String, id: Bytes) -> Result<(), OperatorError> {
         let reply = self.detached.discard(DiscardDetachedRequest { name, id }).await;
         reply.map(drop).map_err(|status| {
-            OperatorError::refused(&self.address, status).advise("`farpool results` tells which there are")
+            OperatorError::refused(&self.address, status).advise("`farpool results` lists the detached jobs")
         })
     }
 

@@ -25,8 +25,8 @@ pub(super) fn status(address: &str, status: &StatusReply, style: Style) -> Strin
     );
     let _ = writeln!(
         text,
-        "{} agents, {busy} of {slots} slots busy, {} items/s; {} of {} held; late messages dropped: {}",
-        status.agents.len(),
+        "{}, {busy} of {slots} slots busy, {} items/s; {} of {} held; late messages dropped: {}",
+        counted(status.agents.len() as u64, "agent"),
         rate_of(rate),
         bytes(status.held_bytes),
         bytes(status.memory),
@@ -34,7 +34,8 @@ pub(super) fn status(address: &str, status: &StatusReply, style: Style) -> Strin
     );
     if let Some(journal) = &status.journal {
         let (used, size) = (bytes(journal.bytes), bytes(journal.size));
-        let _ = writeln!(text, "journal: {} detached jobs, {used} of {size}{}", journal.jobs, failing(journal));
+        let _ =
+            writeln!(text, "journal: {}, {used} of {size}{}", counted(journal.jobs, "detached job"), failing(journal));
         text += &aside(journal);
     }
     let _ = write!(text, "\n{}\n{}\n{}", agents(status, style), pools(status, style), jobs(status, style));
@@ -48,6 +49,11 @@ fn failing(journal: &JournalStatus) -> String {
     }
 }
 
+/// So many of these.
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// The damaged files that are kept beside the journal: how many, their size, and the first names.
 fn aside(journal: &JournalStatus) -> String {
     const SHOWN: usize = 10;
@@ -58,8 +64,8 @@ fn aside(journal: &JournalStatus) -> String {
         (journal.aside.len(), journal.aside.iter().fold(0, |sum: u64, file| sum.saturating_add(file.bytes)));
     let shown: Vec<String> = journal.aside.iter().take(SHOWN).map(|file| printable(file.name.as_bytes())).collect();
     let more = if count > SHOWN { ", ..." } else { "" };
-    let plural = if count == 1 { "" } else { "s" };
-    format!("kept beside the journal: {count} damaged file{plural}, {}: {}{more}\n", bytes(size), shown.join(", "))
+    let files = counted(count as u64, "damaged file");
+    format!("kept beside the journal: {files}, {}: {}{more}\n", bytes(size), shown.join(", "))
 }
 
 pub(super) fn agents(status: &StatusReply, style: Style) -> String {

@@ -202,8 +202,8 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
             Untrue::TooMany => self.nonsense("reports items as durable that it was never sent"),
             Untrue::Lost => {
                 let message = format!(
-                    "the coordinator at {} has dropped what it had of the job: there was no connection for longer than it \
-                     waits, or somebody has discarded it; detach it again",
+                    "the coordinator at {} has dropped the incomplete job: the connection was lost for too long, or the job \
+                     was discarded; detach it again",
                     self.subject.place().address
                 );
                 Trouble::Final(self.subject.tell(Error::new(ErrorKind::Unavailable, message)))

@@ -169,10 +169,11 @@ fn one_that_answers_and_never_goes_on_is_given_up_too() {
 #[test]
 fn what_the_coordinator_refuses_is_told_with_what_to_do() {
     for (status, kind, words) in [
-        (Status::already_exists("another job is called so"), ErrorKind::InvalidArgument, "take another name"),
+        (Status::already_exists("another job is called so"), ErrorKind::InvalidArgument, "choose another name"),
         (Status::invalid_argument("a name has no spaces"), ErrorKind::InvalidArgument, "has no spaces"),
         (Status::failed_precondition("start it with --journal DIR"), ErrorKind::Unavailable, "--journal DIR"),
-        (Status::resource_exhausted("it is full"), ErrorKind::Unavailable, "--journal-size"),
+        (Status::resource_exhausted("the journal is full"), ErrorKind::Unavailable, "--journal-size"),
+        (Status::resource_exhausted("the memory is full"), ErrorKind::Unavailable, "refused: the memory is full"),
         (Status::unimplemented(""), ErrorKind::Unavailable, "another version"),
         (Status::unauthenticated("who are you"), ErrorKind::Unauthenticated, "who are you"),
     ] {
@@ -249,7 +250,7 @@ fn lies_are_errors() {
     let lies: [(&str, Lie); 4] = [
         ("that it was never sent", |call| call.say_durable(11, false)),
         ("that it was never sent", |call| call.say_durable(0, true)),
-        ("has dropped what it had", |call| {
+        ("has dropped the incomplete job", |call| {
             call.say_durable(0, false);
             call.hear_all();
             call.say_durable(7, false);

@@ -26,7 +26,8 @@ impl ProgramStore {
             held if held <= left => Ok(()),
             held => {
                 let message = format!(
-                    "no room for a program of {size} bytes: {held} of the {bound} bytes that {directory} may have are in use"
+                    "no room for a program of {size} bytes in {directory}: {held} of {bound} bytes are in use by programs that run; \
+                     raise --program-cache"
                 );
                 Err(StoreError::new(StoreErrorKind::Full, message))
             }
@@ -38,7 +39,7 @@ impl ProgramStore {
         let (bound, directory) = (self.shared.bound, self.shared.directory.display());
         bound.checked_sub(size).ok_or_else(|| {
             let message =
-                format!("a program of {size} bytes does not fit into {directory}, which is limited to {bound} bytes");
+                format!("a program of {size} bytes does not fit into {directory}, which is limited to {bound} bytes; raise --program-cache");
             StoreError::new(StoreErrorKind::TooLarge, message)
         })
     }
