@@ -68,9 +68,19 @@ impl Process {
 
     /// Whether it has ended, perhaps without having been reaped yet.
     pub fn has_ended(&self) -> bool {
+        self.ends_within(0)
+    }
+
+    /// The same, after waiting for it for so many milliseconds at most.
+    pub fn ends_within(&self, milliseconds: u16) -> bool {
         let mut ready = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        // An error would mean that memory has run out.
-        matches!(poll(&mut ready, PollTimeout::ZERO), Ok(1..))
+        loop {
+            match poll(&mut ready, PollTimeout::from(milliseconds)) {
+                Err(Errno::EINTR) if milliseconds > 0 => {}
+                // Another error would mean that memory has run out.
+                ended => return matches!(ended, Ok(1..)),
+            }
+        }
     }
 }
 

@@ -20,6 +20,9 @@ pub(super) enum Starter {
     Other,
 }
 
+/// How long a process may take to end once its children are no longer its own, in milliseconds: the kernel does little between.
+const ENDING_MS: u16 = 1000;
+
 /// Who has started this process; to be asked before its stdin is taken.
 pub(super) fn of_this_process() -> Starter {
     let stdin = io::stdin();
@@ -32,9 +35,10 @@ pub(super) fn of_this_process() -> Starter {
         return Starter::Parent(pid);
     }
     // What a fork server's own program starts before `init` inherits its stdin as well: then the maker of the socket still runs, and
-    // did so when it was not this process's parent. One that has ended may wait to be reaped.
+    // did so when it was not this process's parent. One that has ended may wait to be reaped; and one that is about to end has no
+    // children any more for a moment before it has ended, in which a process of the pool would take itself for the program.
     match Process::open(pid) {
-        Ok(maker) if !maker.has_ended() => Starter::Other,
+        Ok(maker) if !maker.ends_within(ENDING_MS) => Starter::Other,
         _ => Starter::Gone,
     }
 }
