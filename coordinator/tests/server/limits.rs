@@ -108,7 +108,7 @@ async fn what_is_kept_of_a_failure_is_bounded() {
         Told::PoolFailed(failed) => failed.failure.unwrap_or_default(),
         other => panic!("the pool did not fail but {other:?}"),
     };
-    assert!((60_000..70_000).contains(&failure.message.len()), "{}", failure.message.len());
+    assert!((4000..5000).contains(&failure.message.len()), "{}", failure.message.len());
 }
 
 fn label(key: &str, bytes: usize) -> Label {

@@ -315,7 +315,8 @@ async fn a_message_larger_than_the_memory_must_be_refused() {
 async fn openings_count_for_what_they_take() {
     let server = Server::with(|settings| settings.memory = 64 << 20).await;
     let variable = Variable { name: Bytes::from_static(b"a"), value: Bytes::new() };
-    let program = Program { digest: vec![7; 32].into(), environment: vec![variable; 60_000], ..Program::default() };
+    let environment = vec![variable; 60_000];
+    let program = Program { digest: vec![7; 32].into(), size: 10, environment, ..Program::default() };
     let (mut opened, mut refused) = (Vec::new(), 0);
     for _ in 0..10 {
         let mut client = Client::over(server.connect().await).await;

@@ -157,6 +157,7 @@ impl Driver {
     pub(in super::super) fn look_at_attached(&mut self) {
         self.detached.attached.retain(|_, attached| !attached.outgoing.is_gone());
         self.detached.attached_held = self.detached.attached.values().map(Attached::held).sum();
+        self.detached.attached_seen_at = self.now;
         if self.detached.attached_held > 2 * self.attached_share() {
             self.end_attached_that_stand_still();
         }
@@ -170,7 +171,14 @@ impl Driver {
     /// When to look at those that have attached, if they fill their share.
     pub(super) fn next_look_at_attached(&self) -> Option<u64> {
         let is_crowded = self.detached.attached_held > self.attached_share();
-        is_crowded.then_some(self.now + LOOK_NS)
+        is_crowded.then_some(self.detached.attached_seen_at.saturating_add(LOOK_NS))
+    }
+
+    /// Looks at them when it is time.
+    pub(super) fn tend_attached(&mut self) {
+        if self.next_look_at_attached().is_some_and(|at| at <= self.now) {
+            self.look_at_attached();
+        }
     }
 
     fn end_attached_that_stand_still(&mut self) {

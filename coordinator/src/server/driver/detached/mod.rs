@@ -75,6 +75,8 @@ pub(super) struct Detached {
     attached: BTreeMap<StreamId, Attached>,
     /// What those hold together, in bytes, as of this round.
     attached_held: u64,
+    /// When it was looked at them last.
+    attached_seen_at: u64,
     /// Jobs of which it is in the journal that they have ended, but not durable.
     ending: BTreeSet<u64>,
     /// What the clients of the pools were told and have not heard.
@@ -120,6 +122,7 @@ impl Detached {
             clients: BTreeMap::new(),
             attached: BTreeMap::new(),
             attached_held: 0,
+            attached_seen_at: 0,
             ending: BTreeSet::new(),
             mail: Vec::new(),
             hungry: Vec::new(),
@@ -240,6 +243,7 @@ impl Driver {
             self.detached.hungry.extend(self.detached.runs.keys());
         }
         self.give_turns();
+        self.tend_attached();
         self.pause_for_the_disk();
         if self.detached.look_at.is_some_and(|at| at <= self.now) {
             self.detached.look_at = None;
