@@ -200,7 +200,7 @@ fn many_small_calls_in_a_row() {
 /// There are many times more of them than are taken in at once.
 fn what_comes_behind_many_small_calls_finds_them_all() {
     let pool = pools::of(2);
-    let many = || (0..30_000).map(|n| pool.apply_async(square, (n,))).collect::<Vec<_>>();
+    let many = || (0..3000).map(|n| pool.apply_async(square, (n,))).collect::<Vec<_>>();
     let results = many();
     let last = pool.apply_async(|| thread::sleep(Duration::from_secs(300)), ());
     last.cancel();

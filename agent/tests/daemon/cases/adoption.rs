@@ -197,7 +197,7 @@ async fn leaves_with_what_is_held() {
     let program = running.program();
     running.session.cut();
     running.coordinator.arrival().await.resumes_in_vain().await;
-    running.daemon.says("it does not know").await;
+    running.daemon.says("does not know this session").await;
     running.daemon.signal(Signal::SIGTERM);
     assert_eq!(running.daemon.ended().await.code, Some(0));
     assert!(program.is_over());

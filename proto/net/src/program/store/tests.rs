@@ -76,7 +76,7 @@ fn what_is_in_use_stays() {
     let store = open(&scratch, 250);
     let first = put(&store, 1).expect("there is room");
     let second = put(&store, 2).expect("there is room");
-    check_refused(put(&store, 3), StoreErrorKind::Full, &["no room", "100 bytes", "200 of the 250 bytes", "in use"]);
+    check_refused(put(&store, 3), StoreErrorKind::Full, &["no room", "100 bytes", "200 of 250 bytes", "in use"]);
     let clone = second.clone();
     drop(second);
     check_refused(put(&store, 3), StoreErrorKind::Full, &["in use"]);
@@ -153,7 +153,7 @@ fn what_is_being_written_counts() {
     let scratch = Scratch::new();
     let store = open(&scratch, 250);
     let writers = [1, 2].map(|number| store.writer(digest(number), 100).expect("there is room"));
-    check_refused(store.writer(digest(3), 100), StoreErrorKind::Full, &["200 of the 250 bytes"]);
+    check_refused(store.writer(digest(3), 100), StoreErrorKind::Full, &["200 of 250 bytes"]);
     drop(writers);
     put(&store, 3).expect("there is room");
 }
