@@ -139,7 +139,7 @@ impl Programs {
     async fn try_to_fetch(&self, digest: Digest, coordinator: &mut Coordinator) -> Result<InUse, (Status, bool)> {
         let endpoint = coordinator.borrow_and_update().clone();
         let missing = || (Status::unavailable("there is no connection to the coordinator"), false);
-        // A connection of its own: calls that wait for programs that nobody sends must not take up those of the session's.
+        // A separate connection: a fetch waits until some client sends the program, and a connection carries only so many calls.
         let channel = endpoint.ok_or_else(missing)?.connect().await;
         let channel = channel.map_err(|error| (Status::from_error(error.into()), false))?;
         let reply = client(channel).fetch_program(FetchProgramRequest { digest: digest.to_bytes() }).await;

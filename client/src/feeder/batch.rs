@@ -1,6 +1,7 @@
 use std::cell::Cell;
 
 use bytes::Bytes;
+use farpool_proto::ends;
 use farpool_proto::v1::Items;
 
 use crate::args::Args;
@@ -67,30 +68,14 @@ pub(super) fn only_item<A: Args>(args: &A, job: u64, payload_limit: u64) -> Resu
     let mut data = SPARE.try_with(Cell::take).unwrap_or_default();
     data.clear();
     encode(args, &mut data, payload_limit)?;
-    let ends = end_of(data.len());
+    let ends = ends::of_one(1, data.len());
+    let ends = ends.unwrap_or_else(|| Bytes::copy_from_slice(&(data.len() as u32).to_le_bytes()));
     if data.len() > SMALL_ITEM {
         return Ok(Items { job, first: 0, data: data.into(), ends });
     }
     let message = Items { job, first: 0, data: Bytes::copy_from_slice(&data), ends };
     let _ = SPARE.try_with(|spare| spare.set(data));
     Ok(message)
-}
-
-/// Where the first item of a batch ends.
-fn end_of(bytes: usize) -> Bytes {
-    static SMALL: [[u8; 4]; 256] = {
-        let mut ends = [[0; 4]; 256];
-        let mut bytes = 0;
-        while bytes < ends.len() {
-            ends[bytes] = (bytes as u32).to_le_bytes();
-            bytes += 1;
-        }
-        ends
-    };
-    match SMALL.get(bytes) {
-        Some(end) => Bytes::from_static(end),
-        None => Bytes::copy_from_slice(&(bytes as u32).to_le_bytes()),
-    }
 }
 
 /// Appends an item; on an error `data` is as it was.
