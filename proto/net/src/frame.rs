@@ -1,5 +1,7 @@
 //! Messages in frames: many small ones in one, a large one in pieces over several.
 
+mod rope;
+
 use std::fmt::Debug;
 
 use bytes::Bytes;
@@ -10,6 +12,7 @@ use farpool_proto::v1::{
     Resume, Resumed,
 };
 use prost::Message;
+use rope::Rope;
 use tonic::Status;
 
 /// Messages are gathered up to about this size: enough that what a frame costs does not count any more.
@@ -18,7 +21,7 @@ pub(crate) const FRAME_BYTES: usize = 256 << 10;
 pub(crate) const FRAME_MESSAGES: usize = 8192;
 /// Messages above this size travel in pieces: then nobody has to take a larger frame than this, and a bit, at once.
 pub(crate) const WHOLE_BYTES: usize = 2 << 20;
-const PIECE_BYTES: usize = 1 << 20;
+const PIECE_BYTES: usize = 256 << 10;
 
 /// A message of a session, and the frames that it travels in.
 pub trait SessionMessage: Message + Clone + Default + 'static {
@@ -84,19 +87,20 @@ session_messages! {
 #[derive(Debug, Default)]
 pub(crate) struct Cutter {
     /// What is left of the message, and the size of the whole.
-    rest: Bytes,
+    rest: Rope,
     total: u64,
 }
 
 impl Cutter {
     pub(crate) fn new(message: &impl Message) -> Self {
-        let rest = Bytes::from(message.encode_to_vec());
-        Self { total: rest.len() as u64, rest }
+        let mut rest = Rope::default();
+        message.encode(&mut rest).expect("it becomes as long as it must");
+        Self { rest, total: message.encoded_len() as u64 }
     }
 
     /// The next piece.
     pub(crate) fn cut(&mut self) -> Piece {
-        Piece { total: self.total, data: self.rest.split_to(self.rest.len().min(PIECE_BYTES)) }
+        Piece { total: self.total, data: self.rest.take(PIECE_BYTES) }
     }
 
     pub(crate) fn is_through(&self) -> bool {
