@@ -1,18 +1,20 @@
 //! Peers that send as much as they can of what is of no use: what the process takes stays bounded, and others are served.
 
+use std::array;
 use std::time::Duration;
 
 use bytes::Bytes;
 use farpool_proto::v1::agents_client::AgentsClient;
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{
-    AgentEvent, AgentFrame, AgentHello, CancelJob, ClientFrame, ClientMessage, Credit, EndItems, Items, Label, OpenJob,
-    OpenPool, Piece, RunDone, WorkerSettings,
+    AgentEvent, AgentFrame, AgentHello, CancelJob, ClientFrame, ClientMessage, Credit, EndItems, EventFrame, Items,
+    Label, OpenJob, OpenPool, Piece, RunDone, WorkerSettings,
 };
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 use crate::agent::{Agent, Order, Say, hello};
@@ -35,16 +37,33 @@ async fn start() -> Running {
 /// Sends these frames as fast as they are taken, and keeps the stream open.
 fn client_floods(channel: Channel, frames: impl Iterator<Item = ClientFrame> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let (sending, requests) = mpsc::channel(1);
-        let mut clients = ClientsClient::new(channel);
-        let Ok(_replies) = clients.session(ReceiverStream::new(requests)).await else { return };
-        for frame in frames {
-            if sending.send(frame).await.is_err() {
-                return;
-            }
-        }
+        let _replies = flood(channel, frames).await;
         std::future::pending().await
     })
+}
+
+/// The same, and reads what it is sent, without a word that it has it.
+fn client_floods_and_reads(
+    channel: Channel,
+    frames: impl Iterator<Item = ClientFrame> + Send + 'static,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let Some((_open, mut replies)) = flood(channel, frames).await else { return };
+        while let Ok(Some(_)) = replies.message().await {}
+    })
+}
+
+async fn flood(
+    channel: Channel,
+    frames: impl Iterator<Item = ClientFrame>,
+) -> Option<(mpsc::Sender<ClientFrame>, Streaming<EventFrame>)> {
+    let (sending, requests) = mpsc::channel(1);
+    let mut clients = ClientsClient::new(channel).max_decoding_message_size(64 << 20);
+    let replies = clients.session(ReceiverStream::new(requests)).await.ok()?;
+    for frame in frames {
+        sending.send(frame).await.ok()?;
+    }
+    Some((sending, replies.into_inner()))
 }
 
 fn agent_floods(channel: Channel, frames: impl Iterator<Item = AgentFrame> + Send + 'static) -> JoinHandle<()> {
@@ -269,8 +288,8 @@ async fn one_large_frame_after_hello() {
     check(server, floods).await;
 }
 
-/// Answers whatever it is given with ten bytes in a frame of many more.
-async fn answers(mut agent: Agent) {
+/// Answers whatever it is given with results of so many bytes, each with a report beside it that is of no use.
+async fn answers(mut agent: Agent, bytes: usize, beside: usize) {
     agent.say(Say::Credit(Credit { chunks: 60_000, bytes: 0 }));
     while let Ok(Some(orders)) = agent.next().await {
         for order in orders {
@@ -284,9 +303,9 @@ async fn answers(mut agent: Agent) {
                     let (attempt, first) = (chunk.attempt, chunk.first);
                     Say::RunDone(RunDone { chunk: number, attempt, first, data, ends, ..RunDone::default() })
                 };
-                agent.say(done(chunk.chunk, 10));
+                agent.say(done(chunk.chunk, bytes));
                 // A chunk that there is not.
-                agent.say(done(u64::MAX, 200 << 10));
+                agent.say(done(u64::MAX, beside));
                 while agent.out.waiting() > 4 << 20 {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
@@ -295,20 +314,60 @@ async fn answers(mut agent: Agent) {
     }
 }
 
-#[tokio::test]
-async fn small_results_in_large_frames_for_clients_that_do_not_read() {
+/// Agents that answer so, and clients that have 500 items each.
+async fn check_results(
+    bytes: usize,
+    beside: usize,
+    client: impl Fn(Channel, array::IntoIter<ClientFrame, 2>) -> JoinHandle<()>,
+) {
     let mut server = start().await;
     let mut floods = Vec::new();
     for number in 0..AGENTS {
         let agent = Agent::joined_over(server.connect().await, hostile(number)).await;
-        floods.push(tokio::spawn(answers(agent)));
+        floods.push(tokio::spawn(answers(agent, bytes, beside)));
     }
     let items = |index: u64| {
         let (first, data, ends) =
             (100 * index, vec![7; 100].into(), (1..=100_u32).flat_map(u32::to_le_bytes).collect());
         Ask::Items(Items { job: 2, first, data, ends })
     };
-    let frames = || messages((0..5).map(items).chain([Ask::EndItems(EndItems { job: 2 })]));
-    floods.extend(clients_flood(&mut server, || Box::new([frames()].into_iter())).await);
+    for _ in 0..CLIENTS {
+        let items = messages((0..5).map(items).chain([Ask::EndItems(EndItems { job: 2 })]));
+        floods.push(client(server.connect().await, [opened(), items].into_iter()));
+    }
+    check(server, floods).await;
+}
+
+#[tokio::test]
+async fn small_results_in_large_frames_for_clients_that_do_not_read() {
+    check_results(10, 200 << 10, client_floods).await;
+}
+
+#[tokio::test]
+async fn results_for_clients_that_do_not_read() {
+    check_results(200 << 10, 10, client_floods).await;
+}
+
+#[tokio::test]
+async fn large_results_for_clients_that_do_not_read() {
+    check_results(8 << 20, 10, client_floods).await;
+}
+
+#[tokio::test]
+async fn large_results_for_clients_that_never_say_what_they_have() {
+    check_results(8 << 20, 10, client_floods_and_reads).await;
+}
+
+/// Jobs that end at once, of which every other number is left out.
+#[tokio::test]
+async fn jobs_whose_numbers_have_gaps() {
+    let mut server = start().await;
+    let job = |number: u64| {
+        let job = 3 + 2 * number;
+        let open = OpenJob { job, ..OpenJob::default() };
+        [Ask::OpenJob(Box::new(open)), Ask::CancelJob(CancelJob { job })]
+    };
+    let frames = move |frame: u64| messages((500 * frame..500 * (frame + 1)).flat_map(job));
+    let floods = clients_flood(&mut server, || Box::new((0..1000).map(frames))).await;
     check(server, floods).await;
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{
-    AgentOutput, ClientFrame, ClientMessage, OpenJob, OpenPool, OutputStream, PoolReopened, Program, StatusReply,
-    Variable,
+    AgentOutput, ClientFrame, ClientMessage, Credit, OpenJob, OpenPool, OutputStream, PoolReopened, Program,
+    StatusReply, Variable,
 };
 use prost::Message;
 use tokio::sync::mpsc;
@@ -51,13 +51,21 @@ async fn the_memory_is_bounded_and_nothing_is_dropped() {
     let later = server.status().await;
     let most = MEMORY + MEMORY / 10 + 4 * (3 << 20);
     assert!(full.held_bytes < most && later.held_bytes < most, "{} and {}", full.held_bytes, later.held_bytes);
-    // A small client goes on.
-    let mut small = Client::open(&server).await;
     let _agent = Agent::echo(&server, 1, 2).await;
-    small.works(1).await;
-    for client in &mut clients {
-        let results = client.results(1).await;
-        assert!(results.len() as u64 == ITEMS && results.iter().all(|result| result.len() == MIB));
+    // All of them read: who does not while the memory is full is ended.
+    let reading = clients.into_iter().map(|mut client| {
+        tokio::spawn(async move {
+            let results = client.results(1).await;
+            assert!(results.len() as u64 == ITEMS && results.iter().all(|result| result.len() == MIB));
+            client
+        })
+    });
+    let reading: Vec<_> = reading.collect();
+    // A small client goes on.
+    Client::open(&server).await.works(1).await;
+    let mut clients = Vec::new();
+    for client in reading {
+        clients.push(client.await.expect("all of them come"));
     }
     let held = server.until("an empty memory", |status| status.jobs.is_empty()).await.held_bytes;
     // What they took last they have not said.
@@ -94,6 +102,31 @@ async fn a_client_that_does_not_read_slows_itself_alone() {
     neighbour.works(1).await;
     let results = deaf.results(1).await;
     assert!(results.len() as u64 == ITEMS && results.iter().all(|result| result.len() == 100_000));
+}
+
+/// Of a job of 60 MiB, all of which an agent would send at once.
+#[tokio::test]
+async fn a_client_that_does_not_read_while_the_memory_is_full_is_ended() {
+    const ITEMS: u64 = 60;
+    let server = Server::with(|settings| {
+        settings.memory = 24 << 20;
+        settings.heartbeat_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let mut agent = Agent::joined(&server, 1, 2).await;
+    agent.say(Say::Credit(Credit { chunks: 1000, bytes: 0 }));
+    agent.times = 100;
+    let _agent = tokio::spawn(agent.work());
+    let mut deaf = Client::open(&server).await;
+    deaf.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, ..OpenJob::default() })));
+    let item = vec![7; MIB / 100];
+    (0..ITEMS).for_each(|index| deaf.items(1, index, &[&item]));
+    deaf.end_items(1);
+    server.until("a full memory", |status| status.held_bytes > 18 << 20).await;
+    // Behind its results, which the same agent has.
+    Client::open(&server).await.works(1).await;
+    deaf.must_be_refused(tonic::Code::ResourceExhausted, "does not read its own").await;
+    server.until("an empty memory", |status| status.held_bytes == 0).await;
 }
 
 #[tokio::test]
@@ -191,8 +224,9 @@ async fn a_chunk_larger_than_what_is_left_still_runs() {
         clients.iter().for_each(|client| client.items(1, index, &[&item]));
     }
     clients.iter().for_each(|client| client.end_items(1));
-    for client in &mut clients {
-        assert_eq!(client.results(1).await.len(), 15);
+    let reading = clients.into_iter().map(|mut client| tokio::spawn(async move { client.results(1).await.len() }));
+    for results in reading.collect::<Vec<_>>() {
+        assert_eq!(results.await.expect("they come"), 15);
     }
 }
 

@@ -24,11 +24,15 @@ pub(super) struct Agent {
     pub(super) partial: u64,
     /// Its turn is over, and it waits for the next until there is room for the rest of its message.
     pub(super) waits: bool,
+    /// The same, until clients have taken their results.
+    pub(super) waits_for_clients: bool,
     /// Bytes that waited for it when something was last added, and when they were last seen to have become fewer.
     queued: usize,
     moved_at: u64,
     /// Bytes of results that it has reported since it was last sent anything.
     reported: usize,
+    /// The same, since the memory has been full of them.
+    pub(super) reported_while_full: u64,
     /// What waits for company is sent then.
     pub(super) flush_at: Option<u64>,
     // Gathered in a round. Kept for its memory.
@@ -62,12 +66,19 @@ impl Agent {
             opening,
             partial: 0,
             waits: false,
+            waits_for_clients: false,
             queued: 0,
             moved_at: now,
             reported: 0,
+            reported_while_full: 0,
             flush_at: None,
             fresh: Vec::new(),
         }
+    }
+
+    /// Whether nothing is read of it for now.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.waits || self.waits_for_clients
     }
 
     /// Puts what has gathered into its queue. False: it does not read.
@@ -157,10 +168,14 @@ impl Driver {
             Said::Gone(End::Final(why)) => return self.end_agent(id, Err(why)),
             Said::Gone(End::Broken(why)) => return self.agent_breaks(id, why),
         };
+        let is_full = self.is_full_of_results();
         for event in messages {
             let Some(agent) = self.agents.get_mut(&id) else { return };
             match &event.body {
-                Some(agent_event::Body::RunDone(done)) => agent.reported += done.data.len(),
+                Some(agent_event::Body::RunDone(done)) => {
+                    agent.reported += done.data.len();
+                    agent.reported_while_full += if is_full { done.data.len() as u64 } else { 0 };
+                }
                 Some(agent_event::Body::Draining(_)) => agent.leaving = true,
                 _ => {}
             }
@@ -170,7 +185,7 @@ impl Driver {
         }
         if let Some(agent) = self.agents.get_mut(&id).filter(|_| is_on) {
             self.partials.change(agent, partial);
-            self.partials.give_turn(id, agent, self.now);
+            self.let_report(id);
         }
     }
 

@@ -95,8 +95,9 @@ impl Driver {
             return self.link.log.line(format_args!("refused an agent {}: {text}", from(address)));
         }
         self.partials.change(agent, 0);
-        agent.session.give_turn();
+        agent.waits_for_clients = false;
         self.link.log.line(format_args!("agent {} resumed {}", agent.host, from(address)));
+        self.let_report(id);
         self.coordinator.agent_away(id, false, self.now, &mut self.out);
     }
 

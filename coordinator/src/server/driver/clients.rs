@@ -11,7 +11,9 @@ use super::super::link::{Joins, Said, Says, shutting_down};
 use super::super::meter::Reading;
 use super::super::sessions::from;
 use super::Driver;
+use super::acks::ClientAcks;
 use super::session::Session;
+use super::slow_readers::Waited;
 use crate::ClientId;
 
 /// A client's session.
@@ -23,6 +25,8 @@ pub(super) struct Client {
     pub(super) partial: u64,
     /// What it is counted with; see [`Memory`](super::memory::Memory).
     pub(super) counted: u64,
+    /// The part of it that it does not take: the queue if that is too long, and what is overdue.
+    pub(super) results: u64,
     /// Its queue is too long, so its pool is paused.
     paused: bool,
     /// Bytes of workers' output that were left out for that.
@@ -31,12 +35,10 @@ pub(super) struct Client {
     reading: Reading,
     /// Its turn is over and it waits for the next.
     waits: bool,
-    /// Its messages that were taken in, as it said last, ...
     acknowledged: u64,
-    /// ... and bytes that it said since then while it owed a word; see [`Memory::listen`](super::memory::Memory::listen).
-    pub(super) said_since: u64,
-    /// Since when it owes a word while the memory is full.
-    pub(super) owes_since: Option<u64>,
+    pub(super) acks: ClientAcks,
+    /// What waited for it when it last took some, while agents wait for that.
+    pub(super) waited: Option<Waited>,
     /// Its pool is closed, and everything was said. The session stays until the client has ended it, and so has heard it.
     pub(super) over: bool,
     // Gathered in a round. Kept for its memory.
@@ -50,13 +52,14 @@ impl Client {
             opening: 0,
             partial: 0,
             counted: 0,
+            results: 0,
             paused: false,
             output_left_out: 0,
             reading: Reading::All,
             waits: false,
             acknowledged: 0,
-            said_since: 0,
-            owes_since: None,
+            acks: ClientAcks::default(),
+            waited: None,
             over: false,
             fresh: Vec::new(),
         }
@@ -64,7 +67,27 @@ impl Client {
 
     /// Bytes that are held for it, beside what the coordinator stores.
     pub(super) fn held(&self) -> u64 {
-        self.opening + self.partial + self.session.outgoing.bytes() as u64
+        self.said() + self.sent_and_waiting()
+    }
+
+    /// The part of it that the client has said.
+    pub(super) fn said(&self) -> u64 {
+        self.opening + self.partial
+    }
+
+    /// The part of it that is to be sent, or was sent and may not have arrived.
+    fn sent_and_waiting(&self) -> u64 {
+        self.session.outgoing.bytes() as u64
+    }
+
+    /// Its messages that were taken in, as it said last.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Bytes that are to be sent.
+    pub(super) fn waiting(&self) -> u64 {
+        self.session.outgoing.waiting() as u64
     }
 
     /// Bytes that were sent to it and that it may have by now. It says so in what is read of it.
@@ -74,6 +97,16 @@ impl Client {
 
     pub(super) fn tell(&self, body: Body) {
         self.session.outgoing.push(ClientEvent { body: Some(body) });
+    }
+
+    /// Whether its queue is too long, so that its pool is paused.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Whether nothing is read of it for now.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.reading == Reading::Nothing
     }
 
     /// Has its next frame read, unless nothing is.
@@ -150,6 +183,7 @@ impl Driver {
         }
         self.memory.opened(opening);
         self.clients.insert(id, Client { opening, ..Client::new(session) });
+        self.memory.acks.share(self.clients.len());
         let _ = reply.send(id);
         let said = Said::Messages { messages, partial: 0 };
         self.client_says(Says { id, connection: 0, said, passed: None });
@@ -172,7 +206,7 @@ impl Driver {
         self.client_has(id);
         let Some(client) = self.clients.get_mut(&id) else { return };
         if self.memory.is_full() {
-            self.memory.listen(client, self.coordinator.is_to_hear(id), &messages);
+            self.memory.acks.listen(client, self.coordinator.is_to_hear(id), &messages);
         }
         for message in messages {
             // What is said when all is over was on its way by then.
@@ -197,7 +231,7 @@ impl Driver {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let acknowledged = client.session.outgoing.acknowledged();
         if acknowledged > client.acknowledged {
-            (client.acknowledged, client.said_since, client.owes_since) = (acknowledged, 0, None);
+            (client.acknowledged, client.acks) = (acknowledged, ClientAcks::default());
             self.coordinator.client_acknowledged(id, acknowledged, self.now, &mut self.out);
         }
     }
@@ -207,6 +241,7 @@ impl Driver {
         // What was said to it before the end is still to be sent.
         self.send_to_clients();
         let Some(mut client) = self.clients.remove(&id) else { return };
+        self.memory.acks.share(self.clients.len());
         self.memory.forget(&mut client);
         self.memory.closed(client.opening);
         if let Some(own) = client.session.identity
@@ -250,7 +285,6 @@ impl Driver {
         let over = client.fresh.last().is_some_and(|event| matches!(event.body, Some(Body::PoolClosed(_))));
         client.session.outgoing.extend(client.fresh.drain(..));
         self.coordinator.client_numbered(id, client.session.outgoing.pushed());
-        self.memory.count(client);
         if over && client.session.identity.is_none() {
             return self.end_client(id, Ok(()));
         }
@@ -262,6 +296,7 @@ impl Driver {
             client.paused = true;
             self.coordinator.pause_client(id, true, self.now, &mut self.out);
         }
+        self.memory.count(client);
     }
 
     /// The queue of some client has run low, or nobody will read it any more.
@@ -276,11 +311,17 @@ impl Driver {
             } else if client.paused && client.session.outgoing.waiting() <= self.low_queue {
                 client.paused = false;
                 client.own_up();
+                self.memory.count(client);
                 self.coordinator.pause_client(id, false, self.now, &mut self.out);
             }
         }
         for id in gone {
             self.client_breaks(id, Status::unavailable("the connection is lost"));
+        }
+        let stopped = self.agents.iter().filter(|(_, agent)| agent.is_stopped() && agent.session.outgoing.is_gone());
+        let gone: Vec<_> = stopped.map(|(&id, _)| id).collect();
+        for id in gone {
+            self.agent_breaks(id, Status::unavailable("the connection is lost"));
         }
     }
 }

@@ -7,10 +7,8 @@
 //! Nothing is dropped. Below nine tenths all are read again.
 //! What a client has on its way meanwhile is held back by HTTP/2's flow control.
 //!
-//! What was sent is held until the client says that it has it, which is only known by reading on. So what may be on its way
-//! does not count, lest nobody is read since nobody says what he has; and a client that has taken more than that is read, as
-//! is one whose word a place waits for.
-//! One that still says nothing for as long as it may be silent is no peer that could be served, and its session ends.
+//! Results for clients that do not read are bounded in [`slow_readers`](super::slow_readers); what is sent and
+//! not acknowledged, in [`acks`](super::acks).
 //!
 //! What is held may be of no use before more comes: parts of large messages, items of explicit chunks that are not
 //! whole, jobs without items, pools that were open before and of which not all has been said again. If it is so, and slots idle
@@ -19,12 +17,11 @@
 use std::time::Duration;
 
 use farpool_net::settings::ByteSize;
-use farpool_proto::v1::ClientMessage;
-use prost::Message;
 use tonic::Status;
 
 use super::super::meter::Reading;
 use super::Driver;
+use super::acks::Acks;
 use super::clients::Client;
 use crate::ClientId;
 
@@ -32,10 +29,8 @@ use crate::ClientId;
 const LOOK_NS: u64 = 20_000_000;
 /// For so long nothing must have become less before somebody is favoured, in ns.
 const STUCK_NS: u64 = 500_000_000;
-/// What may be on the way to a client that does not read, in bytes: HTTP/2's window, and room.
-const ON_THE_WAY: u64 = 10 << 20;
-/// What a client may have said before it had what was on its way, in bytes: as much, and room.
-const SAID_BEFORE: u64 = 16 << 20;
+/// While the memory is nearly full, results for clients may take such a part of it before agents are not read any more.
+const RESULTS_PART: u64 = 8;
 /// Who holds no more than this goes on with small frames, whatever others hold.
 const SMALL_CLIENT: u64 = 64 << 10;
 /// A session may begin with so many bytes while the memory is full.
@@ -47,10 +42,14 @@ pub(super) struct Memory {
     bound: u64,
     /// What all clients are counted with: never less than what they hold, since queues become shorter by themselves.
     counted: u64,
+    /// The part of it that clients do not take: results, nearly all. See [`slow_readers`](super::slow_readers).
+    results: u64,
     /// The part of it, and of what agents are counted with, that sessions have begun with.
     openings: u64,
     /// Clients are stopped.
     full: bool,
+    /// Agents are too, once they have sent a little; see [`slow_readers`](super::slow_readers).
+    pub(super) holds_agents_up: bool,
     /// The least that was held since it has been full, and since when nothing has become less.
     least: u64,
     stuck_since: u64,
@@ -58,8 +57,9 @@ pub(super) struct Memory {
     favoured: Option<(ClientId, u64)>,
     /// When it was last said that it is full.
     said_at: Option<u64>,
-    /// How long a client may owe a word while it is full.
+    /// How long a client may be silent while it should say something, in ns.
     patience: u64,
+    pub(super) acks: Acks,
 }
 
 impl Memory {
@@ -68,13 +68,16 @@ impl Memory {
         Self {
             bound,
             counted: 0,
+            results: 0,
             openings: 0,
             full: false,
+            holds_agents_up: false,
             least: 0,
             stuck_since: 0,
             favoured: None,
             said_at: None,
             patience,
+            acks: Acks::new(bound, patience),
         }
     }
 
@@ -93,28 +96,24 @@ impl Memory {
     }
 
     pub(super) fn next_look(&self, now: u64) -> Option<u64> {
-        self.full.then_some(now + LOOK_NS)
+        (self.full || self.holds_agents_up).then_some(now + LOOK_NS)
     }
 
     /// To be called when the client may hold more than before.
     pub(super) fn count(&mut self, client: &mut Client) {
         self.forget(client);
-        client.counted = client.held().saturating_sub(client.unacknowledged().min(ON_THE_WAY));
+        let beyond = client.unacknowledged().saturating_sub(self.acks.in_flight());
+        let waiting = client.waiting();
+        client.counted = client.said() + beyond + waiting;
+        client.results = beyond + if client.is_paused() { waiting } else { 0 };
         self.counted += client.counted;
-    }
-
-    /// Counts what a client says that was sent much, or that its pool starts somewhere, and does not say that it has it.
-    pub(super) fn listen(&self, client: &mut Client, waits: bool, messages: &[ClientMessage]) {
-        if client.unacknowledged() > ON_THE_WAY || waits {
-            client.said_since += messages.iter().map(|message| message.encoded_len() as u64).sum::<u64>();
-        } else {
-            client.said_since = 0;
-        }
+        self.results += client.results;
     }
 
     pub(super) fn forget(&mut self, client: &mut Client) {
         self.counted -= client.counted;
-        client.counted = 0;
+        self.results -= client.results;
+        (client.counted, client.results) = (0, 0);
     }
 
     /// A session has begun with a message of so many bytes, which is kept.
@@ -148,6 +147,16 @@ impl Driver {
     pub(super) fn all_held(&self) -> u64 {
         let clients: u64 = self.clients.values().map(Client::held).sum();
         self.jobs_held() + clients + self.detached.held() + self.partials.bytes()
+    }
+
+    /// Whether results take more than their part of the memory, which is nearly full.
+    pub(super) fn is_full_of_results(&mut self) -> bool {
+        let (results, most) = (self.memory.bound / RESULTS_PART, self.memory.bound / 4 * 3);
+        let is_so = |driver: &Self| driver.memory.results > results && driver.at_most_held() > most;
+        is_so(self) && {
+            self.held();
+            is_so(self)
+        }
     }
 
     /// Bytes that are held and count.
@@ -244,23 +253,6 @@ impl Driver {
         }
     }
 
-    /// Ends sessions of those who take what they are sent and never say so: it would be kept for ever.
-    fn end_mute_clients(&mut self) {
-        let (now, patience) = (self.now, self.memory.patience);
-        let mut mute = Vec::new();
-        for (&id, client) in &mut self.clients {
-            let since = *client.owes_since.get_or_insert(now);
-            if client.unacknowledged() <= ON_THE_WAY {
-                client.owes_since = None;
-            } else if now.saturating_sub(since) > patience {
-                mute.push(id);
-            }
-        }
-        for id in mute {
-            self.end_client(id, Err(Status::invalid_argument("it receives messages and never acknowledges them")));
-        }
-    }
-
     /// How much more may be held so that this client gets its part whole. What it says again of a pool that was open before was
     /// in the memory of the coordinator before this one, or on its way there; then it is to say that it knows where that goes on.
     fn most_for(&self, id: ClientId) -> u64 {
@@ -275,15 +267,6 @@ impl Driver {
         waits || self.clients.get(&id).is_some_and(|client| client.partial > 0)
     }
 
-    /// Whether the client has taken so much without having said so that to read on makes more room than it takes, or is to
-    /// say that it knows where its pool starts. It is not believed for ever.
-    fn owes_word(&self, id: ClientId) -> bool {
-        let waits = self.coordinator.is_to_hear(id);
-        let owes =
-            |client: &Client| (waits || client.unacknowledged() > ON_THE_WAY) && client.said_since <= SAID_BEFORE;
-        self.clients.get(&id).is_some_and(owes)
-    }
-
     fn held_by(&self, id: ClientId) -> u64 {
         let of_jobs = self.coordinator.stored_bytes_of(id) + self.coordinator.job_bytes_of(id);
         self.clients.get(&id).map_or(0, |client| client.counted) + of_jobs
@@ -292,23 +275,30 @@ impl Driver {
     /// Those that hold least go on, as far as they hold no more than the reserve together. What is held beyond the bound has used
     /// up some of it: otherwise each of many clients would go on until it holds as much.
     fn choose_readers(&mut self, held: u64) {
-        let reserve = self.memory.reserve().saturating_sub(held.saturating_sub(self.memory.bound));
+        let beyond = held.saturating_sub(self.memory.bound);
+        let reserve = self.memory.reserve().saturating_sub(beyond);
         let mut clients: Vec<(u64, ClientId)> = self.clients.keys().map(|&id| (self.held_by(id), id)).collect();
         clients.sort_unstable();
-        let mut together = 0;
+        let (mut together, mut others) = (0, Vec::new());
         for (held, id) in clients {
             together += held;
-            let is_favoured = self.memory.favoured.is_some_and(|(favoured, _)| favoured == id);
-            let reading = if together <= reserve || is_favoured || self.owes_word(id) {
-                Reading::All
-            } else if held <= SMALL_CLIENT {
-                Reading::Small
+            if together <= reserve || self.memory.favoured.is_some_and(|(favoured, _)| favoured == id) {
+                self.read(id, Reading::All);
             } else {
-                Reading::Nothing
-            };
-            if let Some(client) = self.clients.get_mut(&id) {
-                client.read(reading);
+                others.push((held, id));
             }
+        }
+        let ids: Vec<ClientId> = others.iter().map(|&(_, id)| id).collect();
+        let overdue = self.choose_overdue(&ids, beyond / self.memory.reserve().max(1));
+        for (held, id) in others {
+            let small = if held <= SMALL_CLIENT { Reading::Small } else { Reading::Nothing };
+            self.read(id, if overdue.contains(&id) { Reading::All } else { small });
+        }
+    }
+
+    fn read(&mut self, id: ClientId, reading: Reading) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.read(reading);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A round takes in all that has come, lets the coordinator schedule once, and puts what it says into the sessions'
 //! queues. Nothing here blocks, and nothing waits for a peer.
 
+mod acks;
 mod agents;
 mod away;
 mod clients;
@@ -14,6 +15,7 @@ mod operators;
 mod partials;
 mod programs;
 mod session;
+mod slow_readers;
 
 use std::collections::BTreeMap;
 use std::future::{Future, ready};
@@ -155,6 +157,7 @@ impl Driver {
             self.tend_away();
             self.tend_company();
             self.tend_memory();
+            self.tend_slow_readers();
             self.tend_partials();
             self.tend_programs();
             self.tend_detached(was_written);

@@ -42,6 +42,11 @@ impl Partials {
         self.bytes > self.share
     }
 
+    /// Whether the agent is read on alone.
+    pub(super) fn is_alone(&self, id: AgentId) -> bool {
+        self.alone.is_some_and(|(alone, _)| alone == id)
+    }
+
     /// So many bytes of a message of the agent's are here now, and it does not wait.
     pub(super) fn change(&mut self, agent: &mut Agent, bytes: u64) {
         self.bytes = self.bytes - agent.partial + bytes;
@@ -53,7 +58,7 @@ impl Partials {
 
     /// Has the agent read on, now or when there is room.
     pub(super) fn give_turn(&mut self, id: AgentId, agent: &mut Agent, now: u64) {
-        let is_alone = self.alone.is_some_and(|(alone, _)| alone == id);
+        let is_alone = self.is_alone(id);
         if agent.partial == 0 || !self.is_crowded() {
             if is_alone {
                 self.alone = None;

@@ -53,6 +53,11 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         self.away && self.is_on(connection)
     }
 
+    /// Whether its connection is lost.
+    pub(super) fn is_away(&self) -> bool {
+        self.away
+    }
+
     /// Has the next frame read.
     pub(super) fn give_turn(&self) {
         // There is room, since its last turn is over; or it is gone.
