@@ -18,13 +18,11 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::status::Status;
+use super::status::{STATUS_BYTES, Status};
 
 /// Bytes of one ring. Large enough that a few 1 MiB payloads lie in it at once, small enough to stay near the
 /// processor's caches; pages that were never used cost nothing.
 pub const RING_BYTES: usize = 4 << 20;
-/// Bytes kept for the status page.
-pub(super) const STATUS_BYTES: usize = 64 << 10;
 const FILE_BYTES: usize = STATUS_BYTES + 2 * RING_BYTES;
 const MAPPED_BYTES: usize = STATUS_BYTES + 4 * RING_BYTES;
 

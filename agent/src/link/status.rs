@@ -8,8 +8,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use super::memory::STATUS_BYTES;
-
+/// Bytes kept for the status page.
+pub(super) const STATUS_BYTES: usize = 64 << 10;
 /// Most items that one worker may run at once.
 pub const MAX_THREADS: usize = 1024;
 /// Bytes kept for the message of a panic that a worker did not survive.

@@ -4,8 +4,7 @@ use nix::sys::signal::Signal;
 
 use super::WorkerPool;
 use super::death::Reason;
-use super::share::GONE_NS;
-use super::stop::CLOSE_GRACE_NS;
+use super::stop::{CLOSE_GRACE_NS, GONE_NS};
 use super::worker::{Ending, Given, State, Worker};
 
 /// Time between SIGTERM and SIGKILL.

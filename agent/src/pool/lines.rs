@@ -1,6 +1,6 @@
 //! Output on its way to the client: cut at the ends of lines, and bounded in rate.
 
-use super::stream::Sink;
+use super::sink::Sink;
 
 /// A line that is not finished is told as it is after this time.
 const PATIENCE_NS: u64 = 100_000_000;

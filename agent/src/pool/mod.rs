@@ -22,6 +22,7 @@ mod receive;
 mod refused;
 mod report;
 mod share;
+mod sink;
 mod start;
 mod stop;
 mod stream;

@@ -5,9 +5,6 @@ use super::stop::Stopping;
 use super::worker::{Given, State, Worker};
 use crate::slots::{Claim, Turn};
 
-/// Others wait this long for the slot of a worker that is being ended, even if it does not end.
-pub(super) const GONE_NS: u64 = 1_000_000_000;
-
 /// What a pool may have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowance {

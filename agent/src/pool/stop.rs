@@ -5,7 +5,6 @@ use farpool_proto::v1::agent_event::Body;
 
 use super::WorkerPool;
 use super::death::Reason;
-use super::share::GONE_NS;
 use super::worker::{Ending, State};
 use crate::link::record::Kind;
 
@@ -13,6 +12,9 @@ use crate::link::record::Kind;
 const LEAVE_GRACE_NS: u64 = 5_000_000_000;
 /// Time for the fork server to end once its connection was closed.
 pub(super) const CLOSE_GRACE_NS: u64 = 1_000_000_000;
+
+/// Others wait this long for the slot of a worker that is being ended, even if it does not end.
+pub(super) const GONE_NS: u64 = 1_000_000_000;
 
 /// How far the end of a pool has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

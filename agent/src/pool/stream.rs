@@ -9,6 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::lines::Lines;
+use super::sink::Sink;
 
 /// Bytes kept of each stream's end.
 const KEPT: usize = 8 << 10;
@@ -25,14 +26,6 @@ pub(super) struct Stream {
     pub(super) lines: Lines,
     /// It is not listened to before this time: what was read could not be passed on.
     pub(super) blocked_until: Option<u64>,
-}
-
-/// Where a stream goes.
-pub(super) trait Sink {
-    /// Bytes that it takes now.
-    fn room(&mut self) -> usize;
-    /// Takes them.
-    fn take(&mut self, portion: &[u8]);
 }
 
 /// How a pipe was left.

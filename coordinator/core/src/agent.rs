@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use crate::held::Held;
 use crate::ids::{PlaceId, PoolId};
 use crate::labels::Labels;
-use crate::reach::Memberships;
+use crate::memberships::Memberships;
 
 /// An agent and what it holds.
 pub(crate) struct Agent {

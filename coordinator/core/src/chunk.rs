@@ -1,9 +1,11 @@
 //! A chunk at an agent.
 
 use crate::done::Done;
-use crate::held::Links;
 use crate::ids::{AgentId, ChunkId, JobId, PlaceId};
 use crate::run::Run;
+
+/// No neighbour.
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// Items that one agent holds. It exists from the assignment until the agent is through with the last of them; what
 /// comes back goes into the job's queue and gets a new chunk.
@@ -20,6 +22,19 @@ pub(crate) struct Chunk {
     pub(crate) done: Done,
     pub(crate) time: Time,
     pub(crate) links: Links,
+}
+
+/// A chunk's neighbours in its list.
+#[derive(Clone, Copy)]
+pub(crate) struct Links {
+    pub(crate) newer: u32,
+    pub(crate) older: u32,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { newer: NONE, older: NONE }
+    }
 }
 
 /// What a chunk is made of.

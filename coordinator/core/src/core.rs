@@ -11,7 +11,7 @@ use crate::job::Job;
 use crate::lane::Lane;
 use crate::pool::{Pool, Stage};
 use crate::reach::Reaches;
-use crate::share::Shares;
+use crate::shares::Shares;
 use crate::slab::{Slab, Table};
 
 /// What can be set.

@@ -1,28 +1,13 @@
 //! The chunks that an agent holds, as lists through the chunks themselves: nothing is allocated to hold one.
 
-use crate::chunk::{Chunk, Hold};
+use crate::chunk::{Chunk, Hold, Links, NONE};
 use crate::ids::{ChunkId, Id};
 use crate::slab::Slab;
-
-const NONE: u32 = u32::MAX;
 
 /// An agent's chunks in two lists, those that may be asked for apart, each with the newest first.
 pub(crate) struct Held {
     movable: u32,
     fixed: u32,
-}
-
-/// A chunk's neighbours in its list.
-#[derive(Clone, Copy)]
-pub(crate) struct Links {
-    newer: u32,
-    older: u32,
-}
-
-impl Default for Links {
-    fn default() -> Self {
-        Self { newer: NONE, older: NONE }
-    }
 }
 
 impl Default for Held {

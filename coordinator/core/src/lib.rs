@@ -33,7 +33,7 @@
 //! A `pool` has places: the agents that have its labels and were told to start it. `places` lets them come and go, and `allot` says
 //! how many workers each gets if the pool has a limit. A pool's jobs are in `lane`s, one for each set of labels that
 //! jobs of it require. What joins lanes and agents is a `reach`: lanes, and agents that each of them may run on. Every
-//! lane has a reach of its own, and lanes that require the same `share` one, so that hundreds of pools on thousands of
+//! lane has a reach of its own, and lanes that require the same `share` one (`shares`), so that hundreds of pools on thousands of
 //! agents cost no more than one.
 //!
 //! `adopt` takes in what agents hold from before the scheduler knew of it.
@@ -63,6 +63,7 @@ mod job;
 mod labels;
 mod lane;
 mod life;
+mod memberships;
 mod places;
 mod pool;
 mod queue;
@@ -71,6 +72,7 @@ mod report;
 mod run;
 mod schedule;
 mod share;
+mod shares;
 mod slab;
 mod speculate;
 mod take_back;

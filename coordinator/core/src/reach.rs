@@ -1,10 +1,10 @@
 //! Which agents lanes may run on, and which of those has room.
 
 use crate::agent::{Room, Surplus};
-use crate::fleet::Fleet;
 use crate::heap::{Heap, IndexedHeap, Positions};
 use crate::ids::{AgentId, Id, LaneId, ReachId};
 use crate::lane::Turn;
+use crate::memberships::Memberships;
 use crate::slab::Slab;
 
 /// Lanes and agents, each lane of which may run on each of the agents.
@@ -47,13 +47,6 @@ pub(crate) struct Reaches {
     own: Positions,
     common: Positions,
     looks: Vec<ReachId>,
-}
-
-/// The reaches that an agent is in and its number in each; first those where it is among the outdated.
-#[derive(Default)]
-pub(crate) struct Memberships {
-    all: Vec<(ReachId, u32)>,
-    outdated: usize,
 }
 
 impl Reaches {
@@ -228,11 +221,6 @@ impl Reaches {
         self.all.get(id).map_or(0, |reach| reach.members.len() - reach.vacant.len())
     }
 
-    /// Whether the agent is in the reach.
-    pub(crate) fn contains(&self, id: ReachId, agent: AgentId, fleet: &Fleet) -> bool {
-        fleet.agents.get(agent).is_some_and(|agent| agent.reaches.position(id).is_some())
-    }
-
     /// The agents in a reach.
     pub(crate) fn agents(&self, id: ReachId) -> impl Iterator<Item = AgentId> {
         self.all.get(id).into_iter().flat_map(|reach| reach.members.iter().filter_map(|member| member.agent))
@@ -259,12 +247,6 @@ impl Reaches {
     fn tell(&mut self, of_agent: &Memberships, at: usize) {
         let (id, number) = of_agent.all[at];
         self.all.get_mut(id).expect("an agent's reach is there").members[number as usize].listed_at = at as u32;
-    }
-}
-
-impl Memberships {
-    fn position(&self, id: ReachId) -> Option<usize> {
-        self.all.iter().position(|&(reach, _)| reach == id)
     }
 }
 

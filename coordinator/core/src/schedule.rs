@@ -1,10 +1,9 @@
 //! Hands chunks out.
 
 use crate::action::Action;
-use crate::chunk::{Chunk, Hold, Items, Time};
+use crate::chunk::{Chunk, Hold, Items, Links, Time};
 use crate::core::Core;
 use crate::done::Done;
-use crate::held::Links;
 use crate::ids::{AgentId, ChunkId, JobId, ReachId};
 use crate::run::Run;
 

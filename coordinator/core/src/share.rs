@@ -10,22 +10,8 @@ use std::collections::HashMap;
 
 use crate::core::Core;
 use crate::ids::{AgentId, LaneId, ReachId};
-use crate::labels::Labels;
 use crate::pool::Stage;
-
-/// The reaches in common, by what their lanes require.
-#[derive(Default)]
-pub(crate) struct Shares {
-    by_require: HashMap<Labels, ReachId>,
-    all: HashMap<ReachId, Share>,
-}
-
-#[derive(Default)]
-struct Share {
-    lanes: Vec<LaneId>,
-    // Agents that are ready for some of the lanes only, and for how many: those that have them in their own reaches.
-    waiting: HashMap<AgentId, usize>,
-}
+use crate::shares::Share;
 
 impl Core {
     /// What is of the lane may be handed out to the agent, if it has what that requires.
@@ -36,7 +22,7 @@ impl Core {
             return;
         }
         let common = lane.common;
-        if common.is_some_and(|common| self.reaches.contains(common, agent, &self.fleet)) {
+        if common.is_some_and(|common| state.reaches.contain(common)) {
             // It shares since just now, and all that are ready are there already.
             return;
         }
@@ -58,7 +44,7 @@ impl Core {
             self.leave_own(id, agent);
             return;
         };
-        if self.reaches.contains(common, agent, &self.fleet) {
+        if self.is_in(common, agent) {
             self.stop_sharing(id, true);
             self.leave_own(id, agent);
         } else if self.leave_own(id, agent) {
@@ -70,12 +56,17 @@ impl Core {
     pub(crate) fn leave_common(&mut self, agent: AgentId) {
         let commons: Vec<ReachId> = self.shares.all.keys().copied().collect();
         for common in commons {
-            if self.reaches.contains(common, agent, &self.fleet) {
-                let state = self.fleet.agents.get_mut(agent).expect("it was just found");
+            if let Some(state) = self.fleet.agents.get_mut(agent)
+                && state.reaches.contain(common)
+            {
                 let slots = state.slots();
                 self.reaches.leave(common, slots, &mut state.reaches);
             }
         }
+    }
+
+    fn is_in(&self, common: ReachId, agent: AgentId) -> bool {
+        self.fleet.agents.get(agent).is_some_and(|agent| agent.reaches.contain(common))
     }
 
     /// Lets lanes share that could not because of an agent that has gone.
