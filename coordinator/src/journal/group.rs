@@ -15,12 +15,12 @@ use farpool_proto::v1::journal_record::{Body, Filler};
 use prost::Message;
 
 use super::batch::Step;
+use super::handed::Handed;
 use super::place::Place;
 use super::reader::{ReadError, whole};
 use super::record::{HEADER, checksum, placed};
 use super::segment::{SEGMENT_HEADER, header};
 use super::storage::Storage;
-use super::writer::Handed;
 
 /// Bytes that are written before they are made durable, however much there is: somebody waits for the first of them.
 const AT_ONCE: u64 = 32 << 20;

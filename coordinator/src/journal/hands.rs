@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use super::handed::Handed;
 use super::storage::Storage;
-use super::writer::{self, Handed, Shared};
+use super::writer::{self, Shared};
 
 /// Batches that wait for it; it takes all of them at once. More is gathered by the journal.
 pub(super) const BATCHES: usize = 4;

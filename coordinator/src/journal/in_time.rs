@@ -8,11 +8,12 @@ use tokio::time::{sleep, timeout};
 
 use super::error::JournalError;
 use super::group::{Attempt, Group};
+use super::handed::Handed;
 use super::hands::{BATCHES, Hands};
 use super::owner::Journal;
 use super::settings::Settings;
 use super::simulated::Simulated;
-use super::writer::{Handed, Shared, Waits};
+use super::writer::{Shared, Waits};
 
 impl Journal {
     /// Opens the journal on a disk, and says what writes it: with that it is as a process that was killed.

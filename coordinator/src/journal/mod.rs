@@ -6,6 +6,7 @@ mod compaction;
 mod damage;
 mod error;
 mod group;
+mod handed;
 mod hands;
 #[cfg(feature = "simulation")]
 mod in_time;

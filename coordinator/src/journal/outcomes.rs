@@ -3,8 +3,6 @@
 use bytes::Bytes;
 use farpool_proto::v1::journal_record::{Body, ItemsDone};
 
-use super::owner::Journal;
-
 /// Results of this size and above are a record of their own, and so are those together.
 const LARGE: usize = 64 << 10;
 
@@ -29,6 +27,28 @@ impl Gathered {
         self.job == job && first < self.first + self.count && self.first < end
     }
 
+    pub(super) fn new(job: u64, first: u64, data: Bytes, ends: Bytes, failed: bool) -> Self {
+        let count = ends.len() as u64 / 4;
+        Self { job, first, count, data, ends, failed, joined: None }
+    }
+
+    /// Takes further results in, unless they do not follow or all would be too much for one record.
+    pub(super) fn takes(&mut self, (job, first): (u64, u64), data: &[u8], ends: &[u8], failed: bool) -> bool {
+        let takes = (self.job, self.first + self.count, self.failed) == (job, first, failed)
+            && self.bytes() + data.len() + ends.len() <= LARGE;
+        if takes {
+            self.join(data, ends);
+        }
+        takes
+    }
+
+    /// The record of all of them.
+    pub(super) fn into_record(self) -> (Body, [Bytes; 2]) {
+        let Self { job, first, count, data, ends, failed, joined } = self;
+        let payload = joined.map_or([data, ends], |(data, ends)| [data.into(), ends.into()]);
+        (Body::ItemsDone(ItemsDone { job, first, count, failed }), payload)
+    }
+
     fn bytes(&self) -> usize {
         self.joined.as_ref().map_or(self.data.len() + self.ends.len(), |(data, ends)| data.len() + ends.len())
     }
@@ -42,30 +62,5 @@ impl Gathered {
             all_ends.extend_from_slice(&(base + end).to_le_bytes());
         }
         self.count += ends.len() as u64 / 4;
-    }
-}
-
-impl Journal {
-    /// Takes in results that are sound.
-    pub(super) fn gather(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes, failed: bool) {
-        if let Some(gathered) = &mut self.gathered
-            && (gathered.job, gathered.first + gathered.count, gathered.failed) == (job, first, failed)
-            && gathered.bytes() + data.len() + ends.len() <= LARGE
-        {
-            gathered.join(&data, &ends);
-            return;
-        }
-        self.end_gathered();
-        let count = ends.len() as u64 / 4;
-        self.gathered = Some(Gathered { job, first, count, data, ends, failed, joined: None });
-    }
-
-    /// Writes down what was gathered.
-    pub(super) fn end_gathered(&mut self) {
-        if let Some(Gathered { job, first, count, data, ends, failed, joined }) = self.gathered.take() {
-            let payload = joined.map_or([data, ends], |(data, ends)| [data.into(), ends.into()]);
-            let body = Body::ItemsDone(ItemsDone { job, first, count, failed });
-            self.log.append(&mut self.index, &body, &payload);
-        }
     }
 }

@@ -11,6 +11,7 @@ use farpool_proto::v1::journal_record::Body;
 use super::compaction::{Compaction, Kept, Move};
 use super::error::{JournalError, JournalErrorKind};
 use super::group::Withdrawal;
+use super::handed::Handed;
 use super::hands::Hands;
 use super::index::Index;
 use super::job::Job;
@@ -21,7 +22,7 @@ use super::reader::Reader;
 use super::replay::{Replayed, replay};
 use super::settings::Settings;
 use super::storage::{Aside, Directory, Storage};
-use super::writer::{Handed, Shared};
+use super::writer::Shared;
 
 /// What detached jobs were told and came to, on disk. One thread owns it, and never waits for the disk.
 #[derive(Debug)]
@@ -210,6 +211,23 @@ impl Journal {
     /// Tries once more at once to write what could not be written; [`Wakeup::wait`] comes back when it is known what became of that.
     pub fn try_again(&self) {
         self.shared.try_again();
+    }
+
+    /// Takes in results that are sound.
+    pub(super) fn gather(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes, failed: bool) {
+        if self.gathered.as_mut().is_some_and(|gathered| gathered.takes((job, first), &data, &ends, failed)) {
+            return;
+        }
+        self.end_gathered();
+        self.gathered = Some(Gathered::new(job, first, data, ends, failed));
+    }
+
+    /// Writes down what was gathered.
+    pub(super) fn end_gathered(&mut self) {
+        if let Some(gathered) = self.gathered.take() {
+            let (body, payload) = gathered.into_record();
+            self.log.append(&mut self.index, &body, &payload);
+        }
     }
 
     /// Hands what has come to the thread that writes, which makes it durable together with whatever else there is. The

@@ -10,21 +10,14 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::batch::Batch;
 use super::group::{Attempt, Group, Withdrawal};
+use super::handed::Handed;
 use super::place::Place;
 use super::storage::Storage;
 
 /// How long it waits before it tries again, at first and at most.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// A batch, and what is durable when it is.
-#[derive(Debug)]
-pub(super) struct Handed {
-    pub(super) batch: Batch,
-    pub(super) number: u64,
-}
 
 /// What the thread has to tell.
 #[derive(Debug, Default)]

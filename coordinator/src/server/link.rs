@@ -13,13 +13,12 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tonic::Status;
 
 use super::blocking::Blocking;
-use super::driver::Read;
 use super::end::End;
 use super::log::Log;
 use super::meter::{Meters, Passed};
 use super::published::Asker;
 use super::settings::Limits;
-use crate::journal::ReadError;
+use crate::journal::{Kept, ReadError};
 use crate::{AgentId, ClientId};
 
 /// All that can happen to the server, but for time passing and queues draining.
@@ -127,6 +126,9 @@ pub(super) enum Said<In> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StreamId(pub(super) u64);
 
+/// A record that was read, or not: first item, and how many there are.
+pub(super) type Read = (u64, u64, Result<Kept, ReadError>);
+
 /// What was read from disk for the loop, which asked for it.
 pub(super) enum WasRead {
     /// What a detached job, by the journal's number, was opened with.
@@ -179,4 +181,9 @@ impl Link {
 /// What everybody is told who comes too late.
 pub(super) fn shutting_down() -> Status {
     Status::unavailable("the coordinator is shutting down")
+}
+
+/// Where a peer came from, for people.
+pub(super) fn from(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "from an unknown address".to_owned(), |address| format!("from {address}"))
 }

@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::end::{End, blamed};
 use super::greeting::Greeting;
-use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId};
+use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId, from};
 use super::meter::Meter;
 use super::settings::Settings;
 use crate::{AgentId, ClientId};
@@ -207,9 +207,4 @@ fn said<In: SessionMessage>(incoming: &mut Incoming<In>, next: Result<Option<Vec
         Ok(None) => Said::Gone(End::Meant),
         Err(status) => Said::Gone(End::of(status, incoming.is_garbled())),
     }
-}
-
-/// Where a peer came from, for people.
-pub(super) fn from(address: Option<SocketAddr>) -> String {
-    address.map_or_else(|| "from an unknown address".to_owned(), |address| format!("from {address}"))
 }

@@ -6,8 +6,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::super::end::End;
-use super::super::link::{Joins, Said, Says};
-use super::super::sessions::from;
+use super::super::link::{Joins, Said, Says, from};
 use super::Driver;
 use super::session::Session;
 use crate::AgentId;

@@ -7,8 +7,7 @@ use farpool_proto::v1::{AgentCommand, AgentEvent, ClientEvent, ClientMessage};
 use tonic::Status;
 
 use super::super::clock::nanos;
-use super::super::link::Resumes;
-use super::super::sessions::from;
+use super::super::link::{Resumes, from};
 use super::Driver;
 use super::session::Identity;
 use crate::{AgentId, ClientId};

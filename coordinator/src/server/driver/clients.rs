@@ -7,9 +7,8 @@ use prost::Message;
 use tonic::Status;
 
 use super::super::end::End;
-use super::super::link::{Joins, Said, Says, shutting_down};
+use super::super::link::{Joins, Said, Says, from, shutting_down};
 use super::super::meter::Reading;
-use super::super::sessions::from;
 use super::Driver;
 use super::acks::ClientAcks;
 use super::session::Session;

@@ -35,7 +35,7 @@ use away::Away;
 use clients::Client;
 use company::Company;
 use detached::Detached;
-pub(super) use detached::{Opened, Read};
+pub(super) use detached::Opened;
 use drain::Drain;
 use memory::Memory;
 use operators::Asked;

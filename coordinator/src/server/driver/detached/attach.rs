@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::super::super::end::End;
-use super::super::super::link::{Joins, Said, Says, StreamId, WasRead, shutting_down};
+use super::super::super::link::{Joins, Read, Said, Says, StreamId, WasRead, shutting_down};
 use super::super::super::sessions::LOW_OUTCOMES;
 use super::super::Driver;
 use super::begin::no_journal;
-use super::disk::{READ_BYTES, Read, read, read_all, some};
+use super::disk::{READ_BYTES, read, read_all, some};
 use crate::convert::{Batch, ItemToken};
 use crate::journal::{Ended, Job, Kept, Phase, ReadError};
 

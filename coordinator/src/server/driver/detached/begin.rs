@@ -7,8 +7,7 @@ use farpool_proto::v1::{ClientEvent, ClientMessage, Detach, Durable, client_mess
 use prost::Message;
 use tonic::Status;
 
-use super::super::super::link::{Joins, Said, Says, StreamId, shutting_down};
-use super::super::super::sessions::from;
+use super::super::super::link::{Joins, Said, Says, StreamId, from, shutting_down};
 use super::super::Driver;
 use super::durable::Then;
 use super::receive::{Receiving, Stream};

@@ -4,17 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::super::super::link::{Input, Link, WasRead};
-use crate::journal::{Kept, Place, ReadError, Reader};
+use super::super::super::link::{Input, Link, Read, WasRead};
+use crate::journal::{Place, Reader};
 
 /// Bytes of records that are read in one go, if there are several.
 pub(super) const READ_BYTES: u64 = 1 << 20;
 
 /// A record, as the index of the journal has it: first item, how many, and where.
 pub(super) type Piece = (u64, u64, Place);
-
-/// A record that was read, or not: first item, and how many there are.
-pub(in super::super::super) type Read = (u64, u64, Result<Kept, ReadError>);
 
 /// Those that are read in one go, of all that are wanted.
 pub(super) fn some(pieces: impl Iterator<Item = Piece>, bytes: u64) -> Vec<Piece> {

@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 
 use farpool_proto::v1::{EndItems, FailureKind, Items, PoolReopened, client_message as ask};
 
-use super::super::super::link::WasRead;
+use super::super::super::link::{Read, WasRead};
 use super::super::Driver;
-use super::disk::{Piece, READ_BYTES, Read, read, read_all, some};
+use super::disk::{Piece, READ_BYTES, read, read_all, some};
 use super::durable::Then;
 use super::run::failure;
 use crate::ClientId;

@@ -37,7 +37,6 @@ use crate::ClientId;
 use crate::journal::{Aside, Journal, Wakeup};
 use attach::Attached;
 use begin::DetachJoins;
-pub(in super::super) use disk::Read;
 use durable::Then;
 pub(in super::super) use open::Opened;
 use receive::Receiving;

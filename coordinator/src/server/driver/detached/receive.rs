@@ -13,8 +13,7 @@ use tonic::Status;
 
 use super::super::super::clock::nanos;
 use super::super::super::end::End;
-use super::super::super::link::{Said, Says, StreamId, shutting_down};
-use super::super::super::sessions::from;
+use super::super::super::link::{Said, Says, StreamId, from, shutting_down};
 use super::super::Driver;
 use super::begin::status;
 use super::durable::Then;
