@@ -11,9 +11,8 @@ use tonic::Status;
 
 use crate::frame::{Cutter, Parts, SessionMessage};
 use crate::kept::{Taken, size_of_messages};
-use crate::opening;
-use crate::replies::Replies;
 use crate::session::Session;
+use crate::stream::replaced;
 
 /// The frames of a session on one connection, as a client sends them. They end when another connection takes its place.
 pub struct Frames<M: SessionMessage> {
@@ -30,11 +29,6 @@ impl<M: SessionMessage> Frames<M> {
         Self { session, connection, handshake, cutter: Cutter::default() }
     }
 
-    /// The same, for a server.
-    pub fn replies(self) -> Replies<M> {
-        self.into()
-    }
-
     pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<M::Frame, Status>>> {
         if !self.cutter.is_through() {
             return self.piece();
@@ -42,7 +36,7 @@ impl<M: SessionMessage> Frames<M> {
         let session = &self.session;
         let mut line = session.line();
         if line.connection != self.connection {
-            return Poll::Ready(Some(Err(opening::replaced())));
+            return Poll::Ready(Some(Err(replaced())));
         }
         if self.handshake.is_some() {
             let handshake = self.handshake.take();
@@ -86,7 +80,7 @@ impl<M: SessionMessage> Frames<M> {
     fn piece(&mut self) -> Poll<Option<Result<M::Frame, Status>>> {
         let mut line = self.session.line();
         if line.connection != self.connection {
-            return Poll::Ready(Some(Err(opening::replaced())));
+            return Poll::Ready(Some(Err(replaced())));
         }
         let piece = self.cutter.cut();
         let last = self.cutter.is_through();

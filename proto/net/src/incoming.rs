@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use tonic::Status;
 
 use crate::frame::{Parts, SessionMessage, Unpacker};
-use crate::opening::{self, BoxStream};
 use crate::session::{Heard, Listener, Refused};
+use crate::stream::{self, BoxStream};
 
 /// Frames that are there already are taken together up to so many messages, or bytes: then what it costs to hand them on
 /// does not count any more.
@@ -86,7 +86,7 @@ impl<M: SessionMessage> Incoming<M> {
         let opened = self.unpack(frame);
         self.garbled |= matches!(opened, Err(Refused::Garbled(_)));
         opened.map_err(|refused| match refused {
-            Refused::Replaced => opening::replaced(),
+            Refused::Replaced => stream::replaced(),
             Refused::Garbled(status) => status,
         })
     }
@@ -94,7 +94,7 @@ impl<M: SessionMessage> Incoming<M> {
     fn unpack(&mut self, frame: M::Frame) -> Result<(Vec<M>, usize), Refused> {
         let Parts { messages, piece, received, handshake } = M::open(frame);
         if handshake.is_some() {
-            return Err(Refused::Garbled(opening::not_alone("how a connection begins")));
+            return Err(Refused::Garbled(stream::not_alone("how a connection begins")));
         }
         let messages = self.unpacker.unpack::<M>(messages, piece).map_err(Refused::Garbled)?;
         // To count what many messages take would cost more than it saves.

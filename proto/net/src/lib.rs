@@ -29,6 +29,7 @@ mod opening;
 mod outgoing;
 mod replies;
 mod session;
+mod stream;
 
 pub mod http2;
 #[cfg(feature = "settings")]

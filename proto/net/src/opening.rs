@@ -1,12 +1,10 @@
 //! How a connection begins: with a new session, or with one that has lost its connection.
 
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farpool_proto::v1::{Resume, Resumed};
+use farpool_proto::v1::Resume;
 use futures_core::Stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -16,8 +14,7 @@ use crate::frame::{Parts, SessionMessage, Unpacker};
 use crate::incoming::Incoming;
 use crate::outgoing::Outgoing;
 use crate::session::Heard;
-
-pub(crate) type BoxStream<M> = Pin<Box<dyn Stream<Item = Result<<M as SessionMessage>::Frame, Status>> + Send>>;
+use crate::stream::{BoxStream, next, not_alone};
 
 /// How the peer, which has connected, begins.
 #[derive(Debug)]
@@ -149,36 +146,6 @@ impl<In: SessionMessage> Rest<In> {
         let connection = session.begin(&self.begun);
         Incoming::new(self.stream, self.limit, session.clone(), connection)
     }
-}
-
-/// Reads the answer to a Resume: how many messages the peer has taken in.
-pub(crate) async fn answer<In>(stream: &mut BoxStream<In>) -> Result<u64, Status>
-where
-    In: SessionMessage<Handshake = Resumed>,
-{
-    let frame = next::<In>(stream).await?;
-    let frame = frame.ok_or_else(|| Status::unavailable("the connection ended before the session resumed"))?;
-    match In::open(frame) {
-        Parts { messages, piece: None, received: 0, handshake: Some(resumed) } if messages.is_empty() => {
-            Ok(resumed.received)
-        }
-        Parts { handshake: Some(_), .. } => Err(not_alone("a Resumed")),
-        Parts { handshake: None, .. } => Err(Status::invalid_argument("its first frame does not answer the Resume")),
-    }
-}
-
-async fn next<M: SessionMessage>(stream: &mut BoxStream<M>) -> Result<Option<M::Frame>, Status> {
-    poll_fn(|context| stream.as_mut().poll_next(context)).await.transpose()
-}
-
-/// What a peer is told that says how a connection begins in the middle of it, or beside something else.
-pub(crate) fn not_alone(what: &str) -> Status {
-    Status::invalid_argument(format!("{what} is not alone in the first frame"))
-}
-
-/// What those are told who hold on to a connection that another one has taken the place of.
-pub(crate) fn replaced() -> Status {
-    Status::aborted("the session continues on another connection")
 }
 
 impl<In: SessionMessage> fmt::Debug for Rest<In> {

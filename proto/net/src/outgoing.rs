@@ -12,8 +12,8 @@ use tonic::Status;
 use crate::frame::SessionMessage;
 use crate::frames::Frames;
 use crate::incoming::Incoming;
-use crate::opening;
 use crate::session::{self, Queue, Session};
+use crate::stream::{self, BoxStream};
 
 /// The sending end of a session. All clones are of the same session.
 ///
@@ -198,11 +198,11 @@ impl<M: SessionMessage<Handshake = Resume>> Outgoing<M> {
     ) -> Result<Incoming<In>, Status> {
         let session = self.session();
         let connection = session.line().connection;
-        let mut stream: opening::BoxStream<In> = Box::pin(stream);
-        let received = opening::answer::<In>(&mut stream).await?;
+        let mut stream: BoxStream<In> = Box::pin(stream);
+        let received = stream::answer::<In>(&mut stream).await?;
         let mut line = session.line();
         if line.connection != connection || !line.awaits_answer {
-            return Err(opening::replaced());
+            return Err(stream::replaced());
         }
         session.go_back(&mut line, received)?;
         line.awaits_answer = false;

@@ -58,7 +58,7 @@ impl Agents for Peer {
         let drained = Arc::new(Notify::new());
         let (queue, frames) = outgoing(QUEUE_BYTES / 2, Arc::clone(&drained));
         tokio::spawn(session(queue.incoming(request.into_inner(), LIMIT), queue, drained));
-        Ok(Response::new(frames.replies()))
+        Ok(Response::new(Replies::from(frames)))
     }
 
     async fn fetch_program(

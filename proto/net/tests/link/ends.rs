@@ -32,14 +32,14 @@ fn next_reply(replies: &mut Replies<ClientEvent>) -> Option<Result<usize, Code>>
 #[test]
 fn the_end_comes_behind_what_was_pushed_on_each_connection() {
     let (queue, frames) = outgoing::<ClientEvent>(0, Arc::default());
-    let mut replies = frames.replies();
+    let mut replies = Replies::from(frames);
     queue.push(tell(0, 10));
     queue.fail(Status::cancelled("enough"));
     queue.push(tell(1, 10));
     assert_eq!(queue.pushed(), 1);
     assert_eq!(next_reply(&mut replies), Some(Ok(1)));
     assert_eq!(next_reply(&mut replies), Some(Err(Code::Cancelled)));
-    let mut replies = queue.reconnect(0).expect("nothing was taken in").replies();
+    let mut replies = Replies::from(queue.reconnect(0).expect("nothing was taken in"));
     assert_eq!(next_reply(&mut replies), Some(Ok(0)), "the answer");
     assert_eq!(next_reply(&mut replies), Some(Ok(1)));
     assert_eq!(next_reply(&mut replies), Some(Err(Code::Cancelled)));
@@ -74,7 +74,7 @@ fn a_connection_ends_when_another_one_takes_its_place() {
 #[test]
 fn replies_say_that_another_connection_took_over() {
     let (queue, frames) = outgoing::<ClientEvent>(0, Arc::default());
-    let mut old = frames.replies();
+    let mut old = Replies::from(frames);
     assert_eq!(next_reply(&mut old), None);
     let _new = queue.reconnect(0).expect("nothing was taken in");
     assert_eq!(next_reply(&mut old), Some(Err(Code::Aborted)));
