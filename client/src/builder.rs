@@ -74,6 +74,40 @@ struct Initializer {
     args: Result<Vec<u8>, CodecError>,
 }
 
+impl Pool {
+    /// Opens a pool of `processes` workers: on the cluster that the environment variable `FARPOOL_ADDRESS` names, or
+    /// on this machine if it is not set.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// assert_eq!(pool.processes(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn new(processes: usize) -> Result<Self, Error> {
+        Self::builder().processes(processes).build()
+    }
+
+    /// Returns a builder for a pool with options; [`Builder::build`] opens it.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::builder().processes(2).max_tasks_per_child(1000).build()?;
+    /// assert_eq!(pool.apply(|n: u64| n + 1, (1,))?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
 impl Builder {
     /// Sets how many workers run at once, at least 1. Default: all slots; on one machine, one per core.
     ///

@@ -20,8 +20,9 @@ use crate::error::Error;
 use crate::fork::Owned;
 use run::Step;
 
+pub(crate) use arrivals::Order;
 pub(crate) use fed::Fed;
-pub(crate) use run::{Order, Run};
+pub(crate) use run::Run;
 
 /// The outcomes of [`imap`](crate::Pool::imap) or [`imap_unordered`](crate::Pool::imap_unordered): an [`Iterator`] and
 /// a [`Stream`].

@@ -1,6 +1,5 @@
 //! A call with its options.
 
-mod options;
 mod start;
 mod verbs;
 
@@ -10,8 +9,8 @@ use std::time::Duration;
 
 use crate::detached::Detach;
 use crate::labels;
+use crate::options::Options;
 use crate::pool::Pool;
-pub(crate) use options::Options;
 
 /// A call under construction: set options, then call a verb. Created by [`Pool::job`].
 ///
@@ -35,6 +34,23 @@ pub struct Job<'p, F> {
     /// Only the function's type matters: it has no data.
     function: PhantomData<F>,
     options: Options,
+}
+
+impl Pool {
+    /// Returns a job that calls this function: set options, then call a verb.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// # let pool = farpool::Pool::new(1)?;
+    /// let lengths = pool.job(|text: String| text.len()).chunksize(8).retries(0).map(["a".to_owned()])?;
+    /// assert_eq!(lengths, [1]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn job<F>(&self, f: F) -> Job<'_, F> {
+        Job::new(self, f)
+    }
 }
 
 impl<'p, F> Job<'p, F> {

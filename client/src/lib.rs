@@ -67,6 +67,7 @@ mod job;
 mod labels;
 mod local;
 mod map;
+mod options;
 mod panics;
 mod pool;
 mod progress;

@@ -1,3 +1,5 @@
+//! The options of a call.
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,16 +12,16 @@ use crate::labels;
 /// The options of one call, as they were given.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    pub(super) chunksize: Option<u64>,
-    pub(super) buffersize: Option<u64>,
-    pub(super) timeout: Option<Duration>,
-    pub(super) retries: u32,
-    pub(super) retry_panics: bool,
-    pub(super) speculate: bool,
-    pub(super) label: String,
-    pub(super) progress: bool,
-    pub(super) priority: i32,
-    pub(super) require: Vec<Label>,
+    pub(crate) chunksize: Option<u64>,
+    pub(crate) buffersize: Option<u64>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retries: u32,
+    pub(crate) retry_panics: bool,
+    pub(crate) speculate: bool,
+    pub(crate) label: String,
+    pub(crate) progress: bool,
+    pub(crate) priority: i32,
+    pub(crate) require: Vec<Label>,
 }
 
 impl Default for Options {
@@ -84,7 +86,7 @@ impl Options {
     }
 
     /// Items of an explicit chunk; 0: none.
-    pub(super) fn chunksize(&self) -> u64 {
+    pub(crate) fn chunksize(&self) -> u64 {
         self.chunksize.unwrap_or(0)
     }
 

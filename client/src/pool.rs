@@ -14,12 +14,11 @@ use bytes::Bytes;
 use farpool_proto::v1::ClosePool;
 use farpool_proto::v1::client_message::Body;
 
-use crate::builder::Builder;
 use crate::call::Call;
 use crate::cluster::detached::Ground;
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{Inbox, Interest};
-use crate::job::{Job, Options};
+use crate::options::Options;
 use crate::session::{Session, SessionHandle};
 use stage::{Stage, StageCell};
 
@@ -52,53 +51,6 @@ pub struct Pool {
 impl Pool {
     /// How long a dropped pool waits for its workers to exit.
     const DROP_PATIENCE: Duration = Duration::from_secs(2);
-
-    /// Opens a pool of `processes` workers: on the cluster that the environment variable `FARPOOL_ADDRESS` names, or
-    /// on this machine if it is not set.
-    ///
-    /// # Errors
-    /// As [`Builder::build`].
-    ///
-    /// ```
-    /// # fn main() -> Result<(), farpool::Error> {
-    /// # farpool::init();
-    /// let pool = farpool::Pool::new(2)?;
-    /// assert_eq!(pool.processes(), 2);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn new(processes: usize) -> Result<Self, Error> {
-        Self::builder().processes(processes).build()
-    }
-
-    /// Returns a builder for a pool with options; [`Builder::build`] opens it.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), farpool::Error> {
-    /// # farpool::init();
-    /// let pool = farpool::Pool::builder().processes(2).max_tasks_per_child(1000).build()?;
-    /// assert_eq!(pool.apply(|n: u64| n + 1, (1,))?, 2);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
-    /// Returns a job that calls this function: set options, then call a verb.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), farpool::Error> {
-    /// # farpool::init();
-    /// # let pool = farpool::Pool::new(1)?;
-    /// let lengths = pool.job(|text: String| text.len()).chunksize(8).retries(0).map(["a".to_owned()])?;
-    /// assert_eq!(lengths, [1]);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn job<F>(&self, f: F) -> Job<'_, F> {
-        Job::new(self, f)
-    }
 
     /// Returns how many workers run at once.
     ///

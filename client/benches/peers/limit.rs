@@ -26,10 +26,6 @@ const ROUND_TRIPS: usize = 5000;
 const WARM_UP: usize = 500;
 const ROUND_TRIP_BYTES: usize = 100;
 
-pub(crate) fn exists(workload: &str) -> bool {
-    !matches!(workload, "W4" | "W7" | "W9" | "W10")
-}
-
 /// What carries the bytes.
 #[derive(Clone, Copy)]
 pub(crate) enum Transport {

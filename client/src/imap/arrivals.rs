@@ -6,7 +6,12 @@ use crate::error::{Error, ErrorKind};
 use crate::inbox::{Inbox, News};
 use crate::results::{self, Results};
 
-use super::run::Order;
+/// In which order outcomes are handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    OfInput,
+    AsTheyCome,
+}
 
 /// Outcomes that have come and were not taken. They are decoded one by one, when they are.
 pub(super) struct Arrivals {

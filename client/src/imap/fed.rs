@@ -19,7 +19,8 @@ use crate::session::SessionHandle;
 use crate::singles::Singles;
 
 use super::arrivals::Arrivals;
-use super::run::{Order, Step};
+use super::arrivals::Order;
+use super::run::Step;
 use super::window::Window;
 
 /// The consumer's side.

@@ -12,15 +12,8 @@ use crate::map::ended_early;
 use crate::progress::Progress;
 use crate::singles::Singles;
 
-use super::arrivals::Arrivals;
+use super::arrivals::{Arrivals, Order};
 use super::window::Window;
-
-/// In which order outcomes are handed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    OfInput,
-    AsTheyCome,
-}
 
 /// A lazy job: what is pulled, what is on its way and what has come.
 pub(crate) struct Run<I> {

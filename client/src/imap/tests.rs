@@ -6,7 +6,6 @@ use std::task::{Wake, Waker};
 use std::thread;
 
 use super::arrivals::Arrivals;
-use super::run::Order;
 use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::fake_session::{FakeSession, Pick, WINDOW, done, panicked};

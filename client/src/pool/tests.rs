@@ -5,6 +5,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
+use crate::Builder;
 use crate::args::Args;
 use crate::fake_session::{FakeSession, Pick, WINDOW, done, panicked};
 

@@ -7,7 +7,7 @@ use farpool_agent::link::Memory;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
 
-use super::process;
+use super::leave;
 
 /// One for a worker. Of several threads that wait, one sleeps on the socket and wakes the others.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Bell {
         match send(self.socket.as_raw_fd(), &[0], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
             // A full socket rings already.
             Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(error) => process::lost_connection(error),
+            Err(error) => leave::lost_connection(error),
         }
     }
 
@@ -88,9 +88,9 @@ impl Bell {
 
     fn listen(&self) {
         match recv(self.socket.as_raw_fd(), &mut [0; 64], MsgFlags::empty()) {
-            Ok(0) => process::agent_gone(),
+            Ok(0) => leave::agent_gone(),
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => process::lost_connection(error),
+            Err(error) => leave::lost_connection(error),
         }
     }
 

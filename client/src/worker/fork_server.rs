@@ -6,7 +6,7 @@
     reason = "fork(2), environment and signals of a process that belongs to farpool alone; argued at each block"
 )]
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -21,9 +21,9 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setpgid};
 
 use super::children::Children;
-use super::inherited;
+use super::descriptors::{Descriptors, forget, take_stdin};
 use super::kill::Workers;
-use super::process::{self, Descriptors};
+use super::{inherited, process};
 use crate::environment;
 
 /// Serves until the agent closes the connection or ends. `starter`: the process that the agent is part of.
@@ -39,27 +39,6 @@ pub(super) fn serve(starter: Pid) -> ! {
     }
     // SAFETY: _exit(2) may be called at any time; the program's exit handlers are not this process's business.
     unsafe { libc::_exit(0) }
-}
-
-/// The program and what it starts must not take themselves for part of this pool.
-pub(super) fn forget(variable: &str) {
-    // SAFETY: farpool::init() is the first line of main, so as a rule this is the only thread. Where a runtime has
-    // started threads before, they are idle: they have been given no work yet that could read the environment.
-    unsafe { std::env::remove_var(variable) };
-}
-
-/// Takes the socket that is stdin, and leaves an empty stdin.
-pub(super) fn take_stdin() -> nix::Result<OwnedFd> {
-    let socket = nix::fcntl::fcntl(std::io::stdin(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
-    // SAFETY: fcntl has just made this descriptor.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    let null = nix::fcntl::open(
-        "/dev/null",
-        nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC,
-        nix::sys::stat::Mode::empty(),
-    )?;
-    nix::unistd::dup2_stdin(&null)?;
-    Ok(socket)
 }
 
 struct ForkServer {

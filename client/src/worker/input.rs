@@ -6,7 +6,7 @@ use farpool_agent::link::record::{HEADER_BYTES, Header, Kind, LargeHeader, RunHe
 use farpool_agent::link::{Direction, Memory, RING_BYTES, Reader};
 
 use super::bell::Bell;
-use super::process;
+use super::leave;
 use crate::function::{self, Entry};
 
 /// How a function was found, or why it was not.
@@ -59,14 +59,14 @@ impl Input {
             let payload = &front(&self.reader)[HEADER_BYTES..HEADER_BYTES + header.length as usize];
             match header.kind {
                 Kind::Run => {
-                    let Some((head, _)) = RunHeader::read(payload) else { process::broken_link() };
+                    let Some((head, _)) = RunHeader::read(payload) else { leave::broken_link() };
                     let record = HEADER_BYTES + header.length as usize;
                     let run = Run { function: self.function(header.slot), position: header.position, head, record };
                     self.check(&run);
                     return Order::Run(run);
                 }
                 Kind::Large => {
-                    let Some(large) = LargeHeader::read(payload) else { process::broken_link() };
+                    let Some(large) = LargeHeader::read(payload) else { leave::broken_link() };
                     self.take(header);
                     let item = self.pieces(large.length);
                     return Order::Large {
@@ -102,12 +102,12 @@ impl Input {
                     return Order::Setup(settings);
                 }
                 Kind::LargeSetup => {
-                    let Some(large) = LargeHeader::read(payload) else { process::broken_link() };
+                    let Some(large) = LargeHeader::read(payload) else { leave::broken_link() };
                     self.take(header);
                     return Order::Setup(self.pieces(large.length));
                 }
                 Kind::Stop => return Order::Stop,
-                _ => process::broken_link(),
+                _ => leave::broken_link(),
             }
         }
     }
@@ -129,7 +129,7 @@ impl Input {
             .checked_sub(RunHeader::BYTES)
             .is_some_and(|rest| rest / 4 >= run.head.count as usize);
         if !whole {
-            process::broken_link();
+            leave::broken_link();
         }
     }
 
@@ -143,7 +143,7 @@ impl Input {
         while (item.len() as u64) < length {
             let header = self.header();
             if header.kind != Kind::Piece || header.length == 0 {
-                process::broken_link();
+                leave::broken_link();
             }
             item.extend_from_slice(&front(&self.reader)[HEADER_BYTES..HEADER_BYTES + header.length as usize]);
             self.take(header);
@@ -154,14 +154,14 @@ impl Input {
     /// Waits for a record and reads its header; the record is there as a whole.
     fn header(&mut self) -> Header {
         let Input { reader, bell, .. } = self;
-        let mut available = || reader.available(HEADER_BYTES).unwrap_or_else(|_| process::broken_link());
+        let mut available = || reader.available(HEADER_BYTES).unwrap_or_else(|_| leave::broken_link());
         if available() < HEADER_BYTES {
             bell.wait(|| available() >= HEADER_BYTES);
         }
-        let Some(header) = Header::read(front(&self.reader)) else { process::broken_link() };
+        let Some(header) = Header::read(front(&self.reader)) else { leave::broken_link() };
         let record = HEADER_BYTES + header.length as usize;
         if self.reader.available(record).unwrap_or(0) < record {
-            process::broken_link();
+            leave::broken_link();
         }
         header
     }

@@ -4,11 +4,13 @@ pub(crate) mod task;
 
 mod bell;
 mod children;
+mod descriptors;
 mod fork_server;
 mod inherited;
 mod input;
 mod item_token;
 mod kill;
+mod leave;
 mod lend;
 mod output;
 mod panics;

@@ -8,7 +8,7 @@ use farpool_proto::v1::{Failure, FailureKind};
 use prost::Message;
 
 use super::bell::Bell;
-use super::process;
+use super::leave;
 
 /// Below this much room the result is not even tried to be encoded in place.
 const ENOUGH_ROOM: usize = 4096;
@@ -166,7 +166,7 @@ impl Output {
     }
 
     fn room_for(&mut self, bytes: usize) -> usize {
-        self.writer.room(bytes).unwrap_or_else(|_| process::broken_link())
+        self.writer.room(bytes).unwrap_or_else(|_| leave::broken_link())
     }
 }
 

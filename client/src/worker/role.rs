@@ -9,7 +9,7 @@ use std::thread;
 use farpool_agent::fork_server::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, ROLE_WORKER};
 use nix::unistd::{Pid, getpid, gettid};
 
-use super::process;
+use super::leave;
 use super::starter::{self, Starter};
 
 /// What this process was started as; decided by the first call of `init`.
@@ -80,7 +80,7 @@ fn claim() -> Role {
     };
     match starter::of_this_process() {
         Starter::Parent(pid) => of(pid),
-        Starter::Gone => process::agent_gone(),
+        Starter::Gone => leave::agent_gone(),
         Starter::Other => Role::Program,
     }
 }

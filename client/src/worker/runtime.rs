@@ -13,9 +13,10 @@ use prost::Message;
 
 use super::bell::Bell;
 use super::input::{Found, Input, Order, Run};
+use super::leave::{broken_link, leave};
 use super::output::Output;
-use super::task::{Encoded, TaskIo};
-use super::{item_token, lend, panics, process, role, threads};
+use super::task::{Encoded, TaskIo, end_of, rejected};
+use super::{item_token, lend, panics, role, threads};
 use crate::{fork, function};
 
 /// Runs what the agent gives until it says stop.
@@ -29,8 +30,8 @@ pub(super) fn run(memory: Arc<Memory>, socket: OwnedFd) -> ! {
     item_token::begin(memory.status());
     let mut input = Input::new(Arc::clone(&memory), Arc::clone(&bell));
     let mut output = Output::new(Arc::clone(&memory), bell);
-    let Order::Setup(settings) = input.next() else { process::broken_link() };
-    let Ok(settings) = WorkerSettings::decode(settings.as_slice()) else { process::broken_link() };
+    let Order::Setup(settings) = input.next() else { broken_link() };
+    let Ok(settings) = WorkerSettings::decode(settings.as_slice()) else { broken_link() };
     panics::this_thread_runs_tasks(Arc::clone(&memory));
     show_name(&settings.name);
     set_up(&settings, &mut output);
@@ -39,11 +40,6 @@ pub(super) fn run(memory: Arc<Memory>, socket: OwnedFd) -> ! {
         0 | 1 => one_at_a_time(&memory, input, output),
         count => threads::run(&memory, input, output, count.min(MAX_THREADS)),
     }
-}
-
-/// The agent wants the worker to leave: what the program has registered to be run at its exit is run.
-pub(super) fn leave() -> ! {
-    std::process::exit(0)
 }
 
 /// The pool's name, if it has one, is what ps and top show of its workers (the first 15 bytes).
@@ -165,15 +161,11 @@ fn one_at_a_time(memory: &Arc<Memory>, mut input: Input, mut output: Output) -> 
             }
             Order::Resumed => output.control(Kind::Resumed, &[]),
             Order::Stop => leave(),
-            Order::Setup(_) => process::broken_link(),
+            Order::Setup(_) => broken_link(),
         }
         // A large result must not pin its memory for ever.
         scratch.shrink_to(1 << 20);
     }
-}
-
-pub(super) fn rejected(message: &str) -> Failure {
-    Failure { kind: FailureKind::ProgramRejected.into(), message: message.to_owned(), ..Failure::default() }
 }
 
 /// The items of a run, decoded where they lie in the ring, their results encoded where they will be read.
@@ -228,10 +220,10 @@ impl TaskIo for RunIo<'_> {
         if self.next == self.run.head.count {
             self.output.hold();
         }
-        let Some(end) = end_of(self.ends, at) else { process::broken_link() };
+        let Some(end) = end_of(self.ends, at) else { broken_link() };
         let range = (self.start - self.run.head.start) as usize..end.wrapping_sub(self.run.head.start) as usize;
         self.start = end;
-        let Some(item) = self.items.get(range) else { process::broken_link() };
+        let Some(item) = self.items.get(range) else { broken_link() };
         Some(item)
     }
 
@@ -256,12 +248,6 @@ impl TaskIo for RunIo<'_> {
         self.output.failed(self.position(), failure);
         self.item_finished();
     }
-}
-
-/// The end of the item at `at`, of `ends` that are a u32 each.
-pub(super) fn end_of(ends: &[u8], at: usize) -> Option<u32> {
-    let four = ends.get(4 * at..4 * at + 4)?;
-    Some(u32::from_le_bytes(four.try_into().ok()?))
 }
 
 /// One large item, which lies in a buffer of its own.

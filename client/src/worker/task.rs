@@ -33,6 +33,16 @@ pub(crate) enum Encoded {
     InScratch,
 }
 
+pub(super) fn rejected(message: &str) -> Failure {
+    Failure { kind: FailureKind::ProgramRejected.into(), message: message.to_owned(), ..Failure::default() }
+}
+
+/// The end of the item at `at`, of `ends` that are a u32 each.
+pub(super) fn end_of(ends: &[u8], at: usize) -> Option<u32> {
+    let four = ends.get(4 * at..4 * at + 4)?;
+    Some(u32::from_le_bytes(four.try_into().ok()?))
+}
+
 thread_local! {
     /// Whether the item that this thread runs counts as failed.
     static FAILED: Cell<bool> = const { Cell::new(false) };

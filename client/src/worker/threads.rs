@@ -9,10 +9,10 @@ use farpool_agent::link::record::Kind;
 use farpool_proto::v1::Failure;
 
 use super::input::{Found, Input, Order};
+use super::leave::{self, leave};
 use super::output::Output;
-use super::runtime::{end_of, leave, rejected};
-use super::task::{Encoded, TaskIo};
-use super::{item_token, panics, process};
+use super::task::{Encoded, TaskIo, end_of, rejected};
+use super::{item_token, panics};
 
 /// What the threads of a worker share. A thread that holds one lock may wait for the agent: the others then have
 /// nothing to do either.
@@ -111,9 +111,9 @@ impl Queue {
                 let mut start = 0;
                 for at in 0..run.head.count {
                     let Some(end) = end_of(ends, at as usize).map(|end| end.wrapping_sub(run.head.start)) else {
-                        process::broken_link()
+                        leave::broken_link()
                     };
-                    let Some(bytes) = items.get(start as usize..end as usize) else { process::broken_link() };
+                    let Some(bytes) = items.get(start as usize..end as usize) else { leave::broken_link() };
                     let item = Item {
                         function: run.function,
                         position: run.position + at,
@@ -130,7 +130,7 @@ impl Queue {
             }
             Order::Resumed => lock(&shared.output).control(Kind::Resumed, &[]),
             Order::Stop => self.stopping = true,
-            Order::Setup(_) => process::broken_link(),
+            Order::Setup(_) => leave::broken_link(),
         }
     }
 }
