@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use farpool_link::clock;
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{AgentEvent, AgentHello, Draining, Failure, FailureKind, PoolFault, PoolStopped, StartPool};
 use nix::sys::epoll::Epoll;
@@ -11,7 +12,7 @@ use crate::commands::{Place, ProtocolError};
 use crate::fork_server::Program;
 use crate::pool::{Armed, Token, WorkerPool};
 use crate::sharing::Sharing;
-use crate::{Host, Settings, clock};
+use crate::{Host, Settings};
 
 /// Pools that have failed here are remembered so that late words about them are told from nonsense; so many of them.
 const REMEMBERED: usize = 1024;

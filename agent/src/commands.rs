@@ -3,11 +3,12 @@
 //! It may be confused: what makes no sense is an error, and never a panic. Words about pools that have just failed here
 //! are no nonsense; it could not know.
 
+use farpool_link::clock;
 use farpool_proto::v1::agent_command::Body;
 use farpool_proto::v1::{AgentCommand, Assign, CancelChunks, EndJob, LendSlot, StartJob, StopPool};
 
+use crate::Agent;
 use crate::pool::WorkerPool;
-use crate::{Agent, clock};
 
 /// A message of the coordinator's makes no sense; its session is over.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,14 +10,9 @@
 //! [`AgentCommand`]: farpool_proto::v1::AgentCommand
 //! [`AgentEvent`]: farpool_proto::v1::AgentEvent
 
-pub mod clock;
 #[cfg(feature = "daemon")]
 pub mod daemon;
-pub mod exit_code;
-pub mod fork;
 pub mod fork_server;
-pub mod link;
-pub mod process;
 pub mod standard;
 pub mod timer;
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 
-use crate::fork::{self, PerProcess};
+use farpool_link::fork::{self, PerProcess};
 
 /// Those that are held open now, and for how many. A fork holds none: who did is a thread of its parent.
 static HELD: PerProcess<Mutex<Held>> = PerProcess::new();

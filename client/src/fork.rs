@@ -5,7 +5,7 @@
 //! lives in a process is marked with its [`Owner`]: in a child, calls are refused before they take a lock, which a thread of
 //! the parent may have held at the fork, and drops do nothing. What is kept in statics begins anew ([`PerProcess`]).
 //!
-//! How a fork is noticed is told in [`farpool_agent::fork`].
+//! How a fork is noticed is told in [`farpool_link::fork`].
 
 #![expect(unsafe_code, reason = "_exit; argued at the block")]
 
@@ -14,7 +14,7 @@ mod tests;
 
 use std::ops::Deref;
 
-pub(crate) use farpool_agent::fork::{PerProcess, generation, watch};
+pub(crate) use farpool_link::fork::{PerProcess, generation, watch};
 
 use crate::error::Error;
 

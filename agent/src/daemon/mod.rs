@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
 
 /// Serves until it is told to leave; the error says why it never will.
 async fn run(settings: Settings) -> Result<ExitCode, String> {
-    crate::link::check_file_limit()?;
+    farpool_link::check_file_limit()?;
     signals::survive_file_limit().map_err(|error| format!("listening to signals: {error}"))?;
     let mut asked = signals().map_err(|error| format!("listening to signals: {error}"))?;
     let disk = Arc::new(Disk::open(&settings)?);

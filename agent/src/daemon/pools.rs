@@ -17,7 +17,7 @@ use super::programs::{Found, NotFound};
 use super::settings::Settings;
 use super::workplace::Workplace;
 use crate::fork_server;
-use crate::link::item_token::{self, ITEM_VARIABLE};
+use farpool_link::item_token::{self, ITEM_VARIABLE};
 
 /// The pools of an agent.
 #[derive(Debug)]

@@ -4,12 +4,13 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
+use farpool_link::clock;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::timer::Timer;
-use crate::{Agent, Armed, clock};
+use crate::{Agent, Armed};
 
 /// The timer's data in epoll events; no pool of the agent's has it.
 const TIMER: u64 = u64::MAX;

@@ -10,9 +10,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
 
 use super::Program;
-use super::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, Reply, Request};
-use crate::process::Process;
 use crate::standard::HoldStandard;
+use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, Reply, Request};
+use farpool_link::process::Process;
 
 /// Time for a fork server to end by itself, in milliseconds, when nobody waits for its workers any more.
 const DROP_GRACE_MS: u16 = 1000;

@@ -4,14 +4,11 @@
 //! from it, which costs a tenth of starting the program anew and knows no fork hazards, since it has one thread and
 //! has run none of the program yet. It also is what outlives a killed client for long enough to leave nothing behind.
 //!
-//! This module has the agent's end and the messages; the server's end is in the program (crate `farpool`).
+//! This module has the agent's end; the server's end is in the program (crate `farpool`).
 
-pub mod message;
-
-mod descriptors;
 mod elf;
 mod handle;
 mod program;
 
 pub use handle::ForkServer;
-pub use program::{OWN_EXECUTABLE, Program, own_executable_failed};
+pub use program::{Program, own_executable_failed};

@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use farpool_link::message::OWN_EXECUTABLE;
 use nix::errno::Errno;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
@@ -23,9 +24,6 @@ pub struct Program {
     /// Where it starts; `None`: where the agent is.
     pub directory: Option<PathBuf>,
 }
-
-/// The kernel's own link to the file that this process runs, whatever has become of its path.
-pub const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
 /// What to say of an error with [`OWN_EXECUTABLE`].
 pub fn own_executable_failed(error: &io::Error) -> String {

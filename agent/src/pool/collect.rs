@@ -12,8 +12,8 @@ use prost::Message;
 use super::WorkerPool;
 use super::death::Reason;
 use super::worker::{State, Worker};
-use crate::link::record::{HEADER_BYTES, Header, Kind};
-use crate::link::{Corrupt, RING_BYTES};
+use farpool_link::record::{HEADER_BYTES, Header, Kind};
+use farpool_link::{Corrupt, RING_BYTES};
 
 /// Records of one worker that are read in a turn.
 const RECORDS: usize = 16 << 10;

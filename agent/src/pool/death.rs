@@ -3,7 +3,7 @@
 use nix::libc;
 use nix::sys::signal::Signal;
 
-use crate::exit_code;
+use farpool_link::exit_code;
 
 /// Why the agent itself has ended a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

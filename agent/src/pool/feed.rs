@@ -3,8 +3,8 @@
 use super::chunks::Piece;
 use super::worker::{Given, State, Worker};
 use super::{WorkerPool, death::Reason};
-use crate::link::record::Kind;
-use crate::link::{Corrupt, MAX_POSITION};
+use farpool_link::record::Kind;
+use farpool_link::{Corrupt, MAX_POSITION};
 
 impl WorkerPool {
     /// Gives out what is queued, as far as the workers take it.

@@ -36,6 +36,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use farpool_link::clock;
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{
     AgentEvent, Failure, FailureKind, PoolFault, PoolStarted, Returned, Segment, StartJob, StartPool, WorkerSettings,
@@ -44,11 +45,11 @@ use nix::sys::epoll::Epoll;
 use slab::Slab;
 
 use crate::fork_server::Program;
-use crate::link::MAX_THREADS;
-use crate::link::record::Kind;
 use crate::slots::Turn;
-use crate::{Host, ProtocolError, clock};
+use crate::{Host, ProtocolError};
 use chunks::{Chunk, Piece};
+use farpool_link::MAX_THREADS;
+use farpool_link::record::Kind;
 use output::Teller;
 use pace::Pace;
 use report::Report;
@@ -140,7 +141,7 @@ impl WorkerPool {
         }
         refused::check_pool(&start, host)?;
         let settings = start.settings.unwrap_or_default();
-        crate::link::check_file_limit().map_err(|why| not_started::no_memory(host, &why))?;
+        farpool_link::check_file_limit().map_err(|why| not_started::no_memory(host, &why))?;
         let now = clock::now();
         let forward_output = host.settings.forward_output;
         let (fork_server, fork_server_stderr) = supervise::start_fork_server(&program, forward_output)

@@ -4,8 +4,8 @@ use farpool_proto::v1::FailureKind;
 
 use super::WorkerPool;
 use super::worker::Worker;
-use crate::link::record::{HEADER_BYTES, Header};
-use crate::link::{Corrupt, RING_BYTES};
+use farpool_link::record::{HEADER_BYTES, Header};
+use farpool_link::{Corrupt, RING_BYTES};
 
 /// A large result of which some pieces are here.
 ///

@@ -6,7 +6,7 @@ use farpool_proto::v1::{Failure, FailureKind, StartJob, StartPool};
 
 use super::chunks::Piece;
 use super::{Host, WorkerPool};
-use crate::link::record::MAX_PAYLOAD;
+use farpool_link::record::MAX_PAYLOAD;
 
 // A function has to fit into a worker's ring beside other things.
 const _: () = assert!(limits::FUNCTION_BYTES <= MAX_PAYLOAD / 2);

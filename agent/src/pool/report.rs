@@ -6,8 +6,8 @@ use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{AgentEvent, Failure, ItemFault, RunDone};
 
 use super::chunks::Chunk;
-use crate::link::record::HEADER_BYTES;
-use crate::link::{Corrupt, Reader};
+use farpool_link::record::HEADER_BYTES;
+use farpool_link::{Corrupt, Reader};
 
 /// Results of one run are told in several parts beyond this size.
 const RUN_BYTES: usize = 1 << 20;

@@ -6,7 +6,7 @@ use farpool_proto::v1::agent_event::Body;
 use super::WorkerPool;
 use super::death::Reason;
 use super::worker::{Ending, State};
-use crate::link::record::Kind;
+use farpool_link::record::Kind;
 
 /// Time for a worker that was told to leave: its program's exit handlers may have something to do.
 const LEAVE_GRACE_NS: u64 = 5_000_000_000;

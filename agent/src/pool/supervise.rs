@@ -8,8 +8,8 @@ use super::stop::{CLOSE_GRACE_NS, Stopping};
 use super::stream::Stream;
 use super::worker::Worker;
 use super::{Token, WorkerPool};
-use crate::fork_server::message::Reply;
 use crate::fork_server::{ForkServer, Program};
+use farpool_link::message::Reply;
 
 /// Replies of a fork server that are taken in at once, so that one without end keeps nobody else waiting.
 const REPLIES: usize = 256;

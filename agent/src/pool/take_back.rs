@@ -4,8 +4,8 @@
 use super::WorkerPool;
 use super::chunks::Piece;
 use super::worker::{Given, State, Worker};
-use crate::clock;
-use crate::link::record::Kind;
+use farpool_link::clock;
+use farpool_link::record::Kind;
 
 /// Less work than this, in nanoseconds, is not worth taking from one worker for another: that costs a wake-up.
 const WORTH_TAKING_NS: f64 = 100_000.0;

@@ -7,9 +7,9 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use super::WorkerPool;
 use super::stream::Stream;
 use super::worker::{State, Worker};
-use crate::clock;
-use crate::link::RING_BYTES;
-use crate::link::record::HEADER_BYTES;
+use farpool_link::RING_BYTES;
+use farpool_link::clock;
+use farpool_link::record::HEADER_BYTES;
 
 /// Outcomes of quick items wait for each other this long at most, so that they travel together.
 const COLLECT_NS: u64 = 1_000_000;

@@ -14,9 +14,9 @@ use super::chunks::{Piece, Stretch};
 use super::death::Reason;
 use super::receive::Receiving;
 use super::stream::Stream;
-use crate::link::record::{HEADER_BYTES, Header, Kind, LargeHeader, MAX_PAYLOAD, PIECE_BYTES, RunHeader};
-use crate::link::{Corrupt, Direction, Memory, Reader, Writer};
-use crate::process::Process;
+use farpool_link::process::Process;
+use farpool_link::record::{HEADER_BYTES, Header, Kind, LargeHeader, MAX_PAYLOAD, PIECE_BYTES, RunHeader};
+use farpool_link::{Corrupt, Direction, Memory, Reader, Writer};
 
 /// Room that runs and pieces leave in the ring, so that short orders always fit.
 const RESERVE: usize = 4096;

@@ -17,7 +17,7 @@ mod session;
 #[path = "../misbehaving/program.rs"]
 mod workers;
 
-use farpool_agent::fork_server::message::{ROLE_FORK_SERVER, ROLE_VARIABLE};
+use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {

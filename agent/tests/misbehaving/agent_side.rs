@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use farpool_agent::fork_server::Program;
-use farpool_agent::{Agent, Armed, clock};
+use farpool_agent::{Agent, Armed};
+use farpool_link::clock;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{

@@ -10,7 +10,7 @@ mod program;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use farpool_agent::fork_server::message::{ROLE_FORK_SERVER, ROLE_VARIABLE};
+use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE};
 use libtest_mimic::{Arguments, Trial};
 
 use agent_side::{Outcome, run_items};

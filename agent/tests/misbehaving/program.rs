@@ -6,9 +6,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use farpool_agent::fork_server::message::{Reply, Request};
-use farpool_agent::link::record::{HEADER_BYTES, Header, Kind, PIECE_BYTES, RunHeader};
-use farpool_agent::link::{Direction, Memory, RING_BYTES, Reader, Writer};
+use farpool_link::message::{Reply, Request};
+use farpool_link::record::{HEADER_BYTES, Header, Kind, PIECE_BYTES, RunHeader};
+use farpool_link::{Direction, Memory, RING_BYTES, Reader, Writer};
 use farpool_proto::v1::Failure;
 use nix::sys::socket::{MsgFlags, recv, send};
 use prost::Message;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use farpool_agent::fork_server::Program;
-use farpool_agent::{Agent, Armed, ProtocolError, Settings, clock};
+use farpool_agent::{Agent, Armed, ProtocolError, Settings};
+use farpool_link::clock;
 use farpool_proto::v1::agent_command::Body as Command;
 pub(crate) use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{

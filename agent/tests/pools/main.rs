@@ -14,7 +14,7 @@ mod programs;
 mod protocol;
 mod sharing;
 
-use farpool_agent::fork_server::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, ROLE_WORKER};
+use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, ROLE_WORKER};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {

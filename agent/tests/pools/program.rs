@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use farpool_agent::fork_server::message::{ROLE_VARIABLE, ROLE_WORKER, Reply, Request};
-use farpool_agent::link::record::{HEADER_BYTES, Header, Kind, RunHeader};
-use farpool_agent::link::{Direction, Memory, Reader, Writer};
+use farpool_link::message::{ROLE_VARIABLE, ROLE_WORKER, Reply, Request};
+use farpool_link::record::{HEADER_BYTES, Header, Kind, RunHeader};
+use farpool_link::{Direction, Memory, Reader, Writer};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::unistd::Pid;

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farpool_agent::fork_server::message::ROLE_VARIABLE;
+use farpool_link::message::ROLE_VARIABLE;
 use farpool_proto::limits;
 use farpool_proto::v1::WorkerSettings;
 

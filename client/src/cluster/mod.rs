@@ -29,7 +29,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use farpool_agent::link::item_token::ItemToken;
+use farpool_link::item_token::ItemToken;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{self, Label, OpenPool};
 use uuid::{NoContext, Timestamp, Uuid};

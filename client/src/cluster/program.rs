@@ -7,7 +7,8 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::{Mutex, PoisonError};
 
-use farpool_agent::fork_server::{OWN_EXECUTABLE, own_executable_failed};
+use farpool_agent::fork_server::own_executable_failed;
+use farpool_link::message::OWN_EXECUTABLE;
 use farpool_net::program::{Digest, Pieces, digest_of, pieces};
 use farpool_proto::v1::{Program, Variable};
 

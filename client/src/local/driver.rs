@@ -15,9 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
+use farpool_agent::Armed;
 use farpool_agent::standard::HoldStandard;
 use farpool_agent::timer::Timer;
-use farpool_agent::{Armed, clock};
+use farpool_link::clock;
 use farpool_proto::v1::client_message::Body;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};

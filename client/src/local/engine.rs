@@ -5,8 +5,9 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use farpool_agent::fork_server::Program;
-use farpool_agent::{Agent, Armed, clock};
+use farpool_agent::{Agent, Armed};
 use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox};
+use farpool_link::clock;
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{AgentEvent, ClientMessage, OpenPool};

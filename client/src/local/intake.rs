@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use farpool_agent::clock;
 use farpool_agent::timer::Timer;
+use farpool_link::clock;
 use farpool_proto::v1::client_message::Body;
 use nix::errno::Errno;
 use nix::sys::epoll::Epoll;

@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use farpool_agent::link::Memory;
+use farpool_link::Memory;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
 

@@ -10,9 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use farpool_agent::fork_server::OWN_EXECUTABLE;
-use farpool_agent::fork_server::message::{ROLE_VARIABLE, ROLE_WORKER, Reply, Request};
-use farpool_agent::process::{Process, children_of};
+use farpool_link::message::{OWN_EXECUTABLE, ROLE_VARIABLE, ROLE_WORKER, Reply, Request};
+use farpool_link::process::{Process, children_of};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use farpool_agent::link::record::{HEADER_BYTES, Header, Kind, LargeHeader, RunHeader};
-use farpool_agent::link::{Direction, Memory, RING_BYTES, Reader};
+use farpool_link::record::{HEADER_BYTES, Header, Kind, LargeHeader, RunHeader};
+use farpool_link::{Direction, Memory, RING_BYTES, Reader};
 
 use super::bell::Bell;
 use super::leave;

@@ -8,8 +8,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use farpool_agent::link::Status;
-use farpool_agent::link::item_token::{self, ITEM_VARIABLE, ItemToken, NO_ITEM, POSITION_BYTES, PREFIX_BYTES};
+use farpool_link::Status;
+use farpool_link::item_token::{self, ITEM_VARIABLE, ItemToken, NO_ITEM, POSITION_BYTES, PREFIX_BYTES};
 use uuid::Uuid;
 
 /// The variable's text in front of the position: `FARPOOL_ITEM=` and the token's prefix.

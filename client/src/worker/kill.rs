@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use farpool_agent::process::{Process, Stat, children_of};
+use farpool_link::process::{Process, Stat, children_of};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid};

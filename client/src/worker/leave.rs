@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 /// Exit codes of workers that end for a reason of farpool's own; the agent's messages know them.
-pub(super) use farpool_agent::exit_code as code;
+pub(super) use farpool_link::exit_code as code;
 
 /// The agent wants the worker to leave: what the program has registered to be run at its exit is run.
 pub(super) fn leave() -> ! {

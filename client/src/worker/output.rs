@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use farpool_agent::link::record::{HEADER_BYTES, Header, Kind, MAX_PAYLOAD, PIECE_BYTES};
-use farpool_agent::link::{Direction, Memory, Writer};
+use farpool_link::record::{HEADER_BYTES, Header, Kind, MAX_PAYLOAD, PIECE_BYTES};
+use farpool_link::{Direction, Memory, Writer};
 use farpool_proto::v1::{Failure, FailureKind};
 use prost::Message;
 

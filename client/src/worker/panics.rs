@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
 
-use farpool_agent::link::Memory;
+use farpool_link::Memory;
 use farpool_proto::v1::{Failure, FailureKind};
 
 use crate::fork::Owned;

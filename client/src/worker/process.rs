@@ -3,8 +3,8 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use farpool_agent::fork_server::message::{ROLE_VARIABLE, Request};
-use farpool_agent::link::Memory;
+use farpool_link::Memory;
+use farpool_link::message::{ROLE_VARIABLE, Request};
 use nix::sys::signal::Signal;
 
 use super::descriptors::{self, Descriptors};

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
-use farpool_agent::fork_server::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, ROLE_WORKER};
+use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, ROLE_WORKER};
 use nix::unistd::{Pid, getpid, gettid};
 
 use super::leave;

@@ -4,9 +4,9 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use farpool_agent::clock;
-use farpool_agent::link::record::Kind;
-use farpool_agent::link::{MAX_THREADS, Memory};
+use farpool_link::clock;
+use farpool_link::record::Kind;
+use farpool_link::{MAX_THREADS, Memory};
 use farpool_proto::v1::{Failure, FailureKind, WorkerSettings};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use prost::Message;

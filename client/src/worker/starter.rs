@@ -6,7 +6,7 @@
 
 use std::io;
 
-use farpool_agent::process::Process;
+use farpool_link::process::Process;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::unistd::{Pid, getppid};
 

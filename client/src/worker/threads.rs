@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use farpool_agent::clock;
-use farpool_agent::link::Memory;
-use farpool_agent::link::record::Kind;
+use farpool_link::Memory;
+use farpool_link::clock;
+use farpool_link::record::Kind;
 use farpool_proto::v1::Failure;
 
 use super::input::{Found, Input, Order};

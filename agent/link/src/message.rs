@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, recvmsg, sendmsg};
 
-use super::descriptors;
+use crate::descriptors;
 
 /// The variable that tells a program that it was started as a fork server, or as a worker; its value is one of
 /// the two below. The socket to whoever started it is its stdin.
@@ -15,6 +15,9 @@ pub const ROLE_VARIABLE: &str = "FARPOOL_ROLE";
 pub const ROLE_FORK_SERVER: &str = "fork-server";
 /// The program is to be a worker (when its fork server has threads and cannot fork).
 pub const ROLE_WORKER: &str = "worker";
+
+/// The kernel's own link to the file that this process runs, whatever has become of its path.
+pub const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
 const PACKET_BYTES: usize = 13;
 

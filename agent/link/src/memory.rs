@@ -27,7 +27,10 @@ const FILE_BYTES: usize = STATUS_BYTES + 2 * RING_BYTES;
 const MAPPED_BYTES: usize = STATUS_BYTES + 4 * RING_BYTES;
 
 /// Checks that this process may make a [`Memory`]; the error says what is in the way.
-pub(crate) fn check_file_limit() -> Result<(), String> {
+///
+/// # Errors
+/// If files of this process may not be as large as the memory.
+pub fn check_file_limit() -> Result<(), String> {
     let Some(limit) = too_low_file_limit() else { return Ok(()) };
     Err(format!(
         "files may have {limit} bytes at most (ulimit -f), but the memory that is shared with a worker has {FILE_BYTES}: \

@@ -3,15 +3,23 @@
 //!
 //! Why not simply the socket: outcomes that a worker wrote into the ring survive its death, a busy pair makes
 //! no system call at all, and large payloads move through pages that are there already.
+//!
+//! Beside it is what else both ends must know: how fork servers are asked for workers ([`message`]), how workers end
+//! ([`exit_code`]), processes by their pidfds ([`process`]), and that a process has forked ([`fork`]).
 
+pub mod clock;
+pub mod exit_code;
+pub mod fork;
 pub mod item_token;
+pub mod message;
+pub mod process;
 pub mod record;
 
+mod descriptors;
 mod memory;
 mod ring;
 mod status;
 
-pub(crate) use memory::check_file_limit;
-pub use memory::{Direction, Memory, RING_BYTES};
+pub use memory::{Direction, Memory, RING_BYTES, check_file_limit};
 pub use ring::{Corrupt, Reader, Writer};
 pub use status::{MAX_POSITION, MAX_THREADS, NOTE_BYTES, RunningItem, Status};

@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use farpool_agent::link::record::{HEADER_BYTES, Header, Kind, LargeHeader, MAX_PAYLOAD, RunHeader};
-use farpool_agent::link::{Corrupt, Direction, Memory, RING_BYTES, Reader, RunningItem, Writer};
+use farpool_link::record::{HEADER_BYTES, Header, Kind, LargeHeader, MAX_PAYLOAD, RunHeader};
+use farpool_link::{Corrupt, Direction, Memory, RING_BYTES, Reader, RunningItem, Writer};
 use farpool_proto::v1::Failure;
 use proptest::prelude::*;
 use prost::Message;
