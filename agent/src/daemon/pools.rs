@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
-use farpool_net::program::Digest;
+use farpool_programs::Digest;
 use farpool_proto::limits;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::{FailureKind, Program, StartJob, StartPool};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use farpool_net::program::{Digest, InUse, ProgramDirectories, ProgramStore, receive};
+use farpool_programs::{Digest, InUse, ProgramDirectories, ProgramStore, receive};
 use farpool_proto::v1::FetchProgramRequest;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
-use farpool_net::program::PIECE_BYTES;
+use farpool_programs::PIECE_BYTES;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::agents_server::{Agents, AgentsServer};

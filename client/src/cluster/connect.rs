@@ -7,7 +7,7 @@ use std::time::Duration;
 use farpool_agent::standard::HoldStandard;
 use farpool_net::Frames;
 use farpool_net::http2::{self, CONNECT_TIMEOUT, MAX_GRPC_MESSAGE};
-use farpool_net::program::Pieces;
+use farpool_programs::Pieces;
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{ClientMessage, EventFrame};
 use futures_core::Stream;

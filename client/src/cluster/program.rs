@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use farpool_agent::fork_server::own_executable_failed;
 use farpool_link::message::OWN_EXECUTABLE;
-use farpool_net::program::{Digest, Pieces, digest_of, pieces};
+use farpool_programs::{Digest, Pieces, digest_of, pieces};
 use farpool_proto::v1::{Program, Variable};
 
 use crate::environment;

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use farpool_net::program::Pieces;
 use farpool_net::{Frames, Opening, Outgoing, outgoing};
+use farpool_programs::Pieces;
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::{ClientEvent, ClientMessage, EventFrame, ItemsDone, JobEnded, PoolClosed, PoolOpened, Welcome};
 use futures_core::Stream;

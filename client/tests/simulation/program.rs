@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use farpool_net::program::digest_of;
+use farpool_programs::digest_of;
 
 /// A directory with one program in it, for all histories: nobody changes anything there.
 pub(crate) struct Programs {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use farpool::simulation::{Connect, Connection, Keeper};
 use farpool_coordinator::server::Server;
 use farpool_net::Frames;
-use farpool_net::program::Pieces;
+use farpool_programs::Pieces;
 use farpool_proto::v1::{
     CancelDetachedReply, CancelDetachedRequest, ClientMessage, DiscardDetachedReply, DiscardDetachedRequest, EventFrame,
 };

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use farpool_net::program::{Digest, InUse};
 use farpool_net::{Incoming, Outgoing, Reply, Rest, SessionMessage};
+use farpool_programs::{Digest, InUse};
 use farpool_proto::v1::{
     AgentCommand, AgentEvent, CancelDetachedRequest, ClientEvent, ClientMessage, DiscardDetachedRequest, OpenJob,
     OpenPool, Resume,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use farpool_net::program::{Digest, InUse, PieceReplies, ProgramStore, pieces, receive};
+use farpool_programs::{Digest, InUse, PieceReplies, ProgramStore, pieces, receive};
 use farpool_proto::v1::ProgramPiece;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;

@@ -34,7 +34,6 @@ mod stream;
 pub mod http2;
 #[cfg(feature = "settings")]
 pub mod log;
-pub mod program;
 #[cfg(feature = "settings")]
 pub mod settings;
 pub mod version;

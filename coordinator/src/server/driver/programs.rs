@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use farpool_net::program::Digest;
+use farpool_programs::Digest;
 use farpool_proto::v1::ProgramWanted;
 use farpool_proto::v1::client_event::Body;
 use tokio::sync::oneshot;

@@ -1,6 +1,6 @@
 //! How a job begins to come in: as a new one, or where it was.
 
-use farpool_net::program::Digest;
+use farpool_programs::Digest;
 use farpool_proto::text;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, Detach, Durable, client_message};

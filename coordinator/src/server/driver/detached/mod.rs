@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
 
-use farpool_net::program::InUse;
+use farpool_programs::InUse;
 use farpool_proto::v1::{ClientEvent, FileAside, JournalStatus};
 use prost::Message;
 use tokio::sync::Semaphore;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use farpool_net::program::{Digest, InUse, ProgramStore};
+use farpool_programs::{Digest, InUse, ProgramStore};
 
 use super::super::super::link::Link;
 use super::super::super::programs::Programs;

@@ -1,6 +1,6 @@
 //! The programs of detached jobs, which are durable before these are complete.
 
-use farpool_net::program::{Digest, InUse};
+use farpool_programs::{Digest, InUse};
 use farpool_proto::v1::ProgramWanted;
 use farpool_proto::v1::client_event::Body;
 use tonic::{Code, Status};

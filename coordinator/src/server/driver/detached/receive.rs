@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use farpool_net::Outgoing;
-use farpool_net::program::Digest;
+use farpool_programs::Digest;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, Durable};
 use prost::Message;
