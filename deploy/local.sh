@@ -57,7 +57,7 @@ find_binaries() {
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     if [[ -f $root/coordinator/Cargo.toml ]] && command -v cargo >/dev/null; then
         echo "local.sh: building, where anything has changed" >&2
-        (cd "$root" && cargo build --quiet --release -p farpool-coordinator -p farpool-agent -p farpool) ||
+        (cd "$root" && cargo build --quiet --release --bin farpool-coordinator --bin farpool-agent --bin farpool) ||
             fail "the binaries could not be built"
         PATH=${CARGO_TARGET_DIR:-$root/target}/release:$PATH
     fi

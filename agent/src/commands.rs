@@ -17,7 +17,8 @@ pub struct ProtocolError {
 }
 
 impl ProtocolError {
-    pub(crate) fn new(message: String) -> ProtocolError {
+    /// What is wrong with what was said.
+    pub fn new(message: String) -> ProtocolError {
         ProtocolError { message }
     }
 }

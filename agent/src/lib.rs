@@ -1,4 +1,4 @@
-//! farpool's agent: the daemon of a host, which owns its slots and worker processes.
+//! farpool's agent: what owns a host's slots and worker processes.
 //!
 //! [`Agent`] is the whole of it without its connection to a coordinator: it is told [`AgentCommand`]s and leaves
 //! [`AgentEvent`]s. It has no thread of its own and never blocks; whoever drives it calls, in turn,
@@ -10,24 +10,13 @@
 //! [`AgentCommand`]: farpool_proto::v1::AgentCommand
 //! [`AgentEvent`]: farpool_proto::v1::AgentEvent
 
-#[cfg(feature = "daemon")]
-pub mod daemon;
 pub mod fork_server;
 pub mod standard;
 pub mod timer;
 
-/// The daemon's part in a simulation of whole clusters.
-#[cfg(feature = "simulation")]
-#[doc(hidden)]
-pub mod simulation {
-    pub use crate::daemon::session::{CommandFrames, Connect, Connecting, End, Manner, Session, Workers};
-}
-
 mod agent;
 pub mod backoff;
 mod commands;
-#[cfg(feature = "daemon")]
-pub mod ledger;
 
 mod host;
 mod pool;

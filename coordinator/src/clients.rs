@@ -238,6 +238,11 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Whether the client's pool was open before, and not all of it has been said again.
+    pub fn is_reopening(&self, client: ClientId) -> bool {
+        self.reopening(client).is_some()
+    }
+
     /// What is kept of the client's pool until it has been opened again; none: the core knows the pool.
     pub(crate) fn reopening(&self, client: ClientId) -> Option<&Reopening> {
         self.pools.get(self.clients.get(client)?.pool?)?.reopening.as_ref()

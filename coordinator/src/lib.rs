@@ -16,7 +16,7 @@
 mod adopt;
 mod agents;
 mod clients;
-mod convert;
+pub mod convert;
 mod coordinator;
 mod follow;
 mod ids;
@@ -35,12 +35,6 @@ mod status;
 mod store;
 mod unheard;
 
-#[cfg(feature = "server")]
-pub mod journal;
-#[cfg(feature = "server")]
-pub mod server;
-
-pub use convert::ItemToken;
 pub use coordinator::{Config, Coordinator};
 pub use farpool_core::{AgentId, JobId};
 pub use ids::ClientId;

@@ -29,7 +29,16 @@ pub(crate) fn make() {
         let folder = folder();
         let profile = if folder.ends_with("release") { "release" } else { "dev" };
         let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--quiet", "--profile", profile, "-p", "farpool-coordinator", "-p", "farpool-agent"])
+            .args([
+                "build",
+                "--quiet",
+                "--profile",
+                profile,
+                "-p",
+                "farpool-coordinator-server",
+                "-p",
+                "farpool-agent-daemon",
+            ])
             .arg("--target-dir")
             .arg(folder.parent().expect("a profile's folder is in the target folder"))
             .current_dir(workspace())

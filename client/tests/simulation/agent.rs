@@ -6,7 +6,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use farpool_agent::simulation::{CommandFrames, Connect, Connecting, End, Manner, Session, Workers as SessionsWorkers};
+use farpool_agent_daemon::simulation::{
+    CommandFrames, Connect, Connecting, End, Manner, Session, Workers as SessionsWorkers,
+};
 use farpool_net::Frames;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use farpool_coordinator::journal;
-use farpool_coordinator::server::{Server, Settings};
+use farpool_coordinator_server::journal;
+use farpool_coordinator_server::{Server, Settings};
 use farpool_proto::v1::StatusReply;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -48,6 +48,7 @@ impl Coordinator {
     pub(crate) fn new(address: Address, random: &mut Random) -> Self {
         let arguments = ["farpool-coordinator", "--memory", "64MiB", "--programs", "/nowhere"].map(OsString::from);
         let mut settings = Settings::load(arguments).expect("the settings are right");
+        settings.limits.check = true;
         settings.log = false;
         settings.heartbeat_timeout = HEARTBEAT;
         settings.reconnect_grace = Duration::from_millis(random.pick(&[0, 200, 2000, 2000, 4000]));

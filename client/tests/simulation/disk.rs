@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use farpool_coordinator::journal::{Done, Simulated};
+use farpool_coordinator_server::journal::{Done, Simulated};
 use tokio::sync::Notify;
 
 use crate::random::Random;

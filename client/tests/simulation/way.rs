@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use farpool::simulation::{Connect, Connection, Keeper};
-use farpool_coordinator::server::Server;
+use farpool_coordinator_server::Server;
 use farpool_net::Frames;
 use farpool_programs::Pieces;
 use farpool_proto::v1::{

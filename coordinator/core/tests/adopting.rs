@@ -30,7 +30,7 @@ fn policy(chunksize: u64, retries: u32) -> JobPolicy {
 
 /// A scheduler that was told everything anew: two agents where the pool runs, and a job with the items 0 .. 10.
 fn again(policy: JobPolicy) -> Core {
-    let mut core = Core::new(Config::default());
+    let mut core = Core::new(Config::checked());
     let mut events = vec![];
     for agent in [agent(0), agent(1)] {
         events.push(Event::AgentJoined { agent, slots: 1, labels: Labels::new([0]) });
@@ -314,7 +314,7 @@ fn what_may_have_run_fails_if_it_may_run_once() {
 /// workers that they are told to have.
 #[track_caller]
 fn check_limit(slots: &[u32], limit: u32, held: &[(u32, u32)], expected: &[(u32, u32)]) {
-    let mut core = Core::new(Config::default());
+    let mut core = Core::new(Config::checked());
     for (index, &slots) in slots.iter().enumerate() {
         let agent = agent(index as u32);
         send(&mut core, Event::AgentJoined { agent, slots: slots % 100, labels: Labels::default() });
@@ -355,7 +355,7 @@ fn workers_stay_where_they_are() {
 #[test]
 fn a_pool_runs_only_where_it_may_whatever_is_said() {
     for slots in [None, NonZeroU32::new(4)] {
-        let mut core = Core::new(Config::default());
+        let mut core = Core::new(Config::checked());
         for (index, labels) in [(0, Labels::default()), (1, Labels::new([5]))] {
             send(&mut core, Event::AgentJoined { agent: agent(index), slots: 1, labels });
         }
@@ -367,7 +367,7 @@ fn a_pool_runs_only_where_it_may_whatever_is_said() {
 
 #[test]
 fn who_leaves_gives_up_what_it_does_not_need_when_all_is_told() {
-    let mut core = Core::new(Config::default());
+    let mut core = Core::new(Config::checked());
     for index in 0..2 {
         send(&mut core, Event::AgentJoined { agent: agent(index), slots: 2, labels: Labels::default() });
     }
@@ -385,7 +385,7 @@ fn who_leaves_gives_up_what_it_does_not_need_when_all_is_told() {
 
 #[test]
 fn no_place_is_given_up_before_it_is_known_what_it_holds() {
-    let mut core = Core::new(Config::default());
+    let mut core = Core::new(Config::checked());
     for (index, labels) in [(0, Labels::default()), (1, Labels::new([5]))] {
         send(&mut core, Event::AgentJoined { agent: agent(index), slots: 1, labels });
     }

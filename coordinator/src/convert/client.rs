@@ -77,6 +77,29 @@ pub(crate) fn from_client(message: ClientMessage) -> Result<FromClient, Refused>
     })
 }
 
+/// What a client says of a job beside opening it.
+#[derive(Debug)]
+pub enum OfOneJob {
+    /// Items of the job with this number.
+    Items(u64, Batch),
+    /// The job with this number gets no more of them.
+    End(u64),
+    /// Something else, which is as it must be.
+    Else,
+}
+
+/// Checks a message that a client sends where it has one job.
+///
+/// # Errors
+/// If it cannot be, whatever session it comes in.
+pub fn of_one_job(message: ClientMessage) -> Result<OfOneJob, Refused> {
+    Ok(match from_client(message)? {
+        FromClient::Items { job, batch } => OfOneJob::Items(job, batch),
+        FromClient::EndItems { job } => OfOneJob::End(job),
+        _ => OfOneJob::Else,
+    })
+}
+
 fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
     limits::pool(open.processes, open.weight)?;
     open.settings.as_ref().map_or(Ok(()), limits::settings)?;

@@ -16,27 +16,32 @@ use crate::refused::{Refused, RefusedKind};
 pub(crate) use agent::{FromAgent, Hello, from_agent};
 pub use client::ItemToken;
 pub(crate) use client::{FromClient, JobAsked, PoolAsked, from_client};
+pub use client::{OfOneJob, of_one_job};
 pub(crate) use held::{HeldChunk, HeldPool, is_held};
 
 /// Consecutive payloads, items or results; at least one. Known to be in order: item `i` ends at the `i`th of `ends`.
 #[derive(Clone, Debug)]
-pub(crate) struct Batch {
-    pub(crate) first: u64,
-    pub(crate) count: u64,
-    pub(crate) data: Bytes,
-    pub(crate) ends: Bytes,
+pub struct Batch {
+    /// The index of the first item.
+    pub first: u64,
+    /// How many there are.
+    pub count: u64,
+    /// The payloads, one behind the other.
+    pub data: Bytes,
+    /// Where each of them ends, a u32 in little-endian each.
+    pub ends: Bytes,
     /// Results of items that count as failed.
-    pub(crate) failed: bool,
+    pub failed: bool,
 }
 
 impl Batch {
     /// The bytes that it takes up, which are what counts for a window.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         (self.data.len() + self.ends.len()) as u64
     }
 
     /// The part of it that has these items.
-    pub(crate) fn part(&self, first: u64, count: u64) -> Self {
+    pub fn part(&self, first: u64, count: u64) -> Self {
         let from = first - self.first;
         let start = if from == 0 { 0 } else { end_at(&self.ends, from - 1) };
         let end = end_at(&self.ends, from + count - 1);
@@ -46,7 +51,7 @@ impl Batch {
 
     /// The first payload above the limit: its index, and how long it is.
     #[inline]
-    pub(crate) fn longer_than(&self, limit: u64) -> Option<(u64, u64)> {
+    pub fn longer_than(&self, limit: u64) -> Option<(u64, u64)> {
         if self.data.len() as u64 <= limit {
             return None;
         }

@@ -63,7 +63,8 @@ impl Wire {
         Self::with(Config::default())
     }
 
-    pub(crate) fn with(config: Config) -> Self {
+    pub(crate) fn with(mut config: Config) -> Self {
+        config.core.check = true;
         Self {
             coordinator: Coordinator::new(config),
             clients: Vec::new(),

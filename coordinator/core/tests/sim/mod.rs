@@ -56,7 +56,7 @@ impl Sim {
     /// Agents with their slots and credit, and pools with their weights.
     pub(crate) fn new(agents: &[(u32, u32)], weights: &[u32]) -> Self {
         let mut sim = Self {
-            core: Core::new(Config::default()),
+            core: Core::new(Config::checked()),
             now: 0,
             served: BTreeMap::new(),
             chunks: Vec::new(),

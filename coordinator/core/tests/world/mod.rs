@@ -137,7 +137,8 @@ impl World {
     }
 
     /// Without the pool that most tests use.
-    pub(crate) fn empty(config: Config) -> Self {
+    pub(crate) fn empty(mut config: Config) -> Self {
+        config.check = true;
         Self {
             core: Core::new(config.clone()),
             config,

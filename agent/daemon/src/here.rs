@@ -1,0 +1,137 @@
+//! Those who do the work on this host: an agent, and what its pools need before they start.
+
+use std::io;
+use std::sync::Arc;
+
+use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::agent_event::Body as Event;
+use farpool_proto::v1::{AgentCommand, AgentEvent, Failure, PoolStopped};
+
+use super::connector::Coordinator;
+use super::disk::Disk;
+use super::health::Health;
+use super::log::log;
+use super::pools::{Pools, Prepared, Refusal};
+use super::reactor::Reactor;
+use super::session::Workers;
+use super::settings::Settings;
+use farpool_agent::Agent;
+
+/// The workers of this host.
+#[derive(Debug)]
+pub(super) struct Here {
+    agent: Agent,
+    reactor: Reactor,
+    pools: Pools,
+    draining: bool,
+    health: Health,
+    /// What is to be told in the next round.
+    events: Vec<AgentEvent>,
+}
+
+impl Here {
+    pub(super) fn new(settings: &Settings, disk: Arc<Disk>, coordinator: Coordinator) -> Result<Here, String> {
+        let failed = |error: io::Error| format!("starting an agent: {error}");
+        let agent = settings.agent().map_err(|errno| failed(errno.into()))?;
+        let reactor = Reactor::new(&agent).map_err(failed)?;
+        let pools = Pools::new(disk, coordinator, settings);
+        Ok(Here { agent, reactor, pools, draining: false, health: Health::default(), events: Vec::new() })
+    }
+
+    fn start(&mut self, prepared: Prepared) -> Result<(), String> {
+        match prepared {
+            Prepared::Ready(start, program, jobs) => {
+                self.agent.start_pool(*start, program).map_err(|error| error.to_string())?;
+                jobs.into_iter().try_for_each(|job| self.tell_agent(Command::StartJob(job)))
+            }
+            Prepared::Refused(pool, Refusal { kind, message, of_host }) => {
+                if !of_host {
+                    self.health.excuse(pool);
+                }
+                let host = self.agent.host().to_owned();
+                let failure = Failure { kind: kind.into(), message, host, ..Failure::default() };
+                self.agent.refuse_pool(pool, failure);
+                Ok(())
+            }
+        }
+    }
+
+    fn tell_agent(&mut self, command: Command) -> Result<(), String> {
+        self.agent.command(AgentCommand { body: Some(command) }).map_err(|error| error.to_string())
+    }
+}
+
+impl Workers for Here {
+    fn command(&mut self, command: Command) -> Result<(), String> {
+        let mut command = Some(command);
+        if let Some(pool) = self.pools.hear(&mut command) {
+            self.events.push(AgentEvent { body: Some(Event::PoolStopped(PoolStopped { pool })) });
+        }
+        match command {
+            None => Ok(()),
+            // It was on its way when the agent said that it leaves.
+            Some(Command::StartPool(start)) if self.draining => {
+                self.agent.forgo_pool(start.pool);
+                Ok(())
+            }
+            Some(Command::StartPool(start)) => self.pools.prepare(*start),
+            Some(command) => self.tell_agent(command),
+        }
+    }
+
+    fn work(&mut self, events: &mut Vec<AgentEvent>) -> bool {
+        events.append(&mut self.events);
+        self.agent.pump(events);
+        if let Some(said) = self.health.hear(events) {
+            log(said);
+        }
+        for event in &*events {
+            if let Some(Event::PoolStopped(stopped)) = &event.body {
+                self.pools.stopped(stopped.pool);
+            }
+        }
+        self.reactor.arm(&mut self.agent)
+    }
+
+    async fn ready(&mut self) -> Result<(), String> {
+        tokio::select! {
+            biased;
+            prepared = self.pools.next(), if self.pools.is_preparing() => self.start(prepared),
+            () = self.reactor.ready() => {
+                self.reactor.hear(&mut self.agent);
+                Ok(())
+            }
+        }
+    }
+
+    fn hold(&mut self, hold: bool) {
+        self.agent.hold(hold);
+    }
+
+    fn hold_pool(&mut self, pool: u64, hold: bool) {
+        self.agent.hold_pool(pool, hold);
+    }
+
+    fn keep_pool(&mut self, pool: u64) {
+        self.agent.keep_pool(pool);
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        self.agent.drain();
+        self.pools.give_up().into_iter().for_each(|pool| self.agent.forgo_pool(pool));
+    }
+
+    fn is_drained(&self) -> bool {
+        self.events.is_empty() && self.agent.is_drained()
+    }
+
+    fn stop_all(&mut self) {
+        self.pools.give_up();
+        self.agent.stop_all();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.agent.is_empty()
+    }
+}

@@ -1,0 +1,99 @@
+//! The daemon: workers on this host, in sessions with a coordinator.
+//!
+//! Everything is one task on one thread, since each hand-over to another costs more than all that is done for an item:
+//! it waits for the coordinator's commands and for the agent's epoll at once. Only files are read and written
+//! elsewhere.
+//!
+//! Workers outlive connections and coordinators: see `session`. The daemon tries to get a session for ever.
+
+mod connector;
+mod disk;
+mod health;
+mod here;
+mod inherited;
+pub mod ledger;
+mod log;
+mod pools;
+mod programs;
+mod reactor;
+mod session;
+mod settings;
+mod signals;
+mod workplace;
+
+/// The daemon's part in a simulation of whole clusters: its session, with other workers and other connections.
+#[doc(hidden)]
+pub mod simulation {
+    pub use crate::session::{CommandFrames, Connect, Connecting, End, Manner, Session, Workers};
+}
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::runtime::Builder;
+
+use connector::Connector;
+use disk::Disk;
+use here::Here;
+use log::log;
+use session::{End, Manner, Session};
+use settings::Settings;
+use signals::signals;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    // Tasks run as the same user. They do not read the environment and the memory of this process, or trace it, and no core file
+    // has it. What is executed from here is as usual again. Every kernel that this runs on can do it.
+    let _ = nix::sys::prctl::set_dumpable(false);
+    let settings = match Settings::load(std::env::args_os()) {
+        Ok(settings) => settings,
+        Err(error) => error.exit(),
+    };
+    inherited::close_on_exec();
+    inherited::unblock_signals();
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        // Spawned, since tokio looks at its epoll once more before it goes on with what it blocks on.
+        Ok(runtime) => {
+            runtime.block_on(async { tokio::spawn(run(settings)).await.map_err(|error| error.to_string())? })
+        }
+        Err(error) => Err(format!("starting: {error}")),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(text) => {
+            log(text);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until it is told to leave; the error says why it never will.
+async fn run(settings: Settings) -> Result<ExitCode, String> {
+    farpool_link::check_file_limit()?;
+    signals::survive_file_limit().map_err(|error| format!("listening to signals: {error}"))?;
+    let mut asked = signals().map_err(|error| format!("listening to signals: {error}"))?;
+    let disk = Arc::new(Disk::open(&settings)?);
+    log(format_args!("{settings} programs={}", disk.programs.directory().display()));
+    for directory in &settings.program_directories {
+        if let Err(error) = std::fs::read_dir(directory) {
+            let directory = directory.display();
+            log(format_args!("program-dir {directory} cannot be read: {error}; skipping it until it can"));
+        }
+    }
+    let connector = Connector::new(&settings);
+    let here = Here::new(&settings, disk, connector.coordinator())?;
+    let manner = Manner {
+        hello: settings.hello(),
+        patience: settings.heartbeat_timeout,
+        orphan_timeout: settings.orphan_timeout,
+        seed: farpool_agent::backoff::random_seed(),
+        coordinator: settings.coordinator.clone(),
+        say: |text| log(text),
+    };
+    match Session::new(connector, here, manner).serve(&mut asked).await {
+        End::Left => Ok(ExitCode::SUCCESS),
+        End::Killed(code) => Ok(code.into()),
+        End::Refused(reason) => Err(reason),
+    }
+}

@@ -1,0 +1,224 @@
+//! Pools whose programs are not there yet, and what belongs to those that run.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
+
+use farpool_programs::Digest;
+use farpool_proto::limits;
+use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::{FailureKind, Program, StartJob, StartPool};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet, spawn_blocking};
+
+use super::connector::Coordinator;
+use super::disk::Disk;
+use super::programs::{Found, NotFound};
+use super::settings::Settings;
+use super::workplace::Workplace;
+use farpool_agent::fork_server;
+use farpool_link::item_token::{self, ITEM_VARIABLE};
+
+/// The pools of an agent.
+#[derive(Debug)]
+pub(super) struct Pools {
+    disk: Arc<Disk>,
+    coordinator: Coordinator,
+    /// The coordinator's address, for pools that tasks open.
+    address: String,
+    /// The name of this host, as others know it.
+    host: String,
+    /// From which workers make the tokens of their items.
+    token: String,
+    waiting: HashMap<u64, Waiting>,
+    preparations: JoinSet<Result<Base, Refusal>>,
+    running: HashMap<u64, Base>,
+}
+
+/// A pool that is being prepared.
+#[derive(Debug)]
+struct Waiting {
+    start: StartPool,
+    /// What it is to be told once it is there.
+    jobs: Vec<StartJob>,
+    preparation: AbortHandle,
+}
+
+/// What must be there as long as a pool is.
+#[derive(Debug)]
+struct Base {
+    program: Found,
+    workplace: Workplace,
+}
+
+/// A pool whose preparation has come to its end.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    /// It can be started, and then told of these jobs.
+    Ready(Box<StartPool>, fork_server::Program, Vec<StartJob>),
+    /// It cannot.
+    Refused(u64, Refusal),
+}
+
+/// Why a pool cannot be started here.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) kind: FailureKind,
+    pub(super) message: String,
+    /// Nothing else would run here either.
+    pub(super) of_host: bool,
+}
+
+impl Pools {
+    pub(super) fn new(disk: Arc<Disk>, coordinator: Coordinator, settings: &Settings) -> Pools {
+        let (address, host) = (settings.coordinator.clone(), settings.host.clone());
+        let token = item_token::of_agent(&settings.id).unwrap_or_default();
+        let (waiting, preparations, running) = Default::default();
+        Pools { disk, coordinator, address, host, token, waiting, preparations, running }
+    }
+
+    /// Prepares a pool.
+    ///
+    /// # Errors
+    /// If there is a pool of this number already.
+    pub(super) fn prepare(&mut self, start: StartPool) -> Result<(), String> {
+        let pool = start.pool;
+        if self.waiting.contains_key(&pool) || self.running.contains_key(&pool) {
+            return Err(format!("pool {pool} was started twice"));
+        }
+        let (disk, coordinator) = (Arc::clone(&self.disk), self.coordinator.clone());
+        let preparation = self.preparations.spawn(prepare(disk, coordinator, start.program.clone()));
+        self.waiting.insert(pool, Waiting { start, jobs: Vec::new(), preparation });
+        Ok(())
+    }
+
+    /// Whether [`Pools::next`] has anything to wait for.
+    pub(super) fn is_preparing(&self) -> bool {
+        !self.preparations.is_empty()
+    }
+
+    /// Takes what concerns a pool that is being prepared, and leaves the rest. Returns the number of a pool that will
+    /// not come any more.
+    pub(super) fn hear(&mut self, command: &mut Option<Command>) -> Option<u64> {
+        match command.take()? {
+            Command::StopPool(stop) if self.waiting.contains_key(&stop.pool) => {
+                let waiting = self.waiting.remove(&stop.pool)?;
+                waiting.preparation.abort();
+                return Some(stop.pool);
+            }
+            Command::ResizePool(resize) if self.waiting.contains_key(&resize.pool) => {
+                self.waiting.get_mut(&resize.pool)?.start.processes = resize.processes;
+            }
+            Command::StartJob(start) if self.waiting.contains_key(&start.pool) => {
+                self.waiting.get_mut(&start.pool)?.jobs.push(start);
+            }
+            Command::EndJob(end) => {
+                let waiting =
+                    self.waiting.values_mut().find(|waiting| waiting.jobs.iter().any(|job| job.job == end.job));
+                match waiting {
+                    Some(waiting) => waiting.jobs.retain(|job| job.job != end.job),
+                    None => *command = Some(Command::EndJob(end)),
+                }
+            }
+            other => *command = Some(other),
+        }
+        None
+    }
+
+    /// Waits for the next pool whose preparation comes to its end; for ever if no more do. May be dropped.
+    pub(super) async fn next(&mut self) -> Prepared {
+        loop {
+            let Some(outcome) = self.preparations.join_next_with_id().await else { std::future::pending().await };
+            if let Some(prepared) = self.prepared(outcome) {
+                return prepared;
+            }
+        }
+    }
+
+    /// Nothing is left of a pool.
+    pub(super) fn stopped(&mut self, pool: u64) {
+        if let Some(base) = self.running.remove(&pool) {
+            // Removing a directory blocks.
+            spawn_blocking(move || drop(base));
+        }
+    }
+
+    /// Gives up the pools that are being prepared, and returns their numbers.
+    pub(super) fn give_up(&mut self) -> Vec<u64> {
+        self.preparations.abort_all();
+        self.waiting.drain().map(|(pool, _)| pool).collect()
+    }
+
+    /// `None`: the pool is not wanted any more.
+    fn prepared(&mut self, outcome: Result<(Id, Result<Base, Refusal>), JoinError>) -> Option<Prepared> {
+        let (id, outcome) = match outcome {
+            Ok(ended) => ended,
+            Err(error) => {
+                let message = format!("preparing the program: {error}");
+                (error.id(), Err(Refusal { kind: FailureKind::Unavailable, message, of_host: true }))
+            }
+        };
+        let pool = self.waiting.iter().find(|(_, waiting)| waiting.preparation.id() == id).map(|(pool, _)| *pool)?;
+        let Waiting { mut start, jobs, .. } = self.waiting.remove(&pool)?;
+        let base = match outcome {
+            Ok(base) => base,
+            Err(refusal) => return Some(Prepared::Refused(pool, refusal)),
+        };
+        let program = self.program(start.program.take().unwrap_or_default(), &base);
+        self.running.insert(pool, base);
+        Some(Prepared::Ready(start.into(), program, jobs))
+    }
+
+    fn program(&self, program: Program, base: &Base) -> fork_server::Program {
+        let text = |bytes: bytes::Bytes| OsString::from_vec(bytes.to_vec());
+        let digest = Digest::try_from(&program.digest[..]).map(|digest| digest.to_string()).unwrap_or_default();
+        let own = [
+            ("FARPOOL_ADDRESS", self.address.as_str()),
+            ("FARPOOL_HOST", self.host.as_str()),
+            (ITEM_VARIABLE, self.token.as_str()),
+            ("FARPOOL_PROGRAM", &digest),
+        ];
+        let chosen = program.environment.into_iter().map(|variable| (text(variable.name), text(variable.value)));
+        let own = own.map(|(name, value)| (name.into(), value.into()));
+        fork_server::Program {
+            path: base.program.path().to_owned(),
+            arguments: program.arguments.into_iter().map(text).collect(),
+            // Ours come last: of two with one name the last one counts.
+            environment: Some(chosen.chain(own).collect()),
+            directory: Some(base.workplace.path().to_owned()),
+        }
+    }
+}
+
+async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, program: Option<Program>) -> Result<Base, Refusal> {
+    let rejected = |message| Refusal { kind: FailureKind::ProgramRejected, message, of_host: false };
+    let unavailable = |message, of_host| Refusal { kind: FailureKind::Unavailable, message, of_host };
+    let program = program.ok_or_else(|| rejected("the pool does not say which program it runs".to_owned()))?;
+    let digest = Digest::try_from(&program.digest[..]).map_err(|error| rejected(error.to_string()))?;
+    check(&program).map_err(rejected)?;
+    let found = disk.programs.get(digest, program.size, coordinator).await;
+    let found =
+        found.map_err(|NotFound { why, of_host }| unavailable(format!("getting program {digest}: {why}"), of_host))?;
+    let directory = program.directory.to_vec();
+    let workplace = spawn_blocking(move || disk.workplaces.find(directory)).await;
+    let workplace = workplace.map_err(std::io::Error::other).flatten();
+    let workplace =
+        workplace.map_err(|error| unavailable(format!("creating a directory for the workers: {error}"), true))?;
+    Ok(Base { program: found, workplace })
+}
+
+/// What no process can be started with, or no client may ask for.
+fn check(program: &Program) -> Result<(), String> {
+    limits::program(program).map_err(|beyond| beyond.to_string())?;
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if let Some(argument) = program.arguments.iter().find(|argument| argument.contains(&0)) {
+        return Err(format!("an argument contains a zero byte: {:?}", shown(argument)));
+    }
+    for variable in &program.environment {
+        let (name, value) = (&variable.name, &variable.value);
+        if name.is_empty() || name.contains(&b'=') || name.contains(&0) || value.contains(&0) {
+            return Err(format!("a variable cannot be set: {:?}", shown(name)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! The daemon's settings.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use farpool_net::settings::{self, ByteSize, ConfigFile, duration};
+use farpool_proto::v1::{AgentHello, Label};
+use tonic::transport::Uri;
+use uuid::Uuid;
+
+use farpool_agent::Agent;
+
+/// Labels that every agent sets by itself.
+const OWN_LABELS: [&str; 3] = ["host", "arch", "os"];
+
+const ABOUT: &str = "Runs the tasks of a farpool cluster on this host";
+
+const LONG_ABOUT: &str = "Runs the tasks of a farpool cluster on this host.
+
+It connects to the coordinator, offers this host's slots, and runs worker processes for the pools that use them. It \
+needs no open port and no other software: programs come from the clients, and are kept in the --programs directory. If \
+the coordinator cannot be reached, the agent keeps trying, and runs the items it has until --orphan-timeout is over.";
+
+const EXAMPLES: &str = "Examples:
+  farpool-agent
+      offers all cores to the coordinator on this machine
+  farpool-agent --coordinator http://head:7070 --insecure --label gpu=a100
+      joins a cluster in a trusted network; jobs can require the label
+  farpool-agent --slots 4 --program-dir /opt/tools/bin
+      runs at most four worker processes; programs already in that directory are not sent again
+
+On SIGTERM or Ctrl-C it finishes running items, gives the rest to other agents, and leaves. A second signal ends it \
+at once.";
+
+#[derive(Debug, Parser)]
+#[command(name = "farpool-agent", version, about = ABOUT, long_about = LONG_ABOUT, after_long_help = EXAMPLES)]
+struct Flags {
+    #[command(flatten)]
+    file: ConfigFile,
+
+    /// Where the coordinator listens
+    #[arg(long, env = "FARPOOL_COORDINATOR", value_name = "URL", default_value = "http://127.0.0.1:7070")]
+    coordinator: Uri,
+
+    /// Worker processes that run at once, across all pools [default: the cores that this process may use]
+    #[arg(long, env = "FARPOOL_SLOTS", value_name = "N")]
+    slots: Option<NonZeroU32>,
+
+    /// A property of this host that pools and jobs can require; can be given more than once
+    ///
+    /// The labels host, arch and os are set automatically.
+    #[arg(long = "label", env = "FARPOOL_LABELS", value_name = "KEY=VALUE", value_parser = label, value_delimiter = ',')]
+    labels: Vec<Label>,
+
+    /// The name of this host in labels, errors and output [default: its host name]
+    #[arg(long, env = "FARPOOL_HOST", value_name = "NAME")]
+    host: Option<String>,
+
+    /// A directory with programs that clients need not send; can be given more than once
+    ///
+    /// Executables in it are found by their digest, whatever their names, including those added later. If the directory
+    /// does not exist, the agent says so at startup.
+    #[arg(long = "program-dir", env = "FARPOOL_PROGRAM_DIRS", value_name = "DIR", value_delimiter = ':')]
+    program_directories: Vec<PathBuf>,
+
+    /// Where to keep programs that clients send [default: below $XDG_CACHE_HOME, or /var/cache/farpool, or $TMPDIR]
+    ///
+    /// Agents on one host may share it. It should be on a local disk.
+    #[arg(long, env = "FARPOOL_PROGRAMS", value_name = "DIR")]
+    programs: Option<PathBuf>,
+
+    /// Bytes of programs to keep; the least recently used are evicted first
+    #[arg(long, env = "FARPOOL_PROGRAM_CACHE", value_name = "SIZE", default_value = "4GiB")]
+    program_cache: ByteSize,
+
+    /// How long the coordinator may be silent before it counts as lost
+    #[arg(long, env = "FARPOOL_HEARTBEAT_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    heartbeat_timeout: Duration,
+
+    /// Orphan timeout: how long tasks may keep running after the coordinator is lost
+    ///
+    /// If a coordinator is back in time, the tasks resume under it. Otherwise they are killed.
+    #[arg(long, env = "FARPOOL_ORPHAN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    orphan_timeout: Duration,
+
+    /// Allow a coordinator on another machine although there is no authentication yet
+    #[arg(long, env = "FARPOOL_INSECURE")]
+    insecure: bool,
+}
+
+/// What was decided.
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// What the agent is known by, as long as this process is there.
+    pub(super) id: Bytes,
+    /// As it was written, and as it was understood.
+    pub(super) coordinator: String,
+    pub(super) uri: Uri,
+    pub(super) slots: u32,
+    /// All of them, also those that the agent sets by itself.
+    pub(super) labels: Vec<Label>,
+    pub(super) host: String,
+    pub(super) program_directories: Vec<PathBuf>,
+    /// Where programs may be kept, the best place first.
+    pub(super) programs: Vec<PathBuf>,
+    /// In bytes.
+    pub(super) program_cache: u64,
+    pub(super) heartbeat_timeout: Duration,
+    pub(super) orphan_timeout: Duration,
+    insecure: bool,
+}
+
+impl Settings {
+    /// The settings of a process with these arguments, the first of which is its name.
+    ///
+    /// # Errors
+    /// If anything is wrong with them, and for `--help` and `--version`.
+    pub(super) fn load(args: impl IntoIterator<Item = OsString>) -> Result<Settings, clap::Error> {
+        let flags: Flags = settings::load(args)?;
+        Settings::resolve(flags).map_err(|text| Flags::command().error(ErrorKind::ValueValidation, text))
+    }
+
+    /// An agent with these settings.
+    pub(super) fn agent(&self) -> nix::Result<Agent> {
+        let mut settings = farpool_agent::Settings::host(self.slots);
+        settings.host = Some(self.host.clone());
+        Agent::with(settings)
+    }
+
+    /// What the agent introduces itself with.
+    pub(super) fn hello(&self) -> AgentHello {
+        AgentHello {
+            host: self.host.clone(),
+            slots: self.slots,
+            version: Some(farpool_proto::version()),
+            id: self.id.clone(),
+            labels: self.labels.clone(),
+            ..AgentHello::default()
+        }
+    }
+
+    fn resolve(flags: Flags) -> Result<Settings, String> {
+        let uri = flags.coordinator;
+        check_coordinator(&uri, flags.insecure)?;
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+        let own_name = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+        let host = match flags.host {
+            Some(host) => host,
+            None => own_name().map_err(|error| format!("this host's name: {error}; --host sets one"))?,
+        };
+        if host.is_empty() {
+            return Err("the host has no name: --host sets one".to_owned());
+        }
+        let own = [&*host, std::env::consts::ARCH, std::env::consts::OS];
+        let own = OWN_LABELS.iter().zip(own).map(|(key, value)| Label { key: (*key).into(), value: value.into() });
+        Ok(Settings {
+            id: Uuid::now_v7().into_bytes().to_vec().into(),
+            coordinator: uri.to_string().trim_end_matches('/').to_owned(),
+            uri,
+            slots: flags.slots.map_or_else(cores, NonZeroU32::get),
+            labels: own.chain(flags.labels).collect(),
+            host,
+            program_directories: flags.program_directories,
+            programs: flags.programs.map_or_else(usual_places, |programs| vec![programs]),
+            program_cache: flags.program_cache.0,
+            heartbeat_timeout: flags.heartbeat_timeout,
+            orphan_timeout: flags.orphan_timeout,
+            insecure: flags.insecure,
+        })
+    }
+}
+
+fn check_coordinator(uri: &Uri, insecure: bool) -> Result<(), String> {
+    let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
+        return Err(format!("--coordinator {uri} is not a coordinator's address: write it as http://host:7070"));
+    };
+    let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    if insecure || host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+        return Ok(());
+    }
+    Err(format!(
+        "--coordinator {uri} is on another machine, and there is no authentication yet: whoever answers there can run \
+         programs on this host, and whoever sits between can read and change the traffic. If you trust everybody in \
+         that network, add --insecure"
+    ))
+}
+
+fn label(text: &str) -> Result<Label, String> {
+    match text.split_once('=') {
+        Some((key, _)) if OWN_LABELS.contains(&key) => {
+            let way_out = if key == "host" { "; --host changes it" } else { "" };
+            Err(format!("the label {key} is set by the agent itself{way_out}"))
+        }
+        Some((key, value)) if !key.is_empty() => Ok(Label { key: key.into(), value: value.into() }),
+        _ => Err("a label is written KEY=VALUE, as in gpu=a100".to_owned()),
+    }
+}
+
+fn usual_places() -> Vec<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let own = format!("farpool-programs-{}", nix::unistd::geteuid());
+    let places = [cache.map(|cache| cache.join("farpool/programs")), Some("/var/cache/farpool/programs".into())];
+    places.into_iter().flatten().chain([std::env::temp_dir().join(own)]).collect()
+}
+
+/// The line that says what was decided; where programs are kept shows when that directory is opened.
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "version={} coordinator={}", env!("CARGO_PKG_VERSION"), self.coordinator)?;
+        write!(f, " slots={} host={}", self.slots, self.host)?;
+        for label in &self.labels[OWN_LABELS.len()..] {
+            write!(f, " label={}={}", label.key, label.value)?;
+        }
+        for directory in &self.program_directories {
+            write!(f, " program-dir={}", directory.display())?;
+        }
+        write!(f, " program-cache={}", ByteSize(self.program_cache))?;
+        write!(f, " heartbeat-timeout={:?} orphan-timeout={:?}", self.heartbeat_timeout, self.orphan_timeout)?;
+        if self.insecure { f.write_str(" insecure") } else { Ok(()) }
+    }
+}

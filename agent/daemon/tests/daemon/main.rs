@@ -1,0 +1,34 @@
+//! The daemon as a process, in sessions with a coordinator that the tests play.
+//!
+//! The test executable is also the program that the daemon starts: as a fork server it plays workers on threads, as in
+//! the tests of the agent alone.
+
+mod cases;
+mod coordinator;
+mod daemon;
+mod pipe;
+mod pool;
+mod program;
+mod running;
+mod scratch;
+mod session;
+
+/// The fork server and its workers.
+#[path = "../../../tests/misbehaving/program.rs"]
+mod workers;
+
+use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE};
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    if std::env::var_os(ROLE_VARIABLE).is_some_and(|role| role == ROLE_FORK_SERVER) {
+        return program::serve();
+    }
+    let trials = cases::all().into_iter().map(|(name, case)| {
+        Trial::test(name, move || {
+            case();
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}

@@ -1,7 +1,0 @@
-//! The daemon of a host: see `farpool-agent --help`.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    farpool_agent::daemon::main()
-}

@@ -1,0 +1,34 @@
+//! Where work is done that waits for a disk: never on the loop's thread.
+
+use std::sync::Arc;
+
+use tokio::task::{JoinError, spawn_blocking};
+
+use crate::journal::Simulated;
+
+#[derive(Clone, Debug)]
+pub(super) enum Blocking {
+    /// On threads that may wait.
+    Threads,
+    /// In simulated time, when this disk gets to it.
+    InTime(Arc<Simulated>),
+}
+
+impl Blocking {
+    /// Does it.
+    ///
+    /// # Errors
+    /// If it panics.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        match self {
+            Blocking::Threads => spawn_blocking(work).await,
+            Blocking::InTime(disk) => {
+                tokio::time::sleep(disk.lag()).await;
+                Ok(work())
+            }
+        }
+    }
+}

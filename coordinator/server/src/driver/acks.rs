@@ -1,0 +1,183 @@
+//! Acknowledgements of clients while the memory is full.
+//!
+//! What was sent to a client is held until the client acknowledges it, and its acknowledgements only come with what is read of it.
+//! So what may be in flight does not count against the bound. A client with more than that unacknowledged is overdue, as is one
+//! for whose acknowledgement a place waits; it is read until it has said more than can have been sent before its acknowledgement.
+//!
+//! What many overdue clients say meanwhile must not come to much: the more is held beyond the bound, the fewer are read at once.
+//! Those that have said enough, or are one too many, are read a bit further in turn, since they may only be slow. One that has had
+//! its turn and acknowledges nothing for as long as a peer may be silent loses its session.
+
+use std::ops::RangeInclusive;
+
+use farpool_proto::v1::ClientMessage;
+use prost::Message;
+use tonic::Status;
+
+use super::Driver;
+use super::clients::Client;
+use farpool_coordinator::ClientId;
+
+/// What may be in flight to a client, in bytes: HTTP/2's window, and room. With little memory less: it does not count, and all
+/// clients together may have such a part of the memory in flight.
+const IN_FLIGHT: RangeInclusive<u64> = 1 << 20..=10 << 20;
+const IN_FLIGHT_PART: u64 = 4;
+/// What an overdue client may say before its acknowledgement must have come, in bytes: what is in flight from it, and room.
+const ENOUGH: RangeInclusive<u64> = 3 << 20..=16 << 20;
+const ENOUGH_PART: u64 = 32;
+/// What one frame counts for at most: a message that came in many may have come with many acknowledgements.
+const MOST_IN_A_FRAME: u64 = 2 << 20;
+/// So many overdue clients are read at once while more than the reserve is held beyond the bound.
+const AT_ONCE: usize = 4;
+/// Turns in the time for which a client may be silent, and what may be said in one: what was sent before its acknowledgement.
+const TURNS: u64 = 8;
+const TURN_BYTES: u64 = MOST_IN_A_FRAME;
+
+/// What clients may leave unacknowledged, and whose turn it is.
+pub(super) struct Acks {
+    memory: u64,
+    /// What may be in flight to each client and does not count.
+    in_flight: u64,
+    enough: u64,
+    /// How long a client may be overdue, in ns.
+    patience: u64,
+    turn: Option<Turn>,
+}
+
+/// One client is read until it has said so much; nobody, once it has.
+struct Turn {
+    client: Option<ClientId>,
+    /// What it had acknowledged, and said since, when its turn began.
+    acknowledged: u64,
+    said: u64,
+    since: u64,
+}
+
+/// What is known of a client's acknowledgements.
+#[derive(Default)]
+pub(super) struct ClientAcks {
+    /// Bytes that it has said since its last one, while it was overdue.
+    said: u64,
+    /// Since when it has been overdue.
+    since: Option<u64>,
+    /// When it was last begun to be read since then.
+    asked_at: Option<u64>,
+}
+
+impl Acks {
+    pub(super) fn new(memory: u64, patience: u64) -> Self {
+        let enough = within(memory / ENOUGH_PART, ENOUGH);
+        Self { memory, in_flight: *IN_FLIGHT.end(), enough, patience, turn: None }
+    }
+
+    /// There are so many clients now.
+    pub(super) fn share(&mut self, clients: usize) {
+        self.in_flight = within(self.memory / IN_FLIGHT_PART / clients.max(1) as u64, IN_FLIGHT);
+    }
+
+    /// What may be in flight to each client and does not count.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Counts what an overdue client says. `waits`: a place waits for its acknowledgement.
+    pub(super) fn listen(&self, client: &mut Client, waits: bool, messages: &[ClientMessage]) {
+        if waits || self.is_overdue(client) {
+            // Small messages have answers that take more in memory than they do.
+            let takes = |message: &ClientMessage| (message.encoded_len() + size_of::<ClientMessage>()) as u64;
+            client.acks.said += messages.iter().map(takes).sum::<u64>().min(MOST_IN_A_FRAME);
+        } else {
+            client.acks.said = 0;
+        }
+    }
+
+    fn is_overdue(&self, client: &Client) -> bool {
+        client.unacknowledged() > self.in_flight
+    }
+
+    fn has_said_enough(&self, client: &Client) -> bool {
+        client.acks.said > self.enough
+    }
+
+    fn time_of_a_turn(&self) -> u64 {
+        self.patience / TURNS
+    }
+}
+
+fn within(bytes: u64, range: RangeInclusive<u64>) -> u64 {
+    bytes.clamp(*range.start(), *range.end())
+}
+
+impl Driver {
+    /// Ends sessions of those who take what they are sent and never say so: it would be kept for ever.
+    pub(super) fn end_mute_clients(&mut self) {
+        let (now, acks) = (self.now, &self.memory.acks);
+        let mut mute = Vec::new();
+        for (&id, client) in &mut self.clients {
+            if !acks.is_overdue(client) || client.session.is_away() {
+                (client.acks.since, client.acks.asked_at) = (None, None);
+                continue;
+            }
+            let since = *client.acks.since.get_or_insert(now);
+            if !client.is_stopped() {
+                client.acks.asked_at.get_or_insert(now);
+            }
+            let had_its_turn = |at: u64| now.saturating_sub(at) > acks.time_of_a_turn();
+            if now.saturating_sub(since) > acks.patience && client.acks.asked_at.is_some_and(had_its_turn) {
+                mute.push(id);
+            }
+        }
+        for id in mute {
+            self.end_client(id, Err(Status::invalid_argument("it receives messages and never acknowledges them")));
+        }
+    }
+
+    /// Which of these clients are read since they are overdue. `beyond`: what is held beyond the bound, in reserves.
+    pub(super) fn choose_overdue(&mut self, clients: &[ClientId], beyond: u64) -> Vec<ClientId> {
+        let overdue: Vec<ClientId> = clients.iter().copied().filter(|&id| self.is_overdue_or_awaited(id)).collect();
+        let at_once = match beyond {
+            0 => usize::MAX,
+            1 => AT_ONCE,
+            _ => 0,
+        };
+        let acks = &self.memory.acks;
+        let may_say_more = |id: &ClientId| self.clients.get(id).is_some_and(|client| !acks.has_said_enough(client));
+        let mut chosen: Vec<ClientId> = overdue.iter().copied().filter(may_say_more).take(at_once).collect();
+        let others: Vec<ClientId> = overdue.into_iter().filter(|id| !chosen.contains(id)).collect();
+        self.give_turn_to_one_of(&others);
+        chosen.extend(self.memory.acks.turn.as_ref().and_then(|turn| turn.client));
+        chosen
+    }
+
+    /// Whether it has been sent so much without having said that it has it that to read on makes more room than it takes, or is
+    /// to say that it knows where its pool starts.
+    fn is_overdue_or_awaited(&self, id: ClientId) -> bool {
+        let is_overdue = |client: &Client| self.memory.acks.is_overdue(client);
+        self.coordinator.is_to_hear(id) || self.clients.get(&id).is_some_and(is_overdue)
+    }
+
+    /// Gives one of these its turn, unless another one has it, or has just had it.
+    fn give_turn_to_one_of(&mut self, clients: &[ClientId]) {
+        let (now, acks) = (self.now, &mut self.memory.acks);
+        let time = acks.time_of_a_turn();
+        if let Some(turn) = acks.turn.as_mut().filter(|turn| now.saturating_sub(turn.since) < time) {
+            let Some(id) = turn.client else { return };
+            let client = self.clients.get(&id).filter(|client| client.acknowledged() == turn.acknowledged);
+            if let Some(client) = client.filter(|_| clients.contains(&id)) {
+                if client.acks.said.saturating_sub(turn.said) > TURN_BYTES {
+                    turn.client = None;
+                }
+                return;
+            }
+            // It has acknowledged something, or has gone: it is the next one's turn.
+        }
+        acks.turn = None;
+        let longest_ago = |&id: &ClientId| self.clients.get(&id).map(|client| (client.acks.asked_at, id));
+        let Some((_, id)) = clients.iter().filter_map(longest_ago).min() else { return };
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.acks.asked_at = Some(now);
+            let (acknowledged, said) = (client.acknowledged(), client.acks.said);
+            acks.turn = Some(Turn { client: Some(id), acknowledged, said, since: now });
+        }
+    }
+}

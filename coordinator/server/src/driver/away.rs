@@ -1,0 +1,141 @@
+//! Sessions whose connections are lost: kept for a while, in which they can go on over other ones.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use farpool_proto::v1::{AgentCommand, AgentEvent, ClientEvent, ClientMessage};
+use tonic::Status;
+
+use super::super::clock::nanos;
+use super::super::link::{Resumes, from};
+use super::Driver;
+use super::session::Identity;
+use farpool_coordinator::{AgentId, ClientId};
+
+/// When to give sessions up that are away.
+pub(super) struct Away {
+    /// How long they are kept, in ns.
+    grace: u64,
+    /// Until when, whose, and which connection was lost: a session that has come back has another one. Rising.
+    waiting: VecDeque<(u64, Peer, u64)>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Peer {
+    Client(ClientId),
+    Agent(AgentId),
+}
+
+impl Away {
+    pub(super) fn new(grace: Duration) -> Self {
+        Self { grace: nanos(grace), waiting: VecDeque::new() }
+    }
+
+    pub(super) fn next_look(&self) -> Option<u64> {
+        self.waiting.front().map(|(until, ..)| *until)
+    }
+
+    fn take_due(&mut self, now: u64) -> Option<(Peer, u64)> {
+        if self.next_look()? > now {
+            return None;
+        }
+        self.waiting.pop_front().map(|(_, peer, connection)| (peer, connection))
+    }
+}
+
+impl Driver {
+    /// A client's connection is lost. What is there for it waits.
+    pub(super) fn client_breaks(&mut self, id: ClientId, why: Status) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        if client.session.identity.is_none() {
+            return self.end_client(id, Err(why));
+        }
+        if let Some(connection) = client.session.lose_connection() {
+            self.expect_back(Peer::Client(id), connection);
+        }
+    }
+
+    /// An agent's connection is lost. It goes on with what it has, and gets nothing new.
+    pub(super) fn agent_breaks(&mut self, id: AgentId, why: Status) {
+        let Some(agent) = self.agents.get_mut(&id) else { return };
+        if agent.session.identity.is_none() {
+            return self.end_agent(id, Err(why));
+        }
+        if let Some(connection) = agent.session.lose_connection() {
+            self.coordinator.agent_away(id, true, self.now, &mut self.out);
+            self.expect_back(Peer::Agent(id), connection);
+        }
+    }
+
+    pub(super) fn client_resumes(&mut self, resumes: Resumes<ClientEvent, ClientMessage, ClientId>) {
+        let id = identity(&resumes.resume.session).and_then(|own| self.client_ids.get(&own)).copied();
+        let Some((id, client)) = id.and_then(|id| Some((id, self.clients.get_mut(&id)?))) else {
+            return self.not_found("a client", resumes);
+        };
+        let address = resumes.address;
+        if let Err(status) = client.session.resume(id, resumes) {
+            let text = status.message();
+            return self.link.log.line(format_args!("refused a client {}: {text}", from(address)));
+        }
+        client.begin_to_read();
+        self.link.log.line(format_args!("a client resumed {}", from(address)));
+        // It has said what it has, and may have nothing else to say.
+        self.client_has(id);
+    }
+
+    pub(super) fn agent_resumes(&mut self, resumes: Resumes<AgentCommand, AgentEvent, AgentId>) {
+        let id = identity(&resumes.resume.session).and_then(|own| self.agent_ids.get(&own)).copied();
+        let Some((id, agent)) = id.and_then(|id| Some((id, self.agents.get_mut(&id)?))) else {
+            return self.not_found("an agent", resumes);
+        };
+        let address = resumes.address;
+        if let Err(status) = agent.session.resume(id, resumes) {
+            let text = status.message();
+            return self.link.log.line(format_args!("refused an agent {}: {text}", from(address)));
+        }
+        self.partials.change(agent, 0);
+        agent.waits_for_clients = false;
+        self.link.log.line(format_args!("agent {} resumed {}", agent.host, from(address)));
+        self.let_report(id);
+        self.coordinator.agent_away(id, false, self.now, &mut self.out);
+    }
+
+    /// Gives those up who have not come back in time.
+    pub(super) fn tend_away(&mut self) {
+        while let Some((peer, connection)) = self.away.take_due(self.now) {
+            let lost = || Status::unavailable("its connection was lost, and it did not reconnect in time");
+            match peer {
+                Peer::Client(id) => {
+                    if let Some(client) = self.clients.get(&id).filter(|client| client.session.is_away_from(connection))
+                    {
+                        // Once its pool is closed it has no reason to return.
+                        let end = if client.over { Ok(()) } else { Err(lost()) };
+                        self.end_client(id, end);
+                    }
+                }
+                Peer::Agent(id) => {
+                    if self.agents.get(&id).is_some_and(|agent| agent.session.is_away_from(connection)) {
+                        self.end_agent(id, Err(lost()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn expect_back(&mut self, peer: Peer, connection: u64) {
+        self.away.waiting.push_back((self.now.saturating_add(self.away.grace), peer, connection));
+    }
+
+    fn not_found<Out, In, Id>(&self, name: &str, resumes: Resumes<Out, In, Id>)
+    where
+        Out: farpool_net::SessionMessage,
+        In: farpool_net::SessionMessage,
+    {
+        self.link.log.line(format_args!("{name} {} asked to resume an unknown session", from(resumes.address)));
+        resumes.reply.refuse(Status::not_found("the coordinator does not know this session, or has closed it"));
+    }
+}
+
+fn identity(id: &[u8]) -> Option<Identity> {
+    id.try_into().ok()
+}

@@ -1,0 +1,50 @@
+//! What agents need not know at once, and when it is sent at the latest.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::Driver;
+use farpool_coordinator::AgentId;
+
+/// The agents for which something may wait for company.
+#[derive(Default)]
+pub(super) struct Company {
+    /// When to look at which of them. Each agent is in it once; one that was looked at too early waits for those before it.
+    looks: VecDeque<(u64, AgentId)>,
+    agents: BTreeSet<AgentId>,
+}
+
+impl Company {
+    /// Something waits for this agent until then.
+    pub(super) fn expect(&mut self, agent: AgentId, until: u64) {
+        if self.agents.insert(agent) {
+            self.looks.push_back((until, agent));
+        }
+    }
+
+    pub(super) fn next_look(&self) -> Option<u64> {
+        self.looks.front().map(|(at, _)| *at)
+    }
+
+    fn take_due(&mut self, now: u64) -> Option<AgentId> {
+        if self.next_look()? > now {
+            return None;
+        }
+        let (_, agent) = self.looks.pop_front()?;
+        self.agents.remove(&agent);
+        Some(agent)
+    }
+}
+
+impl Driver {
+    /// Sends what has waited long enough.
+    pub(super) fn tend_company(&mut self) {
+        while let Some(id) = self.company.take_due(self.now) {
+            let Some(agent) = self.agents.get_mut(&id) else { continue };
+            match agent.flush_at {
+                Some(at) if at > self.now => self.company.expect(id, at),
+                Some(_) => agent.flush(),
+                None => {}
+            }
+        }
+    }
+}

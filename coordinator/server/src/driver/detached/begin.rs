@@ -1,0 +1,164 @@
+//! How a job begins to come in: as a new one, or where it was.
+
+use farpool_programs::Digest;
+use farpool_proto::text;
+use farpool_proto::v1::client_event::Body;
+use farpool_proto::v1::{ClientEvent, ClientMessage, Detach, Durable, client_message};
+use prost::Message;
+use tonic::Status;
+
+use super::super::super::link::{Joins, Said, Says, StreamId, from, shutting_down};
+use super::super::Driver;
+use super::durable::Then;
+use super::receive::{Receiving, Stream};
+use crate::journal::{Journal, JournalError, JournalErrorKind, Known, Phase};
+use farpool_coordinator::convert::of_one_job;
+
+/// A stream of Detach that begins.
+pub(super) type DetachJoins = Joins<ClientEvent, ClientMessage, StreamId>;
+
+impl Driver {
+    pub(in super::super) fn detach_joins(&mut self, joins: DetachJoins) {
+        self.begin_or_park(joins, None);
+    }
+
+    /// `cannot_keep`: why no new job is taken.
+    pub(super) fn begin_or_park(&mut self, joins: DetachJoins, cannot_keep: Option<Status>) {
+        let waits = |journal: &Journal| !has_room(journal, &joins.messages, cannot_keep.is_some());
+        if self.detached.journal.as_ref().is_some_and(waits) {
+            return self.detached.parked.push_back(joins);
+        }
+        let Joins { outgoing, turns, address, messages, passed: _passed, id: reply } = joins;
+        outgoing.for_one_connection();
+        let id = self.detached.stream_id();
+        let stream = Stream { id, outgoing: outgoing.clone(), turns, address };
+        let mut messages = messages.into_iter();
+        let first = messages.next().and_then(|message| message.body);
+        let begun = match first {
+            _ if self.drain.is_some() => Err(shutting_down()),
+            Some(client_message::Body::Detach(detach)) => self.begin_to_receive(*detach, stream, cannot_keep),
+            _ => Err(Status::invalid_argument("a stream of Detach begins with Detach")),
+        };
+        if let Err(status) = begun {
+            let text = status.message();
+            self.link.log.line(format_args!("a job {} was not detached: {text}", from(address)));
+            return outgoing.fail(status);
+        }
+        let _ = reply.send(id);
+        let said = Said::Messages { messages: messages.collect(), partial: 0 };
+        self.detach_says(Says { id, connection: 0, said, passed: None });
+    }
+
+    /// A job that is new, or goes on, or was complete. `cannot_keep`: why no new one is taken.
+    fn begin_to_receive(&mut self, detach: Detach, stream: Stream, cannot_keep: Option<Status>) -> Result<(), Status> {
+        let Detach { name, id, pool, job, result, format } = detach;
+        let (pool, job) = (pool.unwrap_or_default(), job.unwrap_or_default());
+        let settings = pool.settings.clone().unwrap_or_default();
+        let digest = pool.program.as_ref().map(|program| Digest::try_from(&program.digest[..]));
+        let digest = digest.and_then(Result::ok).ok_or_else(|| Status::invalid_argument("Detach without a program"))?;
+        let now = self.now_ms();
+        let journal = self.detached.journal.as_mut().ok_or_else(no_journal)?;
+        if id.len() != 16 {
+            return Err(Status::invalid_argument(format!("a detached job's id of {} bytes, not 16", id.len())));
+        }
+        if let Some(there) = journal.find(&name) {
+            if there.known().id != id {
+                return Err(Status::already_exists(format!("there already is a job {name:?}")));
+            }
+            if there.phase() != Phase::Feeding && !self.detached.receiving.contains_key(&there.number()) {
+                let items = there.counts().items;
+                stream.tell(Body::Durable(Durable { items, complete: true }));
+                stream.outgoing.finish();
+                return Ok(());
+            }
+        } else if let Some(why) = cannot_keep {
+            return Err(why);
+        } else {
+            let label = job.label.chars().take(MAX_LABEL).collect();
+            let known = Known { name: name.clone(), id: id.clone(), result, format, label, named: job.job };
+            check_name(&known)?;
+            // What cannot run later is refused now.
+            for body in
+                [client_message::Body::OpenPool(pool.clone().into()), client_message::Body::OpenJob(job.clone().into())]
+            {
+                of_one_job(ClientMessage { body: Some(body) })
+                    .map_err(|refused| Status::invalid_argument(refused.to_string()))?;
+            }
+            let opened = journal.open_pool(&pool).map_err(|error| status(&error))?;
+            let number = journal.open_job(opened, known, &job, now);
+            journal.close_pool(opened);
+            self.detached.receiving.insert(number.map_err(|error| status(&error))?, Receiving::default());
+        }
+        let Some(there) = journal.find(&name) else { return Err(Status::internal("the job is gone at once")) };
+        let (number, items) = (there.number(), there.counts().items);
+        let receiving = self.detached.receiving.entry(number).or_default();
+        if let Some(older) = receiving.stream.take() {
+            self.detached.streams.remove(&older.id);
+            older.outgoing.fail(Status::aborted(format!("job {name:?} continues on another stream")));
+        }
+        receiving.parked.clear();
+        (receiving.partial, receiving.waits, receiving.input_ended) = (0, false, receiving.completes);
+        receiving.told = None;
+        (receiving.named, receiving.payload_limit) = (job.job, settings.payload_limit);
+        receiving.program = Some(digest);
+        self.detached.streams.insert(stream.id, number);
+        self.detached.then.push(Then::Received(number, stream.id, items));
+        if stream.is_gone() {
+            receiving.stream = Some(stream);
+            self.lose_stream(number);
+            return Ok(());
+        }
+        receiving.stream = Some(stream);
+        if !self.detached.pins.contains_key(&number) {
+            self.pin(number, digest);
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is known now if a job can come: there is room for it, or there will be none by itself. `given_up`: nothing can be written,
+/// and has not been for too long.
+fn has_room(journal: &Journal, messages: &[ClientMessage], given_up: bool) -> bool {
+    let bytes = messages.first().map_or(0, |message| message.encoded_len() as u64);
+    match journal.would_fit(2 * bytes).map_err(|error| error.kind()) {
+        Err(JournalErrorKind::Busy) => false,
+        Err(JournalErrorKind::Io) => given_up,
+        Err(JournalErrorKind::Full) => !journal.makes_room(),
+        _ => true,
+    }
+}
+
+/// Characters of a label that are kept for lists.
+const MAX_LABEL: usize = 256;
+
+/// Bytes that the type of results may have.
+const MAX_RESULT: usize = 4096;
+
+fn check_name(known: &Known) -> Result<(), Status> {
+    if !text::is_plain(&known.name) {
+        return Err(Status::invalid_argument("a job's name must not contain control characters"));
+    }
+    if known.result.len() > MAX_RESULT {
+        let length = known.result.len();
+        return Err(Status::invalid_argument(format!(
+            "the result type has {length} bytes, and the limit is {MAX_RESULT}"
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn no_journal() -> Status {
+    Status::failed_precondition("this coordinator keeps no journal: start it with --journal DIR")
+}
+
+pub(super) fn status(error: &JournalError) -> Status {
+    let message = error.to_string();
+    match error.kind() {
+        JournalErrorKind::Full => Status::resource_exhausted(message),
+        JournalErrorKind::Busy | JournalErrorKind::Io => Status::unavailable(message),
+        JournalErrorKind::NameTaken => Status::already_exists(message),
+        JournalErrorKind::NotFound => Status::not_found(message),
+        JournalErrorKind::Invalid => Status::invalid_argument(message),
+        _ => Status::internal(message),
+    }
+}

@@ -1,0 +1,304 @@
+//! The bound on the bytes that are held: jobs and their items, results that clients have not read yet, and messages that are not
+//! whole.
+//!
+//! When there are more than that, the clients that hold most are not read any more: so many of them that the others together hold
+//! a tenth of the memory at most, less what is held beyond the bound. Who that is changes with what they hold, so that those go
+//! on who send little or whose results are read. Of clients that hold next to nothing small frames are read in any case.
+//! Nothing is dropped. Below nine tenths all are read again.
+//! What a client has on its way meanwhile is held back by HTTP/2's flow control.
+//!
+//! Results for clients that do not read are bounded in [`slow_readers`](super::slow_readers); what is sent and
+//! not acknowledged, in [`acks`](super::acks).
+//!
+//! What is held may be of no use before more comes: parts of large messages, items of explicit chunks that are not
+//! whole, jobs without items, pools that were open before and of which not all has been said again. If it is so, and slots idle
+//! for it, one client at a time may go on until its part is whole ([`Memory::favoured`]).
+
+use std::time::Duration;
+
+use farpool_net::settings::ByteSize;
+use tonic::Status;
+
+use super::super::meter::Reading;
+use super::Driver;
+use super::acks::Acks;
+use super::clients::Client;
+use farpool_coordinator::ClientId;
+
+/// While clients are stopped their queues drain without a word, so they are looked at in this interval, in ns.
+const LOOK_NS: u64 = 20_000_000;
+/// For so long nothing must have become less before somebody is favoured, in ns.
+const STUCK_NS: u64 = 500_000_000;
+/// While the memory is nearly full, results for clients may take such a part of it before agents are not read any more.
+const RESULTS_PART: u64 = 8;
+/// Who holds no more than this goes on with small frames, whatever others hold.
+const SMALL_CLIENT: u64 = 64 << 10;
+/// A session may begin with so many bytes while the memory is full.
+const SMALL_OPENING: u64 = 16 << 10;
+/// How often to say at most that the memory is full, in ns.
+const SAY_NS: u64 = 60_000_000_000;
+
+pub(super) struct Memory {
+    bound: u64,
+    /// What all clients are counted with: never less than what they hold, since queues become shorter by themselves.
+    counted: u64,
+    /// The part of it that clients do not take: results, nearly all. See [`slow_readers`](super::slow_readers).
+    results: u64,
+    /// The part of it, and of what agents are counted with, that sessions have begun with.
+    openings: u64,
+    /// Clients are stopped.
+    full: bool,
+    /// Agents are too, once they have sent a little; see [`slow_readers`](super::slow_readers).
+    pub(super) holds_agents_up: bool,
+    /// The least that was held since it has been full, and since when nothing has become less.
+    least: u64,
+    stuck_since: u64,
+    /// Who may go on, since nothing else would make room, and what was held when it was chosen.
+    favoured: Option<(ClientId, u64)>,
+    /// When it was last said that it is full.
+    said_at: Option<u64>,
+    /// How long a client may be silent while it should say something, in ns.
+    patience: u64,
+    pub(super) acks: Acks,
+}
+
+impl Memory {
+    pub(super) fn new(bound: u64, patience: Duration) -> Self {
+        let patience = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            bound,
+            counted: 0,
+            results: 0,
+            openings: 0,
+            full: false,
+            holds_agents_up: false,
+            least: 0,
+            stuck_since: 0,
+            favoured: None,
+            said_at: None,
+            patience,
+            acks: Acks::new(bound, patience),
+        }
+    }
+
+    pub(super) fn bound(&self) -> u64 {
+        self.bound
+    }
+
+    /// How long a client may be silent while it should say something, in ns.
+    pub(super) fn patience(&self) -> u64 {
+        self.patience
+    }
+
+    /// Whether clients are stopped.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    pub(super) fn next_look(&self, now: u64) -> Option<u64> {
+        (self.full || self.holds_agents_up).then_some(now + LOOK_NS)
+    }
+
+    /// To be called when the client may hold more than before.
+    pub(super) fn count(&mut self, client: &mut Client) {
+        self.forget(client);
+        let beyond = client.unacknowledged().saturating_sub(self.acks.in_flight());
+        let waiting = client.waiting();
+        client.counted = client.said() + beyond + waiting;
+        client.results = beyond + if client.is_paused() { waiting } else { 0 };
+        self.counted += client.counted;
+        self.results += client.results;
+    }
+
+    pub(super) fn forget(&mut self, client: &mut Client) {
+        self.counted -= client.counted;
+        self.results -= client.results;
+        (client.counted, client.results) = (0, 0);
+    }
+
+    /// A session has begun with a message of so many bytes, which is kept.
+    pub(super) fn opened(&mut self, bytes: u64) {
+        self.openings += bytes;
+    }
+
+    /// It has ended.
+    pub(super) fn closed(&mut self, bytes: u64) {
+        self.openings -= bytes;
+    }
+
+    /// Below this all clients are read again.
+    fn low(&self) -> u64 {
+        self.bound / 10 * 9
+    }
+
+    /// What those may hold together that are read on.
+    fn reserve(&self) -> u64 {
+        self.bound / 10
+    }
+
+    /// Begins to count anew whether it is stuck.
+    fn moves(&mut self, held: u64, now: u64) {
+        (self.least, self.stuck_since, self.favoured) = (held, now, None);
+    }
+}
+
+impl Driver {
+    /// Bytes that are held, with those that are on their way. What agents have said of themselves is not: it stays as long as they do.
+    pub(super) fn all_held(&self) -> u64 {
+        let clients: u64 = self.clients.values().map(Client::held).sum();
+        self.jobs_held() + clients + self.detached.held() + self.partials.bytes()
+    }
+
+    /// Whether results take more than their part of the memory, which is nearly full.
+    pub(super) fn is_full_of_results(&mut self) -> bool {
+        let (results, most) = (self.memory.bound / RESULTS_PART, self.memory.bound / 4 * 3);
+        let is_so = |driver: &Self| driver.memory.results > results && driver.at_most_held() > most;
+        is_so(self) && {
+            self.held();
+            is_so(self)
+        }
+    }
+
+    /// Bytes that are held and count.
+    fn held(&mut self) -> u64 {
+        self.clients.values_mut().for_each(|client| self.memory.count(client));
+        self.at_most_held()
+    }
+
+    fn at_most_held(&self) -> u64 {
+        self.jobs_held() + self.memory.counted + self.detached.held() + self.partly_held()
+    }
+
+    fn jobs_held(&self) -> u64 {
+        self.coordinator.stored_bytes() + self.coordinator.job_bytes()
+    }
+
+    /// Bytes of agents' messages that are not whole, and of what they have said of themselves.
+    fn partly_held(&self) -> u64 {
+        self.partials.bytes() + self.agents.values().map(|agent| agent.opening).sum::<u64>()
+    }
+
+    /// Whether a session may begin with a message of so many bytes, which is kept for as long as it lasts. `again`: there was room
+    /// for it before.
+    pub(super) fn admit_opening(&self, bytes: u64, again: bool) -> Result<(), Status> {
+        let (bound, openings) = (self.memory.bound, self.memory.openings);
+        let left = (bound / 2).saturating_sub(openings);
+        let has_room = again || bytes <= SMALL_OPENING || self.at_most_held() + bytes <= bound;
+        if bytes <= left && has_room {
+            return Ok(());
+        }
+        let [bytes, openings, bound] = [bytes, openings, bound].map(ByteSize);
+        Err(Status::resource_exhausted(format!(
+            "the coordinator's memory is full: this session needs {bytes} to open, the open ones took {openings}, and --memory is \
+             {bound}; try again when others have ended, or raise --memory"
+        )))
+    }
+
+    pub(super) fn tend_memory(&mut self) {
+        if !self.memory.full && self.at_most_held() <= self.memory.bound {
+            return;
+        }
+        let held = self.held();
+        if held > self.memory.bound && !self.memory.full {
+            self.memory.full = true;
+            self.memory.moves(held, self.now);
+            if self.memory.said_at.is_none_or(|said_at| self.now - said_at > SAY_NS) {
+                self.memory.said_at = Some(self.now);
+                self.link.log.line("the memory is full: clients that hold much of it are paused until there is room");
+            }
+        }
+        if self.memory.full && held < self.memory.low() {
+            self.memory.full = false;
+            self.memory.moves(0, self.now);
+            self.clients.values_mut().for_each(|client| client.read(Reading::All));
+        } else if self.memory.full {
+            self.end_mute_clients();
+            self.keep_moving(held);
+            self.choose_readers(held);
+        }
+    }
+
+    /// Favours a client if nothing moves otherwise, and sees to it that it does not go on for ever.
+    fn keep_moving(&mut self, held: u64) {
+        if held < self.memory.least {
+            self.memory.moves(held, self.now);
+        }
+        let favoured = self.memory.favoured.filter(|&(id, _)| self.needs_more(id));
+        match favoured {
+            Some((id, before)) if held.saturating_sub(before) > self.most_for(id) => {
+                let bound = ByteSize(self.memory.bound);
+                let message = format!(
+                    "the coordinator's memory is too small for this client's open jobs: --memory is {bound}; raise it, or use fewer or \
+                     smaller items at once"
+                );
+                self.end_client(id, Err(Status::resource_exhausted(message)));
+                self.memory.moves(held, self.now);
+            }
+            Some(_) => {}
+            None if self.now - self.memory.stuck_since < STUCK_NS
+                || !self.coordinator.idles()
+                // A large result is coming in.
+                || self.partials.is_crowded() =>
+            {
+                self.memory.favoured = None;
+            }
+            // That of the one before is whole and about to run.
+            None if self.clients.keys().any(|&id| self.coordinator.is_about_to_go_on(id)) => {
+                self.memory.favoured = None
+            }
+            None => {
+                let needy = self.clients.keys().copied().filter(|&id| self.needs_more(id));
+                self.memory.favoured = needy.max_by_key(|&id| (self.held_by(id), id)).map(|id| (id, held));
+            }
+        }
+    }
+
+    /// How much more may be held so that this client gets its part whole. What it says again of a pool that was open before was
+    /// in the memory of the coordinator before this one, or on its way there; then it is to say that it knows where that goes on.
+    fn most_for(&self, id: ClientId) -> u64 {
+        let again = self.coordinator.is_said_again(id) || self.coordinator.is_to_hear(id);
+        if again { self.memory.bound.saturating_mul(2) } else { self.memory.bound / 2 }
+    }
+
+    /// Whether what the client has sent is of no use before more comes.
+    fn needs_more(&self, id: ClientId) -> bool {
+        let coordinator = &self.coordinator;
+        let waits = coordinator.lacks_chunk(id) || coordinator.lacks_items(id) || coordinator.is_to_hear(id);
+        waits || self.clients.get(&id).is_some_and(|client| client.partial > 0)
+    }
+
+    fn held_by(&self, id: ClientId) -> u64 {
+        let of_jobs = self.coordinator.stored_bytes_of(id) + self.coordinator.job_bytes_of(id);
+        self.clients.get(&id).map_or(0, |client| client.counted) + of_jobs
+    }
+
+    /// Those that hold least go on, as far as they hold no more than the reserve together. What is held beyond the bound has used
+    /// up some of it: otherwise each of many clients would go on until it holds as much.
+    fn choose_readers(&mut self, held: u64) {
+        let beyond = held.saturating_sub(self.memory.bound);
+        let reserve = self.memory.reserve().saturating_sub(beyond);
+        let mut clients: Vec<(u64, ClientId)> = self.clients.keys().map(|&id| (self.held_by(id), id)).collect();
+        clients.sort_unstable();
+        let (mut together, mut others) = (0, Vec::new());
+        for (held, id) in clients {
+            together += held;
+            if together <= reserve || self.memory.favoured.is_some_and(|(favoured, _)| favoured == id) {
+                self.read(id, Reading::All);
+            } else {
+                others.push((held, id));
+            }
+        }
+        let ids: Vec<ClientId> = others.iter().map(|&(_, id)| id).collect();
+        let overdue = self.choose_overdue(&ids, beyond / self.memory.reserve().max(1));
+        for (held, id) in others {
+            let small = if held <= SMALL_CLIENT { Reading::Small } else { Reading::Nothing };
+            self.read(id, if overdue.contains(&id) { Reading::All } else { small });
+        }
+    }
+
+    fn read(&mut self, id: ClientId, reading: Reading) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.read(reading);
+        }
+    }
+}

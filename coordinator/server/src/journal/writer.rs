@@ -1,0 +1,188 @@
+//! The thread that writes: the journal's owner never waits for the disk.
+//!
+//! It takes all batches that are there, writes them, and makes them durable together ([`Group`]). If that fails, they are kept, and
+//! written again, until it does not. While it fails the owner can have records withdrawn.
+
+use std::io;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::group::{Attempt, Group, Withdrawal};
+use super::handed::Handed;
+use super::place::Place;
+use super::storage::Storage;
+
+/// How long it waits before it tries again, at first and at most.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// What the thread has to tell.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    report: Mutex<Report>,
+    changed: Condvar,
+    pub(super) notify: Notify,
+    /// It is to be tried again at once. For who waits in a task.
+    pub(super) hurry: Notify,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    pub(super) durable: u64,
+    /// Why nothing can be written.
+    pub(super) failed: Option<Arc<str>>,
+    /// Records that could not be copied, and why.
+    pub(super) unreadable: Vec<(Place, String)>,
+    /// Segments that were set aside, and under which names.
+    pub(super) set_aside: Vec<(u32, String)>,
+    /// Records that are to be withdrawn, unless they become durable now.
+    withdrawals: Vec<Withdrawal>,
+    /// It is to be tried again at once.
+    hurry: bool,
+    /// Those that were.
+    pub(super) withdrawn: Vec<Place>,
+    /// The owner is going.
+    stopping: bool,
+    /// The thread has ended.
+    gone: bool,
+}
+
+impl Shared {
+    pub(super) fn report(&self) -> MutexGuard<'_, Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the thread try once more, and then no longer.
+    pub(super) fn stop(&self) {
+        self.report().stopping = true;
+        self.changed.notify_all();
+    }
+
+    /// Has the thread try once more at once, and withdraw a record if that fails. Nothing, if it does not fail any more.
+    pub(super) fn withdraw(&self, withdrawal: Withdrawal) {
+        self.hurry(|report| report.withdrawals.push(withdrawal));
+    }
+
+    /// Has the thread try once more at once, if it fails.
+    pub(super) fn try_again(&self) {
+        self.hurry(|_| ());
+    }
+
+    fn hurry(&self, change: impl FnOnce(&mut Report)) {
+        let mut report = self.report();
+        if report.failed.is_some() {
+            change(&mut report);
+            report.hurry = true;
+            drop(report);
+            self.changed.notify_all();
+            self.hurry.notify_one();
+        }
+    }
+
+    /// Waits until so much is durable, or it fails; says whether it is.
+    pub(super) fn wait_for(&self, number: u64) -> bool {
+        let over = |report: &mut Report| report.durable < number && report.failed.is_none() && !report.gone;
+        let report = self.changed.wait_while(self.report(), over).unwrap_or_else(PoisonError::into_inner);
+        report.durable >= number
+    }
+
+    /// An attempt to write a group has ended; says whether it is written. If not, what is to be withdrawn is. `later`: records that are
+    /// withdrawn and come in later groups.
+    pub(super) fn note(
+        &self,
+        storage: &dyn Storage,
+        group: &mut Group,
+        written: io::Result<()>,
+        later: &mut Vec<Place>,
+    ) -> bool {
+        let is_written = written.is_ok();
+        if !is_written {
+            let asked = {
+                let mut report = self.report();
+                report.hurry = false;
+                std::mem::take(&mut report.withdrawals)
+            };
+            let withdrawn = group.withdraw(storage, asked, later);
+            self.report().withdrawn.extend(withdrawn);
+        }
+        self.tell(|report| match written {
+            Ok(()) => {
+                (report.durable, report.failed) = (group.number, None);
+                (report.hurry, report.withdrawals) = (false, Vec::new());
+                report.unreadable.extend(group.take_unreadable());
+                report.set_aside.append(&mut group.take_set_aside());
+            }
+            Err(error) => report.failed = Some(error.to_string().into()),
+        });
+        is_written
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.report());
+        self.changed.notify_all();
+        self.notify.notify_one();
+    }
+
+    /// Waits a while, or until it is to be tried again; says whether it is the last try that follows.
+    fn pause(&self, time: Duration) -> bool {
+        let rest = |report: &mut Report| !report.stopping && !report.hurry;
+        let waited = self.changed.wait_timeout_while(self.report(), time, rest);
+        waited.unwrap_or_else(PoisonError::into_inner).0.stopping
+    }
+}
+
+/// However the thread ends, nobody waits for it any more.
+struct Gone(Arc<Shared>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.tell(|report| {
+            report.gone = true;
+            report.failed.get_or_insert_with(|| "its thread has ended".into());
+        });
+    }
+}
+
+/// How long to wait before the next try: longer and longer.
+pub(super) struct Waits(Duration);
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self(FIRST_WAIT)
+    }
+}
+
+impl Waits {
+    pub(super) fn next(&mut self) -> Duration {
+        let longer = (2 * self.0).min(LONGEST_WAIT);
+        std::mem::replace(&mut self.0, longer)
+    }
+}
+
+/// Writes until there is nobody any more who could send something.
+pub(super) fn run(storage: &dyn Storage, batches: &Receiver<Handed>, shared: &Arc<Shared>) {
+    let _gone = Gone(Arc::clone(shared));
+    let mut withdrawn = Vec::new();
+    while let Ok(first) = batches.recv() {
+        let mut group = Group::gather(first, &mut withdrawn, || batches.try_recv().ok());
+        let (mut waits, mut last_try) = (Waits::default(), false);
+        loop {
+            let written = write(storage, group.attempt());
+            if shared.note(storage, &mut group, written, &mut withdrawn) {
+                break;
+            }
+            if last_try {
+                return;
+            }
+            last_try = shared.pause(waits.next());
+        }
+    }
+}
+
+fn write(storage: &dyn Storage, mut attempt: Attempt<'_>) -> io::Result<()> {
+    while attempt.step(storage)? {}
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! The coordinator as a server: gRPC at the edge, one loop within.
+//!
+//! Everything runs on one thread. Each session has a task that reads its frames and hands them, one at a time, to the
+//! loop (`driver`); the loop owns the [`Coordinator`](farpool_coordinator::Coordinator), takes in all that is there, has it
+//! schedule once, and puts what it says into the sessions' queues, from which gRPC takes it. Nothing else holds state that
+//! matters: the tasks at the edge (`sessions`, `operators`, `programs`) send the loop an `Input` and
+//! wait for its word.
+//!
+//! A session is read only when it has been given a turn, and the loop gives it the next one when it has taken in what
+//! came: so the loop can stop any client by not giving it one (`driver::memory`).
+
+mod accept;
+mod blocking;
+mod cgroup;
+mod clock;
+mod detached;
+mod driver;
+mod end;
+mod flags;
+mod frames;
+mod greeting;
+mod host;
+mod in_process;
+pub mod journal;
+mod link;
+mod log;
+mod meter;
+mod operators;
+mod programs;
+mod published;
+mod router;
+mod services;
+mod sessions;
+mod settings;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use farpool_net::http2;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tonic_health::ServingStatus;
+
+use blocking::Blocking;
+use driver::{Driver, Opened};
+#[doc(hidden)]
+pub use in_process::Server;
+use link::Link;
+pub use settings::{Limits, Settings};
+
+/// Inputs that wait for the loop. It takes all of them at once, so that this is rarely full.
+const INPUTS: usize = 256;
+
+/// Serves until `shutdown` has come about and all pools that were open then have ended.
+///
+/// It must be called on a runtime of one thread (see [`tokio::runtime::Builder::new_current_thread`]): more would only
+/// cost wake-ups.
+///
+/// # Errors
+/// If the directory of programs, or the journal, cannot be used.
+pub async fn run(
+    settings: Settings,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), io::Error> {
+    let log = log::log(settings.log);
+    let (inputs, received) = mpsc::channel(INPUTS);
+    let (drained, limits) = (Arc::new(Notify::new()), settings.limits.clone());
+    let link =
+        Link { inputs, drained, log: log.clone(), limits, blocking: Blocking::Threads, meters: settings.meters() };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (programs, journal) = Opened::open(&settings, &link)?;
+    let (health, router) = services::services(&settings, &link, &programs)?;
+    // Whoever waits for this word is served from then on.
+    log.line(format_args!("listening on http://{}", listener.local_addr()?));
+    let connections = accept::accept(listener, &settings, log.clone());
+    health.say(ServingStatus::Serving).await;
+    let server = http2::server(settings.heartbeat_timeout, settings.stream_window());
+    let server = tokio::spawn(server.serve_with_incoming_shutdown(router, connections, async {
+        let _ = stopped.await;
+    }));
+    Driver::new(&settings, link, received, health, journal).run(shutdown).await;
+    drop(stop);
+    // Sessions have been told why they end; who has not read that by then need not know.
+    let aborted = server.abort_handle();
+    let _ = tokio::time::timeout(settings.limits.farewell, server).await;
+    aborted.abort();
+    Ok(())
+}

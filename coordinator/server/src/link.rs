@@ -1,0 +1,189 @@
+//! What the edge tells the loop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use farpool_net::{Incoming, Outgoing, Reply, Rest, SessionMessage};
+use farpool_programs::{Digest, InUse};
+use farpool_proto::v1::{
+    AgentCommand, AgentEvent, CancelDetachedRequest, ClientEvent, ClientMessage, DiscardDetachedRequest, OpenJob,
+    OpenPool, Resume,
+};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tonic::Status;
+
+use super::blocking::Blocking;
+use super::end::End;
+use super::log::Log;
+use super::meter::{Meters, Passed};
+use super::published::Asker;
+use super::settings::Limits;
+use crate::journal::{Kept, ReadError};
+use farpool_coordinator::{AgentId, ClientId};
+
+/// All that can happen to the server, but for time passing and queues draining.
+pub(super) enum Input {
+    ClientJoins(Joins<ClientEvent, ClientMessage, ClientId>),
+    ClientResumes(Resumes<ClientEvent, ClientMessage, ClientId>),
+    ClientSays(Says<ClientMessage, ClientId>),
+    AgentJoins(Joins<AgentCommand, AgentEvent, AgentId>),
+    AgentResumes(Resumes<AgentCommand, AgentEvent, AgentId>),
+    AgentSays(Says<AgentEvent, AgentId>),
+    DetachJoins(Joins<ClientEvent, ClientMessage, StreamId>),
+    DetachSays(Says<ClientMessage, StreamId>),
+    AttachJoins(Joins<ClientEvent, ClientMessage, StreamId>),
+    AttachSays(Says<ClientMessage, StreamId>),
+    /// Someone wants to go on with what cannot be gone on with.
+    CannotResume(Resumes<ClientEvent, ClientMessage, StreamId>),
+    /// What was read for a detached job.
+    WasRead(WasRead),
+    Asked(Question),
+    /// How many programs have come so far.
+    ProgramsCame(oneshot::Sender<u64>),
+    /// An agent needs a program that was not here when so many had come; answered when it may be, or when nobody sends it.
+    ProgramNeeded(Digest, u64, oneshot::Sender<Result<(), Status>>),
+    /// A client sends a program; answered by whether it may.
+    UploadBegins(Digest, oneshot::Sender<Result<(), Status>>),
+    UploadEnds(Digest, Result<(), Status>),
+}
+
+/// What the beginning of a session counts for in messages: everything is looked at for it.
+const BEGINNING: usize = 64;
+
+impl Input {
+    /// How much it is to take in, in messages.
+    pub(super) fn messages(&self) -> usize {
+        match self {
+            Self::ClientSays(says) => says.messages(),
+            Self::AgentSays(says) => says.messages(),
+            Self::DetachSays(says) | Self::AttachSays(says) => says.messages(),
+            Self::ClientJoins(joins) => BEGINNING + joins.messages.len(),
+            Self::AgentJoins(joins) => BEGINNING + joins.messages.len(),
+            Self::DetachJoins(joins) | Self::AttachJoins(joins) => BEGINNING + joins.messages.len(),
+            _ => 1,
+        }
+    }
+}
+
+impl<In, Id> Says<In, Id> {
+    fn messages(&self) -> usize {
+        match &self.said {
+            Said::Messages { messages, .. } => messages.len(),
+            Said::Gone(_) => 1,
+        }
+    }
+}
+
+/// A session that has begun as it should. `Out` is what it is told, `In` what it says.
+pub(super) struct Joins<Out, In, Id> {
+    pub(super) outgoing: Outgoing<Out>,
+    /// Where it is given its turns to be read; dropping it ends the reading.
+    pub(super) turns: mpsc::Sender<()>,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) messages: Vec<In>,
+    pub(super) passed: Passed,
+    /// Not answered if the session is refused.
+    pub(super) id: oneshot::Sender<Id>,
+}
+
+/// A connection that is to go on with a session.
+pub(super) struct Resumes<Out: SessionMessage, In: SessionMessage, Id> {
+    pub(super) resume: Resume,
+    pub(super) rest: Rest<In>,
+    pub(super) reply: Reply<Out>,
+    pub(super) turns: mpsc::Sender<()>,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) passed: Passed,
+    /// Not answered if it is refused.
+    pub(super) resumed: oneshot::Sender<Resumed<In, Id>>,
+}
+
+/// A connection that goes on with a session.
+pub(super) struct Resumed<In: SessionMessage, Id> {
+    pub(super) id: Id,
+    pub(super) connection: u64,
+    pub(super) incoming: Incoming<In>,
+}
+
+/// What came on a session in one turn.
+pub(super) struct Says<In, Id> {
+    pub(super) id: Id,
+    /// On which of its connections, counted from 0.
+    pub(super) connection: u64,
+    pub(super) said: Said<In>,
+    /// None: it was counted with the session's beginning.
+    pub(super) passed: Option<Passed>,
+}
+
+pub(super) enum Said<In> {
+    /// The messages of a frame, and how many bytes are held of one that is not whole yet.
+    Messages { messages: Vec<In>, partial: usize },
+    /// The stream has ended.
+    Gone(End),
+}
+
+/// A stream of one call that has to do with a detached job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct StreamId(pub(super) u64);
+
+/// A record that was read, or not: first item, and how many there are.
+pub(super) type Read = (u64, u64, Result<Kept, ReadError>);
+
+/// What was read from disk for the loop, which asked for it.
+pub(super) enum WasRead {
+    /// What a detached job, by the journal's number, was opened with.
+    Opening(u64, Result<Box<(OpenPool, OpenJob)>, ReadError>),
+    /// Items for the pool of a detached job.
+    Items(ClientId, Vec<Read>),
+    /// Outcomes for who has attached.
+    Outcomes(StreamId, Vec<Read>),
+    /// A detached job's program, which is durable; none: it is not here.
+    Program(u64, Result<Option<InUse>, Status>),
+}
+
+/// What operators and the owners of detached jobs ask.
+pub(super) enum Question {
+    ListDetached(Asker),
+    CancelDetached(CancelDetachedRequest, oneshot::Sender<Result<(), Status>>),
+    DiscardDetached(DiscardDetachedRequest, oneshot::Sender<Result<(), Status>>),
+    Status(Asker),
+    CancelJob(String, oneshot::Sender<Result<(), Status>>),
+    /// Answered with the agent's id.
+    DrainAgent(String, oneshot::Sender<Result<String, Status>>),
+}
+
+/// The edge's way to the loop.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) inputs: mpsc::Sender<Input>,
+    /// Notified when a client's queue has run low, or when nobody reads it any more.
+    pub(super) drained: Arc<Notify>,
+    pub(super) log: Log,
+    pub(super) limits: Limits,
+    pub(super) blocking: Blocking,
+    pub(super) meters: Meters,
+}
+
+impl Link {
+    /// Hands something to the loop, as soon as it has room for it.
+    pub(super) async fn send(&self, input: Input) -> Result<(), Status> {
+        self.inputs.send(input).await.map_err(|_| shutting_down())
+    }
+
+    /// Asks the loop and waits for its answer.
+    pub(super) async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.send(question(reply)).await?;
+        answer.await.map_err(|_| shutting_down())
+    }
+}
+
+/// What everybody is told who comes too late.
+pub(super) fn shutting_down() -> Status {
+    Status::unavailable("the coordinator is shutting down")
+}
+
+/// Where a peer came from, for people.
+pub(super) fn from(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "from an unknown address".to_owned(), |address| format!("from {address}"))
+}

@@ -1,0 +1,119 @@
+//! `farpool-coordinator`: see `--help`.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use farpool_coordinator_server::{self as server, Settings};
+use farpool_proto::text::printable;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+fn main() -> ExitCode {
+    let settings = Settings::load(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    keep_to_itself();
+    raise_open_files();
+    // Whoever waits for signals in a thread of his own blocks them, and with them those that ask this daemon to end.
+    let _ = SigSet::empty().thread_set_mask();
+    match serve(settings) {
+        Ok(code) => code,
+        Err(error) => {
+            say(format_args!("{error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Nobody may be reading any more.
+fn say(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "farpool-coordinator: {}", printable(text.to_string().as_bytes()));
+}
+
+/// What clients' items and programs' environments are is here: other processes of the same user do not read it, and no core file
+/// has it.
+fn keep_to_itself() {
+    // Every kernel that this runs on can do it.
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
+/// Each connection is an open file, of which programs are given few unless they ask for more.
+fn raise_open_files() {
+    // If that is not possible, connections wait where files run out.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
+fn serve(settings: Settings) -> io::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // From here on signals are told apart from the end.
+        let mut signals = Signals::new()?;
+        // A file that would exceed the limit on the size of files (ulimit -f) is an error, and not the end of this process.
+        drop(signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?);
+        let mut hangup = signal(SignalKind::hangup())?;
+        let listener =
+            TcpListener::bind(settings.listen).await.map_err(|error| cannot_listen(settings.listen, &error))?;
+        say(format_args!("release {}: {settings}", env!("CARGO_PKG_VERSION")));
+        let (shutdown, asked) = oneshot::channel::<()>();
+        // A task, since tokio looks at its epoll once more before it goes on with what it blocks on. The loop within has its turn
+        // behind all sessions that have something, and takes in what came of them in one round.
+        let server = tokio::spawn(server::run(settings, listener, async {
+            let _ = asked.await;
+        }));
+        let at_once = async {
+            let name = signals.next().await.1;
+            say(format_args!("{name}: shutting down; a second signal ends it at once"));
+            let _ = shutdown.send(());
+            signals.next().await.0
+        };
+        let hangups = async {
+            // A terminal that is closed is no reason to end.
+            while hangup.recv().await.is_some() {
+                say(format_args!("SIGHUP: there is nothing to reload"));
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            number = hangups => number,
+            ended = server => ended?.map(|()| ExitCode::SUCCESS),
+            number = at_once => Ok(ExitCode::from(128 + number)),
+        }
+    })
+}
+
+/// The signals that end a server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The number and the name of the next one.
+    async fn next(&mut self) -> (u8, &'static str) {
+        tokio::select! {
+            _ = self.terminate.recv() => (15, "SIGTERM"),
+            _ = self.interrupt.recv() => (2, "SIGINT"),
+        }
+    }
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> io::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another coordinator may be running: stop it, or choose another port with --listen"
+        }
+        io::ErrorKind::AddrNotAvailable => "; this host has no such address: choose another one with --listen",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose another one with --listen",
+        _ => "; choose another address with --listen",
+    };
+    io::Error::other(format!("cannot listen on {address}: {error}{advice}"))
+}

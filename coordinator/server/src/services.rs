@@ -1,0 +1,148 @@
+//! The services as gRPC sees them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use farpool_net::Replies;
+use farpool_net::http2::MAX_GRPC_MESSAGE;
+use farpool_proto::v1::agents_server::{self, Agents, AgentsServer};
+use farpool_proto::v1::clients_server::{self, Clients, ClientsServer};
+use farpool_proto::v1::detached_jobs_server::{self, DetachedJobsServer};
+use farpool_proto::v1::operators_server::{self, OperatorsServer};
+use farpool_proto::v1::{
+    AgentCommand, AgentEvent, AgentFrame, ClientEvent, ClientFrame, ClientMessage, DESCRIPTORS, FetchProgramRequest,
+    ProgramPiece, PutProgramReply,
+};
+use prost::Message;
+use tonic::body::Body;
+use tonic::{Request, Response, Status, Streaming};
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
+use tonic_health::server::HealthReporter;
+
+use super::detached::DetachedEdge;
+use super::frames::Frames;
+use super::link::{Link, Question};
+use super::meter::{Meter, Metered};
+use super::operators::OperatorsEdge;
+use super::programs::{Fetched, Programs};
+use super::published::Published;
+use super::router::{Origin, Router};
+use super::sessions::{Kind, open};
+use super::settings::Settings;
+use farpool_coordinator::{AgentId, ClientId};
+
+/// All that is served, and where it is said whether it is.
+pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) -> Result<(Health, Router), io::Error> {
+    let (own, health) = Health::new();
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let (meters, link_to_loop) = (link.meters.clone(), link.clone());
+    let (link, programs) = (link.clone(), programs.clone());
+    let operators = OperatorsServer::new(OperatorsEdge { link: link.clone() });
+    let operators = operators.max_decoding_message_size(SMALL_MESSAGE);
+    let (detach, attach) = (Kind::detach(settings), Kind::attach(settings));
+    let detached = DetachedEdge { link: link.clone(), detach, attach };
+    let detached = DetachedJobsServer::new(detached).max_decoding_message_size(MAX_GRPC_MESSAGE);
+    let agents = AgentsEdge { link: link.clone(), programs: programs.clone(), kind: Kind::agent(settings) };
+    let agents = AgentsServer::new(agents);
+    let clients = ClientsServer::new(ClientsEdge { link, programs, kind: Kind::client(settings) });
+    let router = Router::new(meters)
+        .with(clients.max_decoding_message_size(MAX_GRPC_MESSAGE))
+        .with(agents.max_decoding_message_size(MAX_GRPC_MESSAGE))
+        .with(Published::new(detached, link_to_loop.clone(), "List", Question::ListDetached))
+        .with(Published::new(operators, link_to_loop, "Status", Question::Status))
+        .with(health)
+        .with(reflection().build_v1().map_err(io::Error::other)?)
+        .with(reflection().build_v1alpha().map_err(io::Error::other)?);
+    Ok((own, router))
+}
+
+/// Whether the server takes new work, as its health service says it.
+pub(super) struct Health {
+    reporter: HealthReporter,
+}
+
+impl Health {
+    pub(super) fn new() -> (Self, HealthServer<impl HealthService>) {
+        let (reporter, service) = tonic_health::server::health_reporter();
+        (Self { reporter }, service)
+    }
+
+    /// Of each service, and of the server as a whole, which has no name.
+    pub(super) async fn say(&self, status: ServingStatus) {
+        let services = [
+            clients_server::SERVICE_NAME,
+            detached_jobs_server::SERVICE_NAME,
+            agents_server::SERVICE_NAME,
+            operators_server::SERVICE_NAME,
+        ];
+        for name in [""].into_iter().chain(services) {
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+}
+
+/// What operators ask for.
+const SMALL_MESSAGE: usize = 64 << 10;
+
+/// Where a stream came from, its meter, and its frames.
+pub(super) type Source<F> = (Option<SocketAddr>, Arc<Meter>, Frames<Metered<Body>, F>);
+
+pub(super) fn source<F: Message + Default + 'static>(request: &Request<Streaming<F>>) -> Source<F> {
+    let origin = request.extensions().get::<Origin>().expect("the router gives each request one");
+    (request.remote_addr(), Arc::clone(&origin.meter), origin.frames())
+}
+
+struct ClientsEdge {
+    link: Link,
+    programs: Programs,
+    kind: Kind<ClientEvent, ClientMessage, ClientId>,
+}
+
+#[tonic::async_trait]
+impl Clients for ClientsEdge {
+    type SessionStream = Replies<ClientEvent>;
+
+    async fn session(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::SessionStream>, Status> {
+        let (address, meter, frames) = source(&request);
+        Ok(Response::new(open(frames, (address, meter), &self.link, self.kind.clone())))
+    }
+
+    async fn put_program(
+        &self,
+        request: Request<Streaming<ProgramPiece>>,
+    ) -> Result<Response<PutProgramReply>, Status> {
+        let (_, meter, frames) = source(&request);
+        self.programs.put(frames, &meter).await?;
+        Ok(Response::new(PutProgramReply {}))
+    }
+}
+
+struct AgentsEdge {
+    link: Link,
+    programs: Programs,
+    kind: Kind<AgentCommand, AgentEvent, AgentId>,
+}
+
+#[tonic::async_trait]
+impl Agents for AgentsEdge {
+    type SessionStream = Replies<AgentCommand>;
+    type FetchProgramStream = Fetched;
+
+    async fn session(&self, request: Request<Streaming<AgentFrame>>) -> Result<Response<Self::SessionStream>, Status> {
+        let (address, meter, frames) = source(&request);
+        Ok(Response::new(open(frames, (address, meter), &self.link, self.kind.clone())))
+    }
+
+    async fn fetch_program(
+        &self,
+        request: Request<FetchProgramRequest>,
+    ) -> Result<Response<Self::FetchProgramStream>, Status> {
+        self.programs.fetch(&request.into_inner().digest).await.map(Response::new)
+    }
+}

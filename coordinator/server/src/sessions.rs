@@ -1,0 +1,210 @@
+//! Sessions at the edge: begun or resumed, and read turn by turn.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use farpool_net::{Incoming, Opening, Openings, Replies, Reply, Rest, SessionMessage, outgoing, replies, version};
+use farpool_proto::v1::{self, AgentCommand, AgentEvent, ClientEvent, ClientMessage};
+use futures_core::Stream;
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
+
+use super::end::{End, blamed};
+use super::greeting::Greeting;
+use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId, from};
+use super::meter::Meter;
+use super::settings::Settings;
+use farpool_coordinator::{AgentId, ClientId};
+
+/// What tells clients' sessions from agents'.
+#[derive(Clone)]
+pub(super) struct Kind<Out: SessionMessage, In: SessionMessage, Id> {
+    /// For the log.
+    pub(super) name: &'static str,
+    /// The peer, in the text of errors.
+    pub(super) peer: &'static str,
+    /// The largest message that it may send, and bounds for the first one.
+    pub(super) max_message: u64,
+    pub(super) openings: Openings,
+    /// It counts as drained when no more bytes than these are left to be sent.
+    pub(super) low: usize,
+    pub(super) joins: fn(Joins<Out, In, Id>) -> Input,
+    pub(super) resumes: fn(Resumes<Out, In, Id>) -> Input,
+    pub(super) says: fn(Says<In, Id>) -> Input,
+}
+
+/// The hello of an agent that holds as much as it may.
+const MAX_HELLO: u64 = 8 << 20;
+
+impl Kind<ClientEvent, ClientMessage, ClientId> {
+    pub(super) fn client(settings: &Settings) -> Self {
+        Self {
+            name: "a client",
+            peer: "the client",
+            max_message: settings.max_message(),
+            openings: Openings::new(settings.max_opening(), settings.limits.first_message),
+            low: settings.low_queue(),
+            joins: Input::ClientJoins,
+            resumes: Input::ClientResumes,
+            says: Input::ClientSays,
+        }
+    }
+}
+
+impl Kind<ClientEvent, ClientMessage, StreamId> {
+    pub(super) fn detach(settings: &Settings) -> Self {
+        Self {
+            name: "a client that detaches a job",
+            peer: "the client",
+            max_message: settings.max_message(),
+            openings: Openings::new(settings.max_opening(), settings.limits.first_message),
+            low: settings.low_queue(),
+            joins: Input::DetachJoins,
+            resumes: Input::CannotResume,
+            says: Input::DetachSays,
+        }
+    }
+
+    pub(super) fn attach(settings: &Settings) -> Self {
+        Self {
+            name: "a client that attaches to a job",
+            peer: "the client",
+            max_message: MAX_ATTACH_MESSAGE,
+            openings: Openings::new(MAX_ATTACH_MESSAGE, settings.limits.first_message),
+            low: LOW_OUTCOMES,
+            joins: Input::AttachJoins,
+            resumes: Input::CannotResume,
+            says: Input::AttachSays,
+        }
+    }
+}
+
+/// Who attaches says a name.
+const MAX_ATTACH_MESSAGE: u64 = 64 << 10;
+
+/// More outcomes are read for who has attached when no more bytes than these are left to be sent.
+pub(super) const LOW_OUTCOMES: usize = 256 << 10;
+
+impl Kind<AgentCommand, AgentEvent, AgentId> {
+    pub(super) fn agent(settings: &Settings) -> Self {
+        Self {
+            name: "an agent",
+            peer: "the agent",
+            max_message: settings.max_report(),
+            openings: Openings::new(MAX_HELLO, settings.limits.first_message),
+            // What agents are sent is bounded by their credit; nobody waits for them to have read it.
+            low: usize::MAX,
+            joins: Input::AgentJoins,
+            resumes: Input::AgentResumes,
+            says: Input::AgentSays,
+        }
+    }
+}
+
+/// Answers the call that opens a session, or goes on with one. What comes of it is said on the stream: a client may wait for
+/// the answer before it sends anything.
+pub(super) fn open<Out, In, Id>(
+    stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
+    (address, meter): (Option<SocketAddr>, Arc<Meter>),
+    link: &Link,
+    kind: Kind<Out, In, Id>,
+) -> Replies<Out>
+where
+    Out: SessionMessage,
+    In: SessionMessage<Handshake = v1::Resume> + Greeting,
+    Id: Copy + Send + Sync + 'static,
+{
+    let (reply, replies) = replies();
+    tokio::spawn(Edge { address, meter, link: link.clone(), kind }.attend(stream, reply));
+    replies
+}
+
+/// One connection of a session.
+struct Edge<Out: SessionMessage, In: SessionMessage, Id> {
+    address: Option<SocketAddr>,
+    meter: Arc<Meter>,
+    link: Link,
+    kind: Kind<Out, In, Id>,
+}
+
+impl<Out, In, Id> Edge<Out, In, Id>
+where
+    Out: SessionMessage,
+    In: SessionMessage<Handshake = v1::Resume> + Greeting,
+    Id: Copy,
+{
+    async fn attend(self, stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static, reply: Reply<Out>) {
+        match Opening::read_within(stream, self.kind.max_message, &self.kind.openings).await {
+            Ok(Opening::New { messages, rest }) => match messages.first().map_or(Ok(()), Greeting::check) {
+                Ok(()) => self.begin(messages, rest, reply).await,
+                Err(status) => self.refuse(reply, status),
+            },
+            Ok(Opening::Resume { resume, rest }) => {
+                match version::check("the coordinator", self.kind.peer, resume.version.as_ref()) {
+                    Ok(()) => self.go_on(resume, rest, reply).await,
+                    Err(status) => self.refuse(reply, status),
+                }
+            }
+            Err(status) => self.refuse(reply, blamed(status)),
+        }
+    }
+
+    fn refuse(&self, reply: Reply<Out>, status: Status) {
+        self.link.log.line(format_args!("refused {} {}: {}", self.kind.name, from(self.address), status.message()));
+        reply.refuse(status);
+    }
+
+    async fn begin(self, messages: Vec<In>, mut rest: Rest<In>, reply: Reply<Out>) {
+        let passed = self.meter.passed(rest.take_room());
+        let (outgoing, frames) = outgoing(self.kind.low, self.link.drained.clone());
+        let incoming = rest.incoming(&outgoing);
+        reply.with(frames);
+        let (turns, turn) = mpsc::channel(1);
+        let (id, joined) = oneshot::channel();
+        let joins = Joins { outgoing, turns, address: self.address, messages, passed, id };
+        if self.link.send((self.kind.joins)(joins)).await.is_ok()
+            && let Ok(id) = joined.await
+        {
+            self.read(Resumed { id, connection: 0, incoming }, turn).await;
+        }
+    }
+
+    async fn go_on(self, resume: v1::Resume, rest: Rest<In>, reply: Reply<Out>) {
+        let (turns, turn) = mpsc::channel(1);
+        let (resumed, answer) = oneshot::channel();
+        let passed = self.meter.passed(None);
+        let resumes = Resumes { resume, rest, reply, turns, address: self.address, passed, resumed };
+        if self.link.send((self.kind.resumes)(resumes)).await.is_ok()
+            && let Ok(session) = answer.await
+        {
+            self.read(session, turn).await;
+        }
+    }
+
+    /// Reads a frame a turn until the stream ends or the loop ends it.
+    async fn read(self, session: Resumed<In, Id>, mut turn: mpsc::Receiver<()>) {
+        let Resumed { id, connection, mut incoming } = session;
+        while turn.recv().await.is_some() {
+            let next = tokio::select! {
+                biased;
+                // There is no second turn, so this is the end.
+                _ = turn.recv() => return,
+                next = incoming.next() => next,
+            };
+            let said = said(&mut incoming, next);
+            let gone = matches!(said, Said::Gone(_));
+            let passed = Some(self.meter.passed(None));
+            if self.link.send((self.kind.says)(Says { id, connection, said, passed })).await.is_err() || gone {
+                return;
+            }
+        }
+    }
+}
+
+fn said<In: SessionMessage>(incoming: &mut Incoming<In>, next: Result<Option<Vec<In>>, Status>) -> Said<In> {
+    match next {
+        Ok(Some(messages)) => Said::Messages { messages, partial: incoming.held() },
+        Ok(None) => Said::Gone(End::Meant),
+        Err(status) => Said::Gone(End::of(status, incoming.is_garbled())),
+    }
+}

@@ -1,0 +1,264 @@
+//! The settings of a server: what it was told, and what that comes to on this host.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+use farpool_net::http2::{LEAST_STREAM_WINDOW, STREAM_WINDOW};
+use farpool_net::settings::{self, ByteSize};
+use farpool_proto::limits;
+
+use super::flags::Flags;
+use super::host::{default_programs, quarter_of_memory, random_id};
+use super::meter::Meters;
+use crate::journal;
+
+/// What a server goes by.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Bytes of jobs, items and results that may be held.
+    pub memory: u64,
+    /// Where programs are kept.
+    pub programs: PathBuf,
+    /// How many bytes of them.
+    pub program_cache: u64,
+    /// Bytes of items that a client may send for each job ahead of their results.
+    pub window: u64,
+    /// How long a peer may be silent.
+    pub heartbeat_timeout: Duration,
+    /// How long a session is kept whose connection is lost.
+    pub reconnect_grace: Duration,
+    /// Where detached jobs are kept; none: nowhere.
+    pub journal: Option<journal::Settings>,
+    /// Connections that may be open at once.
+    pub max_connections: usize,
+    /// What tells this coordinator from one that was here before.
+    pub id: [u8; 16],
+    /// Whether to say on stderr what happens.
+    pub log: bool,
+    /// What is the same for everybody but tests.
+    pub limits: Limits,
+}
+
+/// How long the server waits for what, and whether its scheduler checks itself.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// For the first bytes of a connection.
+    pub preface: Duration,
+    /// For the first message of a session.
+    pub first_message: Duration,
+    /// For a client to send a program, before another one is asked.
+    pub upload: Duration,
+    /// For a program to come that an agent has asked for.
+    pub fetch: Duration,
+    /// For a client to come back that was detaching a job.
+    pub detach: Duration,
+    /// At the end, for peers to read why their sessions end.
+    pub farewell: Duration,
+    /// The scheduler checks all that must hold after each event, in debug builds.
+    pub check: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            preface: Duration::from_secs(10),
+            first_message: Duration::from_secs(10),
+            upload: Duration::from_secs(60),
+            fetch: Duration::from_secs(300),
+            detach: Duration::from_secs(60),
+            farewell: Duration::from_secs(2),
+            check: false,
+        }
+    }
+}
+
+impl Settings {
+    /// What is asked for by the arguments that a program was started with, the first of which is its name, by its
+    /// environment, and by the file that they name.
+    ///
+    /// # Errors
+    /// If any of it is wrong, and for `--help` and `--version`: [`clap::Error::exit`] does what is right.
+    pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let flags: Flags = settings::load(args)?;
+        if let Some(message) = flags.in_reach() {
+            return Err(Flags::command().error(ErrorKind::MissingRequiredArgument, message));
+        }
+        let memory = flags.memory.map_or_else(|| quarter_of_memory().max(LEAST_MEMORY), |memory| memory.0);
+        if memory < LEAST_MEMORY {
+            let (asked, least) = (ByteSize(memory), ByteSize(LEAST_MEMORY));
+            let message = format!("--memory {asked} is too little: give it at least {least}");
+            return Err(Flags::command().error(ErrorKind::ValueValidation, message));
+        }
+        if flags.journal_size.0 < LEAST_JOURNAL {
+            let (asked, least) = (flags.journal_size, ByteSize(LEAST_JOURNAL));
+            let message = format!("--journal-size {asked} is too little: give it at least {least}");
+            return Err(Flags::command().error(ErrorKind::ValueValidation, message));
+        }
+        let programs = match (&flags.programs, &flags.journal) {
+            (Some(programs), _) => programs.clone(),
+            (None, Some(journal)) => journal.join("programs"),
+            (None, None) => default_programs(),
+        };
+        let journal = flags.journal.map(|directory| journal::Settings {
+            size: flags.journal_size.0,
+            expiry: flags.journal_expiry,
+            backlog: (memory / 8).min(64 << 20),
+            ..journal::Settings::new(directory)
+        });
+        Ok(Self {
+            listen: flags.listen,
+            memory,
+            programs,
+            journal,
+            program_cache: flags.program_cache.0,
+            window: flags.window.0.min(memory / 4).max(1),
+            heartbeat_timeout: flags.heartbeat_timeout,
+            reconnect_grace: flags.reconnect_grace,
+            max_connections: flags.max_connections as usize,
+            id: random_id(),
+            log: true,
+            limits: Limits::default(),
+        })
+    }
+
+    /// Bytes that may wait for a client before its pool is paused: what some do not read must leave room for others.
+    pub(super) fn queue(&self) -> usize {
+        (self.memory / 64).min(MAX_QUEUE) as usize
+    }
+
+    /// Bytes that may be left when it is resumed.
+    pub(super) fn low_queue(&self) -> usize {
+        self.queue() / 4
+    }
+
+    /// What each client may have on its way beside what is counted: many of them must not be more than the memory.
+    pub(super) fn stream_window(&self) -> u32 {
+        let window = (self.memory / 256).clamp(LEAST_STREAM_WINDOW.into(), STREAM_WINDOW.into());
+        u32::try_from(window).unwrap_or(STREAM_WINDOW)
+    }
+
+    /// The largest message that a client may send: it must be there as a whole before anything is done with it.
+    pub(super) fn max_message(&self) -> u64 {
+        self.memory / 2
+    }
+
+    /// The largest first message of a client.
+    pub(super) fn max_opening(&self) -> u64 {
+        self.memory / 4
+    }
+
+    /// The largest result that a worker may have, and the largest message of an agent: a result, and others in front of it.
+    pub(super) fn max_result(&self) -> u64 {
+        (self.memory / 2).clamp(LEAST_RESULT, limits::PAYLOAD_BYTES)
+    }
+
+    pub(super) fn max_report(&self) -> u64 {
+        self.max_result() + REPORT_BESIDE
+    }
+
+    /// What is on its way, in frames that are not whole.
+    pub(super) fn meters(&self) -> Meters {
+        Meters::new((self.memory / 16) as usize, self.limits.first_message)
+    }
+}
+
+/// What may wait for a client before its pool is paused, however large the memory is.
+const MAX_QUEUE: u64 = 16 << 20;
+
+/// What a result may have however small the memory is, in bytes.
+const LEAST_RESULT: u64 = 8 << 20;
+
+/// Results that travel in front of one in its message, where they end, and a bit.
+const REPORT_BESIDE: u64 = 4 << 20;
+
+/// As `--journal-size`.
+const LEAST_JOURNAL: u64 = 1 << 20;
+
+/// As `--memory`, with room for a frame or two of several clients.
+const LEAST_MEMORY: u64 = 16 << 20;
+
+/// In one line.
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { listen, memory, programs, program_cache, window, heartbeat_timeout, reconnect_grace, .. } = self;
+        let (memory, program_cache, window) = (ByteSize(*memory), ByteSize(*program_cache), ByteSize(*window));
+        write!(
+            f,
+            "listen={listen} memory={memory} programs={} program-cache={program_cache} window={window} \
+             heartbeat-timeout={heartbeat_timeout:?} reconnect-grace={reconnect_grace:?} max-connections={}",
+            programs.display(),
+            self.max_connections
+        )?;
+        match &self.journal {
+            None => write!(f, " journal=none"),
+            Some(journal) => {
+                let (directory, size, expiry) = (journal.directory.display(), ByteSize(journal.size), journal.expiry);
+                write!(f, " journal={directory} journal-size={size} journal-expiry={expiry:?}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(args: &[&str]) -> Result<Settings, String> {
+        let args = ["farpool-coordinator"].iter().chain(args).map(|arg| OsString::from(*arg));
+        Settings::load(args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_others_can_reach_needs_a_word() {
+        let settings = load(&[]).expect("the defaults are right");
+        assert_eq!((settings.listen.to_string().as_str(), settings.window), ("127.0.0.1:7070", 64 << 20));
+        let error = load(&["--listen", "0.0.0.0:7070"]).expect_err("it is refused");
+        assert!(error.contains("--insecure") && error.contains("0.0.0.0:7070"), "{error}");
+        assert!(load(&["--listen", "0.0.0.0:7070", "--insecure"]).is_ok());
+        assert!(load(&["--listen", "[::1]:7070"]).is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let check = |args: &[&str], words: &[&str]| {
+            let error = load(args).expect_err("it is refused");
+            words.iter().for_each(|words| assert!(error.contains(words), "{error}"));
+        };
+        check(&["--listen", "7070"], &["--listen", "host:port"]);
+        check(&["--memory", "lots"], &["--memory", "lots", "4GiB"]);
+        check(&["--memory", "1KiB"], &["--memory", "16MiB"]);
+        check(&["--journal-size", "1KiB"], &["--journal-size", "1MiB"]);
+        check(&["--journal-expiry", "soon"], &["--journal-expiry", "5s"]);
+        check(&["--max-connections", "0"], &["--max-connections"]);
+        check(&["--heartbeat-timeout", "0s"], &["--heartbeat-timeout", "5s"]);
+        check(&["--memroy", "1GiB"], &["--memory"]);
+    }
+
+    #[test]
+    fn programs_of_detached_jobs_are_where_these_are() {
+        let settings = load(&["--journal", "/tmp/j", "--journal-size", "2GiB"]).expect("it is right");
+        assert_eq!(settings.programs, PathBuf::from("/tmp/j/programs"));
+        let line = settings.to_string();
+        assert!(line.ends_with("journal=/tmp/j journal-size=2GiB journal-expiry=604800s"), "{line}");
+        let elsewhere = load(&["--journal", "/tmp/j", "--programs", "/tmp/p"]).expect("it is right");
+        assert_eq!(elsewhere.programs, PathBuf::from("/tmp/p"));
+    }
+
+    #[test]
+    fn the_window_fits_the_memory_and_the_line_says_it() {
+        let settings = load(&["--memory", "64MiB", "--programs", "/tmp/x"]).expect("it is right");
+        assert_eq!((settings.window, settings.max_message()), (16 << 20, 32 << 20));
+        let line = settings.to_string();
+        assert!(line.ends_with("journal=none"), "{line}");
+        assert!(line.contains("memory=64MiB") && line.contains("programs=/tmp/x") && !line.contains('\n'), "{line}");
+    }
+}

@@ -1,0 +1,209 @@
+//! Coordinators that are killed at any moment, and journals that are cut off.
+
+use std::process::Command;
+
+use farpool_proto::v1::DetachedState;
+use nix::sys::signal::Signal;
+use tonic::Status;
+
+use super::*;
+use crate::agent::{Agent, Order, hello};
+use crate::process::{Running, command};
+
+impl Scratch {
+    fn process(&self) -> Command {
+        let mut command = command();
+        command.arg("--journal").arg(self.path());
+        command.args(["--heartbeat-timeout", "500ms"]);
+        command
+    }
+}
+
+async fn killed(process: Running) {
+    process.signal(Signal::SIGKILL);
+    process.ends();
+}
+
+/// Sends what is not durable, and the program if it is asked for, until all is complete or the connection breaks. Returns what
+/// is durable.
+async fn go_on(channel: &Channel, items: u64, stop_at: u64) -> Result<(u64, bool), Status> {
+    let mut client = detaching(channel.clone(), detach("one", 1)).await;
+    let mut sent = None;
+    loop {
+        match client.try_next().await? {
+            Some(Told::Durable(durable)) => {
+                if sent.is_none() && !durable.complete {
+                    sent = Some(durable.items);
+                    send(&client, durable.items, items.min(stop_at.max(durable.items)));
+                    if stop_at >= items {
+                        client.end_items(1);
+                    }
+                }
+                if durable.complete || durable.items >= stop_at.min(items) && stop_at < items {
+                    return Ok((durable.items, durable.complete));
+                }
+            }
+            Some(Told::ProgramWanted(_)) => {
+                let (program, digest) = program(PROGRAM);
+                let mut clients = farpool_proto::v1::clients_client::ClientsClient::new(channel.clone());
+                clients.put_program(tokio_stream::iter(pieces(&program, &digest))).await?;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// An agent that runs so many items, or a few more, and then does nothing.
+async fn run_some(mut agent: Agent, items: usize) {
+    let mut ran = 0;
+    while let Ok(Some(orders)) = agent.next().await {
+        for order in orders {
+            let count = match &order {
+                Order::Assign(assign) => assign.segments.iter().map(|segment| segment.ends.len() / 4).sum(),
+                _ => 0,
+            };
+            if count == 0 || ran < items {
+                agent.follow(order);
+            }
+            ran += count;
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_was_said_to_be_durable_is_lost() {
+    const ITEMS: u64 = 3000;
+    let scratch = Scratch::new();
+    // While it comes.
+    let mut durable = 0;
+    for stop_at in [1, 700, 1900] {
+        let mut process = Running::start(&mut scratch.process());
+        let (now, complete) = go_on(&process.connect().await, ITEMS, stop_at).await.expect("the process lives");
+        assert!(now >= durable && !complete, "{now} are durable, and {durable} were");
+        durable = now;
+        killed(process).await;
+    }
+    let mut process = Running::start(&mut scratch.process());
+    let complete = go_on(&process.connect().await, ITEMS, ITEMS).await.expect("the process lives");
+    assert_eq!(complete, (ITEMS, true));
+    killed(process).await;
+    // While it runs: what was picked up once is the same ever after.
+    let mut before = Outcomes::new();
+    for round in 0..4 {
+        let mut process = Running::start(&mut scratch.process());
+        let channel = process.connect().await;
+        let mut agent = Agent::joined_over(channel.clone(), hello(1, 2)).await;
+        // So that it can be told which run an outcome is of.
+        agent.times = 1 + round;
+        let agent = tokio::spawn(run_some(agent, 400));
+        let mut attached = attach(channel.clone(), "one", 0, true).await;
+        assert!(matches!(attached.next().await, Told::DetachedJob(_)));
+        let mut seen = Outcomes::new();
+        while seen.len() < before.len() + 200 {
+            match attached.next().await {
+                Told::ItemsDone(done) => {
+                    seen.extend((done.first..).zip(cut(&done.data, 0, &done.ends).into_iter().map(Ok)));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(seen[..before.len()], before[..], "in round {round}");
+        before = seen;
+        killed(process).await;
+        agent.abort();
+    }
+    let mut process = Running::start(&mut scratch.process());
+    let channel = process.connect().await;
+    let agent = tokio::spawn(Agent::joined_over(channel.clone(), hello(1, 2)).await.work());
+    let (_, outcomes, end) = outcomes(channel, "one", 0, true).await;
+    assert_eq!((outcomes.len() as u64, end), (ITEMS, End::Ended));
+    assert_eq!(outcomes[..before.len()], before[..]);
+    for (at, (index, outcome)) in outcomes.iter().enumerate() {
+        assert_eq!(*index, at as u64);
+        let times = outcome.as_ref().map(|result| result.len() / 8).expect("none fails");
+        assert_eq!(*outcome, Ok(item(*index).repeat(times)));
+    }
+    killed(process).await;
+    agent.abort();
+    // When it has ended nobody is needed for it.
+    let mut process = Running::start(&mut scratch.process());
+    let (job, again, end) = super::outcomes(process.connect().await, "one", 0, true).await;
+    assert_eq!((job.state(), end), (DetachedState::Finished, End::Ended));
+    assert_eq!(again, outcomes);
+    killed(process).await;
+}
+
+#[tokio::test]
+async fn a_journal_that_was_cut_off_anywhere_goes_on_with_what_is_there() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    detached(&server, detach("one", 1), 300).await;
+    let agent = Agent::echo(&server, 1, 1).await;
+    assert_eq!(all(&server, "one").await, (echoes(0..300), End::Ended));
+    agent.abort();
+    server.until("the end of the agent", |status| status.agents.is_empty()).await;
+    detached(&server, detach("two", 2), 100).await;
+    server.killed_off().await;
+    let segment = scratch.path().join("0000000001.farpool-journal");
+    let whole = std::fs::read(&segment).expect("it is there");
+    let mut seen = [0; 4];
+    for part in 0..24 {
+        std::fs::write(&segment, &whole[..whole.len() * part / 24]).expect("it can be written");
+        // That it was longer is not known then: it is as if its end had not been durable.
+        std::fs::remove_file(scratch.path().join("synced")).expect("it is there");
+        let server = scratch.server_with(|settings| settings.limits.detach = Duration::from_millis(100)).await;
+        let _agent = Agent::echo(&server, 1, 2).await;
+        let jobs = states(&server).await;
+        for (name, state) in jobs {
+            seen[state as usize - 1] += 1;
+            let items = if name == "one" { 300 } else { 100 };
+            if state == DetachedState::Receiving {
+                continue;
+            }
+            // Whatever of it had run.
+            assert_eq!(all(&server, &name).await, (echoes(0..items), End::Ended), "{name} with part {part}");
+        }
+        let complete = |status: &farpool_proto::v1::StatusReply| status.jobs.is_empty();
+        server.until("the end of all jobs", complete).await;
+        server.killed_off().await;
+        // What the last round has added.
+        for entry in std::fs::read_dir(scratch.path()).expect("it is there") {
+            let path = entry.expect("it can be read").path();
+            if path.extension().is_some_and(|extension| extension == "farpool-journal") {
+                std::fs::remove_file(path).expect("it can be removed");
+            }
+        }
+    }
+    assert!(seen[0] > 0 && seen[1] > 0 && seen[2] > 0, "{seen:?} were receiving, running, finished");
+}
+
+#[tokio::test]
+async fn items_that_are_lost_fail_and_the_others_run() {
+    let scratch = Scratch::new();
+    let small = |settings: &mut farpool_coordinator_server::Settings| {
+        settings.journal.as_mut().expect("it has one").size = 4 << 20;
+    };
+    let server = scratch.server_with(small).await;
+    // More than two segments of it.
+    detached(&server, detach("one", 1), 6000).await;
+    server.killed_off().await;
+    let segments = || {
+        let entries = std::fs::read_dir(scratch.path()).expect("it is there");
+        let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be read").path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "farpool-journal"));
+        paths.sort();
+        paths
+    };
+    let all_segments = segments();
+    assert!(all_segments.len() >= 3, "{all_segments:?}");
+    std::fs::remove_file(&all_segments[1]).expect("it can be removed");
+    let server = scratch.server_with(small).await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    let (outcomes, end) = all(&server, "one").await;
+    assert_eq!((outcomes.len(), end), (6000, End::Ended));
+    let lost: Vec<_> = outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().err()).collect();
+    assert!(lost.len() > 100 && lost.len() < 5000, "{} are lost", lost.len());
+    assert!(lost.iter().all(|why| why.contains("the journal lost the item")), "{:?}", lost[0]);
+    let ran = outcomes.iter().filter_map(|(index, outcome)| Some((index, outcome.as_ref().ok()?)));
+    assert!(ran.into_iter().all(|(index, result)| *result == item(*index)));
+}

@@ -1,0 +1,122 @@
+//! A server in this process, and how its peers connect.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use farpool_coordinator_server::{Settings, run};
+use farpool_net::http2;
+use farpool_proto::v1::operators_client::OperatorsClient;
+use farpool_proto::v1::{StatusReply, StatusRequest};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
+
+/// What should happen soon takes longer than this only if it does not happen.
+const SOON: Duration = Duration::from_secs(60);
+
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    done: JoinHandle<std::io::Result<()>>,
+    pub(crate) directory: PathBuf,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        static SERVERS: AtomicU32 = AtomicU32::new(0);
+        let number = SERVERS.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("farpool-server-{}-{number}", std::process::id()));
+        let args = ["farpool-coordinator", "--listen", "127.0.0.1:0", "--programs"];
+        let args = args.iter().map(OsString::from).chain([directory.clone().into()]);
+        let mut settings = Settings::load(args).expect("the settings are right");
+        settings.log = false;
+        change(&mut settings);
+        let listener = TcpListener::bind(settings.listen).await.expect("there is a free port");
+        let address = listener.local_addr().expect("it has an address");
+        let (stop, stopped) = oneshot::channel();
+        let done = tokio::spawn(run(settings, listener, async {
+            let _ = stopped.await;
+        }));
+        Self { address, stop: Some(stop), done, directory }
+    }
+
+    /// A connection of its own.
+    pub(crate) async fn connect(&self) -> Channel {
+        connect(self.address).await
+    }
+
+    /// It ends without a word, as if its process had been killed.
+    pub(crate) fn kill(&self) {
+        self.done.abort();
+    }
+
+    /// The same, and it is over.
+    pub(crate) async fn killed_off(mut self) {
+        self.done.abort();
+        let _ = (&mut self.done).await;
+    }
+
+    pub(crate) async fn operators(&self) -> OperatorsClient<Channel> {
+        OperatorsClient::new(self.connect().await)
+    }
+
+    pub(crate) async fn status(&self) -> StatusReply {
+        let status = self.operators().await.status(StatusRequest {}).await;
+        status.expect("the status is told").into_inner()
+    }
+
+    /// Asks for the status until it is as it should be.
+    pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&StatusReply) -> bool) -> StatusReply {
+        let mut operators = self.operators().await;
+        let mut last = StatusReply::default();
+        for _ in 0..2000 {
+            last = operators.status(StatusRequest {}).await.expect("the status is told").into_inner();
+            if is_so(&last) {
+                return last;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{what} did not come about: {last:?}")
+    }
+
+    /// Asks it to shut down.
+    pub(crate) fn stop(&mut self) {
+        self.stop.take().expect("it is stopped once").send(()).expect("it runs");
+    }
+
+    /// Waits for its end, which was asked for.
+    pub(crate) async fn ended(&mut self) {
+        soon("the server's end", &mut self.done).await.expect("it does not panic").expect("it ends well");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.done.abort();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+pub(crate) async fn connect(address: SocketAddr) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("it is an address");
+    let connected = http2::endpoint(endpoint, Duration::from_secs(5)).connect().await;
+    connected.expect("the server accepts")
+}
+
+/// What must happen soon.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match timeout(SOON, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("{what} did not happen"),
+    }
+}
