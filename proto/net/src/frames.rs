@@ -46,7 +46,15 @@ impl<M: SessionMessage> Frames<M> {
             session.queue().waker = Some(context.waker().clone());
             return Poll::Pending;
         }
-        if line.kept.is_through() {
+        let is_window_full = {
+            let mut queue = session.queue();
+            if queue.is_window_full() && !line.owes() {
+                queue.waker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            queue.is_window_full()
+        };
+        if line.kept.is_through() && !is_window_full {
             let mut queue = session.queue();
             line.kept.refill(&mut queue.messages);
             if line.kept.is_through() && !(line.owes() && queue.end.is_none()) {
@@ -59,7 +67,8 @@ impl<M: SessionMessage> Frames<M> {
                 };
             }
         }
-        let messages = match line.kept.take() {
+        let taken = if is_window_full { None } else { line.kept.take() };
+        let messages = match taken {
             Some(Taken::Whole(messages, size)) => {
                 session.change(|queue| queue.sent += size);
                 session.let_go(&mut line);

@@ -48,9 +48,10 @@ pub(crate) struct Freed<M> {
     _others: Vec<Batch<M>>,
 }
 
-/// What so many messages count for: small ones take more in memory than on the wire.
+/// What so many messages count for: small ones take more in memory than on the wire, and a queue that grows keeps room for half as
+/// many again.
 pub(crate) const fn size_of_messages<M>(bytes: usize, count: usize) -> usize {
-    bytes + count * size_of::<(M, usize)>()
+    bytes + count * size_of::<(M, usize)>() * 3 / 2
 }
 
 impl<M> Default for Kept<M> {

@@ -82,6 +82,13 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().queue().size
     }
 
+    /// Has no further message begun while so many bytes or more are sent and not acknowledged. At least 1 MiB counts: the peer
+    /// may be silent about less than that.
+    pub fn set_window(&self, bytes: usize) {
+        self.session().queue().window = bytes.max(2 * session::UNTOLD_BYTES);
+        self.session().wake();
+    }
+
     /// Bytes of the messages that are in no frame of this connection yet, with what they take beside.
     pub fn waiting(&self) -> usize {
         self.session().queue().waiting()

@@ -13,7 +13,7 @@ use crate::kept::{Freed, Kept, size_of_messages};
 /// The peer is told what was taken in at the latest when it is more than this (a frame only for that costs each side a wake), ...
 const UNTOLD_MESSAGES: u64 = 1024;
 /// ... or, in bytes, this.
-const UNTOLD_BYTES: usize = 1 << 20;
+pub(crate) const UNTOLD_BYTES: usize = 512 << 10;
 
 /// One side of a session. Whoever locks both of its parts locks `line` first.
 pub(crate) struct Session<M> {
@@ -52,6 +52,8 @@ pub(crate) struct Queue<M> {
     pub(crate) size: usize,
     /// Of what is in frames of this connection.
     pub(crate) sent: usize,
+    /// While so much of it is not acknowledged no further message is begun.
+    pub(crate) window: usize,
     pub(crate) end: Option<Result<(), Status>>,
     /// Nobody takes frames.
     pub(crate) gone: bool,
@@ -100,6 +102,7 @@ impl<M: SessionMessage> Session<M> {
             acknowledged: 0,
             size: 0,
             sent: 0,
+            window: usize::MAX,
             end: None,
             gone: false,
             waker: None,
@@ -200,14 +203,16 @@ impl<M: SessionMessage> Listener for Session<M> {
         if line.connection != connection {
             return Err(Refused::Replaced);
         }
+        let mut waited = false;
         if heard.received > 0 && !line.only_one {
             let freed = line.kept.acknowledge(heard.received).map_err(Refused::Garbled)?;
+            waited = self.queue().is_window_full();
             self.free(&line, freed, false);
         }
         line.take_in(&heard);
         let owes = line.owes();
         drop(line);
-        if owes {
+        if owes || waited {
             self.wake();
         }
         Ok(())
@@ -243,6 +248,11 @@ impl<M> Queue<M> {
     /// Size of what is to be sent.
     pub(crate) fn waiting(&self) -> usize {
         self.size - self.sent
+    }
+
+    /// Whether no further message is begun until some are acknowledged. At the end all go out.
+    pub(crate) fn is_window_full(&self) -> bool {
+        self.sent >= self.window && self.end.is_none()
     }
 
     pub(crate) fn push(&mut self, message: M, size: usize) {

@@ -1,25 +1,26 @@
-//! Acknowledgements of clients while the memory is full.
+//! Acknowledgements of clients.
 //!
-//! What was sent to a client is held until the client acknowledges it, and its acknowledgements only come with what is read of it.
-//! So what may be in flight does not count against the bound. A client with more than that unacknowledged is overdue, as is one
-//! for whose acknowledgement a place waits; it is read until it has said more than can have been sent before its acknowledgement.
+//! What was sent to a client is held until the client acknowledges it. So each client has a window: while more than that is not
+//! acknowledged, no further message is begun for it, and what waits counts as its queue. What the window lets through does not
+//! count against the memory's bound.
 //!
-//! What many overdue clients say meanwhile must not come to much: the more is held beyond the bound, the fewer are read at once.
-//! Those that have said enough, or are one too many, are read a bit further in turn, since they may only be slow. One that has had
-//! its turn and acknowledges nothing for as long as a peer may be silent loses its session.
+//! Acknowledgements only come with what is read of a client. So while the memory is full, a client for which something waits behind
+//! a full window is overdue, as is one for whose acknowledgement a place waits, and is read until it has said more than can have been
+//! sent before its acknowledgement. What many overdue clients say meanwhile must not come to much: the more is held beyond
+//! the bound, the fewer are read at once. Those that have said enough, or are one too many, are read a bit further in turn, since
+//! they may only be slow: a client whose program takes no outcomes acknowledges none.
 
 use std::ops::RangeInclusive;
 
 use farpool_proto::v1::ClientMessage;
 use prost::Message;
-use tonic::Status;
 
 use super::Driver;
 use super::clients::Client;
 use farpool_coordinator::ClientId;
 
-/// What may be in flight to a client, in bytes: HTTP/2's window, and room. With little memory less: it does not count, and all
-/// clients together may have such a part of the memory in flight.
+/// A client's window in bytes, which does not count. All clients together may have such a part of the memory, as far as that is
+/// not too little for each.
 const IN_FLIGHT: RangeInclusive<u64> = 1 << 20..=10 << 20;
 const IN_FLIGHT_PART: u64 = 4;
 /// What an overdue client may say before its acknowledgement must have come, in bytes: what is in flight from it, and room.
@@ -58,10 +59,8 @@ struct Turn {
 pub(super) struct ClientAcks {
     /// Bytes that it has said since its last one, while it was overdue.
     said: u64,
-    /// Since when it has been overdue.
-    since: Option<u64>,
-    /// When it was last begun to be read since then.
-    asked_at: Option<u64>,
+    /// When it last had its turn since then.
+    turn_at: Option<u64>,
 }
 
 impl Acks {
@@ -70,9 +69,9 @@ impl Acks {
         Self { memory, in_flight: *IN_FLIGHT.end(), enough, patience, turn: None }
     }
 
-    /// There are so many clients now.
-    pub(super) fn share(&mut self, clients: usize) {
-        self.in_flight = within(self.memory / IN_FLIGHT_PART / clients.max(1) as u64, IN_FLIGHT);
+    /// The window of each client.
+    pub(super) fn window(&self) -> usize {
+        self.in_flight as usize
     }
 
     /// What may be in flight to each client and does not count.
@@ -91,8 +90,9 @@ impl Acks {
         }
     }
 
+    /// Whether something waits for it that its window holds back.
     fn is_overdue(&self, client: &Client) -> bool {
-        client.unacknowledged() > self.in_flight
+        client.waiting() > 0 && client.unacknowledged() >= self.in_flight
     }
 
     fn has_said_enough(&self, client: &Client) -> bool {
@@ -109,26 +109,13 @@ fn within(bytes: u64, range: RangeInclusive<u64>) -> u64 {
 }
 
 impl Driver {
-    /// Ends sessions of those who take what they are sent and never say so: it would be kept for ever.
-    pub(super) fn end_mute_clients(&mut self) {
-        let (now, acks) = (self.now, &self.memory.acks);
-        let mut mute = Vec::new();
-        for (&id, client) in &mut self.clients {
-            if !acks.is_overdue(client) || client.session.is_away() {
-                (client.acks.since, client.acks.asked_at) = (None, None);
-                continue;
-            }
-            let since = *client.acks.since.get_or_insert(now);
-            if !client.is_stopped() {
-                client.acks.asked_at.get_or_insert(now);
-            }
-            let had_its_turn = |at: u64| now.saturating_sub(at) > acks.time_of_a_turn();
-            if now.saturating_sub(since) > acks.patience && client.acks.asked_at.is_some_and(had_its_turn) {
-                mute.push(id);
-            }
-        }
-        for id in mute {
-            self.end_client(id, Err(Status::invalid_argument("it receives messages and never acknowledges them")));
+    /// Shares out what may be in flight, when clients have come or gone.
+    pub(super) fn share_in_flight(&mut self) {
+        let acks = &mut self.memory.acks;
+        let in_flight = within(acks.memory / IN_FLIGHT_PART / self.clients.len().max(1) as u64, IN_FLIGHT);
+        if std::mem::replace(&mut acks.in_flight, in_flight) != in_flight {
+            let window = acks.window();
+            self.clients.values().for_each(|client| client.session.outgoing.set_window(window));
         }
     }
 
@@ -172,10 +159,10 @@ impl Driver {
             // It has acknowledged something, or has gone: it is the next one's turn.
         }
         acks.turn = None;
-        let longest_ago = |&id: &ClientId| self.clients.get(&id).map(|client| (client.acks.asked_at, id));
+        let longest_ago = |&id: &ClientId| self.clients.get(&id).map(|client| (client.acks.turn_at, id));
         let Some((_, id)) = clients.iter().filter_map(longest_ago).min() else { return };
         if let Some(client) = self.clients.get_mut(&id) {
-            client.acks.asked_at = Some(now);
+            client.acks.turn_at = Some(now);
             let (acknowledged, said) = (client.acknowledged(), client.acks.said);
             acks.turn = Some(Turn { client: Some(id), acknowledged, said, since: now });
         }

@@ -75,7 +75,7 @@ impl Client {
     }
 
     /// The part of it that is to be sent, or was sent and may not have arrived.
-    fn sent_and_waiting(&self) -> u64 {
+    pub(super) fn sent_and_waiting(&self) -> u64 {
         self.session.outgoing.bytes() as u64
     }
 
@@ -101,11 +101,6 @@ impl Client {
     /// Whether its queue is too long, so that its pool is paused.
     pub(super) fn is_paused(&self) -> bool {
         self.paused
-    }
-
-    /// Whether nothing is read of it for now.
-    pub(super) fn is_stopped(&self) -> bool {
-        self.reading == Reading::Nothing
     }
 
     /// Has its next frame read, unless nothing is.
@@ -181,8 +176,9 @@ impl Driver {
             self.end_client(older, Err(Status::aborted("the pool was opened in another session")));
         }
         self.memory.opened(opening);
+        session.outgoing.set_window(self.memory.acks.window());
         self.clients.insert(id, Client { opening, ..Client::new(session) });
-        self.memory.acks.share(self.clients.len());
+        self.share_in_flight();
         let _ = reply.send(id);
         let said = Said::Messages { messages, partial: 0 };
         self.client_says(Says { id, connection: 0, said, passed: None });
@@ -240,7 +236,7 @@ impl Driver {
         // What was said to it before the end is still to be sent.
         self.send_to_clients();
         let Some(mut client) = self.clients.remove(&id) else { return };
-        self.memory.acks.share(self.clients.len());
+        self.share_in_flight();
         self.memory.forget(&mut client);
         self.memory.closed(client.opening);
         if let Some(own) = client.session.identity

@@ -29,7 +29,7 @@ use farpool_coordinator::ClientId;
 const LOOK_NS: u64 = 20_000_000;
 /// For so long nothing must have become less before somebody is favoured, in ns.
 const STUCK_NS: u64 = 500_000_000;
-/// While the memory is nearly full, results for clients may take such a part of it before agents are not read any more.
+/// Beyond the bound results for clients may take such a part of it before agents are not read any more.
 const RESULTS_PART: u64 = 8;
 /// Who holds no more than this goes on with small frames, whatever others hold.
 const SMALL_CLIENT: u64 = 64 << 10;
@@ -149,9 +149,9 @@ impl Driver {
         self.jobs_held() + clients + self.detached.held() + self.partials.bytes()
     }
 
-    /// Whether results take more than their part of the memory, which is nearly full.
+    /// Whether more than the bound is held, and results that clients do not take are a good part of it.
     pub(super) fn is_full_of_results(&mut self) -> bool {
-        let (results, most) = (self.memory.bound / RESULTS_PART, self.memory.bound / 4 * 3);
+        let (results, most) = (self.memory.bound / RESULTS_PART, self.memory.bound);
         let is_so = |driver: &Self| driver.memory.results > results && driver.at_most_held() > most;
         is_so(self) && {
             self.held();
@@ -212,7 +212,6 @@ impl Driver {
             self.memory.moves(0, self.now);
             self.clients.values_mut().for_each(|client| client.read(Reading::All));
         } else if self.memory.full {
-            self.end_mute_clients();
             self.keep_moving(held);
             self.choose_readers(held);
         }

@@ -1,10 +1,10 @@
 //! Results that clients do not take.
 //!
 //! A client whose queue is too long has its pool paused, which then gets no new chunks. But agents may have many of its chunks,
-//! and a hostile agent has as many as it likes. So while the memory is nearly full and such results take more than their part of
-//! it, an agent is read until it has sent a little more, and then not at all: HTTP/2's flow control holds back the rest.
-//! That may hold up everybody's results, so it has an end: clients that take next to nothing of their queues for as long as a peer
-//! may be silent lose their sessions, as do those that acknowledge nothing.
+//! and a hostile agent has as many as it likes. So while more than the bound is held and a good part of it are such
+//! results, an agent is read until it has sent a little more, and then not at all: HTTP/2's flow control holds back the rest.
+//! That holds up everybody's results, so it has an end: of the clients that have taken next to nothing of theirs for as long
+//! as a peer may be silent, the ones that have most lose their sessions, until there is room.
 //!
 //! The agent that is read on alone is read until its message is whole; see [`Partials`](super::partials::Partials).
 
@@ -20,21 +20,26 @@ const LITTLE_PART: u64 = 64;
 /// What a client must take at least in the time for which it may be silent, if as much again waits for it.
 const LEAST_TAKEN: u64 = 1 << 20;
 
-/// What waited for a client at some time.
+/// What a client had not taken at some time.
 #[derive(Clone, Copy)]
 pub(super) struct Waited {
-    bytes: u64,
+    /// In its queue, and in all.
+    bytes: [u64; 2],
     since: u64,
 }
 
 impl Client {
-    /// Whether it has taken next to nothing of a queue that is too long for so long, while agents wait for it. A client whose
+    /// Whether it has results of which it has taken next to nothing for so long, while agents wait for it. A client whose
     /// connection is lost has the time that there is for that.
     fn is_slow(&mut self, now: u64, patience: u64) -> bool {
-        let bytes = self.waiting();
+        let bytes = [self.waiting(), self.sent_and_waiting()];
         let before = self.waited.get_or_insert(Waited { bytes, since: now });
-        let takes = before.bytes.saturating_sub(bytes) >= LEAST_TAKEN.min(before.bytes / 2);
-        if takes || !self.is_paused() || self.session.is_away() {
+        let takes = before
+            .bytes
+            .iter()
+            .zip(bytes)
+            .any(|(&before, now)| before.saturating_sub(now) >= LEAST_TAKEN.min(before / 2).max(1));
+        if takes || self.results == 0 || self.session.is_away() {
             self.waited = Some(Waited { bytes, since: now });
         }
         self.waited.is_some_and(|waited| now.saturating_sub(waited.since) > patience)
@@ -58,8 +63,7 @@ impl Driver {
     pub(super) fn tend_slow_readers(&mut self) {
         if self.is_full_of_results() {
             self.memory.holds_agents_up = true;
-            self.end_slow_readers();
-            self.end_mute_clients();
+            self.end_slowest_reader();
         } else if std::mem::take(&mut self.memory.holds_agents_up) {
             self.clients.values_mut().for_each(|client| client.waited = None);
             let mut waiting = Vec::new();
@@ -73,12 +77,13 @@ impl Driver {
         }
     }
 
-    fn end_slow_readers(&mut self) {
+    /// Ends the session of the slow client that has most, if there is one. The next one is looked at when this has made room.
+    fn end_slowest_reader(&mut self) {
         let (now, patience) = (self.now, self.memory.patience());
         let clients = self.clients.iter_mut();
-        let slow: Vec<_> = clients.filter_map(|(&id, client)| client.is_slow(now, patience).then_some(id)).collect();
-        for id in slow {
-            let why = "the coordinator's memory is full of results, and this client does not read its own";
+        let slow = clients.filter_map(|(&id, client)| client.is_slow(now, patience).then_some((client.results, id)));
+        if let Some((_, id)) = slow.max() {
+            let why = "the coordinator's memory is full of results, and this client does not take its own";
             self.end_client(id, Err(Status::resource_exhausted(why)));
         }
     }

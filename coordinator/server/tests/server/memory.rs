@@ -6,16 +6,17 @@ use bytes::Bytes;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{
-    AgentOutput, ClientFrame, ClientMessage, Credit, OpenJob, OpenPool, OutputStream, PoolReopened, Program,
-    StatusReply, Variable,
+    AgentOutput, ClientFrame, ClientMessage, Credit, EventFrame, OpenJob, OpenPool, OutputStream, PoolReopened,
+    Program, StatusReply, Variable,
 };
 use prost::Message;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
 use crate::agent::{Agent, Say};
-use crate::client::{Ask, Client, Told, open_pool, open_pool_as};
+use crate::client::{Ask, Client, Told, batch, open_pool, open_pool_as};
 use crate::server::{Server, soon};
 
 const MIB: usize = 1 << 20;
@@ -125,47 +126,96 @@ async fn a_client_that_does_not_read_while_the_memory_is_full_is_ended() {
     server.until("a full memory", |status| status.held_bytes > 18 << 20).await;
     // Behind its results, which the same agent has.
     Client::open(&server).await.works(1).await;
-    deaf.must_be_refused(tonic::Code::ResourceExhausted, "does not read its own").await;
+    deaf.must_be_refused(tonic::Code::ResourceExhausted, "does not take its own").await;
     server.until("an empty memory", |status| status.held_bytes == 0).await;
 }
 
-#[tokio::test]
-async fn a_client_that_never_says_what_it_has_is_ended() {
-    let server = Server::with(|settings| {
-        settings.memory = 24 << 20;
-        settings.heartbeat_timeout = Duration::from_secs(1);
-    })
-    .await;
-    let mut agent = Agent::joined(&server, 1, 1).await;
-    let pool = ClientMessage { body: Some(Body::OpenPool(Box::new(open_pool_as(5)))) };
-    let frame = ClientFrame { messages: vec![pool].into(), ..ClientFrame::default() };
-    let (sending, requests) = mpsc::channel(1);
-    sending.send(frame).await.expect("the channel is open");
-    let mut mute = ClientsClient::new(server.connect().await).max_decoding_message_size(64 << 20);
-    let mut events = mute.session(ReceiverStream::new(requests)).await.expect("it is accepted").into_inner();
-    // Its pool is started when it knows where.
-    let mut received = 0;
-    while received < 2 {
-        let frame = soon("the welcome", events.message()).await.expect("no error").expect("it is not ended");
-        received += frame.messages.len() as u64;
+/// Reads what it is sent, and does not say that it has it.
+struct Mute {
+    sending: mpsc::Sender<ClientFrame>,
+    events: Streaming<EventFrame>,
+}
+
+impl Mute {
+    /// One whose pool is open, of which it has said that it knows where it starts.
+    async fn open(server: &Server, id: u8) -> Self {
+        let pool = ClientMessage { body: Some(Body::OpenPool(Box::new(open_pool_as(id)))) };
+        let frame = ClientFrame { messages: vec![pool].into(), ..ClientFrame::default() };
+        let (sending, requests) = mpsc::channel(1);
+        sending.send(frame).await.expect("the channel is open");
+        let mut client = ClientsClient::new(server.connect().await).max_decoding_message_size(64 << 20);
+        let events = client.session(ReceiverStream::new(requests)).await.expect("it is accepted").into_inner();
+        let mut mute = Self { sending, events };
+        let mut received = 0;
+        while received < 2 {
+            let frame = soon("the welcome", mute.events.message()).await.expect("no error").expect("it is not ended");
+            received += frame.messages.len() as u64;
+        }
+        mute.send(ClientFrame { received, ..ClientFrame::default() }).await;
+        mute
     }
-    sending.send(ClientFrame { received, ..ClientFrame::default() }).await.expect("the channel is open");
+
+    async fn send(&self, frame: ClientFrame) {
+        self.sending.send(frame).await.expect("the channel is open");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_says_what_it_has_is_sent_no_more_than_its_window() {
+    let server = Server::with(|settings| settings.memory = 24 << 20).await;
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    let mut mute = Mute::open(&server, 5).await;
     let pool = agent.pool().await;
     let line = [&[b'x'; 99_999][..], b"\n"].concat();
     for _ in 0..600 {
         let (stream, data) = (OutputStream::Stdout.into(), line.clone().into());
         agent.say(Say::Output(AgentOutput { pool, pid: 1, stream, data }));
     }
+    while agent.out.waiting() > 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let _agent = tokio::spawn(agent.work());
+    Client::open(&server).await.works(1).await;
+    assert!(server.status().await.held_bytes < 8 << 20);
     let mut read = 0;
+    while let Ok(frame) = timeout(Duration::from_millis(300), mute.events.message()).await {
+        read += frame.expect("no error").expect("it is not ended").encoded_len();
+    }
+    // A quarter of the memory, and a frame.
+    assert!(read > 1 << 20 && read < 7 << 20, "it was sent {read} bytes");
+}
+
+/// A message that is larger than its window goes out as a whole.
+#[tokio::test]
+async fn a_client_that_never_says_that_it_has_much_is_ended() {
+    let server = Server::with(|settings| {
+        settings.memory = 32 << 20;
+        settings.heartbeat_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let mut agent = Agent::joined(&server, 1, 2).await;
+    agent.times = 12;
+    let agent = tokio::spawn(agent.work());
+    let mut mute = Mute::open(&server, 5).await;
+    let ask = |body| ClientMessage { body: Some(body) };
+    let job = ask(Body::OpenJob(Box::new(OpenJob { job: 1, ..OpenJob::default() })));
+    let item = ask(Ask::Items(batch(1, 0, &[&vec![7; MIB]])));
+    mute.send(ClientFrame { messages: vec![job, item].into(), ..ClientFrame::default() }).await;
+    let mut read = 0;
+    while read < 12 * MIB {
+        let frame = soon("the result", mute.events.message()).await.expect("no error").expect("it is not ended");
+        read += frame.encoded_len();
+    }
+    agent.abort();
+    // The memory is full of what another one sends.
+    let _other = flood(&server, 40).await;
     let end = loop {
-        match soon("the session's end", events.message()).await {
-            Ok(frame) => read += frame.expect("there is a reason").encoded_len(),
+        match soon("the session's end", mute.events.message()).await {
+            Ok(frame) => assert!(frame.is_some(), "there is a reason"),
             Err(status) => break status,
         }
     };
-    assert!(end.message().contains("never acknowledges them"), "{end}");
-    assert!(read > 24 << 20, "it was ended after {read} bytes");
-    server.until("an empty memory", |status| status.held_bytes == 0).await;
+    assert!(end.message().contains("does not take its own"), "{end}");
 }
 
 #[tokio::test]

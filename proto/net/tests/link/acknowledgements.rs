@@ -26,8 +26,8 @@ fn a_frame_only_for_that_comes_when_much_was_taken_in() {
     let only = |received| Some(EventFrame { received, ..EventFrame::default() });
     assert_eq!(said_after(1024, 10), None);
     assert_eq!(said_after(1025, 10), only(1025));
-    assert_eq!(said_after(10, 100_000), None);
-    assert_eq!(said_after(11, 100_000), only(11));
+    assert_eq!(said_after(5, 100_000), None);
+    assert_eq!(said_after(6, 100_000), only(6));
     assert_eq!(said_after(1, 3_000_000), only(1));
 }
 
@@ -42,6 +42,31 @@ fn frames_that_go_anyway_say_it() {
     assert_eq!(pair.client.pushed() - pair.client.acknowledged(), 1);
     pair.settle();
     assert_eq!((pair.coordinator.acknowledged(), pair.coordinator.bytes()), (1, 0));
+}
+
+#[test]
+fn a_full_window_holds_messages_back_until_some_are_acknowledged() {
+    let (queue, mut sent) = outgoing::<ClientEvent>(0, Arc::default());
+    queue.set_window(1);
+    let way = Way::<ClientMessage>::default();
+    let mut incoming = queue.incoming::<ClientMessage>(Way::clone(&way), LIMIT);
+    let messages = |frame: Option<EventFrame>| frame.map(|frame| frame.messages.len());
+    // It is a mebibyte at least, and what has begun goes out as a whole.
+    (0..6).for_each(|number| queue.push(tell(number, 300_000)));
+    let frames: Vec<_> = std::iter::from_fn(|| messages(next_frame(&mut sent))).collect();
+    assert_eq!(frames, [1; 4]);
+    assert!(queue.waiting() > 600_000, "{}", queue.waiting());
+    // What was taken in is said all the same.
+    queue.acknowledge();
+    way.say(ClientFrame { messages: vec![ask(0, 10)].into(), ..ClientFrame::default() });
+    assert_eq!(hear(&mut incoming).map(|heard| heard.len()), Some(1));
+    assert_eq!(next_frame(&mut sent), Some(EventFrame { received: 1, ..EventFrame::default() }));
+    way.say(ClientFrame { received: 1, ..ClientFrame::default() });
+    assert_eq!(hear(&mut incoming), Some(vec![]));
+    assert_eq!([messages(next_frame(&mut sent)), messages(next_frame(&mut sent))], [Some(1), None]);
+    // At its end nothing is held back.
+    queue.finish();
+    assert_eq!(messages(next_frame(&mut sent)), Some(1));
 }
 
 #[test]
