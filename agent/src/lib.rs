@@ -15,7 +15,6 @@ pub mod standard;
 pub mod timer;
 
 mod agent;
-pub mod backoff;
 mod commands;
 
 mod host;

@@ -4,6 +4,8 @@ use std::env::{self, VarError};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use farpool_common::units::duration_or_zero;
+
 use crate::error::Error;
 
 /// The address of the cluster that pools run on; not set or empty: this machine.
@@ -36,9 +38,9 @@ pub(crate) fn program() -> Option<&'static str> {
 
 /// The value of [`RECONNECT_TIMEOUT`], if there is one.
 pub(crate) fn reconnect_timeout() -> Result<Option<Duration>, Error> {
-    let advice = "write a number and ms, s, m or h, as in 60s, or 0";
+    let advice = "write a number and ms, s, m, h or d, as in 60s, or 0";
     let Some(text) = text(RECONNECT_TIMEOUT, advice)? else { return Ok(None) };
-    duration(&text).map(Some).ok_or_else(|| Error::invalid(format!("{RECONNECT_TIMEOUT} is {text:?}: {advice}")))
+    duration_or_zero(&text).map(Some).map_err(|_| Error::invalid(format!("{RECONNECT_TIMEOUT} is {text:?}: {advice}")))
 }
 
 /// The value of a variable; not set or empty: none.
@@ -49,49 +51,6 @@ fn text(name: &str, advice: &str) -> Result<Option<String>, Error> {
         Err(VarError::NotPresent) => Ok(None),
         Err(VarError::NotUnicode(value)) => {
             Err(Error::invalid(format!("{name} is {value:?}, which is not UTF-8: {advice}")))
-        }
-    }
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
-    let number: f64 = number.parse().ok()?;
-    let seconds = match unit.trim_start() {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        "" if number == 0.0 => 1.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(number * seconds).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_read_as_people_write_them() {
-        for (text, expected) in [
-            ("60s", Some(60_000)),
-            (" 1.5 s", Some(1500)),
-            ("250ms", Some(250)),
-            ("2min", Some(120_000)),
-            ("2m", Some(120_000)),
-            ("1h", Some(3_600_000)),
-            ("0", Some(0)),
-            ("0s", Some(0)),
-            ("60", None),
-            ("", None),
-            ("s", None),
-            ("-1s", None),
-            ("1.2.3s", None),
-            ("5 days", None),
-            ("99999999999999999999999h", None),
-        ] {
-            assert_eq!(duration(text), expected.map(Duration::from_millis), "{text:?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use farpool_common::causes::causes;
 use farpool_net::Frames;
 use farpool_net::http2::{self, MAX_GRPC_MESSAGE};
 use farpool_proto::v1::AgentEvent;
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use super::session::{CommandFrames, Connect, Connecting, with_causes};
+use super::session::{CommandFrames, Connect, Connecting};
 use super::settings::Settings;
 
 /// The way to the coordinator, as far as there is a connection; changes with each new one.
@@ -25,7 +26,7 @@ pub(super) struct Connector {
 
 impl Connector {
     pub(super) fn new(settings: &Settings) -> Connector {
-        let endpoint = Endpoint::from(settings.uri.clone());
+        let endpoint = Endpoint::from(settings.coordinator.uri().clone());
         let endpoint = http2::endpoint(endpoint, settings.heartbeat_timeout);
         Connector { endpoint, connected: Arc::new(watch::Sender::new(None)) }
     }
@@ -46,7 +47,7 @@ impl Connect for Connector {
         let (endpoint, connected) = (self.endpoint.clone(), Arc::clone(&self.connected));
         Box::pin(async move {
             let channel = endpoint.connect().await;
-            let channel = channel.map_err(|error| Status::unavailable(with_causes(error.to_string(), &error)))?;
+            let channel = channel.map_err(|error| Status::unavailable(causes(&error)))?;
             let reply = client(channel).session(frames).await?;
             connected.send_replace(Some(endpoint));
             let frames: CommandFrames = Box::pin(reply.into_inner());

@@ -87,8 +87,8 @@ async fn run(settings: Settings) -> Result<ExitCode, String> {
         hello: settings.hello(),
         patience: settings.heartbeat_timeout,
         orphan_timeout: settings.orphan_timeout,
-        seed: farpool_agent::backoff::random_seed(),
-        coordinator: settings.coordinator.clone(),
+        seed: farpool_common::backoff::random_seed(),
+        coordinator: settings.coordinator.to_string(),
         say: |text| log(text),
     };
     match Session::new(connector, here, manner).serve(&mut asked).await {

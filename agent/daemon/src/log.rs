@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::sync::LazyLock;
 
-use farpool_net::log::Log;
+use farpool_common::log::Log;
 
 static LOG: LazyLock<Log> = LazyLock::new(|| Log::new("farpool-agent"));
 

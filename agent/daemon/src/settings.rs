@@ -10,9 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use farpool_net::settings::{self, ByteSize, ConfigFile, duration};
+use farpool_common::address::Address;
+use farpool_common::settings::{self, ConfigFile};
+use farpool_common::units::{ByteSize, duration};
 use farpool_proto::v1::{AgentHello, Label};
-use tonic::transport::Uri;
 use uuid::Uuid;
 
 use farpool_agent::Agent;
@@ -47,7 +48,7 @@ struct Flags {
 
     /// Where the coordinator listens
     #[arg(long, env = "FARPOOL_COORDINATOR", value_name = "URL", default_value = "http://127.0.0.1:7070")]
-    coordinator: Uri,
+    coordinator: Address,
 
     /// Worker processes that run at once, across all pools [default: the cores that this process may use]
     #[arg(long, env = "FARPOOL_SLOTS", value_name = "N")]
@@ -100,9 +101,7 @@ struct Flags {
 pub(super) struct Settings {
     /// What the agent is known by, as long as this process is there.
     pub(super) id: Bytes,
-    /// As it was written, and as it was understood.
-    pub(super) coordinator: String,
-    pub(super) uri: Uri,
+    pub(super) coordinator: Address,
     pub(super) slots: u32,
     /// All of them, also those that the agent sets by itself.
     pub(super) labels: Vec<Label>,
@@ -147,8 +146,7 @@ impl Settings {
     }
 
     fn resolve(flags: Flags) -> Result<Settings, String> {
-        let uri = flags.coordinator;
-        check_coordinator(&uri, flags.insecure)?;
+        check_coordinator(&flags.coordinator, flags.insecure)?;
         let cores = || std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
         let own_name = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
         let host = match flags.host {
@@ -162,8 +160,7 @@ impl Settings {
         let own = OWN_LABELS.iter().zip(own).map(|(key, value)| Label { key: (*key).into(), value: value.into() });
         Ok(Settings {
             id: Uuid::now_v7().into_bytes().to_vec().into(),
-            coordinator: uri.to_string().trim_end_matches('/').to_owned(),
-            uri,
+            coordinator: flags.coordinator,
             slots: flags.slots.map_or_else(cores, NonZeroU32::get),
             labels: own.chain(flags.labels).collect(),
             host,
@@ -177,16 +174,14 @@ impl Settings {
     }
 }
 
-fn check_coordinator(uri: &Uri, insecure: bool) -> Result<(), String> {
-    let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-        return Err(format!("--coordinator {uri} is not a coordinator's address: write it as http://host:7070"));
-    };
-    let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
-    if insecure || host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+fn check_coordinator(address: &Address, insecure: bool) -> Result<(), String> {
+    let host = address.host();
+    let ip: Option<IpAddr> = host.parse().ok();
+    if insecure || host == "localhost" || ip.is_some_and(|ip| ip.is_loopback()) {
         return Ok(());
     }
     Err(format!(
-        "--coordinator {uri} is on another machine, and there is no authentication yet: whoever answers there can run \
+        "--coordinator {address} is on another machine, and there is no authentication yet: whoever answers there can run \
          programs on this host, and whoever sits between can read and change the traffic. If you trust everybody in \
          that network, add --insecure"
     ))

@@ -10,8 +10,8 @@ use super::stop::Stopping;
 use super::stream::Stream;
 use super::worker::{State, Worker};
 use super::{Token, WorkerPool};
-use crate::backoff::{self, Backoff};
 use crate::standard::HoldStandard;
+use farpool_common::backoff::{self, Backoff};
 
 /// Deaths further apart than this have nothing to do with each other.
 const FORGOTTEN_NS: u64 = 10_000_000_000;

@@ -71,12 +71,16 @@ impl Builder {
     }
 }
 
+fn parse(url: &str) -> Result<Address, Error> {
+    Address::parse(url).map_err(|error| Error::invalid(error.to_string()))
+}
+
 impl Target {
     fn resolve(&self) -> Result<Option<Address>, Error> {
         match self {
             Target::ThisMachine => Ok(None),
-            Target::Cluster(url) => Address::parse(url).map(Some),
-            Target::Environment => environment::address()?.map(|url| Address::parse(&url)).transpose(),
+            Target::Cluster(url) => parse(url).map(Some),
+            Target::Environment => environment::address()?.map(|url| parse(&url)).transpose(),
         }
     }
 }

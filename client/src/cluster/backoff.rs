@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use farpool_agent::backoff;
+use farpool_common::backoff;
 use tokio::time::Instant;
 
 const SHORTEST: Duration = Duration::from_millis(50);

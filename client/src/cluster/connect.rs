@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use farpool_agent::standard::HoldStandard;
+use farpool_common::causes::causes;
 use farpool_net::Frames;
 use farpool_net::http2::{self, CONNECT_TIMEOUT, MAX_GRPC_MESSAGE};
 use farpool_programs::Pieces;
@@ -164,18 +165,4 @@ pub(super) fn told(status: &Status) -> String {
         None => message.to_owned(),
         Some(source) => format!("{message}: {}", causes(source)),
     }
-}
-
-/// An error and what has caused it, each once.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !words.contains(&text) {
-            words = format!("{words}: {text}");
-        }
-        cause = error.source();
-    }
-    words
 }

@@ -4,7 +4,6 @@
 //! ([`driver`]). Threads of the program put what they have to say into its queue, and wait at their job's inbox; see
 //! [`shared`] for what both sides touch. Nothing of this is started before a pool on a cluster is opened.
 
-mod address;
 mod backoff;
 #[cfg(feature = "simulation")]
 mod by_hand;
@@ -40,7 +39,6 @@ use crate::inbox::Inbox;
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::worker;
-pub(crate) use address::Address;
 #[cfg(feature = "simulation")]
 pub(crate) use by_hand::{Conversation, converse};
 #[cfg(feature = "simulation")]
@@ -50,6 +48,7 @@ use conversation::{Opener, Terms};
 pub use detached::{Caller, DetachedOutcomes, Handing, Keeper, Next};
 use detached::{Ground, Place};
 use driver::Driver;
+pub(crate) use farpool_common::address::Address;
 use shared::Shared;
 
 /// How long the end of a pool waits for its workers' output to be printed.

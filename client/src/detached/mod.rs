@@ -238,7 +238,7 @@ impl<R> fmt::Debug for Detached<R> {
 /// The place at this address, for callers without a pool there.
 fn place(url: &str) -> Result<Place, Error> {
     let patience = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
-    Ok(Place { address: Address::parse(url)?, patience })
+    Ok(Place { address: Address::parse(url).map_err(|error| Error::invalid(error.to_string()))?, patience })
 }
 
 /// The job has ended without all outcomes.

@@ -27,7 +27,7 @@ fn nobody_listens() {
 #[test]
 fn what_is_no_address_is_refused() {
     for address in ["nonsense", "https://127.0.0.1:7070", "http://", "127.0.0.1", "http://127.0.0.1:7070/path", "a b"] {
-        check(address, &["is not a coordinator's address", "write http://host:port"]);
+        check(address, &["the address", address, "http", "--address or FARPOOL_ADDRESS"]);
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use farpool_net::settings::{ByteSize, ConfigFile, duration};
+use farpool_common::settings::ConfigFile;
+use farpool_common::units::{ByteSize, duration};
 
 /// farpool's coordinator: takes jobs from clients, hands their items to agents, and passes the results back
 #[derive(Debug, Parser)]

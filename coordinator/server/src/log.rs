@@ -1,6 +1,6 @@
 //! What operators read.
 
-pub(super) use farpool_net::log::Log;
+pub(super) use farpool_common::log::Log;
 
 /// The coordinator's log, or one that writes nothing.
 pub(super) fn log(writes: bool) -> Log {

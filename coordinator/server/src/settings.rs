@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
+use farpool_common::settings;
+use farpool_common::units::ByteSize;
 use farpool_net::http2::{LEAST_STREAM_WINDOW, STREAM_WINDOW};
-use farpool_net::settings::{self, ByteSize};
 use farpool_proto::limits;
 
 use super::flags::Flags;

@@ -32,10 +32,6 @@ mod session;
 mod stream;
 
 pub mod http2;
-#[cfg(feature = "settings")]
-pub mod log;
-#[cfg(feature = "settings")]
-pub mod settings;
 pub mod version;
 
 pub use frame::{Parts, SessionMessage};

@@ -1,7 +1,6 @@
 //! How things end.
 
-use std::error::Error;
-
+use farpool_common::causes::with_causes;
 use tonic::{Code, Status};
 
 /// How the daemon ends.
@@ -50,13 +49,4 @@ impl Failure {
             (_, failure) => failure,
         }
     }
-}
-
-/// What went wrong, and why: an error of the transport says little by itself.
-pub(crate) fn with_causes(text: String, error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |&error| error.source());
-    causes.fold(text, |text, cause| match cause.to_string() {
-        cause if text.ends_with(&cause) => text,
-        cause => format!("{text}: {cause}"),
-    })
 }

@@ -25,13 +25,12 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::ledger::{Ledger, Step};
-use farpool_agent::backoff::Backoff;
+use farpool_common::backoff::Backoff;
 use leaving::Leaving;
 use link::{Connected, DRAINED_BYTES, FULL_BYTES, Heard, Link};
 
 pub use end::End;
 use end::Failure;
-pub(super) use end::with_causes;
 pub use parts::{CommandFrames, Connect, Connecting, Workers};
 
 /// The first wait before another try, and the longest.

@@ -3,7 +3,6 @@
 //! It is a farpool program like any other: `map` runs its commands in workers, on this machine or on a cluster.
 
 mod cli;
-mod duration;
 mod file_limit;
 mod map;
 mod operators;

@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use farpool_net::settings::ByteSize;
+use farpool_common::units::ByteSize;
 use tonic::Status;
 
 use super::super::meter::Reading;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use farpool_net::settings::ByteSize;
+use farpool_common::units::ByteSize;
 use farpool_proto::v1::journal_record::{self as record, Body};
 use farpool_proto::v1::{Failure, OpenJob, OpenPool};
 use prost::Message;

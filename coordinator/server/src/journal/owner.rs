@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farpool_net::settings::ByteSize;
+use farpool_common::units::ByteSize;
 use farpool_proto::v1::journal_record::Body;
 
 use super::compaction::{Compaction, Kept, Move};

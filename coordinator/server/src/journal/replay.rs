@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use farpool_net::settings::ByteSize;
+use farpool_common::units::ByteSize;
 use farpool_proto::v1::journal_record::{Body, JobOpened};
 
 use super::damage::Damage;

@@ -40,8 +40,10 @@ async fn check(arguments: &[&str], code: i32, words: &[&str]) {
 async fn wrong_settings() {
     check(&["--coordinator", "http://192.0.2.1:7070"], 2, &["192.0.2.1", "another machine", "--insecure"]).await;
     check(&["--coordinator", "http://head:7070"], 2, &["http://head:7070", "another machine", "--insecure"]).await;
-    check(&["--coordinator", "head:7070"], 2, &["head:7070", "http://host:7070"]).await;
-    check(&["--coordinator", "https://127.0.0.1:7070"], 2, &["https://127.0.0.1:7070", "http://host:7070"]).await;
+    check(&["--coordinator", "head:7070"], 2, &["http://head:7070", "another machine"]).await;
+    // Without a port it would be tried for ever.
+    check(&["--coordinator", "http://head"], 2, &["\"http://head\" has no port", "http://host:7070"]).await;
+    check(&["--coordinator", "https://127.0.0.1:7070"], 2, &["https://127.0.0.1:7070", "use http"]).await;
     check(&["--slots", "0"], 2, &["--slots", "zero"]).await;
     check(&["--slots", "many"], 2, &["--slots", "many"]).await;
     check(&["--label", "gpu"], 2, &["--label", "gpu", "KEY=VALUE"]).await;

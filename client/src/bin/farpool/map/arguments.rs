@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use clap::Args;
 use farpool::{Job, Pool};
+use farpool_common::units;
 
 use super::items::Source;
 use super::records::{Mode, Place};
 use super::template::Template;
-use crate::duration;
 
 #[derive(Debug, Args)]
 pub(crate) struct MapArguments {
@@ -37,7 +37,7 @@ pub(crate) struct MapArguments {
     keep_going: bool,
 
     /// Kill an item's command after this time: 10s, 500ms, 2m, 1h
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
     timeout: Option<Duration>,
 
     /// Retry a failed command up to this many times
@@ -90,7 +90,7 @@ pub(crate) struct MapArguments {
     line_buffer: bool,
 
     /// How long processes that a command leaves in the background may run after it exits; then they are killed and named
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration::parse_or_zero)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = units::duration_or_zero)]
     grace: Duration,
 
     /// Print the commands instead of running them

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use farpool::Error;
+use farpool_common::units;
 use nix::sys::signal::Signal;
 
 use super::items::LONGEST;
 use super::keep::Output;
 use super::spool::SpoolFile;
 use super::task::{Ended, Outcome};
-use crate::duration;
 use crate::text::{printable, shortened};
 
 /// An item whose outcome stands.
@@ -126,7 +126,7 @@ impl Ended {
                 Ok(signal) => format!("killed by signal {number} ({signal})"),
                 Err(_) => format!("killed by signal {number}"),
             }),
-            Self::TimedOut => Some(format!("timed out and was killed after {}", duration::show(took))),
+            Self::TimedOut => Some(format!("timed out and was killed after {}", units::show(took))),
             Self::TooMuchOutput => {
                 Some("wrote more than 1 GiB and was killed: let it write to a file instead".to_owned())
             }

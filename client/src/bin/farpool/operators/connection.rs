@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use farpool_common::address::Address;
 use farpool_net::http2::CONNECT_TIMEOUT;
 use farpool_proto::v1::detached_jobs_client::DetachedJobsClient;
 use farpool_proto::v1::operators_client::OperatorsClient;
@@ -28,8 +29,8 @@ const LARGEST_STATUS: usize = 256 << 20;
 
 impl Connection {
     pub(super) async fn open(address: &str) -> Result<Connection, OperatorError> {
-        let endpoint = endpoint(address).ok_or_else(|| OperatorError::address(address))?;
-        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT);
+        let parsed = Address::parse(address).map_err(|error| OperatorError::address(&error))?;
+        let endpoint = Endpoint::from(parsed.uri().clone()).connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT);
         // What accepts connections and then says nothing would not be noticed otherwise.
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await;
         let channel = match connected {
@@ -93,13 +94,4 @@ impl Connection {
             .map(|reply| reply.into_inner().agent)
             .map_err(|status| OperatorError::refused(&self.address, status).advise("`farpool agents` lists them"))
     }
-}
-
-/// As everywhere in farpool, `host:port` will do.
-fn endpoint(address: &str) -> Option<Endpoint> {
-    let whole = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    let endpoint = Endpoint::from_shared(whole).ok()?;
-    let uri = endpoint.uri();
-    let complete = uri.scheme_str() == Some("http") && uri.host().is_some() && uri.port_u16().is_some();
-    (complete && matches!(uri.path(), "" | "/")).then_some(endpoint)
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use farpool_common::address::AddressError;
 use farpool_proto::text::Lines;
 use tonic::{Code, Status};
 
@@ -30,9 +31,9 @@ const START_OR_NAME: &str =
     "start one there with `farpool-coordinator`, or name another with --address or FARPOOL_ADDRESS";
 
 impl OperatorError {
-    pub(super) fn address(address: &str) -> Self {
-        let message = format!("{address:?} is not a coordinator's address");
-        Self { kind: Kind::Address, message, advice: "write http://host:port, as in http://127.0.0.1:7070" }
+    pub(super) fn address(error: &AddressError) -> Self {
+        let advice = "a coordinator's address comes from --address or FARPOOL_ADDRESS";
+        Self { kind: Kind::Address, message: error.to_string(), advice }
     }
 
     pub(super) fn unreachable(address: &str, error: &(dyn Error + 'static)) -> Self {

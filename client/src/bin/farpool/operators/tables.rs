@@ -3,12 +3,12 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
+use farpool_common::units;
 use farpool_proto::v1::{AgentStatus, DetachedJob, JobStatus, JournalStatus, Label, StatusReply};
 
 use super::json;
 use super::table::Align::{Left, Right};
 use super::table::{Style, Table};
-use crate::duration;
 use crate::text::printable;
 
 /// All of it.
@@ -173,8 +173,8 @@ fn moment(ms: u64, now: SystemTime) -> String {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     match Duration::from_millis(ms) {
         Duration::ZERO => String::new(),
-        then if then > now => format!("in {}", duration::show(then - now)),
-        then => format!("{} ago", duration::show(now - then)),
+        then if then > now => format!("in {}", units::show(then - now)),
+        then => format!("{} ago", units::show(now - then)),
     }
 }
 
@@ -228,7 +228,7 @@ fn labels(labels: &[Label]) -> String {
 }
 
 fn since(ns: u64) -> String {
-    duration::show(Duration::from_nanos(ns))
+    units::show(Duration::from_nanos(ns))
 }
 
 fn rate_of(items_per_second: f64) -> String {

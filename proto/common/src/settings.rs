@@ -5,7 +5,6 @@
 //! [`load`]. What the file says becomes the default of its flag, so that there is one place where values are checked.
 
 mod file;
-mod units;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -13,8 +12,6 @@ use std::path::PathBuf;
 
 use clap::builder::{BoolishValueParser, Resettable};
 use clap::{ArgAction, Args, Command, FromArgMatches, Parser};
-
-pub use units::{ByteSize, duration};
 
 /// The flag that names the file.
 #[derive(Args, Clone, Debug, Default)]
@@ -68,6 +65,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::units::{ByteSize, duration};
 
     #[derive(Debug, Parser)]
     #[command(name = "server", version = "1.2.3")]

@@ -1,19 +1,36 @@
+//! Where a coordinator listens, as people write it.
+
+use std::error::Error;
 use std::fmt;
+use std::str::FromStr;
 
-use tonic::transport::Uri;
+use http::Uri;
 
-use crate::error::Error;
-
-/// Where a coordinator listens, as it was given and as it is connected to.
+/// Where a coordinator listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Address {
+pub struct Address {
     uri: Uri,
 }
 
+/// What is wrong with the text of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressError(String);
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for AddressError {}
+
 impl Address {
     /// Reads `http://host:port`, or `host:port` for short.
-    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
-        let wrong = |why: &str| Err(Error::invalid(format!("the address {text:?} {why}")));
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let wrong = |why: &str| Err(AddressError(format!("the address {text:?} {why}")));
         let (scheme, rest) = text.trim().split_once("://").unwrap_or(("http", text.trim()));
         match scheme {
             "http" => {}
@@ -35,8 +52,22 @@ impl Address {
         Ok(Self { uri })
     }
 
-    pub(crate) fn uri(&self) -> &Uri {
+    /// What is connected to.
+    pub fn uri(&self) -> &Uri {
         &self.uri
+    }
+
+    /// The host's name or its address, without brackets.
+    pub fn host(&self) -> &str {
+        self.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        Self::parse(text)
     }
 }
 
@@ -49,7 +80,6 @@ impl fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
 
     #[test]
     fn what_can_be_connected_to_is_taken() {
@@ -80,9 +110,7 @@ mod tests {
             ("", "write it as"),
             ("no de:7070", "write it as"),
         ] {
-            let error = Address::parse(text).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-            let story = error.to_string();
+            let story = Address::parse(text).unwrap_err().to_string();
             assert!(story.contains(words) && story.contains(&format!("{text:?}")), "{story} / {words}");
         }
     }

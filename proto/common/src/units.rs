@@ -47,16 +47,40 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A time: `5s`, `500ms`, `1.5min`, `2h`, `7d`. More than none.
+/// A time: `5s`, `500ms`, `1.5min`, `2h`, `7d`; a number alone is seconds. More than none.
 ///
 /// # Errors
 /// If it is none.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split(text);
-    let factor = TIMES.iter().find(|(name, _)| *name == unit).map(|&(_, factor)| factor);
-    let time = factor.and_then(|factor| scale(number, factor)).map(Duration::from_millis);
-    let time = time.filter(|time| !time.is_zero());
+    let time = time(text).filter(|time| !time.is_zero());
     time.ok_or_else(|| "a time is a number above 0 and ms, s, m, h or d, as in 5s".to_owned())
+}
+
+/// The same, or none: `0`.
+///
+/// # Errors
+/// If it is no time.
+pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    time(text).ok_or_else(|| "a time is a number and ms, s, m, h or d, as in 5s, or 0".to_owned())
+}
+
+fn time(text: &str) -> Option<Duration> {
+    let (number, unit) = split(text);
+    let unit = if unit.is_empty() { "s" } else { unit };
+    let factor = TIMES.iter().find(|(name, _)| *name == unit).map(|&(_, factor)| factor);
+    factor.and_then(|factor| scale(number, factor)).map(Duration::from_millis)
+}
+
+/// A time for messages: rounded to what matters.
+pub fn show(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{}ms", duration.as_millis()),
+        1..60 => format!("{}s", (duration.as_secs_f64() * 10.0).round() / 10.0),
+        60..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}h {:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {:02}h", seconds / 86400, seconds % 86400 / 3600),
+    }
 }
 
 fn split(text: &str) -> (&str, &str) {
@@ -109,15 +133,30 @@ mod tests {
     #[test]
     fn times() {
         let check = |text: &str, expected: Option<u64>| {
-            assert_eq!(duration(text).ok(), expected.map(Duration::from_millis), "{text}");
+            assert_eq!(duration_or_zero(text).ok(), expected.map(Duration::from_millis), "{text}");
+            let more_than_none = expected.filter(|&time| time > 0).map(Duration::from_millis);
+            assert_eq!(duration(text).ok(), more_than_none, "{text}");
         };
         check("5s", Some(5000));
-        check("500 ms", Some(500));
+        check(" 500 ms", Some(500));
         check("1.5min", Some(90_000));
         check("2m", Some(120_000));
-        check("1h", Some(3_600_000));
-        for text in ["", "5", "0s", "s", "5 parsecs", "-1s"] {
+        check("1.5h", Some(5_400_000));
+        check("7d", Some(604_800_000));
+        check(".5s", Some(500));
+        check("60", Some(60_000));
+        for none in ["0", "0s", "0ms"] {
+            check(none, Some(0));
+        }
+        for text in ["", "s", "5 parsecs", "5 days", "-1s", "1e3", "1.2.3s", "99999999999999999999999h"] {
             check(text, None);
         }
+    }
+
+    #[test]
+    fn messages_round() {
+        let shown = |milliseconds| show(Duration::from_millis(milliseconds));
+        assert_eq!([shown(7), shown(1000), shown(1340), shown(61_000)], ["7ms", "1s", "1.3s", "1m 01s"]);
+        assert_eq!([shown(3_660_000), shown(90_000_000)], ["1h 01m", "1d 01h"]);
     }
 }
