@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use farpool_agent::Agent;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{AgentCommand, AgentEvent, Failure, PoolStopped};
@@ -15,7 +16,6 @@ use super::pools::{Pools, Prepared, Refusal};
 use super::reactor::Reactor;
 use super::session::Workers;
 use super::settings::Settings;
-use farpool_agent::Agent;
 
 /// The workers of this host.
 #[derive(Debug)]

@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
+use farpool_agent::fork_server;
+use farpool_link::item_token::{self, ITEM_VARIABLE};
 use farpool_programs::Digest;
 use farpool_proto::limits;
 use farpool_proto::v1::agent_command::Body as Command;
@@ -16,8 +18,6 @@ use super::disk::Disk;
 use super::programs::{Found, NotFound};
 use super::settings::Settings;
 use super::workplace::Workplace;
-use farpool_agent::fork_server;
-use farpool_link::item_token::{self, ITEM_VARIABLE};
 
 /// The pools of an agent.
 #[derive(Debug)]

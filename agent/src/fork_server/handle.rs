@@ -3,6 +3,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Child;
 
+use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, Reply, Request};
+use farpool_link::process::Process;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -11,8 +13,6 @@ use nix::unistd::Pid;
 
 use super::Program;
 use crate::standard::HoldStandard;
-use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, Reply, Request};
-use farpool_link::process::Process;
 
 /// Time for a fork server to end by itself, in milliseconds, when nobody waits for its workers any more.
 const DROP_GRACE_MS: u16 = 1000;

@@ -6,14 +6,14 @@
 //!
 //! What is read in one turn is bounded, so that a worker that writes without end keeps nobody else waiting.
 
+use farpool_link::record::{HEADER_BYTES, Header, Kind};
+use farpool_link::{Corrupt, RING_BYTES};
 use farpool_proto::v1::{Failure, FailureKind};
 use prost::Message;
 
 use super::WorkerPool;
 use super::death::Reason;
 use super::worker::{State, Worker};
-use farpool_link::record::{HEADER_BYTES, Header, Kind};
-use farpool_link::{Corrupt, RING_BYTES};
 
 /// Records of one worker that are read in a turn.
 const RECORDS: usize = 16 << 10;

@@ -1,10 +1,11 @@
 //! Giving workers what they run next.
 
+use farpool_link::record::Kind;
+use farpool_link::{Corrupt, MAX_POSITION};
+
 use super::chunks::Piece;
 use super::worker::{Given, State, Worker};
 use super::{WorkerPool, death::Reason};
-use farpool_link::record::Kind;
-use farpool_link::{Corrupt, MAX_POSITION};
 
 impl WorkerPool {
     /// Gives out what is queued, as far as the workers take it.

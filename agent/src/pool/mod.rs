@@ -36,7 +36,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use farpool_link::MAX_THREADS;
 use farpool_link::clock;
+use farpool_link::record::Kind;
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{
     AgentEvent, Failure, FailureKind, PoolFault, PoolStarted, Returned, Segment, StartJob, StartPool, WorkerSettings,
@@ -48,8 +50,6 @@ use crate::fork_server::Program;
 use crate::slots::Turn;
 use crate::{Host, ProtocolError};
 use chunks::{Chunk, Piece};
-use farpool_link::MAX_THREADS;
-use farpool_link::record::Kind;
 use output::Teller;
 use pace::Pace;
 use report::Report;

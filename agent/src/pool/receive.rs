@@ -1,11 +1,11 @@
 //! Results that are too large for one record, on their way in pieces.
 
+use farpool_link::record::{HEADER_BYTES, Header};
+use farpool_link::{Corrupt, RING_BYTES};
 use farpool_proto::v1::FailureKind;
 
 use super::WorkerPool;
 use super::worker::Worker;
-use farpool_link::record::{HEADER_BYTES, Header};
-use farpool_link::{Corrupt, RING_BYTES};
 
 /// A large result of which some pieces are here.
 ///

@@ -1,12 +1,12 @@
 //! Settings that cannot be: a pool that has some is refused, and of a job that has some every item fails. The coordinator
 //! checks what its clients say, too; one that lets something through is no reason to give up the other pools.
 
+use farpool_link::record::MAX_PAYLOAD;
 use farpool_proto::limits;
 use farpool_proto::v1::{Failure, FailureKind, StartJob, StartPool};
 
 use super::chunks::Piece;
 use super::{Host, WorkerPool};
-use farpool_link::record::MAX_PAYLOAD;
 
 // A function has to fit into a worker's ring beside other things.
 const _: () = assert!(limits::FUNCTION_BYTES <= MAX_PAYLOAD / 2);

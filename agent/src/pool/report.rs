@@ -1,13 +1,13 @@
 //! Outcomes on their way to the coordinator, collected so that many travel at once.
 
 use bytes::{Bytes, BytesMut};
+use farpool_link::record::HEADER_BYTES;
+use farpool_link::{Corrupt, Reader};
 use farpool_proto::ends;
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{AgentEvent, Failure, ItemFault, RunDone};
 
 use super::chunks::Chunk;
-use farpool_link::record::HEADER_BYTES;
-use farpool_link::{Corrupt, Reader};
 
 /// Results of one run are told in several parts beyond this size.
 const RUN_BYTES: usize = 1 << 20;

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use farpool_common::backoff::{self, Backoff};
 use farpool_proto::v1::FailureKind;
 use nix::errno::Errno;
 
@@ -11,7 +12,6 @@ use super::stream::Stream;
 use super::worker::{State, Worker};
 use super::{Token, WorkerPool};
 use crate::standard::HoldStandard;
-use farpool_common::backoff::{self, Backoff};
 
 /// Deaths further apart than this have nothing to do with each other.
 const FORGOTTEN_NS: u64 = 10_000_000_000;

@@ -1,12 +1,12 @@
 //! The end of a pool: first the workers go, then the fork server.
 
+use farpool_link::record::Kind;
 use farpool_proto::v1::PoolStopped;
 use farpool_proto::v1::agent_event::Body;
 
 use super::WorkerPool;
 use super::death::Reason;
 use super::worker::{Ending, State};
-use farpool_link::record::Kind;
 
 /// Time for a worker that was told to leave: its program's exit handlers may have something to do.
 const LEAVE_GRACE_NS: u64 = 5_000_000_000;

@@ -1,5 +1,6 @@
 //! Looking after the processes: one round of it, and what the fork server tells.
 
+use farpool_link::message::Reply;
 use farpool_proto::v1::FailureKind;
 use nix::errno::Errno;
 
@@ -9,7 +10,6 @@ use super::stream::Stream;
 use super::worker::Worker;
 use super::{Token, WorkerPool};
 use crate::fork_server::{ForkServer, Program};
-use farpool_link::message::Reply;
 
 /// Replies of a fork server that are taken in at once, so that one without end keeps nobody else waiting.
 const REPLIES: usize = 256;

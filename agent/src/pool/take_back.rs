@@ -1,11 +1,12 @@
 //! Taking back what has not begun: for a worker that would begin it sooner, for an agent that would, or because nobody
 //! wants it any more.
 
+use farpool_link::clock;
+use farpool_link::record::Kind;
+
 use super::WorkerPool;
 use super::chunks::Piece;
 use super::worker::{Given, State, Worker};
-use farpool_link::clock;
-use farpool_link::record::Kind;
 
 /// Less work than this, in nanoseconds, is not worth taking from one worker for another: that costs a wake-up.
 const WORTH_TAKING_NS: f64 = 100_000.0;

@@ -2,14 +2,14 @@
 
 use std::os::fd::BorrowedFd;
 
+use farpool_link::RING_BYTES;
+use farpool_link::clock;
+use farpool_link::record::HEADER_BYTES;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::WorkerPool;
 use super::stream::Stream;
 use super::worker::{State, Worker};
-use farpool_link::RING_BYTES;
-use farpool_link::clock;
-use farpool_link::record::HEADER_BYTES;
 
 /// Outcomes of quick items wait for each other this long at most, so that they travel together.
 const COLLECT_NS: u64 = 1_000_000;

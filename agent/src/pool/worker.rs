@@ -5,6 +5,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use farpool_link::process::Process;
+use farpool_link::record::{HEADER_BYTES, Header, Kind, LargeHeader, MAX_PAYLOAD, PIECE_BYTES, RunHeader};
+use farpool_link::{Corrupt, Direction, Memory, Reader, Writer};
 use farpool_proto::v1::{Failure, WorkerSettings};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -14,9 +17,6 @@ use super::chunks::{Piece, Stretch};
 use super::death::Reason;
 use super::receive::Receiving;
 use super::stream::Stream;
-use farpool_link::process::Process;
-use farpool_link::record::{HEADER_BYTES, Header, Kind, LargeHeader, MAX_PAYLOAD, PIECE_BYTES, RunHeader};
-use farpool_link::{Corrupt, Direction, Memory, Reader, Writer};
 
 /// Room that runs and pieces leave in the ring, so that short orders always fit.
 const RESERVE: usize = 4096;

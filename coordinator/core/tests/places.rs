@@ -146,6 +146,32 @@ fn what_an_ailing_agent_was_allotted_goes_to_others() {
     world.drain();
 }
 
+/// What a pool's workers there knew of its jobs is gone when they are back.
+#[test]
+fn a_pool_that_comes_back_to_an_agent_is_told_of_its_jobs_again() {
+    let mut world = world();
+    world.join(1, 2);
+    let pool = world.open_pool(0, 1, 1);
+    let job = map(&mut world, pool, &[], 10);
+    world.schedule();
+    assert_eq!(held(&world), [2]);
+    world.join(1, 2);
+    world.ails(0, true);
+    while !world.agents[&0].chunks.is_empty() {
+        let first = world.agents[&0].chunks[0].first;
+        world.give_back(0, 0, first, 1);
+    }
+    world.schedule();
+    assert_eq!((workers(&world, 0), held(&world)), (vec![0, 1], vec![0, 2]));
+    // There it may not stay.
+    world.lose(1);
+    world.ails(0, false);
+    world.schedule();
+    assert_eq!((workers(&world, 0), held(&world)), (vec![1], vec![2]));
+    world.cancel(job);
+    world.drain();
+}
+
 /// A pool of so many workers on an agent with slots and credit holds so many chunks, and more than its share never.
 #[track_caller]
 fn check_share(slots: u32, credit: u32, limit: u32, expected: usize) {

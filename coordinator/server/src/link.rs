@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use farpool_coordinator::{AgentId, ClientId};
 use farpool_net::{Incoming, Outgoing, Reply, Rest, SessionMessage};
 use farpool_programs::{Digest, InUse};
 use farpool_proto::v1::{
@@ -19,7 +20,6 @@ use super::meter::{Meters, Passed};
 use super::published::Asker;
 use super::settings::Limits;
 use crate::journal::{Kept, ReadError};
-use farpool_coordinator::{AgentId, ClientId};
 
 /// All that can happen to the server, but for time passing and queues draining.
 pub(super) enum Input {

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use farpool_coordinator::{AgentId, ClientId};
 use farpool_net::Replies;
 use farpool_net::http2::MAX_GRPC_MESSAGE;
 use farpool_proto::v1::agents_server::{self, Agents, AgentsServer};
@@ -31,7 +32,6 @@ use super::published::Published;
 use super::router::{Origin, Router};
 use super::sessions::{Kind, open};
 use super::settings::Settings;
-use farpool_coordinator::{AgentId, ClientId};
 
 /// All that is served, and where it is said whether it is.
 pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) -> Result<(Health, Router), io::Error> {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use farpool_coordinator::{AgentId, ClientId};
 use farpool_net::{Incoming, Opening, Openings, Replies, Reply, Rest, SessionMessage, outgoing, replies, version};
 use farpool_proto::v1::{self, AgentCommand, AgentEvent, ClientEvent, ClientMessage};
 use futures_core::Stream;
@@ -14,7 +15,6 @@ use super::greeting::Greeting;
 use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId, from};
 use super::meter::Meter;
 use super::settings::Settings;
-use farpool_coordinator::{AgentId, ClientId};
 
 /// What tells clients' sessions from agents'.
 #[derive(Clone)]

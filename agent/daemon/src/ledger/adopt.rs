@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use farpool_agent::ProtocolError;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{
@@ -9,7 +10,6 @@ use farpool_proto::v1::{
 };
 
 use super::{HELD, Ledger, Step};
-use farpool_agent::ProtocolError;
 
 impl Ledger {
     pub(super) fn adopt_pool(&mut self, adopt: AdoptPool) -> Result<(), ProtocolError> {

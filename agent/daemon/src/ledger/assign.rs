@@ -1,12 +1,12 @@
 //! Chunks that the coordinator assigns.
 
+use farpool_agent::ProtocolError;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::{Assign, Segment};
 
 use super::Ledger;
 use super::chunks::Chunk;
 use super::items::Items;
-use farpool_agent::ProtocolError;
 
 impl Ledger {
     /// Gives the chunks their numbers, where they are. Nothing of their items is copied.

@@ -1,11 +1,11 @@
 //! What the coordinator says.
 
+use farpool_agent::ProtocolError;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::{CancelChunks, EndJob, ResizePool, Retract, Settled, StartJob, StartPool, StopPool};
 
 use super::pool::{Job, Pool};
 use super::{HELD, Ledger, Step};
-use farpool_agent::ProtocolError;
 
 impl Ledger {
     /// Hears a command of the coordinator's. Welcome and Drain are the session's affair.

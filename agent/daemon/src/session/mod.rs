@@ -17,6 +17,7 @@ mod parts;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farpool_common::backoff::Backoff;
 use farpool_net::Outgoing;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
@@ -25,7 +26,6 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::ledger::{Ledger, Step};
-use farpool_common::backoff::Backoff;
 use leaving::Leaving;
 use link::{Connected, DRAINED_BYTES, FULL_BYTES, Heard, Link};
 

@@ -329,6 +329,9 @@ impl World {
     pub(crate) fn stopped(&mut self, agent: u32, pool: u32) {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
         fake.places.remove(&pool).filter(|place| place.stopping).expect("it was told to stop the pool");
+        // With the pool it forgets its jobs.
+        let jobs = &self.jobs;
+        fake.knows.retain(|job| jobs.get(&job.index()).is_none_or(|job| job.pool != pool));
         let (agent, pool) = (fake.id, self.pools[&pool].id);
         self.send(Event::PlaceStopped { pool, agent });
     }

@@ -10,14 +10,15 @@
 //! the bound, the fewer are read at once. Those that have said enough, or are one too many, are read a bit further in turn, since
 //! they may only be slow: a client whose program takes no outcomes acknowledges none.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use farpool_coordinator::ClientId;
 use farpool_proto::v1::ClientMessage;
 use prost::Message;
 
 use super::Driver;
 use super::clients::Client;
-use farpool_coordinator::ClientId;
 
 /// A client's window in bytes, which does not count. All clients together may have such a part of the memory, as far as that is
 /// not too little for each.
@@ -120,7 +121,7 @@ impl Driver {
     }
 
     /// Which of these clients are read since they are overdue. `beyond`: what is held beyond the bound, in reserves.
-    pub(super) fn choose_overdue(&mut self, clients: &[ClientId], beyond: u64) -> Vec<ClientId> {
+    pub(super) fn choose_overdue(&mut self, clients: &[ClientId], beyond: u64) -> BTreeSet<ClientId> {
         let overdue: Vec<ClientId> = clients.iter().copied().filter(|&id| self.is_overdue_or_awaited(id)).collect();
         let at_once = match beyond {
             0 => usize::MAX,
@@ -129,15 +130,14 @@ impl Driver {
         };
         let acks = &self.memory.acks;
         let may_say_more = |id: &ClientId| self.clients.get(id).is_some_and(|client| !acks.has_said_enough(client));
-        let mut chosen: Vec<ClientId> = overdue.iter().copied().filter(may_say_more).take(at_once).collect();
+        let mut chosen: BTreeSet<ClientId> = overdue.iter().copied().filter(may_say_more).take(at_once).collect();
         let others: Vec<ClientId> = overdue.into_iter().filter(|id| !chosen.contains(id)).collect();
         self.give_turn_to_one_of(&others);
         chosen.extend(self.memory.acks.turn.as_ref().and_then(|turn| turn.client));
         chosen
     }
 
-    /// Whether it has been sent so much without having said that it has it that to read on makes more room than it takes, or is
-    /// to say that it knows where its pool starts.
+    /// Whether it is overdue, or is to say that it knows where its pool starts.
     fn is_overdue_or_awaited(&self, id: ClientId) -> bool {
         let is_overdue = |client: &Client| self.memory.acks.is_overdue(client);
         self.coordinator.is_to_hear(id) || self.clients.get(&id).is_some_and(is_overdue)

@@ -1,6 +1,7 @@
 //! Agents' sessions, as the loop sees them.
 
 use bytes::Bytes;
+use farpool_coordinator::AgentId;
 use farpool_proto::v1::{AgentCommand, AgentEvent, agent_command, agent_event};
 use prost::Message;
 use tonic::Status;
@@ -9,7 +10,6 @@ use super::super::end::End;
 use super::super::link::{Joins, Said, Says, from};
 use super::Driver;
 use super::session::Session;
-use farpool_coordinator::AgentId;
 
 /// An agent's session.
 pub(super) struct Agent {

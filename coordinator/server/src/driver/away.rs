@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use farpool_coordinator::{AgentId, ClientId};
 use farpool_proto::v1::{AgentCommand, AgentEvent, ClientEvent, ClientMessage};
 use tonic::Status;
 
@@ -10,7 +11,6 @@ use super::super::clock::nanos;
 use super::super::link::{Resumes, from};
 use super::Driver;
 use super::session::Identity;
-use farpool_coordinator::{AgentId, ClientId};
 
 /// When to give sessions up that are away.
 pub(super) struct Away {

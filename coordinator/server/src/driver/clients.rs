@@ -1,6 +1,7 @@
 //! Clients' sessions, as the loop sees them.
 
 use bytes::Bytes;
+use farpool_coordinator::ClientId;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, OpenPool, Output, OutputStream, client_message};
 use prost::Message;
@@ -13,7 +14,6 @@ use super::Driver;
 use super::acks::ClientAcks;
 use super::session::Session;
 use super::slow_readers::Waited;
-use farpool_coordinator::ClientId;
 
 /// A client's session.
 pub(super) struct Client {

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::Driver;
 use farpool_coordinator::AgentId;
+
+use super::Driver;
 
 /// The agents for which something may wait for company.
 #[derive(Default)]

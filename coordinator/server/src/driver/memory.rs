@@ -17,13 +17,13 @@
 use std::time::Duration;
 
 use farpool_common::units::ByteSize;
+use farpool_coordinator::ClientId;
 use tonic::Status;
 
 use super::super::meter::Reading;
 use super::Driver;
 use super::acks::Acks;
 use super::clients::Client;
-use farpool_coordinator::ClientId;
 
 /// While clients are stopped their queues drain without a word, so they are looked at in this interval, in ns.
 const LOOK_NS: u64 = 20_000_000;

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::future::{Future, ready};
 use std::pin::pin;
 
+use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tonic::Status;
@@ -36,7 +37,6 @@ use company::Company;
 use detached::Detached;
 pub(super) use detached::Opened;
 use drain::Drain;
-use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox};
 use memory::Memory;
 use operators::Asked;
 use partials::Partials;

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
+use farpool_coordinator::AgentId;
 use tonic::Status;
 
 use super::super::clock::nanos;
 use super::Driver;
 use super::agents::Agent;
-use farpool_coordinator::AgentId;
 
 pub(super) struct Partials {
     bytes: u64,

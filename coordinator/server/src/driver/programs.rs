@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use farpool_coordinator::ClientId;
 use farpool_programs::Digest;
 use farpool_proto::v1::ProgramWanted;
 use farpool_proto::v1::client_event::Body;
@@ -11,7 +12,6 @@ use tonic::{Code, Status};
 use super::super::clock::nanos;
 use super::super::settings::Limits;
 use super::Driver;
-use farpool_coordinator::ClientId;
 
 /// Uploads of one program at once: somebody may be asked who is faster than whoever was asked first.
 const MAX_UPLOADS: u32 = 4;

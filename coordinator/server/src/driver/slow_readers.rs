@@ -8,11 +8,11 @@
 //!
 //! The agent that is read on alone is read until its message is whole; see [`Partials`](super::partials::Partials).
 
+use farpool_coordinator::AgentId;
 use tonic::Status;
 
 use super::Driver;
 use super::clients::Client;
-use farpool_coordinator::AgentId;
 
 /// What each agent may send while it is so: such a part of the memory.
 const LITTLE_PART: u64 = 64;

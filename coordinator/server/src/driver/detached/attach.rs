@@ -2,6 +2,7 @@
 //! together may hold a share of the memory: beyond that only those are served that have taken everything, up to twice as much. Then
 //! streams that take nothing for a while are ended: what they have not taken is still on disk.
 
+use farpool_coordinator::convert::{Batch, ItemToken};
 use farpool_net::Outgoing;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{
@@ -17,7 +18,6 @@ use super::super::Driver;
 use super::begin::no_journal;
 use super::disk::{READ_BYTES, read, read_all, some};
 use crate::journal::{Ended, Job, Kept, Phase, ReadError};
-use farpool_coordinator::convert::{Batch, ItemToken};
 
 /// A stream of a job's outcomes.
 pub(super) struct Attached {

@@ -1,5 +1,6 @@
 //! How a job begins to come in: as a new one, or where it was.
 
+use farpool_coordinator::convert::of_one_job;
 use farpool_programs::Digest;
 use farpool_proto::text;
 use farpool_proto::v1::client_event::Body;
@@ -12,7 +13,6 @@ use super::super::Driver;
 use super::durable::Then;
 use super::receive::{Receiving, Stream};
 use crate::journal::{Journal, JournalError, JournalErrorKind, Known, Phase};
-use farpool_coordinator::convert::of_one_job;
 
 /// A stream of Detach that begins.
 pub(super) type DetachJoins = Joins<ClientEvent, ClientMessage, StreamId>;

@@ -2,6 +2,7 @@
 //!
 //! The journal is given what there is when the disk has nothing to do, and what comes meanwhile goes together.
 
+use farpool_coordinator::ClientId;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{ClosePool, Durable, client_message};
 use tokio::sync::oneshot;
@@ -10,7 +11,6 @@ use tonic::Status;
 use super::super::super::link::StreamId;
 use super::super::Driver;
 use super::refuse::Failing;
-use farpool_coordinator::ClientId;
 
 /// What waits for the disk.
 pub(super) enum Then {

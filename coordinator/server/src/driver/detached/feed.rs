@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use farpool_coordinator::ClientId;
+use farpool_coordinator::convert::Batch;
 use farpool_proto::v1::{EndItems, FailureKind, Items, PoolReopened, client_message as ask};
 
 use super::super::super::link::{Read, WasRead};
@@ -15,8 +17,6 @@ use super::disk::{Piece, READ_BYTES, read, read_all, some};
 use super::durable::Then;
 use super::run::failure;
 use crate::journal::{Kept, ReadError};
-use farpool_coordinator::ClientId;
-use farpool_coordinator::convert::Batch;
 
 /// Steps that are taken for one job in a round.
 const STEPS: usize = 16;

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
 
+use farpool_coordinator::ClientId;
 use farpool_programs::InUse;
 use farpool_proto::v1::{ClientEvent, FileAside, JournalStatus};
 use prost::Message;
@@ -37,7 +38,6 @@ use crate::journal::{Aside, Journal, Wakeup};
 use attach::Attached;
 use begin::DetachJoins;
 use durable::Then;
-use farpool_coordinator::ClientId;
 pub(in super::super) use open::Opened;
 use receive::Receiving;
 use refuse::Failing;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use farpool_coordinator::convert::{OfOneJob, of_one_job};
 use farpool_net::Outgoing;
 use farpool_programs::Digest;
 use farpool_proto::v1::client_event::Body;
@@ -18,7 +19,6 @@ use super::super::Driver;
 use super::begin::status;
 use super::durable::Then;
 use crate::journal::JournalErrorKind;
-use farpool_coordinator::convert::{OfOneJob, of_one_job};
 
 /// A job that is not complete.
 #[derive(Default)]

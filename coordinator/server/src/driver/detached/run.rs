@@ -1,6 +1,7 @@
 //! The client of a detached job's pool: what it says, and what it does with what it hears.
 
 use bytes::Bytes;
+use farpool_coordinator::ClientId;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{
     CancelJob, ClientMessage, Failure, FailureKind, ItemsDone, OpenJob, OpenPool, client_message as ask,
@@ -14,7 +15,6 @@ use super::disk::read;
 use super::durable::Then;
 use super::feed::Feed;
 use crate::journal::{Kept, Phase, ReadError};
-use farpool_coordinator::ClientId;
 
 /// A job that runs.
 pub(super) struct Run {
