@@ -203,8 +203,11 @@ impl Coordinator {
             FromAgent::Ailing { reason } => {
                 let Some(state) = self.agents.get_mut(agent) else { return };
                 let ails = !reason.is_empty();
-                state.ailing = reason;
+                let ailed = !std::mem::replace(&mut state.ailing, reason).is_empty();
                 self.feed(Event::AgentAils { agent, ails }, out);
+                if ails != ailed {
+                    self.review_all(out);
+                }
             }
             FromAgent::Hello(_) | FromAgent::PoolStopped { .. } => unreachable!("taken in before"),
         }

@@ -217,6 +217,15 @@ impl Coordinator {
 
     /// Empty: all jobs can run.
     fn why_a_job_waits(&self, id: PoolId, pool: &Pool) -> String {
+        let is_well = |agent: &AgentId| self.agents.get(*agent).is_some_and(|agent| agent.ailing.is_empty());
+        if !pool.at.is_empty() && !pool.at.iter().any(is_well) {
+            // Not the reason itself, which may change with every worker that dies.
+            let are = match pool.at.len() {
+                1 => "the only agent that the pool runs on is unhealthy".to_owned(),
+                agents => format!("all {agents} agents that the pool runs on are unhealthy"),
+            };
+            return format!("{are}: `farpool agents` says why");
+        }
         let Some(job) = self.core.job_without_place(id).and_then(|job| self.jobs.get(job)) else {
             return String::new();
         };

@@ -4,7 +4,9 @@ mod fakes;
 
 use fakes::*;
 use farpool_coordinator::RefusedKind;
-use farpool_proto::v1::{AgentOutput, Draining, FailureKind, OpenPool, OutputStream, WorkerSettings, agent_command};
+use farpool_proto::v1::{
+    AgentOutput, Ailing, Draining, FailureKind, OpenPool, OutputStream, WorkerSettings, agent_command,
+};
 
 /// The ids of the first pools that a coordinator gives out.
 const POOL: u64 = 1 << 32;
@@ -49,6 +51,30 @@ fn a_pool_waits_with_a_reason() {
     wire.expect(&[&two, &one, "client0: waiting: all agents are leaving"]);
     wire.agent_gone(4);
     wire.expect(&["client0: waiting: no agent is connected"]);
+}
+
+/// The client is not left in silence while workers die everywhere.
+#[test]
+fn a_pool_whose_agents_are_all_unhealthy_says_so() {
+    let mut wire = Wire::new();
+    wire.agent(1, 2);
+    wire.agent(2, 4);
+    wire.client();
+    wire.ask(0, open_pool(0));
+    wire.expect(&["client0: welcome", "client0: opened with 3 slots", "agent0: start pool 0", "agent1: start pool 0"]);
+    let ails = |wire: &mut Wire, agent: usize, reason: &str| {
+        wire.say(agent, Say::Ailing(Ailing { reason: reason.to_owned() }));
+    };
+    ails(&mut wire, 0, "10 workers in a row died");
+    wire.expect(&[]);
+    ails(&mut wire, 1, "3 workers in a row died");
+    let all = "all 2 agents that the pool runs on are unhealthy: `farpool agents` says why";
+    wire.expect(&[&format!("client0: waiting: {all}")]);
+    // The same in other words is no news.
+    ails(&mut wire, 1, "4 workers in a row died");
+    wire.expect(&[]);
+    ails(&mut wire, 0, "");
+    wire.expect(&["client0: opened with 3 slots"]);
 }
 
 #[test]
