@@ -140,10 +140,18 @@ impl WorkerPool {
             worker.given.pop_back();
         }
         // The last taken is the first in order.
-        for piece in taken {
-            self.queue.push_front(piece);
-        }
+        taken.into_iter().for_each(|piece| self.queue_in_front(piece));
         true
+    }
+
+    /// Parts of a chunk that were given one after another are one piece again: a chunk that must stay together is.
+    fn queue_in_front(&mut self, piece: Piece) {
+        match self.queue.front_mut() {
+            Some(next) if next.chunk == piece.chunk && piece.first + u64::from(piece.count) == next.first => {
+                (next.first, next.count) = (piece.first, piece.count + next.count);
+            }
+            _ => self.queue.push_front(piece),
+        }
     }
 
     /// Takes back what has not begun of a chunk, wherever it is.
