@@ -13,6 +13,7 @@ mod program;
 mod programs;
 mod protocol;
 mod sharing;
+mod together;
 
 use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, ROLE_WORKER};
 use libtest_mimic::{Arguments, Trial};
@@ -37,6 +38,7 @@ fn main() {
         ("programs", programs::CASES),
         ("protocol", protocol::CASES),
         ("sharing", sharing::CASES),
+        ("together", together::CASES),
     ];
     let trials = modules.iter().flat_map(|(module, cases)| {
         cases.iter().map(move |&(name, case)| {
