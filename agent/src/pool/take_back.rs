@@ -147,7 +147,7 @@ impl WorkerPool {
     /// Parts of a chunk that were given one after another are one piece again: a chunk that must stay together is.
     fn queue_in_front(&mut self, piece: Piece) {
         match self.queue.front_mut() {
-            Some(next) if next.chunk == piece.chunk && piece.first + u64::from(piece.count) == next.first => {
+            Some(next) if next.chunk == piece.chunk && piece.first + piece.count == next.first => {
                 (next.first, next.count) = (piece.first, piece.count + next.count);
             }
             _ => self.queue.push_front(piece),
