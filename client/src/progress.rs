@@ -52,9 +52,10 @@ impl Progress {
                     bar.tick();
                     thread::park_timeout(REDRAW);
                 }
-                drop(shown);
-                bar.set_position(done.count());
-                bar.abandon();
+                shown.end(|| {
+                    bar.set_position(done.count());
+                    bar.abandon();
+                });
             }
         };
         // A job without its bar is better than no job.

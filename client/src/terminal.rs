@@ -39,11 +39,24 @@ impl Shown {
         bars().push((number, bar.clone()));
         Self(number)
     }
+
+    /// Draws the bar for the last time. Nobody prints between that and its end, which would be behind what it showed before.
+    pub(crate) fn end(self, draw: impl FnOnce()) {
+        let mut bars = bars();
+        self.leave(&mut bars);
+        draw();
+        drop(bars);
+        std::mem::forget(self);
+    }
+
+    fn leave(&self, bars: &mut Vec<(u64, ProgressBar)>) {
+        bars.retain(|(number, _)| *number != self.0);
+    }
 }
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        bars().retain(|(number, _)| *number != self.0);
+        self.leave(&mut bars());
     }
 }
 
