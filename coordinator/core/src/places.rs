@@ -137,6 +137,10 @@ impl Core {
             return;
         };
         self.remove_place(pool, id);
+        // With the pool the agent forgets its jobs: should it be back there, they are started again.
+        for (_, job) in self.jobs.iter_mut().filter(|(_, job)| job.pool == pool) {
+            job.agents.remove(agent);
+        }
         self.allot(pool, actions);
     }
 
@@ -318,10 +322,6 @@ impl Core {
         let pool = self.pools.get_mut(id).expect("a place's pool is open");
         let place = pool.places.take(place).expect("a place that is removed is there");
         debug_assert_eq!(place.count, 0);
-        // With the pool the agent forgets its jobs: should it be back there, they are started again.
-        for (_, job) in self.jobs.iter_mut().filter(|(_, job)| job.pool == id) {
-            job.agents.remove(place.agent);
-        }
         let agent = self.fleet.agents.get_mut(place.agent).expect("a place's agent is there");
         agent.leaving -= u32::from(place.stage == Stage::Leaving);
         let places = &mut agent.places;
