@@ -7,8 +7,8 @@
 //! Acknowledgements only come with what is read of a client. So while the memory is full, a client for which something waits behind
 //! a full window is overdue, as is one for whose acknowledgement a place waits, and is read until it has said more than can have been
 //! sent before its acknowledgement. What many overdue clients say meanwhile must not come to much: the more is held beyond
-//! the bound, the fewer are read at once. Those that have said enough, or are one too many, are read a bit further in turn, since
-//! they may only be slow: a client whose program takes no outcomes acknowledges none.
+//! the bound, the fewer are read at once. The others take turns, and so do those that have said that much: each is read a bit further,
+//! since it may only be slow. A client whose program takes no outcomes acknowledges none.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -22,8 +22,8 @@ use super::clients::Client;
 
 /// A client's window in bytes, which does not count. All clients together may have such a part of the memory, as far as that is
 /// not too little for each.
-const IN_FLIGHT: RangeInclusive<u64> = 1 << 20..=10 << 20;
-const IN_FLIGHT_PART: u64 = 4;
+const WINDOW: RangeInclusive<u64> = 1 << 20..=10 << 20;
+const WINDOWS_PART: u64 = 4;
 /// What an overdue client may say before its acknowledgement must have come, in bytes: what is in flight from it, and room.
 const ENOUGH: RangeInclusive<u64> = 3 << 20..=16 << 20;
 const ENOUGH_PART: u64 = 32;
@@ -38,15 +38,15 @@ const TURN_BYTES: u64 = MOST_IN_A_FRAME;
 /// What clients may leave unacknowledged, and whose turn it is.
 pub(super) struct Acks {
     memory: u64,
-    /// What may be in flight to each client and does not count.
-    in_flight: u64,
+    /// That of each client.
+    window: u64,
     enough: u64,
     /// How long a client may be overdue, in ns.
     patience: u64,
     turn: Option<Turn>,
 }
 
-/// One client is read until it has said so much; nobody, once it has.
+/// A client is read for some time, or until it has said [`TURN_BYTES`]; then nobody is until that time is over.
 struct Turn {
     client: Option<ClientId>,
     /// What it had acknowledged, and said since, when its turn began.
@@ -67,17 +67,12 @@ pub(super) struct ClientAcks {
 impl Acks {
     pub(super) fn new(memory: u64, patience: u64) -> Self {
         let enough = within(memory / ENOUGH_PART, ENOUGH);
-        Self { memory, in_flight: *IN_FLIGHT.end(), enough, patience, turn: None }
+        Self { memory, window: *WINDOW.end(), enough, patience, turn: None }
     }
 
-    /// The window of each client.
-    pub(super) fn window(&self) -> usize {
-        self.in_flight as usize
-    }
-
-    /// What may be in flight to each client and does not count.
-    pub(super) fn in_flight(&self) -> u64 {
-        self.in_flight
+    /// The window of each client in bytes, which does not count.
+    pub(super) fn window(&self) -> u64 {
+        self.window
     }
 
     /// Counts what an overdue client says. `waits`: a place waits for its acknowledgement.
@@ -93,7 +88,7 @@ impl Acks {
 
     /// Whether something waits for it that its window holds back.
     fn is_overdue(&self, client: &Client) -> bool {
-        client.waiting() > 0 && client.unacknowledged() >= self.in_flight
+        client.waiting() > 0 && client.unacknowledged() >= self.window
     }
 
     fn has_said_enough(&self, client: &Client) -> bool {
@@ -110,13 +105,12 @@ fn within(bytes: u64, range: RangeInclusive<u64>) -> u64 {
 }
 
 impl Driver {
-    /// Shares out what may be in flight, when clients have come or gone.
-    pub(super) fn share_in_flight(&mut self) {
+    /// Gives clients larger or smaller windows when some have come or gone.
+    pub(super) fn share_windows(&mut self) {
         let acks = &mut self.memory.acks;
-        let in_flight = within(acks.memory / IN_FLIGHT_PART / self.clients.len().max(1) as u64, IN_FLIGHT);
-        if std::mem::replace(&mut acks.in_flight, in_flight) != in_flight {
-            let window = acks.window();
-            self.clients.values().for_each(|client| client.session.outgoing.set_window(window));
+        let window = within(acks.memory / WINDOWS_PART / self.clients.len().max(1) as u64, WINDOW);
+        if std::mem::replace(&mut acks.window, window) != window {
+            self.clients.values().for_each(|client| client.session.outgoing.set_window(window as usize));
         }
     }
 

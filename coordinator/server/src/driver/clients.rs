@@ -74,7 +74,7 @@ impl Client {
         self.opening + self.partial
     }
 
-    /// The part of it that is to be sent, or was sent and may not have arrived.
+    /// The part of it that was sent and not acknowledged, or waits to be sent.
     pub(super) fn sent_and_waiting(&self) -> u64 {
         self.session.outgoing.bytes() as u64
     }
@@ -176,9 +176,9 @@ impl Driver {
             self.end_client(older, Err(Status::aborted("the pool was opened in another session")));
         }
         self.memory.opened(opening);
-        session.outgoing.set_window(self.memory.acks.window());
+        session.outgoing.set_window(self.memory.acks.window() as usize);
         self.clients.insert(id, Client { opening, ..Client::new(session) });
-        self.share_in_flight();
+        self.share_windows();
         let _ = reply.send(id);
         let said = Said::Messages { messages, partial: 0 };
         self.client_says(Says { id, connection: 0, said, passed: None });
@@ -236,7 +236,7 @@ impl Driver {
         // What was said to it before the end is still to be sent.
         self.send_to_clients();
         let Some(mut client) = self.clients.remove(&id) else { return };
-        self.share_in_flight();
+        self.share_windows();
         self.memory.forget(&mut client);
         self.memory.closed(client.opening);
         if let Some(own) = client.session.identity

@@ -102,7 +102,7 @@ impl Memory {
     /// To be called when the client may hold more than before.
     pub(super) fn count(&mut self, client: &mut Client) {
         self.forget(client);
-        let beyond = client.unacknowledged().saturating_sub(self.acks.in_flight());
+        let beyond = client.unacknowledged().saturating_sub(self.acks.window());
         let waiting = client.waiting();
         client.counted = client.said() + beyond + waiting;
         client.results = beyond + if client.is_paused() { waiting } else { 0 };
