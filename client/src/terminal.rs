@@ -40,7 +40,8 @@ impl Shown {
         Self(number)
     }
 
-    /// Draws the bar for the last time. Nobody prints between that and its end, which would be behind what it showed before.
+    /// Draws the bar for the last time. Lines that others print wait until it is drawn; otherwise they would follow what it showed
+    /// before, on the same line.
     pub(crate) fn end(self, draw: impl FnOnce()) {
         let mut bars = bars();
         self.leave(&mut bars);

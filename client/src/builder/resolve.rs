@@ -14,7 +14,7 @@ use crate::cluster::Address;
 use crate::error::{Error, ErrorKind};
 use crate::settings::{RECONNECT_TIMEOUT, Settings};
 use crate::worker::Initialised;
-use crate::{environment, labels};
+use crate::{cluster, environment, labels};
 
 const INITIALIZER_TIMEOUT: Duration = Duration::from_secs(60);
 const PAYLOAD_LIMIT: u64 = 1 << 30;
@@ -71,16 +71,12 @@ impl Builder {
     }
 }
 
-fn parse(url: &str) -> Result<Address, Error> {
-    Address::parse(url).map_err(|error| Error::invalid(error.to_string()))
-}
-
 impl Target {
     fn resolve(&self) -> Result<Option<Address>, Error> {
         match self {
             Target::ThisMachine => Ok(None),
-            Target::Cluster(url) => parse(url).map(Some),
-            Target::Environment => environment::address()?.map(|url| parse(&url)).transpose(),
+            Target::Cluster(url) => cluster::address(url).map(Some),
+            Target::Environment => environment::address()?.map(|url| cluster::address(&url)).transpose(),
         }
     }
 }

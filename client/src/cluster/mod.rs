@@ -54,6 +54,11 @@ use shared::Shared;
 /// How long the end of a pool waits for its workers' output to be printed.
 const PRINTING: Duration = Duration::from_secs(1);
 
+/// Where a coordinator listens, as the user has written it.
+pub(crate) fn address(url: &str) -> Result<Address, Error> {
+    Address::parse(url).map_err(|error| Error::invalid(error.to_string()))
+}
+
 /// Opens a pool on the cluster at this address.
 pub(crate) fn open(address: Address, settings: Settings) -> Result<Arc<dyn Session>, Error> {
     Ok(Arc::new(open_session(address, settings)?))

@@ -11,12 +11,10 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::args::Data;
-use crate::cluster::Address;
 use crate::cluster::detached::{self, Named, Place, Reading};
-use crate::codec;
-use crate::environment;
 use crate::error::{Error, ErrorKind};
 use crate::settings::RECONNECT_TIMEOUT;
+use crate::{cluster, codec, environment};
 pub use detach::Detach;
 pub use outcomes::Outcomes;
 pub use raw::{RawDetached, RawEnd, RawOutcome};
@@ -238,7 +236,7 @@ impl<R> fmt::Debug for Detached<R> {
 /// The place at this address, for callers without a pool there.
 fn place(url: &str) -> Result<Place, Error> {
     let patience = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
-    Ok(Place { address: Address::parse(url).map_err(|error| Error::invalid(error.to_string()))?, patience })
+    Ok(Place { address: cluster::address(url)?, patience })
 }
 
 /// The job has ended without all outcomes.
