@@ -4,7 +4,7 @@
 //! Why not simply the socket: outcomes that a worker wrote into the ring survive its death, a busy pair makes
 //! no system call at all, and large payloads move through pages that are there already.
 //!
-//! Beside it is what else both ends must know: how fork servers are asked for workers ([`message`]), how workers end
+//! The crate also has what else both ends must know: how fork servers are asked for workers ([`message`]), how workers end
 //! ([`exit_code`]), processes by their pidfds ([`process`]), and that a process has forked ([`fork`]).
 
 pub mod clock;

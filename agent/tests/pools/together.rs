@@ -21,7 +21,7 @@ fn results_of(told: &[Event], of: u64) -> Vec<String> {
     results
 }
 
-/// It waits behind an item that goes on, and two others are free for it at the same time.
+/// The chunk waits behind a long item, and two other workers become free at the same time.
 fn a_chunk_that_was_given_in_two_parts_moves_as_one() {
     // Which of them it waits behind, and who is free first, differs.
     for round in 0..15 {

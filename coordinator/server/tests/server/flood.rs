@@ -288,7 +288,7 @@ async fn one_large_frame_after_hello() {
     check(server, floods).await;
 }
 
-/// Answers whatever it is given with results of so many bytes, each with a report beside it that is of no use.
+/// Answers every chunk with a result of `bytes`, and with a report of `beside` bytes about a chunk that does not exist.
 async fn answers(mut agent: Agent, bytes: usize, beside: usize) {
     agent.say(Say::Credit(Credit { chunks: 60_000, bytes: 0 }));
     while let Ok(Some(orders)) = agent.next().await {

@@ -62,7 +62,7 @@ async fn the_memory_is_bounded_and_nothing_is_dropped() {
         })
     });
     let reading: Vec<_> = reading.collect();
-    // A small client goes on.
+    // A client with a small job is served meanwhile.
     Client::open(&server).await.works(1).await;
     let mut clients = Vec::new();
     for client in reading {
