@@ -67,7 +67,7 @@ impl Coordinator {
                 pool: id.to_bits(),
                 processes,
                 settings: Some(pool.asked.settings.clone()),
-                program: pool.asked.program.clone(),
+                program: pool.asked.program.as_ref().map(|program| program.packed.clone()).unwrap_or_default(),
                 weight,
                 id: own.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(&id)),
             };

@@ -48,6 +48,8 @@ pub enum RefusedKind {
         /// The lowest that it may have.
         next: u64,
     },
+    /// A pool whose program cannot be decoded, and why.
+    Program(String),
     /// An item above the pool's limit.
     ItemTooLarge {
         /// Its index.
@@ -130,6 +132,7 @@ impl fmt::Display for Refused {
             EndsMissData { last, len } => write!(f, "the last item ends at {last} and the data at {len}"),
             IndexTooHigh(first) => write!(f, "items from {first} on go beyond the highest index"),
             IndexTooLow { first, next } => write!(f, "item {first} comes where {next} is the lowest that may come"),
+            Program(why) => write!(f, "the pool's program: {why}"),
             ItemTooLarge { item, bytes, limit } => {
                 write!(f, "item {item} has {bytes} bytes, and the pool's limit is {limit}")
             }

@@ -28,7 +28,7 @@ fn open_named_pool(name: &str, digest: u8) -> Ask {
     let require = labels(&["gpu=a100"]);
     Ask::OpenPool(Box::new(OpenPool {
         settings: Some(settings),
-        program: Some(program),
+        program: program.packed(),
         require,
         ..OpenPool::default()
     }))

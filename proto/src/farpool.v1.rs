@@ -419,9 +419,10 @@ pub struct OpenPool {
     /// Not set in local mode, where all parts are of one build.
     #[prost(message, optional, tag = "3")]
     pub version: ::core::option::Option<Version>,
-    /// What the workers run; not set in local mode, where that is the client itself.
-    #[prost(message, optional, tag = "4")]
-    pub program: ::core::option::Option<Program>,
+    /// What the workers run, an encoded Program; empty in local mode, where that is the client itself. It stays encoded on its way
+    /// to the agents, which all get the same bytes.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub program: ::prost::bytes::Bytes,
     /// Only agents with all of these labels run the pool.
     #[prost(message, repeated, tag = "5")]
     pub require: ::prost::alloc::vec::Vec<Label>,
@@ -815,7 +816,7 @@ pub struct LendSlot {
     pub lend: bool,
 }
 /// Answered by PoolStarted, or by PoolFault and PoolStopped.
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartPool {
     #[prost(uint64, tag = "1")]
     pub pool: u64,
@@ -824,9 +825,9 @@ pub struct StartPool {
     pub processes: u32,
     #[prost(message, optional, tag = "3")]
     pub settings: ::core::option::Option<WorkerSettings>,
-    /// Not set in local mode.
-    #[prost(message, optional, tag = "4")]
-    pub program: ::core::option::Option<Program>,
+    /// OpenPool.program.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub program: ::prost::bytes::Bytes,
     /// Its share of the slots against other pools; 0: 1.
     #[prost(uint32, tag = "5")]
     pub weight: u32,

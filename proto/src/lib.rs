@@ -14,6 +14,7 @@ pub mod decode;
 pub mod ends;
 pub mod limits;
 pub mod parts;
+mod program;
 pub mod text;
 
 pub use batch::Batch;

@@ -9,7 +9,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::v1::{AgentEvent, AgentFrame, ClientFrame, ClientMessage, HeldChunk, HeldPool, Label, Variable};
+use crate::v1::{AgentEvent, AgentFrame, ClientFrame, ClientMessage, HeldChunk, HeldPool, Label, Program, Variable};
 
 /// What the parts of one message may take, in bytes: enough for the hello of an agent that holds as many chunks as it may.
 const MOST: u64 = 8 << 20;
@@ -58,7 +58,7 @@ const fn bytes(number: u64, each: u64) -> Field {
 const LABEL: u64 = size_of::<Label>() as u64 + TEXTS;
 
 static PROGRAM: Shape = Shape(&[bytes(3, size_of::<Bytes>() as u64), bytes(4, size_of::<Variable>() as u64)]);
-static OPEN_POOL: Shape = Shape(&[message(4, 0, &PROGRAM), bytes(5, LABEL), bytes(9, size_of::<Bytes>() as u64)]);
+static OPEN_POOL: Shape = Shape(&[bytes(5, LABEL), bytes(9, size_of::<Bytes>() as u64)]);
 static OPEN_JOB: Shape = Shape(&[bytes(9, LABEL)]);
 static DETACH: Shape = Shape(&[message(3, 0, &OPEN_POOL), message(4, 0, &OPEN_JOB)]);
 static CLIENT_MESSAGE: Shape = Shape(&[message(1, 0, &OPEN_POOL), message(2, 0, &OPEN_JOB), message(8, 0, &DETACH)]);
@@ -82,6 +82,7 @@ pub fn check<M: 'static>(encoded: &[u8]) -> Result<(), TooManyParts> {
         () if is(TypeId::of::<AgentFrame>()) => &AGENT_FRAME,
         () if is(TypeId::of::<ClientMessage>()) => &CLIENT_MESSAGE,
         () if is(TypeId::of::<AgentEvent>()) => &AGENT_EVENT,
+        () if is(TypeId::of::<Program>()) => &PROGRAM,
         () => return Ok(()),
     };
     let mut left = MOST;
@@ -136,7 +137,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::v1::{AgentHello, Items, OpenJob, OpenPool, Program, agent_event, client_message};
+    use crate::v1::{AgentHello, Items, OpenJob, OpenPool, agent_event, client_message};
 
     fn client(body: client_message::Body) -> ClientMessage {
         ClientMessage { body: Some(body) }
@@ -175,12 +176,8 @@ mod tests {
         let require = vec![Label::default(); 1 << 20];
         let job = OpenJob { require: require.clone(), ..OpenJob::default() };
         assert_eq!(check::<ClientFrame>(&frame(vec![client(client_message::Body::OpenJob(job.into()))])), refused);
-        let program = Some(Program { arguments: vec![Bytes::new(); 1 << 20], ..Program::default() });
-        let pool = OpenPool { program, ..OpenPool::default() };
-        assert_eq!(
-            check::<ClientMessage>(&client(client_message::Body::OpenPool(pool.into())).encode_to_vec()),
-            refused
-        );
+        let program = Program { arguments: vec![Bytes::new(); 1 << 20], ..Program::default() };
+        assert_eq!(check::<Program>(&program.encode_to_vec()), refused);
         let pool = OpenPool { agents: vec![Bytes::new(); 1 << 20], ..OpenPool::default() };
         assert_eq!(check::<ClientFrame>(&frame(vec![client(client_message::Body::OpenPool(pool.into()))])), refused);
         assert_eq!(check::<AgentFrame>(&hello(AgentHello { labels: require, ..AgentHello::default() })), refused);

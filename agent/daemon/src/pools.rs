@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use farpool_agent::fork_server;
 use farpool_link::item_token::{self, ITEM_VARIABLE};
 use farpool_programs::Digest;
@@ -31,7 +32,7 @@ pub(super) struct Pools {
     /// From which workers make the tokens of their items.
     token: String,
     waiting: HashMap<u64, Waiting>,
-    preparations: JoinSet<Result<Base, Refusal>>,
+    preparations: JoinSet<Outcome>,
     running: HashMap<u64, Base>,
 }
 
@@ -50,6 +51,9 @@ struct Base {
     program: Found,
     workplace: Workplace,
 }
+
+/// What comes of a preparation: what the pool says of its program, and what is there for it.
+type Outcome = Result<(Program, Base), Refusal>;
 
 /// A pool whose preparation has come to its end.
 #[derive(Debug)]
@@ -150,7 +154,7 @@ impl Pools {
     }
 
     /// `None`: the pool is not wanted any more.
-    fn prepared(&mut self, outcome: Result<(Id, Result<Base, Refusal>), JoinError>) -> Option<Prepared> {
+    fn prepared(&mut self, outcome: Result<(Id, Outcome), JoinError>) -> Option<Prepared> {
         let (id, outcome) = match outcome {
             Ok(ended) => ended,
             Err(error) => {
@@ -159,18 +163,18 @@ impl Pools {
             }
         };
         let pool = self.waiting.iter().find(|(_, waiting)| waiting.preparation.id() == id).map(|(pool, _)| *pool)?;
-        let Waiting { mut start, jobs, .. } = self.waiting.remove(&pool)?;
-        let base = match outcome {
-            Ok(base) => base,
+        let Waiting { start, jobs, .. } = self.waiting.remove(&pool)?;
+        let (program, base) = match outcome {
+            Ok(there) => there,
             Err(refusal) => return Some(Prepared::Refused(pool, refusal)),
         };
-        let program = self.program(start.program.take().unwrap_or_default(), &base);
+        let program = self.program(&program, &base);
         self.running.insert(pool, base);
         Some(Prepared::Ready(start.into(), program, jobs))
     }
 
-    fn program(&self, program: Program, base: &Base) -> fork_server::Program {
-        let text = |bytes: bytes::Bytes| OsString::from_vec(bytes.to_vec());
+    fn program(&self, program: &Program, base: &Base) -> fork_server::Program {
+        let text = |bytes: &Bytes| OsString::from_vec(bytes.to_vec());
         let digest = Digest::try_from(&program.digest[..]).map(|digest| digest.to_string()).unwrap_or_default();
         let own = [
             ("FARPOOL_ADDRESS", self.address.as_str()),
@@ -178,11 +182,11 @@ impl Pools {
             (ITEM_VARIABLE, self.token.as_str()),
             ("FARPOOL_PROGRAM", &digest),
         ];
-        let chosen = program.environment.into_iter().map(|variable| (text(variable.name), text(variable.value)));
+        let chosen = program.environment.iter().map(|variable| (text(&variable.name), text(&variable.value)));
         let own = own.map(|(name, value)| (name.into(), value.into()));
         fork_server::Program {
             path: base.program.path().to_owned(),
-            arguments: program.arguments.into_iter().map(text).collect(),
+            arguments: program.arguments.iter().map(text).collect(),
             // Ours come last: of two with one name the last one counts.
             environment: Some(chosen.chain(own).collect()),
             directory: Some(base.workplace.path().to_owned()),
@@ -190,9 +194,10 @@ impl Pools {
     }
 }
 
-async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, program: Option<Program>) -> Result<Base, Refusal> {
+async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, packed: Bytes) -> Outcome {
     let rejected = |message| Refusal { kind: FailureKind::ProgramRejected, message, of_host: false };
     let unavailable = |message, of_host| Refusal { kind: FailureKind::Unavailable, message, of_host };
+    let program = Program::unpacked(&packed).map_err(|error| rejected(format!("the pool's program: {error}")))?;
     let program = program.ok_or_else(|| rejected("the pool does not say which program it runs".to_owned()))?;
     let digest = Digest::try_from(&program.digest[..]).map_err(|error| rejected(error.to_string()))?;
     check(&program).map_err(rejected)?;
@@ -204,7 +209,7 @@ async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, program: Option<Prog
     let workplace = workplace.map_err(std::io::Error::other).flatten();
     let workplace =
         workplace.map_err(|error| unavailable(format!("creating a directory for the workers: {error}"), true))?;
-    Ok(Base { program: found, workplace })
+    Ok((program, Base { program: found, workplace }))
 }
 
 /// What no process can be started with, or no client may ask for.

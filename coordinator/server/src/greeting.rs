@@ -3,7 +3,7 @@
 //! That it is the right message, and what is in it otherwise, the coordinator checks itself.
 
 use farpool_net::version;
-use farpool_proto::v1::{AgentEvent, AgentHello, ClientMessage, OpenPool, agent_event, client_message};
+use farpool_proto::v1::{AgentEvent, AgentHello, ClientMessage, OpenPool, Program, agent_event, client_message};
 use tonic::Status;
 
 /// BLAKE3's.
@@ -27,7 +27,10 @@ impl Greeting for ClientMessage {
         };
         let OpenPool { version, program, .. } = open;
         version::check("the coordinator", "the client", version.as_ref())?;
-        let Some(program) = program else {
+        let unpacked = Program::unpacked(program);
+        let Some(program) =
+            unpacked.map_err(|error| Status::invalid_argument(format!("the pool's program: {error}")))?
+        else {
             return Err(Status::invalid_argument("OpenPool without its program"));
         };
         if program.digest.len() != DIGEST_BYTES {

@@ -40,7 +40,8 @@ pub(crate) struct PoolAsked {
     /// Workers at once; none: as many as there are slots.
     pub(crate) processes: Option<NonZeroU32>,
     pub(crate) settings: WorkerSettings,
-    pub(crate) program: Option<Program>,
+    /// What the workers run; none in local mode.
+    pub(crate) program: Option<ProgramAsked>,
     pub(crate) require: Vec<Label>,
     pub(crate) weight: u32,
     /// By which it is known again; none in local mode.
@@ -49,6 +50,13 @@ pub(crate) struct PoolAsked {
     pub(crate) again: Option<Vec<Identity>>,
     /// The item whose task started the client, if one did.
     pub(crate) item: Option<ItemToken>,
+}
+
+/// A program as agents are told of it, and what names it.
+#[derive(Debug)]
+pub(crate) struct ProgramAsked {
+    pub(crate) digest: Bytes,
+    pub(crate) packed: Bytes,
 }
 
 /// What a client wants of a job.
@@ -103,7 +111,6 @@ pub fn of_one_job(message: ClientMessage) -> Result<OfOneJob, Refused> {
 fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
     limits::pool(open.processes, open.weight)?;
     open.settings.as_ref().map_or(Ok(()), limits::settings)?;
-    open.program.as_ref().map_or(Ok(()), limits::program)?;
     let id = identity(&open.id, RefusedKind::PoolIdLength)?;
     let again = if open.again {
         id.ok_or(RefusedKind::Missing("id"))?;
@@ -115,13 +122,20 @@ fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
     Ok(FromClient::OpenPool(Box::new(PoolAsked {
         processes: NonZeroU32::new(open.processes),
         settings: open.settings.unwrap_or_default(),
-        program: open.program,
+        program: program(open.program)?,
         require: labels(open.require)?,
         weight: open.weight.max(1),
         id,
         again,
         item: open.item.map(ItemToken::try_from).transpose()?,
     })))
+}
+
+fn program(packed: Bytes) -> Result<Option<ProgramAsked>, Refused> {
+    let program = Program::unpacked(&packed).map_err(|error| RefusedKind::Program(error.to_string()))?;
+    let Some(program) = program else { return Ok(None) };
+    limits::program(&program)?;
+    Ok(Some(ProgramAsked { digest: program.digest, packed }))
 }
 
 impl TryFrom<v1::ItemToken> for ItemToken {

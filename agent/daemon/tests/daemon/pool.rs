@@ -35,7 +35,14 @@ pub(crate) fn start(pool: u64, program: &[u8], notes: &Path, behaviour: &str) ->
     };
     let settings = WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() };
     let id = vec![9; 16].into();
-    StartPool { pool, processes: 1, settings: Some(settings), program: Some(program), id, ..StartPool::default() }
+    StartPool { pool, processes: 1, settings: Some(settings), program: program.packed(), id, ..StartPool::default() }
+}
+
+/// Changes what a pool says of its program.
+pub(crate) fn change(start: &mut StartPool, change: impl FnOnce(&mut Program)) {
+    let mut program = Program::unpacked(&start.program).expect("it is a program").expect("there is one");
+    change(&mut program);
+    start.program = program.packed();
 }
 
 pub(crate) fn start_job(pool: u64, job: u64) -> Command {

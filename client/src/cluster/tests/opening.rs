@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{Failure, FailureKind, PoolFailed, Waiting, Welcome};
+use farpool_proto::v1::{Failure, FailureKind, PoolFailed, Program, Waiting, Welcome};
 use tonic::Status;
 
 use super::*;
@@ -32,7 +32,7 @@ fn a_coordinator_is_told_everything_about_the_pool() {
     assert_eq!((told.processes, told.weight), (5, 3));
     assert_eq!(told.version, Some(farpool_proto::version()));
     assert_eq!(told.require, [labels::required("gpu", "a100")]);
-    let program = told.program.unwrap();
+    let program = Program::unpacked(&told.program).unwrap().unwrap();
     let own = std::fs::read("/proc/self/exe").unwrap();
     assert_eq!(program.size, own.len() as u64);
     assert_eq!(program.digest, super::super::program::digest().unwrap().to_bytes());

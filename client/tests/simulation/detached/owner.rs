@@ -2,7 +2,7 @@
 
 use farpool::simulation::{Caller, Handing};
 use farpool::{Error, ErrorKind};
-use farpool_proto::v1::{Detach, Items, OpenJob};
+use farpool_proto::v1::{Detach, Items, OpenJob, Program};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -126,9 +126,7 @@ pub(crate) fn detach(name: &str, open: OpenJob, random: &mut Random) -> Detach {
     let processes = random.pick(&[0, 0, 1, 3]);
     let mut pool = open_pool(processes, random);
     let id = std::mem::take(&mut pool.id);
-    if let Some(program) = &mut pool.program {
-        program.digest = programs().digest.clone();
-    }
+    pool.program = Program { digest: programs().digest.clone(), size: 1, ..Program::default() }.packed();
     Detach { name: name.to_owned(), id, pool: Some(pool), job: Some(open), result: "bytes".to_owned(), format: 0 }
 }
 

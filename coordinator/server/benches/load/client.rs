@@ -41,7 +41,7 @@ impl Client {
         let open = OpenPool {
             settings: Some(settings),
             version: Some(farpool_proto::version()),
-            program: Some(program),
+            program: program.packed(),
             ..OpenPool::default()
         };
         queue.push(message(client_message::Body::OpenPool(Box::new(open))));

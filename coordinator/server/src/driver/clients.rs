@@ -146,13 +146,12 @@ impl Client {
     }
 }
 
-/// What each of a pool's arguments, variables and labels takes in memory beside its bytes.
-const PART_TAKES: u64 = 128;
+/// What each of a pool's labels takes in memory beside its bytes.
+const LABEL_TAKES: u64 = 128;
 
 /// What the message that opens a pool takes in memory.
 fn takes(open: &OpenPool) -> u64 {
-    let program = open.program.as_ref().map_or(0, |program| program.arguments.len() + program.environment.len());
-    open.encoded_len() as u64 + PART_TAKES * (program + open.require.len()) as u64
+    open.encoded_len() as u64 + LABEL_TAKES * open.require.len() as u64
 }
 
 impl Driver {

@@ -188,7 +188,7 @@ pub(crate) fn open_pool() -> OpenPool {
     OpenPool {
         settings: Some(WorkerSettings { payload_limit: 1 << 30, ..WorkerSettings::default() }),
         version: Some(farpool_proto::version()),
-        program: Some(program),
+        program: program.packed(),
         ..OpenPool::default()
     }
 }

@@ -1,5 +1,6 @@
 //! Clients that do not keep the protocol.
 
+use bytes::Bytes;
 use farpool_proto::v1::{CancelJob, ClosePool, EndItems, Items, OpenJob, OpenPool, Program, Version};
 use tonic::Code;
 
@@ -21,11 +22,13 @@ async fn a_session_begins_with_a_pool_that_can_be() {
     check(of_version(other), Code::FailedPrecondition, env!("CARGO_PKG_VERSION")).await;
     check(of_version(None), Code::FailedPrecondition, "version").await;
     let of_program = |program| Ask::OpenPool(Box::new(OpenPool { program, ..open_pool() }));
-    check(of_program(None), Code::InvalidArgument, "without its program").await;
+    check(of_program(Bytes::new()), Code::InvalidArgument, "without its program").await;
     let short = Program { digest: vec![1; 31].into(), size: 1, ..Program::default() };
-    check(of_program(Some(short)), Code::InvalidArgument, "digest").await;
+    check(of_program(short.packed()), Code::InvalidArgument, "digest").await;
+    check(of_program(Bytes::from_static(&[0xff; 8])), Code::InvalidArgument, "the pool's program: failed to decode")
+        .await;
     let empty = Program { digest: vec![1; 32].into(), ..Program::default() };
-    check(of_program(Some(empty)), Code::InvalidArgument, "no bytes").await;
+    check(of_program(empty.packed()), Code::InvalidArgument, "no bytes").await;
     check(Ask::OpenJob(Box::default()), Code::InvalidArgument, "begins with OpenPool").await;
     assert!(server.status().await.pools.is_empty());
 }

@@ -8,7 +8,7 @@ use farpool_proto::v1::agents_client::AgentsClient;
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{
     AgentEvent, AgentFrame, AgentHello, CancelJob, ClientFrame, ClientMessage, Credit, EndItems, EventFrame, Items,
-    Label, OpenJob, OpenPool, Piece, RunDone, WorkerSettings,
+    Label, OpenJob, OpenPool, Piece, Program, RunDone, Variable, WorkerSettings,
 };
 use prost::Message;
 use tokio::sync::mpsc;
@@ -369,5 +369,33 @@ async fn jobs_whose_numbers_have_gaps() {
     };
     let frames = move |frame: u64| messages((500 * frame..500 * (frame + 1)).flat_map(job));
     let floods = clients_flood(&mut server, || Box::new((0..1000).map(frames))).await;
+    check(server, floods).await;
+}
+
+/// Agents that read nothing, while pools of many variables come and go: each is told of each pool.
+#[tokio::test]
+async fn large_pools_for_agents_that_do_not_read() {
+    let mut server = start().await;
+    let mut floods = Vec::new();
+    for number in 0..AGENTS {
+        floods.push(agent_floods(server.connect().await, [joined(number)].into_iter()));
+    }
+    let variable = Variable { name: "a".into(), value: "b".into() };
+    let program =
+        Program { digest: vec![7; 32].into(), size: 10, environment: vec![variable; 60_000], ..Program::default() };
+    let program = program.packed();
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let (channel, program) = (server.connect().await, program.clone());
+        clients.push(tokio::spawn(async move {
+            for _ in 0..15 {
+                let open = OpenPool { program: program.clone(), require: honest("no"), ..open_pool() };
+                drop(Client::opened_over(channel.clone(), open).await);
+            }
+        }));
+    }
+    for client in clients {
+        client.await.expect("the pools are opened");
+    }
     check(server, floods).await;
 }

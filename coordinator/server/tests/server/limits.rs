@@ -2,7 +2,7 @@
 
 use farpool_proto::limits;
 use farpool_proto::v1::{
-    AgentHello, Failure, FailureKind, Label, OpenJob, OpenPool, PoolFault, Version, WorkerSettings,
+    AgentHello, Failure, FailureKind, Label, OpenJob, OpenPool, PoolFault, Program, Version, WorkerSettings,
 };
 use tonic::Code;
 
@@ -30,10 +30,13 @@ async fn a_pool_beyond_its_limits_is_refused() {
     check(|open| settings(open).threads = 1025, "threads in a worker: 1025").await;
     check(|open| settings(open).name = "x".repeat(65_536), "pool's name").await;
     check(|open| settings(open).initializer = vec![0; 1_100_000].into(), "initializer's function").await;
-    check(|open| program(open).directory = vec![b'x'; 5000].into(), "program's directory").await;
-    check(|open| program(open).arguments = vec![vec![0; 3 << 20].into()], "arguments and environment").await;
-    fn program(open: &mut OpenPool) -> &mut farpool_proto::v1::Program {
-        open.program.get_or_insert_default()
+    check(|open| of(open, |program| program.directory = vec![b'x'; 5000].into()), "program's directory").await;
+    check(|open| of(open, |program| program.arguments = vec![vec![0; 3 << 20].into()]), "arguments and environment")
+        .await;
+    fn of(open: &mut OpenPool, change: fn(&mut Program)) {
+        let mut program = Program::unpacked(&open.program).expect("it is one").expect("it is there");
+        change(&mut program);
+        open.program = program.packed();
     }
     assert!(server.status().await.pools.is_empty());
 }

@@ -22,7 +22,7 @@ pub(crate) fn program(bytes: usize) -> (Vec<u8>, Vec<u8>) {
 }
 
 async fn opened(server: &Server, digest: &[u8], size: usize) -> Client {
-    let program = Some(Program { digest: digest.to_vec().into(), size: size as u64, ..Program::default() });
+    let program = Program { digest: digest.to_vec().into(), size: size as u64, ..Program::default() }.packed();
     Client::opened(server, OpenPool { program, ..open_pool() }).await
 }
 

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
-use crate::pool::{assign, digest, own_program, start, start_job};
+use crate::pool::{assign, change, digest, own_program, start, start_job};
 use crate::program::starts;
 use crate::scratch::Scratch;
 
@@ -88,7 +88,7 @@ async fn too_large_for_the_cache() {
     // It says that it is small, and is not.
     let large = vec![8; (1 << 20) + 1];
     let mut lie = start(2, &large, scratch.path(), "none");
-    lie.program.as_mut().expect("it has one").size = 3;
+    change(&mut lie, |program| program.size = 3);
     session.send(Command::StartPool(Box::new(lie)));
     coordinator.fetch().await.send(&large);
     session.refused(2, FailureKind::Unavailable, &["1048577 bytes", "1048576 bytes"]).await;
@@ -296,7 +296,7 @@ async fn started_as_its_client_wants() {
     let program = own_program();
     let mut pool = start(1, &program, notes.path(), "none");
     let lie = Variable { name: "FARPOOL_PROGRAM".into(), value: "another one".into() };
-    pool.program.as_mut().expect("it has one").environment.push(lie);
+    change(&mut pool, |program| program.environment.push(lie));
     session.send(Command::StartPool(Box::new(pool)));
     coordinator.fetch().await.send(&program);
     session.started(1).await;
@@ -332,7 +332,8 @@ async fn starts_where_its_client_is() {
     let program = own_program();
     let mut pool = start(1, &program, notes.path(), "none");
     let directory = fs::canonicalize(notes.path()).expect("it is there");
-    pool.program.as_mut().expect("it has one").directory = directory.to_str().expect("text").as_bytes().to_vec().into();
+    let path = directory.to_str().expect("text").to_owned();
+    change(&mut pool, |program| program.directory = path.into());
     session.send(Command::StartPool(Box::new(pool)));
     coordinator.fetch().await.send(&program);
     session.started(1).await;
@@ -355,28 +356,30 @@ async fn what_is_no_program() {
         break_it(&mut start);
         Command::StartPool(Box::new(start))
     };
-    session.send(broken(1, |start| start.program = None));
+    session.send(broken(1, |start| start.program.clear()));
     session.refused(1, FailureKind::ProgramRejected, &["which program"]).await;
-    session.send(broken(2, |start| start.program.as_mut().expect("it has one").digest.truncate(31)));
+    session.send(broken(11, |start| start.program = vec![0xff; 8].into()));
+    session.refused(11, FailureKind::ProgramRejected, &["failed to decode"]).await;
+    session.send(broken(2, |start| change(start, |program| program.digest.truncate(31))));
     session.refused(2, FailureKind::ProgramRejected, &["31 bytes"]).await;
-    session.send(broken(3, |start| start.program.as_mut().expect("it has one").arguments.push("a\0b".into())));
+    session.send(broken(3, |start| change(start, |program| program.arguments.push("a\0b".into()))));
     session.refused(3, FailureKind::ProgramRejected, &["argument", "zero byte"]).await;
     for (pool, name) in [(4, ""), (5, "a=b"), (6, "a\0b")] {
         let mut start = start(pool, b"a program", scratch.path(), "none");
         let variable = Variable { name: name.into(), value: "value".into() };
-        start.program.as_mut().expect("it has one").environment.push(variable);
+        change(&mut start, |program| program.environment.push(variable));
         session.send(Command::StartPool(Box::new(start)));
         session.refused(pool, FailureKind::ProgramRejected, &["variable"]).await;
     }
-    session.send(broken(8, |start| start.program.as_mut().expect("it has one").directory = vec![b'x'; 5000].into()));
+    session.send(broken(8, |start| change(start, |program| program.directory = vec![b'x'; 5000].into())));
     session.refused(8, FailureKind::ProgramRejected, &["directory: 5000"]).await;
     session.send(broken(9, |start| {
         let variable = Variable { name: "X".into(), value: vec![b'x'; 2 << 20].into() };
-        start.program.as_mut().expect("it has one").environment.push(variable);
+        change(start, |program| program.environment.push(variable));
     }));
     session.refused(9, FailureKind::ProgramRejected, &["arguments and environment"]).await;
     session.send(broken(10, |start| {
-        start.program.as_mut().expect("it has one").arguments = vec!["".into(); (1 << 16) + 1];
+        change(start, |program| program.arguments = vec!["".into(); (1 << 16) + 1]);
     }));
     session.refused(10, FailureKind::ProgramRejected, &["arguments and environment variables"]).await;
     // It has the right digest, and is no executable.

@@ -26,8 +26,8 @@ fn place(server: &Server, patience: Duration) -> Place {
 
 /// A pool whose detached jobs go to this server.
 fn pool(server: &Server, patience: Duration, payload_limit: u64) -> Pool {
-    let program = Some(Program { digest: program::digest().unwrap().to_bytes(), ..Program::default() });
-    let open = OpenPool { processes: 7, program, ..OpenPool::default() };
+    let program = Program { digest: program::digest().unwrap().to_bytes(), ..Program::default() };
+    let open = OpenPool { processes: 7, program: program.packed(), ..OpenPool::default() };
     let ground = Ground { place: place(server, patience), pool: open };
     let (session, pool): (Arc<FakeSession>, _) =
         FakeSession::mapping(|n: u64| n).on(ground).pool_with_limit(payload_limit);

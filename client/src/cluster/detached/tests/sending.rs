@@ -231,7 +231,7 @@ fn the_program_is_sent_when_it_is_wanted() {
     let server = Server::start();
     let client = detach(&server, PATIENCE, 10);
     let call = server.call();
-    let digest = call.hear_detach().pool.unwrap().program.unwrap().digest;
+    let digest = Program::unpacked(&call.hear_detach().pool.unwrap().program).unwrap().unwrap().digest;
     call.say_durable(0, false);
     // Somebody else's is nothing to this client.
     call.say(Event::ProgramWanted(ProgramWanted { digest: vec![7; 32].into() }));

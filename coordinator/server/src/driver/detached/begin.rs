@@ -1,7 +1,6 @@
 //! How a job begins to come in: as a new one, or where it was.
 
 use farpool_coordinator::convert::of_one_job;
-use farpool_programs::Digest;
 use farpool_proto::text;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, Detach, Durable, client_message};
@@ -11,6 +10,7 @@ use tonic::Status;
 use super::super::super::link::{Joins, Said, Says, StreamId, from, shutting_down};
 use super::super::Driver;
 use super::durable::Then;
+use super::program::digest_of;
 use super::receive::{Receiving, Stream};
 use crate::journal::{Journal, JournalError, JournalErrorKind, Known, Phase};
 
@@ -54,8 +54,7 @@ impl Driver {
         let Detach { name, id, pool, job, result, format } = detach;
         let (pool, job) = (pool.unwrap_or_default(), job.unwrap_or_default());
         let settings = pool.settings.clone().unwrap_or_default();
-        let digest = pool.program.as_ref().map(|program| Digest::try_from(&program.digest[..]));
-        let digest = digest.and_then(Result::ok).ok_or_else(|| Status::invalid_argument("Detach without a program"))?;
+        let digest = digest_of(&pool).ok_or_else(|| Status::invalid_argument("Detach without a program"))?;
         let now = self.now_ms();
         let journal = self.detached.journal.as_mut().ok_or_else(no_journal)?;
         if id.len() != 16 {

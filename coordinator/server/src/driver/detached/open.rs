@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use farpool_programs::{Digest, InUse, ProgramStore};
+use farpool_programs::{InUse, ProgramStore};
 
 use super::super::super::link::Link;
 use super::super::super::programs::Programs;
 use super::super::super::settings::Settings;
 use super::super::Driver;
+use super::program::digest_of;
 use crate::journal::{Journal, Kept, Phase};
 
 /// A journal that was opened, and what its jobs need.
@@ -53,7 +54,7 @@ impl Opened {
 fn pins(journal: &Journal, store: &ProgramStore) -> BTreeMap<u64, InUse> {
     let reader = journal.reader();
     let program = |pool| match reader.read(journal.pool(pool)?) {
-        Ok(Kept::Pool(pool)) => store.get(&Digest::try_from(&pool.program?.digest[..]).ok()?),
+        Ok(Kept::Pool(pool)) => store.get(&digest_of(&pool)?),
         _ => None,
     };
     let jobs = journal.jobs().filter(|job| job.phase() == Phase::Running);

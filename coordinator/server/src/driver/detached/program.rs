@@ -1,8 +1,8 @@
 //! The programs of detached jobs, which are durable before these are complete.
 
 use farpool_programs::{Digest, InUse};
-use farpool_proto::v1::ProgramWanted;
 use farpool_proto::v1::client_event::Body;
+use farpool_proto::v1::{OpenPool, Program, ProgramWanted};
 use tonic::{Code, Status};
 
 use super::super::super::link::{Input, WasRead};
@@ -14,6 +14,12 @@ impl Detached {
     pub(in super::super) fn journal_wants(&self, digest: Digest) -> bool {
         self.receiving.values().any(|receiving| receiving.wants == Some(digest))
     }
+}
+
+/// Which program the pool runs, if it says so in a way that can be understood.
+pub(super) fn digest_of(pool: &OpenPool) -> Option<Digest> {
+    let program = Program::unpacked(&pool.program).ok()??;
+    Digest::try_from(&program.digest[..]).ok()
 }
 
 impl Driver {

@@ -146,8 +146,8 @@ async fn nonsense_must_be_refused_and_hurts_nobody() {
         (|detach| detach.name = "a\nb".to_owned(), "control characters"),
         (|detach| detach.id = vec![1; 15].into(), "15 bytes"),
         (|detach| detach.pool = None, "without its pool"),
-        (|detach| detach.pool.as_mut().unwrap().program = None, "program"),
-        (|detach| detach.pool.as_mut().unwrap().program = Some(Program { size: 1, ..Program::default() }), "digest"),
+        (|detach| detach.pool.as_mut().unwrap().program.clear(), "program"),
+        (|detach| detach.pool.as_mut().unwrap().program = Program { size: 1, ..Program::default() }.packed(), "digest"),
         (|detach| detach.pool.as_mut().unwrap().require = vec![Default::default()], "label"),
         (|detach| detach.job.as_mut().unwrap().job = u64::MAX, "highest index"),
     ];

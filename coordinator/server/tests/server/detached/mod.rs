@@ -78,7 +78,7 @@ impl Drop for Scratch {
 /// What a job says that is detached: its id is this 16 times.
 pub(crate) fn detach(name: &str, id: u8) -> Detach {
     let digest = program(PROGRAM).1;
-    let program = Some(Program { digest: digest.into(), size: PROGRAM as u64, ..Program::default() });
+    let program = Program { digest: digest.into(), size: PROGRAM as u64, ..Program::default() }.packed();
     Detach {
         name: name.to_owned(),
         id: vec![id; 16].into(),

@@ -1,0 +1,49 @@
+//! A program as pools carry it: encoded, so that a coordinator keeps one copy of it, however many parts it has and agents it
+//! goes to.
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::decode::DecodeError;
+use crate::parts;
+use crate::v1::Program;
+
+impl Program {
+    /// As `OpenPool` and `StartPool` carry it.
+    pub fn packed(&self) -> Bytes {
+        self.encode_to_vec().into()
+    }
+
+    /// What a pool carries; none: nothing. What it consists of shares the bytes.
+    ///
+    /// # Errors
+    /// If it is no program, or has too many parts.
+    pub fn unpacked(packed: &Bytes) -> Result<Option<Program>, DecodeError> {
+        if packed.is_empty() {
+            return Ok(None);
+        }
+        parts::check::<Program>(packed).map_err(DecodeError::Parts)?;
+        Program::decode(packed.clone()).map(Some).map_err(DecodeError::Message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1::Variable;
+
+    #[test]
+    fn a_program_comes_out_as_it_went_in() {
+        let variable = Variable { name: "A".into(), value: "b".into() };
+        let program = Program { digest: vec![7; 32].into(), environment: vec![variable; 3], ..Program::default() };
+        assert_eq!(Program::unpacked(&program.packed()).unwrap(), Some(program));
+        assert_eq!(Program::unpacked(&Bytes::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_no_program_is_refused() {
+        assert!(Program::unpacked(&Bytes::from_static(&[0xff; 8])).is_err());
+        let parts = Program { arguments: vec![Bytes::new(); 1 << 20], ..Program::default() };
+        assert!(matches!(Program::unpacked(&parts.packed()), Err(DecodeError::Parts(_))));
+    }
+}
