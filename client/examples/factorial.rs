@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example factorial`
 
-mod common;
-
 use std::time::Instant;
 
 use num_bigint::BigUint;
@@ -13,7 +11,7 @@ The factorials of 1 to 100, calculated in worker processes.
 
 Usage: factorial [--processes N]
 
-  --processes N  workers that run at once (default: 4)";
+  --processes N  workers that run at once (default: one for each core, or slot of the cluster)";
 
 fn calc_factorial(n: u32) -> BigUint {
     (1..=n).map(BigUint::from).product()
@@ -21,16 +19,17 @@ fn calc_factorial(n: u32) -> BigUint {
 
 fn main() -> Result<(), farpool::Error> {
     farpool::init();
-    let (processes, []) = common::arguments(USAGE, Some(4), []);
+    let (processes, []) = farpool_examples::arguments(USAGE, []);
 
     let start = Instant::now();
-    let pool = farpool::Pool::new(processes)?;
+    let pool = farpool_examples::pool(processes)?;
+    let workers = pool.processes();
     let results = pool.map(calc_factorial, 1..=100u32)?;
     println!("finished {} calculations", results.len());
     println!("100! = {}", results[99]);
     pool.close();
     pool.join()?;
 
-    common::compare(processes, start.elapsed(), &results, || (1..=100).map(calc_factorial).collect());
+    println!("wall time: {:.1?} in {}", start.elapsed(), farpool_examples::processes(workers));
     Ok(())
 }

@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example monte_carlo -- --processes 4`
 
-mod common;
-
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +11,7 @@ Prices a European and an Asian call option by simulating a year of the share's p
 
 Usage: monte_carlo [--processes N]
 
-  --processes N  workers that run at once (default: one for each core)";
+  --processes N  workers that run at once (default: one for each core, or slot of the cluster)";
 
 /// The share and the options on it, which may be exercised after one year.
 const SPOT: f64 = 100.0;
@@ -63,10 +61,11 @@ fn simulate(seed: u64) -> Sums {
 
 fn main() -> Result<(), farpool::Error> {
     farpool::init();
-    let (processes, []) = common::arguments(USAGE, None, []);
+    let (processes, []) = farpool_examples::arguments(USAGE, []);
 
     let start = Instant::now();
-    let pool = farpool::Pool::new(processes)?;
+    let pool = farpool_examples::pool(processes)?;
+    let workers = pool.processes();
     let results = pool.map(simulate, 0..ITEMS)?;
     pool.close();
     pool.join()?;
@@ -80,7 +79,7 @@ fn main() -> Result<(), farpool::Error> {
     println!("European call: {european} (Black-Scholes: {BLACK_SCHOLES})");
     println!("Asian call:    {asian} (there is no formula for it)");
 
-    common::compare(processes, took, &results, || (0..ITEMS).map(simulate).collect());
+    farpool_examples::compare(workers, took, &results, || (0..ITEMS).map(simulate).collect());
     println!("each item draws from its own seed: the digits do not depend on the number of processes");
     Ok(())
 }

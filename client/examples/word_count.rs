@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example word_count -- --processes 4 FOLDER`
 
-mod common;
-
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +14,7 @@ Counts the words in all files below a folder.
 
 Usage: word_count [--processes N] FOLDER
 
-  --processes N  workers that run at once (default: one for each core)
+  --processes N  workers that run at once (default: one for each core, or slot of the cluster)
   FOLDER         where the files are";
 
 /// Files that one item is about. A worker adds up what is in them, so that less travels and less is left to merge.
@@ -43,16 +41,17 @@ fn count_words(paths: Vec<PathBuf>) -> Counted {
 
 fn main() -> Result<(), farpool::Error> {
     farpool::init();
-    let (processes, [folder]) = common::arguments(USAGE, None, ["FOLDER"]);
-    let folder = folder.unwrap_or_else(|| common::wrong(USAGE, "word_count needs a folder"));
+    let (processes, [folder]) = farpool_examples::arguments(USAGE, ["FOLDER"]);
+    let folder = folder.unwrap_or_else(|| farpool_examples::wrong(USAGE, "word_count needs a folder"));
     let (files, unlisted) = files_below(folder);
     if files.is_empty() {
-        common::wrong(USAGE, unlisted.first().map_or("the folder has no files", String::as_str));
+        farpool_examples::wrong(USAGE, unlisted.first().map_or("the folder has no files", String::as_str));
     }
     let groups: Vec<Vec<PathBuf>> = files.chunks(FILES_AT_ONCE).map(<[PathBuf]>::to_vec).collect();
 
     let start = Instant::now();
-    let pool = farpool::Pool::new(processes)?;
+    let pool = farpool_examples::pool(processes)?;
+    let workers = pool.processes();
     let mut total = Counted::default();
     for counted in pool.imap_unordered(count_words, groups.clone()) {
         total.add(counted?);
@@ -69,7 +68,7 @@ fn main() -> Result<(), farpool::Error> {
     println!("most frequent: {}", total.most_frequent(10));
     // Groups were merged as they came.
     total.unreadable.sort();
-    common::compare(processes, took, &total, || {
+    farpool_examples::compare(workers, took, &total, || {
         let mut total = Counted::default();
         groups.into_iter().for_each(|group| total.add(count_words(group)));
         total.unreadable.sort();

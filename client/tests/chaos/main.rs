@@ -11,6 +11,8 @@
 mod binaries;
 mod cable;
 mod client;
+#[path = "../common/command_line.rs"]
+mod command_line;
 mod daemon;
 mod diary;
 mod disk;

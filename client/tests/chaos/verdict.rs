@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::command_line;
 use crate::daemon::{Daemon, PATIENCE};
 use crate::disk::JOURNAL_SIZE;
 use crate::processes;
@@ -82,7 +83,7 @@ fn all_is_calm(stage: &Stage) -> Result<u64, String> {
 }
 
 fn status(stage: &Stage) -> Result<Value, String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_farpool"));
+    let mut command = Command::new(command_line::farpool());
     let output = command.args(["status", "--json", "--address", &stage.address()]).output();
     let output = output.map_err(|error| format!("farpool status: {error}"))?;
     match output.status.success() {

@@ -21,51 +21,52 @@ pub(crate) fn agent() -> PathBuf {
 pub(crate) fn make() {
     static MADE: OnceLock<()> = OnceLock::new();
     MADE.get_or_init(|| {
-        let changed = newest_source();
-        let built = |path: PathBuf| fs::metadata(path).and_then(|file| file.modified());
-        if [coordinator(), agent()].into_iter().all(|path| built(path).is_ok_and(|built| built >= changed)) {
-            return;
-        }
-        let folder = folder();
-        let profile = if folder.ends_with("release") { "release" } else { "dev" };
-        let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args([
-                "build",
-                "--quiet",
-                "--profile",
-                profile,
-                "-p",
-                "farpool-coordinator-server",
-                "-p",
-                "farpool-agent-daemon",
-            ])
-            .arg("--target-dir")
-            .arg(folder.parent().expect("a profile's folder is in the target folder"))
-            .current_dir(workspace())
-            .status();
-        assert!(built.expect("cargo is there where the tests were built").success(), "the daemons could not be built");
+        let sources = newest_source(&["proto", "coordinator", "agent"]);
+        build(&[coordinator(), agent()], sources, &["-p", "farpool-coordinator-server", "-p", "farpool-agent-daemon"]);
     });
 }
 
+/// Has cargo build this if any of the programs is missing or older than that.
+pub(crate) fn build(programs: &[PathBuf], sources: SystemTime, what: &[&str]) {
+    let built = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified());
+    if programs.iter().all(|path| built(path).is_ok_and(|built| built >= sources)) {
+        return;
+    }
+    let folder = folder();
+    let profile = if folder.ends_with("release") { "release" } else { "dev" };
+    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--profile", profile])
+        .args(what)
+        .arg("--target-dir")
+        .arg(folder.parent().expect("a profile's folder is in the target folder"))
+        .current_dir(workspace())
+        .status();
+    assert!(built.expect("cargo is there where the tests were built").success(), "{what:?} could not be built");
+}
+
 /// `target/debug`, as a rule.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     let program = std::env::current_exe().expect("the program knows where it is");
     program.ancestors().nth(2).expect("it is in a folder of a folder").to_owned()
 }
 
-fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is part of a workspace")
+pub(crate) fn workspace() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().find(|folder| folder.join("Cargo.lock").exists()).expect("this package is part of a workspace")
 }
 
-fn newest_source() -> SystemTime {
-    let mut folders: Vec<PathBuf> = ["proto", "coordinator", "agent"].map(|folder| workspace().join(folder)).into();
+/// When the last source in these folders was changed.
+pub(crate) fn newest_source(folders: &[&str]) -> SystemTime {
+    let mut folders: Vec<PathBuf> = folders.iter().map(|folder| workspace().join(folder)).collect();
     let mut newest = SystemTime::UNIX_EPOCH;
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
             let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_dir() && !path.ends_with("tests") && !path.ends_with("benches") {
-                folders.push(path);
+            if metadata.is_dir() {
+                if !["tests", "benches", "examples"].iter().any(|beside| path.ends_with(beside)) {
+                    folders.push(path);
+                }
             } else if path.extension().is_some_and(|end| end == "rs" || end == "toml") {
                 newest = newest.max(metadata.modified().unwrap_or(newest));
             }

@@ -5,6 +5,8 @@
 mod binaries;
 #[path = "../common/cluster.rs"]
 mod cluster;
+#[path = "../common/command_line.rs"]
+mod command_line;
 #[path = "../common/line.rs"]
 mod line;
 #[path = "../common/log.rs"]

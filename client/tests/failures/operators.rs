@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::command_line;
 
 /// How long anything may take to be seen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -18,7 +19,7 @@ pub(crate) fn status(cluster: &Cluster) -> Value {
 
 /// What the command prints.
 pub(crate) fn farpool(cluster: &Cluster, arguments: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_farpool"));
+    let mut command = Command::new(command_line::farpool());
     let output = command.args(arguments).args(["--address", cluster.address()]).output().expect("it was built");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("it is text")

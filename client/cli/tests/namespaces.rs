@@ -1,7 +1,7 @@
 //! Several hosts on one machine: network namespaces, joined by a switch of their own. The coordinator is in one, agents in
 //! two others, the client in a fourth. Needs root and `ip`; says so and passes where that is not given.
 
-#[path = "common/binaries.rs"]
+#[path = "../../tests/common/binaries.rs"]
 mod binaries;
 #[path = "common/factorial.rs"]
 mod factorial;

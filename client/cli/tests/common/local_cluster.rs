@@ -56,7 +56,7 @@ impl Drop for Local {
 pub(crate) fn script(tag: &str, arguments: &[&str]) -> Command {
     binaries::make();
     let coordinator = binaries::coordinator();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is part of a workspace");
+    let root = binaries::workspace();
     let mut command = Command::new(root.join("deploy/local.sh"));
     fs::create_dir_all(folder(tag)).expect("a folder can be made");
     command.args(arguments).env(TAG, tag).env("TMPDIR", folder(tag)).env_remove("FARPOOL_ADDRESS");

@@ -6,16 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::binaries;
+
 /// Set where a check must not be skipped.
 const REQUIRED: &str = "FARPOOL_REQUIRE_TOOLS";
 
 /// A file of deploy/.
 pub(crate) fn deployed(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("this package is part of a workspace")
-        .join("deploy")
-        .join(name)
+    binaries::workspace().join("deploy").join(name)
 }
 
 /// A tool that `.ci/run` installs, or that is in PATH. Without it, says what is skipped.

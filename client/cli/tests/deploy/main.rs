@@ -2,7 +2,7 @@
 //!
 //! `.ci/run` installs the tools for it, and sets FARPOOL_REQUIRE_TOOLS; without them, what needs one is skipped, and says so.
 
-#[path = "../common/binaries.rs"]
+#[path = "../../../tests/common/binaries.rs"]
 mod binaries;
 #[path = "../common/factorial.rs"]
 mod factorial;

@@ -1,6 +1,6 @@
 //! The binary `farpool`, as people and scripts call it.
 
-#[path = "../common/binaries.rs"]
+#[path = "../../../tests/common/binaries.rs"]
 mod binaries;
 #[path = "../common/local_cluster.rs"]
 mod local_cluster;

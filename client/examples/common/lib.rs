@@ -1,48 +1,62 @@
-//! What the examples share: their command line, and the comparison with one process.
+//! What the examples share: their command line, their pool, and the comparison with one process.
 
 use std::path::PathBuf;
-use std::thread::available_parallelism;
 use std::time::Duration;
+
+use farpool::Pool;
 
 use lexopt::Arg;
 
 /// Reads `--processes N` and what the example itself takes: `own` names options (`--folder`, whose value is returned)
-/// and operands (`FOLDER`). `processes` is the default; `None`: one for each core.
+/// and operands (`FOLDER`).
 ///
 /// `--help` prints the usage; whatever the example does not know ends it with exit code 2.
-pub(crate) fn arguments<const N: usize>(
-    usage: &str,
-    processes: Option<usize>,
-    own: [&str; N],
-) -> (usize, [Option<PathBuf>; N]) {
-    read(usage, processes, own).unwrap_or_else(|error| wrong(usage, &error.to_string()))
+pub fn arguments<const N: usize>(usage: &str, own: [&str; N]) -> (Option<usize>, [Option<PathBuf>; N]) {
+    read(usage, own).unwrap_or_else(|error| wrong(usage, &error.to_string()))
+}
+
+/// A pool of so many workers; `None`: one for each core, or on a cluster one for each slot.
+///
+/// # Errors
+/// If it cannot be opened.
+pub fn pool(processes: Option<usize>) -> Result<Pool, farpool::Error> {
+    let builder = Pool::builder();
+    match processes {
+        Some(processes) => builder.processes(processes),
+        None => builder,
+    }
+    .build()
 }
 
 /// Ends the example: it was called in a way that makes no sense.
-pub(crate) fn wrong(usage: &str, what: &str) -> ! {
+pub fn wrong(usage: &str, what: &str) -> ! {
     eprintln!("{what}\n\n{usage}");
     std::process::exit(2)
 }
 
 /// Runs the same work in this process alone, prints both times, and checks that the results are the same.
-pub(crate) fn compare<R: PartialEq>(processes: usize, pool: Duration, results: &R, alone: impl FnOnce() -> R) {
+///
+/// # Panics
+/// If they are not.
+pub fn compare<R: PartialEq>(workers: usize, pool: Duration, results: &R, alone: impl FnOnce() -> R) {
     let start = std::time::Instant::now();
     let results_alone = alone();
     let alone = start.elapsed();
     assert!(*results == results_alone, "the workers' results differ from those of this process");
-    let workers = if processes == 1 { "1 worker process" } else { &format!("{processes} worker processes") };
     let ratio = alone.as_secs_f64() / pool.as_secs_f64();
     println!(
-        "wall time: {pool:.1?} in {workers}, {alone:.1?} in one process ({ratio:.2} times as fast); the same results"
+        "wall time: {pool:.1?} in {}, {alone:.1?} in this process ({ratio:.2} times as fast); the same results",
+        processes(workers)
     );
 }
 
-fn read<const N: usize>(
-    usage: &str,
-    processes: Option<usize>,
-    own: [&str; N],
-) -> Result<(usize, [Option<PathBuf>; N]), lexopt::Error> {
-    let mut processes = processes.unwrap_or_else(|| available_parallelism().map_or(2, usize::from));
+/// So many worker processes, in words.
+pub fn processes(workers: usize) -> String {
+    if workers == 1 { "1 worker process".to_owned() } else { format!("{workers} worker processes") }
+}
+
+fn read<const N: usize>(usage: &str, own: [&str; N]) -> Result<(Option<usize>, [Option<PathBuf>; N]), lexopt::Error> {
+    let mut processes = None;
     let mut values = [const { None }; N];
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
@@ -51,7 +65,7 @@ fn read<const N: usize>(
                 println!("{usage}");
                 std::process::exit(0)
             }
-            Arg::Long("processes") => processes = number(&parser.value()?)?,
+            Arg::Long("processes") => processes = Some(number(&parser.value()?)?),
             Arg::Long(name) => match own.iter().position(|known| known.strip_prefix("--") == Some(name)) {
                 Some(at) => values[at] = Some(parser.value()?.into()),
                 None => return Err(argument.unexpected()),

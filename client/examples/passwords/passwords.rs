@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example passwords -- --processes 4`
 
-mod common;
-
 use std::time::Instant;
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -14,7 +12,7 @@ Hashes the passwords of 120 accounts with Argon2id; the more an account may do, 
 
 Usage: passwords [--processes N]
 
-  --processes N  workers that run at once (default: one for each core)";
+  --processes N  workers that run at once (default: one for each core, or slot of the cluster)";
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Account {
@@ -52,11 +50,12 @@ fn hash(account: Account) -> Result<String, String> {
 
 fn main() -> Result<(), farpool::Error> {
     farpool::init();
-    let (processes, []) = common::arguments(USAGE, None, []);
+    let (processes, []) = farpool_examples::arguments(USAGE, []);
     let accounts = accounts();
 
     let start = Instant::now();
-    let pool = farpool::Pool::new(processes)?;
+    let pool = farpool_examples::pool(processes)?;
+    let workers = pool.processes();
     // The bar is on stderr, if that is a terminal.
     let hashes = pool.job(hash).label("hashing").progress(true).map(accounts.clone())?;
     pool.close();
@@ -68,7 +67,7 @@ fn main() -> Result<(), farpool::Error> {
     }
     let done = hashes.iter().flatten().count();
     println!("hashed {done} passwords; that of {} became {}", accounts[0].name, hashes[0].as_deref().unwrap_or("-"));
-    common::compare(processes, took, &hashes, || accounts.into_iter().map(hash).collect());
+    farpool_examples::compare(workers, took, &hashes, || accounts.into_iter().map(hash).collect());
     Ok(())
 }
 

@@ -2,8 +2,6 @@
 //!
 //! `cargo run --release --example thumbnails -- --processes 4`
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,7 +12,7 @@ Paints a folder of images and makes thumbnails of them.
 
 Usage: thumbnails [--processes N] [--folder FOLDER]
 
-  --processes N    workers that run at once (default: one for each core)
+  --processes N    workers that run at once (default: one for each core, or slot of the cluster)
   --folder FOLDER  where to leave the images (default: a temporary folder, removed at the end)";
 
 const IMAGES: u32 = 48;
@@ -26,13 +24,14 @@ type Outcome = Result<(u64, u64), String>;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     farpool::init();
-    let (processes, [folder]) = common::arguments(USAGE, None, ["--folder"]);
+    let (processes, [folder]) = farpool_examples::arguments(USAGE, ["--folder"]);
     let kept = folder.is_some();
     let folder = folder.unwrap_or_else(|| std::env::temp_dir().join(format!("farpool-{}", std::process::id())));
     let thumbnails = folder.join("thumbnails");
     std::fs::create_dir_all(&thumbnails)?;
 
-    let pool = farpool::Pool::new(processes)?;
+    let pool = farpool_examples::pool(processes)?;
+    let workers = pool.processes();
     let paths: Vec<PathBuf> = (0..IMAGES).map(|number| folder.join(format!("image-{number:02}.jpg"))).collect();
     pool.starmap(paint, paths.iter().cloned().zip(0..))?.into_iter().collect::<Result<Vec<()>, String>>()?;
 
@@ -54,7 +53,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("they are in {}", thumbnails.display());
     }
 
-    common::compare(processes, took, &outcomes, || pairs.into_iter().map(|(from, to)| shrink(from, to)).collect());
+    farpool_examples::compare(workers, took, &outcomes, || {
+        pairs.into_iter().map(|(from, to)| shrink(from, to)).collect()
+    });
     if !kept {
         std::fs::remove_dir_all(&folder)?;
     }
