@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::call::{self, Call};
 use crate::callbacks;
 use crate::error::{Error, ErrorKind};
-use crate::fork::Owned;
+use crate::fork::{self, Owned};
 use crate::progress::Progress;
 use crate::pulling;
 use crate::session::SessionHandle;
@@ -247,7 +247,7 @@ impl<T: Send + 'static> AsyncResult<T> {
 
     /// Refuses calls from a fork of the pool's process.
     fn check(&self) -> Result<(), Error> {
-        self.outcome.owner().check_pool().map_err(|error| self.outcome.inbox().tell(error))
+        fork::check_pool(self.outcome.owner()).map_err(|error| self.outcome.inbox().tell(error))
     }
 
     /// Waits for the outcome until the deadline; returns whether it is ready.

@@ -282,7 +282,7 @@ impl Builder {
     /// ```
     pub fn build(self) -> Result<Pool, Error> {
         let (cluster, settings) = self.resolve()?;
-        resolve::require_init(crate::worker::initialised())?;
+        resolve::require_init(farpool_worker::initialised())?;
         resolve::require_own_executable(function::was_started_by_loader())?;
         let payload_limit = settings.settings.payload_limit;
         let session = match cluster {

@@ -1,7 +1,6 @@
 //! The environment variables that farpool's client reads.
 
 use std::env::{self, VarError};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use farpool_common::units::duration_or_zero;
@@ -10,30 +9,13 @@ use crate::error::Error;
 
 /// The address of the cluster that pools run on; not set or empty: this machine.
 pub(crate) const ADDRESS: &str = "FARPOOL_ADDRESS";
-/// The digest of this program, in a worker on a cluster.
-pub(crate) const PROGRAM: &str = "FARPOOL_PROGRAM";
 
 /// How long a pool on a cluster tries to get its coordinator back, as in `60s`; not set or empty: the default.
 pub(crate) const RECONNECT_TIMEOUT: &str = "FARPOOL_RECONNECT_TIMEOUT";
 
-static TOLD_PROGRAM: OnceLock<String> = OnceLock::new();
-
 /// The value of [`ADDRESS`], if there is one.
 pub(crate) fn address() -> Result<Option<String>, Error> {
     text(ADDRESS, "write an address such as http://node1:7070")
-}
-
-/// This process was started by an agent, which may have said the program's digest. Whatever else inherits the variable
-/// is another program, for all that is known.
-pub(crate) fn remember_program() {
-    if let Ok(digest) = env::var(PROGRAM) {
-        let _ = TOLD_PROGRAM.set(digest);
-    }
-}
-
-/// The program's digest, if an agent has said it.
-pub(crate) fn program() -> Option<&'static str> {
-    TOLD_PROGRAM.get().map(String::as_str)
 }
 
 /// The value of [`RECONNECT_TIMEOUT`], if there is one.

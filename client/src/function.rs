@@ -13,13 +13,15 @@
 
 mod object;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 
 use bytes::Bytes;
+use farpool_worker::Items;
 
 use crate::args::{Args, Data};
 use crate::codec::Reader;
-use crate::worker::task::{self, TaskIo};
+use crate::task;
 pub(crate) use object::was_started_by_loader;
 
 /// A function without data: its type alone identifies it. Every function sent to workers is one.
@@ -107,7 +109,7 @@ implement_function!(A1 a1 A2 a2 A3 a3 A4 a4 A5 a5 A6 a6 A7 a7);
 implement_function!(A1 a1 A2 a2 A3 a3 A4 a4 A5 a5 A6 a6 A7 a7 A8 a8);
 
 /// What a worker calls to run items of one function: see [`task::run`].
-pub(crate) type Entry = fn(&mut dyn TaskIo);
+pub(crate) type Entry = fn(&mut dyn Items);
 
 /// What the compiler lays down for each function, argument and result type that a program uses.
 #[repr(C)]
@@ -199,9 +201,10 @@ fn blob_of(descriptor: &Descriptor, place: &object::Place) -> [u8; BLOB_BYTES] {
 }
 
 /// Finds the function that `blob` describes; an error if it is not one of this program's.
-pub(crate) fn resolve(blob: &[u8]) -> Result<Entry, &'static str> {
-    const OTHER_BUILD: &str =
-        "the worker runs a different build of the program than the client: start both from the same executable";
+pub(crate) fn resolve(blob: &[u8]) -> Result<Entry, Cow<'static, str>> {
+    const OTHER_BUILD: Cow<'_, str> = Cow::Borrowed(
+        "the worker runs a different build of the program than the client: start both from the same executable",
+    );
     let (blob, file) = blob.split_at_checked(BLOB_BYTES).ok_or("the description of the function is too short")?;
     let [object, offset, expected] =
         [0, 8, 16].map(|at| u64::from_le_bytes(blob[at..at + 8].try_into().expect("eight")));
@@ -220,10 +223,10 @@ pub(crate) fn resolve(blob: &[u8]) -> Result<Entry, &'static str> {
     // SAFETY: as above; only the address counts, and it is not followed.
     let farpool = unsafe { (&raw const (*descriptor).farpool).cast::<*const Anchor>().read() };
     if !std::ptr::eq(farpool, &ANCHOR) {
-        return Err(
+        return Err(Cow::Borrowed(
             "the function was compiled with a different copy of farpool than the one whose init() the program called: let the \
              program and its shared objects share one farpool (a dylib), or call it from functions of the program itself",
-        );
+        ));
     }
     // SAFETY: a blob is made by `describe` in a process that runs the same executable (that is what makes a program a
     // program: the agent starts workers from the file with the client's digest, in local mode from /proc/self/exe), and
@@ -237,39 +240,34 @@ pub(crate) fn resolve(blob: &[u8]) -> Result<Entry, &'static str> {
     Ok(descriptor.entry)
 }
 
-fn not_loaded(file: &[u8]) -> &'static str {
+fn not_loaded(file: &[u8]) -> Cow<'static, str> {
     let file = String::from_utf8_lossy(file);
     let what = if file.is_empty() { "a shared object".into() } else { format!("the shared object {file}") };
-    // Once for each function that a pool's jobs name, at most.
-    Box::leak(
-        format!(
-            "the function is in {what}, but this worker has not loaded that, or has loaded another build: link the program with \
-             it, or load it in the pool's initializer"
-        )
-        .into_boxed_str(),
-    )
+    let advice = "link the program with it, or load it in the pool's initializer";
+    format!("the function is in {what}, but this worker has not loaded that, or has loaded another build: {advice}")
+        .into()
 }
 
-fn enter<F, A, R>(io: &mut dyn TaskIo)
+fn enter<F, A, R>(items: &mut dyn Items)
 where
     F: Function<A, Output = R>,
     A: Args,
     R: Data,
 {
-    run::<F, A, R>(io, Reader::ThisBuild);
+    run::<F, A, R>(items, Reader::ThisBuild);
 }
 
-fn enter_detached<F, A, R>(io: &mut dyn TaskIo)
+fn enter_detached<F, A, R>(items: &mut dyn Items)
 where
     F: Function<A, Output = R>,
     A: Args,
     R: Data,
 {
-    run::<F, A, R>(io, Reader::AnyBuild);
+    run::<F, A, R>(items, Reader::AnyBuild);
 }
 
 #[inline(always)]
-fn run<F, A, R>(io: &mut dyn TaskIo, reader: Reader)
+fn run<F, A, R>(items: &mut dyn Items, reader: Reader)
 where
     F: Function<A, Output = R>,
     A: Args,
@@ -280,7 +278,7 @@ where
     // value of it may exist here: the client holds one, `F` is Copy (so making another is always allowed, and none
     // is ever dropped), Send and Sync, and this process is another instance of the same program.
     let function = unsafe { std::ptr::NonNull::<F>::dangling().read() };
-    task::run(io, reader, |args: A| function.call(args));
+    task::run(items, reader, |args: A| function.call(args));
 }
 
 /// FNV-1a: the names are our own compiler's, so nobody aims for collisions.

@@ -65,6 +65,7 @@ mod inbox;
 mod inboxes;
 mod job;
 mod labels;
+mod language;
 mod local;
 mod map;
 mod options;
@@ -79,9 +80,9 @@ mod settings;
 #[doc(hidden)]
 pub mod simulation;
 mod singles;
+mod task;
 mod terminal;
 mod waits;
-mod worker;
 
 pub use args::{Args, Data};
 pub use async_result::AsyncResult;
@@ -95,7 +96,7 @@ pub use error::{Error, ErrorKind};
 pub use function::{Captureless, Function};
 pub use imap::Imap;
 pub use job::Job;
+pub use language::init;
 pub use pool::Pool;
 #[doc(hidden)]
-pub use worker::count_as_failed;
-pub use worker::init;
+pub use task::count_as_failed;

@@ -17,6 +17,7 @@ use farpool_proto::v1::client_message::Body;
 use crate::call::Call;
 use crate::cluster::detached::Ground;
 use crate::error::{Error, ErrorKind};
+use crate::fork;
 use crate::inbox::{Inbox, Interest};
 use crate::options::Options;
 use crate::session::{Session, SessionHandle};
@@ -121,7 +122,7 @@ impl Pool {
     /// # }
     /// ```
     pub fn join(&self) -> Result<(), Error> {
-        self.session.owner().check_pool()?;
+        fork::check_pool(self.session.owner())?;
         if self.stage.get() == Stage::Open {
             return Err(Error::invalid("join() would wait forever: call close() or terminate() first"));
         }

@@ -8,7 +8,7 @@ use farpool_proto::v1::client_message::Body;
 
 use crate::cluster::detached::Ground;
 use crate::error::Error;
-use crate::fork::{Owned, Owner};
+use crate::fork::{self, Owned, Owner};
 use crate::gate::Gate;
 use crate::inbox::Inbox;
 
@@ -132,7 +132,7 @@ impl SessionHandle {
     /// # Errors
     /// In a fork.
     pub(crate) fn here(&self) -> Result<&dyn Session, Error> {
-        self.owner().check_pool()?;
+        fork::check_pool(self.owner())?;
         Ok(&**self.0)
     }
 
@@ -147,6 +147,6 @@ impl SessionHandle {
     }
 
     fn check(&self, messages: &mut Vec<Body>) -> Result<(), Error> {
-        self.owner().check_pool().inspect_err(|_| messages.clear())
+        fork::check_pool(self.owner()).inspect_err(|_| messages.clear())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::worker::{self, LendGuard};
+use farpool_worker::LendGuard;
 
 /// Counts who waits for outcomes of one session, and reports when the first one begins and the last one ends.
 pub(crate) struct Waits {
@@ -40,7 +40,7 @@ pub(crate) fn begin(waits: Option<&Arc<Waits>>) -> Waiting {
     if let Some(waits) = waits {
         waits.change(|waiting| waiting + 1);
     }
-    Waiting { waits: waits.cloned(), _lent: worker::lend() }
+    Waiting { waits: waits.cloned(), _lent: farpool_worker::lend() }
 }
 
 impl Drop for Waiting {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use farpool_agent::fork_server;
 use farpool_link::item_token::{self, ITEM_VARIABLE};
+use farpool_link::message::PROGRAM_VARIABLE;
 use farpool_programs::Digest;
 use farpool_proto::limits;
 use farpool_proto::v1::agent_command::Body as Command;
@@ -180,7 +181,7 @@ impl Pools {
             ("FARPOOL_ADDRESS", self.address.as_str()),
             ("FARPOOL_HOST", self.host.as_str()),
             (ITEM_VARIABLE, self.token.as_str()),
-            ("FARPOOL_PROGRAM", &digest),
+            (PROGRAM_VARIABLE, &digest),
         ];
         let chosen = program.environment.iter().map(|variable| (text(&variable.name), text(&variable.value)));
         let own = own.map(|(name, value)| (name.into(), value.into()));

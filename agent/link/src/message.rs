@@ -11,6 +11,8 @@ use crate::descriptors;
 /// The variable that tells a program that it was started as a fork server, or as a worker; its value is one of
 /// the two below. The socket to whoever started it is its stdin.
 pub const ROLE_VARIABLE: &str = "FARPOOL_ROLE";
+/// The variable that tells a program its own digest, in hexadecimal, where an agent has started it.
+pub const PROGRAM_VARIABLE: &str = "FARPOOL_PROGRAM";
 /// The program is to be a fork server.
 pub const ROLE_FORK_SERVER: &str = "fork-server";
 /// The program is to be a worker (when its fork server has threads and cannot fork).

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farpool_link::message::ROLE_VARIABLE;
+use farpool_link::message::{PROGRAM_VARIABLE, ROLE_VARIABLE};
 use farpool_proto::limits;
 use farpool_proto::v1::WorkerSettings;
 
@@ -13,8 +13,8 @@ use super::{Builder, Initializer, Target};
 use crate::cluster::Address;
 use crate::error::{Error, ErrorKind};
 use crate::settings::{RECONNECT_TIMEOUT, Settings};
-use crate::worker::Initialised;
 use crate::{cluster, environment, labels};
+use farpool_worker::Initialised;
 
 const INITIALIZER_TIMEOUT: Duration = Duration::from_secs(60);
 const PAYLOAD_LIMIT: u64 = 1 << 30;
@@ -89,7 +89,7 @@ fn check_variable(name: &OsStr, value: &OsStr) -> Result<(), Error> {
     if value.as_bytes().contains(&0) {
         return Err(Error::invalid(format!("the value of the environment variable {shown} contains a zero byte")));
     }
-    if [ROLE_VARIABLE, environment::ADDRESS, environment::PROGRAM].contains(&&*shown) {
+    if [ROLE_VARIABLE, environment::ADDRESS, PROGRAM_VARIABLE].contains(&&*shown) {
         return Err(Error::invalid(format!("farpool itself sets the environment variable {shown} of workers")));
     }
     Ok(())

@@ -4,7 +4,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::labels;
 use crate::settings::Settings;
-use crate::worker::Initialised;
+use farpool_worker::Initialised;
 
 fn resolve(builder: Builder) -> Result<Settings, Error> {
     builder.local().resolve().map(|(_, settings)| settings)

@@ -38,7 +38,6 @@ use crate::gate::Gate;
 use crate::inbox::Inbox;
 use crate::session::Session;
 use crate::settings::Settings;
-use crate::worker;
 #[cfg(feature = "simulation")]
 pub(crate) use by_hand::{Conversation, converse};
 #[cfg(feature = "simulation")]
@@ -94,7 +93,7 @@ fn open_session(address: Address, settings: Settings) -> Result<ClusterSession, 
         .map_err(|error| Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}")))?;
     // From here on the session ends with this.
     let session = ClusterSession { shared, driver, threads, ground };
-    let _lent = worker::lend();
+    let _lent = farpool_worker::lend();
     told.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread ended unexpectedly")))?;
     Ok(session)
 }
@@ -102,7 +101,7 @@ fn open_session(address: Address, settings: Settings) -> Result<ClusterSession, 
 /// Returns the token of the item whose task started this process.
 fn inherited_item() -> Option<v1::ItemToken> {
     let bytes = |number: u128| Bytes::copy_from_slice(&number.to_be_bytes());
-    let ItemToken { agent, secret, position } = worker::inherited_item()?;
+    let ItemToken { agent, secret, position } = farpool_worker::inherited_item()?;
     Some(v1::ItemToken { agent: bytes(agent), secret: bytes(secret), position })
 }
 
@@ -152,7 +151,7 @@ impl Session for ClusterSession {
     }
 
     fn wait_closed(&self, deadline: Option<Instant>) -> bool {
-        let _lent = worker::lend();
+        let _lent = farpool_worker::lend();
         let over = self.shared.wait_until_over(deadline);
         output::flush(PRINTING);
         over

@@ -12,10 +12,8 @@ use farpool_link::message::OWN_EXECUTABLE;
 use farpool_programs::{Digest, Pieces, digest_of, pieces};
 use farpool_proto::v1::{Program, Variable};
 
-use crate::environment;
 use crate::error::{Error, ErrorKind};
 use crate::fork::PerProcess;
-use crate::worker;
 
 /// What an agent needs to know to run this program, with so much of an environment.
 pub(super) fn describe(environment: Vec<(OsString, OsString)>) -> Result<Program, Error> {
@@ -27,7 +25,7 @@ pub(super) fn describe(environment: Vec<(OsString, OsString)>) -> Result<Program
     Ok(Program {
         digest: digest().map_err(failed)?.to_bytes(),
         size,
-        arguments: worker::arguments().into_iter().map(|argument| argument.into_vec().into()).collect(),
+        arguments: farpool_worker::arguments().into_iter().map(|argument| argument.into_vec().into()).collect(),
         environment: environment.into_iter().map(variable).collect(),
         directory: env::current_dir().map(|path| path.as_os_str().as_bytes().to_vec()).unwrap_or_default().into(),
     })
@@ -52,7 +50,7 @@ pub(super) fn digest() -> io::Result<Digest> {
     match *known {
         Some(digest) => Ok(digest),
         None => {
-            let told = environment::program().and_then(|digits| digits.parse().ok());
+            let told = farpool_worker::told_program().and_then(|digits| digits.parse().ok());
             let digest = told.map_or_else(|| digest_of(&File::open(OWN_EXECUTABLE)?), Ok)?;
             Ok(*known.insert(digest))
         }

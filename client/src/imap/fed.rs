@@ -11,7 +11,7 @@ use crate::call::{self, Call};
 use crate::codec;
 use crate::error::{Error, ErrorKind};
 use crate::feeder::Feeder;
-use crate::fork::{Owned, Owner};
+use crate::fork::{self, Owned, Owner};
 use crate::inbox::{End, Inbox, News, Room};
 use crate::panics;
 use crate::progress::Progress;
@@ -112,7 +112,7 @@ impl Fed {
     }
 
     fn try_step<R: Data>(&mut self) -> Result<Step<R>, Error> {
-        self.owner().check_pool().map_err(|error| self.call.inbox.tell(error))?;
+        fork::check_pool(self.owner()).map_err(|error| self.call.inbox.tell(error))?;
         if let Some(start) = self.start.take() {
             start(&mut self.call)?;
         }

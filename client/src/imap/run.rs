@@ -6,7 +6,7 @@ use crate::args::Data;
 use crate::call::Call;
 use crate::error::Error;
 use crate::feeder::Feeder;
-use crate::fork::Owner;
+use crate::fork::{self, Owner};
 use crate::inbox::News;
 use crate::map::ended_early;
 use crate::progress::Progress;
@@ -83,7 +83,7 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
     }
 
     fn try_step<R: Data>(&mut self) -> Result<Step<R>, Error> {
-        self.owner().check_pool().map_err(|error| self.call.inbox.tell(error))?;
+        fork::check_pool(self.owner()).map_err(|error| self.call.inbox.tell(error))?;
         // One batch before each outcome at most: a slow input must not hold back what is there.
         if self.window.is_due(self.ahead()) {
             self.feed()?;

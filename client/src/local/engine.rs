@@ -185,5 +185,5 @@ impl Engine {
 /// This program, as its workers are to start it.
 fn program(added: Vec<(OsString, OsString)>) -> Program {
     let environment = (!added.is_empty()).then(|| env::vars_os().chain(added).collect());
-    Program { environment, ..Program::current(crate::worker::arguments()) }
+    Program { environment, ..Program::current(farpool_worker::arguments()) }
 }

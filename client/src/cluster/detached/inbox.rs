@@ -8,7 +8,6 @@ use farpool_proto::v1::{DetachedJob, ItemsDone};
 use tokio::sync::Notify;
 
 use crate::error::Error;
-use crate::worker;
 
 /// With so many bytes nothing more is read, until some were taken.
 const MOST_BYTES: usize = 4 << 20;
@@ -148,7 +147,7 @@ impl Inbox {
 
     /// Blocks until there is something.
     pub(super) fn wait(&self) {
-        let _lent = worker::lend();
+        let _lent = farpool_worker::lend();
         let mut state = self.state();
         if state.has_news() {
             return;

@@ -10,7 +10,6 @@ use tokio::sync::Notify;
 use super::super::kept::batch::cut;
 use crate::error::Error;
 use crate::progress::Counted;
-use crate::worker;
 
 /// With so many bytes that are not durable no further items are pulled.
 const MOST_BYTES: usize = 16 << 20;
@@ -100,7 +99,7 @@ impl Outbox {
     }
 
     fn wait(&self, enough: impl Fn(&State) -> bool) -> Result<(), Error> {
-        let _lent = worker::lend();
+        let _lent = farpool_worker::lend();
         let wait = |state: &mut State| state.over.is_none() && !enough(state);
         let state = self.changed.wait_while(self.state(), wait).unwrap_or_else(PoisonError::into_inner);
         state.over.clone().unwrap_or(Ok(()))

@@ -12,7 +12,7 @@ use super::keeper::Keeper;
 use super::refusal::Subject;
 use super::{Named, Place, thread};
 use crate::error::Error;
-use crate::fork::Owned;
+use crate::fork::{self, Owned};
 use crate::results::Results;
 use follow::Follower;
 
@@ -95,7 +95,7 @@ impl Reading {
 
     /// The next outcome that is there, a result being what `decode` makes of its bytes.
     pub(crate) fn step<T>(&mut self, decode: impl FnOnce(&[u8]) -> Result<T, Error>) -> Step<T> {
-        if let Err(error) = self.inbox.owner().check_detached() {
+        if let Err(error) = fork::check_detached(self.inbox.owner()) {
             return Step::Ended(End::Broken(self.subject.tell(error)));
         }
         loop {

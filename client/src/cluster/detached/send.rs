@@ -13,7 +13,7 @@ use super::outbox::Outbox;
 use super::refusal::Subject;
 use super::{Named, Place, thread};
 use crate::error::Error;
-use crate::fork::Owned;
+use crate::fork::{self, Owned};
 use crate::progress::Counted;
 use sender::Sender;
 
@@ -38,13 +38,13 @@ impl Sending {
 
     /// Sends items; blocks while too many are on their way.
     pub(crate) fn send(&self, items: Items) -> Result<(), Error> {
-        self.outbox.owner().check_detached()?;
+        fork::check_detached(self.outbox.owner())?;
         self.outbox.put(items)
     }
 
     /// Blocks until all of it is durable.
     pub(crate) fn finish(self) -> Result<(), Error> {
-        self.outbox.owner().check_detached()?;
+        fork::check_detached(self.outbox.owner())?;
         self.outbox.finish()
     }
 

@@ -6,7 +6,6 @@ use std::thread;
 
 use crate::cluster::connect::runtime;
 use crate::error::{Error, ErrorKind};
-use crate::worker;
 
 /// Runs this on a thread of its own. At the end of it `end` is told why there is none, if that is so.
 pub(super) fn start(
@@ -30,7 +29,7 @@ pub(super) fn start(
 
 /// Waits for this, which runs on a thread of its own.
 pub(super) fn wait_for<T: Send>(work: impl Future<Output = Result<T, Error>> + Send) -> Result<T, Error> {
-    let _lent = worker::lend();
+    let _lent = farpool_worker::lend();
     let run = || {
         let runtime = runtime().map_err(|error| not_started(&error))?;
         let done = runtime.block_on(work);

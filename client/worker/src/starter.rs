@@ -11,7 +11,7 @@ use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::unistd::{Pid, getppid};
 
 /// Who has started this process.
-pub(super) enum Starter {
+pub(crate) enum Starter {
     /// An agent or a fork server, which is its parent.
     Parent(Pid),
     /// One of these, and it has ended since.
@@ -24,7 +24,7 @@ pub(super) enum Starter {
 const ENDING_MS: u16 = 1000;
 
 /// Who has started this process; to be asked before its stdin is taken.
-pub(super) fn of_this_process() -> Starter {
+pub(crate) fn of_this_process() -> Starter {
     let stdin = io::stdin();
     if getsockopt(&stdin, sockopt::SockType) != Ok(SockType::SeqPacket) {
         return Starter::Other;

@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::bell::Bell;
-use crate::fork::Owned;
+use crate::bell::Bell;
+use farpool_link::fork::Owned;
 
 /// This worker's bell; not set in other processes. A process that a task has forked is none of the agent's.
 static BELL: OnceLock<Owned<Arc<Bell>>> = OnceLock::new();
@@ -12,12 +12,12 @@ static BELL: OnceLock<Owned<Arc<Bell>>> = OnceLock::new();
 /// Until it is dropped, the agent takes this thread for one that only waits.
 #[derive(Debug)]
 #[must_use = "the slot is lent for as long as this lives"]
-pub(crate) struct LendGuard {
+pub struct LendGuard {
     bell: Option<&'static Bell>,
 }
 
 /// To be called by a thread that is about to wait for a job on a cluster. In a process that is no worker it does nothing.
-pub(crate) fn lend() -> LendGuard {
+pub fn lend() -> LendGuard {
     let bell = BELL.get().filter(|bell| bell.owner().is_here()).map(|bell| &***bell);
     if let Some(bell) = bell {
         bell.begin_waiting();
@@ -34,7 +34,7 @@ impl Drop for LendGuard {
 }
 
 /// This process is a worker.
-pub(super) fn in_worker(bell: &Arc<Bell>) {
+pub(crate) fn in_worker(bell: &Arc<Bell>) {
     // A worker has one bell.
     let _ = BELL.set(Owned::new(Arc::clone(bell)));
 }

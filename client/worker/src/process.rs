@@ -7,12 +7,13 @@ use farpool_link::Memory;
 use farpool_link::message::{ROLE_VARIABLE, Request};
 use nix::sys::signal::Signal;
 
-use super::descriptors::{self, Descriptors};
-use super::leave::{code, exit};
-use super::runtime;
+use crate::descriptors::{self, Descriptors};
+use crate::language::Language;
+use crate::leave::{code, exit};
+use crate::runtime;
 
 /// Runs as a worker until the agent says stop or is gone. `parent` is the fork server's process id.
-pub(super) fn work(descriptors: Descriptors, parent: nix::unistd::Pid) -> ! {
+pub(crate) fn work(descriptors: Descriptors, parent: nix::unistd::Pid, language: &'static dyn Language) -> ! {
     // The fork server kills its workers when the client is gone; should somebody kill the fork server, this does.
     let armed = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     if armed.is_err() || nix::unistd::getppid() != parent {
@@ -27,15 +28,15 @@ pub(super) fn work(descriptors: Descriptors, parent: nix::unistd::Pid) -> ! {
     drop((descriptors.stdout, descriptors.stderr));
     let Ok(memory) = Memory::open(descriptors.memory.as_fd()) else { exit(code::BROKEN_LINK) };
     drop(descriptors.memory);
-    runtime::run(Arc::new(memory), descriptors.socket)
+    runtime::run(Arc::new(memory), descriptors.socket, language)
 }
 
 /// The entry of a worker that was not forked but started anew, because its fork server has threads.
-pub(super) fn started_anew(fork_server: nix::unistd::Pid) -> ! {
+pub(crate) fn started_anew(fork_server: nix::unistd::Pid, language: &'static dyn Language) -> ! {
     descriptors::forget(ROLE_VARIABLE);
     let Ok(socket) = descriptors::take_stdin() else { exit(code::BROKEN_LINK) };
     let Ok(Some((Request::Spawn { .. }, fds))) = Request::receive(socket.as_fd()) else { exit(code::BROKEN_LINK) };
     let Some(descriptors) = Descriptors::from_received(fds) else { exit(code::BROKEN_LINK) };
     drop(socket);
-    work(descriptors, fork_server)
+    work(descriptors, fork_server, language)
 }

@@ -7,11 +7,11 @@ use farpool_link::Memory;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
 
-use super::leave;
+use crate::leave;
 
 /// One for a worker. Of several threads that wait, one sleeps on the socket and wakes the others.
 #[derive(Debug)]
-pub(super) struct Bell {
+pub(crate) struct Bell {
     memory: Arc<Memory>,
     socket: OwnedFd,
     waiting: Mutex<Waiting>,
@@ -29,12 +29,12 @@ struct Waiting {
 }
 
 impl Bell {
-    pub(super) fn new(memory: Arc<Memory>, socket: OwnedFd) -> Bell {
+    pub(crate) fn new(memory: Arc<Memory>, socket: OwnedFd) -> Bell {
         Bell { memory, socket, waiting: Mutex::default(), rung: Condvar::new() }
     }
 
     /// Sleeps until `there` says yes; the process ends when the agent is gone.
-    pub(super) fn wait(&self, mut there: impl FnMut() -> bool) {
+    pub(crate) fn wait(&self, mut there: impl FnMut() -> bool) {
         while !there() {
             let mut waiting = self.lock();
             if waiting.on_socket {
@@ -66,7 +66,7 @@ impl Bell {
     }
 
     /// Wakes the agent.
-    pub(super) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         match send(self.socket.as_raw_fd(), &[0], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
             // A full socket rings already.
             Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -75,13 +75,13 @@ impl Bell {
     }
 
     /// One more thread only waits for items that run elsewhere.
-    pub(super) fn begin_waiting(&self) {
+    pub(crate) fn begin_waiting(&self) {
         self.memory.status().begin_waiting();
         self.ring();
     }
 
     /// One thread less.
-    pub(super) fn end_waiting(&self) {
+    pub(crate) fn end_waiting(&self) {
         self.memory.status().end_waiting();
         self.ring();
     }

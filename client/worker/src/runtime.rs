@@ -5,22 +5,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use farpool_link::clock;
+use farpool_link::fork;
 use farpool_link::record::Kind;
 use farpool_link::{MAX_THREADS, Memory};
 use farpool_proto::v1::{Failure, FailureKind, WorkerSettings};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use prost::Message;
 
-use super::bell::Bell;
-use super::input::{Found, Input, Order, Run};
-use super::leave::{broken_link, leave};
-use super::output::Output;
-use super::task::{Encoded, TaskIo, end_of, rejected};
-use super::{item_token, lend, panics, role, threads};
-use crate::{fork, function};
+use crate::bell::Bell;
+use crate::input::{Found, Input, Order, Run};
+use crate::items::{Encoded, Items, end_of, rejected};
+use crate::language::Language;
+use crate::leave::{broken_link, leave};
+use crate::output::Output;
+use crate::{item_token, lend, panics, role, threads};
 
 /// Runs what the agent gives until it says stop.
-pub(super) fn run(memory: Arc<Memory>, socket: OwnedFd) -> ! {
+pub(crate) fn run(memory: Arc<Memory>, socket: OwnedFd, language: &'static dyn Language) -> ! {
     fork::watch();
     // Tasks may open pools of their own.
     role::may_open_pools();
@@ -28,17 +29,17 @@ pub(super) fn run(memory: Arc<Memory>, socket: OwnedFd) -> ! {
     let bell = Arc::new(Bell::new(Arc::clone(&memory), socket));
     lend::in_worker(&bell);
     item_token::begin(memory.status());
-    let mut input = Input::new(Arc::clone(&memory), Arc::clone(&bell));
+    let mut input = Input::new(Arc::clone(&memory), Arc::clone(&bell), language);
     let mut output = Output::new(Arc::clone(&memory), bell);
     let Order::Setup(settings) = input.next() else { broken_link() };
     let Ok(settings) = WorkerSettings::decode(settings.as_slice()) else { broken_link() };
     panics::this_thread_runs_tasks(Arc::clone(&memory));
     show_name(&settings.name);
-    set_up(&settings, &mut output);
+    set_up(&settings, language, &mut output);
     output.control(Kind::Ready, &std::process::id().to_le_bytes());
     match settings.threads as usize {
         0 | 1 => one_at_a_time(&memory, input, output),
-        count => threads::run(&memory, input, output, count.min(MAX_THREADS)),
+        count => threads::run(&memory, input, output, count.min(MAX_THREADS), language.stack_bytes()),
     }
 }
 
@@ -51,9 +52,9 @@ fn show_name(name: &str) {
     }
 }
 
-fn set_up(settings: &WorkerSettings, output: &mut Output) {
+fn set_up(settings: &WorkerSettings, language: &dyn Language, output: &mut Output) {
     output.set_payload_limit(settings.payload_limit);
-    if let Err(failure) = limit_memory(settings.memory_limit).and_then(|()| initialise(settings)) {
+    if let Err(failure) = limit_memory(settings.memory_limit).and_then(|()| initialise(settings, language)) {
         output.init_failed(failure);
         // The agent closes the pool; until then there is nothing to do.
         leave()
@@ -74,32 +75,35 @@ fn limit_memory(bytes: u64) -> Result<(), Failure> {
     })
 }
 
-fn initialise(settings: &WorkerSettings) -> Result<(), Failure> {
+fn initialise(settings: &WorkerSettings, language: &dyn Language) -> Result<(), Failure> {
     if settings.initializer.is_empty() {
         return Ok(());
     }
-    let refused = |message: &str| Failure { message: message.to_owned(), ..Failure::default() };
-    let mut io = InitializerIo { args: Some(&settings.initializer_args), scratch: Vec::new(), failure: None };
-    let outcome = match function::resolve(&settings.initializer) {
-        Ok(entry) => match catch_unwind(AssertUnwindSafe(|| entry(&mut io))) {
+    let mut io = InitializerItem { args: Some(&settings.initializer_args), scratch: Vec::new(), failure: None };
+    let outcome = match language.find(&settings.initializer) {
+        Ok(task) => match catch_unwind(AssertUnwindSafe(|| task(&mut io))) {
             Ok(()) => io.failure.map_or(Ok(()), Err),
             Err(payload) => Err(panics::failure(payload)),
         },
-        Err(message) => Err(refused(message)),
+        Err(message) => Err(Failure { message, ..Failure::default() }),
     };
     outcome.map_err(|failure| Failure { kind: FailureKind::InitializerFailed.into(), ..failure })
 }
 
 /// An initializer is a function with one item, whose result nobody wants.
-struct InitializerIo<'a> {
+struct InitializerItem<'a> {
     args: Option<&'a [u8]>,
     scratch: Vec<u8>,
     failure: Option<Failure>,
 }
 
-impl TaskIo for InitializerIo<'_> {
+impl Items for InitializerItem<'_> {
     fn next(&mut self) -> Option<&[u8]> {
         self.args.take()
+    }
+
+    fn take(&mut self) -> Option<Vec<u8>> {
+        self.next().map(<[u8]>::to_vec)
     }
 
     fn room(&mut self) -> &mut [u8] {
@@ -124,7 +128,7 @@ fn one_at_a_time(memory: &Arc<Memory>, mut input: Input, mut output: Output) -> 
             Order::Run(run) => {
                 let began = clock::now();
                 let (ends, items) = input.items(&run);
-                let mut io = RunIo {
+                let mut io = RunItems {
                     memory,
                     run: &run,
                     ends,
@@ -145,7 +149,7 @@ fn one_at_a_time(memory: &Arc<Memory>, mut input: Input, mut output: Output) -> 
             Order::Large { function, position, timed, item } => {
                 let began = clock::now();
                 if memory.status().claim(position) {
-                    let mut io = LargeIo {
+                    let mut io = LargeItem {
                         memory,
                         position,
                         timed,
@@ -169,7 +173,7 @@ fn one_at_a_time(memory: &Arc<Memory>, mut input: Input, mut output: Output) -> 
 }
 
 /// The items of a run, decoded where they lie in the ring, their results encoded where they will be read.
-struct RunIo<'a> {
+struct RunItems<'a> {
     memory: &'a Memory,
     run: &'a Run,
     ends: &'a [u8],
@@ -182,10 +186,10 @@ struct RunIo<'a> {
     scratch: &'a mut Vec<u8>,
 }
 
-impl RunIo<'_> {
+impl RunItems<'_> {
     fn run(&mut self) {
-        match self.run.function {
-            Ok(entry) => entry(self),
+        match &self.run.function {
+            Ok(task) => task(self),
             Err(message) => {
                 while self.next().is_some() {
                     self.failed(rejected(message));
@@ -206,7 +210,7 @@ impl RunIo<'_> {
     }
 }
 
-impl TaskIo for RunIo<'_> {
+impl Items for RunItems<'_> {
     fn next(&mut self) -> Option<&[u8]> {
         let at = self.next as usize;
         let position = self.run.position + self.next;
@@ -225,6 +229,10 @@ impl TaskIo for RunIo<'_> {
         self.start = end;
         let Some(item) = self.items.get(range) else { broken_link() };
         Some(item)
+    }
+
+    fn take(&mut self) -> Option<Vec<u8>> {
+        self.next().map(<[u8]>::to_vec)
     }
 
     fn room(&mut self) -> &mut [u8] {
@@ -251,7 +259,7 @@ impl TaskIo for RunIo<'_> {
 }
 
 /// One large item, which lies in a buffer of its own.
-struct LargeIo<'a> {
+struct LargeItem<'a> {
     memory: &'a Memory,
     position: u32,
     timed: bool,
@@ -261,21 +269,26 @@ struct LargeIo<'a> {
     scratch: &'a mut Vec<u8>,
 }
 
-impl LargeIo<'_> {
+impl LargeItem<'_> {
     fn run(&mut self, function: Found) {
         match function {
-            Ok(entry) => entry(self),
-            Err(message) => self.failed(rejected(message)),
+            Ok(task) => task(self),
+            Err(message) => self.failed(rejected(&message)),
         }
     }
 }
 
-impl TaskIo for LargeIo<'_> {
+impl Items for LargeItem<'_> {
     fn next(&mut self) -> Option<&[u8]> {
-        self.current = self.item.take()?;
+        self.current = self.take()?;
+        Some(&self.current)
+    }
+
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let item = self.item.take()?;
         self.memory.status().begin(0, self.position, if self.timed { clock::now() } else { 0 });
         item_token::note(self.position);
-        Some(&self.current)
+        Some(item)
     }
 
     fn room(&mut self) -> &mut [u8] {

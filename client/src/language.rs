@@ -1,31 +1,10 @@
-//! What runs inside fork servers and workers: everything that happens when `farpool::init()` does not return.
+//! This program's own functions, as its workers find them; and where the program becomes a worker.
 
-pub(crate) mod task;
+use std::sync::Arc;
 
-mod bell;
-mod children;
-mod descriptors;
-mod fork_server;
-mod inherited;
-mod input;
-mod item_token;
-mod kill;
-mod leave;
-mod lend;
-mod output;
-mod panics;
-mod process;
-mod role;
-mod runtime;
-mod starter;
-mod threads;
+use farpool_worker::{Language, Task};
 
-pub(crate) use item_token::inherited as inherited_item;
-pub(crate) use lend::{LendGuard, lend};
-pub(crate) use role::{Initialised, arguments, initialised};
-pub use task::count_as_failed;
-
-use role::Role;
+use crate::{codec, function};
 
 /// Lets this program run as its own pool's workers. Call it in the first line of `main`.
 ///
@@ -52,12 +31,21 @@ use role::Role;
 /// ```
 #[expect(clippy::needless_doctest_main, reason = "that it is the first line of main is what the example shows")]
 pub fn init() {
-    match role::decide() {
-        Role::Program => {}
-        Role::ForkServer(agent) => fork_server::serve(agent),
-        Role::Worker(fork_server) => process::started_anew(fork_server),
-        Role::Bystander => loop {
-            std::thread::park();
-        },
+    farpool_worker::init(&Rust);
+}
+
+/// Functions of the executable that client and workers run.
+struct Rust;
+
+impl Language for Rust {
+    fn find(&self, function: &[u8]) -> Result<Task, String> {
+        match function::resolve(function) {
+            Ok(entry) => Ok(Arc::new(entry)),
+            Err(why) => Err(why.into_owned()),
+        }
+    }
+
+    fn stack_bytes(&self) -> usize {
+        codec::STACK
     }
 }

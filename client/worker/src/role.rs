@@ -9,8 +9,9 @@ use std::thread;
 use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, ROLE_WORKER};
 use nix::unistd::{Pid, getpid, gettid};
 
-use super::leave;
-use super::starter::{self, Starter};
+use crate::leave;
+use crate::program;
+use crate::starter::{self, Starter};
 
 /// What this process was started as; decided by the first call of `init`.
 static ROLE: AtomicU8 = AtomicU8::new(UNDECIDED);
@@ -30,7 +31,7 @@ enum Way {
 }
 
 /// What `init` is to do.
-pub(super) enum Role {
+pub(crate) enum Role {
     /// Return.
     Program,
     /// Serve as a fork server of this process.
@@ -43,7 +44,8 @@ pub(super) enum Role {
 
 /// How far a program is on its way to pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Initialised {
+pub enum Initialised {
+    /// It can open pools.
     Yes,
     /// `init` was not called.
     No,
@@ -52,13 +54,13 @@ pub(crate) enum Initialised {
 }
 
 /// Decides what this process is.
-pub(super) fn decide() -> Role {
+pub(crate) fn decide() -> Role {
     // Threads that come here at the same time all find the same, as long as none of them has gone on.
     let role = if ROLE.load(Ordering::SeqCst) == UNDECIDED { claim() } else { Role::Program };
     let found = if matches!(role, Role::Program) { PROGRAM } else { PART_OF_A_POOL };
     match ROLE.compare_exchange(UNDECIDED, found, Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) if found == PART_OF_A_POOL => {
-            crate::environment::remember_program();
+            program::remember();
             role
         }
         Ok(_) | Err(PROGRAM) => {
@@ -86,7 +88,7 @@ fn claim() -> Role {
 }
 
 /// Whether a program has called `init`, or this is a worker, whose tasks may open pools as well.
-pub(crate) fn initialised() -> Initialised {
+pub fn initialised() -> Initialised {
     match (ROLE.load(Ordering::SeqCst), WAY.get()) {
         (PROGRAM, Some(_)) => Initialised::Yes,
         (PROGRAM, None) => Initialised::BesideTests,
@@ -95,14 +97,14 @@ pub(crate) fn initialised() -> Initialised {
 }
 
 /// A worker's tasks may open pools of their own.
-pub(super) fn may_open_pools() {
+pub(crate) fn may_open_pools() {
     // The first to say so counts: it came here with its arguments.
     let _ = WAY.set(Way::AsStarted);
     ROLE.store(PROGRAM, Ordering::SeqCst);
 }
 
 /// The arguments that a fork server is started with: those that bring it to `init`.
-pub(crate) fn arguments() -> Vec<OsString> {
+pub fn arguments() -> Vec<OsString> {
     let mut own = env::args_os();
     let Some(Way::Test(test)) = WAY.get() else { return own.collect() };
     let mut arguments = vec![own.next().unwrap_or_default(), OsString::from(test)];

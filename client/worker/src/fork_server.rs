@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use farpool_link::message::{OWN_EXECUTABLE, ROLE_VARIABLE, ROLE_WORKER, Reply, Request};
+use farpool_link::message::{OWN_EXECUTABLE, PROGRAM_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Reply, Request};
 use farpool_link::process::{Process, children_of};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,18 +19,18 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setpgid};
 
-use super::children::Children;
-use super::descriptors::{Descriptors, forget, take_stdin};
-use super::kill::Workers;
-use super::{inherited, process};
-use crate::environment;
+use crate::children::Children;
+use crate::descriptors::{Descriptors, forget, take_stdin};
+use crate::kill::Workers;
+use crate::language::Language;
+use crate::{inherited, process};
 
 /// Serves until the agent closes the connection or ends. `starter`: the process that the agent is part of.
-pub(super) fn serve(starter: Pid) -> ! {
+pub(crate) fn serve(starter: Pid, language: &'static dyn Language) -> ! {
     forget(ROLE_VARIABLE);
     // What a task starts may be another program.
-    forget(environment::PROGRAM);
-    match inherited::settle().and_then(|()| take_stdin()).and_then(|agent| ForkServer::new(agent, starter)) {
+    forget(PROGRAM_VARIABLE);
+    match inherited::settle().and_then(|()| take_stdin()).and_then(|agent| ForkServer::new(agent, starter, language)) {
         Ok(mut server) => server.run(),
         // The starter has ended meanwhile.
         Err(Errno::ESRCH) => {}
@@ -48,10 +48,11 @@ struct ForkServer {
     workers: Workers,
     /// This process has several threads, so workers cannot be forked.
     has_threads: bool,
+    language: &'static dyn Language,
 }
 
 impl ForkServer {
-    fn new(agent: OwnedFd, starter: Pid) -> nix::Result<ForkServer> {
+    fn new(agent: OwnedFd, starter: Pid, language: &'static dyn Language) -> nix::Result<ForkServer> {
         // Names are for ps and top only.
         let _ = nix::sys::prctl::set_name(c"farpool-forker");
         // Whatever tasks start and leave behind becomes a child of this process, which can then end it.
@@ -61,7 +62,7 @@ impl ForkServer {
         let parent = Process::open(starter)?;
         let has_threads = std::fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() > 1);
         Reply::Hello.send(agent.as_fd())?;
-        Ok(ForkServer { agent, parent, children, workers: Workers::default(), has_threads })
+        Ok(ForkServer { agent, parent, children, workers: Workers::default(), has_threads, language })
     }
 
     fn run(&mut self) {
@@ -111,9 +112,14 @@ impl ForkServer {
 
     fn fork(&mut self, descriptors: Descriptors) -> nix::Result<Pid> {
         let parent = nix::unistd::getpid();
+        self.language.before_fork();
         // SAFETY: this process has one thread (`has_threads` was false, and none is started here), so the child may
         // do everything that its parent may.
-        match unsafe { fork() }? {
+        let forked = unsafe { fork() };
+        if !matches!(forked, Ok(ForkResult::Child)) {
+            self.language.after_fork();
+        }
+        match forked? {
             ForkResult::Parent { child } => {
                 // Both sides do this, so that it is done whoever comes first; the loser's error means just that.
                 let _ = setpgid(child, child);
@@ -122,7 +128,8 @@ impl ForkServer {
             ForkResult::Child => {
                 let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
                 self.forget_in_child();
-                process::work(descriptors, parent)
+                self.language.after_fork_in_worker();
+                process::work(descriptors, parent, self.language)
             }
         }
     }

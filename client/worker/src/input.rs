@@ -5,15 +5,15 @@ use std::sync::Arc;
 use farpool_link::record::{HEADER_BYTES, Header, Kind, LargeHeader, RunHeader};
 use farpool_link::{Direction, Memory, RING_BYTES, Reader};
 
-use super::bell::Bell;
-use super::leave;
-use crate::function::{self, Entry};
+use crate::bell::Bell;
+use crate::language::{Language, Task};
+use crate::leave;
 
 /// How a function was found, or why it was not.
-pub(super) type Found = Result<Entry, &'static str>;
+pub(crate) type Found = Result<Task, Arc<str>>;
 
-#[derive(Debug)]
-pub(super) struct Input {
+pub(crate) struct Input {
+    language: &'static dyn Language,
     reader: Reader,
     bell: Arc<Bell>,
     memory: Arc<Memory>,
@@ -21,8 +21,7 @@ pub(super) struct Input {
 }
 
 /// What a worker is to do next.
-#[derive(Debug)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Run the items of the record at the front; then call [`Input::finish`].
     Run(Run),
     /// Run this item.
@@ -36,24 +35,23 @@ pub(super) enum Order {
 }
 
 /// Items that lie one behind the other in the record at the front of the ring.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Run {
-    pub(super) function: Found,
+pub(crate) struct Run {
+    pub(crate) function: Found,
     /// Position of the first item.
-    pub(super) position: u32,
-    pub(super) head: RunHeader,
+    pub(crate) position: u32,
+    pub(crate) head: RunHeader,
     /// Bytes of the whole record.
     record: usize,
 }
 
 impl Input {
-    pub(super) fn new(memory: Arc<Memory>, bell: Arc<Bell>) -> Input {
+    pub(crate) fn new(memory: Arc<Memory>, bell: Arc<Bell>, language: &'static dyn Language) -> Input {
         let reader = Reader::new(Arc::clone(&memory), Direction::ToWorker);
-        Input { reader, bell, memory, functions: Vec::new() }
+        Input { language, reader, bell, memory, functions: Vec::new() }
     }
 
     /// Waits for the next order.
-    pub(super) fn next(&mut self) -> Order {
+    pub(crate) fn next(&mut self) -> Order {
         loop {
             let header = self.header();
             let payload = &front(&self.reader)[HEADER_BYTES..HEADER_BYTES + header.length as usize];
@@ -77,7 +75,7 @@ impl Input {
                     };
                 }
                 Kind::Function => {
-                    let found = function::resolve(payload);
+                    let found = self.language.find(payload).map_err(Arc::from);
                     let slot = header.slot as usize;
                     if self.functions.len() <= slot {
                         self.functions.resize(slot + 1, None);
@@ -113,13 +111,13 @@ impl Input {
     }
 
     /// The `ends` of a run and its items' bytes.
-    pub(super) fn items(&self, run: &Run) -> (&[u8], &[u8]) {
+    pub(crate) fn items(&self, run: &Run) -> (&[u8], &[u8]) {
         let payload = &front(&self.reader)[HEADER_BYTES..run.record];
         payload[RunHeader::BYTES..].split_at(4 * run.head.count as usize)
     }
 
     /// The run at the front is over.
-    pub(super) fn finish(&mut self, run: &Run) {
+    pub(crate) fn finish(&mut self, run: &Run) {
         self.consume(run.record);
     }
 
@@ -134,7 +132,8 @@ impl Input {
     }
 
     fn function(&self, slot: u32) -> Found {
-        self.functions.get(slot as usize).copied().flatten().unwrap_or(Err("the agent never announced this function"))
+        let known = self.functions.get(slot as usize).cloned().flatten();
+        known.unwrap_or_else(|| Err("the agent never announced this function".into()))
     }
 
     /// The bytes of a large item, which follow in pieces.

@@ -16,7 +16,7 @@ const ROUNDS: usize = 64;
 
 /// The workers of a fork server: children of it that were not reaped, so that their numbers are their own.
 #[derive(Default)]
-pub(super) struct Workers {
+pub(crate) struct Workers {
     pids: HashMap<u32, Pid>,
     /// What has been asked to end with a worker, to be killed with it, even if it outlives its ancestors.
     asked: HashMap<u32, Vec<Known>>,
@@ -31,17 +31,17 @@ struct Known {
 
 impl Workers {
     /// A worker has been started.
-    pub(super) fn insert(&mut self, number: u32, pid: Pid) {
+    pub(crate) fn insert(&mut self, number: u32, pid: Pid) {
         self.pids.insert(number, pid);
     }
 
     /// The number of the worker that is this process.
-    pub(super) fn number_of(&self, pid: Pid) -> Option<u32> {
+    pub(crate) fn number_of(&self, pid: Pid) -> Option<u32> {
         self.pids.iter().find(|(_, of)| **of == pid).map(|(number, _)| *number)
     }
 
     /// Signals a worker and all that certainly belongs to it.
-    pub(super) fn signal(&mut self, number: u32, signal: Signal) {
+    pub(crate) fn signal(&mut self, number: u32, signal: Signal) {
         let Some(&worker) = self.pids.get(&number) else { return };
         if signal == Signal::SIGKILL {
             return self.kill(number, worker);
@@ -61,7 +61,7 @@ impl Workers {
     }
 
     /// A worker has ended and is about to be reaped: nothing of its process group is left, nor of what was to end with it.
-    pub(super) fn ended(&mut self, number: u32) {
+    pub(crate) fn ended(&mut self, number: u32) {
         let Some(&worker) = self.pids.get(&number) else { return };
         if self.asked.contains_key(&number) {
             self.kill(number, worker);
@@ -73,7 +73,7 @@ impl Workers {
     }
 
     /// Kills everything that descends from this process.
-    pub(super) fn kill_all(&mut self) {
+    pub(crate) fn kill_all(&mut self) {
         let own = Pid::this();
         stop_and_kill(|| descendants(&[own], &[]));
         self.pids.clear();

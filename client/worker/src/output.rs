@@ -7,14 +7,14 @@ use farpool_link::{Direction, Memory, Writer};
 use farpool_proto::v1::{Failure, FailureKind};
 use prost::Message;
 
-use super::bell::Bell;
-use super::leave;
+use crate::bell::Bell;
+use crate::leave;
 
 /// Below this much room the result is not even tried to be encoded in place.
 const ENOUGH_ROOM: usize = 4096;
 
 #[derive(Debug)]
-pub(super) struct Output {
+pub(crate) struct Output {
     writer: Writer,
     bell: Arc<Bell>,
     memory: Arc<Memory>,
@@ -26,17 +26,17 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(memory: Arc<Memory>, bell: Arc<Bell>) -> Output {
+    pub(crate) fn new(memory: Arc<Memory>, bell: Arc<Bell>) -> Output {
         let writer = Writer::new(Arc::clone(&memory), Direction::ToAgent);
         Output { writer, bell, memory, finished: 0, holding: false, payload_limit: u64::MAX }
     }
 
-    pub(super) fn set_payload_limit(&mut self, bytes: u64) {
+    pub(crate) fn set_payload_limit(&mut self, bytes: u64) {
         self.payload_limit = bytes;
     }
 
     /// Where a result may be encoded in place, for [`Output::done_in_room`].
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    pub(crate) fn room(&mut self) -> &mut [u8] {
         self.room_for(ENOUGH_ROOM);
         let space = self.writer.space();
         let end = space.len().min(HEADER_BYTES + MAX_PAYLOAD);
@@ -44,7 +44,7 @@ impl Output {
     }
 
     /// The result of the item at `position` is the first `length` bytes of the room.
-    pub(super) fn done_in_room(&mut self, position: u32, length: usize, failed: bool) {
+    pub(crate) fn done_in_room(&mut self, position: u32, length: usize, failed: bool) {
         if length as u64 > self.payload_limit {
             return self.too_large(position, length);
         }
@@ -53,7 +53,7 @@ impl Output {
     }
 
     /// The result of the item at `position` is `result`.
-    pub(super) fn done(&mut self, position: u32, result: &[u8], failed: bool) {
+    pub(crate) fn done(&mut self, position: u32, result: &[u8], failed: bool) {
         if result.len() as u64 > self.payload_limit {
             return self.too_large(position, result.len());
         }
@@ -73,19 +73,19 @@ impl Output {
     }
 
     /// The item at `position` has failed.
-    pub(super) fn failed(&mut self, position: u32, mut failure: Failure) {
+    pub(crate) fn failed(&mut self, position: u32, mut failure: Failure) {
         shorten(&mut failure);
         self.write(Kind::Failed, 0, position, &failure.encode_to_vec());
         self.one_more();
     }
 
     /// The next outcome is the last of its run: it is shown together with the run's end.
-    pub(super) fn hold(&mut self) {
+    pub(crate) fn hold(&mut self) {
         self.holding = true;
     }
 
     /// A run took so long; `position` is that of its last item.
-    pub(super) fn run_ended(&mut self, position: u32, nanoseconds: u64) {
+    pub(crate) fn run_ended(&mut self, position: u32, nanoseconds: u64) {
         self.holding = false;
         self.write(Kind::RunEnd, 0, position, &nanoseconds.to_le_bytes());
         if self.memory.status().agent_needs_doorbell(self.finished) {
@@ -94,13 +94,13 @@ impl Output {
     }
 
     /// News that are no outcome.
-    pub(super) fn control(&mut self, kind: Kind, payload: &[u8]) {
+    pub(crate) fn control(&mut self, kind: Kind, payload: &[u8]) {
         self.write(kind, 0, 0, payload);
         self.tell();
     }
 
     /// The initializer has failed, or something else before the first item.
-    pub(super) fn init_failed(&mut self, mut failure: Failure) {
+    pub(crate) fn init_failed(&mut self, mut failure: Failure) {
         shorten(&mut failure);
         self.control(Kind::InitFailed, &failure.encode_to_vec());
     }
@@ -119,7 +119,7 @@ impl Output {
     }
 
     /// The items of a run go on: the agent is woken if it asked to be by now.
-    pub(super) fn progress(&self) {
+    pub(crate) fn progress(&self) {
         if self.memory.status().agent_needs_doorbell(self.finished) {
             self.bell.ring();
         }

@@ -6,34 +6,34 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 /// What a worker is given at its start.
 #[derive(Debug)]
-pub(super) struct Descriptors {
+pub(crate) struct Descriptors {
     /// The shared memory.
-    pub(super) memory: OwnedFd,
+    pub(crate) memory: OwnedFd,
     /// The socket to the agent.
-    pub(super) socket: OwnedFd,
+    pub(crate) socket: OwnedFd,
     /// Where its stdout goes.
-    pub(super) stdout: OwnedFd,
+    pub(crate) stdout: OwnedFd,
     /// Where its stderr goes.
-    pub(super) stderr: OwnedFd,
+    pub(crate) stderr: OwnedFd,
 }
 
 impl Descriptors {
     /// From what came with a [`Request::Spawn`].
-    pub(super) fn from_received(fds: Vec<OwnedFd>) -> Option<Descriptors> {
+    pub(crate) fn from_received(fds: Vec<OwnedFd>) -> Option<Descriptors> {
         let [memory, socket, stdout, stderr] = <[OwnedFd; 4]>::try_from(fds).ok()?;
         Some(Descriptors { memory, socket, stdout, stderr })
     }
 }
 
 /// The program and what it starts must not take themselves for part of this pool.
-pub(super) fn forget(variable: &str) {
+pub(crate) fn forget(variable: &str) {
     // SAFETY: farpool::init() is the first line of main, so as a rule this is the only thread. Where a runtime has
     // started threads before, they are idle: they have been given no work yet that could read the environment.
     unsafe { std::env::remove_var(variable) };
 }
 
 /// Takes the socket that is stdin, and leaves an empty stdin.
-pub(super) fn take_stdin() -> nix::Result<OwnedFd> {
+pub(crate) fn take_stdin() -> nix::Result<OwnedFd> {
     let socket = nix::fcntl::fcntl(std::io::stdin(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
     // SAFETY: fcntl has just made this descriptor.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };

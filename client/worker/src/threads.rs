@@ -8,11 +8,11 @@ use farpool_link::clock;
 use farpool_link::record::Kind;
 use farpool_proto::v1::Failure;
 
-use super::input::{Found, Input, Order};
-use super::leave::{self, leave};
-use super::output::Output;
-use super::task::{Encoded, TaskIo, end_of, rejected};
-use super::{item_token, panics};
+use crate::input::{Found, Input, Order};
+use crate::items::{Encoded, Items, end_of, rejected};
+use crate::leave::{self, leave};
+use crate::output::Output;
+use crate::{item_token, panics};
 
 /// What the threads of a worker share. A thread that holds one lock may wait for the agent: the others then have
 /// nothing to do either.
@@ -38,12 +38,12 @@ struct Item {
     bytes: Vec<u8>,
 }
 
-pub(super) fn run(memory: &Arc<Memory>, input: Input, output: Output, count: usize) -> ! {
+pub(crate) fn run(memory: &Arc<Memory>, input: Input, output: Output, count: usize, stack: usize) -> ! {
     let queue = Queue { input, items: VecDeque::new(), busy: 0, stopping: false };
     let shared = Arc::new(Shared { memory: Arc::clone(memory), input: Mutex::new(queue), output: Mutex::new(output) });
     for thread in 1..count {
         let shared = Arc::clone(&shared);
-        let builder = std::thread::Builder::new().name(format!("farpool-{thread}")).stack_size(crate::codec::STACK);
+        let builder = std::thread::Builder::new().name(format!("farpool-{thread}")).stack_size(stack);
         let started = builder.spawn(move || {
             panics::this_thread_runs_tasks(Arc::clone(&shared.memory));
             work(&shared, thread)
@@ -63,10 +63,11 @@ fn work(shared: &Shared, thread: usize) -> ! {
         let began = clock::now();
         let position = item.position;
         let function = item.function;
-        let mut io = ThreadIo { shared, position, item: Some(item.bytes), current: Vec::new(), scratch: &mut scratch };
+        let mut io =
+            ThreadItem { shared, position, item: Some(item.bytes), current: Vec::new(), scratch: &mut scratch };
         match function {
-            Ok(entry) => entry(&mut io),
-            Err(message) => io.failed(rejected(message)),
+            Ok(task) => task(&mut io),
+            Err(message) => io.failed(rejected(&message)),
         }
         shared.memory.status().idle(thread);
         lock(&shared.output).run_ended(position, clock::now() - began);
@@ -115,7 +116,7 @@ impl Queue {
                     };
                     let Some(bytes) = items.get(start as usize..end as usize) else { leave::broken_link() };
                     let item = Item {
-                        function: run.function,
+                        function: run.function.clone(),
                         position: run.position + at,
                         timed: run.head.timed,
                         bytes: bytes.to_vec(),
@@ -135,7 +136,7 @@ impl Queue {
     }
 }
 
-struct ThreadIo<'a> {
+struct ThreadItem<'a> {
     shared: &'a Shared,
     position: u32,
     item: Option<Vec<u8>>,
@@ -143,10 +144,14 @@ struct ThreadIo<'a> {
     scratch: &'a mut Vec<u8>,
 }
 
-impl TaskIo for ThreadIo<'_> {
+impl Items for ThreadItem<'_> {
     fn next(&mut self) -> Option<&[u8]> {
-        self.current = self.item.take()?;
+        self.current = self.take()?;
         Some(&self.current)
+    }
+
+    fn take(&mut self) -> Option<Vec<u8>> {
+        self.item.take()
     }
 
     fn room(&mut self) -> &mut [u8] {

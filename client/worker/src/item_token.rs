@@ -30,7 +30,7 @@ struct Own {
 }
 
 /// Gives this worker's items tokens, if an agent on a cluster has started it. To be called while the process has one thread.
-pub(super) fn begin(status: &Status) {
+pub(crate) fn begin(status: &Status) {
     let text = std::env::var(ITEM_VARIABLE).unwrap_or_default();
     // A whole token is inherited: this worker belongs to a local pool, which that item's task has opened.
     let Some(agent) = item_token::agent_id(&text) else { return };
@@ -43,7 +43,7 @@ pub(super) fn begin(status: &Status) {
 
 /// The worker is about to begin the item at `position`.
 #[inline]
-pub(super) fn note(position: u32) {
+pub(crate) fn note(position: u32) {
     if let Some(own) = OWN.get() {
         own.position.store(item_token::position_letters(position), Ordering::Relaxed);
     }
@@ -51,7 +51,7 @@ pub(super) fn note(position: u32) {
 
 /// The token that a client in this process shows: that of the item whose task has started the process. A task's own process needs none,
 /// as its agent sees for itself that it waits.
-pub(crate) fn inherited() -> Option<ItemToken> {
+pub fn inherited() -> Option<ItemToken> {
     if OWN.get().is_some_and(|own| own.pid == std::process::id()) {
         return None;
     }

@@ -3,25 +3,25 @@
 use nix::errno::Errno;
 
 /// Exit codes of workers that end for a reason of farpool's own; the agent's messages know them.
-pub(super) use farpool_link::exit_code as code;
+pub(crate) use farpool_link::exit_code as code;
 
 /// The agent wants the worker to leave: what the program has registered to be run at its exit is run.
-pub(super) fn leave() -> ! {
+pub(crate) fn leave() -> ! {
     std::process::exit(0)
 }
 
 /// The agent has closed the connection: nobody wants this worker's results any more.
-pub(super) fn agent_gone() -> ! {
+pub(crate) fn agent_gone() -> ! {
     exit(code::AGENT_GONE)
 }
 
 /// The connection to the agent does not work any more.
-pub(super) fn lost_connection(_: Errno) -> ! {
+pub(crate) fn lost_connection(_: Errno) -> ! {
     exit(code::LOST_CONNECTION)
 }
 
 /// What lies in the shared memory makes no sense.
-pub(super) fn broken_link() -> ! {
+pub(crate) fn broken_link() -> ! {
     exit(code::BROKEN_LINK)
 }
 
@@ -29,7 +29,7 @@ pub(super) fn broken_link() -> ! {
     unsafe_code,
     reason = "ends the process without running the program's exit handlers, which may want what is broken"
 )]
-pub(super) fn exit(code: i32) -> ! {
+pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: _exit(2) may be called at any time and from any thread.
     unsafe { libc::_exit(code) }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use farpool_link::Memory;
 use farpool_proto::v1::{Failure, FailureKind};
 
-use crate::fork::Owned;
+use farpool_link::fork::Owned;
 
 thread_local! {
     /// On a thread that runs tasks: what the hook saw of the last panic.
@@ -25,7 +25,7 @@ struct Seen {
 
 /// Replaces the panic hook: a panic of a task goes into its item's error and is not printed; all others are printed
 /// as before.
-pub(super) fn install() {
+pub(crate) fn install() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let notes = NOTES.try_with(|notes| notes.borrow().clone()).ok().flatten();
@@ -38,12 +38,12 @@ pub(super) fn install() {
 }
 
 /// From now on, panics of this thread are those of tasks.
-pub(super) fn this_thread_runs_tasks(memory: Arc<Memory>) {
+pub(crate) fn this_thread_runs_tasks(memory: Arc<Memory>) {
     NOTES.with(|notes| *notes.borrow_mut() = Some(Owned::new(memory)));
 }
 
 /// The failure of the item whose task has just panicked on this thread.
-pub(super) fn failure(payload: Box<dyn Any + Send>) -> Failure {
+pub(crate) fn failure(payload: Box<dyn Any + Send>) -> Failure {
     let seen = LAST.with(|last| last.borrow_mut().take());
     NOTES.with(|notes| {
         if let Some(memory) = notes.borrow().as_ref() {

@@ -14,7 +14,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
 
 /// Makes it so. An error that is left aside means that it is so already.
-pub(super) fn settle() -> nix::Result<()> {
+pub(crate) fn settle() -> nix::Result<()> {
     open_standard()?;
     // Of a program that waits for signals in a thread of its own (sigwait, signalfd) all are blocked. Here they would keep
     // ends of children and requests to end from being heard, and tasks from using signals.

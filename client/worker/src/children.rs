@@ -14,13 +14,13 @@ static TOLD: AtomicI32 = AtomicI32::new(-1);
 /// Readable after a child of this process has ended.
 ///
 /// A signalfd would do if this process had one thread only: with more, the signal goes to one that does not block it.
-pub(super) struct Children {
+pub(crate) struct Children {
     event: EventFd,
 }
 
 impl Children {
     /// Listens from now on.
-    pub(super) fn listen() -> nix::Result<Children> {
+    pub(crate) fn listen() -> nix::Result<Children> {
         let event = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         TOLD.store(event.as_fd().as_raw_fd(), Ordering::SeqCst);
         handle_with(SigHandler::Handler(tell))?;
@@ -28,18 +28,18 @@ impl Children {
     }
 
     /// What to wait on.
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
 
     /// Everything heard so far is being looked after.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         // EAGAIN: there was nothing.
         let _ = self.event.read();
     }
 
     /// A worker, forked from this process, deals with its children as it likes.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let _ = handle_with(SigHandler::SigDfl);
         TOLD.store(-1, Ordering::SeqCst);
         let _ = nix::unistd::close(self.event.as_fd().as_raw_fd());

@@ -1,0 +1,56 @@
+//! What a worker does with items of a function of Rust: decode, call, encode.
+
+use std::cell::Cell;
+
+use farpool_proto::v1::{Failure, FailureKind};
+use farpool_worker::{Done, Encoded, Items};
+
+use crate::args::{Args, Data};
+use crate::codec::{self, EncodeSliceError, Reader};
+use crate::fork;
+
+thread_local! {
+    /// Whether the item that this thread runs counts as failed.
+    static FAILED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Called within a function that a worker runs: its item keeps its result, and counts as failed.
+pub fn count_as_failed() {
+    FAILED.set(true);
+}
+
+/// Runs all items through `function`; `reader` is who will read the results.
+pub(crate) fn run<A: Args, R: Data>(items: &mut dyn Items, reader: Reader, function: impl Fn(A) -> R) {
+    let generation = fork::generation();
+    farpool_worker::run(items, |items| {
+        FAILED.set(false);
+        let input = items.next()?;
+        Some(
+            A::decode(input)
+                .map_err(|error| codec_failure("decoding the item's arguments in the worker", &error))
+                .and_then(|args| {
+                    let result = function(args);
+                    // Before anything is written to where the worker itself writes.
+                    fork::end_if_forked(generation, "a task");
+                    let result = encode(items, reader, &result)?;
+                    Ok(Done { result, failed: FAILED.take() })
+                }),
+        )
+    });
+}
+
+fn encode<R: Data>(items: &mut dyn Items, reader: Reader, result: &R) -> Result<Encoded, Failure> {
+    match codec::encode_slice(reader, result, items.room()) {
+        Ok(length) => return Ok(Encoded::InRoom(length)),
+        Err(EncodeSliceError::Full) => {}
+        Err(EncodeSliceError::Codec(error)) => return Err(codec_failure("encoding the item's result", &error)),
+    }
+    match codec::encode_for(reader, result, items.scratch()) {
+        Ok(()) => Ok(Encoded::InScratch),
+        Err(error) => Err(codec_failure("encoding the item's result", &error)),
+    }
+}
+
+fn codec_failure(doing: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure { kind: FailureKind::Codec.into(), message: format!("{doing}: {error}"), ..Failure::default() }
+}
