@@ -10,13 +10,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::call::{self, Call};
+use farpool_session::fork::{self, Owned};
+use farpool_session::{Call, Session};
+
 use crate::callbacks;
 use crate::error::{Error, ErrorKind};
-use crate::fork::{self, Owned};
 use crate::progress::Progress;
 use crate::pulling;
-use crate::session::SessionHandle;
 pub(crate) use decode::{Decode, decode_all, decode_one};
 use outcome::Outcome;
 
@@ -45,7 +45,7 @@ use outcome::Outcome;
 #[must_use = "the job keeps running, but nobody will see its outcome"]
 pub struct AsyncResult<T: Send + 'static> {
     /// `None`: the job could not be started.
-    session: Option<SessionHandle>,
+    session: Option<Session>,
     outcome: Owned<Arc<Outcome<T>>>,
     progress: Option<Progress>,
 }
@@ -182,7 +182,7 @@ impl<T: Send + 'static> AsyncResult<T> {
     /// ```
     pub fn cancel(&self) {
         if let Some(session) = &self.session {
-            call::cancel(session, self.outcome.inbox());
+            farpool_session::cancel(session, self.outcome.inbox());
         }
     }
 

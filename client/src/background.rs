@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use farpool_session::{Call, End, Inbox};
+
 use crate::args::Args;
-use crate::call::Call;
 use crate::error::{Error, ErrorKind};
 use crate::feeder::Feeder;
-use crate::inbox::{End, Inbox};
 use crate::panics;
 
 /// How long a verb that is to return at once may feed before it leaves the rest to a thread.
@@ -55,7 +55,7 @@ fn feed_until<A: Args>(
             feeder.feed(u64::MAX, &call.inbox, &mut call.messages);
             call.flush()?;
         }
-        Ok(())
+        Ok::<(), farpool_session::Error>(())
     }));
     if !call.session.owner().is_here() {
         // The input has forked this process, and this is the child: the job is the parent's.
@@ -83,7 +83,7 @@ fn feed_until<A: Args>(
 }
 
 /// The job ends with this error, whether or not the session has heard of it.
-fn give_up(inbox: &Inbox, error: Error) {
+fn give_up(inbox: &Inbox, error: impl Into<farpool_session::Error>) {
     inbox.break_with(error);
     inbox.end(End::Cancelled).wake();
 }

@@ -6,14 +6,17 @@ mod resolve;
 mod tests;
 
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::time::Duration;
 
 use farpool_proto::v1::Label;
+use farpool_session::Session;
 
 use crate::args::Args;
 use crate::codec::CodecError;
 use crate::error::Error;
 use crate::function::{self, Function};
+use crate::output::Terminal;
 use crate::pool::Pool;
 
 /// The options of a [`Pool`]; created by [`Pool::builder`].
@@ -65,6 +68,7 @@ enum Target {
     #[default]
     Environment,
     ThisMachine,
+    #[cfg(feature = "cluster")]
     Cluster(String),
 }
 
@@ -281,14 +285,10 @@ impl Builder {
     /// # }
     /// ```
     pub fn build(self) -> Result<Pool, Error> {
-        let (cluster, settings) = self.resolve()?;
+        let (target, settings) = self.resolve()?;
         resolve::require_init(farpool_worker::initialised())?;
         resolve::require_own_executable(function::was_started_by_loader())?;
         let payload_limit = settings.settings.payload_limit;
-        let session = match cluster {
-            Some(address) => crate::cluster::open(address, settings)?,
-            None => crate::local::open(settings)?,
-        };
-        Ok(Pool::over(session, payload_limit))
+        Ok(Pool::over(Session::open(target, settings, Arc::new(Terminal))?, payload_limit))
     }
 }

@@ -6,7 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 
-use crate::fork::PerProcess;
+use farpool_session::fork::PerProcess;
 
 /// One callback with its argument.
 pub(crate) type Task = Box<dyn FnOnce() + Send>;

@@ -124,9 +124,7 @@ pub(crate) fn decode_prefix<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Resu
     read.map(|value| (value, input.bytes)).map_err(CodecError::decoding::<T>)
 }
 
-/// The stack of threads that have users' values, in bytes, as large as a main thread's: the deepest value that can be encoded can
-/// be dropped on it.
-pub(crate) const STACK: usize = 8 << 20;
+pub(crate) use farpool_session::STACK;
 
 /// How the results of detached jobs are encoded, for those who read them: 0 before values were marked.
 pub(crate) const DETACHED_FORMAT: u32 = 1;

@@ -5,11 +5,11 @@ mod tests;
 
 use std::collections::VecDeque;
 
+use farpool_session::{Inbox, News, Results};
+
 use crate::args::Data;
 use crate::codec;
 use crate::error::{Error, ErrorKind};
-use crate::inbox::{Inbox, News};
-use crate::results::{self, Results};
 
 /// All results of a job, decoded as they come, and the failure with the lowest index.
 pub(crate) struct Collector<R> {
@@ -40,7 +40,7 @@ impl<R: Data> Collector<R> {
                 self.accept_results(results, inbox)
             }
             News::Failed { first, count, error } => {
-                results::there_are(first, count, inbox.pulled())?;
+                farpool_session::there_are(first, count, inbox.pulled())?;
                 self.outcomes += count;
                 self.fail(first, || inbox.tell(error.of_item(first)));
                 Ok(())

@@ -1,13 +1,8 @@
-//! Errors, with everything that is known about them.
+//! Errors, in the words of this API.
 
-mod kind;
-mod story;
+use std::fmt::{self, Debug, Display, Formatter};
 
-use std::panic::Location;
-
-use farpool_proto::v1::Failure;
-
-pub use kind::ErrorKind;
+pub use farpool_session::ErrorKind;
 
 /// An error, with everything that is known about it.
 ///
@@ -21,21 +16,7 @@ pub use kind::ErrorKind;
 /// assert!(error.to_string().contains("at least 1 process"));
 /// ```
 #[derive(Clone)]
-pub struct Error(Box<Context>);
-
-#[derive(Clone, Default)]
-struct Context {
-    kind: ErrorKind,
-    message: String,
-    verb: &'static str,
-    label: String,
-    item: Option<u64>,
-    host: String,
-    pid: u32,
-    attempts: u32,
-    backtrace: String,
-    stderr: String,
-}
+pub struct Error(farpool_session::Error);
 
 impl Error {
     /// Returns the kind of failure.
@@ -50,7 +31,7 @@ impl Error {
     /// # }
     /// ```
     pub fn kind(&self) -> ErrorKind {
-        self.0.kind
+        self.0.kind()
     }
 
     /// Returns what happened, as a lower-case fragment; for a panic, its message.
@@ -65,7 +46,7 @@ impl Error {
     /// # }
     /// ```
     pub fn message(&self) -> &str {
-        &self.0.message
+        self.0.message()
     }
 
     /// Returns the index of the item that failed, from 0 in input order; `None` if the error is not about one item.
@@ -80,7 +61,7 @@ impl Error {
     /// # }
     /// ```
     pub fn item(&self) -> Option<u64> {
-        self.0.item
+        self.0.item()
     }
 
     /// Returns the host where it happened; `None` if it happened in the client, or the host is unknown.
@@ -95,7 +76,7 @@ impl Error {
     /// # }
     /// ```
     pub fn host(&self) -> Option<&str> {
-        known(&self.0.host)
+        self.0.host()
     }
 
     /// Returns the process id of the worker on that host; `None` if no worker was involved.
@@ -110,7 +91,7 @@ impl Error {
     /// # }
     /// ```
     pub fn pid(&self) -> Option<u32> {
-        (self.0.pid != 0).then_some(self.0.pid)
+        self.0.pid()
     }
 
     /// Returns how often the item was tried, including the last time; 0 if it never reached a worker.
@@ -125,7 +106,7 @@ impl Error {
     /// # }
     /// ```
     pub fn attempts(&self) -> u32 {
-        self.0.attempts
+        self.0.attempts()
     }
 
     /// Returns the backtrace of a panic, if the worker could capture one.
@@ -141,7 +122,7 @@ impl Error {
     /// # }
     /// ```
     pub fn backtrace(&self) -> Option<&str> {
-        known(&self.0.backtrace)
+        self.0.backtrace()
     }
 
     /// Returns the end of the worker's stderr, if the worker died.
@@ -157,7 +138,7 @@ impl Error {
     /// # }
     /// ```
     pub fn stderr(&self) -> Option<&str> {
-        known(&self.0.stderr)
+        self.0.stderr()
     }
 
     /// Returns the job's label, as given to [`Job::label`](crate::Job::label), or the name of a detached job.
@@ -172,63 +153,88 @@ impl Error {
     /// # }
     /// ```
     pub fn label(&self) -> Option<&str> {
-        known(&self.0.label)
+        self.0.label()
     }
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Context { kind, message: message.into(), ..Context::default() }))
+        Self(farpool_session::Error::new(kind, message))
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::InvalidArgument, message)
-    }
-
-    pub(crate) fn from_failure(failure: Failure) -> Self {
-        Self(Box::new(Context {
-            kind: ErrorKind::from_wire(failure.kind()),
-            message: failure.message,
-            host: failure.host,
-            pid: failure.pid,
-            attempts: failure.attempts,
-            backtrace: failure.backtrace,
-            stderr: failure.stderr,
-            ..Context::default()
-        }))
+        Self(farpool_session::Error::invalid(message))
     }
 
     /// A peer, or farpool itself, broke the protocol: the message says where it was noticed.
     #[track_caller]
-    pub(crate) fn protocol(message: impl std::fmt::Display) -> Self {
-        let noticed = Location::caller();
-        Self::new(ErrorKind::Unavailable, format!("{message} (noticed at {}:{})", noticed.file(), noticed.line()))
+    pub(crate) fn protocol(message: impl Display) -> Self {
+        Self(farpool_session::Error::protocol(message))
     }
 
-    pub(crate) fn of_item(mut self, item: u64) -> Self {
-        self.0.item = Some(item);
-        self
+    pub(crate) fn of_item(self, item: u64) -> Self {
+        Self(self.0.of_item(item))
     }
 
-    pub(crate) fn of_job(mut self, verb: &'static str, label: &str) -> Self {
-        self.0.verb = verb;
-        self.0.label = label.to_owned();
-        self
+    pub(crate) fn of_job(self, verb: &'static str, label: &str) -> Self {
+        Self(self.0.of_job(verb, label))
     }
 }
 
-fn known(text: &str) -> Option<&str> {
-    (!text.is_empty()).then_some(text)
+impl From<farpool_session::Error> for Error {
+    fn from(error: farpool_session::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<Error> for farpool_session::Error {
+    fn from(error: Error) -> Self {
+        error.0
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.story(advice(self.kind())).fmt(f)
+    }
+}
+
+// `main` prints the error that it returns with Debug: the reader wants the story there too, not a struct.
+impl Debug for Error {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
 }
 
 impl std::error::Error for Error {}
 
+/// What to do next, where the message cannot say it.
+fn advice(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::WorkerDied => {
+            Some("its last output may say why; .retries(n) sets how often such an item is retried")
+        }
+        ErrorKind::TimedOut => Some("raise .timeout(..) if items may take longer"),
+        ErrorKind::AgentLost => Some("raise .retries(n) if the item may run again"),
+        ErrorKind::PayloadTooLarge => Some("split it, or raise the pool's payload_limit(..)"),
+        ErrorKind::Closed => Some("open another pool"),
+        ErrorKind::WaitTimedOut => Some("the job is still running: wait again, or cancel it"),
+        ErrorKind::InitializerFailed => Some("fix the initializer and open another pool"),
+        // What happened says it.
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use farpool_proto::v1::FailureKind;
+
+    fn from_failure(failure: Failure) -> Error {
+        farpool_session::Error::from_failure(failure).into()
+    }
+    use farpool_proto::v1::{Failure, FailureKind};
 
     #[test]
     fn the_story_names_everything_that_is_known() {
-        let error = Error::from_failure(Failure {
+        let error = from_failure(Failure {
             kind: FailureKind::WorkerDied.into(),
             message: "the worker was killed by signal 9 (SIGKILL)".to_owned(),
             stderr: "one\ntwo\n".to_owned(),
@@ -254,7 +260,7 @@ mod tests {
     /// Agents and workers may say anything.
     #[test]
     fn the_story_gives_no_orders_to_a_terminal() {
-        let error = Error::from_failure(Failure {
+        let error = from_failure(Failure {
             kind: FailureKind::Panicked.into(),
             message: "one\n\x1b[31mtwo\x1b[0m \x1b]52;c;aGk=\x07".to_owned(),
             backtrace: "at \u{202e}x\n\r[node1 1] fine".to_owned(),

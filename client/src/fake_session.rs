@@ -8,14 +8,12 @@ use std::time::{Duration, Instant};
 
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{Failure, FailureKind, Label};
+use farpool_session::detached::Ground;
+use farpool_session::{Carrier, Error, Inbox, Session};
 
 use crate::args::{Args, Data};
-use crate::cluster::detached::Ground;
 use crate::codec;
-use crate::error::Error;
-use crate::inbox::Inbox;
 use crate::pool::Pool;
-use crate::session::Session;
 use jobs::Jobs;
 pub(crate) use jobs::WINDOW;
 
@@ -100,7 +98,7 @@ impl FakeSession {
 
     pub(crate) fn pool_with_limit(self, payload_limit: u64) -> (Arc<Self>, Pool) {
         let session = Arc::new(self);
-        (Arc::clone(&session), Pool::over(session, payload_limit))
+        (Arc::clone(&session), Pool::over(Session::over(session), payload_limit))
     }
 
     /// Lets up to `items` items finish; returns how many there were.
@@ -138,7 +136,7 @@ impl FakeSession {
     }
 }
 
-impl Session for FakeSession {
+impl Carrier for FakeSession {
     fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
         let mut jobs = self.jobs();
         jobs.open_job(inbox, messages)?;

@@ -8,10 +8,10 @@ mod whole;
 
 use farpool_proto::v1::EndItems;
 use farpool_proto::v1::client_message::Body;
+use farpool_session::{Inbox, Room};
 
 use crate::args::Args;
 use crate::error::Error;
-use crate::inbox::{Inbox, Room};
 use crate::pulling;
 pub(crate) use batch::Batch;
 use pace::Pace;

@@ -13,16 +13,15 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use farpool_session::fork::Owned;
 use futures_core::Stream;
 
 use crate::args::Data;
 use crate::error::Error;
-use crate::fork::Owned;
-use run::Step;
-
 pub(crate) use arrivals::Order;
 pub(crate) use fed::Fed;
 pub(crate) use run::Run;
+use run::Step;
 
 /// The outcomes of [`imap`](crate::Pool::imap) or [`imap_unordered`](crate::Pool::imap_unordered): an [`Iterator`] and
 /// a [`Stream`].

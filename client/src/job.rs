@@ -7,8 +7,10 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use farpool_session::labels;
+
+#[cfg(feature = "cluster")]
 use crate::detached::Detach;
-use crate::labels;
 use crate::options::Options;
 use crate::pool::Pool;
 
@@ -260,6 +262,7 @@ impl<'p, F> Job<'p, F> {
     /// # Ok(())
     /// # }
     /// ```
+    #[cfg(feature = "cluster")]
     pub fn detach(self, name: impl Into<String>) -> Detach<'p, F> {
         Detach::new(self, name.into())
     }

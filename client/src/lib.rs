@@ -42,54 +42,44 @@
 //! One [`Pool`] serves both: [`AsyncResult`] has `get()` and is a `Future`, [`Imap`] is an `Iterator` and a `Stream`, on any
 //! executor. Do not call blocking verbs (`apply`, `map`, `starmap`, and `next()` of an [`Imap`]) in async code.
 
+#![cfg_attr(not(feature = "cluster"), expect(dead_code, unused_imports, reason = "some of it is for clusters only"))]
+
 mod args;
 mod async_result;
 mod background;
 mod builder;
-mod call;
 mod callbacks;
-mod cluster;
+#[cfg(all(test, feature = "cluster"))]
+mod cluster_tests;
 mod codec;
 mod collector;
+#[cfg(feature = "cluster")]
 mod detached;
-mod environment;
 mod error;
 #[cfg(test)]
 mod fake_session;
 mod feeder;
-mod fork;
 mod function;
-mod gate;
 mod imap;
-mod inbox;
-mod inboxes;
 mod job;
-mod labels;
 mod language;
-mod local;
 mod map;
 mod options;
+mod output;
 mod panics;
 mod pool;
 mod progress;
 mod pulling;
-mod results;
-mod session;
-mod settings;
-#[cfg(feature = "simulation")]
-#[doc(hidden)]
-pub mod simulation;
 mod singles;
 mod task;
 mod terminal;
-mod waits;
 
 pub use args::{Args, Data};
 pub use async_result::AsyncResult;
 pub use builder::Builder;
-#[doc(hidden)]
-pub use cluster::output::{Printed, print_workers_with};
+#[cfg(feature = "cluster")]
 pub use detached::{Detach, Detached, DetachedState, DetachedStatus, Outcomes, attach, attach_to};
+#[cfg(feature = "cluster")]
 #[doc(hidden)]
 pub use detached::{RawDetached, RawEnd, RawOutcome};
 pub use error::{Error, ErrorKind};
@@ -97,6 +87,8 @@ pub use function::{Captureless, Function};
 pub use imap::Imap;
 pub use job::Job;
 pub use language::init;
+#[doc(hidden)]
+pub use output::{Printed, print_workers_with};
 pub use pool::Pool;
 #[doc(hidden)]
 pub use task::count_as_failed;

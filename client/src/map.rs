@@ -2,14 +2,13 @@
 
 use std::collections::VecDeque;
 
+use farpool_session::{Call, Inbox, News, Results};
+
 use crate::args::{Args, Data};
-use crate::call::Call;
 use crate::codec;
 use crate::collector::Collector;
 use crate::error::{Error, ErrorKind};
 use crate::feeder::{self, Feeder};
-use crate::inbox::{Inbox, News};
-use crate::results::Results;
 
 /// Runs every item and returns the results in order. A panic of the input cancels the job on its way to the caller.
 pub(crate) fn run_all<A: Args, R: Data>(
@@ -45,7 +44,7 @@ pub(crate) fn run_all<A: Args, R: Data>(
 /// Runs one item and returns its result.
 pub(crate) fn run_one<A: Args, R: Data>(mut call: Call, args: &A, payload_limit: u64) -> Result<R, Error> {
     feeder::feed_one(args, call.inbox.job(), payload_limit, &mut call.messages)
-        .map_err(|error| call.inbox.tell(error))?;
+        .map_err(|error| call.inbox.tell::<Error>(error))?;
     call.inbox.set_pulled(1);
     call.flush_and_wait()?;
     let mut news = VecDeque::new();
@@ -64,16 +63,18 @@ pub(crate) fn run_one<A: Args, R: Data>(mut call: Call, args: &A, payload_limit:
 
 /// The error of a job that ended before all its items had an outcome.
 pub(crate) fn ended_early(inbox: &Inbox) -> Error {
-    inbox
-        .end_error()
-        .unwrap_or_else(|| inbox.tell(Error::protocol("the job ended although outcomes of items are missing")))
+    inbox.end_error().map_or_else(
+        || inbox.tell(Error::protocol("the job ended although outcomes of items are missing")),
+        Error::from,
+    )
 }
 
 fn outcome<R: Data>(news: News, inbox: &Inbox) -> Result<R, Error> {
     match news {
         News::Done { first, data, ends, held: _until_decoded } => {
             let mut results = Results::new(first, data, ends, inbox.pulled())?;
-            let (item, bytes) = results.next().unwrap_or_else(|| Err(Error::protocol("a result is empty")))?;
+            let (item, bytes) =
+                results.next().unwrap_or_else(|| Err(farpool_session::Error::protocol("a result is empty")))?;
             codec::decode(bytes).map_err(|error| inbox.tell(Error::new(ErrorKind::Codec, error.0).of_item(item)))
         }
         News::Failed { first, count: _, error } => Err(inbox.tell(error.of_item(first))),

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use farpool_proto::limits;
 use farpool_proto::v1::{Label, OpenJob};
+use farpool_session::labels;
 
 use crate::error::Error;
-use crate::labels;
 
 /// The options of one call, as they were given.
 #[derive(Clone, Debug)]
@@ -90,10 +90,11 @@ impl Options {
         self.chunksize.unwrap_or(0)
     }
 
-    pub(crate) fn open_job(&self, job: u64, function: Bytes) -> OpenJob {
+    /// What the coordinator is told, but for the number.
+    pub(crate) fn open_job(&self, function: Bytes) -> OpenJob {
         let timeout_ns = self.timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
         OpenJob {
-            job,
+            job: 0,
             function,
             chunksize: self.chunksize(),
             timeout_ns,
@@ -142,12 +143,12 @@ mod tests {
             require: vec![labels::required("gpu", "a100")],
             ..Options::default()
         };
-        let open = options.open_job(3, Bytes::from_static(b"f"));
-        assert_eq!((open.job, &*open.function, open.chunksize, open.timeout_ns), (3, &b"f"[..], 8, 5_000_000));
+        let open = options.open_job(Bytes::from_static(b"f"));
+        assert_eq!((&*open.function, open.chunksize, open.timeout_ns), (&b"f"[..], 8, 5_000_000));
         assert_eq!((open.retries, open.retry_panics, open.speculate, &*open.label), (7, true, true, "x"));
-        assert!(!Options::default().open_job(1, Bytes::new()).speculate);
+        assert!(!Options::default().open_job(Bytes::new()).speculate);
         assert_eq!((open.priority, open.require), (-3, vec![labels::required("gpu", "a100")]));
         let forever = Options { timeout: Some(Duration::MAX), ..Options::default() };
-        assert_eq!(forever.open_job(1, Bytes::new()).timeout_ns, u64::MAX);
+        assert_eq!(forever.open_job(Bytes::new()).timeout_ns, u64::MAX);
     }
 }

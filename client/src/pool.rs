@@ -6,21 +6,15 @@ mod tests;
 mod verbs;
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use farpool_proto::v1::ClosePool;
-use farpool_proto::v1::client_message::Body;
+#[cfg(feature = "cluster")]
+use farpool_session::detached::Ground;
+use farpool_session::{Call, Interest, Session, fork};
 
-use crate::call::Call;
-use crate::cluster::detached::Ground;
 use crate::error::{Error, ErrorKind};
-use crate::fork;
-use crate::inbox::{Inbox, Interest};
 use crate::options::Options;
-use crate::session::{Session, SessionHandle};
 use stage::{Stage, StageCell};
 
 /// A pool of worker processes.
@@ -43,8 +37,7 @@ use stage::{Stage, StageCell};
 /// }
 /// ```
 pub struct Pool {
-    session: SessionHandle,
-    jobs: AtomicU64,
+    session: Session,
     stage: StageCell,
     payload_limit: u64,
 }
@@ -81,7 +74,7 @@ impl Pool {
     /// ```
     pub fn close(&self) {
         if self.stage.advance(Stage::Closed) == Stage::Open {
-            self.send_close(false);
+            self.session.close(false);
         }
     }
 
@@ -100,7 +93,7 @@ impl Pool {
     /// ```
     pub fn terminate(&self) {
         if self.stage.advance(Stage::Terminated) != Stage::Terminated {
-            self.send_close(true);
+            self.session.close(true);
         }
     }
 
@@ -127,16 +120,11 @@ impl Pool {
             return Err(Error::invalid("join() would wait forever: call close() or terminate() first"));
         }
         while !self.session.wait_closed(None) {}
-        self.session.here()?.failure().map_or(Ok(()), Err)
+        self.session.here()?.failure().map_or(Ok(()), |error| Err(error.into()))
     }
 
-    pub(crate) fn over(session: Arc<dyn Session>, payload_limit: u64) -> Self {
-        Self {
-            session: SessionHandle::new(session),
-            jobs: AtomicU64::new(1),
-            stage: StageCell::default(),
-            payload_limit,
-        }
+    pub(crate) fn over(session: Session, payload_limit: u64) -> Self {
+        Self { session, stage: StageCell::default(), payload_limit }
     }
 
     /// Starts a job that can be fed.
@@ -148,12 +136,11 @@ impl Pool {
         interest: Interest,
     ) -> Result<Call, Error> {
         self.check(options).map_err(|error| error.of_job(verb, options.label()))?;
-        let (job, session) = (self.jobs.fetch_add(1, Ordering::Relaxed), self.session.here()?);
-        let inbox = Inbox::new(job, verb, options.label(), interest).in_session(session.window(), session.gate());
-        Ok(Call::new(self.session.clone(), inbox, options.open_job(job, function)))
+        Ok(self.session.begin(verb, options.label(), options.open_job(function), interest)?)
     }
 
     /// What a job needs to be detached.
+    #[cfg(feature = "cluster")]
     pub(crate) fn ground(&self, options: &Options) -> Result<Ground, Error> {
         self.check(options)?;
         self.session.here()?.ground().ok_or_else(|| {
@@ -173,17 +160,12 @@ impl Pool {
         let closed = match self.stage.get() {
             Stage::Open => {
                 options.check()?;
-                return session.check_labels(options.require());
+                return Ok(session.check_labels(options.require())?);
             }
             Stage::Closed => "the pool was closed before the call",
             Stage::Terminated => "the pool was terminated before the call",
         };
         Err(Error::new(ErrorKind::Closed, closed))
-    }
-
-    fn send_close(&self, now: bool) {
-        // A session that takes no messages any more has lost its workers already, or is losing them.
-        let _ = self.session.send(&mut vec![Body::ClosePool(ClosePool { now })]);
     }
 }
 

@@ -7,23 +7,15 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use farpool_proto::text::Printable;
+use farpool_session::Counted;
+use farpool_session::fork::Owner;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::fork::Owner;
 use crate::terminal::Shown;
 
 const REDRAW: Duration = Duration::from_millis(100);
 const WITH_TOTAL: &str = "{prefix}{wide_bar} {human_pos}/{human_len} {per_sec} eta {eta}";
 const WITHOUT_TOTAL: &str = "{prefix}{spinner} {human_pos} done {per_sec} in {elapsed}";
-
-/// What a bar shows.
-pub(crate) trait Counted: Send + Sync + 'static {
-    /// How much is done.
-    fn count(&self) -> u64;
-
-    /// Whether it will not become more.
-    fn is_over(&self) -> bool;
-}
 
 /// Draws the bar until it is dropped, which leaves the last state on the screen.
 ///

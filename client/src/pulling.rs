@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 
+use farpool_session::Inbox;
+
 use crate::error::Error;
-use crate::inbox::Inbox;
 
 thread_local! {
     /// Jobs, outermost first: an input may run other jobs.

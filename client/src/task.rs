@@ -3,11 +3,11 @@
 use std::cell::Cell;
 
 use farpool_proto::v1::{Failure, FailureKind};
+use farpool_session::fork;
 use farpool_worker::{Done, Encoded, Items};
 
 use crate::args::{Args, Data};
 use crate::codec::{self, EncodeSliceError, Reader};
-use crate::fork;
 
 thread_local! {
     /// Whether the item that this thread runs counts as failed.

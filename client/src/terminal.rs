@@ -9,11 +9,10 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use farpool_session::fork::PerProcess;
 use indicatif::ProgressBar;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-use crate::fork::PerProcess;
 
 /// The bars that are shown, each with its number.
 static BARS: PerProcess<Mutex<Vec<(u64, ProgressBar)>>> = PerProcess::new();

@@ -1503,6 +1503,7 @@ pub struct DiscardDetachedRequest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DiscardDetachedReply {}
 /// Generated client implementations.
+#[cfg(feature = "services")]
 pub mod clients_client {
     #![allow(
         unused_variables,
@@ -1636,6 +1637,7 @@ pub mod clients_client {
     }
 }
 /// Generated server implementations.
+#[cfg(feature = "services")]
 pub mod clients_server {
     #![allow(
         unused_variables,
@@ -1874,6 +1876,7 @@ pub mod clients_server {
     }
 }
 /// Generated client implementations.
+#[cfg(feature = "services")]
 pub mod detached_jobs_client {
     #![allow(
         unused_variables,
@@ -2085,6 +2088,7 @@ pub mod detached_jobs_client {
     }
 }
 /// Generated server implementations.
+#[cfg(feature = "services")]
 pub mod detached_jobs_server {
     #![allow(
         unused_variables,
@@ -2492,6 +2496,7 @@ pub mod detached_jobs_server {
     }
 }
 /// Generated client implementations.
+#[cfg(feature = "services")]
 pub mod agents_client {
     #![allow(
         unused_variables,
@@ -2624,6 +2629,7 @@ pub mod agents_client {
     }
 }
 /// Generated server implementations.
+#[cfg(feature = "services")]
 pub mod agents_server {
     #![allow(
         unused_variables,
@@ -2870,6 +2876,7 @@ pub mod agents_server {
     }
 }
 /// Generated client implementations.
+#[cfg(feature = "services")]
 pub mod operators_client {
     #![allow(
         unused_variables,
@@ -3020,6 +3027,7 @@ pub mod operators_client {
     }
 }
 /// Generated server implementations.
+#[cfg(feature = "services")]
 pub mod operators_server {
     #![allow(
         unused_variables,

@@ -38,7 +38,9 @@ fn the_generated_code_is_up_to_date() {
     std::fs::create_dir_all(&out).expect("a temporary folder");
     // What reflection shows to whoever asks what there is.
     std::fs::write(out.join("farpool.v1.bin"), descriptors.encode_to_vec()).expect("descriptors can be written");
+    const SERVICES: &str = "#[cfg(feature = \"services\")]";
     let configured = tonic_prost_build::configure().bytes(".").out_dir(&out);
+    let configured = configured.client_mod_attribute(".", SERVICES).server_mod_attribute(".", SERVICES);
     let configured = BOXED.iter().fold(configured, |all, path| all.boxed(format!(".farpool.v1.{path}")));
     configured.compile_fds(descriptors).expect("code is generated");
     share_batches(&out.join("farpool.v1.rs"));

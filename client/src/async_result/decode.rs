@@ -1,9 +1,10 @@
 use std::collections::VecDeque;
 
+use farpool_session::Inbox;
+
 use crate::args::Data;
 use crate::collector::Collector;
 use crate::error::Error;
-use crate::inbox::Inbox;
 use crate::map::ended_early;
 
 /// Makes the outcome out of what the inbox has; called once, after the job has ended.
@@ -14,7 +15,7 @@ pub(crate) fn decode_all<R: Data>(inbox: &Inbox) -> Result<Vec<R>, Error> {
     let mut news = VecDeque::new();
     inbox.take(&mut news);
     if let Some(error) = inbox.end_error() {
-        return Err(error);
+        return Err(error.into());
     }
     let mut collector = Collector::new(inbox.pulled() as usize);
     news.into_iter().try_for_each(|news| collector.accept(news, inbox))?;

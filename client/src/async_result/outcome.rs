@@ -3,11 +3,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
+use farpool_session::{End, Inbox, Interest, fork};
+
 use super::decode::Decode;
 use crate::callbacks;
 use crate::error::{Error, ErrorKind};
-use crate::fork;
-use crate::inbox::{End, Inbox, Interest};
 use crate::map::ended_early;
 use crate::panics;
 

@@ -1,8 +1,9 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use farpool_session::labels;
+
 use super::{Builder, Target};
-use crate::labels;
 
 /// Where a pool runs, and its share of the cluster.
 impl Builder {
@@ -18,6 +19,7 @@ impl Builder {
     /// # Ok(())
     /// # }
     /// ```
+    #[cfg(feature = "cluster")]
     pub fn address(mut self, url: impl Into<String>) -> Self {
         self.target = Target::Cluster(url.into());
         self

@@ -8,31 +8,30 @@ use bytes::Bytes;
 use farpool_link::message::{PROGRAM_VARIABLE, ROLE_VARIABLE};
 use farpool_proto::limits;
 use farpool_proto::v1::WorkerSettings;
-
-use super::{Builder, Initializer, Target};
-use crate::cluster::Address;
-use crate::error::{Error, ErrorKind};
-use crate::settings::{RECONNECT_TIMEOUT, Settings};
-use crate::{cluster, environment, labels};
+use farpool_session::{RECONNECT_TIMEOUT, Settings, Target, environment, labels};
 use farpool_worker::Initialised;
+
+use super::{Builder, Initializer};
+use crate::error::{Error, ErrorKind};
 
 const INITIALIZER_TIMEOUT: Duration = Duration::from_secs(60);
 const PAYLOAD_LIMIT: u64 = 1 << 30;
 const LARGEST_PAYLOAD_LIMIT: u64 = limits::PAYLOAD_BYTES;
 
 impl Builder {
-    /// Checks every option and fills in the defaults; the address is that of a cluster, if the pool is to run on one.
-    pub(super) fn resolve(self) -> Result<(Option<Address>, Settings), Error> {
-        let cluster = self.target.resolve()?;
+    /// Checks every option and fills in the defaults.
+    pub(super) fn resolve(self) -> Result<(Target, Settings), Error> {
+        let target = self.target.resolve()?;
+        let is_here = matches!(target, Target::Here);
         let processes = match self.processes {
             Some(0) => return Err(Error::invalid("a pool needs at least 1 process")),
             Some(processes) => narrow(processes, "processes", limits::PROCESSES)?,
-            None if cluster.is_some() => 0,
+            None if !is_here => 0,
             None => thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
         };
-        match cluster {
-            Some(_) => labels::check(&self.require)?,
-            None => labels::check_here(&self.require)?,
+        match is_here {
+            false => labels::check(&self.require)?,
+            true => labels::check_here(&self.require)?,
         }
         self.environment.iter().try_for_each(|(name, value)| check_variable(name, value))?;
         let (initializer, initializer_args) = resolve_initializer(self.initializer)?;
@@ -60,25 +59,47 @@ impl Builder {
         limits::settings(&settings).map_err(|beyond| Error::invalid(beyond.to_string()))?;
         let weight =
             narrow(at_least_1(self.weight.map(u64::from), "weight")?.max(1) as usize, "weight", limits::WEIGHT)?;
-        let reconnect_timeout = match (self.reconnect_timeout, &cluster) {
+        let reconnect_timeout = match (self.reconnect_timeout, is_here) {
             (Some(timeout), _) => timeout,
-            (None, Some(_)) => environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT),
-            (None, None) => RECONNECT_TIMEOUT,
+            (None, false) => environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT),
+            (None, true) => RECONNECT_TIMEOUT,
         };
         let Self { require, environment, .. } = self;
-        let settings = Settings { processes, settings, require, weight, environment, reconnect_timeout };
-        Ok((cluster, settings))
+        let settings = Settings {
+            processes,
+            program: farpool_session::Program::own(),
+            settings,
+            require,
+            weight,
+            environment,
+            reconnect_timeout,
+        };
+        Ok((target, settings))
     }
 }
 
-impl Target {
-    fn resolve(&self) -> Result<Option<Address>, Error> {
+impl super::Target {
+    fn resolve(&self) -> Result<Target, Error> {
         match self {
-            Target::ThisMachine => Ok(None),
-            Target::Cluster(url) => cluster::address(url).map(Some),
-            Target::Environment => environment::address()?.map(|url| cluster::address(&url)).transpose(),
+            Self::ThisMachine => Ok(Target::Here),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(url) => Ok(Target::Cluster(farpool_session::address(url)?)),
+            Self::Environment => environment::address()?.map_or(Ok(Target::Here), |url| at(&url)),
         }
     }
+}
+
+#[cfg(feature = "cluster")]
+fn at(url: &str) -> Result<Target, Error> {
+    Ok(Target::Cluster(farpool_session::address(url)?))
+}
+
+#[cfg(not(feature = "cluster"))]
+fn at(url: &str) -> Result<Target, Error> {
+    Err(Error::invalid(format!(
+        "FARPOOL_ADDRESS is {url:?}, but this program was built without farpool's feature `cluster`: build it with that, unset the \
+         variable, or use Pool::builder().local()"
+    )))
 }
 
 fn check_variable(name: &OsStr, value: &OsStr) -> Result<(), Error> {

@@ -1,10 +1,10 @@
 use std::time::Duration;
 
+use farpool_session::{Settings, Target, labels};
+use farpool_worker::Initialised;
+
 use super::*;
 use crate::error::ErrorKind;
-use crate::labels;
-use crate::settings::Settings;
-use farpool_worker::Initialised;
 
 fn resolve(builder: Builder) -> Result<Settings, Error> {
     builder.local().resolve().map(|(_, settings)| settings)
@@ -62,14 +62,14 @@ fn options_are_passed_on() {
 #[test]
 fn on_a_cluster_the_default_is_all_slots_and_labels_are_its_affair() {
     let builder = Builder::default().address("http://node7:7070").require("gpu", "a100").weight(5).env("A", "b");
-    let (cluster, settings) = builder.resolve().unwrap();
-    assert_eq!(cluster.unwrap().to_string(), "http://node7:7070");
+    let (target, settings) = builder.resolve().unwrap();
+    assert!(matches!(target, Target::Cluster(address) if address.to_string() == "http://node7:7070"));
     assert_eq!((settings.processes, settings.weight), (0, 5));
     assert_eq!(settings.require, [labels::required("gpu", "a100")]);
     assert_eq!(settings.environment, [("A".into(), "b".into())]);
     assert_eq!(Builder::default().address("farpool://x:1").resolve().unwrap_err().kind(), ErrorKind::InvalidArgument);
-    let (cluster, _) = Builder::default().address("http://node7:7070").local().resolve().unwrap();
-    assert!(cluster.is_none());
+    let (target, _) = Builder::default().address("http://node7:7070").local().resolve().unwrap();
+    assert!(matches!(target, Target::Here));
 }
 
 #[test]

@@ -1,9 +1,8 @@
 use bytes::Bytes;
+use farpool_session::{Held, Interest};
 use proptest::prelude::*;
 
 use super::*;
-use crate::gate::Held;
-use crate::inbox::Interest;
 
 fn inbox(items: u64) -> Inbox {
     let inbox = Inbox::new(1, "map", "", Interest::Outcomes);
@@ -26,7 +25,7 @@ fn failed(item: u64) -> News {
 }
 
 fn failed_alike(first: u64, count: u64) -> News {
-    News::Failed { first, count, error: Error::new(ErrorKind::Panicked, format!("number {first}")) }
+    News::Failed { first, count, error: farpool_session::Error::new(ErrorKind::Panicked, format!("number {first}")) }
 }
 
 fn collect(items: u64, news: Vec<News>) -> Result<Vec<u64>, Error> {

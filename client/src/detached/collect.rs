@@ -1,7 +1,8 @@
+use farpool_session::detached::{End, Reading, Step};
+
 use super::cancelled;
 use super::outcomes::decode;
 use crate::args::Data;
-use crate::cluster::detached::{End, Reading, Step};
 use crate::error::Error;
 
 /// What an iterator says of its length is a hint, and so is what a coordinator says: memory is not taken at their word.
@@ -28,8 +29,8 @@ pub(super) fn collect<R: Data>(mut reading: Reading, name: &str) -> Result<Vec<R
                 failed.get_or_insert(error);
                 reading.pass_over_alike();
             }
-            Step::Ended(End::Finished) => return failed.map_or(Ok(values), Err),
-            Step::Ended(End::Failed(error) | End::Broken(error)) => return Err(error),
+            Step::Ended(End::Finished) => return failed.map_or(Ok(values), |error| Err(Error::from(error))),
+            Step::Ended(End::Failed(error) | End::Broken(error)) => return Err(error.into()),
             Step::Ended(End::Cancelled | End::Running) => return Err(cancelled("get", name, reading.items())),
         }
     }

@@ -3,11 +3,11 @@ use std::fmt;
 
 use bytes::Bytes;
 use farpool_proto::v1;
+use farpool_session::detached::{Named, Sending};
+use farpool_session::new_id;
 
 use super::Detached;
 use crate::args::{Args, Data};
-use crate::cluster::detached::{Named, Sending};
-use crate::cluster::new_id;
 use crate::codec;
 use crate::error::Error;
 use crate::feeder::Whole;
@@ -133,13 +133,13 @@ impl<F: Captureless> Detach<'_, F> {
         let detach = v1::Detach {
             name: self.name.clone(),
             id: id.clone(),
-            pool: Some(ground.pool),
-            job: Some(options.open_job(JOB, function)),
+            pool: Some(ground.pool.clone()),
+            job: Some(v1::OpenJob { job: JOB, ..options.open_job(function) }),
             result: type_name::<R>().to_owned(),
             format: codec::DETACHED_FORMAT,
         };
         let mut whole = Whole::new(input, JOB, pool.payload_limit());
-        let sending = Sending::start(&ground.place, detach)?;
+        let sending = Sending::start(&ground, detach)?;
         let _progress = match options.progress() {
             true => Progress::show(&sending.durable(), &self.name, whole.size()),
             false => None,

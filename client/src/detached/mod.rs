@@ -5,16 +5,19 @@ mod detach;
 mod outcomes;
 mod raw;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
 
+use farpool_session::detached::{self, Named, Place, Reading};
+use farpool_session::{RECONNECT_TIMEOUT, environment};
+
 use crate::args::Data;
-use crate::cluster::detached::{self, Named, Place, Reading};
+use crate::codec;
 use crate::error::{Error, ErrorKind};
-use crate::settings::RECONNECT_TIMEOUT;
-use crate::{cluster, codec, environment};
 pub use detach::Detach;
 pub use outcomes::Outcomes;
 pub use raw::{RawDetached, RawEnd, RawOutcome};
@@ -197,7 +200,7 @@ impl<R: Data> Detached<R> {
     /// # }
     /// ```
     pub fn cancel(&self) -> Result<(), Error> {
-        detached::cancel(&self.place, &self.job)
+        Ok(detached::cancel(&self.place, &self.job)?)
     }
 
     /// Drops the job with all its outcomes, whether or not it has ended, and frees its name.
@@ -217,7 +220,7 @@ impl<R: Data> Detached<R> {
     /// # }
     /// ```
     pub fn discard(&self) -> Result<(), Error> {
-        detached::discard(&self.place, &self.job)
+        Ok(detached::discard(&self.place, &self.job)?)
     }
 }
 
@@ -236,7 +239,7 @@ impl<R> fmt::Debug for Detached<R> {
 /// The place at this address, for callers without a pool there.
 fn place(url: &str) -> Result<Place, Error> {
     let patience = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
-    Ok(Place { address: cluster::address(url)?, patience })
+    Ok(Place { address: farpool_session::address(url)?, patience })
 }
 
 /// The job has ended without all outcomes.

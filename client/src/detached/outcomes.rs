@@ -4,11 +4,11 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use farpool_session::detached::{End, Reading, Step};
 use futures_core::Stream;
 
 use super::cancelled;
 use crate::args::Data;
-use crate::cluster::detached::{End, Reading, Step};
 use crate::codec;
 use crate::error::{Error, ErrorKind};
 
@@ -46,7 +46,7 @@ impl<R: Data> Outcomes<R> {
         }
         let end = match self.reading.step(decode) {
             Step::Wait => return Poll::Pending,
-            Step::Outcome(_, outcome) => return Poll::Ready(Some(outcome)),
+            Step::Outcome(_, outcome) => return Poll::Ready(Some(outcome.map_err(Error::from))),
             Step::Missing(item) => {
                 let error = Error::new(ErrorKind::Cancelled, "the job was cancelled before the item had an outcome");
                 return Poll::Ready(Some(Err(error.of_item(item).of_job("iter", &self.name))));
@@ -56,7 +56,7 @@ impl<R: Data> Outcomes<R> {
         self.over = true;
         Poll::Ready(match end {
             End::Finished => None,
-            End::Failed(error) | End::Broken(error) => Some(Err(error)),
+            End::Failed(error) | End::Broken(error) => Some(Err(error.into())),
             End::Cancelled | End::Running => Some(Err(cancelled("iter", &self.name, self.reading.items()))),
         })
     }

@@ -1,13 +1,12 @@
 //! Outcomes of jobs of any program, for the binary `farpool`.
 
 use bytes::Bytes;
-
-use crate::args::Data;
-use crate::cluster::detached::{End, Named, Reading, Step, about};
-use crate::error::Error;
+use farpool_session::detached::{End, Named, Reading, Step, about};
 
 use super::outcomes::decode;
 use super::{DetachedStatus, check_format, place};
+use crate::args::Data;
+use crate::error::Error;
 
 /// The outcomes of a detached job as they are kept.
 #[doc(hidden)]
@@ -82,12 +81,14 @@ impl RawDetached {
     /// The next outcome, or how it has ended; `None`: nothing is there yet.
     pub fn read(&mut self) -> Result<Option<Result<RawOutcome, RawEnd>>, Error> {
         let ended = loop {
-            match self.reading.step(|bytes| Ok(bytes.to_vec())) {
+            match self.reading.step(|bytes| Ok::<_, Error>(bytes.to_vec())) {
                 Step::Wait => return Ok(None),
                 Step::Missing(_) => {}
-                Step::Outcome(item, result) => return Ok(Some(Ok(RawOutcome { item, result }))),
-                Step::Ended(End::Broken(error)) => return Err(error),
-                Step::Ended(End::Failed(error)) => break RawEnd::Failed(error),
+                Step::Outcome(item, result) => {
+                    return Ok(Some(Ok(RawOutcome { item, result: result.map_err(Error::from) })));
+                }
+                Step::Ended(End::Broken(error)) => return Err(error.into()),
+                Step::Ended(End::Failed(error)) => break RawEnd::Failed(error.into()),
                 Step::Ended(End::Finished) => break RawEnd::Finished,
                 Step::Ended(End::Cancelled) => break RawEnd::Cancelled,
                 Step::Ended(End::Running) => break RawEnd::Running,

@@ -3,11 +3,9 @@ use std::sync::Arc;
 
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{ClosePool, Items};
+use farpool_session::{End, Error, Inbox, Results};
 
 use super::{Answer, Pick};
-use crate::error::Error;
-use crate::inbox::{End, Inbox};
-use crate::results::Results;
 
 /// What a job may have on its way.
 pub(crate) const WINDOW: u64 = 64 << 20;

@@ -2,10 +2,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use farpool_proto::v1::Items;
+use farpool_session::{Held, Interest};
 
 use super::*;
-use crate::gate::Held;
-use crate::inbox::Interest;
 
 fn inbox() -> Inbox {
     Inbox::new(1, "map", "", Interest::Outcomes).in_session(u64::MAX, None)
@@ -108,7 +107,7 @@ fn measure_caller() {
             feeding += before.elapsed();
             for message in messages.drain(..) {
                 if let Body::Items(Items { first, data, ends, .. }) = message {
-                    let news = crate::inbox::News::Done { first, data, ends, held: Held::default() };
+                    let news = farpool_session::News::Done { first, data, ends, held: Held::default() };
                     collector.accept(news, &inbox).unwrap();
                 }
             }

@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
+use farpool_session::{Inbox, News, Results};
+
 use crate::args::Data;
 use crate::codec;
 use crate::error::{Error, ErrorKind};
-use crate::inbox::{Inbox, News};
-use crate::results::{self, Results};
 
 /// In which order outcomes are handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +77,9 @@ impl Arrivals {
                 (first, Arrival::Done(results))
             }
             News::Failed { first, count, error } => {
-                results::there_are(first, count, inbox.pulled())?;
+                farpool_session::there_are(first, count, inbox.pulled())?;
                 self.items += count;
-                (first, Arrival::Failed(first, count, error))
+                (first, Arrival::Failed(first, count, error.into()))
             }
         };
         match self.order {

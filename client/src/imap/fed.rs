@@ -6,22 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::{self, Thread};
 
-use crate::args::Data;
-use crate::call::{self, Call};
-use crate::codec;
-use crate::error::{Error, ErrorKind};
-use crate::feeder::Feeder;
-use crate::fork::{self, Owned, Owner};
-use crate::inbox::{End, Inbox, News, Room};
-use crate::panics;
-use crate::progress::Progress;
-use crate::session::SessionHandle;
-use crate::singles::Singles;
+use farpool_session::fork::{self, Owned, Owner};
+use farpool_session::{Call, End, Inbox, News, Room, Session};
 
 use super::arrivals::Arrivals;
 use super::arrivals::Order;
 use super::run::Step;
 use super::window::Window;
+use crate::args::Data;
+use crate::codec;
+use crate::error::{Error, ErrorKind};
+use crate::feeder::Feeder;
+use crate::panics;
+use crate::progress::Progress;
+use crate::singles::Singles;
 
 /// The consumer's side.
 pub(crate) struct Fed {
@@ -112,7 +110,7 @@ impl Fed {
     }
 
     fn try_step<R: Data>(&mut self) -> Result<Step<R>, Error> {
-        fork::check_pool(self.owner()).map_err(|error| self.call.inbox.tell(error))?;
+        fork::check_pool(self.owner()).map_err(|error| self.call.inbox.tell::<Error>(error))?;
         if let Some(start) = self.start.take() {
             start(&mut self.call)?;
         }
@@ -131,7 +129,7 @@ impl Fed {
                 self.over = true;
                 self.call.settle();
                 return match self.call.inbox.end_error() {
-                    Some(error) => Ok(Step::Outcome(Err(error))),
+                    Some(error) => Ok(Step::Outcome(Err(error.into()))),
                     None => Ok(Step::Over),
                 };
             }
@@ -194,7 +192,7 @@ fn start<T: Data>(
 
 /// The side of the thread that pulls.
 struct Input<I> {
-    session: SessionHandle,
+    session: Session,
     inbox: Owned<Arc<Inbox>>,
     feeder: Feeder<Singles<I>>,
     ahead: Arc<Ahead>,
@@ -247,10 +245,10 @@ impl<T: Data, I: Iterator<Item = T>> Input<I> {
         }
     }
 
-    fn give_up(&self, error: Error) {
+    fn give_up(&self, error: impl Into<farpool_session::Error>) {
         // First: once the job is cancelled, its end may come at any moment.
         self.inbox.break_with(error);
-        call::cancel(&self.session, &self.inbox);
+        farpool_session::cancel(&self.session, &self.inbox);
         self.inbox.end(End::Cancelled).wake();
     }
 }

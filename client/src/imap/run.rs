@@ -2,18 +2,17 @@ use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::task::Waker;
 
-use crate::args::Data;
-use crate::call::Call;
-use crate::error::Error;
-use crate::feeder::Feeder;
-use crate::fork::{self, Owner};
-use crate::inbox::News;
-use crate::map::ended_early;
-use crate::progress::Progress;
-use crate::singles::Singles;
+use farpool_session::fork::{self, Owner};
+use farpool_session::{Call, News};
 
 use super::arrivals::{Arrivals, Order};
 use super::window::Window;
+use crate::args::Data;
+use crate::error::Error;
+use crate::feeder::Feeder;
+use crate::map::ended_early;
+use crate::progress::Progress;
+use crate::singles::Singles;
 
 /// A lazy job: what is pulled, what is on its way and what has come.
 pub(crate) struct Run<I> {
@@ -83,7 +82,7 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
     }
 
     fn try_step<R: Data>(&mut self) -> Result<Step<R>, Error> {
-        fork::check_pool(self.owner()).map_err(|error| self.call.inbox.tell(error))?;
+        fork::check_pool(self.owner()).map_err(|error| self.call.inbox.tell::<Error>(error))?;
         // One batch before each outcome at most: a slow input must not hold back what is there.
         if self.window.is_due(self.ahead()) {
             self.feed()?;

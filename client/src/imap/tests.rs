@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Wake, Waker};
 use std::thread;
 
+use farpool_session::News;
+
 use super::arrivals::Arrivals;
 use super::*;
-use crate::error::{Error, ErrorKind};
+use crate::error::ErrorKind;
 use crate::fake_session::{FakeSession, Pick, WINDOW, done, panicked};
-use crate::inbox::News;
 
 fn double(n: u64) -> u64 {
     2 * n
@@ -111,9 +112,10 @@ fn a_failed_item_does_not_end_the_iteration() {
 
 #[test]
 fn items_that_failed_alike_are_told_one_by_one() {
-    let inbox = crate::inbox::Inbox::new(1, "imap", "", crate::inbox::Interest::Outcomes);
+    let inbox = farpool_session::Inbox::new(1, "imap", "", farpool_session::Interest::Outcomes);
     inbox.set_pulled(6);
-    let alike = |first, count| News::Failed { first, count, error: Error::new(ErrorKind::AgentLost, "gone") };
+    let alike =
+        |first, count| News::Failed { first, count, error: farpool_session::Error::new(ErrorKind::AgentLost, "gone") };
     for (order, expected) in [(Order::OfInput, [0, 1, 2, 3, 4, 5]), (Order::AsTheyCome, [4, 5, 0, 1, 2, 3])] {
         let mut arrivals = Arrivals::new(order);
         arrivals.add(alike(4, 2), &inbox).unwrap();

@@ -1,19 +1,17 @@
 use bytes::Bytes;
+use farpool_session::{Call, Interest};
 
+use super::Job;
 use crate::args::{Args, Data};
 use crate::async_result::{AsyncResult, Decode, decode_all};
 use crate::background;
-use crate::call::Call;
 use crate::error::Error;
 use crate::feeder::Feeder;
 use crate::function::{self, Function};
 use crate::imap::{Fed, Imap, Order, Run};
-use crate::inbox::Interest;
 use crate::map;
 use crate::progress::Progress;
 use crate::singles::Singles;
-
-use super::Job;
 
 impl<F> Job<'_, F> {
     pub(crate) fn describe<A: Args, R: Data>(&self) -> Bytes

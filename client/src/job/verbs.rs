@@ -1,14 +1,14 @@
+use farpool_session::Interest;
+
+use super::Job;
 use crate::args::{Args, Data};
 use crate::async_result::{AsyncResult, decode_one};
 use crate::error::Error;
 use crate::feeder;
 use crate::function::{Captureless, Function};
 use crate::imap::{Imap, Order};
-use crate::inbox::Interest;
 use crate::map;
 use crate::singles::Singles;
-
-use super::Job;
 
 /// The verbs, as those of [`Pool`](crate::Pool) with the same names.
 impl<F: Captureless> Job<'_, F> {

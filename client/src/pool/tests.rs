@@ -1,5 +1,5 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use proptest::prelude::*;
@@ -208,7 +208,7 @@ fn check_closed(pool: &Pool, message: &str) {
 fn a_failed_pool_tells_every_call_and_join() {
     let (session, pool) = FakeSession::mapping(double).by_hand().pool();
     let running = pool.apply_async(double, (1,));
-    session.fail(&Error::new(ErrorKind::InitializerFailed, "no such file"));
+    session.fail(&farpool_session::Error::new(ErrorKind::InitializerFailed, "no such file"));
     for error in [running.get().unwrap_err(), pool.map(double, [1]).unwrap_err(), pool.apply(double, (1,)).unwrap_err()]
     {
         assert_eq!(error.kind(), ErrorKind::InitializerFailed);

@@ -1,10 +1,9 @@
+use super::Pool;
 use crate::args::{Args, Data};
 use crate::async_result::AsyncResult;
 use crate::error::Error;
 use crate::function::{Captureless, Function};
 use crate::imap::Imap;
-
-use super::Pool;
 
 /// The verbs, with the default options of a [`Job`](crate::Job).
 ///

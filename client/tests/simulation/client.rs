@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use farpool::ErrorKind;
-use farpool::simulation::{self as session, Outcome};
 use farpool_proto::v1::{FailureKind, OpenJob, OpenPool, Program, WorkerSettings};
+use farpool_session::by_hand;
+use farpool_session::{Error, ErrorKind, Job, Outcome, Session};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -18,7 +18,7 @@ use crate::plan::{JobPlan, Plan, encode, mark};
 use crate::process::Process;
 use crate::random::Random;
 use crate::trace;
-use crate::way::Way;
+use crate::way::{Says, Way};
 
 /// Longer than all that happens to the cluster.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3600);
@@ -85,7 +85,7 @@ pub(crate) async fn fill(
     random: &mut Random,
 ) -> bool {
     let way = Way { host, network: network.clone(), address: address.clone() };
-    let (client, opened, talk) = session::Client::open(way, open_pool(0, random), PATIENCE);
+    let (client, _, opened, talk) = by_hand::open(way, open_pool(0, random), PATIENCE, Arc::new(Says(host)));
     let talk = tokio::spawn(talk);
     if opened.await.is_err() {
         return false;
@@ -95,10 +95,10 @@ pub(crate) async fn fill(
     let mut jobs = Vec::new();
     // A job each, since a window may be small.
     for number in 0..3 * slots {
-        let open = OpenJob { job: number, function: Bytes::from_static(b"f"), chunksize: 1, ..OpenJob::default() };
-        let mut job = client.start(open).expect("the pool is open");
-        job.send(&[encode(mark(tag, number)).into()]);
-        job.end_input();
+        let open = OpenJob { function: Bytes::from_static(b"f"), chunksize: 1, ..OpenJob::default() };
+        let mut job = client.job(open).expect("the pool is open");
+        job.send(&[encode(mark(tag, number))]).expect("the pool is open");
+        job.end_input().expect("the pool is open");
         jobs.push(job);
     }
     let mut done = 0;
@@ -146,7 +146,7 @@ impl Script {
         let (host, random) = (self.host, &mut self.random);
         let processes = random.pick(&[0, 0, 1, 3]);
         let open = open_pool(processes, random);
-        let (client, opened, talk) = session::Client::open(self.way.clone(), open, PATIENCE);
+        let (client, hands, opened, talk) = by_hand::open(self.way.clone(), open, PATIENCE, Arc::new(Says(host)));
         let mut tasks = JoinSet::new();
         let (tell, mut told) = tokio::sync::oneshot::channel();
         tasks.spawn(async move { drop(tell.send(talk.await)) });
@@ -174,7 +174,7 @@ impl Script {
             // Dropped, with all that is of it.
             3 => {
                 sleep(self.random.millis(0..3000)).await;
-                client.abandon();
+                hands.abandon();
                 jobs.abort_all();
             }
             _ => {}
@@ -186,8 +186,8 @@ impl Script {
         }
         client.close(false);
         match (&mut told).await {
-            Ok(Ok(())) if ending != 3 && client.kept() != (0, 0) => {
-                trace::violation(format_args!("client {host} still keeps {:?} in the end", client.kept()));
+            Ok(Ok(())) if ending != 3 && hands.kept() != (0, 0) => {
+                trace::violation(format_args!("client {host} still keeps {:?} in the end", hands.kept()));
             }
             Ok(Ok(())) => trace::say(format_args!("the pool of client {host} is closed")),
             Ok(Err(error)) => trace::violation(format_args!("the pool of client {host} has failed: {error}")),
@@ -228,7 +228,7 @@ pub(crate) fn draw_job(number: u64, faults: bool, random: &mut Random) -> (JobPl
 /// A job and who waits for it.
 struct JobRun {
     name: String,
-    job: session::Job,
+    job: Job,
     plan: Plan,
     tag: u64,
     items: u64,
@@ -241,12 +241,12 @@ struct JobRun {
 }
 
 impl JobRun {
-    fn new(host: Host, number: u64, client: &session::Client, plan: &Plan, faults: bool, mut random: Random) -> Self {
+    fn new(host: Host, number: u64, client: &Session, plan: &Plan, faults: bool, mut random: Random) -> Self {
         let (job, items, open) = draw_job(number, faults, &mut random);
         let name = format!("{host}.{number}");
         trace::say(format_args!("job {name} of {items} items: {job:?} {open:?}"));
         let tag = plan.add_job(job);
-        let job = client.start(open).expect("the pool is open");
+        let job = client.job(open).expect("the pool is open");
         let batch = random.pick(&[1, 5, 100]);
         let cancel_at = random.one_in(10).then(|| random.below(items + 1));
         Self { name, job, plan: plan.clone(), tag, items, batch, cancel_at, refused: 0, random }
@@ -260,7 +260,7 @@ impl JobRun {
             while !ended && self.job.has_room() {
                 // Some items cannot be encoded: they leave a gap.
                 if sent < self.items && self.random.one_in(30) {
-                    self.job.refuse();
+                    self.job.refuse(Error::new(ErrorKind::Codec, "it cannot be encoded"));
                     refused.insert(sent);
                     self.refused += 1;
                     sent += 1;
@@ -268,11 +268,11 @@ impl JobRun {
                 let count = self.random.within(1..self.batch + 1).min(self.items - sent);
                 let items: Vec<Bytes> = (sent..sent + count).map(|at| encode(mark(self.tag, at)).into()).collect();
                 if count > 0 {
-                    self.job.send(&items);
+                    self.job.send(&items).expect("a session by hand takes all");
                 }
                 sent += count;
                 if sent == self.items {
-                    self.job.end_input();
+                    self.job.end_input().expect("a session by hand takes all");
                     ended = true;
                 }
                 if self.random.one_in(20) {
@@ -324,7 +324,7 @@ impl JobRun {
 }
 
 /// How an item has failed, and at which attempt.
-pub(crate) fn told(error: &farpool::Error) -> (FailureKind, u32) {
+pub(crate) fn told(error: &farpool_session::Error) -> (FailureKind, u32) {
     let kind = match error.kind() {
         ErrorKind::WorkerDied => FailureKind::WorkerDied,
         ErrorKind::Panicked => FailureKind::Panicked,

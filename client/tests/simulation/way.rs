@@ -3,15 +3,18 @@
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use farpool::simulation::{Connect, Connection, Keeper};
 use farpool_coordinator_server::Server;
 use farpool_net::Frames;
 use farpool_programs::Pieces;
 use farpool_proto::v1::{
-    CancelDetachedReply, CancelDetachedRequest, ClientMessage, DiscardDetachedReply, DiscardDetachedRequest, EventFrame,
+    CancelDetachedReply, CancelDetachedRequest, ClientMessage, DiscardDetachedReply, DiscardDetachedRequest,
+    EventFrame, Output,
 };
+use farpool_session::Front;
+use farpool_session::by_hand::{Connect, Connection, Keeper};
 use futures_core::Stream;
 use prost::Message;
 use tokio::sync::mpsc;
@@ -35,10 +38,19 @@ impl Connect for Way {
         self.network.connect(self.host, || self.address.server().is_some()).await?;
         Ok(self.clone())
     }
+}
 
-    fn say(&self, line: &str) {
-        trace::say(format_args!("client {} says: {line}", self.host));
+/// What the client on this host shows its user.
+pub(crate) struct Says(pub(crate) Host);
+
+impl Front for Says {
+    fn output(&self, _: &Output) {}
+
+    fn notice(&self, line: &str) {
+        trace::say(format_args!("client {} says: {line}", self.0));
     }
+
+    fn flush(&self, _: Duration) {}
 }
 
 impl Connection for Way {

@@ -3,8 +3,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::bell::Bell;
 use farpool_link::fork::Owned;
+
+use crate::bell::Bell;
 
 /// This worker's bell; not set in other processes. A process that a task has forked is none of the agent's.
 static BELL: OnceLock<Owned<Arc<Bell>>> = OnceLock::new();

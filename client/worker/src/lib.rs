@@ -46,9 +46,8 @@ pub use items::{Done, Encoded, Items, run};
 pub use language::{Language, Task};
 pub use lend::{LendGuard, lend};
 pub use program::told as told_program;
-pub use role::{Initialised, arguments, initialised};
-
 use role::Role;
+pub use role::{Initialised, arguments, initialised};
 
 /// Lets this program run as its own pool's workers: in those it does not return. To be called in the first line of `main`.
 ///

@@ -7,9 +7,8 @@ use std::panic::PanicHookInfo;
 use std::sync::Arc;
 
 use farpool_link::Memory;
-use farpool_proto::v1::{Failure, FailureKind};
-
 use farpool_link::fork::Owned;
+use farpool_proto::v1::{Failure, FailureKind};
 
 thread_local! {
     /// On a thread that runs tasks: what the hook saw of the last panic.

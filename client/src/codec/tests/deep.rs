@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::args::Data;
 use crate::codec::{Reader, decode, encode, encode_slice};
+use serde_json::Value;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct List {

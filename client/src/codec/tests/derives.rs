@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::codec::{Reader, decode, encode, encode_for};
+use serde_json::Value;
 
 /// Makes values of a type out of strategies for its parts.
 macro_rules! strategy {

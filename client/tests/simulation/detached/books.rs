@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use farpool::{Error, ErrorKind};
 use farpool_proto::v1::{DetachedJob, DetachedState};
+use farpool_session::{Error, ErrorKind};
 
 use crate::client::told;
 use crate::plan::{Outcome, Plan, mark};

@@ -6,8 +6,8 @@ mod picker;
 
 use std::time::Duration;
 
-use farpool::simulation::Next;
 use farpool_proto::v1::OpenJob;
+use farpool_session::by_hand::Next;
 use tokio::time::{Instant, sleep};
 
 use crate::client::Client;

@@ -1,8 +1,8 @@
 //! Who detaches a job.
 
-use farpool::simulation::{Caller, Handing};
-use farpool::{Error, ErrorKind};
 use farpool_proto::v1::{Detach, Items, OpenJob, Program};
+use farpool_session::by_hand::{Caller, Handing};
+use farpool_session::{Error, ErrorKind};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 

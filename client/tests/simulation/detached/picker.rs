@@ -1,8 +1,8 @@
 //! Who picks up what others have detached.
 
-use farpool::Error;
-use farpool::simulation::{Caller, Next};
 use farpool_proto::v1::DetachedJob;
+use farpool_session::Error;
+use farpool_session::by_hand::{Caller, Next};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 

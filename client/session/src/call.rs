@@ -1,0 +1,89 @@
+//! One job as the client's side sees it until everything was handed over: its session, its inbox, what is to be sent.
+
+use std::sync::Arc;
+
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{CancelJob, OpenJob};
+
+use crate::error::Error;
+use crate::fork::Owned;
+use crate::inbox::Inbox;
+use crate::session::Session;
+
+/// A job that is cancelled when this is dropped before [`Call::settle`]: on an early return, a panic, or when the
+/// consumer has lost interest.
+pub struct Call {
+    /// Whose job it is.
+    pub session: Session,
+    /// Where its outcomes come.
+    pub inbox: Owned<Arc<Inbox>>,
+    /// What the next [`Call::flush`] sends; begins with the [`Body::OpenJob`].
+    pub messages: Vec<Body>,
+    opened: bool,
+    settled: bool,
+}
+
+impl Call {
+    /// A job that nobody knows yet: the first flush opens it.
+    pub fn new(session: Session, inbox: Inbox, open: OpenJob) -> Self {
+        // A job of one item has two more.
+        let mut messages = Vec::with_capacity(3);
+        messages.push(Body::OpenJob(Box::new(open)));
+        let inbox = Owned::of(session.owner(), Arc::new(inbox));
+        Self { session, inbox, messages, opened: false, settled: false }
+    }
+
+    /// Hands all messages over.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        let sent = if self.opened {
+            self.session.send(&mut self.messages)
+        } else {
+            self.opened = true;
+            self.session.submit(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true)
+        };
+        sent.map_err(|error| self.inbox.tell(error))
+    }
+
+    /// Hands over all messages of a job of one item, and waits until there is news of it, or not quite so long.
+    pub fn flush_and_wait(&mut self) -> Result<(), Error> {
+        self.opened = true;
+        let called = self.session.call(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);
+        called.map_err(|error| self.inbox.tell(error))
+    }
+
+    /// Hands over all messages of a job for which nobody waits yet.
+    pub fn flush_soon(&mut self) -> Result<(), Error> {
+        self.opened = true;
+        let sent = self.session.submit_soon(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);
+        sent.map_err(|error| self.inbox.tell(error))
+    }
+
+    /// The job needs this no more: it may run on without it.
+    pub fn settle(&mut self) {
+        self.settled = true;
+    }
+
+    /// Cancels the job, unless it is over.
+    pub fn cancel(&mut self) {
+        if self.opened && !std::mem::replace(&mut self.settled, true) {
+            cancel(&self.session, &self.inbox);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if self.session.owner().is_here() {
+            self.cancel();
+            self.inbox.lose_consumer();
+        }
+    }
+}
+
+/// Asks the session to end a job, unless it has ended.
+pub fn cancel(session: &Session, inbox: &Inbox) {
+    if !inbox.ended() {
+        // A session that takes no messages any more has ended the job, or will.
+        let _ = session.send(&mut vec![Body::CancelJob(CancelJob { job: inbox.job() })]);
+    }
+}

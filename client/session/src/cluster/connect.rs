@@ -1,0 +1,161 @@
+//! Reaching a coordinator, and what it means if that goes wrong.
+
+use std::error::Error as _;
+use std::io;
+use std::time::Duration;
+
+use farpool_agent::standard::HoldStandard;
+use farpool_common::causes::causes;
+use farpool_net::Frames;
+use farpool_net::http2::{self, CONNECT_TIMEOUT, MAX_GRPC_MESSAGE};
+use farpool_programs::Pieces;
+use farpool_proto::v1::clients_client::ClientsClient;
+use farpool_proto::v1::{ClientMessage, EventFrame};
+use futures_core::Stream;
+use tokio::runtime::{Builder, Runtime};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+
+use super::Address;
+use crate::error::{Error, ErrorKind};
+
+/// How long the coordinator may be silent before it counts as gone.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// What to do if there is no coordinator.
+const ADVICE: &str =
+    "is farpool-coordinator running there? the address comes from FARPOOL_ADDRESS, or from .address(..)";
+
+/// What a thread that talks to a coordinator runs on.
+pub(super) fn runtime() -> io::Result<Runtime> {
+    let _standard = HoldStandard::new()?;
+    Builder::new_current_thread().enable_io().enable_time().build()
+}
+
+/// A way to a coordinator: over gRPC, or in a simulation.
+pub trait Connect: Send + Sync {
+    /// A connection.
+    type Connection: Connection;
+
+    /// Gets one.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Status>> + Send;
+}
+
+/// A connection to a coordinator: what `farpool.v1.Clients` has.
+pub trait Connection: Send + 'static {
+    /// What the coordinator says in a session.
+    type Events: Stream<Item = Result<EventFrame, Status>> + Send + 'static;
+
+    /// Begins a session, or goes on with one.
+    fn session(&mut self, frames: Frames<ClientMessage>) -> impl Future<Output = Result<Self::Events, Status>> + Send;
+
+    /// Sends a program, and ends when the coordinator has it or does not want it: true; or when it does not answer.
+    fn put_program(&mut self, pieces: Pieces) -> impl Future<Output = bool> + Send + 'static;
+}
+
+/// The coordinator at an address, over gRPC.
+pub(super) struct Grpc(Endpoint);
+
+impl Grpc {
+    pub(super) fn new(address: &Address) -> Self {
+        Self(http2::endpoint(Endpoint::from(address.uri().clone()), HEARTBEAT))
+    }
+
+    async fn channel(&self) -> Result<Channel, Status> {
+        let standard = HoldStandard::new();
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.0.connect()).await;
+        drop(standard);
+        Err(Status::unavailable(match connected {
+            Ok(Ok(channel)) => return Ok(channel),
+            Ok(Err(error)) => causes(&error),
+            Err(_) => format!("there was no answer within {CONNECT_TIMEOUT:?}"),
+        }))
+    }
+}
+
+impl Connect for Grpc {
+    type Connection = Called;
+
+    async fn connect(&self) -> Result<Called, Status> {
+        Ok(Called(self.channel().await?))
+    }
+}
+
+/// A connection over gRPC.
+pub(super) struct Called(pub(super) Channel);
+
+impl Called {
+    fn clients(&self) -> ClientsClient<Channel> {
+        ClientsClient::new(self.0.clone()).max_decoding_message_size(MAX_GRPC_MESSAGE)
+    }
+}
+
+impl Connection for Called {
+    type Events = Streaming<EventFrame>;
+
+    async fn session(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
+        Ok(self.clients().session(frames).await?.into_inner())
+    }
+
+    fn put_program(&mut self, pieces: Pieces) -> impl Future<Output = bool> + Send + 'static {
+        let mut clients = self.clients();
+        // Another client may have sent it first. If nobody can, the coordinator fails the pool and says why.
+        async move { clients.put_program(pieces).await.map_or_else(|status| is_final(&status), |_| true) }
+    }
+}
+
+/// Whether this is what somebody says who was reached and will say it again; otherwise another attempt may go better.
+pub(super) fn is_final(status: &Status) -> bool {
+    match status.code() {
+        Code::Ok | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded => false,
+        Code::Aborted | Code::Internal | Code::Unavailable => false,
+        Code::InvalidArgument | Code::NotFound | Code::AlreadyExists | Code::PermissionDenied => true,
+        Code::ResourceExhausted | Code::FailedPrecondition | Code::OutOfRange => true,
+        Code::Unimplemented | Code::DataLoss | Code::Unauthenticated => true,
+    }
+}
+
+/// There is nobody, or not who was expected.
+pub(super) fn unreachable(address: &Address, what: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("cannot reach the coordinator at {address}: {what}; {ADVICE}"))
+}
+
+/// The coordinator did not take the pool.
+pub(super) fn not_opened(address: &Address, status: &Status) -> Error {
+    let words = format!("cannot open a pool at {address}: {}", told(status));
+    match status.code() {
+        Code::InvalidArgument => Error::invalid(words),
+        Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, words),
+        Code::FailedPrecondition | Code::ResourceExhausted => Error::new(ErrorKind::Unavailable, words),
+        _ => unreachable(address, &told(status)),
+    }
+}
+
+/// The session has ended before its pool was closed.
+pub(super) fn lost(address: &Address, open_jobs: usize, what: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, loss(address, open_jobs, what))
+}
+
+/// The same, and there was no other connection within this time, the last attempt having ended so.
+pub(super) fn given_up(address: &Address, open_jobs: usize, what: &str, tried: Duration, last: &str) -> Error {
+    let loss = loss(address, open_jobs, what);
+    let words = format!("{loss}; could not reconnect within {tried:?}: {last}; see Builder::reconnect_timeout");
+    Error::new(ErrorKind::Unavailable, words)
+}
+
+fn loss(address: &Address, open_jobs: usize, what: &str) -> String {
+    let meanwhile = match open_jobs {
+        0 => "no job was open".to_owned(),
+        1 => "a job was open".to_owned(),
+        more => format!("{more} jobs were open"),
+    };
+    format!("the connection to {address} was lost while {meanwhile}: {what}")
+}
+
+/// What a status says, in words for people.
+pub(super) fn told(status: &Status) -> String {
+    let message = if status.message().is_empty() { status.code().description() } else { status.message() };
+    match status.source() {
+        None => message.to_owned(),
+        Some(source) => format!("{message}: {}", causes(source)),
+    }
+}

@@ -1,0 +1,172 @@
+//! The same calls, with what drives them in somebody else's hands.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farpool_proto::v1::{Detach, DetachedJob, Items};
+
+use super::super::Address;
+use super::super::connect::Connect;
+use super::ask::Call;
+use super::attempts::Attempts;
+use super::inbox::End;
+use super::keeper::Keeper;
+use super::outbox::Outbox;
+use super::read::{Reading, Step};
+use super::refusal::Subject;
+use super::{Named, Place, send};
+use crate::counted::Counted;
+use crate::error::Error;
+
+/// Whoever has to do with detached jobs.
+pub struct Caller<C> {
+    connect: C,
+    place: Place,
+    chance: u64,
+}
+
+/// A job on its way to the coordinator.
+pub struct Handing(Arc<Outbox>);
+
+/// The outcomes of a detached job.
+pub struct DetachedOutcomes(Reading);
+
+/// What comes next of them.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// An item's outcome.
+    Outcome(u64, Result<Bytes, Error>),
+    /// An item has none, although some behind it have.
+    Missing(u64),
+    /// That was all: every item has had its outcome.
+    Finished,
+    /// That was all: the job was cancelled.
+    Cancelled,
+    /// That was all that was there; the job goes on.
+    Running,
+    /// Its pool cannot run.
+    Failed(Error),
+    /// It cannot be asked for any more.
+    Broken(Error),
+}
+
+impl<C: Connect<Connection: Keeper> + Clone> Caller<C> {
+    /// Tries for so long to reach the coordinator; all its waits are scattered by `chance`.
+    pub fn new(connect: C, patience: Duration, chance: u64) -> Self {
+        let address = Address::parse("simulation:1").expect("it has a host and a port");
+        Self { connect, place: Place { address, patience }, chance }
+    }
+
+    /// Detaches a job. What this returns beside is to be driven to its end, which is when all of it is durable, or nobody
+    /// wants it any more.
+    pub fn detach(&mut self, detach: Detach) -> (Handing, impl Future<Output = Result<(), Error>> + use<C>) {
+        let Call { connect, subject, attempts } = self.call("detach", &detach.name);
+        let (outbox, send) = send::over(connect, subject, attempts, detach, None);
+        let own = Arc::clone(&outbox);
+        let sent = async move {
+            send.await;
+            own.outcome().unwrap_or(Ok(()))
+        };
+        (Handing(outbox), sent)
+    }
+
+    /// Reads the outcomes of a job; `wait`: also those that are not there yet, until it ends. What this returns beside is to be
+    /// driven as long as they are wanted.
+    pub fn follow(&mut self, name: &str, wait: bool) -> (DetachedOutcomes, impl Future<Output = ()> + use<C>) {
+        let Call { connect, subject, attempts } = self.call("follow", name);
+        let (reading, read) = Reading::over(connect, subject, attempts, wait);
+        (DetachedOutcomes(reading.telling_missing()), read)
+    }
+
+    /// What is known of a job.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub async fn about(&mut self, name: &str) -> Result<DetachedJob, Error> {
+        self.call("status", name).about(true).await
+    }
+
+    /// Drops what has no outcome yet.
+    ///
+    /// # Errors
+    /// If there is no job of this name.
+    pub async fn cancel(&mut self, name: &str) -> Result<(), Error> {
+        self.call("cancel", name).cancel().await
+    }
+
+    /// Drops all of a job.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub async fn discard(&mut self, name: &str) -> Result<(), Error> {
+        self.call("discard", name).discard().await
+    }
+
+    fn call(&mut self, verb: &'static str, name: &str) -> Call<C> {
+        self.chance = self.chance.wrapping_add(1);
+        let attempts = Attempts::new(self.place.patience, self.chance);
+        Call {
+            connect: self.connect.clone(),
+            subject: Subject::new(&self.place, verb, &Named::whichever(name)),
+            attempts,
+        }
+    }
+}
+
+impl Handing {
+    /// Sends these items, behind the ones before.
+    pub fn send(&self, items: Items) {
+        self.0.push(items);
+    }
+
+    /// No more items will come.
+    pub fn end_input(&self) {
+        self.0.end_input();
+    }
+
+    /// Nobody wants the job any more.
+    pub fn abandon(&self) {
+        self.0.give_up();
+    }
+
+    /// How many items are durable.
+    pub fn durable(&self) -> u64 {
+        self.0.count()
+    }
+}
+
+impl DetachedOutcomes {
+    /// Waits for what comes next.
+    pub async fn next(&mut self) -> Next {
+        poll_fn(|context| {
+            loop {
+                match self.0.step(|bytes| Ok::<_, Error>(Bytes::copy_from_slice(bytes))) {
+                    Step::Wait if self.0.wake_for_news(context.waker()) => {}
+                    Step::Wait => return Poll::Pending,
+                    step => return Poll::Ready(next(step)),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Items of the job, as far as that is known.
+    pub fn items(&self) -> u64 {
+        self.0.items()
+    }
+}
+
+fn next(step: Step<Bytes>) -> Next {
+    match step {
+        Step::Outcome(item, result) => Next::Outcome(item, result),
+        Step::Missing(item) => Next::Missing(item),
+        Step::Ended(End::Finished) => Next::Finished,
+        Step::Ended(End::Cancelled) => Next::Cancelled,
+        Step::Ended(End::Running) | Step::Wait => Next::Running,
+        Step::Ended(End::Failed(error)) => Next::Failed(error),
+        Step::Ended(End::Broken(error)) => Next::Broken(error),
+    }
+}

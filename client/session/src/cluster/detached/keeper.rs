@@ -1,0 +1,48 @@
+use bytes::Bytes;
+use farpool_net::Frames;
+use farpool_net::http2::MAX_GRPC_MESSAGE;
+use farpool_proto::v1::detached_jobs_client::DetachedJobsClient;
+use farpool_proto::v1::{CancelDetachedRequest, ClientMessage, DiscardDetachedRequest};
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::super::connect::{Called, Connection};
+
+/// A connection to a coordinator that keeps detached jobs: what `farpool.v1.DetachedJobs` has.
+pub trait Keeper: Connection {
+    /// Gives it a job, or goes on with that.
+    fn detach(&mut self, frames: Frames<ClientMessage>) -> impl Future<Output = Result<Self::Events, Status>> + Send;
+
+    /// Reads what has become of a job.
+    fn attach(&mut self, frames: Frames<ClientMessage>) -> impl Future<Output = Result<Self::Events, Status>> + Send;
+
+    /// Drops what has no outcome yet.
+    fn cancel(&mut self, name: String, id: Bytes) -> impl Future<Output = Result<(), Status>> + Send;
+
+    /// Drops all of it.
+    fn discard(&mut self, name: String, id: Bytes) -> impl Future<Output = Result<(), Status>> + Send;
+}
+
+impl Called {
+    fn jobs(&self) -> DetachedJobsClient<Channel> {
+        DetachedJobsClient::new(self.0.clone()).max_decoding_message_size(MAX_GRPC_MESSAGE)
+    }
+}
+
+impl Keeper for Called {
+    async fn detach(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
+        Ok(self.jobs().detach(frames).await?.into_inner())
+    }
+
+    async fn attach(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
+        Ok(self.jobs().attach(frames).await?.into_inner())
+    }
+
+    async fn cancel(&mut self, name: String, id: Bytes) -> Result<(), Status> {
+        self.jobs().cancel(CancelDetachedRequest { name, id, must_run: false }).await.map(drop)
+    }
+
+    async fn discard(&mut self, name: String, id: Bytes) -> Result<(), Status> {
+        self.jobs().discard(DiscardDetachedRequest { name, id }).await.map(drop)
+    }
+}

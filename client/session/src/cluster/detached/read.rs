@@ -1,0 +1,200 @@
+//! Reading a detached job's outcomes, in the order of its items.
+
+mod follow;
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::super::connect::Connect;
+use super::attempts::Attempts;
+use super::inbox::{Arrival, End, Inbox};
+use super::keeper::Keeper;
+use super::refusal::Subject;
+use super::{Named, Place, thread};
+use crate::error::Error;
+use crate::fork::{self, Owned};
+use crate::results::Results;
+use follow::Follower;
+
+/// The outcomes of a detached job, as they come.
+pub struct Reading {
+    inbox: Owned<Arc<Inbox>>,
+    subject: Subject,
+    current: Option<Results>,
+    /// The first item of those that failed and whose turn comes, how many there are, and why.
+    failed: Option<(u64, u64, Error)>,
+    /// The item whose outcome is next.
+    next: u64,
+    /// Some items before it had none.
+    lacks: bool,
+    /// Whether each item without an outcome is a step of its own.
+    tells_missing: bool,
+    /// How it ended, once nothing more comes.
+    end: Option<End>,
+}
+
+/// What comes next.
+pub enum Step<T> {
+    /// An item's outcome.
+    Outcome(u64, Result<T, Error>),
+    /// An item has none, although some behind it have: the job was cancelled, or goes on.
+    Missing(u64),
+    /// Nothing more will come.
+    Ended(End),
+    /// Nothing is there yet.
+    Wait,
+}
+
+impl Reading {
+    /// Begins to read; `wait`: for outcomes that are not there yet, until the job ends. Items without an outcome are passed over.
+    pub fn start(place: &Place, verb: &'static str, job: &Named, wait: bool) -> Result<Self, Error> {
+        let (reading, read) = Self::over(place.way(), Subject::new(place, verb, job), place.attempts(), wait);
+        let refused = Arc::clone(&*reading.inbox);
+        thread::start(read, move |error| refused.end(End::Broken(error)))?;
+        Ok(reading)
+    }
+
+    /// The same over any way to the coordinator; what this returns beside is to be driven to its end.
+    pub(super) fn over<C: Connect<Connection: Keeper>>(
+        connect: C,
+        subject: Subject,
+        attempts: Attempts,
+        wait: bool,
+    ) -> (Self, impl Future<Output = ()> + use<C>) {
+        let inbox = Arc::new(Inbox::default());
+        let (own, follower) = (Arc::clone(&inbox), Follower::new(connect, subject.clone(), attempts, wait));
+        let read = async move {
+            let ended = tokio::select! {
+                biased;
+                () = own.abandoned() => return,
+                ended = follower.run(&own) => ended,
+            };
+            own.end(ended);
+        };
+        let (current, failed, next, lacks, tells_missing, end) = (None, None, 0, false, false, None);
+        let inbox = Owned::new(inbox);
+        (Self { inbox, subject, current, failed, next, lacks, tells_missing, end }, read)
+    }
+
+    /// The same; each item without an outcome is a step of its own.
+    pub fn telling_missing(mut self) -> Self {
+        self.tells_missing = true;
+        self
+    }
+
+    /// Items of the job, as far as that is known.
+    pub fn items(&self) -> u64 {
+        self.inbox.items()
+    }
+
+    /// Bytes of outcomes that were read and not taken.
+    pub fn bytes(&self) -> usize {
+        self.inbox.bytes()
+    }
+
+    /// The next outcome that is there, a result being what `decode` makes of its bytes.
+    pub fn step<T, E: Into<Error>>(&mut self, decode: impl FnOnce(&[u8]) -> Result<T, E>) -> Step<T> {
+        if let Err(error) = fork::check_detached(self.inbox.owner()) {
+            return Step::Ended(End::Broken(self.subject.tell(error)));
+        }
+        loop {
+            if let Some(end) = &self.end {
+                return Step::Ended(end.clone());
+            }
+            if let Some(results) = &mut self.current {
+                let item = results.next_item();
+                if item > self.next {
+                    match self.miss(item) {
+                        Some(missing) => return Step::Missing(missing),
+                        None => continue,
+                    }
+                }
+                match results.next() {
+                    Some(Ok((item, bytes))) => {
+                        self.next = item + 1;
+                        return Step::Outcome(
+                            item,
+                            decode(bytes).map_err(|error| self.subject.tell(error.into().of_item(item))),
+                        );
+                    }
+                    Some(Err(error)) => self.end = Some(End::Broken(self.subject.tell(error))),
+                    None => self.current = None,
+                }
+                continue;
+            }
+            if let Some((item, count, error)) = self.failed.take() {
+                if item > self.next
+                    && let Some(missing) = self.miss(item)
+                {
+                    self.failed = Some((item, count, error));
+                    return Step::Missing(missing);
+                }
+                self.next = item + 1;
+                self.failed = (count > 1).then(|| (item + 1, count - 1, error.clone()));
+                return Step::Outcome(item, Err(self.subject.tell(error.of_item(item))));
+            }
+            match self.inbox.take() {
+                None => return Step::Wait,
+                Some(Ok(arrival)) => self.accept(arrival),
+                Some(Err(end)) => self.end = Some(self.finish(end)),
+            }
+        }
+    }
+
+    /// Passes over the items that failed together with the one whose outcome was the last step.
+    pub fn pass_over_alike(&mut self) {
+        if let Some((first, count, _)) = self.failed.take_if(|(first, ..)| *first == self.next) {
+            self.next = first + count;
+        }
+    }
+
+    /// Blocks until there is something.
+    pub fn wait(&self) {
+        if self.inbox.owner().is_here() {
+            self.inbox.wait();
+        }
+    }
+
+    /// Wakes the task at the next news; returns whether there is some already.
+    pub fn wake_for_news(&self, waker: &Waker) -> bool {
+        !self.inbox.owner().is_here() || self.inbox.wake_for_news(waker)
+    }
+
+    /// Nothing has come of the items up to this one. Returns the next of them, if that is to be told.
+    fn miss(&mut self, up_to: u64) -> Option<u64> {
+        self.lacks = true;
+        if !self.tells_missing {
+            self.next = up_to;
+            return None;
+        }
+        self.next += 1;
+        Some(self.next - 1)
+    }
+
+    fn accept(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Failed(first, count, error) => self.failed = Some((first, count, error)),
+            Arrival::Done(done) => match Results::new(done.first, done.data, done.ends, self.items()) {
+                Ok(results) => self.current = Some(results),
+                Err(error) => self.end = Some(End::Broken(self.subject.tell(error))),
+            },
+        }
+    }
+
+    /// Checks that the end is one.
+    fn finish(&self, end: End) -> End {
+        if matches!(end, End::Finished) && (self.lacks || self.next != self.items()) {
+            let error = Error::protocol("the job has finished although outcomes of items are missing");
+            return End::Broken(self.subject.tell(error));
+        }
+        end
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if self.inbox.owner().is_here() {
+            self.inbox.abandon();
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Giving a whole job to the coordinator, through lost connections.
+
+mod sender;
+
+use std::sync::Arc;
+
+use farpool_proto::v1::{Detach, Items};
+
+use super::super::connect::Connect;
+use super::attempts::Attempts;
+use super::keeper::Keeper;
+use super::outbox::Outbox;
+use super::refusal::Subject;
+use super::{Ground, Named, thread};
+use crate::cluster::executable::Executable;
+use crate::counted::Counted;
+use crate::error::Error;
+use crate::fork::{self, Owned};
+use sender::Sender;
+
+/// A job that is being detached. Dropped before it is [finished](Sending::finish), nothing of it is left.
+pub struct Sending {
+    outbox: Owned<Arc<Outbox>>,
+}
+
+impl Sending {
+    /// Begins; blocks until the coordinator has taken the job.
+    pub fn start(ground: &Ground, detach: Detach) -> Result<Self, Error> {
+        let place = &ground.place;
+        let job = Named { name: detach.name.as_str().into(), id: detach.id.clone() };
+        let subject = Subject::new(place, "detach", &job);
+        let (outbox, send) = over(place.way(), subject, place.attempts(), detach, ground.program.clone());
+        let refused = Arc::clone(&outbox);
+        thread::start(send, move |error| refused.end(Err(error)))?;
+        // From here on the thread ends with this.
+        let sending = Self { outbox: Owned::new(outbox) };
+        sending.outbox.wait_until_taken()?;
+        Ok(sending)
+    }
+
+    /// Sends items; blocks while too many are on their way.
+    pub fn send(&self, items: Items) -> Result<(), Error> {
+        fork::check_detached(self.outbox.owner())?;
+        self.outbox.put(items)
+    }
+
+    /// Blocks until all of it is durable.
+    pub fn finish(self) -> Result<(), Error> {
+        fork::check_detached(self.outbox.owner())?;
+        self.outbox.finish()
+    }
+
+    /// How many items are durable.
+    pub fn durable(&self) -> Arc<impl Counted + use<>> {
+        Arc::clone(&*self.outbox)
+    }
+}
+
+/// What is to be sent, over any way to the coordinator; what this returns beside is to be driven to its end.
+pub(super) fn over<C: Connect<Connection: Keeper>>(
+    connect: C,
+    subject: Subject,
+    attempts: Attempts,
+    detach: Detach,
+    program: Option<Executable>,
+) -> (Arc<Outbox>, impl Future<Output = ()> + use<C>) {
+    let outbox = Arc::new(Outbox::default());
+    let own = Arc::clone(&outbox);
+    let send = async move {
+        let ended = Sender::new(connect, subject, attempts, &own, detach, program).run().await;
+        own.end(ended);
+    };
+    (outbox, send)
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if self.outbox.owner().is_here() && !self.outbox.is_over() {
+            self.outbox.abandon();
+        }
+    }
+}

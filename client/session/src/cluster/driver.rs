@@ -1,0 +1,208 @@
+//! Which thread drives a session.
+//!
+//! The conversation with the coordinator is a task of a runtime, and runs on the thread that blocks on that runtime. Mostly
+//! this is the session's own thread. But to wake another thread costs more than all that is done here for a call, so a thread
+//! that makes one call and waits for it (`apply`) takes the runtime while the session rests, which is when no job is open and
+//! nothing is to be said: then the coordinator's answer wakes that thread itself.
+//!
+//! A caller leaves the runtime free for the next one. The session's thread takes it back when a caller leaves something behind, when
+//! something is said that nobody stays to wait for, and when there was no call for [`LEFT_FREE`]: what a resting session
+//! hears, such as pings or agents that come, can wait for so long.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::Notify;
+
+use super::conversation;
+use super::shared::Shared;
+use crate::error::Error;
+
+/// How long nobody drives a session that rests.
+const LEFT_FREE: Duration = Duration::from_millis(20);
+
+#[derive(Default)]
+pub(super) struct Driver {
+    turn: Mutex<Turn>,
+    /// The session's thread sleeps here while it does not have the runtime, and callers while they ask for it.
+    changed: Condvar,
+    answered: Condvar,
+    asked: Notify,
+}
+
+#[derive(Default)]
+struct Turn {
+    runtime: Holder,
+    /// The session's thread is to take the runtime.
+    wanted: bool,
+    /// It sleeps until a caller has given the runtime back.
+    awaits_caller: bool,
+    /// A caller sleeps until the session's thread has left the runtime free, or has not.
+    asked: bool,
+    /// Calls that have driven the session.
+    calls: u64,
+}
+
+#[derive(Default)]
+enum Holder {
+    #[default]
+    SessionThread,
+    Caller,
+    Nobody(Runtime),
+}
+
+/// The side of the session's thread.
+impl Driver {
+    /// Runs the conversation until its end.
+    pub(super) fn run(
+        &self,
+        shared: &Shared,
+        mut runtime: Runtime,
+        conversation: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let mut conversation = runtime.spawn(conversation);
+        let ended = loop {
+            let ended = runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    ended = &mut conversation => Some(ended),
+                    () = self.asked.notified() => None,
+                }
+            });
+            match ended {
+                Some(ended) => break ended,
+                None => runtime = self.leave_free(shared, runtime),
+            }
+        };
+        if let Err(error) = ended {
+            let error = Error::protocol(format_args!("the pool's session broke off: {error}"));
+            conversation::end(shared, Err(error), None);
+        }
+        // Nobody asks a session that is over.
+        drop(self.answer());
+        // Not waiting for whoever reads a file or looks up a name.
+        runtime.shutdown_background();
+    }
+
+    /// Leaves the runtime to callers while the session rests.
+    fn leave_free(&self, shared: &Shared, runtime: Runtime) -> Runtime {
+        let mut turn = self.answer();
+        if !shared.rests() {
+            return runtime;
+        }
+        (turn.runtime, turn.wanted) = (Holder::Nobody(runtime), false);
+        let mut rested = false;
+        loop {
+            if (turn.wanted || rested)
+                && let Some(runtime) = turn.take(Holder::SessionThread)
+            {
+                return runtime;
+            }
+            let calls = turn.calls;
+            if let Holder::Caller = turn.runtime {
+                turn.awaits_caller = true;
+                turn = self.changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                let (after, waited) =
+                    self.changed.wait_timeout(turn, LEFT_FREE).unwrap_or_else(PoisonError::into_inner);
+                turn = after;
+                rested = waited.timed_out() && turn.calls == calls;
+            }
+        }
+    }
+}
+
+/// The side of the program.
+impl Driver {
+    /// Takes the runtime for a call, if the session rests and this thread can drive it.
+    pub(super) fn take<'a>(&'a self, shared: &'a Shared) -> Option<Driving<'a>> {
+        if !may_drive() {
+            return None;
+        }
+        let mut turn = self.turn();
+        if matches!(turn.runtime, Holder::SessionThread) && !turn.asked && shared.rests() {
+            turn.asked = true;
+            self.asked.notify_one();
+            while turn.asked {
+                turn = self.answered.wait(turn).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        let runtime = Some(turn.take(Holder::Caller)?);
+        Some(Driving { driver: self, shared, runtime })
+    }
+
+    /// Something was said for which nobody waits here.
+    pub(super) fn attend(&self) {
+        let mut turn = self.turn();
+        if matches!(turn.runtime, Holder::Nobody(_)) && !std::mem::replace(&mut turn.wanted, true) {
+            drop(turn);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Calls that have driven the session.
+    pub(super) fn calls(&self) -> u64 {
+        self.turn().calls
+    }
+
+    /// A caller that asks sees what has become of the runtime when the turn is given back.
+    fn answer(&self) -> MutexGuard<'_, Turn> {
+        let mut turn = self.turn();
+        if std::mem::take(&mut turn.asked) {
+            self.answered.notify_all();
+        }
+        turn
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        // The turn is whole between any two statements: a panic elsewhere does not spoil it.
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    fn take(&mut self, taker: Holder) -> Option<Runtime> {
+        match std::mem::replace(&mut self.runtime, taker) {
+            Holder::Nobody(runtime) => Some(runtime),
+            other => {
+                self.runtime = other;
+                None
+            }
+        }
+    }
+}
+
+/// A thread that is within a runtime already cannot block on another one.
+fn may_drive() -> bool {
+    Handle::try_current().is_err_and(|error| error.is_missing_context())
+}
+
+/// A caller's turn. It ends when this is dropped.
+pub(super) struct Driving<'a> {
+    driver: &'a Driver,
+    shared: &'a Shared,
+    /// Always there.
+    runtime: Option<Runtime>,
+}
+
+impl Driving<'_> {
+    /// Drives the session until the call has ended.
+    pub(super) fn until<T>(&self, call: impl Future<Output = T>) -> T {
+        self.runtime.as_ref().expect("it is there until this is dropped").block_on(call)
+    }
+}
+
+impl Drop for Driving<'_> {
+    fn drop(&mut self) {
+        let Some(runtime) = self.runtime.take() else { return };
+        let mut turn = self.driver.turn();
+        turn.calls += 1;
+        turn.runtime = Holder::Nobody(runtime);
+        turn.wanted = !self.shared.rests();
+        if turn.wanted | std::mem::take(&mut turn.awaits_caller) {
+            drop(turn);
+            self.driver.changed.notify_one();
+        }
+    }
+}

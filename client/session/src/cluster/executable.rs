@@ -1,0 +1,57 @@
+//! The executable that workers run, as agents get it.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use farpool_agent::fork_server::own_executable_failed;
+use farpool_link::message::OWN_EXECUTABLE;
+use farpool_programs::{Digest, Pieces, digest_of, pieces};
+
+use crate::error::{Error, ErrorKind};
+use crate::fork::PerProcess;
+
+/// An executable, and what names it.
+#[derive(Clone, Debug)]
+pub(crate) struct Executable {
+    file: Arc<Path>,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+}
+
+impl Executable {
+    pub(crate) fn read(file: &Path) -> Result<Self, Error> {
+        let is_own = file == Path::new(OWN_EXECUTABLE);
+        let failed = |error: io::Error| {
+            let (what, why) = match is_own {
+                true => ("this program", own_executable_failed(&error)),
+                false => ("the pool's program", error.to_string()),
+            };
+            Error::new(ErrorKind::Unavailable, format!("reading {what}, {}: {why}", file.display()))
+        };
+        let size = File::open(file).and_then(|file| file.metadata()).map_err(failed)?.len();
+        let digest = if is_own { own_digest() } else { File::open(file).and_then(|file| digest_of(&file)) };
+        Ok(Self { file: file.into(), digest: digest.map_err(failed)?, size })
+    }
+
+    /// It, to be sent.
+    pub(crate) fn pieces(&self) -> io::Result<Pieces> {
+        Ok(pieces(File::open(&self.file)?, self.digest, self.size))
+    }
+}
+
+/// The digest of this program, which is computed once. In a worker, the agent has said it.
+fn own_digest() -> io::Result<Digest> {
+    static KNOWN: PerProcess<Mutex<Option<Digest>>> = PerProcess::new();
+    // Whoever comes second waits, instead of reading the whole file too.
+    let mut known = KNOWN.get().lock().unwrap_or_else(PoisonError::into_inner);
+    match *known {
+        Some(digest) => Ok(digest),
+        None => {
+            let told = farpool_worker::told_program().and_then(|digits| digits.parse().ok());
+            let digest = told.map_or_else(|| digest_of(&File::open(OWN_EXECUTABLE)?), Ok)?;
+            Ok(*known.insert(digest))
+        }
+    }
+}

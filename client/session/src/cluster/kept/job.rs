@@ -1,0 +1,196 @@
+use std::collections::VecDeque;
+use std::num::NonZeroU64;
+
+use farpool_core::{Run, Window};
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{EndItems, Items, OpenJob};
+
+use super::Fresh;
+use super::batch::Batch;
+use super::way::{Saying, Way};
+
+/// A job that has not ended, and what of its input has no outcome yet.
+pub(super) struct Job {
+    open: Box<OpenJob>,
+    opened: Way,
+    /// Rising, and what has left comes before what has not. Those whose items all have their outcome are gone.
+    batches: VecDeque<Batch>,
+    /// One behind the last item that was sent.
+    end: u64,
+    /// Bytes of items (data and ends) that were sent since the job's start, as whoever feeds it counts them.
+    sent_bytes: u64,
+    input_ended: bool,
+    pub(super) cancelled: bool,
+    /// What the coordinator counts less than `sent_bytes`, since it was not sent again.
+    offset: u64,
+}
+
+impl Job {
+    pub(super) fn new(open: Box<OpenJob>, opened: Way) -> Self {
+        let batches = VecDeque::new();
+        Self { open, opened, batches, end: 0, sent_bytes: 0, input_ended: false, cancelled: false, offset: 0 }
+    }
+
+    pub(super) fn keep(&mut self, items: &Items, way: Way) {
+        let batch = Batch::new(items, way);
+        self.end = batch.run().end();
+        self.sent_bytes += bytes(items);
+        self.batches.push_back(batch);
+    }
+
+    pub(super) fn end_input(&mut self) {
+        self.input_ended = true;
+    }
+
+    /// Notes outcomes, which may be of any items.
+    pub(super) fn note(&mut self, first: u64, count: u64) -> Fresh {
+        // Whoever takes them finds that these items were never sent, and says so.
+        if count == 0 || first.checked_add(count).is_none_or(|end| end > self.end) {
+            return Fresh::All;
+        }
+        let run = Run::new(first, count);
+        let at = self.position(first);
+        let batch = self.batches.get_mut(at).filter(|batch| batch.run().covers(first, count));
+        if batch.is_some_and(|batch| batch.note(run)) {
+            self.release(at);
+            return Fresh::All;
+        }
+        self.note_parts(run)
+    }
+
+    /// The same for items of several batches, some of which may have had their outcomes before.
+    fn note_parts(&mut self, run: Run) -> Fresh {
+        let mut fresh = Vec::new();
+        let mut next = run.first;
+        while next < run.end() {
+            let at = self.position(next);
+            let Some(batch) = self.batches.get_mut(at) else { break };
+            let (from, to) = (next.max(batch.run().first), run.end().min(batch.run().end()));
+            if from >= to {
+                break;
+            }
+            let part = Run::new(from, to - from);
+            if batch.note(part) {
+                join(&mut fresh, part);
+            } else {
+                let single = (from..to).map(|item| Run::new(item, 1));
+                single.filter(|item| batch.note(*item)).for_each(|item| join(&mut fresh, item));
+            }
+            self.release(at);
+            next = to;
+        }
+        if fresh == [run] { Fresh::All } else { Fresh::Some(fresh) }
+    }
+
+    /// How many messages of items are kept.
+    pub(super) fn batches(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Where the batch with this item is, if there is one.
+    fn position(&self, item: u64) -> usize {
+        match self.batches.front() {
+            Some(front) if item < front.run().end() => 0,
+            _ => self.batches.partition_point(|batch| batch.run().end() <= item),
+        }
+    }
+
+    fn release(&mut self, at: usize) {
+        if self.batches[at].is_through() {
+            self.batches.remove(at);
+        }
+    }
+
+    /// The session is over, and so many of its messages have left.
+    pub(super) fn end_session(&mut self, left: u64) {
+        let batches = self.batches.iter_mut().map(|batch| &mut batch.way);
+        batches.chain([&mut self.opened]).for_each(|way| way.end_session(left));
+    }
+
+    /// The items that may have run and may not run again: they are as good as through.
+    pub(super) fn give_up(&mut self) -> Vec<Run> {
+        if self.open.retries > 0 {
+            return Vec::new();
+        }
+        let (gone, kept): (VecDeque<_>, _) =
+            std::mem::take(&mut self.batches).into_iter().partition(|batch| batch.way == Way::Left);
+        self.batches = kept;
+        gone.iter().flat_map(Batch::lacking).collect()
+    }
+
+    /// Says what may have been at a coordinator, to one that does not know the job and has windows of this size.
+    pub(super) fn say_what_left(&mut self, say: &mut Saying, window: u64) {
+        self.offset = self.sent_bytes;
+        if self.opened != Way::Left {
+            return;
+        }
+        say.say(Body::OpenJob(self.open.clone()));
+        self.say_items(say, |way| way == Way::Left);
+        // Where the window is smaller than it was, what it would refuse comes now, when it bounds nothing.
+        if !self.is_rest_admitted(window) || !self.has_rest() {
+            self.say_rest(say);
+        }
+    }
+
+    /// Says what is left to be said: nobody but the client can know of it.
+    pub(super) fn say_what_never_left(&mut self, say: &mut Saying) {
+        if self.opened == Way::Unsaid {
+            self.opened = say.say(Body::OpenJob(self.open.clone()));
+            self.say_rest(say);
+        } else if self.has_rest() {
+            self.say_rest(say);
+        }
+    }
+
+    fn has_rest(&self) -> bool {
+        self.batches.back().is_some_and(|batch| batch.way == Way::Unsaid)
+    }
+
+    /// Whether the new window takes all that has never left behind what has.
+    fn is_rest_admitted(&self, window: u64) -> bool {
+        let mut window = Window::new(window.max(1), NonZeroU64::new(self.open.chunksize));
+        self.batches.iter().all(|batch| {
+            let admits = batch.way == Way::Left || window.admits();
+            batch.lacking().for_each(|run| window.arrive(run.count, batch.bytes_of(run)));
+            admits
+        })
+    }
+
+    fn say_rest(&mut self, say: &mut Saying) {
+        self.say_items(say, |way| way == Way::Unsaid);
+        if self.input_ended {
+            say.say(Body::EndItems(EndItems { job: self.open.job }));
+        }
+    }
+
+    fn say_items(&mut self, say: &mut Saying, of: impl Fn(Way) -> bool) {
+        for batch in self.batches.iter_mut().filter(|batch| of(batch.way)) {
+            let mut way = batch.way;
+            for run in batch.lacking() {
+                let items = batch.cut(self.open.job, run);
+                self.offset -= bytes(&items);
+                way = say.say(Body::Items(items));
+            }
+            // What has left once has left.
+            if batch.way == Way::Unsaid {
+                batch.way = way;
+            }
+        }
+    }
+
+    /// What the coordinator's limit is in the count of whoever feeds the job.
+    pub(super) fn translate(&self, limit: u64) -> u64 {
+        limit.saturating_add(self.offset)
+    }
+}
+
+fn bytes(items: &Items) -> u64 {
+    (items.data.len() + items.ends.len()) as u64
+}
+
+fn join(runs: &mut Vec<Run>, run: Run) {
+    match runs.last_mut() {
+        Some(last) if last.end() == run.first => last.count += run.count,
+        _ => runs.push(run),
+    }
+}

@@ -1,0 +1,213 @@
+//! Cluster mode: a session with a coordinator over gRPC.
+//!
+//! One task a session talks to the coordinator ([`conversation`]), on a thread of its own or on one that waits for a call
+//! ([`driver`]). Threads of the program put what they have to say into its queue, and wait at their job's inbox; see
+//! [`shared`] for what both sides touch. Nothing of this is started before a pool on a cluster is opened.
+
+mod backoff;
+pub mod by_hand;
+mod connect;
+mod conversation;
+pub(crate) mod detached;
+mod dial;
+mod driver;
+mod executable;
+mod kept;
+mod notice;
+mod outage;
+mod shared;
+mod state;
+mod upload;
+
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+pub(crate) use farpool_common::address::Address;
+use farpool_link::item_token::ItemToken;
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{self, Label, OpenPool};
+use uuid::{NoContext, Timestamp, Uuid};
+
+use crate::carrier::Carrier;
+use crate::cluster::executable::Executable;
+use crate::error::{Error, ErrorKind};
+use crate::front::Front;
+use crate::gate::Gate;
+use crate::inbox::Inbox;
+use crate::settings::Settings;
+use conversation::{Opener, Terms};
+use detached::{Ground, Place};
+use driver::Driver;
+use shared::Shared;
+
+/// How long the end of a pool waits for its workers' output to be printed.
+const PRINTING: Duration = Duration::from_secs(1);
+
+/// Where a coordinator listens, as the user has written it.
+pub fn address(url: &str) -> Result<Address, Error> {
+    Address::parse(url).map_err(|error| Error::invalid(error.to_string()))
+}
+
+/// Opens a pool on the cluster at this address.
+pub(crate) fn open(address: Address, settings: Settings, front: Arc<dyn Front>) -> Result<Arc<dyn Carrier>, Error> {
+    Ok(Arc::new(open_session(address, settings, front)?))
+}
+
+fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> Result<ClusterSession, Error> {
+    let Settings { processes, program, settings, require, weight, environment, reconnect_timeout } = settings;
+    let executable = Executable::read(&program.file)?;
+    let (threads, payload_limit) = (settings.threads.max(1), settings.payload_limit);
+    let id = Bytes::from(new_id().into_bytes().to_vec());
+    let open = OpenPool {
+        processes,
+        settings: Some(settings),
+        version: Some(farpool_proto::version()),
+        program: describe(&executable, program.arguments, environment).packed(),
+        require,
+        weight,
+        id: id.clone(),
+        item: inherited_item(),
+        ..OpenPool::default()
+    };
+    let place = Place { address: address.clone(), patience: reconnect_timeout };
+    let ground = Ground {
+        place,
+        program: Some(executable.clone()),
+        pool: OpenPool { id: Bytes::new(), item: None, ..open.clone() },
+    };
+    let terms = Terms { id, payload_limit, reconnect_timeout, program: Some(executable), front: Arc::clone(&front) };
+    let shared = Shared::new(address, processes, open);
+    let (tell, told) = mpsc::sync_channel(1);
+    let opener: Opener = Box::new(move |answer| drop(tell.send(answer)));
+    let driver = Arc::new(Driver::default());
+    let own = (Arc::clone(&shared), Arc::clone(&driver));
+    thread::Builder::new()
+        .name("farpool".into())
+        .stack_size(crate::STACK)
+        .spawn(move || conversation::hold(&own.0, &own.1, terms, opener))
+        .map_err(|error| Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}")))?;
+    // From here on the session ends with this.
+    let session = ClusterSession { shared, driver, threads, ground, front };
+    let _lent = farpool_worker::lend();
+    told.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread ended unexpectedly")))?;
+    Ok(session)
+}
+
+/// What an agent needs to know to run the program, with so much of an environment.
+fn describe(executable: &Executable, arguments: Vec<OsString>, environment: Vec<(OsString, OsString)>) -> v1::Program {
+    let bytes = |text: OsString| Bytes::from(text.into_vec());
+    let variable = |(name, value)| v1::Variable { name: bytes(name), value: bytes(value) };
+    v1::Program {
+        digest: executable.digest.to_bytes(),
+        size: executable.size,
+        arguments: arguments.into_iter().map(bytes).collect(),
+        environment: environment.into_iter().map(variable).collect(),
+        directory: env::current_dir().map(|path| bytes(path.into_os_string())).unwrap_or_default(),
+    }
+}
+
+/// Returns the token of the item whose task started this process.
+fn inherited_item() -> Option<v1::ItemToken> {
+    let bytes = |number: u128| Bytes::copy_from_slice(&number.to_be_bytes());
+    let ItemToken { agent, secret, position } = farpool_worker::inherited_item()?;
+    Some(v1::ItemToken { agent: bytes(agent), secret: bytes(secret), position })
+}
+
+/// An id that nobody else has. Not by way of what the crate keeps for ids in order: that has a lock, which a fork of this
+/// process may find held.
+pub fn new_id() -> Uuid {
+    Uuid::new_v7(Timestamp::now(NoContext))
+}
+
+struct ClusterSession {
+    shared: Arc<Shared>,
+    driver: Arc<Driver>,
+    threads: u32,
+    ground: Ground,
+    front: Arc<dyn Front>,
+}
+
+impl Carrier for ClusterSession {
+    fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        let submitted = self.shared.submit(inbox, messages);
+        self.driver.attend();
+        submitted
+    }
+
+    fn call(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
+        if let Some(driving) = self.driver.take(&self.shared) {
+            return driving.until(async {
+                self.shared.submit(inbox, messages)?;
+                inbox.first_outcome().await;
+                Ok(())
+            });
+        }
+        self.submit(inbox, messages)?;
+        self.wait(inbox, None);
+        Ok(())
+    }
+
+    fn send(&self, messages: &mut Vec<Body>) -> Result<(), Error> {
+        self.shared.send(messages);
+        self.driver.attend();
+        Ok(())
+    }
+
+    fn wait(&self, inbox: &Inbox, deadline: Option<Instant>) {
+        if !inbox.has_news() {
+            inbox.park(deadline);
+        }
+    }
+
+    fn wait_closed(&self, deadline: Option<Instant>) -> bool {
+        let _lent = farpool_worker::lend();
+        let over = self.shared.wait_until_over(deadline);
+        self.front.flush(PRINTING);
+        over
+    }
+
+    fn processes(&self) -> u32 {
+        self.shared.processes()
+    }
+
+    fn slots(&self) -> u32 {
+        self.processes().saturating_mul(self.threads)
+    }
+
+    fn window(&self) -> u64 {
+        self.shared.window()
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.shared.state().inboxes.failure()
+    }
+
+    fn waiting(&self) -> Option<String> {
+        self.shared.waiting()
+    }
+
+    fn check_labels(&self, _: &[Label]) -> Result<(), Error> {
+        // Agents may come at any time: until then the coordinator says why the job waits.
+        Ok(())
+    }
+
+    fn ground(&self) -> Option<Ground> {
+        Some(self.ground.clone())
+    }
+
+    fn gate(&self) -> Option<Arc<Gate>> {
+        Some(Arc::clone(&self.shared.gate))
+    }
+}
+
+impl Drop for ClusterSession {
+    fn drop(&mut self) {
+        self.shared.abandon();
+        self.driver.attend();
+    }
+}

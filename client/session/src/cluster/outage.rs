@@ -1,0 +1,117 @@
+//! The time without a connection: trying again, until there is one or nobody wants it any more.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tonic::{Code, Status};
+
+use super::connect::{self, Connect};
+use super::conversation::{Conversation, Next, at};
+use super::dial::Line;
+use super::state::Link;
+use crate::error::Error;
+
+/// How an attempt has ended.
+enum Attempt<C: Connect> {
+    Made(Result<Line<C>, Status>),
+    /// Nobody wants the session any more.
+    Unwanted,
+    /// It has taken too long.
+    Late,
+}
+
+impl<C: Connect> Conversation<'_, C> {
+    /// The connection is lost: gets another one.
+    pub(super) async fn come_back(&mut self, what: &str) -> Result<Next, Error> {
+        let (shared, now) = (self.shared, Instant::now());
+        self.opening.succeed();
+        let upload = self.upload.lose();
+        self.backoff.note_lost(now);
+        let reason = format!("the connection to {} was lost ({what}); trying again", shared.address);
+        shared.change(|state| state.lose_connection(reason.clone()));
+        self.notice.wait(reason, shared.open_jobs() > 0, now);
+        let (end, mut last) = (now.checked_add(self.patience), what.to_owned());
+        loop {
+            let wait = self.backoff.wait();
+            match self.attempt(wait, end).await {
+                Attempt::Made(Ok(line)) => {
+                    let resumed = line.first.is_none();
+                    let next = self.go_on(line)?;
+                    // In a session of its own the coordinator asks when it needs the program.
+                    if upload && resumed {
+                        shared.change(|state| self.send_program(state));
+                    }
+                    return Ok(next);
+                }
+                // Others may have left by the next time.
+                Attempt::Made(Err(status))
+                    if status.code() == Code::ResourceExhausted || !connect::is_final(&status) =>
+                {
+                    last = connect::told(&status);
+                }
+                Attempt::Made(Err(status)) => return Err(connect::not_opened(&shared.address, &status)),
+                Attempt::Unwanted => {
+                    shared.change(|state| state.inboxes.cancel_all());
+                    return Ok(Next::End);
+                }
+                Attempt::Late if self.patience.is_zero() => return Err(self.lost(what)),
+                Attempt::Late => {
+                    let jobs = shared.open_jobs();
+                    return Err(connect::given_up(&shared.address, jobs, what, self.patience, &last));
+                }
+            }
+        }
+    }
+
+    /// Connects once, after so long.
+    async fn attempt(&mut self, wait: Duration, end: Option<Instant>) -> Attempt<C> {
+        let Conversation { shared, dialer, notice, front, .. } = self;
+        let mut attempt = pin!(async {
+            sleep(wait).await;
+            dialer.come_back(shared).await
+        });
+        loop {
+            let now = Instant::now();
+            if !shared.is_wanted() {
+                return Attempt::Unwanted;
+            }
+            if end.is_some_and(|end| end <= now) {
+                return Attempt::Late;
+            }
+            if notice.due().is_some_and(|due| due <= now) {
+                notice.ring(shared.open_jobs() > 0).iter().for_each(|line| front.notice(line));
+            }
+            let time = [notice.due(), end].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                () = shared.bell.notified() => notice.begin_job(Instant::now()),
+                () = at(time) => {}
+                line = &mut attempt => return Attempt::Made(line),
+            }
+        }
+    }
+
+    /// There is a connection again.
+    fn go_on(&mut self, line: Line<C>) -> Result<Next, Error> {
+        let (shared, now) = (self.shared, Instant::now());
+        (self.connection, self.incoming) = (line.connection, line.incoming);
+        match line.first {
+            Some(_) => self.backoff.note_connected(now),
+            None => self.backoff.note_resumed(now),
+        }
+        self.notice.come_back(&shared.address).iter().for_each(|line| self.front.notice(line));
+        let next = match line.first {
+            Some(first) => self.hear(Ok(Some(first))),
+            None => {
+                shared.change(|state| state.resume());
+                Ok(Next::Listen)
+            }
+        };
+        let (waiting, busy) = (shared.waiting(), shared.open_jobs() > 0);
+        if let Some(reason) = waiting.filter(|_| shared.state().link == Link::Up) {
+            self.notice.wait(reason, busy, now);
+        }
+        next
+    }
+}

@@ -1,0 +1,3 @@
+//! Jobs that a cluster keeps: detached by one process, picked up by another.
+
+pub use crate::cluster::detached::{End, Ground, Named, Place, Reading, Sending, Step, about, cancel, discard};

@@ -1,0 +1,188 @@
+//! Errors, with everything that is known about them.
+
+mod kind;
+mod story;
+
+use std::panic::Location;
+
+use farpool_proto::v1::Failure;
+
+pub use kind::ErrorKind;
+
+/// An error, with everything that is known about it.
+///
+/// Its [`Display`](std::fmt::Display) and its [`Debug`](std::fmt::Debug) print the same: what was being done, with
+/// which item, what happened, where and at which attempt. The last stderr output of a dead worker and the backtrace of a panic
+/// follow on separate lines. What to do next is for the front to say: see [`story`](Self::story).
+#[derive(Clone)]
+pub struct Error(Box<Context>);
+
+#[derive(Clone, Default)]
+struct Context {
+    kind: ErrorKind,
+    message: String,
+    verb: &'static str,
+    label: String,
+    item: Option<u64>,
+    host: String,
+    pid: u32,
+    attempts: u32,
+    backtrace: String,
+    stderr: String,
+}
+
+impl Error {
+    /// Returns the kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Returns what happened, as a lower-case fragment; for a panic, its message.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Returns the index of the item that failed, from 0 in input order; `None` if the error is not about one item.
+    pub fn item(&self) -> Option<u64> {
+        self.0.item
+    }
+
+    /// Returns the host where it happened; `None` if it happened in the client, or the host is unknown.
+    pub fn host(&self) -> Option<&str> {
+        known(&self.0.host)
+    }
+
+    /// Returns the process id of the worker on that host; `None` if no worker was involved.
+    pub fn pid(&self) -> Option<u32> {
+        (self.0.pid != 0).then_some(self.0.pid)
+    }
+
+    /// Returns how often the item was tried, including the last time; 0 if it never reached a worker.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// Returns the backtrace of a panic, if the worker could capture one.
+    pub fn backtrace(&self) -> Option<&str> {
+        known(&self.0.backtrace)
+    }
+
+    /// Returns the end of the worker's stderr, if the worker died.
+    pub fn stderr(&self) -> Option<&str> {
+        known(&self.0.stderr)
+    }
+
+    /// Returns the job's label, or the name of a detached job.
+    pub fn label(&self) -> Option<&str> {
+        known(&self.0.label)
+    }
+
+    /// An error of this kind; the message says what happened, as a lower-case fragment.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Context { kind, message: message.into(), ..Context::default() }))
+    }
+
+    /// An argument or an option is invalid.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidArgument, message)
+    }
+
+    /// What a worker, an agent or the coordinator tells.
+    pub fn from_failure(failure: Failure) -> Self {
+        Self(Box::new(Context {
+            kind: ErrorKind::from_wire(failure.kind()),
+            message: failure.message,
+            host: failure.host,
+            pid: failure.pid,
+            attempts: failure.attempts,
+            backtrace: failure.backtrace,
+            stderr: failure.stderr,
+            ..Context::default()
+        }))
+    }
+
+    /// A peer, or farpool itself, broke the protocol: the message says where it was noticed.
+    #[track_caller]
+    pub fn protocol(message: impl std::fmt::Display) -> Self {
+        let noticed = Location::caller();
+        Self::new(ErrorKind::Unavailable, format!("{message} (noticed at {}:{})", noticed.file(), noticed.line()))
+    }
+
+    /// It is about this item.
+    pub fn of_item(mut self, item: u64) -> Self {
+        self.0.item = Some(item);
+        self
+    }
+
+    /// It is about this job, called with this verb.
+    pub fn of_job(mut self, verb: &'static str, label: &str) -> Self {
+        self.0.verb = verb;
+        self.0.label = label.to_owned();
+        self
+    }
+}
+
+fn known(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farpool_proto::v1::FailureKind;
+
+    #[test]
+    fn the_story_names_everything_that_is_known() {
+        let error = Error::from_failure(Failure {
+            kind: FailureKind::WorkerDied.into(),
+            message: "the worker was killed by signal 9 (SIGKILL)".to_owned(),
+            stderr: "one\ntwo\n".to_owned(),
+            host: "node7".to_owned(),
+            pid: 4711,
+            attempts: 3,
+            ..Failure::default()
+        })
+        .of_item(12)
+        .of_job("map", "render");
+        assert_eq!(
+            error.to_string(),
+            "map \"render\", item 12: the worker was killed by signal 9 (SIGKILL) (host node7, pid 4711, 3 attempts); \
+             its last output may say why; .retries(n) sets how often such an item is retried\n\
+             the worker's last output on stderr:\n    one\n    two"
+        );
+        assert_eq!(format!("{error:?}"), error.to_string());
+        assert_eq!((error.kind(), error.item(), error.attempts()), (ErrorKind::WorkerDied, Some(12), 3));
+        assert_eq!((error.host(), error.pid(), error.label()), (Some("node7"), Some(4711), Some("render")));
+        assert_eq!((error.stderr(), error.backtrace()), (Some("one\ntwo\n"), None));
+    }
+
+    /// Agents and workers may say anything.
+    #[test]
+    fn the_story_gives_no_orders_to_a_terminal() {
+        let error = Error::from_failure(Failure {
+            kind: FailureKind::Panicked.into(),
+            message: "one\n\x1b[31mtwo\x1b[0m \x1b]52;c;aGk=\x07".to_owned(),
+            backtrace: "at \u{202e}x\n\r[node1 1] fine".to_owned(),
+            stderr: "\u{9b}2J".to_owned(),
+            host: "node7\n[node1 1] fine".to_owned(),
+            ..Failure::default()
+        });
+        let story = error.of_job("map", "\x1b[2J\u{202e}").to_string();
+        let told = "map \"\\u{1b}[2J\\u{202e}\": one\ntwo \\u{1b}]52;c;aGk=\\u{7} (host node7\\n[node1 1] fine)";
+        assert!(story.starts_with(told), "{story:?}");
+        assert!(story.lines().all(farpool_proto::text::is_plain), "{story:?}");
+    }
+
+    #[test]
+    fn the_story_leaves_out_what_is_not_known() {
+        assert_eq!(Error::invalid("chunksize must be at least 1").to_string(), "chunksize must be at least 1");
+    }
+
+    #[test]
+    fn errors_cross_threads_and_box() {
+        fn check<T: std::error::Error + Clone + Send + Sync + 'static>() {}
+        check::<Error>();
+    }
+}

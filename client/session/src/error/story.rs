@@ -1,0 +1,81 @@
+use std::fmt::{self, Debug, Display, Formatter};
+
+use farpool_proto::text::{Lines, Printable};
+
+use super::{Context, Error};
+
+impl Error {
+    /// All that is known, in words; behind what happened comes what to do next, if the front has a word for that.
+    pub fn story<'e>(&'e self, advice: Option<&'e str>) -> impl Display + use<'e> {
+        Story { error: self, advice }
+    }
+}
+
+struct Story<'e> {
+    error: &'e Error,
+    advice: Option<&'e str>,
+}
+
+impl Display for Story<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let context = &*self.error.0;
+        subject(context, f)?;
+        write!(f, "{}", Lines(&context.message))?;
+        place(context, f)?;
+        if let Some(advice) = self.advice {
+            write!(f, "; {advice}")?;
+        }
+        paragraph("the worker's last output on stderr", &context.stderr, f)?;
+        paragraph("backtrace", &context.backtrace, f)
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.story(None).fmt(f)
+    }
+}
+
+// `main` prints the error that it returns with Debug: the reader wants the story there too, not a struct.
+impl Debug for Error {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+fn subject(context: &Context, f: &mut Formatter<'_>) -> fmt::Result {
+    f.write_str(context.verb)?;
+    if !context.label.is_empty() {
+        write!(f, " {:?}", context.label)?;
+    }
+    match context.item {
+        Some(item) if context.verb.is_empty() => write!(f, "item {item}: "),
+        Some(item) => write!(f, ", item {item}: "),
+        None if context.verb.is_empty() => Ok(()),
+        None => f.write_str(": "),
+    }
+}
+
+fn place(context: &Context, f: &mut Formatter<'_>) -> fmt::Result {
+    let mut parts = Vec::new();
+    if !context.host.is_empty() {
+        parts.push(format!("host {}", Printable(&context.host)));
+    }
+    if context.pid != 0 {
+        parts.push(format!("pid {}", context.pid));
+    }
+    match context.attempts {
+        0 => {}
+        1 => parts.push("1 attempt".to_owned()),
+        more => parts.push(format!("{more} attempts")),
+    }
+    if parts.is_empty() { Ok(()) } else { write!(f, " ({})", parts.join(", ")) }
+}
+
+fn paragraph(title: &str, text: &str, f: &mut Formatter<'_>) -> fmt::Result {
+    if text.is_empty() {
+        return Ok(());
+    }
+    write!(f, "\n{title}:")?;
+    text.lines().try_for_each(|line| write!(f, "\n    {}", Lines(line)))
+}

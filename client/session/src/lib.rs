@@ -1,0 +1,65 @@
+//! A client of farpool in bytes: what the API of each language stands on.
+//!
+//! A [`Session`] is a pool as its client sees it, on this machine or on a cluster. Its jobs call a function that the workers know by
+//! some bytes; items and results are bytes. Nothing here knows what they mean: that is for the language of the workers' program (see
+//! `farpool-worker`) and for the API in front.
+//!
+//! - [`Session::open`] opens a pool with a [`Program`], [`Settings`], and a [`Front`] that shows what workers print.
+//! - [`Session::job`] opens a [`Job`]: items are sent as far as there is room, outcomes are taken as they come.
+//! - The module `detached` has jobs that the coordinator keeps.
+//! - Errors say what is known. What to do about it is for the front to say, in its own words ([`Error::story`]).
+//!
+//! Pools on clusters need the feature `cluster`, which is on by default.
+//!
+//! A front that decodes results where they lie uses [`Call`], [`Inbox`] and [`Results`] instead of [`Job`].
+
+#![cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "some of it is for clusters only"))]
+
+mod call;
+mod carrier;
+#[cfg(feature = "cluster")]
+mod cluster;
+mod counted;
+mod error;
+mod front;
+mod gate;
+mod inbox;
+mod inboxes;
+mod job;
+mod local;
+mod program;
+mod results;
+mod session;
+mod settings;
+mod waits;
+
+#[cfg(feature = "cluster")]
+pub mod detached;
+pub mod environment;
+pub mod fork;
+pub mod labels;
+
+#[cfg(feature = "cluster")]
+pub use farpool_common::address::Address;
+
+pub use call::{Call, cancel};
+pub use carrier::Carrier;
+#[cfg(feature = "cluster")]
+#[doc(hidden)]
+pub use cluster::by_hand;
+#[cfg(feature = "cluster")]
+pub use cluster::{address, new_id};
+pub use counted::Counted;
+pub use error::{Error, ErrorKind};
+pub use front::Front;
+pub use gate::{Gate, Held};
+pub use inbox::{End, EndHook, Inbox, Interest, News, Room, Wakes};
+pub use job::{Job, Outcome};
+pub use program::Program;
+pub use results::{Results, there_are};
+pub use session::Session;
+pub use settings::{RECONNECT_TIMEOUT, Settings, Target};
+
+/// The stack of threads that have users' values, in bytes, as large as a main thread's: the deepest value that can be encoded can
+/// be dropped on it.
+pub const STACK: usize = 8 << 20;

@@ -1,0 +1,279 @@
+//! Who drives the engine.
+//!
+//! The engine has one owner at a time: whoever holds its lock. Anybody who has something for it takes the lock, does
+//! a round of work and leaves; nobody sleeps with it. Before the lock is given back, the workers have been asked to
+//! wake the engine's epoll when there is something to do, so whoever sleeps on that epoll next misses nothing.
+//!
+//! That somebody always sleeps on it is what this module is about. It is *the driver*: a thread that waits for an
+//! outcome, if there is one, so that the worker's wake-up reaches it directly; otherwise the session's own thread.
+//! The session's thread sleeps on an outer epoll that contains the inner one; a waiting thread takes the inner one
+//! out while it drives, and puts it back when it leaves. Of several that wait, one drives and the others park;
+//! when it leaves, it wakes one of them to be the next.
+
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Instant;
+
+use farpool_agent::Armed;
+use farpool_agent::standard::HoldStandard;
+use farpool_agent::timer::Timer;
+use farpool_link::clock;
+use farpool_proto::v1::client_message::Body;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::engine::Engine;
+use super::intake::{Intake, Jobs};
+use crate::error::{Error, ErrorKind};
+use crate::inbox::{Inbox, Wakes};
+use crate::settings::Settings;
+
+/// The timers' data in epoll events; no pool of the agent's has them.
+const TIMER: u64 = u64::MAX;
+const INTAKE: u64 = u64::MAX - 1;
+
+pub(super) struct Driver {
+    state: Mutex<State>,
+    /// Jobs that the engine is given with the lock.
+    intake: Intake,
+    turn: Mutex<()>,
+    /// What wakes whoever drives.
+    inner: Arc<Epoll>,
+    /// What the session's own thread sleeps on.
+    outer: Epoll,
+}
+
+struct State {
+    engine: Engine,
+    /// Kept for its memory.
+    spare: Jobs,
+    timer: Timer,
+    /// A thread that waits is asleep on the inner epoll.
+    driven: bool,
+    /// The inner epoll was taken out of the outer one.
+    detached: bool,
+    /// Threads that wait without driving.
+    followers: Vec<Thread>,
+}
+
+impl Driver {
+    /// Starts the engine and the session's thread.
+    pub(super) fn start(settings: Settings) -> Result<Arc<Driver>, Error> {
+        let failed = |error: Errno| Error::new(ErrorKind::Unavailable, format!("opening a pool: {error}"));
+        let _standard = HoldStandard::new().map_err(failed)?;
+        let outer = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
+        let engine = Engine::start(settings)?;
+        let inner = Arc::clone(engine.epoll());
+        let timer = Timer::new(&inner, TIMER).map_err(failed)?;
+        outer.add(inner.0.as_fd(), attached()).map_err(failed)?;
+        let intake = Intake::new(&inner, INTAKE).map_err(failed)?;
+        let state =
+            State { engine, spare: Jobs::default(), timer, driven: false, detached: false, followers: Vec::new() };
+        let driver = Arc::new(Driver { state: Mutex::new(state), intake, turn: Mutex::new(()), inner, outer });
+        driver.give_back(driver.lock());
+        let own = Arc::clone(&driver);
+        thread::Builder::new()
+            .name("farpool".into())
+            .stack_size(crate::STACK)
+            .spawn(move || own.run())
+            .map_err(|error| Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}")))?;
+        Ok(driver)
+    }
+
+    /// Does something with the engine, which knows all jobs that were submitted before.
+    pub(super) fn act<T>(&self, act: impl FnOnce(&mut Engine) -> T) -> T {
+        let submitted = self.intake.came();
+        let mut state = self.lock();
+        while !self.intake.has_given(submitted) {
+            self.give_back(state);
+            state = self.lock();
+        }
+        let outcome = act(&mut state.engine);
+        self.give_back(state);
+        outcome
+    }
+
+    /// Takes a small job in, now or together with others that come within a moment.
+    pub(super) fn submit_soon(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) {
+        if self.intake.push(inbox, messages, clock::now()) {
+            self.give_back(self.lock());
+        }
+    }
+
+    /// Drives the engine, or parks while another thread does, until `done` or the deadline has passed.
+    pub(super) fn drive_until(
+        &self,
+        done: impl Fn(&Engine) -> bool,
+        park: impl Fn(Option<Instant>),
+        deadline: Option<Instant>,
+    ) {
+        let mut state = self.lock();
+        while !done(&state.engine) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            if state.driven {
+                let me = thread::current();
+                state.followers.push(me.clone());
+                self.give_back(state);
+                park(deadline);
+                state = self.lock();
+                state.followers.retain(|follower| follower.id() != me.id());
+                continue;
+            }
+            match state.engine.arm() {
+                Armed::Busy => {
+                    // A stream of outcomes may go on for long: what descriptors tell is heard all the same, and
+                    // others get a turn.
+                    self.hear(&mut state);
+                    self.give_back(state);
+                    state = self.lock();
+                    continue;
+                }
+                Armed::Until(None) => {}
+                Armed::Until(Some(time)) => state.ring_by(time),
+            }
+            state.driven = true;
+            state.engine.inboxes.delivered = false;
+            if !std::mem::replace(&mut state.detached, true) {
+                self.set_outer(detached());
+            }
+            release(state);
+            let mut events = [EpollEvent::empty(); 32];
+            let ready = self.inner.wait(&mut events, until(deadline)).unwrap_or(0);
+            state = self.lock();
+            state.driven = false;
+            state.take_in(&events[..ready], &self.intake);
+        }
+        self.leave(state);
+    }
+
+    /// Whoever waits no more sees to it that somebody else drives.
+    fn leave(&self, mut state: MutexGuard<'_, State>) {
+        if state.detached && !state.driven {
+            match state.followers.pop() {
+                Some(next) => next.unpark(),
+                None => {
+                    state.detached = false;
+                    self.set_outer(attached());
+                }
+            }
+        }
+        self.give_back(state);
+    }
+
+    /// The session's own thread.
+    fn run(&self) {
+        loop {
+            let mut events = [EpollEvent::empty(); 1];
+            // Only errors that a later try cures can happen here (EINTR).
+            let _ = self.outer.wait(&mut events, EpollTimeout::NONE);
+            let mut state = self.lock();
+            self.hear(&mut state);
+            let closed = state.engine.is_closed();
+            self.give_back(state);
+            if closed {
+                return;
+            }
+        }
+    }
+
+    /// Takes in what has happened, without waiting, and works on it.
+    fn hear(&self, state: &mut State) {
+        let mut events = [EpollEvent::empty(); 32];
+        let ready = self.inner.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+        state.take_in(&events[..ready], &self.intake);
+    }
+
+    /// The way to give back the lock: works a little, sees to it that what is left and what happens next is noticed,
+    /// and wakes whoever has got something.
+    fn give_back(&self, mut state: MutexGuard<'_, State>) {
+        let armed = match state.engine.arm() {
+            Armed::Busy => {
+                state.engine.pump();
+                state.engine.arm()
+            }
+            armed => armed,
+        };
+        match armed {
+            Armed::Busy => state.ring_by(clock::now()),
+            Armed::Until(Some(time)) => state.ring_by(time),
+            Armed::Until(None) => {}
+        }
+        if state.driven && state.engine.inboxes.delivered {
+            // What another thread has delivered may be what the driver waits for.
+            state.ring_by(clock::now());
+        }
+        if state.engine.is_closed() {
+            let State { engine, spare, .. } = &mut *state;
+            self.intake.close(engine, spare);
+            // The session's thread and all who wait have nothing to wait for any more.
+            state.followers.iter().for_each(Thread::unpark);
+            state.ring_by(clock::now());
+        }
+        release(state);
+    }
+
+    fn set_outer(&self, mut event: EpollEvent) {
+        // It was added at the start and never removed, so this cannot fail.
+        let changed = self.outer.modify(self.inner.0.as_fd(), &mut event);
+        debug_assert!(changed.is_ok(), "the inner epoll is part of the outer one");
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Whoever has the turn gets the lock next: without it, a thread that gives the lock back and takes it again
+        // would nearly always win against one that has to be woken.
+        let _turn = self.turn.lock();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { engine, spare, .. } = &mut *state;
+        self.intake.give(engine, spare);
+        state
+    }
+}
+
+/// Gives the lock back after the engine was armed, and wakes whoever has got something meanwhile.
+fn release(mut state: MutexGuard<'_, State>) {
+    let wakes = state.engine.inboxes.take_wakes();
+    drop(state);
+    wakes.into_iter().for_each(Wakes::wake);
+}
+
+impl State {
+    fn take_in(&mut self, events: &[EpollEvent], intake: &Intake) {
+        for event in events {
+            match event.data() {
+                TIMER => self.timer.rung(),
+                INTAKE => intake.rung(&mut self.engine, &mut self.spare),
+                data => self.engine.ready(data),
+            }
+        }
+        self.engine.pump();
+    }
+
+    fn ring_by(&mut self, time: u64) {
+        // It could only fail for a time in the far future.
+        let _ = self.timer.ring_by(time);
+    }
+}
+
+/// Parks a thread that waits for no inbox.
+pub(super) fn park(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => thread::park_timeout(deadline.saturating_duration_since(Instant::now())),
+        None => thread::park(),
+    }
+}
+
+fn attached() -> EpollEvent {
+    EpollEvent::new(EpollFlags::EPOLLIN, 0)
+}
+
+fn detached() -> EpollEvent {
+    EpollEvent::new(EpollFlags::empty(), 0)
+}
+
+/// Epoll counts in milliseconds; waiting a little longer is right, waiting shorter would be polling.
+fn until(deadline: Option<Instant>) -> EpollTimeout {
+    let Some(deadline) = deadline else { return EpollTimeout::NONE };
+    let left = deadline.saturating_duration_since(Instant::now());
+    let milliseconds = left.as_micros().div_ceil(1000);
+    u16::try_from(milliseconds).map_or(EpollTimeout::from(u16::MAX), EpollTimeout::from)
+}

@@ -1,0 +1,173 @@
+//! Jobs that were submitted and that the engine does not know of yet.
+//!
+//! A thread that submits one small job after another would drive the whole engine for each. Of such a stream only the first job is taken in
+//! at once. Those that follow shortly after wait here, at most [`LONGEST_NS`] until somebody drives, and are taken in by portions: the thread
+//! that submits does its part while another one drives.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use farpool_agent::timer::Timer;
+use farpool_link::clock;
+use farpool_proto::v1::client_message::Body;
+use nix::errno::Errno;
+use nix::sys::epoll::Epoll;
+
+use super::engine::Engine;
+use crate::error::Error;
+use crate::inbox::{End, Inbox};
+
+/// With as many the thread that submits drives too: nobody else does it fast enough.
+const MOST_JOBS: u64 = 64 << 10;
+const MOST_BYTES: usize = 32 << 20;
+/// So many are taken in at once: the engine is not held for longer than that takes.
+const PORTION: usize = 256;
+/// How long a job waits here at most before somebody drives. A driver that has to be woken takes a good part of this anyway.
+const LONGEST_NS: u64 = 200_000;
+
+pub(super) struct Intake {
+    state: Mutex<State>,
+    /// How many jobs have come and how many were taken in so far; only written under the lock.
+    came: AtomicU64,
+    taken: AtomicU64,
+}
+
+struct State {
+    portions: VecDeque<Jobs>,
+    bytes: usize,
+    /// When the last job came.
+    latest: u64,
+    /// Wakes whoever drives.
+    timer: Timer,
+    /// The timer is set, and will be heard: [`Intake::rung`].
+    will_ring: bool,
+    /// Nobody hears the timer any more.
+    closed: bool,
+}
+
+/// Jobs, and their first messages one behind the other.
+#[derive(Default)]
+pub(super) struct Jobs {
+    /// With the number of its messages.
+    inboxes: Vec<(Arc<Inbox>, usize)>,
+    messages: Vec<Body>,
+    bytes: usize,
+}
+
+impl Intake {
+    /// `epoll` reports as `data` that jobs have waited long enough.
+    pub(super) fn new(epoll: &Epoll, data: u64) -> Result<Self, Errno> {
+        let timer = Timer::new(epoll, data)?;
+        let state = State { portions: VecDeque::new(), bytes: 0, latest: 0, timer, will_ring: false, closed: false };
+        Ok(Self { state: Mutex::new(state), came: AtomicU64::new(0), taken: AtomicU64::new(0) })
+    }
+
+    /// Takes a job, whose messages it drains; whether the caller has to drive the engine now.
+    #[must_use]
+    pub(super) fn push(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>, now: u64) -> bool {
+        let bytes = messages.iter().map(bytes).sum::<usize>();
+        let mut state = self.state();
+        state.bytes += bytes;
+        state.last_portion().add(inbox, messages, bytes);
+        let came = self.came.load(Ordering::Relaxed) + 1;
+        self.came.store(came, Ordering::Release);
+        let waiting = came - self.taken.load(Ordering::Relaxed);
+        // While others wait somebody drives, or is about to.
+        let is_first = waiting == 1 && now >= state.latest.saturating_add(LONGEST_NS);
+        state.latest = now;
+        if state.closed || is_first || waiting >= MOST_JOBS || state.bytes >= MOST_BYTES {
+            return true;
+        }
+        if !state.will_ring {
+            // Set only once until it rings, even if drivers take jobs in before that.
+            state.will_ring = state.timer.ring_by(now + LONGEST_NS).is_ok();
+        }
+        !state.will_ring
+    }
+
+    /// How many jobs have come so far.
+    pub(super) fn came(&self) -> u64 {
+        self.came.load(Ordering::Acquire)
+    }
+
+    /// Whether the first so many of them were taken in.
+    pub(super) fn has_given(&self, jobs: u64) -> bool {
+        self.taken.load(Ordering::Acquire) >= jobs
+    }
+
+    /// Gives the engine a portion of the jobs that are here. `spare` is empty before and after.
+    pub(super) fn give(&self, engine: &mut Engine, spare: &mut Jobs) {
+        if !self.has_given(self.came()) {
+            self.take(engine, spare, |_| {});
+        }
+    }
+
+    /// The same once the timer has rung.
+    pub(super) fn rung(&self, engine: &mut Engine, spare: &mut Jobs) {
+        self.take(engine, spare, |state| {
+            state.timer.rung();
+            // What is left after this portion goes on at once.
+            let is_last = state.portions.len() < 2;
+            state.will_ring = !is_last && state.timer.ring_by(clock::now()).is_ok();
+        });
+    }
+
+    /// Gives it all jobs once the engine is closed. Whoever brings a job later has to drive it.
+    pub(super) fn close(&self, engine: &mut Engine, spare: &mut Jobs) {
+        self.state().closed = true;
+        while !self.has_given(self.came()) {
+            self.take(engine, spare, |_| {});
+        }
+    }
+
+    fn take(&self, engine: &mut Engine, spare: &mut Jobs, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        let empty = std::mem::replace(spare, state.portions.pop_front().unwrap_or_default());
+        state.bytes -= spare.bytes;
+        if state.portions.is_empty() {
+            state.portions.push_back(empty);
+        }
+        let taken = self.taken.load(Ordering::Relaxed) + spare.inboxes.len() as u64;
+        self.taken.store(taken, Ordering::Release);
+        drop(state);
+        spare.bytes = 0;
+        let mut messages = spare.messages.drain(..);
+        for (inbox, count) in spare.inboxes.drain(..) {
+            if let Err(error) = engine.admit(&inbox, messages.by_ref().take(count)) {
+                inbox.break_with(inbox.tell::<Error>(error));
+                engine.inboxes.wake_later(Some(inbox.end(End::Cancelled)));
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// One that has room for a job.
+    fn last_portion(&mut self) -> &mut Jobs {
+        if self.portions.back().is_none_or(|jobs| jobs.inboxes.len() >= PORTION) {
+            self.portions.push_back(Jobs::default());
+        }
+        self.portions.back_mut().expect("one was just added if there was none")
+    }
+}
+
+impl Jobs {
+    fn add(&mut self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>, bytes: usize) {
+        self.bytes += bytes;
+        self.inboxes.push((Arc::clone(inbox), messages.len()));
+        self.messages.append(messages);
+    }
+}
+
+fn bytes(body: &Body) -> usize {
+    match body {
+        Body::Items(items) => items.data.len() + items.ends.len(),
+        _ => 0,
+    }
+}

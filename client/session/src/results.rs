@@ -1,0 +1,107 @@
+//! Cuts a run of encoded results into the items' bytes. Nothing about it is believed that was not checked.
+
+use bytes::Bytes;
+
+use crate::error::Error;
+use crate::gate::Held;
+
+/// The results of consecutive items that have not been decoded yet.
+#[derive(Debug)]
+pub struct Results {
+    next: u64,
+    data: Bytes,
+    ends: Bytes,
+    /// How far `data` and `ends` have been read.
+    data_at: usize,
+    end_at: usize,
+    _held: Held,
+}
+
+impl Results {
+    /// `pulled`: how many items the job has had so far.
+    pub fn new(first: u64, data: Bytes, ends: Bytes, pulled: u64) -> Result<Self, Error> {
+        if !ends.len().is_multiple_of(4) {
+            return Err(there_are_none());
+        }
+        there_are(first, (ends.len() / 4) as u64, pulled)?;
+        Ok(Self { next: first, data, ends, data_at: 0, end_at: 0, _held: Held::default() })
+    }
+
+    /// The same; `held` is dropped together with the results.
+    pub fn holding(self, held: Held) -> Self {
+        Self { _held: held, ..self }
+    }
+
+    /// How many items it has, those that were read included.
+    pub fn items(&self) -> u64 {
+        (self.ends.len() / 4) as u64
+    }
+
+    /// The item that is next.
+    pub fn next_item(&self) -> u64 {
+        self.next
+    }
+
+    /// The bytes of all its results, those that were read included, since they lie in one piece of memory.
+    pub fn memory(&self) -> usize {
+        self.data.len() + self.ends.len()
+    }
+
+    /// The next item and its encoded result; `None` behind the last one.
+    #[inline]
+    #[expect(clippy::should_implement_trait, reason = "what it returns borrows from it")]
+    pub fn next(&mut self) -> Option<Result<(u64, &[u8]), Error>> {
+        let end = self.ends.get(self.end_at..)?.first_chunk::<4>()?;
+        let end = u32::from_le_bytes(*end) as usize;
+        let Some(bytes) = self.data.get(self.data_at..end) else {
+            return Some(Err(Error::protocol("the coordinator sent results whose lengths do not match")));
+        };
+        let item = self.next;
+        self.next += 1;
+        self.data_at = end;
+        self.end_at += 4;
+        Some(Ok((item, bytes)))
+    }
+}
+
+/// Whether outcomes can be of these items, of a job that has had so many.
+pub fn there_are(first: u64, count: u64, pulled: u64) -> Result<(), Error> {
+    match first.checked_add(count) {
+        Some(end) if end <= pulled => Ok(()),
+        _ => Err(there_are_none()),
+    }
+}
+
+fn there_are_none() -> Error {
+    Error::protocol("the coordinator sent outcomes of items that do not exist")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results(data: &'static [u8], ends: &[u32], pulled: u64) -> Result<Results, Error> {
+        let ends: Vec<u8> = ends.iter().flat_map(|end| end.to_le_bytes()).collect();
+        Results::new(7, Bytes::from_static(data), ends.into(), pulled)
+    }
+
+    #[test]
+    fn results_are_cut_where_they_end() {
+        let mut results = results(b"abbccc", &[1, 3, 3, 6], 11).unwrap();
+        for expected in [(7, &b"a"[..]), (8, b"bb"), (9, b""), (10, b"ccc")] {
+            assert_eq!(results.next().unwrap().unwrap(), expected);
+        }
+        assert!(results.next().is_none());
+    }
+
+    #[test]
+    fn results_that_lie_are_refused() {
+        results(b"a", &[1], 7).unwrap_err();
+        assert!(results(b"a", &[2], 8).unwrap().next().unwrap().is_err());
+        let mut falling = results(b"abc", &[2, 1], 9).unwrap();
+        falling.next().unwrap().unwrap();
+        falling.next().unwrap().unwrap_err();
+        Results::new(0, Bytes::new(), Bytes::from_static(b"abc"), 9).unwrap_err();
+        Results::new(u64::MAX, Bytes::new(), Bytes::from_static(&[0; 8]), u64::MAX).unwrap_err();
+    }
+}

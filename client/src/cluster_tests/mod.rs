@@ -1,0 +1,72 @@
+//! Sessions with a coordinator whose every word is chosen here.
+
+mod coming_back;
+mod driving;
+mod opening;
+mod reading;
+mod server;
+mod talking;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use farpool_proto::v1::WorkerSettings;
+use farpool_session::{Address, Program, Session, Settings, Target};
+
+use crate::codec;
+use crate::error::Error;
+use crate::output::Terminal;
+use crate::pool::Pool;
+use server::{Peer, Server};
+
+fn settings(processes: u32) -> Settings {
+    let settings = WorkerSettings { payload_limit: 1 << 30, ..WorkerSettings::default() };
+    Settings {
+        processes,
+        program: Program::own(),
+        settings,
+        require: Vec::new(),
+        weight: 1,
+        environment: Vec::new(),
+        reconnect_timeout: Duration::ZERO,
+    }
+}
+
+fn open(address: &Address, settings: Settings) -> Result<Pool, Error> {
+    let payload_limit = settings.settings.payload_limit;
+    let session = Session::open(Target::Cluster(address.clone()), settings, Arc::new(Terminal))?;
+    Ok(Pool::over(session, payload_limit))
+}
+
+/// A server, and a pool of a client's that it has opened with two slots.
+fn opened() -> (Server, Peer, Pool) {
+    opened_with(Duration::ZERO)
+}
+
+/// The same, of a client that tries for so long to come back when it has lost its connection.
+fn opened_with(reconnect_timeout: Duration) -> (Server, Peer, Pool) {
+    opened_with_settings(|settings| settings.reconnect_timeout = reconnect_timeout)
+}
+
+fn opened_with_settings(change: impl FnOnce(&mut Settings)) -> (Server, Peer, Pool) {
+    let server = Server::start();
+    let address = server.address.clone();
+    let mut settings = settings(0);
+    change(&mut settings);
+    let client = thread::spawn(move || open(&address, settings));
+    let peer = server.session();
+    peer.welcome(2);
+    let pool = client.join().unwrap().unwrap();
+    (server, peer, pool)
+}
+
+fn encoded(value: &impl crate::args::Data) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::encode(value, &mut bytes).unwrap();
+    bytes
+}
+
+fn double(n: u64) -> u64 {
+    2 * n
+}
