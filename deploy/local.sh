@@ -124,11 +124,12 @@ await() {
 }
 
 # No setting of this shell's is meant for all of them.
-unset FARPOOL_CONFIG FARPOOL_LISTEN FARPOOL_COORDINATOR FARPOOL_HOST FARPOOL_SLOTS FARPOOL_PROGRAMS
+unset FARPOOL_CONFIG FARPOOL_LISTEN FARPOOL_COORDINATOR FARPOOL_HOST FARPOOL_SLOTS FARPOOL_PROGRAMS \
+    FARPOOL_LOG_FORMAT
 start coordinator farpool-coordinator --listen 127.0.0.1:0 --programs "$folder/coordinator" \
     --journal "${FARPOOL_JOURNAL:-$folder/journal}"
-listening=$(await coordinator "${daemons[-1]}" "listening on http://")
-address=${listening##* }
+listening=$(await coordinator "${daemons[-1]}" "listening address=http://")
+address=${listening##*=}
 for ((number = 1; number <= agents; number++)); do
     start "node$number" farpool-agent --coordinator "$address" --slots "$slots" --host "node$number" \
         --programs "$folder/agents"

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use farpool_common::causes::causes;
-use farpool_net::Frames;
-use farpool_net::http2::{self, MAX_GRPC_MESSAGE};
+use farpool_net::http2::MAX_GRPC_MESSAGE;
+use farpool_net::{Frames, dial};
 use farpool_proto::v1::AgentEvent;
 use farpool_proto::v1::agents_client::AgentsClient;
 use tokio::sync::watch;
@@ -26,8 +25,7 @@ pub(super) struct Connector {
 
 impl Connector {
     pub(super) fn new(settings: &Settings) -> Connector {
-        let endpoint = Endpoint::from(settings.coordinator.uri().clone());
-        let endpoint = http2::endpoint(endpoint, settings.heartbeat_timeout);
+        let endpoint = dial::endpoint(&settings.coordinator, settings.heartbeat_timeout);
         Connector { endpoint, connected: Arc::new(watch::Sender::new(None)) }
     }
 
@@ -46,8 +44,8 @@ impl Connect for Connector {
     fn connect(&mut self, frames: Frames<AgentEvent>) -> Connecting {
         let (endpoint, connected) = (self.endpoint.clone(), Arc::clone(&self.connected));
         Box::pin(async move {
-            let channel = endpoint.connect().await;
-            let channel = channel.map_err(|error| Status::unavailable(causes(&error)))?;
+            let channel = dial::connect(&endpoint).await;
+            let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
             let reply = client(channel).session(frames).await?;
             connected.send_replace(Some(endpoint));
             let frames: CommandFrames = Box::pin(reply.into_inner());

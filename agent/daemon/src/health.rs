@@ -27,8 +27,9 @@ impl Health {
         self.excused.insert(pool);
     }
 
-    /// Takes note of what the agent tells, and has the coordinator told what that comes to. Returns what is to be logged.
-    pub(super) fn hear(&mut self, events: &mut Vec<AgentEvent>) -> Option<String> {
+    /// Takes note of what the agent tells, and has the coordinator told what that comes to. Returns it, if it is news: why nothing
+    /// can run here, or nothing if something can.
+    pub(super) fn hear(&mut self, events: &mut Vec<AgentEvent>) -> Option<&str> {
         let mut changed = false;
         let mut note = |event: &AgentEvent| match &event.body {
             Some(Event::Ailing(ailing)) => {
@@ -66,10 +67,7 @@ impl Health {
         reason.clone_into(&mut self.told);
         let reason = self.told.clone();
         events.push(AgentEvent { body: Some(Event::Ailing(Ailing { reason })) });
-        Some(match &*self.told {
-            "" => "this host can run pools again".to_owned(),
-            why => format!("nothing can run on this host: {why}"),
-        })
+        Some(&self.told)
     }
 }
 
@@ -83,12 +81,12 @@ mod tests {
     fn told(health: &mut Health, event: Event) -> Option<String> {
         let own = matches!(event, Event::Ailing(_));
         let mut events = vec![AgentEvent { body: Some(event) }];
-        let said = health.hear(&mut events);
+        let said = health.hear(&mut events).map(str::to_owned);
         let ailing = events.iter().find_map(|event| match &event.body {
             Some(Event::Ailing(ailing)) => Some(ailing.reason.clone()),
             _ => None,
         });
-        assert_eq!(said.is_some(), ailing.is_some());
+        assert_eq!(said, ailing);
         assert_eq!(events.len(), usize::from(!own) + usize::from(ailing.is_some()));
         ailing
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use farpool_agent::Agent;
+use farpool_common::log::{Log, info, warn};
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{AgentCommand, AgentEvent, Failure, PoolStopped};
@@ -11,7 +12,6 @@ use farpool_proto::v1::{AgentCommand, AgentEvent, Failure, PoolStopped};
 use super::connector::Coordinator;
 use super::disk::Disk;
 use super::health::Health;
-use super::log::log;
 use super::pools::{Pools, Prepared, Refusal};
 use super::reactor::Reactor;
 use super::session::Workers;
@@ -25,6 +25,7 @@ pub(super) struct Here {
     pools: Pools,
     draining: bool,
     health: Health,
+    log: Log,
     /// What is to be told in the next round.
     events: Vec<AgentEvent>,
 }
@@ -35,7 +36,8 @@ impl Here {
         let agent = settings.agent().map_err(|errno| failed(errno.into()))?;
         let reactor = Reactor::new(&agent).map_err(failed)?;
         let pools = Pools::new(disk, coordinator, settings);
-        Ok(Here { agent, reactor, pools, draining: false, health: Health::default(), events: Vec::new() })
+        let log = settings.log.clone();
+        Ok(Here { agent, reactor, pools, draining: false, health: Health::default(), log, events: Vec::new() })
     }
 
     fn start(&mut self, prepared: Prepared) -> Result<(), String> {
@@ -82,8 +84,10 @@ impl Workers for Here {
     fn work(&mut self, events: &mut Vec<AgentEvent>) -> bool {
         events.append(&mut self.events);
         self.agent.pump(events);
-        if let Some(said) = self.health.hear(events) {
-            log(said);
+        match self.health.hear(events) {
+            None => {}
+            Some("") => info!(self.log, "this host can run pools again"),
+            Some(reason) => warn!(self.log, reason, "nothing can run on this host"),
         }
         for event in &*events {
             if let Some(Event::PoolStopped(stopped)) = &event.body {

@@ -12,7 +12,6 @@ mod health;
 mod here;
 mod inherited;
 pub mod ledger;
-mod log;
 mod pools;
 mod programs;
 mod reactor;
@@ -24,18 +23,20 @@ mod workplace;
 /// The daemon's part in a simulation of whole clusters: its session, with other workers and other connections.
 #[doc(hidden)]
 pub mod simulation {
+    pub use farpool_common::log::Log;
+
     pub use crate::session::{CommandFrames, Connect, Connecting, End, Manner, Session, Workers};
 }
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use farpool_common::log::{error, warn};
 use tokio::runtime::Builder;
 
 use connector::Connector;
 use disk::Disk;
 use here::Here;
-use log::log;
 use session::{End, Manner, Session};
 use settings::Settings;
 use signals::signals;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => error.exit(),
     };
+    let log = settings.log.clone();
     inherited::close_on_exec();
     inherited::unblock_signals();
     let runtime = Builder::new_current_thread().enable_all().build();
@@ -61,8 +63,8 @@ pub fn main() -> ExitCode {
     };
     match outcome {
         Ok(code) => code,
-        Err(text) => {
-            log(text);
+        Err(error) => {
+            error!(log, error, "cannot serve");
             ExitCode::FAILURE
         }
     }
@@ -72,13 +74,13 @@ pub fn main() -> ExitCode {
 async fn run(settings: Settings) -> Result<ExitCode, String> {
     farpool_link::check_file_limit()?;
     signals::survive_file_limit().map_err(|error| format!("listening to signals: {error}"))?;
-    let mut asked = signals().map_err(|error| format!("listening to signals: {error}"))?;
+    let mut asked = signals(&settings.log).map_err(|error| format!("listening to signals: {error}"))?;
     let disk = Arc::new(Disk::open(&settings)?);
-    log(format_args!("{settings} programs={}", disk.programs.directory().display()));
+    settings.announce(disk.programs.directory());
     for directory in &settings.program_directories {
         if let Err(error) = std::fs::read_dir(directory) {
             let directory = directory.display();
-            log(format_args!("program-dir {directory} cannot be read: {error}; skipping it until it can"));
+            warn!(settings.log, %directory, %error, "a program directory cannot be read; skipping it until it can");
         }
     }
     let connector = Connector::new(&settings);
@@ -89,7 +91,7 @@ async fn run(settings: Settings) -> Result<ExitCode, String> {
         orphan_timeout: settings.orphan_timeout,
         seed: farpool_common::backoff::random_seed(),
         coordinator: settings.coordinator.to_string(),
-        say: |text| log(text),
+        log: settings.log.clone(),
     };
     match Session::new(connector, here, manner).serve(&mut asked).await {
         End::Left => Ok(ExitCode::SUCCESS),

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use farpool_common::log::{Log, info};
+use farpool_net::dial;
 use farpool_programs::{Digest, InUse, ProgramDirectories, ProgramStore, receive};
 use farpool_proto::v1::FetchProgramRequest;
 use tokio::task::spawn_blocking;
@@ -14,7 +16,6 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use super::connector::{Coordinator, client};
-use super::log::log;
 use super::settings::Settings;
 
 /// How long a program that was on its way waits for another connection.
@@ -28,6 +29,7 @@ pub(super) struct Programs {
     store: ProgramStore,
     /// Whoever looks for a program has its turn: the next one then finds it.
     turns: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    log: Log,
 }
 
 /// A program that is here as long as this is.
@@ -71,7 +73,7 @@ impl Programs {
             match ProgramStore::open(directory, settings.program_cache) {
                 Ok(store) => {
                     let (directories, turns) = (Arc::new(directories), Mutex::default());
-                    return Ok(Programs { directories, store, turns });
+                    return Ok(Programs { directories, store, turns, log: settings.log.clone() });
                 }
                 Err(error) => failure = error.to_string(),
             }
@@ -117,7 +119,7 @@ impl Programs {
         loop {
             let (status, of_host) = match self.try_to_fetch(digest, &mut coordinator).await {
                 Ok(fetched) => {
-                    log(format_args!("fetched program {digest} of {} bytes", fetched.size()));
+                    info!(self.log, %digest, bytes = fetched.size(), "fetched program");
                     return Ok(fetched);
                 }
                 Err(failed) => failed,
@@ -140,7 +142,7 @@ impl Programs {
         let endpoint = coordinator.borrow_and_update().clone();
         let missing = || (Status::unavailable("there is no connection to the coordinator"), false);
         // A separate connection: a fetch waits until some client sends the program, and a connection carries only so many calls.
-        let channel = endpoint.ok_or_else(missing)?.connect().await;
+        let channel = dial::connect(&endpoint.ok_or_else(missing)?).await;
         let channel = channel.map_err(|error| (Status::from_error(error.into()), false))?;
         let reply = client(channel).fetch_program(FetchProgramRequest { digest: digest.to_bytes() }).await;
         let reply = reply.map_err(|status| (status, false))?;

@@ -1,17 +1,17 @@
 //! The daemon's settings.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use farpool_common::address::Address;
-use farpool_common::settings::{self, ConfigFile};
+use farpool_common::log::{Format, Log, info};
+use farpool_common::settings::{self, ConfigFile, Given, Stop};
 use farpool_common::units::{ByteSize, duration};
 use farpool_proto::v1::{AgentHello, Label};
 use uuid::Uuid;
@@ -94,6 +94,10 @@ struct Flags {
     /// Allow a coordinator on another machine although there is no authentication yet
     #[arg(long, env = "FARPOOL_INSECURE")]
     insecure: bool,
+
+    /// How lines on stderr are written: text or json
+    #[arg(long, env = "FARPOOL_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: Format,
 }
 
 /// What was decided.
@@ -114,16 +118,48 @@ pub(super) struct Settings {
     pub(super) heartbeat_timeout: Duration,
     pub(super) orphan_timeout: Duration,
     insecure: bool,
+    pub(super) log: Log,
 }
 
 impl Settings {
     /// The settings of a process with these arguments, the first of which is its name.
     ///
     /// # Errors
-    /// If anything is wrong with them, and for `--help` and `--version`.
-    pub(super) fn load(args: impl IntoIterator<Item = OsString>) -> Result<Settings, clap::Error> {
-        let flags: Flags = settings::load(args)?;
-        Settings::resolve(flags).map_err(|text| Flags::command().error(ErrorKind::ValueValidation, text))
+    /// If anything is wrong with them, and for `--help`, `--version` and `--print-config`.
+    pub(super) fn load(args: impl IntoIterator<Item = OsString>) -> Result<Settings, Stop> {
+        let (flags, given) = settings::load::<Flags>(args)?;
+        let settings = Settings::resolve(flags);
+        let settings = settings.map_err(|text| Flags::command().error(ErrorKind::ValueValidation, text))?;
+        if given.is_wanted() { Err(Stop::Shows(settings.in_effect(given))) } else { Ok(settings) }
+    }
+
+    /// What some settings come to on this host.
+    fn in_effect(&self, given: Given) -> Given {
+        let places = self.programs.iter().map(|place| place.display().to_string());
+        let places = format!("the first of these that can be used: {}", places.collect::<Vec<_>>().join(", "));
+        given.with("slots", self.slots).with("host", &self.host).with_note("programs", places)
+    }
+
+    /// Logs what is in effect, and where programs are kept.
+    pub(super) fn announce(&self, programs: &Path) {
+        let joined = |list: Vec<String>, by| Some(list.join(by)).filter(|_| !list.is_empty());
+        let labels = self.labels[OWN_LABELS.len()..].iter().map(|label| format!("{}={}", label.key, label.value));
+        let directories = self.program_directories.iter().map(|directory| directory.display().to_string());
+        info!(
+            self.log,
+            version = env!("CARGO_PKG_VERSION"),
+            coordinator = %self.coordinator,
+            slots = self.slots,
+            host = self.host,
+            label = joined(labels.collect(), ","),
+            "program-dir" = joined(directories.collect(), ":"),
+            "program-cache" = %ByteSize(self.program_cache),
+            "heartbeat-timeout" = ?self.heartbeat_timeout,
+            "orphan-timeout" = ?self.orphan_timeout,
+            insecure = self.insecure,
+            programs = %programs.display(),
+            "agent started"
+        );
     }
 
     /// An agent with these settings.
@@ -170,6 +206,7 @@ impl Settings {
             heartbeat_timeout: flags.heartbeat_timeout,
             orphan_timeout: flags.orphan_timeout,
             insecure: flags.insecure,
+            log: Log::new(flags.log_format),
         })
     }
 }
@@ -203,21 +240,4 @@ fn usual_places() -> Vec<PathBuf> {
     let own = format!("farpool-programs-{}", nix::unistd::geteuid());
     let places = [cache.map(|cache| cache.join("farpool/programs")), Some("/var/cache/farpool/programs".into())];
     places.into_iter().flatten().chain([std::env::temp_dir().join(own)]).collect()
-}
-
-/// The line that says what was decided; where programs are kept shows when that directory is opened.
-impl fmt::Display for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "version={} coordinator={}", env!("CARGO_PKG_VERSION"), self.coordinator)?;
-        write!(f, " slots={} host={}", self.slots, self.host)?;
-        for label in &self.labels[OWN_LABELS.len()..] {
-            write!(f, " label={}={}", label.key, label.value)?;
-        }
-        for directory in &self.program_directories {
-            write!(f, " program-dir={}", directory.display())?;
-        }
-        write!(f, " program-cache={}", ByteSize(self.program_cache))?;
-        write!(f, " heartbeat-timeout={:?} orphan-timeout={:?}", self.heartbeat_timeout, self.orphan_timeout)?;
-        if self.insecure { f.write_str(" insecure") } else { Ok(()) }
-    }
 }

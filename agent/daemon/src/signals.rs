@@ -3,11 +3,11 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver};
 
-use super::log::log;
+use farpool_common::log::{Log, info};
 
 /// The signals that ask the daemon to leave, each as what a process exits with that it ends.
-pub(super) fn signals() -> io::Result<Receiver<u8>> {
-    note_hangups()?;
+pub(super) fn signals(log: &Log) -> io::Result<Receiver<u8>> {
+    note_hangups(log.clone())?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     // The second one is the last that is of interest.
     let (sender, receiver) = mpsc::channel(2);
@@ -29,11 +29,11 @@ pub(super) fn survive_file_limit() -> io::Result<()> {
 }
 
 /// A terminal that is closed is no reason to leave.
-fn note_hangups() -> io::Result<()> {
+fn note_hangups(log: Log) -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            log("SIGHUP: there is nothing to reload");
+            info!(log, "SIGHUP: there is nothing to reload");
         }
     });
     Ok(())

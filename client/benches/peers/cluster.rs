@@ -25,7 +25,7 @@ impl Cluster {
         let programs = std::env::temp_dir().join(format!("farpool-bench-programs-{}", std::process::id()));
         let mut command = daemon(&binaries::coordinator());
         command.args(["--listen", "127.0.0.1:0", "--programs"]).arg(programs.join("coordinator"));
-        let coordinator = Daemon::start(command, "listening on ");
+        let coordinator = Daemon::start(command, "listening address=");
         let agent = |number: usize| {
             let mut command = daemon(&binaries::agent());
             command.args(["--coordinator", &coordinator.said, "--slots", &slots.to_string(), "--programs"]);

@@ -37,7 +37,7 @@ impl Cluster {
         // Below those that the system gives to whoever connects.
         let port = 20_000 + ((std::process::id() + run * 7) % 10_000) as u16;
         let mut coordinator = start_coordinator(port, &folder);
-        coordinator.wait_for("listening on ");
+        coordinator.wait_for("listening address=");
         let target = SocketAddr::from(([127, 0, 0, 1], port));
         let cables: Vec<Cable> = (0..=AGENTS).map(|_| Cable::to(target)).collect();
         let agent = |number: usize| {

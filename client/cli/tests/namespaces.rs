@@ -175,7 +175,7 @@ fn remove_orphans() -> Result<(), String> {
 fn the_same_program_runs_over_several_hosts() {
     binaries::make();
     let Some(mut network) = Network::of_hosts(4) else { return };
-    network.start(1, &binaries::coordinator(), "--listen 10.77.0.1:7070 --insecure", "listening on ");
+    network.start(1, &binaries::coordinator(), "--listen 10.77.0.1:7070 --insecure", "listening address=");
     for host in [2, 3] {
         let arguments = format!("--coordinator {} --insecure --slots 2 --host node{host}", url());
         network.start(host, &binaries::agent(), &arguments, "connected to ");

@@ -69,7 +69,7 @@ impl Stage {
         }
         let disk = Disk::at(folder.join("disk"));
         let mut coordinator = start_coordinator(folder, &tag, port, &disk);
-        coordinator.wait_for("listening on ");
+        coordinator.wait_for("listening address=");
         let mut stage = Stage {
             diary,
             folder: folder.to_owned(),

@@ -44,7 +44,7 @@ impl Cluster {
     pub(crate) fn start(tag: &str, programs: &Path, arguments: &[&str]) -> Cluster {
         binaries::make();
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let coordinator = Daemon::start(coordinator(tag, programs, "127.0.0.1:0", &arguments), "listening on ");
+        let coordinator = Daemon::start(coordinator(tag, programs, "127.0.0.1:0", &arguments), "listening address=");
         Cluster { coordinator, agents: Vec::new(), programs: programs.to_owned(), tag: tag.to_owned(), arguments }
     }
 
@@ -90,7 +90,7 @@ impl Cluster {
     pub(crate) fn start_coordinator(&mut self) {
         let address = self.address().trim_start_matches("http://").to_owned();
         let command = coordinator(&self.tag, &self.programs, &address, &self.arguments);
-        self.coordinator = Daemon::start(command, "listening on ");
+        self.coordinator = Daemon::start(command, "listening address=");
     }
 
     /// One after the other.

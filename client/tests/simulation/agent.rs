@@ -1,13 +1,13 @@
 //! Agents: the daemon's real session, with workers that are none.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use farpool_agent_daemon::simulation::{
-    CommandFrames, Connect, Connecting, End, Manner, Session, Workers as SessionsWorkers,
+    CommandFrames, Connect, Connecting, End, Log, Manner, Session, Workers as SessionsWorkers,
 };
 use farpool_net::Frames;
 use farpool_proto::v1::agent_command::Body as Command;
@@ -24,6 +24,9 @@ use crate::process::Process;
 use crate::random::Random;
 use crate::trace;
 use crate::workers::Workers;
+
+/// What agents log belongs to the run on their thread.
+static LOG: LazyLock<Log> = LazyLock::new(|| Log::to(|line| trace::say(format_args!("an agent says: {line}"))));
 
 pub(crate) struct Agent {
     pub(crate) host: Host,
@@ -66,7 +69,7 @@ impl Agent {
             orphan_timeout: Duration::from_secs(random.pick(&[3, 20, 60])),
             seed: random.next(),
             coordinator: "the coordinator".to_owned(),
-            say: |line| trace::say(format_args!("an agent says: {line}")),
+            log: LOG.clone(),
         };
         let workers = Workers::new(plan.clone(), random.fork(), slots);
         let shared = Shared { workers: Arc::new(Mutex::new(workers)), touched: Arc::default(), held: Arc::default() };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use farpool_coordinator_server::journal;
-use farpool_coordinator_server::{Server, Settings};
+use farpool_coordinator_server::{Log, Server, Settings};
 use farpool_proto::v1::StatusReply;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -49,7 +49,7 @@ impl Coordinator {
         let arguments = ["farpool-coordinator", "--memory", "64MiB", "--programs", "/nowhere"].map(OsString::from);
         let mut settings = Settings::load(arguments).expect("the settings are right");
         settings.limits.check = true;
-        settings.log = false;
+        settings.log = Log::silent();
         settings.heartbeat_timeout = HEARTBEAT;
         settings.reconnect_grace = Duration::from_millis(random.pick(&[0, 200, 2000, 2000, 4000]));
         // Small ones have clients wait for room.

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{future::Future, sync::Arc};
 
+use farpool_common::log::{Log, warn};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -13,7 +14,6 @@ use tokio::time::{Sleep, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use super::log::Log;
 use super::settings::Settings;
 
 /// Each connection of HTTP/2 begins with so many bytes.
@@ -35,9 +35,7 @@ pub(super) fn accept(
             let permit = match Arc::clone(&permits).try_acquire_owned() {
                 Ok(permit) => permit,
                 Err(_) => {
-                    log.line(format_args!(
-                        "{max} connections are open: new ones wait; raise --max-connections to allow more"
-                    ));
+                    warn!(log, "max-connections" = max, "too many connections: new ones wait");
                     let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                     permit
                 }
@@ -51,7 +49,7 @@ pub(super) fn accept(
                     }
                 }
                 Err(error) => {
-                    log.line(format_args!("cannot accept a connection: {error}; retrying"));
+                    warn!(log, %error, "cannot accept a connection; retrying");
                     tokio::select! {
                         () = sleep(NO_ROOM_PAUSE) => {}
                         () = connections.closed() => return,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use farpool_common::log::Format;
 use farpool_common::settings::ConfigFile;
 use farpool_common::units::{ByteSize, duration};
 
@@ -82,6 +83,10 @@ pub(super) struct Flags {
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_connections: u32,
 
+    /// How lines on stderr are written: text or json
+    #[arg(long, env = "FARPOOL_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub(super) log_format: Format,
+
     #[command(flatten)]
     _file: ConfigFile,
 }
@@ -93,8 +98,8 @@ Start one coordinator per cluster and a farpool-agent on every worker host, and 
 address in FARPOOL_ADDRESS. Agents can join and leave at any time.
 
 Each setting is a flag, an environment variable, or a line in the file given by --config; flags override variables, \
-and variables override the file. At startup the coordinator prints its effective settings to stderr, and its \
-address on a separate line: `farpool-coordinator: listening on http://127.0.0.1:7070`.
+and variables override the file; --print-config shows what they come to. At startup the coordinator logs its effective \
+settings to stderr, and its address on a separate line: `INFO listening address=http://127.0.0.1:7070`.
 
 SIGTERM and SIGINT shut it down gracefully: new clients are refused, open pools finish, then it exits with status 0. A \
 second signal ends it at once, with status 128 plus the signal's number.";

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use farpool_common::log::warn;
 use farpool_net::Replies;
 use farpool_proto::v1::{
     AgentCommand, AgentFrame, CancelDetachedRequest, ClientEvent, ClientFrame, DiscardDetachedRequest, StatusReply,
@@ -17,7 +18,6 @@ use super::INPUTS;
 use super::blocking::Blocking;
 use super::driver::{Driver, Opened};
 use super::link::{Input, Link, Question};
-use super::log::log;
 use super::meter::Meter;
 use super::published;
 use super::services::Health;
@@ -56,7 +56,7 @@ impl Server {
         let (server, received) = Self::without_loop(settings, Blocking::InTime(Arc::clone(&disk)));
         let (settings, link) = (&server.settings, &server.link);
         let journal = settings.journal.clone().ok_or(io::ErrorKind::InvalidInput)?;
-        let warn = &mut |warning: String| link.log.line(format_args!("journal: {warning}"));
+        let warn = &mut |warning: String| warn!(link.log, detail = warning, "journal warning");
         let (journal, writes) = Journal::open_simulated(&disk, journal, warn).map_err(io::Error::other)?;
         let opened = Opened::with(journal, settings, link, now_ms)?;
         let driver = Driver::new(settings, link.clone(), received, Health::new().0, Some(opened));
@@ -72,7 +72,7 @@ impl Server {
 
     fn without_loop(settings: Settings, blocking: Blocking) -> (Self, mpsc::Receiver<Input>) {
         let (inputs, received) = mpsc::channel(INPUTS);
-        let (log, limits) = (log(settings.log), settings.limits.clone());
+        let (log, limits) = (settings.log.clone(), settings.limits.clone());
         let (drained, meters) = (Arc::new(Notify::new()), settings.meters());
         let link = Link { inputs, drained, log, limits, blocking, meters };
         (Self { settings, link }, received)

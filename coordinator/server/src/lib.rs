@@ -23,7 +23,6 @@ mod host;
 mod in_process;
 pub mod journal;
 mod link;
-mod log;
 mod meter;
 mod operators;
 mod programs;
@@ -37,6 +36,8 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
+pub use farpool_common::log::Log;
+use farpool_common::log::info;
 use farpool_net::http2;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -64,7 +65,7 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), io::Error> {
-    let log = log::log(settings.log);
+    let log = settings.log.clone();
     let (inputs, received) = mpsc::channel(INPUTS);
     let (drained, limits) = (Arc::new(Notify::new()), settings.limits.clone());
     let link =
@@ -73,7 +74,8 @@ pub async fn run(
     let (programs, journal) = Opened::open(&settings, &link)?;
     let (health, router) = services::services(&settings, &link, &programs)?;
     // Whoever waits for this word is served from then on.
-    log.line(format_args!("listening on http://{}", listener.local_addr()?));
+    let address = listener.local_addr()?;
+    info!(log, address = %format_args!("http://{address}"), "listening");
     let connections = accept::accept(listener, &settings, log.clone());
     health.say(ServingStatus::Serving).await;
     let server = http2::server(settings.heartbeat_timeout, settings.stream_window());

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use farpool_common::log::Log;
+use farpool_common::log::tracing::field::{DisplayValue, display};
 use farpool_coordinator::{AgentId, ClientId};
 use farpool_net::{Incoming, Outgoing, Reply, Rest, SessionMessage};
 use farpool_programs::{Digest, InUse};
@@ -15,7 +17,6 @@ use tonic::Status;
 
 use super::blocking::Blocking;
 use super::end::End;
-use super::log::Log;
 use super::meter::{Meters, Passed};
 use super::published::Asker;
 use super::settings::Limits;
@@ -183,7 +184,7 @@ pub(super) fn shutting_down() -> Status {
     Status::unavailable("the coordinator is shutting down")
 }
 
-/// Where a peer came from, for people.
-pub(super) fn from(address: Option<SocketAddr>) -> String {
-    address.map_or_else(|| "from an unknown address".to_owned(), |address| format!("from {address}"))
+/// Where a peer came from, for the log; a peer within this process has no address.
+pub(super) fn shown(address: Option<SocketAddr>) -> Option<DisplayValue<SocketAddr>> {
+    address.map(display)
 }

@@ -1,12 +1,11 @@
 //! `farpool-coordinator`: see `--help`.
 
-use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use farpool_common::log::{error, info};
 use farpool_coordinator_server::{self as server, Settings};
-use farpool_proto::text::printable;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use tokio::net::TcpListener;
@@ -19,18 +18,14 @@ fn main() -> ExitCode {
     raise_open_files();
     // Whoever waits for signals in a thread of his own blocks them, and with them those that ask this daemon to end.
     let _ = SigSet::empty().thread_set_mask();
+    let log = settings.log.clone();
     match serve(settings) {
         Ok(code) => code,
         Err(error) => {
-            say(format_args!("{error}"));
+            error!(log, %error, "cannot serve");
             ExitCode::FAILURE
         }
     }
-}
-
-/// Nobody may be reading any more.
-fn say(text: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "farpool-coordinator: {}", printable(text.to_string().as_bytes()));
 }
 
 /// What clients' items and programs' environments are is here: other processes of the same user do not read it, and no core file
@@ -58,7 +53,8 @@ fn serve(settings: Settings) -> io::Result<ExitCode> {
         let mut hangup = signal(SignalKind::hangup())?;
         let listener =
             TcpListener::bind(settings.listen).await.map_err(|error| cannot_listen(settings.listen, &error))?;
-        say(format_args!("release {}: {settings}", env!("CARGO_PKG_VERSION")));
+        let log = settings.log.clone();
+        settings.announce();
         let (shutdown, asked) = oneshot::channel::<()>();
         // A task, since tokio looks at its epoll once more before it goes on with what it blocks on. The loop within has its turn
         // behind all sessions that have something, and takes in what came of them in one round.
@@ -66,15 +62,15 @@ fn serve(settings: Settings) -> io::Result<ExitCode> {
             let _ = asked.await;
         }));
         let at_once = async {
-            let name = signals.next().await.1;
-            say(format_args!("{name}: shutting down; a second signal ends it at once"));
+            let signal = signals.next().await.1;
+            info!(log, signal, "shutting down; a second signal ends it at once");
             let _ = shutdown.send(());
             signals.next().await.0
         };
         let hangups = async {
             // A terminal that is closed is no reason to end.
             while hangup.recv().await.is_some() {
-                say(format_args!("SIGHUP: there is nothing to reload"));
+                info!(log, "SIGHUP: there is nothing to reload");
             }
             std::future::pending().await
         };

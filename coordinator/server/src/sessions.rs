@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use farpool_common::log::warn;
 use farpool_coordinator::{AgentId, ClientId};
 use farpool_net::{Incoming, Opening, Openings, Replies, Reply, Rest, SessionMessage, outgoing, replies, version};
 use farpool_proto::v1::{self, AgentCommand, AgentEvent, ClientEvent, ClientMessage};
@@ -12,7 +13,7 @@ use tonic::Status;
 
 use super::end::{End, blamed};
 use super::greeting::Greeting;
-use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId, from};
+use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId, shown};
 use super::meter::Meter;
 use super::settings::Settings;
 
@@ -39,7 +40,7 @@ const MAX_HELLO: u64 = 8 << 20;
 impl Kind<ClientEvent, ClientMessage, ClientId> {
     pub(super) fn client(settings: &Settings) -> Self {
         Self {
-            name: "a client",
+            name: "client",
             peer: "the client",
             max_message: settings.max_message(),
             openings: Openings::new(settings.max_opening(), settings.limits.first_message),
@@ -54,7 +55,7 @@ impl Kind<ClientEvent, ClientMessage, ClientId> {
 impl Kind<ClientEvent, ClientMessage, StreamId> {
     pub(super) fn detach(settings: &Settings) -> Self {
         Self {
-            name: "a client that detaches a job",
+            name: "client that detaches a job",
             peer: "the client",
             max_message: settings.max_message(),
             openings: Openings::new(settings.max_opening(), settings.limits.first_message),
@@ -67,7 +68,7 @@ impl Kind<ClientEvent, ClientMessage, StreamId> {
 
     pub(super) fn attach(settings: &Settings) -> Self {
         Self {
-            name: "a client that attaches to a job",
+            name: "client that attaches to a job",
             peer: "the client",
             max_message: MAX_ATTACH_MESSAGE,
             openings: Openings::new(MAX_ATTACH_MESSAGE, settings.limits.first_message),
@@ -88,7 +89,7 @@ pub(super) const LOW_OUTCOMES: usize = 256 << 10;
 impl Kind<AgentCommand, AgentEvent, AgentId> {
     pub(super) fn agent(settings: &Settings) -> Self {
         Self {
-            name: "an agent",
+            name: "agent",
             peer: "the agent",
             max_message: settings.max_report(),
             openings: Openings::new(MAX_HELLO, settings.limits.first_message),
@@ -150,7 +151,8 @@ where
     }
 
     fn refuse(&self, reply: Reply<Out>, status: Status) {
-        self.link.log.line(format_args!("refused {} {}: {}", self.kind.name, from(self.address), status.message()));
+        let (peer, address) = (self.kind.name, shown(self.address));
+        warn!(self.link.log, peer, address, reason = status.message(), "session refused");
         reply.refuse(status);
     }
 

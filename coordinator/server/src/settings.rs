@@ -1,14 +1,14 @@
 //! The settings of a server: what it was told, and what that comes to on this host.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use farpool_common::settings;
+use farpool_common::log::{Log, info};
+use farpool_common::settings::{self, Given, Stop};
 use farpool_common::units::ByteSize;
 use farpool_net::http2::{LEAST_STREAM_WINDOW, STREAM_WINDOW};
 use farpool_proto::limits;
@@ -42,8 +42,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// What tells this coordinator from one that was here before.
     pub id: [u8; 16],
-    /// Whether to say on stderr what happens.
-    pub log: bool,
+    /// Where to say what happens.
+    pub log: Log,
     /// What is the same for everybody but tests.
     pub limits: Limits,
 }
@@ -87,9 +87,23 @@ impl Settings {
     /// environment, and by the file that they name.
     ///
     /// # Errors
-    /// If any of it is wrong, and for `--help` and `--version`: [`clap::Error::exit`] does what is right.
-    pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let flags: Flags = settings::load(args)?;
+    /// If any of it is wrong, and for `--help`, `--version` and `--print-config`: [`Stop::exit`] does what is right.
+    pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, Stop> {
+        let (flags, given) = settings::load(args)?;
+        let settings = Self::resolve(flags)?;
+        if given.is_wanted() { Err(Stop::Shows(settings.in_effect(given))) } else { Ok(settings) }
+    }
+
+    /// What some settings come to on this host, or with others.
+    fn in_effect(&self, given: Given) -> Given {
+        given
+            .with("memory", ByteSize(self.memory))
+            .with("window", ByteSize(self.window))
+            .with("programs", self.programs.display())
+            .with_note("journal", "not set, so no job can be detached")
+    }
+
+    fn resolve(flags: Flags) -> Result<Self, clap::Error> {
         if let Some(message) = flags.in_reach() {
             return Err(Flags::command().error(ErrorKind::MissingRequiredArgument, message));
         }
@@ -126,9 +140,30 @@ impl Settings {
             reconnect_grace: flags.reconnect_grace,
             max_connections: flags.max_connections as usize,
             id: random_id(),
-            log: true,
+            log: Log::new(flags.log_format),
             limits: Limits::default(),
         })
+    }
+
+    /// Logs what is in effect.
+    pub fn announce(&self) {
+        let journal = self.journal.as_ref();
+        info!(
+            self.log,
+            version = env!("CARGO_PKG_VERSION"),
+            listen = %self.listen,
+            memory = %ByteSize(self.memory),
+            programs = %self.programs.display(),
+            "program-cache" = %ByteSize(self.program_cache),
+            window = %ByteSize(self.window),
+            "heartbeat-timeout" = ?self.heartbeat_timeout,
+            "reconnect-grace" = ?self.reconnect_grace,
+            "max-connections" = self.max_connections,
+            journal = journal.map_or_else(|| "none".to_owned(), |journal| journal.directory.display().to_string()),
+            "journal-size" = journal.map(|journal| ByteSize(journal.size).to_string()),
+            "journal-expiry" = journal.map(|journal| format!("{:?}", journal.expiry)),
+            "coordinator started"
+        );
     }
 
     /// Bytes that may wait for a client before its pool is paused: what some do not read must leave room for others.
@@ -187,28 +222,6 @@ const LEAST_JOURNAL: u64 = 1 << 20;
 /// As `--memory`, with room for a frame or two of several clients.
 const LEAST_MEMORY: u64 = 16 << 20;
 
-/// In one line.
-impl fmt::Display for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listen, memory, programs, program_cache, window, heartbeat_timeout, reconnect_grace, .. } = self;
-        let (memory, program_cache, window) = (ByteSize(*memory), ByteSize(*program_cache), ByteSize(*window));
-        write!(
-            f,
-            "listen={listen} memory={memory} programs={} program-cache={program_cache} window={window} \
-             heartbeat-timeout={heartbeat_timeout:?} reconnect-grace={reconnect_grace:?} max-connections={}",
-            programs.display(),
-            self.max_connections
-        )?;
-        match &self.journal {
-            None => write!(f, " journal=none"),
-            Some(journal) => {
-                let (directory, size, expiry) = (journal.directory.display(), ByteSize(journal.size), journal.expiry);
-                write!(f, " journal={directory} journal-size={size} journal-expiry={expiry:?}")
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +229,13 @@ mod tests {
     fn load(args: &[&str]) -> Result<Settings, String> {
         let args = ["farpool-coordinator"].iter().chain(args).map(|arg| OsString::from(*arg));
         Settings::load(args).map_err(|error| error.to_string())
+    }
+
+    fn announced(mut settings: Settings) -> String {
+        let (sender, lines) = std::sync::mpsc::channel();
+        settings.log = Log::to(move |line| sender.send(line.to_owned()).expect("it is read"));
+        settings.announce();
+        lines.recv().expect("it says something")
     }
 
     #[test]
@@ -242,13 +262,14 @@ mod tests {
         check(&["--max-connections", "0"], &["--max-connections"]);
         check(&["--heartbeat-timeout", "0s"], &["--heartbeat-timeout", "5s"]);
         check(&["--memroy", "1GiB"], &["--memory"]);
+        check(&["--log-format", "xml"], &["--log-format", "xml", "text or json"]);
     }
 
     #[test]
     fn programs_of_detached_jobs_are_where_these_are() {
         let settings = load(&["--journal", "/tmp/j", "--journal-size", "2GiB"]).expect("it is right");
         assert_eq!(settings.programs, PathBuf::from("/tmp/j/programs"));
-        let line = settings.to_string();
+        let line = announced(settings);
         assert!(line.ends_with("journal=/tmp/j journal-size=2GiB journal-expiry=604800s"), "{line}");
         let elsewhere = load(&["--journal", "/tmp/j", "--programs", "/tmp/p"]).expect("it is right");
         assert_eq!(elsewhere.programs, PathBuf::from("/tmp/p"));
@@ -258,7 +279,7 @@ mod tests {
     fn the_window_fits_the_memory_and_the_line_says_it() {
         let settings = load(&["--memory", "64MiB", "--programs", "/tmp/x"]).expect("it is right");
         assert_eq!((settings.window, settings.max_message()), (16 << 20, 32 << 20));
-        let line = settings.to_string();
+        let line = announced(settings);
         assert!(line.ends_with("journal=none"), "{line}");
         assert!(line.contains("memory=64MiB") && line.contains("programs=/tmp/x") && !line.contains('\n'), "{line}");
     }

@@ -10,4 +10,5 @@ pub mod causes;
 pub mod log;
 #[cfg(feature = "settings")]
 pub mod settings;
+pub mod time;
 pub mod units;

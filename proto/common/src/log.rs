@@ -1,273 +1,134 @@
-//! What a daemon's operators read: one line an event on stderr.
+//! What a daemon's operators read: one line an event on stderr, as text or as JSON.
 //!
-//! Whoever writes a line never waits for whoever reads them. The same line again within a second is only counted, and told
-//! once with the count when that time is over; if it goes on, each window is twice as long as the one before, up to 64 s.
-//! The port that a peer has makes no difference. All in all there are no more than 20 a second.
+//! An event has a level, a message that never varies, and fields:
+//! `info!(log, host, slots, "agent joined")`. The macros [`error!`], [`warn!`] and [`info!`] take what those of `tracing` take,
+//! behind the log. **Error**: something is lost, or cannot be served. **Warn**: somebody should look. **Info**: all is well.
+//!
+//! Each log has a dispatcher of its own, so that several servers in one process write several logs; what libraries have to
+//! say is left out. Whoever writes a line never waits for whoever reads them. The same line again within a second is only
+//! counted, and told once with the count when that time is over; if it goes on, each window is twice as long as the one
+//! before, up to 64 s. The port that a peer has makes no difference. All in all there are no more than 20 a second.
 
-use std::fmt::Display;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+mod collector;
+mod format;
+mod limit;
+mod line;
+mod lines;
+mod stderr;
 
-use farpool_proto::text::Printable;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::sync::Arc;
 
-/// Lines a second.
-const LINES: u32 = 20;
+#[doc(hidden)]
+pub use tracing;
+use tracing::Dispatch;
 
-/// How long the same line is only counted, at first and at most.
-const FIRST_WINDOW: Duration = Duration::from_secs(1);
-const LONGEST_WINDOW: Duration = Duration::from_secs(64);
-
-/// Lines that are remembered.
-const REMEMBERED: usize = 256;
-
-/// The longest line. A pipe that is ready takes it without blocking (PIPE_BUF), whatever characters are in it.
-const CHARACTERS: usize = 900;
+pub use crate::{error, info, warn};
+use collector::Collector;
+pub use format::Format;
+use lines::Lines;
 
 /// Where a daemon writes its lines. All clones write the same log.
 #[derive(Clone, Debug)]
-pub struct Log {
-    program: &'static str,
-    /// None: it writes nothing.
-    limit: Option<Arc<Mutex<Limit>>>,
+pub struct Log(Option<Writes>);
+
+#[derive(Clone, Debug)]
+struct Writes {
+    dispatch: Dispatch,
+    lines: Arc<Lines>,
 }
 
 impl Log {
-    /// A log whose lines begin with a program's name.
-    pub fn new(program: &'static str) -> Self {
-        Self { program, limit: Some(Arc::default()) }
+    /// A log on stderr.
+    pub fn new(format: Format) -> Self {
+        Self::of(Lines::on_stderr(format))
     }
 
     /// A log that writes nothing.
     pub fn silent() -> Self {
-        Self { program: "", limit: None }
+        Self(None)
     }
 
-    /// Writes a line, or counts it.
-    pub fn line(&self, text: impl Display) {
-        let Some(limit) = &self.limit else { return };
-        let (lines, starts) = {
-            let mut limit = lock(limit);
-            let now = Instant::now();
-            let mut lines = limit.repeated(now);
-            lines.extend(limit.admits(&clean(text), now));
-            (lines, limit.wants_clock())
-        };
-        self.write(&lines);
-        if starts {
-            self.start_clock(limit);
+    /// A log for somebody within this process, who gets every event as text, without its time.
+    pub fn to(reader: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self::of(Lines::for_reader(reader))
+    }
+
+    /// The same log without limits, for what a daemon has to say before anybody can make it say more.
+    #[must_use]
+    pub fn without_limits(&self) -> Self {
+        match &self.0 {
+            Some(writes) => Self::of(writes.lines.without_limits()),
+            None => Self(None),
         }
     }
 
-    /// Writes a line in any case: one of those that a daemon has to say before anybody can make it say more.
-    pub fn always(&self, text: impl Display) {
-        if self.limit.is_some() {
-            self.write(&[clean(text)]);
+    /// Has the events within go here.
+    #[doc(hidden)]
+    pub fn within(&self, event: impl FnOnce()) {
+        if let Some(writes) = &self.0 {
+            tracing::dispatcher::with_default(&writes.dispatch, event);
         }
     }
 
-    /// Has what is counted told when its time is over, though no other line comes.
-    fn start_clock(&self, limit: &Arc<Mutex<Limit>>) {
-        let (log, own) = (self.clone(), Arc::clone(limit));
-        let clock = move || {
-            loop {
-                let Some(due) = lock(&own).due() else { return };
-                thread::sleep(due.saturating_duration_since(Instant::now()));
-                let lines = lock(&own).repeated(Instant::now());
-                log.write(&lines);
-            }
-        };
-        if thread::Builder::new().name("farpool-log".to_owned()).spawn(clock).is_err() {
-            // It is told with the next line.
-            lock(limit).has_clock = false;
-        }
-    }
-
-    fn write(&self, lines: &[String]) {
-        let stderr = std::io::stderr();
-        for line in lines {
-            let mut room = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-            let ready = poll(&mut room, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
-            if ready && room[0].revents().is_some_and(|events| events.contains(PollFlags::POLLOUT)) {
-                // An error means that nobody will ever read it.
-                let _ = stderr.lock().write_all(format!("{}: {line}\n", self.program).as_bytes());
-            }
-        }
+    fn of(lines: Lines) -> Self {
+        let lines = Arc::new(lines);
+        Self(Some(Writes { dispatch: Dispatch::new(Collector(Arc::clone(&lines))), lines }))
     }
 }
 
-/// Peers' words may have line ends and control characters in them.
-fn clean(text: impl Display) -> String {
-    Printable(&text.to_string()).to_string().chars().take(CHARACTERS).collect()
+/// Logs that something is lost or cannot be served: `error!(log, directory = %path.display(), "cannot write the journal")`.
+#[macro_export]
+macro_rules! error {
+    ($log:expr, $($event:tt)+) => { $log.within(|| $crate::log::tracing::error!($($event)+)) };
 }
 
-fn lock(limit: &Mutex<Limit>) -> MutexGuard<'_, Limit> {
-    limit.lock().unwrap_or_else(PoisonError::into_inner)
+/// Logs that somebody should look: `warn!(log, host, reason, "agent lost")`.
+#[macro_export]
+macro_rules! warn {
+    ($log:expr, $($event:tt)+) => { $log.within(|| $crate::log::tracing::warn!($($event)+)) };
 }
 
-/// What was written lately.
-#[derive(Debug, Default)]
-struct Limit {
-    /// When this second began, and how many lines it has.
-    second: Option<Instant>,
-    lines: u32,
-    left_out: u64,
-    causes: Vec<Cause>,
-    has_clock: bool,
-}
-
-/// A line that was written.
-#[derive(Debug)]
-struct Cause {
-    line: String,
-    window: Duration,
-    until: Instant,
-    /// How often it came since, and as what the last time.
-    count: u64,
-    last: String,
-}
-
-impl Limit {
-    /// What is to be written if this line comes: at most it and how many were left out before.
-    fn admits(&mut self, line: &str, now: Instant) -> Vec<String> {
-        let cause = without_ports(line);
-        if let Some(known) = self.causes.iter_mut().find(|known| known.line == cause) {
-            known.count += 1;
-            line.clone_into(&mut known.last);
-            return Vec::new();
-        }
-        if self.second.is_none_or(|begun| now.duration_since(begun) >= Duration::from_secs(1)) {
-            (self.second, self.lines) = (Some(now), 0);
-        }
-        if self.lines >= LINES {
-            self.left_out += 1;
-            return Vec::new();
-        }
-        self.lines += 1;
-        if self.causes.len() == REMEMBERED {
-            // Those that were not repeated say nothing more.
-            self.causes.retain(|cause| cause.count > 0);
-        }
-        if self.causes.len() < REMEMBERED {
-            let (window, until) = (FIRST_WINDOW, now + FIRST_WINDOW);
-            self.causes.push(Cause { line: cause, window, until, count: 0, last: String::new() });
-        }
-        let left_out = std::mem::take(&mut self.left_out);
-        let note = (left_out > 0).then(|| format!("{left_out} lines were left out"));
-        note.into_iter().chain([line.to_owned()]).collect()
-    }
-
-    /// What was counted and whose time is over.
-    fn repeated(&mut self, now: Instant) -> Vec<String> {
-        let mut lines = Vec::new();
-        self.causes.retain_mut(|cause| {
-            if now < cause.until {
-                return true;
-            }
-            let count = std::mem::take(&mut cause.count);
-            if count > 0 {
-                let times = if count == 1 { "once more".to_owned() } else { format!("{count} times more") };
-                lines.push(format!("{} ({times} in {}s)", cause.last, cause.window.as_secs()));
-            }
-            cause.window = (2 * cause.window).min(LONGEST_WINDOW);
-            cause.until = now + cause.window;
-            count > 0
-        });
-        lines
-    }
-
-    /// Whether there is something to be told later and nobody who will.
-    fn wants_clock(&mut self) -> bool {
-        let wants = !self.has_clock && self.causes.iter().any(|cause| cause.count > 0);
-        self.has_clock |= wants;
-        wants
-    }
-
-    /// When something is to be told next; none: the clock stops.
-    fn due(&mut self) -> Option<Instant> {
-        let due = self.causes.iter().filter(|cause| cause.count > 0).map(|cause| cause.until).min();
-        self.has_clock = due.is_some();
-        due
-    }
-}
-
-/// A line without the ports of addresses: each connection of a peer has another one.
-fn without_ports(line: &str) -> String {
-    let word = |word: &str| {
-        let address = word.trim_matches(|c: char| !c.is_ascii_hexdigit() && c != '[');
-        match address.parse::<SocketAddr>() {
-            Ok(parsed) => word.replace(address, &parsed.ip().to_string()),
-            Err(_) => word.to_owned(),
-        }
-    };
-    line.split(' ').map(word).collect::<Vec<_>>().join(" ")
+/// Logs that all is well: `info!(log, host, slots, "agent joined")`.
+#[macro_export]
+macro_rules! info {
+    ($log:expr, $($event:tt)+) => { $log.within(|| $crate::log::tracing::info!($($event)+)) };
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
-    #[test]
-    fn one_cause_is_one_line_and_a_count() {
-        let (mut limit, start) = (Limit::default(), Instant::now());
-        let mut written = Vec::new();
-        for at in 0..100u32 {
-            let now = start + Duration::from_millis(100 * u64::from(at));
-            written.extend(limit.repeated(now));
-            written.extend(limit.admits(&format!("refused a client 10.0.0.1:{}: wrong version", 40_000 + at), now));
-        }
-        let line = |port: u32, times: &str| format!("refused a client 10.0.0.1:{port}: wrong version{times}");
-        let counted = [line(40_009, " (9 times more in 1s)"), line(40_029, " (20 times more in 2s)")];
-        let expected =
-            [vec![line(40_000, "")], counted.to_vec(), vec![line(40_069, " (40 times more in 4s)")]].concat();
-        assert_eq!(written, expected);
-        let over = start + Duration::from_secs(15);
-        assert_eq!(limit.repeated(over), [line(40_099, " (30 times more in 8s)")]);
-        // When it does not come again it is forgotten, and what comes later is written at once.
-        let later = over + LONGEST_WINDOW;
-        assert_eq!((limit.repeated(later), limit.causes.len()), (vec![], 0));
-        assert_eq!(limit.admits(&line(1, ""), later), [line(1, "")]);
+    fn read() -> (Log, Arc<Mutex<Vec<String>>>) {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let own = Arc::clone(&lines);
+        (Log::to(move |line| own.lock().expect("nobody panics with it").push(line.to_owned())), lines)
     }
 
     #[test]
-    fn what_comes_now_and_then_is_written_each_time() {
-        let (mut limit, start) = (Limit::default(), Instant::now());
-        for at in 0..10u64 {
-            let now = start + Duration::from_secs(2 * at);
-            assert_eq!(limit.repeated(now), [""; 0]);
-            assert_eq!(limit.admits("connected again", now), ["connected again"]);
-        }
-    }
-
-    #[test]
-    fn a_flood_of_different_lines_is_cut_off_and_counted() {
-        let (mut limit, start) = (Limit::default(), Instant::now());
-        let admitted = (0..100).filter(|at| !limit.admits(&format!("job {at} has finished"), start).is_empty()).count();
-        assert_eq!((admitted, limit.left_out), (LINES as usize, 100 - u64::from(LINES)));
-        let next = limit.admits("another", start + Duration::from_secs(1));
-        assert_eq!(next, ["80 lines were left out", "another"]);
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let (mut limit, start) = (Limit::default(), Instant::now());
-        for at in 0..10_000u32 {
-            limit.admits(&format!("line {at}"), start + Duration::from_millis(u64::from(at)));
-        }
-        assert!(limit.causes.len() <= REMEMBERED);
-    }
-
-    #[test]
-    fn only_ports_do_not_count() {
+    fn each_log_has_its_own_events() {
+        let (one, two) = (read(), read());
+        let (host, none) = ("node1".to_owned(), None::<u64>);
+        info!(one.0, host, address = %"127.0.0.1:5000", slots = 4, none, "agent joined");
+        warn!(two.0, reason = "it is late", insecure = true, "agent lost");
+        error!(two.0.without_limits(), "program-cache" = -1, "no room");
+        // What belongs to no log, as what libraries have to say.
+        tracing::error!("outside");
+        info!(Log::silent(), host, "nobody reads this");
+        let lines = |log: &(Log, Arc<Mutex<Vec<String>>>)| log.1.lock().expect("nobody panics with it").clone();
+        assert_eq!(lines(&one), ["INFO agent joined host=node1 address=127.0.0.1:5000 slots=4"]);
         assert_eq!(
-            without_ports("agent node1 joined from 10.0.0.1:4242: 8 slots"),
-            "agent node1 joined from 10.0.0.1: 8 slots"
+            lines(&two),
+            ["WARN agent lost reason=\"it is late\" insecure=true", "ERROR no room program-cache=-1"]
         );
-        assert_eq!(without_ports("a client from [::1]:4242, which"), "a client from ::1, which");
-        assert_eq!(without_ports("job \"12:34\" has 5 items"), "job \"12:34\" has 5 items");
+    }
+
+    #[test]
+    fn details_are_not_logged() {
+        let (log, lines) = read();
+        log.within(|| tracing::debug!("a detail"));
+        log.within(|| drop(tracing::info_span!("a span", host = 1).entered()));
+        assert!(lines.lock().expect("nobody panics with it").is_empty());
     }
 }

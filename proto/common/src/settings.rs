@@ -5,6 +5,8 @@
 //! [`load`]. What the file says becomes the default of its flag, so that there is one place where values are checked.
 
 mod file;
+mod given;
+mod stop;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -13,7 +15,11 @@ use std::path::PathBuf;
 use clap::builder::{BoolishValueParser, Resettable};
 use clap::{ArgAction, Args, Command, FromArgMatches, Parser};
 
-/// The flag that names the file.
+use file::FromFile;
+pub use given::Given;
+pub use stop::Stop;
+
+/// The flags that are about settings, and not settings themselves.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ConfigFile {
     /// Read settings from a TOML file
@@ -22,17 +28,28 @@ pub struct ConfigFile {
     /// variables override it.
     #[arg(long, env = "FARPOOL_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+
+    /// Print every setting and where it comes from, and exit
+    ///
+    /// What is printed can be used as a --config file.
+    #[arg(long)]
+    pub print_config: bool,
 }
 
-/// The settings of this program, started with `args`, the first of which is its name.
+/// The settings of this program, started with `args`, the first of which is its name; and who gave each of them. If that
+/// [is wanted](Given::is_wanted), the program checks its settings and ends with [`Stop::Shows`].
 ///
 /// # Errors
-/// If anything is wrong with them, and for `--help` and `--version`: [`clap::Error::exit`] does what is right.
-pub fn load<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, clap::Error> {
+/// If anything is wrong with them, and for `--help` and `--version`: [`Stop::exit`] does what is right.
+pub fn load<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<(T, Given), clap::Error> {
     let args: Vec<_> = args.into_iter().collect();
-    let command = with_file(with_environment(T::command(), |name| env::var_os(name)), &args)?;
+    let (command, file) = with_file(with_environment(T::command(), |name| env::var_os(name)), &args)?;
     let mut matches = command.clone().try_get_matches_from(args)?;
-    T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command.clone()))
+    let is_wanted = ConfigFile::from_arg_matches(&matches).is_ok_and(|flags| flags.print_config);
+    // In the program's order, which is not the command's any more.
+    let given = Given::new(&T::command(), &matches, file.as_ref(), is_wanted);
+    let settings = T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command.clone()))?;
+    Ok((settings, given))
 }
 
 /// The command as it is to take its environment: a variable that is empty is as good as none, and 1 switches on what has no value.
@@ -49,14 +66,14 @@ fn with_environment(mut command: Command, value: impl Fn(&OsStr) -> Option<OsStr
     command
 }
 
-/// The command with what the file says as its defaults.
-fn with_file(command: Command, args: &[OsString]) -> Result<Command, clap::Error> {
+/// The command with what the file says as its defaults, and what that is.
+fn with_file(command: Command, args: &[OsString]) -> Result<(Command, Option<FromFile>), clap::Error> {
     // Which file it is can be said before the rest can be checked: the file may have what is missing.
     let early = command.clone().ignore_errors(true).try_get_matches_from(args)?;
     let named = ConfigFile::from_arg_matches(&early).unwrap_or_default();
     match named.config {
-        None => Ok(command),
-        Some(path) => file::apply(command, &path),
+        None => Ok((command, None)),
+        Some(path) => file::apply(command, path).map(|(command, file)| (command, Some(file))),
     }
 }
 
@@ -87,6 +104,10 @@ mod tests {
     }
 
     fn run(args: &[&str], file: Option<&str>) -> Result<Settings, String> {
+        given(args, file).map(|(settings, _)| settings)
+    }
+
+    fn given(args: &[&str], file: Option<&str>) -> Result<(Settings, Given), String> {
         let directory = std::env::temp_dir().join(format!("farpool-settings-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory can be made");
         let path = directory.join(format!("{:?}.toml", std::thread::current().id()));
@@ -96,7 +117,7 @@ mod tests {
             all.extend(["--config".to_owned(), path.display().to_string()]);
         }
         all.extend(args.iter().map(|&arg| arg.to_owned()));
-        load(all.into_iter().map(OsString::from)).map_err(|error| error.to_string())
+        load::<Settings>(all.into_iter().map(OsString::from)).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -132,5 +153,34 @@ mod tests {
         check(&[], Some("[label]\nx = 1"), &[".toml", "`label`", "a table", "an array"]);
         check(&[], Some("label = [['x']]"), &[".toml", "`label`", "an array"]);
         check(&[], Some("memory = '12 potatoes'"), &[".toml", "`memory`", "12 potatoes", "GiB"]);
+    }
+
+    #[test]
+    fn each_setting_is_shown_with_its_source() {
+        let file = "upstream = 'a \"b\"\\'\nlabel = ['a=1', 'b=\u{202e}']\ninsecure = true\n";
+        let (settings, given) = given(&["--slots", "7", "--print-config"], Some(file)).expect("it is right");
+        assert!(given.is_wanted());
+        let path = settings.file.config.expect("there is a file").display().to_string();
+        let shown = given.to_string();
+        let expected = format!(
+            "upstream = \"a \\\"b\\\"\\\\\" # file {path}\nmemory = \"1GiB\" # default\npatience = \"5s\" # default\n\
+             slots = 7 # flag\ninsecure = true # file {path}\nlabel = [\"a=1\", \"b=\\U0000202e\"] # file {path}\n"
+        );
+        assert_eq!(shown, expected);
+        let again = run(&[], Some(&shown)).expect("it is a file of settings");
+        assert_eq!((again.upstream.as_str(), again.slots, again.insecure), ("a \"b\"\\", Some(7), true));
+        assert_eq!(again.label, ["a=1", "b=\u{202e}"]);
+    }
+
+    #[test]
+    fn what_nobody_gave_is_a_comment_or_what_it_comes_to() {
+        let (_, given) = given(&["--upstream", "007"], None).expect("it is right");
+        assert!(!given.is_wanted());
+        let lines = |given: Given| given.to_string().lines().map(str::to_owned).collect::<Vec<_>>();
+        let given = given.with_note("slots", "the number of\ncores").with_note("upstream", "not shown");
+        let given = given.with("memory", ByteSize(1 << 20));
+        let expected = ["upstream = \"007\" # flag", "memory = \"1MiB\" # default", "patience = \"5s\" # default"];
+        let rest = ["# slots: the number of\\ncores # default", "insecure = false # default", "label = [] # default"];
+        assert_eq!(lines(given), [expected, rest].concat());
     }
 }

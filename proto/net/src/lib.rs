@@ -31,6 +31,7 @@ mod replies;
 mod session;
 mod stream;
 
+pub mod dial;
 pub mod http2;
 pub mod version;
 

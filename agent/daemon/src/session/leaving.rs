@@ -1,5 +1,6 @@
 //! Leaving: what runs is finished, the rest is given back, and everything is told.
 
+use farpool_common::log::info;
 use tokio::time::Instant;
 
 use super::parts::{Connect, Workers};
@@ -47,16 +48,16 @@ impl<C: Connect, W: Workers> Session<C, W> {
         match self.leaving {
             Leaving::No if nothing_to_do => Err(Turn::Over(End::Left)),
             Leaving::No => {
-                self.drain("signal received");
+                self.drain("a signal was received");
                 Ok(())
             }
             _ => Err(Turn::Over(End::Killed(code))),
         }
     }
 
-    pub(super) fn drain(&mut self, why: &str) {
+    pub(super) fn drain(&mut self, reason: &str) {
         if self.leaving == Leaving::No {
-            (self.manner.say)(&format!("draining ({why}): finishing running items and giving back the rest"));
+            info!(self.manner.log, reason, "draining: finishing running items and giving back the rest");
             self.leaving = Leaving::Draining;
             self.workers.drain();
         }

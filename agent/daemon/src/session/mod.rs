@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farpool_common::backoff::Backoff;
+use farpool_common::log::{Log, error, info, warn};
 use farpool_net::Outgoing;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
@@ -52,8 +53,8 @@ pub struct Manner {
     pub seed: u64,
     /// Where the coordinator is, for messages.
     pub coordinator: String,
-    /// Where messages go.
-    pub say: fn(&str),
+    /// Where it is told what happens.
+    pub log: Log,
 }
 
 /// A daemon's affairs with its coordinator.
@@ -109,8 +110,8 @@ impl<C: Connect, W: Workers> Session<C, W> {
             match self.turn(asked).await {
                 Ok(()) => {}
                 Err(Turn::Over(end)) => break end,
-                Err(Turn::Killed(reason)) => {
-                    (self.manner.say)(&reason);
+                Err(Turn::Killed(cause)) => {
+                    self.log_kill(&cause);
                     if self.kill_all(asked).await || self.leaving != Leaving::No {
                         break End::Left;
                     }
@@ -148,13 +149,12 @@ impl<C: Connect, W: Workers> Session<C, W> {
                 self.connected(Link::Up(incoming));
                 // The session is waited for, and not for long: the next wait is a short one, however soon it comes.
                 self.backoff.reset();
-                (self.manner.say)(&format!("reconnected to the coordinator at {}", self.manner.coordinator));
+                info!(self.manner.log, coordinator = self.manner.coordinator, "reconnected to the coordinator");
                 Ok(())
             }
             Heard::Connected(Connected::Anew { outgoing, incoming, first, release }) => {
                 self.connected(Link::Up(incoming));
-                let coordinator = &self.manner.coordinator;
-                (self.manner.say)(&format!("connected to the coordinator at {coordinator} (farpool {release})"));
+                info!(self.manner.log, coordinator = self.manner.coordinator, release, "connected to the coordinator");
                 self.outgoing = Some(outgoing);
                 self.ledger.welcomed();
                 if self.leaving != Leaving::No {
@@ -184,9 +184,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
             Failure::Nonsense(reason) if self.link.is_up() => return Err(nonsense(&reason)),
             Failure::Nonsense(reason) => self.lost(format!("it broke the protocol: {reason}")),
             Failure::Refused(reason) if self.leaving != Leaving::No => {
-                (self.manner.say)(&format!(
-                    "the coordinator refused the session before draining was complete: {reason}"
-                ));
+                warn!(self.manner.log, reason, "the coordinator refused the session before draining was complete");
                 return Err(Turn::Over(End::Left));
             }
             Failure::Refused(reason) => return Err(Turn::Over(End::Refused(reason))),
@@ -213,22 +211,34 @@ impl<C: Connect, W: Workers> Session<C, W> {
             self.orphaned_at = Some(now + self.manner.orphan_timeout);
         }
         if !self.complaints.contains(&reason) {
-            let what = if self.outgoing.is_some() { "connection" } else { "session" };
-            let coordinator = &self.manner.coordinator;
-            (self.manner.say)(&format!("no {what} with the coordinator at {coordinator}: {reason}; retrying"));
+            let Manner { coordinator, log, .. } = &self.manner;
+            match self.outgoing {
+                Some(_) => warn!(log, coordinator, reason, "no connection with the coordinator; retrying"),
+                None => warn!(log, coordinator, reason, "no session with the coordinator; retrying"),
+            }
             self.complaints.push(reason);
         }
     }
 
     /// The coordinator does not know the session: what has begun in it is held for the next one.
     fn given_up(&mut self) {
-        let coordinator = &self.manner.coordinator;
-        (self.manner.say)(&format!("the coordinator at {coordinator} does not know this session: starting a new one"));
+        let Manner { coordinator, log, .. } = &self.manner;
+        warn!(log, coordinator, "the coordinator does not know this session: starting a new one");
         self.outgoing = None;
         self.ledger.lost();
         // The commands say what is not wanted any more, which always makes sense.
         let _ = self.follow_steps();
         self.link = Link::Waits(Instant::now());
+    }
+
+    fn log_kill(&self, cause: &Cause) {
+        let Manner { log, orphan_timeout, .. } = &self.manner;
+        match cause {
+            Cause::Orphaned => {
+                error!(log, "orphan-timeout" = ?orphan_timeout, "no coordinator in time: killing all running items");
+            }
+            Cause::Nonsense(reason) => error!(log, reason, "the coordinator broke the protocol: killing all items"),
+        }
     }
 
     /// Nothing is held, and nobody knows of this agent.
@@ -333,8 +343,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
     fn mind_the_time(&mut self) -> Result<(), Turn> {
         let now = Instant::now();
         if self.orphaned_at.is_some_and(|at| now >= at) {
-            let timeout = self.manner.orphan_timeout;
-            return Err(Turn::Killed(format!("no coordinator for {timeout:?}: killing all running items")));
+            return Err(Turn::Killed(Cause::Orphaned));
         }
         if self.leaving.is_over(now) {
             return Err(Turn::Over(End::Left));
@@ -374,11 +383,19 @@ impl<C: Connect, W: Workers> Session<C, W> {
 enum Turn {
     Over(End),
     /// All workers are killed, and why.
-    Killed(String),
+    Killed(Cause),
+}
+
+/// Why all workers are killed.
+enum Cause {
+    /// No coordinator has come in time.
+    Orphaned,
+    /// The coordinator broke the protocol.
+    Nonsense(String),
 }
 
 fn nonsense(what: &str) -> Turn {
-    Turn::Killed(format!("the coordinator broke the protocol: {what}"))
+    Turn::Killed(Cause::Nonsense(what.to_owned()))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farpool_common::address::Address;
-use farpool_net::http2::CONNECT_TIMEOUT;
+use farpool_net::dial::{self, DialError};
 use farpool_proto::v1::detached_jobs_client::DetachedJobsClient;
 use farpool_proto::v1::operators_client::OperatorsClient;
 use farpool_proto::v1::{
@@ -12,7 +12,7 @@ use farpool_proto::v1::{
     ListDetachedRequest, StatusReply, StatusRequest,
 };
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::error::OperatorError;
 
@@ -30,14 +30,12 @@ const LARGEST_STATUS: usize = 256 << 20;
 impl Connection {
     pub(super) async fn open(address: &str) -> Result<Connection, OperatorError> {
         let parsed = Address::parse(address).map_err(|error| OperatorError::address(&error))?;
-        let endpoint = Endpoint::from(parsed.uri().clone()).connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT);
-        // What accepts connections and then says nothing would not be noticed otherwise.
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await;
-        let channel = match connected {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => return Err(OperatorError::unreachable(address, &error)),
-            Err(_) => return Err(OperatorError::silent(address, CONNECT_TIMEOUT)),
-        };
+        // Whoever waits for an answer at most so long learns nothing from a heartbeat.
+        let endpoint = dial::endpoint(&parsed, 2 * ANSWER_TIMEOUT).timeout(ANSWER_TIMEOUT);
+        let channel = dial::connect(&endpoint).await.map_err(|error| match error {
+            DialError::Unreachable(error) => OperatorError::unreachable(address, &error),
+            DialError::Silent(waited) => OperatorError::silent(address, waited),
+        })?;
         let detached = DetachedJobsClient::new(channel.clone()).max_decoding_message_size(LARGEST_STATUS);
         let client = OperatorsClient::new(channel).max_decoding_message_size(LARGEST_STATUS);
         Ok(Connection { address: address.to_owned(), client, detached })

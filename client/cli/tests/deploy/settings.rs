@@ -10,7 +10,7 @@ use crate::binaries;
 use crate::tools::{Folder, deployed, run};
 
 /// What the flags are that are no settings.
-const NO_SETTINGS: [&str; 3] = ["config", "help", "version"];
+const NO_SETTINGS: [&str; 4] = ["config", "help", "print-config", "version"];
 
 fn example(name: &str) -> String {
     fs::read_to_string(deployed(name)).expect("it is there")
@@ -91,6 +91,15 @@ fn the_daemons_take_the_examples() {
             let line = started_with(&binary, &settings, more);
             assert!(line.contains("heartbeat-timeout=5s"), "{name}: {line}");
         }
+        let shown = run(Command::new(&binary)
+            .arg("--config")
+            .arg(folder.file("shown.toml", &all))
+            .args(more)
+            .arg("--print-config"));
+        assert!(shown.status.success(), "{name}: {shown:?}");
+        let shown = String::from_utf8(shown.stdout).expect("settings are text");
+        let line = started_with(&binary, &folder.file("again.toml", &shown), more);
+        assert!(line.contains("heartbeat-timeout=5s"), "{name}: {line}");
         let line = started_with(&binary, &folder.file("wrong.toml", &format!("{all}\nnonsense = 1\n")), more);
         assert!(line.contains("nonsense"), "{name}: {line}");
     }

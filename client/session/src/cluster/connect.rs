@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use farpool_agent::standard::HoldStandard;
 use farpool_common::causes::causes;
-use farpool_net::Frames;
-use farpool_net::http2::{self, CONNECT_TIMEOUT, MAX_GRPC_MESSAGE};
+use farpool_net::http2::MAX_GRPC_MESSAGE;
+use farpool_net::{Frames, dial};
 use farpool_programs::Pieces;
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{ClientMessage, EventFrame};
@@ -57,18 +57,14 @@ pub(super) struct Grpc(Endpoint);
 
 impl Grpc {
     pub(super) fn new(address: &Address) -> Self {
-        Self(http2::endpoint(Endpoint::from(address.uri().clone()), HEARTBEAT))
+        Self(dial::endpoint(address, HEARTBEAT))
     }
 
     async fn channel(&self) -> Result<Channel, Status> {
         let standard = HoldStandard::new();
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.0.connect()).await;
+        let connected = dial::connect(&self.0).await;
         drop(standard);
-        Err(Status::unavailable(match connected {
-            Ok(Ok(channel)) => return Ok(channel),
-            Ok(Err(error)) => causes(&error),
-            Err(_) => format!("there was no answer within {CONNECT_TIMEOUT:?}"),
-        }))
+        connected.map_err(|error| Status::unavailable(error.to_string()))
     }
 }
 

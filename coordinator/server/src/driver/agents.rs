@@ -1,13 +1,14 @@
 //! Agents' sessions, as the loop sees them.
 
 use bytes::Bytes;
+use farpool_common::log::{info, warn};
 use farpool_coordinator::AgentId;
 use farpool_proto::v1::{AgentCommand, AgentEvent, agent_command, agent_event};
 use prost::Message;
 use tonic::Status;
 
 use super::super::end::End;
-use super::super::link::{Joins, Said, Says, from};
+use super::super::link::{Joins, Said, Says, shown};
 use super::Driver;
 use super::session::Session;
 
@@ -129,13 +130,13 @@ impl Driver {
         let Joins { outgoing, turns, address, messages, passed, id: reply } = joins;
         let opening = messages.first().map_or(0, Message::encoded_len).saturating_sub(SMALL_HELLO) as u64 * HELLO_TAKES;
         if let Err(status) = self.admit_opening(opening, false) {
-            self.link.log.line(format_args!("refused an agent {}: {}", from(address), status.message()));
+            warn!(self.link.log, address = shown(address), reason = status.message(), "agent refused");
             return outgoing.fail(status);
         }
         let id = self.coordinator.connect_agent();
         let (host, slots, own) = match messages.first().and_then(|message| message.body.as_ref()) {
             Some(agent_event::Body::Hello(hello)) => (hello.host.clone(), hello.slots, hello.id.clone()),
-            _ => (from(address), 0, Bytes::new()),
+            _ => (address.map_or_else(String::new, |address| address.to_string()), 0, Bytes::new()),
         };
         let session = Session::new(outgoing, turns, address, &own, &passed);
         let own = session.identity;
@@ -147,8 +148,7 @@ impl Driver {
         if let Some(agent) = self.agents.get(&id) {
             // Comes first, since what the coordinator says waits for the end of the round.
             agent.welcome();
-            let s = if slots == 1 { "" } else { "s" };
-            self.link.log.line(format_args!("agent {host} joined {} with {slots} slot{s}", from(address)));
+            info!(self.link.log, host, address = shown(address), slots, "agent joined");
             if let Some(older) = own.and_then(|own| self.agent_ids.insert(own, id)) {
                 // Should two agents have one id, this goes back and forth between them.
                 self.end_agent(older, Err(Status::aborted(format!("an agent of the same id has joined from {host}"))));
@@ -200,12 +200,13 @@ impl Driver {
         }
         let (host, log) = (&agent.host, &self.link.log);
         match end {
-            Ok(()) if agent.leaving => log.line(format_args!("agent {host} left after draining")),
-            Ok(()) => log.line(format_args!(
-                "agent {host} disconnected without draining, or was silent for longer than --heartbeat-timeout"
-            )),
+            Ok(()) if agent.leaving => info!(log, host, "agent left after draining"),
+            Ok(()) => {
+                let reason = "disconnected without draining, or silent for longer than --heartbeat-timeout";
+                warn!(log, host, reason, "agent lost");
+            }
             Err(status) => {
-                log.line(format_args!("agent {host} is lost: {}", status.message()));
+                warn!(log, host, reason = status.message(), "agent lost");
                 agent.session.outgoing.fail(status);
             }
         }

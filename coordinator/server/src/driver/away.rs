@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use farpool_common::log::{info, warn};
 use farpool_coordinator::{AgentId, ClientId};
 use farpool_proto::v1::{AgentCommand, AgentEvent, ClientEvent, ClientMessage};
 use tonic::Status;
 
 use super::super::clock::nanos;
-use super::super::link::{Resumes, from};
+use super::super::link::{Resumes, shown};
 use super::Driver;
 use super::session::Identity;
 
@@ -70,15 +71,14 @@ impl Driver {
     pub(super) fn client_resumes(&mut self, resumes: Resumes<ClientEvent, ClientMessage, ClientId>) {
         let id = identity(&resumes.resume.session).and_then(|own| self.client_ids.get(&own)).copied();
         let Some((id, client)) = id.and_then(|id| Some((id, self.clients.get_mut(&id)?))) else {
-            return self.not_found("a client", resumes);
+            return self.not_found("client", resumes);
         };
         let address = resumes.address;
         if let Err(status) = client.session.resume(id, resumes) {
-            let text = status.message();
-            return self.link.log.line(format_args!("refused a client {}: {text}", from(address)));
+            return warn!(self.link.log, address = shown(address), reason = status.message(), "client refused");
         }
         client.begin_to_read();
-        self.link.log.line(format_args!("a client resumed {}", from(address)));
+        info!(self.link.log, address = shown(address), "client resumed");
         // It has said what it has, and may have nothing else to say.
         self.client_has(id);
     }
@@ -86,16 +86,15 @@ impl Driver {
     pub(super) fn agent_resumes(&mut self, resumes: Resumes<AgentCommand, AgentEvent, AgentId>) {
         let id = identity(&resumes.resume.session).and_then(|own| self.agent_ids.get(&own)).copied();
         let Some((id, agent)) = id.and_then(|id| Some((id, self.agents.get_mut(&id)?))) else {
-            return self.not_found("an agent", resumes);
+            return self.not_found("agent", resumes);
         };
         let address = resumes.address;
         if let Err(status) = agent.session.resume(id, resumes) {
-            let text = status.message();
-            return self.link.log.line(format_args!("refused an agent {}: {text}", from(address)));
+            return warn!(self.link.log, address = shown(address), reason = status.message(), "agent refused");
         }
         self.partials.change(agent, 0);
         agent.waits_for_clients = false;
-        self.link.log.line(format_args!("agent {} resumed {}", agent.host, from(address)));
+        info!(self.link.log, host = agent.host, address = shown(address), "agent resumed");
         self.let_report(id);
         self.coordinator.agent_away(id, false, self.now, &mut self.out);
     }
@@ -126,12 +125,12 @@ impl Driver {
         self.away.waiting.push_back((self.now.saturating_add(self.away.grace), peer, connection));
     }
 
-    fn not_found<Out, In, Id>(&self, name: &str, resumes: Resumes<Out, In, Id>)
+    fn not_found<Out, In, Id>(&self, peer: &str, resumes: Resumes<Out, In, Id>)
     where
         Out: farpool_net::SessionMessage,
         In: farpool_net::SessionMessage,
     {
-        self.link.log.line(format_args!("{name} {} asked to resume an unknown session", from(resumes.address)));
+        info!(self.link.log, peer, address = shown(resumes.address), "asked to resume an unknown session");
         resumes.reply.refuse(Status::not_found("the coordinator does not know this session, or has closed it"));
     }
 }

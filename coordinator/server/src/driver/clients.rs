@@ -1,6 +1,7 @@
 //! Clients' sessions, as the loop sees them.
 
 use bytes::Bytes;
+use farpool_common::log::{info, warn};
 use farpool_coordinator::ClientId;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, OpenPool, Output, OutputStream, client_message};
@@ -8,7 +9,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::super::end::End;
-use super::super::link::{Joins, Said, Says, from, shutting_down};
+use super::super::link::{Joins, Said, Says, shown, shutting_down};
 use super::super::meter::Reading;
 use super::Driver;
 use super::acks::ClientAcks;
@@ -158,7 +159,7 @@ impl Driver {
     pub(super) fn client_joins(&mut self, joins: Joins<ClientEvent, ClientMessage, ClientId>) {
         let Joins { outgoing, turns, address, messages, passed, id: reply } = joins;
         if self.drain.is_some() {
-            self.link.log.line(format_args!("refused a client {}: shutting down", from(address)));
+            info!(self.link.log, address = shown(address), reason = "shutting down", "client refused");
             return outgoing.fail(shutting_down());
         }
         let (opening, own, again) = match messages.first().and_then(|message| message.body.as_ref()) {
@@ -166,7 +167,7 @@ impl Driver {
             _ => (0, Bytes::new(), false),
         };
         if let Err(status) = self.admit_opening(opening, again) {
-            self.link.log.line(format_args!("refused a client {}: {}", from(address), status.message()));
+            warn!(self.link.log, address = shown(address), reason = status.message(), "client refused");
             return outgoing.fail(status);
         }
         let id = self.coordinator.connect_client();
@@ -246,8 +247,8 @@ impl Driver {
         match end {
             Ok(()) => client.session.outgoing.finish(),
             Err(status) => {
-                let address = from(client.session.address);
-                self.link.log.line(format_args!("client session closed {address}: {}", status.message()));
+                let address = shown(client.session.address);
+                warn!(self.link.log, address, reason = status.message(), "client session closed");
                 client.session.outgoing.fail(status);
             }
         }

@@ -4,6 +4,7 @@ use tonic_health::ServingStatus;
 
 use super::super::link::shutting_down;
 use super::Driver;
+use farpool_common::log::info;
 
 /// How often it is said what is waited for, in ns.
 const WORD_NS: u64 = 10_000_000_000;
@@ -37,10 +38,11 @@ impl Driver {
         } else if self.now >= drain.next_word {
             drain.next_word = self.now.saturating_add(WORD_NS);
             let addresses = self.clients.values().filter_map(|client| client.session.address).take(3);
-            let addresses: Vec<_> = addresses.map(|address| address.to_string()).collect();
-            let more = if clients > addresses.len() { ", ..." } else { "" };
-            let (pools, from) = (if clients == 1 { "pool" } else { "pools" }, addresses.join(", "));
-            self.link.log.line(format_args!("shutting down: waiting for {clients} {pools} to end, of {from}{more}"));
+            let mut addresses = addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(",");
+            if clients > 3 {
+                addresses += ",...";
+            }
+            info!(self.link.log, pools = clients, clients = addresses, "shutting down: waiting for open pools");
         }
     }
 
@@ -54,7 +56,7 @@ impl Driver {
 
     pub(super) fn say_goodbye(mut self) {
         self.dismiss_detached();
-        self.link.log.line("shut down");
+        info!(self.link.log, "shut down");
         self.dismiss_agents(&shutting_down());
     }
 }

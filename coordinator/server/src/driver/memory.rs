@@ -16,6 +16,7 @@
 
 use std::time::Duration;
 
+use farpool_common::log::warn;
 use farpool_common::units::ByteSize;
 use farpool_coordinator::ClientId;
 use tonic::Status;
@@ -204,7 +205,7 @@ impl Driver {
             self.memory.moves(held, self.now);
             if self.memory.said_at.is_none_or(|said_at| self.now - said_at > SAY_NS) {
                 self.memory.said_at = Some(self.now);
-                self.link.log.line("the memory is full: clients that hold much of it are paused until there is room");
+                warn!(self.link.log, "the memory is full: clients that hold much of it are paused until there is room");
             }
         }
         if self.memory.full && held < self.memory.low() {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use farpool_common::log::info;
 use farpool_proto::v1::StatusReply;
 use tonic::Status;
 
@@ -78,7 +79,7 @@ impl Driver {
         if !self.coordinator.cancel_job(job, self.now, &mut self.out) {
             return Err(Status::not_found(format!("job {text} has ended")));
         }
-        self.link.log.line(format_args!("job {text} was cancelled by an operator"));
+        info!(self.link.log, job = text, "job cancelled by an operator");
         Ok(())
     }
 
@@ -90,7 +91,7 @@ impl Driver {
         if !self.coordinator.drain_agent(agent, self.now, &mut self.out) {
             return Err(Status::not_found(format!("agent {text} has left")));
         }
-        self.link.log.line(format_args!("agent {text} is being drained by an operator"));
+        info!(self.link.log, agent = text, "agent drained by an operator");
         Ok(id)
     }
 }

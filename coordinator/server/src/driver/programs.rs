@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use farpool_common::log::warn;
 use farpool_coordinator::ClientId;
 use farpool_programs::Digest;
 use farpool_proto::v1::ProgramWanted;
@@ -105,7 +106,7 @@ impl Driver {
             }
             Err(_) if wanted.uploads > 0 => {}
             Err(status) => {
-                self.link.log.line(format_args!("program {digest} did not arrive: {}", status.message()));
+                warn!(self.link.log, %digest, reason = status.message(), "program did not arrive");
                 // Whose connection is lost comes back and sends it again, or is lost too.
                 let comes_again = status.code() == Code::Cancelled
                     && wanted.asked.last().is_some_and(|client| self.clients.contains_key(client));

@@ -7,8 +7,8 @@ use std::io::{self, IoSlice, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use farpool_common::time::Utc;
 use nix::sys::uio::pwritev;
 
 use super::error::{JournalError, JournalErrorKind};
@@ -130,8 +130,7 @@ impl Directory {
 
     /// A name that is not taken, for what is kept of a segment.
     fn aside_name(&self, segment: u32, what: &str) -> PathBuf {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let name = format!("{segment:010}{SUFFIX}.{what}-{}", utc(since.as_secs()));
+        let name = format!("{segment:010}{SUFFIX}.{what}-{}", Utc::now().compact());
         let numbered = (2..).map(|number| format!("{name}-{number}"));
         let mut paths = std::iter::once(name.clone()).chain(numbered).map(|name| self.path.join(name));
         paths.find(|path| !path.exists()).expect("there are more names than files")
@@ -191,22 +190,6 @@ fn what_is(name: &str) -> Named {
         Some(_) if kept(DAMAGED) || kept(CUT_OFF) => Named::Aside,
         _ => Named::Foreign,
     }
-}
-
-/// A time in seconds since 1970, as names of files have it: `20261130T021338Z`.
-fn utc(seconds: u64) -> String {
-    let (days, time) = (seconds / 86_400, seconds % 86_400);
-    // Years begin in March here, so that the day of a leap year is the last one.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = 400 * era + year + later;
-    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
 /// What a note of what is durable consists of: segment, byte, and a checksum of the two.
@@ -402,19 +385,6 @@ mod tests {
         for name in foreign.into_iter().chain(["0000000000.farpool-journal", "4294967295.farpool-journal", "notes.txt"])
         {
             assert_eq!(what_is(name), Named::Foreign, "{name}");
-        }
-    }
-
-    #[test]
-    fn times_are_told_as_people_do() {
-        for (seconds, told) in [
-            (0, "19700101T000000Z"),
-            (951_782_399, "20000228T235959Z"),
-            (951_782_400, "20000229T000000Z"),
-            (1_796_004_818, "20261130T021338Z"),
-            (4_107_542_400, "21000301T000000Z"),
-        ] {
-            assert_eq!(utc(seconds), told);
         }
     }
 

@@ -77,7 +77,7 @@ impl Running {
 
     pub(crate) async fn connect(&mut self) -> Channel {
         let listening = self.line("listening").await;
-        let address = listening.rsplit_once(' ').expect("it says where").1.to_owned();
+        let address = listening.rsplit_once('=').expect("it says where").1.to_owned();
         Endpoint::from_shared(address).expect("it is an address").connect().await.expect("it listens there")
     }
 
@@ -126,6 +126,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
     };
     check(&["--lisen", "x"], 2, &["--lisen", "--listen"]);
     check(&["--memory", "lots"], 2, &["lots", "--memory", "4GiB"]);
+    check(&["--log-format", "xml"], 2, &["--log-format", "xml", "text or json"]);
     let file = scratch("wrong.toml");
     std::fs::write(&file, "memroy = '1GiB'\n").expect("a file can be written");
     check(&["--config", &file.display().to_string()], 2, &["wrong.toml", "memroy", "memory"]);
@@ -176,11 +177,67 @@ async fn settings_come_from_everywhere_and_a_signal_ends_it() {
         assert!(settings.contains(words), "{words}: {settings}");
     }
     let listening = server.line("listening").await;
-    let address = listening.strip_prefix("farpool-coordinator: listening on http://").expect("it says where");
+    let address = listening.split_once(" INFO listening address=http://").expect("it says where").1;
     let _open = std::net::TcpStream::connect(address).expect("it listens there");
     server.signal(Signal::SIGTERM);
     server.line("SIGTERM").await;
     assert_eq!(server.ends(), Some(0));
+}
+
+/// From all sources. What is shown is a file of settings, which comes to the same.
+#[test]
+fn settings_are_shown_with_their_sources() {
+    let (file, shown) = (scratch("shown.toml"), scratch("again.toml"));
+    std::fs::write(&file, "memory = '64MiB'\nwindow = '1GiB'\nmax-connections = 77\n").expect("it can be written");
+    let file = file.display().to_string();
+    let show = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
+        let output = command.env_clear().envs(variables.iter().copied()).args(args).arg("--print-config").output();
+        let Output { status, stdout, stderr } = output.expect("it can be started");
+        let text = |bytes| String::from_utf8(bytes).expect("it is text");
+        (status.code(), text(stdout), text(stderr))
+    };
+    let variables = [("FARPOOL_LOG_FORMAT", "json"), ("FARPOOL_INSECURE", "1"), ("FARPOOL_JOURNAL", "/j")];
+    let (code, first, stderr) = show(&["--config", &file, "--listen", "0.0.0.0:0"], &variables);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let expected = format!(
+        "listen = \"0.0.0.0:0\" # flag\n\
+         insecure = true # environment variable FARPOOL_INSECURE\n\
+         memory = \"64MiB\" # file {file}\n\
+         programs = \"/j/programs\" # default\n\
+         program-cache = \"4GiB\" # default\n\
+         window = \"16MiB\" # file {file}\n\
+         journal = \"/j\" # environment variable FARPOOL_JOURNAL\n\
+         journal-size = \"10GiB\" # default\n\
+         journal-expiry = \"7d\" # default\n\
+         heartbeat-timeout = \"5s\" # default\n\
+         reconnect-grace = \"500ms\" # default\n\
+         max-connections = 77 # file {file}\n\
+         log-format = \"json\" # environment variable FARPOOL_LOG_FORMAT\n"
+    );
+    assert_eq!(first, expected);
+    std::fs::write(&shown, &first).expect("it can be written");
+    let (code, again, _) = show(&["--config", &shown.display().to_string()], &[]);
+    let values = |text: &str| text.lines().filter_map(|line| Some(line.split_once(" # ")?.0.to_owned())).collect();
+    let (first, again): (Vec<_>, Vec<_>) = (values(&first), values(&again));
+    assert_eq!((code, first), (Some(0), again));
+    // What is wrong is not shown.
+    let (code, stdout, stderr) = show(&["--listen", "0.0.0.0:0"], &[]);
+    assert!(code == Some(2) && stdout.is_empty() && stderr.contains("--insecure"), "{stdout} {stderr}");
+    let (_, stdout, _) = show(&[], &[]);
+    assert!(stdout.contains("# journal: not set, so no job can be detached # default\n"), "{stdout}");
+}
+
+#[tokio::test]
+async fn a_log_may_be_json() {
+    let mut server = Running::start(with_programs().args(["--log-format", "json", "--memory", "64MiB"]));
+    let started = server.line("coordinator started").await;
+    assert!(started.starts_with("{\"time\":\"20") && started.ends_with('}'), "{started}");
+    for words in ["\"level\":\"INFO\"", "\"memory\":\"64MiB\"", "\"max-connections\":10000"] {
+        assert!(started.contains(words), "{words}: {started}");
+    }
+    let listening = server.line("\"event\":\"listening\",\"address\":\"http://127.0.0.1:").await;
+    assert!(listening.ends_with("\"}"), "{listening}");
 }
 
 #[tokio::test]
@@ -188,7 +245,8 @@ async fn a_second_signal_ends_it_at_once() {
     let mut server = Running::start(&mut with_programs());
     let _client = Client::opened_over(server.connect().await, open_pool()).await;
     server.signal(Signal::SIGINT);
-    server.line("waiting for 1 pool").await;
+    let waits = server.line("waiting for open pools").await;
+    assert!(waits.contains(" pools=1 clients=127.0.0.1:"), "{waits}");
     server.signal(Signal::SIGINT);
     assert_eq!(server.ends(), Some(130));
 }

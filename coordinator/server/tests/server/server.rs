@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use farpool_coordinator_server::{Settings, run};
+use farpool_coordinator_server::{Log, Settings, run};
 use farpool_net::http2;
 use farpool_proto::v1::operators_client::OperatorsClient;
 use farpool_proto::v1::{StatusReply, StatusRequest};
@@ -39,7 +39,7 @@ impl Server {
         let args = ["farpool-coordinator", "--listen", "127.0.0.1:0", "--programs"];
         let args = args.iter().map(OsString::from).chain([directory.clone().into()]);
         let mut settings = Settings::load(args).expect("the settings are right");
-        settings.log = false;
+        settings.log = Log::silent();
         change(&mut settings);
         let listener = TcpListener::bind(settings.listen).await.expect("there is a free port");
         let address = listener.local_addr().expect("it has an address");

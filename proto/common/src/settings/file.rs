@@ -1,21 +1,29 @@
 //! The file: its values become the defaults of their flags.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command};
 use toml::{Table, Value};
 
 /// Flags that mean something only where they are given.
-const NOT_IN_FILES: [&str; 3] = ["config", "help", "version"];
+pub(super) const NOT_IN_FILES: [&str; 4] = ["config", "help", "print-config", "version"];
 
-pub(super) fn apply(mut command: Command, path: &Path) -> Result<Command, clap::Error> {
+/// What came from a file.
+#[derive(Debug)]
+pub(super) struct FromFile {
+    pub(super) path: PathBuf,
+    pub(super) keys: Vec<String>,
+}
+
+pub(super) fn apply(mut command: Command, path: PathBuf) -> Result<(Command, FromFile), clap::Error> {
     let wrong = |command: &mut Command, text: String| {
         command.error(ErrorKind::ValueValidation, format!("{}: {text}", path.display()))
     };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(&mut command, error.to_string()))?;
+    let text = std::fs::read_to_string(&path).map_err(|error| wrong(&mut command, error.to_string()))?;
     let table: Table = text.parse().map_err(|error: toml::de::Error| wrong(&mut command, told(&error, &text)))?;
+    let mut set = Vec::new();
     for (key, value) in table {
         let defaults = match arg(&command, &key) {
             Some(arg) => defaults(arg, &value).and_then(|defaults| check(arg, &defaults).map(|()| defaults)),
@@ -24,8 +32,9 @@ pub(super) fn apply(mut command: Command, path: &Path) -> Result<Command, clap::
         let defaults = defaults.map_err(|text| wrong(&mut command, format!("`{key}`: {text}")))?;
         let id = arg(&command, &key).expect("it was just found").get_id().clone();
         command = command.mut_arg(id, |arg| with_defaults(arg, defaults));
+        set.push(key);
     }
-    Ok(command)
+    Ok((command, FromFile { path, keys: set }))
 }
 
 fn with_defaults(arg: Arg, defaults: Vec<String>) -> Arg {

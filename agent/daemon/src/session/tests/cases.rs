@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use farpool_common::log::Log;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{
@@ -38,7 +39,7 @@ impl Daemon {
             orphan_timeout: ORPHAN_TIMEOUT,
             seed,
             coordinator: "there".into(),
-            say: |_| {},
+            log: Log::silent(),
         };
         let end = tokio::spawn(async move { Session::new(Wire(wire), workers, manner).serve(&mut asked).await });
         Daemon { calls, ask, deeds, end }

@@ -113,7 +113,8 @@ async fn nobody_asks_for_it() {
     running.daemon.says("no connection").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!program.is_over());
-    running.daemon.says("no coordinator for 1s").await;
+    let line = running.daemon.says("no coordinator in time").await;
+    assert!(line.contains("ERROR") && line.contains("orphan-timeout=1s"), "{line}");
     let mut coordinator = Coordinator::start_at(&running.port);
     // It does not ask for the session that it has given up itself.
     let (_session, hello) = coordinator.session().await;
@@ -164,7 +165,11 @@ async fn gives_up_draining() {
     running.session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
     drop(running.coordinator);
     let ended = running.daemon.ended().await;
-    assert!(ended.code == Some(0) && ended.said.contains("no coordinator for 1s"), "{ended:?}");
+    assert!(
+        ended.code == Some(0)
+            && ended.said.contains("no coordinator in time: killing all running items orphan-timeout=1s"),
+        "{ended:?}"
+    );
     assert!(program.is_over());
 }
 

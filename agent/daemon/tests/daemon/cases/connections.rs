@@ -122,7 +122,7 @@ async fn drains_over_another_connection() {
     drop(running.coordinator);
     running.daemon.says("no connection with the coordinator").await;
     running.daemon.signal(Signal::SIGTERM);
-    running.daemon.says("draining (").await;
+    running.daemon.says("draining: ").await;
     drop(item);
     let mut coordinator = Coordinator::start_at(&running.port);
     coordinator.resumes(&mut running.session).await;

@@ -24,7 +24,9 @@ async fn says_hello() {
     let arguments = ["--slots", "3", "--label", "gpu=a100", "--label", "rack=7"];
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &arguments);
     let line = daemon.says("version=").await;
-    for part in [&*coordinator.url(), "slots=3", "host=here", "label=gpu=a100", "program-cache=4GiB", "programs=/"] {
+    for part in
+        [&*coordinator.url(), "slots=3", "host=here", "label=\"gpu=a100,rack=7\"", "program-cache=4GiB", "programs=/"]
+    {
         assert!(line.contains(part), "{part}: {line}");
     }
     let (_session, hello) = coordinator.session().await;

@@ -6,7 +6,7 @@ use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 use crate::scratch::Scratch;
 
-super::cases! { other_processes_do_not_look_into_it, wrong_settings, settings_from_a_file, variables, help, a_directory_that_cannot_be_used, a_missing_program_directory }
+super::cases! { other_processes_do_not_look_into_it, wrong_settings, settings_from_a_file, settings_are_shown_with_their_sources, a_log_in_json, variables, help, a_directory_that_cannot_be_used, a_missing_program_directory }
 
 /// Tasks run as the same user: they read neither the environment nor the memory of the daemon.
 async fn other_processes_do_not_look_into_it() {
@@ -54,6 +54,7 @@ async fn wrong_settings() {
     check(&["--heartbeat-timeout", "0s"], 2, &["--heartbeat-timeout", "above 0"]).await;
     check(&["--host", ""], 2, &["--host"]).await;
     check(&["--slost", "3"], 2, &["--slost", "--slots"]).await;
+    check(&["--log-format", "xml"], 2, &["--log-format", "xml", "text or json"]).await;
     check(&["more"], 2, &["more"]).await;
 }
 
@@ -69,12 +70,69 @@ async fn settings_from_a_file() {
     let mut daemon = Daemon::with(&arguments);
     let line = daemon.says("version=").await;
     for part in
-        ["coordinator=http://192.0.2.1:1", "slots=5", "label=a=1 label=b=2", "host=here", "insecure", "/programs"]
+        ["coordinator=http://192.0.2.1:1", "slots=5", "label=\"a=1,b=2\"", "host=here", "insecure=true", "/programs"]
     {
         assert!(line.contains(part), "{part}: {line}");
     }
     daemon.signal(Signal::SIGINT);
     assert_eq!(daemon.ended().await.code, Some(0));
+}
+
+/// From all sources. What is shown is a file of settings, which comes to the same.
+async fn settings_are_shown_with_their_sources() {
+    let scratch = Scratch::new();
+    let show = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_farpool-agent"));
+        let output = command.env_clear().envs(variables.iter().copied()).args(arguments).arg("--print-config").output();
+        let output = output.expect("it can be started");
+        let text = |bytes| String::from_utf8(bytes).expect("it is text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let file = scratch.path().join("agent.toml");
+    std::fs::write(&file, "slots = 5\nlabel = ['a=1', 'b=\"2\"']\nprograms = '/p'\n").expect("written");
+    let file = file.to_str().expect("text");
+    let variables = [("FARPOOL_INSECURE", "yes"), ("FARPOOL_PROGRAM_DIRS", "/x:/y"), ("FARPOOL_LOG_FORMAT", "json")];
+    let arguments = ["--config", file, "--coordinator", "head:7070", "--host", "here"];
+    let (code, shown, stderr) = show(&arguments, &variables);
+    assert_eq!((code, &*stderr), (Some(0), ""));
+    let expected = format!(
+        "coordinator = \"head:7070\" # flag\n\
+         slots = 5 # file {file}\n\
+         label = [\"a=1\", \"b=\\\"2\\\"\"] # file {file}\n\
+         host = \"here\" # flag\n\
+         program-dir = [\"/x\", \"/y\"] # environment variable FARPOOL_PROGRAM_DIRS\n\
+         programs = \"/p\" # file {file}\n\
+         program-cache = \"4GiB\" # default\n\
+         heartbeat-timeout = \"5s\" # default\n\
+         orphan-timeout = \"60s\" # default\n\
+         insecure = true # environment variable FARPOOL_INSECURE\n\
+         log-format = \"json\" # environment variable FARPOOL_LOG_FORMAT\n"
+    );
+    assert_eq!(shown, expected);
+    let again = scratch.path().join("again.toml");
+    std::fs::write(&again, &shown).expect("written");
+    let (code, again, _) = show(&["--config", again.to_str().expect("text")], &[]);
+    let values = |text: &str| text.lines().filter_map(|line| Some(line.split_once(" # ")?.0.to_owned())).collect();
+    let (shown, again): (Vec<_>, Vec<_>) = (values(&shown), values(&again));
+    assert_eq!((code, shown), (Some(0), again));
+    // What is wrong is not shown.
+    let (code, shown, stderr) = show(&["--coordinator", "head:7070"], &[]);
+    assert!(code == Some(2) && shown.is_empty() && stderr.contains("--insecure"), "{shown} {stderr}");
+    let (_, shown, _) = show(&["--slots", "3"], &[("TMPDIR", "/t")]);
+    let programs = "# programs: the first of these that can be used: /var/cache/farpool/programs, /t/farpool-programs-";
+    assert!(shown.contains(programs) && shown.contains("\nslots = 3 # flag\n"), "{shown}");
+}
+
+async fn a_log_in_json() {
+    let (scratch, mut coordinator) = (Scratch::new(), Coordinator::start());
+    let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--log-format", "json", "--slots", "3"]);
+    let line = daemon.says("agent started").await;
+    assert!(line.starts_with("{\"time\":\"20") && line.ends_with("\"}"), "{line}");
+    for part in ["\"level\":\"INFO\"", "\"slots\":3", "\"insecure\":false", "\"heartbeat-timeout\":\"5s\""] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    let _session = coordinator.session().await;
+    daemon.says("\"event\":\"connected to the coordinator\"").await;
 }
 
 async fn help() {
@@ -96,7 +154,7 @@ async fn variables() {
     let all: Vec<_> = empty.map(|name| (name, "")).chain([("FARPOOL_INSECURE", "1")]).collect();
     let mut daemon = Daemon::seeing(&all, &arguments);
     let line = daemon.says("version=").await;
-    for part in ["insecure", "program-cache=4GiB", "orphan-timeout=60s"] {
+    for part in ["insecure=true", "program-cache=4GiB", "orphan-timeout=60s"] {
         assert!(line.contains(part), "{part}: {line}");
     }
     daemon.signal(Signal::SIGINT);
@@ -115,7 +173,7 @@ async fn a_missing_program_directory() {
     let arguments = ["--program-dir", missing, "--programs", programs.to_str().expect("text")];
     let mut daemon = Daemon::with(&arguments);
     let line = daemon.says("cannot be read").await;
-    assert!(line.contains(&format!("program-dir {missing}")) && line.contains("No such file"), "{line}");
+    assert!(line.contains(&format!("directory={missing} ")) && line.contains("No such file"), "{line}");
     daemon.signal(Signal::SIGINT);
     assert_eq!(daemon.ended().await.code, Some(0));
 }

@@ -1,5 +1,6 @@
 //! What the owners of detached jobs ask, and when jobs go.
 
+use farpool_common::log::{info, warn};
 use farpool_proto::v1::{
     CancelDetachedRequest, ClosePool, DetachedJob, DetachedState, DiscardDetachedRequest, ListDetachedReply,
     client_message,
@@ -114,7 +115,7 @@ impl Driver {
     /// Drops all of a job; if that cannot be written, it is tried again when its time has come again.
     pub(super) fn forget_job(&mut self, number: u64) {
         if let Err(error) = self.try_to_forget(number) {
-            self.link.log.line(format_args!("cannot drop a detached job yet: {error}"));
+            warn!(self.link.log, %error, "cannot drop a detached job yet");
         }
     }
 
@@ -151,11 +152,11 @@ impl Driver {
         match journal.expire(now) {
             Ok(gone) => {
                 for (number, name) in gone {
-                    self.link.log.line(format_args!("job {name:?} has expired"));
+                    info!(self.link.log, job = %name, "detached job expired");
                     self.has_gone(number);
                 }
             }
-            Err(error) => self.link.log.line(format_args!("cannot expire jobs yet: {error}")),
+            Err(error) => warn!(self.link.log, %error, "cannot expire detached jobs yet"),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! together may hold a share of the memory: beyond that only those are served that have taken everything, up to twice as much. Then
 //! streams that take nothing for a while are ended: what they have not taken is still on disk.
 
+use farpool_common::log::info;
 use farpool_coordinator::convert::{Batch, ItemToken};
 use farpool_net::Outgoing;
 use farpool_proto::v1::client_event::Body;
@@ -316,7 +317,7 @@ impl Driver {
         match end {
             Ok(()) => attached.outgoing.finish(),
             Err(status) => {
-                self.link.log.line(format_args!("attach stream closed: {}", status.message()));
+                info!(self.link.log, reason = status.message(), "attach stream closed");
                 attached.outgoing.fail(status);
             }
         }

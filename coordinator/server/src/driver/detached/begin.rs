@@ -1,5 +1,6 @@
 //! How a job begins to come in: as a new one, or where it was.
 
+use farpool_common::log::warn;
 use farpool_coordinator::convert::of_one_job;
 use farpool_proto::text;
 use farpool_proto::v1::client_event::Body;
@@ -7,7 +8,7 @@ use farpool_proto::v1::{ClientEvent, ClientMessage, Detach, Durable, client_mess
 use prost::Message;
 use tonic::Status;
 
-use super::super::super::link::{Joins, Said, Says, StreamId, from, shutting_down};
+use super::super::super::link::{Joins, Said, Says, StreamId, shown, shutting_down};
 use super::super::Driver;
 use super::durable::Then;
 use super::program::digest_of;
@@ -40,8 +41,7 @@ impl Driver {
             _ => Err(Status::invalid_argument("a stream of Detach begins with Detach")),
         };
         if let Err(status) = begun {
-            let text = status.message();
-            self.link.log.line(format_args!("a job {} was not detached: {text}", from(address)));
+            warn!(self.link.log, address = shown(address), reason = status.message(), "job not detached");
             return outgoing.fail(status);
         }
         let _ = reply.send(id);

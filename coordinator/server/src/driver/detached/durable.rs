@@ -2,6 +2,7 @@
 //!
 //! The journal is given what there is when the disk has nothing to do, and what comes meanwhile goes together.
 
+use farpool_common::log::{error, info, warn};
 use farpool_coordinator::ClientId;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{ClosePool, Durable, client_message};
@@ -44,16 +45,16 @@ impl Driver {
         let Some(journal) = &mut self.detached.journal else { return };
         let progress = journal.progress();
         for warning in progress.warnings {
-            self.link.log.line(format_args!("journal: {warning}"));
+            warn!(self.link.log, detail = warning, "journal warning");
         }
         let before = self.detached.failing.as_ref();
         if progress.failed.as_ref() != before.map(|failing| &failing.why) {
             let directory = journal.settings().directory.display();
             match &progress.failed {
-                Some(why) => self.link.log.line(format_args!(
-                    "cannot write to the journal in {directory}: {why}; retrying, and detached jobs wait"
-                )),
-                None => self.link.log.line(format_args!("the journal in {directory} is writable again")),
+                Some(why) => {
+                    error!(self.link.log, %directory, error = %why, "cannot write to the journal; detached jobs wait");
+                }
+                None => info!(self.link.log, %directory, "the journal is writable again"),
             }
             self.detached.failing = progress.failed.map(|why| Failing::new(why, before, self.now));
         }

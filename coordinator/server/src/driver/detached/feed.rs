@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use farpool_common::log::{error, warn};
 use farpool_coordinator::ClientId;
 use farpool_coordinator::convert::Batch;
 use farpool_proto::v1::{EndItems, FailureKind, Items, PoolReopened, client_message as ask};
@@ -170,7 +171,7 @@ impl Driver {
                 let message = format!("the journal lost the item before it ran: {why}");
                 let failure = failure(FailureKind::Unavailable, message);
                 if let Err(error) = journal.failed(run.job, first, count, &failure) {
-                    self.link.log.line(format_args!("the journal does not take outcomes: {error}"));
+                    error!(self.link.log, %error, "the journal does not take outcomes");
                 }
                 run.feed.next = first + count;
                 self.detached.told.push(id);
@@ -222,13 +223,11 @@ impl Driver {
             }
         }
         if let Some(error) = failed {
-            let text = format_args!("cannot read items of job {:?}: {error}; retrying", job.name());
-            self.link.log.line(text);
+            warn!(self.link.log, job = job.name(), %error, "cannot read items of a detached job; retrying");
             self.detached.hungry.pop();
             self.try_again();
         } else if run.feed.lost > run.feed.next {
-            let text = format_args!("items of job {:?} are lost: {}", job.name(), run.feed.why_lost);
-            self.link.log.line(text);
+            error!(self.link.log, job = job.name(), reason = run.feed.why_lost, "items of a detached job are lost");
         }
         self.note_fed(id);
     }

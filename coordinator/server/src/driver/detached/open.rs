@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use farpool_common::log::{info, warn};
 use farpool_programs::{InUse, ProgramStore};
 
 use super::super::super::link::Link;
@@ -29,7 +30,8 @@ impl Opened {
             return Ok((Programs::new(store, link.clone()), None));
         };
         // Nobody else can make it say anything by now.
-        let warn = |warning: String| link.log.always(format_args!("journal: {warning}"));
+        let log = link.log.without_limits();
+        let warn = |warning: String| warn!(log, detail = warning, "journal warning");
         let journal = Journal::open(journal.clone(), warn).map_err(io::Error::other)?;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let opened = Self::with(journal, settings, link, now_ms)?;
@@ -69,10 +71,9 @@ impl Driver {
         let feeding: Vec<u64> = feeding.map(|job| job.number()).collect();
         let ended = journal.jobs().filter(|job| matches!(job.phase(), Phase::Ended(_))).count();
         let running = journal.jobs().count() - feeding.len() - ended;
-        if feeding.len() + ended + running > 0 {
-            let text =
-                format_args!("journal: detached jobs: {running} running, {ended} ended, {} incomplete", feeding.len());
-            self.link.log.line(text);
+        let incomplete = feeding.len();
+        if incomplete + ended + running > 0 {
+            info!(self.link.log, running, ended, incomplete, "detached jobs are in the journal");
         }
         feeding.into_iter().for_each(|job| self.expect_rest(job));
         self.start_all();

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use farpool_common::log::{info, warn};
 use farpool_coordinator::convert::{OfOneJob, of_one_job};
 use farpool_net::Outgoing;
 use farpool_programs::Digest;
@@ -14,7 +15,7 @@ use tonic::Status;
 
 use super::super::super::clock::nanos;
 use super::super::super::end::End;
-use super::super::super::link::{Said, Says, StreamId, from, shutting_down};
+use super::super::super::link::{Said, Says, StreamId, shown, shutting_down};
 use super::super::Driver;
 use super::begin::status;
 use super::durable::Then;
@@ -230,7 +231,7 @@ impl Driver {
         let Some(receiving) = self.detached.receiving.remove(&number) else { return };
         let Some(job) = self.detached.journal.as_ref().and_then(|journal| journal.job(number)) else { return };
         let items = job.counts().items;
-        self.link.log.line(format_args!("job {:?} is detached, with {items} items", job.name()));
+        info!(self.link.log, job = job.name(), items, "job detached");
         if let Some(stream) = receiving.stream {
             self.detached.streams.remove(&stream.id);
             stream.tell(Body::Durable(Durable { items, complete: true }));
@@ -244,8 +245,8 @@ impl Driver {
     pub(super) fn break_off(&mut self, job: u64, status: Status) {
         let Some(receiving) = self.detached.receiving.get(&job) else { return };
         if let Some(stream) = &receiving.stream {
-            let (address, text) = (from(stream.address), status.message());
-            self.link.log.line(format_args!("detach stream closed {address}: {text}"));
+            let address = shown(stream.address);
+            info!(self.link.log, address, reason = status.message(), "detach stream closed");
             stream.outgoing.fail(status);
         }
         self.lose_stream(job);
@@ -275,8 +276,7 @@ impl Driver {
             self.detached.receiving.iter().filter(|(_, receiving)| late(receiving)).map(|(job, _)| *job).collect();
         for number in late {
             if let Some(job) = self.detached.journal.as_ref().and_then(|journal| journal.job(number)) {
-                let text = format_args!("job {:?} is dropped: its client did not finish detaching it", job.name());
-                self.link.log.line(text);
+                warn!(self.link.log, job = job.name(), "job dropped: its client did not finish detaching it");
             }
             self.forget_job(number);
         }

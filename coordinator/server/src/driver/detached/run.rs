@@ -1,6 +1,7 @@
 //! The client of a detached job's pool: what it says, and what it does with what it hears.
 
 use bytes::Bytes;
+use farpool_common::log::{error, info, warn};
 use farpool_coordinator::ClientId;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{
@@ -89,7 +90,7 @@ impl Driver {
             Ok(opening) => *opening,
             Err(ReadError::Moved) => return self.start(number),
             Err(error @ ReadError::Io(_)) => {
-                self.link.log.line(format_args!("cannot resume job {:?} yet: {error}", job.name()));
+                warn!(self.link.log, job = job.name(), %error, "cannot resume a detached job yet");
                 return self.try_again();
             }
             Err(ReadError::Damaged(why)) => {
@@ -180,7 +181,7 @@ impl Driver {
                 let failure = failed.failure.unwrap_or_default();
                 let job = run.job;
                 if let Err(error) = journal.failed(job, failed.first, failed.count, &failure) {
-                    self.link.log.line(format_args!("the journal does not take outcomes: {error}"));
+                    error!(self.link.log, %error, "the journal does not take outcomes");
                 }
             }
             Body::JobEnded(ended) => self.end_run(id, ended.cancelled, None),
@@ -200,7 +201,7 @@ impl Driver {
         // They are too long for a record.
         let why = failure(FailureKind::PayloadTooLarge, format!("the journal does not take the result: {error}"));
         if let Err(error) = journal.failed(run.job, first, count, &why) {
-            self.link.log.line(format_args!("the journal does not take outcomes: {error}"));
+            error!(self.link.log, %error, "the journal does not take outcomes");
         }
     }
 
@@ -242,7 +243,7 @@ impl Driver {
             return;
         }
         if paused && self.detached.failing.is_none() && !self.detached.runs.is_empty() {
-            self.link.log.line("the journal has no space for results: detached jobs wait for it");
+            warn!(self.link.log, "the journal has no space for results: detached jobs wait for it");
         }
         self.detached.paused = paused;
         let runs: Vec<ClientId> = self.detached.played().collect();
@@ -274,9 +275,9 @@ impl Driver {
         let Some(job) = journal.job(number) else { return };
         let name = job.name();
         match &failure {
-            Some(failure) => self.link.log.line(format_args!("job {name:?} cannot run: {}", failure.message)),
-            None if cancelled => self.link.log.line(format_args!("job {name:?} was cancelled")),
-            None => self.link.log.line(format_args!("job {name:?} has finished")),
+            Some(failure) => error!(self.link.log, job = name, reason = failure.message, "detached job cannot run"),
+            None if cancelled => info!(self.link.log, job = name, "detached job cancelled"),
+            None => info!(self.link.log, job = name, "detached job finished"),
         }
         if journal.end_job(number, cancelled, failure, now).is_ok() {
             self.detached.ending.insert(number);

@@ -1,0 +1,74 @@
+//! Opening connections to a coordinator: agents, clients and operators do it here, and alike.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use farpool_common::address::Address;
+use farpool_common::causes::causes;
+use tokio::time::timeout;
+use tonic::transport::{self, Channel, Endpoint};
+
+use crate::http2::{self, CONNECT_TIMEOUT};
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum DialError {
+    /// Nobody is there, or somebody who does not speak HTTP/2.
+    Unreachable(transport::Error),
+    /// Somebody accepts connections, and says nothing for so long.
+    Silent(Duration),
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(error) => f.write_str(&causes(error)),
+            Self::Silent(waited) => write!(f, "there was no answer within {waited:?}"),
+        }
+    }
+}
+
+impl Error for DialError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Unreachable(error) => Some(error),
+            Self::Silent(_) => None,
+        }
+    }
+}
+
+/// The coordinator at an address. It counts as gone when it is silent for as long as `heartbeat`.
+pub fn endpoint(address: &Address, heartbeat: Duration) -> Endpoint {
+    http2::endpoint(Endpoint::from(address.uri().clone()), heartbeat)
+}
+
+/// Opens a connection.
+///
+/// # Errors
+/// If there is none within [`CONNECT_TIMEOUT`].
+pub async fn connect(endpoint: &Endpoint) -> Result<Channel, DialError> {
+    // What accepts connections and then says nothing would not be noticed otherwise.
+    match timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
+        Ok(connected) => connected.map_err(DialError::Unreachable),
+        Err(_) => Err(DialError::Silent(CONNECT_TIMEOUT)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_is_told_as_what_the_system_says() {
+        // Nobody listens where somebody has just been.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        let address: Address =
+            listener.local_addr().expect("it has one").to_string().parse().expect("it is an address");
+        drop(listener);
+        let error = connect(&endpoint(&address, Duration::from_secs(5))).await.expect_err("nobody is there");
+        assert!(matches!(error, DialError::Unreachable(_)), "{error:?}");
+        assert!(error.to_string().contains("Connection refused"), "{error}");
+        assert_eq!(causes(&error), error.to_string());
+    }
+}
