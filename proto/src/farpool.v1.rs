@@ -1453,10 +1453,11 @@ pub struct Piece {
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
 }
-/// Pieces of an executable, in order, 1 MiB each at most.
+/// Pieces of an executable that is compressed, in order, 1 MiB each at most. Together they are one zstd frame (RFC 8878), which
+/// needs a window of 1 MiB at most.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramPiece {
-    /// In the first piece: BLAKE3 of the whole, and its size.
+    /// In the first piece: BLAKE3 of the executable, and its size, as it is before it is compressed.
     #[prost(bytes = "bytes", tag = "1")]
     pub digest: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "2")]

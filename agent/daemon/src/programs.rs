@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use farpool_common::log::{Log, info};
 use farpool_net::dial;
-use farpool_programs::{Digest, InUse, ProgramDirectories, ProgramStore, receive};
+use farpool_programs::{Digest, Form, InUse, ProgramDirectories, ProgramStore, receive};
 use farpool_proto::v1::FetchProgramRequest;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -70,7 +70,7 @@ impl Programs {
         let directories = ProgramDirectories::new(settings.program_directories.iter().cloned());
         let mut failure = String::new();
         for directory in &settings.programs {
-            match ProgramStore::open(directory, settings.program_cache) {
+            match ProgramStore::open(directory, Form::Executable, settings.program_cache) {
                 Ok(store) => {
                     let (directories, turns) = (Arc::new(directories), Mutex::default());
                     return Ok(Programs { directories, store, turns, log: settings.log.clone() });

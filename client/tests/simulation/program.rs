@@ -1,11 +1,11 @@
 //! The program of detached jobs: a coordinator that keeps jobs keeps their programs as well, in a directory.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use farpool_programs::digest_of;
+use farpool_programs::{Digest, Form, ProgramStore};
 
 /// A directory with one program in it, for all histories: nobody changes anything there.
 pub(crate) struct Programs {
@@ -13,15 +13,18 @@ pub(crate) struct Programs {
     pub(crate) digest: Bytes,
 }
 
+const PROGRAM: &[u8] = b"a program";
+
 static PROGRAMS: OnceLock<Programs> = OnceLock::new();
 
 pub(crate) fn programs() -> &'static Programs {
     PROGRAMS.get_or_init(|| {
         let directory = std::env::temp_dir().join(format!("farpool-simulation-{}", std::process::id()));
-        let file = directory.join("program");
-        fs::create_dir_all(&directory).and_then(|()| fs::write(&file, b"a program")).expect("a file can be written");
-        let digest = File::open(&file).and_then(|file| digest_of(&file)).expect("it can be read");
-        fs::rename(&file, directory.join(digest.to_string())).expect("it can be renamed");
+        let store = ProgramStore::open(&directory, Form::Compressed, 1 << 20).expect("a directory can be made");
+        let digest = Digest::from(blake3::hash(PROGRAM));
+        let mut writer = store.writer(digest, PROGRAM.len() as u64).expect("there is room");
+        writer.write(&zstd::encode_all(PROGRAM, 1).expect("it can be compressed")).expect("it can be written");
+        writer.finish().expect("it is what was announced");
         Programs { directory, digest: digest.to_bytes() }
     })
 }

@@ -41,6 +41,8 @@ pub(super) struct Flags {
     pub(super) programs: Option<PathBuf>,
 
     /// Bytes of programs to keep; the least recently used are evicted first
+    ///
+    /// Programs are kept compressed. While one is being received, it counts with its full size.
     #[arg(long, env = "FARPOOL_PROGRAM_CACHE", value_name = "SIZE", default_value = "4GiB")]
     pub(super) program_cache: ByteSize,
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use farpool_programs::{Digest, InUse, PieceReplies, ProgramStore, pieces, receive};
+use farpool_programs::{Digest, InUse, PieceReplies, Pieces, ProgramStore, receive};
 use farpool_proto::v1::ProgramPiece;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -79,7 +79,8 @@ impl Programs {
         let permit = Arc::clone(&self.fetches).acquire_owned().await.map_err(|_| super::link::shutting_down())?;
         let failed = |error| Status::internal(format!("reading program {digest}: {error}"));
         let file = program.open().map_err(failed)?;
-        Ok(Fetched { pieces: pieces(file, digest, program.size()).replies(), _permit: permit })
+        let pieces = Pieces::of_compressed(file, digest, program.size()).replies();
+        Ok(Fetched { pieces, _permit: permit })
     }
 
     /// A program that is to stay, if it is here: it is durable then, and not removed as long as it is in use.

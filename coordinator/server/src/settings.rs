@@ -28,7 +28,7 @@ pub struct Settings {
     pub memory: u64,
     /// Where programs are kept.
     pub programs: PathBuf,
-    /// How many bytes of them.
+    /// How many bytes of them, compressed.
     pub program_cache: u64,
     /// Bytes of items that a client may send for each job ahead of their results.
     pub window: u64,

@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -14,6 +13,7 @@ use tokio::task::JoinHandle;
 use tonic::Status;
 
 use super::Digest;
+use super::compression::compressed;
 
 /// The largest piece.
 pub const PIECE_BYTES: usize = 1 << 20;
@@ -24,9 +24,8 @@ pub struct Pieces {
     state: State,
     digest: Digest,
     size: u64,
-    /// Bytes that have been handed out.
-    at: u64,
-    begun: bool,
+    /// Compressed bytes that have been handed out.
+    sent: u64,
 }
 
 /// The same as a server sends them: if the file cannot be read, they end in an error.
@@ -34,19 +33,35 @@ pub struct PieceReplies {
     pieces: Pieces,
 }
 
+/// Where compressed bytes come from.
+type Source = Box<dyn Read + Send>;
+
 enum State {
-    Idle(File),
-    /// Reading blocks, so another thread does it.
-    Reading(JoinHandle<(File, io::Result<Vec<u8>>)>),
+    Idle(Source),
+    /// Reading and compressing block, so another thread does it.
+    Reading(JoinHandle<(Source, io::Result<Vec<u8>>)>),
     Over,
 }
 
-/// The pieces of the program in `file`, which is read on tokio's blocking threads, only as far as pieces are taken.
-pub fn pieces(file: File, digest: Digest, size: u64) -> Pieces {
-    Pieces { state: State::Idle(file), digest, size, at: 0, begun: false }
-}
-
 impl Pieces {
+    /// The pieces of the executable in `file`, which is read and compressed on tokio's blocking threads, only as far as
+    /// pieces are taken.
+    ///
+    /// # Errors
+    /// If there is no memory to compress it.
+    pub fn of_executable(file: File, digest: Digest, size: u64) -> io::Result<Pieces> {
+        Ok(Pieces::new(Box::new(compressed(file, size)?), digest, size))
+    }
+
+    /// The same of a program that is compressed already; `size` is that of the executable.
+    pub fn of_compressed(file: File, digest: Digest, size: u64) -> Pieces {
+        Pieces::new(Box::new(file), digest, size)
+    }
+
+    fn new(source: Source, digest: Digest, size: u64) -> Pieces {
+        Pieces { state: State::Idle(source), digest, size, sent: 0 }
+    }
+
     /// The same, for a server.
     pub fn replies(self) -> PieceReplies {
         PieceReplies { pieces: self }
@@ -56,14 +71,11 @@ impl Pieces {
         loop {
             match std::mem::replace(&mut self.state, State::Over) {
                 State::Over => return Poll::Ready(None),
-                State::Idle(_) if self.begun && self.at == self.size => return Poll::Ready(None),
-                State::Idle(file) => {
-                    let (at, left) = (self.at, self.size - self.at);
-                    let bytes = usize::try_from(left).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+                State::Idle(mut source) => {
                     let reading = tokio::task::spawn_blocking(move || {
-                        let mut piece = vec![0; bytes];
-                        let read = file.read_exact_at(&mut piece, at);
-                        (file, read.map(|()| piece))
+                        let mut piece = Vec::new();
+                        let read = source.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece);
+                        (source, read.map(|_| piece))
                     });
                     self.state = State::Reading(reading);
                 }
@@ -74,8 +86,9 @@ impl Pieces {
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(io::Error::other(error)))),
                     Poll::Ready(Ok((_, Err(error)))) => return Poll::Ready(Some(Err(error))),
-                    Poll::Ready(Ok((file, Ok(data)))) => {
-                        self.state = State::Idle(file);
+                    Poll::Ready(Ok((_, Ok(data)))) if data.is_empty() => return Poll::Ready(None),
+                    Poll::Ready(Ok((source, Ok(data)))) => {
+                        self.state = State::Idle(source);
                         return Poll::Ready(Some(Ok(self.piece(data.into()))));
                     }
                 },
@@ -84,8 +97,9 @@ impl Pieces {
     }
 
     fn piece(&mut self, data: Bytes) -> ProgramPiece {
-        self.at += data.len() as u64;
-        if std::mem::replace(&mut self.begun, true) {
+        let before = self.sent;
+        self.sent += data.len() as u64;
+        if before > 0 {
             return ProgramPiece { data, ..ProgramPiece::default() };
         }
         ProgramPiece { digest: self.digest.to_bytes(), size: self.size, data }
@@ -112,8 +126,8 @@ impl Stream for PieceReplies {
 
 impl fmt::Debug for Pieces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Pieces { digest, size, at, .. } = self;
-        f.debug_struct("Pieces").field("digest", digest).field("size", size).field("at", at).finish_non_exhaustive()
+        let Pieces { digest, size, sent, .. } = self;
+        f.debug_struct("Pieces").field("digest", digest).field("size", size).field("sent", sent).finish_non_exhaustive()
     }
 }
 
@@ -127,44 +141,50 @@ impl fmt::Debug for PieceReplies {
 mod tests {
     use std::future::poll_fn;
 
-    use super::super::scratch::Scratch;
+    use super::super::scratch::{Scratch, noise};
     use super::*;
 
     async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
         poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
     }
 
-    fn program(scratch: &Scratch, bytes: &[u8]) -> (File, Digest) {
+    fn file(scratch: &Scratch, bytes: &[u8]) -> File {
         let path = scratch.path().join("program");
         std::fs::write(&path, bytes).expect("written");
-        (File::open(path).expect("there"), blake3::hash(bytes).into())
+        File::open(path).expect("there")
+    }
+
+    /// What the pieces are of, all of them together.
+    async fn whole(mut stream: Pieces, digest: Digest, size: usize) -> Vec<u8> {
+        let first = next(&mut stream).await.expect("there is always a first one");
+        assert_eq!((&first.digest[..], first.size), (&digest.as_bytes()[..], size as u64));
+        let mut whole = first.data.to_vec();
+        while let Some(piece) = next(&mut stream).await {
+            assert!(!piece.data.is_empty() && piece.data.len() <= PIECE_BYTES && piece.digest.is_empty());
+            whole.extend_from_slice(&piece.data);
+        }
+        whole
     }
 
     #[tokio::test]
     async fn pieces_are_the_whole() {
         for size in [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES] {
-            let scratch = Scratch::new();
-            let bytes: Vec<u8> = (0..size).map(|at| (at % 253) as u8).collect();
-            let (file, digest) = program(&scratch, &bytes);
-            let mut stream = pieces(file, digest, size as u64);
-            let first = next(&mut stream).await.expect("there is always a first one");
-            assert_eq!((&first.digest[..], first.size), (&digest.as_bytes()[..], size as u64));
-            let mut whole = first.data.to_vec();
-            while let Some(piece) = next(&mut stream).await {
-                assert!(!piece.data.is_empty() && piece.data.len() <= PIECE_BYTES && piece.digest.is_empty());
-                whole.extend_from_slice(&piece.data);
-            }
-            assert!(whole == bytes);
+            let (scratch, bytes) = (Scratch::new(), noise(size));
+            let digest = blake3::hash(&bytes).into();
+            let pieces = Pieces::of_executable(file(&scratch, &bytes), digest, size as u64).expect("there is memory");
+            let compressed = whole(pieces, digest, size).await;
+            assert!(zstd::decode_all(&compressed[..]).expect("it is compressed") == bytes);
+            let pieces = Pieces::of_compressed(file(&scratch, &compressed), digest, size as u64);
+            assert!(whole(pieces, digest, size).await == compressed);
         }
     }
 
     #[tokio::test]
     async fn a_file_that_is_too_short_ends_them() {
-        let scratch = Scratch::new();
-        let (file, digest) = program(&scratch, b"short");
-        let again = file.try_clone().expect("cloned");
-        assert_eq!(next(&mut pieces(file, digest, 10)).await, None);
-        let mut replies = pieces(again, digest, 10).replies();
+        let (scratch, digest) = (Scratch::new(), blake3::hash(b"short").into());
+        let pieces = || Pieces::of_executable(file(&scratch, b"short"), digest, 10).expect("there is memory");
+        assert_eq!(next(&mut pieces()).await, None);
+        let mut replies = pieces().replies();
         let error = next(&mut replies).await.expect("an error").expect_err("it is too short");
         assert!(error.message().contains(&digest.to_string()), "{error}");
         assert!(next(&mut replies).await.is_none());

@@ -10,7 +10,8 @@ use tonic::Status;
 use super::{Digest, InUse, PIECE_BYTES, ProgramStore, StoreError};
 
 /// Takes a program out of a stream of pieces into a store. Before anything is written, `wanted` decides by the first
-/// piece's digest and size whether to. Files are written on tokio's blocking threads.
+/// piece's digest and size whether to. It is decompressed and written on tokio's
+/// blocking threads.
 ///
 /// # Errors
 /// If the pieces are not what they should be, or the store cannot take them. Nothing is left of them then, and neither
@@ -27,22 +28,17 @@ pub async fn receive(
     wanted(&digest, first.size)?;
     let (store, size) = (store.clone(), first.size);
     let mut writer = blocking(move || store.writer(digest, size)).await?;
-    let (mut piece, mut received) = (Some(first), 0);
+    let mut piece = Some(first);
     while let Some(ProgramPiece { data, .. }) = piece {
         if data.len() > PIECE_BYTES {
             let message = format!("a piece of program {digest} has {} bytes; the limit is {PIECE_BYTES}", data.len());
             return Err(Status::invalid_argument(message));
         }
-        received += data.len() as u64;
         writer = blocking(move || writer.write(&data).map(|()| writer)).await?;
         piece = next(&mut pieces).await?;
         if piece.as_ref().is_some_and(|piece| piece.data.is_empty()) {
             return Err(Status::invalid_argument(format!("a piece of program {digest} is empty")));
         }
-    }
-    if received < size {
-        // Nothing is wrong with it: whoever sends it may be cut off.
-        return Err(Status::cancelled(format!("program {digest} ended after {received} of {size} bytes")));
     }
     blocking(move || writer.finish()).await
 }
@@ -68,8 +64,8 @@ mod tests {
     use std::fs::{self, File};
     use std::task::{Context, Poll};
 
-    use super::super::scratch::Scratch;
-    use super::super::{PieceReplies, pieces};
+    use super::super::scratch::{Scratch, noise};
+    use super::super::{Form, Pieces};
     use super::*;
 
     /// Pieces as somebody else might send them.
@@ -83,54 +79,69 @@ mod tests {
         }
     }
 
-    fn program(scratch: &Scratch, bytes: &[u8]) -> (PieceReplies, Digest) {
-        let (path, digest) = (scratch.path().join("program"), Digest::from(blake3::hash(bytes)));
-        fs::write(&path, bytes).expect("written");
-        (pieces(File::open(path).expect("there"), digest, bytes.len() as u64).replies(), digest)
+    fn opened(scratch: &Scratch, form: Form) -> ProgramStore {
+        ProgramStore::open(&scratch.path().join(format!("{form:?}")), form, 10 << 20).expect("opened")
+    }
+
+    fn compressed(bytes: &[u8]) -> Vec<u8> {
+        zstd::encode_all(bytes, 1).expect("compressed")
     }
 
     #[tokio::test]
-    async fn a_program_arrives_whole() {
+    async fn a_program_arrives_whole_and_goes_on_as_it_came() {
         let scratch = Scratch::new();
-        let store = ProgramStore::open(&scratch.path().join("store"), 10 << 20).expect("opened");
+        let (coordinator, agent) = (opened(&scratch, Form::Compressed), opened(&scratch, Form::Executable));
         for size in [0, 5, 2 * PIECE_BYTES + 1] {
-            let bytes: Vec<u8> = (0..size).map(|at| (at % 253) as u8).collect();
-            let (pieces, digest) = program(&scratch, &bytes);
-            let received = receive(pieces, &store, |found, announced| {
-                assert_eq!((*found, announced), (digest, size as u64));
+            let (bytes, path) = (noise(size), scratch.path().join("program"));
+            fs::write(&path, &bytes).expect("written");
+            let (size, digest) = (size as u64, Digest::from(blake3::hash(&bytes)));
+            let wanted = |found: &Digest, announced| {
+                assert_eq!((*found, announced), (digest, size));
                 Ok(())
-            });
-            let received = received.await.expect("it is whole");
+            };
+            let sent = Pieces::of_executable(File::open(path).expect("there"), digest, size).expect("there is memory");
+            let kept = receive(sent.replies(), &coordinator, wanted).await.expect("it is whole");
+            assert_eq!(kept.size(), size);
+            let sent = Pieces::of_compressed(kept.open().expect("there"), digest, kept.size());
+            let received = receive(sent.replies(), &agent, wanted).await.expect("it is whole");
             assert!(fs::read(received.path()).expect("there") == bytes);
         }
     }
 
     #[tokio::test]
     async fn what_is_no_program_is_refused_and_leaves_nothing() {
-        let scratch = Scratch::new();
-        let store = ProgramStore::open(scratch.path(), 10 << 20).expect("opened");
-        let piece = |data: &[u8]| ProgramPiece { data: data.to_vec().into(), ..ProgramPiece::default() };
-        let first = |bytes: &[u8], size: usize, data: &[u8]| {
-            let digest = Digest::from(blake3::hash(bytes)).to_bytes();
-            ProgramPiece { digest, size: size as u64, ..piece(data) }
-        };
-        let large = vec![1; PIECE_BYTES + 1];
-        for (pieces, words) in [
-            (vec![], "before its first piece"),
-            (vec![piece(b"abc")], "not 0 bytes"),
-            (vec![first(b"abc", 3, b"ab"), piece(b"d")], "expected a program with digest"),
-            (vec![first(b"abc", 3, b"ab"), piece(b"cd")], "longer than the 3 bytes"),
-            (vec![first(b"abc", 3, b"ab")], "ended after 2 of 3 bytes"),
-            (vec![first(b"abc", 3, b"ab"), piece(b"")], "is empty"),
-            (vec![first(&large, large.len(), &large)], "the limit is 1048576"),
-            (vec![first(b"abc", 11 << 20, b"abc")], "does not fit"),
-        ] {
-            let error = receive(Made(pieces.into()), &store, |_, _| Ok(())).await.expect_err("it is refused");
-            assert!(error.message().contains(words), "{words:?} is not in: {error}");
+        for form in [Form::Executable, Form::Compressed] {
+            let scratch = Scratch::new();
+            let store = opened(&scratch, form);
+            let piece = |data: &[u8]| ProgramPiece { data: data.to_vec().into(), ..ProgramPiece::default() };
+            let first = |bytes: &[u8], size: usize, data: &[u8]| {
+                let digest = Digest::from(blake3::hash(bytes)).to_bytes();
+                ProgramPiece { digest, size: size as u64, ..piece(data) }
+            };
+            let large = noise(PIECE_BYTES + 1);
+            let abc = compressed(b"abc");
+            let named = blake3::hash(b"abc").to_hex();
+            for (pieces, words) in [
+                (vec![], "before its first piece"),
+                (vec![piece(&abc)], "not 0 bytes"),
+                (vec![first(b"abc", 3, &compressed(b"abd"))], "expected a program with digest"),
+                (vec![first(b"abc", 2, &abc)], "longer than the 2 bytes"),
+                (vec![first(b"abc", 4, &abc)], "has 3 bytes, not the 4"),
+                (vec![first(b"abc", 3, &abc[..5]), piece(&abc[5..abc.len() - 1])], "ended after"),
+                (vec![first(b"abc", 3, &abc), piece(&abc)], "cannot be decompressed"),
+                (vec![first(b"abc", 3, &abc[..3])], "ended after 0 of 3 bytes"),
+                (vec![first(b"abc", 30, b"no program at all")], &*format!("{named} cannot be decompressed")),
+                (vec![first(b"abc", 3, &abc[..5]), piece(b"")], "is empty"),
+                (vec![first(&large, large.len(), &large)], "the limit is 1048576"),
+                (vec![first(b"abc", 11 << 20, &abc)], "does not fit"),
+            ] {
+                let error = receive(Made(pieces.into()), &store, |_, _| Ok(())).await.expect_err("it is refused");
+                assert!(error.message().contains(words), "{words:?} is not in: {error}");
+            }
+            let unwanted = |_: &Digest, _| Err(Status::not_found("nobody asked"));
+            let error = receive(Made([first(b"abc", 3, &abc)].into()), &store, unwanted).await.expect_err("unwanted");
+            assert_eq!(error.message(), "nobody asked");
+            assert_eq!(store.directory().read_dir().expect("there").count(), 0);
         }
-        let unwanted = |_: &Digest, _| Err(Status::not_found("nobody asked"));
-        let error = receive(Made([first(b"abc", 3, b"abc")].into()), &store, unwanted).await.expect_err("unwanted");
-        assert_eq!(error.message(), "nobody asked");
-        assert_eq!(scratch.path().read_dir().expect("there").count(), 0);
     }
 }

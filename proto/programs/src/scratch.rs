@@ -1,4 +1,4 @@
-//! A directory for a test, which goes with it.
+//! A directory for a test, which goes with it; and what to put there.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,6 +19,13 @@ impl Scratch {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Bytes that no compression makes any shorter.
+pub(super) fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    noise
 }
 
 impl Drop for Scratch {

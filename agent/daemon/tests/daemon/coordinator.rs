@@ -150,11 +150,17 @@ impl Drop for Coordinator {
 }
 
 impl Fetch {
-    /// Sends these bytes, as if they were the program.
+    /// Sends these bytes, compressed, as if they were the program.
     pub(crate) fn send(self, bytes: &[u8]) {
-        let mut pieces: VecDeque<_> = bytes.chunks(PIECE_BYTES).map(piece).collect();
+        let compressed = zstd::encode_all(bytes, 1).expect("it can be compressed");
+        self.send_as_it_is(&compressed, bytes.len() as u64);
+    }
+
+    /// Sends these bytes as if they were the program, which is announced with this size.
+    pub(crate) fn send_as_it_is(self, compressed: &[u8], size: u64) {
+        let mut pieces: VecDeque<_> = compressed.chunks(PIECE_BYTES).map(piece).collect();
         pieces[0].digest = self.digest.clone().into();
-        pieces[0].size = bytes.len() as u64;
+        pieces[0].size = size;
         let _ = self.reply.send(Ok(Box::pin(Made { items: pieces, ends: true })));
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use farpool_agent::fork_server::own_executable_failed;
 use farpool_link::message::OWN_EXECUTABLE;
-use farpool_programs::{Digest, Pieces, digest_of, pieces};
+use farpool_programs::{Digest, Pieces, digest_of};
 
 use crate::error::{Error, ErrorKind};
 use crate::fork::PerProcess;
@@ -37,7 +37,7 @@ impl Executable {
 
     /// It, to be sent.
     pub(crate) fn pieces(&self) -> io::Result<Pieces> {
-        Ok(pieces(File::open(&self.file)?, self.digest, self.size))
+        Pieces::of_executable(File::open(&self.file)?, self.digest, self.size)
     }
 }
 

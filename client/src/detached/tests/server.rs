@@ -303,11 +303,12 @@ impl Clients for Service {
         &self,
         request: Request<Streaming<ProgramPiece>>,
     ) -> Result<Response<PutProgramReply>, Status> {
-        let (mut stream, mut bytes) = (request.into_inner(), 0);
+        let (mut stream, mut compressed) = (request.into_inner(), Vec::new());
         while let Some(piece) = stream.message().await? {
-            bytes += piece.data.len();
+            compressed.extend_from_slice(&piece.data);
         }
-        self.note(format!("program of {bytes} bytes"))?;
+        let program = zstd::decode_all(&compressed[..])?;
+        self.note(format!("program of {} bytes", program.len()))?;
         Ok(Response::new(PutProgramReply {}))
     }
 }

@@ -16,7 +16,9 @@ use crate::server::{Server, soon};
 const PIECE: usize = 1 << 20;
 
 pub(crate) fn program(bytes: usize) -> (Vec<u8>, Vec<u8>) {
-    let program: Vec<u8> = (0..bytes).map(|at| (at * 31 % 251) as u8).collect();
+    // What cannot be compressed takes as many pieces as it has bytes.
+    let mut program = vec![0; bytes];
+    blake3::Hasher::new().finalize_xof().fill(&mut program);
     let digest = blake3::hash(&program).as_bytes().to_vec();
     (program, digest)
 }
@@ -38,12 +40,12 @@ async fn fetch(server: &Server, digest: &[u8]) -> Result<Vec<u8>, Status> {
     let mut agent = AgentsClient::new(server.connect().await);
     let request = FetchProgramRequest { digest: digest.to_vec().into() };
     let mut pieces = soon("the program", agent.fetch_program(request)).await?.into_inner();
-    let mut program = Vec::new();
+    let mut compressed = Vec::new();
     while let Some(piece) = soon("a piece", pieces.message()).await? {
         assert!(piece.data.len() <= PIECE);
-        program.extend_from_slice(&piece.data);
+        compressed.extend_from_slice(&piece.data);
     }
-    Ok(program)
+    Ok(decompressed(&compressed))
 }
 
 fn fetching(server: &std::sync::Arc<Server>, digest: &[u8]) -> JoinHandle<Result<Vec<u8>, Status>> {
@@ -51,8 +53,13 @@ fn fetching(server: &std::sync::Arc<Server>, digest: &[u8]) -> JoinHandle<Result
     tokio::spawn(async move { fetch(&server, &digest).await })
 }
 
+pub(crate) fn decompressed(compressed: &[u8]) -> Vec<u8> {
+    zstd::decode_all(compressed).expect("it is compressed")
+}
+
 pub(crate) fn pieces(program: &[u8], digest: &[u8]) -> Vec<ProgramPiece> {
-    let mut pieces: Vec<_> = program
+    let mut pieces: Vec<_> = zstd::encode_all(program, 1)
+        .expect("it can be compressed")
         .chunks(PIECE)
         .map(|data| ProgramPiece { data: data.to_vec().into(), ..ProgramPiece::default() })
         .collect();
@@ -129,12 +136,22 @@ async fn what_nobody_asked_for_or_is_no_program_must_be_refused() {
         change(&mut pieces);
         pieces
     };
+    let another = |bytes: usize| {
+        let mut pieces = pieces(&vec![7; bytes], &digest);
+        pieces[0].size = program.len() as u64;
+        pieces
+    };
     let cases = [
-        (changed(|pieces| pieces.swap(1, 2)), "digest"),
+        (changed(|pieces| pieces.swap(1, 2)), "cannot be decompressed"),
         (changed(|pieces| pieces.truncate(2)), "ended after"),
         (changed(|pieces| pieces[0].size -= 1), "longer than"),
-        (changed(|pieces| pieces[0].size += 1), "ended after"),
-        (changed(|pieces| pieces[1].data = vec![0; PIECE].into()), "digest"),
+        (changed(|pieces| pieces[0].size += 1), "were announced"),
+        (another(program.len()), "expected a program with digest"),
+        (another(program.len() - 1), "were announced"),
+        // A few KiB as they are sent.
+        (another(1 << 30), "longer than"),
+        (changed(|pieces| pieces[0].data = vec![7; PIECE].into()), "cannot be decompressed"),
+        (changed(|pieces| pieces.push(pieces[2].clone())), "cannot be decompressed"),
         (changed(|pieces| pieces[1].data = vec![0; PIECE + 1].into()), "the limit is"),
         (changed(|pieces| pieces[1].data = Default::default()), "empty"),
     ];

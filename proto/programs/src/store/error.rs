@@ -20,6 +20,8 @@ pub enum StoreErrorKind {
     TooLarge,
     /// There is no room: the programs that are there are in use, or the disk is full.
     Full,
+    /// It has not come to its end.
+    Incomplete,
     /// What came is not what was announced.
     Mismatch,
     /// The directory or a file cannot be read or written.
@@ -55,6 +57,8 @@ impl From<StoreError> for Status {
     fn from(error: StoreError) -> Status {
         match error.kind {
             StoreErrorKind::TooLarge | StoreErrorKind::Full => Status::resource_exhausted(error.message),
+            // Nothing is wrong with it: whoever sends it may be cut off.
+            StoreErrorKind::Incomplete => Status::cancelled(error.message),
             StoreErrorKind::Mismatch => Status::invalid_argument(error.message),
             StoreErrorKind::Io => Status::internal(error.message),
         }

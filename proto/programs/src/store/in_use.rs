@@ -22,17 +22,17 @@ impl InUse {
         InUse { entry: Arc::new(Entry { path, size, _lock: lock }) }
     }
 
-    /// The executable.
+    /// Its file.
     pub fn path(&self) -> &Path {
         &self.entry.path
     }
 
-    /// Bytes of the executable.
+    /// Bytes of the executable, whether its file is compressed or not.
     pub fn size(&self) -> u64 {
         self.entry.size
     }
 
-    /// Opens the executable, to be read.
+    /// Opens its file, to be read.
     ///
     /// # Errors
     /// If there are too many open files, or somebody has removed it behind the store's back.

@@ -9,6 +9,7 @@
 //! An entry's time of last modification is when it was used last.
 
 mod error;
+mod form;
 mod in_use;
 mod room;
 mod writer;
@@ -28,6 +29,7 @@ use nix::unistd::geteuid;
 use super::{Digest, digest_of};
 
 pub use error::{StoreError, StoreErrorKind};
+pub use form::Form;
 pub use in_use::InUse;
 pub use writer::Writer;
 
@@ -40,10 +42,11 @@ pub struct ProgramStore {
 #[derive(Debug)]
 struct Shared {
     directory: PathBuf,
-    /// Bytes that the programs in it may have together.
+    form: Form,
+    /// Bytes that the files in it may have together.
     bound: u64,
-    /// Programs that this process knows to be whole, and in which file.
-    verified: Mutex<HashMap<Digest, FileId>>,
+    /// Programs that this process knows to be whole, in which file, and the size of the executable.
+    verified: Mutex<HashMap<Digest, (FileId, u64)>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +61,7 @@ impl ProgramStore {
     ///
     /// # Errors
     /// If the directory cannot be made, read or locked, or if it belongs to another user, who could replace programs.
-    pub fn open(directory: &Path, bound: u64) -> Result<ProgramStore, StoreError> {
+    pub fn open(directory: &Path, form: Form, bound: u64) -> Result<ProgramStore, StoreError> {
         let failed = |error| StoreError::io(format_args!("opening the programs in {}", directory.display()), &error);
         // Workers start in other directories: the paths of programs must not depend on this one.
         let directory = std::path::absolute(directory).map_err(failed)?;
@@ -86,7 +89,7 @@ impl ProgramStore {
                 },
             )?;
         }
-        let store = ProgramStore { shared: Arc::new(Shared { directory, bound, verified: Mutex::default() }) };
+        let store = ProgramStore { shared: Arc::new(Shared { directory, form, bound, verified: Mutex::default() }) };
         let turn = store.turn()?;
         // More than the bound may be in use by others: then there is no room, for now.
         store.remove_beyond(bound)?;
@@ -110,14 +113,15 @@ impl ProgramStore {
             // It has been removed before it was locked.
             return None;
         }
-        if !is_safe(&metadata) || !self.is_verified(digest, &file, &metadata) {
+        let size = if is_safe(&metadata) { self.verified_size(digest, &file, &metadata) } else { None };
+        let Some(size) = size else {
             // An error means that somebody else has removed it.
             let _ = fs::remove_file(&path);
             return None;
-        }
+        };
         // An error means that it belongs to another user: then it will go a little early.
         let _ = file.set_modified(SystemTime::now());
-        Some(InUse::new(path, metadata.len(), file))
+        Some(InUse::new(path, size, file))
     }
 
     /// Checks that a program of this size may be here at all.
@@ -128,7 +132,8 @@ impl ProgramStore {
         self.room_beside(size).map(drop)
     }
 
-    /// Makes room for a program of this size, which is then to be written.
+    /// Makes room for a program of this size, which is then to be written. As long as it is being written, it counts with
+    /// this size, in whatever form it will be kept.
     ///
     /// # Errors
     /// If there is no room for it, or if the directory cannot be written to.
@@ -137,7 +142,7 @@ impl ProgramStore {
     }
 
     fn path_of(&self, digest: &Digest) -> PathBuf {
-        self.shared.directory.join(digest.to_string())
+        self.shared.directory.join(self.shared.form.name_of(digest))
     }
 
     /// While what this returns is there, nobody else changes the directory.
@@ -149,20 +154,25 @@ impl ProgramStore {
         Ok(turn)
     }
 
-    fn is_verified(&self, digest: &Digest, file: &File, metadata: &Metadata) -> bool {
+    /// The size of the executable; none: it is not what its name says.
+    fn verified_size(&self, digest: &Digest, file: &File, metadata: &Metadata) -> Option<u64> {
         let id = FileId::of(metadata);
-        if self.verified().get(digest) == Some(&id) {
-            return true;
+        let known = self.verified().get(digest).copied();
+        if let Some((then, size)) = known
+            && then == id
+        {
+            return Some(size);
         }
         // Not with the lock: this may take a while.
-        let whole = digest_of(file).is_ok_and(|found| found == *digest);
-        if whole {
-            self.verified().insert(*digest, id);
+        let (found, size) = self.shared.form.contents_of(file).ok()?;
+        if found != *digest {
+            return None;
         }
-        whole
+        self.verified().insert(*digest, (id, size));
+        Some(size)
     }
 
-    fn verified(&self) -> MutexGuard<'_, HashMap<Digest, FileId>> {
+    fn verified(&self) -> MutexGuard<'_, HashMap<Digest, (FileId, u64)>> {
         // It is whole between any two statements.
         self.shared.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }

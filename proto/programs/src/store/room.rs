@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use super::form::program_of;
 use super::{Digest, ProgramStore, StoreError, StoreErrorKind};
 
 /// How the name of a file begins that is being written.
@@ -74,7 +75,7 @@ impl ProgramStore {
                 } else {
                     incoming += metadata.len();
                 }
-            } else if let Ok(digest) = name.parse::<Digest>()
+            } else if let Some(digest) = program_of(name)
                 && metadata.is_file()
             {
                 let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::super::scratch::Scratch;
+use super::super::scratch::{Scratch, noise};
 use super::*;
 
 /// A program of 100 bytes.
@@ -13,14 +13,26 @@ fn digest(number: u8) -> Digest {
     blake3::hash(&bytes(number)).into()
 }
 
+fn compressed(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).expect("it can be compressed")
+}
+
 fn put(store: &ProgramStore, number: u8) -> Result<InUse, StoreError> {
-    let mut writer = store.writer(digest(number), 100)?;
-    bytes(number).chunks(30).try_for_each(|piece| writer.write(piece))?;
+    put_bytes(store, &bytes(number))
+}
+
+fn put_bytes(store: &ProgramStore, bytes: &[u8]) -> Result<InUse, StoreError> {
+    let mut writer = store.writer(blake3::hash(bytes).into(), bytes.len() as u64)?;
+    compressed(bytes).chunks(7).try_for_each(|piece| writer.write(piece))?;
     writer.finish()
 }
 
 fn open(scratch: &Scratch, bound: u64) -> ProgramStore {
-    ProgramStore::open(scratch.path(), bound).expect("it can be opened")
+    open_as(Form::Executable, scratch, bound)
+}
+
+fn open_as(form: Form, scratch: &Scratch, bound: u64) -> ProgramStore {
+    ProgramStore::open(scratch.path(), form, bound).expect("it can be opened")
 }
 
 fn files(scratch: &Scratch) -> Vec<PathBuf> {
@@ -43,9 +55,7 @@ fn what_was_written_is_there_and_can_be_run() {
     let digest = blake3::hash(&program).into();
     let store = open(&scratch, 1 << 30);
     assert!(store.get(&digest).is_none());
-    let mut writer = store.writer(digest, program.len() as u64).expect("there is room");
-    writer.write(&program).expect("there is room");
-    let written = writer.finish().expect("it is what was announced");
+    let written = put_bytes(&store, &program).expect("it is what was announced");
     assert_eq!(written.path(), scratch.path().join(digest.to_string()));
     assert_eq!(written.path().metadata().expect("there").permissions().mode() & 0o7777, 0o500);
     assert_eq!(written.size(), program.len() as u64);
@@ -104,7 +114,7 @@ fn two_writers_of_one_program_do_not_disturb_each_other() {
     let scratch = Scratch::new();
     let (one, other) = (open(&scratch, 300), open(&scratch, 300));
     let mut writers = [&one, &other].map(|store| store.writer(digest(1), 100).expect("there is room"));
-    writers.iter_mut().for_each(|writer| writer.write(&bytes(1)).expect("there is room"));
+    writers.iter_mut().for_each(|writer| writer.write(&compressed(&bytes(1))).expect("there is room"));
     assert!(one.get(&digest(1)).is_none(), "none is finished");
     let finished = writers.map(|writer| writer.finish().expect("it is what was announced"));
     assert_eq!(finished[0].path(), finished[1].path());
@@ -132,20 +142,88 @@ fn a_corrupt_program_is_not_there() {
 fn what_is_not_what_was_announced_is_refused_and_leaves_nothing() {
     let scratch = Scratch::new();
     let store = open(&scratch, 300);
-    let writer = |data: &[u8]| {
+    let writer = |bytes: &[u8], left_out: usize| {
         let mut writer = store.writer(digest(1), 100).expect("there is room");
-        writer.write(data).map(|()| writer)
+        let data = compressed(bytes);
+        writer.write(&data[..data.len() - left_out]).map(|()| writer)
     };
     let (wanted, found) = (digest(1).to_string(), digest(2).to_string());
-    let other = writer(&bytes(2)).and_then(Writer::finish);
+    let other = writer(&bytes(2), 0).and_then(Writer::finish);
     check_refused(other, StoreErrorKind::Mismatch, &["expected", &wanted, "found", &found]);
-    let short = writer(&bytes(1)[1..]).and_then(Writer::finish);
-    check_refused(short, StoreErrorKind::Mismatch, &["ended after 99 of 100 bytes"]);
-    check_refused(writer(&[1; 101]), StoreErrorKind::Mismatch, &["longer than the 100 bytes"]);
+    let short = writer(&bytes(1)[1..], 0).and_then(Writer::finish);
+    check_refused(short, StoreErrorKind::Mismatch, &[&wanted, "has 99 bytes, not the 100"]);
+    let cut = writer(&bytes(1), 1).and_then(Writer::finish);
+    check_refused(cut, StoreErrorKind::Incomplete, &[&wanted, "ended after", "of 100 bytes"]);
+    check_refused(writer(&[1; 101], 0), StoreErrorKind::Mismatch, &[&wanted, "longer than the 100 bytes"]);
     check_refused(store.writer(digest(1), 301), StoreErrorKind::TooLarge, &["301 bytes", "300 bytes"]);
     check_refused(store.writer(digest(1), u64::MAX), StoreErrorKind::TooLarge, &["300 bytes"]);
-    drop(writer(&bytes(1)));
+    drop(writer(&bytes(1), 0));
     assert_eq!(files(&scratch), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn what_decompresses_to_more_than_was_announced_is_not_written() {
+    let bomb = compressed(&vec![0; 100 << 20]);
+    assert!(bomb.len() < 16 << 10);
+    for form in [Form::Executable, Form::Compressed] {
+        let scratch = Scratch::new();
+        let store = open_as(form, &scratch, 1 << 20);
+        let mut writer = store.writer(digest(1), 1 << 20).expect("there is room");
+        check_refused(writer.write(&bomb), StoreErrorKind::Mismatch, &["longer than the 1048576 bytes"]);
+        assert_eq!(files(&scratch)[0].metadata().expect("there").len(), 1 << 20);
+    }
+}
+
+#[test]
+fn a_frame_of_nothing_comes_to_an_end() {
+    let scratch = Scratch::new();
+    let store = open_as(Form::Compressed, &scratch, 1 << 20);
+    let mut writer = store.writer(digest(1), 100).expect("there is room");
+    // A header, and blocks without a byte.
+    writer.write(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x50]).expect("it is a frame");
+    let refused = (0..1000).find_map(|_| writer.write(&[0, 0, 0]).err());
+    let words = [&*digest(1).to_string(), "is sent in more than 163 bytes, although 100 were announced"];
+    check_refused(refused.map_or(Ok(()), Err), StoreErrorKind::Mismatch, &words);
+}
+
+#[test]
+fn a_program_can_be_kept_compressed() {
+    let scratch = Scratch::new();
+    let program = [vec![7; 100_000], noise(1000)].concat();
+    let digest = blake3::hash(&program).into();
+    let store = open_as(Form::Compressed, &scratch, 1 << 20);
+    let written = put_bytes(&store, &program).expect("there is room");
+    assert_eq!(files(&scratch), [scratch.path().join(format!("{digest}.zst"))]);
+    assert!(fs::read(written.path()).expect("there") == compressed(&program));
+    assert_eq!(written.path().metadata().expect("there").permissions().mode() & 0o7777, 0o400);
+    // Another process finds out by itself what it is.
+    for store in [store, open_as(Form::Compressed, &scratch, 1 << 20)] {
+        assert_eq!(store.get(&digest).expect("it is there").size(), program.len() as u64);
+    }
+    drop(written);
+    let file = &files(&scratch)[0];
+    fs::set_permissions(file, Permissions::from_mode(0o600)).expect("changed");
+    for wrong in [&compressed(&program)[1..], &compressed(b"another"), &[compressed(&program), vec![0]].concat()] {
+        fs::write(file, wrong).expect("written");
+        assert!(open_as(Form::Compressed, &scratch, 1 << 20).get(&digest).is_none());
+        assert!(!file.exists());
+    }
+}
+
+/// Programs count with their size while they come, and with that of their file from then on.
+#[test]
+fn the_bound_is_one_of_what_is_on_disk_in_whatever_form() {
+    let scratch = Scratch::new();
+    let store = open_as(Form::Compressed, &scratch, 250);
+    let used: Vec<_> = (1..=9).map(|number| put(&store, number).expect("there is room")).collect();
+    let held: u64 = files(&scratch).iter().map(|file| file.metadata().expect("there").len()).sum();
+    assert!(held < 200, "{held}");
+    drop(used);
+    let executables = open(&scratch, 250);
+    let used = [10, 11].map(|number| put(&executables, number).expect("there is room"));
+    let held: u64 = files(&scratch).iter().map(|file| file.metadata().expect("there").len()).sum();
+    assert!((201..=250).contains(&held), "{held}");
+    drop(used);
 }
 
 #[test]
@@ -180,7 +258,11 @@ fn a_full_disk_is_named_and_nothing_is_left() {
     let store = open(&scratch, 300);
     let mut writer = store.writer(digest(1), 100).expect("there is room");
     writer.fill_disk();
-    check_refused(writer.write(&bytes(1)), StoreErrorKind::Full, &["No space left on device", &digest(1).to_string()]);
+    check_refused(
+        writer.write(&compressed(&bytes(1))),
+        StoreErrorKind::Full,
+        &["No space left on device", &digest(1).to_string()],
+    );
     drop(writer);
     assert_eq!(files(&scratch), [] as [PathBuf; 0]);
 }
@@ -190,7 +272,11 @@ fn a_directory_that_cannot_be_made_is_named() {
     let scratch = Scratch::new();
     let path = scratch.path().join("file");
     fs::write(&path, b"").expect("written");
-    check_refused(ProgramStore::open(&path.join("below"), 1), StoreErrorKind::Io, &["file/below", "Not a directory"]);
+    check_refused(
+        ProgramStore::open(&path.join("below"), Form::Executable, 1),
+        StoreErrorKind::Io,
+        &["file/below", "Not a directory"],
+    );
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -5,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use super::super::compression::{Decompressor, most_compressed};
 use super::room::INCOMING;
-use super::{Digest, FileId, InUse, ProgramStore, StoreError, StoreErrorKind};
+use super::{Digest, FileId, Form, InUse, ProgramStore, StoreError, StoreErrorKind};
 
 /// A program that is being written. Dropped before it is finished, it leaves nothing.
 #[derive(Debug)]
@@ -14,7 +16,11 @@ pub struct Writer {
     store: ProgramStore,
     digest: Digest,
     size: u64,
-    written: u64,
+    decompressor: Decompressor,
+    /// Compressed bytes that have come.
+    received: u64,
+    /// Bytes of the executable in them.
+    decompressed: u64,
     hasher: blake3::Hasher,
     file: File,
     incoming: Incoming,
@@ -33,29 +39,52 @@ impl Writer {
     pub(super) fn new(store: ProgramStore, digest: Digest, size: u64) -> Result<Writer, StoreError> {
         let _turn = store.turn()?;
         store.make_room(size)?;
-        let created = Incoming::create(&store, &digest).and_then(|(incoming, file)| {
-            // From now on it counts with its size. Blocks of the disk are taken as it is written.
-            file.set_len(size).map(|()| (incoming, file))
-        });
         let failed = |error| StoreError::io(format_args!("writing to {}", store.directory().display()), &error);
-        let (incoming, file) = created.map_err(failed)?;
-        Ok(Writer { digest, size, written: 0, hasher: blake3::Hasher::new(), file, incoming, store })
+        let (incoming, file) = Incoming::create(&store, &digest).map_err(failed)?;
+        // From now on it counts with its size. Blocks of the disk are taken as it is written.
+        file.set_len(size).map_err(failed)?;
+        let decompressor = Decompressor::new().map_err(failed)?;
+        let hasher = blake3::Hasher::new();
+        Ok(Writer { digest, size, decompressor, received: 0, decompressed: 0, hasher, file, incoming, store })
     }
 
-    /// Adds what comes next.
+    /// Adds what comes next, compressed.
     ///
     /// # Errors
-    /// If it becomes longer than announced, or cannot be written: the disk is full.
+    /// If it cannot be decompressed, or not to what was announced, or if it cannot be written: the disk is full.
     pub fn write(&mut self, data: &[u8]) -> Result<(), StoreError> {
-        let (digest, size) = (self.digest, self.size);
-        if data.len() as u64 > size - self.written {
-            let message = format!("program {digest} is longer than the {size} bytes that were announced");
-            return Err(StoreError::new(StoreErrorKind::Mismatch, message));
+        self.received += data.len() as u64;
+        let (size, most) = (self.size, most_compressed(self.size));
+        if self.received > most {
+            return Err(
+                self.mismatch(format_args!("is sent in more than {most} bytes, although {size} were announced"))
+            );
         }
-        self.file.write_all(data).map_err(|error| self.failed(&error))?;
-        self.hasher.update(data);
-        self.written += data.len() as u64;
+        self.decompress(data)?;
+        if self.form() == Form::Compressed {
+            self.file.write_all(data).map_err(|error| self.failed(&error))?;
+        }
         Ok(())
+    }
+
+    fn decompress(&mut self, mut data: &[u8]) -> Result<(), StoreError> {
+        let (form, size) = (self.form(), self.size);
+        loop {
+            let part = match self.decompressor.next(&mut data) {
+                Ok(Some(part)) => part,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(self.mismatch(format_args!("cannot be decompressed: {error}"))),
+            };
+            self.decompressed += part.len() as u64;
+            if self.decompressed > size {
+                return Err(self.mismatch(format_args!("is longer than the {size} bytes that were announced")));
+            }
+            self.hasher.update(part);
+            if form == Form::Executable {
+                let written = self.file.write_all(part);
+                written.map_err(|error| self.failed(&error))?;
+            }
+        }
     }
 
     /// Checks that the program is what was announced, and puts it where it is found.
@@ -63,10 +92,13 @@ impl Writer {
     /// # Errors
     /// If it is not, or if it cannot be put there.
     pub fn finish(self) -> Result<InUse, StoreError> {
-        let (digest, size) = (self.digest, self.size);
-        if self.written != size {
-            let message = format!("program {digest} ended after {} of {size} bytes", self.written);
-            return Err(StoreError::new(StoreErrorKind::Mismatch, message));
+        let Writer { digest, size, decompressed, .. } = self;
+        if !self.decompressor.has_ended() {
+            let message = format!("program {digest} ended after {decompressed} of {size} bytes");
+            return Err(StoreError::new(StoreErrorKind::Incomplete, message));
+        }
+        if decompressed < size {
+            return Err(self.mismatch(format_args!("has {decompressed} bytes, not the {size} that were announced")));
         }
         let found = Digest::from(self.hasher.finalize());
         if found != digest {
@@ -74,7 +106,10 @@ impl Writer {
             return Err(StoreError::new(StoreErrorKind::Mismatch, message));
         }
         // Not synced: should the host go down before it is on disk, the next process finds that out by its digest.
-        self.file.set_permissions(Permissions::from_mode(0o500)).map_err(|error| self.failed(&error))?;
+        if self.form() == Form::Compressed {
+            self.file.set_len(self.received).map_err(|error| self.failed(&error))?;
+        }
+        self.file.set_permissions(Permissions::from_mode(self.form().mode())).map_err(|error| self.failed(&error))?;
         self.file.set_modified(SystemTime::now()).map_err(|error| self.failed(&error))?;
         drop(self.file);
         let _turn = self.store.turn()?;
@@ -86,7 +121,7 @@ impl Writer {
         let failed = |error: &io::Error| StoreError::io(format_args!("writing {}", path.display()), error);
         let lock = self.incoming.publish(&path).map_err(|error| failed(&error))?;
         let metadata = lock.metadata().map_err(|error| failed(&error))?;
-        self.store.verified().insert(digest, FileId::of(&metadata));
+        self.store.verified().insert(digest, (FileId::of(&metadata), size));
         Ok(InUse::new(path, size, lock))
     }
 
@@ -94,6 +129,14 @@ impl Writer {
     #[cfg(test)]
     pub(super) fn fill_disk(&mut self) {
         self.file = OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    }
+
+    fn form(&self) -> Form {
+        self.store.shared.form
+    }
+
+    fn mismatch(&self, how: impl fmt::Display) -> StoreError {
+        StoreError::new(StoreErrorKind::Mismatch, format!("program {} {how}", self.digest))
     }
 
     fn failed(&self, error: &io::Error) -> StoreError {

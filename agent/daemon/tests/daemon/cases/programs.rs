@@ -15,7 +15,7 @@ use crate::program::starts;
 use crate::scratch::Scratch;
 
 super::cases! {
-    fetched_once_for_two_pools, what_was_sent_is_something_else, too_large_for_the_cache, too_large_for_a_file, lies_where_nothing_may_run, lies_there_already,
+    fetched_once_for_two_pools, what_was_sent_is_something_else, what_was_sent_is_not_what_was_announced, too_large_for_the_cache, too_large_for_a_file, lies_where_nothing_may_run, lies_there_already,
     two_agents_share_a_cache, cannot_be_fetched, stopped_before_it_was_there, told_before_it_was_there, for_another_machine,
     a_library_is_missing, started_as_its_client_wants, starts_where_its_client_is, what_is_no_program,
 }
@@ -72,6 +72,31 @@ async fn what_was_sent_is_something_else() {
     session.send(Command::StartPool(Box::new(start(2, &program, notes.path(), "none"))));
     coordinator.fetch().await.send(&program);
     session.started(2).await;
+}
+
+async fn what_was_sent_is_not_what_was_announced() {
+    let scratch = Scratch::new();
+    let mut coordinator = Coordinator::start();
+    let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
+    let (mut session, _) = coordinator.session().await;
+    let compressed = |bytes: &[u8]| zstd::encode_all(bytes, 1).expect("it can be compressed");
+    let program = b"a program";
+    let whole = compressed(program);
+    let named = digest(program).to_string();
+    let cases = [
+        (program.to_vec(), 9, "cannot be decompressed"),
+        (whole[..whole.len() - 1].to_vec(), 9, "ended after"),
+        (whole.clone(), 10, "has 9 bytes, not the 10"),
+        (whole, 8, "longer than the 8 bytes"),
+        // A few KiB as they are sent.
+        (compressed(&vec![0; 256 << 20]), 1 << 20, "longer than the 1048576 bytes"),
+    ];
+    for (pool, (sent, size, words)) in (1..).zip(cases) {
+        session.send(Command::StartPool(Box::new(start(pool, program, scratch.path(), "none"))));
+        coordinator.fetch().await.send_as_it_is(&sent, size);
+        session.refused(pool, FailureKind::Unavailable, &[&named, words]).await;
+        assert_eq!(scratch.names_in("programs"), [""; 0]);
+    }
 }
 
 async fn too_large_for_the_cache() {

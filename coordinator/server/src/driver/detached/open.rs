@@ -5,7 +5,7 @@ use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use farpool_common::log::{info, warn};
-use farpool_programs::{InUse, ProgramStore};
+use farpool_programs::{Form, InUse, ProgramStore, StoreError};
 
 use super::super::super::link::Link;
 use super::super::super::programs::Programs;
@@ -26,7 +26,7 @@ impl Opened {
     /// Opens the programs, and the journal if there is to be one. Programs of its jobs stay, whatever the bound.
     pub(in super::super::super) fn open(settings: &Settings, link: &Link) -> io::Result<(Programs, Option<Self>)> {
         let Some(journal) = &settings.journal else {
-            let store = ProgramStore::open(&settings.programs, settings.program_cache).map_err(io::Error::other)?;
+            let store = open_programs(settings, settings.program_cache).map_err(io::Error::other)?;
             return Ok((Programs::new(store, link.clone()), None));
         };
         // Nobody else can make it say anything by now.
@@ -45,11 +45,16 @@ impl Opened {
         link: &Link,
         now_ms: u64,
     ) -> io::Result<Self> {
-        let store = |bound| ProgramStore::open(&settings.programs, bound).map_err(io::Error::other);
+        let store = |bound| open_programs(settings, bound).map_err(io::Error::other);
         let pins = pins(&journal, &store(u64::MAX)?);
         let programs = Programs::new(store(settings.program_cache)?, link.clone());
         Ok(Self { journal, programs, pins, now_ms })
     }
+}
+
+/// Programs are kept as clients send them, which is how agents get them.
+fn open_programs(settings: &Settings, bound: u64) -> Result<ProgramStore, StoreError> {
+    ProgramStore::open(&settings.programs, Form::Compressed, bound)
 }
 
 /// The programs of jobs that will go on.

@@ -5,16 +5,17 @@ use farpool_proto::v1::agents_client::AgentsClient;
 
 use super::*;
 use crate::agent::Agent;
+use crate::programs::decompressed;
 
 async fn fetch(server: &Server) -> Vec<u8> {
     let request = FetchProgramRequest { digest: program(PROGRAM).1.into() };
     let mut agent = AgentsClient::new(server.connect().await);
     let mut pieces = soon("the program", agent.fetch_program(request)).await.expect("it is here").into_inner();
-    let mut fetched = Vec::new();
+    let mut compressed = Vec::new();
     while let Some(piece) = soon("a piece", pieces.message()).await.expect("it comes") {
-        fetched.extend_from_slice(&piece.data);
+        compressed.extend_from_slice(&piece.data);
     }
-    fetched
+    decompressed(&compressed)
 }
 
 #[tokio::test]
