@@ -5,12 +5,16 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
+
+/// How often it is looked at processes that a command has left in the background, at least.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The group of a command that was started.
 pub(super) struct Group {
@@ -81,6 +85,7 @@ fn wait(mut child: Child, mut tell: PipeWriter, gone: &Mutex<bool>) -> io::Resul
     let mut is_gone = lock(gone);
     let status = child.wait();
     let _ = tell.write_all(&[0]);
+    let mut pause = Duration::from_millis(1);
     loop {
         // Their parents have ended, so they are children of this process. How they end is nobody's business, and may be by a
         // signal that has no name.
@@ -91,7 +96,10 @@ fn wait(mut child: Child, mut tell: PipeWriter, gone: &Mutex<bool>) -> io::Resul
         }
         if matches!(others, Ok(nix::sys::wait::WaitStatus::StillAlive)) {
             drop(is_gone);
-            let _ = waitid(Id::PGid(id), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+            // Nothing tells that a process leaves the group (setsid, setpgid), and whoever waits for one in it is not woken by
+            // that, nor by its end later. So it is looked at again and again.
+            thread::sleep(pause);
+            pause = LONGEST_PAUSE.min(2 * pause);
             is_gone = lock(gone);
         }
     }

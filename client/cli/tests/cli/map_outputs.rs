@@ -73,6 +73,14 @@ fn tags_tell_whose_a_line_is() {
     map("echo {#}; : {}", ["--tag", "-0"]).input("a\nb\0").run().assert_prints("a\\nb\t1\n");
 }
 
+/// Nothing tells that a process leaves the group, so one that did so while it was waited for was waited for without end.
+#[test]
+fn what_leaves_the_group_is_not_waited_for() {
+    let leaves = "(sleep 0.3; exec setsid sleep 600) > /dev/null 2>&1 & echo {}";
+    map(leaves, ["--grace", "1h"]).input("x\n").run().assert_prints("x\n");
+    map("setsid true > /dev/null 2>&1 & : {}", []).input("x\n".repeat(20)).run().assert_prints("");
+}
+
 #[test]
 fn what_stays_in_the_background_is_waited_for() {
     let folder = Folder::new();
