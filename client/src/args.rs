@@ -51,6 +51,10 @@ pub trait Args: sealed::Sealed + Sized + Send + 'static {
     /// Decodes arguments that take up all of `bytes`.
     #[doc(hidden)]
     fn decode(bytes: &[u8]) -> Result<Self, CodecError>;
+
+    /// Whether encoding runs no code of the user's.
+    #[doc(hidden)]
+    fn are_plain() -> bool;
 }
 
 mod sealed {
@@ -84,6 +88,10 @@ macro_rules! tuples {
                 $(let ($name, rest) = codec::decode_prefix(rest)?;)*
                 if rest.is_empty() { Ok(($($name,)*)) } else { Err(CodecError::trailing::<Self>(rest.len())) }
             }
+
+            fn are_plain() -> bool {
+                true $(&& codec::is_plain::<$name>())*
+            }
         }
     )*};
 }
@@ -97,6 +105,10 @@ impl Args for () {
 
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         if bytes.is_empty() { Ok(()) } else { Err(CodecError::trailing::<Self>(bytes.len())) }
+    }
+
+    fn are_plain() -> bool {
+        true
     }
 }
 

@@ -15,8 +15,8 @@ use crate::panics;
 /// How long a verb that is to return at once may feed before it leaves the rest to a thread.
 const INLINE: Duration = Duration::from_millis(20);
 
-/// Feeds the job on a thread of its own; what goes wrong becomes the job's outcome. Only an input that waits for nothing, such as that of a
-/// `Vec`, is pulled here too, as far as that is quickly done.
+/// Feeds the job on a thread of its own; what goes wrong becomes the job's outcome. Only an input that waits for nothing, such as a
+/// `Vec` of numbers, is pulled here too, as far as that is quickly done.
 pub(crate) fn feed<A: Args>(mut call: Call, mut feeder: Feeder<impl Iterator<Item = A> + Send + 'static>) {
     if feeder.never_blocks() {
         if !feed_until(&mut call, &mut feeder, Some(Instant::now() + INLINE)) {

@@ -91,14 +91,14 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
         (lower, upper.filter(|&upper| upper == lower).map(|exact| exact as u64))
     }
 
-    /// Whether pulling runs no code but the standard library's, and so waits for nothing.
+    /// Whether pulling and encoding run no code but the standard library's and farpool's, and so wait for nothing.
     pub(crate) fn never_blocks(&self) -> bool {
         // A wrong answer costs a thread, or the time that a thread would have saved; types of other crates have other paths.
         const KNOWN: [&str; 3] =
             ["alloc::vec::into_iter::IntoIter<", "core::array::iter::IntoIter<", "core::ops::range::Range"];
         let name = std::any::type_name::<I>();
         let name = name.strip_prefix("farpool::singles::Singles<").unwrap_or(name);
-        KNOWN.iter().any(|known| name.starts_with(known)) && self.input.size_hint().1.is_some()
+        A::are_plain() && KNOWN.iter().any(|known| name.starts_with(known)) && self.input.size_hint().1.is_some()
     }
 
     /// Pulls one batch, of at most `room` items, and appends what there is to send: one message of items at most, for that

@@ -39,6 +39,17 @@ impl Iterator for Exact {
     }
 }
 
+/// Takes its time to be encoded.
+#[derive(serde::Deserialize)]
+struct Slow(u64);
+
+impl serde::Serialize for Slow {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        thread::sleep(Duration::from_millis(500));
+        serializer.serialize_newtype_struct("Slow", &self.0)
+    }
+}
+
 fn async_verbs_return_at_once_whatever_their_input_does() {
     let pool = pools::of(2);
     let (sender, items) = mpsc::channel();
@@ -54,6 +65,10 @@ fn async_verbs_return_at_once_whatever_their_input_does() {
     [(2, 3), (3, 2)].into_iter().for_each(|pair| pairs.send(pair).unwrap());
     assert_eq!(exact.get().unwrap(), [16, 25]);
     assert_eq!(starred.get().unwrap(), [8, 9]);
+    let start = Instant::now();
+    let slow = pool.map_async(|item: Slow| item.0, vec![Slow(1), Slow(2)]);
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert_eq!(slow.get().unwrap(), [1, 2]);
     // Those that never wait are still pulled.
     assert_eq!(pool.map_async(square, vec![1, 2]).get().unwrap(), [1, 4]);
     assert_eq!(pool.map_async(square, [1, 2]).get().unwrap(), [1, 4]);
