@@ -25,7 +25,7 @@ impl WorkerPool {
         }
         let movable = (0..self.workers.len()).filter_map(|at| {
             let (items, all) = self.surplus(at, now)?;
-            let from = self.boundary(at, self.workers[at].next_position.saturating_sub(items))?;
+            let from = self.boundary(at, self.workers[at].last_given(items))?;
             takers.any_beside(self, at, all).then_some((items, at, from))
         });
         let Some((_, victim, from)) = movable.max_by_key(|(items, ..)| *items) else { return false };
@@ -43,13 +43,14 @@ impl WorkerPool {
             return Some((not_begun, u64::from(not_begun) == worker.outstanding()));
         }
         let waiting = worker.waiting(self.threads);
-        // All of it from one that is on a long item, half of it from one that goes on.
+        // All of it from one that is on a long item, half of it from one that goes on and has passed what was taken before.
         let items = match idle >= STALLED_NS {
             true => waiting,
+            false if worker.revoking => 0,
             false if self.pace.estimate(u64::from(waiting)) >= WORTH_TAKING_NS => waiting.div_ceil(2),
             false => 0,
         };
-        (items > 0 && !worker.revoking).then_some((items, false))
+        (items > 0).then_some((items, false))
     }
 
     /// When work is due to be moved to a worker that idles.
@@ -67,10 +68,10 @@ impl WorkerPool {
             if not_begun == 0 || !worker.can_give_back_more() {
                 return None;
             }
-            let waiting = if worker.revoking { 0 } else { worker.waiting(self.threads) };
+            let waiting = worker.waiting(self.threads);
             let (items, patience) = if waiting > 0 { (waiting, STALLED_NS) } else { (not_begun, STUCK_NS) };
             let all = u64::from(items) == worker.outstanding();
-            self.boundary(at, worker.next_position.saturating_sub(items))?;
+            self.boundary(at, worker.last_given(items))?;
             // It may have been due for some time, and was not got just now since it was about to begin.
             takers.any_beside(self, at, all).then(|| (worker.progress.2 + patience).max(now + STALLED_NS))
         };
@@ -194,6 +195,11 @@ impl Takers {
 }
 
 impl Worker {
+    /// Where the last so many of the items that it has begin. Behind them may be positions that were taken back.
+    fn last_given(&self, items: u32) -> u32 {
+        self.given.back().map_or(self.next_position, Given::end).saturating_sub(items)
+    }
+
     /// Whether something can be taken back from it now.
     pub(super) fn can_give_back(&self) -> bool {
         !self.revoking && self.can_give_back_more()

@@ -1,11 +1,11 @@
-//! Chunks that must stay together, and move from one worker to another.
+//! Chunks that move from one worker to another, and some that must stay together.
 
-use farpool_proto::v1::{Assign, StartJob};
+use farpool_proto::v1::{Assign, Segment, StartJob};
 
 use crate::host::{Event, Host, Word, segment};
 use crate::protocol::{Command, chunk, job_of};
 
-crate::cases![a_chunk_that_was_given_in_two_parts_moves_as_one];
+crate::cases![a_chunk_that_was_given_in_two_parts_moves_as_one, what_is_left_behind_a_long_item_moves_too];
 
 /// The results of a chunk's items, as far as they are told.
 fn results_of(told: &[Event], of: u64) -> Vec<String> {
@@ -45,6 +45,30 @@ fn a_chunk_that_was_given_in_two_parts_moves_as_one() {
         let workers = host.wait(|told| Some(results_of(told, 1)).filter(|results| results.len() == 2));
         assert_eq!(workers[0], workers[1], "it was torn apart");
         words[goes_on].say();
+        host.end();
+    }
+}
+
+/// Half of a chunk moves to a worker that idles, and the worker that had it is on a long item with the rest behind that.
+fn what_is_left_behind_a_long_item_moves_too() {
+    for round in 0..10 {
+        let mut host = Host::new(2);
+        let word = Word::new(&format!("left-{round}"));
+        host.pool(1);
+        for _ in 0..20 {
+            host.run(1, "pid");
+        }
+        let hear = format!("hear {}", word.path());
+        let mut items = Segment::default();
+        let (mut data, mut ends) = (Vec::new(), Vec::new());
+        for item in [&hear[..], "pid", "pid", "pid", "pid", "pid", "pid", "pid"] {
+            data.extend_from_slice(item.as_bytes());
+            ends.extend_from_slice(&(data.len() as u32).to_le_bytes());
+        }
+        (items.data, items.ends) = (data.into(), ends.into());
+        host.say(Command::Assign(Assign { chunks: vec![chunk(1000, 1, 1)], segments: vec![items] }));
+        host.wait(|told| (results_of(told, 1000).len() == 7).then_some(()));
+        word.say();
         host.end();
     }
 }
