@@ -41,7 +41,7 @@ On SIGTERM or Ctrl-C it finishes running items, gives the rest to other agents, 
 at once.";
 
 #[derive(Debug, Parser)]
-#[command(name = "farpool-agent", version, about = ABOUT, long_about = LONG_ABOUT, after_long_help = EXAMPLES)]
+#[command(name = "farpool-agent", version = env!("FARPOOL_VERSION"), about = ABOUT, long_about = LONG_ABOUT, after_long_help = EXAMPLES)]
 struct Flags {
     #[command(flatten)]
     file: ConfigFile,

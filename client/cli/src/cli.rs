@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::map::{MapArguments, help};
 
@@ -12,7 +13,8 @@ pub(crate) const DEFAULT_ADDRESS: &str = "http://127.0.0.1:7070";
 
 /// Runs commands on a farpool cluster, or on the cores of this machine, and shows what a cluster is doing.
 #[derive(Debug, Parser)]
-#[command(name = "farpool", version, after_help = EXAMPLES)]
+#[command(name = "farpool", version = env!("FARPOOL_VERSION"), max_term_width = 80)]
+#[command(after_help = EXAMPLES, after_long_help = [EXAMPLES, ALSO].concat())]
 pub(crate) struct Cli {
     /// The coordinator, as http://host:port. Without it, `map` runs on this machine, and everything else asks the
     /// coordinator at http://127.0.0.1:7070
@@ -27,6 +29,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a command once per item, in a pool
     #[command(
+        override_usage = help::USAGE,
         long_about = help::LONG,
         after_help = help::SHORT_EXAMPLES,
         after_long_help = help::EXAMPLES
@@ -50,6 +53,32 @@ pub(crate) enum Command {
     /// Let an agent finish its running items, give back the rest, and leave
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArguments),
+    /// Print the completions of a shell
+    #[command(hide = true, after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArguments),
+    /// Print the manual page, or write all of them to a directory
+    #[command(hide = true, after_help = MAN_EXAMPLES)]
+    Man(ManArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArguments {
+    pub(crate) shell: Shell,
+}
+
+/// Shells that can be told how to complete.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArguments {
+    /// Where to write the pages: farpool.1, farpool-map.1, ...
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -100,7 +129,7 @@ pub(crate) struct ResultsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct DrainArguments {
-    /// The agent's id, as `farpool agents` shows it, or its host, if only one agent runs there
+    /// The agent's id or the beginning of it, as `farpool agents` shows it, or its host, if only one agent runs there
     pub(crate) agent: String,
     /// Return only when the agent has left
     #[arg(long)]
@@ -111,6 +140,21 @@ impl Cli {
     /// The address that was given. An empty one is none, so that `FARPOOL_ADDRESS= farpool map` runs on this machine.
     pub(crate) fn address(&self) -> Option<String> {
         self.address.clone().filter(|address| !address.is_empty())
+    }
+}
+
+impl CancelArguments {
+    /// Checks what clap cannot.
+    pub(crate) fn check(&self) -> Result<(), clap::Error> {
+        if !self.number || !self.job.is_empty() && self.job.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(());
+        }
+        let why = format!(
+            "--number takes a job's number, as `farpool jobs` shows it, but '{}' is none; a detached job's name goes without \
+             --number",
+            self.job.escape_debug()
+        );
+        Err(Cli::command().error(ErrorKind::ValueValidation, why))
     }
 }
 
@@ -130,15 +174,30 @@ pub(crate) fn counts_items(mut arguments: impl Iterator<Item = OsString>) -> boo
 
 const EXAMPLES: &str = "\
 Examples:
-  farpool map --program 'gzip -9' -- *.log       on every core of this machine
+  farpool map gzip -9 ::: *.log                  on every core of this machine
   export FARPOOL_ADDRESS=http://node1:7070
-  farpool map --program 'gzip -9' -- *.log       on a cluster with a shared disk
+  farpool map gzip -9 ::: *.log                  on a cluster with a shared disk
   farpool status                                 what the cluster is doing
 
 For details of a command: `farpool COMMAND --help`.
 Exit codes: 0 success, 1 failure, 2 invalid command line.
 `farpool map` and `farpool results` have their own: they count the items that
 failed.";
+
+const ALSO: &str = "
+
+For your shell: `farpool completions bash|zsh|fish`, and `farpool man [DIR]`.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  farpool completions bash > ~/.local/share/bash-completion/completions/farpool
+  farpool completions zsh > ~/.zfunc/_farpool
+  farpool completions fish > ~/.config/fish/completions/farpool.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  farpool man ~/.local/share/man/man1
+  farpool man | man -l -";
 
 const STATUS_EXAMPLES: &str = "\
 Examples:
@@ -168,11 +227,13 @@ size of the results; --raw writes each of them to a file.
 
 Results stay until they are discarded (--discard, after printing all of them) or
 expire: you can print them as often as you like. If the job is still running,
-the results so far are printed and the exit code is 125, unless you give --wait.";
+the results so far are printed and the exit code is 125, unless you give --wait.
+It is also 125 if the job was cancelled or could not run, whether or not
+--discard has dropped it then.";
 
 const RESULTS_EXAMPLES: &str = "\
 Examples:
-  farpool map --detach nightly --program ./simulate -a seeds.txt
+  farpool map --detach nightly ./simulate :::: seeds.txt
   farpool results                               lists all detached jobs
   farpool results nightly --wait                prints outputs as they arrive
   farpool results nightly --discard > all.txt   frees the name, too
@@ -190,12 +251,11 @@ Examples:
 const DRAIN_EXAMPLES: &str = "\
 Examples:
   farpool drain node3                               returns at once
+  farpool drain 0193f2a4                            one agent of several on a host
   farpool drain --wait node3 && ssh node3 reboot    returns when it has left";
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -4,11 +4,13 @@
 
 mod cli;
 mod file_limit;
+mod generated;
 mod map;
 mod operators;
 mod streams;
 mod text;
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -36,9 +38,18 @@ fn main() -> ExitCode {
         Command::Agents(arguments) => operators::agents(address, arguments),
         Command::Jobs(arguments) => operators::jobs(address, arguments),
         Command::Results(arguments) => return operators::results(address, &arguments),
-        Command::Cancel(arguments) => operators::cancel(address, &arguments),
+        Command::Cancel(arguments) => match arguments.check() {
+            Ok(()) => operators::cancel(address, &arguments),
+            Err(error) => return explain(&error),
+        },
         Command::Drain(arguments) => operators::drain(address, &arguments),
+        Command::Completions(arguments) => return end(generated::completions(arguments.shell)),
+        Command::Man(arguments) => return end(generated::manuals(arguments.folder.as_deref())),
     };
+    end(done)
+}
+
+fn end(done: Result<(), impl Display>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

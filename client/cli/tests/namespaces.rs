@@ -186,7 +186,7 @@ fn the_same_program_runs_over_several_hosts() {
 
     // Both hosts have got the program, and both have worked.
     let farpool = Path::new(env!("CARGO_BIN_EXE_farpool"));
-    let naps = ["map", "--program", "sleep 0.2; echo", "--", "1", "2", "3", "4"];
+    let naps = ["map", "sleep 0.2; echo", ":::", "1", "2", "3", "4"];
     assert_eq!(String::from_utf8_lossy(&network.run(4, farpool, &naps)), "1\n2\n3\n4\n");
     let agents = network.run(4, farpool, &["agents", "--json"]);
     let agents: serde_json::Value = serde_json::from_slice(&agents).expect("it is JSON");

@@ -11,7 +11,8 @@ use farpool_common::units::{ByteSize, duration};
 
 /// farpool's coordinator: takes jobs from clients, hands their items to agents, and passes the results back
 #[derive(Debug, Parser)]
-#[command(name = "farpool-coordinator", version, long_about = LONG_ABOUT, after_long_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "farpool-coordinator", version = env!("FARPOOL_VERSION"), long_about = LONG_ABOUT)]
+#[command(after_long_help = EXAMPLES, max_term_width = 100)]
 pub(super) struct Flags {
     /// Where clients and agents connect: host:port
     ///

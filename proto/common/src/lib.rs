@@ -6,6 +6,8 @@
 pub mod address;
 pub mod backoff;
 pub mod causes;
+#[cfg(feature = "commit")]
+pub mod commit;
 #[cfg(feature = "log")]
 pub mod log;
 #[cfg(feature = "settings")]

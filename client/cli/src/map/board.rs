@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use super::arguments::Plan;
+use super::item::Item;
 use super::outputs::Outputs;
-use super::queue::Item;
+use super::plan::Plan;
 use super::spool::SpoolFile;
 use super::task::Work;
 
@@ -22,7 +22,7 @@ pub(super) struct Board<'a> {
     /// Those of them that run again.
     pub(super) again: u64,
     /// Items that were too long to be run.
-    pub(super) refused: Vec<(u64, Vec<u8>)>,
+    pub(super) refused: Vec<(u64, Item)>,
     /// Items that were read and whose outcome is not written.
     pub(super) unwritten: u64,
     /// What outcomes take up that wait for their turn.
@@ -38,7 +38,7 @@ pub(super) struct Board<'a> {
 /// An item that is out.
 #[derive(Debug)]
 pub(super) struct Flight {
-    pub(super) item: Vec<u8>,
+    pub(super) item: Item,
     /// How often its command has been given out.
     pub(super) attempts: u32,
     /// Where its outputs go that are not held in memory.
@@ -100,23 +100,23 @@ impl<'a> Board<'a> {
     }
 
     /// Notes that an item goes out.
-    pub(super) fn give_out(&mut self, index: u64, item: Vec<u8>) -> Work {
+    pub(super) fn give_out(&mut self, index: u64, mut item: Item) -> Work {
         self.unwritten += 1;
-        let (work, spool) = self.work(index, &item);
+        let (work, spool) = self.work(index, &mut item, 1);
         self.out.insert(index, Flight { item, attempts: 1, spool });
         work
     }
 
     /// Notes that an item cannot be run.
-    pub(super) fn refuse(&mut self, index: u64, item: Vec<u8>) {
+    pub(super) fn refuse(&mut self, index: u64, item: Item) {
         self.unwritten += 1;
         self.refused.push((index, item));
     }
 
     /// Notes that an item that came back goes out again.
-    pub(super) fn give_out_again(&mut self, index: u64, flight: Flight) -> Work {
+    pub(super) fn give_out_again(&mut self, index: u64, mut flight: Flight) -> Work {
         let attempts = flight.attempts + 1;
-        let (work, spool) = self.work(index, &flight.item);
+        let (work, spool) = self.work(index, &mut flight.item, attempts);
         self.again += u64::from(flight.attempts == 1);
         self.out.insert(index, Flight { item: flight.item, attempts, spool });
         work
@@ -132,11 +132,12 @@ impl<'a> Board<'a> {
         self.again -= u64::from(flight.attempts > 1);
     }
 
-    fn work(&mut self, index: u64, item: &[u8]) -> (Work, Option<Rc<SpoolFile>>) {
-        let (keeping, spool) = self.outputs.of(item);
+    fn work(&mut self, index: u64, item: &mut Item, attempt: u32) -> (Work, Option<Rc<SpoolFile>>) {
+        let (keeping, spool) = self.outputs.of(&item.name);
         let work = Work {
             index,
-            command: self.plan.template.render(item, index + 1),
+            command: self.plan.command(item, index),
+            input: item.content(attempt <= self.plan.retries),
             timeout: self.plan.timeout,
             grace: self.plan.grace,
             keeping,

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::MapError;
-use super::arguments::Plan;
+use super::plan::Plan;
 use super::run;
 use super::task::{self, Outcome, Work};
 use crate::streams;
@@ -41,7 +41,7 @@ pub(super) fn detach(plan: &Plan, name: &str, address: Option<String>) -> Result
             "--detach needs a cluster to keep the job: give its coordinator with --address or FARPOOL_ADDRESS";
         return Err(MapError::Told(message.to_owned()));
     };
-    let queue = plan.source.read(plan.separator).map_err(MapError::Told)?;
+    let queue = plan.input.read().map_err(MapError::Told)?;
     let pool = run::open(plan, Some(address))?;
     let trouble = Rc::new(RefCell::new(None));
     let input = Input::new(plan, queue, Rc::clone(&trouble));

@@ -59,11 +59,11 @@ impl<'a> Feed<'a> {
             }
         };
         if item.cut {
-            board.refuse(index, item.bytes);
+            board.refuse(index, item);
             return None;
         }
         self.link.out.update(|out| out + 1);
-        Some(board.give_out(index, item.bytes))
+        Some(board.give_out(index, item))
     }
 }
 

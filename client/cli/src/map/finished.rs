@@ -8,7 +8,7 @@ use farpool::Error;
 use farpool_common::units;
 use nix::sys::signal::Signal;
 
-use super::items::LONGEST;
+use super::item::{Item, LONGEST};
 use super::keep::Output;
 use super::spool::SpoolFile;
 use super::task::{Ended, Outcome};
@@ -19,7 +19,7 @@ use crate::text::{printable, shortened};
 pub(super) struct Finished {
     pub(super) index: u64,
     /// `None`: it is not known here.
-    pub(super) item: Option<Vec<u8>>,
+    pub(super) item: Option<Item>,
     /// How often its command was begun.
     pub(super) attempts: u32,
     pub(super) result: Result<Outcome, Lost>,
@@ -39,9 +39,12 @@ pub(super) enum Lost {
 }
 
 impl Finished {
-    /// One without an outcome.
-    pub(super) fn lost(index: u64, item: Option<Vec<u8>>, attempts: u32, why: Lost) -> Self {
-        Self { index, item, attempts, result: Err(why), spool: None, told: false }
+    /// What its command has read is not kept.
+    pub(super) fn new(index: u64, mut item: Option<Item>, attempts: u32, result: Result<Outcome, Lost>) -> Self {
+        if let Some(item) = &mut item {
+            item.content(false);
+        }
+        Self { index, item, attempts, result, spool: None, told: false }
     }
 
     /// stdout and stderr of its command.
@@ -81,13 +84,14 @@ impl Finished {
         }
     }
 
-    /// The line that tells what it left in the background, if that was killed.
-    pub(super) fn left_behind(&self) -> Option<String> {
+    /// The line that tells what it left in the background, if that was killed. `hosts`: the host is of interest.
+    pub(super) fn left_behind(&self, hosts: bool) -> Option<String> {
         let left = self.result.as_ref().map_or(&[][..], |outcome| &outcome.left);
         if left.is_empty() {
             return None;
         }
-        let host = self.host().map(|host| format!(" on host {}", shortened(host.as_bytes()))).unwrap_or_default();
+        let host = self.host().filter(|_| hosts);
+        let host = host.map(|host| format!(" on host {}", shortened(host.as_bytes()))).unwrap_or_default();
         let what = shortened(left.join(", ").as_bytes());
         Some(format!(
             "{} left processes in the background, which did not end in time and were killed{host}: {what}",
@@ -95,21 +99,27 @@ impl Finished {
         ))
     }
 
-    /// The line that tells of the failure, if it is one.
-    pub(super) fn failure(&self) -> Option<String> {
+    /// The line that tells of the failure, if it is one. `hosts`: the host is of interest, even after a single attempt.
+    pub(super) fn failure(&self, hosts: bool) -> Option<String> {
         let reason = printable(self.reason()?.as_bytes());
+        let host = self.host().filter(|_| hosts).map(|host| format!("host {}", shortened(host.as_bytes())));
         let attempts = match self.attempts {
-            0 => "not run".to_owned(),
-            1 => "1 attempt".to_owned(),
-            more => format!("{more} attempts"),
+            0 => Some("not run".to_owned()),
+            1 => hosts.then(|| "1 attempt".to_owned()),
+            more => Some(format!("{more} attempts")),
         };
-        let place = self.host().map(|host| format!("host {}, ", shortened(host.as_bytes()))).unwrap_or_default();
-        Some(format!("{}: {reason} ({place}{attempts})", self.name()))
+        let known: Vec<String> = host.into_iter().chain(attempts).collect();
+        let known = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
+        Some(format!("{}: {reason}{known}", self.name()))
     }
 
     fn name(&self) -> String {
-        let item = self.item.as_ref().map(|item| format!(" \"{}\"", shortened(item))).unwrap_or_default();
-        format!("item {}{item}", self.index + 1)
+        let number = self.index + 1;
+        match &self.item {
+            Some(item) if item.block.is_some() => format!("block {number}"),
+            Some(item) => format!("item {number} \"{}\"", shortened(&item.name)),
+            None => format!("item {number}"),
+        }
     }
 }
 
@@ -140,7 +150,12 @@ impl Ended {
 
 #[cfg(test)]
 mod tests {
+    use super::super::item::Value;
     use super::*;
+
+    fn item(value: &[u8]) -> Item {
+        Item::from(Value::from(value.to_vec()))
+    }
 
     fn finished(ended: Ended) -> Finished {
         let outcome = Outcome {
@@ -152,27 +167,36 @@ mod tests {
             host: "node7".to_owned(),
             took: Duration::from_millis(1500),
         };
-        let item = Some(b"a b\n\x1b[31m\xff".to_vec());
-        Finished { index: 2, item, attempts: 3, result: Ok(outcome), spool: None, told: false }
+        Finished::new(2, Some(item(b"a b\n\x1b[31m\xff")), 3, Ok(outcome))
     }
 
     #[test]
     fn a_failure_names_item_reason_host_and_attempts() {
-        let told = |ended| finished(ended).failure().unwrap();
+        let told = |ended| finished(ended).failure(true).unwrap();
         let start = "item 3 \"a b\\n\\u{1b}[31m\u{fffd}\": ";
         let end = " (host node7, 3 attempts)";
         assert_eq!(told(Ended::Code(2)), format!("{start}exit code 2{end}"));
         assert_eq!(told(Ended::Signal(9)), format!("{start}killed by signal 9 (SIGKILL){end}"));
         assert_eq!(told(Ended::Signal(99)), format!("{start}killed by signal 99{end}"));
         assert_eq!(told(Ended::TimedOut), format!("{start}timed out and was killed after 1.5s{end}"));
-        assert_eq!(finished(Ended::Code(0)).failure(), None);
+        assert_eq!(finished(Ended::Code(0)).failure(true), None);
+    }
+
+    #[test]
+    fn on_one_machine_a_single_attempt_needs_no_words() {
+        let failed = |attempts| Finished { attempts, item: None, ..finished(Ended::Code(1)) };
+        assert_eq!(failed(1).failure(false).unwrap(), "item 3: exit code 1");
+        assert_eq!(failed(2).failure(false).unwrap(), "item 3: exit code 1 (2 attempts)");
+        assert_eq!(failed(1).failure(true).unwrap(), "item 3: exit code 1 (host node7, 1 attempt)");
+        let block = Finished { item: Some(Item::of_block(3, b"x".to_vec(), None)), ..failed(1) };
+        assert_eq!(block.failure(false).unwrap(), "block 3: exit code 1");
     }
 
     #[test]
     fn long_items_are_shortened() {
-        let long = Finished { item: Some("ä".repeat(300).into_bytes()), ..finished(Ended::Code(1)) };
-        assert!(long.failure().unwrap().contains(&format!("\"{}...\"", "ä".repeat(200))));
+        let long = Finished { item: Some(item("ä".repeat(300).as_bytes())), ..finished(Ended::Code(1)) };
+        assert!(long.failure(true).unwrap().contains(&format!("\"{}...\"", "ä".repeat(200))));
         let unknown = Finished { item: None, ..finished(Ended::Code(1)) };
-        assert_eq!(unknown.failure().unwrap(), "item 3: exit code 1 (host node7, 3 attempts)");
+        assert_eq!(unknown.failure(true).unwrap(), "item 3: exit code 1 (host node7, 3 attempts)");
     }
 }

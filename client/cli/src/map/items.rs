@@ -1,79 +1,163 @@
-//! Where items come from: stdin, a file, or the command line.
+//! Where items come from: stdin, files, or the command line; and how they are made of what comes from there.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use super::queue::{Item, Queue};
+use super::blocks::Blocks;
+use super::combinations::{self, Combinations};
+use super::item::{Item, LONGEST, Value};
+use super::queue::Queue;
 
-/// Where items come from.
+/// Where items come from, and what an item is.
+#[derive(Clone, Debug)]
+pub(super) struct Input {
+    pub(super) source: Source,
+    /// What ends a value, or a line of a block.
+    pub(super) separator: u8,
+    pub(super) unit: Unit,
+}
+
+/// What becomes an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// So many values that follow each other.
+    Values(usize),
+    /// Whole lines of so many bytes. `digests`: blocks are told from each other.
+    Block { bytes: usize, digests: bool },
+}
+
+/// Where values come from.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
     Stdin,
     File(PathBuf),
-    Arguments(Vec<Vec<u8>>),
+    /// All combinations of what comes from these.
+    Lists(Vec<List>),
 }
 
-/// The longest argument that Linux passes to a program (MAX_ARG_STRLEN): no longer item can be in a command.
-pub(super) const LONGEST: usize = 128 << 10;
+/// One source of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct List {
+    pub(super) values: Values,
+    /// It goes along with the source before it, value by value.
+    pub(super) linked: bool,
+}
 
-impl Source {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Values {
+    Given(Vec<Vec<u8>>),
+    /// The lines of this file; of stdin if it is `-`.
+    File(PathBuf),
+}
+
+type Reader = Box<dyn Read + Send>;
+
+impl Input {
     /// Reads items into a queue, from a thread: a slow input holds nothing else up. An error is that of opening it.
-    pub(super) fn read(&self, separator: u8) -> Result<Arc<Queue>, String> {
+    pub(super) fn read(&self) -> Result<Arc<Queue>, String> {
+        let items = self.items()?;
         let queue = Arc::new(Queue::default());
         let filled = Arc::clone(&queue);
-        let fill: Box<dyn FnOnce() + Send> = match self.clone() {
-            Source::Arguments(items) => Box::new(move || {
-                let whole = items.into_iter().all(|bytes| filled.push(cut(bytes)));
-                filled.end(if whole { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) });
-            }),
-            Source::Stdin => {
-                if io::stdin().is_terminal() {
-                    eprintln!("farpool: reading items from the terminal, one per line; Ctrl-D ends the input");
+        let fill = move || {
+            for item in items {
+                let wanted = match item {
+                    Ok(item) => filled.push(item),
+                    Err(error) => return filled.end(Err(error)),
+                };
+                if !wanted {
+                    return;
                 }
-                Box::new(move || fill_from(io::stdin().lock(), separator, &filled))
             }
-            Source::File(path) => {
-                let reader = BufReader::new(open(&path)?);
-                Box::new(move || fill_from(reader, separator, &filled))
-            }
+            filled.end(Ok(()));
         };
         let started = thread::Builder::new().name("farpool-items".to_owned()).spawn(fill);
         started.map_err(|error| format!("cannot start a thread that reads the items: {error}"))?;
         Ok(queue)
     }
-}
 
-fn open(path: &Path) -> Result<File, String> {
-    File::open(path).map_err(|error| format!("cannot read the items in {}: {error}", path.display()))
-}
-
-fn cut(mut bytes: Vec<u8>) -> Item {
-    let cut = bytes.len() > LONGEST;
-    bytes.truncate(LONGEST);
-    Item { bytes, cut }
-}
-
-fn fill_from(mut reader: impl BufRead, separator: u8, queue: &Queue) {
-    loop {
-        match next(&mut reader, separator) {
-            Ok(Some(item)) => {
-                let wanted = queue.push(item);
-                if !wanted {
-                    return;
-                }
+    fn items(&self) -> Result<Box<dyn Iterator<Item = io::Result<Item>> + Send>, String> {
+        let lists = match (&self.source, self.unit) {
+            (source, Unit::Block { bytes, digests }) => {
+                return Ok(Box::new(Blocks::new(source.open()?, bytes, self.separator, digests)));
             }
-            Ok(None) => return queue.end(Ok(())),
-            Err(error) => return queue.end(Err(error)),
+            (Source::Lists(lists), Unit::Values(count)) => match &lists[..] {
+                [only] => return Ok(together(self.values(&only.values)?, count)),
+                lists => lists,
+            },
+            (source, Unit::Values(count)) => return Ok(together(lines(source.open()?, self.separator), count)),
+        };
+        let mut groups: Vec<Vec<combinations::Values>> = Vec::new();
+        for list in lists {
+            let values = self.values(&list.values)?;
+            match groups.last_mut() {
+                Some(group) if list.linked => group.push(values),
+                _ => groups.push(vec![values]),
+            }
+        }
+        Ok(Box::new(Combinations::new(groups).map(|row| row.map(Item::of))))
+    }
+
+    fn values(&self, values: &Values) -> Result<combinations::Values, String> {
+        match values {
+            Values::Given(values) => Ok(Box::new(values.clone().into_iter().map(|bytes| Ok(Value::from(bytes))))),
+            Values::File(path) => Ok(lines(open(path)?, self.separator)),
         }
     }
 }
 
-/// The next item, without its separator; `None` at the end. No more of an item is kept than can be used.
-fn next(reader: &mut impl BufRead, separator: u8) -> io::Result<Option<Item>> {
-    let mut item = Item::default();
+impl Source {
+    fn open(&self) -> Result<Reader, String> {
+        match self {
+            Source::File(path) => open(path),
+            Source::Stdin | Source::Lists(_) => Ok(stdin()),
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<Reader, String> {
+    if path == Path::new("-") {
+        return Ok(stdin());
+    }
+    let file = File::open(path).map_err(|error| format!("cannot read the items in {}: {error}", path.display()))?;
+    Ok(Box::new(file))
+}
+
+fn stdin() -> Reader {
+    if io::stdin().is_terminal() {
+        eprintln!("farpool: reading items from the terminal, one per line; Ctrl-D ends the input");
+    }
+    Box::new(io::stdin())
+}
+
+fn lines(reader: Reader, separator: u8) -> combinations::Values {
+    let mut reader = BufReader::with_capacity(64 << 10, reader);
+    // Behind its end there may be more, on a terminal: nothing of that is read.
+    Box::new(std::iter::from_fn(move || next(&mut reader, separator).transpose()).fuse())
+}
+
+/// Items of so many values each; the last one may have fewer.
+fn together(mut values: combinations::Values, count: usize) -> Box<dyn Iterator<Item = io::Result<Item>> + Send> {
+    if count == 1 {
+        return Box::new(values.map(|value| value.map(Item::from)));
+    }
+    let mut error = None;
+    Box::new(std::iter::from_fn(move || {
+        if let Some(error) = error.take() {
+            return Some(Err(error));
+        }
+        let mut any = false;
+        let taken = values.by_ref().take(count).map_while(|value| value.map_err(|failed| error = Some(failed)).ok());
+        let item = Item::of(taken.inspect(|_| any = true));
+        if any { Some(Ok(item)) } else { error.take().map(Err) }
+    }))
+}
+
+/// The next value, without its separator; `None` at the end. No more of a value is kept than can be used.
+fn next(reader: &mut impl BufRead, separator: u8) -> io::Result<Option<Value>> {
+    let mut value = Value::default();
     let mut any = false;
     loop {
         let portion = match reader.fill_buf() {
@@ -82,18 +166,18 @@ fn next(reader: &mut impl BufRead, separator: u8) -> io::Result<Option<Item>> {
             Err(error) => return Err(error),
         };
         if portion.is_empty() {
-            return Ok(any.then_some(item));
+            return Ok(any.then_some(value));
         }
         any = true;
         let end = portion.iter().position(|&byte| byte == separator);
         let part = &portion[..end.unwrap_or(portion.len())];
-        let room = LONGEST - item.bytes.len();
-        item.cut |= part.len() > room;
-        item.bytes.extend_from_slice(&part[..part.len().min(room)]);
+        let room = LONGEST - value.bytes.len();
+        value.cut |= part.len() > room;
+        value.bytes.extend_from_slice(&part[..part.len().min(room)]);
         let used = part.len() + usize::from(end.is_some());
         reader.consume(used);
         if end.is_some() {
-            return Ok(Some(item));
+            return Ok(Some(value));
         }
     }
 }
@@ -102,14 +186,14 @@ fn next(reader: &mut impl BufRead, separator: u8) -> io::Result<Option<Item>> {
 mod tests {
     use super::*;
 
-    fn items(text: &[u8], separator: u8) -> Vec<Item> {
+    fn items(text: &[u8], separator: u8) -> Vec<Value> {
         // A small buffer, so that items lie across its ends.
         let mut reader = BufReader::with_capacity(3, text);
         std::iter::from_fn(|| next(&mut reader, separator).unwrap()).collect()
     }
 
     fn texts(text: &str, separator: u8) -> Vec<String> {
-        let text_of = |item: Item| String::from_utf8(item.bytes).unwrap();
+        let text_of = |item: Value| String::from_utf8(item.bytes).unwrap();
         items(text.as_bytes(), separator).into_iter().map(text_of).collect()
     }
 
@@ -126,5 +210,24 @@ mod tests {
         let text = [vec![b'x'; LONGEST], vec![b'\n'], vec![b'y'; LONGEST + 1], vec![b'\n', b'z']].concat();
         let sizes: Vec<_> = items(&text, b'\n').into_iter().map(|item| (item.bytes.len(), item.cut)).collect();
         assert_eq!(sizes, [(LONGEST, false), (LONGEST, true), (1, false)]);
+    }
+
+    #[test]
+    fn values_are_put_together() {
+        let values = |texts: &[&'static str]| -> combinations::Values {
+            let values: Vec<_> = texts.iter().map(|text| Ok(Value::from(text.as_bytes().to_vec()))).collect();
+            Box::new(values.into_iter())
+        };
+        let names = |count, texts: &[&'static str]| -> Vec<String> {
+            together(values(texts), count).map(|item| String::from_utf8(item.unwrap().name).unwrap()).collect()
+        };
+        assert_eq!(names(2, &["a", "b", "c"]), ["a b", "c"]);
+        assert_eq!(names(3, &["a", "b", "c"]), ["a b c"]);
+        assert_eq!(names(2, &[""]), [""]);
+        assert_eq!(names(2, &[]), [""; 0]);
+        // What came before an error is an item.
+        let broken: combinations::Values = Box::new(values(&["a"]).chain([Err(io::ErrorKind::InvalidData.into())]));
+        let items: Vec<_> = together(broken, 2).map(|item| item.is_ok()).collect();
+        assert_eq!(items, [true, false]);
     }
 }

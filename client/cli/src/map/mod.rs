@@ -1,8 +1,12 @@
 //! `farpool map`: a command once an item, over the pool.
 
 mod arguments;
+mod blocks;
 mod board;
 mod capture;
+mod columns;
+mod combinations;
+mod command;
 pub(crate) mod detached;
 mod dry_run;
 mod feed;
@@ -10,9 +14,12 @@ mod finished;
 mod group;
 pub(crate) mod help;
 mod interrupt;
+mod item;
 mod items;
 mod keep;
 mod outputs;
+mod placeholder;
+mod plan;
 mod printed;
 mod progress;
 mod queue;
@@ -25,6 +32,7 @@ mod spool;
 mod tag;
 mod task;
 mod template;
+mod words;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -33,7 +41,7 @@ use std::process::ExitCode;
 use farpool_proto::text::Lines;
 
 pub(crate) use arguments::MapArguments;
-use arguments::Plan;
+use plan::Plan;
 
 /// What `farpool map` ends with, beside the number of failed items.
 pub(crate) mod exit_code {
@@ -57,8 +65,9 @@ enum MapError {
 
 /// Runs `farpool map`.
 pub(crate) fn run(arguments: MapArguments, address: Option<String>) -> ExitCode {
-    let items_follow = std::env::args_os().any(|argument| argument == "--");
-    let done = arguments.resolve(items_follow).map_err(MapError::Told).and_then(|plan| carry_out(plan, address));
+    // The words are the last of all arguments.
+    let dashes = std::env::args_os().rev().nth(arguments.words.len()).is_some_and(|argument| argument == "--");
+    let done = Plan::resolve(arguments, dashes).map_err(MapError::Told).and_then(|plan| carry_out(plan, address));
     end(done)
 }
 

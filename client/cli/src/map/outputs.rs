@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::rc::Rc;
 
-use super::arguments::Plan;
 use super::keep::Keeping;
+use super::plan::Plan;
 use super::spool::{Spool, SpoolFile};
 
 /// Decides it for one item after the other.

@@ -6,13 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// One item.
-#[derive(Debug, Default)]
-pub(super) struct Item {
-    pub(super) bytes: Vec<u8>,
-    /// It was longer than any item can be.
-    pub(super) cut: bool,
-}
+use super::item::Item;
 
 /// A queue from the thread that reads to the one that gives out.
 #[derive(Debug, Default)]
@@ -44,7 +38,7 @@ impl Queue {
         if state.abandoned {
             return false;
         }
-        state.bytes += item.bytes.len();
+        state.bytes += item.bytes();
         state.items.push_back(item);
         self.tell(state);
         true
@@ -63,7 +57,7 @@ impl Queue {
         let (mut state, _) =
             self.news.wait_timeout_while(self.lock(), patience, empty).unwrap_or_else(PoisonError::into_inner);
         let item = state.items.pop_front()?;
-        state.bytes -= item.bytes.len();
+        state.bytes -= item.bytes();
         drop(state);
         self.room.notify_one();
         Some(item)

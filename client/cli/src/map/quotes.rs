@@ -1,6 +1,8 @@
 //! The shell's quotes: which of them are open at some place of a command, and how an item is put there so that the shell
 //! takes every byte of it as it is.
 
+use super::placeholder::Placeholder;
+
 /// The quotes around a placeholder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Around {
@@ -22,15 +24,38 @@ pub(super) fn insert(item: &[u8], around: Around, command: &mut Vec<u8>) {
         Around::Double => b"\"",
     };
     command.extend_from_slice(reopen);
+    quote(item, command);
+    command.extend_from_slice(reopen);
+}
+
+/// Appends a word of a command so that the shell takes it as it is; placeholders in it stay placeholders.
+pub(super) fn insert_template(word: &[u8], numbered: bool, command: &mut Vec<u8>) {
+    let is_first = command.is_empty();
+    let mut rest = word;
+    while let Some((byte, behind)) = rest.split_first() {
+        if let Some((_, length)) = Placeholder::at(rest, numbered) {
+            rest = &rest[length..];
+        } else if means_itself(byte) || *byte == b'=' && !is_first {
+            rest = behind;
+        } else {
+            break;
+        }
+    }
+    if rest.is_empty() && !word.is_empty() {
+        return command.extend_from_slice(word);
+    }
+    quote(word, command);
+}
+
+fn quote(word: &[u8], command: &mut Vec<u8>) {
     command.push(b'\'');
-    for &byte in item {
+    for &byte in word {
         match byte {
             b'\'' => command.extend_from_slice(br"'\''"),
             byte => command.push(byte),
         }
     }
     command.push(b'\'');
-    command.extend_from_slice(reopen);
 }
 
 fn means_itself(byte: &u8) -> bool {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::MapError;
 use super::finished::Finished;
+use super::item::Item;
 use super::task::Ended;
 use crate::text::shortened;
 pub(super) use earlier::{Earlier, Rest};
@@ -44,6 +45,8 @@ pub(super) struct Records {
 #[derive(Clone, Debug)]
 pub(super) struct Program {
     text: Vec<u8>,
+    /// What cuts items into columns.
+    columns: Option<Vec<u8>>,
     shown: String,
 }
 
@@ -72,13 +75,28 @@ struct Record<'a> {
 
 impl Program {
     pub(super) fn new(text: &[u8]) -> Program {
-        Program { text: text.to_vec(), shown: shortened(text) }
+        Program { text: text.to_vec(), columns: None, shown: shortened(text) }
+    }
+
+    /// The same for items that are cut into columns.
+    pub(super) fn with_columns(self, separator: &[u8]) -> Program {
+        Program { columns: Some(separator.to_vec()), ..self }
     }
 
     /// What tells this command and item from all others.
-    fn digest(&self, item: &[u8]) -> String {
+    fn digest(&self, item: &Item) -> String {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&(self.text.len() as u64).to_le_bytes()).update(&self.text).update(item);
+        hasher.update(&(self.text.len() as u64).to_le_bytes()).update(&self.text).update(&item.name);
+        // No command has a NUL byte, so what follows one is of no other item.
+        for end in item.ends() {
+            hasher.update(b"\0value").update(&(*end as u64).to_le_bytes());
+        }
+        if let Some(columns) = &self.columns {
+            hasher.update(b"\0columns").update(columns);
+        }
+        if let Some(digest) = item.block.as_ref().and_then(|block| block.digest.as_ref()) {
+            hasher.update(b"\0block").update(digest);
+        }
         hasher.finalize().to_hex()[..32].to_owned()
     }
 }
@@ -99,9 +117,9 @@ impl Records {
     pub(super) fn write(&mut self, finished: &Finished) -> Result<(), MapError> {
         let ended = finished.result.as_ref().ok().map(|outcome| &outcome.ended);
         let program = self.program.as_ref();
-        let item = finished.item.as_deref();
+        let item = finished.item.as_ref();
         let record = Record {
-            item: item.map(String::from_utf8_lossy),
+            item: item.map(|item| String::from_utf8_lossy(&item.name)),
             index: finished.index + 1,
             exit_code: if let Some(Ended::Code(code)) = ended { Some(*code) } else { None },
             signal: if let Some(Ended::Signal(signal)) = ended { Some(*signal) } else { None },

@@ -11,19 +11,20 @@ use std::thread::{self, Thread};
 use farpool::{Error, Pool};
 
 use super::MapError;
-use super::arguments::Plan;
 use super::board::{Board, Flight};
 use super::finished::{Finished, Lost};
 use super::interrupt::{self, Interrupt};
 use super::outputs::Outputs;
+use super::plan::Plan;
 use super::printed;
 use super::progress::Progress;
 use super::queue::Queue;
-use super::records::{Program, Records, Rest};
+use super::records::{Records, Rest};
 use super::segment::{News, Segment};
-use super::sink::Sink;
+use super::sink::{Look, Sink};
 use super::task::{Ended, Outcome, Work};
 use crate::streams;
+use crate::text::counted;
 
 /// Variables that most commands need, and that workers on a cluster do not have by themselves.
 const USUAL_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
@@ -32,23 +33,24 @@ const USUAL_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
 pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError> {
     let interrupt = Interrupt::watch()
         .map_err(|error| MapError::Told(format!("cannot start a thread that watches for signals: {error}")))?;
-    let program = Program::new(plan.template.text());
-    let records = plan.results.as_ref().map(|place| Records::open(place, Some(program))).transpose()?;
-    let queue = plan.source.read(plan.separator).map_err(MapError::Told)?;
+    let records = plan.results.as_ref().map(|place| Records::open(place, Some(plan.program()))).transpose()?;
+    let queue = plan.input.read().map_err(MapError::Told)?;
     let (records, rest) = match records {
         Some((records, earlier)) => (Some(records), earlier.compare(&queue)?),
         None => (None, Rest::default()),
     };
-    let outputs = Outputs::new(plan, address.is_none());
+    let on_cluster = address.is_some();
+    let outputs = Outputs::new(plan, !on_cluster);
     if plan.line_buffer {
         // Workers would not notice.
         streams::stdout().map_err(|error| MapError::of_stdout(&error))?;
     }
-    if plan.line_buffer && address.is_some() {
+    if plan.line_buffer && on_cluster {
         farpool::print_workers_with(printed::print);
     }
     let pool = open(plan, address)?;
-    let mut sink = Sink::open(plan.ordered, plan.tag, records, plan.progress.then(Progress::show).flatten());
+    let look = Look { ordered: plan.ordered, tag: plan.tag, hosts: on_cluster };
+    let mut sink = Sink::open(look, records, plan.progress.then(Progress::show).flatten());
     sink.pass_over(rest.done);
     let mut board = Board::new(plan, outputs);
     (board.next, board.pending) = (rest.next, rest.pending.into());
@@ -73,15 +75,11 @@ pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError>
     if rest.failed > 0 {
         let _ = writeln!(
             io::stderr(),
-            "farpool: {} earlier; run failed items again with --retry-failed",
-            failed_items(rest.failed)
+            "farpool: {} failed earlier; run failed items again with --retry-failed",
+            counted(rest.failed, "item")
         );
     }
     Ok(failed + rest.failed)
-}
-
-fn failed_items(count: u64) -> String {
-    if count == 1 { "1 item failed".to_owned() } else { format!("{count} items failed") }
 }
 
 pub(super) fn open(plan: &Plan, address: Option<String>) -> Result<Pool, Error> {
@@ -228,7 +226,7 @@ impl Map<'_> {
         let Flight { item, attempts, spool } = flight;
         // Nearly always nothing is in it.
         let spool = spool.filter(|_| outcome.stdout.spooled() + outcome.stderr.spooled() > 0);
-        self.finish(Finished { index, item: Some(item), attempts, result: Ok(outcome), spool, told: false })
+        self.finish(Finished { spool, ..Finished::new(index, Some(item), attempts, Ok(outcome)) })
     }
 
     fn note_failed(&mut self, index: u64, error: Error) -> Result<(), MapError> {
@@ -238,14 +236,14 @@ impl Map<'_> {
         drop(board);
         // The pool has tried it as often as it may; the attempts before these failed as commands do.
         let attempts = flight.attempts - 1 + error.attempts();
-        self.finish(Finished::lost(index, Some(flight.item), attempts, Lost::Failed(error)))
+        self.finish(Finished::new(index, Some(flight.item), attempts, Err(Lost::Failed(error))))
     }
 
     fn note_refused(&mut self) -> Result<(), MapError> {
         let refused = std::mem::take(&mut self.board.borrow_mut().refused);
         refused
             .into_iter()
-            .try_for_each(|(index, item)| self.finish(Finished::lost(index, Some(item), 0, Lost::TooLong)))
+            .try_for_each(|(index, item)| self.finish(Finished::new(index, Some(item), 0, Err(Lost::TooLong))))
     }
 
     fn finish(&mut self, finished: Finished) -> Result<(), MapError> {

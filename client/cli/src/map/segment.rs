@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 use farpool::{Error, Imap, Pool};
 use futures_core::Stream;
 
-use super::arguments::Plan;
 use super::board::Board;
 use super::feed::{Feed, Link};
+use super::plan::Plan;
 use super::queue::Queue;
 use super::task::{self, Outcome, Work};
 

@@ -14,8 +14,19 @@ use super::spool::{Spool, SpoolFile};
 use super::tag::Tag;
 use crate::streams;
 
+/// How outcomes are shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// In the order of the items.
+    pub(super) ordered: bool,
+    /// Lines begin with their item.
+    pub(super) tag: bool,
+    /// Failures name their hosts.
+    pub(super) hosts: bool,
+}
+
 pub(super) struct Sink {
-    ordered: bool,
+    look: Look,
     /// Index of the outcome that is written next, if they are ordered.
     next: u64,
     /// Indices for which none comes.
@@ -27,7 +38,6 @@ pub(super) struct Sink {
     /// For large ones that came in memory.
     spool: Spool,
     streams: Streams,
-    tag: bool,
     records: Option<Records>,
     progress: Option<Progress>,
     written: u64,
@@ -38,10 +48,9 @@ pub(super) struct Sink {
 const LARGE: usize = 1 << 20;
 
 impl Sink {
-    /// `tag`: lines begin with their item.
-    pub(super) fn open(ordered: bool, tag: bool, records: Option<Records>, progress: Option<Progress>) -> Sink {
+    pub(super) fn open(look: Look, records: Option<Records>, progress: Option<Progress>) -> Sink {
         Sink {
-            ordered,
+            look,
             next: 0,
             passed_over: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -49,7 +58,6 @@ impl Sink {
             waiting_spooled: 0,
             spool: Spool::new(),
             streams: Streams::new(),
-            tag,
             records,
             progress,
             written: 0,
@@ -85,7 +93,7 @@ impl Sink {
         if let Some(records) = &mut self.records {
             records.write(&finished)?;
         }
-        if !self.ordered || finished.index == self.next {
+        if !self.look.ordered || finished.index == self.next {
             self.write(&finished)?;
             self.next += 1;
             self.move_on();
@@ -98,7 +106,7 @@ impl Sink {
             }
             return Ok(());
         }
-        if tell && let Some(story) = finished.failure() {
+        if tell && let Some(story) = finished.failure(self.look.hosts) {
             Progress::aside(self.progress.as_ref(), || complain(&story));
             finished.told = true;
         }
@@ -169,14 +177,14 @@ impl Sink {
     }
 
     fn write(&mut self, finished: &Finished) -> Result<(), MapError> {
-        let Sink { streams, progress, tag, .. } = self;
-        let item = tag.then(|| finished.item.as_deref().unwrap_or_default());
-        let failure = finished.failure();
+        let Sink { streams, progress, look, .. } = self;
+        let item = look.tag.then(|| finished.item.as_ref().map_or(&[][..], |item| &item.name));
+        let failure = finished.failure(look.hosts);
         let story = failure.as_ref().filter(|_| !finished.told);
         Progress::aside(progress.as_ref(), || {
             let spool = finished.spool.as_deref();
             let [stdout, stderr] = finished.outputs();
-            let lines: Vec<_> = finished.left_behind().into_iter().chain(story.cloned()).collect();
+            let lines: Vec<_> = finished.left_behind(look.hosts).into_iter().chain(story.cloned()).collect();
             let mut printed = streams.print(stdout, spool, item);
             // In the order in which they belong, should both go to one place.
             if !stderr.is_empty() || !lines.is_empty() {

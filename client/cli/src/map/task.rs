@@ -1,11 +1,9 @@
 //! What a worker does for an item: it runs a command, and tells how that ended and what it wrote.
 
 use std::env;
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,7 +11,9 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::capture::{Capture, Event, Until};
+use super::command::CommandLine;
 use super::group::adopt_orphans;
+use super::item::Content;
 use super::keep::{Keeping, Output};
 use crate::file_limit;
 
@@ -22,7 +22,9 @@ use crate::file_limit;
 pub(super) struct Work {
     /// Which item it is for; comes back with the outcome.
     pub(super) index: u64,
-    pub(super) command: Vec<u8>,
+    pub(super) command: CommandLine,
+    /// What it reads from its stdin, which is empty otherwise.
+    pub(super) input: Option<Content>,
     pub(super) timeout: Option<Duration>,
     /// How long what it leaves in the background may go on.
     pub(super) grace: Duration,
@@ -66,7 +68,7 @@ pub(super) fn run(work: Work) -> Outcome {
     // With --line-buffer this worker prints what the command writes.
     file_limit::survive();
     let mut left = Vec::new();
-    let begun = spawn(&work.command).map_err(|error| why_not_started(&error));
+    let begun = work.command.spawn(work.input.as_ref()).map_err(|error| work.command.why_not_started(&error));
     let begun = begun.and_then(|child| Capture::start(child, &work.keeping).map_err(|error| not_followed(&error)));
     let (ended, outputs) = match begun {
         Ok(capture) => watch(capture, &work, start, &mut left),
@@ -83,24 +85,6 @@ pub(super) fn run(work: Work) -> Outcome {
 fn host() -> String {
     let told = env::var("FARPOOL_HOST").ok().filter(|host| !host.is_empty());
     told.unwrap_or_else(|| nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned())
-}
-
-fn spawn(command: &[u8]) -> io::Result<Child> {
-    let mut shell = Command::new("/bin/sh");
-    shell.arg("-c").arg(OsStr::from_bytes(command));
-    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // A process group of its own can be killed without this worker. Whatever leaves it is ended with the pool.
-    shell.process_group(0).spawn()
-}
-
-fn why_not_started(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ArgumentListTooLong => "the command is longer than the 128 KiB that Linux allows".to_owned(),
-        io::ErrorKind::InvalidInput => {
-            "the item contains a NUL byte, which is not allowed on a command line".to_owned()
-        }
-        _ => format!("cannot start /bin/sh: {error}"),
-    }
 }
 
 fn not_followed(error: &io::Error) -> String {

@@ -1,17 +1,25 @@
 //! The command with its placeholders, and how items get into it.
 
-use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
+use super::command::CommandLine;
+use super::placeholder::{Placeholder, Take};
 use super::quotes::{self, Around, Scanner};
 
-/// A command for `sh -c` with places for the item.
+/// A command with places for the item.
 #[derive(Clone, Debug)]
 pub(super) struct Template {
-    parts: Vec<Part>,
+    form: Form,
+    /// As a line for the shell.
     text: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    /// For `sh -c`.
+    Line(Vec<Part>),
+    /// A program and its arguments.
+    Words(Vec<Vec<Part>>),
 }
 
 #[derive(Clone, Debug)]
@@ -20,35 +28,29 @@ enum Part {
     Place(Placeholder, Around),
 }
 
-/// What of the item is put in; the names are GNU parallel's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Placeholder {
-    Item,
-    WithoutExtension,
-    FileName,
-    Folder,
-    FileNameWithoutExtension,
-    Number,
+/// What a command may name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// Positions such as {2} are placeholders.
+    pub(super) numbered: bool,
+    /// The highest of them; `None`: items may have any number of values.
+    pub(super) positions: Option<usize>,
+    /// The item is appended where there is no placeholder.
+    pub(super) append: bool,
 }
-
-const PLACEHOLDERS: [(&[u8], Placeholder); 6] = [
-    (b"{}", Placeholder::Item),
-    (b"{.}", Placeholder::WithoutExtension),
-    (b"{/}", Placeholder::FileName),
-    (b"{//}", Placeholder::Folder),
-    (b"{/.}", Placeholder::FileNameWithoutExtension),
-    (b"{#}", Placeholder::Number),
-];
 
 /// Why a command cannot be one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TemplateError {
     Empty,
     OpenQuote(char),
+    /// A position, and how many there are.
+    NoSuchPosition(usize, usize),
 }
 
 impl Template {
-    pub(super) fn parse(text: &[u8]) -> Result<Template, TemplateError> {
+    /// A line for the shell.
+    pub(super) fn line(text: &[u8], rules: Rules) -> Result<Template, TemplateError> {
         if text.trim_ascii().is_empty() {
             return Err(TemplateError::Empty);
         }
@@ -57,12 +59,13 @@ impl Template {
         let mut scanner = Scanner::default();
         let mut rest = text;
         while let Some(&byte) = rest.first() {
-            let place = PLACEHOLDERS.iter().find(|(name, _)| rest.starts_with(name) && !scanner.is_escaped());
-            if let Some((name, placeholder)) = place {
+            let place = Placeholder::at(rest, rules.numbered).filter(|_| !scanner.is_escaped());
+            if let Some((placeholder, length)) = place {
+                rules.check(placeholder)?;
                 parts.push(Part::Text(std::mem::take(&mut plain)));
-                parts.push(Part::Place(*placeholder, scanner.around()));
-                scanner.skip(name);
-                rest = &rest[name.len()..];
+                parts.push(Part::Place(placeholder, scanner.around()));
+                scanner.skip(&rest[..length]);
+                rest = &rest[length..];
             } else {
                 plain.push(byte);
                 scanner.step(byte);
@@ -72,59 +75,159 @@ impl Template {
         if let Some(quote) = scanner.open_quote() {
             return Err(TemplateError::OpenQuote(quote));
         }
-        if parts.is_empty() {
+        if parts.is_empty() && rules.append {
             plain.push(b' ');
             parts.push(Part::Text(std::mem::take(&mut plain)));
-            parts.push(Part::Place(Placeholder::Item, Around::Nothing));
+            parts.push(Part::Place(Placeholder::ALL, Around::Nothing));
         }
         parts.push(Part::Text(plain));
-        Ok(Template { parts, text: text.to_vec() })
+        Ok(Template { form: Form::Line(parts), text: text.to_vec() })
     }
 
-    /// The command as it was given.
+    /// A program and its arguments, which no shell sees.
+    pub(super) fn words(words: &[Vec<u8>], rules: Rules) -> Result<Template, TemplateError> {
+        if words.first().is_none_or(|program| program.trim_ascii().is_empty()) {
+            return Err(TemplateError::Empty);
+        }
+        let mut parsed = words.iter().map(|word| parse_word(word, rules)).collect::<Result<Vec<_>, _>>()?;
+        let has_places = parsed.iter().flatten().any(|part| matches!(part, Part::Place(..)));
+        if !has_places && rules.append {
+            parsed.push(vec![Part::Place(Placeholder::ALL, Around::Nothing)]);
+        }
+        let mut text = Vec::new();
+        for (at, word) in words.iter().enumerate() {
+            if at > 0 {
+                text.push(b' ');
+            }
+            quotes::insert_template(word, rules.numbered, &mut text);
+        }
+        Ok(Template { form: Form::Words(parsed), text })
+    }
+
+    /// The command as it was given; words as one would type them.
     pub(super) fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// The command for one item. Numbers start at 1.
-    pub(super) fn render(&self, item: &[u8], number: u64) -> Vec<u8> {
-        let mut command = Vec::new();
-        for part in &self.parts {
-            match part {
-                Part::Text(text) => command.extend_from_slice(text),
-                Part::Place(Placeholder::Number, _) => command.extend_from_slice(number.to_string().as_bytes()),
-                Part::Place(placeholder, around) => quotes::insert(&placeholder.of(item), *around, &mut command),
+    /// The command for one item with these values. Numbers start at 1.
+    pub(super) fn render(&self, values: &[&[u8]], number: u64) -> CommandLine {
+        match &self.form {
+            Form::Line(parts) => CommandLine::Shell(render_line(parts, values, number)),
+            Form::Words(words) => {
+                let mut rendered = Vec::with_capacity(words.len() + values.len());
+                for word in words {
+                    match &word[..] {
+                        // A word of its own is as many words as there are values.
+                        [Part::Place(Placeholder::Value(None, take), _)] => {
+                            rendered.extend(values.iter().map(|value| take.of(value).to_vec()));
+                        }
+                        parts => rendered.push(render_word(parts, values, number)),
+                    }
+                }
+                CommandLine::Words(rendered)
             }
         }
-        command
     }
 }
 
-impl Placeholder {
-    fn of(self, item: &[u8]) -> Vec<u8> {
-        let path = Path::new(OsStr::from_bytes(item));
-        let taken = match self {
-            Self::Item | Self::Number => None,
-            Self::WithoutExtension => path.extension().map(|extension| &item[..item.len() - extension.len() - 1]),
-            Self::FileName => path.file_name().map(OsStr::as_bytes),
-            Self::FileNameWithoutExtension => path.file_stem().map(OsStr::as_bytes),
-            Self::Folder => Some(match path.parent().map(|folder| folder.as_os_str().as_bytes()) {
-                Some(b"") => b".",
-                Some(folder) => folder,
-                // The root, or nothing at all.
-                None if item.is_empty() => b".",
-                None => item,
-            }),
-        };
-        taken.unwrap_or(item).to_vec()
+impl Rules {
+    fn check(self, placeholder: Placeholder) -> Result<(), TemplateError> {
+        match (placeholder, self.positions) {
+            (Placeholder::Value(Some(position), _), Some(most)) if position > most => {
+                Err(TemplateError::NoSuchPosition(position, most))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Only a backslash before a placeholder is special: it keeps the placeholder as it is.
+fn parse_word(word: &[u8], rules: Rules) -> Result<Vec<Part>, TemplateError> {
+    let mut parts = Vec::new();
+    let mut plain = Vec::new();
+    let mut rest = word;
+    while let Some((&byte, behind)) = rest.split_first() {
+        if let Some((placeholder, length)) = Placeholder::at(rest, rules.numbered) {
+            rules.check(placeholder)?;
+            if !plain.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut plain)));
+            }
+            parts.push(Part::Place(placeholder, Around::Nothing));
+            rest = &rest[length..];
+        } else if byte == b'\\'
+            && let Some((_, length)) = Placeholder::at(behind, rules.numbered)
+        {
+            plain.extend_from_slice(&behind[..length]);
+            rest = &behind[length..];
+        } else {
+            plain.push(byte);
+            rest = behind;
+        }
+    }
+    if !plain.is_empty() || parts.is_empty() {
+        parts.push(Part::Text(plain));
+    }
+    Ok(parts)
+}
+
+fn render_line(parts: &[Part], values: &[&[u8]], number: u64) -> Vec<u8> {
+    let mut command = Vec::new();
+    for part in parts {
+        match part {
+            Part::Text(text) => command.extend_from_slice(text),
+            Part::Place(Placeholder::Number, _) => command.extend_from_slice(number.to_string().as_bytes()),
+            Part::Place(Placeholder::Value(None, take), Around::Nothing) => {
+                for (at, value) in values.iter().enumerate() {
+                    if at > 0 {
+                        command.push(b' ');
+                    }
+                    quotes::insert(take.of(value), Around::Nothing, &mut command);
+                }
+            }
+            Part::Place(Placeholder::Value(position, take), around) => {
+                quotes::insert(&taken(*position, *take, values), *around, &mut command);
+            }
+        }
+    }
+    command
+}
+
+fn render_word(parts: &[Part], values: &[&[u8]], number: u64) -> Vec<u8> {
+    let mut word = Vec::new();
+    for part in parts {
+        match part {
+            Part::Text(text) => word.extend_from_slice(text),
+            Part::Place(Placeholder::Number, _) => word.extend_from_slice(number.to_string().as_bytes()),
+            Part::Place(Placeholder::Value(position, take), _) => word.extend(taken(*position, *take, values)),
+        }
+    }
+    word
+}
+
+/// The value at a position, empty if the item has none there; or all of them, with spaces between them.
+fn taken(position: Option<usize>, take: Take, values: &[&[u8]]) -> Vec<u8> {
+    match position {
+        Some(position) => values.get(position - 1).map_or(&[][..], |value| take.of(value)).to_vec(),
+        None => values.iter().map(|value| take.of(value)).collect::<Vec<_>>().join(&b' '),
     }
 }
 
 impl fmt::Display for TemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("--program is empty: give a command, as in --program 'gzip {}'"),
-            Self::OpenQuote(quote) => write!(f, "--program has a {quote} that is never closed"),
+            Self::Empty => f.write_str("the command is empty: give one, as in `farpool map gzip -9 ::: *.log`"),
+            Self::OpenQuote(quote) => write!(f, "the command has a {quote} that is never closed"),
+            Self::NoSuchPosition(position, 1) => write!(
+                f,
+                "the command has {{{position}}}, but items have one value: further ones come from more sources (:::), \
+                 --colsep or -n; for the text itself, write \\{{{position}}}"
+            ),
+            Self::NoSuchPosition(position, most) => {
+                write!(
+                    f,
+                    "the command has {{{position}}}, but items have {most} values; for the text itself, write \\{{{position}}}"
+                )
+            }
         }
     }
 }
@@ -135,8 +238,26 @@ mod tests {
 
     #[track_caller]
     fn check(program: &str, item: &str, command: &str) {
-        let template = Template::parse(program.as_bytes()).unwrap();
-        assert_eq!(String::from_utf8_lossy(&template.render(item.as_bytes(), 7)), command);
+        check_values(program, &[item], command);
+    }
+
+    const RULES: Rules = Rules { numbered: true, positions: Some(3), append: true };
+
+    #[track_caller]
+    fn check_values(program: &str, values: &[&str], command: &str) {
+        let template = Template::line(program.as_bytes(), RULES).unwrap();
+        let values: Vec<&[u8]> = values.iter().map(|value| value.as_bytes()).collect();
+        assert_eq!(String::from_utf8_lossy(&template.render(&values, 7).shown()), command);
+    }
+
+    #[track_caller]
+    fn check_words(words: &[&str], values: &[&str], text: &str, expected: &[&str]) {
+        let bytes: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+        let template = Template::words(&bytes, RULES).unwrap();
+        assert_eq!(String::from_utf8_lossy(template.text()), text);
+        let values: Vec<&[u8]> = values.iter().map(|value| value.as_bytes()).collect();
+        let expected = expected.iter().map(|word| word.as_bytes().to_vec()).collect();
+        assert_eq!(template.render(&values, 7), CommandLine::Words(expected));
     }
 
     #[test]
@@ -182,8 +303,49 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_command_is_refused() {
-        assert_eq!(Template::parse(b" ").unwrap_err(), TemplateError::Empty);
-        assert_eq!(Template::parse(b"echo 'x").unwrap_err(), TemplateError::OpenQuote('\''));
-        assert_eq!(Template::parse(b"echo \"x'").unwrap_err(), TemplateError::OpenQuote('"'));
+        let error = |text: &[u8]| Template::line(text, RULES).unwrap_err();
+        assert_eq!(error(b" "), TemplateError::Empty);
+        assert_eq!(error(b"echo 'x"), TemplateError::OpenQuote('\''));
+        assert_eq!(error(b"echo \"x'"), TemplateError::OpenQuote('"'));
+        assert_eq!(error(b"echo {4/}"), TemplateError::NoSuchPosition(4, 3));
+        for words in [&[][..], &[Vec::new()], &[b" ".to_vec(), b"x".to_vec()]] {
+            assert_eq!(Template::words(words, RULES).unwrap_err(), TemplateError::Empty);
+        }
+    }
+
+    #[test]
+    fn values_have_positions() {
+        check_values("join {2/} {1.} {3}", &["a.x", "b/c"], "join c a ''");
+        check_values("join {} '{}' {/}", &["a", "b c/d"], "join a 'b c/d' '''a b c/d''' a d");
+        check_values("join", &["a", "b c"], "join a 'b c'");
+        let rules = Rules { numbered: false, ..RULES };
+        let template = Template::line(b"awk '{1}'", rules).unwrap();
+        assert_eq!(template.render(&[b"x"], 7), CommandLine::Shell(b"awk '{1}' x".to_vec()));
+    }
+
+    #[test]
+    fn words_stay_words() {
+        check_words(&["gzip", "-9"], &["a b"], "gzip -9", &["gzip", "-9", "a b"]);
+        check_words(&["mv", "{}", "old/{/}"], &["x/$(y) z"], "mv {} old/{/}", &["mv", "x/$(y) z", "old/$(y) z"]);
+        check_words(
+            &["echo", "it's {} | wc", "*"],
+            &["x"],
+            "echo 'it'\\''s {} | wc' '*'",
+            &["echo", "it's x | wc", "*"],
+        );
+        check_words(
+            &["echo", "{}", "<{}>", ""],
+            &["a", "b c"],
+            "echo {} '<{}>' ''",
+            &["echo", "a", "b c", "<a b c>", ""],
+        );
+        check_words(&["a=b", "--c=d"], &["x"], "'a=b' --c=d", &["a=b", "--c=d", "x"]);
+        check_words(
+            &["find", "\\{}", "\\\\{}", "\\n{#}"],
+            &["x"],
+            "find '\\{}' '\\\\{}' '\\n{#}'",
+            &["find", "{}", "\\{}", "\\n7"],
+        );
+        check_words(&["{}"], &["ls -l"], "{}", &["ls -l"]);
     }
 }

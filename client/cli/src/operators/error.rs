@@ -79,6 +79,12 @@ impl OperatorError {
         Self { kind: Kind::Here, message, advice: "" }
     }
 
+    /// The beginning of several agents' ids.
+    pub(super) fn ambiguous_id(begun: &str, count: usize) -> Self {
+        let message = format!("the ids of {count} agents begin with {begun}");
+        Self { kind: Kind::Here, message, advice: "give more of the id, as `farpool agents` shows it" }
+    }
+
     /// What to do if there is no such thing.
     pub(super) fn advise(self, advice: &'static str) -> Self {
         if self.kind == Kind::NotFound { Self { advice, ..self } } else { self }

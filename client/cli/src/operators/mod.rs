@@ -21,6 +21,8 @@ pub(crate) use error::OperatorError;
 
 /// How often `drain --wait` looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Digits of an agent's id that are shown at least, and that mean it.
+const LEAST_OF_AN_ID: usize = 8;
 
 /// `farpool status`.
 pub(crate) fn status(address: Option<String>, arguments: ShowArguments) -> Result<(), OperatorError> {
@@ -87,6 +89,10 @@ fn list_detached(address: Option<String>, json: bool) -> Result<(), OperatorErro
 pub(crate) fn drain(address: Option<String>, arguments: &DrainArguments) -> Result<(), OperatorError> {
     let agent = arguments.agent.clone();
     with(address, async |mut connection| {
+        let agent = match may_be_part_of_an_id(&agent) {
+            true => whole_id(agent, &connection.status().await?)?,
+            false => agent,
+        };
         // Its host may name another agent by the time that this one has left.
         let id = connection.drain_agent(DrainAgentRequest { agent }).await?;
         while arguments.wait && connection.status().await?.agents.iter().any(|agent| agent.agent == id) {
@@ -96,6 +102,24 @@ pub(crate) fn drain(address: Option<String>, arguments: &DrainArguments) -> Resu
     })?;
     let done = if arguments.wait { "has left" } else { "is draining: it leaves when what it runs is finished" };
     print(&format!("agent {} {done}\n", arguments.agent))
+}
+
+fn may_be_part_of_an_id(agent: &str) -> bool {
+    agent.len() >= LEAST_OF_AN_ID && agent.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+}
+
+/// The id that begins with this, if it is one agent's only, and not itself an id or a host's name.
+fn whole_id(agent: String, status: &StatusReply) -> Result<String, OperatorError> {
+    if status.agents.iter().any(|known| known.agent == agent || known.host == agent) {
+        return Ok(agent);
+    }
+    let begun = status.agents.iter().map(|known| &known.agent).filter(|id| id.starts_with(&agent)).collect::<Vec<_>>();
+    match begun[..] {
+        [id] => Ok(id.clone()),
+        // The coordinator says what there is instead.
+        [] => Ok(agent),
+        _ => Err(OperatorError::ambiguous_id(&agent, begun.len())),
+    }
 }
 
 type Fetched = (String, Result<StatusReply, OperatorError>);
@@ -117,7 +141,14 @@ fn with<T>(
 
 /// Whether escape sequences make sense.
 fn style() -> table::Style {
-    if io::stdout().is_terminal() { table::Style::Terminal } else { table::Style::Plain }
+    const USUAL_WIDTH: usize = 80;
+    if !io::stdout().is_terminal() {
+        return table::Style::Plain;
+    }
+    let size = terminal_size::terminal_size_of(io::stdout());
+    // One that says nothing, or nothing sensible, is a usual one.
+    let width = size.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0);
+    table::Style::Terminal { width: width.unwrap_or(USUAL_WIDTH) }
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), OperatorError> {

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 use farpool_common::units;
 use farpool_proto::v1::{AgentStatus, DetachedJob, JobStatus, JournalStatus, Label, StatusReply};
 
+use super::LEAST_OF_AN_ID;
 use super::json;
-use super::table::Align::{Left, Right};
+use super::table::Align::{Left, Right, Whole};
 use super::table::{Style, Table};
-use crate::text::printable;
+use crate::text::{bytes, counted, printable};
 
 /// All of it.
 pub(super) fn status(address: &str, status: &StatusReply, style: Style) -> String {
@@ -49,11 +50,6 @@ fn failing(journal: &JournalStatus) -> String {
     }
 }
 
-/// So many of these.
-fn counted(count: u64, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
 /// The damaged files that are kept beside the journal: how many, their size, and the first names.
 fn aside(journal: &JournalStatus) -> String {
     const SHOWN: usize = 10;
@@ -77,10 +73,11 @@ pub(super) fn agents(status: &StatusReply, style: Style) -> String {
         ("DONE", Right),
         ("ITEMS/S", Right),
         ("CONNECTED", Right),
-        ("STATE", Left),
-        ("AGENT", Left),
+        ("STATE", Whole),
+        ("AGENT", Whole),
         ("LABELS", Left),
     ]);
+    let digits = digits(status.agents.iter().map(|agent| &*agent.agent));
     for agent in &status.agents {
         table.row([
             agent.host.clone(),
@@ -90,27 +87,47 @@ pub(super) fn agents(status: &StatusReply, style: Style) -> String {
             agent.items_done.to_string(),
             rate_of(agent.items_per_second),
             since(agent.connected_ns),
-            state(agent),
-            agent.agent.clone(),
+            state(agent).to_owned(),
+            agent.agent.chars().take(digits).collect(),
             labels(&agent.labels),
         ]);
     }
-    or_none(&table, status.agents.is_empty(), "no agents: jobs wait until one connects", style)
+    let reasons: String = status.agents.iter().filter_map(|agent| reason(agent, digits)).collect();
+    or_none(&table, status.agents.is_empty(), "no agents: jobs wait until one connects", style) + &reasons
 }
 
-fn state(agent: &AgentStatus) -> String {
+/// How much of the ids is enough to tell them from each other.
+fn digits<'a>(ids: impl Iterator<Item = &'a str>) -> usize {
+    let mut ids: Vec<&str> = ids.collect();
+    ids.sort_unstable();
+    let in_common =
+        |pair: &[&str]| pair[0].chars().zip(pair[1].chars()).take_while(|(one, other)| one == other).count();
+    ids.windows(2).map(|pair| in_common(pair) + 1).max().unwrap_or(0).max(LEAST_OF_AN_ID)
+}
+
+fn state(agent: &AgentStatus) -> &'static str {
     match agent {
-        AgentStatus { away: true, .. } => "away".to_owned(),
-        AgentStatus { draining: true, .. } => "draining".to_owned(),
-        AgentStatus { ailing, .. } if !ailing.is_empty() => format!("ailing: {ailing}"),
-        _ => "serving".to_owned(),
+        AgentStatus { away: true, .. } => "away",
+        AgentStatus { draining: true, .. } => "draining",
+        AgentStatus { ailing, .. } if !ailing.is_empty() => "unhealthy",
+        _ => "serving",
     }
+}
+
+/// The line that says why an agent is not healthy: too long for a column.
+fn reason(agent: &AgentStatus, digits: usize) -> Option<String> {
+    if agent.ailing.is_empty() {
+        return None;
+    }
+    let id: String = agent.agent.chars().take(digits).collect();
+    let [host, id, why] = [&*agent.host, &*id, &*agent.ailing].map(|text| printable(text.as_bytes()));
+    Some(format!("agent {id} on {host} is unhealthy: {why}\n"))
 }
 
 pub(super) fn jobs(status: &StatusReply, style: Style) -> String {
     let mut table = Table::new(&[
-        ("JOB", Left),
-        ("POOL", Left),
+        ("JOB", Whole),
+        ("POOL", Whole),
         ("LABEL", Left),
         ("DONE", Right),
         ("OF", Right),
@@ -142,8 +159,8 @@ pub(super) fn jobs(status: &StatusReply, style: Style) -> String {
 /// Detached jobs; times are told from `now` on.
 pub(super) fn detached(jobs: &[DetachedJob], now: SystemTime, style: Style) -> String {
     let mut table = Table::new(&[
-        ("NAME", Left),
-        ("STATE", Left),
+        ("NAME", Whole),
+        ("STATE", Whole),
         ("ITEMS", Right),
         ("DONE", Right),
         ("FAILED", Right),
@@ -180,7 +197,7 @@ fn moment(ms: u64, now: SystemTime) -> String {
 
 fn pools(status: &StatusReply, style: Style) -> String {
     let mut table = Table::new(&[
-        ("POOL", Left),
+        ("POOL", Whole),
         ("NAME", Left),
         ("CLIENT", Left),
         ("SLOTS", Right),
@@ -235,20 +252,6 @@ fn rate_of(items_per_second: f64) -> String {
     if items_per_second >= 100.0 { format!("{items_per_second:.0}") } else { format!("{items_per_second:.1}") }
 }
 
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut value = count as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,8 +267,17 @@ mod tests {
     }
 
     #[test]
-    fn amounts_are_readable() {
-        assert_eq!([0, 1023, 1024, 5 << 30, 1 << 62].map(bytes), ["0 B", "1023 B", "1.0 KiB", "5.0 GiB", "4096.0 PiB"]);
+    fn rates_are_rounded() {
         assert_eq!([0.0, 3.17, 123456.7].map(rate_of), ["0.0", "3.2", "123457"]);
+    }
+
+    #[test]
+    fn ids_are_as_short_as_they_are_unique() {
+        let shown = |ids: &[&str]| digits(ids.iter().copied());
+        assert_eq!(shown(&["0193f2a4-aaaa", "0193f2a5-bbbb"]), 8);
+        assert_eq!(shown(&["0193f2a4-aaaa", "0293f2a5-bbbb", "0193f2a4-aabb"]), 12);
+        assert_eq!(shown(&["0193f2a4-aaaa"]), 8);
+        assert_eq!(shown(&["a1b2"]), 8);
+        assert_eq!(shown(&[]), 8);
     }
 }

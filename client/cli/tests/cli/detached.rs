@@ -154,3 +154,23 @@ fn a_number_does_not_end_a_detached_job_nor_a_name_another_one() {
     assert!(ended.code == Some(1) && ended.stderr().contains("it has ended"), "{ended:?}");
     local.end();
 }
+
+#[test]
+fn words_and_blocks_are_detached_too() {
+    let local = Local::start(&["1", "--slots", "2"]);
+    let told = |name: &str| format!("job {name} is detached; farpool results {name} --wait prints its outputs\n");
+    let words = ["map", "--detach", "words", "printf", "<%s>", "{2}", "{1}", ":::", "a b", "$x", ":::", "it's"];
+    on(&local, &words).run().assert_prints(&told("words"));
+    // What is printed comes in input order.
+    results(&local, &["words", "--wait"]).assert_prints("<it's><a b><it's><$x>");
+    let blocks = ["map", "--detach", "blocks", "--pipe", "--block", "4", "sed", "s/^/{}:/"];
+    on(&local, &blocks).input("a\nb\nc\n").run().assert_prints(&told("blocks"));
+    results(&local, &["blocks", "--wait", "--tag"]).assert_prints("1\t1:a\n1\t1:b\n2\t2:c\n");
+    // The same without a job that stays.
+    let text: String = (0..200_000).map(|number| format!("{number}\n")).collect();
+    let piped = on(&local, &["map", "--pipe", "--block", "100kB", "cat"]).input(text.clone()).run();
+    assert!(piped.code == Some(0) && piped.stdout() == text, "{}", piped.stderr());
+    let failed = on(&local, &["map", "false", "{}", ":::", "a"]).run();
+    failed.assert(1, "", "farpool: item 1 \"a\": exit code 1 (host node1, 1 attempt)\n");
+    local.end();
+}

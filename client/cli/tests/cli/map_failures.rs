@@ -2,18 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Folder, host, map};
+use crate::support::{Folder, map};
 
 fn numbers(count: u32) -> String {
     (1..=count).map(|number| format!("{number}\n")).collect()
 }
 
 #[test]
-fn a_failed_item_is_named_with_its_exit_code_host_and_attempts() {
+fn a_failed_item_is_named_with_its_exit_code() {
     let done = map("exit {}", ["--keep-going"]).input("0\n7\n").run();
-    done.assert(1, "", &format!("farpool: item 2 \"7\": exit code 7 (host {}, 1 attempt)\n", host()));
+    done.assert(1, "", "farpool: item 2 \"7\": exit code 7\n");
     let done = map("{}", []).input("no-such-command\n").run();
-    assert!(done.stderr().ends_with(&format!("exit code 127 (host {}, 1 attempt)\n", host())), "{done:?}");
+    assert!(done.stderr().ends_with("exit code 127\n"), "{done:?}");
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn a_signal_is_named() {
     let done = map("kill -{} $$", ["--keep-going"]).input("KILL\nTERM\nSEGV\n").run();
     assert_eq!(done.code, Some(3));
     for (item, signal) in [("KILL", "9 (SIGKILL)"), ("TERM", "15 (SIGTERM)"), ("SEGV", "11 (SIGSEGV)")] {
-        assert!(done.stderr().contains(&format!("\"{item}\": killed by signal {signal} (host")), "{done:?}");
+        assert!(done.stderr().contains(&format!("\"{item}\": killed by signal {signal}\n")), "{done:?}");
     }
 }
 

@@ -112,6 +112,10 @@ fn variables_can_be_given_to_commands() {
     let done = map("echo", ["--env", "FARPOOL_TEST_NOT_SET"]).run();
     assert_eq!(done.code, Some(125));
     assert!(done.stderr().contains("this variable is not set here"), "{done:?}");
+    for variable in ["FARPOOL_ADDRESS=x", "FARPOOL_ADDRESS"] {
+        let done = map("echo", ["--env", variable]).run();
+        assert!(done.code == Some(125) && done.stderr().contains("choose it with --address URL"), "{done:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What operators see and do, against a service that says what it should.
 
-use farpool_proto::v1::{DetachedJob, DetachedState, StatusReply};
+use farpool_proto::v1::{AgentStatus, DetachedJob, DetachedState, StatusReply};
 use serde_json::{Value, json};
 
 use crate::keeper::Kept;
@@ -29,11 +29,12 @@ coordinator 1.2.3 at {address}, up 1h 01m
 journal: 3 detached jobs, 5.0 MiB of 10.0 GiB; cannot write: the disk is full\\u{{1b}}
 kept beside the journal: 2 damaged files, 6.0 MiB: 0000000001.farpool-journal.damaged-20261130T021338Z, evil\\u{{1b}}
 
-HOST           SLOTS  BUSY  CHUNKS    DONE  ITEMS/S  CONNECTED  STATE                      AGENT  LABELS
-node1             64    12     140  123456     1234     1m 01s  serving                    a1b2   gpu=a100 os=linux
-evil\\u{{1b}}[2J      4     0       0       0      0.0        0ms  draining                   c3d4
-node2              4     0       0       0      0.0        0ms  ailing: killed by SIGKILL  e5f6
-node3              4     0       0       0      0.0        0ms  away                       a7b8
+HOST           SLOTS  BUSY  CHUNKS    DONE  ITEMS/S  CONNECTED  STATE      AGENT  LABELS
+node1             64    12     140  123456     1234     1m 01s  serving    a1b2   gpu=a100 os=linux
+evil\\u{{1b}}[2J      4     0       0       0      0.0        0ms  draining   c3d4
+node2              4     0       0       0      0.0        0ms  unhealthy  e5f6
+node3              4     0       0       0      0.0        0ms  away       a7b8
+agent e5f6 on node2 is unhealthy: killed by SIGKILL
 
 POOL  NAME        CLIENT          SLOTS  WANTED  WEIGHT  JOBS  OPEN  REQUIRES  WAITING FOR
 3     thumbnails  10.0.0.7:51000     68     all       2     1  1.5s  os=linux  an agent with gpu=h100
@@ -222,7 +223,7 @@ fn a_refusal_is_told_in_the_coordinators_words() {
     let service = Service::start(busy_cluster());
     let expected =
         format!("farpool: the coordinator at {} refused: only its owner may (PermissionDenied)\n", service.address);
-    call(&service, &["cancel", "--number", "secret"]).assert(1, "", &expected);
+    call(&service, &["cancel", "--number", "403"]).assert(1, "", &expected);
 }
 
 #[test]
@@ -242,4 +243,65 @@ fn a_short_address_will_do() {
     let service = Service::start(busy_cluster());
     let short = service.address.strip_prefix("http://").unwrap().to_owned();
     assert_eq!(farpool(["jobs", "--address", &short]).run().code, Some(0));
+}
+
+#[test]
+fn a_word_is_no_number_of_a_job() {
+    let service = Service::start(busy_cluster());
+    for word in ["nightly", "+31", "3 1", ""] {
+        let done = call(&service, &["cancel", "--number", word]);
+        assert_eq!((done.code, done.stdout()), (Some(2), String::new()), "{done:?}");
+        let part = format!("--number takes a job's number, as `farpool jobs` shows it, but '{word}' is none");
+        assert!(done.stderr().contains(&part), "{done:?}");
+    }
+    assert_eq!(service.asked(), [""; 0]);
+}
+
+/// Ids as agents really have them: those that start together begin alike.
+fn three_on_a_host() -> StatusReply {
+    let ids = [
+        "0193f2a4-0001-7000-8000-000000000001",
+        "0193f2a4-0001-7000-9000-000000000002",
+        "0293f2a4-0001-7000-9000-000000000003",
+    ];
+    let agent =
+        |id: &str| AgentStatus { agent: id.to_owned(), host: "0193f2a4-0001".to_owned(), ..AgentStatus::default() };
+    StatusReply { agents: ids.map(agent).into(), ..StatusReply::default() }
+}
+
+#[test]
+fn an_agent_is_drained_by_the_beginning_of_its_id() {
+    let service = Service::start(three_on_a_host());
+    let shown = call(&service, &["agents"]).stdout();
+    assert!(shown.contains("  0193f2a4-0001-7000-8\n") && shown.contains("  0293f2a4-0001-7000-9\n"), "{shown}");
+    service.asked();
+    call(&service, &["drain", "0293f2a4"])
+        .assert_prints("agent 0293f2a4 is draining: it leaves when what it runs is finished\n");
+    assert_eq!(service.asked(), ["status", "drain 0293f2a4-0001-7000-9000-000000000003"]);
+    let service = Service::start(three_on_a_host());
+    let done = call(&service, &["drain", "0193f2a4"]);
+    let story = "farpool: the ids of 2 agents begin with 0193f2a4; give more of the id, as `farpool agents` shows it\n";
+    done.assert(1, "", story);
+    assert_eq!(service.asked(), ["status"]);
+    // A host's name goes first, and less than what is shown means nothing.
+    assert_eq!(call(&service, &["drain", "0193f2a4-0001"]).code, Some(0));
+    assert_eq!(service.asked(), ["status", "drain 0193f2a4-0001"]);
+    assert_eq!(call(&service, &["drain", "0293"]).code, Some(1));
+    assert_eq!(service.asked(), ["drain 0293"]);
+}
+
+#[test]
+fn tables_fit_the_terminal() {
+    let service = Service::start(busy_cluster());
+    // script(1) makes one.
+    let command = format!("stty cols 70; {} --address {} agents", env!("CARGO_BIN_EXE_farpool"), service.address);
+    let mut script = std::process::Command::new("script");
+    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]).env_remove("FARPOOL_ADDRESS");
+    let Ok(output) = script.stdin(std::process::Stdio::null()).output() else {
+        eprintln!("skipped: there is no script(1) here");
+        return;
+    };
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let row = shown.lines().find(|line| line.starts_with("node1 ")).unwrap_or_else(|| panic!("{shown}"));
+    assert!(row.trim_end().ends_with("..."), "{shown}");
 }

@@ -155,7 +155,8 @@ fn a_job_that_was_cancelled_says_so() {
     let service = service();
     let done = call(&service, &["results", "yearly", "--discard"]);
     assert_eq!(done.code, Some(125));
-    let story = "farpool: job yearly was cancelled before all of its 9 items had an outcome\n";
+    let story = "farpool: job yearly was cancelled before all of its 9 items had an outcome; it was discarded now, with its \
+                 results\n";
     assert!(done.stderr().ends_with(story), "{done:?}");
     assert_eq!(service.asked(), ["discard yearly"]);
 }
@@ -166,6 +167,7 @@ fn a_job_that_cannot_run_says_why_and_can_be_discarded() {
     let done = call(&service, &["results", "hourly", "--discard"]);
     assert_eq!(done.code, Some(125));
     assert!(done.stderr().contains("results \"hourly\": no table"), "{done:?}");
+    assert!(done.stderr().ends_with("; it was discarded now, with its results\n"), "{done:?}");
     assert_eq!(service.asked(), ["discard hourly"]);
 }
 

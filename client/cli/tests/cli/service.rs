@@ -82,7 +82,7 @@ impl Operators for Handler {
         let mut state = self.0.lock().unwrap();
         state.asked.push(format!("cancel {job}"));
         match &*job {
-            "secret" => Err(Status::permission_denied("only its owner may")),
+            "403" => Err(Status::permission_denied("only its owner may")),
             _ if state.status.jobs.iter().any(|known| known.job == job) => Ok(Response::new(CancelJobReply {})),
             _ => Err(Status::not_found(format!("there is no job {job:?}"))),
         }

@@ -29,7 +29,7 @@ fn the_factorial_example_prints_the_same_on_it() {
     let mut hosts: Vec<_> = agents.iter().map(|agent| (agent["host"].as_str(), agent["slots"].as_u64())).collect();
     hosts.sort_unstable();
     assert_eq!(hosts, ["node1", "node2", "node3"].map(|host| (Some(host), Some(2))));
-    assert_eq!(call(&local, farpool, &["map", "--program", "echo", "--", "a", "b", "c"]), "a\nb\nc\n");
+    assert_eq!(call(&local, farpool, &["map", "echo", ":::", "a", "b", "c"]), "a\nb\nc\n");
 
     // The end of its input is its end.
     assert_eq!(local.end().code(), Some(0));

@@ -114,7 +114,9 @@ fn help_teaches_and_the_version_is_told() {
         assert!(help.contains(words), "{words}");
     }
     let (code, version, _) = run(&["--version"]);
-    assert_eq!((code, version), (Some(0), format!("farpool-coordinator {}\n", env!("CARGO_PKG_VERSION"))));
+    // Release builds name their commit, too.
+    let told = format!("farpool-coordinator {}", env!("CARGO_PKG_VERSION"));
+    assert!(code == Some(0) && version.starts_with(&told) && version.lines().count() == 1, "{version}");
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Error, Serialize, Serializer};
 
-use super::super::arguments::Plan;
-use super::super::items::LONGEST;
+use super::super::item::LONGEST;
 use super::super::keep::Keeping;
+use super::super::plan::Plan;
 use super::super::queue::Queue;
 use super::super::task::Work;
 use super::Errand;
@@ -42,7 +42,7 @@ impl Iterator for Input<'_> {
     type Item = Entry;
 
     fn next(&mut self) -> Option<Entry> {
-        let Some(item) = self.queue.pop(Duration::MAX) else {
+        let Some(mut item) = self.queue.pop(Duration::MAX) else {
             return match self.queue.poll(&Context::from_waker(Waker::noop())) {
                 Poll::Ready(Err(error)) => self.fail(format!("cannot read the items: {error}")),
                 _ => None,
@@ -53,10 +53,10 @@ impl Iterator for Input<'_> {
         if item.cut {
             return self.fail(format!("item {} is longer than the {LONGEST} bytes that Linux allows", index + 1));
         }
-        let command = self.plan.template.render(&item.bytes, index + 1);
+        let (command, input) = (self.plan.command(&item, index), item.content(false));
         let Plan { timeout, grace, .. } = *self.plan;
-        let work = Work { index, command, timeout, grace, keeping: Keeping::InMemory };
-        Some(Entry(Some(Errand { item: item.bytes, work, retries: self.plan.retries })))
+        let work = Work { index, command, input, timeout, grace, keeping: Keeping::InMemory };
+        Some(Entry(Some(Errand { item: item.name, work, retries: self.plan.retries })))
     }
 }
 

@@ -10,13 +10,14 @@ use bytes::Bytes;
 use farpool::{DetachedState, DetachedStatus, Error, RawDetached, RawEnd, RawOutcome};
 
 use super::super::finished::{Finished, Lost};
+use super::super::item::{Item, Value};
 use super::super::records::{Mode, Place, Records};
-use super::super::sink::Sink;
+use super::super::sink::{Look, Sink};
 use super::super::{MapError, end};
 use super::Done;
 use crate::cli::ResultsArguments;
 use crate::streams;
-use crate::text::printable;
+use crate::text::{bytes_in_words, counted, printable};
 
 /// What a map's job has as results.
 type Brought = Option<Done>;
@@ -46,7 +47,8 @@ fn try_print(
             let mode = if arguments.overwrite { Mode::Overwrite } else { Mode::New };
             let place = arguments.results.clone().map(|path| Place { path, mode });
             let records = place.map(|place| Records::open(&place, None)).transpose()?;
-            Box::new(Outputs(Sink::open(false, arguments.tag, records.map(|(records, _)| records), None)))
+            let look = Look { ordered: false, tag: arguments.tag, hosts: true };
+            Box::new(Outputs(Sink::open(look, records.map(|(records, _)| records), None)))
         }
         None if arguments.tag || arguments.results.is_some() => {
             let message =
@@ -72,15 +74,17 @@ fn try_print(
         }
     };
     let failed = shown.end()?;
-    if arguments.discard && !matches!(ended, RawEnd::Running) {
+    let discarded = arguments.discard && !matches!(ended, RawEnd::Running);
+    if discarded {
         discard(job.id()).map_err(MapError::Told)?;
     }
+    let discarded = if discarded { "; it was discarded now, with its results" } else { "" };
     match ended {
         RawEnd::Finished => Ok(failed),
-        RawEnd::Failed(error) => Err(error.into()),
+        RawEnd::Failed(error) => Err(MapError::Told(format!("{error}{discarded}"))),
         RawEnd::Cancelled => {
-            let items = job.status().items;
-            let message = format!("job {name} was cancelled before all of its {items} items had an outcome");
+            let items = counted(job.status().items, "item");
+            let message = format!("job {name} was cancelled before all of its {items} had an outcome{discarded}");
             Err(MapError::Told(message))
         }
         RawEnd::Running => Err(MapError::Told(format!("job {name} {}", goes_on(job.status(), arguments.discard)))),
@@ -93,7 +97,8 @@ fn goes_on(DetachedStatus { state, items, done, .. }: &DetachedStatus, discard: 
     match state {
         DetachedState::Receiving => format!("is still being sent: nothing runs yet{kept}"),
         _ => {
-            format!("is still running: {done} of its {items} items have an outcome{kept}; --wait waits for the others")
+            let items = counted(*items, "item");
+            format!("is still running: {done} of its {items} have an outcome{kept}; --wait waits for the others")
         }
     }
 }
@@ -113,10 +118,10 @@ struct Outputs(Sink);
 
 impl Shown for Outputs {
     fn add(&mut self, RawOutcome { item: index, result }: RawOutcome) -> Result<(), MapError> {
-        let lost = |error: Error| Finished::lost(index, None, error.attempts(), Lost::Failed(error));
+        let lost = |error: Error| Finished::new(index, None, error.attempts(), Err(Lost::Failed(error)));
         let finished = match result.and_then(|bytes| RawDetached::decode::<Brought>(&bytes)) {
             Ok(Some(Done { item, outcome, attempts })) => {
-                Finished { index, item: Some(item), attempts, result: Ok(outcome), spool: None, told: false }
+                Finished::new(index, Some(Item::from(Value::from(item))), attempts, Ok(outcome))
             }
             Ok(None) => return Ok(()),
             Err(error) => lost(error),
@@ -165,7 +170,8 @@ impl Shown for Amount {
     fn end(&mut self) -> Result<u64, MapError> {
         let Amount { kind, results, bytes, failed } = self;
         let kind = printable(kind.as_bytes());
-        let line = format!("{results} results of type {kind}, {bytes} bytes; --raw DIR writes each to a file\n");
+        let (results, size) = (counted(*results, "result"), bytes_in_words(*bytes));
+        let line = format!("{results} of type {kind}, {size}; --raw DIR writes each to a file\n");
         streams::stdout()
             .and_then(|mut stdout| stdout.write_all(line.as_bytes()))
             .map_err(|error| MapError::of_stdout(&error))?;

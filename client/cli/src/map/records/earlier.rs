@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::MapError;
-use super::super::queue::{Item, Queue};
+use super::super::item::Item;
+use super::super::queue::Queue;
 use super::file::Lines;
 use super::{Program, Record};
 use crate::text::shortened;
@@ -55,7 +56,7 @@ impl Earlier {
                 return Err(wrong("does not say which command and item it belongs to".to_owned()));
             };
             if of != program.shown {
-                return Err(wrong(format!("belongs to another command, '{of}', but --program is '{}'", program.shown)));
+                return Err(wrong(format!("belongs to another command, '{of}', but this one is '{}'", program.shown)));
             }
             let failed = record.exit_code != Some(0);
             let item = shortened(item.as_bytes());
@@ -77,8 +78,8 @@ impl Earlier {
             };
             match self.known.get(&index) {
                 None => rest.pending.push((index, item)),
-                Some(known) if known.digest != program.digest(&item.bytes) => {
-                    return Err(self.mismatch(&what_differs(index, known, &item.bytes)));
+                Some(known) if known.digest != program.digest(&item) => {
+                    return Err(self.mismatch(&what_differs(index, known, &item)));
                 }
                 Some(known) if known.failed && self.failed_again => rest.pending.push((index, item)),
                 Some(known) => {
@@ -96,10 +97,13 @@ impl Earlier {
     }
 }
 
-fn what_differs(index: u64, known: &Known, item: &[u8]) -> String {
-    let (number, now) = (index + 1, shortened(item));
+fn what_differs(index: u64, known: &Known, item: &Item) -> String {
+    let (number, now) = (index + 1, shortened(&item.name));
     match known.item == now {
         false => format!("item {number} was \"{}\", but is \"{now}\" in the input", known.item),
-        true => format!("item {number}, \"{now}\", or --program differs in a part that is not shown"),
+        true if item.block.is_some() => format!("block {number} of the input, --block or the command differs"),
+        true => format!(
+            "item {number}, \"{now}\", or the command differs in a part that is not shown, or --colsep or -n differs"
+        ),
     }
 }

@@ -1,0 +1,232 @@
+//! What a map is to do: its options, resolved.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use farpool::{Job, Pool};
+
+use super::arguments::MapArguments;
+use super::columns::Columns;
+use super::command::CommandLine;
+use super::item::Item;
+use super::items::{Input, List, Source, Unit, Values};
+use super::records::{Mode, Place, Program};
+use super::template::{Rules, Template};
+use super::words::{self, Words};
+
+/// What to do.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) template: Template,
+    pub(super) input: Input,
+    /// What cuts an item into the values of its command.
+    pub(super) columns: Option<Columns>,
+    pub(super) ordered: bool,
+    pub(super) keep_going: bool,
+    pub(super) timeout: Option<Duration>,
+    /// How often a command that fails is run again.
+    pub(super) retries: u32,
+    /// How often one is run again whose worker or host is lost; `None`: as usual.
+    pub(super) retries_of_lost: Option<u32>,
+    pub(super) processes: Option<usize>,
+    /// Items of a chunk; `None`: farpool chooses.
+    pub(super) chunksize: Option<u64>,
+    pub(super) require: Vec<(String, String)>,
+    pub(super) priority: i32,
+    pub(super) speculate: bool,
+    /// What it is called if the cluster is to keep it.
+    pub(super) detach: Option<String>,
+    /// Variables that were chosen, with their values.
+    pub(super) environment: Vec<(OsString, OsString)>,
+    pub(super) progress: bool,
+    pub(super) tag: bool,
+    /// Lines are printed as they come.
+    pub(super) line_buffer: bool,
+    /// How long what a command leaves in the background may go on.
+    pub(super) grace: Duration,
+    pub(super) dry_run: bool,
+    pub(super) results: Option<Place>,
+}
+
+impl Plan {
+    /// Checks what clap cannot. `dashes`: the words of these arguments stand behind a `--`.
+    pub(super) fn resolve(arguments: MapArguments, dashes: bool) -> Result<Plan, String> {
+        if arguments.speculate && arguments.retries == Some(0) {
+            return Err(
+                "--speculate may run a command twice, but --retries 0 forbids that: drop one of them".to_owned()
+            );
+        }
+        if arguments.pipe && arguments.retry_failed {
+            let why = "--retry-failed would keep all failed blocks in memory: with --pipe, use --resume";
+            return Err(why.to_owned());
+        }
+        let mode = match (arguments.overwrite, arguments.retry_failed) {
+            (true, _) => Mode::Overwrite,
+            (false, failed) if failed || arguments.resume => Mode::Resume { failed },
+            _ => Mode::New,
+        };
+        let separator = if arguments.null { 0 } else { b'\n' };
+        let unit = match arguments.pipe {
+            true => Unit::Block { bytes: arguments.block, digests: arguments.results.is_some() },
+            false => Unit::Values(arguments.max_args.unwrap_or(1) as usize),
+        };
+        let columns = arguments.colsep.map(|text| Columns::parse(text.as_bytes())).transpose()?;
+        let given = Given::sort(arguments.program, arguments.words, dashes)?;
+        let source = source(arguments.arg_file, given.lists, unit, columns.is_some())?;
+        let template = given.command.template(&source, unit, columns.is_some())?;
+        Ok(Plan {
+            template,
+            input: Input { source, separator, unit },
+            columns,
+            ordered: !arguments.unordered,
+            keep_going: arguments.keep_going,
+            timeout: arguments.timeout,
+            retries: arguments.retries.unwrap_or(0),
+            retries_of_lost: arguments.retries,
+            processes: arguments.processes.map(|processes| processes as usize),
+            chunksize: arguments.chunksize.map(u64::from),
+            require: arguments.require,
+            priority: arguments.priority,
+            speculate: arguments.speculate,
+            detach: arguments.detach,
+            environment: arguments.env.iter().map(variable).collect::<Result<_, _>>()?,
+            progress: arguments.progress,
+            tag: arguments.tag,
+            line_buffer: arguments.line_buffer,
+            grace: arguments.grace,
+            dry_run: arguments.dry_run,
+            results: arguments.results.map(|path| Place { path, mode }),
+        })
+    }
+
+    /// The command for an item; indices start at 0.
+    pub(super) fn command(&self, item: &Item, index: u64) -> CommandLine {
+        let values = match &self.columns {
+            Some(columns) => columns.cut(&item.name),
+            None => item.values(),
+        };
+        self.template.render(&values, index + 1)
+    }
+
+    /// The command as records name it.
+    pub(super) fn program(&self) -> Program {
+        let program = Program::new(self.template.text());
+        match &self.columns {
+            Some(columns) => program.with_columns(columns.key()),
+            None => program,
+        }
+    }
+
+    /// A job of this function with the options that were given.
+    pub(super) fn job<'p, F>(&self, pool: &'p Pool, f: F) -> Job<'p, F> {
+        let label = String::from_utf8_lossy(self.template.text());
+        let mut job = pool.job(f).label(label).priority(self.priority).speculate(self.speculate);
+        if let Some(items) = self.chunksize {
+            job = job.chunksize(items);
+        }
+        if let Some(retries) = self.retries_of_lost {
+            job = job.retries(retries);
+        }
+        job
+    }
+}
+
+/// The command and the sources, from the words or from the deprecated `--program`.
+struct Given {
+    command: Command,
+    /// `None`: the items come from elsewhere.
+    lists: Option<Vec<List>>,
+}
+
+enum Command {
+    /// `--program`
+    Program(Vec<u8>),
+    /// One word.
+    Line(Vec<u8>),
+    Words(Vec<Vec<u8>>),
+}
+
+const NO_COMMAND: &str = "there is no command: put it behind the options, as in `farpool map gzip -9 ::: *.log`";
+
+impl Given {
+    fn sort(program: Option<OsString>, words: Vec<OsString>, dashes: bool) -> Result<Given, String> {
+        let words = words.into_iter().map(OsStringExt::into_vec);
+        let program = program.map(OsStringExt::into_vec);
+        if let Some(program) = program.clone().filter(|_| dashes) {
+            let items = List { values: Values::Given(words.collect()), linked: false };
+            return Ok(Given { command: Command::Program(program), lists: Some(vec![items]) });
+        }
+        let Words { mut command, lists } = words::sort(words)?;
+        let command = match (program, command.len()) {
+            (Some(program), 0) => Command::Program(program),
+            (Some(_), _) => {
+                return Err(
+                    "there are two commands, --program and the words behind the options: give only the words, \
+                            and the items after :::"
+                        .to_owned(),
+                );
+            }
+            (None, 0) => return Err(NO_COMMAND.to_owned()),
+            (None, 1) => Command::Line(command.remove(0)),
+            (None, _) => Command::Words(command),
+        };
+        Ok(Given { command, lists })
+    }
+}
+
+impl Command {
+    fn template(self, source: &Source, unit: Unit, columns: bool) -> Result<Template, String> {
+        let positions = match (source, unit) {
+            _ if columns => None,
+            (Source::Lists(lists), Unit::Values(1)) => Some(lists.len()),
+            (_, Unit::Values(count)) => Some(count),
+            (_, Unit::Block { .. }) => Some(1),
+        };
+        let append = !matches!(unit, Unit::Block { .. });
+        let rules = Rules { numbered: !matches!(self, Self::Program(_)), positions, append };
+        let parsed = match &self {
+            Self::Program(line) | Self::Line(line) => Template::line(line, rules),
+            Self::Words(words) => Template::words(words, rules),
+        };
+        parsed.map_err(|error| error.to_string())
+    }
+}
+
+/// Where the items come from, if that is one place only.
+fn source(file: Option<PathBuf>, lists: Option<Vec<List>>, unit: Unit, columns: bool) -> Result<Source, String> {
+    let Some(lists) = lists else { return Ok(file.map_or(Source::Stdin, Source::File)) };
+    if file.is_some() {
+        return Err("-a and ::: both give items: write the file as a source of its own, `:::: FILE`".to_owned());
+    }
+    if matches!(unit, Unit::Block { .. }) {
+        return Err("--pipe cuts stdin or a file (-a FILE) into blocks: it takes no items after :::".to_owned());
+    }
+    if lists.len() > 1 && columns {
+        return Err("--colsep cuts the items of one source: it does not go with several (:::, ::::)".to_owned());
+    }
+    if lists.len() > 1 && unit != Unit::Values(1) {
+        return Err("-n takes items of one source together: it does not go with several (:::, ::::)".to_owned());
+    }
+    Ok(Source::Lists(lists))
+}
+
+fn variable(text: &OsString) -> Result<(OsString, OsString), String> {
+    let bytes = text.as_bytes();
+    let (name, value) = match bytes.iter().position(|&byte| byte == b'=') {
+        Some(at) => (OsStr::from_bytes(&bytes[..at]), Some(OsStr::from_bytes(&bytes[at + 1..]).to_owned())),
+        None => (text.as_os_str(), env::var_os(text)),
+    };
+    match value {
+        _ if name == "FARPOOL_ADDRESS" => Err(
+            "--env FARPOOL_ADDRESS: commands are told the cluster that they run on; choose it with --address URL. For a \
+             command that is to use another one, put it into the command: 'FARPOOL_ADDRESS=URL command {}'"
+                .to_owned(),
+        ),
+        _ if name.is_empty() => Err(format!("--env {} names no variable", text.display())),
+        None => Err(format!("--env {0}: this variable is not set here; set it with --env {0}=VALUE", text.display())),
+        Some(value) => Ok((name.to_owned(), value)),
+    }
+}
