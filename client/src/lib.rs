@@ -81,7 +81,7 @@ pub use builder::Builder;
 pub use detached::{Detach, Detached, DetachedState, DetachedStatus, Outcomes, attach, attach_to};
 #[cfg(feature = "cluster")]
 #[doc(hidden)]
-pub use detached::{RawDetached, RawEnd, RawOutcome};
+pub use detached::{check_format as check_detached, decode as decode_detached};
 pub use error::{Error, ErrorKind};
 pub use function::{Captureless, Function};
 pub use imap::Imap;

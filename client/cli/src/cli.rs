@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::map::{MapArguments, help};
 
+const ADDRESS: &str = "FARPOOL_ADDRESS";
 /// Where a coordinator listens unless it is told otherwise.
 pub(crate) const DEFAULT_ADDRESS: &str = "http://127.0.0.1:7070";
 
@@ -18,8 +19,8 @@ pub(crate) const DEFAULT_ADDRESS: &str = "http://127.0.0.1:7070";
 pub(crate) struct Cli {
     /// The coordinator, as http://host:port. Without it, `map` runs on this machine, and everything else asks the
     /// coordinator at http://127.0.0.1:7070
-    #[arg(long, global = true, env = "FARPOOL_ADDRESS", hide_env_values = true, value_name = "URL")]
-    address: Option<String>,
+    #[arg(long, global = true, env = ADDRESS, hide_env_values = true, value_name = "URL")]
+    address: Option<OsString>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -138,8 +139,17 @@ pub(crate) struct DrainArguments {
 
 impl Cli {
     /// The address that was given. An empty one is none, so that `FARPOOL_ADDRESS= farpool map` runs on this machine.
-    pub(crate) fn address(&self) -> Option<String> {
-        self.address.clone().filter(|address| !address.is_empty())
+    ///
+    /// # Errors
+    /// If it is no text.
+    pub(crate) fn address(&self) -> Result<Option<String>, clap::Error> {
+        let Some(address) = self.address.clone().filter(|address| !address.is_empty()) else { return Ok(None) };
+        address.into_string().map(Some).map_err(|address| {
+            let from_environment = std::env::var_os(ADDRESS).is_some_and(|value| value == address);
+            let whose = if from_environment { ADDRESS } else { "--address" };
+            let why = format!("{whose} is {address:?}, which is not UTF-8: write an address such as http://node1:7070");
+            Cli::command().error(ErrorKind::InvalidUtf8, why)
+        })
     }
 }
 

@@ -31,7 +31,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
     };
-    let address = cli.address();
+    let address = match cli.address() {
+        Ok(address) => address,
+        Err(error) => return explain(&error),
+    };
     let done = match cli.command {
         Command::Map(arguments) => return map::run(*arguments, address),
         Command::Status(arguments) => operators::status(address, arguments),

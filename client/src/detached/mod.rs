@@ -3,7 +3,6 @@
 mod collect;
 mod detach;
 mod outcomes;
-mod raw;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -13,14 +12,13 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use farpool_session::detached::{self, Named, Place, Reading};
-use farpool_session::{RECONNECT_TIMEOUT, environment};
+use farpool_session::environment;
 
 use crate::args::Data;
 use crate::codec;
 use crate::error::{Error, ErrorKind};
 pub use detach::Detach;
-pub use outcomes::Outcomes;
-pub use raw::{RawDetached, RawEnd, RawOutcome};
+pub use outcomes::{Outcomes, decode};
 pub use status::{DetachedState, DetachedStatus};
 
 /// Attaches to the detached job of this name on the cluster that the environment variable `FARPOOL_ADDRESS` names. `R` is
@@ -65,7 +63,7 @@ pub fn attach<R: Data>(name: impl Into<String>) -> Result<Detached<R>, Error> {
 /// ```
 pub fn attach_to<R: Data>(url: impl AsRef<str>, name: impl Into<String>) -> Result<Detached<R>, Error> {
     let name = name.into();
-    let place = place(url.as_ref()).map_err(|error| error.of_job("attach", &name))?;
+    let place = Place::at(url.as_ref()).map_err(|error| error.of_job("attach", &name))?;
     let about = detached::about(&place, "attach", &Named::whichever(&name), false)?;
     if about.result != type_name::<R>() {
         let message = format!("its results are of type {}, but type {} was requested", about.result, type_name::<R>());
@@ -76,7 +74,8 @@ pub fn attach_to<R: Data>(url: impl AsRef<str>, name: impl Into<String>) -> Resu
 }
 
 /// Results in another encoding could be decoded as wrong values.
-fn check_format<R: Data>(format: u32) -> Result<(), Error> {
+#[doc(hidden)]
+pub fn check_format<R: Data>(format: u32) -> Result<(), Error> {
     let message = match format {
         codec::DETACHED_FORMAT => return Ok(()),
         0 if codec::is_plain::<R>() => return Ok(()),
@@ -234,12 +233,6 @@ impl<R> fmt::Debug for Detached<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Detached").field("name", &self.job.name).finish_non_exhaustive()
     }
-}
-
-/// The place at this address, for callers without a pool there.
-fn place(url: &str) -> Result<Place, Error> {
-    let patience = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
-    Ok(Place { address: farpool_session::address(url)?, patience })
 }
 
 /// The job has ended without all outcomes.

@@ -98,6 +98,7 @@ impl<R> fmt::Debug for Outcomes<R> {
 }
 
 /// A result of its bytes.
-pub(super) fn decode<R: Data>(bytes: &[u8]) -> Result<R, Error> {
+#[doc(hidden)]
+pub fn decode<R: Data>(bytes: &[u8]) -> Result<R, Error> {
     codec::decode(bytes).map_err(|error| Error::new(ErrorKind::Codec, error.0))
 }

@@ -54,7 +54,8 @@ pub enum DetachedState {
 }
 
 impl DetachedStatus {
-    pub(super) fn read(job: &DetachedJob) -> Result<Self, Error> {
+    #[doc(hidden)]
+    pub fn read(job: &DetachedJob) -> Result<Self, Error> {
         let state = match job.state() {
             Wire::Receiving => DetachedState::Receiving,
             Wire::Running => DetachedState::Running,

@@ -47,7 +47,7 @@ pub(crate) fn jobs(address: Option<String>, arguments: ShowArguments) -> Result<
 pub(crate) fn cancel(address: Option<String>, arguments: &CancelArguments) -> Result<(), OperatorError> {
     let CancelArguments { job, detached, number } = arguments;
     // What means a number never falls back on a name: the number may have ended, and the name be somebody else's.
-    let is_number = *number || !detached && job.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = *number || !detached && !job.is_empty() && job.bytes().all(|byte| byte.is_ascii_digit());
     with(address, async |mut connection| {
         if !is_number {
             return connection.cancel_detached(job.clone()).await;

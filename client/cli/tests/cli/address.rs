@@ -1,6 +1,9 @@
 //! Coordinators that cannot be reached, or are none.
 
+use std::ffi::OsStr;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
+use std::process::Command;
 
 use crate::support::farpool;
 
@@ -28,6 +31,18 @@ fn nobody_listens() {
 fn what_is_no_address_is_refused() {
     for address in ["nonsense", "https://127.0.0.1:7070", "http://", "127.0.0.1", "http://127.0.0.1:7070/path", "a b"] {
         check(address, &["the address", address, "http", "--address or FARPOOL_ADDRESS"]);
+    }
+}
+
+#[test]
+fn an_address_that_is_no_text_says_where_it_comes_from() {
+    let wrong = OsStr::from_bytes(b"http://node\xff:7070");
+    for (arguments, code) in [(&["status"][..], 2), (&["map", "echo", ":::", "1"], 125)] {
+        let done =
+            Command::new(env!("CARGO_BIN_EXE_farpool")).args(arguments).env("FARPOOL_ADDRESS", wrong).output().unwrap();
+        let stderr = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains("FARPOOL_ADDRESS is \"http://node\\xFF:7070\", which is not UTF-8"), "{stderr}");
     }
 }
 

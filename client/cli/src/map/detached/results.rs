@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use bytes::Bytes;
-use farpool::{DetachedState, DetachedStatus, Error, RawDetached, RawEnd, RawOutcome};
+use farpool::{DetachedState, DetachedStatus, Error, check_detached, decode_detached};
+use farpool_session::Outcome;
+use farpool_session::detached::{End, Outcomes, Place as Keeper};
 
 use super::super::finished::{Finished, Lost};
 use super::super::item::{Item, Value};
@@ -39,11 +41,13 @@ fn try_print(
     arguments: &ResultsArguments,
     discard: impl FnOnce(Bytes) -> Result<(), String>,
 ) -> Result<u64, MapError> {
-    let mut job = RawDetached::open(address, name, arguments.wait)?;
+    let keeper = Keeper::at(address).map_err(Error::from)?;
+    let mut job = Outcomes::open(&keeper, "results", name, arguments.wait).map_err(Error::from)?;
+    let status = DetachedStatus::read(job.about())?;
     let mut shown: Box<dyn Shown> = match &arguments.raw {
         Some(folder) => Box::new(Files::create(folder)?),
-        None if job.result() == type_name::<Brought>() => {
-            job.check::<Brought>()?;
+        None if job.about().result == type_name::<Brought>() => {
+            check_detached::<Brought>(job.about().format)?;
             let mode = if arguments.overwrite { Mode::Overwrite } else { Mode::New };
             let place = arguments.results.clone().map(|path| Place { path, mode });
             let records = place.map(|place| Records::open(&place, None)).transpose()?;
@@ -55,39 +59,39 @@ fn try_print(
                 format!("job {name} was not detached by `farpool map`: --tag and --results do not apply to it");
             return Err(MapError::Told(message));
         }
-        None => Box::new(Amount { kind: job.result().to_owned(), ..Amount::default() }),
+        None => Box::new(Amount { kind: job.about().result.clone(), ..Amount::default() }),
     };
     let ended = loop {
-        match job.read() {
-            Ok(Some(Ok(outcome))) => shown.add(outcome)?,
-            Ok(Some(Err(ended))) => break ended,
-            Ok(None) => {
-                // Whatever there is is to be seen while nothing comes.
+        match job.take() {
+            Some(Ok(outcome)) => shown.add(outcome)?,
+            Some(Err(End::Broken(error))) => {
+                // What came before is to be seen.
+                let _ = shown.flush();
+                return Err(Error::from(error).into());
+            }
+            Some(Err(ended)) => break ended,
+            None => {
+                // So is whatever there is while nothing comes.
                 shown.flush()?;
                 job.wait();
-            }
-            Err(error) => {
-                // So is what came before.
-                let _ = shown.flush();
-                return Err(error.into());
             }
         }
     };
     let failed = shown.end()?;
-    let discarded = arguments.discard && !matches!(ended, RawEnd::Running);
+    let discarded = arguments.discard && !matches!(ended, End::Running);
     if discarded {
-        discard(job.id()).map_err(MapError::Told)?;
+        discard(job.about().id.clone()).map_err(MapError::Told)?;
     }
     let discarded = if discarded { "; it was discarded now, with its results" } else { "" };
     match ended {
-        RawEnd::Finished => Ok(failed),
-        RawEnd::Failed(error) => Err(MapError::Told(format!("{error}{discarded}"))),
-        RawEnd::Cancelled => {
-            let items = counted(job.status().items, "item");
+        End::Finished => Ok(failed),
+        End::Failed(error) | End::Broken(error) => Err(MapError::Told(format!("{}{discarded}", Error::from(error)))),
+        End::Cancelled => {
+            let items = counted(status.items, "item");
             let message = format!("job {name} was cancelled before all of its {items} had an outcome{discarded}");
             Err(MapError::Told(message))
         }
-        RawEnd::Running => Err(MapError::Told(format!("job {name} {}", goes_on(job.status(), arguments.discard)))),
+        End::Running => Err(MapError::Told(format!("job {name} {}", goes_on(&status, arguments.discard)))),
     }
 }
 
@@ -105,7 +109,7 @@ fn goes_on(DetachedStatus { state, items, done, .. }: &DetachedStatus, discard: 
 
 /// How results are shown.
 trait Shown {
-    fn add(&mut self, outcome: RawOutcome) -> Result<(), MapError>;
+    fn add(&mut self, outcome: Outcome) -> Result<(), MapError>;
 
     fn flush(&mut self) -> Result<(), MapError>;
 
@@ -117,9 +121,9 @@ trait Shown {
 struct Outputs(Sink);
 
 impl Shown for Outputs {
-    fn add(&mut self, RawOutcome { item: index, result }: RawOutcome) -> Result<(), MapError> {
+    fn add(&mut self, Outcome { item: index, result }: Outcome) -> Result<(), MapError> {
         let lost = |error: Error| Finished::new(index, None, error.attempts(), Err(Lost::Failed(error)));
-        let finished = match result.and_then(|bytes| RawDetached::decode::<Brought>(&bytes)) {
+        let finished = match result.map_err(Error::from).and_then(|bytes| decode_detached::<Brought>(&bytes)) {
             Ok(Some(Done { item, outcome, attempts })) => {
                 Finished::new(index, Some(Item::from(Value::from(item))), attempts, Ok(outcome))
             }
@@ -149,7 +153,7 @@ struct Amount {
 }
 
 impl Shown for Amount {
-    fn add(&mut self, outcome: RawOutcome) -> Result<(), MapError> {
+    fn add(&mut self, outcome: Outcome) -> Result<(), MapError> {
         match outcome.result {
             Ok(bytes) => {
                 self.results += 1;
@@ -157,7 +161,7 @@ impl Shown for Amount {
             }
             Err(error) => {
                 self.failed += 1;
-                tell_failure(&error);
+                tell_failure(error);
             }
         }
         Ok(())
@@ -193,7 +197,7 @@ impl<'a> Files<'a> {
 }
 
 impl Shown for Files<'_> {
-    fn add(&mut self, outcome: RawOutcome) -> Result<(), MapError> {
+    fn add(&mut self, outcome: Outcome) -> Result<(), MapError> {
         match outcome.result {
             Ok(bytes) => {
                 let path = self.folder.join(outcome.item.to_string());
@@ -201,7 +205,7 @@ impl Shown for Files<'_> {
             }
             Err(error) => {
                 self.failed += 1;
-                tell_failure(&error);
+                tell_failure(error);
                 Ok(())
             }
         }
@@ -220,7 +224,7 @@ fn not_written(path: &Path, error: &io::Error) -> MapError {
     MapError::Told(format!("cannot write the results to {}: {error}", path.display()))
 }
 
-fn tell_failure(error: &Error) {
+fn tell_failure(error: farpool_session::Error) {
     // Without a reader there is nobody to tell.
-    let _ = writeln!(io::stderr(), "farpool: {error}");
+    let _ = writeln!(io::stderr(), "farpool: {}", Error::from(error));
 }

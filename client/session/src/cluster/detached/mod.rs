@@ -24,6 +24,9 @@ use super::Address;
 use super::connect::Grpc;
 use super::new_id;
 use crate::cluster::executable::Executable;
+use crate::environment;
+use crate::error::Error;
+use crate::settings::RECONNECT_TIMEOUT;
 pub use ask::{about, cancel, discard};
 use attempts::Attempts;
 pub use inbox::End;
@@ -72,6 +75,15 @@ pub struct Ground {
 }
 
 impl Place {
+    /// The place of the coordinator at this address. How long it is tried is for `FARPOOL_RECONNECT_TIMEOUT` to say, or the default.
+    ///
+    /// # Errors
+    /// If the address is none, or the variable no time.
+    pub fn at(url: &str) -> Result<Self, Error> {
+        let patience = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
+        Ok(Self { address: super::address(url)?, patience })
+    }
+
     /// The way there.
     fn way(&self) -> Grpc {
         Grpc::new(&self.address)

@@ -1,0 +1,47 @@
+use bytes::Bytes;
+use farpool_proto::v1::DetachedJob;
+
+use super::{End, Named, Place, Reading, Step, about};
+use crate::error::Error;
+use crate::job::Outcome;
+
+/// The outcomes of a detached job, in the order of its items, in bytes.
+pub struct Outcomes {
+    reading: Reading,
+    about: DetachedJob,
+}
+
+impl Outcomes {
+    /// Begins to read; `verb` is what errors name. `wait`: for outcomes that are not there yet, until the job ends. Items without an
+    /// outcome are passed over.
+    ///
+    /// # Errors
+    /// If there is no such job, or its coordinator cannot be reached.
+    pub fn open(place: &Place, verb: &'static str, name: &str, wait: bool) -> Result<Self, Error> {
+        let about = about(place, verb, &Named::whichever(name), false)?;
+        let job = Named { name: name.into(), id: about.id.clone() };
+        Ok(Self { reading: Reading::start(place, verb, &job, wait)?, about })
+    }
+
+    /// What the job was like when it was opened.
+    pub fn about(&self) -> &DetachedJob {
+        &self.about
+    }
+
+    /// The next outcome, or how it has ended; `None`: nothing is there yet.
+    pub fn take(&mut self) -> Option<Result<Outcome, End>> {
+        loop {
+            match self.reading.step(|bytes| Ok::<_, Error>(Bytes::copy_from_slice(bytes))) {
+                Step::Wait => return None,
+                Step::Missing(_) => {}
+                Step::Outcome(item, result) => return Some(Ok(Outcome { item, result })),
+                Step::Ended(end) => return Some(Err(end)),
+            }
+        }
+    }
+
+    /// Blocks until there is something to take.
+    pub fn wait(&self) {
+        self.reading.wait();
+    }
+}
