@@ -148,10 +148,10 @@ mod tests {
         .of_job("map", "render");
         assert_eq!(
             error.to_string(),
-            "map \"render\", item 12: the worker was killed by signal 9 (SIGKILL) (host node7, pid 4711, 3 attempts); \
-             its last output may say why; .retries(n) sets how often such an item is retried\n\
+            "map \"render\", item 12: the worker was killed by signal 9 (SIGKILL) (host node7, pid 4711, 3 attempts)\n\
              the worker's last output on stderr:\n    one\n    two"
         );
+        assert!(error.story(Some("do this")).to_string().contains("3 attempts); do this\n"), "{error}");
         assert_eq!(format!("{error:?}"), error.to_string());
         assert_eq!((error.kind(), error.item(), error.attempts()), (ErrorKind::WorkerDied, Some(12), 3));
         assert_eq!((error.host(), error.pid(), error.label()), (Some("node7"), Some(4711), Some("render")));
