@@ -73,7 +73,7 @@ fn others_do_the_work_until_workers_serve_again() {
         })
     });
     let table = operators::farpool(&cluster, &["agents"]);
-    assert!(table.contains("ailing: ") && table.contains("serving"), "{table}");
+    assert!(table.contains("is unhealthy: ") && table.contains("serving"), "{table}");
     map();
     assert_eq!((log.count(HOST), log.count("well")), (0, 400));
 
