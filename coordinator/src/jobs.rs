@@ -29,8 +29,8 @@ pub(crate) struct Job {
     pub(crate) store: Store,
 }
 
-/// What a job takes, about: here, in the core, and under its client's number.
-const JOB_COST: u64 = 1 << 10;
+/// What a job takes, about, when some of it has run: here, in the core, and under its client's number.
+const JOB_COST: u64 = 2 << 10;
 
 impl Job {
     /// What it takes beside its items: with very many jobs that is what fills the memory.

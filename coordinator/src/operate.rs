@@ -34,6 +34,12 @@ impl Coordinator {
         self.core.idles()
     }
 
+    /// Whether there is an agent that a client's pool runs on, or was to run on before it was opened again: more of it may be of use.
+    pub fn has_place(&self, client: ClientId) -> bool {
+        let pool = self.clients.get(client).and_then(|client| client.pool);
+        pool.is_some_and(|pool| self.core.workers_of(pool) > 0) || self.is_reopening(client)
+    }
+
     /// Whether a client's items wait for others: those that make up an explicit chunk with them, or all that a pool still wants
     /// that was open before.
     pub fn lacks_chunk(&self, client: ClientId) -> bool {

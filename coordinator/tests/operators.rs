@@ -266,7 +266,7 @@ fn jobs_are_counted_by_what_they_take() {
     wire.ask(0, open_pool(0));
     wire.ask(0, open_job(0, 1, 0));
     let one = wire.coordinator.job_bytes();
-    assert!((200..2000).contains(&one), "{one} bytes");
+    assert!((200..4000).contains(&one), "{one} bytes");
     wire.ask(0, named_job(1, "a label of 26 characters..", 0));
     assert_eq!(wire.coordinator.job_bytes_of(wire.clients[0]), 2 * one + 26);
     wire.ask(0, cancel(1));

@@ -20,7 +20,7 @@ pub(crate) const FRAME_BYTES: usize = 256 << 10;
 /// And up to so many of them, since each takes more memory than bytes.
 pub(crate) const FRAME_MESSAGES: usize = 8192;
 /// Messages above this size travel in pieces: then nobody has to take a larger frame than this, and a bit, at once.
-pub(crate) const WHOLE_BYTES: usize = 2 << 20;
+pub(crate) const WHOLE_BYTES: usize = 512 << 10;
 const PIECE_BYTES: usize = 256 << 10;
 
 /// A message of a session, and the frames that it travels in.

@@ -75,15 +75,13 @@ impl Acks {
         self.window
     }
 
-    /// Counts what an overdue client says. `waits`: a place waits for its acknowledgement.
-    pub(super) fn listen(&self, client: &mut Client, waits: bool, messages: &[ClientMessage]) {
-        if waits || self.is_overdue(client) {
-            // Small messages have answers that take more in memory than they do.
-            let takes = |message: &ClientMessage| (message.encoded_len() + size_of::<ClientMessage>()) as u64;
-            client.acks.said += messages.iter().map(takes).sum::<u64>().min(MOST_IN_A_FRAME);
-        } else {
+    /// Whether what the client says is to come to little, since it is overdue. `waits`: a place waits for its acknowledgement.
+    pub(super) fn listens(&self, client: &mut Client, waits: bool) -> bool {
+        let listens = waits || self.is_overdue(client);
+        if !listens {
             client.acks.said = 0;
         }
+        listens
     }
 
     /// Whether something waits for it that its window holds back.
@@ -97,6 +95,21 @@ impl Acks {
 
     fn time_of_a_turn(&self) -> u64 {
         self.patience / TURNS
+    }
+}
+
+/// What a client says with these, in bytes.
+pub(super) fn says(messages: &[ClientMessage]) -> u64 {
+    // Small messages have answers that take more in memory than they do.
+    let takes = |message: &ClientMessage| (message.encoded_len() + size_of::<ClientMessage>()) as u64;
+    messages.iter().map(takes).sum::<u64>().min(MOST_IN_A_FRAME)
+}
+
+impl Client {
+    /// Counts what an overdue client has said. `more`: it holds so much more now, which is a multiple of what it said where that were
+    /// jobs.
+    pub(super) fn has_said(&mut self, bytes: u64, more: u64) {
+        self.acks.said += bytes.max(more.min(2 * MOST_IN_A_FRAME));
     }
 }
 

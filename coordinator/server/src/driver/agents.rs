@@ -11,6 +11,7 @@ use super::super::end::End;
 use super::super::link::{Joins, Said, Says, shown};
 use super::Driver;
 use super::session::Session;
+use super::unread::Unread;
 
 /// An agent's session.
 pub(super) struct Agent {
@@ -26,9 +27,8 @@ pub(super) struct Agent {
     pub(super) waits: bool,
     /// The same, until clients have taken their results.
     pub(super) waits_for_clients: bool,
-    /// Bytes that waited for it when something was last added, and when they were last seen to have become fewer.
-    queued: usize,
-    moved_at: u64,
+    /// What waits for it.
+    pub(super) unread: Unread,
     /// Bytes of results that it has reported since it was last sent anything.
     reported: usize,
     /// The same, since the memory has been full of them.
@@ -42,15 +42,6 @@ pub(super) struct Agent {
 /// What a hello takes in memory, by its bytes beyond those of one without chunks: chunks that an agent holds are small and many.
 const HELLO_TAKES: u64 = 8;
 const SMALL_HELLO: usize = 4 << 10;
-
-/// An agent for which more than this waits, in bytes, and that has not read any of it for so long, in ns, is lost. Credit
-/// bounds what it is given to run, but not what it is told of pools that come and go. Where there is little memory, a part of that.
-const MAX_UNREAD: usize = 64 << 20;
-const UNREAD_PART: u64 = 64;
-const READS_WITHIN_NS: u64 = 30_000_000_000;
-/// With so many times as much waiting it is lost much sooner.
-const FAR_TOO_MUCH: usize = 4;
-const READS_SOON_NS: u64 = 500_000_000;
 
 /// What an agent need not know at once waits so long, in ns, for something that it must know, unless it keeps more results
 /// than these, in bytes: nearly always the next call comes first, and a frame costs both sides more than what is in it.
@@ -67,8 +58,7 @@ impl Agent {
             partial: 0,
             waits: false,
             waits_for_clients: false,
-            queued: 0,
-            moved_at: now,
+            unread: Unread::new(now),
             reported: 0,
             reported_while_full: 0,
             flush_at: None,
@@ -83,10 +73,8 @@ impl Agent {
 
     /// Puts what has gathered into its queue. False: it does not read.
     fn send(&mut self, now: u64, memory: u64) -> bool {
+        self.look_whether_it_reads(now);
         let outgoing = &self.session.outgoing;
-        if outgoing.waiting() < self.queued || self.queued == 0 {
-            self.moved_at = now;
-        }
         if self.reported <= MAX_KEPT && self.fresh.iter().all(may_wait) {
             outgoing.extend_later(self.fresh.drain(..));
             self.flush_at.get_or_insert(now + COMPANY_NS);
@@ -94,13 +82,7 @@ impl Agent {
             outgoing.extend(self.fresh.drain(..));
             (self.reported, self.flush_at) = (0, None);
         }
-        self.queued = outgoing.waiting();
-        let most = usize::try_from(memory / UNREAD_PART).unwrap_or(MAX_UNREAD).min(MAX_UNREAD);
-        match self.queued {
-            queued if queued <= most => true,
-            queued if queued <= FAR_TOO_MUCH * most => now - self.moved_at <= READS_WITHIN_NS,
-            _ => now - self.moved_at <= READS_SOON_NS,
-        }
+        self.reads(now, memory)
     }
 
     /// Sends what has waited for company.
@@ -141,7 +123,9 @@ impl Driver {
         let session = Session::new(outgoing, turns, address, &own, &passed);
         let own = session.identity;
         self.memory.opened(opening);
+        session.outgoing.set_window(self.agents_window);
         self.agents.insert(id, Agent::new(session, host.clone(), opening, self.now));
+        self.share_agents_windows();
         let _ = reply.send(id);
         let said = Said::Messages { messages, partial: 0 };
         self.agent_says(Says { id, connection: 0, said, passed: None });
@@ -191,6 +175,8 @@ impl Driver {
     pub(super) fn end_agent(&mut self, id: AgentId, end: Result<(), Status>) {
         self.send_to_agents();
         let Some(mut agent) = self.agents.remove(&id) else { return };
+        self.share_agents_windows();
+        self.memory.forget_unread(&mut agent);
         self.partials.change(&mut agent, 0);
         self.memory.closed(agent.opening);
         if let Some(own) = agent.session.identity
@@ -226,12 +212,12 @@ impl Driver {
         for id in touched.drain(..) {
             let Some(agent) = self.agents.get_mut(&id) else { continue };
             let reads = agent.send(self.now, self.memory.bound());
+            self.memory.count_unread(agent);
             if let Some(at) = agent.flush_at {
                 self.company.expect(id, at);
             }
             if !reads {
-                let message = "the agent does not read its messages";
-                self.end_agent(id, Err(Status::resource_exhausted(message)));
+                self.end_deaf_agent(id);
             }
         }
         self.touched_agents = touched;

@@ -95,6 +95,9 @@ impl Driver {
         self.partials.change(agent, 0);
         agent.waits_for_clients = false;
         info!(self.link.log, host = agent.host, address = shown(address), "agent resumed");
+        // What it has not taken in waits again.
+        agent.unread.begin_again(self.now);
+        self.memory.count_unread(agent);
         self.let_report(id);
         self.coordinator.agent_away(id, false, self.now, &mut self.out);
     }

@@ -12,7 +12,7 @@ use super::super::end::End;
 use super::super::link::{Joins, Said, Says, shown, shutting_down};
 use super::super::meter::Reading;
 use super::Driver;
-use super::acks::ClientAcks;
+use super::acks::{ClientAcks, says};
 use super::session::Session;
 use super::slow_readers::Waited;
 
@@ -39,6 +39,10 @@ pub(super) struct Client {
     pub(super) acks: ClientAcks,
     /// What waited for it when it last took some, while agents wait for that.
     pub(super) waited: Option<Waited>,
+    /// Its pool was open before, in another session.
+    pub(super) again: bool,
+    /// What it held when it was favoured, if that has become more; see [`Memory`](super::memory::Memory).
+    pub(super) favoured_from: Option<u64>,
     /// Its pool is closed, and everything was said. The session stays until the client has ended it, and so has heard it.
     pub(super) over: bool,
     // Gathered in a round. Kept for its memory.
@@ -60,6 +64,8 @@ impl Client {
             acknowledged: 0,
             acks: ClientAcks::default(),
             waited: None,
+            again: false,
+            favoured_from: None,
             over: false,
             fresh: Vec::new(),
         }
@@ -177,7 +183,7 @@ impl Driver {
         }
         self.memory.opened(opening);
         session.outgoing.set_window(self.memory.acks.window() as usize);
-        self.clients.insert(id, Client { opening, ..Client::new(session) });
+        self.clients.insert(id, Client { opening, again, ..Client::new(session) });
         self.share_windows();
         let _ = reply.send(id);
         let said = Said::Messages { messages, partial: 0 };
@@ -200,9 +206,9 @@ impl Driver {
         };
         self.client_has(id);
         let Some(client) = self.clients.get_mut(&id) else { return };
-        if self.memory.is_full() {
-            self.memory.acks.listen(client, self.coordinator.is_to_hear(id), &messages);
-        }
+        // How much it says, and what it holds, if it must not say much.
+        let overdue = (self.memory.is_full() && self.memory.acks.listens(client, self.coordinator.is_to_hear(id)))
+            .then(|| (says(&messages), self.bytes_of(id)));
         for message in messages {
             // What is said when all is over was on its way by then.
             if self.clients.get(&id).is_none_or(|client| client.over) {
@@ -212,7 +218,11 @@ impl Driver {
                 self.end_client(id, Err(Status::invalid_argument(refused.to_string())));
             }
         }
+        let said = overdue.map(|(said, held)| (said, self.bytes_of(id).saturating_sub(held)));
         if let Some(client) = self.clients.get_mut(&id) {
+            if let Some((said, more)) = said {
+                client.has_said(said, more);
+            }
             if is_on {
                 (client.partial, client.waits) = (partial, true);
                 client.give_turn();

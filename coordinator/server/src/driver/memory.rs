@@ -8,11 +8,13 @@
 //! What a client has on its way meanwhile is held back by HTTP/2's flow control.
 //!
 //! Results for clients that do not read are bounded in [`slow_readers`](super::slow_readers); what is sent and
-//! not acknowledged, in [`acks`](super::acks).
+//! not acknowledged, in [`acks`](super::acks). What agents do not take counts as well; see [`unread`](super::unread).
 //!
 //! What is held may be of no use before more comes: parts of large messages, items of explicit chunks that are not
 //! whole, jobs without items, pools that were open before and of which not all has been said again. If it is so, and slots idle
-//! for it, one client at a time may go on until its part is whole ([`Memory::favoured`]).
+//! for it, one client at a time may go on until its part is whole ([`Memory::favoured`]), if there is an agent that could run it.
+//! What clients come to hold in this way has a bound for all of them together: beyond it, the one that has come to hold most
+//! loses its session.
 
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use tonic::Status;
 use super::super::meter::Reading;
 use super::Driver;
 use super::acks::Acks;
+use super::agents::Agent;
 use super::clients::Client;
 
 /// While clients are stopped their queues drain without a word, so they are looked at in this interval, in ns.
@@ -45,7 +48,9 @@ pub(super) struct Memory {
     counted: u64,
     /// The part of it that clients do not take: results, nearly all. See [`slow_readers`](super::slow_readers).
     results: u64,
-    /// The part of it, and of what agents are counted with, that sessions have begun with.
+    /// What agents are counted with that is to be sent to them: never less than it is.
+    pub(super) unread: u64,
+    /// The part of what clients, and agents beside, are counted with that sessions have begun with.
     openings: u64,
     /// Clients are stopped.
     full: bool,
@@ -54,8 +59,8 @@ pub(super) struct Memory {
     /// The least that was held since it has been full, and since when nothing has become less.
     least: u64,
     stuck_since: u64,
-    /// Who may go on, since nothing else would make room, and what was held when it was chosen.
-    favoured: Option<(ClientId, u64)>,
+    /// Who may go on, since nothing else would make room.
+    favoured: Option<ClientId>,
     /// When it was last said that it is full.
     said_at: Option<u64>,
     /// How long a client may be silent while it should say something, in ns.
@@ -70,6 +75,7 @@ impl Memory {
             bound,
             counted: 0,
             results: 0,
+            unread: 0,
             openings: 0,
             full: false,
             holds_agents_up: false,
@@ -147,7 +153,8 @@ impl Driver {
     /// Bytes that are held, with those that are on their way. What agents have said of themselves is not: it stays as long as they do.
     pub(super) fn all_held(&self) -> u64 {
         let clients: u64 = self.clients.values().map(Client::held).sum();
-        self.jobs_held() + clients + self.detached.held() + self.partials.bytes()
+        let agents: u64 = self.agents.values().map(Agent::unread).sum();
+        self.jobs_held() + clients + agents + self.detached.held() + self.partials.bytes()
     }
 
     /// Whether more than the bound is held, and results that clients do not take are a good part of it.
@@ -163,11 +170,12 @@ impl Driver {
     /// Bytes that are held and count.
     fn held(&mut self) -> u64 {
         self.clients.values_mut().for_each(|client| self.memory.count(client));
+        self.agents.values_mut().for_each(|agent| self.memory.count_unread(agent));
         self.at_most_held()
     }
 
     fn at_most_held(&self) -> u64 {
-        self.jobs_held() + self.memory.counted + self.detached.held() + self.partly_held()
+        self.jobs_held() + self.memory.counted + self.memory.unread + self.detached.held() + self.partly_held()
     }
 
     fn jobs_held(&self) -> u64 {
@@ -184,7 +192,9 @@ impl Driver {
     pub(super) fn admit_opening(&self, bytes: u64, again: bool) -> Result<(), Status> {
         let (bound, openings) = (self.memory.bound, self.memory.openings);
         let left = (bound / 2).saturating_sub(openings);
-        let has_room = again || bytes <= SMALL_OPENING || self.at_most_held() + bytes <= bound;
+        // What agents have not read yet becomes less by itself, and one that does not read must not keep clients out.
+        let held = self.at_most_held() - self.memory.unread;
+        let has_room = again || bytes <= SMALL_OPENING || held + bytes <= bound;
         if bytes <= left && has_room {
             return Ok(());
         }
@@ -211,7 +221,10 @@ impl Driver {
         if self.memory.full && held < self.memory.low() {
             self.memory.full = false;
             self.memory.moves(0, self.now);
-            self.clients.values_mut().for_each(|client| client.read(Reading::All));
+            for client in self.clients.values_mut() {
+                client.favoured_from = None;
+                client.read(Reading::All);
+            }
         } else if self.memory.full {
             self.keep_moving(held);
             self.choose_readers(held);
@@ -223,18 +236,19 @@ impl Driver {
         if held < self.memory.least {
             self.memory.moves(held, self.now);
         }
-        let favoured = self.memory.favoured.filter(|&(id, _)| self.needs_more(id));
-        match favoured {
-            Some((id, before)) if held.saturating_sub(before) > self.most_for(id) => {
-                let bound = ByteSize(self.memory.bound);
-                let message = format!(
-                    "the coordinator's memory is too small for this client's open jobs: --memory is {bound}; raise it, or use fewer or \
-                     smaller items at once"
-                );
-                self.end_client(id, Err(Status::resource_exhausted(message)));
-                self.memory.moves(held, self.now);
+        self.look_at_who_shrank();
+        match self.memory.favoured.filter(|&id| self.needs_more(id)) {
+            Some(favoured) => {
+                if let Some(id) = self.has_grown_too_much(favoured) {
+                    let bound = ByteSize(self.memory.bound);
+                    let message = format!(
+                        "the coordinator's memory is too small for this client's open jobs: --memory is {bound}; raise it, or use fewer \
+                         or smaller items at once"
+                    );
+                    self.end_client(id, Err(Status::resource_exhausted(message)));
+                    self.memory.moves(held, self.now);
+                }
             }
-            Some(_) => {}
             None if self.now - self.memory.stuck_since < STUCK_NS
                 || !self.coordinator.idles()
                 // A large result is coming in.
@@ -248,41 +262,75 @@ impl Driver {
             }
             None => {
                 let needy = self.clients.keys().copied().filter(|&id| self.needs_more(id));
-                self.memory.favoured = needy.max_by_key(|&id| (self.held_by(id), id)).map(|id| (id, held));
+                self.memory.favoured = needy.max_by_key(|&id| (self.held_by(id), id));
+                if let Some(id) = self.memory.favoured {
+                    let holds = self.held_by(id);
+                    self.clients.get_mut(&id).map(|client| client.favoured_from.get_or_insert(holds));
+                }
             }
         }
     }
 
-    /// How much more may be held so that this client gets its part whole. What it says again of a pool that was open before was
-    /// in the memory of the coordinator before this one, or on its way there; then it is to say that it knows where that goes on.
-    fn most_for(&self, id: ClientId) -> u64 {
-        let again = self.coordinator.is_said_again(id) || self.coordinator.is_to_hear(id);
+    /// Who holds less than when it was favoured has used up nothing.
+    fn look_at_who_shrank(&mut self) {
+        let from = self.clients.iter().filter_map(|(&id, client)| Some((id, client.favoured_from?)));
+        let now = from.map(|(id, from)| (id, from, self.held_by(id)));
+        let shrank: Vec<_> = now.filter(|(_, from, now)| now < from).collect();
+        for (id, _, now) in shrank {
+            let less = (self.memory.favoured == Some(id)).then_some(now);
+            self.clients.get_mut(&id).map(|client| std::mem::replace(&mut client.favoured_from, less));
+        }
+    }
+
+    /// Who has come to hold most by being favoured, if those like this client together hold too much more for that: one that has its
+    /// part whole may keep it for as long as it likes, and the next one is favoured.
+    fn has_grown_too_much(&self, favoured: ClientId) -> Option<ClientId> {
+        let again = self.clients.get(&favoured)?.again;
+        let alike = self.clients.iter().filter(|(_, client)| client.again == again);
+        let grown =
+            alike.filter_map(|(&id, client)| Some((self.held_by(id).saturating_sub(client.favoured_from?), id)));
+        let (most, together) =
+            grown.fold(((0, favoured), 0), |(most, together), one| (most.max(one), together + one.0));
+        (together > self.most_for(again)).then_some(most.1)
+    }
+
+    /// How much more favoured clients may come to hold so that each gets its part whole. What is said `again` of pools that were open
+    /// before was in the memory of the coordinator before this one, or on its way there.
+    fn most_for(&self, again: bool) -> u64 {
         if again { self.memory.bound.saturating_mul(2) } else { self.memory.bound / 2 }
     }
 
     /// Whether what the client has sent is of no use before more comes.
     fn needs_more(&self, id: ClientId) -> bool {
         let coordinator = &self.coordinator;
-        let waits = coordinator.lacks_chunk(id) || coordinator.lacks_items(id) || coordinator.is_to_hear(id);
-        waits || self.clients.get(&id).is_some_and(|client| client.partial > 0)
+        let waits = || coordinator.lacks_chunk(id) || coordinator.lacks_items(id) || coordinator.is_to_hear(id);
+        let is_partial = || self.clients.get(&id).is_some_and(|client| client.partial > 0);
+        coordinator.has_place(id) && (is_partial() || waits())
     }
 
     fn held_by(&self, id: ClientId) -> u64 {
-        let of_jobs = self.coordinator.stored_bytes_of(id) + self.coordinator.job_bytes_of(id);
-        self.clients.get(&id).map_or(0, |client| client.counted) + of_jobs
+        self.clients.get(&id).map_or(0, |client| client.counted) + self.bytes_of(id)
+    }
+
+    /// What the coordinator keeps of a client's jobs and their items.
+    pub(super) fn bytes_of(&self, id: ClientId) -> u64 {
+        self.coordinator.stored_bytes_of(id) + self.coordinator.job_bytes_of(id)
     }
 
     /// Those that hold least go on, as far as they hold no more than the reserve together. What is held beyond the bound has used
-    /// up some of it: otherwise each of many clients would go on until it holds as much.
+    /// up some of it: otherwise each of many clients would go on until it holds as much. While agents have much to read, nobody goes on:
+    /// jobs that end at once are nobody's, and all of them are told to agents.
     fn choose_readers(&mut self, held: u64) {
         let beyond = held.saturating_sub(self.memory.bound);
+        let agents_lag = self.memory.unread > self.memory.reserve();
         let reserve = self.memory.reserve().saturating_sub(beyond);
         let mut clients: Vec<(u64, ClientId)> = self.clients.keys().map(|&id| (self.held_by(id), id)).collect();
         clients.sort_unstable();
         let (mut together, mut others) = (0, Vec::new());
         for (held, id) in clients {
             together += held;
-            if together <= reserve || self.memory.favoured.is_some_and(|(favoured, _)| favoured == id) {
+            let goes_on = together <= reserve && reserve > 0 && !agents_lag;
+            if goes_on || self.memory.favoured == Some(id) {
                 self.read(id, Reading::All);
             } else {
                 others.push((held, id));
@@ -291,7 +339,8 @@ impl Driver {
         let ids: Vec<ClientId> = others.iter().map(|&(_, id)| id).collect();
         let overdue = self.choose_overdue(&ids, beyond / self.memory.reserve().max(1));
         for (held, id) in others {
-            let small = if held <= SMALL_CLIENT { Reading::Small } else { Reading::Nothing };
+            let is_small = held <= SMALL_CLIENT && !agents_lag;
+            let small = if is_small { Reading::Small } else { Reading::Nothing };
             self.read(id, if overdue.contains(&id) { Reading::All } else { small });
         }
     }

@@ -16,6 +16,7 @@ mod partials;
 mod programs;
 mod session;
 mod slow_readers;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::future::{Future, ready};
@@ -57,6 +58,8 @@ pub(super) struct Driver {
     /// By what they are known on other connections.
     client_ids: BTreeMap<Identity, ClientId>,
     agent_ids: BTreeMap<Identity, AgentId>,
+    /// Of each agent, in bytes.
+    agents_window: usize,
     away: Away,
     company: Company,
     memory: Memory,
@@ -101,6 +104,7 @@ impl Driver {
             agents: BTreeMap::new(),
             client_ids: BTreeMap::new(),
             agent_ids: BTreeMap::new(),
+            agents_window: usize::MAX,
             away: Away::new(settings.reconnect_grace),
             company: Company::default(),
             memory: Memory::new(settings.memory, settings.heartbeat_timeout),
@@ -161,6 +165,7 @@ impl Driver {
             self.tend_company();
             self.tend_memory();
             self.tend_slow_readers();
+            self.tend_unread();
             self.tend_partials();
             self.tend_programs();
             self.tend_detached(was_written);

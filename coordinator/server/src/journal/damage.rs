@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use farpool_common::units::ByteSize;
 use farpool_proto::v1::journal_record::Sealed;
 
 /// A segment that is not as it was written.
@@ -18,6 +19,8 @@ pub(super) struct Damage {
     pub(super) is_set_aside: bool,
     /// As what its file is kept, if that is done.
     pub(super) aside: Option<String>,
+    /// There is no such file: so much of it was durable, in bytes.
+    missing: Option<u64>,
 }
 
 /// Regions that are told one by one.
@@ -25,7 +28,12 @@ const SHOWN: usize = 5;
 
 impl Damage {
     pub(super) fn new(name: String) -> Self {
-        Self { name, regions: Vec::new(), lacks: None, seal: None, is_set_aside: true, aside: None }
+        Self { name, regions: Vec::new(), lacks: None, seal: None, is_set_aside: true, aside: None, missing: None }
+    }
+
+    /// A segment of which there is no file, though so many bytes of it were durable.
+    pub(super) fn missing(name: String, bytes: u64) -> Self {
+        Self { missing: Some(bytes), ..Self::new(name) }
     }
 
     pub(super) fn add(&mut self, from: u64, to: u64, why: impl Into<String>) {
@@ -40,10 +48,23 @@ impl Damage {
     pub(super) fn affects(&self, job: u64) -> bool {
         self.seal.as_ref().is_none_or(|seal| seal.jobs.contains(&job) || seal.forgotten.contains(&job))
     }
+
+    /// Whether all that there was of a job may have been in what is missing. `is_known`: something is there of it.
+    pub(super) fn may_hide_jobs(&self, is_known: impl Fn(u64) -> bool) -> bool {
+        self.seal.as_ref().is_none_or(|seal| !seal.jobs.iter().all(|&job| is_known(job)))
+    }
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(bytes) = self.missing {
+            let (name, bytes) = (&self.name, ByteSize(bytes));
+            return write!(
+                f,
+                "{name} is missing, and {bytes} of it were durable. If you have the file, stop this coordinator and put it back \
+                 before jobs are detached"
+            );
+        }
         write!(f, "{} is damaged: ", self.name)?;
         let mut parts =
             self.regions.iter().map(|(from, to, why)| format!("bytes {from} to {}: {why}", to.saturating_sub(1)));

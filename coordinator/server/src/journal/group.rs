@@ -177,10 +177,12 @@ impl Attempt<'_> {
                 return Ok(true);
             }
             Some(Step::Remove(segment)) => {
+                goes(storage, *segment);
                 storage.remove(*segment)?;
                 *from = *next + 1;
             }
             Some(Step::SetAside(segment)) => {
+                goes(storage, *segment);
                 set_aside.push((*segment, storage.set_aside(*segment)?));
                 *from = *next + 1;
             }
@@ -193,6 +195,13 @@ impl Attempt<'_> {
         }
         *next += 1;
         Ok(true)
+    }
+}
+
+/// A segment goes since nobody wants anything of it: it is not missing then, though the note may have it.
+fn goes(storage: &dyn Storage, segment: u32) {
+    if storage.synced().is_some_and(|(noted, _)| noted == segment) {
+        storage.note_synced(segment, 0);
     }
 }
 

@@ -8,6 +8,7 @@
 //! | what its pool was opened with | it ends, if it has not |
 //! | perhaps some of its last items: it is not known that it was complete | it ends, or has failed if it had finished |
 //! | perhaps that items were given out, which must not run twice | all its items without outcomes fail |
+//! | all that there was of it | nothing is left to tell, but that there may have been such jobs |
 //! | that it was discarded | it is there again, unless a segment's seal knows, or another job has its name |
 
 use farpool_proto::v1::journal_record::{Body, ItemsFailed, JobEnded, JobForgotten, JobOpened};
@@ -44,6 +45,15 @@ impl Journal {
             if self.index.jobs.contains_key(&job) {
                 self.log.append(&mut self.index, &Body::JobForgotten(JobForgotten { job }), &[]);
             }
+        }
+        let discarded_or_here =
+            |job: u64| self.index.jobs.contains_key(&job) || self.index.forgotten.contains_key(&job);
+        if damages.iter().any(|damage| damage.may_hide_jobs(discarded_or_here)) {
+            warn(
+                "jobs may be missing from the journal as a whole: if all records of a job are in what is missing, nothing is left of it, \
+                 not even its name"
+                    .to_owned(),
+            );
         }
         let mut untouched = Vec::new();
         for number in self.index.jobs.keys().copied().collect::<Vec<_>>() {

@@ -9,6 +9,9 @@
 //! that is not worth its place, and set aside when what is wanted of it has been copied. What is missing is told job by job
 //! (`repair.rs`).
 //!
+//! **A segment that is not there** although the note has it is damage too: nothing is known of what was in it. The log continues
+//! behind it, in a segment of its own, and the note stays as it is until then: as long as nothing is written, each start tells of it.
+//!
 //! A file that another version or another segment's number is in is refused, and nothing is changed.
 
 use std::collections::BTreeSet;
@@ -57,18 +60,26 @@ pub(super) fn replay(storage: &dyn Storage, warn: &mut dyn FnMut(String)) -> Res
         check_header(storage, segment).map_err(|error| failed(segment, error))??;
     }
     let mut replay = Replay { storage, replayed: Replayed::default() };
+    let missing = missing(storage, segments.last().copied().unwrap_or(0));
     while let Some(&last) = segments.last()
         && replay.drop_if_empty(last, warn).map_err(|error| failed(last, error))?
     {
         segments.pop();
     }
     for &segment in &segments {
-        let last = Some(&segment) == segments.last();
+        let last = Some(&segment) == segments.last() && missing.is_none();
         if let Some(end) = replay.segment(segment, last, warn).map_err(|error| failed(segment, error))? {
             replay.replayed.end = end;
         }
     }
-    let replayed = replay.replayed;
+    let mut replayed = replay.replayed;
+    if let Some((segment, bytes)) = missing {
+        let damage = Damage::missing(storage.name(segment), bytes);
+        warn(damage.to_string());
+        replayed.damages.push(damage);
+        replayed.end = End { segment, offset: 0, closed: true };
+        return Ok(replayed);
+    }
     let End { segment, offset, .. } = replayed.end;
     if segment > 0 {
         // What a process had written that was killed need not be durable.
@@ -76,6 +87,12 @@ pub(super) fn replay(storage: &dyn Storage, warn: &mut dyn FnMut(String)) -> Res
     }
     storage.note_synced(segment, offset);
     Ok(replayed)
+}
+
+/// A segment behind all that there are, of which so many bytes were durable.
+fn missing(storage: &dyn Storage, last: u32) -> Option<(u32, u64)> {
+    // A segment that was just being made had nothing in it.
+    storage.synced().filter(|&(segment, end)| segment > last && end > SEGMENT_HEADER as u64)
 }
 
 /// Refuses what this version cannot read, before anything is changed.
@@ -128,7 +145,10 @@ impl Replay<'_> {
         let has_records = source.length() > first && next_whole(&mut source, first)?.is_some();
         if !has_records {
             let mut damage = Damage::new(name);
-            damage.add(0, source.length(), reason);
+            if source.length() > 0 {
+                damage.add(0, source.length(), reason);
+            }
+            damage.lacks = lacks(source.length(), durable);
             damage.aside = Some(storage.set_aside(segment)?);
             warn(damage.to_string());
             self.replayed.damages.push(damage);
@@ -144,7 +164,9 @@ impl Replay<'_> {
         let mut durable = if last { self.durable_end(segment) } else { Some(u64::MAX) };
         if let Header::Bad(reason) = source.header()? {
             durable = Some(durable.unwrap_or(u64::MAX));
-            damage.add(0, source.length().min(SEGMENT_HEADER as u64), reason);
+            if source.length() > 0 {
+                damage.add(0, source.length().min(SEGMENT_HEADER as u64), reason);
+            }
         }
         self.replayed.index.segments.begin(segment);
         let mut end = End { segment, offset: SEGMENT_HEADER as u64, closed: false };
@@ -210,12 +232,15 @@ impl Replay<'_> {
         damage: &mut Damage,
     ) {
         let length = source.length();
-        if last && let Some(durable) = durable.filter(|durable| (length + 1..u64::MAX).contains(durable)) {
+        if last && durable.is_some_and(|durable| (length + 1..u64::MAX).contains(&durable)) {
             damage.is_set_aside = !damage.is_none();
-            damage.lacks = Some(format!("its last {} are missing", ByteSize(durable - length)));
+            damage.lacks = lacks(length, durable);
+        }
+        if length == 0 {
+            damage.lacks = lacks(length, durable);
         }
         // Behind a record of gigabytes there is no room for a seal.
-        if !last && !end.closed && length < u64::from(u32::MAX / 2) {
+        if length > 0 && !last && !end.closed && length < u64::from(u32::MAX / 2) {
             damage.lacks = Some("its end is missing".to_owned());
         }
     }
@@ -236,6 +261,15 @@ impl Replay<'_> {
         end.offset = place.end();
         end.closed = matches!(body, Body::Sealed(_));
         Ok(())
+    }
+}
+
+/// What is missing at the end of a segment that is so long, and of which so much was durable; `u64::MAX`: all of it, however much that was.
+fn lacks(length: u64, durable: Option<u64>) -> Option<String> {
+    match durable.filter(|durable| (length + 1..u64::MAX).contains(durable)) {
+        Some(durable) if length == 0 => Some(format!("it is empty, and {} of it were durable", ByteSize(durable))),
+        Some(durable) => Some(format!("its last {} are missing", ByteSize(durable - length))),
+        None => (length == 0).then(|| "it is empty: all that was in it is missing".to_owned()),
     }
 }
 

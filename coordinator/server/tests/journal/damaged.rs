@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use farpool_common::units::ByteSize;
 use farpool_coordinator_server::journal::{Aside, Ended, Journal, JournalErrorKind, Kept, Phase, Settings};
 use farpool_proto::v1::{OpenJob, OpenPool};
 
@@ -159,4 +160,27 @@ fn what_a_later_version_wrote_is_refused_and_nothing_is_changed() {
         (fs::read(&segment).expect("it is there"), fs::read(&other).expect("it is there")),
         (file, b"precious".to_vec())
     );
+}
+
+#[test]
+fn a_segment_that_was_moved_away_is_told_with_what_was_durable_of_it() {
+    let scratch = Scratch::new("moved");
+    let segment = write(scratch.path());
+    let bytes = fs::metadata(&segment).expect("it is there").len();
+    let away = scratch.path().with_extension("away");
+    fs::rename(&segment, &away).expect("it can be moved");
+    let synced = || fs::read(scratch.path().join("synced")).expect("it is there");
+    let before = synced();
+    let (journal, warnings) = open(scratch.path());
+    assert_eq!((journal.jobs().count(), warnings.len()), (0, 2), "{warnings:?}");
+    let named = segment.display().to_string();
+    assert!(warnings[0].contains(&format!("{named} is missing, and ")), "{warnings:?}");
+    assert!(warnings[0].contains(&format!("{} of it were durable", ByteSize(bytes))), "{warnings:?}");
+    assert!(warnings[1].contains("jobs may be missing from the journal as a whole"), "{warnings:?}");
+    drop(journal);
+    assert_eq!(synced(), before, "the note of what was durable is still there");
+    // Who has the file puts it back.
+    fs::rename(&away, &segment).expect("it can be moved");
+    let (journal, warnings) = open(scratch.path());
+    assert_eq!((journal.jobs().count(), warnings), (JOBS as usize, Vec::new()));
 }

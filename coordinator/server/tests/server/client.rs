@@ -110,6 +110,15 @@ impl Client {
         }
     }
 
+    /// Takes in whatever comes, and says that it has it, for as long as the session lasts.
+    pub(crate) async fn reads_on(mut self) {
+        while let Ok(Some(events)) = self.incoming.next().await {
+            if events.iter().any(|event| matches!(event.body, Some(Told::PoolAt(_)))) {
+                self.out.acknowledge();
+            }
+        }
+    }
+
     /// How the session ends, whatever comes before.
     pub(crate) async fn end(&mut self) -> Result<(), Status> {
         while self.try_next().await?.is_some() {}

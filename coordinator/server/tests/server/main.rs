@@ -10,6 +10,7 @@ mod clients;
 mod connections;
 mod detached;
 mod flood;
+mod flood_agents;
 mod frames;
 mod limits;
 mod memory;

@@ -10,6 +10,7 @@ use futures_core::Stream;
 use tokio::sync::mpsc;
 
 use super::super::super::meter::Meters;
+use super::super::unread::{READS_SOON_NS, READS_WITHIN_NS};
 use super::*;
 
 #[derive(Default)]

@@ -4,6 +4,7 @@ mod crash;
 mod cut;
 mod damage;
 mod faults;
+mod missing;
 mod model;
 mod old;
 mod space;
