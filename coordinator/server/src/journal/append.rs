@@ -139,7 +139,8 @@ impl Journal {
     }
 
     /// Forgets a job that is not complete, also while nothing can be written: its name is free at once. As long as that is not durable
-    /// it may be found again, incomplete.
+    /// it may be found again, incomplete. If nothing can be written, its items are not either, and those that were go where
+    /// they are the last ones: they may be what has filled the disk.
     ///
     /// # Errors
     /// If there is no such job, or if it is complete.
@@ -148,6 +149,9 @@ impl Journal {
             return Err(JournalError::new(JournalErrorKind::Invalid, format_args!("job {job} is complete")));
         }
         self.append(&Body::JobForgotten(record::JobForgotten { job }), &[]);
+        if self.failed.is_some() {
+            self.shared.refuse(job);
+        }
         Ok(())
     }
 

@@ -3,10 +3,12 @@
 use std::io::IoSlice;
 
 use bytes::Bytes;
+use farpool_proto::v1::JournalRecord;
 use farpool_proto::v1::journal_record::Body;
+use prost::Message;
 
 use super::place::Place;
-use super::record::{Checksum, HEADER, begin, checksum};
+use super::record::{Checksum, HEADER, Lengths, begin, checksum};
 
 /// Payloads up to this size are copied: it is cheaper than to refer to them.
 const SMALL: usize = 4 << 10;
@@ -23,6 +25,8 @@ pub(super) struct Batch {
 pub(super) enum Step {
     Create(u32),
     Write(Chunk),
+    /// There is a filler here, whose bytes are not written.
+    Hole(Place),
     Copy {
         from: Place,
         to: Place,
@@ -74,6 +78,22 @@ impl Batch {
         self.bytes += to.bytes();
         self.steps.push(Step::Copy { from, to });
     }
+}
+
+/// Adds a hole behind what there is; with one in front of it it is one.
+pub(super) fn add_hole(steps: &mut Vec<Step>, place: Place) {
+    match steps.last_mut() {
+        Some(Step::Hole(before)) if before.segment == place.segment && before.end() == u64::from(place.offset) => {
+            before.length += place.length;
+        }
+        _ => steps.push(Step::Hole(place)),
+    }
+}
+
+/// What a record says of which this is all but its large payloads.
+fn body(record: &[u8]) -> Option<Body> {
+    let head = Lengths::of(record.first_chunk()?).head as usize;
+    JournalRecord::decode(record.get(HEADER..HEADER + head)?).ok()?.body
 }
 
 impl Chunk {
@@ -131,6 +151,48 @@ impl Chunk {
         let Some(start) = self.starts.iter().copied().find(begins) else { return false };
         self.small[start..start + filler.len()].copy_from_slice(filler);
         true
+    }
+
+    /// The same records without those that nobody wants, in whose place there are holes. They were not written by now, or what was
+    /// is cut off.
+    pub(super) fn without(self, mut is_unwanted: impl FnMut(&Body) -> bool) -> Vec<Step> {
+        let Self { segment, small, starts, large, .. } = self;
+        let mut steps = Vec::new();
+        let (mut large, mut offset) = (large.into_iter().peekable(), self.offset);
+        for (at, &start) in starts.iter().enumerate() {
+            let end = starts.get(at + 1).copied().unwrap_or(small.len());
+            let mut own = Vec::new();
+            while let Some(payload) = large.next_if(|(at, _)| *at <= end) {
+                own.push(payload);
+            }
+            let length = (end - start) as u64 + own.iter().map(|(_, payload)| payload.len() as u64).sum::<u64>();
+            let place = Place { segment, offset, length: length as u32 };
+            offset += length as u32;
+            let record = &small[start..end];
+            match body(record) {
+                Some(body) if is_unwanted(&body) => add_hole(&mut steps, place),
+                _ => {
+                    if !matches!(steps.last(), Some(Step::Write(_))) {
+                        let (small, starts, large) = (Vec::new(), Vec::new(), Vec::new());
+                        steps.push(Step::Write(Self {
+                            segment,
+                            offset: place.offset,
+                            length: 0,
+                            small,
+                            starts,
+                            large,
+                        }));
+                    }
+                    let Some(Step::Write(chunk)) = steps.last_mut() else { unreachable!("it was just put there") };
+                    let to = chunk.small.len();
+                    chunk.starts.push(to);
+                    chunk.small.extend_from_slice(record);
+                    chunk.large.extend(own.into_iter().map(|(at, payload)| (at - start + to, payload)));
+                    chunk.length += length;
+                }
+            }
+        }
+        steps
     }
 
     /// All of it, to be written at once.

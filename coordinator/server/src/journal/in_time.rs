@@ -10,6 +10,7 @@ use super::error::JournalError;
 use super::group::{Attempt, Group};
 use super::handed::Handed;
 use super::hands::{BATCHES, Hands};
+use super::left_out::LeftOut;
 use super::owner::Journal;
 use super::settings::Settings;
 use super::simulated::Simulated;
@@ -38,13 +39,13 @@ impl Journal {
 
 /// As the thread does it, with time between the steps.
 async fn write_all(disk: Arc<Simulated>, mut batches: Receiver<Handed>, shared: Arc<Shared>) {
-    let mut withdrawn = Vec::new();
+    let mut left_out = LeftOut::default();
     while let Some(first) = batches.recv().await {
-        let mut group = Group::gather(first, &mut withdrawn, || batches.try_recv().ok());
+        let mut group = Group::gather(first, &mut left_out, || batches.try_recv().ok());
         let mut waits = Waits::default();
         loop {
             let written = take_steps(&disk, group.attempt()).await;
-            if shared.note(&*disk, &mut group, written, &mut withdrawn) {
+            if shared.note(&*disk, &mut group, written, &mut left_out) {
                 break;
             }
             let _ = timeout(waits.next(), shared.hurry.notified()).await;

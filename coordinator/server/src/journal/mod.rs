@@ -11,6 +11,7 @@ mod hands;
 mod in_time;
 mod index;
 mod job;
+mod left_out;
 mod log;
 mod outcomes;
 mod owner;

@@ -17,6 +17,8 @@ pub enum Done {
     Create(u32),
     /// Bytes are written from here on.
     Write(u32, u64, Vec<u8>),
+    /// A segment is made so long: what comes to be in it is zeros.
+    Extend(u32, u64),
     /// What was written is made durable.
     Sync(u32),
     /// A segment is cut off, which is durable.
@@ -177,6 +179,10 @@ impl State {
                 let durable = self.durable.entry(*segment).or_default();
                 *durable = (*durable).min(if same < bytes.len() { from + same } else { usize::MAX });
             }
+            Done::Extend(segment, length) => {
+                let file = self.files.get_mut(segment).expect(THERE);
+                file.resize(file.len().max(*length as usize), 0);
+            }
             Done::Sync(segment) => _ = self.durable.insert(*segment, self.files.get(segment).expect(THERE).len()),
             Done::Truncate(segment, length) => {
                 let file = self.files.get_mut(segment).expect(THERE);
@@ -228,6 +234,10 @@ impl Storage for Simulated {
         self.act(Done::Write(segment, offset, parts.iter().flat_map(|part| part.to_vec()).collect()))
     }
 
+    fn extend(&self, segment: u32, length: u64) -> io::Result<()> {
+        if self.length(segment)? < length { self.act(Done::Extend(segment, length)) } else { Ok(()) }
+    }
+
     fn sync(&self, segment: u32) -> io::Result<()> {
         self.act(Done::Sync(segment))
     }
@@ -263,6 +273,14 @@ impl Storage for Simulated {
 
     fn note_synced(&self, segment: u32, end: u64) {
         self.state().synced = Some((segment, end));
+    }
+
+    fn lower_synced(&self, segment: u32, end: u64) -> io::Result<()> {
+        let mut state = self.state();
+        if state.synced > Some((segment, end)) {
+            state.synced = Some((segment, end));
+        }
+        Ok(())
     }
 
     fn synced(&self) -> Option<(u32, u64)> {

@@ -28,6 +28,9 @@ pub(super) trait Storage: fmt::Debug + Send + Sync + 'static {
 
     fn write(&self, segment: u32, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()>;
 
+    /// Makes a segment so long, if it is shorter. What comes to be in it is zeros, and takes no room.
+    fn extend(&self, segment: u32, length: u64) -> io::Result<()>;
+
     /// Makes durable what was written.
     fn sync(&self, segment: u32) -> io::Result<()>;
 
@@ -50,6 +53,9 @@ pub(super) trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// Notes up to which byte of the last segment everything is durable. The note may be lost; then an earlier one is found.
     fn note_synced(&self, segment: u32, end: u64);
+
+    /// Notes durably that no more than this counts as durable, if more was noted: the rest is about to be cut off.
+    fn lower_synced(&self, segment: u32, end: u64) -> io::Result<()>;
 
     /// The last such note, if there is one.
     fn synced(&self) -> Option<(u32, u64)>;
@@ -265,6 +271,11 @@ impl Storage for Directory {
         Ok(())
     }
 
+    fn extend(&self, segment: u32, length: u64) -> io::Result<()> {
+        let file = self.file(segment)?;
+        if file.metadata()?.len() < length { file.set_len(length) } else { Ok(()) }
+    }
+
     fn sync(&self, segment: u32) -> io::Result<()> {
         self.file(segment)?.sync_data()
     }
@@ -323,6 +334,16 @@ impl Storage for Directory {
     fn note_synced(&self, segment: u32, end: u64) {
         // It is only a note: what is not noted counts as what may not be durable.
         let _ = self.synced.as_ref().map(|file| file.write_all_at(&note(segment, end), 0));
+    }
+
+    fn lower_synced(&self, segment: u32, end: u64) -> io::Result<()> {
+        match &self.synced {
+            Some(file) if self.synced() > Some((segment, end)) => {
+                file.write_all_at(&note(segment, end), 0)?;
+                file.sync_data()
+            }
+            _ => Ok(()),
+        }
     }
 
     fn synced(&self) -> Option<(u32, u64)> {

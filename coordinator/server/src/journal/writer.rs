@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::group::{Attempt, Group, Withdrawal};
 use super::handed::Handed;
+use super::left_out::LeftOut;
 use super::place::Place;
 use super::storage::Storage;
 
@@ -44,6 +45,8 @@ pub(super) struct Report {
     hurry: bool,
     /// Those that were.
     pub(super) withdrawn: Vec<Place>,
+    /// Jobs of which nobody wants the items any more.
+    refused: Vec<u64>,
     /// The owner is going.
     stopping: bool,
     /// The thread has ended.
@@ -64,6 +67,12 @@ impl Shared {
     /// Has the thread try once more at once, and withdraw a record if that fails. Nothing, if it does not fail any more.
     pub(super) fn withdraw(&self, withdrawal: Withdrawal) {
         self.hurry(|report| report.withdrawals.push(withdrawal));
+    }
+
+    /// Has the thread leave out the items of a job, since they may be what the disk has no room for.
+    pub(super) fn refuse(&self, job: u64) {
+        self.report().refused.push(job);
+        self.try_again();
     }
 
     /// Has the thread try once more at once, if it fails.
@@ -89,24 +98,31 @@ impl Shared {
         report.durable >= number
     }
 
-    /// An attempt to write a group has ended; says whether it is written. If not, what is to be withdrawn is. `later`: records that are
-    /// withdrawn and come in later groups.
+    /// An attempt to write a group has ended; says whether it is written. If not, what is to be withdrawn is, and items that nobody wants
+    /// are left out. `left_out`: what is left out of later groups.
     pub(super) fn note(
         &self,
         storage: &dyn Storage,
         group: &mut Group,
         written: io::Result<()>,
-        later: &mut Vec<Place>,
+        left_out: &mut LeftOut,
     ) -> bool {
         let is_written = written.is_ok();
-        if !is_written {
+        left_out.refused.extend(std::mem::take(&mut self.report().refused));
+        if is_written {
+            left_out.refused.forget(group.forgets());
+        } else {
             let asked = {
                 let mut report = self.report();
                 report.hurry = false;
                 std::mem::take(&mut report.withdrawals)
             };
-            let withdrawn = group.withdraw(storage, asked, later);
+            let withdrawn = group.withdraw(storage, asked, &mut left_out.withdrawn);
             self.report().withdrawn.extend(withdrawn);
+            if group.leave_out_refused(storage, &left_out.refused) {
+                self.report().hurry = true;
+                self.hurry.notify_one();
+            }
         }
         self.tell(|report| match written {
             Ok(()) => {
@@ -165,13 +181,13 @@ impl Waits {
 /// Writes until there is nobody any more who could send something.
 pub(super) fn run(storage: &dyn Storage, batches: &Receiver<Handed>, shared: &Arc<Shared>) {
     let _gone = Gone(Arc::clone(shared));
-    let mut withdrawn = Vec::new();
+    let mut left_out = LeftOut::default();
     while let Ok(first) = batches.recv() {
-        let mut group = Group::gather(first, &mut withdrawn, || batches.try_recv().ok());
+        let mut group = Group::gather(first, &mut left_out, || batches.try_recv().ok());
         let (mut waits, mut last_try) = (Waits::default(), false);
         loop {
             let written = write(storage, group.attempt());
-            if shared.note(storage, &mut group, written, &mut withdrawn) {
+            if shared.note(storage, &mut group, written, &mut left_out) {
                 break;
             }
             if last_try {

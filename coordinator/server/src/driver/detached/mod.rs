@@ -216,7 +216,7 @@ impl Driver {
         let expiry = expiry.map(|at| at.saturating_sub(self.detached.started_ms).saturating_mul(1_000_000));
         let patience = super::super::clock::nanos(self.link.limits.detach);
         let away = self.detached.receiving.values().filter_map(Receiving::away_since).min();
-        let away = away.map(|since| since.saturating_add(patience)).filter(|_| self.detached.failing.is_none());
+        let away = away.map(|since| since.saturating_add(patience));
         let looks = [self.next_try(), self.detached.again_at, self.detached.look_at, self.next_look_at_attached()];
         [expiry, away].into_iter().chain(looks).flatten().min()
     }

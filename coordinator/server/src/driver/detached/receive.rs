@@ -267,10 +267,9 @@ impl Driver {
         self.detached.receiving.insert(job, Receiving { since: self.now, ..Receiving::default() });
     }
 
-    /// Drops what nobody goes on with.
+    /// Drops what nobody goes on with, also while nothing can be written: it may be what has filled the disk.
     pub(super) fn forget_unfinished(&mut self) {
-        let since = self.now.checked_sub(nanos(self.link.limits.detach));
-        let Some(since) = since.filter(|_| self.detached.failing.is_none()) else { return };
+        let Some(since) = self.now.checked_sub(nanos(self.link.limits.detach)) else { return };
         let late = |receiving: &Receiving| receiving.away_since().is_some_and(|away| away <= since);
         let late: Vec<u64> =
             self.detached.receiving.iter().filter(|(_, receiving)| late(receiving)).map(|(job, _)| *job).collect();
@@ -278,7 +277,11 @@ impl Driver {
             if let Some(job) = self.detached.journal.as_ref().and_then(|journal| journal.job(number)) {
                 warn!(self.link.log, job = job.name(), "job dropped: its client did not finish detaching it");
             }
-            self.forget_job(number);
+            let forgotten = self.detached.journal.as_mut().map(|journal| journal.forget_incomplete(number));
+            if let Some(Err(error)) = forgotten {
+                warn!(self.link.log, %error, "cannot drop a detached job");
+            }
+            self.has_gone(number);
         }
     }
 

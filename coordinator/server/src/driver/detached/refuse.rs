@@ -7,8 +7,9 @@
 //! and only then is the job refused. If it cannot be cut off, the disk may have the record or not: its client waits until one or the other
 //! is known.
 //!
-//! What is on disk of a job that was refused is forgotten as soon as something can be written. If the coordinator ends before,
-//! it is found incomplete, and goes like every job that nobody continues to detach.
+//! What is on disk of a job that was refused may be what fills it: so its items are not written any more, and cut off from the
+//! log's end (`journal/group.rs`). The rest is forgotten as soon as something can be written. If the coordinator ends before, it is found
+//! incomplete, and goes like every job that nobody continues to detach.
 
 use std::sync::Arc;
 

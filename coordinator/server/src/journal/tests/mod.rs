@@ -7,5 +7,6 @@ mod faults;
 mod missing;
 mod model;
 mod old;
+mod refused;
 mod space;
 mod withdrawn;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
+use farpool_proto::v1::StatusReply;
 use tonic::Code;
 
 use super::*;
@@ -222,4 +223,65 @@ async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
         })
         .await;
     agent.abort();
+}
+
+/// It has filled the disk itself: nobody else makes room, and what was refused must not stay in the way of others.
+#[tokio::test]
+async fn a_job_that_fills_the_disk_is_refused_and_leaves_room_for_the_others() {
+    let Some(disk) = SmallDisk::new(2048) else {
+        eprintln!("left out: a file system can only be mounted by root");
+        return;
+    };
+    let scratch = &disk.0;
+    let mut server = scratch.server().await;
+    detached(&server, detach("first", 1), 2).await;
+    let works = |status: &StatusReply| status.journal.as_ref().is_some_and(|journal| journal.failing.is_empty());
+    for id in 2..5 {
+        let client = detaching(server.connect().await, detach("big", id)).await;
+        for at in 0..40 {
+            let items = vec![vec![7; 1000]; 250];
+            client.ask(Ask::Items(batch(1, 250 * at, &items.iter().map(Vec::as_slice).collect::<Vec<_>>())));
+        }
+        client.end_items(1);
+        let mut client = client;
+        client.must_be_refused(Code::FailedPrecondition, "No space left").await;
+        server.until("a journal that works", works).await;
+        assert_eq!(states(&server).await, [("first".to_owned(), DetachedState::Running)]);
+    }
+    detached(&server, detach("small", 9), 2).await;
+    // Whether or not it ran before the restart.
+    let agent = Agent::echo(&server, 1, 2).await;
+    assert_eq!(all(&server, "small").await, (echoes(0..2), End::Ended));
+    agent.abort();
+    server.stop();
+    server.ended().await;
+    let server = scratch.server().await;
+    let _agent = Agent::echo(&server, 2, 2).await;
+    for name in ["first", "small"] {
+        assert_eq!(all(&server, name).await, (echoes(0..2), End::Ended));
+    }
+    let finished = |name: &str| (name.to_owned(), DetachedState::Finished);
+    assert_eq!(states(&server).await, [finished("first"), finished("small")]);
+}
+
+/// Its client goes before it is told: the job goes as soon as nobody can be expected to continue it.
+#[tokio::test]
+async fn a_job_that_fills_the_disk_and_that_nobody_goes_on_with_goes() {
+    let Some(disk) = SmallDisk::new(2048) else {
+        eprintln!("left out: a file system can only be mounted by root");
+        return;
+    };
+    let server = disk.0.server_with(|settings| settings.limits.detach = Duration::from_secs(1)).await;
+    detached(&server, detach("first", 1), 2).await;
+    let client = detaching(server.connect().await, detach("big", 2)).await;
+    for at in 0..40 {
+        client.ask(Ask::Items(batch(1, at, &[&vec![7; 250_000]])));
+    }
+    let fails = |status: &StatusReply| status.journal.as_ref().is_some_and(|journal| !journal.failing.is_empty());
+    server.until("a full disk", fails).await;
+    drop(client);
+    server.until("a journal that works", |status| !fails(status)).await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    assert_eq!(all(&server, "first").await, (echoes(0..2), End::Ended));
+    assert_eq!(states(&server).await, [("first".to_owned(), DetachedState::Finished)]);
 }
