@@ -76,7 +76,7 @@ fn twenty_clients_push_far_more_than_fits() {
 }
 
 fn negative_slowly(item: Vec<u8>) -> Vec<u8> {
-    nap(20);
+    nap(60);
     negative(item)
 }
 
