@@ -225,12 +225,13 @@ fn advice(kind: ErrorKind) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use farpool_proto::v1::{Failure, FailureKind};
+
     use super::*;
 
     fn from_failure(failure: Failure) -> Error {
         farpool_session::Error::from_failure(failure).into()
     }
-    use farpool_proto::v1::{Failure, FailureKind};
 
     #[test]
     fn the_story_names_everything_that_is_known() {

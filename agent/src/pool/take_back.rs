@@ -43,7 +43,8 @@ impl WorkerPool {
             return Some((not_begun, u64::from(not_begun) == worker.outstanding()));
         }
         let waiting = worker.waiting(self.threads);
-        // All of it from one that is on a long item, half of it from one that goes on and has passed what was taken before.
+        // All that waits moves from a worker on a long item. From one that makes progress, half of it does, unless that worker has not
+        // yet come to where the last items were taken.
         let items = match idle >= STALLED_NS {
             true => waiting,
             false if worker.revoking => 0,

@@ -63,7 +63,7 @@ impl Cluster {
 
     /// The same; these are arguments of the coordinator's.
     pub(crate) fn empty_with(arguments: &[&str]) -> Cluster {
-        let tag = format!("{}.own", processes::own_tag());
+        let tag = own_cluster(&processes::own_tag());
         Cluster::start(&tag, &runner::scratch().join("programs"), arguments)
     }
 
@@ -158,6 +158,11 @@ impl Cluster {
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
+}
+
+/// The tag of the clusters that the case with this tag starts itself.
+pub(crate) fn own_cluster(case: &str) -> String {
+    format!("{case}.own")
 }
 
 /// Programs that were sent once need not be sent again in the same suite.

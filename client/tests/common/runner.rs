@@ -118,6 +118,8 @@ fn run_apart(mode: Mode, case: Case) -> Result<(), Failed> {
     let ended = wait(child, PATIENCE);
     let left = processes::tagged(&tag);
     processes::kill(&left);
+    // A case that hung or died could not stop its own cluster.
+    processes::kill(&processes::tagged(&cluster::own_cluster(&tag)));
     let cluster = cluster.map_or(Ok(()), Cluster::stop);
     let wrong = match ended {
         None => format!("it hangs: after {PATIENCE:?} there are\n{}", processes::list(&left)),

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
-/// How often it is looked at processes that a command has left in the background, at least.
+/// The longest time between two looks at what a command has left in the background.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The group of a command that was started.
@@ -96,8 +96,8 @@ fn wait(mut child: Child, mut tell: PipeWriter, gone: &Mutex<bool>) -> io::Resul
         }
         if matches!(others, Ok(nix::sys::wait::WaitStatus::StillAlive)) {
             drop(is_gone);
-            // Nothing tells that a process leaves the group (setsid, setpgid), and whoever waits for one in it is not woken by
-            // that, nor by its end later. So it is looked at again and again.
+            // The system does not tell when a process leaves the group (setsid, setpgid): waitid(2) would sleep on, even after the
+            // process has ended. So the group is looked at again and again.
             thread::sleep(pause);
             pause = LONGEST_PAUSE.min(2 * pause);
             is_gone = lock(gone);
