@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox};
+use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox, Principal};
 use farpool_proto::v1::{
     AgentEvent, AgentHello, ClientMessage, Credit, EndItems, Items, OpenJob, OpenPool, PoolStarted, RunDone,
     WorkerSettings, agent_command, agent_event, client_event, client_message,
@@ -60,7 +60,7 @@ fn apply(jobs: u64) -> f64 {
 /// A coordinator with an agent that has two slots, and a client with a pool.
 fn connect(credit: u32) -> (Coordinator, AgentId, ClientId) {
     let mut coordinator = Coordinator::new(Config::default());
-    let (agent, client) = (coordinator.connect_agent(), coordinator.connect_client());
+    let (agent, client) = (coordinator.connect_agent(), coordinator.connect_client(Principal::local()));
     let mut out = Outbox::default();
     for body in [
         agent_event::Body::Hello(Box::new(AgentHello { host: "here".to_owned(), slots: 2, ..AgentHello::default() })),

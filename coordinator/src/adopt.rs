@@ -13,7 +13,7 @@ use farpool_proto::v1::{AdoptPool, AdoptedChunk, AdoptedJob, AgentCommand, StopP
 use crate::convert::{HeldChunk, HeldPool};
 use crate::coordinator::Coordinator;
 use crate::follow::Report;
-use crate::ids::Identity;
+use crate::ids::PoolKey;
 use crate::outbox::Outbox;
 use crate::pools::Pool;
 use crate::{AgentId, ClientId};
@@ -40,9 +40,9 @@ impl Coordinator {
     }
 
     /// Takes out what the agent holds of the pool.
-    pub(crate) fn take_held(&mut self, agent: AgentId, pool: Option<Identity>) -> Option<HeldPool> {
-        let (id, held) = (pool?, &mut self.agents.get_mut(agent)?.held);
-        let at = held.iter().position(|held| held.id == id)?;
+    pub(crate) fn take_held(&mut self, agent: AgentId, pool: &PoolKey) -> Option<HeldPool> {
+        let held = &mut self.agents.get_mut(agent)?.held;
+        let at = held.iter().position(|held| held.key == *pool)?;
         Some(held.remove(at))
     }
 
@@ -79,9 +79,9 @@ impl Coordinator {
     /// of which nothing is known.
     pub(crate) fn give_up_held(&mut self, id: AgentId, others: impl Fn(&HeldPool) -> bool, out: &mut Outbox) {
         let Some(agent) = self.agents.get_mut(id) else { return };
-        let (pools, pool_ids) = (&self.pools, &self.pool_ids);
+        let (pools, pool_keys) = (&self.pools, &self.pool_keys);
         agent.held.retain(|held| {
-            let stays = match pool_ids.get(&held.id) {
+            let stays = match pool_keys.get(&held.key) {
                 Some(&pool) => pools.get(pool).is_some_and(Pool::is_reopening),
                 None => !others(held),
             };
@@ -93,9 +93,10 @@ impl Coordinator {
     }
 
     /// Which agents hold the pool, and with how many workers; 0: as many as they have slots.
-    pub(crate) fn holders(&self, pool: Identity) -> Vec<(AgentId, u32)> {
+    pub(crate) fn holders(&self, pool: &PoolKey) -> Vec<(AgentId, u32)> {
         let agents = self.agents.iter().filter(|(_, agent)| agent.hello.is_some());
-        let held = agents.filter_map(|(id, agent)| Some((id, agent.held.iter().find(|held| held.id == pool)?.workers)));
+        let held =
+            agents.filter_map(|(id, agent)| Some((id, agent.held.iter().find(|held| held.key == *pool)?.workers)));
         held.collect()
     }
 

@@ -12,11 +12,11 @@ use crate::rate::Rate;
 use crate::refused::{Refused, RefusedKind};
 use crate::reopen::{NewJob, Reopening};
 use crate::store::Store;
-use crate::{AgentId, ClientId};
+use crate::{AgentId, ClientId, Principal};
 
 /// A client's session.
-#[derive(Default)]
 pub(crate) struct Client {
+    owner: Principal,
     /// Its pool; none: it has not opened it.
     pub(crate) pool: Option<PoolId>,
     /// Whether the last message of the session is out.
@@ -75,6 +75,19 @@ impl Ended {
 }
 
 impl Client {
+    pub(crate) fn of(owner: Principal) -> Self {
+        Self {
+            owner,
+            pool: None,
+            over: false,
+            parting: None,
+            stored: 0,
+            opened: 0,
+            jobs: BTreeMap::new(),
+            ended: Ended::default(),
+        }
+    }
+
     /// The job is over.
     pub(crate) fn job_ended(&mut self, number: u64) {
         self.jobs.remove(&number);
@@ -108,7 +121,8 @@ impl Coordinator {
                 if let Some(item) = asked.item {
                     self.lends.open(from, item);
                 }
-                let pool = self.open_pool(from, *asked, out);
+                let owner = client.owner.clone();
+                let pool = self.open_pool(from, owner, *asked, out);
                 self.clients.get_mut(from).expect("it was just found").pool = Some(pool);
                 Ok(())
             }

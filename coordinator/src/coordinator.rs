@@ -10,7 +10,7 @@ use crate::adopt::Adopting;
 use crate::agents::Agent;
 use crate::clients::Client;
 use crate::convert::{self, ItemToken};
-use crate::ids::Identity;
+use crate::ids::{Identity, PoolKey};
 use crate::jobs::Job;
 use crate::labels::LabelBook;
 use crate::lends::Lends;
@@ -18,7 +18,7 @@ use crate::outbox::Outbox;
 use crate::pools::Pool;
 use crate::refused::Refused;
 use crate::reopen::Deadlines;
-use crate::{AgentId, ClientId};
+use crate::{AgentId, ClientId, Principal};
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ pub struct Coordinator {
     pub(crate) jobs: Slab<JobId, Job>,
     /// Those of agents that have said hello, and of pools that are there; of two, the newer.
     pub(crate) agent_ids: BTreeMap<Identity, AgentId>,
-    pub(crate) pool_ids: BTreeMap<Identity, PoolId>,
+    pub(crate) pool_keys: BTreeMap<PoolKey, PoolId>,
     pub(crate) deadlines: Deadlines,
     /// What the items of all jobs take.
     pub(crate) stored: u64,
@@ -103,7 +103,7 @@ impl Coordinator {
             pools: Slab::default(),
             jobs: Slab::default(),
             agent_ids: BTreeMap::new(),
-            pool_ids: BTreeMap::new(),
+            pool_keys: BTreeMap::new(),
             deadlines: Deadlines::default(),
             stored: 0,
             opened: 0,
@@ -122,9 +122,9 @@ impl Coordinator {
         }
     }
 
-    /// A client's session begins.
-    pub fn connect_client(&mut self) -> ClientId {
-        self.clients.insert(Client::default())
+    /// A session of somebody's client begins.
+    pub fn connect_client(&mut self, owner: Principal) -> ClientId {
+        self.clients.insert(Client::of(owner))
     }
 
     /// An agent's session begins.

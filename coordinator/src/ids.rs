@@ -2,9 +2,18 @@
 
 use farpool_core::Id;
 
+use crate::Principal;
+
 /// What a pool or an agent is known by for as long as its process lives, whatever coordinators and connections come and
-/// go: 16 random bytes.
+/// go: as random as the secret that it is a hash of.
 pub(crate) type Identity = [u8; 16];
+
+/// What a pool is known by to agents and coordinators that come back: only who has its secret, and is its owner, opens it again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PoolKey {
+    pub(crate) owner: Principal,
+    pub(crate) id: Identity,
+}
 
 /// A client's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -32,10 +32,10 @@ impl Coordinator {
     pub(crate) fn start_pool(&mut self, agent: AgentId, id: PoolId, workers: Option<NonZeroU32>, out: &mut Outbox) {
         // What the core has asked for in one go may begin with the pool's end: everybody was told of that.
         let Some(pool) = self.pools.get(id).filter(|pool| pool.runs()) else { return };
-        let (own, place) = (pool.asked.id, self.agents.get(agent).and_then(|agent| agent.identity()));
+        let (own, place) = (pool.key(), self.agents.get(agent).and_then(|agent| agent.identity()));
         let has_client = self.clients.get(pool.client).is_some();
         let must_hear = has_client && place.is_some() && pool.must_hear_of(agent);
-        let held = self.take_held(agent, own);
+        let held = own.and_then(|own| self.take_held(agent, &own));
         self.tell_place(id, place, false, out);
         self.to_review.push(id);
         match self.pools.get_mut(id) {
@@ -70,6 +70,7 @@ impl Coordinator {
                 program: pool.asked.program.as_ref().map(|program| program.packed.clone()).unwrap_or_default(),
                 weight,
                 id: own.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(&id)),
+                owner: own.map(|_| pool.owner().to_message()),
             };
             out.agent(agent, agent_command::Body::StartPool(Box::new(start)));
         }

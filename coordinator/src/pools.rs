@@ -8,18 +8,20 @@ use farpool_proto::v1::{Failure, Output, PoolClosed, PoolFailed, StopPool, Welco
 
 use crate::convert::{PoolAsked, is_held};
 use crate::coordinator::Coordinator;
+use crate::ids::PoolKey;
 use crate::outbox::Outbox;
 use crate::places::Told;
 use crate::refused::{Refused, RefusedKind};
 use crate::reopen::Reopening;
 use crate::settled::Unsettled;
 use crate::unheard::Unheard;
-use crate::{AgentId, ClientId};
+use crate::{AgentId, ClientId, Principal};
 
 /// A pool, kept until its last worker is gone.
 pub(crate) struct Pool {
     /// Whose it is; its session may have ended already.
     pub(crate) client: ClientId,
+    owner: Principal,
     /// What operators call it: never used again.
     pub(crate) name: u64,
     pub(crate) asked: PoolAsked,
@@ -70,6 +72,16 @@ impl Pool {
         matches!(self.stage, Stage::Open | Stage::Draining)
     }
 
+    /// What it is known by again; none in local mode.
+    pub(crate) fn key(&self) -> Option<PoolKey> {
+        self.asked.id.map(|id| PoolKey { owner: self.owner.clone(), id })
+    }
+
+    /// Whose it is.
+    pub(crate) fn owner(&self) -> &Principal {
+        &self.owner
+    }
+
     /// Bytes that an item may have.
     pub(crate) fn payload_limit(&self) -> u64 {
         self.asked.settings.payload_limit
@@ -81,13 +93,20 @@ impl Pool {
 }
 
 impl Coordinator {
-    pub(crate) fn open_pool(&mut self, client: ClientId, mut asked: PoolAsked, out: &mut Outbox) -> PoolId {
+    pub(crate) fn open_pool(
+        &mut self,
+        client: ClientId,
+        owner: Principal,
+        mut asked: PoolAsked,
+        out: &mut Outbox,
+    ) -> PoolId {
         let limit = &mut asked.settings.payload_limit;
         *limit = (*limit).min(self.config.payload_limit);
         let (slots, weight, require) = (asked.processes, asked.weight, self.labels.take(&asked.require));
-        let (identity, again) = (asked.id, asked.again.take());
+        let again = asked.again.take();
         let pool = Pool {
             client,
+            owner,
             name: self.next_name,
             asked,
             opened_at: self.now,
@@ -104,15 +123,15 @@ impl Coordinator {
             reopening: again.map(|agents| Reopening::new(agents, require.clone())),
             unsettled: Unsettled::default(),
         };
-        let reopens = pool.is_reopening();
+        let (reopens, key) = (pool.is_reopening(), pool.key());
         let id = self.pools.insert(pool);
         self.next_name += 1;
         let (version, coordinator) = (Some(farpool_proto::version()), self.config.id);
         let coordinator = coordinator.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(&id));
         let welcome = Welcome { version, window: self.config.window, coordinator };
         out.client(client, client_event::Body::Welcome(welcome));
-        if let Some(own) = identity {
-            self.pool_ids.insert(own, id);
+        if let Some(key) = key {
+            self.pool_keys.insert(key, id);
         }
         if reopens {
             self.deadlines.wait_for_agents_of(id, self.now, self.config.recovery);
@@ -221,10 +240,10 @@ impl Coordinator {
         }
         let pool = self.pools.remove(id).expect("it was just found");
         self.labels.give_back(&pool.asked.require);
-        if let Some(own) = pool.asked.id
-            && self.pool_ids.get(&own) == Some(&id)
+        if let Some(key) = pool.key()
+            && self.pool_keys.get(&key) == Some(&id)
         {
-            self.pool_ids.remove(&own);
+            self.pool_keys.remove(&key);
         }
         let agents = if pool.asked.id.is_some() { pool.unsettled.into_places() } else { Vec::new() };
         match self.clients.get_mut(pool.client) {

@@ -144,7 +144,8 @@ impl Coordinator {
         let reopening = pool.reopening.as_mut().expect("it was just found");
         let (agents, jobs) = (std::mem::take(&mut reopening.agents), std::mem::take(&mut reopening.jobs));
         let (slots, weight, require) = (pool.asked.processes, pool.asked.weight, reopening.require.clone());
-        let (paused, mut held) = (pool.paused, pool.asked.id.map_or_else(Vec::new, |own| self.holders(own)));
+        let (paused, key) = (pool.paused, pool.key());
+        let mut held = key.map_or_else(Vec::new, |key| self.holders(&key));
         let known: Vec<AgentId> = agents.iter().filter_map(|own| self.agent_ids.get(own).copied()).collect();
         held.retain(|(agent, _)| known.contains(agent));
         if let Some(reopening) = self.pools.get_mut(id).and_then(|pool| pool.reopening.as_mut()) {

@@ -3,7 +3,7 @@
 mod fakes;
 
 use fakes::*;
-use farpool_coordinator::RefusedKind;
+use farpool_coordinator::{Principal, RefusedKind};
 use farpool_proto::limits;
 use farpool_proto::v1::{
     AgentEvent, AgentHello, AgentOutput, ClientMessage, Credit, Draining, FailureKind, ItemFault, Items, OpenJob,
@@ -104,7 +104,7 @@ fn numbers_with_very_many_holes() {
 #[test]
 fn messages_without_body() {
     let mut wire = Wire::new();
-    let (client, agent) = (wire.coordinator.connect_client(), wire.coordinator.connect_agent());
+    let (client, agent) = (wire.coordinator.connect_client(Principal::local()), wire.coordinator.connect_agent());
     let mut out = farpool_coordinator::Outbox::default();
     let refused = wire.coordinator.client_message(client, ClientMessage { body: None }, 0, &mut out);
     assert_eq!(refused.map_err(|refused| refused.kind().clone()), Err(RefusedKind::Empty));

@@ -157,208 +157,6 @@ impl FailureKind {
         }
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct JournalRecord {
-    #[prost(
-        oneof = "journal_record::Body",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
-    )]
-    pub body: ::core::option::Option<journal_record::Body>,
-}
-/// Nested message and enum types in `JournalRecord`.
-pub mod journal_record {
-    /// What jobs are opened in. Behind it: OpenPool.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct PoolOpened {
-        /// The journal's number for it, not used for another one as long as anything of it is on disk.
-        #[prost(uint64, tag = "1")]
-        pub pool: u64,
-    }
-    /// Behind it: OpenJob.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct JobOpened {
-        /// The journal's number for it, not used for another one as long as anything of it is on disk.
-        #[prost(uint64, tag = "1")]
-        pub job: u64,
-        #[prost(uint64, tag = "2")]
-        pub pool: u64,
-        /// What it is asked for by; no two jobs have the same as long as they are there.
-        #[prost(string, tag = "3")]
-        pub name: ::prost::alloc::string::String,
-        /// Times are milliseconds since 1970.
-        #[prost(uint64, tag = "4")]
-        pub at_ms: u64,
-        /// Of Detach: id, result and format; of its OpenJob: label and job.
-        #[prost(bytes = "bytes", tag = "5")]
-        pub id: ::prost::bytes::Bytes,
-        #[prost(string, tag = "6")]
-        pub result: ::prost::alloc::string::String,
-        #[prost(string, tag = "7")]
-        pub label: ::prost::alloc::string::String,
-        #[prost(uint64, tag = "8")]
-        pub named: u64,
-        #[prost(uint32, tag = "9")]
-        pub format: u32,
-    }
-    /// Consecutive items. Behind it: their bytes and where each of them ends, in the layout of farpool.v1.Items.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Items {
-        #[prost(uint64, tag = "1")]
-        pub job: u64,
-        #[prost(uint64, tag = "2")]
-        pub first: u64,
-        #[prost(uint64, tag = "3")]
-        pub count: u64,
-    }
-    /// No more items come.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct ItemsEnded {
-        #[prost(uint64, tag = "1")]
-        pub job: u64,
-        /// One behind the highest index.
-        #[prost(uint64, tag = "2")]
-        pub end: u64,
-        #[prost(uint64, tag = "3")]
-        pub at_ms: u64,
-    }
-    /// Items in front of this index may be at agents from now on.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct ItemsFed {
-        #[prost(uint64, tag = "1")]
-        pub job: u64,
-        #[prost(uint64, tag = "2")]
-        pub end: u64,
-    }
-    /// The job's pool runs at an agent from now on, or does not any more.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Placed {
-        #[prost(uint64, tag = "1")]
-        pub job: u64,
-        /// AgentHello.id.
-        #[prost(bytes = "bytes", tag = "2")]
-        pub agent: ::prost::bytes::Bytes,
-        #[prost(bool, tag = "3")]
-        pub gone: bool,
-    }
-    /// The results of consecutive items, laid out like items.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct ItemsDone {
-        #[prost(uint64, tag = "1")]
-        pub job: u64,
-        #[prost(uint64, tag = "2")]
-        pub first: u64,
-        #[prost(uint64, tag = "3")]
-        pub count: u64,
-        /// As in RunDone.
-        #[prost(bool, tag = "4")]
-        pub failed: bool,
-    }
-    /// Consecutive items, at least one, that failed alike. Behind it: Failure.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct ItemsFailed {
-        #[prost(uint64, tag = "1")]
-        pub job: u64,
-        #[prost(uint64, tag = "2")]
-        pub first: u64,
-        #[prost(uint64, tag = "3")]
-        pub count: u64,
-    }
-    /// No more outcomes come.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct JobEnded {
-        #[prost(uint64, tag = "1")]
-        pub job: u64,
-        #[prost(bool, tag = "2")]
-        pub cancelled: bool,
-        #[prost(uint64, tag = "3")]
-        pub at_ms: u64,
-        /// If its pool cannot run.
-        #[prost(message, optional, tag = "4")]
-        pub failure: ::core::option::Option<super::Failure>,
-    }
-    /// The job is not wanted any more, and its name is free.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct JobForgotten {
-        #[prost(uint64, tag = "1")]
-        pub job: u64,
-    }
-    /// All that records so far say of a job, other than the items and outcomes that are kept: these records may go.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct JobState {
-        #[prost(uint64, tag = "1")]
-        pub job: u64,
-        /// One behind the highest index.
-        #[prost(uint64, tag = "2")]
-        pub end: u64,
-        #[prost(bool, tag = "3")]
-        pub items_ended: bool,
-        #[prost(bool, tag = "4")]
-        pub ended: bool,
-        #[prost(bool, tag = "5")]
-        pub cancelled: bool,
-        #[prost(message, optional, tag = "6")]
-        pub failure: ::core::option::Option<super::Failure>,
-        #[prost(uint64, tag = "7")]
-        pub failed: u64,
-        /// Items that have an outcome: first index and count, in turn.
-        #[prost(uint64, repeated, tag = "8")]
-        pub done: ::prost::alloc::vec::Vec<u64>,
-        #[prost(uint64, tag = "9")]
-        pub fed: u64,
-        /// Where its pool runs.
-        #[prost(bytes = "bytes", repeated, tag = "10")]
-        pub agents: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-        /// When its items ended, and when it did.
-        #[prost(uint64, tag = "11")]
-        pub complete_ms: u64,
-        #[prost(uint64, tag = "12")]
-        pub ended_ms: u64,
-    }
-    /// The last record of a segment that is full. Behind it: how long the record is (little-endian u32), and a mark by which
-    /// it is found from the segment's end, so that damage in its midst does not hide what was in it.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Sealed {
-        /// Whose records the segment has: jobs that were there when it was sealed, jobs that had been forgotten, and pools.
-        #[prost(uint64, repeated, tag = "1")]
-        pub jobs: ::prost::alloc::vec::Vec<u64>,
-        #[prost(uint64, repeated, tag = "2")]
-        pub forgotten: ::prost::alloc::vec::Vec<u64>,
-        #[prost(uint64, repeated, tag = "3")]
-        pub pools: ::prost::alloc::vec::Vec<u64>,
-    }
-    /// In place of a record that could not be moved here.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Filler {}
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Body {
-        #[prost(message, tag = "1")]
-        PoolOpened(PoolOpened),
-        #[prost(message, tag = "2")]
-        JobOpened(::prost::alloc::boxed::Box<JobOpened>),
-        #[prost(message, tag = "3")]
-        Items(Items),
-        #[prost(message, tag = "4")]
-        ItemsEnded(ItemsEnded),
-        #[prost(message, tag = "5")]
-        ItemsDone(ItemsDone),
-        #[prost(message, tag = "6")]
-        ItemsFailed(ItemsFailed),
-        #[prost(message, tag = "7")]
-        JobEnded(::prost::alloc::boxed::Box<JobEnded>),
-        #[prost(message, tag = "8")]
-        JobForgotten(JobForgotten),
-        #[prost(message, tag = "9")]
-        JobState(::prost::alloc::boxed::Box<JobState>),
-        #[prost(message, tag = "10")]
-        Sealed(::prost::alloc::boxed::Box<Sealed>),
-        #[prost(message, tag = "11")]
-        Filler(Filler),
-        #[prost(message, tag = "12")]
-        ItemsFed(ItemsFed),
-        #[prost(message, tag = "13")]
-        Placed(Placed),
-    }
-}
 /// Both sides of a session say which build they are, first of all.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Version {
@@ -429,7 +227,8 @@ pub struct OpenPool {
     /// The pool's share of the slots against other pools; 0: 1.
     #[prost(uint32, tag = "6")]
     pub weight: u32,
-    /// 16 random bytes, by which the pool is known again after a connection, or a coordinator, was lost; none in local mode.
+    /// What others know the pool by: 16 bytes of a hash of `secret`. The client leaves it empty; where the coordinator is reached it is
+    /// put in the secret's place. None in local mode.
     #[prost(bytes = "bytes", tag = "7")]
     pub id: ::prost::bytes::Bytes,
     /// The pool was open before, in a session that this coordinator does not know, or has given up. What it may have left with
@@ -443,6 +242,20 @@ pub struct OpenPool {
     /// The item whose task started this client. Its slot is lent while the client waits: see AwaitingItems.
     #[prost(message, optional, tag = "10")]
     pub item: ::core::option::Option<ItemToken>,
+    /// 32 random bytes, by which the client shows that the pool is its own after a connection, or a coordinator, was lost. Nobody
+    /// else is ever told. None in local mode.
+    #[prost(bytes = "bytes", tag = "11")]
+    pub secret: ::prost::bytes::Bytes,
+}
+/// Whose something is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Principal {
+    /// Whose pools, jobs, programs and names.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Who of them.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
 }
 /// Names a running item to its own agent. Only its worker and the processes that its task starts know it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -532,10 +345,10 @@ pub struct Detach {
     /// What it is asked for by later.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// 16 random bytes: who says the same again goes on with what it has begun.
+    /// What others know the job by, as OpenPool.id is of its secret.
     #[prost(bytes = "bytes", tag = "2")]
     pub id: ::prost::bytes::Bytes,
-    /// The pool that the job runs in, alone. Its id is not used.
+    /// The pool that the job runs in, alone. Its id and secret are not used.
     #[prost(message, optional, tag = "3")]
     pub pool: ::core::option::Option<OpenPool>,
     #[prost(message, optional, tag = "4")]
@@ -546,6 +359,9 @@ pub struct Detach {
     /// How the results are encoded, which only clients look into; 0: as before this was said.
     #[prost(uint32, tag = "6")]
     pub format: u32,
+    /// 32 random bytes: who says the same again goes on with what it has begun.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub secret: ::prost::bytes::Bytes,
 }
 /// Picks up the outcomes of a detached job: the first message of DetachedJobs.Attach. Only AwaitingItems may follow.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -831,9 +647,12 @@ pub struct StartPool {
     /// Its share of the slots against other pools; 0: 1.
     #[prost(uint32, tag = "5")]
     pub weight: u32,
-    /// OpenPool.id.
+    /// OpenPool.id. The agent keeps it, and whose the pool is, and says both in HeldPool: only its owner, who has the secret that it
+    /// is the hash of, has the pool adopted.
     #[prost(bytes = "bytes", tag = "6")]
     pub id: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "7")]
+    pub owner: ::core::option::Option<Principal>,
 }
 /// The reports of a pool's items (RunDone, ItemFault) up to this one need not be kept any more: the client has
 /// their outcomes, or nobody wants them. Reports are counted from 1, over all pools, from the session's start.
@@ -1019,7 +838,7 @@ pub struct AgentHello {
     /// Not set in local mode.
     #[prost(message, optional, tag = "3")]
     pub version: ::core::option::Option<Version>,
-    /// 16 random bytes, chosen when the agent's process starts; none in local mode.
+    /// What others know the agent by, as OpenPool.id is of its secret.
     #[prost(bytes = "bytes", tag = "4")]
     pub id: ::prost::bytes::Bytes,
     #[prost(message, repeated, tag = "5")]
@@ -1031,13 +850,16 @@ pub struct AgentHello {
     /// Outcomes that it made in vain since its last hello: their chunks had been given to others.
     #[prost(uint64, tag = "7")]
     pub in_vain: u64,
+    /// 32 random bytes, chosen when the agent's process starts, which only the coordinator is told; none in local mode.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub secret: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HeldPool {
     /// The agent's number for it, with the highest bit set, which those of coordinators never have.
     #[prost(uint64, tag = "1")]
     pub pool: u64,
-    /// OpenPool.id.
+    /// StartPool.id and owner.
     #[prost(bytes = "bytes", tag = "2")]
     pub id: ::prost::bytes::Bytes,
     /// Its workers at once, at most; 0: as many as there are slots.
@@ -1045,6 +867,8 @@ pub struct HeldPool {
     pub processes: u32,
     #[prost(message, repeated, tag = "4")]
     pub chunks: ::prost::alloc::vec::Vec<HeldChunk>,
+    #[prost(message, optional, tag = "5")]
+    pub owner: ::core::option::Option<Principal>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeldChunk {
@@ -1202,6 +1026,211 @@ impl DetachedState {
             "DETACHED_STATE_FAILED" => Some(Self::Failed),
             _ => None,
         }
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JournalRecord {
+    #[prost(
+        oneof = "journal_record::Body",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+    )]
+    pub body: ::core::option::Option<journal_record::Body>,
+}
+/// Nested message and enum types in `JournalRecord`.
+pub mod journal_record {
+    /// What jobs are opened in. Behind it: OpenPool.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct PoolOpened {
+        /// The journal's number for it, not used for another one as long as anything of it is on disk.
+        #[prost(uint64, tag = "1")]
+        pub pool: u64,
+    }
+    /// Behind it: OpenJob.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct JobOpened {
+        /// The journal's number for it, not used for another one as long as anything of it is on disk.
+        #[prost(uint64, tag = "1")]
+        pub job: u64,
+        #[prost(uint64, tag = "2")]
+        pub pool: u64,
+        /// What it is asked for by; no two jobs of one tenant have the same as long as they are there.
+        #[prost(string, tag = "3")]
+        pub name: ::prost::alloc::string::String,
+        /// Times are milliseconds since 1970.
+        #[prost(uint64, tag = "4")]
+        pub at_ms: u64,
+        /// Of Detach: id, result and format; of its OpenJob: label and job.
+        #[prost(bytes = "bytes", tag = "5")]
+        pub id: ::prost::bytes::Bytes,
+        #[prost(string, tag = "6")]
+        pub result: ::prost::alloc::string::String,
+        #[prost(string, tag = "7")]
+        pub label: ::prost::alloc::string::String,
+        #[prost(uint64, tag = "8")]
+        pub named: u64,
+        #[prost(uint32, tag = "9")]
+        pub format: u32,
+        /// Whose it is; none: from before anybody was asked, which is `local`.
+        #[prost(message, optional, tag = "10")]
+        pub owner: ::core::option::Option<super::Principal>,
+    }
+    /// Consecutive items. Behind it: their bytes and where each of them ends, in the layout of farpool.v1.Items.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Items {
+        #[prost(uint64, tag = "1")]
+        pub job: u64,
+        #[prost(uint64, tag = "2")]
+        pub first: u64,
+        #[prost(uint64, tag = "3")]
+        pub count: u64,
+    }
+    /// No more items come.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct ItemsEnded {
+        #[prost(uint64, tag = "1")]
+        pub job: u64,
+        /// One behind the highest index.
+        #[prost(uint64, tag = "2")]
+        pub end: u64,
+        #[prost(uint64, tag = "3")]
+        pub at_ms: u64,
+    }
+    /// Items in front of this index may be at agents from now on.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct ItemsFed {
+        #[prost(uint64, tag = "1")]
+        pub job: u64,
+        #[prost(uint64, tag = "2")]
+        pub end: u64,
+    }
+    /// The job's pool runs at an agent from now on, or does not any more.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Placed {
+        #[prost(uint64, tag = "1")]
+        pub job: u64,
+        /// AgentHello.id.
+        #[prost(bytes = "bytes", tag = "2")]
+        pub agent: ::prost::bytes::Bytes,
+        #[prost(bool, tag = "3")]
+        pub gone: bool,
+    }
+    /// The results of consecutive items, laid out like items.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct ItemsDone {
+        #[prost(uint64, tag = "1")]
+        pub job: u64,
+        #[prost(uint64, tag = "2")]
+        pub first: u64,
+        #[prost(uint64, tag = "3")]
+        pub count: u64,
+        /// As in RunDone.
+        #[prost(bool, tag = "4")]
+        pub failed: bool,
+    }
+    /// Consecutive items, at least one, that failed alike. Behind it: Failure.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct ItemsFailed {
+        #[prost(uint64, tag = "1")]
+        pub job: u64,
+        #[prost(uint64, tag = "2")]
+        pub first: u64,
+        #[prost(uint64, tag = "3")]
+        pub count: u64,
+    }
+    /// No more outcomes come.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct JobEnded {
+        #[prost(uint64, tag = "1")]
+        pub job: u64,
+        #[prost(bool, tag = "2")]
+        pub cancelled: bool,
+        #[prost(uint64, tag = "3")]
+        pub at_ms: u64,
+        /// If its pool cannot run.
+        #[prost(message, optional, tag = "4")]
+        pub failure: ::core::option::Option<super::Failure>,
+    }
+    /// The job is not wanted any more, and its name is free.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct JobForgotten {
+        #[prost(uint64, tag = "1")]
+        pub job: u64,
+    }
+    /// All that records so far say of a job, other than the items and outcomes that are kept: these records may go.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct JobState {
+        #[prost(uint64, tag = "1")]
+        pub job: u64,
+        /// One behind the highest index.
+        #[prost(uint64, tag = "2")]
+        pub end: u64,
+        #[prost(bool, tag = "3")]
+        pub items_ended: bool,
+        #[prost(bool, tag = "4")]
+        pub ended: bool,
+        #[prost(bool, tag = "5")]
+        pub cancelled: bool,
+        #[prost(message, optional, tag = "6")]
+        pub failure: ::core::option::Option<super::Failure>,
+        #[prost(uint64, tag = "7")]
+        pub failed: u64,
+        /// Items that have an outcome: first index and count, in turn.
+        #[prost(uint64, repeated, tag = "8")]
+        pub done: ::prost::alloc::vec::Vec<u64>,
+        #[prost(uint64, tag = "9")]
+        pub fed: u64,
+        /// Where its pool runs.
+        #[prost(bytes = "bytes", repeated, tag = "10")]
+        pub agents: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+        /// When its items ended, and when it did.
+        #[prost(uint64, tag = "11")]
+        pub complete_ms: u64,
+        #[prost(uint64, tag = "12")]
+        pub ended_ms: u64,
+    }
+    /// The last record of a segment that is full. Behind it: how long the record is (little-endian u32), and a mark by which
+    /// it is found from the segment's end, so that damage in its midst does not hide what was in it.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Sealed {
+        /// Whose records the segment has: jobs that were there when it was sealed, jobs that had been forgotten, and pools.
+        #[prost(uint64, repeated, tag = "1")]
+        pub jobs: ::prost::alloc::vec::Vec<u64>,
+        #[prost(uint64, repeated, tag = "2")]
+        pub forgotten: ::prost::alloc::vec::Vec<u64>,
+        #[prost(uint64, repeated, tag = "3")]
+        pub pools: ::prost::alloc::vec::Vec<u64>,
+    }
+    /// In place of a record that could not be moved here.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Filler {}
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Body {
+        #[prost(message, tag = "1")]
+        PoolOpened(PoolOpened),
+        #[prost(message, tag = "2")]
+        JobOpened(::prost::alloc::boxed::Box<JobOpened>),
+        #[prost(message, tag = "3")]
+        Items(Items),
+        #[prost(message, tag = "4")]
+        ItemsEnded(ItemsEnded),
+        #[prost(message, tag = "5")]
+        ItemsDone(ItemsDone),
+        #[prost(message, tag = "6")]
+        ItemsFailed(ItemsFailed),
+        #[prost(message, tag = "7")]
+        JobEnded(::prost::alloc::boxed::Box<JobEnded>),
+        #[prost(message, tag = "8")]
+        JobForgotten(JobForgotten),
+        #[prost(message, tag = "9")]
+        JobState(::prost::alloc::boxed::Box<JobState>),
+        #[prost(message, tag = "10")]
+        Sealed(::prost::alloc::boxed::Box<Sealed>),
+        #[prost(message, tag = "11")]
+        Filler(Filler),
+        #[prost(message, tag = "12")]
+        ItemsFed(ItemsFed),
+        #[prost(message, tag = "13")]
+        Placed(Placed),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1430,9 +1459,9 @@ pub struct CommandFrame {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resume {
-    /// OpenPool.id, or AgentHello.id.
+    /// OpenPool.secret, or AgentHello.secret.
     #[prost(bytes = "bytes", tag = "1")]
-    pub session: ::prost::bytes::Bytes,
+    pub secret: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "2")]
     pub version: ::core::option::Option<Version>,
     /// How many messages the sender has taken in.

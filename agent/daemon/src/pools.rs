@@ -77,7 +77,7 @@ pub(super) struct Refusal {
 impl Pools {
     pub(super) fn new(disk: Arc<Disk>, coordinator: Coordinator, settings: &Settings) -> Pools {
         let (address, host) = (settings.coordinator.to_string(), settings.host.clone());
-        let token = item_token::of_agent(&settings.id).unwrap_or_default();
+        let token = item_token::of_agent(&settings.secret.id()).unwrap_or_default();
         let (waiting, preparations, running) = Default::default();
         Pools { disk, coordinator, address, host, token, waiting, preparations, running }
     }

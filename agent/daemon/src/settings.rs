@@ -6,15 +6,14 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use farpool_common::address::Address;
 use farpool_common::log::{Format, Log, info};
 use farpool_common::settings::{self, ConfigFile, Given, Stop};
 use farpool_common::units::{ByteSize, duration};
+use farpool_net::Secret;
 use farpool_proto::v1::{AgentHello, Label};
-use uuid::Uuid;
 
 use farpool_agent::Agent;
 
@@ -103,8 +102,8 @@ struct Flags {
 /// What was decided.
 #[derive(Debug)]
 pub(super) struct Settings {
-    /// What the agent is known by, as long as this process is there.
-    pub(super) id: Bytes,
+    /// What the agent is known by again, as long as this process is there.
+    pub(super) secret: Secret,
     pub(super) coordinator: Address,
     pub(super) slots: u32,
     /// All of them, also those that the agent sets by itself.
@@ -175,7 +174,7 @@ impl Settings {
             host: self.host.clone(),
             slots: self.slots,
             version: Some(farpool_proto::version()),
-            id: self.id.clone(),
+            secret: self.secret.to_bytes(),
             labels: self.labels.clone(),
             ..AgentHello::default()
         }
@@ -195,7 +194,7 @@ impl Settings {
         let own = [&*host, std::env::consts::ARCH, std::env::consts::OS];
         let own = OWN_LABELS.iter().zip(own).map(|(key, value)| Label { key: (*key).into(), value: value.into() });
         Ok(Settings {
-            id: Uuid::now_v7().into_bytes().to_vec().into(),
+            secret: Secret::random(),
             coordinator: flags.coordinator,
             slots: flags.slots.map_or_else(cores, NonZeroU32::get),
             labels: own.chain(flags.labels).collect(),

@@ -45,10 +45,10 @@ pub use farpool_common::address::Address;
 pub use call::{Call, cancel};
 pub use carrier::Carrier;
 #[cfg(feature = "cluster")]
+pub use cluster::address;
+#[cfg(feature = "cluster")]
 #[doc(hidden)]
 pub use cluster::by_hand;
-#[cfg(feature = "cluster")]
-pub use cluster::{address, new_id};
 pub use counted::Counted;
 pub use error::{Error, ErrorKind};
 pub use front::Front;

@@ -126,7 +126,7 @@ fn a_pool_that_is_opened_again_is_the_same_one() {
     let peer = server.session();
     let first = peer.welcome(2);
     let pool = client.join().unwrap().unwrap();
-    assert!(!first.again && first.id.len() == 16 && first.agents.is_empty());
+    assert!(!first.again && first.secret.len() == 32 && first.id.is_empty() && first.agents.is_empty());
     for (agent, gone) in [(2, false), (1, false), (3, false), (2, true)] {
         peer.say(Event::PoolAt(PoolAt { agent: vec![agent; 16].into(), gone }));
     }

@@ -281,7 +281,7 @@ impl Service {
                 let peer = Peer { heard, out: out.clone(), lets_go: Arc::clone(&lets_go), cut: Arc::clone(&cut) };
                 let session = Session { out, tell, lets_go, cut };
                 if let Some(Body::OpenPool(open)) = &messages[0].body {
-                    self.hall.known.lock().unwrap().insert(open.id.clone(), session.clone());
+                    self.hall.known.lock().unwrap().insert(open.secret.clone(), session.clone());
                 }
                 let incoming = rest.incoming(&session.out);
                 session.take_in(messages);
@@ -289,7 +289,7 @@ impl Service {
                 Ok((session, frames, incoming))
             }
             Opening::Resume { resume, rest } => {
-                let known = self.hall.known.lock().unwrap().get(&resume.session).cloned();
+                let known = self.hall.known.lock().unwrap().get(&resume.secret).cloned();
                 let session = known.ok_or_else(|| Status::not_found("no such session"))?;
                 let frames = session.out.reconnect(resume.received)?;
                 let incoming = rest.incoming(&session.out);

@@ -3,8 +3,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use farpool_proto::v1;
-use farpool_session::detached::{Named, Sending};
-use farpool_session::new_id;
+use farpool_session::detached::Sending;
 
 use super::Detached;
 use crate::args::{Args, Data};
@@ -129,14 +128,13 @@ impl<F: Captureless> Detach<'_, F> {
     ) -> Result<Detached<R>, Error> {
         let (pool, options) = (self.job.pool(), self.job.options());
         let ground = pool.ground(options)?;
-        let id = Bytes::from(new_id().into_bytes().to_vec());
         let detach = v1::Detach {
             name: self.name.clone(),
-            id: id.clone(),
             pool: Some(ground.pool.clone()),
             job: Some(v1::OpenJob { job: JOB, ..options.open_job(function) }),
             result: type_name::<R>().to_owned(),
             format: codec::DETACHED_FORMAT,
+            ..v1::Detach::default()
         };
         let mut whole = Whole::new(input, JOB, pool.payload_limit());
         let sending = Sending::start(&ground, detach)?;
@@ -147,8 +145,8 @@ impl<F: Captureless> Detach<'_, F> {
         while let Some(items) = whole.next_batch()? {
             sending.send(items)?;
         }
-        sending.finish()?;
-        Ok(Detached::new(ground.place, Named { name: self.name.as_str().into(), id }))
+        let job = sending.finish()?;
+        Ok(Detached::new(ground.place, job))
     }
 }
 

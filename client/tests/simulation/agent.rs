@@ -5,7 +5,6 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use farpool_agent_daemon::simulation::{
     CommandFrames, Connect, Connecting, End, Log, Manner, Session, Workers as SessionsWorkers,
 };
@@ -60,7 +59,7 @@ impl Agent {
             host: format!("host{host}"),
             slots,
             version: Some(farpool_proto::version()),
-            id: Bytes::copy_from_slice(&coordinator::id(random)),
+            secret: coordinator::secret(random),
             ..AgentHello::default()
         };
         let manner = Manner {

@@ -117,7 +117,7 @@ pub(crate) fn open_pool(processes: u32, random: &mut Random) -> OpenPool {
         settings: Some(WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() }),
         version: Some(farpool_proto::version()),
         program: Program { digest: vec![7; 32].into(), size: 1, ..Program::default() }.packed(),
-        id: Bytes::copy_from_slice(&coordinator::id(random)),
+        secret: coordinator::secret(random),
         ..OpenPool::default()
     }
 }

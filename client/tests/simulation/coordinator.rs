@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use farpool_coordinator_server::journal;
 use farpool_coordinator_server::{Log, Server, Settings};
 use farpool_proto::v1::StatusReply;
@@ -165,6 +166,11 @@ async fn gone_at_its_end(run: impl Future<Output = ()>, address: Address) {
 }
 
 /// 16 bytes.
-pub(crate) fn id(random: &mut Random) -> [u8; 16] {
+/// What an agent, a pool or a job is known by again.
+pub(crate) fn secret(random: &mut Random) -> Bytes {
+    [id(random), id(random)].concat().into()
+}
+
+fn id(random: &mut Random) -> [u8; 16] {
     (u128::from(random.next()) << 64 | u128::from(random.next())).to_le_bytes()
 }

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::link::{Input, Link, Question, StreamId};
 use super::published;
-use super::services::source;
+use super::services::{principal, source};
 use super::sessions::{Kind, open};
 
 /// The DetachedJobs service.
@@ -26,23 +26,24 @@ impl DetachedJobs for DetachedEdge {
     type AttachStream = Replies<ClientEvent>;
 
     async fn detach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::DetachStream>, Status> {
-        let (address, meter, frames) = source(&request);
-        Ok(Response::new(open(frames, (address, meter), &self.link, self.detach.clone())))
+        let (caller, frames) = source(&request);
+        Ok(Response::new(open(frames, caller, &self.link, self.detach.clone())))
     }
 
     async fn attach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::AttachStream>, Status> {
-        let (address, meter, frames) = source(&request);
-        Ok(Response::new(open(frames, (address, meter), &self.link, self.attach.clone())))
+        let (caller, frames) = source(&request);
+        Ok(Response::new(open(frames, caller, &self.link, self.attach.clone())))
     }
 
-    async fn list(&self, _: Request<ListDetachedRequest>) -> Result<Response<ListDetachedReply>, Status> {
-        let list = self.link.ask(|asker| Input::Asked(Question::ListDetached(asker))).await??;
+    async fn list(&self, request: Request<ListDetachedRequest>) -> Result<Response<ListDetachedReply>, Status> {
+        let by = principal(&request);
+        let list = self.link.ask(|asker| Input::Asked(Question::ListDetached(by, asker))).await??;
         Ok(Response::new(published::decode(list)?))
     }
 
     async fn cancel(&self, request: Request<CancelDetachedRequest>) -> Result<Response<CancelDetachedReply>, Status> {
-        let request = request.into_inner();
-        self.link.ask(|reply| Input::Asked(Question::CancelDetached(request, reply))).await??;
+        let (by, request) = (principal(&request), request.into_inner());
+        self.link.ask(|reply| Input::Asked(Question::CancelDetached(by, request, reply))).await??;
         Ok(Response::new(CancelDetachedReply {}))
     }
 
@@ -50,8 +51,8 @@ impl DetachedJobs for DetachedEdge {
         &self,
         request: Request<DiscardDetachedRequest>,
     ) -> Result<Response<DiscardDetachedReply>, Status> {
-        let request = request.into_inner();
-        self.link.ask(|reply| Input::Asked(Question::DiscardDetached(request, reply))).await??;
+        let (by, request) = (principal(&request), request.into_inner());
+        self.link.ask(|reply| Input::Asked(Question::DiscardDetached(by, request, reply))).await??;
         Ok(Response::new(DiscardDetachedReply {}))
     }
 }

@@ -1,58 +1,71 @@
-//! The first message of a session: the build that the peer is of, and what only the network asks for.
+//! The first message of a session: the build that the peer is of, what only the network asks for, and the secret, which goes no
+//! further: in its place comes what others may know the session by.
 //!
 //! That it is the right message, and what is in it otherwise, the coordinator checks itself.
 
-use farpool_net::version;
-use farpool_proto::v1::{AgentEvent, AgentHello, ClientMessage, OpenPool, Program, agent_event, client_message};
+use bytes::Bytes;
+use farpool_net::{session_id, version};
+use farpool_proto::v1::{AgentEvent, ClientMessage, OpenPool, Program, agent_event, client_message};
 use tonic::Status;
 
 /// BLAKE3's.
 const DIGEST_BYTES: usize = 32;
-const AGENT_ID_BYTES: usize = 16;
 
 /// A message that sessions may begin with.
 pub(super) trait Greeting {
-    /// Whether the session can go on.
-    fn check(&self) -> Result<(), Status>;
+    /// Takes the secret out. An error: the session cannot go on.
+    fn admit(&mut self) -> Result<(), Status>;
 }
 
 impl Greeting for ClientMessage {
-    fn check(&self) -> Result<(), Status> {
-        let open = match &self.body {
-            Some(client_message::Body::OpenPool(open)) => open,
-            Some(client_message::Body::Detach(detach)) => {
-                detach.pool.as_ref().ok_or_else(|| Status::invalid_argument("Detach without its pool"))?
+    fn admit(&mut self) -> Result<(), Status> {
+        match &mut self.body {
+            Some(client_message::Body::OpenPool(open)) => {
+                check_pool(open)?;
+                // Nobody goes on with a pool that has none.
+                let has_secret = !open.secret.is_empty();
+                (open.id, open.secret) = if has_secret { known_by(&open.secret)? } else { Default::default() };
             }
-            _ => return Ok(()),
-        };
-        let OpenPool { version, program, .. } = open;
-        version::check("the coordinator", "the client", version.as_ref())?;
-        let unpacked = Program::unpacked(program);
-        let Some(program) =
-            unpacked.map_err(|error| Status::invalid_argument(format!("the pool's program: {error}")))?
-        else {
-            return Err(Status::invalid_argument("OpenPool without its program"));
-        };
-        if program.digest.len() != DIGEST_BYTES {
-            let length = program.digest.len();
-            return Err(Status::invalid_argument(format!("a program's digest of {length} bytes, not {DIGEST_BYTES}")));
-        }
-        if program.size == 0 {
-            return Err(Status::invalid_argument("a program of no bytes"));
+            Some(client_message::Body::Detach(detach)) => {
+                let pool = detach.pool.as_mut().ok_or_else(|| Status::invalid_argument("Detach without its pool"))?;
+                check_pool(pool)?;
+                (pool.id, pool.secret) = (Bytes::new(), Bytes::new());
+                (detach.id, detach.secret) = known_by(&detach.secret)?;
+            }
+            _ => {}
         }
         Ok(())
     }
 }
 
 impl Greeting for AgentEvent {
-    fn check(&self) -> Result<(), Status> {
-        let Some(agent_event::Body::Hello(hello)) = &self.body else { return Ok(()) };
-        let AgentHello { version, id, .. } = &**hello;
-        version::check("the coordinator", "the agent", version.as_ref())?;
-        if id.len() != AGENT_ID_BYTES {
-            let length = id.len();
-            return Err(Status::invalid_argument(format!("an agent's id of {length} bytes, not {AGENT_ID_BYTES}")));
-        }
+    fn admit(&mut self) -> Result<(), Status> {
+        let Some(agent_event::Body::Hello(hello)) = &mut self.body else { return Ok(()) };
+        version::check("the coordinator", "the agent", hello.version.as_ref())?;
+        (hello.id, hello.secret) = known_by(&hello.secret)?;
         Ok(())
     }
+}
+
+/// The id that a secret is kept as, and nothing in the secret's place.
+fn known_by(secret: &[u8]) -> Result<(Bytes, Bytes), Status> {
+    Ok((Bytes::copy_from_slice(&session_id(secret)?), Bytes::new()))
+}
+
+fn check_pool(open: &OpenPool) -> Result<(), Status> {
+    let OpenPool { version, program, .. } = open;
+    version::check("the coordinator", "the client", version.as_ref())?;
+    let unpacked = Program::unpacked(program);
+    let Some(program) = unpacked.map_err(|error| Status::invalid_argument(format!("the pool's program: {error}")))?
+    else {
+        return Err(Status::invalid_argument("OpenPool without its program"));
+    };
+    if program.digest.len() != DIGEST_BYTES {
+        let length = program.digest.len();
+        return Err(Status::invalid_argument(format!("a program's digest of {length} bytes, not {DIGEST_BYTES}")));
+    }
+    if program.size == 0 {
+        return Err(Status::invalid_argument("a program of no bytes"));
+    }
+    Ok(())
 }

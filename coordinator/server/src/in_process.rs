@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use farpool_common::log::warn;
@@ -17,8 +16,7 @@ use tonic::Status;
 use super::INPUTS;
 use super::blocking::Blocking;
 use super::driver::{Driver, Opened};
-use super::link::{Input, Link, Question};
-use super::meter::Meter;
+use super::link::{Caller, Input, Link, Question};
 use super::published;
 use super::services::Health;
 use super::sessions::{Kind, open};
@@ -79,8 +77,9 @@ impl Server {
     }
 
     /// No address, and a meter that nothing passes.
-    fn origin(&self) -> (Option<SocketAddr>, Arc<Meter>) {
-        (None, self.link.meters.meter())
+    fn caller(&self) -> Caller {
+        let principal = (self.settings.limits.principal)(None);
+        Caller { principal, address: None, meter: self.link.meters.meter() }
     }
 
     /// An agent connects. That a connection was lost is said by an error of the code UNAVAILABLE; any other one ends the
@@ -89,7 +88,7 @@ impl Server {
         &self,
         stream: impl Stream<Item = Result<AgentFrame, Status>> + Send + 'static,
     ) -> Replies<AgentCommand> {
-        open(stream, self.origin(), &self.link, Kind::agent(&self.settings))
+        open(stream, self.caller(), &self.link, Kind::agent(&self.settings))
     }
 
     /// A client connects; the same goes for its stream.
@@ -97,7 +96,7 @@ impl Server {
         &self,
         stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
     ) -> Replies<ClientEvent> {
-        open(stream, self.origin(), &self.link, Kind::client(&self.settings))
+        open(stream, self.caller(), &self.link, Kind::client(&self.settings))
     }
 
     /// A client detaches a job.
@@ -105,7 +104,7 @@ impl Server {
         &self,
         stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
     ) -> Replies<ClientEvent> {
-        open(stream, self.origin(), &self.link, Kind::detach(&self.settings))
+        open(stream, self.caller(), &self.link, Kind::detach(&self.settings))
     }
 
     /// A client attaches to a detached job.
@@ -113,7 +112,7 @@ impl Server {
         &self,
         stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
     ) -> Replies<ClientEvent> {
-        open(stream, self.origin(), &self.link, Kind::attach(&self.settings))
+        open(stream, self.caller(), &self.link, Kind::attach(&self.settings))
     }
 
     /// Cancels a detached job.
@@ -121,7 +120,7 @@ impl Server {
     /// # Errors
     /// If there is none of this name, or the server does not run any more.
     pub async fn cancel_detached(&self, request: CancelDetachedRequest) -> Result<(), Status> {
-        self.link.ask(|reply| Input::Asked(Question::CancelDetached(request, reply))).await?
+        self.link.ask(|reply| Input::Asked(Question::CancelDetached(self.caller().principal, request, reply))).await?
     }
 
     /// Drops all of a detached job.
@@ -129,7 +128,7 @@ impl Server {
     /// # Errors
     /// If there is none of this name, or the server does not run any more.
     pub async fn discard_detached(&self, request: DiscardDetachedRequest) -> Result<(), Status> {
-        self.link.ask(|reply| Input::Asked(Question::DiscardDetached(request, reply))).await?
+        self.link.ask(|reply| Input::Asked(Question::DiscardDetached(self.caller().principal, request, reply))).await?
     }
 
     /// What operators see.

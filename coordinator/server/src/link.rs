@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use farpool_common::log::Log;
 use farpool_common::log::tracing::field::{DisplayValue, display};
-use farpool_coordinator::{AgentId, ClientId};
+use farpool_coordinator::{AgentId, ClientId, Principal};
 use farpool_net::{Incoming, Outgoing, Reply, Rest, SessionMessage};
 use farpool_programs::{Digest, InUse};
 use farpool_proto::v1::{
     AgentCommand, AgentEvent, CancelDetachedRequest, ClientEvent, ClientMessage, DiscardDetachedRequest, OpenJob,
-    OpenPool, Resume,
+    OpenPool,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic::Status;
 
 use super::blocking::Blocking;
 use super::end::End;
-use super::meter::{Meters, Passed};
+use super::meter::{Meter, Meters, Passed};
 use super::published::Asker;
 use super::settings::Limits;
 use crate::journal::{Kept, ReadError};
@@ -75,11 +75,20 @@ impl<In, Id> Says<In, Id> {
     }
 }
 
+/// Who has opened a connection.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub(super) principal: Principal,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) meter: Arc<Meter>,
+}
+
 /// A session that has begun as it should. `Out` is what it is told, `In` what it says.
 pub(super) struct Joins<Out, In, Id> {
     pub(super) outgoing: Outgoing<Out>,
     /// Where it is given its turns to be read; dropping it ends the reading.
     pub(super) turns: mpsc::Sender<()>,
+    pub(super) principal: Principal,
     pub(super) address: Option<SocketAddr>,
     pub(super) messages: Vec<In>,
     pub(super) passed: Passed,
@@ -89,10 +98,14 @@ pub(super) struct Joins<Out, In, Id> {
 
 /// A connection that is to go on with a session.
 pub(super) struct Resumes<Out: SessionMessage, In: SessionMessage, Id> {
-    pub(super) resume: Resume,
+    /// What the session is known by whose secret was shown.
+    pub(super) id: [u8; 16],
+    /// Messages that the peer has taken in.
+    pub(super) received: u64,
     pub(super) rest: Rest<In>,
     pub(super) reply: Reply<Out>,
     pub(super) turns: mpsc::Sender<()>,
+    pub(super) principal: Principal,
     pub(super) address: Option<SocketAddr>,
     pub(super) passed: Passed,
     /// Not answered if it is refused.
@@ -142,15 +155,15 @@ pub(super) enum WasRead {
     Program(u64, Result<Option<InUse>, Status>),
 }
 
-/// What operators and the owners of detached jobs ask.
+/// What operators and the owners of detached jobs ask, and who asks it.
 pub(super) enum Question {
-    ListDetached(Asker),
-    CancelDetached(CancelDetachedRequest, oneshot::Sender<Result<(), Status>>),
-    DiscardDetached(DiscardDetachedRequest, oneshot::Sender<Result<(), Status>>),
+    ListDetached(Principal, Asker),
+    CancelDetached(Principal, CancelDetachedRequest, oneshot::Sender<Result<(), Status>>),
+    DiscardDetached(Principal, DiscardDetachedRequest, oneshot::Sender<Result<(), Status>>),
     Status(Asker),
-    CancelJob(String, oneshot::Sender<Result<(), Status>>),
+    CancelJob(Principal, String, oneshot::Sender<Result<(), Status>>),
     /// Answered with the agent's id.
-    DrainAgent(String, oneshot::Sender<Result<String, Status>>),
+    DrainAgent(Principal, String, oneshot::Sender<Result<String, Status>>),
 }
 
 /// The edge's way to the loop.

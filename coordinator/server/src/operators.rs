@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::link::{Input, Link, Question};
 use super::published;
+use super::services::principal;
 
 /// The Operators service.
 pub(super) struct OperatorsEdge {
@@ -22,14 +23,14 @@ impl Operators for OperatorsEdge {
     }
 
     async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Result<Response<CancelJobReply>, Status> {
-        let job = request.into_inner().job;
-        self.link.ask(|reply| Input::Asked(Question::CancelJob(job, reply))).await??;
+        let (by, job) = (principal(&request), request.into_inner().job);
+        self.link.ask(|reply| Input::Asked(Question::CancelJob(by, job, reply))).await??;
         Ok(Response::new(CancelJobReply {}))
     }
 
     async fn drain_agent(&self, request: Request<DrainAgentRequest>) -> Result<Response<DrainAgentReply>, Status> {
-        let agent = request.into_inner().agent;
-        let agent = self.link.ask(|reply| Input::Asked(Question::DrainAgent(agent, reply))).await??;
+        let (by, agent) = (principal(&request), request.into_inner().agent);
+        let agent = self.link.ask(|reply| Input::Asked(Question::DrainAgent(by, agent, reply))).await??;
         Ok(Response::new(DrainAgentReply { agent }))
     }
 }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use farpool_coordinator::Principal;
 use http_body::{Body as HttpBody, Frame};
 use prost::Message;
 use tokio::sync::oneshot;
@@ -21,6 +22,7 @@ use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
 use super::link::{Input, Link, Question};
+use super::router::Origin;
 
 /// A message as gRPC frames it.
 pub(super) type Encoded = Bytes;
@@ -57,11 +59,16 @@ pub(super) struct Published<S> {
     service: S,
     link: Link,
     method: &'static str,
-    question: fn(Asker) -> Question,
+    question: fn(Principal, Asker) -> Question,
 }
 
 impl<S: NamedService> Published<S> {
-    pub(super) fn new(service: S, link: Link, method: &'static str, question: fn(Asker) -> Question) -> Self {
+    pub(super) fn new(
+        service: S,
+        link: Link,
+        method: &'static str,
+        question: fn(Principal, Asker) -> Question,
+    ) -> Self {
         Self { service, link, method, question }
     }
 }
@@ -92,8 +99,9 @@ where
             return self.service.call(request);
         }
         let (link, question) = (self.link.clone(), self.question);
+        let by = Origin::of(request.extensions()).principal.clone();
         Box::pin(async move {
-            let answer = link.ask(|asker| Input::Asked(question(asker))).await;
+            let answer = link.ask(|asker| Input::Asked(question(by, asker))).await;
             Ok(match answer.and_then(|answer| answer) {
                 Ok(encoded) => respond(encoded),
                 Err(status) => status.into_http(),

@@ -1,15 +1,18 @@
 //! Which service a call is for.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use farpool_coordinator::Principal;
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::{Request, Response};
+use tonic::codegen::http::{Extensions, Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
+use tonic::transport::server::TcpConnectInfo;
 
 use super::frames::Frames;
 use super::meter::{Meter, Metered, Meters};
@@ -20,11 +23,17 @@ const STREAMS: [&str; 4] = ["Session", "Detach", "Attach", "PutProgram"];
 /// Where the bytes of a request come from.
 #[derive(Clone)]
 pub(super) struct Origin {
+    pub(super) principal: Principal,
     pub(super) meter: Arc<Meter>,
     frames: Arc<Mutex<Option<Metered<Body>>>>,
 }
 
 impl Origin {
+    /// The one of a request that came through the router.
+    pub(super) fn of(extensions: &Extensions) -> &Self {
+        extensions.get::<Origin>().expect("the router gives each request one")
+    }
+
     /// The frames of a stream, once. The library's decoder has none.
     pub(super) fn frames<F: Message + Default + 'static>(&self) -> Frames<Metered<Body>, F> {
         let body = self.frames.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -36,12 +45,14 @@ impl Origin {
 #[derive(Clone)]
 pub(super) struct Router {
     meters: Meters,
+    /// Whose a connection from an address is.
+    principal: fn(Option<SocketAddr>) -> Principal,
     services: Vec<(&'static str, Box<dyn CloneService>)>,
 }
 
 impl Router {
-    pub(super) fn new(meters: Meters) -> Self {
-        Self { meters, services: Vec::new() }
+    pub(super) fn new(meters: Meters, principal: fn(Option<SocketAddr>) -> Principal) -> Self {
+        Self { meters, principal, services: Vec::new() }
     }
 
     pub(super) fn with<S>(mut self, service: S) -> Self
@@ -68,7 +79,9 @@ impl Service<Request<Body>> for Router {
         let is_stream = head.uri.path().rsplit('/').next().is_some_and(|method| STREAMS.contains(&method));
         let (body, frames) = if is_stream { (Body::empty(), Some(body)) } else { (Body::new(body), None) };
         let mut request = Request::from_parts(head, body);
-        request.extensions_mut().insert(Origin { meter, frames: Arc::new(Mutex::new(frames)) });
+        let address = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let principal = (self.principal)(address);
+        request.extensions_mut().insert(Origin { principal, meter, frames: Arc::new(Mutex::new(frames)) });
         // "/package.Service/Method"
         let name = request.uri().path().split('/').nth(1).unwrap_or_default();
         match self.services.iter_mut().find(|(service, _)| *service == name) {

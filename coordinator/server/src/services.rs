@@ -1,10 +1,9 @@
 //! The services as gRPC sees them.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use farpool_coordinator::{AgentId, ClientId};
+use farpool_coordinator::{AgentId, ClientId, Principal};
 use farpool_net::Replies;
 use farpool_net::http2::MAX_GRPC_MESSAGE;
 use farpool_proto::v1::agents_server::{self, Agents, AgentsServer};
@@ -24,8 +23,8 @@ use tonic_health::server::HealthReporter;
 
 use super::detached::DetachedEdge;
 use super::frames::Frames;
-use super::link::{Link, Question};
-use super::meter::{Meter, Metered};
+use super::link::{Caller, Link, Question};
+use super::meter::Metered;
 use super::operators::OperatorsEdge;
 use super::programs::{Fetched, Programs};
 use super::published::Published;
@@ -51,11 +50,11 @@ pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) ->
     let agents = AgentsEdge { link: link.clone(), programs: programs.clone(), kind: Kind::agent(settings) };
     let agents = AgentsServer::new(agents);
     let clients = ClientsServer::new(ClientsEdge { link, programs, kind: Kind::client(settings) });
-    let router = Router::new(meters)
+    let router = Router::new(meters, settings.limits.principal)
         .with(clients.max_decoding_message_size(MAX_GRPC_MESSAGE))
         .with(agents.max_decoding_message_size(MAX_GRPC_MESSAGE))
         .with(Published::new(detached, link_to_loop.clone(), "List", Question::ListDetached))
-        .with(Published::new(operators, link_to_loop, "Status", Question::Status))
+        .with(Published::new(operators, link_to_loop, "Status", |_, asker| Question::Status(asker)))
         .with(health)
         .with(reflection().build_v1().map_err(io::Error::other)?)
         .with(reflection().build_v1alpha().map_err(io::Error::other)?);
@@ -90,12 +89,18 @@ impl Health {
 /// What operators ask for.
 const SMALL_MESSAGE: usize = 64 << 10;
 
-/// Where a stream came from, its meter, and its frames.
-pub(super) type Source<F> = (Option<SocketAddr>, Arc<Meter>, Frames<Metered<Body>, F>);
+/// Who has opened a stream, and its frames.
+pub(super) fn source<F: Message + Default + 'static>(
+    request: &Request<Streaming<F>>,
+) -> (Caller, Frames<Metered<Body>, F>) {
+    let origin = Origin::of(request.extensions());
+    let (principal, meter) = (origin.principal.clone(), Arc::clone(&origin.meter));
+    (Caller { principal, address: request.remote_addr(), meter }, origin.frames())
+}
 
-pub(super) fn source<F: Message + Default + 'static>(request: &Request<Streaming<F>>) -> Source<F> {
-    let origin = request.extensions().get::<Origin>().expect("the router gives each request one");
-    (request.remote_addr(), Arc::clone(&origin.meter), origin.frames())
+/// Who asks for something.
+pub(super) fn principal<T>(request: &Request<T>) -> Principal {
+    Origin::of(request.extensions()).principal.clone()
 }
 
 struct ClientsEdge {
@@ -109,16 +114,16 @@ impl Clients for ClientsEdge {
     type SessionStream = Replies<ClientEvent>;
 
     async fn session(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::SessionStream>, Status> {
-        let (address, meter, frames) = source(&request);
-        Ok(Response::new(open(frames, (address, meter), &self.link, self.kind.clone())))
+        let (caller, frames) = source(&request);
+        Ok(Response::new(open(frames, caller, &self.link, self.kind.clone())))
     }
 
     async fn put_program(
         &self,
         request: Request<Streaming<ProgramPiece>>,
     ) -> Result<Response<PutProgramReply>, Status> {
-        let (_, meter, frames) = source(&request);
-        self.programs.put(frames, &meter).await?;
+        let (caller, frames) = source(&request);
+        self.programs.put(frames, &caller.meter).await?;
         Ok(Response::new(PutProgramReply {}))
     }
 }
@@ -135,8 +140,8 @@ impl Agents for AgentsEdge {
     type FetchProgramStream = Fetched;
 
     async fn session(&self, request: Request<Streaming<AgentFrame>>) -> Result<Response<Self::SessionStream>, Status> {
-        let (address, meter, frames) = source(&request);
-        Ok(Response::new(open(frames, (address, meter), &self.link, self.kind.clone())))
+        let (caller, frames) = source(&request);
+        Ok(Response::new(open(frames, caller, &self.link, self.kind.clone())))
     }
 
     async fn fetch_program(

@@ -1,11 +1,10 @@
 //! Sessions at the edge: begun or resumed, and read turn by turn.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
 use farpool_common::log::warn;
 use farpool_coordinator::{AgentId, ClientId};
-use farpool_net::{Incoming, Opening, Openings, Replies, Reply, Rest, SessionMessage, outgoing, replies, version};
+use farpool_net::{
+    Incoming, Opening, Openings, Replies, Reply, Rest, SessionMessage, outgoing, replies, session_id, version,
+};
 use farpool_proto::v1::{self, AgentCommand, AgentEvent, ClientEvent, ClientMessage};
 use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot};
@@ -13,8 +12,7 @@ use tonic::Status;
 
 use super::end::{End, blamed};
 use super::greeting::Greeting;
-use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId, shown};
-use super::meter::Meter;
+use super::link::{Caller, Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId, shown};
 use super::settings::Settings;
 
 /// What tells clients' sessions from agents'.
@@ -106,7 +104,7 @@ impl Kind<AgentCommand, AgentEvent, AgentId> {
 /// the answer before it sends anything.
 pub(super) fn open<Out, In, Id>(
     stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
-    (address, meter): (Option<SocketAddr>, Arc<Meter>),
+    caller: Caller,
     link: &Link,
     kind: Kind<Out, In, Id>,
 ) -> Replies<Out>
@@ -116,14 +114,13 @@ where
     Id: Copy + Send + Sync + 'static,
 {
     let (reply, replies) = replies();
-    tokio::spawn(Edge { address, meter, link: link.clone(), kind }.attend(stream, reply));
+    tokio::spawn(Edge { caller, link: link.clone(), kind }.attend(stream, reply));
     replies
 }
 
 /// One connection of a session.
 struct Edge<Out: SessionMessage, In: SessionMessage, Id> {
-    address: Option<SocketAddr>,
-    meter: Arc<Meter>,
+    caller: Caller,
     link: Link,
     kind: Kind<Out, In, Id>,
 }
@@ -136,13 +133,14 @@ where
 {
     async fn attend(self, stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static, reply: Reply<Out>) {
         match Opening::read_within(stream, self.kind.max_message, &self.kind.openings).await {
-            Ok(Opening::New { messages, rest }) => match messages.first().map_or(Ok(()), Greeting::check) {
+            Ok(Opening::New { mut messages, rest }) => match messages.first_mut().map_or(Ok(()), Greeting::admit) {
                 Ok(()) => self.begin(messages, rest, reply).await,
                 Err(status) => self.refuse(reply, status),
             },
             Ok(Opening::Resume { resume, rest }) => {
-                match version::check("the coordinator", self.kind.peer, resume.version.as_ref()) {
-                    Ok(()) => self.go_on(resume, rest, reply).await,
+                let checked = version::check("the coordinator", self.kind.peer, resume.version.as_ref());
+                match checked.and_then(|()| session_id(&resume.secret)) {
+                    Ok(id) => self.go_on(id, resume.received, rest, reply).await,
                     Err(status) => self.refuse(reply, status),
                 }
             }
@@ -151,19 +149,20 @@ where
     }
 
     fn refuse(&self, reply: Reply<Out>, status: Status) {
-        let (peer, address) = (self.kind.name, shown(self.address));
+        let (peer, address) = (self.kind.name, shown(self.caller.address));
         warn!(self.link.log, peer, address, reason = status.message(), "session refused");
         reply.refuse(status);
     }
 
     async fn begin(self, messages: Vec<In>, mut rest: Rest<In>, reply: Reply<Out>) {
-        let passed = self.meter.passed(rest.take_room());
+        let passed = self.caller.meter.passed(rest.take_room());
         let (outgoing, frames) = outgoing(self.kind.low, self.link.drained.clone());
         let incoming = rest.incoming(&outgoing);
         reply.with(frames);
         let (turns, turn) = mpsc::channel(1);
         let (id, joined) = oneshot::channel();
-        let joins = Joins { outgoing, turns, address: self.address, messages, passed, id };
+        let Caller { principal, address, .. } = self.caller.clone();
+        let joins = Joins { outgoing, turns, principal, address, messages, passed, id };
         if self.link.send((self.kind.joins)(joins)).await.is_ok()
             && let Ok(id) = joined.await
         {
@@ -171,11 +170,12 @@ where
         }
     }
 
-    async fn go_on(self, resume: v1::Resume, rest: Rest<In>, reply: Reply<Out>) {
+    async fn go_on(self, id: [u8; 16], received: u64, rest: Rest<In>, reply: Reply<Out>) {
         let (turns, turn) = mpsc::channel(1);
         let (resumed, answer) = oneshot::channel();
-        let passed = self.meter.passed(None);
-        let resumes = Resumes { resume, rest, reply, turns, address: self.address, passed, resumed };
+        let passed = self.caller.meter.passed(None);
+        let Caller { principal, address, .. } = self.caller.clone();
+        let resumes = Resumes { id, received, rest, reply, turns, principal, address, passed, resumed };
         if self.link.send((self.kind.resumes)(resumes)).await.is_ok()
             && let Ok(session) = answer.await
         {
@@ -195,7 +195,7 @@ where
             };
             let said = said(&mut incoming, next);
             let gone = matches!(said, Said::Gone(_));
-            let passed = Some(self.meter.passed(None));
+            let passed = Some(self.caller.meter.passed(None));
             if self.link.send((self.kind.says)(Says { id, connection, said, passed })).await.is_err() || gone {
                 return;
             }

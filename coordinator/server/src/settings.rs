@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use farpool_common::log::{Log, info};
 use farpool_common::settings::{self, Given, Stop};
 use farpool_common::units::ByteSize;
+use farpool_coordinator::Principal;
 use farpool_net::http2::{LEAST_STREAM_WINDOW, STREAM_WINDOW};
 use farpool_proto::limits;
 
@@ -66,6 +67,8 @@ pub struct Limits {
     pub farewell: Duration,
     /// The scheduler checks all that must hold after each event, in debug builds.
     pub check: bool,
+    /// Whose a connection from this address is. As long as nobody is asked who they are, everybody is `local`.
+    pub principal: fn(Option<SocketAddr>) -> Principal,
 }
 
 impl Default for Limits {
@@ -78,6 +81,7 @@ impl Default for Limits {
             detach: Duration::from_secs(60),
             farewell: Duration::from_secs(2),
             check: false,
+            principal: |_| Principal::local(),
         }
     }
 }

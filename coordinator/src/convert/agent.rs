@@ -100,7 +100,7 @@ fn introduction(hello: AgentHello) -> Result<Hello, Refused> {
     limits::at_most("bytes in the name of a host", hello.host.len(), limits::HOST_BYTES)?;
     let release = hello.version.as_ref().map_or(0, |version| version.release.len());
     limits::at_most("bytes in the name of a release", release, limits::RELEASE_BYTES)?;
-    let AgentHello { host, slots, version, id, labels: named, held, in_vain } = hello;
+    let AgentHello { host, slots, version, id, labels: named, held, in_vain, secret: _ } = hello;
     let id = identity(&id, RefusedKind::AgentIdLength)?;
     let held = held.into_iter().map(held_pool).collect::<Result<_, _>>()?;
     Ok(Hello { host, slots, id, labels: labels(named)?, version, held, in_vain })

@@ -4,7 +4,8 @@ use farpool_core::{PoolId, Run};
 use farpool_proto::v1::{self, HeldChunk as Chunk};
 
 use super::identity;
-use crate::ids::Identity;
+use crate::Principal;
+use crate::ids::PoolKey;
 use crate::refused::{Refused, RefusedKind};
 
 /// A pool that an agent still runs for a session that has ended.
@@ -12,7 +13,7 @@ use crate::refused::{Refused, RefusedKind};
 pub(crate) struct HeldPool {
     /// The agent's number for it.
     pub(crate) number: u64,
-    pub(crate) id: Identity,
+    pub(crate) key: PoolKey,
     /// Its workers at once, at most; 0: as many as there are slots.
     pub(crate) workers: u32,
     pub(crate) chunks: Vec<HeldChunk>,
@@ -39,13 +40,14 @@ pub(crate) fn is_held(pool: PoolId) -> bool {
 }
 
 pub(super) fn held_pool(held: v1::HeldPool) -> Result<HeldPool, Refused> {
-    let v1::HeldPool { pool: number, id, processes: workers, chunks } = held;
+    let v1::HeldPool { pool: number, id, processes: workers, chunks, owner } = held;
     if number & HELD == 0 {
         return Err(RefusedKind::HeldNumber(number).into());
     }
     let id = identity(&id, RefusedKind::PoolIdLength)?.ok_or(RefusedKind::Missing("id"))?;
+    let key = PoolKey { owner: Principal::named(owner.as_ref()), id };
     let chunks = chunks.into_iter().map(held_chunk).collect::<Result<_, _>>()?;
-    Ok(HeldPool { number, id, workers, chunks })
+    Ok(HeldPool { number, key, workers, chunks })
 }
 
 fn held_chunk(held: Chunk) -> Result<HeldChunk, Refused> {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox, Refused};
+use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox, Principal, Refused};
 use farpool_proto::v1::{
     AgentCommand, AgentEvent, AgentHello, Assign, CancelJob, ClientEvent, ClientMessage, ClosePool, Credit, EndItems,
     Failure, FailureKind, HeldChunk, HeldPool, ItemFault, Items, Label, OpenJob, OpenPool, PoolFault, PoolStarted,
@@ -113,7 +113,7 @@ impl Wire {
     }
 
     pub(crate) fn client(&mut self) -> usize {
-        self.clients.push(self.coordinator.connect_client());
+        self.clients.push(self.coordinator.connect_client(Principal::local()));
         self.to_clients.push(VecDeque::new());
         self.clients.len() - 1
     }
@@ -309,7 +309,7 @@ pub(crate) fn hello_as(id: u8, slots: u32, held: Vec<HeldPool>) -> Say {
 
 /// A pool that an agent holds under a number of its own.
 pub(crate) fn held_pool(number: u64, id: u8, chunks: Vec<HeldChunk>) -> HeldPool {
-    HeldPool { pool: HELD | number, id: vec![id; 16].into(), processes: 0, chunks }
+    HeldPool { pool: HELD | number, id: vec![id; 16].into(), processes: 0, chunks, ..HeldPool::default() }
 }
 
 /// Runs, each by its first item and how many they are, of a chunk that an agent holds.

@@ -28,6 +28,7 @@ mod kept;
 mod opening;
 mod outgoing;
 mod replies;
+mod secret;
 mod session;
 mod stream;
 
@@ -41,3 +42,4 @@ pub use incoming::Incoming;
 pub use opening::{Opening, Openings, Rest};
 pub use outgoing::{Outgoing, outgoing};
 pub use replies::{Replies, Reply, replies};
+pub use secret::{Secret, session_id};

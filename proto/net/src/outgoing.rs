@@ -182,13 +182,14 @@ impl<M: SessionMessage<Handshake = Resumed>> Outgoing<M> {
 
 impl<M: SessionMessage<Handshake = Resume>> Outgoing<M> {
     /// The frames of a new connection, which takes the place of the old one, whose frames end. They begin with a Resume
-    /// and go on when [`Outgoing::resumed`] has read the answer. `id` is what the session is known by.
-    pub fn resume(&self, id: Bytes) -> Frames<M> {
+    /// and go on when [`Outgoing::resumed`] has read the answer. `secret` shows whose
+    /// session it is.
+    pub fn resume(&self, secret: Bytes) -> Frames<M> {
         let session = self.session();
         let mut line = session.line();
         let (connection, received) = session.reconnect(&mut line);
         line.awaits_answer = true;
-        let resume = Resume { session: id, version: Some(farpool_proto::version()), received };
+        let resume = Resume { secret, version: Some(farpool_proto::version()), received };
         Frames::new(Arc::clone(session), connection, Some(resume))
     }
 

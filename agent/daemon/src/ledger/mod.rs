@@ -192,6 +192,7 @@ impl Ledger {
         HeldPool {
             pool: pool.number | HELD,
             id: Bytes::clone(&pool.start.id),
+            owner: pool.start.owner.clone(),
             processes: pool.start.processes,
             chunks: runs.into_iter().map(held_chunk).collect(),
         }

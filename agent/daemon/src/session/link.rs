@@ -83,9 +83,9 @@ impl Link {
         })
     }
 
-    /// Tries to go on with a session, which has this id.
-    pub(super) fn resume(connect: &mut impl Connect, outgoing: &Outgoing<AgentEvent>, id: Bytes) -> Link {
-        let connecting = connect.connect(outgoing.resume(id));
+    /// Tries to go on with a session, which has this secret.
+    pub(super) fn resume(connect: &mut impl Connect, outgoing: &Outgoing<AgentEvent>, secret: Bytes) -> Link {
+        let connecting = connect.connect(outgoing.resume(secret));
         let outgoing = outgoing.clone();
         Link::trying(async move {
             let stream = connecting.await.map_err(|status| Failure::to_resume(&status))?;

@@ -256,7 +256,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
         }
         let hello = &self.manner.hello;
         self.link = match &self.outgoing {
-            Some(outgoing) => Link::resume(&mut self.connect, outgoing, hello.id.clone()),
+            Some(outgoing) => Link::resume(&mut self.connect, outgoing, hello.secret.clone()),
             None => {
                 let (held, in_vain) = self.ledger.hello();
                 let hello = AgentHello { held, in_vain, ..hello.clone() };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use farpool_net::Secret;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{Label, OpenPool};
 use tokio::sync::oneshot;
@@ -43,7 +44,8 @@ pub fn open<C: Connect>(
 ) -> (Session, Hands, impl Future<Output = Result<(), Error>>, impl Future<Output = Result<(), Error>>) {
     let address = Address::parse("simulation:1").expect("it has a host and a port");
     let payload_limit = open.settings.as_ref().map_or(1 << 30, |settings| settings.payload_limit);
-    let terms = Terms { id: open.id.clone(), payload_limit, reconnect_timeout, program: None, front };
+    let terms =
+        Terms { secret: Secret::of(open.secret.clone()), payload_limit, reconnect_timeout, program: None, front };
     let shared = Shared::new(address, open.processes, open);
     let own = Arc::clone(&shared);
     let (tell, told) = oneshot::channel();

@@ -4,8 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use farpool_net::Incoming;
+use farpool_net::{Incoming, Secret};
 use farpool_proto::v1::ClientEvent;
 use farpool_proto::v1::client_event::Body as Event;
 use tokio::time::{Instant, sleep_until};
@@ -32,8 +31,8 @@ pub(super) type Opener = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// What a session needs to know.
 pub(super) struct Terms {
-    /// What it is known by.
-    pub(super) id: Bytes,
+    /// What it is known by again.
+    pub(super) secret: Secret,
     pub(super) payload_limit: u64,
     /// How long it tries to get another connection when one is lost.
     pub(super) reconnect_timeout: Duration,
@@ -75,10 +74,10 @@ pub(super) async fn converse<C: Connect>(
     terms: Terms,
     opener: &mut Option<Opener>,
 ) -> Result<(), Error> {
-    let Terms { id, payload_limit, reconnect_timeout, program, front } = terms;
-    // Ids are random, at their end at least.
-    let seed = id.iter().rev().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte));
-    let dialer = Dialer { connect, id, message_limit: payload_limit.saturating_add(MESSAGE_ROOM) };
+    let Terms { secret, payload_limit, reconnect_timeout, program, front } = terms;
+    // As random as the secret, which nobody learns from the waits.
+    let seed = u64::from_le_bytes(*secret.id().first_chunk().unwrap_or(&[0; 8]));
+    let dialer = Dialer { connect, secret, message_limit: payload_limit.saturating_add(MESSAGE_ROOM) };
     let line = dialer.open(shared).await.map_err(|status| connect::not_opened(&shared.address, &status))?;
     let Line { connection, incoming, .. } = line;
     let mut conversation = Conversation {

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use farpool_net::{Incoming, outgoing};
+use farpool_net::{Incoming, Secret, outgoing};
 use farpool_proto::v1::ClientEvent;
 use tokio::time::timeout;
 use tonic::{Code, Status};
@@ -19,8 +18,7 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What it takes to get to the coordinator.
 pub(super) struct Dialer<C> {
     pub(super) connect: C,
-    /// What the session is known by.
-    pub(super) id: Bytes,
+    pub(super) secret: Secret,
     /// The largest message that is believed.
     pub(super) message_limit: u64,
 }
@@ -71,7 +69,7 @@ impl<C: Connect> Dialer<C> {
 
     async fn go_on(&self, connection: &mut C::Connection, shared: &Shared) -> Result<Incoming<ClientEvent>, Status> {
         let outgoing = shared.state().outgoing.clone();
-        let frames = outgoing.resume(self.id.clone());
+        let frames = outgoing.resume(self.secret.to_bytes());
         in_time(async {
             let events = connection.session(frames).await?;
             outgoing.resumed(events, self.message_limit).await

@@ -29,9 +29,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 pub(crate) use farpool_common::address::Address;
 use farpool_link::item_token::ItemToken;
+use farpool_net::Secret;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{self, Label, OpenPool};
-use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::carrier::Carrier;
 use crate::cluster::executable::Executable;
@@ -62,7 +62,7 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
     let Settings { processes, program, settings, require, weight, environment, reconnect_timeout } = settings;
     let executable = Executable::read(&program.file)?;
     let (threads, payload_limit) = (settings.threads.max(1), settings.payload_limit);
-    let id = Bytes::from(new_id().into_bytes().to_vec());
+    let secret = Secret::random();
     let open = OpenPool {
         processes,
         settings: Some(settings),
@@ -70,7 +70,7 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
         program: describe(&executable, program.arguments, environment).packed(),
         require,
         weight,
-        id: id.clone(),
+        secret: secret.to_bytes(),
         item: inherited_item(),
         ..OpenPool::default()
     };
@@ -78,9 +78,10 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
     let ground = Ground {
         place,
         program: Some(executable.clone()),
-        pool: OpenPool { id: Bytes::new(), item: None, ..open.clone() },
+        pool: OpenPool { secret: Bytes::new(), item: None, ..open.clone() },
     };
-    let terms = Terms { id, payload_limit, reconnect_timeout, program: Some(executable), front: Arc::clone(&front) };
+    let terms =
+        Terms { secret, payload_limit, reconnect_timeout, program: Some(executable), front: Arc::clone(&front) };
     let shared = Shared::new(address, processes, open);
     let (tell, told) = mpsc::sync_channel(1);
     let opener: Opener = Box::new(move |answer| drop(tell.send(answer)));
@@ -116,12 +117,6 @@ fn inherited_item() -> Option<v1::ItemToken> {
     let bytes = |number: u128| Bytes::copy_from_slice(&number.to_be_bytes());
     let ItemToken { agent, secret, position } = farpool_worker::inherited_item()?;
     Some(v1::ItemToken { agent: bytes(agent), secret: bytes(secret), position })
-}
-
-/// An id that nobody else has. Not by way of what the crate keeps for ids in order: that has a lock, which a fork of this
-/// process may find held.
-pub fn new_id() -> Uuid {
-    Uuid::new_v7(Timestamp::now(NoContext))
 }
 
 struct ClusterSession {

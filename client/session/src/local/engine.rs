@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use farpool_agent::fork_server::Program;
 use farpool_agent::{Agent, Armed};
-use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox};
+use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox, Principal};
 use farpool_link::clock;
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
@@ -41,7 +41,7 @@ impl Engine {
         let agent = Agent::new(settings.processes, program(settings.program, settings.environment))
             .map_err(|error| Error::new(ErrorKind::Unavailable, format!("preparing the pool's workers: {error}")))?;
         let mut coordinator = Coordinator::new(Config::default());
-        let (client, agent_id) = (coordinator.connect_client(), coordinator.connect_agent());
+        let (client, agent_id) = (coordinator.connect_client(Principal::local()), coordinator.connect_agent());
         let mut engine = Engine {
             coordinator,
             client,

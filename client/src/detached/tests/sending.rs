@@ -39,8 +39,8 @@ fn a_job_is_detached_with_all_that_it_is() {
     let call = server.call();
     let detach = call.hear_detach();
     let (open, job) = (detach.pool.unwrap(), detach.job.unwrap());
-    assert_eq!((&*detach.name, detach.id.len(), &*detach.result), ("nightly", 16, "u64"));
-    assert_eq!((open.processes, open.id.len()), (7, 0));
+    assert_eq!((&*detach.name, detach.secret.len(), &*detach.result), ("nightly", 32, "u64"));
+    assert_eq!((open.processes, open.secret.len()), (7, 0));
     assert_eq!((&*job.label, job.retries, job.function.is_empty()), ("x", 5, false));
     call.say_durable(0, false);
     let items = call.hear_all();
@@ -96,15 +96,15 @@ fn it_goes_on_over_other_connections_from_what_is_durable() {
     // Before anything was said, before it was taken, and in the middle.
     server.call().cut();
     let call = server.call();
-    let id = call.hear_detach().id;
+    let secret = call.hear_detach().secret;
     call.cut();
     let call = server.call();
-    assert_eq!(call.hear_detach().id, id);
+    assert_eq!(call.hear_detach().secret, secret);
     call.say_durable(0, false);
     call.hear_items();
     call.cut();
     let call = server.call();
-    assert_eq!(call.hear_detach().id, id);
+    assert_eq!(call.hear_detach().secret, secret);
     call.say_durable(0, false);
     assert_eq!(indices(&call.hear_all()), (0..1000).collect::<Vec<_>>());
     // In the middle of a message.

@@ -125,9 +125,10 @@ impl Owner {
 pub(crate) fn detach(name: &str, open: OpenJob, random: &mut Random) -> Detach {
     let processes = random.pick(&[0, 0, 1, 3]);
     let mut pool = open_pool(processes, random);
-    let id = std::mem::take(&mut pool.id);
+    let secret = std::mem::take(&mut pool.secret);
     pool.program = Program { digest: programs().digest.clone(), size: 1, ..Program::default() }.packed();
-    Detach { name: name.to_owned(), id, pool: Some(pool), job: Some(open), result: "bytes".to_owned(), format: 0 }
+    let (name, result) = (name.to_owned(), "bytes".to_owned());
+    Detach { name, secret, pool: Some(pool), job: Some(open), result, ..Detach::default() }
 }
 
 fn batch_of(tag: u64, items: std::ops::Range<u64>) -> Items {

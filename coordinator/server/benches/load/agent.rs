@@ -68,14 +68,13 @@ impl Agent {
         let label = |key: &str, value: &str| Label { key: key.to_owned(), value: value.to_owned() };
         let labels =
             vec![label("host", &host), label("arch", std::env::consts::ARCH), label("os", std::env::consts::OS)];
-        let mut id = [7; 16];
-        id[..8].copy_from_slice(&self.number.to_le_bytes());
-        let id = Bytes::copy_from_slice(&id);
+        let mut secret = [7; 32];
+        secret[..8].copy_from_slice(&self.number.to_le_bytes());
         AgentHello {
             host,
             slots: self.slots,
             version: Some(farpool_proto::version()),
-            id,
+            secret: Bytes::copy_from_slice(&secret),
             labels,
             ..AgentHello::default()
         }

@@ -109,7 +109,7 @@ fn may_wait(command: &AgentCommand) -> bool {
 
 impl Driver {
     pub(super) fn agent_joins(&mut self, joins: Joins<AgentCommand, AgentEvent, AgentId>) {
-        let Joins { outgoing, turns, address, messages, passed, id: reply } = joins;
+        let Joins { outgoing, turns, principal, address, messages, passed, id: reply } = joins;
         let opening = messages.first().map_or(0, Message::encoded_len).saturating_sub(SMALL_HELLO) as u64 * HELLO_TAKES;
         if let Err(status) = self.admit_opening(opening, false) {
             warn!(self.link.log, address = shown(address), reason = status.message(), "agent refused");
@@ -120,7 +120,7 @@ impl Driver {
             Some(agent_event::Body::Hello(hello)) => (hello.host.clone(), hello.slots, hello.id.clone()),
             _ => (address.map_or_else(String::new, |address| address.to_string()), 0, Bytes::new()),
         };
-        let session = Session::new(outgoing, turns, address, &own, &passed);
+        let session = Session::new(outgoing, turns, (principal, address), &own, &passed);
         let own = session.identity;
         self.memory.opened(opening);
         session.outgoing.set_window(self.agents_window);
@@ -134,7 +134,7 @@ impl Driver {
             agent.welcome();
             info!(self.link.log, host, address = shown(address), slots, "agent joined");
             if let Some(older) = own.and_then(|own| self.agent_ids.insert(own, id)) {
-                // Should two agents have one id, this goes back and forth between them.
+                // Who has its secret is the same process: of its two sessions the older is what a broken connection has left.
                 self.end_agent(older, Err(Status::aborted(format!("an agent of the same id has joined from {host}"))));
             }
         }

@@ -11,7 +11,6 @@ use tonic::Status;
 use super::super::clock::nanos;
 use super::super::link::{Resumes, shown};
 use super::Driver;
-use super::session::Identity;
 
 /// When to give sessions up that are away.
 pub(super) struct Away {
@@ -69,7 +68,7 @@ impl Driver {
     }
 
     pub(super) fn client_resumes(&mut self, resumes: Resumes<ClientEvent, ClientMessage, ClientId>) {
-        let id = identity(&resumes.resume.session).and_then(|own| self.client_ids.get(&own)).copied();
+        let id = self.client_ids.get(&(resumes.principal.clone(), resumes.id)).copied();
         let Some((id, client)) = id.and_then(|id| Some((id, self.clients.get_mut(&id)?))) else {
             return self.not_found("client", resumes);
         };
@@ -84,8 +83,9 @@ impl Driver {
     }
 
     pub(super) fn agent_resumes(&mut self, resumes: Resumes<AgentCommand, AgentEvent, AgentId>) {
-        let id = identity(&resumes.resume.session).and_then(|own| self.agent_ids.get(&own)).copied();
-        let Some((id, agent)) = id.and_then(|id| Some((id, self.agents.get_mut(&id)?))) else {
+        let id = self.agent_ids.get(&resumes.id).copied();
+        let agent = id.and_then(|id| Some((id, self.agents.get_mut(&id)?)));
+        let Some((id, agent)) = agent.filter(|(_, agent)| agent.session.principal == resumes.principal) else {
             return self.not_found("agent", resumes);
         };
         let address = resumes.address;
@@ -136,8 +136,4 @@ impl Driver {
         info!(self.link.log, peer, address = shown(resumes.address), "asked to resume an unknown session");
         resumes.reply.refuse(Status::not_found("the coordinator does not know this session, or has closed it"));
     }
-}
-
-fn identity(id: &[u8]) -> Option<Identity> {
-    id.try_into().ok()
 }

@@ -163,7 +163,7 @@ fn takes(open: &OpenPool) -> u64 {
 
 impl Driver {
     pub(super) fn client_joins(&mut self, joins: Joins<ClientEvent, ClientMessage, ClientId>) {
-        let Joins { outgoing, turns, address, messages, passed, id: reply } = joins;
+        let Joins { outgoing, turns, principal, address, messages, passed, id: reply } = joins;
         if self.drain.is_some() {
             info!(self.link.log, address = shown(address), reason = "shutting down", "client refused");
             return outgoing.fail(shutting_down());
@@ -176,9 +176,9 @@ impl Driver {
             warn!(self.link.log, address = shown(address), reason = status.message(), "client refused");
             return outgoing.fail(status);
         }
-        let id = self.coordinator.connect_client();
-        let session = Session::new(outgoing, turns, address, &own, &passed);
-        if let Some(older) = session.identity.and_then(|own| self.client_ids.insert(own, id)) {
+        let id = self.coordinator.connect_client(principal.clone());
+        let session = Session::new(outgoing, turns, (principal, address), &own, &passed);
+        if let Some(older) = session.key().and_then(|own| self.client_ids.insert(own, id)) {
             self.end_client(older, Err(Status::aborted("the pool was opened in another session")));
         }
         self.memory.opened(opening);
@@ -249,10 +249,10 @@ impl Driver {
         self.share_windows();
         self.memory.forget(&mut client);
         self.memory.closed(client.opening);
-        if let Some(own) = client.session.identity
-            && self.client_ids.get(&own) == Some(&id)
+        if let Some(key) = client.session.key()
+            && self.client_ids.get(&key) == Some(&id)
         {
-            self.client_ids.remove(&own);
+            self.client_ids.remove(&key);
         }
         match end {
             Ok(()) => client.session.outgoing.finish(),

@@ -42,7 +42,7 @@ use memory::Memory;
 use operators::Asked;
 use partials::Partials;
 use programs::Programs;
-use session::Identity;
+use session::{Identity, SessionKey};
 
 /// Inputs that are taken in in one round, and messages in them, about; those that are left come with the next.
 const ROUND: usize = 256;
@@ -56,7 +56,7 @@ pub(super) struct Driver {
     clients: BTreeMap<ClientId, Client>,
     agents: BTreeMap<AgentId, Agent>,
     /// By what they are known on other connections.
-    client_ids: BTreeMap<Identity, ClientId>,
+    client_ids: BTreeMap<SessionKey, ClientId>,
     agent_ids: BTreeMap<Identity, AgentId>,
     /// Of each agent, in bytes.
     agents_window: usize,

@@ -1,8 +1,9 @@
 //! Answers to operators.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use farpool_common::log::info;
+use farpool_coordinator::Principal;
 use farpool_proto::v1::StatusReply;
 use tonic::Status;
 
@@ -17,12 +18,13 @@ const MOST_SHOWN: usize = 20_000;
 #[derive(Default)]
 pub(super) struct Asked {
     status: Waiting,
-    detached: Waiting,
+    /// By tenant.
+    detached: BTreeMap<String, Waiting>,
 }
 
 impl Asked {
     pub(super) fn next_look(&self) -> Option<u64> {
-        self.status.next_look().into_iter().chain(self.detached.next_look()).min()
+        self.detached.values().chain([&self.status]).filter_map(Waiting::next_look).min()
     }
 }
 
@@ -36,23 +38,27 @@ impl Driver {
             let now = self.clock.now();
             self.asked.status.answer(&status, now - begun, now, kept);
         }
-        if self.asked.detached.is_due(self.now) {
+        let mut detached = std::mem::take(&mut self.asked.detached);
+        for (tenant, waiting) in detached.iter_mut().filter(|(_, waiting)| waiting.is_due(self.now)) {
             let begun = self.clock.now();
-            let list = self.list_detached().map(|list| encode(&list));
+            let list = self.list_detached(tenant).map(|list| encode(&list));
             let now = self.clock.now();
-            self.asked.detached.answer(&list, now - begun, now, kept);
+            waiting.answer(&list, now - begun, now, kept);
         }
+        self.asked.detached = detached;
     }
 
     pub(super) fn answer(&mut self, question: Question) {
         // Whoever asked may be gone by now.
         match question {
-            Question::ListDetached(asker) => self.asked.detached.add(asker),
-            Question::CancelDetached(request, reply) => self.cancel_detached(&request, reply),
-            Question::DiscardDetached(request, reply) => self.discard_detached(&request, reply),
+            Question::ListDetached(by, asker) => {
+                self.asked.detached.entry(by.tenant().to_owned()).or_default().add(asker);
+            }
+            Question::CancelDetached(by, request, reply) => self.cancel_detached(&by, &request, reply),
+            Question::DiscardDetached(by, request, reply) => self.discard_detached(&by, &request, reply),
             Question::Status(asker) => self.asked.status.add(asker),
-            Question::CancelJob(job, reply) => drop(reply.send(self.cancel_job(&job))),
-            Question::DrainAgent(agent, reply) => drop(reply.send(self.drain_agent(&agent))),
+            Question::CancelJob(by, job, reply) => drop(reply.send(self.cancel_job(&by, &job))),
+            Question::DrainAgent(by, agent, reply) => drop(reply.send(self.drain_agent(&by, &agent))),
         }
     }
 
@@ -74,24 +80,24 @@ impl Driver {
         status
     }
 
-    fn cancel_job(&mut self, text: &str) -> Result<(), Status> {
+    fn cancel_job(&mut self, by: &Principal, text: &str) -> Result<(), Status> {
         let job = self.coordinator.find_job(text).map_err(Status::not_found)?;
         if !self.coordinator.cancel_job(job, self.now, &mut self.out) {
             return Err(Status::not_found(format!("job {text} has ended")));
         }
-        info!(self.link.log, job = text, "job cancelled by an operator");
+        info!(self.link.log, job = text, %by, "job cancelled by an operator");
         Ok(())
     }
 
     /// Returns the id of the agent.
-    fn drain_agent(&mut self, text: &str) -> Result<String, Status> {
+    fn drain_agent(&mut self, by: &Principal, text: &str) -> Result<String, Status> {
         let several = self.agents.values().filter(|agent| agent.host == text).count() > 1;
         let refused = if several { Status::invalid_argument } else { Status::not_found };
         let (agent, id) = self.coordinator.find_agent(text).map_err(refused)?;
         if !self.coordinator.drain_agent(agent, self.now, &mut self.out) {
             return Err(Status::not_found(format!("agent {text} has left")));
         }
-        info!(self.link.log, agent = text, "agent drained by an operator");
+        info!(self.link.log, agent = text, %by, "agent drained by an operator");
         Ok(id)
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use farpool_coordinator::Principal;
 use farpool_net::{Outgoing, SessionMessage};
 use farpool_proto::v1;
 use tokio::sync::mpsc;
@@ -11,15 +12,20 @@ use tonic::Status;
 use super::super::link::{Resumed, Resumes};
 use super::super::meter::{Meter, Passed, Reading};
 
-/// What a session is known by on another connection.
+/// What a session is known by on another connection: a hash of its secret.
 pub(super) type Identity = [u8; 16];
+
+/// Whose a session is, and what it is known by.
+pub(super) type SessionKey = (Principal, Identity);
 
 /// A session, over all of its connections.
 pub(super) struct Session<Out> {
     pub(super) outgoing: Outgoing<Out>,
     turns: mpsc::Sender<()>,
     pub(super) address: Option<SocketAddr>,
-    /// None: nobody can go on with it.
+    /// Whose it is.
+    pub(super) principal: Principal,
+    /// What it is known by whose secret is shown. None: nobody can go on with it.
     pub(super) identity: Option<Identity>,
     /// Which of its connections is in place, counted from 0.
     connection: u64,
@@ -34,13 +40,18 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
     pub(super) fn new(
         outgoing: Outgoing<Out>,
         turns: mpsc::Sender<()>,
-        address: Option<SocketAddr>,
+        (principal, address): (Principal, Option<SocketAddr>),
         id: &[u8],
         passed: &Passed,
     ) -> Self {
         let (identity, meter) = (id.try_into().ok(), Arc::clone(passed.meter()));
         meter.begin_session();
-        Self { outgoing, turns, address, identity, connection: 0, away: false, meter }
+        Self { outgoing, turns, address, principal, identity, connection: 0, away: false, meter }
+    }
+
+    /// What a client's session is found by: nobody else has it, whatever he shows.
+    pub(super) fn key(&self) -> Option<SessionKey> {
+        self.identity.map(|own| (self.principal.clone(), own))
     }
 
     /// Whether that is the connection that is in place.
@@ -74,8 +85,8 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
     where
         In: SessionMessage,
     {
-        let Resumes { resume, rest, reply, turns, address, passed, resumed } = resumes;
-        let frames = match self.outgoing.reconnect(resume.received) {
+        let Resumes { received, rest, reply, turns, address, passed, resumed, .. } = resumes;
+        let frames = match self.outgoing.reconnect(received) {
             Ok(frames) => frames,
             Err(status) => {
                 reply.refuse(status.clone());

@@ -76,12 +76,14 @@ impl Journal {
         open: &OpenJob,
         now_ms: u64,
     ) -> Result<u64, JournalError> {
-        let Known { name, id, result, format, label, named } = known.into();
+        let known = known.into();
+        let key = known.key();
+        let Known { owner, name, id, result, format, label, named } = known;
         if name.is_empty() || name.len() > LONGEST_NAME {
             let message = format_args!("a job's name has 1 to {LONGEST_NAME} bytes");
             return Err(JournalError::new(JournalErrorKind::Invalid, message));
         }
-        if self.find(&name).is_some() {
+        if self.index.names.contains_key(&key) {
             let message = format_args!("there already is a job {name:?}");
             return Err(JournalError::new(JournalErrorKind::NameTaken, message));
         }
@@ -89,7 +91,8 @@ impl Journal {
             return Err(JournalError::new(JournalErrorKind::NotFound, format_args!("pool {pool} is not open")));
         }
         let job = self.index.last_job + 1;
-        let opened = record::JobOpened { job, pool, name, at_ms: now_ms, id, result, format, label, named };
+        let owner = Some(owner.to_message());
+        let opened = record::JobOpened { job, pool, name, at_ms: now_ms, id, result, format, label, named, owner };
         let body = Body::JobOpened(Box::new(opened));
         let payload = [open.encode_to_vec().into()];
         self.admit(&body, &payload)?;

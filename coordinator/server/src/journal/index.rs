@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use farpool_coordinator::Principal;
 use farpool_proto::v1::journal_record::{Body, JobForgotten, JobOpened, JobState};
 
-use super::job::{Ended, Job, Known, Piece, overlapping};
+use super::job::{Ended, Job, JobKey, Known, Piece, overlapping};
 use super::place::Place;
 use super::record::run;
 use super::runs::pairs;
@@ -19,7 +20,7 @@ use super::segments::Segments;
 #[derive(Debug, Default)]
 pub(super) struct Index {
     pub(super) jobs: BTreeMap<u64, Job>,
-    pub(super) names: BTreeMap<String, u64>,
+    pub(super) names: BTreeMap<JobKey, u64>,
     pub(super) pools: BTreeMap<u64, Pool>,
     pub(super) forgotten: BTreeMap<u64, Forgotten>,
     pub(super) segments: Segments,
@@ -51,7 +52,7 @@ impl Index {
     pub(super) fn misfit(&self, body: &Body) -> Option<String> {
         match body {
             Body::JobOpened(opened) => {
-                let other = self.names.get(&opened.name).filter(|&&job| job != opened.job)?;
+                let other = self.names.get(&key_of(opened)).filter(|&&job| job != opened.job)?;
                 Some(format!("job {} is called {:?}, as job {other} is", opened.job, opened.name))
             }
             Body::Items(_) | Body::ItemsDone(_) | Body::ItemsFailed(_) => {
@@ -71,7 +72,7 @@ impl Index {
     /// A job was discarded: its name is another one's from now on.
     pub(super) fn free_name(&mut self, number: u64) {
         if let Some(job) = self.jobs.get_mut(&number) {
-            self.names.remove(&job.known.name);
+            self.names.remove(&job.known.key());
             job.known.name.clear();
         }
     }
@@ -166,9 +167,10 @@ impl Index {
         let job = there(&mut self.jobs, opened.job);
         let moved = job.opened.replace(place);
         job.pool = opened.pool;
-        let JobOpened { name, id, result, format, label, named, .. } = opened.clone();
-        job.known = Known { name, id, result, format, label, named };
-        self.names.insert(opened.name.clone(), opened.job);
+        let JobOpened { name, id, result, format, label, named, owner, .. } = opened.clone();
+        let owner = Principal::named(owner.as_ref());
+        job.known = Known { owner, name, id, result, format, label, named };
+        self.names.insert(job.known.key(), opened.job);
         self.segments.keep(place);
         match moved {
             Some(before) => self.segments.release(before),
@@ -243,8 +245,9 @@ impl Index {
             self.waiting.remove(&(since, number));
         }
         if job.opened.is_some() {
-            if self.names.get(&job.known.name) == Some(&number) {
-                self.names.remove(&job.known.name);
+            let key = job.known.key();
+            if self.names.get(&key) == Some(&number) {
+                self.names.remove(&key);
             }
             let pool = self.pools.get_mut(&job.pool).expect("a job's pool has an entry");
             pool.jobs -= 1;
@@ -330,6 +333,11 @@ impl Index {
         job.segments += u32::from(first_here);
         true
     }
+}
+
+/// What a job is asked for by that was opened so.
+pub(super) fn key_of(opened: &JobOpened) -> JobKey {
+    (Principal::named(opened.owner.as_ref()).tenant().to_owned(), opened.name.clone())
 }
 
 fn there(jobs: &mut BTreeMap<u64, Job>, number: u64) -> &mut Job {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use farpool_coordinator::Principal;
 use farpool_proto::v1::Failure;
 
 use super::place::Place;
@@ -40,6 +41,8 @@ pub struct Job {
 /// What a job is known by, and what is told of it without a look at the disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
+    /// Whose it is.
+    pub owner: Principal,
     /// What it is asked for by.
     pub name: String,
     /// `Detach.id`.
@@ -52,6 +55,15 @@ pub struct Known {
     pub label: String,
     /// `OpenJob.job`.
     pub named: u64,
+}
+
+/// What no two jobs have in common: a tenant, and a name.
+pub(super) type JobKey = (String, String);
+
+impl Known {
+    pub(super) fn key(&self) -> JobKey {
+        (self.owner.tenant().to_owned(), self.name.clone())
+    }
 }
 
 /// Consecutive items, or their outcomes, that are one record.

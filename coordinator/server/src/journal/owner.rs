@@ -152,9 +152,10 @@ impl Journal {
         self.flush();
     }
 
-    /// The job of this name.
-    pub fn find(&self, name: &str) -> Option<&Job> {
-        self.index.names.get(name).and_then(|number| self.index.jobs.get(number))
+    /// A tenant's job of this name.
+    pub fn find(&self, tenant: &str, name: &str) -> Option<&Job> {
+        let number = self.index.names.get(&(tenant.to_owned(), name.to_owned()))?;
+        self.index.jobs.get(number)
     }
 
     /// The job of this number.

@@ -17,6 +17,7 @@ use prost::Message;
 
 use super::compaction::state;
 use super::damage::Damage;
+use super::index::key_of;
 use super::job::{Ended, Job, Phase};
 use super::owner::Journal;
 use super::reader::Kept;
@@ -160,14 +161,14 @@ impl Journal {
         self.log.append(&mut self.index, &Body::JobEnded(Box::new(ended)), &[]);
     }
 
-    /// Gives a job a name, so that what is there of it can be read.
+    /// Gives a job a name, so that what is there of it can be read. Whose it was is lost too: it is `local`'s.
     fn open_again(&mut self, job: u64) {
-        let mut name = format!("recovered-{job}");
-        while self.index.names.contains_key(&name) {
-            name.push('+');
-        }
         let (pool, at_ms) = (self.index.jobs[&job].pool, self.settings.opened_ms);
-        let opened = JobOpened { job, pool, name, at_ms, ..JobOpened::default() };
+        let name = format!("recovered-{job}");
+        let mut opened = JobOpened { job, pool, name, at_ms, ..JobOpened::default() };
+        while self.index.names.contains_key(&key_of(&opened)) {
+            opened.name.push('+');
+        }
         let payload = [OpenJob::default().encode_to_vec().into()];
         self.log.append(&mut self.index, &Body::JobOpened(Box::new(opened)), &payload);
     }

@@ -22,7 +22,7 @@ use farpool_proto::v1::journal_record::{Body, JobOpened};
 
 use super::damage::Damage;
 use super::error::{JournalError, JournalErrorKind};
-use super::index::Index;
+use super::index::{Index, key_of};
 use super::place::Place;
 use super::resync::{is_torn_record, next_whole};
 use super::segment::{FORMAT, Header, SEGMENT_HEADER};
@@ -276,7 +276,7 @@ fn lacks(length: u64, durable: Option<u64>) -> Option<String> {
 /// A name is given to another job only when the one before was discarded: if that one is there, it is because the record is lost
 /// that says so.
 fn take_name(index: &mut Index, discarded: &mut BTreeSet<u64>, opened: &JobOpened) {
-    if let Some(&other) = index.names.get(&opened.name)
+    if let Some(&other) = index.names.get(&key_of(opened))
         && other < opened.job
     {
         discarded.insert(other);

@@ -92,7 +92,7 @@ fn jobs_that_were_not_hit_are_read_and_the_file_is_kept() {
     assert_eq!(journal.jobs().count(), JOBS as usize);
     let reader = journal.reader();
     for number in (0..JOBS).filter(|number| *number != 4) {
-        let job = journal.find(&number.to_string()).expect("it is there");
+        let job = journal.find("local", &number.to_string()).expect("it is there");
         assert_eq!(job.phase(), Phase::Ended(Ended::Finished));
         let (.., place) = job.outcomes_from(0).next().expect("it has an outcome");
         let Kept::Done { data, .. } = reader.read(place).expect("it can be read") else { panic!("another record") };

@@ -51,7 +51,7 @@ fn child() {
         journal.end_items(job, 2, number).expect("they can end");
         journal.done(job, 0, data.into(), ends.into(), false).expect("outcomes are taken");
         journal.end_job(job, false, None, number).expect("it can end");
-        if let Some(old) = journal.find(&number.wrapping_sub(KEPT).to_string()).map(|job| job.number()) {
+        if let Some(old) = journal.find("local", &number.wrapping_sub(KEPT).to_string()).map(|job| job.number()) {
             journal.forget(old).expect("it can be forgotten");
         }
         waits.push((journal.flush(), number));
@@ -106,7 +106,7 @@ fn check(directory: &Path, durable: u64) {
     assert!(warnings.len() <= 1, "{warnings:?}");
     let reader = journal.reader();
     for number in durable.saturating_sub(KEPT - 1).max(1)..=durable {
-        let Some(job) = journal.find(&number.to_string()) else {
+        let Some(job) = journal.find("local", &number.to_string()) else {
             // Forgotten by one that came after the last that is known to be durable.
             assert!(number + KEPT <= durable + 5 + KEPT / 10 * 2, "job {number} is not there, with {durable} durable");
             continue;

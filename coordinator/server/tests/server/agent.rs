@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 pub(crate) use farpool_proto::v1::agent_command::Body as Order;
 pub(crate) use farpool_proto::v1::agent_event::Body as Say;
 
-use crate::client::cut;
+use crate::client::{cut, secret};
 use crate::server::{Server, soon};
 
 pub(crate) struct Agent {
@@ -57,7 +57,7 @@ impl Agent {
 
     /// Goes on with its session over another connection.
     pub(crate) async fn resume(&mut self, channel: Channel, number: u8) -> Result<(), Status> {
-        let frames = self.out.resume(vec![number; 16].into());
+        let frames = self.out.resume(secret(number));
         let reply = soon("a session", AgentsClient::new(channel).session(frames)).await?;
         self.incoming = soon("the answer", self.out.resumed(reply.into_inner(), 1 << 30)).await?;
         Ok(())
@@ -169,5 +169,5 @@ impl Drop for Agent {
 pub(crate) fn hello(number: u8, slots: u32) -> AgentHello {
     let host = format!("host{number}");
     let version = Some(farpool_proto::version());
-    AgentHello { host, slots, version, id: vec![number; 16].into(), ..AgentHello::default() }
+    AgentHello { host, slots, version, secret: secret(number), ..AgentHello::default() }
 }

@@ -21,12 +21,12 @@ async fn a_session_begins_with_an_agent_that_can_be() {
     let other = Some(Version { release: "9.8.7".to_owned(), protocol: 99 });
     check(Say::Hello(Box::new(AgentHello { version: other, ..hello(1, 1) })), Code::FailedPrecondition, "9.8.7").await;
     check(Say::Hello(Box::new(AgentHello { version: None, ..hello(1, 1) })), Code::FailedPrecondition, "version").await;
-    check(Say::Hello(Box::new(AgentHello { id: vec![1; 15].into(), ..hello(1, 1) })), Code::InvalidArgument, "15")
+    check(Say::Hello(Box::new(AgentHello { secret: vec![1; 15].into(), ..hello(1, 1) })), Code::InvalidArgument, "15")
         .await;
     check(
-        Say::Hello(Box::new(AgentHello { id: vec![].into(), ..hello(1, 1) })),
+        Say::Hello(Box::new(AgentHello { secret: vec![].into(), ..hello(1, 1) })),
         Code::InvalidArgument,
-        "id of 0 bytes",
+        "secret of 0 bytes",
     )
     .await;
     check(Say::Hello(Box::new(hello(1, 0))), Code::InvalidArgument, "at least one slot").await;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farpool_net::{Incoming, Outgoing, outgoing};
+use farpool_net::{Incoming, Outgoing, outgoing, session_id};
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{
     ClientEvent, ClientMessage, ClosePool, EndItems, EventFrame, Items, OpenJob, OpenPool, Program, WorkerSettings,
@@ -50,7 +50,7 @@ impl Client {
 
     /// Goes on with its session, which is known by this 16 times, over another connection.
     pub(crate) async fn resume(&mut self, channel: Channel, id: u8) -> Result<(), Status> {
-        let frames = self.out.resume(vec![id; 16].into());
+        let frames = self.out.resume(secret(id));
         let reply = soon("a session", ClientsClient::new(channel).session(frames)).await?;
         self.incoming = soon("the answer", self.out.resumed(reply.into_inner(), 1 << 30)).await?;
         Ok(())
@@ -104,7 +104,7 @@ impl Client {
     pub(crate) async fn hears_of(&mut self, agent: u8) {
         loop {
             match self.try_next().await.expect("the session goes on").expect("the session goes on") {
-                Told::PoolAt(at) if !at.gone && at.agent == [agent; 16][..] => return,
+                Told::PoolAt(at) if !at.gone && at.agent == id(agent) => return,
                 _ => {}
             }
         }
@@ -202,9 +202,18 @@ pub(crate) fn open_pool() -> OpenPool {
     }
 }
 
-/// A pool that is known by this 16 times.
+/// The secret that is this 32 times, and what whoever shows it is known by.
+pub(crate) fn secret(number: u8) -> Bytes {
+    vec![number; 32].into()
+}
+
+pub(crate) fn id(number: u8) -> Bytes {
+    Bytes::copy_from_slice(&session_id(&secret(number)).expect("it is as long as a secret"))
+}
+
+/// A pool with that secret.
 pub(crate) fn open_pool_as(id: u8) -> OpenPool {
-    OpenPool { id: vec![id; 16].into(), ..open_pool() }
+    OpenPool { secret: secret(id), ..open_pool() }
 }
 
 pub(crate) fn batch(job: u64, first: u64, items: &[&[u8]]) -> Items {

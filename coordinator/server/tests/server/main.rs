@@ -15,6 +15,7 @@ mod frames;
 mod limits;
 mod memory;
 mod operators;
+mod owners;
 mod process;
 mod programs;
 mod proxy;

@@ -7,7 +7,7 @@ use farpool_proto::v1::{
 };
 
 use crate::agent::{Agent, Order, Say, hello};
-use crate::client::{Ask, Client, Told, open_pool_as};
+use crate::client::{Ask, Client, Told, id, open_pool_as};
 use crate::proxy::Proxy;
 use crate::server::{Server, soon};
 
@@ -61,12 +61,12 @@ fn open_again(client: &Client, first: u64, items: &[&[u8]]) {
 }
 
 fn again(agents: &[u8]) -> OpenPool {
-    let agents = agents.iter().map(|&agent| vec![agent; 16].into()).collect();
+    let agents = agents.iter().map(|&agent| id(agent)).collect();
     OpenPool { again: true, agents, ..open_pool_as(9) }
 }
 
 fn holding(number: u8, chunks: Vec<HeldChunk>) -> AgentHello {
-    let pool = HeldPool { pool: HELD, id: vec![9; 16].into(), processes: 0, chunks };
+    let pool = HeldPool { pool: HELD, id: id(9), processes: 0, chunks, ..HeldPool::default() };
     AgentHello { held: vec![pool], ..hello(number, 1) }
 }
 

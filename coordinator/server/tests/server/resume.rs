@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use crate::agent::{Agent, Order, hello};
-use crate::client::{Ask, Client, Told, cut, open_pool_as};
+use crate::client::{Ask, Client, Told, cut, id, open_pool_as, secret};
 use crate::proxy::Proxy;
 use crate::raw::{begin, framed};
 use crate::server::{Server, soon};
@@ -237,14 +237,16 @@ async fn resumes_that_lie_harm_nobody() {
     let server = patient().await;
     let _agent = Agent::echo(&server, 1, 1).await;
     let mut client = Client::opened_over(server.connect().await, open_pool_as(9)).await;
-    let right = || Resume { session: vec![9; 16].into(), version: Some(farpool_proto::version()), received: 0 };
+    let right = || Resume { secret: secret(9), version: Some(farpool_proto::version()), received: 0 };
     let other = Some(Version { release: "9.8.7".to_owned(), protocol: 99 });
     let cases = [
-        (Resume { session: vec![8; 16].into(), ..right() }, Code::NotFound, "does not know this session"),
+        (Resume { secret: secret(8), ..right() }, Code::NotFound, "does not know this session"),
         // An agent's is not a client's.
-        (Resume { session: vec![1; 16].into(), ..right() }, Code::NotFound, "does not know this session"),
-        (Resume { session: vec![9; 15].into(), ..right() }, Code::NotFound, "does not know this session"),
-        (Resume { session: vec![].into(), ..right() }, Code::NotFound, "does not know this session"),
+        (Resume { secret: secret(1), ..right() }, Code::NotFound, "does not know this session"),
+        // What others know the session by is of no use.
+        (Resume { secret: [id(9), id(9)].concat().into(), ..right() }, Code::NotFound, "does not know this session"),
+        (Resume { secret: id(9), ..right() }, Code::InvalidArgument, "secret of 16 bytes"),
+        (Resume { secret: vec![].into(), ..right() }, Code::InvalidArgument, "secret of 0 bytes"),
         (Resume { version: None, ..right() }, Code::FailedPrecondition, "version"),
         (Resume { version: other, ..right() }, Code::FailedPrecondition, "9.8.7"),
         (Resume { received: 1_000_000, ..right() }, Code::InvalidArgument, "has received 1000000 messages"),
@@ -263,7 +265,7 @@ async fn a_flood_of_resumes_and_hellos_costs_nobody_anything() {
     let server = patient().await;
     let _agent = Agent::echo(&server, 1, 1).await;
     let mut client = Client::opened_over(server.connect().await, open_pool_as(9)).await;
-    let resume = Resume { session: vec![7; 16].into(), version: Some(farpool_proto::version()), received: 0 };
+    let resume = Resume { secret: secret(7), version: Some(farpool_proto::version()), received: 0 };
     let frame = ClientFrame { resume: Some(resume), ..ClientFrame::default() };
     for job in 1..=10 {
         for _ in 0..10 {

@@ -120,8 +120,8 @@ impl Pair {
         let Opening::Resume { resume, rest } = open(up.way()).expect("it begins well") else {
             panic!("it does not begin anew")
         };
-        let Resume { session, version, received } = resume;
-        assert_eq!((&*session, version), (ID, Some(farpool_proto::version())));
+        let Resume { secret, version, received } = resume;
+        assert_eq!((&*secret, version), (ID, Some(farpool_proto::version())));
         let mut down = Wire::new(self.coordinator.reconnect(received).expect("it has heard what was said"));
         let coordinator = rest.incoming(&self.coordinator);
         if breaks == 1 {

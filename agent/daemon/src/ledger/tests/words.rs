@@ -8,8 +8,13 @@ use farpool_proto::v1::*;
 
 use super::super::{KEPT_BYTES, Ledger, REMEMBERED, REMEMBERED_BYTES, Step};
 
+fn ada() -> Principal {
+    Principal { tenant: "maths".to_owned(), name: "ada".to_owned() }
+}
+
 fn start_pool(pool: u64) -> Command {
-    Command::StartPool(Box::new(StartPool { pool, processes: 2, id: vec![7; 16].into(), ..StartPool::default() }))
+    let (id, owner) = (vec![7; 16].into(), Some(ada()));
+    Command::StartPool(Box::new(StartPool { pool, processes: 2, id, owner, ..StartPool::default() }))
 }
 
 fn start_job(pool: u64, job: u64) -> Command {
@@ -244,6 +249,7 @@ fn outcomes_are_kept_until_they_are_settled() {
     let (held, _) = book.ledger.hello();
     let [pool] = &held[..] else { panic!("{held:?}") };
     assert_eq!((pool.pool >> 63, &pool.id[..], pool.processes), (1, &[7; 16][..], 2));
+    assert_eq!(pool.owner, Some(ada()), "the next coordinator is told whose it is");
     let [held_chunk] = &pool.chunks[..] else { panic!("{pool:?}") };
     assert_eq!((held_chunk.job, held_chunk.attempt, held_chunk.first), (1010, 1, 0));
     assert_eq!(held_chunk.runs, [1, 1, 2, 1, 3, 1]);

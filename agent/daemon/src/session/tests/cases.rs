@@ -34,7 +34,7 @@ impl Daemon {
         let deeds = Deeds::default();
         let workers = Played::new(deeds.clone());
         let manner = Manner {
-            hello: AgentHello { id: vec![1; 16].into(), host: "here".into(), slots: 1, ..AgentHello::default() },
+            hello: AgentHello { secret: vec![1; 32].into(), host: "here".into(), slots: 1, ..AgentHello::default() },
             patience: Duration::from_secs(5),
             orphan_timeout: ORPHAN_TIMEOUT,
             seed,

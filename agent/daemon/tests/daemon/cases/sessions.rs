@@ -30,7 +30,7 @@ async fn says_hello() {
         assert!(line.contains(part), "{part}: {line}");
     }
     let (_session, hello) = coordinator.session().await;
-    assert_eq!((&*hello.host, hello.slots, hello.version, hello.id.len()), ("here", 3, Some(version()), 16));
+    assert_eq!((&*hello.host, hello.slots, hello.version, hello.secret.len()), ("here", 3, Some(version()), 32));
     let labels: Vec<_> = hello.labels.iter().map(|label| format!("{}={}", label.key, label.value)).collect();
     let own = [format!("arch={}", std::env::consts::ARCH), format!("os={}", std::env::consts::OS)];
     assert_eq!(labels, ["host=here", &own[0], &own[1], "gpu=a100", "rack=7"]);
@@ -38,7 +38,7 @@ async fn says_hello() {
 
     let other = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let (_session, other_hello) = coordinator.session().await;
-    assert_ne!(hello.id, other_hello.id);
+    assert_ne!(hello.secret, other_hello.secret);
     assert!(other_hello.slots >= 1);
     drop(other);
 }

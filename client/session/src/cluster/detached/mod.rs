@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farpool_proto::v1::OpenPool;
+use uuid::Uuid;
 
 use super::Address;
 use super::connect::Grpc;
-use super::new_id;
 use crate::cluster::executable::Executable;
 use crate::environment;
 use crate::error::Error;
@@ -90,7 +90,6 @@ impl Place {
     }
 
     fn attempts(&self) -> Attempts {
-        // Its end is random.
-        Attempts::new(self.patience, new_id().as_u64_pair().1)
+        Attempts::new(self.patience, Uuid::new_v4().as_u64_pair().1)
     }
 }

@@ -4,6 +4,8 @@ mod sender;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use farpool_net::Secret;
 use farpool_proto::v1::{Detach, Items};
 
 use super::super::connect::Connect;
@@ -20,20 +22,22 @@ use sender::Sender;
 
 /// A job that is being detached. Dropped before it is [finished](Sending::finish), nothing of it is left.
 pub struct Sending {
+    job: Named,
     outbox: Owned<Arc<Outbox>>,
 }
 
 impl Sending {
-    /// Begins; blocks until the coordinator has taken the job.
+    /// Begins; blocks until the coordinator has taken the job. The job gets a secret of its own.
     pub fn start(ground: &Ground, detach: Detach) -> Result<Self, Error> {
-        let place = &ground.place;
-        let job = Named { name: detach.name.as_str().into(), id: detach.id.clone() };
+        let (place, secret) = (&ground.place, Secret::random());
+        let job = Named { name: detach.name.as_str().into(), id: Bytes::copy_from_slice(&secret.id()) };
+        let detach = Detach { secret: secret.to_bytes(), ..detach };
         let subject = Subject::new(place, "detach", &job);
         let (outbox, send) = over(place.way(), subject, place.attempts(), detach, ground.program.clone());
         let refused = Arc::clone(&outbox);
         thread::start(send, move |error| refused.end(Err(error)))?;
         // From here on the thread ends with this.
-        let sending = Self { outbox: Owned::new(outbox) };
+        let sending = Self { job, outbox: Owned::new(outbox) };
         sending.outbox.wait_until_taken()?;
         Ok(sending)
     }
@@ -44,10 +48,11 @@ impl Sending {
         self.outbox.put(items)
     }
 
-    /// Blocks until all of it is durable.
-    pub fn finish(self) -> Result<(), Error> {
+    /// Blocks until all of it is durable. Returns what the job is asked for by.
+    pub fn finish(self) -> Result<Named, Error> {
         fork::check_detached(self.outbox.owner())?;
-        self.outbox.finish()
+        self.outbox.finish()?;
+        Ok(self.job.clone())
     }
 
     /// How many items are durable.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use farpool_coordinator::Principal;
 use farpool_net::{Frames, outgoing};
 use farpool_proto::v1::{Assign, EndJob, Settled, StartJob};
 use futures_core::Stream;
@@ -49,7 +50,7 @@ const MEMORY: u64 = 64 << 20;
 fn agent() -> (Agent, Line) {
     let (outgoing, frames) = outgoing(0, Arc::default());
     let passed = Meters::new(1 << 20, Duration::from_secs(5)).meter().passed(None);
-    let session = Session::new(outgoing, mpsc::channel(1).0, None, &[1; 16], &passed);
+    let session = Session::new(outgoing, mpsc::channel(1).0, (Principal::local(), None), &[1; 16], &passed);
     let mut line = Line { frames, woken: Arc::default() };
     assert_eq!(line.next(), 0);
     (Agent::new(session, "node1".to_owned(), 0, 0), line)

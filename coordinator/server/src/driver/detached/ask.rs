@@ -1,6 +1,7 @@
 //! What the owners of detached jobs ask, and when jobs go.
 
 use farpool_common::log::{info, warn};
+use farpool_coordinator::Principal;
 use farpool_proto::v1::{
     CancelDetachedRequest, ClosePool, DetachedJob, DetachedState, DiscardDetachedRequest, ListDetachedReply,
     client_message,
@@ -17,9 +18,11 @@ use crate::journal::{Ended, Job, JournalError, Phase};
 type Reply = oneshot::Sender<Result<(), Status>>;
 
 impl Driver {
-    pub(in super::super) fn list_detached(&self) -> Result<ListDetachedReply, Status> {
+    /// The jobs of a tenant.
+    pub(in super::super) fn list_detached(&self, tenant: &str) -> Result<ListDetachedReply, Status> {
         let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
-        let mut jobs: Vec<DetachedJob> = journal.jobs().map(|job| self.describe(job)).collect();
+        let mut jobs: Vec<DetachedJob> =
+            journal.jobs().filter(|job| job.known().owner.tenant() == tenant).map(|job| self.describe(job)).collect();
         jobs.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(ListDetachedReply { jobs })
     }
@@ -59,8 +62,8 @@ impl Driver {
         }
     }
 
-    pub(in super::super) fn cancel_detached(&mut self, request: &CancelDetachedRequest, reply: Reply) {
-        let number = match self.find_detached(&request.name, &request.id) {
+    pub(in super::super) fn cancel_detached(&mut self, by: &Principal, request: &CancelDetachedRequest, reply: Reply) {
+        let number = match self.find_detached(by, &request.name, &request.id) {
             Ok(number) => number,
             Err(status) => return drop(reply.send(Err(status))),
         };
@@ -91,8 +94,13 @@ impl Driver {
         self.detached.then.push(Then::Answer(reply));
     }
 
-    pub(in super::super) fn discard_detached(&mut self, request: &DiscardDetachedRequest, reply: Reply) {
-        match self.find_detached(&request.name, &request.id) {
+    pub(in super::super) fn discard_detached(
+        &mut self,
+        by: &Principal,
+        request: &DiscardDetachedRequest,
+        reply: Reply,
+    ) {
+        match self.find_detached(by, &request.name, &request.id) {
             Ok(number) => self.discard(number, reply),
             Err(status) => drop(reply.send(Err(status))),
         }
@@ -105,9 +113,9 @@ impl Driver {
         }
     }
 
-    fn find_detached(&self, name: &str, id: &[u8]) -> Result<u64, Status> {
+    fn find_detached(&self, by: &Principal, name: &str, id: &[u8]) -> Result<u64, Status> {
         let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
-        let job = journal.find(name).ok_or_else(|| not_found(name))?;
+        let job = journal.find(by.tenant(), name).ok_or_else(|| not_found(name))?;
         check_id(job, id)?;
         Ok(job.number())
     }

@@ -68,7 +68,7 @@ const LOOK_NS: u64 = 500_000_000;
 
 impl Driver {
     pub(in super::super) fn attach_joins(&mut self, joins: Joins<ClientEvent, ClientMessage, StreamId>) {
-        let Joins { outgoing, turns, messages, id: reply, .. } = joins;
+        let Joins { outgoing, turns, principal, messages, id: reply, .. } = joins;
         outgoing.for_one_connection();
         let attach = match &messages[..] {
             [ClientMessage { body: Some(client_message::Body::Attach(attach)) }] => Ok(attach.clone()),
@@ -79,7 +79,7 @@ impl Driver {
                 return Err(shutting_down());
             }
             let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
-            let job = journal.find(&attach.name).ok_or_else(|| not_found(&attach.name))?;
+            let job = journal.find(principal.tenant(), &attach.name).ok_or_else(|| not_found(&attach.name))?;
             check_id(job, &attach.id)?;
             let item = attach.item.map(ItemToken::try_from).transpose();
             let item = item.map_err(|refused| Status::invalid_argument(refused.to_string()))?;

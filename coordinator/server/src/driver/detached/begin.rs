@@ -1,6 +1,7 @@
 //! How a job begins to come in: as a new one, or where it was.
 
 use farpool_common::log::warn;
+use farpool_coordinator::Principal;
 use farpool_coordinator::convert::of_one_job;
 use farpool_proto::text;
 use farpool_proto::v1::client_event::Body;
@@ -29,7 +30,7 @@ impl Driver {
         if self.detached.journal.as_ref().is_some_and(waits) {
             return self.detached.parked.push_back(joins);
         }
-        let Joins { outgoing, turns, address, messages, passed: _passed, id: reply } = joins;
+        let Joins { outgoing, turns, principal, address, messages, passed: _passed, id: reply } = joins;
         outgoing.for_one_connection();
         let id = self.detached.stream_id();
         let stream = Stream { id, outgoing: outgoing.clone(), turns, address };
@@ -37,7 +38,9 @@ impl Driver {
         let first = messages.next().and_then(|message| message.body);
         let begun = match first {
             _ if self.drain.is_some() => Err(shutting_down()),
-            Some(client_message::Body::Detach(detach)) => self.begin_to_receive(*detach, stream, cannot_keep),
+            Some(client_message::Body::Detach(detach)) => {
+                self.begin_to_receive(principal, *detach, stream, cannot_keep)
+            }
             _ => Err(Status::invalid_argument("a stream of Detach begins with Detach")),
         };
         if let Err(status) = begun {
@@ -50,8 +53,15 @@ impl Driver {
     }
 
     /// A job that is new, or goes on, or was complete. `cannot_keep`: why no new one is taken.
-    fn begin_to_receive(&mut self, detach: Detach, stream: Stream, cannot_keep: Option<Status>) -> Result<(), Status> {
-        let Detach { name, id, pool, job, result, format } = detach;
+    fn begin_to_receive(
+        &mut self,
+        owner: Principal,
+        detach: Detach,
+        stream: Stream,
+        cannot_keep: Option<Status>,
+    ) -> Result<(), Status> {
+        let Detach { name, id, pool, job, result, format, secret: _ } = detach;
+        let tenant = owner.tenant().to_owned();
         let (pool, job) = (pool.unwrap_or_default(), job.unwrap_or_default());
         let settings = pool.settings.clone().unwrap_or_default();
         let digest = digest_of(&pool).ok_or_else(|| Status::invalid_argument("Detach without a program"))?;
@@ -60,8 +70,8 @@ impl Driver {
         if id.len() != 16 {
             return Err(Status::invalid_argument(format!("a detached job's id of {} bytes, not 16", id.len())));
         }
-        if let Some(there) = journal.find(&name) {
-            if there.known().id != id {
+        if let Some(there) = journal.find(&tenant, &name) {
+            if there.known().id != id || there.known().owner != owner {
                 return Err(Status::already_exists(format!("there already is a job {name:?}")));
             }
             if there.phase() != Phase::Feeding && !self.detached.receiving.contains_key(&there.number()) {
@@ -74,7 +84,7 @@ impl Driver {
             return Err(why);
         } else {
             let label = job.label.chars().take(MAX_LABEL).collect();
-            let known = Known { name: name.clone(), id: id.clone(), result, format, label, named: job.job };
+            let known = Known { owner, name: name.clone(), id: id.clone(), result, format, label, named: job.job };
             check_name(&known)?;
             // What cannot run later is refused now.
             for body in
@@ -88,7 +98,7 @@ impl Driver {
             journal.close_pool(opened);
             self.detached.receiving.insert(number.map_err(|error| status(&error))?, Receiving::default());
         }
-        let Some(there) = journal.find(&name) else { return Err(Status::internal("the job is gone at once")) };
+        let Some(there) = journal.find(&tenant, &name) else { return Err(Status::internal("the job is gone at once")) };
         let (number, items) = (there.number(), there.counts().items);
         let receiving = self.detached.receiving.entry(number).or_default();
         if let Some(older) = receiving.stream.take() {

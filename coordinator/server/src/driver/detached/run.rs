@@ -103,7 +103,7 @@ impl Driver {
         let pool = OpenPool { id: known.id, again: true, agents: former.clone(), ..pool };
         let label = if opened.label.is_empty() { known.name } else { opened.label.clone() };
         let at_most_once = opened.retries == 0;
-        let id = self.coordinator.connect_client();
+        let id = self.coordinator.connect_client(known.owner);
         let run = Run {
             job: number,
             named: opened.job,

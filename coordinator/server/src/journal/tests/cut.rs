@@ -146,8 +146,8 @@ fn records_that_contradict_others_are_none() {
     let check = |bad: (Body, Bytes), words: &str| {
         let (journal, warnings) = open(written(&[&sound[..], &[bad, job(2, "two")]].concat()), SIZE);
         let journal = journal.expect("it opens");
-        assert_eq!(journal.find("one").map(|job| job.counts().items), Some(6));
-        assert!(journal.find("two").is_some(), "what is behind it is read");
+        assert_eq!(journal.find("local", "one").map(|job| job.counts().items), Some(6));
+        assert!(journal.find("local", "two").is_some(), "what is behind it is read");
         assert!(warnings[0].contains(words), "{warnings:?}");
     };
     check(items(2, 4), "a part of what is there");
@@ -157,10 +157,10 @@ fn records_that_contradict_others_are_none() {
     // A name is given to another job only when the one before was discarded.
     let (journal, _) = open(written(&[&sound[..], &[job(3, "one")]].concat()), SIZE);
     let journal = journal.expect("it opens");
-    assert_eq!((journal.find("one").map(|job| job.number()), journal.jobs().count()), (Some(3), 1));
+    assert_eq!((journal.find("local", "one").map(|job| job.number()), journal.jobs().count()), (Some(3), 1));
     let (journal, warnings) = open(written(&sound[1..]), SIZE);
     let journal = journal.expect("it opens");
-    assert_eq!(journal.find("one").map(|job| job.phase()), Some(Phase::Ended(Ended::Failed)));
+    assert_eq!(journal.find("local", "one").map(|job| job.phase()), Some(Phase::Ended(Ended::Failed)));
     assert!(warnings.len() == 1 && warnings[0].contains("settings of the job's pool are lost"), "{warnings:?}");
     let (journal, warnings) = open(written(&sound), SIZE);
     assert_eq!((journal.expect("it opens").jobs().count(), warnings.len()), (1, 0));

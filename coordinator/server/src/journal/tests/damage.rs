@@ -385,33 +385,33 @@ fn what_is_missing_is_said_job_by_job_and_fails() {
     // An item: it fails.
     let (journal, said) = hit(&[&items(1, 4)]);
     assert!(said.contains("job \"job 1\": 4 items (4 to 7) are lost, and fail"), "{said}");
-    assert_eq!(journal.find("job 1").map(|job| (job.phase(), job.counts().failed)), Some((Phase::Running, 4)));
+    assert_eq!(journal.find("local", "job 1").map(|job| (job.phase(), job.counts().failed)), Some((Phase::Running, 4)));
     assert!(failed(&journal, "job 1")[0].1.contains("the item is lost"));
     // Outcomes of a job that had finished: they are told as failures, and it stays finished.
     let (journal, said) = hit(&[&done(2, 0)]);
     assert!(said.contains("job \"job 2\": 4 outcomes (0 to 3) are lost and reported as failures"), "{said}");
-    let two = journal.find("job 2").expect("it is there");
+    let two = journal.find("local", "job 2").expect("it is there");
     assert_eq!((two.phase(), two.counts().done, two.counts().failed), (Phase::Ended(Ended::Finished), 8, 4));
     // It may have been said that items are given out, which must not run twice.
     let (journal, said) = hit(&[&pool(3)]);
     assert!(said.contains("job \"job 3\": 4 items (4 to 7) fail, because they may have run"), "{said}");
     assert!(failed(&journal, "job 3")[0].1.contains("must not run twice"));
     // Nobody knows whether more was to come.
-    assert_eq!(journal.find("job 4").map(|job| job.phase()), Some(Phase::Ended(Ended::Failed)));
+    assert_eq!(journal.find("local", "job 4").map(|job| job.phase()), Some(Phase::Ended(Ended::Failed)));
     assert!(said.contains("job \"job 4\": it ends with 0 of 4 outcomes"), "{said}");
     // What its pool was opened with.
     let (journal, said) = hit(&[&pool(2)]);
-    assert_eq!(journal.find("job 5").map(|job| job.phase()), Some(Phase::Ended(Ended::Failed)));
+    assert_eq!(journal.find("local", "job 5").map(|job| job.phase()), Some(Phase::Ended(Ended::Failed)));
     assert!(
         said.contains("job \"job 5\": it ends with 4 of 8 outcomes") && said.contains("settings of the job's pool"),
         "{said}"
     );
     let (journal, _) = hit(&[&pool(1)]);
-    assert_eq!(journal.find("job 2").map(|job| job.phase()), Some(Phase::Ended(Ended::Finished)));
+    assert_eq!(journal.find("local", "job 2").map(|job| job.phase()), Some(Phase::Ended(Ended::Finished)));
     assert_eq!(failed(&journal, "job 2"), []);
     // Its name.
     let (journal, said) = hit(&[&job(2, 1, 2)]);
-    let two = journal.find("recovered-2").expect("it has a name");
+    let two = journal.find("local", "recovered-2").expect("it has a name");
     assert_eq!((two.phase(), two.counts().done), (Phase::Ended(Ended::Finished), 8));
     assert!(said.contains("job \"recovered-2\": it now has this name"), "{said}");
 }
@@ -449,7 +449,7 @@ fn bytes_in_items_that_look_like_records_are_none() {
     let forged: Vec<u8> = chunk.slices().iter().flat_map(|slice| slice.to_vec()).collect();
     file[start..start + forged.len()].copy_from_slice(&forged);
     let (journal, _) = open(damaged, 1 << 20);
-    assert!(journal.expect("it opens").find("job 1").is_some());
+    assert!(journal.expect("it opens").find("local", "job 1").is_some());
 }
 
 #[test]

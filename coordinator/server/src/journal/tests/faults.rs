@@ -42,7 +42,7 @@ fn check(fault: impl FnMut(&Done) -> Option<(io::Error, usize)> + Send + 'static
     assert_eq!(failed.kind(), JournalErrorKind::Io);
     assert!(failed.to_string().contains(words), "{failed}");
     assert!(world.journal.progress().failed.is_some());
-    let job = world.journal.find("job 1").expect("the job is there").number();
+    let job = world.journal.find("local", "job 1").expect("the job is there").number();
     for refused in [world.journal.would_fit(0), world.journal.forget(job)] {
         let refused = refused.expect_err("nothing can be written");
         assert!(refused.to_string().contains(words), "{refused}");
@@ -169,7 +169,7 @@ fn what_cannot_be_read_is_not_moved_and_not_removed() {
 fn what_is_not_there_is_told_from_what_is_damaged() {
     let mut world = World::new(1 << 20);
     world.act(&Act::Open { long: 100 });
-    let place = world.journal.find("job 1").and_then(|job| job.opened()).expect("it was opened");
+    let place = world.journal.find("local", "job 1").and_then(|job| job.opened()).expect("it was opened");
     assert!(!world.journal.is_durable(place));
     world.act(&Act::Sync);
     assert!(world.journal.is_durable(place));

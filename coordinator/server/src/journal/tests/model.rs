@@ -157,7 +157,7 @@ impl World {
                 let first = job.counts.0;
                 let items: Vec<_> = (0..count).map(|at| vec![(now + at) as u8; long]).collect();
                 let (data, ends) = batch(&items);
-                let number = self.journal.find(&name).unwrap().number();
+                let number = self.journal.find("local", &name).unwrap().number();
                 self.journal.items(number, first, data, ends).expect("items can come");
                 job.counts.0 += count;
                 job.items.extend((first..).zip(items));
@@ -168,7 +168,7 @@ impl World {
                 if job.phase != Phase::Feeding {
                     return false;
                 }
-                let number = self.journal.find(&name).unwrap().number();
+                let number = self.journal.find("local", &name).unwrap().number();
                 self.journal.end_items(number, job.counts.0, now).expect("they can end");
                 (job.phase, job.times_ms.0) = (Phase::Running, now);
             }
@@ -179,7 +179,7 @@ impl World {
                 let count = (0..count).take_while(|at| job.items.contains_key(&(first + at))).count() as u64;
                 let results: Vec<_> = (0..count).map(|at| vec![(now ^ at) as u8; long]).collect();
                 let (data, ends) = batch(&results);
-                let number = self.journal.find(&name).unwrap().number();
+                let number = self.journal.find("local", &name).unwrap().number();
                 self.journal.done(number, first, data, ends, false).expect("outcomes are taken");
                 job.items.retain(|item, _| !(first..first + count).contains(item));
                 job.counts.1 += count;
@@ -194,7 +194,7 @@ impl World {
                 let message = format!("it was {now}");
                 let kind = FailureKind::Panicked.into();
                 let failure = Failure { kind, message: message.clone(), ..Failure::default() };
-                let number = self.journal.find(&name).unwrap().number();
+                let number = self.journal.find("local", &name).unwrap().number();
                 self.journal.failed(number, first, count, &failure).expect("outcomes are taken");
                 job.items.retain(|item, _| !(first..first + count).contains(item));
                 (job.counts.1, job.counts.2) = (job.counts.1 + count, job.counts.2 + count);
@@ -203,7 +203,7 @@ impl World {
             Act::End { job, how } => {
                 let Some(name) = name(job, &self.model) else { return false };
                 let job = self.model.get_mut(&name).unwrap();
-                let number = self.journal.find(&name).unwrap().number();
+                let number = self.journal.find("local", &name).unwrap().number();
                 let failure = (how == Ended::Failed).then(|| Failure { message: name, ..Failure::default() });
                 self.journal.end_job(number, how == Ended::Cancelled, failure, now).expect("it can end");
                 (job.phase, job.times_ms.1) = (Phase::Ended(how), now);
@@ -212,12 +212,14 @@ impl World {
                 let Some(name) = name(job, &self.model) else { return false };
                 let job = self.model.get_mut(&name).unwrap();
                 job.fed = job.counts.0;
-                self.journal.fed(self.journal.find(&name).unwrap().number(), job.fed).expect("it can be noted");
+                self.journal
+                    .fed(self.journal.find("local", &name).unwrap().number(), job.fed)
+                    .expect("it can be noted");
             }
             Act::Placed { job, agent, gone } => {
                 let Some(name) = name(job, &self.model) else { return false };
                 let (job, agent) = (self.model.get_mut(&name).unwrap(), Bytes::from(vec![agent; 16]));
-                let number = self.journal.find(&name).unwrap().number();
+                let number = self.journal.find("local", &name).unwrap().number();
                 self.journal.placed(number, agent.clone(), gone).expect("it can be noted");
                 match gone {
                     true => drop(job.agents.remove(&agent)),
@@ -226,7 +228,7 @@ impl World {
             }
             Act::Forget { job } => {
                 let Some(name) = name(job, &self.model) else { return false };
-                self.journal.forget(self.journal.find(&name).unwrap().number()).expect("it can be forgotten");
+                self.journal.forget(self.journal.find("local", &name).unwrap().number()).expect("it can be forgotten");
                 self.model.remove(&name);
             }
             Act::Empty { segment } => {

@@ -139,9 +139,9 @@ fn check(full: Full) {
         for host in [false, true] {
             let (journal, warnings) = open_disk(&after(&done[..end], host), SIZE);
             let journal = journal.unwrap_or_else(|error| panic!("{full:?}, after {end} steps: {error}"));
-            let phase = journal.find("first").map(|job| job.phase());
+            let phase = journal.find("local", "first").map(|job| job.phase());
             assert!(matches!(phase, Some(Phase::Running | Phase::Ended(Ended::Finished))), "{full:?}: {phase:?}");
-            assert_eq!(journal.find("first").expect("it is there").lost().count(), 0);
+            assert_eq!(journal.find("local", "first").expect("it is there").lost().count(), 0);
             let is_complete = |job: &crate::journal::Job| job.number() == big && job.phase() != Phase::Feeding;
             assert!(!journal.jobs().any(is_complete), "{full:?}, after {end} steps");
             assert!(!warnings.iter().any(|warning| warning.contains("damaged")), "{full:?}: {warnings:?}");

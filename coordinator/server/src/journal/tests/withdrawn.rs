@@ -41,7 +41,7 @@ fn failing(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> + Send +
     for act in [Act::Open { long: 50 }, Act::Items { job: 0, count: 2, long: 5000 }, Act::Sync] {
         world.act(&act);
     }
-    let job = world.journal.find("job 1").expect("it is there").number();
+    let job = world.journal.find("local", "job 1").expect("it is there").number();
     world.disk.fail(Some(Box::new(move |done| fault(done).map(|left| (io::Error::from_raw_os_error(ENOSPC), left)))));
     let more = |journal: &mut Journal, first| {
         let (data, ends) = batch(&[vec![7; 5000], vec![8; 20]]);
@@ -83,7 +83,7 @@ fn until(journal: &mut Journal, so: impl Fn(&Progress) -> bool) -> Progress {
 fn is_complete(disk: &Arc<Simulated>) -> bool {
     let (journal, _) = open_disk(disk, SIZES[0]);
     let journal = journal.expect("it opens");
-    journal.find("job 1").is_some_and(|job| job.phase() != Phase::Feeding)
+    journal.find("local", "job 1").is_some_and(|job| job.phase() != Phase::Feeding)
 }
 
 /// The disk after the first things that were done: the coordinator was killed then, or its host went down.
@@ -104,7 +104,7 @@ fn never_complete(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> +
     assert_eq!(world.journal.job(job).map(|job| job.phase()), Some(Phase::Feeding));
     let refused = world.disk.done().len();
     world.journal.forget_incomplete(job).expect("it is incomplete");
-    assert!(world.journal.find("job 1").is_none(), "its name is free");
+    assert!(world.journal.find("local", "job 1").is_none(), "its name is free");
     world.disk.fail(None);
     until(&mut world.journal, |progress| progress.failed.is_none());
     world.journal.sync().expect("the disk works");
@@ -119,7 +119,7 @@ fn never_complete(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> +
         }
     }
     let (journal, warnings) = open_disk(&after(&done, true), size);
-    assert!(journal.expect("it opens").find("job 1").is_none() && warnings.is_empty(), "{at:?}: {warnings:?}");
+    assert!(journal.expect("it opens").find("local", "job 1").is_none() && warnings.is_empty(), "{at:?}: {warnings:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use tonic::Code;
 
 use super::*;
 use crate::agent::{Agent, Order, Say};
+use crate::client::id;
 use crate::restart::{assigned, result_of};
 
 #[tokio::test]
@@ -159,7 +160,7 @@ async fn a_slot_is_lent_while_its_task_waits_for_an_unfinished_job() {
     job.pool.as_mut().expect("it has one").require = vec![Label { key: "gpu".to_owned(), value: "yes".to_owned() }];
     detached(&server, job, 4).await;
     let mut agent = Agent::joined(&server, 1, 1).await;
-    let item = |position| ItemToken { agent: vec![1; 16].into(), secret: vec![7; 16].into(), position };
+    let item = |position| ItemToken { agent: id(1), secret: vec![7; 16].into(), position };
     let reader = async |position| {
         let attach = Attach { name: "one".to_owned(), wait: true, item: Some(item(position)), ..Attach::default() };
         let mut reader = attach_as(server.connect().await, attach).await;
@@ -213,7 +214,7 @@ async fn invalid_item_tokens_are_refused() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     detached(&server, detach("one", 1), 4).await;
-    let item = ItemToken { agent: vec![1; 16].into(), secret: vec![7; 15].into(), position: 0 };
+    let item = ItemToken { agent: id(1), secret: vec![7; 15].into(), position: 0 };
     let attach = Attach { name: "one".to_owned(), wait: true, item: Some(item), ..Attach::default() };
     let mut reader = attach_as(server.connect().await, attach).await;
     reader.must_be_refused(Code::InvalidArgument, "15 bytes instead of 16").await;

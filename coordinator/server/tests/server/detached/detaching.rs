@@ -5,6 +5,7 @@ use tonic::Code;
 
 use super::*;
 use crate::agent::Agent;
+use crate::client::secret;
 use crate::proxy::Proxy;
 use crate::server::connect;
 
@@ -144,7 +145,7 @@ async fn nonsense_must_be_refused_and_hurts_nobody() {
         (|detach| detach.name.clear(), "1 to 1024 bytes"),
         (|detach| detach.name = "x".repeat(1025), "1 to 1024 bytes"),
         (|detach| detach.name = "a\nb".to_owned(), "control characters"),
-        (|detach| detach.id = vec![1; 15].into(), "15 bytes"),
+        (|detach| detach.secret = vec![1; 15].into(), "15 bytes"),
         (|detach| detach.pool = None, "without its pool"),
         (|detach| detach.pool.as_mut().unwrap().program.clear(), "program"),
         (|detach| detach.pool.as_mut().unwrap().program = Program { size: 1, ..Program::default() }.packed(), "digest"),
@@ -186,7 +187,7 @@ async fn nonsense_must_be_refused_and_hurts_nobody() {
     pool.ask(whole());
     pool.must_be_refused(Code::InvalidArgument, "a call of its own").await;
     let frame = farpool_proto::v1::ClientFrame {
-        resume: Some(Resume { session: vec![1; 16].into(), version: Some(farpool_proto::version()), received: 0 }),
+        resume: Some(Resume { secret: secret(1), version: Some(farpool_proto::version()), received: 0 }),
         ..Default::default()
     };
     let stream = jobs(&server).await.detach(tokio_stream::iter([frame])).await.expect("the call is answered");

@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::client::{Ask, Client, Told, batch, cut, open_pool};
+use crate::client::{Ask, Client, Told, batch, cut, open_pool, secret};
 use crate::programs::{pieces, program, put};
 use crate::server::{Server, soon};
 
@@ -75,17 +75,18 @@ impl Drop for Scratch {
     }
 }
 
-/// What a job says that is detached: its id is this 16 times.
+/// What a job says that is detached, with that secret.
 pub(crate) fn detach(name: &str, id: u8) -> Detach {
     let digest = program(PROGRAM).1;
     let program = Program { digest: digest.into(), size: PROGRAM as u64, ..Program::default() }.packed();
     Detach {
         name: name.to_owned(),
-        id: vec![id; 16].into(),
+        secret: secret(id),
         pool: Some(OpenPool { program, ..open_pool() }),
         job: Some(OpenJob { job: 1, retries: 2, ..OpenJob::default() }),
         result: "u64".to_owned(),
         format: 1,
+        ..Detach::default()
     }
 }
 
@@ -104,7 +105,11 @@ pub(crate) async fn silent(channel: Channel) -> Client {
 
 /// Detaches a job of items that are their indices, as many bytes as said.
 pub(crate) async fn detached(server: &Server, detach: Detach, items: u64) {
-    let mut client = detaching(server.connect().await, detach).await;
+    detached_over(server, server.connect().await, detach, items).await;
+}
+
+pub(crate) async fn detached_over(server: &Server, channel: Channel, detach: Detach, items: u64) {
+    let mut client = detaching(channel, detach).await;
     assert_eq!(durable(server, &mut client).await, (0, false));
     send(&client, 0, items);
     client.end_items(1);

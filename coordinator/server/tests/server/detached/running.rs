@@ -6,6 +6,7 @@ use farpool_proto::v1::{
 
 use super::*;
 use crate::agent::{Agent, Order, Say, hello};
+use crate::client::id;
 use crate::restart::{HELD, adopted, assigned, result, result_of};
 
 #[tokio::test]
@@ -58,7 +59,7 @@ fn one_by_one(retries: u32) -> Detach {
 fn holding(number: u8, items: &[u64]) -> AgentHello {
     let held = |&item: &u64| HeldChunk { chunk: 70 + item, job: 1, attempt: 1, first: item, runs: vec![item, 1] };
     let chunks = items.iter().map(held).collect();
-    let pool = HeldPool { pool: HELD, id: vec![1; 16].into(), processes: 0, chunks };
+    let pool = HeldPool { pool: HELD, id: id(1), processes: 0, chunks, ..HeldPool::default() };
     AgentHello { held: vec![pool], ..hello(number, 1) }
 }
 

@@ -1,0 +1,71 @@
+//! Whose something is.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use farpool_proto::v1;
+
+/// Who a session belongs to, and with it the pools and jobs that are opened in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Principal {
+    tenant: Arc<str>,
+    name: Arc<str>,
+}
+
+impl Principal {
+    /// Somebody of a tenant.
+    pub fn new(tenant: &str, name: &str) -> Self {
+        Self { tenant: tenant.into(), name: name.into() }
+    }
+
+    /// Everybody, as long as nobody is asked who they are.
+    pub fn local() -> Self {
+        static LOCAL: LazyLock<Principal> = LazyLock::new(|| Principal::new("local", "local"));
+        LOCAL.clone()
+    }
+
+    /// The one that a message names; none: from where nobody was asked.
+    pub fn named(principal: Option<&v1::Principal>) -> Self {
+        principal.map_or_else(Self::local, |principal| Self::new(&principal.tenant, &principal.name))
+    }
+
+    /// As messages name it.
+    pub fn to_message(&self) -> v1::Principal {
+        v1::Principal { tenant: self.tenant().to_owned(), name: self.name().to_owned() }
+    }
+
+    /// Whose pools, jobs and names are kept apart from others'.
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    /// Who of the tenant's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Default for Principal {
+    fn default() -> Self {
+        Self::local()
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.tenant, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_named_is_local() {
+        let ada = Principal::new("maths", "ada");
+        assert_eq!(Principal::named(Some(&ada.to_message())), ada);
+        assert_eq!(Principal::named(None), Principal::local());
+        assert_eq!((ada.to_string().as_str(), Principal::local().tenant()), ("maths/ada", "local"));
+    }
+}

@@ -1,0 +1,80 @@
+//! By what the two ends of a session know each other again.
+
+use std::fmt;
+
+use bytes::Bytes;
+use tonic::Status;
+use uuid::Uuid;
+
+/// What only the two ends of a session know: whoever shows it goes on with the session. Others know the session by its
+/// [id](session_id), from which nobody gets the secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Bytes);
+
+/// In bytes.
+const SECRET_BYTES: usize = 32;
+
+impl Secret {
+    /// Another one each time, of 244 random bits from the system.
+    pub fn random() -> Self {
+        let halves = [Uuid::new_v4(), Uuid::new_v4()];
+        Self(halves.iter().flat_map(|half| *half.as_bytes()).collect())
+    }
+
+    /// The one that these bytes are, which [`session_id`] takes only if they are 32.
+    pub fn of(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    /// As it is sent.
+    pub fn to_bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+
+    /// What others know the session by.
+    pub fn id(&self) -> [u8; 16] {
+        hash(&self.0)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// What others know the session by that has this secret.
+///
+/// # Errors
+/// If it has the wrong length.
+pub fn session_id(secret: &[u8]) -> Result<[u8; 16], Status> {
+    if secret.len() != SECRET_BYTES {
+        let length = secret.len();
+        return Err(Status::invalid_argument(format!("a session's secret of {length} bytes, not {SECRET_BYTES}")));
+    }
+    Ok(hash(secret))
+}
+
+/// The secrets are random, so that half of BLAKE3 keeps them as well as all of it: it would take 2^128 tries to find one.
+fn hash(secret: &[u8]) -> [u8; 16] {
+    let hash = blake3::derive_key("farpool 2026-12-01 session id", secret);
+    hash.first_chunk().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_has_one_id_and_keeps_to_itself() {
+        let (one, other) = (Secret::random(), Secret::random());
+        assert_ne!(one, other);
+        assert_ne!(one.id(), other.id());
+        assert_eq!(session_id(&one.to_bytes()).unwrap(), one.id());
+        assert_eq!(format!("{one:?}"), "Secret(..)");
+        for length in [0, 16, 31, 33] {
+            let message = session_id(&vec![0; length]).unwrap_err().message().to_owned();
+            assert!(message.contains(&format!("{length} bytes")), "{message}");
+        }
+    }
+}
