@@ -29,8 +29,9 @@ pub(crate) struct Job {
     pub(crate) store: Store,
 }
 
-/// What a job takes, about, when some of it has run: here, in the core, and under its client's number.
-const JOB_COST: u64 = 2 << 10;
+/// What a job takes, about, when some of it has run: here, in the core, and under its client's number. Tables that grow have room for
+/// twice as many; and when a client goes, all that is to be told of the ends of its jobs is there at once.
+const JOB_COST: u64 = 3 << 10;
 
 impl Job {
     /// What it takes beside its items: with very many jobs that is what fills the memory.

@@ -19,6 +19,7 @@ mod end;
 mod flags;
 mod frames;
 mod greeting;
+mod heap;
 mod host;
 mod in_process;
 pub mod journal;

@@ -23,6 +23,7 @@ use farpool_common::units::ByteSize;
 use farpool_coordinator::ClientId;
 use tonic::Status;
 
+use super::super::heap::Heap;
 use super::super::meter::Reading;
 use super::Driver;
 use super::acks::Acks;
@@ -35,6 +36,8 @@ const LOOK_NS: u64 = 20_000_000;
 const STUCK_NS: u64 = 500_000_000;
 /// Beyond the bound results for clients may take such a part of it before agents are not read any more.
 const RESULTS_PART: u64 = 8;
+/// When more than such a part of the bound is held, the allocator is to keep little beside it.
+const MUCH_PART: u64 = 2;
 /// Who holds no more than this goes on with small frames, whatever others hold.
 const SMALL_CLIENT: u64 = 64 << 10;
 /// A session may begin with so many bytes while the memory is full.
@@ -66,6 +69,7 @@ pub(super) struct Memory {
     /// How long a client may be silent while it should say something, in ns.
     patience: u64,
     pub(super) acks: Acks,
+    heap: Heap,
 }
 
 impl Memory {
@@ -85,6 +89,7 @@ impl Memory {
             said_at: None,
             patience,
             acks: Acks::new(bound, patience),
+            heap: Heap::default(),
         }
     }
 
@@ -206,6 +211,8 @@ impl Driver {
     }
 
     pub(super) fn tend_memory(&mut self) {
+        let is_much = self.at_most_held() > self.memory.bound / MUCH_PART;
+        self.memory.heap.tend(is_much, self.now);
         if !self.memory.full && self.at_most_held() <= self.memory.bound {
             return;
         }

@@ -133,7 +133,7 @@ pub(crate) fn hostile(number: usize) -> AgentHello {
 }
 
 /// What the process takes at most while nothing more comes of the floods, and that it serves others meanwhile.
-async fn check(server: Running, floods: Vec<JoinHandle<()>>) {
+pub(crate) async fn check(server: Running, floods: Vec<JoinHandle<()>>) {
     check_within(MEMORY + BESIDE, server, floods).await;
 }
 

@@ -8,8 +8,8 @@ use tokio::task::JoinHandle;
 use crate::agent::{Agent, Order, Say};
 use crate::client::{Ask, Client, batch, open_pool, open_pool_as};
 use crate::flood::{
-    AGENTS, CLIENTS, MIB, WHERE_AGENTS_IDLE, agent_floods, check_within, client_floods_and_reads, honest, hostile,
-    joined, messages, start,
+    AGENTS, CLIENTS, MIB, WHERE_AGENTS_IDLE, agent_floods, check, check_within, client_floods_and_reads, honest,
+    hostile, joined, messages, start,
 };
 use crate::process::Running;
 
@@ -184,4 +184,16 @@ async fn small_jobs_for_agents_that_run_them() {
 #[tokio::test]
 async fn large_jobs_for_agents_that_run_them() {
     run_jobs(|frame| jobs(frame, 2, 900 << 10)).await;
+}
+
+/// Blocks of all sizes come and go at once: what the allocator keeps of them counts like what is held.
+#[tokio::test]
+async fn small_and_large_jobs_for_agents_that_run_them() {
+    let mut server = start().await;
+    let mut floods = Vec::new();
+    for number in 0..AGENTS {
+        floods.push(agent(&mut server, number, Makes::All).await);
+    }
+    floods.extend(clients(&mut server).await);
+    check(server, floods).await;
 }
