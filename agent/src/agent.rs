@@ -31,7 +31,7 @@ pub struct Agent {
     pub(crate) sharing: Sharing,
     pub(crate) draining: bool,
     held: bool,
-    events: Vec<AgentEvent>,
+    pub(crate) events: Vec<AgentEvent>,
 }
 
 impl Agent {
@@ -157,14 +157,15 @@ impl Agent {
         self.share_slots(now);
         self.run_pools(now);
         self.limit_leaving(now);
-        self.tell_health();
-        if self.sharing.ails() {
-            // Others can run it, and are to get it: so it is given back only when nothing more is wanted here.
+        self.tell_health(now);
+        let ails = self.sharing.ails();
+        if ails {
             self.tell_credit();
-            events.append(&mut self.events);
-            for pool in self.pools.iter_mut().filter(|pool| pool.ailing().is_some()) {
-                pool.give_back_all();
-            }
+        }
+        // Others can run it, and are to get it: so it is given back only when nothing more of it is wanted here.
+        events.append(&mut self.events);
+        for pool in self.pools.iter_mut().filter(|pool| pool.told_ailing() || ails && pool.ailing().is_some()) {
+            pool.give_back_all();
         }
         for pool in &mut self.pools {
             pool.report_into(events);

@@ -1,7 +1,7 @@
 //! Slots and credit of a whole agent: counts what its pools have, and tells them what they may.
 
 use farpool_proto::v1::agent_event::Body;
-use farpool_proto::v1::{Ailing, Credit};
+use farpool_proto::v1::{AgentEvent, Ailing, Credit};
 
 use crate::Agent;
 use crate::pool::{Allowance, Census, WorkerPool};
@@ -26,9 +26,14 @@ pub(crate) struct Sharing {
     pub(crate) pools_changed: bool,
     /// The credit that the coordinator was told last.
     credit: Option<u32>,
-    /// No worker can serve since those that are started die.
+    /// No worker can serve since those that are started die, as was told last.
     ailing: bool,
+    /// When it was told last that some can again.
+    recovered_at: Option<u64>,
 }
+
+/// That workers die is told no sooner after they last served, in ns: some die again and again as soon as they serve.
+pub(crate) const AILS_AFTER_NS: u64 = 1_000_000_000;
 
 impl Sharing {
     /// Whether nothing could run here.
@@ -90,15 +95,30 @@ impl Agent {
         }
     }
 
-    /// Finds out whether anything could run here.
-    pub(crate) fn tell_health(&mut self) {
+    /// Finds out whether anything could run here, and which pools could not. A pool whose workers die while another one's can serve is
+    /// told alone: nothing keeps the other one from running.
+    pub(crate) fn tell_health(&mut self, now: u64) {
         let reason = self.pools.iter().find_map(WorkerPool::ailing);
-        let reason = reason.filter(|_| !self.pools.iter().any(WorkerPool::has_serving_worker));
-        if reason.is_some() != self.sharing.ailing {
-            self.sharing.ailing = reason.is_some();
-            let reason = reason.unwrap_or_default().to_owned();
-            self.tell(Body::Ailing(Ailing { reason }));
+        let reason = reason.filter(|_| !self.pools.iter().any(WorkerPool::can_serve));
+        let ails = reason.is_some();
+        let mut due = None;
+        if ails != self.sharing.ailing {
+            match self.sharing.recovered_at.map(|at| at + AILS_AFTER_NS).filter(|&at| ails && now < at) {
+                Some(at) => due = Some(at),
+                None => {
+                    self.sharing.ailing = ails;
+                    self.sharing.recovered_at = Some(now).filter(|_| !ails);
+                    let reason = reason.unwrap_or_default().to_owned();
+                    self.tell(Body::Ailing(Ailing { reason, pool: 0 }));
+                }
+            }
         }
+        for pool in &mut self.pools {
+            let told = pool.tell_health(self.sharing.ailing, now);
+            self.events.extend(told.map(|body| AgentEvent { body: Some(body) }));
+            due = [due, pool.health_due(now)].into_iter().flatten().min();
+        }
+        self.sharing.due = [self.sharing.due, due].into_iter().flatten().min();
     }
 
     pub(crate) fn tell_credit(&mut self) {

@@ -200,7 +200,8 @@ impl Coordinator {
             }
             FromAgent::Draining => self.drain(agent, out),
             FromAgent::InVain { items } => self.late_messages = self.late_messages.saturating_add(items),
-            FromAgent::Ailing { reason } => {
+            FromAgent::Ailing { reason, pool: Some(pool) } => self.pool_ails(agent, pool, reason, out),
+            FromAgent::Ailing { reason, pool: None } => {
                 let Some(state) = self.agents.get_mut(agent) else { return };
                 let ails = !reason.is_empty();
                 let ailed = !std::mem::replace(&mut state.ailing, reason).is_empty();

@@ -111,7 +111,24 @@ impl Coordinator {
             return;
         };
         pool.proven = true;
+        let ailed = pool.ailing.remove(&from).is_some();
         self.feed(Event::PlaceStarted { pool: id, agent: from }, out);
+        if ailed {
+            self.review(id, out);
+        }
+    }
+
+    /// The pool's workers die there while those of others serve: the agent gets nothing more of it before it says that the pool has started.
+    pub(crate) fn pool_ails(&mut self, from: AgentId, id: PoolId, reason: String, out: &mut Outbox) {
+        let works = |pool: &&mut Pool| pool.runs() && pool.at.contains(&from) && !pool.unfit.contains_key(&from);
+        let Some(pool) = self.pools.get_mut(id).filter(works) else {
+            self.late_messages += 1;
+            return;
+        };
+        if pool.ailing.insert(from, reason).is_none() {
+            self.feed(Event::PlaceAils { pool: id, agent: from }, out);
+            self.review(id, out);
+        }
     }
 
     pub(crate) fn pool_fault(&mut self, from: AgentId, id: PoolId, failure: Failure, out: &mut Outbox) {
@@ -141,6 +158,7 @@ impl Coordinator {
             all.push((id, pool.unheard.remove(&agent).is_some() | pool.at.remove(&agent)));
             pool.unsettled.forget_place(agent);
             pool.unfit.remove(&agent);
+            pool.ailing.remove(&agent);
             pool.given_up.remove(&agent);
         }
         for (pool, ran_there) in all {
@@ -226,6 +244,11 @@ impl Coordinator {
                 agents => format!("all {agents} agents that the pool runs on are unhealthy"),
             };
             return format!("{are}: `farpool agents` says why");
+        }
+        let serves = |agent: &AgentId| is_well(agent) && !pool.ailing.contains_key(agent);
+        if let Some((agent, reason)) = pool.ailing.first_key_value().filter(|_| !pool.at.iter().any(serves)) {
+            let host = self.agents.get(*agent).map_or("", |agent| agent.host());
+            return format!("its workers do not start: {host}: {reason}");
         }
         let Some(job) = self.core.job_without_place(id).and_then(|job| self.jobs.get(job)) else {
             return String::new();

@@ -39,6 +39,8 @@ pub(crate) struct Pool {
     pub(crate) given_up: BTreeSet<AgentId>,
     /// The agents that cannot run it, and why.
     pub(crate) unfit: BTreeMap<AgentId, Failure>,
+    /// Where its workers die before they can serve while those of other pools can, and why.
+    pub(crate) ailing: BTreeMap<AgentId, String>,
     /// Whether any agent has run it.
     pub(crate) proven: bool,
     /// What the client knows of where it runs.
@@ -117,6 +119,7 @@ impl Coordinator {
             unheard: BTreeMap::new(),
             given_up: BTreeSet::new(),
             unfit: BTreeMap::new(),
+            ailing: BTreeMap::new(),
             proven: false,
             told: Told::default(),
             open_jobs: 0,
@@ -203,6 +206,7 @@ impl Coordinator {
             return Err(RefusedKind::PoolRuns(id.to_bits()).into());
         }
         pool.at.remove(&from);
+        pool.ailing.remove(&from);
         let place = self.agents.get(from).and_then(|agent| agent.identity());
         self.tell_place(id, place, true, out);
         let Some(pool) = self.pools.get(id) else { return Ok(()) };

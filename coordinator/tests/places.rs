@@ -63,7 +63,7 @@ fn a_pool_whose_agents_are_all_unhealthy_says_so() {
     wire.ask(0, open_pool(0));
     wire.expect(&["client0: welcome", "client0: opened with 3 slots", "agent0: start pool 0", "agent1: start pool 0"]);
     let ails = |wire: &mut Wire, agent: usize, reason: &str| {
-        wire.say(agent, Say::Ailing(Ailing { reason: reason.to_owned() }));
+        wire.say(agent, Say::Ailing(Ailing { reason: reason.to_owned(), pool: 0 }));
     };
     ails(&mut wire, 0, "10 workers in a row died");
     wire.expect(&[]);
@@ -75,6 +75,38 @@ fn a_pool_whose_agents_are_all_unhealthy_says_so() {
     wire.expect(&[]);
     ails(&mut wire, 0, "");
     wire.expect(&["client0: opened with 3 slots"]);
+}
+
+/// A pool whose workers die where those of others serve leaves the agent to them.
+#[test]
+fn a_pool_that_ails_at_an_agent_gets_nothing_there() {
+    let mut wire = Wire::new();
+    wire.agent(1, 4);
+    for client in 0..2 {
+        wire.client();
+        wire.ask(client, open_pool(0));
+        wire.ask(client, open_job(0, 1, 0));
+    }
+    let bad = POOL;
+    wire.ask(0, items(0, 0, &["a"; 9]));
+    let chunks = assigned(&mut wire, 0);
+    assert_eq!(chunks.len(), 4, "all that it wants to hold");
+    wire.to_clients[0].clear();
+    wire.say(0, Say::Ailing(Ailing { reason: "10 workers in a row died".to_owned(), pool: bad }));
+    wire.expect(&[
+        "client0: waiting: its workers do not start: host0: 10 workers in a row died",
+        "client1: welcome",
+        "client1: opened with 1 slots",
+    ]);
+    for chunk in &chunks {
+        wire.say(0, give_back(chunk, 0, 1));
+    }
+    assert_eq!(assigned(&mut wire, 0).len(), 0);
+    wire.ask(1, items(0, 0, &["b"; 9]));
+    assert_eq!(assigned(&mut wire, 0).len(), 4, "the other pool has all of it");
+    wire.say(0, pool_started(bad));
+    wire.expect(&["client0: opened with 1 slots"]);
+    assert_eq!(wire.coordinator.late_messages(), 0);
 }
 
 #[test]

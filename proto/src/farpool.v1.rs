@@ -980,12 +980,16 @@ pub struct InVain {
     #[prost(uint64, tag = "1")]
     pub items: u64,
 }
-/// Workers die here before they can serve: the agent waits longer and longer before it starts others, and takes nothing
-/// meanwhile (its credit says so). With an empty reason that is over.
+/// Workers die here before they can serve: the agent waits longer and longer before it starts others. Either those of all pools that have
+/// something to do: it takes nothing meanwhile (its credit says so), and with an empty reason that is over. Or those of
+/// one pool, while others can serve: it takes nothing of that pool before it says again that the pool has started.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ailing {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
+    /// 0: all of them
+    #[prost(uint64, tag = "2")]
+    pub pool: u64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1283,6 +1287,9 @@ pub struct JournalStatus {
     /// Damaged files that are kept beside it, as found when it was opened or set aside since then. The coordinator does not need them.
     #[prost(message, repeated, tag = "5")]
     pub aside: ::prost::alloc::vec::Vec<FileAside>,
+    /// What of it was damaged or missing when it was opened, a sentence or two for each file.
+    #[prost(string, repeated, tag = "6")]
+    pub damage: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A damaged file that is kept beside the journal.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

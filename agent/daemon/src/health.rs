@@ -32,7 +32,7 @@ impl Health {
     pub(super) fn hear(&mut self, events: &mut Vec<AgentEvent>) -> Option<&str> {
         let mut changed = false;
         let mut note = |event: &AgentEvent| match &event.body {
-            Some(Event::Ailing(ailing)) => {
+            Some(Event::Ailing(ailing)) if ailing.pool == 0 => {
                 self.workers.clone_from(&ailing.reason);
                 changed = true;
             }
@@ -58,7 +58,7 @@ impl Health {
         if !changed {
             return None;
         }
-        events.retain(|event| !matches!(event.body, Some(Event::Ailing(_))));
+        events.retain(|event| !matches!(&event.body, Some(Event::Ailing(ailing)) if ailing.pool == 0));
         let starts = if self.started.is_empty() { self.starts.as_str() } else { "" };
         let reason = if self.workers.is_empty() { starts } else { &self.workers };
         if reason == self.told {
@@ -66,7 +66,7 @@ impl Health {
         }
         reason.clone_into(&mut self.told);
         let reason = self.told.clone();
-        events.push(AgentEvent { body: Some(Event::Ailing(Ailing { reason })) });
+        events.push(AgentEvent { body: Some(Event::Ailing(Ailing { reason, pool: 0 })) });
         Some(&self.told)
     }
 }
@@ -109,7 +109,7 @@ mod tests {
         // What one pool lacks does not matter as long as others run.
         assert_eq!(told(&mut health, fault(5, FailureKind::Unavailable, "too large")), None);
         assert_eq!(told(&mut health, Event::PoolStopped(PoolStopped { pool: 4 })), Some("too large".into()));
-        let dies = Ailing { reason: "killed by SIGKILL".into() };
+        let dies = Ailing { reason: "killed by SIGKILL".into(), pool: 0 };
         assert_eq!(told(&mut health, Event::Ailing(dies)), Some("killed by SIGKILL".into()));
         assert_eq!(told(&mut health, Event::Ailing(Ailing::default())), Some("too large".into()));
     }

@@ -7,7 +7,7 @@ use farpool_agent::Agent;
 use farpool_common::log::{Log, info, warn};
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
-use farpool_proto::v1::{AgentCommand, AgentEvent, Failure, PoolStopped};
+use farpool_proto::v1::{AgentCommand, AgentEvent, Ailing, Failure, PoolStopped};
 
 use super::connector::Coordinator;
 use super::disk::Disk;
@@ -90,8 +90,12 @@ impl Workers for Here {
             Some(reason) => warn!(self.log, reason, "nothing can run on this host"),
         }
         for event in &*events {
-            if let Some(Event::PoolStopped(stopped)) = &event.body {
-                self.pools.stopped(stopped.pool);
+            match &event.body {
+                Some(Event::PoolStopped(stopped)) => self.pools.stopped(stopped.pool),
+                Some(Event::Ailing(Ailing { reason, pool: 1.. })) => {
+                    warn!(self.log, reason, "the workers of one pool die here before they can serve");
+                }
+                _ => {}
             }
         }
         self.reactor.arm(&mut self.agent)

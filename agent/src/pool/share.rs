@@ -54,7 +54,7 @@ impl WorkerPool {
                 gone_by = [gone_by, until].into_iter().flatten().min();
             }
         }
-        let wish = self.wish();
+        let wish = self.wish().max(usize::from(up && self.is_to_try(now)));
         if wish > 0 {
             self.used_at = now;
         }

@@ -4,13 +4,15 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use farpool_common::backoff::{self, Backoff};
-use farpool_proto::v1::FailureKind;
+use farpool_proto::v1::agent_event::Body;
+use farpool_proto::v1::{Ailing, FailureKind, PoolStarted};
 use nix::errno::Errno;
 
 use super::stop::Stopping;
 use super::stream::Stream;
 use super::worker::{State, Worker};
 use super::{Token, WorkerPool};
+use crate::sharing::AILS_AFTER_NS;
 use crate::standard::HoldStandard;
 
 /// Deaths further apart than this have nothing to do with each other.
@@ -109,9 +111,50 @@ impl WorkerPool {
         self.supervision.starts.ailing.as_deref()
     }
 
-    /// Whether some worker of it can run items.
-    pub(crate) fn has_serving_worker(&self) -> bool {
-        self.workers.iter().any(|worker| matches!(worker.state, State::Ready | State::Retiring))
+    /// Whether some worker of it can run items, or could as soon as it is started: others have, and since then not too many
+    /// have died.
+    pub(crate) fn can_serve(&self) -> bool {
+        let serves = |worker: &Worker| matches!(worker.state, State::Ready | State::Retiring);
+        let starts = &self.supervision.starts;
+        starts.has_served && starts.ailing.is_none() || self.workers.iter().any(serves)
+    }
+
+    /// Whether the coordinator was told that it alone cannot serve.
+    pub(crate) fn told_ailing(&self) -> bool {
+        self.supervision.starts.told_ailing
+    }
+
+    /// What the coordinator is to be told of whether it can serve. `all`: it was told that nothing can here.
+    pub(crate) fn tell_health(&mut self, all: bool, now: u64) -> Option<Body> {
+        // Nothing is asked of one that is stopping.
+        let stops = self.supervision.is_stopping();
+        let starts = &mut self.supervision.starts;
+        match &starts.ailing {
+            None if starts.told_ailing => {
+                starts.told_ailing = false;
+                starts.recovered_at = Some(now);
+                (!stops).then_some(Body::PoolStarted(PoolStarted { pool: self.id }))
+            }
+            Some(reason) if !starts.told_ailing && !all && !stops && now >= starts.ails_from() => {
+                starts.told_ailing = true;
+                Some(Body::Ailing(Ailing { reason: reason.clone(), pool: self.id }))
+            }
+            _ => None,
+        }
+    }
+
+    /// When there may be something to tell, or a worker to be tried.
+    pub(crate) fn health_due(&self, now: u64) -> Option<u64> {
+        let starts = &self.supervision.starts;
+        starts.ailing.as_ref()?;
+        let at = if starts.told_ailing { starts.next_at } else { starts.ails_from() };
+        Some(at).filter(|&at| at > now)
+    }
+
+    /// Whether it is time to try a worker, although it was given nothing to do.
+    pub(super) fn is_to_try(&self, now: u64) -> bool {
+        let starts = &self.supervision.starts;
+        starts.told_ailing && starts.ailing.is_some() && now >= starts.next_at
     }
 }
 
@@ -133,6 +176,10 @@ pub(super) struct Starts {
     pub(super) has_served: bool,
     /// Why it waits longer than usual.
     ailing: Option<String>,
+    /// The coordinator was told that, ...
+    told_ailing: bool,
+    /// ... and when it was told last that it is over.
+    recovered_at: Option<u64>,
 }
 
 impl Starts {
@@ -147,7 +194,14 @@ impl Starts {
             backoff,
             has_served: false,
             ailing: None,
+            told_ailing: false,
+            recovered_at: None,
         }
+    }
+
+    /// That it ails is not told sooner.
+    fn ails_from(&self) -> u64 {
+        self.recovered_at.map_or(0, |at| at + AILS_AFTER_NS)
     }
 
     /// A worker has become ready.

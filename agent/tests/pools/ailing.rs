@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farpool_agent::Settings;
-use farpool_proto::v1::StartPool;
+use farpool_proto::v1::{StartPool, WorkerSettings};
 
 use crate::host::{Event, Host, program, start};
 use crate::protocol::{Command, start_job};
@@ -14,6 +14,8 @@ crate::cases![
     an_agent_whose_workers_die_takes_nothing_until_one_serves,
     an_agent_whose_fork_servers_die_takes_nothing_until_one_serves,
     an_agent_with_another_pool_that_serves_goes_on,
+    a_pool_that_ails_keeps_nothing_from_one_whose_workers_come_and_go,
+    a_pool_that_serves_again_is_told_to_have_started,
     a_program_that_never_serves_is_given_up,
     a_pool_that_has_served_is_not_given_up,
 ];
@@ -54,7 +56,7 @@ fn start_sick(host: &mut Host, pool: u64, sickness: &Sickness, kind: &str) {
 /// Why the agent ails, as it said last.
 fn ailing(told: &[Event]) -> Option<&str> {
     told.iter().rev().find_map(|event| match event {
-        Event::Ailing(ailing) => Some(&*ailing.reason),
+        Event::Ailing(ailing) if ailing.pool == 0 => Some(&*ailing.reason),
         _ => None,
     })
 }
@@ -110,12 +112,60 @@ fn an_agent_with_another_pool_that_serves_goes_on() {
     assert!(sickness.deaths() >= 3);
     assert_eq!(host.run(1, "echo b"), "b");
     assert_eq!(ailing(&host.told), None);
+    let [back] = host.told.iter().filter(|event| matches!(event, Event::Returned(_))).collect::<Vec<_>>()[..] else {
+        panic!("{:?}", host.told)
+    };
+    let told = |event: &&Event| matches!(event, Event::Ailing(ailing) if ailing.pool == 2);
+    let at = |wanted: &Event| host.told.iter().position(|event| event == wanted);
+    assert!(at(host.told.iter().find(told).expect("it is told")) < at(back), "{:?}", host.told);
     host.say(Command::StopPool(farpool_proto::v1::StopPool { pool: 1, now: true }));
     ails(&mut host);
     // A pool that comes can be the one that serves.
     host.pool(3);
     assert_eq!(host.run(3, "echo c"), "c");
     assert_eq!(ailing(&host.told), Some(""));
+    host.end();
+}
+
+/// The workers of one pool leave after each item, so that there is often none; those of the other die at once.
+fn a_pool_that_ails_keeps_nothing_from_one_whose_workers_come_and_go() {
+    let sickness = Sickness::new("comes-and-goes");
+    let mut host = Host::new(1);
+    let settings = WorkerSettings { max_tasks_per_child: 1, ..start().settings.unwrap_or_default() };
+    host.pool_of(StartPool { pool: 1, settings: Some(settings), ..start() });
+    host.run(1, "echo a");
+    start_sick(&mut host, 2, &sickness, "sick");
+    host.assign(2, ["echo never"]);
+    let end = Instant::now() + Duration::from_millis(2500);
+    let mut items = 0;
+    while Instant::now() < end {
+        assert_eq!(host.run(1, "echo b"), "b");
+        items += 1;
+    }
+    assert!(sickness.deaths() >= 4 && items > 50, "{} deaths, {items} items", sickness.deaths());
+    let health = host.told.iter().filter(|event| matches!(event, Event::Ailing(_)));
+    assert_eq!(health.count(), 1, "the pool is told once, and the agent never");
+    // Nothing of it is here, so all of the credit is the other one's.
+    assert_eq!(ailing(&host.told), None);
+    assert!(host.told.iter().any(|event| matches!(event, Event::Returned(_))));
+    assert_ne!(host.credit(), Some(0));
+    host.end();
+}
+
+fn a_pool_that_serves_again_is_told_to_have_started() {
+    let sickness = Sickness::new("heals");
+    let mut host = Host::new(1);
+    host.pool(1);
+    host.run(1, "echo a");
+    start_sick(&mut host, 2, &sickness, "sick");
+    host.assign(2, ["echo never"]);
+    host.wait_for_event(|event| matches!(event, Event::Ailing(ailing) if ailing.pool == 2));
+    drop(sickness);
+    let started = |event: &&Event| matches!(event, Event::PoolStarted(started) if started.pool == 2);
+    // It is tried although it has nothing to do, and the other one has.
+    host.wait(|told| (told.iter().filter(started).count() == 2).then_some(()));
+    assert_eq!(host.run(2, "echo b"), "b");
+    assert_eq!(ailing(&host.told), None);
     host.end();
 }
 

@@ -1,6 +1,8 @@
 //! Agents whose workers die before they can serve: workers of pools with a limit go elsewhere.
 //!
 //! Pools without a limit keep their places: they run wherever there is credit, and these agents give none.
+//!
+//! Where only one pool's workers die, only that pool is held back, as one that has not started there.
 
 use crate::action::Action;
 use crate::core::Core;
@@ -13,6 +15,15 @@ impl Core {
         if std::mem::replace(&mut agent.ails, ails) != ails && ails {
             self.move_from(id, actions);
         }
+    }
+
+    pub(crate) fn place_ails(&mut self, id: PoolId, agent: AgentId) {
+        let Some((_, place)) = self.place_mut(id, agent).filter(|(_, place)| place.stage == Stage::Ready) else {
+            self.stale_reports += 1;
+            return;
+        };
+        place.stage = Stage::Starting;
+        self.leave_reaches(id, agent);
     }
 
     /// An agent has come: what others cannot run may run there.

@@ -39,6 +39,14 @@ pub enum Event {
         /// Whether it is so.
         ails: bool,
     },
+    /// The pool's workers die at the agent before they can serve, while others' can. What it holds of the pool it gives back, and nothing
+    /// more of it is handed out there before the agent says again that the pool has started.
+    PlaceAils {
+        /// Which pool.
+        pool: PoolId,
+        /// Where.
+        agent: AgentId,
+    },
     /// The agent is leaving: it gets nothing more. What it holds it finishes or gives back.
     AgentDraining {
         /// Who.

@@ -311,7 +311,11 @@ impl Core {
             return;
         }
         pool.offered -= u64::from(state.workers);
-        for lane in pool.lanes.clone() {
+        self.leave_reaches(id, agent);
+    }
+
+    pub(crate) fn leave_reaches(&mut self, pool: PoolId, agent: AgentId) {
+        for lane in self.pools.get(pool).expect("a place's pool is open").lanes.clone() {
             self.leave_reach(lane, agent);
         }
     }
@@ -353,7 +357,7 @@ impl Core {
         self.fleet.change(agent, &mut self.reaches, |_| {});
     }
 
-    fn place_mut(&mut self, pool: PoolId, agent: AgentId) -> Option<(PlaceId, &mut Place)> {
+    pub(crate) fn place_mut(&mut self, pool: PoolId, agent: AgentId) -> Option<(PlaceId, &mut Place)> {
         let places = &mut self.pools.get_mut(pool)?.places;
         let id = places.id_at(agent)?;
         Some((id, places.get_mut(id)?))

@@ -40,6 +40,9 @@ enum Step {
     DrainAgent {
         agent: usize,
     },
+    PlaceAils {
+        place: usize,
+    },
     AgentAils {
         agent: usize,
         ails: bool,
@@ -154,6 +157,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => n.clone().prop_map(|agent| Step::Lose { agent }),
         1 => n.clone().prop_map(|agent| Step::DrainAgent { agent }),
         1 => (n.clone(), any::<bool>()).prop_map(|(agent, ails)| Step::AgentAils { agent, ails }),
+        1 => n.clone().prop_map(|place| Step::PlaceAils { place }),
         2 => Just(Step::Leave),
         2 => (n.clone(), 0..6u32, prop_oneof![Just(0), 1..200u64])
             .prop_map(|(agent, chunks, bytes)| Step::Credit { agent, chunks, bytes }),
@@ -224,6 +228,14 @@ fn take(world: &mut World, step: &Step) -> Option<()> {
         Step::AgentAils { agent, ails } => {
             let agent = pick(world.agents.keys().copied(), agent)?;
             world.ails(agent, ails);
+        }
+        Step::PlaceAils { place } => {
+            let places = world.agents.iter().flat_map(|(&agent, fake)| {
+                let started = fake.places.iter().filter(|(_, place)| place.started && !place.unfit && !place.stopping);
+                started.map(move |(&pool, _)| (agent, pool))
+            });
+            let (agent, pool) = pick(places, place)?;
+            world.place_ails(agent, pool);
         }
         Step::DrainAgent { agent } => {
             let agent = pick(world.agents.keys().copied(), agent)?;

@@ -17,17 +17,54 @@ use crate::refused::{Refused, RefusedKind};
 #[derive(Debug)]
 pub(crate) enum FromAgent {
     Hello(Hello),
-    Credit { chunks: u32, bytes: u64 },
-    RunDone { chunk: ChunkId, attempt: u32, results: Batch, busy_ns: u64 },
-    ItemFault { chunk: ChunkId, attempt: u32, item: u64, fault: Fault, failure: Failure },
-    Returned { chunk: ChunkId, attempt: u32, first: u64, count: u64 },
-    PoolFault { pool: PoolId, failure: Failure },
-    PoolStarted { pool: PoolId },
-    PoolStopped { pool: PoolId },
-    Output { pool: PoolId, pid: u32, stream: i32, data: Bytes },
+    Credit {
+        chunks: u32,
+        bytes: u64,
+    },
+    RunDone {
+        chunk: ChunkId,
+        attempt: u32,
+        results: Batch,
+        busy_ns: u64,
+    },
+    ItemFault {
+        chunk: ChunkId,
+        attempt: u32,
+        item: u64,
+        fault: Fault,
+        failure: Failure,
+    },
+    Returned {
+        chunk: ChunkId,
+        attempt: u32,
+        first: u64,
+        count: u64,
+    },
+    PoolFault {
+        pool: PoolId,
+        failure: Failure,
+    },
+    PoolStarted {
+        pool: PoolId,
+    },
+    PoolStopped {
+        pool: PoolId,
+    },
+    Output {
+        pool: PoolId,
+        pid: u32,
+        stream: i32,
+        data: Bytes,
+    },
     Draining,
-    Ailing { reason: String },
-    InVain { items: u64 },
+    /// None: all pools that have something to do there.
+    Ailing {
+        reason: String,
+        pool: Option<PoolId>,
+    },
+    InVain {
+        items: u64,
+    },
 }
 
 /// How an agent introduces itself.
@@ -70,7 +107,10 @@ pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
         Body::Output(output) => from_output(output)?,
         Body::Draining(_) => FromAgent::Draining,
         Body::InVain(in_vain) => FromAgent::InVain { items: in_vain.items },
-        Body::Ailing(ailing) => FromAgent::Ailing { reason: limits::clipped(&ailing.reason, REASON_BYTES) },
+        Body::Ailing(ailing) => {
+            let pool = (ailing.pool != 0).then(|| PoolId::from_bits(ailing.pool));
+            FromAgent::Ailing { reason: limits::clipped(&ailing.reason, REASON_BYTES), pool }
+        }
         Body::PoolStopped(stopped) => FromAgent::PoolStopped { pool: PoolId::from_bits(stopped.pool) },
     })
 }

@@ -6,7 +6,7 @@ use farpool_agent::ProtocolError;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{
-    AdoptPool, AdoptedChunk, CancelChunks, EndJob, PoolFault, PoolStarted, PoolStopped, ResizePool, StartJob,
+    AdoptPool, AdoptedChunk, Ailing, CancelChunks, EndJob, PoolFault, PoolStarted, PoolStopped, ResizePool, StartJob,
 };
 
 use super::{HELD, Ledger, Step};
@@ -134,6 +134,9 @@ impl Ledger {
         let mut tell = |event| steps.push(Step::Tell(event));
         if pool.started {
             tell(Event::PoolStarted(PoolStarted { pool: name }));
+        }
+        if let Some(reason) = pool.ailing.clone() {
+            tell(Event::Ailing(Ailing { reason, pool: name }));
         }
         for kept in pool.outcomes.tell_again(reports) {
             let chunk = chunks.get(kept.chunk as usize);

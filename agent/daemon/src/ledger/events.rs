@@ -26,6 +26,7 @@ impl Ledger {
             Event::PoolStarted(mut started) => {
                 let pool = self.pool_numbered(started.pool)?;
                 self.pools[pool].started = true;
+                self.pools[pool].ailing = None;
                 started.pool = self.pools[pool].name?;
                 Some(Event::PoolStarted(started))
             }
@@ -47,6 +48,13 @@ impl Ledger {
             Event::Credit(credit) => {
                 self.credit = Some(credit);
                 Some(event)
+            }
+            Event::Ailing(mut ailing) if ailing.pool != 0 => {
+                let pool = self.pool_numbered(ailing.pool)?;
+                let pool = &mut self.pools[pool];
+                pool.ailing = Some(ailing.reason.clone());
+                ailing.pool = pool.name?;
+                Some(Event::Ailing(ailing))
             }
             Event::Ailing(ailing) => {
                 self.ailing = Some(ailing.clone()).filter(|ailing| !ailing.reason.is_empty());

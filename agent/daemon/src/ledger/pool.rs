@@ -20,6 +20,8 @@ pub(super) struct Pool {
     pub(super) start: Box<StartPool>,
     /// Its program was here and has been started.
     pub(super) started: bool,
+    /// Why its workers die before they can serve, if the agent said so since it has started.
+    pub(super) ailing: Option<String>,
     /// The coordinator has told it to stop, and says no more about it.
     pub(super) told_to_stop: bool,
     /// Why it cannot go on, if it cannot.
@@ -40,6 +42,7 @@ impl Pool {
             name: Some(start.pool),
             start,
             started: false,
+            ailing: None,
             told_to_stop: false,
             fault: None,
             stopped: false,

@@ -325,6 +325,14 @@ impl World {
         self.send(Event::PlaceStarted { pool, agent });
     }
 
+    /// The pool's workers die at the agent before they can serve.
+    pub(crate) fn place_ails(&mut self, agent: u32, pool: u32) -> Vec<Action> {
+        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        fake.places.get_mut(&pool).expect("it was told to start the pool").started = false;
+        let (agent, pool) = (fake.id, self.pools[&pool].id);
+        self.send(Event::PlaceAils { pool, agent })
+    }
+
     /// The agent answers that the pool has stopped there.
     pub(crate) fn stopped(&mut self, agent: u32, pool: u32) {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");

@@ -353,7 +353,7 @@ fn what_is_given_back_while_nobody_asks_is_told_to_whom_it_concerns() {
 fn credit_and_ailing_are_told_again() {
     let mut book = Book::new();
     let credit = Event::Credit(Credit { chunks: 3, bytes: 4 });
-    let ailing = |reason: &str| Event::Ailing(Ailing { reason: reason.to_owned() });
+    let ailing = |reason: &str| Event::Ailing(Ailing { reason: reason.to_owned(), pool: 0 });
     for event in [credit.clone(), ailing("why")] {
         assert_eq!(book.ledger.event(event.clone()), Some(event));
     }
@@ -364,6 +364,26 @@ fn credit_and_ailing_are_told_again() {
     book.ledger.event(ailing(""));
     book.ledger.welcomed();
     assert_eq!(book.steps(), [credit]);
+}
+
+/// The next coordinator learns which of the pools that it adopts cannot serve, until they can.
+#[test]
+fn a_pool_that_ails_is_told_to_who_adopts_it() {
+    let mut book = Book::new();
+    let pool = book.pool();
+    let ailing = |pool| Event::Ailing(Ailing { reason: "why".to_owned(), pool });
+    assert_eq!(book.ledger.event(ailing(pool)), Some(ailing(1)));
+    assert_eq!(book.ledger.event(ailing(77)), None);
+    book.ledger.lost();
+    let (held, _) = book.ledger.hello();
+    book.ledger.welcomed();
+    let started = |pool| Event::PoolStarted(PoolStarted { pool });
+    assert_eq!(book.say(adopt(&held[0], 5, &[])), [started(5), ailing(5)]);
+    // It serves again.
+    assert_eq!(book.ledger.event(started(pool)), Some(started(5)));
+    book.ledger.lost();
+    let (held, _) = book.ledger.hello();
+    assert_eq!(book.say(adopt(&held[0], 6, &[])), [started(6)]);
 }
 
 /// The agent's coordinator is lost while a pool's workers leave, or after they have.
