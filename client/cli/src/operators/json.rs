@@ -33,6 +33,8 @@ struct Journal<'s> {
     failing: &'s str,
     /// Damaged files that are kept beside it.
     aside: Vec<FileAside<'s>>,
+    /// What was damaged or missing when the coordinator opened it.
+    damage: &'s [String],
 }
 
 #[derive(Serialize)]
@@ -144,9 +146,9 @@ pub(super) fn status(status: &StatusReply) -> Status<'_> {
 }
 
 fn journal(journal: &v1::JournalStatus) -> Journal<'_> {
-    let v1::JournalStatus { jobs, bytes, size, ref failing, ref aside } = *journal;
+    let v1::JournalStatus { jobs, bytes, size, ref failing, ref aside, ref damage } = *journal;
     let aside = aside.iter().map(|file| FileAside { name: &file.name, bytes: file.bytes }).collect();
-    Journal { jobs, bytes, size_bytes: size, failing, aside }
+    Journal { jobs, bytes, size_bytes: size, failing, aside, damage }
 }
 
 pub(super) fn agents(status: &StatusReply) -> Agents<'_> {

@@ -38,6 +38,7 @@ pub(super) fn status(address: &str, status: &StatusReply, style: Style) -> Strin
         let _ =
             writeln!(text, "journal: {}, {used} of {size}{}", counted(journal.jobs, "detached job"), failing(journal));
         text += &aside(journal);
+        text += &damage(journal);
     }
     let _ = write!(text, "\n{}\n{}\n{}", agents(status, style), pools(status, style), jobs(status, style));
     text
@@ -62,6 +63,20 @@ fn aside(journal: &JournalStatus) -> String {
     let more = if count > SHOWN { ", ..." } else { "" };
     let files = counted(count as u64, "damaged file");
     format!("kept beside the journal: {files}, {}: {}{more}\n", bytes(size), shown.join(", "))
+}
+
+/// What was damaged or missing when the coordinator opened the journal: the first texts.
+fn damage(journal: &JournalStatus) -> String {
+    const SHOWN: usize = 10;
+    let mut text = String::new();
+    for damage in journal.damage.iter().take(SHOWN) {
+        let _ = writeln!(text, "damage to the journal: {}", printable(damage.as_bytes()));
+    }
+    let more = journal.damage.len().saturating_sub(SHOWN);
+    if more > 0 {
+        let _ = writeln!(text, "damage to the journal: {more} more (--json shows all)");
+    }
+    text
 }
 
 pub(super) fn agents(status: &StatusReply, style: Style) -> String {

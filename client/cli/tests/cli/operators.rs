@@ -28,6 +28,7 @@ coordinator 1.2.3 at {address}, up 1h 01m
 4 agents, 12 of 76 slots busy, 1234 items/s; 3.0 MiB of 4.0 GiB held; late messages dropped: 7
 journal: 3 detached jobs, 5.0 MiB of 10.0 GiB; cannot write: the disk is full\\u{{1b}}
 kept beside the journal: 2 damaged files, 6.0 MiB: 0000000001.farpool-journal.damaged-20261130T021338Z, evil\\u{{1b}}
+damage to the journal: 0000000002.farpool-journal is missing, and 5.0 MiB of it were durable\\u{{1b}}
 
 HOST           SLOTS  BUSY  CHUNKS    DONE  ITEMS/S  CONNECTED  STATE      AGENT  LABELS
 node1             64    12     140  123456     1234     1m 01s  serving    a1b2   gpu=a100 os=linux
@@ -87,6 +88,7 @@ fn the_keys_of_json_are_a_promise() {
                     { "name": "0000000001.farpool-journal.damaged-20261130T021338Z", "bytes": 3 << 20 },
                     { "name": "evil\u{1b}", "bytes": 3 << 20 },
                 ],
+                "damage": ["0000000002.farpool-journal is missing, and 5.0 MiB of it were durable\u{1b}"],
             },
             "agents": [{
                 "agent": "a1b2",

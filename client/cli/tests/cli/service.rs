@@ -177,6 +177,7 @@ pub(crate) fn busy_cluster() -> StatusReply {
             bytes: 5 << 20,
             size: 10 << 30,
             jobs: 3,
+            damage: vec!["0000000002.farpool-journal is missing, and 5.0 MiB of it were durable\x1b".to_owned()],
             failing: "the disk is full\x1b".to_owned(),
             aside: ["0000000001.farpool-journal.damaged-20261130T021338Z", "evil\x1b"]
                 .map(|name| FileAside { name: name.to_owned(), bytes: 3 << 20 })

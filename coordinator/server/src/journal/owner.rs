@@ -9,6 +9,7 @@ use farpool_common::units::ByteSize;
 use farpool_proto::v1::journal_record::Body;
 
 use super::compaction::{Compaction, Kept, Move};
+use super::damage::Damage;
 use super::error::{JournalError, JournalErrorKind};
 use super::group::Withdrawal;
 use super::handed::Handed;
@@ -50,7 +51,12 @@ pub struct Journal {
     pub(super) shared: Arc<Shared>,
     /// None when it is being dropped.
     hands: Option<Hands>,
+    /// What was damaged or missing when it was opened, and what that means for jobs.
+    damage: Vec<String>,
 }
+
+/// What is told of damage for as long as the journal is open: so many texts, and how many more there were.
+const DAMAGE_SHOWN: usize = 100;
 
 #[derive(Debug)]
 struct Outstanding {
@@ -135,8 +141,17 @@ impl Journal {
             reader,
             shared,
             hands: Some(hands),
+            damage: Vec::new(),
         };
-        journal.repair(&damages, discarded, warn);
+        let mut damage: Vec<String> = damages.iter().map(Damage::to_string).collect();
+        journal.repair(&damages, discarded, &mut |text| {
+            damage.push(text.clone());
+            warn(text);
+        });
+        let more = damage.len().saturating_sub(DAMAGE_SHOWN);
+        damage.truncate(DAMAGE_SHOWN);
+        damage.extend((more > 0).then(|| format!("{more} more; the coordinator logged all of them when it started")));
+        journal.damage = damage;
         journal.settle();
         Ok(journal)
     }
@@ -196,6 +211,11 @@ impl Journal {
     /// Of these, bytes of records that are wanted.
     pub fn live_bytes(&self) -> u64 {
         self.index.segments.live
+    }
+
+    /// What was damaged or missing when it was opened, and what that means for jobs.
+    pub fn damage(&self) -> &[String] {
+        &self.damage
     }
 
     /// Whether it becomes smaller by itself now: who finds it full may wait for that.

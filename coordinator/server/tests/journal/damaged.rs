@@ -177,10 +177,11 @@ fn a_segment_that_was_moved_away_is_told_with_what_was_durable_of_it() {
     assert!(warnings[0].contains(&format!("{named} is missing, and ")), "{warnings:?}");
     assert!(warnings[0].contains(&format!("{} of it were durable", ByteSize(bytes))), "{warnings:?}");
     assert!(warnings[1].contains("jobs may be missing from the journal as a whole"), "{warnings:?}");
+    assert_eq!(journal.damage(), warnings);
     drop(journal);
     assert_eq!(synced(), before, "the note of what was durable is still there");
     // Who has the file puts it back.
     fs::rename(&away, &segment).expect("it can be moved");
     let (journal, warnings) = open(scratch.path());
-    assert_eq!((journal.jobs().count(), warnings), (JOBS as usize, Vec::new()));
+    assert_eq!((journal.jobs().count(), warnings, journal.damage().len()), (JOBS as usize, Vec::new(), 0));
 }

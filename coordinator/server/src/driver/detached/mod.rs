@@ -189,6 +189,7 @@ impl Detached {
             jobs: journal.jobs().count() as u64,
             failing: self.failing.as_ref().map(|failing| failing.why.to_string()).unwrap_or_default(),
             aside: journal.aside().into_iter().map(|Aside { name, bytes }| FileAside { name, bytes }).collect(),
+            damage: journal.damage().to_vec(),
         })
     }
 

@@ -122,8 +122,25 @@ async fn status_names_damaged_files_kept_beside_the_journal() {
     let told = server.until("a file that is kept", |status| {
         status.journal.as_ref().is_some_and(|journal| !journal.aside.is_empty())
     });
-    let aside = told.await.journal.expect("it has one").aside;
+    let journal = told.await.journal.expect("it has one");
+    let (aside, damage) = (journal.aside, journal.damage);
+    assert!(damage[0].contains("0000000001.farpool-journal is damaged: "), "{damage:?}");
     assert_eq!((aside.len(), aside[0].bytes), (1, 5000));
     assert!(aside[0].name.starts_with("0000000001.farpool-journal.damaged-"), "{aside:?}");
     assert!(scratch.path().join(&aside[0].name).exists());
+}
+
+#[tokio::test]
+async fn status_says_what_is_missing_of_the_journal() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    detached(&server, detach("one", 1), 10).await;
+    server.killed_off().await;
+    std::fs::remove_file(scratch.path().join("0000000001.farpool-journal")).expect("it is there");
+    let server = scratch.server().await;
+    let told = server
+        .until("what is missing", |status| status.journal.as_ref().is_some_and(|journal| !journal.damage.is_empty()));
+    let journal = told.await.journal.expect("it has one");
+    assert!(journal.damage[0].contains("0000000001.farpool-journal is missing"), "{journal:?}");
+    assert!(journal.damage[1].starts_with("jobs may be missing"), "{journal:?}");
 }
