@@ -43,6 +43,8 @@ pub(super) struct Client {
     pub(super) again: bool,
     /// What it held when it was favoured, if that has become more; see [`Memory`](super::memory::Memory).
     pub(super) favoured_from: Option<u64>,
+    /// When its turn ended since it sent nothing, if it has sent nothing since.
+    pub(super) silent_at: Option<u64>,
     /// Its pool is closed, and everything was said. The session stays until the client has ended it, and so has heard it.
     pub(super) over: bool,
     // Gathered in a round. Kept for its memory.
@@ -66,6 +68,7 @@ impl Client {
             waited: None,
             again: false,
             favoured_from: None,
+            silent_at: None,
             over: false,
             fresh: Vec::new(),
         }

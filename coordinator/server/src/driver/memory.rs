@@ -16,6 +16,7 @@
 //! What clients come to hold in this way has a bound for all of them together: beyond it, the one that has come to hold most
 //! loses its session.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use farpool_common::log::warn;
@@ -34,6 +35,9 @@ use super::clients::Client;
 const LOOK_NS: u64 = 20_000_000;
 /// For so long nothing must have become less before somebody is favoured, in ns.
 const STUCK_NS: u64 = 500_000_000;
+/// A favoured client that has sent nothing for so long, in ns, lets the next one go on: it may be waiting for outcomes of its own, or
+/// for somebody at a keyboard. What it has sent stays, and it gets another turn.
+const SILENT_NS: u64 = 1_000_000_000;
 /// Beyond the bound results for clients may take such a part of it before agents are not read any more.
 const RESULTS_PART: u64 = 8;
 /// When more than such a part of the bound is held, the allocator is to keep little beside it.
@@ -64,6 +68,8 @@ pub(super) struct Memory {
     stuck_since: u64,
     /// Who may go on, since nothing else would make room.
     favoured: Option<ClientId>,
+    /// What the favoured one held when it last sent something, and when that was.
+    heard: (u64, u64),
     /// When it was last said that it is full.
     said_at: Option<u64>,
     /// How long a client may be silent while it should say something, in ns.
@@ -86,6 +92,7 @@ impl Memory {
             least: 0,
             stuck_since: 0,
             favoured: None,
+            heard: (0, 0),
             said_at: None,
             patience,
             acks: Acks::new(bound, patience),
@@ -229,7 +236,7 @@ impl Driver {
             self.memory.full = false;
             self.memory.moves(0, self.now);
             for client in self.clients.values_mut() {
-                client.favoured_from = None;
+                (client.favoured_from, client.silent_at) = (None, None);
                 client.read(Reading::All);
             }
         } else if self.memory.full {
@@ -254,6 +261,8 @@ impl Driver {
                     );
                     self.end_client(id, Err(Status::resource_exhausted(message)));
                     self.memory.moves(held, self.now);
+                } else if self.is_silent(favoured) {
+                    self.memory.favoured = None;
                 }
             }
             None if self.now - self.memory.stuck_since < STUCK_NS
@@ -269,13 +278,30 @@ impl Driver {
             }
             None => {
                 let needy = self.clients.keys().copied().filter(|&id| self.needs_more(id));
-                self.memory.favoured = needy.max_by_key(|&id| (self.held_by(id), id));
+                let silent_at = |id| self.clients.get(&id).and_then(|client| client.silent_at);
+                self.memory.favoured = needy.max_by_key(|&id| (Reverse(silent_at(id)), self.held_by(id), id));
                 if let Some(id) = self.memory.favoured {
                     let holds = self.held_by(id);
+                    self.memory.heard = (holds, self.now);
                     self.clients.get_mut(&id).map(|client| client.favoured_from.get_or_insert(holds));
                 }
             }
         }
+    }
+
+    /// Whether the favoured client has sent nothing for too long.
+    fn is_silent(&mut self, favoured: ClientId) -> bool {
+        let holds = self.held_by(favoured);
+        let Some(client) = self.clients.get_mut(&favoured) else { return true };
+        if holds != self.memory.heard.0 {
+            self.memory.heard = (holds, self.now);
+            client.silent_at = None;
+        }
+        let is_silent = self.now - self.memory.heard.1 >= SILENT_NS;
+        if is_silent {
+            client.silent_at = Some(self.now);
+        }
+        is_silent
     }
 
     /// Who holds less than when it was favoured has used up nothing.

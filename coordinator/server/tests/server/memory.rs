@@ -280,6 +280,38 @@ async fn a_chunk_larger_than_what_is_left_still_runs() {
     }
 }
 
+/// Chunks of which no more comes for now: whoever has one to complete does not wait for them.
+#[tokio::test]
+async fn a_client_that_falls_silent_in_its_turn_loses_it() {
+    let server = Server::with(|settings| {
+        settings.memory = 24 << 20;
+        settings.window = 1 << 30;
+    })
+    .await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    let item = vec![7; MIB];
+    let mut clients = Vec::new();
+    for items in [11, 9, 8] {
+        let client = Client::open(&server).await;
+        client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 12, ..OpenJob::default() })));
+        (0..items).for_each(|index| client.items(1, index, &[&item]));
+        clients.push(client);
+        sleep(Duration::from_millis(300)).await;
+    }
+    server.until("a full memory", |status| status.held_bytes > 24 << 20).await;
+    // The two that hold most are favoured before it.
+    let mut last = clients.pop().expect("there are three");
+    (8..12).for_each(|index| last.items(1, index, &[&item]));
+    last.end_items(1);
+    assert_eq!(last.results(1).await.len(), 12);
+    // The others have lost nothing.
+    for (mut client, items) in clients.into_iter().zip([11, 9]) {
+        (items..12).for_each(|index| client.items(1, index, &[&item]));
+        client.end_items(1);
+        assert_eq!(client.results(1).await.len(), 12);
+    }
+}
+
 #[tokio::test]
 async fn a_chunk_larger_than_the_memory_ends_its_session() {
     let server = Server::with(|settings| {
