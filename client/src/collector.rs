@@ -35,7 +35,7 @@ impl<R: Data> Collector<R> {
     /// An error is about the whole job: the session does not keep its promises.
     pub(crate) fn accept(&mut self, news: News, inbox: &Inbox) -> Result<(), Error> {
         match news {
-            News::Done { first, data, ends, held: _until_decoded } => {
+            News::Done { first, data, ends, attempts: _, held: _until_decoded } => {
                 let results = Results::new(first, data, ends, inbox.pulled())?;
                 self.accept_results(results, inbox)
             }

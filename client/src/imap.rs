@@ -64,6 +64,37 @@ enum State<I> {
 }
 
 impl<I: Iterator, R> Imap<I, R> {
+    /// How often the item whose outcome was taken last has been tried, as [`Error::attempts`] has it: 1 unless its worker or host
+    /// was lost, or the job [retries](crate::Job::retry_failed) what fails. 0 before the first outcome.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// let pool = farpool::Pool::new(2)?;
+    /// let mut outcomes = pool.imap(|n: u64| n + 1, [1]);
+    /// assert_eq!((outcomes.next().unwrap()?, outcomes.attempts()), (2, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn attempts(&self) -> u32 {
+        match &self.state {
+            State::Running(run) => run.attempts(),
+            State::Fed(fed) => fed.attempts(),
+            State::Failed(_) => 0,
+        }
+    }
+
+    /// From now on items that panic or count as failed are not retried, whatever [`retry_panics`](crate::Job::retry_panics) and
+    /// [`retry_failed`](crate::Job::retry_failed) say: for a caller that has seen enough, and lets what runs finish. An attempt
+    /// that waits already is still made, and items whose worker or host is lost are retried as before.
+    pub fn stop_retries(&mut self) {
+        match &mut self.state {
+            State::Running(run) => run.stop_retries(),
+            State::Fed(fed) => fed.stop_retries(),
+            State::Failed(_) => {}
+        }
+    }
+
     pub(crate) fn new(run: Result<Run<I>, Error>) -> Self {
         let state = match run {
             Ok(run) => State::Running(Owned::of(run.owner(), Box::new(run))),

@@ -156,6 +156,32 @@ impl<'p, F> Job<'p, F> {
         self
     }
 
+    /// Sets whether an item that [counts as failed](crate::count_as_failed) is retried too, up to [`retries`](Self::retries)
+    /// times. Default: no. Only its last attempt counts; the results of those before are dropped.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// fn is_up(host: String) -> bool {
+    ///     let is_up = host == "here";
+    ///     if !is_up {
+    ///         farpool::count_as_failed();
+    ///     }
+    ///     is_up
+    /// }
+    ///
+    /// let pool = farpool::Pool::new(2)?;
+    /// let mut found = pool.job(is_up).retries(4).retry_failed(true).imap(["here", "gone"].map(String::from));
+    /// assert_eq!((found.next().unwrap()?, found.attempts()), (true, 1));
+    /// assert_eq!((found.next().unwrap()?, found.attempts()), (false, 5));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn retry_failed(mut self, retry: bool) -> Self {
+        self.options.retry_failed = retry;
+        self
+    }
+
     /// Sets whether stragglers, items that take far longer than the job's others, may run a second time elsewhere while slots
     /// are idle: the first outcome counts, and the other run is killed. Use it for functions that may safely run twice, where a
     /// host may be slow. Default: no. Cannot be combined with [`retries(0)`](Self::retries).

@@ -71,7 +71,7 @@ pub(crate) fn ended_early(inbox: &Inbox) -> Error {
 
 fn outcome<R: Data>(news: News, inbox: &Inbox) -> Result<R, Error> {
     match news {
-        News::Done { first, data, ends, held: _until_decoded } => {
+        News::Done { first, data, ends, attempts: _, held: _until_decoded } => {
             let mut results = Results::new(first, data, ends, inbox.pulled())?;
             let (item, bytes) =
                 results.next().unwrap_or_else(|| Err(farpool_session::Error::protocol("a result is empty")))?;

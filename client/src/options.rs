@@ -17,6 +17,7 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
     pub(crate) retries: u32,
     pub(crate) retry_panics: bool,
+    pub(crate) retry_failed: bool,
     pub(crate) speculate: bool,
     pub(crate) label: String,
     pub(crate) progress: bool,
@@ -32,6 +33,7 @@ impl Default for Options {
             timeout: None,
             retries: 2,
             retry_panics: false,
+            retry_failed: false,
             speculate: false,
             label: String::new(),
             progress: false,
@@ -100,6 +102,7 @@ impl Options {
             timeout_ns,
             retries: self.retries,
             retry_panics: self.retry_panics,
+            retry_failed: self.retry_failed,
             // It is shown to people, who need no more of it.
             label: limits::clipped(&self.label, limits::JOB_LABEL_BYTES),
             priority: self.priority,
@@ -137,6 +140,7 @@ mod tests {
             timeout: Some(Duration::from_millis(5)),
             retries: 7,
             retry_panics: true,
+            retry_failed: true,
             speculate: true,
             label: "x".to_owned(),
             priority: -3,
@@ -146,7 +150,9 @@ mod tests {
         let open = options.open_job(Bytes::from_static(b"f"));
         assert_eq!((&*open.function, open.chunksize, open.timeout_ns), (&b"f"[..], 8, 5_000_000));
         assert_eq!((open.retries, open.retry_panics, open.speculate, &*open.label), (7, true, true, "x"));
-        assert!(!Options::default().open_job(Bytes::new()).speculate);
+        assert!(open.retry_failed);
+        let default = Options::default().open_job(Bytes::new());
+        assert!(!(default.speculate || default.retry_failed || default.retry_panics));
         assert_eq!((open.priority, open.require), (-3, vec![labels::required("gpu", "a100")]));
         let forever = Options { timeout: Some(Duration::MAX), ..Options::default() };
         assert_eq!(forever.open_job(Bytes::new()).timeout_ns, u64::MAX);

@@ -14,7 +14,8 @@ thread_local! {
     static FAILED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Called within a function that a worker runs: its item keeps its result, and counts as failed.
+/// Called within a function that a worker runs: its item keeps its result, and counts as failed. A job with
+/// [`retry_failed`](crate::Job::retry_failed) runs it again.
 pub fn count_as_failed() {
     FAILED.set(true);
 }

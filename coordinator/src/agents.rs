@@ -167,7 +167,7 @@ impl Coordinator {
                     agent.items_done += count;
                     agent.rate.count(count, self.now);
                 }
-                let event = Event::RunDone { agent, chunk, attempt, first, count, busy_ns };
+                let event = Event::RunDone { agent, chunk, attempt, first, count, busy_ns, failed: results.failed };
                 self.report_items(agent, event, Report::Results(results), out);
             }
             FromAgent::ItemFault { chunk, attempt, item, fault, mut failure } => {

@@ -130,6 +130,7 @@ impl Coordinator {
             (Some(pool), FromClient::OpenJob { job, asked }) => self.open_job(from, pool, job, asked, out),
             (Some(_), FromClient::Items { job, batch }) => self.items(from, job, batch),
             (Some(_), FromClient::EndItems { job }) => self.end_items(from, job, out),
+            (Some(_), FromClient::StopRetries { job }) => self.client_stops_retries(from, job, out),
             (Some(_), FromClient::CancelJob { job }) => self.client_cancels(from, job, out),
             (Some(pool), FromClient::PoolReopened) => match self.pool_is_complete(pool, out) {
                 true => Ok(()),
@@ -260,6 +261,22 @@ impl Coordinator {
     /// What is kept of the client's pool until it has been opened again; none: the core knows the pool.
     pub(crate) fn reopening(&self, client: ClientId) -> Option<&Reopening> {
         self.pools.get(self.clients.get(client)?.pool?)?.reopening.as_ref()
+    }
+
+    fn client_stops_retries(&mut self, from: ClientId, number: u64, out: &mut Outbox) -> Result<(), Refused> {
+        let client = self.clients.get(from).ok_or(RefusedKind::NoSession)?;
+        let (job, pool) = match client.named(number)? {
+            Named::Open(job) => (job, client.pool),
+            Named::Ended => {
+                self.late_messages += 1;
+                return Ok(());
+            }
+        };
+        match pool.and_then(|pool| self.pools.get_mut(pool)?.reopening.as_mut()) {
+            Some(reopening) => reopening.stop_retries(job),
+            None => self.feed(Event::RetriesStopped { job }, out),
+        }
+        Ok(())
     }
 
     fn client_cancels(&mut self, from: ClientId, number: u64, out: &mut Outbox) -> Result<(), Refused> {

@@ -39,7 +39,9 @@ impl Coordinator {
                     let chunk = Chunk { chunk: chunk.to_bits(), job: job.to_bits(), first, attempt, segments: 0 };
                     self.assign(agent, job, chunk, count);
                 }
-                Action::Accept { job, first, count } => self.deliver(job, (first, count), &mut report, out),
+                Action::Accept { job, first, count, attempts } => {
+                    self.deliver(job, (first, count), attempts, &mut report, out);
+                }
                 Action::Fail { job, first, count, attempts, cause } => {
                     let failure = failure(attempts, cause, report.as_ref());
                     self.fail(job, first, count, failure, out);
@@ -87,7 +89,14 @@ impl Coordinator {
         write(agent);
     }
 
-    fn deliver(&mut self, id: JobId, (first, count): (u64, u64), report: &mut Option<Report>, out: &mut Outbox) {
+    fn deliver(
+        &mut self,
+        id: JobId,
+        (first, count): (u64, u64),
+        attempts: u32,
+        report: &mut Option<Report>,
+        out: &mut Outbox,
+    ) {
         // Nearly always it is the whole report, which goes on as it came.
         let results = match report.take() {
             Some(Report::Results(results)) if results.count == count => results,
@@ -105,7 +114,9 @@ impl Coordinator {
         let window = self.release(id, first, count);
         let Some(job) = self.jobs.get(id) else { return };
         if let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) {
-            let (pool, done) = (job.pool, ItemsDone { job: job.number, first, data, ends, failed });
+            // Nearly always it was the first one, which takes no byte.
+            let attempts = if attempts > 1 { attempts } else { 0 };
+            let (pool, done) = (job.pool, ItemsDone { job: job.number, first, data, ends, failed, attempts });
             out.client(client, client_event::Body::ItemsDone(done));
             window.into_iter().for_each(|window| out.client(client, window));
             self.report_led_on(pool);

@@ -55,6 +55,13 @@ impl Reopening {
         self.jobs.push(job);
     }
 
+    /// The core does not know of the job so far.
+    pub(crate) fn stop_retries(&mut self, id: JobId) {
+        for new in self.jobs.iter_mut().filter(|new| new.job == id) {
+            (new.policy.retry_panics, new.policy.retry_failed) = (false, false);
+        }
+    }
+
     /// Whether the agent goes on with it, of which the client knows.
     pub(crate) fn is_held_at(&self, agent: AgentId) -> bool {
         self.held_at.contains(&agent)

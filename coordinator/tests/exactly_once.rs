@@ -22,6 +22,8 @@ struct FakeAgent {
 #[derive(Default)]
 struct Heard {
     done: BTreeMap<u64, String>,
+    /// Which of them count as failed, and after how many attempts.
+    counted: BTreeMap<u64, u32>,
     failed: BTreeMap<u64, (FailureKind, u32)>,
     ended: Option<bool>,
     /// What the client may send, and what it has sent, in bytes and items.
@@ -98,14 +100,14 @@ fn work(wire: &mut Wire, agent: &mut FakeAgent, number: usize, dice: &mut Dice, 
     let candidates: Vec<usize> = (0..open.len()).filter(|&item| open[item]).collect();
     let from = candidates[dice.roll(candidates.len().min(2))];
     let most = open[from..].iter().take_while(|open| **open).count();
-    let event = match dice.roll(if faults { 8 } else { 5 }) {
+    let event = match dice.roll(if faults { 9 } else { 5 }) {
         5 => fault(chunk, chunk.first + from as u64, FailureKind::WorkerDied),
         6 => fault(chunk, chunk.first + from as u64, FailureKind::Panicked),
         7 => fault(chunk, chunk.first + from as u64, FailureKind::TimedOut),
-        _ => {
+        fate => {
             let count = 1 + dice.roll(most);
             open[from..from + count].fill(false);
-            done(chunk, from, count)
+            if fate == 8 { failed(chunk, from, count) } else { done(chunk, from, count) }
         }
     };
     open[from] = false;
@@ -123,6 +125,9 @@ fn listen(wire: &mut Wire, heard: &mut BTreeMap<u64, Heard>) {
                 assert!(job.ended.is_none());
                 for (at, result) in payloads(&done.data, 0, &done.ends).into_iter().enumerate() {
                     assert_eq!(job.done.insert(done.first + at as u64, result), None, "delivered twice");
+                    if done.failed {
+                        job.counted.insert(done.first + at as u64, done.attempts.max(1));
+                    }
                 }
             }
             client_event::Body::ItemsFailed(failed) => {
@@ -170,7 +175,7 @@ proptest! {
         let mut sent: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for (number, (chunksize, retries, batches)) in jobs.iter().enumerate() {
             let job = number as u64;
-            wire.ask(0, open_job(job, *chunksize, *retries));
+            wire.ask(0, open_job_retrying(job, *chunksize, *retries));
             heard.insert(job, Heard { limit: window, ..Heard::default() });
             let mut next = 0;
             let batches = batches.iter().map(|&(gap, count)| {
@@ -236,6 +241,7 @@ proptest! {
             for (item, result) in &heard.done {
                 prop_assert_eq!(result, &text(*job, *item).to_uppercase());
             }
+            prop_assert!(heard.counted.values().all(|&attempts| attempts == retries + 1), "{:?}", heard.counted);
             for (kind, attempts) in heard.failed.values() {
                 let all_tries = matches!(kind, FailureKind::WorkerDied | FailureKind::AgentLost);
                 prop_assert!(*attempts == retries + 1 || !all_tries && *attempts <= retries);

@@ -60,6 +60,45 @@ fn a_pool_goes_on_where_it_is_held() {
 }
 
 #[test]
+fn attempts_that_failed_count_when_their_report_comes_again() {
+    let mut wire = Wire::new();
+    wire.client();
+    wire.ask(0, open_pool_as(9, 0, Some(&[1])));
+    wire.ask(0, open_job_retrying(3, 1, 2));
+    wire.ask(0, open_job_retrying(4, 1, 2));
+    // While nothing runs yet.
+    wire.ask(0, stop_retries(4));
+    wire.ask(0, items(3, 0, &["a", "b"]));
+    wire.ask(0, items(4, 0, &["c"]));
+    wire.ask(0, reopened());
+    let chunks = vec![
+        held_chunk(70, 3, 0, 3, &[(0, 1)]),
+        held_chunk(71, 3, 1, 2, &[(1, 1)]),
+        held_chunk(72, 4, 0, 1, &[(0, 1)]),
+    ];
+    wire.agent_as(1, 3, vec![held_pool(5, 9, chunks)]);
+    wire.schedule();
+    wire.to_clients[0].clear();
+    wire.to_agents[0].clear();
+    let chunk = |at: u64, job: u64, first, attempt, item: &str| Held {
+        chunk: (1 << 32) | at,
+        job: (1 << 32) | job,
+        first,
+        attempt,
+        items: vec![item.to_owned()],
+    };
+    for held in [chunk(0, 0, 0, 3, "a"), chunk(1, 0, 1, 2, "b"), chunk(2, 1, 0, 1, "c")] {
+        wire.say(0, failed(&held, 0, 1));
+    }
+    wire.schedule();
+    wire.expect(&[
+        "client0: job 3 done 0: [\"A\"], failed, attempts 3",
+        "client0: job 4 done 0: [\"C\"], failed",
+        "agent0: run job 0 attempt 3 from 1 [\"b\"]",
+    ]);
+}
+
+#[test]
 fn what_is_not_wanted_is_not_adopted() {
     let mut wire = Wire::new();
     wire.client();

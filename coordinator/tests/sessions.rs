@@ -127,6 +127,52 @@ fn faults_are_tried_again_or_told() {
 }
 
 #[test]
+fn results_that_count_as_failed_are_tried_again_or_told() {
+    let check = |retries: u32, failures: u32, told: &str| {
+        let mut wire = opened();
+        wire.ask(0, open_job_retrying(0, 1, retries));
+        wire.ask(0, items(0, 0, &["a"]));
+        wire.ask(0, end_items(0));
+        for attempt in 1..=failures {
+            let chunks = assigned(&mut wire, 0);
+            assert_eq!(chunks.iter().map(|chunk| chunk.attempt).collect::<Vec<_>>(), [attempt]);
+            wire.say(0, failed(&chunks[0], 0, 1));
+        }
+        if failures <= retries {
+            let chunks = assigned(&mut wire, 0);
+            wire.say(0, done(&chunks[0], 0, 1));
+        }
+        wire.schedule();
+        wire.expect(&[told, "client0: job 0 ended", "agent0: end job 0"]);
+        assert_eq!(wire.coordinator.stored_bytes(), 0);
+    };
+    check(2, 0, r#"client0: job 0 done 0: ["A"]"#);
+    check(2, 2, r#"client0: job 0 done 0: ["A"], attempts 3"#);
+    check(2, 3, r#"client0: job 0 done 0: ["A"], failed, attempts 3"#);
+    check(0, 1, r#"client0: job 0 done 0: ["A"], failed"#);
+}
+
+#[test]
+fn retries_that_are_stopped_end_for_what_has_not_failed_so_far() {
+    let mut wire = opened();
+    wire.ask(0, open_job_retrying(0, 1, 5));
+    wire.ask(0, items(0, 0, &["a", "b"]));
+    wire.ask(0, end_items(0));
+    let chunks = assigned(&mut wire, 0);
+    wire.say(0, failed(&chunks[0], 0, 1));
+    wire.ask(0, stop_retries(0));
+    wire.say(0, failed(&chunks[1], 0, 1));
+    wire.expect(&[r#"client0: job 0 done 1: ["B"], failed"#]);
+    let chunks = assigned(&mut wire, 0);
+    wire.say(0, failed(&chunks[0], 0, 1));
+    wire.expect(&[r#"client0: job 0 done 0: ["A"], failed, attempts 2"#, "client0: job 0 ended", "agent0: end job 0"]);
+    // Its client could not know.
+    wire.ask(0, stop_retries(0));
+    assert_eq!(wire.coordinator.late_messages(), 1);
+    assert!(wire.try_ask(0, stop_retries(7)).is_err());
+}
+
+#[test]
 fn a_cancelled_job_is_gone_at_once() {
     let mut wire = opened();
     wire.ask(0, open_job(0, 1, 2));

@@ -103,6 +103,67 @@ fn reports_that_lead_to_nothing_are_settled_behind_what_came_before() {
 }
 
 #[test]
+fn results_that_are_dropped_are_settled_and_those_beside_them_are_not() {
+    let mut wire = Wire::new();
+    wire.agent_as(1, 2, Vec::new());
+    wire.client();
+    wire.ask(0, open_pool_as(9, 0, None));
+    wire.ask(0, open_job_retrying(0, 2, 1));
+    wire.ask(0, items(0, 0, &["a", "b"]));
+    wire.ask(0, end_items(0));
+    wire.schedule();
+    wire.to_clients[0].clear();
+    // Nobody hears of the first attempt.
+    let held = chunks(&mut wire, 0);
+    wire.say(0, failed(&held[0], 0, 1));
+    wire.schedule();
+    wire.expect(&["agent0: run job 0 attempt 2 from 0 [\"a\"]", "agent0: settled 1 of pool 0"]);
+    // An agent that is lost had the second one of the first item: a report about both items is about two attempts.
+    wire.agent_gone(0);
+    wire.to_clients[0].clear();
+    wire.agent_as(2, 2, Vec::new());
+    wire.schedule();
+    wire.to_clients[0].clear();
+    let held = chunks(&mut wire, 1);
+    assert_eq!(held.iter().map(|chunk| (chunk.first, chunk.attempt)).collect::<Vec<_>>(), [(1, 2)]);
+    wire.say(1, failed(&held[0], 0, 1));
+    wire.expect(&["client0: job 0 done 1: [\"B\"], failed, attempts 2", "client0: job 0 ended", "agent1: end job 0"]);
+}
+
+#[test]
+fn a_report_that_is_dropped_in_part_is_settled_when_the_client_has_the_rest() {
+    let mut wire = Wire::new();
+    for agent in [1, 2] {
+        wire.agent_as(agent, 1, Vec::new());
+    }
+    wire.client();
+    wire.ask(0, open_pool_as(9, 0, None));
+    wire.ask(0, open_job_retrying(0, 2, 1));
+    wire.ask(0, items(0, 0, &["a", "b"]));
+    wire.ask(0, end_items(0));
+    wire.schedule();
+    let first = usize::from(chunks(&mut wire, 0).is_empty());
+    wire.agent_gone(first);
+    wire.schedule();
+    let other = 1 - first;
+    let held = chunks(&mut wire, other);
+    assert_eq!(held.iter().map(|chunk| (chunk.first, chunk.attempt)).collect::<Vec<_>>(), [(0, 2)]);
+    wire.to_clients[0].clear();
+    // The first item has no attempt left; the second one has.
+    wire.say(other, failed(&held[0], 0, 2));
+    wire.schedule();
+    wire.expect(&[
+        "client0: job 0 done 0: [\"A\"], failed, attempts 2",
+        &format!("agent{other}: run job 0 attempt 2 from 1 [\"b\"]"),
+    ]);
+    wire.numbered(9);
+    wire.acknowledged(8);
+    wire.expect(&[]);
+    wire.acknowledged(9);
+    wire.expect(&[&format!("agent{other}: settled 1 of pool 0")]);
+}
+
+#[test]
 fn what_a_client_that_is_gone_had_is_settled() {
     let (mut wire, chunks) = two_agents(3, 2);
     wire.say(0, done(&chunks[0][0], 0, 1));

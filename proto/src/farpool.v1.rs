@@ -177,7 +177,7 @@ pub struct Label {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientMessage {
-    #[prost(oneof = "client_message::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "client_message::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub body: ::core::option::Option<client_message::Body>,
 }
 /// Nested message and enum types in `ClientMessage`.
@@ -204,6 +204,8 @@ pub mod client_message {
         Attach(::prost::alloc::boxed::Box<super::Attach>),
         #[prost(message, tag = "10")]
         AwaitingItems(super::AwaitingItems),
+        #[prost(message, tag = "11")]
+        StopRetries(super::StopRetries),
     }
 }
 /// Opens the session's pool: the first message of a client.
@@ -311,6 +313,9 @@ pub struct OpenJob {
     /// item counts. Never with retries 0.
     #[prost(bool, tag = "10")]
     pub speculate: bool,
+    /// Whether an item whose function says that it counts as failed is run again too. Of its attempts only the last has an outcome.
+    #[prost(bool, tag = "11")]
+    pub retry_failed: bool,
 }
 /// A run of consecutive items. May be sent while the job's Items so far had fewer bytes (data and ends) than its limit: see
 /// Window. Also while fewer of their items than an explicit chunk has are without an outcome: a chunk runs when it is whole.
@@ -336,6 +341,13 @@ pub struct EndItems {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CancelJob {
+    #[prost(uint64, tag = "1")]
+    pub job: u64,
+}
+/// Items of the job that panic or count as failed from now on are not run again, whatever OpenJob says. What waits for another
+/// attempt already has that.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StopRetries {
     #[prost(uint64, tag = "1")]
     pub job: u64,
 }
@@ -505,6 +517,9 @@ pub struct ItemsDone {
     /// As in RunDone.
     #[prost(bool, tag = "5")]
     pub failed: bool,
+    /// How often each of the items has been tried, those attempts included that were lost with their worker; 0: once.
+    #[prost(uint32, tag = "6")]
+    pub attempts: u32,
 }
 /// Consecutive items, at least one, that failed alike: with an agent, very many may be lost at once.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1130,6 +1145,9 @@ pub mod journal_record {
         /// As in RunDone.
         #[prost(bool, tag = "4")]
         pub failed: bool,
+        /// As in farpool.v1.ItemsDone; 0 also if nobody has written it down.
+        #[prost(uint32, tag = "5")]
+        pub attempts: u32,
     }
     /// Consecutive items, at least one, that failed alike. Behind it: Failure.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{CancelJob, OpenJob};
+use farpool_proto::v1::{CancelJob, OpenJob, StopRetries};
 
 use crate::error::Error;
 use crate::fork::Owned;
@@ -61,6 +61,19 @@ impl Call {
     /// The job needs this no more: it may run on without it.
     pub fn settle(&mut self) {
         self.settled = true;
+    }
+
+    /// Items that panic or count as failed from now on are not run again.
+    pub fn stop_retries(&mut self) {
+        for message in &mut self.messages {
+            if let Body::OpenJob(open) = message {
+                (open.retry_panics, open.retry_failed) = (false, false);
+            }
+        }
+        if self.opened && !self.settled && !self.inbox.ended() {
+            // A session that takes no messages any more has ended the job, or will.
+            let _ = self.session.send(&mut vec![Body::StopRetries(StopRetries { job: self.inbox.job() })]);
+        }
     }
 
     /// Cancels the job, unless it is over.

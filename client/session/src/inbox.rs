@@ -61,6 +61,8 @@ pub enum News {
         data: Bytes,
         /// Where each ends in `data`, a u32 in little endian.
         ends: Bytes,
+        /// How often each item was tried; 0: once.
+        attempts: u32,
         /// What they count for until they are taken.
         held: Held,
     },
@@ -107,15 +109,15 @@ impl Inbox {
         self.job
     }
 
-    /// The results of consecutive items have come, in the layout of `ItemsDone`.
-    pub fn deliver_done(&self, first: u64, data: Bytes, ends: Bytes) -> Wakes {
+    /// The results of consecutive items have come, in the layout of `ItemsDone`, each after so many attempts; 0: one.
+    pub fn deliver_done(&self, first: u64, data: Bytes, ends: Bytes, attempts: u32) -> Wakes {
         let items = (ends.len() / 4) as u64;
         let held = match (&self.gate, self.interest) {
             (Some(gate), Interest::Outcomes) => gate.hold(data.len() + ends.len()),
             // What is looked at in the end only is not taken before.
             _ => Held::default(),
         };
-        self.deliver(items, News::Done { first, data, ends, held })
+        self.deliver(items, News::Done { first, data, ends, attempts, held })
     }
 
     /// Consecutive items have failed alike.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use farpool_proto::v1::client_event::Body as Event;
-use farpool_proto::v1::{ClientEvent, ItemsFailed};
+use farpool_proto::v1::{ClientEvent, ItemsDone, ItemsFailed};
 
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{End, Inbox, Wakes};
@@ -55,7 +55,8 @@ impl Inboxes {
         self.delivered = true;
         match event.body? {
             Event::ItemsDone(done) => {
-                let wakes = self.inbox(done.job).map(|inbox| inbox.deliver_done(done.first, done.data, done.ends));
+                let ItemsDone { job, first, data, ends, attempts, .. } = done;
+                let wakes = self.inbox(job).map(|inbox| inbox.deliver_done(first, data, ends, attempts));
                 self.wake_later(wakes);
             }
             Event::ItemsFailed(failed) => {

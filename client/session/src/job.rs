@@ -33,6 +33,8 @@ pub struct Outcome {
     pub item: u64,
     /// Its result.
     pub result: Result<Bytes, Error>,
+    /// How often it has been tried; 0: it never left the client.
+    pub attempts: u32,
 }
 
 impl Job {
@@ -86,6 +88,11 @@ impl Job {
         self.say(Body::EndItems(EndItems { job }))
     }
 
+    /// Items that panic or count as failed from now on are not run again. What waits for another attempt already has that.
+    pub fn stop_retries(&mut self) {
+        self.call.stop_retries();
+    }
+
     /// Ends the job: items without an outcome get none.
     pub fn cancel(&mut self) {
         self.call.cancel();
@@ -132,18 +139,22 @@ impl Job {
 fn outcomes(news: News, inbox: &Inbox) -> Vec<Outcome> {
     match news {
         News::Failed { first, count, error } => {
-            (first..first.saturating_add(count)).map(|item| Outcome { item, result: Err(error.clone()) }).collect()
+            let attempts = error.attempts();
+            let each = |item| Outcome { item, result: Err(error.clone()), attempts };
+            (first..first.saturating_add(count)).map(each).collect()
         }
-        News::Done { first, data, ends, held: _ } => {
-            let lies = |error| vec![Outcome { item: first, result: Err(error) }];
+        News::Done { first, data, ends, attempts, held: _ } => {
+            let lies = |error| vec![Outcome { item: first, result: Err(error), attempts: 0 }];
             let mut results = match Results::new(first, data, ends, inbox.pulled()) {
-                Ok(results) => results,
+                Ok(results) => results.tried(attempts),
                 Err(error) => return lies(error),
             };
-            let mut outcomes = Vec::new();
+            let (mut outcomes, attempts) = (Vec::new(), results.attempts());
             while let Some(next) = results.next() {
                 match next {
-                    Ok((item, bytes)) => outcomes.push(Outcome { item, result: Ok(Bytes::copy_from_slice(bytes)) }),
+                    Ok((item, bytes)) => {
+                        outcomes.push(Outcome { item, result: Ok(Bytes::copy_from_slice(bytes)), attempts });
+                    }
                     Err(error) => return lies(error),
                 }
             }

@@ -14,6 +14,7 @@ pub struct Results {
     /// How far `data` and `ends` have been read.
     data_at: usize,
     end_at: usize,
+    attempts: u32,
     _held: Held,
 }
 
@@ -24,12 +25,22 @@ impl Results {
             return Err(there_are_none());
         }
         there_are(first, (ends.len() / 4) as u64, pulled)?;
-        Ok(Self { next: first, data, ends, data_at: 0, end_at: 0, _held: Held::default() })
+        Ok(Self { next: first, data, ends, data_at: 0, end_at: 0, attempts: 1, _held: Held::default() })
     }
 
     /// The same; `held` is dropped together with the results.
     pub fn holding(self, held: Held) -> Self {
         Self { _held: held, ..self }
+    }
+
+    /// The same; each of its items was tried so often, 0 being once.
+    pub fn tried(self, attempts: u32) -> Self {
+        Self { attempts: attempts.max(1), ..self }
+    }
+
+    /// How often each of its items was tried.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
     }
 
     /// How many items it has, those that were read included.

@@ -390,7 +390,7 @@ impl Clients for Service {
 
 fn done(job: u64, item: u64, bytes: &[u8]) -> Event {
     let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
-    Event::ItemsDone(ItemsDone { job, first: item, data: bytes.to_vec().into(), ends, failed: false })
+    Event::ItemsDone(ItemsDone { job, first: item, data: bytes.to_vec().into(), ends, failed: false, attempts: 0 })
 }
 
 /// The items in a message: their first index, and each one's bytes.

@@ -17,7 +17,7 @@ fn done(first: u64, count: u64) -> News {
         codec::encode(&item, &mut data).unwrap();
         ends.extend((data.len() as u32).to_le_bytes());
     }
-    News::Done { first, data: data.into(), ends: ends.into(), held: Held::default() }
+    News::Done { first, data: data.into(), ends: ends.into(), attempts: 0, held: Held::default() }
 }
 
 fn failed(item: u64) -> News {
@@ -62,8 +62,13 @@ fn the_failure_with_the_lowest_index_wins() {
         let error = collect(9, vec![failed_alike(first, count)]).unwrap_err();
         assert!(error.message().contains("items that do not exist"), "{error}");
     }
-    let undecodable =
-        News::Done { first: 0, data: Bytes::new(), ends: Bytes::from_static(&[0; 4]), held: Held::default() };
+    let undecodable = News::Done {
+        first: 0,
+        data: Bytes::new(),
+        ends: Bytes::from_static(&[0; 4]),
+        attempts: 0,
+        held: Held::default(),
+    };
     let error = collect(2, vec![failed(1), undecodable]).unwrap_err();
     assert_eq!((error.item(), error.kind()), (Some(0), ErrorKind::Codec));
 }

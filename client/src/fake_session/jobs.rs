@@ -125,7 +125,7 @@ impl Jobs {
         match answer(item.index, &item.bytes) {
             Answer::Done(bytes) => {
                 let ends = (bytes.len() as u32).to_le_bytes().to_vec();
-                job.inbox.deliver_done(item.index, bytes.into(), ends.into()).wake();
+                job.inbox.deliver_done(item.index, bytes.into(), ends.into(), 0).wake();
             }
             Answer::Failed(failure) => job.inbox.deliver_failed(item.index, 1, failure).wake(),
         }

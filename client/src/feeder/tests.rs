@@ -76,7 +76,7 @@ fn the_limit_is_kept_and_a_chunk_is_completed_beyond_it() {
         for _ in 0..3 {
             feeder.feed(1, &inbox, &mut messages);
         }
-        inbox.deliver_done(0, Bytes::new(), vec![0; 4 * finished].into()).wake();
+        inbox.deliver_done(0, Bytes::new(), vec![0; 4 * finished].into(), 0).wake();
         assert_eq!(feeder.may_feed(&inbox, held), expected, "{chunksize} {limit} {held} {finished}");
     };
     check(0, 301, 0, 0, true);
@@ -107,7 +107,7 @@ fn measure_caller() {
             feeding += before.elapsed();
             for message in messages.drain(..) {
                 if let Body::Items(Items { first, data, ends, .. }) = message {
-                    let news = farpool_session::News::Done { first, data, ends, held: Held::default() };
+                    let news = farpool_session::News::Done { first, data, ends, attempts: 0, held: Held::default() };
                     collector.accept(news, &inbox).unwrap();
                 }
             }

@@ -28,6 +28,8 @@ pub(super) struct Arrivals {
     items: u64,
     /// What a result took up in the latest run of them.
     recent: u64,
+    /// How often the item was tried whose outcome was handed out last.
+    attempts: u32,
 }
 
 enum Arrival {
@@ -47,6 +49,7 @@ impl Arrivals {
             bytes: 0,
             items: 0,
             recent: 0,
+            attempts: 0,
         }
     }
 
@@ -66,11 +69,16 @@ impl Arrivals {
         ahead.saturating_sub(self.items).saturating_sub(running).saturating_mul(self.recent)
     }
 
+    /// How often the item was tried whose outcome was handed out last; 0: none was, or it was never sent.
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
     /// An error is about the whole job: the session does not keep its promises.
     pub(super) fn add(&mut self, news: News, inbox: &Inbox) -> Result<(), Error> {
         let (first, arrival) = match news {
-            News::Done { first, data, ends, held } => {
-                let results = Results::new(first, data, ends, inbox.pulled())?.holding(held);
+            News::Done { first, data, ends, attempts, held } => {
+                let results = Results::new(first, data, ends, inbox.pulled())?.tried(attempts).holding(held);
                 self.bytes += results.memory();
                 self.items += results.items();
                 self.recent = (results.memory() as u64).checked_div(results.items()).unwrap_or(0);
@@ -97,6 +105,7 @@ impl Arrivals {
     pub(super) fn pop<R: Data>(&mut self, inbox: &Inbox) -> Result<Option<Result<R, Error>>, Error> {
         loop {
             if let Some(results) = &mut self.current {
+                self.attempts = results.attempts();
                 if let Some(next) = results.next() {
                     let (item, bytes) = next?;
                     self.next = item + 1;
@@ -112,6 +121,7 @@ impl Arrivals {
                 Some(Arrival::Failed(item, count, error)) => {
                     self.next = item + 1;
                     self.items -= 1;
+                    self.attempts = error.attempts();
                     if count > 1 {
                         self.put_back(item + 1, Arrival::Failed(item + 1, count - 1, error.clone()));
                     }

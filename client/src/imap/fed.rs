@@ -83,6 +83,14 @@ impl Fed {
         self.call.session.owner()
     }
 
+    pub(super) fn attempts(&self) -> u32 {
+        self.arrivals.attempts()
+    }
+
+    pub(super) fn stop_retries(&mut self) {
+        self.call.stop_retries();
+    }
+
     /// Does one thing that brings the next outcome closer.
     pub(super) fn step<R: Data>(&mut self) -> Step<R> {
         if self.over {

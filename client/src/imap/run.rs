@@ -41,6 +41,17 @@ impl<I> Run<I> {
     }
 }
 
+/// What has come, and what is asked of the job beside.
+impl<I> Run<I> {
+    pub(super) fn attempts(&self) -> u32 {
+        self.arrivals.attempts()
+    }
+
+    pub(super) fn stop_retries(&mut self) {
+        self.call.stop_retries();
+    }
+}
+
 impl<T: Data, I: Iterator<Item = T>> Run<I> {
     pub(crate) fn new(
         call: Call,

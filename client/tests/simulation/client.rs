@@ -311,7 +311,7 @@ impl JobRun {
         }
     }
 
-    fn take(&self, Outcome { item, result }: Outcome, sent: u64, seen: &mut BTreeSet<u64>) {
+    fn take(&self, Outcome { item, result, attempts: _ }: Outcome, sent: u64, seen: &mut BTreeSet<u64>) {
         if item >= sent || !seen.insert(item) {
             trace::violation(format_args!(
                 "item {item} of job {} has an outcome again, or before it was sent",

@@ -135,7 +135,7 @@ fn decide(agents: u32, (pools, limit): (u32, u32), jobs: u32, batch: usize, deci
             let at = (seed >> 33) as usize % held.len();
             let (agent, chunk, first) = held.swap_remove(at);
             core.handle(
-                Event::RunDone { agent, chunk, attempt: 1, first, count: 1, busy_ns: 1000 },
+                Event::RunDone { agent, chunk, attempt: 1, first, count: 1, busy_ns: 1000, failed: false },
                 made,
                 &mut actions,
             );

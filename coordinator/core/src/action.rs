@@ -85,7 +85,7 @@ pub enum Action {
         chunk: ChunkId,
     },
     /// Results just reported are the items' outcomes: deliver them. It may be a part of the report: others were faster with the
-    /// rest.
+    /// rest, or the rest is tried again. Within a report this comes before [`Retrying`](Self::Retrying).
     Accept {
         /// Of which job.
         job: JobId,
@@ -93,6 +93,8 @@ pub enum Action {
         first: u64,
         /// How many.
         count: u64,
+        /// How often each was tried.
+        attempts: u32,
     },
     /// These items have failed: deliver that.
     Fail {
@@ -107,7 +109,7 @@ pub enum Action {
         /// What to tell.
         cause: Cause,
     },
-    /// The item will be tried again.
+    /// The item will be tried again. If a result of it was reported, that is dropped.
     Retrying {
         /// Of which job.
         job: JobId,

@@ -11,6 +11,7 @@ use crate::job::Job;
 use crate::lane::Lane;
 use crate::pool::{Pool, Stage};
 use crate::reach::Reaches;
+use crate::report::Ran;
 use crate::shares::Shares;
 use crate::slab::{Slab, Table};
 
@@ -91,8 +92,8 @@ impl Core {
     /// Those come from the caller's own books.
     pub fn handle(&mut self, event: Event, now: u64, actions: &mut Vec<Action>) {
         match event {
-            Event::RunDone { agent, chunk, attempt, first, count, busy_ns } => {
-                self.run_done((agent, chunk, attempt), first, count, busy_ns, actions);
+            Event::RunDone { agent, chunk, attempt, first, count, busy_ns, failed } => {
+                self.run_done((agent, chunk, attempt), Ran { first, count, busy_ns, failed }, actions);
             }
             Event::ItemFaulted { agent, chunk, attempt, item, fault } => {
                 self.item_faulted((agent, chunk, attempt), item, fault, actions);
@@ -103,6 +104,7 @@ impl Core {
             Event::ItemsArrived { job, first, count, bytes } => self.items_arrived(job, first, count, bytes),
             Event::InputEnded { job } => self.input_ended(job, actions),
             Event::JobOpened { job, pool, policy, require } => self.open_job(job, pool, policy, &require, actions),
+            Event::RetriesStopped { job } => self.stop_retries(job),
             Event::JobCancelled { job } => self.cancel_job(job, actions),
             Event::ChunkHeld { agent, job, first, attempt, runs } => {
                 self.adopt((agent, job), (first, attempt), runs, now, actions);

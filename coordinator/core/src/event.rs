@@ -163,6 +163,11 @@ pub enum Event {
         /// Which.
         job: JobId,
     },
+    /// Items of the job that panic or count as failed from now on are not tried again.
+    RetriesStopped {
+        /// Which.
+        job: JobId,
+    },
     /// The job's outcomes are not wanted any more.
     JobCancelled {
         /// Which.
@@ -182,6 +187,8 @@ pub enum Event {
         count: u64,
         /// Worker time for the items of this chunk since its last report with a time; 0: not measured in this report.
         busy_ns: u64,
+        /// Their function says that they count as failed: tried again only if [`JobPolicy::retry_failed`] says so.
+        failed: bool,
     },
     /// An agent reports an item that ended without a result.
     ItemFaulted {
@@ -231,6 +238,8 @@ pub struct JobPolicy {
     pub retries: u32,
     /// Whether a panic is worth another try.
     pub retry_panics: bool,
+    /// Whether a result that counts as failed is.
+    pub retry_failed: bool,
     /// Of a pool's jobs that have something to run, those with the highest go first.
     pub priority: i32,
     /// Whether slots that idle may run a second copy of a chunk that takes far longer than others of the job; the first

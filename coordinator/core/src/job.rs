@@ -56,6 +56,20 @@ impl Job {
         self.tried.get(&item).map_or(began_as, |&tries| began_as.max(tries.saturating_add(1)))
     }
 
+    /// Which tries of these items have ended, with a chunk that began with this try of this item: in runs that have that in
+    /// common.
+    pub(crate) fn attempts_of(&self, run: Run, (first, began_as): (u64, u32)) -> Vec<(Run, u32)> {
+        let mut runs: Vec<(Run, u32)> = Vec::new();
+        for item in run.first..run.end() {
+            let attempt = self.attempt_of(item, if item == first { began_as } else { 1 });
+            match runs.last_mut() {
+                Some((run, same)) if *same == attempt => run.count += 1,
+                _ => runs.push((Run::new(item, 1), attempt)),
+            }
+        }
+        runs
+    }
+
     /// The items have had their outcomes.
     #[inline]
     pub(crate) fn settled(&mut self, first: u64, count: u64) {

@@ -47,6 +47,12 @@ impl Core {
         self.finish_if_over(id, actions);
     }
 
+    /// What is queued for another try has that.
+    pub(crate) fn stop_retries(&mut self, id: JobId) {
+        let job = self.jobs.get_mut(id).expect("a job whose retries stop is open");
+        (job.policy.retry_panics, job.policy.retry_failed) = (false, false);
+    }
+
     pub(crate) fn cancel_job(&mut self, id: JobId, actions: &mut Vec<Action>) {
         let job = self.jobs.get(id).expect("a job that is cancelled is open");
         let agents: Vec<AgentId> = job.agents.indices().filter_map(|index| self.fleet.agents.id_at(index)).collect();

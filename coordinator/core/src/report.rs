@@ -11,51 +11,128 @@ use crate::speculate::not_left_of;
 /// As what a report names its chunk: by whom, which, and at which attempt.
 type Claim = (AgentId, ChunkId, u32);
 
+/// Items of a chunk that were run, as reported.
+#[derive(Clone, Copy)]
+pub(crate) struct Ran {
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+    pub(crate) busy_ns: u64,
+    pub(crate) failed: bool,
+}
+
+/// A try of an item that ended badly.
+struct BadEnd {
+    job: JobId,
+    item: u64,
+    /// Which try of it that was.
+    attempt: u32,
+    item_bytes: u64,
+    /// The chunk at another agent in which the item is left, if there is one.
+    copy: Option<ChunkId>,
+}
+
 impl Core {
-    pub(crate) fn run_done(&mut self, claim: Claim, first: u64, count: u64, busy_ns: u64, actions: &mut Vec<Action>) {
+    pub(crate) fn run_done(&mut self, claim: Claim, ran: Ran, actions: &mut Vec<Action>) {
+        let Ran { first, count, busy_ns, failed } = ran;
         let Some(chunk) = self.mark(claim, first, count) else {
             for part in self.fresh_parts(claim, first, count) {
-                self.run_done(claim, part.first, part.count, share(busy_ns, part.count, count), actions);
+                let busy_ns = share(busy_ns, part.count, count);
+                self.run_done(claim, Ran { first: part.first, count: part.count, busy_ns, failed }, actions);
             }
             return;
         };
-        let (job, twin) = (chunk.job, chunk.twin());
+        let (id, run, twin) = (chunk.job, Run::new(first, count), chunk.twin());
+        let (tried, item_bytes) = ((chunk.run.first, chunk.attempt), chunk.item_bytes);
         self.measure(claim.1, count, busy_ns);
-        self.jobs.get_mut(job).expect("a chunk's job is open").settled(first, count);
-        actions.push(Action::Accept { job, first, count });
-        if let Some(twin) = twin {
-            self.overtake(twin, Run::new(first, count), actions);
+        let job = self.jobs.get(id).expect("a chunk's job is open");
+        if failed && job.policy.retry_failed && job.policy.retries > 0 {
+            self.failed(id, run, tried, (item_bytes, twin), actions);
+        } else if job.tried.is_empty() && (tried.0 != first || tried.1 == 1) {
+            self.accept(id, run, 1, twin, actions);
+        } else {
+            for (run, attempts) in job.attempts_of(run, tried) {
+                self.accept(id, run, attempts, twin, actions);
+            }
         }
-        self.settle(claim, job, actions);
+        self.settle(claim, id, actions);
+    }
+
+    /// These items have their outcomes.
+    #[inline]
+    fn accept(&mut self, id: JobId, run: Run, attempts: u32, twin: Option<ChunkId>, actions: &mut Vec<Action>) {
+        let Run { first, count } = run;
+        self.jobs.get_mut(id).expect("a chunk's job is open").settled(first, count);
+        actions.push(Action::Accept { job: id, first, count, attempts });
+        // It may have ended with the items before these.
+        if let Some(twin) = twin.filter(|&twin| self.chunks.get(twin).is_some()) {
+            self.overtake(twin, run, actions);
+        }
+    }
+
+    /// Items of a chunk count as failed, of a job that has such items tried again. `tried`: which try of which item the
+    /// chunk began with.
+    #[cold]
+    fn failed(
+        &mut self,
+        id: JobId,
+        run: Run,
+        tried: (u64, u32),
+        (item_bytes, twin): (u64, Option<ChunkId>),
+        actions: &mut Vec<Action>,
+    ) {
+        let mut retrying = Vec::new();
+        for (part, attempt) in self.jobs.get(id).expect("a chunk's job is open").attempts_of(run, tried) {
+            for item in part.first..part.end() {
+                let copy = twin.filter(|&twin| self.is_left_of(twin, item));
+                let end = BadEnd { job: id, item, attempt, item_bytes, copy };
+                if !self.is_tried_again(&end, &mut retrying) {
+                    self.accept(id, Run::new(item, 1), attempt, copy, actions);
+                }
+            }
+        }
+        actions.append(&mut retrying);
+        self.requeued(id);
     }
 
     pub(crate) fn item_faulted(&mut self, claim: Claim, item: u64, fault: Fault, actions: &mut Vec<Action>) {
         let Some(chunk) = self.mark(claim, item, 1) else { return };
-        let (id, attempt, bytes, twin) = (chunk.job, chunk.attempt_of(item), chunk.item_bytes, chunk.twin());
-        let runs_elsewhere = twin.filter(|&twin| self.is_left_of(twin, item));
-        let job = self.jobs.get_mut(id).expect("a chunk's job is open");
+        let (id, attempt, item_bytes, twin) = (chunk.job, chunk.attempt_of(item), chunk.item_bytes, chunk.twin());
+        let copy = twin.filter(|&twin| self.is_left_of(twin, item));
+        let job = self.jobs.get(id).expect("a chunk's job is open");
         let attempt = job.attempt_of(item, attempt);
         let retry = match fault {
             Fault::Final => false,
             Fault::Died => true,
             Fault::Panicked => job.policy.retry_panics,
         };
-        if retry && runs_elsewhere.is_some() {
-            // The other copy is the next try, and has begun already.
-            job.tried.insert(item, attempt);
-        } else if retry && attempt <= job.policy.retries {
-            let attempt = attempt.saturating_add(1);
-            job.give_back(Run::new(item, 1), attempt, bytes);
-            actions.push(Action::Retrying { job: id, item, attempt });
+        let end = BadEnd { job: id, item, attempt, item_bytes, copy };
+        if retry && self.is_tried_again(&end, actions) {
             self.requeued(id);
         } else {
-            job.settled(item, 1);
+            self.jobs.get_mut(id).expect("it was just found").settled(item, 1);
             actions.push(Action::Fail { job: id, first: item, count: 1, attempts: attempt, cause: Cause::Reported });
-            if let Some(twin) = runs_elsewhere {
-                self.overtake(twin, Run::new(item, 1), actions);
+            if let Some(copy) = copy {
+                self.overtake(copy, Run::new(item, 1), actions);
             }
         }
         self.settle(claim, id, actions);
+    }
+
+    /// Whether the item has another try, of which it may be in the midst already; if not, that was its outcome.
+    fn is_tried_again(&mut self, end: &BadEnd, actions: &mut Vec<Action>) -> bool {
+        let &BadEnd { job: id, item, attempt, item_bytes, copy } = end;
+        let job = self.jobs.get_mut(id).expect("a chunk's job is open");
+        if copy.is_some() {
+            // The other copy is the next try, and has begun already.
+            job.tried.insert(item, attempt);
+        } else if attempt <= job.policy.retries {
+            let attempt = attempt.saturating_add(1);
+            job.give_back(Run::new(item, 1), attempt, item_bytes);
+            actions.push(Action::Retrying { job: id, item, attempt });
+        } else {
+            return false;
+        }
+        true
     }
 
     pub(crate) fn returned(&mut self, claim: Claim, first: u64, count: u64, actions: &mut Vec<Action>) {

@@ -89,14 +89,22 @@ fn check(before: Pairs, (first, attempt): (u64, u32), runs: Pairs, expected: Opt
     };
     // What was adopted can be reported once, and nothing else can.
     for &(first, count) in left_out {
-        let done = Event::RunDone { agent: agent(1), chunk, attempt, first, count, busy_ns: 0 };
+        let done = Event::RunDone { agent: agent(1), chunk, attempt, first, count, busy_ns: 0, failed: false };
         assert_eq!(send(&mut core, done), [], "{first}+{count} was not adopted");
     }
     let mut expected = vec![];
     let mut found = vec![];
     for &(first, count) in runs.iter().filter(|run| !left_out.contains(run)) {
-        found.extend(send(&mut core, Event::RunDone { agent: agent(1), chunk, attempt, first, count, busy_ns: 0 }));
-        expected.push(Action::Accept { job: job(), first, count });
+        found.extend(send(
+            &mut core,
+            Event::RunDone { agent: agent(1), chunk, attempt, first, count, busy_ns: 0, failed: false },
+        ));
+        let lowest = runs.iter().filter(|run| !left_out.contains(run)).map(|run| run.0).min();
+        // The attempt is that of the lowest item.
+        let apart = if Some(first) == lowest && attempt > 1 { 1 } else { 0 };
+        for (first, count, attempts) in [(first, apart, attempt), (first + apart, count - apart, 1)] {
+            expected.extend((count > 0).then_some(Action::Accept { job: job(), first, count, attempts }));
+        }
     }
     // The agent still holds what was left out, and nobody would take it.
     if !left_out.is_empty() {
@@ -128,9 +136,10 @@ fn reports_may_reach_beyond_what_was_adopted() {
     let one_by_one: Vec<_> = (2..8).map(|item| (item, 1)).collect();
     let (chunk, attempt) =
         adopted(&send(&mut core, held(agent(1), 2, 1, &one_by_one))).expect("2, 5, 6 and 7 are queued");
-    let accept = |first, count| Action::Accept { job: job(), first, count };
-    let mut report =
-        |first, count| send(&mut core, Event::RunDone { agent: agent(1), chunk, attempt, first, count, busy_ns: 9 });
+    let accept = |first, count| Action::Accept { job: job(), first, count, attempts: 1 };
+    let mut report = |first, count| {
+        send(&mut core, Event::RunDone { agent: agent(1), chunk, attempt, first, count, busy_ns: 9, failed: false })
+    };
     assert_eq!(report(2, 4), [accept(2, 1), accept(5, 1)]);
     assert_eq!(report(7, u64::MAX), []);
     assert_eq!(report(5, 4), [accept(6, 2), Action::CancelChunk { agent: agent(1), chunk }]);
@@ -187,8 +196,11 @@ fn agents_may_say_anything() {
     let mut core = again(policy(0, 4));
     let (chunk, attempt) = adopted(&send(&mut core, held(agent(0), 0, 1, &[(0, 4), (0, 4), (3, 3)]))).expect("0 .. 4");
     assert_eq!(core.progress(job()).map(|job| job.queued), Some(6));
-    let done = Event::RunDone { agent: agent(0), chunk, attempt, first: 0, count: 4, busy_ns: 1 };
-    let through = [Action::Accept { job: job(), first: 0, count: 4 }, Action::CancelChunk { agent: agent(0), chunk }];
+    let done = Event::RunDone { agent: agent(0), chunk, attempt, first: 0, count: 4, busy_ns: 1, failed: false };
+    let through = [
+        Action::Accept { job: job(), first: 0, count: 4, attempts: 1 },
+        Action::CancelChunk { agent: agent(0), chunk },
+    ];
     assert_eq!(send(&mut core, done), through);
     // Attempts that the job does not have.
     for attempt in [0, 6, u32::MAX] {
@@ -240,7 +252,7 @@ fn an_agent_knows_the_job_of_what_it_holds() {
     let given = schedule(&mut core);
     let told: Vec<_> = given.iter().filter(|action| matches!(action, Action::StartJob { .. })).collect();
     assert_eq!(told, [&Action::StartJob { agent: agent(1), job: job() }]);
-    send(&mut core, Event::RunDone { agent: agent(0), chunk, attempt, first: 0, count: 1, busy_ns: 0 });
+    send(&mut core, Event::RunDone { agent: agent(0), chunk, attempt, first: 0, count: 1, busy_ns: 0, failed: false });
     let ended = send(&mut core, Event::JobCancelled { job: job() });
     assert!(ended.contains(&Action::EndJob { agent: agent(0), job: job(), kill: true }), "{ended:?}");
 }
@@ -400,7 +412,7 @@ fn no_place_is_given_up_before_it_is_known_what_it_holds() {
     send(&mut core, Event::ItemsArrived { job: job(), first: 0, count: 1, bytes: 0 });
     let (chunk, attempt) = adopted(&send(&mut core, held(agent(0), 0, 1, &[(0, 1)]))).expect("it is queued");
     assert_eq!(schedule(&mut core), []);
-    let done = Event::RunDone { agent: agent(0), chunk, attempt, first: 0, count: 1, busy_ns: 0 };
+    let done = Event::RunDone { agent: agent(0), chunk, attempt, first: 0, count: 1, busy_ns: 0, failed: false };
     send(&mut core, Event::InputEnded { job: job() });
     let stop = Action::StopPool { agent: agent(0), pool: pool() };
     assert_eq!(send(&mut core, done).last(), Some(&stop));

@@ -221,12 +221,15 @@ fn of_what_was_copied_only_what_fits_is_taken() {
     world.run(1, 0, 1, 1, 10 * MS);
     let (agent, chunk) = (world.agents[&0].id, world.agents[&0].chunks[0].id);
     for (attempt, first, count) in [(2, 0, 4), (1, 4, 5), (1, 1, 1), (1, 2, u64::MAX)] {
-        let done = Event::RunDone { agent, chunk, attempt, first, count, busy_ns: 1 };
+        let done = Event::RunDone { agent, chunk, attempt, first, count, busy_ns: 1, failed: false };
         assert_eq!(world.send(done), [], "{first}+{count} at attempt {attempt}");
         assert_eq!(world.send(Event::Returned { agent, chunk, attempt, first, count }), []);
         world.stale_expected += 2;
     }
-    assert_eq!(world.send(Event::RunDone { agent, chunk, attempt: 1, first: 0, count: 0, busy_ns: 1 }), []);
+    assert_eq!(
+        world.send(Event::RunDone { agent, chunk, attempt: 1, first: 0, count: 0, busy_ns: 1, failed: false }),
+        []
+    );
     world.stale_expected += 1;
     world.drain();
 }

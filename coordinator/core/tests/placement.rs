@@ -297,8 +297,8 @@ fn late_reports_of_former_chunks_are_stale() {
     assert_eq!((old.id.index(), old.id.generation() + 1), (new.index(), new.generation()));
     let (chunk, attempt) = (old.id, old.attempt);
     for event in [
-        Event::RunDone { agent, chunk, attempt, first: 0, count: 1, busy_ns: 0 },
-        Event::RunDone { agent, chunk, attempt, first: 1, count: 1, busy_ns: 0 },
+        Event::RunDone { agent, chunk, attempt, first: 0, count: 1, busy_ns: 0, failed: false },
+        Event::RunDone { agent, chunk, attempt, first: 1, count: 1, busy_ns: 0, failed: false },
         Event::ItemFaulted { agent, chunk, attempt, item: 1, fault: Fault::Died },
         Event::Returned { agent, chunk, attempt, first: 1, count: 1 },
     ] {

@@ -82,6 +82,7 @@ enum Step {
         chunksize: u64,
         retries: u32,
         retry_panics: bool,
+        retry_failed: bool,
         priority: i32,
         speculate: bool,
         require: Vec<u32>,
@@ -95,6 +96,9 @@ enum Step {
     End {
         job: usize,
     },
+    StopRetries {
+        job: usize,
+    },
     Cancel {
         job: usize,
     },
@@ -104,6 +108,7 @@ enum Step {
         from: usize,
         count: usize,
         busy_ns: u64,
+        failed: bool,
     },
     Fault {
         agent: usize,
@@ -167,9 +172,9 @@ fn step() -> impl Strategy<Value = Step> {
         5 => n.clone().prop_map(|place| Step::Start { place }),
         1 => n.clone().prop_map(|place| Step::Unfit { place }),
         2 => n.clone().prop_map(|place| Step::Stopped { place }),
-        2 => (n.clone(), 0..5u64, 0..3u32, any::<(bool, bool)>(), -1..2i32, labels(1), prop_oneof![Just(0), 1..50u64]).prop_map(
-            |(pool, chunksize, retries, (retry_panics, speculate), priority, require, item_bytes)| {
-                Step::Open { pool, chunksize, retries, retry_panics, priority, speculate, require, item_bytes }
+        2 => (n.clone(), 0..5u64, 0..3u32, any::<(bool, bool, bool)>(), -1..2i32, labels(1), prop_oneof![Just(0), 1..50u64]).prop_map(
+            |(pool, chunksize, retries, (retry_panics, retry_failed, speculate), priority, require, item_bytes)| {
+                Step::Open { pool, chunksize, retries, retry_panics, retry_failed, priority, speculate, require, item_bytes }
             }
         ),
         1 => n.clone().prop_map(|agent| Step::GiveUp { agent }),
@@ -178,9 +183,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => prop_oneof![1..10_000_000u64, Just(10_000_000_000)].prop_map(|ns| Step::Wait { ns }),
         4 => (n.clone(), 0..3u64, 1..12u64).prop_map(|(job, gap, count)| Step::Arrive { job, gap: gap.saturating_sub(1), count }),
         1 => n.clone().prop_map(|job| Step::End { job }),
+        1 => n.clone().prop_map(|job| Step::StopRetries { job }),
         1 => n.clone().prop_map(|job| Step::Cancel { job }),
-        10 => (n.clone(), n.clone(), prop_oneof![3 => Just(0), 1 => n.clone()], 1..9usize, prop_oneof![Just(0), 1..5_000_000u64])
-            .prop_map(|(agent, chunk, from, count, busy_ns)| Step::Run { agent, chunk, from, count, busy_ns }),
+        10 => (n.clone(), n.clone(), prop_oneof![3 => Just(0), 1 => n.clone()], 1..9usize, prop_oneof![Just(0), 1..5_000_000u64], failed())
+            .prop_map(|(agent, chunk, from, count, busy_ns, failed)| Step::Run { agent, chunk, from, count, busy_ns, failed }),
         4 => (n.clone(), n.clone(), n.clone(), fault)
             .prop_map(|(agent, chunk, item, fault)| Step::Fault { agent, chunk, item, fault }),
         2 => (n.clone(), n.clone(), n.clone(), 1..9usize)
@@ -189,6 +195,11 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (n.clone(), n, garbage).prop_map(|(agent, chunk, what)| Step::Garbage { agent, chunk, what }),
         10 => Just(Step::Schedule),
     ]
+}
+
+/// Whether results count as failed.
+fn failed() -> impl Strategy<Value = bool> {
+    prop_oneof![2 => Just(false), 1 => Just(true)]
 }
 
 /// Nearly always few of four labels, most often none.
@@ -295,18 +306,32 @@ fn take(world: &mut World, step: &Step) -> Option<()> {
             let agent = pick(world.agents.keys().copied(), agent)?;
             world.credit_bytes(agent, chunks, bytes);
         }
-        Step::Open { pool, chunksize, retries, retry_panics, priority, speculate, ref require, item_bytes } => {
+        Step::Open {
+            pool,
+            chunksize,
+            retries,
+            retry_panics,
+            retry_failed,
+            priority,
+            speculate,
+            ref require,
+            item_bytes,
+        } => {
             let pool = world.pools[&pick(world.pools.keys().copied(), pool)?].id;
             let chunksize = NonZeroU64::new(chunksize);
-            let policy = JobPolicy { chunksize, retries, retry_panics, priority, speculate };
+            let policy = JobPolicy { chunksize, retries, retry_panics, retry_failed, priority, speculate };
             world.open_with(pool, policy, require, item_bytes);
         }
         Step::Arrive { job, gap, count } => world.arrive(open_job(world, job, true)?, gap, count),
         Step::End { job } => world.end(open_job(world, job, true)?),
         Step::Cancel { job } => world.cancel(open_job(world, job, false)?),
-        Step::Run { agent, chunk, from, count, busy_ns } => {
+        Step::StopRetries { job } => world.stop_retries(open_job(world, job, false)?),
+        Step::Run { agent, chunk, from, count, busy_ns, failed } => {
             let (agent, at, first, count) = held(world, agent, chunk, from, count)?;
-            world.run(agent, at, first, count, busy_ns);
+            match failed {
+                true => world.run_failed(agent, at, first, count, busy_ns),
+                false => world.run(agent, at, first, count, busy_ns),
+            }
         }
         Step::Fault { agent, chunk, item, fault } => {
             let (agent, at, item, _) = held(world, agent, chunk, item, 1)?;
@@ -359,7 +384,7 @@ fn garbage(world: &mut World, agent: usize, chunk: usize, what: Garbage) -> Opti
         Garbage::Nothing => count = 0,
     }
     world.stale_expected += 1;
-    let done = Event::RunDone { agent, chunk, attempt, first, count, busy_ns: 7 };
+    let done = Event::RunDone { agent, chunk, attempt, first, count, busy_ns: 7, failed: count % 2 == 1 };
     assert_eq!(world.send(done), []);
     if count == 1 {
         world.stale_expected += 2;
@@ -379,8 +404,8 @@ fn cases() -> u32 {
 fn step_with_copies() -> impl Strategy<Value = Step> {
     let n = 0..64usize;
     prop_oneof![
-        8 => (n.clone(), n.clone(), prop_oneof![2 => Just(0), 1 => n.clone()], 1..5usize, 1..90_000u64)
-            .prop_map(|(agent, chunk, from, count, busy_ns)| Step::Run { agent, chunk, from, count, busy_ns }),
+        8 => (n.clone(), n.clone(), prop_oneof![2 => Just(0), 1 => n.clone()], 1..5usize, 1..90_000u64, failed())
+            .prop_map(|(agent, chunk, from, count, busy_ns, failed)| Step::Run { agent, chunk, from, count, busy_ns, failed }),
         3 => (n.clone(), n.clone(), n.clone(), prop_oneof![Just(Fault::Died), Just(Fault::Panicked), Just(Fault::Final)])
             .prop_map(|(agent, chunk, item, fault)| Step::Fault { agent, chunk, item, fault }),
         2 => (n.clone(), n.clone(), n.clone(), 1..5usize)
@@ -431,7 +456,7 @@ proptest! {
     #[test]
     fn the_first_outcome_of_each_item_counts(
         agents in prop::collection::vec((1..3u32, 1..5u32), 2..4),
-        jobs in prop::collection::vec((0..4u64, 1..3u32, any::<bool>(), 4..14u64), 1..3),
+        jobs in prop::collection::vec((0..4u64, 1..3u32, any::<(bool, bool)>(), 4..14u64), 1..3),
         limit in 0..4u32,
         steps in prop::collection::vec(step_with_copies(), 1..100),
     ) {
@@ -442,9 +467,9 @@ proptest! {
         for (slots, credit) in agents {
             world.join(slots, credit);
         }
-        for (chunksize, retries, retry_panics, items) in jobs {
+        for (chunksize, retries, (retry_panics, retry_failed), items) in jobs {
             let chunksize = NonZeroU64::new(chunksize);
-            let policy = JobPolicy { chunksize, retries, retry_panics, priority: 0, speculate: true };
+            let policy = JobPolicy { chunksize, retries, retry_panics, retry_failed, priority: 0, speculate: true };
             let job = world.open_in(pool, policy);
             world.arrive(job, 0, items);
         }

@@ -59,7 +59,7 @@ fn records(directory: &Path, bytes: usize, ahead: u64, time: Duration) -> (f64, 
         while number < durable + ahead {
             let at = number - base;
             let job = jobs[(at % JOBS) as usize];
-            journal.done(job, at / JOBS, data.clone(), ends.clone(), false).expect("outcomes are taken");
+            journal.done(job, at / JOBS, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
             number = journal.flush();
         }
         runtime.block_on(wakeup.wait());
@@ -82,7 +82,7 @@ fn in_order(directory: &Path, time: Duration) -> f64 {
     let mut item = 0;
     while start.elapsed() < time {
         for _ in 0..ROUND {
-            journal.done(jobs[0], item, data.clone(), ends.clone(), false).expect("outcomes are taken");
+            journal.done(jobs[0], item, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
             item += 1;
         }
         let number = journal.flush();
@@ -111,7 +111,7 @@ fn read_again(directory: &Path, count: u64, bytes: usize) -> (f64, f64) {
     let (data, ends) = payload(bytes);
     for at in 0..count {
         let job = jobs[(at % JOBS) as usize];
-        journal.done(job, at / JOBS, data.clone(), ends.clone(), false).expect("outcomes are taken");
+        journal.done(job, at / JOBS, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
         if at % 1000 == 0 {
             journal.sync().expect("the disk works");
         }

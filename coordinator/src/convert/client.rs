@@ -20,6 +20,7 @@ pub(crate) enum FromClient {
     OpenJob { job: u64, asked: JobAsked },
     Items { job: u64, batch: Batch },
     EndItems { job: u64 },
+    StopRetries { job: u64 },
     CancelJob { job: u64 },
     ClosePool { now: bool },
     PoolReopened,
@@ -76,6 +77,7 @@ pub(crate) fn from_client(message: ClientMessage) -> Result<FromClient, Refused>
         Body::OpenJob(open) => open_job(*open)?,
         Body::Items(Items { job, first, data, ends }) => FromClient::Items { job, batch: batch(first, data, ends)? },
         Body::EndItems(end) => FromClient::EndItems { job: end.job },
+        Body::StopRetries(stop) => FromClient::StopRetries { job: stop.job },
         Body::CancelJob(cancel) => FromClient::CancelJob { job: cancel.job },
         Body::ClosePool(close) => FromClient::ClosePool { now: close.now },
         Body::PoolReopened(_) => FromClient::PoolReopened,
@@ -158,6 +160,7 @@ fn open_job(open: OpenJob) -> Result<FromClient, Refused> {
         chunksize: NonZeroU64::new(open.chunksize),
         retries: open.retries,
         retry_panics: open.retry_panics,
+        retry_failed: open.retry_failed,
         priority: open.priority,
         speculate: open.speculate,
     };

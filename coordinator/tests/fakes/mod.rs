@@ -9,7 +9,8 @@ use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox, Princi
 use farpool_proto::v1::{
     AgentCommand, AgentEvent, AgentHello, Assign, CancelJob, ClientEvent, ClientMessage, ClosePool, Credit, EndItems,
     Failure, FailureKind, HeldChunk, HeldPool, ItemFault, Items, Label, OpenJob, OpenPool, PoolFault, PoolStarted,
-    PoolStopped, Returned, RunDone, WorkerSettings, agent_command, agent_event, client_event, client_message,
+    PoolStopped, Returned, RunDone, StopRetries, WorkerSettings, agent_command, agent_event, client_event,
+    client_message,
 };
 
 pub(crate) use agent_event::Body as Say;
@@ -237,7 +238,12 @@ pub(crate) fn told(event: &client_event::Body) -> String {
             format!("output of {} on {}: {}", output.pid, output.host, String::from_utf8_lossy(&output.data))
         }
         PoolOpened(opened) => format!("opened with {} slots", opened.slots),
-        ItemsDone(done) => format!("job {} done {}: {:?}", done.job, done.first, payloads(&done.data, 0, &done.ends)),
+        ItemsDone(done) => {
+            let results = payloads(&done.data, 0, &done.ends);
+            let failed = if done.failed { ", failed" } else { "" };
+            let attempts = if done.attempts > 0 { format!(", attempts {}", done.attempts) } else { String::new() };
+            format!("job {} done {}: {results:?}{failed}{attempts}", done.job, done.first)
+        }
         ItemsFailed(failed) => {
             let (first, last) = (failed.first, failed.first + failed.count - 1);
             let items = if first == last { first.to_string() } else { format!("{first} to {last}") };
@@ -396,6 +402,17 @@ pub(crate) fn open_job(job: u64, chunksize: u64, retries: u32) -> Ask {
     Ask::OpenJob(Box::new(OpenJob { job, chunksize, retries, ..OpenJob::default() }))
 }
 
+/// The same that has items run again that count as failed.
+pub(crate) fn open_job_retrying(job: u64, chunksize: u64, retries: u32) -> Ask {
+    let Ask::OpenJob(mut open) = open_job(job, chunksize, retries) else { unreachable!("that is what it is") };
+    open.retry_failed = true;
+    Ask::OpenJob(open)
+}
+
+pub(crate) fn stop_retries(job: u64) -> Ask {
+    Ask::StopRetries(StopRetries { job })
+}
+
 pub(crate) fn items(job: u64, first: u64, items: &[impl AsRef<str>]) -> Ask {
     let (data, ends) = encode(items);
     Ask::Items(Items { job, first, data, ends })
@@ -427,6 +444,12 @@ pub(crate) fn done(chunk: &Held, from: usize, count: usize) -> Say {
         busy_ns: 1000,
         failed: false,
     })
+}
+
+/// The same, and they count as failed.
+pub(crate) fn failed(chunk: &Held, from: usize, count: usize) -> Say {
+    let Say::RunDone(run) = done(chunk, from, count) else { unreachable!("that is what it is") };
+    Say::RunDone(RunDone { failed: true, ..run })
 }
 
 pub(crate) fn fault(chunk: &Held, item: u64, kind: FailureKind) -> Say {

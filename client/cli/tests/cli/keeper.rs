@@ -51,7 +51,7 @@ impl Keeper {
 
 pub(crate) fn result(item: u64, bytes: &[u8]) -> Event {
     let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
-    Event::ItemsDone(ItemsDone { job: 1, first: item, data: bytes.to_vec().into(), ends, failed: false })
+    Event::ItemsDone(ItemsDone { job: 1, first: item, data: bytes.to_vec().into(), ends, failed: false, attempts: 0 })
 }
 
 pub(crate) fn failure(item: u64) -> Event {

@@ -34,7 +34,9 @@ impl Outcomes {
             match self.reading.step(|bytes| Ok::<_, Error>(Bytes::copy_from_slice(bytes))) {
                 Step::Wait => return None,
                 Step::Missing(_) => {}
-                Step::Outcome(item, result) => return Some(Ok(Outcome { item, result })),
+                Step::Outcome(item, result) => {
+                    return Some(Ok(Outcome { item, result, attempts: self.reading.attempts() }));
+                }
                 Step::Ended(end) => return Some(Err(end)),
             }
         }

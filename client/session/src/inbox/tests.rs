@@ -22,7 +22,7 @@ fn inbox(interest: Interest) -> Arc<Inbox> {
 }
 
 fn done(inbox: &Inbox, first: u64, items: usize) {
-    inbox.deliver_done(first, Bytes::new(), vec![0; 4 * items].into()).wake();
+    inbox.deliver_done(first, Bytes::new(), vec![0; 4 * items].into(), 0).wake();
 }
 
 /// How often a waker is woken by two outcomes and an end, set again after each.

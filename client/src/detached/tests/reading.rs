@@ -227,7 +227,7 @@ fn lies_are_errors() {
     let server = Server::start();
     let raw = |first, data: &'static [u8], ends: &[u32]| {
         let ends: Vec<u8> = ends.iter().flat_map(|end| end.to_le_bytes()).collect();
-        Event::ItemsDone(ItemsDone { job: 1, first, data: data.into(), ends: ends.into(), failed: false })
+        Event::ItemsDone(ItemsDone { job: 1, first, data: data.into(), ends: ends.into(), failed: false, attempts: 0 })
     };
     let lies: Vec<(&str, Vec<Event>)> = vec![
         ("of items 0", vec![raw(0, b"\x02", &[1]), raw(0, b"\x02", &[1])]),

@@ -186,7 +186,14 @@ impl Call {
             data.extend_from_slice(result);
             ends.extend_from_slice(&(data.len() as u32).to_le_bytes());
         }
-        self.say(Event::ItemsDone(ItemsDone { job: 1, first, data: data.into(), ends: ends.into(), failed: false }));
+        self.say(Event::ItemsDone(ItemsDone {
+            job: 1,
+            first,
+            data: data.into(),
+            ends: ends.into(),
+            failed: false,
+            attempts: 0,
+        }));
     }
 
     pub(super) fn say_failed(&self, first: u64, count: u64, message: &str) {

@@ -165,7 +165,15 @@ impl Sim {
         let Running { ends, began, chunk, attempt, item, .. } = ended;
         self.agents[ended.agent].busy -= 1;
         let agent = AgentId::new(ended.agent as u32, 1);
-        self.send(Event::RunDone { agent, chunk, attempt, first: item, count: 1, busy_ns: ends - began });
+        self.send(Event::RunDone {
+            agent,
+            chunk,
+            attempt,
+            first: item,
+            count: 1,
+            busy_ns: ends - began,
+            failed: false,
+        });
         self.fill_slots(ended.agent);
     }
 }

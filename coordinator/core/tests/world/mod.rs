@@ -496,6 +496,13 @@ impl World {
         job
     }
 
+    pub(crate) fn stop_retries(&mut self, job: u32) {
+        let fake = self.jobs.get_mut(&job).expect("the job is there");
+        (fake.policy.retry_panics, fake.policy.retry_failed) = (false, false);
+        let job = fake.id;
+        assert_eq!(self.send(Event::RetriesStopped { job }), []);
+    }
+
     pub(crate) fn cancel(&mut self, job: u32) {
         let id = self.jobs[&job].id;
         for agent in self.agents.values_mut() {
@@ -507,16 +514,45 @@ impl World {
 
     /// The agent is through with these items of the chunk at `at`.
     pub(crate) fn run(&mut self, agent: u32, at: usize, first: u64, count: u64, busy_ns: u64) {
+        self.report(agent, at, (first, count), busy_ns, false);
+    }
+
+    /// The same with results that count as failed.
+    pub(crate) fn run_failed(&mut self, agent: u32, at: usize, first: u64, count: u64, busy_ns: u64) {
+        self.report(agent, at, (first, count), busy_ns, true);
+    }
+
+    fn report(&mut self, agent: u32, at: usize, (first, count): (u64, u64), busy_ns: u64, failed: bool) {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
         let (id, chunk) = (fake.id, fake.through_with(at, first, count));
         let fresh = self.take_off(chunk.job, first, count);
-        let actions =
-            self.send(Event::RunDone { agent: id, chunk: chunk.id, attempt: chunk.attempt, first, count, busy_ns });
-        let accepted = actions.iter().filter_map(|action| match *action {
-            Action::Accept { first, count, .. } => Some((first, count)),
-            _ => None,
-        });
-        assert!(accepted.eq(fresh), "of {first}+{count}: {actions:?}");
+        let job = self.jobs.get_mut(&chunk.job).expect("the job is there");
+        let (retries, again) = (job.policy.retries, failed && job.policy.retry_failed && job.policy.retries > 0);
+        let (mut accepted, mut retried) = (Vec::new(), Vec::new());
+        for item in fresh.into_iter().flat_map(|(first, count)| first..first + count) {
+            let state = job.items.get_mut(&item).expect("the item has arrived");
+            if again && (state.copies > 0 || state.faults < retries) {
+                state.faults += 1;
+                assert!(state.faults <= retries, "a copy of what was tried too often");
+                retried.extend((state.copies == 0).then_some((item, state.faults + 1)));
+            } else {
+                accepted.push(item);
+            }
+        }
+        let (chunk, attempt) = (chunk.id, chunk.attempt);
+        let actions = self.send(Event::RunDone { agent: id, chunk, attempt, first, count, busy_ns, failed });
+        let mut told = (Vec::new(), Vec::new());
+        for action in &actions {
+            match *action {
+                Action::Accept { first, count, .. } => {
+                    assert!(told.1.is_empty(), "what is settled would take the report with it: {actions:?}");
+                    told.0.extend(first..first + count);
+                }
+                Action::Retrying { item, attempt, .. } => told.1.push((item, attempt)),
+                _ => {}
+            }
+        }
+        assert_eq!(told, (accepted, retried), "of {first}+{count}: {actions:?}");
     }
 
     /// The whole chunk at `at`, each item taking `item_ns`.
@@ -752,7 +788,13 @@ impl World {
                     assert!(chunk.overtaken && self.wanted(&chunk).next().is_none(), "cancelled too early");
                 }
             }
-            Action::Accept { job, first, count } => self.settle(job, first..first + count, Outcome::Done),
+            Action::Accept { job, first, count, attempts } => {
+                let items = &self.job(job).items;
+                for (index, item) in items.range(first..first + count) {
+                    assert_eq!(item.faults + 1, attempts, "item {index} was tried that often");
+                }
+                self.settle(job, first..first + count, Outcome::Done);
+            }
             Action::Fail { job, first, count, attempts, cause } => {
                 let lost = cause == Cause::AgentLost;
                 self.settle(job, first..first + count, Outcome::Failed { attempts, lost });

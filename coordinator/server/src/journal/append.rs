@@ -158,16 +158,25 @@ impl Journal {
         Ok(())
     }
 
-    /// Items were run, with these results in the layout of `farpool.v1.ItemsDone`. `failed`: they count as failed.
+    /// Items were run, with these results in the layout of `farpool.v1.ItemsDone`. `failed`: they count as failed. `attempts`: how
+    /// often each has been tried; 0: once.
     ///
     /// # Errors
     /// If one of them has an outcome already, if there is no such job, or if they are too long for a record.
-    pub fn done(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes, failed: bool) -> Result<(), JournalError> {
+    pub fn done(
+        &mut self,
+        job: u64,
+        first: u64,
+        data: Bytes,
+        ends: Bytes,
+        failed: bool,
+        attempts: u32,
+    ) -> Result<(), JournalError> {
         let count = count(first, &data, &ends)?;
         self.lack_outcomes(job, first, first + count)?;
         let longest = data.len() as u64 + ends.len() as u64 + 64;
         check_length(longest)?;
-        self.gather(job, first, data, ends, failed);
+        self.gather(job, first, data, ends, (failed, attempts));
         Ok(())
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Gathered {
     ends: Bytes,
     /// They count as failed.
     failed: bool,
+    /// How often each has been tried; 0: once.
+    attempts: u32,
     /// All of them, if there were further ones.
     joined: Option<(Vec<u8>, Vec<u8>)>,
 }
@@ -27,14 +29,14 @@ impl Gathered {
         self.job == job && first < self.first + self.count && self.first < end
     }
 
-    pub(super) fn new(job: u64, first: u64, data: Bytes, ends: Bytes, failed: bool) -> Self {
+    pub(super) fn new(job: u64, first: u64, data: Bytes, ends: Bytes, (failed, attempts): (bool, u32)) -> Self {
         let count = ends.len() as u64 / 4;
-        Self { job, first, count, data, ends, failed, joined: None }
+        Self { job, first, count, data, ends, failed, attempts, joined: None }
     }
 
-    /// Takes further results in, unless they do not follow or all would be too much for one record.
-    pub(super) fn takes(&mut self, (job, first): (u64, u64), data: &[u8], ends: &[u8], failed: bool) -> bool {
-        let takes = (self.job, self.first + self.count, self.failed) == (job, first, failed)
+    /// Takes further results in, unless they do not follow, differ, or all would be too much for one record.
+    pub(super) fn takes(&mut self, (job, first): (u64, u64), data: &[u8], ends: &[u8], alike: (bool, u32)) -> bool {
+        let takes = (self.job, self.first + self.count, (self.failed, self.attempts)) == (job, first, alike)
             && self.bytes() + data.len() + ends.len() <= LARGE;
         if takes {
             self.join(data, ends);
@@ -44,9 +46,9 @@ impl Gathered {
 
     /// The record of all of them.
     pub(super) fn into_record(self) -> (Body, [Bytes; 2]) {
-        let Self { job, first, count, data, ends, failed, joined } = self;
+        let Self { job, first, count, data, ends, failed, attempts, joined } = self;
         let payload = joined.map_or([data, ends], |(data, ends)| [data.into(), ends.into()]);
-        (Body::ItemsDone(ItemsDone { job, first, count, failed }), payload)
+        (Body::ItemsDone(ItemsDone { job, first, count, failed, attempts }), payload)
     }
 
     fn bytes(&self) -> usize {

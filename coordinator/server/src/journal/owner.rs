@@ -235,12 +235,12 @@ impl Journal {
     }
 
     /// Takes in results that are sound.
-    pub(super) fn gather(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes, failed: bool) {
-        if self.gathered.as_mut().is_some_and(|gathered| gathered.takes((job, first), &data, &ends, failed)) {
+    pub(super) fn gather(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes, alike: (bool, u32)) {
+        if self.gathered.as_mut().is_some_and(|gathered| gathered.takes((job, first), &data, &ends, alike)) {
             return;
         }
         self.end_gathered();
-        self.gathered = Some(Gathered::new(job, first, data, ends, failed));
+        self.gathered = Some(Gathered::new(job, first, data, ends, alike));
     }
 
     /// Writes down what was gathered.

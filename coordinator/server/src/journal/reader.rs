@@ -45,6 +45,8 @@ pub enum Kept {
         ends: Bytes,
         /// The items count as failed.
         failed: bool,
+        /// How often each has been tried; 0: once, or that is not known.
+        attempts: u32,
     },
     /// Why items failed.
     Failed {
@@ -91,7 +93,7 @@ impl Reader {
             Body::ItemsDone(run) => {
                 let (data, ends) = halves(run.count);
                 let ends = payload.slice(payload.len() - ends..);
-                Kept::Done { first: run.first, data, ends, failed: run.failed }
+                Kept::Done { first: run.first, data, ends, failed: run.failed, attempts: run.attempts }
             }
             Body::ItemsFailed(run) => {
                 let failure = Box::new(Failure::decode(payload).map_err(unsound)?);

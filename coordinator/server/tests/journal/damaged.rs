@@ -33,7 +33,7 @@ fn write(directory: &Path) -> PathBuf {
         let ends = 500u32.to_le_bytes().to_vec();
         journal.items(job, 0, vec![1; 500].into(), ends.clone().into()).expect("there is room");
         journal.end_items(job, 1, 2).expect("they can end");
-        journal.done(job, 0, vec![number as u8; 500].into(), ends.into(), false).expect("outcomes are taken");
+        journal.done(job, 0, vec![number as u8; 500].into(), ends.into(), false, 0).expect("outcomes are taken");
         journal.end_job(job, false, None, 3).expect("it can end");
         journal.sync().expect("the disk works");
     }

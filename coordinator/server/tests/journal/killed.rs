@@ -49,7 +49,7 @@ fn child() {
         let (data, ends) = payload(number);
         journal.items(job, 0, data.clone().into(), ends.clone().into()).expect("there is room");
         journal.end_items(job, 2, number).expect("they can end");
-        journal.done(job, 0, data.into(), ends.into(), false).expect("outcomes are taken");
+        journal.done(job, 0, data.into(), ends.into(), false, 0).expect("outcomes are taken");
         journal.end_job(job, false, None, number).expect("it can end");
         if let Some(old) = journal.find("local", &number.wrapping_sub(KEPT).to_string()).map(|job| job.number()) {
             journal.forget(old).expect("it can be forgotten");

@@ -153,7 +153,13 @@ pub(crate) fn ask(number: u64, bytes: usize) -> ClientMessage {
 }
 
 pub(crate) fn tell(number: u64, bytes: usize) -> ClientEvent {
-    let done =
-        ItemsDone { job: bytes as u64, first: number, data: vec![7; bytes].into(), ends: Bytes::new(), failed: false };
+    let done = ItemsDone {
+        job: bytes as u64,
+        first: number,
+        data: vec![7; bytes].into(),
+        ends: Bytes::new(),
+        failed: false,
+        attempts: 0,
+    };
     ClientEvent { body: Some(Event::ItemsDone(done)) }
 }

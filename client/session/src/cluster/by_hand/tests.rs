@@ -133,7 +133,7 @@ fn answer(out: &Outgoing<ClientEvent>, message: ClientMessage) -> bool {
             say(Event::PoolOpened(PoolOpened { slots: 1 }));
         }
         Some(Body::Items(Items { job, first, data, ends })) => {
-            say(Event::ItemsDone(ItemsDone { job, first, data, ends, failed: false }));
+            say(Event::ItemsDone(ItemsDone { job, first, data, ends, failed: false, attempts: 0 }));
             say(Event::Window(farpool_proto::v1::Window { job, limit: u64::MAX / 2 }));
             return true;
         }

@@ -153,6 +153,11 @@ impl DetachedOutcomes {
         .await
     }
 
+    /// How often the item of the last outcome was tried.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts()
+    }
+
     /// Items of the job, as far as that is known.
     pub fn items(&self) -> u64 {
         self.0.items()

@@ -25,6 +25,8 @@ pub struct Reading {
     failed: Option<(u64, u64, Error)>,
     /// The item whose outcome is next.
     next: u64,
+    /// How often the one before it was tried.
+    attempts: u32,
     /// Some items before it had none.
     lacks: bool,
     /// Whether each item without an outcome is a step of its own.
@@ -71,9 +73,9 @@ impl Reading {
             };
             own.end(ended);
         };
-        let (current, failed, next, lacks, tells_missing, end) = (None, None, 0, false, false, None);
+        let (current, failed, next, attempts, lacks, tells_missing, end) = (None, None, 0, 0, false, false, None);
         let inbox = Owned::new(inbox);
-        (Self { inbox, subject, current, failed, next, lacks, tells_missing, end }, read)
+        (Self { inbox, subject, current, failed, next, attempts, lacks, tells_missing, end }, read)
     }
 
     /// The same; each item without an outcome is a step of its own.
@@ -92,6 +94,11 @@ impl Reading {
         self.inbox.bytes()
     }
 
+    /// How often the item of the last outcome was tried.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
     /// The next outcome that is there, a result being what `decode` makes of its bytes.
     pub fn step<T, E: Into<Error>>(&mut self, decode: impl FnOnce(&[u8]) -> Result<T, E>) -> Step<T> {
         if let Err(error) = fork::check_detached(self.inbox.owner()) {
@@ -102,7 +109,7 @@ impl Reading {
                 return Step::Ended(end.clone());
             }
             if let Some(results) = &mut self.current {
-                let item = results.next_item();
+                let (item, attempts) = (results.next_item(), results.attempts());
                 if item > self.next {
                     match self.miss(item) {
                         Some(missing) => return Step::Missing(missing),
@@ -111,7 +118,7 @@ impl Reading {
                 }
                 match results.next() {
                     Some(Ok((item, bytes))) => {
-                        self.next = item + 1;
+                        (self.next, self.attempts) = (item + 1, attempts);
                         return Step::Outcome(
                             item,
                             decode(bytes).map_err(|error| self.subject.tell(error.into().of_item(item))),
@@ -129,7 +136,7 @@ impl Reading {
                     self.failed = Some((item, count, error));
                     return Step::Missing(missing);
                 }
-                self.next = item + 1;
+                (self.next, self.attempts) = (item + 1, error.attempts());
                 self.failed = (count > 1).then(|| (item + 1, count - 1, error.clone()));
                 return Step::Outcome(item, Err(self.subject.tell(error.of_item(item))));
             }
@@ -175,7 +182,7 @@ impl Reading {
         match arrival {
             Arrival::Failed(first, count, error) => self.failed = Some((first, count, error)),
             Arrival::Done(done) => match Results::new(done.first, done.data, done.ends, self.items()) {
-                Ok(results) => self.current = Some(results),
+                Ok(results) => self.current = Some(results.tried(done.attempts)),
                 Err(error) => self.end = Some(End::Broken(self.subject.tell(error))),
             },
         }

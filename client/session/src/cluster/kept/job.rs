@@ -38,6 +38,11 @@ impl Job {
         self.batches.push_back(batch);
     }
 
+    /// Whoever the job is opened at again is told at once.
+    pub(super) fn stop_retries(&mut self) {
+        (self.open.retry_panics, self.open.retry_failed) = (false, false);
+    }
+
     pub(super) fn end_input(&mut self) {
         self.input_ended = true;
     }

@@ -74,6 +74,7 @@ impl Kept {
             }
             Body::Items(items) => self.jobs.get_mut(&items.job).map(|job| job.keep(items, way)).is_some(),
             Body::EndItems(end) => self.jobs.get_mut(&end.job).map(Job::end_input).is_some(),
+            Body::StopRetries(stop) => self.jobs.get_mut(&stop.job).map(Job::stop_retries).is_some(),
             Body::CancelJob(cancel) => self.jobs.get_mut(&cancel.job).map(|job| job.cancelled = true).is_some(),
             Body::ClosePool(close) => {
                 self.close.get_or_insert_default().now |= close.now;
@@ -183,7 +184,7 @@ pub(super) fn part(done: &ItemsDone, runs: &[Run]) -> Vec<ItemsDone> {
     let each = |run: &Run| {
         let from = (run.first - done.first) as usize;
         let (data, ends) = batch::cut(&done.data, &done.ends, from, run.count as usize);
-        ItemsDone { job: done.job, first: run.first, data, ends, failed: done.failed }
+        ItemsDone { job: done.job, first: run.first, data, ends, failed: done.failed, attempts: done.attempts }
     };
     runs.iter().map(each).collect()
 }

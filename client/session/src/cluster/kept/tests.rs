@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use farpool_proto::v1::{CancelJob, EndItems, Items, OpenJob};
+use farpool_proto::v1::{CancelJob, EndItems, Items, OpenJob, StopRetries};
 use proptest::prelude::*;
 
 use super::*;
@@ -134,6 +134,21 @@ fn a_job_that_was_cancelled_is_not_opened_again() {
 }
 
 #[test]
+fn a_job_whose_retries_were_stopped_is_opened_again_without_them() {
+    let mut kept = kept();
+    for job in [1, 2] {
+        let open = OpenJob { job, retries: 2, retry_failed: true, retry_panics: true, ..OpenJob::default() };
+        assert!(say(&mut kept, &Body::OpenJob(Box::new(open))));
+    }
+    assert!(say(&mut kept, &Body::StopRetries(StopRetries { job: 1 })));
+    assert!(!say(&mut kept, &Body::StopRetries(StopRetries { job: 3 })), "there is no such job");
+    let said = say_again(&mut kept);
+    let opened = said.iter().filter_map(|body| if let Body::OpenJob(open) = body { Some(open) } else { None });
+    let opened: Vec<_> = opened.map(|open| (open.job, open.retries, open.retry_failed, open.retry_panics)).collect();
+    assert_eq!(opened, [(1, 2, false, false), (2, 2, true, true)]);
+}
+
+#[test]
 fn an_outcome_that_was_there_before_is_not_delivered_again() {
     let mut kept = kept();
     assert!(say(&mut kept, &open(1, 2)));
@@ -158,20 +173,20 @@ fn an_outcome_that_was_there_before_is_not_delivered_again() {
 fn the_part_of_a_run_that_is_new_has_the_same_results() {
     let Items { first, data, ends, .. } = items(1, Run::new(20, 10));
     let parts = part(
-        &ItemsDone { job: 1, first, data, ends, failed: false },
+        &ItemsDone { job: 1, first, data, ends, failed: false, attempts: 0 },
         &[Run::new(20, 1), Run::new(23, 4), Run::new(29, 1)],
     );
     let runs = [Run::new(20, 1), Run::new(23, 4), Run::new(29, 1)];
     for (part, run) in parts.into_iter().zip(runs) {
         let Items { job, first, data, ends } = items(1, run);
-        assert_eq!(part, ItemsDone { job, first, data, ends, failed: false });
+        assert_eq!(part, ItemsDone { job, first, data, ends, failed: false, attempts: 0 });
     }
 }
 
 #[test]
 fn results_whose_ends_lie_are_cut_without_a_panic() {
     let ends: Bytes = [9_u32, 3, u32::MAX, 0].iter().flat_map(|end| end.to_le_bytes()).collect();
-    let done = ItemsDone { job: 1, first: 0, data: vec![1, 2, 3, 4].into(), ends, failed: false };
+    let done = ItemsDone { job: 1, first: 0, data: vec![1, 2, 3, 4].into(), ends, failed: false, attempts: 0 };
     for first in 0..4 {
         for count in 1..=4 - first {
             part(&done, &[Run::new(first, count)]);

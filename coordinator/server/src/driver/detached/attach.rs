@@ -281,12 +281,12 @@ impl Driver {
         for (first, count, read) in outcomes {
             let end = first + count;
             let body = match read {
-                Ok(Kept::Done { first, data, ends, failed }) => {
+                Ok(Kept::Done { first, data, ends, failed, attempts }) => {
                     let batch = Batch { first, count, data, ends, failed };
                     let from = first.max(attached.next);
                     let Batch { first, data, ends, .. } =
                         if from > first { batch.part(from, end - from) } else { batch };
-                    Body::ItemsDone(ItemsDone { job: attached.named, first, data, ends, failed })
+                    Body::ItemsDone(ItemsDone { job: attached.named, first, data, ends, failed, attempts })
                 }
                 Ok(Kept::Failed { first, failure, .. }) => {
                     let (first, failure) = (first.max(attached.next), Some(*failure));

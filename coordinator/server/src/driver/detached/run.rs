@@ -197,7 +197,8 @@ impl Driver {
         let Some(run) = self.detached.runs.get(&id) else { return };
         let Some(journal) = &mut self.detached.journal else { return };
         let (first, count) = (done.first, done.ends.len() as u64 / 4);
-        let Err(error) = journal.done(run.job, first, done.data, done.ends, done.failed) else { return };
+        let taken = journal.done(run.job, first, done.data, done.ends, done.failed, done.attempts);
+        let Err(error) = taken else { return };
         // They are too long for a record.
         let why = failure(FailureKind::PayloadTooLarge, format!("the journal does not take the result: {error}"));
         if let Err(error) = journal.failed(run.job, first, count, &why) {

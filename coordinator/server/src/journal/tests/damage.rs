@@ -350,7 +350,8 @@ fn what_is_missing_is_said_job_by_job_and_fails() {
         [vec![7; 4], [1u32, 2, 3, 4].iter().flat_map(|end| end.to_le_bytes()).collect()].concat().into()
     };
     let items = |job, first| (Body::Items(record::Items { job, first, count: 4 }), four());
-    let done = |job, first| (Body::ItemsDone(record::ItemsDone { job, first, count: 4, failed: false }), four());
+    let done =
+        |job, first| (Body::ItemsDone(record::ItemsDone { job, first, count: 4, failed: false, attempts: 0 }), four());
     let all = |job| (Body::ItemsEnded(record::ItemsEnded { job, end: 8, at_ms: 2 }), Bytes::new());
     let ended = |job| {
         let ended = record::JobEnded { job, at_ms: 3, ..Default::default() };

@@ -180,7 +180,7 @@ impl World {
                 let results: Vec<_> = (0..count).map(|at| vec![(now ^ at) as u8; long]).collect();
                 let (data, ends) = batch(&results);
                 let number = self.journal.find("local", &name).unwrap().number();
-                self.journal.done(number, first, data, ends, false).expect("outcomes are taken");
+                self.journal.done(number, first, data, ends, false, 0).expect("outcomes are taken");
                 job.items.retain(|item, _| !(first..first + count).contains(item));
                 job.counts.1 += count;
                 job.outcomes.extend((first..).zip(results.into_iter().map(Ok)));

@@ -40,7 +40,7 @@ fn a_small_job_that_stays_does_not_hold_what_goes() {
         let job = journal.open_job(pool, name.as_str(), &OpenJob::default(), round).expect("it can be opened");
         let (data, ends) = batch(&[vec![round as u8; 1500], vec![1; 10]]);
         journal.items(job, 0, data.clone(), ends.clone()).expect("there is room");
-        journal.done(job, 0, data, ends, false).expect("outcomes are taken");
+        journal.done(job, 0, data, ends, false, 0).expect("outcomes are taken");
         journal.end_items(job, 2, round).expect("they can end");
         journal.end_job(job, false, None, round).expect("it can end");
         journal.sync().expect("the disk works");
@@ -78,7 +78,7 @@ fn a_full_journal_takes_outcomes_and_says_when_it_has_room_again() {
     journal.open_pool(&OpenPool { id: vec![7; 4000].into(), ..OpenPool::default() }).expect_err("it is full");
     // Results are as large as the items: these go as those come.
     for item in 0..items {
-        journal.done(job, item, data.clone(), ends.clone(), false).expect("outcomes are taken");
+        journal.done(job, item, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
         settle(&mut journal);
         assert!(on_disk(&disk) < SIZE, "{} at item {item}", on_disk(&disk));
     }
@@ -98,12 +98,12 @@ fn outcomes_that_are_larger_than_items_stop_at_the_bound() {
     let (data, ends) = batch(&[vec![7; 4000]]);
     let mut item = 0;
     while journal.has_room_for_outcomes() {
-        journal.done(job, item, data.clone(), ends.clone(), false).expect("outcomes are taken");
+        journal.done(job, item, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
         item += 1;
         settle(&mut journal);
     }
     assert!((55..65).contains(&item), "{item}");
-    journal.done(job, item, data, ends, false).expect("outcomes are taken in any case");
+    journal.done(job, item, data, ends, false, 0).expect("outcomes are taken in any case");
 }
 
 #[test]
@@ -123,11 +123,11 @@ fn results_that_come_one_by_one_are_kept_together() {
     journal.items(job, 0, data, ends).expect("there is room");
     for at in (0..500).chain(600..1000u64) {
         let (data, ends) = batch(&[at.to_le_bytes().to_vec()]);
-        journal.done(job, at, data, ends, false).expect("outcomes are taken");
+        journal.done(job, at, data, ends, false, 0).expect("outcomes are taken");
     }
     let (data, ends) = batch(&[vec![1]]);
     for at in [3, 700, 999] {
-        let again = journal.done(job, at, data.clone(), ends.clone(), false).expect_err("there is an outcome");
+        let again = journal.done(job, at, data.clone(), ends.clone(), false, 0).expect_err("there is an outcome");
         assert_eq!(again.kind(), JournalErrorKind::Invalid);
     }
     let number = journal.flush();
@@ -189,7 +189,7 @@ fn what_does_not_fit_is_refused() {
     refused(journal.items(job, u64::MAX, data.clone(), ends.clone()), JournalErrorKind::Invalid);
     refused(journal.items(job, 5, Bytes::new(), Bytes::new()), JournalErrorKind::Invalid);
     refused(journal.items(job + 1, 0, data.clone(), ends.clone()), JournalErrorKind::NotFound);
-    refused(journal.done(job, 3, short, ends.clone(), false), JournalErrorKind::Invalid);
+    refused(journal.done(job, 3, short, ends.clone(), false, 0), JournalErrorKind::Invalid);
     refused(journal.failed(job, u64::MAX, 1, &Default::default()), JournalErrorKind::Invalid);
     refused(journal.forget(job + 1), JournalErrorKind::NotFound);
     journal.end_items(job, 5, 1).expect("they can end");
