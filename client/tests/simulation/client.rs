@@ -197,17 +197,22 @@ impl Script {
     }
 }
 
-/// What a job is like: what its items do, how many they are, and how it is opened.
-pub(crate) fn draw_job(number: u64, faults: bool, random: &mut Random) -> (JobPlan, u64, OpenJob) {
+/// What a job is like: what its items do, how many they are, and how it is opened. `fails`: items may count as failed.
+pub(crate) fn draw_job(number: u64, faults: bool, fails: bool, random: &mut Random) -> (JobPlan, u64, OpenJob) {
     let retries = random.pick(&[0, 1, 2, 3]);
-    let job = JobPlan {
+    let mut job = JobPlan {
         retries,
         retry_panics: retries > 0 && random.one_in(3),
         duration_us: random.pick(&[100, 1000, 20_000, 200_000]),
         deadly: if faults { random.pick(&[0, 0, 5, 50]) } else { 0 },
         panicking: random.pick(&[0, 0, 20]),
-        steady: false,
+        ..JobPlan::default()
     };
+    if fails {
+        job.failing = random.pick(&[0, 2, 5, 20]);
+        // With none that may be tried again nothing may be, either.
+        job.retry_failed = random.below(4) > 0;
+    }
     let items = match job.duration_us {
         200_000 => random.within(0..30),
         _ => random.pick(&[1, 10, 60, 200]) + random.below(10),
@@ -218,6 +223,7 @@ pub(crate) fn draw_job(number: u64, faults: bool, random: &mut Random) -> (JobPl
         chunksize: random.pick(&[0, 0, 1, 3, 20]),
         retries,
         retry_panics: job.retry_panics,
+        retry_failed: job.retry_failed,
         priority: random.pick(&[0, 0, 1]),
         speculate: retries > 0 && random.one_in(2),
         ..OpenJob::default()
@@ -235,6 +241,8 @@ struct JobRun {
     /// Items that are sent at once, at most.
     batch: u64,
     cancel_at: Option<u64>,
+    /// After how many outcomes it stops retries.
+    stop_at: Option<u64>,
     /// Items that could not be sent.
     refused: u64,
     random: Random,
@@ -242,14 +250,15 @@ struct JobRun {
 
 impl JobRun {
     fn new(host: Host, number: u64, client: &Session, plan: &Plan, faults: bool, mut random: Random) -> Self {
-        let (job, items, open) = draw_job(number, faults, &mut random);
+        let (job, items, open) = draw_job(number, faults, plan.has_failing(), &mut random);
         let name = format!("{host}.{number}");
         trace::say(format_args!("job {name} of {items} items: {job:?} {open:?}"));
         let tag = plan.add_job(job);
         let job = client.job(open).expect("the pool is open");
         let batch = random.pick(&[1, 5, 100]);
         let cancel_at = random.one_in(10).then(|| random.below(items + 1));
-        Self { name, job, plan: plan.clone(), tag, items, batch, cancel_at, refused: 0, random }
+        let stop_at = (plan.has_failing() && random.one_in(6)).then(|| random.below(items + 1));
+        Self { name, job, plan: plan.clone(), tag, items, batch, cancel_at, stop_at, refused: 0, random }
     }
 
     async fn run(mut self) {
@@ -284,6 +293,11 @@ impl JobRun {
                 self.job.cancel();
                 cancelled = true;
             }
+            if self.stop_at.take_if(|at| seen.len() as u64 >= *at).is_some() {
+                trace::say(format_args!("job {} stops retries", self.name));
+                self.plan.stop_retries(self.tag);
+                self.job.stop_retries();
+            }
             match self.job.next().await {
                 None => break,
                 Some(outcomes) => {
@@ -311,14 +325,14 @@ impl JobRun {
         }
     }
 
-    fn take(&self, Outcome { item, result, attempts: _ }: Outcome, sent: u64, seen: &mut BTreeSet<u64>) {
+    fn take(&self, Outcome { item, result, attempts }: Outcome, sent: u64, seen: &mut BTreeSet<u64>) {
         if item >= sent || !seen.insert(item) {
             trace::violation(format_args!(
                 "item {item} of job {} has an outcome again, or before it was sent",
                 self.name
             ));
         }
-        let outcome = result.map_err(|error| told(&error));
+        let outcome = result.map(|result| (result, attempts)).map_err(|error| told(&error));
         self.plan.check(mark(self.tag, item), &outcome);
     }
 }

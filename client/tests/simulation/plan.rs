@@ -16,6 +16,8 @@ const INDEX_BITS: u32 = 20;
 #[derive(Clone)]
 pub(crate) struct Plan {
     seed: u64,
+    /// Whether items count as failed, of some jobs.
+    has_failing: bool,
     books: Arc<Mutex<Books>>,
 }
 
@@ -35,17 +37,22 @@ struct Books {
 pub(crate) struct JobPlan {
     pub(crate) retries: u32,
     pub(crate) retry_panics: bool,
+    pub(crate) retry_failed: bool,
     /// How long items run, about, in us.
     pub(crate) duration_us: u64,
     /// One item in so many kills its worker at first, or panics; 0: none.
     pub(crate) deadly: u64,
     pub(crate) panicking: u64,
+    /// One in so many has a result at first that counts as failed.
+    pub(crate) failing: u64,
+    /// Its client has had enough of retries.
+    pub(crate) retries_stopped: bool,
     /// All take equally long.
     pub(crate) steady: bool,
 }
 
-/// What comes of an item: its result, or how it has failed at last, and at which attempt.
-pub(crate) type Outcome = Result<Bytes, (FailureKind, u32)>;
+/// What comes of an item: its result, or how it has failed at last; and at which attempt.
+pub(crate) type Outcome = Result<(Bytes, u32), (FailureKind, u32)>;
 
 /// How a run of an item ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +60,28 @@ pub(crate) enum Fate {
     Done,
     Dies,
     Panics,
+    /// It has a result that counts as failed.
+    Fails,
 }
 
+/// Items count as failed in histories whose seed leaves one of these behind: none that `found` names does.
+const FAILING: [u64; 2] = [4, 9];
+const OF_SEEDS: u64 = 11;
+
 impl Plan {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, books: Arc::default() }
+    /// Of the history with this seed.
+    pub(crate) fn new(seed: u64, history: u64) -> Self {
+        Self { seed, has_failing: FAILING.contains(&(history % OF_SEEDS)), books: Arc::default() }
+    }
+
+    /// Whether items count as failed, of some jobs.
+    pub(crate) fn has_failing(&self) -> bool {
+        self.has_failing
+    }
+
+    /// What panics or fails from now on may have failed.
+    pub(crate) fn stop_retries(&self, job: u64) {
+        self.books().jobs[job as usize].retries_stopped = true;
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -111,6 +135,9 @@ impl Plan {
             (_, panicking @ 1..) if random.one_in(panicking) && *runs as u64 <= random.pick(&[1, 2, 100]) => {
                 Fate::Panics
             }
+            _ if job.failing > 0 && random.one_in(job.failing) && *runs as u64 <= random.pick(&[1, 2, 3, 100]) => {
+                Fate::Fails
+            }
             _ => Fate::Done,
         };
         if fate == Fate::Dies {
@@ -142,11 +169,19 @@ impl Plan {
         let books = self.books();
         let Some(job) = books.jobs.get((mark >> INDEX_BITS) as usize) else { return };
         let (runs, deaths) = books.runs.get(&mark).copied().unwrap_or_default();
+        let none_left = |retry: bool, attempts: u32| !retry || job.retries_stopped || attempts > job.retries;
         let explained = match outcome {
-            Ok(result) => runs > 0 && *result == result_of(&encode(mark)),
+            Ok((_, attempts)) if !(1..=job.retries + 1).contains(attempts) => false,
+            Ok((result, attempts)) if is_failed(result) => {
+                job.failing > 0
+                    && runs > 0
+                    && *result == failed_of(&encode(mark))
+                    && none_left(job.retry_failed, *attempts)
+            }
+            Ok((result, _)) => runs > 0 && *result == result_of(&encode(mark)),
             Err((FailureKind::WorkerDied, attempts)) => deaths > 0 && *attempts > job.retries,
             Err((FailureKind::Panicked, attempts)) => {
-                job.panicking > 0 && runs > 0 && (!job.retry_panics || *attempts > job.retries)
+                job.panicking > 0 && runs > 0 && none_left(job.retry_panics, *attempts)
             }
             Err((FailureKind::AgentLost, attempts)) => books.losses && *attempts > job.retries,
             Err(_) => false,
@@ -177,6 +212,16 @@ pub(crate) fn encode(mark: u64) -> Vec<u8> {
 pub(crate) fn result_of(item: &[u8]) -> Bytes {
     let digest = trace::of_bytes(item);
     Bytes::copy_from_slice(&mix(digest).to_le_bytes()[..(digest % 9) as usize])
+}
+
+/// The same where it counts as failed: no other result is as long.
+pub(crate) fn failed_of(item: &[u8]) -> Bytes {
+    let digest = mix(trace::of_bytes(item));
+    [digest.to_le_bytes(), (!digest).to_le_bytes()].concat().into()
+}
+
+pub(crate) fn is_failed(result: &[u8]) -> bool {
+    result.len() == 16
 }
 
 fn read(item: &[u8]) -> Option<u64> {

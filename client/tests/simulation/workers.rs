@@ -15,7 +15,7 @@ use farpool_proto::v1::{
 };
 use tokio::time::Instant;
 
-use crate::plan::{Fate, Plan, result_of};
+use crate::plan::{Fate, Plan, failed_of, result_of};
 use crate::random::Random;
 use crate::trace;
 
@@ -64,8 +64,8 @@ struct Chunk {
     attempt: u32,
     items: VecDeque<(u64, Bytes)>,
     running: u32,
-    /// Results that were not told yet: the first item, and the results.
-    done: Option<(u64, Vec<Bytes>)>,
+    /// Results that were not told yet: the first item, the results, and whether they count as failed.
+    done: Option<(u64, Vec<Bytes>, bool)>,
     /// When they are told at the latest.
     told_by: Option<Instant>,
     busy: Duration,
@@ -329,12 +329,16 @@ impl Workers {
             let Some(chunk) = self.chunks.iter_mut().find(|chunk| chunk.number == run.chunk) else { continue };
             chunk.running -= 1;
             chunk.busy += run.took;
-            if run.fate == Fate::Done {
+            if matches!(run.fate, Fate::Done | Fate::Fails) {
+                let fails = run.fate == Fate::Fails;
+                let result = if fails { failed_of(&run.data) } else { result_of(&run.data) };
                 match &mut chunk.done {
-                    Some((first, done)) if *first + done.len() as u64 == run.item => done.push(result_of(&run.data)),
+                    Some((first, done, failed)) if *first + done.len() as u64 == run.item && *failed == fails => {
+                        done.push(result);
+                    }
                     _ => {
                         let told = chunk.tell_done();
-                        chunk.done = Some((run.item, vec![result_of(&run.data)]));
+                        chunk.done = Some((run.item, vec![result], fails));
                         self.events.extend(told);
                     }
                 }
@@ -456,7 +460,7 @@ impl Chunk {
 
     fn tell_done(&mut self) -> Option<AgentEvent> {
         self.told_by = None;
-        let (first, results) = self.done.take()?;
+        let (first, results, failed) = self.done.take()?;
         let (mut data, mut ends) = (BytesMut::new(), BytesMut::new());
         for result in results {
             data.extend_from_slice(&result);
@@ -470,7 +474,7 @@ impl Chunk {
             data: data.freeze(),
             ends: ends.freeze(),
             busy_ns,
-            failed: false,
+            failed,
         };
         Some(AgentEvent { body: Some(Event::RunDone(done)) })
     }

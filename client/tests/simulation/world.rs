@@ -45,7 +45,7 @@ impl World {
         let address = Address::default();
         let mut coordinator = Coordinator::new(address.clone(), &mut random);
         let wanted = (0..random.within(1..4)).map(|_| random.within(1..5) as u32).collect();
-        let plan = Plan::new(random.next());
+        let plan = Plan::new(random.next(), seed);
         let mut detached = Detached::of(seed, &plan);
         detached.iter_mut().for_each(|detached| coordinator.keep_jobs(&mut detached.random));
         Self {

@@ -8,7 +8,7 @@ use farpool_proto::v1::{DetachedJob, DetachedState};
 use farpool_session::{Error, ErrorKind};
 
 use crate::client::told;
-use crate::plan::{Outcome, Plan, mark};
+use crate::plan::{Outcome, Plan, is_failed, mark};
 use crate::trace;
 
 #[derive(Clone)]
@@ -46,6 +46,10 @@ pub(crate) enum End {
     Either,
 }
 
+fn has_failed(outcome: &Outcome) -> bool {
+    outcome.as_ref().map_or(true, |(result, _)| is_failed(result))
+}
+
 impl Books {
     pub(crate) fn new(plan: Plan) -> Self {
         Self { plan, jobs: Arc::default() }
@@ -73,7 +77,7 @@ impl Books {
     }
 
     /// Somebody has read what came of an item.
-    pub(crate) fn take(&self, name: &str, item: u64, result: Result<Bytes, Error>) {
+    pub(crate) fn take(&self, name: &str, item: u64, result: Result<(Bytes, u32), Error>) {
         let outcome = result.map_err(|error| told(&error));
         let job = self.job(name);
         self.plan.check(mark(job.tag, item), &outcome);
@@ -118,7 +122,7 @@ impl Books {
         if state != DetachedState::Receiving && about.items != self.job(name).items {
             wrong("of another length");
         }
-        let failed = before.outcomes.values().filter(|outcome| outcome.is_err()).count() as u64;
+        let failed = before.outcomes.values().filter(|outcome| has_failed(outcome)).count() as u64;
         if about.done < before.outcomes.len() as u64 || about.failed < failed {
             wrong("less far than it was");
         }

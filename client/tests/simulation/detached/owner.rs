@@ -33,7 +33,7 @@ impl Owner {
     pub(crate) async fn run(mut self) {
         let most = self.random.pick(&[10, 300, 2000]);
         sleep(self.random.millis(0..most)).await;
-        let (mut job, items, mut open) = draw_job(0, self.faults, &mut self.random);
+        let (mut job, items, mut open) = draw_job(0, self.faults, self.plan.has_failing(), &mut self.random);
         if self.random.one_in(3) {
             // More of them at most once: that takes the most care.
             (job.retries, job.retry_panics) = (0, false);

@@ -69,7 +69,7 @@ impl Picker {
             };
             match next {
                 Next::Outcome(item, result) => {
-                    self.books.take(name, item, result);
+                    self.books.take(name, item, result.map(|result| (result, outcomes.attempts())));
                     read = item + 1;
                 }
                 Next::Missing(item) => {
