@@ -85,7 +85,7 @@ mod tests {
 
     fn blocks(text: &[u8], bytes: usize) -> Vec<String> {
         let reader = Box::new(io::Cursor::new(text.to_vec()));
-        let content = |item: io::Result<Item>| item.unwrap().content(false).unwrap().0.to_vec();
+        let content = |item: io::Result<Item>| item.unwrap().take_content().unwrap().0;
         Blocks::new(reader, bytes, b'\n', false).map(|item| String::from_utf8(content(item)).unwrap()).collect()
     }
 

@@ -19,8 +19,6 @@ pub(super) struct Board<'a> {
     pub(super) next: u64,
     /// Items whose command runs, or is about to.
     pub(super) out: BTreeMap<u64, Flight>,
-    /// Those of them that run again.
-    pub(super) again: u64,
     /// Items that were too long to be run.
     pub(super) refused: Vec<(u64, Item)>,
     /// Items that were read and whose outcome is not written.
@@ -31,7 +29,7 @@ pub(super) struct Board<'a> {
     pub(super) waiting_spooled: u64,
     /// Nothing more is given out.
     pub(super) stopping: bool,
-    /// Items that are out for the first time, at most.
+    /// Items that are out at once, at most.
     pub(super) most_out: u64,
 }
 
@@ -39,8 +37,6 @@ pub(super) struct Board<'a> {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) item: Item,
-    /// How often its command has been given out.
-    pub(super) attempts: u32,
     /// Where its outputs go that are not held in memory.
     pub(super) spool: Option<Rc<SpoolFile>>,
 }
@@ -60,7 +56,6 @@ impl<'a> Board<'a> {
             pending: VecDeque::new(),
             next: 0,
             out: BTreeMap::new(),
-            again: 0,
             refused: Vec::new(),
             unwritten: 0,
             waiting_bytes: 0,
@@ -84,12 +79,12 @@ impl<'a> Board<'a> {
             && self.unwritten < MOST_UNWRITTEN / 2
             && self.waiting_bytes < MOST_WAITING_BYTES / 2
             && self.waiting_spooled < MOST_WAITING_SPOOLED / 2
-            && self.out_first() < self.most_out
+            && self.out_now() < self.most_out
     }
 
-    /// Items that are out for the first time.
-    pub(super) fn out_first(&self) -> u64 {
-        self.out.len() as u64 - self.again
+    /// Items that are out.
+    pub(super) fn out_now(&self) -> u64 {
+        self.out.len() as u64
     }
 
     /// Index of the next item that is read, which was not before.
@@ -102,9 +97,11 @@ impl<'a> Board<'a> {
     /// Notes that an item goes out.
     pub(super) fn give_out(&mut self, index: u64, mut item: Item) -> Work {
         self.unwritten += 1;
-        let (work, spool) = self.work(index, &mut item, 1);
-        self.out.insert(index, Flight { item, attempts: 1, spool });
-        work
+        let (keeping, spool) = self.outputs.of(&item.name);
+        let Plan { timeout, grace, .. } = *self.plan;
+        let (command, input) = (self.plan.command(&item, index), item.take_content());
+        self.out.insert(index, Flight { item, spool });
+        Work { index, command, input, timeout, grace, keeping }
     }
 
     /// Notes that an item cannot be run.
@@ -113,35 +110,8 @@ impl<'a> Board<'a> {
         self.refused.push((index, item));
     }
 
-    /// Notes that an item that came back goes out again.
-    pub(super) fn give_out_again(&mut self, index: u64, mut flight: Flight) -> Work {
-        let attempts = flight.attempts + 1;
-        let (work, spool) = self.work(index, &mut flight.item, attempts);
-        self.again += u64::from(flight.attempts == 1);
-        self.out.insert(index, Flight { item: flight.item, attempts, spool });
-        work
-    }
-
     /// An item's outcome has come.
     pub(super) fn take_back(&mut self, index: u64) -> Option<Flight> {
         self.out.remove(&index)
-    }
-
-    /// What was taken back will not go out again.
-    pub(super) fn settle(&mut self, flight: &Flight) {
-        self.again -= u64::from(flight.attempts > 1);
-    }
-
-    fn work(&mut self, index: u64, item: &mut Item, attempt: u32) -> (Work, Option<Rc<SpoolFile>>) {
-        let (keeping, spool) = self.outputs.of(&item.name);
-        let work = Work {
-            index,
-            command: self.plan.command(item, index),
-            input: item.content(attempt <= self.plan.retries),
-            timeout: self.plan.timeout,
-            grace: self.plan.grace,
-            keeping,
-        };
-        (work, spool)
     }
 }

@@ -22,8 +22,6 @@ pub(crate) use results::print;
 struct Errand {
     item: Vec<u8>,
     work: Work,
-    /// How often it is run again if it fails.
-    retries: u32,
 }
 
 /// What became of it.
@@ -31,7 +29,6 @@ struct Errand {
 struct Done {
     item: Vec<u8>,
     outcome: Outcome,
-    attempts: u32,
 }
 
 /// Detaches the map; returns how many items failed, which is none.
@@ -58,19 +55,8 @@ pub(super) fn detach(plan: &Plan, name: &str, address: Option<String>) -> Result
     Ok(0)
 }
 
-/// What a worker does: all the attempts.
+/// What a worker does.
 fn carry_out(entry: Entry) -> Option<Done> {
-    let Errand { item, work, retries } = entry.0?;
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let outcome = task::run(work.clone());
-        let failed = !outcome.ended.is_success();
-        if failed && attempts > retries {
-            farpool::count_as_failed();
-        }
-        if !failed || attempts > retries {
-            return Some(Done { item, outcome, attempts });
-        }
-    }
+    let Errand { item, work } = entry.0?;
+    Some(Done { item, outcome: task::run(work) })
 }

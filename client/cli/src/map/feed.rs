@@ -79,6 +79,6 @@ impl Iterator for Feed<'_> {
 
 /// What other jobs leave of the items that may be out.
 fn share(board: &Board<'_>, own: u64) -> u64 {
-    let others = board.out_first().saturating_sub(own);
+    let others = board.out_now().saturating_sub(own);
     board.most_out.saturating_sub(others).max(1)
 }

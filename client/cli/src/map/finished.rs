@@ -42,7 +42,7 @@ impl Finished {
     /// What its command has read is not kept.
     pub(super) fn new(index: u64, mut item: Option<Item>, attempts: u32, result: Result<Outcome, Lost>) -> Self {
         if let Some(item) = &mut item {
-            item.content(false);
+            item.take_content();
         }
         Self { index, item, attempts, result, spool: None, told: false }
     }

@@ -1,7 +1,5 @@
 //! What one command is run for: a value, several of them, or a block of the input.
 
-use std::sync::Arc;
-
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
@@ -34,9 +32,9 @@ pub(super) struct Block {
     pub(super) digest: Option<[u8; 32]>,
 }
 
-/// Shared, so that an item that may run again is not copied.
+/// What a command reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Content(pub(super) Arc<Vec<u8>>);
+pub(super) struct Content(pub(super) Vec<u8>);
 
 /// The longest argument that Linux passes to a program (MAX_ARG_STRLEN): no longer value can be in a command.
 pub(super) const LONGEST: usize = 128 << 10;
@@ -67,7 +65,7 @@ impl Item {
 
     /// A block of the input; blocks are counted from 1.
     pub(super) fn of_block(number: u64, content: Vec<u8>, digest: Option<[u8; 32]>) -> Item {
-        let block = Block { content: Some(Content(Arc::new(content))), digest };
+        let block = Block { content: Some(Content(content)), digest };
         Item { name: number.to_string().into_bytes(), block: Some(block), ..Item::default() }
     }
 
@@ -90,10 +88,9 @@ impl Item {
         self.name.len() + content.map_or(0, |content| content.0.len())
     }
 
-    /// What its command reads; nothing of it stays here unless the command may run `again`.
-    pub(super) fn content(&mut self, again: bool) -> Option<Content> {
-        let content = &mut self.block.as_mut()?.content;
-        if again { content.clone() } else { content.take() }
+    /// What its command reads; nothing of it stays here.
+    pub(super) fn take_content(&mut self) -> Option<Content> {
+        self.block.as_mut()?.content.take()
     }
 }
 
@@ -138,7 +135,7 @@ impl<'de> Visitor<'de> for Bytes {
     }
 
     fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Content, E> {
-        Ok(Content(Arc::new(bytes)))
+        Ok(Content(bytes))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
@@ -146,7 +143,7 @@ impl<'de> Visitor<'de> for Bytes {
         while let Some(byte) = seq.next_element()? {
             bytes.push(byte);
         }
-        Ok(Content(Arc::new(bytes)))
+        Ok(Content(bytes))
     }
 }
 

@@ -27,10 +27,8 @@ pub(super) struct Plan {
     pub(super) ordered: bool,
     pub(super) keep_going: bool,
     pub(super) timeout: Option<Duration>,
-    /// How often a command that fails is run again.
-    pub(super) retries: u32,
-    /// How often one is run again whose worker or host is lost; `None`: as usual.
-    pub(super) retries_of_lost: Option<u32>,
+    /// How often a command is run again that fails, or whose worker or host is lost; `None`: never and as usual.
+    pub(super) retries: Option<u32>,
     pub(super) processes: Option<usize>,
     /// Items of a chunk; `None`: farpool chooses.
     pub(super) chunksize: Option<u64>,
@@ -84,8 +82,7 @@ impl Plan {
             ordered: !arguments.unordered,
             keep_going: arguments.keep_going,
             timeout: arguments.timeout,
-            retries: arguments.retries.unwrap_or(0),
-            retries_of_lost: arguments.retries,
+            retries: arguments.retries,
             processes: arguments.processes.map(|processes| processes as usize),
             chunksize: arguments.chunksize.map(u64::from),
             require: arguments.require,
@@ -127,8 +124,8 @@ impl Plan {
         if let Some(items) = self.chunksize {
             job = job.chunksize(items);
         }
-        if let Some(retries) = self.retries_of_lost {
-            job = job.retries(retries);
+        if let Some(retries) = self.retries {
+            job = job.retries(retries).retry_failed(true);
         }
         job
     }

@@ -1,4 +1,4 @@
-//! The loop of a map: gives items out, takes outcomes, has some run again, and knows when to stop.
+//! The loop of a map: gives items out, takes outcomes, and knows when to stop.
 
 use std::cell::RefCell;
 use std::env;
@@ -22,7 +22,7 @@ use super::queue::Queue;
 use super::records::{Records, Rest};
 use super::segment::{News, Segment};
 use super::sink::{Look, Sink};
-use super::task::{Ended, Outcome, Work};
+use super::task::{Ended, Outcome};
 use crate::streams;
 use crate::text::counted;
 
@@ -55,8 +55,7 @@ pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError>
     let mut board = Board::new(plan, outputs);
     (board.next, board.pending) = (rest.next, rest.pending.into());
     let board = Rc::new(RefCell::new(board));
-    let mut map =
-        Map { pool: &pool, plan, queue, board, segments: Vec::new(), again: Vec::new(), sink, input_error: None };
+    let mut map = Map { pool: &pool, plan, queue, board, segments: Vec::new(), sink, input_error: None };
     let ended = block_on(|context| match interrupt.poll(context.waker()) {
         Some(signal) => Poll::Ready(Err(MapError::Interrupted(signal))),
         None => map.poll(context),
@@ -109,8 +108,6 @@ struct Map<'a> {
     queue: Arc<Queue>,
     board: Rc<RefCell<Board<'a>>>,
     segments: Vec<Segment<'a>>,
-    /// Work that failed and is to be tried again.
-    again: Vec<Work>,
     sink: Sink,
     input_error: Option<io::Error>,
 }
@@ -144,7 +141,7 @@ impl Map<'_> {
                 let Poll::Ready(news) = self.segments[at].poll(context) else { break };
                 any = true;
                 match news {
-                    News::Ended(outcome) => self.note_ended(outcome)?,
+                    News::Ended(outcome, attempts) => self.note_ended(outcome, attempts)?,
                     News::Failed(index, error) => self.note_failed(index, error)?,
                     News::Broken(error) => return Err(error.into()),
                     News::Over => {
@@ -160,12 +157,6 @@ impl Map<'_> {
 
     /// Starts what can be started; returns whether that was anything.
     fn give_out(&mut self, context: &mut Context<'_>) -> Result<bool, MapError> {
-        let mut any = false;
-        if !self.again.is_empty() {
-            let works = std::mem::take(&mut self.again);
-            self.segments.push(Segment::of_items(self.pool, self.plan, works));
-            any = true;
-        }
         let room = {
             let mut board = self.board.borrow_mut();
             let slots = self.pool.processes().max(1) as u64;
@@ -174,9 +165,9 @@ impl Map<'_> {
         };
         if room && !self.segments.iter().any(Segment::is_fed) && self.has_input(context) {
             self.segments.push(Segment::of_input(self.pool, self.plan, &self.board, &self.queue));
-            any = true;
+            return Ok(true);
         }
-        Ok(any)
+        Ok(false)
     }
 
     fn has_input(&mut self, context: &Context<'_>) -> bool {
@@ -209,34 +200,22 @@ impl Map<'_> {
         !self.board.borrow().pending.is_empty() || !matches!(self.queue.poll(context), Poll::Ready(Ok(false)))
     }
 
-    fn note_ended(&mut self, outcome: Outcome) -> Result<(), MapError> {
+    fn note_ended(&mut self, outcome: Outcome, attempts: u32) -> Result<(), MapError> {
         let index = outcome.index;
-        let mut board = self.board.borrow_mut();
-        let Some(flight) = board.take_back(index) else { return Ok(()) };
+        let flight = self.board.borrow_mut().take_back(index);
+        let Some(Flight { item, spool }) = flight else { return Ok(()) };
         if let Ended::NotPrinted(error) = outcome.ended {
             return Err(MapError::of_stdout(&io::Error::from_raw_os_error(error)));
         }
-        let may_run_again = flight.attempts <= self.plan.retries && !board.stopping;
-        if !outcome.ended.is_success() && may_run_again {
-            self.again.push(board.give_out_again(index, flight));
-            return Ok(());
-        }
-        board.settle(&flight);
-        drop(board);
-        let Flight { item, attempts, spool } = flight;
         // Nearly always nothing is in it.
         let spool = spool.filter(|_| outcome.stdout.spooled() + outcome.stderr.spooled() > 0);
         self.finish(Finished { spool, ..Finished::new(index, Some(item), attempts, Ok(outcome)) })
     }
 
     fn note_failed(&mut self, index: u64, error: Error) -> Result<(), MapError> {
-        let mut board = self.board.borrow_mut();
-        let Some(flight) = board.take_back(index) else { return Ok(()) };
-        board.settle(&flight);
-        drop(board);
-        // The pool has tried it as often as it may; the attempts before these failed as commands do.
-        let attempts = flight.attempts - 1 + error.attempts();
-        self.finish(Finished::new(index, Some(flight.item), attempts, Err(Lost::Failed(error))))
+        let flight = self.board.borrow_mut().take_back(index);
+        let Some(Flight { item, .. }) = flight else { return Ok(()) };
+        self.finish(Finished::new(index, Some(item), error.attempts(), Err(Lost::Failed(error))))
     }
 
     fn note_refused(&mut self) -> Result<(), MapError> {
@@ -261,9 +240,11 @@ impl Map<'_> {
         Ok(())
     }
 
-    /// From now on nothing is begun.
+    /// From now on nothing is begun, and nothing that fails is run again.
     fn stop(&mut self) {
-        self.board.borrow_mut().stopping = true;
+        if !std::mem::replace(&mut self.board.borrow_mut().stopping, true) {
+            self.segments.iter_mut().for_each(Segment::stop_retries);
+        }
         self.queue.abandon();
     }
 

@@ -1,4 +1,4 @@
-//! One job of the map: a run of items, or items that run again.
+//! One job of the map: a run of items.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -20,19 +20,15 @@ type Works<'a> = Box<dyn Iterator<Item = Work> + 'a>;
 /// A job and what it runs.
 pub(super) struct Segment<'a> {
     outcomes: Imap<Works<'a>, Outcome>,
-    items: Items,
-}
-
-enum Items {
-    /// Those that were read before, and then those of the input from this index on.
-    From(u64, Rc<Link>),
-    These(Vec<u64>),
+    /// Its items: those that were read before, and then those of the input from this index on.
+    first: u64,
+    link: Rc<Link>,
 }
 
 /// What a segment has to say.
 pub(super) enum News {
-    /// A command has ended.
-    Ended(Outcome),
+    /// A command has ended, at this attempt.
+    Ended(Outcome, u32),
     /// An item could not be run to its end.
     Failed(u64, Error),
     /// The whole job could not.
@@ -46,20 +42,21 @@ impl<'a> Segment<'a> {
     pub(super) fn of_input(pool: &Pool, plan: &'a Plan, board: &Rc<RefCell<Board<'a>>>, queue: &Arc<Queue>) -> Self {
         let first = board.borrow().next;
         let (feed, link) = Feed::new(board, queue);
-        let outcomes = start(pool, plan, link.share, Box::new(feed));
-        Segment { outcomes, items: Items::From(first, link) }
-    }
-
-    /// Runs items again.
-    pub(super) fn of_items(pool: &Pool, plan: &Plan, works: Vec<Work>) -> Self {
-        let indices = works.iter().map(|work| work.index).collect();
-        let outcomes = start(pool, plan, works.len() as u64, Box::new(works.into_iter()));
-        Segment { outcomes, items: Items::These(indices) }
+        let works: Works<'a> = Box::new(feed);
+        // Outcomes are put in order where they are written: a slow item must not keep others from being given out.
+        let buffersize = link.share.max(plan.chunksize.unwrap_or(1));
+        let outcomes = plan.job(pool, task::run).buffersize(buffersize).imap_unordered(works);
+        Segment { outcomes, first, link }
     }
 
     /// Whether it will take further items of the input.
     pub(super) fn is_fed(&self) -> bool {
-        matches!(&self.items, Items::From(_, link) if !link.ended.get())
+        !self.link.ended.get()
+    }
+
+    /// Commands that fail from now on are not run again.
+    pub(super) fn stop_retries(&mut self) {
+        self.outcomes.stop_retries();
     }
 
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<News> {
@@ -67,9 +64,9 @@ impl<'a> Segment<'a> {
             None => News::Over,
             Some(Ok(outcome)) => {
                 self.note_back();
-                News::Ended(outcome)
+                News::Ended(outcome, self.outcomes.attempts())
             }
-            Some(Err(error)) => match error.item().and_then(|item| self.index_of(item)) {
+            Some(Err(error)) => match error.item().map(|item| self.index_of(item)) {
                 Some(index) => {
                     self.note_back();
                     News::Failed(index, error)
@@ -80,35 +77,13 @@ impl<'a> Segment<'a> {
     }
 
     fn note_back(&self) {
-        if let Items::From(_, link) = &self.items {
-            link.out.update(|out| out.saturating_sub(1));
-        }
+        self.link.out.update(|out| out.saturating_sub(1));
     }
 
     /// Jobs count their items from 0.
-    fn index_of(&self, item: u64) -> Option<u64> {
-        match &self.items {
-            Items::From(first, link) => {
-                let pending = link.pending.borrow();
-                let before = usize::try_from(item).ok().and_then(|item| pending.get(item)).copied();
-                Some(before.unwrap_or_else(|| first + item - pending.len() as u64))
-            }
-            Items::These(indices) => indices.get(usize::try_from(item).ok()?).copied(),
-        }
+    fn index_of(&self, item: u64) -> u64 {
+        let pending = self.link.pending.borrow();
+        let before = usize::try_from(item).ok().and_then(|item| pending.get(item)).copied();
+        before.unwrap_or_else(|| self.first + item - pending.len() as u64)
     }
-}
-
-fn start<'a>(pool: &Pool, plan: &Plan, share: u64, works: Works<'a>) -> Imap<Works<'a>, Outcome> {
-    let job = plan.job(pool, run);
-    // Outcomes are put in order where they are written: a slow item must not keep others from being given out.
-    job.buffersize(share.max(plan.chunksize.unwrap_or(1))).imap_unordered(works)
-}
-
-/// What a worker does.
-fn run(work: Work) -> Outcome {
-    let outcome = task::run(work);
-    if !outcome.ended.is_success() {
-        farpool::count_as_failed();
-    }
-    outcome
 }

@@ -61,8 +61,18 @@ pub(super) enum Ended {
 /// Time between SIGTERM and SIGKILL.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// Runs the command, and waits for what it leaves in the background.
+/// What a worker does: it runs the command, and waits for what it leaves in the background. An item whose command fails counts as
+/// failed.
 pub(super) fn run(work: Work) -> Outcome {
+    let outcome = carry_out(&work);
+    // What cannot be printed ends the map: there is no use in another attempt.
+    if !outcome.ended.is_success() && !matches!(outcome.ended, Ended::NotPrinted(_)) {
+        farpool::count_as_failed();
+    }
+    outcome
+}
+
+fn carry_out(work: &Work) -> Outcome {
     let start = Instant::now();
     adopt_orphans();
     // With --line-buffer this worker prints what the command writes.
@@ -71,7 +81,7 @@ pub(super) fn run(work: Work) -> Outcome {
     let begun = work.command.spawn(work.input.as_ref()).map_err(|error| work.command.why_not_started(&error));
     let begun = begun.and_then(|child| Capture::start(child, &work.keeping).map_err(|error| not_followed(&error)));
     let (ended, outputs) = match begun {
-        Ok(capture) => watch(capture, &work, start, &mut left),
+        Ok(capture) => watch(capture, work, start, &mut left),
         Err(why) => (Ended::NotStarted(why), Ok([Output::Held(Vec::new()), Output::Held(Vec::new())])),
     };
     let (ended, [stdout, stderr]) = match outputs {

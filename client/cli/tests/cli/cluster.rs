@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::local_cluster::Local;
-use crate::support::{Call, Done, Folder, Running, farpool, lines};
+use crate::map_retries::fails_in_two_ways;
+use crate::support::{Call, Done, Folder, Running, farpool, lines, records};
 
 fn on<'a>(local: &'a Local, arguments: &[&'a str]) -> Call {
     farpool(["--address", &*local.address].into_iter().chain(arguments.iter().copied()))
@@ -48,6 +49,23 @@ fn commands_run_over_the_agents_and_come_back_in_order() {
     agents.retain(|agent| agent["items_done"].as_u64() > Some(0));
     assert_eq!(agents.len(), 3, "{agents:?}");
     assert_eq!(local.end().code(), Some(0));
+}
+
+#[test]
+fn commands_that_fail_run_again_wherever_there_is_room() {
+    let (local, folder) = (Local::start(&["2", "--slots", "1"]), Folder::new());
+    let (log, results) = (folder.file("log"), folder.file("records"));
+    let options = ["--retries", "2", "--results", &results];
+    map(&local, &fails_in_two_ways(&log), &options).input("x\n").run().assert_prints("done\n");
+    assert_eq!(records(&results)[0]["attempts"], 3);
+    // Until the map stops.
+    let log = folder.file("runs");
+    let program = format!("echo {{}} >> {log}; test {{}} = a || sleep 2; exit 3");
+    let done = map(&local, &program, &["--retries", "1"]).input("a\nb\n").run();
+    assert_eq!((done.code, done.stdout()), (Some(2), String::new()));
+    assert!(done.stderr().contains("2 attempts") && done.stderr().contains("1 attempt)"), "{done:?}");
+    assert_eq!(fs::read_to_string(&log).unwrap().matches('b').count(), 1, "{done:?}");
+    local.end();
 }
 
 /// Every slot is taken by a command that waits for commands of its own.

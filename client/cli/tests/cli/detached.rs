@@ -1,11 +1,13 @@
 //! Maps that a real cluster keeps: what `farpool results` prints is what `farpool map` would have printed.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::Value;
 
 use crate::local_cluster::Local;
-use crate::support::{Call, Done, Folder, farpool};
+use crate::map_retries::fails_in_two_ways;
+use crate::support::{Call, Done, Folder, farpool, records};
 
 fn on<'a>(local: &'a Local, arguments: &[&'a str]) -> Call {
     farpool(["--address", &*local.address].into_iter().chain(arguments.iter().copied()))
@@ -84,6 +86,25 @@ fn commands_that_fail_run_again_and_what_is_empty_is_no_trouble() {
     let states: Vec<_> =
         jobs(&local).iter().map(|job| format!("{} {} {}", job["name"], job["state"], job["done"])).collect();
     assert_eq!(states, ["\"again\" \"finished\" 1", "\"empty\" \"finished\" 0"]);
+    local.end();
+}
+
+#[test]
+fn each_attempt_of_a_command_is_the_clusters() {
+    let (local, folder) = (Local::start(&["1", "--slots", "2"]), Folder::new());
+    let (log, results_file) = (folder.file("log"), folder.file("records"));
+    detach(&local, "mixed", &fails_in_two_ways(&log), &["--retries", "2"], "x\n");
+    results(&local, &["mixed", "--wait", "--results", &results_file]).assert_prints("done\n");
+    assert_eq!(records(&results_file)[0]["attempts"], 3);
+    // What fails in the end has failed once, and says how often it was tried.
+    let runs = folder.file("runs");
+    detach(&local, "bad", &format!("echo {{}} >> {runs}; exit 3"), &["--retries", "2"], "x\n");
+    let failed = results(&local, &["bad", "--wait"]);
+    failed.assert(1, "", "farpool: item 1 \"x\": exit code 3 (host node1, 3 attempts)\n");
+    assert_eq!(fs::read_to_string(&runs).unwrap(), "x\nx\nx\n");
+    let counts = jobs(&local).into_iter().map(|job| format!("{} {} {}", job["name"], job["done"], job["failed"]));
+    let counts: BTreeSet<String> = counts.collect();
+    assert_eq!(Vec::from_iter(counts), ["\"bad\" 1 1", "\"mixed\" 1 0"]);
     local.end();
 }
 

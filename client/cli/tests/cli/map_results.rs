@@ -8,16 +8,10 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::local_cluster::Local;
-use crate::support::{Call, Folder, Running, farpool, lines, map};
+use crate::support::{Call, Folder, Running, farpool, lines, map, records};
 
 fn numbers(count: u32) -> String {
     (1..=count).map(|number| format!("{number}\n")).collect()
-}
-
-fn records(path: &str) -> Vec<Value> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Waits until so many records are in the file.

@@ -214,3 +214,10 @@ pub(crate) fn lines(reader: &mut impl Read, count: usize) -> String {
 pub(crate) fn host() -> String {
     nix::unistd::gethostname().expect("there is a name").into_string().expect("it is text")
 }
+
+/// The records in a file of `--results`.
+pub(crate) fn records(path: &str) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}

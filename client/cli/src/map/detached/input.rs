@@ -53,10 +53,10 @@ impl Iterator for Input<'_> {
         if item.cut {
             return self.fail(format!("item {} is longer than the {LONGEST} bytes that Linux allows", index + 1));
         }
-        let (command, input) = (self.plan.command(&item, index), item.content(false));
+        let (command, input) = (self.plan.command(&item, index), item.take_content());
         let Plan { timeout, grace, .. } = *self.plan;
         let work = Work { index, command, input, timeout, grace, keeping: Keeping::InMemory };
-        Some(Entry(Some(Errand { item: item.name, work, retries: self.plan.retries })))
+        Some(Entry(Some(Errand { item: item.name, work })))
     }
 }
 

@@ -121,10 +121,10 @@ trait Shown {
 struct Outputs(Sink);
 
 impl Shown for Outputs {
-    fn add(&mut self, Outcome { item: index, result }: Outcome) -> Result<(), MapError> {
+    fn add(&mut self, Outcome { item: index, result, attempts }: Outcome) -> Result<(), MapError> {
         let lost = |error: Error| Finished::new(index, None, error.attempts(), Err(Lost::Failed(error)));
         let finished = match result.map_err(Error::from).and_then(|bytes| decode_detached::<Brought>(&bytes)) {
-            Ok(Some(Done { item, outcome, attempts })) => {
+            Ok(Some(Done { item, outcome })) => {
                 Finished::new(index, Some(Item::from(Value::from(item))), attempts, Ok(outcome))
             }
             Ok(None) => return Ok(()),
