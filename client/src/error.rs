@@ -3,6 +3,7 @@
 use std::fmt::{self, Debug, Display, Formatter};
 
 pub use farpool_session::ErrorKind;
+use farpool_session::Remedy;
 
 /// An error, with everything that is known about it.
 ///
@@ -193,7 +194,8 @@ impl From<Error> for farpool_session::Error {
 
 impl Display for Error {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.0.story(advice(self.kind())).fmt(f)
+        let remedy = self.0.remedy().and_then(call);
+        self.0.story(remedy.or_else(|| advice(self.kind()))).fmt(f)
     }
 }
 
@@ -205,6 +207,20 @@ impl Debug for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// The call to make.
+fn call(remedy: Remedy) -> Option<&'static str> {
+    match remedy {
+        Remedy::CheckAddress => {
+            Some("is farpool-coordinator running there? the address comes from FARPOOL_ADDRESS, or from .address(..)")
+        }
+        Remedy::ReconnectLonger => Some("see Builder::reconnect_timeout"),
+        Remedy::NameLabel => Some("write require(\"gpu\", \"a100\")"),
+        Remedy::CallAgain => Some("call it again, or attach(..) to the job here"),
+        // It is known in words that hold in any language.
+        _ => None,
+    }
+}
 
 /// What to do next, where the message cannot say it.
 fn advice(kind: ErrorKind) -> Option<&'static str> {
@@ -278,6 +294,21 @@ mod tests {
     #[test]
     fn the_story_leaves_out_what_is_not_known() {
         assert_eq!(Error::invalid("chunksize must be at least 1").to_string(), "chunksize must be at least 1");
+    }
+
+    #[test]
+    fn the_story_names_the_call_that_may_help() {
+        let check = |remedy, words: &str| {
+            let error = farpool_session::Error::invalid("it is so").with_remedy(remedy);
+            let story = Error::from(error.clone()).to_string();
+            assert!(story.starts_with("it is so; ") && story.contains(words), "{story}");
+            // Others have other calls.
+            assert!(!error.to_string().contains(words), "{error}");
+        };
+        check(Remedy::CheckAddress, ".address(..)");
+        check(Remedy::ReconnectLonger, "Builder::reconnect_timeout");
+        check(Remedy::NameLabel, "require(\"gpu\", \"a100\")");
+        check(Remedy::CallAgain, "attach(..)");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Errors, with everything that is known about them.
 
 mod kind;
+mod remedy;
 mod story;
 
 use std::panic::Location;
@@ -8,12 +9,13 @@ use std::panic::Location;
 use farpool_proto::v1::Failure;
 
 pub use kind::ErrorKind;
+pub use remedy::Remedy;
 
 /// An error, with everything that is known about it.
 ///
 /// Its [`Display`](std::fmt::Display) and its [`Debug`](std::fmt::Debug) print the same: what was being done, with
 /// which item, what happened, where and at which attempt. The last stderr output of a dead worker and the backtrace of a panic
-/// follow on separate lines. What to do next is for the front to say: see [`story`](Self::story).
+/// follow on separate lines. What to do next is for the front to say: see [`story`](Self::story) and [`remedy`](Self::remedy).
 #[derive(Clone)]
 pub struct Error(Box<Context>);
 
@@ -29,6 +31,7 @@ struct Context {
     attempts: u32,
     backtrace: String,
     stderr: String,
+    remedy: Option<Remedy>,
 }
 
 impl Error {
@@ -77,6 +80,11 @@ impl Error {
         known(&self.0.label)
     }
 
+    /// Returns what may help, if the kind alone does not say that.
+    pub fn remedy(&self) -> Option<Remedy> {
+        self.0.remedy
+    }
+
     /// An error of this kind; the message says what happened, as a lower-case fragment.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Context { kind, message: message.into(), ..Context::default() }))
@@ -106,6 +114,12 @@ impl Error {
     pub fn protocol(message: impl std::fmt::Display) -> Self {
         let noticed = Location::caller();
         Self::new(ErrorKind::Unavailable, format!("{message} (noticed at {}:{})", noticed.file(), noticed.line()))
+    }
+
+    /// This may help.
+    pub fn with_remedy(mut self, remedy: Remedy) -> Self {
+        self.0.remedy = Some(remedy);
+        self
     }
 
     /// It is about this item.
@@ -178,6 +192,15 @@ mod tests {
     #[test]
     fn the_story_leaves_out_what_is_not_known() {
         assert_eq!(Error::invalid("chunksize must be at least 1").to_string(), "chunksize must be at least 1");
+    }
+
+    #[test]
+    fn a_front_has_words_of_its_own_for_what_may_help() {
+        let error = Error::invalid("the key is empty").with_remedy(Remedy::NameLabel);
+        assert_eq!(error.remedy(), Some(Remedy::NameLabel));
+        assert_eq!(error.to_string(), "the key is empty; a label has a key and a value, such as gpu and a100");
+        let told = error.story(Some("write require=\"gpu=a100\"")).to_string();
+        assert_eq!(told, "the key is empty; write require=\"gpu=a100\"");
     }
 
     #[test]

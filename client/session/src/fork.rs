@@ -12,23 +12,23 @@ mod tests;
 
 pub use farpool_link::fork::{Owned, Owner, PerProcess, end_if_forked, generation};
 
-use crate::error::Error;
+use crate::error::{Error, Remedy};
 
 /// Refuses what a fork of the owner asks of its pool.
 #[inline]
 pub fn check_pool(owner: Owner) -> Result<(), Error> {
-    if owner.is_here() { Ok(()) } else { Err(refuse(owner, "the pool was opened", "open a pool in the fork")) }
+    if owner.is_here() { Ok(()) } else { Err(refuse(owner, "the pool was opened", ": open a pool in the fork")) }
 }
 
 /// Refuses what a fork of the owner asks of its connection for a detached job.
 #[inline]
 pub fn check_detached(owner: Owner) -> Result<(), Error> {
-    let advice = "call it again, or attach(..) to the job here";
-    if owner.is_here() { Ok(()) } else { Err(refuse(owner, "the call to the coordinator was made", advice)) }
+    let refuse = || refuse(owner, "the call to the coordinator was made", "").with_remedy(Remedy::CallAgain);
+    if owner.is_here() { Ok(()) } else { Err(refuse()) }
 }
 
 #[cold]
 fn refuse(owner: Owner, what: &str, advice: &str) -> Error {
     let pid = owner.pid();
-    Error::invalid(format!("{what} by process {pid}; this process is a fork of it: {advice}"))
+    Error::invalid(format!("{what} by process {pid}; this process is a fork of it{advice}"))
 }

@@ -3,7 +3,7 @@
 use farpool_proto::limits;
 use farpool_proto::v1::Label;
 
-use crate::error::Error;
+use crate::error::{Error, Remedy};
 
 /// A label that something is required to have.
 pub fn required(key: impl Into<String>, value: impl Into<String>) -> Label {
@@ -16,10 +16,10 @@ pub fn check(require: &[Label]) -> Result<(), Error> {
     limits::labels(require).map_err(|beyond| Error::invalid(beyond.to_string()))?;
     match require.iter().find(unnamed) {
         None => Ok(()),
-        Some(label) => Err(Error::invalid(format!(
-            "the key of a required label is {:?}, but must not be empty or contain '=': write require(\"gpu\", \"a100\")",
-            label.key
-        ))),
+        Some(Label { key, .. }) => {
+            let words = format!("the key of a required label is {key:?}, but must not be empty or contain '='");
+            Err(Error::invalid(words).with_remedy(Remedy::NameLabel))
+        }
     }
 }
 

@@ -50,7 +50,7 @@ pub use cluster::address;
 #[doc(hidden)]
 pub use cluster::by_hand;
 pub use counted::Counted;
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, Remedy};
 pub use front::Front;
 pub use gate::{Gate, Held};
 pub use inbox::{End, EndHook, Inbox, Interest, News, Room, Wakes};

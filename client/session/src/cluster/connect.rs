@@ -17,13 +17,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
 use super::Address;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Remedy};
 
 /// How long the coordinator may be silent before it counts as gone.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// What to do if there is no coordinator.
-const ADVICE: &str =
-    "is farpool-coordinator running there? the address comes from FARPOOL_ADDRESS, or from .address(..)";
 
 /// What a thread that talks to a coordinator runs on.
 pub(super) fn runtime() -> io::Result<Runtime> {
@@ -112,7 +109,8 @@ pub(super) fn is_final(status: &Status) -> bool {
 
 /// There is nobody, or not who was expected.
 pub(super) fn unreachable(address: &Address, what: &str) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("cannot reach the coordinator at {address}: {what}; {ADVICE}"))
+    let words = format!("cannot reach the coordinator at {address}: {what}");
+    Error::new(ErrorKind::Unavailable, words).with_remedy(Remedy::CheckAddress)
 }
 
 /// The coordinator did not take the pool.
@@ -134,8 +132,8 @@ pub(super) fn lost(address: &Address, open_jobs: usize, what: &str) -> Error {
 /// The same, and there was no other connection within this time, the last attempt having ended so.
 pub(super) fn given_up(address: &Address, open_jobs: usize, what: &str, tried: Duration, last: &str) -> Error {
     let loss = loss(address, open_jobs, what);
-    let words = format!("{loss}; could not reconnect within {tried:?}: {last}; see Builder::reconnect_timeout");
-    Error::new(ErrorKind::Unavailable, words)
+    let words = format!("{loss}; could not reconnect within {tried:?}: {last}");
+    Error::new(ErrorKind::Unavailable, words).with_remedy(Remedy::ReconnectLonger)
 }
 
 fn loss(address: &Address, open_jobs: usize, what: &str) -> String {

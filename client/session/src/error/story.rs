@@ -2,10 +2,11 @@ use std::fmt::{self, Debug, Display, Formatter};
 
 use farpool_proto::text::{Lines, Printable};
 
-use super::{Context, Error};
+use super::{Context, Error, Remedy};
 
 impl Error {
-    /// All that is known, in words; behind what happened comes what to do next, if the front has a word for that.
+    /// All that is known, in words; behind what happened comes what to do next: as the front advises, or as far as it is known in
+    /// any language.
     pub fn story<'e>(&'e self, advice: Option<&'e str>) -> impl Display + use<'e> {
         Story { error: self, advice }
     }
@@ -22,7 +23,7 @@ impl Display for Story<'_> {
         subject(context, f)?;
         write!(f, "{}", Lines(&context.message))?;
         place(context, f)?;
-        if let Some(advice) = self.advice {
+        if let Some(advice) = self.advice.or(context.remedy.map(Remedy::in_words)) {
             write!(f, "; {advice}")?;
         }
         paragraph("the worker's last output on stderr", &context.stderr, f)?;
