@@ -188,12 +188,14 @@ fn some_bytes() -> impl Strategy<Value = Vec<u8>> {
 fn any_ask() -> impl Strategy<Value = Ask> {
     prop_oneof![
         1 => (0..9u32).prop_map(open_pool),
-        3 => (number(), number(), any::<bool>()).prop_map(|(job, chunksize, retry_panics)| {
-            Ask::OpenJob(Box::new(OpenJob { job, chunksize, retries: (chunksize % 3) as u32, retry_panics, ..OpenJob::default() }))
+        3 => (number(), number(), any::<bool>(), any::<bool>()).prop_map(|(job, chunksize, retry_panics, retry_failed)| {
+            let retries = (chunksize % 3) as u32;
+            Ask::OpenJob(Box::new(OpenJob { job, chunksize, retries, retry_panics, retry_failed, ..OpenJob::default() }))
         }),
         6 => (number(), number(), prop_oneof![3 => Just(vec![7]), 1 => some_bytes()], some_bytes())
             .prop_map(|(job, first, data, ends)| Ask::Items(Items { job, first, data: data.into(), ends: ends.into() })),
         1 => number().prop_map(end_items),
+        1 => number().prop_map(stop_retries),
         1 => number().prop_map(cancel),
         1 => any::<bool>().prop_map(close),
     ]
@@ -204,9 +206,9 @@ fn any_say() -> impl Strategy<Value = Say> {
     prop_oneof![
         1 => any::<u32>().prop_map(|slots| Say::Hello(Box::new(AgentHello { slots, ..AgentHello::default() }))),
         3 => any::<u32>().prop_map(|chunks| Say::Credit(Credit { chunks, bytes: 0 })),
-        4 => (number(), attempt.clone(), number(), any::<u64>()).prop_map(|(chunk, attempt, first, busy_ns)| {
+        4 => (number(), attempt.clone(), number(), any::<u64>(), any::<bool>()).prop_map(|(chunk, attempt, first, busy_ns, failed)| {
             let (data, ends) = encode(&["a"]);
-            Say::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns, failed: false })
+            Say::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns, failed })
         }),
         2 => (number(), attempt.clone(), number(), -1..14i32).prop_map(|(chunk, attempt, item, kind)| {
             let failure = Some(farpool_proto::v1::Failure { kind, ..Default::default() });

@@ -102,6 +102,8 @@ impl Jobs {
                     }
                     self.end_if_finished(end.job);
                 }
+                // Nothing is retried here.
+                Body::StopRetries(_) => {}
                 Body::CancelJob(cancel) => self.cancel(cancel.job),
                 Body::ClosePool(ClosePool { now }) => {
                     self.closing = true;

@@ -1,11 +1,12 @@
 //! Every option of `job(f)`, alone and together.
 
 use std::cell::Cell;
+use std::fs;
 use std::time::Duration;
 
 use farpool::ErrorKind;
 
-use crate::log::Log;
+use crate::log::{Log, note};
 use crate::pools;
 use crate::tasks::{even_only, nap, noted, square, whereabouts};
 
@@ -16,6 +17,8 @@ crate::runner::cases![
     chunks_are_kept_by_the_lazy_verbs,
     buffersize_bounds_what_is_pulled_ahead,
     an_item_within_its_timeout_is_left_alone,
+    items_that_count_as_failed_are_retried,
+    retries_can_be_stopped,
     a_label_shows_in_errors,
     one_job_serves_several_verbs,
     priorities_choose_among_jobs,
@@ -107,6 +110,47 @@ fn a_label_shows_in_errors() {
         assert_eq!(error.label(), Some("evens"));
         assert!(error.to_string().contains("\"evens\""), "{error}");
     }
+}
+
+/// Counts as failed until it has been run so often; says which run it was.
+fn passes_at((log, run): (String, usize)) -> usize {
+    note(&log, "run");
+    let runs = fs::read_to_string(&log).unwrap().lines().count();
+    if runs < run {
+        farpool::count_as_failed();
+    }
+    runs
+}
+
+fn items_that_count_as_failed_are_retried() {
+    let pool = pools::of(2);
+    let run = |retries: u32, retry: bool, passes: usize| {
+        let log = Log::new("runs");
+        let job = pool.job(passes_at).retries(retries).retry_failed(retry);
+        let mut outcomes = job.imap([(log.path(), passes)]);
+        let outcome = outcomes.next().unwrap().unwrap();
+        (outcome, outcomes.attempts(), log.lines().len())
+    };
+    assert_eq!(run(2, true, 3), (3, 3, 3), "it passes at the last attempt");
+    assert_eq!(run(5, true, 2), (2, 2, 2), "it passes before");
+    assert_eq!(run(2, true, 9), (3, 3, 3), "the last result is the outcome");
+    assert_eq!(run(0, true, 9), (1, 1, 1), "it may run once");
+    assert_eq!(run(2, false, 9), (1, 1, 1), "nobody wants that");
+}
+
+fn retries_can_be_stopped() {
+    let (pool, log) = (pools::of(1), Log::new("runs"));
+    let input = (0..3).map(|_| (log.path(), 99));
+    let mut outcomes = pool.job(passes_at).retries(1).retry_failed(true).buffersize(1).imap(input);
+    assert_eq!((outcomes.next().unwrap().unwrap(), outcomes.attempts()), (2, 2));
+    outcomes.stop_retries();
+    assert_eq!((outcomes.next().unwrap().unwrap(), outcomes.attempts()), (3, 1));
+    assert_eq!((outcomes.next().unwrap().unwrap(), outcomes.attempts()), (4, 1));
+    assert!(outcomes.next().is_none());
+    // Before anything has begun.
+    let mut outcomes = pool.job(passes_at).retries(1).retry_failed(true).imap([(log.path(), 99)]);
+    outcomes.stop_retries();
+    assert_eq!((outcomes.next().unwrap().unwrap(), outcomes.attempts()), (5, 1));
 }
 
 fn one_job_serves_several_verbs() {

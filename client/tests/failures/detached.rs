@@ -28,6 +28,7 @@ crate::runner::cases![
     items_run_at_most_once,
     a_job_is_cancelled,
     items_that_fail,
+    items_that_count_as_failed,
     what_cannot_be_sent_leaves_nothing,
     names_and_types,
     a_type_that_has_changed,
@@ -284,6 +285,32 @@ fn items_that_fail() {
     assert_eq!((failed[1].kind(), failed[1].item(), failed[1].attempts()), (ErrorKind::WorkerDied, Some(5), 2));
     has_words(failed[1], &["exited with code 7", "picky"]);
     assert_eq!(job.status().unwrap().failed, 2);
+    cluster.stop().unwrap();
+}
+
+/// Item 3 counts as failed when it is run for the first time, and item 5 each time.
+fn poor((log, item): (String, u64)) -> u64 {
+    log::note(&log, item);
+    let runs = fs::read_to_string(&log).unwrap().lines().filter(|line| *line == item.to_string()).count();
+    if item == 5 || item == 3 && runs == 1 {
+        farpool::count_as_failed();
+    }
+    100 * runs as u64 + item
+}
+
+fn items_that_count_as_failed() {
+    let (mut cluster, log) = (cluster(), Log::new("runs"));
+    let pool = pool(cluster.address());
+    let items = (0..10_u64).map(|item| (log.path(), item)).collect::<Vec<_>>();
+    let job = pool.job(poor).retries(2).retry_failed(true).detach("poor").map(items).unwrap();
+    drop(pool);
+    let expected = [100, 101, 102, 203, 104, 305, 106, 107, 108, 109];
+    assert_eq!(within(seconds(20), || job.get().unwrap()), expected);
+    let status = job.status().unwrap();
+    assert_eq!((status.done, status.failed), (10, 1));
+    cluster.restart_coordinator();
+    assert_eq!((job.get().unwrap(), job.status().unwrap().failed), (expected.to_vec(), 1));
+    assert_eq!([3, 4, 5].map(|item| log.count(item)), [2, 1, 3]);
     cluster.stop().unwrap();
 }
 

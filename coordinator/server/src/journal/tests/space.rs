@@ -8,7 +8,7 @@ use farpool_proto::v1::{OpenJob, OpenPool};
 
 use super::model::{batch, contents, open, settings};
 use crate::journal::simulated::Simulated;
-use crate::journal::{Journal, JournalErrorKind, Settings};
+use crate::journal::{Journal, JournalErrorKind, Kept, Settings};
 
 const SIZE: u64 = 256 << 10;
 
@@ -138,6 +138,32 @@ fn results_that_come_one_by_one_are_kept_together() {
     assert_eq!(contents(&journal)["many"].outcomes[&700], Ok(700u64.to_le_bytes().to_vec()));
     let there = contents(&journal);
     assert_eq!(contents(&open(disk.files(), 1 << 20).0.expect("it opens")), there);
+}
+
+#[test]
+fn results_keep_whether_they_failed_and_after_how_many_attempts() {
+    let (disk, mut journal, pool) = journal(settings(1 << 20));
+    let job = journal.open_job(pool, "tried", &OpenJob::default(), 1).expect("it can be opened");
+    let (data, ends) = batch(&vec![vec![7]; 6]);
+    journal.items(job, 0, data, ends).expect("there is room");
+    let alike = [(false, 0), (false, 0), (false, 2), (true, 2), (true, 3), (true, 3)];
+    for (item, (failed, attempts)) in (0..).zip(alike) {
+        let (data, ends) = batch(&[vec![1]]);
+        journal.done(job, item, data, ends, failed, attempts).expect("outcomes are taken");
+    }
+    journal.flush();
+    journal.sync().expect("the disk works");
+    let check = |journal: &Journal| {
+        let there = journal.find("local", "tried").expect("it is there");
+        let read = there.outcomes_from(0).map(|(.., place)| match journal.reader().read(place) {
+            Ok(Kept::Done { first, ends, failed, attempts, .. }) => (first, ends.len() / 4, failed, attempts),
+            other => panic!("{other:?}"),
+        });
+        let expected = [(0, 2, false, 0), (2, 1, false, 2), (3, 1, true, 2), (4, 2, true, 3)];
+        assert_eq!((read.collect::<Vec<_>>(), there.counts().failed), (expected.to_vec(), 3));
+    };
+    check(&journal);
+    check(&open(disk.files(), 1 << 20).0.expect("it opens"));
 }
 
 #[test]
