@@ -55,7 +55,8 @@ impl<T: Send + 'static> AsyncResult<T> {
     ///
     /// # Errors
     /// The error of the item, or of the failed item with the lowest index; [`ErrorKind::Cancelled`] after
-    /// [`cancel`](Self::cancel) or [`Pool::terminate`](crate::Pool::terminate).
+    /// [`cancel`](Self::cancel) or [`Pool::terminate`](crate::Pool::terminate); [`ErrorKind::InvalidArgument`] in the input of this
+    /// job, and in that of another job for whose outcome this job's input waits: neither could ever be ready.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -67,7 +68,7 @@ impl<T: Send + 'static> AsyncResult<T> {
     /// ```
     pub fn get(self) -> Result<T, Error> {
         self.check()?;
-        pulling::refuse_own(self.outcome.inbox())?;
+        let _waiting = pulling::wait_for(self.outcome.inbox())?;
         self.settle(None);
         self.outcome.take()
     }

@@ -1,8 +1,11 @@
-//! Which jobs' inputs this thread is pulling: an input that waits for the outcome of its own job would wait for ever.
+//! Which jobs' inputs this thread is pulling, and which outcomes such threads wait for: an input that waits for the outcome of its own job
+//! would wait for ever, and so would inputs that wait for the outcomes of each other's jobs.
 
 use std::cell::RefCell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use farpool_session::Inbox;
+use farpool_session::fork::PerProcess;
 
 use crate::error::Error;
 
@@ -11,9 +14,23 @@ thread_local! {
     static JOBS: RefCell<Vec<*const Inbox>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Jobs whose inputs wait, and for the outcome of which job each does. A thread that waits pulls all of its jobs' inputs no further.
+static WAITS: PerProcess<Mutex<Vec<Wait>>> = PerProcess::new();
+
+/// Inboxes by their addresses: both live while the wait does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Wait {
+    input_of: usize,
+    outcome_of: usize,
+}
+
 /// This thread pulls the input of a job until this is dropped.
 #[must_use = "the input is pulled while this lives"]
 pub(crate) struct Pulling(());
+
+/// This thread waits for an outcome until this is dropped.
+#[must_use = "the thread waits while this lives"]
+pub(crate) struct Waiting(Vec<Wait>);
 
 /// This thread begins to pull the input of the job with this inbox.
 pub(crate) fn begin(inbox: &Inbox) -> Pulling {
@@ -32,8 +49,60 @@ pub(crate) fn refuse_own(inbox: &Inbox) -> Result<(), Error> {
     )))
 }
 
+/// This thread begins to wait for the outcome of the job with this inbox, however long that takes.
+///
+/// # Errors
+/// If that can never be ready: its input waits, if only by way of others, for a job whose input this thread pulls.
+pub(crate) fn wait_for(inbox: &Inbox) -> Result<Waiting, Error> {
+    refuse_own(inbox)?;
+    let outcome_of = std::ptr::from_ref(inbox).addr();
+    let own: Vec<usize> = JOBS.with_borrow(|jobs| jobs.iter().map(|job| job.addr()).collect());
+    if own.is_empty() {
+        return Ok(Waiting(Vec::new()));
+    }
+    let mut all = waits();
+    let mut reached = vec![outcome_of];
+    let mut at = 0;
+    while let Some(&job) = reached.get(at) {
+        at += 1;
+        for wait in all.iter().filter(|wait| wait.input_of == job) {
+            if !reached.contains(&wait.outcome_of) {
+                reached.push(wait.outcome_of);
+            }
+        }
+    }
+    if reached.iter().any(|job| own.contains(job)) {
+        drop(all);
+        return Err(inbox.tell(Error::invalid(
+            "the inputs of jobs wait for the outcomes of each other's jobs, none of which can be ready before its input has ended: run \
+             one of them with imap_from_thread, and feed the other's input through a channel",
+        )));
+    }
+    let waits: Vec<Wait> = own.into_iter().map(|input_of| Wait { input_of, outcome_of }).collect();
+    all.extend(&waits);
+    Ok(Waiting(waits))
+}
+
+fn waits() -> MutexGuard<'static, Vec<Wait>> {
+    WAITS.get().lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Drop for Pulling {
     fn drop(&mut self) {
         JOBS.with_borrow_mut(Vec::pop);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.0.is_empty() {
+            return;
+        }
+        let mut all = waits();
+        for wait in &self.0 {
+            if let Some(at) = all.iter().position(|other| other == wait) {
+                all.swap_remove(at);
+            }
+        }
     }
 }

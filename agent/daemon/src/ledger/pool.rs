@@ -76,6 +76,7 @@ impl Pool {
     pub(super) fn start_again(&mut self, number: u64) -> Box<StartPool> {
         (self.number, self.on_hold) = (number, false);
         (self.started, self.told_to_stop, self.stopped) = (false, false, false);
+        self.ailing = None;
         Box::new(StartPool { pool: number, ..(*self.start).clone() })
     }
 }
