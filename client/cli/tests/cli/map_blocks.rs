@@ -111,7 +111,8 @@ fn endless_input_takes_constant_memory() {
     let before = peak(pid);
     lines(&mut stdout, 200);
     let after = peak(pid);
-    assert!(after < 96 << 20 && after - before < 24 << 20, "{before} grew to {after}");
+    // What the kernel says of the peak may be a bit less than it has said before.
+    assert!(after < 96 << 20 && after.saturating_sub(before) < 24 << 20, "{before} grew to {after}");
     drop(stdout);
     assert_eq!(running.end().code, Some(141));
     writer.join().unwrap();
