@@ -162,7 +162,7 @@ impl Agent {
         if ails {
             self.tell_credit();
         }
-        // Others can run it, and are to get it: so it is given back only when nothing more of it is wanted here.
+        // Items are given back only after the coordinator has been told to send no more of them here: others get them.
         events.append(&mut self.events);
         for pool in self.pools.iter_mut().filter(|pool| pool.told_ailing() || ails && pool.ailing().is_some()) {
             pool.give_back_all();

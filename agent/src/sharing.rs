@@ -26,13 +26,13 @@ pub(crate) struct Sharing {
     pub(crate) pools_changed: bool,
     /// The credit that the coordinator was told last.
     credit: Option<u32>,
-    /// No worker can serve since those that are started die, as was told last.
+    /// The coordinator was last told that no pool can serve, because workers die when they are started.
     ailing: bool,
-    /// When it was told last that some can again.
+    /// When it was last told that some pool can serve again.
     recovered_at: Option<u64>,
 }
 
-/// That workers die is told no sooner after they last served, in ns: some die again and again as soon as they serve.
+/// How long after a reported recovery trouble may be reported again, in ns: some workers serve and die in turn.
 pub(crate) const AILS_AFTER_NS: u64 = 1_000_000_000;
 
 impl Sharing {
@@ -95,8 +95,8 @@ impl Agent {
         }
     }
 
-    /// Finds out whether anything could run here, and which pools could not. A pool whose workers die while another one's can serve is
-    /// told alone: nothing keeps the other one from running.
+    /// Reports changes of whether anything can run here. If a pool's workers die while another pool can serve, only the first pool is
+    /// reported, so that the other one keeps running.
     pub(crate) fn tell_health(&mut self, now: u64) {
         let reason = self.pools.iter().find_map(WorkerPool::ailing);
         let reason = reason.filter(|_| !self.pools.iter().any(WorkerPool::can_serve));

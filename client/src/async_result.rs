@@ -55,8 +55,8 @@ impl<T: Send + 'static> AsyncResult<T> {
     ///
     /// # Errors
     /// The error of the item, or of the failed item with the lowest index; [`ErrorKind::Cancelled`] after
-    /// [`cancel`](Self::cancel) or [`Pool::terminate`](crate::Pool::terminate); [`ErrorKind::InvalidArgument`] in the input of this
-    /// job, and in that of another job for whose outcome this job's input waits: neither could ever be ready.
+    /// [`cancel`](Self::cancel) or [`Pool::terminate`](crate::Pool::terminate); [`ErrorKind::InvalidArgument`] if it is
+    /// called in the input of this job, or of a job whose outcome this job's input waits for: neither outcome could ever be ready.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {

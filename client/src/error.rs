@@ -208,16 +208,16 @@ impl Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// The call to make.
+/// Names the call to make.
 fn call(remedy: Remedy) -> Option<&'static str> {
     match remedy {
         Remedy::CheckAddress => {
             Some("is farpool-coordinator running there? the address comes from FARPOOL_ADDRESS, or from .address(..)")
         }
-        Remedy::ReconnectLonger => Some("see Builder::reconnect_timeout"),
+        Remedy::ReconnectLonger => Some("to allow more time, call Builder::reconnect_timeout"),
         Remedy::NameLabel => Some("write require(\"gpu\", \"a100\")"),
         Remedy::CallAgain => Some("call it again, or attach(..) to the job here"),
-        // It is known in words that hold in any language.
+        // The remedy has words of its own.
         _ => None,
     }
 }
@@ -297,12 +297,12 @@ mod tests {
     }
 
     #[test]
-    fn the_story_names_the_call_that_may_help() {
+    fn the_story_names_the_call_to_make() {
         let check = |remedy, words: &str| {
             let error = farpool_session::Error::invalid("it is so").with_remedy(remedy);
             let story = Error::from(error.clone()).to_string();
             assert!(story.starts_with("it is so; ") && story.contains(words), "{story}");
-            // Others have other calls.
+            // Other fronts have other calls.
             assert!(!error.to_string().contains(words), "{error}");
         };
         check(Remedy::CheckAddress, ".address(..)");

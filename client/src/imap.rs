@@ -64,8 +64,9 @@ enum State<I> {
 }
 
 impl<I: Iterator, R> Imap<I, R> {
-    /// How often the item whose outcome was taken last has been tried, as [`Error::attempts`] has it: 1 unless its worker or host
-    /// was lost, or the job [retries](crate::Job::retry_failed) what fails. 0 before the first outcome.
+    /// Returns how many attempts the item of the last outcome took, like [`Error::attempts`]: more than 1 only if a worker or host was
+    /// lost, or if the job retries [failed items](crate::Job::retry_failed) or [panics](crate::Job::retry_panics). 0 before the first
+    /// outcome.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -84,9 +85,9 @@ impl<I: Iterator, R> Imap<I, R> {
         }
     }
 
-    /// From now on items that panic or count as failed are not retried, whatever [`retry_panics`](crate::Job::retry_panics) and
-    /// [`retry_failed`](crate::Job::retry_failed) say: for a caller that has seen enough, and lets what runs finish. An attempt
-    /// that waits already is still made, and items whose worker or host is lost are retried as before.
+    /// Stops retries of items that panic or count as failed from now on, whatever [`retry_panics`](crate::Job::retry_panics) and
+    /// [`retry_failed`](crate::Job::retry_failed) say. It is for a caller that only waits for what runs to finish. Items that already
+    /// wait for another attempt still get it, and items whose worker or host is lost are retried as before.
     pub fn stop_retries(&mut self) {
         match &mut self.state {
             State::Running(run) => run.stop_retries(),

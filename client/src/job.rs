@@ -157,7 +157,7 @@ impl<'p, F> Job<'p, F> {
     }
 
     /// Sets whether an item that [counts as failed](crate::count_as_failed) is retried too, up to [`retries`](Self::retries)
-    /// times. Default: no. Only its last attempt counts; the results of those before are dropped.
+    /// times. Default: no. The result of its last attempt is its outcome; earlier results are dropped.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {

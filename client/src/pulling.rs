@@ -1,5 +1,5 @@
-//! Which jobs' inputs this thread is pulling, and which outcomes such threads wait for: an input that waits for the outcome of its own job
-//! would wait for ever, and so would inputs that wait for the outcomes of each other's jobs.
+//! Which jobs' inputs this thread is pulling, and which outcomes such threads wait for. An input that waits for the outcome of its own
+//! job would wait forever, and so would inputs that wait for the outcomes of each other's jobs.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,10 +14,10 @@ thread_local! {
     static JOBS: RefCell<Vec<*const Inbox>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Jobs whose inputs wait, and for the outcome of which job each does. A thread that waits pulls all of its jobs' inputs no further.
+/// The jobs whose inputs wait, each with the job whose outcome it waits for. While a thread waits, it pulls none of its jobs' inputs.
 static WAITS: PerProcess<Mutex<Vec<Wait>>> = PerProcess::new();
 
-/// Inboxes by their addresses: both live while the wait does.
+/// Jobs, by the addresses of their inboxes, which outlive the wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Wait {
     input_of: usize,
@@ -52,7 +52,7 @@ pub(crate) fn refuse_own(inbox: &Inbox) -> Result<(), Error> {
 /// This thread begins to wait for the outcome of the job with this inbox, however long that takes.
 ///
 /// # Errors
-/// If that can never be ready: its input waits, if only by way of others, for a job whose input this thread pulls.
+/// If the outcome can never be ready: the job's input waits, directly or through other jobs, for a job whose input this thread pulls.
 pub(crate) fn wait_for(inbox: &Inbox) -> Result<Waiting, Error> {
     refuse_own(inbox)?;
     let outcome_of = std::ptr::from_ref(inbox).addr();
@@ -74,8 +74,8 @@ pub(crate) fn wait_for(inbox: &Inbox) -> Result<Waiting, Error> {
     if reached.iter().any(|job| own.contains(job)) {
         drop(all);
         return Err(inbox.tell(Error::invalid(
-            "the inputs of jobs wait for the outcomes of each other's jobs, none of which can be ready before its input has ended: run \
-             one of them with imap_from_thread, and feed the other's input through a channel",
+            "the inputs of several jobs wait for each other's outcomes, and no outcome can be ready before its job's input \
+             has ended: run one of the jobs with imap_from_thread, and feed the others' inputs through channels",
         )));
     }
     let waits: Vec<Wait> = own.into_iter().map(|input_of| Wait { input_of, outcome_of }).collect();

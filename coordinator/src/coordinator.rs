@@ -122,7 +122,7 @@ impl Coordinator {
         }
     }
 
-    /// A session of somebody's client begins.
+    /// A client's session begins; what it opens belongs to `owner`.
     pub fn connect_client(&mut self, owner: Principal) -> ClientId {
         self.clients.insert(Client::of(owner))
     }

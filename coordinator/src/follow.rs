@@ -114,7 +114,7 @@ impl Coordinator {
         let window = self.release(id, first, count);
         let Some(job) = self.jobs.get(id) else { return };
         if let Some(client) = self.pools.get(job.pool).map(|pool| pool.client) {
-            // Nearly always it was the first one, which takes no byte.
+            // Nearly always there was one attempt: 0 stands for that, and takes no byte.
             let attempts = if attempts > 1 { attempts } else { 0 };
             let (pool, done) = (job.pool, ItemsDone { job: job.number, first, data, ends, failed, attempts });
             out.client(client, client_event::Body::ItemsDone(done));

@@ -5,10 +5,10 @@ use farpool_core::Id;
 use crate::Principal;
 
 /// What a pool or an agent is known by for as long as its process lives, whatever coordinators and connections come and
-/// go: as random as the secret that it is a hash of.
+/// go: a part of its secret's hash.
 pub(crate) type Identity = [u8; 16];
 
-/// What a pool is known by to agents and coordinators that come back: only who has its secret, and is its owner, opens it again.
+/// What a pool is known by over lost connections and coordinators: only its owner, who has its secret, can open it again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PoolKey {
     pub(crate) owner: Principal,

@@ -29,8 +29,8 @@ pub(crate) struct Job {
     pub(crate) store: Store,
 }
 
-/// What a job takes, about, when some of it has run: here, in the core, and under its client's number. Tables that grow have room for
-/// twice as many; and when a client goes, all that is to be told of the ends of its jobs is there at once.
+/// About what a job takes once some of it has run: here, in the core, and in its client's table of numbers. A table that has just grown
+/// has room for twice as many, and when a client leaves, the messages about the end of all its jobs are in memory at once.
 const JOB_COST: u64 = 3 << 10;
 
 impl Job {

@@ -118,7 +118,8 @@ impl Coordinator {
         }
     }
 
-    /// The pool's workers die there while those of others serve: the agent gets nothing more of it before it says that the pool has started.
+    /// The pool's workers die there while other pools can serve: the agent gets no more of its items until it reports that the pool has
+    /// started.
     pub(crate) fn pool_ails(&mut self, from: AgentId, id: PoolId, reason: String, out: &mut Outbox) {
         let works = |pool: &&mut Pool| pool.runs() && pool.at.contains(&from) && !pool.unfit.contains_key(&from);
         let Some(pool) = self.pools.get_mut(id).filter(works) else {

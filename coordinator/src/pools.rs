@@ -39,7 +39,7 @@ pub(crate) struct Pool {
     pub(crate) given_up: BTreeSet<AgentId>,
     /// The agents that cannot run it, and why.
     pub(crate) unfit: BTreeMap<AgentId, Failure>,
-    /// Where its workers die before they can serve while those of other pools can, and why.
+    /// The agents at which its workers die before they can serve, while those of other pools can; and why.
     pub(crate) ailing: BTreeMap<AgentId, String>,
     /// Whether any agent has run it.
     pub(crate) proven: bool,
@@ -74,7 +74,7 @@ impl Pool {
         matches!(self.stage, Stage::Open | Stage::Draining)
     }
 
-    /// What it is known by again; none in local mode.
+    /// What it is opened again by; none in local mode.
     pub(crate) fn key(&self) -> Option<PoolKey> {
         self.asked.id.map(|id| PoolKey { owner: self.owner.clone(), id })
     }

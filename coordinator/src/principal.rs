@@ -1,4 +1,4 @@
-//! Whose something is.
+//! Who owns sessions, pools and jobs.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -13,18 +13,18 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// Somebody of a tenant.
+    /// A member of a tenant.
     pub fn new(tenant: &str, name: &str) -> Self {
         Self { tenant: tenant.into(), name: name.into() }
     }
 
-    /// Everybody, as long as nobody is asked who they are.
+    /// The principal of connections that are not authenticated.
     pub fn local() -> Self {
         static LOCAL: LazyLock<Principal> = LazyLock::new(|| Principal::new("local", "local"));
         LOCAL.clone()
     }
 
-    /// The one that a message names; none: from where nobody was asked.
+    /// The principal that a message names; none: `local`.
     pub fn named(principal: Option<&v1::Principal>) -> Self {
         principal.map_or_else(Self::local, |principal| Self::new(&principal.tenant, &principal.name))
     }
@@ -34,12 +34,12 @@ impl Principal {
         v1::Principal { tenant: self.tenant().to_owned(), name: self.name().to_owned() }
     }
 
-    /// Whose pools, jobs and names are kept apart from others'.
+    /// The tenant: detached jobs, and their names, are its own.
     pub fn tenant(&self) -> &str {
         &self.tenant
     }
 
-    /// Who of the tenant's.
+    /// Who it is within the tenant.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_not_named_is_local() {
+    fn a_principal_that_is_not_named_is_local() {
         let ada = Principal::new("maths", "ada");
         assert_eq!(Principal::named(Some(&ada.to_message())), ada);
         assert_eq!(Principal::named(None), Principal::local());

@@ -55,7 +55,7 @@ impl Reopening {
         self.jobs.push(job);
     }
 
-    /// The core does not know of the job so far.
+    /// Stops retries of a job that the core does not know yet.
     pub(crate) fn stop_retries(&mut self, id: JobId) {
         for new in self.jobs.iter_mut().filter(|new| new.job == id) {
             (new.policy.retry_panics, new.policy.retry_failed) = (false, false);

@@ -22,7 +22,7 @@ struct FakeAgent {
 #[derive(Default)]
 struct Heard {
     done: BTreeMap<u64, String>,
-    /// Which of them count as failed, and after how many attempts.
+    /// Those of them that count as failed, and their attempts.
     counted: BTreeMap<u64, u32>,
     failed: BTreeMap<u64, (FailureKind, u32)>,
     ended: Option<bool>,

@@ -77,7 +77,7 @@ fn a_pool_whose_agents_are_all_unhealthy_says_so() {
     wire.expect(&["client0: opened with 3 slots"]);
 }
 
-/// A pool whose workers die where those of others serve leaves the agent to them.
+/// Where a pool's workers die while those of another pool serve, the other pool gets all of the agent.
 #[test]
 fn a_pool_that_ails_at_an_agent_gets_nothing_there() {
     let mut wire = Wire::new();
@@ -90,7 +90,7 @@ fn a_pool_that_ails_at_an_agent_gets_nothing_there() {
     let bad = POOL;
     wire.ask(0, items(0, 0, &["a"; 9]));
     let chunks = assigned(&mut wire, 0);
-    assert_eq!(chunks.len(), 4, "all that it wants to hold");
+    assert_eq!(chunks.len(), 4, "all that the agent takes");
     wire.to_clients[0].clear();
     wire.say(0, Say::Ailing(Ailing { reason: "10 workers in a row died".to_owned(), pool: bad }));
     wire.expect(&[
@@ -103,7 +103,7 @@ fn a_pool_that_ails_at_an_agent_gets_nothing_there() {
     }
     assert_eq!(assigned(&mut wire, 0).len(), 0);
     wire.ask(1, items(0, 0, &["b"; 9]));
-    assert_eq!(assigned(&mut wire, 0).len(), 4, "the other pool has all of it");
+    assert_eq!(assigned(&mut wire, 0).len(), 4, "the other pool gets all of the agent");
     wire.say(0, pool_started(bad));
     wire.expect(&["client0: opened with 1 slots"]);
     assert_eq!(wire.coordinator.late_messages(), 0);

@@ -66,7 +66,7 @@ fn attempts_that_failed_count_when_their_report_comes_again() {
     wire.ask(0, open_pool_as(9, 0, Some(&[1])));
     wire.ask(0, open_job_retrying(3, 1, 2));
     wire.ask(0, open_job_retrying(4, 1, 2));
-    // While nothing runs yet.
+    // Before the core knows the job.
     wire.ask(0, stop_retries(4));
     wire.ask(0, items(3, 0, &["a", "b"]));
     wire.ask(0, items(4, 0, &["c"]));

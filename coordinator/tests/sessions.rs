@@ -153,7 +153,7 @@ fn results_that_count_as_failed_are_tried_again_or_told() {
 }
 
 #[test]
-fn retries_that_are_stopped_end_for_what_has_not_failed_so_far() {
+fn items_that_fail_after_retries_are_stopped_are_not_retried() {
     let mut wire = opened();
     wire.ask(0, open_job_retrying(0, 1, 5));
     wire.ask(0, items(0, 0, &["a", "b"]));
@@ -166,7 +166,7 @@ fn retries_that_are_stopped_end_for_what_has_not_failed_so_far() {
     let chunks = assigned(&mut wire, 0);
     wire.say(0, failed(&chunks[0], 0, 1));
     wire.expect(&[r#"client0: job 0 done 0: ["A"], failed, attempts 2"#, "client0: job 0 ended", "agent0: end job 0"]);
-    // Its client could not know.
+    // The client may not know yet that the job has ended.
     wire.ask(0, stop_retries(0));
     assert_eq!(wire.coordinator.late_messages(), 1);
     assert!(wire.try_ask(0, stop_retries(7)).is_err());

@@ -113,12 +113,12 @@ fn results_that_are_dropped_are_settled_and_those_beside_them_are_not() {
     wire.ask(0, end_items(0));
     wire.schedule();
     wire.to_clients[0].clear();
-    // Nobody hears of the first attempt.
+    // The client is told nothing of the first attempt.
     let held = chunks(&mut wire, 0);
     wire.say(0, failed(&held[0], 0, 1));
     wire.schedule();
     wire.expect(&["agent0: run job 0 attempt 2 from 0 [\"a\"]", "agent0: settled 1 of pool 0"]);
-    // An agent that is lost had the second one of the first item: a report about both items is about two attempts.
+    // The agent is lost: the first item has no attempt left, and the second one is at its second now.
     wire.agent_gone(0);
     wire.to_clients[0].clear();
     wire.agent_as(2, 2, Vec::new());

@@ -229,8 +229,8 @@ pub struct OpenPool {
     /// The pool's share of the slots against other pools; 0: 1.
     #[prost(uint32, tag = "6")]
     pub weight: u32,
-    /// What others know the pool by: 16 bytes of a hash of `secret`. The client leaves it empty; where the coordinator is reached it is
-    /// put in the secret's place. None in local mode.
+    /// What others know the pool by: 16 bytes of the hash of `secret`. The client leaves it empty; the coordinator replaces the secret
+    /// with it when the message arrives. None in local mode.
     #[prost(bytes = "bytes", tag = "7")]
     pub id: ::prost::bytes::Bytes,
     /// The pool was open before, in a session that this coordinator does not know, or has given up. What it may have left with
@@ -244,18 +244,18 @@ pub struct OpenPool {
     /// The item whose task started this client. Its slot is lent while the client waits: see AwaitingItems.
     #[prost(message, optional, tag = "10")]
     pub item: ::core::option::Option<ItemToken>,
-    /// 32 random bytes, by which the client shows that the pool is its own after a connection, or a coordinator, was lost. Nobody
-    /// else is ever told. None in local mode.
+    /// 32 random bytes that only the client and the coordinator know. With them the client resumes its session after a connection was
+    /// lost, and opens its pool again after a coordinator was. None in local mode.
     #[prost(bytes = "bytes", tag = "11")]
     pub secret: ::prost::bytes::Bytes,
 }
-/// Whose something is.
+/// The owner of sessions, pools and jobs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Principal {
-    /// Whose pools, jobs, programs and names.
+    /// Detached jobs, and their names, are the tenant's.
     #[prost(string, tag = "1")]
     pub tenant: ::prost::alloc::string::String,
-    /// Who of them.
+    /// Who it is within the tenant. Sessions and pools are this principal's alone.
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
 }
@@ -313,7 +313,7 @@ pub struct OpenJob {
     /// item counts. Never with retries 0.
     #[prost(bool, tag = "10")]
     pub speculate: bool,
-    /// Whether an item whose function says that it counts as failed is run again too. Of its attempts only the last has an outcome.
+    /// Whether an item that counts as failed (RunDone.failed) is retried too. The result of its last attempt is its outcome.
     #[prost(bool, tag = "11")]
     pub retry_failed: bool,
 }
@@ -344,8 +344,8 @@ pub struct CancelJob {
     #[prost(uint64, tag = "1")]
     pub job: u64,
 }
-/// Items of the job that panic or count as failed from now on are not run again, whatever OpenJob says. What waits for another
-/// attempt already has that.
+/// Items of the job that panic or count as failed from now on are not retried, whatever OpenJob says. Items that already wait for
+/// another attempt still get it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopRetries {
     #[prost(uint64, tag = "1")]
@@ -357,7 +357,7 @@ pub struct Detach {
     /// What it is asked for by later.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// What others know the job by, as OpenPool.id is of its secret.
+    /// What others know the job by; made of its secret as OpenPool.id is.
     #[prost(bytes = "bytes", tag = "2")]
     pub id: ::prost::bytes::Bytes,
     /// The pool that the job runs in, alone. Its id and secret are not used.
@@ -371,7 +371,7 @@ pub struct Detach {
     /// How the results are encoded, which only clients look into; 0: as before this was said.
     #[prost(uint32, tag = "6")]
     pub format: u32,
-    /// 32 random bytes: who says the same again goes on with what it has begun.
+    /// 32 random bytes. A later Detach with the same secret continues the one that was interrupted.
     #[prost(bytes = "bytes", tag = "7")]
     pub secret: ::prost::bytes::Bytes,
 }
@@ -517,7 +517,7 @@ pub struct ItemsDone {
     /// As in RunDone.
     #[prost(bool, tag = "5")]
     pub failed: bool,
-    /// How often each of the items has been tried, those attempts included that were lost with their worker; 0: once.
+    /// How many attempts each of the items took, including those that were lost with a worker or agent; 0: one.
     #[prost(uint32, tag = "6")]
     pub attempts: u32,
 }
@@ -662,8 +662,8 @@ pub struct StartPool {
     /// Its share of the slots against other pools; 0: 1.
     #[prost(uint32, tag = "5")]
     pub weight: u32,
-    /// OpenPool.id. The agent keeps it, and whose the pool is, and says both in HeldPool: only its owner, who has the secret that it
-    /// is the hash of, has the pool adopted.
+    /// OpenPool.id. The agent keeps it and the owner, and names both in HeldPool: the pool is adopted only for its owner, who has the
+    /// secret that gives this id.
     #[prost(bytes = "bytes", tag = "6")]
     pub id: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "7")]
@@ -853,7 +853,7 @@ pub struct AgentHello {
     /// Not set in local mode.
     #[prost(message, optional, tag = "3")]
     pub version: ::core::option::Option<Version>,
-    /// What others know the agent by, as OpenPool.id is of its secret.
+    /// What others know the agent by; made of its secret as OpenPool.id is.
     #[prost(bytes = "bytes", tag = "4")]
     pub id: ::prost::bytes::Bytes,
     #[prost(message, repeated, tag = "5")]
@@ -865,7 +865,7 @@ pub struct AgentHello {
     /// Outcomes that it made in vain since its last hello: their chunks had been given to others.
     #[prost(uint64, tag = "7")]
     pub in_vain: u64,
-    /// 32 random bytes, chosen when the agent's process starts, which only the coordinator is told; none in local mode.
+    /// 32 random bytes, made when the agent's process starts and told only to the coordinator; none in local mode.
     #[prost(bytes = "bytes", tag = "8")]
     pub secret: ::prost::bytes::Bytes,
 }
@@ -995,14 +995,14 @@ pub struct InVain {
     #[prost(uint64, tag = "1")]
     pub items: u64,
 }
-/// Workers die here before they can serve: the agent waits longer and longer before it starts others. Either those of all pools that have
-/// something to do: it takes nothing meanwhile (its credit says so), and with an empty reason that is over. Or those of
-/// one pool, while others can serve: it takes nothing of that pool before it says again that the pool has started.
+/// Workers die here before they can serve, so the agent backs off before it starts others. Without `pool`: no pool can serve. The agent
+/// takes nothing (its credit says so) until it reports an empty reason. With `pool`: others can serve. The agent takes nothing of this
+/// pool until it reports again that the pool has started.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ailing {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
-    /// 0: all of them
+    /// 0: the agent as a whole
     #[prost(uint64, tag = "2")]
     pub pool: u64,
 }
@@ -1072,7 +1072,7 @@ pub mod journal_record {
         pub job: u64,
         #[prost(uint64, tag = "2")]
         pub pool: u64,
-        /// What it is asked for by; no two jobs of one tenant have the same as long as they are there.
+        /// What it is asked for by: no other job of its tenant has this name as long as it is there.
         #[prost(string, tag = "3")]
         pub name: ::prost::alloc::string::String,
         /// Times are milliseconds since 1970.
@@ -1089,7 +1089,7 @@ pub mod journal_record {
         pub named: u64,
         #[prost(uint32, tag = "9")]
         pub format: u32,
-        /// Whose it is; none: from before anybody was asked, which is `local`.
+        /// Its owner. None: `local`, in records from before jobs had owners, and for a job whose record was lost.
         #[prost(message, optional, tag = "10")]
         pub owner: ::core::option::Option<super::Principal>,
     }
@@ -1145,7 +1145,7 @@ pub mod journal_record {
         /// As in RunDone.
         #[prost(bool, tag = "4")]
         pub failed: bool,
-        /// As in farpool.v1.ItemsDone; 0 also if nobody has written it down.
+        /// As in farpool.v1.ItemsDone; 0 also if it was not recorded.
         #[prost(uint32, tag = "5")]
         pub attempts: u32,
     }
@@ -1305,7 +1305,7 @@ pub struct JournalStatus {
     /// Damaged files that are kept beside it, as found when it was opened or set aside since then. The coordinator does not need them.
     #[prost(message, repeated, tag = "5")]
     pub aside: ::prost::alloc::vec::Vec<FileAside>,
-    /// What of it was damaged or missing when it was opened, a sentence or two for each file.
+    /// What was damaged or missing when it was opened, and what that means for jobs: a sentence or two each.
     #[prost(string, repeated, tag = "6")]
     pub damage: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

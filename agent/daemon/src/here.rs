@@ -93,7 +93,7 @@ impl Workers for Here {
             match &event.body {
                 Some(Event::PoolStopped(stopped)) => self.pools.stopped(stopped.pool),
                 Some(Event::Ailing(Ailing { reason, pool: 1.. })) => {
-                    warn!(self.log, reason, "the workers of one pool die here before they can serve");
+                    warn!(self.log, reason, "the workers of one pool cannot start");
                 }
                 _ => {}
             }

@@ -102,7 +102,7 @@ struct Flags {
 /// What was decided.
 #[derive(Debug)]
 pub(super) struct Settings {
-    /// What the agent is known by again, as long as this process is there.
+    /// Proves on a new connection that this is the same agent, for as long as this process lives.
     pub(super) secret: Secret,
     pub(super) coordinator: Address,
     pub(super) slots: u32,

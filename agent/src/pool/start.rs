@@ -111,22 +111,22 @@ impl WorkerPool {
         self.supervision.starts.ailing.as_deref()
     }
 
-    /// Whether some worker of it can run items, or could as soon as it is started: others have, and since then not too many
-    /// have died.
+    /// Whether one of its workers can run items, or could as soon as it is started: earlier ones have served, and not too many
+    /// have died since.
     pub(crate) fn can_serve(&self) -> bool {
         let serves = |worker: &Worker| matches!(worker.state, State::Ready | State::Retiring);
         let starts = &self.supervision.starts;
         starts.has_served && starts.ailing.is_none() || self.workers.iter().any(serves)
     }
 
-    /// Whether the coordinator was told that it alone cannot serve.
+    /// Whether the coordinator was last told that this pool cannot serve while others can.
     pub(crate) fn told_ailing(&self) -> bool {
         self.supervision.starts.told_ailing
     }
 
-    /// What the coordinator is to be told of whether it can serve. `all`: it was told that nothing can here.
+    /// Returns the change of its health that the coordinator is to be told now. `all`: it was told that no pool can serve here.
     pub(crate) fn tell_health(&mut self, all: bool, now: u64) -> Option<Body> {
-        // Nothing is asked of one that is stopping.
+        // A pool that is stopping gets no items, so its health does not matter.
         let stops = self.supervision.is_stopping();
         let starts = &mut self.supervision.starts;
         match &starts.ailing {
@@ -143,7 +143,7 @@ impl WorkerPool {
         }
     }
 
-    /// When there may be something to tell, or a worker to be tried.
+    /// When its health is to be reported, or a worker to be tried, if that is later than `now`.
     pub(crate) fn health_due(&self, now: u64) -> Option<u64> {
         let starts = &self.supervision.starts;
         starts.ailing.as_ref()?;
@@ -151,7 +151,7 @@ impl WorkerPool {
         Some(at).filter(|&at| at > now)
     }
 
-    /// Whether it is time to try a worker, although it was given nothing to do.
+    /// Whether to start a worker, although there are no items for it, to find out whether it can serve.
     pub(super) fn is_to_try(&self, now: u64) -> bool {
         let starts = &self.supervision.starts;
         starts.told_ailing && starts.ailing.is_some() && now >= starts.next_at
@@ -176,9 +176,9 @@ pub(super) struct Starts {
     pub(super) has_served: bool,
     /// Why it waits longer than usual.
     ailing: Option<String>,
-    /// The coordinator was told that, ...
+    /// The coordinator was told that its workers die.
     told_ailing: bool,
-    /// ... and when it was told last that it is over.
+    /// When the coordinator was last told that they serve again.
     recovered_at: Option<u64>,
 }
 
@@ -199,7 +199,7 @@ impl Starts {
         }
     }
 
-    /// That it ails is not told sooner.
+    /// The earliest time to report that its workers die.
     fn ails_from(&self) -> u64 {
         self.recovered_at.map_or(0, |at| at + AILS_AFTER_NS)
     }

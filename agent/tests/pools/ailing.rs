@@ -15,7 +15,7 @@ crate::cases![
     an_agent_whose_fork_servers_die_takes_nothing_until_one_serves,
     an_agent_with_another_pool_that_serves_goes_on,
     a_pool_that_ails_keeps_nothing_from_one_whose_workers_come_and_go,
-    a_pool_that_serves_again_is_told_to_have_started,
+    a_pool_that_serves_again_is_reported_as_started,
     a_program_that_never_serves_is_given_up,
     a_pool_that_has_served_is_not_given_up,
 ];
@@ -117,7 +117,7 @@ fn an_agent_with_another_pool_that_serves_goes_on() {
     };
     let told = |event: &&Event| matches!(event, Event::Ailing(ailing) if ailing.pool == 2);
     let at = |wanted: &Event| host.told.iter().position(|event| event == wanted);
-    assert!(at(host.told.iter().find(told).expect("it is told")) < at(back), "{:?}", host.told);
+    assert!(at(host.told.iter().find(told).expect("pool 2 is reported as ailing")) < at(back), "{:?}", host.told);
     host.say(Command::StopPool(farpool_proto::v1::StopPool { pool: 1, now: true }));
     ails(&mut host);
     // A pool that comes can be the one that serves.
@@ -144,15 +144,15 @@ fn a_pool_that_ails_keeps_nothing_from_one_whose_workers_come_and_go() {
     }
     assert!(sickness.deaths() >= 4 && items > 50, "{} deaths, {items} items", sickness.deaths());
     let health = host.told.iter().filter(|event| matches!(event, Event::Ailing(_)));
-    assert_eq!(health.count(), 1, "the pool is told once, and the agent never");
-    // Nothing of it is here, so all of the credit is the other one's.
+    assert_eq!(health.count(), 1, "the pool is reported once, and the agent as a whole never");
+    // Its items were given back, so all of the credit is for the other pool.
     assert_eq!(ailing(&host.told), None);
     assert!(host.told.iter().any(|event| matches!(event, Event::Returned(_))));
     assert_ne!(host.credit(), Some(0));
     host.end();
 }
 
-fn a_pool_that_serves_again_is_told_to_have_started() {
+fn a_pool_that_serves_again_is_reported_as_started() {
     let sickness = Sickness::new("heals");
     let mut host = Host::new(1);
     host.pool(1);
@@ -162,7 +162,7 @@ fn a_pool_that_serves_again_is_told_to_have_started() {
     host.wait_for_event(|event| matches!(event, Event::Ailing(ailing) if ailing.pool == 2));
     drop(sickness);
     let started = |event: &&Event| matches!(event, Event::PoolStarted(started) if started.pool == 2);
-    // It is tried although it has nothing to do, and the other one has.
+    // A worker of it is tried although it has no items here.
     host.wait(|told| (told.iter().filter(started).count() == 2).then_some(()));
     assert_eq!(host.run(2, "echo b"), "b");
     assert_eq!(ailing(&host.told), None);

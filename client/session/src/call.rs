@@ -63,7 +63,7 @@ impl Call {
         self.settled = true;
     }
 
-    /// Items that panic or count as failed from now on are not run again.
+    /// Stops retries of items that panic or count as failed from now on.
     pub fn stop_retries(&mut self) {
         for message in &mut self.messages {
             if let Body::OpenJob(open) = message {
@@ -71,7 +71,7 @@ impl Call {
             }
         }
         if self.opened && !self.settled && !self.inbox.ended() {
-            // A session that takes no messages any more has ended the job, or will.
+            // It fails only if the session is over, which ends the job.
             let _ = self.session.send(&mut vec![Body::StopRetries(StopRetries { job: self.inbox.job() })]);
         }
     }

@@ -80,7 +80,7 @@ impl Error {
         known(&self.0.label)
     }
 
-    /// Returns what may help, if the kind alone does not say that.
+    /// Returns what to do about it, where its kind alone does not say that.
     pub fn remedy(&self) -> Option<Remedy> {
         self.0.remedy
     }
@@ -116,7 +116,7 @@ impl Error {
         Self::new(ErrorKind::Unavailable, format!("{message} (noticed at {}:{})", noticed.file(), noticed.line()))
     }
 
-    /// This may help.
+    /// The same error with what to do about it.
     pub fn with_remedy(mut self, remedy: Remedy) -> Self {
         self.0.remedy = Some(remedy);
         self
@@ -195,10 +195,10 @@ mod tests {
     }
 
     #[test]
-    fn a_front_has_words_of_its_own_for_what_may_help() {
+    fn a_front_has_its_own_words_for_a_remedy() {
         let error = Error::invalid("the key is empty").with_remedy(Remedy::NameLabel);
         assert_eq!(error.remedy(), Some(Remedy::NameLabel));
-        assert_eq!(error.to_string(), "the key is empty; a label has a key and a value, such as gpu and a100");
+        assert_eq!(error.to_string(), "the key is empty; a label is a key and a value, such as gpu and a100");
         let told = error.story(Some("write require=\"gpu=a100\"")).to_string();
         assert_eq!(told, "the key is empty; write require=\"gpu=a100\"");
     }

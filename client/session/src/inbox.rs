@@ -61,7 +61,7 @@ pub enum News {
         data: Bytes,
         /// Where each ends in `data`, a u32 in little endian.
         ends: Bytes,
-        /// How often each item was tried; 0: once.
+        /// How many attempts each item took; 0: one.
         attempts: u32,
         /// What they count for until they are taken.
         held: Held,
@@ -109,7 +109,7 @@ impl Inbox {
         self.job
     }
 
-    /// The results of consecutive items have come, in the layout of `ItemsDone`, each after so many attempts; 0: one.
+    /// Takes the results of consecutive items, in the layout of `ItemsDone`. `attempts`: how many each item took; 0: one.
     pub fn deliver_done(&self, first: u64, data: Bytes, ends: Bytes, attempts: u32) -> Wakes {
         let items = (ends.len() / 4) as u64;
         let held = match (&self.gate, self.interest) {

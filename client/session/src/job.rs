@@ -33,7 +33,7 @@ pub struct Outcome {
     pub item: u64,
     /// Its result.
     pub result: Result<Bytes, Error>,
-    /// How often it has been tried; 0: it never left the client.
+    /// How many attempts it took; 0: it never left the client.
     pub attempts: u32,
 }
 
@@ -88,7 +88,7 @@ impl Job {
         self.say(Body::EndItems(EndItems { job }))
     }
 
-    /// Items that panic or count as failed from now on are not run again. What waits for another attempt already has that.
+    /// Stops retries of items that panic or count as failed from now on. Items that already wait for another attempt still get it.
     pub fn stop_retries(&mut self) {
         self.call.stop_retries();
     }

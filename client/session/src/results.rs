@@ -33,12 +33,12 @@ impl Results {
         Self { _held: held, ..self }
     }
 
-    /// The same; each of its items was tried so often, 0 being once.
+    /// The same, with how many attempts each item took; 0: one.
     pub fn tried(self, attempts: u32) -> Self {
         Self { attempts: attempts.max(1), ..self }
     }
 
-    /// How often each of its items was tried.
+    /// Returns how many attempts each of its items took.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }

@@ -28,7 +28,7 @@ pub(super) struct Arrivals {
     items: u64,
     /// What a result took up in the latest run of them.
     recent: u64,
-    /// How often the item was tried whose outcome was handed out last.
+    /// How many attempts the item of the last outcome took.
     attempts: u32,
 }
 
@@ -69,7 +69,7 @@ impl Arrivals {
         ahead.saturating_sub(self.items).saturating_sub(running).saturating_mul(self.recent)
     }
 
-    /// How often the item was tried whose outcome was handed out last; 0: none was, or it was never sent.
+    /// Returns how many attempts the item of the last outcome took; 0: there was no outcome, or the item was never sent.
     pub(super) fn attempts(&self) -> u32 {
         self.attempts
     }

@@ -41,7 +41,6 @@ impl<I> Run<I> {
     }
 }
 
-/// What has come, and what is asked of the job beside.
 impl<I> Run<I> {
     pub(super) fn attempts(&self) -> u32 {
         self.arrivals.attempts()

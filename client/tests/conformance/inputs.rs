@@ -19,7 +19,7 @@ crate::runner::cases![
     an_input_from_a_thread_that_panics_ends_the_iteration,
     dropping_outcomes_ends_the_job_while_its_input_blocks,
     an_input_that_asks_for_the_outcome_of_its_own_job_is_told_so,
-    inputs_that_ask_for_each_others_outcomes_are_told_so,
+    inputs_that_wait_for_each_others_outcomes_get_an_error,
     many_small_calls_in_a_row,
     what_comes_behind_many_small_calls_finds_them_all,
 ];
@@ -183,8 +183,8 @@ fn an_input_that_asks_for_the_outcome_of_its_own_job_is_told_so() {
 }
 
 /// They are taken in together, and none is forgotten, cancelled ones included.
-/// Each of three inputs asks for the outcome of the next one's job: one of them is told, and the others have what they asked for.
-fn inputs_that_ask_for_each_others_outcomes_are_told_so() {
+/// Each of three inputs waits for the outcome of the next job: one of them gets an error, and the others get their outcomes.
+fn inputs_that_wait_for_each_others_outcomes_get_an_error() {
     let pool = pools::of(2);
     let (told, errors) = mpsc::channel();
     let (mut others, mut results) = (Vec::new(), Vec::new());
@@ -201,14 +201,14 @@ fn inputs_that_ask_for_each_others_outcomes_are_told_so() {
         results.push(pool.map_async(square, input));
         others.push(other);
     }
-    // The first one's outcome is for the last one, and so on.
+    // The first input waits for the last job, and so on.
     others.rotate_right(1);
     others.into_iter().zip(results).for_each(|(other, result)| other.send(result).unwrap());
     let error = errors.recv_timeout(Duration::from_secs(60)).unwrap();
     assert!(error.kind() == ErrorKind::InvalidArgument && error.to_string().contains("imap_from_thread"), "{error}");
     drop(told);
-    assert!(errors.recv_timeout(Duration::from_secs(60)).is_err(), "only one of them is told");
-    // What has come to its end is in nobody's way.
+    assert!(errors.recv_timeout(Duration::from_secs(60)).is_err(), "only one of them gets an error");
+    // A wait that is over is forgotten.
     let nine = pool.map_async(square, [3]);
     assert_eq!(pool.map_async(square, std::iter::once_with(move || nine.get().unwrap()[0])).get().unwrap(), [81]);
 }

@@ -112,7 +112,7 @@ fn a_label_shows_in_errors() {
     }
 }
 
-/// Counts as failed until it has been run so often; says which run it was.
+/// Counts as failed until it is run for the `run`th time; returns how often it has been run.
 fn passes_at((log, run): (String, usize)) -> usize {
     note(&log, "run");
     let runs = fs::read_to_string(&log).unwrap().lines().count();
@@ -132,10 +132,10 @@ fn items_that_count_as_failed_are_retried() {
         (outcome, outcomes.attempts(), log.lines().len())
     };
     assert_eq!(run(2, true, 3), (3, 3, 3), "it passes at the last attempt");
-    assert_eq!(run(5, true, 2), (2, 2, 2), "it passes before");
+    assert_eq!(run(5, true, 2), (2, 2, 2), "it passes with attempts left");
     assert_eq!(run(2, true, 9), (3, 3, 3), "the last result is the outcome");
-    assert_eq!(run(0, true, 9), (1, 1, 1), "it may run once");
-    assert_eq!(run(2, false, 9), (1, 1, 1), "nobody wants that");
+    assert_eq!(run(0, true, 9), (1, 1, 1), "it has no retries");
+    assert_eq!(run(2, false, 9), (1, 1, 1), "the job does not retry failed items");
 }
 
 fn retries_can_be_stopped() {
@@ -147,7 +147,7 @@ fn retries_can_be_stopped() {
     assert_eq!((outcomes.next().unwrap().unwrap(), outcomes.attempts()), (3, 1));
     assert_eq!((outcomes.next().unwrap().unwrap(), outcomes.attempts()), (4, 1));
     assert!(outcomes.next().is_none());
-    // Before anything has begun.
+    // Before any item has begun.
     let mut outcomes = pool.job(passes_at).retries(1).retry_failed(true).imap([(log.path(), 99)]);
     outcomes.stop_retries();
     assert_eq!((outcomes.next().unwrap().unwrap(), outcomes.attempts()), (5, 1));

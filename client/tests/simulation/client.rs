@@ -210,7 +210,7 @@ pub(crate) fn draw_job(number: u64, faults: bool, fails: bool, random: &mut Rand
     };
     if fails {
         job.failing = random.pick(&[0, 2, 5, 20]);
-        // With none that may be tried again nothing may be, either.
+        // With no retries this has no effect.
         job.retry_failed = random.below(4) > 0;
     }
     let items = match job.duration_us {
@@ -241,7 +241,7 @@ struct JobRun {
     /// Items that are sent at once, at most.
     batch: u64,
     cancel_at: Option<u64>,
-    /// After how many outcomes it stops retries.
+    /// After how many outcomes the client stops retries.
     stop_at: Option<u64>,
     /// Items that could not be sent.
     refused: u64,

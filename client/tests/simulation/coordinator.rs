@@ -165,12 +165,12 @@ async fn gone_at_its_end(run: impl Future<Output = ()>, address: Address) {
     address.0.lock().expect("nobody panics with it").take();
 }
 
-/// 16 bytes.
-/// What an agent, a pool or a job is known by again.
+/// The secret of an agent, a pool or a job.
 pub(crate) fn secret(random: &mut Random) -> Bytes {
     [id(random), id(random)].concat().into()
 }
 
+/// 16 bytes.
 fn id(random: &mut Random) -> [u8; 16] {
     (u128::from(random.next()) << 64 | u128::from(random.next())).to_le_bytes()
 }

@@ -16,7 +16,7 @@ const INDEX_BITS: u32 = 20;
 #[derive(Clone)]
 pub(crate) struct Plan {
     seed: u64,
-    /// Whether items count as failed, of some jobs.
+    /// Whether items of some jobs count as failed.
     has_failing: bool,
     books: Arc<Mutex<Books>>,
 }
@@ -43,15 +43,15 @@ pub(crate) struct JobPlan {
     /// One item in so many kills its worker at first, or panics; 0: none.
     pub(crate) deadly: u64,
     pub(crate) panicking: u64,
-    /// One in so many has a result at first that counts as failed.
+    /// One in so many has a result that counts as failed, at least at first; 0: none.
     pub(crate) failing: u64,
-    /// Its client has had enough of retries.
+    /// Its client has stopped retries.
     pub(crate) retries_stopped: bool,
     /// All take equally long.
     pub(crate) steady: bool,
 }
 
-/// What comes of an item: its result, or how it has failed at last; and at which attempt.
+/// An item's outcome: its result, or how its last attempt failed; and how many attempts it took.
 pub(crate) type Outcome = Result<(Bytes, u32), (FailureKind, u32)>;
 
 /// How a run of an item ends.
@@ -64,22 +64,23 @@ pub(crate) enum Fate {
     Fails,
 }
 
-/// Items count as failed in histories whose seed leaves one of these behind: none that `found` names does.
+/// Items count as failed in histories whose seed, modulo `OF_SEEDS`, is one of these. No seed in `found` is, so those histories stay
+/// as they were.
 const FAILING: [u64; 2] = [4, 9];
 const OF_SEEDS: u64 = 11;
 
 impl Plan {
-    /// Of the history with this seed.
+    /// The plan of the history with this seed.
     pub(crate) fn new(seed: u64, history: u64) -> Self {
         Self { seed, has_failing: FAILING.contains(&(history % OF_SEEDS)), books: Arc::default() }
     }
 
-    /// Whether items count as failed, of some jobs.
+    /// Whether items of some jobs count as failed.
     pub(crate) fn has_failing(&self) -> bool {
         self.has_failing
     }
 
-    /// What panics or fails from now on may have failed.
+    /// From now on, items that panic or count as failed may have that as their outcome.
     pub(crate) fn stop_retries(&self, job: u64) {
         self.books().jobs[job as usize].retries_stopped = true;
     }
@@ -214,7 +215,7 @@ pub(crate) fn result_of(item: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&mix(digest).to_le_bytes()[..(digest % 9) as usize])
 }
 
-/// The same where it counts as failed: no other result is as long.
+/// The item's result if it counts as failed. Only such results are 16 bytes long.
 pub(crate) fn failed_of(item: &[u8]) -> Bytes {
     let digest = mix(trace::of_bytes(item));
     [digest.to_le_bytes(), (!digest).to_le_bytes()].concat().into()

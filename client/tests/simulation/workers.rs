@@ -64,7 +64,7 @@ struct Chunk {
     attempt: u32,
     items: VecDeque<(u64, Bytes)>,
     running: u32,
-    /// Results that were not told yet: the first item, the results, and whether they count as failed.
+    /// Results that were not reported yet: the first item, the results, and whether they count as failed.
     done: Option<(u64, Vec<Bytes>, bool)>,
     /// When they are told at the latest.
     told_by: Option<Instant>,

@@ -84,8 +84,8 @@ pub enum Action {
         /// What.
         chunk: ChunkId,
     },
-    /// Results just reported are the items' outcomes: deliver them. It may be a part of the report: others were faster with the
-    /// rest, or the rest is tried again. Within a report this comes before [`Retrying`](Self::Retrying).
+    /// Results just reported are the items' outcomes: deliver them. It may be only part of the report: another
+    /// agent was faster with the rest, or the rest is retried. For one report, this comes before [`Retrying`](Self::Retrying).
     Accept {
         /// Of which job.
         job: JobId,
@@ -93,7 +93,7 @@ pub enum Action {
         first: u64,
         /// How many.
         count: u64,
-        /// How often each was tried.
+        /// How many attempts each took.
         attempts: u32,
     },
     /// These items have failed: deliver that.
@@ -109,7 +109,7 @@ pub enum Action {
         /// What to tell.
         cause: Cause,
     },
-    /// The item will be tried again. If a result of it was reported, that is dropped.
+    /// The item will be retried. If a result of it was reported, that is dropped.
     Retrying {
         /// Of which job.
         job: JobId,

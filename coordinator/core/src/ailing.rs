@@ -2,7 +2,7 @@
 //!
 //! Pools without a limit keep their places: they run wherever there is credit, and these agents give none.
 //!
-//! Where only one pool's workers die, only that pool is held back, as one that has not started there.
+//! Where only one pool's workers die, only that pool is held back: it counts as not started there.
 
 use crate::action::Action;
 use crate::core::Core;

@@ -39,8 +39,8 @@ pub enum Event {
         /// Whether it is so.
         ails: bool,
     },
-    /// The pool's workers die at the agent before they can serve, while others' can. What it holds of the pool it gives back, and nothing
-    /// more of it is handed out there before the agent says again that the pool has started.
+    /// The pool's workers die at the agent before they can serve, while those of other pools can. The agent gives back the pool's items,
+    /// and gets no more of them until it reports again that the pool has started.
     PlaceAils {
         /// Which pool.
         pool: PoolId,
@@ -163,7 +163,7 @@ pub enum Event {
         /// Which.
         job: JobId,
     },
-    /// Items of the job that panic or count as failed from now on are not tried again.
+    /// Items of the job that panic or count as failed from now on are not retried.
     RetriesStopped {
         /// Which.
         job: JobId,
@@ -187,7 +187,7 @@ pub enum Event {
         count: u64,
         /// Worker time for the items of this chunk since its last report with a time; 0: not measured in this report.
         busy_ns: u64,
-        /// Their function says that they count as failed: tried again only if [`JobPolicy::retry_failed`] says so.
+        /// Whether the items count as failed. They are retried only if [`JobPolicy::retry_failed`] is set.
         failed: bool,
     },
     /// An agent reports an item that ended without a result.
@@ -236,9 +236,9 @@ pub struct JobPolicy {
     pub chunksize: Option<NonZeroU64>,
     /// How often an item may be tried again. 0: at most once.
     pub retries: u32,
-    /// Whether a panic is worth another try.
+    /// Whether an item that panics is retried.
     pub retry_panics: bool,
-    /// Whether a result that counts as failed is.
+    /// Whether an item that counts as failed is retried.
     pub retry_failed: bool,
     /// Of a pool's jobs that have something to run, those with the highest go first.
     pub priority: i32,

@@ -56,8 +56,8 @@ impl Job {
         self.tried.get(&item).map_or(began_as, |&tries| began_as.max(tries.saturating_add(1)))
     }
 
-    /// Which tries of these items have ended, with a chunk that began with this try of this item: in runs that have that in
-    /// common.
+    /// Returns which attempt each of these items is at, as runs of items that are at the same one. They are of a chunk whose `first`
+    /// item began as attempt `began_as`.
     pub(crate) fn attempts_of(&self, run: Run, (first, began_as): (u64, u32)) -> Vec<(Run, u32)> {
         let mut runs: Vec<(Run, u32)> = Vec::new();
         for item in run.first..run.end() {

@@ -47,7 +47,7 @@ impl Core {
         self.finish_if_over(id, actions);
     }
 
-    /// What is queued for another try has that.
+    /// Items that are already queued for another attempt still get it.
     pub(crate) fn stop_retries(&mut self, id: JobId) {
         let job = self.jobs.get_mut(id).expect("a job whose retries stop is open");
         (job.policy.retry_panics, job.policy.retry_failed) = (false, false);

@@ -20,14 +20,14 @@ pub(crate) struct Ran {
     pub(crate) failed: bool,
 }
 
-/// A try of an item that ended badly.
+/// An attempt that failed, and may be retried.
 struct BadEnd {
     job: JobId,
     item: u64,
-    /// Which try of it that was.
+    /// Which attempt at the item that was.
     attempt: u32,
     item_bytes: u64,
-    /// The chunk at another agent in which the item is left, if there is one.
+    /// The chunk at another agent that still has the item, if there is one.
     copy: Option<ChunkId>,
 }
 
@@ -57,20 +57,20 @@ impl Core {
         self.settle(claim, id, actions);
     }
 
-    /// These items have their outcomes.
+    /// Accepts these results as the items' outcomes.
     #[inline]
     fn accept(&mut self, id: JobId, run: Run, attempts: u32, twin: Option<ChunkId>, actions: &mut Vec<Action>) {
         let Run { first, count } = run;
         self.jobs.get_mut(id).expect("a chunk's job is open").settled(first, count);
         actions.push(Action::Accept { job: id, first, count, attempts });
-        // It may have ended with the items before these.
+        // The twin may have ended with earlier items of the same report.
         if let Some(twin) = twin.filter(|&twin| self.chunks.get(twin).is_some()) {
             self.overtake(twin, run, actions);
         }
     }
 
-    /// Items of a chunk count as failed, of a job that has such items tried again. `tried`: which try of which item the
-    /// chunk began with.
+    /// Takes results that count as failed, of a job that retries such items. `tried`: the chunk's first item, and which attempt it
+    /// began as.
     #[cold]
     fn failed(
         &mut self,
@@ -118,12 +118,13 @@ impl Core {
         self.settle(claim, id, actions);
     }
 
-    /// Whether the item has another try, of which it may be in the midst already; if not, that was its outcome.
+    /// Retries the item if it has attempts left. If a copy of it runs elsewhere, the copy is the next attempt. Returns false if
+    /// this was the last attempt, whose end is the outcome.
     fn is_tried_again(&mut self, end: &BadEnd, actions: &mut Vec<Action>) -> bool {
         let &BadEnd { job: id, item, attempt, item_bytes, copy } = end;
         let job = self.jobs.get_mut(id).expect("a chunk's job is open");
         if copy.is_some() {
-            // The other copy is the next try, and has begun already.
+            // The other copy is the next attempt, and has begun already.
             job.tried.insert(item, attempt);
         } else if attempt <= job.policy.retries {
             let attempt = attempt.saturating_add(1);

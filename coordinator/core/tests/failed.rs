@@ -1,4 +1,4 @@
-//! Results that count as failed, of jobs that have such items run again.
+//! Results that count as failed, of jobs that retry such items.
 
 mod world;
 
@@ -13,7 +13,7 @@ fn policy(chunksize: u64, retries: u32) -> JobPolicy {
     JobPolicy { chunksize: NonZeroU64::new(chunksize), retries, retry_failed: true, ..JobPolicy::default() }
 }
 
-/// A job of so many items, and one agent that has all it takes.
+/// A job of so many items, all of them at one agent.
 fn given(policy: JobPolicy, items: u64) -> World {
     let mut world = World::new(Config::default());
     world.join(1, 9);
@@ -23,11 +23,11 @@ fn given(policy: JobPolicy, items: u64) -> World {
     world
 }
 
-/// What the client is told: items, and at which attempt.
+/// What the client is told: first item, number of items, attempts.
 fn told(world: &World) -> Vec<(u64, u64, u32)> {
     let told = world.log.iter().filter_map(|action| match *action {
         Action::Accept { first, count, attempts, .. } => Some((first, count, attempts)),
-        Action::Fail { .. } => panic!("nothing has failed without a result"),
+        Action::Fail { .. } => panic!("all that failed here has a result"),
         _ => None,
     });
     told.collect()
@@ -76,12 +76,12 @@ fn other_jobs_take_the_first_result() {
 #[test]
 fn each_item_of_a_chunk_has_its_own_attempts() {
     let mut world = given(policy(4, 1), 4);
-    // One report about three of them, and then one about the other.
+    // One report about the last three, and then one about the first.
     world.run_failed(0, 0, 1, 3, MS);
     world.run(0, 0, 0, 1, MS);
     assert_eq!(told(&world), [(0, 1, 1)]);
     world.schedule();
-    // Each by itself: nobody waits behind what has failed.
+    // Each in a chunk of its own, so that none waits behind another one that failed before.
     assert_eq!(attempts(&world), [(1, 2), (2, 2), (3, 2)]);
     world.run_failed(0, 1, 2, 1, MS);
     world.drain();
@@ -90,7 +90,7 @@ fn each_item_of_a_chunk_has_its_own_attempts() {
 
 #[test]
 fn a_report_about_several_attempts_is_taken_apart() {
-    // The agent that is lost has run the first item twice, as far as anybody knows; those behind it have not begun.
+    // The agent that is lost may have begun the first item, so that is at its second attempt; the others are at their first.
     let mut world = given(policy(4, 1), 4);
     world.lose(0);
     world.join(1, 9);
@@ -102,7 +102,7 @@ fn a_report_about_several_attempts_is_taken_apart() {
     world.schedule();
     assert_eq!(attempts(&world), [(1, 2), (2, 2), (3, 2)]);
     world.drain();
-    // So is one about results that count.
+    // The same for results that do not count as failed.
     let mut world = given(policy(4, 1), 4);
     world.lose(0);
     world.join(1, 9);
@@ -113,7 +113,7 @@ fn a_report_about_several_attempts_is_taken_apart() {
 }
 
 #[test]
-fn a_late_report_of_an_attempt_before_counts_for_nothing() {
+fn a_late_report_of_an_earlier_attempt_is_dropped() {
     let mut world = given(policy(1, 2), 1);
     let (agent, chunk) = (world.agents[&0].id, world.agents[&0].chunks[0].id);
     world.run_failed(0, 0, 0, 1, MS);
@@ -147,7 +147,7 @@ fn once_retries_are_stopped_what_fails_has_failed() {
     world.stop_retries(0);
     world.run_failed(0, 0, 1, 1, MS);
     assert_eq!(told(&world), [(1, 1, 1)]);
-    // What was queued by then has its next try, and what an agent loses has another one.
+    // What was already queued still gets its next attempt, and what is lost with an agent gets another one.
     world.schedule();
     assert_eq!(attempts(&world), [(2, 1), (0, 2)]);
     world.lose(0);

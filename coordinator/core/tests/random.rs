@@ -197,7 +197,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Whether results count as failed.
+/// Draws whether results count as failed.
 fn failed() -> impl Strategy<Value = bool> {
     prop_oneof![2 => Just(false), 1 => Just(true)]
 }

@@ -1,5 +1,5 @@
-//! The first message of a session: the build that the peer is of, what only the network asks for, and the secret, which goes no
-//! further: in its place comes what others may know the session by.
+//! The first message of a session: the build that the peer is of, what only the network asks for, and the secret, which is replaced
+//! by the session's id and goes no further.
 //!
 //! That it is the right message, and what is in it otherwise, the coordinator checks itself.
 
@@ -13,7 +13,7 @@ const DIGEST_BYTES: usize = 32;
 
 /// A message that sessions may begin with.
 pub(super) trait Greeting {
-    /// Takes the secret out. An error: the session cannot go on.
+    /// Checks the message, and replaces the secret by the id that it gives.
     fn admit(&mut self) -> Result<(), Status>;
 }
 
@@ -22,7 +22,7 @@ impl Greeting for ClientMessage {
         match &mut self.body {
             Some(client_message::Body::OpenPool(open)) => {
                 check_pool(open)?;
-                // Nobody goes on with a pool that has none.
+                // A pool without a secret cannot be resumed.
                 let has_secret = !open.secret.is_empty();
                 (open.id, open.secret) = if has_secret { known_by(&open.secret)? } else { Default::default() };
             }
@@ -47,7 +47,7 @@ impl Greeting for AgentEvent {
     }
 }
 
-/// The id that a secret is kept as, and nothing in the secret's place.
+/// Returns the id that a secret gives, and no bytes to put in the secret's place.
 fn known_by(secret: &[u8]) -> Result<(Bytes, Bytes), Status> {
     Ok((Bytes::copy_from_slice(&session_id(secret)?), Bytes::new()))
 }

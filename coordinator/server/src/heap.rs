@@ -1,25 +1,26 @@
-//! Sets how much freed memory the allocator keeps: much as a rule, next to nothing while much is held.
+//! Sets how much freed memory the allocator keeps: much as a rule, and little while the coordinator holds much.
 //!
-//! By itself glibc allocates from its heap what is no larger than the largest block freed so far (up to 32 MiB), and returns
-//! memory from the end of the heap only. That is fast, but free space between blocks that stay is kept, so the process
-//! takes far more than it holds. Blocks above the mmap threshold are mapped one by one and leave nothing behind. But each costs a page fault
-//! for each of its pages: with a threshold of 128 KiB, items of 1 MiB pass the coordinator at half the speed.
+//! By default, glibc allocates blocks from its heap if they are no larger than the largest mapped block freed so far (up to 32 MiB),
+//! and returns memory only from the end of the heap. That is fast, but free space between blocks in use is kept, so the process takes
+//! far more than it uses. Blocks above the mmap threshold are mapped one by one, and are returned when they are freed. But each of
+//! their pages costs a page fault: with a threshold of 128 KiB, items of 1 MiB pass the coordinator at half the speed.
 //!
-//! So the thresholds are low only while so much is held that it matters, and for some seconds afterwards. Setting one of them
-//! turns glibc's own adjustment of both off for good (mallopt(3)), so both are set, each time. `malloc_trim` returns the free space
-//! that was kept before. It walks all free blocks, so it may take only a small part of the time.
+//! So the thresholds are low only while so much is held that it matters, and for some seconds afterwards. Once one threshold is set,
+//! glibc no longer adjusts either (mallopt(3)), so both are set each time. `malloc_trim` returns free space that the heap has kept. It
+//! walks all free blocks, so it is called seldom enough to take a small part of the time.
 
 use std::time::Instant;
 
-/// While little is held: what glibc comes to choose by itself when blocks of a few MiB are freed.
+/// While little is held: about what glibc chooses by itself once blocks of a few MiB have been freed.
 const ROOMY: Thresholds = Thresholds { map: 8 << 20, trim: 16 << 20 };
 /// While much is held.
 const LEAN: Thresholds = Thresholds { map: 64 << 10, trim: 128 << 10 };
 
-/// How long it stays lean after much was held, in ns.
+/// How long the thresholds stay low after much was held, in ns.
 const LEAN_NS: u64 = 5_000_000_000;
-/// The least time from one trim to the next, in ns; and so many times as long as the last one took.
+/// The least time from one trim to the next, in ns.
 const TRIM_NS: u64 = 100_000_000;
+/// The next trim is also no sooner than so many times as long as the last one took.
 const TRIM_PART: u64 = 20;
 
 struct Thresholds {
@@ -29,16 +30,16 @@ struct Thresholds {
     trim: i32,
 }
 
-/// The allocator, as it was set last.
+/// How the allocator was set last.
 #[derive(Default)]
 pub(super) struct Heap {
-    /// Lean until then, in ns; none: roomy, or never set.
+    /// Until when the thresholds stay low, in ns; none: they are high, or were never set.
     lean_until: Option<u64>,
     next_trim: u64,
 }
 
 impl Heap {
-    /// To be called often: whether much is held now.
+    /// Adjusts the allocator. It is to be called often. `much`: whether much is held now.
     pub(super) fn tend(&mut self, much: bool, now: u64) {
         if much {
             if self.lean_until.replace(now + LEAN_NS).is_none() {
@@ -65,7 +66,7 @@ impl Heap {
 #[cfg(target_env = "gnu")]
 fn set(thresholds: &Thresholds) {
     use nix::libc::{M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, mallopt};
-    // SAFETY: both are known options, of which any value is allowed. Blocks that are there stay as they are.
+    // SAFETY: both options take these values, and blocks in use are not affected.
     unsafe {
         mallopt(M_MMAP_THRESHOLD, thresholds.map);
         mallopt(M_TRIM_THRESHOLD, thresholds.trim);
@@ -74,13 +75,13 @@ fn set(thresholds: &Thresholds) {
 
 #[cfg(target_env = "gnu")]
 fn trim() {
-    // SAFETY: it takes the allocator's own locks, and gives back only pages that no block lies in.
+    // SAFETY: it takes the allocator's own locks, and returns only pages in which no block is in use.
     unsafe {
         nix::libc::malloc_trim(0);
     }
 }
 
-/// Other allocators choose for themselves.
+/// Other C libraries' allocators are left as they are.
 #[cfg(not(target_env = "gnu"))]
 fn set(Thresholds { map: _, trim: _ }: &Thresholds) {}
 

@@ -75,7 +75,7 @@ impl<In, Id> Says<In, Id> {
     }
 }
 
-/// Who has opened a connection.
+/// Who has opened a connection, and from where.
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) principal: Principal,
@@ -98,9 +98,9 @@ pub(super) struct Joins<Out, In, Id> {
 
 /// A connection that is to go on with a session.
 pub(super) struct Resumes<Out: SessionMessage, In: SessionMessage, Id> {
-    /// What the session is known by whose secret was shown.
+    /// The id that the secret gives.
     pub(super) id: [u8; 16],
-    /// Messages that the peer has taken in.
+    /// How many messages the peer has received.
     pub(super) received: u64,
     pub(super) rest: Rest<In>,
     pub(super) reply: Reply<Out>,
@@ -155,7 +155,7 @@ pub(super) enum WasRead {
     Program(u64, Result<Option<InUse>, Status>),
 }
 
-/// What operators and the owners of detached jobs ask, and who asks it.
+/// What operators and users of detached jobs ask, and who asks.
 pub(super) enum Question {
     ListDetached(Principal, Asker),
     CancelDetached(Principal, CancelDetachedRequest, oneshot::Sender<Result<(), Status>>),

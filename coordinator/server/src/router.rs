@@ -29,7 +29,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// The one of a request that came through the router.
+    /// Returns the origin of a request that came through the router.
     pub(super) fn of(extensions: &Extensions) -> &Self {
         extensions.get::<Origin>().expect("the router gives each request one")
     }
@@ -45,7 +45,7 @@ impl Origin {
 #[derive(Clone)]
 pub(super) struct Router {
     meters: Meters,
-    /// Whose a connection from an address is.
+    /// Says whose a connection from an address is.
     principal: fn(Option<SocketAddr>) -> Principal,
     services: Vec<(&'static str, Box<dyn CloneService>)>,
 }

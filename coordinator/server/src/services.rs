@@ -89,7 +89,7 @@ impl Health {
 /// What operators ask for.
 const SMALL_MESSAGE: usize = 64 << 10;
 
-/// Who has opened a stream, and its frames.
+/// Returns who has opened a stream, and its frames.
 pub(super) fn source<F: Message + Default + 'static>(
     request: &Request<Streaming<F>>,
 ) -> (Caller, Frames<Metered<Body>, F>) {
@@ -98,7 +98,7 @@ pub(super) fn source<F: Message + Default + 'static>(
     (Caller { principal, address: request.remote_addr(), meter }, origin.frames())
 }
 
-/// Who asks for something.
+/// Returns who makes a request.
 pub(super) fn principal<T>(request: &Request<T>) -> Principal {
     Origin::of(request.extensions()).principal.clone()
 }

@@ -67,7 +67,7 @@ pub struct Limits {
     pub farewell: Duration,
     /// The scheduler checks all that must hold after each event, in debug builds.
     pub check: bool,
-    /// Whose a connection from this address is. As long as nobody is asked who they are, everybody is `local`.
+    /// Says whose a connection from an address is. By default connections are not authenticated, and all are `local`'s.
     pub principal: fn(Option<SocketAddr>) -> Principal,
 }
 

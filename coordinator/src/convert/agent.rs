@@ -57,7 +57,7 @@ pub(crate) enum FromAgent {
         data: Bytes,
     },
     Draining,
-    /// None: all pools that have something to do there.
+    /// `pool`: None: no pool can serve there, or, if `reason` is empty, some can again.
     Ailing {
         reason: String,
         pool: Option<PoolId>,

@@ -402,7 +402,7 @@ pub(crate) fn open_job(job: u64, chunksize: u64, retries: u32) -> Ask {
     Ask::OpenJob(Box::new(OpenJob { job, chunksize, retries, ..OpenJob::default() }))
 }
 
-/// The same that has items run again that count as failed.
+/// The same for a job that retries items that count as failed.
 pub(crate) fn open_job_retrying(job: u64, chunksize: u64, retries: u32) -> Ask {
     let Ask::OpenJob(mut open) = open_job(job, chunksize, retries) else { unreachable!("that is what it is") };
     open.retry_failed = true;
@@ -446,7 +446,7 @@ pub(crate) fn done(chunk: &Held, from: usize, count: usize) -> Say {
     })
 }
 
-/// The same, and they count as failed.
+/// The same, with results that count as failed.
 pub(crate) fn failed(chunk: &Held, from: usize, count: usize) -> Say {
     let Say::RunDone(run) = done(chunk, from, count) else { unreachable!("that is what it is") };
     Say::RunDone(RunDone { failed: true, ..run })

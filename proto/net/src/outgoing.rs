@@ -182,8 +182,8 @@ impl<M: SessionMessage<Handshake = Resumed>> Outgoing<M> {
 
 impl<M: SessionMessage<Handshake = Resume>> Outgoing<M> {
     /// The frames of a new connection, which takes the place of the old one, whose frames end. They begin with a Resume
-    /// and go on when [`Outgoing::resumed`] has read the answer. `secret` shows whose
-    /// session it is.
+    /// and go on when [`Outgoing::resumed`] has read the answer. `secret` is the
+    /// session's.
     pub fn resume(&self, secret: Bytes) -> Frames<M> {
         let session = self.session();
         let mut line = session.line();

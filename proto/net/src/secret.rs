@@ -1,4 +1,4 @@
-//! By what the two ends of a session know each other again.
+//! What a session is resumed with, and what others know it by.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tonic::Status;
 use uuid::Uuid;
 
-/// What only the two ends of a session know: whoever shows it goes on with the session. Others know the session by its
-/// [id](session_id), from which nobody gets the secret.
+/// What only the two ends of a session know: whoever has it can resume the session. Others know the session by its
+/// [id](session_id), which does not give the secret away.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Bytes);
 
@@ -15,23 +15,23 @@ pub struct Secret(Bytes);
 const SECRET_BYTES: usize = 32;
 
 impl Secret {
-    /// Another one each time, of 244 random bits from the system.
+    /// Makes a new one of 244 random bits from the system.
     pub fn random() -> Self {
         let halves = [Uuid::new_v4(), Uuid::new_v4()];
         Self(halves.iter().flat_map(|half| *half.as_bytes()).collect())
     }
 
-    /// The one that these bytes are, which [`session_id`] takes only if they are 32.
+    /// Makes one of these bytes. Peers refuse it unless they are 32.
     pub fn of(bytes: Bytes) -> Self {
         Self(bytes)
     }
 
-    /// As it is sent.
+    /// Returns its bytes, as they are sent.
     pub fn to_bytes(&self) -> Bytes {
         self.0.clone()
     }
 
-    /// What others know the session by.
+    /// Returns what others know the session by.
     pub fn id(&self) -> [u8; 16] {
         hash(&self.0)
     }
@@ -43,10 +43,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What others know the session by that has this secret.
+/// Returns what others know the session with this secret by.
 ///
 /// # Errors
-/// If it has the wrong length.
+/// If the secret is not 32 bytes long.
 pub fn session_id(secret: &[u8]) -> Result<[u8; 16], Status> {
     if secret.len() != SECRET_BYTES {
         let length = secret.len();
@@ -55,7 +55,7 @@ pub fn session_id(secret: &[u8]) -> Result<[u8; 16], Status> {
     Ok(hash(secret))
 }
 
-/// The secrets are random, so that half of BLAKE3 keeps them as well as all of it: it would take 2^128 tries to find one.
+/// Secrets are random, so half of a BLAKE3 hash is enough: finding a secret for an id takes about 2^128 tries.
 fn hash(secret: &[u8]) -> [u8; 16] {
     let hash = blake3::derive_key("farpool 2026-12-01 session id", secret);
     hash.first_chunk().copied().unwrap_or_default()
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_has_one_id_and_keeps_to_itself() {
+    fn a_secret_has_one_id_and_is_not_printed() {
         let (one, other) = (Secret::random(), Secret::random());
         assert_ne!(one, other);
         assert_ne!(one.id(), other.id());

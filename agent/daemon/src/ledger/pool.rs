@@ -20,7 +20,7 @@ pub(super) struct Pool {
     pub(super) start: Box<StartPool>,
     /// Its program was here and has been started.
     pub(super) started: bool,
-    /// Why its workers die before they can serve, if the agent said so since it has started.
+    /// Why its workers die before they can serve, if the agent has reported that since the pool last started.
     pub(super) ailing: Option<String>,
     /// The coordinator has told it to stop, and says no more about it.
     pub(super) told_to_stop: bool,

@@ -83,7 +83,7 @@ impl Link {
         })
     }
 
-    /// Tries to go on with a session, which has this secret.
+    /// Tries to resume the session that has this secret.
     pub(super) fn resume(connect: &mut impl Connect, outgoing: &Outgoing<AgentEvent>, secret: Bytes) -> Link {
         let connecting = connect.connect(outgoing.resume(secret));
         let outgoing = outgoing.clone();

@@ -51,7 +51,7 @@ pub(crate) struct MapArguments {
 
     /// Retry a failed command up to this many times
     ///
-    /// Attempts whose worker or host is lost count too, and another host may make the next one. Without this option, failed commands are not retried, and commands whose worker or host is lost are retried twice.
+    /// Attempts whose worker or host is lost count too. The next attempt may be on another host. Without this option, failed commands are not retried, and commands whose worker or host is lost are retried twice.
     /// With 0, no command runs twice.
     #[arg(long, value_name = "N")]
     pub(super) retries: Option<u32>,

@@ -29,7 +29,7 @@ pub(super) struct Board<'a> {
     pub(super) waiting_spooled: u64,
     /// Nothing more is given out.
     pub(super) stopping: bool,
-    /// Items that are out at once, at most.
+    /// The most items that may be out at once.
     pub(super) most_out: u64,
 }
 

@@ -55,7 +55,7 @@ pub(super) fn detach(plan: &Plan, name: &str, address: Option<String>) -> Result
     Ok(0)
 }
 
-/// What a worker does.
+/// Runs in a worker: one attempt at an item.
 fn carry_out(entry: Entry) -> Option<Done> {
     let Errand { item, work } = entry.0?;
     Some(Done { item, outcome: task::run(work) })

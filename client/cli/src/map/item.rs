@@ -88,7 +88,7 @@ impl Item {
         self.name.len() + content.map_or(0, |content| content.0.len())
     }
 
-    /// What its command reads; nothing of it stays here.
+    /// Takes out what its command reads.
     pub(super) fn take_content(&mut self) -> Option<Content> {
         self.block.as_mut()?.content.take()
     }

@@ -27,7 +27,8 @@ pub(super) struct Plan {
     pub(super) ordered: bool,
     pub(super) keep_going: bool,
     pub(super) timeout: Option<Duration>,
-    /// How often a command is run again that fails, or whose worker or host is lost; `None`: never and as usual.
+    /// How often a command is retried that fails, or whose worker or host is lost. `None`: never if it fails,
+    /// and the default number of times if its worker or host is lost.
     pub(super) retries: Option<u32>,
     pub(super) processes: Option<usize>,
     /// Items of a chunk; `None`: farpool chooses.

@@ -240,7 +240,7 @@ impl Map<'_> {
         Ok(())
     }
 
-    /// From now on nothing is begun, and nothing that fails is run again.
+    /// Starts no more items, and retries no more commands that fail.
     fn stop(&mut self) {
         if !std::mem::replace(&mut self.board.borrow_mut().stopping, true) {
             self.segments.iter_mut().for_each(Segment::stop_retries);

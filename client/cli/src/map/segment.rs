@@ -27,7 +27,7 @@ pub(super) struct Segment<'a> {
 
 /// What a segment has to say.
 pub(super) enum News {
-    /// A command has ended, at this attempt.
+    /// A command has ended, after this many attempts.
     Ended(Outcome, u32),
     /// An item could not be run to its end.
     Failed(u64, Error),
@@ -54,7 +54,7 @@ impl<'a> Segment<'a> {
         !self.link.ended.get()
     }
 
-    /// Commands that fail from now on are not run again.
+    /// Stops retries of commands that fail from now on.
     pub(super) fn stop_retries(&mut self) {
         self.outcomes.stop_retries();
     }

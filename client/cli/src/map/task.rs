@@ -61,11 +61,10 @@ pub(super) enum Ended {
 /// Time between SIGTERM and SIGKILL.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// What a worker does: it runs the command, and waits for what it leaves in the background. An item whose command fails counts as
-/// failed.
+/// Runs the command in a worker, and waits for processes that it leaves in the background. If it fails, the item counts as failed.
 pub(super) fn run(work: Work) -> Outcome {
     let outcome = carry_out(&work);
-    // What cannot be printed ends the map: there is no use in another attempt.
+    // Output that cannot be printed ends the map, so another attempt is of no use.
     if !outcome.ended.is_success() && !matches!(outcome.ended, Ended::NotPrinted(_)) {
         farpool::count_as_failed();
     }

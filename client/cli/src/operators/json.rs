@@ -33,7 +33,7 @@ struct Journal<'s> {
     failing: &'s str,
     /// Damaged files that are kept beside it.
     aside: Vec<FileAside<'s>>,
-    /// What was damaged or missing when the coordinator opened it.
+    /// What was damaged or missing when the coordinator opened it, and what that means for jobs.
     damage: &'s [String],
 }
 

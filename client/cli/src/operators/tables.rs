@@ -65,7 +65,7 @@ fn aside(journal: &JournalStatus) -> String {
     format!("kept beside the journal: {files}, {}: {}{more}\n", bytes(size), shown.join(", "))
 }
 
-/// What was damaged or missing when the coordinator opened the journal: the first texts.
+/// What was damaged or missing when the coordinator opened the journal, a line each, and how many more there are.
 fn damage(journal: &JournalStatus) -> String {
     const SHOWN: usize = 10;
     let mut text = String::new();

@@ -58,7 +58,7 @@ fn commands_that_fail_run_again_wherever_there_is_room() {
     let options = ["--retries", "2", "--results", &results];
     map(&local, &fails_in_two_ways(&log), &options).input("x\n").run().assert_prints("done\n");
     assert_eq!(records(&results)[0]["attempts"], 3);
-    // Until the map stops.
+    // After the first failure the map stops, and retries nothing more.
     let log = folder.file("runs");
     let program = format!("echo {{}} >> {log}; test {{}} = a || sleep 2; exit 3");
     let done = map(&local, &program, &["--retries", "1"]).input("a\nb\n").run();

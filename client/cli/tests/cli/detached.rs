@@ -90,13 +90,13 @@ fn commands_that_fail_run_again_and_what_is_empty_is_no_trouble() {
 }
 
 #[test]
-fn each_attempt_of_a_command_is_the_clusters() {
+fn the_cluster_retries_commands_of_detached_maps() {
     let (local, folder) = (Local::start(&["1", "--slots", "2"]), Folder::new());
     let (log, results_file) = (folder.file("log"), folder.file("records"));
     detach(&local, "mixed", &fails_in_two_ways(&log), &["--retries", "2"], "x\n");
     results(&local, &["mixed", "--wait", "--results", &results_file]).assert_prints("done\n");
     assert_eq!(records(&results_file)[0]["attempts"], 3);
-    // What fails in the end has failed once, and says how often it was tried.
+    // An item that still fails at its last attempt counts once as failed, and says how many attempts it took.
     let runs = folder.file("runs");
     detach(&local, "bad", &format!("echo {{}} >> {runs}; exit 3"), &["--retries", "2"], "x\n");
     let failed = results(&local, &["bad", "--wait"]);

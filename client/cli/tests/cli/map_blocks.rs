@@ -111,7 +111,7 @@ fn endless_input_takes_constant_memory() {
     let before = peak(pid);
     lines(&mut stdout, 200);
     let after = peak(pid);
-    // What the kernel says of the peak may be a bit less than it has said before.
+    // The kernel's count of the peak is approximate: a later one may be a bit lower.
     assert!(after < 96 << 20 && after.saturating_sub(before) < 24 << 20, "{before} grew to {after}");
     drop(stdout);
     assert_eq!(running.end().code, Some(141));

@@ -69,7 +69,7 @@ fn zero_retries_hold_for_lost_workers_too() {
     assert_eq!(fs::read_to_string(&log).unwrap().lines().count(), 1);
 }
 
-/// Fails, has its worker killed, and is done then.
+/// A command that fails, then kills its worker, then succeeds.
 pub(crate) fn fails_in_two_ways(log: &str) -> String {
     format!("echo {{}} >> {log}; case $(wc -l < {log}) in 1) exit 7;; 2) kill -KILL $PPID; sleep 50;; esac; echo done")
 }
@@ -81,7 +81,7 @@ fn attempts_that_failed_and_those_whose_worker_was_lost_are_counted_together() {
     let program = fails_in_two_ways(&log);
     map(&program, ["--retries", "2", "--results", &results]).input("x\n").run().assert_prints("done\n");
     assert_eq!(records(&results)[0]["attempts"], 3);
-    // Together they are too many.
+    // One retry is not enough for both.
     fs::write(&log, "").unwrap();
     let done = map(&program, ["--retries", "1"]).input("x\n").run();
     assert_eq!((done.code, done.stdout()), (Some(1), String::new()));
@@ -93,7 +93,7 @@ fn attempts_that_failed_and_those_whose_worker_was_lost_are_counted_together() {
 fn once_a_map_stops_what_fails_is_not_run_again() {
     let folder = Folder::new();
     let log = folder.file("log-");
-    // The other one ends when the map has stopped.
+    // Item b ends after the map has stopped.
     let program = format!("echo >> {log}{{}}; test {{}} = a || sleep 2; exit 3");
     let done = map(&program, ["--retries", "1"]).input("a\nb\n").run();
     let failed = "farpool: item 1 \"a\": exit code 3 (2 attempts)\nfarpool: item 2 \"b\": exit code 3\n";

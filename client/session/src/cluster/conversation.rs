@@ -31,7 +31,7 @@ pub(super) type Opener = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// What a session needs to know.
 pub(super) struct Terms {
-    /// What it is known by again.
+    /// Proves to the coordinator that the session or pool is this client's.
     pub(super) secret: Secret,
     pub(super) payload_limit: u64,
     /// How long it tries to get another connection when one is lost.
@@ -75,7 +75,7 @@ pub(super) async fn converse<C: Connect>(
     opener: &mut Option<Opener>,
 ) -> Result<(), Error> {
     let Terms { secret, payload_limit, reconnect_timeout, program, front } = terms;
-    // As random as the secret, which nobody learns from the waits.
+    // The id is as random as the secret, and the times of retries do not give the secret away.
     let seed = u64::from_le_bytes(*secret.id().first_chunk().unwrap_or(&[0; 8]));
     let dialer = Dialer { connect, secret, message_limit: payload_limit.saturating_add(MESSAGE_ROOM) };
     let line = dialer.open(shared).await.map_err(|status| connect::not_opened(&shared.address, &status))?;

@@ -5,8 +5,7 @@ use farpool_proto::text::{Lines, Printable};
 use super::{Context, Error, Remedy};
 
 impl Error {
-    /// All that is known, in words; behind what happened comes what to do next: as the front advises, or as far as it is known in
-    /// any language.
+    /// Tells all that is known: what happened, and then what to do next, which is the front's advice or else the remedy's own words.
     pub fn story<'e>(&'e self, advice: Option<&'e str>) -> impl Display + use<'e> {
         Story { error: self, advice }
     }

@@ -62,7 +62,7 @@ fn nothing_is_pulled_before_the_coordinator_has_taken_the_job_and_no_more_than_i
     let client = thread::spawn(move || {
         let items = (0..400_u64).map(|_| {
             PULLED.fetch_add(1, Ordering::SeqCst);
-            // Each is a message of its own, which travels whole.
+            // One item fills a message, which is small enough to be sent in one piece.
             vec![0_u8; 400 << 10]
         });
         pool.job(|bytes: Vec<u8>| bytes.len()).detach("nightly").map(items).map(drop)
@@ -76,7 +76,7 @@ fn nothing_is_pulled_before_the_coordinator_has_taken_the_job_and_no_more_than_i
         let items = call.hear_items();
         assert_eq!(items.first, next);
         next += items.ends.len() as u64 / 4;
-        // Up to ten that are said to be durable later, 16 MiB, and a batch that is being made.
+        // 16 MiB beyond what was reported as durable, which is no more than `next`, and a batch that is being made.
         let most = next + 41 + 2;
         assert!(PULLED.load(Ordering::SeqCst) <= most, "{} of {next}", PULLED.load(Ordering::SeqCst));
         if next % 10 == 0 {

@@ -545,7 +545,7 @@ impl World {
         for action in &actions {
             match *action {
                 Action::Accept { first, count, .. } => {
-                    assert!(told.1.is_empty(), "what is settled would take the report with it: {actions:?}");
+                    assert!(told.1.is_empty(), "a retry drops the report, so it comes last: {actions:?}");
                     told.0.extend(first..first + count);
                 }
                 Action::Retrying { item, attempt, .. } => told.1.push((item, attempt)),

@@ -134,7 +134,7 @@ impl Driver {
             agent.welcome();
             info!(self.link.log, host, address = shown(address), slots, "agent joined");
             if let Some(older) = own.and_then(|own| self.agent_ids.insert(own, id)) {
-                // Who has its secret is the same process: of its two sessions the older is what a broken connection has left.
+                // Only the same process has this secret: the older of its sessions is left over from a broken connection.
                 self.end_agent(older, Err(Status::aborted(format!("an agent of the same id has joined from {host}"))));
             }
         }

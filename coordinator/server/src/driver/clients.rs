@@ -43,7 +43,7 @@ pub(super) struct Client {
     pub(super) again: bool,
     /// What it held when it was favoured, if that has become more; see [`Memory`](super::memory::Memory).
     pub(super) favoured_from: Option<u64>,
-    /// When its turn ended since it sent nothing, if it has sent nothing since.
+    /// When its turn ended because it sent nothing; None once it has sent something in a later turn.
     pub(super) silent_at: Option<u64>,
     /// Its pool is closed, and everything was said. The session stays until the client has ended it, and so has heard it.
     pub(super) over: bool,

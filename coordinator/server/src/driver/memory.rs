@@ -35,12 +35,12 @@ use super::clients::Client;
 const LOOK_NS: u64 = 20_000_000;
 /// For so long nothing must have become less before somebody is favoured, in ns.
 const STUCK_NS: u64 = 500_000_000;
-/// A favoured client that has sent nothing for so long, in ns, lets the next one go on: it may be waiting for outcomes of its own, or
-/// for somebody at a keyboard. What it has sent stays, and it gets another turn.
+/// When a favoured client has sent nothing for so long, in ns, its turn ends: it may be waiting for outcomes, or for somebody at a
+/// keyboard. What it has sent stays, and it gets another turn.
 const SILENT_NS: u64 = 1_000_000_000;
 /// Beyond the bound results for clients may take such a part of it before agents are not read any more.
 const RESULTS_PART: u64 = 8;
-/// When more than such a part of the bound is held, the allocator is to keep little beside it.
+/// When more than such a part of the bound is held, the allocator keeps little freed memory.
 const MUCH_PART: u64 = 2;
 /// Who holds no more than this goes on with small frames, whatever others hold.
 const SMALL_CLIENT: u64 = 64 << 10;
@@ -68,7 +68,7 @@ pub(super) struct Memory {
     stuck_since: u64,
     /// Who may go on, since nothing else would make room.
     favoured: Option<ClientId>,
-    /// What the favoured one held when it last sent something, and when that was.
+    /// What the favoured client held when it last sent something, and when that was.
     heard: (u64, u64),
     /// When it was last said that it is full.
     said_at: Option<u64>,

@@ -12,10 +12,10 @@ use tonic::Status;
 use super::super::link::{Resumed, Resumes};
 use super::super::meter::{Meter, Passed, Reading};
 
-/// What a session is known by on another connection: a hash of its secret.
+/// What a session is resumed by: the id that its secret gives.
 pub(super) type Identity = [u8; 16];
 
-/// Whose a session is, and what it is known by.
+/// The owner of a session, and what it is resumed by.
 pub(super) type SessionKey = (Principal, Identity);
 
 /// A session, over all of its connections.
@@ -23,9 +23,9 @@ pub(super) struct Session<Out> {
     pub(super) outgoing: Outgoing<Out>,
     turns: mpsc::Sender<()>,
     pub(super) address: Option<SocketAddr>,
-    /// Whose it is.
+    /// Its owner.
     pub(super) principal: Principal,
-    /// What it is known by whose secret is shown. None: nobody can go on with it.
+    /// The id that its secret gives. None: nobody can resume it.
     pub(super) identity: Option<Identity>,
     /// Which of its connections is in place, counted from 0.
     connection: u64,
@@ -49,7 +49,8 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         Self { outgoing, turns, address, principal, identity, connection: 0, away: false, meter }
     }
 
-    /// What a client's session is found by: nobody else has it, whatever he shows.
+    /// What a client's session is found by. The principal is a part of it, so that another principal cannot resume it, even with the
+    /// secret.
     pub(super) fn key(&self) -> Option<SessionKey> {
         self.identity.map(|own| (self.principal.clone(), own))
     }

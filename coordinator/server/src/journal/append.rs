@@ -159,7 +159,7 @@ impl Journal {
     }
 
     /// Items were run, with these results in the layout of `farpool.v1.ItemsDone`. `failed`: they count as failed. `attempts`: how
-    /// often each has been tried; 0: once.
+    /// many each took; 0: one.
     ///
     /// # Errors
     /// If one of them has an outcome already, if there is no such job, or if they are too long for a record.

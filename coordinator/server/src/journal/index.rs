@@ -335,7 +335,7 @@ impl Index {
     }
 }
 
-/// What a job is asked for by that was opened so.
+/// What a job that was opened by this record is found by.
 pub(super) fn key_of(opened: &JobOpened) -> JobKey {
     (Principal::named(opened.owner.as_ref()).tenant().to_owned(), opened.name.clone())
 }

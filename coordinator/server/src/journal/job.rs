@@ -41,7 +41,7 @@ pub struct Job {
 /// What a job is known by, and what is told of it without a look at the disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Whose it is.
+    /// Its owner.
     pub owner: Principal,
     /// What it is asked for by.
     pub name: String,
@@ -57,7 +57,7 @@ pub struct Known {
     pub named: u64,
 }
 
-/// What no two jobs have in common: a tenant, and a name.
+/// What a job is found by: its tenant and its name, which no other job has together.
 pub(super) type JobKey = (String, String);
 
 impl Known {

@@ -17,7 +17,7 @@ pub(super) struct Gathered {
     ends: Bytes,
     /// They count as failed.
     failed: bool,
-    /// How often each has been tried; 0: once.
+    /// How many attempts each took; 0: one.
     attempts: u32,
     /// All of them, if there were further ones.
     joined: Option<(Vec<u8>, Vec<u8>)>,
@@ -34,7 +34,7 @@ impl Gathered {
         Self { job, first, count, data, ends, failed, attempts, joined: None }
     }
 
-    /// Takes further results in, unless they do not follow, differ, or all would be too much for one record.
+    /// Takes further results in, unless they do not follow, differ in `alike`, or would be too much for one record.
     pub(super) fn takes(&mut self, (job, first): (u64, u64), data: &[u8], ends: &[u8], alike: (bool, u32)) -> bool {
         let takes = (self.job, self.first + self.count, (self.failed, self.attempts)) == (job, first, alike)
             && self.bytes() + data.len() + ends.len() <= LARGE;

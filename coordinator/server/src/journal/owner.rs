@@ -55,7 +55,7 @@ pub struct Journal {
     damage: Vec<String>,
 }
 
-/// What is told of damage for as long as the journal is open: so many texts, and how many more there were.
+/// How many texts about damage are kept while the journal is open; one more says how many were left out.
 const DAMAGE_SHOWN: usize = 100;
 
 #[derive(Debug)]
@@ -167,7 +167,7 @@ impl Journal {
         self.flush();
     }
 
-    /// A tenant's job of this name.
+    /// Returns the tenant's job of this name.
     pub fn find(&self, tenant: &str, name: &str) -> Option<&Job> {
         let number = self.index.names.get(&(tenant.to_owned(), name.to_owned()))?;
         self.index.jobs.get(number)
@@ -213,7 +213,7 @@ impl Journal {
         self.index.segments.live
     }
 
-    /// What was damaged or missing when it was opened, and what that means for jobs.
+    /// Returns what was damaged or missing when it was opened, and what that means for jobs.
     pub fn damage(&self) -> &[String] {
         &self.damage
     }

@@ -45,7 +45,7 @@ pub enum Kept {
         ends: Bytes,
         /// The items count as failed.
         failed: bool,
-        /// How often each has been tried; 0: once, or that is not known.
+        /// How many attempts each took; 0: one, or not known.
         attempts: u32,
     },
     /// Why items failed.

@@ -161,7 +161,7 @@ impl Journal {
         self.log.append(&mut self.index, &Body::JobEnded(Box::new(ended)), &[]);
     }
 
-    /// Gives a job a name, so that what is there of it can be read. Whose it was is lost too: it is `local`'s.
+    /// Gives a job a name, so that what is left of it can be read. Its owner is lost too: `local` gets it.
     fn open_again(&mut self, job: u64) {
         let (pool, at_ms) = (self.index.jobs[&job].pool, self.settings.opened_ms);
         let name = format!("recovered-{job}");

@@ -48,7 +48,7 @@ impl Client {
         client
     }
 
-    /// Goes on with its session, which is known by this 16 times, over another connection.
+    /// Resumes its session, which has this [`secret`], over another connection.
     pub(crate) async fn resume(&mut self, channel: Channel, id: u8) -> Result<(), Status> {
         let frames = self.out.resume(secret(id));
         let reply = soon("a session", ClientsClient::new(channel).session(frames)).await?;
@@ -100,7 +100,7 @@ impl Client {
         }
     }
 
-    /// Reads on until it knows that its pool runs at the agent that is known by this 16 times.
+    /// Reads on until it knows that its pool runs at the agent with this [`secret`].
     pub(crate) async fn hears_of(&mut self, agent: u8) {
         loop {
             match self.try_next().await.expect("the session goes on").expect("the session goes on") {
@@ -202,11 +202,12 @@ pub(crate) fn open_pool() -> OpenPool {
     }
 }
 
-/// The secret that is this 32 times, and what whoever shows it is known by.
+/// A secret: this number, 32 times.
 pub(crate) fn secret(number: u8) -> Bytes {
     vec![number; 32].into()
 }
 
+/// The id that this secret gives.
 pub(crate) fn id(number: u8) -> Bytes {
     Bytes::copy_from_slice(&session_id(&secret(number)).expect("it is as long as a secret"))
 }

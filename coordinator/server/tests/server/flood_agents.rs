@@ -186,7 +186,7 @@ async fn large_jobs_for_agents_that_run_them() {
     run_jobs(|frame| jobs(frame, 2, 900 << 10)).await;
 }
 
-/// Blocks of all sizes come and go at once: what the allocator keeps of them counts like what is held.
+/// Blocks of all sizes are allocated and freed at once: freed memory that the allocator keeps counts too.
 #[tokio::test]
 async fn small_and_large_jobs_for_agents_that_run_them() {
     let mut server = start().await;

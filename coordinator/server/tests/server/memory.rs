@@ -280,7 +280,7 @@ async fn a_chunk_larger_than_what_is_left_still_runs() {
     }
 }
 
-/// Chunks of which no more comes for now: whoever has one to complete does not wait for them.
+/// Two clients stop in the middle of a chunk: the third one, which completes its chunk, does not wait for them.
 #[tokio::test]
 async fn a_client_that_falls_silent_in_its_turn_loses_it() {
     let server = Server::with(|settings| {
@@ -299,7 +299,7 @@ async fn a_client_that_falls_silent_in_its_turn_loses_it() {
         sleep(Duration::from_millis(300)).await;
     }
     server.until("a full memory", |status| status.held_bytes > 24 << 20).await;
-    // The two that hold most are favoured before it.
+    // The other two hold more, and are favoured first.
     let mut last = clients.pop().expect("there are three");
     (8..12).for_each(|index| last.items(1, index, &[&item]));
     last.end_items(1);
@@ -368,7 +368,7 @@ async fn what_is_said_again_is_bounded_too() {
     Client::open(&server).await.works(1).await;
 }
 
-/// Opens a job that counts 13 KiB, for its function is of 10.
+/// Opens a job that counts 13 KiB: 10 KiB for its function, and 3 KiB for the job.
 fn open_large_job(client: &Client, job: u64) {
     client.ask(Ask::OpenJob(Box::new(OpenJob { job, function: vec![7; 10 << 10].into(), ..OpenJob::default() })));
 }

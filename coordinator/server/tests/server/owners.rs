@@ -1,4 +1,4 @@
-//! Whose sessions, pools and detached jobs are: nobody else's, whatever he knows of them.
+//! Sessions, pools and detached jobs belong to their owners: nobody else gets them, whatever they know of them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::proxy::Proxy;
 use crate::restart::{HELD, adopted, result};
 use crate::server::{Server, soon};
 
-/// Two of one tenant, and one of another one; each has an address.
+/// Ada and Ben are of one tenant, Eve is of another. Each has an address: 127.0.0.N.
 const ADA: u8 = 2;
 const BEN: u8 = 3;
 const EVE: u8 = 4;
@@ -44,7 +44,7 @@ fn ask_who(settings: &mut Settings) {
     settings.heartbeat_timeout = Duration::from_millis(1500);
 }
 
-/// A connection from somebody's address.
+/// A connection from the address of one of them.
 async fn connect(server: &Server, who: u8) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("it is an address");
     let endpoint = endpoint.local_address(Some(address_of(who).into()));
@@ -53,18 +53,18 @@ async fn connect(server: &Server, who: u8) -> Channel {
 }
 
 #[tokio::test]
-async fn only_its_owner_goes_on_with_a_session() {
+async fn only_its_owner_resumes_a_session() {
     let server = Server::with(ask_who).await;
     let _agent = Agent::echo(&server, 1, 1).await;
     let proxy = Proxy::to(&server).await;
     let mut client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
     client.works(1).await;
     for other in [BEN, EVE] {
-        // He knows the secret, from wherever.
+        // The other one knows the secret.
         let mut thief = Client::opened_over(connect(&server, other).await, open_pool_as(other)).await;
         let refused = thief.resume(connect(&server, other).await, 9).await.map_err(|status| status.code());
         assert_eq!(refused, Err(Code::NotFound));
-        // His pool of that secret is another one.
+        // A pool that the other one opens with this secret is a different pool.
         let mut own = Client::opened_over(connect(&server, other).await, open_pool_as(9)).await;
         own.works(1).await;
         client.works(u64::from(other)).await;
@@ -101,7 +101,7 @@ async fn only_its_owner_adopts_what_an_agent_holds_whoever_comes_first() {
         if agent_first {
             agent = Some(Agent::joined_over(server.connect().await, holding()).await);
         }
-        // One knows the secret and is somebody else; the other one knows what everybody may.
+        // Ben knows the secret, but is not the owner. Eve has nothing of it. The third knows the id, as anybody may.
         let ben = Client::opened_over(connect(&server, BEN).await, again(9)).await;
         let eve = Client::opened_over(connect(&server, EVE).await, again(8)).await;
         let of_id = OpenPool { id: id(9), ..again(7) };
@@ -120,7 +120,7 @@ async fn only_its_owner_adopts_what_an_agent_holds_whoever_comes_first() {
         agent.say(result(&adopt, 0, b"A"));
         let _agent = tokio::spawn(agent.work());
         assert_eq!(ada.results(1).await, [b"A"]);
-        // Theirs have begun with nothing: the agent echoes.
+        // The others' pools adopted nothing: their items run anew, and the agent echoes them.
         for mut thief in [ben, eve, local] {
             assert_eq!(thief.results(1).await, [b"a"]);
         }
@@ -128,7 +128,7 @@ async fn only_its_owner_adopts_what_an_agent_holds_whoever_comes_first() {
 }
 
 #[tokio::test]
-async fn agents_keep_whose_a_pool_is() {
+async fn agents_keep_the_owner_of_a_pool() {
     let server = Server::with(ask_who).await;
     let mut agent = Agent::joined(&server, 1, 1).await;
     let _client = Client::opened_over(connect(&server, ADA).await, open_pool_as(9)).await;
@@ -145,12 +145,12 @@ async fn agents_keep_whose_a_pool_is() {
 }
 
 #[tokio::test]
-async fn nobody_takes_the_place_of_an_agent_whose_id_he_knows() {
+async fn who_knows_an_agents_id_cannot_replace_it() {
     let server = Server::with(ask_who).await;
     let agent = Agent::echo(&server, 1, 1).await;
     let mut client = Client::open(&server).await;
     client.works(1).await;
-    // The id is there for everybody to see. What he says of his own is not looked at.
+    // Everybody can see the id. An id that an agent sends in its hello is ignored.
     let posing = Agent::joined_over(server.connect().await, AgentHello { id: id(1), ..hello(5, 1) }).await;
     let mut resuming = Agent::joined(&server, 6, 1).await;
     assert_eq!(
@@ -166,11 +166,11 @@ async fn nobody_takes_the_place_of_an_agent_whose_id_he_knows() {
 }
 
 #[tokio::test]
-async fn names_of_detached_jobs_are_a_tenants_own() {
+async fn names_of_detached_jobs_are_unique_within_a_tenant() {
     let scratch = Scratch::new();
     let server = scratch.server_with(ask_who).await;
     detached_over(&server, connect(&server, ADA).await, detach("one", 1), 3).await;
-    // The other tenant has the name too; the same one does not, whatever he knows.
+    // Another tenant may use the same name. Within the tenant nobody may, whatever secret they send.
     detached_over(&server, connect(&server, EVE).await, detach("one", 2), 5).await;
     for secret in [1, 3] {
         let mut taken = detaching(connect(&server, BEN).await, detach("one", secret)).await;
@@ -191,7 +191,7 @@ async fn names_of_detached_jobs_are_a_tenants_own() {
     check(&server, BEN, &[("one", 3)]).await;
     check(&server, EVE, &[("one", 5)]).await;
     check(&server, 1, &[]).await;
-    // What one tenant ends is his.
+    // A tenant can end only its own jobs.
     let mut local = DetachedJobsClient::new(server.connect().await);
     let cancelled = local.cancel(CancelDetachedRequest { name: "one".to_owned(), ..Default::default() }).await;
     assert_eq!(cancelled.expect_err("there is none").code(), Code::NotFound);
@@ -199,7 +199,7 @@ async fn names_of_detached_jobs_are_a_tenants_own() {
     eve.discard(DiscardDetachedRequest { name: "one".to_owned(), ..Default::default() }).await.expect("it is there");
     check(&server, EVE, &[]).await;
     check(&server, ADA, &[("one", 3)]).await;
-    // And so after a restart.
+    // The same holds after a restart.
     agent.abort();
     server.killed_off().await;
     let server = scratch.server_with(ask_who).await;
@@ -212,7 +212,7 @@ async fn names_of_detached_jobs_are_a_tenants_own() {
 }
 
 #[tokio::test]
-async fn whoever_lists_a_job_does_not_go_on_with_it() {
+async fn who_lists_a_job_cannot_continue_to_detach_it() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let _receiving = detaching(server.connect().await, detach("one", 1)).await;

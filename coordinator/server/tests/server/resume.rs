@@ -243,7 +243,7 @@ async fn resumes_that_lie_harm_nobody() {
         (Resume { secret: secret(8), ..right() }, Code::NotFound, "does not know this session"),
         // An agent's is not a client's.
         (Resume { secret: secret(1), ..right() }, Code::NotFound, "does not know this session"),
-        // What others know the session by is of no use.
+        // The id does not help.
         (Resume { secret: [id(9), id(9)].concat().into(), ..right() }, Code::NotFound, "does not know this session"),
         (Resume { secret: id(9), ..right() }, Code::InvalidArgument, "secret of 16 bytes"),
         (Resume { secret: vec![].into(), ..right() }, Code::InvalidArgument, "secret of 0 bytes"),

@@ -249,7 +249,7 @@ fn outcomes_are_kept_until_they_are_settled() {
     let (held, _) = book.ledger.hello();
     let [pool] = &held[..] else { panic!("{held:?}") };
     assert_eq!((pool.pool >> 63, &pool.id[..], pool.processes), (1, &[7; 16][..], 2));
-    assert_eq!(pool.owner, Some(ada()), "the next coordinator is told whose it is");
+    assert_eq!(pool.owner, Some(ada()), "the next coordinator is told who owns it");
     let [held_chunk] = &pool.chunks[..] else { panic!("{pool:?}") };
     assert_eq!((held_chunk.job, held_chunk.attempt, held_chunk.first), (1010, 1, 0));
     assert_eq!(held_chunk.runs, [1, 1, 2, 1, 3, 1]);
@@ -368,7 +368,7 @@ fn credit_and_ailing_are_told_again() {
 
 /// The next coordinator learns which of the pools that it adopts cannot serve, until they can.
 #[test]
-fn a_pool_that_ails_is_told_to_who_adopts_it() {
+fn who_adopts_an_ailing_pool_is_told() {
     let mut book = Book::new();
     let pool = book.pool();
     let ailing = |pool| Event::Ailing(Ailing { reason: "why".to_owned(), pool });

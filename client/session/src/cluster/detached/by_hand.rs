@@ -153,7 +153,7 @@ impl DetachedOutcomes {
         .await
     }
 
-    /// How often the item of the last outcome was tried.
+    /// Returns how many attempts the item of the last outcome took.
     pub fn attempts(&self) -> u32 {
         self.0.attempts()
     }

@@ -25,7 +25,7 @@ pub struct Reading {
     failed: Option<(u64, u64, Error)>,
     /// The item whose outcome is next.
     next: u64,
-    /// How often the one before it was tried.
+    /// How many attempts the item of the last outcome took.
     attempts: u32,
     /// Some items before it had none.
     lacks: bool,
@@ -94,7 +94,7 @@ impl Reading {
         self.inbox.bytes()
     }
 
-    /// How often the item of the last outcome was tried.
+    /// Returns how many attempts the item of the last outcome took.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }

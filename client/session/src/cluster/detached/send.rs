@@ -27,7 +27,7 @@ pub struct Sending {
 }
 
 impl Sending {
-    /// Begins; blocks until the coordinator has taken the job. The job gets a secret of its own.
+    /// Begins, with a new secret for the job; blocks until the coordinator has taken it.
     pub fn start(ground: &Ground, detach: Detach) -> Result<Self, Error> {
         let (place, secret) = (&ground.place, Secret::random());
         let job = Named { name: detach.name.as_str().into(), id: Bytes::copy_from_slice(&secret.id()) };
@@ -48,7 +48,7 @@ impl Sending {
         self.outbox.put(items)
     }
 
-    /// Blocks until all of it is durable. Returns what the job is asked for by.
+    /// Blocks until all of it is durable. Returns the job's name and id.
     pub fn finish(self) -> Result<Named, Error> {
         fork::check_detached(self.outbox.owner())?;
         self.outbox.finish()?;

@@ -38,7 +38,7 @@ impl Job {
         self.batches.push_back(batch);
     }
 
-    /// Whoever the job is opened at again is told at once.
+    /// If the job is opened again, it is opened without these retries.
     pub(super) fn stop_retries(&mut self) {
         (self.open.retry_panics, self.open.retry_failed) = (false, false);
     }

@@ -18,7 +18,7 @@ use crate::journal::{Ended, Job, JournalError, Phase};
 type Reply = oneshot::Sender<Result<(), Status>>;
 
 impl Driver {
-    /// The jobs of a tenant.
+    /// Lists the jobs of a tenant.
     pub(in super::super) fn list_detached(&self, tenant: &str) -> Result<ListDetachedReply, Status> {
         let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
         let mut jobs: Vec<DetachedJob> =

@@ -75,7 +75,7 @@ impl Drop for Scratch {
     }
 }
 
-/// What a job says that is detached, with that secret.
+/// The first message of a job that is detached, with this [`secret`].
 pub(crate) fn detach(name: &str, id: u8) -> Detach {
     let digest = program(PROGRAM).1;
     let program = Program { digest: digest.into(), size: PROGRAM as u64, ..Program::default() }.packed();
