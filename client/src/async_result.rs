@@ -68,8 +68,10 @@ impl<T: Send + 'static> AsyncResult<T> {
     /// ```
     pub fn get(self) -> Result<T, Error> {
         self.check()?;
-        let _waiting = pulling::wait_for(self.outcome.inbox())?;
-        self.settle(None);
+        if !self.ready() {
+            let _waiting = pulling::wait_for(self.outcome.inbox())?;
+            self.settle(None);
+        }
         self.outcome.take()
     }
 

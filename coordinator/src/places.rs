@@ -249,7 +249,10 @@ impl Coordinator {
         let serves = |agent: &AgentId| is_well(agent) && !pool.ailing.contains_key(agent);
         if let Some((agent, reason)) = pool.ailing.first_key_value().filter(|_| !pool.at.iter().any(serves)) {
             let host = self.agents.get(*agent).map_or("", |agent| agent.host());
-            return format!("its workers do not start: {host}: {reason}");
+            return match pool.ailing.len() {
+                1 => format!("its workers do not start: {host}: {reason}"),
+                agents => format!("its workers do not start on {agents} agents: {host}: {reason}"),
+            };
         }
         let Some(job) = self.core.job_without_place(id).and_then(|job| self.jobs.get(job)) else {
             return String::new();

@@ -210,6 +210,7 @@ pub mod client_message {
 }
 /// Opens the session's pool: the first message of a client.
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct OpenPool {
     /// Workers wanted at once, over all agents; 0: all slots.
     #[prost(uint32, tag = "1")]
@@ -353,6 +354,7 @@ pub struct StopRetries {
 }
 /// A job that the coordinator is to keep: the first message of DetachedJobs.Detach. Items and EndItems follow, without gaps.
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Detach {
     /// What it is asked for by later.
     #[prost(string, tag = "1")]
@@ -845,6 +847,7 @@ pub mod agent_event {
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AgentHello {
     #[prost(string, tag = "1")]
     pub host: ::prost::alloc::string::String,
@@ -1483,6 +1486,7 @@ pub struct CommandFrame {
     pub resumed: ::core::option::Option<Resumed>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Resume {
     /// OpenPool.secret, or AgentHello.secret.
     #[prost(bytes = "bytes", tag = "1")]

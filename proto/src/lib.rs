@@ -15,6 +15,7 @@ pub mod ends;
 pub mod limits;
 pub mod parts;
 mod program;
+mod secrets;
 pub mod text;
 
 pub use batch::Batch;

@@ -2,9 +2,10 @@
 //!
 //! Pools without a limit keep their places: they run wherever there is credit, and these agents give none.
 //!
-//! Where only one pool's workers die, only that pool is held back: it counts as not started there.
+//! Where only one pool's workers die, only that pool is held back: it counts as not started there, and goes elsewhere if it has a limit.
 
 use crate::action::Action;
+use crate::agent::Agent;
 use crate::core::Core;
 use crate::ids::{AgentId, PlaceId, PoolId};
 use crate::pool::Stage;
@@ -17,13 +18,19 @@ impl Core {
         }
     }
 
-    pub(crate) fn place_ails(&mut self, id: PoolId, agent: AgentId) {
-        let Some((_, place)) = self.place_mut(id, agent).filter(|(_, place)| place.stage == Stage::Ready) else {
+    pub(crate) fn place_ails(&mut self, id: PoolId, agent: AgentId, actions: &mut Vec<Action>) {
+        let known = self.place_mut(id, agent).map(|(place, state)| (place, state.stage));
+        let Some((place, stage @ (Stage::Ready | Stage::Leaving))) = known else {
             self.stale_reports += 1;
             return;
         };
-        place.stage = Stage::Starting;
-        self.leave_reaches(id, agent);
+        self.pools.get_mut(id).expect("a place's pool is open").sick.insert(agent);
+        // Otherwise it is given up already.
+        if stage == Stage::Ready {
+            self.place_mut(id, agent).expect("it was just found").1.stage = Stage::Starting;
+            self.leave_reaches(id, agent);
+            self.move_place(id, place, agent, actions);
+        }
     }
 
     /// An agent has come: what others cannot run may run there.
@@ -31,6 +38,12 @@ impl Core {
         let ailing: Vec<AgentId> = self.fleet.agents.iter().filter(|(_, agent)| agent.ails).map(|(id, _)| id).collect();
         for agent in ailing {
             self.move_from(agent, actions);
+        }
+        let sick = self.pools.iter().flat_map(|(id, pool)| pool.sick.iter().map(move |&agent| (id, agent)));
+        for (pool, agent) in sick.collect::<Vec<_>>() {
+            if let Some((place, _)) = self.place_mut(pool, agent) {
+                self.move_place(pool, place, agent, actions);
+            }
         }
     }
 
@@ -45,10 +58,19 @@ impl Core {
         self.retire_workers(id, actions);
     }
 
+    /// The same for one place, where its pool's workers die.
+    fn move_place(&mut self, pool: PoolId, place: PlaceId, agent: AgentId, actions: &mut Vec<Action>) {
+        if self.has_slots_elsewhere(pool, place, agent) {
+            self.leave(pool, place);
+            self.retire_workers(agent, actions);
+        }
+    }
+
     fn has_slots_elsewhere(&self, id: PoolId, place: PlaceId, agent: AgentId) -> bool {
         let pool = self.pools.get(id).expect("a place's pool is open");
         let usable = pool.places.get(place).is_some_and(|place| !place.retired);
-        let well = self.fleet.agents.iter().filter(|&(other, state)| other != agent && !state.ails);
+        let dies = |other, state: &Agent| state.ails || pool.sick.contains(&other);
+        let well = self.fleet.agents.iter().filter(|&(other, state)| other != agent && !dies(other, state));
         let mut well = well.map(|(other, _)| other);
         usable && pool.limit.is_some() && !pool.closing && well.any(|other| self.open_slots(id, other) > 0)
     }

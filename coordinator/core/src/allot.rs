@@ -13,7 +13,7 @@ use crate::action::Action;
 use crate::chunk::Chunk;
 use crate::core::Core;
 use crate::ids::{AgentId, Id, LaneId, PlaceId, PoolId};
-use crate::pool::Stage;
+use crate::pool::{Place, Stage};
 
 impl Core {
     /// Allots what has not been.
@@ -26,7 +26,7 @@ impl Core {
         let Some(mut missing) = self.missing(id) else { return };
         let agents = self.fleet.agents.iter().filter(|&(agent, _)| self.open_slots(id, agent) > 0);
         let mut least: BinaryHeap<_> =
-            agents.map(|(id, agent)| Reverse((agent.commitment(), id.index(), id))).collect();
+            agents.map(|(agent, _)| Reverse((self.commitment(id, agent), agent.index(), agent))).collect();
         let mut given: BTreeMap<AgentId, u32> = BTreeMap::new();
         while missing > 0
             && let Some(Reverse((_, index, agent))) = least.pop()
@@ -37,8 +37,7 @@ impl Core {
             let state = self.fleet.agents.get_mut(agent).expect("it was just found");
             state.committed += 1;
             if self.open_slots(id, agent) > given[&agent] {
-                let commitment = self.fleet.agents.get(agent).expect("it was just found").commitment();
-                least.push(Reverse((commitment, index, agent)));
+                least.push(Reverse((self.commitment(id, agent), index, agent)));
             }
         }
         for (agent, more) in given {
@@ -69,7 +68,8 @@ impl Core {
             }
             let fitting = self.fleet.agents.iter().filter(|&(agent, _)| self.fits(lane, agent));
             let fitting = fitting.filter(|&(agent, _)| self.open_slots(id, agent) > 0);
-            let Some((_, agent)) = fitting.map(|(agent, state)| (state.commitment(), agent)).min() else { continue };
+            let least = fitting.map(|(agent, _)| (self.commitment(id, agent), agent)).min();
+            let Some((_, agent)) = least else { continue };
             if self.missing(id).is_some() {
                 self.fleet.agents.get_mut(agent).expect("it was just found").committed += 1;
                 self.give(id, agent, 1, actions);
@@ -83,7 +83,14 @@ impl Core {
     /// are allotted when the agent has answered.
     fn give_up_a_place(&mut self, id: PoolId, actions: &mut Vec<Action>) {
         let pool = self.pools.get(id).expect("a pool that wants a worker elsewhere is open");
-        if pool.places.iter().any(|(_, place)| matches!(place.stage, Stage::Leaving | Stage::Stopping)) {
+        // One at a time. An agent that drains is told of no other end of its places: what was allotted there has gone elsewhere.
+        let drains = |agent| self.fleet.agents.get(agent).is_some_and(|agent| agent.draining);
+        let goes = |place: &Place| match place.stage {
+            Stage::Stopping => true,
+            Stage::Leaving => !drains(place.agent),
+            _ => false,
+        };
+        if pool.places.iter().any(|(_, place)| goes(place)) {
             return;
         }
         let is_needed = |agent| {
@@ -148,6 +155,10 @@ impl Core {
         let draining = state.draining;
         for (id, place) in state.places.clone() {
             let pool = self.pools.get_mut(id).expect("a place's pool is open");
+            if pool.closing {
+                // It stops everywhere anyway.
+                continue;
+            }
             let state = pool.places.get_mut(place).expect("an agent's place is there");
             if state.stage == Stage::Leaving && state.count == 0 && !draining {
                 state.stage = Stage::Stopping;
@@ -182,6 +193,13 @@ impl Core {
     fn missing(&self, id: PoolId) -> Option<u32> {
         let pool = self.pools.get(id).filter(|pool| !pool.closing)?;
         Some(pool.limit?.get() - pool.allotted).filter(|&missing| missing > 0)
+    }
+
+    /// What workers of the pool are allotted by: whether they would die there, and the part of the slots that is committed.
+    fn commitment(&self, id: PoolId, agent: AgentId) -> (bool, u64) {
+        let sick = self.pools.get(id).is_some_and(|pool| pool.sick.contains(&agent));
+        let (ails, part) = self.fleet.agents.get(agent).expect("an agent with open slots is there").commitment();
+        (ails || sick, part)
     }
 
     /// How many more workers of the pool the agent may have.

@@ -117,7 +117,7 @@ impl Core {
             Event::PoolPaused { pool, paused } => self.pause_pool(pool, paused),
             Event::PoolClosed { pool } => self.close_pool(pool, actions),
             Event::PlaceStarted { pool, agent } => self.place_started(pool, agent),
-            Event::PlaceAils { pool, agent } => self.place_ails(pool, agent),
+            Event::PlaceAils { pool, agent } => self.place_ails(pool, agent, actions),
             Event::PlaceUnfit { pool, agent } => self.place_unfit(pool, agent, actions),
             Event::PlaceStopped { pool, agent } => self.place_stopped(pool, agent, actions),
             Event::AgentJoined { agent, slots, labels } => self.join_agent(agent, slots, labels, actions),

@@ -74,8 +74,8 @@ impl Job {
     #[inline]
     pub(crate) fn settled(&mut self, first: u64, count: u64) {
         self.outcomes += count;
-        if !self.tried.is_empty() {
-            self.tried.retain(|&item, _| !Run::new(first, count).covers(item, 1));
+        while let Some((&item, _)) = self.tried.range(first..first + count).next() {
+            self.tried.remove(&item);
         }
     }
 

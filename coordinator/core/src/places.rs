@@ -3,9 +3,11 @@
 //! Nothing is handed out at a place before its agent has answered that the pool runs there. An agent that is draining,
 //! or found unfit for a pool, keeps its place until it has gone, but nothing comes there any more.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use crate::action::Action;
+use crate::chunk::{Chunk, Hold};
 use crate::core::Core;
 use crate::heap::Heap;
 use crate::ids::{AgentId, ChunkId, JobId, LaneId, PlaceId, PoolId};
@@ -38,6 +40,7 @@ impl Core {
             ready_lanes: 0,
             lanes: Vec::new(),
             places: Places::default(),
+            sick: BTreeSet::new(),
             allotted: 0,
             offered: 0,
         };
@@ -104,13 +107,18 @@ impl Core {
     }
 
     pub(crate) fn place_started(&mut self, pool: PoolId, agent: AgentId) {
-        let Some((_, place)) = self.place_mut(pool, agent).filter(|(_, place)| place.stage == Stage::Starting) else {
+        let stage = self.place_mut(pool, agent).map(|(_, place)| place.stage);
+        let Some(stage @ (Stage::Starting | Stage::Leaving)) = stage else {
             self.stale_reports += 1;
             return;
         };
-        place.stage = Stage::Ready;
-        if !self.fleet.agents.get(agent).is_some_and(|agent| agent.draining) {
-            self.enter_reaches(pool, agent);
+        self.pools.get_mut(pool).expect("a place's pool is open").sick.remove(&agent);
+        // It is given up already if its workers died there.
+        if stage == Stage::Starting {
+            self.place_mut(pool, agent).expect("it was just found").1.stage = Stage::Ready;
+            if !self.fleet.agents.get(agent).is_some_and(|agent| agent.draining) {
+                self.enter_reaches(pool, agent);
+            }
         }
     }
 
@@ -169,6 +177,9 @@ impl Core {
         }
         for (_, job) in self.jobs.iter_mut() {
             job.agents.remove(id);
+        }
+        for (_, pool) in self.pools.iter_mut() {
+            pool.sick.remove(&id);
         }
         let places = self.fleet.agents.get(id).expect("it was just found").places.clone();
         self.leave_common(id);
@@ -291,15 +302,26 @@ impl Core {
 
     /// Makes the agent a place of the pool; it is being started there.
     pub(crate) fn add_place(&mut self, id: PoolId, agent: AgentId, workers: u32) -> PlaceId {
+        let promised = self.promised_to(id, agent);
         let pool = self.pools.get_mut(id).expect("a pool that starts is open");
         let places = &mut self.fleet.agents.get_mut(agent).expect("a place is at an agent that is there").places;
         let listed_at = places.len() as u32;
         let stage = Stage::Starting;
-        let place = Place { agent, stage, retired: false, workers, count: 0, retracting: 0, promised: 0, listed_at };
+        let place = Place { agent, stage, retired: false, workers, count: 0, retracting: 0, promised, listed_at };
         let place = pool.places.put(place);
         places.push((id, place));
         pool.offered += u64::from(workers);
         place
+    }
+
+    /// Chunks of the pool that others are to give back for this agent. There are such where it had a place before.
+    fn promised_to(&self, id: PoolId, agent: AgentId) -> u32 {
+        if self.fleet.agents.get(agent).is_none_or(|agent| agent.promised == 0) {
+            return 0;
+        }
+        let is_for = |chunk: &Chunk| matches!(chunk.hold, Hold::Retracting { to } if to == agent);
+        let promised = self.chunks.iter().filter(|(_, chunk)| is_for(chunk) && self.pool_of(chunk.job) == Some(id));
+        u32::try_from(promised.count()).unwrap_or(u32::MAX)
     }
 
     /// Nothing comes to the place any more.

@@ -1,5 +1,6 @@
 //! What is known of a pool, and of its places.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use crate::agent::{Agent, FULL_LOAD, Room, Surplus};
@@ -26,6 +27,8 @@ pub(crate) struct Pool {
     /// Its lanes; the first is that of jobs that require nothing beyond what the pool does.
     pub(crate) lanes: Vec<LaneId>,
     pub(crate) places: Places,
+    /// Agents on which its workers died before they could serve, as far as is known: others are allotted its workers first.
+    pub(crate) sick: BTreeSet<AgentId>,
     /// Workers that its places were allotted, of those that the limit allows.
     pub(crate) allotted: u32,
     /// Workers at the places that may run something, or may soon.

@@ -425,3 +425,21 @@ fn what_others_are_first_with_takes_no_bytes_any_more() {
     assert!(given.iter().any(|action| matches!(action, Action::Assign { agent, .. } if agent.index() == quick)));
     world.drain();
 }
+
+/// What is looked at for a report is what it is about: not all that has been tried of the job.
+#[test]
+fn a_chunk_whose_copies_both_fail_costs_time_in_proportion() {
+    const ITEMS: u64 = 30_000;
+    let again = JobPolicy { retry_failed: true, ..policy(ITEMS, 1) };
+    let mut world = late(again, 3 * ITEMS);
+    world.now += 1_000_000 * MS;
+    world.schedule();
+    let straggles = world.agents[&0].chunks[0].first;
+    world.run_failed(1, 0, straggles, ITEMS, MS);
+    let began = std::time::Instant::now();
+    world.run_failed(0, 0, straggles, ITEMS, MS);
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_millis(500), "{took:?}");
+    assert_eq!(outcome(&world, straggles), Some(Outcome::Done), "its attempts are used up");
+    world.expect_nothing_left();
+}

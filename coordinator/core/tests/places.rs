@@ -146,6 +146,66 @@ fn what_an_ailing_agent_was_allotted_goes_to_others() {
     world.drain();
 }
 
+/// The same for one pool, of which only some agents can serve another one.
+#[test]
+fn what_a_pool_was_allotted_where_its_workers_die_goes_to_others() {
+    let mut world = world();
+    for _ in 0..2 {
+        world.join(2, 2);
+    }
+    let pool = world.open_pool(0, 3, 1);
+    let job = map(&mut world, pool, &[], 3);
+    world.schedule();
+    world.place_ails(0, 0);
+    while !world.agents[&0].chunks.is_empty() {
+        let first = world.agents[&0].chunks[0].first;
+        world.give_back(0, 0, first, 1);
+    }
+    // What no other has slots for comes back.
+    assert_eq!(workers(&world, 0), [1, 2]);
+    world.schedule();
+    world.place_ails(0, 0);
+    assert_eq!(workers(&world, 0), [1, 2], "nobody else has a slot");
+    while !world.agents[&0].chunks.is_empty() {
+        let first = world.agents[&0].chunks[0].first;
+        world.give_back(0, 0, first, 1);
+    }
+    // Other pools do not mind, and this one goes where there is room as soon as there is.
+    world.open_pool(1, 4, 1);
+    assert_eq!(workers(&world, 1), [2, 2]);
+    world.join(2, 2);
+    assert_eq!((workers(&world, 0), workers(&world, 1)), (vec![0, 2, 1], vec![2, 2, 0]));
+    world.cancel(job);
+    world.drain();
+}
+
+/// What was to be taken back for a place is still on its way when the place is given up, and when the pool is back there.
+#[test]
+fn a_place_that_is_back_waits_for_what_was_to_be_taken_back_for_it() {
+    let mut world = world();
+    world.join(1, 3);
+    let pool = world.open_pool(0, 2, 1);
+    let job = map(&mut world, pool, &[], 3);
+    world.schedule();
+    assert_eq!(held(&world), [3]);
+    world.join(1, 3);
+    world.schedule();
+    let asked = world.agents[&0].chunks.iter().filter(|chunk| chunk.asked_back).count();
+    assert_eq!(asked, 1, "one is to go to the other");
+    world.join(1, 3);
+    world.place_ails(1, 0);
+    assert_eq!(workers(&world, 0), [1, 0, 1]);
+    world.lose(2);
+    assert_eq!(workers(&world, 0), [1, 1]);
+    let at = world.agents[&0].chunks.iter().position(|chunk| chunk.asked_back).expect("it was asked for");
+    let first = world.agents[&0].chunks[at].first;
+    world.give_back(0, at, first, 1);
+    world.schedule();
+    assert_eq!(held(&world), [2, 1]);
+    world.cancel(job);
+    world.drain();
+}
+
 /// What a pool's workers there knew of its jobs is gone when they are back.
 #[test]
 fn a_pool_that_comes_back_to_an_agent_is_told_of_its_jobs_again() {

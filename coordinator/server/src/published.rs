@@ -183,6 +183,11 @@ impl Waiting {
         (!self.askers.is_empty()).then_some(self.next_at)
     }
 
+    /// Whether nobody waits, and whoever came now would not have to.
+    pub(super) fn is_over(&self, now: u64) -> bool {
+        self.askers.is_empty() && self.next_at <= now
+    }
+
     /// Whether an answer is to be made now.
     pub(super) fn is_due(&self, now: u64) -> bool {
         self.next_look().is_some_and(|at| at <= now)

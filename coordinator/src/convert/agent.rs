@@ -109,7 +109,9 @@ pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
         Body::InVain(in_vain) => FromAgent::InVain { items: in_vain.items },
         Body::Ailing(ailing) => {
             let pool = (ailing.pool != 0).then(|| PoolId::from_bits(ailing.pool));
-            FromAgent::Ailing { reason: limits::clipped(&ailing.reason, REASON_BYTES), pool }
+            // With no reason it would be taken for well: only the agent as a whole says so.
+            let reason = if ailing.reason.is_empty() && pool.is_some() { "it gives no reason" } else { &ailing.reason };
+            FromAgent::Ailing { reason: limits::clipped(reason, REASON_BYTES), pool }
         }
         Body::PoolStopped(stopped) => FromAgent::PoolStopped { pool: PoolId::from_bits(stopped.pool) },
     })

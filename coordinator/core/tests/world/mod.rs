@@ -53,6 +53,8 @@ pub(crate) struct FakePool {
 pub(crate) struct FakePlace {
     pub(crate) workers: u32,
     pub(crate) started: bool,
+    /// Its workers die there: until it is started again nothing of it may come.
+    pub(crate) ails: bool,
     pub(crate) unfit: bool,
     pub(crate) stopping: bool,
     /// Whether it ran there before the core knew of it.
@@ -231,7 +233,7 @@ impl World {
     fn may_run(&self, agent: &FakeAgent, job: &FakeJob) -> bool {
         let mut required = self.pools[&job.pool].require.iter().chain(&job.require);
         let place = agent.places.get(&job.pool);
-        let started = place.is_some_and(|place| place.started && !place.unfit && !place.stopping);
+        let started = place.is_some_and(|place| place.started && !place.ails && !place.unfit && !place.stopping);
         started && !agent.draining && required.all(|label| agent.labels.contains(label))
     }
 
@@ -320,15 +322,17 @@ impl World {
     /// The agent answers that the pool runs there.
     pub(crate) fn started(&mut self, agent: u32, pool: u32) {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
-        fake.places.get_mut(&pool).expect("it was told to start the pool").started = true;
+        let place = fake.places.get_mut(&pool).expect("it was told to start the pool");
+        (place.started, place.ails) = (true, false);
         let (agent, pool) = (fake.id, self.pools[&pool].id);
         self.send(Event::PlaceStarted { pool, agent });
     }
 
     /// The pool's workers die at the agent before they can serve.
     pub(crate) fn place_ails(&mut self, agent: u32, pool: u32) -> Vec<Action> {
+        self.some_have_ailed = true;
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
-        fake.places.get_mut(&pool).expect("it was told to start the pool").started = false;
+        fake.places.get_mut(&pool).expect("it was told to start the pool").ails = true;
         let (agent, pool) = (fake.id, self.pools[&pool].id);
         self.send(Event::PlaceAils { pool, agent })
     }
@@ -656,7 +660,9 @@ impl World {
     /// Agents and the pools that they are starting.
     pub(crate) fn starting(&self) -> impl Iterator<Item = (u32, u32)> {
         self.agents.iter().flat_map(|(&agent, fake)| {
-            let starting = fake.places.iter().filter(|(_, place)| !place.started && !place.unfit && !place.stopping);
+            let starts = |place: &FakePlace| !place.started || place.ails;
+            let starting =
+                fake.places.iter().filter(move |(_, place)| starts(place) && !place.unfit && !place.stopping);
             starting.map(move |(&pool, _)| (agent, pool))
         })
     }
@@ -696,6 +702,7 @@ impl World {
                 let place = FakePlace {
                     workers: workers.map_or(fake.slots, Into::into),
                     started: false,
+                    ails: false,
                     unfit: false,
                     stopping: false,
                     resumed,

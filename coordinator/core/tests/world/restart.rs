@@ -212,6 +212,8 @@ impl FakeAgent {
         self.knows.clear();
         let started = |place: &FakePlace| place.started && !place.unfit && !place.stopping;
         self.held_places = std::mem::take(&mut self.places).into_iter().filter(|(_, place)| started(place)).collect();
+        // If they still ail, they say so after they were adopted.
+        self.held_places.values_mut().for_each(|place| place.ails = false);
         self.held_chunks = std::mem::take(&mut self.chunks);
         self
     }

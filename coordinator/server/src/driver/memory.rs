@@ -38,6 +38,8 @@ const STUCK_NS: u64 = 500_000_000;
 /// When a favoured client has sent nothing for so long, in ns, its turn ends: it may be waiting for outcomes, or for somebody at a
 /// keyboard. What it has sent stays, and it gets another turn.
 const SILENT_NS: u64 = 1_000_000_000;
+/// Less than so many bytes in that time are nothing.
+const LEAST_SENT: u64 = 64 << 10;
 /// Beyond the bound results for clients may take such a part of it before agents are not read any more.
 const RESULTS_PART: u64 = 8;
 /// When more than such a part of the bound is held, the allocator keeps little freed memory.
@@ -293,10 +295,12 @@ impl Driver {
     fn is_silent(&mut self, favoured: ClientId) -> bool {
         let holds = self.held_by(favoured);
         let Some(client) = self.clients.get_mut(&favoured) else { return true };
-        if holds != self.memory.heard.0 {
+        if holds >= self.memory.heard.0 + LEAST_SENT {
             self.memory.heard = (holds, self.now);
             client.silent_at = None;
         }
+        // What it takes of its results does not count as sent when others come.
+        self.memory.heard.0 = self.memory.heard.0.min(holds);
         let is_silent = self.now - self.memory.heard.1 >= SILENT_NS;
         if is_silent {
             client.silent_at = Some(self.now);

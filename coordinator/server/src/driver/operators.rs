@@ -45,6 +45,8 @@ impl Driver {
             let now = self.clock.now();
             waiting.answer(&list, now - begun, now, kept);
         }
+        // Those who would have to wait, did they ask now, are remembered.
+        detached.retain(|_, waiting| !waiting.is_over(self.now));
         self.asked.detached = detached;
     }
 

@@ -281,6 +281,38 @@ async fn a_chunk_larger_than_what_is_left_still_runs() {
 }
 
 /// Two clients stop in the middle of a chunk: the third one, which completes its chunk, does not wait for them.
+/// A few bytes now and then, of what a client would have to send.
+#[tokio::test]
+async fn a_client_that_trickles_in_its_turn_loses_it() {
+    let server = Server::with(|settings| {
+        settings.memory = 24 << 20;
+        settings.window = 1 << 30;
+    })
+    .await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    let item = vec![7; MIB];
+    let mut clients = Vec::new();
+    for (items, chunksize) in [(11, 1000), (9, 1000), (8, 12)] {
+        let client = Client::open(&server).await;
+        client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize, ..OpenJob::default() })));
+        (0..items).for_each(|index| client.items(1, index, &[&item]));
+        clients.push(client);
+        sleep(Duration::from_millis(300)).await;
+    }
+    server.until("a full memory", |status| status.held_bytes > 24 << 20).await;
+    let mut last = clients.pop().expect("there are three");
+    let trickle = tokio::spawn(async move {
+        for index in 11.. {
+            clients.iter().for_each(|client| client.items(1, index, &[&[7; 100]]));
+            sleep(Duration::from_millis(200)).await;
+        }
+    });
+    (8..12).for_each(|index| last.items(1, index, &[&item]));
+    last.end_items(1);
+    assert_eq!(last.results(1).await.len(), 12);
+    trickle.abort();
+}
+
 #[tokio::test]
 async fn a_client_that_falls_silent_in_its_turn_loses_it() {
     let server = Server::with(|settings| {

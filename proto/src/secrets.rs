@@ -1,0 +1,62 @@
+//! Messages that bring a secret, as they are shown: without it.
+
+use std::fmt::{Debug, Formatter, Result};
+
+use crate::v1::{AgentHello, Detach, OpenPool, Resume};
+
+/// In the place of a secret.
+const HIDDEN: &str = "..";
+
+impl Debug for OpenPool {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { processes, settings, version, program, require, weight, id, again, agents, item, secret: _ } = self;
+        let mut shown = f.debug_struct("OpenPool");
+        shown.field("processes", processes).field("settings", settings).field("version", version);
+        shown.field("program", program).field("require", require).field("weight", weight).field("id", id);
+        shown.field("again", again).field("agents", agents).field("item", item).field("secret", &HIDDEN).finish()
+    }
+}
+
+impl Debug for Detach {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { name, id, pool, job, result, format, secret: _ } = self;
+        let mut shown = f.debug_struct("Detach");
+        shown.field("name", name).field("id", id).field("pool", pool).field("job", job).field("result", result);
+        shown.field("format", format).field("secret", &HIDDEN).finish()
+    }
+}
+
+impl Debug for AgentHello {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { host, slots, version, id, labels, held, in_vain, secret: _ } = self;
+        let mut shown = f.debug_struct("AgentHello");
+        shown.field("host", host).field("slots", slots).field("version", version).field("id", id);
+        shown.field("labels", labels).field("held", held).field("in_vain", in_vain).field("secret", &HIDDEN).finish()
+    }
+}
+
+impl Debug for Resume {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { secret: _, version, received } = self;
+        let mut shown = f.debug_struct("Resume");
+        shown.field("secret", &HIDDEN).field("version", version).field("received", received).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_shown_a_secret() {
+        let secret = || vec![123_u8; 32].into();
+        let pool = OpenPool { secret: secret(), weight: 7, ..OpenPool::default() };
+        let detach = Detach { secret: secret(), pool: Some(pool.clone()), ..Detach::default() };
+        let hello = AgentHello { secret: secret(), host: "here".to_owned(), ..AgentHello::default() };
+        let resume = Resume { secret: secret(), received: 9, ..Resume::default() };
+        let shown = format!("{pool:?} {detach:?} {hello:?} {resume:?}");
+        assert!(shown.contains("weight: 7") && shown.contains("here") && shown.contains("received: 9"), "{shown}");
+        // Bytes are shown as characters.
+        assert!(!shown.contains("{{{"), "{shown}");
+    }
+}
