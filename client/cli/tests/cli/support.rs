@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
 /// A call that takes longer than this hangs: the slowest takes some seconds.
@@ -74,6 +75,13 @@ impl Call {
 
     fn start(mut self) -> (Running, Vec<u8>) {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A shell has what it starts in the background ignore SIGINT, these tests too, and what they start would.
+        let heed = || {
+            // SAFETY: the default disposition runs no code of this process.
+            unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.map(drop).map_err(Into::into)
+        };
+        // SAFETY: setting a disposition is all that is done between fork and exec.
+        unsafe { self.command.pre_exec(heed) };
         let child = self.command.spawn().expect("cargo has built it");
         (Running { child, tag: self.tag }, self.input)
     }
