@@ -51,14 +51,11 @@ impl Core {
     /// back.
     fn move_from(&mut self, id: AgentId, actions: &mut Vec<Action>) {
         for (pool, place) in self.fleet.agents.get(id).expect("it was just found").places.clone() {
-            if self.has_slots_elsewhere(pool, place, id) {
-                self.leave(pool, place);
-            }
+            self.move_place(pool, place, id, actions);
         }
-        self.retire_workers(id, actions);
     }
 
-    /// The same for one place, where its pool's workers die.
+    /// The same for one place.
     fn move_place(&mut self, pool: PoolId, place: PlaceId, agent: AgentId, actions: &mut Vec<Action>) {
         if self.has_slots_elsewhere(pool, place, agent) {
             self.leave(pool, place);

@@ -11,9 +11,10 @@ use farpool_proto::v1::{
 };
 use prost::Message;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use crate::agent::{Agent, Say};
 use crate::client::{Ask, Client, Told, batch, open_pool, open_pool_as};
@@ -280,19 +281,20 @@ async fn a_chunk_larger_than_what_is_left_still_runs() {
     }
 }
 
-/// Two clients stop in the middle of a chunk: the third one, which completes its chunk, does not wait for them.
-/// A few bytes now and then, of what a client would have to send.
-#[tokio::test]
-async fn a_client_that_trickles_in_its_turn_loses_it() {
+/// A memory full of parts of chunks, for each of which a client has so many items of 1 MiB and lacks others: the server, its agent,
+/// the clients and an item. Who holds most is favoured first.
+async fn full_of_parts<const N: usize>(
+    parts: [(u64, u64); N],
+) -> (Server, JoinHandle<Result<(), Status>>, Vec<Client>, Vec<u8>) {
     let server = Server::with(|settings| {
         settings.memory = 24 << 20;
         settings.window = 1 << 30;
     })
     .await;
-    let _agent = Agent::echo(&server, 1, 2).await;
+    let agent = Agent::echo(&server, 1, 2).await;
     let item = vec![7; MIB];
     let mut clients = Vec::new();
-    for (items, chunksize) in [(11, 1000), (9, 1000), (8, 12)] {
+    for (items, chunksize) in parts {
         let client = Client::open(&server).await;
         client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize, ..OpenJob::default() })));
         (0..items).for_each(|index| client.items(1, index, &[&item]));
@@ -300,6 +302,14 @@ async fn a_client_that_trickles_in_its_turn_loses_it() {
         sleep(Duration::from_millis(300)).await;
     }
     server.until("a full memory", |status| status.held_bytes > 24 << 20).await;
+    (server, agent, clients, item)
+}
+
+/// Two clients send a few bytes now and then of what they would have to send: the third one, which completes its chunk, does not
+/// wait for them.
+#[tokio::test]
+async fn a_client_that_trickles_in_its_turn_loses_it() {
+    let (_server, _agent, mut clients, item) = full_of_parts([(11, 1000), (9, 1000), (8, 12)]).await;
     let mut last = clients.pop().expect("there are three");
     let trickle = tokio::spawn(async move {
         for index in 11.. {
@@ -313,25 +323,10 @@ async fn a_client_that_trickles_in_its_turn_loses_it() {
     trickle.abort();
 }
 
+/// The same with clients that stop in the middle of a chunk.
 #[tokio::test]
 async fn a_client_that_falls_silent_in_its_turn_loses_it() {
-    let server = Server::with(|settings| {
-        settings.memory = 24 << 20;
-        settings.window = 1 << 30;
-    })
-    .await;
-    let _agent = Agent::echo(&server, 1, 2).await;
-    let item = vec![7; MIB];
-    let mut clients = Vec::new();
-    for items in [11, 9, 8] {
-        let client = Client::open(&server).await;
-        client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 12, ..OpenJob::default() })));
-        (0..items).for_each(|index| client.items(1, index, &[&item]));
-        clients.push(client);
-        sleep(Duration::from_millis(300)).await;
-    }
-    server.until("a full memory", |status| status.held_bytes > 24 << 20).await;
-    // The other two hold more, and are favoured first.
+    let (_server, _agent, mut clients, item) = full_of_parts([(11, 12), (9, 12), (8, 12)]).await;
     let mut last = clients.pop().expect("there are three");
     (8..12).for_each(|index| last.items(1, index, &[&item]));
     last.end_items(1);
