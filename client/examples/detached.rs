@@ -3,8 +3,8 @@
 //! ```sh
 //! farpool-coordinator --journal /var/lib/farpool & farpool-agent &
 //! export FARPOOL_ADDRESS=http://127.0.0.1:7070
-//! cargo run --release --example detached -- detach primes
-//! cargo run --release --example detached -- attach primes
+//! cargo run --release -p farpool-examples --example detached -- detach primes
+//! cargo run --release -p farpool-examples --example detached -- attach primes
 //! ```
 
 use std::env;

@@ -1,6 +1,6 @@
 //! The factorials of 1 to 100, calculated in worker processes: the whole of farpool in a few lines.
 //!
-//! `cargo run --release --example factorial`
+//! `cargo run --release -p farpool-examples --example factorial`
 
 use std::time::Instant;
 

@@ -1,6 +1,6 @@
 //! Prices options by simulation: a seed for each item, and the same digits whatever the number of processes.
 //!
-//! `cargo run --release --example monte_carlo -- --processes 4`
+//! `cargo run --release -p farpool-examples --example monte_carlo -- --processes 4`
 
 use std::time::Instant;
 

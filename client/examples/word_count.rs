@@ -1,6 +1,6 @@
 //! Counts the words in the text files of a folder: results as they come, merged into one.
 //!
-//! `cargo run --release --example word_count -- --processes 4 FOLDER`
+//! `cargo run --release -p farpool-examples --example word_count -- --processes 4 FOLDER`
 
 use std::collections::HashMap;
 use std::io;

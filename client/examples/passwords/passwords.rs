@@ -1,6 +1,6 @@
 //! Password hashing with Argon2: items that compute hard, use memory, and take very different times.
 //!
-//! `cargo run --release --example passwords -- --processes 4`
+//! `cargo run --release -p farpool-example-passwords --example passwords -- --processes 4`
 
 use std::time::Instant;
 

@@ -1,6 +1,6 @@
 //! Thumbnails of a folder of images, which it paints itself first: files in, files out.
 //!
-//! `cargo run --release --example thumbnails -- --processes 4`
+//! `cargo run --release -p farpool-example-thumbnails --example thumbnails -- --processes 4`
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
