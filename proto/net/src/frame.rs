@@ -21,8 +21,8 @@ pub(crate) const FRAME_BYTES: usize = 256 << 10;
 pub(crate) const FRAME_MESSAGES: usize = 8192;
 /// Messages above this size travel in pieces: then nobody has to take a larger frame than this, and a bit, at once. Each frame carries an
 /// acknowledgement, and what was acknowledged since is only said with the next one: with frames of 2 MiB a coordinator whose memory is full
-/// had to read 4 MiB of each client for that.
-pub(crate) const WHOLE_BYTES: usize = 512 << 10;
+/// had to read 4 MiB of each client for that. An item of one MiB travels whole, since pieces are copied once more where they are joined.
+pub(crate) const WHOLE_BYTES: usize = (1 << 20) + (64 << 10);
 const PIECE_BYTES: usize = 256 << 10;
 
 /// A message of a session, and the frames that it travels in.
