@@ -19,8 +19,14 @@ pub(super) struct Chunk {
     pub(super) cancelled: bool,
     /// Almost always the only one.
     head: Segment,
-    more: Vec<Segment>,
+    /// Behind one pointer, since chunks are moved about: see [`MOST_BYTES`].
+    #[expect(clippy::box_collection, reason = "a boxed slice is two words")]
+    more: Option<Box<Vec<Segment>>>,
 }
+
+/// What a compiler copies in place instead of calling memcpy. There is a chunk for each item where items are large or slow.
+const MOST_BYTES: usize = 128;
+const _: () = assert!(size_of::<Chunk>() <= MOST_BYTES);
 
 /// Items of a chunk that no worker has been given: `first` counts within the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +58,18 @@ impl Chunk {
         mut segments: impl Iterator<Item = Segment>,
     ) -> Option<Chunk> {
         let head = segments.next().filter(is_sound)?;
-        let more: Vec<Segment> = segments.collect();
-        if !more.iter().all(is_sound) {
-            return None;
-        }
-        let count = more.iter().map(items_in).sum::<u64>() + items_in(&head);
+        let mut count = items_in(&head);
+        let more = match segments.next() {
+            None => None,
+            Some(second) => {
+                let more: Vec<Segment> = std::iter::once(second).chain(segments).collect();
+                if !more.iter().all(is_sound) {
+                    return None;
+                }
+                count += more.iter().map(items_in).sum::<u64>();
+                Some(Box::new(more))
+            }
+        };
         first.checked_add(count)?;
         Some(Chunk { id, attempt, job, first, count, left: count, cancelled: false, head, more })
     }
@@ -64,7 +77,7 @@ impl Chunk {
     /// The items from `item` on that lie in one segment.
     pub(super) fn stretch(&self, item: u64) -> Option<Stretch<'_>> {
         let mut at = item.checked_sub(self.first)?;
-        for segment in std::iter::once(&self.head).chain(&self.more) {
+        for segment in std::iter::once(&self.head).chain(self.more.iter().flat_map(|more| more.iter())) {
             let items = items_in(segment);
             if at < items {
                 let skip = usize::try_from(4 * at).ok()?;

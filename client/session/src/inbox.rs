@@ -110,6 +110,7 @@ impl Inbox {
     }
 
     /// Takes the results of consecutive items, in the layout of `ItemsDone`. `attempts`: how many each item took; 0: one.
+    #[inline]
     pub fn deliver_done(&self, first: u64, data: Bytes, ends: Bytes, attempts: u32) -> Wakes {
         let items = (ends.len() / 4) as u64;
         let held = match (&self.gate, self.interest) {
@@ -160,6 +161,7 @@ impl Inbox {
     }
 
     /// Whether a consumer that waits should look.
+    #[inline]
     pub fn has_news(&self) -> bool {
         match self.interest {
             Interest::Outcomes => self.unseen.load(Ordering::Acquire) || self.ended(),
@@ -190,6 +192,7 @@ impl Inbox {
 
 /// What both sides share.
 impl Inbox {
+    #[inline]
     fn deliver(&self, items: u64, news: News) -> Wakes {
         let mut state = self.state();
         match self.interest {
@@ -203,6 +206,7 @@ impl Inbox {
         self.wakes(&mut state)
     }
 
+    #[inline]
     fn wakes(&self, state: &mut State) -> Wakes {
         self.unseen.store(true, Ordering::Release);
         let feeder = state.feeder.take_if(|(room, _)| self.has_room(*room)).map(|(_, thread)| thread);
@@ -217,6 +221,7 @@ impl Inbox {
         self.gate.as_ref().map(|gate| gate.begin_wait())
     }
 
+    #[inline]
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is whole between any two statements: a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -20,6 +20,7 @@ pub struct Results {
 
 impl Results {
     /// `pulled`: how many items the job has had so far.
+    #[inline]
     pub fn new(first: u64, data: Bytes, ends: Bytes, pulled: u64) -> Result<Self, Error> {
         if !ends.len().is_multiple_of(4) {
             return Err(there_are_none());
@@ -29,21 +30,25 @@ impl Results {
     }
 
     /// The same; `held` is dropped together with the results.
+    #[inline]
     pub fn holding(self, held: Held) -> Self {
         Self { _held: held, ..self }
     }
 
     /// The same, with how many attempts each item took; 0: one.
+    #[inline]
     pub fn tried(self, attempts: u32) -> Self {
         Self { attempts: attempts.max(1), ..self }
     }
 
     /// Returns how many attempts each of its items took.
+    #[inline]
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
     /// How many items it has, those that were read included.
+    #[inline]
     pub fn items(&self) -> u64 {
         (self.ends.len() / 4) as u64
     }
@@ -54,6 +59,7 @@ impl Results {
     }
 
     /// The bytes of all its results, those that were read included, since they lie in one piece of memory.
+    #[inline]
     pub fn memory(&self) -> usize {
         self.data.len() + self.ends.len()
     }
@@ -76,6 +82,7 @@ impl Results {
 }
 
 /// Whether outcomes can be of these items, of a job that has had so many.
+#[inline]
 pub fn there_are(first: u64, count: u64, pulled: u64) -> Result<(), Error> {
     match first.checked_add(count) {
         Some(end) if end <= pulled => Ok(()),

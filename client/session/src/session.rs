@@ -75,6 +75,7 @@ impl Session {
     }
 
     /// The process that opened it.
+    #[inline]
     pub fn owner(&self) -> Owner {
         self.carrier.owner()
     }
@@ -130,6 +131,7 @@ impl Session {
     }
 
     /// See [`Carrier::slots`]; a fork may ask it too.
+    #[inline]
     pub fn slots(&self) -> u32 {
         self.carrier.slots()
     }

@@ -36,6 +36,7 @@ impl Inbox {
     }
 
     /// Takes all outcomes that are there into `news`, which is empty. Returns whether the job has ended, so that no more will come.
+    #[inline]
     pub fn take(&self, news: &mut VecDeque<News>) -> bool {
         debug_assert!(news.is_empty(), "what was there would be lost");
         let mut state = self.state();
@@ -45,6 +46,7 @@ impl Inbox {
     }
 
     /// Whether the job has ended.
+    #[inline]
     pub fn ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
@@ -95,16 +97,19 @@ impl Inbox {
     }
 
     /// How many items have had their outcome.
+    #[inline]
     pub fn finished(&self) -> u64 {
         self.finished.load(Ordering::Relaxed)
     }
 
     /// How many items were pulled from the input so far; an outcome for any other is not believed.
+    #[inline]
     pub fn pulled(&self) -> u64 {
         self.pulled.load(Ordering::Relaxed)
     }
 
     /// Notes how many items were pulled from the input so far.
+    #[inline]
     pub fn set_pulled(&self, items: u64) {
         self.pulled.store(items, Ordering::Relaxed);
     }
@@ -168,11 +173,13 @@ impl Inbox {
     }
 
     /// How many bytes of items may have been sent.
+    #[inline]
     pub fn limit(&self) -> u64 {
         self.limit.load(Ordering::Relaxed)
     }
 
     /// Whether a further message of items may be sent.
+    #[inline]
     pub fn has_room(&self, room: Room) -> bool {
         room.sent_bytes < self.limit() || self.finished() >= room.finished
     }

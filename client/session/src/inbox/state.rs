@@ -53,6 +53,7 @@ pub(super) struct Sleeper {
 
 impl State {
     /// Keeps news for somebody who looks at all of it.
+    #[inline]
     pub(super) fn keep(&mut self, news: News) {
         self.push(news);
     }
@@ -72,6 +73,7 @@ impl State {
         }
     }
 
+    #[inline]
     fn push(&mut self, news: News) {
         if self.news.capacity() == 0 {
             // Most jobs of one item get no more.
@@ -80,6 +82,7 @@ impl State {
         self.news.push_back(news);
     }
 
+    #[inline]
     pub(super) fn take_news(&mut self, others: VecDeque<News>) -> VecDeque<News> {
         self.lowest_failed = None;
         std::mem::replace(&mut self.news, others)
@@ -90,6 +93,7 @@ impl State {
         Wakes { feeder, ..self.consumer_wakes() }
     }
 
+    #[inline]
     pub(super) fn consumer_wakes(&mut self) -> Wakes {
         Wakes { waker: self.waker.take(), parked: std::mem::take(&mut self.parked), feeder: None }
     }
@@ -97,6 +101,7 @@ impl State {
 
 impl Wakes {
     /// Whether there is nobody to wake.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.waker.is_none() && self.parked.is_empty() && self.feeder.is_none()
     }
