@@ -1,6 +1,7 @@
 //! The agent: its pools, and one round of their work.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 
 use farpool_link::clock;
@@ -8,6 +9,8 @@ use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{AgentEvent, AgentHello, Draining, Failure, FailureKind, PoolFault, PoolStopped, StartPool};
 use nix::sys::epoll::Epoll;
 
+use crate::ancestors::ancestors;
+use crate::borrowers::Borrowers;
 use crate::commands::{Place, ProtocolError};
 use crate::fork_server::Program;
 use crate::pool::{Armed, Token, WorkerPool};
@@ -29,6 +32,8 @@ pub struct Agent {
     /// Pools that have ended here before the coordinator said so.
     pub(crate) ended: VecDeque<u64>,
     pub(crate) sharing: Sharing,
+    /// None: it has no id by which they could find it.
+    pub(crate) borrowers: Option<Borrowers>,
     pub(crate) draining: bool,
     held: bool,
     pub(crate) events: Vec<AgentEvent>,
@@ -37,7 +42,7 @@ pub struct Agent {
 impl Agent {
     /// The agent in a client's own process, with so many slots, whose workers run `program`. It introduces itself to the
     /// coordinator.
-    pub fn new(slots: u32, program: Program) -> nix::Result<Agent> {
+    pub fn new(slots: u32, program: Program) -> io::Result<Agent> {
         let mut agent = Agent::with(Settings::local(slots, program))?;
         let hello = AgentHello { host: agent.host.name.clone(), slots, ..AgentHello::default() };
         agent.tell(Body::Hello(Box::new(hello)));
@@ -45,9 +50,12 @@ impl Agent {
     }
 
     /// An agent that works as set. Its driver introduces it to the coordinator.
-    pub fn with(settings: Settings) -> nix::Result<Agent> {
+    pub fn with(settings: Settings) -> io::Result<Agent> {
+        let host = Host::new(settings)?;
+        let borrowers = host.settings.id.map(|id| Borrowers::listen(id, &host.epoll)).transpose()?;
         Ok(Agent {
-            host: Arc::new(Host::new(settings)?),
+            host: Arc::new(host),
+            borrowers,
             pools: Vec::new(),
             serials: 0,
             jobs: HashMap::new(),
@@ -140,6 +148,12 @@ impl Agent {
         for pool in &mut self.pools {
             if let Some(token) = Token::unpack(data, pool.serial) {
                 return pool.ready(token);
+            }
+        }
+        if let (Some(borrowers), Some(number)) = (&mut self.borrowers, Borrowers::number(data)) {
+            let descends = |pid, secret| descends(&self.pools, pid, secret);
+            if let Some(secret) = borrowers.ready(number, &self.host.epoll, descends) {
+                self.lend_slot_of(secret);
             }
         }
     }
@@ -258,4 +272,14 @@ impl Agent {
     pub(crate) fn tell(&mut self, body: Body) {
         self.events.push(AgentEvent { body: Some(body) });
     }
+}
+
+/// Whether the process is one that an item of the worker with this secret has started.
+fn descends(pools: &[WorkerPool], pid: u32, secret: u128) -> bool {
+    let Some((worker, fork_server)) = pools.iter().find_map(|pool| pool.processes_of(secret)) else { return false };
+    let is_worker = |pid: &u32| pools.iter().any(|pool| pool.has_worker(*pid));
+    // Whose parent has ended is a child of the fork server.
+    ancestors(pid)
+        .find(|pid| *pid == fork_server || is_worker(pid))
+        .is_some_and(|pid| pid == worker || pid == fork_server)
 }

@@ -92,17 +92,26 @@ impl Agent {
     }
 
     fn lend_slot(&mut self, lend: &LendSlot) -> Result<(), ProtocolError> {
-        if lend.secret.is_empty() {
+        let Some(borrowers) = &mut self.borrowers else { return Ok(()) };
+        if lend.ticket.is_empty() {
+            borrowers.forget_who_waits();
             self.pools.iter_mut().for_each(WorkerPool::lend_none);
             return Ok(());
         }
-        let Ok(secret) = <[u8; 16]>::try_from(&lend.secret[..]) else {
-            return Err(ProtocolError::new(format!("an item's secret has {} bytes instead of 16", lend.secret.len())));
+        let Ok(ticket) = <[u8; 16]>::try_from(&lend.ticket[..]) else {
+            return Err(ProtocolError::new(format!("a ticket has {} bytes instead of 16", lend.ticket.len())));
         };
-        let secret = u128::from_be_bytes(secret);
-        // A token that no worker here knows is stale, or was never one: it lends nothing.
-        self.pools.iter_mut().any(|pool| pool.lend_slot(secret, lend.position, lend.lend));
+        // Whoever has a ticket that was never granted, or who has gone, is lent nothing.
+        if let Some(secret) = borrowers.note_waiting(u128::from_be_bytes(ticket), lend.lend) {
+            self.lend_slot_of(secret);
+        }
         Ok(())
+    }
+
+    /// Lends the slot of the worker with this secret, or not any more, as its borrowers want it now.
+    pub(crate) fn lend_slot_of(&mut self, secret: u128) {
+        let position = self.borrowers.as_ref().and_then(|borrowers| borrowers.waiting_for(secret));
+        self.pools.iter_mut().any(|pool| pool.lend_slot(secret, position));
     }
 
     fn start_job(&mut self, start: StartJob) -> Result<(), ProtocolError> {

@@ -15,8 +15,9 @@ pub mod standard;
 pub mod timer;
 
 mod agent;
+mod ancestors;
+mod borrowers;
 mod commands;
-
 mod host;
 mod pool;
 mod settings;

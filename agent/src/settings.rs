@@ -10,6 +10,8 @@ use crate::fork_server::Program;
 pub struct Settings {
     /// What the host is called in failures; `None`: what it calls itself.
     pub host: Option<String>,
+    /// By which workers and what they start know it, if a coordinator knows it too: programs that tasks have started borrow slots.
+    pub id: Option<u128>,
     /// Workers that run at once, over all pools.
     pub slots: u32,
     /// What the workers of a pool run whose `StartPool` names no program; `None`: such pools are refused.
@@ -31,6 +33,7 @@ impl Settings {
     pub fn host(slots: u32) -> Settings {
         Settings {
             host: None,
+            id: None,
             slots,
             program: None,
             credit_bytes: 256 << 20,

@@ -118,8 +118,8 @@ impl Coordinator {
         match (client.pool, message) {
             (Some(_), FromClient::OpenPool(_)) => Err(RefusedKind::Repeated("OpenPool").into()),
             (None, FromClient::OpenPool(asked)) => {
-                if let Some(item) = asked.item {
-                    self.lends.open(from, item);
+                if let Some(ticket) = asked.ticket {
+                    self.lends.open(from, ticket);
                 }
                 let owner = client.owner.clone();
                 let pool = self.open_pool(from, owner, *asked, out);

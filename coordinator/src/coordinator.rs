@@ -9,7 +9,7 @@ use farpool_proto::v1::{AgentEvent, ClientMessage, agent_command};
 use crate::adopt::Adopting;
 use crate::agents::Agent;
 use crate::clients::Client;
-use crate::convert::{self, ItemToken};
+use crate::convert::{self, Ticket};
 use crate::ids::{Identity, PoolKey};
 use crate::jobs::Job;
 use crate::labels::LabelBook;
@@ -184,9 +184,9 @@ impl Coordinator {
         self.lend_slots(out);
     }
 
-    /// Replaces the tokens of all clients that wait for unfinished detached jobs: the slots of their items are lent.
-    pub fn lend_to_attached(&mut self, tokens: BTreeSet<ItemToken>) {
-        self.lends.set_attached(tokens);
+    /// Replaces the tickets of all clients that wait for unfinished detached jobs: slots are lent for them.
+    pub fn lend_to_attached(&mut self, tickets: BTreeSet<Ticket>) {
+        self.lends.set_attached(tickets);
     }
 
     fn lend_slots(&mut self, out: &mut Outbox) {

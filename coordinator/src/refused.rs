@@ -74,8 +74,8 @@ pub enum RefusedKind {
     AgentIdLength(usize),
     /// A pool's id that is not 16 bytes long.
     PoolIdLength(usize),
-    /// A secret of an item's token that is not 16 bytes long.
-    ItemSecretLength(usize),
+    /// A ticket's id that is not 16 bytes long.
+    TicketIdLength(usize),
     /// A pool that an agent holds, under a number that only coordinators give.
     HeldNumber(u64),
     /// A chunk that an agent holds, with runs of items that are none, or do not rise.
@@ -142,7 +142,7 @@ impl fmt::Display for Refused {
             FailureKind(kind) => write!(f, "failure of the unknown kind {kind}"),
             OutputStream(stream) => write!(f, "output on the unknown stream {stream}"),
             AgentIdLength(len) => write!(f, "an agent's id of {len} bytes instead of 16"),
-            ItemSecretLength(len) => write!(f, "a secret of an item's token with {len} bytes instead of 16"),
+            TicketIdLength(len) => write!(f, "a ticket's id of {len} bytes instead of 16"),
             PoolIdLength(len) => write!(f, "a pool's id of {len} bytes instead of 16"),
             HeldNumber(pool) => write!(f, "a pool that is held as {pool}, which is no number of an agent's"),
             HeldRuns(chunk) => write!(f, "chunk {chunk} is held with runs of items that do not rise"),

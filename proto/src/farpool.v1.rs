@@ -242,9 +242,9 @@ pub struct OpenPool {
     /// If it was open before: the agents that it ran at, as far as the client was told (PoolAt).
     #[prost(bytes = "bytes", repeated, tag = "9")]
     pub agents: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    /// The item whose task started this client. Its slot is lent while the client waits: see AwaitingItems.
+    /// If the task of an item has started this client: what its slot is lent for while the client waits. See AwaitingItems.
     #[prost(message, optional, tag = "10")]
-    pub item: ::core::option::Option<ItemToken>,
+    pub ticket: ::core::option::Option<Ticket>,
     /// 32 random bytes that only the client and the coordinator know. With them the client resumes its session after a connection was
     /// lost, and opens its pool again after a coordinator was. None in local mode.
     #[prost(bytes = "bytes", tag = "11")]
@@ -260,20 +260,18 @@ pub struct Principal {
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
 }
-/// Names a running item to its own agent. Only its worker and the processes that its task starts know it.
+/// What an agent lends the slot of a running item for. It accepts a ticket from a program that the item's task has started, and only as
+/// long as that program is connected to it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ItemToken {
+pub struct Ticket {
     /// AgentHello.id.
     #[prost(bytes = "bytes", tag = "1")]
     pub agent: ::prost::bytes::Bytes,
-    /// 16 random bytes, chosen by the worker.
+    /// 16 random bytes, chosen by the program.
     #[prost(bytes = "bytes", tag = "2")]
-    pub secret: ::prost::bytes::Bytes,
-    /// Which of the worker's items: the token is void when this one has ended.
-    #[prost(uint32, tag = "3")]
-    pub position: u32,
+    pub id: ::prost::bytes::Bytes,
 }
-/// Whether the client does nothing but wait for outcomes. Sent only by clients that have an ItemToken.
+/// Whether the client does nothing but wait for outcomes. Sent only by clients that have a ticket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AwaitingItems {
     #[prost(bool, tag = "1")]
@@ -393,7 +391,7 @@ pub struct Attach {
     pub id: ::prost::bytes::Bytes,
     /// As in OpenPool. The slot is lent while the client waits (AwaitingItems) and the job is unfinished.
     #[prost(message, optional, tag = "5")]
-    pub item: ::core::option::Option<ItemToken>,
+    pub ticket: ::core::option::Option<Ticket>,
 }
 /// No more jobs will come. `now`: drop the jobs that are there and stop the workers at once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -640,12 +638,10 @@ pub mod agent_command {
 /// only while this item runs, and nothing else does in its worker. It forgets this when the session ends.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LendSlot {
-    /// ItemToken.secret and position. An empty secret, not to be lent: all slots that were lent this way.
+    /// Ticket.id. Empty, and not to be lent: all slots that were lent this way.
     #[prost(bytes = "bytes", tag = "1")]
-    pub secret: ::prost::bytes::Bytes,
-    #[prost(uint32, tag = "2")]
-    pub position: u32,
-    #[prost(bool, tag = "3")]
+    pub ticket: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "2")]
     pub lend: bool,
 }
 /// Answered by PoolStarted, or by PoolFault and PoolStopped.

@@ -9,11 +9,12 @@ const HIDDEN: &str = "..";
 
 impl Debug for OpenPool {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let Self { processes, settings, version, program, require, weight, id, again, agents, item, secret: _ } = self;
+        let Self { processes, settings, version, program, require, weight, id, again, agents, ticket, secret: _ } =
+            self;
         let mut shown = f.debug_struct("OpenPool");
         shown.field("processes", processes).field("settings", settings).field("version", version);
         shown.field("program", program).field("require", require).field("weight", weight).field("id", id);
-        shown.field("again", again).field("agents", agents).field("item", item).field("secret", &HIDDEN).finish()
+        shown.field("again", again).field("agents", agents).field("ticket", ticket).field("secret", &HIDDEN).finish()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The daemon's settings.
 
 use std::ffi::OsString;
+use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -162,9 +163,10 @@ impl Settings {
     }
 
     /// An agent with these settings.
-    pub(super) fn agent(&self) -> nix::Result<Agent> {
+    pub(super) fn agent(&self) -> io::Result<Agent> {
         let mut settings = farpool_agent::Settings::host(self.slots);
         settings.host = Some(self.host.clone());
+        settings.id = Some(u128::from_be_bytes(self.secret.id()));
         Agent::with(settings)
     }
 

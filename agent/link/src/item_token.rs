@@ -1,8 +1,11 @@
-//! Tokens of items: what a client that a task starts shows, so that its item's slot is lent while it waits.
+//! Tokens of items: how a program that a task has started says which item it belongs to.
 //!
 //! The agent puts its own id into the environment of its workers. Each worker puts a secret of its own behind it, and the position of the
-//! item that it is on: `AGENT-SECRET-.POSITION`. So whatever the task starts inherits the token of its item, nobody else can guess it,
-//! and it is void when the item has ended.
+//! item that it is on: `AGENT-SECRET-.POSITION`. So whatever the task starts inherits the token of its item.
+//!
+//! A token proves nothing, since it can be copied. So a program connects to a socket of the agent ([`socket_name`]) and makes a [`Claim`]:
+//! the kernel tells the agent which process has connected. If that process descends from the worker with this secret, the agent answers
+//! [`GRANTED`], and lends the item's slot for the claim's ticket as long as the connection is open. Only tickets leave the host.
 
 /// The environment variable that carries a token.
 pub const ITEM_VARIABLE: &str = "FARPOOL_ITEM";
@@ -10,6 +13,8 @@ pub const ITEM_VARIABLE: &str = "FARPOOL_ITEM";
 pub const NO_ITEM: u32 = u32::MAX;
 /// Bytes of a token in front of its position, and of the position.
 pub const PREFIX_BYTES: usize = 32 + 1 + 32 + 2;
+/// The agent's answer to a claim that it accepts. It closes the connection if it does not.
+pub const GRANTED: u8 = 1;
 /// Letters of a position.
 pub const POSITION_BYTES: usize = 8;
 
@@ -36,6 +41,43 @@ impl ItemToken {
     pub fn prefix(&self) -> String {
         format!("{:032x}-{:032x}-.", self.agent, self.secret)
     }
+}
+
+/// What a program says to the agent of the item whose task started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Chosen by the program, at random: what coordinators are shown.
+    pub ticket: u128,
+    /// The worker's secret.
+    pub secret: u128,
+    /// Where the item lies in its worker's stream of items.
+    pub position: u32,
+}
+
+impl Claim {
+    /// How long each is.
+    pub const BYTES: usize = 36;
+
+    /// What is sent.
+    pub fn to_bytes(&self) -> [u8; Claim::BYTES] {
+        let mut bytes = [0; Claim::BYTES];
+        bytes[..16].copy_from_slice(&self.ticket.to_be_bytes());
+        bytes[16..32].copy_from_slice(&self.secret.to_be_bytes());
+        bytes[32..].copy_from_slice(&self.position.to_be_bytes());
+        bytes
+    }
+
+    /// Reads what was sent.
+    pub fn from_bytes(bytes: &[u8; Claim::BYTES]) -> Claim {
+        let number = |at: usize| u128::from_be_bytes(bytes[at..at + 16].try_into().expect("16 bytes"));
+        let position = u32::from_be_bytes(bytes[32..].try_into().expect("4 bytes"));
+        Claim { ticket: number(0), secret: number(16), position }
+    }
+}
+
+/// The name of the socket where the agent with this id hears claims, in the abstract namespace of unix(7).
+pub fn socket_name(agent: u128) -> String {
+    format!("farpool-agent-{agent:032x}")
 }
 
 /// What an agent puts into the environment of its workers, if it has an id.
@@ -111,6 +153,12 @@ mod tests {
         for text in bad {
             assert_eq!(ItemToken::parse(&text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn claims_are_read_as_they_are_written() {
+        let claim = Claim { ticket: 1 << 100 | 7, secret: u128::MAX - 3, position: 0x0102_0304 };
+        assert_eq!(Claim::from_bytes(&claim.to_bytes()), claim);
     }
 
     #[test]

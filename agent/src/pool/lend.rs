@@ -2,24 +2,31 @@
 //! each other for ever.
 //!
 //! A task that waits in farpool says so itself, in the status page. Of a client in another process that the task has started, the
-//! coordinator says that it waits ([`WorkerPool::lend_slot`]).
+//! coordinator says that it waits, and the agent knows whose it is (`borrowers.rs`).
 
 use super::WorkerPool;
 use super::worker::{State, Worker};
 
 impl WorkerPool {
-    /// A client that has the token of the item at `position` waits, or does not any more. Returns whether the worker with this secret is
-    /// one of this pool.
-    pub(crate) fn lend_slot(&mut self, secret: u128, position: u32, lend: bool) -> bool {
+    /// A client that the item at `position` has started waits; `None`: none does. Returns whether the worker with this secret is one of
+    /// this pool.
+    pub(crate) fn lend_slot(&mut self, secret: u128, position: Option<u32>) -> bool {
         let mut workers = self.workers.iter_mut();
         let Some(worker) = workers.find(|worker| worker.memory.status().has_item_secret(secret)) else { return false };
-        if lend {
-            worker.lend_for = Some(position);
-        } else {
-            worker.lend_for.take_if(|item| *item == position);
-        }
+        worker.lend_for = position;
         self.any_waits = true;
         true
+    }
+
+    /// The process ids of the worker with this secret and of its fork server, if the worker is one of this pool.
+    pub(crate) fn processes_of(&self, secret: u128) -> Option<(u32, u32)> {
+        let worker = self.workers.iter().find(|worker| worker.memory.status().has_item_secret(secret))?;
+        Some((worker.pid, self.supervision.fork_server.pid()))
+    }
+
+    /// Whether the process is one of its workers.
+    pub(crate) fn has_worker(&self, pid: u32) -> bool {
+        self.workers.iter().any(|worker| worker.pid == pid)
     }
 
     /// What the coordinator has said of clients that wait does not count any more.
@@ -53,14 +60,14 @@ impl Worker {
         waiting > 0 && waiting >= status.running(threads).count() as u64
     }
 
-    /// It runs one item, and a client that has this item's token waits.
+    /// It runs one item, and a client that this item has started waits.
     fn waits_for_its_client(&self, threads: usize) -> bool {
-        let Some(token) = self.lend_for else { return false };
+        let Some(position) = self.lend_for else { return false };
         let mut running = self.memory.status().running(threads);
         let (Some(item), None) = (running.next(), running.next()) else { return false };
         // The environment belongs to all threads, and names the item that was begun last: of several, one that began earlier may
         // have started the client.
-        if threads == 1 { item.position == token } else { item.position <= token }
+        if threads == 1 { item.position == position } else { item.position <= position }
     }
 
     /// Whether it lends its slot, or may do so without telling first.

@@ -137,6 +137,11 @@ impl Host {
         assert!(came.is_some(), "the agent has told {:?}", self.told);
     }
 
+    /// Drives the agent until `look` finds something, which comes of what the agent does.
+    pub(crate) fn until<T>(&mut self, mut look: impl FnMut() -> Option<T>) -> T {
+        self.wait(|_| look())
+    }
+
     /// Drives the agent for a while in which nothing may happen, which no event tells.
     pub(crate) fn drive_for(&mut self, time: Duration) {
         self.drive(Instant::now() + time, |_, _| None::<()>);

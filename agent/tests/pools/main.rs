@@ -4,6 +4,7 @@
 
 mod ailing;
 mod cancel;
+mod claims;
 mod end;
 mod host;
 mod lending;
@@ -23,6 +24,7 @@ fn main() {
     match role.as_str() {
         ROLE_FORK_SERVER => return program::serve(),
         ROLE_WORKER => return program::work(),
+        claims::ROLE => return claims::claim(),
         _ => {}
     }
     if std::env::var_os(end::AGENT_VARIABLE).is_some() {

@@ -16,6 +16,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::unistd::Pid;
 
+use crate::claims;
+
 /// Serves until the agent closes the connection, or does what its first argument says instead.
 pub(crate) fn serve() {
     match std::env::args().nth(1).as_deref() {
@@ -34,6 +36,8 @@ pub(crate) fn serve() {
 
 /// Has its workers be processes.
 fn fork() {
+    // As real ones are: whoever loses its parent is a child of this process.
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
     let agent = Arc::new(stdin());
     Reply::Hello.send(agent.as_fd()).expect("the agent listens");
     let workers = Arc::new(Mutex::new(HashMap::<u32, Pid>::new()));
@@ -213,6 +217,8 @@ impl Worker {
                 let (lends, hears) = rest.split_once(' ').unwrap();
                 self.perform(&format!("lend {lends}")) + &self.perform(&format!("hear {hears}"))
             }
+            "program" | "programs" => claims::start_all(rest),
+            "orphan" => claims::start_orphan(rest),
             "exit" => std::process::exit(rest.parse().unwrap()),
             other => panic!("what is {other:?}?"),
         }
@@ -266,7 +272,8 @@ fn print(mut to: impl Write, text: &str) -> String {
     String::new()
 }
 
-fn hear(path: &str) -> String {
+/// Waits for a word through a named pipe.
+pub(crate) fn hear(path: &str) -> String {
     let mut word = [0; 5];
     fs::File::open(path).and_then(|mut pipe| pipe.read_exact(&mut word)).expect("there is a named pipe");
     String::from_utf8_lossy(&word).into_owned()

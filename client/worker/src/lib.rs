@@ -10,7 +10,7 @@
 //!   for one; if the program has started threads before, it starts the executable anew instead. The variable `FARPOOL_ROLE` says
 //!   which of both a process is. A process believes it only if its stdin is a socket whose other end belongs to its parent.
 //! - **What it is told.** On a cluster the environment is what the client chose, and `FARPOOL_ADDRESS`, `FARPOOL_HOST`, `FARPOOL_PROGRAM` (the
-//!   executable's digest) and `FARPOOL_ITEM` (which names the running item to its agent, and changes with each item). Everything else
+//!   executable's digest) and `FARPOOL_ITEM` (which says what item a process belongs to, and changes with each item). Everything else
 //!   comes through shared memory: first the pool's settings with the initializer, then functions and items.
 //! - **Which descriptors it holds.** 0: nothing to read; 1 and 2: the agent's pipes, or on one machine the client's own; the shared memory (mapped
 //!   and closed); one socket, which only wakes the other side and shows its end. No other descriptor of agent or fork server.

@@ -27,12 +27,11 @@ pub(crate) enum FromClient {
     AwaitingItems { waits: bool },
 }
 
-/// Names a running item to its own agent.
+/// What an agent lends the slot of a running item for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ItemToken {
+pub struct Ticket {
     pub(crate) agent: Identity,
-    pub(crate) secret: [u8; 16],
-    pub(crate) position: u32,
+    pub(crate) id: [u8; 16],
 }
 
 /// What a client wants of its pool.
@@ -49,8 +48,8 @@ pub(crate) struct PoolAsked {
     pub(crate) id: Option<Identity>,
     /// The agents that it ran at; none: it was not open before.
     pub(crate) again: Option<Vec<Identity>>,
-    /// The item whose task started the client, if one did.
-    pub(crate) item: Option<ItemToken>,
+    /// What the slot of the item is lent for whose task started the client, if one did.
+    pub(crate) ticket: Option<Ticket>,
 }
 
 /// A program as agents are told of it, and what names it.
@@ -129,7 +128,7 @@ fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
         weight: open.weight.max(1),
         id,
         again,
-        item: open.item.map(ItemToken::try_from).transpose()?,
+        ticket: open.ticket.map(Ticket::try_from).transpose()?,
     })))
 }
 
@@ -140,13 +139,13 @@ fn program(packed: Bytes) -> Result<Option<ProgramAsked>, Refused> {
     Ok(Some(ProgramAsked { digest: program.digest, packed }))
 }
 
-impl TryFrom<v1::ItemToken> for ItemToken {
+impl TryFrom<v1::Ticket> for Ticket {
     type Error = Refused;
 
-    fn try_from(token: v1::ItemToken) -> Result<Self, Refused> {
-        let agent = identity(&token.agent, RefusedKind::AgentIdLength)?.ok_or(RefusedKind::Missing("item.agent"))?;
-        let secret = token.secret[..].try_into().map_err(|_| RefusedKind::ItemSecretLength(token.secret.len()))?;
-        Ok(Self { agent, secret, position: token.position })
+    fn try_from(ticket: v1::Ticket) -> Result<Self, Refused> {
+        let agent = identity(&ticket.agent, RefusedKind::AgentIdLength)?.ok_or(RefusedKind::Missing("ticket.agent"))?;
+        let id = ticket.id[..].try_into().map_err(|_| RefusedKind::TicketIdLength(ticket.id.len()))?;
+        Ok(Self { agent, id })
     }
 }
 

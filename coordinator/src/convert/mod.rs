@@ -14,7 +14,7 @@ use farpool_proto::v1::Label;
 use crate::ids::Identity;
 use crate::refused::{Refused, RefusedKind};
 pub(crate) use agent::{FromAgent, Hello, from_agent};
-pub use client::ItemToken;
+pub use client::Ticket;
 pub(crate) use client::{FromClient, JobAsked, PoolAsked, from_client};
 pub use client::{OfOneJob, of_one_job};
 pub(crate) use held::{HeldChunk, HeldPool, is_held};

@@ -290,7 +290,7 @@ pub(crate) fn ordered(command: &agent_command::Body) -> String {
             format!("adopt held pool {} as {}{parts}", adopt.held as u32, adopt.pool as u32)
         }
         CancelChunks(cancel) => format!("cancel {}", cancel.chunks.len()),
-        LendSlot(lend) => format!("lend {} {}", lend.position, lend.lend),
+        LendSlot(lend) => format!("lend {} {}", lend.ticket[0], lend.lend),
     }
 }
 

@@ -108,6 +108,31 @@ fn commands_that_wait_for_detached_jobs_finish() {
     local.end();
 }
 
+/// Somebody else who has the token of a running item does not get its slot.
+#[test]
+fn a_copied_token_lends_nothing() {
+    let (local, folder) = (Local::start(&["1", "--slots", "1"]), Folder::new());
+    let (token, word, log) = (folder.pipe("token"), folder.pipe("word"), folder.file("log"));
+    let outer =
+        map(&local, &format!("echo $FARPOOL_ITEM > {token}; read _ < {word}; echo {{}} >> {log}"), &["--", "outer"])
+            .spawn();
+    let copied = fs::read_to_string(&token).unwrap();
+    assert!(copied.len() > 64, "{copied}");
+    let copy = map(&local, &format!("echo {{}} >> {log}"), &["--", "copy"])
+        .change(|command| drop(command.env("FARPOOL_ITEM", copied.trim())))
+        .spawn();
+    let start = Instant::now();
+    while status(&local)["jobs"].as_array().unwrap().len() < 2 {
+        assert!(start.elapsed() < Duration::from_secs(20), "the other job is not there");
+    }
+    // Long enough for an item to run, if there was a slot for it.
+    std::thread::sleep(Duration::from_millis(300));
+    fs::write(&word, "go on\n").unwrap();
+    assert_eq!((outer.end().code, copy.end().code), (Some(0), Some(0)));
+    assert_eq!(fs::read_to_string(&log).unwrap(), "outer\ncopy\n");
+    local.end();
+}
+
 #[test]
 fn commands_see_what_was_chosen_and_nothing_else() {
     let local = Local::start(&["1"]);

@@ -5,6 +5,7 @@
 //! [`shared`] for what both sides touch. Nothing of this is started before a pool on a cluster is opened.
 
 mod backoff;
+mod borrower;
 pub mod by_hand;
 mod connect;
 mod conversation;
@@ -28,7 +29,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 pub(crate) use farpool_common::address::Address;
-use farpool_link::item_token::ItemToken;
 use farpool_net::Secret;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{self, Label, OpenPool};
@@ -40,6 +40,7 @@ use crate::front::Front;
 use crate::gate::Gate;
 use crate::inbox::Inbox;
 use crate::settings::Settings;
+use borrower::Borrower;
 use conversation::{Opener, Terms};
 use detached::{Ground, Place};
 use driver::Driver;
@@ -63,6 +64,7 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
     let executable = Executable::read(&program.file)?;
     let (threads, payload_limit) = (settings.threads.max(1), settings.payload_limit);
     let secret = Secret::random();
+    let borrower = Borrower::claim();
     let open = OpenPool {
         processes,
         settings: Some(settings),
@@ -71,14 +73,14 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
         require,
         weight,
         secret: secret.to_bytes(),
-        item: inherited_item(),
+        ticket: borrower.as_ref().map(Borrower::ticket),
         ..OpenPool::default()
     };
     let place = Place { address: address.clone(), patience: reconnect_timeout };
     let ground = Ground {
         place,
         program: Some(executable.clone()),
-        pool: OpenPool { secret: Bytes::new(), item: None, ..open.clone() },
+        pool: OpenPool { secret: Bytes::new(), ticket: None, ..open.clone() },
     };
     let terms =
         Terms { secret, payload_limit, reconnect_timeout, program: Some(executable), front: Arc::clone(&front) };
@@ -93,7 +95,7 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
         .spawn(move || conversation::hold(&own.0, &own.1, terms, opener))
         .map_err(|error| Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}")))?;
     // From here on the session ends with this.
-    let session = ClusterSession { shared, driver, threads, ground, front };
+    let session = ClusterSession { shared, driver, threads, ground, front, _borrower: borrower };
     let _lent = farpool_worker::lend();
     told.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread ended unexpectedly")))?;
     Ok(session)
@@ -112,19 +114,13 @@ fn describe(executable: &Executable, arguments: Vec<OsString>, environment: Vec<
     }
 }
 
-/// Returns the token of the item whose task started this process.
-fn inherited_item() -> Option<v1::ItemToken> {
-    let bytes = |number: u128| Bytes::copy_from_slice(&number.to_be_bytes());
-    let ItemToken { agent, secret, position } = farpool_worker::inherited_item()?;
-    Some(v1::ItemToken { agent: bytes(agent), secret: bytes(secret), position })
-}
-
 struct ClusterSession {
     shared: Arc<Shared>,
     driver: Arc<Driver>,
     threads: u32,
     ground: Ground,
     front: Arc<dyn Front>,
+    _borrower: Option<Borrower>,
 }
 
 impl Carrier for ClusterSession {

@@ -38,7 +38,7 @@ impl Shared {
     pub(super) fn new(address: Address, asked: u32, open: OpenPool) -> Arc<Self> {
         // Nothing is said before there is a connection, which has a queue of its own.
         let (outgoing, _) = outgoing(0, Arc::default());
-        let borrows = open.item.is_some();
+        let borrows = open.ticket.is_some();
         let state = State::new(Kept::new(open), outgoing);
         Arc::new_cyclic(|shared: &Weak<Self>| Self {
             address,

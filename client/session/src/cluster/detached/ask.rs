@@ -96,7 +96,7 @@ impl<C: Connect<Connection: Keeper>> Call<C> {
         let (outgoing, frames) = outgoing(0, Arc::default());
         // None of its outcomes.
         let (name, id) = self.subject.job().parts();
-        let attach = Attach { name, first: u64::MAX, wait: false, id, item: None };
+        let attach = Attach { name, first: u64::MAX, wait: false, id, ticket: None };
         outgoing.for_one_connection();
         outgoing.push(ClientMessage { body: Some(Body::Attach(Box::new(attach))) });
         let look = async {

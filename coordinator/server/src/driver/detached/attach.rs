@@ -3,7 +3,7 @@
 //! streams that take nothing for a while are ended: what they have not taken is still on disk.
 
 use farpool_common::log::info;
-use farpool_coordinator::convert::{Batch, ItemToken};
+use farpool_coordinator::convert::{Batch, Ticket};
 use farpool_net::Outgoing;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{
@@ -40,8 +40,8 @@ pub(super) struct Attached {
     /// What it had not taken when something last changed there, in bytes, and when that was.
     untaken: u64,
     moved_at: u64,
-    /// The item whose task started the client.
-    item: Option<ItemToken>,
+    /// What a slot is lent for while the client waits, if an item's task started it.
+    ticket: Option<Ticket>,
     /// The client does nothing but wait for outcomes.
     awaits: bool,
 }
@@ -81,8 +81,8 @@ impl Driver {
             let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
             let job = journal.find(principal.tenant(), &attach.name).ok_or_else(|| not_found(&attach.name))?;
             check_id(job, &attach.id)?;
-            let item = attach.item.map(ItemToken::try_from).transpose();
-            let item = item.map_err(|refused| Status::invalid_argument(refused.to_string()))?;
+            let ticket = attach.ticket.map(Ticket::try_from).transpose();
+            let ticket = ticket.map_err(|refused| Status::invalid_argument(refused.to_string()))?;
             let described = self.describe(job);
             let is_partial = described.state() == DetachedState::Receiving;
             outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(described))) });
@@ -101,7 +101,7 @@ impl Driver {
                 reading,
                 untaken,
                 moved_at,
-                item,
+                ticket,
                 awaits,
             })
         });
@@ -150,8 +150,8 @@ impl Driver {
         let Some(journal) = &self.detached.journal else { return };
         let is_unfinished = |job| journal.job(job).is_some_and(|job| !matches!(job.phase(), Phase::Ended(_)));
         let waits = |attached: &&Attached| attached.awaits && attached.wait && is_unfinished(attached.job);
-        let tokens = self.detached.attached.values().filter(waits).filter_map(|attached| attached.item).collect();
-        self.coordinator.lend_to_attached(tokens);
+        let tickets = self.detached.attached.values().filter(waits).filter_map(|attached| attached.ticket).collect();
+        self.coordinator.lend_to_attached(tickets);
     }
 
     /// The queues of some have run low, or nobody reads them any more.

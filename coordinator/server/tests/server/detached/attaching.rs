@@ -1,6 +1,6 @@
 //! Picking up outcomes: in order, as they come, and at nobody's cost.
 
-use farpool_proto::v1::{AwaitingItems, Failure, FailureKind, ItemFault, ItemToken, Label};
+use farpool_proto::v1::{AwaitingItems, Failure, FailureKind, ItemFault, Label, Ticket};
 use tonic::Code;
 
 use super::*;
@@ -139,12 +139,12 @@ async fn who_attaches_wrongly_must_be_refused() {
     assert_eq!(items, 10);
 }
 
-/// Waits for the next LendSlot; returns its position and whether to lend.
-async fn lends(agent: &mut Agent) -> (u32, bool) {
+/// Waits for the next LendSlot; returns a byte of its ticket and whether to lend.
+async fn lends(agent: &mut Agent) -> (u8, bool) {
     loop {
         for order in soon("an order", agent.next()).await.expect("the session goes on").expect("it goes on") {
             match order {
-                Order::LendSlot(lend) => return (lend.position, lend.lend),
+                Order::LendSlot(lend) => return (lend.ticket[0], lend.lend),
                 order => agent.follow(order),
             }
         }
@@ -160,9 +160,9 @@ async fn a_slot_is_lent_while_its_task_waits_for_an_unfinished_job() {
     job.pool.as_mut().expect("it has one").require = vec![Label { key: "gpu".to_owned(), value: "yes".to_owned() }];
     detached(&server, job, 4).await;
     let mut agent = Agent::joined(&server, 1, 1).await;
-    let item = |position| ItemToken { agent: id(1), secret: vec![7; 16].into(), position };
-    let reader = async |position| {
-        let attach = Attach { name: "one".to_owned(), wait: true, item: Some(item(position)), ..Attach::default() };
+    let ticket = |byte| Ticket { agent: id(1), id: vec![byte; 16].into() };
+    let reader = async |byte| {
+        let attach = Attach { name: "one".to_owned(), wait: true, ticket: Some(ticket(byte)), ..Attach::default() };
         let mut reader = attach_as(server.connect().await, attach).await;
         assert!(matches!(reader.next().await, Told::DetachedJob(_)));
         reader
@@ -210,12 +210,12 @@ async fn those_who_read_nothing_share_a_part_of_the_memory() {
 }
 
 #[tokio::test]
-async fn invalid_item_tokens_are_refused() {
+async fn invalid_tickets_are_refused() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     detached(&server, detach("one", 1), 4).await;
-    let item = ItemToken { agent: id(1), secret: vec![7; 15].into(), position: 0 };
-    let attach = Attach { name: "one".to_owned(), wait: true, item: Some(item), ..Attach::default() };
+    let ticket = Ticket { agent: id(1), id: vec![7; 15].into() };
+    let attach = Attach { name: "one".to_owned(), wait: true, ticket: Some(ticket), ..Attach::default() };
     let mut reader = attach_as(server.connect().await, attach).await;
     reader.must_be_refused(Code::InvalidArgument, "15 bytes instead of 16").await;
 }

@@ -3,11 +3,11 @@ use std::sync::Arc;
 use farpool_net::{Incoming, outgoing};
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{Attach, AwaitingItems, ClientEvent, ClientMessage, DetachedJob, ItemToken};
+use farpool_proto::v1::{Attach, AwaitingItems, ClientEvent, ClientMessage, DetachedJob};
 use tonic::Status;
 
+use super::super::super::borrower::Borrower;
 use super::super::super::connect::Connect;
-use super::super::super::inherited_item;
 use super::super::attempts::{Attempts, Trouble};
 use super::super::inbox::{Arrival, End, Inbox};
 use super::super::keeper::Keeper;
@@ -27,13 +27,13 @@ pub(super) struct Follower<C> {
     next: u64,
     /// What the coordinator said last of the job.
     job: Option<DetachedJob>,
-    /// The item whose task started this process: its slot is lent while somebody waits for outcomes.
-    item: Option<ItemToken>,
+    /// The slot of the item whose task started this process is lent while somebody waits for outcomes.
+    borrower: Option<Borrower>,
 }
 
 impl<C: Connect<Connection: Keeper>> Follower<C> {
     pub(super) fn new(connect: C, subject: Subject, attempts: Attempts, wait: bool) -> Self {
-        Self { connect, subject, attempts, wait, next: 0, job: None, item: inherited_item() }
+        Self { connect, subject, attempts, wait, next: 0, job: None, borrower: Borrower::claim() }
     }
 
     /// Fills the inbox; returns how the job has ended.
@@ -52,7 +52,8 @@ impl<C: Connect<Connection: Keeper>> Follower<C> {
     async fn attempt(&mut self, inbox: &Inbox) -> Result<End, Trouble> {
         let (outgoing, frames) = outgoing(0, Arc::default());
         let (name, id) = self.subject.job().parts();
-        let attach = Attach { name, first: self.next, wait: self.wait, id, item: self.item.clone() };
+        let ticket = self.borrower.as_ref().map(Borrower::ticket);
+        let attach = Attach { name, first: self.next, wait: self.wait, id, ticket };
         outgoing.for_one_connection();
         outgoing.push(ClientMessage { body: Some(Body::Attach(Box::new(attach))) });
         let call = async { self.connect.connect().await?.attach(frames).await };
@@ -66,7 +67,7 @@ impl<C: Connect<Connection: Keeper>> Follower<C> {
             };
             let heard = tokio::select! {
                 biased;
-                waits = inbox.waits_changed(awaits), if answered && self.wait && self.item.is_some() => {
+                waits = inbox.waits_changed(awaits), if answered && self.wait && self.borrower.is_some() => {
                     awaits = waits;
                     outgoing.push(ClientMessage { body: Some(Body::AwaitingItems(AwaitingItems { waits })) });
                     continue;
