@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use farpool_link::clock;
 use farpool_proto::v1::agent_event::Body;
-use farpool_proto::v1::{AgentEvent, AgentHello, Draining, Failure, FailureKind, PoolFault, PoolStopped, StartPool};
+use farpool_proto::v1::{
+    AgentEvent, AgentHello, Credit, Draining, Failure, FailureKind, PoolFault, PoolStopped, StartPool,
+};
 use nix::sys::epoll::Epoll;
 
 use crate::ancestors::ancestors;
 use crate::borrowers::Borrowers;
-use crate::commands::{Place, ProtocolError};
 use crate::fork_server::Program;
-use crate::pool::{Armed, Token, WorkerPool};
-use crate::sharing::Sharing;
+use crate::pool::{Armed, Token, WorkerPool, limit_leaving};
+use crate::protocol_error::ProtocolError;
+use crate::sharing::{self, Sharing};
 use crate::{Host, Settings};
 
 /// Pools that have failed here are remembered so that late words about them are told from nonsense; so many of them.
@@ -37,6 +39,16 @@ pub struct Agent {
     pub(crate) draining: bool,
     held: bool,
     pub(crate) events: Vec<AgentEvent>,
+}
+
+/// Where a job is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The coordinator's number of the pool, and this agent's.
+    pub(crate) pool: u64,
+    pub(crate) serial: u64,
+    /// The pool's number of the job.
+    pub(crate) number: u32,
 }
 
 impl Agent {
@@ -168,10 +180,11 @@ impl Agent {
                 pool.give_back_all();
             }
         }
-        self.share_slots(now);
-        self.run_pools(now);
-        self.limit_leaving(now);
-        self.tell_health(now);
+        let slots = self.host.settings.slots as usize;
+        self.sharing.share(&mut self.pools, slots, self.draining, now);
+        sharing::run_pools(&mut self.pools, slots, now);
+        limit_leaving(&mut self.pools, self.host.settings.slots, now);
+        self.sharing.tell_health(&mut self.pools, now, &mut self.events);
         let ails = self.sharing.ails();
         if ails {
             self.tell_credit();
@@ -232,6 +245,15 @@ impl Agent {
             Err(failure) => self.refuse_pool(id, failure),
         }
         Ok(())
+    }
+
+    fn tell_credit(&mut self) {
+        let slots = self.host.settings.slots as usize;
+        if !self.draining
+            && let Some(chunks) = self.sharing.credit(&self.pools, slots)
+        {
+            self.tell(Body::Credit(Credit { chunks, bytes: self.host.settings.credit_bytes }));
+        }
     }
 
     fn require_new(&self, id: u64) -> Result<(), ProtocolError> {

@@ -7,39 +7,9 @@ use farpool_link::clock;
 use farpool_proto::v1::agent_command::Body;
 use farpool_proto::v1::{AgentCommand, Assign, CancelChunks, EndJob, LendSlot, StartJob, StopPool};
 
-use crate::Agent;
+use crate::agent::{Agent, Place};
 use crate::pool::WorkerPool;
-
-/// A message of the coordinator's makes no sense; its session is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProtocolError {
-    message: String,
-}
-
-impl ProtocolError {
-    /// What is wrong with what was said.
-    pub fn new(message: String) -> ProtocolError {
-        ProtocolError { message }
-    }
-}
-
-impl std::fmt::Display for ProtocolError {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for ProtocolError {}
-
-/// Where a job is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    /// The coordinator's number of the pool, and this agent's.
-    pub(crate) pool: u64,
-    serial: u64,
-    /// The pool's number of the job.
-    number: u32,
-}
+use crate::protocol_error::ProtocolError;
 
 impl Agent {
     /// Does what the coordinator says.

@@ -20,13 +20,14 @@ mod borrowers;
 mod commands;
 mod host;
 mod pool;
+mod protocol_error;
 mod settings;
 mod sharing;
 mod slots;
 
 pub use agent::Agent;
-pub use commands::ProtocolError;
 pub use pool::Armed;
+pub use protocol_error::ProtocolError;
 pub use settings::Settings;
 
 pub(crate) use host::Host;

@@ -1,9 +1,8 @@
 //! Slots and credit of a whole agent: counts what its pools have, and tells them what they may.
 
 use farpool_proto::v1::agent_event::Body;
-use farpool_proto::v1::{AgentEvent, Ailing, Credit};
+use farpool_proto::v1::{AgentEvent, Ailing};
 
-use crate::Agent;
 use crate::pool::{Allowance, Census, WorkerPool};
 use crate::slots::{self, Claim, Share};
 
@@ -40,39 +39,35 @@ impl Sharing {
     pub(crate) fn ails(&self) -> bool {
         self.ailing
     }
-}
 
-impl Agent {
     /// Decides how many workers each pool may have and run.
-    pub(crate) fn share_slots(&mut self, now: u64) {
-        self.sharing.due = None;
-        if let [pool] = &mut self.pools[..]
+    pub(crate) fn share(&mut self, pools: &mut [WorkerPool], slots: usize, draining: bool, now: u64) {
+        self.due = None;
+        if let [pool] = pools
             && pool.lent() == 0
         {
             let allowance = Allowance::alone(pool.processes());
-            return pool.allow(if self.draining { allowance.without_starts() } else { allowance }, now);
+            return pool.allow(if draining { allowance.without_starts() } else { allowance }, now);
         }
-        let Agent { pools, sharing, host, draining, .. } = self;
-        let slots = host.settings.slots as usize;
-        sharing.census.clear();
-        sharing.census.extend(pools.iter_mut().map(|pool| pool.census(now)));
-        let unchanged = sharing.claims.iter().eq(sharing.census.iter().map(|census| &census.claim));
-        if !unchanged || sharing.turn_ends.is_some_and(|end| now >= end) {
-            sharing.claims.clear();
-            sharing.claims.extend(sharing.census.iter().map(|census| census.claim));
-            sharing.turn_ends = slots::share(slots, &sharing.claims, now, &mut sharing.shares);
+        self.census.clear();
+        self.census.extend(pools.iter_mut().map(|pool| pool.census(now)));
+        let unchanged = self.claims.iter().eq(self.census.iter().map(|census| &census.claim));
+        if !unchanged || self.turn_ends.is_some_and(|end| now >= end) {
+            self.claims.clear();
+            self.claims.extend(self.census.iter().map(|census| census.claim));
+            self.turn_ends = slots::share(slots, &self.claims, now, &mut self.shares);
         }
-        sharing.due = sharing.turn_ends;
-        let mut alive: usize = sharing.census.iter().map(|census| census.claim.workers + census.going).sum();
-        for ((pool, census), share) in pools.iter_mut().zip(&sharing.census).zip(&sharing.shares) {
+        self.due = self.turn_ends;
+        let mut alive: usize = self.census.iter().map(|census| census.claim.workers + census.going).sum();
+        for ((pool, census), share) in pools.iter_mut().zip(&self.census).zip(&self.shares) {
             // Those of its own that are going have made room for their successors already.
             let room = slots.saturating_sub(alive - census.going);
             // An agent that is leaving starts nothing more.
-            let missing = if *draining { 0 } else { share.workers.saturating_sub(census.claim.workers) };
+            let missing = if draining { 0 } else { share.workers.saturating_sub(census.claim.workers) };
             let starts = missing.min(room);
             alive += starts;
             if starts < missing {
-                sharing.due = [sharing.due, census_of_going(&sharing.census)].into_iter().flatten().min();
+                self.due = [self.due, census_of_going(&self.census)].into_iter().flatten().min();
             }
             pool.allow(
                 Allowance { running: share.running, workers: share.workers, starts, turn: Some(share.turn) },
@@ -81,70 +76,62 @@ impl Agent {
         }
     }
 
-    /// Lets the pools look after their workers and give them more.
-    pub(crate) fn run_pools(&mut self, now: u64) {
-        let slots = self.host.settings.slots as usize;
-        let alone = self.pools.len() == 1;
-        let mut running: usize = if alone { 0 } else { self.pools.iter().map(WorkerPool::running).sum() };
-        for pool in &mut self.pools {
-            let before = if alone { 0 } else { pool.running() };
-            pool.work(slots.saturating_sub(running - before), now);
-            if !alone {
-                running = running - before + pool.running();
-            }
-        }
-    }
-
     /// Reports changes of whether anything can run here. If a pool's workers die while another pool can serve, only the first pool is
     /// reported, so that the other one keeps running.
-    pub(crate) fn tell_health(&mut self, now: u64) {
-        let reason = self.pools.iter().find_map(WorkerPool::ailing);
-        let reason = reason.filter(|_| !self.pools.iter().any(WorkerPool::can_serve));
+    pub(crate) fn tell_health(&mut self, pools: &mut [WorkerPool], now: u64, events: &mut Vec<AgentEvent>) {
+        let reason = pools.iter().find_map(WorkerPool::ailing);
+        let reason = reason.filter(|_| !pools.iter().any(WorkerPool::can_serve));
         let ails = reason.is_some();
         let mut due = None;
-        if ails != self.sharing.ailing {
-            match self.sharing.recovered_at.map(|at| at + AILS_AFTER_NS).filter(|&at| ails && now < at) {
+        if ails != self.ailing {
+            match self.recovered_at.map(|at| at + AILS_AFTER_NS).filter(|&at| ails && now < at) {
                 Some(at) => due = Some(at),
                 None => {
-                    self.sharing.ailing = ails;
-                    self.sharing.recovered_at = Some(now).filter(|_| !ails);
+                    self.ailing = ails;
+                    self.recovered_at = Some(now).filter(|_| !ails);
                     let reason = reason.unwrap_or_default().to_owned();
-                    self.tell(Body::Ailing(Ailing { reason, pool: 0 }));
+                    events.push(AgentEvent { body: Some(Body::Ailing(Ailing { reason, pool: 0 })) });
                 }
             }
         }
-        for pool in &mut self.pools {
-            let told = pool.tell_health(self.sharing.ailing, now);
-            self.events.extend(told.map(|body| AgentEvent { body: Some(body) }));
+        for pool in pools {
+            let told = pool.tell_health(self.ailing, now);
+            events.extend(told.map(|body| AgentEvent { body: Some(body) }));
             due = [due, pool.health_due(now)].into_iter().flatten().min();
         }
-        self.sharing.due = [self.sharing.due, due].into_iter().flatten().min();
+        self.due = [self.due, due].into_iter().flatten().min();
     }
 
-    pub(crate) fn tell_credit(&mut self) {
-        if self.draining {
-            return;
-        }
-        let slots = self.host.settings.slots as usize;
-        let Agent { pools, sharing, .. } = self;
+    /// How many chunks the agent wants to hold, if that is not what the coordinator was told last.
+    pub(crate) fn credit(&mut self, pools: &[WorkerPool], slots: usize) -> Option<u32> {
         // Pools that have nothing to do say nothing about how much is to be given ahead.
         let any = pools.iter().any(WorkerPool::has_chunks);
-        if any || std::mem::take(&mut sharing.pools_changed) {
+        if any || std::mem::take(&mut self.pools_changed) {
             let of = pools.iter().filter(|pool| !any || pool.has_chunks());
             let (processes, ahead) = of.fold((0, 0), |(processes, ahead), pool| {
                 (processes + pool.processes(), ahead + pool.processes() * (pool.chunks_a_worker() - 1))
             });
             // Pools that share slots share what is given ahead.
-            sharing.ahead = if processes > slots { ahead * slots / processes } else { ahead };
+            self.ahead = if processes > slots { ahead * slots / processes } else { ahead };
         }
         let lent: usize = pools.iter().map(WorkerPool::lent).sum();
         // The chunks that somebody waits for must find room, even where others that cannot run take it up.
         let stuck = if lent == 0 { 0 } else { pools.iter().map(WorkerPool::stuck).sum::<usize>().min(MOST_STUCK) };
-        let chunks = if sharing.ailing { 0 } else { slots + sharing.ahead + lent + stuck };
+        let chunks = if self.ailing { 0 } else { slots + self.ahead + lent + stuck };
         let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
-        if sharing.credit.replace(chunks) != Some(chunks) {
-            let bytes = self.host.settings.credit_bytes;
-            self.tell(Body::Credit(Credit { chunks, bytes }));
+        (self.credit.replace(chunks) != Some(chunks)).then_some(chunks)
+    }
+}
+
+/// Lets the pools look after their workers and give them more.
+pub(crate) fn run_pools(pools: &mut [WorkerPool], slots: usize, now: u64) {
+    let alone = pools.len() == 1;
+    let mut running: usize = if alone { 0 } else { pools.iter().map(WorkerPool::running).sum() };
+    for pool in pools {
+        let before = if alone { 0 } else { pool.running() };
+        pool.work(slots.saturating_sub(running - before), now);
+        if !alone {
+            running = running - before + pool.running();
         }
     }
 }

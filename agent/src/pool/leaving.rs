@@ -6,25 +6,22 @@ use nix::sys::signal::Signal;
 use super::WorkerPool;
 use super::stop::CLOSE_GRACE_NS;
 use super::worker::{Ending, State, Worker};
-use crate::Agent;
 
 /// So many of them there may be beside one for each slot of the host.
 const SPARE: usize = 4;
 
-impl Agent {
-    /// Kills workers that leave too slowly, where there are too many of them: those first that were told first, and of the
-    /// pool that has most.
-    pub(crate) fn limit_leaving(&mut self, now: u64) {
-        let most = most(self.host.settings.slots);
-        // Mostly there are not even so many workers.
-        if self.pools.iter().map(|pool| pool.workers.len()).sum::<usize>() <= most {
-            return;
-        }
-        let leaving: usize = self.pools.iter().map(WorkerPool::leaving).sum();
-        for _ in most..leaving {
-            if let Some(pool) = self.pools.iter_mut().max_by_key(|pool| pool.leaving()) {
-                pool.kill_the_longest_leaving(now);
-            }
+/// Kills workers that leave too slowly, where a host with so many slots has too many of them: those first that were told first, and of the
+/// pool that has most.
+pub(crate) fn limit_leaving(pools: &mut [WorkerPool], slots: u32, now: u64) {
+    let most = most(slots);
+    // Mostly there are not even so many workers.
+    if pools.iter().map(|pool| pool.workers.len()).sum::<usize>() <= most {
+        return;
+    }
+    let leaving: usize = pools.iter().map(WorkerPool::leaving).sum();
+    for _ in most..leaving {
+        if let Some(pool) = pools.iter_mut().max_by_key(|pool| pool.leaving()) {
+            pool.kill_the_longest_leaving(now);
         }
     }
 }

@@ -19,6 +19,7 @@ mod not_started;
 mod output;
 mod pace;
 mod receive;
+mod receiving;
 mod refused;
 mod report;
 mod share;
@@ -58,6 +59,7 @@ use stream::Stream;
 use supervise::Supervision;
 use worker::Worker;
 
+pub(crate) use leaving::limit_leaving;
 pub(crate) use share::{Allowance, Census};
 pub use wait::Armed;
 pub(crate) use wait::Token;

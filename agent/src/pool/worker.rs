@@ -15,7 +15,7 @@ use prost::Message;
 
 use super::chunks::{Piece, Stretch};
 use super::death::Reason;
-use super::receive::Receiving;
+use super::receiving::Receiving;
 use super::stream::Stream;
 
 /// Room that runs and pieces leave in the ring, so that short orders always fit.
