@@ -215,7 +215,7 @@ fn read_marked<T: DeserializeOwned>(input: &mut Input<'_>) -> Result<T, Fault> {
     match input.byte()? {
         mark::COMPACT => T::deserialize(compact::Reader::new(input)),
         mark if mark & mark::DEEP != 0 => {
-            input.levels = 2 * depth::MAX_DEPTH;
+            input.levels = 2 * fault::MAX_DEPTH;
             depth::on_deep_stack(|| read_as(mark & !mark::DEEP, input))
         }
         mark => read_as(mark, input),

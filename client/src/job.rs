@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use farpool_session::labels;
 
-#[cfg(feature = "cluster")]
-use crate::detached::Detach;
 use crate::options::Options;
 use crate::pool::Pool;
 
@@ -269,28 +267,6 @@ impl<'p, F> Job<'p, F> {
     pub fn progress(mut self, show: bool) -> Self {
         self.options.progress = show;
         self
-    }
-
-    /// Hands the whole job to the cluster, which keeps its items and outcomes under this name. The job survives this process
-    /// and coordinator restarts, and any process can pick it up with [`attach`](crate::attach). Call a verb next.
-    ///
-    /// It runs in a separate pool, with the options of this pool and this job. Its workers' output is discarded. The pool must be
-    /// on a cluster whose coordinator was started with `--journal DIR`.
-    ///
-    /// ```no_run
-    /// # fn main() -> Result<(), farpool::Error> {
-    /// # farpool::init();
-    /// // FARPOOL_ADDRESS names the cluster.
-    /// let pool = farpool::Pool::new(64)?;
-    /// let job = pool.job(|n: u64| n * n).detach("squares").map(0..1_000_000)?;
-    /// // In another process, some day:
-    /// let squares = farpool::attach::<u64>("squares")?.get()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[cfg(feature = "cluster")]
-    pub fn detach(self, name: impl Into<String>) -> Detach<'p, F> {
-        Detach::new(self, name.into())
     }
 }
 

@@ -7,7 +7,7 @@ use farpool_proto::v1::{CancelJob, OpenJob, StopRetries};
 
 use crate::error::Error;
 use crate::fork::Owned;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Interest};
 use crate::session::Session;
 
 /// A job that is cancelled when this is dropped before [`Call::settle`]: on an early return, a panic, or when the
@@ -21,6 +21,20 @@ pub struct Call {
     pub messages: Vec<Body>,
     opened: bool,
     settled: bool,
+}
+
+impl Session {
+    /// A job that nobody knows yet: what is sent first opens it. It gets a number of its own; `verb` and `label` are what errors
+    /// name.
+    ///
+    /// # Errors
+    /// In a fork of the process that has opened the pool.
+    pub fn begin(&self, verb: &'static str, label: &str, open: OpenJob, interest: Interest) -> Result<Call, Error> {
+        let carrier = self.here()?;
+        let open = OpenJob { job: self.next_job(), ..open };
+        let inbox = Inbox::new(open.job, verb, label, interest).in_session(carrier.window(), carrier.gate());
+        Ok(Call::new(self.clone(), inbox, open))
+    }
 }
 
 impl Call {

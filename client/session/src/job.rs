@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{EndItems, Items};
+use farpool_proto::v1::{EndItems, Items, OpenJob};
 
 use crate::call::Call;
 use crate::error::Error;
-use crate::inbox::{Inbox, News, Room};
+use crate::inbox::{Inbox, Interest, News, Room};
 use crate::results::Results;
+use crate::session::Session;
 
 /// A job; created by [`Session::job`](crate::Session::job). Dropped before it has ended, it is cancelled.
 ///
@@ -37,8 +38,19 @@ pub struct Outcome {
     pub attempts: u32,
 }
 
+impl Session {
+    /// Opens a job whose items and results are bytes. It gets a number of its own.
+    ///
+    /// # Errors
+    /// If the pool was closed or has failed, and in a fork of the process that has opened it.
+    pub fn job(&self, open: OpenJob) -> Result<Job, Error> {
+        let (chunksize, label) = (open.chunksize, open.label.clone());
+        Job::begin(self.begin("job", &label, open, Interest::Outcomes)?, chunksize)
+    }
+}
+
 impl Job {
-    pub(crate) fn begin(mut call: Call, chunksize: u64) -> Result<Self, Error> {
+    fn begin(mut call: Call, chunksize: u64) -> Result<Self, Error> {
         call.flush()?;
         Ok(Self { call, chunksize, sent_bytes: 0, news: VecDeque::new() })
     }

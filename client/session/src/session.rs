@@ -4,17 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use farpool_proto::v1::ClosePool;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{ClosePool, OpenJob};
 
 use crate::carrier::Carrier;
 use crate::error::Error;
 use crate::fork::{self, Owned, Owner};
 use crate::front::Front;
-use crate::inbox::{Inbox, Interest};
-use crate::job::Job;
+use crate::inbox::Inbox;
+use crate::local;
 use crate::settings::{Settings, Target};
-use crate::{Call, local};
 
 /// A session in the hands of the process that opened it. In a fork of that process everything is refused before a lock is
 /// taken, nobody waits, and dropping it does nothing.
@@ -47,25 +46,9 @@ impl Session {
         Self { carrier: Owned::new(carrier), jobs: Arc::new(AtomicU64::new(1)) }
     }
 
-    /// A job that nobody knows yet: what is sent first opens it. It gets a number of its own; `verb` and `label` are what errors
-    /// name.
-    ///
-    /// # Errors
-    /// In a fork of the process that has opened the pool.
-    pub fn begin(&self, verb: &'static str, label: &str, open: OpenJob, interest: Interest) -> Result<Call, Error> {
-        let carrier = self.here()?;
-        let open = OpenJob { job: self.jobs.fetch_add(1, Ordering::Relaxed), ..open };
-        let inbox = Inbox::new(open.job, verb, label, interest).in_session(carrier.window(), carrier.gate());
-        Ok(Call::new(self.clone(), inbox, open))
-    }
-
-    /// Opens a job whose items and results are bytes. It gets a number of its own.
-    ///
-    /// # Errors
-    /// If the pool was closed or has failed, and in a fork of the process that has opened it.
-    pub fn job(&self, open: OpenJob) -> Result<Job, Error> {
-        let (chunksize, label) = (open.chunksize, open.label.clone());
-        Job::begin(self.begin("job", &label, open, Interest::Outcomes)?, chunksize)
+    /// The number of a job that is new.
+    pub(crate) fn next_job(&self) -> u64 {
+        self.jobs.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Takes no further jobs; `now`: ends those that there are.

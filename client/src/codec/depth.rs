@@ -1,9 +1,6 @@
 //! Deeply nested values: how deep they may be, and the stack for them.
 
-use super::fault::Fault;
-
-/// Levels that a value may be nested; each `Some`, sequence, map, struct, tuple and variant is one.
-pub(super) const MAX_DEPTH: u32 = 4096;
+use super::fault::{Fault, MAX_DEPTH};
 
 /// Levels that are read on any stack. A value with more is marked, so that its reader takes a stack that is large enough:
 /// serde's own buffers (untagged, flatten) recurse where no deserializer could see to it.

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Levels that a value may be nested; each `Some`, sequence, map, struct, tuple and variant is one.
+pub(super) const MAX_DEPTH: u32 = 4096;
+
 /// It is small, since every call of a serializer returns one.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -11,7 +14,7 @@ pub(crate) enum Fault {
     Unknown,
     /// Serialize writes something else than Deserialize asks for.
     Differs,
-    /// It is nested deeper than [`MAX_DEPTH`](super::depth::MAX_DEPTH).
+    /// It is nested deeper than [`MAX_DEPTH`].
     TooDeep,
     /// The bytes end too early.
     CutShort,
@@ -40,7 +43,7 @@ impl fmt::Display for Fault {
             Self::TooDeep => write!(
                 f,
                 "it is nested more than {} levels deep: flatten it, for example into a Vec with indices",
-                super::depth::MAX_DEPTH
+                MAX_DEPTH
             ),
             Self::CutShort => f.write_str("it is truncated"),
             Self::Damaged => f.write_str("its bytes are damaged"),

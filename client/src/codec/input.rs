@@ -1,7 +1,7 @@
 //! The bytes that a value is read from, and the numbers and texts in them.
 
-use super::depth::MAX_DEPTH;
 use super::fault::Fault;
+use super::fault::MAX_DEPTH;
 use super::shape::Fingerprint;
 use super::varint;
 

@@ -29,9 +29,26 @@ pub struct Detach<'p, F> {
     name: String,
 }
 
-impl<'p, F> Detach<'p, F> {
-    pub(crate) fn new(job: Job<'p, F>, name: String) -> Self {
-        Self { job, name }
+impl<'p, F> Job<'p, F> {
+    /// Hands the whole job to the cluster, which keeps its items and outcomes under this name. The job survives this process
+    /// and coordinator restarts, and any process can pick it up with [`attach`](crate::attach). Call a verb next.
+    ///
+    /// It runs in a separate pool, with the options of this pool and this job. Its workers' output is discarded. The pool must be
+    /// on a cluster whose coordinator was started with `--journal DIR`.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// // FARPOOL_ADDRESS names the cluster.
+    /// let pool = farpool::Pool::new(64)?;
+    /// let job = pool.job(|n: u64| n * n).detach("squares").map(0..1_000_000)?;
+    /// // In another process, some day:
+    /// let squares = farpool::attach::<u64>("squares")?.get()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn detach(self, name: impl Into<String>) -> Detach<'p, F> {
+        Detach { job: self, name: name.into() }
     }
 }
 

@@ -15,7 +15,6 @@ use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Notify;
 
-use super::conversation;
 use super::shared::Shared;
 use crate::error::Error;
 
@@ -77,7 +76,7 @@ impl Driver {
         };
         if let Err(error) = ended {
             let error = Error::protocol(format_args!("the pool's session broke off: {error}"));
-            conversation::end(shared, Err(error), None);
+            shared.end(Some(error));
         }
         // Nobody asks a session that is over.
         drop(self.answer());

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::{Ask, Content, Fields, Known, Leaf, Node, Variants, fresh_nodes};
 use crate::codec::depth;
 use crate::codec::described::{Reader, Writer};
-use crate::codec::fault::Fault;
+use crate::codec::fault::{Fault, MAX_DEPTH};
 use crate::codec::input::Input;
 use crate::codec::out::Out;
 
@@ -25,7 +25,7 @@ pub(in crate::codec) fn learn<T: Serialize + DeserializeOwned + 'static>(known: 
         depth::on_deep_stack(|| {
             // With names first, since they are what is right; then without.
             for nameless in [false, true] {
-                let mut input = Input { nameless, ..Input::new(&bytes, 2 * depth::MAX_DEPTH) };
+                let mut input = Input { nameless, ..Input::new(&bytes, 2 * MAX_DEPTH) };
                 drop(T::deserialize(Reader::new(&mut input, Some(Place { node: known.root, around: None })))?);
             }
             Ok::<_, Fault>(())
