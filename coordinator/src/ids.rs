@@ -33,3 +33,16 @@ impl Id for ClientId {
         self.generation
     }
 }
+
+/// An agent's id as operators see and give it.
+pub(crate) fn id_as_text(id: Option<Identity>) -> String {
+    let Some(id) = id else { return "local".to_owned() };
+    let mut text = String::with_capacity(36);
+    for (at, byte) in id.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}

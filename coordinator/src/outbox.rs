@@ -13,6 +13,9 @@ pub struct Outbox {
     pub to_agents: Vec<(AgentId, AgentCommand)>,
 }
 
+/// In place of the number of a client's message that is in the outbox and has none yet.
+pub(crate) const UNNUMBERED: u64 = u64::MAX;
+
 impl Outbox {
     pub(crate) fn client(&mut self, to: ClientId, body: client_event::Body) {
         self.to_clients.push((to, ClientEvent { body: Some(body) }));

@@ -380,7 +380,6 @@ fn of_two_sessions_of_one_agent_the_newer_counts() {
     wire.schedule();
     wire.expect(&[
         "client0: no more at 1",
-        "client0: waiting: no agent is connected",
         "client0: runs at 1",
         "client0: opened with 2 slots",
         "agent1: start pool 0",

@@ -15,22 +15,22 @@ pub(crate) const MESSAGE_COST: u64 = 192;
 
 /// Batches as they came. Chunks are cut out of them by reference.
 #[derive(Debug)]
-pub(crate) struct Store {
+pub(crate) struct Payloads {
     // Rising.
-    batches: VecDeque<Stored>,
+    batches: VecDeque<KeptBatch>,
     // One behind the highest index that was ever here.
     next: u64,
     window: Window,
 }
 
 #[derive(Debug)]
-struct Stored {
+struct KeptBatch {
     batch: Batch,
     // Items without an outcome. The bytes go when it is 0, the entry when all in front of it are gone too.
     left: u64,
 }
 
-impl Store {
+impl Payloads {
     pub(crate) fn new(window: Window) -> Self {
         Self { batches: VecDeque::new(), next: 0, window }
     }
@@ -55,7 +55,7 @@ impl Store {
         assert!(batch.first >= self.next, "batches come in order");
         self.next = batch.first + batch.count;
         self.window.arrive(batch.count, batch.bytes());
-        self.batches.push_back(Stored { left: batch.count, batch });
+        self.batches.push_back(KeptBatch { left: batch.count, batch });
     }
 
     /// Adds the segments with items `first .. first + count` to `segments` and says how many they are. The items are
@@ -64,7 +64,7 @@ impl Store {
     pub(crate) fn cut(&self, first: u64, count: u64, segments: &mut Vec<Segment>) -> u32 {
         let (mut first, end) = (first, first + count);
         let mut pieces = 0;
-        for Stored { batch, .. } in self.batches.range(self.position(first)..) {
+        for KeptBatch { batch, .. } in self.batches.range(self.position(first)..) {
             let (from, to) = (first - batch.first, (end - batch.first).min(batch.count));
             segments.push(segment(batch, from, to));
             pieces += 1;
@@ -159,8 +159,8 @@ mod tests {
         Batch { first, count, data: data.into(), ends: ends.into(), failed: false }
     }
 
-    fn store() -> Store {
-        Store::new(Window::new(1 << 20, None))
+    fn payloads() -> Payloads {
+        Payloads::new(Window::new(1 << 20, None))
     }
 
     fn items(segments: &[Segment]) -> Vec<Vec<u8>> {
@@ -184,11 +184,11 @@ mod tests {
             order in any::<u64>(),
             step in 1..7u64,
         ) {
-            let mut store = store();
+            let mut payloads = payloads();
             let mut kept = Vec::new();
             for (gap, count) in batches {
-                kept.push(batch(store.next() + gap, count));
-                store.keep(kept[kept.len() - 1].clone());
+                kept.push(batch(payloads.next() + gap, count));
+                payloads.keep(kept[kept.len() - 1].clone());
             }
             // Pieces of the runs without gaps, in an order that a multiplier makes.
             let arrived: Vec<u64> = kept.iter().flat_map(|batch| batch.first..batch.first + batch.count).collect();
@@ -198,30 +198,30 @@ mod tests {
             let mut left = arrived.clone();
             for piece in pieces {
                 let mut segments = Vec::new();
-                let count = store.cut(piece[0], piece.len() as u64, &mut segments);
+                let count = payloads.cut(piece[0], piece.len() as u64, &mut segments);
                 prop_assert_eq!(count as usize, segments.len());
                 let expected: Vec<_> = piece.iter().map(|&index| payload(index)).collect();
                 prop_assert_eq!(items(&segments), expected);
-                store.release(piece[0], piece.len() as u64);
+                payloads.release(piece[0], piece.len() as u64);
                 left.retain(|index| !piece.contains(index));
                 let needed = kept.iter().filter(|batch| left.iter().any(|&index| index.wrapping_sub(batch.first) < batch.count));
-                prop_assert_eq!(store.bytes(), needed.map(Batch::bytes).sum::<u64>());
+                prop_assert_eq!(payloads.bytes(), needed.map(Batch::bytes).sum::<u64>());
             }
-            prop_assert_eq!((store.bytes(), store.batches.len()), (0, 0));
+            prop_assert_eq!((payloads.bytes(), payloads.batches.len()), (0, 0));
         }
     }
 
     #[test]
     fn a_batch_goes_when_its_last_item_has_its_outcome() {
-        let mut store = store();
-        store.keep(batch(0, 4));
-        store.keep(batch(4, 4));
-        let all = store.bytes();
-        store.release(5, 3);
-        assert_eq!(store.bytes(), all);
-        store.release(4, 1);
-        assert_eq!(store.bytes(), batch(0, 4).bytes());
-        store.release(0, 4);
-        assert_eq!((store.bytes(), store.next()), (0, 8));
+        let mut payloads = payloads();
+        payloads.keep(batch(0, 4));
+        payloads.keep(batch(4, 4));
+        let all = payloads.bytes();
+        payloads.release(5, 3);
+        assert_eq!(payloads.bytes(), all);
+        payloads.release(4, 1);
+        assert_eq!(payloads.bytes(), batch(0, 4).bytes());
+        payloads.release(0, 4);
+        assert_eq!((payloads.bytes(), payloads.next()), (0, 8));
     }
 }

@@ -1,0 +1,102 @@
+//! What the server and its operators ask for: nothing follows from it.
+
+use farpool_core::{Core, JobId};
+
+use crate::ids::id_as_text;
+use crate::parts::Parts;
+use crate::parts::clients::Client;
+use crate::parts::former::Reopening;
+use crate::parts::jobs::Job;
+use crate::parts::pools::Pool;
+use crate::{AgentId, ClientId};
+
+/// Whether a client's pool runs somewhere, or did before it was opened again.
+pub(crate) fn has_place(parts: &Parts, core: &Core, client: ClientId) -> bool {
+    let pool = parts.clients.pool_of(client);
+    pool.is_some_and(|pool| core.workers_of(pool) > 0) || reopening(parts, client).is_some()
+}
+
+/// Whether a client's items wait for others.
+pub(crate) fn lacks_chunk(parts: &Parts, client: ClientId) -> bool {
+    reopening(parts, client).is_some_and(|reopening| !reopening.is_complete())
+        || jobs_with_input(parts, client).any(|job| job.payloads().bytes() > 0 && job.payloads().lacks_chunk())
+}
+
+/// Whether a client has a job of which nothing is here to be run, and more may come.
+pub(crate) fn lacks_items(parts: &Parts, client: ClientId) -> bool {
+    jobs_with_input(parts, client).any(|job| job.payloads().bytes() == 0)
+}
+
+fn jobs_with_input(parts: &Parts, client: ClientId) -> impl Iterator<Item = &Job> {
+    let jobs = parts.clients.get(client).into_iter().flat_map(Client::open_jobs);
+    jobs.filter_map(|job| parts.jobs.get(job)).filter(|job| !job.input_ended())
+}
+
+/// What is kept of the client's pool until it has been opened again; none: the core knows the pool.
+pub(crate) fn reopening(parts: &Parts, client: ClientId) -> Option<&Reopening> {
+    pool_of(parts, client)?.reopening()
+}
+
+/// The client's pool, as long as something is left of it.
+pub(crate) fn pool_of(parts: &Parts, client: ClientId) -> Option<&Pool> {
+    parts.pools.get(parts.clients.pool_of(client)?)
+}
+
+/// A client that has a pool of the program with this digest, and is none of `except`.
+pub(crate) fn client_with_program(parts: &Parts, digest: &[u8], except: &[ClientId]) -> Option<ClientId> {
+    let specs = parts.pools.iter().map(|(_, pool)| pool.spec());
+    let with_it = specs.filter(|spec| spec.asked.program.as_ref().is_some_and(|program| program.digest == digest));
+    let mut clients = with_it.map(|spec| spec.client);
+    clients
+        .find(|client| !except.contains(client) && parts.clients.get(*client).is_some_and(|client| !client.is_over()))
+}
+
+/// The agent that an operator means by an id, or by the name of a host that no other agent has; and its id as text. Otherwise: what there is instead.
+pub(crate) fn find_agent(parts: &Parts, text: &str) -> Result<(AgentId, String), String> {
+    let known = parts.agents.greeted().map(|(id, _, hello)| (id, id_as_text(hello.id), &hello.host));
+    let known: Vec<_> = known.collect();
+    // Hosts choose their names, and ids are nobody's choice: they go first.
+    if let Some((id, name, _)) = known.iter().find(|(_, name, _)| name == text) {
+        return Ok((*id, name.clone()));
+    }
+    let on_host: Vec<_> = known.iter().filter(|(_, _, host)| host.as_str() == text).collect();
+    match on_host[..] {
+        [(id, name, _)] => Ok((*id, name.clone())),
+        [] if known.is_empty() => Err(format!("there is no agent {text:?}: no agent is connected")),
+        [] => {
+            let all = some_of(known.iter().map(|(_, name, host)| format!("{name} on {host}")));
+            Err(format!("there is no agent {text:?}; connected are {all}"))
+        }
+        _ => {
+            let all = some_of(on_host.iter().map(|(_, name, _)| name.clone()));
+            Err(format!("there are {} agents on {text}; choose one by its id: {all}", on_host.len()))
+        }
+    }
+}
+
+/// The open job that an operator means, by its number as it is shown: nothing else means it, neither "02" nor "+2". Otherwise: what there is instead.
+pub(crate) fn find_job(parts: &Parts, text: &str) -> Result<JobId, String> {
+    let name = text.parse::<u64>().ok().filter(|name| name.to_string() == text);
+    if let Some((id, _)) = parts.jobs.iter().find(|(_, job)| Some(job.spec().name) == name) {
+        return Ok(id);
+    }
+    if name.is_some_and(|name| parts.names.was_given(name)) {
+        return Err(format!("job {text} is no longer open: it has ended"));
+    }
+    if parts.jobs.is_empty() {
+        return Err(format!("there is no job {text:?}: no job is open"));
+    }
+    let all = some_of(parts.jobs.iter().map(|(_, job)| job.spec().name.to_string()));
+    Err(format!("there is no job {text:?}; open are {all}"))
+}
+
+/// A list for an error's text, cut off where nobody would read on.
+fn some_of(mut names: impl Iterator<Item = String>) -> String {
+    const MOST: usize = 10;
+    let mut text = names.by_ref().take(MOST).collect::<Vec<_>>().join(", ");
+    let more = names.count();
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}

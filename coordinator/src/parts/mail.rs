@@ -1,0 +1,52 @@
+//! What an agent will be sent at the end of a round: one message of each kind, with all that has gathered.
+
+use farpool_core::ChunkId;
+use farpool_proto::v1::{Assign, CancelChunks, Chunk, Retract, Segment, agent_command};
+
+/// What has gathered for one agent.
+#[derive(Default)]
+pub(crate) struct Mail {
+    assign: Assign,
+    retract: Retract,
+    cancel: CancelChunks,
+}
+
+impl Mail {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.assign.chunks.is_empty() && self.retract.chunks.is_empty() && self.cancel.chunks.is_empty()
+    }
+
+    /// Adds a chunk. `cut`: adds its segments and says how many they are.
+    #[inline]
+    pub(crate) fn assign(&mut self, mut chunk: Chunk, cut: impl FnOnce(&mut Vec<Segment>) -> u32) {
+        chunk.segments = cut(&mut self.assign.segments);
+        self.assign.chunks.push(chunk);
+    }
+
+    pub(crate) fn retract(&mut self, chunk: ChunkId) {
+        self.retract.chunks.push(chunk.to_bits());
+    }
+
+    pub(crate) fn cancel(&mut self, chunk: ChunkId) {
+        self.cancel.chunks.push(chunk.to_bits());
+    }
+
+    /// Takes what cancels chunks.
+    pub(crate) fn take_cancelled(&mut self) -> Option<agent_command::Body> {
+        let some = !self.cancel.chunks.is_empty();
+        some.then(|| agent_command::Body::CancelChunks(std::mem::take(&mut self.cancel)))
+    }
+
+    /// Takes what hands chunks out.
+    pub(crate) fn take_assigned(&mut self) -> Option<agent_command::Body> {
+        let some = !self.assign.chunks.is_empty();
+        some.then(|| agent_command::Body::Assign(std::mem::take(&mut self.assign)))
+    }
+
+    /// Takes what asks for chunks back.
+    pub(crate) fn take_retracted(&mut self) -> Option<agent_command::Body> {
+        let some = !self.retract.chunks.is_empty();
+        some.then(|| agent_command::Body::Retract(std::mem::take(&mut self.retract)))
+    }
+}

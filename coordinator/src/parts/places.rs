@@ -1,0 +1,186 @@
+//! Where a pool runs, is about to run, and cannot run.
+//!
+//! A place of which the pool's client has not heard is pending: there the pool does not start. A client that opens its pool
+//! again says where it ran, and what may not run twice runs again only if all of these agents
+//! are back. So nothing may run at an agent that the client could leave out; and an agent that has been given up, whose
+//! items have failed, may not go on as one that holds the pool before the client has heard of these failures. Both are
+//! so once the client has taken in that the pool runs there: what was said before it came before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
+use farpool_proto::v1::Failure;
+
+use crate::AgentId;
+use crate::convert::HeldPool;
+use crate::outbox::UNNUMBERED;
+
+/// The places of one pool.
+#[derive(Default)]
+pub(crate) struct Places {
+    /// The agents that were told to start it and have not said that it has stopped.
+    at: BTreeSet<AgentId>,
+    /// Those where it has not started.
+    pending: BTreeMap<AgentId, Pending>,
+    /// Those that were told to stop it because its workers are wanted elsewhere.
+    given_up: BTreeSet<AgentId>,
+    /// The agents that cannot run it, and why.
+    unfit: BTreeMap<AgentId, Failure>,
+    /// The agents at which its workers die before they can serve, while those of other pools can; and why.
+    ailing: BTreeMap<AgentId, String>,
+    /// Whether any agent has run it.
+    proven: bool,
+}
+
+/// A place that has not started.
+pub(crate) struct Pending {
+    /// Workers that it will have there; none: as many as the agent has slots.
+    pub(crate) workers: Option<NonZeroU32>,
+    /// What the agent holds of the pool from before.
+    pub(crate) held: Option<HeldPool>,
+    /// The client's message behind which it starts; 0: the client has heard of it.
+    message: u64,
+}
+
+impl Pending {
+    /// It starts when the client has taken in what is in the outbox for it.
+    pub(crate) fn until_heard(workers: Option<NonZeroU32>, held: Option<HeldPool>) -> Self {
+        Self { workers, held, message: UNNUMBERED }
+    }
+
+    /// It starts in this round, with what is held there.
+    pub(crate) fn to_adopt(workers: Option<NonZeroU32>, held: HeldPool) -> Self {
+        Self { workers, held: Some(held), message: 0 }
+    }
+}
+
+/// What an agent's word that it has stopped the pool means.
+pub(crate) struct Stopped {
+    /// It was told to, because the workers are wanted elsewhere.
+    pub(crate) given_up: bool,
+}
+
+impl Places {
+    /// The agents that were told to start it and have not said that it has stopped.
+    pub(crate) fn agents(&self) -> impl ExactSizeIterator<Item = AgentId> {
+        self.at.iter().copied()
+    }
+
+    /// Whether the agent was told to start it and has not said that it has stopped.
+    pub(crate) fn is_at(&self, agent: AgentId) -> bool {
+        self.at.contains(&agent)
+    }
+
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.at.is_empty()
+    }
+
+    /// Whether it runs, or is about to run, at the agent.
+    pub(crate) fn includes(&self, agent: AgentId) -> bool {
+        self.at.contains(&agent) || self.pending.contains_key(&agent)
+    }
+
+    /// Whether it runs at the agent as far as is known: what is said of it there counts.
+    pub(crate) fn works_at(&self, agent: AgentId) -> bool {
+        self.at.contains(&agent) && !self.unfit.contains_key(&agent)
+    }
+
+    /// The agent is told to start it.
+    pub(crate) fn start(&mut self, agent: AgentId) {
+        self.at.insert(agent);
+    }
+
+    pub(crate) fn add_pending(&mut self, agent: AgentId, place: Pending) {
+        self.pending.insert(agent, place);
+    }
+
+    pub(crate) fn take_pending(&mut self, agent: AgentId) -> Option<Pending> {
+        self.pending.remove(&agent)
+    }
+
+    pub(crate) fn take_all_pending(&mut self) -> BTreeMap<AgentId, Pending> {
+        std::mem::take(&mut self.pending)
+    }
+
+    /// Takes out a place that starts now that the client has its messages up to this one.
+    pub(crate) fn take_heard(&mut self, last: u64) -> Option<(AgentId, Pending)> {
+        let (&agent, _) = self.pending.iter().find(|(_, place)| place.message <= last)?;
+        Some((agent, self.pending.remove(&agent)?))
+    }
+
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// It will have so many workers there; false: it has started.
+    pub(crate) fn resize_pending(&mut self, agent: AgentId, workers: NonZeroU32) -> bool {
+        self.pending.get_mut(&agent).map(|place| place.workers = Some(workers)).is_some()
+    }
+
+    /// What was said of places is in the client's messages up to this one.
+    pub(crate) fn number(&mut self, last: u64) {
+        for place in self.pending.values_mut().filter(|place| place.message == UNNUMBERED) {
+            place.message = last;
+        }
+    }
+
+    /// The agent is told to stop it, because its workers are wanted elsewhere.
+    pub(crate) fn give_up(&mut self, agent: AgentId) {
+        self.given_up.insert(agent);
+    }
+
+    /// It serves at the agent. Returns whether its workers died there before.
+    pub(crate) fn serves_at(&mut self, agent: AgentId) -> bool {
+        self.proven = true;
+        self.ailing.remove(&agent).is_some()
+    }
+
+    /// Its workers die there. False: that was known.
+    pub(crate) fn ails_at(&mut self, agent: AgentId, reason: String) -> bool {
+        self.ailing.insert(agent, reason).is_none()
+    }
+
+    /// The agents at which its workers die, and why.
+    pub(crate) fn ailing(&self) -> &BTreeMap<AgentId, String> {
+        &self.ailing
+    }
+
+    /// It cannot run there.
+    pub(crate) fn set_unfit(&mut self, agent: AgentId, why: Failure) {
+        self.unfit.insert(agent, why);
+    }
+
+    /// Why it cannot run at one of the agents that cannot run it.
+    pub(crate) fn why_unfit(&self) -> Option<&Failure> {
+        self.unfit.values().next_back()
+    }
+
+    /// Why it cannot run anywhere, if it never has and there is such a reason.
+    pub(crate) fn why_never_fit(&self) -> Option<&Failure> {
+        self.why_unfit().filter(|_| !self.proven)
+    }
+
+    /// How many agents run it and can.
+    pub(crate) fn fit(&self) -> usize {
+        self.at.iter().filter(|agent| !self.unfit.contains_key(agent)).count()
+    }
+
+    /// The agent says that it has stopped it. `may`: whether it may without having been told to. None: it may not.
+    pub(crate) fn stopped_at(&mut self, agent: AgentId, may: bool) -> Option<Stopped> {
+        let given_up = self.given_up.remove(&agent);
+        if !(may || given_up || self.unfit.contains_key(&agent)) {
+            return None;
+        }
+        self.at.remove(&agent);
+        self.ailing.remove(&agent);
+        Some(Stopped { given_up })
+    }
+
+    /// The agent is gone. Returns whether it was a place.
+    pub(crate) fn forget(&mut self, agent: AgentId) -> bool {
+        self.unfit.remove(&agent);
+        self.ailing.remove(&agent);
+        self.given_up.remove(&agent);
+        self.pending.remove(&agent).is_some() | self.at.remove(&agent)
+    }
+}

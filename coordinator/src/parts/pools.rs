@@ -1,0 +1,303 @@
+//! Pools, from the client's wish to the last worker's end.
+
+use std::collections::BTreeMap;
+
+use farpool_core::{PoolId, Slab};
+use farpool_proto::v1::{self, PoolOpened, Waiting, client_event};
+
+use super::former::Reopening;
+use super::places::Places;
+use super::settlement::Unsettled;
+use crate::convert::PoolAsked;
+use crate::ids::PoolKey;
+use crate::{AgentId, ClientId, Principal};
+
+/// All pools of which something is left.
+#[derive(Default)]
+pub(crate) struct Pools {
+    all: Slab<PoolId, Pool>,
+    /// Those that can be opened again; of two of one key, the newer.
+    by_key: BTreeMap<PoolKey, PoolId>,
+}
+
+/// A pool, kept until its last worker is gone.
+pub(crate) struct Pool {
+    spec: PoolSpec,
+    /// Whether nothing of it is handed out because its client does not read.
+    paused: bool,
+    stage: Stage,
+    /// Whether the client wants it closed.
+    closing: bool,
+    /// What the client knows of where it runs.
+    told: Told,
+    /// Jobs that have not ended.
+    open_jobs: usize,
+    /// It was open before, and the core does not know of it yet.
+    reopening: Option<Reopening>,
+    pub(crate) places: Places,
+    /// What agents have reported and its client may not have.
+    pub(crate) unsettled: Unsettled,
+}
+
+/// What stays as it was when the pool was opened.
+pub(crate) struct PoolSpec {
+    /// Whose it is; its session may have ended already.
+    pub(crate) client: ClientId,
+    pub(crate) owner: Principal,
+    /// What operators call it: never used again.
+    pub(crate) name: u64,
+    pub(crate) asked: PoolAsked,
+    pub(crate) opened_at: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// It ends when its jobs have.
+    Draining,
+    /// Its jobs are gone and its workers are leaving.
+    Stopping,
+    /// The same, and the client was told why.
+    Failed,
+}
+
+/// What a client was told last of where its pool runs.
+#[derive(Debug, Default)]
+struct Told {
+    /// Workers that it may have at once; 0: nothing can run.
+    slots: u32,
+    /// Why nothing can run; empty: something can, or nothing was said yet.
+    waiting: String,
+}
+
+/// What follows when a pool is to be closed.
+pub(crate) enum Closing {
+    /// Nothing yet, or it has happened already.
+    Waits,
+    /// It is dropped: the core does not know of it.
+    Abandon,
+    Stop,
+    /// It was let go gently, and its workers are to go at once.
+    Hurry,
+}
+
+impl Pools {
+    pub(crate) fn insert(&mut self, pool: Pool) -> PoolId {
+        let key = pool.key();
+        let id = self.all.insert(pool);
+        if let Some(key) = key {
+            self.by_key.insert(key, id);
+        }
+        id
+    }
+
+    pub(crate) fn remove(&mut self, id: PoolId) -> Option<Pool> {
+        let pool = self.all.remove(id)?;
+        if let Some(key) = pool.key()
+            && self.by_key.get(&key) == Some(&id)
+        {
+            self.by_key.remove(&key);
+        }
+        Some(pool)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: PoolId) -> Option<&Pool> {
+        self.all.get(id)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: PoolId) -> Option<&mut Pool> {
+        self.all.get_mut(id)
+    }
+
+    /// The pool with this key, if one is open.
+    pub(crate) fn with_key(&self, key: &PoolKey) -> Option<&Pool> {
+        self.all.get(*self.by_key.get(key)?)
+    }
+
+    /// The pool, if what is said of its place at the agent still counts.
+    pub(crate) fn working_at(&mut self, id: PoolId, agent: AgentId) -> Option<&mut Pool> {
+        self.all.get_mut(id).filter(|pool| pool.runs() && pool.places.works_at(agent))
+    }
+
+    /// Those of which the core does not know yet.
+    pub(crate) fn reopening(&self) -> Vec<PoolId> {
+        self.all.iter().filter(|(_, pool)| pool.is_reopening()).map(|(id, _)| id).collect()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PoolId, &Pool)> {
+        self.all.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (PoolId, &mut Pool)> {
+        self.all.iter_mut()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(spec: PoolSpec, reopening: Option<Reopening>) -> Self {
+        let unsettled = Unsettled::new(spec.asked.id.is_some());
+        Self {
+            spec,
+            paused: false,
+            stage: Stage::Open,
+            closing: false,
+            told: Told::default(),
+            open_jobs: 0,
+            reopening,
+            places: Places::default(),
+            unsettled,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn spec(&self) -> &PoolSpec {
+        &self.spec
+    }
+
+    #[inline]
+    pub(crate) fn client(&self) -> ClientId {
+        self.spec.client
+    }
+
+    /// What it is opened again by; none in local mode.
+    pub(crate) fn key(&self) -> Option<PoolKey> {
+        self.spec.asked.id.map(|id| PoolKey { owner: self.spec.owner.clone(), id })
+    }
+
+    /// Bytes that an item may have.
+    pub(crate) fn payload_limit(&self) -> u64 {
+        self.spec.asked.settings.payload_limit
+    }
+
+    pub(crate) fn takes_jobs(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    /// Whether the core knows of it, or will when it has been reopened.
+    pub(crate) fn runs(&self) -> bool {
+        matches!(self.stage, Stage::Open | Stage::Draining)
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.stage == Stage::Failed
+    }
+
+    /// Whether nothing of it is handed out because its client does not read.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Returns whether that is news, and means something.
+    pub(crate) fn pause(&mut self, paused: bool) -> bool {
+        self.runs() && std::mem::replace(&mut self.paused, paused) != paused
+    }
+
+    pub(crate) fn job_opened(&mut self) {
+        self.open_jobs += 1;
+    }
+
+    pub(crate) fn job_ended(&mut self) {
+        self.open_jobs -= 1;
+    }
+
+    /// Jobs that have not ended.
+    pub(crate) fn open_jobs(&self) -> usize {
+        self.open_jobs
+    }
+
+    /// The client wants it closed. Returns what follows.
+    pub(crate) fn close(&mut self, now: bool) -> Closing {
+        self.closing = true;
+        if self.stage == Stage::Open {
+            self.stage = Stage::Draining;
+        }
+        match self.stage {
+            Stage::Draining if self.is_reopening() && !now => Closing::Waits,
+            Stage::Draining if self.is_reopening() => Closing::Abandon,
+            Stage::Draining if now || self.open_jobs == 0 => Closing::Stop,
+            Stage::Stopping if now => Closing::Hurry,
+            _ => Closing::Waits,
+        }
+    }
+
+    /// Whether it was to end with its jobs, and these have ended.
+    pub(crate) fn is_done(&self) -> bool {
+        self.stage == Stage::Draining && self.open_jobs == 0 && !self.is_reopening()
+    }
+
+    /// Its jobs are to go, and its workers to leave.
+    pub(crate) fn stop(&mut self) {
+        self.stage = Stage::Stopping;
+    }
+
+    /// The same, and the client was told why.
+    pub(crate) fn fail(&mut self) {
+        self.stage = Stage::Failed;
+    }
+
+    /// Whether its workers are gone and the client has asked for that.
+    pub(crate) fn is_over(&self) -> bool {
+        self.closing && !self.runs() && self.places.is_nowhere()
+    }
+
+    /// Whether the core does not know of it yet.
+    pub(crate) fn is_reopening(&self) -> bool {
+        self.reopening.is_some()
+    }
+
+    /// What is kept of it until it has been opened again; none: the core knows it.
+    pub(crate) fn reopening(&self) -> Option<&Reopening> {
+        self.reopening.as_ref()
+    }
+
+    pub(crate) fn reopening_mut(&mut self) -> Option<&mut Reopening> {
+        self.reopening.as_mut()
+    }
+
+    /// The core knows all of it, or is told nothing any more.
+    pub(crate) fn end_reopening(&mut self) {
+        self.reopening = None;
+    }
+
+    /// Whether it may start at an agent only when the client has heard of it. The client has if it said so itself.
+    pub(crate) fn client_must_hear_of(&self, agent: AgentId) -> bool {
+        self.spec.asked.id.is_some() && !self.reopening.as_ref().is_some_and(|reopening| reopening.is_held_at(agent))
+    }
+
+    /// Why nothing of it can run, as the client was told; empty: something can.
+    pub(crate) fn waiting(&self) -> &str {
+        &self.told.waiting
+    }
+
+    /// It may have so many workers, or waits for something. Returns what the client is told, if that is news.
+    pub(crate) fn tell(&mut self, slots: u32, waiting: String) -> Option<client_event::Body> {
+        let told = std::mem::replace(&mut self.told, Told { slots, waiting });
+        let waiting = &self.told.waiting;
+        if !waiting.is_empty() {
+            return (*waiting != told.waiting)
+                .then(|| client_event::Body::Waiting(Waiting { reason: waiting.clone() }));
+        }
+        let is_news = !told.waiting.is_empty() || slots != told.slots;
+        is_news.then_some(client_event::Body::PoolOpened(PoolOpened { slots }))
+    }
+
+    /// What an agent is told to start.
+    pub(crate) fn start_message(&self, id: PoolId, processes: u32) -> v1::StartPool {
+        let PoolSpec { asked, owner, .. } = &self.spec;
+        v1::StartPool {
+            pool: id.to_bits(),
+            processes,
+            settings: Some(asked.settings.clone()),
+            program: asked.program.as_ref().map(|program| program.packed.clone()).unwrap_or_default(),
+            weight: asked.weight,
+            id: asked.id.map_or_else(bytes::Bytes::new, |id| bytes::Bytes::copy_from_slice(&id)),
+            owner: asked.id.map(|_| owner.to_message()),
+        }
+    }
+}

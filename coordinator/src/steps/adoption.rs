@@ -1,0 +1,92 @@
+//! What agents still hold that have come back: adopted by the pools that it belongs to.
+//!
+//! An agent that was lost, or that outlived a coordinator, goes on with what it had. Its hello says what that is, and each
+//! pool in it is answered: by AdoptPool as soon as a pool of that id is given a place there, of which the core takes in
+//! those items that nobody else was given meanwhile; by StopPool if the pool is there and has no place for the agent, or if
+//! no client has claimed it within the recovery time.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use farpool_core::{Event, PoolId};
+use farpool_proto::v1::{AdoptPool, AdoptedChunk, AdoptedJob, agent_command};
+
+use super::follow::follow;
+use super::start;
+use crate::convert::{HeldChunk, HeldPool};
+use crate::parts::Parts;
+use crate::parts::places::Pending;
+use crate::round::{Report, Round};
+use crate::{AgentId, ClientId};
+
+/// Has agents go on with what they hold of pools that were given places there.
+pub(crate) fn adopt_starting(parts: &mut Parts, round: &mut Round<'_>) {
+    for (id, agent) in round.take_starting() {
+        let place = parts.pools.get_mut(id).and_then(|pool| pool.places.take_pending(agent));
+        place.into_iter().for_each(|place| begin(parts, round, agent, id, place));
+    }
+}
+
+/// The client has taken in its messages up to this one: the pool starts where it knows of.
+pub(crate) fn start_where_heard(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, last: u64) {
+    let Some(id) = parts.clients.pool_of(client) else { return };
+    while let Some((agent, place)) = parts.pools.get_mut(id).and_then(|pool| pool.places.take_heard(last)) {
+        let leaves = parts.agents.get(agent).is_none_or(|agent| agent.is_draining());
+        if leaves && place.held.is_none() {
+            start::tell_place(parts, round, id, parts.agents.identity_of(agent), true);
+        } else {
+            begin(parts, round, agent, id, place);
+        }
+    }
+}
+
+/// Has an agent start the pool, or go on with what it holds of it.
+fn begin(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, id: PoolId, place: Pending) {
+    let Some(pool) = parts.pools.get_mut(id) else { return };
+    match place.held {
+        Some(held) => adopt(parts, round, (agent, id), held, place.workers),
+        None => start::begin(pool, round, agent, id, place.workers),
+    }
+}
+
+/// The core takes in what is held before the agent is told which jobs and chunks go on; and it is told that before anything
+/// else of the pool.
+fn adopt(
+    parts: &mut Parts,
+    round: &mut Round<'_>,
+    (agent, id): (AgentId, PoolId),
+    held: HeldPool,
+    workers: Option<NonZeroU32>,
+) {
+    let Some(pool) = parts.pools.get_mut(id) else { return };
+    pool.places.start(agent);
+    pool.places.serves_at(agent);
+    pool.unsettled.add_place(agent);
+    let (client, weight) = (pool.client(), pool.spec().asked.weight);
+    round.tell_core(Event::PlaceStarted { pool: id, agent });
+    let (jobs, chunks) = adopt_chunks(parts, round, agent, client, held.chunks);
+    let processes = workers.map_or(0, NonZeroU32::get);
+    let adopt = AdoptPool { held: held.number, pool: id.to_bits(), processes, weight, jobs, chunks };
+    round.out.agent(agent, agent_command::Body::AdoptPool(Box::new(adopt)));
+    follow(parts, round, Report::not_back());
+}
+
+fn adopt_chunks(
+    parts: &Parts,
+    round: &mut Round<'_>,
+    agent: AgentId,
+    client: ClientId,
+    chunks: Vec<HeldChunk>,
+) -> (Vec<AdoptedJob>, Vec<AdoptedChunk>) {
+    let (mut jobs, mut adopted) = (BTreeMap::new(), Vec::new());
+    for HeldChunk { number, job, first, attempt, runs } in chunks {
+        let Some(id) = parts.clients.get(client).and_then(|client| client.open_job(job)) else { continue };
+        round.tell_core(Event::ChunkHeld { agent, job: id, first, attempt, runs });
+        if let Some((chunk, attempt)) = round.take_adopted() {
+            jobs.insert(job, id);
+            adopted.push(AdoptedChunk { held: number, chunk: chunk.to_bits(), attempt });
+        }
+    }
+    let jobs = jobs.into_iter().map(|(number, job)| AdoptedJob { number, job: job.to_bits() });
+    (jobs.collect(), adopted)
+}

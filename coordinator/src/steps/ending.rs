@@ -1,0 +1,109 @@
+//! How pools end: with their jobs, at once, because their client wants it, or because they cannot run.
+
+use farpool_core::{Event, JobId, PoolId};
+use farpool_proto::v1::{Failure, PoolClosed, PoolFailed, StopPool, agent_command, client_event};
+
+use super::follow::{feed, finish_job};
+use super::{settling, start};
+use crate::AgentId;
+use crate::parts::Parts;
+use crate::parts::clients::Parting;
+use crate::parts::pools::{Closing, Pool};
+use crate::round::Round;
+
+/// The client wants its pool closed, with its jobs or, if `now`, at once.
+pub(crate) fn close(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: bool) {
+    let Some(pool) = parts.pools.get_mut(id) else { return };
+    match pool.close(now) {
+        Closing::Waits => {}
+        Closing::Abandon => {
+            pool.stop();
+            abandon(parts, round, id);
+        }
+        Closing::Stop => stop(parts, round, id, now),
+        Closing::Hurry => tell_to_stop(parts, round, id, true),
+    }
+    finish(parts, round, id);
+}
+
+/// Ends a pool that was to end with its jobs, if these have ended.
+pub(crate) fn end_if_done(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
+    if parts.pools.get(id).is_some_and(Pool::is_done) {
+        stop(parts, round, id, false);
+        finish(parts, round, id);
+    }
+}
+
+/// The pool cannot run anything any more.
+pub(crate) fn fail(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, failure: Failure) {
+    let Some(pool) = parts.pools.get_mut(id).filter(|pool| pool.runs()) else { return };
+    let failed = PoolFailed { failure: Some(failure) };
+    round.out.client(pool.client(), client_event::Body::PoolFailed(Box::new(failed)));
+    pool.fail();
+    drop_jobs(parts, round, id, true);
+    finish(parts, round, id);
+}
+
+/// Ends the session once the workers are gone and the client has asked for it.
+pub(crate) fn finish(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
+    if !parts.pools.get(id).is_some_and(Pool::is_over) {
+        return;
+    }
+    let pool = parts.pools.remove(id).expect("it was just found");
+    let client = pool.client();
+    parts.labels.give_back(&pool.spec().asked.require);
+    let parting = Parting { pool: id, agents: pool.unsettled.into_places() };
+    match parts.clients.get_mut(client) {
+        Some(session) => {
+            session.part(parting);
+            round.out.client(client, client_event::Body::PoolClosed(PoolClosed {}));
+        }
+        None => settling::settle_gone(parts, round, parting),
+    }
+}
+
+/// Tells an agent to stop what it holds of pools that are here and have no place for it; and of those that are not, if they
+/// are `unclaimed`: then nobody is waited for who could claim them.
+pub(crate) fn give_up_held(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, unclaimed: bool) {
+    let Some(agent) = parts.agents.get_mut(id) else { return };
+    let stays = |key: &_| parts.pools.with_key(key).map_or(!unclaimed, Pool::is_reopening);
+    for held in agent.held.take_all_but(stays) {
+        round.out.agent(id, agent_command::Body::StopPool(StopPool { pool: held.number, now: true }));
+    }
+}
+
+/// A pool has gone on, or is gone: what agents hold of it and it did not adopt is not wanted.
+pub(crate) fn give_up_everywhere(parts: &mut Parts, round: &mut Round<'_>) {
+    parts.agents.holding().into_iter().for_each(|id| give_up_held(parts, round, id, false));
+}
+
+/// The core does not know of the pool, and its client is gone, or wants nothing of it any more.
+fn abandon(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
+    let jobs: Vec<JobId> = parts.jobs.iter().filter(|(_, job)| job.spec().pool == id).map(|(job, _)| job).collect();
+    jobs.into_iter().for_each(|job| finish_job(parts, round, job, true));
+    if let Some(pool) = parts.pools.get_mut(id) {
+        pool.end_reopening();
+    }
+    give_up_everywhere(parts, round);
+}
+
+fn stop(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: bool) {
+    parts.pools.get_mut(id).expect("a pool that is stopped is there").stop();
+    drop_jobs(parts, round, id, now);
+}
+
+/// Drops the jobs of a pool that has stopped or failed, and lets its workers go.
+fn drop_jobs(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: bool) {
+    feed(parts, round, Event::PoolClosed { pool: id });
+    tell_to_stop(parts, round, id, now);
+}
+
+fn tell_to_stop(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: bool) {
+    let Some(pool) = parts.pools.get_mut(id) else { return };
+    for (agent, place) in pool.places.take_all_pending() {
+        start::stop_held(round, agent, place);
+    }
+    for agent in pool.places.agents() {
+        round.out.agent(agent, agent_command::Body::StopPool(StopPool { pool: id.to_bits(), now }));
+    }
+}
