@@ -3,7 +3,7 @@
 //! A round takes in one message, or hands out what can run. Where one step finds that another one is due which stands above
 //! it, it notes that here instead of calling it.
 
-use farpool_core::{Action, Cause, ChunkId, Core, Event, PoolId};
+use farpool_core::{Action, Cause, ChunkId, Claim, Core, Event, PoolId};
 use farpool_proto::v1::{Failure, FailureKind};
 
 use crate::AgentId;
@@ -54,7 +54,7 @@ impl<'a> Round<'a> {
     /// Tells the core of an event. What it asks for is to be followed.
     #[inline]
     pub(crate) fn tell_core(&mut self, event: Event) {
-        self.core.handle(event, self.now, &mut self.notes.actions);
+        self.core.handle(event, &mut self.notes.actions);
     }
 
     /// Has the core hand out what can run. What it asks for is to be followed.
@@ -74,11 +74,9 @@ impl<'a> Round<'a> {
         self.notes.actions = actions;
     }
 
-    /// What an agent goes on with of the chunk that the core was just told of; none: nothing.
-    pub(crate) fn take_adopted(&mut self) -> Option<(ChunkId, u32)> {
-        let &Action::Adopt { chunk, attempt, .. } = self.notes.actions.last()? else { return None };
-        self.notes.actions.pop();
-        Some((chunk, attempt))
+    /// Has the core take in what an agent holds. Returns what the agent goes on with, and at which attempt; none: nothing.
+    pub(crate) fn adopt_chunk(&mut self, claim: Claim) -> Option<(ChunkId, u32)> {
+        self.core.adopt_chunk(claim, self.now, &mut self.notes.actions)
     }
 
     /// A message came too late to mean anything.

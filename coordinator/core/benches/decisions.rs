@@ -99,15 +99,15 @@ fn decide(agents: u32, (pools, limit): (u32, u32), jobs: u32, batch: usize, deci
     let mut core = Core::new(Config::default());
     let mut actions = Vec::new();
     for index in 0..agents {
-        core.handle(Event::AgentJoined { agent: agent(index), slots: 2, labels: Labels::default() }, 0, &mut actions);
-        core.handle(Event::AgentCredit { agent: agent(index), chunks: 4, bytes: 0 }, 0, &mut actions);
+        core.handle(Event::AgentJoined { agent: agent(index), slots: 2, labels: Labels::default() }, &mut actions);
+        core.handle(Event::AgentCredit { agent: agent(index), chunks: 4, bytes: 0 }, &mut actions);
     }
     for index in 0..pools {
         let (pool, slots, require) = (pool(index), NonZeroU32::new(limit), Labels::default());
-        core.handle(Event::PoolOpened { pool, slots, weight: 1, require, held: Vec::new() }, 0, &mut actions);
+        core.handle(Event::PoolOpened { pool, slots, weight: 1, require, held: Vec::new() }, &mut actions);
         for action in std::mem::take(&mut actions) {
             if let Action::StartPool { agent, pool, .. } = action {
-                core.handle(Event::PlaceStarted { pool, agent }, 0, &mut actions);
+                core.handle(Event::PlaceStarted { pool, agent }, &mut actions);
             }
         }
     }
@@ -115,8 +115,8 @@ fn decide(agents: u32, (pools, limit): (u32, u32), jobs: u32, batch: usize, deci
         let pool = pool(index % pools);
         let job = JobId::new(index, 1);
         let policy = JobPolicy { chunksize: NonZeroU64::new(1), ..JobPolicy::default() };
-        core.handle(Event::JobOpened { job, pool, policy, require: Labels::default() }, 0, &mut actions);
-        core.handle(Event::ItemsArrived { job, first: 0, count: u64::MAX / 2, bytes: 0 }, 0, &mut actions);
+        core.handle(Event::JobOpened { job, pool, policy, require: Labels::default() }, &mut actions);
+        core.handle(Event::ItemsArrived { job, first: 0, count: u64::MAX / 2, bytes: 0 }, &mut actions);
     }
     let mut held: Vec<(AgentId, ChunkId, u64)> = Vec::new();
     let mut seed = 1u64;
@@ -136,7 +136,6 @@ fn decide(agents: u32, (pools, limit): (u32, u32), jobs: u32, batch: usize, deci
             let (agent, chunk, first) = held.swap_remove(at);
             core.handle(
                 Event::RunDone { agent, chunk, attempt: 1, first, count: 1, busy_ns: 1000, failed: false },
-                made,
                 &mut actions,
             );
             made += 1;
@@ -171,16 +170,15 @@ fn queued(how: Queued) -> f64 {
     let policy = JobPolicy { chunksize: NonZeroU64::new(1), retries: 2, ..JobPolicy::default() };
     core.handle(
         Event::PoolOpened { pool: pool(0), slots: None, weight: 1, require: Labels::default(), held: Vec::new() },
-        0,
         &mut actions,
     );
-    core.handle(Event::JobOpened { job, pool: pool(0), policy, require: Labels::default() }, 0, &mut actions);
-    core.handle(Event::ItemsArrived { job, first: 0, count: CHUNKS, bytes: 8 * CHUNKS }, 0, &mut actions);
+    core.handle(Event::JobOpened { job, pool: pool(0), policy, require: Labels::default() }, &mut actions);
+    core.handle(Event::ItemsArrived { job, first: 0, count: CHUNKS, bytes: 8 * CHUNKS }, &mut actions);
     if !matches!(how, Queued::Fresh) {
         let agent = agent(0);
-        core.handle(Event::AgentJoined { agent, slots: 1, labels: Labels::default() }, 0, &mut actions);
-        core.handle(Event::PlaceStarted { pool: pool(0), agent }, 0, &mut actions);
-        core.handle(Event::AgentCredit { agent, chunks: CHUNKS as u32, bytes: 0 }, 0, &mut actions);
+        core.handle(Event::AgentJoined { agent, slots: 1, labels: Labels::default() }, &mut actions);
+        core.handle(Event::PlaceStarted { pool: pool(0), agent }, &mut actions);
+        core.handle(Event::AgentCredit { agent, chunks: CHUNKS as u32, bytes: 0 }, &mut actions);
         core.schedule(0, &mut actions);
     }
     if matches!(how, Queued::Fresh | Queued::Held) {
@@ -198,7 +196,7 @@ fn queued(how: Queued) -> f64 {
             Queued::GivenBack => Event::Returned { agent, chunk, attempt, first, count: 1 },
             _ => Event::ItemFaulted { agent, chunk, attempt, item: first, fault: Fault::Died },
         };
-        core.handle(event, 0, &mut actions);
+        core.handle(event, &mut actions);
         actions.clear();
         back += 1;
     }

@@ -57,18 +57,6 @@ pub enum Action {
         /// Which try this is of the first item, from 1. All other items are at their first.
         attempt: u32,
     },
-    /// The agent goes on with what it holds of the job: the items of the [`Event::ChunkHeld`](crate::Event::ChunkHeld) that is
-    /// being handled, except for runs of it that others have been given, or that have had their outcomes. It knows the job.
-    Adopt {
-        /// Whom.
-        agent: AgentId,
-        /// Under which name it reports on them from now on.
-        chunk: ChunkId,
-        /// Of which job.
-        job: JobId,
-        /// Which try this is of the first of them, from 1. All other items are at their first.
-        attempt: u32,
-    },
     /// Have the agent drop what is left of the chunk, and kill what runs of it: others were faster. It may have ended there
     /// already, and no report of it is needed.
     CancelChunk {

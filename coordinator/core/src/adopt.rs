@@ -7,21 +7,43 @@ use crate::action::{Action, Cause};
 use crate::chunk::{Hold, Items};
 use crate::core::Core;
 use crate::done::Done;
-use crate::ids::{AgentId, JobId};
+use crate::ids::{AgentId, ChunkId, JobId};
 use crate::pool::Stage;
 use crate::run::Run;
 
+/// What an agent says that it holds: a chunk from before the scheduler knew of that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Who.
+    pub agent: AgentId,
+    /// Of which job.
+    pub job: JobId,
+    /// The first item of the chunk as it was handed out once.
+    pub first: u64,
+    /// Which try of that item this is.
+    pub attempt: u32,
+    /// What it holds.
+    pub runs: Vec<Run>,
+}
+
 impl Core {
-    /// The agent goes on with those runs that are wholly in the job's queue. `first` and `attempt` are as the chunk was
-    /// handed out once. Of the others nobody hears any more what has become of them: items that may run once have had that.
-    pub(crate) fn adopt(
-        &mut self,
-        (agent, id): (AgentId, JobId),
-        (first, attempt): (u64, u32),
-        mut runs: Vec<Run>,
-        now: u64,
-        actions: &mut Vec<Action>,
-    ) {
+    /// The agent goes on with those runs of the chunk that are wholly in the job's queue, and they are queued no more. Of the
+    /// others nobody hears any more what has become of them: those that are queued fail if they run at most once.
+    ///
+    /// Returns under which name the agent reports on the chunk from now on, and which try this is of the first item that was
+    /// adopted, from 1; all other items are at their first. None: it goes on with nothing. What else follows is added to
+    /// `actions`. The agent knows the job then.
+    ///
+    /// The pool has started there. Chunks are told of in the order in which the agent got them. Like a report, this may
+    /// say anything: what does not fit is dropped and counted.
+    pub fn adopt_chunk(&mut self, held: Claim, now: u64, actions: &mut Vec<Action>) -> Option<(ChunkId, u32)> {
+        let adopted = self.adopt(held, now, actions);
+        self.check_in_debug();
+        adopted
+    }
+
+    fn adopt(&mut self, held: Claim, now: u64, actions: &mut Vec<Action>) -> Option<(ChunkId, u32)> {
+        let Claim { agent, job: id, first, attempt, mut runs } = held;
         runs.retain(|run| run.count > 0 && run.first.checked_add(run.count).is_some());
         runs.sort_unstable_by_key(|run| run.first);
         let all = if self.runs_once(id) { runs.clone() } else { Vec::new() };
@@ -34,12 +56,11 @@ impl Core {
         let Some(items) = adopted else {
             self.stale_reports += 1;
             self.finish_if_over(id, actions);
-            return;
+            return None;
         };
         self.jobs.get_mut(id).expect("it was just found").agents.insert(agent);
         let attempt = items.attempt;
-        let chunk = self.hold((agent, id), items, now);
-        actions.push(Action::Adopt { agent, chunk, job: id, attempt });
+        Some((self.hold((agent, id), items, now), attempt))
     }
 
     pub(crate) fn items_resent(&mut self, id: JobId) {

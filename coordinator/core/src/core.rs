@@ -90,7 +90,7 @@ impl Core {
     /// # Panics
     /// If an event that is not an agent's report does not fit: an id given out twice or not known, items out of order.
     /// Those come from the caller's own books.
-    pub fn handle(&mut self, event: Event, now: u64, actions: &mut Vec<Action>) {
+    pub fn handle(&mut self, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::RunDone { agent, chunk, attempt, first, count, busy_ns, failed } => {
                 self.run_done((agent, chunk, attempt), Ran { first, count, busy_ns, failed }, actions);
@@ -106,9 +106,6 @@ impl Core {
             Event::JobOpened { job, pool, policy, require } => self.open_job(job, pool, policy, &require, actions),
             Event::RetriesStopped { job } => self.stop_retries(job),
             Event::JobCancelled { job } => self.cancel_job(job, actions),
-            Event::ChunkHeld { agent, job, first, attempt, runs } => {
-                self.adopt((agent, job), (first, attempt), runs, now, actions);
-            }
             Event::ItemsResent { job } => self.items_resent(job),
             Event::QueueLost { job } => self.fail_queued(job, actions),
             Event::PoolOpened { pool, slots, weight, require, held } => {
@@ -203,7 +200,7 @@ impl Core {
         self.jobs.len()
     }
 
-    fn check_in_debug(&self) {
+    pub(crate) fn check_in_debug(&self) {
         // Not in a debug build of who uses farpool: it looks at everything after each event.
         if cfg!(debug_assertions) && self.config.check {
             self.check();

@@ -4,11 +4,10 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use crate::ids::{AgentId, ChunkId, JobId, PoolId};
 use crate::labels::Labels;
-use crate::run::Run;
 
 /// Something that happened.
 ///
-/// Events that reports of agents become (`RunDone`, `ItemFaulted`, `Returned`, `ChunkHeld`, `PlaceStarted`, `PlaceUnfit`,
+/// Events that reports of agents become (`RunDone`, `ItemFaulted`, `Returned`, `PlaceStarted`, `PlaceUnfit`,
 /// `PlaceStopped`) may say anything: what does not fit is
 /// dropped and counted. The others come from the caller's own books and must fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,21 +130,6 @@ pub enum Event {
         count: u64,
         /// How large they are together.
         bytes: u64,
-    },
-    /// An agent says that it holds items, from before the scheduler knew of that: it goes on with those that are queued, and
-    /// they are queued no more. The pool has started there. Chunks are told of in the order in which the agent got them.
-    ChunkHeld {
-        /// Who.
-        agent: AgentId,
-        /// Of which job.
-        job: JobId,
-        /// The first item of the chunk as it was handed out once.
-        first: u64,
-        /// Which try of that item this is.
-        attempt: u32,
-        /// What it holds. Of each run it goes on with all items or none; if it is none, those that are queued fail if they run
-        /// at most once.
-        runs: Vec<Run>,
     },
     /// What has arrived of the job is all that is left of what had arrived at a scheduler before this one. A chunk of an
     /// explicit size may lack items that have had their outcomes, so none waits for items behind these.

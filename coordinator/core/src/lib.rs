@@ -19,7 +19,7 @@
 //!     Event::JobOpened { job, pool, policy: JobPolicy::default(), require: Labels::default() },
 //!     Event::ItemsArrived { job, first: 0, count: 1, bytes: 100 },
 //! ] {
-//!     core.handle(event, 0, &mut actions);
+//!     core.handle(event, &mut actions);
 //! }
 //! core.schedule(0, &mut actions);
 //! assert!(matches!(actions[..], [Action::StartPool { .. }, Action::StartJob { .. }, Action::Assign { first: 0, count: 1, attempt: 1, .. }]));
@@ -79,6 +79,7 @@ mod take_back;
 mod window;
 
 pub use action::{Action, Cause};
+pub use adopt::Claim;
 pub use core::{Config, Core, Progress};
 pub use event::{Event, Fault, JobPolicy};
 pub use ids::{AgentId, ChunkId, Id, JobId, PoolId};

@@ -5,7 +5,7 @@ mod world;
 use std::num::{NonZeroU32, NonZeroU64};
 
 use farpool_core::{
-    Action, AgentId, Cause, ChunkId, Config, Core, Event, Fault, Id, JobId, JobPolicy, Labels, PoolId, Run,
+    Action, AgentId, Cause, ChunkId, Claim, Config, Core, Event, Fault, Id, JobId, JobPolicy, Labels, PoolId, Run,
 };
 use world::World;
 use world::restart::Fate;
@@ -47,7 +47,7 @@ fn again(policy: JobPolicy) -> Core {
 
 fn send(core: &mut Core, event: Event) -> Vec<Action> {
     let mut actions = Vec::new();
-    core.handle(event, 7, &mut actions);
+    core.handle(event, &mut actions);
     actions
 }
 
@@ -57,17 +57,23 @@ fn schedule(core: &mut Core) -> Vec<Action> {
     actions
 }
 
-fn held(agent: AgentId, first: u64, attempt: u32, runs: &[(u64, u64)]) -> Event {
+fn held(agent: AgentId, first: u64, attempt: u32, runs: &[(u64, u64)]) -> Claim {
     let runs = runs.iter().map(|&(first, count)| Run { first, count }).collect();
-    Event::ChunkHeld { agent, job: job(), first, attempt, runs }
+    Claim { agent, job: job(), first, attempt, runs }
 }
 
-fn adopted(actions: &[Action]) -> Option<(ChunkId, u32)> {
-    match *actions {
-        [Action::Adopt { chunk, attempt, .. }] => Some((chunk, attempt)),
-        [] => None,
-        _ => panic!("{actions:?}"),
-    }
+/// What the agent goes on with, and what else follows.
+fn claim(core: &mut Core, held: Claim) -> (Option<(ChunkId, u32)>, Vec<Action>) {
+    let mut actions = Vec::new();
+    (core.adopt_chunk(held, 7, &mut actions), actions)
+}
+
+/// What the agent goes on with; nothing else follows.
+#[track_caller]
+fn adopt(core: &mut Core, held: Claim) -> Option<(ChunkId, u32)> {
+    let (adopted, actions) = claim(core, held);
+    assert_eq!(actions, []);
+    adopted
 }
 
 /// First index and count, in turn.
@@ -78,10 +84,10 @@ type Pairs<'a> = &'a [(u64, u64)];
 fn check(before: Pairs, (first, attempt): (u64, u32), runs: Pairs, expected: Option<u32>, left_out: Pairs) {
     let mut core = again(policy(0, 4));
     if !before.is_empty() {
-        assert!(adopted(&send(&mut core, held(agent(0), 0, 1, before))).is_some());
+        assert!(adopt(&mut core, held(agent(0), 0, 1, before)).is_some());
     }
     let stale = core.stale_reports();
-    let found = adopted(&send(&mut core, held(agent(1), first, attempt, runs)));
+    let found = adopt(&mut core, held(agent(1), first, attempt, runs));
     assert_eq!(found.map(|(_, attempt)| attempt), expected, "{runs:?} beside {before:?}");
     let Some((chunk, attempt)) = found else {
         assert_eq!(core.stale_reports(), stale + 1);
@@ -132,10 +138,9 @@ fn runs_that_are_queued_are_adopted() {
 #[test]
 fn reports_may_reach_beyond_what_was_adopted() {
     let mut core = again(policy(0, 4));
-    assert!(adopted(&send(&mut core, held(agent(0), 3, 1, &[(3, 2)]))).is_some());
+    assert!(adopt(&mut core, held(agent(0), 3, 1, &[(3, 2)])).is_some());
     let one_by_one: Vec<_> = (2..8).map(|item| (item, 1)).collect();
-    let (chunk, attempt) =
-        adopted(&send(&mut core, held(agent(1), 2, 1, &one_by_one))).expect("2, 5, 6 and 7 are queued");
+    let (chunk, attempt) = adopt(&mut core, held(agent(1), 2, 1, &one_by_one)).expect("2, 5, 6 and 7 are queued");
     let accept = |first, count| Action::Accept { job: job(), first, count, attempts: 1 };
     let mut report = |first, count| {
         send(&mut core, Event::RunDone { agent: agent(1), chunk, attempt, first, count, busy_ns: 9, failed: false })
@@ -148,17 +153,16 @@ fn reports_may_reach_beyond_what_was_adopted() {
 #[test]
 fn what_is_held_in_part_does_not_run_a_second_time() {
     let mut core = again(policy(0, 0));
-    assert!(adopted(&send(&mut core, held(agent(0), 3, 1, &[(3, 2)]))).is_some());
+    assert!(adopt(&mut core, held(agent(0), 3, 1, &[(3, 2)])).is_some());
     // Others have 3 and 4; what has become of the items around them nobody will hear.
-    let actions = send(&mut core, held(agent(1), 2, 1, &[(2, 4), (8, 1)]));
+    let (adopted, actions) = claim(&mut core, held(agent(1), 2, 1, &[(2, 4), (8, 1)]));
     let fail = |first| Action::Fail { job: job(), first, count: 1, attempts: 1, cause: Cause::AgentLost };
-    assert_eq!(actions[..2], [fail(2), fail(5)]);
-    assert!(matches!(actions[2..], [Action::Adopt { attempt: 1, .. }]), "{actions:?}");
+    assert_eq!((actions, adopted.map(|(_, attempt)| attempt)), (vec![fail(2), fail(5)], Some(1)));
     assert_eq!(core.progress(job()).map(|progress| progress.queued), Some(5));
     // Of 8 and 9, the first is elsewhere.
-    assert!(adopted(&send(&mut core, held(agent(1), 0, 1, &[(0, 2), (6, 2)]))).is_some());
+    assert!(adopt(&mut core, held(agent(1), 0, 1, &[(0, 2), (6, 2)])).is_some());
     send(&mut core, Event::InputEnded { job: job() });
-    assert_eq!(send(&mut core, held(agent(1), 8, 1, &[(8, 2)]))[..], [fail(9)]);
+    assert_eq!(claim(&mut core, held(agent(1), 8, 1, &[(8, 2)])), (None, vec![fail(9)]));
 }
 
 #[test]
@@ -173,15 +177,15 @@ fn the_attempt_is_that_of_the_first_item_if_that_is_adopted() {
 #[test]
 fn tries_that_were_made_meanwhile_count() {
     let mut core = again(policy(0, 4));
-    let (chunk, attempt) = adopted(&send(&mut core, held(agent(0), 0, 2, &[(0, 10)]))).expect("it is queued");
+    let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, 2, &[(0, 10)])).expect("it is queued");
     for item in [3, 6] {
         send(&mut core, Event::ItemFaulted { agent: agent(0), chunk, attempt, item, fault: Fault::Died });
     }
     send(&mut core, Event::Returned { agent: agent(0), chunk, attempt, first: 0, count: 3 });
     // 0 is at its second try, as are 3 and 6. Of what is held, only the first item may have been tried.
-    assert_eq!(adopted(&send(&mut core, held(agent(1), 2, 1, &[(2, 2)]))), None);
-    assert_eq!(adopted(&send(&mut core, held(agent(1), 3, 1, &[(3, 1), (6, 1)]))).map(|(_, attempt)| attempt), Some(2));
-    assert_eq!(adopted(&send(&mut core, held(agent(1), 6, 1, &[(6, 1)]))).map(|(_, attempt)| attempt), Some(2));
+    assert_eq!(adopt(&mut core, held(agent(1), 2, 1, &[(2, 2)])), None);
+    assert_eq!(adopt(&mut core, held(agent(1), 3, 1, &[(3, 1), (6, 1)])).map(|(_, attempt)| attempt), Some(2));
+    assert_eq!(adopt(&mut core, held(agent(1), 6, 1, &[(6, 1)])).map(|(_, attempt)| attempt), Some(2));
     assert_eq!(core.progress(job()).map(|job| job.queued), Some(3));
 }
 
@@ -194,7 +198,7 @@ fn agents_may_say_anything() {
     check(&[], (0, 1), &[(5, most - 5), (2, 1)], Some(1), &[(5, most - 5)]);
     // Of runs that overlap, the first.
     let mut core = again(policy(0, 4));
-    let (chunk, attempt) = adopted(&send(&mut core, held(agent(0), 0, 1, &[(0, 4), (0, 4), (3, 3)]))).expect("0 .. 4");
+    let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, 1, &[(0, 4), (0, 4), (3, 3)])).expect("0 .. 4");
     assert_eq!(core.progress(job()).map(|job| job.queued), Some(6));
     let done = Event::RunDone { agent: agent(0), chunk, attempt, first: 0, count: 4, busy_ns: 1, failed: false };
     let through = [
@@ -207,12 +211,12 @@ fn agents_may_say_anything() {
         check(&[], (0, attempt), &[(0, 2)], None, &[]);
     }
     // Nothing of this is there.
-    for event in [
+    for held in [
         held(agent(9), 0, 1, &[(0, 1)]),
-        Event::ChunkHeld { agent: agent(0), job: JobId::new(5, 1), first: 0, attempt: 1, runs: vec![Run::new(0, 1)] },
+        Claim { agent: agent(0), job: JobId::new(5, 1), first: 0, attempt: 1, runs: vec![Run::new(0, 1)] },
     ] {
         let stale = core.stale_reports();
-        assert_eq!(send(&mut core, event), []);
+        assert_eq!(adopt(&mut core, held), None);
         assert_eq!(core.stale_reports(), stale + 1);
     }
 }
@@ -220,14 +224,14 @@ fn agents_may_say_anything() {
 #[test]
 fn tries_without_end_are_counted_as_far_as_numbers_go() {
     let mut core = again(policy(0, u32::MAX));
-    let (chunk, attempt) = adopted(&send(&mut core, held(agent(0), 0, u32::MAX, &[(0, 1)]))).expect("it is queued");
+    let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, u32::MAX, &[(0, 1)])).expect("it is queued");
     let died = Event::ItemFaulted { agent: agent(0), chunk, attempt, item: 0, fault: Fault::Died };
     assert_eq!(send(&mut core, died), [Action::Retrying { job: job(), item: 0, attempt: u32::MAX }]);
 }
 
 #[test]
 fn only_where_the_pool_runs_and_the_job_may() {
-    let refused = |core: &mut Core, agent| assert_eq!(send(core, held(agent, 0, 1, &[(0, 1)])), []);
+    let refused = |core: &mut Core, agent| assert_eq!(adopt(core, held(agent, 0, 1, &[(0, 1)])), None);
     let mut core = again(policy(0, 1));
     let late = agent(2);
     send(&mut core, Event::AgentJoined { agent: late, slots: 1, labels: Labels::default() });
@@ -235,20 +239,20 @@ fn only_where_the_pool_runs_and_the_job_may() {
     send(&mut core, Event::PlaceUnfit { pool: pool(), agent: agent(0) });
     refused(&mut core, agent(0));
     send(&mut core, Event::PlaceStarted { pool: pool(), agent: late });
-    assert!(adopted(&send(&mut core, held(late, 0, 1, &[(0, 1)]))).is_some());
+    assert!(adopt(&mut core, held(late, 0, 1, &[(0, 1)])).is_some());
     // A job that requires what it does not have.
     let (other, require) = (JobId::new(1, 1), Labels::new([0]));
     send(&mut core, Event::JobOpened { job: other, pool: pool(), policy: policy(0, 1), require });
     send(&mut core, Event::ItemsArrived { job: other, first: 0, count: 1, bytes: 0 });
-    let claim = |agent| Event::ChunkHeld { agent, job: other, first: 0, attempt: 1, runs: vec![Run::new(0, 1)] };
-    assert_eq!(send(&mut core, claim(late)), []);
-    assert!(adopted(&send(&mut core, claim(agent(1)))).is_some());
+    let of_other = |agent| Claim { agent, job: other, first: 0, attempt: 1, runs: vec![Run::new(0, 1)] };
+    assert_eq!(adopt(&mut core, of_other(late)), None);
+    assert!(adopt(&mut core, of_other(agent(1))).is_some());
 }
 
 #[test]
 fn an_agent_knows_the_job_of_what_it_holds() {
     let mut core = again(policy(1, 1));
-    let (chunk, attempt) = adopted(&send(&mut core, held(agent(0), 0, 1, &[(0, 1)]))).expect("it is queued");
+    let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, 1, &[(0, 1)])).expect("it is queued");
     let given = schedule(&mut core);
     let told: Vec<_> = given.iter().filter(|action| matches!(action, Action::StartJob { .. })).collect();
     assert_eq!(told, [&Action::StartJob { agent: agent(1), job: job() }]);
@@ -261,7 +265,7 @@ fn an_agent_knows_the_job_of_what_it_holds() {
 fn an_agent_may_hold_more_than_it_asks_for_now() {
     let mut core = again(policy(1, 1));
     for item in 0..5 {
-        assert!(adopted(&send(&mut core, held(agent(0), item, 1, &[(item, 1)]))).is_some());
+        assert!(adopt(&mut core, held(agent(0), item, 1, &[(item, 1)])).is_some());
     }
     assert_eq!((core.chunks_at(agent(0)), core.chunks_at(agent(1))), (5, 0));
     let to = |actions: &[Action], agent| {
@@ -283,7 +287,7 @@ fn an_agent_may_hold_more_than_it_asks_for_now() {
 #[test]
 fn what_is_left_is_cut_on_the_same_grid() {
     let mut core = again(policy(4, 1));
-    send(&mut core, held(agent(0), 4, 1, &[(5, 1), (7, 1)]));
+    assert!(adopt(&mut core, held(agent(0), 4, 1, &[(5, 1), (7, 1)])).is_some());
     send(&mut core, Event::AgentCredit { agent: agent(1), chunks: 9, bytes: 0 });
     let given = |core: &mut Core| -> Vec<(u64, u64)> {
         let assigned = |action| match action {
@@ -308,7 +312,7 @@ fn what_is_left_is_cut_on_the_same_grid() {
 fn what_may_have_run_fails_if_it_may_run_once() {
     let mut core = again(policy(1, 0));
     send(&mut core, Event::InputEnded { job: job() });
-    send(&mut core, held(agent(0), 3, 1, &[(3, 2)]));
+    assert!(adopt(&mut core, held(agent(0), 3, 1, &[(3, 2)])).is_some());
     let lost = send(&mut core, Event::QueueLost { job: job() });
     let fail = |first, count| Action::Fail { job: job(), first, count, attempts: 1, cause: Cause::AgentLost };
     assert_eq!(lost, [fail(0, 3), fail(5, 5)]);
@@ -390,7 +394,7 @@ fn who_leaves_gives_up_what_it_does_not_need_when_all_is_told() {
     let require = Labels::default();
     send(&mut core, Event::JobOpened { job: job(), pool: pool(), policy: policy(1, 1), require });
     send(&mut core, Event::ItemsArrived { job: job(), first: 0, count: 2, bytes: 0 });
-    assert!(adopted(&send(&mut core, held(agent(0), 0, 1, &[(0, 1)]))).is_some());
+    assert!(adopt(&mut core, held(agent(0), 0, 1, &[(0, 1)])).is_some());
     let start = Action::StartPool { agent: agent(1), pool: pool(), workers: NonZeroU32::new(1) };
     assert_eq!(schedule(&mut core), [start]);
 }
@@ -410,7 +414,7 @@ fn no_place_is_given_up_before_it_is_known_what_it_holds() {
     let require = Labels::default();
     send(&mut core, Event::JobOpened { job: job(), pool: pool(), policy: policy(1, 0), require });
     send(&mut core, Event::ItemsArrived { job: job(), first: 0, count: 1, bytes: 0 });
-    let (chunk, attempt) = adopted(&send(&mut core, held(agent(0), 0, 1, &[(0, 1)]))).expect("it is queued");
+    let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, 1, &[(0, 1)])).expect("it is queued");
     assert_eq!(schedule(&mut core), []);
     let done = Event::RunDone { agent: agent(0), chunk, attempt, first: 0, count: 1, busy_ns: 0, failed: false };
     send(&mut core, Event::InputEnded { job: job() });

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use farpool_core::{Event, PoolId};
+use farpool_core::{Claim, Event, PoolId};
 use farpool_proto::v1::{AdoptPool, AdoptedChunk, AdoptedJob, agent_command};
 
 use super::follow::follow;
@@ -81,8 +81,8 @@ fn adopt_chunks(
     let (mut jobs, mut adopted) = (BTreeMap::new(), Vec::new());
     for HeldChunk { number, job, first, attempt, runs } in chunks {
         let Some(id) = parts.clients.get(client).and_then(|client| client.open_job(job)) else { continue };
-        round.tell_core(Event::ChunkHeld { agent, job: id, first, attempt, runs });
-        if let Some((chunk, attempt)) = round.take_adopted() {
+        let claim = Claim { agent, job: id, first, attempt, runs };
+        if let Some((chunk, attempt)) = round.adopt_chunk(claim) {
             jobs.insert(job, id);
             adopted.push(AdoptedChunk { held: number, chunk: chunk.to_bits(), attempt });
         }

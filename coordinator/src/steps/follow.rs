@@ -56,7 +56,6 @@ fn carry_out(parts: &mut Parts, round: &mut Round<'_>, report: &mut Report) {
             Action::CancelChunk { agent, chunk } => {
                 parts.agents.mail_for(agent).into_iter().for_each(|mail| mail.cancel(chunk));
             }
-            Action::Adopt { .. } => unreachable!("chunks are adopted when an agent comes back"),
         }
     }
     round.reuse(actions);

@@ -111,7 +111,7 @@ impl Sim {
 
     fn send(&mut self, event: Event) {
         let mut actions = Vec::new();
-        self.core.handle(event, self.now, &mut actions);
+        self.core.handle(event, &mut actions);
         actions.into_iter().for_each(|action| self.apply(action));
     }
 

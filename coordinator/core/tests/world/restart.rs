@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use farpool_core::{AgentId, ChunkId, Core, Event, Id, JobId, Labels, PoolId, Run};
+use farpool_core::{AgentId, ChunkId, Claim, Core, Event, Id, JobId, Labels, PoolId, Run};
 
 use super::{FakeAgent, FakeChunk, FakePlace, World, runs};
 
@@ -12,14 +12,6 @@ pub(crate) enum Fate {
     InTime,
     Late,
     Never,
-}
-
-/// What an agent says that it holds, and what the core must make of it.
-pub(super) struct Claim {
-    agent: u32,
-    chunk: FakeChunk,
-    adopted: Vec<u64>,
-    attempt: u32,
 }
 
 impl World {
@@ -157,11 +149,17 @@ impl World {
         }
         let (job, agent_id) = (job.id, self.agents[&agent].id);
         let (first, claimed, nothing) = (chunk.first, chunk.attempt, adopted.is_empty());
-        self.claim = Some(Claim { agent, chunk, adopted, attempt });
         let runs = held.into_iter().map(|(first, count)| Run::new(first, count)).rev().collect();
-        let actions = self.send(Event::ChunkHeld { agent: agent_id, job, first, attempt: claimed, runs });
-        assert_eq!(actions.len(), usize::from(!nothing), "{actions:?}");
+        let held = Claim { agent: agent_id, job, first, attempt: claimed, runs };
+        let found = self.adopt_chunk(held);
+        assert_eq!(found.is_none(), nothing);
         self.stale_expected += u64::from(nothing);
+        if let Some((name, found)) = found {
+            assert!(self.chunks_seen.insert(name), "{name:?} was there before");
+            assert_eq!(found, attempt);
+            self.note_adopted(agent, chunk, adopted, name, attempt);
+        }
+        self.check_after();
     }
 
     /// What is queued of jobs whose items run at most once may have run where nobody can ask.
@@ -186,10 +184,16 @@ impl World {
         self.agent_at(agent.index()).held_places.remove(&pool.index()).is_some()
     }
 
-    pub(super) fn expect_adopted(&mut self, id: AgentId, name: ChunkId, job: JobId, attempt: u32) {
-        let Claim { agent, chunk, adopted, attempt: expected } = self.claim.take().expect("the agent has claimed it");
-        assert_eq!((self.agents[&agent].id, self.jobs[&chunk.job].id, expected), (id, job, attempt));
-        assert!(!adopted.is_empty(), "nothing of it is queued");
+    /// Nothing else may follow.
+    fn adopt_chunk(&mut self, held: Claim) -> Option<(ChunkId, u32)> {
+        self.now += 1000;
+        let mut actions = Vec::new();
+        let adopted = self.core.adopt_chunk(held, self.now, &mut actions);
+        assert_eq!(actions, []);
+        adopted
+    }
+
+    fn note_adopted(&mut self, agent: u32, chunk: FakeChunk, adopted: Vec<u64>, name: ChunkId, attempt: u32) {
         let fake = self.jobs.get_mut(&chunk.job).expect("the job is there");
         for index in &adopted {
             let item = fake.items.get_mut(index).expect("it has arrived");
@@ -198,6 +202,7 @@ impl World {
         }
         fake.items.get_mut(&adopted[0]).expect("it has arrived").faults = attempt - 1;
         self.adopted += 1;
+        let job = fake.id;
         let agent = self.agent_at(agent);
         agent.knows.insert(job);
         let (asked_back, overtaken) = (false, false);
