@@ -59,6 +59,29 @@ fn a_pool_goes_on_where_it_is_held() {
     wire.expect(&["agent0: run job 0 attempt 3 from 5 [\"f\"]"]);
 }
 
+/// An agent hears nothing of a pool before it is told to adopt it.
+#[test]
+fn a_place_is_adopted_with_the_workers_that_it_is_to_have() {
+    let mut wire = Wire::new();
+    wire.client();
+    wire.ask(0, open_pool_as(9, 4, Some(&[1, 2])));
+    wire.ask(0, reopened());
+    wire.agent_as(2, 2, vec![]);
+    // It had one worker, and there is room for one more.
+    wire.agent_as(1, 2, vec![HeldPool { processes: 1, ..held_pool(5, 9, vec![]) }]);
+    wire.schedule();
+    wire.expect(&[
+        "client0: welcome",
+        "client0: waiting: the pool is being reopened: 2 agents that ran it are not back yet",
+        WAITS,
+        "client0: runs at 1",
+        "client0: runs at 2",
+        "client0: opened with 4 slots",
+        "agent0: start pool 0 with 2",
+        "agent1: adopt held pool 5 as 0 with 2",
+    ]);
+}
+
 #[test]
 fn attempts_that_failed_count_when_their_report_comes_again() {
     let mut wire = Wire::new();
@@ -426,7 +449,7 @@ fn a_pool_with_a_limit_keeps_to_it() {
         "client0: runs at 1",
         "client0: opened with 2 slots",
         "client0: no more at 2",
-        "agent0: adopt held pool 1 as 0 job 0 as 0 chunk 7 attempt 1",
+        "agent0: adopt held pool 1 as 0 with 2 job 0 as 0 chunk 7 attempt 1",
         "agent1: stop held pool 2 now",
     ]);
 }

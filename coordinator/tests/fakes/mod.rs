@@ -287,7 +287,11 @@ pub(crate) fn ordered(command: &agent_command::Body) -> String {
             let jobs = adopt.jobs.iter().map(|job| format!(" job {} as {}", job.number, job.job as u32));
             let chunks = adopt.chunks.iter().map(|chunk| format!(" chunk {} attempt {}", chunk.held, chunk.attempt));
             let parts: String = jobs.chain(chunks).collect();
-            format!("adopt held pool {} as {}{parts}", adopt.held as u32, adopt.pool as u32)
+            let workers = match adopt.processes {
+                0 => String::new(),
+                workers => format!(" with {workers}"),
+            };
+            format!("adopt held pool {} as {}{workers}{parts}", adopt.held as u32, adopt.pool as u32)
         }
         CancelChunks(cancel) => format!("cancel {}", cancel.chunks.len()),
         LendSlot(lend) => format!("lend {} {}", lend.ticket[0], lend.lend),
