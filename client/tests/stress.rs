@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use farpool::{ErrorKind, Pool};
+use farpool_testkit::doses;
 
 const THREADS: u64 = 6;
-const CALLS: u64 = 150;
 /// Without a finished call for this long, something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -93,26 +93,26 @@ fn many_threads_use_one_pool_in_every_way() {
     let pool = Pool::new(3).expect("a pool opens");
     let seed = std::env::var("FARPOOL_STRESS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
     println!("FARPOOL_STRESS_SEED={seed}");
-    let done = AtomicU64::new(0);
+    let (done, calls) = (AtomicU64::new(0), doses::stress_calls());
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (pool, done) = (&pool, &done);
             scope.spawn(move || {
                 let mut random = Random(seed + 7919 * thread);
-                for _ in 0..CALLS {
+                for _ in 0..calls {
                     one_call(pool, &mut random);
                     done.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
         let (mut last, mut since) = (0, Instant::now());
-        while last < THREADS * CALLS {
+        while last < THREADS * calls {
             std::thread::sleep(Duration::from_millis(20));
             let now = done.load(Ordering::Relaxed);
             if now != last {
                 (last, since) = (now, Instant::now());
             } else if since.elapsed() > PATIENCE {
-                eprintln!("no call has finished for {PATIENCE:?} after {now} of {}, seed {seed}", THREADS * CALLS);
+                eprintln!("no call has finished for {PATIENCE:?} after {now} of {}, seed {seed}", THREADS * calls);
                 std::process::abort();
             }
         }

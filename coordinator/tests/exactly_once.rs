@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use fakes::*;
 use farpool_coordinator::Config;
 use farpool_proto::v1::{FailureKind, agent_command, client_event};
+use farpool_testkit::doses;
 use proptest::prelude::*;
 
 /// An agent's own books.
@@ -155,7 +156,7 @@ fn listen(wire: &mut Wire, heard: &mut BTreeMap<u64, Heard>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(doses::cases(600)))]
 
     #[test]
     fn every_item_comes_back_once(

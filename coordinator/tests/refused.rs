@@ -9,6 +9,7 @@ use farpool_proto::v1::{
     AgentEvent, AgentHello, AgentOutput, ClientMessage, Credit, Draining, FailureKind, ItemFault, Items, OpenJob,
     Returned, RunDone,
 };
+use farpool_testkit::doses;
 use proptest::prelude::*;
 
 /// A client that has sent some messages sends one more.
@@ -233,7 +234,7 @@ enum Noise {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(doses::cases(1500)))]
 
     /// A client and an agent send whatever they like: nothing panics, and another client's map on another agent comes
     /// out right as soon as the bad agent is gone.

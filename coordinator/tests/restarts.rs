@@ -10,6 +10,7 @@ use farpool_coordinator::Config;
 use farpool_proto::v1::{
     AdoptPool, FailureKind, HeldChunk, HeldPool, OpenJob, PoolReopened, agent_command, client_event,
 };
+use farpool_testkit::doses;
 use proptest::prelude::*;
 
 const POOL: u8 = 9;
@@ -365,7 +366,7 @@ impl Client {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(doses::cases(10_000)))]
 
     #[test]
     fn every_item_has_one_outcome(

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use farpool_link::record::{HEADER_BYTES, Header, Kind, LargeHeader, MAX_PAYLOAD, RunHeader};
 use farpool_link::{Corrupt, Direction, Memory, RING_BYTES, Reader, RunningItem, Writer};
 use farpool_proto::v1::Failure;
+use farpool_testkit::doses;
 use proptest::prelude::*;
 use prost::Message;
 
@@ -24,7 +25,7 @@ fn ends() -> (Writer, Reader) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(doses::cases(64)))]
 
     /// Whatever the sizes and however writing and reading take turns, the bytes come out as they went in.
     #[test]

@@ -37,14 +37,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs};
 
+use farpool_testkit::doses;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use diary::Diary;
 use faults::Schedule;
 use stage::Stage;
 
-/// How long it goes on when nobody says so.
-const SECONDS: u64 = 60;
 /// How often what has become of daemons, clients and faults is looked after.
 const BEAT: Duration = Duration::from_millis(20);
 
@@ -65,7 +64,7 @@ fn main() -> ExitCode {
     let mut words: Vec<String> = env::args().collect();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.subsec_nanos().into());
     let seed = number(&mut words, "--seed").unwrap_or(now);
-    let plan = Plan { seed, seconds: number(&mut words, "--seconds").unwrap_or(SECONDS) };
+    let plan = Plan { seed, seconds: number(&mut words, "--seconds").unwrap_or_else(doses::chaos_seconds) };
     let trial = Trial::test("nothing_is_lost_whatever_dies", move || play_apart(plan));
     libtest_mimic::run(&Arguments::from_iter(words), vec![trial]).exit_code()
 }

@@ -2,7 +2,7 @@
 //! can go wrong between them.
 //!
 //! A seed is a history: the same seed gives the same one, to the last byte. `--seed N` plays one and tells it, `--seeds N` plays
-//! so many from `--from N` on, as do the variables SIMULATION_SEEDS and SIMULATION_FROM. Those that [`found`] names are
+//! so many from `--from N` on, as do the variables SIMULATION_SEEDS and SIMULATION_FROM; otherwise [`doses`] says how many. Those that [`found`] names are
 //! played in any case.
 
 mod agent;
@@ -28,11 +28,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use farpool_testkit::doses;
 use trace::Story;
 use world::World;
 
-/// Played when nobody says how many.
-const SEEDS: u64 = 20_000;
 const THREADS: u64 = 2;
 /// So many lines are shown of a history that went wrong.
 const SHOWN: usize = 100;
@@ -53,7 +52,7 @@ fn run(arguments: &[String]) -> ExitCode {
         return tell(seed);
     }
     let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let count = number("--seeds").or(variable("SIMULATION_SEEDS")).unwrap_or(SEEDS);
+    let count = number("--seeds").or(variable("SIMULATION_SEEDS")).unwrap_or_else(doses::histories);
     let from = number("--from").or(variable("SIMULATION_FROM")).unwrap_or(0);
     play_many(from, count)
 }

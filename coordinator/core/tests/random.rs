@@ -7,6 +7,7 @@ mod world;
 use std::num::NonZeroU64;
 
 use farpool_core::{AgentId, ChunkId, Config, Event, Fault, JobPolicy};
+use farpool_testkit::doses;
 use proptest::prelude::*;
 use world::restart::Fate;
 use world::{FakeAgent, World};
@@ -396,11 +397,6 @@ fn garbage(world: &mut World, agent: usize, chunk: usize, what: Garbage) -> Opti
     Some(())
 }
 
-/// FARPOOL_CASES says how many, for a longer run.
-fn cases() -> u32 {
-    std::env::var("FARPOOL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
-}
-
 /// What happens to a job of which copies may run: in the middle of it, and with few agents.
 fn step_with_copies() -> impl Strategy<Value = Step> {
     let n = 0..64usize;
@@ -434,7 +430,7 @@ fn step_with_copies() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(doses::cases(2000)))]
 
     #[test]
     fn every_item_has_one_outcome(

@@ -1,5 +1,6 @@
 //! Whatever happens to connections, each message arrives once and in order.
 
+use farpool_testkit::doses;
 use proptest::prelude::*;
 
 use crate::pair::Pair;
@@ -41,7 +42,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(doses::cases(128)))]
     #[test]
     fn each_message_arrives_once_and_in_order(steps in steps()) {
         let mut pair = Pair::new();

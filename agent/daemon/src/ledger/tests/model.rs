@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::*;
+use farpool_testkit::doses;
 use proptest::prelude::*;
 
 use super::super::{Ledger, Step};
@@ -330,7 +331,7 @@ fn pick<T>(mut from: impl ExactSizeIterator<Item = T>, which: u8) -> Option<T> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(doses::cases(2000)))]
     #[test]
     fn nothing_is_lost_and_nothing_is_told_in_vain(actions in prop::collection::vec((0..15_u8, any::<u8>()), 0..120)) {
         let mut world = World::default();

@@ -8,6 +8,7 @@ use farpool_proto::v1::{
     AdoptPool, AdoptedChunk, AdoptedJob, AgentHello, Assign, Chunk, Credit, HeldPool, Segment, Settled, StartJob,
     StartPool,
 };
+use farpool_testkit::doses;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -305,7 +306,7 @@ async fn check_everything_is_heard(seed: u64, troubles: Vec<(u8, u16)>) -> Vec<(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(doses::cases(100)))]
     #[test]
     // At once nothing would have begun yet that could be held.
     fn everything_is_heard(seed: u64, troubles in prop::collection::vec((any::<u8>(), 1..200_u16), 0..12)) {

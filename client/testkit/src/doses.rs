@@ -1,0 +1,31 @@
+//! How much a run does of what could go on for ever: histories, chaos, random cases.
+//!
+//! A change gets the quick doses; with `FARPOOL_THOROUGH=1` in the environment it is the thorough ones.
+
+/// Asks for the thorough doses. Empty or 0 is the same as not set.
+pub const THOROUGH: &str = "FARPOOL_THOROUGH";
+
+/// Returns the number of histories that the simulation plays.
+pub fn histories() -> u64 {
+    dose(2_000, 20_000)
+}
+
+/// Returns how many seconds chaos disturbs a cluster.
+pub fn chaos_seconds() -> u64 {
+    dose(15, 60)
+}
+
+/// Returns the number of cases of a property, which usually has this many.
+pub fn cases(usual: u32) -> u32 {
+    dose(usual, 10 * usual)
+}
+
+/// Returns the number of calls that each thread of the stress test makes.
+pub fn stress_calls() -> u64 {
+    dose(150, 1_500)
+}
+
+fn dose<T>(quick: T, thorough: T) -> T {
+    let asked = std::env::var_os(THOROUGH).is_some_and(|value| !value.is_empty() && value != "0");
+    if asked { thorough } else { quick }
+}
