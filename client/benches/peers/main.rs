@@ -9,11 +9,8 @@
 //! are a client of a coordinator with two agents, local mode, and the least code over TCP. One call at a time (W3) is
 //! measured with one agent of one slot, beside two round trips of a bare gRPC stream and one over a socketpair.
 
-#[path = "../../tests/common/binaries.rs"]
-mod binaries;
 mod cluster;
 mod limit;
-mod machine;
 mod plan;
 mod pool;
 mod side;
@@ -24,6 +21,8 @@ mod tasks;
 
 use std::process::ExitCode;
 use std::time::Instant;
+
+use farpool_testkit::machine;
 
 use limit::Transport;
 use plan::{Condition, WORKLOADS, Workload};

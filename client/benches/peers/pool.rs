@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use farpool::{ErrorKind, Pool};
+use farpool_testkit::machine::monotonic_ns;
 
 use crate::cluster::Cluster;
-use crate::machine::monotonic_ns;
 use crate::side::{Measures, START_VARIABLE, Values};
 use crate::tasks::{self, MIB, POISON, factorial, identity, length, make_mib, nap, poison};
 

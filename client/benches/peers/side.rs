@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use farpool_testkit::machine;
 
-use crate::machine;
 use crate::plan::{Condition, Workload};
 use crate::table::Mode;
 

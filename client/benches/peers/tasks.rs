@@ -36,7 +36,7 @@ pub(crate) const POISON: u32 = 50;
 
 /// Notes in the log that the item runs, and when (CLOCK_MONOTONIC, ns).
 pub(crate) fn poison(item: u32, log: String) -> u32 {
-    let line = format!("{item} {}\n", crate::machine::monotonic_ns());
+    let line = format!("{item} {}\n", farpool_testkit::machine::monotonic_ns());
     let opened = std::fs::OpenOptions::new().create(true).append(true).open(log);
     opened.and_then(|mut log| log.write_all(line.as_bytes())).expect("the log can be written");
     if item == POISON {

@@ -7,12 +7,12 @@ use std::{env, thread};
 
 use farpool::Pool;
 use nix::sys::signal::Signal;
+use farpool_testkit::daemon::Daemon;
+use farpool_testkit::machine::monotonic_ns;
+use farpool_testkit::processes::{self, Process};
 
 use crate::cluster::{AGENTS, Cluster, SLOTS};
-use crate::daemon::Daemon;
-use crate::machine::monotonic_ns;
 use crate::notes::{Notes, nap};
-use crate::processes::{self, Process};
 
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -83,7 +83,7 @@ fn agent() -> Vec<f64> {
 }
 
 fn silent() -> Vec<f64> {
-    let cluster = Cluster::start();
+    let mut cluster = Cluster::start();
     let pool = cluster.pool();
     let undisturbed = undisturbed(&cluster, &pool);
     let (notes, begun) = (Notes::new(&cluster.folder), Instant::now());
@@ -100,7 +100,7 @@ fn silent() -> Vec<f64> {
     });
     map.get().expect("it goes on");
     let all = begun.elapsed().as_secs_f64();
-    cluster.agents.iter().for_each(|agent| agent.signal(Signal::SIGCONT));
+    cluster.agents.iter_mut().for_each(|agent| agent.signal(Signal::SIGCONT));
     vec![since(stopped, again.at_ns), all, undisturbed]
 }
 
@@ -125,7 +125,7 @@ fn client_dies() -> Vec<f64> {
     let cluster = Cluster::start();
     let mut command = Command::new(env::current_exe().expect("the program knows where it is"));
     command.env(CLIENT, "").env("FARPOOL_ADDRESS", cluster.address());
-    let mut client = Daemon::start("client", command, &cluster.folder);
+    let mut client = Daemon::start("client", command);
     wait_until(|| cluster.workers().len() == AGENTS * SLOTS);
     let killed = monotonic_ns();
     client.kill();

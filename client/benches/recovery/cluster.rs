@@ -1,19 +1,19 @@
 //! A coordinator and three agents, each a process; for one run.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use farpool::Pool;
 use nix::sys::signal::Signal;
-
-use crate::binaries;
-use crate::cable::Cable;
-use crate::daemon::Daemon;
-use crate::processes::{self, Process, TAG};
+use farpool_testkit::binaries;
+use farpool_testkit::cluster::{ADDRESS, CONNECTED, LISTENS};
+use farpool_testkit::cable::Cable;
+use farpool_testkit::daemon::Daemon;
+use farpool_testkit::port::Port;
+use farpool_testkit::processes::{self, Process, TAG};
 
 pub(crate) const AGENTS: usize = 3;
 pub(crate) const SLOTS: usize = 2;
@@ -25,7 +25,7 @@ pub(crate) struct Cluster {
     pub(crate) agents: Vec<Daemon>,
     /// Between the coordinator and each agent, and its clients.
     pub(crate) cables: Vec<Cable>,
-    port: u16,
+    port: Port,
 }
 
 impl Cluster {
@@ -34,20 +34,20 @@ impl Cluster {
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let folder = programs().join(format!("run-{run}"));
         fs::create_dir_all(&folder).expect("there is a folder for what is temporary");
-        // Below those that the system gives to whoever connects.
-        let port = 20_000 + ((std::process::id() + run * 7) % 10_000) as u16;
-        let mut coordinator = start_coordinator(port, &folder);
-        coordinator.wait_for("listening address=");
-        let target = SocketAddr::from(([127, 0, 0, 1], port));
-        let cables: Vec<Cable> = (0..=AGENTS).map(|_| Cable::to(target)).collect();
+        let port = Port::reserve();
+        let mut coordinator = start_coordinator(&port);
+        coordinator.wait_for(LISTENS);
+        let cables: Vec<Cable> = (0..=AGENTS).map(|_| Cable::to(port.address())).collect();
         let agent = |number: usize| {
             let mut command = daemon(&binaries::agent());
             command.args(["--coordinator", &cables[number].address(), "--slots", &SLOTS.to_string(), "--programs"]);
             command.arg(programs().join("agents"));
-            Daemon::start(&format!("agent-{number}"), command, &folder)
+            Daemon::start(&format!("agent-{number}"), command)
         };
         let mut agents: Vec<Daemon> = (0..AGENTS).map(agent).collect();
-        agents.iter_mut().for_each(|agent| agent.wait_for("connected to "));
+        agents.iter_mut().for_each(|agent| {
+            agent.wait_for(CONNECTED);
+        });
         Cluster { folder, coordinator, agents, cables, port }
     }
 
@@ -70,7 +70,7 @@ impl Cluster {
     /// As if its machine had lost its power, and had got it back.
     pub(crate) fn restart_coordinator(&mut self) {
         self.coordinator.kill();
-        self.coordinator = start_coordinator(self.port, &self.folder);
+        self.coordinator = start_coordinator(&self.port);
     }
 
     /// All workers of all agents.
@@ -85,7 +85,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for agent in &self.agents {
+        for agent in &mut self.agents {
             agent.signal(Signal::SIGCONT);
             agent.signal(Signal::SIGTERM);
         }
@@ -105,14 +105,14 @@ pub(crate) fn clean_up() {
     let _ = fs::remove_dir_all(programs());
 }
 
-fn start_coordinator(port: u16, folder: &std::path::Path) -> Daemon {
+fn start_coordinator(port: &Port) -> Daemon {
     let mut command = daemon(&binaries::coordinator());
-    command.args(["--listen", &format!("127.0.0.1:{port}"), "--programs"]).arg(programs().join("coordinator"));
-    Daemon::start("coordinator", command, folder)
+    command.args(["--listen", &port.address().to_string(), "--programs"]).arg(programs().join("coordinator"));
+    Daemon::start("coordinator", command)
 }
 
 fn daemon(program: &std::path::Path) -> Command {
     let mut command = Command::new(program);
-    command.env_remove("FARPOOL_ADDRESS").env_remove(TAG);
+    command.env_remove(ADDRESS).env_remove(TAG).stdin(Stdio::null());
     command
 }

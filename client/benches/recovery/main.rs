@@ -5,25 +5,13 @@
 //! A coordinator and three agents of two slots each are started for each run. Times are medians, with the least and the
 //! most, from the moment of the kill; of "all of it" the undisturbed run's time stands beside.
 
-#[path = "../../tests/common/binaries.rs"]
-mod binaries;
-#[path = "../../tests/chaos/cable.rs"]
-#[expect(dead_code, reason = "the test of chaos does more with it")]
-mod cable;
 mod cases;
 mod cluster;
-#[path = "../../tests/chaos/daemon.rs"]
-#[expect(dead_code, reason = "the test of chaos does more with it")]
-mod daemon;
-#[path = "../peers/machine.rs"]
-#[expect(dead_code, reason = "the other bench needs the rest of it")]
-mod machine;
 mod notes;
-#[path = "../../tests/common/processes.rs"]
-#[expect(dead_code, reason = "the tests need the rest of it")]
-mod processes;
 
 use std::process::ExitCode;
+
+use farpool_testkit::{binaries, machine};
 
 use cases::{CASES, Case};
 
@@ -70,7 +58,7 @@ fn refuse(words: &str) -> ExitCode {
 }
 
 fn measure(chosen: &[&Case], runs: usize) {
-    binaries::make();
+    binaries::make_daemons();
     println!("{}, medians of {runs} (least - most)", machine::description());
     if let Some(warning) = machine::noise() {
         println!("{warning}");

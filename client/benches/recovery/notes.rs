@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::machine::monotonic_ns;
+use farpool_testkit::machine::monotonic_ns;
 
 /// A line that an item has written.
 #[derive(Clone, Copy, Debug)]

@@ -1,11 +1,6 @@
 //! Pools whose program is not the client's, and whose functions are not of Rust: the example of `farpool-worker`, whose functions are
 //! expressions. What holds on one machine holds on a cluster.
 
-#[path = "../../tests/common/binaries.rs"]
-mod binaries;
-#[path = "../../cli/tests/common/local_cluster.rs"]
-mod local_cluster;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use farpool_proto::v1::{OpenJob, Output, WorkerSettings};
 use farpool_session::{ErrorKind, Front, Job, Outcome, Program, RECONNECT_TIMEOUT, Session, Settings, Target, address};
-use local_cluster::Local;
+use farpool_testkit::binaries;
+use farpool_testkit::cluster::Cluster;
 
 /// A front that waits interruptibly waits in slices.
 const SLICE: Duration = Duration::from_millis(50);
@@ -29,10 +25,8 @@ impl Front for Silent {
 }
 
 fn expressions() -> PathBuf {
-    let example = binaries::folder().join("examples/expressions");
-    let sources = binaries::newest_source(&["proto", "agent/link", "client/worker"]);
-    binaries::build(std::slice::from_ref(&example), sources, &["-p", "farpool-worker", "--example", "expressions"]);
-    example
+    let made_of = ["proto", "agent/link", "client/worker", "client/worker/examples"];
+    binaries::example("farpool-worker", "expressions", &made_of)
 }
 
 fn open(target: Target, threads: u32) -> Session {
@@ -112,9 +106,9 @@ fn on_this_machine() {
 
 #[test]
 fn on_a_cluster() {
-    let local = Local::start(&["1", "--slots", "2"]);
-    check(&|| Target::Cluster(address(&local.address).expect("it is one")));
-    local.end();
+    let cluster = Cluster::of(1, 2);
+    check(&|| Target::Cluster(address(cluster.address()).expect("it is one")));
+    cluster.end();
 }
 
 #[test]

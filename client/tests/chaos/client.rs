@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use farpool::{ErrorKind, Pool};
+use farpool_testkit::processes::TAG;
+use farpool_testkit::random::Random;
 
 use crate::jobs::{self, Counts, Player};
 use crate::ledger::Ledger;
-use crate::processes::TAG;
-use crate::random::Random;
 use crate::visitor;
 
 /// Tells a process that it is such a client; its seed, or which kind of visitor it is.

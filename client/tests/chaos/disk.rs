@@ -4,8 +4,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use farpool_testkit::random::Random;
+
 use crate::hosts;
-use crate::random::Random;
 
 /// What the journal may take up. It has segments of an eighth of a MiB, and is full now and then.
 pub(crate) const JOURNAL_SIZE: u64 = 16 << 20;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::random::Random;
+use farpool_testkit::random::Random;
 
 /// One thing that goes wrong. Numbers in `which` choose among what is there at the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

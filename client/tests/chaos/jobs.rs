@@ -7,10 +7,10 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use farpool::{Error, Pool};
+use farpool_testkit::random::Random;
 
 use crate::client::{self, Board};
 use crate::ledger::Ledger;
-use crate::random::Random;
 use crate::work::{Answer, Fate, Task, Way, item_of, judge, work};
 
 /// More than there can be faults that an item meets.

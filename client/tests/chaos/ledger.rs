@@ -6,9 +6,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::random::Random;
+use farpool_testkit::folder::text;
+use farpool_testkit::random::Random;
+
 use crate::recipe::Recipe;
-use crate::text;
 
 /// A folder with the jobs of all clients.
 #[derive(Clone, Debug)]

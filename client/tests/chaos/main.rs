@@ -7,24 +7,13 @@
 //! same seed gives the same faults at the same times; what the processes make of them is up to the kernel. Where network
 //! namespaces are permitted (root, `ip`, `unshare`), half of the hosts are such namespaces, and the coordinator's journal is on a small disk of its own.
 
-#[path = "../common/binaries.rs"]
-mod binaries;
-mod cable;
 mod client;
-#[path = "../common/command_line.rs"]
-mod command_line;
-mod daemon;
 mod diary;
 mod disk;
 mod faults;
 mod hosts;
 mod jobs;
 mod ledger;
-#[path = "../common/processes.rs"]
-#[expect(dead_code, reason = "the other suites need the rest of it")]
-mod processes;
-#[path = "../simulation/random.rs"]
-mod random;
 mod reading;
 mod recipe;
 mod stage;
@@ -32,12 +21,12 @@ mod verdict;
 mod visitor;
 mod work;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs};
 
-use farpool_testkit::doses;
+use farpool_testkit::folder;
+use farpool_testkit::{binaries, doses};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use diary::Diary;
@@ -97,8 +86,8 @@ fn play_apart(plan: Plan) -> Result<(), Failed> {
 }
 
 fn play(plan: Plan) -> Result<(), String> {
-    binaries::make();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos.{}", hosts::run_number()));
+    binaries::make_daemons();
+    let folder = folder::all().join(format!("chaos.{}", hosts::run_number()));
     fs::create_dir_all(&folder).expect("cargo's folder for tests can be written");
     println!("chaos for {} s from seed {}", plan.seconds, plan.seed);
     let diary = Diary::new(&folder);
@@ -145,9 +134,4 @@ fn disturb(stage: &mut Stage, plan: Plan) -> Result<(), String> {
     }
     stage.mend_everything();
     stage.check()
-}
-
-/// A path as arguments and variables have it.
-fn text(path: PathBuf) -> String {
-    path.into_os_string().into_string().expect("paths of tests are text")
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use farpool_testkit::random::Random;
 use serde::{Deserialize, Serialize};
 
-use crate::random::Random;
 use crate::work::{Task, Way};
 
 /// A detached job: its name, its options, and what its items are made of.

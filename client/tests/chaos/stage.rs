@@ -5,16 +5,19 @@ mod mishaps;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::cable::Cable;
-use crate::daemon::Daemon;
+use farpool_testkit::binaries;
+use farpool_testkit::cable::Cable;
+use farpool_testkit::daemon::{self, Daemon};
+use farpool_testkit::folder::text;
+use farpool_testkit::processes::{self, Process, TAG};
+
+use crate::client;
 use crate::diary::Diary;
 use crate::disk::{Disk, JOURNAL_SIZE};
 use crate::hosts::{self, Host};
-use crate::processes::{self, Process, TAG};
-use crate::{binaries, client, text};
 use mishaps::Mend;
 
 const AGENTS: usize = 4;
@@ -123,7 +126,7 @@ impl Stage {
     pub(crate) fn check(&mut self) -> Result<(), String> {
         for client in &mut self.clients {
             if let Some(status) = client.ended() {
-                return Err(format!("{} ended with {status}; it said:\n{}", client.name(), client.said()));
+                return Err(format!("{} ended with {status}; it said:\n{}", client.name(), client.tail()));
             }
         }
         self.disk.check()?;
@@ -137,7 +140,7 @@ impl Stage {
         }
         for (agent, since) in &mut self.leaving {
             if agent.ended().map_or(since.elapsed() > FAREWELL, |status| !status.success()) {
-                return Err(format!("{} does not leave as it should; it said:\n{}", agent.name(), agent.said()));
+                return Err(format!("{} does not leave as it should; it said:\n{}", agent.name(), agent.tail()));
             }
         }
         self.leaving.retain_mut(|(agent, _)| agent.ended().is_none());
@@ -166,10 +169,14 @@ impl Stage {
 
     /// Whoever looks after the coordinator is told that something was behind the end of its journal.
     pub(crate) fn has_warned_of_torn_journals(&self) -> Result<(), String> {
-        match self.torn && !self.coordinator.has_said("It is cut off there") {
+        match self.torn && !self.has_any_coordinator_said("It is cut off there") {
             true => Err("the journal was torn, and no coordinator has warned of it".to_owned()),
             false => Ok(()),
         }
+    }
+
+    fn has_any_coordinator_said(&self, words: &str) -> bool {
+        fs::read_to_string(daemon::log(self.coordinator.name(), &self.folder)).is_ok_and(|log| log.contains(words))
     }
 
     fn start_coordinator(&mut self) {
@@ -181,7 +188,7 @@ impl Stage {
         command.args(["--coordinator", &self.seen_by(agent), "--slots", SLOTS, "--host", &format!("agent-{agent}")]);
         command.args(["--heartbeat-timeout", "2s", "--orphan-timeout", "20s", "--insecure", "--programs"]);
         command.arg(self.folder.join("programs/agents"));
-        Daemon::start(&format!("agent-{agent}"), command, &self.folder)
+        Daemon::start_with_log(&format!("agent-{agent}"), command, &self.folder)
     }
 
     fn start_client(&self, number: usize, seed: u64) -> Daemon {
@@ -191,7 +198,7 @@ impl Stage {
         let folder = text(self.folder.join(&name));
         fs::create_dir_all(&folder).expect("the test's folder can be written");
         client::settings(&mut command, &self.seen_by(AGENTS + number), seed.wrapping_add(number as u64), &folder);
-        Daemon::start(&name, command, &self.folder)
+        Daemon::start_with_log(&name, command, &self.folder)
     }
 
     fn command(&self, number: usize, program: &Path) -> Command {
@@ -199,7 +206,7 @@ impl Stage {
             Way::Cable(_) => Command::new(program),
             Way::Host(host) => self.hosts[host].command(program),
         };
-        command.env(TAG, &self.tag).env_remove("FARPOOL_ADDRESS").env_remove("RUST_BACKTRACE");
+        command.env(TAG, &self.tag).env_remove("FARPOOL_ADDRESS").env_remove("RUST_BACKTRACE").stdin(Stdio::piped());
         command
     }
 
@@ -238,16 +245,16 @@ impl Drop for Stage {
 fn start_coordinator(folder: &Path, tag: &str, port: u16, disk: &Disk) -> Daemon {
     let listen = if hosts::is_apart() { format!("0.0.0.0:{port}") } else { format!("127.0.0.1:{port}") };
     let mut command = Command::new(binaries::coordinator());
-    command.env(TAG, tag).env_remove("FARPOOL_ADDRESS");
+    command.env(TAG, tag).env_remove("FARPOOL_ADDRESS").stdin(Stdio::piped());
     command.args(["--listen", &listen, "--insecure", "--heartbeat-timeout", "2s", "--reconnect-grace", "1s"]);
     command.arg("--programs").arg(folder.join("programs/coordinator"));
     command.arg("--journal").arg(disk.journal()).args(["--journal-size", &JOURNAL_SIZE.to_string()]);
-    Daemon::start("coordinator", command, folder)
+    Daemon::start_with_log("coordinator", command, folder)
 }
 
 fn is_there(daemon: &mut Daemon) -> Result<(), String> {
     match daemon.ended() {
         None => Ok(()),
-        Some(status) => Err(format!("{} ended with {status}; it said:\n{}", daemon.name(), daemon.said())),
+        Some(status) => Err(format!("{} ended with {status}; it said:\n{}", daemon.name(), daemon.tail())),
     }
 }

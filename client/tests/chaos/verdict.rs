@@ -10,13 +10,13 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use farpool_testkit::binaries;
+use farpool_testkit::daemon::{Daemon, PATIENCE};
+use farpool_testkit::processes;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::command_line;
-use crate::daemon::{Daemon, PATIENCE};
 use crate::disk::JOURNAL_SIZE;
-use crate::processes;
 use crate::stage::Stage;
 
 /// How long clients have for what they have begun.
@@ -34,7 +34,7 @@ pub(crate) fn of(stage: &mut Stage) -> Result<String, String> {
     for mut client in std::mem::take(&mut stage.clients) {
         let status = client.wait(CLIENTS_END)?;
         if !status.success() {
-            return Err(format!("{} ended with {status}; it said:\n{}", client.name(), client.said()));
+            return Err(format!("{} ended with {status}; it said:\n{}", client.name(), client.tail()));
         }
         let path = stage.folder().join(client.name()).join("counts");
         let text = fs::read_to_string(path).map_err(|error| format!("{} has not counted: {error}", client.name()))?;
@@ -83,7 +83,7 @@ fn all_is_calm(stage: &Stage) -> Result<u64, String> {
 }
 
 fn status(stage: &Stage) -> Result<Value, String> {
-    let mut command = Command::new(command_line::farpool());
+    let mut command = Command::new(binaries::farpool());
     let output = command.args(["status", "--json", "--address", &stage.address()]).output();
     let output = output.map_err(|error| format!("farpool status: {error}"))?;
     match output.status.success() {
@@ -118,7 +118,7 @@ fn ends(stage: &mut Stage) -> Result<(), String> {
         daemon.signal(Signal::SIGTERM);
         let status = daemon.wait(PATIENCE)?;
         if !status.success() {
-            return Err(format!("{} ended with {status}; it said:\n{}", daemon.name(), daemon.said()));
+            return Err(format!("{} ended with {status}; it said:\n{}", daemon.name(), daemon.tail()));
         }
     }
     until_gone("after the daemons' end", || stage.processes())

@@ -5,10 +5,11 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, thread};
 
+use farpool_testkit::processes::TAG;
+use farpool_testkit::random::Random;
+
 use crate::client::{self, ADDRESS, FOLDER, ROLE};
 use crate::ledger::{Ledger, Mark};
-use crate::processes::TAG;
-use crate::random::Random;
 use crate::work::work;
 
 /// The role of one with work in its pool, whose items all take long.

@@ -6,10 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use farpool::{Error, ErrorKind};
+use farpool_testkit::random::mix;
 use nix::sys::signal::{Signal, raise};
 use serde::{Deserialize, Serialize};
-
-use crate::random::mix;
 
 /// An item.
 #[derive(Clone, Debug, Serialize, Deserialize)]

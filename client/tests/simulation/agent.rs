@@ -12,6 +12,7 @@ use farpool_net::Frames;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{AgentEvent, AgentFrame, AgentHello};
+use farpool_testkit::random::Random;
 use futures_core::Stream;
 use tokio::sync::{Notify, mpsc};
 use tonic::Status;
@@ -20,7 +21,6 @@ use crate::coordinator::{self, Address};
 use crate::network::{HEARTBEAT, Host, Network, at};
 use crate::plan::Plan;
 use crate::process::Process;
-use crate::random::Random;
 use crate::trace;
 use crate::workers::Workers;
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use farpool_proto::v1::{FailureKind, OpenJob, OpenPool, Program, WorkerSettings};
 use farpool_session::by_hand;
 use farpool_session::{Error, ErrorKind, Job, Outcome, Session};
+use farpool_testkit::random::Random;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -16,7 +17,6 @@ use crate::coordinator::{self, Address};
 use crate::network::{Host, Network};
 use crate::plan::{JobPlan, Plan, encode, mark};
 use crate::process::Process;
-use crate::random::Random;
 use crate::trace;
 use crate::way::{Says, Way};
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use farpool_coordinator_server::journal;
 use farpool_coordinator_server::{Log, Server, Settings};
 use farpool_proto::v1::StatusReply;
+use farpool_testkit::random::Random;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -17,7 +18,6 @@ use crate::disk::Disk;
 use crate::network::{HEARTBEAT, Network};
 use crate::process::Process;
 use crate::program::programs;
-use crate::random::Random;
 use crate::trace;
 
 /// Where the coordinator is, if it is there.

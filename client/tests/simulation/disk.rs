@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use farpool_coordinator_server::journal::{Done, Simulated};
+use farpool_testkit::random::Random;
 use tokio::sync::Notify;
 
-use crate::random::Random;
 use crate::trace;
 
 const EIO: i32 = 5;

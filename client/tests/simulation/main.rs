@@ -15,7 +15,6 @@ mod network;
 mod plan;
 mod process;
 mod program;
-mod random;
 mod trace;
 mod way;
 mod workers;
@@ -29,6 +28,7 @@ use std::thread;
 use std::time::Instant;
 
 use farpool_testkit::doses;
+
 use trace::Story;
 use world::World;
 

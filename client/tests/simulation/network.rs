@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use farpool_testkit::random::Random;
 use futures_core::Stream;
 use prost::Message;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 
-use crate::random::Random;
 use crate::trace;
 
 /// How long a side may hear nothing.

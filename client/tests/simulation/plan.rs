@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farpool_proto::v1::FailureKind;
+use farpool_testkit::random::{Random, mix};
 
-use crate::random::{Random, mix};
 use crate::trace;
 
 /// What an item has in its first bits, and its index below.

@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt::Arguments;
 
+use farpool_testkit::random::mix;
 use tokio::time::Instant;
-
-use crate::random::mix;
 
 #[derive(Default)]
 struct Trace {

@@ -13,10 +13,10 @@ use farpool_proto::v1::{
     AgentEvent, Assign, Credit, Draining, Failure, FailureKind, ItemFault, PoolStarted, PoolStopped, Returned, RunDone,
     StartPool, StopPool,
 };
+use farpool_testkit::random::Random;
 use tokio::time::Instant;
 
 use crate::plan::{Fate, Plan, failed_of, result_of};
-use crate::random::Random;
 use crate::trace;
 
 pub(crate) struct Workers {

@@ -5,6 +5,7 @@ mod rest;
 
 use std::time::Duration;
 
+use farpool_testkit::random::Random;
 use tokio::time::Instant;
 
 use crate::agent::Agent;
@@ -14,7 +15,6 @@ use crate::detached::Detached;
 use crate::disk::Disk;
 use crate::network::{Host, Network};
 use crate::plan::Plan;
-use crate::random::Random;
 use crate::trace;
 use faults::FAULTS;
 pub(crate) use faults::Fault;

@@ -13,8 +13,9 @@ use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::agents_server::{Agents, AgentsServer};
 use farpool_proto::v1::{AgentFrame, AgentHello, CommandFrame, FetchProgramRequest, ProgramPiece};
 use farpool_proto::version;
+use farpool_testkit::port::Port;
 use futures_core::Stream;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 use tonic::transport::Server;
@@ -32,29 +33,6 @@ pub(crate) struct Coordinator {
     fetches: UnboundedReceiver<Fetch>,
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// A port that nobody else gets while a test has no coordinator at it: connecting to it fails at once.
-pub(crate) struct Port {
-    // Whoever is bound and does not listen lets others that share the address do so.
-    socket: TcpSocket,
-}
-
-impl Port {
-    pub(crate) fn reserve() -> Port {
-        let socket = TcpSocket::new_v4().expect("a socket can be made");
-        socket.set_reuseaddr(true).expect("it can be shared");
-        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("some port is free");
-        Port { socket }
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.socket.local_addr().expect("it is bound")
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address())
-    }
 }
 
 /// An agent that wants a session, or to go on with one.

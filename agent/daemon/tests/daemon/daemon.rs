@@ -1,21 +1,15 @@
 //! The daemon's process.
 
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use farpool_testkit::daemon::{self, PATIENCE};
+use nix::sys::signal::Signal;
 
 /// A running daemon. Killed when it is dropped.
-pub(crate) struct Daemon {
-    child: Child,
-    lines: UnboundedReceiver<String>,
-    said: Vec<String>,
-}
+pub(crate) struct Daemon(daemon::Daemon);
 
 /// How a daemon ended, and what it had said.
 #[derive(Debug)]
@@ -55,37 +49,22 @@ impl Daemon {
         // Not what somebody has set who runs the tests; and something that workers must not see.
         command.env_clear().env("TMPDIR", std::env::temp_dir()).env("SECRET", "of the daemon");
         command.envs(variables.iter().copied());
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("it can be started");
-        let (sender, lines) = unbounded_channel();
-        let stderr = BufReader::new(child.stderr.take().expect("it is a pipe"));
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Daemon { child, lines, said: Vec::new() }
+        Daemon(daemon::Daemon::start("the daemon", command))
     }
 
     /// Waits until it says something with these words.
     pub(crate) async fn says(&mut self, words: &str) -> String {
-        loop {
-            let Some(line) = self.lines.recv().await else {
-                panic!("it has ended without {words:?}: {:#?}", self.said);
-            };
-            self.said.push(line.clone());
-            if line.contains(words) {
-                return line;
-            }
-        }
+        self.0.says(words).await
     }
 
     /// How often it has said these words, so far.
     pub(crate) fn times_said(&mut self, words: &str) -> usize {
-        while let Ok(line) = self.lines.try_recv() {
-            self.said.push(line);
-        }
-        self.said.iter().filter(|line| line.contains(words)).count()
+        self.0.times_said(words)
     }
 
     /// How often it has gone to sleep, or was made to.
     fn switches(&self) -> String {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.pid())).expect("it runs");
         status.lines().filter(|line| line.contains("ctxt_switches")).collect()
     }
 
@@ -104,50 +83,43 @@ impl Daemon {
 
     /// Whose file is what it shows of its environment: that of a process which nobody may look into is root's.
     pub(crate) fn owner_of_environment(&self) -> u32 {
-        let environment = std::fs::metadata(format!("/proc/{}/environ", self.child.id()));
+        let environment = std::fs::metadata(format!("/proc/{}/environ", self.0.pid()));
         std::os::unix::fs::MetadataExt::uid(&environment.expect("it runs"))
     }
 
     /// Bytes of memory that it has.
     pub(crate) fn memory(&self) -> u64 {
-        let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("it runs");
+        let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.0.pid())).expect("it runs");
         4096 * pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages")
     }
 
     /// Bytes of its address space, when it was largest.
     pub(crate) fn largest_size(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.pid())).expect("it runs");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmPeak:")?.trim().strip_suffix(" kB"));
         1024 * peak.and_then(|kibibytes| kibibytes.parse::<u64>().ok()).expect("a number of KiB")
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("a process id");
-        kill(Pid::from_raw(pid), signal).expect("it is there");
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        assert!(self.0.ended().is_none(), "it is there");
+        self.0.signal(signal);
     }
 
     /// Waits until it ends.
     pub(crate) async fn ended(mut self) -> Ended {
-        while let Some(line) = self.lines.recv().await {
-            self.said.push(line);
-        }
+        self.0.falls_silent().await;
         // Its stderr is closed: this does not take long.
-        let status: ExitStatus = self.child.wait().expect("nobody else waits for it");
-        assert_eq!(status.signal(), None, "{:#?}", self.said);
-        Ended { code: status.code(), said: self.said.join("\n") }
+        let status = self.0.wait(PATIENCE).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert_eq!(status.signal(), None, "{}", self.0.said());
+        Ended { code: status.code(), said: self.0.said().trim_end().to_owned() }
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // An error means that it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.0.kill();
         if std::thread::panicking() {
-            while let Ok(line) = self.lines.try_recv() {
-                self.said.push(line);
-            }
-            eprintln!("the daemon had said: {:#?}", self.said);
+            eprintln!("the daemon had said:\n{}", self.0.said());
         }
     }
 }

@@ -10,12 +10,7 @@ mod pipe;
 mod pool;
 mod program;
 mod running;
-mod scratch;
 mod session;
-
-/// The fork server and its workers.
-#[path = "../../../tests/misbehaving/program.rs"]
-mod workers;
 
 use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE};
 use libtest_mimic::{Arguments, Trial};

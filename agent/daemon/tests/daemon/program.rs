@@ -35,7 +35,7 @@ pub(crate) fn serve() {
     let path = Path::new(notes).join(std::process::id().to_string());
     fs::write(path.with_extension("part"), note.concat()).expect("written");
     fs::rename(path.with_extension("part"), path).expect("renamed");
-    crate::workers::serve(behaviour);
+    farpool_testkit::workers::serve(behaviour);
 }
 
 /// How the program was started, each time.

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use farpool_proto::v1::agent_command::Body as Command;
+use farpool_testkit::folder::Folder;
+use farpool_testkit::port::Port;
 
-use crate::coordinator::{Coordinator, Port};
+use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 use crate::pipe::Pipe;
 use crate::pool::{assign, own_program, start, start_job};
 use crate::program::{Start, starts};
-use crate::scratch::Scratch;
 use crate::session::Session;
 
 /// The first chunk's item runs, and others wait.
@@ -20,7 +21,7 @@ pub(crate) struct Running {
     /// What the item waits for.
     pub(crate) pipe: Pipe,
     pub(crate) port: Port,
-    scratch: Scratch,
+    scratch: Folder,
 }
 
 /// Chunks of pool 1 and job 5, of one item each, numbered as they are.
@@ -28,7 +29,7 @@ pub(crate) const CHUNKS: u64 = 4;
 
 impl Running {
     pub(crate) async fn new(arguments: &[&str]) -> Running {
-        let scratch = Scratch::new();
+        let scratch = Folder::new("daemon");
         let notes = scratch.path().join("notes");
         std::fs::create_dir(&notes).expect("a directory can be made");
         let pipe = Pipe::new(scratch.path().join("pipe"));

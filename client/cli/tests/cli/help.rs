@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Folder, farpool};
+use crate::support::{farpool, folder};
 
 const COMMANDS: [&str; 7] = ["map", "status", "agents", "jobs", "results", "cancel", "drain"];
 
@@ -112,7 +112,7 @@ fn shells_are_told_how_to_complete() {
 fn there_are_manual_pages() {
     let done = farpool(["man"]).run();
     assert!(done.code == Some(0) && done.stdout().contains(".TH farpool 1"), "{done:?}");
-    let folder = Folder::new();
+    let folder = folder();
     let pages = folder.file("man1");
     farpool(["man", &pages]).run().assert_prints("");
     let mut names: Vec<_> =

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use nix::sys::resource::{Resource, setrlimit};
 use serde_json::Value;
 
-use crate::support::{Call, Folder, map};
+use crate::support::{Call, folder, map};
 
 /// Above what workers need, and below what the tests write.
 const LIMIT: u64 = 9 << 20;
@@ -44,7 +44,7 @@ fn indices(path: &str) -> Vec<u64> {
 
 #[test]
 fn results_beyond_the_limit_are_an_error_and_what_is_there_is_whole() {
-    let folder = Folder::new();
+    let folder = folder();
     let (results, log) = (folder.file("results"), folder.file("log"));
     let program = format!("item={{}}; printf '%s\\n' \"${{item%%x*}}\" >> {log}");
     let all = long_items(100);
@@ -63,7 +63,7 @@ fn results_beyond_the_limit_are_an_error_and_what_is_there_is_whole() {
 
 #[test]
 fn output_beyond_the_limit_is_an_error_and_results_are_kept() {
-    let folder = Folder::new();
+    let folder = folder();
     for (name, program, options) in [
         ("small", "head -c 100000 /dev/zero | tr '\\0' x; : {}", &[][..]),
         ("large", "head -c 3000000 /dev/zero | tr '\\0' x; : {}", &[]),
@@ -97,7 +97,7 @@ fn a_spooled_output_beyond_the_limit_fails_its_item() {
 /// They have what they would have without farpool between.
 #[test]
 fn commands_are_ended_by_the_signal_as_usual() {
-    let folder = Folder::new();
+    let folder = folder();
     let program = format!("head -c 20000000 /dev/zero > {}; kill -l $?", folder.file("{}"));
     let done = limited(map(&program, ["--", "a"]), None).run();
     assert_eq!((done.code, &*done.stdout()), (Some(0), "XFSZ\n"), "{}", done.stderr());
@@ -108,7 +108,7 @@ fn commands_are_ended_by_the_signal_as_usual() {
 fn standard_descriptors_that_are_closed() {
     for closed in 0..8 {
         for options in [&[][..], &["--line-buffer"], &["--tag", "--progress"]] {
-            let folder = Folder::new();
+            let folder = folder();
             let results = folder.file("results");
             let program = "printf out-{}; printf err-{} >&2; head -c 2000000 /dev/zero | tr '\\0' o; cat";
             let arguments = options.iter().copied().chain(["--results", &results, "--", "a", "b", "c"]);

@@ -1,13 +1,10 @@
-//! The binary `farpool`, as people and scripts call it.
-
-#[path = "../../../tests/common/binaries.rs"]
-mod binaries;
-#[path = "../common/local_cluster.rs"]
-mod local_cluster;
+//! The binary `farpool`, as people and scripts call it; and what is in deploy/.
 
 mod address;
 mod cluster;
+mod deploy;
 mod detached;
+mod factorial;
 mod help;
 mod keeper;
 mod limits;
@@ -20,6 +17,7 @@ mod map_outputs;
 mod map_results;
 mod map_retries;
 mod map_words;
+mod namespaces;
 mod operators;
 mod results;
 mod service;

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use serde_json::Value;
 
-use crate::support::{Call, Folder, farpool, lines};
+use crate::support::{Call, farpool, folder, lines};
 
 fn map<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Call {
     farpool(["map", "-j2", "--pipe"].into_iter().chain(arguments))
@@ -23,7 +23,7 @@ fn blocks_arrive_whole_and_in_order() {
     let done = map(["--block", "10kB", "wc", "-l"]).input(text.clone()).run();
     let counts: Vec<u32> = done.stdout().lines().map(|line| line.trim().parse().unwrap()).collect();
     assert!(counts.len() > 190 && counts.iter().sum::<u32>() == 300_000, "{counts:?}");
-    let folder = Folder::new();
+    let folder = folder();
     let file = folder.file("input");
     fs::write(&file, &text).unwrap();
     map(["-a", &file, "--block=1MB", "cksum | cut -d' ' -f2"])
@@ -59,7 +59,7 @@ fn a_long_line_is_a_block_of_its_own() {
 
 #[test]
 fn a_block_that_fails_is_given_again() {
-    let folder = Folder::new();
+    let folder = folder();
     let log = folder.file("log-");
     let line = format!("cat; echo >> {log}{{#}}; test $(wc -l < {log}{{#}}) -ge 3");
     map(["--block=2", "--retries=2", &line]).input("a\nb\n").run().assert_prints("a\nb\n");
@@ -70,7 +70,7 @@ fn a_block_that_fails_is_given_again() {
 
 #[test]
 fn records_have_the_number_and_resume_compares_the_content() {
-    let folder = Folder::new();
+    let folder = folder();
     let results = folder.file("results");
     let options = ["--block=4", "--results", &results];
     let call = |more: &[&str]| map(options.into_iter().chain(more.iter().copied()));

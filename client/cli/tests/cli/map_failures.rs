@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Folder, map};
+use crate::support::{folder, map};
 
 fn numbers(count: u32) -> String {
     (1..=count).map(|number| format!("{number}\n")).collect()
@@ -93,7 +93,7 @@ fn a_command_may_say_goodbye_when_its_time_is_up() {
 #[test]
 fn a_worker_that_dies_costs_its_item_only() {
     // The shell's parent is the worker.
-    let folder = Folder::new();
+    let folder = folder();
     let runs = folder.file("runs");
     let program = format!("if [ {{}} = b ]; then echo >> {runs}; kill -KILL $PPID; sleep 50; else echo {{}}; fi");
     let done = map(&program, ["--keep-going"]).input("a\nb\nc\n").run();

@@ -4,9 +4,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use farpool_testkit::folder::Folder;
 use nix::sys::signal::Signal;
 
-use crate::support::{Folder, lines, map};
+use crate::support::{folder, lines, map};
 
 /// Resident memory of a process in bytes, at its highest.
 fn peak(pid: u32) -> u64 {
@@ -68,7 +69,7 @@ fn outcomes_do_not_wait_for_a_slow_input() {
 
 #[test]
 fn a_slow_item_does_not_keep_others_from_running() {
-    let folder = Folder::new();
+    let folder = folder();
     let (pipe, log) = (folder.pipe("gate"), folder.file("log"));
     let program = format!("if [ {{}} = 1 ]; then read line < {pipe}; else echo >> {log}; fi; echo {{}}");
     let input: String = (1..=300).map(|number| format!("{number}\n")).collect();
@@ -100,7 +101,7 @@ fn two_that_run(folder: &Folder) -> crate::support::Running {
 #[test]
 fn an_interrupt_ends_everything_within_a_second() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let folder = Folder::new();
+        let folder = folder();
         let running = two_that_run(&folder);
         assert!(running.processes().len() >= 5, "{:?}", running.processes());
         let start = Instant::now();
@@ -114,7 +115,7 @@ fn an_interrupt_ends_everything_within_a_second() {
 
 #[test]
 fn results_that_are_written_are_whole_after_an_interrupt() {
-    let folder = Folder::new();
+    let folder = folder();
     let results = folder.file("results");
     let mut running = map("echo {}", ["--results", &results]).spawn();
     let mut stdin = running.child.stdin.take().unwrap();
@@ -134,7 +135,7 @@ fn results_that_are_written_are_whole_after_an_interrupt() {
 
 /// A map whose commands write 64 MiB each, the first of which waits: returns the most memory that any of its processes took.
 fn memory_of_large_outputs(options: &[&str]) -> u64 {
-    let folder = Folder::new();
+    let folder = folder();
     let (pipe, begun) = (folder.pipe("gate"), folder.pipe("begun"));
     let program = format!(
         "head -c 67108864 /dev/zero | tr '\\0' {{}}; case {{}} in a) read line < {pipe};; *) echo done > {begun};; esac"
@@ -162,7 +163,7 @@ fn large_outputs_are_not_held_in_memory() {
 
 #[test]
 fn a_full_disk_fails_the_item_whose_output_has_no_room() {
-    let folder = Folder::new();
+    let folder = folder();
     let disk = folder.file("disk");
     fs::create_dir(&disk).unwrap();
     let mounted = "mount -t tmpfs -o size=2m none \"$TMPDIR\" && exec \"$0\" \"$@\"";

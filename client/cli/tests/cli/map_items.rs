@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::support::{Folder, map};
+use crate::support::{folder, map};
 
 #[test]
 fn lines_of_stdin_are_items() {
@@ -13,7 +13,7 @@ fn lines_of_stdin_are_items() {
 
 #[test]
 fn items_come_from_a_file_or_the_command_line() {
-    let folder = Folder::new();
+    let folder = folder();
     let list = folder.file("list");
     fs::write(&list, "a\nb\n").unwrap();
     map("echo", ["-a", &list]).input("not this").run().assert_prints("a\nb\n");
@@ -97,7 +97,7 @@ fn an_item_that_no_command_line_can_hold_fails_alone() {
 
 #[test]
 fn commands_have_no_input_and_the_callers_environment_and_folder() {
-    let folder = Folder::new();
+    let folder = folder();
     let path = folder.file("");
     let done = map("cat; pwd; echo $COLOR {}", []).change(|command| {
         command.env("COLOR", "blue").current_dir(&path);

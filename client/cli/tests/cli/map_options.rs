@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 
-use crate::support::{Folder, farpool, host, map};
+use crate::support::{farpool, folder, host, map};
 
 fn numbers(count: u32) -> String {
     (1..=count).map(|number| format!("{number}\n")).collect()
@@ -11,7 +11,7 @@ fn numbers(count: u32) -> String {
 
 #[test]
 fn dry_runs_print_commands_and_run_nothing() {
-    let folder = Folder::new();
+    let folder = folder();
     let made = folder.file("made");
     let done = map(&format!("touch {made}; mv {{}} {{//}}/old-{{/}}"), ["--dry-run"]).input("a/b c.txt\nd\n").run();
     done.assert_prints(&format!("touch {made}; mv 'a/b c.txt' a/old-'b c.txt'\ntouch {made}; mv d ./old-d\n"));
@@ -20,7 +20,7 @@ fn dry_runs_print_commands_and_run_nothing() {
 
 #[test]
 fn results_have_a_line_of_json_for_each_item() {
-    let folder = Folder::new();
+    let folder = folder();
     let results = folder.file("results.jsonl");
     let program = "case {} in a*) exit 0;; b) exit 4;; c) kill -9 $$;; d) sleep 50;; esac";
     let options = ["--keep-going", "--retries=1", "--timeout=500ms", "--results", &results];
@@ -66,7 +66,7 @@ fn results_have_a_line_of_json_for_each_item() {
 
 #[test]
 fn processes_bound_what_runs_at_once() {
-    let folder = Folder::new();
+    let folder = folder();
     let log = folder.file("log");
     let program = format!("echo + >> {log}; sleep 0.02; echo - >> {log}; : {{}}");
     for processes in [1, 3] {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 
-use crate::support::{Folder, lines, map};
+use crate::support::{folder, lines, map};
 
 fn numbers(count: u32) -> String {
     (1..=count).map(|number| format!("{number}\n")).collect()
@@ -19,7 +19,7 @@ fn outputs_come_in_the_order_of_the_input() {
 
 #[test]
 fn unordered_outputs_come_as_items_finish() {
-    let folder = Folder::new();
+    let folder = folder();
     let pipe = folder.pipe("gate");
     // The first waits until the second was seen.
     let program = format!("if [ {{}} = a ]; then read line < {pipe}; fi; echo {{}}");
@@ -83,7 +83,7 @@ fn what_leaves_the_group_is_not_waited_for() {
 
 #[test]
 fn what_stays_in_the_background_is_waited_for() {
-    let folder = Folder::new();
+    let folder = folder();
     let file = folder.file("out");
     // As in `... > >(gzip)`: the command ends first.
     let program = format!("(sleep 0.3; echo late; echo {{}} > {file}) & echo early");
@@ -141,7 +141,7 @@ fn output_that_cannot_be_written_is_an_error() {
 
 #[test]
 fn a_failure_that_stops_a_map_is_told_when_it_happens() {
-    let folder = Folder::new();
+    let folder = folder();
     let pipe = folder.pipe("gate");
     let program = format!("if [ {{}} = a ]; then read line < {pipe}; else echo {{}} >&2; exit 3; fi; echo {{}}");
     let mut running = map(&program, []).spawn();
@@ -157,7 +157,7 @@ fn a_failure_that_stops_a_map_is_told_when_it_happens() {
 
 #[test]
 fn lines_come_as_they_are_written() {
-    let folder = Folder::new();
+    let folder = folder();
     let gates = [folder.pipe("gate-a"), folder.pipe("gate-b")];
     let gate = folder.file("gate-");
     let program = format!("echo one; printf 'half'; read line < {gate}{{}}; echo ' of it'; printf end; echo {{}} >&2");

@@ -4,11 +4,12 @@ use std::fs;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use farpool_testkit::cluster::Cluster;
+use farpool_testkit::folder::Folder;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::local_cluster::Local;
-use crate::support::{Call, Folder, Running, farpool, lines, map, records};
+use crate::support::{Call, Running, farpool, folder, lines, map, records};
 
 fn numbers(count: u32) -> String {
     (1..=count).map(|number| format!("{number}\n")).collect()
@@ -58,7 +59,7 @@ fn five_of_six(call: impl FnOnce(&str, &[&str]) -> Call, folder: &Folder) -> (Ru
 #[test]
 fn what_has_finished_is_kept_whatever_ends_the_map() {
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
-        let folder = Folder::new();
+        let folder = folder();
         let (running, program, results) =
             five_of_six(|program, options| map(program, options.iter().copied()), &folder);
         running.signal(signal);
@@ -79,9 +80,9 @@ fn what_has_finished_is_kept_whatever_ends_the_map() {
 
 #[test]
 fn a_cluster_resumes_as_well() {
-    let (local, folder) = (Local::start(&["2", "--slots", "2"]), Folder::new());
+    let (cluster, folder) = (Cluster::of(2, 2), folder());
     let on = |program: &str, options: &[&str]| {
-        let all = [&["--address", &local.address, "map", "--program", program], options].concat();
+        let all = [&["--address", cluster.address(), "map", "--program", program], options].concat();
         farpool(all)
     };
     let (running, program, results) = five_of_six(on, &folder);
@@ -89,12 +90,12 @@ fn a_cluster_resumes_as_well() {
     running.end_killed();
     on(&program, &["--results", &results, "--resume"]).input(numbers(6)).run().assert_prints("1\n");
     assert_eq!(log(&folder), ["1", "1", "2", "3", "4", "5", "6"]);
-    local.end();
+    cluster.end();
 }
 
 #[test]
 fn failures_run_again_if_that_is_asked_for() {
-    let folder = Folder::new();
+    let folder = folder();
     let results = folder.file("results");
     let program =
         logged(&folder, &format!("echo {{}}; [ {{}} != 2 ] && [ {{}} != 4 ] || [ -e {} ]", folder.file("well")));
@@ -113,7 +114,7 @@ fn failures_run_again_if_that_is_asked_for() {
 
 #[test]
 fn what_is_there_is_not_overwritten_unless_that_is_asked_for() {
-    let folder = Folder::new();
+    let folder = folder();
     let results = folder.file("results");
     fs::write(&results, "precious\n").unwrap();
     let story = format!(
@@ -143,7 +144,7 @@ fn what_is_there_is_not_overwritten_unless_that_is_asked_for() {
 
 #[test]
 fn other_commands_and_items_are_refused_before_anything_runs() {
-    let folder = Folder::new();
+    let folder = folder();
     let results = folder.file("results");
     let program = logged(&folder, "true");
     map(&program, ["--results", &results]).input("a\nb\nc\n").run().assert_prints("");
@@ -163,7 +164,7 @@ fn other_commands_and_items_are_refused_before_anything_runs() {
 
 #[test]
 fn a_torn_last_line_is_ignored_and_goes_when_something_is_appended() {
-    let folder = Folder::new();
+    let folder = folder();
     let results = folder.file("results");
     let program = logged(&folder, "true");
     map(&program, ["--results", &results]).input("a\nb\nc\n").run().assert_prints("");
@@ -185,7 +186,7 @@ fn a_torn_last_line_is_ignored_and_goes_when_something_is_appended() {
 
 #[test]
 fn two_maps_do_not_write_to_one_file() {
-    let folder = Folder::new();
+    let folder = folder();
     let (running, _, results) = five_of_six(|program, options| map(program, options.iter().copied()), &folder);
     let story = format!("farpool: {results}: another farpool is writing its results there\n");
     for option in ["--overwrite", "--resume"] {
@@ -198,7 +199,7 @@ fn two_maps_do_not_write_to_one_file() {
 
 #[test]
 fn records_may_go_where_output_goes_and_to_pipes() {
-    let folder = Folder::new();
+    let folder = folder();
     let done = map("echo {}", ["--results", "/dev/stdout", "--", "1", "2"]).run();
     let text = done.stdout();
     assert_eq!((done.code, text.lines().count()), (Some(0), 4), "{done:?}");
@@ -228,7 +229,7 @@ fn records_may_go_where_output_goes_and_to_pipes() {
 
 #[test]
 fn a_gap_in_the_results_is_filled() {
-    let folder = Folder::new();
+    let folder = folder();
     let results = folder.file("results");
     let program = logged(&folder, "echo {}");
     map(&program, ["--results", &results]).input(numbers(100)).run().assert_prints(&numbers(100));
@@ -258,7 +259,7 @@ fn a_gap_in_the_results_is_filled() {
 
 #[test]
 fn lines_of_results_are_read_back_to_the_last_of_many() {
-    let folder = Folder::new();
+    let folder = folder();
     let results = folder.file("results");
     map("true", ["--results", &results]).input(numbers(500)).run().assert_prints("");
     map("true", ["--results", &results, "--resume"]).input(numbers(500)).run().assert_prints("");

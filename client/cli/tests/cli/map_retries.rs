@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::support::{Folder, map, records};
+use farpool_testkit::folder::Folder;
+
+use crate::support::{folder, map, records};
 
 /// Fails until it has been run so many times for its item.
 fn succeeds_at(folder: &Folder, run: u32) -> String {
@@ -16,7 +18,7 @@ fn runs(folder: &Folder, item: &str) -> usize {
 
 #[test]
 fn a_command_that_fails_is_run_again() {
-    let folder = Folder::new();
+    let folder = folder();
     let done = map(&succeeds_at(&folder, 3), ["--retries", "2"]).input("a\nb\nc\n").run();
     done.assert_prints("done a\ndone b\ndone c\n");
     assert_eq!(["a", "b", "c"].map(|item| runs(&folder, item)), [3, 3, 3]);
@@ -24,7 +26,7 @@ fn a_command_that_fails_is_run_again() {
 
 #[test]
 fn it_fails_when_the_retries_are_used_up() {
-    let folder = Folder::new();
+    let folder = folder();
     let done = map(&succeeds_at(&folder, 5), ["--retries", "3", "--keep-going"]).input("a\nb\n").run();
     let failed = |index, item| format!("farpool: item {index} \"{item}\": exit code 1 (4 attempts)\n");
     done.assert(2, "", &(failed(1, "a") + &failed(2, "b")));
@@ -33,14 +35,14 @@ fn it_fails_when_the_retries_are_used_up() {
 
 #[test]
 fn without_the_option_nothing_that_ran_is_run_again() {
-    let folder = Folder::new();
+    let folder = folder();
     let done = map(&succeeds_at(&folder, 2), ["--keep-going"]).input("a\n").run();
     assert_eq!((done.code, runs(&folder, "a")), (Some(1), 1));
 }
 
 #[test]
 fn only_the_last_runs_output_counts_and_the_order_stays() {
-    let folder = Folder::new();
+    let folder = folder();
     let log = folder.file("log-");
     let program =
         format!("echo run {{#}}; echo >> {log}{{}}; test $(wc -l < {log}{{}}) -ge 3 || test $(({{}} % 2)) = 0");
@@ -51,7 +53,7 @@ fn only_the_last_runs_output_counts_and_the_order_stays() {
 
 #[test]
 fn timeouts_are_tried_again_too() {
-    let folder = Folder::new();
+    let folder = folder();
     let log = folder.file("log");
     let program = format!("echo {{}} >> {log}; test $(wc -l < {log}) -ge 2 || sleep 50; echo done");
     map(&program, ["--retries", "1", "--timeout", "500ms"]).input("x\n").run().assert_prints("done\n");
@@ -59,7 +61,7 @@ fn timeouts_are_tried_again_too() {
 
 #[test]
 fn zero_retries_hold_for_lost_workers_too() {
-    let folder = Folder::new();
+    let folder = folder();
     let log = folder.file("log");
     let program = format!("echo {{}} >> {log}; kill -KILL $PPID; sleep 50");
     let done = map(&program, ["--retries", "0"]).input("x\n").run();
@@ -76,7 +78,7 @@ pub(crate) fn fails_in_two_ways(log: &str) -> String {
 
 #[test]
 fn attempts_that_failed_and_those_whose_worker_was_lost_are_counted_together() {
-    let folder = Folder::new();
+    let folder = folder();
     let (log, results) = (folder.file("log"), folder.file("results"));
     let program = fails_in_two_ways(&log);
     map(&program, ["--retries", "2", "--results", &results]).input("x\n").run().assert_prints("done\n");
@@ -91,7 +93,7 @@ fn attempts_that_failed_and_those_whose_worker_was_lost_are_counted_together() {
 
 #[test]
 fn once_a_map_stops_what_fails_is_not_run_again() {
-    let folder = Folder::new();
+    let folder = folder();
     let log = folder.file("log-");
     // Item b ends after the map has stopped.
     let program = format!("echo >> {log}{{}}; test {{}} = a || sleep 2; exit 3");

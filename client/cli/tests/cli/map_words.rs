@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::support::{Call, Folder, farpool};
+use crate::support::{Call, farpool, folder};
 
 /// `farpool map` with these words behind its options, on this machine with two workers.
 fn map<'a>(words: impl IntoIterator<Item = &'a str>) -> Call {
@@ -118,7 +118,7 @@ fn linked_sources_go_together() {
 
 #[test]
 fn files_are_sources() {
-    let folder = Folder::new();
+    let folder = folder();
     let (first, second) = (folder.file("first"), folder.file("second"));
     fs::write(&first, "a\nb c\n").unwrap();
     fs::write(&second, "1\n2\n").unwrap();
@@ -168,7 +168,7 @@ fn several_items_for_one_command() {
     );
     map(["-n2", "echo {#}: {}"]).input("a\nb\nc\n").run().assert_prints("1: a b\n2: c\n");
     // What fails is the command.
-    let folder = Folder::new();
+    let folder = folder();
     let results = folder.file("results");
     let options =
         ["-n2", "--keep-going", "--results", &results, "test", "{2}", "!=", "d", ":::", "a", "b c", "x", "d", "e"];
@@ -202,7 +202,7 @@ fn what_cannot_be_started_is_told() {
     let done = map(["--keep-going", "echo", "{}"]).input(b"a\0b\nc\n".to_vec()).run();
     assert!(done.stderr().contains("contains a NUL byte") && done.stdout() == "c\n", "{done:?}");
     // A script that does not say what runs it.
-    let folder = Folder::new();
+    let folder = folder();
     let script = folder.file("script");
     fs::write(&script, "echo \"<$1>\"\n").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -244,7 +244,7 @@ fn the_old_way_to_give_a_command_stays() {
     prints(&["--program", "echo", "--", "a", ":::", "b c"], "a\n:::\nb c\n");
     prints(&["--program", "echo", ":::", "a"], "a\n");
     // Its results are those of the same command, given the new way.
-    let folder = Folder::new();
+    let folder = folder();
     let results = folder.file("results");
     prints(&["--results", &results, "--program", "echo -n {}", "--", "a", "b"], "ab");
     prints(&["--results", &results, "--resume", "echo -n {}", ":::", "a", "b", "c"], "c");

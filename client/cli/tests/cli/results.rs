@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::keeper::{Kept, failure, result};
 use crate::service::{Service, busy_cluster};
-use crate::support::{Done, Folder, farpool, map};
+use crate::support::{Done, farpool, folder, map};
 
 fn job(name: &str, state: DetachedState, items: u64, done: u64, failed: u64) -> DetachedJob {
     DetachedJob {
@@ -128,7 +128,7 @@ fn of_other_programs_it_is_told_how_much_there_is() {
 
 #[test]
 fn raw_results_are_files() {
-    let (service, folder) = (service(), Folder::new());
+    let (service, folder) = (service(), folder());
     let raw = folder.file("a/b");
     call(&service, &["results", "nightly", "--raw", &raw]).assert(1, "", FAILED);
     let read = |item: u32| fs::read(format!("{raw}/{item}")).ok();

@@ -3,20 +3,20 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use farpool_testkit::folder::Folder;
+use farpool_testkit::processes::{self, TAG};
+use farpool_testkit::waiting;
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
 /// A call that takes longer than this hangs: the slowest takes some seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Everything that a call starts has this variable, with the call's number.
-const TAG: &str = "FARPOOL_TEST_TAG";
 
 /// A call of the binary.
 pub(crate) struct Call {
@@ -109,7 +109,7 @@ impl Running {
             let _ = kill(pid, Signal::SIGKILL);
             panic!("it hangs");
         };
-        wait_until_gone(&tag);
+        assert_gone(&tag);
         let Output { status, stdout, stderr } = output.expect("a child can be waited for");
         Done { code: status.code(), stdout, stderr }
     }
@@ -118,16 +118,12 @@ impl Running {
     pub(crate) fn end_killed(self) {
         let Running { mut child, tag } = self;
         child.wait().expect("a child can be waited for");
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !tagged(&tag).is_empty() {
-            assert!(Instant::now() < deadline, "it left processes behind");
-            thread::sleep(Duration::from_millis(5));
-        }
+        waiting::until_gone(Duration::from_secs(5), || processes::tagged(&tag));
     }
 
     /// Processes of this call, itself included.
     pub(crate) fn processes(&self) -> Vec<u32> {
-        tagged(&self.tag)
+        processes::tagged(&self.tag).iter().map(|process| process.pid).collect()
     }
 }
 
@@ -155,57 +151,15 @@ impl Done {
 
 /// Everything that a call starts is to be gone a second after it.
 #[track_caller]
-fn wait_until_gone(tag: &str) {
-    let deadline = Instant::now() + Duration::from_secs(1);
-    let mut left = tagged(tag);
-    while !left.is_empty() && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(5));
-        left = tagged(tag);
-    }
-    for pid in &left {
-        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
-    }
-    assert!(left.is_empty(), "it left processes behind: {left:?}");
-}
-
-fn tagged(tag: &str) -> Vec<u32> {
-    let variable = format!("{TAG}={tag}");
-    let carries = |pid: &u32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|&byte| byte == 0).any(|other| other == variable.as_bytes())
-    };
-    let entries = fs::read_dir("/proc").expect("there is a /proc");
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter(carries).collect()
+fn assert_gone(tag: &str) {
+    let left = waiting::left_after(Duration::from_secs(1), || processes::tagged(tag));
+    processes::kill(&left);
+    assert!(left.is_empty(), "it left processes behind:\n{}", processes::list(&left));
 }
 
 /// A folder of a test's own, gone after it.
-pub(crate) struct Folder(PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Folder {
-        static FOLDERS: AtomicU32 = AtomicU32::new(0);
-        let name = format!("cli.{}.{}", std::process::id(), FOLDERS.fetch_add(1, Ordering::Relaxed));
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&path).expect("a folder can be made");
-        Folder(path)
-    }
-
-    pub(crate) fn file(&self, name: &str) -> String {
-        self.0.join(name).into_os_string().into_string().expect("paths of tests are text")
-    }
-
-    /// A named pipe, which commands can wait at.
-    pub(crate) fn pipe(&self, name: &str) -> String {
-        let path = self.file(name);
-        nix::unistd::mkfifo(Path::new(&path), nix::sys::stat::Mode::S_IRWXU).expect("a named pipe can be made");
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+pub(crate) fn folder() -> Folder {
+    Folder::new("cli")
 }
 
 /// Reads so many lines, one byte at a time: nothing behind them is taken.

@@ -1,15 +1,17 @@
 //! How each fault is done to the cluster, and mended later.
 
 use std::net::{Ipv4Addr, TcpStream};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use farpool_testkit::daemon::Daemon;
+use farpool_testkit::folder::text;
+use farpool_testkit::processes::{self, Process};
 use nix::sys::signal::Signal;
 
 use super::{Stage, Way};
-use crate::daemon::Daemon;
 use crate::faults::Fault;
-use crate::processes::{self, Process};
-use crate::{text, visitor};
+use crate::visitor;
 
 /// What is mended later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,8 +136,9 @@ impl Stage {
                 self.visitors += 1;
                 let folder = text(self.folder.clone());
                 let mut command = visitor::command(self.visitors, &self.address(), &self.tag, &folder);
-                command.current_dir(&self.folder);
-                self.visitor = Some(Daemon::start(&format!("visitor-{}", self.visitors), command, &self.folder));
+                command.current_dir(&self.folder).stdin(Stdio::piped());
+                self.visitor =
+                    Some(Daemon::start_with_log(&format!("visitor-{}", self.visitors), command, &self.folder));
                 self.mend_after(pause + Duration::from_millis(300), Mend::VisitorKilled);
                 Some(("clients killed", "visitor".to_owned()))
             }

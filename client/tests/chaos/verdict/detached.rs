@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use farpool::{Detached, DetachedState};
+use farpool_testkit::daemon::PATIENCE;
 
-use crate::daemon::PATIENCE;
 use crate::ledger::{Ledger, Mark};
 use crate::reading::{Reader, Story, has_ended};
 use crate::recipe::Recipe;

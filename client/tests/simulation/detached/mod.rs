@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use farpool_proto::v1::OpenJob;
 use farpool_session::by_hand::Next;
+use farpool_testkit::random::{Random, mix};
 use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
 use crate::coordinator::Address;
 use crate::network::{Host, Network};
 use crate::plan::{JobPlan, Plan};
-use crate::random::{Random, mix};
 use crate::trace;
 use crate::way::Way;
 use crate::world::Fault;

@@ -3,6 +3,7 @@
 use farpool_proto::v1::{Detach, Items, OpenJob, Program};
 use farpool_session::by_hand::{Caller, Handing};
 use farpool_session::{Error, ErrorKind};
+use farpool_testkit::random::Random;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -11,7 +12,6 @@ use super::picker::Picker;
 use crate::client::{PATIENCE, draw_job, open_pool};
 use crate::plan::{Plan, encode, mark};
 use crate::program::programs;
-use crate::random::Random;
 use crate::trace;
 use crate::way::Way;
 

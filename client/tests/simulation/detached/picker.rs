@@ -3,12 +3,12 @@
 use farpool_proto::v1::DetachedJob;
 use farpool_session::Error;
 use farpool_session::by_hand::{Caller, Next};
+use farpool_testkit::random::Random;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::books::{Books, End, Job};
 use crate::client::PATIENCE;
-use crate::random::Random;
 use crate::trace;
 use crate::way::Way;
 

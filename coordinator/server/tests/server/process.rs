@@ -1,16 +1,14 @@
 //! The program: its flags, its lines, its signals.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use bytes::Bytes;
 use farpool_proto::v1::{ClosePool, Items};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use farpool_testkit::daemon::{Daemon, PATIENCE};
+use nix::sys::signal::Signal;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::client::{Ask, Client, Told, open_pool, open_pool_as};
@@ -42,32 +40,16 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
     (status.code(), text(stdout), text(stderr))
 }
 
-pub(crate) struct Running {
-    child: Child,
-    lines: UnboundedReceiver<String>,
-    seen: Vec<String>,
-}
+pub(crate) struct Running(Daemon);
 
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it can be started");
-        let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
-        let (sender, lines) = unbounded_channel();
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { child, lines, seen: Vec::new() }
+        Self(Daemon::start("the coordinator", command))
     }
 
     /// Waits for a line with these words, if it has not come yet.
     pub(crate) async fn line(&mut self, words: &str) -> String {
-        loop {
-            if let Some(line) = self.seen.iter().find(|line| line.contains(words)) {
-                return line.clone();
-            }
-            match soon(words, self.lines.recv()).await {
-                Some(line) => self.seen.push(line),
-                None => panic!("no line has {words:?}: {:?}", self.seen),
-            }
-        }
+        soon(words, self.0.says_ever(words)).await
     }
 
     pub(crate) async fn address(&mut self) -> SocketAddr {
@@ -83,26 +65,18 @@ impl Running {
 
     /// The most memory that it has had, in bytes.
     pub(crate) fn peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.pid())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the system says it");
         let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number");
         kib << 10
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        self.0.signal(signal);
     }
 
     pub(crate) fn ends(mut self) -> Option<i32> {
-        self.child.wait().expect("it ends").code()
-    }
-}
-
-impl Drop for Running {
-    /// A test that fails leaves nothing behind.
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.0.wait(PATIENCE).unwrap_or_else(|wrong| panic!("{wrong}")).code()
     }
 }
 
@@ -283,12 +257,10 @@ async fn a_client_that_has_closed_its_pool_and_goes_is_not_lost() {
     }
     // They are given up in the order in which they went.
     server.line("client session closed").await;
-    let lost = server.seen.iter().filter(|line| line.contains("client session closed")).count();
-    assert_eq!(lost, 1, "{:?}", server.seen);
+    assert_eq!(server.0.times_said("client session closed"), 1, "{}", server.0.said());
     server.signal(Signal::SIGTERM);
     server.line("shut down").await;
-    let lost = server.seen.iter().filter(|line| line.contains("client session closed")).count();
-    assert_eq!(lost, 1, "{:?}", server.seen);
+    assert_eq!(server.0.times_said("client session closed"), 1, "{}", server.0.said());
 }
 
 #[tokio::test]
@@ -366,7 +338,7 @@ async fn other_processes_do_not_look_into_it() {
     let mut server = Running::start(&mut command);
     server.line("listening").await;
     // Those that can be looked into belong to their user.
-    let owner = std::fs::metadata(format!("/proc/{}/environ", server.child.id())).expect("it runs").uid();
+    let owner = std::fs::metadata(format!("/proc/{}/environ", server.0.pid())).expect("it runs").uid();
     std::fs::remove_dir_all(&place).expect("the folder goes away");
     assert_eq!(owner, 0);
 }

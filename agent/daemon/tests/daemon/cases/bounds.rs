@@ -3,18 +3,18 @@
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{FailureKind, StartJob, StartPool, WorkerSettings};
+use farpool_testkit::folder::Folder;
 
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 use crate::pipe::Pipe;
 use crate::pool::{assign, own_program, start, start_job};
-use crate::scratch::Scratch;
 use crate::session::Session;
 
 super::cases! { a_bad_pool_or_job_fails_alone, what_a_worker_announces_takes_no_memory }
 
 async fn a_bad_pool_or_job_fails_alone() {
-    let scratch = Scratch::new();
+    let scratch = Folder::new("daemon");
     let pipe = Pipe::new(scratch.path().join("pipe"));
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--slots", "3"]);
@@ -52,7 +52,7 @@ async fn a_bad_pool_or_job_fails_alone() {
 
 async fn what_a_worker_announces_takes_no_memory() {
     const MOST: u64 = 2 << 30;
-    let scratch = Scratch::new();
+    let scratch = Folder::new("daemon");
     let mut coordinator = Coordinator::start();
     let daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--slots", "1"]);
     let (mut session, _) = coordinator.session().await;

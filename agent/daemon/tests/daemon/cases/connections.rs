@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use farpool_proto::v1::Settled;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
+use farpool_testkit::folder::Folder;
 use nix::sys::signal::Signal;
 use tonic::Status;
 
@@ -12,7 +13,6 @@ use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 use crate::pool::{assign, own_program, start, start_job};
 use crate::running::{CHUNKS, Running};
-use crate::scratch::Scratch;
 
 super::cases! {
     nothing_is_lost_and_nothing_is_told_twice, a_coordinator_that_is_reached_anew, a_program_on_its_way,
@@ -22,7 +22,7 @@ super::cases! {
 async fn nothing_is_lost_and_nothing_is_told_twice() {
     const ROUNDS: u64 = 30;
     const CHUNKS: u64 = 40;
-    let (scratch, notes) = (Scratch::new(), Scratch::new());
+    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "1"]);
     let (mut session, _) = coordinator.session().await;
@@ -90,8 +90,8 @@ async fn a_coordinator_that_is_reached_anew() {
 }
 
 async fn a_program_on_its_way() {
-    let (scratch, notes) = (Scratch::new(), Scratch::new());
-    let port = crate::coordinator::Port::reserve();
+    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
+    let port = farpool_testkit::port::Port::reserve();
     let mut coordinator = Coordinator::start_at(&port);
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
@@ -144,7 +144,7 @@ async fn drains_over_another_connection() {
 }
 
 async fn leaves_at_once_with_nothing_to_do() {
-    let scratch = Scratch::new();
+    let scratch = Folder::new("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let (_session, _) = coordinator.session().await;

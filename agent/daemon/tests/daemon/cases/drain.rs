@@ -7,15 +7,16 @@ use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{Drain, StartPool};
 use farpool_proto::version;
+use farpool_testkit::folder::Folder;
+use farpool_testkit::port::Port;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Status;
 
-use crate::coordinator::{Coordinator, Port};
+use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 use crate::pool::{start, start_job};
 use crate::running::{CHUNKS, Running};
-use crate::scratch::Scratch;
 
 super::cases! {
     drains_on_sigterm, drains_on_sigint, drains_on_command, a_second_signal_ends_it_at_once, without_a_session_it_ends_at_once,
@@ -24,10 +25,10 @@ super::cases! {
 }
 
 /// The item that runs finishes, all others are given back, and the agent leaves.
-async fn check_drains(ask: impl FnOnce(&Running)) {
+async fn check_drains(ask: impl FnOnce(&mut Running)) {
     let mut running = Running::new(&[]).await;
     let item = running.pipe.reader().await;
-    ask(&running);
+    ask(&mut running);
     let session = &mut running.session;
     let mut returned = 0;
     let mut draining = false;
@@ -85,7 +86,7 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 async fn without_a_session_it_ends_at_once() {
-    let scratch = Scratch::new();
+    let scratch = Folder::new("daemon");
     let port = Port::reserve();
     let mut daemon = Daemon::start(&port.url(), scratch.path(), &[]);
     daemon.says("Connection refused").await;
@@ -93,16 +94,16 @@ async fn without_a_session_it_ends_at_once() {
     assert_eq!(daemon.ended().await.code, Some(0));
     // The same while the coordinator is silent.
     let mut coordinator = Coordinator::start();
-    let daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
+    let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let _silent = coordinator.arrival().await;
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended().await.code, Some(0));
 }
 
 async fn drains_while_a_program_is_on_its_way() {
-    let scratch = Scratch::new();
+    let scratch = Folder::new("daemon");
     let mut coordinator = Coordinator::start();
-    let daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
+    let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
     session.send(Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none"))));
     let mut fetch = coordinator.fetch().await;
@@ -129,7 +130,7 @@ async fn a_session_that_ends_while_it_drains() {
 /// The coordinator talks nonsense, and the agent is told to leave before its workers are gone: it does not look for another
 /// session.
 async fn a_signal_while_pools_are_killed() {
-    let running = Running::new(&[]).await;
+    let mut running = Running::new(&[]).await;
     let _item = running.pipe.reader().await;
     let fork_server = running.program();
     let pid = Pid::from_raw(fork_server.pid.cast_signed());
@@ -146,7 +147,7 @@ async fn a_signal_while_pools_are_killed() {
 }
 
 async fn a_hangup_is_noted_and_ends_nothing() {
-    let scratch = Scratch::new();
+    let scratch = Folder::new("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;

@@ -6,12 +6,13 @@ use std::net::TcpListener;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::{AgentCommand, CommandFrame, Piece, StartPool};
 use farpool_proto::version;
+use farpool_testkit::folder::Folder;
+use farpool_testkit::port::Port;
 use tonic::Status;
 
-use crate::coordinator::{Coordinator, Port};
+use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 use crate::pool::{assign, start, start_job};
-use crate::scratch::Scratch;
 
 super::cases! { frames_that_lie, commands_that_make_no_sense, no_coordinator_at_all, a_program_that_never_ends }
 
@@ -21,7 +22,7 @@ async fn frames_that_lie() {
         piece: Some(Piece { total, data: vec![0xff; bytes].into() }),
         ..CommandFrame::default()
     };
-    let scratch = Scratch::new();
+    let scratch = Folder::new("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     for (frames, words) in [
@@ -40,7 +41,7 @@ async fn frames_that_lie() {
 }
 
 async fn commands_that_make_no_sense() {
-    let scratch = Scratch::new();
+    let scratch = Folder::new("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let twice = || Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none")));
@@ -65,7 +66,7 @@ async fn commands_that_make_no_sense() {
 }
 
 async fn no_coordinator_at_all() {
-    let scratch = Scratch::new();
+    let scratch = Folder::new("daemon");
     let port = Port::reserve();
     let listener = TcpListener::bind(port.address()).expect("the port is free");
     let mut daemon = Daemon::start(&port.url(), scratch.path(), &[]);
@@ -83,7 +84,7 @@ async fn no_coordinator_at_all() {
 }
 
 async fn a_program_that_never_ends() {
-    let scratch = Scratch::new();
+    let scratch = Folder::new("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;

@@ -19,7 +19,7 @@ impl Scratch {
     }
 }
 
-async fn killed(process: Running) {
+async fn killed(mut process: Running) {
     process.signal(Signal::SIGKILL);
     process.ends();
 }

@@ -1,0 +1,26 @@
+//! An agent over real processes, those that keep the protocol and those that do not.
+//!
+//! The test executable is also the program that the agent starts.
+
+mod misbehaving;
+mod pools;
+
+use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE};
+use farpool_testkit::workers;
+use libtest_mimic::Arguments;
+
+fn main() {
+    let role = std::env::var(ROLE_VARIABLE).unwrap_or_default();
+    let mut arguments = std::env::args();
+    if role == ROLE_FORK_SERVER && arguments.next().is_some_and(|name| name == misbehaving::PROGRAM) {
+        return workers::serve(&arguments.next().unwrap_or_default());
+    }
+    if pools::play_a_part(&role) {
+        return;
+    }
+    libtest_mimic::run(
+        &Arguments::from_args(),
+        [misbehaving::trials(), pools::trials()].into_iter().flatten().collect(),
+    )
+    .exit();
+}

@@ -1,0 +1,74 @@
+//! The end of an agent, wanted or not.
+
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::process::{Command, Stdio};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::pools::host::{Event, Host, Word, is_alive};
+
+crate::pools::cases![all_pools_are_stopped_at_once, nothing_survives_an_agent_that_is_killed];
+
+/// Has this program be an agent with two pools.
+pub(crate) const AGENT_VARIABLE: &str = "FARPOOL_TEST_AGENT";
+
+fn all_pools_are_stopped_at_once() {
+    let (mut host, word) = (Host::new(3), Word::new("never-said"));
+    for pool in [1, 2, 3] {
+        host.pool(pool);
+        host.assign(pool, [&format!("hear {}", word.path()), "echo never"]);
+        host.wait_for_output(pool, "listening");
+    }
+    let pids: Vec<_> = host.told.iter().filter_map(pid_of).collect();
+    assert!(pids.len() >= 3 && pids.iter().all(|pid| is_alive(pid)));
+    let began = std::time::Instant::now();
+    host.end();
+    assert!(began.elapsed() < std::time::Duration::from_secs(5));
+    assert!(pids.iter().all(|pid| !is_alive(pid)));
+}
+
+fn pid_of(event: &Event) -> Option<String> {
+    match event {
+        Event::Output(output) => Some(output.pid.to_string()),
+        _ => None,
+    }
+}
+
+fn nothing_survives_an_agent_that_is_killed() {
+    let mut agent =
+        Command::new(std::env::current_exe().unwrap()).env(AGENT_VARIABLE, "1").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(agent.stdout.take().unwrap()).lines();
+    let workers = [0; 2].map(|_| {
+        let pid = lines.next().unwrap().unwrap();
+        assert!(is_alive(&pid));
+        pidfd_open(pid.parse().unwrap())
+    });
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    for worker in workers {
+        let mut ended = [PollFd::new(worker.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut ended, PollTimeout::from(5000_u16)), Ok(1), "a worker is left behind");
+    }
+}
+
+/// Starts two pools, tells their workers' process ids, and drives them for longer than the test takes.
+pub(crate) fn be_an_agent() {
+    let mut host = Host::new(2);
+    for pool in [1, 2] {
+        host.pool(pool);
+        println!("{}", host.run(pool, "pid"));
+    }
+    for pool in [1, 2] {
+        host.assign(pool, ["sleep 60000"]);
+    }
+    host.drive_for(std::time::Duration::from_secs(60));
+}
+
+fn pidfd_open(pid: i32) -> OwnedFd {
+    // SAFETY: pidfd_open(2) takes two numbers and touches no memory of ours.
+    let fd = nix::errno::Errno::result(unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0) });
+    let fd = i32::try_from(fd.expect("it runs")).expect("a descriptor");
+    // SAFETY: the kernel has just made this descriptor.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

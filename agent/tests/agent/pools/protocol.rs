@@ -1,0 +1,263 @@
+//! What a coordinator may say, and what makes no sense.
+
+pub(crate) use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::{
+    Assign, CancelChunks, Chunk, Drain, EndJob, FailureKind, ResizePool, Retract, StartJob, StartPool, StopPool,
+    Version, WorkerSettings,
+};
+
+use crate::pools::host::{Event, Host, Word, is_alive, program, segment, start};
+
+crate::pools::cases![
+    one_assign_for_several_pools,
+    what_makes_no_sense_is_refused,
+    a_bad_pool_fails_alone,
+    a_bad_job_fails_alone,
+    words_about_a_pool_that_has_failed_are_no_nonsense,
+    stopped_pools_forget_their_jobs,
+    fewer_workers_and_more,
+    draining_gives_back_what_has_not_begun,
+    a_chunk_that_must_stay_together_is_finished_when_draining,
+    a_welcome_is_ignored,
+];
+
+pub(crate) fn start_job(pool: u64, job: u64) -> Command {
+    Command::StartJob(StartJob { pool, job, function: vec![1].into(), ..StartJob::default() })
+}
+
+pub(crate) fn chunk(chunk: u64, job: u64, segments: u32) -> Chunk {
+    Chunk { chunk, job, first: 10 * chunk, attempt: 1, segments }
+}
+
+fn one_assign_for_several_pools() {
+    let mut host = Host::new(2);
+    host.pool(1);
+    host.pool(2);
+    host.say(start_job(1, 11));
+    let chunks = vec![chunk(1, 1, 1), chunk(2, 2, 1), chunk(3, 11, 1), chunk(4, 2, 1)];
+    let segments = ["echo a", "echo b", "echo c", "echo d"].map(segment).to_vec();
+    host.say(Command::Assign(Assign { chunks, segments }));
+    assert_eq!([1, 2, 3, 4].map(|chunk| host.result(chunk)), ["a", "b", "c", "d"]);
+    host.end();
+}
+
+fn what_makes_no_sense_is_refused() {
+    let check = |body: Command, words: &str| {
+        let mut host = Host::new(1);
+        host.pool(1);
+        let refused = host.try_to_say(body).expect_err("it makes no sense").to_string();
+        assert!(refused.contains(words), "{refused}");
+        // It is the session that is over; the agent is whole.
+        host.end();
+    };
+    let assign = |chunks: &[Chunk], items: &[&str]| {
+        let segments = items.iter().copied().map(segment).collect();
+        Command::Assign(Assign { chunks: chunks.to_vec(), segments })
+    };
+    check(Command::StartPool(Box::new(StartPool { pool: 1, ..start() })), "pool 1 was started twice");
+    check(start_job(1, 1), "started twice");
+    check(start_job(9, 9), "which is not here");
+    check(assign(&[chunk(1, 9, 1)], &["echo"]), "was not started");
+    check(assign(&[chunk(1, 1, 2)], &["echo"]), "missing");
+    check(assign(&[chunk(1, 1, 1)], &["echo", "echo"]), "belong to no chunk");
+    check(assign(&[chunk(1, 1, 0)], &[]), "malformed");
+    let mut lies = assign(&[chunk(1, 1, 1)], &["echo"]);
+    if let Command::Assign(lies) = &mut lies {
+        lies.segments[0].start = 100;
+    }
+    check(lies, "malformed");
+}
+
+fn a_bad_pool_fails_alone() {
+    let mut host = Host::new(1);
+    host.pool(1);
+    let worker = host.run(1, "pid");
+    fn settings(start: &mut StartPool) -> &mut WorkerSettings {
+        start.settings.get_or_insert_default()
+    }
+    type Bad = (fn(&mut StartPool), &'static str);
+    let bad: [Bad; 10] = [
+        (|start| settings(start).payload_limit = (2 << 30) + 1, "(payload_limit): 2147483649"),
+        (|start| settings(start).payload_limit = 1 << 63, "(payload_limit): 9223372036854775808"),
+        (|start| settings(start).payload_limit = u64::MAX, "(payload_limit): 18446744073709551615"),
+        (|start| settings(start).threads = 1025, "threads in a worker: 1025"),
+        (|start| settings(start).name = "x".repeat(1025), "the pool's name: 1025"),
+        (|start| settings(start).initializer = vec![0; 1_000_001].into(), "the initializer's function: 1000001"),
+        (|start| start.weight = 10_001, "(weight): 10001"),
+        (|start| start.weight = u32::MAX, "(weight): 4294967295"),
+        (|start| start.processes = (1 << 20) + 1, "workers in the pool: 1048577"),
+        (|start| start.processes = u32::MAX, "workers in the pool: 4294967295"),
+    ];
+    for (pool, (change, words)) in (2..).zip(bad) {
+        let mut bad = StartPool { pool, ..start() };
+        change(&mut bad);
+        host.agent.start_pool(bad, program("serves")).expect("the coordinator is not to blame");
+        let failure = host.pool_fault(pool);
+        assert_eq!(failure.kind(), FailureKind::InvalidArgument);
+        assert!(failure.message.contains(words), "{words}: {failure:?}");
+        host.wait_for_event(|event| matches!(event, Event::PoolStopped(stopped) if stopped.pool == pool));
+    }
+    assert_eq!(host.run(1, "pid"), worker, "the other pool goes on as if nothing had been");
+    host.end();
+}
+
+fn a_bad_job_fails_alone() {
+    let mut host = Host::new(1);
+    host.pool(1);
+    let worker = host.run(1, "pid");
+    let function = vec![0; 1_100_000].into();
+    host.say(Command::StartJob(StartJob { pool: 1, job: 5, function, ..StartJob::default() }));
+    // More items than are told of in one turn, and another chunk that is not wanted any more.
+    let many = vec!["echo"; 3000];
+    let segments = many.iter().chain(&["echo"]).copied().map(segment).collect();
+    host.say(Command::Assign(Assign { chunks: vec![chunk(70, 5, 3000), chunk(71, 5, 1)], segments }));
+    host.say(Command::CancelChunks(CancelChunks { chunks: vec![71] }));
+    let faults = |told: &[Event]| {
+        let faults = told.iter().filter_map(|event| match event {
+            Event::ItemFault(fault) => Some((fault.chunk, fault.item, fault.failure.clone().unwrap_or_default())),
+            _ => None,
+        });
+        faults.collect::<Vec<_>>()
+    };
+    let told = host.wait(|told| (faults(told).len() >= 3000).then(|| faults(told)));
+    for (at, (chunk, item, failure)) in (700..).zip(&told) {
+        assert_eq!((*chunk, *item, failure.kind()), (70, at, FailureKind::InvalidArgument), "{failure:?}");
+        assert!(failure.message.contains(": 1100000"), "{failure:?}");
+    }
+    assert_eq!(host.run(1, "pid"), worker, "the other job goes on as if nothing had been");
+    assert_eq!(faults(&host.told).len(), 3000);
+    host.say(Command::EndJob(EndJob { job: 5, kill: false }));
+    host.agent.drain();
+    host.wait_until(|agent| agent.is_drained());
+    host.end();
+}
+
+/// The coordinator could not know yet.
+fn words_about_a_pool_that_has_failed_are_no_nonsense() {
+    let mut host = Host::new(1);
+    host.pool(1);
+    host.agent.start_pool(StartPool { pool: 2, ..start() }, program("complains")).unwrap();
+    host.say(start_job(2, 2));
+    host.pool_fault(2);
+    host.say(start_job(2, 22));
+    host.wait_for_event(|event| matches!(event, Event::PoolStopped(stopped) if stopped.pool == 2));
+    host.say(start_job(2, 222));
+    let chunks = vec![chunk(1, 2, 1), chunk(2, 1, 1), chunk(3, 22, 1), chunk(4, 222, 1)];
+    let segments = ["echo a", "echo b", "echo c", "echo d"].map(segment).to_vec();
+    host.say(Command::Assign(Assign { chunks, segments }));
+    host.say(Command::Retract(Retract { chunks: vec![1, 3] }));
+    host.say(Command::ResizePool(ResizePool { pool: 2, processes: 3 }));
+    assert_eq!(host.result(2), "b");
+    host.say(Command::EndJob(EndJob { job: 22, kill: true }));
+    // Now the coordinator knows.
+    host.say(Command::StopPool(StopPool { pool: 2, now: true }));
+    assert!(host.try_to_say(start_job(2, 3)).is_err());
+    host.end();
+}
+
+fn stopped_pools_forget_their_jobs() {
+    let mut host = Host::new(1);
+    host.pool(1);
+    assert_eq!(host.run(1, "echo a"), "a");
+    host.say(Command::StopPool(StopPool { pool: 1, now: false }));
+    host.wait_for_event(|event| matches!(event, Event::PoolStopped(_)));
+    assert!(host.agent.is_empty());
+    // The same numbers may come again.
+    host.told.clear();
+    host.pool(1);
+    assert_eq!(host.run(1, "echo b"), "b");
+    host.end();
+}
+
+fn fewer_workers_and_more() {
+    let mut host = Host::new(3);
+    host.pool_of(StartPool { pool: 1, processes: 2, ..start() });
+    let words = [Word::new("fewer-1"), Word::new("fewer-2")];
+    let hears = words.each_ref().map(|word| format!("hear {}", word.path()));
+    let running = host.assign(1, [&hears[0], &hears[1]]);
+    host.wait_for_output(1, "listening\nlistening\n");
+    host.say(Command::ResizePool(ResizePool { pool: 1, processes: 1 }));
+    words.iter().for_each(Word::say);
+    running.into_iter().for_each(|chunk| drop(host.result(chunk)));
+    let pids = host.assign(1, ["pid"; 6]).map(|chunk| host.result(chunk));
+    assert!(pids.iter().all(|pid| *pid == pids[0]), "more than one worker runs items: {pids:?}");
+    host.say(Command::ResizePool(ResizePool { pool: 1, processes: 3 }));
+    let words = [Word::new("more-1"), Word::new("more-2"), Word::new("more-3")];
+    let hears = words.each_ref().map(|word| format!("hear {}", word.path()));
+    host.told.clear();
+    let running = host.assign(1, [&hears[0], &hears[1], &hears[2]]);
+    host.wait_for_output(1, "listening\nlistening\nlistening\n");
+    words.iter().for_each(Word::say);
+    running.into_iter().for_each(|chunk| drop(host.result(chunk)));
+    host.end();
+}
+
+fn returned(told: &[Event], chunk: u64) -> Option<u64> {
+    told.iter().find_map(|event| match event {
+        Event::Returned(back) if back.chunk == chunk => Some(back.count),
+        _ => None,
+    })
+}
+
+fn draining_gives_back_what_has_not_begun() {
+    let mut host = Host::new(1);
+    host.pool(1);
+    host.pool(2);
+    let word = Word::new("drain");
+    let [runs] = host.assign(1, [&format!("hear {}", word.path())]);
+    host.wait_for_output(1, "listening");
+    let waiting = [host.assign(1, ["echo a"]), host.assign(2, ["echo b"])].concat();
+    host.say(Command::Drain(Drain {}));
+    host.agent.drain();
+    // What was on its way is given back too.
+    let [late] = host.assign(2, ["echo c"]);
+    for chunk in waiting.into_iter().chain([late]) {
+        assert_eq!(host.wait(|told| returned(told, chunk)), 1);
+    }
+    host.agent.start_pool(StartPool { pool: 3, ..start() }, program("serves")).unwrap();
+    assert!(host.pool_fault(3).message.contains("leaving"));
+    assert!(!host.agent.is_drained());
+    word.say();
+    assert_eq!(host.result(runs), "go on");
+    assert!(host.agent.is_drained());
+    let draining = host.told.iter().filter(|event| matches!(event, Event::Draining(_))).count();
+    assert_eq!(draining, 1, "it is said once");
+    host.end();
+}
+
+fn a_chunk_that_must_stay_together_is_finished_when_draining() {
+    let mut host = Host::new(1);
+    host.pool(1);
+    host.say(Command::StartJob(StartJob { whole_chunks: true, ..job_of(1, 8) }));
+    let word = Word::new("whole");
+    let items = [&format!("hear {}", word.path()), "echo b", "echo c"].map(segment).to_vec();
+    host.say(Command::Assign(Assign { chunks: vec![chunk(1, 8, 3)], segments: items }));
+    host.wait_for_output(1, "listening");
+    host.agent.drain();
+    word.say();
+    let items: u64 = 3;
+    host.wait(|told| {
+        let done = told.iter().map(|event| match event {
+            Event::RunDone(done) if done.chunk == 1 => done.ends.len() as u64 / 4,
+            _ => 0,
+        });
+        (done.sum::<u64>() == items).then_some(())
+    });
+    assert!(returned(&host.told, 1).is_none());
+    assert!(host.agent.is_drained());
+    host.end();
+}
+
+pub(crate) fn job_of(pool: u64, job: u64) -> StartJob {
+    StartJob { pool, job, function: vec![1].into(), ..StartJob::default() }
+}
+
+fn a_welcome_is_ignored() {
+    let mut host = Host::new(1);
+    host.say(Command::Welcome(Version::default()));
+    host.pool(1);
+    let pid = host.run(1, "pid");
+    assert!(is_alive(&pid));
+    host.end();
+    assert!(!is_alive(&pid));
+}

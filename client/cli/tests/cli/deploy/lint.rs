@@ -1,0 +1,24 @@
+//! Scripts and the Dockerfile, as their linters see them.
+
+use std::process::Command;
+
+use crate::deploy::tools::{deployed, is_content, tool};
+
+#[test]
+fn scripts_are_bash() {
+    is_content(Command::new("bash").arg("-n").arg(deployed("local.sh")));
+}
+
+#[test]
+fn shellcheck_has_nothing_to_say() {
+    if let Some(shellcheck) = tool("shellcheck") {
+        is_content(Command::new(shellcheck).arg("--enable=quote-safe-variables").arg(deployed("local.sh")));
+    }
+}
+
+#[test]
+fn hadolint_has_nothing_to_say() {
+    if let Some(hadolint) = tool("hadolint") {
+        is_content(Command::new(hadolint).arg("--failure-threshold=style").arg(deployed("Dockerfile")));
+    }
+}

@@ -1,0 +1,93 @@
+//! `deploy/local.sh` as tests run it: a cluster on this machine.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use farpool_testkit::processes::{self, TAG};
+use farpool_testkit::{binaries, folder, waiting};
+
+/// How long all of it may take to go; agents with work are given a second, and then another.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The script while it runs.
+pub(crate) struct Local {
+    pub(crate) child: Child,
+    pub(crate) address: String,
+    /// In the environment of all that it starts.
+    pub(crate) tag: String,
+}
+
+impl Local {
+    /// Returns when all agents are connected.
+    pub(crate) fn start(arguments: &[&str]) -> Local {
+        let tag = new_tag();
+        let mut command = script(&tag, arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("bash is there");
+        let address = address_in(child.stdout.as_mut().expect("it is a pipe"));
+        Local { child, address, tag }
+    }
+
+    /// Ends its input, and waits until it has ended, and all that it started.
+    #[track_caller]
+    pub(crate) fn end(mut self) -> ExitStatus {
+        drop(self.child.stdin.take());
+        wait_until_gone(&self.tag);
+        self.child.wait().expect("it can be waited for")
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        // The end of its input, if that has not come yet.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+        // If it was killed, it could not do so itself.
+        remove_folder(&self.tag);
+    }
+}
+
+/// The script, to start the binaries of this build.
+pub(crate) fn script(tag: &str, arguments: &[&str]) -> Command {
+    binaries::make_daemons();
+    let coordinator = binaries::coordinator();
+    let root = binaries::workspace();
+    let mut command = Command::new(root.join("deploy/local.sh"));
+    fs::create_dir_all(folder(tag)).expect("a folder can be made");
+    command.args(arguments).env(TAG, tag).env("TMPDIR", folder(tag)).env_remove("FARPOOL_ADDRESS");
+    command.env("FARPOOL_BINARIES", coordinator.parent().expect("it is in a folder"));
+    command
+}
+
+/// Removes what a script of this tag may have left in its folder for temporary files.
+pub(crate) fn remove_folder(tag: &str) {
+    let _ = fs::remove_dir_all(folder(tag));
+}
+
+fn folder(tag: &str) -> PathBuf {
+    folder::all().join(tag)
+}
+
+/// A tag that nothing has yet.
+pub(crate) fn new_tag() -> String {
+    static SCRIPTS: AtomicU32 = AtomicU32::new(0);
+    format!("local.{}.{}", std::process::id(), SCRIPTS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The address in the line that the script prints.
+pub(crate) fn address_in(stdout: &mut impl Read) -> String {
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line).expect("it is text");
+    let address = line.trim_end().strip_prefix("export FARPOOL_ADDRESS=");
+    address.unwrap_or_else(|| panic!("it printed {line:?}")).to_owned()
+}
+
+/// Waits until no process has this tag.
+#[track_caller]
+pub(crate) fn wait_until_gone(tag: &str) {
+    waiting::until_gone(PATIENCE, || processes::tagged(tag));
+}

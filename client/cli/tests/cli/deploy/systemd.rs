@@ -1,0 +1,63 @@
+//! The units, as systemd reads them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use farpool_testkit::binaries;
+use farpool_testkit::folder::Folder;
+
+use crate::deploy::tools::{deployed, is_content, run, tool_of_this_machine};
+
+const UNITS: [&str; 2] = ["farpool-coordinator.service", "farpool-agent.service"];
+
+fn text_of(unit: &str) -> String {
+    fs::read_to_string(deployed("systemd").join(unit)).expect("it is there")
+}
+
+/// A copy that names the binaries of this build: systemd wants them to exist.
+fn copy(folder: &Folder, unit: &str, more: &str) -> PathBuf {
+    binaries::make_daemons();
+    let built = binaries::coordinator();
+    let built = built.parent().expect("it is in a folder").to_str().expect("target folders are text");
+    folder.write(unit, &(text_of(unit).replace("/usr/local/bin", built) + more))
+}
+
+#[test]
+fn systemd_has_nothing_to_say() {
+    let Some(analyze) = tool_of_this_machine("systemd-analyze") else { return };
+    let folder = Folder::new("deploy");
+    for unit in UNITS {
+        is_content(Command::new(&analyze).args(["verify", "--man=no"]).arg(copy(&folder, unit, "")));
+    }
+}
+
+#[test]
+fn it_would_say_so() {
+    // It exits with 0 on keys that it does not know.
+    let Some(analyze) = tool_of_this_machine("systemd-analyze") else { return };
+    let folder = Folder::new("deploy");
+    let unit = copy(&folder, UNITS[0], "[Service]\nNonsense=yes\n");
+    let output = run(Command::new(analyze).args(["verify", "--man=no"]).arg(unit));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Nonsense"), "{output:?}");
+}
+
+#[test]
+fn units_start_what_there_is() {
+    for (unit, binary, settings) in
+        [(UNITS[0], binaries::coordinator(), "coordinator.toml"), (UNITS[1], binaries::agent(), "agent.toml")]
+    {
+        let name = binary.file_name().and_then(|name| name.to_str()).expect("binaries have names");
+        let line = format!("ExecStart=/usr/local/bin/{name} --config /etc/farpool/{settings}\n");
+        assert!(text_of(unit).contains(&line), "{unit} lacks {line}");
+        assert!(deployed(settings).is_file());
+    }
+}
+
+#[test]
+fn agents_may_drain_and_outlive_their_workers() {
+    let text = text_of(UNITS[1]);
+    for line in ["KillMode=mixed", "OOMPolicy=continue", "Restart=on-failure"] {
+        assert!(text.lines().any(|other| other == line), "{line} is missing");
+    }
+}

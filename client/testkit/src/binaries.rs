@@ -1,0 +1,106 @@
+//! The programs that tests start: they lie beside the test program's folder, where cargo puts them. Those that are missing, or
+//! older than what they are made of, are built: `cargo test -p farpool` builds only one package.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+use std::time::SystemTime;
+
+/// Returns the coordinator's executable.
+pub fn coordinator() -> PathBuf {
+    make_daemons();
+    folder().join("farpool-coordinator")
+}
+
+/// Returns the agent's executable.
+pub fn agent() -> PathBuf {
+    make_daemons();
+    folder().join("farpool-agent")
+}
+
+/// Returns the executable of the command line.
+pub fn farpool() -> PathBuf {
+    static MADE: OnceLock<()> = OnceLock::new();
+    let farpool = folder().join("farpool");
+    MADE.get_or_init(|| {
+        let client = ["client/src", "client/session", "client/worker", "client/cli"];
+        let sources = newest_source(&[&["proto", "coordinator", "agent"][..], &client].concat());
+        build(std::slice::from_ref(&farpool), sources, &["-p", "farpool-cli"]);
+    });
+    farpool
+}
+
+/// Returns the executable of an example, which is made of what is in these folders. `cargo test` has built it, and
+/// `cargo test --test ...` builds no examples.
+pub fn example(package: &str, name: &str, made_of: &[&str]) -> PathBuf {
+    static MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let example = folder().join("examples").join(name);
+    let mut made = MADE.lock().expect("a build that fails, fails all who wait for it");
+    if !made.contains(&example) {
+        build(std::slice::from_ref(&example), newest_source(made_of), &["-p", package, "--example", name]);
+        made.insert(example.clone());
+    }
+    example
+}
+
+/// Builds both daemons, if need be.
+pub fn make_daemons() {
+    static MADE: OnceLock<()> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let sources = newest_source(&["proto", "coordinator", "agent"]);
+        let daemons = ["farpool-coordinator", "farpool-agent"].map(|daemon| folder().join(daemon));
+        build(&daemons, sources, &["-p", "farpool-coordinator-server", "-p", "farpool-agent-daemon"]);
+    });
+}
+
+/// Has cargo build this if any of the programs is missing or older than that.
+fn build(programs: &[PathBuf], sources: SystemTime, what: &[&str]) {
+    let built = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified());
+    if programs.iter().all(|path| built(path).is_ok_and(|built| built >= sources)) {
+        return;
+    }
+    let folder = folder();
+    let profile = if folder.ends_with("release") { "release" } else { "dev" };
+    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--profile", profile])
+        .args(what)
+        .arg("--target-dir")
+        .arg(folder.parent().expect("a profile's folder is in the target folder"))
+        .current_dir(workspace())
+        .status();
+    assert!(built.expect("cargo is there where the tests were built").success(), "{what:?} could not be built");
+}
+
+/// Returns where cargo puts executables: `target/debug`, as a rule.
+pub fn folder() -> PathBuf {
+    let program = std::env::current_exe().expect("the program knows where it is");
+    program.ancestors().nth(2).expect("it is in a folder of a folder").to_owned()
+}
+
+/// Returns the folder of farpool's sources.
+pub fn workspace() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().find(|folder| folder.join("Cargo.lock").exists()).expect("this package is part of a workspace")
+}
+
+/// When the last source in these folders was changed.
+fn newest_source(folders: &[&str]) -> SystemTime {
+    let mut folders: Vec<PathBuf> = folders.iter().map(|folder| workspace().join(folder)).collect();
+    let mut newest = SystemTime::UNIX_EPOCH;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                if !["tests", "benches", "examples"].iter().any(|beside| path.ends_with(beside)) {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|end| end == "rs" || end == "toml") {
+                newest = newest.max(metadata.modified().unwrap_or(newest));
+            }
+        }
+    }
+    newest
+}

@@ -1,0 +1,216 @@
+//! A real cluster on this machine: a coordinator and agents as processes of their own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::daemon::Daemon;
+use crate::folder::Folder;
+use crate::port::Port;
+use crate::processes::{self, Process, TAG};
+use crate::{binaries, waiting};
+
+/// Tells programs where the cluster is.
+pub const ADDRESS: &str = "FARPOOL_ADDRESS";
+/// What a coordinator says when clients can connect.
+pub const LISTENS: &str = "listening address=";
+/// And an agent, when work can come.
+pub const CONNECTED: &str = "connected to ";
+/// How long a daemon may take to go.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A coordinator and its agents. Dropping it kills what is left of them.
+#[derive(Debug)]
+pub struct Cluster {
+    // Agents go first.
+    agents: Vec<Daemon>,
+    coordinator: Daemon,
+    port: Port,
+    address: String,
+    /// Where the daemons keep programs.
+    programs: PathBuf,
+    tag: String,
+    /// The coordinator's.
+    arguments: Vec<String>,
+    _folder: Option<Folder>,
+}
+
+impl Cluster {
+    /// Starts a coordinator on a port of its own, with these further arguments and without an agent. Its processes carry the
+    /// tag; programs are kept in this folder.
+    pub fn start(tag: &str, programs: &Path, arguments: &[&str]) -> Cluster {
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let port = Port::reserve();
+        let coordinator = start_coordinator(tag, programs, &port, &arguments);
+        let (address, programs, tag) = (port.url(), programs.to_owned(), tag.to_owned());
+        Cluster { agents: Vec::new(), coordinator, port, address, programs, tag, arguments, _folder: None }
+    }
+
+    /// Starts one with a journal, and so many agents, node1 and so on, with so many slots each.
+    pub fn of(agents: usize, slots: usize) -> Cluster {
+        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+        let tag = format!("cluster.{}.{}", std::process::id(), CLUSTERS.fetch_add(1, Ordering::Relaxed));
+        let folder = Folder::new("cluster");
+        let mut cluster = Cluster::start(&tag, folder.path(), &["--journal", &folder.file("journal")]);
+        let hosts: Vec<String> = (1..=agents).map(|number| format!("node{number}")).collect();
+        let arguments: Vec<_> = hosts.iter().map(|host| ["--host", host]).collect();
+        cluster.add_agents(slots, arguments.iter().map(|arguments| &arguments[..]));
+        cluster._folder = Some(folder);
+        cluster
+    }
+
+    /// Adds an agent with so many slots and these further arguments; returns when it is connected.
+    pub fn add_agent(&mut self, slots: usize, arguments: &[&str]) -> u32 {
+        let address = self.address.clone();
+        self.add_agent_through(&address, slots, arguments)
+    }
+
+    /// The same; its coordinator is at another address.
+    pub fn add_agent_through(&mut self, address: &str, slots: usize, arguments: &[&str]) -> u32 {
+        let mut agent = self.launch(address, slots, arguments);
+        agent.wait_for(CONNECTED);
+        let pid = agent.pid();
+        self.agents.push(agent);
+        pid
+    }
+
+    /// Adds agents with so many slots, each with its own further arguments; returns when all are connected.
+    pub fn add_agents<'a>(&mut self, slots: usize, all: impl IntoIterator<Item = &'a [&'a str]>) {
+        let from = self.agents.len();
+        for arguments in all {
+            let agent = self.launch(&self.address, slots, arguments);
+            self.agents.push(agent);
+        }
+        for agent in &mut self.agents[from..] {
+            agent.wait_for(CONNECTED);
+        }
+    }
+
+    fn launch(&self, address: &str, slots: usize, arguments: &[&str]) -> Daemon {
+        let mut command = daemon(&binaries::agent(), &self.tag);
+        command.args(["--coordinator", address, "--slots", &slots.to_string(), "--programs"]);
+        command.arg(self.programs.join("agents")).args(arguments);
+        Daemon::start("agent", command)
+    }
+
+    /// Kills the coordinator, as a machine does that loses its power.
+    pub fn kill_coordinator(&mut self) {
+        self.coordinator.kill();
+    }
+
+    /// Starts it again, at the same address.
+    pub fn start_coordinator(&mut self) {
+        self.coordinator = start_coordinator(&self.tag, &self.programs, &self.port, &self.arguments);
+    }
+
+    /// One after the other.
+    pub fn restart_coordinator(&mut self) {
+        self.kill_coordinator();
+        self.start_coordinator();
+    }
+
+    /// Returns where clients connect.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Returns the same without its scheme.
+    pub fn socket(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// Returns the coordinator's process id.
+    pub fn coordinator(&self) -> u32 {
+        self.coordinator.pid()
+    }
+
+    /// Sends a signal to an agent, or to the coordinator, which is known by its pid.
+    pub fn signal(&self, pid: u32, signal: Signal) {
+        processes::send(pid, signal).expect("a daemon of this cluster runs");
+    }
+
+    /// Waits until this agent has ended.
+    pub fn wait_for_agent(&mut self, pid: u32) {
+        let at = self.agents.iter().position(|agent| agent.pid() == pid).expect("it is an agent of this cluster");
+        let mut agent = self.agents.swap_remove(at);
+        agent.wait(Duration::MAX).expect("it ends");
+    }
+
+    /// Returns what runs at the agents: fork servers, at least.
+    pub fn workers(&self) -> Vec<Process> {
+        let agents: Vec<u32> = self.agents.iter().map(Daemon::pid).collect();
+        processes::every().filter(|process| agents.contains(&process.parent)).collect()
+    }
+
+    /// Ends all daemons as an operator would, after a case that should have left no worker. Returns what is wrong.
+    pub fn stop(mut self) -> Result<(), String> {
+        let mut wrong = self.left_workers().err().unwrap_or_default();
+        self.signal_all(Signal::SIGTERM);
+        for daemon in self.agents.iter_mut().chain([&mut self.coordinator]) {
+            wrong += &end(daemon);
+        }
+        let left = processes::tagged(&self.tag);
+        if !left.is_empty() {
+            wrong += &format!("the daemons have left processes:\n{}", processes::list(&left));
+            processes::kill(&left);
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    /// Whether workers are left after a second, and which.
+    fn left_workers(&self) -> Result<(), String> {
+        let left = waiting::left_after(Duration::from_secs(1), || self.workers());
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(format!("after a second there are still workers:\n{}", processes::list(&left)))
+    }
+
+    /// Ends all daemons, whatever they do; all that they have started must go with them.
+    #[track_caller]
+    pub fn end(mut self) {
+        // The first signal lets open work finish, the second does not.
+        for signal in [Signal::SIGTERM, Signal::SIGTERM, Signal::SIGKILL] {
+            self.signal_all(signal);
+            let daemons = self.agents.iter_mut().chain([&mut self.coordinator]);
+            if daemons.map(|daemon| daemon.wait(Duration::from_secs(1))).all(|ended| ended.is_ok()) {
+                break;
+            }
+        }
+        waiting::until_gone(Duration::from_secs(10), || processes::tagged(&self.tag));
+    }
+
+    fn signal_all(&mut self, signal: Signal) {
+        self.agents.iter_mut().chain([&mut self.coordinator]).for_each(|daemon| daemon.signal(signal));
+    }
+}
+
+fn start_coordinator(tag: &str, programs: &Path, port: &Port, arguments: &[String]) -> Daemon {
+    let mut command = daemon(&binaries::coordinator(), tag);
+    command.args(["--listen", &port.address().to_string(), "--programs"]).arg(programs.join("coordinator"));
+    command.args(arguments);
+    let mut coordinator = Daemon::start("coordinator", command);
+    coordinator.wait_for(LISTENS);
+    coordinator
+}
+
+fn daemon(program: &Path, tag: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env(TAG, tag).env_remove(ADDRESS).stdin(Stdio::null());
+    command
+}
+
+/// Waits for its end, after it was told; returns what is wrong with it.
+fn end(daemon: &mut Daemon) -> String {
+    match daemon.wait(PATIENCE) {
+        Ok(status) if status.success() => String::new(),
+        // A case may have killed it.
+        Ok(_) if daemon.said().contains("SIGTERM") => String::new(),
+        Ok(status) => format!("the {} ended with {status}; it said:\n{}", daemon.name(), daemon.said()),
+        Err(wrong) => wrong,
+    }
+}

@@ -1,0 +1,72 @@
+//! Folders of tests, beside what cargo builds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::stat::Mode;
+
+use crate::binaries;
+
+/// A folder of a test's own. It goes when this is dropped.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes one; its name begins with this word.
+    pub fn new(word: &str) -> Folder {
+        static FOLDERS: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{word}.{}.{}", std::process::id(), FOLDERS.fetch_add(1, Ordering::Relaxed));
+        let path = all().join(name);
+        fs::create_dir_all(&path).expect("a folder can be made");
+        Folder(path)
+    }
+
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Returns the path of a file in it.
+    pub fn file(&self, name: &str) -> String {
+        text(self.0.join(name))
+    }
+
+    /// Writes a file into it.
+    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, contents).expect("the folder can be written");
+        path
+    }
+
+    /// Makes a named pipe in it.
+    pub fn pipe(&self, name: &str) -> String {
+        let path = self.file(name);
+        nix::unistd::mkfifo(Path::new(&path), Mode::S_IRWXU).expect("a named pipe can be made");
+        path
+    }
+
+    /// Returns the names of what is in a folder in it; none if that is not there.
+    pub fn names_in(&self, folder: &str) -> Vec<String> {
+        let files = self.0.join(folder).read_dir().into_iter().flatten();
+        files
+            .map(|file| file.expect("it is there").file_name().into_string().expect("names in tests are text"))
+            .collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Returns the folder of all tests' folders: cargo's for integration tests, as a rule `target/tmp`.
+pub fn all() -> PathBuf {
+    binaries::folder().with_file_name("tmp")
+}
+
+/// Returns a path as arguments and variables have it.
+pub fn text(path: PathBuf) -> String {
+    path.into_os_string().into_string().expect("paths of tests are text")
+}

@@ -1,0 +1,113 @@
+//! Which processes there are. Everything that a case starts carries its tag in the environment, workers and what their
+//! tasks leave behind included.
+
+use std::env;
+use std::fmt::Write;
+use std::fs;
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+/// The variable that holds the tag.
+pub const TAG: &str = "FARPOOL_TEST_TAG";
+
+/// A process as /proc shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Who has started it, or has inherited it.
+    pub parent: u32,
+    /// As ps(1) shows it: R, S, T, Z ...
+    pub state: char,
+    /// Its name, as the kernel cuts it off.
+    pub name: String,
+    /// The kernel function that it sleeps in.
+    asleep_in: String,
+}
+
+impl Process {
+    /// What /proc knows of the process; `None` when it is gone.
+    pub fn of(pid: u32) -> Option<Process> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (head, tail) = stat.rsplit_once(')')?;
+        let mut fields = tail.split_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let name = head.split_once('(')?.1.to_owned();
+        let asleep_in = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+        Some(Process { pid, parent, state, name, asleep_in })
+    }
+}
+
+/// This process's tag.
+pub fn own_tag() -> String {
+    env::var(TAG).expect("a case runs with a tag")
+}
+
+/// All processes with this tag, or with one below it.
+pub fn tagged(tag: &str) -> Vec<Process> {
+    let variable = format!("{TAG}={tag}");
+    let carries = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut variables = environment.split(|&byte| byte == 0);
+        variables.any(|other| matches!(other.strip_prefix(variable.as_bytes()), Some([] | [b'/', ..])))
+    };
+    all().filter(carries).filter_map(Process::of).collect()
+}
+
+/// All processes of this machine.
+pub fn every() -> impl Iterator<Item = Process> {
+    all().filter_map(Process::of)
+}
+
+/// The children of this process, those that have ended and were not waited for included.
+pub fn children() -> Vec<Process> {
+    let own = std::process::id();
+    every().filter(|process| process.parent == own).collect()
+}
+
+/// What this case has started, directly or not, and is still there.
+pub fn started_by_this_case() -> Vec<Process> {
+    let own = std::process::id();
+    let mut processes = children();
+    for process in tagged(&own_tag()) {
+        if process.pid != own && !processes.contains(&process) {
+            processes.push(process);
+        }
+    }
+    processes
+}
+
+/// Fails if anything is there that this process or its workers started: now, without waiting.
+pub fn assert_none_left() {
+    let left = started_by_this_case();
+    assert!(left.is_empty(), "processes are left behind:\n{}", list(&left));
+}
+
+/// Kills exactly these processes.
+pub fn kill(processes: &[Process]) {
+    for process in processes {
+        // An error means that it has ended.
+        let _ = send(process.pid, Signal::SIGKILL);
+    }
+}
+
+/// Sends a signal to one process.
+pub fn send(pid: u32, signal: Signal) -> nix::Result<()> {
+    signal::kill(Pid::from_raw(i32::try_from(pid).expect("a pid is positive")), signal)
+}
+
+/// The processes, a line each.
+pub fn list(processes: &[Process]) -> String {
+    processes.iter().fold(String::new(), |mut lines, process| {
+        let Process { pid, parent, state, name, asleep_in } = process;
+        let _ = writeln!(lines, "    {pid} {name}, {state}, child of {parent}, in {asleep_in}");
+        lines
+    })
+}
+
+fn all() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").expect("there is a /proc");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}

@@ -1,0 +1,58 @@
+//! Compiling small programs against the farpool that these tests were built with, by calling rustc on its library: a
+//! second of work, where cargo in a directory of its own would build everything once more.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::SystemTime;
+
+use crate::binaries;
+
+/// Returns a source file of the tests.
+pub fn fixture(name: &str) -> PathBuf {
+    binaries::workspace().join("client/tests/fixtures").join(name)
+}
+
+/// Compiles the program `source` to `output`.
+pub fn compile(source: &Path, output: &Path, options: &[&str]) -> Output {
+    compile_as("bin", source, output, options)
+}
+
+/// The same for another kind of crate.
+pub fn compile_as(kind: &str, source: &Path, output: &Path, options: &[&str]) -> Output {
+    let libraries = libraries();
+    let library = newest_farpool(&libraries);
+    Command::new(rustc())
+        .arg(source)
+        .arg("-o")
+        .arg(output)
+        .args(["--edition=2024", "--crate-type", kind, "--error-format=human", "--color=never"])
+        .arg(format!("--extern=farpool={}", library.display()))
+        .arg(format!("-Ldependency={}", libraries.display()))
+        .args(options)
+        .output()
+        .expect("rustc is there where the tests were built")
+}
+
+fn rustc() -> OsString {
+    std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
+}
+
+/// Where cargo puts what it builds for these tests: beside the test program.
+fn libraries() -> PathBuf {
+    let program = std::env::current_exe().expect("the program knows where it is");
+    program.parent().expect("it is in a directory").to_owned()
+}
+
+/// Of several builds, the one that was made for this one.
+fn newest_farpool(libraries: &Path) -> PathBuf {
+    let is_farpool = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("libfarpool-") && name.ends_with(".rlib")
+    };
+    let built = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    let entries = fs::read_dir(libraries).expect("the test program is in it");
+    let farpools = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_farpool);
+    farpools.max_by_key(built).expect("the library was built before its tests")
+}

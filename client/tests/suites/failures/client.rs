@@ -1,0 +1,108 @@
+//! A client in a process of its own, to be killed: this executable once more, with a scenario to play.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+
+use farpool_testkit::processes::{self, Process, TAG};
+use nix::sys::signal::Signal;
+
+use crate::cluster;
+use crate::failures::checks::seconds;
+use crate::failures::scenarios::SCENARIO;
+use crate::runner;
+
+/// Such a client. Dropping it kills it.
+pub(crate) struct Client {
+    child: Option<Child>,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    tag: String,
+}
+
+impl Client {
+    /// Starts a client that plays this scenario with these arguments.
+    pub(crate) fn start(scenario: &str, arguments: &[&str]) -> Client {
+        let (client, _) = Self::launch(scenario, arguments, Stdio::inherit(), None);
+        client
+    }
+
+    /// The same, with its pools at this address.
+    pub(crate) fn start_at(address: &str, scenario: &str, arguments: &[&str]) -> Client {
+        let (client, _) = Self::launch(scenario, arguments, Stdio::inherit(), Some(address));
+        client
+    }
+
+    /// The same, with its stderr to be read.
+    pub(crate) fn start_with_stderr(scenario: &str, arguments: &[&str]) -> (Client, ChildStderr) {
+        let (client, stderr) = Self::launch(scenario, arguments, Stdio::piped(), None);
+        (client, stderr.expect("it was asked for"))
+    }
+
+    fn launch(
+        scenario: &str,
+        arguments: &[&str],
+        stderr: Stdio,
+        address: Option<&str>,
+    ) -> (Client, Option<ChildStderr>) {
+        let tag = format!("{}/client", processes::own_tag());
+        // Whoever runs the tests in the background may have them ignore SIGINT, which is inherited.
+        let mut child = Command::new("env")
+            .arg("--default-signal=INT")
+            .arg(std::env::current_exe().unwrap())
+            .args(arguments)
+            .env(SCENARIO, scenario)
+            .env(TAG, &tag)
+            .envs(address.map(|address| (cluster::ADDRESS, address)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
+        (Client { child: Some(child), stdin, stdout, tag }, stderr)
+    }
+
+    /// Waits for the next line on its stdout; an empty one is its end.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.truncate(line.trim_end().len());
+        line
+    }
+
+    /// Its stdout.
+    pub(crate) fn stdout(&mut self) -> &mut impl std::io::Read {
+        &mut self.stdout
+    }
+
+    /// Lets it go on, if it waits for that.
+    pub(crate) fn go_on(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Sends it a signal, alone.
+    pub(crate) fn signal(&self, signal: Signal) {
+        processes::send(self.child.as_ref().expect("it runs").id(), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        runner::wait(self.child.take().expect("it runs"), seconds(20)).expect("it ends by itself")
+    }
+
+    /// The client and all that it has started.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        processes::tagged(&self.tag)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Errors mean that it has ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

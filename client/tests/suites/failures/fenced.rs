@@ -1,0 +1,96 @@
+//! Agents that were given up while they lived, and come back: what they have done meanwhile does not count, is counted, and
+//! what nobody wants of them any more is killed.
+
+use std::fs;
+
+use farpool::Pool;
+use farpool_testkit::cable::Cable;
+use farpool_testkit::processes;
+use nix::sys::signal::Signal;
+use farpool_testkit::waiting;
+
+use crate::cluster::{self, Cluster};
+use crate::failures::checks::{seconds, serves_on, within};
+use crate::failures::operators;
+use crate::failures::tasks::{FOR_EVER, nap};
+use crate::log::{self, Log};
+use crate::pools;
+
+crate::runner::cases![an_agent_that_was_stopped_for_too_long, an_agent_that_was_cut_off_for_too_long,];
+
+/// Notes its worker's pid when it begins, and when it ends. The first run of an item takes this long.
+fn slow_at_first(path: String, item: u64, milliseconds: u64) -> u64 {
+    let first = !fs::read_to_string(&path).unwrap().lines().any(|line| line.starts_with(&format!("{item} begins")));
+    log::note(&path, format!("{item} begins {}", std::process::id()));
+    if first {
+        nap(milliseconds);
+    }
+    log::note(&path, format!("{item} ends {}", std::process::id()));
+    item
+}
+
+/// Where the first run of an item runs.
+fn first_worker(log: &Log, item: u64) -> Option<u32> {
+    let begins = format!("{item} begins ");
+    log.lines().iter().find_map(|line| line.strip_prefix(&begins)?.parse().ok())
+}
+
+/// An agent has two items, and is lost: the one ends there, the other one would never. Another agent runs both.
+fn check(
+    mut cluster: Cluster,
+    agent: impl FnOnce(&mut Cluster) -> u32,
+    lose: impl FnOnce(&Cluster, u32),
+    find: impl FnOnce(&Cluster, u32),
+) {
+    let lost = agent(&mut cluster);
+    let pool = pools::builder().address(cluster.address()).build().expect("the pool opens");
+    let log = Log::new("runs");
+    let items = [(log.path(), 0, 1500), (log.path(), 1, FOR_EVER)];
+    let map = pool.job(slow_at_first).chunksize(1).starmap_async(items);
+    waiting::until(|| log.lines().len() == 2);
+    let hangs = first_worker(&log, 1).expect("it has begun");
+    cluster.add_agent(2, &[]);
+    lose(&cluster, lost);
+    assert_eq!(within(seconds(20), || map.get().unwrap()), [0, 1]);
+    let ended = format!("0 ends {}", first_worker(&log, 0).expect("it has begun"));
+    waiting::until(|| log.count(&ended) == 1);
+    assert_eq!((log.count(format!("1 begins {hangs}")), log.lines().len()), (1, 7));
+    assert!(processes::Process::of(hangs).is_some(), "nobody has told it to end");
+    let before = operators::status(&cluster);
+    assert_eq!((operators::agents(&before).len(), &before["late_messages"]), (1, &0.into()), "{before}");
+
+    find(&cluster, lost);
+    // It is back, and says what it did in vain; and what hangs is gone while the pool is open.
+    let counted = |status: &serde_json::Value| status["late_messages"].as_u64().is_some_and(|late| late >= 1);
+    operators::until(&cluster, |status| operators::agents(status).len() == 2 && counted(status));
+    waiting::until_gone(seconds(5), || processes::Process::of(hangs).into_iter().collect());
+    is_used_again(&pool, &cluster);
+    drop(pool);
+    operators::until(&cluster, operators::nothing_is_left);
+    cluster.stop().unwrap();
+}
+
+fn is_used_again(pool: &Pool, cluster: &Cluster) {
+    operators::until(cluster, |status| status["pools"][0]["slots"] == 4);
+    serves_on(pool);
+}
+
+fn an_agent_that_was_stopped_for_too_long() {
+    check(
+        cluster::empty_with(&["--heartbeat-timeout", "1s"]),
+        |cluster| cluster.add_agent(2, &[]),
+        |cluster, agent| cluster.signal(agent, Signal::SIGSTOP),
+        |cluster, agent| cluster.signal(agent, Signal::SIGCONT),
+    );
+}
+
+fn an_agent_that_was_cut_off_for_too_long() {
+    let cluster = cluster::empty_with(&["--reconnect-grace", "300ms"]);
+    let cable = Cable::to(cluster.socket());
+    check(
+        cluster,
+        |cluster| cluster.add_agent_through(&cable.address(), 2, &[]),
+        |_, _| cable.unplug(),
+        |_, _| cable.plug(),
+    );
+}

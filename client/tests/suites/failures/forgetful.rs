@@ -1,0 +1,57 @@
+//! Programs that do not call `farpool::init()` first, or at all, or too late for a fork.
+
+use farpool_testkit::waiting;
+
+use crate::failures::checks::seconds;
+use crate::failures::client::Client;
+
+crate::runner::cases![
+    a_program_that_forgets_init,
+    a_program_that_ends_before_init,
+    a_program_with_threads_before_init,
+    a_program_that_ignores_the_end_of_its_children,
+    an_error_that_main_returns_tells_its_story,
+];
+
+/// No process is started that would run the program's main again, and again.
+fn a_program_that_forgets_init() {
+    let mut client = Client::start("forgets init", &[]);
+    let said = client.line();
+    assert!(said.contains("farpool is not initialised: make `farpool::init();` the first line of main"), "{said}");
+    assert_eq!(client.line(), "", "it was said once: no other process has come this far");
+    assert!(client.end().success());
+    assert!(client.processes().is_empty());
+}
+
+fn a_program_that_ends_before_init() {
+    let mut client = Client::start("leaves before init", &[]);
+    let said = client.line();
+    for part in ["ended", "exit status: 7", "before it reached farpool::init()", "the first line of main"] {
+        assert!(said.contains(part), "{part:?} is missing in {said:?}");
+    }
+    assert!(client.end().success());
+    waiting::until_gone(seconds(1), || client.processes());
+}
+
+/// Workers cannot be forked then, and are started anew.
+fn a_program_with_threads_before_init() {
+    let mut client = Client::start("threads before init", &[]);
+    assert_eq!(client.line(), "all is well");
+    assert!(client.end().success());
+    assert!(client.processes().is_empty());
+}
+
+/// A disposition that programs inherit, and that would keep a fork server from hearing of its workers.
+fn a_program_that_ignores_the_end_of_its_children() {
+    let mut client = Client::start("ignores SIGCHLD", &[]);
+    assert_eq!(client.line(), "all is well");
+    assert!(client.end().success());
+    assert!(client.processes().is_empty());
+}
+
+fn an_error_that_main_returns_tells_its_story() {
+    let mut client = Client::start("returns a pool's error", &[]);
+    let said = client.line();
+    assert!(said.starts_with("apply, item 0: panicked at ") && said.contains("the story"), "{said}");
+    assert!(client.end().success());
+}

@@ -1,0 +1,112 @@
+//! Tasks that start processes and leave them behind.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use farpool::Pool;
+use farpool_testkit::processes::{self, Process};
+use serde::{Deserialize, Serialize};
+use farpool_testkit::waiting;
+
+use crate::failures::checks::{pool, seconds, serves_on, within};
+use crate::failures::tasks::{Way, square};
+use crate::pools;
+
+crate::runner::cases![
+    gone_when_the_pool_is_joined,
+    gone_when_the_pool_is_dropped,
+    gone_when_the_pool_is_terminated,
+    gone_with_their_worker_if_they_are_of_its_group,
+    gone_though_their_worker_died_before,
+    the_pool_serves_on_meanwhile,
+];
+
+/// How a task starts what outlives it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Start {
+    Child,
+    /// In a session, and so in a process group, of its own.
+    Session,
+    /// Its parent has ended at once, as daemons do it.
+    Daemon,
+}
+
+pub(crate) const STARTS: [Start; 3] = [Start::Child, Start::Session, Start::Daemon];
+
+/// Starts something that sleeps for an hour, and leaves it behind.
+pub(crate) fn litter(start: Start) {
+    let mut shell = Command::new("sh");
+    shell.stdin(Stdio::null());
+    match start {
+        Start::Child | Start::Session => shell.args(["-c", "exec sleep 3600"]),
+        Start::Daemon => shell.args(["-c", "sleep 3600 & exit"]),
+    };
+    if !matches!(start, Start::Child) {
+        // SAFETY: setsid is on the list of what may be called between fork and exec, and touches no memory.
+        unsafe { shell.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
+    }
+    let mut child = shell.spawn().expect("sh is everywhere");
+    match start {
+        Start::Child | Start::Session => std::mem::forget(child),
+        Start::Daemon => drop(child.wait()),
+    }
+}
+
+fn sleepers() -> Vec<Process> {
+    processes::tagged(&processes::own_tag()).into_iter().filter(|process| process.name == "sleep").collect()
+}
+
+/// A pool whose tasks have left three processes behind, each in its own way.
+fn littered() -> Pool {
+    let pool = pool(2);
+    pool.map(litter, STARTS).unwrap();
+    waiting::until(|| sleepers().len() == 3);
+    pool
+}
+
+fn gone_when_the_pool_is_joined() {
+    let pool = littered();
+    pool.close();
+    within(seconds(5), || pool.join().unwrap());
+    processes::assert_none_left();
+}
+
+fn gone_when_the_pool_is_dropped() {
+    drop(littered());
+    processes::assert_none_left();
+}
+
+fn gone_when_the_pool_is_terminated() {
+    let pool = littered();
+    pool.terminate();
+    within(seconds(1), || pool.join().unwrap());
+    processes::assert_none_left();
+}
+
+fn gone_with_their_worker_if_they_are_of_its_group() {
+    let pool = pools::builder().processes(1).max_tasks_per_child(1).build().unwrap();
+    pool.apply(litter, (Start::Child,)).unwrap();
+    assert_eq!(pool.apply(square, (2,)).unwrap(), 4);
+    waiting::until_gone(seconds(5), sleepers);
+}
+
+fn gone_though_their_worker_died_before() {
+    let dies = |start| {
+        litter(start);
+        Way::Kill.take();
+    };
+    let pool = pool(2);
+    for start in STARTS {
+        pool.job(dies).retries(0).apply((start,)).unwrap_err();
+    }
+    // Those of the dead workers' groups are gone by now.
+    waiting::until_gone(seconds(5), || sleepers().into_iter().skip(2).collect());
+    drop(pool);
+    processes::assert_none_left();
+}
+
+fn the_pool_serves_on_meanwhile() {
+    let pool = littered();
+    serves_on(&pool);
+    assert_eq!(sleepers().len(), 3);
+}

@@ -1,0 +1,95 @@
+//! Workers that somebody else kills.
+
+use farpool::ErrorKind;
+use farpool_testkit::processes;
+use nix::sys::signal::Signal;
+
+use crate::failures::checks::{pool, seconds, serves_on, told, within};
+use crate::failures::tasks::{hang, pid_after, square};
+use crate::line::Line;
+
+crate::runner::cases![
+    a_worker_killed_while_it_runs,
+    a_worker_killed_again_and_again,
+    an_idle_worker_killed,
+    all_workers_killed_at_once,
+    workers_killed_all_the_time,
+];
+
+fn a_worker_killed_while_it_runs() {
+    let (pool, mut line) = (pool(2), Line::new("pids"));
+    let signals = [
+        (Signal::SIGKILL, "signal 9 (SIGKILL)"),
+        (Signal::SIGSEGV, "signal 11 (SIGSEGV)"),
+        (Signal::SIGTERM, "signal 15 (SIGTERM)"),
+        (Signal::SIGBUS, "signal 7 (SIGBUS)"),
+    ];
+    for (signal, words) in signals {
+        let doomed = pool.job(hang).retries(0).apply_async((line.path(),));
+        let pid = line.next_number();
+        // Rust's own handler of SIGSEGV and SIGBUS lets the first one pass that was no fault.
+        let killed_at = std::time::Instant::now();
+        for _ in 0..=u8::from(matches!(signal, Signal::SIGSEGV | Signal::SIGBUS)) {
+            processes::send(pid, signal).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let error = doomed.get().unwrap_err();
+        assert!(killed_at.elapsed() < seconds(1), "the caller knew after {:?}", killed_at.elapsed());
+        told(&error, ErrorKind::WorkerDied, 0, 1, &[words]);
+        assert_eq!(error.pid(), Some(pid));
+    }
+    serves_on(&pool);
+}
+
+fn a_worker_killed_again_and_again() {
+    let (pool, mut line) = (pool(1), Line::new("pids"));
+    let doomed = pool.apply_async(hang, (line.path(),));
+    let pids = [(); 3].map(|()| {
+        let pid = line.next_number();
+        processes::send(pid, Signal::SIGKILL).unwrap();
+        pid
+    });
+    let error = doomed.get().unwrap_err();
+    told(&error, ErrorKind::WorkerDied, 0, 3, &["SIGKILL", "3 attempts"]);
+    assert_eq!(error.pid(), Some(pids[2]));
+    serves_on(&pool);
+}
+
+fn an_idle_worker_killed() {
+    let pool = pool(2);
+    for _ in 0..12 {
+        let pid = pool.apply(pid_after, (0,)).unwrap();
+        processes::send(pid, Signal::SIGKILL).unwrap();
+        // The next call may come before the death is noticed, and must not suffer from it.
+        assert_eq!(within(seconds(5), || pool.map(square, 0..20).unwrap()).len(), 20);
+    }
+    serves_on(&pool);
+}
+
+fn all_workers_killed_at_once() {
+    let (pool, mut line) = (pool(8), Line::new("pids"));
+    let doomed = pool.job(hang).retries(0).chunksize(1).map_async((0..8).map(|_| line.path()).collect::<Vec<_>>());
+    let pids = [(); 8].map(|()| line.next_number());
+    for pid in pids {
+        processes::send(pid, Signal::SIGKILL).unwrap();
+    }
+    let error = within(seconds(5), || doomed.get().unwrap_err());
+    told(&error, ErrorKind::WorkerDied, 0, 1, &["SIGKILL"]);
+    serves_on(&pool);
+}
+
+/// Naps are killed while they run; with enough retries all of them end well.
+fn workers_killed_all_the_time() {
+    let pool = pool(3);
+    let naps = pool.job(pid_after).retries(1000).chunksize(1).map_async([20; 60]);
+    let own = std::process::id();
+    while !naps.wait(crate::failures::checks::millis(15)) {
+        let workers = processes::tagged(&processes::own_tag());
+        if let Some(worker) = workers.iter().find(|process| process.name == "farpool-worker" && process.parent != own) {
+            // It may have ended by itself meanwhile.
+            let _ = processes::send(worker.pid, Signal::SIGKILL);
+        }
+    }
+    assert_eq!(naps.get().unwrap().len(), 60);
+    serves_on(&pool);
+}

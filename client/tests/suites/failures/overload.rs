@@ -1,0 +1,150 @@
+//! Clients that push far more than the coordinator may hold: it makes them wait, and loses nothing.
+
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use farpool::ErrorKind;
+use nix::sys::signal::Signal;
+use farpool_testkit::waiting;
+
+use crate::cluster::{self, Cluster};
+use crate::failures::checks::{seconds, serves_on, within};
+use crate::failures::operators;
+use crate::failures::tasks::{FOR_EVER, nap};
+use crate::pools;
+
+crate::runner::cases![
+    twenty_clients_push_far_more_than_fits,
+    the_coordinator_is_restarted_while_far_more_is_pushed_than_fits,
+    a_client_with_many_times_what_fits_outlives_its_coordinator,
+    millions_of_items_fail_at_once,
+];
+
+const MIB: usize = 1 << 20;
+const CLIENTS: u64 = 20;
+/// Those that have it restarted take turns to say all of it again, which takes time.
+const FEWER_CLIENTS: u64 = 12;
+/// Of a mebibyte each, and as much comes back: 1.9 GiB in all.
+const ITEMS: u64 = 48;
+const MEMORY_MIB: u64 = 64;
+/// For each client beside that: what is on its way to it and from it, twice in memory while it is taken apart.
+const ROOM_MIB: u64 = 16;
+
+fn negative(item: Vec<u8>) -> Vec<u8> {
+    item.iter().map(|byte| !byte).collect()
+}
+
+fn peak_mib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+}
+
+fn cluster() -> Cluster {
+    let mut cluster = cluster::empty_with(&["--memory", &format!("{MEMORY_MIB}MiB")]);
+    cluster.add_agent(2, &[]);
+    cluster.add_agent(2, &[]);
+    cluster
+}
+
+/// What one client pushes; counts what comes back.
+fn push(address: &str, client: u64, done: &AtomicU64) {
+    let pool = pools::builder().address(address).build().unwrap();
+    let fill = |item: u64| (client * 7 + item * 3) as u8;
+    let items = (0..ITEMS).map(|item| vec![fill(item); MIB]);
+    let mut results = 0;
+    for (item, result) in (0..).zip(pool.job(negative).buffersize(ITEMS).imap(items)) {
+        let result = result.unwrap();
+        assert!(result.len() == MIB && result.iter().all(|&byte| byte == !fill(item)), "{client}: {item}");
+        results += 1;
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+    assert_eq!(results, ITEMS);
+}
+
+fn twenty_clients_push_far_more_than_fits() {
+    let (cluster, done) = (cluster(), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (address, done) = (cluster.address(), &done);
+            scope.spawn(move || push(address, client, done));
+        }
+    });
+    let peak = peak_mib(cluster.coordinator());
+    assert!(peak < MEMORY_MIB + CLIENTS * ROOM_MIB, "the coordinator has had {peak} MiB");
+    operators::until(&cluster, operators::nothing_is_left);
+    cluster.stop().unwrap();
+}
+
+fn negative_slowly(item: Vec<u8>) -> Vec<u8> {
+    nap(60);
+    negative(item)
+}
+
+/// What never left it need not be said again before the pool goes on.
+fn a_client_with_many_times_what_fits_outlives_its_coordinator() {
+    const JOBS: u8 = 32;
+    const ITEMS: usize = 12;
+    let mut cluster = cluster();
+    let pool = pools::builder().address(cluster.address()).build().unwrap();
+    let maps = (0..JOBS).map(|job| pool.map_async(negative_slowly, vec![vec![job; MIB]; ITEMS]));
+    let maps: Vec<_> = maps.collect();
+    operators::until(&cluster, |status| status["held_bytes"].as_u64() >= Some(MEMORY_MIB * MIB as u64 / 10 * 9));
+    cluster.restart_coordinator();
+    for (job, map) in (0..JOBS).zip(maps) {
+        let results = within(seconds(60), || map.get().unwrap());
+        assert!(results.len() == ITEMS && results.iter().all(|result| *result == vec![!job; MIB]), "{job}");
+    }
+    let peak = peak_mib(cluster.coordinator());
+    assert!(peak < 3 * MEMORY_MIB + ROOM_MIB, "the coordinator has had {peak} MiB");
+    serves_on(&pool);
+    drop(pool);
+    operators::until(&cluster, operators::nothing_is_left);
+    cluster.stop().unwrap();
+}
+
+fn wait_if_first(item: u8) {
+    if item == 0 {
+        nap(FOR_EVER);
+    }
+}
+
+/// All that a client has sent may have run at an agent that does not come back, and must not run twice.
+fn millions_of_items_fail_at_once() {
+    const ITEMS: usize = 3_000_000;
+    let mut cluster = cluster::empty_with(&["--memory", "64MiB", "--heartbeat-timeout", "1s"]);
+    let agent = cluster.add_agent(1, &[]);
+    let pool = pools::builder().address(cluster.address()).build().unwrap();
+    let map = pool.job(wait_if_first).retries(0).map_async((0..ITEMS).map(|item| u8::from(item > 0)));
+    operators::until(&cluster, |status| status["held_bytes"].as_u64() >= Some(5 * ITEMS as u64 * 9 / 10));
+    cluster.signal(agent, Signal::SIGKILL);
+    cluster.kill_coordinator();
+    cluster.start_coordinator();
+    cluster.wait_for_agent(agent);
+    cluster.add_agent(1, &[]);
+    let error = within(seconds(30), || map.get().unwrap_err());
+    assert_eq!((error.kind(), error.item()), (ErrorKind::AgentLost, Some(0)), "{error}");
+    let peak = peak_mib(cluster.coordinator());
+    assert!(peak < MEMORY_MIB + ROOM_MIB, "the coordinator has had {peak} MiB");
+    serves_on(&pool);
+    drop(pool);
+    operators::until(&cluster, operators::nothing_is_left);
+    cluster.stop().unwrap();
+}
+
+/// All of them say again what they have not got back, which none of them can do as a whole while the others do.
+fn the_coordinator_is_restarted_while_far_more_is_pushed_than_fits() {
+    let (mut cluster, done) = (cluster(), AtomicU64::new(0));
+    let address = cluster.address().to_owned();
+    thread::scope(|scope| {
+        for client in 0..FEWER_CLIENTS {
+            let (address, done) = (&address, &done);
+            scope.spawn(move || push(address, client, done));
+        }
+        waiting::until(|| done.load(Ordering::Relaxed) >= FEWER_CLIENTS * 2);
+        cluster.restart_coordinator();
+    });
+    operators::until(&cluster, operators::nothing_is_left);
+    cluster.stop().unwrap();
+}

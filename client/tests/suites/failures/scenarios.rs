@@ -1,0 +1,237 @@
+//! What clients in processes of their own do. Their main is this program's; what they say on stdout is what the tests
+//! wait for.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use farpool::{AsyncResult, Pool};
+
+use crate::failures::checks::{pool, seconds};
+use crate::failures::detached;
+use crate::failures::forks;
+use crate::failures::inherited;
+use crate::failures::litter::{STARTS, litter};
+use crate::failures::tasks::{FOR_EVER, Way, identity, nap, pid_after, square};
+use crate::line;
+use crate::pools;
+
+/// The variable that names the scenario.
+pub(crate) const SCENARIO: &str = "FARPOOL_TEST_SCENARIO";
+/// The variable that names a file: as long as it is there, workers on the host that is written in it die.
+pub(crate) const SICKNESS: &str = "FARPOOL_TEST_SICKNESS";
+/// farpool's own, which tells a fork server or a worker what it is.
+const ROLE: &str = "FARPOOL_ROLE";
+
+fn scenario() -> Option<String> {
+    std::env::var(SCENARIO).ok()
+}
+
+fn argument(at: usize) -> String {
+    std::env::args().nth(at).expect("the scenario was given its arguments")
+}
+
+/// Says a line to the test.
+fn say(line: impl std::fmt::Display) {
+    println!("{line}");
+    std::io::stdout().flush().unwrap();
+}
+
+/// Waits for the test.
+fn wait_to_go_on() {
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+/// The process that has come through main, before `farpool::init()`.
+static CAME_THROUGH_MAIN: AtomicU32 = AtomicU32::new(0);
+
+/// Programs that go wrong before `farpool::init()`, or never come to it.
+pub(crate) fn before_init() {
+    CAME_THROUGH_MAIN.store(std::process::id(), Ordering::Relaxed);
+    match scenario().as_deref() {
+        Some("forgets init") => {
+            say(Pool::new(2).unwrap_err());
+            std::process::exit(0);
+        }
+        Some("leaves before init") if std::env::var_os(ROLE).is_some() => std::process::exit(7),
+        Some("threads before init") => drop(thread::spawn(|| thread::sleep(seconds(3600)))),
+        Some("a sick host") => sicken(),
+        Some("ignores SIGCHLD") if std::env::var_os(ROLE).is_none() => ignore(nix::sys::signal::Signal::SIGCHLD),
+        _ => {}
+    }
+}
+
+/// In a fork server a thread, so that workers come here too; and these die where that is wanted.
+fn sicken() {
+    if std::env::var(ROLE).is_ok_and(|role| role == "fork-server") {
+        drop(thread::spawn(|| thread::sleep(seconds(3600))));
+        return;
+    }
+    let host = std::env::var(SICKNESS).ok().and_then(|file| std::fs::read_to_string(file).ok());
+    if host.is_some() && host == std::env::var("FARPOOL_HOST").ok() {
+        std::process::exit(3);
+    }
+}
+
+/// Plays the scenario, if this process is a client.
+pub(crate) fn after_init() {
+    let Some(scenario) = scenario() else { return };
+    match scenario.as_str() {
+        "leaves before init" => say(failure_of(pools::builder().processes(2).build())),
+        "threads before init" => works_and_fails(true),
+        "ignores SIGCHLD" => works_and_fails(false),
+        "hangs" => hangs(),
+        "hangs in its initializer" => hangs_in_its_initializer(),
+        "opens pools" => opens_pools(),
+        "exits" => exits(),
+        "panics" => panics(),
+        "forgets its pool" => {
+            std::mem::forget(busy_pool());
+            wait_to_go_on();
+        }
+        "becomes a daemon" => forks::becomes_a_daemon(&argument(1)),
+        "forks and hangs" => forks::forks_and_hangs(argument(1)),
+        "detaches" => detached::detaches(&argument(1), &argument(2), argument(3).parse().unwrap()),
+        "detaches not all" => detached::detaches_not_all(&argument(1), &argument(2), argument(3).parse().unwrap()),
+        "returns a pool's error" => returns_an_error(),
+        "prints" => prints(),
+        "closes descriptors" => {
+            inherited::closes_descriptors(argument(1) == "before", argument(2).parse().unwrap(), &argument(3))
+        }
+        "reads from its terminal" => inherited::reads_from_its_terminal(),
+        "prints for ever" => prints_for_ever(),
+        other => panic!("no scenario is called {other:?}"),
+    }
+    std::process::exit(0);
+}
+
+fn ignore(signal: nix::sys::signal::Signal) {
+    // SAFETY: a signal is ignored, no handler is installed.
+    unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
+}
+
+/// How the pool fails, in opening or at its first call.
+fn failure_of(pool: Result<Pool, farpool::Error>) -> farpool::Error {
+    match pool {
+        Ok(pool) => pool.map(square, 0..3).unwrap_err(),
+        Err(error) => error,
+    }
+}
+
+/// Everything that the other tests show as well, in short, with workers that were started anew, or forked.
+fn works_and_fails(anew: bool) {
+    let pool = pool(2);
+    let was_started_anew = |_: u64| CAME_THROUGH_MAIN.load(Ordering::Relaxed) == std::process::id();
+    assert_eq!(pool.map(was_started_anew, 0..4).unwrap(), [anew; 4]);
+    assert_eq!(pool.map(square, 0..100).unwrap().len(), 100);
+    let died = pool.job(|way: Way| way.take()).retries(1).apply((Way::Exit(3),)).unwrap_err();
+    assert_eq!((died.kind(), died.attempts()), (farpool::ErrorKind::WorkerDied, 2), "{died}");
+    assert!(died.to_string().contains("exited with code 3"), "{died}");
+    let late = pool.job(nap).timeout(crate::failures::checks::millis(100)).apply((FOR_EVER,)).unwrap_err();
+    assert_eq!(late.kind(), farpool::ErrorKind::TimedOut, "{late}");
+    crate::failures::checks::serves_on(&pool);
+    let limited = pools::builder().processes(1).max_tasks_per_child(1).build().unwrap();
+    let pids = limited.job(pid_after).chunksize(1).map([0; 3]).unwrap();
+    assert!(pids[0] != pids[1] && pids[1] != pids[2]);
+    pool.close();
+    pool.join().unwrap();
+    drop(limited);
+    farpool_testkit::processes::assert_none_left();
+    say("all is well");
+}
+
+fn one_of_each(path: String, item: u64) {
+    if let Some(&start) = STARTS.get(item as usize) {
+        litter(start);
+    }
+    line::report(&path, std::process::id());
+    match item {
+        0 => Way::Spin.take(),
+        1 => Way::SpinDeaf.take(),
+        2 => Way::Stop.take(),
+        _ => {}
+    }
+    nap(FOR_EVER);
+}
+
+/// A pool with a worker in each state that a worker can hang in, each of which has left something behind.
+fn busy_pool() -> (Pool, AsyncResult<Vec<()>>) {
+    let pool = pool(4);
+    let path = argument(1);
+    let running = pool.job(one_of_each).chunksize(1).starmap_async((0..4).map(move |item| (path.clone(), item)));
+    (pool, running)
+}
+
+fn hangs() {
+    let (_pool, running) = busy_pool();
+    running.get().unwrap_err();
+}
+
+fn hangs_in_its_initializer() {
+    fn initializer(path: String) {
+        line::report(&path, std::process::id());
+        Way::SpinDeaf.take();
+    }
+    let options = pools::builder().processes(2);
+    let pool = options.initializer(initializer, (argument(1),)).build().unwrap();
+    pool.map(nap, [FOR_EVER]).unwrap_err();
+}
+
+/// To be killed at any moment of it.
+fn opens_pools() {
+    say("ready");
+    loop {
+        let pool = pool(3);
+        pool.map(identity::<u64>, 0..50).unwrap();
+    }
+}
+
+fn exits() {
+    let _pool = busy_pool();
+    wait_to_go_on();
+    std::process::exit(5);
+}
+
+fn panics() {
+    let _pool = busy_pool();
+    wait_to_go_on();
+    panic!("the client panics on purpose");
+}
+
+fn returns_an_error() {
+    let pool = pool(2);
+    let error = pool.apply(|| -> () { panic!("the story") }, ()).unwrap_err();
+    say(format!("{error:?}").lines().next().unwrap());
+}
+
+fn prints() {
+    fn print(bytes: usize) {
+        let line = "x".repeat(99);
+        for _ in 0..bytes / 100 {
+            println!("{line}");
+            eprintln!("{line}");
+        }
+    }
+    let pool = pool(2);
+    let bytes: usize = argument(1).parse().unwrap();
+    pool.map(print, [bytes, bytes]).unwrap();
+    pool.close();
+    pool.join().unwrap();
+}
+
+/// One item prints more than anybody reads, others do not.
+fn prints_for_ever() {
+    fn print(item: u64) -> u64 {
+        if item == 0 {
+            loop {
+                eprintln!("{}", "x".repeat(99));
+            }
+        }
+        item
+    }
+    let pool = pool(2);
+    let mut outcomes = pool.job(print).retries(0).imap_unordered(0..1000);
+    assert!((1..1000).all(|_| outcomes.next().unwrap().unwrap() > 0));
+    say("the others are done");
+    wait_to_go_on();
+}

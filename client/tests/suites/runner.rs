@@ -1,0 +1,161 @@
+//! Runs each case in a process of its own, watched: a case that crashes, hangs or leaves processes behind fails, and
+//! takes no other with it. Each runs twice: on this machine, and on a cluster that is started for it.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use farpool_testkit::folder;
+use farpool_testkit::processes::{self, TAG};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::cluster::{self, Cluster};
+
+/// A case: a name, and what it does. It fails by panicking, or by leaving a process behind.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(),
+}
+
+/// The cases of a module, named after their functions.
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) const CASES: &[$crate::runner::Case] = &[
+            $($crate::runner::Case { name: concat!(module_path!(), "::", stringify!($name)), run: $name }),*
+        ];
+    };
+}
+pub(crate) use cases;
+
+/// Tells a process which case it is to run.
+pub(crate) const CASE: &str = "FARPOOL_TEST_CASE";
+/// A case that takes longer than this hangs: the slowest takes a few seconds on a quiet machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A suite's cases, and where they run.
+#[derive(Clone, Copy)]
+pub(crate) struct Suite {
+    /// On this machine and on a cluster, unless they are named in `local_only`.
+    pub(crate) both: &'static [&'static [Case]],
+    pub(crate) cluster_only: &'static [&'static [Case]],
+    /// Cases, or modules of them, that mean nothing on a cluster, and why.
+    pub(crate) local_only: &'static [(&'static str, &'static str)],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Local,
+    Cluster,
+}
+
+/// The test program's main, to be called behind `farpool::init()`.
+pub(crate) fn main(suites: &[Suite]) -> ExitCode {
+    if let Ok(name) = env::var(CASE) {
+        let mut cases = suites.iter().flat_map(|suite| [suite.both.concat(), suite.cluster_only.concat()].concat());
+        let case = cases.find(|case| case.name == name).expect("the parent names a case that there is");
+        (case.run)();
+        processes::assert_none_left();
+        return ExitCode::SUCCESS;
+    }
+    let trials = suites.iter().flat_map(Suite::trials).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+impl Suite {
+    fn trials(&self) -> Vec<Trial> {
+        let (both, cluster_only) = (self.both.concat(), self.cluster_only.concat());
+        let is = |case: &Case, name: &str| {
+            within_suite(case.name).strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        for (name, why) in self.local_only {
+            assert!(
+                both.iter().any(|case| is(case, name)),
+                "{name}, which is not run on a cluster since {why}, does not exist"
+            );
+        }
+        let anywhere = |case: &&Case| !self.local_only.iter().any(|(name, _)| is(case, name));
+        let local = both.iter().map(|case| (Mode::Local, *case));
+        let on_cluster = both.iter().filter(anywhere).chain(&cluster_only).map(|case| (Mode::Cluster, *case));
+        let trials = local.chain(on_cluster).map(|(mode, case)| {
+            let name = format!("{}::{}", mode.name(), without_crate(case.name));
+            Trial::test(name, move || run_apart(mode, case))
+        });
+        trials.collect()
+    }
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Local => "local",
+            Mode::Cluster => "cluster",
+        }
+    }
+}
+
+/// A directory that is this case's own; it is gone after a case that passed.
+pub(crate) fn scratch() -> PathBuf {
+    let tag = processes::own_tag();
+    let case = tag.split('/').next().expect("split gives something");
+    folder::all().join(case)
+}
+
+fn without_crate(name: &str) -> &str {
+    name.split_once("::").map_or(name, |(_, rest)| rest)
+}
+
+/// Without the names of the crate and of the suite.
+fn within_suite(name: &str) -> &str {
+    without_crate(without_crate(name))
+}
+
+fn run_apart(mode: Mode, case: Case) -> Result<(), Failed> {
+    let tag = format!("{}.{}.{}", std::process::id(), mode.name(), case.name.replace("::", "."));
+    let scratch = folder::all().join(&tag);
+    fs::create_dir_all(&scratch)?;
+    // A file and not a pipe: a process that is left behind would hold a pipe open, and with it the test.
+    let output = scratch.join("output");
+    let file = File::create(&output)?;
+    let cluster = (mode == Mode::Cluster).then(|| Cluster::of_case(&tag));
+    let mut command = Command::new(env::current_exe()?);
+    command.env(CASE, case.name).env(TAG, &tag).env_remove(cluster::ADDRESS).env_remove("RUST_BACKTRACE");
+    // What is freed leaves the process at once: a case that measures its memory measures what it holds.
+    command.envs(["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"].map(|name| (name, "131072")));
+    command.envs(cluster.iter().map(|cluster| (cluster::ADDRESS, cluster.address())));
+    let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
+    let ended = wait(child, PATIENCE);
+    let left = processes::tagged(&tag);
+    processes::kill(&left);
+    // A case that hung or died could not stop its own cluster.
+    processes::kill(&processes::tagged(&cluster::tag_of_own(&tag)));
+    let cluster = cluster.map_or(Ok(()), Cluster::stop);
+    let wrong = match ended {
+        None => format!("it hangs: after {PATIENCE:?} there are\n{}", processes::list(&left)),
+        Some(status) if !status.success() => format!("it ended with {status}"),
+        Some(_) if !left.is_empty() => format!("it left processes behind:\n{}", processes::list(&left)),
+        Some(_) => match cluster {
+            Err(wrong) => wrong,
+            Ok(()) => {
+                fs::remove_dir_all(&scratch)?;
+                return Ok(());
+            }
+        },
+    };
+    let said = fs::read(&output)?;
+    let said = String::from_utf8_lossy(&said[said.len().saturating_sub(16 << 10)..]).into_owned();
+    fs::remove_dir_all(&scratch)?;
+    Err(format!("{wrong}\n--- its output ends with:\n{said}").into())
+}
+
+/// Waits for the child; `None` if it is still there after so long.
+pub(crate) fn wait(mut child: Child, patience: Duration) -> Option<ExitStatus> {
+    let (tell, told) = mpsc::channel();
+    // If it hangs, the thread goes on waiting; the caller kills what there is.
+    thread::spawn(move || tell.send(child.wait()));
+    told.recv_timeout(patience).ok().map(|status| status.expect("a child can be waited for"))
+}

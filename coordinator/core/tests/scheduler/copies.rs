@@ -1,0 +1,444 @@
+//! Second copies of chunks that straggle: when, where, and what comes of each.
+
+use std::num::NonZeroU64;
+
+use farpool_core::{Action, Config, Event, Fault, Id, JobPolicy};
+
+use crate::world::{Outcome, World};
+
+const MS: u64 = 1_000_000;
+
+fn policy(chunksize: u64, retries: u32) -> JobPolicy {
+    JobPolicy { chunksize: NonZeroU64::new(chunksize), retries, speculate: true, ..JobPolicy::default() }
+}
+
+/// Two agents with a slot each. The first holds the first chunk of the job, all others are done: their items took 10 ms.
+fn late(policy: JobPolicy, items: u64) -> World {
+    let mut world = World::new(Config::default());
+    world.join(1, 1);
+    world.map(policy, items);
+    world.schedule();
+    world.join(1, 1);
+    while !world.schedule().is_empty() {
+        if !world.agents[&1].chunks.is_empty() {
+            world.run_all(1, 0, 10 * MS);
+        }
+    }
+    assert_eq!((world.agents[&0].chunks.len(), world.agents[&1].chunks.len()), (1, 0));
+    world
+}
+
+/// The same when a second has passed and the second agent has a copy.
+fn copied(policy: JobPolicy, items: u64) -> World {
+    let mut world = late(policy, items);
+    world.now += 1000 * MS;
+    world.schedule();
+    assert_eq!((world.copies, world.agents[&1].chunks.len()), (1, 1));
+    world.log.clear();
+    world
+}
+
+fn outcome(world: &World, item: u64) -> Option<Outcome> {
+    world.jobs[&0].items[&item].outcome
+}
+
+fn holds(world: &World) -> [usize; 2] {
+    [0, 1].map(|agent| world.agents.get(&agent).map_or(0, |agent| agent.chunks.len()))
+}
+
+/// After so long, with all else as it should be, whether there is a copy.
+#[track_caller]
+fn check_when(after: u64, expected: bool, prepare: impl Fn(&mut World)) {
+    let mut world = late(policy(1, 1), 9);
+    prepare(&mut world);
+    world.now += after;
+    world.schedule();
+    assert_eq!(world.copies > 0, expected);
+    world.drain();
+}
+
+#[test]
+fn a_chunk_straggles_when_it_takes_far_longer_than_others() {
+    // Twice the 10 ms of an item, and the 100 ms that are not looked at.
+    check_when(119 * MS, false, |_| {});
+    check_when(121 * MS, true, |_| {});
+}
+
+#[test]
+fn one_slow_item_makes_slow_items_ordinary() {
+    let check = |slow, after, expected: u32| {
+        let mut world = World::new(Config::default());
+        world.join(1, 1);
+        world.map(policy(1, 1), 9);
+        world.schedule();
+        world.join(1, 1);
+        world.schedule();
+        world.run_all(1, 0, slow);
+        while !world.schedule().is_empty() {
+            world.run_all(1, 0, 10 * MS);
+        }
+        world.now += after;
+        world.schedule();
+        assert_eq!(world.copies, expected);
+        world.drain();
+    };
+    check(10 * MS, 1000 * MS, 1);
+    check(900 * MS, 1000 * MS, 0);
+    check(900 * MS, 2000 * MS, 1);
+}
+
+#[test]
+fn what_a_chunk_has_done_is_not_held_against_it() {
+    // Of ten items of 10 ms each, nine are done and took 90 ms.
+    for (after, expected) in [(290 * MS, 0), (310 * MS, 1)] {
+        let mut world = late(policy(10, 1), 20);
+        world.run(0, 0, 0, 9, 90 * MS);
+        world.now += after;
+        world.schedule();
+        assert_eq!(world.copies, expected, "after {after}");
+        world.drain();
+    }
+}
+
+#[test]
+fn only_slots_that_idle_run_copies() {
+    let long = 1000 * MS;
+    check_when(long, true, |_| {});
+    check_when(long, false, |world| world.credit(1, 0));
+    check_when(long, false, |world| world.pause(0, true));
+    check_when(long, false, |world| drop(world.drain_agent(1)));
+    check_when(long, false, |world| drop(world.unfit(1, 0)));
+    // Never where the first copy is.
+    check_when(long, false, |world| {
+        world.lose(1);
+        world.credit(0, 5);
+    });
+    // What waits goes first.
+    check_when(long, false, |world| {
+        let other = world.map(policy(1, 0), 1);
+        world.schedule();
+        assert_eq!(world.agents[&1].chunks[0].job, other);
+    });
+}
+
+#[test]
+fn some_jobs_have_no_copies() {
+    for policy in [policy(1, 0), JobPolicy { speculate: false, ..policy(1, 3) }] {
+        let mut world = late(policy, 5);
+        world.now += 100_000 * MS;
+        world.schedule();
+        assert_eq!(world.copies, 0);
+        world.drain();
+    }
+    // Nobody knows how long its items take.
+    let mut world = World::new(Config::default());
+    world.join(1, 1);
+    world.map(policy(1, 1), 1);
+    world.schedule();
+    world.join(1, 1);
+    world.now += 100_000 * MS;
+    world.schedule();
+    assert_eq!(world.copies, 0);
+    world.drain();
+}
+
+#[test]
+fn more_of_a_job_may_come_and_while_some_waits_nothing_is_copied() {
+    let mut world = World::new(Config::default());
+    world.join(1, 1);
+    let job = world.open(policy(1, 1));
+    world.arrive(job, 0, 3);
+    world.schedule();
+    world.join(1, 1);
+    while !world.schedule().is_empty() {
+        world.run_all(1, 0, 10 * MS);
+    }
+    world.pause(0, true);
+    world.arrive(job, 0, 1);
+    world.now += 1000 * MS;
+    world.pause(0, false);
+    // The item that waits takes the slot.
+    world.schedule();
+    assert_eq!((world.copies, world.agents[&1].chunks[0].first), (0, 3));
+    world.run_all(1, 0, 10 * MS);
+    world.now += 10 * MS;
+    world.schedule();
+    assert_eq!(world.copies, 1);
+    world.drain();
+}
+
+/// The driver that does nothing but what it is asked to comes in time, and not all the time.
+#[test]
+fn there_is_a_look_in_time() {
+    let mut world = late(policy(1, 1), 3);
+    let (began, mut looks) = (world.now, 0);
+    while world.copies == 0 {
+        let next = world.core.next_look().expect("a slot idles and a chunk is late");
+        world.now = world.now.max(next);
+        world.schedule();
+        looks += 1;
+    }
+    assert!(world.now - began < 130 * MS, "after {}", world.now - began);
+    assert!(looks < 40, "{looks} looks");
+    // Everybody has something now.
+    assert_eq!(world.core.next_look(), None);
+    world.drain();
+}
+
+#[test]
+fn the_first_outcome_counts_and_the_other_copy_is_cancelled() {
+    for (winner, loser) in [(0, 1), (1, 0)] {
+        let mut world = copied(policy(1, 1), 3);
+        let chunk = world.agents[&loser].chunks[0].id;
+        world.run(winner, 0, 0, 1, 5 * MS);
+        assert_eq!((outcome(&world, 0), holds(&world)), (Some(Outcome::Done), [0, 0]));
+        assert!(world.cancelled.contains(&chunk));
+        let end = world.log.iter().position(|action| matches!(action, Action::JobFinished { .. }));
+        let cancel = world.log.iter().position(|action| matches!(action, Action::CancelChunk { .. }));
+        assert!(cancel < end, "{:?}", world.log);
+        world.drain();
+    }
+}
+
+#[test]
+fn each_item_of_a_copy_counts_by_itself() {
+    let mut world = copied(policy(4, 1), 8);
+    // Both run 0 .. 4. The second is first with 0 and 1, the first with 3.
+    world.run(1, 0, 0, 2, 20 * MS);
+    world.run(0, 0, 3, 1, 10 * MS);
+    assert_eq!(holds(&world), [1, 1]);
+    // Of what the first reports now, only 2 is new; and then nothing is left for the second.
+    world.run(0, 0, 0, 3, 30 * MS);
+    assert_eq!((world.core.stale_reports(), holds(&world)), (1, [0, 0]));
+    assert_eq!(world.cancelled.len(), 2);
+    world.drain();
+}
+
+#[test]
+fn of_what_was_copied_only_what_fits_is_taken() {
+    let mut world = copied(policy(4, 2), 8);
+    world.run(1, 0, 1, 1, 10 * MS);
+    let (agent, chunk) = (world.agents[&0].id, world.agents[&0].chunks[0].id);
+    for (attempt, first, count) in [(2, 0, 4), (1, 4, 5), (1, 1, 1), (1, 2, u64::MAX)] {
+        let done = Event::RunDone { agent, chunk, attempt, first, count, busy_ns: 1, failed: false };
+        assert_eq!(world.send(done), [], "{first}+{count} at attempt {attempt}");
+        assert_eq!(world.send(Event::Returned { agent, chunk, attempt, first, count }), []);
+        world.stale_expected += 2;
+    }
+    assert_eq!(
+        world.send(Event::RunDone { agent, chunk, attempt: 1, first: 0, count: 0, busy_ns: 1, failed: false }),
+        []
+    );
+    world.stale_expected += 1;
+    world.drain();
+}
+
+#[test]
+fn what_else_an_agent_holds_of_a_chunk_goes_on() {
+    // The first agent is late with 0 and 2, and has done 1: only 0 is copied.
+    let mut world = late(policy(3, 2), 6);
+    world.run(0, 0, 1, 1, 10 * MS);
+    world.now += 1000 * MS;
+    world.schedule();
+    assert_eq!(world.agents[&1].chunks[0].left, [0]);
+    let chunk = world.agents[&0].chunks[0].id;
+    world.run(1, 0, 0, 1, 10 * MS);
+    assert_eq!((holds(&world), world.cancelled.len()), ([1, 0], 0));
+    // Then the other one.
+    world.now += 1000 * MS;
+    world.schedule();
+    assert_eq!((world.copies, world.agents[&1].chunks[0].left.clone()), (2, vec![2]));
+    // The first is through with all that is left, and still runs 0.
+    world.run(0, 0, 2, 1, 10 * MS);
+    assert_eq!(holds(&world), [0, 0]);
+    assert!(world.cancelled.contains(&chunk));
+    world.drain();
+}
+
+/// What ends a try, at whose agent (0 or 1), and what becomes of the item.
+#[track_caller]
+fn check_faults(retries: u32, faults: &[(u32, Fault)], expected: Option<Outcome>, queued: u64) {
+    let mut world = copied(policy(1, retries), 3);
+    for &(agent, fault) in faults {
+        world.fault(agent, 0, 0, fault);
+    }
+    let progress = world.core.progress(world.jobs[&0].id);
+    assert_eq!((outcome(&world, 0), progress.map_or(0, |progress| progress.queued)), (expected, queued), "{faults:?}");
+    world.drain();
+}
+
+#[test]
+fn a_try_that_ends_badly_counts_and_the_other_goes_on() {
+    let failed = |attempts| Some(Outcome::Failed { attempts, lost: false });
+    for (one, other) in [(0, 1), (1, 0)] {
+        check_faults(1, &[(one, Fault::Died)], None, 0);
+        check_faults(1, &[(one, Fault::Died), (other, Fault::Died)], failed(2), 0);
+        check_faults(2, &[(one, Fault::Died), (other, Fault::Died)], None, 1);
+        // Another try would end the same.
+        check_faults(2, &[(one, Fault::Final)], failed(1), 0);
+        check_faults(2, &[(one, Fault::Panicked)], failed(1), 0);
+        check_faults(2, &[(one, Fault::Died), (other, Fault::Final)], failed(2), 0);
+    }
+}
+
+#[test]
+fn the_last_try_is_not_copied() {
+    for retries in [1, 2] {
+        let mut world = copied(policy(1, retries), 3);
+        world.fault(0, 0, 0, Fault::Died);
+        world.now += 100_000 * MS;
+        world.schedule();
+        assert_eq!(world.copies, retries, "after one try of {}", retries + 1);
+        world.drain();
+    }
+}
+
+#[test]
+fn an_item_that_was_tried_is_queued_by_itself() {
+    // 1 ended badly at the first agent, and the second gives everything back; then the first is lost.
+    let mut world = copied(policy(4, 2), 8);
+    world.fault(0, 0, 1, Fault::Died);
+    world.give_back(1, 0, 0, 4);
+    let queued = |world: &World| world.core.progress(world.jobs[&0].id).expect("it is open").queued;
+    assert_eq!(queued(&world), 1);
+    world.credit(1, 5);
+    world.lose(0);
+    assert_eq!(queued(&world), 4);
+    world.schedule();
+    let chunks: Vec<_> = world.agents[&1].chunks.iter().map(|chunk| (chunk.left.clone(), chunk.attempt)).collect();
+    assert_eq!(chunks, [(vec![0], 2), (vec![1], 2), (vec![2, 3], 1)]);
+    world.drain();
+}
+
+#[test]
+fn tries_of_both_copies_count_when_an_agent_is_lost() {
+    let mut world = copied(policy(1, 2), 3);
+    world.fault(1, 0, 0, Fault::Died);
+    world.lose(0);
+    assert!(world.log.iter().any(|action| matches!(action, Action::Retrying { item: 0, attempt: 3, .. })));
+    world.drain();
+}
+
+#[test]
+fn a_copy_ends_in_front_of_what_was_tried() {
+    // The first agent had a worker die under 1 before it was lost; the second goes on with its copy.
+    let mut world = copied(policy(4, 2), 8);
+    world.fault(0, 0, 1, Fault::Died);
+    world.lose(0);
+    world.join(1, 1);
+    world.now += 10_000 * MS;
+    world.schedule();
+    assert_eq!((world.copies, world.agents[&0].chunks[0].left.clone()), (2, vec![0]));
+    // And begins with it, as the try that it is.
+    world.run(0, 0, 0, 1, 10 * MS);
+    world.now += 10_000 * MS;
+    world.schedule();
+    let copy = &world.agents[&0].chunks[0];
+    assert_eq!((world.copies, copy.left.clone(), copy.attempt), (3, vec![1, 2, 3], 2));
+    world.drain();
+}
+
+#[test]
+fn who_leaves_needs_no_worker_for_what_others_were_first_with() {
+    let mut world = World::empty(Config::default());
+    let pool = world.open_pool(0, 2, 1);
+    world.join(1, 1);
+    let job = world.open_in(pool, policy(1, 1));
+    world.arrive(job, 0, 3);
+    world.schedule();
+    world.join(1, 1);
+    while !world.schedule().is_empty() {
+        world.run_all(1, 0, 10 * MS);
+    }
+    world.drain_agent(0);
+    world.join(1, 1);
+    world.now += 1000 * MS;
+    world.schedule();
+    assert_eq!(world.copies, 1);
+    assert!(world.agents[&2].places.is_empty());
+    world.run_all(1, 0, 10 * MS);
+    assert_eq!(world.agents[&2].places[&0].workers, 1);
+    world.drain();
+}
+
+#[test]
+fn a_copy_at_an_agent_that_goes_is_nobodys_attempt() {
+    for (gone, stays) in [(0, 1), (1, 0)] {
+        let mut world = copied(policy(2, 1), 4);
+        world.lose(gone);
+        assert_eq!((world.jobs[&0].items[&0].faults, world.log.len()), (0, 0));
+        // By itself it is a chunk like any other, which may get a copy again.
+        world.join(1, 1);
+        world.now += 10_000 * MS;
+        world.schedule();
+        assert_eq!((world.copies, world.agents[&stays].chunks.len()), (2, 1));
+        world.lose(stays);
+        world.drain();
+    }
+    // What only the agent that is lost had counts as ever.
+    let mut world = copied(policy(3, 1), 6);
+    world.give_back(1, 0, 0, 1);
+    world.lose(0);
+    assert_eq!((world.jobs[&0].items[&0].faults, world.jobs[&0].items[&1].faults), (1, 0));
+    world.drain();
+}
+
+#[test]
+fn what_one_gives_back_the_other_has() {
+    let mut world = copied(policy(3, 1), 6);
+    world.give_back(1, 0, 1, 2);
+    world.give_back(0, 0, 0, 3);
+    let progress = world.core.progress(world.jobs[&0].id).expect("it is open");
+    assert_eq!((progress.queued, holds(&world)), (2, [0, 1]));
+    world.drain();
+    let mut world = copied(policy(3, 1), 6);
+    world.unfit(1, 0);
+    assert_eq!((holds(&world), world.core.progress(world.jobs[&0].id).map(|job| job.queued)), ([1, 0], Some(0)));
+    world.drain();
+    let mut world = copied(policy(3, 1), 6);
+    world.cancel(0);
+    assert_eq!(holds(&world), [0, 0]);
+    world.drain();
+}
+
+#[test]
+fn what_others_are_first_with_takes_no_bytes_any_more() {
+    let mut world = World::empty(Config::default());
+    let pool = world.open_pool(0, 0, 1);
+    let slow = world.join(1, 1);
+    let job = world.open_with(pool, policy(2, 1), &[], 100);
+    world.arrive(job, 0, 4);
+    world.end(job);
+    world.schedule();
+    let quick = world.join(1, 1);
+    world.schedule();
+    world.run_all(quick, 0, 10 * MS);
+    world.now += 1000 * MS;
+    world.schedule();
+    // The copy fills up what the agent takes in bytes, and room comes with what the other one is through with.
+    world.credit_bytes(quick, 2, 150);
+    world.map(policy(1, 0), 1);
+    assert!(world.schedule().is_empty());
+    world.run(slow, 0, 0, 1, 10 * MS);
+    let given = world.schedule();
+    assert!(given.iter().any(|action| matches!(action, Action::Assign { agent, .. } if agent.index() == quick)));
+    world.drain();
+}
+
+/// What is looked at for a report is what it is about: not all that has been tried of the job.
+#[test]
+fn a_chunk_whose_copies_both_fail_costs_time_in_proportion() {
+    const ITEMS: u64 = 30_000;
+    let again = JobPolicy { retry_failed: true, ..policy(ITEMS, 1) };
+    let mut world = late(again, 3 * ITEMS);
+    world.now += 1_000_000 * MS;
+    world.schedule();
+    let straggles = world.agents[&0].chunks[0].first;
+    world.run_failed(1, 0, straggles, ITEMS, MS);
+    let began = std::time::Instant::now();
+    world.run_failed(0, 0, straggles, ITEMS, MS);
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_millis(500), "{took:?}");
+    assert_eq!(outcome(&world, straggles), Some(Outcome::Done), "its attempts are used up");
+    world.expect_nothing_left();
+}
