@@ -161,6 +161,16 @@ impl Cluster {
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
+    /// Checks that it can be used by somebody who expects a new one: all daemons run, and after a second at most no worker is left.
+    pub fn check_at_rest(&mut self) -> Result<(), String> {
+        for daemon in self.agents.iter_mut().chain([&mut self.coordinator]) {
+            if let Some(status) = daemon.ended() {
+                return Err(format!("the {} has ended with {status}; it said:\n{}", daemon.name(), daemon.tail()));
+            }
+        }
+        self.left_workers()
+    }
+
     /// Whether workers are left after a second, and which.
     fn left_workers(&self) -> Result<(), String> {
         let left = waiting::left_after(Duration::from_secs(1), || self.workers());

@@ -2,6 +2,8 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 pub(crate) use farpool_testkit::cluster::{ADDRESS, Cluster};
 use farpool_testkit::{folder, processes};
@@ -18,11 +20,49 @@ pub(crate) fn is_here() -> bool {
     env::var_os(ADDRESS).is_some()
 }
 
-/// What the cases of the suites run on. All clusters share what they keep of programs: what was sent once need not be sent again.
+/// One of so many agents and slots, for a case. All share what they keep of programs: what was sent once need not be sent again.
 pub(crate) fn of_case(tag: &str) -> Cluster {
     let mut cluster = Cluster::start(&format!("{tag}.daemons"), &folder::all().join("programs"), &[]);
     cluster.add_agents(SLOTS, [&[][..]; AGENTS]);
     cluster
+}
+
+/// The clusters of cases that leave them as they were. Each is one case's at a time.
+pub(crate) struct Shared(Mutex<Vec<Cluster>>);
+
+impl Shared {
+    pub(crate) const fn new() -> Shared {
+        Shared(Mutex::new(Vec::new()))
+    }
+
+    /// One that is at rest.
+    pub(crate) fn take(&self) -> Cluster {
+        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+        let idle = self.idle().pop();
+        idle.unwrap_or_else(|| {
+            let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+            of_case(&format!("{}.shared.{number}", std::process::id()))
+        })
+    }
+
+    /// Keeps it for the next case, if this one has left nothing; otherwise tells what is wrong.
+    pub(crate) fn put_back(&self, mut cluster: Cluster) -> Result<(), String> {
+        match cluster.check_at_rest() {
+            Ok(()) => self.idle().push(cluster),
+            Err(wrong) => return Err(cluster.stop().err().unwrap_or(wrong)),
+        }
+        Ok(())
+    }
+
+    /// Stops all that nobody uses; tells what is wrong with them.
+    pub(crate) fn stop(&self) -> Result<(), String> {
+        let idle = std::mem::take(&mut *self.idle());
+        idle.into_iter().try_for_each(Cluster::stop)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Cluster>> {
+        self.0.lock().expect("nobody panics with it")
+    }
 }
 
 /// One for this case alone, without an agent and with programs of its own: nobody has any yet.

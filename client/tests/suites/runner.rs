@@ -13,7 +13,7 @@ use farpool_testkit::folder;
 use farpool_testkit::processes::{self, TAG};
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::cluster::{self, Cluster};
+use crate::cluster::{self, Shared};
 
 /// A case: a name, and what it does. It fails by panicking, or by leaving a process behind.
 #[derive(Clone, Copy)]
@@ -45,12 +45,18 @@ pub(crate) struct Suite {
     pub(crate) cluster_only: &'static [&'static [Case]],
     /// Cases, or modules of them, that mean nothing on a cluster, and why.
     pub(crate) local_only: &'static [(&'static str, &'static str)],
+    /// Those that do not leave a cluster as it was and get one for themselves, and what they do to it.
+    pub(crate) own_cluster: &'static [(&'static str, &'static str)],
 }
+
+static SHARED: Shared = Shared::new();
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Local,
     Cluster,
+    /// On one that no other case has had, and none will have.
+    OwnCluster,
 }
 
 /// The test program's main, to be called behind `farpool::init()`.
@@ -63,7 +69,14 @@ pub(crate) fn main(suites: &[Suite]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let trials = suites.iter().flat_map(Suite::trials).collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let ended = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
+    match SHARED.stop() {
+        Ok(()) => ended,
+        Err(wrong) => {
+            println!("{wrong}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 impl Suite {
@@ -72,15 +85,15 @@ impl Suite {
         let is = |case: &Case, name: &str| {
             within_suite(case.name).strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };
-        for (name, why) in self.local_only {
-            assert!(
-                both.iter().any(|case| is(case, name)),
-                "{name}, which is not run on a cluster since {why}, does not exist"
-            );
+        for (name, why) in self.local_only.iter().chain(self.own_cluster) {
+            let exists = both.iter().chain(&cluster_only).any(|case| is(case, name));
+            assert!(exists, "{name}, which is listed since {why}, does not exist");
         }
-        let anywhere = |case: &&Case| !self.local_only.iter().any(|(name, _)| is(case, name));
+        let is_among = |case: &Case, names: &[(&str, &str)]| names.iter().any(|(name, _)| is(case, name));
+        let cluster = |case: &Case| if is_among(case, self.own_cluster) { Mode::OwnCluster } else { Mode::Cluster };
         let local = both.iter().map(|case| (Mode::Local, *case));
-        let on_cluster = both.iter().filter(anywhere).chain(&cluster_only).map(|case| (Mode::Cluster, *case));
+        let anywhere = both.iter().filter(|case| !is_among(case, self.local_only));
+        let on_cluster = anywhere.chain(&cluster_only).map(|case| (cluster(case), *case));
         let trials = local.chain(on_cluster).map(|(mode, case)| {
             let name = format!("{}::{}", mode.name(), without_crate(case.name));
             Trial::test(name, move || run_apart(mode, case))
@@ -93,7 +106,7 @@ impl Mode {
     fn name(self) -> &'static str {
         match self {
             Mode::Local => "local",
-            Mode::Cluster => "cluster",
+            Mode::Cluster | Mode::OwnCluster => "cluster",
         }
     }
 }
@@ -121,7 +134,11 @@ fn run_apart(mode: Mode, case: Case) -> Result<(), Failed> {
     // A file and not a pipe: a process that is left behind would hold a pipe open, and with it the test.
     let output = scratch.join("output");
     let file = File::create(&output)?;
-    let cluster = (mode == Mode::Cluster).then(|| Cluster::of_case(&tag));
+    let cluster = match mode {
+        Mode::Local => None,
+        Mode::Cluster => Some(SHARED.take()),
+        Mode::OwnCluster => Some(cluster::of_case(&tag)),
+    };
     let mut command = Command::new(env::current_exe()?);
     command.env(CASE, case.name).env(TAG, &tag).env_remove(cluster::ADDRESS).env_remove("RUST_BACKTRACE");
     // What is freed leaves the process at once: a case that measures its memory measures what it holds.
@@ -133,7 +150,11 @@ fn run_apart(mode: Mode, case: Case) -> Result<(), Failed> {
     processes::kill(&left);
     // A case that hung or died could not stop its own cluster.
     processes::kill(&processes::tagged(&cluster::tag_of_own(&tag)));
-    let cluster = cluster.map_or(Ok(()), Cluster::stop);
+    let is_fine = ended.is_some_and(|status| status.success()) && left.is_empty();
+    let cluster = cluster.map_or(Ok(()), |cluster| match mode {
+        Mode::Cluster if is_fine => SHARED.put_back(cluster),
+        _ => cluster.stop(),
+    });
     let wrong = match ended {
         None => format!("it hangs: after {PATIENCE:?} there are\n{}", processes::list(&left)),
         Some(status) if !status.success() => format!("it ended with {status}"),

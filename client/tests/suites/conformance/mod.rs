@@ -30,6 +30,7 @@ pub(crate) const SUITE: Suite = Suite {
     both: BOTH,
     cluster_only: &[elastic::CASES, on_a_cluster::CASES, printing::CASES, waiting::CASES],
     local_only: LOCAL_ONLY,
+    own_cluster: &[],
 };
 
 const BOTH: &[&[Case]] = &[

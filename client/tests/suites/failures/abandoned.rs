@@ -1,7 +1,7 @@
 //! A client of a cluster that is killed: nothing of it is left anywhere.
 
-use nix::sys::signal::Signal;
 use farpool_testkit::waiting;
+use nix::sys::signal::Signal;
 
 use crate::cluster;
 use crate::failures::checks::seconds;

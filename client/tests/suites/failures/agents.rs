@@ -2,8 +2,8 @@
 
 use farpool::{ErrorKind, Pool};
 use farpool_testkit::processes;
-use nix::sys::signal::Signal;
 use farpool_testkit::waiting;
+use nix::sys::signal::Signal;
 
 use crate::cluster::{self, Cluster};
 use crate::failures::checks::{has_words, millis, seconds, serves_on, within};

@@ -4,8 +4,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use farpool_testkit::processes;
-use nix::sys::signal::Signal;
 use farpool_testkit::waiting;
+use nix::sys::signal::Signal;
 
 use crate::failures::checks::{millis, seconds};
 use crate::failures::client::Client;

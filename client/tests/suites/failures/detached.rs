@@ -7,9 +7,9 @@ use std::thread;
 
 use farpool::{Detached, DetachedState, ErrorKind, Pool};
 use farpool_testkit::cable::Cable;
+use farpool_testkit::waiting;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use farpool_testkit::waiting;
 
 use crate::cluster::{self, Cluster};
 use crate::failures::checks::{has_words, millis, seconds, serves_on, within};

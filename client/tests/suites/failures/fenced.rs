@@ -6,8 +6,8 @@ use std::fs;
 use farpool::Pool;
 use farpool_testkit::cable::Cable;
 use farpool_testkit::processes;
-use nix::sys::signal::Signal;
 use farpool_testkit::waiting;
+use nix::sys::signal::Signal;
 
 use crate::cluster::{self, Cluster};
 use crate::failures::checks::{seconds, serves_on, within};

@@ -2,8 +2,8 @@
 
 use farpool::ErrorKind;
 use farpool_testkit::processes;
-use nix::sys::signal::Signal;
 use farpool_testkit::waiting;
+use nix::sys::signal::Signal;
 
 use crate::failures::checks::{pool, seconds, serves_on, told, within};
 use crate::failures::litter::{Start, litter};

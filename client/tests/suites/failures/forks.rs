@@ -11,10 +11,10 @@ use std::thread;
 
 use farpool::{AsyncResult, Error, ErrorKind};
 use farpool_testkit::processes;
+use farpool_testkit::waiting;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use farpool_testkit::waiting;
 
 use crate::failures::checks::{has_words, pool, seconds, serves_on};
 use crate::failures::client::Client;

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 
 use farpool::{AsyncResult, ErrorKind, Pool};
 use farpool_testkit::processes::{self, Process};
+use farpool_testkit::waiting;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Pid, setpgid, setsid};
 use serde::{Deserialize, Serialize};
-use farpool_testkit::waiting;
 
 use crate::failures::checks::{millis, pool, seconds, serves_on, within};
 use crate::failures::tasks::{FOR_EVER, Way, nap};

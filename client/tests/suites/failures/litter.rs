@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use farpool::Pool;
 use farpool_testkit::processes::{self, Process};
-use serde::{Deserialize, Serialize};
 use farpool_testkit::waiting;
+use serde::{Deserialize, Serialize};
 
 use crate::failures::checks::{pool, seconds, serves_on, within};
 use crate::failures::tasks::{Way, square};

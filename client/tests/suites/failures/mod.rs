@@ -42,7 +42,8 @@ mod timeouts;
 
 use crate::runner::{Case, Suite};
 
-pub(crate) const SUITE: Suite = Suite { both: BOTH, cluster_only: CLUSTER_ONLY, local_only: LOCAL_ONLY };
+pub(crate) const SUITE: Suite =
+    Suite { both: BOTH, cluster_only: CLUSTER_ONLY, local_only: LOCAL_ONLY, own_cluster: OWN_CLUSTER };
 
 const BOTH: &[&[Case]] = &[
     aborts::CASES,
@@ -99,4 +100,11 @@ const LOCAL_ONLY: &[(&str, &str)] = &[
     ("starts::no_proc", "workers are started by agents"),
     ("starts::a_plugin_with_a_farpool_of_its_own", "its pool is on this machine"),
     ("output::megabytes_go_straight_through", "output is labelled, and bounded in its rate"),
+];
+
+/// What they do to the agents outlives their pools.
+const OWN_CLUSTER: &[(&str, &str)] = &[
+    ("inherited", "its agents are started in its own way"),
+    ("initializers", "workers die at their start, which agents remember"),
+    ("starts", "workers die at their start, which agents remember"),
 ];

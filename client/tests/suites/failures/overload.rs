@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use farpool::ErrorKind;
-use nix::sys::signal::Signal;
 use farpool_testkit::waiting;
+use nix::sys::signal::Signal;
 
 use crate::cluster::{self, Cluster};
 use crate::failures::checks::{seconds, serves_on, within};

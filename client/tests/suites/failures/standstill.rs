@@ -2,9 +2,9 @@
 
 use farpool::{ErrorKind, Pool};
 use farpool_testkit::processes;
+use farpool_testkit::waiting;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use farpool_testkit::waiting;
 
 use crate::cluster;
 use crate::failures::checks::{millis, pool, seconds, serves_on, told, within};
