@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,9 +19,9 @@ use farpool_proto::v1::{
     ProgramPiece, PutProgramReply, Welcome,
 };
 use farpool_session::Address;
+use farpool_testkit::served::Served;
 use futures_core::Stream;
 use tokio::sync::{Notify, watch};
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Longer than anything here takes.
@@ -33,8 +33,7 @@ pub(super) struct Server {
     hall: Arc<Hall>,
     sessions: Receiver<Peer>,
     programs: Receiver<Vec<ProgramPiece>>,
-    quit: Arc<Notify>,
-    thread: Option<JoinHandle<()>>,
+    served: Served,
 }
 
 /// What its connections have in common.
@@ -77,27 +76,14 @@ impl Server {
 
     /// One that refuses every session.
     pub(super) fn refusing(refusal: Option<Status>) -> Server {
-        let (tell_address, address) = mpsc::channel();
         let (tell_session, sessions) = mpsc::channel();
         let (tell_program, programs) = mpsc::channel();
-        let quit = Arc::new(Notify::new());
-        let until = Arc::clone(&quit);
         let hall = Arc::new(Hall { refusal: Mutex::new(refusal), ..Hall::default() });
         let service = Service { hall: Arc::clone(&hall), sessions: tell_session, programs: tell_program };
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let listener = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-                tell_address.send(listener.local_addr().unwrap()).unwrap();
-                let server = http2::server(Duration::from_secs(5), http2::STREAM_WINDOW);
-                tokio::select! {
-                    served = server.serve_with_incoming(ClientsServer::new(service), listener) => served.unwrap(),
-                    () = until.notified() => {}
-                }
-            });
-        });
-        let address = Address::parse(&address.recv().unwrap().to_string()).unwrap();
-        Server { address, hall, sessions, programs, quit, thread: Some(thread) }
+        let mut server = http2::server(Duration::from_secs(5), http2::STREAM_WINDOW);
+        let served = Served::start(server.add_service(ClientsServer::new(service)));
+        let address = Address::parse(&served.address().to_string()).unwrap();
+        Server { address, hall, sessions, programs, served }
     }
 
     /// Everybody who comes from now on is told this, if it is something.
@@ -142,16 +128,7 @@ impl Server {
 
     /// Ends at once, and all connections with it.
     pub(super) fn stop(&mut self) {
-        self.quit.notify_one();
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop();
+        self.served.stop();
     }
 }
 

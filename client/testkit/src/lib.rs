@@ -5,6 +5,10 @@
 pub mod binaries;
 pub mod cable;
 pub mod cluster;
+#[cfg(feature = "coordinators")]
+pub mod coordinator;
+#[cfg(feature = "coordinators")]
+pub mod cuttable;
 pub mod daemon;
 pub mod doses;
 pub mod folder;
@@ -13,6 +17,8 @@ pub mod port;
 pub mod processes;
 pub mod random;
 pub mod rustc;
+#[cfg(feature = "coordinators")]
+pub mod served;
 pub mod waiting;
 #[cfg(feature = "workers")]
 pub mod workers;

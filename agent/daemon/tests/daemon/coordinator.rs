@@ -1,45 +1,30 @@
 //! A coordinator, played by the test: it says and hears what the test wants it to.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 
 use farpool_programs::PIECE_BYTES;
-use farpool_proto::v1::agent_command::Body as Command;
-use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::agents_server::{Agents, AgentsServer};
 use farpool_proto::v1::{AgentFrame, AgentHello, CommandFrame, FetchProgramRequest, ProgramPiece};
-use farpool_proto::version;
+use farpool_testkit::coordinator::{self, Frames, Session};
 use farpool_testkit::port::Port;
+use farpool_testkit::served::Served;
 use futures_core::Stream;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
-
-use crate::session::Session;
-
-pub(crate) type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Dropped, it is gone, and all its connections with it.
 pub(crate) struct Coordinator {
-    address: SocketAddr,
+    served: Served,
     arrivals: UnboundedReceiver<Arrival>,
     fetches: UnboundedReceiver<Fetch>,
-    stop: Arc<Notify>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// An agent that wants a session, or to go on with one.
-pub(crate) struct Arrival {
-    pub(crate) events: Streaming<AgentFrame>,
-    pub(crate) reply: oneshot::Sender<Result<Frames<CommandFrame>, Status>>,
-}
+pub(crate) type Arrival = coordinator::Arrival<Streaming<AgentFrame>>;
 
 /// An agent that wants a program.
 pub(crate) struct Fetch {
@@ -53,32 +38,15 @@ impl Coordinator {
     }
 
     pub(crate) fn start_at(port: &Port) -> Coordinator {
-        let address = port.address();
         let (arrived, arrivals) = unbounded_channel();
         let (wanted, fetches) = unbounded_channel();
-        let (listening, listens) = std::sync::mpsc::channel();
-        let stop = Arc::new(Notify::new());
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            // A runtime of its own: when it ends, so do its connections.
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                let listener = TcpListener::bind(address).await.expect("the port is free");
-                listening.send(()).expect("somebody asks");
-                let service = AgentsServer::new(Service { arrived, wanted });
-                let serving = Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener));
-                tokio::select! {
-                    served = serving => served.expect("it serves until it is stopped"),
-                    () = stopped.notified() => {}
-                }
-            });
-        });
-        listens.recv().expect("it listens");
-        Coordinator { address, arrivals, fetches, stop, thread: Some(thread) }
+        let service = AgentsServer::new(Service { arrived, wanted });
+        let served = Served::start_at(port.address(), Server::builder().add_service(service));
+        Coordinator { served, arrivals, fetches }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.served.url()
     }
 
     /// The next agent that wants a session.
@@ -88,12 +56,7 @@ impl Coordinator {
 
     /// Accepts the next agent.
     pub(crate) async fn session(&mut self) -> (Session, AgentHello) {
-        let mut session = self.arrival().await.accept();
-        session.send(Command::Welcome(version()));
-        match session.event().await {
-            Event::Hello(hello) => (session, *hello),
-            other => panic!("an agent says hello first, not {other:?}"),
-        }
+        self.arrival().await.welcome().await
     }
 
     /// The next agent goes on with its session.
@@ -115,15 +78,6 @@ impl Coordinator {
     /// Whether an agent has asked for a program by now.
     pub(crate) fn was_asked_for_program(&mut self) -> bool {
         self.fetches.try_recv().is_ok()
-    }
-}
-
-impl Drop for Coordinator {
-    fn drop(&mut self) {
-        self.stop.notify_one();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
@@ -182,10 +136,16 @@ impl Agents for Service {
     }
 }
 
+/// Sends an agent these frames, whatever they are, and then nothing more. Returns what the agent says.
+pub(crate) fn say(to: Arrival, frames: impl IntoIterator<Item = CommandFrame>) -> Streaming<AgentFrame> {
+    let _ = to.reply.send(Ok(Box::pin(Made { items: frames.into_iter().collect(), ends: false })));
+    to.events
+}
+
 /// A stream of what is there already.
-pub(crate) struct Made<T> {
-    pub(crate) items: VecDeque<T>,
-    pub(crate) ends: bool,
+struct Made<T> {
+    items: VecDeque<T>,
+    ends: bool,
 }
 
 impl<T: Unpin> Stream for Made<T> {

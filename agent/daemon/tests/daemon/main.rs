@@ -10,7 +10,6 @@ mod pipe;
 mod pool;
 mod program;
 mod running;
-mod session;
 
 use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE};
 use libtest_mimic::{Arguments, Trial};

@@ -1,14 +1,12 @@
 //! What a coordinator says of pools, and waits for.
 
-use std::collections::VecDeque;
 use std::path::Path;
 
 use farpool_programs::{Digest, digest_of};
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{Assign, Chunk, FailureKind, Program, Segment, StartJob, StartPool, Variable, WorkerSettings};
-
-use crate::session::Session;
+use farpool_testkit::coordinator::Session;
 
 /// The program that these tests are.
 pub(crate) fn own_program() -> Vec<u8> {
@@ -61,24 +59,26 @@ pub(crate) fn assign(job: u64, chunks: std::ops::Range<u64>) -> Command {
     Command::Assign(assign)
 }
 
-impl Session {
-    /// The next event that `wanted` makes something of; the others stay for later.
-    pub(crate) async fn find<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
-        let mut others = VecDeque::new();
-        loop {
-            let event = self.event().await;
-            match wanted(&event) {
-                Some(found) => {
-                    self.put_back(others);
-                    return found;
-                }
-                None => others.push_back(event),
-            }
-        }
-    }
-
+/// What tests wait for in a session.
+pub(crate) trait Waits {
     /// Waits for a pool to have started.
-    pub(crate) async fn started(&mut self, pool: u64) {
+    async fn started(&mut self, pool: u64);
+
+    /// Waits for the results of so many items.
+    async fn results(&mut self, items: usize);
+
+    /// Waits for a pool to be refused, and checks why.
+    async fn refused(&mut self, pool: u64, kind: FailureKind, words: &[&str]);
+
+    /// Waits until it says how it is: why nothing can run there, or nothing.
+    async fn ails(&mut self) -> String;
+
+    /// Waits for a pool to be gone.
+    async fn stopped(&mut self, pool: u64);
+}
+
+impl Waits for Session {
+    async fn started(&mut self, pool: u64) {
         self.find(|event| match event {
             Event::PoolStarted(started) => (started.pool == pool).then_some(()),
             Event::PoolFault(fault) => panic!("{fault:?}"),
@@ -87,8 +87,7 @@ impl Session {
         .await;
     }
 
-    /// Waits for the results of so many items.
-    pub(crate) async fn results(&mut self, items: usize) {
+    async fn results(&mut self, items: usize) {
         let mut results = 0;
         while results < items {
             let run = self.find(|event| match event {
@@ -101,8 +100,7 @@ impl Session {
         }
     }
 
-    /// Waits for a pool to be refused, and checks why.
-    pub(crate) async fn refused(&mut self, pool: u64, kind: FailureKind, words: &[&str]) {
+    async fn refused(&mut self, pool: u64, kind: FailureKind, words: &[&str]) {
         let failure = self.find(|event| match event {
             Event::PoolFault(fault) if fault.pool == pool => fault.failure.clone(),
             _ => None,
@@ -113,8 +111,7 @@ impl Session {
         self.stopped(pool).await;
     }
 
-    /// Waits until it says how it is: why nothing can run there, or nothing.
-    pub(crate) async fn ails(&mut self) -> String {
+    async fn ails(&mut self) -> String {
         self.find(|event| match event {
             Event::Ailing(ailing) => Some(ailing.reason.clone()),
             _ => None,
@@ -122,8 +119,7 @@ impl Session {
         .await
     }
 
-    /// Waits for a pool to be gone.
-    pub(crate) async fn stopped(&mut self, pool: u64) {
+    async fn stopped(&mut self, pool: u64) {
         self.find(|event| matches!(event, Event::PoolStopped(stopped) if stopped.pool == pool).then_some(())).await;
     }
 }

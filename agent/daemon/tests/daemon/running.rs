@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use farpool_proto::v1::agent_command::Body as Command;
+use farpool_testkit::coordinator::Session;
 use farpool_testkit::folder::Folder;
 use farpool_testkit::port::Port;
 
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 use crate::pipe::Pipe;
-use crate::pool::{assign, own_program, start, start_job};
+use crate::pool::{Waits, assign, own_program, start, start_job};
 use crate::program::{Start, starts};
-use crate::session::Session;
 
 /// The first chunk's item runs, and others wait.
 pub(crate) struct Running {

@@ -1,8 +1,6 @@
 //! An Operators service on loopback that says what a test wants it to say.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
+use std::sync::{Arc, Mutex};
 
 use farpool_proto::v1::detached_jobs_server::DetachedJobsServer;
 use farpool_proto::v1::operators_server::{Operators, OperatorsServer};
@@ -10,8 +8,8 @@ use farpool_proto::v1::{
     AgentStatus, CancelJobReply, CancelJobRequest, DrainAgentReply, DrainAgentRequest, FileAside, JobStatus,
     JournalStatus, Label, PoolStatus, StatusReply, StatusRequest, Version,
 };
+use farpool_testkit::served::Served;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::keeper::{Keeper, Kept};
@@ -20,6 +18,7 @@ use crate::keeper::{Keeper, Kept};
 pub(crate) struct Service {
     pub(crate) address: String,
     state: Arc<Mutex<State>>,
+    _served: Served,
 }
 
 #[derive(Default)]
@@ -41,19 +40,10 @@ impl Service {
         let state = Arc::new(Mutex::new(State { status, ..State::default() }));
         let handler = Handler(Arc::clone(&state));
         let keeper = Keeper::new(Arc::clone(&state), kept);
-        let (tell, told) = mpsc::channel();
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-                tell.send(incoming.local_addr().unwrap()).unwrap();
-                let services = Server::builder()
-                    .add_service(OperatorsServer::new(handler))
-                    .add_service(DetachedJobsServer::new(keeper));
-                services.serve_with_incoming(incoming).await
-            })
-        });
-        Service { address: format!("http://{}", told.recv().unwrap()), state }
+        let services =
+            Server::builder().add_service(OperatorsServer::new(handler)).add_service(DetachedJobsServer::new(keeper));
+        let served = Served::start(services);
+        Service { address: served.url(), state, _served: served }
     }
 
     /// What was asked for since the last time.

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use farpool_net::http2;
@@ -19,9 +18,9 @@ use farpool_proto::v1::{
     ListDetachedReply, ListDetachedRequest, ProgramPiece, PutProgramReply,
 };
 use farpool_session::Address;
+use farpool_testkit::served::Served;
 use futures_core::Stream;
-use tokio::sync::{Notify, mpsc as tokio_mpsc};
-use tonic::transport::server::TcpIncoming;
+use tokio::sync::mpsc as tokio_mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Longer than anything here takes.
@@ -32,8 +31,7 @@ pub(super) struct Server {
     hall: Arc<Hall>,
     calls: Receiver<Call>,
     asked: Receiver<String>,
-    quit: Arc<Notify>,
-    thread: Option<JoinHandle<()>>,
+    served: Served,
 }
 
 struct Hall {
@@ -55,30 +53,16 @@ impl Server {
     }
 
     pub(super) fn start_at(at: &str) -> Server {
-        let (tell_address, address) = mpsc::channel();
         let (tell_call, calls) = mpsc::channel();
         let (tell_asked, asked) = mpsc::channel();
         let hall =
             Arc::new(Hall { refusals: Mutex::default(), calls: Mutex::new(tell_call), asked: Mutex::new(tell_asked) });
-        let (own, quit, at) = (Arc::clone(&hall), Arc::new(Notify::new()), at.parse().unwrap());
-        let until = Arc::clone(&quit);
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let listener = TcpIncoming::bind(at).unwrap();
-                tell_address.send(listener.local_addr().unwrap()).unwrap();
-                let mut server = http2::server(Duration::from_secs(5), http2::STREAM_WINDOW);
-                let router = server
-                    .add_service(DetachedJobsServer::new(Service(Arc::clone(&own))))
-                    .add_service(ClientsServer::new(Service(own)));
-                tokio::select! {
-                    served = router.serve_with_incoming(listener) => served.unwrap(),
-                    () = until.notified() => {}
-                }
-            });
-        });
-        let address = Address::parse(&address.recv().unwrap().to_string()).unwrap();
-        Server { address, hall, calls, asked, quit, thread: Some(thread) }
+        let services = http2::server(Duration::from_secs(5), http2::STREAM_WINDOW)
+            .add_service(DetachedJobsServer::new(Service(Arc::clone(&hall))))
+            .add_service(ClientsServer::new(Service(Arc::clone(&hall))));
+        let served = Served::start_at(at.parse().unwrap(), services);
+        let address = Address::parse(&served.address().to_string()).unwrap();
+        Server { address, hall, calls, asked, served }
     }
 
     /// The next call is told this.
@@ -109,21 +93,8 @@ impl Server {
 
     /// Ends at once, and all connections with it. Returns where it listened.
     pub(super) fn stop(mut self) -> String {
-        self.end();
+        self.served.stop();
         self.address.uri().authority().unwrap().to_string()
-    }
-
-    fn end(&mut self) {
-        self.quit.notify_one();
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 

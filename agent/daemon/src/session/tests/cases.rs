@@ -58,15 +58,15 @@ impl Daemon {
 
 /// Has pool 1 started, with job 5.
 fn start_pool(peer: &Peer) {
-    peer.say(Command::StartPool(Box::new(StartPool { pool: 1, id: vec![9; 16].into(), ..StartPool::default() })));
-    peer.say(Command::StartJob(StartJob { pool: 1, job: 5, number: 50, ..StartJob::default() }));
+    peer.send(Command::StartPool(Box::new(StartPool { pool: 1, id: vec![9; 16].into(), ..StartPool::default() })));
+    peer.send(Command::StartJob(StartJob { pool: 1, job: 5, number: 50, ..StartJob::default() }));
 }
 
 /// Assigns items to a job, each as a chunk of its own that is called as the item is, and this more.
 fn assign(peer: &Peer, job: u64, items: std::ops::Range<u64>) {
     let segment = |_| Segment { ends: vec![0; 4].into(), ..Segment::default() };
     let chunk = |item| Chunk { chunk: 1000 * job + item, job, first: item, attempt: 1, segments: 1 };
-    peer.say(Command::Assign(Assign {
+    peer.send(Command::Assign(Assign {
         chunks: items.clone().map(chunk).collect(),
         segments: items.map(segment).collect(),
     }));
@@ -188,7 +188,7 @@ async fn the_last_words_are_heard() {
         if given_up {
             daemon.call().await.refuse_to_resume().await;
             let (mut other, hello) = daemon.call().await.accept().await;
-            other.say(adopt(&hello.held[0], 1, 2, |item| Some(7000 + item)));
+            other.send(adopt(&hello.held[0], 1, 2, |item| Some(7000 + item)));
             assert_eq!(result(&mut other).await, (7000, 0));
             while other.event().await.is_some() {}
         } else {
@@ -291,10 +291,10 @@ async fn check_everything_is_heard(seed: u64, troubles: Vec<(u8, u16)>) -> Vec<(
                 let (other, hello) = daemon.call().await.accept().await;
                 (peer, reports, session) = (other, 0, session + 1);
                 let (job, wanted) = (100 + session, |item: u64| (item < ITEMS).then_some(1000 * session + item));
-                peer.say(adopt(&hello.held[0], session + 1, job, wanted));
+                peer.send(adopt(&hello.held[0], session + 1, job, wanted));
                 // What is told again is not to be missed: whatever is not settled comes once more.
             }
-            2 => peer.say(Command::Settled(Settled { pool: session + 1, report: reports })),
+            2 => peer.send(Command::Settled(Settled { pool: session + 1, report: reports })),
             _ => {}
         }
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{AdoptPool, AdoptedChunk, AdoptedJob, AgentHello, HeldPool, Settled, StopPool};
+use farpool_testkit::coordinator::Session;
 use nix::sys::signal::Signal;
 
 use crate::coordinator::Coordinator;
-use crate::pool::assign;
+use crate::pool::{Waits, assign};
 use crate::running::{CHUNKS, Running};
-use crate::session::Session;
 
 super::cases! {
     another_coordinator_goes_on, nobody_wants_it, nobody_asks_for_it, an_agent_that_was_stopped,

@@ -3,13 +3,13 @@
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{FailureKind, StartJob, StartPool, WorkerSettings};
+use farpool_testkit::coordinator::Session;
 use farpool_testkit::folder::Folder;
 
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 use crate::pipe::Pipe;
-use crate::pool::{assign, own_program, start, start_job};
-use crate::session::Session;
+use crate::pool::{Waits, assign, own_program, start, start_job};
 
 super::cases! { a_bad_pool_or_job_fails_alone, what_a_worker_announces_takes_no_memory }
 

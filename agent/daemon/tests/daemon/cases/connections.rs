@@ -11,7 +11,7 @@ use tonic::Status;
 
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
-use crate::pool::{assign, own_program, start, start_job};
+use crate::pool::{Waits, assign, own_program, start, start_job};
 use crate::running::{CHUNKS, Running};
 
 super::cases! {

@@ -10,9 +10,9 @@ use farpool_testkit::folder::Folder;
 use farpool_testkit::port::Port;
 use tonic::Status;
 
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, say};
 use crate::daemon::Daemon;
-use crate::pool::{assign, start, start_job};
+use crate::pool::{Waits, assign, start, start_job};
 
 super::cases! { frames_that_lie, commands_that_make_no_sense, no_coordinator_at_all, a_program_that_never_ends }
 
@@ -34,7 +34,7 @@ async fn frames_that_lie() {
         (vec![welcome(), welcome()], "welcomes the agent twice"),
         (vec![frame([Command::Welcome(version()), Command::Welcome(version())])], "welcomes the agent twice"),
     ] {
-        let _events = coordinator.arrival().await.say(frames);
+        let _events = say(coordinator.arrival().await, frames);
         daemon.says(words).await;
     }
     coordinator.session().await;
@@ -56,11 +56,14 @@ async fn commands_that_make_no_sense() {
         session.is_over().await;
     }
     // An empty command is one that a later release has: it is passed over.
-    let events = coordinator.arrival().await.say([
-        frame([Command::Welcome(version())]),
-        CommandFrame { messages: vec![AgentCommand { body: None }].into(), ..CommandFrame::default() },
-        frame([Command::StartPool(Box::new(StartPool { pool: 3, ..StartPool::default() }))]),
-    ]);
+    let events = say(
+        coordinator.arrival().await,
+        [
+            frame([Command::Welcome(version())]),
+            CommandFrame { messages: vec![AgentCommand { body: None }].into(), ..CommandFrame::default() },
+            frame([Command::StartPool(Box::new(StartPool { pool: 3, ..StartPool::default() }))]),
+        ],
+    );
     daemon.says("connected").await;
     drop(events);
 }

@@ -11,7 +11,7 @@ use tonic::Status;
 
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
-use crate::pool::{assign, change, digest, own_program, start, start_job};
+use crate::pool::{Waits, assign, change, digest, own_program, start, start_job};
 use crate::program::starts;
 
 super::cases! {

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
-use crate::pool::{assign, own_program, start, start_job};
+use crate::pool::{Waits, assign, own_program, start, start_job};
 use crate::program::{Start, starts};
 
 super::cases! {

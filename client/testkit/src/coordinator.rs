@@ -1,0 +1,150 @@
+//! A coordinator's side of sessions with agents, played by a test.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farpool_net::{Incoming, Opening, Outgoing, Replies, outgoing};
+use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::agent_event::Body as Event;
+use farpool_proto::v1::{AgentCommand, AgentEvent, AgentFrame, AgentHello, CommandFrame, Resume};
+use futures_core::Stream;
+use tokio::sync::{Notify, oneshot};
+use tonic::Status;
+
+use crate::cuttable::{Cut, Cuttable};
+
+/// What an agent's frame may have.
+const LIMIT: u64 = 1 << 30;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is sent on a connection.
+pub type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// An agent that wants a session, or to resume one, and what it sends.
+pub struct Arrival<S> {
+    /// What it sends.
+    pub events: S,
+    /// Where it is answered.
+    pub reply: oneshot::Sender<Result<Frames<CommandFrame>, Status>>,
+}
+
+/// A session that was accepted.
+pub struct Session {
+    outgoing: Outgoing<AgentCommand>,
+    incoming: Incoming<AgentEvent>,
+    events: VecDeque<Event>,
+    cut: Option<Cut>,
+}
+
+impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
+    /// Gives it a session in which it has not been welcomed yet.
+    pub fn accept(self) -> Session {
+        let (outgoing, frames) = outgoing(0, Arc::new(Notify::new()));
+        let (replies, cut) = Cuttable::new(Replies::from(frames));
+        let _ = self.reply.send(Ok(Box::pin(replies)));
+        let incoming = outgoing.incoming(self.events, LIMIT);
+        Session { outgoing, incoming, events: VecDeque::new(), cut: Some(cut) }
+    }
+
+    /// Gives it a session, and welcomes it there.
+    pub async fn welcome(self) -> (Session, AgentHello) {
+        let mut session = self.accept();
+        session.send(Command::Welcome(farpool_proto::version()));
+        match session.event().await {
+            Event::Hello(hello) => (session, *hello),
+            other => panic!("an agent says hello first, not {other:?}"),
+        }
+    }
+
+    /// Has it resume this session.
+    pub async fn resume(self, session: &mut Session) {
+        let opening = Opening::read(self.events, LIMIT, PATIENCE).await.expect("it says something");
+        let Opening::Resume { resume, rest } = opening else { panic!("it has a session to resume") };
+        let frames = session.outgoing.reconnect(resume.received).expect("it has received what was sent");
+        let (replies, cut) = Cuttable::new(Replies::from(frames));
+        let _ = self.reply.send(Ok(Box::pin(replies)));
+        session.incoming = rest.incoming(&session.outgoing);
+        session.cut = Some(cut);
+    }
+
+    /// It wants to resume a session that is not known; returns what it says of it.
+    pub async fn resumes_in_vain(self) -> Resume {
+        let opening = Opening::<AgentEvent>::read(self.events, LIMIT, PATIENCE).await.expect("it says something");
+        let Opening::Resume { resume, .. } = opening else { panic!("it has a session to resume") };
+        let _ = self.reply.send(Err(Status::not_found("who is that?")));
+        resume
+    }
+
+    /// Refuses it.
+    pub fn refuse(self, status: Status) {
+        let _ = self.reply.send(Err(status));
+    }
+
+    /// Waits until it gives up.
+    pub async fn ignore(self) {
+        let Arrival { events, mut reply } = self;
+        reply.closed().await;
+        drop(events);
+    }
+}
+
+impl Session {
+    /// Tells the agent something.
+    pub fn send(&self, body: Command) {
+        self.outgoing.push(AgentCommand { body: Some(body) });
+    }
+
+    /// Ends its connection, with no word to anybody.
+    pub fn cut(&mut self) {
+        if let Some(cut) = self.cut.take() {
+            cut.now();
+        }
+    }
+
+    /// Ends the session with an error.
+    pub fn fail(&self, status: Status) {
+        self.outgoing.fail(status);
+    }
+
+    /// Returns the next event.
+    pub async fn event(&mut self) -> Event {
+        self.next().await.expect("the session goes on")
+    }
+
+    /// Returns the next event; `None`: the agent has ended its side.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.try_next().await.expect("the agent keeps the protocol")
+    }
+
+    /// The same where its connection may be lost.
+    pub async fn try_next(&mut self) -> Result<Option<Event>, Status> {
+        while self.events.is_empty() {
+            let Some(events) = self.incoming.next().await? else { return Ok(None) };
+            self.events.extend(events.into_iter().filter_map(|event| event.body));
+        }
+        Ok(self.events.pop_front())
+    }
+
+    /// Returns the next event that `wanted` makes something of; the others stay for later.
+    pub async fn find<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
+        let mut others = VecDeque::new();
+        loop {
+            let event = self.event().await;
+            match wanted(&event) {
+                Some(found) => {
+                    others.append(&mut self.events);
+                    self.events = others;
+                    return found;
+                }
+                None => others.push_back(event),
+            }
+        }
+    }
+
+    /// Waits for the agent to have ended the session, however that came about.
+    pub async fn is_over(&mut self) {
+        while let Ok(Some(_)) = self.incoming.next().await {}
+    }
+}

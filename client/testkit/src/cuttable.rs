@@ -1,0 +1,56 @@
+//! Connections that a test can cut.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use tokio::sync::oneshot;
+use tonic::Status;
+
+/// A stream that goes on until it is cut: then it ends as one does whose connection was lost.
+#[derive(Debug)]
+pub struct Cuttable<S> {
+    stream: Option<S>,
+    /// None: nobody can cut it.
+    cut: Option<oneshot::Receiver<()>>,
+}
+
+/// Cuts a stream. Dropped, it leaves the stream as it is.
+#[derive(Debug)]
+pub struct Cut(oneshot::Sender<()>);
+
+impl<S> Cuttable<S> {
+    /// Makes a stream one that can be cut.
+    pub fn new(stream: S) -> (Cuttable<S>, Cut) {
+        let (sender, cut) = oneshot::channel();
+        (Cuttable { stream: Some(stream), cut: Some(cut) }, Cut(sender))
+    }
+}
+
+impl Cut {
+    /// Cuts it, if it still goes on.
+    pub fn now(self) {
+        let _ = self.0.send(());
+    }
+}
+
+impl<S: Stream<Item = Result<T, Status>> + Unpin, T> Stream for Cuttable<S> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if let Some(cut) = &mut this.cut
+            && let Poll::Ready(cut) = Pin::new(cut).poll(context)
+        {
+            this.cut = None;
+            if cut.is_ok() {
+                this.stream = None;
+                return Poll::Ready(Some(Err(Status::unavailable("somebody has cut it"))));
+            }
+        }
+        match &mut this.stream {
+            Some(stream) => Pin::new(stream).poll_next(context),
+            None => Poll::Ready(None),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! gRPC services on this host that a test plays.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tonic::transport::server::{Router, TcpIncoming};
+
+/// Services that listen. They have a thread and a runtime of their own: when they stop, so do all their connections.
+#[derive(Debug)]
+pub struct Served {
+    address: SocketAddr,
+    quit: Arc<Notify>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Served {
+    /// Serves on a port of its own.
+    pub fn start(services: Router) -> Served {
+        Served::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), services)
+    }
+
+    /// Serves at this address.
+    pub fn start_at(address: SocketAddr, services: Router) -> Served {
+        let (listens, listening) = mpsc::channel();
+        let quit = Arc::new(Notify::new());
+        let until = Arc::clone(&quit);
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let listener = TcpListener::bind(address).await.expect("the port is free");
+                listens.send(listener.local_addr().expect("it listens")).expect("somebody asks");
+                tokio::select! {
+                    served = services.serve_with_incoming(TcpIncoming::from(listener)) => {
+                        served.expect("it serves until it is stopped");
+                    }
+                    () = until.notified() => {}
+                }
+            });
+        });
+        let address = listening.recv().expect("it listens");
+        Served { address, quit, thread: Some(thread) }
+    }
+
+    /// Returns where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns where clients connect.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stops at once.
+    pub fn stop(&mut self) {
+        self.quit.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || thread::panicking(), "a service has panicked");
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
