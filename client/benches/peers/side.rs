@@ -8,9 +8,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use farpool_testkit::machine;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use farpool_testkit::machine;
 
 use crate::plan::{Condition, Workload};
 use crate::table::Mode;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use farpool::Pool;
-use nix::sys::signal::Signal;
 use farpool_testkit::daemon::Daemon;
 use farpool_testkit::machine::monotonic_ns;
 use farpool_testkit::processes::{self, Process};
+use nix::sys::signal::Signal;
 
 use crate::cluster::{AGENTS, Cluster, SLOTS};
 use crate::notes::{Notes, nap};

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use farpool::Pool;
-use nix::sys::signal::Signal;
 use farpool_testkit::binaries;
-use farpool_testkit::cluster::{ADDRESS, CONNECTED, LISTENS};
 use farpool_testkit::cable::Cable;
+use farpool_testkit::cluster::{ADDRESS, CONNECTED, LISTENS};
 use farpool_testkit::daemon::Daemon;
 use farpool_testkit::port::Port;
 use farpool_testkit::processes::{self, Process, TAG};
+use nix::sys::signal::Signal;
 
 pub(crate) const AGENTS: usize = 3;
 pub(crate) const SLOTS: usize = 2;
