@@ -21,4 +21,5 @@ mod namespaces;
 mod operators;
 mod results;
 mod service;
+mod shared;
 mod support;

@@ -5,7 +5,7 @@
 mod compose;
 mod lint;
 mod local;
-mod script;
+pub(crate) mod script;
 mod settings;
 mod systemd;
 mod tools;

@@ -25,7 +25,20 @@ impl Local {
     /// Returns when all agents are connected.
     pub(crate) fn start(arguments: &[&str]) -> Local {
         let tag = new_tag();
+        let command = script(&tag, arguments);
+        Local::spawn(tag, command)
+    }
+
+    /// The same for one that is never dropped: what it has on disk it removes itself.
+    pub(crate) fn start_without_a_folder(arguments: &[&str]) -> Local {
+        let tag = new_tag();
         let mut command = script(&tag, arguments);
+        remove_folder(&tag);
+        command.env("TMPDIR", folder::all());
+        Local::spawn(tag, command)
+    }
+
+    fn spawn(tag: String, mut command: Command) -> Local {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("bash is there");
         let address = address_in(child.stdout.as_mut().expect("it is a pipe"));

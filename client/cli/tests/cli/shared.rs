@@ -1,0 +1,70 @@
+//! Clusters for tests that leave them as they were. Each is one test's at a time.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use farpool_testkit::processes::{self, Process};
+use farpool_testkit::waiting;
+use serde_json::Value;
+
+use crate::deploy::script::Local;
+use crate::support::farpool;
+
+/// How long what a test has started there may take to go.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Those that no test has. They end with this process, which holds their input.
+static IDLE: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+/// A cluster while a test has it. Dropping it checks that nothing of the test is left there.
+pub(crate) struct Shared(Option<Kept>);
+
+struct Kept {
+    agents: usize,
+    slots: usize,
+    local: Local,
+}
+
+impl Shared {
+    /// One of so many agents, node1 and so on, with so many slots each.
+    pub(crate) fn of(agents: usize, slots: usize) -> Shared {
+        let mut idle = IDLE.lock().expect("nobody panics with it");
+        let at = idle.iter().position(|kept| (kept.agents, kept.slots) == (agents, slots));
+        let kept = at.map(|at| idle.swap_remove(at));
+        drop(idle);
+        Shared(Some(kept.unwrap_or_else(|| {
+            let local = Local::start_without_a_folder(&[&agents.to_string(), "--slots", &slots.to_string()]);
+            Kept { agents, slots, local }
+        })))
+    }
+
+    /// Where clients connect.
+    pub(crate) fn address(&self) -> &str {
+        &self.0.as_ref().expect("it is there until it is dropped").local.address
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let kept = self.0.take().expect("it is dropped once");
+        // What a test that has failed leaves there is no test of what comes after it.
+        if !std::thread::panicking() {
+            waiting::until_gone(PATIENCE, || workers(&kept.local));
+            waiting::until(|| is_at_rest(&kept.local));
+            IDLE.lock().expect("nobody panics with it").push(kept);
+        }
+    }
+}
+
+/// What runs at its agents: fork servers, at least.
+fn workers(local: &Local) -> Vec<Process> {
+    let daemons = processes::tagged(&local.tag);
+    let is_agent = |pid: u32| daemons.iter().any(|daemon| daemon.pid == pid && daemon.name == "farpool-agent");
+    processes::every().filter(|process| is_agent(process.parent)).collect()
+}
+
+/// Whether its coordinator has no pool and no job.
+fn is_at_rest(local: &Local) -> bool {
+    let done = farpool(["--address", &*local.address, "status", "--json"]).run();
+    let status: Value = serde_json::from_slice(&done.stdout).expect("it is JSON");
+    ["pools", "jobs"].iter().all(|what| status[what].as_array().is_some_and(Vec::is_empty))
+}
