@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use farpool_link::clock;
+use farpool_link::item_token::Claim;
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{
     AgentEvent, AgentHello, Credit, Draining, Failure, FailureKind, PoolFault, PoolStopped, StartPool,
@@ -163,10 +164,7 @@ impl Agent {
             }
         }
         if let (Some(borrowers), Some(number)) = (&mut self.borrowers, Borrowers::number(data)) {
-            let descends = |pid, secret| descends(&self.pools, pid, secret);
-            if let Some(secret) = borrowers.ready(number, &self.host.epoll, descends) {
-                self.lend_slot_of(secret);
-            }
+            borrowers.ready(number, &self.host.epoll);
         }
     }
 
@@ -174,6 +172,7 @@ impl Agent {
     pub fn pump(&mut self, events: &mut Vec<AgentEvent>) {
         let now = clock::now();
         events.append(&mut self.events);
+        self.look_after_borrowers();
         for pool in &mut self.pools {
             pool.collect_all(now);
             if self.draining {
@@ -204,6 +203,9 @@ impl Agent {
 
     /// To be called before the driver sleeps: afterwards, whatever happens wakes it.
     pub fn arm(&mut self) -> Armed {
+        if self.borrowers.as_ref().is_some_and(Borrowers::has_claims) {
+            return Armed::Busy;
+        }
         let mut first = self.sharing.due;
         for pool in &mut self.pools {
             match pool.arm() {
@@ -245,6 +247,19 @@ impl Agent {
             Err(failure) => self.refuse_pool(id, failure),
         }
         Ok(())
+    }
+
+    /// Decides who may borrow slots, and takes back those of whoever has gone.
+    fn look_after_borrowers(&mut self) {
+        let Some(borrowers) = &mut self.borrowers else { return };
+        if borrowers.has_claims() {
+            let pools = &self.pools;
+            borrowers.keep_of(|pid| pools.iter().any(|pool| pool.has_worker(pid)));
+            borrowers.decide(|pid, claim| worker_of(pools, pid, claim));
+        }
+        while let Some(secret) = self.borrowers.as_mut().and_then(Borrowers::next_lost) {
+            self.lend_slot_of(secret);
+        }
     }
 
     fn tell_credit(&mut self) {
@@ -296,12 +311,16 @@ impl Agent {
     }
 }
 
-/// Whether the process is one that an item of the worker with this secret has started.
-fn descends(pools: &[WorkerPool], pid: u32, secret: u128) -> bool {
-    let Some((worker, fork_server)) = pools.iter().find_map(|pool| pool.processes_of(secret)) else { return false };
-    let is_worker = |pid: &u32| pools.iter().any(|pool| pool.has_worker(*pid));
+/// The worker whose running item has started this process and is the one that it claims.
+fn worker_of(pools: &[WorkerPool], pid: u32, claim: &Claim) -> Option<u32> {
+    let is_worker = |pid: u32| pools.iter().any(|pool| pool.has_worker(pid));
+    let is_fork_server = |pid: u32| pools.iter().any(|pool| pool.fork_server() == pid);
+    // A parent that ends meanwhile breaks the line; the second time its children have another one.
+    let nearest = || ancestors(pid).find(|pid| is_worker(*pid) || is_fork_server(*pid));
+    let nearest = nearest().or_else(nearest)?;
+    let mut claimed =
+        pools.iter().filter_map(|pool| Some((pool, pool.worker_that_runs(claim.secret, claim.position)?)));
     // Whose parent has ended is a child of the fork server.
-    ancestors(pid)
-        .find(|pid| *pid == fork_server || is_worker(pid))
-        .is_some_and(|pid| pid == worker || pid == fork_server)
+    let (_, worker) = claimed.find(|(pool, worker)| *worker == nearest || pool.fork_server() == nearest)?;
+    Some(worker)
 }

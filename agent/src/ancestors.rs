@@ -3,7 +3,7 @@
 use std::fs;
 
 /// Longer lines of descent are not followed: nobody has them but whoever wants to keep this agent busy.
-const MOST: usize = 256;
+const MOST: usize = 64;
 
 /// The process itself, its parent, the parent of that, ...: as far as this process can see.
 pub(crate) fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
@@ -11,7 +11,8 @@ pub(crate) fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
 }
 
 fn parent(pid: u32) -> Option<u32> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // That of the thread: the process's own sums up over all of its threads, which takes longer the more there are.
+    let stat = fs::read(format!("/proc/{pid}/task/{pid}/stat")).ok()?;
     // `pid (name) state parent ...`: the name is any bytes, parentheses among them.
     let behind_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let parent = std::str::from_utf8(&stat[behind_name..]).ok()?.split_ascii_whitespace().nth(1)?;

@@ -3,7 +3,10 @@
 //! Each connects to a socket of this agent and claims an item ([`Claim`]). The kernel says which process has connected: the claim is
 //! granted to one that descends from the item's worker. It holds as long as the connection. Coordinators know the program by the ticket
 //! that it has chosen, and say when it waits.
+//!
+//! Anybody on this host can connect, so all of it is bounded: connections, and what is done for them in a round of the agent.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
@@ -11,14 +14,19 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 use farpool_link::item_token::{Claim, GRANTED, socket_name};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
-/// Connections that have not claimed anything; the oldest goes when there is another one.
+/// Connections at once, or a quarter of the descriptors that this process may have. Beyond that those go first that have no granted claim.
+const MOST: usize = 512;
+/// Connections without a granted claim; the oldest goes when there is another one.
 const MOST_UNDECIDED: usize = 64;
-/// Programs of one worker.
-const MOST_OF_ONE_WORKER: usize = 64;
+/// Programs of one worker: a task that starts more of them at once waits for slots of its own.
+const MOST_OF_ONE_WORKER: usize = 256;
 /// Connections that are accepted in one turn.
 const MOST_AT_ONCE: usize = 16;
+/// Claims that are decided in one round: for each, /proc is read a few times.
+const MOST_DECIDED: usize = 4;
 /// The data of the listener's epoll events; those of connections have their number. No pool's events are below 2^34.
 const LISTENER: u32 = 0;
 
@@ -26,9 +34,14 @@ const LISTENER: u32 = 0;
 #[derive(Debug)]
 pub(crate) struct Borrowers {
     listener: UnixListener,
-    connections: Vec<Connection>,
+    connections: VecDeque<Connection>,
     /// How many connections there have been.
     last: u32,
+    most: usize,
+    /// Claims that are here and were not decided.
+    undecided_claims: usize,
+    /// Workers that may have lost a borrower, by their secrets.
+    lost: Vec<u128>,
 }
 
 #[derive(Debug)]
@@ -36,16 +49,23 @@ struct Connection {
     number: u32,
     stream: UnixStream,
     /// What has come of its claim.
-    claim: [u8; Claim::BYTES],
+    bytes: [u8; Claim::BYTES],
     read: usize,
-    granted: Option<Granted>,
+    state: State,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Granted {
-    claim: Claim,
-    /// The coordinator says that the program waits.
-    waits: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Its claim is not here yet.
+    Silent,
+    Claims(Claim),
+    Granted {
+        claim: Claim,
+        /// The process id of the worker that the program descends from.
+        worker: u32,
+        /// The coordinator says that the program waits.
+        waits: bool,
+    },
 }
 
 impl Borrowers {
@@ -53,8 +73,13 @@ impl Borrowers {
     pub(crate) fn listen(agent: u128, epoll: &Epoll) -> io::Result<Borrowers> {
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(socket_name(agent))?)?;
         listener.set_nonblocking(true)?;
-        epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, u64::from(LISTENER)))?;
-        Ok(Borrowers { listener, connections: Vec::new(), last: LISTENER })
+        // Told once for each that comes, so that one which cannot be accepted for want of descriptors keeps nobody awake.
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        epoll.add(&listener, EpollEvent::new(flags, u64::from(LISTENER)))?;
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(limit, _)| limit);
+        let most = usize::try_from(descriptors / 4).map_or(MOST, |most| most.min(MOST));
+        let (connections, lost) = Default::default();
+        Ok(Borrowers { listener, connections, last: LISTENER, most, undecided_claims: 0, lost })
     }
 
     /// Whether the data of an epoll event is that of a descriptor here.
@@ -62,48 +87,91 @@ impl Borrowers {
         u32::try_from(data).ok()
     }
 
-    /// A descriptor is ready. `descends`: whether a process descends from the worker with a secret. Returns the secret of the worker that
-    /// may have lost a borrower.
-    pub(crate) fn ready(&mut self, number: u32, epoll: &Epoll, descends: impl Fn(u32, u128) -> bool) -> Option<u128> {
+    /// A descriptor is ready.
+    pub(crate) fn ready(&mut self, number: u32, epoll: &Epoll) {
         if number == LISTENER {
             self.accept(epoll);
-            return None;
+        } else if let Some(at) = self.connections.iter().position(|connection| connection.number == number) {
+            self.hear(at);
         }
-        let at = self.connections.iter().position(|connection| connection.number == number)?;
-        let may_stay = match self.connections[at].hear() {
-            Heard::Nothing => true,
-            Heard::Claim(claim) => self.may_have(&claim) && self.connections[at].decide(claim, descends),
-            Heard::End => false,
-        };
-        if may_stay {
-            return None;
+    }
+
+    /// Whether claims wait for a decision.
+    pub(crate) fn has_claims(&self) -> bool {
+        self.undecided_claims > 0
+    }
+
+    /// Decides some claims. `worker`: the process id of the worker that a process descends from, if it is the one of the claim and runs
+    /// its item.
+    pub(crate) fn decide(&mut self, worker: impl Fn(u32, &Claim) -> Option<u32>) {
+        for _ in 0..MOST_DECIDED.min(self.undecided_claims) {
+            let claims = |connection: &Connection| matches!(connection.state, State::Claims(_));
+            let Some(at) = self.connections.iter().position(claims) else { return };
+            let connection = &self.connections[at];
+            let State::Claims(claim) = connection.state else { return };
+            let worker = connection.peer().and_then(|pid| worker(pid, &claim));
+            let granted = worker.filter(|worker| self.may_have(&claim, *worker));
+            let connection = &mut self.connections[at];
+            match granted {
+                Some(worker) if connection.tell_granted() => {
+                    self.undecided_claims -= 1;
+                    connection.state = State::Granted { claim, worker, waits: false };
+                }
+                _ => self.remove(at),
+            }
         }
-        let gone = self.connections.swap_remove(at);
-        gone.granted.map(|granted| granted.claim.secret)
     }
 
     /// The program with this ticket waits, or does not any more. Returns the secret of the worker that it descends from, if there is one.
-    pub(crate) fn note_waiting(&mut self, ticket: u128, waits: bool) -> Option<u128> {
-        let granted = self.granted_mut().find(|granted| granted.claim.ticket == ticket)?;
-        granted.waits = waits;
-        Some(granted.claim.secret)
+    pub(crate) fn note_waiting(&mut self, ticket: u128, now_waits: bool) -> Option<u128> {
+        self.connections.iter_mut().find_map(|connection| match &mut connection.state {
+            State::Granted { claim, waits, .. } if claim.ticket == ticket => {
+                *waits = now_waits;
+                Some(claim.secret)
+            }
+            _ => None,
+        })
     }
 
     /// What the coordinator has said of programs that wait does not count any more.
     pub(crate) fn forget_who_waits(&mut self) {
-        self.granted_mut().for_each(|granted| granted.waits = false);
+        for connection in &mut self.connections {
+            if let State::Granted { waits, .. } = &mut connection.state {
+                *waits = false;
+            }
+        }
     }
 
-    /// The position of the latest item of this worker for which a program waits.
-    pub(crate) fn waiting_for(&self, secret: u128) -> Option<u32> {
-        let waits = self.granted().filter(|granted| granted.claim.secret == secret && granted.waits);
-        waits.map(|granted| granted.claim.position).max()
+    /// The positions of the items of this worker for which programs wait.
+    pub(crate) fn waiting_for(&self, secret: u128) -> Vec<u32> {
+        let waits = self.connections.iter().filter_map(|connection| match connection.state {
+            State::Granted { claim, waits: true, .. } if claim.secret == secret => Some(claim.position),
+            _ => None,
+        });
+        waits.collect()
+    }
+
+    /// The secret of a worker that may have lost a borrower since.
+    pub(crate) fn next_lost(&mut self) -> Option<u128> {
+        self.lost.pop()
+    }
+
+    /// Lets those go whose worker is not there any more.
+    pub(crate) fn keep_of(&mut self, is_worker: impl Fn(u32) -> bool) {
+        self.connections.retain(|connection| match connection.state {
+            State::Granted { worker, .. } => is_worker(worker),
+            _ => true,
+        });
     }
 
     fn accept(&mut self, epoll: &Epoll) {
         for _ in 0..MOST_AT_ONCE {
-            // EAGAIN: that was all. Anything else concerns one connection, or will pass.
-            let Ok((stream, _)) = self.listener.accept() else { return };
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // That one connection is broken, or this process has no descriptor for it: the next one that comes is told again.
+                Err(_) => return,
+            };
             let number = self.last.checked_add(1).unwrap_or(LISTENER + 1);
             let watched = stream.set_nonblocking(true).is_ok()
                 && epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, u64::from(number))).is_ok();
@@ -111,36 +179,65 @@ impl Borrowers {
                 continue;
             }
             self.last = number;
-            let undecided = |connection: &Connection| connection.granted.is_none();
-            if self.connections.iter().filter(|connection| undecided(connection)).count() >= MOST_UNDECIDED
-                && let Some(oldest) = self.connections.iter().position(undecided)
-            {
-                self.connections.remove(oldest);
+            self.make_room();
+            if self.connections.len() >= self.most {
+                continue;
             }
-            let claim = [0; Claim::BYTES];
-            self.connections.push(Connection { number, stream, claim, read: 0, granted: None });
+            let bytes = [0; Claim::BYTES];
+            self.connections.push_back(Connection { number, stream, bytes, read: 0, state: State::Silent });
+            // Mostly the claim is there already.
+            self.hear(self.connections.len() - 1);
+        }
+        // There may be others: to be told of them again.
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        let _ = epoll.modify(&self.listener, &mut EpollEvent::new(flags, u64::from(LISTENER)));
+    }
+
+    /// Ends the oldest connection without a granted claim, if there are too many.
+    fn make_room(&mut self) {
+        let undecided = |connection: &Connection| !matches!(connection.state, State::Granted { .. });
+        let count = self.connections.iter().filter(|connection| undecided(connection)).count();
+        if (count >= MOST_UNDECIDED || self.connections.len() >= self.most)
+            && let Some(oldest) = self.connections.iter().position(undecided)
+        {
+            self.remove(oldest);
+        }
+    }
+
+    fn hear(&mut self, at: usize) {
+        match self.connections[at].hear() {
+            Heard::Nothing => {}
+            Heard::Claim => self.undecided_claims += 1,
+            Heard::End => self.remove(at),
+        }
+    }
+
+    fn remove(&mut self, at: usize) {
+        match self.connections.remove(at).map(|connection| connection.state) {
+            Some(State::Granted { claim, .. }) => self.lost.push(claim.secret),
+            Some(State::Claims(_)) => self.undecided_claims -= 1,
+            _ => {}
         }
     }
 
     /// Whether there is room for another program of this worker, and nobody else has the ticket.
-    fn may_have(&self, claim: &Claim) -> bool {
-        let of_worker = self.granted().filter(|granted| granted.claim.secret == claim.secret).count();
-        of_worker < MOST_OF_ONE_WORKER && self.granted().all(|granted| granted.claim.ticket != claim.ticket)
-    }
-
-    fn granted(&self) -> impl Iterator<Item = &Granted> {
-        self.connections.iter().filter_map(|connection| connection.granted.as_ref())
-    }
-
-    fn granted_mut(&mut self) -> impl Iterator<Item = &mut Granted> {
-        self.connections.iter_mut().filter_map(|connection| connection.granted.as_mut())
+    fn may_have(&self, claim: &Claim, its_worker: u32) -> bool {
+        let mut of_worker = 0;
+        for connection in &self.connections {
+            let State::Granted { claim: other, worker, .. } = &connection.state else { continue };
+            if other.ticket == claim.ticket {
+                return false;
+            }
+            of_worker += usize::from(*worker == its_worker);
+        }
+        of_worker < MOST_OF_ONE_WORKER
     }
 }
 
 /// What a connection has said.
 enum Heard {
     Nothing,
-    Claim(Claim),
+    Claim,
     /// It is closed, or says more than it may.
     End,
 }
@@ -151,27 +248,28 @@ impl Connection {
         let room = Claim::BYTES + 1 - self.read;
         match self.stream.read(&mut rest[..room]) {
             Ok(0) => Heard::End,
-            Ok(count) if count == room || self.granted.is_some() => Heard::End,
+            Ok(count) if count == room || self.state != State::Silent => Heard::End,
             Ok(count) => {
-                self.claim[self.read..self.read + count].copy_from_slice(&rest[..count]);
+                self.bytes[self.read..self.read + count].copy_from_slice(&rest[..count]);
                 self.read += count;
-                if self.read < Claim::BYTES { Heard::Nothing } else { Heard::Claim(Claim::from_bytes(&self.claim)) }
+                if self.read < Claim::BYTES {
+                    return Heard::Nothing;
+                }
+                self.state = State::Claims(Claim::from_bytes(&self.bytes));
+                Heard::Claim
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Heard::Nothing,
             Err(_) => Heard::End,
         }
     }
 
-    /// Grants the claim if whoever has connected descends from the worker that it names; returns whether it did.
-    fn decide(&mut self, claim: Claim, descends: impl Fn(u32, u128) -> bool) -> bool {
-        let pid =
-            getsockopt(&self.stream.as_fd(), PeerCredentials).ok().and_then(|peer| u32::try_from(peer.pid()).ok());
-        // 0: it is in a process namespace that this agent cannot see into.
-        let good = pid.is_some_and(|pid| pid > 0 && descends(pid, claim.secret))
-            && self.stream.write(&[GRANTED]).is_ok_and(|count| count == 1);
-        if good {
-            self.granted = Some(Granted { claim, waits: false });
-        }
-        good
+    /// The process that has connected; none: it is in a process namespace that this agent cannot see into.
+    fn peer(&self) -> Option<u32> {
+        let peer = getsockopt(&self.stream.as_fd(), PeerCredentials).ok()?;
+        u32::try_from(peer.pid()).ok().filter(|pid| *pid > 0)
+    }
+
+    fn tell_granted(&mut self) -> bool {
+        self.stream.write(&[GRANTED]).is_ok_and(|count| count == 1)
     }
 }

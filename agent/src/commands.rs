@@ -80,8 +80,9 @@ impl Agent {
 
     /// Lends the slot of the worker with this secret, or not any more, as its borrowers want it now.
     pub(crate) fn lend_slot_of(&mut self, secret: u128) {
-        let position = self.borrowers.as_ref().and_then(|borrowers| borrowers.waiting_for(secret));
-        self.pools.iter_mut().any(|pool| pool.lend_slot(secret, position));
+        let Some(borrowers) = &self.borrowers else { return };
+        let positions = borrowers.waiting_for(secret);
+        self.pools.iter_mut().any(|pool| pool.lend_slot(secret, &positions));
     }
 
     fn start_job(&mut self, start: StartJob) -> Result<(), ProtocolError> {

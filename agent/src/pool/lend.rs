@@ -4,24 +4,27 @@
 //! A task that waits in farpool says so itself, in the status page. Of a client in another process that the task has started, the
 //! coordinator says that it waits, and the agent knows whose it is (`borrowers.rs`).
 
+use farpool_link::item_token::NO_ITEM;
+
 use super::WorkerPool;
 use super::worker::{State, Worker};
 
 impl WorkerPool {
-    /// A client that the item at `position` has started waits; `None`: none does. Returns whether the worker with this secret is one of
-    /// this pool.
-    pub(crate) fn lend_slot(&mut self, secret: u128, position: Option<u32>) -> bool {
+    /// Clients wait that the items at these positions have started. Returns whether the worker with this secret is one of this pool.
+    pub(crate) fn lend_slot(&mut self, secret: u128, positions: &[u32]) -> bool {
         let mut workers = self.workers.iter_mut();
         let Some(worker) = workers.find(|worker| worker.memory.status().has_item_secret(secret)) else { return false };
-        worker.lend_for = position;
+        worker.lend_for = positions.to_vec();
         self.any_waits = true;
         true
     }
 
-    /// The process ids of the worker with this secret and of its fork server, if the worker is one of this pool.
-    pub(crate) fn processes_of(&self, secret: u128) -> Option<(u32, u32)> {
-        let worker = self.workers.iter().find(|worker| worker.memory.status().has_item_secret(secret))?;
-        Some((worker.pid, self.supervision.fork_server.pid()))
+    /// The process id of the worker with this secret, if it runs the item at this position.
+    pub(crate) fn worker_that_runs(&self, secret: u128, position: u32) -> Option<u32> {
+        let threads = self.threads;
+        let claimed =
+            |worker: &&Worker| worker.memory.status().has_item_secret(secret) && worker.runs_item(position, threads);
+        self.workers.iter().find(claimed).map(|worker| worker.pid)
     }
 
     /// Whether the process is one of its workers.
@@ -29,10 +32,16 @@ impl WorkerPool {
         self.workers.iter().any(|worker| worker.pid == pid)
     }
 
+    /// The process id of its fork server.
+    pub(crate) fn fork_server(&self) -> u32 {
+        self.supervision.fork_server.pid()
+    }
+
     /// What the coordinator has said of clients that wait does not count any more.
     pub(crate) fn lend_none(&mut self) {
         for worker in &mut self.workers {
-            self.any_waits |= worker.lend_for.take().is_some();
+            self.any_waits |= !worker.lend_for.is_empty();
+            worker.lend_for.clear();
         }
     }
 
@@ -62,16 +71,27 @@ impl Worker {
 
     /// It runs one item, and a client that this item has started waits.
     fn waits_for_its_client(&self, threads: usize) -> bool {
-        let Some(position) = self.lend_for else { return false };
+        if self.lend_for.is_empty() {
+            return false;
+        }
         let mut running = self.memory.status().running(threads);
         let (Some(item), None) = (running.next(), running.next()) else { return false };
-        // The environment belongs to all threads, and names the item that was begun last: of several, one that began earlier may
-        // have started the client.
-        if threads == 1 { item.position == position } else { item.position <= position }
+        self.lend_for.iter().any(|position| may_be(item.position, *position, threads))
+    }
+
+    /// Whether it runs the item that a client names with this position.
+    fn runs_item(&self, position: u32, threads: usize) -> bool {
+        self.memory.status().running(threads).any(|item| may_be(item.position, position, threads))
     }
 
     /// Whether it lends its slot, or may do so without telling first.
     fn may_lend(&self) -> bool {
-        self.lent || self.lend_for.is_some() || self.memory.status().waiting() > 0
+        self.lent || !self.lend_for.is_empty() || self.memory.status().waiting() > 0
     }
+}
+
+/// Whether a client that names this position can be of the item that runs. The environment belongs to all threads, and names the item that
+/// was begun last: of several, one that began earlier may have started the client.
+fn may_be(running: u32, named: u32, threads: usize) -> bool {
+    if threads == 1 { running == named } else { running <= named && named != NO_ITEM }
 }

@@ -81,8 +81,8 @@ pub(super) struct Worker {
     pub(super) cancel_at: Option<u64>,
     /// All its items wait for other items: it does not use its slot.
     pub(super) lent: bool,
-    /// The item whose slot the coordinator wants lent, by its position: a client that the item's task has started waits.
-    pub(super) lend_for: Option<u32>,
+    /// The items whose clients wait, by their positions: the slot is lent while one of them runs alone.
+    pub(super) lend_for: Vec<u32>,
     /// It gets nothing more until others have had their turn.
     pub(super) gives_way: bool,
     /// It is about to end; others wait for its slot until this time at most.
@@ -216,7 +216,7 @@ impl Worker {
             ending: None,
             cancel_at: None,
             lent: false,
-            lend_for: None,
+            lend_for: Vec::new(),
             gives_way: false,
             gone_by: None,
             progress: (0, 0, now),

@@ -55,7 +55,8 @@ pub fn inherited() -> Option<ItemToken> {
     if OWN.get().is_some_and(|own| own.pid == std::process::id()) {
         return None;
     }
-    ItemToken::parse(&std::env::var(ITEM_VARIABLE).ok()?)
+    // An initializer has no slot of an item to lend.
+    ItemToken::parse(&std::env::var(ITEM_VARIABLE).ok()?).filter(|token| token.position != NO_ITEM)
 }
 
 /// Puts the variable into the environment; returns where its position lies.

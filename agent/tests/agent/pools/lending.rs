@@ -232,7 +232,7 @@ fn a_claim_for_an_item_that_does_not_run_lends_nothing() {
         assert_eq!(host.run(1, &format!("secret {SECRET} echo first")), "first");
         let word = Word::new("stale");
         let [outer] = host.assign(1, [&starts("program", agent, position, &word)]);
-        host.wait_for_output(1, "claimed 1");
+        host.wait_for_output(1, "claimed 0");
         let [inner] = host.assign(2, ["echo inner"]);
         host.say(lend_slot(TICKET, true));
         host.drive_for(Duration::from_millis(50));

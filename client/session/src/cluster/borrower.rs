@@ -1,18 +1,31 @@
 //! Borrowing the slot of the item whose task has started this process, while it waits for items of its own.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use farpool_link::item_token::{Claim, GRANTED, ItemToken, socket_name};
 use farpool_proto::v1::Ticket;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt::SendTimeout,
+};
+use nix::sys::time::TimeVal;
 use uuid::Uuid;
 
-/// How long the agent may take to answer; it is on this host, and does nothing for long.
-const PATIENCE: Duration = Duration::from_secs(1);
+use crate::fork::PerProcess;
+
+/// How long the agent may take to accept the connection, and then to answer. It is on this host, and does nothing for long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the user is told if the claim is not granted.
+const REFUSED: &str = "a farpool task has started this program, but its agent does not find the program among the task's processes: \
+                       the task keeps its slot while the program waits for items of its own";
+
+/// All pools and readers of this process share one claim.
+static CURRENT: PerProcess<Mutex<Weak<Borrower>>> = PerProcess::new();
 
 /// A claim that the item's agent has granted: good until this is dropped.
 pub(crate) struct Borrower {
@@ -21,32 +34,51 @@ pub(crate) struct Borrower {
 }
 
 impl Borrower {
-    /// Claims the slot. `None`: no item's task has started this process, or its agent does not say so.
-    pub(crate) fn claim() -> Option<Borrower> {
-        let ItemToken { agent, secret, position } = farpool_worker::inherited_item()?;
-        let ticket = Uuid::new_v4().as_u128();
-        let mut connection = UnixStream::from(connected(&socket_name(agent)).ok()?);
-        connection.set_nonblocking(false).ok()?;
-        connection.set_read_timeout(Some(PATIENCE)).ok()?;
-        connection.set_write_timeout(Some(PATIENCE)).ok()?;
-        connection.write_all(&Claim { ticket, secret, position }.to_bytes()).ok()?;
-        let mut answer = [0];
-        connection.read_exact(&mut answer).ok()?;
-        let bytes = |number: u128| Bytes::copy_from_slice(&number.to_be_bytes());
-        let ticket = Ticket { agent: bytes(agent), id: bytes(ticket) };
-        (answer == [GRANTED]).then_some(Borrower { ticket, _connection: connection })
+    /// Claims the slot. `None`: no item's task has started this process, or its agent does not say so, which is told.
+    pub(crate) fn claim(tell: impl FnOnce(&str)) -> Option<Arc<Borrower>> {
+        let token = farpool_worker::inherited_item()?;
+        let current = CURRENT.get();
+        let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(borrower) = current.upgrade() {
+            return Some(borrower);
+        }
+        match Borrower::ask(token) {
+            Ok(borrower) => {
+                let borrower = Arc::new(borrower);
+                *current = Arc::downgrade(&borrower);
+                Some(borrower)
+            }
+            Err(_) => {
+                tell(REFUSED);
+                None
+            }
+        }
     }
 
     /// What the coordinator is shown.
     pub(crate) fn ticket(&self) -> Ticket {
         self.ticket.clone()
     }
+
+    fn ask(ItemToken { agent, secret, position }: ItemToken) -> io::Result<Borrower> {
+        let ticket = Uuid::new_v4().as_u128();
+        let mut connection = UnixStream::from(connected(&socket_name(agent))?);
+        connection.set_read_timeout(Some(PATIENCE))?;
+        connection.write_all(&Claim { ticket, secret, position }.to_bytes())?;
+        let mut answer = [0];
+        connection.read_exact(&mut answer)?;
+        if answer != [GRANTED] {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let bytes = |number: u128| Bytes::copy_from_slice(&number.to_be_bytes());
+        Ok(Borrower { ticket: Ticket { agent: bytes(agent), id: bytes(ticket) }, _connection: connection })
+    }
 }
 
-/// Connects at once, or not at all.
 fn connected(name: &str) -> nix::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // Holds for connecting, too.
+    setsockopt(&fd, SendTimeout, &TimeVal::new(PATIENCE.as_secs().cast_signed(), 0))?;
     connect(fd.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
     Ok(fd)
 }

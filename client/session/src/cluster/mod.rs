@@ -64,7 +64,7 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
     let executable = Executable::read(&program.file)?;
     let (threads, payload_limit) = (settings.threads.max(1), settings.payload_limit);
     let secret = Secret::random();
-    let borrower = Borrower::claim();
+    let borrower = Borrower::claim(|line| front.notice(line));
     let open = OpenPool {
         processes,
         settings: Some(settings),
@@ -73,7 +73,7 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
         require,
         weight,
         secret: secret.to_bytes(),
-        ticket: borrower.as_ref().map(Borrower::ticket),
+        ticket: borrower.as_ref().map(|borrower| borrower.ticket()),
         ..OpenPool::default()
     };
     let place = Place { address: address.clone(), patience: reconnect_timeout };
@@ -120,7 +120,7 @@ struct ClusterSession {
     threads: u32,
     ground: Ground,
     front: Arc<dyn Front>,
-    _borrower: Option<Borrower>,
+    _borrower: Option<Arc<Borrower>>,
 }
 
 impl Carrier for ClusterSession {

@@ -242,7 +242,8 @@ fn take(world: &mut World, step: &Step) -> Option<()> {
         }
         Step::PlaceAils { place } => {
             let places = world.agents.iter().flat_map(|(&agent, fake)| {
-                let serves = |place: &crate::world::FakePlace| place.started && !place.ails && !place.unfit && !place.stopping;
+                let serves =
+                    |place: &crate::world::FakePlace| place.started && !place.ails && !place.unfit && !place.stopping;
                 let started = fake.places.iter().filter(move |(_, place)| serves(place));
                 started.map(move |(&pool, _)| (agent, pool))
             });

@@ -28,12 +28,14 @@ pub(super) struct Follower<C> {
     /// What the coordinator said last of the job.
     job: Option<DetachedJob>,
     /// The slot of the item whose task started this process is lent while somebody waits for outcomes.
-    borrower: Option<Borrower>,
+    borrower: Option<Arc<Borrower>>,
 }
 
 impl<C: Connect<Connection: Keeper>> Follower<C> {
     pub(super) fn new(connect: C, subject: Subject, attempts: Attempts, wait: bool) -> Self {
-        Self { connect, subject, attempts, wait, next: 0, job: None, borrower: Borrower::claim() }
+        // Who does not wait needs no slot.
+        let borrower = if wait { Borrower::claim(|_| ()) } else { None };
+        Self { connect, subject, attempts, wait, next: 0, job: None, borrower }
     }
 
     /// Fills the inbox; returns how the job has ended.
@@ -52,7 +54,7 @@ impl<C: Connect<Connection: Keeper>> Follower<C> {
     async fn attempt(&mut self, inbox: &Inbox) -> Result<End, Trouble> {
         let (outgoing, frames) = outgoing(0, Arc::default());
         let (name, id) = self.subject.job().parts();
-        let ticket = self.borrower.as_ref().map(Borrower::ticket);
+        let ticket = self.borrower.as_ref().map(|borrower| borrower.ticket());
         let attach = Attach { name, first: self.next, wait: self.wait, id, ticket };
         outgoing.for_one_connection();
         outgoing.push(ClientMessage { body: Some(Body::Attach(Box::new(attach))) });
