@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
+use farpool_store::log::Simulated;
 use tokio::task::{JoinError, spawn_blocking};
-
-use crate::journal::Simulated;
 
 #[derive(Clone, Debug)]
 pub(super) enum Blocking {

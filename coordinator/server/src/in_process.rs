@@ -9,6 +9,7 @@ use farpool_net::Replies;
 use farpool_proto::v1::{
     AgentCommand, AgentFrame, CancelDetachedRequest, ClientEvent, ClientFrame, DiscardDetachedRequest, StatusReply,
 };
+use farpool_store::log::{Simulated, open_simulated};
 use futures_core::Stream;
 use tokio::sync::{Notify, mpsc};
 use tonic::Status;
@@ -21,7 +22,6 @@ use super::published;
 use super::services::Health;
 use super::sessions::{Kind, open};
 use super::settings::Settings;
-use crate::journal::{Journal, Simulated};
 
 /// A server's doors.
 #[derive(Clone, Debug)]
@@ -55,8 +55,8 @@ impl Server {
         let (settings, link) = (&server.settings, &server.link);
         let journal = settings.journal.clone().ok_or(io::ErrorKind::InvalidInput)?;
         let warn = &mut |warning: String| warn!(link.log, detail = warning, "journal warning");
-        let (journal, writes) = Journal::open_simulated(&disk, journal, warn).map_err(io::Error::other)?;
-        let opened = Opened::with(journal, settings, link, now_ms)?;
+        let (journal, writes) = open_simulated(&disk, journal, warn).map_err(io::Error::other)?;
+        let opened = Opened::with(Box::new(journal), settings, link, now_ms)?;
         let driver = Driver::new(settings, link.clone(), received, Health::new().0, Some(opened));
         let run = async move {
             tokio::select! {

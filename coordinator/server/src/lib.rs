@@ -22,7 +22,6 @@ mod greeting;
 mod heap;
 mod host;
 mod in_process;
-pub mod journal;
 mod link;
 mod meter;
 mod operators;
@@ -38,8 +37,11 @@ use std::io;
 use std::sync::Arc;
 
 pub use farpool_common::log::Log;
-use farpool_common::log::info;
+use farpool_common::log::{info, warn};
 use farpool_net::http2;
+use farpool_store::JobStore;
+/// The store of detached jobs that is on this host.
+pub use farpool_store::log as journal;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic_health::ServingStatus;
@@ -59,10 +61,26 @@ const INPUTS: usize = 256;
 /// It must be called on a runtime of one thread (see [`tokio::runtime::Builder::new_current_thread`]): more would only
 /// cost wake-ups.
 ///
+/// Detached jobs are in the journal that the settings name, if they name one.
+///
 /// # Errors
 /// If the directory of programs, or the journal, cannot be used.
 pub async fn run(
     settings: Settings,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), io::Error> {
+    let store = open_journal(&settings)?;
+    run_with(settings, store, listener, shutdown).await
+}
+
+/// The same with detached jobs in any store; none: no job can be detached.
+///
+/// # Errors
+/// If the directory of programs cannot be used.
+pub async fn run_with(
+    settings: Settings,
+    store: Option<Box<dyn JobStore>>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), io::Error> {
@@ -72,7 +90,7 @@ pub async fn run(
     let link =
         Link { inputs, drained, log: log.clone(), limits, blocking: Blocking::Threads, meters: settings.meters() };
     let (stop, stopped) = oneshot::channel::<()>();
-    let (programs, journal) = Opened::open(&settings, &link)?;
+    let (programs, opened) = Opened::open(store, &settings, &link)?;
     let (health, router) = services::services(&settings, &link, &programs)?;
     // Whoever waits for this word is served from then on.
     let address = listener.local_addr()?;
@@ -83,11 +101,20 @@ pub async fn run(
     let server = tokio::spawn(server.serve_with_incoming_shutdown(router, connections, async {
         let _ = stopped.await;
     }));
-    Driver::new(&settings, link, received, health, journal).run(shutdown).await;
+    Driver::new(&settings, link, received, health, opened).run(shutdown).await;
     drop(stop);
     // Sessions have been told why they end; who has not read that by then need not know.
     let aborted = server.abort_handle();
     let _ = tokio::time::timeout(settings.limits.farewell, server).await;
     aborted.abort();
     Ok(())
+}
+
+/// Opens the journal that the settings name, if they name one.
+fn open_journal(settings: &Settings) -> io::Result<Option<Box<dyn JobStore>>> {
+    let Some(journal) = settings.journal.clone() else { return Ok(None) };
+    // Nobody else can make it say anything by now.
+    let log = settings.log.without_limits();
+    let warn = |warning: String| warn!(log, detail = warning, "journal warning");
+    Ok(Some(Box::new(journal::Journal::open(journal, warn).map_err(io::Error::other)?)))
 }

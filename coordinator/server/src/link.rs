@@ -9,9 +9,9 @@ use farpool_coordinator::{AgentId, ClientId, Principal};
 use farpool_net::{Incoming, Outgoing, Reply, Rest, SessionMessage};
 use farpool_programs::{Digest, InUse};
 use farpool_proto::v1::{
-    AgentCommand, AgentEvent, CancelDetachedRequest, ClientEvent, ClientMessage, DiscardDetachedRequest, OpenJob,
-    OpenPool,
+    AgentCommand, AgentEvent, CancelDetachedRequest, ClientEvent, ClientMessage, DiscardDetachedRequest,
 };
+use farpool_store::{Items, Opening, Outcomes, Read, ReadError, Reading};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic::Status;
 
@@ -20,7 +20,6 @@ use super::end::End;
 use super::meter::{Meter, Meters, Passed};
 use super::published::Asker;
 use super::settings::Limits;
-use crate::journal::{Kept, ReadError};
 
 /// All that can happen to the server, but for time passing and queues draining.
 pub(super) enum Input {
@@ -140,17 +139,14 @@ pub(super) enum Said<In> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StreamId(pub(super) u64);
 
-/// A record that was read, or not: first item, and how many there are.
-pub(super) type Read = (u64, u64, Result<Kept, ReadError>);
-
-/// What was read from disk for the loop, which asked for it.
+/// What was read for the loop, which asked for it.
 pub(super) enum WasRead {
-    /// What a detached job, by the journal's number, was opened with.
-    Opening(u64, Result<Box<(OpenPool, OpenJob)>, ReadError>),
+    /// What a detached job, by the store's number, was opened with.
+    Opening(u64, Result<Opening, ReadError>),
     /// Items for the pool of a detached job.
-    Items(ClientId, Vec<Read>),
+    Items(ClientId, Read<Items>),
     /// Outcomes for who has attached.
-    Outcomes(StreamId, Vec<Read>),
+    Outcomes(StreamId, Read<Outcomes>),
     /// A detached job's program, which is durable; none: it is not here.
     Program(u64, Result<Option<InUse>, Status>),
 }
@@ -182,6 +178,19 @@ impl Link {
     /// Hands something to the loop, as soon as it has room for it.
     pub(super) async fn send(&self, input: Input) -> Result<(), Status> {
         self.inputs.send(input).await.map_err(|_| shutting_down())
+    }
+
+    /// Has something read, and tells the loop.
+    pub(super) fn read<T: Send + 'static>(
+        &self,
+        reading: Reading<T>,
+        tell: impl FnOnce(T) -> WasRead + Send + 'static,
+    ) {
+        let link = self.clone();
+        tokio::spawn(async move {
+            let read = reading.await;
+            let _ = link.send(Input::WasRead(tell(read))).await;
+        });
     }
 
     /// Asks the loop and waits for its answer.

@@ -13,11 +13,11 @@ use farpool_common::units::ByteSize;
 use farpool_coordinator::Principal;
 use farpool_net::http2::{LEAST_STREAM_WINDOW, STREAM_WINDOW};
 use farpool_proto::limits;
+use farpool_store::log as journal;
 
 use super::flags::Flags;
 use super::host::{default_programs, quarter_of_memory, random_id};
 use super::meter::Meters;
-use crate::journal;
 
 /// What a server goes by.
 #[derive(Clone, Debug)]
@@ -127,11 +127,11 @@ impl Settings {
             (None, Some(journal)) => journal.join("programs"),
             (None, None) => default_programs(),
         };
-        let journal = flags.journal.map(|directory| journal::Settings {
-            size: flags.journal_size.0,
-            expiry: flags.journal_expiry,
-            backlog: (memory / 8).min(64 << 20),
-            ..journal::Settings::new(directory)
+        let journal = flags.journal.map(|directory| {
+            let mut journal = journal::Settings::new(directory);
+            (journal.size, journal.expiry) = (flags.journal_size.0, flags.journal_expiry);
+            journal.backlog = (memory / 8).min(64 << 20);
+            journal
         });
         Ok(Self {
             listen: flags.listen,

@@ -88,7 +88,7 @@ impl Driver {
         link: Link,
         received: mpsc::Receiver<Input>,
         health: Health,
-        journal: Option<Opened>,
+        opened: Option<Opened>,
     ) -> Self {
         let recovery = settings.heartbeat_timeout;
         let (window, payload_limit) = (settings.window, settings.max_result());
@@ -113,7 +113,7 @@ impl Driver {
             queue: settings.queue(),
             low_queue: settings.low_queue(),
             programs: Programs::new(&link.limits),
-            detached: Detached::new(journal),
+            detached: Detached::new(opened),
             drain: None,
             clock: Clock::start(),
             now: 0,
@@ -130,7 +130,7 @@ impl Driver {
         let (mut shutdown, mut inputs) = (pin!(shutdown), Vec::with_capacity(ROUND));
         let drained = self.link.drained.clone();
         let wakeup = self.detached.wakeup();
-        self.begin_with_journal();
+        self.begin_with_store();
         // To set it to an earlier time costs a system call, and each call of a client's moves the next look: so it is
         // left as it is if it rings in time, and may ring for nothing.
         let (mut timer, mut rings_at) = (pin!(sleep_until(self.clock.instant(0))), None);

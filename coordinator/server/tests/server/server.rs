@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use farpool_coordinator_server::{Log, Settings, run};
+use farpool_coordinator_server::{Log, Settings, run, run_with};
 use farpool_net::http2;
 use farpool_proto::v1::operators_client::OperatorsClient;
 use farpool_proto::v1::{StatusReply, StatusRequest};
+use farpool_store::JobStore;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -33,6 +34,28 @@ impl Server {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::started(change, |settings, listener, stopped| {
+            tokio::spawn(run(settings, listener, async {
+                let _ = stopped.await;
+            }))
+        })
+        .await
+    }
+
+    /// One that keeps detached jobs there.
+    pub(crate) async fn with_store(store: Box<dyn JobStore>, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::started(change, |settings, listener, stopped| {
+            tokio::spawn(run_with(settings, Some(store), listener, async {
+                let _ = stopped.await;
+            }))
+        })
+        .await
+    }
+
+    async fn started(
+        change: impl FnOnce(&mut Settings),
+        run: impl FnOnce(Settings, TcpListener, oneshot::Receiver<()>) -> JoinHandle<std::io::Result<()>>,
+    ) -> Self {
         static SERVERS: AtomicU32 = AtomicU32::new(0);
         let number = SERVERS.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("farpool-server-{}-{number}", std::process::id()));
@@ -44,9 +67,7 @@ impl Server {
         let listener = TcpListener::bind(settings.listen).await.expect("there is a free port");
         let address = listener.local_addr().expect("it has an address");
         let (stop, stopped) = oneshot::channel();
-        let done = tokio::spawn(run(settings, listener, async {
-            let _ = stopped.await;
-        }));
+        let done = run(settings, listener, stopped);
         Self { address, stop: Some(stop), done, directory }
     }
 

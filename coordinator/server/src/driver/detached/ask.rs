@@ -6,6 +6,7 @@ use farpool_proto::v1::{
     CancelDetachedRequest, ClosePool, DetachedJob, DetachedState, DiscardDetachedRequest, ListDetachedReply,
     client_message,
 };
+use farpool_store::{Ended, Job, JobStoreError, Phase};
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -13,39 +14,35 @@ use super::super::Driver;
 use super::attach::{check_id, not_found};
 use super::begin::{no_journal, status};
 use super::durable::Then;
-use crate::journal::{Ended, Job, JournalError, Phase};
 
 type Reply = oneshot::Sender<Result<(), Status>>;
 
 impl Driver {
     /// Lists the jobs of a tenant.
     pub(in super::super) fn list_detached(&self, tenant: &str) -> Result<ListDetachedReply, Status> {
-        let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
+        let store = self.detached.store.as_ref().ok_or_else(no_journal)?;
         let mut jobs: Vec<DetachedJob> =
-            journal.jobs().filter(|job| job.known().owner.tenant() == tenant).map(|job| self.describe(job)).collect();
+            store.jobs().filter(|job| job.known.owner.tenant() == tenant).map(|job| self.describe(job)).collect();
         jobs.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(ListDetachedReply { jobs })
     }
 
     pub(super) fn describe(&self, job: &Job) -> DetachedJob {
-        let (known, counts, (detached_ms, ended_ms)) = (job.known(), job.counts(), job.times_ms());
-        let expiry = self
-            .detached
-            .journal
-            .as_ref()
-            .map_or(0, |journal| u64::try_from(journal.settings().expiry.as_millis()).unwrap_or(u64::MAX));
+        let (known, counts) = (&job.known, job.counts());
+        let expiry = self.detached.store.as_ref().map_or(0, |store| store.expiry().as_millis());
+        let expiry = u64::try_from(expiry).unwrap_or(u64::MAX);
         let state = match job.phase() {
-            // It may be in the journal already that it is complete, but not durable.
-            _ if self.detached.receiving.contains_key(&job.number()) => DetachedState::Receiving,
+            // It may be in the store already that it is complete, but not durable.
+            _ if self.detached.receiving.contains_key(&job.number) => DetachedState::Receiving,
             Phase::Feeding => DetachedState::Receiving,
             Phase::Running => DetachedState::Running,
-            Phase::Ended(_) if self.detached.ending.contains(&job.number()) => DetachedState::Running,
+            Phase::Ended(_) if self.detached.ending.contains(&job.number) => DetachedState::Running,
             Phase::Ended(Ended::Finished) => DetachedState::Finished,
             Phase::Ended(Ended::Cancelled) => DetachedState::Cancelled,
             Phase::Ended(Ended::Failed) => DetachedState::Failed,
         };
-        let detached_ms = if state == DetachedState::Receiving { 0 } else { detached_ms };
-        let ended_ms = if state == DetachedState::Running { 0 } else { ended_ms };
+        let detached_ms = if state == DetachedState::Receiving { 0 } else { job.complete_ms };
+        let ended_ms = if state == DetachedState::Running { 0 } else { job.ended_ms };
         DetachedJob {
             name: known.name.clone(),
             label: known.label.clone(),
@@ -67,7 +64,7 @@ impl Driver {
             Ok(number) => number,
             Err(status) => return drop(reply.send(Err(status))),
         };
-        let phase = self.detached.journal.as_ref().and_then(|journal| journal.job(number)).map(|job| job.phase());
+        let phase = self.detached.store.as_ref().and_then(|store| store.job(number)).map(|job| job.phase());
         match phase {
             // What is not complete has no outcomes that could stay.
             _ if self.detached.receiving.contains_key(&number) => return self.discard(number, reply),
@@ -114,10 +111,10 @@ impl Driver {
     }
 
     fn find_detached(&self, by: &Principal, name: &str, id: &[u8]) -> Result<u64, Status> {
-        let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
-        let job = journal.find(by.tenant(), name).ok_or_else(|| not_found(name))?;
+        let store = self.detached.store.as_ref().ok_or_else(no_journal)?;
+        let job = store.find(by.tenant(), name).ok_or_else(|| not_found(name))?;
         check_id(job, id)?;
-        Ok(job.number())
+        Ok(job.number)
     }
 
     /// Drops all of a job; if that cannot be written, it is tried again when its time has come again.
@@ -127,14 +124,14 @@ impl Driver {
         }
     }
 
-    fn try_to_forget(&mut self, number: u64) -> Result<(), JournalError> {
-        let Some(journal) = &mut self.detached.journal else { return Ok(()) };
-        journal.forget(number)?;
+    fn try_to_forget(&mut self, number: u64) -> Result<(), JobStoreError> {
+        let Some(store) = &mut self.detached.store else { return Ok(()) };
+        store.forget(number)?;
         self.has_gone(number);
         Ok(())
     }
 
-    /// The journal does not have a job any more.
+    /// The store does not have a job any more.
     pub(super) fn has_gone(&mut self, number: u64) {
         self.break_off(number, Status::not_found("the job was discarded"));
         self.detached.receiving.remove(&number);
@@ -153,11 +150,11 @@ impl Driver {
     /// Drops jobs that ended long ago.
     pub(super) fn expire_jobs(&mut self) {
         let now = self.now_ms();
-        let Some(journal) = self.detached.journal.as_mut().filter(|_| self.detached.failing.is_none()) else { return };
-        if journal.next_expiry().is_none_or(|at| at > now) {
+        let Some(store) = self.detached.store.as_mut().filter(|_| self.detached.failing.is_none()) else { return };
+        if store.next_expiry().is_none_or(|at| at > now) {
             return;
         }
-        match journal.expire(now) {
+        match store.expire(now) {
             Ok(gone) => {
                 for (number, name) in gone {
                     info!(self.link.log, job = %name, "detached job expired");

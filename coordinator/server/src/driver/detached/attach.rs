@@ -9,16 +9,15 @@ use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{
     ClientEvent, ClientMessage, DetachedState, ItemsDone, ItemsFailed, JobEnded, PoolFailed, client_message,
 };
+use farpool_store::{Ended, Job, Outcomes, Phase, Read, ReadError};
 use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::super::super::end::End;
-use super::super::super::link::{Joins, Read, Said, Says, StreamId, WasRead, shutting_down};
+use super::super::super::link::{Joins, Said, Says, StreamId, WasRead, shutting_down};
 use super::super::super::sessions::LOW_OUTCOMES;
 use super::super::Driver;
 use super::begin::no_journal;
-use super::disk::{READ_BYTES, read, read_all, some};
-use crate::journal::{Ended, Job, Kept, Phase, ReadError};
 
 /// A stream of a job's outcomes.
 pub(super) struct Attached {
@@ -35,8 +34,8 @@ pub(super) struct Attached {
     partial: bool,
     /// Outcomes were passed over that were not there.
     lacks: bool,
-    /// Bytes that are being read from disk for it.
-    reading: u64,
+    /// Bytes that are being read for it, if some are.
+    reading: Option<u64>,
     /// What it had not taken when something last changed there, in bytes, and when that was.
     untaken: u64,
     moved_at: u64,
@@ -48,7 +47,25 @@ pub(super) struct Attached {
 
 impl Attached {
     pub(super) fn held(&self) -> u64 {
-        self.outgoing.bytes() as u64 + self.reading
+        self.outgoing.bytes() as u64 + self.reading.unwrap_or(0)
+    }
+
+    /// Of these outcomes those that it was not told: the index of the first of all, the one behind the last, and a message.
+    fn rest_of(&self, outcomes: Outcomes) -> (u64, u64, Body) {
+        match outcomes {
+            Outcomes::Done { first, count, data, ends, failed, attempts } => {
+                let (end, from) = (first + count, first.max(self.next));
+                let batch = Batch { first, count, data, ends, failed };
+                let Batch { first: start, data, ends, .. } =
+                    if from > first { batch.part(from, end - from) } else { batch };
+                (first, end, Body::ItemsDone(ItemsDone { job: self.named, first: start, data, ends, failed, attempts }))
+            }
+            Outcomes::Failed { first, count, failure } => {
+                let (end, start, failure) = (first + count, first.max(self.next), Some(*failure));
+                let failed = ItemsFailed { job: self.named, first: start, failure, count: end - start };
+                (first, end, Body::ItemsFailed(Box::new(failed)))
+            }
+        }
     }
 
     /// Whether it has taken nothing of what is there for so long, in ns.
@@ -60,6 +77,9 @@ impl Attached {
         now.saturating_sub(self.moved_at) > patience
     }
 }
+
+/// Bytes of outcomes that are read in one go, if they are in several parts.
+const READ_BYTES: u64 = 1 << 20;
 
 /// The part of the memory that outcomes for those who have attached may take up.
 const SHARE: u64 = 8;
@@ -78,17 +98,17 @@ impl Driver {
             if self.drain.is_some() {
                 return Err(shutting_down());
             }
-            let journal = self.detached.journal.as_ref().ok_or_else(no_journal)?;
-            let job = journal.find(principal.tenant(), &attach.name).ok_or_else(|| not_found(&attach.name))?;
+            let store = self.detached.store.as_ref().ok_or_else(no_journal)?;
+            let job = store.find(principal.tenant(), &attach.name).ok_or_else(|| not_found(&attach.name))?;
             check_id(job, &attach.id)?;
             let ticket = attach.ticket.map(Ticket::try_from).transpose();
             let ticket = ticket.map_err(|refused| Status::invalid_argument(refused.to_string()))?;
             let described = self.describe(job);
             let is_partial = described.state() == DetachedState::Receiving;
             outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(described))) });
-            let (named, next, wait) = (job.known().named, attach.first, attach.wait);
-            let (outgoing, job, partial) = (outgoing.clone(), job.number(), is_partial);
-            let (lacks, awaits, reading, untaken, moved_at) = (false, false, 0, 0, self.now);
+            let (named, next, wait) = (job.known.named, attach.first, attach.wait);
+            let (outgoing, job, partial) = (outgoing.clone(), job.number, is_partial);
+            let (lacks, awaits, reading, untaken, moved_at) = (false, false, None, 0, self.now);
             Ok(Attached {
                 outgoing,
                 turns,
@@ -147,8 +167,8 @@ impl Driver {
 
     /// Tells the coordinator which tasks wait for unfinished jobs, so that their slots are lent.
     pub(in super::super) fn lend_to_attached(&mut self) {
-        let Some(journal) = &self.detached.journal else { return };
-        let is_unfinished = |job| journal.job(job).is_some_and(|job| !matches!(job.phase(), Phase::Ended(_)));
+        let Some(store) = &self.detached.store else { return };
+        let is_unfinished = |job| store.job(job).is_some_and(|job| !matches!(job.phase(), Phase::Ended(_)));
         let waits = |attached: &&Attached| attached.awaits && attached.wait && is_unfinished(attached.job);
         let tickets = self.detached.attached.values().filter(waits).filter_map(|attached| attached.ticket).collect();
         self.coordinator.lend_to_attached(tickets);
@@ -213,16 +233,16 @@ impl Driver {
         self.describe_again(id);
         let (held, share) = (self.detached.attached_held, self.attached_share());
         let Some(attached) = self.detached.attached.get_mut(&id) else { return };
-        let Some(journal) = &self.detached.journal else { return };
+        let Some(store) = &self.detached.store else { return };
         let has_room = match held {
             held if held <= share => attached.outgoing.waiting() <= LOW_OUTCOMES,
             held if held <= 2 * share => attached.outgoing.bytes() == 0,
             _ => false,
         };
-        if attached.reading > 0 || !has_room {
+        if attached.reading.is_some() || !has_room {
             return;
         }
-        let Some(job) = journal.job(attached.job) else {
+        let Some(job) = store.job(attached.job) else {
             return self.end_attached(id, Err(Status::not_found("the job was discarded")));
         };
         let ended = match job.phase() {
@@ -230,30 +250,21 @@ impl Driver {
             _ => None,
         };
         // Who waits is sent what is missing before what comes behind it.
-        let (mut next, skips) = (attached.next, ended.is_some() || !attached.wait);
-        let there = job.outcomes_from(next).filter(|&(_, _, place)| !skips || journal.is_durable(place));
-        let pieces = there.take_while(|&(first, count, place)| {
-            let follows = skips || (first <= next && journal.is_durable(place));
-            next = first + count;
-            follows
-        });
-        let pieces = some(pieces, READ_BYTES);
-        if !pieces.is_empty() {
-            attached.reading = pieces.iter().map(|&(_, _, place)| place.bytes()).sum();
-            self.detached.attached_held += attached.reading;
-            let reader = journal.reader();
-            let (link, reads) = (&self.link, &self.detached.reads);
-            return read(link, reads, move || read_all(&reader, pieces), move |read| WasRead::Outcomes(id, read));
+        let skips = ended.is_some() || !attached.wait;
+        if let Some(reading) = store.read_outcomes(job.number, attached.next, skips, READ_BYTES) {
+            attached.reading = Some(reading.bytes());
+            self.detached.attached_held += reading.bytes();
+            return self.link.read(reading, move |read| WasRead::Outcomes(id, read));
         }
-        let job = attached.named;
+        let named = attached.named;
         let last = match ended {
             Some(Ended::Failed) => {
-                let failure = journal.job(attached.job).and_then(|job| job.failure()).cloned();
+                let failure = job.failure.as_deref().cloned();
                 Body::PoolFailed(Box::new(PoolFailed { failure }))
             }
             // It has ended since then, and what is missing would have to be there.
             Some(Ended::Finished) if attached.lacks && !attached.wait => return self.end_attached(id, Ok(())),
-            Some(how) => Body::JobEnded(JobEnded { job, cancelled: how == Ended::Cancelled }),
+            Some(how) => Body::JobEnded(JobEnded { job: named, cancelled: how == Ended::Cancelled }),
             None if attached.wait => return,
             None => return self.end_attached(id, Ok(())),
         };
@@ -264,7 +275,7 @@ impl Driver {
     /// Tells who came before a job was whole how long it is: outcomes follow.
     fn describe_again(&mut self, id: StreamId) {
         let Some(attached) = self.detached.attached.get(&id).filter(|attached| attached.partial) else { return };
-        let job = self.detached.journal.as_ref().and_then(|journal| journal.job(attached.job));
+        let job = self.detached.store.as_ref().and_then(|store| store.job(attached.job));
         let Some(described) = job.map(|job| self.describe(job)) else { return };
         if described.state() != DetachedState::Receiving
             && let Some(attached) = self.detached.attached.get_mut(&id)
@@ -275,39 +286,28 @@ impl Driver {
     }
 
     /// Outcomes have been read.
-    pub(super) fn send_outcomes(&mut self, id: StreamId, outcomes: Vec<Read>) {
+    pub(super) fn send_outcomes(&mut self, id: StreamId, read: Read<Outcomes>) {
         let Some(attached) = self.detached.attached.get_mut(&id) else { return };
-        attached.reading = 0;
-        for (first, count, read) in outcomes {
-            let end = first + count;
-            let body = match read {
-                Ok(Kept::Done { first, data, ends, failed, attempts }) => {
-                    let batch = Batch { first, count, data, ends, failed };
-                    let from = first.max(attached.next);
-                    let Batch { first, data, ends, .. } =
-                        if from > first { batch.part(from, end - from) } else { batch };
-                    Body::ItemsDone(ItemsDone { job: attached.named, first, data, ends, failed, attempts })
-                }
-                Ok(Kept::Failed { first, failure, .. }) => {
-                    let (first, failure) = (first.max(attached.next), Some(*failure));
-                    Body::ItemsFailed(Box::new(ItemsFailed { job: attached.named, first, failure, count: end - first }))
-                }
-                Err(ReadError::Moved) => break,
-                Err(ReadError::Io(error)) => {
-                    let message = format!("outcomes of items {first} to {} cannot be read: {error}", end - 1);
-                    return self.end_attached(id, Err(Status::unavailable(message)));
-                }
-                Ok(_) => {
-                    return self.end_attached(id, Err(Status::data_loss("another record is in an outcome's place")));
-                }
-                Err(ReadError::Damaged(why)) => {
-                    let message = format!("outcomes of items {first} to {} are lost: {why}", end - 1);
-                    return self.end_attached(id, Err(Status::data_loss(message)));
-                }
-            };
-            attached.lacks |= first > attached.next;
+        attached.reading = None;
+        for outcomes in read.parts {
+            let (there, end, body) = attached.rest_of(outcomes);
+            attached.lacks |= there > attached.next;
             attached.next = end;
             attached.outgoing.push(ClientEvent { body: Some(body) });
+        }
+        if let Some(unread) = read.unread {
+            let (first, last) = (unread.first, unread.first + unread.count - 1);
+            return self.end_attached(
+                id,
+                Err(match unread.error {
+                    ReadError::Unavailable(why) => {
+                        Status::unavailable(format!("outcomes of items {first} to {last} cannot be read: {why}"))
+                    }
+                    ReadError::Lost(why) => {
+                        Status::data_loss(format!("outcomes of items {first} to {last} are lost: {why}"))
+                    }
+                }),
+            );
         }
         self.serve(id);
     }
@@ -326,7 +326,7 @@ impl Driver {
 
 /// Whoever has known a job by its id means no other one that has its name by now.
 pub(super) fn check_id(job: &Job, id: &[u8]) -> Result<(), Status> {
-    if id.is_empty() || job.known().id == id {
+    if id.is_empty() || job.known.id == id {
         return Ok(());
     }
     Err(Status::not_found(format!("the job was discarded, and another one is called {:?} now", job.name())))

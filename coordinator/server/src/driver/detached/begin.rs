@@ -6,6 +6,7 @@ use farpool_coordinator::convert::of_one_job;
 use farpool_proto::text;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, Detach, Durable, client_message};
+use farpool_store::{JobStore, JobStoreError, JobStoreErrorKind, Known, Phase};
 use prost::Message;
 use tonic::Status;
 
@@ -14,7 +15,6 @@ use super::super::Driver;
 use super::durable::Then;
 use super::program::digest_of;
 use super::receive::{Receiving, Stream};
-use crate::journal::{Journal, JournalError, JournalErrorKind, Known, Phase};
 
 /// A stream of Detach that begins.
 pub(super) type DetachJoins = Joins<ClientEvent, ClientMessage, StreamId>;
@@ -26,8 +26,8 @@ impl Driver {
 
     /// `cannot_keep`: why no new job is taken.
     pub(super) fn begin_or_park(&mut self, joins: DetachJoins, cannot_keep: Option<Status>) {
-        let waits = |journal: &Journal| !has_room(journal, &joins.messages, cannot_keep.is_some());
-        if self.detached.journal.as_ref().is_some_and(waits) {
+        let store = self.detached.store.as_deref();
+        if store.is_some_and(|store| !has_room(store, &joins.messages, cannot_keep.is_some())) {
             return self.detached.parked.push_back(joins);
         }
         let Joins { outgoing, turns, principal, address, messages, passed: _passed, id: reply } = joins;
@@ -66,15 +66,15 @@ impl Driver {
         let settings = pool.settings.clone().unwrap_or_default();
         let digest = digest_of(&pool).ok_or_else(|| Status::invalid_argument("Detach without a program"))?;
         let now = self.now_ms();
-        let journal = self.detached.journal.as_mut().ok_or_else(no_journal)?;
+        let store = self.detached.store.as_mut().ok_or_else(no_journal)?;
         if id.len() != 16 {
             return Err(Status::invalid_argument(format!("a detached job's id of {} bytes, not 16", id.len())));
         }
-        if let Some(there) = journal.find(&tenant, &name) {
-            if there.known().id != id || there.known().owner != owner {
+        if let Some(there) = store.find(&tenant, &name) {
+            if there.known.id != id || there.known.owner != owner {
                 return Err(Status::already_exists(format!("there already is a job {name:?}")));
             }
-            if there.phase() != Phase::Feeding && !self.detached.receiving.contains_key(&there.number()) {
+            if there.phase() != Phase::Feeding && !self.detached.receiving.contains_key(&there.number) {
                 let items = there.counts().items;
                 stream.tell(Body::Durable(Durable { items, complete: true }));
                 stream.outgoing.finish();
@@ -93,13 +93,11 @@ impl Driver {
                 of_one_job(ClientMessage { body: Some(body) })
                     .map_err(|refused| Status::invalid_argument(refused.to_string()))?;
             }
-            let opened = journal.open_pool(&pool).map_err(|error| status(&error))?;
-            let number = journal.open_job(opened, known, &job, now);
-            journal.close_pool(opened);
-            self.detached.receiving.insert(number.map_err(|error| status(&error))?, Receiving::default());
+            let number = store.open(known, &pool, &job, now).map_err(|error| status(&error))?;
+            self.detached.receiving.insert(number, Receiving::default());
         }
-        let Some(there) = journal.find(&tenant, &name) else { return Err(Status::internal("the job is gone at once")) };
-        let (number, items) = (there.number(), there.counts().items);
+        let Some(there) = store.find(&tenant, &name) else { return Err(Status::internal("the job is gone at once")) };
+        let (number, items) = (there.number, there.counts().items);
         let receiving = self.detached.receiving.entry(number).or_default();
         if let Some(older) = receiving.stream.take() {
             self.detached.streams.remove(&older.id);
@@ -127,12 +125,11 @@ impl Driver {
 
 /// Whether it is known now if a job can come: there is room for it, or there will be none by itself. `given_up`: nothing can be written,
 /// and has not been for too long.
-fn has_room(journal: &Journal, messages: &[ClientMessage], given_up: bool) -> bool {
+fn has_room(store: &dyn JobStore, messages: &[ClientMessage], given_up: bool) -> bool {
     let bytes = messages.first().map_or(0, |message| message.encoded_len() as u64);
-    match journal.would_fit(2 * bytes).map_err(|error| error.kind()) {
-        Err(JournalErrorKind::Busy) => false,
-        Err(JournalErrorKind::Io) => given_up,
-        Err(JournalErrorKind::Full) => !journal.makes_room(),
+    match store.takes(2 * bytes).map_err(|error| error.kind()) {
+        Err(JobStoreErrorKind::Busy) => false,
+        Err(JobStoreErrorKind::Io) => given_up,
         _ => true,
     }
 }
@@ -160,14 +157,14 @@ pub(super) fn no_journal() -> Status {
     Status::failed_precondition("this coordinator keeps no journal: start it with --journal DIR")
 }
 
-pub(super) fn status(error: &JournalError) -> Status {
+pub(super) fn status(error: &JobStoreError) -> Status {
     let message = error.to_string();
     match error.kind() {
-        JournalErrorKind::Full => Status::resource_exhausted(message),
-        JournalErrorKind::Busy | JournalErrorKind::Io => Status::unavailable(message),
-        JournalErrorKind::NameTaken => Status::already_exists(message),
-        JournalErrorKind::NotFound => Status::not_found(message),
-        JournalErrorKind::Invalid => Status::invalid_argument(message),
+        JobStoreErrorKind::Full => Status::resource_exhausted(message),
+        JobStoreErrorKind::Busy | JobStoreErrorKind::Io => Status::unavailable(message),
+        JobStoreErrorKind::NameTaken => Status::already_exists(message),
+        JobStoreErrorKind::NotFound => Status::not_found(message),
+        JobStoreErrorKind::Invalid => Status::invalid_argument(message),
         _ => Status::internal(message),
     }
 }

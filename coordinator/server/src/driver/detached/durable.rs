@@ -1,6 +1,6 @@
 //! What follows when something is durable.
 //!
-//! The journal is given what there is when the disk has nothing to do, and what comes meanwhile goes together.
+//! The store is given what there is when it writes nothing, and what comes meanwhile goes together.
 
 use farpool_common::log::{error, info, warn};
 use farpool_coordinator::ClientId;
@@ -30,9 +30,9 @@ pub(super) enum Then {
 }
 
 impl Driver {
-    /// Gives the journal's thread what there is, if it has nothing else to do.
+    /// Gives the store what there is, if it writes nothing else.
     pub(in super::super) fn write_down(&mut self) {
-        if self.detached.journal.as_ref().is_some_and(|journal| journal.is_idle()) {
+        if self.detached.store.as_ref().is_some_and(|store| store.is_idle()) {
             self.number();
             self.follow_durable();
         }
@@ -42,14 +42,14 @@ impl Driver {
     pub(super) fn take_progress(&mut self) {
         // It can be mended by now.
         let refusal = self.cannot_keep();
-        let Some(journal) = &mut self.detached.journal else { return };
-        let progress = journal.progress();
+        let Some(store) = &mut self.detached.store else { return };
+        let progress = store.progress();
         for warning in progress.warnings {
             warn!(self.link.log, detail = warning, "journal warning");
         }
         let before = self.detached.failing.as_ref();
         if progress.failed.as_ref() != before.map(|failing| &failing.why) {
-            let directory = journal.settings().directory.display();
+            let directory = store.location();
             match &progress.failed {
                 Some(why) => {
                     error!(self.link.log, %directory, error = %why, "cannot write to the journal; detached jobs wait");
@@ -69,13 +69,13 @@ impl Driver {
 
     /// Hands over what was written, and remembers what follows from that.
     fn number(&mut self) {
-        let Some(journal) = &mut self.detached.journal else { return };
-        let number = journal.flush();
+        let Some(store) = &mut self.detached.store else { return };
+        let number = store.flush();
         self.detached.waiting.extend(self.detached.then.drain(..).map(|then| (number, then)));
     }
 
     fn follow_durable(&mut self) {
-        let Some(durable) = self.detached.journal.as_ref().map(|journal| journal.durable()) else { return };
+        let Some(durable) = self.detached.store.as_ref().map(|store| store.acknowledged()) else { return };
         let mut news = Vec::new();
         while self.detached.waiting.front().is_some_and(|(number, _)| *number <= durable) {
             let Some((_, then)) = self.detached.waiting.pop_front() else { break };

@@ -6,18 +6,21 @@
 //! agents have of them is adopted, or counts as lost if it must not run twice.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use farpool_common::log::{error, warn};
 use farpool_coordinator::ClientId;
 use farpool_coordinator::convert::Batch;
-use farpool_proto::v1::{EndItems, FailureKind, Items, PoolReopened, client_message as ask};
+use farpool_proto::v1::{self, EndItems, FailureKind, PoolReopened, client_message as ask};
+use farpool_store::{Entry, Items, Read, ReadError, Unread};
 
-use super::super::super::link::{Read, WasRead};
+use super::super::super::link::WasRead;
 use super::super::Driver;
-use super::disk::{Piece, READ_BYTES, read, read_all, some};
 use super::durable::Then;
 use super::run::failure;
-use crate::journal::{Kept, ReadError};
+
+/// Bytes of items that are read in one go, if they are in several parts.
+const READ_BYTES: u64 = 1 << 20;
 
 /// Steps that are taken for one job in a round.
 const STEPS: usize = 16;
@@ -39,8 +42,8 @@ pub(super) struct Feed {
     /// Bytes that the pool was given, and how many it may be.
     sent: u64,
     pub(super) limit: u64,
-    /// Bytes of records that are being read.
-    reading: u64,
+    /// Bytes of items that are being read, if some are.
+    reading: Option<u64>,
     /// What was read and waits until it may be given out: until there is room, and, if it is being noted, until that is durable.
     ready: VecDeque<Batch>,
     noting: bool,
@@ -50,7 +53,8 @@ pub(super) struct Feed {
 enum Step {
     /// These items are not there.
     Lose(u64, u64),
-    Read(Vec<Piece>),
+    /// Items of this range are to be read, and how many bytes.
+    Read(Range<u64>, u64),
     Give,
     EndInput,
     Reopened,
@@ -68,7 +72,12 @@ impl Feed {
     }
 
     pub(super) fn held(&self) -> u64 {
-        self.reading + self.ready.iter().map(Batch::bytes).sum::<u64>()
+        self.reading.unwrap_or(0) + self.ready.iter().map(Batch::bytes).sum::<u64>()
+    }
+
+    /// Whether it has nothing, nor will when what is being read has come.
+    fn is_empty(&self) -> bool {
+        self.reading.is_none() && self.ready.is_empty()
     }
 
     /// Nothing is wanted any more.
@@ -90,7 +99,7 @@ impl Driver {
     /// A job that has nothing in the memory, and is not let in, waits for others to have less or for slots that idle.
     fn look_again_if_starved(&mut self, id: ClientId) {
         let Some(run) = self.detached.runs.get(&id) else { return };
-        let waits = !run.ended && !run.feed.input_ended && run.feed.held() == 0;
+        let waits = !run.ended && !run.feed.input_ended && run.feed.is_empty();
         if waits && self.coordinator.stored_bytes_of(id) == 0 {
             self.detached.starved.push(id);
             self.detached.look_at.get_or_insert(self.now.saturating_add(LOOK_NS));
@@ -106,13 +115,12 @@ impl Driver {
     fn next_step(&self, id: ClientId) -> Option<Step> {
         let run = self.detached.runs.get(&id).filter(|run| !run.ended)?;
         let feed = &run.feed;
-        let journal = self.detached.journal.as_ref()?;
-        let job = journal.job(run.job)?;
-        if feed.held() > 0 {
-            let may_go = feed.reading == 0 && !feed.noting && self.has_room(id);
+        let job = self.detached.store.as_ref()?.job(run.job)?;
+        if !feed.is_empty() {
+            let may_go = feed.reading.is_none() && !feed.noting && self.has_room(id);
             return may_go.then_some(Step::Give);
         }
-        let missing = job.done().gap(feed.next, job.counts().items);
+        let missing = job.done.gap(feed.next, job.end);
         if missing.is_none() && !feed.input_ended {
             return Some(Step::EndInput);
         }
@@ -122,20 +130,12 @@ impl Driver {
             return Some(Step::Reopened);
         }
         let (first, count) = missing?;
-        let here = job.items_from(first).next().map_or(u64::MAX, |(at, ..)| at);
-        if first < here.max(feed.lost) {
-            let until = if feed.lost > first { feed.lost } else { here };
-            return Some(Step::Lose(first, count.min(until - first)));
+        if first < feed.lost {
+            return Some(Step::Lose(first, count.min(feed.lost - first)));
         }
-        let room = self.room_for(id)?;
-        // Up to where something is missing, and not beyond what is said again.
-        let (mut end, up_to) = (first, feed.reopens.unwrap_or(u64::MAX));
-        let together = job.items_from(first).take_while(|&(at, count, _)| {
-            let follows = at < up_to && (at <= end || job.done().gap(end, at).is_none());
-            end = end.max(at + count);
-            follows
-        });
-        Some(Step::Read(some(together, room.min(READ_BYTES))))
+        // Not beyond what is said again.
+        let up_to = feed.reopens.unwrap_or(job.end);
+        Some(Step::Read(first..up_to, self.room_for(id)?.min(READ_BYTES)))
     }
 
     /// Whether the pool takes a further message of items.
@@ -164,24 +164,22 @@ impl Driver {
 
     fn take_step(&mut self, id: ClientId, step: Step) {
         let Some(run) = self.detached.runs.get_mut(&id) else { return };
-        let Some(journal) = &mut self.detached.journal else { return };
+        let Some(store) = &mut self.detached.store else { return };
         match step {
             Step::Lose(first, count) => {
-                let why = if first < run.feed.lost { run.feed.why_lost.as_str() } else { "it is not there" };
-                let message = format!("the journal lost the item before it ran: {why}");
+                let message = format!("the journal lost the item before it ran: {}", run.feed.why_lost);
                 let failure = failure(FailureKind::Unavailable, message);
-                if let Err(error) = journal.failed(run.job, first, count, &failure) {
+                if let Err(error) = store.append(run.job, Entry::Failed { first, count, failure: &failure }) {
                     error!(self.link.log, %error, "the journal does not take outcomes");
                 }
                 run.feed.next = first + count;
                 self.detached.told.push(id);
             }
-            Step::Read(plan) => {
-                run.feed.reading = plan.iter().map(|(.., place)| place.bytes()).sum();
-                self.detached.together += run.feed.reading;
-                let reader = journal.reader();
-                let (link, reads) = (&self.link, &self.detached.reads);
-                read(link, reads, move || read_all(&reader, plan), move |items| WasRead::Items(id, items));
+            Step::Read(range, bytes) => {
+                let reading = store.read_items(run.job, range, bytes);
+                run.feed.reading = Some(reading.bytes());
+                self.detached.together += reading.bytes();
+                self.link.read(reading, move |items| WasRead::Items(id, items));
             }
             Step::Give => self.give(id),
             Step::EndInput => {
@@ -197,32 +195,29 @@ impl Driver {
     }
 
     /// Items have been read.
-    pub(super) fn take_items(&mut self, id: ClientId, items: Vec<Read>) {
+    pub(super) fn take_items(&mut self, id: ClientId, read: Read<Items>) {
         let Some(run) = self.detached.runs.get_mut(&id) else { return };
-        run.feed.reading = 0;
+        run.feed.reading = None;
         self.detached.hungry.push(id);
-        let Some(journal) = &mut self.detached.journal else { return };
-        let Some(job) = journal.job(run.job).filter(|_| !run.ended) else { return };
-        let mut failed = None;
-        for (first, count, read) in items {
-            let end = first + count;
-            match read {
-                Ok(Kept::Items { first, data, ends }) => {
-                    let batch = Batch { first, count, data, ends, failed: false };
-                    while let Some((from, count)) = job.done().gap(run.feed.next.max(first), end) {
-                        let whole = (from, count) == (batch.first, batch.count);
-                        run.feed.ready.push_back(if whole { batch.clone() } else { batch.part(from, count) });
-                        run.feed.next = from + count;
-                    }
-                    run.feed.next = run.feed.next.max(end);
-                }
-                Ok(_) => (run.feed.lost, run.feed.why_lost) = (end, "another record is in its place".to_owned()),
-                Err(ReadError::Moved) => break,
-                Err(ReadError::Damaged(why)) => (run.feed.lost, run.feed.why_lost) = (end, why),
-                Err(ReadError::Io(error)) => failed = Some(error),
+        let Some(store) = &mut self.detached.store else { return };
+        let Some(job) = store.job(run.job).filter(|_| !run.ended) else { return };
+        for Items { first, count, data, ends } in read.parts {
+            let (batch, end) = (Batch { first, count, data, ends, failed: false }, first + count);
+            while let Some((from, count)) = job.done.gap(run.feed.next.max(first), end) {
+                let whole = (from, count) == (batch.first, batch.count);
+                run.feed.ready.push_back(if whole { batch.clone() } else { batch.part(from, count) });
+                run.feed.next = from + count;
+            }
+            run.feed.next = run.feed.next.max(end);
+        }
+        let mut unavailable = None;
+        if let Some(Unread { first, count, error }) = read.unread {
+            match error {
+                ReadError::Lost(why) => (run.feed.lost, run.feed.why_lost) = (first + count, why),
+                ReadError::Unavailable(why) => unavailable = Some(why),
             }
         }
-        if let Some(error) = failed {
+        if let Some(error) = unavailable {
             warn!(self.link.log, job = job.name(), %error, "cannot read items of a detached job; retrying");
             self.detached.hungry.pop();
             self.try_again();
@@ -235,11 +230,11 @@ impl Driver {
     /// Gives out what was read, at once or when it is durable that it may have been given out.
     fn note_fed(&mut self, id: ClientId) {
         let Some(run) = self.detached.runs.get_mut(&id).filter(|run| !run.feed.ready.is_empty()) else { return };
-        let Some(journal) = &mut self.detached.journal else { return };
-        let fed = journal.job(run.job).map_or(u64::MAX, |job| job.fed());
+        let Some(store) = &mut self.detached.store else { return };
+        let fed = store.job(run.job).map_or(u64::MAX, |job| job.fed);
         if run.feed.next > fed {
             // An error means that the job is gone.
-            let _ = journal.fed(run.job, run.feed.next);
+            let _ = store.append(run.job, Entry::Fed { end: run.feed.next });
             if run.at_most_once {
                 run.feed.noting = true;
                 return self.detached.then.push(Then::Give(id));
@@ -264,7 +259,7 @@ impl Driver {
         {
             run.feed.sent += batch.bytes();
             let Batch { first, data, ends, .. } = batch;
-            let items = Items { job: run.named, first, data, ends };
+            let items = v1::Items { job: run.named, first, data, ends };
             self.say_for(id, ask::Body::Items(items));
         }
         self.detached.hungry.push(id);

@@ -1,18 +1,17 @@
-//! Detached jobs: the journal that keeps them, and for each that has not ended the client of its pool, which is played here.
+//! Detached jobs: the store that keeps them, and for each that has not ended the client of its pool, which is played here.
 //!
-//! A job comes in on a stream (`begin`, `receive`), is in the journal when it is complete, and runs then in a pool of its own. For the
+//! A job comes in on a stream (`begin`, `receive`), is in the store when it is complete, and runs then in a pool of its own. For the
 //! coordinator that pool's client is one like any other; here it is a [`Run`], which reads items from disk as far as there
 //! is room for them (`feed`), and writes down what it hears (`run`). Agents keep their reports until it is durable
 //! (`durable`). Whoever attaches is sent what is on disk (`attach`). After a restart a job goes on as that of a client
 //! does that has lost its coordinator: its pool is opened again.
 //!
-//! The disk is never waited for: the journal has a thread that writes, and tasks read (`disk`). While nothing can be written no
+//! The store is never waited for: it writes by itself, and tasks await what is read. While nothing can be written no
 //! further jobs are taken (`refuse`).
 
 mod ask;
 mod attach;
 mod begin;
-mod disk;
 mod durable;
 mod feed;
 mod open;
@@ -23,18 +22,16 @@ mod run;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
-use std::sync::Arc;
 
 use farpool_coordinator::ClientId;
 use farpool_programs::InUse;
 use farpool_proto::v1::{ClientEvent, FileAside, JournalStatus};
+use farpool_store::{Aside, Description, JobStore, Wakeup};
 use prost::Message;
-use tokio::sync::Semaphore;
 
 use super::super::link::StreamId;
 use super::super::programs::Programs;
 use super::Driver;
-use crate::journal::{Aside, Journal, Wakeup};
 use attach::Attached;
 use begin::DetachJoins;
 use durable::Then;
@@ -43,18 +40,14 @@ use receive::Receiving;
 use refuse::Failing;
 use run::Run;
 
-/// Records that are read from disk at once, each by a thread.
-const READS: usize = 8;
-
 /// When to try again what the disk did not do, in ns.
 const AGAIN_NS: u64 = 1_000_000_000;
 
-/// All that has to do with detached jobs. They are called by the journal's numbers.
+/// All that has to do with detached jobs. They are called by the store's numbers.
 pub(super) struct Detached {
     /// None: the coordinator keeps none.
-    journal: Option<Journal>,
+    store: Option<Box<dyn JobStore>>,
     programs: Option<Programs>,
-    reads: Arc<Semaphore>,
     /// When the server's clock was at 0, in ms since 1970.
     started_ms: u64,
     /// Programs of jobs that have not ended: they are not removed.
@@ -76,7 +69,7 @@ pub(super) struct Detached {
     attached_held: u64,
     /// When it was looked at them last.
     attached_seen_at: u64,
-    /// Jobs of which it is in the journal that they have ended, but not durable.
+    /// Jobs of which it is in the store that they have ended, but not durable.
     ending: BTreeSet<u64>,
     /// What the clients of the pools were told and have not heard.
     mail: Vec<(ClientId, ClientEvent)>,
@@ -102,14 +95,13 @@ pub(super) struct Detached {
 
 impl Detached {
     pub(super) fn new(opened: Option<Opened>) -> Self {
-        let (journal, programs, pins, started_ms) = match opened {
-            Some(Opened { journal, programs, pins, now_ms }) => (Some(journal), Some(programs), pins, now_ms),
+        let (store, programs, pins, started_ms) = match opened {
+            Some(Opened { store, programs, pins, now_ms }) => (Some(store), Some(programs), pins, now_ms),
             None => (None, None, BTreeMap::new(), 0),
         };
         Self {
-            journal,
+            store,
             programs,
-            reads: Arc::new(Semaphore::new(READS)),
             started_ms,
             pins,
             receiving: BTreeMap::new(),
@@ -138,7 +130,7 @@ impl Detached {
         }
     }
 
-    /// Comes back when something has become of what the journal was told; never, if there is none.
+    /// Comes back when something has become of what the store was told; never, if there is none.
     pub(super) async fn written(wakeup: Option<&Wakeup>) {
         match wakeup {
             Some(wakeup) => wakeup.wait().await,
@@ -147,7 +139,7 @@ impl Detached {
     }
 
     pub(super) fn wakeup(&self) -> Option<Wakeup> {
-        self.journal.as_ref().map(Journal::wakeup)
+        self.store.as_ref().map(|store| store.wakeup())
     }
 
     /// Whether there is something to do in another round, whatever comes.
@@ -178,24 +170,25 @@ impl Detached {
         let runs: u64 = self.runs.values().map(Run::held).sum();
         let parked = self.parked.iter().flat_map(|joins| &joins.messages);
         let parked: u64 = parked.map(|message| message.encoded_len() as u64).sum();
-        parked + receiving + attached + runs + self.journal.as_ref().map_or(0, Journal::backlog)
+        parked + receiving + attached + runs + self.store.as_ref().map_or(0, |store| store.backlog())
     }
 
     pub(super) fn status(&self) -> Option<JournalStatus> {
-        let journal = self.journal.as_ref()?;
+        let store = self.store.as_ref()?;
+        let Description { bytes, size, aside, damage } = store.describe();
         Some(JournalStatus {
-            bytes: journal.bytes(),
-            size: journal.settings().size,
-            jobs: journal.jobs().count() as u64,
+            bytes,
+            size,
+            jobs: store.jobs().count() as u64,
             failing: self.failing.as_ref().map(|failing| failing.why.to_string()).unwrap_or_default(),
-            aside: journal.aside().into_iter().map(|Aside { name, bytes }| FileAside { name, bytes }).collect(),
-            damage: journal.damage().to_vec(),
+            aside: aside.into_iter().map(|Aside { name, bytes }| FileAside { name, bytes }).collect(),
+            damage,
         })
     }
 
-    /// Lets the journal write what it has, if it can.
+    /// Lets the store write what it has, if it can.
     pub(super) fn close(&mut self) {
-        self.journal = None;
+        self.store = None;
     }
 
     fn stream_id(&mut self) -> StreamId {
@@ -212,8 +205,8 @@ impl Driver {
 
     /// When to go round at the latest.
     pub(super) fn next_detached(&self) -> Option<u64> {
-        let journal = self.detached.journal.as_ref()?;
-        let expiry = journal.next_expiry().filter(|_| self.detached.failing.is_none());
+        let store = self.detached.store.as_ref()?;
+        let expiry = store.next_expiry().filter(|_| self.detached.failing.is_none());
         let expiry = expiry.map(|at| at.saturating_sub(self.detached.started_ms).saturating_mul(1_000_000));
         let patience = super::super::clock::nanos(self.link.limits.detach);
         let away = self.detached.receiving.values().filter_map(Receiving::away_since).min();
@@ -224,7 +217,7 @@ impl Driver {
 
     /// What is to be done in each round before the coordinator schedules.
     pub(super) fn tend_detached(&mut self, was_written: bool) {
-        if self.detached.journal.is_none() {
+        if self.detached.store.is_none() {
             return;
         }
         if was_written {

@@ -9,6 +9,7 @@ use farpool_net::Outgoing;
 use farpool_programs::Digest;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, Durable};
+use farpool_store::{Entry, JobStoreErrorKind};
 use prost::Message;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -19,7 +20,6 @@ use super::super::super::link::{Said, Says, StreamId, shown, shutting_down};
 use super::super::Driver;
 use super::begin::status;
 use super::durable::Then;
-use crate::journal::JournalErrorKind;
 
 /// A job that is not complete.
 #[derive(Default)]
@@ -36,13 +36,13 @@ pub(super) struct Receiving {
     pub(super) wants: Option<Digest>,
     /// How many items are durable, as was said on its stream; none: that was not said yet.
     pub(super) told: Option<u64>,
-    /// What came and has no room in the journal yet.
+    /// What came and has no room in the store yet.
     pub(super) parked: VecDeque<ClientMessage>,
     /// Bytes of a message that is not whole.
     pub(super) partial: u64,
     /// Its turn is over and it waits for the next.
     pub(super) waits: bool,
-    /// No more items come, and that is in the journal.
+    /// No more items come, and that is in the store.
     pub(super) input_ended: bool,
     pub(super) completes: bool,
 }
@@ -162,7 +162,7 @@ impl Driver {
             }
             return;
         }
-        let items = self.detached.journal.as_ref().and_then(|journal| journal.job(job)).map(|job| job.counts().items);
+        let items = self.detached.store.as_ref().and_then(|store| store.job(job)).map(|job| job.counts().items);
         if let Some(receiving) = self.detached.receiving.get(&job)
             && let (Some(stream), Some(items)) = (&receiving.stream, items)
         {
@@ -176,7 +176,7 @@ impl Driver {
     fn take_in_part(&mut self, job: u64, message: ClientMessage) -> Result<(), NotTaken> {
         let wrong = |text: String| NotTaken::Ever(Status::invalid_argument(text));
         let Some(receiving) = self.detached.receiving.get_mut(&job) else { return Ok(()) };
-        let Some(journal) = &mut self.detached.journal else { return Ok(()) };
+        let Some(store) = &mut self.detached.store else { return Ok(()) };
         let (named, limit) = (receiving.named, receiving.payload_limit);
         if receiving.completes {
             // It was said before, on another stream.
@@ -187,17 +187,17 @@ impl Driver {
         }
         match of_one_job(message.clone()).map_err(|refused| wrong(refused.to_string()))? {
             OfOneJob::Items(of, batch) if of == named => {
-                let next = journal.job(job).map_or(0, |job| job.counts().items);
+                let next = store.job(job).map_or(0, |job| job.counts().items);
                 if batch.first != next {
                     return Err(wrong(format!("items from {} on come where item {next} is the next", batch.first)));
                 }
                 if let Some((item, bytes)) = batch.longer_than(limit) {
                     return Err(wrong(format!("item {item} has {bytes} bytes, and the pool's limit is {limit}")));
                 }
-                journal.items(job, batch.first, batch.data, batch.ends).map_err(|error| match error.kind() {
-                    JournalErrorKind::Busy | JournalErrorKind::Io => NotTaken::Yet(message),
-                    JournalErrorKind::Full if journal.makes_room() => NotTaken::Yet(message),
-                    JournalErrorKind::Full => NotTaken::Full(status(&error)),
+                let items = Entry::Items { first: batch.first, data: batch.data, ends: batch.ends };
+                store.append(job, items).map_err(|error| match error.kind() {
+                    JobStoreErrorKind::Busy | JobStoreErrorKind::Io => NotTaken::Yet(message),
+                    JobStoreErrorKind::Full => NotTaken::Full(status(&error)),
                     _ => NotTaken::Ever(status(&error)),
                 })
             }
@@ -213,14 +213,14 @@ impl Driver {
     pub(super) fn try_to_complete(&mut self, number: u64) {
         let now = self.now_ms();
         let Some(receiving) = self.detached.receiving.get_mut(&number) else { return };
-        let Some(journal) = &mut self.detached.journal else { return };
+        let Some(store) = &mut self.detached.store else { return };
         let is_here = self.detached.pins.contains_key(&number) && receiving.parked.is_empty();
-        let Some(job) = journal.job(number).filter(|_| receiving.input_ended && !receiving.completes && is_here) else {
+        let Some(job) = store.job(number).filter(|_| receiving.input_ended && !receiving.completes && is_here) else {
             return;
         };
         let items = job.counts().items;
         // While nothing can be written it is tried with each progress.
-        if journal.end_items(number, items, now).is_ok() {
+        if store.append(number, Entry::ItemsEnded { end: items, now_ms: now }).is_ok() {
             receiving.completes = true;
             self.detached.then.push(Then::Complete(number));
         }
@@ -229,7 +229,7 @@ impl Driver {
     /// A job is complete, and that is durable: it runs.
     pub(super) fn complete(&mut self, number: u64) {
         let Some(receiving) = self.detached.receiving.remove(&number) else { return };
-        let Some(job) = self.detached.journal.as_ref().and_then(|journal| journal.job(number)) else { return };
+        let Some(job) = self.detached.store.as_ref().and_then(|store| store.job(number)) else { return };
         let items = job.counts().items;
         info!(self.link.log, job = job.name(), items, "job detached");
         if let Some(stream) = receiving.stream {
@@ -274,10 +274,10 @@ impl Driver {
         let late: Vec<u64> =
             self.detached.receiving.iter().filter(|(_, receiving)| late(receiving)).map(|(job, _)| *job).collect();
         for number in late {
-            if let Some(job) = self.detached.journal.as_ref().and_then(|journal| journal.job(number)) {
+            if let Some(job) = self.detached.store.as_ref().and_then(|store| store.job(number)) {
                 warn!(self.link.log, job = job.name(), "job dropped: its client did not finish detaching it");
             }
-            let forgotten = self.detached.journal.as_mut().map(|journal| journal.forget_incomplete(number));
+            let forgotten = self.detached.store.as_mut().map(|store| store.forget_incomplete(number));
             if let Some(Err(error)) = forgotten {
                 warn!(self.link.log, %error, "cannot drop a detached job");
             }

@@ -2,13 +2,13 @@
 //!
 //! **Nothing of a job runs that was refused**, whenever the coordinator ends and whatever the disk has of it: it is refused only while the
 //! record is nowhere on disk that makes it complete, and from then on that is not written. Most jobs have not come so
-//! far. Where the record is on its way the journal is asked to withdraw it. It does so after another attempt to write it: that may
+//! far. Where the record is on its way the store is asked to withdraw it. It does so after another attempt to write it: that may
 //! succeed, and the job is detached. Otherwise all that is not durable is cut off from the log, the record with it,
 //! and only then is the job refused. If it cannot be cut off, the disk may have the record or not: its client waits until one or the other
 //! is known.
 //!
 //! What is on disk of a job that was refused may be what fills it: so its items are not written any more, and cut off from the
-//! log's end (`journal/group.rs`). The rest is forgotten as soon as something can be written. If the coordinator ends before, it is found
+//! log's end (`group.rs` of the embedded store). The rest is forgotten as soon as something can be written. If the coordinator ends before, it is found
 //! incomplete, and goes like every job that nobody continues to detach.
 
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Driver {
     /// What those are told who detach jobs, if nothing can be written and has not been for too long.
     pub(super) fn cannot_keep(&self) -> Option<Status> {
         let failing = self.detached.failing.as_ref().filter(|failing| failing.since + PATIENCE_NS <= self.now)?;
-        let directory = self.detached.journal.as_ref()?.settings().directory.display();
+        let directory = self.detached.store.as_ref()?.location();
         let why = &failing.why;
         Some(Status::failed_precondition(format!(
             "the journal in {directory} cannot be written to: {why}. Nothing of the job is kept; detach it again when there is room"
@@ -62,10 +62,10 @@ impl Driver {
     /// Nobody is refused before it was tried for him, or until it is tried by itself.
     pub(super) fn try_for_who_waits(&mut self) {
         if self.next_try().is_some_and(|at| at <= self.now)
-            && let (Some(journal), Some(failing)) = (&self.detached.journal, &mut self.detached.failing)
+            && let (Some(store), Some(failing)) = (&self.detached.store, &mut self.detached.failing)
         {
             failing.try_at = self.now + NEXT_TRY_NS;
-            journal.try_again();
+            store.try_again();
         }
     }
 
@@ -74,7 +74,7 @@ impl Driver {
         let Some(why) = self.cannot_keep() else { return };
         for job in self.jobs_that_wait_for_the_disk() {
             if self.detached.receiving[&job].completes {
-                self.detached.journal.iter_mut().for_each(|journal| journal.withdraw_end(job));
+                self.detached.store.iter_mut().for_each(|store| store.withdraw_end(job));
             } else {
                 self.refuse(job, why.clone());
             }
@@ -83,8 +83,8 @@ impl Driver {
 
     /// Jobs that are being detached, and of which the disk is to take something.
     fn jobs_that_wait_for_the_disk(&self) -> Vec<u64> {
-        let Some(journal) = &self.detached.journal else { return Vec::new() };
-        let items = |job: &u64| journal.job(*job).map(|job| job.counts().items);
+        let Some(store) = &self.detached.store else { return Vec::new() };
+        let items = |job: &u64| store.job(*job).map(|job| job.counts().items);
         let waits = |(job, receiving): &(&u64, &Receiving)| receiving.waits_for_disk(items(job));
         self.detached.receiving.iter().filter(waits).map(|(job, _)| *job).collect()
     }
@@ -92,8 +92,8 @@ impl Driver {
     /// Tells whoever detaches a job that it is not kept, and forgets what there is of it. It is not complete.
     pub(super) fn refuse(&mut self, job: u64, why: Status) {
         self.break_off(job, why);
-        if let Some(journal) = &mut self.detached.journal
-            && journal.forget_incomplete(job).is_ok()
+        if let Some(store) = &mut self.detached.store
+            && store.forget_incomplete(job).is_ok()
         {
             self.has_gone(job);
         }

@@ -7,19 +7,18 @@ use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{
     CancelJob, ClientMessage, Failure, FailureKind, ItemsDone, OpenJob, OpenPool, client_message as ask,
 };
+use farpool_store::{Entry, Opening, Phase, ReadError};
 use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::super::super::link::WasRead;
 use super::super::Driver;
-use super::disk::read;
 use super::durable::Then;
 use super::feed::Feed;
-use crate::journal::{Kept, Phase, ReadError};
 
 /// A job that runs.
 pub(super) struct Run {
-    /// The journal's number, and the client's, which is its name in the pool.
+    /// The store's number, and the client's, which is its name in the pool.
     pub(super) job: u64,
     pub(super) named: u64,
     /// Its items must not run a second time, whatever happens: what may have been given out is durable before it is.
@@ -47,28 +46,20 @@ impl Run {
 impl Driver {
     /// Has all complete jobs go on that do not run.
     pub(super) fn start_all(&mut self) {
-        let Some(journal) = &self.detached.journal else { return };
+        let Some(store) = &self.detached.store else { return };
         let waiting =
             |job: &u64| !self.detached.clients.contains_key(job) && !self.detached.receiving.contains_key(job);
-        let running = journal.jobs().filter(|job| job.phase() == Phase::Running).map(|job| job.number());
+        let running = store.jobs().filter(|job| job.phase() == Phase::Running).map(|job| job.number);
         let waiting: Vec<u64> = running.filter(waiting).collect();
         waiting.into_iter().for_each(|job| self.start(job));
     }
 
     /// Has a job run: first it is read what it was opened with.
     pub(super) fn start(&mut self, number: u64) {
-        let Some(journal) = &self.detached.journal else { return };
-        let Some(job) = journal.job(number) else { return };
-        let (Some(pool), Some(opened)) = (journal.pool(job.pool()), job.opened()) else { return };
-        if !self.detached.starting.insert(number) {
-            return;
+        let Some(store) = &self.detached.store else { return };
+        if store.job(number).is_some() && self.detached.starting.insert(number) {
+            self.link.read(store.read_opening(number), move |opening| WasRead::Opening(number, opening));
         }
-        let reader = journal.reader();
-        let opening = move || match (reader.read(pool)?, reader.read(opened)?) {
-            (Kept::Pool(pool), Kept::Job(job)) => Ok(Box::new((*pool, *job))),
-            _ => Err(ReadError::Damaged("another record is where the job was opened".to_owned())),
-        };
-        read(&self.link, &self.detached.reads, opening, move |opening| WasRead::Opening(number, opening));
     }
 
     pub(in super::super) fn was_read(&mut self, read: WasRead) {
@@ -81,25 +72,24 @@ impl Driver {
     }
 
     /// Opens the pool of a job. It may have been open before: what agents have of it, it goes on with.
-    fn open_run(&mut self, number: u64, opening: Result<Box<(OpenPool, OpenJob)>, ReadError>) {
+    fn open_run(&mut self, number: u64, opening: Result<Opening, ReadError>) {
         self.detached.starting.remove(&number);
-        let Some(journal) = &mut self.detached.journal else { return };
+        let Some(store) = &mut self.detached.store else { return };
         // It may have been cancelled or discarded meanwhile.
-        let Some(job) = journal.job(number).filter(|job| job.phase() == Phase::Running) else { return };
+        let Some(job) = store.job(number).filter(|job| job.phase() == Phase::Running) else { return };
         let (pool, opened) = match opening {
-            Ok(opening) => *opening,
-            Err(ReadError::Moved) => return self.start(number),
-            Err(error @ ReadError::Io(_)) => {
+            Ok(Opening { pool, job }) => (*pool, *job),
+            Err(error @ ReadError::Unavailable(_)) => {
                 warn!(self.link.log, job = job.name(), %error, "cannot resume a detached job yet");
                 return self.try_again();
             }
-            Err(ReadError::Damaged(why)) => {
+            Err(ReadError::Lost(why)) => {
                 let failure = failure(FailureKind::Unavailable, format!("the journal is damaged: {why}"));
                 return self.end_unopened(number, false, Some(failure));
             }
         };
-        let known = job.known().clone();
-        let former: Vec<Bytes> = job.agents().cloned().collect();
+        let known = job.known.clone();
+        let former: Vec<Bytes> = job.agents.iter().cloned().collect();
         let pool = OpenPool { id: known.id, again: true, agents: former.clone(), ..pool };
         let label = if opened.label.is_empty() { known.name } else { opened.label.clone() };
         let at_most_once = opened.retries == 0;
@@ -108,7 +98,7 @@ impl Driver {
             job: number,
             named: opened.job,
             at_most_once,
-            feed: Feed::new(job.fed()),
+            feed: Feed::new(job.fed),
             heard: 0,
             left: Vec::new(),
             former,
@@ -160,7 +150,7 @@ impl Driver {
 
     fn hear(&mut self, id: ClientId, body: Body) {
         let Some(run) = self.detached.runs.get_mut(&id) else { return };
-        let Some(journal) = &mut self.detached.journal else { return };
+        let Some(store) = &mut self.detached.store else { return };
         run.heard += 1;
         self.detached.told.push(id);
         match body {
@@ -179,8 +169,8 @@ impl Driver {
             Body::ItemsFailed(failed) if !run.ended => {
                 self.detached.hungry.push(id);
                 let failure = failed.failure.unwrap_or_default();
-                let job = run.job;
-                if let Err(error) = journal.failed(job, failed.first, failed.count, &failure) {
+                let failed = Entry::Failed { first: failed.first, count: failed.count, failure: &failure };
+                if let Err(error) = store.append(run.job, failed) {
                     error!(self.link.log, %error, "the journal does not take outcomes");
                 }
             }
@@ -195,13 +185,13 @@ impl Driver {
 
     fn take_results(&mut self, id: ClientId, done: ItemsDone) {
         let Some(run) = self.detached.runs.get(&id) else { return };
-        let Some(journal) = &mut self.detached.journal else { return };
-        let (first, count) = (done.first, done.ends.len() as u64 / 4);
-        let taken = journal.done(run.job, first, done.data, done.ends, done.failed, done.attempts);
-        let Err(error) = taken else { return };
+        let Some(store) = &mut self.detached.store else { return };
+        let ItemsDone { first, data, ends, failed, attempts, .. } = done;
+        let count = ends.len() as u64 / 4;
+        let Err(error) = store.append(run.job, Entry::Done { first, data, ends, failed, attempts }) else { return };
         // They are too long for a record.
         let why = failure(FailureKind::PayloadTooLarge, format!("the journal does not take the result: {error}"));
-        if let Err(error) = journal.failed(run.job, first, count, &why) {
+        if let Err(error) = store.append(run.job, Entry::Failed { first, count, failure: &why }) {
             error!(self.link.log, %error, "the journal does not take outcomes");
         }
     }
@@ -210,11 +200,11 @@ impl Driver {
     /// would not wait for it.
     fn is_placed(&mut self, id: ClientId, agent: Bytes) {
         let Some(run) = self.detached.runs.get_mut(&id) else { return };
-        let Some(journal) = &mut self.detached.journal else { return };
+        let Some(store) = &mut self.detached.store else { return };
         run.former.retain(|former| *former != agent);
         run.left.retain(|left| *left != agent);
         // An error means that the job is gone.
-        let _ = journal.placed(run.job, agent, false);
+        let _ = store.append(run.job, Entry::Placed { agent, gone: false });
     }
 
     /// Behind what was heard in a round.
@@ -225,12 +215,12 @@ impl Driver {
             // Those that did not come back with it were not waited for any longer.
             run.left.append(&mut run.former);
         }
-        if let Some(journal) = &mut self.detached.journal
+        if let Some(store) = &mut self.detached.store
             && !run.ended
         {
             for agent in run.left.drain(..) {
                 // An error means that the job is gone.
-                let _ = journal.placed(run.job, agent, true);
+                let _ = store.append(run.job, Entry::Placed { agent, gone: true });
             }
         }
         self.detached.then.push(Then::Acknowledge(id, run.heard));
@@ -238,8 +228,8 @@ impl Driver {
 
     /// Pauses all jobs when outcomes have no room, and lets them go on when there is some.
     pub(super) fn pause_for_the_disk(&mut self) {
-        let Some(journal) = &self.detached.journal else { return };
-        let paused = !journal.has_room_for_outcomes();
+        let Some(store) = &self.detached.store else { return };
+        let paused = !store.takes_outcomes();
         if paused == self.detached.paused {
             return;
         }
@@ -272,15 +262,16 @@ impl Driver {
     /// Writes down that a job has ended.
     pub(super) fn end_unopened(&mut self, number: u64, cancelled: bool, failure: Option<Failure>) {
         let now = self.now_ms();
-        let Some(journal) = &mut self.detached.journal else { return };
-        let Some(job) = journal.job(number) else { return };
+        let Some(store) = &mut self.detached.store else { return };
+        let Some(job) = store.job(number) else { return };
         let name = job.name();
         match &failure {
             Some(failure) => error!(self.link.log, job = name, reason = failure.message, "detached job cannot run"),
             None if cancelled => info!(self.link.log, job = name, "detached job cancelled"),
             None => info!(self.link.log, job = name, "detached job finished"),
         }
-        if journal.end_job(number, cancelled, failure, now).is_ok() {
+        let ended = Entry::Ended { cancelled, failure: failure.as_ref(), now_ms: now };
+        if store.append(number, ended).is_ok() {
             self.detached.ending.insert(number);
             self.detached.then.push(Then::Ended(number));
         }

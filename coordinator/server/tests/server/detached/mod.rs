@@ -5,6 +5,8 @@ mod attaching;
 mod detaching;
 mod full;
 mod killed;
+mod other_store;
+mod played;
 mod program;
 mod running;
 

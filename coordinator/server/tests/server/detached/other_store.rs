@@ -1,0 +1,190 @@
+//! A store that is not the embedded one, and stalls and fails: what it does not do is nobody's trouble but theirs who wait for it.
+
+use std::time::Instant;
+
+use farpool_proto::v1::DetachedState;
+use tonic::Code;
+
+use super::played::{Disk, Mode};
+use super::*;
+use crate::agent::{Agent, Order};
+use crate::restart::{assigned, result_of};
+
+const WHY: &str = "the database is gone";
+
+/// A server with what was written on this disk, and the programs of this folder.
+async fn server(disk: &Disk, programs: &Scratch) -> Server {
+    Server::with_store(disk.open(), |settings| {
+        settings.programs = programs.path().join("programs");
+        settings.heartbeat_timeout = Duration::from_millis(1500);
+        settings.window = 1000;
+    })
+    .await
+}
+
+/// A job of which each item is a chunk.
+fn one_by_one(name: &str, id: u8) -> Detach {
+    let mut job = detach(name, id);
+    job.job.as_mut().expect("it has one").chunksize = 1;
+    job
+}
+
+/// Has an agent echo many times what the window holds, as there is room for it.
+async fn works_beyond_its_window(client: &mut Client) {
+    const ITEMS: u64 = 100;
+    client.open_job(1);
+    let (mut sent, mut limit, mut next, mut results) = (0, client.window, 0, 0);
+    while results < ITEMS {
+        while next < ITEMS && sent < limit {
+            client.items(1, next, &[&[7; 96]]);
+            (sent, next) = (sent + 100, next + 1);
+        }
+        match client.try_next().await.expect("the session goes on").expect("the session goes on") {
+            Told::Window(window) => limit = limit.max(window.limit),
+            Told::ItemsDone(done) => results += done.ends.len() as u64 / 4,
+            _ => {}
+        }
+    }
+    assert!(client.window < 100 * ITEMS, "that is what it is about");
+}
+
+#[tokio::test]
+async fn a_store_that_stalls_stops_nobody_but_those_who_wait_for_it() {
+    let (disk, programs) = (Disk::new(), Scratch::new());
+    let server = server(&disk, &programs).await;
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    detached(&server, one_by_one("one", 1), 100).await;
+    let assign = assigned(&mut agent).await;
+    disk.set(Mode::Stalls);
+    agent.say(result_of(&assign.chunks[0], assign.chunks[0].first, b"A"));
+    let mut two = detaching(server.connect().await, detach("two", 2)).await;
+    send(&two, 0, 10);
+    // Agents hear at once of a job that is cancelled. Who cancelled it is told when that cannot be undone.
+    let mut asking = jobs(&server).await;
+    let request = CancelDetachedRequest { name: "one".to_owned(), ..CancelDetachedRequest::default() };
+    let cancelled = tokio::spawn(async move { asking.cancel(request).await });
+    'told: loop {
+        for order in soon("its being cancelled", agent.next()).await.expect("it goes on").expect("it goes on") {
+            if matches!(order, Order::EndJob(_)) {
+                break 'told;
+            }
+        }
+    }
+    let _agent = tokio::spawn(agent.work());
+    let _other = Agent::echo(&server, 2, 2).await;
+    let mut client = Client::open(&server).await;
+    works_beyond_its_window(&mut client).await;
+    assert_eq!(states(&server).await[0], ("one".to_owned(), DetachedState::Running));
+    assert!(!cancelled.is_finished());
+    disk.set(Mode::Works);
+    soon("an answer", cancelled).await.expect("it does not panic").expect("it is cancelled");
+    two.end_items(1);
+    until_complete(&server, &mut two, 10).await;
+    assert_eq!(all(&server, "two").await, (echoes(0..10), End::Ended));
+    let (outcomes, end) = all(&server, "one").await;
+    assert_eq!((outcomes.first(), end), (Some(&(0, Ok(b"A".to_vec()))), End::Cancelled));
+}
+
+#[tokio::test]
+async fn a_store_that_fails_refuses_jobs_with_the_reason_and_has_others_wait() {
+    let (disk, programs) = (Disk::new(), Scratch::new());
+    let mut server = server(&disk, &programs).await;
+    detached(&server, detach("one", 1), 10).await;
+    // One that has begun, and one that is complete but for the store's word.
+    let mut two = detaching(server.connect().await, detach("two", 2)).await;
+    assert_eq!(durable(&server, &mut two).await, (0, false));
+    let mut three = detaching(server.connect().await, detach("three", 3)).await;
+    assert_eq!(durable(&server, &mut three).await, (0, false));
+    disk.set(Mode::Stalls);
+    send(&two, 0, 5);
+    send(&three, 0, 5);
+    three.end_items(1);
+    let all_there = async || list(&server).await.iter().filter(|job| job.items == 5).count() == 2;
+    while !all_there().await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    disk.set(Mode::Fails(WHY));
+    let mut four = detaching(server.connect().await, detach("four", 4)).await;
+    for refused in [&mut two, &mut three, &mut four] {
+        refused.must_be_refused(Code::FailedPrecondition, WHY).await;
+    }
+    let status = server.status().await;
+    assert_eq!(status.journal.map(|store| store.failing), Some(WHY.to_owned()));
+    assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Running)]);
+    let refused = discard(&server, "one").await.expect_err("it cannot be written");
+    assert!(refused.message().contains(WHY), "{refused:?}");
+    disk.set(Mode::Works);
+    let _agent = Agent::echo(&server, 1, 2).await;
+    assert_eq!(all(&server, "one").await, (echoes(0..10), End::Ended));
+    detached(&server, detach("four", 4), 3).await;
+    assert_eq!(all(&server, "four").await, (echoes(0..3), End::Ended));
+    // Nothing is found of those that were refused.
+    server.stop();
+    server.ended().await;
+    let server = self::server(&disk, &programs).await;
+    let finished = |name: &str| (name.to_owned(), DetachedState::Finished);
+    assert_eq!(states(&server).await, [finished("four"), finished("one")]);
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_outlives_a_store_that_failed_and_its_coordinator() {
+    const ITEMS: u64 = 200;
+    let (disk, programs) = (Disk::new(), Scratch::new());
+    let server = server(&disk, &programs).await;
+    detached(&server, one_by_one("one", 1), ITEMS).await;
+    let mut agent = Agent::joined(&server, 1, 1).await;
+    let (settled, last) = tokio::sync::watch::channel(0);
+    let fails_at = disk.clone();
+    let agent = tokio::spawn(async move {
+        while let Ok(Some(orders)) = agent.next().await {
+            for order in orders {
+                if let Order::Settled(settle) = &order {
+                    settled.send_replace(settle.report);
+                }
+                agent.follow(order);
+            }
+            if fails_at.outcomes("one") >= 50 {
+                fails_at.set(Mode::Fails(WHY));
+            }
+        }
+    });
+    let fails =
+        |status: &farpool_proto::v1::StatusReply| status.journal.as_ref().is_some_and(|store| store.failing == WHY);
+    server.until("a store that fails", fails).await;
+    // Results go on coming for a moment: agents keep what is not written.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let written = disk.outcomes("one");
+    assert!((50..ITEMS as usize).contains(&written), "{written} are written");
+    assert_eq!(*last.borrow() as usize, written);
+    server.killed_off().await;
+    agent.abort();
+    // As long as it cannot be read the job waits.
+    let server = self::server(&disk, &programs).await;
+    let [job] = &list(&server).await[..] else { panic!("it is there") };
+    assert_eq!((job.state(), job.done as usize), (DetachedState::Running, written));
+    let _agent = Agent::echo(&server, 2, 2).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut attached = attach(server.connect().await, "one", 0, true).await;
+    attached.must_be_refused(Code::Unavailable, WHY).await;
+    disk.set(Mode::Works);
+    assert_eq!(all(&server, "one").await, (echoes(0..ITEMS), End::Ended));
+}
+
+#[tokio::test]
+async fn what_stalls_in_being_read_is_given_out_when_it_has_come() {
+    let (disk, programs) = (Disk::new(), Scratch::new());
+    let server = server(&disk, &programs).await;
+    detached(&server, detach("one", 1), 10).await;
+    server.killed_off().await;
+    disk.set(Mode::Stalls);
+    let server = self::server(&disk, &programs).await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    let mut client = Client::open(&server).await;
+    let begun = Instant::now();
+    client.works(1).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+    let mut attached = attach(server.connect().await, "one", 0, true).await;
+    assert!(matches!(attached.next().await, Told::DetachedJob(_)));
+    disk.set(Mode::Works);
+    assert_eq!(rest(&mut attached).await, (echoes(0..10), End::Ended));
+}

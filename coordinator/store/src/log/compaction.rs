@@ -1,0 +1,169 @@
+//! How segments are emptied, so that what nobody wants does not fill the disk: which one is next, and which of its records
+//! go where the log ends. Here it is only decided.
+//!
+//! What is wanted is copied; what records only *said* (that items have outcomes, that a job has ended or
+//! was forgotten) is said again, in one record a job, since it still counts when they are gone.
+
+use farpool_proto::v1::journal_record::{Body, JobForgotten, JobState};
+
+use super::index::Index;
+use super::part::Part;
+use super::place::Place;
+use super::segments::Segment;
+use crate::job::{Ended, Job};
+
+/// As long as nothing presses, there may be as many unwanted bytes as wanted ones, and these segments beside.
+const SPARE_SEGMENTS: u64 = 4;
+
+/// What one step may copy, and how many entries it may look at: other work waits for it.
+const STEP_BYTES: u64 = 4 << 20;
+const STEP_LOOKS: usize = 4096;
+
+/// A segment on its way out.
+#[derive(Debug)]
+pub(super) struct Compaction {
+    pub(super) segment: u32,
+    /// Those that were not looked at, the next one last.
+    pools: Vec<u64>,
+    jobs: Vec<u64>,
+    stage: Stage,
+}
+
+/// Where the next step goes on with the last of the jobs.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Opened,
+    Items(u64),
+    Outcomes(u64),
+    Said,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) enum Move {
+    Copy(Part, Place),
+    Say(Body),
+}
+
+impl Compaction {
+    /// The next segment that is damaged or worth it, if there is one. `active` is being written; `room` is what there may be in all
+    /// before new items are refused.
+    pub(super) fn choose(index: &Index, active: u32, room: u64) -> Option<Self> {
+        let segments = &index.segments;
+        let damaged = |(number, segment): &(&u32, &Segment)| segment.damaged && !segment.stuck && **number != active;
+        if let Some((damaged, _)) = segments.all.iter().find(damaged) {
+            return Some(Self::of(index, *damaged));
+        }
+        let sealed = || segments.all.iter().filter(|(number, segment)| **number != active && !segment.stuck);
+        let wanted = |live: u64, bytes: u64| live as f64 / bytes as f64;
+        let (number, least) =
+            sealed().min_by(|(_, a), (_, b)| wanted(a.live, a.bytes).total_cmp(&wanted(b.live, b.bytes)))?;
+        let dead = segments.bytes - segments.live;
+        let spare = SPARE_SEGMENTS * segments.bytes / segments.all.len() as u64;
+        let worth = if segments.bytes > room / 4 * 3 {
+            least.live < least.bytes / 8 * 7
+        } else {
+            least.live == 0 || (dead > segments.live + spare && least.live < least.bytes / 2)
+        };
+        worth.then(|| Self::of(index, *number))
+    }
+
+    pub(super) fn of(index: &Index, segment: u32) -> Self {
+        let full = &index.segments.all[&segment];
+        let (jobs, pools) = (full.jobs.iter().rev().copied(), full.pools.iter().copied());
+        Self { segment, pools: pools.collect(), jobs: jobs.collect(), stage: Stage::Opened }
+    }
+
+    /// Says what is to be written next; nothing: it is through.
+    pub(super) fn step(&mut self, index: &Index) -> Vec<Move> {
+        let (mut moves, mut bytes, mut looks) = (Vec::new(), 0, 0);
+        let segment = self.segment;
+        let mut look = |part: Part, place: Place| {
+            looks += 1;
+            if place.segment == segment {
+                bytes += place.bytes();
+                moves.push(Move::Copy(part, place));
+            }
+            bytes >= STEP_BYTES || looks >= STEP_LOOKS
+        };
+        let mut said = Vec::new();
+        'full: {
+            while let Some(pool) = self.pools.pop() {
+                if let Some(place) = index.pools.get(&pool).and_then(|pool| pool.opened)
+                    && look(Part::Pool(pool), place)
+                {
+                    break 'full;
+                }
+            }
+            while let Some(&number) = self.jobs.last() {
+                let Some(located) = index.jobs.get(&number) else {
+                    said.extend(forgotten(index, number, segment));
+                    self.jobs.pop();
+                    self.stage = Stage::Opened;
+                    continue;
+                };
+                loop {
+                    let (full, next) = match self.stage {
+                        Stage::Opened => {
+                            let full = located.opened.is_some_and(|place| look(Part::Opened(number), place));
+                            (full, Stage::Items(0))
+                        }
+                        Stage::Items(from) => match located.items.range(from..).next() {
+                            Some((&at, piece)) => (look(Part::Items(number, at), piece.place), Stage::Items(at + 1)),
+                            None => (false, Stage::Outcomes(0)),
+                        },
+                        Stage::Outcomes(from) => match located.outcomes.range(from..).next() {
+                            Some((&at, piece)) => {
+                                (look(Part::Outcomes(number, at), piece.place), Stage::Outcomes(at + 1))
+                            }
+                            None => (false, Stage::Said),
+                        },
+                        Stage::Said => break,
+                    };
+                    self.stage = next;
+                    if full {
+                        break 'full;
+                    }
+                }
+                if located.state.is_none_or(|place| place.segment <= segment) {
+                    said.push(Body::JobState(Box::new(state(&located.job))));
+                }
+                self.jobs.pop();
+                self.stage = Stage::Opened;
+                if said.len() >= STEP_LOOKS {
+                    break;
+                }
+            }
+        }
+        moves.extend(said.into_iter().map(Move::Say));
+        moves
+    }
+
+    /// Whether everything was looked at.
+    pub(super) fn is_through(&self) -> bool {
+        self.pools.is_empty() && self.jobs.is_empty()
+    }
+}
+
+/// What must be said again of a job that is not there.
+fn forgotten(index: &Index, number: u64, segment: u32) -> Option<Body> {
+    let forgotten = index.forgotten.get(&number)?;
+    (forgotten.said.segment == segment).then_some(Body::JobForgotten(JobForgotten { job: number }))
+}
+
+pub(super) fn state(job: &Job) -> JobState {
+    JobState {
+        job: job.number,
+        end: job.end,
+        items_ended: job.items_ended,
+        ended: job.ended.is_some(),
+        cancelled: job.ended == Some(Ended::Cancelled),
+        failure: job.failure.as_deref().cloned(),
+        failed: job.failed,
+        done: job.done.flat(),
+        fed: job.fed,
+        agents: job.agents.iter().cloned().collect(),
+        complete_ms: job.complete_ms,
+        ended_ms: job.ended_ms,
+    }
+}

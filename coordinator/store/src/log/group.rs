@@ -1,0 +1,413 @@
+//! What is written and made durable together: all batches that were there, as steps that are taken one by one.
+//!
+//! Should one fail, they are taken again from where all before was durable: what the system could not write it may have dropped, and a
+//! later sync would not tell. What is durable is not touched again: a segment that is made anew is always the last one, as it must be
+//! should it be found without its records; and when segments go, what was said in them has been said again.
+//!
+//! Between two attempts a record can be withdrawn ([`Group::withdraw`]): it is never found again, whenever the computer goes down. What
+//! attempts have written behind all that is durable is cut off first, which must be durable itself; from then on the record is
+//! nowhere on the disk, and in its place a filler is written.
+//!
+//! So are the items of a job that was refused ([`Group::leave_out_refused`]): these may be what has filled the disk. Those that are durable
+//! are cut off as well, as far as nothing else is behind them, so that there is room for the record that forgets the job, and for others.
+
+use std::io::{self, IoSlice};
+
+use farpool_proto::v1::JournalRecord;
+use farpool_proto::v1::journal_record::{Body, Filler};
+use prost::Message;
+
+use super::batch::{Step, add_hole};
+use super::handed::Handed;
+use super::left_out::{LeftOut, Refused, forgets};
+use super::place::Place;
+use super::reader::{NotRead, whole};
+use super::record::{Checksum, HEADER, checksum, placed};
+use super::segment::{SEGMENT_HEADER, header};
+use super::source::Source;
+use super::storage::Storage;
+
+/// Bytes that are written before they are made durable, however much there is: somebody waits for the first of them.
+const AT_ONCE: u64 = 32 << 20;
+
+#[derive(Debug)]
+pub(super) struct Group {
+    /// Segments go last.
+    steps: Vec<Step>,
+    /// Where another attempt begins: what is to be done before is durable.
+    from: usize,
+    /// At which steps what could not be copied, and why.
+    unreadable: Vec<(usize, Place, String)>,
+    /// Segments that were set aside, and under which names.
+    set_aside: Vec<(u32, String)>,
+    /// Records that are to be withdrawn, and could not be yet.
+    withdrawals: Vec<Withdrawal>,
+    /// Of what was refused, as much as was left out of it: see [`Refused::version`].
+    refused: u64,
+    /// Jobs that it forgets, if items of some were to be left out of it.
+    forgets: Vec<u64>,
+    /// What is durable when it is.
+    pub(super) number: u64,
+}
+
+/// A record that is to be withdrawn, by its number and place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Withdrawal {
+    pub(super) number: u64,
+    pub(super) place: Place,
+}
+
+impl Group {
+    /// A first batch and all further ones that are there, if it is not too much, without what is to be left out.
+    pub(super) fn gather(first: Handed, left_out: &mut LeftOut, mut next: impl FnMut() -> Option<Handed>) -> Self {
+        let (mut steps, mut removals, mut bytes, mut last) = (Vec::new(), Vec::new(), 0, 0);
+        let mut handed = Some(first);
+        while let Some(Handed { mut batch, number }) = handed {
+            batch.seal();
+            bytes += batch.bytes;
+            last = number;
+            let (go, rest): (Vec<_>, Vec<_>) =
+                batch.steps.into_iter().partition(|step| matches!(step, Step::Remove(_) | Step::SetAside(_)));
+            steps.extend(rest);
+            removals.extend(go);
+            handed = if bytes < AT_ONCE { next() } else { None };
+        }
+        steps.append(&mut removals);
+        let (unreadable, set_aside, withdrawals) = (Vec::new(), Vec::new(), Vec::new());
+        let mut group =
+            Self { steps, from: 0, unreadable, set_aside, withdrawals, refused: 0, forgets: Vec::new(), number: last };
+        left_out.withdrawn.retain(|place| !group.leave_out(*place));
+        if !left_out.refused.is_empty() {
+            group.leave_out_items(&left_out.refused);
+        }
+        group
+    }
+
+    /// Leaves out the items of jobs that were refused, after an attempt that has failed; says whether another one may go better. What is
+    /// durable of them goes as far as nothing else is behind it.
+    pub(super) fn leave_out_refused(&mut self, storage: &dyn Storage, refused: &Refused) -> bool {
+        if refused.is_empty() || self.refused == refused.version {
+            return false;
+        }
+        // What was written by now would be in the holes.
+        if self.cut_back(storage).is_err() {
+            return false;
+        }
+        self.refused = refused.version;
+        let hole = self.cut_durable(storage, refused).ok().flatten();
+        let changed = self.leave_out_items(refused);
+        if let Some(place) = hole {
+            let behind = self.steps.split_off(self.from);
+            add_hole(&mut self.steps, place);
+            // With what was left out behind it it is one.
+            behind.into_iter().for_each(|step| add(&mut self.steps, step));
+        }
+        changed || hole.is_some()
+    }
+
+    /// Has holes made in place of items that nobody wants; says whether there are some.
+    fn leave_out_items(&mut self, refused: &Refused) -> bool {
+        let mut changed = false;
+        for step in self.steps.split_off(self.from) {
+            let Step::Write(chunk) = step else {
+                add(&mut self.steps, step);
+                continue;
+            };
+            let left = chunk.without(|body| {
+                let is_unwanted = refused.is_unwanted(body);
+                self.forgets.extend(forgets(body));
+                changed |= is_unwanted;
+                is_unwanted
+            });
+            left.into_iter().for_each(|step| add(&mut self.steps, step));
+        }
+        changed
+    }
+
+    /// Cuts off what nobody wants at the end of all that is durable, and says what is missing there then. If the computer goes down
+    /// before anything else is written, jobs that were refused have fewer items.
+    fn cut_durable(&self, storage: &dyn Storage, refused: &Refused) -> io::Result<Option<Place>> {
+        let Some((segment, end)) = self.begins() else { return Ok(None) };
+        let mut source = Source::new(storage, segment)?;
+        let (mut at, mut wanted, mut found) = (SEGMENT_HEADER as u64, SEGMENT_HEADER as u64, false);
+        while at < end.into() {
+            // What is damaged is not touched.
+            let Ok((body, place)) = source.record(at)? else { return Ok(None) };
+            at = place.end();
+            if refused.is_unwanted(&body) {
+                found = true;
+            } else if !matches!(body, Body::Filler(_)) {
+                (wanted, found) = (at, false);
+            }
+        }
+        if !found || at != end.into() {
+            return Ok(None);
+        }
+        // Otherwise it would be missing as damage is.
+        storage.lower_synced(segment, wanted)?;
+        storage.truncate(segment, wanted)?;
+        let offset = wanted as u32;
+        Ok(Some(Place { segment, offset, length: end - offset }))
+    }
+
+    /// In which segment, and from which byte on, what is not durable is written; none: in a new one, or nowhere.
+    fn begins(&self) -> Option<(u32, u32)> {
+        match self.steps.get(self.from)? {
+            Step::Write(chunk) => Some((chunk.segment, chunk.offset)),
+            Step::Hole(place) | Step::Copy { to: place, .. } => Some((place.segment, place.offset)),
+            Step::Create(_) | Step::Remove(_) | Step::SetAside(_) => None,
+        }
+    }
+
+    pub(super) fn attempt(&mut self) -> Attempt<'_> {
+        self.unreadable.retain(|(step, ..)| *step < self.from);
+        Attempt { next: self.from, group: self, written: None, end: None }
+    }
+
+    /// Withdraws these records and those of before, after an attempt that has failed; returns those that are. If what was written cannot
+    /// be cut off, that is tried again after the next attempt. What is durable stays.
+    pub(super) fn withdraw(
+        &mut self,
+        storage: &dyn Storage,
+        withdrawals: Vec<Withdrawal>,
+        later: &mut Vec<Place>,
+    ) -> Vec<Place> {
+        self.withdrawals.extend(withdrawals);
+        if self.withdrawals.is_empty() || self.cut_back(storage).is_err() {
+            return Vec::new();
+        }
+        let mut withdrawn = Vec::new();
+        for Withdrawal { number, place } in std::mem::take(&mut self.withdrawals) {
+            if number > self.number {
+                later.push(place);
+                withdrawn.push(place);
+            } else if self.leave_out(place) {
+                withdrawn.push(place);
+            }
+        }
+        withdrawn
+    }
+
+    /// Cuts off what was written and is not durable. All of it is in one segment.
+    fn cut_back(&self, storage: &dyn Storage) -> io::Result<()> {
+        let (segment, end) = match (self.steps.get(self.from), self.begins()) {
+            (Some(Step::Create(segment)), _) => (*segment, 0),
+            (_, Some(begins)) => begins,
+            _ => return Ok(()),
+        };
+        match storage.truncate(segment, end.into()) {
+            // It could not even be made.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            cut => cut,
+        }
+    }
+
+    /// Has a filler written instead of a record, if that is still to be written.
+    fn leave_out(&mut self, place: Place) -> bool {
+        let filler = filler(place);
+        self.steps[self.from..].iter_mut().any(|step| match step {
+            Step::Write(chunk) => chunk.leave_out(place, &filler),
+            _ => false,
+        })
+    }
+
+    /// Jobs that are forgotten when it is durable, as far as items of jobs were to be left out of it.
+    pub(super) fn forgets(&self) -> &[u64] {
+        &self.forgets
+    }
+
+    /// Segments that were set aside, and under which names.
+    pub(super) fn take_set_aside(&mut self) -> Vec<(u32, String)> {
+        std::mem::take(&mut self.set_aside)
+    }
+
+    /// What could not be copied, and why.
+    pub(super) fn take_unreadable(&mut self) -> impl Iterator<Item = (Place, String)> {
+        std::mem::take(&mut self.unreadable).into_iter().map(|(_, place, why)| (place, why))
+    }
+}
+
+/// One attempt to write a group.
+pub(super) struct Attempt<'a> {
+    group: &'a mut Group,
+    next: usize,
+    /// The segment that was written to and is not durable.
+    written: Option<u32>,
+    /// Behind which byte of which segment nothing was written.
+    end: Option<(u32, u64)>,
+}
+
+impl Attempt<'_> {
+    /// Takes the next step; says whether there was one.
+    pub(super) fn step(&mut self, storage: &dyn Storage) -> io::Result<bool> {
+        let Self { group: Group { steps, from, unreadable, set_aside, .. }, next, written, end } = self;
+        match steps.get(*next) {
+            Some(Step::Create(segment)) => {
+                // What is in a segment counts only if everything before it does.
+                sync(written, storage)?;
+                *from = *next;
+                storage.create(*segment)?;
+                storage.write(*segment, 0, &mut [IoSlice::new(&header(*segment))])?;
+                (*written, *end) = (Some(*segment), Some((*segment, SEGMENT_HEADER as u64)));
+            }
+            Some(Step::Write(chunk)) => {
+                storage.write(chunk.segment, chunk.offset.into(), &mut chunk.slices())?;
+                let behind = u64::from(chunk.offset) + chunk.length;
+                (*written, *end) = (Some(chunk.segment), Some((chunk.segment, behind)));
+            }
+            Some(Step::Hole(place)) => {
+                storage.write(place.segment, place.offset.into(), &mut [IoSlice::new(&hole(*place))])?;
+                storage.extend(place.segment, place.end())?;
+                (*written, *end) = (Some(place.segment), Some((place.segment, place.end())));
+            }
+            Some(Step::Copy { from: place, to }) => {
+                let record = copy(storage, *place, *to).unwrap_or_else(|error| {
+                    unreadable.push((*next, *place, error.to_string()));
+                    filler(*to)
+                });
+                storage.write(to.segment, to.offset.into(), &mut [IoSlice::new(&record)])?;
+                (*written, *end) = (Some(to.segment), Some((to.segment, to.end())));
+            }
+            Some(Step::Remove(_) | Step::SetAside(_)) | None if written.is_some() => {
+                sync(written, storage)?;
+                *from = *next;
+                return Ok(true);
+            }
+            Some(Step::Remove(segment)) => {
+                goes(storage, *segment);
+                storage.remove(*segment)?;
+                *from = *next + 1;
+            }
+            Some(Step::SetAside(segment)) => {
+                goes(storage, *segment);
+                set_aside.push((*segment, storage.set_aside(*segment)?));
+                *from = *next + 1;
+            }
+            None => {
+                if let Some((segment, end)) = end.take() {
+                    storage.note_synced(segment, end);
+                }
+                return Ok(false);
+            }
+        }
+        *next += 1;
+        Ok(true)
+    }
+}
+
+/// A segment goes since nobody wants anything of it: it is not missing then, though the note may have it.
+fn goes(storage: &dyn Storage, segment: u32) {
+    if storage.synced().is_some_and(|(noted, _)| noted == segment) {
+        storage.note_synced(segment, 0);
+    }
+}
+
+fn sync(written: &mut Option<u32>, storage: &dyn Storage) -> io::Result<()> {
+    written.take().map_or(Ok(()), |segment| storage.sync(segment))
+}
+
+/// A record as it is to be at another place.
+fn copy(storage: &dyn Storage, from: Place, to: Place) -> Result<Vec<u8>, NotRead> {
+    let (record, _) = whole(storage, from)?;
+    Ok(seal(record, to))
+}
+
+/// Adds a step behind the others.
+fn add(steps: &mut Vec<Step>, step: Step) {
+    match step {
+        Step::Hole(place) => add_hole(steps, place),
+        step => steps.push(step),
+    }
+}
+
+/// What is put where a record cannot be copied to: something has to be there.
+fn filler(to: Place) -> Vec<u8> {
+    let mut record = filler_head(to);
+    record.resize(to.length as usize, 0);
+    seal(record, to)
+}
+
+/// All of a filler but the zeros at its end.
+fn hole(at: Place) -> Vec<u8> {
+    let mut record = filler_head(at);
+    let header = record.first_chunk().expect("a record has a header");
+    let mut sum = Checksum::new(at.segment, at.offset, header);
+    sum.add(&record[HEADER..]);
+    let (zeros, mut left) = ([0; 4 << 10], at.length as usize - record.len());
+    while left > 0 {
+        let some = left.min(zeros.len());
+        sum.add(&zeros[..some]);
+        left -= some;
+    }
+    record[..8].copy_from_slice(&sum.end());
+    record
+}
+
+fn filler_head(to: Place) -> Vec<u8> {
+    let mut record = vec![0; HEADER];
+    let head = JournalRecord { body: Some(Body::Filler(Filler {})) }.encode(&mut record);
+    head.expect("a vector has room");
+    let head = (record.len() - HEADER) as u32;
+    record[8..12].copy_from_slice(&(to.length - HEADER as u32).to_le_bytes());
+    record[12..HEADER].copy_from_slice(&head.to_le_bytes());
+    record
+}
+
+/// Gives a whole record the checksum that it has at a place.
+fn seal(mut record: Vec<u8>, at: Place) -> Vec<u8> {
+    let header: [u8; HEADER] = record[..HEADER].try_into().expect("a record has a header");
+    record[..HEADER].copy_from_slice(&placed(at.segment, at.offset, &header));
+    let sum = checksum(&record);
+    record[..8].copy_from_slice(&sum);
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::super::batch::Batch;
+    use super::super::simulated::Done::{Create, Remove, Sync, Write};
+    use super::super::simulated::{Done, Simulated};
+    use super::*;
+
+    /// Takes these steps on a disk with two segments where the first of what `fails` names fails, and then all is well.
+    fn done(steps: Vec<Step>, fails: impl Fn(&Done) -> bool + Send + 'static) -> Vec<Done> {
+        let disk = Simulated::new([(1, vec![7]), (2, vec![7])].into());
+        let mut group =
+            Group::gather(Handed { batch: Batch { steps, bytes: 0 }, number: 9 }, &mut LeftOut::default(), || None);
+        let mut failures = 1;
+        disk.fail(Some(Box::new(move |done| {
+            let fails = failures > 0 && fails(done);
+            failures -= u32::from(fails);
+            fails.then(|| (ErrorKind::Other.into(), 0))
+        })));
+        for ends_well in [false, true] {
+            let mut attempt = group.attempt();
+            let ended = loop {
+                match attempt.step(&disk) {
+                    Ok(true) => {}
+                    Ok(false) => break true,
+                    Err(_) => break false,
+                }
+            };
+            assert_eq!(ended, ends_well);
+        }
+        disk.done()
+    }
+
+    #[test]
+    fn when_segments_go_nothing_is_written_again() {
+        let steps = vec![Step::Remove(1), Step::Create(3), Step::Remove(2)];
+        let done = done(steps, |done| matches!(done, Remove(2)));
+        assert!(matches!(done[..], [Create(3), Write(3, ..), Sync(3), Remove(1), Remove(2)]), "{done:?}");
+    }
+
+    #[test]
+    fn only_the_last_segment_is_made_anew() {
+        let done = done(vec![Step::Create(3), Step::Create(4)], |done| matches!(done, Sync(4)));
+        let again = [Create(3), Sync(3), Create(4), Create(4), Sync(4)];
+        let told: Vec<_> = done.iter().filter(|done| !matches!(done, Write(..))).collect();
+        assert_eq!(format!("{told:?}"), format!("{again:?}"));
+    }
+}

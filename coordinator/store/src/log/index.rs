@@ -1,0 +1,396 @@
+//! What the journal's records come to: which jobs there are, how far they are, and where what is wanted of them lies.
+//!
+//! Records are taken in one by one, in the order of the log: the same way when they are written and when they are read
+//! again at the start. Compaction moves records behind others that came later, and after a crash a record may be there
+//! twice. So nothing here depends on which of a job's records comes first, except that its end ([`JobForgotten`]) is behind
+//! all others: what items have outcomes is a set, and a record with the same items as one before takes its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use farpool_coordinator::Principal;
+use farpool_proto::v1::journal_record::{Body, JobForgotten, JobOpened, JobState};
+
+use super::located::{JobKey, Located, Piece, key, overlapping};
+use super::part::Part;
+use super::place::Place;
+use super::record::run;
+use super::segments::Segments;
+use crate::job::{Ended, Job, Known};
+use crate::runs::pairs;
+
+/// All that is in memory of what is on disk.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    pub(super) jobs: BTreeMap<u64, Located>,
+    pub(super) names: BTreeMap<JobKey, u64>,
+    pub(super) pools: BTreeMap<u64, Pool>,
+    pub(super) forgotten: BTreeMap<u64, Forgotten>,
+    pub(super) segments: Segments,
+    /// Jobs that wait to be picked up, by since when.
+    waiting: BTreeSet<(u64, u64)>,
+    pub(super) last_job: u64,
+    pub(super) last_pool: u64,
+}
+
+/// What jobs were opened in.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    pub(super) opened: Option<Place>,
+    pub(super) jobs: u64,
+    /// Further jobs may be opened in it.
+    pub(super) held: bool,
+}
+
+/// A job that is not wanted any more, as long as there are records of it: the one that says so must outlive the others.
+#[derive(Debug)]
+pub(super) struct Forgotten {
+    pub(super) said: Place,
+    /// Segments with records of it.
+    pub(super) segments: u32,
+}
+
+impl Index {
+    /// Why a record cannot be what comes next, if so.
+    pub(super) fn misfit(&self, body: &Body) -> Option<String> {
+        match body {
+            Body::JobOpened(opened) => {
+                let other = self.names.get(&key_of(opened)).filter(|&&job| job != opened.job)?;
+                Some(format!("job {} is called {:?}, as job {other} is", opened.job, opened.name))
+            }
+            Body::Items(_) | Body::ItemsDone(_) | Body::ItemsFailed(_) => {
+                let (job, first, count) = run(body)?;
+                let end = first + count;
+                let known = self.jobs.get(&job)?;
+                let pieces = if matches!(body, Body::Items(_)) { &known.items } else { &known.outcomes };
+                // What was moved is as it was: it takes the place of whole records.
+                let mut others = overlapping(pieces, first, end);
+                let part = others.find(|&(at, piece)| at < first || piece.end(at) > end)?;
+                Some(format!("items {first} to {end} of job {job} are a part of what is there from item {} on", part.0))
+            }
+            _ => None,
+        }
+    }
+
+    /// A job was discarded: its name is another one's from now on.
+    pub(super) fn free_name(&mut self, number: u64) {
+        if let Some(Located { job, .. }) = self.jobs.get_mut(&number) {
+            self.names.remove(&key(&job.known));
+            job.known.name.clear();
+        }
+    }
+
+    /// The record that has made a job complete is withdrawn.
+    pub(super) fn is_incomplete(&mut self, number: u64) {
+        if let Some(Located { job, .. }) = self.jobs.get_mut(&number) {
+            (job.items_ended, job.complete_ms) = (false, 0);
+        }
+    }
+
+    /// Takes in a record that fits.
+    pub(super) fn take_in(&mut self, body: &Body, place: Place) {
+        self.segments.written(place);
+        match body {
+            Body::PoolOpened(opened) => self.pool_opened(opened.pool, place),
+            Body::JobOpened(opened) => self.job_opened(opened, place),
+            Body::Items(run) => self.items(run.job, run.first, run.count, place),
+            Body::ItemsDone(run) => self.outcomes(run.job, run.first, run.count, run.failed, place),
+            Body::ItemsFailed(run) => self.outcomes(run.job, run.first, run.count, true, place),
+            Body::ItemsEnded(ended) => self.change(ended.job, place, |job| {
+                (job.end, job.items_ended) = (job.end.max(ended.end), true);
+                job.complete_ms = ended.at_ms;
+            }),
+            Body::ItemsFed(fed) => self.change(fed.job, place, |job| job.fed = job.fed.max(fed.end)),
+            Body::Placed(placed) => self.change(placed.job, place, |job| match placed.gone {
+                true => drop(job.agents.remove(&placed.agent)),
+                false => drop(job.agents.insert(placed.agent.clone())),
+            }),
+            Body::JobEnded(ended) => self.change(ended.job, place, |job| {
+                job.ended = Some(how(ended.cancelled, ended.failure.is_some()));
+                job.failure = ended.failure.clone().map(Box::new);
+                job.ended_ms = ended.at_ms;
+            }),
+            Body::JobForgotten(JobForgotten { job }) => self.forgotten(*job, place),
+            Body::JobState(state) => self.state(state, place),
+            Body::Sealed(_) | Body::Filler(_) => {}
+        }
+    }
+
+    /// Jobs that have waited since then or longer.
+    pub(super) fn waiting_since(&self, at_ms: u64) -> impl Iterator<Item = u64> + '_ {
+        self.waiting.range(..=(at_ms, u64::MAX)).map(|&(_, job)| job)
+    }
+
+    /// When the first of those that wait began to.
+    pub(super) fn first_waits_since(&self) -> Option<u64> {
+        self.waiting.first().map(|&(since, _)| since)
+    }
+
+    /// No more jobs are opened in a pool: it goes with its last one.
+    pub(super) fn release_pool(&mut self, pool: u64) {
+        if let Some(there) = self.pools.get_mut(&pool) {
+            there.held = false;
+            self.drop_unused(pool);
+        }
+    }
+
+    /// Where this is, if it is still wanted.
+    pub(super) fn place_of(&self, part: Part) -> Option<Place> {
+        match part {
+            Part::Pool(pool) => self.pools.get(&pool)?.opened,
+            Part::Opened(job) => self.jobs.get(&job)?.opened,
+            Part::Items(job, first) => Some(self.jobs.get(&job)?.items.get(&first)?.place),
+            Part::Outcomes(job, first) => Some(self.jobs.get(&job)?.outcomes.get(&first)?.place),
+        }
+    }
+
+    /// There is a copy of this now, and it is what counts, if it is still wanted.
+    pub(super) fn moved(&mut self, part: Part, to: Place) {
+        let place = match part {
+            Part::Pool(pool) => self.pools.get_mut(&pool).and_then(|pool| pool.opened.as_mut()),
+            Part::Opened(job) => self.jobs.get_mut(&job).and_then(|located| located.opened.as_mut()),
+            Part::Items(job, first) => {
+                self.jobs.get_mut(&job).and_then(|job| job.items.get_mut(&first)).map(|piece| &mut piece.place)
+            }
+            Part::Outcomes(job, first) => {
+                self.jobs.get_mut(&job).and_then(|job| job.outcomes.get_mut(&first)).map(|piece| &mut piece.place)
+            }
+        };
+        if let Some(place) = place {
+            let from = std::mem::replace(place, to);
+            self.segments.keep(to);
+            self.segments.release(from);
+        }
+    }
+
+    /// A copy is about to be written.
+    pub(super) fn copied(&mut self, part: Part, to: Place) {
+        self.segments.written(to);
+        if let Part::Pool(pool) = part {
+            self.segments.all.get_mut(&to.segment).expect("it is there").pools.insert(pool);
+        }
+        if let Some(number) = part.job()
+            && self.segments.has_job(to, number)
+        {
+            self.jobs.get_mut(&number).expect("what is copied is of a job that is there").segments += 1;
+        }
+    }
+
+    /// The segment is not there any more, nor does anything refer to it.
+    pub(super) fn remove_segment(&mut self, segment: u32) {
+        let removed = self.segments.remove(segment);
+        for number in removed.jobs {
+            if let Some(located) = self.jobs.get_mut(&number) {
+                located.segments -= 1;
+            }
+            if let Some(forgotten) = self.forgotten.get_mut(&number) {
+                forgotten.segments -= 1;
+                if forgotten.segments == 1 {
+                    // Only the segment is left in which it is said.
+                    let said = forgotten.said;
+                    self.forgotten.remove(&number);
+                    self.segments.release(said);
+                }
+            }
+        }
+    }
+
+    fn pool_opened(&mut self, number: u64, place: Place) {
+        self.last_pool = self.last_pool.max(number);
+        self.segments.all.get_mut(&place.segment).expect("it was written there").pools.insert(number);
+        let pool = self.pools.entry(number).or_insert_with(|| Pool { held: true, ..Pool::default() });
+        self.segments.keep(place);
+        if let Some(before) = pool.opened.replace(place) {
+            self.segments.release(before);
+        }
+    }
+
+    fn job_opened(&mut self, opened: &JobOpened, place: Place) {
+        if !self.enter(opened.job, place) {
+            return;
+        }
+        let located = there(&mut self.jobs, opened.job);
+        let moved = located.opened.replace(place);
+        located.pool = opened.pool;
+        let JobOpened { name, id, result, format, label, named, owner, .. } = opened.clone();
+        let owner = Principal::named(owner.as_ref());
+        located.job.known = Known { owner, name, id, result, format, label, named };
+        self.names.insert(key(&located.job.known), opened.job);
+        self.segments.keep(place);
+        match moved {
+            Some(before) => self.segments.release(before),
+            None => {
+                let pool = self.pools.entry(opened.pool).or_insert_with(|| Pool { held: true, ..Pool::default() });
+                pool.jobs += 1;
+            }
+        }
+        self.wait(opened.job);
+    }
+
+    fn items(&mut self, number: u64, first: u64, count: u64, place: Place) {
+        if !self.enter(number, place) {
+            return;
+        }
+        let Located { job, items, .. } = there(&mut self.jobs, number);
+        let end = first + count;
+        job.end = job.end.max(end);
+        if job.done.covers(first, end) {
+            return;
+        }
+        let moved: Vec<_> = overlapping(items, first, end).collect();
+        items.insert(first, Piece { place, count: count as u32 });
+        for (at, piece) in moved {
+            if at != first {
+                items.remove(&at);
+            }
+            self.segments.release(piece.place);
+        }
+        self.segments.keep(place);
+    }
+
+    fn outcomes(&mut self, number: u64, first: u64, count: u64, failed: bool, place: Place) {
+        if !self.enter(number, place) {
+            return;
+        }
+        let Located { job, outcomes, .. } = there(&mut self.jobs, number);
+        let end = first + count;
+        let new = job.done.insert(first, end);
+        job.failed += if failed { new } else { 0 };
+        job.end = job.end.max(end);
+        let moved: Vec<_> = overlapping(outcomes, first, end).collect();
+        outcomes.insert(first, Piece { place, count: count as u32 });
+        for (at, piece) in moved {
+            if at != first {
+                outcomes.remove(&at);
+            }
+            self.segments.release(piece.place);
+        }
+        self.segments.keep(place);
+        self.drop_done(number, first, end);
+    }
+
+    fn forgotten(&mut self, number: u64, place: Place) {
+        if let Some(forgotten) = self.forgotten.get_mut(&number) {
+            // Said again, since the segment goes in which it was said.
+            forgotten.segments += u32::from(self.segments.has_job(place, number));
+            let before = std::mem::replace(&mut forgotten.said, place);
+            self.segments.keep(place);
+            self.segments.release(before);
+            return;
+        }
+        if !self.enter(number, place) {
+            return;
+        }
+        let located = self.jobs.remove(&number).expect("it is there");
+        let pieces = located.items.values().chain(located.outcomes.values()).map(|piece| piece.place);
+        for place in pieces.chain(located.opened).chain(located.state) {
+            self.segments.release(place);
+        }
+        if let Some(since) = located.waits_since {
+            self.waiting.remove(&(since, number));
+        }
+        if located.opened.is_some() {
+            let key = key(&located.job.known);
+            if self.names.get(&key) == Some(&number) {
+                self.names.remove(&key);
+            }
+            let pool = self.pools.get_mut(&located.pool).expect("a job's pool has an entry");
+            pool.jobs -= 1;
+            self.drop_unused(located.pool);
+        }
+        if located.segments > 1 {
+            self.segments.keep(place);
+            self.forgotten.insert(number, Forgotten { said: place, segments: located.segments });
+        }
+    }
+
+    fn state(&mut self, state: &JobState, place: Place) {
+        self.change(state.job, place, |job| {
+            job.end = job.end.max(state.end);
+            job.items_ended |= state.items_ended;
+            if state.ended {
+                job.ended = Some(how(state.cancelled, state.failure.is_some()));
+                job.failure = state.failure.clone().map(Box::new);
+            }
+            job.failed = state.failed;
+            pairs(&state.done).for_each(|(first, end)| _ = job.done.insert(first, end));
+            job.fed = job.fed.max(state.fed);
+            job.agents = state.agents.iter().cloned().collect();
+            (job.complete_ms, job.ended_ms) = (state.complete_ms, state.ended_ms);
+        });
+        let Some(located) = self.jobs.get_mut(&state.job) else { return };
+        let before = located.state.replace(place);
+        self.segments.keep(place);
+        before.into_iter().for_each(|before| self.segments.release(before));
+        self.drop_done(state.job, 0, u64::MAX);
+    }
+
+    /// Lets go of items that all have outcomes.
+    fn drop_done(&mut self, number: u64, first: u64, end: u64) {
+        let Located { job, items, .. } = there(&mut self.jobs, number);
+        let over = |&(at, piece): &(u64, Piece)| job.done.covers(at, piece.end(at));
+        let gone: Vec<_> = overlapping(items, first, end).filter(over).collect();
+        for (at, piece) in gone {
+            items.remove(&at);
+            self.segments.release(piece.place);
+        }
+    }
+
+    fn drop_unused(&mut self, number: u64) {
+        let unused = |pool: &Pool| pool.jobs == 0 && !pool.held;
+        if self.pools.get(&number).is_some_and(unused)
+            && let Some(place) = self.pools.remove(&number).and_then(|pool| pool.opened)
+        {
+            self.segments.release(place);
+        }
+    }
+
+    fn change(&mut self, number: u64, place: Place, change: impl FnOnce(&mut Job)) {
+        if !self.enter(number, place) {
+            return;
+        }
+        change(&mut there(&mut self.jobs, number).job);
+        self.wait(number);
+    }
+
+    /// Notes since when a job waits.
+    fn wait(&mut self, number: u64) {
+        let located = there(&mut self.jobs, number);
+        let since = located.may_expire();
+        if since != located.waits_since {
+            if let Some(before) = std::mem::replace(&mut located.waits_since, since) {
+                self.waiting.remove(&(before, number));
+            }
+            self.waiting.extend(since.map(|since| (since, number)));
+        }
+    }
+
+    /// A record of this job is at this place. The job gets an entry if the record was moved in front of what opens it; what was
+    /// forgotten stays so: then it has none.
+    fn enter(&mut self, number: u64, place: Place) -> bool {
+        if self.forgotten.contains_key(&number) {
+            return false;
+        }
+        self.last_job = self.last_job.max(number);
+        let first_here = self.segments.has_job(place, number);
+        let located = self.jobs.entry(number).or_insert_with(|| Located::new(number));
+        located.segments += u32::from(first_here);
+        true
+    }
+}
+
+/// What a job that was opened by this record is found by.
+pub(super) fn key_of(opened: &JobOpened) -> JobKey {
+    (Principal::named(opened.owner.as_ref()).tenant().to_owned(), opened.name.clone())
+}
+
+fn there(jobs: &mut BTreeMap<u64, Located>, number: u64) -> &mut Located {
+    jobs.get_mut(&number).expect("it has an entry")
+}
+
+fn how(cancelled: bool, failed: bool) -> Ended {
+    match (cancelled, failed) {
+        (true, _) => Ended::Cancelled,
+        (false, true) => Ended::Failed,
+        (false, false) => Ended::Finished,
+    }
+}

@@ -1,0 +1,405 @@
+//! The journal as its owner has it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farpool_common::units::ByteSize;
+use farpool_proto::v1::journal_record::Body;
+
+use super::compaction::{Compaction, Move};
+use super::damage::Damage;
+use super::group::Withdrawal;
+use super::handed::Handed;
+use super::hands::Hands;
+use super::index::Index;
+use super::located::Located;
+use super::outcomes::Gathered;
+use super::part::Part;
+use super::place::Place;
+use super::reader::Reader;
+use super::reads::Reads;
+use super::repair::Repair;
+use super::replay::{Replayed, replay};
+use super::settings::Settings;
+use super::simulated::Simulated;
+use super::storage::{Directory, Storage};
+use super::tail::Tail;
+use super::writer::{Question, Shared};
+use crate::error::{JobStoreError, JobStoreErrorKind};
+use crate::job::Job;
+use crate::progress::Progress;
+
+/// What detached jobs were told and came to, on disk. One thread owns it, and never waits for the disk.
+#[derive(Debug)]
+pub struct Journal {
+    pub(super) settings: Settings,
+    pub(super) index: Index,
+    pub(super) tail: Tail,
+    /// Results that may become one record with those that come next.
+    pub(super) gathered: Option<Gathered>,
+    /// Why nothing can be written, as far as the owner was told.
+    pub(super) failed: Option<Arc<str>>,
+    durable: u64,
+    /// In front of this byte of this segment everything is durable.
+    durable_end: (u32, u64),
+    /// What the thread was given and has not written.
+    handed: VecDeque<Outstanding>,
+    /// Copies that are being written, and by which number they are.
+    copies: VecDeque<(u64, Part, Place, Place)>,
+    pub(super) compaction: Option<Compaction>,
+    /// Of jobs that are complete, which is not durable: the record that says so.
+    pub(super) completing: BTreeMap<u64, Withdrawal>,
+    /// Jobs of which it was asked that this be withdrawn, since nothing can be written.
+    pub(super) withdrawing: BTreeSet<u64>,
+    pub(super) reads: Reads,
+    pub(super) shared: Arc<Shared>,
+    /// None when it is being dropped.
+    hands: Option<Hands>,
+    /// What was damaged or missing when it was opened, and what that means for jobs.
+    damage: Vec<String>,
+}
+
+/// How many texts about damage are kept while the journal is open; one more says how many were left out.
+const DAMAGE_SHOWN: usize = 100;
+
+#[derive(Debug)]
+struct Outstanding {
+    number: u64,
+    bytes: u64,
+    end: (u32, u64),
+}
+
+impl Journal {
+    /// Opens a journal, which is made if it is not there, and reads all of it. What operators should know of it is given to
+    /// `warn`.
+    ///
+    /// # Errors
+    /// If another process has it, if a later version wrote it, if records that matter cannot be read, or if the directory
+    /// cannot be used.
+    pub fn open(settings: Settings, mut warn: impl FnMut(String)) -> Result<Self, JobStoreError> {
+        let directory = Directory::open(&settings.directory)?;
+        Self::open_in(Arc::new(directory), settings, &mut warn)
+    }
+
+    pub(super) fn open_in(
+        storage: Arc<dyn Storage>,
+        settings: Settings,
+        warn: &mut dyn FnMut(String),
+    ) -> Result<Self, JobStoreError> {
+        let own = Arc::clone(&storage);
+        Self::open_with((storage, None), settings, warn, |shared| Hands::start(own, shared))
+    }
+
+    /// `start` says who writes. On a disk `in_time` nobody waits for it but tasks.
+    pub(super) fn open_with(
+        (storage, in_time): (Arc<dyn Storage>, Option<Arc<Simulated>>),
+        settings: Settings,
+        warn: &mut dyn FnMut(String),
+        start: impl FnOnce(Arc<Shared>) -> io::Result<Hands>,
+    ) -> Result<Self, JobStoreError> {
+        tell_what_is_beside(&*storage, warn);
+        let Replayed { index, end, damages, discarded } = replay(&*storage, warn)?;
+        let shared = Arc::<Shared>::default();
+        let reads = Reads::new(Reader::new(storage), in_time, Arc::clone(&shared));
+        let hands = start(Arc::clone(&shared)).map_err(|error| {
+            JobStoreError::new(JobStoreErrorKind::Io, format_args!("starting the journal's thread: {error}"))
+        })?;
+        let mut journal = Self {
+            index,
+            tail: Tail::new(settings.segment(), end),
+            settings,
+            gathered: None,
+            failed: None,
+            durable: 0,
+            durable_end: (end.segment, end.offset),
+            handed: VecDeque::new(),
+            copies: VecDeque::new(),
+            compaction: None,
+            completing: BTreeMap::new(),
+            withdrawing: BTreeSet::new(),
+            reads,
+            shared,
+            hands: Some(hands),
+            damage: Vec::new(),
+        };
+        let mut damage: Vec<String> = damages.iter().map(Damage::to_string).collect();
+        let Self { index, tail, reads, settings, .. } = &mut journal;
+        Repair { index, tail, reader: &reads.reader, now_ms: settings.opened_ms }.all(
+            &damages,
+            discarded,
+            &mut |text| {
+                damage.push(text.clone());
+                warn(text);
+            },
+        );
+        let more = damage.len().saturating_sub(DAMAGE_SHOWN);
+        damage.truncate(DAMAGE_SHOWN);
+        damage.extend((more > 0).then(|| format!("{more} more; the coordinator logged all of them when it started")));
+        journal.damage = damage;
+        journal.settle();
+        Ok(journal)
+    }
+
+    /// Lets go of what belongs to nobody.
+    fn settle(&mut self) {
+        for pool in self.index.pools.keys().copied().collect::<Vec<_>>() {
+            self.index.release_pool(pool);
+        }
+        if self.index.segments.all.values().any(|segment| segment.damaged) {
+            self.compact();
+        }
+        self.flush();
+    }
+
+    /// Returns the tenant's job of this name.
+    pub(super) fn find(&self, tenant: &str, name: &str) -> Option<&Job> {
+        let number = self.index.names.get(&(tenant.to_owned(), name.to_owned()))?;
+        self.job(*number)
+    }
+
+    /// The job of this number.
+    pub(super) fn job(&self, number: u64) -> Option<&Job> {
+        self.located(number).map(|located| &located.job)
+    }
+
+    /// The job of this number, and where its records are.
+    pub(super) fn located(&self, number: u64) -> Option<&Located> {
+        self.index.jobs.get(&number)
+    }
+
+    /// All jobs, in the order in which they were opened.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.index.jobs.values().map(|located| &located.job)
+    }
+
+    /// Whether a record can be read: it is durable.
+    pub(super) fn is_durable(&self, place: Place) -> bool {
+        (place.segment, place.end()) <= self.durable_end
+    }
+
+    /// Bytes that it takes up on disk, or will when all is written.
+    pub(super) fn bytes(&self) -> u64 {
+        self.index.segments.bytes
+    }
+
+    /// Of these, bytes of records that are wanted.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.index.segments.live
+    }
+
+    /// Returns what was damaged or missing when it was opened, and what that means for jobs.
+    pub(super) fn damage(&self) -> &[String] {
+        &self.damage
+    }
+
+    /// Whether it becomes smaller by itself now: who finds it full may wait for that.
+    pub(super) fn makes_room(&self) -> bool {
+        let chosen = || Compaction::choose(&self.index, self.tail.active(), self.settings.room_for_items());
+        self.failed.is_none() && (self.compaction.is_some() || !self.copies.is_empty() || chosen().is_some())
+    }
+
+    /// Takes in results that are sound.
+    pub(super) fn gather(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes, alike: (bool, u32)) {
+        if self.gathered.as_mut().is_some_and(|gathered| gathered.takes((job, first), &data, &ends, alike)) {
+            return;
+        }
+        self.end_gathered();
+        self.gathered = Some(Gathered::new(job, first, data, ends, alike));
+    }
+
+    /// Writes down what was gathered.
+    pub(super) fn end_gathered(&mut self) {
+        if let Some(gathered) = self.gathered.take() {
+            let (body, payload) = gathered.into_record();
+            self.tail.append(&mut self.index, &body, &payload);
+        }
+    }
+
+    /// Hands what has come to the thread that writes, which makes it durable together with whatever else there is. The
+    /// number is that of the last record: what came so far is durable when it is.
+    pub(super) fn flush(&mut self) -> u64 {
+        self.end_gathered();
+        let number = self.tail.number;
+        if self.tail.batch.steps.is_empty() {
+            return number;
+        }
+        let Some(hands) = &self.hands else { return number };
+        let batch = std::mem::take(&mut self.tail.batch);
+        let bytes = batch.bytes;
+        match hands.give(Handed { batch, number }) {
+            Ok(()) => {
+                let end = (self.tail.end.segment, self.tail.end.offset);
+                self.handed.push_back(Outstanding { number, bytes, end });
+            }
+            // It is handed over when the thread has said that it went on.
+            Err(back) => self.tail.batch = back.batch,
+        }
+        number
+    }
+
+    /// Takes note of what the thread has written, and goes on with what follows from it. To be called when
+    /// there is a wakeup.
+    pub(super) fn progress(&mut self) -> Progress {
+        let (unreadable, set_aside, withdrawn, questions);
+        {
+            let mut report = self.shared.report();
+            (self.durable, self.failed) = (report.durable, report.failed.clone());
+            unreadable = std::mem::take(&mut report.unreadable);
+            set_aside = std::mem::take(&mut report.set_aside);
+            withdrawn = std::mem::take(&mut report.withdrawn);
+            questions = std::mem::take(&mut report.questions);
+        }
+        let (durable, withdrawn) = (self.durable, self.take_withdrawn(&withdrawn));
+        while self.handed.front().is_some_and(|handed| handed.number <= durable) {
+            self.durable_end = self.handed.pop_front().expect("it is there").end;
+        }
+        let mut warnings = Vec::new();
+        for (place, why) in unreadable {
+            self.copies.retain(|(_, _, from, _)| *from != place);
+            if let Some(segment) = self.index.segments.all.get_mut(&place.segment) {
+                segment.stuck = true;
+            }
+            warnings.push(format!("a segment of the journal cannot be emptied: {why}"));
+        }
+        for (segment, aside) in set_aside {
+            warnings.push(format!(
+                "the damaged segment {segment} is kept as {aside}: what was whole in it has been copied, and it can be removed"
+            ));
+        }
+        while let Some(&(_, part, _, to)) = self.copies.front().filter(|(number, ..)| *number <= durable) {
+            self.copies.pop_front();
+            self.index.moved(part, to);
+        }
+        for Question { parts, reply } in questions {
+            // Who does not wait any more does not want to know.
+            let _ = reply.send(parts.into_iter().map_while(|part| self.index.place_of(part)).collect());
+        }
+        self.compact();
+        self.flush();
+        Progress { acknowledged: durable, failed: self.failed.clone(), warnings, withdrawn }
+    }
+
+    /// Takes note of records that were withdrawn; says of which jobs they were.
+    fn take_withdrawn(&mut self, places: &[Place]) -> Vec<u64> {
+        let jobs = self.completing.iter().filter(|(_, record)| places.contains(&record.place));
+        let jobs: Vec<u64> = jobs.map(|(job, _)| *job).collect();
+        jobs.iter().for_each(|job| self.index.is_incomplete(*job));
+        let durable = self.durable;
+        self.completing.retain(|job, record| record.number > durable && !jobs.contains(job));
+        if self.failed.is_none() {
+            self.withdrawing.clear();
+        }
+        jobs
+    }
+
+    /// Records up to this number are durable: see [`flush`](Self::flush).
+    pub(super) fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Whether the disk has nothing to do: what is handed over now is written at once, and what comes meanwhile with the next.
+    pub(super) fn is_idle(&self) -> bool {
+        self.handed.is_empty()
+    }
+
+    /// Waits until everything that came so far is durable, blocking this thread.
+    ///
+    /// # Errors
+    /// If it cannot be written for now.
+    pub fn sync(&mut self) -> Result<Progress, JobStoreError> {
+        loop {
+            let number = self.flush();
+            // What did not fit into the queue is handed over below.
+            let handed = self.handed.back().map_or(self.durable, |handed| handed.number);
+            self.shared.wait_for(handed);
+            let progress = self.progress();
+            self.check_writes()?;
+            if progress.acknowledged >= number {
+                return Ok(progress);
+            }
+        }
+    }
+
+    /// Bytes that wait for the disk.
+    pub(super) fn backlog(&self) -> u64 {
+        self.tail.batch.bytes + self.handed.iter().map(|handed| handed.bytes).sum::<u64>()
+    }
+
+    /// Goes on with emptying segments: a step at a time, each when the one before is durable.
+    fn compact(&mut self) {
+        if self.failed.is_some() || !self.copies.is_empty() || self.backlog() >= self.settings.backlog {
+            return;
+        }
+        let chosen = || Compaction::choose(&self.index, self.tail.active(), self.settings.room_for_items());
+        let Some(mut compaction) = self.compaction.take().or_else(chosen) else { return };
+        let segment = compaction.segment;
+        if self.index.segments.all[&segment].stuck {
+            return;
+        }
+        if compaction.is_through() {
+            let damaged = self.index.segments.all[&segment].damaged;
+            self.index.remove_segment(segment);
+            self.tail.remove(segment, damaged);
+            return;
+        }
+        let before = self.tail.number;
+        for next in compaction.step(&self.index) {
+            match next {
+                Move::Copy(part, from) => {
+                    let to = self.tail.copy(&mut self.index, part, from);
+                    self.copies.push_back((self.tail.number, part, from, to));
+                }
+                Move::Say(body) => {
+                    self.tail.append(&mut self.index, &body, &[]);
+                }
+            }
+        }
+        self.compaction = Some(compaction);
+        if self.tail.number == before {
+            // There is nothing to wait for, and the owner may have other things to do first.
+            self.shared.wakeup.wake();
+        }
+    }
+
+    pub(super) fn append(&mut self, body: &Body, payload: &[Bytes]) -> Place {
+        self.end_gathered();
+        self.tail.append(&mut self.index, body, payload)
+    }
+}
+
+/// Tells what else is in the journal's folder.
+fn tell_what_is_beside(storage: &dyn Storage, warn: &mut dyn FnMut(String)) {
+    const SHOWN: usize = 10;
+    let aside = storage.aside();
+    let files = aside.len();
+    if files > 0 {
+        let bytes = ByteSize(aside.iter().map(|file| file.bytes).sum());
+        let plural = if files == 1 { "" } else { "s" };
+        warn(format!(
+            "kept beside the journal: {files} damaged file{plural} ({bytes}), *.damaged-* and *.cut-off-*; to be removed by hand \
+             when nobody needs them"
+        ));
+    }
+    let foreign = storage.foreign();
+    if !foreign.is_empty() {
+        let more = if foreign.len() > SHOWN { ", ..." } else { "" };
+        let shown = foreign[..foreign.len().min(SHOWN)].join(", ");
+        let plural = if foreign.len() == 1 { "" } else { "s" };
+        let count = foreign.len();
+        warn(format!("left alone: {count} unknown file{plural} in the journal's directory: {shown}{more}"));
+    }
+}
+
+impl Drop for Journal {
+    /// Writes what came so far, if it can be written.
+    fn drop(&mut self) {
+        self.shared.turn_deaf();
+        self.end_gathered();
+        let batch = std::mem::take(&mut self.tail.batch);
+        if let Some(hands) = self.hands.take() {
+            hands.end(Handed { batch, number: self.tail.number }, &self.shared);
+        }
+    }
+}

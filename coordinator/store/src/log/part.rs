@@ -1,0 +1,19 @@
+//! What records are kept for.
+
+/// What a record is kept for: what the index has a place of. It stays the same when compaction moves the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Pool(u64),
+    Opened(u64),
+    Items(u64, u64),
+    Outcomes(u64, u64),
+}
+
+impl Part {
+    pub(super) fn job(self) -> Option<u64> {
+        match self {
+            Part::Pool(_) => None,
+            Part::Opened(job) | Part::Items(job, _) | Part::Outcomes(job, _) => Some(job),
+        }
+    }
+}

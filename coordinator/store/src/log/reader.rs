@@ -1,0 +1,152 @@
+//! Reads what is kept, record by record.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farpool_proto::v1::journal_record::Body;
+use farpool_proto::v1::{Failure, OpenJob, OpenPool};
+use prost::Message;
+
+use super::place::Place;
+use super::record::{HEADER, Lengths, checksum, decode, placed};
+use super::storage::Storage;
+use crate::progress::Aside;
+
+/// Reads records, also on other threads than the journal's owner: it waits for the disk. All clones read the same journal.
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    storage: Arc<dyn Storage>,
+}
+
+/// What a record keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Kept {
+    /// What jobs are opened in.
+    Pool(Box<OpenPool>),
+    /// What a job was opened with.
+    Job(Box<OpenJob>),
+    /// Items, in the layout of `farpool.v1.Items`.
+    Items {
+        /// Index of the first one.
+        first: u64,
+        /// Their bytes.
+        data: Bytes,
+        /// Where each of them ends.
+        ends: Bytes,
+    },
+    /// Results, in the same layout.
+    Done {
+        /// Index of the first one.
+        first: u64,
+        /// Their bytes.
+        data: Bytes,
+        /// Where each of them ends.
+        ends: Bytes,
+        /// The items count as failed.
+        failed: bool,
+        /// How many attempts each took; 0: one, or not known.
+        attempts: u32,
+    },
+    /// Why items failed.
+    Failed {
+        /// Index of the first one.
+        first: u64,
+        /// How many there are.
+        count: u64,
+        /// Why.
+        failure: Box<Failure>,
+    },
+}
+
+/// A record is not read.
+#[derive(Debug)]
+pub(super) enum NotRead {
+    /// It has been moved: the index says where it is now, if it is still kept.
+    Moved,
+    /// It is not on disk yet, or is not what was written.
+    Damaged(String),
+    /// The disk failed.
+    Io(io::Error),
+}
+
+impl Reader {
+    pub(super) fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { storage }
+    }
+
+    /// Reads what is at a place.
+    pub(super) fn read(&self, place: Place) -> Result<Kept, NotRead> {
+        let (body, payload) = self.record(place)?;
+        let unsound = |error: prost::DecodeError| self.damaged(place, &error.to_string());
+        let halves = |count: u64| (payload.slice(..payload.len() - 4 * count as usize), 4 * count as usize);
+        Ok(match body {
+            Body::PoolOpened(_) => Kept::Pool(Box::new(OpenPool::decode(payload).map_err(unsound)?)),
+            Body::JobOpened(_) => Kept::Job(Box::new(OpenJob::decode(payload).map_err(unsound)?)),
+            Body::Items(run) => {
+                let (data, ends) = halves(run.count);
+                Kept::Items { first: run.first, data, ends: payload.slice(payload.len() - ends..) }
+            }
+            Body::ItemsDone(run) => {
+                let (data, ends) = halves(run.count);
+                let ends = payload.slice(payload.len() - ends..);
+                Kept::Done { first: run.first, data, ends, failed: run.failed, attempts: run.attempts }
+            }
+            Body::ItemsFailed(run) => {
+                let failure = Box::new(Failure::decode(payload).map_err(unsound)?);
+                Kept::Failed { first: run.first, count: run.count, failure }
+            }
+            _ => return Err(self.damaged(place, "a record of another kind is there")),
+        })
+    }
+
+    pub(super) fn aside(&self) -> Vec<Aside> {
+        self.storage.aside()
+    }
+
+    fn record(&self, place: Place) -> Result<(Body, Bytes), NotRead> {
+        let (mut record, lengths) = whole(&*self.storage, place)?;
+        let payload = record.split_off(HEADER + lengths.head as usize);
+        let body = decode(&record[HEADER..], lengths.payload()).map_err(|why| self.damaged(place, &why))?;
+        Ok((body, payload.into()))
+    }
+
+    fn damaged(&self, place: Place, why: &str) -> NotRead {
+        damaged(&*self.storage, place, why)
+    }
+}
+
+/// A record's bytes, if they are what was written.
+pub(super) fn whole(storage: &dyn Storage, place: Place) -> Result<(Vec<u8>, Lengths), NotRead> {
+    let mut record = vec![0; place.length as usize];
+    match storage.read(place.segment, place.offset.into(), &mut record) {
+        Ok(read) if read == record.len() => {}
+        Ok(read) => return Err(damaged(storage, place, &format!("it ends after {read} bytes"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NotRead::Moved),
+        Err(error) => return Err(NotRead::Io(error)),
+    }
+    let header: [u8; HEADER] = record[..HEADER].try_into().expect("a record has a header");
+    record[..HEADER].copy_from_slice(&placed(place.segment, place.offset, &header));
+    let lengths = Lengths::of(&header);
+    let sound = checksum(&record) == header[..8] && u64::from(lengths.all) + HEADER as u64 == place.bytes();
+    if !sound || lengths.head > lengths.all {
+        return Err(damaged(storage, place, "it has a wrong checksum"));
+    }
+    Ok((record, lengths))
+}
+
+fn damaged(storage: &dyn Storage, place: Place, why: &str) -> NotRead {
+    let (name, offset, length) = (storage.name(place.segment), place.offset, place.length);
+    NotRead::Damaged(format!("the record of {length} bytes at byte {offset} of {name} cannot be read: {why}"))
+}
+
+impl fmt::Display for NotRead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotRead::Moved => f.write_str("the record has been moved"),
+            NotRead::Damaged(why) => f.write_str(why),
+            NotRead::Io(error) => write!(f, "reading a record of the journal: {error}"),
+        }
+    }
+}

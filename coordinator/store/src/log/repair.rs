@@ -1,0 +1,213 @@
+//! What becomes of jobs of which records are missing: everything that is whole stays, and what is missing is told.
+//!
+//! | missing | so |
+//! |---|---|
+//! | an item that has no outcome | it fails |
+//! | an outcome: the item counts as done, or its job had finished | it is told as a failure |
+//! | what the job was opened with, its name included | it gets another name, and ends |
+//! | what its pool was opened with | it ends, if it has not |
+//! | perhaps some of its last items: it is not known that it was complete | it ends, or has failed if it had finished |
+//! | perhaps that items were given out, which must not run twice | all its items without outcomes fail |
+//! | all that there was of it | nothing is left to tell, but that there may have been such jobs |
+//! | that it was discarded | it is there again, unless a segment's seal knows, or another job has its name |
+
+use bytes::Bytes;
+use farpool_proto::v1::journal_record::{Body, ItemsFailed, JobEnded, JobForgotten, JobOpened};
+use farpool_proto::v1::{Failure, FailureKind, OpenJob};
+use prost::Message;
+
+use super::compaction::state;
+use super::damage::Damage;
+use super::index::{Index, key_of};
+use super::reader::{Kept, Reader};
+use super::tail::Tail;
+use crate::job::{Ended, Phase};
+use crate::runs::Runs;
+
+/// Names and runs of items that are told one by one.
+const SHOWN: usize = 20;
+
+const LOST_ITEM: &str = "the coordinator's journal was damaged, and the item is lost";
+const LOST_OUTCOME: &str = "the coordinator's journal was damaged, and the item's outcome is lost";
+const RUN_TWICE: &str = "the coordinator's journal was damaged: the item may have run, and must not run twice";
+const LOST_POOL: &str = "the coordinator's journal was damaged, and the settings of the job's pool are lost";
+const LOST_OPENING: &str = "the coordinator's journal was damaged, and the job's settings are lost";
+const LOST_END: &str =
+    "the coordinator's journal was damaged, and it is unknown whether all items of the job had arrived";
+
+/// What is repaired: the index, by records that are put where the log ends.
+pub(super) struct Repair<'a> {
+    pub(super) index: &'a mut Index,
+    pub(super) tail: &'a mut Tail,
+    pub(super) reader: &'a Reader,
+    /// When jobs end that cannot continue, in ms since 1970.
+    pub(super) now_ms: u64,
+}
+
+impl Repair<'_> {
+    /// Has every job be one that can continue or be read. What is missing is told.
+    pub(super) fn all(
+        &mut self,
+        damages: &[Damage],
+        discarded: impl IntoIterator<Item = u64>,
+        warn: &mut dyn FnMut(String),
+    ) {
+        for job in discarded {
+            if self.index.jobs.contains_key(&job) {
+                self.append(&Body::JobForgotten(JobForgotten { job }), &[]);
+            }
+        }
+        let discarded_or_here =
+            |job: u64| self.index.jobs.contains_key(&job) || self.index.forgotten.contains_key(&job);
+        if damages.iter().any(|damage| damage.may_hide_jobs(discarded_or_here)) {
+            warn(
+                "jobs may be missing from the journal as a whole: if all records of a job are in what is missing, nothing is left of it, \
+                 not even its name"
+                    .to_owned(),
+            );
+        }
+        let mut untouched = Vec::new();
+        for number in self.index.jobs.keys().copied().collect::<Vec<_>>() {
+            let affected = damages.iter().any(|damage| damage.affects(number));
+            let told = self.repair_job(number, affected);
+            let name = self.index.jobs.get(&number).map(|located| located.job.name()).unwrap_or_default();
+            match told[..] {
+                [] if affected => untouched.push(format!("{name:?}")),
+                [] => {}
+                _ => warn(format!("job {name:?}: {}", told.join("; "))),
+            }
+        }
+        if !untouched.is_empty() {
+            let more = untouched.len().saturating_sub(SHOWN);
+            untouched.truncate(SHOWN);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            warn(format!(
+                "the damage may also have hidden that a job had ended, was cancelled or discarded; nothing is known to be \
+                 missing from {}{more}",
+                untouched.join(", ")
+            ));
+        }
+    }
+
+    /// Says what is missing of a job.
+    fn repair_job(&mut self, number: u64, affected: bool) -> Vec<String> {
+        let mut told = Vec::new();
+        let lost = self.index.jobs[&number].lost_outcomes();
+        if lost.count() > 0 {
+            self.fail(number, &lost, LOST_OUTCOME);
+            let job = &self.index.jobs[&number].job;
+            // Those that were failures are counted twice then.
+            let failed = (job.failed + lost.count()).min(job.done.count());
+            let mut state = state(job);
+            state.failed = failed;
+            self.append(&Body::JobState(Box::new(state)), &[]);
+            told.push(format!("{} are lost and reported as failures", of(&lost, "outcome")));
+        }
+        if self.index.jobs[&number].opened.is_none() {
+            self.open_again(number);
+            told.push("it now has this name, because its settings are lost".to_owned());
+            self.end_early(number, LOST_OPENING, &mut told);
+        }
+        let pool = self.index.jobs[&number].pool;
+        let has_pool = self.index.pools.get(&pool).is_some_and(|pool| pool.opened.is_some());
+        if !has_pool {
+            self.end_early(number, LOST_POOL, &mut told);
+        }
+        let located = &self.index.jobs[&number];
+        let job = &located.job;
+        match job.phase() {
+            _ if !affected => {}
+            Phase::Feeding => self.end_early(number, LOST_END, &mut told),
+            Phase::Running => {
+                let lost: Runs = located.lost().collect();
+                self.fail(number, &lost, LOST_ITEM);
+                if lost.count() > 0 {
+                    told.push(format!("{} are lost, and fail", of(&lost, "item")));
+                }
+                if self.runs_at_most_once(number) {
+                    let job = &self.index.jobs[&number].job;
+                    let open: Runs = job.done.gaps(job.end).collect();
+                    self.fail(number, &open, RUN_TWICE);
+                    if open.count() > 0 {
+                        let open = of(&open, "item");
+                        told.push(format!("{open} fail, because they may have run and must not run twice"));
+                    }
+                }
+            }
+            Phase::Ended(Ended::Finished) if !job.items_ended => self.end_as_failed(number, LOST_END, &mut told),
+            Phase::Ended(Ended::Finished) => {
+                let lost: Runs = job.done.gaps(job.end).collect();
+                self.fail(number, &lost, LOST_OUTCOME);
+                if lost.count() > 0 {
+                    told.push(format!("{} are lost and reported as failures", of(&lost, "outcome")));
+                }
+            }
+            Phase::Ended(_) if !job.items_ended => told.push("its number of items is unknown".to_owned()),
+            Phase::Ended(_) => {}
+        }
+        told
+    }
+
+    fn append(&mut self, body: &Body, payload: &[Bytes]) {
+        self.tail.append(self.index, body, payload);
+    }
+
+    /// Writes down why items fail.
+    fn fail(&mut self, job: u64, items: &Runs, why: &str) {
+        let payload = [failure(why).encode_to_vec().into()];
+        for (first, count) in items.iter() {
+            let body = Body::ItemsFailed(ItemsFailed { job, first, count });
+            self.append(&body, &payload);
+        }
+    }
+
+    /// Ends a job that cannot continue.
+    fn end_early(&mut self, job: u64, why: &str, told: &mut Vec<String>) {
+        if self.index.jobs[&job].job.ended.is_none() {
+            self.end_as_failed(job, why, told);
+        }
+    }
+
+    fn end_as_failed(&mut self, job: u64, why: &str, told: &mut Vec<String>) {
+        let there = &self.index.jobs[&job].job;
+        told.push(format!("it ends with {} of {} outcomes: {why}", there.done.count(), there.end));
+        let (at_ms, failure) = (self.now_ms, Some(failure(why)));
+        let ended = JobEnded { job, cancelled: false, at_ms, failure };
+        self.append(&Body::JobEnded(Box::new(ended)), &[]);
+    }
+
+    /// Gives a job a name, so that what is left of it can be read. Its owner is lost too: `local` gets it.
+    fn open_again(&mut self, job: u64) {
+        let (pool, at_ms) = (self.index.jobs[&job].pool, self.now_ms);
+        let name = format!("recovered-{job}");
+        let mut opened = JobOpened { job, pool, name, at_ms, ..JobOpened::default() };
+        while self.index.names.contains_key(&key_of(&opened)) {
+            opened.name.push('+');
+        }
+        let payload = [OpenJob::default().encode_to_vec().into()];
+        self.append(&Body::JobOpened(Box::new(opened)), &payload);
+    }
+
+    fn runs_at_most_once(&self, job: u64) -> bool {
+        let opened = self.index.jobs[&job].opened.map(|place| self.reader.read(place));
+        // What cannot be read is told when the job is started.
+        matches!(opened, Some(Ok(Kept::Job(opened))) if opened.retries == 0)
+    }
+}
+
+fn failure(why: &str) -> Failure {
+    Failure { kind: FailureKind::Unavailable.into(), message: why.to_owned(), attempts: 1, ..Failure::default() }
+}
+
+/// "3 items (1, 4 to 5)".
+fn of(items: &Runs, noun: &str) -> String {
+    let plural = if items.count() == 1 { "" } else { "s" };
+    let run = |(first, count): (u64, u64)| match count {
+        1 => first.to_string(),
+        _ => format!("{first} to {}", first + count - 1),
+    };
+    let mut runs = items.iter().map(run);
+    let shown: Vec<String> = runs.by_ref().take(SHOWN).collect();
+    let more = if runs.next().is_some() { ", ..." } else { "" };
+    format!("{} {noun}{plural} ({}{more})", items.count(), shown.join(", "))
+}

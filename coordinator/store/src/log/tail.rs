@@ -1,0 +1,99 @@
+//! Where the log goes on: every record gets its place here, before it is written.
+
+use bytes::Bytes;
+use farpool_proto::v1::journal_record::{Body, Sealed};
+
+use super::batch::{Batch, Step};
+use super::index::Index;
+use super::part::Part;
+use super::place::Place;
+use super::record::HEADER;
+use super::replay::End;
+use super::segment::{SEAL_END, SEGMENT_HEADER, seal_end};
+
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// When a segment is full.
+    segment_size: u64,
+    pub(super) end: End,
+    /// What was not handed to the thread that writes.
+    pub(super) batch: Batch,
+    /// What was put here since the journal was opened: records, for the most part.
+    pub(super) number: u64,
+}
+
+impl Tail {
+    pub(super) fn new(segment_size: u64, end: End) -> Self {
+        Self { segment_size, end, batch: Batch::default(), number: 0 }
+    }
+
+    /// Bytes that a record takes up.
+    pub(super) fn length(body: &Body, payload: &[Bytes]) -> u64 {
+        let payload: u64 = payload.iter().map(|part| part.len() as u64).sum();
+        HEADER as u64 + body.encoded_len() as u64 + payload
+    }
+
+    /// Puts a record where the log ends, and says where that is. It fits, and is not too long.
+    pub(super) fn append(&mut self, index: &mut Index, body: &Body, payload: &[Bytes]) -> Place {
+        self.make_room(index, Self::length(body, payload));
+        let place = self.write(body, payload);
+        index.take_in(body, place);
+        self.number += 1;
+        place
+    }
+
+    /// Has a record copied to where the log ends.
+    pub(super) fn copy(&mut self, index: &mut Index, part: Part, from: Place) -> Place {
+        self.make_room(index, from.bytes());
+        let to = Place { segment: self.end.segment, offset: self.end.offset as u32, length: from.length };
+        self.batch.copy(from, to);
+        self.end.offset = to.end();
+        index.copied(part, to);
+        self.number += 1;
+        to
+    }
+
+    /// Has a segment go, when everything before is durable; if it is damaged, under another name.
+    pub(super) fn remove(&mut self, segment: u32, damaged: bool) {
+        self.batch.steps.push(if damaged { Step::SetAside(segment) } else { Step::Remove(segment) });
+        self.number += 1;
+    }
+
+    /// The segment that is being written; 0: none is.
+    pub(super) fn active(&self) -> u32 {
+        if self.end.closed { 0 } else { self.end.segment }
+    }
+
+    fn write(&mut self, body: &Body, payload: &[Bytes]) -> Place {
+        let place = self.batch.record(self.end.segment, self.end.offset as u32, body, payload);
+        self.end.offset = place.end();
+        place
+    }
+
+    /// Begins another segment, if this one is full or the record would not fit.
+    fn make_room(&mut self, index: &mut Index, length: u64) {
+        let End { segment, offset, closed } = self.end;
+        if segment != 0 && !closed && offset < self.segment_size && offset + length <= u64::from(u32::MAX) {
+            return;
+        }
+        if segment != 0 && !closed {
+            self.seal(index);
+        }
+        self.end = End { segment: segment + 1, offset: SEGMENT_HEADER as u64, closed: false };
+        self.batch.steps.push(Step::Create(self.end.segment));
+        index.segments.begin(self.end.segment);
+    }
+
+    fn seal(&mut self, index: &mut Index) {
+        let full = &index.segments.all[&self.end.segment];
+        let (jobs, forgotten) = full.jobs.iter().partition(|job| index.jobs.contains_key(job));
+        let seal = Sealed { jobs, forgotten, pools: full.pools.iter().copied().collect() };
+        let seal = Body::Sealed(Box::new(seal));
+        let length = HEADER + seal.encoded_len() + SEAL_END;
+        // Behind a record of gigabytes there may be no room, and it goes without one.
+        if self.end.offset + length as u64 <= u64::from(u32::MAX) {
+            let place = self.write(&seal, &[seal_end(length as u32)]);
+            index.take_in(&seal, place);
+        }
+    }
+}

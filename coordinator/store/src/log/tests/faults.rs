@@ -1,0 +1,192 @@
+//! Disks that are full or fail.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farpool_proto::v1::{OpenJob, OpenPool};
+
+use super::model::{Act, World, contents, open, settings};
+use crate::JobStoreErrorKind;
+use crate::log::Journal;
+use crate::log::part::Part;
+use crate::log::place::Place;
+use crate::log::reader::{NotRead, Reader};
+use crate::log::simulated::{Done, Simulated};
+
+const ENOSPC: i32 = 28;
+const EIO: i32 = 5;
+
+fn error(number: i32) -> io::Error {
+    io::Error::from_raw_os_error(number)
+}
+
+/// Waits until the journal can write again.
+fn recover(journal: &mut Journal) {
+    for _ in 0..500 {
+        std::thread::sleep(Duration::from_millis(10));
+        if journal.progress().failed.is_none() && journal.sync().is_ok() {
+            return;
+        }
+    }
+    panic!("the journal stays failed");
+}
+
+/// Does something while the disk fails, and lets it recover: nothing that was taken is missing.
+fn check(fault: impl FnMut(&Done) -> Option<(io::Error, usize)> + Send + 'static, words: &str) {
+    let mut world = World::new(1 << 20);
+    let long = 50;
+    for act in [Act::Open { long }, Act::Items { job: 0, count: 4, long }, Act::Sync] {
+        world.act(&act);
+    }
+    let (durable, before) = (world.disk.files(), world.model.clone());
+    world.disk.fail(Some(Box::new(fault)));
+    world.act(&Act::Done { job: 0, at: 0, count: 2, long });
+    let failed = world.journal.sync().expect_err("the disk fails");
+    assert_eq!(failed.kind(), JobStoreErrorKind::Io);
+    assert!(failed.to_string().contains(words), "{failed}");
+    assert!(world.journal.progress().failed.is_some());
+    let job = world.journal.find("local", "job 1").expect("the job is there").number;
+    for refused in [world.journal.would_fit(0), world.journal.forget(job)] {
+        let refused = refused.expect_err("nothing can be written");
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
+    assert!(!world.journal.has_room_for_outcomes());
+    // Should the coordinator end now, what was durable is there.
+    let (journal, _) = open(world.disk.files(), 1 << 20);
+    let found = contents(&journal.expect("it opens"));
+    assert!(found == before || found == world.model, "{found:?}");
+    assert!(world.disk.files()[&1].starts_with(&durable[&1]), "what was durable is untouched");
+    // What agents report meanwhile is taken in any case.
+    world.act(&Act::Done { job: 0, at: 0, count: 1, long });
+    world.disk.fail(None);
+    recover(&mut world.journal);
+    world.act(&Act::Failed { job: 0, at: 0, count: 1 });
+    world.act(&Act::Sync);
+    assert_eq!(contents(&world.journal), world.model);
+    let (journal, warnings) = open(world.disk.files(), 1 << 20);
+    assert_eq!((contents(&journal.expect("it opens")), warnings), (world.model.clone(), Vec::new()));
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    check(|done| matches!(done, Done::Write(..)).then(|| (error(ENOSPC), 0)), "No space left");
+}
+
+#[test]
+fn a_disk_that_is_full_amid_a_record_loses_nothing() {
+    check(|done| matches!(done, Done::Write(..)).then(|| (error(ENOSPC), 21)), "No space left");
+}
+
+#[test]
+fn what_was_not_synced_is_written_again() {
+    check(|done| matches!(done, Done::Sync(_)).then(|| (error(EIO), 0)), "Input/output error");
+    let mut world = World::new(1 << 20);
+    world.act(&Act::Open { long: 9 });
+    world.act(&Act::Sync);
+    let before = world.disk.done().len();
+    let mut once = Some(error(EIO));
+    world.disk.fail(Some(Box::new(move |done| {
+        let fails = matches!(done, Done::Sync(_));
+        fails.then(|| once.take()).flatten().map(|error| (error, 0))
+    })));
+    world.act(&Act::Items { job: 0, count: 1, long: 9 });
+    world.journal.sync().expect_err("the disk fails");
+    recover(&mut world.journal);
+    let done = world.disk.done();
+    // What was written before a sync that failed may be gone, and the next sync would not say so.
+    let [Done::Write(1, at, bytes), Done::Write(1, again, same), Done::Sync(1)] = &done[before..] else {
+        panic!("{:?}", &done[before..])
+    };
+    assert_eq!((at, bytes), (again, same));
+}
+
+#[test]
+fn a_segment_that_cannot_be_made_holds_everything_up_and_no_more() {
+    let mut world = World::new(1 << 20);
+    let long = 5000;
+    world.act(&Act::Open { long });
+    world.act(&Act::Items { job: 0, count: 3, long });
+    world.act(&Act::Sync);
+    world.disk.fail(Some(Box::new(|done| matches!(done, Done::Create(_)).then(|| (error(ENOSPC), 0)))));
+    world.act(&Act::Items { job: 0, count: 3, long });
+    world.journal.sync().expect_err("the disk fails");
+    world.disk.fail(None);
+    recover(&mut world.journal);
+    assert_eq!(contents(&world.journal), world.model);
+    let (journal, warnings) = open(world.disk.files(), 1 << 20);
+    assert_eq!((contents(&journal.expect("it opens")), warnings), (world.model.clone(), Vec::new()));
+}
+
+#[test]
+fn it_ends_though_the_disk_fails() {
+    let mut world = World::new(1 << 20);
+    world.act(&Act::Open { long: 9 });
+    world.act(&Act::Sync);
+    world.disk.fail(Some(Box::new(|_| Some((error(EIO), 0)))));
+    let before = contents(&world.journal);
+    world.act(&Act::Items { job: 0, count: 1, long: 9 });
+    world.journal.flush();
+    let World { disk, journal, .. } = world;
+    drop(journal);
+    assert_eq!(contents(&open(disk.files(), 1 << 20).0.expect("it opens")), before);
+}
+
+#[test]
+fn it_writes_what_came_before_it_ends() {
+    let mut world = World::new(1 << 20);
+    world.act(&Act::Open { long: 9 });
+    world.act(&Act::Items { job: 0, count: 2, long: 9 });
+    world.act(&Act::Done { job: 0, at: 0, count: 2, long: 9 });
+    let World { disk, journal, model, .. } = world;
+    drop(journal);
+    assert_eq!(contents(&open(disk.files(), 1 << 20).0.expect("it opens")), model);
+}
+
+#[test]
+fn what_cannot_be_read_is_not_moved_and_not_removed() {
+    let disk = Arc::new(Simulated::default());
+    let size = 100 << 10;
+    let mut journal = Journal::open_in(Arc::clone(&disk) as _, settings(size), &mut |_| ()).expect("it opens");
+    let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
+    disk.set_unreadable(true);
+    let mut warnings = Vec::new();
+    for at in 0..100 {
+        let function = vec![at; if at % 4 == 0 { 20 } else { 500 }];
+        let open = OpenJob { function: function.into(), ..OpenJob::default() };
+        let job = journal.open_job(pool, format!("{at}").as_str(), &open, 1).expect("it can be opened");
+        if at % 4 != 0 {
+            journal.forget(job).expect("it can be forgotten");
+        }
+        warnings.extend(journal.sync().expect("the disk works").warnings);
+    }
+    assert!(warnings.len() > 3 && warnings[0].contains("cannot be emptied"), "{warnings:?}");
+    disk.set_unreadable(false);
+    let there = contents(&journal);
+    assert_eq!(there.len(), 25);
+    drop(journal);
+    let (journal, warnings) = open(disk.files(), size);
+    assert_eq!((contents(&journal.expect("it opens")), warnings), (there, Vec::new()));
+}
+
+#[test]
+fn what_is_not_there_is_told_from_what_is_damaged() {
+    let mut world = World::new(1 << 20);
+    world.act(&Act::Open { long: 100 });
+    let place = opened(&world.journal, "job 1");
+    assert!(!world.journal.is_durable(place));
+    world.act(&Act::Sync);
+    assert!(world.journal.is_durable(place));
+    let mut files = world.disk.files();
+    *files.get_mut(&1).and_then(|file| file.last_mut()).expect("there is something") ^= 1;
+    let reader = Reader::new(Arc::new(Simulated::new(files)));
+    let Err(NotRead::Damaged(why)) = reader.read(place) else { panic!("it is damaged") };
+    assert!(why.contains("segment-1") && why.contains("checksum"), "{why}");
+    let reader = Reader::new(Arc::new(Simulated::default()));
+    assert!(matches!(reader.read(place), Err(NotRead::Moved)));
+}
+
+fn opened(journal: &Journal, name: &str) -> Place {
+    let job = journal.find("local", name).expect("the job is there");
+    journal.index.place_of(Part::Opened(job.number)).expect("it was opened")
+}

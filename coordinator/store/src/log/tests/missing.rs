@@ -1,0 +1,141 @@
+//! Segments that are gone, emptied, or so short that whole jobs are missing.
+
+use std::sync::Arc;
+
+use farpool_proto::v1::{OpenJob, OpenPool};
+
+use super::model::{Act, World, contents, contents_after_damage, open_disk};
+use crate::log::simulated::{Files, Simulated};
+use crate::log::storage::Storage;
+use crate::{Ended, Phase};
+
+/// A disk with these files whose note says what is durable.
+fn disk(files: Files, synced: Option<(u32, u64)>) -> Arc<Simulated> {
+    let disk = Simulated::new(files);
+    disk.set_synced(synced);
+    Arc::new(disk)
+}
+
+/// A size with which all of it is in one segment, and one with which there are many.
+const SIZE: u64 = 1 << 20;
+const SMALL: u64 = 64 << 10;
+
+/// Three jobs of one item each, none of which has run.
+fn jobs(size: u64) -> World {
+    let mut world = World::new(size);
+    for _ in 0..3 {
+        let before = world.model.clone();
+        world.act(&Act::Open { long: 40 });
+        let job = world.model.keys().position(|name| !before.contains_key(name)).expect("there is another");
+        for act in [Act::Items { job, count: 1, long: 900 }, Act::EndItems { job }, Act::Sync] {
+            world.act(&act);
+        }
+    }
+    assert_eq!(world.disk.files().len() > 1, size == SMALL);
+    world
+}
+
+fn has(warnings: &[String], words: &str) -> bool {
+    warnings.iter().any(|warning| warning.contains(words))
+}
+
+#[test]
+fn a_segment_that_is_gone_is_told_until_the_log_continues_behind_it() {
+    let world = jobs(SIZE);
+    let synced = world.disk.synced();
+    assert_eq!(synced, Some((1, world.disk.files()[&1].len() as u64)));
+    let disk = disk(Files::new(), synced);
+    // Nothing is written, and each start tells of it.
+    for _ in 0..2 {
+        let (journal, warnings) = open_disk(&disk, SIZE);
+        let mut journal = journal.expect("it opens");
+        journal.sync().expect("the disk works");
+        assert!(
+            warnings[0].contains("segment-1 is missing, and ") && warnings[0].contains("put it back"),
+            "{warnings:?}"
+        );
+        assert!(has(&warnings, "jobs may be missing from the journal as a whole"), "{warnings:?}");
+        assert_eq!((journal.jobs().count(), disk.synced()), (0, synced));
+    }
+    let (journal, _) = open_disk(&disk, SIZE);
+    let mut journal = journal.expect("it opens");
+    let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
+    journal.open_job(pool, "another", &OpenJob::default(), 1).expect("it can be opened");
+    journal.sync().expect("the disk works");
+    drop(journal);
+    assert_eq!(
+        disk.files().keys().copied().collect::<Vec<_>>(),
+        [2],
+        "the number of the one that is gone is not used again"
+    );
+    let (journal, warnings) = open_disk(&disk, SIZE);
+    assert_eq!((journal.expect("it opens").jobs().count(), warnings), (1, Vec::new()));
+}
+
+#[test]
+fn the_last_of_many_that_is_gone_is_told_and_affects_what_is_there() {
+    let world = jobs(SMALL);
+    let mut files = world.disk.files();
+    let (last, _) = files.pop_last().expect("there are some");
+    let disk = disk(files, world.disk.synced());
+    let (journal, warnings) = open_disk(&disk, SMALL);
+    let mut journal = journal.expect("it opens");
+    journal.sync().expect("the disk works");
+    assert!(warnings[0].contains(&format!("segment-{last} is missing")), "{warnings:?}");
+    let before = contents(&world.journal);
+    assert_eq!(contents_after_damage(&journal).len(), before.len(), "each has something elsewhere");
+    // Of the last job the end of its items was there, and of the others it may have been said that they had ended.
+    assert!(has(&warnings, "it is unknown whether all items of the job had arrived"), "{warnings:?}");
+    assert!(has(&warnings, "nothing is known to be missing from"), "{warnings:?}");
+    assert!(disk.files().keys().all(|segment| *segment != last), "its number is not used again");
+}
+
+#[test]
+fn what_was_only_being_made_is_not_missed() {
+    let world = jobs(SIZE);
+    let files = world.disk.files();
+    let (journal, warnings) = open_disk(&disk(files, Some((2, 32))), SIZE);
+    assert_eq!((journal.expect("it opens").jobs().count(), warnings), (3, Vec::new()));
+}
+
+#[test]
+fn how_much_of_an_emptied_segment_is_missing_is_told() {
+    let world = jobs(SIZE);
+    let synced = world.disk.synced();
+    let (journal, warnings) = open_disk(&disk(Files::from([(1, Vec::new())]), synced), SIZE);
+    assert_eq!(journal.expect("it opens").jobs().count(), 0);
+    let words = ["segment-1 is damaged: it is empty, and ", "of it were durable"];
+    assert!(words.iter().all(|words| warnings[0].contains(words)), "{warnings:?}");
+    assert!(!has(&warnings, "bytes 0 to 0") && has(&warnings, "missing from the journal as a whole"), "{warnings:?}");
+    // Of one that is not the last it is not known how much there was.
+    let world = jobs(SMALL);
+    let mut files = world.disk.files();
+    files.insert(1, Vec::new());
+    let (_, warnings) = open_disk(&disk(files, world.disk.synced()), SMALL);
+    assert!(warnings[0].contains("segment-1 is damaged: it is empty: all that was in it is missing"), "{warnings:?}");
+}
+
+#[test]
+fn a_segment_that_lacks_whole_jobs_says_that_it_may() {
+    let world = jobs(SIZE);
+    let mut files = world.disk.files();
+    let file = files.get_mut(&1).expect("it is there");
+    file.truncate(file.len() / 2);
+    let (journal, warnings) = open_disk(&disk(files, world.disk.synced()), SIZE);
+    let journal = journal.expect("it opens");
+    assert!(journal.jobs().count() < 3, "that is what it is about");
+    assert!(
+        has(&warnings, "its last ") && has(&warnings, "jobs may be missing from the journal as a whole"),
+        "{warnings:?}"
+    );
+    // All jobs of a sealed segment are known by its seal: here none is missing.
+    let world = jobs(SMALL);
+    let mut files = world.disk.files();
+    let file = files.get_mut(&1).expect("it is there");
+    let middle = file.len() / 2;
+    file[middle] ^= 1;
+    let (journal, warnings) = open_disk(&disk(files, world.disk.synced()), SMALL);
+    assert!(warnings[0].contains("segment-1 is damaged") && !has(&warnings, "as a whole"), "{warnings:?}");
+    let ended = |phase| matches!(phase, Phase::Running | Phase::Ended(Ended::Failed));
+    assert!(journal.expect("it opens").jobs().all(|job| ended(job.phase())));
+}

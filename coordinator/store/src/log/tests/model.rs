@@ -1,0 +1,387 @@
+//! What a journal should have in it, and what it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farpool_proto::v1::{Failure, FailureKind, OpenJob, OpenPool};
+use proptest::prelude::*;
+
+use crate::log::compaction::Compaction;
+use crate::log::located::Piece;
+use crate::log::part::Part;
+use crate::log::reader::Kept;
+use crate::log::simulated::Simulated;
+use crate::log::{Journal, Settings};
+use crate::{Ended, Phase, Runs};
+
+/// All jobs, by name.
+pub(super) type Model = BTreeMap<String, ModelJob>;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ModelJob {
+    pub(super) function: Vec<u8>,
+    pub(super) pool: String,
+    /// Items without outcomes.
+    pub(super) items: BTreeMap<u64, Vec<u8>>,
+    /// A result, or why not.
+    pub(super) outcomes: BTreeMap<u64, Result<Vec<u8>, String>>,
+    pub(super) counts: (u64, u64, u64),
+    pub(super) phase: Phase,
+    pub(super) times_ms: (u64, u64),
+    pub(super) fed: u64,
+    pub(super) agents: BTreeSet<Bytes>,
+}
+
+/// What can be done with a journal, in numbers that mean something only together with what is there.
+#[derive(Clone, Debug)]
+pub(super) enum Act {
+    Pool,
+    Open {
+        long: usize,
+    },
+    Items {
+        job: usize,
+        count: u64,
+        long: usize,
+    },
+    EndItems {
+        job: usize,
+    },
+    Done {
+        job: usize,
+        at: usize,
+        count: u64,
+        long: usize,
+    },
+    Failed {
+        job: usize,
+        at: usize,
+        count: u64,
+    },
+    End {
+        job: usize,
+        how: Ended,
+    },
+    Fed {
+        job: usize,
+    },
+    Placed {
+        job: usize,
+        agent: u8,
+        gone: bool,
+    },
+    Forget {
+        job: usize,
+    },
+    /// Has a segment emptied that may be worth it or not.
+    Empty {
+        segment: usize,
+    },
+    /// Takes note of what was written, again and again while the disk does nothing.
+    Progress,
+    Sync,
+}
+
+pub(super) fn acts(count: usize) -> impl Strategy<Value = Vec<Act>> {
+    let job = 0..8usize;
+    let act = prop_oneof![
+        1 => Just(Act::Pool),
+        3 => (0..200usize).prop_map(|long| Act::Open { long }),
+        6 => (job.clone(), 1..6u64, 0..90usize).prop_map(|(job, count, long)| Act::Items { job, count, long }),
+        1 => job.clone().prop_map(|job| Act::EndItems { job }),
+        8 => (job.clone(), 0..9usize, 1..5u64, 0..90usize)
+            .prop_map(|(job, at, count, long)| Act::Done { job, at, count, long }),
+        2 => (job.clone(), 0..9usize, 1..4u64).prop_map(|(job, at, count)| Act::Failed { job, at, count }),
+        1 => (job.clone(), 0..3usize).prop_map(|(job, how)| {
+            Act::End { job, how: [Ended::Finished, Ended::Cancelled, Ended::Failed][how] }
+        }),
+        1 => job.clone().prop_map(|job| Act::Fed { job }),
+        2 => (job.clone(), 0..3u8, any::<bool>()).prop_map(|(job, agent, gone)| Act::Placed { job, agent, gone }),
+        2 => job.prop_map(|job| Act::Forget { job }),
+        4 => any::<usize>().prop_map(|segment| Act::Empty { segment }),
+        3 => Just(Act::Progress),
+        4 => Just(Act::Sync),
+    ];
+    prop::collection::vec(act, 1..count)
+}
+
+/// A journal, and what it should have in it after each of the things that were done.
+pub(super) struct World {
+    pub(super) disk: Arc<Simulated>,
+    pub(super) journal: Journal,
+    pub(super) model: Model,
+    pool: Option<(u64, String)>,
+    acts: u64,
+}
+
+pub(super) fn settings(size: u64) -> Settings {
+    Settings { size, ..Settings::new("simulated") }
+}
+
+impl World {
+    pub(super) fn new(size: u64) -> Self {
+        let disk = Arc::new(Simulated::default());
+        let journal = Journal::open_in(Arc::clone(&disk) as _, settings(size), &mut |warning| panic!("{warning}"));
+        let journal = journal.expect("an empty journal opens");
+        Self { disk, journal, model: Model::new(), pool: None, acts: 0 }
+    }
+
+    /// Does it, if it can be done. Returns whether the log may have become longer.
+    pub(super) fn act(&mut self, act: &Act) -> bool {
+        self.acts += 1;
+        if matches!(act, Act::Pool | Act::Open { .. } | Act::Items { .. }) && self.journal.would_fit(2000).is_err() {
+            return false;
+        }
+        let now = self.acts;
+        let name = |number: usize, model: &Model| model.keys().nth(number % model.len().max(1)).cloned();
+        match *act {
+            Act::Pool => {
+                if let Some((pool, _)) = self.pool.take() {
+                    self.journal.close_pool(pool);
+                }
+                self.pool();
+            }
+            Act::Open { long } => {
+                let (pool, label) = self.pool();
+                let (name, function) = (format!("job {now}"), vec![now as u8; long]);
+                let open = OpenJob { function: function.clone().into(), retries: 2, ..OpenJob::default() };
+                self.journal.open_job(pool, name.as_str(), &open, now).expect("it can be opened");
+                let (items, outcomes, phase) = (BTreeMap::new(), BTreeMap::new(), Phase::Feeding);
+                let (counts, times_ms, fed, agents) = ((0, 0, 0), (0, 0), 0, BTreeSet::new());
+                let job = ModelJob { function, pool: label, items, outcomes, counts, phase, times_ms, fed, agents };
+                self.model.insert(name, job);
+            }
+            Act::Items { job, count, long } => {
+                let Some(name) = name(job, &self.model) else { return false };
+                let job = self.model.get_mut(&name).unwrap();
+                if job.phase != Phase::Feeding {
+                    return false;
+                }
+                let first = job.counts.0;
+                let items: Vec<_> = (0..count).map(|at| vec![(now + at) as u8; long]).collect();
+                let (data, ends) = batch(&items);
+                let number = self.journal.find("local", &name).unwrap().number;
+                self.journal.items(number, first, data, ends).expect("items can come");
+                job.counts.0 += count;
+                job.items.extend((first..).zip(items));
+            }
+            Act::EndItems { job } => {
+                let Some(name) = name(job, &self.model) else { return false };
+                let job = self.model.get_mut(&name).unwrap();
+                if job.phase != Phase::Feeding {
+                    return false;
+                }
+                let number = self.journal.find("local", &name).unwrap().number;
+                self.journal.end_items(number, job.counts.0, now).expect("they can end");
+                (job.phase, job.times_ms.0) = (Phase::Running, now);
+            }
+            Act::Done { job, at, count, long } => {
+                let Some(name) = name(job, &self.model) else { return false };
+                let job = self.model.get_mut(&name).unwrap();
+                let Some(first) = job.items.keys().nth(at % job.items.len().max(1)).copied() else { return false };
+                let count = (0..count).take_while(|at| job.items.contains_key(&(first + at))).count() as u64;
+                let results: Vec<_> = (0..count).map(|at| vec![(now ^ at) as u8; long]).collect();
+                let (data, ends) = batch(&results);
+                let number = self.journal.find("local", &name).unwrap().number;
+                self.journal.done(number, first, data, ends, false, 0).expect("outcomes are taken");
+                job.items.retain(|item, _| !(first..first + count).contains(item));
+                job.counts.1 += count;
+                job.outcomes.extend((first..).zip(results.into_iter().map(Ok)));
+            }
+            Act::Failed { job, at, count } => {
+                let Some(name) = name(job, &self.model) else { return false };
+                let job = self.model.get_mut(&name).unwrap();
+                let Some(first) = job.items.keys().nth(at % job.items.len().max(1)).copied() else { return false };
+                let together = job.items.range(first..first + count).zip(first..);
+                let count = together.take_while(|((item, _), index)| *item == index).count() as u64;
+                let message = format!("it was {now}");
+                let kind = FailureKind::Panicked.into();
+                let failure = Failure { kind, message: message.clone(), ..Failure::default() };
+                let number = self.journal.find("local", &name).unwrap().number;
+                self.journal.failed(number, first, count, &failure).expect("outcomes are taken");
+                job.items.retain(|item, _| !(first..first + count).contains(item));
+                (job.counts.1, job.counts.2) = (job.counts.1 + count, job.counts.2 + count);
+                job.outcomes.extend((first..first + count).map(|item| (item, Err(message.clone()))));
+            }
+            Act::End { job, how } => {
+                let Some(name) = name(job, &self.model) else { return false };
+                let job = self.model.get_mut(&name).unwrap();
+                let number = self.journal.find("local", &name).unwrap().number;
+                let failure = (how == Ended::Failed).then(|| Failure { message: name, ..Failure::default() });
+                self.journal.end_job(number, how == Ended::Cancelled, failure, now).expect("it can end");
+                (job.phase, job.times_ms.1) = (Phase::Ended(how), now);
+            }
+            Act::Fed { job } => {
+                let Some(name) = name(job, &self.model) else { return false };
+                let job = self.model.get_mut(&name).unwrap();
+                job.fed = job.counts.0;
+                self.journal.fed(self.journal.find("local", &name).unwrap().number, job.fed).expect("it can be noted");
+            }
+            Act::Placed { job, agent, gone } => {
+                let Some(name) = name(job, &self.model) else { return false };
+                let (job, agent) = (self.model.get_mut(&name).unwrap(), Bytes::from(vec![agent; 16]));
+                let number = self.journal.find("local", &name).unwrap().number;
+                self.journal.placed(number, agent.clone(), gone).expect("it can be noted");
+                match gone {
+                    true => drop(job.agents.remove(&agent)),
+                    false => drop(job.agents.insert(agent)),
+                }
+            }
+            Act::Forget { job } => {
+                let Some(name) = name(job, &self.model) else { return false };
+                self.journal.forget(self.journal.find("local", &name).unwrap().number).expect("it can be forgotten");
+                self.model.remove(&name);
+            }
+            Act::Empty { segment } => {
+                let sealed = self.journal.index.segments.all.len().saturating_sub(1).max(1);
+                if let Some((&segment, _)) = self.journal.index.segments.all.iter().nth(segment % sealed)
+                    && segment != self.journal.tail.end.segment
+                    && self.journal.compaction.is_none()
+                {
+                    self.journal.compaction = Some(Compaction::of(&self.journal.index, segment));
+                }
+                return false;
+            }
+            Act::Progress => {
+                let held = self.disk.hold();
+                (0..4).for_each(|_| drop(self.journal.progress()));
+                drop(held);
+                return false;
+            }
+            Act::Sync => {
+                self.journal.sync().expect("the disk works");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn pool(&mut self) -> (u64, String) {
+        if self.pool.is_none() {
+            let label = format!("pool {}", self.acts);
+            let open = OpenPool { id: label.clone().into(), ..OpenPool::default() };
+            self.pool = Some((self.journal.open_pool(&open).expect("it can be opened"), label));
+        }
+        self.pool.clone().expect("it was just opened")
+    }
+}
+
+/// Opens what is on a disk.
+pub(super) fn open(files: crate::log::simulated::Files, size: u64) -> (Result<Journal, String>, Vec<String>) {
+    open_disk(&Arc::new(Simulated::new(files)), size)
+}
+
+pub(super) fn open_disk(disk: &Arc<Simulated>, size: u64) -> (Result<Journal, String>, Vec<String>) {
+    let mut warnings = Vec::new();
+    let disk = Arc::clone(disk) as _;
+    let journal = Journal::open_in(disk, settings(size), &mut |warning| warnings.push(warning));
+    (journal.map_err(|error| error.to_string()), warnings)
+}
+
+/// What a journal has in it, read from where it lies. Of items and outcomes that lie in one record with others,
+/// those that are wanted.
+pub(super) fn contents(journal: &Journal) -> Model {
+    for located in journal.index.jobs.values() {
+        let job = &located.job;
+        let failed = (job.phase() == Phase::Ended(Ended::Failed)).then(|| job.name());
+        assert_eq!(job.failure.as_ref().map(|failure| failure.message.as_str()), failed);
+        assert_eq!(located.lost().next(), None);
+        assert!(journal.index.place_of(Part::Pool(located.pool)).is_some(), "its pool is there");
+    }
+    contents_after_damage(journal)
+}
+
+/// The same of a journal in which something may be missing.
+pub(super) fn contents_after_damage(journal: &Journal) -> Model {
+    let reader = &journal.reads.reader;
+    let read = |place| reader.read(place).unwrap_or_else(|error| panic!("{error}"));
+    let contents = journal.index.jobs.values().map(|located| {
+        let job = &located.job;
+        let Kept::Job(open) = read(located.opened.expect("a job was opened")) else { panic!("another record") };
+        let pool = match journal.index.place_of(Part::Pool(located.pool)).map(read) {
+            Some(Kept::Pool(pool)) => pool.id.to_vec(),
+            None => Vec::new(),
+            Some(other) => panic!("{other:?}"),
+        };
+        let (mut items, mut outcomes) = (BTreeMap::new(), BTreeMap::new());
+        for (first, count, place) in located.items_from(0) {
+            let Kept::Items { first: at, data, ends } = read(place) else { panic!("another record") };
+            assert_eq!((at, ends.len() as u64), (first, 4 * count));
+            items.extend((first..).zip(split(&data, &ends)).filter(|(item, _)| !job.done.covers(*item, item + 1)));
+        }
+        for (first, count, place) in located.outcomes_from(0) {
+            match read(place) {
+                Kept::Done { first: at, data, ends, .. } => {
+                    assert_eq!((at, ends.len() as u64), (first, 4 * count));
+                    outcomes.extend((first..).zip(split(&data, &ends).into_iter().map(Ok)));
+                }
+                Kept::Failed { first: at, count: items, failure } => {
+                    assert_eq!((at, items), (first, count));
+                    outcomes.extend((first..first + count).map(|item| (item, Err(failure.message.clone()))));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let counts = job.counts();
+        let found = ModelJob {
+            function: open.function.to_vec(),
+            pool: String::from_utf8(pool).unwrap(),
+            items,
+            outcomes,
+            counts: (counts.items, counts.done, counts.failed),
+            phase: job.phase(),
+            times_ms: (job.complete_ms, job.ended_ms),
+            fed: job.fed,
+            agents: job.agents.clone(),
+        };
+        (job.name().to_owned(), found)
+    });
+    let contents = contents.collect();
+    check(journal);
+    contents
+}
+
+/// What is counted is what there is.
+fn check(journal: &Journal) {
+    let index = &journal.index;
+    let jobs = index.jobs.values().flat_map(|job| {
+        let pieces = job.items.values().chain(job.outcomes.values()).map(|piece| piece.place);
+        pieces.chain(job.opened).chain(job.state)
+    });
+    let others = index.pools.values().filter_map(|pool| pool.opened);
+    let kept: Vec<_> = jobs.chain(others).chain(index.forgotten.values().map(|forgotten| forgotten.said)).collect();
+    let segments = &index.segments;
+    assert_eq!(segments.entries, kept.len() as u64);
+    assert_eq!(segments.live, kept.iter().map(|place| place.bytes()).sum::<u64>());
+    assert_eq!(segments.bytes, segments.all.values().map(|segment| segment.bytes).sum::<u64>());
+    for (number, segment) in &segments.all {
+        let live = kept.iter().filter(|place| place.segment == *number).map(|place| place.bytes()).sum::<u64>();
+        assert_eq!(segment.live, live, "of segment {number}");
+    }
+    for (number, job) in &index.jobs {
+        let unwanted = |(first, piece): (&u64, &Piece), gone: &Runs| gone.covers(*first, piece.end(*first));
+        assert!(!job.items.iter().any(|piece| unwanted(piece, &job.job.done)), "items of job {number} are done");
+        let there = segments.all.values().filter(|segment| segment.jobs.contains(number)).count();
+        assert_eq!(job.segments as usize, there, "of job {number}");
+    }
+    for (number, forgotten) in &index.forgotten {
+        let there = segments.all.values().filter(|segment| segment.jobs.contains(number)).count();
+        assert_eq!(forgotten.segments as usize, there, "of forgotten job {number}");
+    }
+}
+
+/// In the layout of items.
+pub(super) fn batch(items: &[Vec<u8>]) -> (Bytes, Bytes) {
+    let ends = items.iter().scan(0, |end, item| {
+        *end += item.len() as u32;
+        Some(end.to_le_bytes())
+    });
+    (items.concat().into(), ends.flatten().collect())
+}
+
+fn split(data: &[u8], ends: &[u8]) -> Vec<Vec<u8>> {
+    let mut from = 0;
+    let ends = ends.chunks_exact(4).map(|end| u32::from_le_bytes(end.try_into().unwrap()) as usize);
+    ends.map(|end| data[std::mem::replace(&mut from, end)..end].to_vec()).collect()
+}

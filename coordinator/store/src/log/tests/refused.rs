@@ -1,0 +1,179 @@
+//! Jobs that were refused since they have filled the disk: what nobody wants of them makes room, whenever the coordinator ends.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use farpool_proto::v1::{OpenJob, OpenPool};
+
+use super::model::{batch, open_disk, settings};
+use crate::log::Journal;
+use crate::log::simulated::{Done, Fault, Simulated};
+use crate::{Ended, Phase};
+
+const SIZE: u64 = 64 << 20;
+const PAGE: u64 = 4 << 10;
+const PAGES: usize = 64;
+const ENOSPC: i32 = 28;
+
+/// A disk with room for so many pages: what is only made longer takes none.
+fn small() -> Fault {
+    let mut used = BTreeSet::new();
+    Box::new(move |done| {
+        match done {
+            Done::Create(segment) | Done::Remove(segment) => used.retain(|(of, _)| of != segment),
+            Done::Truncate(segment, length) => used.retain(|&(of, page)| of != *segment || page * PAGE < *length),
+            Done::Write(segment, offset, bytes) => {
+                let end = offset + bytes.len() as u64;
+                for page in offset / PAGE..end.div_ceil(PAGE) {
+                    if used.len() == PAGES && !used.contains(&(*segment, page)) {
+                        let written = (page * PAGE).saturating_sub(*offset) as usize;
+                        return Some((io::Error::from_raw_os_error(ENOSPC), written));
+                    }
+                    used.insert((*segment, page));
+                }
+            }
+            _ => {}
+        }
+        None
+    })
+}
+
+/// What is done when the disk is full, besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    /// All that is behind the first job is of the one that fills it.
+    OfItsItems,
+    /// An outcome of the first job is behind most of them.
+    BehindAnOutcome,
+    /// Much of it was not handed over when nothing could be written any more.
+    AndMoreComes,
+}
+
+struct Filled {
+    disk: Arc<Simulated>,
+    journal: Journal,
+    first: u64,
+    big: u64,
+}
+
+fn fill(full: Full) -> Filled {
+    let disk = Arc::new(Simulated::default());
+    disk.fail(Some(small()));
+    let journal = Journal::open_in(Arc::clone(&disk) as _, settings(SIZE), &mut |warning| panic!("{warning}"));
+    let mut journal = journal.expect("it opens");
+    let open = |journal: &mut Journal, name: &str| {
+        let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
+        let job = journal.open_job(pool, name, &OpenJob::default(), 1).expect("it can be opened");
+        journal.close_pool(pool);
+        job
+    };
+    let (data, ends) = batch(&[vec![1], vec![2]]);
+    let first = open(&mut journal, "first");
+    journal.items(first, 0, data.clone(), ends).expect("items can come");
+    journal.end_items(first, 2, 1).expect("they can end");
+    let big = open(&mut journal, "big");
+    // Some of it is too large to be copied into a batch.
+    let (large, ends) = batch(&[vec![7; 9000], vec![8; 20]]);
+    let mut items = 0;
+    let mut more = |journal: &mut Journal| {
+        let taken = journal.items(big, items, large.clone(), ends.clone());
+        items += 2;
+        taken
+    };
+    for _ in 0..20 {
+        more(&mut journal).expect("items can come");
+    }
+    journal.sync().expect("there is room");
+    if full == Full::BehindAnOutcome {
+        journal.done(first, 0, data.slice(..1), vec![1, 0, 0, 0].into(), false, 0).expect("outcomes are taken");
+        journal.sync().expect("there is room");
+    }
+    while journal.sync().is_ok() {
+        more(&mut journal).expect("it was not told that the disk is full");
+        if full == Full::AndMoreComes {
+            (0..10).for_each(|_| more(&mut journal).expect("it was not told that the disk is full"));
+        }
+    }
+    Filled { disk, journal, first, big }
+}
+
+/// Waits until what was handed over is durable.
+fn recovers(journal: &mut Journal) {
+    let late = Instant::now() + Duration::from_secs(10);
+    while journal.sync().is_err() {
+        assert!(Instant::now() < late, "nothing can be written");
+        thread::yield_now();
+    }
+}
+
+/// The disk after the first things that were done: the coordinator was killed then, or its host went down.
+fn after(done: &[Done], host: bool) -> Arc<Simulated> {
+    let disk = Simulated::default();
+    done.iter().for_each(|done| disk.act(done.clone()).expect("the disk works"));
+    if host {
+        disk.crash(|_| (0, 0..0));
+    }
+    Arc::new(disk)
+}
+
+fn check(full: Full) {
+    let Filled { disk, mut journal, first, big } = fill(full);
+    let refused = disk.done().len();
+    journal.forget_incomplete(big).expect("it is incomplete");
+    recovers(&mut journal);
+    assert!(disk.files()[&1].len() as u64 > PAGES as u64 * PAGE, "nothing has another place");
+    // There is room for what comes of the first job, and for another one.
+    let done = journal.job(first).expect("it is there").counts().done;
+    let (data, ends) = batch(&(done..2).map(|at| vec![at as u8]).collect::<Vec<_>>());
+    journal.done(first, done, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
+    journal.end_job(first, false, None, 2).expect("it can end");
+    let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
+    let other = journal.open_job(pool, "big", &OpenJob::default(), 3).expect("the name is free");
+    journal.items(other, 0, data, ends).expect("items can come");
+    journal.end_items(other, 2 - done, 3).expect("they can end");
+    journal.sync().expect("there is room");
+    let done = disk.done();
+    for end in refused..=done.len() {
+        for host in [false, true] {
+            let (journal, warnings) = open_disk(&after(&done[..end], host), SIZE);
+            let journal = journal.unwrap_or_else(|error| panic!("{full:?}, after {end} steps: {error}"));
+            let phase = journal.find("local", "first").map(|job| job.phase());
+            assert!(matches!(phase, Some(Phase::Running | Phase::Ended(Ended::Finished))), "{full:?}: {phase:?}");
+            assert_eq!(journal.located(first).expect("it is there").lost().count(), 0);
+            let is_complete = |job: &crate::Job| job.number == big && job.phase() != Phase::Feeding;
+            assert!(!journal.jobs().any(is_complete), "{full:?}, after {end} steps");
+            assert!(!warnings.iter().any(|warning| warning.contains("damaged")), "{full:?}: {warnings:?}");
+        }
+    }
+    // The note of what is durable is right, whatever was cut off.
+    let disk_after = Arc::new(Simulated::new(disk.files()));
+    disk_after.set_synced(crate::log::storage::Storage::synced(&*disk));
+    let (journal, warnings) = open_disk(&disk_after, SIZE);
+    let journal = journal.expect("it opens");
+    let phases: Vec<_> = journal.jobs().map(|job| (job.name().to_owned(), job.phase())).collect();
+    let expected = [("first".to_owned(), Phase::Ended(Ended::Finished)), ("big".to_owned(), Phase::Running)];
+    assert_eq!((phases, warnings), (expected.to_vec(), Vec::new()), "{full:?}");
+}
+
+#[test]
+fn items_of_a_refused_job_make_room_for_others() {
+    [Full::OfItsItems, Full::BehindAnOutcome, Full::AndMoreComes].into_iter().for_each(check);
+}
+
+/// Where a job is not refused nothing of it is left out.
+#[test]
+fn a_job_that_waits_for_room_keeps_its_items() {
+    let Filled { disk, mut journal, big, .. } = fill(Full::AndMoreComes);
+    disk.fail(None);
+    recovers(&mut journal);
+    let there = journal.located(big).expect("it is there");
+    assert_eq!((there.lost().count(), there.job.phase()), (0, Phase::Feeding));
+    let items = there.job.counts().items;
+    let (again, warnings) = open_disk(&Arc::new(Simulated::new(disk.files())), SIZE);
+    let again = again.expect("it opens");
+    let there = again.located(big).expect("it is there");
+    assert_eq!((there.job.counts().items, there.lost().count(), warnings), (items, 0, Vec::new()));
+}

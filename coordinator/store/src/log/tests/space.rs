@@ -1,0 +1,237 @@
+//! What fills a journal, and what makes room.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farpool_proto::v1::{OpenJob, OpenPool};
+
+use super::model::{batch, contents, open, settings};
+use crate::log::reader::Kept;
+use crate::log::simulated::Simulated;
+use crate::log::{Journal, Settings};
+use crate::{JobStoreError, JobStoreErrorKind};
+
+const SIZE: u64 = 256 << 10;
+
+fn journal(settings: Settings) -> (Arc<Simulated>, Journal, u64) {
+    let disk = Arc::new(Simulated::default());
+    let journal = Journal::open_in(Arc::clone(&disk) as _, settings, &mut |_| ());
+    let mut journal = journal.expect("it opens");
+    let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
+    (disk, journal, pool)
+}
+
+fn on_disk(disk: &Simulated) -> u64 {
+    disk.files().values().map(|file| file.len() as u64).sum()
+}
+
+/// Lets the journal do what it does beside.
+fn settle(journal: &mut Journal) {
+    for _ in 0..200 {
+        journal.sync().expect("the disk works");
+    }
+}
+
+#[test]
+fn a_small_job_that_stays_does_not_hold_what_goes() {
+    let (disk, mut journal, pool) = journal(settings(SIZE));
+    let mut most = 0;
+    for round in 0..300u64 {
+        let name = if round % 50 == 0 { format!("stays {round}") } else { format!("goes {round}") };
+        let job = journal.open_job(pool, name.as_str(), &OpenJob::default(), round).expect("it can be opened");
+        let (data, ends) = batch(&[vec![round as u8; 1500], vec![1; 10]]);
+        journal.items(job, 0, data.clone(), ends.clone()).expect("there is room");
+        journal.done(job, 0, data, ends, false, 0).expect("outcomes are taken");
+        journal.end_items(job, 2, round).expect("they can end");
+        journal.end_job(job, false, None, round).expect("it can end");
+        journal.sync().expect("the disk works");
+        if round % 50 != 0 {
+            journal.forget(job).expect("it can be forgotten");
+        }
+        settle(&mut journal);
+        most = most.max(on_disk(&disk));
+    }
+    assert_eq!(journal.bytes(), on_disk(&disk));
+    assert!(most < 60 << 10, "{most} bytes, and {} are wanted", journal.live_bytes());
+    let there = contents(&journal);
+    assert_eq!(there.len(), 6);
+    drop(journal);
+    let (journal, warnings) = open(disk.files(), SIZE);
+    assert_eq!((contents(&journal.expect("it opens")), warnings), (there, Vec::new()));
+}
+
+#[test]
+fn a_full_journal_takes_outcomes_and_says_when_it_has_room_again() {
+    let (disk, mut journal, pool) = journal(settings(SIZE));
+    let job = journal.open_job(pool, "fills", &OpenJob::default(), 1).expect("it can be opened");
+    let (data, ends) = batch(&[vec![7; 4000]]);
+    let mut items = 0;
+    let full = loop {
+        match journal.items(job, items, data.clone(), ends.clone()) {
+            Ok(()) => items += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full.kind(), JobStoreErrorKind::Full);
+    assert!(full.to_string().contains("full") && full.to_string().contains("256KiB"), "{full}");
+    assert_eq!(journal.would_fit(4000).expect_err("it is full").kind(), JobStoreErrorKind::Full);
+    assert!(journal.has_room_for_outcomes() && items >= 50);
+    journal.open_pool(&OpenPool { id: vec![7; 4000].into(), ..OpenPool::default() }).expect_err("it is full");
+    // Results are as large as the items: these go as those come.
+    for item in 0..items {
+        journal.done(job, item, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
+        settle(&mut journal);
+        assert!(on_disk(&disk) < SIZE, "{} at item {item}", on_disk(&disk));
+    }
+    assert_eq!(journal.would_fit(4000).expect_err("it is full").kind(), JobStoreErrorKind::Full);
+    assert_eq!(contents(&journal)["fills"].outcomes.len() as u64, items);
+    journal.forget(job).expect("it can be forgotten");
+    settle(&mut journal);
+    journal.would_fit(4000).expect("there is room");
+}
+
+#[test]
+fn outcomes_that_are_larger_than_items_stop_at_the_bound() {
+    let (_disk, mut journal, pool) = journal(settings(SIZE));
+    let job = journal.open_job(pool, "grows", &OpenJob::default(), 1).expect("it can be opened");
+    let (data, ends) = batch(&vec![vec![1; 10]; 1000]);
+    journal.items(job, 0, data, ends).expect("there is room");
+    let (data, ends) = batch(&[vec![7; 4000]]);
+    let mut item = 0;
+    while journal.has_room_for_outcomes() {
+        journal.done(job, item, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
+        item += 1;
+        settle(&mut journal);
+    }
+    assert!((55..65).contains(&item), "{item}");
+    journal.done(job, item, data, ends, false, 0).expect("outcomes are taken in any case");
+}
+
+#[test]
+fn too_many_records_are_too_much_however_small() {
+    let (_disk, mut journal, pool) = journal(settings(SIZE));
+    let job = journal.open_job(pool, "small", &OpenJob::default(), 1).expect("it can be opened");
+    let taken =
+        (0..10_000u64).take_while(|&at| journal.items(job, at, Bytes::new(), Bytes::from_static(&[0; 4])).is_ok());
+    assert_eq!(taken.count() as u64, SIZE / 512 - 2);
+}
+
+#[test]
+fn results_that_come_one_by_one_are_kept_together() {
+    let (disk, mut journal, pool) = journal(settings(1 << 20));
+    let job = journal.open_job(pool, "many", &OpenJob::default(), 1).expect("it can be opened");
+    let (data, ends) = batch(&(0..1000u64).map(|at| at.to_le_bytes().to_vec()).collect::<Vec<_>>());
+    journal.items(job, 0, data, ends).expect("there is room");
+    for at in (0..500).chain(600..1000u64) {
+        let (data, ends) = batch(&[at.to_le_bytes().to_vec()]);
+        journal.done(job, at, data, ends, false, 0).expect("outcomes are taken");
+    }
+    let (data, ends) = batch(&[vec![1]]);
+    for at in [3, 700, 999] {
+        let again = journal.done(job, at, data.clone(), ends.clone(), false, 0).expect_err("there is an outcome");
+        assert_eq!(again.kind(), JobStoreErrorKind::Invalid);
+    }
+    let number = journal.flush();
+    assert_eq!(number, 5);
+    journal.sync().expect("the disk works");
+    assert_eq!(journal.located(job).expect("it is there").outcomes_from(0).count(), 2);
+    assert_eq!(journal.located(job).expect("it is there").outcomes_from(400).next().map(|(first, ..)| first), Some(0));
+    assert_eq!(contents(&journal)["many"].outcomes[&700], Ok(700u64.to_le_bytes().to_vec()));
+    let there = contents(&journal);
+    assert_eq!(contents(&open(disk.files(), 1 << 20).0.expect("it opens")), there);
+}
+
+#[test]
+fn results_keep_whether_they_failed_and_after_how_many_attempts() {
+    let (disk, mut journal, pool) = journal(settings(1 << 20));
+    let job = journal.open_job(pool, "tried", &OpenJob::default(), 1).expect("it can be opened");
+    let (data, ends) = batch(&vec![vec![7]; 6]);
+    journal.items(job, 0, data, ends).expect("there is room");
+    let alike = [(false, 0), (false, 0), (false, 2), (true, 2), (true, 3), (true, 3)];
+    for (item, (failed, attempts)) in (0..).zip(alike) {
+        let (data, ends) = batch(&[vec![1]]);
+        journal.done(job, item, data, ends, failed, attempts).expect("outcomes are taken");
+    }
+    journal.flush();
+    journal.sync().expect("the disk works");
+    let check = |journal: &Journal| {
+        let there = journal.located(job).expect("it is there");
+        let read = there.outcomes_from(0).map(|(.., place)| match journal.reads.reader.read(place) {
+            Ok(Kept::Done { first, ends, failed, attempts, .. }) => (first, ends.len() / 4, failed, attempts),
+            other => panic!("{other:?}"),
+        });
+        let expected = [(0, 2, false, 0), (2, 1, false, 2), (3, 1, true, 2), (4, 2, true, 3)];
+        assert_eq!((read.collect::<Vec<_>>(), there.job.failed), (expected.to_vec(), 3));
+    };
+    check(&journal);
+    check(&open(disk.files(), 1 << 20).0.expect("it opens"));
+}
+
+#[test]
+fn what_has_ended_expires() {
+    let settings = Settings { expiry: Duration::from_millis(1000), ..settings(SIZE) };
+    let (disk, mut journal, pool) = journal(settings.clone());
+    let mut job = |name: &str, now| journal.open_job(pool, name, &OpenJob::default(), now).expect("it can be opened");
+    let (ended, runs, later, _fed) = (job("ended", 100), job("runs", 100), job("later", 100), job("fed", 300));
+    for job in [ended, runs, later] {
+        journal.end_items(job, 0, 150).expect("they can end");
+    }
+    assert_eq!(journal.next_expiry(), None);
+    for (job, at) in [(later, 300), (ended, 200)] {
+        journal.end_job(job, false, None, at).expect("it can end");
+        assert_eq!(journal.next_expiry(), Some(at + 1000));
+    }
+    assert_eq!(journal.expire(1199).expect("it can be written"), Vec::new());
+    assert_eq!(journal.expire(1200).expect("it can be written"), [(ended, "ended".to_owned())]);
+    journal.sync().expect("the disk works");
+    drop(journal);
+    // What was waited before counts.
+    let journal = Journal::open_in(Arc::new(Simulated::new(disk.files())), settings, &mut |_| ());
+    let mut journal = journal.expect("it opens");
+    assert_eq!(journal.next_expiry(), Some(1300));
+    assert_eq!(journal.expire(u64::MAX).expect("it can be written"), [(later, "later".to_owned())]);
+    assert_eq!((journal.jobs().count(), journal.next_expiry()), (2, None));
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let (_disk, mut journal, pool) = journal(settings(SIZE));
+    let open = OpenJob::default();
+    let job = journal.open_job(pool, "one", &open, 1).expect("it can be opened");
+    let kind = |error: Result<u64, JobStoreError>| error.expect_err("it is refused").kind();
+    assert_eq!(kind(journal.open_job(pool, "one", &open, 1)), JobStoreErrorKind::NameTaken);
+    assert_eq!(kind(journal.open_job(pool, "", &open, 1)), JobStoreErrorKind::Invalid);
+    assert_eq!(kind(journal.open_job(pool, "x".repeat(1025).as_str(), &open, 1)), JobStoreErrorKind::Invalid);
+    assert_eq!(kind(journal.open_job(pool + 1, "two", &open, 1)), JobStoreErrorKind::NotFound);
+    journal.close_pool(pool);
+    assert_eq!(kind(journal.open_job(pool, "two", &open, 1)), JobStoreErrorKind::NotFound);
+    let (data, ends) = batch(&[vec![1], vec![2]]);
+    journal.items(job, 3, data.clone(), ends.clone()).expect("items can come");
+    let short = data.slice(1..);
+    let refused = |result: Result<(), JobStoreError>, kind| {
+        assert_eq!(result.expect_err("it is refused").kind(), kind);
+    };
+    refused(journal.items(job, 4, data.clone(), ends.clone()), JobStoreErrorKind::Invalid);
+    refused(journal.items(job, 5, short.clone(), ends.clone()), JobStoreErrorKind::Invalid);
+    refused(journal.items(job, u64::MAX, data.clone(), ends.clone()), JobStoreErrorKind::Invalid);
+    refused(journal.items(job, 5, Bytes::new(), Bytes::new()), JobStoreErrorKind::Invalid);
+    refused(journal.items(job + 1, 0, data.clone(), ends.clone()), JobStoreErrorKind::NotFound);
+    refused(journal.done(job, 3, short, ends.clone(), false, 0), JobStoreErrorKind::Invalid);
+    refused(journal.failed(job, u64::MAX, 1, &Default::default()), JobStoreErrorKind::Invalid);
+    refused(journal.forget(job + 1), JobStoreErrorKind::NotFound);
+    journal.end_items(job, 5, 1).expect("they can end");
+    refused(journal.items(job, 5, data, ends), JobStoreErrorKind::Invalid);
+    assert_eq!(journal.located(job).expect("it is there").lost().collect::<Vec<_>>(), [(0, 3)]);
+}
+
+#[test]
+fn many_small_records_fill_it_as_well() {
+    let (_, mut journal, pool) = journal(settings(SIZE));
+    let job = journal.open_job(pool, "small", &OpenJob::default(), 1).expect("it can be opened");
+    let (data, ends) = batch(&[vec![7]]);
+    let full = (0..).find_map(|item| journal.items(job, item, data.clone(), ends.clone()).err());
+    let full = full.expect("it is full some time");
+    assert_eq!(full.kind(), JobStoreErrorKind::Full);
+    assert!(full.to_string().contains("is full (512 of 512 records in use"), "{full}");
+}

@@ -1,0 +1,18 @@
+//! The journal on a real disk: killed at any moment, damaged, and with no space left.
+
+mod damaged;
+mod full;
+mod killed;
+mod scratch;
+
+use farpool_store::{JobStore, Outcomes};
+use tokio::runtime::Builder;
+
+/// All outcomes of a job, which must be there.
+fn outcomes(store: &dyn JobStore, job: u64) -> Vec<Outcomes> {
+    let reading = store.read_outcomes(job, 0, false, u64::MAX).expect("it has outcomes");
+    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    let read = runtime.block_on(reading.into_future());
+    assert!(read.unread.is_none(), "{:?}", read.unread);
+    read.parts
+}
