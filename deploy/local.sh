@@ -4,16 +4,16 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-A farpool cluster on this machine, to try it out.
+Runs a farpool cluster on this machine, to try it out.
 
 Usage: deploy/local.sh [AGENTS] [--slots N]
 
-  AGENTS     agents, named node1, node2, ... (default: 2)
-  --slots N  worker processes of each agent (default: 2)
+  AGENTS     number of agents, named node1, node2, ... (default: 2)
+  --slots N  worker processes per agent (default: 2)
 
 It prints the line that tells programs where the cluster is:
   export FARPOOL_ADDRESS=http://127.0.0.1:PORT
-and ends on Ctrl-C, at the end of its input (Ctrl-D; /dev/null does not count), or with the program that started it.
+It ends on Ctrl-C, at the end of its input (Ctrl-D; /dev/null does not count), or with the program that started it.
 Detached jobs are kept while it runs, or permanently in the directory given by FARPOOL_JOURNAL.
 
 Binaries come from the directory given by FARPOOL_BINARIES; otherwise, in farpool's source tree, from a release build by
@@ -40,13 +40,13 @@ while (($# > 0)); do
             ;;
         --slots) slots=${2-} && shift ;;
         --slots=*) slots=${1#*=} ;;
-        -*) fail "there is no option $1: see --help" 2 ;;
+        -*) fail "unknown option $1: see --help" 2 ;;
         *) agents=$1 ;;
     esac
     shift || fail "--slots needs a number" 2
 done
-is_number "$agents" || fail "AGENTS is a number from 1 to 9999, not '$agents'" 2
-is_number "$slots" || fail "--slots takes a number from 1 to 9999, not '$slots'" 2
+is_number "$agents" || fail "AGENTS must be a number from 1 to 9999, not '$agents'" 2
+is_number "$slots" || fail "--slots must be a number from 1 to 9999, not '$slots'" 2
 
 find_binaries() {
     local root
@@ -56,9 +56,9 @@ find_binaries() {
     fi
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     if [[ -f $root/coordinator/Cargo.toml ]] && command -v cargo >/dev/null; then
-        echo "local.sh: building, where anything has changed" >&2
+        echo "local.sh: building the binaries, unless they are up to date" >&2
         (cd "$root" && cargo build --quiet --release --bin farpool-coordinator --bin farpool-agent --bin farpool) ||
-            fail "the binaries could not be built"
+            fail "could not build the binaries"
         PATH=${CARGO_TARGET_DIR:-$root/target}/release:$PATH
     fi
 }
@@ -66,7 +66,7 @@ find_binaries() {
 find_binaries
 for binary in farpool-coordinator farpool-agent; do
     command -v "$binary" >/dev/null ||
-        fail "there is no $binary in PATH: build it in farpool's source tree, or name its folder in FARPOOL_BINARIES"
+        fail "could not find $binary in PATH: build it in farpool's source tree, or set FARPOOL_BINARIES to its directory"
 done
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/farpool-local.XXXXXX")
@@ -80,7 +80,7 @@ any_left() {
     return 1
 }
 
-# Twice, since the first signal lets open work finish; then for good.
+# After the first SIGTERM the daemons let open work finish, after the second they end at once; SIGKILL is the last resort.
 stop() {
     local signal pid
     trap '' INT TERM HUP
@@ -100,7 +100,7 @@ trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# Starts a daemon, which ends with this script, even if that is killed.
+# Starts a daemon that ends with this script, even if the script is killed.
 start() {
     local log=$folder/$1.log
     shift
@@ -111,7 +111,7 @@ start() {
     daemons+=("$!")
 }
 
-# Waits for a line of a daemon's log; prints it.
+# Waits for a line with these words in a daemon's log, and prints the line.
 await() {
     local log=$folder/$1.log pid=$2 words=$3
     for _ in {1..400}; do
@@ -120,10 +120,10 @@ await() {
         sleep 0.05
     done
     cat "$log" >&2
-    fail "$1 did not start; its own words are above"
+    fail "$1 did not start; its log is above"
 }
 
-# No setting of this shell's is meant for all of them.
+# Settings in this shell's environment are not meant for all of these daemons.
 unset FARPOOL_CONFIG FARPOOL_LISTEN FARPOOL_COORDINATOR FARPOOL_HOST FARPOOL_SLOTS FARPOOL_PROGRAMS \
     FARPOOL_LOG_FORMAT
 start coordinator farpool-coordinator --listen 127.0.0.1:0 --programs "$folder/coordinator" \
@@ -138,20 +138,20 @@ for ((number = 1; number <= agents; number++)); do
     await "node$number" "${daemons[number]}" "connected to" >/dev/null
 done
 
-echo "local.sh: running, with slots: $agents x $slots; Ctrl-C ends it. Logs: $folder" >&2
+echo "local.sh: running; agents x slots: $agents x $slots. Ctrl-C ends it. Logs: $folder" >&2
 echo "export FARPOOL_ADDRESS=$address"
 
-# Once the parent has ended, somebody else is.
+# When its parent ends, this process gets another one.
 has_parent() {
     local status
     status=$(<"/proc/$$/status") && [[ $status == *$'\n'PPid:$'\t'"$PPID"$'\n'* ]]
 }
 
-# Agents may leave: they can be drained.
+# Only the coordinator must keep running: agents may be drained.
 while has_parent; do
     kill -0 "${daemons[0]}" 2>/dev/null || {
         tail "$folder"/*.log >&2
-        fail "the coordinator has ended by itself; the last words of all are above"
+        fail "the coordinator exited unexpectedly; the end of every log is above"
     }
     if [[ /dev/stdin -ef /dev/null ]]; then
         sleep 0.5
@@ -159,6 +159,6 @@ while has_parent; do
     fi
     read_status=0
     read -r -t 0.5 || read_status=$?
-    # Above 128: nothing was said; otherwise the input has ended.
+    # Above 128: no line came within the time; otherwise the input has ended.
     ((read_status == 0 || read_status > 128)) || break
 done
