@@ -18,7 +18,7 @@ use farpool_proto::v1::{AgentHello, Label};
 
 use farpool_agent::Agent;
 
-/// Labels that every agent sets by itself.
+/// Labels that every agent sets itself.
 const OWN_LABELS: [&str; 3] = ["host", "arch", "os"];
 
 const ABOUT: &str = "Runs the tasks of a farpool cluster on this host";
@@ -27,7 +27,7 @@ const LONG_ABOUT: &str = "Runs the tasks of a farpool cluster on this host.
 
 It connects to the coordinator, offers this host's slots, and runs worker processes for the pools that use them. It \
 needs no open port and no other software: programs come from the clients, and are kept in the --programs directory. If \
-the coordinator cannot be reached, the agent keeps trying, and runs the items it has until --orphan-timeout is over.";
+the coordinator cannot be reached, the agent keeps retrying, and runs the items it has until --orphan-timeout expires.";
 
 const EXAMPLES: &str = "Examples:
   farpool-agent
@@ -35,9 +35,9 @@ const EXAMPLES: &str = "Examples:
   farpool-agent --coordinator http://head:7070 --insecure --label gpu=a100
       joins a cluster in a trusted network; jobs can require the label
   farpool-agent --slots 4 --program-dir /opt/tools/bin
-      runs at most four worker processes; programs already in that directory are not sent again
+      runs at most 4 worker processes; programs already in that directory are not sent again
 
-On SIGTERM or Ctrl-C it finishes running items, gives the rest to other agents, and leaves. A second signal ends it \
+On SIGTERM or Ctrl-C it finishes running items, hands the rest to other agents, and leaves. A second signal ends it \
 at once.";
 
 #[derive(Debug, Parser)]
@@ -66,14 +66,14 @@ struct Flags {
 
     /// A directory with programs that clients need not send; can be given more than once
     ///
-    /// Executables in it are found by their digest, whatever their names, including those added later. If the directory
-    /// does not exist, the agent says so at startup.
+    /// The agent finds executables in it by their digest, under any name, including those added later. If it cannot read
+    /// the directory, it logs a warning at startup.
     #[arg(long = "program-dir", env = "FARPOOL_PROGRAM_DIRS", value_name = "DIR", value_delimiter = ':')]
     program_directories: Vec<PathBuf>,
 
     /// Where to keep programs that clients send [default: below $XDG_CACHE_HOME, or /var/cache/farpool, or $TMPDIR]
     ///
-    /// Agents on one host may share it. It should be on a local disk.
+    /// Agents on one host may share it. It should be on a local disk, and must not be mounted noexec.
     #[arg(long, env = "FARPOOL_PROGRAMS", value_name = "DIR")]
     programs: Option<PathBuf>,
 
@@ -87,11 +87,13 @@ struct Flags {
 
     /// Orphan timeout: how long tasks may keep running after the coordinator is lost
     ///
-    /// If a coordinator is back in time, the tasks resume under it. Otherwise they are killed.
+    /// If the agent reaches a coordinator in time, the tasks resume under it. Otherwise they are killed.
     #[arg(long, env = "FARPOOL_ORPHAN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = duration)]
     orphan_timeout: Duration,
 
     /// Allow a coordinator on another machine although there is no authentication yet
+    ///
+    /// Whoever answers at that address can run programs on this host. Use this only in a network that you alone control.
     #[arg(long, env = "FARPOOL_INSECURE")]
     insecure: bool,
 
@@ -100,18 +102,18 @@ struct Flags {
     log_format: Format,
 }
 
-/// What was decided.
+/// The settings in effect.
 #[derive(Debug)]
 pub(super) struct Settings {
     /// Proves on a new connection that this is the same agent, for as long as this process lives.
     pub(super) secret: Secret,
     pub(super) coordinator: Address,
     pub(super) slots: u32,
-    /// All of them, also those that the agent sets by itself.
+    /// All labels, including those that the agent sets itself.
     pub(super) labels: Vec<Label>,
     pub(super) host: String,
     pub(super) program_directories: Vec<PathBuf>,
-    /// Where programs may be kept, the best place first.
+    /// Directories where programs may be kept, the best one first.
     pub(super) programs: Vec<PathBuf>,
     /// In bytes.
     pub(super) program_cache: u64,
@@ -122,7 +124,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The settings of a process with these arguments, the first of which is its name.
+    /// Loads the settings of a process with these arguments, the first of which is its name.
     ///
     /// # Errors
     /// If anything is wrong with them, and for `--help`, `--version` and `--print-config`.
@@ -133,14 +135,14 @@ impl Settings {
         if given.is_wanted() { Err(Stop::Shows(settings.in_effect(given))) } else { Ok(settings) }
     }
 
-    /// What some settings come to on this host.
+    /// Adds the values that some settings get on this host.
     fn in_effect(&self, given: Given) -> Given {
         let places = self.programs.iter().map(|place| place.display().to_string());
         let places = format!("the first of these that can be used: {}", places.collect::<Vec<_>>().join(", "));
         given.with("slots", self.slots).with("host", &self.host).with_note("programs", places)
     }
 
-    /// Logs what is in effect, and where programs are kept.
+    /// Logs the settings in effect, and the directory that programs are kept in.
     pub(super) fn announce(&self, programs: &Path) {
         let joined = |list: Vec<String>, by| Some(list.join(by)).filter(|_| !list.is_empty());
         let labels = self.labels[OWN_LABELS.len()..].iter().map(|label| format!("{}={}", label.key, label.value));
@@ -170,7 +172,7 @@ impl Settings {
         Agent::with(settings)
     }
 
-    /// What the agent introduces itself with.
+    /// Returns the message that the agent introduces itself with.
     pub(super) fn hello(&self) -> AgentHello {
         AgentHello {
             host: self.host.clone(),
@@ -188,10 +190,10 @@ impl Settings {
         let own_name = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
         let host = match flags.host {
             Some(host) => host,
-            None => own_name().map_err(|error| format!("this host's name: {error}; --host sets one"))?,
+            None => own_name().map_err(|error| format!("could not read the host's name: {error}; set it with --host"))?,
         };
         if host.is_empty() {
-            return Err("the host has no name: --host sets one".to_owned());
+            return Err("the host's name is empty: set it with --host".to_owned());
         }
         let own = [&*host, std::env::consts::ARCH, std::env::consts::OS];
         let own = OWN_LABELS.iter().zip(own).map(|(key, value)| Label { key: (*key).into(), value: value.into() });

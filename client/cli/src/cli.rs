@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::map::{MapArguments, help};
 
 const ADDRESS: &str = "FARPOOL_ADDRESS";
-/// Where a coordinator listens unless it is told otherwise.
+/// Where a coordinator listens by default.
 pub(crate) const DEFAULT_ADDRESS: &str = "http://127.0.0.1:7070";
 
 /// Runs commands on a farpool cluster, or on the cores of this machine, and shows what a cluster is doing.
@@ -36,7 +36,7 @@ pub(crate) enum Command {
         after_long_help = help::EXAMPLES
     )]
     Map(Box<MapArguments>),
-    /// Show agents, pools and jobs, and what the coordinator holds
+    /// Show agents, pools and jobs, and the coordinator's memory and journal
     #[command(after_help = STATUS_EXAMPLES)]
     Status(ShowArguments),
     /// Show the agents: their slots, what they run, and how fast
@@ -51,7 +51,7 @@ pub(crate) enum Command {
     /// Cancel a job: its running items are killed, and its client gets an error
     #[command(after_help = CANCEL_EXAMPLES)]
     Cancel(CancelArguments),
-    /// Let an agent finish its running items, give back the rest, and leave
+    /// Let an agent finish its running items, hand the rest to other agents, and leave
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArguments),
     /// Print the completions of a shell
@@ -67,7 +67,7 @@ pub(crate) struct CompletionsArguments {
     pub(crate) shell: Shell,
 }
 
-/// Shells that can be told how to complete.
+/// Shells that completions can be printed for.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Shell {
     Bash,
@@ -138,10 +138,10 @@ pub(crate) struct DrainArguments {
 }
 
 impl Cli {
-    /// The address that was given. An empty one is none, so that `FARPOOL_ADDRESS= farpool map` runs on this machine.
+    /// Returns the given address. An empty one counts as unset, so that `FARPOOL_ADDRESS= farpool map` runs on this machine.
     ///
     /// # Errors
-    /// If it is no text.
+    /// If it is not UTF-8.
     pub(crate) fn address(&self) -> Result<Option<String>, clap::Error> {
         let Some(address) = self.address.clone().filter(|address| !address.is_empty()) else { return Ok(None) };
         address.into_string().map(Some).map_err(|address| {
@@ -154,13 +154,13 @@ impl Cli {
 }
 
 impl CancelArguments {
-    /// Checks what clap cannot.
+    /// Checks the arguments as far as clap cannot.
     pub(crate) fn check(&self) -> Result<(), clap::Error> {
         if !self.number || !self.job.is_empty() && self.job.bytes().all(|byte| byte.is_ascii_digit()) {
             return Ok(());
         }
         let why = format!(
-            "--number takes a job's number, as `farpool jobs` shows it, but '{}' is none; a detached job's name goes without \
+            "--number takes a job's number, as `farpool jobs` shows it, but '{}' is not one; give a detached job's name without \
              --number",
             self.job.escape_debug()
         );
@@ -168,7 +168,7 @@ impl CancelArguments {
     }
 }
 
-/// Whether invalid arguments were meant for a command whose exit code counts items.
+/// Returns whether these invalid arguments were meant for a command whose exit code counts failed items.
 pub(crate) fn counts_items(mut arguments: impl Iterator<Item = OsString>) -> bool {
     while let Some(argument) = arguments.next() {
         if argument == "--address" {
@@ -196,7 +196,8 @@ failed.";
 
 const ALSO: &str = "
 
-For your shell: `farpool completions bash|zsh|fish`, and `farpool man [DIR]`.";
+Shell completions: `farpool completions bash|zsh|fish`. Manual pages:
+`farpool man [DIR]`.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -238,8 +239,8 @@ size of the results; --raw writes each of them to a file.
 Results stay until they are discarded (--discard, after printing all of them) or
 expire: you can print them as often as you like. If the job is still running,
 the results so far are printed and the exit code is 125, unless you give --wait.
-It is also 125 if the job was cancelled or could not run, whether or not
---discard has dropped it then.";
+It is also 125 if the job was cancelled or could not run, even if --discard has
+dropped it.";
 
 const RESULTS_EXAMPLES: &str = "\
 Examples:

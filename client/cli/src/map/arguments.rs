@@ -9,7 +9,7 @@ use farpool_common::units::{self, ByteSize};
 
 #[derive(Debug, Args)]
 pub(crate) struct MapArguments {
-    /// The command, and behind it ::: with the items. One word alone is a line for the shell
+    /// The command, then ::: and the items. A single word is a line for the shell
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(super) words: Vec<OsString>,
 
@@ -25,7 +25,7 @@ pub(crate) struct MapArguments {
     #[arg(long, value_name = "STRING", allow_hyphen_values = true, conflicts_with = "max_args")]
     pub(super) colsep: Option<OsString>,
 
-    /// Give the input itself to the commands, in blocks of whole lines: each command reads one from its stdin
+    /// Cut the input into blocks of whole lines: each command reads one block from its stdin
     #[arg(long, conflicts_with_all = ["max_args", "colsep"])]
     pub(super) pipe: bool,
 
@@ -41,7 +41,7 @@ pub(crate) struct MapArguments {
     #[arg(long)]
     pub(super) unordered: bool,
 
-    /// Continue after an item has failed, instead of starting no more items
+    /// Continue after an item has failed, instead of skipping the remaining items
     #[arg(long)]
     pub(super) keep_going: bool,
 
@@ -51,12 +51,12 @@ pub(crate) struct MapArguments {
 
     /// Retry a failed command up to this many times
     ///
-    /// Attempts whose worker or host is lost count too. The next attempt may be on another host. Without this option, failed commands are not retried, and commands whose worker or host is lost are retried twice.
-    /// With 0, no command runs twice.
+    /// Attempts whose worker or host is lost count too. The next attempt may be on another host. Without this option, failed
+    /// commands are not retried, and commands whose worker or host is lost are retried twice. With 0, no command runs twice.
     #[arg(long, value_name = "N")]
     pub(super) retries: Option<u32>,
 
-    /// Commands that run at once [default: as many as there are slots, or cores]
+    /// How many commands run at once [default: all slots of the cluster, or all cores of this machine]
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) processes: Option<u32>,
 
@@ -68,11 +68,11 @@ pub(crate) struct MapArguments {
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pub(super) require: Vec<(String, String)>,
 
-    /// Priority: among the pool's jobs the highest goes first; it may be negative
+    /// Priority among the pool's jobs: the highest goes first; may be negative
     #[arg(long, value_name = "N", allow_hyphen_values = true, default_value_t = 0)]
     pub(super) priority: i32,
 
-    /// Pass this variable to commands on a cluster, with its value here or this one; can be given more than once
+    /// Pass this variable to commands on a cluster, with VALUE or its value here; can be given more than once
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(super) env: Vec<OsString>,
 
@@ -125,7 +125,7 @@ pub(crate) struct MapArguments {
 
     /// Deprecated, removed in the next release: the command as one line for the shell, with the items after `--`
     ///
-    /// Write `farpool map 'LINE' ::: ITEM...` instead; results files stay comparable. {1} {2} ... are no placeholders here.
+    /// Write `farpool map 'LINE' ::: ITEM...` instead, which can resume from the same results file. {1} {2} ... are not placeholders here.
     #[arg(long, value_name = "LINE", hide_short_help = true)]
     pub(super) program: Option<OsString>,
 }

@@ -14,11 +14,12 @@ Items are the words after `:::`, or the lines of stdin or of a file (-a FILE or
 `:::: FILE`). Several sources give all combinations; the last one varies
 fastest. `:::+` and `::::+` instead link a source with the one before it, item
 by item; if one is shorter, it starts again from its beginning. `:::: -` is
-stdin. The first source may be endless; all others are kept in memory.
+stdin. The first source may be endless, unless others are linked to it; all
+other sources, and linked ones, are kept in memory.
 
-Several words are a program and its arguments. No shell sees them: spaces, $
-and * are what they are. A single word is a line for `sh -c`, with pipes and
-all:
+Several words are a program and its arguments, run without a shell: spaces, $
+and * have no special meaning. A single word is a line for `sh -c`, with pipes
+and all:
   farpool map convert -resize 50% {} small/{/} ::: *.jpg
   farpool map 'gzip -9 {} | wc -c' ::: *.log
 
@@ -31,41 +32,41 @@ Placeholders, and what they stand for:
   {#}   the item's number        1, 2, 3, ...
   {1} {2} {2/} {2.} ...          of the first or second value of the item
 Several sources, --colsep and -n give items several values: {} is all of them,
-as words of their own where it stands alone, and with spaces between them
-within a word. A missing value is empty. In a line for the shell, items are
-always quoted: {}, '{}' and \"{}\" mean the same. \\{} is {} itself. Without any
-placeholder the item is appended.
+as separate words where it is a whole word, otherwise joined by spaces. A
+missing value is empty. In a line for the shell, items are always quoted: {},
+'{}' and \"{}\" mean the same. \\{} is {} itself. Without any placeholder the
+item is appended.
 
---colsep cuts each item into columns at a string, which is no pattern. -n gives
+--colsep cuts each item into columns at a plain string, not a pattern. -n gives
 several items to one command, which succeeds, fails, is retried and recorded as
 a whole. --pipe gives each command a block of the input on its stdin; the item
-is the block's number then, and is not appended. A line longer than --block is
+is then the block's number, and is not appended. A line longer than --block is
 a block of its own; one longer than 256 MiB is an error.
 
 Each item's output is printed in one piece, in input order: stdout to stdout,
 stderr to stderr. Large outputs wait for their turn in an unnamed file in
-TMPDIR. --line-buffer instead prints lines as they arrive, all items mixed;
+TMPDIR. --line-buffer instead prints lines as they arrive, items interleaved;
 --tag shows which item each line belongs to. Without --pipe, stdin is empty.
 Items are read as they are needed: the input may be endless.
 
 An item is done when its command has exited and no process is left in its
-process group. Processes still there after --grace are killed, and named on
-stderr; the command's own exit still counts.
+process group. Processes still running after --grace are killed, and named on
+stderr; the item's outcome is still the command's own exit.
 
 When an item fails (an exit code other than 0, a signal, --timeout), a line on
-stderr says so at once. After that no more items are started; those already
-given out (at most twice as many as run at once) finish, and the rest is
+stderr says so at once. After that no more items are started: those already
+dispatched (at most twice as many as run at once) finish, and the rest are
 skipped. --keep-going continues instead. Ctrl-C kills everything at once, and
-prints what had finished.
+prints the outputs of the items that had finished.
 
 --results FILE gets a line of JSON for each item as soon as it has finished.
 However the map ended, the same call with --resume continues from there: it
 compares the command and all items that have a line, stops before running
 anything if they differ, and skips what is done; --retry-failed also runs
 failed items again. With --pipe it compares the content of blocks, so --block
-must be the same; --retry-failed is refused there. Outputs that a killed map
-had not printed yet are not printed later: --unordered prints each output when
-its line is written.
+must be the same; --retry-failed cannot be combined with --pipe. Outputs that a
+killed map had not printed yet are not printed later: use --unordered, which
+prints each output when its line is written.
 
 With --detach NAME the cluster keeps the items and their outputs on its disk.
 The command returns when the cluster has all items; nothing runs before. Then
@@ -111,4 +112,4 @@ Exit codes:
   1 to 100  this many items failed
   101       more than 100 failed
   125       farpool itself failed, or the command line is invalid
-  141       nobody reads the output any more (as in `| head`)";
+  141       the reader of the output has exited (as in `| head`)";
