@@ -58,7 +58,7 @@ find_binaries() {
     if [[ -f $root/coordinator/Cargo.toml ]] && command -v cargo >/dev/null; then
         echo "local.sh: building the binaries, unless they are up to date" >&2
         (cd "$root" && cargo build --quiet --release --bin farpool-coordinator --bin farpool-agent --bin farpool) ||
-            fail "could not build the binaries"
+            fail "cannot build the binaries"
         PATH=${CARGO_TARGET_DIR:-$root/target}/release:$PATH
     fi
 }
@@ -66,7 +66,7 @@ find_binaries() {
 find_binaries
 for binary in farpool-coordinator farpool-agent; do
     command -v "$binary" >/dev/null ||
-        fail "could not find $binary in PATH: build it in farpool's source tree, or set FARPOOL_BINARIES to its directory"
+        fail "cannot find $binary in PATH: build it in farpool's source tree, or set FARPOOL_BINARIES to its directory"
 done
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/farpool-local.XXXXXX")

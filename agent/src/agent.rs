@@ -223,7 +223,7 @@ impl Agent {
             Some(program) => self.open_pool(start, program, false),
             None => {
                 self.require_new(start.pool)?;
-                self.refuse(start.pool, "a pool came without a program");
+                self.refuse(start.pool, "the coordinator opened a pool without a program");
                 Ok(())
             }
         }
@@ -279,7 +279,7 @@ impl Agent {
     }
 
     fn refuse(&mut self, pool: u64, why: &str) {
-        let message = format!("starting workers on host {}: {why}", self.host.name);
+        let message = format!("cannot start workers on host {}: {why}", self.host.name);
         let kind = FailureKind::Unavailable.into();
         self.refuse_pool(pool, Failure { kind, message, host: self.host.name.clone(), ..Failure::default() });
     }

@@ -32,7 +32,7 @@ pub(super) struct Here {
 
 impl Here {
     pub(super) fn new(settings: &Settings, disk: Arc<Disk>, coordinator: Coordinator) -> Result<Here, String> {
-        let failed = |error: io::Error| format!("starting an agent: {error}");
+        let failed = |error: io::Error| format!("cannot start the agent: {error}");
         let agent = settings.agent().map_err(failed)?;
         let reactor = Reactor::new(&agent).map_err(failed)?;
         let pools = Pools::new(disk, coordinator, settings);

@@ -73,14 +73,14 @@ pub fn main() -> ExitCode {
 /// Serves until it is told to leave; the error says why it never will.
 async fn run(settings: Settings) -> Result<ExitCode, String> {
     farpool_link::check_file_limit()?;
-    signals::survive_file_limit().map_err(|error| format!("listening to signals: {error}"))?;
-    let mut asked = signals(&settings.log).map_err(|error| format!("listening to signals: {error}"))?;
+    signals::survive_file_limit().map_err(|error| format!("cannot set up signals: {error}"))?;
+    let mut asked = signals(&settings.log).map_err(|error| format!("cannot set up signals: {error}"))?;
     let disk = Arc::new(Disk::open(&settings)?);
     settings.announce(disk.programs.directory());
     for directory in &settings.program_directories {
         if let Err(error) = std::fs::read_dir(directory) {
             let directory = directory.display();
-            warn!(settings.log, %directory, %error, "a program directory cannot be read; skipping it until it can");
+            warn!(settings.log, %directory, %error, "a program directory cannot be read; skipping it until it can be");
         }
     }
     let connector = Connector::new(&settings);

@@ -159,7 +159,7 @@ impl Pools {
         let (id, outcome) = match outcome {
             Ok(ended) => ended,
             Err(error) => {
-                let message = format!("preparing the program: {error}");
+                let message = format!("cannot prepare the program: {error}");
                 (error.id(), Err(Refusal { kind: FailureKind::Unavailable, message, of_host: true }))
             }
         };
@@ -209,7 +209,7 @@ async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, packed: Bytes) -> Ou
     let workplace = spawn_blocking(move || disk.workplaces.find(directory)).await;
     let workplace = workplace.map_err(std::io::Error::other).flatten();
     let workplace =
-        workplace.map_err(|error| unavailable(format!("creating a directory for the workers: {error}"), true))?;
+        workplace.map_err(|error| unavailable(format!("cannot create a directory for the workers: {error}"), true))?;
     Ok((program, Base { program: found, workplace }))
 }
 
@@ -223,7 +223,7 @@ fn check(program: &Program) -> Result<(), String> {
     for variable in &program.environment {
         let (name, value) = (&variable.name, &variable.value);
         if name.is_empty() || name.contains(&b'=') || name.contains(&0) || value.contains(&0) {
-            return Err(format!("a variable cannot be set: {:?}", shown(name)));
+            return Err(format!("an environment variable has an invalid name or value: {:?}", shown(name)));
         }
     }
     Ok(())

@@ -140,7 +140,7 @@ impl Programs {
     /// The error says also whether it may be this host's fault.
     async fn try_to_fetch(&self, digest: Digest, coordinator: &mut Coordinator) -> Result<InUse, (Status, bool)> {
         let endpoint = coordinator.borrow_and_update().clone();
-        let missing = || (Status::unavailable("there is no connection to the coordinator"), false);
+        let missing = || (Status::unavailable("the agent is not connected to the coordinator"), false);
         // A separate connection: a fetch waits until some client sends the program, and a connection carries only so many calls.
         let channel = dial::connect(&endpoint.ok_or_else(missing)?).await;
         let channel = channel.map_err(|error| (Status::from_error(error.into()), false))?;

@@ -190,7 +190,7 @@ impl Settings {
         let own_name = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
         let host = match flags.host {
             Some(host) => host,
-            None => own_name().map_err(|error| format!("could not read the host's name: {error}; set it with --host"))?,
+            None => own_name().map_err(|error| format!("cannot read the host's name: {error}; set it with --host"))?,
         };
         if host.is_empty() {
             return Err("the host's name is empty: set it with --host".to_owned());

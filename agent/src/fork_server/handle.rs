@@ -115,7 +115,7 @@ impl ForkServer {
     /// How it ended, after [`ForkServer::end`].
     pub fn how_it_ended(&mut self) -> String {
         self.child.wait().map_or_else(
-            |_| "with a status that this program has taken: it ignores SIGCHLD, or waits for every child".to_owned(),
+            |_| "its exit status is unknown: this program ignores SIGCHLD, or waits for every child".to_owned(),
             |status| status.to_string(),
         )
     }

@@ -28,7 +28,7 @@ pub struct Program {
 /// What to say of an error with [`OWN_EXECUTABLE`].
 pub fn own_executable_failed(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::NotFound && !Path::new("/proc/self").exists() {
-        return "/proc is not mounted, and workers are started from there: mount it (mount -t proc proc /proc)"
+        return "/proc is not mounted, but workers are started from /proc/self/exe: mount it (mount -t proc proc /proc)"
             .to_owned();
     }
     error.to_string()

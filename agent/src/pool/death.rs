@@ -39,7 +39,7 @@ impl Death {
                 return "the worker closed its connection to the agent while it ran: does the task close file descriptors that it did not open?".into();
             }
             Some(Reason::BrokenLink) => {
-                return "the worker garbled its shared memory with the agent and was killed".into();
+                return "the worker garbled the memory that it shares with the agent, and was killed".into();
             }
             Some(Reason::TimedOut { .. }) => {
                 return "the worker was killed because another of its items timed out".into();
@@ -57,7 +57,7 @@ impl Death {
             None => {}
         }
         let Some(status) = self.status else {
-            return "the worker died because somebody killed its fork server".into();
+            return "the worker died because its fork server was killed".into();
         };
         if libc::WIFSIGNALED(status) {
             return by_signal(libc::WTERMSIG(status), memory_limit);
@@ -66,7 +66,7 @@ impl Death {
             exit_code::LOST_CONNECTION => {
                 "the worker lost its connection to the agent: does the task close file descriptors that it did not open?".into()
             }
-            exit_code::BROKEN_LINK => "the worker found its shared memory with the agent garbled".into(),
+            exit_code::BROKEN_LINK => "the worker found the memory that it shares with the agent garbled".into(),
             code => format!("the worker exited with code {code}: did the task call exit?"),
         }
     }
@@ -76,7 +76,7 @@ fn by_signal(number: i32, memory_limit: u64) -> String {
     let name = Signal::try_from(number)
         .map_or_else(|_| format!("signal {number}"), |signal| format!("signal {number} ({})", signal.as_str()));
     let hint = match Signal::try_from(number) {
-        Ok(Signal::SIGKILL) => ": killed from outside, or by the system because it ran out of memory".to_owned(),
+        Ok(Signal::SIGKILL) => ": killed from outside, or by the kernel because memory ran out".to_owned(),
         Ok(Signal::SIGABRT) if memory_limit > 0 => {
             format!(
                 ": it aborted (a panic that cannot unwind, a stack overflow, or memory beyond the limit of {memory_limit} bytes)"

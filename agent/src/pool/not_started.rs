@@ -32,7 +32,7 @@ pub(super) fn refused_by_system(host: &Host, program: &Program, shipped: bool, e
 
 /// No memory can be shared with workers.
 pub(super) fn no_memory(host: &Host, why: &str) -> Failure {
-    failure(host, false, format!("starting workers on host {}: {why}", host.name))
+    failure(host, false, format!("cannot start workers on host {}: {why}", host.name))
 }
 
 impl WorkerPool {
@@ -60,7 +60,7 @@ impl WorkerPool {
         let message = if self.shipped {
             format!("the program {} {what} on host {}: {advice}", program.name(), self.host.name)
         } else {
-            format!("starting workers: the program {what}: {advice}")
+            format!("cannot start workers: the program {what}: {advice}")
         };
         failure(&self.host, self.shipped, message)
     }

@@ -42,7 +42,7 @@ impl WorkerPool {
             }
             None => {
                 let message = format!(
-                    "the result is {length} bytes long, and the agent on this host could not get so much memory: return less, or run fewer such items at once"
+                    "the result is {length} bytes long, and the agent on this host could not allocate that much memory: return less, or run fewer such items at once"
                 );
                 let mut failure = self.failure(FailureKind::PayloadTooLarge, message);
                 failure.pid = pid;

@@ -149,7 +149,7 @@ impl WorkerPool {
     /// The fork server says things without end that mean nothing, which would keep this process busy for nothing.
     fn end_babbler(&mut self, now: u64) {
         let message = format!(
-            "the program's fork server broke the protocol: {STRAYS} of its messages were meaningless; it was killed with its workers"
+            "the program's fork server broke the protocol: it sent {STRAYS} invalid messages; it was killed with its workers"
         );
         self.fail(self.failure(FailureKind::ProgramRejected, message));
         self.supervision.fork_server.force();
@@ -194,7 +194,7 @@ impl WorkerPool {
                 self.watch_fork_server();
             }
             Err(error) => {
-                let message = format!("restarting the fork server after it was killed: {error}");
+                let message = format!("cannot restart the fork server after it was killed: {error}");
                 self.fail(self.failure(FailureKind::Unavailable, message));
                 self.stopped();
             }

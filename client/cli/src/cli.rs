@@ -160,7 +160,7 @@ impl CancelArguments {
             return Ok(());
         }
         let why = format!(
-            "--number takes a job's number, as `farpool jobs` shows it, but '{}' is not one; give a detached job's name without \
+            "--number takes a job's number, as `farpool jobs` shows it, but '{}' is none; a detached job's name goes without \
              --number",
             self.job.escape_debug()
         );

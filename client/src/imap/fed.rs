@@ -193,7 +193,7 @@ fn start<T: Data>(
     let spawned =
         thread::Builder::new().name("farpool-feeder".to_owned()).stack_size(codec::STACK).spawn(move || input.feed());
     spawned.map(drop).map_err(|error| {
-        let message = format!("starting the thread that feeds the job: {error}");
+        let message = format!("cannot start the thread that feeds the job: {error}");
         call.inbox.tell(Error::new(ErrorKind::Unavailable, message))
     })
 }

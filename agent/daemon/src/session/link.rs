@@ -72,7 +72,7 @@ impl Link {
                     Ok(Some(commands)) if commands.is_empty() => {}
                     Ok(Some(commands)) => break commands,
                     Ok(None) => {
-                        let reason = "it ended the session before it had welcomed the agent".to_owned();
+                        let reason = "it ended the session before its first message".to_owned();
                         return Err(Failure::Lost(reason));
                     }
                     Err(status) => return Err(garbled(&incoming, &status).unwrap_or_else(|| Failure::of(&status))),
@@ -136,7 +136,7 @@ fn garbled(incoming: &Incoming<AgentCommand>, status: &Status) -> Option<Failure
 /// What the coordinator says first; returns its release.
 fn welcome(command: AgentCommand) -> Result<String, Failure> {
     let Some(Command::Welcome(version)) = command.body else {
-        return Err(Failure::Lost("its first message is not Welcome".to_owned()));
+        return Err(Failure::Lost("its first message was not Welcome".to_owned()));
     };
     version::check("this agent", "the coordinator", Some(&version)).map_err(|status| Failure::of(&status))?;
     let Version { release, .. } = version;

@@ -141,6 +141,6 @@ fn block(text: &str) -> Result<usize, String> {
     let ByteSize(bytes) = text.parse()?;
     match usize::try_from(bytes) {
         Ok(bytes) if (1..=super::blocks::LARGEST).contains(&bytes) => Ok(bytes),
-        _ => Err(format!("a block has 1 byte to {} MiB", super::blocks::LARGEST >> 20)),
+        _ => Err(format!("a block must be from 1 byte to {} MiB", super::blocks::LARGEST >> 20)),
     }
 }

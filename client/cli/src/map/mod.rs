@@ -123,7 +123,7 @@ impl From<farpool::Error> for MapError {
 impl fmt::Display for MapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NobodyReads => f.write_str("nobody reads the output"),
+            Self::NobodyReads => f.write_str("the reader of the output has exited"),
             Self::Interrupted(signal) => write!(f, "interrupted by signal {signal}"),
             Self::Told(message) => f.write_str(message),
         }

@@ -147,7 +147,7 @@ enum Command {
     Words(Vec<Vec<u8>>),
 }
 
-const NO_COMMAND: &str = "there is no command: put it behind the options, as in `farpool map gzip -9 ::: *.log`";
+const NO_COMMAND: &str = "there is no command: give one after the options, as in `farpool map gzip -9 ::: *.log`";
 
 impl Given {
     fn sort(program: Option<OsString>, words: Vec<OsString>, dashes: bool) -> Result<Given, String> {
@@ -203,10 +203,10 @@ fn source(file: Option<PathBuf>, lists: Option<Vec<List>>, unit: Unit, columns: 
         return Err("--pipe cuts stdin or a file (-a FILE) into blocks: it takes no items after :::".to_owned());
     }
     if lists.len() > 1 && columns {
-        return Err("--colsep cuts the items of one source: it does not go with several (:::, ::::)".to_owned());
+        return Err("--colsep cuts the items of one source: it cannot be combined with several (:::, ::::)".to_owned());
     }
     if lists.len() > 1 && unit != Unit::Values(1) {
-        return Err("-n takes items of one source together: it does not go with several (:::, ::::)".to_owned());
+        return Err("-n takes items of one source together: it cannot be combined with several (:::, ::::)".to_owned());
     }
     Ok(Source::Lists(lists))
 }
@@ -223,7 +223,7 @@ fn variable(text: &OsString) -> Result<(OsString, OsString), String> {
              command that is to use another one, put it into the command: 'FARPOOL_ADDRESS=URL command {}'"
                 .to_owned(),
         ),
-        _ if name.is_empty() => Err(format!("--env {} names no variable", text.display())),
+        _ if name.is_empty() => Err(format!("--env {} has no variable name: write NAME or NAME=VALUE", text.display())),
         None => Err(format!("--env {0}: this variable is not set here; set it with --env {0}=VALUE", text.display())),
         Some(value) => Ok((name.to_owned(), value)),
     }

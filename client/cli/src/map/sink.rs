@@ -262,7 +262,7 @@ fn print(output: &Output, spool: Option<&SpoolFile>, item: Option<&[u8]>, to: &m
             None => to.write_all(bytes)?,
         },
         Output::Spooled(extents) => {
-            let file = spool.ok_or_else(|| io::Error::other("an output is in a file that is not known"))?;
+            let file = spool.ok_or_else(|| io::Error::other("an output refers to an unknown file"))?;
             for &extent in extents {
                 match &mut tag {
                     Some(tag) => file.read(extent, |bytes| tag.write(bytes, to))?,

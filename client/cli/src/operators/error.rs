@@ -57,7 +57,7 @@ impl OperatorError {
                 Self { kind: Kind::Refused, message, advice: START_OR_NAME }
             }
             Code::Unavailable | Code::Unknown if status.source().is_some() => {
-                let message = format!("lost the coordinator at {address}: {}", root(&status));
+                let message = format!("lost the connection to the coordinator at {address}: {}", root(&status));
                 Self { kind: Kind::Unreachable, message, advice: "check whether it is still running" }
             }
             Code::DeadlineExceeded | Code::Cancelled => {

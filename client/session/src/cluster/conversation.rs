@@ -46,7 +46,7 @@ pub(super) fn hold(shared: &Arc<Shared>, driver: &Driver, terms: Terms, opener: 
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
-            let error = Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}"));
+            let error = Error::new(ErrorKind::Unavailable, format!("cannot start the pool's thread: {error}"));
             return end(shared, Err(error), Some(opener));
         }
     };
@@ -200,7 +200,7 @@ impl<C: Connect> Conversation<'_, C> {
                 }
             }
             if state.link != Link::Up {
-                return Err(Error::protocol(format_args!("{} did not start with its Welcome", shared.address)));
+                return Err(Error::protocol(format_args!("the first message from {} was not Welcome", shared.address)));
             }
             if let Some(error) = state.inboxes.failure() {
                 self.opening.answer(Err(error));

@@ -75,7 +75,7 @@ impl Driver {
             }
         };
         if let Err(error) = ended {
-            let error = Error::protocol(format_args!("the pool's session broke off: {error}"));
+            let error = Error::protocol(format_args!("the pool's session ended unexpectedly: {error}"));
             shared.end(Some(error));
         }
         // Nobody asks a session that is over.

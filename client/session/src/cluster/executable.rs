@@ -28,7 +28,7 @@ impl Executable {
                 true => ("this program", own_executable_failed(&error)),
                 false => ("the pool's program", error.to_string()),
             };
-            Error::new(ErrorKind::Unavailable, format!("reading {what}, {}: {why}", file.display()))
+            Error::new(ErrorKind::Unavailable, format!("cannot read {what}, {}: {why}", file.display()))
         };
         let size = File::open(file).and_then(|file| file.metadata()).map_err(failed)?.len();
         let digest = if is_own { own_digest() } else { File::open(file).and_then(|file| digest_of(&file)) };

@@ -93,7 +93,7 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
         .name("farpool".into())
         .stack_size(crate::STACK)
         .spawn(move || conversation::hold(&own.0, &own.1, terms, opener))
-        .map_err(|error| Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}")))?;
+        .map_err(|error| Error::new(ErrorKind::Unavailable, format!("cannot start the pool's thread: {error}")))?;
     // From here on the session ends with this.
     let session = ClusterSession { shared, driver, threads, ground, front, _borrower: borrower };
     let _lent = farpool_worker::lend();

@@ -65,5 +65,5 @@ impl Upload {
 
 /// The error of whoever needs the coordinator at `address` to have this program, which cannot be read.
 pub(super) fn unreadable(address: impl Display, error: &io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("reading the pool's program for {address}: {error}"))
+    Error::new(ErrorKind::Unavailable, format!("cannot read the pool's program to send it to {address}: {error}"))
 }

@@ -60,7 +60,7 @@ struct State {
 impl Driver {
     /// Starts the engine and the session's thread.
     pub(super) fn start(settings: Settings) -> Result<Arc<Driver>, Error> {
-        let failed = |error: Errno| Error::new(ErrorKind::Unavailable, format!("opening a pool: {error}"));
+        let failed = |error: Errno| Error::new(ErrorKind::Unavailable, format!("cannot open the pool: {error}"));
         let _standard = HoldStandard::new().map_err(failed)?;
         let outer = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let engine = Engine::start(settings)?;
@@ -77,7 +77,7 @@ impl Driver {
             .name("farpool".into())
             .stack_size(crate::STACK)
             .spawn(move || own.run())
-            .map_err(|error| Error::new(ErrorKind::Unavailable, format!("starting the pool's thread: {error}")))?;
+            .map_err(|error| Error::new(ErrorKind::Unavailable, format!("cannot start the pool's thread: {error}")))?;
         Ok(driver)
     }
 

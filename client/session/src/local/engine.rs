@@ -39,7 +39,7 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn start(settings: Settings) -> Result<Engine, Error> {
         let agent = Agent::new(settings.processes, program(settings.program, settings.environment))
-            .map_err(|error| Error::new(ErrorKind::Unavailable, format!("preparing the pool's workers: {error}")))?;
+            .map_err(|error| Error::new(ErrorKind::Unavailable, format!("cannot prepare the workers: {error}")))?;
         let mut coordinator = Coordinator::new(Config::default());
         let (client, agent_id) = (coordinator.connect_client(Principal::local()), coordinator.connect_agent());
         let mut engine = Engine {

@@ -70,7 +70,7 @@ impl Serialize for Entry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
             Some(errand) => errand.serialize(serializer),
-            None => Err(S::Error::custom("the input is not whole")),
+            None => Err(S::Error::custom("the input is incomplete")),
         }
     }
 }

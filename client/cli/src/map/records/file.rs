@@ -41,10 +41,10 @@ impl Lines {
         }
         if let Some(metadata) = metadata.filter(|metadata| !metadata.is_file()) {
             if metadata.is_dir() {
-                return Err(refused("--results takes a file, but that is a directory"));
+                return Err(refused("--results takes a file, but this is a directory"));
             }
             if matches!(mode, Mode::Resume { .. }) {
-                return Err(refused("--resume needs a regular file, and that is not one"));
+                return Err(refused("--resume needs a regular file, but this is not one"));
             }
             return stream(OpenOptions::new().write(true).open(path).map_err(|error| failed(&error))?);
         }

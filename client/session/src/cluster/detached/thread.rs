@@ -61,5 +61,5 @@ impl<F: FnOnce(Error)> Drop for LastWord<F> {
 const NAME: &str = "farpool-detached";
 
 fn not_started(error: &io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("starting a thread that talks to the coordinator: {error}"))
+    Error::new(ErrorKind::Unavailable, format!("cannot start the thread that talks to the coordinator: {error}"))
 }

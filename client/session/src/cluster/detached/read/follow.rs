@@ -146,7 +146,7 @@ impl<C: Connect<Connection: Keeper>> Follower<C> {
             && before.detached_ms != 0
             && before.detached_ms != job.detached_ms
         {
-            let error = Error::invalid("the job was dropped in the meantime, and another one now has its name");
+            let error = Error::invalid("the job was discarded in the meantime, and another one now has its name");
             return Err(Trouble::Final(self.subject.tell(error)));
         }
         inbox.describe(&job);
