@@ -4,17 +4,17 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::codec::{self, CodecError};
 
-/// What can go to a worker and come back: every owned serde type.
+/// Values that can be sent to a worker and back: every owned serde type.
 ///
-/// It is implemented for all of them; just derive serde's traits. A value arrives exactly as after a serde round trip through a
+/// You need only derive serde's traits: all such types implement it. A value arrives exactly as after a serde round trip through a
 /// self-describing format (farpool's tests compare with `serde_json`): a skipped field gets its default, and attributes such as
 /// `flatten`, `untagged` and `skip_serializing_if` mean what they mean in JSON. Values that JSON cannot tell apart stay distinct:
 /// `Some(())`, `Some(None)` and `None`, NaN, maps with any keys. A value that cannot be sent fails with
 /// [`ErrorKind::Codec`](crate::ErrorKind::Codec), which names the type; it never arrives as a different value.
 ///
-/// Types whose `Deserialize` asks for exactly what their `Serialize` writes, such as derived ones without such attributes, use
-/// a compact format. To check this, the sender also decodes the first values of a type. Both traits see a human-readable format,
-/// as in JSON. A value may be nested 4,096 levels deep.
+/// A compact format is used for types whose `Deserialize` reads exactly what their `Serialize` writes, such as derived ones
+/// without such attributes. To check this, the sender also decodes the first values of a type. Both traits see a human-readable
+/// format, as in JSON. A value may be nested 4,096 levels deep.
 ///
 /// ```
 /// #[derive(serde::Serialize, serde::Deserialize)]

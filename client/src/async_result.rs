@@ -1,4 +1,4 @@
-//! An outcome to wait for later, or never.
+//! The handle of a job in the background.
 
 mod decode;
 mod future;
@@ -44,7 +44,7 @@ use outcome::Outcome;
 /// ```
 #[must_use = "the job keeps running, but nobody will see its outcome"]
 pub struct AsyncResult<T: Send + 'static> {
-    /// `None`: the job could not be started.
+    /// `None` if the job could not be started.
     session: Option<Session>,
     outcome: Owned<Arc<Outcome<T>>>,
     progress: Option<Progress>,
@@ -55,8 +55,8 @@ impl<T: Send + 'static> AsyncResult<T> {
     ///
     /// # Errors
     /// The error of the item, or of the failed item with the lowest index; [`ErrorKind::Cancelled`] after
-    /// [`cancel`](Self::cancel) or [`Pool::terminate`](crate::Pool::terminate); [`ErrorKind::InvalidArgument`] if it is
-    /// called in the input of this job, or of a job whose outcome this job's input waits for: neither outcome could ever be ready.
+    /// [`cancel`](Self::cancel) or [`Pool::terminate`](crate::Pool::terminate); [`ErrorKind::InvalidArgument`] for a deadlock: if
+    /// the input of this job calls it, or the input of a job whose outcome this job's input waits for.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -170,8 +170,8 @@ impl<T: Send + 'static> AsyncResult<T> {
             .tell(Error::invalid("the outcome is not ready yet: check ready() first, or call wait(..)")))
     }
 
-    /// Cancels the job: running items are killed, and its outcome becomes [`ErrorKind::Cancelled`], unless it was
-    /// ready before. Returns at once.
+    /// Cancels the job: running items are killed, and the outcome becomes [`ErrorKind::Cancelled`], unless it is already
+    /// ready. Returns at once.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -191,8 +191,8 @@ impl<T: Send + 'static> AsyncResult<T> {
 
     /// Calls `f` with the value when the job succeeds, or at once if it already has; never if the job fails.
     ///
-    /// Callbacks run one after another on a thread of farpool's. They may use the pool. A callback that panics is reported
-    /// on stderr and does no other harm.
+    /// Callbacks run one after another on a thread that farpool starts. They may use the pool. If a callback panics, stderr
+    /// says so, and nothing else is affected.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -237,7 +237,7 @@ impl<T: Send + 'static> AsyncResult<T> {
 
     fn call_back(self, f: impl FnOnce(&Result<T, Error>) + Send + 'static) -> Self {
         if let Err(error) = self.check() {
-            // In a fork this error is the outcome: nobody else delivers one.
+            // In a fork this error is the outcome: no other will be delivered.
             let inbox = self.outcome.inbox();
             return Self::failed(inbox.verb(), inbox.label(), error).call_back(f);
         }
@@ -273,14 +273,14 @@ impl<T: Send + 'static> AsyncResult<T> {
 }
 
 impl<T: Send + 'static> AsyncResult<T> {
-    /// The outcome of a running job, or of one whose inbox has already ended.
+    /// Creates the handle of a running job, or of one whose inbox has already ended.
     pub(crate) fn new(call: &Call, decode: Decode<T>, progress: Option<Progress>) -> Self {
         let outcome = Arc::new(Outcome::new(Arc::clone(&*call.inbox), decode));
         let outcome = Owned::of(call.session.owner(), outcome);
         Self { session: Some(call.session.clone()), outcome, progress }
     }
 
-    /// The outcome of a job that could not be started.
+    /// Creates the handle of a job that could not be started.
     pub(crate) fn failed(verb: &'static str, label: &str, error: Error) -> Self {
         Self { session: None, outcome: Owned::new(Arc::new(Outcome::failed(verb, label, error))), progress: None }
     }
@@ -298,7 +298,7 @@ impl<T: Send + 'static> Drop for AsyncResult<T> {
             return;
         }
         self.outcome.abandon();
-        // The job keeps running, and so does its bar.
+        // The job keeps running, and its progress bar stays.
         if let Some(progress) = self.progress.take()
             && !self.outcome.inbox().ended()
         {

@@ -21,7 +21,7 @@ use crate::pool::Pool;
 
 /// The options of a [`Pool`]; created by [`Pool::builder`].
 ///
-/// Nothing is checked before [`build`](Self::build).
+/// [`build`](Self::build) checks the options.
 ///
 /// ```
 /// use std::sync::OnceLock;
@@ -64,7 +64,7 @@ pub struct Builder {
 /// Where a pool runs.
 #[derive(Clone, Debug, Default)]
 enum Target {
-    /// Where the environment says.
+    /// Where `FARPOOL_ADDRESS` says.
     #[default]
     Environment,
     ThisMachine,
@@ -197,8 +197,8 @@ impl Builder {
         self
     }
 
-    /// Sets how many items one worker runs at once, each on its own thread, at least 1: for functions that wait more than they
-    /// compute. Default: 1. If a worker dies, each item running in it uses up an attempt.
+    /// Sets how many items one worker runs at once, each on its own thread, at least 1. Use it for functions that wait more than
+    /// they compute. Default: 1. If a worker dies, each item running in it uses up an attempt.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -217,7 +217,7 @@ impl Builder {
         self
     }
 
-    /// Limits each worker's address space to this many bytes, at least 1: an allocation beyond it fails, and the worker dies.
+    /// Limits each worker's address space to this many bytes, at least 1. An allocation beyond it fails, and the worker dies.
     /// Default: no limit.
     ///
     /// ```

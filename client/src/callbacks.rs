@@ -1,4 +1,4 @@
-//! The thread that runs users' callbacks, so that a slow or panicking one holds up nobody but other callbacks.
+//! The thread that runs users' callbacks, so that a slow or panicking one delays only other callbacks.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,7 +20,7 @@ struct Callbacks {
     thread: OnceLock<ThreadId>,
 }
 
-/// Sees to it that the thread is there.
+/// Starts the thread if it is not running.
 pub(crate) fn start() -> io::Result<()> {
     let callbacks = CALLBACKS.get();
     // Under the lock, so that two callers do not start it twice.
@@ -33,15 +33,15 @@ pub(crate) fn start() -> io::Result<()> {
     Ok(())
 }
 
-/// Has the thread run a task, after those that wait already. Never blocks.
+/// Queues a task for the thread. Never blocks.
 pub(crate) fn schedule(task: Task) {
     let callbacks = CALLBACKS.get();
     callbacks.tasks().push_back(task);
     callbacks.arrived.notify_one();
 }
 
-/// Runs one waiting task if this is the callbacks' own thread: a callback that waits for another one would wait for
-/// ever. Returns whether there was one.
+/// Runs one queued task if this is the callbacks' own thread: otherwise a callback that waits for another one would wait
+/// forever. Returns whether there was one.
 pub(crate) fn help() -> bool {
     let callbacks = CALLBACKS.get();
     if callbacks.thread.get() != Some(&thread::current().id()) {
@@ -72,7 +72,7 @@ impl Callbacks {
 }
 
 fn run(task: Task) {
-    // What the callback captured may be left half-changed, but nobody else can see it any more, or expects it.
+    // The callback's captures may be left inconsistent, but nothing else can access them.
     if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(task)) {
         eprintln!("farpool: a callback panicked: {}", crate::panics::message(&*panic));
     }

@@ -1,4 +1,4 @@
-//! Errors, in the words of this API.
+//! Errors, with advice that names this crate's methods.
 
 use std::fmt::{self, Debug, Display, Formatter};
 
@@ -7,8 +7,8 @@ use farpool_session::Remedy;
 
 /// An error, with everything that is known about it.
 ///
-/// Its [`Display`](std::fmt::Display) and its [`Debug`](std::fmt::Debug) print the same: what was being done, with
-/// which item, what happened, where and at which attempt, and what to do next. The last stderr output of a dead worker and
+/// Its [`Display`](std::fmt::Display) and its [`Debug`](std::fmt::Debug) print the same: the call, the item, what
+/// happened, where, after how many attempts, and what to do next. The last stderr output of a dead worker and
 /// the backtrace of a panic follow on separate lines.
 ///
 /// ```
@@ -95,7 +95,7 @@ impl Error {
         self.0.pid()
     }
 
-    /// Returns how often the item was tried, including the last time; 0 if it never reached a worker.
+    /// Returns how many attempts the item had, including the last; 0 if it never reached a worker.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -117,7 +117,7 @@ impl Error {
     /// # farpool::init();
     /// let pool = farpool::Pool::new(2)?;
     /// let error = pool.map(|n: u64| assert!(n != 2, "two"), 0..4).unwrap_err();
-    /// // There is one if RUST_BACKTRACE asks for it.
+    /// // Present if RUST_BACKTRACE enables it.
     /// assert!(error.backtrace().is_none_or(|backtrace| !backtrace.is_empty()));
     /// # Ok(())
     /// # }
@@ -133,7 +133,7 @@ impl Error {
     /// # farpool::init();
     /// let pool = farpool::Pool::new(2)?;
     /// let error = pool.map(|n: u64| assert!(n != 2, "two"), 0..4).unwrap_err();
-    /// // Only of workers that died.
+    /// // `None`: the item panicked, and its worker lives on.
     /// assert_eq!(error.stderr(), None);
     /// # Ok(())
     /// # }
@@ -199,7 +199,7 @@ impl Display for Error {
     }
 }
 
-// `main` prints the error that it returns with Debug: the reader wants the story there too, not a struct.
+// If `main` returns an error, Rust prints it with Debug: print the message there too, not a struct.
 impl Debug for Error {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         Display::fmt(self, f)
@@ -208,7 +208,7 @@ impl Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// Names the call to make.
+/// Returns advice that names the call to make.
 fn call(remedy: Remedy) -> Option<&'static str> {
     match remedy {
         Remedy::CheckAddress => {
@@ -217,12 +217,12 @@ fn call(remedy: Remedy) -> Option<&'static str> {
         Remedy::ReconnectLonger => Some("to allow more time, call Builder::reconnect_timeout"),
         Remedy::NameLabel => Some("write require(\"gpu\", \"a100\")"),
         Remedy::CallAgain => Some("call it again, or attach(..) to the job here"),
-        // The remedy has words of its own.
+        // For others the session's own advice is used.
         _ => None,
     }
 }
 
-/// What to do next, where the message cannot say it.
+/// Returns what to do next, for kinds whose messages do not say it.
 fn advice(kind: ErrorKind) -> Option<&'static str> {
     match kind {
         ErrorKind::WorkerDied => {
@@ -234,7 +234,7 @@ fn advice(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::Closed => Some("open another pool"),
         ErrorKind::WaitTimedOut => Some("the job is still running: wait again, or cancel it"),
         ErrorKind::InitializerFailed => Some("fix the initializer and open another pool"),
-        // What happened says it.
+        // The message says it.
         _ => None,
     }
 }

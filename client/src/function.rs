@@ -2,9 +2,9 @@
 //!
 //! A worker runs the same executable as the client, so every function that a client can name exists there too: only its
 //! location is sent. For each combination of function, arguments and result that a program uses, the
-//! compiler makes one [`Descriptor`]; its distance from the beginning of the [`object`] that it lies in, the program or a
-//! shared object, is the same in every process, wherever the system has loaded that. A hash of the type's name travels along and
-//! is compared before anything is called.
+//! compiler makes one [`Descriptor`]. Its offset in its [`object`], the program or a shared object, is the same in every
+//! process, wherever the system has loaded the object. A hash of the type's name is sent too, and compared before anything is
+//! called.
 
 #![expect(
     unsafe_code,
@@ -26,8 +26,8 @@ pub(crate) use object::was_started_by_loader;
 
 /// A function without data: its type alone identifies it. Every function sent to workers is one.
 ///
-/// Plain functions and closures without captures are. A closure that captures something `Copy` also fits these traits,
-/// but it is refused when its call is compiled.
+/// Plain functions and closures without captures implement it. So does a closure that captures something `Copy`, but a call
+/// with it does not compile.
 ///
 /// ```
 /// # fn main() -> Result<(), farpool::Error> {
@@ -52,7 +52,7 @@ impl<F: Copy + Send + Sync + 'static> Captureless for F {}
 /// A function that workers can run: a plain function, or a closure that captures nothing, with up to eight arguments;
 /// `A` is the tuple of them.
 ///
-/// It is implemented for all of them; nothing needs to be registered. A closure that captures something does not
+/// All of these implement it; nothing needs to be registered. A closure that captures something does not
 /// compile: pass that data in the items, or once per worker with
 /// [`Builder::initializer`](crate::Builder::initializer).
 ///
@@ -108,24 +108,24 @@ implement_function!(A1 a1 A2 a2 A3 a3 A4 a4 A5 a5 A6 a6);
 implement_function!(A1 a1 A2 a2 A3 a3 A4 a4 A5 a5 A6 a6 A7 a7);
 implement_function!(A1 a1 A2 a2 A3 a3 A4 a4 A5 a5 A6 a6 A7 a7 A8 a8);
 
-/// What a worker calls to run items of one function: see [`task::run`].
+/// The code that a worker calls to run items of one function: see [`task::run`].
 pub(crate) type Entry = fn(&mut dyn Items);
 
-/// What the compiler lays down for each function, argument and result type that a program uses.
+/// The record that the compiler makes for each combination of function, arguments and result that a program uses.
 #[repr(C)]
 struct Descriptor {
     magic: u64,
-    /// The farpool that it was compiled with: a shared object may have another one than the program.
+    /// The copy of farpool that it was compiled with: a shared object may have its own copy.
     farpool: &'static Anchor,
     name: fn() -> &'static str,
     entry: Entry,
 }
 
 const MAGIC: u64 = u64::from_le_bytes(*b"farpool\x02");
-/// Object, offset, and hash of the name; behind them comes the name of the object's file, unless that is the program.
+/// Bytes for the object, the offset and the hash of the name. The file name of the object follows, unless that is the program.
 const BLOB_BYTES: usize = 24;
 
-/// What there is one of in each farpool.
+/// Its address identifies this copy of farpool.
 struct Anchor(#[expect(dead_code, reason = "so that it has a place of its own")] u64);
 
 static ANCHOR: Anchor = Anchor(MAGIC);
@@ -148,11 +148,11 @@ where
     const DESCRIPTOR: Descriptor =
         Descriptor { magic: MAGIC, farpool: &ANCHOR, name: std::any::type_name::<(F, A, R)>, entry: enter::<F, A, R> };
 
-    /// For results that other builds of the program may read.
+    /// The same, for results that other builds of the program may read.
     const DETACHED: Descriptor = Descriptor { entry: enter_detached::<F, A, R>, ..Self::DESCRIPTOR };
 }
 
-/// What a worker needs to find the function `F` again.
+/// Returns what a worker needs to find the function `F`.
 pub(crate) fn describe<F, A, R>() -> Bytes
 where
     F: Function<A, Output = R>,
@@ -176,17 +176,17 @@ where
 
 fn blob(descriptor: &'static Descriptor) -> Bytes {
     thread_local! {
-        /// That of the function of the program that this thread described last: it may call it again and again.
+        /// The description that this thread made last, of a function of the program: it may call the same one repeatedly.
         static LAST: Cell<Option<(&'static Descriptor, Bytes)>> = const { Cell::new(None) };
     }
     let place = object::place(std::ptr::from_ref(descriptor).addr());
     if !place.name.is_empty() {
-        // Another object may lie there later.
+        // Another object may be loaded at this address later.
         return [&blob_of(descriptor, &place)[..], &place.name].concat().into();
     }
     let last = LAST.try_with(Cell::take).ok().flatten().filter(|(last, _)| std::ptr::eq(*last, descriptor));
     let blob = last.map_or_else(|| Bytes::copy_from_slice(&blob_of(descriptor, &place)), |(_, blob)| blob);
-    // A thread that is about to end keeps none.
+    // A thread that is ending keeps no description.
     let _ = LAST.try_with(|last| last.set(Some((descriptor, blob.clone()))));
     blob
 }
@@ -200,7 +200,7 @@ fn blob_of(descriptor: &Descriptor, place: &object::Place) -> [u8; BLOB_BYTES] {
     blob
 }
 
-/// Finds the function that `blob` describes; an error if it is not one of this program's.
+/// Finds the function that `blob` describes. Fails if this program has no such function.
 pub(crate) fn resolve(blob: &[u8]) -> Result<Entry, Cow<'static, str>> {
     const OTHER_BUILD: Cow<'_, str> = Cow::Borrowed(
         "the worker runs a different build of the program than the client: start both from the same executable",

@@ -1,4 +1,4 @@
-//! Lazy maps: the consumer's own thread pulls the input, a bounded number of items ahead of what it takes.
+//! Lazy maps: the consumer's own thread pulls the input, a bounded number of items ahead of the outcomes it takes.
 
 mod arrivals;
 mod fed;
@@ -28,9 +28,9 @@ use run::Step;
 ///
 /// Nothing runs until you ask for the first outcome. The thread that asks also pulls the input, at most
 /// [`buffersize`](crate::Job::buffersize) items ahead of the outcomes taken. So the input must not wait for these outcomes; if it
-/// does, for example over a channel, use [`imap_from_thread`](crate::Job::imap_from_thread). An `Err` is about its item only
-/// and the iteration continues, unless the whole job ended (its pool was terminated, or failed): that error is the last
-/// item. Dropping the `Imap` cancels the job.
+/// does, for example over a channel, use [`imap_from_thread`](crate::Job::imap_from_thread). An `Err` is about one item, and
+/// the iteration continues. If the whole job ended (its pool was terminated, or failed), that error is the last. Dropping the
+/// `Imap` cancels the job.
 ///
 /// ```
 /// fn square(n: u64) -> u64 {
@@ -40,7 +40,7 @@ use run::Step;
 /// fn main() -> Result<(), farpool::Error> {
 ///     farpool::init();
 ///     let pool = farpool::Pool::new(2)?;
-///     // The input has no end: it is pulled as far as it is needed.
+///     // The input is endless: only as much of it is pulled as is needed.
 ///     let mut sum = 0;
 ///     for square in pool.imap(square, 1..).take(3) {
 ///         sum += square?;
@@ -85,9 +85,9 @@ impl<I: Iterator, R> Imap<I, R> {
         }
     }
 
-    /// Stops retries of items that panic or count as failed from now on, whatever [`retry_panics`](crate::Job::retry_panics) and
-    /// [`retry_failed`](crate::Job::retry_failed) say. It is for a caller that only waits for what runs to finish. Items that already
-    /// wait for another attempt still get it, and items whose worker or host is lost are retried as before.
+    /// Stops retrying items that panic or count as failed, despite [`retry_panics`](crate::Job::retry_panics) and
+    /// [`retry_failed`](crate::Job::retry_failed). Use it when you only wait for running items to finish. Items that already wait
+    /// for another attempt still get it, and items whose worker or host is lost are retried as before.
     pub fn stop_retries(&mut self) {
         match &mut self.state {
             State::Running(run) => run.stop_retries(),

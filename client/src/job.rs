@@ -12,9 +12,10 @@ use farpool_session::labels;
 use crate::options::Options;
 use crate::pool::Pool;
 
-/// A call under construction: set options, then call a verb. Created by [`Pool::job`].
+/// A function with the options of its call, created by [`Pool::job`]. Set options, then call [`map`](Self::map),
+/// [`apply`](Self::apply) or another method, as on a [`Pool`].
 ///
-/// The verb checks the options and fails with [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if one is invalid.
+/// That method checks the options and fails with [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if one is invalid.
 ///
 /// ```
 /// use std::time::Duration;
@@ -37,7 +38,7 @@ pub struct Job<'p, F> {
 }
 
 impl Pool {
-    /// Returns a job that calls this function: set options, then call a verb.
+    /// Returns a job that calls this function: set options, then call [`Job::map`], [`Job::apply`] or another method.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -67,7 +68,7 @@ impl<'p, F> Job<'p, F> {
     }
 
     /// Sets how many consecutive items one worker gets at a time, at least 1; it runs them one after another. Default:
-    /// chosen by how long items take.
+    /// farpool chooses, by how long items take.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -84,7 +85,7 @@ impl<'p, F> Job<'p, F> {
     }
 
     /// Sets how many items `imap` and `imap_unordered` may pull ahead of the outcomes taken; at least 1,
-    /// and at least the chunksize. Default: twice what the slots can hold, and more while items are quick.
+    /// and at least the chunksize. Default: twice what the slots can hold, and more while items are short.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -100,7 +101,7 @@ impl<'p, F> Job<'p, F> {
         self
     }
 
-    /// Sets how long one item may run; must be above zero. An item that runs longer is killed and fails with
+    /// Sets how long one item may run; must be above zero. If an item runs longer, its worker is killed, and it fails with
     /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut). Default: no limit.
     ///
     /// ```
@@ -223,7 +224,7 @@ impl<'p, F> Job<'p, F> {
     /// # farpool::init();
     /// let pool = farpool::Pool::new(1)?;
     /// let background = pool.job(|n: u64| n + 1).priority(-1).map_async(0..1000);
-    /// // Is not held up by it.
+    /// // Does not wait for the job in the background.
     /// assert_eq!(pool.apply(|n: u64| n * n, (3,))?, 9);
     /// assert_eq!(background.get()?.len(), 1000);
     /// # Ok(())

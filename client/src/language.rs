@@ -8,18 +8,18 @@ use crate::{codec, function};
 
 /// Lets this program run as its own pool's workers. Call it in the first line of `main`.
 ///
-/// In the process that a user started it returns at once. farpool starts workers by running the same
-/// executable again. In a worker this call runs tasks and never returns, so code before it should have no
-/// side effects, and code after it does not run there. A program that opens a [`Pool`](crate::Pool) without
+/// In a process that you started it returns at once. farpool starts workers by running the same executable
+/// again; in a worker this call runs tasks and never returns. So code before it should have no side effects,
+/// and code after it does not run in workers. A program that opens a [`Pool`](crate::Pool) without
 /// calling it gets an error that says so.
 ///
 /// Call it before starting threads, if possible: workers are then forked (0.2 ms each) instead of
 /// started from scratch (1 to 2 ms each). Under `#[tokio::main]` threads already exist; write a plain `main` that calls
 /// `farpool::init()` and builds the runtime afterwards.
 ///
-/// In tests under Rust's own harness, call it in the first line of each test that opens a pool, on the test's own thread. Or
-/// use your own harness whose `main` calls it, which saves the workers starting the harness. Workers then run one of
-/// these tests, up to this call, and no other.
+/// In tests under Rust's own harness, call it in the first line of each test that opens a pool, on the test's own thread:
+/// each worker then runs one of these tests, up to this call, and no other. With a harness of your own, call it in `main`,
+/// which saves the workers starting the harness.
 ///
 /// # Examples
 ///

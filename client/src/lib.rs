@@ -18,29 +18,29 @@
 //! ```
 //!
 //! # How functions get to the workers
-//! Workers run the same executable as their client: [`init`], the first line of `main`, is where they turn into workers.
-//! Any plain function and any closure that captures nothing can be called, with no macro and no registration. Data that
-//! every call needs goes to the workers once, through [`Builder::initializer`].
+//! Workers run the same executable as their client; in [`init`], the first line of `main`, a process becomes a worker.
+//! They can call any plain function and any closure that captures nothing, with no macro and no registration. Data that
+//! every call needs is sent to each worker once, through [`Builder::initializer`].
 //!
 //! # What happens when
 //! - an item panics: its error has the message and the backtrace; the other items are not affected.
 //! - a worker dies: the item it was running is retried, twice by default ([`Job::retries`]), then fails as
 //!   [`ErrorKind::WorkerDied`] with the signal or the exit code. Nothing hangs, and no other item is lost.
-//! - an item takes longer than [`Job::timeout`]: it is killed and fails as [`ErrorKind::TimedOut`].
+//! - an item takes longer than [`Job::timeout`]: its worker is killed, and the item fails as [`ErrorKind::TimedOut`].
 //! - the pool is dropped or [terminated](Pool::terminate): no process is left behind.
 //!
 //! # Jobs that outlive their client
-//! [`Job::detach`] gives a whole job to the cluster, whose coordinator keeps it on disk; [`attach`] picks up its outcomes in any
+//! [`Job::detach`] hands a whole job to the cluster, whose coordinator keeps it on disk. [`attach`] reads its outcomes in any
 //! process, as often as you like, even after restarts.
 //!
 //! # Processes that fork
 //! A pool and its results ([`AsyncResult`], [`Imap`], the [`Outcomes`] of a detached job) belong to the process that opened
-//! the pool. In a fork of that process their calls are refused with [`ErrorKind::InvalidArgument`], dropping them does nothing,
-//! and the parent is not disturbed. A fork can open its own pools.
+//! the pool. In a fork of that process their calls fail with [`ErrorKind::InvalidArgument`], dropping them does nothing,
+//! and the parent is not affected. A fork can open its own pools.
 //!
 //! # Blocking and async
 //! One [`Pool`] serves both: [`AsyncResult`] has `get()` and is a `Future`, [`Imap`] is an `Iterator` and a `Stream`, on any
-//! executor. Do not call blocking verbs (`apply`, `map`, `starmap`, and `next()` of an [`Imap`]) in async code.
+//! executor. Do not call blocking methods (`apply`, `map`, `starmap`, and `next()` of an [`Imap`]) in async code.
 
 #![cfg_attr(not(feature = "cluster"), expect(dead_code, unused_imports, reason = "some of it is for clusters only"))]
 

@@ -9,7 +9,7 @@ use farpool_session::labels;
 
 use crate::error::Error;
 
-/// The options of one call, as they were given.
+/// The options of one call, as given and not yet checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) chunksize: Option<u64>,
@@ -79,7 +79,7 @@ impl Options {
             ));
         }
         match (self.chunksize, self.buffersize) {
-            // The first chunk would never be whole.
+            // The first chunk would never be complete.
             (Some(chunk), Some(buffer)) if buffer < chunk => Err(Error::invalid(format!(
                 "buffersize must be at least the chunksize, and {buffer} is less than {chunk}"
             ))),
@@ -87,12 +87,12 @@ impl Options {
         }
     }
 
-    /// Items of an explicit chunk; 0: none.
+    /// Items in a chunk, if that was set; otherwise 0.
     pub(crate) fn chunksize(&self) -> u64 {
         self.chunksize.unwrap_or(0)
     }
 
-    /// What the coordinator is told, but for the number.
+    /// The message that opens the job, except for its number.
     pub(crate) fn open_job(&self, function: Bytes) -> OpenJob {
         let timeout_ns = self.timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
         OpenJob {
@@ -103,7 +103,7 @@ impl Options {
             retries: self.retries,
             retry_panics: self.retry_panics,
             retry_failed: self.retry_failed,
-            // It is shown to people, who need no more of it.
+            // Only people read it: the rest would not help them.
             label: limits::clipped(&self.label, limits::JOB_LABEL_BYTES),
             priority: self.priority,
             require: self.require.clone(),

@@ -19,7 +19,7 @@ use stage::{Stage, StageCell};
 
 /// A pool of worker processes.
 ///
-/// Every verb takes `&self`: threads and tasks can share one pool and call it at the same time. Dropping the pool
+/// Every method takes `&self`: threads and tasks can share one pool and call it at the same time. Dropping the pool
 /// [terminates](Self::terminate) it, like leaving Python's `with`; [`close`](Self::close) and [`join`](Self::join) let it finish.
 ///
 /// ```

@@ -1,4 +1,4 @@
-//! A bar on stderr that shows how far a job is.
+//! The progress bar of a job, on stderr.
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -19,9 +19,9 @@ const WITHOUT_TOTAL: &str = "{prefix}{spinner} {human_pos} done {per_sec} in {el
 
 /// Draws the bar until it is dropped, which leaves the last state on the screen.
 ///
-/// It looks at the job's count from a thread of its own, so that the job itself pays nothing for it.
+/// A separate thread polls the job's count, so that the bar costs the job nothing.
 pub(crate) struct Progress {
-    /// Whose thread it is.
+    /// The process that the thread belongs to.
     owner: Owner,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -50,12 +50,12 @@ impl Progress {
                 });
             }
         };
-        // A job without its bar is better than no job.
+        // The job runs without its bar rather than not at all.
         let thread = thread::Builder::new().name("farpool-progress".to_owned()).spawn(draw).ok()?;
         Some(Self { owner: Owner::this_process(), stop, thread: Some(thread) })
     }
 
-    /// The bar goes on until the job ends.
+    /// Keeps the bar until the job ends.
     pub(crate) fn detach(mut self) {
         self.thread = None;
     }
@@ -63,7 +63,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        // A fork has nobody to wait for.
+        // In a fork this thread does not exist.
         if let Some(thread) = self.thread.take().filter(|_| self.owner.is_here()) {
             self.stop.store(true, Ordering::Release);
             thread.thread().unpark();

@@ -1,5 +1,5 @@
-//! Which jobs' inputs this thread is pulling, and which outcomes such threads wait for. An input that waits for the outcome of its own
-//! job would wait forever, and so would inputs that wait for the outcomes of each other's jobs.
+//! Detects deadlocks: tracks which jobs' inputs each thread is pulling, and which outcomes such threads wait for. An input that waits
+//! for the outcome of its own job would wait forever, and so would inputs that wait for the outcomes of each other's jobs.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,21 +24,21 @@ struct Wait {
     outcome_of: usize,
 }
 
-/// This thread pulls the input of a job until this is dropped.
+/// Marks this thread as pulling the input of a job until dropped.
 #[must_use = "the input is pulled while this lives"]
 pub(crate) struct Pulling(());
 
-/// This thread waits for an outcome until this is dropped.
+/// Marks this thread as waiting for an outcome until dropped.
 #[must_use = "the thread waits while this lives"]
 pub(crate) struct Waiting(Vec<Wait>);
 
-/// This thread begins to pull the input of the job with this inbox.
+/// Marks this thread as pulling the input of the job with this inbox.
 pub(crate) fn begin(inbox: &Inbox) -> Pulling {
     JOBS.with_borrow_mut(|jobs| jobs.push(inbox));
     Pulling(())
 }
 
-/// An error if this thread pulls the input of the job with this inbox.
+/// Fails if this thread is pulling the input of the job with this inbox.
 pub(crate) fn refuse_own(inbox: &Inbox) -> Result<(), Error> {
     if !JOBS.with_borrow(|jobs| jobs.iter().any(|job| std::ptr::eq(*job, inbox))) {
         return Ok(());
@@ -49,7 +49,7 @@ pub(crate) fn refuse_own(inbox: &Inbox) -> Result<(), Error> {
     )))
 }
 
-/// This thread begins to wait for the outcome of the job with this inbox, however long that takes.
+/// Marks this thread as waiting for the outcome of the job with this inbox, without a limit.
 ///
 /// # Errors
 /// If the outcome can never be ready: the job's input waits, directly or through other jobs, for a job whose input this thread pulls.

@@ -14,7 +14,7 @@ thread_local! {
     static FAILED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Called within a function that a worker runs: its item keeps its result, and counts as failed. If its job has
+/// Marks the current item as failed, when called in a function that a worker runs. The item keeps its result. If its job has
 /// [`retry_failed`](crate::Job::retry_failed), it is retried instead while it has attempts left.
 pub fn count_as_failed() {
     FAILED.set(true);

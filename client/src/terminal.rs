@@ -1,8 +1,7 @@
 //! Printing while a progress bar may be on the screen.
 //!
-//! What workers on a cluster have printed, and what farpool itself has to say, goes through here: above the bar, whole
-//! lines at once. It writes to the descriptors themselves: the locks of `std::io` may be held by the user's program for as
-//! long as it likes.
+//! The output of workers on a cluster and farpool's own messages go through here, above the bar and in whole lines. It writes
+//! to the descriptors directly, because the user's program may hold the locks of `std::io` for any time.
 
 use std::io::IsTerminal;
 use std::os::fd::BorrowedFd;
@@ -14,21 +13,20 @@ use indicatif::ProgressBar;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// The bars that are shown, each with its number.
+/// The visible bars, each with its number.
 static BARS: PerProcess<Mutex<Vec<(u64, ProgressBar)>>> = PerProcess::new();
 
-/// Writes whole lines to stdout or stderr, above the bars. Blocks until they are written. That nobody can read them any
-/// more is no error.
+/// Writes whole lines to stdout or stderr, above the bars. Blocks until they are written. A closed stream is no error.
 pub(crate) fn write(to: BorrowedFd<'_>, lines: &[u8]) {
     if !to.is_terminal() {
         return write_all(to, lines);
     }
-    // Bars come and go meanwhile; a copy is another handle of the same bar.
+    // Bars may start and end meanwhile; a clone is another handle of the same bar.
     let shown = bars().clone();
     above(&shown, &mut || write_all(to, lines));
 }
 
-/// A bar is shown until this is dropped.
+/// Shows a bar until dropped.
 pub(crate) struct Shown(u64);
 
 impl Shown {
@@ -39,8 +37,8 @@ impl Shown {
         Self(number)
     }
 
-    /// Draws the bar for the last time. Lines that others print wait until it is drawn; otherwise they would follow what it showed
-    /// before, on the same line.
+    /// Draws the bar for the last time. Other threads print their lines only afterwards; otherwise they would continue the line of
+    /// the unfinished bar.
     pub(crate) fn end(self, draw: impl FnOnce()) {
         let mut bars = bars();
         self.leave(&mut bars);
@@ -72,7 +70,7 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) {
         match nix::unistd::write(to, bytes) {
             Ok(written) => bytes = &bytes[written..],
             Err(Errno::EINTR) => {}
-            // Somebody has made it non-blocking.
+            // The descriptor was made non-blocking.
             Err(Errno::EAGAIN) => {
                 let _ = poll(&mut [PollFd::new(to, PollFlags::POLLOUT)], PollTimeout::NONE);
             }

@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 use super::AsyncResult;
 use crate::error::Error;
 
-/// Ready when the outcome is there and the callbacks for it have run. Dropping it leaves the job running.
+/// Resolves to the outcome once it has arrived and its callbacks have run. Dropping it leaves the job running.
 ///
 /// ```
 /// # use std::pin::pin;

@@ -5,14 +5,14 @@ use farpool_session::labels;
 
 use super::{Builder, Target};
 
-/// Where a pool runs, and its share of the cluster.
+/// Options for where a pool runs, and for its share of the cluster.
 impl Builder {
     /// Runs on the cluster whose coordinator is at this address, `http://host:port`, regardless of `FARPOOL_ADDRESS`.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
     /// # farpool::init();
-    /// // There is nobody at this one.
+    /// // No coordinator listens there.
     /// let error = farpool::Pool::builder().address("http://127.0.0.1:1").build().unwrap_err();
     /// assert_eq!(error.kind(), farpool::ErrorKind::Unavailable);
     /// assert!(error.to_string().contains("is farpool-coordinator running there?"));
@@ -41,7 +41,7 @@ impl Builder {
     }
 
     /// Sets how long a pool on a cluster tries to reconnect when the connection is lost or the coordinator restarts. Jobs
-    /// wait meanwhile, then resume; nothing is lost. If the coordinator does not come back, they end with
+    /// wait meanwhile, then resume; nothing is lost. If that fails, they end with
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). Default: the environment variable
     /// `FARPOOL_RECONNECT_TIMEOUT` (`30s`, `5min`, `0`), or else 60 seconds; with 0 they end at once.
     ///
@@ -80,7 +80,7 @@ impl Builder {
     }
 
     /// Sets the pool's share of a cluster's slots when other pools compete for them, at least 1: weight 2 gets twice as much
-    /// as weight 1. Default: 1. Without a cluster it has no effect: pools on one machine do not know of each other.
+    /// as weight 1. Default: 1. Without a cluster it has no effect: pools on one machine are independent of each other.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {

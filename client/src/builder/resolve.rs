@@ -53,7 +53,7 @@ impl Builder {
             )?,
             memory_limit: at_least_1(self.memory_limit, "memory_limit")?,
             payload_limit,
-            // It is shown to people, who need no more of it.
+            // Only people read it: the rest would not help them.
             name: limits::clipped(&self.name, limits::POOL_NAME_BYTES),
         };
         limits::settings(&settings).map_err(|beyond| Error::invalid(beyond.to_string()))?;
@@ -116,7 +116,7 @@ fn check_variable(name: &OsStr, value: &OsStr) -> Result<(), Error> {
     Ok(())
 }
 
-/// A process that is not prepared to be a worker would run its own main again in each worker, and open pools there.
+/// Checks that `main` has called `init`: otherwise each worker would run `main` again, and open pools there.
 pub(super) fn require_init(initialised: Initialised) -> Result<(), Error> {
     Err(Error::invalid(match initialised {
         Initialised::Yes => return Ok(()),
@@ -130,7 +130,7 @@ pub(super) fn require_init(initialised: Initialised) -> Result<(), Error> {
     }))
 }
 
-/// Workers are started from /proc/self/exe, which must be the program.
+/// Checks that /proc/self/exe is the program: workers are started from there.
 pub(super) fn require_own_executable(started_by_loader: bool) -> Result<(), Error> {
     if !started_by_loader {
         return Ok(());
@@ -159,7 +159,7 @@ fn initializer_timeout_ns(timeout: Option<Duration>) -> Result<u64, Error> {
     Ok(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// 0 stands for an option that was not given.
+/// Checks an option that must not be 0. If it was not given, returns 0.
 fn at_least_1(value: Option<u64>, option: &str) -> Result<u64, Error> {
     match value.map(NonZero::new) {
         None => Ok(0),
@@ -168,7 +168,7 @@ fn at_least_1(value: Option<u64>, option: &str) -> Result<u64, Error> {
     }
 }
 
-/// The bound keeps a slip of the pen from becoming a fork bomb.
+/// Checks an upper bound, so that a typing error does not become a fork bomb.
 fn narrow(value: usize, option: &str, most: u32) -> Result<u32, Error> {
     u32::try_from(value)
         .ok()

@@ -18,11 +18,11 @@ use crate::singles::Singles;
 /// The number of a detached job in its pool, where it is alone.
 const JOB: u64 = 1;
 
-/// A call that the cluster will keep; created by [`Job::detach`]. Call a verb next.
+/// A call whose job the cluster will keep, created by [`Job::detach`]. Call [`map`](Self::map) or another method next.
 ///
-/// Its verbs block until the coordinator has all of the job on disk, and nothing runs before. The items are pulled and sent
-/// in bounded memory. If the coordinator is lost, the verbs resume when it is back. If a verb ends in an error or
-/// a panic, nothing is left at the coordinator.
+/// These methods block until the coordinator has the whole job on disk, and nothing runs before. They pull and send the items
+/// in bounded memory. If the connection to the coordinator is lost, they resume once it is restored. If they end in an error or
+/// a panic, the coordinator keeps nothing.
 #[must_use = "nothing is detached before a verb such as map(items)"]
 pub struct Detach<'p, F> {
     job: Job<'p, F>,
@@ -31,7 +31,8 @@ pub struct Detach<'p, F> {
 
 impl<'p, F> Job<'p, F> {
     /// Hands the whole job to the cluster, which keeps its items and outcomes under this name. The job survives this process
-    /// and coordinator restarts, and any process can pick it up with [`attach`](crate::attach). Call a verb next.
+    /// and coordinator restarts, and any process can pick it up with [`attach`](crate::attach). Call [`Detach::map`] or another
+    /// method next.
     ///
     /// It runs in a separate pool, with the options of this pool and this job. Its workers' output is discarded. The pool must be
     /// on a cluster whose coordinator was started with `--journal DIR`.
@@ -42,7 +43,7 @@ impl<'p, F> Job<'p, F> {
     /// // FARPOOL_ADDRESS names the cluster.
     /// let pool = farpool::Pool::new(64)?;
     /// let job = pool.job(|n: u64| n * n).detach("squares").map(0..1_000_000)?;
-    /// // In another process, some day:
+    /// // Later, in another process:
     /// let squares = farpool::attach::<u64>("squares")?.get()?;
     /// # Ok(())
     /// # }

@@ -56,7 +56,7 @@ pub fn attach<R: Data>(name: impl Into<String>) -> Result<Detached<R>, Error> {
 /// As [`attach`].
 ///
 /// ```
-/// // There is nobody at this one.
+/// // No coordinator listens there.
 /// let error = farpool::attach_to::<u64>("http://127.0.0.1:1", "nightly-2026-11-24").unwrap_err();
 /// assert_eq!(error.kind(), farpool::ErrorKind::Unavailable);
 /// assert!(error.to_string().contains("is farpool-coordinator running there?"));
@@ -73,7 +73,7 @@ pub fn attach_to<R: Data>(url: impl AsRef<str>, name: impl Into<String>) -> Resu
     Ok(Detached::new(place, Named { name: name.into(), id: about.id }))
 }
 
-/// Results in another encoding could be decoded as wrong values.
+/// Checks the encoding of the results: decoded from another one, they could be wrong values.
 #[doc(hidden)]
 pub fn check_format<R: Data>(format: u32) -> Result<(), Error> {
     let message = match format {
@@ -88,11 +88,11 @@ pub fn check_format<R: Data>(format: u32) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Codec, message))
 }
 
-/// A handle to a job that the cluster keeps, independent of this process; created by [`Job::detach`](crate::Job::detach), and
-/// by [`attach`] in any other process.
+/// A handle to a job that the cluster keeps and that does not depend on this process. Created by
+/// [`Job::detach`](crate::Job::detach), and by [`attach`] in any other process.
 ///
-/// Clones refer to the same job, any number of them can read its outcomes at once and repeatedly, and dropping a handle changes
-/// nothing. If the job is discarded and its name reused, the handle does not refer to the new job. The outcomes stay until the
+/// Clones refer to the same job. Any number of them can read its outcomes, at the same time and repeatedly. Dropping a handle
+/// changes nothing. If the job is discarded and its name reused, the handle does not refer to the new job. The outcomes stay until the
 /// job is [discarded](Self::discard) or expires, after the coordinator's `--journal-expiry`.
 ///
 /// Its calls block, and so does its [`Outcomes`] as an iterator; in async code use `Outcomes` as a stream. If the coordinator is
@@ -109,7 +109,7 @@ pub fn check_format<R: Data>(format: u32) -> Result<(), Error> {
 ///     // FARPOOL_ADDRESS names the cluster.
 ///     let pool = farpool::Pool::new(64)?;
 ///     let job = pool.job(simulate).detach("nightly").map(0..1_000_000)?;
-///     // This process may end now. Here, or in another one with farpool::attach("nightly"):
+///     // This process may exit now. Later, here or in another one with farpool::attach("nightly"):
 ///     let sums: Vec<f64> = job.get()?;
 ///     job.discard()
 /// }
@@ -169,7 +169,7 @@ impl<R: Data> Detached<R> {
     /// Returns the outcomes in the order of the items, as they arrive, in constant memory. Each call starts with the first one.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if it cannot be started. Any other error is the last of the
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if reading cannot start. Any other error is the last of the
     /// outcomes.
     ///
     /// ```no_run
@@ -204,8 +204,8 @@ impl<R: Data> Detached<R> {
 
     /// Drops the job with all its outcomes, whether or not it has ended, and frees its name.
     ///
-    /// Do not call this before the call that detaches the job has returned. If that client loses its connection just as the
-    /// coordinator stores the last of the job, it cannot know that; if the job is gone when it is back, it detaches it again.
+    /// Do not call this before the call that detaches the job has returned. If that client loses its connection just when the
+    /// coordinator has stored the whole job, it cannot know; if it reconnects and the job is gone, it detaches the job again.
     ///
     /// # Errors
     /// As [`status`](Self::status).
@@ -235,7 +235,7 @@ impl<R> fmt::Debug for Detached<R> {
     }
 }
 
-/// The job has ended without all outcomes.
+/// The error of a job that ended without all outcomes.
 fn cancelled(verb: &'static str, name: &str, items: u64) -> Error {
     let message =
         format!("it was cancelled before all of its {items} items had an outcome; .iter() returns the existing ones");

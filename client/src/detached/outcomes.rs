@@ -15,9 +15,8 @@ use crate::error::{Error, ErrorKind};
 /// The outcomes of a detached job, in the order of its items: an [`Iterator`] and a [`Stream`]; created by
 /// [`Detached::iter`](crate::Detached::iter).
 ///
-/// The first outcome belongs to the first item, and so on. An `Err` is about its item only and the iteration continues, unless
-/// the whole job ended before its items did (it was cancelled, or cannot run) or can no longer be read: that error, which
-/// names no item, is the last.
+/// The first outcome belongs to the first item, and so on. An `Err` is about one item, and the iteration continues. If the
+/// whole job ended early (it was cancelled, or cannot run) or can no longer be read, that error is the last, and names no item.
 ///
 /// At most a few MiB are read ahead.
 #[must_use = "outcomes are read and not taken"]

@@ -16,11 +16,11 @@ pub struct DetachedStatus {
     pub done: u64,
     /// How many of them failed.
     pub failed: u64,
-    /// When the coordinator had received all of it.
+    /// When the coordinator had received the whole job.
     pub detached_at: Option<SystemTime>,
     /// When it ended, if it has.
     pub ended_at: Option<SystemTime>,
-    /// When its outcomes are dropped, if it has ended.
+    /// When its outcomes expire, if it has ended.
     pub expires_at: Option<SystemTime>,
 }
 
@@ -43,7 +43,7 @@ pub struct DetachedStatus {
 pub enum DetachedState {
     /// Its items are still being sent to the coordinator: nothing runs yet.
     Receiving,
-    /// It runs, or waits for its turn.
+    /// It is running, or waiting for its turn.
     Running,
     /// Every item has an outcome.
     Finished,

@@ -1,7 +1,7 @@
 //! The objects of which this process is made: the program, and the shared objects that it has loaded.
 //!
-//! The loader puts each of them somewhere else in each process, as a whole. So where something lies is said by its object and by
-//! how far it lies behind the object's beginning.
+//! The loader places each object at a different address in each process, as a whole. So a place is identified by its object and
+//! by its offset in the object.
 
 #![expect(unsafe_code, reason = "what the loader says of its objects; argued at each block")]
 
@@ -16,24 +16,24 @@ use libc::Elf64_Phdr as ProgramHeader;
 
 use super::hash;
 
-/// The program itself, whatever its build is.
+/// The identifier of the program itself, whatever its build.
 const PROGRAM: u64 = 0;
-/// No object that the loader knows.
+/// The identifier of no object that the loader knows.
 const NONE: u64 = u64::MAX;
 const GNU_BUILD_ID: u32 = 3;
 
-/// Where something lies.
+/// A place in an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// The object, by a hash of its build's id, or of its file's name if the build has none.
     pub(super) object: u64,
-    /// Bytes behind its beginning.
+    /// The offset in the object, in bytes.
     pub(super) offset: u64,
-    /// The name of its file, unless it is the program.
+    /// The object's file name, unless it is the program.
     pub(super) name: Vec<u8>,
 }
 
-/// Where `address` lies.
+/// Returns the place of `address`.
 pub(super) fn place(address: usize) -> Place {
     let (start, end) = program();
     if (start..end).contains(&address) {
@@ -49,7 +49,8 @@ pub(super) fn place(address: usize) -> Place {
     found.unwrap_or_else(|| Place { object: NONE, offset: 0, name: Vec::new() })
 }
 
-/// The address of a place in this process, if so many bytes there are loaded and can be read; `None`: its object is not loaded.
+/// Returns the address of a place in this process, if this many bytes are loaded and readable there. `None` if its object is not
+/// loaded.
 pub(super) fn address(object: u64, offset: u64, bytes: usize) -> Option<Option<usize>> {
     find(|loaded| {
         (loaded.id() == object).then(|| {
@@ -59,7 +60,7 @@ pub(super) fn address(object: u64, offset: u64, bytes: usize) -> Option<Option<u
     })
 }
 
-/// Whether the program was started as an argument of the loader (`ld.so ./program`), which is then what
+/// Returns whether the program was started as an argument of the loader (`ld.so ./program`), which is then what
 /// /proc/self/exe is.
 pub(crate) fn was_started_by_loader() -> bool {
     // SAFETY: getauxval(3) only looks up a number.
@@ -71,13 +72,13 @@ pub(crate) fn was_started_by_loader() -> bool {
         }) == Some(true)
 }
 
-/// From where to where the program lies. Found out once, and not under a lock, which a fork of this process may find held.
+/// Returns the program's address range. Determined once, without a lock: a fork of this process could find a lock held.
 fn program() -> (usize, usize) {
     static START: AtomicUsize = AtomicUsize::new(0);
     static END: AtomicUsize = AtomicUsize::new(0);
     if END.load(Ordering::Acquire) == 0 {
         let (start, end) = find(|object| Some((object.start(), object.end()))).unwrap_or_default();
-        // All threads that come here find the same.
+        // All threads that get here find the same value.
         START.store(start, Ordering::Relaxed);
         END.store(end, Ordering::Release);
     }
@@ -98,7 +99,7 @@ impl Object<'_> {
             return PROGRAM;
         }
         let id = hash(self.build_id().unwrap_or(self.file_name()));
-        // These two have meanings of their own.
+        // These two values are reserved.
         id.clamp(PROGRAM + 1, NONE - 1)
     }
 
@@ -106,7 +107,7 @@ impl Object<'_> {
         self.path.to_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default()
     }
 
-    /// The stretches of memory that were loaded from its file.
+    /// Returns the memory segments that were loaded from its file.
     fn segments(&self) -> impl Iterator<Item = (&ProgramHeader, usize, usize)> {
         self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD).map(|header| {
             let start = self.base.wrapping_add(header.p_vaddr as usize);
@@ -122,7 +123,7 @@ impl Object<'_> {
         self.segments().map(|(.., end)| end).max().unwrap_or_default()
     }
 
-    /// Whether it has so many bytes there, which can be read.
+    /// Returns whether it has this many readable bytes there.
     fn has(&self, address: usize, bytes: usize) -> bool {
         let readable = |header: &ProgramHeader| header.p_flags & libc::PF_R != 0;
         self.segments().any(|(header, start, end)| {
@@ -130,7 +131,7 @@ impl Object<'_> {
         })
     }
 
-    /// What the linker has written into it to tell builds apart, if it has.
+    /// Returns the build id that the linker has written, if there is one.
     fn build_id(&self) -> Option<&[u8]> {
         self.headers.iter().filter(|header| header.p_type == libc::PT_NOTE).find_map(|header| {
             let (start, bytes) = (self.base.wrapping_add(header.p_vaddr as usize), header.p_memsz as usize);
@@ -144,7 +145,7 @@ impl Object<'_> {
     }
 }
 
-/// The build's id among an object's notes.
+/// Finds the build id among an object's notes.
 fn build_id_of(mut notes: &[u8]) -> Option<&[u8]> {
     loop {
         let (head, rest) = notes.split_at_checked(12)?;
@@ -158,7 +159,7 @@ fn build_id_of(mut notes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The first answer of `look` to the objects that are loaded, of which the program is the first.
+/// Calls `look` with each loaded object, the program first, and returns the first answer.
 fn find<T>(look: impl FnMut(&Object<'_>) -> Option<T>) -> Option<T> {
     struct Search<L, T> {
         look: L,

@@ -10,7 +10,7 @@ use crate::imap::{Imap, Order};
 use crate::map;
 use crate::singles::Singles;
 
-/// The verbs, as those of [`Pool`](crate::Pool) with the same names.
+/// The same calls as those of [`Pool`](crate::Pool), with this job's options.
 impl<F: Captureless> Job<'_, F> {
     /// As [`Pool::apply`](crate::Pool::apply).
     ///
@@ -201,21 +201,21 @@ impl<F: Captureless> Job<'_, F> {
         self.run_lazily("imap_unordered", self.describe::<(T,), R>(), items.into_iter(), Order::AsTheyCome)
     }
 
-    /// As [`imap`](Self::imap), but a separate thread pulls the input, so it may wait, even for outcomes of this job.
+    /// As [`imap`](Self::imap), but a separate thread pulls the input: so the input may block, even on outcomes of this job.
     ///
     /// The thread pulls at most [`buffersize`](Self::buffersize) items ahead of the outcomes taken, and sends each at once: for
-    /// inputs that never wait, [`imap`](Self::imap) is faster. If the input panics, the iteration ends with
+    /// inputs that never block, [`imap`](Self::imap) is faster. If the input panics, the iteration ends with
     /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked). If the result is dropped while the input blocks, the thread ends
     /// when the input returns.
     ///
-    /// An item of an explicit [`chunksize`](Self::chunksize) is not run before all of its chunk have come: leave that
-    /// out for an input that waits for outcomes.
+    /// With an explicit [`chunksize`](Self::chunksize), no item runs before its whole chunk was pulled: do not set one for an
+    /// input that waits for outcomes.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
     /// # farpool::init();
     /// let pool = farpool::Pool::new(2)?;
-    /// // Halves each number until it is 1: what comes out goes in again.
+    /// // Halves a number until it is 1: each result is the next input.
     /// let (input, items) = std::sync::mpsc::channel();
     /// input.send(20u64).unwrap();
     /// let mut steps = 0;

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::function::{Captureless, Function};
 use crate::imap::Imap;
 
-/// The verbs, with the default options of a [`Job`](crate::Job).
+/// Calls with the default options of a [`Job`](crate::Job).
 ///
 /// A function is any plain function or any closure that captures nothing, and its arguments and results are
 /// [`Data`].
