@@ -1,4 +1,4 @@
-//! Feeding a job whose verb has returned already.
+//! Feeds a job whose call has already returned.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use crate::error::{Error, ErrorKind};
 use crate::feeder::Feeder;
 use crate::panics;
 
-/// How long a verb that is to return at once may feed before it leaves the rest to a thread.
+/// How long a call that returns at once may feed before it leaves the rest to a thread.
 const INLINE: Duration = Duration::from_millis(20);
 
-/// Feeds the job on a thread of its own; what goes wrong becomes the job's outcome. Only an input that waits for nothing, such as a
-/// `Vec` of numbers, is pulled here too, as far as that is quickly done.
+/// Feeds the job on a separate thread; an error becomes the job's outcome. Only an input that never blocks, such as a `Vec` of
+/// numbers, is also pulled here, for a short time.
 pub(crate) fn feed<A: Args>(mut call: Call, mut feeder: Feeder<impl Iterator<Item = A> + Send + 'static>) {
     if feeder.never_blocks() {
         if !feed_until(&mut call, &mut feeder, Some(Instant::now() + INLINE)) {
@@ -25,7 +25,7 @@ pub(crate) fn feed<A: Args>(mut call: Call, mut feeder: Feeder<impl Iterator<Ite
     } else if let Err(error) = call.flush() {
         return give_up(&call.inbox, error);
     }
-    // The session knows the job by now, so that a cancellation cannot come too early for it.
+    // From here on the session knows the job, so a cancellation cannot come too early.
     let inbox = Arc::clone(&*call.inbox);
     let rest = move || {
         while feed_until(&mut call, &mut feeder, None) {
@@ -46,7 +46,7 @@ fn feed_until<A: Args>(
     feeder: &mut Feeder<impl Iterator<Item = A>>,
     deadline: Option<Instant>,
 ) -> bool {
-    // The input is never asked again after a panic: nobody sees it half-changed.
+    // After a panic the input is never called again: an inconsistent state is never seen.
     let fed = panic::catch_unwind(AssertUnwindSafe(|| {
         while !call.inbox.ended()
             && feeder.may_feed(&call.inbox, 0)
@@ -58,7 +58,7 @@ fn feed_until<A: Args>(
         Ok::<(), farpool_session::Error>(())
     }));
     if !call.session.owner().is_here() {
-        // The input has forked this process, and this is the child: the job is the parent's.
+        // The input has forked this process, and this is the child: the job belongs to the parent.
         return false;
     }
     match fed {
@@ -73,7 +73,7 @@ fn feed_until<A: Args>(
         Err(panic) => {
             let message =
                 format!("the input iterator panicked after {} items: {}", feeder.pulled(), panics::message(&*panic));
-            // First: once the job is cancelled, its end may come at any moment.
+            // Before the cancellation: after it, the job's end may arrive at any moment.
             call.inbox.break_with(Error::new(ErrorKind::Panicked, message));
             call.cancel();
             call.inbox.end(End::Cancelled).wake();
@@ -82,7 +82,7 @@ fn feed_until<A: Args>(
     false
 }
 
-/// The job ends with this error, whether or not the session has heard of it.
+/// Ends the job with this error, whether or not the session knows the job.
 fn give_up(inbox: &Inbox, error: impl Into<farpool_session::Error>) {
     inbox.break_with(error);
     inbox.end(End::Cancelled).wake();

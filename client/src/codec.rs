@@ -1,17 +1,17 @@
-//! Values to bytes and back, so that each arrives as serde's own self-describing round trip would bring it.
+//! Encodes and decodes values, so that each arrives as after a serde round trip through a self-describing format.
 //!
-//! Three formats, the best that serves:
-//! - *plain*: numbers, strings and vectors of numbers, chosen by type and at compile time; they carry no mark.
+//! There are three formats; the cheapest that fits is used:
+//! - *plain*: numbers, strings and vectors of numbers, chosen by type at compile time, without a mark.
 //! - *compact*: the parts of a value without names and kinds, where Serialize writes exactly what Deserialize asks for, in its
 //!   order ([`compact`], [`shape`]). It costs about a nanosecond a part.
-//! - *self-describing*: all else ([`described`]).
+//! - *self-describing*: everything else ([`described`]).
 //!
-//! All are for human readers, as serde calls it: so is JSON, and so are serde's own buffers (untagged, flatten), whatever the
-//! format around them says. Types that differ then lose nothing, and some do otherwise (the scope of a `SocketAddrV6`).
+//! All are human-readable in serde's sense, as JSON is, and as serde's own buffers (untagged, flatten) are inside any format.
+//! Types that depend on this lose nothing then; otherwise some would (the scope of a `SocketAddrV6`).
 //!
-//! A value that is not plain begins with a mark ([`mark`]) that says which it is. Both sides run the same executable, so a
-//! type is the same on both; results of detached jobs, which other builds of a program may read, are *sealed*: behind the
-//! compact format there is a fingerprint of its parts, which those that are read must have too.
+//! A value that is not plain begins with a mark ([`mark`]) that names its format. Both sides run the same executable, so a
+//! type is the same on both. Results of detached jobs may be read by other builds of a program: these are *sealed*. The
+//! compact format is then followed by a fingerprint of its parts, which must match those that the reader expects.
 
 mod compact;
 mod depth;
@@ -63,13 +63,13 @@ pub(crate) enum Reader {
 mod mark {
     pub(super) const COMPACT: u8 = 0;
     pub(super) const DESCRIBED: u8 = 1;
-    /// Compact, with a fingerprint behind it.
+    /// Compact, followed by a fingerprint.
     pub(super) const SEALED: u8 = 2;
-    /// Beside one of these: it is nested deeper than [`SHALLOW`](super::depth::SHALLOW).
+    /// Combined with one of these: nested deeper than [`SHALLOW`](super::depth::SHALLOW).
     pub(super) const DEEP: u8 = 0x80;
 }
 
-/// Appends the encoded value. On an error `out` is as it was.
+/// Appends the encoded value. On an error `out` is unchanged.
 #[inline]
 pub(crate) fn encode<T>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError>
 where
@@ -113,7 +113,7 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, C
     if rest.is_empty() { Ok(value) } else { Err(CodecError::trailing::<T>(rest.len())) }
 }
 
-/// Decodes the value at the start of `bytes` and returns the bytes behind it.
+/// Decodes the value at the start of `bytes` and returns the bytes after it.
 #[inline]
 pub(crate) fn decode_prefix<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<(T, &[u8]), CodecError> {
     let mut input = Input::new(bytes, 2 * depth::SHALLOW);
@@ -126,10 +126,10 @@ pub(crate) fn decode_prefix<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Resu
 
 pub(crate) use farpool_session::STACK;
 
-/// How the results of detached jobs are encoded, for those who read them: 0 before values were marked.
+/// Version of the encoding of detached jobs' results, for their readers; 0 before values were marked.
 pub(crate) const DETACHED_FORMAT: u32 = 1;
 
-/// Whether values of this type are encoded in every format as they are in [`DETACHED_FORMAT`].
+/// Returns whether every version of the encoding encodes this type as [`DETACHED_FORMAT`] does.
 pub(crate) fn is_plain<T: 'static>() -> bool {
     plain::is_plain::<T>()
 }
@@ -171,7 +171,7 @@ where
     write_described(value, sink)
 }
 
-/// [`Fault::Unknown`] and [`Fault::Differs`]: the format does not serve for this value.
+/// [`Fault::Unknown`] and [`Fault::Differs`]: the format does not fit this value.
 #[inline]
 fn write_compact<T, S>(reader: Reader, known: &'static Known, value: &T, sink: &mut S) -> Result<(), Fault>
 where
@@ -198,7 +198,7 @@ where
     Ok(())
 }
 
-// Written into a buffer of its own and copied, so that there is one instance for each type and not one for each sink.
+// Written into a separate buffer and copied, so that there is one instance per type and not one per sink.
 #[cold]
 fn write_described<T: Serialize, S: Sink>(value: &T, sink: &mut S) -> Result<(), Fault> {
     let mut bytes = vec![mark::DESCRIBED];

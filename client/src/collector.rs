@@ -1,4 +1,4 @@
-//! Puts the results of a job into the order of its items.
+//! Sorts the results of a job into the order of its items.
 
 #[cfg(test)]
 mod tests;
@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 /// All results of a job, decoded as they come, and the failure with the lowest index.
 pub(crate) struct Collector<R> {
     values: Vec<R>,
-    /// Results behind the first one that is missing.
+    /// Results after the first missing one.
     ahead: VecDeque<Option<R>>,
     failed: Option<(u64, Error)>,
     outcomes: u64,
@@ -22,17 +22,17 @@ pub(crate) struct Collector<R> {
 
 impl<R: Data> Collector<R> {
     pub(crate) fn new(expected: usize) -> Self {
-        // What an iterator says of its length is a hint, and memory for it is better not taken at its word.
+        // An iterator's length is only a hint: do not allocate that much without a bound.
         let values = Vec::with_capacity(expected.min(1 << 20));
         Self { values, ahead: VecDeque::new(), failed: None, outcomes: 0 }
     }
 
-    /// How many items have had their outcome.
+    /// Returns how many items have an outcome.
     pub(crate) fn outcomes(&self) -> u64 {
         self.outcomes
     }
 
-    /// An error is about the whole job: the session does not keep its promises.
+    /// Adds outcomes. An error is about the whole job: the session broke its contract.
     pub(crate) fn accept(&mut self, news: News, inbox: &Inbox) -> Result<(), Error> {
         match news {
             News::Done { first, data, ends, attempts: _, held: _until_decoded } => {
@@ -48,7 +48,7 @@ impl<R: Data> Collector<R> {
         }
     }
 
-    /// The results of `items` items, in order.
+    /// Returns the results of `items` items, in order.
     pub(crate) fn finish(self, items: u64) -> Result<Vec<R>, Error> {
         match self.failed {
             Some((_, error)) => Err(error),
@@ -89,7 +89,7 @@ impl<R: Data> Collector<R> {
     }
 
     fn catch_up(&mut self) {
-        // The slot of the value that was just pushed, empty until now.
+        // The slot of the value that was just pushed; empty so far.
         self.ahead.pop_front();
         while let Some(value) = self.ahead.front_mut().and_then(Option::take) {
             self.values.push(value);

@@ -1,4 +1,4 @@
-//! A session without workers, whose outcomes a test writes: what was asked of it and what it answers is all in sight.
+//! A session without workers, for tests: a test sees every request and writes every outcome.
 
 mod jobs;
 
@@ -17,7 +17,7 @@ use crate::pool::Pool;
 use jobs::Jobs;
 pub(crate) use jobs::WINDOW;
 
-/// What becomes of one item.
+/// The fate of one item.
 pub(crate) enum Answer {
     Done(Vec<u8>),
     Failed(Failure),
@@ -26,7 +26,7 @@ pub(crate) enum Answer {
 /// The answer to an item, by its index and its encoded arguments.
 type Script = Box<dyn Fn(u64, &[u8]) -> Answer + Send + Sync>;
 
-/// In which order items finish.
+/// The order in which items finish.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pick {
     First,
@@ -67,19 +67,18 @@ impl FakeSession {
         self
     }
 
-    /// Nothing finishes before the test says so.
+    /// No item finishes before the test says so.
     pub(crate) fn by_hand(self) -> Self {
         Self { drives: false, ..self }
     }
 
-    /// A chunk runs only when all its items are there.
+    /// A chunk runs only when all its items have arrived.
     pub(crate) fn whole_chunks(self) -> Self {
         self.jobs().whole_chunks = true;
         self
     }
 
-    /// Each job may have that many bytes on their way, and its client hears of further room when the test says so, by
-    /// [`FakeSession::grant`].
+    /// Each job may have that many bytes in flight; the test grants its client more with [`FakeSession::grant`].
     pub(crate) fn window(self, bytes: u64) -> Self {
         let mut jobs = self.jobs();
         (jobs.window, jobs.grants) = (bytes, false);
@@ -87,7 +86,7 @@ impl FakeSession {
         self
     }
 
-    /// What is detached goes there.
+    /// Sends detached jobs there.
     pub(crate) fn on(self, ground: Ground) -> Self {
         Self { ground: Some(ground), ..self }
     }
@@ -107,7 +106,7 @@ impl FakeSession {
         (0..items).take_while(|_| jobs.finish_one(&self.answer)).count()
     }
 
-    /// Grants the room that there is.
+    /// Grants the room that is free.
     pub(crate) fn grant(&self) {
         self.jobs().grant_all();
     }
@@ -116,17 +115,17 @@ impl FakeSession {
         self.jobs().fail(error);
     }
 
-    /// Cancelled jobs so far.
+    /// Returns the number of jobs cancelled so far.
     pub(crate) fn cancelled(&self) -> u32 {
         self.jobs().cancelled
     }
 
-    /// Jobs that have not ended.
+    /// Returns the number of jobs that have not ended.
     pub(crate) fn open(&self) -> usize {
         self.jobs().open()
     }
 
-    /// Bytes of input that were there at once, at most.
+    /// Returns the most bytes of input that were held at once.
     pub(crate) fn most_bytes(&self) -> usize {
         self.jobs().most_bytes
     }

@@ -1,4 +1,4 @@
-//! Pulls items from the input, encodes them into batches, and knows when to stop for the job's window.
+//! Pulls items from the input, encodes them into batches, and stops when the job's window is full.
 
 mod batch;
 mod pace;
@@ -23,7 +23,7 @@ pub(crate) struct Feeder<I> {
     exhausted: bool,
     job: u64,
     pulled: u64,
-    /// Items of an explicit chunk; 0: none.
+    /// Items in a chunk, if that was set; otherwise 0.
     chunksize: u64,
     payload_limit: u64,
     pace: Pace,
@@ -46,23 +46,23 @@ impl<I> Feeder<I> {
         }
     }
 
-    /// How many items were pulled so far.
+    /// Returns how many items were pulled so far.
     pub(crate) fn pulled(&self) -> u64 {
         self.pulled
     }
 
-    /// Whether the input has come to its end.
+    /// Returns whether the input is exhausted.
     pub(crate) fn exhausted(&self) -> bool {
         self.exhausted
     }
 
-    /// Whether the window has room. `held`: bytes of results that the consumer has not taken yet, which count as if they
-    /// were still on their way.
+    /// Returns whether the window has room. `held`: bytes of results that the consumer has not taken yet, which count as if
+    /// they were still in flight.
     pub(crate) fn may_feed(&self, inbox: &Inbox, held: u64) -> bool {
         !self.exhausted && inbox.has_room(self.room_wanted(held))
     }
 
-    /// Bytes that the window has room for, `held` as for [`Feeder::may_feed`].
+    /// Returns the bytes that the window has room for; `held` as for [`Feeder::may_feed`].
     pub(crate) fn bytes_left(&self, inbox: &Inbox, held: u64) -> u64 {
         inbox.limit().saturating_sub(self.sent_bytes).saturating_sub(held)
     }
@@ -72,28 +72,28 @@ impl<I> Feeder<I> {
         inbox.park_until_room(self.room());
     }
 
-    /// What the window must have room for, `held` as for [`Feeder::may_feed`].
+    /// Returns what the window must have room for; `held` as for [`Feeder::may_feed`].
     pub(crate) fn room_wanted(&self, held: u64) -> Room {
         let room = self.room();
         Room { sent_bytes: room.sent_bytes.saturating_add(held), ..room }
     }
 
     fn room(&self) -> Room {
-        // With fewer unfinished items than a chunk has, there may be no whole chunk that could finish and make room.
+        // With fewer unfinished items than a chunk has, there may be no complete chunk that could finish and make room.
         Room { sent_bytes: self.sent_bytes, finished: (self.pulled + 1).saturating_sub(self.chunksize) }
     }
 }
 
 impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
-    /// A lower bound of the number of items, and the exact number if the input knows it.
+    /// Returns a lower bound of the number of items, and the exact number if the input knows it.
     pub(crate) fn size(&self) -> (usize, Option<u64>) {
         let (lower, upper) = self.input.size_hint();
         (lower, upper.filter(|&upper| upper == lower).map(|exact| exact as u64))
     }
 
-    /// Whether pulling and encoding run no code but the standard library's and farpool's, and so wait for nothing.
+    /// Returns whether pulling and encoding run only code of the standard library and of farpool, which never blocks.
     pub(crate) fn never_blocks(&self) -> bool {
-        // A wrong answer costs a thread, or the time that a thread would have saved; types of other crates have other paths.
+        // A wrong answer costs a thread, or the time that a thread would have saved. Types of other crates have other paths.
         const KNOWN: [&str; 3] =
             ["alloc::vec::into_iter::IntoIter<", "core::array::iter::IntoIter<", "core::ops::range::Range"];
         let name = std::any::type_name::<I>();
@@ -101,8 +101,9 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
         A::are_plain() && KNOWN.iter().any(|known| name.starts_with(known)) && self.input.size_hint().1.is_some()
     }
 
-    /// Pulls one batch, of at most `room` items, and appends what there is to send: one message of items at most, for that
-    /// is what the window has room for. An item that cannot be sent becomes an error in the inbox. If the input panics, it is taken to be exhausted, without an `EndItems`.
+    /// Pulls one batch of at most `room` items and appends the messages to send: at most one message of items, since the window
+    /// has room for no more. An item that cannot be sent becomes an error in the inbox. If the input panics, it counts as exhausted,
+    /// and no `EndItems` is sent.
     pub(crate) fn feed(&mut self, room: u64, inbox: &Inbox, messages: &mut Vec<Body>) {
         if self.exhausted {
             return;
@@ -142,7 +143,7 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
         Batch::new(first, items, self.typical_bytes())
     }
 
-    /// What an item takes up, for the size of the next buffer.
+    /// Returns the size of an item, to choose the size of the next buffer.
     fn typical_bytes(&self) -> u64 {
         self.sent_bytes.checked_div(self.sent_items).unwrap_or(16)
     }
@@ -156,7 +157,7 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
     }
 }
 
-/// Encodes the only item of a job, as messages that open its input and end it.
+/// Encodes the only item of a job, as messages that open and end its input.
 pub(crate) fn feed_one<A: Args>(args: &A, job: u64, payload_limit: u64, messages: &mut Vec<Body>) -> Result<(), Error> {
     let items = batch::only_item(args, job, payload_limit).map_err(|error| error.of_item(0))?;
     messages.push(Body::Items(items));

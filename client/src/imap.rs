@@ -57,9 +57,9 @@ pub struct Imap<I: Iterator, R> {
 
 enum State<I> {
     Running(Owned<Box<Run<I>>>),
-    /// Its input is pulled by a thread of its own.
+    /// A separate thread pulls the input.
     Fed(Owned<Box<Fed>>),
-    /// It could not be started.
+    /// The job could not be started.
     Failed(Option<Error>),
 }
 
@@ -166,5 +166,5 @@ impl<I: Iterator, R> fmt::Debug for Imap<I, R> {
     }
 }
 
-// Nothing is pinned: the input is called through `&mut`, and it is in a box.
+// No field is pinned: the input is called through `&mut`, and it is in a box.
 impl<I: Iterator, R> Unpin for Imap<I, R> {}

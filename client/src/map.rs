@@ -1,4 +1,4 @@
-//! The blocking verbs: the caller's thread feeds, and decodes while it would otherwise wait.
+//! The blocking calls: the caller's thread feeds, and decodes while it would otherwise wait.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use crate::collector::Collector;
 use crate::error::{Error, ErrorKind};
 use crate::feeder::{self, Feeder};
 
-/// Runs every item and returns the results in order. A panic of the input cancels the job on its way to the caller.
+/// Runs every item and returns the results in order. A panic of the input cancels the job and reaches the caller.
 pub(crate) fn run_all<A: Args, R: Data>(
     mut call: Call,
     mut feeder: Feeder<impl Iterator<Item = A>>,
@@ -61,7 +61,7 @@ pub(crate) fn run_one<A: Args, R: Data>(mut call: Call, args: &A, payload_limit:
     }
 }
 
-/// The error of a job that ended before all its items had an outcome.
+/// Returns the error of a job that ended before all its items had an outcome.
 pub(crate) fn ended_early(inbox: &Inbox) -> Error {
     inbox.end_error().map_or_else(
         || inbox.tell(Error::protocol("the job ended although outcomes of items are missing")),

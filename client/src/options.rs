@@ -48,12 +48,12 @@ impl Options {
         &self.label
     }
 
-    /// Labels that a host needs to run the job.
+    /// Returns the labels that a host needs to run the job.
     pub(crate) fn require(&self) -> &[Label] {
         &self.require
     }
 
-    /// Whether a bar is shown.
+    /// Returns whether to show a progress bar.
     pub(crate) fn progress(&self) -> bool {
         self.progress
     }

@@ -1,7 +1,7 @@
-//! Printing what workers have printed, and what the session has to say.
+//! Prints the output of workers, and the session's notices.
 //!
-//! A thread of its own does it, since whoever reads this process's stdout may take their time: results must not wait for
-//! that. What nobody reads is dropped beyond a bound.
+//! A separate thread prints, because the reader of this process's stdout may be slow, and results must not wait for it.
+//! Output beyond a bound is dropped.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
@@ -17,7 +17,7 @@ use farpool_session::fork::PerProcess;
 
 use crate::terminal;
 
-/// Bytes that wait to be printed, at most.
+/// Most bytes that may wait to be printed.
 const MOST_BYTES: usize = 1 << 20;
 
 static PRINTER: PerProcess<Printer> = PerProcess::new();
@@ -30,15 +30,15 @@ struct Printer {
 
 #[derive(Default)]
 struct Queue {
-    /// The first one is being printed.
+    /// The first entry is being printed.
     waiting: VecDeque<(OutputStream, Vec<u8>)>,
     bytes: usize,
     dropped: usize,
-    /// The thread that prints was started.
+    /// The printing thread was started.
     started: bool,
 }
 
-/// Something that workers on a cluster have printed.
+/// Output of workers on a cluster.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub enum Printed<'a> {
@@ -46,21 +46,21 @@ pub enum Printed<'a> {
     Stdout(&'a [u8]),
     /// Whole lines on stderr.
     Stderr(&'a [u8]),
-    /// So many bytes were dropped, since what was before was not printed in time.
+    /// This many bytes were dropped, because earlier output was not printed in time.
     Dropped(usize),
 }
 
-/// Who is given all of it instead, if anybody is.
+/// The function that receives all output instead, if one was set.
 static INSTEAD: OnceLock<fn(Printed<'_>)> = OnceLock::new();
 
-/// Has what workers on clusters print given to this function, as it is, from now on. For the binary `farpool`.
+/// Passes the output of workers on clusters to this function from now on, unchanged. For the binary `farpool`.
 #[doc(hidden)]
 pub fn print_workers_with(printer: fn(Printed<'_>)) {
-    // The first one counts.
+    // Only the first call counts.
     let _ = INSTEAD.set(printer);
 }
 
-/// Shows what sessions have to show on this program's stdout and stderr.
+/// Shows output and notices of sessions on this program's stdout and stderr.
 pub(crate) struct Terminal;
 
 impl Front for Terminal {
@@ -77,8 +77,8 @@ impl Front for Terminal {
     }
 }
 
-/// Prints what a worker has printed, each line with where it comes from: to a terminal what is harmless there, elsewhere as
-/// it is. Never blocks.
+/// Prints a worker's output, each line prefixed with its origin. On a terminal, control characters are escaped; elsewhere the
+/// output is unchanged. Never blocks.
 fn print(output: &Output) {
     let stream = match output.stream() {
         OutputStream::Stderr => OutputStream::Stderr,
@@ -97,18 +97,18 @@ fn print(output: &Output) {
     PRINTER.get().enqueue(stream, lines);
 }
 
-/// Says something on stderr. Never blocks.
+/// Prints a notice on stderr. Never blocks.
 fn say(text: &str) {
     PRINTER.get().enqueue(OutputStream::Stderr, format!("farpool: {}\n", text::Printable(text)).into_bytes());
 }
 
-/// Waits until all is printed, or until `patience` is over.
+/// Waits until everything is printed, but no longer than `patience`.
 fn flush(patience: Duration) {
     let (printer, waits) = (PRINTER.get(), |queue: &mut Queue| !queue.waiting.is_empty());
     drop(printer.changed.wait_timeout_while(printer.queue(), patience, waits));
 }
 
-/// The output with its label before each line, and an end at the last one.
+/// Prefixes each line with the label, and ends the last line.
 fn labelled(label: &str, output: &[u8]) -> Vec<u8> {
     let mut lines = Vec::with_capacity(output.len() + 4 * label.len());
     for line in output.split_inclusive(|&byte| byte == b'\n') {
@@ -133,7 +133,7 @@ impl Printer {
         }
     }
 
-    /// Starts the thread when it is needed first.
+    /// Starts the thread on first use.
     fn is_started(&'static self, queue: &mut Queue) -> bool {
         let start = || thread::Builder::new().name("farpool-output".to_owned()).spawn(|| self.serve());
         queue.started = queue.started || start().is_ok();
@@ -163,7 +163,7 @@ impl Printer {
     }
 }
 
-/// Writes the lines, and says how much was dropped before them.
+/// Writes the lines, after a note on how much was dropped before them.
 fn write(stream: OutputStream, dropped: usize, lines: &[u8]) {
     let is_stderr = stream == OutputStream::Stderr;
     if let Some(instead) = INSTEAD.get() {

@@ -1,6 +1,6 @@
 use std::any::Any;
 
-/// What a panic was given to say.
+/// Returns the message of a panic.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     if let Some(text) = panic.downcast_ref::<&str>() {
         text

@@ -1,4 +1,4 @@
-//! One job as the client's side sees it until everything was handed over: its session, its inbox, what is to be sent.
+//! A job on the client's side until all its messages were handed over: its session, its inbox, and the messages to send.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use crate::session::Session;
 /// A job that is cancelled when this is dropped before [`Call::settle`]: on an early return, a panic, or when the
 /// consumer has lost interest.
 pub struct Call {
-    /// Whose job it is.
+    /// The session that the job belongs to.
     pub session: Session,
-    /// Where its outcomes come.
+    /// The inbox that its outcomes arrive in.
     pub inbox: Owned<Arc<Inbox>>,
-    /// What the next [`Call::flush`] sends; begins with the [`Body::OpenJob`].
+    /// The messages that the next [`Call::flush`] sends; the first of all is [`Body::OpenJob`].
     pub messages: Vec<Body>,
     opened: bool,
     settled: bool,
 }
 
 impl Session {
-    /// A job that nobody knows yet: what is sent first opens it. It gets a number of its own; `verb` and `label` are what errors
-    /// name.
+    /// Creates a job with a new number; the first flush opens it at the coordinator. Errors name `verb`, the call that started it,
+    /// and `label`.
     ///
     /// # Errors
     /// In a fork of the process that has opened the pool.
@@ -38,16 +38,16 @@ impl Session {
 }
 
 impl Call {
-    /// A job that nobody knows yet: the first flush opens it.
+    /// Creates a job; the first flush opens it at the coordinator.
     pub fn new(session: Session, inbox: Inbox, open: OpenJob) -> Self {
-        // A job of one item has two more.
+        // A job of one item has two more messages.
         let mut messages = Vec::with_capacity(3);
         messages.push(Body::OpenJob(Box::new(open)));
         let inbox = Owned::of(session.owner(), Arc::new(inbox));
         Self { session, inbox, messages, opened: false, settled: false }
     }
 
-    /// Hands all messages over.
+    /// Hands over all messages.
     pub fn flush(&mut self) -> Result<(), Error> {
         let sent = if self.opened {
             self.session.send(&mut self.messages)
@@ -58,7 +58,7 @@ impl Call {
         sent.map_err(|error| self.inbox.tell(error))
     }
 
-    /// Hands over all messages of a job of one item, and waits until there is news of it, or not quite so long.
+    /// Hands over all messages of a job of one item, and waits until there is news of it. It may return early.
     pub fn flush_and_wait(&mut self) -> Result<(), Error> {
         self.opened = true;
         let called = self.session.call(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);
@@ -72,12 +72,12 @@ impl Call {
         sent.map_err(|error| self.inbox.tell(error))
     }
 
-    /// The job needs this no more: it may run on without it.
+    /// Lets the job continue when this is dropped.
     pub fn settle(&mut self) {
         self.settled = true;
     }
 
-    /// Stops retries of items that panic or count as failed from now on.
+    /// Stops retrying items that panic or count as failed.
     pub fn stop_retries(&mut self) {
         for message in &mut self.messages {
             if let Body::OpenJob(open) = message {
@@ -85,12 +85,12 @@ impl Call {
             }
         }
         if self.opened && !self.settled && !self.inbox.ended() {
-            // It fails only if the session is over, which ends the job.
+            // It fails only if the session has ended, which ends the job.
             let _ = self.session.send(&mut vec![Body::StopRetries(StopRetries { job: self.inbox.job() })]);
         }
     }
 
-    /// Cancels the job, unless it is over.
+    /// Cancels the job, unless it has ended.
     pub fn cancel(&mut self) {
         if self.opened && !std::mem::replace(&mut self.settled, true) {
             cancel(&self.session, &self.inbox);
@@ -110,7 +110,7 @@ impl Drop for Call {
 /// Asks the session to end a job, unless it has ended.
 pub fn cancel(session: &Session, inbox: &Inbox) {
     if !inbox.ended() {
-        // A session that takes no messages any more has ended the job, or will.
+        // A session that refuses messages has ended the job, or will.
         let _ = session.send(&mut vec![Body::CancelJob(CancelJob { job: inbox.job() })]);
     }
 }

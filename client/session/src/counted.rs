@@ -1,10 +1,10 @@
-//! What progress bars show.
+//! Progress, as bars show it.
 
-/// Something that is done bit by bit.
+/// Work whose progress can be counted.
 pub trait Counted: Send + Sync + 'static {
-    /// How much is done.
+    /// Returns how much is done.
     fn count(&self) -> u64;
 
-    /// Whether it will not become more.
+    /// Returns whether it has ended.
     fn is_over(&self) -> bool;
 }

@@ -7,25 +7,25 @@ use farpool_common::units::duration_or_zero;
 
 use crate::error::Error;
 
-/// The address of the cluster that pools run on; not set or empty: this machine.
+/// The variable with the address of the cluster that pools run on. Unset or empty: this machine.
 pub const ADDRESS: &str = "FARPOOL_ADDRESS";
 
-/// How long a pool on a cluster tries to get its coordinator back, as in `60s`; not set or empty: the default.
+/// The variable with how long a pool on a cluster tries to reconnect, as in `60s`. Unset or empty: the default.
 pub const RECONNECT_TIMEOUT: &str = "FARPOOL_RECONNECT_TIMEOUT";
 
-/// The value of [`ADDRESS`], if there is one.
+/// Returns the value of [`ADDRESS`], if it is set.
 pub fn address() -> Result<Option<String>, Error> {
     text(ADDRESS, "write an address such as http://node1:7070")
 }
 
-/// The value of [`RECONNECT_TIMEOUT`], if there is one.
+/// Returns the value of [`RECONNECT_TIMEOUT`], if it is set.
 pub fn reconnect_timeout() -> Result<Option<Duration>, Error> {
     let advice = "write a number and ms, s, m, h or d, as in 60s, or 0";
     let Some(text) = text(RECONNECT_TIMEOUT, advice)? else { return Ok(None) };
     duration_or_zero(&text).map(Some).map_err(|_| Error::invalid(format!("{RECONNECT_TIMEOUT} is {text:?}: {advice}")))
 }
 
-/// The value of a variable; not set or empty: none.
+/// Returns the value of a variable; `None` if it is unset or empty.
 fn text(name: &str, advice: &str) -> Result<Option<String>, Error> {
     match env::var(name) {
         Ok(text) if text.is_empty() => Ok(None),

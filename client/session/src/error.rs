@@ -13,9 +13,9 @@ pub use remedy::Remedy;
 
 /// An error, with everything that is known about it.
 ///
-/// Its [`Display`](std::fmt::Display) and its [`Debug`](std::fmt::Debug) print the same: what was being done, with
-/// which item, what happened, where and at which attempt. The last stderr output of a dead worker and the backtrace of a panic
-/// follow on separate lines. What to do next is for the front to say: see [`story`](Self::story) and [`remedy`](Self::remedy).
+/// Its [`Display`](std::fmt::Display) and its [`Debug`](std::fmt::Debug) print the same: the call, the item, what happened,
+/// where, and after how many attempts. The last stderr output of a dead worker and the backtrace of a panic follow on separate
+/// lines. The front adds what to do next: see [`story`](Self::story) and [`remedy`](Self::remedy).
 #[derive(Clone)]
 pub struct Error(Box<Context>);
 
@@ -60,7 +60,7 @@ impl Error {
         (self.0.pid != 0).then_some(self.0.pid)
     }
 
-    /// Returns how often the item was tried, including the last time; 0 if it never reached a worker.
+    /// Returns how many attempts the item had, including the last; 0 if it never reached a worker.
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
@@ -80,22 +80,22 @@ impl Error {
         known(&self.0.label)
     }
 
-    /// Returns what to do about it, where its kind alone does not say that.
+    /// Returns what to do about it, if its kind alone does not say that.
     pub fn remedy(&self) -> Option<Remedy> {
         self.0.remedy
     }
 
-    /// An error of this kind; the message says what happened, as a lower-case fragment.
+    /// Creates an error of this kind; the message says what happened, as a lower-case fragment.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Context { kind, message: message.into(), ..Context::default() }))
     }
 
-    /// An argument or an option is invalid.
+    /// Creates an error about an invalid argument or option.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidArgument, message)
     }
 
-    /// What a worker, an agent or the coordinator tells.
+    /// Converts a failure that a worker, an agent or the coordinator has sent.
     pub fn from_failure(failure: Failure) -> Self {
         Self(Box::new(Context {
             kind: ErrorKind::from_wire(failure.kind()),
@@ -109,26 +109,26 @@ impl Error {
         }))
     }
 
-    /// A peer, or farpool itself, broke the protocol: the message says where it was noticed.
+    /// Creates an error about a peer, or farpool itself, that broke the protocol. The message says where that was detected.
     #[track_caller]
     pub fn protocol(message: impl std::fmt::Display) -> Self {
         let noticed = Location::caller();
         Self::new(ErrorKind::Unavailable, format!("{message} (noticed at {}:{})", noticed.file(), noticed.line()))
     }
 
-    /// The same error with what to do about it.
+    /// Adds what to do about it.
     pub fn with_remedy(mut self, remedy: Remedy) -> Self {
         self.0.remedy = Some(remedy);
         self
     }
 
-    /// It is about this item.
+    /// Sets the item that it is about.
     pub fn of_item(mut self, item: u64) -> Self {
         self.0.item = Some(item);
         self
     }
 
-    /// It is about this job, called with this verb.
+    /// Sets the job that it is about, and the call (such as `map`) that started the job.
     pub fn of_job(mut self, verb: &'static str, label: &str) -> Self {
         self.0.verb = verb;
         self.0.label = label.to_owned();

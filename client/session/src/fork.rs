@@ -1,11 +1,11 @@
-//! What belongs to one process.
+//! State that belongs to one process.
 //!
-//! After fork(2) the child has a copy of everything that its parent has: of objects, of mappings, of descriptors. But the
-//! threads behind them exist in the parent alone, and what the two share (rings, sockets, epolls) is the parent's. So what
-//! lives in a process is marked with its [`Owner`]: in a child, calls are refused before they take a lock, which a thread of
-//! the parent may have held at the fork, and drops do nothing. What is kept in statics begins anew ([`PerProcess`]).
+//! After fork(2) the child has a copy of its parent's objects, mappings and descriptors. But the threads behind them exist
+//! only in the parent, and what the two share (rings, sockets, epolls) belongs to the parent. So state of a process is marked
+//! with its [`Owner`]. In a child, calls are refused before they take a lock, which a thread of the parent may have held at
+//! the fork, and drops do nothing. State in statics is created anew ([`PerProcess`]).
 //!
-//! How a fork is noticed is told in [`farpool_link::fork`].
+//! [`farpool_link::fork`] describes how a fork is detected.
 
 #[cfg(test)]
 mod tests;
@@ -14,13 +14,13 @@ pub use farpool_link::fork::{Owned, Owner, PerProcess, end_if_forked, generation
 
 use crate::error::{Error, Remedy};
 
-/// Refuses what a fork of the owner asks of its pool.
+/// Refuses calls to a pool in a fork of its owner.
 #[inline]
 pub fn check_pool(owner: Owner) -> Result<(), Error> {
     if owner.is_here() { Ok(()) } else { Err(refuse(owner, "the pool was opened", ": open a pool in the fork")) }
 }
 
-/// Refuses what a fork of the owner asks of its connection for a detached job.
+/// Refuses calls to a detached job's connection in a fork of its owner.
 #[inline]
 pub fn check_detached(owner: Owner) -> Result<(), Error> {
     let refuse = || refuse(owner, "the call to the coordinator was made", "").with_remedy(Remedy::CallAgain);

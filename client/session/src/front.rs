@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use farpool_proto::v1::Output;
 
-/// What a program shows its user of a pool on a cluster. Sessions call it from where they talk to the coordinator: it must not block,
-/// but for [`flush`](Self::flush).
+/// Shows the user of a program what happens in its pool on a cluster. Sessions call it on the thread that talks to the coordinator:
+/// except for [`flush`](Self::flush), it must not block.
 pub trait Front: Send + Sync + 'static {
-    /// A worker has printed something.
+    /// Shows output of a worker.
     fn output(&self, output: &Output);
 
-    /// The user should know something, in one line: why nothing runs, and that it goes on.
+    /// Shows a notice of one line: why nothing runs, or that the pool resumes.
     fn notice(&self, line: &str);
 
-    /// Waits until all of that is shown, no longer than this.
+    /// Waits until everything is shown, but no longer than `patience`.
     fn flush(&self, patience: Duration);
 }

@@ -1,9 +1,8 @@
-//! How much of what was delivered nobody has taken yet, and whether a session may read on.
+//! Backpressure: counts outcomes that were delivered but not taken, and decides whether a session may read on.
 //!
-//! A session on a cluster reads from a stream, and what it does not read waits in the coordinator, which stops running
-//! items of this client. So it stops reading while a consumer lags far behind. But a stream carries the outcomes of all
-//! of the client's jobs in one order: as long as anybody waits for anything, what it waits for may be behind the rest,
-//! and the session reads on.
+//! A session on a cluster reads from a stream. What it does not read waits in the coordinator, which then stops running
+//! items of this client. So the session stops reading while a consumer lags far behind. But one stream carries the outcomes
+//! of all jobs of the client: while anyone waits for an outcome, that one may be behind the others, and the session reads on.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -14,20 +13,20 @@ use std::task::{Poll, Waker};
 use crate::fork::Owner;
 use crate::waits::{self, Waiting, Waits};
 
-/// Bytes that were delivered and not taken yet, above which a session stops reading.
+/// A session stops reading above this many bytes that were delivered and not taken yet.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// What a session passes before it reads.
+/// The gate that a session passes before it reads.
 pub struct Gate {
-    /// Whose session it is.
+    /// The process that owns the session.
     owner: Owner,
     held: AtomicU64,
-    /// The session does not read: whoever changes something about that knocks.
+    /// The session does not read: a change that lets it read must wake it.
     shut: AtomicBool,
     knocked: AtomicBool,
-    /// The session, while it waits at the shut gate.
+    /// Wakes the session while it waits at the closed gate.
     waiting: Mutex<Option<Waker>>,
-    /// Who must know when somebody waits for what comes through here.
+    /// The counter of waits for outcomes that come through here.
     waits: Option<Arc<Waits>>,
 }
 
@@ -45,24 +44,24 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// A gate that reports whether anybody waits for what comes through it.
+    /// Creates a gate that reports whether there are waits for its outcomes.
     pub(crate) fn with_waits(waits: Arc<Waits>) -> Gate {
         Gate { waits: Some(waits), ..Gate::default() }
     }
 
-    /// Somebody waits for what comes through here, until the returned value is dropped.
+    /// Registers a wait for outcomes that come through here, until the returned value is dropped.
     pub(crate) fn begin_wait(&self) -> Waiting {
         waits::begin(self.waits.as_ref())
     }
 
-    /// So many bytes were delivered; they count until this is dropped.
+    /// Counts delivered bytes until the returned value is dropped.
     pub fn hold(self: &Arc<Self>, bytes: usize) -> Held {
         let bytes = bytes as u64;
         self.held.fetch_add(bytes, Ordering::SeqCst);
         Held(Some((Arc::clone(self), bytes)))
     }
 
-    /// Somebody begins to wait for something, or asks for it: the session looks again, and reads once in any case.
+    /// Lets the session check again when a wait begins or a consumer asks: it reads at least once.
     pub fn knock(&self) {
         if self.shut.load(Ordering::SeqCst) {
             self.knocked.store(true, Ordering::SeqCst);
@@ -70,14 +69,14 @@ impl Gate {
         }
     }
 
-    /// Ready when the session may read. `wanted`: whether anybody waits. May be dropped at any time.
+    /// Completes when the session may read. `wanted`: whether there is a wait. May be dropped at any time.
     pub async fn pass(&self, wanted: impl Fn() -> bool) {
         let has_room = || self.held.load(Ordering::SeqCst) <= MOST_BYTES;
         if !has_room() {
             self.shut.store(true, Ordering::SeqCst);
             poll_fn(|context| {
                 *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
-                // Whatever changes from here on wakes the session, and what has changed before is seen here.
+                // Any later change wakes the session, and any earlier one is visible here.
                 let passes = has_room() || self.knocked.swap(false, Ordering::SeqCst) || wanted();
                 if passes { Poll::Ready(()) } else { Poll::Pending }
             })
@@ -101,13 +100,13 @@ impl fmt::Debug for Held {
     }
 }
 
-/// Bytes of a delivery that nobody has taken yet.
+/// Bytes of a delivery that were not taken yet.
 #[derive(Default)]
 pub struct Held(Option<(Arc<Gate>, u64)>);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // In a fork the lock may be held by nobody who is there.
+        // In a fork the lock may be held by a thread that does not exist there.
         if let Some((gate, bytes)) = self.0.as_ref().filter(|(gate, _)| gate.owner.is_here()) {
             gate.held.fetch_sub(*bytes, Ordering::SeqCst);
             if gate.shut.load(Ordering::SeqCst) {

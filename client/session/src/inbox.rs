@@ -1,4 +1,4 @@
-//! Where the outcomes of one job wait for whoever wants them.
+//! The inbox, where the outcomes of one job wait for its consumer.
 //!
 //! Outcomes are delivered by the thread that drives the session, under the session's lock: delivering is a push and
 //! never runs a user's code. Decoding, callbacks and everything else that may take time happen on other threads.
@@ -22,7 +22,7 @@ use crate::waits::Waiting;
 use state::State;
 pub use state::{Room, Wakes};
 
-/// The outcomes of one job that nobody has taken yet, and how the job ended.
+/// The outcomes of one job that were not taken yet, and how the job ended.
 pub struct Inbox {
     job: u64,
     verb: &'static str,
@@ -32,53 +32,53 @@ pub struct Inbox {
     pulled: AtomicU64,
     /// How many bytes of items may have been sent.
     limit: AtomicU64,
-    /// Something has come since the consumer looked last: outcomes, or room.
+    /// Outcomes or room have arrived since the consumer last looked.
     unseen: AtomicBool,
     ended: AtomicBool,
-    /// What the session passes before it reads on, if it reads from a stream.
+    /// The gate that the session passes before it reads on, if it reads from a stream.
     gate: Option<Arc<Gate>>,
     state: Mutex<State>,
 }
 
-/// What a job's consumer is woken for.
+/// The news that a job's consumer is woken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// Every outcome, and room for further input: it works through them as they come.
+    /// Every outcome, and room for further input: it handles outcomes as they arrive.
     Outcomes,
-    /// Only the end: it looks at all outcomes at once.
+    /// Only the end: it handles all outcomes at once.
     End,
 }
 
-/// What a job's consumer finds in its inbox.
+/// An entry that a job's consumer finds in its inbox.
 #[derive(Debug)]
 pub enum News {
-    /// The results of consecutive items: encoded one behind the other, and where each ends, as in `ItemsDone`. `held` is
-    /// dropped when they are decoded.
+    /// The results of consecutive items, encoded one after another, and where each ends, as in `ItemsDone`. `held` is dropped
+    /// when they are decoded.
     Done {
         /// The first of the items.
         first: u64,
         /// Their results.
         data: Bytes,
-        /// Where each ends in `data`, a u32 in little endian.
+        /// Where each ends in `data`, as little-endian u32.
         ends: Bytes,
-        /// How many attempts each item took; 0: one.
+        /// How many attempts each item took; 0 means one.
         attempts: u32,
-        /// What they count for until they are taken.
+        /// Their bytes, which count until they are taken.
         held: Held,
     },
-    /// Consecutive items failed alike.
+    /// Consecutive items failed with the same error.
     Failed {
         /// The first of the items.
         first: u64,
         /// How many there are.
         count: u64,
-        /// Why.
+        /// Why they failed.
         error: Error,
     },
 }
 
 impl News {
-    /// The first item that it is about.
+    /// Returns the first item that it is about.
     fn first(&self) -> u64 {
         match self {
             News::Done { first, .. } | News::Failed { first, .. } => *first,
@@ -95,38 +95,38 @@ pub enum End {
     Cancelled,
     /// The pool cannot run anything any more.
     PoolFailed(Error),
-    /// The pool was closed before the job could begin.
+    /// The pool was closed before the job could start.
     Closed,
 }
 
-/// Runs once, when a job has ended; must be short, since it runs where outcomes are delivered.
+/// Runs once, when a job has ended. It must be short: it runs on the thread that delivers outcomes.
 pub type EndHook = Box<dyn FnOnce() + Send>;
 
-/// The side of the session.
+/// The session's side.
 impl Inbox {
-    /// The number of the job, which the client chose.
+    /// Returns the number of the job, which the client chose.
     pub fn job(&self) -> u64 {
         self.job
     }
 
-    /// Takes the results of consecutive items, in the layout of `ItemsDone`. `attempts`: how many each item took; 0: one.
+    /// Delivers the results of consecutive items, in the layout of `ItemsDone`. `attempts`: how many each item took; 0 means one.
     #[inline]
     pub fn deliver_done(&self, first: u64, data: Bytes, ends: Bytes, attempts: u32) -> Wakes {
         let items = (ends.len() / 4) as u64;
         let held = match (&self.gate, self.interest) {
             (Some(gate), Interest::Outcomes) => gate.hold(data.len() + ends.len()),
-            // What is looked at in the end only is not taken before.
+            // A consumer that waits for the end takes nothing before.
             _ => Held::default(),
         };
         self.deliver(items, News::Done { first, data, ends, attempts, held })
     }
 
-    /// Consecutive items have failed alike.
+    /// Delivers that consecutive items failed with the same error.
     pub fn deliver_failed(&self, first: u64, count: u64, failure: Failure) -> Wakes {
         self.deliver(count, News::Failed { first, count, error: Error::from_failure(failure) })
     }
 
-    /// The client may have sent that many bytes of the job's items in all. It never becomes less.
+    /// Raises the limit: the client may send that many bytes of the job's items in total. It never falls.
     pub fn grant(&self, limit: u64) -> Wakes {
         let mut state = self.state();
         // Only written under the lock; read without it.
@@ -137,14 +137,14 @@ impl Inbox {
         self.wakes(&mut state)
     }
 
-    /// The limit is this from now on, whatever it was: another coordinator has the job.
+    /// Sets the limit, even to less: another coordinator has the job.
     pub fn set_limit(&self, limit: u64) -> Wakes {
         let mut state = self.state();
         self.limit.store(limit, Ordering::Relaxed);
         self.wakes(&mut state)
     }
 
-    /// The job has ended: nothing will be delivered after this. Only the first end counts.
+    /// Ends the job: nothing is delivered after this. Only the first end counts.
     pub fn end(&self, end: End) -> Wakes {
         let mut state = self.state();
         if state.end.is_some() {
@@ -154,13 +154,13 @@ impl Inbox {
         let hooks = std::mem::take(&mut state.hooks);
         drop(state);
         hooks.into_iter().for_each(|hook| hook());
-        // Last, so that whoever sees the end knows that the hooks have run.
+        // Last, so that the hooks have run when anyone sees the end.
         let mut state = self.state();
         self.ended.store(true, Ordering::Release);
         state.all_wakes()
     }
 
-    /// Whether a consumer that waits should look.
+    /// Returns whether a waiting consumer should look.
     #[inline]
     pub fn has_news(&self) -> bool {
         match self.interest {
@@ -169,20 +169,20 @@ impl Inbox {
         }
     }
 
-    /// Whether anybody is asleep, on a thread or as a task, until something comes for this job.
+    /// Returns whether a thread or a task sleeps until something arrives for this job.
     pub fn is_waited_for(&self) -> bool {
         let state = self.state();
         state.waker.is_some() || !state.parked.is_empty() || !state.hooks.is_empty()
     }
 
-    /// Sleeps until there is news or the deadline has passed, for a thread that leaves the driving to another one.
-    /// It may return early.
+    /// Sleeps until there is news or the deadline has passed, for a thread while another one drives. It may return
+    /// early.
     pub fn park(&self, deadline: Option<Instant>) {
         let me = thread::current();
         self.state().parked.push(me.clone());
         let _waits = self.begin_wait();
         self.knock();
-        // A delivery since then has unparked this thread, and one before it is seen here.
+        // A later delivery unparks this thread, and an earlier one is visible here.
         if !self.has_news() {
             park_until(deadline);
         }
@@ -216,14 +216,14 @@ impl Inbox {
         }
     }
 
-    /// Somebody waits for what the session delivers here, until the returned value is dropped.
+    /// Registers a wait for deliveries to this inbox, until the returned value is dropped.
     fn begin_wait(&self) -> Option<Waiting> {
         self.gate.as_ref().map(|gate| gate.begin_wait())
     }
 
     #[inline]
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two statements: a panic elsewhere does not spoil it.
+        // The state is consistent between statements: a panic elsewhere does not corrupt it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
-//! The inboxes of a session's jobs, and how what the coordinator says gets into them: alike on one machine and on a
-//! cluster.
+//! The inboxes of a session's jobs, and the delivery of the coordinator's messages to them. The same on one machine and on
+//! a cluster.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use farpool_proto::v1::{ClientEvent, ItemsDone, ItemsFailed};
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{End, Inbox, Wakes};
 
-/// The jobs that have not ended, and whether there can be further ones.
+/// The jobs that have not ended, and whether further ones are admitted.
 #[derive(Default)]
 pub(crate) struct Inboxes {
-    /// In the order in which they were opened: so whoever waits is woken in the same order each time.
+    /// In the order in which they were opened, so that wake-ups have the same order each time.
     open: BTreeMap<u64, Arc<Inbox>>,
     /// The inbox that was delivered to last, since the next outcome is likely to be of the same job.
     latest: Option<Arc<Inbox>>,
     failure: Option<Error>,
     closing: bool,
     closed: bool,
-    /// Whom to wake when the session's lock is free.
+    /// The threads and tasks to wake once the session's lock is released.
     wakes: Vec<Wakes>,
     /// Something reached an inbox since this was last cleared.
     pub(crate) delivered: bool,
 }
 
 impl Inboxes {
-    /// A job begins: what comes for it goes to this inbox.
+    /// Adds a job: its messages go to this inbox.
     pub(crate) fn admit(&mut self, inbox: &Arc<Inbox>) -> Result<(), Error> {
         if let Some(error) = self.failure.clone() {
             return Err(error);
@@ -39,18 +39,17 @@ impl Inboxes {
         Ok(())
     }
 
-    /// The job could not be opened after all: nothing comes for it.
+    /// Removes a job that could not be opened.
     pub(crate) fn forget(&mut self, job: u64) {
         self.open.remove(&job);
     }
 
-    /// Further jobs are not admitted.
+    /// Refuses further jobs.
     pub(crate) fn stop_admitting(&mut self) {
         self.closing = true;
     }
 
-    /// Delivers what the coordinator says about jobs and about the end of the pool; returns what it says about other
-    /// things.
+    /// Delivers events about jobs and about the end of the pool; returns other events.
     pub(crate) fn deliver(&mut self, event: ClientEvent) -> Option<Event> {
         self.delivered = true;
         match event.body? {
@@ -79,51 +78,51 @@ impl Inboxes {
         None
     }
 
-    /// The job was cancelled, and nobody else will say that it has ended.
+    /// Ends a cancelled job, for which no other end will arrive.
     pub(crate) fn cancel(&mut self, job: u64) {
         self.end(job, End::Cancelled);
     }
 
-    /// The same for all jobs.
+    /// Ends all jobs as cancelled: no other end will arrive.
     pub(crate) fn cancel_all(&mut self) {
         self.end_all(&End::Cancelled);
     }
 
-    /// Another coordinator has the jobs: each may have sent so much from their start.
+    /// Sets the limit of each job: another coordinator has the jobs.
     pub(crate) fn set_limits(&mut self, limit: impl Fn(u64) -> u64) {
         let Inboxes { open, wakes, .. } = self;
         let woken = open.values().map(|inbox| inbox.set_limit(limit(inbox.job())));
         wakes.extend(woken.filter(|wakes| !wakes.is_empty()));
     }
 
-    /// The pool cannot run anything any more: whoever waits is told why.
+    /// Fails the pool: all jobs end with this error.
     pub(crate) fn fail(&mut self, error: Error) {
         self.end_all(&End::PoolFailed(error.clone()));
         self.failure.get_or_insert(error);
     }
 
-    /// The session is over.
+    /// Notes that the session has ended.
     pub(crate) fn close(&mut self) {
         self.closed = true;
         self.end_all(&End::Closed);
     }
 
-    /// Why the pool cannot run anything any more, if it failed.
+    /// Returns why the pool cannot run anything any more, if it failed.
     pub(crate) fn failure(&self) -> Option<Error> {
         self.failure.clone()
     }
 
-    /// Whether the session is over.
+    /// Returns whether the session has ended.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Those of jobs that have not ended.
+    /// Returns the inboxes of jobs that have not ended.
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Inbox>> {
         self.open.values()
     }
 
-    /// Those whom deliveries wake: to be woken by the caller once it has given back the session's lock.
+    /// Takes what deliveries wake: the caller wakes it after releasing the session's lock.
     pub(crate) fn take_wakes(&mut self) -> Vec<Wakes> {
         std::mem::take(&mut self.wakes)
     }

@@ -17,29 +17,29 @@ use crate::session::Session;
 
 /// A job; created by [`Session::job`](crate::Session::job). Dropped before it has ended, it is cancelled.
 ///
-/// Its input and its outcomes are worked on by one thread or task, which sends items as far as there is [room](Self::has_room),
-/// takes outcomes, and waits when there is neither.
+/// One thread or task serves both its input and its outcomes: it sends items as far as there is [room](Self::has_room), takes
+/// outcomes, and waits when it can do neither.
 pub struct Job {
     call: Call,
-    /// Items that run together, one after another; 0: that is not asked for.
+    /// How many items a chunk has, if the job sets that; otherwise 0.
     chunksize: u64,
     sent_bytes: u64,
     news: VecDeque<News>,
 }
 
-/// What has become of an item.
+/// The outcome of an item.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Its index.
     pub item: u64,
     /// Its result.
     pub result: Result<Bytes, Error>,
-    /// How many attempts it took; 0: it never left the client.
+    /// How many attempts it took; 0 if it never left the client.
     pub attempts: u32,
 }
 
 impl Session {
-    /// Opens a job whose items and results are bytes. It gets a number of its own.
+    /// Opens a job whose items and results are bytes. It gets a new number.
     ///
     /// # Errors
     /// If the pool was closed or has failed, and in a fork of the process that has opened it.
@@ -55,21 +55,21 @@ impl Job {
         Ok(Self { call, chunksize, sent_bytes: 0, news: VecDeque::new() })
     }
 
-    /// The job's number in its pool.
+    /// Returns the job's number in its pool.
     pub fn number(&self) -> u64 {
         self.call.inbox.job()
     }
 
-    /// Whether there is room for a further message of items. When there is again, waiting ends.
+    /// Returns whether there is room for another message of items. A wait ends when there is room again.
     pub fn has_room(&self) -> bool {
         let finished = (self.call.inbox.pulled() + 1).saturating_sub(self.chunksize);
         self.call.inbox.has_room(Room { sent_bytes: self.sent_bytes, finished })
     }
 
-    /// Sends these items, behind those before. There must be room; a message may be larger than that.
+    /// Sends these items, after those sent before. There must be room, but a message may be larger than the room.
     ///
     /// # Errors
-    /// If the job cannot get them: the pool has failed, or this is a fork of the process that has opened it.
+    /// If the pool has failed, or this is a fork of the process that has opened it.
     pub fn send<T: AsRef<[u8]>>(&mut self, items: &[T]) -> Result<(), Error> {
         let (first, job) = (self.call.inbox.pulled(), self.number());
         let (mut data, mut ends) = (Vec::new(), Vec::with_capacity(4 * items.len()));
@@ -84,14 +84,14 @@ impl Job {
         self.say(Body::Items(Items { job, first, data: data.into(), ends: ends.into() }))
     }
 
-    /// An item that cannot be sent: it fails here with this error, and those behind it keep their indices.
+    /// Skips an item that cannot be sent: it fails here with this error, and later items keep their indices.
     pub fn refuse(&mut self, error: Error) {
         let item = self.call.inbox.pulled();
         self.call.inbox.set_pulled(item + 1);
         self.call.inbox.refuse(item, error);
     }
 
-    /// No more items will come.
+    /// Ends the input: no more items follow.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -100,17 +100,17 @@ impl Job {
         self.say(Body::EndItems(EndItems { job }))
     }
 
-    /// Stops retries of items that panic or count as failed from now on. Items that already wait for another attempt still get it.
+    /// Stops retrying items that panic or count as failed. Items that already wait for another attempt still get it.
     pub fn stop_retries(&mut self) {
         self.call.stop_retries();
     }
 
-    /// Ends the job: items without an outcome get none.
+    /// Cancels the job: items without an outcome get none.
     pub fn cancel(&mut self) {
         self.call.cancel();
     }
 
-    /// The outcomes that are there, each once, in the order in which they came; `None`: all were taken, and the job has ended.
+    /// Returns the outcomes that have arrived, each once, in order of arrival; `None` if all were taken and the job has ended.
     pub fn take(&mut self) -> Option<Vec<Outcome>> {
         let ended = self.call.inbox.take(&mut self.news);
         let outcomes: Vec<Outcome> = self.news.drain(..).flat_map(|news| outcomes(news, &self.call.inbox)).collect();
@@ -120,24 +120,24 @@ impl Job {
         if ended && outcomes.is_empty() { None } else { Some(outcomes) }
     }
 
-    /// Blocks until there are outcomes, or more room, or the job has ended, or this time has come. It may return early: look again
-    /// what there is.
+    /// Blocks until there are outcomes or more room, the job has ended, or the deadline has passed. It may return early: check
+    /// again.
     pub fn wait(&self, deadline: Option<Instant>) {
         self.call.session.wait(&self.call.inbox, deadline);
     }
 
-    /// Waits for the next outcomes; none if there is only more room. `None`: the job has ended.
+    /// Waits for the next outcomes; returns none if there is only more room, and `None` if the job has ended.
     pub async fn next(&mut self) -> Option<Vec<Outcome>> {
         poll_fn(|context| self.poll_next(context)).await
     }
 
-    /// As [`next`](Self::next), for a task.
+    /// As [`next`](Self::next), for async code.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<Outcome>>> {
         self.call.inbox.set_waker(context.waker());
         if self.call.inbox.has_news() { Poll::Ready(self.take()) } else { Poll::Pending }
     }
 
-    /// How the job has ended, if it did not finish.
+    /// Returns how the job ended, if it did not finish.
     pub fn error(&self) -> Option<Error> {
         self.call.inbox.end_error()
     }

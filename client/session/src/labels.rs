@@ -1,16 +1,16 @@
-//! Labels: what hosts are, and what pools and jobs require them to be.
+//! Labels: properties of hosts, which pools and jobs can require.
 
 use farpool_proto::limits;
 use farpool_proto::v1::Label;
 
 use crate::error::{Error, Remedy};
 
-/// A label that something is required to have.
+/// A required label.
 pub fn required(key: impl Into<String>, value: impl Into<String>) -> Label {
     Label { key: key.into(), value: value.into() }
 }
 
-/// Checks labels by themselves.
+/// Checks the form of labels.
 pub fn check(require: &[Label]) -> Result<(), Error> {
     let unnamed = |label: &&Label| label.key.is_empty() || label.key.contains('=');
     limits::labels(require).map_err(|beyond| Error::invalid(beyond.to_string()))?;
@@ -23,7 +23,7 @@ pub fn check(require: &[Label]) -> Result<(), Error> {
     }
 }
 
-/// Checks that this machine, on which no agent runs that could have been given labels, has those that are required.
+/// Checks that this machine has the required labels. Without an agent it has only those that every host has.
 pub fn check_here(require: &[Label]) -> Result<(), Error> {
     check(require)?;
     if require.is_empty() {
@@ -42,7 +42,7 @@ pub fn check_here(require: &[Label]) -> Result<(), Error> {
     }
 }
 
-/// The labels that every host has, of this one.
+/// Returns the labels that every host has, for this one.
 fn here() -> [Label; 3] {
     let host = nix::unistd::gethostname().unwrap_or_default();
     [

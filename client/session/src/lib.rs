@@ -1,13 +1,13 @@
-//! A client of farpool in bytes: what the API of each language stands on.
+//! The client side of farpool without a language: functions, items and results are bytes. Every language's API is built on it.
 //!
-//! A [`Session`] is a pool as its client sees it, on this machine or on a cluster. Its jobs call a function that the workers know by
-//! some bytes; items and results are bytes. Nothing here knows what they mean: that is for the language of the workers' program (see
-//! `farpool-worker`) and for the API in front.
+//! A [`Session`] is a pool as its client sees it, on this machine or on a cluster. Its jobs call a function that bytes identify, with
+//! items and results that are bytes. Their meaning is up to the language of the workers' program (see `farpool-worker`) and to the
+//! front: the API or program that uses this crate.
 //!
 //! - [`Session::open`] opens a pool with a [`Program`], [`Settings`], and a [`Front`] that shows what workers print.
 //! - [`Session::job`] opens a [`Job`]: items are sent as far as there is room, outcomes are taken as they come.
 //! - The module `detached` has jobs that the coordinator keeps.
-//! - Errors say what is known. What to do about it is for the front to say, in its own words ([`Error::story`]).
+//! - Errors say what happened. The front adds what to do about it, in terms of its own API ([`Error::story`]).
 //!
 //! Pools on clusters need the feature `cluster`, which is on by default.
 //!
@@ -60,6 +60,6 @@ pub use results::{Results, there_are};
 pub use session::Session;
 pub use settings::{RECONNECT_TIMEOUT, Settings, Target};
 
-/// The stack of threads that have users' values, in bytes, as large as a main thread's: the deepest value that can be encoded can
-/// be dropped on it.
+/// Stack size in bytes of threads that hold users' values. It is as large as a main thread's, so that the deepest value that can
+/// be encoded can also be dropped there.
 pub const STACK: usize = 8 << 20;

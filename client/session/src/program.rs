@@ -5,17 +5,17 @@ use std::path::PathBuf;
 
 use farpool_link::message::OWN_EXECUTABLE;
 
-/// What a pool's workers run.
+/// The program that a pool's workers run.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// The executable's file.
     pub file: PathBuf,
-    /// Its arguments; the first is the name that it is shown under.
+    /// Its arguments; the first is the name shown in process lists.
     pub arguments: Vec<OsString>,
 }
 
 impl Program {
-    /// This program itself, with the arguments that bring it to where it becomes a worker.
+    /// Returns this program itself, with the arguments that lead it to the point where it becomes a worker.
     pub fn own() -> Self {
         Self { file: OWN_EXECUTABLE.into(), arguments: farpool_worker::arguments() }
     }

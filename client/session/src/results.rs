@@ -1,11 +1,11 @@
-//! Cuts a run of encoded results into the items' bytes. Nothing about it is believed that was not checked.
+//! Splits a run of encoded results into the bytes of each item. Everything that the peer claims is checked.
 
 use bytes::Bytes;
 
 use crate::error::Error;
 use crate::gate::Held;
 
-/// The results of consecutive items that have not been decoded yet.
+/// The encoded results of consecutive items.
 #[derive(Debug)]
 pub struct Results {
     next: u64,
@@ -19,7 +19,7 @@ pub struct Results {
 }
 
 impl Results {
-    /// `pulled`: how many items the job has had so far.
+    /// Checks and wraps results. `pulled`: how many items were pulled for the job so far.
     #[inline]
     pub fn new(first: u64, data: Bytes, ends: Bytes, pulled: u64) -> Result<Self, Error> {
         if !ends.len().is_multiple_of(4) {
@@ -29,13 +29,13 @@ impl Results {
         Ok(Self { next: first, data, ends, data_at: 0, end_at: 0, attempts: 1, _held: Held::default() })
     }
 
-    /// The same; `held` is dropped together with the results.
+    /// Drops `held` together with the results.
     #[inline]
     pub fn holding(self, held: Held) -> Self {
         Self { _held: held, ..self }
     }
 
-    /// The same, with how many attempts each item took; 0: one.
+    /// Sets how many attempts each item took; 0 means one.
     #[inline]
     pub fn tried(self, attempts: u32) -> Self {
         Self { attempts: attempts.max(1), ..self }
@@ -47,24 +47,24 @@ impl Results {
         self.attempts
     }
 
-    /// How many items it has, those that were read included.
+    /// Returns how many items it has, including those already read.
     #[inline]
     pub fn items(&self) -> u64 {
         (self.ends.len() / 4) as u64
     }
 
-    /// The item that is next.
+    /// Returns the index of the next item.
     pub fn next_item(&self) -> u64 {
         self.next
     }
 
-    /// The bytes of all its results, those that were read included, since they lie in one piece of memory.
+    /// Returns the bytes of all its results, including those already read: they share one allocation.
     #[inline]
     pub fn memory(&self) -> usize {
         self.data.len() + self.ends.len()
     }
 
-    /// The next item and its encoded result; `None` behind the last one.
+    /// Returns the next item and its encoded result; `None` after the last one.
     #[inline]
     #[expect(clippy::should_implement_trait, reason = "what it returns borrows from it")]
     pub fn next(&mut self) -> Option<Result<(u64, &[u8]), Error>> {
@@ -81,7 +81,7 @@ impl Results {
     }
 }
 
-/// Whether outcomes can be of these items, of a job that has had so many.
+/// Checks that outcomes are of items that the job has: `pulled` so far.
 #[inline]
 pub fn there_are(first: u64, count: u64, pulled: u64) -> Result<(), Error> {
     match first.checked_add(count) {

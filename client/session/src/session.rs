@@ -15,8 +15,8 @@ use crate::inbox::Inbox;
 use crate::local;
 use crate::settings::{Settings, Target};
 
-/// A session in the hands of the process that opened it. In a fork of that process everything is refused before a lock is
-/// taken, nobody waits, and dropping it does nothing.
+/// A session, owned by the process that opened it. In a fork of that process every call is refused before it takes a lock,
+/// no call waits, and dropping it does nothing.
 #[derive(Clone)]
 pub struct Session {
     carrier: Owned<Arc<dyn Carrier>>,
@@ -31,7 +31,7 @@ impl Session {
     /// If it cannot be opened.
     pub fn open(target: Target, settings: Settings, front: Arc<dyn Front>) -> Result<Self, Error> {
         Ok(Self::over(match target {
-            // Workers on this machine print by themselves.
+            // Workers on this machine print directly.
             Target::Here => {
                 drop(front);
                 local::open(settings)?
@@ -41,23 +41,23 @@ impl Session {
         }))
     }
 
-    /// A session that is open.
+    /// Wraps an open session.
     pub fn over(carrier: Arc<dyn Carrier>) -> Self {
         Self { carrier: Owned::new(carrier), jobs: Arc::new(AtomicU64::new(1)) }
     }
 
-    /// The number of a job that is new.
+    /// Returns a new job number.
     pub(crate) fn next_job(&self) -> u64 {
         self.jobs.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Takes no further jobs; `now`: ends those that there are.
+    /// Refuses further jobs; with `now`, also ends the open ones.
     pub fn close(&self, now: bool) {
-        // A session that takes no messages any more has lost its workers already, or is losing them.
+        // A session that refuses messages has already lost its workers, or is losing them.
         let _ = self.send(&mut vec![Body::ClosePool(ClosePool { now })]);
     }
 
-    /// The process that opened it.
+    /// Returns the process that opened it.
     #[inline]
     pub fn owner(&self) -> Owner {
         self.carrier.owner()
@@ -94,12 +94,12 @@ impl Session {
         }
     }
 
-    /// See [`Carrier::wait_closed`]: for a fork it is closed.
+    /// See [`Carrier::wait_closed`]; in a fork it counts as closed.
     pub fn wait_closed(&self, deadline: Option<Instant>) -> bool {
         !self.owner().is_here() || self.carrier.wait_closed(deadline)
     }
 
-    /// What can be asked without changing anything.
+    /// Returns the carrier, for read-only calls.
     ///
     /// # Errors
     /// In a fork.

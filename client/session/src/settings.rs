@@ -1,4 +1,4 @@
-//! What a pool is opened with.
+//! The settings of a pool.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use farpool_proto::v1::{Label, WorkerSettings};
 
 use crate::program::Program;
 
-/// How long another connection is tried for, if nobody says it.
+/// The default of how long to try to reconnect.
 pub const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a pool runs.
@@ -22,14 +22,14 @@ pub enum Target {
     Cluster(Address),
 }
 
-/// What a pool is opened with: every option checked and every default filled in.
+/// The settings of a pool: every option checked and every default filled in.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Workers that run at once; 0, on a cluster only: all slots.
+    /// How many workers run at once. On a cluster, 0 means all slots.
     pub processes: u32,
-    /// What the workers run.
+    /// The program that the workers run.
     pub program: Program,
-    /// What all workers have in common.
+    /// Settings of the workers, the same for all.
     pub settings: WorkerSettings,
     /// Labels of the hosts that may run the pool.
     pub require: Vec<Label>,
@@ -37,6 +37,6 @@ pub struct Settings {
     pub weight: u32,
     /// Environment variables of the workers: all of them on a cluster, those added to the client's own on this machine.
     pub environment: Vec<(OsString, OsString)>,
-    /// On a cluster: how long another connection is tried for when one is lost.
+    /// On a cluster: how long to try to reconnect after the connection was lost.
     pub reconnect_timeout: Duration,
 }

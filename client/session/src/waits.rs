@@ -1,25 +1,25 @@
-//! Who waits for outcomes: while all of a task waits, the slot of its item is lent.
+//! Counts waits for outcomes: while a task only waits, the slot of its item is lent.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use farpool_worker::LendGuard;
 
-/// Counts who waits for outcomes of one session, and reports when the first one begins and the last one ends.
+/// Counts waits for outcomes of one session, and reports when the first begins and when the last ends.
 pub(crate) struct Waits {
     waiting: Mutex<usize>,
     report: Box<dyn Fn(bool) + Send + Sync>,
 }
 
-/// Until it is dropped, somebody waits for outcomes: a thread that sleeps, or a task.
+/// Represents one wait for outcomes, by a sleeping thread or a task, until dropped.
 #[must_use = "the wait is over when this is dropped"]
 pub(crate) struct Waiting {
     waits: Option<Arc<Waits>>,
-    /// Of the item that this process itself runs.
+    /// The counter of the item that this process itself runs.
     _lent: LendGuard,
 }
 
 impl Waits {
-    /// `report` is called with whether anybody waits, by one thread at a time. It must not wait itself.
+    /// Calls `report` with whether there is a wait, from one thread at a time. It must not block.
     pub(crate) fn new(report: impl Fn(bool) + Send + Sync + 'static) -> Arc<Waits> {
         Arc::new(Waits { waiting: Mutex::new(0), report: Box::new(report) })
     }
@@ -29,13 +29,13 @@ impl Waits {
         let before = std::mem::replace(&mut *waiting, 0);
         *waiting = change(before);
         if (before == 0) != (*waiting == 0) {
-            // Under the lock, so that reports come in the order in which waits begin and end.
+            // Under the lock, so that reports have the order in which waits begin and end.
             (self.report)(*waiting > 0);
         }
     }
 }
 
-/// Begins to wait. `waits`: who else must know.
+/// Begins a wait. `waits`: other counters to update.
 pub(crate) fn begin(waits: Option<&Arc<Waits>>) -> Waiting {
     if let Some(waits) = waits {
         waits.change(|waiting| waiting + 1);

@@ -7,7 +7,7 @@ use crate::collector::Collector;
 use crate::error::Error;
 use crate::map::ended_early;
 
-/// Makes the outcome out of what the inbox has; called once, after the job has ended.
+/// Decodes the outcome from the inbox; called once, after the job has ended.
 pub(crate) type Decode<T> = fn(&Inbox) -> Result<T, Error>;
 
 /// The outcome of a job of many items.

@@ -43,7 +43,7 @@ impl<T: Send + 'static> Future for AsyncResult<T> {
         let inbox = self.outcome.inbox();
         if !inbox.ended() {
             inbox.set_waker(context.waker());
-            // It may have ended before the waker was there.
+            // The job may have ended before the waker was registered.
             if !inbox.ended() {
                 return Poll::Pending;
             }

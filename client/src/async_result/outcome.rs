@@ -23,7 +23,7 @@ pub(super) struct Outcome<T> {
 
 struct State<T> {
     value: Value<T>,
-    /// Callbacks that have not run yet. The value is taken only after them, since they are lent it.
+    /// Callbacks that have not run yet. They borrow the value, so it is taken only after them.
     callbacks: usize,
     waker: Option<Waker>,
 }
@@ -31,7 +31,7 @@ struct State<T> {
 enum Value<T> {
     Encoded,
     Decoded(Result<T, Error>),
-    /// A callback has it, and puts it back.
+    /// A callback has borrowed it, and returns it.
     Lent,
     Taken {
         succeeded: bool,
@@ -55,12 +55,12 @@ impl<T> Outcome<T> {
         &self.inbox
     }
 
-    /// Whether the job has ended and every callback has run.
+    /// Returns whether the job has ended and every callback has run.
     pub(super) fn settled(&self) -> bool {
         self.inbox.ended() && self.state().callbacks == 0
     }
 
-    /// Whether every callback has run; waits for that until the deadline.
+    /// Waits until every callback has run or the deadline has passed; returns whether they have run.
     pub(super) fn wait_for_callbacks(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.state();
         while state.callbacks > 0 {
@@ -83,7 +83,7 @@ impl<T> Outcome<T> {
         true
     }
 
-    /// Once it is settled: takes the value, decoding it if no callback has.
+    /// Takes the value of a settled outcome, and decodes it if no callback has.
     pub(super) fn take(&self) -> Result<T, Error> {
         let mut state = self.state();
         match std::mem::replace(&mut state.value, Value::Taken { succeeded: false }) {
@@ -104,7 +104,7 @@ impl<T> Outcome<T> {
         }
     }
 
-    /// Once it is settled: whether the value is one.
+    /// Returns whether a settled outcome is a success.
     pub(super) fn succeeded(&self) -> bool {
         let mut state = self.state();
         if let Value::Encoded = state.value {
@@ -117,12 +117,12 @@ impl<T> Outcome<T> {
         }
     }
 
-    /// Wakes the task when the last callback has run; returns whether that was already.
+    /// Wakes the task when the last callback has run; returns whether it already has.
     pub(super) fn wake_after_callbacks(&self, waker: &Waker) -> bool {
         if self.state().callbacks == 0 {
             return true;
         }
-        // To copy one and to drop one is an executor's code, which may do anything: not under the lock.
+        // Cloning or dropping a waker runs an executor's code, which may do anything: not under the lock.
         let waker = waker.clone();
         let mut state = self.state();
         let ran = state.callbacks == 0;
@@ -132,7 +132,7 @@ impl<T> Outcome<T> {
         ran
     }
 
-    /// Nobody but the callbacks wants the value any more.
+    /// The handle was dropped: only callbacks still use the value.
     pub(super) fn abandon(&self) {
         if self.state().callbacks == 0 {
             self.inbox.discard();
@@ -140,13 +140,13 @@ impl<T> Outcome<T> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        // A decoder that panicked has left the value as it was.
+        // A panicking decoder leaves the value as it was.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T: Send + 'static> Outcome<T> {
-    /// Runs the callback with the outcome on the callbacks' thread, once it is there.
+    /// Runs the callback on the callbacks' thread, once the outcome has arrived.
     pub(super) fn call_back(self: &Arc<Self>, callback: Callback<T>) {
         self.state().callbacks += 1;
         let outcome = Arc::clone(self);
@@ -175,7 +175,7 @@ impl<T: Send + 'static> Outcome<T> {
         }
     }
 
-    /// The value for a callback; `None` if it was taken before the callback came.
+    /// Borrows the value for a callback; `None` if it was taken before.
     fn lend(&self) -> Option<Result<T, Error>> {
         let mut state = self.state();
         if let Value::Taken { .. } = state.value {
@@ -183,7 +183,7 @@ impl<T: Send + 'static> Outcome<T> {
         }
         let value = match std::mem::replace(&mut state.value, Value::Lent) {
             Value::Decoded(value) => value,
-            // Without the lock, since it runs a user's code.
+            // Without the lock, because it runs a user's code.
             _ => {
                 drop(state);
                 self.decode_guarded()

@@ -5,7 +5,7 @@ use super::outcomes::decode;
 use crate::args::Data;
 use crate::error::Error;
 
-/// What an iterator says of its length is a hint, and so is what a coordinator says: memory is not taken at their word.
+/// Most results to reserve memory for: lengths from an iterator or a coordinator are only hints.
 const MOST_AT_ONCE: u64 = 1 << 20;
 
 /// All results, or the error of the lowest item that failed.
@@ -14,7 +14,7 @@ pub(super) fn collect<R: Data>(mut reading: Reading, name: &str) -> Result<Vec<R
     loop {
         match reading.step(decode) {
             Step::Wait => reading.wait(),
-            // They are not told: the end is.
+            // Items without an outcome are skipped: the job's end becomes the error.
             Step::Missing(_) => {}
             Step::Outcome(_, Ok(value)) if failed.is_none() => {
                 if values.is_empty() {

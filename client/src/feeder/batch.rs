@@ -20,7 +20,7 @@ pub(crate) struct Batch {
 impl Batch {
     /// An empty batch with room for `items` items of `item_bytes` each.
     pub(super) fn new(first: u64, items: u64, item_bytes: u64) -> Self {
-        // A batch is full once an item has crossed the limit: with room for that one too it does not have to grow.
+        // A batch is full once an item crosses the limit: with room for that item too, it need not grow.
         let full = FULL_BYTES as u64 + 2 * item_bytes;
         let data = items.saturating_mul(item_bytes + item_bytes / 8).min(full) as usize;
         let ends = 4 * items.min((FULL_BYTES / 4) as u64) as usize;
@@ -54,17 +54,17 @@ impl Batch {
 }
 
 thread_local! {
-    /// What the thread encoded its last only item in.
+    /// The buffer in which this thread encoded its last single item.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Only items up to this are copied out of the thread's memory, which stays with it.
+/// Items up to this size are copied out of the thread's buffer, which the thread keeps.
 const SMALL_ITEM: usize = 4 << 10;
 
-/// The message with the only item of a job.
+/// Returns the message with the only item of a job.
 #[inline]
 pub(super) fn only_item<A: Args>(args: &A, job: u64, payload_limit: u64) -> Result<Items, Error> {
-    // A thread that is about to end may have none.
+    // A thread that is ending may have no buffer.
     let mut data = SPARE.try_with(Cell::take).unwrap_or_default();
     data.clear();
     encode(args, &mut data, payload_limit)?;

@@ -3,10 +3,10 @@ use std::time::{Duration, Instant};
 const MOST_ITEMS: u64 = 16_384;
 const GROWTH: u64 = 8;
 
-/// How many items the next batch should have.
+/// Chooses how many items the next batch should have.
 ///
-/// The first batch is one item, so that a worker starts at once. Batches grow while the input is quick, and shrink when
-/// it takes its time: a finished item must not wait long in a batch for the next one.
+/// The first batch is one item, so that a worker starts at once. Batches grow while the input is fast, and shrink when it
+/// is slow: an item that was pulled must not wait long in a batch for the next one.
 pub(super) struct Pace {
     items: u64,
     started: Option<Instant>,

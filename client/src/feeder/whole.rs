@@ -5,7 +5,7 @@ use super::pace::Pace;
 use crate::args::Args;
 use crate::error::Error;
 
-/// The input of a job of which nothing runs before all of it was sent: an item that cannot be sent is the end of it.
+/// The input of a job that runs only after the whole input was sent: an item that cannot be sent ends the job.
 pub(crate) struct Whole<I> {
     input: I,
     exhausted: bool,
@@ -21,7 +21,7 @@ impl<A: Args, I: Iterator<Item = A>> Whole<I> {
         Self { input, exhausted: false, job, pulled: 0, bytes: 0, payload_limit, pace: Pace::new() }
     }
 
-    /// The exact number of items if the input knows it.
+    /// Returns the exact number of items if the input knows it.
     pub(crate) fn size(&self) -> Option<u64> {
         let (lower, upper) = self.input.size_hint();
         upper.filter(|&upper| upper == lower).map(|exact| exact as u64)

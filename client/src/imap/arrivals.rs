@@ -6,27 +6,27 @@ use crate::args::Data;
 use crate::codec;
 use crate::error::{Error, ErrorKind};
 
-/// In which order outcomes are handed out.
+/// The order in which outcomes are returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     OfInput,
     AsTheyCome,
 }
 
-/// Outcomes that have come and were not taken. They are decoded one by one, when they are.
+/// Outcomes that have arrived but were not taken yet. Each is decoded when it is taken.
 pub(super) struct Arrivals {
     order: Order,
-    /// In input order: the item whose outcome is next.
+    /// In input order: the index of the next item.
     next: u64,
     current: Option<Results>,
-    /// In input order: what is ahead of `next`, by its first item.
+    /// In input order: arrivals beyond `next`, by their first item.
     ahead: BTreeMap<u64, Arrival>,
-    /// As they come: what is behind `current`.
+    /// In order of completion: arrivals after `current`.
     queue: VecDeque<Arrival>,
     bytes: usize,
-    /// Items whose outcomes are held.
+    /// Number of items whose outcomes are here.
     items: u64,
-    /// What a result took up in the latest run of them.
+    /// Average bytes per result in the latest run of results.
     recent: u64,
     /// How many attempts the item of the last outcome took.
     attempts: u32,
@@ -34,7 +34,7 @@ pub(super) struct Arrivals {
 
 enum Arrival {
     Done(Results),
-    /// The first item, and how many there are.
+    /// The first item, the number of items, and their error.
     Failed(u64, u64, Error),
 }
 
@@ -53,18 +53,18 @@ impl Arrivals {
         }
     }
 
-    /// Memory of the results that are held.
+    /// Returns the bytes of the results that are here.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes as u64
     }
 
-    /// What a result took up of late; 0: nothing is known.
+    /// Returns the recent size of a result in bytes; 0 if unknown.
     pub(super) fn recent_bytes(&self) -> u64 {
         self.recent
     }
 
-    /// Memory that the results will need that are still to come of `ahead` items; those of the first `running` are not
-    /// counted, so that large ones do not keep slots idle.
+    /// Estimates the bytes of results that have not arrived yet, for `ahead` items. The first `running` items are not
+    /// counted, so that large results do not keep slots idle.
     pub(super) fn expected_bytes(&self, ahead: u64, running: u64) -> u64 {
         ahead.saturating_sub(self.items).saturating_sub(running).saturating_mul(self.recent)
     }
@@ -74,7 +74,7 @@ impl Arrivals {
         self.attempts
     }
 
-    /// An error is about the whole job: the session does not keep its promises.
+    /// Adds arrivals. An error is about the whole job: the session broke its contract.
     pub(super) fn add(&mut self, news: News, inbox: &Inbox) -> Result<(), Error> {
         let (first, arrival) = match news {
             News::Done { first, data, ends, attempts, held } => {
@@ -101,7 +101,7 @@ impl Arrivals {
         Ok(())
     }
 
-    /// The next outcome. An error around it is about the whole job.
+    /// Returns the next outcome. The outer error is about the whole job.
     pub(super) fn pop<R: Data>(&mut self, inbox: &Inbox) -> Result<Option<Result<R, Error>>, Error> {
         loop {
             if let Some(results) = &mut self.current {

@@ -1,4 +1,4 @@
-//! A lazy job whose input a thread of its own pulls, so that the input may depend on outcomes.
+//! A lazy job with a separate thread that pulls its input, so that the input may depend on outcomes.
 
 use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
@@ -24,20 +24,20 @@ use crate::singles::Singles;
 /// The consumer's side.
 pub(crate) struct Fed {
     call: Call,
-    /// Starts the thread that pulls; gone once it has.
+    /// Starts the thread that pulls; `None` once it has started.
     start: Option<Start>,
     ahead: Arc<Ahead>,
     arrivals: Arrivals,
-    /// Empty between any two steps; kept for its memory.
+    /// Empty between steps; kept to reuse its memory.
     news: VecDeque<News>,
     over: bool,
     _progress: Option<Progress>,
 }
 
-/// Opens the job, and has a thread feed it.
+/// Opens the job and starts its feeding thread.
 type Start = Box<dyn FnOnce(&mut Call) -> Result<(), Error> + Send>;
 
-/// How far the input is ahead of the consumer; what both sides touch.
+/// State shared by both sides: how far the input is ahead of the consumer.
 struct Ahead {
     state: Mutex<State>,
 }
@@ -46,11 +46,11 @@ struct State {
     window: Window,
     pulled: u64,
     taken: u64,
-    /// Bytes of results that the consumer has not taken.
+    /// Bytes of results that the consumer has not taken yet.
     held: u64,
     /// The thread that pulls.
     thread: Option<Thread>,
-    /// Nobody takes outcomes any more.
+    /// The consumer was dropped.
     abandoned: bool,
 }
 
@@ -91,7 +91,7 @@ impl Fed {
         self.call.stop_retries();
     }
 
-    /// Does one thing that brings the next outcome closer.
+    /// Makes one step towards the next outcome.
     pub(super) fn step<R: Data>(&mut self) -> Step<R> {
         if self.over {
             return Step::Over;
@@ -211,11 +211,11 @@ impl<T: Data, I: Iterator<Item = T>> Input<I> {
         self.ahead.state().thread = Some(thread::current());
         let mut messages = Vec::new();
         while let Some(()) = self.wait_for_room() {
-            // One at a time: the input may wait for what comes of the item before. After a panic it is never asked again, so nobody sees it
-            // half-changed.
+            // One at a time: the input may wait for the outcome of the item before. After a panic it is never called again, so an inconsistent
+            // state is never seen.
             let fed = panic::catch_unwind(AssertUnwindSafe(|| self.feeder.feed(1, &self.inbox, &mut messages)));
             if !self.session.owner().is_here() {
-                // The input has forked this process, and this is the child: the job is the parent's.
+                // The input has forked this process, and this is the child: the job belongs to the parent.
                 return;
             }
             if let Err(panic) = fed {
@@ -230,7 +230,7 @@ impl<T: Data, I: Iterator<Item = T>> Input<I> {
         }
     }
 
-    /// Sleeps until the input may be asked for an item. `None`: it is not asked any more.
+    /// Sleeps until the next item may be pulled. `None`: no more items are pulled.
     fn wait_for_room(&self) -> Option<()> {
         loop {
             let wanted = {
@@ -238,7 +238,7 @@ impl<T: Data, I: Iterator<Item = T>> Input<I> {
                 if state.is_due() { self.feeder.room_wanted(state.held) } else { Room::NEVER }
             };
             self.inbox.unpark_for_room(wanted);
-            // What changes from here on unparks this thread.
+            // Any later change unparks this thread.
             let mut state = self.ahead.state();
             if state.abandoned || self.feeder.exhausted() || self.inbox.ended() {
                 return None;
@@ -254,7 +254,7 @@ impl<T: Data, I: Iterator<Item = T>> Input<I> {
     }
 
     fn give_up(&self, error: impl Into<farpool_session::Error>) {
-        // First: once the job is cancelled, its end may come at any moment.
+        // Before the cancellation: after it, the job's end may arrive at any moment.
         self.inbox.break_with(error);
         farpool_session::cancel(&self.session, &self.inbox);
         self.inbox.end(End::Cancelled).wake();

@@ -14,13 +14,13 @@ use crate::map::ended_early;
 use crate::progress::Progress;
 use crate::singles::Singles;
 
-/// A lazy job: what is pulled, what is on its way and what has come.
+/// A lazy job: its input, the items in flight, and the outcomes that have arrived.
 pub(crate) struct Run<I> {
     call: Call,
     feeder: Feeder<Singles<I>>,
     arrivals: Arrivals,
     window: Window,
-    /// Empty between any two steps; kept for its memory.
+    /// Empty between steps; kept to reuse its memory.
     news: VecDeque<News>,
     taken: u64,
     over: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Run<I> {
 pub(super) enum Step<R> {
     Outcome(Result<R, Error>),
     Over,
-    /// Nothing can be done before there is news.
+    /// No step is possible until there is news.
     Wait,
 }
 
@@ -65,7 +65,7 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
         Self { call, feeder, arrivals, window, news: VecDeque::new(), taken: 0, over: false, _progress: progress }
     }
 
-    /// Does one thing that brings the next outcome closer.
+    /// Makes one step towards the next outcome.
     pub(super) fn step<R: Data>(&mut self) -> Step<R> {
         if self.over {
             return Step::Over;
@@ -93,7 +93,7 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
 
     fn try_step<R: Data>(&mut self) -> Result<Step<R>, Error> {
         fork::check_pool(self.owner()).map_err(|error| self.call.inbox.tell::<Error>(error))?;
-        // One batch before each outcome at most: a slow input must not hold back what is there.
+        // At most one batch before each outcome: a slow input must not delay outcomes that are here.
         if self.window.is_due(self.ahead()) {
             self.feed()?;
         }
@@ -119,7 +119,7 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
         }
     }
 
-    /// Takes the outcomes that are there; returns whether there was none and will never be one.
+    /// Takes the outcomes that have arrived; returns whether there were none and never will be.
     fn take_news(&mut self) -> Result<bool, Error> {
         let ended = self.call.inbox.take(&mut self.news);
         let dried_up = ended && self.news.is_empty();
@@ -129,7 +129,7 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
 
     /// Pulls and sends one batch, if there is room. Returns whether anything has changed.
     fn feed(&mut self) -> Result<bool, Error> {
-        // What is in the inbox must be counted too: as results, and not as input any more.
+        // The inbox counts too: its items are results now, and no longer input.
         let has_news = self.call.inbox.has_news();
         if has_news {
             self.take_news()?;
@@ -142,12 +142,12 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
         if room == 0 || !self.feeder.may_feed(&self.call.inbox, results) {
             return Ok(has_news);
         }
-        // One batch is checked once, so it must not be larger than what its results leave room for.
+        // A batch is checked only once, so it must not be larger than the room that its results leave.
         let left = self.feeder.bytes_left(&self.call.inbox, results);
         let room = room.min(left.checked_div(self.arrivals.recent_bytes()).map_or(room, |items| items.max(running)));
         self.window.start();
         let (feeder, call) = (&mut self.feeder, &mut self.call);
-        // The input is never asked again after a panic: nobody sees it half-changed.
+        // After a panic the input is never called again: an inconsistent state is never seen.
         let fed = panic::catch_unwind(AssertUnwindSafe(|| feeder.feed(room, &call.inbox, &mut call.messages)));
         if let Err(panic) = fed {
             self.over = true;
@@ -158,7 +158,7 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
         Ok(true)
     }
 
-    /// Items that were pulled and whose outcomes were not taken.
+    /// Returns the number of items that were pulled and whose outcomes were not taken yet.
     fn ahead(&self) -> u64 {
         self.feeder.pulled() - self.taken
     }

@@ -1,28 +1,28 @@
 use std::time::{Duration, Instant};
 
-/// How many items the input may be ahead of the consumer.
+/// The number of items that the input may be ahead of the consumer.
 ///
 /// Without a `buffersize` it starts at a few items a slot and doubles whenever the consumer has worked through all of it
 /// within a moment: tiny items need thousands in flight to keep workers busy, and of long ones a few are enough.
 pub(super) struct Window {
     items: u64,
-    /// It does not grow past this.
+    /// Upper bound.
     most: u64,
-    /// Where it began, with so many slots, if it follows their number.
+    /// The number of slots that the bounds follow; `None` with a `buffersize`.
     slots: Option<u32>,
-    /// Items of an explicit chunk; 0: none.
+    /// Items in a chunk, if that was set; otherwise 0.
     chunksize: u64,
-    /// Outcomes taken since it grew last, or since `since`.
+    /// Outcomes taken since it last grew, or since `since`.
     taken: u64,
     since: Option<Instant>,
 }
 
 /// Twice what the slots hold, and as much again on its way to and from the workers.
 const ITEMS_A_SLOT: u64 = 4;
-/// As many tiny items as a worker is ever given ahead.
+/// The most items that a worker is ever given ahead, when items are tiny.
 const MOST_ITEMS_A_SLOT: u64 = 512;
 const SMALL: u64 = 64;
-/// A window that is worked through faster than this is too small.
+/// A window that is used up faster than this is too small.
 const MOMENT: Duration = Duration::from_millis(50);
 
 impl Window {
@@ -35,14 +35,14 @@ impl Window {
         Self { items, most, slots, chunksize, taken: 0, since: None }
     }
 
-    /// Where the window begins and how far it grows.
+    /// Returns the window's initial size and its bound.
     fn bounds(chunksize: u64, slots: u32) -> (u64, u64) {
         let slots = u64::from(slots.max(1));
         let items = slots.saturating_mul(ITEMS_A_SLOT).saturating_mul(chunksize.max(1));
         (items, items.max(slots.saturating_mul(MOST_ITEMS_A_SLOT)))
     }
 
-    /// There are so many slots now. The window keeps what it has grown to, as far as that is within the new bounds.
+    /// Adapts to a new number of slots. The window keeps its size, as far as that is within the new bounds.
     pub(super) fn follow(&mut self, slots: u32) {
         if self.slots.is_some_and(|known| known != slots) {
             let (least, most) = Self::bounds(self.chunksize, slots);
@@ -57,14 +57,14 @@ impl Window {
         self.items.saturating_sub(ahead)
     }
 
-    /// Whether it is time to pull, before the consumer has to wait: one item at a time would lock the session for each.
+    /// Returns whether to pull before the consumer has to wait. One item at a time would lock the session for each.
     pub(super) fn is_due(&self, ahead: u64) -> bool {
         self.room(ahead) >= (self.items / 4).max(1)
     }
 
-    /// Whether to pull now that the consumer has to wait.
+    /// Returns whether to pull when the consumer has to wait.
     pub(super) fn is_due_before_waiting(&self, ahead: u64) -> bool {
-        // In a small window every free place may be a worker that idles. And a chunk that is not whole will not run.
+        // In a small window each free place may be an idle worker. And an incomplete chunk does not run.
         self.is_due(ahead) || self.items <= SMALL || ahead < self.chunksize
     }
 

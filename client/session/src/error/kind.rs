@@ -10,7 +10,7 @@ pub enum ErrorKind {
     WorkerDied,
     /// The item ran longer than the timeout of its job allows.
     TimedOut,
-    /// The agent that ran this item was lost, and the item must not run again.
+    /// The agent that ran this item was lost, and the item's retries do not allow another run.
     AgentLost,
     /// The job was cancelled, or its pool was terminated.
     Cancelled,
@@ -22,7 +22,7 @@ pub enum ErrorKind {
     Closed,
     /// The outcome was not ready in time; the job keeps running.
     WaitTimedOut,
-    /// What is needed to run the call cannot be reached or started.
+    /// Something that the call needs, such as the coordinator, cannot be reached or started.
     #[default]
     Unavailable,
     /// The cluster does not recognise this client.
@@ -31,7 +31,7 @@ pub enum ErrorKind {
     InvalidArgument,
     /// The initializer failed in a worker, so the pool cannot run anything.
     InitializerFailed,
-    /// The workers' program is not the one that this client runs.
+    /// A host cannot run the pool's program, or that is not the program that this client runs.
     ProgramRejected,
 }
 

@@ -1,4 +1,4 @@
-/// What to do about an error, where its kind alone does not say that. A front words it with the calls of its language.
+/// What to do about an error, if its kind alone does not say that. A front words it in terms of its own API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Remedy {
@@ -13,7 +13,7 @@ pub enum Remedy {
 }
 
 impl Remedy {
-    /// The same in words that name no call, for fronts that have none of their own.
+    /// Returns the advice without names of an API, for fronts that have no wording of their own.
     pub(super) fn in_words(self) -> &'static str {
         match self {
             Self::CheckAddress => {

@@ -5,7 +5,7 @@ use farpool_proto::text::{Lines, Printable};
 use super::{Context, Error, Remedy};
 
 impl Error {
-    /// Tells all that is known: what happened, and then what to do next, which is the front's advice or else the remedy's own words.
+    /// Returns the whole message: what happened, then what to do next, which is the front's advice or else the remedy's own.
     pub fn story<'e>(&'e self, advice: Option<&'e str>) -> impl Display + use<'e> {
         Story { error: self, advice }
     }
@@ -36,7 +36,7 @@ impl Display for Error {
     }
 }
 
-// `main` prints the error that it returns with Debug: the reader wants the story there too, not a struct.
+// If `main` returns an error, Rust prints it with Debug: print the message there too, not a struct.
 impl Debug for Error {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         Display::fmt(self, f)

@@ -11,9 +11,9 @@ use crate::counted::Counted;
 use crate::error::{Error, ErrorKind};
 use crate::gate::Gate;
 
-/// The side of the consumer.
+/// The consumer's side.
 impl Inbox {
-    /// That of the job with this number; errors name the verb and the label.
+    /// Creates the inbox of the job with this number. Errors name `verb`, the call that started it, and `label`.
     pub fn new(job: u64, verb: &'static str, label: &str, interest: Interest) -> Self {
         Self {
             job,
@@ -30,12 +30,12 @@ impl Inbox {
         }
     }
 
-    /// The same with room for so many bytes of items from the start, in a session that passes this gate.
+    /// As `new`, with an initial limit of bytes of items, in a session that passes this gate.
     pub fn in_session(self, limit: u64, gate: Option<Arc<Gate>>) -> Self {
         Self { limit: AtomicU64::new(limit), gate, ..self }
     }
 
-    /// Takes all outcomes that are there into `news`, which is empty. Returns whether the job has ended, so that no more will come.
+    /// Moves all outcomes into `news`, which is empty. Returns whether the job has ended, so that no more will arrive.
     #[inline]
     pub fn take(&self, news: &mut VecDeque<News>) -> bool {
         debug_assert!(news.is_empty(), "what was there would be lost");
@@ -45,13 +45,13 @@ impl Inbox {
         state.end.is_some()
     }
 
-    /// Whether the job has ended.
+    /// Returns whether the job has ended.
     #[inline]
     pub fn ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// The error that the whole job ended with, if it did not finish.
+    /// Returns the error that the whole job ended with, if it did not finish.
     pub fn end_error(&self) -> Option<Error> {
         let state = self.state();
         let end = state.end.as_ref()?;
@@ -69,40 +69,40 @@ impl Inbox {
         Some(self.tell(error))
     }
 
-    /// The verb that the job was called with.
+    /// Returns the name of the call that started the job, such as `map`.
     pub fn verb(&self) -> &'static str {
         self.verb
     }
 
-    /// The label of the job; empty: none.
+    /// Returns the label of the job; empty if it has none.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// Says in the error which job it is about; the error is the session's, or the one that the front makes of that.
+    /// Adds to an error which job it is about. The error is the session's, or what the front makes of that.
     pub fn tell<E: From<Error>>(&self, error: impl Into<Error>) -> E {
         error.into().of_job(self.verb, &self.label).into()
     }
 
-    /// Whatever the end will be, the job has failed as a whole with this error; the first one counts.
+    /// Fails the whole job with this error, whatever its end will be. Only the first error counts.
     pub fn break_with(&self, error: impl Into<Error>) {
         let error = error.into();
         self.state().broken.get_or_insert(error);
     }
 
-    /// An item was given up before it got to the session.
+    /// Fails an item that never reached the session.
     pub fn refuse(&self, item: u64, error: impl Into<Error>) {
         let error = error.into();
         self.deliver(1, News::Failed { first: item, count: 1, error }).wake();
     }
 
-    /// How many items have had their outcome.
+    /// Returns how many items have an outcome.
     #[inline]
     pub fn finished(&self) -> u64 {
         self.finished.load(Ordering::Relaxed)
     }
 
-    /// How many items were pulled from the input so far; an outcome for any other is not believed.
+    /// Returns how many items were pulled from the input so far. An outcome for any other is an error of the peer.
     #[inline]
     pub fn pulled(&self) -> u64 {
         self.pulled.load(Ordering::Relaxed)
@@ -114,23 +114,23 @@ impl Inbox {
         self.pulled.store(items, Ordering::Relaxed);
     }
 
-    /// Wakes the task at the next news; look again afterwards for what came before.
+    /// Wakes the task at the next news. Check again after this call for earlier news.
     pub fn set_waker(&self, waker: &Waker) {
-        // To copy one and to drop one is an executor's code, which may do anything: not under the lock.
+        // Cloning or dropping a waker runs an executor's code, which may do anything: not under the lock.
         let sleeper = Sleeper { waker: waker.clone(), _waits: self.begin_wait() };
         let before = self.state().waker.replace(sleeper);
         drop(before);
         self.knock();
     }
 
-    /// Ready when an item has had its outcome, or the job has ended.
+    /// Completes when an item has its outcome, or the job has ended.
     pub async fn first_outcome(&self) {
         let is_there = || self.finished() > 0 || self.ended();
         poll_fn(|context| {
             if !is_there() {
                 self.set_waker(context.waker());
             }
-            // What has come since then has woken the waker, and what came before it is seen here.
+            // A later arrival wakes the waker, and an earlier one is visible here.
             if is_there() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
@@ -148,21 +148,21 @@ impl Inbox {
         hook();
     }
 
-    /// Somebody asks for the job's outcomes, or is about to wait for them: the session must read on.
+    /// Makes the session read on, because a consumer asks for the job's outcomes or is about to wait for them.
     pub fn knock(&self) {
         if let Some(gate) = &self.gate {
             gate.knock();
         }
     }
 
-    /// Whoever works through the outcomes as they come has gone.
+    /// Notes that the consumer that handled outcomes as they arrived is gone.
     pub fn lose_consumer(&self) {
         if self.interest == Interest::Outcomes {
             self.discard();
         }
     }
 
-    /// Nobody will ever take what is delivered: keep nothing.
+    /// Discards outcomes from now on: no consumer will take them.
     pub fn discard(&self) {
         let mut state = self.state();
         state.discarding = true;
@@ -172,30 +172,30 @@ impl Inbox {
         drop((unwanted, sleeper));
     }
 
-    /// How many bytes of items may have been sent.
+    /// Returns how many bytes of items may be sent in total.
     #[inline]
     pub fn limit(&self) -> u64 {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Whether a further message of items may be sent.
+    /// Returns whether another message of items may be sent.
     #[inline]
     pub fn has_room(&self, room: Room) -> bool {
         room.sent_bytes < self.limit() || self.finished() >= room.finished
     }
 
-    /// Sleeps until there is room or the job has ended, whatever the consumer waits for.
+    /// Sleeps until there is room or the job has ended, independently of what the consumer waits for.
     pub fn park_until_room(&self, room: Room) {
         while !self.has_room(room) && !self.ended() {
             self.unpark_for_room(room);
-            // What has come since then has unparked this thread, and what came before it is seen here.
+            // A later arrival unparks this thread, and an earlier one is visible here.
             if !self.has_room(room) && !self.ended() {
                 thread::park();
             }
         }
     }
 
-    /// Has this thread unparked once, when there is room or the job has ended; look again afterwards for what came before.
+    /// Unparks this thread once, when there is room or the job has ended. Check again after this call for earlier changes.
     pub fn unpark_for_room(&self, room: Room) {
         self.state().feeder = Some((room, thread::current()));
     }

@@ -9,33 +9,34 @@ use crate::waits::Waiting;
 #[derive(Default)]
 pub(super) struct State {
     news: VecDeque<News>,
-    /// Where among them the failure with the lowest index is, if only that matters.
+    /// Position of the failure with the lowest index, if only that matters.
     lowest_failed: Option<usize>,
     pub(super) end: Option<End>,
     pub(super) broken: Option<Error>,
     pub(super) discarding: bool,
     pub(super) waker: Option<Sleeper>,
     pub(super) parked: Vec<Thread>,
-    /// The thread that pulls further input, and what it waits for.
+    /// The thread that pulls further input, and the room that it waits for.
     pub(super) feeder: Option<(Room, Thread)>,
     pub(super) hooks: Vec<EndHook>,
 }
 
-/// When a further message of items may be sent: as soon as one of the two holds.
+/// The condition for another message of items: either of the two is enough.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// The limit is above these bytes, which were sent so far.
+    /// The limit is above this number of bytes, sent so far.
     pub sent_bytes: u64,
-    /// That many items have had their outcome.
+    /// This many items have an outcome.
     pub finished: u64,
 }
 
 impl Room {
-    /// There is never room: only the job's end is waited for.
+    /// Never true: waits only for the job's end.
     pub const NEVER: Room = Room { sent_bytes: u64::MAX, finished: u64::MAX };
 }
 
-/// Whom a delivery wakes. To be done once no lock is held: a waker is an executor's code, which may do anything.
+/// The threads and tasks that a delivery wakes. Wake them only without a lock: a waker runs an executor's code, which may do
+/// anything.
 #[derive(Default)]
 #[must_use = "whoever waits would not hear of the delivery"]
 pub struct Wakes {
@@ -44,7 +45,7 @@ pub struct Wakes {
     pub(super) feeder: Option<Thread>,
 }
 
-/// A task that waits.
+/// A waiting task.
 pub(super) struct Sleeper {
     pub(super) waker: Waker,
     /// None: what it waits for is here, in this process.
@@ -52,14 +53,14 @@ pub(super) struct Sleeper {
 }
 
 impl State {
-    /// Keeps news for somebody who looks at all of it.
+    /// Keeps an entry for a consumer that takes every one.
     #[inline]
     pub(super) fn keep(&mut self, news: News) {
         self.push(news);
     }
 
-    /// Keeps news for somebody who looks when all has come: then the failure with the lowest index counts, if there is one, and
-    /// nothing behind it.
+    /// Keeps an entry for a consumer that waits for the end: then only the failure with the lowest index counts, if there is one,
+    /// and nothing after it.
     pub(super) fn keep_what_counts(&mut self, news: News) {
         let lowest = self.lowest_failed.and_then(|at| self.news.get_mut(at));
         match (&news, lowest) {
@@ -76,7 +77,7 @@ impl State {
     #[inline]
     fn push(&mut self, news: News) {
         if self.news.capacity() == 0 {
-            // Most jobs of one item get no more.
+            // Most jobs have one item, and need no more.
             self.news.reserve_exact(1);
         }
         self.news.push_back(news);
@@ -100,13 +101,13 @@ impl State {
 }
 
 impl Wakes {
-    /// Whether there is nobody to wake.
+    /// Returns whether there is nothing to wake.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.waker.is_none() && self.parked.is_empty() && self.feeder.is_none()
     }
 
-    /// Wakes them.
+    /// Wakes all of them.
     pub fn wake(self) {
         if let Some(sleeper) = self.waker {
             sleeper.waker.wake();
