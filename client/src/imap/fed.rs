@@ -211,8 +211,8 @@ impl<T: Data, I: Iterator<Item = T>> Input<I> {
         self.ahead.state().thread = Some(thread::current());
         let mut messages = Vec::new();
         while let Some(()) = self.wait_for_room() {
-            // One at a time: the input may wait for the outcome of the item before. After a panic it is never called again, so an inconsistent
-            // state is never seen.
+            // One at a time: the input may wait for the outcome of the item before. After a panic it is never called again, so an
+            // inconsistent state is never seen.
             let fed = panic::catch_unwind(AssertUnwindSafe(|| self.feeder.feed(1, &self.inbox, &mut messages)));
             if !self.session.owner().is_here() {
                 // The input has forked this process, and this is the child: the job belongs to the parent.

@@ -6,12 +6,12 @@ use tokio::time::Instant;
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// How long to wait before the next attempt to connect: longer and longer, and not the same for all clients of a
-/// coordinator that was restarted.
+/// The wait before the next attempt to connect. It grows, and is random, so that not all clients reconnect to a restarted
+/// coordinator at the same moment.
 #[derive(Debug)]
 pub(super) struct Backoff {
     waits: backoff::Backoff,
-    /// Since when there is a connection.
+    /// When the current connection began.
     connected: Option<Instant>,
 }
 
@@ -25,21 +25,21 @@ impl Backoff {
         self.connected = Some(now);
     }
 
-    /// An attempt went well, and the session goes on. It is waited for, and not for long: so the next wait is a short one,
-    /// however soon it comes.
+    /// Notes that an attempt succeeded and the session has resumed. The coordinator waits only briefly for a session, so the
+    /// next wait is short, however soon it is needed.
     pub(super) fn note_resumed(&mut self, now: Instant) {
         self.note_connected(now);
         self.waits.reset();
     }
 
-    /// The connection is lost. One that did not last counts as an attempt that went wrong.
+    /// Notes that the connection was lost. A short connection counts as a failed attempt.
     pub(super) fn note_lost(&mut self, now: Instant) {
         if self.connected.take().is_none_or(|since| now - since > LONGEST) {
             self.waits.reset();
         }
     }
 
-    /// How long to wait now.
+    /// Returns how long to wait now.
     pub(super) fn wait(&mut self) -> Duration {
         self.waits.wait()
     }

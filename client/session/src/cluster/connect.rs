@@ -1,4 +1,4 @@
-//! Reaching a coordinator, and what it means if that goes wrong.
+//! Connects to a coordinator, and classifies errors.
 
 use std::error::Error as _;
 use std::io;
@@ -19,33 +19,33 @@ use tonic::{Code, Status, Streaming};
 use super::Address;
 use crate::error::{Error, ErrorKind, Remedy};
 
-/// How long the coordinator may be silent before it counts as gone.
+/// How long the coordinator may be silent before it counts as lost.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// What a thread that talks to a coordinator runs on.
+/// Creates the runtime of a thread that talks to a coordinator.
 pub(super) fn runtime() -> io::Result<Runtime> {
     let _standard = HoldStandard::new()?;
     Builder::new_current_thread().enable_io().enable_time().build()
 }
 
-/// A way to a coordinator: over gRPC, or in a simulation.
+/// Makes connections to a coordinator: over gRPC, or in a simulation.
 pub trait Connect: Send + Sync {
     /// A connection.
     type Connection: Connection;
 
-    /// Gets one.
+    /// Makes a connection.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, Status>> + Send;
 }
 
-/// A connection to a coordinator: what `farpool.v1.Clients` has.
+/// A connection to a coordinator, with the calls of `farpool.v1.Clients`.
 pub trait Connection: Send + 'static {
-    /// What the coordinator says in a session.
+    /// The stream of the coordinator's messages in a session.
     type Events: Stream<Item = Result<EventFrame, Status>> + Send + 'static;
 
-    /// Begins a session, or goes on with one.
+    /// Begins or resumes a session.
     fn session(&mut self, frames: Frames<ClientMessage>) -> impl Future<Output = Result<Self::Events, Status>> + Send;
 
-    /// Sends a program, and ends when the coordinator has it or does not want it: true; or when it does not answer.
+    /// Sends a program. Returns true when the coordinator has it or does not want it, false when the coordinator does not answer.
     fn put_program(&mut self, pieces: Pieces) -> impl Future<Output = bool> + Send + 'static;
 }
 
@@ -91,12 +91,12 @@ impl Connection for Called {
 
     fn put_program(&mut self, pieces: Pieces) -> impl Future<Output = bool> + Send + 'static {
         let mut clients = self.clients();
-        // Another client may have sent it first. If nobody can, the coordinator fails the pool and says why.
+        // Another client may have sent it first. If no client can, the coordinator fails the pool and says why.
         async move { clients.put_program(pieces).await.map_or_else(|status| is_final(&status), |_| true) }
     }
 }
 
-/// Whether this is what somebody says who was reached and will say it again; otherwise another attempt may go better.
+/// Returns whether this status comes from a coordinator that would answer the same again. Otherwise a retry may succeed.
 pub(super) fn is_final(status: &Status) -> bool {
     match status.code() {
         Code::Ok | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded => false,
@@ -107,13 +107,13 @@ pub(super) fn is_final(status: &Status) -> bool {
     }
 }
 
-/// There is nobody, or not who was expected.
+/// The error if no coordinator, or another server, is at the address.
 pub(super) fn unreachable(address: &Address, what: &str) -> Error {
     let words = format!("cannot reach the coordinator at {address}: {what}");
     Error::new(ErrorKind::Unavailable, words).with_remedy(Remedy::CheckAddress)
 }
 
-/// The coordinator did not take the pool.
+/// The error if the coordinator refused the pool.
 pub(super) fn not_opened(address: &Address, status: &Status) -> Error {
     let words = format!("cannot open a pool at {address}: {}", told(status));
     match status.code() {
@@ -124,12 +124,12 @@ pub(super) fn not_opened(address: &Address, status: &Status) -> Error {
     }
 }
 
-/// The session has ended before its pool was closed.
+/// The error if the session ended before its pool was closed.
 pub(super) fn lost(address: &Address, open_jobs: usize, what: &str) -> Error {
     Error::new(ErrorKind::Unavailable, loss(address, open_jobs, what))
 }
 
-/// The same, and there was no other connection within this time, the last attempt having ended so.
+/// The error if the session could not reconnect within this time. `last` is how the last attempt failed.
 pub(super) fn given_up(address: &Address, open_jobs: usize, what: &str, tried: Duration, last: &str) -> Error {
     let loss = loss(address, open_jobs, what);
     let words = format!("{loss}; could not reconnect within {tried:?}: {last}");
@@ -145,7 +145,7 @@ fn loss(address: &Address, open_jobs: usize, what: &str) -> String {
     format!("the connection to {address} was lost while {meanwhile}: {what}")
 }
 
-/// What a status says, in words for people.
+/// Returns the message of a status, with its causes.
 pub(super) fn told(status: &Status) -> String {
     let message = if status.message().is_empty() { status.code().description() } else { status.message() };
     match status.source() {

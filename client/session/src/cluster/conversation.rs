@@ -1,4 +1,4 @@
-//! A session's conversation: what it hears from the coordinator, and what it does about it.
+//! A session's conversation with the coordinator: handles the messages that it receives.
 
 use std::io;
 use std::sync::Arc;
@@ -26,17 +26,17 @@ use crate::front::Front;
 /// What a message has beside items or results: those of one message are those of one collection.
 const MESSAGE_ROOM: u64 = 64 << 20;
 
-/// Tells whoever opens the pool that it is open, or why not.
+/// Reports to the caller that opens the pool that it is open, or why not.
 pub(super) type Opener = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-/// What a session needs to know.
+/// The settings of a session.
 pub(super) struct Terms {
-    /// Proves to the coordinator that the session or pool is this client's.
+    /// Proves to the coordinator that the session or pool belongs to this client.
     pub(super) secret: Secret,
     pub(super) payload_limit: u64,
-    /// How long it tries to get another connection when one is lost.
+    /// How long it tries to reconnect when a connection is lost.
     pub(super) reconnect_timeout: Duration,
-    /// What it can send to the coordinator.
+    /// The program that it can send to the coordinator.
     pub(super) program: Option<Executable>,
     pub(super) front: Arc<dyn Front>,
 }
@@ -58,7 +58,7 @@ pub(super) fn hold(shared: &Arc<Shared>, driver: &Driver, terms: Terms, opener: 
     });
 }
 
-/// The conversation is over: nobody waits any longer.
+/// Ends the conversation and all waits.
 pub(super) fn end(shared: &Shared, ended: Result<(), Error>, opener: Option<Opener>) {
     let error = ended.err();
     shared.end(error.clone());
@@ -67,7 +67,7 @@ pub(super) fn end(shared: &Shared, ended: Result<(), Error>, opener: Option<Open
     }
 }
 
-/// The conversation; `opener` is gone when it has been told.
+/// The conversation; `opener` is `None` once it was told.
 pub(super) async fn converse<C: Connect>(
     shared: &Arc<Shared>,
     connect: C,
@@ -104,14 +104,14 @@ pub(super) struct Conversation<'a, C: Connect> {
     pub(super) notice: Notice,
     pub(super) upload: Upload,
     pub(super) front: Arc<dyn Front>,
-    /// How long another connection is tried for.
+    /// How long to try to reconnect.
     pub(super) patience: Duration,
     pub(super) backoff: Backoff,
 }
 
 pub(super) struct Opening<'a> {
     opener: &'a mut Option<Opener>,
-    /// A coordinator has accepted the pool.
+    /// Whether a coordinator has accepted the pool.
     welcomed: bool,
     deadline: Option<Instant>,
 }
@@ -176,10 +176,10 @@ impl<C: Connect> Conversation<'_, C> {
         }
     }
 
-    /// Takes in the messages of some frames.
+    /// Handles the messages of some frames.
     pub(super) fn hear(&mut self, messages: Result<Option<Vec<ClientEvent>>, Status>) -> Result<Next, Error> {
         let messages = match messages {
-            // Frames that only say what has arrived.
+            // Frames that only acknowledge.
             Ok(Some(messages)) if messages.is_empty() => return Ok(Next::Listen),
             Ok(Some(messages)) => messages,
             Ok(None) if self.opening.welcomed => return Ok(Next::ComeBack("it ended the session".to_owned())),
@@ -209,7 +209,7 @@ impl<C: Connect> Conversation<'_, C> {
         })
     }
 
-    /// What is not about a job.
+    /// Handles events that are not about a job.
     fn take_in(&mut self, event: Event, state: &mut State) {
         match event {
             Event::Welcome(welcome) if state.link == Link::Opening => {
@@ -235,7 +235,7 @@ impl<C: Connect> Conversation<'_, C> {
                 }
             }
             Event::Output(printed) => self.front.output(&printed),
-            // Delivered to inboxes, or nothing that this version knows.
+            // Already delivered to inboxes, or unknown to this version.
             _ => {}
         }
     }
@@ -251,7 +251,7 @@ impl<C: Connect> Conversation<'_, C> {
                 let silent = format!("it did not answer within {ANSWER_TIMEOUT:?}");
                 return Err(connect::unreachable(&self.shared.address, &silent));
             }
-            // Where it runs will be known some time; until then jobs can be opened.
+            // Where the pool runs will be known later; jobs can be opened until then.
             self.opening.succeed();
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Getting to the coordinator: with a session that begins, with one that goes on, or with one that has to begin again.
+//! Begins a session at the coordinator, resumes it, or begins it again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use super::state::{Link, message};
 /// How long the coordinator may take to accept the pool, and after that to say where it runs.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What it takes to get to the coordinator.
+/// Everything needed to reach the coordinator.
 pub(super) struct Dialer<C> {
     pub(super) connect: C,
     pub(super) secret: Secret,
-    /// The largest message that is believed.
+    /// The largest message that is accepted.
     pub(super) message_limit: u64,
 }
 
@@ -27,28 +27,28 @@ pub(super) struct Dialer<C> {
 pub(super) struct Line<C: Connect> {
     pub(super) connection: C::Connection,
     pub(super) incoming: Incoming<ClientEvent>,
-    /// Of a session that has begun again, what came first.
+    /// The first messages, if the session began again.
     pub(super) first: Option<Vec<ClientEvent>>,
 }
 
 impl<C: Connect> Dialer<C> {
-    /// Begins the session, for the first time.
+    /// Begins the session for the first time.
     pub(super) async fn open(&self, shared: &Shared) -> Result<Line<C>, Status> {
         let mut connection = self.connect.connect().await?;
         let incoming = self.begin(&mut connection, shared, false).await?;
         Ok(Line { connection, incoming, first: None })
     }
 
-    /// Goes on with the session; with a coordinator that does not know it, it begins again.
+    /// Resumes the session. If the coordinator does not know it, begins it again.
     pub(super) async fn come_back(&self, shared: &Shared) -> Result<Line<C>, Status> {
         let mut connection = self.connect.connect().await?;
-        // What no coordinator has taken yet none can know.
+        // No coordinator can know a session that none has accepted.
         if shared.state().link == Link::Away {
             match self.go_on(&mut connection, shared).await {
                 Ok(incoming) => return Ok(Line { connection, incoming, first: None }),
                 Err(status) if status.code() == Code::NotFound => {}
-                // The two do not agree on what was said: what the coordinator has is another session of this pool, which
-                // began on a connection that was given up.
+                // The two sides disagree on what was sent: the coordinator has another session of this pool, which began on a
+                // connection that was given up.
                 Err(status) if status.code() == Code::InvalidArgument => {}
                 Err(status) => return Err(status),
             }
@@ -83,7 +83,7 @@ impl<C: Connect> Dialer<C> {
         shared: &Shared,
         again: bool,
     ) -> Result<Incoming<ClientEvent>, Status> {
-        // Each job's window bounds what waits to be sent, so nobody waits for it to become less.
+        // Each job's window bounds the queue, so no sender waits for the queue to drain.
         let (outgoing, frames) = outgoing(0, Arc::default());
         shared.change(|state| {
             outgoing.push(message(state.kept.opening(again)));

@@ -1,13 +1,13 @@
 //! Which thread drives a session.
 //!
-//! The conversation with the coordinator is a task of a runtime, and runs on the thread that blocks on that runtime. Mostly
-//! this is the session's own thread. But to wake another thread costs more than all that is done here for a call, so a thread
-//! that makes one call and waits for it (`apply`) takes the runtime while the session rests, which is when no job is open and
-//! nothing is to be said: then the coordinator's answer wakes that thread itself.
+//! The conversation with the coordinator is a task of a runtime, and runs on the thread that blocks on that runtime. Usually
+//! this is the session's own thread. But waking another thread costs more than everything else in a call. So a thread that
+//! makes one call and waits for it (`apply`) takes the runtime while the session is idle: no job is open and nothing is to be
+//! sent. Then the coordinator's answer wakes that thread directly.
 //!
-//! A caller leaves the runtime free for the next one. The session's thread takes it back when a caller leaves something behind, when
-//! something is said that nobody stays to wait for, and when there was no call for [`LEFT_FREE`]: what a resting session
-//! hears, such as pings or agents that come, can wait for so long.
+//! A caller leaves the runtime free for the next one. The session's thread takes it back when a caller leaves work behind, when
+//! a message is sent that no thread waits for, and when there was no call for [`LEFT_FREE`]. Messages to an idle session, such
+//! as pings or new agents, can wait that long.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use super::shared::Shared;
 use crate::error::Error;
 
-/// How long nobody drives a session that rests.
+/// How long an idle session may be without a driver.
 const LEFT_FREE: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
@@ -33,11 +33,11 @@ pub(super) struct Driver {
 #[derive(Default)]
 struct Turn {
     runtime: Holder,
-    /// The session's thread is to take the runtime.
+    /// The session's thread must take the runtime.
     wanted: bool,
-    /// It sleeps until a caller has given the runtime back.
+    /// The session's thread sleeps until a caller has given the runtime back.
     awaits_caller: bool,
-    /// A caller sleeps until the session's thread has left the runtime free, or has not.
+    /// A caller sleeps until the session's thread has decided whether to leave the runtime free.
     asked: bool,
     /// Calls that have driven the session.
     calls: u64,
@@ -51,7 +51,7 @@ enum Holder {
     Nobody(Runtime),
 }
 
-/// The side of the session's thread.
+/// The session thread's side.
 impl Driver {
     /// Runs the conversation until its end.
     pub(super) fn run(
@@ -78,13 +78,13 @@ impl Driver {
             let error = Error::protocol(format_args!("the pool's session ended unexpectedly: {error}"));
             shared.end(Some(error));
         }
-        // Nobody asks a session that is over.
+        // A session that has ended gets no requests.
         drop(self.answer());
-        // Not waiting for whoever reads a file or looks up a name.
+        // Does not wait for threads that read a file or look up a name.
         runtime.shutdown_background();
     }
 
-    /// Leaves the runtime to callers while the session rests.
+    /// Leaves the runtime to callers while the session is idle.
     fn leave_free(&self, shared: &Shared, runtime: Runtime) -> Runtime {
         let mut turn = self.answer();
         if !shared.rests() {
@@ -112,9 +112,9 @@ impl Driver {
     }
 }
 
-/// The side of the program.
+/// The program's side.
 impl Driver {
-    /// Takes the runtime for a call, if the session rests and this thread can drive it.
+    /// Takes the runtime for a call, if the session is idle and this thread can drive it.
     pub(super) fn take<'a>(&'a self, shared: &'a Shared) -> Option<Driving<'a>> {
         if !may_drive() {
             return None;
@@ -131,7 +131,7 @@ impl Driver {
         Some(Driving { driver: self, shared, runtime })
     }
 
-    /// Something was said for which nobody waits here.
+    /// Notes that a message was sent that no thread here waits for.
     pub(super) fn attend(&self) {
         let mut turn = self.turn();
         if matches!(turn.runtime, Holder::Nobody(_)) && !std::mem::replace(&mut turn.wanted, true) {
@@ -145,7 +145,7 @@ impl Driver {
         self.turn().calls
     }
 
-    /// A caller that asks sees what has become of the runtime when the turn is given back.
+    /// Lets callers see the state of the runtime when the turn is given back.
     fn answer(&self) -> MutexGuard<'_, Turn> {
         let mut turn = self.turn();
         if std::mem::take(&mut turn.asked) {
@@ -155,7 +155,7 @@ impl Driver {
     }
 
     fn turn(&self) -> MutexGuard<'_, Turn> {
-        // The turn is whole between any two statements: a panic elsewhere does not spoil it.
+        // The turn is consistent between statements: a panic elsewhere does not corrupt it.
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -177,7 +177,7 @@ fn may_drive() -> bool {
     Handle::try_current().is_err_and(|error| error.is_missing_context())
 }
 
-/// A caller's turn. It ends when this is dropped.
+/// A caller's turn, which ends when this is dropped.
 pub(super) struct Driving<'a> {
     driver: &'a Driver,
     shared: &'a Shared,

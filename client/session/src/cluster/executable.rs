@@ -1,4 +1,4 @@
-//! The executable that workers run, as agents get it.
+//! The executable that workers run, in the form that agents receive.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use farpool_programs::{Digest, Pieces, digest_of};
 use crate::error::{Error, ErrorKind};
 use crate::fork::PerProcess;
 
-/// An executable, and what names it.
+/// An executable and its digest.
 #[derive(Clone, Debug)]
 pub(crate) struct Executable {
     file: Arc<Path>,
@@ -35,16 +35,16 @@ impl Executable {
         Ok(Self { file: file.into(), digest: digest.map_err(failed)?, size })
     }
 
-    /// It, to be sent.
+    /// Returns the executable to send.
     pub(crate) fn pieces(&self) -> io::Result<Pieces> {
         Pieces::of_executable(File::open(&self.file)?, self.digest, self.size)
     }
 }
 
-/// The digest of this program, which is computed once. In a worker, the agent has said it.
+/// Returns the digest of this program, which is computed only once. A worker gets it from its agent.
 fn own_digest() -> io::Result<Digest> {
     static KNOWN: PerProcess<Mutex<Option<Digest>>> = PerProcess::new();
-    // Whoever comes second waits, instead of reading the whole file too.
+    // A second caller waits instead of reading the whole file too.
     let mut known = KNOWN.get().lock().unwrap_or_else(PoisonError::into_inner);
     match *known {
         Some(digest) => Ok(digest),

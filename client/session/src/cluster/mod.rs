@@ -1,8 +1,8 @@
 //! Cluster mode: a session with a coordinator over gRPC.
 //!
-//! One task a session talks to the coordinator ([`conversation`]), on a thread of its own or on one that waits for a call
-//! ([`driver`]). Threads of the program put what they have to say into its queue, and wait at their job's inbox; see
-//! [`shared`] for what both sides touch. Nothing of this is started before a pool on a cluster is opened.
+//! One task per session talks to the coordinator ([`conversation`]), on a separate thread or on one that waits for a call
+//! ([`driver`]). Threads of the program put messages into its queue, and wait at their job's inbox. [`shared`] has the state
+//! of both sides. None of this starts before a pool on a cluster is opened.
 
 mod backoff;
 mod borrower;
@@ -49,7 +49,7 @@ use shared::Shared;
 /// How long the end of a pool waits for its workers' output to be printed.
 const PRINTING: Duration = Duration::from_secs(1);
 
-/// Where a coordinator listens, as the user has written it.
+/// Parses a coordinator's address, as the user has written it.
 pub fn address(url: &str) -> Result<Address, Error> {
     Address::parse(url).map_err(|error| Error::invalid(error.to_string()))
 }
@@ -94,14 +94,14 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
         .stack_size(crate::STACK)
         .spawn(move || conversation::hold(&own.0, &own.1, terms, opener))
         .map_err(|error| Error::new(ErrorKind::Unavailable, format!("cannot start the pool's thread: {error}")))?;
-    // From here on the session ends with this.
+    // From here on, dropping this ends the session.
     let session = ClusterSession { shared, driver, threads, ground, front, _borrower: borrower };
     let _lent = farpool_worker::lend();
     told.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread ended unexpectedly")))?;
     Ok(session)
 }
 
-/// What an agent needs to know to run the program, with so much of an environment.
+/// Describes the program for agents, with this environment.
 fn describe(executable: &Executable, arguments: Vec<OsString>, environment: Vec<(OsString, OsString)>) -> v1::Program {
     let bytes = |text: OsString| Bytes::from(text.into_vec());
     let variable = |(name, value)| v1::Variable { name: bytes(name), value: bytes(value) };
@@ -183,7 +183,7 @@ impl Carrier for ClusterSession {
     }
 
     fn check_labels(&self, _: &[Label]) -> Result<(), Error> {
-        // Agents may come at any time: until then the coordinator says why the job waits.
+        // An agent may join at any time: until then the coordinator reports why the job waits.
         Ok(())
     }
 

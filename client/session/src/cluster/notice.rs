@@ -4,21 +4,21 @@ use tokio::time::Instant;
 
 use super::Address;
 
-/// A wait shorter than this is not worth a line.
+/// Shorter waits are not reported.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the user is told while nothing can run: one line when that has gone on for a moment with a job open, another one
-/// when the reason changes, and one when it is over.
+/// Notices for the user while nothing can run: one line when that has lasted a moment with a job open, another when the
+/// reason changes, and one when the pool resumes.
 #[derive(Debug, Default)]
 pub(super) struct Notice {
     reason: Option<String>,
-    /// When the reason is to be told.
+    /// When to report the reason.
     due: Option<Instant>,
     told: bool,
 }
 
 impl Notice {
-    /// Nothing can run. `busy`: a job is open.
+    /// Notes that nothing can run. `busy`: a job is open.
     pub(super) fn wait(&mut self, reason: String, busy: bool, now: Instant) {
         if self.reason.as_ref() != Some(&reason) {
             self.reason = Some(reason);
@@ -26,14 +26,14 @@ impl Notice {
         }
     }
 
-    /// A job was opened, maybe; the reason, if there is one, may have been told before.
+    /// Notes that a job may have been opened. The reason, if there is one, may have been reported before.
     pub(super) fn begin_job(&mut self, now: Instant) {
         if self.reason.is_some() && !self.told {
             self.due.get_or_insert(now + PATIENCE);
         }
     }
 
-    /// Something can run again, in so many slots. Returns what to tell.
+    /// Notes that this many slots are available again. Returns the line to show.
     pub(super) fn go_on(&mut self, slots: u32) -> Option<String> {
         self.reason = None;
         self.due = None;
@@ -41,19 +41,19 @@ impl Notice {
         std::mem::take(&mut self.told).then(|| format!("{slots} {slots_are} available; resuming"))
     }
 
-    /// There is a connection to the coordinator again. Returns what to tell.
+    /// Notes that the coordinator is connected again. Returns the line to show.
     pub(super) fn come_back(&mut self, address: &Address) -> Option<String> {
         self.reason = None;
         self.due = None;
         std::mem::take(&mut self.told).then(|| format!("reconnected to {address}"))
     }
 
-    /// When [`Notice::ring`] is to be called.
+    /// Returns when to call [`Notice::ring`].
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// The time has come. Returns what to tell, if a job is still open.
+    /// Returns the line to show once the wait is [due](Self::due), if a job is still open.
     pub(super) fn ring(&mut self, busy: bool) -> Option<String> {
         self.due = None;
         let reason = self.reason.as_ref().filter(|_| busy)?;

@@ -1,4 +1,4 @@
-//! The time without a connection: trying again, until there is one or nobody wants it any more.
+//! Reconnects after an outage: retries until there is a connection or the session is no longer wanted.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use crate::error::Error;
 /// How an attempt has ended.
 enum Attempt<C: Connect> {
     Made(Result<Line<C>, Status>),
-    /// Nobody wants the session any more.
+    /// The session is no longer wanted.
     Unwanted,
-    /// It has taken too long.
+    /// The time is up.
     Late,
 }
 
 impl<C: Connect> Conversation<'_, C> {
-    /// The connection is lost: gets another one.
+    /// Reconnects after the connection was lost.
     pub(super) async fn come_back(&mut self, what: &str) -> Result<Next, Error> {
         let (shared, now) = (self.shared, Instant::now());
         self.opening.succeed();
@@ -38,13 +38,13 @@ impl<C: Connect> Conversation<'_, C> {
                 Attempt::Made(Ok(line)) => {
                     let resumed = line.first.is_none();
                     let next = self.go_on(line)?;
-                    // In a session of its own the coordinator asks when it needs the program.
+                    // In a new session the coordinator asks if it needs the program.
                     if upload && resumed {
                         shared.change(|state| self.send_program(state));
                     }
                     return Ok(next);
                 }
-                // Others may have left by the next time.
+                // Other clients may have left by the next attempt.
                 Attempt::Made(Err(status))
                     if status.code() == Code::ResourceExhausted || !connect::is_final(&status) =>
                 {
@@ -64,7 +64,7 @@ impl<C: Connect> Conversation<'_, C> {
         }
     }
 
-    /// Connects once, after so long.
+    /// Tries to connect once, after this wait.
     async fn attempt(&mut self, wait: Duration, end: Option<Instant>) -> Attempt<C> {
         let Conversation { shared, dialer, notice, front, .. } = self;
         let mut attempt = pin!(async {
@@ -92,7 +92,7 @@ impl<C: Connect> Conversation<'_, C> {
         }
     }
 
-    /// There is a connection again.
+    /// Notes that there is a connection again.
     fn go_on(&mut self, line: Line<C>) -> Result<Next, Error> {
         let (shared, now) = (self.shared, Instant::now());
         (self.connection, self.incoming) = (line.connection, line.incoming);

@@ -1,4 +1,4 @@
-//! What the session's thread and the program's threads both touch.
+//! State shared by the session's thread and the program's threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,24 +19,24 @@ use crate::waits::Waits;
 
 pub(super) struct Shared {
     pub(super) address: Address,
-    /// Workers that were asked for; 0: all slots.
+    /// Requested number of workers; 0 means all slots.
     asked: u32,
-    /// Workers that there can be at once, as the coordinator said last.
+    /// How many workers can run at once, as last reported by the coordinator.
     slots: AtomicU32,
-    /// What a job may send before it is granted more, as the coordinator said last.
+    /// Bytes that a job may send before it is granted more, as last reported by the coordinator.
     window: AtomicU64,
     pub(super) gate: Arc<Gate>,
-    /// The session's thread is to look: nobody wants the session any more, or something was said while nothing can run.
+    /// Makes the session's thread check: the session is no longer wanted, or a message was queued while nothing can run.
     pub(super) bell: Notify,
     abandoned: AtomicBool,
     state: Mutex<State>,
     over: Condvar,
 }
 
-/// The side of the program.
+/// The program's side.
 impl Shared {
     pub(super) fn new(address: Address, asked: u32, open: OpenPool) -> Arc<Self> {
-        // Nothing is said before there is a connection, which has a queue of its own.
+        // No message is sent before there is a connection, which has its own queue.
         let (outgoing, _) = outgoing(0, Arc::default());
         let borrows = open.ticket.is_some();
         let state = State::new(Kept::new(open), outgoing);
@@ -59,9 +59,9 @@ impl Shared {
             messages.clear();
             return Err(error);
         }
-        // Another coordinator may have come since the call began; nobody waits for room yet.
+        // Another coordinator may have taken over since the call began; no thread waits for room yet.
         drop(inbox.set_limit(self.window()));
-        // Under the lock, so that no job is opened behind the pool's end.
+        // Under the lock, so that no job is opened after the pool's end.
         state.say(messages);
         let look = state.waiting.is_some() || state.link != Link::Up;
         self.let_go(state);
@@ -93,7 +93,7 @@ impl Shared {
         }
     }
 
-    /// Blocks until the session is over; `false` if the deadline came first.
+    /// Blocks until the session has ended; `false` if the deadline passed first.
     pub(super) fn wait_until_over(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.state();
         while !state.over {
@@ -110,41 +110,41 @@ impl Shared {
         true
     }
 
-    /// Workers that run at once.
+    /// Returns how many workers run at once.
     pub(super) fn processes(&self) -> u32 {
         if self.asked > 0 { self.asked } else { self.slots.load(Ordering::Relaxed) }
     }
 
-    /// Bytes of items that a job may send before it is granted more.
+    /// Returns the bytes of items that a job may send before it is granted more.
     pub(super) fn window(&self) -> u64 {
         self.window.load(Ordering::Relaxed)
     }
 
-    /// Why nothing of the pool can run for now.
+    /// Returns why nothing of the pool can run at the moment.
     pub(super) fn waiting(&self) -> Option<String> {
         let state = self.state();
         state.away.clone().or_else(|| state.waiting.clone())
     }
 
-    /// Nobody wants the session any more: its thread is to end, whatever the coordinator does.
+    /// Notes that the session is no longer wanted: its thread must end, whatever the coordinator does.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
         self.bell.notify_one();
     }
 
-    /// Whether there is anything left to come back to a coordinator for.
+    /// Returns whether there is a reason to reconnect to a coordinator.
     pub(super) fn is_wanted(&self) -> bool {
         !self.is_abandoned() && self.state().is_wanted()
     }
 
-    /// Whether nothing is going on: no job is open, and nothing is to be said or waited for.
+    /// Returns whether the session is idle: no job is open, and nothing is to be sent or waited for.
     pub(super) fn rests(&self) -> bool {
         let state = self.state();
         let is_on = state.link == Link::Up && !(state.closed || state.over || self.is_abandoned());
         is_on && state.waiting.is_none() && state.inboxes.iter().len() == 0 && state.outgoing.waiting() == 0
     }
 
-    /// Gives the state back, and wakes whoever has got something by what was done with it.
+    /// Releases the state, and wakes threads and tasks that have news.
     fn let_go(&self, mut state: MutexGuard<'_, State>) {
         let wakes = state.inboxes.take_wakes();
         drop(state);
@@ -152,12 +152,13 @@ impl Shared {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two statements: a panic elsewhere does not spoil it.
+        // The state is consistent between statements: a panic elsewhere does not corrupt it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Tells the coordinator when this client begins and ceases to wait: a task has started it, whose slot others can use meanwhile.
+/// Reports to the coordinator when this client begins and stops waiting. A task has started it, and others can use the task's slot
+/// meanwhile.
 fn report_waits(shared: Weak<Shared>) -> Arc<Waits> {
     Waits::new(move |waits| {
         if let Some(shared) = shared.upgrade() {
@@ -166,13 +167,13 @@ fn report_waits(shared: Weak<Shared>) -> Arc<Waits> {
     })
 }
 
-/// The side of the session's thread.
+/// The session thread's side.
 impl Shared {
     pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Acquire)
     }
 
-    /// Does something with the state, and wakes whoever has got something by it.
+    /// Calls a function with the state, then wakes threads and tasks that have news.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
         let outcome = change(&mut state);
@@ -180,29 +181,29 @@ impl Shared {
         outcome
     }
 
-    /// Something of the pool can run, with so many workers.
+    /// Notes that the pool can run this many workers.
     pub(super) fn note_slots(&self, state: &mut State, slots: u32) {
         self.slots.store(slots, Ordering::Relaxed);
         state.waiting = None;
     }
 
-    /// A job may send so much before it is granted more.
+    /// Notes how much a job may send before it is granted more.
     pub(super) fn note_window(&self, window: u64) {
         self.window.store(window, Ordering::Relaxed);
     }
 
-    /// Whether anybody waits for anything that the coordinator may say.
+    /// Returns whether anything waits for messages of the coordinator.
     pub(super) fn is_waited_for(&self) -> bool {
         let state = self.state();
         state.terminated || state.inboxes.iter().any(|inbox| inbox.is_waited_for())
     }
 
-    /// How many jobs have not ended.
+    /// Returns how many jobs have not ended.
     pub(super) fn open_jobs(&self) -> usize {
         self.state().inboxes.iter().len()
     }
 
-    /// The thread is through: nothing more will come.
+    /// Notes that the session's thread has ended: nothing more will arrive.
     pub(super) fn end(&self, error: Option<Error>) {
         self.change(|state| {
             if let Some(error) = error {

@@ -1,4 +1,4 @@
-//! What is said and heard, under the session's lock.
+//! Messages sent and received, under the session's lock.
 
 use farpool_core::Run;
 use farpool_net::Outgoing;
@@ -11,29 +11,29 @@ use crate::inboxes::Inboxes;
 
 pub(super) struct State {
     pub(super) inboxes: Inboxes,
-    /// Why nothing of the pool can run for now, in the coordinator's words.
+    /// Why nothing of the pool can run at the moment, as the coordinator reports it.
     pub(super) waiting: Option<String>,
-    /// Why nobody knows what becomes of the pool for now.
+    /// Why the pool's state is unknown at the moment: the outage.
     pub(super) away: Option<String>,
     pub(super) link: Link,
     pub(super) kept: Kept,
     pub(super) outgoing: Outgoing<ClientMessage>,
-    /// No further jobs will come.
+    /// No further jobs are admitted.
     pub(super) closed: bool,
-    /// Everything ends at once: nobody reads results any more.
+    /// Everything ends at once: results are no longer read.
     pub(super) terminated: bool,
-    /// The session's thread is through.
+    /// The session's thread has ended.
     pub(super) over: bool,
 }
 
-/// Where what is said goes.
+/// Where messages go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
     /// To the coordinator.
     Up,
-    /// It waits for another connection of the same session.
+    /// They wait for another connection of the same session.
     Away,
-    /// It is only kept: when a coordinator has taken the pool again, it is told all that is kept.
+    /// They are only kept: when a coordinator has accepted the pool again, all that is kept is sent.
     Opening,
 }
 
@@ -52,7 +52,7 @@ impl State {
         }
     }
 
-    /// Keeps messages and sends them, as far as they are of jobs that have not ended.
+    /// Keeps and sends the messages of jobs that have not ended.
     pub(super) fn say(&mut self, messages: &mut Vec<Body>) {
         let State { kept, outgoing, link, .. } = self;
         let cancels = *link != Link::Up && messages.iter().any(|body| matches!(body, Body::CancelJob(_)));
@@ -72,7 +72,7 @@ impl State {
         }
     }
 
-    /// Delivers what is about jobs, each outcome once; returns what is about other things.
+    /// Delivers events about jobs, each outcome once; returns other events.
     pub(super) fn hear(&mut self, mut event: ClientEvent) -> Option<Event> {
         match event.body.as_mut()? {
             Event::ItemsDone(done) => {
@@ -109,14 +109,14 @@ impl State {
         self.inboxes.deliver(event)
     }
 
-    /// Begins a session anew, with what there is to be said first in this queue.
+    /// Begins a new session, whose first messages go into this queue.
     pub(super) fn begin(&mut self, outgoing: Outgoing<ClientMessage>) {
         self.link = Link::Opening;
         let before = std::mem::replace(&mut self.outgoing, outgoing);
         self.kept.end_session(before.abandon());
     }
 
-    /// The coordinator has taken the pool, and gets to know what is to be done; nothing, if it is for the first time.
+    /// Handles the coordinator's acceptance of the pool: sends it all jobs again, unless it is the first acceptance.
     pub(super) fn welcome(&mut self, welcome: Welcome, again: bool) {
         let lost = self.kept.welcome(welcome.coordinator);
         (self.link, self.away, self.waiting) = (Link::Up, None, None);
@@ -131,7 +131,7 @@ impl State {
         }
     }
 
-    /// Nothing comes and nothing leaves until there is another connection.
+    /// Notes the outage: nothing is received or sent until there is another connection.
     pub(super) fn lose_connection(&mut self, reason: String) {
         if self.link == Link::Up {
             self.link = Link::Away;
@@ -140,12 +140,12 @@ impl State {
         self.end_cancelled();
     }
 
-    /// There is another connection of the same session, and what was said meanwhile is on its way.
+    /// Notes that the session has resumed on another connection, and that messages of the meantime are in flight.
     pub(super) fn resume(&mut self) {
         (self.link, self.away) = (Link::Up, None);
     }
 
-    /// Whether there is anything left to come back to a coordinator for.
+    /// Returns whether there is a reason to reconnect to a coordinator.
     pub(super) fn is_wanted(&self) -> bool {
         let done = self.closed && self.inboxes.iter().len() == 0;
         !(self.terminated || done || self.inboxes.failure().is_some())
@@ -155,7 +155,7 @@ impl State {
         self.inboxes.deliver(ClientEvent { body: Some(Event::ItemsFailed(Box::new(failed))) });
     }
 
-    /// While nobody is there who could say so, jobs that were cancelled have ended.
+    /// Ends cancelled jobs during an outage, when no coordinator can confirm it.
     fn end_cancelled(&mut self) {
         for job in self.kept.take_cancelled() {
             self.inboxes.cancel(job);

@@ -1,4 +1,4 @@
-//! This program on its way to the coordinator.
+//! Uploads this program to the coordinator.
 
 use std::fmt::Display;
 use std::io;
@@ -8,15 +8,15 @@ use super::connect::Connection;
 use crate::cluster::executable::Executable;
 use crate::error::{Error, ErrorKind};
 
-/// Sends the program whenever the coordinator wants it, once at a time.
+/// Sends the program whenever the coordinator requests it, one upload at a time.
 pub(super) struct Upload {
     /// None: there is nothing to send.
     program: Option<Executable>,
     running: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
-    /// It was wanted while it was being sent. The coordinator may have refused what was being sent before it knew that an agent
-    /// needs the program, so it is sent once more; if the coordinator has it by then, that ends with the first piece.
+    /// It was requested during an upload. The coordinator may have refused that upload before it knew that an agent needs the
+    /// program, so there is another one. If the coordinator has the program by then, that one ends with its first piece.
     wanted_again: bool,
-    /// What was sent last was cut off, as the connection will be.
+    /// The last upload was cut off, and the connection will be lost, too.
     cut_off: bool,
 }
 
@@ -25,12 +25,12 @@ impl Upload {
         Self { program, running: None, wanted_again: false, cut_off: false }
     }
 
-    /// Whether this is the program's digest.
+    /// Returns whether this is the program's digest.
     pub(super) fn has(&self, digest: &[u8]) -> bool {
         self.program.as_ref().is_some_and(|program| program.digest.as_bytes() == digest)
     }
 
-    /// The coordinator wants the program.
+    /// Handles the coordinator's request for the program.
     pub(super) fn wanted(&mut self, connection: &mut impl Connection) -> io::Result<()> {
         self.wanted_again = self.running.is_some();
         if let (false, Some(program)) = (self.wanted_again, &self.program) {
@@ -40,7 +40,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Waits until what is being sent has ended; for ever if nothing is. May be dropped.
+    /// Waits until the current upload has ended; forever if there is none. May be dropped.
     pub(super) async fn ended(&mut self) {
         match &mut self.running {
             Some(running) => {
@@ -51,19 +51,19 @@ impl Upload {
         }
     }
 
-    /// Sends it once more if that is wanted; to be called when it has [ended](Self::ended).
+    /// Sends the program again if it was requested; call it when the upload has [ended](Self::ended).
     pub(super) fn go_on(&mut self, connection: &mut impl Connection) -> io::Result<()> {
         if self.wanted_again { self.wanted(connection) } else { Ok(()) }
     }
 
-    /// The connection is lost; returns whether the program was still wanted on it.
+    /// Ends the upload because the connection was lost; returns whether the program was still wanted.
     pub(super) fn lose(&mut self) -> bool {
         let lost = std::mem::replace(self, Self::new(self.program.clone()));
         lost.running.is_some() || lost.cut_off
     }
 }
 
-/// The error of whoever needs the coordinator at `address` to have this program, which cannot be read.
+/// The error if the program, which the coordinator at `address` needs, cannot be read.
 pub(super) fn unreadable(address: impl Display, error: &io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, format!("cannot read the pool's program to send it to {address}: {error}"))
 }
