@@ -5,15 +5,15 @@ use super::{End, Named, Place, Reading, Step, about};
 use crate::error::Error;
 use crate::job::Outcome;
 
-/// The outcomes of a detached job, in the order of its items, in bytes.
+/// The outcomes of a detached job, as bytes, in the order of its items.
 pub struct Outcomes {
     reading: Reading,
     about: DetachedJob,
 }
 
 impl Outcomes {
-    /// Begins to read; `verb` is what errors name. `wait`: for outcomes that are not there yet, until the job ends. Items without an
-    /// outcome are passed over.
+    /// Begins to read; with `wait`, until the job has ended. Items without an outcome are skipped. Errors name `verb`, the caller's
+    /// call.
     ///
     /// # Errors
     /// If there is no such job, or its coordinator cannot be reached.
@@ -23,12 +23,12 @@ impl Outcomes {
         Ok(Self { reading: Reading::start(place, verb, &job, wait)?, about })
     }
 
-    /// What the job was like when it was opened.
+    /// Returns the description of the job at the time it was opened.
     pub fn about(&self) -> &DetachedJob {
         &self.about
     }
 
-    /// The next outcome, or how it has ended; `None`: nothing is there yet.
+    /// Returns the next outcome, or how the job ended; `None` if nothing has arrived yet.
     pub fn take(&mut self) -> Option<Result<Outcome, End>> {
         loop {
             match self.reading.step(|bytes| Ok::<_, Error>(Bytes::copy_from_slice(bytes))) {
@@ -42,7 +42,7 @@ impl Outcomes {
         }
     }
 
-    /// Blocks until there is something to take.
+    /// Blocks until there is an outcome or the end.
     pub fn wait(&self) {
         self.reading.wait();
     }

@@ -1,14 +1,14 @@
-//! Who drives the engine.
+//! Which thread drives the engine.
 //!
-//! The engine has one owner at a time: whoever holds its lock. Anybody who has something for it takes the lock, does
-//! a round of work and leaves; nobody sleeps with it. Before the lock is given back, the workers have been asked to
-//! wake the engine's epoll when there is something to do, so whoever sleeps on that epoll next misses nothing.
+//! The engine has one owner at a time: the thread that holds its lock. A thread with work for it takes the lock, does
+//! a round of work and leaves; no thread sleeps with the lock. Before the lock is released, the workers are asked to
+//! wake the engine's epoll when there is work, so the next thread that sleeps on that epoll misses nothing.
 //!
-//! That somebody always sleeps on it is what this module is about. It is *the driver*: a thread that waits for an
+//! This module ensures that some thread always sleeps on it: *the driver*. This is a thread that waits for an
 //! outcome, if there is one, so that the worker's wake-up reaches it directly; otherwise the session's own thread.
-//! The session's thread sleeps on an outer epoll that contains the inner one; a waiting thread takes the inner one
-//! out while it drives, and puts it back when it leaves. Of several that wait, one drives and the others park;
-//! when it leaves, it wakes one of them to be the next.
+//! The session's thread sleeps on an outer epoll that contains the inner one. A waiting thread removes the inner one
+//! while it drives, and puts it back when it leaves. Of several waiting threads, one drives and the others park;
+//! when it leaves, it wakes one of them to drive next.
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,23 +35,23 @@ const INTAKE: u64 = u64::MAX - 1;
 
 pub(super) struct Driver {
     state: Mutex<State>,
-    /// Jobs that the engine is given with the lock.
+    /// Jobs that the engine takes over with the lock.
     intake: Intake,
     turn: Mutex<()>,
-    /// What wakes whoever drives.
+    /// The epoll that wakes the driver.
     inner: Arc<Epoll>,
-    /// What the session's own thread sleeps on.
+    /// The epoll that the session's own thread sleeps on.
     outer: Epoll,
 }
 
 struct State {
     engine: Engine,
-    /// Kept for its memory.
+    /// Kept to reuse its memory.
     spare: Jobs,
     timer: Timer,
-    /// A thread that waits is asleep on the inner epoll.
+    /// A waiting thread sleeps on the inner epoll.
     driven: bool,
-    /// The inner epoll was taken out of the outer one.
+    /// The inner epoll was removed from the outer one.
     detached: bool,
     /// Threads that wait without driving.
     followers: Vec<Thread>,
@@ -81,7 +81,7 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Does something with the engine, which knows all jobs that were submitted before.
+    /// Calls a function with the engine, which then knows all jobs submitted before.
     pub(super) fn act<T>(&self, act: impl FnOnce(&mut Engine) -> T) -> T {
         let submitted = self.intake.came();
         let mut state = self.lock();
@@ -94,7 +94,7 @@ impl Driver {
         outcome
     }
 
-    /// Takes a small job in, now or together with others that come within a moment.
+    /// Submits a small job, now or together with others that follow within a moment.
     pub(super) fn submit_soon(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) {
         if self.intake.push(inbox, messages, clock::now()) {
             self.give_back(self.lock());
@@ -121,8 +121,8 @@ impl Driver {
             }
             match state.engine.arm() {
                 Armed::Busy => {
-                    // A stream of outcomes may go on for long: what descriptors tell is heard all the same, and
-                    // others get a turn.
+                    // A stream of outcomes may last long: descriptors are polled all the same, and other threads
+                    // get a turn.
                     self.hear(&mut state);
                     self.give_back(state);
                     state = self.lock();
@@ -146,7 +146,7 @@ impl Driver {
         self.leave(state);
     }
 
-    /// Whoever waits no more sees to it that somebody else drives.
+    /// Ends a wait, and ensures that another thread drives.
     fn leave(&self, mut state: MutexGuard<'_, State>) {
         if state.detached && !state.driven {
             match state.followers.pop() {
@@ -160,11 +160,11 @@ impl Driver {
         self.give_back(state);
     }
 
-    /// The session's own thread.
+    /// Runs the session's own thread.
     fn run(&self) {
         loop {
             let mut events = [EpollEvent::empty(); 1];
-            // Only errors that a later try cures can happen here (EINTR).
+            // Only errors that a retry cures can happen here (EINTR).
             let _ = self.outer.wait(&mut events, EpollTimeout::NONE);
             let mut state = self.lock();
             self.hear(&mut state);
@@ -176,15 +176,15 @@ impl Driver {
         }
     }
 
-    /// Takes in what has happened, without waiting, and works on it.
+    /// Handles pending events, without waiting.
     fn hear(&self, state: &mut State) {
         let mut events = [EpollEvent::empty(); 32];
         let ready = self.inner.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
         state.take_in(&events[..ready], &self.intake);
     }
 
-    /// The way to give back the lock: works a little, sees to it that what is left and what happens next is noticed,
-    /// and wakes whoever has got something.
+    /// Releases the lock: works a little, ensures that remaining work and later events are noticed, and wakes threads
+    /// that have news.
     fn give_back(&self, mut state: MutexGuard<'_, State>) {
         let armed = match state.engine.arm() {
             Armed::Busy => {
@@ -199,13 +199,13 @@ impl Driver {
             Armed::Until(None) => {}
         }
         if state.driven && state.engine.inboxes.delivered {
-            // What another thread has delivered may be what the driver waits for.
+            // Another thread may have delivered what the driver waits for.
             state.ring_by(clock::now());
         }
         if state.engine.is_closed() {
             let State { engine, spare, .. } = &mut *state;
             self.intake.close(engine, spare);
-            // The session's thread and all who wait have nothing to wait for any more.
+            // The session's thread and all waiting threads have nothing left to wait for.
             state.followers.iter().for_each(Thread::unpark);
             state.ring_by(clock::now());
         }
@@ -219,7 +219,7 @@ impl Driver {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Whoever has the turn gets the lock next: without it, a thread that gives the lock back and takes it again
+        // The thread with the turn gets the lock next: without the turn, a thread that releases the lock and takes it again
         // would nearly always win against one that has to be woken.
         let _turn = self.turn.lock();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -229,7 +229,7 @@ impl Driver {
     }
 }
 
-/// Gives the lock back after the engine was armed, and wakes whoever has got something meanwhile.
+/// Releases the lock after the engine was armed, and wakes threads that have news.
 fn release(mut state: MutexGuard<'_, State>) {
     let wakes = state.engine.inboxes.take_wakes();
     drop(state);
@@ -249,7 +249,7 @@ impl State {
     }
 
     fn ring_by(&mut self, time: u64) {
-        // It could only fail for a time in the far future.
+        // It fails only for a time in the far future.
         let _ = self.timer.ring_by(time);
     }
 }
@@ -270,7 +270,7 @@ fn detached() -> EpollEvent {
     EpollEvent::new(EpollFlags::empty(), 0)
 }
 
-/// Epoll counts in milliseconds; waiting a little longer is right, waiting shorter would be polling.
+/// Rounds up to milliseconds for epoll: a shorter wait would be polling.
 fn until(deadline: Option<Instant>) -> EpollTimeout {
     let Some(deadline) = deadline else { return EpollTimeout::NONE };
     let left = deadline.saturating_duration_since(Instant::now());

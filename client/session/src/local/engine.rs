@@ -1,4 +1,4 @@
-//! The coordinator, the agent and the client's jobs: everything that a local session is made of, without its threads.
+//! The coordinator, the agent and the client's jobs: a local session without its threads.
 
 use std::env;
 use std::ffi::OsString;
@@ -18,7 +18,7 @@ use crate::inbox::Inbox;
 use crate::inboxes::Inboxes;
 use crate::settings::Settings;
 
-/// Rounds that one thread does before it lets another have a turn.
+/// Rounds that one thread does before another gets a turn.
 const ROUNDS: usize = 64;
 
 pub(super) struct Engine {
@@ -27,11 +27,11 @@ pub(super) struct Engine {
     agent_id: AgentId,
     agent: Agent,
     pub(super) inboxes: Inboxes,
-    /// What each job may send before it is granted more.
+    /// Bytes that each job may send before it is granted more.
     window: u64,
-    /// More is to be done; see [`ROUNDS`].
+    /// There is more work; see [`ROUNDS`].
     unfinished: bool,
-    // Kept for their memory.
+    // Kept to reuse their memory.
     outbox: Outbox,
     events: Vec<AgentEvent>,
 }
@@ -74,7 +74,7 @@ impl Engine {
         admitted
     }
 
-    /// Takes in a job; what follows from that is left for the next round.
+    /// Submits a job; the next round acts on it.
     pub(super) fn admit(&mut self, inbox: &Arc<Inbox>, messages: impl Iterator<Item = Body>) -> Result<(), Error> {
         self.unfinished = true;
         if let Err(error) = self.inboxes.admit(inbox) {
@@ -114,12 +114,12 @@ impl Engine {
         self.window
     }
 
-    /// A descriptor is ready; `data` is that of its epoll event.
+    /// Handles a ready descriptor; `data` is that of its epoll event.
     pub(super) fn ready(&mut self, data: u64) {
         self.agent.ready(data);
     }
 
-    /// Does what there is to do; may leave some for the next time, which [`Engine::arm`] then says.
+    /// Does pending work. It may leave some for the next call, which [`Engine::arm`] then reports.
     pub(super) fn pump(&mut self) {
         let now = clock::now();
         self.route(now);
@@ -132,7 +132,7 @@ impl Engine {
         }
     }
 
-    /// To be called before sleeping.
+    /// Prepares for sleep; call it before.
     pub(super) fn arm(&mut self) -> Armed {
         if self.unfinished { Armed::Busy } else { self.agent.arm() }
     }
@@ -152,7 +152,7 @@ impl Engine {
         any
     }
 
-    /// Takes the coordinator's messages to where they belong.
+    /// Delivers the coordinator's messages.
     fn route(&mut self, now: u64) {
         self.coordinator.schedule(now, &mut self.outbox);
         let mut outbox = std::mem::take(&mut self.outbox);
@@ -162,12 +162,12 @@ impl Engine {
             }
         }
         for (_, event) in outbox.to_clients.drain(..) {
-            // What else there is, is of interest on a cluster only.
+            // Other events matter only on a cluster.
             if let Some(Event::Welcome(welcome)) = self.inboxes.deliver(event) {
                 self.window = welcome.window;
             }
         }
-        // Whatever was said meanwhile must not be lost.
+        // Messages of the meantime must not be lost.
         outbox.to_agents.append(&mut self.outbox.to_agents);
         outbox.to_clients.append(&mut self.outbox.to_clients);
         self.outbox = outbox;

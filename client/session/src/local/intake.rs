@@ -1,8 +1,8 @@
-//! Jobs that were submitted and that the engine does not know of yet.
+//! Jobs that were submitted and that the engine does not know yet.
 //!
-//! A thread that submits one small job after another would drive the whole engine for each. Of such a stream only the first job is taken in
-//! at once. Those that follow shortly after wait here, at most [`LONGEST_NS`] until somebody drives, and are taken in by portions: the thread
-//! that submits does its part while another one drives.
+//! A thread that submits one small job after another would drive the whole engine for each. So only the first job of such a stream is
+//! handed to the engine at once. Those that follow shortly after wait here, at most [`LONGEST_NS`] until a thread drives, and are handed
+//! over in batches: one thread submits while another one drives.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,12 +18,12 @@ use super::engine::Engine;
 use crate::error::Error;
 use crate::inbox::{End, Inbox};
 
-/// With as many the thread that submits drives too: nobody else does it fast enough.
+/// At this many jobs the submitting thread drives, too: no other thread is fast enough.
 const MOST_JOBS: u64 = 64 << 10;
 const MOST_BYTES: usize = 32 << 20;
-/// So many are taken in at once: the engine is not held for longer than that takes.
+/// At most this many are handed over at once, which bounds how long the engine is locked.
 const PORTION: usize = 256;
-/// How long a job waits here at most before somebody drives. A driver that has to be woken takes a good part of this anyway.
+/// The longest time that a job waits here before a thread drives. Waking a driver takes a good part of this anyway.
 const LONGEST_NS: u64 = 200_000;
 
 pub(super) struct Intake {
@@ -36,13 +36,13 @@ pub(super) struct Intake {
 struct State {
     portions: VecDeque<Jobs>,
     bytes: usize,
-    /// When the last job came.
+    /// When the last job was submitted.
     latest: u64,
-    /// Wakes whoever drives.
+    /// Wakes the driver.
     timer: Timer,
     /// The timer is set, and will be heard: [`Intake::rung`].
     will_ring: bool,
-    /// Nobody hears the timer any more.
+    /// The timer is no longer polled.
     closed: bool,
 }
 
@@ -73,7 +73,7 @@ impl Intake {
         let came = self.came.load(Ordering::Relaxed) + 1;
         self.came.store(came, Ordering::Release);
         let waiting = came - self.taken.load(Ordering::Relaxed);
-        // While others wait somebody drives, or is about to.
+        // While other jobs wait, a thread drives or is about to.
         let is_first = waiting == 1 && now >= state.latest.saturating_add(LONGEST_NS);
         state.latest = now;
         if state.closed || is_first || waiting >= MOST_JOBS || state.bytes >= MOST_BYTES {
@@ -107,7 +107,7 @@ impl Intake {
     pub(super) fn rung(&self, engine: &mut Engine, spare: &mut Jobs) {
         self.take(engine, spare, |state| {
             state.timer.rung();
-            // What is left after this portion goes on at once.
+            // The rest after this batch follows at once.
             let is_last = state.portions.len() < 2;
             state.will_ring = !is_last && state.timer.ring_by(clock::now()).is_ok();
         });

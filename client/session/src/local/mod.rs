@@ -1,9 +1,9 @@
 //! Local mode: the coordinator and one agent, embedded in the client's process.
 //!
-//! The three pass each other the very messages that travel over gRPC on a cluster. What is different is who drives
-//! them. A wake-up of another thread costs 15 to 60 us, more than everything else in a call together, so a
-//! thread that waits for an outcome drives the engine itself until it has it; only while nobody waits does the
-//! session's own thread. See [`driver`].
+//! The three exchange the same messages that travel over gRPC on a cluster. Only the thread that drives them differs.
+//! Waking another thread costs 15 to 60 us, more than everything else in a call together. So a thread that waits for an
+//! outcome drives the engine itself until it has it. The session's own thread drives only while no thread waits. See
+//! [`driver`].
 
 mod driver;
 mod engine;

@@ -1,4 +1,4 @@
-//! Short calls: what a detached job is like, and what is to become of it.
+//! Short calls about a detached job: describe, cancel and discard.
 
 use std::sync::Arc;
 
@@ -23,17 +23,17 @@ pub fn about(place: &Place, verb: &'static str, job: &Named, again: bool) -> Res
     thread::wait_for(Call::new(place, verb, job).about(again))
 }
 
-/// Drops what has no outcome yet.
+/// Cancels the items without an outcome.
 pub fn cancel(place: &Place, job: &Named) -> Result<(), Error> {
     thread::wait_for(Call::new(place, "cancel", job).cancel())
 }
 
-/// Drops all of it.
+/// Discards the whole job.
 pub fn discard(place: &Place, job: &Named) -> Result<(), Error> {
     thread::wait_for(Call::new(place, "discard", job).discard())
 }
 
-/// A call that is made again when it gets lost.
+/// A call that is retried when its connection is lost.
 pub(super) struct Call<C> {
     pub(super) connect: C,
     pub(super) subject: Subject,
@@ -85,7 +85,7 @@ impl<C: Connect<Connection: Keeper>> Call<C> {
             };
             match self.attempts.answer(discard).await {
                 Ok(()) => return Ok(()),
-                // The answer to an attempt before this one was lost.
+                // An earlier attempt succeeded, but its answer was lost.
                 Err(Trouble::Lost(status)) if before && status.code() == Code::NotFound => return Ok(()),
                 Err(trouble) => self.attempts.again(trouble, &self.subject).await?,
             }

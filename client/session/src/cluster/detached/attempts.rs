@@ -9,50 +9,50 @@ use super::super::dial::ANSWER_TIMEOUT;
 use super::refusal::Subject;
 use crate::error::Error;
 
-/// A connection that has lasted this long was a good one.
+/// A connection that lasted this long counts as a success.
 const LASTING: Duration = Duration::from_secs(2);
 
 /// Why an attempt has ended.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// Another attempt may go better.
+    /// A retry may succeed.
     Lost(Status),
-    /// It would not.
+    /// A retry would fail, too.
     Final(Error),
 }
 
-/// The attempts to get something done by a coordinator that may be restarted meanwhile.
+/// The attempts at a call to a coordinator that may be restarted meanwhile.
 #[derive(Debug)]
 pub(super) struct Attempts {
     backoff: Backoff,
     patience: Duration,
-    /// Since when nothing has come of it.
+    /// Since when there was no progress.
     vain: Option<Instant>,
     connected: Option<Instant>,
 }
 
 impl Attempts {
-    /// How long it waits is scattered by `chance`.
+    /// `chance` varies the waits between attempts.
     pub(super) fn new(patience: Duration, chance: u64) -> Self {
         Self { backoff: Backoff::new(chance), patience, vain: None, connected: None }
     }
 
-    /// The coordinator has answered.
+    /// Notes that the coordinator has answered.
     pub(super) fn note_answer(&mut self) {
         let now = Instant::now();
         self.connected = Some(now);
         self.backoff.note_connected(now);
     }
 
-    /// It has got something done.
+    /// Notes progress.
     pub(super) fn note_progress(&mut self) {
         self.vain = None;
     }
 
-    /// An attempt has ended. Ready when the next one is due.
+    /// Handles a failed attempt. Completes when the next one is due.
     ///
     /// # Errors
-    /// If there is no sense in another one.
+    /// If another attempt makes no sense.
     pub(super) async fn again(&mut self, trouble: Trouble, subject: &Subject) -> Result<(), Error> {
         let status = match trouble {
             Trouble::Lost(status) if is_final(&status) => return Err(subject.refused(&status)),
@@ -73,7 +73,7 @@ impl Attempts {
         Ok(())
     }
 
-    /// Waits for an answer, no longer than that may take.
+    /// Waits for an answer, up to the time that an answer may take.
     pub(super) async fn answer<T>(&self, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Trouble> {
         let late = |_| Status::deadline_exceeded(format!("it did not answer within {ANSWER_TIMEOUT:?}"));
         timeout(ANSWER_TIMEOUT, answer).await.map_err(late).and_then(|answer| answer).map_err(Trouble::Lost)

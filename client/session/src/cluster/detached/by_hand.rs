@@ -1,4 +1,4 @@
-//! The same calls, with what drives them in somebody else's hands.
+//! The same calls, driven by the caller.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -21,47 +21,47 @@ use super::{Named, Place, send};
 use crate::counted::Counted;
 use crate::error::Error;
 
-/// Whoever has to do with detached jobs.
+/// A client of detached jobs.
 pub struct Caller<C> {
     connect: C,
     place: Place,
     chance: u64,
 }
 
-/// A job on its way to the coordinator.
+/// A job that is being sent to the coordinator.
 pub struct Handing(Arc<Outbox>);
 
 /// The outcomes of a detached job.
 pub struct DetachedOutcomes(Reading);
 
-/// What comes next of them.
+/// The next step in reading them.
 #[derive(Clone, Debug)]
 pub enum Next {
     /// An item's outcome.
     Outcome(u64, Result<Bytes, Error>),
-    /// An item has none, although some behind it have.
+    /// An item has no outcome, although later ones have.
     Missing(u64),
-    /// That was all: every item has had its outcome.
+    /// The end: every item has its outcome.
     Finished,
-    /// That was all: the job was cancelled.
+    /// The end: the job was cancelled.
     Cancelled,
-    /// That was all that was there; the job goes on.
+    /// The end of the outcomes so far: the job is still running.
     Running,
     /// Its pool cannot run.
     Failed(Error),
-    /// It cannot be asked for any more.
+    /// The job can no longer be read.
     Broken(Error),
 }
 
 impl<C: Connect<Connection: Keeper> + Clone> Caller<C> {
-    /// Tries for so long to reach the coordinator; all its waits are scattered by `chance`.
+    /// Creates a client that retries for this long to reach the coordinator; `chance` varies its waits.
     pub fn new(connect: C, patience: Duration, chance: u64) -> Self {
         let address = Address::parse("simulation:1").expect("it has a host and a port");
         Self { connect, place: Place { address, patience }, chance }
     }
 
-    /// Detaches a job. What this returns beside is to be driven to its end, which is when all of it is durable, or nobody
-    /// wants it any more.
+    /// Detaches a job. The caller must drive the returned future to its end: until the whole job is durable, or no longer
+    /// wanted.
     pub fn detach(&mut self, detach: Detach) -> (Handing, impl Future<Output = Result<(), Error>> + use<C>) {
         let Call { connect, subject, attempts } = self.call("detach", &detach.name);
         let (outbox, send) = send::over(connect, subject, attempts, detach, None);
@@ -73,15 +73,15 @@ impl<C: Connect<Connection: Keeper> + Clone> Caller<C> {
         (Handing(outbox), sent)
     }
 
-    /// Reads the outcomes of a job; `wait`: also those that are not there yet, until it ends. What this returns beside is to be
-    /// driven as long as they are wanted.
+    /// Reads the outcomes of a job; with `wait`, until the job has ended. The caller must drive the returned future as long as it
+    /// wants outcomes.
     pub fn follow(&mut self, name: &str, wait: bool) -> (DetachedOutcomes, impl Future<Output = ()> + use<C>) {
         let Call { connect, subject, attempts } = self.call("follow", name);
         let (reading, read) = Reading::over(connect, subject, attempts, wait);
         (DetachedOutcomes(reading.telling_missing()), read)
     }
 
-    /// What is known of a job.
+    /// Describes a job.
     ///
     /// # Errors
     /// If there is none of this name.
@@ -89,7 +89,7 @@ impl<C: Connect<Connection: Keeper> + Clone> Caller<C> {
         self.call("status", name).about(true).await
     }
 
-    /// Drops what has no outcome yet.
+    /// Cancels the items without an outcome.
     ///
     /// # Errors
     /// If there is no job of this name.
@@ -97,7 +97,7 @@ impl<C: Connect<Connection: Keeper> + Clone> Caller<C> {
         self.call("cancel", name).cancel().await
     }
 
-    /// Drops all of a job.
+    /// Discards a job.
     ///
     /// # Errors
     /// If there is none of this name.
@@ -117,29 +117,29 @@ impl<C: Connect<Connection: Keeper> + Clone> Caller<C> {
 }
 
 impl Handing {
-    /// Sends these items, behind the ones before.
+    /// Sends these items, after those sent before.
     pub fn send(&self, items: Items) {
         self.0.push(items);
     }
 
-    /// No more items will come.
+    /// Ends the input: no more items follow.
     pub fn end_input(&self) {
         self.0.end_input();
     }
 
-    /// Nobody wants the job any more.
+    /// Withdraws the job: it is no longer wanted.
     pub fn abandon(&self) {
         self.0.give_up();
     }
 
-    /// How many items are durable.
+    /// Returns how many items are durable.
     pub fn durable(&self) -> u64 {
         self.0.count()
     }
 }
 
 impl DetachedOutcomes {
-    /// Waits for what comes next.
+    /// Waits for the next step.
     pub async fn next(&mut self) -> Next {
         poll_fn(|context| {
             loop {
@@ -158,7 +158,7 @@ impl DetachedOutcomes {
         self.0.attempts()
     }
 
-    /// Items of the job, as far as that is known.
+    /// Returns how many items the job has, as far as known.
     pub fn items(&self) -> u64 {
         self.0.items()
     }

@@ -1,4 +1,4 @@
-//! Outcomes that have come and were not taken: between the thread that reads them and whoever wants them.
+//! Outcomes that arrived and were not taken yet, between the reading thread and the consumer.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,20 +9,20 @@ use tokio::sync::Notify;
 
 use crate::error::Error;
 
-/// With so many bytes nothing more is read, until some were taken.
+/// The reading thread pauses at this many bytes until some were taken.
 const MOST_BYTES: usize = 4 << 20;
-/// What an item that failed counts for, beside its words.
+/// Bytes that a failed item counts for, besides its message.
 const FAILURE_BYTES: usize = 256;
 
 #[derive(Default)]
 pub(super) struct Inbox {
     state: Mutex<State>,
     news: Condvar,
-    /// Something was taken.
+    /// Notified when an outcome was taken.
     taken: Notify,
-    /// Nobody wants anything any more.
+    /// The consumer is gone.
     gone: Notify,
-    /// Somebody may have begun or stopped waiting.
+    /// Notified when a wait may have begun or ended.
     waits: Notify,
 }
 
@@ -40,26 +40,26 @@ struct State {
 
 pub(super) enum Arrival {
     Done(ItemsDone),
-    /// Consecutive items: the first, and how many there are.
+    /// Consecutive items: the first, how many, and their error.
     Failed(u64, u64, Error),
 }
 
 /// What follows the last outcome.
 #[derive(Clone, Debug)]
 pub enum End {
-    /// Every item has had its outcome.
+    /// Every item has its outcome.
     Finished,
     /// It was cancelled.
     Cancelled,
     /// Its pool cannot run.
     Failed(Error),
-    /// It cannot be asked for any more.
+    /// The job can no longer be read.
     Broken(Error),
-    /// What was there was all that was wanted; the job goes on.
+    /// All outcomes so far were read, as requested; the job is still running.
     Running,
 }
 
-/// The side of the thread.
+/// The reading thread's side.
 impl Inbox {
     pub(super) fn put(&self, arrival: Arrival) {
         let bytes = match &arrival {
@@ -72,33 +72,33 @@ impl Inbox {
         });
     }
 
-    /// The job has so many items.
+    /// Sets how many items the job has.
     pub(super) fn describe(&self, job: &DetachedJob) {
         self.state().items = job.items;
     }
 
-    /// Only the first end counts.
+    /// Sets the end; only the first one counts.
     pub(super) fn end(&self, end: End) {
         self.change(|state| {
             state.end.get_or_insert(end);
         });
     }
 
-    /// Ready when there is room for more.
+    /// Completes when there is room for more.
     pub(super) async fn room(&self) {
         while self.state().bytes >= MOST_BYTES {
             self.taken.notified().await;
         }
     }
 
-    /// Ready when nobody wants anything any more.
+    /// Completes when the consumer is gone.
     pub(super) async fn abandoned(&self) {
         while !self.state().abandoned {
             self.gone.notified().await;
         }
     }
 
-    /// Ready when whether somebody waits for news differs from `before`; returns whether somebody waits. Can be dropped at any time.
+    /// Completes when the consumer's waiting state differs from `before`, and returns that state. May be dropped at any time.
     pub(super) async fn waits_changed(&self, before: bool) -> bool {
         loop {
             let is_awaited = self.state().is_awaited();
@@ -121,9 +121,9 @@ impl Inbox {
     }
 }
 
-/// The side of whoever takes outcomes.
+/// The consumer's side.
 impl Inbox {
-    /// The next ones, or how it ended; `None`: nothing is there yet.
+    /// Returns the next outcomes, or how the job ended; `None` if nothing has arrived yet.
     pub(super) fn take(&self) -> Option<Result<Arrival, End>> {
         let mut state = self.state();
         let Some((arrival, bytes)) = state.arrivals.pop_front() else {
@@ -135,17 +135,17 @@ impl Inbox {
         Some(Ok(arrival))
     }
 
-    /// Items of the job.
+    /// Returns how many items the job has.
     pub(super) fn items(&self) -> u64 {
         self.state().items
     }
 
-    /// Bytes that are there.
+    /// Returns the bytes that were not taken yet.
     pub(super) fn bytes(&self) -> usize {
         self.state().bytes
     }
 
-    /// Blocks until there is something.
+    /// Blocks until there is news.
     pub(super) fn wait(&self) {
         let _lent = farpool_worker::lend();
         let mut state = self.state();
@@ -159,13 +159,13 @@ impl Inbox {
         self.waits.notify_one();
     }
 
-    /// Wakes the task at the next news; returns whether there is some already.
+    /// Wakes the task at the next news; returns whether there already is some.
     pub(super) fn wake_for_news(&self, waker: &Waker) -> bool {
-        // To copy one and to drop one is an executor's code, which may do anything: not under the lock.
+        // Cloning or dropping a waker runs an executor's code, which may do anything: not under the lock.
         let waker = waker.clone();
         let mut state = self.state();
         let is_there = state.has_news();
-        // With news nobody waits; a waker that is kept would say otherwise.
+        // With news there is no wait; a stored waker would indicate one.
         let before = if is_there { state.waker.take() } else { state.waker.replace(waker) };
         drop(state);
         self.waits.notify_one();
@@ -188,7 +188,7 @@ impl State {
         !self.arrivals.is_empty() || self.end.is_some()
     }
 
-    /// Whether somebody waits for news.
+    /// Returns whether the consumer waits for news.
     fn is_awaited(&self) -> bool {
         !self.has_news() && (self.waiting > 0 || self.waker.is_some())
     }

@@ -8,18 +8,18 @@ use tonic::transport::Channel;
 
 use super::super::connect::{Called, Connection};
 
-/// A connection to a coordinator that keeps detached jobs: what `farpool.v1.DetachedJobs` has.
+/// A connection to a coordinator that keeps detached jobs, with the calls of `farpool.v1.DetachedJobs`.
 pub trait Keeper: Connection {
-    /// Gives it a job, or goes on with that.
+    /// Sends it a job, or resumes sending.
     fn detach(&mut self, frames: Frames<ClientMessage>) -> impl Future<Output = Result<Self::Events, Status>> + Send;
 
-    /// Reads what has become of a job.
+    /// Reads the outcomes of a job.
     fn attach(&mut self, frames: Frames<ClientMessage>) -> impl Future<Output = Result<Self::Events, Status>> + Send;
 
-    /// Drops what has no outcome yet.
+    /// Cancels the items without an outcome.
     fn cancel(&mut self, name: String, id: Bytes) -> impl Future<Output = Result<(), Status>> + Send;
 
-    /// Drops all of it.
+    /// Discards the whole job.
     fn discard(&mut self, name: String, id: Bytes) -> impl Future<Output = Result<(), Status>> + Send;
 }
 

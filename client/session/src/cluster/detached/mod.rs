@@ -1,7 +1,7 @@
 //! Detached jobs: calls of the coordinator's `DetachedJobs`.
 //!
-//! Each of them has a thread of its own for as long as it takes, so that it can be waited for in any program, async or not.
-//! When a connection is lost the call is made again, from where it was.
+//! Each call runs on a separate thread, so that any program, async or not, can wait for it. If the connection is lost, the call
+//! is retried, and resumes where it was.
 
 mod ask;
 mod attempts;
@@ -33,52 +33,52 @@ pub use inbox::End;
 pub use read::{Reading, Step};
 pub use send::Sending;
 
-/// Where detached jobs are kept, and how long it is tried to get there when the connection is lost.
+/// The coordinator that keeps detached jobs, and how long to try to reconnect to it.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The coordinator's.
+    /// The coordinator's address.
     pub address: Address,
-    /// How long it is tried.
+    /// How long to try.
     pub patience: Duration,
 }
 
-/// A detached job as it is asked for.
+/// The identity of a detached job in requests.
 #[derive(Clone, Debug)]
 pub struct Named {
     /// Its name.
     pub name: Arc<str>,
-    /// Which of all that have the name one after another; empty: whichever has it now.
+    /// Distinguishes successive jobs of one name; empty: the job that has the name now.
     pub id: Bytes,
 }
 
 impl Named {
-    /// Whichever job has the name.
+    /// Names the job that has the name now.
     pub fn whichever(name: &str) -> Self {
         Self { name: name.into(), id: Bytes::new() }
     }
 
-    /// As messages have it.
+    /// Converts it to its message.
     fn parts(&self) -> (String, Bytes) {
         (self.name.to_string(), self.id.clone())
     }
 }
 
-/// What a pool on a cluster gives to the jobs that it detaches.
+/// The settings that a pool on a cluster passes to its detached jobs.
 #[derive(Clone, Debug)]
 pub struct Ground {
-    /// Where they are kept.
+    /// The coordinator that keeps them.
     pub place: Place,
-    /// What their own pools are opened with.
+    /// The message that opens their own pools.
     pub pool: OpenPool,
-    /// What is sent to a coordinator that lacks it.
+    /// The program, for a coordinator that lacks it.
     pub(crate) program: Option<Executable>,
 }
 
 impl Place {
-    /// The place of the coordinator at this address. How long it is tried is for `FARPOOL_RECONNECT_TIMEOUT` to say, or the default.
+    /// Returns the place of the coordinator at this address, with the timeout in `FARPOOL_RECONNECT_TIMEOUT`, or the default.
     ///
     /// # Errors
-    /// If the address is none, or the variable no time.
+    /// If the address, or the variable's value, is invalid.
     pub fn at(url: &str) -> Result<Self, Error> {
         let patience = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
         Ok(Self { address: super::address(url)?, patience })

@@ -1,4 +1,4 @@
-//! A job on its way to the coordinator: between the thread that sends it and the one that encodes it.
+//! A job that is being sent to the coordinator, between the encoding thread and the sending thread.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,59 +11,59 @@ use super::super::kept::batch::cut;
 use crate::counted::Counted;
 use crate::error::Error;
 
-/// With so many bytes that are not durable no further items are pulled.
+/// No further items are pulled at this many bytes that are not durable.
 const MOST_BYTES: usize = 16 << 20;
 
 #[derive(Default)]
 pub(super) struct Outbox {
     state: Mutex<State>,
     changed: Condvar,
-    /// There is something to send, or nobody wants the job any more.
+    /// Notified when there is something to send, or the job is no longer wanted.
     bell: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// What is not durable, in order.
+    /// Messages that are not durable yet, in order.
     kept: VecDeque<Items>,
     bytes: usize,
-    /// How many of `kept` were sent on this connection, and whether the end was.
+    /// How many of `kept` were sent on this connection, and whether the end was sent.
     sent: usize,
     sent_end: bool,
-    /// Items so far, and whether there are more.
+    /// Number of items so far, and whether there are more.
     items: u64,
     ended: bool,
     durable: u64,
-    /// The coordinator has taken the job's name.
+    /// The coordinator has accepted the job's name.
     taken: bool,
     abandoned: bool,
     over: Option<Result<(), Error>>,
 }
 
-/// What of it is durable cannot be so.
+/// Why the coordinator's report of what is durable is impossible.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Untrue {
-    /// Items that were durable are not any more.
+    /// Items that were durable no longer are.
     Lost,
-    /// Items that were not sent.
+    /// Items that were never sent.
     TooMany,
 }
 
-/// The side of whoever encodes.
+/// The encoding thread's side.
 impl Outbox {
-    /// Blocks until the coordinator has taken the job.
+    /// Blocks until the coordinator has accepted the job.
     pub(super) fn wait_until_taken(&self) -> Result<(), Error> {
         self.wait(|state| state.taken)
     }
 
-    /// Blocks until there is room, and puts items behind the others.
+    /// Blocks until there is room, then appends items.
     pub(super) fn put(&self, items: Items) -> Result<(), Error> {
         self.wait(|state| state.bytes < MOST_BYTES)?;
         self.push(items);
         Ok(())
     }
 
-    /// Puts items behind the others, whatever room there is.
+    /// Appends items, even without room.
     pub(super) fn push(&self, items: Items) {
         let mut state = self.state();
         state.items += count(&items);
@@ -73,26 +73,26 @@ impl Outbox {
         self.bell.notify_one();
     }
 
-    /// There are no more items: blocks until all of it is durable.
+    /// Ends the input, and blocks until the whole job is durable.
     pub(super) fn finish(&self) -> Result<(), Error> {
         self.end_input();
         self.wait(|_| false)
     }
 
-    /// There are no more items.
+    /// Ends the input.
     pub(super) fn end_input(&self) {
         self.state().ended = true;
         self.bell.notify_one();
     }
 
-    /// Nobody wants the job any more: blocks until the coordinator was told, if it can be.
+    /// Withdraws the job, and blocks until the coordinator was told, if it can be.
     pub(super) fn abandon(&self) {
         self.give_up();
         // It has ended in an error, or it has ended so.
         let _ = self.wait(|_| false);
     }
 
-    /// Nobody wants the job any more.
+    /// Withdraws the job: it is no longer wanted.
     pub(super) fn give_up(&self) {
         self.state().abandoned = true;
         self.bell.notify_one();
@@ -106,9 +106,9 @@ impl Outbox {
     }
 }
 
-/// The side of the thread.
+/// The sending thread's side.
 impl Outbox {
-    /// What is to be sent now.
+    /// Returns what to send next.
     pub(super) fn unsent(&self, job: u64) -> Vec<Body> {
         let mut state = self.state();
         let mut messages: Vec<_> = state.kept.iter().skip(state.sent).cloned().map(Body::Items).collect();
@@ -119,7 +119,7 @@ impl Outbox {
         messages
     }
 
-    /// Items in front of this one are durable. `anew`: the rest is to be sent on another connection.
+    /// Notes that items before this one are durable. `anew`: the rest must be sent on another connection.
     pub(super) fn note_durable(&self, durable: u64, anew: bool) -> Result<(), Untrue> {
         let mut state = self.state();
         if durable < state.durable {
@@ -138,7 +138,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// The coordinator says that it has all of it, which is so only if that is over.
+    /// Notes the coordinator's report that it has the whole job, which is valid only after the end of the input.
     pub(super) fn note_complete(&self) -> Result<(), Untrue> {
         let mut state = self.state();
         if !state.ended {
@@ -149,7 +149,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Ready when there is something to send, or nobody wants the job any more.
+    /// Completes when there is something to send, or the job is no longer wanted.
     pub(super) async fn rung(&self) {
         self.bell.notified().await;
     }
@@ -158,7 +158,7 @@ impl Outbox {
         self.state().abandoned
     }
 
-    /// How it has ended, if it has.
+    /// Returns how sending ended, if it has.
     pub(super) fn outcome(&self) -> Option<Result<(), Error>> {
         self.state().over.clone()
     }

@@ -1,4 +1,4 @@
-//! Reading a detached job's outcomes, in the order of its items.
+//! Reads a detached job's outcomes, in the order of its items.
 
 mod follow;
 
@@ -21,34 +21,34 @@ pub struct Reading {
     inbox: Owned<Arc<Inbox>>,
     subject: Subject,
     current: Option<Results>,
-    /// The first item of those that failed and whose turn comes, how many there are, and why.
+    /// Failed items whose turn is next: the first, how many, and their error.
     failed: Option<(u64, u64, Error)>,
-    /// The item whose outcome is next.
+    /// The next item.
     next: u64,
     /// How many attempts the item of the last outcome took.
     attempts: u32,
-    /// Some items before it had none.
+    /// Some items before it had no outcome.
     lacks: bool,
     /// Whether each item without an outcome is a step of its own.
     tells_missing: bool,
-    /// How it ended, once nothing more comes.
+    /// How reading ended, once it has.
     end: Option<End>,
 }
 
-/// What comes next.
+/// The next step in reading.
 pub enum Step<T> {
     /// An item's outcome.
     Outcome(u64, Result<T, Error>),
-    /// An item has none, although some behind it have: the job was cancelled, or goes on.
+    /// An item has no outcome, although later ones have: the job was cancelled, or is still running.
     Missing(u64),
-    /// Nothing more will come.
+    /// The end.
     Ended(End),
-    /// Nothing is there yet.
+    /// Nothing has arrived yet.
     Wait,
 }
 
 impl Reading {
-    /// Begins to read; `wait`: for outcomes that are not there yet, until the job ends. Items without an outcome are passed over.
+    /// Begins to read; with `wait`, until the job has ended. Items without an outcome are skipped.
     pub fn start(place: &Place, verb: &'static str, job: &Named, wait: bool) -> Result<Self, Error> {
         let (reading, read) = Self::over(place.way(), Subject::new(place, verb, job), place.attempts(), wait);
         let refused = Arc::clone(&*reading.inbox);
@@ -78,7 +78,7 @@ impl Reading {
         (Self { inbox, subject, current, failed, next, attempts, lacks, tells_missing, end }, read)
     }
 
-    /// The same; each item without an outcome is a step of its own.
+    /// Makes each item without an outcome a separate step.
     pub fn telling_missing(mut self) -> Self {
         self.tells_missing = true;
         self
@@ -99,7 +99,7 @@ impl Reading {
         self.attempts
     }
 
-    /// The next outcome that is there, a result being what `decode` makes of its bytes.
+    /// Returns the next outcome that has arrived; `decode` converts a result's bytes.
     pub fn step<T, E: Into<Error>>(&mut self, decode: impl FnOnce(&[u8]) -> Result<T, E>) -> Step<T> {
         if let Err(error) = fork::check_detached(self.inbox.owner()) {
             return Step::Ended(End::Broken(self.subject.tell(error)));
@@ -148,21 +148,21 @@ impl Reading {
         }
     }
 
-    /// Passes over the items that failed together with the one whose outcome was the last step.
+    /// Skips the items that failed together with the item of the last step.
     pub fn pass_over_alike(&mut self) {
         if let Some((first, count, _)) = self.failed.take_if(|(first, ..)| *first == self.next) {
             self.next = first + count;
         }
     }
 
-    /// Blocks until there is something.
+    /// Blocks until there is news.
     pub fn wait(&self) {
         if self.inbox.owner().is_here() {
             self.inbox.wait();
         }
     }
 
-    /// Wakes the task at the next news; returns whether there is some already.
+    /// Wakes the task at the next news; returns whether there already is some.
     pub fn wake_for_news(&self, waker: &Waker) -> bool {
         !self.inbox.owner().is_here() || self.inbox.wake_for_news(waker)
     }

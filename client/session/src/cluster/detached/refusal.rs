@@ -6,7 +6,7 @@ use super::super::connect::told;
 use super::{Named, Place};
 use crate::error::{Error, ErrorKind};
 
-/// What is being done, with which job.
+/// The call and its job, for errors.
 #[derive(Clone, Debug)]
 pub(super) struct Subject {
     place: Place,
@@ -31,7 +31,7 @@ impl Subject {
         &self.place
     }
 
-    /// The coordinator does not want to.
+    /// The error if the coordinator refused the call.
     pub(super) fn refused(&self, status: &Status) -> Error {
         let (words, address) = (told(status), &self.place.address);
         let unavailable = |words: String| Error::new(ErrorKind::Unavailable, words);
@@ -54,13 +54,13 @@ impl Subject {
         })
     }
 
-    /// The coordinator could not be reached at all.
+    /// The error if the coordinator could not be reached at all.
     pub(super) fn unreachable(&self, status: &Status) -> Error {
         let message = format!("cannot reach the coordinator at {}: {}; {ADVICE}", self.place.address, told(status));
         self.tell(Error::new(ErrorKind::Unavailable, message))
     }
 
-    /// There was no way to get it done for so long; what happened last.
+    /// The error if the call could not be completed within this time. `last` is the last failure.
     pub(super) fn given_up(&self, tried: Duration, last: &str) -> Error {
         let address = &self.place.address;
         let message = match tried.is_zero() {
@@ -70,12 +70,12 @@ impl Subject {
         self.tell(Error::new(ErrorKind::Unavailable, format!("{message}; {}", self.advice())))
     }
 
-    /// Completes an error with what was being done.
+    /// Adds the call and the job to an error.
     pub(super) fn tell(&self, error: Error) -> Error {
         error.of_job(self.verb, &self.job.name)
     }
 
-    /// What somebody can do who has lost the coordinator.
+    /// Returns what to do when the coordinator is lost.
     fn advice(&self) -> &'static str {
         match self.verb {
             "detach" => "check with `farpool results` whether the job exists anyway; if not, detach it again",

@@ -1,4 +1,4 @@
-//! Giving a whole job to the coordinator, through lost connections.
+//! Sends a whole job to the coordinator, and resumes after lost connections.
 
 mod sender;
 
@@ -20,14 +20,14 @@ use crate::error::Error;
 use crate::fork::{self, Owned};
 use sender::Sender;
 
-/// A job that is being detached. Dropped before it is [finished](Sending::finish), nothing of it is left.
+/// A job that is being detached. If it is dropped before it is [finished](Sending::finish), the coordinator keeps nothing.
 pub struct Sending {
     job: Named,
     outbox: Owned<Arc<Outbox>>,
 }
 
 impl Sending {
-    /// Begins, with a new secret for the job; blocks until the coordinator has taken it.
+    /// Begins, with a new secret for the job; blocks until the coordinator has accepted it.
     pub fn start(ground: &Ground, detach: Detach) -> Result<Self, Error> {
         let (place, secret) = (&ground.place, Secret::random());
         let job = Named { name: detach.name.as_str().into(), id: Bytes::copy_from_slice(&secret.id()) };
@@ -36,26 +36,26 @@ impl Sending {
         let (outbox, send) = over(place.way(), subject, place.attempts(), detach, ground.program.clone());
         let refused = Arc::clone(&outbox);
         thread::start(send, move |error| refused.end(Err(error)))?;
-        // From here on the thread ends with this.
+        // From here on, dropping this ends the thread.
         let sending = Self { job, outbox: Owned::new(outbox) };
         sending.outbox.wait_until_taken()?;
         Ok(sending)
     }
 
-    /// Sends items; blocks while too many are on their way.
+    /// Sends items; blocks while too many are in flight.
     pub fn send(&self, items: Items) -> Result<(), Error> {
         fork::check_detached(self.outbox.owner())?;
         self.outbox.put(items)
     }
 
-    /// Blocks until all of it is durable. Returns the job's name and id.
+    /// Blocks until the whole job is durable. Returns its name and id.
     pub fn finish(self) -> Result<Named, Error> {
         fork::check_detached(self.outbox.owner())?;
         self.outbox.finish()?;
         Ok(self.job.clone())
     }
 
-    /// How many items are durable.
+    /// Returns how many items are durable.
     pub fn durable(&self) -> Arc<impl Counted + use<>> {
         Arc::clone(&*self.outbox)
     }

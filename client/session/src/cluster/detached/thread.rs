@@ -13,12 +13,12 @@ pub(super) fn start(
     end: impl FnOnce(Error) + Send + 'static,
 ) -> Result<(), Error> {
     let run = move || {
-        // Nobody is to wait for ever, should it panic.
+        // If it panics, no caller must wait forever.
         let mut last = LastWord { end: Some(end), why: None };
         match runtime() {
             Ok(runtime) => {
                 runtime.block_on(work);
-                // Not waiting for whoever reads a file or looks up a name.
+                // Does not wait for threads that read a file or look up a name.
                 runtime.shutdown_background();
             }
             Err(error) => last.why = Some(not_started(&error)),
@@ -27,7 +27,7 @@ pub(super) fn start(
     thread::Builder::new().name(NAME.into()).spawn(run).map(drop).map_err(|error| not_started(&error))
 }
 
-/// Waits for this, which runs on a thread of its own.
+/// Runs this on a separate thread, and waits for it.
 pub(super) fn wait_for<T: Send>(work: impl Future<Output = Result<T, Error>> + Send) -> Result<T, Error> {
     let _lent = farpool_worker::lend();
     let run = || {

@@ -22,11 +22,11 @@ use crate::error::{Error, ErrorKind};
 
 /// The coordinator only says how far it is.
 const MESSAGE_LIMIT: u64 = 16 << 20;
-/// How long the coordinator may take to drop what it has of a job that nobody wants any more. If it takes longer, it drops it
-/// later, since nobody goes on with it.
+/// How long the coordinator may take to drop a job that is no longer wanted. If it takes longer, it drops the job later, because
+/// no client resumes sending.
 const DROPPING: Duration = Duration::from_secs(2);
 
-/// Sends a job through lost connections.
+/// Sends a job, and resumes after lost connections.
 pub(super) struct Sender<'a, C> {
     connect: C,
     subject: Subject,
@@ -41,7 +41,7 @@ struct Line<K> {
     connection: K,
     outgoing: Outgoing<ClientMessage>,
     incoming: Incoming<ClientEvent>,
-    /// The coordinator has said how far it is.
+    /// The coordinator has reported its progress.
     answered: bool,
     upload: Upload,
 }
@@ -64,7 +64,7 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
         Self { connect, subject, outbox, attempts, detach, program }
     }
 
-    /// Returns when all of it is durable, or nobody wants it any more.
+    /// Returns when the whole job is durable, or no longer wanted.
     pub(super) async fn run(mut self) -> Result<(), Error> {
         loop {
             let trouble = match self.attempt().await {
@@ -83,7 +83,7 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
         }
     }
 
-    /// Sends it on a connection, until all of it is durable or nobody wants it any more.
+    /// Sends the job on a connection, until the whole job is durable or no longer wanted.
     async fn attempt(&mut self) -> Result<(), Trouble> {
         let mut line = tokio::select! {
             biased;
@@ -155,7 +155,7 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
         line.outgoing.extend(self.outbox.unsent(self.job()).into_iter().map(message));
     }
 
-    /// Returns whether all of it is durable.
+    /// Returns whether the whole job is durable.
     fn take_in(&mut self, event: Event, line: &mut Line<C::Connection>) -> Result<bool, Trouble> {
         match event {
             Event::Durable(Durable { complete: true, .. }) => {
@@ -180,7 +180,7 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
                     self.sent(line.upload.wanted(&mut line.connection))?;
                 }
             }
-            // Nothing that this version knows.
+            // Unknown to this version.
             _ => {}
         }
         Ok(false)
@@ -193,7 +193,7 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
         })
     }
 
-    /// Has the coordinator drop what it has of the job, if that is known to be this one.
+    /// Makes the coordinator drop its part of the job, if it is known to have this one.
     async fn drop_all(&self, mut line: Line<C::Connection>) {
         if line.answered {
             let (name, id) = self.subject.job().parts();
@@ -225,7 +225,7 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
     }
 }
 
-/// Ready when nobody wants the job any more.
+/// Completes when the job is no longer wanted.
 async fn until_abandoned(outbox: &Outbox) {
     while !outbox.is_abandoned() {
         outbox.rung().await;
