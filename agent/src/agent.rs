@@ -20,7 +20,7 @@ use crate::protocol_error::ProtocolError;
 use crate::sharing::{self, Sharing};
 use crate::{Host, Settings};
 
-/// Pools that have failed here are remembered so that late words about them are told from nonsense; so many of them.
+/// How many failed pools are remembered, to tell late messages about them from invalid ones.
 const REMEMBERED: usize = 1024;
 
 /// The pools of one host.
@@ -28,21 +28,21 @@ const REMEMBERED: usize = 1024;
 pub struct Agent {
     pub(crate) host: Arc<Host>,
     pub(crate) pools: Vec<WorkerPool>,
-    /// Pools that there have been.
+    /// Number of pools so far.
     serials: u64,
-    /// Where the jobs are that were started and not ended.
+    /// Where each open job is.
     pub(crate) jobs: HashMap<u64, Place>,
-    /// Pools that have ended here before the coordinator said so.
+    /// Pools that ended here before the coordinator stopped them.
     pub(crate) ended: VecDeque<u64>,
     pub(crate) sharing: Sharing,
-    /// None: it has no id by which they could find it.
+    /// `None` if the agent has no id by which programs could find it.
     pub(crate) borrowers: Option<Borrowers>,
     pub(crate) draining: bool,
     held: bool,
     pub(crate) events: Vec<AgentEvent>,
 }
 
-/// Where a job is.
+/// The place of a job.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     /// The coordinator's number of the pool, and this agent's.
@@ -53,8 +53,8 @@ pub(crate) struct Place {
 }
 
 impl Agent {
-    /// The agent in a client's own process, with so many slots, whose workers run `program`. It introduces itself to the
-    /// coordinator.
+    /// Creates the agent in a client's own process, with `slots` slots, whose workers run `program`. It introduces itself to
+    /// the coordinator.
     pub fn new(slots: u32, program: Program) -> io::Result<Agent> {
         let mut agent = Agent::with(Settings::local(slots, program))?;
         let hello = AgentHello { host: agent.host.name.clone(), slots, ..AgentHello::default() };
@@ -62,7 +62,7 @@ impl Agent {
         Ok(agent)
     }
 
-    /// An agent that works as set. Its driver introduces it to the coordinator.
+    /// Creates an agent with these settings. Its driver introduces it to the coordinator.
     pub fn with(settings: Settings) -> io::Result<Agent> {
         let host = Host::new(settings)?;
         let borrowers = host.settings.id.map(|id| Borrowers::listen(id, &host.epoll)).transpose()?;
@@ -80,57 +80,57 @@ impl Agent {
         })
     }
 
-    /// The name of its host.
+    /// Returns the name of its host.
     pub fn host(&self) -> &str {
         &self.host.name
     }
 
-    /// What becomes readable when something happens; its events' data is for [`Agent::ready`].
+    /// Returns the epoll that becomes readable when there is work. Its events' data is for [`Agent::ready`].
     pub fn epoll(&self) -> &Arc<Epoll> {
         &self.host.epoll
     }
 
-    /// Starts a pool whose workers run `program`, which was made ready for it: instead of the command that names it.
+    /// Starts a pool whose workers run `program`, which was prepared for it, in place of the `StartPool` command.
     ///
     /// # Errors
-    /// If the pool is here already.
+    /// If the agent already has the pool.
     pub fn start_pool(&mut self, start: StartPool, program: Program) -> Result<(), ProtocolError> {
         self.open_pool(start, program, true)
     }
 
-    /// Tells why a pool that was to be started here cannot be.
+    /// Reports why a pool cannot be started here.
     pub fn refuse_pool(&mut self, pool: u64, failure: Failure) {
         self.tell(Body::PoolFault(Box::new(PoolFault { pool, failure: Some(failure) })));
         self.tell(Body::PoolStopped(PoolStopped { pool }));
         self.remember(pool);
     }
 
-    /// A pool that was to be started here will not be, since the agent leaves, as the coordinator knows. What it still
-    /// says about the pool is no nonsense.
+    /// Drops a pool that is not started because the agent is leaving, as the coordinator knows. Later messages about the
+    /// pool are valid.
     pub fn forgo_pool(&mut self, pool: u64) {
         self.remember(pool);
     }
 
-    /// Takes nothing more, gives back everything that has not begun, and finishes what runs.
+    /// Drains the agent: it takes no more items, gives back those that have not started, and finishes those that run.
     pub fn drain(&mut self) {
         if !std::mem::replace(&mut self.draining, true) {
             self.tell(Body::Draining(Draining {}));
         }
     }
 
-    /// Whether the end of [`Agent::drain`] has come: nothing runs any more, and all outcomes were told.
+    /// Returns whether [`Agent::drain`] is complete: nothing runs any more, and all outcomes were reported.
     pub fn is_drained(&self) -> bool {
         self.draining && self.events.is_empty() && self.pools.iter().all(WorkerPool::holds_nothing)
     }
 
-    /// Leaves outcomes and output where they are, so that workers come to wait, or takes them again: for a driver that
-    /// cannot pass them on. Everything else goes on.
+    /// Stops taking outcomes and output, so that workers have to wait, or resumes taking them: for a driver that cannot pass
+    /// them on. Everything else continues.
     pub fn hold(&mut self, hold: bool) {
         self.held = hold;
         self.pools.iter_mut().for_each(|pool| pool.hold(None, hold));
     }
 
-    /// The same for one pool alone, if it is here.
+    /// As [`hold`](Self::hold), for one pool, if the agent has it.
     pub fn hold_pool(&mut self, pool: u64, hold: bool) {
         let all = self.held;
         if let Some(pool) = self.pools.iter_mut().find(|known| known.id == pool) {
@@ -138,7 +138,7 @@ impl Agent {
         }
     }
 
-    /// A pool that was to stop as soon as it idles goes on after all.
+    /// Keeps a pool that was to stop as soon as it is idle.
     pub fn keep_pool(&mut self, pool: u64) {
         if let Some(pool) = self.pools.iter_mut().find(|known| known.id == pool) {
             pool.keep_on();
@@ -146,17 +146,17 @@ impl Agent {
         }
     }
 
-    /// Kills all workers; [`Agent::is_empty`] says when they are gone.
+    /// Kills all workers; [`Agent::is_empty`] returns whether they are gone.
     pub fn stop_all(&mut self) {
         self.pools.iter_mut().for_each(|pool| pool.stop(true));
     }
 
-    /// Whether no process of any pool is left.
+    /// Returns whether no process of any pool is left.
     pub fn is_empty(&self) -> bool {
         self.pools.is_empty()
     }
 
-    /// A descriptor is ready: `data` is that of its epoll event.
+    /// Handles a ready descriptor; `data` is that of its epoll event.
     pub fn ready(&mut self, data: u64) {
         for pool in &mut self.pools {
             if let Some(token) = Token::unpack(data, pool.serial) {
@@ -168,7 +168,7 @@ impl Agent {
         }
     }
 
-    /// One round of work, which never blocks. What the coordinator should know is appended to `events`.
+    /// Does one round of work, without blocking, and appends events for the coordinator to `events`.
     pub fn pump(&mut self, events: &mut Vec<AgentEvent>) {
         let now = clock::now();
         events.append(&mut self.events);
@@ -188,7 +188,7 @@ impl Agent {
         if ails {
             self.tell_credit();
         }
-        // Items are given back only after the coordinator has been told to send no more of them here: others get them.
+        // Items are given back only after the coordinator was told to send no more here, so that other agents get them.
         events.append(&mut self.events);
         for pool in self.pools.iter_mut().filter(|pool| pool.told_ailing() || ails && pool.ailing().is_some()) {
             pool.give_back_all();
@@ -201,7 +201,7 @@ impl Agent {
         events.append(&mut self.events);
     }
 
-    /// To be called before the driver sleeps: afterwards, whatever happens wakes it.
+    /// Prepares for sleep: after this, any event wakes the driver.
     pub fn arm(&mut self) -> Armed {
         if self.borrowers.as_ref().is_some_and(Borrowers::has_claims) {
             return Armed::Busy;
@@ -297,7 +297,7 @@ impl Agent {
         }
     }
 
-    /// Words about this pool may still be on their way.
+    /// Notes that messages about this pool may still arrive.
     fn remember(&mut self, pool: u64) {
         self.ended.retain(|ended| *ended != pool);
         self.ended.push_back(pool);
@@ -311,7 +311,7 @@ impl Agent {
     }
 }
 
-/// The worker whose running item has started this process and is the one that it claims.
+/// Returns the worker whose running item has started the process, if that is the item that the process claims.
 fn worker_of(pools: &[WorkerPool], pid: u32, claim: &Claim) -> Option<u32> {
     let is_worker = |pid: u32| pools.iter().any(|pool| pool.has_worker(pid));
     let is_fork_server = |pid: u32| pools.iter().any(|pool| pool.fork_server() == pid);
@@ -320,7 +320,7 @@ fn worker_of(pools: &[WorkerPool], pid: u32, claim: &Claim) -> Option<u32> {
     let nearest = nearest().or_else(nearest)?;
     let mut claimed =
         pools.iter().filter_map(|pool| Some((pool, pool.worker_that_runs(claim.secret, claim.position)?)));
-    // Whose parent has ended is a child of the fork server.
+    // A process whose parent has ended is a child of the fork server.
     let (_, worker) = claimed.find(|(pool, worker)| *worker == nearest || pool.fork_server() == nearest)?;
     Some(worker)
 }

@@ -1,11 +1,10 @@
-//! farpool's agent: what owns a host's slots and worker processes.
+//! farpool's agent, which owns a host's slots and worker processes.
 //!
-//! [`Agent`] is the whole of it without its connection to a coordinator: it is told [`AgentCommand`]s and leaves
-//! [`AgentEvent`]s. It has no thread of its own and never blocks; whoever drives it calls, in turn,
-//! [`Agent::pump`] and [`Agent::arm`], and sleeps on [`Agent::epoll`]. In local mode the client's process drives it,
-//! which saves two wake-ups a call.
+//! [`Agent`] is an agent without its connection to a coordinator: it takes [`AgentCommand`]s and produces
+//! [`AgentEvent`]s. It has no thread and never blocks. Its driver calls, in turn, [`Agent::pump`] and [`Agent::arm`],
+//! and sleeps on [`Agent::epoll`]. In local mode the client's process drives it, which saves two wake-ups per call.
 //!
-//! It never looks into functions, items and results.
+//! It never interprets functions, items and results.
 //!
 //! [`AgentCommand`]: farpool_proto::v1::AgentCommand
 //! [`AgentEvent`]: farpool_proto::v1::AgentEvent

@@ -1,13 +1,13 @@
-//! What a coordinator says that makes no sense.
+//! The error for invalid messages of a coordinator.
 
-/// A message of the coordinator's makes no sense; its session is over.
+/// The coordinator has sent an invalid message, which ends its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProtocolError {
     message: String,
 }
 
 impl ProtocolError {
-    /// What is wrong with what was said.
+    /// Creates the error; the message says what is wrong.
     pub fn new(message: String) -> ProtocolError {
         ProtocolError { message }
     }

@@ -1,24 +1,24 @@
-//! How an agent works.
+//! The settings of an agent.
 
 use std::time::Duration;
 
 use crate::fork_server::Program;
 
-/// What can be set of an agent.
+/// The settings of an agent.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// What the host is called in failures; `None`: what it calls itself.
+    /// The name of the host in failures; `None`: its host name.
     pub host: Option<String>,
-    /// By which workers and what they start know it, if a coordinator knows it too: programs that tasks have started borrow slots.
+    /// The agent's id, if a coordinator knows it too. Programs that tasks have started use it to borrow slots.
     pub id: Option<u128>,
-    /// Workers that run at once, over all pools.
+    /// How many workers run at once, across all pools.
     pub slots: u32,
-    /// What the workers of a pool run whose `StartPool` names no program; `None`: such pools are refused.
+    /// The program of pools whose `StartPool` names none; `None`: such pools are refused.
     pub program: Option<Program>,
-    /// Bytes of items that the agent wants to hold at once; 0: no limit.
+    /// Most bytes of items that the agent wants to hold at once; 0: no limit.
     pub credit_bytes: u64,
-    /// Whether what workers write to stdout and stderr is told as events. Otherwise it goes to those of this process.
+    /// Whether workers' output is reported as events. Otherwise it goes to stdout and stderr of this process.
     pub forward_output: bool,
     /// Whether a pool whose workers keep dying before they can serve waits longer and longer until it starts others. It
     /// fails only if none has ever served here within `start_limit`. Otherwise it fails soon, since nobody else could do
@@ -29,7 +29,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// A host of a cluster: programs come with their pools, and output goes to the clients.
+    /// Returns the settings for a host of a cluster: programs come with their pools, and output goes to the clients.
     pub fn host(slots: u32) -> Settings {
         Settings {
             host: None,
@@ -43,7 +43,7 @@ impl Settings {
         }
     }
 
-    /// The agent in a client's own process: workers run the client's program and share its stdout and stderr.
+    /// Returns the settings for the agent in a client's own process: workers run the client's program and share its stdout and stderr.
     pub fn local(slots: u32, program: Program) -> Settings {
         let program = Some(program);
         Settings { program, credit_bytes: 0, forward_output: false, keeps_trying: false, ..Settings::host(slots) }

@@ -1,10 +1,9 @@
 //! The daemon: workers on this host, in sessions with a coordinator.
 //!
-//! Everything is one task on one thread, since each hand-over to another costs more than all that is done for an item:
-//! it waits for the coordinator's commands and for the agent's epoll at once. Only files are read and written
-//! elsewhere.
+//! The daemon is one task on one thread, which waits for the coordinator's commands and for the agent's epoll at once. Handing an
+//! item to another thread would cost more than the work itself. Only files are read and written on other threads.
 //!
-//! Workers outlive connections and coordinators: see `session`. The daemon tries to get a session for ever.
+//! Workers outlive connections and coordinators: see `session`. The daemon retries forever to get a session.
 
 mod connector;
 mod disk;
@@ -41,10 +40,10 @@ use session::{End, Manner, Session};
 use settings::Settings;
 use signals::signals;
 
-/// The whole program.
+/// Runs the whole program.
 pub fn main() -> ExitCode {
-    // Tasks run as the same user. They do not read the environment and the memory of this process, or trace it, and no core file
-    // has it. What is executed from here is as usual again. Every kernel that this runs on can do it.
+    // Tasks run as the same user. This keeps them from reading the environment and memory of this process and from tracing it, and
+    // it dumps no core. Programs that it executes are not affected. All supported kernels can do it.
     let _ = nix::sys::prctl::set_dumpable(false);
     let settings = match Settings::load(std::env::args_os()) {
         Ok(settings) => settings,
@@ -55,7 +54,7 @@ pub fn main() -> ExitCode {
     inherited::unblock_signals();
     let runtime = Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
-        // Spawned, since tokio looks at its epoll once more before it goes on with what it blocks on.
+        // Spawned, because tokio polls its epoll once more before it resumes the future that it blocks on.
         Ok(runtime) => {
             runtime.block_on(async { tokio::spawn(run(settings)).await.map_err(|error| error.to_string())? })
         }
@@ -70,7 +69,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Serves until it is told to leave; the error says why it never will.
+/// Serves until it is told to leave. The error says why it cannot serve.
 async fn run(settings: Settings) -> Result<ExitCode, String> {
     farpool_link::check_file_limit()?;
     signals::survive_file_limit().map_err(|error| format!("cannot set up signals: {error}"))?;

@@ -6,17 +6,17 @@ use farpool_proto::v1::Items;
 
 use super::way::Way;
 
-/// An `Items` message, and which of its items have had their outcome.
+/// An `Items` message, and which of its items have their outcome.
 pub(super) struct Batch {
     first: u64,
     data: Bytes,
     ends: Bytes,
     pub(super) way: Way,
-    /// Items without outcome.
+    /// Number of items without an outcome.
     left: u32,
-    /// Outcomes come nearly in order: of items before this one each has had its own.
+    /// All items before this one have their outcome: outcomes arrive nearly in order.
     prefix: u32,
-    /// A bit an item, once some came out of order; then `prefix` means nothing.
+    /// One bit per item, once some outcomes came out of order; `prefix` is then unused.
     done: Vec<u64>,
 }
 
@@ -31,15 +31,15 @@ impl Batch {
         Run::new(self.first, u64::from(self.len()))
     }
 
-    /// Whether each of its items has had its outcome.
+    /// Returns whether all its items have their outcome.
     pub(super) fn is_through(&self) -> bool {
         self.left == 0
     }
 
-    /// Notes the outcomes of these items, which are of this batch. False, with nothing changed, if some of them had
-    /// theirs already.
+    /// Notes the outcomes of these items of this batch. Returns false, and changes nothing, if some of them already have an
+    /// outcome.
     pub(super) fn note(&mut self, run: Run) -> bool {
-        // Both are below the number of items, which is in 32 bits.
+        // Both are at most the number of items, which fits 32 bits.
         let (from, count) = ((run.first - self.first) as u32, run.count as u32);
         if self.done.is_empty() {
             if from == self.prefix {
@@ -62,7 +62,7 @@ impl Batch {
         fresh
     }
 
-    /// The runs of items that lack their outcome.
+    /// Returns the runs of items without an outcome.
     pub(super) fn lacking(&self) -> impl Iterator<Item = Run> {
         let mut at = 0;
         std::iter::from_fn(move || {
@@ -77,14 +77,14 @@ impl Batch {
         })
     }
 
-    /// The message with the items of this run, which is within the batch.
+    /// Returns a message with the items of this run, which is in the batch.
     pub(super) fn cut(&self, job: u64, run: Run) -> Items {
         let from = (run.first - self.first) as usize;
         let (data, ends) = cut(&self.data, &self.ends, from, run.count as usize);
         Items { job, first: run.first, data, ends }
     }
 
-    /// Bytes of the message with the items of this run.
+    /// Returns the size of the message with the items of this run.
     pub(super) fn bytes_of(&self, run: Run) -> u64 {
         let (from, count) = ((run.first - self.first) as usize, run.count as usize);
         let Range { start, end } = place_of(&self.data, &self.ends, from, count);
@@ -103,7 +103,7 @@ impl Batch {
     }
 }
 
-/// Of items, or results, that lie one behind the other those from `from` on, so many: without touching their bytes.
+/// Cuts `count` items (or results) from `from` on out of consecutive ones, without copying their bytes.
 pub(in crate::cluster) fn cut(data: &Bytes, ends: &Bytes, from: usize, count: usize) -> (Bytes, Bytes) {
     let Range { start, end: stop } = place_of(data, ends, from, count);
     let kept = ends.slice(4 * from..4 * (from + count));
@@ -117,7 +117,7 @@ pub(in crate::cluster) fn cut(data: &Bytes, ends: &Bytes, from: usize, count: us
     (data.slice(start..stop), rebased.collect())
 }
 
-/// Where they lie.
+/// Returns the byte range of these items in `data`.
 fn place_of(data: &Bytes, ends: &Bytes, from: usize, count: usize) -> Range<usize> {
     let start = if from == 0 { 0 } else { end_of(data, ends, from - 1) };
     start..if count == 0 { start } else { end_of(data, ends, from + count - 1).max(start) }
@@ -125,13 +125,13 @@ fn place_of(data: &Bytes, ends: &Bytes, from: usize, count: usize) -> Range<usiz
 
 fn end_of(data: &Bytes, ends: &Bytes, item: usize) -> usize {
     match ends.get(4 * item..).and_then(|bytes| bytes.first_chunk()) {
-        // Ends that point elsewhere are a coordinator's own: whoever decodes them says so.
+        // Only a coordinator's message can have invalid ends: the decoder reports them.
         Some(end) => (u32::from_le_bytes(*end) as usize).min(data.len()),
         None => data.len(),
     }
 }
 
-/// Calls `with` for each word of bits that `count` items from `from` on have a part in, with their bits.
+/// Calls `with` for each word that has bits of the `count` items from `from` on, with these bits.
 fn each_word(from: u32, count: u32, mut with: impl FnMut(usize, u64)) {
     let (mut at, end) = (from, from + count);
     while at < end {

@@ -9,19 +9,19 @@ use super::Fresh;
 use super::batch::Batch;
 use super::way::{Saying, Way};
 
-/// A job that has not ended, and what of its input has no outcome yet.
+/// A job that has not ended, with its items that have no outcome yet.
 pub(super) struct Job {
     open: Box<OpenJob>,
     opened: Way,
-    /// Rising, and what has left comes before what has not. Those whose items all have their outcome are gone.
+    /// In order of items; those already sent come first. A batch is removed when all its items have their outcome.
     batches: VecDeque<Batch>,
-    /// One behind the last item that was sent.
+    /// Index after the last item.
     end: u64,
-    /// Bytes of items (data and ends) that were sent since the job's start, as whoever feeds it counts them.
+    /// Bytes of items (data and ends) since the job's start, as the feeding thread counts them.
     sent_bytes: u64,
     input_ended: bool,
     pub(super) cancelled: bool,
-    /// What the coordinator counts less than `sent_bytes`, since it was not sent again.
+    /// By how much the coordinator's count is less than `sent_bytes`, since finished items are not resent.
     offset: u64,
 }
 
@@ -38,7 +38,7 @@ impl Job {
         self.batches.push_back(batch);
     }
 
-    /// If the job is opened again, it is opened without these retries.
+    /// Turns these retries off, for when the job is opened again.
     pub(super) fn stop_retries(&mut self) {
         (self.open.retry_panics, self.open.retry_failed) = (false, false);
     }
@@ -49,7 +49,7 @@ impl Job {
 
     /// Notes outcomes, which may be of any items.
     pub(super) fn note(&mut self, first: u64, count: u64) -> Fresh {
-        // Whoever takes them finds that these items were never sent, and says so.
+        // The consumer finds that these items were never sent, and reports it.
         if count == 0 || first.checked_add(count).is_none_or(|end| end > self.end) {
             return Fresh::All;
         }
@@ -63,7 +63,7 @@ impl Job {
         self.note_parts(run)
     }
 
-    /// The same for items of several batches, some of which may have had their outcomes before.
+    /// As `note`, for items of several batches, some of which may already have their outcomes.
     fn note_parts(&mut self, run: Run) -> Fresh {
         let mut fresh = Vec::new();
         let mut next = run.first;
@@ -87,12 +87,12 @@ impl Job {
         if fresh == [run] { Fresh::All } else { Fresh::Some(fresh) }
     }
 
-    /// How many messages of items are kept.
+    /// Returns how many messages of items are kept.
     pub(super) fn batches(&self) -> usize {
         self.batches.len()
     }
 
-    /// Where the batch with this item is, if there is one.
+    /// Returns the position of the batch with this item, if there is one.
     fn position(&self, item: u64) -> usize {
         match self.batches.front() {
             Some(front) if item < front.run().end() => 0,
@@ -106,13 +106,13 @@ impl Job {
         }
     }
 
-    /// The session is over, and so many of its messages have left.
+    /// Notes that the session has ended, and that `left` of its messages may have arrived.
     pub(super) fn end_session(&mut self, left: u64) {
         let batches = self.batches.iter_mut().map(|batch| &mut batch.way);
         batches.chain([&mut self.opened]).for_each(|way| way.end_session(left));
     }
 
-    /// The items that may have run and may not run again: they are as good as through.
+    /// Removes and returns the items that may have run and must not run again.
     pub(super) fn give_up(&mut self) -> Vec<Run> {
         if self.open.retries > 0 {
             return Vec::new();
@@ -123,7 +123,7 @@ impl Job {
         gone.iter().flat_map(Batch::lacking).collect()
     }
 
-    /// Says what may have been at a coordinator, to one that does not know the job and has windows of this size.
+    /// Resends what a coordinator may have received, to one that does not know the job and has windows of this size.
     pub(super) fn say_what_left(&mut self, say: &mut Saying, window: u64) {
         self.offset = self.sent_bytes;
         if self.opened != Way::Left {
@@ -131,13 +131,13 @@ impl Job {
         }
         say.say(Body::OpenJob(self.open.clone()));
         self.say_items(say, |way| way == Way::Left);
-        // Where the window is smaller than it was, what it would refuse comes now, when it bounds nothing.
+        // If the window has become smaller, it would refuse the rest later: send that now, while no window applies.
         if !self.is_rest_admitted(window) || !self.has_rest() {
             self.say_rest(say);
         }
     }
 
-    /// Says what is left to be said: nobody but the client can know of it.
+    /// Sends the messages that were never sent, which only the client knows.
     pub(super) fn say_what_never_left(&mut self, say: &mut Saying) {
         if self.opened == Way::Unsaid {
             self.opened = say.say(Body::OpenJob(self.open.clone()));
@@ -151,7 +151,7 @@ impl Job {
         self.batches.back().is_some_and(|batch| batch.way == Way::Unsaid)
     }
 
-    /// Whether the new window takes all that has never left behind what has.
+    /// Returns whether the new window admits all unsent messages after the sent ones.
     fn is_rest_admitted(&self, window: u64) -> bool {
         let mut window = Window::new(window.max(1), NonZeroU64::new(self.open.chunksize));
         self.batches.iter().all(|batch| {
@@ -176,14 +176,14 @@ impl Job {
                 self.offset -= bytes(&items);
                 way = say.say(Body::Items(items));
             }
-            // What has left once has left.
+            // A batch that was sent once stays sent.
             if batch.way == Way::Unsaid {
                 batch.way = way;
             }
         }
     }
 
-    /// What the coordinator's limit is in the count of whoever feeds the job.
+    /// Converts the coordinator's limit to the count of the feeding thread.
     pub(super) fn translate(&self, limit: u64) -> u64 {
         limit.saturating_add(self.offset)
     }

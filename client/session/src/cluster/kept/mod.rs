@@ -1,8 +1,8 @@
-//! What a session has said and its coordinator may have to be told again: it keeps nothing on disk, so a job's items are
-//! the client's until they have their outcomes.
+//! The messages that a session may have to resend to a restarted coordinator. The coordinator keeps nothing on disk, so the
+//! client keeps a job's items until they have their outcomes.
 //!
-//! No IO and no clock: whoever drives the session shows what it says and hears. What is kept of a message is a reference
-//! to its bytes. An outcome costs a look at the batch that it is of, which is the first one as a rule.
+//! No IO and no clock: the session's driver passes in what it sends and receives. A message is kept as a reference to its
+//! bytes. An outcome costs a lookup of its batch, which usually is the first one.
 
 pub(super) mod batch;
 mod job;
@@ -21,24 +21,24 @@ use job::Job;
 use way::Saying;
 pub(super) use way::Way;
 
-/// What a session keeps.
+/// The state that a session keeps to resend it.
 pub(super) struct Kept {
     open: Box<OpenPool>,
     /// In the order in which they were opened.
     jobs: BTreeMap<u64, Job>,
-    /// No further jobs will come; with `now`, and those that there are are to end.
+    /// The pool is closed to further jobs; with `now`, open jobs end too.
     close: Option<ClosePool>,
-    /// Somebody waits for outcomes, of a client that says so.
+    /// The client has reported that it waits for outcomes.
     awaiting: bool,
-    /// Agents that the pool runs at, as far as was told.
+    /// Agents that run the pool, as far as the coordinator has reported.
     agents: BTreeSet<Bytes>,
-    /// Who has welcomed the pool last.
+    /// The coordinator that last welcomed the pool.
     coordinator: Bytes,
-    /// Outcomes that came for items that had theirs.
+    /// Outcomes that arrived again for the same item.
     repeated: u64,
 }
 
-/// Which outcomes are the first ones of their items.
+/// Which outcomes are the first for their items.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fresh {
     All,
@@ -46,7 +46,7 @@ pub(super) enum Fresh {
 }
 
 impl Kept {
-    /// Of a session that begins with this.
+    /// Creates the state of a session that begins with this message.
     pub(super) fn new(open: OpenPool) -> Self {
         Self {
             open: Box::new(open),
@@ -59,13 +59,13 @@ impl Kept {
         }
     }
 
-    /// What the session begins with; `again` and with all that is known, if it is not the first time.
+    /// Returns the first message of a session; with `again`, it has everything known about the pool.
     pub(super) fn opening(&self, again: bool) -> Body {
         let agents = self.agents.iter().cloned().collect();
         Body::OpenPool(Box::new(OpenPool { again, agents, ..(*self.open).clone() }))
     }
 
-    /// Keeps what is about to be said in this way; false: it is for a job that has ended, and is not to be said.
+    /// Keeps a message that is about to be sent. Returns false if it is for a job that has ended, and must not be sent.
     pub(super) fn say(&mut self, body: &Body, way: Way) -> bool {
         match body {
             Body::OpenJob(open) => {
@@ -84,14 +84,14 @@ impl Kept {
                 self.awaiting = awaiting.waits;
                 true
             }
-            // Nobody says the last two in a pool's session.
+            // A pool's session never sends the last two.
             Body::OpenPool(_) | Body::PoolReopened(_) | Body::Detach(_) | Body::Attach(_) => true,
         }
     }
 
-    /// Items have had their outcomes: which of them for the first time?
+    /// Notes outcomes of items; returns which of them are the first for their item.
     pub(super) fn finish(&mut self, job: u64, first: u64, count: u64) -> Fresh {
-        // Nobody waits for the outcomes of a job that has ended.
+        // Outcomes of an ended job go nowhere.
         let fresh = self.jobs.get_mut(&job).map_or(Fresh::All, |job| job.note(first, count));
         if let Fresh::Some(runs) = &fresh {
             self.repeated += count - runs.iter().map(|run| run.count).sum::<u64>();
@@ -99,17 +99,17 @@ impl Kept {
         fresh
     }
 
-    /// The job has ended: nothing will be said about it any more.
+    /// Forgets a job that has ended.
     pub(super) fn end_job(&mut self, job: u64) {
         self.jobs.remove(&job);
     }
 
-    /// No job is left.
+    /// Forgets all jobs.
     pub(super) fn end_all(&mut self) {
         self.jobs.clear();
     }
 
-    /// What the coordinator's limit of a job is in the count of whoever feeds it.
+    /// Converts the coordinator's limit of a job to the count of the thread that feeds it.
     pub(super) fn translate(&self, job: u64, limit: u64) -> u64 {
         self.jobs.get(&job).map_or(limit, |job| job.translate(limit))
     }
@@ -122,20 +122,20 @@ impl Kept {
         }
     }
 
-    /// The session is over, and another one begins. So many of its messages have left.
+    /// Notes that the session has ended, and that `left` of its messages may have arrived.
     pub(super) fn end_session(&mut self, left: u64) {
         self.jobs.values_mut().for_each(|job| job.end_session(left));
     }
 
-    /// Takes out the jobs that were to be cancelled: nobody is there to say that they have ended.
+    /// Removes the jobs with a pending cancellation: no coordinator can confirm their end.
     pub(super) fn take_cancelled(&mut self) -> Vec<u64> {
         self.jobs.extract_if(.., |_, job| job.cancelled).map(|(number, _)| number).collect()
     }
 
-    /// The coordinator has taken the pool, for the first time or again.
+    /// Notes that the coordinator has accepted the pool, for the first time or again.
     ///
-    /// Returns the items that are lost if it is the one that had the pool before: it has given it up, and killed its workers. What
-    /// may not run twice may have run. Another one knows from the pool's agents what has become of them.
+    /// If it is the same coordinator as before, it has given up the pool and killed its workers. Then items that must not run twice
+    /// may have run: they are lost, and returned. Another coordinator learns their state from the pool's agents.
     pub(super) fn welcome(&mut self, coordinator: Bytes) -> Vec<(u64, Run)> {
         let known = !coordinator.is_empty() && self.coordinator == coordinator;
         self.coordinator = coordinator;
@@ -149,11 +149,11 @@ impl Kept {
         lost
     }
 
-    /// Says all that a coordinator needs that has just welcomed the pool again, with windows of this size, behind what was said
-    /// of the session before.
+    /// Returns everything to resend to a coordinator that has just welcomed the pool again, with windows of this size. `before`:
+    /// messages already sent in the session.
     ///
-    /// What never left comes last, like anything new: it takes its time where the memory is full, while what one coordinator
-    /// had room for has its place at the next one too.
+    /// Messages that were never sent come last, like new ones: they have to wait if the coordinator's memory is full. What one
+    /// coordinator had room for also fits the next one.
     pub(super) fn say_again(&mut self, before: u64, window: u64) -> Vec<Body> {
         let mut say = Saying::new(before);
         self.jobs.values_mut().for_each(|job| job.say_what_left(&mut say, window));
@@ -168,18 +168,18 @@ impl Kept {
         say.into_messages()
     }
 
-    /// Outcomes that came for items that had theirs.
+    /// Returns how many outcomes arrived again for the same item.
     pub(super) fn repeated(&self) -> u64 {
         self.repeated
     }
 
-    /// How many jobs are kept, and how many messages of items.
+    /// Returns how many jobs are kept, and how many messages of items.
     pub(super) fn size(&self) -> (usize, usize) {
         (self.jobs.len(), self.jobs.values().map(Job::batches).sum())
     }
 }
 
-/// Those of the results that are in these runs.
+/// Returns the results that are in these runs.
 pub(super) fn part(done: &ItemsDone, runs: &[Run]) -> Vec<ItemsDone> {
     let each = |run: &Run| {
         let from = (run.first - done.first) as usize;

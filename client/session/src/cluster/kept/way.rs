@@ -1,18 +1,18 @@
 use farpool_proto::v1::client_message::Body;
 
-/// How far a message has come, as others may know of it.
+/// How far a message has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cluster) enum Way {
-    /// It is only here.
+    /// It was never sent.
     Unsaid,
-    /// It was put into the session's queue, as the message of this number, from 1.
+    /// It is in the session's queue, as the message with this number, from 1.
     Queued(u64),
-    /// It has been in a frame, and may have arrived.
+    /// It was in a frame, and may have arrived.
     Left,
 }
 
 impl Way {
-    /// The session is over, and so many of its messages have left.
+    /// Notes that the session has ended, and that `left` of its messages may have arrived.
     pub(super) fn end_session(&mut self, left: u64) {
         *self = match *self {
             Way::Queued(number) if number > left => Way::Unsaid,
@@ -22,7 +22,7 @@ impl Way {
     }
 }
 
-/// What is said at the beginning of a session, behind what was said of it before.
+/// Collects messages for the beginning of a session, after `before` messages.
 pub(super) struct Saying {
     messages: Vec<Body>,
     before: u64,
