@@ -15,9 +15,18 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// Makes one; its name begins with this word.
     pub fn new(word: &str) -> Folder {
+        Folder::within(&all(), word)
+    }
+
+    /// Makes one that other users can reach, too, which they need not in what cargo builds.
+    pub fn for_everybody(word: &str) -> Folder {
+        Folder::within(&std::env::temp_dir(), &format!("farpool-{word}"))
+    }
+
+    fn within(place: &Path, word: &str) -> Folder {
         static FOLDERS: AtomicU32 = AtomicU32::new(0);
         let name = format!("{word}.{}.{}", std::process::id(), FOLDERS.fetch_add(1, Ordering::Relaxed));
-        let path = all().join(name);
+        let path = place.join(name);
         fs::create_dir_all(&path).expect("a folder can be made");
         Folder(path)
     }

@@ -29,7 +29,7 @@ pub(crate) const CHUNKS: u64 = 4;
 
 impl Running {
     pub(crate) async fn new(arguments: &[&str]) -> Running {
-        let scratch = Folder::new("daemon");
+        let scratch = Folder::for_everybody("daemon");
         let notes = scratch.path().join("notes");
         std::fs::create_dir(&notes).expect("a directory can be made");
         let pipe = Pipe::new(scratch.path().join("pipe"));

@@ -14,7 +14,7 @@ use crate::pool::{Waits, assign, own_program, start, start_job};
 super::cases! { a_bad_pool_or_job_fails_alone, what_a_worker_announces_takes_no_memory }
 
 async fn a_bad_pool_or_job_fails_alone() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let pipe = Pipe::new(scratch.path().join("pipe"));
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--slots", "3"]);
@@ -52,7 +52,7 @@ async fn a_bad_pool_or_job_fails_alone() {
 
 async fn what_a_worker_announces_takes_no_memory() {
     const MOST: u64 = 2 << 30;
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--slots", "1"]);
     let (mut session, _) = coordinator.session().await;

@@ -22,7 +22,7 @@ super::cases! {
 async fn nothing_is_lost_and_nothing_is_told_twice() {
     const ROUNDS: u64 = 30;
     const CHUNKS: u64 = 40;
-    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
+    let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "1"]);
     let (mut session, _) = coordinator.session().await;
@@ -90,7 +90,7 @@ async fn a_coordinator_that_is_reached_anew() {
 }
 
 async fn a_program_on_its_way() {
-    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
+    let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let port = farpool_testkit::port::Port::reserve();
     let mut coordinator = Coordinator::start_at(&port);
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
@@ -144,7 +144,7 @@ async fn drains_over_another_connection() {
 }
 
 async fn leaves_at_once_with_nothing_to_do() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let (_session, _) = coordinator.session().await;

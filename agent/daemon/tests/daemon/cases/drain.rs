@@ -86,7 +86,7 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 async fn without_a_session_it_ends_at_once() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let port = Port::reserve();
     let mut daemon = Daemon::start(&port.url(), scratch.path(), &[]);
     daemon.says("Connection refused").await;
@@ -101,7 +101,7 @@ async fn without_a_session_it_ends_at_once() {
 }
 
 async fn drains_while_a_program_is_on_its_way() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
@@ -147,7 +147,7 @@ async fn a_signal_while_pools_are_killed() {
 }
 
 async fn a_hangup_is_noted_and_ends_nothing() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;

@@ -22,7 +22,7 @@ async fn frames_that_lie() {
         piece: Some(Piece { total, data: vec![0xff; bytes].into() }),
         ..CommandFrame::default()
     };
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     for (frames, words) in [
@@ -41,7 +41,7 @@ async fn frames_that_lie() {
 }
 
 async fn commands_that_make_no_sense() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let twice = || Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none")));
@@ -69,7 +69,7 @@ async fn commands_that_make_no_sense() {
 }
 
 async fn no_coordinator_at_all() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let port = Port::reserve();
     let listener = TcpListener::bind(port.address()).expect("the port is free");
     let mut daemon = Daemon::start(&port.url(), scratch.path(), &[]);
@@ -87,7 +87,7 @@ async fn no_coordinator_at_all() {
 }
 
 async fn a_program_that_never_ends() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;

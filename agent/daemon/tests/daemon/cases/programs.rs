@@ -21,7 +21,7 @@ super::cases! {
 }
 
 async fn fetched_once_for_two_pools() {
-    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
+    let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "2"]);
     let (mut session, _) = coordinator.session().await;
@@ -54,7 +54,7 @@ async fn fetched_once_for_two_pools() {
 }
 
 async fn what_was_sent_is_something_else() {
-    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
+    let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
@@ -75,7 +75,7 @@ async fn what_was_sent_is_something_else() {
 }
 
 async fn what_was_sent_is_not_what_was_announced() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
@@ -100,7 +100,7 @@ async fn what_was_sent_is_not_what_was_announced() {
 }
 
 async fn too_large_for_the_cache() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let programs = scratch.path().join("programs");
     let mut daemon = Daemon::start(&coordinator.url(), &programs, &["--program-cache", "1MiB"]);
@@ -121,7 +121,7 @@ async fn too_large_for_the_cache() {
 
 /// It was the end of the daemon (SIGXFSZ).
 async fn too_large_for_a_file() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::with_file_limit(9 << 20, &coordinator.url(), &scratch.path().join("programs"));
     let (mut session, _) = coordinator.session().await;
@@ -137,7 +137,7 @@ async fn too_large_for_a_file() {
 }
 
 async fn lies_where_nothing_may_run() {
-    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
+    let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let programs = scratch.path().join("programs");
     fs::create_dir(&programs).expect("a directory can be made");
     let Some(_mounted) = Noexec::mount(&programs) else {
@@ -180,7 +180,7 @@ impl Drop for Noexec<'_> {
 }
 
 async fn lies_there_already() {
-    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
+    let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let directory = scratch.path().join("there");
     fs::create_dir(&directory).expect("a directory can be made");
     let program = own_program();
@@ -200,7 +200,7 @@ async fn lies_there_already() {
 }
 
 async fn two_agents_share_a_cache() {
-    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
+    let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let programs = scratch.path().join("programs");
     let mut coordinator = Coordinator::start();
     let _daemons = [(); 2].map(|()| Daemon::start(&coordinator.url(), &programs, &[]));
@@ -233,7 +233,7 @@ async fn two_agents_share_a_cache() {
 }
 
 async fn cannot_be_fetched() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let (mut session, _) = coordinator.session().await;
@@ -244,7 +244,7 @@ async fn cannot_be_fetched() {
 }
 
 async fn stopped_before_it_was_there() {
-    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
+    let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
@@ -265,7 +265,7 @@ async fn stopped_before_it_was_there() {
 }
 
 async fn told_before_it_was_there() {
-    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
+    let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "4"]);
     let (mut session, _) = coordinator.session().await;
@@ -304,7 +304,7 @@ async fn a_library_is_missing() {
 }
 
 async fn check_rejected(program: &[u8], words: &[&str]) {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let (mut session, _) = coordinator.session().await;
@@ -314,7 +314,7 @@ async fn check_rejected(program: &[u8], words: &[&str]) {
 }
 
 async fn started_as_its_client_wants() {
-    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
+    let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
@@ -350,7 +350,7 @@ async fn started_as_its_client_wants() {
 }
 
 async fn starts_where_its_client_is() {
-    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
+    let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
@@ -372,7 +372,7 @@ async fn starts_where_its_client_is() {
 }
 
 async fn what_is_no_program() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let (mut session, _) = coordinator.session().await;

@@ -20,7 +20,7 @@ super::cases! {
 }
 
 async fn says_hello() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let arguments = ["--slots", "3", "--label", "gpu=a100", "--label", "rack=7"];
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &arguments);
@@ -54,7 +54,7 @@ async fn a_coordinator_that_refuses_what_it_is_told() {
 }
 
 async fn check_fatal(status: Status, words: &str) {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     coordinator.arrival().await.refuse(status.clone());
@@ -70,7 +70,7 @@ async fn check_fatal(status: Status, words: &str) {
 }
 
 async fn another_coordinators_version() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let session = coordinator.arrival().await.accept();
@@ -83,7 +83,7 @@ async fn another_coordinators_version() {
 }
 
 async fn an_id_that_is_taken() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     for _ in 0..3 {
@@ -95,7 +95,7 @@ async fn an_id_that_is_taken() {
 }
 
 async fn starts_before_the_coordinator() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let port = Port::reserve();
     let mut daemon = Daemon::start(&port.url(), scratch.path(), &[]);
     daemon.says("Connection refused").await;
@@ -106,7 +106,7 @@ async fn starts_before_the_coordinator() {
 }
 
 async fn no_welcome() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let _silent = coordinator.arrival().await.accept();
@@ -116,7 +116,7 @@ async fn no_welcome() {
 
 /// An agent that has nothing to do uses no time of a processor.
 async fn stays_asleep() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--heartbeat-timeout", "1h"]);
     let _session = coordinator.session().await;
@@ -127,7 +127,7 @@ async fn stays_asleep() {
 /// What a coordinator does not take stays with the workers, who then wait; commands are heard all the same.
 async fn a_coordinator_that_does_not_read() {
     const ITEMS: u64 = 4000;
-    let (scratch, notes) = (Folder::new("daemon"), Folder::new("daemon"));
+    let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let arguments = ["--heartbeat-timeout", "1h", "--slots", "2"];
     let daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &arguments);

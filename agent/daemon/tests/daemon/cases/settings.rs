@@ -12,7 +12,7 @@ super::cases! { other_processes_do_not_look_into_it, wrong_settings, settings_fr
 async fn other_processes_do_not_look_into_it() {
     use std::os::unix::process::CommandExt;
     const NOBODY: u32 = 65_534;
-    let (scratch, mut coordinator) = (Folder::new("daemon"), Coordinator::start());
+    let (scratch, mut coordinator) = (Folder::for_everybody("daemon"), Coordinator::start());
     // Where everybody may run it.
     let program = scratch.path().join("agent");
     std::fs::copy(env!("CARGO_BIN_EXE_farpool-agent"), &program).expect("it can be copied");
@@ -59,7 +59,7 @@ async fn wrong_settings() {
 }
 
 async fn settings_from_a_file() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let file = scratch.path().join("agent.toml");
     let text =
         "coordinator = 'http://192.0.2.1:1'\ninsecure = true\nslots = 5\nlabel = ['a=1', 'b=2']\nhost = 'there'\n";
@@ -80,7 +80,7 @@ async fn settings_from_a_file() {
 
 /// From all sources. What is shown is a file of settings, which comes to the same.
 async fn settings_are_shown_with_their_sources() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let show = |arguments: &[&str], variables: &[(&str, &str)]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_farpool-agent"));
         let output = command.env_clear().envs(variables.iter().copied()).args(arguments).arg("--print-config").output();
@@ -124,7 +124,7 @@ async fn settings_are_shown_with_their_sources() {
 }
 
 async fn a_log_in_json() {
-    let (scratch, mut coordinator) = (Folder::new("daemon"), Coordinator::start());
+    let (scratch, mut coordinator) = (Folder::for_everybody("daemon"), Coordinator::start());
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--log-format", "json", "--slots", "3"]);
     let line = daemon.says("agent started").await;
     assert!(line.starts_with("{\"time\":\"20") && line.ends_with("\"}"), "{line}");
@@ -145,7 +145,7 @@ async fn a_directory_that_cannot_be_used() {
 }
 
 async fn variables() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let programs = scratch.path().join("programs");
     let arguments = ["--coordinator", "http://192.0.2.1:1", "--programs", programs.to_str().expect("text")];
     // What is empty is as good as not set.
@@ -166,7 +166,7 @@ async fn variables() {
 }
 
 async fn a_missing_program_directory() {
-    let scratch = Folder::new("daemon");
+    let scratch = Folder::for_everybody("daemon");
     let programs = scratch.path().join("programs");
     let missing = scratch.path().join("missing");
     let missing = missing.to_str().expect("text");
