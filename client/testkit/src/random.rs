@@ -19,6 +19,7 @@ impl Random {
     }
 
     /// Draws a number.
+    #[expect(clippy::should_implement_trait, reason = "an iterator might end")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)

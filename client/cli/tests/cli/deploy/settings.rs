@@ -102,7 +102,7 @@ fn the_daemons_take_the_examples() {
         let shown = String::from_utf8(shown.stdout).expect("settings are text");
         let line = started_with(&binary, &folder.write("again.toml", &shown), more);
         assert!(line.contains("heartbeat-timeout=5s"), "{name}: {line}");
-        let line = started_with(&binary, &folder.write("wrong.toml", &format!("{all}\nnonsense = 1\n")), more);
+        let line = started_with(&binary, &folder.write("wrong.toml", format!("{all}\nnonsense = 1\n")), more);
         assert!(line.contains("nonsense"), "{name}: {line}");
     }
 }
