@@ -68,7 +68,7 @@ fn check(happens: impl Fn(&mut Wire), expected: &[&str], heard: &[&str]) {
 
 #[test]
 fn what_happens_before_the_client_has_heard() {
-    check(|_| {}, &[], &["agent0: adopt held pool 5 as 0"]);
+    check(|_| {}, &[], &["agent0: adopt held pool 5 as 0 with 1"]);
     check(|wire| wire.agent_gone(0), &["client0: no more at 1", "client0: waiting: no agent is connected"], &[]);
     check(|wire| wire.ask(0, close(false)), &["client0: closed", "agent0: stop held pool 5 now"], &[]);
     check(|wire| wire.client_gone(0), &["agent0: stop held pool 5 now"], &[]);
