@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use farpool_link::clock;
 use farpool_link::item_token::Claim;
+use farpool_link::process::ancestors_of;
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{
     AgentEvent, AgentHello, Credit, Draining, Failure, FailureKind, PoolFault, PoolStopped, StartPool,
 };
 use nix::sys::epoll::Epoll;
+use nix::unistd::Pid;
 
-use crate::ancestors::ancestors;
 use crate::borrowers::Borrowers;
 use crate::fork_server::Program;
 use crate::pool::{Armed, Token, WorkerPool, limit_leaving};
@@ -249,7 +250,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Decides who may borrow slots, and takes back those of whoever has gone.
+    /// Decides which programs may borrow slots, and takes slots back from those that have ended.
     fn look_after_borrowers(&mut self) {
         let Some(borrowers) = &mut self.borrowers else { return };
         if borrowers.has_claims() {
@@ -312,11 +313,12 @@ impl Agent {
 }
 
 /// Returns the worker whose running item has started the process, if that is the item that the process claims.
-fn worker_of(pools: &[WorkerPool], pid: u32, claim: &Claim) -> Option<u32> {
+fn worker_of(pools: &[WorkerPool], pid: Pid, claim: &Claim) -> Option<u32> {
     let is_worker = |pid: u32| pools.iter().any(|pool| pool.has_worker(pid));
     let is_fork_server = |pid: u32| pools.iter().any(|pool| pool.fork_server() == pid);
     // A parent that ends meanwhile breaks the line; the second time its children have another one.
-    let nearest = || ancestors(pid).find(|pid| is_worker(*pid) || is_fork_server(*pid));
+    let pids = || ancestors_of(pid).map(|pid| pid.as_raw().cast_unsigned());
+    let nearest = || pids().find(|pid| is_worker(*pid) || is_fork_server(*pid));
     let nearest = nearest().or_else(nearest)?;
     let mut claimed =
         pools.iter().filter_map(|pool| Some((pool, pool.worker_that_runs(claim.secret, claim.position)?)));

@@ -16,6 +16,7 @@ use farpool_link::item_token::{Claim, GRANTED, socket_name};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::Pid;
 
 /// Connections at once, or a quarter of the descriptors that this process may have. Beyond that those go first that have no granted claim.
 const MOST: usize = 512;
@@ -38,8 +39,6 @@ pub(crate) struct Borrowers {
     /// How many connections there have been.
     last: u32,
     most: usize,
-    /// Claims that are here and were not decided.
-    undecided_claims: usize,
     /// Workers that may have lost a borrower, by their secrets.
     lost: Vec<u128>,
 }
@@ -73,13 +72,13 @@ impl Borrowers {
     pub(crate) fn listen(agent: u128, epoll: &Epoll) -> io::Result<Borrowers> {
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(socket_name(agent))?)?;
         listener.set_nonblocking(true)?;
-        // Told once for each that comes, so that one which cannot be accepted for want of descriptors keeps nobody awake.
+        // Edge-triggered: a connection that cannot be accepted, because descriptors have run out, does not wake the agent again and again.
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         epoll.add(&listener, EpollEvent::new(flags, u64::from(LISTENER)))?;
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(limit, _)| limit);
         let most = usize::try_from(descriptors / 4).map_or(MOST, |most| most.min(MOST));
         let (connections, lost) = Default::default();
-        Ok(Borrowers { listener, connections, last: LISTENER, most, undecided_claims: 0, lost })
+        Ok(Borrowers { listener, connections, last: LISTENER, most, lost })
     }
 
     /// Whether the data of an epoll event is that of a descriptor here.
@@ -98,23 +97,19 @@ impl Borrowers {
 
     /// Whether claims wait for a decision.
     pub(crate) fn has_claims(&self) -> bool {
-        self.undecided_claims > 0
+        self.next_claim().is_some()
     }
 
     /// Decides some claims. `worker`: the process id of the worker that a process descends from, if it is the one of the claim and runs
     /// its item.
-    pub(crate) fn decide(&mut self, worker: impl Fn(u32, &Claim) -> Option<u32>) {
-        for _ in 0..MOST_DECIDED.min(self.undecided_claims) {
-            let claims = |connection: &Connection| matches!(connection.state, State::Claims(_));
-            let Some(at) = self.connections.iter().position(claims) else { return };
-            let connection = &self.connections[at];
-            let State::Claims(claim) = connection.state else { return };
-            let worker = connection.peer().and_then(|pid| worker(pid, &claim));
+    pub(crate) fn decide(&mut self, worker: impl Fn(Pid, &Claim) -> Option<u32>) {
+        for _ in 0..MOST_DECIDED {
+            let Some((at, claim)) = self.next_claim() else { return };
+            let worker = self.connections[at].peer().and_then(|pid| worker(pid, &claim));
             let granted = worker.filter(|worker| self.may_have(&claim, *worker));
             let connection = &mut self.connections[at];
             match granted {
                 Some(worker) if connection.tell_granted() => {
-                    self.undecided_claims -= 1;
                     connection.state = State::Granted { claim, worker, waits: false };
                 }
                 _ => self.remove(at),
@@ -166,12 +161,8 @@ impl Borrowers {
 
     fn accept(&mut self, epoll: &Epoll) {
         for _ in 0..MOST_AT_ONCE {
-            let stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // That one connection is broken, or this process has no descriptor for it: the next one that comes is told again.
-                Err(_) => return,
-            };
+            // An error means that this was all, or that there is no descriptor for it: the next one that comes is told again.
+            let Ok((stream, _)) = self.listener.accept() else { return };
             let number = self.last.checked_add(1).unwrap_or(LISTENER + 1);
             let watched = stream.set_nonblocking(true).is_ok()
                 && epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, u64::from(number))).is_ok();
@@ -204,23 +195,27 @@ impl Borrowers {
         }
     }
 
+    /// The oldest claim that was not decided, and whose it is.
+    fn next_claim(&self) -> Option<(usize, Claim)> {
+        self.connections.iter().enumerate().find_map(|(at, connection)| match connection.state {
+            State::Claims(claim) => Some((at, claim)),
+            _ => None,
+        })
+    }
+
     fn hear(&mut self, at: usize) {
-        match self.connections[at].hear() {
-            Heard::Nothing => {}
-            Heard::Claim => self.undecided_claims += 1,
-            Heard::End => self.remove(at),
+        if !self.connections[at].hear() {
+            self.remove(at);
         }
     }
 
     fn remove(&mut self, at: usize) {
-        match self.connections.remove(at).map(|connection| connection.state) {
-            Some(State::Granted { claim, .. }) => self.lost.push(claim.secret),
-            Some(State::Claims(_)) => self.undecided_claims -= 1,
-            _ => {}
+        if let Some(State::Granted { claim, .. }) = self.connections.remove(at).map(|connection| connection.state) {
+            self.lost.push(claim.secret);
         }
     }
 
-    /// Whether there is room for another program of this worker, and nobody else has the ticket.
+    /// Whether the worker may have one more borrower, and the ticket is not in use.
     fn may_have(&self, claim: &Claim, its_worker: u32) -> bool {
         let mut of_worker = 0;
         for connection in &self.connections {
@@ -234,39 +229,29 @@ impl Borrowers {
     }
 }
 
-/// What a connection has said.
-enum Heard {
-    Nothing,
-    Claim,
-    /// It is closed, or says more than it may.
-    End,
-}
-
 impl Connection {
-    fn hear(&mut self) -> Heard {
+    /// Reads what has come. Returns whether the connection is open and has said no more than it may.
+    fn hear(&mut self) -> bool {
         let mut rest = [0; Claim::BYTES + 1];
         let room = Claim::BYTES + 1 - self.read;
         match self.stream.read(&mut rest[..room]) {
-            Ok(0) => Heard::End,
-            Ok(count) if count == room || self.state != State::Silent => Heard::End,
+            Ok(count) if count == 0 || count == room || self.state != State::Silent => false,
             Ok(count) => {
                 self.bytes[self.read..self.read + count].copy_from_slice(&rest[..count]);
                 self.read += count;
-                if self.read < Claim::BYTES {
-                    return Heard::Nothing;
+                if self.read == Claim::BYTES {
+                    self.state = State::Claims(Claim::from_bytes(&self.bytes));
                 }
-                self.state = State::Claims(Claim::from_bytes(&self.bytes));
-                Heard::Claim
+                true
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Heard::Nothing,
-            Err(_) => Heard::End,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         }
     }
 
     /// The process that has connected; none: it is in a process namespace that this agent cannot see into.
-    fn peer(&self) -> Option<u32> {
+    fn peer(&self) -> Option<Pid> {
         let peer = getsockopt(&self.stream.as_fd(), PeerCredentials).ok()?;
-        u32::try_from(peer.pid()).ok().filter(|pid| *pid > 0)
+        Some(Pid::from_raw(peer.pid())).filter(|pid| pid.as_raw() > 0)
     }
 
     fn tell_granted(&mut self) -> bool {

@@ -71,7 +71,7 @@ impl Agent {
         let Ok(ticket) = <[u8; 16]>::try_from(&lend.ticket[..]) else {
             return Err(ProtocolError::new(format!("a ticket has {} bytes instead of 16", lend.ticket.len())));
         };
-        // Whoever has a ticket that was never granted, or who has gone, is lent nothing.
+        // A ticket that was never granted, or whose program has ended, lends nothing.
         if let Some(secret) = borrowers.note_waiting(u128::from_be_bytes(ticket), lend.lend) {
             self.lend_slot_of(secret);
         }

@@ -14,7 +14,6 @@ pub mod standard;
 pub mod timer;
 
 mod agent;
-mod ancestors;
 mod borrowers;
 mod commands;
 mod host;

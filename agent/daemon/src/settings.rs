@@ -93,7 +93,7 @@ struct Flags {
 
     /// Allow a coordinator on another machine although there is no authentication yet
     ///
-    /// Whoever answers at that address can run programs on this host. Use this only in a network that you alone control.
+    /// Anyone who controls that address can run programs on this host. Use this only in a network that you alone control.
     #[arg(long, env = "FARPOOL_INSECURE")]
     insecure: bool,
 

@@ -12,6 +12,9 @@ use nix::unistd::Pid;
 /// pidfd_send_signal(2): to the process group that the process leads, or led (Linux 6.9).
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
+/// Real programs have fewer ancestors. A longer chain of processes is there only to keep whoever follows it busy.
+const MOST_ANCESTORS: usize = 64;
+
 /// A process, whether it still runs or not.
 #[derive(Debug)]
 pub struct Process {
@@ -105,7 +108,9 @@ pub struct Stat {
 impl Stat {
     /// `None`: it is gone, or there is no /proc.
     pub fn of(pid: Pid) -> Option<Stat> {
-        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        // The process's first thread says the same of these as the process, and does not add up the times of all its threads.
+        let stat = fs::read(format!("/proc/{pid}/task/{pid}/stat")).ok()?;
+        Self::parse(&String::from_utf8_lossy(&stat))
     }
 
     /// The name, in parentheses, is what the process likes: fields are counted from its end.
@@ -116,6 +121,12 @@ impl Stat {
         let started = fields.nth(16)?.parse().ok()?;
         Some(Stat { parent, group, started })
     }
+}
+
+/// The process itself, its parent, the parent of that, ...: as far as this process can see, and no more than 64 of them.
+pub fn ancestors_of(pid: Pid) -> impl Iterator<Item = Pid> {
+    let parent = |pid: &Pid| Stat::of(*pid).map(|stat| stat.parent).filter(|parent| parent.as_raw() > 0);
+    std::iter::successors(Some(pid), parent).take(MOST_ANCESTORS)
 }
 
 /// The children of a process: of all its threads, those that have ended and were not reaped included.
@@ -131,12 +142,26 @@ pub fn children_of(pid: Pid) -> Vec<Pid> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
     use std::process::{Child, Command};
 
     use super::*;
 
     fn sleeper() -> (Child, Pid) {
         let child = Command::new("sleep").arg("3600").spawn().expect("there is a sleep");
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        (child, pid)
+    }
+
+    /// A sleeping process of this name.
+    fn sleeper_called(name: &[u8]) -> (Child, Pid) {
+        let folder = std::env::temp_dir().join(format!("farpool-link-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder can be made");
+        let path = folder.join(OsStr::from_bytes(name));
+        std::os::unix::fs::symlink("/bin/sleep", &path).expect("it is new");
+        let child = Command::new(&path).arg("3600").spawn().expect("there is a sleep");
+        fs::remove_dir_all(&folder).expect("it is there");
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
         (child, pid)
     }
@@ -156,6 +181,24 @@ mod tests {
         assert!(process.has_ended());
         assert_eq!(process.signal(Signal::SIGKILL), Err(Errno::ESRCH));
         assert!(Process::open_child(pid, Pid::this()).is_none());
+    }
+
+    #[test]
+    fn this_process_descends_from_its_parent() {
+        let line: Vec<Pid> = ancestors_of(Pid::this()).collect();
+        assert_eq!(line[..2], [Pid::this(), Pid::parent()]);
+        assert!(line.len() < MOST_ANCESTORS && line.iter().all(|pid| pid.as_raw() > 0), "{line:?}");
+        let nobody = Pid::from_raw(i32::MAX);
+        assert_eq!(ancestors_of(nobody).collect::<Vec<_>>(), [nobody]);
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_nobody() {
+        let (mut child, pid) = sleeper_called(b"a) \xff");
+        let stat = Stat::of(pid).expect("it runs");
+        assert_eq!((stat.parent, stat.group), (Pid::this(), nix::unistd::getpgrp()));
+        child.kill().expect("it runs");
+        child.wait().expect("it is a child");
     }
 
     #[test]
