@@ -1,4 +1,4 @@
-//! An agent over real processes, those that keep the protocol and those that do not.
+//! Tests of an agent with real processes: some keep the protocol, some break it.
 //!
 //! The test executable is also the program that the agent starts.
 

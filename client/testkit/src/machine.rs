@@ -1,9 +1,11 @@
 //! What the machine is, whether it is quiet, and what its processes take.
 
-use std::fs::{read_dir, read_to_string};
+use std::fs::read_to_string;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
+
+use crate::processes::every;
 
 /// Returns the number of cores.
 pub fn cores() -> usize {
@@ -46,7 +48,7 @@ fn ticks() -> Option<(u64, u64)> {
 
 /// Returns the memory of a process and all its descendants, in MiB: what several share counts once.
 pub fn memory_of_tree(root: u32) -> f64 {
-    let parents: Vec<(u32, u32)> = pids().filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
+    let parents: Vec<(u32, u32)> = every().map(|process| (process.pid, process.parent)).collect();
     let mut tree = vec![root];
     let mut at = 0;
     while let Some(&parent) = tree.get(at) {
@@ -54,16 +56,6 @@ pub fn memory_of_tree(root: u32) -> f64 {
         at += 1;
     }
     tree.into_iter().map(pss_kib).sum::<f64>() / 1024.0
-}
-
-fn pids() -> impl Iterator<Item = u32> {
-    read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-fn parent_of(pid: u32) -> Option<u32> {
-    let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in brackets, may hold anything.
-    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 fn pss_kib(pid: u32) -> f64 {

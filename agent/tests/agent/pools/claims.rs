@@ -16,12 +16,17 @@ pub(crate) const ROLE: &str = "program";
 /// which it is told to end.
 const WORDS: usize = 5;
 
+/// Connects to the socket where the agent with this id hears claims.
+pub(crate) fn connect(agent: u128) -> UnixStream {
+    let address = SocketAddr::from_abstract_name(socket_name(agent)).unwrap();
+    UnixStream::connect_addr(&address).expect("the agent listens")
+}
+
 /// What such a program does: it says whether its claim was granted, and keeps its connection until it is told to end.
 pub(crate) fn claim() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [agent, secret, position, ticket, pipe] = &words[..] else { panic!("what is {words:?}?") };
-    let address = SocketAddr::from_abstract_name(socket_name(agent.parse().unwrap())).unwrap();
-    let mut stream = UnixStream::connect_addr(&address).expect("the agent listens");
+    let mut stream = connect(agent.parse().unwrap());
     let (ticket, secret) = (ticket.parse().unwrap(), secret.parse().unwrap());
     stream.write_all(&Claim { ticket, secret, position: position.parse().unwrap() }.to_bytes()).unwrap();
     let mut answer = [0];

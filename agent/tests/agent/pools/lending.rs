@@ -1,16 +1,16 @@
 //! Workers that wait for other items lend their slots.
 
 use std::io::{Read, Write};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use farpool_agent::Settings;
-use farpool_link::item_token::{Claim, GRANTED, socket_name};
+use farpool_link::item_token::{Claim, GRANTED};
 use farpool_proto::v1::LendSlot;
 use farpool_proto::v1::agent_command::Body as Command;
 
+use crate::pools::claims;
 use crate::pools::host::{Event, Host, Word};
 
 crate::pools::cases![
@@ -149,8 +149,7 @@ fn starts(how: &str, agent: u128, position: u32, word: &Word) -> String {
 
 /// Claims a slot for this process, as a program does, and waits for the agent's answer; `None`: it does not grant it.
 fn claim(host: &mut Host, agent: u128, claim: Claim) -> Option<UnixStream> {
-    let address = SocketAddr::from_abstract_name(socket_name(agent)).unwrap();
-    let mut stream = UnixStream::connect_addr(&address).expect("the agent listens");
+    let mut stream = claims::connect(agent);
     stream.write_all(&claim.to_bytes()).unwrap();
     stream.set_nonblocking(true).unwrap();
     let mut answer = [0];
@@ -293,10 +292,9 @@ fn a_ticket_that_was_not_granted_lends_nothing() {
 fn connections_without_a_good_claim_are_closed() {
     let (mut host, agent) = host_with_id();
     host.pool(1);
-    let address = SocketAddr::from_abstract_name(socket_name(agent)).unwrap();
     let mut silent = Vec::new();
     for _ in 0..200 {
-        silent.push(UnixStream::connect_addr(&address).expect("the agent listens"));
+        silent.push(claims::connect(agent));
         host.drive_for(Duration::from_millis(1));
     }
     let closed = |stream: &mut UnixStream| {
@@ -304,7 +302,7 @@ fn connections_without_a_good_claim_are_closed() {
         matches!(stream.read(&mut [0]), Ok(0))
     };
     assert!(silent.iter_mut().filter_map(|stream| closed(stream).then_some(())).count() >= 136);
-    let mut talks = UnixStream::connect_addr(&address).expect("the agent listens");
+    let mut talks = claims::connect(agent);
     talks.write_all(&[7; 4096]).unwrap();
     talks.set_nonblocking(true).unwrap();
     host.until(|| match talks.read(&mut [0]) {

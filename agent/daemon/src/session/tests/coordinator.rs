@@ -26,7 +26,9 @@ impl Connect for Wire {
     fn connect(&mut self, frames: Frames<AgentEvent>) -> Connecting {
         let (reply, replied) = oneshot::channel();
         let _ = self.0.send(Call(Arrival { events: Sent(frames), reply }));
-        Box::pin(async move { replied.await.unwrap_or_else(|_| Err(Status::unavailable("nobody is there"))) })
+        Box::pin(
+            async move { replied.await.unwrap_or_else(|_| Err(Status::unavailable("the test has dropped the call"))) },
+        )
     }
 }
 
