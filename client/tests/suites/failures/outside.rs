@@ -4,7 +4,7 @@ use farpool::ErrorKind;
 use farpool_testkit::processes;
 use nix::sys::signal::Signal;
 
-use crate::failures::checks::{pool, seconds, serves_on, told, within};
+use crate::failures::checks::{millis, pool, seconds, serves_on, told, within};
 use crate::failures::tasks::{hang, pid_after, square};
 use crate::line::Line;
 
@@ -79,11 +79,17 @@ fn all_workers_killed_at_once() {
 }
 
 /// Naps are killed while they run; with enough retries all of them end well.
+///
+/// The oldest worker is killed each time, which is the one that the last item runs on. Some pauses
+/// are shorter than a nap and some longer: were all of them shorter, no nap would ever end.
 fn workers_killed_all_the_time() {
     let pool = pool(3);
     let naps = pool.job(pid_after).retries(1000).chunksize(1).map_async([20; 60]);
     let own = std::process::id();
-    while !naps.wait(crate::failures::checks::millis(15)) {
+    for pause in [5, 15, 30, 60].map(millis).into_iter().cycle() {
+        if naps.wait(pause) {
+            break;
+        }
         let workers = processes::tagged(&processes::own_tag());
         if let Some(worker) = workers.iter().find(|process| process.name == "farpool-worker" && process.parent != own) {
             // It may have ended by itself meanwhile.
