@@ -309,8 +309,7 @@ impl Driver {
 
     /// The queue of some client has run low, or nobody will read it any more.
     pub(super) fn look_at_queues(&mut self) {
-        self.look_at_detaching();
-        self.look_at_attached();
+        self.with_detached(|detached, turn| detached.look_at_queues(turn));
         let mut gone = Vec::new();
         for (&id, client) in &mut self.clients {
             // One that is stopped is not read, so that only its queue shows that it is gone.

@@ -55,7 +55,7 @@ impl Driver {
     }
 
     pub(super) fn say_goodbye(mut self) {
-        self.dismiss_detached();
+        self.detached.dismiss();
         info!(self.link.log, "shut down");
         self.dismiss_agents(&shutting_down());
     }

@@ -35,8 +35,8 @@ use agents::Agent;
 use away::Away;
 use clients::Client;
 use company::Company;
-use detached::Detached;
 pub(super) use detached::Opened;
+use detached::{Detached, Room, Turn};
 use drain::Drain;
 use memory::Memory;
 use operators::Asked;
@@ -130,7 +130,7 @@ impl Driver {
         let (mut shutdown, mut inputs) = (pin!(shutdown), Vec::with_capacity(ROUND));
         let drained = self.link.drained.clone();
         let wakeup = self.detached.wakeup();
-        self.begin_with_store();
+        self.with_detached(|detached, turn| detached.begin(turn));
         // To set it to an earlier time costs a system call, and each call of a client's moves the next look: so it is
         // left as it is if it rings in time, and may ring for nothing.
         let (mut timer, mut rings_at) = (pin!(sleep_until(self.clock.instant(0))), None);
@@ -168,13 +168,15 @@ impl Driver {
             self.tend_unread();
             self.tend_partials();
             self.tend_programs();
-            self.tend_detached(was_written);
-            self.lend_to_attached();
+            self.with_detached(|detached, turn| {
+                detached.tend(turn, was_written);
+                detached.lend(turn);
+            });
             self.tend_drain();
             self.tend_asked();
             self.coordinator.schedule(self.now, &mut self.out);
             self.send();
-            self.write_down();
+            self.with_detached(|detached, turn| detached.write_down(turn));
         }
         self.say_goodbye();
     }
@@ -187,12 +189,12 @@ impl Driver {
             Input::ClientResumes(resumes) => self.client_resumes(resumes),
             Input::AgentJoins(joins) => self.agent_joins(joins),
             Input::AgentResumes(resumes) => self.agent_resumes(resumes),
-            Input::DetachJoins(joins) => self.detach_joins(joins),
-            Input::DetachSays(says) => self.detach_says(says),
-            Input::AttachJoins(joins) => self.attach_joins(joins),
-            Input::AttachSays(says) => self.attach_says(says),
+            Input::DetachJoins(joins) => self.with_detached(|detached, turn| detached.detach_joins(turn, joins)),
+            Input::DetachSays(says) => self.with_detached(|detached, turn| detached.detach_says(turn, says)),
+            Input::AttachJoins(joins) => self.with_detached(|detached, turn| detached.attach_joins(turn, joins)),
+            Input::AttachSays(says) => self.with_detached(|detached, turn| detached.attach_says(turn, says)),
             Input::CannotResume(resumes) => resumes.reply.refuse(cannot_resume()),
-            Input::WasRead(read) => self.was_read(read),
+            Input::WasRead(read) => self.with_detached(|detached, turn| detached.was_read(turn, read)),
             Input::Asked(question) => self.answer(question),
             Input::ProgramsCame(reply) => {
                 let _ = reply.send(self.programs.came());
@@ -201,6 +203,15 @@ impl Driver {
             Input::UploadBegins(digest, reply) => self.upload_begins(digest, reply),
             Input::UploadEnds(digest, outcome) => self.upload_ends(digest, outcome),
         }
+    }
+
+    /// Has detached jobs do something, with what they may touch.
+    fn with_detached<T>(&mut self, act: impl FnOnce(&mut Detached, &mut Turn<'_>) -> T) -> T {
+        let memory = &self.memory;
+        let memory = Room { is_full: memory.is_full(), bound: memory.bound(), patience: memory.patience() };
+        let (coordinator, out, link) = (&mut self.coordinator, &mut self.out, &self.link);
+        let mut turn = Turn { now: self.now, coordinator, out, link, memory, drains: self.drain.is_some() };
+        act(&mut self.detached, &mut turn)
     }
 
     /// When to go round at the latest, if nothing comes.
@@ -215,7 +226,7 @@ impl Driver {
             self.partials.next_look(self.now),
             self.asked.next_look(),
             self.programs.next_timer(),
-            self.next_detached(),
+            self.detached.next_look(self.link.limits.detach, self.memory.bound()),
             drain,
         ];
         timers.into_iter().flatten().min()
@@ -235,7 +246,7 @@ impl Driver {
             // say.
             self.send_to_clients();
             self.send_to_agents();
-            self.hear_pools();
+            self.with_detached(|detached, turn| detached.hear_pools(turn));
         }
     }
 }

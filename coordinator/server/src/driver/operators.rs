@@ -41,7 +41,7 @@ impl Driver {
         let mut detached = std::mem::take(&mut self.asked.detached);
         for (tenant, waiting) in detached.iter_mut().filter(|(_, waiting)| waiting.is_due(self.now)) {
             let begun = self.clock.now();
-            let list = self.list_detached(tenant).map(|list| encode(&list));
+            let list = self.detached.list(tenant).map(|list| encode(&list));
             let now = self.clock.now();
             waiting.answer(&list, now - begun, now, kept);
         }
@@ -56,8 +56,12 @@ impl Driver {
             Question::ListDetached(by, asker) => {
                 self.asked.detached.entry(by.tenant().to_owned()).or_default().add(asker);
             }
-            Question::CancelDetached(by, request, reply) => self.cancel_detached(&by, &request, reply),
-            Question::DiscardDetached(by, request, reply) => self.discard_detached(&by, &request, reply),
+            Question::CancelDetached(by, request, reply) => {
+                self.with_detached(|detached, turn| detached.cancel(turn, &by, &request, reply));
+            }
+            Question::DiscardDetached(by, request, reply) => {
+                self.with_detached(|detached, turn| detached.discard(turn, &by, &request, reply));
+            }
             Question::Status(asker) => self.asked.status.add(asker),
             Question::CancelJob(by, job, reply) => drop(reply.send(self.cancel_job(&by, &job))),
             Question::DrainAgent(by, agent, reply) => drop(reply.send(self.drain_agent(&by, &agent))),

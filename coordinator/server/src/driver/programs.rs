@@ -74,7 +74,7 @@ impl Driver {
 
     pub(super) fn upload_begins(&mut self, digest: Digest, reply: oneshot::Sender<Result<(), Status>>) {
         let may = match self.programs.wanted.get_mut(&digest) {
-            None if self.detached.journal_wants(digest) => {
+            None if self.detached.wants(digest) => {
                 let wanted = Wanted { waiting: Vec::new(), asked: Vec::new(), ask_next_at: u64::MAX, uploads: 1 };
                 self.programs.wanted.insert(digest, wanted);
                 Ok(())
@@ -102,7 +102,7 @@ impl Driver {
         match outcome {
             Ok(()) => {
                 self.programs.settle(digest, &Ok(()));
-                self.program_came(digest);
+                self.with_detached(|detached, turn| detached.program_came(turn, digest));
             }
             Err(_) if wanted.uploads > 0 => {}
             Err(status) => {
@@ -111,7 +111,7 @@ impl Driver {
                 let comes_again = status.code() == Code::Cancelled
                     && wanted.asked.last().is_some_and(|client| self.clients.contains_key(client));
                 if !self.ask_next(digest) && !comes_again {
-                    self.program_failed(digest, &status);
+                    self.with_detached(|detached, turn| detached.program_failed(turn, digest, &status));
                     self.programs.settle(digest, &Err(status));
                 }
             }

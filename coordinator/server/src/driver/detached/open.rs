@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use farpool_common::log::info;
 use farpool_programs::{Form, InUse, ProgramStore, StoreError};
 use farpool_store::{JobStore, Phase};
 
 use super::super::super::link::Link;
 use super::super::super::programs::Programs;
 use super::super::super::settings::Settings;
-use super::super::Driver;
-use super::program::digest_of;
+use super::checks::digest_of;
 
 /// A store that was opened, and what its jobs need.
 pub(in super::super::super) struct Opened {
@@ -62,21 +60,4 @@ fn pins(store: &dyn JobStore, programs: &ProgramStore) -> BTreeMap<u64, InUse> {
     let program = |job| programs.get(&digest_of(&store.opening_now(job).ok()?.pool)?);
     let jobs = store.jobs().filter(|job| job.phase() == Phase::Running);
     jobs.filter_map(|job| Some((job.number, program(job.number)?))).collect()
-}
-
-impl Driver {
-    /// Goes on with what was in the store when it was opened.
-    pub(in super::super) fn begin_with_store(&mut self) {
-        let Some(store) = &self.detached.store else { return };
-        let feeding = store.jobs().filter(|job| job.phase() == Phase::Feeding);
-        let feeding: Vec<u64> = feeding.map(|job| job.number).collect();
-        let ended = store.jobs().filter(|job| matches!(job.phase(), Phase::Ended(_))).count();
-        let running = store.jobs().count() - feeding.len() - ended;
-        let incomplete = feeding.len();
-        if incomplete + ended + running > 0 {
-            info!(self.link.log, running, ended, incomplete, "detached jobs are in the journal");
-        }
-        feeding.into_iter().for_each(|job| self.expect_rest(job));
-        self.start_all();
-    }
 }

@@ -1,73 +1,67 @@
 //! The programs of detached jobs, which are durable before these are complete.
 
 use farpool_programs::{Digest, InUse};
+use farpool_proto::v1::ProgramWanted;
 use farpool_proto::v1::client_event::Body;
-use farpool_proto::v1::{OpenPool, Program, ProgramWanted};
 use tonic::{Code, Status};
 
-use super::super::super::link::{Input, WasRead};
-use super::super::Driver;
-use super::Detached;
+use super::intake::Intake;
+use super::keeper::Keeper;
+use super::turn::Turn;
 
-impl Detached {
+impl Intake {
     /// Whether a job that is being detached waits for this program.
-    pub(in super::super) fn journal_wants(&self, digest: Digest) -> bool {
-        self.receiving.values().any(|receiving| receiving.wants == Some(digest))
+    pub(super) fn wants(&self, digest: Digest) -> bool {
+        self.all().values().any(|receiving| receiving.wants == Some(digest))
     }
-}
 
-/// Which program the pool runs, if it says so in a way that can be understood.
-pub(super) fn digest_of(pool: &OpenPool) -> Option<Digest> {
-    let program = Program::unpacked(&pool.program).ok()??;
-    Digest::try_from(&program.digest[..]).ok()
-}
-
-impl Driver {
     /// A program has come.
-    pub(in super::super) fn program_came(&mut self, digest: Digest) {
-        let waiting = self.detached.receiving.iter().filter(|(_, receiving)| receiving.wants == Some(digest));
-        let waiting: Vec<u64> = waiting.map(|(job, _)| *job).collect();
-        waiting.into_iter().for_each(|job| self.pin(job, digest));
+    pub(super) fn program_came(&self, keeper: &Keeper, turn: &Turn<'_>, digest: Digest) {
+        let waiting = self.those(|receiving| receiving.wants == Some(digest));
+        waiting.into_iter().for_each(|job| keeper.pin(job, digest, turn.link));
     }
 
-    /// A program was sent, and cannot be had all the same.
-    pub(in super::super) fn program_failed(&mut self, digest: Digest, why: &Status) {
+    /// A program was sent, and cannot be had all the same; returns the jobs that have gone.
+    pub(super) fn program_failed(
+        &mut self,
+        keeper: &mut Keeper,
+        turn: &Turn<'_>,
+        digest: Digest,
+        why: &Status,
+    ) -> Vec<u64> {
         // It cannot be written. Whose connection is lost comes back, and what is none may come from somebody else.
         if !matches!(why.code(), Code::ResourceExhausted | Code::Internal) {
-            return;
+            return Vec::new();
         }
-        let waiting = self.detached.receiving.iter().filter(|(_, receiving)| receiving.wants == Some(digest));
-        let waiting: Vec<u64> = waiting.map(|(job, _)| *job).collect();
-        waiting.into_iter().for_each(|job| self.refuse(job, not_kept(why)));
+        let waiting = self.those(|receiving| receiving.wants == Some(digest));
+        waiting.into_iter().filter_map(|job| self.refuse(keeper, turn, job, not_kept(why))).collect()
     }
 
-    /// Has the program of a job looked for, and made durable.
-    pub(super) fn pin(&mut self, job: u64, digest: Digest) {
-        let Some(programs) = self.detached.programs.clone() else { return };
-        let link = self.link.clone();
-        tokio::spawn(async move {
-            let pinned = programs.pin(digest).await;
-            let _ = link.send(Input::WasRead(WasRead::Program(job, pinned))).await;
-        });
-    }
-
-    pub(super) fn is_pinned(&mut self, job: u64, pinned: Result<Option<InUse>, Status>) {
-        let Some(receiving) = self.detached.receiving.get_mut(&job) else { return };
+    /// A program was looked for, and is durable if it is here; returns the job, if it has gone.
+    pub(super) fn program_was_read(
+        &mut self,
+        keeper: &mut Keeper,
+        turn: &Turn<'_>,
+        job: u64,
+        pinned: Result<Option<InUse>, Status>,
+    ) -> Option<u64> {
+        let receiving = self.receiving(job)?;
         match pinned {
             Ok(Some(program)) => {
                 receiving.wants = None;
-                self.detached.pins.insert(job, program);
-                self.try_to_complete(job);
+                keeper.has_pinned(job, program);
+                self.try_to_complete(keeper, turn.now, job);
             }
             Ok(None) => {
-                let Some(digest) = receiving.program else { return };
+                let digest = receiving.program?;
                 receiving.wants = Some(digest);
                 if let Some(stream) = &receiving.stream {
                     stream.tell(Body::ProgramWanted(ProgramWanted { digest: digest.to_bytes() }));
                 }
             }
-            Err(why) => self.refuse(job, not_kept(&why)),
+            Err(why) => return self.refuse(keeper, turn, job, not_kept(&why)),
         }
+        None
     }
 }
 

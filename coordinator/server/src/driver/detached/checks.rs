@@ -1,0 +1,75 @@
+//! What can be kept: of whoever detaches a job, and in words for whom it cannot be kept.
+
+use farpool_coordinator::Principal;
+use farpool_coordinator::convert::of_one_job;
+use farpool_programs::Digest;
+use farpool_proto::text;
+use farpool_proto::v1::{ClientMessage, Detach, OpenJob, OpenPool, Program, client_message};
+use farpool_store::{Job, JobStoreError, JobStoreErrorKind, Known};
+use tonic::Status;
+
+/// Characters of a label that are kept for lists.
+const MAX_LABEL: usize = 256;
+
+/// Bytes that the type of results may have.
+const MAX_RESULT: usize = 4096;
+
+/// What a new job will be known by.
+pub(super) fn known(owner: Principal, detach: Detach, job: &OpenJob) -> Result<Known, Status> {
+    let Detach { name, id, result, format, .. } = detach;
+    if !text::is_plain(&name) {
+        return Err(Status::invalid_argument("a job's name must not contain control characters"));
+    }
+    if result.len() > MAX_RESULT {
+        let length = result.len();
+        return Err(Status::invalid_argument(format!(
+            "the result type has {length} bytes, and the limit is {MAX_RESULT}"
+        )));
+    }
+    let label = job.label.chars().take(MAX_LABEL).collect();
+    Ok(Known { owner, name, id, result, format, label, named: job.job })
+}
+
+/// Which program the pool runs, if it says so in a way that can be understood.
+pub(super) fn digest_of(pool: &OpenPool) -> Option<Digest> {
+    let program = Program::unpacked(&pool.program).ok()??;
+    Digest::try_from(&program.digest[..]).ok()
+}
+
+/// What cannot run later is refused now.
+pub(super) fn check_opening(pool: &OpenPool, job: &OpenJob) -> Result<(), Status> {
+    for body in [client_message::Body::OpenPool(pool.clone().into()), client_message::Body::OpenJob(job.clone().into())]
+    {
+        of_one_job(ClientMessage { body: Some(body) })
+            .map_err(|refused| Status::invalid_argument(refused.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Whoever has known a job by its id means no other one that has its name by now.
+pub(super) fn check_id(job: &Job, id: &[u8]) -> Result<(), Status> {
+    if id.is_empty() || job.known.id == id {
+        return Ok(());
+    }
+    Err(Status::not_found(format!("the job was discarded, and another one is called {:?} now", job.name())))
+}
+
+pub(super) fn not_found(name: &str) -> Status {
+    Status::not_found(format!("there is no detached job {name:?}"))
+}
+
+pub(super) fn no_store() -> Status {
+    Status::failed_precondition("this coordinator keeps no journal: start it with --journal DIR")
+}
+
+pub(super) fn status(error: &JobStoreError) -> Status {
+    let message = error.to_string();
+    match error.kind() {
+        JobStoreErrorKind::Full => Status::resource_exhausted(message),
+        JobStoreErrorKind::Busy | JobStoreErrorKind::Io => Status::unavailable(message),
+        JobStoreErrorKind::NameTaken => Status::already_exists(message),
+        JobStoreErrorKind::NotFound => Status::not_found(message),
+        JobStoreErrorKind::Invalid => Status::invalid_argument(message),
+        _ => Status::internal(message),
+    }
+}

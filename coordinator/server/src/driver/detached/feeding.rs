@@ -1,0 +1,198 @@
+//! Items from the store into the pools of jobs, as far as there is room for them.
+//!
+//! Memory is for all jobs together: each has its share of a quarter of it. When that is used up, a job that has nothing may
+//! have one record, but only while slots idle: others may hold theirs because no agent can run them. Before items are given out it is
+//! noted that they may have been: after a restart all up to there are said again before the pool goes on, so that what
+//! agents have of them is adopted, or counts as lost if it must not run twice.
+
+use farpool_common::log::{error, warn};
+use farpool_coordinator::ClientId;
+use farpool_coordinator::convert::Batch;
+use farpool_proto::v1::{self, EndItems, FailureKind, PoolReopened, client_message as ask};
+use farpool_store::{Entry, Items, Read};
+
+use super::super::super::link::WasRead;
+use super::durable::Then;
+use super::feed::{READ_BYTES, Step, failure};
+use super::keeper::Keeper;
+use super::player::Player;
+use super::turn::Turn;
+
+/// Steps that are taken for one job in a round.
+const STEPS: usize = 16;
+
+/// How often to look whether jobs that have nothing in the memory may have something, in ns.
+const LOOK_NS: u64 = 50_000_000;
+
+impl Player {
+    /// Whether there is something to do in another round, whatever comes.
+    pub(super) fn has_more(&self) -> bool {
+        !self.hungry.is_empty()
+    }
+
+    /// Goes on with all jobs that may be fed.
+    pub(super) fn feed_all(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>) {
+        if self.look_at.is_some_and(|at| at <= turn.now) {
+            self.look_at = None;
+            self.hungry.append(&mut self.starved);
+        }
+        if self.hungry.is_empty() {
+            return;
+        }
+        self.count_together(turn);
+        let mut hungry = std::mem::take(&mut self.hungry);
+        hungry.sort_unstable();
+        hungry.dedup();
+        hungry.into_iter().for_each(|id| self.feed(keeper, turn, id));
+    }
+
+    /// Items have been read.
+    pub(super) fn items_were_read(
+        &mut self,
+        keeper: &mut Keeper,
+        turn: &mut Turn<'_>,
+        id: ClientId,
+        read: Read<Items>,
+    ) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.feed.reading = None;
+        let Some(job) = keeper.job(run.job).filter(|_| !run.ended) else { return self.hungry.push(id) };
+        let unavailable = run.feed.take(read, &job.done);
+        if let Some(error) = unavailable {
+            warn!(turn.link.log, job = job.name(), %error, "cannot read items of a detached job; retrying");
+            self.try_again(turn.now);
+        } else {
+            if run.feed.lost > run.feed.next {
+                let reason = &run.feed.why_lost;
+                error!(turn.link.log, job = job.name(), reason, "items of a detached job are lost");
+            }
+            self.hungry.push(id);
+        }
+        self.note_fed(keeper, turn, id);
+    }
+
+    /// It is durable that items may have been given out.
+    pub(super) fn was_noted(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.feed.noting = false;
+            self.give(keeper, turn, id);
+        }
+    }
+
+    /// Goes on with a job as far as that is possible now.
+    fn feed(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId) {
+        for _ in 0..STEPS {
+            let Some(step) = self.next_step(keeper, turn, id) else { return self.look_again_if_starved(turn, id) };
+            self.take_step(keeper, turn, id, step);
+        }
+        self.hungry.push(id);
+    }
+
+    /// A job that has nothing in the memory, and is not let in, waits for others to have less or for slots that idle.
+    fn look_again_if_starved(&mut self, turn: &Turn<'_>, id: ClientId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let waits = !run.ended && !run.feed.input_ended && run.feed.is_empty();
+        if waits && turn.coordinator.stored_bytes_of(id) == 0 {
+            self.starved.push(id);
+            self.look_at.get_or_insert(turn.now.saturating_add(LOOK_NS));
+        }
+    }
+
+    /// What jobs that run have in the memory.
+    fn count_together(&mut self, turn: &Turn<'_>) {
+        let all = self.runs.iter().map(|(&id, run)| turn.coordinator.stored_bytes_of(id) + run.feed.held());
+        self.together = all.sum();
+    }
+
+    fn next_step(&self, keeper: &Keeper, turn: &Turn<'_>, id: ClientId) -> Option<Step> {
+        let run = self.runs.get(&id).filter(|run| !run.ended)?;
+        let job = keeper.job(run.job)?;
+        run.feed.next_step(job, || self.has_room(turn, id), || self.room_for(turn, id))
+    }
+
+    /// Whether the pool takes a further message of items.
+    fn has_room(&self, turn: &Turn<'_>, id: ClientId) -> bool {
+        let feed = self.runs.get(&id).map(|run| &run.feed);
+        feed.is_some_and(|feed| feed.reopens() || feed.sent < feed.limit) || turn.coordinator.lacks_chunk(id)
+    }
+
+    /// How many bytes may be read for a job; none: nothing.
+    fn room_for(&self, turn: &Turn<'_>, id: ClientId) -> Option<u64> {
+        let feed = &self.runs.get(&id)?.feed;
+        if feed.reopens.is_some() || turn.coordinator.lacks_chunk(id) {
+            return Some(READ_BYTES);
+        }
+        let window = feed.limit.checked_sub(feed.sent).filter(|window| *window > 0)?;
+        let stored = turn.coordinator.stored_bytes_of(id);
+        let most = turn.memory.bound / 4;
+        if stored == 0 {
+            return (self.together < most || turn.coordinator.idles()).then_some(window);
+        }
+        // Something is left for the next one that comes.
+        let share = most / (self.runs.len() as u64 + 1);
+        let left = share.checked_sub(stored).filter(|left| *left > 0 && !turn.memory.is_full)?;
+        Some(left.min(window))
+    }
+
+    fn take_step(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId, step: Step) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        match step {
+            Step::Lose(first, count) => {
+                let message = format!("the journal lost the item before it ran: {}", run.feed.why_lost);
+                let failure = failure(FailureKind::Unavailable, message);
+                if let Err(error) =
+                    keeper.store_mut().append(run.job, Entry::Failed { first, count, failure: &failure })
+                {
+                    error!(turn.link.log, %error, "the journal does not take outcomes");
+                }
+                run.feed.next = first + count;
+                self.told.push(id);
+            }
+            Step::Read(range, bytes) => {
+                let reading = keeper.store().read_items(run.job, range, bytes);
+                run.feed.reading = Some(reading.bytes());
+                self.together += reading.bytes();
+                turn.link.read(reading, move |items| WasRead::Items(id, items));
+            }
+            Step::Give => self.give(keeper, turn, id),
+            Step::EndInput => {
+                run.feed.input_ended = true;
+                let job = run.named;
+                self.say_for(keeper, turn, id, ask::Body::EndItems(EndItems { job }));
+            }
+            Step::Reopened => {
+                run.feed.reopens = None;
+                self.say_for(keeper, turn, id, ask::Body::PoolReopened(PoolReopened {}));
+            }
+        }
+    }
+
+    /// Gives out what was read, at once or when it is durable that it may have been given out.
+    fn note_fed(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId) {
+        let Some(run) = self.runs.get_mut(&id).filter(|run| !run.feed.ready.is_empty()) else { return };
+        let fed = keeper.job(run.job).map_or(u64::MAX, |job| job.fed);
+        if run.feed.next > fed {
+            // An error means that the job is gone.
+            let _ = keeper.store_mut().append(run.job, Entry::Fed { end: run.feed.next });
+            if run.at_most_once {
+                run.feed.noting = true;
+                return keeper.follows(Then::Give(id));
+            }
+        }
+        self.give(keeper, turn, id);
+    }
+
+    /// Gives out what was read, as far as there is room.
+    fn give(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId) {
+        while self.has_room(turn, id)
+            && let Some(run) = self.runs.get_mut(&id)
+            && let Some(batch) = run.feed.ready.pop_front()
+        {
+            run.feed.sent += batch.bytes();
+            let Batch { first, data, ends, .. } = batch;
+            let items = v1::Items { job: run.named, first, data, ends };
+            self.say_for(keeper, turn, id, ask::Body::Items(items));
+        }
+        self.hungry.push(id);
+    }
+}

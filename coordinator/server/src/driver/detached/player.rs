@@ -1,0 +1,365 @@
+//! The clients of detached jobs' pools: what they say, and what they do with what they hear.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use farpool_common::log::{error, warn};
+use farpool_coordinator::ClientId;
+use farpool_proto::v1::client_event::Body;
+use farpool_proto::v1::{
+    CancelJob, ClientEvent, ClientMessage, ClosePool, Failure, FailureKind, ItemsDone, OpenJob, OpenPool,
+    client_message as ask,
+};
+use farpool_store::{Entry, Opening, Phase, ReadError};
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use super::super::super::link::WasRead;
+use super::durable::Then;
+use super::feed::{Feed, failure};
+use super::keeper::Keeper;
+use super::turn::Turn;
+
+/// When to try again what the disk did not do, in ns.
+const AGAIN_NS: u64 = 1_000_000_000;
+
+/// All jobs that run. They are called by the store's numbers.
+#[derive(Default)]
+pub(super) struct Player {
+    /// Complete jobs of which it is being read what they were opened with.
+    starting: BTreeSet<u64>,
+    /// Jobs that run, by the client of the pool, and the client of each.
+    pub(super) runs: BTreeMap<ClientId, Run>,
+    clients: BTreeMap<u64, ClientId>,
+    /// What the clients of the pools were told and have not heard.
+    mail: Vec<(ClientId, ClientEvent)>,
+    /// Runs that were told something in this round.
+    pub(super) told: Vec<ClientId>,
+    /// Runs that may be fed.
+    pub(super) hungry: Vec<ClientId>,
+    /// Those of them that had no room, and when to look at them again.
+    pub(super) starved: Vec<ClientId>,
+    pub(super) look_at: Option<u64>,
+    /// Bytes of items of all runs that are in the memory.
+    pub(super) together: u64,
+    /// No run gets anything to do, since outcomes have no room.
+    paused: bool,
+    /// When to try again what the disk did not do.
+    again_at: Option<u64>,
+    memory_was_full: bool,
+}
+
+/// A job that runs.
+pub(super) struct Run {
+    /// The store's number, and the client's, which is its name in the pool.
+    pub(super) job: u64,
+    pub(super) named: u64,
+    /// Its items must not run a second time, whatever happens: what may have been given out is durable before it is.
+    pub(super) at_most_once: bool,
+    pub(super) feed: Feed,
+    /// Messages of the pool that were heard.
+    heard: u64,
+    /// Places that the pool does not run at any more: noted behind the outcomes of what ran there.
+    left: Vec<Bytes>,
+    /// Where it ran when its coordinator was lost, as long as it is not known whether it still does.
+    former: Vec<Bytes>,
+    paused: bool,
+    /// It has ended or is not wanted any more. What is heard of its items is of no use.
+    pub(super) ended: bool,
+    /// Who waits for its end.
+    cancels: Vec<oneshot::Sender<Result<(), Status>>>,
+}
+
+impl Player {
+    /// Has all complete jobs go on that do not run.
+    pub(super) fn start_all(&mut self, keeper: &Keeper, turn: &Turn<'_>) {
+        let running = keeper.store().jobs().filter(|job| job.phase() == Phase::Running && !keeper.is_received(job));
+        let waiting: Vec<u64> =
+            running.map(|job| job.number).filter(|number| !self.clients.contains_key(number)).collect();
+        waiting.into_iter().for_each(|job| self.start(keeper, turn, job));
+    }
+
+    /// Has a job run: first it is read what it was opened with.
+    pub(super) fn start(&mut self, keeper: &Keeper, turn: &Turn<'_>, number: u64) {
+        if keeper.job(number).is_some() && self.starting.insert(number) {
+            let opening = keeper.store().read_opening(number);
+            turn.link.read(opening, move |opening| WasRead::Opening(number, opening));
+        }
+    }
+
+    /// Opens the pool of a job. It may have been open before: what agents have of it, it goes on with.
+    pub(super) fn opening_was_read(
+        &mut self,
+        keeper: &mut Keeper,
+        turn: &mut Turn<'_>,
+        number: u64,
+        opening: Result<Opening, ReadError>,
+    ) {
+        self.starting.remove(&number);
+        // It may have been cancelled or discarded meanwhile.
+        let Some(job) = keeper.job(number).filter(|job| job.phase() == Phase::Running) else { return };
+        let Opening { pool, job: opened } = match opening {
+            Ok(opening) => opening,
+            Err(error @ ReadError::Unavailable(_)) => {
+                warn!(turn.link.log, job = job.name(), %error, "cannot resume a detached job yet");
+                return self.try_again(turn.now);
+            }
+            Err(ReadError::Lost(why)) => {
+                let failure = failure(FailureKind::Unavailable, format!("the journal is damaged: {why}"));
+                return keeper.end(number, false, Some(&failure), turn.now, turn.link);
+            }
+        };
+        let known = job.known.clone();
+        let former: Vec<Bytes> = job.agents.iter().cloned().collect();
+        let pool = OpenPool { id: known.id, again: true, agents: former.clone(), ..*pool };
+        let label = if opened.label.is_empty() { known.name } else { opened.label.clone() };
+        let at_most_once = opened.retries == 0;
+        let id = turn.coordinator.connect_client(known.owner);
+        let run = Run {
+            job: number,
+            named: opened.job,
+            at_most_once,
+            feed: Feed::new(job.fed),
+            heard: 0,
+            left: Vec::new(),
+            former,
+            paused: false,
+            ended: false,
+            cancels: Vec::new(),
+        };
+        self.runs.insert(id, run);
+        self.clients.insert(number, id);
+        self.say_for(keeper, turn, id, ask::Body::OpenPool(Box::new(pool)));
+        self.say_for(keeper, turn, id, ask::Body::OpenJob(Box::new(OpenJob { label, ..*opened })));
+        self.review_pause(turn, id);
+        self.hungry.push(id);
+    }
+
+    /// Says something as the client of a job's pool. What is refused is the end of the job.
+    pub(super) fn say_for(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId, body: ask::Body) {
+        let message = ClientMessage { body: Some(body) };
+        let Err(refused) = turn.coordinator.client_message(id, message, turn.now, turn.out) else { return };
+        let why = failure(FailureKind::InvalidArgument, format!("the job cannot run: {refused}"));
+        self.end_run(keeper, turn, id, false, Some(why));
+        self.drop_run(keeper, turn, id);
+    }
+
+    /// Cancels a job that runs, and answers when it has ended; gives `reply` back if it does not run.
+    pub(super) fn cancel(
+        &mut self,
+        keeper: &mut Keeper,
+        turn: &mut Turn<'_>,
+        number: u64,
+        reply: oneshot::Sender<Result<(), Status>>,
+    ) -> Option<oneshot::Sender<Result<(), Status>>> {
+        let Some(&id) = self.clients.get(&number) else { return Some(reply) };
+        let run = self.runs.get_mut(&id)?;
+        run.cancels.push(reply);
+        if !run.ended {
+            let job = run.named;
+            self.say_for(keeper, turn, id, ask::Body::CancelJob(CancelJob { job }));
+        }
+        None
+    }
+
+    /// It is acknowledged that a job has ended: its pool closes. Not earlier, since the agents have its outcomes as long as it is open.
+    pub(super) fn has_ended(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, number: u64) {
+        if let Some(&id) = self.clients.get(&number) {
+            self.say_for(keeper, turn, id, ask::Body::ClosePool(ClosePool { now: false }));
+        }
+    }
+
+    /// The store does not have a job any more.
+    pub(super) fn has_gone(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, number: u64) {
+        if let Some(id) = self.clients.remove(&number)
+            && let Some(run) = self.runs.get_mut(&id)
+        {
+            run.ended = true;
+            run.feed.forget();
+            self.say_for(keeper, turn, id, ask::Body::ClosePool(ClosePool { now: true }));
+        }
+    }
+
+    /// Takes what a pool tells its client.
+    pub(super) fn post(&mut self, client: ClientId, event: ClientEvent) {
+        if self.runs.contains_key(&client) {
+            self.mail.push((client, event));
+        }
+    }
+
+    /// Takes in what the pools have told their clients.
+    pub(super) fn hear(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>) {
+        let mut mail = std::mem::take(&mut self.mail);
+        for (id, event) in mail.drain(..) {
+            if let Some(body) = event.body {
+                self.hear_one(keeper, turn, id, body);
+            }
+        }
+        self.mail = mail;
+        let mut told = std::mem::take(&mut self.told);
+        told.sort_unstable();
+        told.dedup();
+        for id in told.drain(..) {
+            self.note_heard(keeper, turn, id);
+        }
+        self.told = told;
+    }
+
+    /// The job that this is the client of.
+    pub(super) fn job_of(&self, client: ClientId) -> Option<u64> {
+        self.runs.get(&client).map(|run| run.job)
+    }
+
+    /// The clients that are played.
+    pub(super) fn clients(&self) -> impl Iterator<Item = ClientId> {
+        self.runs.keys().copied()
+    }
+
+    /// Bytes of items that are held for them, or being read.
+    pub(super) fn held(&self) -> u64 {
+        self.runs.values().map(|run| run.feed.held()).sum()
+    }
+
+    /// Pauses all jobs when outcomes have no room, and lets them go on when there is some.
+    pub(super) fn pause_for_the_store(&mut self, keeper: &Keeper, turn: &mut Turn<'_>) {
+        let paused = !keeper.store().takes_outcomes();
+        if paused == self.paused {
+            return;
+        }
+        if paused && !keeper.is_failing() && !self.runs.is_empty() {
+            warn!(turn.link.log, "the journal has no space for results: detached jobs wait for it");
+        }
+        self.paused = paused;
+        let runs: Vec<ClientId> = self.clients().collect();
+        runs.into_iter().for_each(|id| self.review_pause(turn, id));
+    }
+
+    /// Looks at the time, and at the memory; says whether it is to be tried again what the disk did not do.
+    pub(super) fn look(&mut self, turn: &Turn<'_>) -> bool {
+        let again = self.again_at.is_some_and(|at| at <= turn.now);
+        if again {
+            self.again_at = None;
+        }
+        let has_room = std::mem::replace(&mut self.memory_was_full, turn.memory.is_full) && !turn.memory.is_full;
+        if again || has_room {
+            self.hungry.extend(self.runs.keys());
+        }
+        again
+    }
+
+    /// When to look at the latest.
+    pub(super) fn next_look(&self) -> Option<u64> {
+        self.again_at.into_iter().chain(self.look_at).min()
+    }
+
+    /// Tries in a while what the disk does not do now.
+    pub(super) fn try_again(&mut self, now: u64) {
+        self.again_at.get_or_insert(now.saturating_add(AGAIN_NS));
+    }
+
+    fn hear_one(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId, body: Body) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.heard += 1;
+        self.told.push(id);
+        match body {
+            Body::Welcome(welcome) => {
+                run.feed.limit = welcome.window;
+                self.hungry.push(id);
+            }
+            Body::Window(window) => {
+                run.feed.limit = run.feed.limit.max(window.limit);
+                self.hungry.push(id);
+            }
+            Body::ItemsDone(done) if !run.ended => {
+                self.hungry.push(id);
+                take_results(keeper, turn, run.job, done);
+            }
+            Body::ItemsFailed(failed) if !run.ended => {
+                self.hungry.push(id);
+                let failure = failed.failure.unwrap_or_default();
+                let failed = Entry::Failed { first: failed.first, count: failed.count, failure: &failure };
+                if let Err(error) = keeper.store_mut().append(run.job, failed) {
+                    error!(turn.link.log, %error, "the journal does not take outcomes");
+                }
+            }
+            Body::JobEnded(ended) => self.end_run(keeper, turn, id, ended.cancelled, None),
+            Body::PoolFailed(failed) => {
+                self.end_run(keeper, turn, id, false, Some(failed.failure.unwrap_or_default()));
+            }
+            Body::PoolAt(at) if at.gone => run.left.push(at.agent),
+            // It runs there as soon as that is durable: a coordinator that does not know of the agent would not wait for it.
+            Body::PoolAt(at) if !run.ended => {
+                let agent = at.agent;
+                run.former.retain(|former| *former != agent);
+                run.left.retain(|left| *left != agent);
+                // An error means that the job is gone.
+                let _ = keeper.store_mut().append(run.job, Entry::Placed { agent, gone: false });
+            }
+            Body::PoolClosed(_) => self.drop_run(keeper, turn, id),
+            _ => {}
+        }
+    }
+
+    /// Behind what was heard in a round.
+    fn note_heard(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        turn.coordinator.client_numbered(id, run.heard);
+        if !run.feed.reopens() && !turn.coordinator.is_reopening(id) {
+            // Those that did not come back with it were not waited for any longer.
+            run.left.append(&mut run.former);
+        }
+        if !run.ended {
+            for agent in run.left.drain(..) {
+                // An error means that the job is gone.
+                let _ = keeper.store_mut().append(run.job, Entry::Placed { agent, gone: true });
+            }
+        }
+        keeper.follows(Then::Acknowledge(id, run.heard));
+    }
+
+    fn review_pause(&mut self, turn: &mut Turn<'_>, id: ClientId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let paused = self.paused;
+        if std::mem::replace(&mut run.paused, paused) != paused {
+            turn.coordinator.pause_client(id, paused, turn.now, turn.out);
+        }
+    }
+
+    /// No more outcomes come.
+    fn end_run(
+        &mut self,
+        keeper: &mut Keeper,
+        turn: &Turn<'_>,
+        id: ClientId,
+        cancelled: bool,
+        failure: Option<Failure>,
+    ) {
+        let Some(run) = self.runs.get_mut(&id).filter(|run| !run.ended) else { return };
+        run.ended = true;
+        run.feed.forget();
+        keeper.end(run.job, cancelled, failure.as_ref(), turn.now, turn.link);
+        run.cancels.drain(..).for_each(|reply| keeper.follows(Then::Answer(reply)));
+    }
+
+    /// The pool of a job is closed, or was not to be opened.
+    fn drop_run(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId) {
+        let Some(run) = self.runs.remove(&id) else { return };
+        if self.clients.get(&run.job) == Some(&id) {
+            self.clients.remove(&run.job);
+        }
+        run.cancels.into_iter().for_each(|reply| keeper.follows(Then::Answer(reply)));
+        turn.coordinator.client_gone(id, turn.now, turn.out);
+    }
+}
+
+fn take_results(keeper: &mut Keeper, turn: &Turn<'_>, job: u64, done: ItemsDone) {
+    let ItemsDone { first, data, ends, failed, attempts, .. } = done;
+    let count = ends.len() as u64 / 4;
+    let store = keeper.store_mut();
+    let Err(error) = store.append(job, Entry::Done { first, data, ends, failed, attempts }) else { return };
+    // They are too long for a record.
+    let why = failure(FailureKind::PayloadTooLarge, format!("the journal does not take the result: {error}"));
+    if let Err(error) = store.append(job, Entry::Failed { first, count, failure: &why }) {
+        error!(turn.link.log, %error, "the journal does not take outcomes");
+    }
+}

@@ -1,0 +1,339 @@
+//! Who picks up the outcomes of a job. They are read from disk when there is room for them in the stream's queue. All streams
+//! together may hold a share of the memory: beyond that only those are served that have taken everything, up to twice as much. Then
+//! streams that take nothing for a while are ended: what they have not taken is still on disk.
+
+use std::collections::BTreeMap;
+
+use farpool_common::log::info;
+use farpool_coordinator::Principal;
+use farpool_coordinator::convert::{Batch, Ticket};
+use farpool_net::Outgoing;
+use farpool_proto::v1::client_event::Body;
+use farpool_proto::v1::{
+    Attach, ClientEvent, ClientMessage, ItemsDone, ItemsFailed, JobEnded, PoolFailed, client_message,
+};
+use farpool_store::{Ended, Outcomes, Read, ReadError, Unread};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::super::super::end::End;
+use super::super::super::link::{Joins, Said, Says, StreamId, WasRead, shutting_down};
+use super::super::super::sessions::LOW_OUTCOMES;
+use super::checks::{check_id, not_found};
+use super::keeper::Keeper;
+use super::turn::Turn;
+
+/// A stream of Attach that begins.
+pub(super) type AttachJoins = Joins<ClientEvent, ClientMessage, StreamId>;
+
+/// All who have attached.
+#[derive(Default)]
+pub(super) struct Readers {
+    all: BTreeMap<StreamId, Attached>,
+    last_stream: u64,
+    /// What those hold together, in bytes, as of this round.
+    held: u64,
+    /// When it was looked at them last.
+    seen_at: u64,
+}
+
+/// A stream of a job's outcomes.
+struct Attached {
+    outgoing: Outgoing<ClientEvent>,
+    turns: mpsc::Sender<()>,
+    job: u64,
+    /// The job's number in messages.
+    named: u64,
+    /// The first item whose outcome was not read.
+    next: u64,
+    /// Whether to wait for what is not there.
+    wait: bool,
+    /// It was told of a job that had not all its items.
+    partial: bool,
+    /// Outcomes were passed over that were not there.
+    lacks: bool,
+    /// Bytes that are being read for it, if some are.
+    reading: Option<u64>,
+    /// What it had not taken when something last changed there, in bytes, and when that was.
+    untaken: u64,
+    moved_at: u64,
+    /// What a slot is lent for while the client waits, if an item's task started it.
+    ticket: Option<Ticket>,
+    /// The client does nothing but wait for outcomes.
+    awaits: bool,
+}
+
+impl Attached {
+    fn held(&self) -> u64 {
+        self.outgoing.bytes() as u64 + self.reading.unwrap_or(0)
+    }
+
+    /// Of these outcomes those that it was not told: the index of the first of all, the one behind the last, and a message.
+    fn rest_of(&self, outcomes: Outcomes) -> (u64, u64, Body) {
+        match outcomes {
+            Outcomes::Done { first, count, data, ends, failed, attempts } => {
+                let (end, from) = (first + count, first.max(self.next));
+                let batch = Batch { first, count, data, ends, failed };
+                let Batch { first: start, data, ends, .. } =
+                    if from > first { batch.part(from, end - from) } else { batch };
+                (first, end, Body::ItemsDone(ItemsDone { job: self.named, first: start, data, ends, failed, attempts }))
+            }
+            Outcomes::Failed { first, count, failure } => {
+                let (end, start, failure) = (first + count, first.max(self.next), Some(*failure));
+                let failed = ItemsFailed { job: self.named, first: start, failure, count: end - start };
+                (first, end, Body::ItemsFailed(Box::new(failed)))
+            }
+        }
+    }
+
+    /// Whether it has taken nothing of what is there for so long, in ns.
+    fn stands_still(&mut self, now: u64, patience: u64) -> bool {
+        let untaken = self.outgoing.bytes() as u64;
+        if untaken == 0 || untaken != self.untaken {
+            (self.untaken, self.moved_at) = (untaken, now);
+        }
+        now.saturating_sub(self.moved_at) > patience
+    }
+}
+
+/// Bytes of outcomes that are read in one go, if they are in several parts.
+const READ_BYTES: u64 = 1 << 20;
+
+/// The part of the memory that outcomes for those who have attached may take up.
+const SHARE: u64 = 8;
+/// How often to look whether those that fill it take anything, in ns.
+const LOOK_NS: u64 = 500_000_000;
+
+impl Readers {
+    pub(super) fn joins(&mut self, keeper: &Keeper, turn: &Turn<'_>, joins: AttachJoins) {
+        let Joins { outgoing, turns, principal, messages, id: reply, .. } = joins;
+        outgoing.for_one_connection();
+        let attach = match &messages[..] {
+            [ClientMessage { body: Some(client_message::Body::Attach(attach)) }] => Ok(attach),
+            _ => Err(Status::invalid_argument("an Attach stream must begin with one Attach")),
+        };
+        let begun = attach.and_then(|attach| begin(keeper, turn, &principal, attach, (outgoing.clone(), turns)));
+        match begun {
+            Ok(attached) => {
+                self.last_stream += 1;
+                let id = StreamId(self.last_stream);
+                let _ = attached.turns.try_send(());
+                self.all.insert(id, attached);
+                let _ = reply.send(id);
+                self.serve(keeper, turn, id);
+                // That it is gone is not said twice.
+                if outgoing.is_gone() {
+                    self.all.remove(&id);
+                }
+            }
+            Err(status) => outgoing.fail(status),
+        }
+    }
+
+    pub(super) fn says(
+        &mut self,
+        turn: &Turn<'_>,
+        Says { id, said, passed: _passed, .. }: Says<ClientMessage, StreamId>,
+    ) {
+        let Some(attached) = self.all.get_mut(&id) else { return };
+        match said {
+            // Without messages it is an acknowledgement.
+            Said::Messages { messages, .. } => {
+                for message in messages {
+                    let Some(client_message::Body::AwaitingItems(awaiting)) = message.body else {
+                        let why = Status::invalid_argument("only AwaitingItems may follow Attach");
+                        return self.end(turn, id, Err(why));
+                    };
+                    attached.awaits = awaiting.waits;
+                }
+                let _ = attached.turns.try_send(());
+            }
+            // It has nothing more to say. Whether it still reads is seen by its queue.
+            Said::Gone(End::Meant) => {}
+            Said::Gone(End::Broken(_)) => self.end(turn, id, Ok(())),
+            Said::Gone(End::Final(why)) => self.end(turn, id, Err(why)),
+        }
+    }
+
+    /// Tells the coordinator which tasks wait for unfinished jobs, so that their slots are lent.
+    pub(super) fn lend(&self, keeper: &Keeper, turn: &mut Turn<'_>) {
+        let is_unfinished = |job| keeper.job(job).is_some_and(|job| job.ended.is_none());
+        let waits = |attached: &&Attached| attached.awaits && attached.wait && is_unfinished(attached.job);
+        turn.coordinator.lend_to_attached(self.all.values().filter(waits).filter_map(|at| at.ticket).collect());
+    }
+
+    /// The queues of some have run low, or nobody reads them any more.
+    pub(super) fn look_at_queues(&mut self, keeper: &Keeper, turn: &Turn<'_>) {
+        self.all.retain(|_, attached| !attached.outgoing.is_gone());
+        (self.held, self.seen_at) = (self.holds(), turn.now);
+        if self.held > 2 * share(turn.memory.bound) {
+            self.end_those_that_stand_still(turn);
+        }
+        self.serve_all(keeper, turn);
+    }
+
+    /// When to look at them, if they fill their share of so much memory.
+    pub(super) fn next_look(&self, memory: u64) -> Option<u64> {
+        (self.held > share(memory)).then_some(self.seen_at.saturating_add(LOOK_NS))
+    }
+
+    /// Looks at them when it is time.
+    pub(super) fn tend(&mut self, keeper: &Keeper, turn: &Turn<'_>) {
+        if self.next_look(turn.memory.bound).is_some_and(|at| at <= turn.now) {
+            self.look_at_queues(keeper, turn);
+        }
+    }
+
+    pub(super) fn serve_all(&mut self, keeper: &Keeper, turn: &Turn<'_>) {
+        let all: Vec<StreamId> = self.all.keys().copied().collect();
+        all.into_iter().for_each(|id| self.serve(keeper, turn, id));
+    }
+
+    /// There is news of these jobs.
+    pub(super) fn serve_jobs(&mut self, keeper: &Keeper, turn: &Turn<'_>, jobs: &[u64]) {
+        if jobs.is_empty() || self.all.is_empty() {
+            return;
+        }
+        let to_serve = self.all.iter().filter(|(_, attached)| jobs.contains(&attached.job));
+        let to_serve: Vec<StreamId> = to_serve.map(|(id, _)| *id).collect();
+        to_serve.into_iter().for_each(|id| self.serve(keeper, turn, id));
+    }
+
+    /// Outcomes have been read.
+    pub(super) fn outcomes_were_read(&mut self, keeper: &Keeper, turn: &Turn<'_>, id: StreamId, read: Read<Outcomes>) {
+        let Some(attached) = self.all.get_mut(&id) else { return };
+        attached.reading = None;
+        for outcomes in read.parts {
+            let (there, end, body) = attached.rest_of(outcomes);
+            attached.lacks |= there > attached.next;
+            attached.next = end;
+            attached.outgoing.push(ClientEvent { body: Some(body) });
+        }
+        match read.unread {
+            Some(unread) => self.end(turn, id, Err(cannot_read(unread))),
+            None => self.serve(keeper, turn, id),
+        }
+    }
+
+    /// Bytes that wait for them, or are being read.
+    pub(super) fn holds(&self) -> u64 {
+        self.all.values().map(Attached::held).sum()
+    }
+
+    /// The server ends.
+    pub(super) fn dismiss(&mut self) {
+        let all = std::mem::take(&mut self.all).into_values();
+        all.for_each(|attached| attached.outgoing.fail(shutting_down()));
+    }
+
+    fn end_those_that_stand_still(&mut self, turn: &Turn<'_>) {
+        let (now, patience) = (turn.now, turn.memory.patience);
+        let still = self.all.iter_mut().filter_map(|(&id, at)| at.stands_still(now, patience).then_some(id));
+        for id in still.collect::<Vec<_>>() {
+            let why =
+                "the memory for outcomes is full, and this client does not read its own; attach again when it does";
+            self.end(turn, id, Err(Status::resource_exhausted(why)));
+        }
+    }
+
+    /// Has the next outcomes read, if there is room for them and they are there; or says how the job has ended.
+    fn serve(&mut self, keeper: &Keeper, turn: &Turn<'_>, id: StreamId) {
+        let (held, share) = (self.held, share(turn.memory.bound));
+        let Some(attached) = self.all.get_mut(&id) else { return };
+        let job = keeper.job(attached.job);
+        if let Some(job) = job.filter(|job| attached.partial && !keeper.is_received(job)) {
+            // It came before the job was whole: now it is told how long that is, and outcomes follow.
+            attached.partial = false;
+            attached.outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(keeper.describe(job)))) });
+        }
+        let has_room = match held {
+            held if held <= share => attached.outgoing.waiting() <= LOW_OUTCOMES,
+            held if held <= 2 * share => attached.outgoing.bytes() == 0,
+            _ => false,
+        };
+        if attached.reading.is_some() || !has_room {
+            return;
+        }
+        let Some(job) = job else {
+            return self.end(turn, id, Err(Status::not_found("the job was discarded")));
+        };
+        let ended = keeper.ended(job);
+        // Who waits is sent what is missing before what comes behind it.
+        let skips = ended.is_some() || !attached.wait;
+        if let Some(reading) = keeper.store().read_outcomes(job.number, attached.next, skips, READ_BYTES) {
+            attached.reading = Some(reading.bytes());
+            self.held += reading.bytes();
+            return turn.link.read(reading, move |read| WasRead::Outcomes(id, read));
+        }
+        let named = attached.named;
+        let last = match ended {
+            Some(Ended::Failed) => Body::PoolFailed(Box::new(PoolFailed { failure: job.failure.as_deref().cloned() })),
+            // It has ended since then, and what is missing would have to be there.
+            Some(Ended::Finished) if attached.lacks && !attached.wait => return self.end(turn, id, Ok(())),
+            Some(how) => Body::JobEnded(JobEnded { job: named, cancelled: how == Ended::Cancelled }),
+            None if attached.wait => return,
+            None => return self.end(turn, id, Ok(())),
+        };
+        attached.outgoing.push(ClientEvent { body: Some(last) });
+        self.end(turn, id, Ok(()));
+    }
+
+    fn end(&mut self, turn: &Turn<'_>, id: StreamId, end: Result<(), Status>) {
+        let Some(attached) = self.all.remove(&id) else { return };
+        match end {
+            Ok(()) => attached.outgoing.finish(),
+            Err(status) => {
+                info!(turn.link.log, reason = status.message(), "attach stream closed");
+                attached.outgoing.fail(status);
+            }
+        }
+    }
+}
+
+/// Begins to serve somebody who attaches: says how the job is.
+fn begin(
+    keeper: &Keeper,
+    turn: &Turn<'_>,
+    principal: &Principal,
+    attach: &Attach,
+    (outgoing, turns): (Outgoing<ClientEvent>, mpsc::Sender<()>),
+) -> Result<Attached, Status> {
+    if turn.drains {
+        return Err(shutting_down());
+    }
+    let job = keeper.store().find(principal.tenant(), &attach.name).ok_or_else(|| not_found(&attach.name))?;
+    check_id(job, &attach.id)?;
+    let ticket = attach.ticket.clone().map(Ticket::try_from).transpose();
+    let ticket = ticket.map_err(|refused| Status::invalid_argument(refused.to_string()))?;
+    outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(keeper.describe(job)))) });
+    Ok(Attached {
+        outgoing,
+        turns,
+        job: job.number,
+        named: job.known.named,
+        next: attach.first,
+        wait: attach.wait,
+        partial: keeper.is_received(job),
+        lacks: false,
+        reading: None,
+        untaken: 0,
+        moved_at: turn.now,
+        ticket,
+        awaits: false,
+    })
+}
+
+/// The part of so much memory that is for all of them.
+fn share(memory: u64) -> u64 {
+    memory / SHARE
+}
+
+fn cannot_read(Unread { first, count, error }: Unread) -> Status {
+    let last = first + count - 1;
+    match error {
+        ReadError::Unavailable(why) => {
+            Status::unavailable(format!("outcomes of items {first} to {last} cannot be read: {why}"))
+        }
+        ReadError::Lost(why) => Status::data_loss(format!("outcomes of items {first} to {last} are lost: {why}")),
+    }
+}
