@@ -1,190 +1,220 @@
-//! Agents' sessions, as the loop sees them.
+//! All agents' sessions, and what is counted for them.
+//!
+//! Credit bounds what an agent is given to run, but not what it is told of pools and jobs that come and go, and that is as large as
+//! clients make it: a job's function, a pool's environment. So each agent has a window, as clients have
+//! ([`clients`](super::clients)): while more than that is sent and not acknowledged, no further message is begun for it. What waits
+//! behind it counts towards the memory, so that clients are stopped until agents have caught up. What a window lets through
+//! does not count: most of it are items, which count as long as they have no outcome.
+//!
+//! Agents acknowledge what they have received, whatever becomes of it, and are read while clients are stopped: so all of them catch up.
+//! One that does not read is disconnected, and sooner the more waits for it. An agent that is not read itself cannot
+//! acknowledge anything, nor can one whose connection is lost: these have time.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use farpool_common::log::{info, warn};
 use farpool_coordinator::AgentId;
-use farpool_proto::v1::{AgentCommand, AgentEvent, agent_command, agent_event};
+use farpool_proto::v1::{AgentCommand, AgentEvent, agent_event};
 use prost::Message;
 use tonic::Status;
 
 use super::super::end::End;
-use super::super::link::{Joins, Said, Says, shown};
-use super::Driver;
-use super::session::Session;
-use super::unread::Unread;
+use super::super::link::{Joins, Resumes, Said, Says, shown};
+use super::super::settings::Settings;
+use super::agent::Agent;
+use super::company::Company;
+use super::partials::Partials;
+use super::round::Round;
+use super::session::{Identity, Lost, Session, not_found};
 
-/// An agent's session.
-pub(super) struct Agent {
-    pub(super) session: Session<AgentCommand>,
-    pub(super) host: String,
-    /// It has said that it is leaving.
-    leaving: bool,
-    /// What it has said of itself takes so many bytes.
-    pub(super) opening: u64,
-    /// Bytes of a message that is not whole yet.
-    pub(super) partial: u64,
-    /// Its turn is over, and it waits for the next until there is room for the rest of its message.
-    pub(super) waits: bool,
-    /// The same, until clients have taken their results.
-    pub(super) waits_for_clients: bool,
-    /// What waits for it.
-    pub(super) unread: Unread,
-    /// Bytes of results that it has reported since it was last sent anything.
-    reported: usize,
-    /// The same, since the memory has been full of them.
-    pub(super) reported_while_full: u64,
-    /// What waits for company is sent then.
-    pub(super) flush_at: Option<u64>,
-    // Gathered in a round. Kept for its memory.
-    fresh: Vec<AgentCommand>,
+pub(super) struct Agents {
+    sessions: BTreeMap<AgentId, Agent>,
+    /// By what they are known on other connections.
+    ids: BTreeMap<Identity, AgentId>,
+    /// Bytes that each agent may leave unacknowledged.
+    window: usize,
+    /// What agents are counted with that is to be sent to them: never less than it is.
+    unread: u64,
+    /// What they have said of themselves, in bytes.
+    openings: u64,
+    partials: Partials,
+    company: Company,
+    // Kept for its memory.
+    touched: Vec<AgentId>,
+}
+
+/// What follows from what an agent says.
+pub(super) enum Heard {
+    Nothing,
+    /// Its turn is over.
+    TurnEnds,
+    /// Its stream ends.
+    Ends(End),
 }
 
 /// What a hello takes in memory, by its bytes beyond those of one without chunks: chunks that an agent holds are small and many.
 const HELLO_TAKES: u64 = 8;
 const SMALL_HELLO: usize = 4 << 10;
 
-/// What an agent need not know at once waits so long, in ns, for something that it must know, unless it keeps more results
-/// than these, in bytes: nearly always the next call comes first, and a frame costs both sides more than what is in it.
-const COMPANY_NS: u64 = 5_000_000;
-const MAX_KEPT: usize = 1 << 20;
+/// An agent's window in bytes. All agents together may have such a part of the memory, as far as that is not too little for each.
+const WINDOW: RangeInclusive<u64> = 1 << 20..=10 << 20;
+const WINDOWS_PART: u64 = 8;
 
-impl Agent {
-    fn new(session: Session<AgentCommand>, host: String, opening: u64, now: u64) -> Self {
+/// What each agent may send while the memory is full of results: such a part of it.
+const LITTLE_PART: u64 = 64;
+
+/// What an agent says of itself takes so much memory.
+pub(super) fn opening(messages: &[AgentEvent]) -> u64 {
+    messages.first().map_or(0, Message::encoded_len).saturating_sub(SMALL_HELLO) as u64 * HELLO_TAKES
+}
+
+impl Agents {
+    pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            session,
-            host,
-            leaving: false,
-            opening,
-            partial: 0,
-            waits: false,
-            waits_for_clients: false,
-            unread: Unread::new(now),
-            reported: 0,
-            reported_while_full: 0,
-            flush_at: None,
-            fresh: Vec::new(),
+            sessions: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            window: usize::MAX,
+            unread: 0,
+            openings: 0,
+            partials: Partials::new(settings.memory, settings.limits.first_message),
+            company: Company::default(),
+            touched: Vec::new(),
         }
     }
 
-    /// Whether nothing is read of it for now.
-    pub(super) fn is_stopped(&self) -> bool {
-        self.waits || self.waits_for_clients
-    }
-
-    /// Puts what has gathered into its queue. False: it does not read.
-    fn send(&mut self, now: u64, memory: u64) -> bool {
-        self.look_whether_it_reads(now);
-        let outgoing = &self.session.outgoing;
-        if self.reported <= MAX_KEPT && self.fresh.iter().all(may_wait) {
-            outgoing.extend_later(self.fresh.drain(..));
-            self.flush_at.get_or_insert(now + COMPANY_NS);
-        } else {
-            outgoing.extend(self.fresh.drain(..));
-            (self.reported, self.flush_at) = (0, None);
-        }
-        self.reads(now, memory)
-    }
-
-    /// Sends what has waited for company.
-    pub(super) fn flush(&mut self) {
-        self.session.outgoing.flush();
-        (self.reported, self.flush_at) = (0, None);
-    }
-
-    fn welcome(&self) {
-        let welcome = agent_command::Body::Welcome(farpool_proto::version());
-        self.session.outgoing.push(AgentCommand { body: Some(welcome) });
-    }
-}
-
-/// Whether nothing depends on when the agent hears of it: what it may forget.
-fn may_wait(command: &AgentCommand) -> bool {
-    use agent_command::Body;
-    match &command.body {
-        Some(Body::Settled(_)) => true,
-        Some(Body::EndJob(end)) => !end.kill,
-        _ => false,
-    }
-}
-
-impl Driver {
-    pub(super) fn agent_joins(&mut self, joins: Joins<AgentCommand, AgentEvent, AgentId>) {
+    /// Begins a session. Returns what it has said so far.
+    pub(super) fn join(
+        &mut self,
+        round: &mut Round,
+        joins: Joins<AgentCommand, AgentEvent, AgentId>,
+    ) -> Says<AgentEvent, AgentId> {
         let Joins { outgoing, turns, principal, address, messages, passed, id: reply } = joins;
-        let opening = messages.first().map_or(0, Message::encoded_len).saturating_sub(SMALL_HELLO) as u64 * HELLO_TAKES;
-        if let Err(status) = self.admit_opening(opening, false) {
-            warn!(self.link.log, address = shown(address), reason = status.message(), "agent refused");
-            return outgoing.fail(status);
-        }
-        let id = self.coordinator.connect_agent();
-        let (host, slots, own) = match messages.first().and_then(|message| message.body.as_ref()) {
-            Some(agent_event::Body::Hello(hello)) => (hello.host.clone(), hello.slots, hello.id.clone()),
-            _ => (address.map_or_else(String::new, |address| address.to_string()), 0, Bytes::new()),
+        let id = round.coordinator.connect_agent();
+        let (host, own) = match messages.first().and_then(|message| message.body.as_ref()) {
+            Some(agent_event::Body::Hello(hello)) => (hello.host.clone(), hello.id.clone()),
+            _ => (address.map_or_else(String::new, |address| address.to_string()), Bytes::new()),
         };
-        let session = Session::new(outgoing, turns, (principal, address), &own, &passed);
-        let own = session.identity;
-        self.memory.opened(opening);
-        session.outgoing.set_window(self.agents_window);
-        self.agents.insert(id, Agent::new(session, host.clone(), opening, self.now));
-        self.share_agents_windows();
+        let (session, opening) =
+            (Session::new(outgoing, turns, (principal, address), &own, &passed), opening(&messages));
+        session.outgoing.set_window(self.window);
+        self.openings += opening;
+        self.sessions.insert(id, Agent::new(session, host, opening, round.now));
+        self.share_windows(round.memory.bound);
         let _ = reply.send(id);
-        let said = Said::Messages { messages, partial: 0 };
-        self.agent_says(Says { id, connection: 0, said, passed: None });
-        if let Some(agent) = self.agents.get(&id) {
-            // Comes first, since what the coordinator says waits for the end of the round.
-            agent.welcome();
-            info!(self.link.log, host, address = shown(address), slots, "agent joined");
-            if let Some(older) = own.and_then(|own| self.agent_ids.insert(own, id)) {
-                // Only the same process has this secret: the older of its sessions is left over from a broken connection.
-                self.end_agent(older, Err(Status::aborted(format!("an agent of the same id has joined from {host}"))));
-            }
-        }
+        Says { id, connection: 0, said: Said::Messages { messages, partial: 0 }, passed: None }
     }
 
-    pub(super) fn agent_says(&mut self, Says { id, connection, said, passed: _passed }: Says<AgentEvent, AgentId>) {
-        let Some(agent) = self.agents.get(&id) else { return };
+    /// Welcomes an agent whose hello was taken in, before the coordinator says anything to it. Returns an older session of the same process,
+    /// which ends: only that process has the secret, so the session is left over from a broken connection.
+    pub(super) fn welcome(&mut self, round: &Round, id: AgentId, slots: u32) -> Option<(AgentId, Status)> {
+        let agent = self.sessions.get(&id)?;
+        agent.welcome();
+        info!(round.link.log, host = agent.host, address = shown(agent.session.address), slots, "agent joined");
+        let older = self.ids.insert(agent.session.identity?, id)?;
+        Some((older, Status::aborted(format!("an agent of the same id has joined from {}", agent.host))))
+    }
+
+    /// Another connection goes on with a session. Returns whose: its turn is over.
+    pub(super) fn resume(
+        &mut self,
+        round: &Round,
+        resumes: Resumes<AgentCommand, AgentEvent, AgentId>,
+    ) -> Option<AgentId> {
+        let id = self.ids.get(&resumes.id).copied();
+        let agent = id.and_then(|id| Some((id, self.sessions.get_mut(&id)?)));
+        let Some((id, agent)) = agent.filter(|(_, agent)| agent.session.principal == resumes.principal) else {
+            not_found(&round.link, "agent", resumes);
+            return None;
+        };
+        let address = shown(resumes.address);
+        if let Err(status) = agent.session.resume(id, resumes) {
+            warn!(round.link.log, address, reason = status.message(), "agent refused");
+            return None;
+        }
+        self.partials.change(agent, 0);
+        info!(round.link.log, host = agent.host, address, "agent resumed");
+        agent.begin_to_read(round.now);
+        count(agent, &mut self.unread);
+        Some(id)
+    }
+
+    /// Takes in what an agent says. `is_full`: the memory is, of results.
+    pub(super) fn take_in(
+        &mut self,
+        round: &mut Round,
+        Says { id, connection, said, passed: _passed }: Says<AgentEvent, AgentId>,
+        is_full: bool,
+    ) -> Heard {
+        let Some(agent) = self.sessions.get_mut(&id) else { return Heard::Nothing };
         let is_on = agent.session.is_on(connection);
         let (messages, partial) = match said {
             Said::Messages { messages, partial } => (messages, partial as u64),
             // How a connection ends that another one has replaced means nothing.
-            Said::Gone(_) if !is_on => return,
-            Said::Gone(End::Meant) => return self.end_agent(id, Ok(())),
-            Said::Gone(End::Final(why)) => return self.end_agent(id, Err(why)),
-            Said::Gone(End::Broken(why)) => return self.agent_breaks(id, why),
+            Said::Gone(_) if !is_on => return Heard::Nothing,
+            Said::Gone(end) => return Heard::Ends(end),
         };
-        let is_full = self.is_full_of_results();
         for event in messages {
-            let Some(agent) = self.agents.get_mut(&id) else { return };
-            match &event.body {
-                Some(agent_event::Body::RunDone(done)) => {
-                    agent.reported += done.data.len();
-                    agent.reported_while_full += if is_full { done.data.len() as u64 } else { 0 };
-                }
-                Some(agent_event::Body::Draining(_)) => agent.leaving = true,
-                _ => {}
-            }
-            if let Err(refused) = self.coordinator.agent_event(id, event, self.now, &mut self.out) {
-                self.end_agent(id, Err(Status::invalid_argument(refused.to_string())));
+            agent.note(&event, is_full);
+            if let Err(refused) = round.coordinator.agent_event(id, event, round.now, &mut round.out) {
+                return Heard::Ends(End::Final(Status::invalid_argument(refused.to_string())));
             }
         }
-        if let Some(agent) = self.agents.get_mut(&id).filter(|_| is_on) {
-            self.partials.change(agent, partial);
-            self.let_report(id);
+        if !is_on {
+            return Heard::Nothing;
+        }
+        self.partials.change(agent, partial);
+        Heard::TurnEnds
+    }
+
+    /// Has an agent read on, now or when there is room for what it sends. `is_full`: the memory is, of results.
+    ///
+    /// The agent that is read on alone is read until its message is whole; see [`Partials`].
+    pub(super) fn let_report(&mut self, round: &Round, id: AgentId, is_full: bool) {
+        let Some(agent) = self.sessions.get_mut(&id) else { return };
+        let has_sent_enough = agent.partial + agent.reported_while_full > round.memory.bound / LITTLE_PART;
+        if is_full && has_sent_enough && !self.partials.is_alone(id) {
+            agent.waits_for_clients = true;
+        } else {
+            self.partials.give_turn(id, agent, round.now);
         }
     }
 
-    pub(super) fn end_agent(&mut self, id: AgentId, end: Result<(), Status>) {
-        self.send_to_agents();
-        let Some(mut agent) = self.agents.remove(&id) else { return };
-        self.share_agents_windows();
-        self.memory.forget_unread(&mut agent);
-        self.partials.change(&mut agent, 0);
-        self.memory.closed(agent.opening);
-        if let Some(own) = agent.session.identity
-            && self.agent_ids.get(&own) == Some(&id)
-        {
-            self.agent_ids.remove(&own);
+    /// Forgets what agents have sent while the memory was full of results. Returns those that were not read meanwhile.
+    pub(super) fn forget_what_was_reported(&mut self) -> Vec<AgentId> {
+        let mut waiting = Vec::new();
+        for (&id, agent) in &mut self.sessions {
+            agent.reported_while_full = 0;
+            if std::mem::take(&mut agent.waits_for_clients) {
+                waiting.push(id);
+            }
         }
-        let (host, log) = (&agent.host, &self.link.log);
+        waiting
+    }
+
+    /// An agent's connection is lost. It goes on with what it has, and gets nothing new.
+    pub(super) fn lose_connection(&mut self, round: &mut Round, id: AgentId) -> Lost {
+        let lost = self.sessions.get_mut(&id).map_or(Lost::Known, |agent| agent.session.lose_connection());
+        if let Lost::MayResume(_) = lost {
+            round.coordinator.agent_away(id, true, round.now, &mut round.out);
+        }
+        lost
+    }
+
+    /// Ends a session, with the reason if it is not the agent's own wish.
+    pub(super) fn end(&mut self, round: &mut Round, id: AgentId, end: Result<(), Status>) {
+        let Some(mut agent) = self.sessions.remove(&id) else { return };
+        self.share_windows(round.memory.bound);
+        self.unread -= agent.counted;
+        self.partials.change(&mut agent, 0);
+        self.openings -= agent.opening;
+        if let Some(own) = agent.session.identity
+            && self.ids.get(&own) == Some(&id)
+        {
+            self.ids.remove(&own);
+        }
+        let (host, log) = (&agent.host, &round.link.log);
         match end {
             Ok(()) if agent.leaving => info!(log, host, "agent left after draining"),
             Ok(()) => {
@@ -197,36 +227,141 @@ impl Driver {
             }
         }
         agent.session.outgoing.finish();
-        self.coordinator.agent_gone(id, self.now, &mut self.out);
+        round.coordinator.agent_gone(id, round.now, &mut round.out);
     }
 
-    pub(super) fn send_to_agents(&mut self) {
-        for (id, command) in self.out.to_agents.drain(..) {
-            let Some(agent) = self.agents.get_mut(&id) else { continue };
-            if agent.fresh.is_empty() {
-                self.touched_agents.push(id);
+    /// Puts what the coordinator says into the agents' queues, for each all at once. Returns those that do not read.
+    pub(super) fn send(&mut self, round: &mut Round) -> Vec<AgentId> {
+        for (id, command) in round.out.to_agents.drain(..) {
+            if self.sessions.get_mut(&id).is_some_and(|agent| agent.gather(command)) {
+                self.touched.push(id);
             }
-            agent.fresh.push(command);
         }
-        let mut touched = std::mem::take(&mut self.touched_agents);
-        for id in touched.drain(..) {
-            let Some(agent) = self.agents.get_mut(&id) else { continue };
-            let reads = agent.send(self.now, self.memory.bound());
-            self.memory.count_unread(agent);
+        let mut deaf = Vec::new();
+        for id in self.touched.drain(..) {
+            let Some(agent) = self.sessions.get_mut(&id) else { continue };
+            let reads = agent.send_gathered(round.now, round.memory.bound);
+            count(agent, &mut self.unread);
             if let Some(at) = agent.flush_at {
                 self.company.expect(id, at);
             }
             if !reads {
-                self.end_deaf_agent(id);
+                deaf.push(id);
             }
         }
-        self.touched_agents = touched;
+        deaf
     }
 
-    pub(super) fn dismiss_agents(&mut self, why: &Status) {
-        std::mem::take(&mut self.agents).into_values().for_each(|agent| agent.session.outgoing.fail(why.clone()));
+    /// Sends what has waited long enough for company.
+    pub(super) fn tend_company(&mut self, now: u64) {
+        while let Some(id) = self.company.take_due(now) {
+            let Some(agent) = self.sessions.get_mut(&id) else { continue };
+            match agent.flush_at {
+                Some(at) if at > now => self.company.expect(id, at),
+                Some(_) => agent.flush(),
+                None => {}
+            }
+        }
+    }
+
+    /// Returns the agents that do not read: while clients are stopped there may be nothing more to say to them.
+    pub(super) fn deaf(&mut self, round: &Round) -> Vec<AgentId> {
+        if !round.memory.is_full {
+            return Vec::new();
+        }
+        let reads = |agent: &mut Agent| {
+            agent.look_whether_it_reads(round.now);
+            agent.reads(round.now, round.memory.bound)
+        };
+        self.sessions.iter_mut().filter_map(|(&id, agent)| (!reads(agent)).then_some(id)).collect()
+    }
+
+    /// Takes an agent that has begun a large message, and is too slow with the rest of it while others wait.
+    pub(super) fn take_late(&mut self, round: &Round) -> Option<AgentId> {
+        // A client may have to wait too: see `Memory`.
+        let holds_up = self.partials.holds_up(round.memory.is_full);
+        holds_up.then(|| self.partials.take_late(&self.sessions, round.now)).flatten()
+    }
+
+    /// Has the next agent read on where one is through with a large message, or has gone.
+    pub(super) fn let_next_send(&mut self, round: &Round) {
+        self.partials.let_next_send(&mut self.sessions, round.now);
+    }
+
+    /// Returns the agents that are stopped, so that only their queues show that they are gone.
+    pub(super) fn gone(&self) -> Vec<AgentId> {
+        let is_gone = |agent: &Agent| agent.is_stopped() && agent.session.outgoing.is_gone();
+        self.sessions.iter().filter(|(_, agent)| is_gone(agent)).map(|(&id, _)| id).collect()
+    }
+
+    /// Whether an agent's connection is this one, and lost.
+    pub(super) fn is_away_from(&self, id: AgentId, connection: u64) -> bool {
+        self.sessions.get(&id).is_some_and(|agent| agent.session.is_away_from(connection))
+    }
+
+    /// When to look at the latest.
+    pub(super) fn next_look(&self, now: u64) -> Option<u64> {
+        self.company.next_look().into_iter().chain(self.partials.next_look(now)).min()
+    }
+
+    /// Counts anew what waits for agents.
+    pub(super) fn count_all(&mut self) {
+        self.sessions.values_mut().for_each(|agent| count(agent, &mut self.unread));
+    }
+
+    /// What agents are counted with that is to be sent to them.
+    pub(super) fn unread(&self) -> u64 {
+        self.unread
+    }
+
+    /// Bytes that wait to be sent to agents now.
+    pub(super) fn unread_now(&self) -> u64 {
+        self.sessions.values().map(Agent::unread).sum()
+    }
+
+    /// What agents have said of themselves, in bytes.
+    pub(super) fn openings(&self) -> u64 {
+        self.openings
+    }
+
+    /// Bytes of agents' messages that are not whole.
+    pub(super) fn partial(&self) -> u64 {
+        self.partials.bytes()
+    }
+
+    /// Whether a large message is coming in.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.partials.is_crowded()
+    }
+
+    /// Returns how many agents there are on this host.
+    pub(super) fn on_host(&self, host: &str) -> usize {
+        self.sessions.values().filter(|agent| agent.host == host).count()
+    }
+
+    /// The server ends.
+    pub(super) fn dismiss(&mut self, why: &Status) {
+        std::mem::take(&mut self.sessions).into_values().for_each(|agent| agent.session.outgoing.fail(why.clone()));
+    }
+
+    /// Gives agents larger or smaller windows when some have come or gone.
+    fn share_windows(&mut self, memory: u64) {
+        let share = memory / WINDOWS_PART / self.sessions.len().max(1) as u64;
+        let window = share.clamp(*WINDOW.start(), *WINDOW.end()) as usize;
+        if std::mem::replace(&mut self.window, window) != window {
+            self.sessions.values().for_each(|agent| agent.session.outgoing.set_window(window));
+        }
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Why the session of an agent ends that does not read.
+pub(super) fn does_not_read() -> Status {
+    Status::resource_exhausted("the agent does not read its messages")
+}
+
+/// Counts anew what waits for an agent.
+fn count(agent: &mut Agent, unread: &mut u64) {
+    *unread -= agent.counted;
+    agent.counted = agent.unread();
+    *unread += agent.counted;
+}

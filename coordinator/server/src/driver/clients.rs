@@ -1,334 +1,362 @@
-//! Clients' sessions, as the loop sees them.
+//! All clients' sessions, and what is counted for them.
+//!
+//! What was sent to a client is held until the client acknowledges it. So each client has a window: while more than that is not
+//! acknowledged, no further message is begun for it, and what waits counts as its queue. What the window lets through does not
+//! count against the memory's bound.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use farpool_common::log::{info, warn};
 use farpool_coordinator::ClientId;
-use farpool_proto::v1::client_event::Body;
-use farpool_proto::v1::{ClientEvent, ClientMessage, OpenPool, Output, OutputStream, client_message};
+use farpool_proto::v1::{ClientEvent, ClientMessage, OpenPool, client_message};
 use prost::Message;
 use tonic::Status;
 
 use super::super::end::End;
-use super::super::link::{Joins, Said, Says, shown, shutting_down};
+use super::super::link::{Joins, Resumes, Said, Says, shown};
 use super::super::meter::Reading;
-use super::Driver;
-use super::acks::{ClientAcks, says};
-use super::session::Session;
-use super::slow_readers::Waited;
+use super::super::settings::Settings;
+use super::client::{Client, says};
+use super::round::Round;
+use super::session::{Lost, Session, SessionKey, not_found};
 
-/// A client's session.
-pub(super) struct Client {
-    pub(super) session: Session<ClientEvent>,
-    /// Bytes of the message that opened its pool, which is kept.
-    pub(super) opening: u64,
-    /// Bytes of a message that is not whole yet.
-    pub(super) partial: u64,
-    /// What it is counted with; see [`Memory`](super::memory::Memory).
-    pub(super) counted: u64,
-    /// The part of it that it does not take: the queue if that is too long, and what is overdue.
-    pub(super) results: u64,
-    /// Its queue is too long, so its pool is paused.
-    paused: bool,
-    /// Bytes of workers' output that were left out for that.
-    output_left_out: u64,
-    /// Less than all while the memory is full.
-    reading: Reading,
-    /// Its turn is over and it waits for the next.
-    waits: bool,
-    acknowledged: u64,
-    pub(super) acks: ClientAcks,
-    /// What waited for it when it last took some, while agents wait for that.
-    pub(super) waited: Option<Waited>,
-    /// Its pool was open before, in another session.
-    pub(super) again: bool,
-    /// What it held when it was favoured, if that has become more; see [`Memory`](super::memory::Memory).
-    pub(super) favoured_from: Option<u64>,
-    /// When its turn ended because it sent nothing; None once it has sent something in a later turn.
-    pub(super) silent_at: Option<u64>,
-    /// Its pool is closed, and everything was said. The session stays until the client has ended it, and so has heard it.
-    pub(super) over: bool,
-    // Gathered in a round. Kept for its memory.
-    fresh: Vec<ClientEvent>,
+pub(super) struct Clients {
+    sessions: BTreeMap<ClientId, Client>,
+    /// By what they are known on other connections.
+    ids: BTreeMap<SessionKey, ClientId>,
+    /// Bytes that may wait for a client before its pool is paused, and that may be left when it is resumed.
+    queue: usize,
+    low_queue: usize,
+    /// Bytes that each client may leave unacknowledged.
+    window: u64,
+    /// What all clients are counted with: never less than what they hold, since queues become shorter by themselves.
+    counted: u64,
+    /// The part of it that clients do not take: results, nearly all. See [`slow_readers`](super::slow_readers).
+    results: u64,
+    /// What the messages take that have opened their pools.
+    openings: u64,
+    // Kept for its memory.
+    touched: Vec<ClientId>,
 }
 
-impl Client {
-    fn new(session: Session<ClientEvent>) -> Self {
-        Self {
-            session,
-            opening: 0,
-            partial: 0,
-            counted: 0,
-            results: 0,
-            paused: false,
-            output_left_out: 0,
-            reading: Reading::All,
-            waits: false,
-            acknowledged: 0,
-            acks: ClientAcks::default(),
-            waited: None,
-            again: false,
-            favoured_from: None,
-            silent_at: None,
-            over: false,
-            fresh: Vec::new(),
-        }
-    }
-
-    /// Bytes that are held for it, beside what the coordinator stores.
-    pub(super) fn held(&self) -> u64 {
-        self.said() + self.sent_and_waiting()
-    }
-
-    /// The part of it that the client has said.
-    pub(super) fn said(&self) -> u64 {
-        self.opening + self.partial
-    }
-
-    /// The part of it that was sent and not acknowledged, or waits to be sent.
-    pub(super) fn sent_and_waiting(&self) -> u64 {
-        self.session.outgoing.bytes() as u64
-    }
-
-    /// Its messages that were taken in, as it said last.
-    pub(super) fn acknowledged(&self) -> u64 {
-        self.acknowledged
-    }
-
-    /// Bytes that are to be sent.
-    pub(super) fn waiting(&self) -> u64 {
-        self.session.outgoing.waiting() as u64
-    }
-
-    /// Bytes that were sent to it and that it may have by now. It says so in what is read of it.
-    pub(super) fn unacknowledged(&self) -> u64 {
-        self.session.outgoing.bytes().saturating_sub(self.session.outgoing.waiting()) as u64
-    }
-
-    pub(super) fn tell(&self, body: Body) {
-        self.session.outgoing.push(ClientEvent { body: Some(body) });
-    }
-
-    /// Whether its queue is too long, so that its pool is paused.
-    pub(super) fn is_paused(&self) -> bool {
-        self.paused
-    }
-
-    /// Has its next frame read, unless nothing is.
-    pub(super) fn give_turn(&mut self) {
-        if self.waits && self.reading != Reading::Nothing {
-            self.waits = false;
-            self.session.give_turn();
-        }
-    }
-
-    /// Has so much of it read from now on. It has its turn, if anything is.
-    pub(super) fn read(&mut self, reading: Reading) {
-        self.reading = reading;
-        self.session.read(reading);
-        self.give_turn();
-    }
-
-    /// Another connection has come.
-    pub(super) fn begin_to_read(&mut self) {
-        self.session.read(self.reading);
-        (self.partial, self.waits) = (0, true);
-        self.give_turn();
-    }
-
-    /// Output is all that may be left out, and only while the client does not read.
-    fn leaves_out(&mut self, event: &ClientEvent) -> bool {
-        let Some(Body::Output(output)) = &event.body else { return false };
-        if self.paused {
-            self.output_left_out += output.data.len() as u64;
-        }
-        self.paused
-    }
-
-    /// Says how much output was left out, if any was.
-    fn own_up(&mut self) {
-        let bytes = std::mem::take(&mut self.output_left_out);
-        if bytes > 0 {
-            let text =
-                format!("farpool: {bytes} bytes of the workers' output were not read in time and were dropped\n");
-            let (host, stream) = ("coordinator".to_owned(), OutputStream::Stderr.into());
-            self.tell(Body::Output(Output { host, pid: 0, stream, data: text.into() }));
-        }
-    }
-}
+/// A client's window in bytes, which does not count. All clients together may have such a part of the memory, as far as that is
+/// not too little for each.
+const WINDOW: RangeInclusive<u64> = 1 << 20..=10 << 20;
+const WINDOWS_PART: u64 = 4;
 
 /// What each of a pool's labels takes in memory beside its bytes.
 const LABEL_TAKES: u64 = 128;
 
-/// What the message that opens a pool takes in memory.
+/// What the message that opens a client's pool takes in memory, and whether that pool was open before.
+pub(super) fn opening(messages: &[ClientMessage]) -> (u64, bool) {
+    match messages.first().and_then(|message| message.body.as_ref()) {
+        Some(client_message::Body::OpenPool(open)) => (takes(open), open.again),
+        _ => (0, false),
+    }
+}
+
 fn takes(open: &OpenPool) -> u64 {
     open.encoded_len() as u64 + LABEL_TAKES * open.require.len() as u64
 }
 
-impl Driver {
-    pub(super) fn client_joins(&mut self, joins: Joins<ClientEvent, ClientMessage, ClientId>) {
-        let Joins { outgoing, turns, principal, address, messages, passed, id: reply } = joins;
-        if self.drain.is_some() {
-            info!(self.link.log, address = shown(address), reason = "shutting down", "client refused");
-            return outgoing.fail(shutting_down());
+fn known_by(messages: &[ClientMessage]) -> Bytes {
+    match messages.first().and_then(|message| message.body.as_ref()) {
+        Some(client_message::Body::OpenPool(open)) => open.id.clone(),
+        _ => Bytes::new(),
+    }
+}
+
+impl Clients {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            sessions: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            queue: settings.queue(),
+            low_queue: settings.low_queue(),
+            window: *WINDOW.end(),
+            counted: 0,
+            results: 0,
+            openings: 0,
+            touched: Vec::new(),
         }
-        let (opening, own, again) = match messages.first().and_then(|message| message.body.as_ref()) {
-            Some(client_message::Body::OpenPool(open)) => (takes(open), open.id.clone(), open.again),
-            _ => (0, Bytes::new(), false),
-        };
-        if let Err(status) = self.admit_opening(opening, again) {
-            warn!(self.link.log, address = shown(address), reason = status.message(), "client refused");
-            return outgoing.fail(status);
-        }
-        let id = self.coordinator.connect_client(principal.clone());
-        let session = Session::new(outgoing, turns, (principal, address), &own, &passed);
-        if let Some(older) = session.key().and_then(|own| self.client_ids.insert(own, id)) {
-            self.end_client(older, Err(Status::aborted("the pool was opened in another session")));
-        }
-        self.memory.opened(opening);
-        session.outgoing.set_window(self.memory.acks.window() as usize);
-        self.clients.insert(id, Client { opening, again, ..Client::new(session) });
-        self.share_windows();
-        let _ = reply.send(id);
-        let said = Said::Messages { messages, partial: 0 };
-        self.client_says(Says { id, connection: 0, said, passed: None });
     }
 
-    pub(super) fn client_says(
+    /// Begins a session. Returns what it has said so far, and an older session of the same pool, which ends.
+    pub(super) fn join(
         &mut self,
+        round: &mut Round,
+        joins: Joins<ClientEvent, ClientMessage, ClientId>,
+    ) -> (Says<ClientMessage, ClientId>, Option<ClientId>) {
+        let Joins { outgoing, turns, principal, address, messages, passed, id: reply } = joins;
+        let (opening, again) = opening(&messages);
+        let id = round.coordinator.connect_client(principal.clone());
+        let session = Session::new(outgoing, turns, (principal, address), &known_by(&messages), &passed);
+        let older = session.key().and_then(|own| self.ids.insert(own, id));
+        session.outgoing.set_window(self.window as usize);
+        self.openings += opening;
+        self.sessions.insert(id, Client::new(session, opening, again));
+        self.share_windows(round.memory.bound);
+        let _ = reply.send(id);
+        (Says { id, connection: 0, said: Said::Messages { messages, partial: 0 }, passed: None }, older)
+    }
+
+    /// Another connection goes on with a session. Returns whose.
+    pub(super) fn resume(
+        &mut self,
+        round: &Round,
+        resumes: Resumes<ClientEvent, ClientMessage, ClientId>,
+    ) -> Option<ClientId> {
+        let id = self.ids.get(&(resumes.principal.clone(), resumes.id)).copied();
+        let Some((id, client)) = id.and_then(|id| Some((id, self.sessions.get_mut(&id)?))) else {
+            not_found(&round.link, "client", resumes);
+            return None;
+        };
+        let address = shown(resumes.address);
+        if let Err(status) = client.session.resume(id, resumes) {
+            warn!(round.link.log, address, reason = status.message(), "client refused");
+            return None;
+        }
+        client.begin_to_read();
+        info!(round.link.log, address, "client resumed");
+        Some(id)
+    }
+
+    /// Takes in what a client says; returns how its session ends, if it does.
+    pub(super) fn take_in(
+        &mut self,
+        round: &mut Round,
         Says { id, connection, said, passed: _passed }: Says<ClientMessage, ClientId>,
-    ) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        let is_on = client.session.is_on(connection);
+    ) -> Option<End> {
+        let is_on = self.sessions.get(&id)?.session.is_on(connection);
         let (messages, partial) = match said {
             Said::Messages { messages, partial } => (messages, partial as u64),
             // How a connection ends that another one has replaced means nothing.
-            Said::Gone(_) if !is_on => return,
-            Said::Gone(End::Meant) => return self.end_client(id, Ok(())),
-            Said::Gone(End::Final(why)) => return self.end_client(id, Err(why)),
-            Said::Gone(End::Broken(why)) => return self.client_breaks(id, why),
+            Said::Gone(_) if !is_on => return None,
+            Said::Gone(end) => return Some(end),
         };
-        self.client_has(id);
-        let Some(client) = self.clients.get_mut(&id) else { return };
+        self.note_acknowledged(round, id);
         // How much it says, and what it holds, if it must not say much.
-        let overdue = (self.memory.is_full() && self.memory.acks.listens(client, self.coordinator.is_to_hear(id)))
-            .then(|| (says(&messages), self.bytes_of(id)));
+        let overdue =
+            (round.memory.is_full && self.must_say_little(round, id)).then(|| (says(&messages), round.bytes_of(id)));
         for message in messages {
             // What is said when all is over was on its way by then.
-            if self.clients.get(&id).is_none_or(|client| client.over) {
+            if self.sessions.get(&id).is_none_or(|client| client.over) {
                 break;
             }
-            if let Err(refused) = self.coordinator.client_message(id, message, self.now, &mut self.out) {
-                self.end_client(id, Err(Status::invalid_argument(refused.to_string())));
+            if let Err(refused) = round.coordinator.client_message(id, message, round.now, &mut round.out) {
+                return Some(End::Final(Status::invalid_argument(refused.to_string())));
             }
         }
-        let said = overdue.map(|(said, held)| (said, self.bytes_of(id).saturating_sub(held)));
-        if let Some(client) = self.clients.get_mut(&id) {
-            if let Some((said, more)) = said {
-                client.has_said(said, more);
-            }
-            if is_on {
-                (client.partial, client.waits) = (partial, true);
-                client.give_turn();
-            }
-            self.memory.count(client);
+        let said = overdue.map(|(said, held)| (said, round.bytes_of(id).saturating_sub(held)));
+        let client = self.sessions.get_mut(&id)?;
+        if let Some((said, more)) = said {
+            client.has_said(said, more);
         }
+        if is_on {
+            client.end_turn(partial);
+        }
+        self.count(id);
+        None
     }
 
     /// Looks at which messages the client says that it has.
-    pub(super) fn client_has(&mut self, id: ClientId) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        let acknowledged = client.session.outgoing.acknowledged();
-        if acknowledged > client.acknowledged {
-            (client.acknowledged, client.acks) = (acknowledged, ClientAcks::default());
-            self.coordinator.client_acknowledged(id, acknowledged, self.now, &mut self.out);
+    pub(super) fn note_acknowledged(&mut self, round: &mut Round, id: ClientId) {
+        if let Some(acknowledged) = self.sessions.get_mut(&id).and_then(Client::note_acknowledged) {
+            round.coordinator.client_acknowledged(id, acknowledged, round.now, &mut round.out);
         }
     }
 
-    /// Ends a session, with the reason if it is not the client's own wish.
-    pub(super) fn end_client(&mut self, id: ClientId, end: Result<(), Status>) {
-        // What was said to it before the end is still to be sent.
-        self.send_to_clients();
-        let Some(mut client) = self.clients.remove(&id) else { return };
-        self.share_windows();
-        self.memory.forget(&mut client);
-        self.memory.closed(client.opening);
+    /// A client's connection is lost.
+    pub(super) fn lose_connection(&mut self, id: ClientId) -> Lost {
+        self.sessions.get_mut(&id).map_or(Lost::Known, |client| client.session.lose_connection())
+    }
+
+    /// Ends a session, with the reason if it is not the client's own wish. False: there is none.
+    pub(super) fn end(&mut self, round: &mut Round, id: ClientId, end: Result<(), Status>) -> bool {
+        let Some(client) = self.sessions.remove(&id) else { return false };
+        self.share_windows(round.memory.bound);
+        self.counted -= client.counted;
+        self.results -= client.results;
+        self.openings -= client.opening;
         if let Some(key) = client.session.key()
-            && self.client_ids.get(&key) == Some(&id)
+            && self.ids.get(&key) == Some(&id)
         {
-            self.client_ids.remove(&key);
+            self.ids.remove(&key);
         }
         match end {
             Ok(()) => client.session.outgoing.finish(),
             Err(status) => {
                 let address = shown(client.session.address);
-                warn!(self.link.log, address, reason = status.message(), "client session closed");
+                warn!(round.link.log, address, reason = status.message(), "client session closed");
                 client.session.outgoing.fail(status);
             }
         }
-        self.coordinator.client_gone(id, self.now, &mut self.out);
-        self.client_has_left(id);
+        round.coordinator.client_gone(id, round.now, &mut round.out);
+        true
     }
 
-    pub(super) fn send_to_clients(&mut self) {
-        for (id, event) in self.out.to_clients.drain(..) {
-            let Some(client) = self.clients.get_mut(&id) else {
-                self.detached.post(id, event);
+    /// Puts what the coordinator says into the clients' queues, for each all at once. `others` takes what is for nobody here. Returns
+    /// the sessions that are over.
+    pub(super) fn send(&mut self, round: &mut Round, mut others: impl FnMut(ClientId, ClientEvent)) -> Vec<ClientId> {
+        for (id, event) in round.out.to_clients.drain(..) {
+            let Some(client) = self.sessions.get_mut(&id) else {
+                others(id, event);
                 continue;
             };
-            if client.leaves_out(&event) {
-                continue;
+            if client.gather(event) {
+                self.touched.push(id);
             }
-            if client.fresh.is_empty() {
-                self.touched_clients.push(id);
-            }
-            client.fresh.push(event);
         }
-        let mut touched = std::mem::take(&mut self.touched_clients);
-        touched.drain(..).for_each(|id| self.push(id));
-        self.touched_clients = touched;
+        let mut touched = std::mem::take(&mut self.touched);
+        let over = touched.drain(..).filter(|&id| self.send_gathered(round, id)).collect();
+        self.touched = touched;
+        over
     }
 
-    fn push(&mut self, id: ClientId) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        let over = client.fresh.last().is_some_and(|event| matches!(event.body, Some(Body::PoolClosed(_))));
-        client.session.outgoing.extend(client.fresh.drain(..));
-        self.coordinator.client_numbered(id, client.session.outgoing.pushed());
-        if over && client.session.identity.is_none() {
-            return self.end_client(id, Ok(()));
-        }
-        if over {
-            client.over = true;
-            return client.session.outgoing.finish();
-        }
-        if !client.paused && client.session.outgoing.waiting() > self.queue {
-            client.paused = true;
-            self.coordinator.pause_client(id, true, self.now, &mut self.out);
-        }
-        self.memory.count(client);
-    }
-
-    /// The queue of some client has run low, or nobody will read it any more.
-    pub(super) fn look_at_queues(&mut self) {
-        self.with_detached(|detached, turn| detached.look_at_queues(turn));
-        let mut gone = Vec::new();
-        for (&id, client) in &mut self.clients {
+    /// Looks at queues: some have run low, or nobody will read them any more. Returns the clients whose connections are lost.
+    pub(super) fn look_at_queues(&mut self, round: &mut Round) -> Vec<ClientId> {
+        let (mut gone, mut low) = (Vec::new(), Vec::new());
+        for (&id, client) in &mut self.sessions {
             // One that is stopped is not read, so that only its queue shows that it is gone.
             if client.session.outgoing.is_gone() {
                 gone.push(id);
-            } else if client.paused && client.session.outgoing.waiting() <= self.low_queue {
-                client.paused = false;
-                client.own_up();
-                self.memory.count(client);
-                self.coordinator.pause_client(id, false, self.now, &mut self.out);
+            } else if client.is_paused() && client.session.outgoing.waiting() <= self.low_queue {
+                client.unpause();
+                round.coordinator.pause_client(id, false, round.now, &mut round.out);
+                low.push(id);
             }
         }
-        for id in gone {
-            self.client_breaks(id, Status::unavailable("the connection is lost"));
-        }
-        let stopped = self.agents.iter().filter(|(_, agent)| agent.is_stopped() && agent.session.outgoing.is_gone());
-        let gone: Vec<_> = stopped.map(|(&id, _)| id).collect();
-        for id in gone {
-            self.agent_breaks(id, Status::unavailable("the connection is lost"));
+        low.into_iter().for_each(|id| self.count(id));
+        gone
+    }
+
+    /// Has so much read of a client from now on.
+    pub(super) fn read(&mut self, id: ClientId, reading: Reading) {
+        if let Some(client) = self.sessions.get_mut(&id) {
+            client.read(reading);
         }
     }
+
+    /// Counts anew what clients hold.
+    pub(super) fn count_all(&mut self) {
+        (self.counted, self.results) = (0, 0);
+        for client in self.sessions.values_mut() {
+            (client.counted, client.results) = (0, 0);
+            count(client, self.window, &mut self.counted, &mut self.results);
+        }
+    }
+
+    /// What clients are counted with: never less than what they hold, but for what their windows let through.
+    pub(super) fn counted(&self) -> u64 {
+        self.counted
+    }
+
+    /// The part of it that they do not take.
+    pub(super) fn results(&self) -> u64 {
+        self.results
+    }
+
+    /// The part of it that the messages take which have opened their pools.
+    pub(super) fn openings(&self) -> u64 {
+        self.openings
+    }
+
+    /// Bytes that are held for clients, with those that are on their way.
+    pub(super) fn held(&self) -> u64 {
+        self.sessions.values().map(Client::held).sum()
+    }
+
+    /// What is held for a client, with what the coordinator keeps of its jobs.
+    pub(super) fn held_by(&self, round: &Round, id: ClientId) -> u64 {
+        self.sessions.get(&id).map_or(0, |client| client.counted) + round.bytes_of(id)
+    }
+
+    /// Whether something waits for the client that its window holds back, or a place waits for its acknowledgement.
+    pub(super) fn is_overdue_or_awaited(&self, round: &Round, id: ClientId) -> bool {
+        round.coordinator.is_to_hear(id) || self.sessions.get(&id).is_some_and(|client| client.is_overdue(self.window))
+    }
+
+    pub(super) fn get(&self, id: ClientId) -> Option<&Client> {
+        self.sessions.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ClientId) -> Option<&mut Client> {
+        self.sessions.get_mut(&id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ClientId, &Client)> {
+        self.sessions.iter().map(|(&id, client)| (id, client))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (ClientId, &mut Client)> {
+        self.sessions.iter_mut().map(|(&id, client)| (id, client))
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = ClientId> {
+        self.sessions.keys().copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether what the client says is to come to little, since it is overdue.
+    fn must_say_little(&mut self, round: &Round, id: ClientId) -> bool {
+        let must = self.is_overdue_or_awaited(round, id);
+        if !must && let Some(client) = self.sessions.get_mut(&id) {
+            client.acks.said = 0;
+        }
+        must
+    }
+
+    /// Sends a client what was gathered; says whether its session is over.
+    fn send_gathered(&mut self, round: &mut Round, id: ClientId) -> bool {
+        let Some(client) = self.sessions.get_mut(&id) else { return false };
+        let over = client.send_gathered();
+        round.coordinator.client_numbered(id, client.session.outgoing.pushed());
+        if over && client.session.identity.is_none() {
+            return true;
+        }
+        if over {
+            client.over = true;
+            client.session.outgoing.finish();
+            return false;
+        }
+        if !client.is_paused() && client.session.outgoing.waiting() > self.queue {
+            client.pause();
+            round.coordinator.pause_client(id, true, round.now, &mut round.out);
+        }
+        self.count(id);
+        false
+    }
+
+    /// To be called when the client may hold more than before.
+    fn count(&mut self, id: ClientId) {
+        if let Some(client) = self.sessions.get_mut(&id) {
+            count(client, self.window, &mut self.counted, &mut self.results);
+        }
+    }
+
+    /// Gives clients larger or smaller windows when some have come or gone.
+    fn share_windows(&mut self, memory: u64) {
+        let share = memory / WINDOWS_PART / self.sessions.len().max(1) as u64;
+        let window = share.clamp(*WINDOW.start(), *WINDOW.end());
+        if std::mem::replace(&mut self.window, window) != window {
+            self.sessions.values().for_each(|client| client.session.outgoing.set_window(window as usize));
+        }
+    }
+}
+
+/// Counts a client anew.
+fn count(client: &mut Client, window: u64, counted: &mut u64, results: &mut u64) {
+    *counted -= client.counted;
+    *results -= client.results;
+    let beyond = client.unacknowledged().saturating_sub(window);
+    let waiting = client.waiting();
+    client.counted = client.said() + beyond + waiting;
+    client.results = beyond + if client.is_paused() { waiting } else { 0 };
+    *counted += client.counted;
+    *results += client.results;
 }

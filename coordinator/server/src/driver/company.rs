@@ -4,8 +4,6 @@ use std::collections::{BTreeSet, VecDeque};
 
 use farpool_coordinator::AgentId;
 
-use super::Driver;
-
 /// The agents for which something may wait for company.
 #[derive(Default)]
 pub(super) struct Company {
@@ -26,26 +24,13 @@ impl Company {
         self.looks.front().map(|(at, _)| *at)
     }
 
-    fn take_due(&mut self, now: u64) -> Option<AgentId> {
+    /// Takes the next agent that is to be looked at by now.
+    pub(super) fn take_due(&mut self, now: u64) -> Option<AgentId> {
         if self.next_look()? > now {
             return None;
         }
         let (_, agent) = self.looks.pop_front()?;
         self.agents.remove(&agent);
         Some(agent)
-    }
-}
-
-impl Driver {
-    /// Sends what has waited long enough.
-    pub(super) fn tend_company(&mut self) {
-        while let Some(id) = self.company.take_due(self.now) {
-            let Some(agent) = self.agents.get_mut(&id) else { continue };
-            match agent.flush_at {
-                Some(at) if at > self.now => self.company.expect(id, at),
-                Some(_) => agent.flush(),
-                None => {}
-            }
-        }
     }
 }

@@ -4,8 +4,10 @@
 //! queues. Nothing here blocks, and nothing waits for a peer.
 
 mod acks;
+mod agent;
 mod agents;
 mod away;
+mod client;
 mod clients;
 mod company;
 mod detached;
@@ -13,73 +15,59 @@ mod drain;
 mod memory;
 mod operators;
 mod partials;
+mod peers;
 mod programs;
+mod round;
 mod session;
 mod slow_readers;
-mod unread;
+mod status;
 
-use std::collections::BTreeMap;
 use std::future::{Future, ready};
 use std::pin::pin;
 
-use farpool_coordinator::{AgentId, ClientId, Config, Coordinator, Outbox};
+use farpool_common::log::info;
+use farpool_coordinator::{Config, Coordinator, Outbox};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tonic::Status;
+use tonic_health::ServingStatus;
 
 use super::clock::Clock;
-use super::link::{Input, Link};
+use super::link::{Input, Link, shutting_down};
 use super::services::Health;
 use super::settings::Settings;
-use agents::Agent;
+use agents::Agents;
 use away::Away;
-use clients::Client;
-use company::Company;
+use clients::Clients;
+use detached::Detached;
 pub(super) use detached::Opened;
-use detached::{Detached, Room, Turn};
 use drain::Drain;
 use memory::Memory;
 use operators::Asked;
-use partials::Partials;
 use programs::Programs;
-use session::{Identity, SessionKey};
+use round::Round;
+use slow_readers::SlowReaders;
 
 /// Inputs that are taken in in one round, and messages in them, about; those that are left come with the next.
 const ROUND: usize = 256;
 const ROUND_MESSAGES: usize = 8192;
 
 pub(super) struct Driver {
-    coordinator: Coordinator,
     received: mpsc::Receiver<Input>,
-    link: Link,
     health: Health,
-    clients: BTreeMap<ClientId, Client>,
-    agents: BTreeMap<AgentId, Agent>,
-    /// By what they are known on other connections.
-    client_ids: BTreeMap<SessionKey, ClientId>,
-    agent_ids: BTreeMap<Identity, AgentId>,
-    /// Of each agent, in bytes.
-    agents_window: usize,
-    away: Away,
-    company: Company,
-    memory: Memory,
-    partials: Partials,
-    asked: Asked,
-    /// Bytes that may wait for a client before its pool is paused, and that may be left when it is resumed.
-    queue: usize,
-    low_queue: usize,
-    programs: Programs,
-    detached: Detached,
-    drain: Option<Drain>,
     clock: Clock,
-    /// The time of this round.
-    now: u64,
     /// When something last came in.
     heard_at: u64,
-    // Kept for their memory.
-    out: Outbox,
-    touched_clients: Vec<ClientId>,
-    touched_agents: Vec<AgentId>,
+    round: Round,
+    clients: Clients,
+    agents: Agents,
+    away: Away,
+    memory: Memory,
+    slow_readers: SlowReaders,
+    programs: Programs,
+    detached: Detached,
+    asked: Asked,
+    drain: Option<Drain>,
 }
 
 impl Driver {
@@ -96,41 +84,33 @@ impl Driver {
         config.core.check = settings.limits.check;
         (config.window, config.payload_limit) = (window, payload_limit);
         (config.id, config.recovery) = (Some(settings.id), recovery);
+        let memory = Memory::new(settings.memory, settings.heartbeat_timeout);
+        let (coordinator, programs) = (Coordinator::new(config), Programs::new(&link.limits));
+        let (out, room) = (Outbox::default(), memory.room());
         Self {
-            coordinator: Coordinator::new(config),
             received,
             health,
-            clients: BTreeMap::new(),
-            agents: BTreeMap::new(),
-            client_ids: BTreeMap::new(),
-            agent_ids: BTreeMap::new(),
-            agents_window: usize::MAX,
-            away: Away::new(settings.reconnect_grace),
-            company: Company::default(),
-            memory: Memory::new(settings.memory, settings.heartbeat_timeout),
-            partials: Partials::new(settings.memory, settings.limits.first_message),
-            asked: Asked::default(),
-            queue: settings.queue(),
-            low_queue: settings.low_queue(),
-            programs: Programs::new(&link.limits),
-            detached: Detached::new(opened),
-            drain: None,
             clock: Clock::start(),
-            now: 0,
             heard_at: 0,
-            out: Outbox::default(),
-            touched_clients: Vec::new(),
-            touched_agents: Vec::new(),
-            link,
+            round: Round { now: 0, coordinator, out, link, memory: room, drains: false },
+            clients: Clients::new(settings),
+            agents: Agents::new(settings),
+            away: Away::new(settings.reconnect_grace),
+            memory,
+            slow_readers: SlowReaders::default(),
+            programs,
+            detached: Detached::new(opened),
+            asked: Asked::default(),
+            drain: None,
         }
     }
 
     /// Until `shutdown` has come about and all pools have ended.
     pub(super) async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let (mut shutdown, mut inputs) = (pin!(shutdown), Vec::with_capacity(ROUND));
-        let drained = self.link.drained.clone();
+        let drained = self.round.link.drained.clone();
         let wakeup = self.detached.wakeup();
-        self.with_detached(|detached, turn| detached.begin(turn));
+        self.detached.begin(&self.round);
         // To set it to an earlier time costs a system call, and each call of a client's moves the next look: so it is
         // left as it is if it rings in time, and may ring for nothing.
         let (mut timer, mut rings_at) = (pin!(sleep_until(self.clock.instant(0))), None);
@@ -153,32 +133,42 @@ impl Driver {
                 _ = self.received.recv_many(&mut inputs, ROUND) => {}
                 () = ready(()), if self.detached.has_more() => {}
             }
-            self.now = self.clock.now();
+            self.round.now = self.clock.now();
             if !inputs.is_empty() {
-                self.heard_at = self.now;
+                self.heard_at = self.round.now;
             }
             inputs.drain(..of_one_round(&inputs)).for_each(|input| self.take_in(input));
-            if has_drained {
-                self.look_at_queues();
-            }
-            self.tend_away();
-            self.tend_company();
-            self.tend_memory();
-            self.tend_slow_readers();
-            self.tend_unread();
-            self.tend_partials();
-            self.tend_programs();
-            self.with_detached(|detached, turn| {
-                detached.tend(turn, was_written);
-                detached.lend(turn);
-            });
-            self.tend_drain();
-            self.tend_asked();
-            self.coordinator.schedule(self.now, &mut self.out);
-            self.send();
-            self.with_detached(|detached, turn| detached.write_down(turn));
+            self.go_round(has_drained, was_written);
         }
-        self.say_goodbye();
+        self.detached.dismiss();
+        info!(self.round.link.log, "shut down");
+        self.agents.dismiss(&shutting_down());
+    }
+
+    /// What each round does, in this order, when the inputs are taken in.
+    fn go_round(&mut self, has_drained: bool, was_written: bool) {
+        if has_drained {
+            self.look_at_queues();
+        }
+        self.end_those_away_for_too_long();
+        self.agents.tend_company(self.round.now);
+        self.tend_memory();
+        self.tend_slow_readers();
+        self.agents.deaf(&self.round).into_iter().for_each(|id| self.end_agent(id, Err(agents::does_not_read())));
+        self.tend_large_messages();
+        if self.programs.next_timer().is_some_and(|timer| timer <= self.round.now) {
+            let (programs, askable, round) = self.programs();
+            programs.tend(round, &askable);
+        }
+        self.detached.tend(&mut self.round, was_written);
+        self.detached.lend(&mut self.round);
+        if let Some(drain) = &mut self.drain {
+            drain.tend(&self.round, &self.clients);
+        }
+        self.answer_those_who_asked();
+        self.round.coordinator.schedule(self.round.now, &mut self.round.out);
+        self.send();
+        self.detached.write_down(&mut self.round);
     }
 
     fn take_in(&mut self, input: Input) {
@@ -189,45 +179,39 @@ impl Driver {
             Input::ClientResumes(resumes) => self.client_resumes(resumes),
             Input::AgentJoins(joins) => self.agent_joins(joins),
             Input::AgentResumes(resumes) => self.agent_resumes(resumes),
-            Input::DetachJoins(joins) => self.with_detached(|detached, turn| detached.detach_joins(turn, joins)),
-            Input::DetachSays(says) => self.with_detached(|detached, turn| detached.detach_says(turn, says)),
-            Input::AttachJoins(joins) => self.with_detached(|detached, turn| detached.attach_joins(turn, joins)),
-            Input::AttachSays(says) => self.with_detached(|detached, turn| detached.attach_says(turn, says)),
+            Input::DetachJoins(joins) => self.detached.detach_joins(&mut self.round, joins),
+            Input::DetachSays(says) => self.detached.detach_says(&mut self.round, says),
+            Input::AttachJoins(joins) => self.detached.attach_joins(&self.round, joins),
+            Input::AttachSays(says) => self.detached.attach_says(&self.round, says),
             Input::CannotResume(resumes) => resumes.reply.refuse(cannot_resume()),
-            Input::WasRead(read) => self.with_detached(|detached, turn| detached.was_read(turn, read)),
+            Input::WasRead(read) => self.detached.was_read(&mut self.round, read),
             Input::Asked(question) => self.answer(question),
             Input::ProgramsCame(reply) => {
                 let _ = reply.send(self.programs.came());
             }
-            Input::ProgramNeeded(digest, came, reply) => self.program_needed(digest, came, reply),
-            Input::UploadBegins(digest, reply) => self.upload_begins(digest, reply),
-            Input::UploadEnds(digest, outcome) => self.upload_ends(digest, outcome),
+            Input::ProgramNeeded(digest, came, reply) => {
+                let (programs, askable, round) = self.programs();
+                programs.needed(round, &askable, (digest, came), reply);
+            }
+            Input::UploadBegins(digest, reply) => self.begin_upload(digest, reply),
+            Input::UploadEnds(digest, outcome) => self.end_upload(digest, outcome),
         }
-    }
-
-    /// Has detached jobs do something, with what they may touch.
-    fn with_detached<T>(&mut self, act: impl FnOnce(&mut Detached, &mut Turn<'_>) -> T) -> T {
-        let memory = &self.memory;
-        let memory = Room { is_full: memory.is_full(), bound: memory.bound(), patience: memory.patience() };
-        let (coordinator, out, link) = (&mut self.coordinator, &mut self.out, &self.link);
-        let mut turn = Turn { now: self.now, coordinator, out, link, memory, drains: self.drain.is_some() };
-        act(&mut self.detached, &mut turn)
     }
 
     /// When to go round at the latest, if nothing comes.
     fn next_timer(&self) -> Option<u64> {
-        let drain = self.drain.as_ref().map(Drain::next_look);
+        let now = self.round.now;
         let timers = [
             self.next_look(),
-            self.coordinator.next_deadline(),
+            self.round.coordinator.next_deadline(),
             self.away.next_look(),
-            self.company.next_look(),
-            self.memory.next_look(self.now),
-            self.partials.next_look(self.now),
+            self.agents.next_look(now),
+            self.memory.next_look(now),
+            self.slow_readers.next_look(now),
             self.asked.next_look(),
             self.programs.next_timer(),
-            self.detached.next_look(self.link.limits.detach, self.memory.bound()),
-            drain,
+            self.detached.next_look(&self.round),
+            self.drain.as_ref().map(Drain::next_look),
         ];
         timers.into_iter().flatten().min()
     }
@@ -235,19 +219,29 @@ impl Driver {
     /// When to schedule again although nothing has come: chunks that take too long are taken back while slots idle.
     /// The longer nothing comes the rarer.
     fn next_look(&self) -> Option<u64> {
-        let look = self.coordinator.next_look()?;
-        Some(look.max(self.now + (self.now - self.heard_at) / 4))
+        let (look, now) = (self.round.coordinator.next_look()?, self.round.now);
+        Some(look.max(now + (now - self.heard_at) / 4))
     }
 
     /// Puts what the coordinator says into the queues of those who are meant, for each all at once.
     fn send(&mut self) {
-        while !(self.out.to_clients.is_empty() && self.out.to_agents.is_empty()) {
+        while !(self.round.out.to_clients.is_empty() && self.round.out.to_agents.is_empty()) {
             // Who waits for a result is told first. A queue that becomes too long pauses its pool, which may mean more to
             // say.
             self.send_to_clients();
             self.send_to_agents();
-            self.with_detached(|detached, turn| detached.hear_pools(turn));
+            self.detached.hear_pools(&mut self.round);
         }
+    }
+
+    /// Nothing is left to be done, and nothing more will come.
+    fn is_over(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| drain.is_over(&self.round, &self.clients, &self.detached))
+    }
+
+    async fn begin_to_drain(&mut self) {
+        (self.drain, self.round.drains) = (Some(Drain::default()), true);
+        self.health.say(ServingStatus::NotServing).await;
     }
 }
 

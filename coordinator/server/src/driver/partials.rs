@@ -4,14 +4,13 @@
 //! read on when it is whole. So what agents send at most is bounded, and each gets its results through. An agent that takes too
 //! long while others wait, or while the memory is full, is lost.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use farpool_coordinator::AgentId;
-use tonic::Status;
 
 use super::super::clock::nanos;
-use super::Driver;
-use super::agents::Agent;
+use super::agent::Agent;
 
 pub(super) struct Partials {
     bytes: u64,
@@ -78,36 +77,41 @@ impl Partials {
         let (_, since) = self.alone.filter(|_| self.waiting > 0)?;
         Some(since.saturating_add(self.patience).max(now + 1_000_000_000))
     }
-}
 
-impl Driver {
-    /// Has the next agent read on where one is through, or has gone.
-    pub(super) fn tend_partials(&mut self) {
-        // A client may have to wait too: see `Memory`.
-        if self.partials.waiting == 0 && !(self.memory.is_full() && self.partials.is_crowded()) {
+    /// Whether somebody may have to wait for the agent that is read on alone. `is_full`: the memory is, for which clients wait.
+    pub(super) fn holds_up(&self, is_full: bool) -> bool {
+        self.waiting > 0 || (is_full && self.is_crowded())
+    }
+
+    /// Takes the agent that is read on alone, if it takes too long.
+    pub(super) fn take_late(&mut self, agents: &BTreeMap<AgentId, Agent>, now: u64) -> Option<AgentId> {
+        let (id, since) = self.alone?;
+        let in_time = |agent: &Agent| agent.partial / LEAST_BYTES_PER_SECOND * 1_000_000_000 + self.patience;
+        let is_late = |agent: &Agent| now.saturating_sub(since) > in_time(agent);
+        match agents.get(&id) {
+            Some(agent) if !is_late(agent) => return None,
+            Some(_) => {}
+            None => {
+                self.alone = None;
+                return None;
+            }
+        }
+        self.alone = None;
+        Some(id)
+    }
+
+    /// Has the next agents read on, as far as there is room.
+    pub(super) fn let_next_send(&mut self, agents: &mut BTreeMap<AgentId, Agent>, now: u64) {
+        if self.waiting == 0 {
             return;
         }
-        if let Some((id, since)) = self.partials.alone {
-            let Some(agent) = self.agents.get(&id) else {
-                self.partials.alone = None;
-                return self.tend_partials();
-            };
-            let in_time = agent.partial / LEAST_BYTES_PER_SECOND * 1_000_000_000 + self.partials.patience;
-            if self.now.saturating_sub(since) > in_time {
-                let message = "the memory is full, and the agent took too long to send the rest of a message";
-                self.end_agent(id, Err(Status::resource_exhausted(message)));
-                self.partials.alone = None;
-            }
-        }
-        let waiting: Vec<AgentId> = self.agents.iter().filter(|(_, agent)| agent.waits).map(|(&id, _)| id).collect();
-        for id in waiting {
-            if self.partials.alone.is_some() && self.partials.is_crowded() {
+        for (&id, agent) in agents.iter_mut().filter(|(_, agent)| agent.waits) {
+            if self.alone.is_some() && self.is_crowded() {
                 return;
             }
-            let Some(agent) = self.agents.get_mut(&id) else { continue };
             let partial = agent.partial;
-            self.partials.change(agent, partial);
-            self.partials.give_turn(id, agent, self.now);
+            self.change(agent, partial);
+            self.give_turn(id, agent, now);
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use farpool_common::log::info;
 use farpool_coordinator::Principal;
 use farpool_net::{Outgoing, SessionMessage};
 use farpool_proto::v1;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::super::link::{Resumed, Resumes};
+use super::super::link::{Link, Resumed, Resumes, shown};
 use super::super::meter::{Meter, Passed, Reading};
 
 /// What a session is resumed by: the id that its secret gives.
@@ -105,8 +106,31 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         Ok(())
     }
 
-    /// The connection that is in place is lost. Returns which it is, if that is news.
-    pub(super) fn lose_connection(&mut self) -> Option<u64> {
-        (!std::mem::replace(&mut self.away, true)).then_some(self.connection)
+    /// The connection that is in place is lost.
+    pub(super) fn lose_connection(&mut self) -> Lost {
+        if self.identity.is_none() {
+            return Lost::Ends;
+        }
+        if std::mem::replace(&mut self.away, true) { Lost::Known } else { Lost::MayResume(self.connection) }
     }
+}
+
+/// What follows when the connection of a session is lost.
+pub(super) enum Lost {
+    /// Nobody can resume the session, so it ends.
+    Ends,
+    /// It may be resumed for a while. This connection was in place, counted from 0.
+    MayResume(u64),
+    /// That was known, or there is no such session.
+    Known,
+}
+
+/// Refuses somebody who wants to resume what is not known.
+pub(super) fn not_found<Out: SessionMessage, In: SessionMessage, Id>(
+    link: &Link,
+    peer: &str,
+    resumes: Resumes<Out, In, Id>,
+) {
+    info!(link.log, peer, address = shown(resumes.address), "asked to resume an unknown session");
+    resumes.reply.refuse(Status::not_found("the coordinator does not know this session, or has closed it"));
 }

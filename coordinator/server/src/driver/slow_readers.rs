@@ -5,86 +5,57 @@
 //! results, an agent is read until it has sent a little more, and then not at all: HTTP/2's flow control holds back the rest.
 //! That holds up everybody's results, so it has an end: of the clients that have taken next to nothing of theirs for as long
 //! as a peer may be silent, the ones that have most lose their sessions, until there is room.
-//!
-//! The agent that is read on alone is read until its message is whole; see [`Partials`](super::partials::Partials).
 
-use farpool_coordinator::AgentId;
+use farpool_coordinator::{AgentId, ClientId};
 use tonic::Status;
 
-use super::Driver;
-use super::clients::Client;
+use super::agents::Agents;
+use super::clients::Clients;
+use super::memory::LOOK_NS;
+use super::round::Round;
 
-/// What each agent may send while it is so: such a part of the memory.
-const LITTLE_PART: u64 = 64;
-
-/// What a client must take at least in the time for which it may be silent, if as much again waits for it.
-const LEAST_TAKEN: u64 = 1 << 20;
-
-/// What a client had not taken at some time.
-#[derive(Clone, Copy)]
-pub(super) struct Waited {
-    /// In its queue, and in all.
-    bytes: [u64; 2],
-    since: u64,
+/// Whether agents are not read any more, once they have sent a little, until clients have taken their results.
+#[derive(Default)]
+pub(super) struct SlowReaders {
+    holds_agents_up: bool,
 }
 
-impl Client {
-    /// Whether it has results of which it has taken next to nothing for so long, while agents wait for it. A client whose
-    /// connection is lost has the time that there is for that.
-    fn is_slow(&mut self, now: u64, patience: u64) -> bool {
-        let bytes = [self.waiting(), self.sent_and_waiting()];
-        let before = self.waited.get_or_insert(Waited { bytes, since: now });
-        let takes = before
-            .bytes
-            .iter()
-            .zip(bytes)
-            .any(|(&before, now)| before.saturating_sub(now) >= LEAST_TAKEN.min(before / 2).max(1));
-        if takes || self.results == 0 || self.session.is_away() {
-            self.waited = Some(Waited { bytes, since: now });
-        }
-        self.waited.is_some_and(|waited| now.saturating_sub(waited.since) > patience)
-    }
-}
-
-impl Driver {
-    /// Has an agent read on, now or when there is room for what it sends.
-    pub(super) fn let_report(&mut self, id: AgentId) {
-        let is_full = self.is_full_of_results();
-        let Some(agent) = self.agents.get_mut(&id) else { return };
-        let has_sent_enough = agent.partial + agent.reported_while_full > self.memory.bound() / LITTLE_PART;
-        if is_full && has_sent_enough && !self.partials.is_alone(id) {
-            agent.waits_for_clients = true;
-        } else {
-            self.partials.give_turn(id, agent, self.now);
-        }
+impl SlowReaders {
+    pub(super) fn next_look(&self, now: u64) -> Option<u64> {
+        self.holds_agents_up.then_some(now + LOOK_NS)
     }
 
-    /// Has agents read on where clients have taken their results, and ends clients that do not.
-    pub(super) fn tend_slow_readers(&mut self) {
-        if self.is_full_of_results() {
-            self.memory.holds_agents_up = true;
-            self.end_slowest_reader();
-        } else if std::mem::take(&mut self.memory.holds_agents_up) {
-            self.clients.values_mut().for_each(|client| client.waited = None);
-            let mut waiting = Vec::new();
-            for (&id, agent) in &mut self.agents {
-                agent.reported_while_full = 0;
-                if std::mem::take(&mut agent.waits_for_clients) {
-                    waiting.push(id);
-                }
-            }
-            waiting.into_iter().for_each(|id| self.let_report(id));
+    /// Finds the slow client that has most, if there is one: its session ends. The next one is looked at when this has made room.
+    /// `is_full`: the memory is, of results.
+    pub(super) fn slowest(
+        &mut self,
+        round: &Round,
+        clients: &mut Clients,
+        is_full: bool,
+    ) -> Option<(ClientId, Status)> {
+        self.holds_agents_up |= is_full;
+        if !is_full {
+            return None;
         }
+        let (now, patience) = (round.now, round.memory.patience);
+        let slow =
+            clients.iter_mut().filter_map(|(id, client)| client.is_slow(now, patience).then_some((client.results, id)));
+        let (_, id) = slow.max()?;
+        let why = "the coordinator's memory is full of results, and this client does not take its own";
+        Some((id, Status::resource_exhausted(why)))
     }
 
-    /// Ends the session of the slow client that has most, if there is one. The next one is looked at when this has made room.
-    fn end_slowest_reader(&mut self) {
-        let (now, patience) = (self.now, self.memory.patience());
-        let clients = self.clients.iter_mut();
-        let slow = clients.filter_map(|(&id, client)| client.is_slow(now, patience).then_some((client.results, id)));
-        if let Some((_, id)) = slow.max() {
-            let why = "the coordinator's memory is full of results, and this client does not take its own";
-            self.end_client(id, Err(Status::resource_exhausted(why)));
+    /// Takes the agents that are read on, since clients have taken their results. `is_full`: the memory is, of results.
+    pub(super) fn take_those_let_go(
+        &mut self,
+        clients: &mut Clients,
+        agents: &mut Agents,
+        is_full: bool,
+    ) -> Vec<AgentId> {
+        if is_full || !std::mem::take(&mut self.holds_agents_up) {
+            return Vec::new();
         }
+        clients.iter_mut().for_each(|(_, client)| client.waited = None);
+        agents.forget_what_was_reported()
     }
 }

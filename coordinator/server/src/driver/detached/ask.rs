@@ -6,10 +6,10 @@ use farpool_store::{Ended, Phase};
 use tokio::sync::oneshot;
 use tonic::Status;
 
+use super::super::round::Round;
 use super::checks::{check_id, not_found, status};
 use super::durable::Then;
 use super::jobs::Jobs;
-use super::turn::Turn;
 
 /// Where the answer goes, when what was asked is done and cannot be undone.
 pub(super) type Reply = oneshot::Sender<Result<(), Status>>;
@@ -23,13 +23,7 @@ impl Jobs {
         ListDetachedReply { jobs }
     }
 
-    pub(super) fn cancel(
-        &mut self,
-        turn: &mut Turn<'_>,
-        by: &Principal,
-        request: &CancelDetachedRequest,
-        reply: Reply,
-    ) {
+    pub(super) fn cancel(&mut self, round: &mut Round, by: &Principal, request: &CancelDetachedRequest, reply: Reply) {
         let (number, phase, is_received) = match self.find(by, &request.name, &request.id) {
             Ok(found) => found,
             Err(status) => return drop(reply.send(Err(status))),
@@ -37,11 +31,11 @@ impl Jobs {
         let keeper = &mut self.keeper;
         let answer = match phase {
             // What is not complete has no outcomes that could stay.
-            _ if is_received => return self.forget(turn, number, reply),
+            _ if is_received => return self.forget(round, number, reply),
             Phase::Running => {
-                let reply = self.player.cancel(keeper, turn, number, reply);
+                let reply = self.player.cancel(keeper, round, number, reply);
                 if reply.is_some() {
-                    keeper.end(number, true, None, turn.now, turn.link);
+                    keeper.end(number, true, None, round.now, &round.link);
                 }
                 reply
             }
@@ -61,22 +55,22 @@ impl Jobs {
 
     pub(super) fn discard(
         &mut self,
-        turn: &mut Turn<'_>,
+        round: &mut Round,
         by: &Principal,
         request: &DiscardDetachedRequest,
         reply: Reply,
     ) {
         match self.find(by, &request.name, &request.id) {
-            Ok((number, ..)) => self.forget(turn, number, reply),
+            Ok((number, ..)) => self.forget(round, number, reply),
             Err(status) => drop(reply.send(Err(status))),
         }
     }
 
-    fn forget(&mut self, turn: &mut Turn<'_>, number: u64, reply: Reply) {
+    fn forget(&mut self, round: &mut Round, number: u64, reply: Reply) {
         if let Err(error) = self.keeper.store_mut().forget(number) {
             return drop(reply.send(Err(status(&error))));
         }
-        self.has_gone(turn, number);
+        self.has_gone(round, number);
         self.keeper.follows(Then::Answer(reply));
     }
 

@@ -12,11 +12,11 @@ use farpool_proto::v1::{self, EndItems, FailureKind, PoolReopened, client_messag
 use farpool_store::{Entry, Items, Read};
 
 use super::super::super::link::WasRead;
+use super::super::round::Round;
 use super::durable::Then;
 use super::feed::{READ_BYTES, Step, failure};
 use super::keeper::Keeper;
 use super::player::Player;
-use super::turn::Turn;
 
 /// Steps that are taken for one job in a round.
 const STEPS: usize = 16;
@@ -31,110 +31,104 @@ impl Player {
     }
 
     /// Goes on with all jobs that may be fed.
-    pub(super) fn feed_all(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>) {
-        if self.look_at.is_some_and(|at| at <= turn.now) {
+    pub(super) fn feed_all(&mut self, keeper: &mut Keeper, round: &mut Round) {
+        if self.look_at.is_some_and(|at| at <= round.now) {
             self.look_at = None;
             self.hungry.append(&mut self.starved);
         }
         if self.hungry.is_empty() {
             return;
         }
-        self.count_together(turn);
+        self.count_together(round);
         let mut hungry = std::mem::take(&mut self.hungry);
         hungry.sort_unstable();
         hungry.dedup();
-        hungry.into_iter().for_each(|id| self.feed(keeper, turn, id));
+        hungry.into_iter().for_each(|id| self.feed(keeper, round, id));
     }
 
     /// Items have been read.
-    pub(super) fn items_were_read(
-        &mut self,
-        keeper: &mut Keeper,
-        turn: &mut Turn<'_>,
-        id: ClientId,
-        read: Read<Items>,
-    ) {
+    pub(super) fn items_were_read(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId, read: Read<Items>) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.feed.reading = None;
         let Some(job) = keeper.job(run.job).filter(|_| !run.ended) else { return self.hungry.push(id) };
         let unavailable = run.feed.take(read, &job.done);
         if let Some(error) = unavailable {
-            warn!(turn.link.log, job = job.name(), %error, "cannot read items of a detached job; retrying");
-            self.try_again(turn.now);
+            warn!(round.link.log, job = job.name(), %error, "cannot read items of a detached job; retrying");
+            self.try_again(round.now);
         } else {
             if run.feed.lost > run.feed.next {
                 let reason = &run.feed.why_lost;
-                error!(turn.link.log, job = job.name(), reason, "items of a detached job are lost");
+                error!(round.link.log, job = job.name(), reason, "items of a detached job are lost");
             }
             self.hungry.push(id);
         }
-        self.note_fed(keeper, turn, id);
+        self.note_fed(keeper, round, id);
     }
 
     /// It is durable that items may have been given out.
-    pub(super) fn was_noted(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId) {
+    pub(super) fn was_noted(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
         if let Some(run) = self.runs.get_mut(&id) {
             run.feed.noting = false;
-            self.give(keeper, turn, id);
+            self.give(keeper, round, id);
         }
     }
 
     /// Goes on with a job as far as that is possible now.
-    fn feed(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId) {
+    fn feed(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
         for _ in 0..STEPS {
-            let Some(step) = self.next_step(keeper, turn, id) else { return self.look_again_if_starved(turn, id) };
-            self.take_step(keeper, turn, id, step);
+            let Some(step) = self.next_step(keeper, round, id) else { return self.look_again_if_starved(round, id) };
+            self.take_step(keeper, round, id, step);
         }
         self.hungry.push(id);
     }
 
     /// A job that has nothing in the memory, and is not let in, waits for others to have less or for slots that idle.
-    fn look_again_if_starved(&mut self, turn: &Turn<'_>, id: ClientId) {
+    fn look_again_if_starved(&mut self, round: &Round, id: ClientId) {
         let Some(run) = self.runs.get(&id) else { return };
         let waits = !run.ended && !run.feed.input_ended && run.feed.is_empty();
-        if waits && turn.coordinator.stored_bytes_of(id) == 0 {
+        if waits && round.coordinator.stored_bytes_of(id) == 0 {
             self.starved.push(id);
-            self.look_at.get_or_insert(turn.now.saturating_add(LOOK_NS));
+            self.look_at.get_or_insert(round.now.saturating_add(LOOK_NS));
         }
     }
 
     /// What jobs that run have in the memory.
-    fn count_together(&mut self, turn: &Turn<'_>) {
-        let all = self.runs.iter().map(|(&id, run)| turn.coordinator.stored_bytes_of(id) + run.feed.held());
+    fn count_together(&mut self, round: &Round) {
+        let all = self.runs.iter().map(|(&id, run)| round.coordinator.stored_bytes_of(id) + run.feed.held());
         self.together = all.sum();
     }
 
-    fn next_step(&self, keeper: &Keeper, turn: &Turn<'_>, id: ClientId) -> Option<Step> {
+    fn next_step(&self, keeper: &Keeper, round: &Round, id: ClientId) -> Option<Step> {
         let run = self.runs.get(&id).filter(|run| !run.ended)?;
         let job = keeper.job(run.job)?;
-        run.feed.next_step(job, || self.has_room(turn, id), || self.room_for(turn, id))
+        run.feed.next_step(job, || self.has_room(round, id), || self.room_for(round, id))
     }
 
     /// Whether the pool takes a further message of items.
-    fn has_room(&self, turn: &Turn<'_>, id: ClientId) -> bool {
+    fn has_room(&self, round: &Round, id: ClientId) -> bool {
         let feed = self.runs.get(&id).map(|run| &run.feed);
-        feed.is_some_and(|feed| feed.reopens() || feed.sent < feed.limit) || turn.coordinator.lacks_chunk(id)
+        feed.is_some_and(|feed| feed.reopens() || feed.sent < feed.limit) || round.coordinator.lacks_chunk(id)
     }
 
     /// How many bytes may be read for a job; none: nothing.
-    fn room_for(&self, turn: &Turn<'_>, id: ClientId) -> Option<u64> {
+    fn room_for(&self, round: &Round, id: ClientId) -> Option<u64> {
         let feed = &self.runs.get(&id)?.feed;
-        if feed.reopens.is_some() || turn.coordinator.lacks_chunk(id) {
+        if feed.reopens.is_some() || round.coordinator.lacks_chunk(id) {
             return Some(READ_BYTES);
         }
         let window = feed.limit.checked_sub(feed.sent).filter(|window| *window > 0)?;
-        let stored = turn.coordinator.stored_bytes_of(id);
-        let most = turn.memory.bound / 4;
+        let stored = round.coordinator.stored_bytes_of(id);
+        let most = round.memory.bound / 4;
         if stored == 0 {
-            return (self.together < most || turn.coordinator.idles()).then_some(window);
+            return (self.together < most || round.coordinator.idles()).then_some(window);
         }
         // Something is left for the next one that comes.
         let share = most / (self.runs.len() as u64 + 1);
-        let left = share.checked_sub(stored).filter(|left| *left > 0 && !turn.memory.is_full)?;
+        let left = share.checked_sub(stored).filter(|left| *left > 0 && !round.memory.is_full)?;
         Some(left.min(window))
     }
 
-    fn take_step(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId, step: Step) {
+    fn take_step(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId, step: Step) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         match step {
             Step::Lose(first, count) => {
@@ -143,7 +137,7 @@ impl Player {
                 if let Err(error) =
                     keeper.store_mut().append(run.job, Entry::Failed { first, count, failure: &failure })
                 {
-                    error!(turn.link.log, %error, "the journal does not take outcomes");
+                    error!(round.link.log, %error, "the journal does not take outcomes");
                 }
                 run.feed.next = first + count;
                 self.told.push(id);
@@ -152,23 +146,23 @@ impl Player {
                 let reading = keeper.store().read_items(run.job, range, bytes);
                 run.feed.reading = Some(reading.bytes());
                 self.together += reading.bytes();
-                turn.link.read(reading, move |items| WasRead::Items(id, items));
+                round.link.read(reading, move |items| WasRead::Items(id, items));
             }
-            Step::Give => self.give(keeper, turn, id),
+            Step::Give => self.give(keeper, round, id),
             Step::EndInput => {
                 run.feed.input_ended = true;
                 let job = run.named;
-                self.say_for(keeper, turn, id, ask::Body::EndItems(EndItems { job }));
+                self.say_for(keeper, round, id, ask::Body::EndItems(EndItems { job }));
             }
             Step::Reopened => {
                 run.feed.reopens = None;
-                self.say_for(keeper, turn, id, ask::Body::PoolReopened(PoolReopened {}));
+                self.say_for(keeper, round, id, ask::Body::PoolReopened(PoolReopened {}));
             }
         }
     }
 
     /// Gives out what was read, at once or when it is durable that it may have been given out.
-    fn note_fed(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId) {
+    fn note_fed(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
         let Some(run) = self.runs.get_mut(&id).filter(|run| !run.feed.ready.is_empty()) else { return };
         let fed = keeper.job(run.job).map_or(u64::MAX, |job| job.fed);
         if run.feed.next > fed {
@@ -179,19 +173,19 @@ impl Player {
                 return keeper.follows(Then::Give(id));
             }
         }
-        self.give(keeper, turn, id);
+        self.give(keeper, round, id);
     }
 
     /// Gives out what was read, as far as there is room.
-    fn give(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId) {
-        while self.has_room(turn, id)
+    fn give(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
+        while self.has_room(round, id)
             && let Some(run) = self.runs.get_mut(&id)
             && let Some(batch) = run.feed.ready.pop_front()
         {
             run.feed.sent += batch.bytes();
             let Batch { first, data, ends, .. } = batch;
             let items = v1::Items { job: run.named, first, data, ends };
-            self.say_for(keeper, turn, id, ask::Body::Items(items));
+            self.say_for(keeper, round, id, ask::Body::Items(items));
         }
         self.hungry.push(id);
     }

@@ -16,11 +16,11 @@ use tonic::Status;
 
 use super::super::super::end::End;
 use super::super::super::link::{Joins, Said, Says, StreamId, shown, shutting_down};
+use super::super::round::Round;
 use super::checks::{check_opening, digest_of, known, status};
 use super::durable::Then;
 use super::keeper::Keeper;
 use super::receiving::{Receiving, Stream};
-use super::turn::Turn;
 
 /// A stream of Detach that begins.
 pub(super) type DetachJoins = Joins<ClientEvent, ClientMessage, StreamId>;
@@ -47,15 +47,15 @@ enum NotTaken {
 
 impl Intake {
     /// Somebody detaches a job.
-    pub(super) fn joins(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, joins: DetachJoins) -> Option<u64> {
-        self.begin_or_park(keeper, turn, joins, None)
+    pub(super) fn joins(&mut self, keeper: &mut Keeper, round: &mut Round, joins: DetachJoins) -> Option<u64> {
+        self.begin_or_park(keeper, round, joins, None)
     }
 
     /// Somebody who detaches a job says something.
     pub(super) fn says(
         &mut self,
         keeper: &mut Keeper,
-        turn: &mut Turn<'_>,
+        round: &mut Round,
         Says { id, said, passed: _passed, .. }: Says<ClientMessage, StreamId>,
     ) -> Option<u64> {
         let &job = self.streams.get(&id)?;
@@ -64,11 +64,11 @@ impl Intake {
             Said::Messages { messages, partial } => {
                 receiving.parked.extend(messages);
                 (receiving.partial, receiving.waits) = (partial as u64, true);
-                return self.take_what_came(keeper, turn, job);
+                return self.take_what_came(keeper, round, job);
             }
             // It has said all, and waits for the last word.
             Said::Gone(End::Meant) if receiving.input_ended && receiving.parked.is_empty() => {}
-            Said::Gone(_) => self.lose_stream(job, turn.now),
+            Said::Gone(_) => self.lose_stream(job, round.now),
         }
         None
     }
@@ -85,16 +85,16 @@ impl Intake {
     }
 
     /// Takes what waits for room: there is some again, or may be.
-    pub(super) fn take_parked(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>) -> Vec<u64> {
-        let cannot_keep = keeper.cannot_keep(turn.now);
+    pub(super) fn take_parked(&mut self, keeper: &mut Keeper, round: &mut Round) -> Vec<u64> {
+        let cannot_keep = keeper.cannot_keep(round.now);
         let mut gone = Vec::new();
         for joins in std::mem::take(&mut self.parked) {
-            gone.extend(self.begin_or_park(keeper, turn, joins, cannot_keep.clone()));
+            gone.extend(self.begin_or_park(keeper, round, joins, cannot_keep.clone()));
         }
         let waiting =
             |receiving: &Receiving| !receiving.parked.is_empty() || (receiving.input_ended && !receiving.completes);
         for job in self.those(waiting) {
-            gone.extend(self.take_what_came(keeper, turn, job));
+            gone.extend(self.take_what_came(keeper, round, job));
         }
         gone
     }
@@ -113,16 +113,16 @@ impl Intake {
     }
 
     /// Drops what nobody has gone on with since then, also while nothing can be written: it may be what has filled the disk.
-    pub(super) fn forget_unfinished(&mut self, keeper: &mut Keeper, turn: &Turn<'_>, since: u64) -> Vec<u64> {
+    pub(super) fn forget_unfinished(&mut self, keeper: &mut Keeper, round: &Round, since: u64) -> Vec<u64> {
         let late = self.those(|receiving| receiving.away_since().is_some_and(|away| away <= since));
         for &number in &late {
             if let Some(job) = keeper.job(number) {
-                warn!(turn.link.log, job = job.name(), "job dropped: its client did not finish detaching it");
+                warn!(round.link.log, job = job.name(), "job dropped: its client did not finish detaching it");
             }
             if let Err(error) = keeper.store_mut().forget_incomplete(number) {
-                warn!(turn.link.log, %error, "cannot drop a detached job");
+                warn!(round.link.log, %error, "cannot drop a detached job");
             }
-            self.drop_job(keeper, turn, number);
+            self.drop_job(keeper, round, number);
         }
         late
     }
@@ -142,12 +142,12 @@ impl Intake {
     }
 
     /// It is acknowledged that a job is complete; says whether it is to run.
-    pub(super) fn is_complete(&mut self, keeper: &mut Keeper, turn: &Turn<'_>, number: u64) -> bool {
+    pub(super) fn is_complete(&mut self, keeper: &mut Keeper, round: &Round, number: u64) -> bool {
         let Some(receiving) = self.jobs.remove(&number) else { return false };
         keeper.is_complete(number);
         let Some(job) = keeper.job(number) else { return false };
         let items = job.end;
-        info!(turn.link.log, job = job.name(), items, "job detached");
+        info!(round.link.log, job = job.name(), items, "job detached");
         if let Some(stream) = receiving.stream {
             self.streams.remove(&stream.id);
             stream.tell(Body::Durable(Durable { items, complete: true }));
@@ -157,8 +157,8 @@ impl Intake {
     }
 
     /// The store does not have a job any more.
-    pub(super) fn drop_job(&mut self, keeper: &mut Keeper, turn: &Turn<'_>, number: u64) {
-        self.break_off(turn, number, Status::not_found("the job was discarded"));
+    pub(super) fn drop_job(&mut self, keeper: &mut Keeper, round: &Round, number: u64) {
+        self.break_off(round, number, Status::not_found("the job was discarded"));
         self.jobs.remove(&number);
         keeper.has_gone(number);
     }
@@ -196,14 +196,14 @@ impl Intake {
     }
 
     /// Ends the stream that a job comes on.
-    pub(super) fn break_off(&mut self, turn: &Turn<'_>, job: u64, status: Status) {
+    pub(super) fn break_off(&mut self, round: &Round, job: u64, status: Status) {
         let Some(receiving) = self.jobs.get(&job) else { return };
         if let Some(stream) = &receiving.stream {
             let address = shown(stream.address);
-            info!(turn.link.log, address, reason = status.message(), "detach stream closed");
+            info!(round.link.log, address, reason = status.message(), "detach stream closed");
             stream.outgoing.fail(status);
         }
-        self.lose_stream(job, turn.now);
+        self.lose_stream(job, round.now);
     }
 
     /// Notes that a job is complete, if it is, and its program here.
@@ -220,7 +220,7 @@ impl Intake {
     fn begin_or_park(
         &mut self,
         keeper: &mut Keeper,
-        turn: &mut Turn<'_>,
+        round: &mut Round,
         joins: DetachJoins,
         cannot_keep: Option<Status>,
     ) -> Option<u64> {
@@ -236,27 +236,27 @@ impl Intake {
         let mut messages = messages.into_iter();
         let first = messages.next().and_then(|message| message.body);
         let begun = match first {
-            _ if turn.drains => Err(shutting_down()),
+            _ if round.drains => Err(shutting_down()),
             Some(client_message::Body::Detach(detach)) => {
-                self.begin(keeper, turn, principal, *detach, stream, cannot_keep)
+                self.begin(keeper, round, principal, *detach, stream, cannot_keep)
             }
             _ => Err(Status::invalid_argument("a stream of Detach begins with Detach")),
         };
         if let Err(status) = begun {
-            warn!(turn.link.log, address = shown(address), reason = status.message(), "job not detached");
+            warn!(round.link.log, address = shown(address), reason = status.message(), "job not detached");
             outgoing.fail(status);
             return None;
         }
         let _ = reply.send(id);
         let said = Said::Messages { messages: messages.collect(), partial: 0 };
-        self.says(keeper, turn, Says { id, connection: 0, said, passed: None })
+        self.says(keeper, round, Says { id, connection: 0, said, passed: None })
     }
 
     /// A job that is new, or goes on, or was complete. `cannot_keep`: why no new one is taken.
     fn begin(
         &mut self,
         keeper: &mut Keeper,
-        turn: &Turn<'_>,
+        round: &Round,
         owner: Principal,
         mut detach: Detach,
         stream: Stream,
@@ -285,7 +285,7 @@ impl Intake {
         } else {
             let known = known(owner, detach, &job)?;
             check_opening(&pool, &job)?;
-            let now_ms = keeper.now_ms(turn.now);
+            let now_ms = keeper.now_ms(round.now);
             (keeper.store_mut().open(known, &pool, &job, now_ms).map_err(|error| status(&error))?, 0)
         };
         let receiving = self.jobs.entry(number).or_default();
@@ -303,14 +303,14 @@ impl Intake {
         let is_gone = stream.is_gone();
         receiving.stream = Some(stream);
         if is_gone {
-            self.lose_stream(number, turn.now);
+            self.lose_stream(number, round.now);
         } else if !keeper.is_pinned(number) {
-            keeper.pin(number, digest, turn.link);
+            keeper.pin(number, digest, &round.link);
         }
         Ok(())
     }
 
-    fn take_what_came(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, job: u64) -> Option<u64> {
+    fn take_what_came(&mut self, keeper: &mut Keeper, round: &mut Round, job: u64) -> Option<u64> {
         while let Some(receiving) = self.jobs.get_mut(&job)
             && let Some(message) = receiving.parked.pop_front()
         {
@@ -321,12 +321,12 @@ impl Intake {
                     break;
                 }
                 Err(NotTaken::Ever(status)) => {
-                    self.break_off(turn, job, status);
+                    self.break_off(round, job, status);
                     return None;
                 }
                 Err(NotTaken::Full(status)) => {
-                    self.break_off(turn, job, status);
-                    return self.forget(keeper, turn, job);
+                    self.break_off(round, job, status);
+                    return self.forget(keeper, round, job);
                 }
             }
         }
@@ -335,18 +335,18 @@ impl Intake {
         if let (Some(stream), Some(items)) = (stream, items) {
             keeper.follows(Then::Received(job, stream.id, items));
         }
-        self.try_to_complete(keeper, turn.now, job);
-        self.give_turns(turn.memory.is_full);
+        self.try_to_complete(keeper, round.now, job);
+        self.give_turns(round.memory.is_full);
         None
     }
 
     /// Drops all of a job, if that can be written; otherwise when its time has come.
-    fn forget(&mut self, keeper: &mut Keeper, turn: &Turn<'_>, job: u64) -> Option<u64> {
+    fn forget(&mut self, keeper: &mut Keeper, round: &Round, job: u64) -> Option<u64> {
         if let Err(error) = keeper.store_mut().forget(job) {
-            warn!(turn.link.log, %error, "cannot drop a detached job yet");
+            warn!(round.link.log, %error, "cannot drop a detached job yet");
             return None;
         }
-        self.drop_job(keeper, turn, job);
+        self.drop_job(keeper, round, job);
         Some(job)
     }
 

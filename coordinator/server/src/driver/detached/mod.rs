@@ -27,10 +27,8 @@ mod program;
 mod readers;
 mod receiving;
 mod refuse;
-mod turn;
 
 use std::future::pending;
-use std::time::Duration;
 
 use farpool_common::log::warn;
 use farpool_coordinator::{ClientId, Principal};
@@ -43,13 +41,13 @@ use farpool_store::Wakeup;
 use tonic::Status;
 
 use super::super::link::{Says, StreamId, WasRead, shown, shutting_down};
+use super::round::Round;
 use ask::Reply;
 use checks::no_store;
 use intake::DetachJoins;
 use jobs::Jobs;
 pub(in super::super) use open::Opened;
 use readers::AttachJoins;
-pub(super) use turn::{Room, Turn};
 
 /// All that has to do with detached jobs.
 pub(super) struct Detached {
@@ -63,9 +61,9 @@ impl Detached {
     }
 
     /// Goes on with what was in the store when it was opened.
-    pub(super) fn begin(&mut self, turn: &Turn<'_>) {
+    pub(super) fn begin(&mut self, round: &Round) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.begin(turn);
+            jobs.begin(round);
         }
     }
 
@@ -86,76 +84,76 @@ impl Detached {
         self.jobs.as_ref().is_some_and(|jobs| jobs.player.has_more())
     }
 
-    /// When to go round at the latest. `patience`: how long a client has to go on with detaching; `memory`: how much there may be.
-    pub(super) fn next_look(&self, patience: Duration, memory: u64) -> Option<u64> {
-        self.jobs.as_ref()?.next_look(patience, memory)
+    /// When to go round at the latest.
+    pub(super) fn next_look(&self, round: &Round) -> Option<u64> {
+        self.jobs.as_ref()?.next_look(round)
     }
 
     /// What is to be done in each round before the coordinator schedules.
-    pub(super) fn tend(&mut self, turn: &mut Turn<'_>, was_written: bool) {
+    pub(super) fn tend(&mut self, round: &mut Round, was_written: bool) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.tend(turn, was_written);
+            jobs.tend(round, was_written);
         }
     }
 
     /// Gives the store what there is, if it writes nothing else.
-    pub(super) fn write_down(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn write_down(&mut self, round: &mut Round) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.write_down(turn);
+            jobs.write_down(round);
         }
     }
 
     /// Somebody detaches a job.
-    pub(super) fn detach_joins(&mut self, turn: &mut Turn<'_>, joins: DetachJoins) {
+    pub(super) fn detach_joins(&mut self, round: &mut Round, joins: DetachJoins) {
         match &mut self.jobs {
-            Some(jobs) => jobs.detach_joins(turn, joins),
+            Some(jobs) => jobs.detach_joins(round, joins),
             None => {
-                let status = refuse(turn, &joins.outgoing);
-                warn!(turn.link.log, address = shown(joins.address), reason = status.message(), "job not detached");
+                let status = refuse(round, &joins.outgoing);
+                warn!(round.link.log, address = shown(joins.address), reason = status.message(), "job not detached");
                 joins.outgoing.fail(status);
             }
         }
     }
 
-    pub(super) fn detach_says(&mut self, turn: &mut Turn<'_>, says: Says<ClientMessage, StreamId>) {
+    pub(super) fn detach_says(&mut self, round: &mut Round, says: Says<ClientMessage, StreamId>) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.detach_says(turn, says);
+            jobs.detach_says(round, says);
         }
     }
 
     /// Somebody attaches to a job.
-    pub(super) fn attach_joins(&mut self, turn: &Turn<'_>, joins: AttachJoins) {
+    pub(super) fn attach_joins(&mut self, round: &Round, joins: AttachJoins) {
         match &mut self.jobs {
-            Some(jobs) => jobs.readers.joins(&jobs.keeper, turn, joins),
-            None => joins.outgoing.fail(refuse(turn, &joins.outgoing)),
+            Some(jobs) => jobs.readers.joins(&jobs.keeper, round, joins),
+            None => joins.outgoing.fail(refuse(round, &joins.outgoing)),
         }
     }
 
-    pub(super) fn attach_says(&mut self, turn: &Turn<'_>, says: Says<ClientMessage, StreamId>) {
+    pub(super) fn attach_says(&mut self, round: &Round, says: Says<ClientMessage, StreamId>) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.readers.says(turn, says);
+            jobs.readers.says(round, says);
         }
     }
 
     /// What a task has read is here.
-    pub(super) fn was_read(&mut self, turn: &mut Turn<'_>, read: WasRead) {
+    pub(super) fn was_read(&mut self, round: &mut Round, read: WasRead) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.was_read(turn, read);
+            jobs.was_read(round, read);
         }
     }
 
     /// The queues of some streams have run low, or nobody reads them any more.
-    pub(super) fn look_at_queues(&mut self, turn: &Turn<'_>) {
+    pub(super) fn look_at_queues(&mut self, round: &Round) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.intake.look_at_queues(turn.now);
-            jobs.readers.look_at_queues(&jobs.keeper, turn);
+            jobs.intake.look_at_queues(round.now);
+            jobs.readers.look_at_queues(&jobs.keeper, round);
         }
     }
 
     /// Tells the coordinator which tasks wait for unfinished jobs, so that their slots are lent.
-    pub(super) fn lend(&self, turn: &mut Turn<'_>) {
+    pub(super) fn lend(&self, round: &mut Round) {
         if let Some(jobs) = &self.jobs {
-            jobs.readers.lend(&jobs.keeper, turn);
+            jobs.readers.lend(&jobs.keeper, round);
         }
     }
 
@@ -177,9 +175,9 @@ impl Detached {
     }
 
     /// Takes in what the pools have told their clients.
-    pub(super) fn hear_pools(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn hear_pools(&mut self, round: &mut Round) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.player.hear(&mut jobs.keeper, turn);
+            jobs.player.hear(&mut jobs.keeper, round);
         }
     }
 
@@ -189,16 +187,16 @@ impl Detached {
     }
 
     /// A program has come.
-    pub(super) fn program_came(&self, turn: &Turn<'_>, digest: Digest) {
+    pub(super) fn program_came(&self, round: &Round, digest: Digest) {
         if let Some(jobs) = &self.jobs {
-            jobs.intake.program_came(&jobs.keeper, turn, digest);
+            jobs.intake.program_came(&jobs.keeper, round, digest);
         }
     }
 
     /// A program was sent, and cannot be had all the same.
-    pub(super) fn program_failed(&mut self, turn: &Turn<'_>, digest: Digest, why: &Status) {
+    pub(super) fn program_failed(&mut self, round: &Round, digest: Digest, why: &Status) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.program_failed(turn, digest, why);
+            jobs.program_failed(round, digest, why);
         }
     }
 
@@ -207,28 +205,22 @@ impl Detached {
         Ok(self.jobs.as_ref().ok_or_else(no_store)?.list(tenant))
     }
 
-    pub(super) fn cancel(
-        &mut self,
-        turn: &mut Turn<'_>,
-        by: &Principal,
-        request: &CancelDetachedRequest,
-        reply: Reply,
-    ) {
+    pub(super) fn cancel(&mut self, round: &mut Round, by: &Principal, request: &CancelDetachedRequest, reply: Reply) {
         match &mut self.jobs {
-            Some(jobs) => jobs.cancel(turn, by, request, reply),
+            Some(jobs) => jobs.cancel(round, by, request, reply),
             None => drop(reply.send(Err(no_store()))),
         }
     }
 
     pub(super) fn discard(
         &mut self,
-        turn: &mut Turn<'_>,
+        round: &mut Round,
         by: &Principal,
         request: &DiscardDetachedRequest,
         reply: Reply,
     ) {
         match &mut self.jobs {
-            Some(jobs) => jobs.discard(turn, by, request, reply),
+            Some(jobs) => jobs.discard(round, by, request, reply),
             None => drop(reply.send(Err(no_store()))),
         }
     }
@@ -255,7 +247,7 @@ impl Detached {
 }
 
 /// Why nobody is served where no jobs are kept.
-fn refuse(turn: &Turn<'_>, outgoing: &Outgoing<ClientEvent>) -> Status {
+fn refuse(round: &Round, outgoing: &Outgoing<ClientEvent>) -> Status {
     outgoing.for_one_connection();
-    if turn.drains { shutting_down() } else { no_store() }
+    if round.drains { shutting_down() } else { no_store() }
 }

@@ -15,10 +15,10 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::super::super::link::WasRead;
+use super::super::round::Round;
 use super::durable::Then;
 use super::feed::{Feed, failure};
 use super::keeper::Keeper;
-use super::turn::Turn;
 
 /// When to try again what the disk did not do, in ns.
 const AGAIN_NS: u64 = 1_000_000_000;
@@ -72,18 +72,18 @@ pub(super) struct Run {
 
 impl Player {
     /// Has all complete jobs go on that do not run.
-    pub(super) fn start_all(&mut self, keeper: &Keeper, turn: &Turn<'_>) {
+    pub(super) fn start_all(&mut self, keeper: &Keeper, round: &Round) {
         let running = keeper.store().jobs().filter(|job| job.phase() == Phase::Running && !keeper.is_received(job));
         let waiting: Vec<u64> =
             running.map(|job| job.number).filter(|number| !self.clients.contains_key(number)).collect();
-        waiting.into_iter().for_each(|job| self.start(keeper, turn, job));
+        waiting.into_iter().for_each(|job| self.start(keeper, round, job));
     }
 
     /// Has a job run: first it is read what it was opened with.
-    pub(super) fn start(&mut self, keeper: &Keeper, turn: &Turn<'_>, number: u64) {
+    pub(super) fn start(&mut self, keeper: &Keeper, round: &Round, number: u64) {
         if keeper.job(number).is_some() && self.starting.insert(number) {
             let opening = keeper.store().read_opening(number);
-            turn.link.read(opening, move |opening| WasRead::Opening(number, opening));
+            round.link.read(opening, move |opening| WasRead::Opening(number, opening));
         }
     }
 
@@ -91,7 +91,7 @@ impl Player {
     pub(super) fn opening_was_read(
         &mut self,
         keeper: &mut Keeper,
-        turn: &mut Turn<'_>,
+        round: &mut Round,
         number: u64,
         opening: Result<Opening, ReadError>,
     ) {
@@ -101,12 +101,12 @@ impl Player {
         let Opening { pool, job: opened } = match opening {
             Ok(opening) => opening,
             Err(error @ ReadError::Unavailable(_)) => {
-                warn!(turn.link.log, job = job.name(), %error, "cannot resume a detached job yet");
-                return self.try_again(turn.now);
+                warn!(round.link.log, job = job.name(), %error, "cannot resume a detached job yet");
+                return self.try_again(round.now);
             }
             Err(ReadError::Lost(why)) => {
                 let failure = failure(FailureKind::Unavailable, format!("the journal is damaged: {why}"));
-                return keeper.end(number, false, Some(&failure), turn.now, turn.link);
+                return keeper.end(number, false, Some(&failure), round.now, &round.link);
             }
         };
         let known = job.known.clone();
@@ -114,7 +114,7 @@ impl Player {
         let pool = OpenPool { id: known.id, again: true, agents: former.clone(), ..*pool };
         let label = if opened.label.is_empty() { known.name } else { opened.label.clone() };
         let at_most_once = opened.retries == 0;
-        let id = turn.coordinator.connect_client(known.owner);
+        let id = round.coordinator.connect_client(known.owner);
         let run = Run {
             job: number,
             named: opened.job,
@@ -129,26 +129,26 @@ impl Player {
         };
         self.runs.insert(id, run);
         self.clients.insert(number, id);
-        self.say_for(keeper, turn, id, ask::Body::OpenPool(Box::new(pool)));
-        self.say_for(keeper, turn, id, ask::Body::OpenJob(Box::new(OpenJob { label, ..*opened })));
-        self.review_pause(turn, id);
+        self.say_for(keeper, round, id, ask::Body::OpenPool(Box::new(pool)));
+        self.say_for(keeper, round, id, ask::Body::OpenJob(Box::new(OpenJob { label, ..*opened })));
+        self.review_pause(round, id);
         self.hungry.push(id);
     }
 
     /// Says something as the client of a job's pool. What is refused is the end of the job.
-    pub(super) fn say_for(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId, body: ask::Body) {
+    pub(super) fn say_for(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId, body: ask::Body) {
         let message = ClientMessage { body: Some(body) };
-        let Err(refused) = turn.coordinator.client_message(id, message, turn.now, turn.out) else { return };
+        let Err(refused) = round.coordinator.client_message(id, message, round.now, &mut round.out) else { return };
         let why = failure(FailureKind::InvalidArgument, format!("the job cannot run: {refused}"));
-        self.end_run(keeper, turn, id, false, Some(why));
-        self.drop_run(keeper, turn, id);
+        self.end_run(keeper, round, id, false, Some(why));
+        self.drop_run(keeper, round, id);
     }
 
     /// Cancels a job that runs, and answers when it has ended; gives `reply` back if it does not run.
     pub(super) fn cancel(
         &mut self,
         keeper: &mut Keeper,
-        turn: &mut Turn<'_>,
+        round: &mut Round,
         number: u64,
         reply: oneshot::Sender<Result<(), Status>>,
     ) -> Option<oneshot::Sender<Result<(), Status>>> {
@@ -157,26 +157,26 @@ impl Player {
         run.cancels.push(reply);
         if !run.ended {
             let job = run.named;
-            self.say_for(keeper, turn, id, ask::Body::CancelJob(CancelJob { job }));
+            self.say_for(keeper, round, id, ask::Body::CancelJob(CancelJob { job }));
         }
         None
     }
 
     /// It is acknowledged that a job has ended: its pool closes. Not earlier, since the agents have its outcomes as long as it is open.
-    pub(super) fn has_ended(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, number: u64) {
+    pub(super) fn has_ended(&mut self, keeper: &mut Keeper, round: &mut Round, number: u64) {
         if let Some(&id) = self.clients.get(&number) {
-            self.say_for(keeper, turn, id, ask::Body::ClosePool(ClosePool { now: false }));
+            self.say_for(keeper, round, id, ask::Body::ClosePool(ClosePool { now: false }));
         }
     }
 
     /// The store does not have a job any more.
-    pub(super) fn has_gone(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, number: u64) {
+    pub(super) fn has_gone(&mut self, keeper: &mut Keeper, round: &mut Round, number: u64) {
         if let Some(id) = self.clients.remove(&number)
             && let Some(run) = self.runs.get_mut(&id)
         {
             run.ended = true;
             run.feed.forget();
-            self.say_for(keeper, turn, id, ask::Body::ClosePool(ClosePool { now: true }));
+            self.say_for(keeper, round, id, ask::Body::ClosePool(ClosePool { now: true }));
         }
     }
 
@@ -188,11 +188,11 @@ impl Player {
     }
 
     /// Takes in what the pools have told their clients.
-    pub(super) fn hear(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>) {
+    pub(super) fn hear(&mut self, keeper: &mut Keeper, round: &mut Round) {
         let mut mail = std::mem::take(&mut self.mail);
         for (id, event) in mail.drain(..) {
             if let Some(body) = event.body {
-                self.hear_one(keeper, turn, id, body);
+                self.hear_one(keeper, round, id, body);
             }
         }
         self.mail = mail;
@@ -200,7 +200,7 @@ impl Player {
         told.sort_unstable();
         told.dedup();
         for id in told.drain(..) {
-            self.note_heard(keeper, turn, id);
+            self.note_heard(keeper, round, id);
         }
         self.told = told;
     }
@@ -221,26 +221,26 @@ impl Player {
     }
 
     /// Pauses all jobs when outcomes have no room, and lets them go on when there is some.
-    pub(super) fn pause_for_the_store(&mut self, keeper: &Keeper, turn: &mut Turn<'_>) {
+    pub(super) fn pause_for_the_store(&mut self, keeper: &Keeper, round: &mut Round) {
         let paused = !keeper.store().takes_outcomes();
         if paused == self.paused {
             return;
         }
         if paused && !keeper.is_failing() && !self.runs.is_empty() {
-            warn!(turn.link.log, "the journal has no space for results: detached jobs wait for it");
+            warn!(round.link.log, "the journal has no space for results: detached jobs wait for it");
         }
         self.paused = paused;
         let runs: Vec<ClientId> = self.clients().collect();
-        runs.into_iter().for_each(|id| self.review_pause(turn, id));
+        runs.into_iter().for_each(|id| self.review_pause(round, id));
     }
 
     /// Looks at the time, and at the memory; says whether it is to be tried again what the disk did not do.
-    pub(super) fn look(&mut self, turn: &Turn<'_>) -> bool {
-        let again = self.again_at.is_some_and(|at| at <= turn.now);
+    pub(super) fn look(&mut self, round: &Round) -> bool {
+        let again = self.again_at.is_some_and(|at| at <= round.now);
         if again {
             self.again_at = None;
         }
-        let has_room = std::mem::replace(&mut self.memory_was_full, turn.memory.is_full) && !turn.memory.is_full;
+        let has_room = std::mem::replace(&mut self.memory_was_full, round.memory.is_full) && !round.memory.is_full;
         if again || has_room {
             self.hungry.extend(self.runs.keys());
         }
@@ -257,7 +257,7 @@ impl Player {
         self.again_at.get_or_insert(now.saturating_add(AGAIN_NS));
     }
 
-    fn hear_one(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId, body: Body) {
+    fn hear_one(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId, body: Body) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.heard += 1;
         self.told.push(id);
@@ -272,19 +272,19 @@ impl Player {
             }
             Body::ItemsDone(done) if !run.ended => {
                 self.hungry.push(id);
-                take_results(keeper, turn, run.job, done);
+                take_results(keeper, round, run.job, done);
             }
             Body::ItemsFailed(failed) if !run.ended => {
                 self.hungry.push(id);
                 let failure = failed.failure.unwrap_or_default();
                 let failed = Entry::Failed { first: failed.first, count: failed.count, failure: &failure };
                 if let Err(error) = keeper.store_mut().append(run.job, failed) {
-                    error!(turn.link.log, %error, "the journal does not take outcomes");
+                    error!(round.link.log, %error, "the journal does not take outcomes");
                 }
             }
-            Body::JobEnded(ended) => self.end_run(keeper, turn, id, ended.cancelled, None),
+            Body::JobEnded(ended) => self.end_run(keeper, round, id, ended.cancelled, None),
             Body::PoolFailed(failed) => {
-                self.end_run(keeper, turn, id, false, Some(failed.failure.unwrap_or_default()));
+                self.end_run(keeper, round, id, false, Some(failed.failure.unwrap_or_default()));
             }
             Body::PoolAt(at) if at.gone => run.left.push(at.agent),
             // It runs there as soon as that is durable: a coordinator that does not know of the agent would not wait for it.
@@ -295,16 +295,16 @@ impl Player {
                 // An error means that the job is gone.
                 let _ = keeper.store_mut().append(run.job, Entry::Placed { agent, gone: false });
             }
-            Body::PoolClosed(_) => self.drop_run(keeper, turn, id),
+            Body::PoolClosed(_) => self.drop_run(keeper, round, id),
             _ => {}
         }
     }
 
     /// Behind what was heard in a round.
-    fn note_heard(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId) {
+    fn note_heard(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        turn.coordinator.client_numbered(id, run.heard);
-        if !run.feed.reopens() && !turn.coordinator.is_reopening(id) {
+        round.coordinator.client_numbered(id, run.heard);
+        if !run.feed.reopens() && !round.coordinator.is_reopening(id) {
             // Those that did not come back with it were not waited for any longer.
             run.left.append(&mut run.former);
         }
@@ -317,42 +317,35 @@ impl Player {
         keeper.follows(Then::Acknowledge(id, run.heard));
     }
 
-    fn review_pause(&mut self, turn: &mut Turn<'_>, id: ClientId) {
+    fn review_pause(&mut self, round: &mut Round, id: ClientId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let paused = self.paused;
         if std::mem::replace(&mut run.paused, paused) != paused {
-            turn.coordinator.pause_client(id, paused, turn.now, turn.out);
+            round.coordinator.pause_client(id, paused, round.now, &mut round.out);
         }
     }
 
     /// No more outcomes come.
-    fn end_run(
-        &mut self,
-        keeper: &mut Keeper,
-        turn: &Turn<'_>,
-        id: ClientId,
-        cancelled: bool,
-        failure: Option<Failure>,
-    ) {
+    fn end_run(&mut self, keeper: &mut Keeper, round: &Round, id: ClientId, cancelled: bool, failure: Option<Failure>) {
         let Some(run) = self.runs.get_mut(&id).filter(|run| !run.ended) else { return };
         run.ended = true;
         run.feed.forget();
-        keeper.end(run.job, cancelled, failure.as_ref(), turn.now, turn.link);
+        keeper.end(run.job, cancelled, failure.as_ref(), round.now, &round.link);
         run.cancels.drain(..).for_each(|reply| keeper.follows(Then::Answer(reply)));
     }
 
     /// The pool of a job is closed, or was not to be opened.
-    fn drop_run(&mut self, keeper: &mut Keeper, turn: &mut Turn<'_>, id: ClientId) {
+    fn drop_run(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
         let Some(run) = self.runs.remove(&id) else { return };
         if self.clients.get(&run.job) == Some(&id) {
             self.clients.remove(&run.job);
         }
         run.cancels.into_iter().for_each(|reply| keeper.follows(Then::Answer(reply)));
-        turn.coordinator.client_gone(id, turn.now, turn.out);
+        round.coordinator.client_gone(id, round.now, &mut round.out);
     }
 }
 
-fn take_results(keeper: &mut Keeper, turn: &Turn<'_>, job: u64, done: ItemsDone) {
+fn take_results(keeper: &mut Keeper, round: &Round, job: u64, done: ItemsDone) {
     let ItemsDone { first, data, ends, failed, attempts, .. } = done;
     let count = ends.len() as u64 / 4;
     let store = keeper.store_mut();
@@ -360,6 +353,6 @@ fn take_results(keeper: &mut Keeper, turn: &Turn<'_>, job: u64, done: ItemsDone)
     // They are too long for a record.
     let why = failure(FailureKind::PayloadTooLarge, format!("the journal does not take the result: {error}"));
     if let Err(error) = store.append(job, Entry::Failed { first, count, failure: &why }) {
-        error!(turn.link.log, %error, "the journal does not take outcomes");
+        error!(round.link.log, %error, "the journal does not take outcomes");
     }
 }

@@ -5,9 +5,9 @@ use farpool_proto::v1::ProgramWanted;
 use farpool_proto::v1::client_event::Body;
 use tonic::{Code, Status};
 
+use super::super::round::Round;
 use super::intake::Intake;
 use super::keeper::Keeper;
-use super::turn::Turn;
 
 impl Intake {
     /// Whether a job that is being detached waits for this program.
@@ -16,16 +16,16 @@ impl Intake {
     }
 
     /// A program has come.
-    pub(super) fn program_came(&self, keeper: &Keeper, turn: &Turn<'_>, digest: Digest) {
+    pub(super) fn program_came(&self, keeper: &Keeper, round: &Round, digest: Digest) {
         let waiting = self.those(|receiving| receiving.wants == Some(digest));
-        waiting.into_iter().for_each(|job| keeper.pin(job, digest, turn.link));
+        waiting.into_iter().for_each(|job| keeper.pin(job, digest, &round.link));
     }
 
     /// A program was sent, and cannot be had all the same; returns the jobs that have gone.
     pub(super) fn program_failed(
         &mut self,
         keeper: &mut Keeper,
-        turn: &Turn<'_>,
+        round: &Round,
         digest: Digest,
         why: &Status,
     ) -> Vec<u64> {
@@ -34,14 +34,14 @@ impl Intake {
             return Vec::new();
         }
         let waiting = self.those(|receiving| receiving.wants == Some(digest));
-        waiting.into_iter().filter_map(|job| self.refuse(keeper, turn, job, not_kept(why))).collect()
+        waiting.into_iter().filter_map(|job| self.refuse(keeper, round, job, not_kept(why))).collect()
     }
 
     /// A program was looked for, and is durable if it is here; returns the job, if it has gone.
     pub(super) fn program_was_read(
         &mut self,
         keeper: &mut Keeper,
-        turn: &Turn<'_>,
+        round: &Round,
         job: u64,
         pinned: Result<Option<InUse>, Status>,
     ) -> Option<u64> {
@@ -50,7 +50,7 @@ impl Intake {
             Ok(Some(program)) => {
                 receiving.wants = None;
                 keeper.has_pinned(job, program);
-                self.try_to_complete(keeper, turn.now, job);
+                self.try_to_complete(keeper, round.now, job);
             }
             Ok(None) => {
                 let digest = receiving.program?;
@@ -59,7 +59,7 @@ impl Intake {
                     stream.tell(Body::ProgramWanted(ProgramWanted { digest: digest.to_bytes() }));
                 }
             }
-            Err(why) => return self.refuse(keeper, turn, job, not_kept(&why)),
+            Err(why) => return self.refuse(keeper, round, job, not_kept(&why)),
         }
         None
     }

@@ -19,9 +19,9 @@ use tonic::Status;
 use super::super::super::end::End;
 use super::super::super::link::{Joins, Said, Says, StreamId, WasRead, shutting_down};
 use super::super::super::sessions::LOW_OUTCOMES;
+use super::super::round::Round;
 use super::checks::{check_id, not_found};
 use super::keeper::Keeper;
-use super::turn::Turn;
 
 /// A stream of Attach that begins.
 pub(super) type AttachJoins = Joins<ClientEvent, ClientMessage, StreamId>;
@@ -105,14 +105,14 @@ const SHARE: u64 = 8;
 const LOOK_NS: u64 = 500_000_000;
 
 impl Readers {
-    pub(super) fn joins(&mut self, keeper: &Keeper, turn: &Turn<'_>, joins: AttachJoins) {
+    pub(super) fn joins(&mut self, keeper: &Keeper, round: &Round, joins: AttachJoins) {
         let Joins { outgoing, turns, principal, messages, id: reply, .. } = joins;
         outgoing.for_one_connection();
         let attach = match &messages[..] {
             [ClientMessage { body: Some(client_message::Body::Attach(attach)) }] => Ok(attach),
             _ => Err(Status::invalid_argument("an Attach stream must begin with one Attach")),
         };
-        let begun = attach.and_then(|attach| begin(keeper, turn, &principal, attach, (outgoing.clone(), turns)));
+        let begun = attach.and_then(|attach| begin(keeper, round, &principal, attach, (outgoing.clone(), turns)));
         match begun {
             Ok(attached) => {
                 self.last_stream += 1;
@@ -120,7 +120,7 @@ impl Readers {
                 let _ = attached.turns.try_send(());
                 self.all.insert(id, attached);
                 let _ = reply.send(id);
-                self.serve(keeper, turn, id);
+                self.serve(keeper, round, id);
                 // That it is gone is not said twice.
                 if outgoing.is_gone() {
                     self.all.remove(&id);
@@ -132,7 +132,7 @@ impl Readers {
 
     pub(super) fn says(
         &mut self,
-        turn: &Turn<'_>,
+        round: &Round,
         Says { id, said, passed: _passed, .. }: Says<ClientMessage, StreamId>,
     ) {
         let Some(attached) = self.all.get_mut(&id) else { return };
@@ -142,7 +142,7 @@ impl Readers {
                 for message in messages {
                     let Some(client_message::Body::AwaitingItems(awaiting)) = message.body else {
                         let why = Status::invalid_argument("only AwaitingItems may follow Attach");
-                        return self.end(turn, id, Err(why));
+                        return self.end(round, id, Err(why));
                     };
                     attached.awaits = awaiting.waits;
                 }
@@ -150,26 +150,26 @@ impl Readers {
             }
             // It has nothing more to say. Whether it still reads is seen by its queue.
             Said::Gone(End::Meant) => {}
-            Said::Gone(End::Broken(_)) => self.end(turn, id, Ok(())),
-            Said::Gone(End::Final(why)) => self.end(turn, id, Err(why)),
+            Said::Gone(End::Broken(_)) => self.end(round, id, Ok(())),
+            Said::Gone(End::Final(why)) => self.end(round, id, Err(why)),
         }
     }
 
     /// Tells the coordinator which tasks wait for unfinished jobs, so that their slots are lent.
-    pub(super) fn lend(&self, keeper: &Keeper, turn: &mut Turn<'_>) {
+    pub(super) fn lend(&self, keeper: &Keeper, round: &mut Round) {
         let is_unfinished = |job| keeper.job(job).is_some_and(|job| job.ended.is_none());
         let waits = |attached: &&Attached| attached.awaits && attached.wait && is_unfinished(attached.job);
-        turn.coordinator.lend_to_attached(self.all.values().filter(waits).filter_map(|at| at.ticket).collect());
+        round.coordinator.lend_to_attached(self.all.values().filter(waits).filter_map(|at| at.ticket).collect());
     }
 
     /// The queues of some have run low, or nobody reads them any more.
-    pub(super) fn look_at_queues(&mut self, keeper: &Keeper, turn: &Turn<'_>) {
+    pub(super) fn look_at_queues(&mut self, keeper: &Keeper, round: &Round) {
         self.all.retain(|_, attached| !attached.outgoing.is_gone());
-        (self.held, self.seen_at) = (self.holds(), turn.now);
-        if self.held > 2 * share(turn.memory.bound) {
-            self.end_those_that_stand_still(turn);
+        (self.held, self.seen_at) = (self.holds(), round.now);
+        if self.held > 2 * share(round.memory.bound) {
+            self.end_those_that_stand_still(round);
         }
-        self.serve_all(keeper, turn);
+        self.serve_all(keeper, round);
     }
 
     /// When to look at them, if they fill their share of so much memory.
@@ -178,29 +178,29 @@ impl Readers {
     }
 
     /// Looks at them when it is time.
-    pub(super) fn tend(&mut self, keeper: &Keeper, turn: &Turn<'_>) {
-        if self.next_look(turn.memory.bound).is_some_and(|at| at <= turn.now) {
-            self.look_at_queues(keeper, turn);
+    pub(super) fn tend(&mut self, keeper: &Keeper, round: &Round) {
+        if self.next_look(round.memory.bound).is_some_and(|at| at <= round.now) {
+            self.look_at_queues(keeper, round);
         }
     }
 
-    pub(super) fn serve_all(&mut self, keeper: &Keeper, turn: &Turn<'_>) {
+    pub(super) fn serve_all(&mut self, keeper: &Keeper, round: &Round) {
         let all: Vec<StreamId> = self.all.keys().copied().collect();
-        all.into_iter().for_each(|id| self.serve(keeper, turn, id));
+        all.into_iter().for_each(|id| self.serve(keeper, round, id));
     }
 
     /// There is news of these jobs.
-    pub(super) fn serve_jobs(&mut self, keeper: &Keeper, turn: &Turn<'_>, jobs: &[u64]) {
+    pub(super) fn serve_jobs(&mut self, keeper: &Keeper, round: &Round, jobs: &[u64]) {
         if jobs.is_empty() || self.all.is_empty() {
             return;
         }
         let to_serve = self.all.iter().filter(|(_, attached)| jobs.contains(&attached.job));
         let to_serve: Vec<StreamId> = to_serve.map(|(id, _)| *id).collect();
-        to_serve.into_iter().for_each(|id| self.serve(keeper, turn, id));
+        to_serve.into_iter().for_each(|id| self.serve(keeper, round, id));
     }
 
     /// Outcomes have been read.
-    pub(super) fn outcomes_were_read(&mut self, keeper: &Keeper, turn: &Turn<'_>, id: StreamId, read: Read<Outcomes>) {
+    pub(super) fn outcomes_were_read(&mut self, keeper: &Keeper, round: &Round, id: StreamId, read: Read<Outcomes>) {
         let Some(attached) = self.all.get_mut(&id) else { return };
         attached.reading = None;
         for outcomes in read.parts {
@@ -210,8 +210,8 @@ impl Readers {
             attached.outgoing.push(ClientEvent { body: Some(body) });
         }
         match read.unread {
-            Some(unread) => self.end(turn, id, Err(cannot_read(unread))),
-            None => self.serve(keeper, turn, id),
+            Some(unread) => self.end(round, id, Err(cannot_read(unread))),
+            None => self.serve(keeper, round, id),
         }
     }
 
@@ -226,19 +226,19 @@ impl Readers {
         all.for_each(|attached| attached.outgoing.fail(shutting_down()));
     }
 
-    fn end_those_that_stand_still(&mut self, turn: &Turn<'_>) {
-        let (now, patience) = (turn.now, turn.memory.patience);
+    fn end_those_that_stand_still(&mut self, round: &Round) {
+        let (now, patience) = (round.now, round.memory.patience);
         let still = self.all.iter_mut().filter_map(|(&id, at)| at.stands_still(now, patience).then_some(id));
         for id in still.collect::<Vec<_>>() {
             let why =
                 "the memory for outcomes is full, and this client does not read its own; attach again when it does";
-            self.end(turn, id, Err(Status::resource_exhausted(why)));
+            self.end(round, id, Err(Status::resource_exhausted(why)));
         }
     }
 
     /// Has the next outcomes read, if there is room for them and they are there; or says how the job has ended.
-    fn serve(&mut self, keeper: &Keeper, turn: &Turn<'_>, id: StreamId) {
-        let (held, share) = (self.held, share(turn.memory.bound));
+    fn serve(&mut self, keeper: &Keeper, round: &Round, id: StreamId) {
+        let (held, share) = (self.held, share(round.memory.bound));
         let Some(attached) = self.all.get_mut(&id) else { return };
         let job = keeper.job(attached.job);
         if let Some(job) = job.filter(|job| attached.partial && !keeper.is_received(job)) {
@@ -255,7 +255,7 @@ impl Readers {
             return;
         }
         let Some(job) = job else {
-            return self.end(turn, id, Err(Status::not_found("the job was discarded")));
+            return self.end(round, id, Err(Status::not_found("the job was discarded")));
         };
         let ended = keeper.ended(job);
         // Who waits is sent what is missing before what comes behind it.
@@ -263,27 +263,27 @@ impl Readers {
         if let Some(reading) = keeper.store().read_outcomes(job.number, attached.next, skips, READ_BYTES) {
             attached.reading = Some(reading.bytes());
             self.held += reading.bytes();
-            return turn.link.read(reading, move |read| WasRead::Outcomes(id, read));
+            return round.link.read(reading, move |read| WasRead::Outcomes(id, read));
         }
         let named = attached.named;
         let last = match ended {
             Some(Ended::Failed) => Body::PoolFailed(Box::new(PoolFailed { failure: job.failure.as_deref().cloned() })),
             // It has ended since then, and what is missing would have to be there.
-            Some(Ended::Finished) if attached.lacks && !attached.wait => return self.end(turn, id, Ok(())),
+            Some(Ended::Finished) if attached.lacks && !attached.wait => return self.end(round, id, Ok(())),
             Some(how) => Body::JobEnded(JobEnded { job: named, cancelled: how == Ended::Cancelled }),
             None if attached.wait => return,
-            None => return self.end(turn, id, Ok(())),
+            None => return self.end(round, id, Ok(())),
         };
         attached.outgoing.push(ClientEvent { body: Some(last) });
-        self.end(turn, id, Ok(()));
+        self.end(round, id, Ok(()));
     }
 
-    fn end(&mut self, turn: &Turn<'_>, id: StreamId, end: Result<(), Status>) {
+    fn end(&mut self, round: &Round, id: StreamId, end: Result<(), Status>) {
         let Some(attached) = self.all.remove(&id) else { return };
         match end {
             Ok(()) => attached.outgoing.finish(),
             Err(status) => {
-                info!(turn.link.log, reason = status.message(), "attach stream closed");
+                info!(round.link.log, reason = status.message(), "attach stream closed");
                 attached.outgoing.fail(status);
             }
         }
@@ -293,12 +293,12 @@ impl Readers {
 /// Begins to serve somebody who attaches: says how the job is.
 fn begin(
     keeper: &Keeper,
-    turn: &Turn<'_>,
+    round: &Round,
     principal: &Principal,
     attach: &Attach,
     (outgoing, turns): (Outgoing<ClientEvent>, mpsc::Sender<()>),
 ) -> Result<Attached, Status> {
-    if turn.drains {
+    if round.drains {
         return Err(shutting_down());
     }
     let job = keeper.store().find(principal.tenant(), &attach.name).ok_or_else(|| not_found(&attach.name))?;
@@ -317,7 +317,7 @@ fn begin(
         lacks: false,
         reading: None,
         untaken: 0,
-        moved_at: turn.now,
+        moved_at: round.now,
         ticket,
         awaits: false,
     })

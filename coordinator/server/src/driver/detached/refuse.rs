@@ -13,10 +13,10 @@
 
 use tonic::Status;
 
+use super::super::round::Round;
 use super::intake::Intake;
 use super::keeper::Keeper;
 use super::receiving::Receiving;
-use super::turn::Turn;
 
 /// All return the jobs that have gone.
 impl Intake {
@@ -26,24 +26,24 @@ impl Intake {
     }
 
     /// It was tried, and the store does not take it: refuses the jobs of which something waits for it.
-    pub(super) fn refuse_what_cannot_be_kept(&mut self, keeper: &mut Keeper, turn: &Turn<'_>) -> Vec<u64> {
-        let Some(why) = keeper.cannot_keep(turn.now) else { return Vec::new() };
+    pub(super) fn refuse_what_cannot_be_kept(&mut self, keeper: &mut Keeper, round: &Round) -> Vec<u64> {
+        let Some(why) = keeper.cannot_keep(round.now) else { return Vec::new() };
         let mut gone = Vec::new();
         for job in self.jobs_that_wait(keeper) {
             if self.all()[&job].completes {
                 keeper.store_mut().withdraw_end(job);
             } else {
-                gone.extend(self.refuse(keeper, turn, job, why.clone()));
+                gone.extend(self.refuse(keeper, round, job, why.clone()));
             }
         }
         gone
     }
 
     /// Tells whoever detaches a job that it is not kept, and forgets what there is of it. It is not complete.
-    pub(super) fn refuse(&mut self, keeper: &mut Keeper, turn: &Turn<'_>, job: u64, why: Status) -> Option<u64> {
-        self.break_off(turn, job, why);
+    pub(super) fn refuse(&mut self, keeper: &mut Keeper, round: &Round, job: u64, why: Status) -> Option<u64> {
+        self.break_off(round, job, why);
         keeper.store_mut().forget_incomplete(job).ok()?;
-        self.drop_job(keeper, turn, job);
+        self.drop_job(keeper, round, job);
         Some(job)
     }
 

@@ -11,7 +11,6 @@ use futures_core::Stream;
 use tokio::sync::mpsc;
 
 use super::super::super::meter::Meters;
-use super::super::unread::{READS_SOON_NS, READS_WITHIN_NS};
 use super::*;
 
 #[derive(Default)]
@@ -58,7 +57,7 @@ fn agent() -> (Agent, Line) {
 
 fn send(agent: &mut Agent, bodies: impl IntoIterator<Item = agent_command::Body>, now: u64) {
     agent.fresh.extend(bodies.into_iter().map(|body| AgentCommand { body: Some(body) }));
-    assert!(agent.send(now, MEMORY));
+    assert!(agent.send_gathered(now, MEMORY));
 }
 
 fn end_job(kill: bool) -> agent_command::Body {
@@ -112,7 +111,7 @@ fn who_reads_nothing_is_lost_the_sooner_the_more_waits() {
     let reads = |bytes: usize, times: &[u64]| -> Vec<bool> {
         let (mut agent, _line) = agent();
         agent.fresh.push(AgentCommand { body: Some(agent_command::Body::StartJob(large(bytes))) });
-        times.iter().map(|&now| agent.send(now, MEMORY)).collect()
+        times.iter().map(|&now| agent.send_gathered(now, MEMORY)).collect()
     };
     let times = [1, READS_SOON_NS, READS_SOON_NS + 2, READS_WITHIN_NS, READS_WITHIN_NS + 2];
     assert_eq!(reads(1000 << 10, &times), [true; 5]);
@@ -121,5 +120,5 @@ fn who_reads_nothing_is_lost_the_sooner_the_more_waits() {
     // Where there is more memory, more may wait.
     let (mut agent, _line) = agent();
     agent.fresh.push(AgentCommand { body: Some(agent_command::Body::StartJob(large(5 << 20))) });
-    assert!([1, READS_WITHIN_NS + 2].map(|now| agent.send(now, 64 * MEMORY)) == [true, true]);
+    assert!([1, READS_WITHIN_NS + 2].map(|now| agent.send_gathered(now, 64 * MEMORY)) == [true, true]);
 }

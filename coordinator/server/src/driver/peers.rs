@@ -1,0 +1,242 @@
+//! What happens to sessions of clients and agents, where several components have to do with it.
+
+use farpool_common::log::{info, warn};
+use farpool_coordinator::{AgentId, ClientId};
+use farpool_programs::Digest;
+use farpool_proto::v1::{AgentCommand, AgentEvent, ClientEvent, ClientMessage, agent_event};
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use super::super::end::End;
+use super::super::link::{Joins, Resumes, Says, shown, shutting_down};
+use super::Driver;
+use super::agents::{self, Heard};
+use super::away::Peer;
+use super::clients;
+use super::memory::{Holders, Memory};
+use super::programs::{Askable, Programs, Upload};
+use super::round::Round;
+use super::session::Lost;
+
+impl Driver {
+    pub(super) fn client_joins(&mut self, joins: Joins<ClientEvent, ClientMessage, ClientId>) {
+        let address = shown(joins.address);
+        if self.round.drains {
+            info!(self.round.link.log, address, reason = "shutting down", "client refused");
+            return joins.outgoing.fail(shutting_down());
+        }
+        let (opening, again) = clients::opening(&joins.messages);
+        if let Err(status) = self.admit(opening, again) {
+            warn!(self.round.link.log, address, reason = status.message(), "client refused");
+            return joins.outgoing.fail(status);
+        }
+        let (says, older) = self.clients.join(&mut self.round, joins);
+        if let Some(older) = older {
+            self.end_client(older, Err(Status::aborted("the pool was opened in another session")));
+        }
+        self.client_says(says);
+    }
+
+    pub(super) fn client_resumes(&mut self, resumes: Resumes<ClientEvent, ClientMessage, ClientId>) {
+        if let Some(id) = self.clients.resume(&self.round, resumes) {
+            // It has said what it has, and may have nothing else to say.
+            self.clients.note_acknowledged(&mut self.round, id);
+        }
+    }
+
+    pub(super) fn client_says(&mut self, says: Says<ClientMessage, ClientId>) {
+        let id = says.id;
+        match self.clients.take_in(&mut self.round, says) {
+            None => {}
+            Some(End::Meant) => self.end_client(id, Ok(())),
+            Some(End::Final(why)) => self.end_client(id, Err(why)),
+            Some(End::Broken(why)) => self.client_breaks(id, why),
+        }
+    }
+
+    /// Ends a session, with the reason if it is not the client's own wish.
+    pub(super) fn end_client(&mut self, id: ClientId, end: Result<(), Status>) {
+        // What was said to it before the end is still to be sent.
+        self.send_to_clients();
+        if self.clients.end(&mut self.round, id, end) {
+            let (programs, askable, round) = self.programs();
+            programs.client_has_left(round, &askable, id);
+        }
+    }
+
+    pub(super) fn send_to_clients(&mut self) {
+        let over = self.clients.send(&mut self.round, |id, event| self.detached.post(id, event));
+        over.into_iter().for_each(|id| self.end_client(id, Ok(())));
+    }
+
+    pub(super) fn agent_joins(&mut self, joins: Joins<AgentCommand, AgentEvent, AgentId>) {
+        let address = shown(joins.address);
+        if let Err(status) = self.admit(agents::opening(&joins.messages), false) {
+            warn!(self.round.link.log, address, reason = status.message(), "agent refused");
+            return joins.outgoing.fail(status);
+        }
+        let slots = match joins.messages.first().and_then(|message| message.body.as_ref()) {
+            Some(agent_event::Body::Hello(hello)) => hello.slots,
+            _ => 0,
+        };
+        let says = self.agents.join(&mut self.round, joins);
+        let id = says.id;
+        self.agent_says(says);
+        if let Some((older, why)) = self.agents.welcome(&self.round, id, slots) {
+            self.end_agent(older, Err(why));
+        }
+    }
+
+    pub(super) fn agent_resumes(&mut self, resumes: Resumes<AgentCommand, AgentEvent, AgentId>) {
+        if let Some(id) = self.agents.resume(&self.round, resumes) {
+            self.let_report(id);
+            self.round.coordinator.agent_away(id, false, self.round.now, &mut self.round.out);
+        }
+    }
+
+    pub(super) fn agent_says(&mut self, says: Says<AgentEvent, AgentId>) {
+        let (id, is_full) = (says.id, self.is_full_of_results());
+        match self.agents.take_in(&mut self.round, says, is_full) {
+            Heard::Nothing => {}
+            Heard::TurnEnds => self.let_report(id),
+            Heard::Ends(End::Meant) => self.end_agent(id, Ok(())),
+            Heard::Ends(End::Final(why)) => self.end_agent(id, Err(why)),
+            Heard::Ends(End::Broken(why)) => self.agent_breaks(id, why),
+        }
+    }
+
+    pub(super) fn end_agent(&mut self, id: AgentId, end: Result<(), Status>) {
+        self.send_to_agents();
+        self.agents.end(&mut self.round, id, end);
+    }
+
+    pub(super) fn send_to_agents(&mut self) {
+        let deaf = self.agents.send(&mut self.round);
+        deaf.into_iter().for_each(|id| self.end_agent(id, Err(agents::does_not_read())));
+    }
+
+    /// The queues of some have run low, or nobody reads them any more.
+    pub(super) fn look_at_queues(&mut self) {
+        self.detached.look_at_queues(&self.round);
+        let lost = || Status::unavailable("the connection is lost");
+        for id in self.clients.look_at_queues(&mut self.round) {
+            self.client_breaks(id, lost());
+        }
+        for id in self.agents.gone() {
+            self.agent_breaks(id, lost());
+        }
+    }
+
+    /// Gives those up who have not come back in time.
+    pub(super) fn end_those_away_for_too_long(&mut self) {
+        while let Some((peer, connection)) = self.away.take_due(self.round.now) {
+            let lost = || Status::unavailable("its connection was lost, and it did not reconnect in time");
+            match peer {
+                Peer::Client(id) => {
+                    if let Some(client) = self.clients.get(id).filter(|client| client.session.is_away_from(connection))
+                    {
+                        // Once its pool is closed it has no reason to return.
+                        let end = if client.over { Ok(()) } else { Err(lost()) };
+                        self.end_client(id, end);
+                    }
+                }
+                Peer::Agent(id) => {
+                    if self.agents.is_away_from(id, connection) {
+                        self.end_agent(id, Err(lost()));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn tend_memory(&mut self) {
+        let (memory, mut holders, round) = self.memory();
+        let ends = memory.tend(round, &mut holders);
+        self.round.memory = self.memory.room();
+        if let Some((id, why)) = ends {
+            self.end_client(id, Err(why));
+        }
+    }
+
+    /// Has agents read on where clients have taken their results, and ends clients that do not.
+    pub(super) fn tend_slow_readers(&mut self) {
+        let is_full = self.is_full_of_results();
+        if let Some((id, why)) = self.slow_readers.slowest(&self.round, &mut self.clients, is_full) {
+            self.end_client(id, Err(why));
+        }
+        let let_go = self.slow_readers.take_those_let_go(&mut self.clients, &mut self.agents, is_full);
+        let_go.into_iter().for_each(|id| self.let_report(id));
+    }
+
+    /// Ends agents that are too slow with a large message while others wait, and has the next ones read on.
+    pub(super) fn tend_large_messages(&mut self) {
+        while let Some(id) = self.agents.take_late(&self.round) {
+            let message = "the memory is full, and the agent took too long to send the rest of a message";
+            self.end_agent(id, Err(Status::resource_exhausted(message)));
+        }
+        self.agents.let_next_send(&self.round);
+    }
+
+    pub(super) fn begin_upload(&mut self, digest: Digest, reply: oneshot::Sender<Result<(), Status>>) {
+        let may = self.programs.begin_upload(digest, self.detached.wants(digest));
+        let begins = may.is_ok();
+        if reply.send(may).is_err() && begins {
+            self.end_upload(digest, Err(Status::cancelled("the client is gone")));
+        }
+    }
+
+    pub(super) fn end_upload(&mut self, digest: Digest, outcome: Result<(), Status>) {
+        let (programs, askable, round) = self.programs();
+        match programs.end_upload(round, &askable, digest, outcome) {
+            Upload::Came => self.detached.program_came(&self.round, digest),
+            Upload::Failed(why) => self.detached.program_failed(&self.round, digest, &why),
+            Upload::Pending => {}
+        }
+    }
+
+    /// The programs, and who can be asked for them.
+    pub(super) fn programs(&mut self) -> (&mut Programs, Askable<'_>, &Round) {
+        let Self { programs, clients, detached, round, .. } = self;
+        (programs, Askable { clients, played: detached.played().collect() }, round)
+    }
+
+    /// A client's connection is lost. What is there for it waits.
+    fn client_breaks(&mut self, id: ClientId, why: Status) {
+        match self.clients.lose_connection(id) {
+            Lost::Ends => self.end_client(id, Err(why)),
+            Lost::MayResume(connection) => self.away.expect_back(Peer::Client(id), connection, self.round.now),
+            Lost::Known => {}
+        }
+    }
+
+    fn agent_breaks(&mut self, id: AgentId, why: Status) {
+        match self.agents.lose_connection(&mut self.round, id) {
+            Lost::Ends => self.end_agent(id, Err(why)),
+            Lost::MayResume(connection) => self.away.expect_back(Peer::Agent(id), connection, self.round.now),
+            Lost::Known => {}
+        }
+    }
+
+    /// Has an agent read on, now or when there is room for what it sends.
+    fn let_report(&mut self, id: AgentId) {
+        let is_full = self.is_full_of_results();
+        self.agents.let_report(&self.round, id, is_full);
+    }
+
+    fn is_full_of_results(&mut self) -> bool {
+        let (memory, mut holders, round) = self.memory();
+        memory.is_full_of_results(round, &mut holders)
+    }
+
+    /// Whether a session may begin with a message of so many bytes. `again`: there was room for it before.
+    fn admit(&mut self, bytes: u64, again: bool) -> Result<(), Status> {
+        let (memory, holders, round) = self.memory();
+        memory.admit(round, &holders, bytes, again)
+    }
+
+    /// The memory, and for whom it is used.
+    fn memory(&mut self) -> (&mut Memory, Holders<'_>, &Round) {
+        let Self { memory, clients, agents, detached, round, .. } = self;
+        (memory, Holders { clients, agents, detached }, round)
+    }
+}

@@ -1,0 +1,83 @@
+//! What operators see and ask for.
+
+use std::collections::HashMap;
+
+use farpool_common::log::info;
+use farpool_coordinator::Principal;
+use farpool_proto::v1::StatusReply;
+use tonic::Status;
+
+use super::super::link::Question;
+use super::Driver;
+use super::agents::Agents;
+use super::clients::Clients;
+use super::detached::Detached;
+use super::round::Round;
+
+/// Pools, and jobs, that a status has at most.
+const MOST_SHOWN: usize = 20_000;
+
+impl Driver {
+    pub(super) fn answer(&mut self, question: Question) {
+        let round = &mut self.round;
+        // Whoever asked may be gone by now.
+        match question {
+            Question::ListDetached(by, asker) => self.asked.ask_detached(by.tenant(), asker),
+            Question::CancelDetached(by, request, reply) => self.detached.cancel(round, &by, &request, reply),
+            Question::DiscardDetached(by, request, reply) => self.detached.discard(round, &by, &request, reply),
+            Question::Status(asker) => self.asked.ask_status(asker),
+            Question::CancelJob(by, job, reply) => drop(reply.send(cancel_job(round, &by, &job))),
+            Question::DrainAgent(by, agent, reply) => {
+                drop(reply.send(drain_agent(round, &self.agents, &by, &agent)));
+            }
+        }
+    }
+
+    /// Answers those who wait for what is alike for all, as often as that may be.
+    pub(super) fn answer_those_who_asked(&mut self) {
+        let Self { asked, round, clients, agents, detached, clock, .. } = self;
+        let (now, kept) = (round.now, round.memory.bound / 16);
+        asked.answer_detached(*clock, now, kept, |tenant| detached.list(tenant));
+        asked.answer_status(*clock, now, kept, || status(round, clients, agents, detached));
+    }
+}
+
+fn status(round: &mut Round, clients: &Clients, agents: &Agents, detached: &Detached) -> StatusReply {
+    let mut status = round.coordinator.status(round.now, MOST_SHOWN);
+    status.version = Some(farpool_proto::version());
+    status.uptime_ns = round.now;
+    status.draining = round.drains;
+    // What agents have said of themselves is not held: it stays as long as they do.
+    let beside = agents.unread_now() + agents.partial() + detached.held();
+    status.held_bytes = round.bytes_of_jobs() + clients.held() + beside;
+    status.memory = round.memory.bound;
+    status.journal = detached.status();
+    let of_pools: HashMap<_, _> = round.coordinator.pool_clients().collect();
+    for pool in &mut status.pools {
+        let client = of_pools.get(&pool.pool);
+        let address = client.and_then(|&client| clients.get(client)?.session.address);
+        let nobody = if client.is_some_and(|&client| detached.plays(client)) { "detached" } else { "" };
+        pool.client = address.map_or_else(|| nobody.to_owned(), |address| address.to_string());
+    }
+    status
+}
+
+fn cancel_job(round: &mut Round, by: &Principal, text: &str) -> Result<(), Status> {
+    let job = round.coordinator.find_job(text).map_err(Status::not_found)?;
+    if !round.coordinator.cancel_job(job, round.now, &mut round.out) {
+        return Err(Status::not_found(format!("job {text} has ended")));
+    }
+    info!(round.link.log, job = text, %by, "job cancelled by an operator");
+    Ok(())
+}
+
+/// Returns the id of the agent.
+fn drain_agent(round: &mut Round, agents: &Agents, by: &Principal, text: &str) -> Result<String, Status> {
+    let refused = if agents.on_host(text) > 1 { Status::invalid_argument } else { Status::not_found };
+    let (agent, id) = round.coordinator.find_agent(text).map_err(refused)?;
+    if !round.coordinator.drain_agent(agent, round.now, &mut round.out) {
+        return Err(Status::not_found(format!("agent {text} has left")));
+    }
+    info!(round.link.log, agent = text, %by, "agent drained by an operator");
+    Ok(id)
+}
