@@ -10,8 +10,8 @@ use crate::ids::{AgentId, ChunkId, JobId, LaneId, PoolId};
 use crate::job::Job;
 use crate::lane::Lane;
 use crate::pool::{Pool, Stage};
+use crate::ran::Ran;
 use crate::reach::Reaches;
-use crate::report::Ran;
 use crate::shares::Shares;
 use crate::slab::{Slab, Table};
 

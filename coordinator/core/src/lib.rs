@@ -67,6 +67,7 @@ mod memberships;
 mod places;
 mod pool;
 mod queue;
+mod ran;
 mod reach;
 mod report;
 mod run;

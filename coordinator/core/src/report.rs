@@ -5,20 +5,12 @@ use crate::chunk::{Chunk, Hold};
 use crate::core::Core;
 use crate::event::Fault;
 use crate::ids::{AgentId, ChunkId, JobId};
+use crate::ran::Ran;
 use crate::run::Run;
 use crate::speculate::not_left_of;
 
 /// As what a report names its chunk: by whom, which, and at which attempt.
 type Claim = (AgentId, ChunkId, u32);
-
-/// Items of a chunk that were run, as reported.
-#[derive(Clone, Copy)]
-pub(crate) struct Ran {
-    pub(crate) first: u64,
-    pub(crate) count: u64,
-    pub(crate) busy_ns: u64,
-    pub(crate) failed: bool,
-}
 
 /// An attempt that failed, and may be retried.
 struct BadEnd {
