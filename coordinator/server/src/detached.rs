@@ -9,8 +9,8 @@ use farpool_proto::v1::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::link::{Input, Link, Question, StreamId};
+use super::origin::{principal, source};
 use super::published;
-use super::services::{principal, source};
 use super::sessions::{Kind, open};
 
 /// The DetachedJobs service.

@@ -17,8 +17,9 @@ use tonic::Status;
 
 use super::blocking::Blocking;
 use super::end::End;
-use super::meter::{Meter, Meters, Passed};
+use super::meter::{Meters, Passed};
 use super::published::Asker;
+pub(super) use super::refusal::shutting_down;
 use super::settings::Limits;
 
 /// All that can happen to the server, but for time passing and queues draining.
@@ -72,14 +73,6 @@ impl<In, Id> Says<In, Id> {
             Said::Gone(_) => 1,
         }
     }
-}
-
-/// Who has opened a connection, and from where.
-#[derive(Clone)]
-pub(super) struct Caller {
-    pub(super) principal: Principal,
-    pub(super) address: Option<SocketAddr>,
-    pub(super) meter: Arc<Meter>,
 }
 
 /// A session that has begun as it should. `Out` is what it is told, `In` what it says.
@@ -199,11 +192,6 @@ impl Link {
         self.send(question(reply)).await?;
         answer.await.map_err(|_| shutting_down())
     }
-}
-
-/// What everybody is told who comes too late.
-pub(super) fn shutting_down() -> Status {
-    Status::unavailable("the coordinator is shutting down")
 }
 
 /// Where a peer came from, for the log; a peer within this process has no address.

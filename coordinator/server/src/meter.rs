@@ -21,7 +21,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
-use super::link::shutting_down;
+use super::refusal::shutting_down;
 
 /// So much may be on its way on each stream, whatever others have: what keeps sessions alive is smaller.
 const FREE: usize = 64 << 10;

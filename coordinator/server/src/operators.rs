@@ -7,8 +7,8 @@ use farpool_proto::v1::{
 use tonic::{Request, Response, Status};
 
 use super::link::{Input, Link, Question};
+use super::origin::principal;
 use super::published;
-use super::services::principal;
 
 /// The Operators service.
 pub(super) struct OperatorsEdge {

@@ -16,6 +16,7 @@ use tonic::Status;
 use super::end::{End, blamed};
 use super::link::{Input, Link};
 use super::meter::Meter;
+use super::refusal::shutting_down;
 
 /// Programs that are sent to agents at once; each takes up a few MiB while it is.
 const MAX_FETCHES: usize = 64;
@@ -76,7 +77,7 @@ impl Programs {
         let patience = self.link.limits.fetch;
         let late = || Status::deadline_exceeded(format!("program {digest} did not arrive within {patience:?}"));
         let program = timeout(patience, self.wait(digest)).await.map_err(|_| late())??;
-        let permit = Arc::clone(&self.fetches).acquire_owned().await.map_err(|_| super::link::shutting_down())?;
+        let permit = Arc::clone(&self.fetches).acquire_owned().await.map_err(|_| shutting_down())?;
         let failed = |error| Status::internal(format!("reading program {digest}: {error}"));
         let file = program.open().map_err(failed)?;
         let pieces = Pieces::of_compressed(file, digest, program.size()).replies();

@@ -1,28 +1,12 @@
 //! Answers that are alike for everybody who asks: the loop makes one for all who wait, at most so often, and encodes it once.
 //! Hundreds who ask cost no more than one.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use farpool_coordinator::Principal;
-use http_body::{Body as HttpBody, Frame};
 use prost::Message;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
-use tokio::time::sleep;
 use tonic::Status;
-use tonic::body::Body;
-use tonic::codegen::http::header::CONTENT_TYPE;
-use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
-use tonic::codegen::{BoxFuture, Service};
-use tonic::server::NamedService;
-
-use super::link::{Input, Link, Question};
-use super::router::Origin;
 
 /// A message as gRPC frames it.
 pub(super) type Encoded = Bytes;
@@ -31,8 +15,6 @@ pub(super) type Asker = oneshot::Sender<Result<Encoded, Status>>;
 
 /// How long a reader may take. Then what is left of the answer goes, whether or not the reader's connection still takes some.
 pub(super) const READ_WITHIN: Duration = Duration::from_secs(10);
-/// What is handed to HTTP/2 at a time: that much it keeps for a reader who does not read.
-const CHUNK: usize = 64 << 10;
 
 /// What gRPC writes in front of a message.
 const HEADER: usize = 5;
@@ -51,115 +33,6 @@ pub(super) fn encode(message: &impl Message) -> Encoded {
 pub(super) fn decode<M: Message + Default>(mut encoded: Encoded) -> Result<M, Status> {
     let message = encoded.split_off(HEADER.min(encoded.len()));
     M::decode(message).map_err(|error| Status::internal(error.to_string()))
-}
-
-/// A service of which one method is answered here.
-#[derive(Clone)]
-pub(super) struct Published<S> {
-    service: S,
-    link: Link,
-    method: &'static str,
-    question: fn(Principal, Asker) -> Question,
-}
-
-impl<S: NamedService> Published<S> {
-    pub(super) fn new(
-        service: S,
-        link: Link,
-        method: &'static str,
-        question: fn(Principal, Asker) -> Question,
-    ) -> Self {
-        Self { service, link, method, question }
-    }
-}
-
-impl<S: NamedService> NamedService for Published<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S> Service<Request<Body>> for Published<S>
-where
-    S: Service<
-            Request<Body>,
-            Response = Response<Body>,
-            Error = Infallible,
-            Future = BoxFuture<Response<Body>, Infallible>,
-        >,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Response<Body>, Infallible>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.service.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.uri().path().rsplit('/').next() != Some(self.method) {
-            return self.service.call(request);
-        }
-        let (link, question) = (self.link.clone(), self.question);
-        let by = Origin::of(request.extensions()).principal.clone();
-        Box::pin(async move {
-            let answer = link.ask(|asker| Input::Asked(question(by, asker))).await;
-            Ok(match answer.and_then(|answer| answer) {
-                Ok(encoded) => respond(encoded),
-                Err(status) => status.into_http(),
-            })
-        })
-    }
-}
-
-fn respond(encoded: Encoded) -> Response<Body> {
-    let left = Arc::new(Mutex::new(Some(encoded)));
-    let read = Arc::clone(&left);
-    let deadline = tokio::spawn(async move {
-        sleep(READ_WITHIN).await;
-        read.lock().unwrap_or_else(PoisonError::into_inner).take();
-    });
-    let mut response = Response::new(Body::new(Answer { left, deadline: deadline.abort_handle(), ended: false }));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
-}
-
-/// The body of an answer: the message, and that all is well.
-struct Answer {
-    /// None: it was not read in time.
-    left: Arc<Mutex<Option<Encoded>>>,
-    deadline: AbortHandle,
-    ended: bool,
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Self { left, ended, .. } = self.get_mut();
-        if *ended {
-            return Poll::Ready(None);
-        }
-        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
-        let frame = match &mut *left {
-            None => Err(Status::deadline_exceeded("the answer was not read in time")),
-            Some(left) if !left.is_empty() => {
-                return Poll::Ready(Some(Ok(Frame::data(left.split_to(left.len().min(CHUNK))))));
-            }
-            Some(_) => {
-                let mut trailers = HeaderMap::new();
-                trailers.insert("grpc-status", HeaderValue::from_static("0"));
-                Ok(Frame::trailers(trailers))
-            }
-        };
-        *ended = true;
-        Poll::Ready(Some(frame))
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.deadline.abort();
-    }
 }
 
 /// Who waits for an answer that is made at most so often: then one serves all.

@@ -2,44 +2,22 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use farpool_coordinator::Principal;
-use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::{Extensions, Request, Response};
+use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 use tonic::transport::server::TcpConnectInfo;
 
-use super::frames::Frames;
-use super::meter::{Meter, Metered, Meters};
+use super::meter::{Metered, Meters};
+use super::origin::Origin;
 
 /// The methods that read a stream.
 const STREAMS: [&str; 4] = ["Session", "Detach", "Attach", "PutProgram"];
-
-/// Where the bytes of a request come from.
-#[derive(Clone)]
-pub(super) struct Origin {
-    pub(super) principal: Principal,
-    pub(super) meter: Arc<Meter>,
-    frames: Arc<Mutex<Option<Metered<Body>>>>,
-}
-
-impl Origin {
-    /// Returns the origin of a request that came through the router.
-    pub(super) fn of(extensions: &Extensions) -> &Self {
-        extensions.get::<Origin>().expect("the router gives each request one")
-    }
-
-    /// The frames of a stream, once. The library's decoder has none.
-    pub(super) fn frames<F: Message + Default + 'static>(&self) -> Frames<Metered<Body>, F> {
-        let body = self.frames.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Frames::new(body.unwrap_or_else(|| Metered::new(Body::empty(), Arc::clone(&self.meter))))
-    }
-}
 
 /// Services by their names. They are always ready, as those of tonic are.
 #[derive(Clone)]
@@ -77,11 +55,11 @@ impl Service<Request<Body>> for Router {
         let (meter, (head, body)) = (self.meters.meter(), request.into_parts());
         let body = Metered::new(body, Arc::clone(&meter));
         let is_stream = head.uri.path().rsplit('/').next().is_some_and(|method| STREAMS.contains(&method));
-        let (body, frames) = if is_stream { (Body::empty(), Some(body)) } else { (Body::new(body), None) };
+        let (body, stream) = if is_stream { (Body::empty(), Some(body)) } else { (Body::new(body), None) };
         let mut request = Request::from_parts(head, body);
         let address = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
         let principal = (self.principal)(address);
-        request.extensions_mut().insert(Origin { principal, meter, frames: Arc::new(Mutex::new(frames)) });
+        request.extensions_mut().insert(Origin::new(principal, meter, stream));
         // "/package.Service/Method"
         let name = request.uri().path().split('/').nth(1).unwrap_or_default();
         match self.services.iter_mut().find(|(service, _)| *service == name) {

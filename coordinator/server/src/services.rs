@@ -1,9 +1,8 @@
 //! The services as gRPC sees them.
 
 use std::io;
-use std::sync::Arc;
 
-use farpool_coordinator::{AgentId, ClientId, Principal};
+use farpool_coordinator::{AgentId, ClientId};
 use farpool_net::Replies;
 use farpool_net::http2::MAX_GRPC_MESSAGE;
 use farpool_proto::v1::agents_server::{self, Agents, AgentsServer};
@@ -14,21 +13,18 @@ use farpool_proto::v1::{
     AgentCommand, AgentEvent, AgentFrame, ClientEvent, ClientFrame, ClientMessage, DESCRIPTORS, FetchProgramRequest,
     ProgramPiece, PutProgramReply,
 };
-use prost::Message;
-use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 use tonic_health::server::HealthReporter;
 
 use super::detached::DetachedEdge;
-use super::frames::Frames;
-use super::link::{Caller, Link, Question};
-use super::meter::Metered;
+use super::link::{Link, Question};
 use super::operators::OperatorsEdge;
+use super::origin::source;
 use super::programs::{Fetched, Programs};
-use super::published::Published;
-use super::router::{Origin, Router};
+use super::published_method::Published;
+use super::router::Router;
 use super::sessions::{Kind, open};
 use super::settings::Settings;
 
@@ -88,20 +84,6 @@ impl Health {
 
 /// What operators ask for.
 const SMALL_MESSAGE: usize = 64 << 10;
-
-/// Returns who has opened a stream, and its frames.
-pub(super) fn source<F: Message + Default + 'static>(
-    request: &Request<Streaming<F>>,
-) -> (Caller, Frames<Metered<Body>, F>) {
-    let origin = Origin::of(request.extensions());
-    let (principal, meter) = (origin.principal.clone(), Arc::clone(&origin.meter));
-    (Caller { principal, address: request.remote_addr(), meter }, origin.frames())
-}
-
-/// Returns who makes a request.
-pub(super) fn principal<T>(request: &Request<T>) -> Principal {
-    Origin::of(request.extensions()).principal.clone()
-}
 
 struct ClientsEdge {
     link: Link,

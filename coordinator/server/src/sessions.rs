@@ -12,7 +12,8 @@ use tonic::Status;
 
 use super::end::{End, blamed};
 use super::greeting::Greeting;
-use super::link::{Caller, Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId, shown};
+use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId, shown};
+use super::origin::Caller;
 use super::settings::Settings;
 
 /// What tells clients' sessions from agents'.
