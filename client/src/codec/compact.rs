@@ -1,10 +1,7 @@
 //! The compact format: the parts of a value one behind the other, without kinds and names. It is read right only by a
 //! Deserialize that asks for exactly these parts, which the writer checks: see [`shape`](super::shape).
 
-mod access;
-mod compound;
 mod reader;
-mod variant;
 mod writer;
 
 pub(super) use reader::Reader;

@@ -5,12 +5,7 @@
 //! what it contains, a variant is its name or a map from its name to its content, a struct is a map. Unlike JSON it tells
 //! `Some(())`, `Some(None)`, `None` and `()` apart, keeps NaN and integers of 128 bits, and keys of maps are of any type.
 
-mod access;
-mod any;
-mod compound;
 mod reader;
-mod skip;
-mod variant;
 mod writer;
 
 pub(super) use reader::Reader;

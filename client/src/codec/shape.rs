@@ -10,6 +10,7 @@
 
 mod known;
 pub(super) mod learn;
+pub(super) mod notes;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,7 +1,11 @@
+mod access;
+mod variant;
+
 use serde::de::{Deserializer, Visitor};
 
-use super::access::{Elements, Entries};
-use super::variant::Variant;
+use access::{Elements, Entries};
+use variant::Variant;
+
 use crate::codec::described;
 use crate::codec::fault::Fault;
 use crate::codec::input::Input;
@@ -9,8 +13,8 @@ use crate::codec::shape::{Leaf, part};
 
 /// Reads one part.
 pub(in crate::codec) struct Reader<'de, 'r> {
-    pub(super) input: &'r mut Input<'de>,
-    pub(super) depth: u32,
+    input: &'r mut Input<'de>,
+    depth: u32,
 }
 
 impl<'de, 'r> Reader<'de, 'r> {
@@ -19,7 +23,7 @@ impl<'de, 'r> Reader<'de, 'r> {
     }
 
     /// So many parts, without more about them.
-    pub(super) fn elements<V: Visitor<'de>>(self, count: usize, visitor: V) -> Result<V::Value, Fault> {
+    fn elements<V: Visitor<'de>>(self, count: usize, visitor: V) -> Result<V::Value, Fault> {
         let depth = self.input.descend(self.depth)?;
         let mut elements = Elements { input: self.input, depth, left: count, names: &[] };
         let value = visitor.visit_seq(&mut elements)?;
@@ -27,7 +31,7 @@ impl<'de, 'r> Reader<'de, 'r> {
         Ok(value)
     }
 
-    pub(super) fn fields<V: Visitor<'de>>(self, names: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+    fn fields<V: Visitor<'de>>(self, names: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
         if let Some(fingerprint) = &mut self.input.fingerprint {
             fingerprint.add_names(names);
         }

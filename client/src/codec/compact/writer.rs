@@ -1,6 +1,9 @@
+mod compound;
+
 use serde::{Serialize, Serializer};
 
-use super::compound::{Map, Seq, Struct, Tuple};
+use compound::{Map, Seq, Struct, Tuple};
+
 use crate::codec::described;
 use crate::codec::fault::Fault;
 use crate::codec::out::{Out, WriteLeaf};

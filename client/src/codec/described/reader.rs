@@ -1,20 +1,28 @@
+mod access;
+mod any;
+mod parts;
+mod skip;
+mod variant;
+
 use serde::de::{Deserializer, Visitor};
 
-use super::access::{Elements, Entries};
-use super::any::Parts;
+use access::{Elements, Entries};
+use parts::Parts;
+use skip::skip;
+use variant::Variant;
+
 use super::tag;
-use super::variant::Variant;
 use crate::codec::fault::Fault;
 use crate::codec::input::Input;
 use crate::codec::shape::Leaf;
-use crate::codec::shape::learn::Place;
+use crate::codec::shape::notes::Place;
 
 /// Reads one part.
 pub(in crate::codec) struct Reader<'de, 'r> {
-    pub(super) input: &'r mut Input<'de>,
-    pub(super) depth: u32,
+    input: &'r mut Input<'de>,
+    depth: u32,
     /// Where to note what is asked for.
-    pub(super) place: Option<Place<'r>>,
+    place: Option<Place<'r>>,
 }
 
 /// The code that a visitor runs is all that it depends on, if it has no data.
@@ -32,12 +40,12 @@ impl<'de, 'r> Reader<'de, 'r> {
         Self { input, depth, place: None }
     }
 
-    pub(super) fn tag(&self) -> Result<u8, Fault> {
+    fn tag(&self) -> Result<u8, Fault> {
         self.input.bytes.first().copied().ok_or(Fault::CutShort)
     }
 
     /// One level deeper.
-    pub(super) fn descend(self) -> Result<Self, Fault> {
+    fn descend(self) -> Result<Self, Fault> {
         Ok(Self { depth: self.input.descend(self.depth)?, ..self })
     }
 
@@ -102,7 +110,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         if let Some(place) = self.place {
             place.any();
         }
-        super::skip::skip(self.input)?;
+        skip(self.input)?;
         visitor.visit_unit()
     }
 

@@ -1,6 +1,9 @@
+mod compound;
+
 use serde::{Serialize, Serializer};
 
-use super::compound::{Map, Seq, Struct};
+use compound::{Map, Seq, Struct};
+
 use super::tag;
 use crate::codec::fault::Fault;
 use crate::codec::out::{Out, WriteLeaf};
@@ -8,8 +11,8 @@ use crate::codec::sink::Sink;
 
 /// Writes one part, so many levels deep.
 pub(in crate::codec) struct Writer<'w, 'a, S> {
-    pub(super) out: &'w mut Out<'a, S>,
-    pub(super) depth: u32,
+    out: &'w mut Out<'a, S>,
+    depth: u32,
 }
 
 impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
@@ -22,7 +25,7 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
     }
 
     /// A part of what is being written.
-    pub(super) fn part<T: Serialize + ?Sized>(out: &mut Out<'a, S>, depth: u32, value: &T) -> Result<(), Fault> {
+    fn part<T: Serialize + ?Sized>(out: &mut Out<'a, S>, depth: u32, value: &T) -> Result<(), Fault> {
         out.descend(depth, |out| value.serialize(Writer { out, depth }))
     }
 

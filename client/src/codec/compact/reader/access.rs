@@ -2,7 +2,7 @@
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess};
 
-use super::reader::Reader;
+use super::Reader;
 use crate::codec::fault::Fault;
 use crate::codec::input::Input;
 

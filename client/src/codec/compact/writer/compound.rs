@@ -6,7 +6,7 @@ use serde::ser::{
     SerializeTupleVariant,
 };
 
-use super::writer::Writer;
+use super::Writer;
 use crate::codec::fault::Fault;
 use crate::codec::out::Out;
 use crate::codec::shape::{Fields, Node, same};

@@ -6,8 +6,8 @@ use serde::ser::{
     SerializeTupleVariant,
 };
 
-use super::tag;
-use super::writer::Writer;
+use super::Writer;
+use crate::codec::described::tag;
 use crate::codec::fault::Fault;
 use crate::codec::out::Out;
 use crate::codec::sink::Sink;

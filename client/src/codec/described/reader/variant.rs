@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, EnumAccess, Error, Unexpected, VariantAccess, Visitor};
 
+use super::Reader;
 use super::access::name;
-use super::any::Parts;
-use super::reader::Reader;
-use super::tag;
+use super::parts::Parts;
+use crate::codec::described::tag;
 use crate::codec::fault::Fault;
 use crate::codec::input::Input;
-use crate::codec::shape::learn::Noted;
+use crate::codec::shape::notes::Noted;
 use crate::codec::shape::{Ask, Content};
 
 pub(super) struct Variant<'de, 'r> {

@@ -1,4 +1,4 @@
-use super::tag;
+use crate::codec::described::tag;
 use crate::codec::fault::Fault;
 use crate::codec::input::Input;
 

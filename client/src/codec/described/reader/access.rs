@@ -2,9 +2,10 @@
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess};
 
-use super::any::Parts;
-use super::reader::Reader;
-use super::tag;
+use super::Reader;
+use super::parts::Parts;
+use super::skip::skip;
+use crate::codec::described::tag;
 use crate::codec::fault::Fault;
 use crate::codec::input::Input;
 
@@ -94,7 +95,7 @@ impl<'de> SeqAccess<'de> for &mut Nameless<'de, '_> {
         }
         self.asked += 1;
         let place = self.parts.part(0, name(self.input.bytes));
-        super::skip::skip(self.input)?;
+        skip(self.input)?;
         seed.deserialize(Reader { input: self.input, depth: self.depth, place }).map(Some)
     }
 }

@@ -3,7 +3,7 @@
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeSeed, EnumAccess, VariantAccess, Visitor};
 
-use super::reader::Reader;
+use super::Reader;
 use crate::codec::fault::Fault;
 use crate::codec::shape::part;
 
