@@ -77,7 +77,10 @@ const BOTH: &[&[Case]] = &[
 const CLUSTER_ONLY: &[&[Case]] = &[
     abandoned::CASES,
     agents::CASES,
-    detached::CASES,
+    detached::forked::CASES,
+    detached::losses::CASES,
+    detached::outcomes::CASES,
+    detached::refused::CASES,
     fenced::CASES,
     inherited::OF_CLUSTERS,
     outages::CASES,

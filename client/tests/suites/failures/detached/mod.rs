@@ -1,0 +1,83 @@
+//! Detached jobs: whatever is killed, restarted or cut off, each item's outcome is there, once; or there is no job at all.
+
+pub(super) mod forked;
+pub(super) mod losses;
+pub(super) mod outcomes;
+pub(super) mod refused;
+
+use farpool::{Detached, Pool};
+use nix::sys::signal::Signal;
+
+use crate::cluster::{self, Cluster};
+use crate::failures::checks::{seconds, within};
+use crate::failures::client::Client;
+use crate::failures::tasks::nap;
+use crate::log::{self, Log};
+use crate::{pools, runner};
+
+/// A coordinator that keeps jobs, without an agent.
+fn bare() -> Cluster {
+    let journal = runner::scratch().join("journal");
+    cluster::empty_with(&["--journal", journal.to_str().expect("paths of tests are text")])
+}
+
+/// The same with two agents of two slots.
+fn cluster() -> Cluster {
+    let mut cluster = bare();
+    cluster.add_agent(2, &[]);
+    cluster.add_agent(2, &[]);
+    cluster
+}
+
+fn pool(address: &str) -> Pool {
+    pools::builder().address(address).build().expect("the pool opens")
+}
+
+fn attach(cluster: &Cluster, name: &str) -> Detached<u64> {
+    farpool::attach_to(cluster.address(), name).expect("it is there")
+}
+
+fn noted_nap(path: String, item: u64) -> u64 {
+    log::note(&path, item);
+    nap(20);
+    item * item
+}
+
+fn items(path: String, count: u64) -> impl Iterator<Item = (String, u64)> {
+    (0..count).map(move |item| (path.clone(), item))
+}
+
+fn squares(count: u64) -> Vec<u64> {
+    (0..count).map(|n| n * n).collect()
+}
+
+/// Detaches a job of so many items, says so, and waits to be killed.
+pub(crate) fn detaches(address: &str, path: &str, items: u64) {
+    let pool = pool(address);
+    let job = pool.job(noted_nap).chunksize(1).label("naps");
+    let job = job.detach("nightly").starmap(self::items(path.to_owned(), items)).unwrap();
+    // What agents have of a client's own pool they keep for a while, should the coordinator be lost together with the client.
+    drop(pool);
+    println!("{} is detached", job.name());
+    nap(crate::failures::tasks::FOR_EVER);
+}
+
+/// The same, and it hangs before the last item.
+pub(crate) fn detaches_not_all(address: &str, path: &str, items: u64) {
+    let pool = pool(address);
+    let items = self::items(path.to_owned(), items).inspect(move |(_, item)| {
+        if *item == items - 1 {
+            println!("nearly all");
+            nap(crate::failures::tasks::FOR_EVER);
+        }
+    });
+    pool.job(noted_nap).detach("nightly").starmap(items).unwrap();
+}
+
+/// A job of so many items whose client was killed when it had detached it.
+fn orphan(cluster: &Cluster, log: &Log, items: u64) {
+    let mut client = Client::start("detaches", &[cluster.address(), &log.path(), &items.to_string()]);
+    assert_eq!(within(seconds(20), || client.line()), "nightly is detached");
+    client.signal(Signal::SIGKILL);
+    client.end();
+}
