@@ -1,6 +1,5 @@
 //! A call with its options.
 
-mod start;
 mod verbs;
 
 use std::fmt;
@@ -35,23 +34,6 @@ pub struct Job<'p, F> {
     /// Only the function's type matters: it has no data.
     function: PhantomData<F>,
     options: Options,
-}
-
-impl Pool {
-    /// Returns a job that calls this function: set options, then call [`Job::map`], [`Job::apply`] or another method.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), farpool::Error> {
-    /// # farpool::init();
-    /// # let pool = farpool::Pool::new(1)?;
-    /// let lengths = pool.job(|text: String| text.len()).chunksize(8).retries(0).map(["a".to_owned()])?;
-    /// assert_eq!(lengths, [1]);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn job<F>(&self, f: F) -> Job<'_, F> {
-        Job::new(self, f)
-    }
 }
 
 impl<'p, F> Job<'p, F> {

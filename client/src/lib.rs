@@ -49,6 +49,7 @@ mod async_result;
 mod background;
 mod builder;
 mod callbacks;
+mod calls;
 #[cfg(all(test, feature = "cluster"))]
 mod cluster_tests;
 mod codec;

@@ -3,7 +3,6 @@
 mod stage;
 #[cfg(test)]
 mod tests;
-mod verbs;
 
 use std::fmt;
 use std::time::{Duration, Instant};

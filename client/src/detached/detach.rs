@@ -10,7 +10,7 @@ use crate::args::{Args, Data};
 use crate::codec;
 use crate::error::Error;
 use crate::feeder::Whole;
-use crate::function::{Captureless, Function};
+use crate::function::{self, Captureless, Function};
 use crate::job::Job;
 use crate::progress::Progress;
 use crate::singles::Singles;
@@ -83,7 +83,7 @@ impl<F: Captureless> Detach<'_, F> {
         T: Data,
         R: Data,
     {
-        self.send(self.job.describe_detached::<(T,), R>(), Singles(items.into_iter()))
+        self.send(self.describe::<(T,), R>(), Singles(items.into_iter()))
     }
 
     /// As [`map`](Self::map), for a function of several arguments: each item is the tuple of them.
@@ -109,7 +109,7 @@ impl<F: Captureless> Detach<'_, F> {
         A: Args,
         R: Data,
     {
-        self.send(self.job.describe_detached::<A, R>(), items.into_iter())
+        self.send(self.describe::<A, R>(), items.into_iter())
     }
 
     /// Detaches a job of a single call: it has one result.
@@ -132,7 +132,14 @@ impl<F: Captureless> Detach<'_, F> {
         A: Args,
         R: Data,
     {
-        self.send(self.job.describe_detached::<A, R>(), std::iter::once(args))
+        self.send(self.describe::<A, R>(), std::iter::once(args))
+    }
+
+    fn describe<A: Args, R: Data>(&self) -> Bytes
+    where
+        F: Function<A, Output = R>,
+    {
+        function::describe_detached::<F, A, R>()
     }
 
     fn send<A: Args, R: Data>(&self, function: Bytes, input: impl Iterator<Item = A>) -> Result<Detached<R>, Error> {

@@ -19,14 +19,14 @@ pub(super) struct Jobs {
     pub(super) cancelled: u32,
     pub(super) most_bytes: usize,
     pub(super) failure: Option<Error>,
-    jobs: BTreeMap<u64, Job>,
+    jobs: BTreeMap<u64, FakeJob>,
     waiting: VecDeque<Item>,
     bytes: usize,
     closing: bool,
     random: u64,
 }
 
-struct Job {
+struct FakeJob {
     inbox: Arc<Inbox>,
     chunksize: u64,
     next: u64,
@@ -43,7 +43,7 @@ struct Item {
     bytes: Vec<u8>,
 }
 
-impl Job {
+impl FakeJob {
     fn grant(&mut self, window: u64) {
         self.limit = self.freed + window;
         self.inbox.grant(self.limit).wake();
@@ -78,7 +78,7 @@ impl Jobs {
         let Body::OpenJob(open) = messages.remove(0) else { panic!("a submission opens its job") };
         assert_eq!(open.job, inbox.job());
         let inbox = Arc::clone(inbox);
-        let job = Job {
+        let job = FakeJob {
             inbox,
             chunksize: open.chunksize,
             next: 0,

@@ -1,13 +1,18 @@
-use farpool_session::Interest;
+//! The calls, and how they start.
+
+use bytes::Bytes;
+use farpool_session::{Call, Interest};
 
 use super::Job;
 use crate::args::{Args, Data};
-use crate::async_result::{AsyncResult, decode_one};
+use crate::async_result::{AsyncResult, Decode, decode_all, decode_one};
+use crate::background;
 use crate::error::Error;
-use crate::feeder;
-use crate::function::{Captureless, Function};
-use crate::imap::{Imap, Order};
+use crate::feeder::{self, Feeder};
+use crate::function::{self, Captureless, Function};
+use crate::imap::{Fed, Imap, Order, Run};
 use crate::map;
+use crate::progress::Progress;
 use crate::singles::Singles;
 
 /// The same calls as those of [`Pool`](crate::Pool), with this job's options.
@@ -261,5 +266,86 @@ impl<F: Captureless> Job<'_, F> {
         R: Data,
     {
         self.run_fed("imap_unordered_from_thread", self.describe::<(T,), R>(), items.into_iter(), Order::AsTheyCome)
+    }
+}
+
+impl<F> Job<'_, F> {
+    fn describe<A: Args, R: Data>(&self) -> Bytes
+    where
+        F: Function<A, Output = R>,
+    {
+        function::describe::<F, A, R>()
+    }
+
+    fn call(&self, verb: &'static str, function: Bytes, interest: Interest) -> Result<Call, Error> {
+        self.pool.call(verb, &self.options, function, interest)
+    }
+
+    fn feeder<I>(&self, call: &Call, input: I) -> Feeder<I> {
+        Feeder::new(input, call.inbox.job(), self.options.chunksize(), self.pool.payload_limit())
+    }
+
+    fn show_progress(&self, call: &Call, total: Option<u64>) -> Option<Progress> {
+        if !self.options.progress {
+            return None;
+        }
+        Progress::show(&call.inbox, self.options.label(), total)
+    }
+
+    fn run_all<A: Args, R: Data>(
+        &self,
+        verb: &'static str,
+        function: Bytes,
+        input: impl Iterator<Item = A>,
+    ) -> Result<Vec<R>, Error> {
+        let call = self.call(verb, function, Interest::Outcomes)?;
+        let feeder = self.feeder(&call, input);
+        let _progress = self.show_progress(&call, feeder.size().1);
+        map::run_all(call, feeder)
+    }
+
+    fn start_all<A: Args, R: Data>(
+        &self,
+        verb: &'static str,
+        function: Bytes,
+        input: impl Iterator<Item = A> + Send + 'static,
+    ) -> AsyncResult<Vec<R>> {
+        let call = match self.call(verb, function, Interest::End) {
+            Ok(call) => call,
+            Err(error) => return AsyncResult::failed(verb, self.options.label(), error),
+        };
+        let feeder = self.feeder(&call, input);
+        let decode: Decode<Vec<R>> = decode_all;
+        let result = AsyncResult::new(&call, decode, self.show_progress(&call, feeder.size().1));
+        background::feed(call, feeder);
+        result
+    }
+
+    fn run_lazily<T: Data, R: Data, I: Iterator<Item = T>>(
+        &self,
+        verb: &'static str,
+        function: Bytes,
+        input: I,
+        order: Order,
+    ) -> Imap<I, R> {
+        Imap::new(self.call(verb, function, Interest::Outcomes).map(|call| {
+            let feeder = self.feeder(&call, Singles(input));
+            let progress = self.show_progress(&call, feeder.size().1);
+            Run::new(call, feeder, order, self.options.buffersize, self.options.chunksize(), progress)
+        }))
+    }
+
+    fn run_fed<T: Data, R: Data, I: Iterator<Item = T> + Send + 'static>(
+        &self,
+        verb: &'static str,
+        function: Bytes,
+        input: I,
+        order: Order,
+    ) -> Imap<I, R> {
+        Imap::fed(self.call(verb, function, Interest::Outcomes).map(|call| {
+            let feeder = self.feeder(&call, Singles(input));
+            let progress = self.show_progress(&call, feeder.size().1);
+            Fed::new(call, feeder, order, self.options.buffersize, self.options.chunksize(), progress)
+        }))
     }
 }

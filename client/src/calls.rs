@@ -1,11 +1,31 @@
-use super::Pool;
+//! The calls of a pool: each is one of a [`Job`] with its default options.
+
 use crate::args::{Args, Data};
 use crate::async_result::AsyncResult;
 use crate::error::Error;
 use crate::function::{Captureless, Function};
 use crate::imap::Imap;
+use crate::job::Job;
+use crate::pool::Pool;
 
-/// Calls with the default options of a [`Job`](crate::Job).
+impl Pool {
+    /// Returns a job that calls this function: set options, then call [`Job::map`], [`Job::apply`] or another method.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
+    /// # let pool = farpool::Pool::new(1)?;
+    /// let lengths = pool.job(|text: String| text.len()).chunksize(8).retries(0).map(["a".to_owned()])?;
+    /// assert_eq!(lengths, [1]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn job<F>(&self, f: F) -> Job<'_, F> {
+        Job::new(self, f)
+    }
+}
+
+/// Calls with the default options of a [`Job`].
 ///
 /// A function is any plain function or any closure that captures nothing, and its arguments and results are
 /// [`Data`].
