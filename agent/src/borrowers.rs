@@ -50,11 +50,11 @@ struct Connection {
     /// What has come of its claim.
     bytes: [u8; Claim::BYTES],
     read: usize,
-    state: State,
+    state: ClaimState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ClaimState {
     /// Its claim is not here yet.
     Silent,
     Claims(Claim),
@@ -110,7 +110,7 @@ impl Borrowers {
             let connection = &mut self.connections[at];
             match granted {
                 Some(worker) if connection.tell_granted() => {
-                    connection.state = State::Granted { claim, worker, waits: false };
+                    connection.state = ClaimState::Granted { claim, worker, waits: false };
                 }
                 _ => self.remove(at),
             }
@@ -120,7 +120,7 @@ impl Borrowers {
     /// The program with this ticket waits, or does not any more. Returns the secret of the worker that it descends from, if there is one.
     pub(crate) fn note_waiting(&mut self, ticket: u128, now_waits: bool) -> Option<u128> {
         self.connections.iter_mut().find_map(|connection| match &mut connection.state {
-            State::Granted { claim, waits, .. } if claim.ticket == ticket => {
+            ClaimState::Granted { claim, waits, .. } if claim.ticket == ticket => {
                 *waits = now_waits;
                 Some(claim.secret)
             }
@@ -131,7 +131,7 @@ impl Borrowers {
     /// What the coordinator has said of programs that wait does not count any more.
     pub(crate) fn forget_who_waits(&mut self) {
         for connection in &mut self.connections {
-            if let State::Granted { waits, .. } = &mut connection.state {
+            if let ClaimState::Granted { waits, .. } = &mut connection.state {
                 *waits = false;
             }
         }
@@ -140,7 +140,7 @@ impl Borrowers {
     /// The positions of the items of this worker for which programs wait.
     pub(crate) fn waiting_for(&self, secret: u128) -> Vec<u32> {
         let waits = self.connections.iter().filter_map(|connection| match connection.state {
-            State::Granted { claim, waits: true, .. } if claim.secret == secret => Some(claim.position),
+            ClaimState::Granted { claim, waits: true, .. } if claim.secret == secret => Some(claim.position),
             _ => None,
         });
         waits.collect()
@@ -154,7 +154,7 @@ impl Borrowers {
     /// Lets those go whose worker is not there any more.
     pub(crate) fn keep_of(&mut self, is_worker: impl Fn(u32) -> bool) {
         self.connections.retain(|connection| match connection.state {
-            State::Granted { worker, .. } => is_worker(worker),
+            ClaimState::Granted { worker, .. } => is_worker(worker),
             _ => true,
         });
     }
@@ -175,7 +175,7 @@ impl Borrowers {
                 continue;
             }
             let bytes = [0; Claim::BYTES];
-            self.connections.push_back(Connection { number, stream, bytes, read: 0, state: State::Silent });
+            self.connections.push_back(Connection { number, stream, bytes, read: 0, state: ClaimState::Silent });
             // Mostly the claim is there already.
             self.hear(self.connections.len() - 1);
         }
@@ -186,7 +186,7 @@ impl Borrowers {
 
     /// Ends the oldest connection without a granted claim, if there are too many.
     fn make_room(&mut self) {
-        let undecided = |connection: &Connection| !matches!(connection.state, State::Granted { .. });
+        let undecided = |connection: &Connection| !matches!(connection.state, ClaimState::Granted { .. });
         let count = self.connections.iter().filter(|connection| undecided(connection)).count();
         if (count >= MOST_UNDECIDED || self.connections.len() >= self.most)
             && let Some(oldest) = self.connections.iter().position(undecided)
@@ -198,7 +198,7 @@ impl Borrowers {
     /// The oldest claim that was not decided, and whose it is.
     fn next_claim(&self) -> Option<(usize, Claim)> {
         self.connections.iter().enumerate().find_map(|(at, connection)| match connection.state {
-            State::Claims(claim) => Some((at, claim)),
+            ClaimState::Claims(claim) => Some((at, claim)),
             _ => None,
         })
     }
@@ -210,7 +210,8 @@ impl Borrowers {
     }
 
     fn remove(&mut self, at: usize) {
-        if let Some(State::Granted { claim, .. }) = self.connections.remove(at).map(|connection| connection.state) {
+        if let Some(ClaimState::Granted { claim, .. }) = self.connections.remove(at).map(|connection| connection.state)
+        {
             self.lost.push(claim.secret);
         }
     }
@@ -219,7 +220,7 @@ impl Borrowers {
     fn may_have(&self, claim: &Claim, its_worker: u32) -> bool {
         let mut of_worker = 0;
         for connection in &self.connections {
-            let State::Granted { claim: other, worker, .. } = &connection.state else { continue };
+            let ClaimState::Granted { claim: other, worker, .. } = &connection.state else { continue };
             if other.ticket == claim.ticket {
                 return false;
             }
@@ -235,12 +236,12 @@ impl Connection {
         let mut rest = [0; Claim::BYTES + 1];
         let room = Claim::BYTES + 1 - self.read;
         match self.stream.read(&mut rest[..room]) {
-            Ok(count) if count == 0 || count == room || self.state != State::Silent => false,
+            Ok(count) if count == 0 || count == room || self.state != ClaimState::Silent => false,
             Ok(count) => {
                 self.bytes[self.read..self.read + count].copy_from_slice(&rest[..count]);
                 self.read += count;
                 if self.read == Claim::BYTES {
-                    self.state = State::Claims(Claim::from_bytes(&self.bytes));
+                    self.state = ClaimState::Claims(Claim::from_bytes(&self.bytes));
                 }
                 true
             }

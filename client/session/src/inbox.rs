@@ -4,7 +4,7 @@
 //! never runs a user's code. Decoding, callbacks and everything else that may take time happen on other threads.
 
 mod consumer;
-mod state;
+mod contents;
 #[cfg(test)]
 mod tests;
 
@@ -19,8 +19,8 @@ use farpool_proto::v1::Failure;
 use crate::error::Error;
 use crate::gate::{Gate, Held};
 use crate::waits::Waiting;
-use state::State;
-pub use state::{Room, Wakes};
+use contents::Contents;
+pub use contents::{Room, Wakes};
 
 /// The outcomes of one job that were not taken yet, and how the job ended.
 pub struct Inbox {
@@ -37,7 +37,7 @@ pub struct Inbox {
     ended: AtomicBool,
     /// The gate that the session passes before it reads on, if it reads from a stream.
     gate: Option<Arc<Gate>>,
-    state: Mutex<State>,
+    state: Mutex<Contents>,
 }
 
 /// The news that a job's consumer is woken for.
@@ -207,7 +207,7 @@ impl Inbox {
     }
 
     #[inline]
-    fn wakes(&self, state: &mut State) -> Wakes {
+    fn wakes(&self, state: &mut Contents) -> Wakes {
         self.unseen.store(true, Ordering::Release);
         let feeder = state.feeder.take_if(|(room, _)| self.has_room(*room)).map(|(_, thread)| thread);
         match self.interest {
@@ -222,7 +222,7 @@ impl Inbox {
     }
 
     #[inline]
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Contents> {
         // The state is consistent between statements: a panic elsewhere does not corrupt it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

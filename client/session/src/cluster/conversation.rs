@@ -14,10 +14,10 @@ use super::backoff::Backoff;
 use super::connect;
 use super::connect::{Connect, Grpc, runtime};
 use super::dial::{ANSWER_TIMEOUT, Dialer, Line};
-use super::driver::Driver;
+use super::driver::SessionDriver;
 use super::notice::Notice;
 use super::shared::Shared;
-use super::state::{Link, State};
+use super::state::{Link, SessionState};
 use super::upload::{Upload, unreadable};
 use crate::cluster::executable::Executable;
 use crate::error::{Error, ErrorKind};
@@ -42,7 +42,7 @@ pub(super) struct Terms {
 }
 
 /// Holds the whole conversation, from connecting to the end of the session. This is the session's thread.
-pub(super) fn hold(shared: &Arc<Shared>, driver: &Driver, terms: Terms, opener: Opener) {
+pub(super) fn hold(shared: &Arc<Shared>, driver: &SessionDriver, terms: Terms, opener: Opener) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -210,7 +210,7 @@ impl<C: Connect> Conversation<'_, C> {
     }
 
     /// Handles events that are not about a job.
-    fn take_in(&mut self, event: Event, state: &mut State) {
+    fn take_in(&mut self, event: Event, state: &mut SessionState) {
         match event {
             Event::Welcome(welcome) if state.link == Link::Opening => {
                 self.shared.note_window(welcome.window);
@@ -257,12 +257,12 @@ impl<C: Connect> Conversation<'_, C> {
         Ok(())
     }
 
-    pub(super) fn send_program(&mut self, state: &mut State) {
+    pub(super) fn send_program(&mut self, state: &mut SessionState) {
         let sent = self.upload.wanted(&mut self.connection);
         self.note_upload(sent, state);
     }
 
-    fn note_upload(&self, sent: io::Result<()>, state: &mut State) {
+    fn note_upload(&self, sent: io::Result<()>, state: &mut SessionState) {
         if let Err(error) = sent {
             state.inboxes.fail(unreadable(&self.shared.address, &error));
         }

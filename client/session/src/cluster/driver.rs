@@ -22,7 +22,7 @@ use crate::error::Error;
 const LEFT_FREE: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
-pub(super) struct Driver {
+pub(super) struct SessionDriver {
     turn: Mutex<Turn>,
     /// The session's thread sleeps here while it does not have the runtime, and callers while they ask for it.
     changed: Condvar,
@@ -52,7 +52,7 @@ enum Holder {
 }
 
 /// The session thread's side.
-impl Driver {
+impl SessionDriver {
     /// Runs the conversation until its end.
     pub(super) fn run(
         &self,
@@ -113,7 +113,7 @@ impl Driver {
 }
 
 /// The program's side.
-impl Driver {
+impl SessionDriver {
     /// Takes the runtime for a call, if the session is idle and this thread can drive it.
     pub(super) fn take<'a>(&'a self, shared: &'a Shared) -> Option<Driving<'a>> {
         if !may_drive() {
@@ -179,7 +179,7 @@ fn may_drive() -> bool {
 
 /// A caller's turn, which ends when this is dropped.
 pub(super) struct Driving<'a> {
-    driver: &'a Driver,
+    driver: &'a SessionDriver,
     shared: &'a Shared,
     /// Always there.
     runtime: Option<Runtime>,

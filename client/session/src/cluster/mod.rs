@@ -43,7 +43,7 @@ use crate::settings::Settings;
 use borrower::Borrower;
 use conversation::{Opener, Terms};
 use detached::{Ground, Place};
-use driver::Driver;
+use driver::SessionDriver;
 use shared::Shared;
 
 /// How long the end of a pool waits for its workers' output to be printed.
@@ -87,7 +87,7 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
     let shared = Shared::new(address, processes, open);
     let (tell, told) = mpsc::sync_channel(1);
     let opener: Opener = Box::new(move |answer| drop(tell.send(answer)));
-    let driver = Arc::new(Driver::default());
+    let driver = Arc::new(SessionDriver::default());
     let own = (Arc::clone(&shared), Arc::clone(&driver));
     thread::Builder::new()
         .name("farpool".into())
@@ -116,7 +116,7 @@ fn describe(executable: &Executable, arguments: Vec<OsString>, environment: Vec<
 
 struct ClusterSession {
     shared: Arc<Shared>,
-    driver: Arc<Driver>,
+    driver: Arc<SessionDriver>,
     threads: u32,
     ground: Ground,
     front: Arc<dyn Front>,

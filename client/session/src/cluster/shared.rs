@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::Address;
 use super::kept::Kept;
-use super::state::{Link, State};
+use super::state::{Link, SessionState};
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::inbox::{Inbox, Wakes};
@@ -29,7 +29,7 @@ pub(super) struct Shared {
     /// Makes the session's thread check: the session is no longer wanted, or a message was queued while nothing can run.
     pub(super) bell: Notify,
     abandoned: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<SessionState>,
     over: Condvar,
 }
 
@@ -39,7 +39,7 @@ impl Shared {
         // No message is sent before there is a connection, which has its own queue.
         let (outgoing, _) = outgoing(0, Arc::default());
         let borrows = open.ticket.is_some();
-        let state = State::new(Kept::new(open), outgoing);
+        let state = SessionState::new(Kept::new(open), outgoing);
         Arc::new_cyclic(|shared: &Weak<Self>| Self {
             address,
             asked,
@@ -145,13 +145,13 @@ impl Shared {
     }
 
     /// Releases the state, and wakes threads and tasks that have news.
-    fn let_go(&self, mut state: MutexGuard<'_, State>) {
+    fn let_go(&self, mut state: MutexGuard<'_, SessionState>) {
         let wakes = state.inboxes.take_wakes();
         drop(state);
         wakes.into_iter().for_each(Wakes::wake);
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, SessionState> {
         // The state is consistent between statements: a panic elsewhere does not corrupt it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -174,7 +174,7 @@ impl Shared {
     }
 
     /// Calls a function with the state, then wakes threads and tasks that have news.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut SessionState) -> T) -> T {
         let mut state = self.state();
         let outcome = change(&mut state);
         self.let_go(state);
@@ -182,7 +182,7 @@ impl Shared {
     }
 
     /// Notes that the pool can run this many workers.
-    pub(super) fn note_slots(&self, state: &mut State, slots: u32) {
+    pub(super) fn note_slots(&self, state: &mut SessionState, slots: u32) {
         self.slots.store(slots, Ordering::Relaxed);
         state.waiting = None;
     }

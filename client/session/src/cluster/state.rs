@@ -9,7 +9,7 @@ use farpool_proto::v1::{ClientEvent, ClientMessage, Failure, FailureKind, ItemsF
 use super::kept::{self, Fresh, Kept, Way};
 use crate::inboxes::Inboxes;
 
-pub(super) struct State {
+pub(super) struct SessionState {
     pub(super) inboxes: Inboxes,
     /// Why nothing of the pool can run at the moment, as the coordinator reports it.
     pub(super) waiting: Option<String>,
@@ -37,7 +37,7 @@ pub(super) enum Link {
     Opening,
 }
 
-impl State {
+impl SessionState {
     pub(super) fn new(kept: Kept, outgoing: Outgoing<ClientMessage>) -> Self {
         Self {
             inboxes: Inboxes::default(),
@@ -54,7 +54,7 @@ impl State {
 
     /// Keeps and sends the messages of jobs that have not ended.
     pub(super) fn say(&mut self, messages: &mut Vec<Body>) {
-        let State { kept, outgoing, link, .. } = self;
+        let SessionState { kept, outgoing, link, .. } = self;
         let cancels = *link != Link::Up && messages.iter().any(|body| matches!(body, Body::CancelJob(_)));
         let mut pushed = outgoing.pushed();
         messages.retain(|body| {

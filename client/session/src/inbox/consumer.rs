@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::thread;
 
-use super::state::Sleeper;
+use super::contents::Sleeper;
 use super::{End, EndHook, Inbox, Interest, News, Room};
 use crate::counted::Counted;
 use crate::error::{Error, ErrorKind};

@@ -33,8 +33,8 @@ use crate::settings::Settings;
 const TIMER: u64 = u64::MAX;
 const INTAKE: u64 = u64::MAX - 1;
 
-pub(super) struct Driver {
-    state: Mutex<State>,
+pub(super) struct LocalDriver {
+    state: Mutex<EngineState>,
     /// Jobs that the engine takes over with the lock.
     intake: Intake,
     turn: Mutex<()>,
@@ -44,7 +44,7 @@ pub(super) struct Driver {
     outer: Epoll,
 }
 
-struct State {
+struct EngineState {
     engine: Engine,
     /// Kept to reuse its memory.
     spare: Jobs,
@@ -57,9 +57,9 @@ struct State {
     followers: Vec<Thread>,
 }
 
-impl Driver {
+impl LocalDriver {
     /// Starts the engine and the session's thread.
-    pub(super) fn start(settings: Settings) -> Result<Arc<Driver>, Error> {
+    pub(super) fn start(settings: Settings) -> Result<Arc<LocalDriver>, Error> {
         let failed = |error: Errno| Error::new(ErrorKind::Unavailable, format!("cannot open the pool: {error}"));
         let _standard = HoldStandard::new().map_err(failed)?;
         let outer = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
@@ -68,9 +68,15 @@ impl Driver {
         let timer = Timer::new(&inner, TIMER).map_err(failed)?;
         outer.add(inner.0.as_fd(), attached()).map_err(failed)?;
         let intake = Intake::new(&inner, INTAKE).map_err(failed)?;
-        let state =
-            State { engine, spare: Jobs::default(), timer, driven: false, detached: false, followers: Vec::new() };
-        let driver = Arc::new(Driver { state: Mutex::new(state), intake, turn: Mutex::new(()), inner, outer });
+        let state = EngineState {
+            engine,
+            spare: Jobs::default(),
+            timer,
+            driven: false,
+            detached: false,
+            followers: Vec::new(),
+        };
+        let driver = Arc::new(LocalDriver { state: Mutex::new(state), intake, turn: Mutex::new(()), inner, outer });
         driver.give_back(driver.lock());
         let own = Arc::clone(&driver);
         thread::Builder::new()
@@ -147,7 +153,7 @@ impl Driver {
     }
 
     /// Ends a wait, and ensures that another thread drives.
-    fn leave(&self, mut state: MutexGuard<'_, State>) {
+    fn leave(&self, mut state: MutexGuard<'_, EngineState>) {
         if state.detached && !state.driven {
             match state.followers.pop() {
                 Some(next) => next.unpark(),
@@ -177,7 +183,7 @@ impl Driver {
     }
 
     /// Handles pending events, without waiting.
-    fn hear(&self, state: &mut State) {
+    fn hear(&self, state: &mut EngineState) {
         let mut events = [EpollEvent::empty(); 32];
         let ready = self.inner.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
         state.take_in(&events[..ready], &self.intake);
@@ -185,7 +191,7 @@ impl Driver {
 
     /// Releases the lock: works a little, ensures that remaining work and later events are noticed, and wakes threads
     /// that have news.
-    fn give_back(&self, mut state: MutexGuard<'_, State>) {
+    fn give_back(&self, mut state: MutexGuard<'_, EngineState>) {
         let armed = match state.engine.arm() {
             Armed::Busy => {
                 state.engine.pump();
@@ -203,7 +209,7 @@ impl Driver {
             state.ring_by(clock::now());
         }
         if state.engine.is_closed() {
-            let State { engine, spare, .. } = &mut *state;
+            let EngineState { engine, spare, .. } = &mut *state;
             self.intake.close(engine, spare);
             // The session's thread and all waiting threads have nothing left to wait for.
             state.followers.iter().for_each(Thread::unpark);
@@ -218,25 +224,25 @@ impl Driver {
         debug_assert!(changed.is_ok(), "the inner epoll is part of the outer one");
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, EngineState> {
         // The thread with the turn gets the lock next: without the turn, a thread that releases the lock and takes it again
         // would nearly always win against one that has to be woken.
         let _turn = self.turn.lock();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { engine, spare, .. } = &mut *state;
+        let EngineState { engine, spare, .. } = &mut *state;
         self.intake.give(engine, spare);
         state
     }
 }
 
 /// Releases the lock after the engine was armed, and wakes threads that have news.
-fn release(mut state: MutexGuard<'_, State>) {
+fn release(mut state: MutexGuard<'_, EngineState>) {
     let wakes = state.engine.inboxes.take_wakes();
     drop(state);
     wakes.into_iter().for_each(Wakes::wake);
 }
 
-impl State {
+impl EngineState {
     fn take_in(&mut self, events: &[EpollEvent], intake: &Intake) {
         for event in events {
             match event.data() {

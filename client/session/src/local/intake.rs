@@ -27,13 +27,13 @@ const PORTION: usize = 256;
 const LONGEST_NS: u64 = 200_000;
 
 pub(super) struct Intake {
-    state: Mutex<State>,
+    state: Mutex<IntakeState>,
     /// How many jobs have come and how many were taken in so far; only written under the lock.
     came: AtomicU64,
     taken: AtomicU64,
 }
 
-struct State {
+struct IntakeState {
     portions: VecDeque<Jobs>,
     bytes: usize,
     /// When the last job was submitted.
@@ -59,7 +59,8 @@ impl Intake {
     /// `epoll` reports as `data` that jobs have waited long enough.
     pub(super) fn new(epoll: &Epoll, data: u64) -> Result<Self, Errno> {
         let timer = Timer::new(epoll, data)?;
-        let state = State { portions: VecDeque::new(), bytes: 0, latest: 0, timer, will_ring: false, closed: false };
+        let state =
+            IntakeState { portions: VecDeque::new(), bytes: 0, latest: 0, timer, will_ring: false, closed: false };
         Ok(Self { state: Mutex::new(state), came: AtomicU64::new(0), taken: AtomicU64::new(0) })
     }
 
@@ -121,7 +122,7 @@ impl Intake {
         }
     }
 
-    fn take(&self, engine: &mut Engine, spare: &mut Jobs, change: impl FnOnce(&mut State)) {
+    fn take(&self, engine: &mut Engine, spare: &mut Jobs, change: impl FnOnce(&mut IntakeState)) {
         let mut state = self.state();
         change(&mut state);
         let empty = std::mem::replace(spare, state.portions.pop_front().unwrap_or_default());
@@ -142,12 +143,12 @@ impl Intake {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, IntakeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl IntakeState {
     /// One that has room for a job.
     fn last_portion(&mut self) -> &mut Jobs {
         if self.portions.back().is_none_or(|jobs| jobs.inboxes.len() >= PORTION) {

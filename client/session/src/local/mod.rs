@@ -20,13 +20,13 @@ use crate::error::Error;
 use crate::inbox::Inbox;
 use crate::labels;
 use crate::settings::Settings;
-use driver::Driver;
+use driver::LocalDriver;
 
 /// Opens a pool on this machine.
 pub(crate) fn open(settings: Settings) -> Result<Arc<dyn Carrier>, Error> {
     let processes = settings.processes;
     let slots = processes.saturating_mul(settings.settings.threads.max(1));
-    let driver = Driver::start(settings)?;
+    let driver = LocalDriver::start(settings)?;
     let window = driver.act(|engine| engine.window());
     Ok(Arc::new(LocalSession { processes, slots, window, driver }))
 }
@@ -35,7 +35,7 @@ struct LocalSession {
     processes: u32,
     slots: u32,
     window: u64,
-    driver: Arc<Driver>,
+    driver: Arc<LocalDriver>,
 }
 
 impl Carrier for LocalSession {

@@ -30,11 +30,11 @@ pub(super) struct Acks {
     enough: u64,
     /// How long a turn lasts, in ns.
     time: u64,
-    turn: Option<Turn>,
+    turn: Option<ReadingTurn>,
 }
 
 /// A client is read for some time, or until it has said [`TURN_BYTES`]; then nobody is until that time is over.
-struct Turn {
+struct ReadingTurn {
     client: Option<ClientId>,
     /// What it had acknowledged, and said since, when its turn began.
     acknowledged: u64,
@@ -91,7 +91,7 @@ impl Acks {
         if let Some(client) = clients.get_mut(id) {
             client.acks.turn_at = Some(now);
             let (acknowledged, said) = (client.acknowledged(), client.acks.said);
-            self.turn = Some(Turn { client: Some(id), acknowledged, said, since: now });
+            self.turn = Some(ReadingTurn { client: Some(id), acknowledged, said, since: now });
         }
     }
 }

@@ -10,7 +10,7 @@ use super::batch::Batch;
 use super::way::{Saying, Way};
 
 /// A job that has not ended, with its items that have no outcome yet.
-pub(super) struct Job {
+pub(super) struct KeptJob {
     open: Box<OpenJob>,
     opened: Way,
     /// In order of items; those already sent come first. A batch is removed when all its items have their outcome.
@@ -25,7 +25,7 @@ pub(super) struct Job {
     offset: u64,
 }
 
-impl Job {
+impl KeptJob {
     pub(super) fn new(open: Box<OpenJob>, opened: Way) -> Self {
         let batches = VecDeque::new();
         Self { open, opened, batches, end: 0, sent_bytes: 0, input_ended: false, cancelled: false, offset: 0 }

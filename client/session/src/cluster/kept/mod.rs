@@ -17,7 +17,7 @@ use farpool_core::Run;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{AwaitingItems, ClosePool, ItemsDone, OpenPool, PoolAt, PoolReopened};
 
-use job::Job;
+use job::KeptJob;
 use way::Saying;
 pub(super) use way::Way;
 
@@ -25,7 +25,7 @@ pub(super) use way::Way;
 pub(super) struct Kept {
     open: Box<OpenPool>,
     /// In the order in which they were opened.
-    jobs: BTreeMap<u64, Job>,
+    jobs: BTreeMap<u64, KeptJob>,
     /// The pool is closed to further jobs; with `now`, open jobs end too.
     close: Option<ClosePool>,
     /// The client has reported that it waits for outcomes.
@@ -69,12 +69,12 @@ impl Kept {
     pub(super) fn say(&mut self, body: &Body, way: Way) -> bool {
         match body {
             Body::OpenJob(open) => {
-                self.jobs.insert(open.job, Job::new(open.clone(), way));
+                self.jobs.insert(open.job, KeptJob::new(open.clone(), way));
                 true
             }
             Body::Items(items) => self.jobs.get_mut(&items.job).map(|job| job.keep(items, way)).is_some(),
-            Body::EndItems(end) => self.jobs.get_mut(&end.job).map(Job::end_input).is_some(),
-            Body::StopRetries(stop) => self.jobs.get_mut(&stop.job).map(Job::stop_retries).is_some(),
+            Body::EndItems(end) => self.jobs.get_mut(&end.job).map(KeptJob::end_input).is_some(),
+            Body::StopRetries(stop) => self.jobs.get_mut(&stop.job).map(KeptJob::stop_retries).is_some(),
             Body::CancelJob(cancel) => self.jobs.get_mut(&cancel.job).map(|job| job.cancelled = true).is_some(),
             Body::ClosePool(close) => {
                 self.close.get_or_insert_default().now |= close.now;
@@ -175,7 +175,7 @@ impl Kept {
 
     /// Returns how many jobs are kept, and how many messages of items.
     pub(super) fn size(&self) -> (usize, usize) {
-        (self.jobs.len(), self.jobs.values().map(Job::batches).sum())
+        (self.jobs.len(), self.jobs.values().map(KeptJob::batches).sum())
     }
 }
 

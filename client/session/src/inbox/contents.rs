@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::waits::Waiting;
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct Contents {
     news: VecDeque<News>,
     /// Position of the failure with the lowest index, if only that matters.
     lowest_failed: Option<usize>,
@@ -52,7 +52,7 @@ pub(super) struct Sleeper {
     pub(super) _waits: Option<Waiting>,
 }
 
-impl State {
+impl Contents {
     /// Keeps an entry for a consumer that takes every one.
     #[inline]
     pub(super) fn keep(&mut self, news: News) {
