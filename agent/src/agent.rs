@@ -16,22 +16,22 @@ use nix::unistd::Pid;
 
 use crate::borrowers::Borrowers;
 use crate::fork_server::Program;
-use crate::pool::{Armed, Token, WorkerPool, limit_leaving};
+use crate::pool::{Armed, Token, WorkerPool, limit_exiting};
 use crate::protocol_error::ProtocolError;
 use crate::sharing::{self, Sharing};
 use crate::{Host, Settings};
 
 /// How many failed pools are remembered, to tell late messages about them from invalid ones.
-const REMEMBERED: usize = 1024;
+const MAX_ENDED: usize = 1024;
 
 /// The pools of one host.
 #[derive(Debug)]
 pub struct Agent {
     pub(crate) host: Arc<Host>,
     pub(crate) pools: Vec<WorkerPool>,
-    /// Number of pools so far.
+    /// Number of pools started so far.
     serials: u64,
-    /// Where each open job is.
+    /// The pool of each open job.
     pub(crate) jobs: HashMap<u64, Place>,
     /// Pools that ended here before the coordinator stopped them.
     pub(crate) ended: VecDeque<u64>,
@@ -43,13 +43,13 @@ pub struct Agent {
     pub(crate) events: Vec<AgentEvent>,
 }
 
-/// The place of a job.
+/// The pool and number of a job.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    /// The coordinator's number of the pool, and this agent's.
+    /// The coordinator's number of the pool.
     pub(crate) pool: u64,
     pub(crate) serial: u64,
-    /// The pool's number of the job.
+    /// The job's number within its pool.
     pub(crate) number: u32,
 }
 
@@ -59,7 +59,7 @@ impl Agent {
     pub fn new(slots: u32, program: Program) -> io::Result<Agent> {
         let mut agent = Agent::with(Settings::local(slots, program))?;
         let hello = AgentHello { host: agent.host.name.clone(), slots, ..AgentHello::default() };
-        agent.tell(Body::Hello(Box::new(hello)));
+        agent.emit(Body::Hello(Box::new(hello)));
         Ok(agent)
     }
 
@@ -101,21 +101,21 @@ impl Agent {
 
     /// Reports why a pool cannot be started here.
     pub fn refuse_pool(&mut self, pool: u64, failure: Failure) {
-        self.tell(Body::PoolFault(Box::new(PoolFault { pool, failure: Some(failure) })));
-        self.tell(Body::PoolStopped(PoolStopped { pool }));
+        self.emit(Body::PoolFault(Box::new(PoolFault { pool, failure: Some(failure) })));
+        self.emit(Body::PoolStopped(PoolStopped { pool }));
         self.remember(pool);
     }
 
-    /// Drops a pool that is not started because the agent is leaving, as the coordinator knows. Later messages about the
-    /// pool are valid.
-    pub fn forgo_pool(&mut self, pool: u64) {
+    /// Records that a pool is not started, because the agent is leaving and the coordinator knows it. Later messages
+    /// about the pool are valid.
+    pub fn skip_pool(&mut self, pool: u64) {
         self.remember(pool);
     }
 
     /// Drains the agent: it takes no more items, gives back those that have not started, and finishes those that run.
     pub fn drain(&mut self) {
         if !std::mem::replace(&mut self.draining, true) {
-            self.tell(Body::Draining(Draining {}));
+            self.emit(Body::Draining(Draining {}));
         }
     }
 
@@ -124,14 +124,14 @@ impl Agent {
         self.draining && self.events.is_empty() && self.pools.iter().all(WorkerPool::holds_nothing)
     }
 
-    /// Stops taking outcomes and output, so that workers have to wait, or resumes taking them: for a driver that cannot pass
-    /// them on. Everything else continues.
+    /// Stops reading outcomes and output, so that workers have to wait, or resumes reading them. For a driver that
+    /// cannot pass them on; everything else continues.
     pub fn hold(&mut self, hold: bool) {
         self.held = hold;
         self.pools.iter_mut().for_each(|pool| pool.hold(None, hold));
     }
 
-    /// As [`hold`](Self::hold), for one pool, if the agent has it.
+    /// Does the same as [`hold`](Self::hold) for one pool, if the agent has it.
     pub fn hold_pool(&mut self, pool: u64, hold: bool) {
         let all = self.held;
         if let Some(pool) = self.pools.iter_mut().find(|known| known.id == pool) {
@@ -139,20 +139,20 @@ impl Agent {
         }
     }
 
-    /// Keeps a pool that was to stop as soon as it is idle.
+    /// Keeps a pool that was to stop when idle.
     pub fn keep_pool(&mut self, pool: u64) {
         if let Some(pool) = self.pools.iter_mut().find(|known| known.id == pool) {
-            pool.keep_on();
+            pool.cancel_stop();
             self.sharing.pools_changed = true;
         }
     }
 
-    /// Kills all workers; [`Agent::is_empty`] returns whether they are gone.
+    /// Kills all workers; [`Agent::is_empty`] returns whether they have ended.
     pub fn stop_all(&mut self) {
         self.pools.iter_mut().for_each(|pool| pool.stop(true));
     }
 
-    /// Returns whether no process of any pool is left.
+    /// Returns whether all processes of all pools have ended.
     pub fn is_empty(&self) -> bool {
         self.pools.is_empty()
     }
@@ -173,7 +173,7 @@ impl Agent {
     pub fn pump(&mut self, events: &mut Vec<AgentEvent>) {
         let now = clock::now();
         events.append(&mut self.events);
-        self.look_after_borrowers();
+        self.update_borrowers();
         for pool in &mut self.pools {
             pool.collect_all(now);
             if self.draining {
@@ -183,22 +183,27 @@ impl Agent {
         let slots = self.host.settings.slots as usize;
         self.sharing.share(&mut self.pools, slots, self.draining, now);
         sharing::run_pools(&mut self.pools, slots, now);
-        limit_leaving(&mut self.pools, self.host.settings.slots, now);
-        self.sharing.tell_health(&mut self.pools, now, &mut self.events);
-        let ails = self.sharing.ails();
-        if ails {
-            self.tell_credit();
+        limit_exiting(&mut self.pools, self.host.settings.slots, now);
+        self.sharing.report_health(&mut self.pools, now, &mut self.events);
+        let unhealthy = self.sharing.is_unhealthy();
+        if unhealthy {
+            self.report_credit();
         }
-        // Items are given back only after the coordinator was told to send no more here, so that other agents get them.
+        // The coordinator learns first that this agent is unhealthy, so that it sends the returned items to other
+        // agents.
         events.append(&mut self.events);
-        for pool in self.pools.iter_mut().filter(|pool| pool.told_ailing() || ails && pool.ailing().is_some()) {
+        for pool in self
+            .pools
+            .iter_mut()
+            .filter(|pool| pool.reported_unhealthy() || unhealthy && pool.unhealthy_reason().is_some())
+        {
             pool.give_back_all();
         }
         for pool in &mut self.pools {
             pool.report_into(events);
         }
-        self.forget_what_is_over();
-        self.tell_credit();
+        self.remove_stopped_pools();
+        self.report_credit();
         events.append(&mut self.events);
     }
 
@@ -218,7 +223,7 @@ impl Agent {
         Armed::Until(first)
     }
 
-    /// Starts a pool with the program that this agent was made with.
+    /// Starts a pool with the agent's own program ([`Settings::program`]).
     pub(crate) fn start_own_program(&mut self, start: StartPool) -> Result<(), ProtocolError> {
         match self.host.settings.program.clone() {
             Some(program) => self.open_pool(start, program, false),
@@ -250,12 +255,12 @@ impl Agent {
         Ok(())
     }
 
-    /// Decides which programs may borrow slots, and takes slots back from those that have ended.
-    fn look_after_borrowers(&mut self) {
+    /// Decides which programs may borrow slots, and stops lending for those that have ended.
+    fn update_borrowers(&mut self) {
         let Some(borrowers) = &mut self.borrowers else { return };
         if borrowers.has_claims() {
             let pools = &self.pools;
-            borrowers.keep_of(|pid| pools.iter().any(|pool| pool.has_worker(pid)));
+            borrowers.retain_workers(|pid| pools.iter().any(|pool| pool.has_worker(pid)));
             borrowers.decide(|pid, claim| worker_of(pools, pid, claim));
         }
         while let Some(secret) = self.borrowers.as_mut().and_then(Borrowers::next_lost) {
@@ -263,12 +268,12 @@ impl Agent {
         }
     }
 
-    fn tell_credit(&mut self) {
+    fn report_credit(&mut self) {
         let slots = self.host.settings.slots as usize;
         if !self.draining
             && let Some(chunks) = self.sharing.credit(&self.pools, slots)
         {
-            self.tell(Body::Credit(Credit { chunks, bytes: self.host.settings.credit_bytes }));
+            self.emit(Body::Credit(Credit { chunks, bytes: self.host.settings.credit_bytes }));
         }
     }
 
@@ -285,38 +290,42 @@ impl Agent {
         self.refuse_pool(pool, Failure { kind, message, host: self.host.name.clone(), ..Failure::default() });
     }
 
-    fn forget_what_is_over(&mut self) {
-        if !self.pools.iter().any(WorkerPool::is_over) {
+    fn remove_stopped_pools(&mut self) {
+        if !self.pools.iter().any(WorkerPool::is_stopped) {
             return;
         }
-        let over: Vec<(u64, bool)> =
-            self.pools.iter().filter(|pool| pool.is_over()).map(|pool| (pool.id, pool.was_told_to_stop())).collect();
-        self.pools.retain(|pool| !pool.is_over());
+        let over: Vec<(u64, bool)> = self
+            .pools
+            .iter()
+            .filter(|pool| pool.is_stopped())
+            .map(|pool| (pool.id, pool.stop_was_requested()))
+            .collect();
+        self.pools.retain(|pool| !pool.is_stopped());
         self.sharing.pools_changed = true;
         for (id, expected) in over {
             if expected { self.forget_jobs_of(id) } else { self.remember(id) }
         }
     }
 
-    /// Notes that messages about this pool may still arrive.
+    /// Records that messages about this pool may still arrive.
     fn remember(&mut self, pool: u64) {
         self.ended.retain(|ended| *ended != pool);
         self.ended.push_back(pool);
-        if self.ended.len() > REMEMBERED {
+        if self.ended.len() > MAX_ENDED {
             self.ended.pop_front();
         }
     }
 
-    pub(crate) fn tell(&mut self, body: Body) {
+    pub(crate) fn emit(&mut self, body: Body) {
         self.events.push(AgentEvent { body: Some(body) });
     }
 }
 
-/// Returns the worker whose running item has started the process, if that is the item that the process claims.
+/// Returns the pid of the worker that runs the claimed item, if the process descends from that worker.
 fn worker_of(pools: &[WorkerPool], pid: Pid, claim: &Claim) -> Option<u32> {
     let is_worker = |pid: u32| pools.iter().any(|pool| pool.has_worker(pid));
     let is_fork_server = |pid: u32| pools.iter().any(|pool| pool.fork_server() == pid);
-    // A parent that ends meanwhile breaks the line; the second time its children have another one.
+    // If a parent ends during the walk, the chain breaks. A second walk follows the new parents.
     let pids = || ancestors_of(pid).map(|pid| pid.as_raw().cast_unsigned());
     let nearest = || pids().find(|pid| is_worker(*pid) || is_fork_server(*pid));
     let nearest = nearest().or_else(nearest)?;

@@ -1,10 +1,10 @@
-//! Programs that tasks have started, and for which their items' slots are lent while they wait.
+//! Borrowers: programs that tasks have started. While they wait, the slots of their items are lent.
 //!
-//! Each connects to a socket of this agent and claims an item ([`Claim`]). The kernel says which process has connected: the claim is
-//! granted to one that descends from the item's worker. It holds as long as the connection. Coordinators know the program by the ticket
-//! that it has chosen, and say when it waits.
+//! Each program connects to a socket of this agent and claims an item ([`Claim`]). The kernel identifies the connected
+//! process. The claim is granted if that process descends from the item's worker, and lasts as long as the connection.
+//! The coordinator knows the program by the ticket that the program chose, and says when it waits.
 //!
-//! Anybody on this host can connect, so all of it is bounded: connections, and what is done for them in a round of the agent.
+//! Any process on this host can connect. So the number of connections is bounded, and the work for them in each round.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -18,28 +18,30 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::Pid;
 
-/// Connections at once, or a quarter of the descriptors that this process may have. Beyond that those go first that have no granted claim.
-const MOST: usize = 512;
-/// Connections without a granted claim; the oldest goes when there is another one.
-const MOST_UNDECIDED: usize = 64;
-/// Programs of one worker: a task that starts more of them at once waits for slots of its own.
-const MOST_OF_ONE_WORKER: usize = 256;
-/// Connections that are accepted in one turn.
-const MOST_AT_ONCE: usize = 16;
-/// Claims that are decided in one round: for each, /proc is read a few times.
-const MOST_DECIDED: usize = 4;
-/// The data of the listener's epoll events; those of connections have their number. No pool's events are below 2^34.
+/// Most connections, unless a quarter of this process's descriptor limit is less. Beyond it, connections without a
+/// granted claim are closed first.
+const MAX_CONNECTIONS: usize = 512;
+/// Most connections without a granted claim; beyond it, the oldest is closed.
+const MAX_UNDECIDED: usize = 64;
+/// Most programs of one worker. Further programs wait for slots of their own.
+const MAX_PER_WORKER: usize = 256;
+/// Most connections accepted in one turn.
+const MAX_ACCEPTED: usize = 16;
+/// Most claims decided in one round; each decision reads /proc a few times.
+const MAX_DECIDED: usize = 4;
+/// The data of the listener's epoll events. The events of connections carry the connection's number; all pools' events
+/// are 2^34 or more.
 const LISTENER: u32 = 0;
 
-/// Whom slots may be lent for.
+/// The programs that may borrow slots.
 #[derive(Debug)]
 pub(crate) struct Borrowers {
     listener: UnixListener,
     connections: VecDeque<Connection>,
-    /// How many connections there have been.
+    /// Number of the latest connection.
     last: u32,
     most: usize,
-    /// Workers that may have lost a borrower, by their secrets.
+    /// Secrets of workers that may have lost a borrower.
     lost: Vec<u128>,
 }
 
@@ -47,7 +49,7 @@ pub(crate) struct Borrowers {
 struct Connection {
     number: u32,
     stream: UnixStream,
-    /// What has come of its claim.
+    /// The part of its claim that has arrived.
     bytes: [u8; Claim::BYTES],
     read: usize,
     state: ClaimState,
@@ -55,20 +57,20 @@ struct Connection {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ClaimState {
-    /// Its claim is not here yet.
+    /// Its claim has not arrived completely.
     Silent,
     Claims(Claim),
     Granted {
         claim: Claim,
-        /// The process id of the worker that the program descends from.
+        /// The process id of the worker that is an ancestor of the program.
         worker: u32,
-        /// The coordinator says that the program waits.
+        /// The program waits, as the coordinator has reported.
         waits: bool,
     },
 }
 
 impl Borrowers {
-    /// Hears the claims for the agent with this id; `epoll` reports them.
+    /// Listens for claims at the agent with this id; `epoll` reports them.
     pub(crate) fn listen(agent: u128, epoll: &Epoll) -> io::Result<Borrowers> {
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(socket_name(agent))?)?;
         listener.set_nonblocking(true)?;
@@ -76,40 +78,40 @@ impl Borrowers {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         epoll.add(&listener, EpollEvent::new(flags, u64::from(LISTENER)))?;
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(limit, _)| limit);
-        let most = usize::try_from(descriptors / 4).map_or(MOST, |most| most.min(MOST));
+        let most = usize::try_from(descriptors / 4).map_or(MAX_CONNECTIONS, |most| most.min(MAX_CONNECTIONS));
         let (connections, lost) = Default::default();
         Ok(Borrowers { listener, connections, last: LISTENER, most, lost })
     }
 
-    /// Whether the data of an epoll event is that of a descriptor here.
+    /// Returns the number of a descriptor from an epoll event's data, if it belongs to a descriptor here.
     pub(crate) fn number(data: u64) -> Option<u32> {
         u32::try_from(data).ok()
     }
 
-    /// A descriptor is ready.
+    /// Handles a ready descriptor.
     pub(crate) fn ready(&mut self, number: u32, epoll: &Epoll) {
         if number == LISTENER {
             self.accept(epoll);
         } else if let Some(at) = self.connections.iter().position(|connection| connection.number == number) {
-            self.hear(at);
+            self.read_claim(at);
         }
     }
 
-    /// Whether claims wait for a decision.
+    /// Returns whether there are undecided claims.
     pub(crate) fn has_claims(&self) -> bool {
         self.next_claim().is_some()
     }
 
-    /// Decides some claims. `worker`: the process id of the worker that a process descends from, if it is the one of the claim and runs
-    /// its item.
+    /// Decides some claims. `worker` returns the process id of the claim's worker, if the process descends from it and
+    /// it runs the claimed item.
     pub(crate) fn decide(&mut self, worker: impl Fn(Pid, &Claim) -> Option<u32>) {
-        for _ in 0..MOST_DECIDED {
+        for _ in 0..MAX_DECIDED {
             let Some((at, claim)) = self.next_claim() else { return };
             let worker = self.connections[at].peer().and_then(|pid| worker(pid, &claim));
             let granted = worker.filter(|worker| self.may_have(&claim, *worker));
             let connection = &mut self.connections[at];
             match granted {
-                Some(worker) if connection.tell_granted() => {
+                Some(worker) if connection.send_granted() => {
                     connection.state = ClaimState::Granted { claim, worker, waits: false };
                 }
                 _ => self.remove(at),
@@ -117,8 +119,8 @@ impl Borrowers {
         }
     }
 
-    /// The program with this ticket waits, or does not any more. Returns the secret of the worker that it descends from, if there is one.
-    pub(crate) fn note_waiting(&mut self, ticket: u128, now_waits: bool) -> Option<u128> {
+    /// Records whether the program with this ticket waits. Returns the secret of its worker, if the program is known.
+    pub(crate) fn set_waiting(&mut self, ticket: u128, now_waits: bool) -> Option<u128> {
         self.connections.iter_mut().find_map(|connection| match &mut connection.state {
             ClaimState::Granted { claim, waits, .. } if claim.ticket == ticket => {
                 *waits = now_waits;
@@ -128,8 +130,8 @@ impl Borrowers {
         })
     }
 
-    /// What the coordinator has said of programs that wait does not count any more.
-    pub(crate) fn forget_who_waits(&mut self) {
+    /// Forgets which programs wait.
+    pub(crate) fn clear_waiting(&mut self) {
         for connection in &mut self.connections {
             if let ClaimState::Granted { waits, .. } = &mut connection.state {
                 *waits = false;
@@ -137,7 +139,7 @@ impl Borrowers {
         }
     }
 
-    /// The positions of the items of this worker for which programs wait.
+    /// Returns the positions of this worker's items whose programs wait.
     pub(crate) fn waiting_for(&self, secret: u128) -> Vec<u32> {
         let waits = self.connections.iter().filter_map(|connection| match connection.state {
             ClaimState::Granted { claim, waits: true, .. } if claim.secret == secret => Some(claim.position),
@@ -146,13 +148,13 @@ impl Borrowers {
         waits.collect()
     }
 
-    /// The secret of a worker that may have lost a borrower since.
+    /// Returns the secret of a worker that may have lost a borrower.
     pub(crate) fn next_lost(&mut self) -> Option<u128> {
         self.lost.pop()
     }
 
-    /// Lets those go whose worker is not there any more.
-    pub(crate) fn keep_of(&mut self, is_worker: impl Fn(u32) -> bool) {
+    /// Closes the connections of programs whose worker has ended.
+    pub(crate) fn retain_workers(&mut self, is_worker: impl Fn(u32) -> bool) {
         self.connections.retain(|connection| match connection.state {
             ClaimState::Granted { worker, .. } => is_worker(worker),
             _ => true,
@@ -160,8 +162,8 @@ impl Borrowers {
     }
 
     fn accept(&mut self, epoll: &Epoll) {
-        for _ in 0..MOST_AT_ONCE {
-            // An error means that this was all, or that there is no descriptor for it: the next one that comes is told again.
+        for _ in 0..MAX_ACCEPTED {
+            // An error means that none is left, or that no descriptor is free; the next connection is reported anyway.
             let Ok((stream, _)) = self.listener.accept() else { return };
             let number = self.last.checked_add(1).unwrap_or(LISTENER + 1);
             let watched = stream.set_nonblocking(true).is_ok()
@@ -176,26 +178,26 @@ impl Borrowers {
             }
             let bytes = [0; Claim::BYTES];
             self.connections.push_back(Connection { number, stream, bytes, read: 0, state: ClaimState::Silent });
-            // Mostly the claim is there already.
-            self.hear(self.connections.len() - 1);
+            // The claim has usually arrived already.
+            self.read_claim(self.connections.len() - 1);
         }
-        // There may be others: to be told of them again.
+        // There may be more connections: re-arm the edge-triggered event.
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         let _ = epoll.modify(&self.listener, &mut EpollEvent::new(flags, u64::from(LISTENER)));
     }
 
-    /// Ends the oldest connection without a granted claim, if there are too many.
+    /// Closes the oldest connection without a granted claim, if there are too many.
     fn make_room(&mut self) {
         let undecided = |connection: &Connection| !matches!(connection.state, ClaimState::Granted { .. });
         let count = self.connections.iter().filter(|connection| undecided(connection)).count();
-        if (count >= MOST_UNDECIDED || self.connections.len() >= self.most)
+        if (count >= MAX_UNDECIDED || self.connections.len() >= self.most)
             && let Some(oldest) = self.connections.iter().position(undecided)
         {
             self.remove(oldest);
         }
     }
 
-    /// The oldest claim that was not decided, and whose it is.
+    /// Returns the oldest undecided claim and the index of its connection.
     fn next_claim(&self) -> Option<(usize, Claim)> {
         self.connections.iter().enumerate().find_map(|(at, connection)| match connection.state {
             ClaimState::Claims(claim) => Some((at, claim)),
@@ -203,8 +205,8 @@ impl Borrowers {
         })
     }
 
-    fn hear(&mut self, at: usize) {
-        if !self.connections[at].hear() {
+    fn read_claim(&mut self, at: usize) {
+        if !self.connections[at].read_claim() {
             self.remove(at);
         }
     }
@@ -216,7 +218,7 @@ impl Borrowers {
         }
     }
 
-    /// Whether the worker may have one more borrower, and the ticket is not in use.
+    /// Returns whether the worker may have another borrower and the ticket is not in use.
     fn may_have(&self, claim: &Claim, its_worker: u32) -> bool {
         let mut of_worker = 0;
         for connection in &self.connections {
@@ -226,13 +228,13 @@ impl Borrowers {
             }
             of_worker += usize::from(*worker == its_worker);
         }
-        of_worker < MOST_OF_ONE_WORKER
+        of_worker < MAX_PER_WORKER
     }
 }
 
 impl Connection {
-    /// Reads what has come. Returns whether the connection is open and has said no more than it may.
-    fn hear(&mut self) -> bool {
+    /// Reads from the connection. Returns whether it stays open: it must send exactly one claim.
+    fn read_claim(&mut self) -> bool {
         let mut rest = [0; Claim::BYTES + 1];
         let room = Claim::BYTES + 1 - self.read;
         match self.stream.read(&mut rest[..room]) {
@@ -249,13 +251,13 @@ impl Connection {
         }
     }
 
-    /// The process that has connected; none: it is in a process namespace that this agent cannot see into.
+    /// Returns the connected process; `None` if it is in a process namespace that this agent cannot see.
     fn peer(&self) -> Option<Pid> {
         let peer = getsockopt(&self.stream.as_fd(), PeerCredentials).ok()?;
         Some(Pid::from_raw(peer.pid())).filter(|pid| pid.as_raw() > 0)
     }
 
-    fn tell_granted(&mut self) -> bool {
+    fn send_granted(&mut self) -> bool {
         self.stream.write(&[GRANTED]).is_ok_and(|count| count == 1)
     }
 }

@@ -1,7 +1,7 @@
-//! What the coordinator says.
+//! Handles the coordinator's commands.
 //!
-//! It may be confused: what makes no sense is an error, and never a panic. Words about pools that have just failed here
-//! are no nonsense; it could not know.
+//! An invalid command is an error, never a panic. Commands for a pool that has just failed here are valid: the
+//! coordinator could not know.
 
 use farpool_link::clock;
 use farpool_proto::v1::agent_command::Body;
@@ -12,19 +12,19 @@ use crate::pool::WorkerPool;
 use crate::protocol_error::ProtocolError;
 
 impl Agent {
-    /// Does what the coordinator says.
+    /// Executes a command of the coordinator.
     ///
     /// # Errors
-    /// If it makes no sense. Some of it may have been done.
+    /// If the command is invalid. Part of it may have been executed.
     pub fn command(&mut self, command: AgentCommand) -> Result<(), ProtocolError> {
-        let body = command.body.ok_or_else(|| ProtocolError::new("a command of the coordinator is empty".into()))?;
+        let body = command.body.ok_or_else(|| ProtocolError::new("the coordinator sent an empty command".into()))?;
         match body {
             Body::StartPool(start) => return self.start_own_program(*start),
             Body::StopPool(stop) => self.stop_pool(&stop),
             Body::StartJob(start) => return self.start_job(start),
             Body::EndJob(end) => self.end_job(&end),
             Body::Assign(assign) => return self.assign(assign),
-            // The session's affair.
+            // The session handles these.
             Body::Welcome(_) | Body::Settled(_) | Body::AdoptPool(_) => {}
             Body::CancelChunks(CancelChunks { mut chunks }) => {
                 chunks.sort_unstable();
@@ -48,7 +48,7 @@ impl Agent {
         Ok(())
     }
 
-    /// No word about these jobs will come any more.
+    /// Forgets the jobs of a pool; no more commands about them will arrive.
     pub(crate) fn forget_jobs_of(&mut self, pool: u64) {
         self.jobs.retain(|_, place| place.pool != pool);
     }
@@ -56,7 +56,7 @@ impl Agent {
     fn stop_pool(&mut self, stop: &StopPool) {
         self.ended.retain(|ended| *ended != stop.pool);
         match self.pools.iter_mut().find(|pool| pool.id == stop.pool) {
-            Some(pool) => pool.told_to_stop(stop.now),
+            Some(pool) => pool.request_stop(stop.now),
             None => self.forget_jobs_of(stop.pool),
         }
     }
@@ -64,21 +64,21 @@ impl Agent {
     fn lend_slot(&mut self, lend: &LendSlot) -> Result<(), ProtocolError> {
         let Some(borrowers) = &mut self.borrowers else { return Ok(()) };
         if lend.ticket.is_empty() {
-            borrowers.forget_who_waits();
-            self.pools.iter_mut().for_each(WorkerPool::lend_none);
+            borrowers.clear_waiting();
+            self.pools.iter_mut().for_each(WorkerPool::clear_lending);
             return Ok(());
         }
         let Ok(ticket) = <[u8; 16]>::try_from(&lend.ticket[..]) else {
             return Err(ProtocolError::new(format!("a ticket has {} bytes instead of 16", lend.ticket.len())));
         };
         // A ticket that was never granted, or whose program has ended, lends nothing.
-        if let Some(secret) = borrowers.note_waiting(u128::from_be_bytes(ticket), lend.lend) {
+        if let Some(secret) = borrowers.set_waiting(u128::from_be_bytes(ticket), lend.lend) {
             self.lend_slot_of(secret);
         }
         Ok(())
     }
 
-    /// Lends the slot of the worker with this secret, or not any more, as its borrowers want it now.
+    /// Updates for which items the worker with this secret lends its slot.
     pub(crate) fn lend_slot_of(&mut self, secret: u128) {
         let Some(borrowers) = &self.borrowers else { return };
         let positions = borrowers.waiting_for(secret);
@@ -94,7 +94,9 @@ impl Agent {
         let place = match self.pools.iter_mut().find(|pool| pool.id == id) {
             Some(pool) => Place { pool: id, serial: pool.serial, number: pool.start_job(start) },
             None if self.ended.contains(&id) => Place { pool: id, serial: 0, number: 0 },
-            None => return Err(ProtocolError::new(format!("a job was started in pool {id}, which is not here"))),
+            None => {
+                return Err(ProtocolError::new(format!("a job was started in pool {id}, which does not exist here")));
+            }
         };
         self.jobs.insert(job, place);
         Ok(())
@@ -110,7 +112,7 @@ impl Agent {
 
     fn assign(&mut self, assign: Assign) -> Result<(), ProtocolError> {
         let mut segments = assign.segments.into_iter();
-        // Chunks of one job come one after another: its place is looked up once.
+        // Chunks of one job are consecutive, so its place is looked up once.
         let mut latest: Option<(u64, Place, Option<usize>)> = None;
         for chunk in &assign.chunks {
             let (place, at) = match latest {
@@ -118,7 +120,7 @@ impl Agent {
                 _ => {
                     let Some(&place) = self.jobs.get(&chunk.job) else {
                         return Err(ProtocolError::new(format!(
-                            "chunk {} is of job {}, which was not started",
+                            "chunk {} belongs to job {}, which was not started",
                             chunk.chunk, chunk.job
                         )));
                     };
@@ -134,7 +136,7 @@ impl Agent {
             let own = segments.by_ref().take(count);
             match at {
                 Some(at) => self.pools[at].assign(chunk, place.number, own)?,
-                // The pool has ended here, and the coordinator has taken its chunks back or is about to.
+                // The pool has ended here; the coordinator takes its chunks back.
                 None => own.for_each(drop),
             }
         }

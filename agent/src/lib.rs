@@ -4,7 +4,7 @@
 //! [`AgentEvent`]s. It has no thread and never blocks. Its driver calls, in turn, [`Agent::pump`] and [`Agent::arm`],
 //! and sleeps on [`Agent::epoll`]. In local mode the client's process drives it, which saves two wake-ups per call.
 //!
-//! It never interprets functions, items and results.
+//! It never interprets functions, items or results.
 //!
 //! [`AgentCommand`]: farpool_proto::v1::AgentCommand
 //! [`AgentEvent`]: farpool_proto::v1::AgentEvent

@@ -20,10 +20,10 @@ pub struct Settings {
     pub credit_bytes: u64,
     /// Whether workers' output is reported as events. Otherwise it goes to stdout and stderr of this process.
     pub forward_output: bool,
-    /// Whether a pool whose workers keep dying before they can serve waits longer and longer until it starts others. It
-    /// fails only if none has ever served here within `start_limit`. Otherwise it fails soon, since nobody else could do
-    /// better.
-    pub keeps_trying: bool,
+    /// Whether a pool retries with backoff, instead of failing, when its workers keep dying at startup. Such a pool
+    /// fails only if no worker has ever become ready within `start_limit`. In local mode a pool fails soon, since no
+    /// other host can run its items.
+    pub retries_starts: bool,
     /// Time for a program to reach `farpool::init()`, and for a worker without an initializer to become ready.
     pub start_limit: Duration,
 }
@@ -38,7 +38,7 @@ impl Settings {
             program: None,
             credit_bytes: 256 << 20,
             forward_output: true,
-            keeps_trying: true,
+            retries_starts: true,
             start_limit: Duration::from_secs(30),
         }
     }
@@ -46,6 +46,6 @@ impl Settings {
     /// Returns the settings for the agent in a client's own process: workers run the client's program and share its stdout and stderr.
     pub fn local(slots: u32, program: Program) -> Settings {
         let program = Some(program);
-        Settings { program, credit_bytes: 0, forward_output: false, keeps_trying: false, ..Settings::host(slots) }
+        Settings { program, credit_bytes: 0, forward_output: false, retries_starts: false, ..Settings::host(slots) }
     }
 }

@@ -1,43 +1,43 @@
-//! Slots and credit of a whole agent: counts what its pools have, and tells them what they may.
+//! Shares an agent's slots between its pools, and computes its credit and health.
 
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{AgentEvent, Ailing};
 
 use crate::pool::{Allowance, Census, WorkerPool};
-use crate::slots::{self, Claim, Share};
+use crate::slots::{self, Demand, Share};
 
-/// Chunks, of all pools, beyond which it is not made up for that they wait behind workers that wait themselves.
-const MOST_STUCK: usize = 1024;
+/// Most blocked chunks, of all pools, that the credit compensates for.
+const MAX_STUCK: usize = 1024;
 
-/// What the agent keeps from one round to the next.
+/// The state that is kept from one round to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Sharing {
-    claims: Vec<Claim>,
+    demands: Vec<Demand>,
     shares: Vec<Share>,
     census: Vec<Census>,
-    /// When a turn ends.
+    /// When the first turn ends.
     turn_ends: Option<u64>,
-    /// When something is due that no descriptor will tell.
+    /// When something is due that no descriptor reports.
     pub(crate) due: Option<u64>,
-    /// Chunks given ahead that the credit counts, as of the last time that any pool had something.
+    /// Chunks beyond those that run, as of the last time that any pool had chunks.
     ahead: usize,
-    /// The pools that this was found for have come or gone or changed.
+    /// Pools were started, ended or resized since `ahead` was computed.
     pub(crate) pools_changed: bool,
-    /// The credit that the coordinator was told last.
+    /// The credit that was last reported to the coordinator.
     credit: Option<u32>,
-    /// The coordinator was last told that no pool can serve, because workers die when they are started.
-    ailing: bool,
-    /// When it was last told that some pool can serve again.
+    /// The coordinator was last told that no pool can serve, because workers die at startup.
+    unhealthy: bool,
+    /// When the coordinator was last told that some pool can serve again.
     recovered_at: Option<u64>,
 }
 
-/// How long after a reported recovery trouble may be reported again, in ns: some workers serve and die in turn.
-pub(crate) const AILS_AFTER_NS: u64 = 1_000_000_000;
+/// How long after a reported recovery the next problem is reported, in ns. Some workers become ready and die in turn.
+pub(crate) const REPORT_AGAIN_AFTER_NS: u64 = 1_000_000_000;
 
 impl Sharing {
-    /// Whether nothing could run here.
-    pub(crate) fn ails(&self) -> bool {
-        self.ailing
+    /// Returns whether nothing can run here.
+    pub(crate) fn is_unhealthy(&self) -> bool {
+        self.unhealthy
     }
 
     /// Decides how many workers each pool may have and run.
@@ -51,23 +51,23 @@ impl Sharing {
         }
         self.census.clear();
         self.census.extend(pools.iter_mut().map(|pool| pool.census(now)));
-        let unchanged = self.claims.iter().eq(self.census.iter().map(|census| &census.claim));
+        let unchanged = self.demands.iter().eq(self.census.iter().map(|census| &census.demand));
         if !unchanged || self.turn_ends.is_some_and(|end| now >= end) {
-            self.claims.clear();
-            self.claims.extend(self.census.iter().map(|census| census.claim));
-            self.turn_ends = slots::share(slots, &self.claims, now, &mut self.shares);
+            self.demands.clear();
+            self.demands.extend(self.census.iter().map(|census| census.demand));
+            self.turn_ends = slots::share(slots, &self.demands, now, &mut self.shares);
         }
         self.due = self.turn_ends;
-        let mut alive: usize = self.census.iter().map(|census| census.claim.workers + census.going).sum();
+        let mut alive: usize = self.census.iter().map(|census| census.demand.workers + census.exiting).sum();
         for ((pool, census), share) in pools.iter_mut().zip(&self.census).zip(&self.shares) {
-            // Those of its own that are going have made room for their successors already.
-            let room = slots.saturating_sub(alive - census.going);
-            // An agent that is leaving starts nothing more.
-            let missing = if draining { 0 } else { share.workers.saturating_sub(census.claim.workers) };
+            // A pool's exiting workers do not count against their replacements.
+            let room = slots.saturating_sub(alive - census.exiting);
+            // A draining agent starts no more workers.
+            let missing = if draining { 0 } else { share.workers.saturating_sub(census.demand.workers) };
             let starts = missing.min(room);
             alive += starts;
             if starts < missing {
-                self.due = [self.due, census_of_going(&self.census)].into_iter().flatten().min();
+                self.due = [self.due, next_free_slot(&self.census)].into_iter().flatten().min();
             }
             pool.allow(
                 Allowance { running: share.running, workers: share.workers, starts, turn: Some(share.turn) },
@@ -76,54 +76,54 @@ impl Sharing {
         }
     }
 
-    /// Reports changes of whether anything can run here. If a pool's workers die while another pool can serve, only the first pool is
-    /// reported, so that the other one keeps running.
-    pub(crate) fn tell_health(&mut self, pools: &mut [WorkerPool], now: u64, events: &mut Vec<AgentEvent>) {
-        let reason = pools.iter().find_map(WorkerPool::ailing);
+    /// Reports changes of whether anything can run here. If one pool's workers die while another pool can serve, only
+    /// the first pool is reported unhealthy: the other one keeps running.
+    pub(crate) fn report_health(&mut self, pools: &mut [WorkerPool], now: u64, events: &mut Vec<AgentEvent>) {
+        let reason = pools.iter().find_map(WorkerPool::unhealthy_reason);
         let reason = reason.filter(|_| !pools.iter().any(WorkerPool::can_serve));
-        let ails = reason.is_some();
+        let unhealthy = reason.is_some();
         let mut due = None;
-        if ails != self.ailing {
-            match self.recovered_at.map(|at| at + AILS_AFTER_NS).filter(|&at| ails && now < at) {
+        if unhealthy != self.unhealthy {
+            match self.recovered_at.map(|at| at + REPORT_AGAIN_AFTER_NS).filter(|&at| unhealthy && now < at) {
                 Some(at) => due = Some(at),
                 None => {
-                    self.ailing = ails;
-                    self.recovered_at = Some(now).filter(|_| !ails);
+                    self.unhealthy = unhealthy;
+                    self.recovered_at = Some(now).filter(|_| !unhealthy);
                     let reason = reason.unwrap_or_default().to_owned();
                     events.push(AgentEvent { body: Some(Body::Ailing(Ailing { reason, pool: 0 })) });
                 }
             }
         }
         for pool in pools {
-            let told = pool.tell_health(self.ailing, now);
+            let told = pool.report_health(self.unhealthy, now);
             events.extend(told.map(|body| AgentEvent { body: Some(body) }));
             due = [due, pool.health_due(now)].into_iter().flatten().min();
         }
         self.due = [self.due, due].into_iter().flatten().min();
     }
 
-    /// How many chunks the agent wants to hold, if that is not what the coordinator was told last.
+    /// Returns how many chunks the agent wants to hold, if that has changed since the last report.
     pub(crate) fn credit(&mut self, pools: &[WorkerPool], slots: usize) -> Option<u32> {
-        // Pools that have nothing to do say nothing about how much is to be given ahead.
+        // Idle pools do not tell how much should be sent ahead.
         let any = pools.iter().any(WorkerPool::has_chunks);
         if any || std::mem::take(&mut self.pools_changed) {
             let of = pools.iter().filter(|pool| !any || pool.has_chunks());
             let (processes, ahead) = of.fold((0, 0), |(processes, ahead), pool| {
                 (processes + pool.processes(), ahead + pool.processes() * (pool.chunks_a_worker() - 1))
             });
-            // Pools that share slots share what is given ahead.
+            // Pools that share slots share the chunks sent ahead.
             self.ahead = if processes > slots { ahead * slots / processes } else { ahead };
         }
         let lent: usize = pools.iter().map(WorkerPool::lent).sum();
-        // The chunks that somebody waits for must find room, even where others that cannot run take it up.
-        let stuck = if lent == 0 { 0 } else { pools.iter().map(WorkerPool::stuck).sum::<usize>().min(MOST_STUCK) };
-        let chunks = if self.ailing { 0 } else { slots + self.ahead + lent + stuck };
+        // Chunks that a waiting task needs must find room, even if chunks that cannot run fill the credit.
+        let stuck = if lent == 0 { 0 } else { pools.iter().map(WorkerPool::stuck).sum::<usize>().min(MAX_STUCK) };
+        let chunks = if self.unhealthy { 0 } else { slots + self.ahead + lent + stuck };
         let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
         (self.credit.replace(chunks) != Some(chunks)).then_some(chunks)
     }
 }
 
-/// Lets the pools look after their workers and give them more.
+/// Lets the pools supervise and feed their workers.
 pub(crate) fn run_pools(pools: &mut [WorkerPool], slots: usize, now: u64) {
     let alone = pools.len() == 1;
     let mut running: usize = if alone { 0 } else { pools.iter().map(WorkerPool::running).sum() };
@@ -136,7 +136,7 @@ pub(crate) fn run_pools(pools: &mut [WorkerPool], slots: usize, now: u64) {
     }
 }
 
-/// When the first of those that are going is not waited for any longer.
-fn census_of_going(census: &[Census]) -> Option<u64> {
-    census.iter().filter_map(|census| census.gone_by).min()
+/// Returns when the first slot of an exiting worker becomes free.
+fn next_free_slot(census: &[Census]) -> Option<u64> {
+    census.iter().filter_map(|census| census.slot_held_until).min()
 }

@@ -1,5 +1,6 @@
-//! Descriptors 0, 1 and 2 of a process that is not ours: whatever is opened while they are closed would get their numbers,
-//! and be written to by `eprintln!`.
+//! Keeps descriptors 0, 1 and 2 occupied in a process that farpool does not control.
+//!
+//! What is opened while one of them is closed would get its number, and `eprintln!` would write to it.
 
 use std::io::{stderr, stdin, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -10,10 +11,10 @@ use nix::sys::stat::Mode;
 
 use farpool_link::fork::{self, PerProcess};
 
-/// Those that are held open now, and for how many. A fork holds none: who did is a thread of its parent.
+/// The placeholders, and the number of holders. A fork starts with none: the holders are threads of its parent.
 static HELD: PerProcess<Mutex<Held>> = PerProcess::new();
 
-/// What tells a placeholder from what others open: /dev/null knows no difference.
+/// Flags that mark a descriptor as a placeholder. They have no effect on /dev/null.
 const MARKS: OFlag = OFlag::O_NONBLOCK.union(OFlag::O_APPEND);
 
 #[derive(Debug, Default)]
@@ -22,24 +23,23 @@ struct Held {
     placeholders: Vec<OwnedFd>,
 }
 
-/// As long as it lives, what is opened gets a number above 2: those of 0, 1 and 2 that are closed are open on /dev/null.
+/// While it lives, new descriptors get numbers above 2: those of 0, 1 and 2 that are closed point to /dev/null.
 ///
-/// They are closed again in the end, since the program may count on finding them free; unless it was forked meanwhile, by the
-/// fork.
+/// They are closed on drop, since the program may expect them to be free. A fork does not close those of its parent.
 #[derive(Debug)]
-#[must_use = "they are held for as long as this lives"]
+#[must_use = "the placeholders are closed on drop"]
 pub struct HoldStandard {
     generation: u32,
 }
 
 impl HoldStandard {
-    /// Holds them.
+    /// Opens placeholders for the closed descriptors among 0, 1 and 2.
     pub fn new() -> nix::Result<HoldStandard> {
         let mut held = HELD.get().lock().unwrap_or_else(PoisonError::into_inner);
         let (stdin, stdout, stderr) = (stdin(), stdout(), stderr());
         for descriptor in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
             if fcntl(descriptor, FcntlArg::F_GETFD).is_err() {
-                // The lowest number that is free. Should another thread be quicker, then it is not.
+                // This returns the lowest free number, unless another thread takes it first.
                 let placeholder = placeholder()?;
                 if placeholder.as_raw_fd() == descriptor.as_raw_fd() {
                     held.placeholders.push(placeholder);
@@ -60,7 +60,7 @@ impl Drop for HoldStandard {
         held.holders -= 1;
         if held.holders == 0 {
             for placeholder in held.placeholders.drain(..) {
-                // The program may have put something else there meanwhile, which it owns.
+                // The program may have put a descriptor of its own there meanwhile.
                 if !is_placeholder(placeholder.as_fd()) {
                     std::mem::forget(placeholder);
                 }
@@ -86,16 +86,16 @@ mod tests {
 
     use super::*;
 
-    /// A thread may be here when another one forks.
+    /// Another thread may hold the lock during a fork.
     #[test]
     #[expect(unsafe_code, reason = "forks; argued at the blocks")]
-    fn a_fork_holds_them_although_a_thread_of_its_parent_was_at_it() {
+    fn a_fork_can_hold_them_while_a_thread_of_its_parent_has_the_lock() {
         let held_before = HoldStandard::new().unwrap();
         let locked = HELD.get().lock().unwrap();
         // SAFETY: the child takes a lock that is its own, makes system calls, and leaves.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
-                // It ends, whatever it waits for.
+                // The alarm ends the child if it hangs.
                 alarm::set(10);
                 drop(held_before);
                 let held = HoldStandard::new().is_ok_and(|_held| HELD.get().lock().is_ok_and(|held| held.holders == 1));

@@ -73,7 +73,7 @@ impl Workers for Here {
             None => Ok(()),
             // It was on its way when the agent said that it leaves.
             Some(Command::StartPool(start)) if self.draining => {
-                self.agent.forgo_pool(start.pool);
+                self.agent.skip_pool(start.pool);
                 Ok(())
             }
             Some(Command::StartPool(start)) => self.pools.prepare(*start),
@@ -127,7 +127,7 @@ impl Workers for Here {
     fn drain(&mut self) {
         self.draining = true;
         self.agent.drain();
-        self.pools.give_up().into_iter().for_each(|pool| self.agent.forgo_pool(pool));
+        self.pools.give_up().into_iter().for_each(|pool| self.agent.skip_pool(pool));
     }
 
     fn is_drained(&self) -> bool {

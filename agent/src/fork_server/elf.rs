@@ -1,50 +1,50 @@
-//! Whether a file can be run on this host at all, said in words that help: exec(2) would only say "exec format error".
+//! Checks whether a file can run on this host, with a better message than exec(2)'s "exec format error".
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Bytes of an ELF header up to and with the machine it is for.
+/// Bytes of an ELF header up to and including the machine.
 const HEADER_BYTES: usize = 20;
-/// An executable, and one that can be loaded anywhere, which nearly all are.
+/// ET_EXEC and ET_DYN; nearly all executables are position-independent (ET_DYN).
 const RUNNABLE_TYPES: [u16; 2] = [2, 3];
 
-/// What the header of an ELF file says about where it runs.
+/// The machine in the header of an ELF file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Machine {
     /// 32 or 64 bits.
     class: u8,
-    /// In which order bytes lie in a number.
+    /// Byte order: 1 little-endian, 2 big-endian.
     order: u8,
     number: u16,
 }
 
-/// What a file is.
+/// The kind of a file.
 enum Contents {
     Elf { machine: Machine, runnable: bool },
     Script,
     Other,
 }
 
-/// Checks that the executable at `path` is for this machine; the error is a fragment that goes on "the program ...".
+/// Checks that the executable at `path` is for this machine. The error is a fragment that continues "the program ...".
 pub(super) fn check(path: &Path, host: &str) -> Result<(), String> {
-    let own = match look_at(Path::new("/proc/self/exe")) {
+    let own = match inspect(Path::new("/proc/self/exe")) {
         Ok(Contents::Elf { machine, .. }) => machine,
-        // Without /proc nothing can be compared.
+        // Without /proc there is nothing to compare with.
         _ => return Ok(()),
     };
-    match look_at(path).map_err(|error| format!("cannot be read on host {host}: {error}"))? {
+    match inspect(path).map_err(|error| format!("cannot be read on host {host}: {error}"))? {
         Contents::Script => Ok(()),
         Contents::Elf { machine, runnable: true } if machine == own => Ok(()),
         Contents::Elf { machine, .. } if machine != own => {
-            Err(format!("is built for {machine}, and host {host} is {own}"))
+            Err(format!("is built for {machine}, but host {host} is {own}"))
         }
         Contents::Elf { .. } | Contents::Other => Err("is not an executable file".to_owned()),
     }
 }
 
-fn look_at(path: &Path) -> io::Result<Contents> {
+fn inspect(path: &Path) -> io::Result<Contents> {
     let mut header = Vec::with_capacity(HEADER_BYTES);
     File::open(path)?.take(HEADER_BYTES as u64).read_to_end(&mut header)?;
     Ok(read(&header))
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_cannot_run_here_are_told_apart() {
+    fn files_that_cannot_run_here_are_rejected() {
         let folder = std::env::temp_dir().join(format!("farpool-elf-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("temporary files can be made");
         let told = |header: &[u8]| {
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(told(&own), Ok(()));
         assert_eq!(told(b"#!/bin/sh\n"), Ok(()));
         let refused = told(&foreign).expect_err("it is for another machine");
-        assert!(refused.contains(&format!("built for {}, and host worker-7 is ", other.1)), "{refused}");
+        assert!(refused.contains(&format!("built for {}, but host worker-7 is ", other.1)), "{refused}");
         for file in [&object[..], &own[..10], b"", b"plain text, long enough for a header"] {
             assert_eq!(told(file), Err("is not an executable file".to_owned()));
         }

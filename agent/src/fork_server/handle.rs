@@ -14,29 +14,30 @@ use nix::unistd::Pid;
 use super::Program;
 use crate::standard::HoldStandard;
 
-/// Time for a fork server to end by itself, in milliseconds, when nobody waits for its workers any more.
+/// Time for a dropped fork server to exit by itself, in milliseconds.
 const DROP_GRACE_MS: u16 = 1000;
 
-/// A running fork server, seen from the agent. Dropping it closes its connection, upon which it kills every worker
-/// and ends.
+/// A running fork server, as the agent sees it. Dropping it closes its connection: the fork server kills every worker
+/// and exits.
 #[derive(Debug)]
 pub struct ForkServer {
     socket: Option<OwnedFd>,
     child: Child,
-    /// The same. Its number means nothing once it has been reaped, which need not be by us: a program may ignore SIGCHLD, or
-    /// wait for whatever child ends. None: that has happened already.
+    /// The same process. Its pid is meaningless once it has been reaped, which the program may do too: it may ignore
+    /// SIGCHLD or wait for any child. `None`: it has been reaped.
     process: Option<Process>,
 }
 
 impl ForkServer {
-    /// Starts the program as a fork server, with this as its stderr; `None`: that of this process.
+    /// Starts the program as a fork server with this stderr; `None`: that of this process.
     pub fn start(program: &Program, stderr: Option<OwnedFd>) -> io::Result<ForkServer> {
         let _standard = HoldStandard::new()?;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        // A process group of its own: Ctrl-C in a terminal is for the client, whose end then ends the rest.
-        // What the program prints before farpool::init() it has printed once, in the client. Workers get the real stdout.
-        // No pre_exec: so the standard library may use posix_spawn, which does not copy the page tables.
+        // A process group of its own: Ctrl-C in a terminal is for the client, which then ends its workers. The program
+        // has already printed in the client what it prints before farpool::init(), so stdout is /dev/null here; workers
+        // get the real one. Without pre_exec, the standard library may use posix_spawn, which does not copy the page
+        // tables.
         let mut command = program.command();
         command.env(ROLE_VARIABLE, ROLE_FORK_SERVER).stdin(theirs).process_group(0);
         if let Some(stderr) = stderr {
@@ -47,7 +48,7 @@ impl ForkServer {
             Ok(process) => Ok(ForkServer { socket: Some(ours), child, process: Some(process) }),
             Err(nix::errno::Errno::ESRCH) => Ok(ForkServer { socket: Some(ours), child, process: None }),
             Err(error) => {
-                // It ends with its connection.
+                // The fork server exits when its connection closes.
                 drop(ours);
                 let _ = child.wait();
                 Err(error.into())
@@ -55,36 +56,39 @@ impl ForkServer {
         }
     }
 
-    /// The connection, to wait on.
+    /// Returns the connection, to wait on.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(AsFd::as_fd)
     }
 
-    /// The fork server's process id.
+    /// Returns the fork server's process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The process that it calls so, if that is a child of it.
+    /// Returns the process with this id, if it is a child of the fork server.
     pub(crate) fn child(&self, pid: u32) -> Option<Process> {
         let _standard = HoldStandard::new().ok()?;
         Process::open_child(Pid::from_raw(i32::try_from(pid).ok()?), pid_of(&self.child))
     }
 
-    /// Asks for a worker with this shared memory, socket, stdout and stderr.
+    /// Requests a worker with this shared memory, socket, stdout and stderr.
     pub fn spawn(&self, worker: u32, descriptors: [BorrowedFd<'_>; 4]) -> nix::Result<()> {
         Request::Spawn { worker }.send(self.connection()?, &descriptors.map(|fd| fd.as_raw_fd()))
     }
 
-    /// Asks to send a signal to a worker, and to what belongs to it.
+    /// Requests a signal to a worker, its process group and its descendants.
     pub fn kill(&self, worker: u32, signal: Signal) -> nix::Result<()> {
         Request::Kill { worker, signal: signal as i32 }.send(self.connection()?, &[])
     }
 
-    /// The next reply that is there; `Ok(None)`: there is none now; EPIPE: the fork server has ended.
+    /// Returns the next reply; `Ok(None)` if there is none now.
+    ///
+    /// # Errors
+    /// EPIPE if the fork server has ended.
     pub fn next_reply(&self) -> nix::Result<Option<Reply>> {
         let mut reply = Reply::receive(self.connection()?);
-        // It has ended before it had read all, which is told once, and before what it had said.
+        // It ended with unread requests. This is reported once, ahead of its replies.
         if reply == Err(nix::errno::Errno::ECONNRESET) {
             reply = Reply::receive(self.connection()?);
         }
@@ -95,8 +99,8 @@ impl ForkServer {
         }
     }
 
-    /// Closes the connection: the fork server kills and reaps what is left of its workers, and ends, which its end
-    /// of the connection tells ([`ForkServer::next_reply`]).
+    /// Closes the connection: the fork server kills and reaps its workers and exits. [`ForkServer::next_reply`] then
+    /// returns EPIPE.
     pub fn close(&mut self) {
         if let Some(socket) = &self.socket {
             // An error means that it has ended already.
@@ -104,24 +108,24 @@ impl ForkServer {
         }
     }
 
-    /// Reaps the fork server, which has closed its end of the connection and is about to be gone, and killed if not.
+    /// Kills and reaps the fork server after it has closed its end of the connection.
     pub fn end(&mut self) {
         self.socket = None;
-        self.force();
-        // An error means that somebody else has reaped it.
+        self.kill_server();
+        // An error means that the program has reaped it.
         let _ = self.child.wait();
     }
 
-    /// How it ended, after [`ForkServer::end`].
-    pub fn how_it_ended(&mut self) -> String {
+    /// Describes how it ended, after [`ForkServer::end`].
+    pub fn exit_description(&mut self) -> String {
         self.child.wait().map_or_else(
-            |_| "its exit status is unknown: this program ignores SIGCHLD, or waits for every child".to_owned(),
+            |_| "exit status unknown: this program ignores SIGCHLD or waits for every child".to_owned(),
             |status| status.to_string(),
         )
     }
 
     /// Kills the fork server itself; its workers die with it.
-    pub fn force(&mut self) {
+    pub fn kill_server(&mut self) {
         if let Some(process) = &self.process {
             // An error means that it has ended already.
             let _ = process.signal(Signal::SIGKILL);
@@ -135,11 +139,12 @@ impl ForkServer {
 
 impl Drop for ForkServer {
     fn drop(&mut self) {
-        // Closing the connection is what ends it; a zombie would be left for as long as this process lives.
+        // Closing the connection makes it exit. It is reaped, or it would stay a zombie for as long as this process
+        // lives.
         self.socket = None;
         if let Some(process) = &self.process {
             let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-            // Whatever comes of it, it is killed then.
+            // After the wait it is killed in any case.
             let _ = poll(&mut ended, PollTimeout::from(DROP_GRACE_MS));
         }
         self.end();

@@ -17,15 +17,15 @@ use super::elf;
 pub struct Program {
     /// The executable.
     pub path: PathBuf,
-    /// Its arguments, the name that it is shown under first.
+    /// Its arguments, beginning with the name under which it is shown.
     pub arguments: Vec<OsString>,
-    /// All of its environment, beside what tells it its role; `None`: that of the agent.
+    /// Its whole environment, apart from the variable that tells its role; `None`: that of the agent.
     pub environment: Option<Vec<(OsString, OsString)>>,
-    /// Where it starts; `None`: where the agent is.
+    /// Its working directory; `None`: that of the agent.
     pub directory: Option<PathBuf>,
 }
 
-/// What to say of an error with [`OWN_EXECUTABLE`].
+/// Describes an error with [`OWN_EXECUTABLE`].
 pub fn own_executable_failed(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::NotFound && !Path::new("/proc/self").exists() {
         return "/proc is not mounted, but workers are started from /proc/self/exe: mount it (mount -t proc proc /proc)"
@@ -35,19 +35,19 @@ pub fn own_executable_failed(error: &io::Error) -> String {
 }
 
 impl Program {
-    /// The program that is running now, even if its file has been replaced since it started, with these arguments.
+    /// Returns the program of this process, even if its file has been replaced since it started, with these arguments.
     pub fn current(arguments: Vec<OsString>) -> Program {
         Program { path: PathBuf::from(OWN_EXECUTABLE), arguments, environment: None, directory: None }
     }
 
-    /// What its user calls it, wherever it lies on this host.
+    /// Returns the name by which its user knows it, wherever the file is on this host.
     pub fn name(&self) -> String {
         let called = self.arguments.first().map_or(self.path.as_os_str(), OsString::as_os_str);
         let name = Path::new(called).file_name().unwrap_or(OsStr::new("the program"));
         name.to_string_lossy().into_owned()
     }
 
-    /// Checks that it can run on this host; the error is a fragment that goes on "the program ...".
+    /// Checks that it can run on this host. The error is a fragment that continues "the program ...".
     pub(crate) fn check(&self, host: &str) -> Result<(), String> {
         elf::check(&self.path, host)
     }
@@ -67,9 +67,9 @@ impl Program {
         command
     }
 
-    /// Whether that it could not be started is the program's fault, and not the host's; then it is no use to try again.
+    /// Returns whether a failed start is the program's fault and not the host's. Then a retry is pointless.
     pub(crate) fn is_at_fault(&self, error: &io::Error) -> bool {
-        // The same error for a directory that is missing is this host's affair.
+        // The same error for a missing directory is the host's fault.
         let directory = self.directory.as_ref().is_none_or(|directory| directory.is_dir());
         let errno = error.raw_os_error().map(Errno::from_raw);
         if self.may_not_run(error) {
@@ -79,13 +79,13 @@ impl Program {
         directory && (errno.is_some_and(|errno| faults.contains(&errno)) || error.kind() == io::ErrorKind::InvalidInput)
     }
 
-    /// Whether it lies where nothing may be run.
+    /// Returns whether it is on a file system that is mounted noexec.
     fn may_not_run(&self, error: &io::Error) -> bool {
         let on_noexec = || statvfs(&self.path).is_ok_and(|system| system.flags().contains(FsFlags::ST_NOEXEC));
         error.kind() == io::ErrorKind::PermissionDenied && on_noexec()
     }
 
-    /// What to say of an error at its start.
+    /// Describes an error at its start.
     pub(crate) fn describe(&self, error: &io::Error) -> String {
         if self.path == Path::new(OWN_EXECUTABLE) {
             return own_executable_failed(error);

@@ -1,14 +1,14 @@
-//! Chunks that nobody wants any more: what waits of them is dropped, and what runs is ended.
+//! Cancels chunks: drops their queued items and ends those that run.
 
 use super::worker::{Given, Worker};
 use super::{Chunk, WorkerPool};
 
-/// Time for cancelled items to finish by themselves, which spares a worker.
+/// Time for cancelled items to finish by themselves, which saves starting a new worker.
 const CANCEL_GRACE_NS: u64 = 10_000_000;
 
 impl WorkerPool {
-    /// Drops the chunks with these numbers, which rise. Others are as they were, except that those that share a worker with one that runs
-    /// have another one.
+    /// Cancels the chunks with these ids, which must be sorted. Other items that run on the same worker may be
+    /// restarted elsewhere.
     pub(crate) fn cancel_chunks(&mut self, ids: &[u64], now: u64) {
         self.cancel(|chunk| ids.binary_search(&chunk.id).is_ok(), now);
     }
@@ -24,7 +24,7 @@ impl WorkerPool {
         }
     }
 
-    /// Whether a worker runs an item that nobody wants.
+    /// Returns whether a worker runs a cancelled item.
     pub(super) fn runs_cancelled(&self, worker: &Worker) -> bool {
         let is_cancelled = |given: &Given| self.chunks[given.chunk as usize].cancelled;
         let mut running = worker.memory.status().running(self.threads);
@@ -32,7 +32,7 @@ impl WorkerPool {
             .any(|item| worker.given.iter().any(|given| given.item_at(item.position).is_some() && is_cancelled(given)))
     }
 
-    /// Drops what no worker has.
+    /// Drops cancelled items that no worker has.
     fn drop_queued(&mut self) {
         let (chunks, mut dropped) = (&self.chunks, Vec::new());
         self.queue.retain(|piece| {
@@ -53,7 +53,7 @@ impl WorkerPool {
         }
     }
 
-    /// Takes cancelled items away from the workers, and sees to the end of those that run.
+    /// Takes cancelled items back from the workers, and schedules the end of those that run.
     fn cancel_given(&mut self, now: u64) {
         for at in 0..self.workers.len() {
             let is_cancelled = |given: &&Given| self.chunks[given.chunk as usize].cancelled;

@@ -1,4 +1,4 @@
-//! The chunks that a pool holds, and the pieces of them that are still to be run.
+//! The chunks that a pool holds, and the pieces of them that are still queued.
 
 use bytes::Bytes;
 use farpool_proto::v1::Segment;
@@ -6,29 +6,30 @@ use farpool_proto::v1::Segment;
 /// A chunk that the coordinator has assigned.
 #[derive(Debug)]
 pub(super) struct Chunk {
-    /// The coordinator's number for it.
+    /// Its id at the coordinator.
     pub(super) id: u64,
     pub(super) attempt: u32,
     /// The job's number in this pool.
     pub(super) job: u32,
     pub(super) first: u64,
     pub(super) count: u64,
-    /// Items that have had no outcome and were not given back.
+    /// Items that have no outcome yet and were not returned.
     pub(super) left: u64,
-    /// Outcomes are not wanted any more.
+    /// Its outcomes are discarded.
     pub(super) cancelled: bool,
-    /// Almost always the only one.
+    /// The first segment, almost always the only one.
     head: Segment,
-    /// Behind one pointer, since chunks are moved about: see [`MOST_BYTES`].
+    /// Behind one pointer, since chunks are moved often: see [`MAX_COPIED_BYTES`].
     #[expect(clippy::box_collection, reason = "a boxed slice is two words")]
     more: Option<Box<Vec<Segment>>>,
 }
 
-/// What a compiler copies in place instead of calling memcpy. There is a chunk for each item where items are large or slow.
-const MOST_BYTES: usize = 128;
-const _: () = assert!(size_of::<Chunk>() <= MOST_BYTES);
+/// The size up to which the compiler copies inline instead of calling memcpy. If items are large or slow, there is a
+/// chunk for each item.
+const MAX_COPIED_BYTES: usize = 128;
+const _: () = assert!(size_of::<Chunk>() <= MAX_COPIED_BYTES);
 
-/// Items of a chunk that no worker has been given: `first` counts within the job.
+/// Queued items of a chunk; `first` counts within the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) chunk: u32,
@@ -36,20 +37,20 @@ pub(super) struct Piece {
     pub(super) count: u64,
 }
 
-/// Consecutive items that lie one behind the other.
+/// Consecutive items in one segment.
 #[derive(Debug)]
 pub(super) struct Stretch<'a> {
-    /// Their ends, a u32 each.
+    /// The ends of the items, a u32 each.
     pub(super) ends: &'a [u8],
-    /// What the ends count from.
+    /// The offset that the ends are relative to.
     pub(super) start: u32,
-    /// The segment's bytes, of which the items are the first ones from `offset` on.
+    /// The segment's bytes; the items begin at `offset`.
     pub(super) data: &'a Bytes,
     pub(super) offset: usize,
 }
 
 impl Chunk {
-    /// A chunk of the items in `segments`; `None` if they contradict themselves or there is not one item.
+    /// Creates a chunk of the items in `segments`; `None` if a segment is malformed or there is no item.
     pub(super) fn new(
         id: u64,
         attempt: u32,
@@ -74,7 +75,7 @@ impl Chunk {
         Some(Chunk { id, attempt, job, first, count, left: count, cancelled: false, head, more })
     }
 
-    /// The items from `item` on that lie in one segment.
+    /// Returns the items from `item` on that are in the same segment.
     pub(super) fn stretch(&self, item: u64) -> Option<Stretch<'_>> {
         let mut at = item.checked_sub(self.first)?;
         for segment in std::iter::once(&self.head).chain(self.more.iter().flat_map(|more| more.iter())) {
@@ -92,23 +93,23 @@ impl Chunk {
 }
 
 impl Stretch<'_> {
-    /// Bytes of the first `items` items.
+    /// Returns the size of the first `items` items in bytes.
     pub(super) fn bytes(&self, items: usize) -> usize {
         if items == 0 { 0 } else { (end_at(&self.ends[4 * (items - 1)..]) - self.start) as usize }
     }
 
-    /// How many items it has.
+    /// Returns the number of items.
     pub(super) fn items(&self) -> usize {
         self.ends.len() / 4
     }
 
-    /// The most items, up to `most`, that take no more than `bytes` bytes, their ends included.
+    /// Returns how many items, up to `most`, fit into `bytes` bytes, including their ends.
     pub(super) fn fitting(&self, most: usize, bytes: usize) -> usize {
         let most = most.min(self.items());
         if self.bytes(most) + 4 * most <= bytes {
             return most;
         }
-        // Both terms rise with the number of items.
+        // Binary search: the size grows with the number of items.
         let (mut fits, mut too_many) = (0, most);
         while too_many - fits > 1 {
             let middle = fits.midpoint(too_many);
@@ -118,7 +119,7 @@ impl Stretch<'_> {
     }
 }
 
-/// The first of `ends`.
+/// Returns the first of `ends`.
 fn end_at(ends: &[u8]) -> u32 {
     u32::from_le_bytes([ends[0], ends[1], ends[2], ends[3]])
 }
@@ -127,7 +128,7 @@ fn items_in(segment: &Segment) -> u64 {
     (segment.ends.len() / 4) as u64
 }
 
-/// Whether ends rise and stay within the data: checked once here, so that cutting can rely on it.
+/// Returns whether the ends ascend and stay within the data. Checked once here, so that slicing can rely on it.
 fn is_sound(segment: &Segment) -> bool {
     if segment.ends.is_empty() || !segment.ends.len().is_multiple_of(4) {
         return false;
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_that_lie_are_refused() {
+    fn malformed_segments_are_rejected() {
         let lies = [
             segment(0, &[], 0),
             segment(0, &[4, 3], 10),

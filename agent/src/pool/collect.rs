@@ -1,10 +1,10 @@
-//! Reading what workers have written: outcomes, measurements, and news of themselves.
+//! Reads what workers have written: outcomes, measurements and state changes.
 //!
-//! A worker can write to the shared memory at any time, also to what it has handed over. So each record is copied once
-//! (its header here, its payload where it is used), and only the copy is checked and believed; the status page consists of
-//! atomics, each of which is loaded once for each use. What cannot be ends the worker, and nothing else.
+//! A worker can write to the shared memory at any time, even to records that it has published. So each record is copied
+//! once (its header here, its payload where it is used), and only the copy is checked and used. The status page
+//! consists of atomics, each loaded once per use. Invalid data ends that worker and nothing else.
 //!
-//! What is read in one turn is bounded, so that a worker that writes without end keeps nobody else waiting.
+//! The amount read in one turn is bounded, so that a worker that writes without end delays nobody else.
 
 use farpool_link::record::{HEADER_BYTES, Header, Kind};
 use farpool_link::{Corrupt, RING_BYTES};
@@ -15,35 +15,35 @@ use super::WorkerPool;
 use super::death::Reason;
 use super::worker::{State, Worker};
 
-/// Records of one worker that are read in a turn.
-const RECORDS: usize = 16 << 10;
-/// Bytes of one worker that are read in a turn.
-const BYTES: u64 = RING_BYTES as u64;
-/// As many records as a ring can hold.
-const WHOLE_RING: usize = RING_BYTES / HEADER_BYTES;
+/// Most records of one worker that are read in a turn.
+const MAX_RECORDS: usize = 16 << 10;
+/// Most bytes of one worker that are read in a turn.
+const MAX_BYTES: u64 = RING_BYTES as u64;
+/// Most records that a ring can hold.
+const MAX_RING_RECORDS: usize = RING_BYTES / HEADER_BYTES;
 
 impl WorkerPool {
-    /// Reads what the workers have written, up to a bound for each. If more is left, [`WorkerPool::arm`] says so.
+    /// Reads what the workers have written, up to a bound for each. [`WorkerPool::arm`] reports whether there is more.
     pub(crate) fn collect_all(&mut self, now: u64) {
         if self.held {
             return;
         }
         for at in 0..self.workers.len() {
-            if self.workers[at].may_have_news() && self.collect(at, RECORDS, now).is_err() {
-                self.order_end(at, Reason::BrokenLink, now);
+            if self.workers[at].may_have_records() && self.collect(at, MAX_RECORDS, now).is_err() {
+                self.terminate(at, Reason::BrokenLink, now);
             }
         }
     }
 
-    /// Reads what a worker that has ended wrote before.
-    pub(super) fn collect_the_rest(&mut self, at: usize, now: u64) {
-        // A garbled end of it does not count.
-        let _ = self.collect(at, WHOLE_RING, now);
+    /// Reads what an exited worker has written.
+    pub(super) fn collect_remaining(&mut self, at: usize, now: u64) {
+        // A corrupt record is ignored, with all that follows.
+        let _ = self.collect(at, MAX_RING_RECORDS, now);
     }
 
-    /// Reads what one worker has written, up to so many records.
+    /// Reads up to `records` records of one worker.
     fn collect(&mut self, at: usize, records: usize, now: u64) -> Result<(), Corrupt> {
-        // Not a cheap store if the page is cold, so only where it was armed.
+        // The store is expensive if the page is cold, so only where it was armed.
         if self.workers[at].armed_at.take().is_some() {
             self.workers[at].memory.status().agent_awake();
         }
@@ -52,23 +52,23 @@ impl WorkerPool {
         let worker = &mut self.workers[at];
         worker.broken |= outcome.is_err();
         if worker.from.consumed() != before {
-            worker.hand_back();
+            worker.release_read();
         }
         let progress = (worker.finished, worker.memory.status().claimed());
         if progress.0 != worker.progress.0 {
-            self.supervision.starts.item_finished(worker.born);
+            self.supervision.starts.item_finished(worker.requested_at);
         }
         if progress != (worker.progress.0, worker.progress.1) {
             worker.progress = (progress.0, progress.1, now);
         }
-        if self.any_waits {
-            self.note_lending(at);
+        if self.may_lend {
+            self.update_lending(at);
         }
         outcome
     }
 
     fn read_records(&mut self, at: usize, records: usize) -> Result<(), Corrupt> {
-        let until = self.workers[at].from.consumed() + BYTES;
+        let until = self.workers[at].from.consumed() + MAX_BYTES;
         for _ in 0..records {
             let Some(header) = self.workers[at].next_header()? else { break };
             self.read_record(at, header)?;
@@ -97,7 +97,7 @@ impl WorkerPool {
                 let mut failure = self.read_failure(at, length)?;
                 failure.stderr = String::new();
                 let (slot, item) = self.workers[at].finish(header.position).ok_or(Corrupt)?;
-                self.tell_failed(slot, item, failure);
+                self.report_failed(slot, item, failure);
             }
             Kind::RunEnd => {
                 let worker = &mut self.workers[at];
@@ -128,7 +128,7 @@ impl WorkerPool {
                 if !std::mem::take(&mut worker.revoking) {
                     return Err(Corrupt);
                 }
-                // Something was taken back in vain, maybe, after the worker had passed that place.
+                // The worker may have passed that position before the items were taken back.
                 worker.memory.status().resume();
             }
             _ => return Err(Corrupt),
@@ -141,10 +141,10 @@ impl WorkerPool {
         if std::mem::replace(&mut worker.was_ready, true) {
             return Err(Corrupt);
         }
-        worker.claimed_pid = worker.payload(header).map_or(0, u32::from_le_bytes);
+        worker.reported_pid = worker.payload(header).map_or(0, u32::from_le_bytes);
         if worker.state == State::Starting {
             worker.state = State::Ready;
-            self.supervision.starts.worker_serves();
+            self.supervision.starts.worker_ready();
         }
         Ok(())
     }
@@ -162,8 +162,8 @@ impl WorkerPool {
         Ok(failure)
     }
 
-    /// An item has failed for good, as far as its worker can tell.
-    pub(super) fn tell_failed(&mut self, slot: u32, item: u64, failure: Failure) {
+    /// Reports that an item has failed, as far as its worker can tell.
+    pub(super) fn report_failed(&mut self, slot: u32, item: u64, failure: Failure) {
         let chunk = &self.chunks[slot as usize];
         if !chunk.cancelled {
             self.report.failed(chunk, item, failure);
@@ -173,15 +173,15 @@ impl WorkerPool {
 }
 
 impl Worker {
-    /// Whether it may have written something: it was given something to do, or has not said yet that it is ready.
-    pub(super) fn may_have_news(&self) -> bool {
+    /// Returns whether it may have written something: it has items, or is not ready yet.
+    pub(super) fn may_have_records(&self) -> bool {
         if self.broken {
             return false;
         }
         !self.given.is_empty() || self.revoking || !matches!(self.state, State::Ready) || self.measured != self.finished
     }
 
-    /// The header of the next record, if one is there; the record is there as a whole.
+    /// Returns the header of the next record, if there is one. The whole record is then available.
     fn next_header(&mut self) -> Result<Option<Header>, Corrupt> {
         if self.from.available(HEADER_BYTES)? < HEADER_BYTES {
             return Ok(None);
@@ -191,7 +191,7 @@ impl Worker {
         if self.from.available(record)? < record { Err(Corrupt) } else { Ok(Some(header)) }
     }
 
-    /// The payload of the record at the front, which must have just this size.
+    /// Returns the payload of the front record, which must have exactly this size.
     pub(super) fn payload<const N: usize>(&self, header: Header) -> Result<[u8; N], Corrupt> {
         if header.length as usize != N {
             return Err(Corrupt);
@@ -199,9 +199,9 @@ impl Worker {
         self.from.copy(HEADER_BYTES).ok_or(Corrupt)
     }
 
-    /// Notes that the item at `position` is finished; returns its chunk's slot and which item of the job it is.
+    /// Marks the item at `position` as finished. Returns its chunk's slot and its index in the job.
     pub(super) fn finish(&mut self, position: u32) -> Option<(u32, u64)> {
-        // Nearly always the first: only a worker with several threads finishes out of order.
+        // Nearly always the first: only workers with several threads finish out of order.
         let at = self.given.iter().position(|given| given.next() == position && given.left() > 0)?;
         let given = &mut self.given[at];
         let finished = (given.chunk, given.item_at(position)?);

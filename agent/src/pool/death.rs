@@ -1,45 +1,45 @@
-//! Why a worker died, in words.
+//! Describes why a worker died.
 
 use nix::libc;
 use nix::sys::signal::Signal;
 
 use farpool_link::exit_code;
 
-/// Why the agent itself has ended a worker.
+/// Why the agent killed a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// The item at this position ran longer than its job allows, in nanoseconds.
+    /// The item at this position ran longer than its job allows: `limit` nanoseconds.
     TimedOut { position: u32, limit: u64 },
-    /// It ran items that nobody wants any more.
+    /// It ran cancelled items.
     Cancelled,
-    /// Its initializer did not return in time, in nanoseconds.
+    /// Its initializer did not return within `limit` nanoseconds.
     InitializerTimedOut { limit: u64 },
-    /// It closed its connection and went on running.
+    /// It closed its connection but kept running.
     ClosedConnection,
-    /// What it wrote into the shared memory makes no sense.
+    /// It wrote invalid data into the shared memory.
     BrokenLink,
-    /// The pool ends.
+    /// The pool is stopping.
     Stopped,
 }
 
-/// What is known of a worker's end.
+/// How a worker ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Death {
-    /// As waitpid(2) gives it; `None` when the fork server died, which takes its workers with it.
+    /// As waitpid(2) gives it; `None` if the fork server died, which takes its workers with it.
     pub(super) status: Option<i32>,
     /// Why the agent killed it, if it did.
     pub(super) reason: Option<Reason>,
 }
 
 impl Death {
-    /// A lower-case fragment that continues "the worker ...".
-    pub(super) fn tell(self, memory_limit: u64) -> String {
+    /// Describes the death in a lower-case fragment.
+    pub(super) fn describe(self, memory_limit: u64) -> String {
         match self.reason {
             Some(Reason::ClosedConnection) => {
-                return "the worker closed its connection to the agent while it ran: does the task close file descriptors that it did not open?".into();
+                return "the worker closed its connection to the agent while it was running: does the task close file descriptors that it did not open?".into();
             }
             Some(Reason::BrokenLink) => {
-                return "the worker garbled the memory that it shares with the agent, and was killed".into();
+                return "the worker was killed because it corrupted the memory that it shares with the agent".into();
             }
             Some(Reason::TimedOut { .. }) => {
                 return "the worker was killed because another of its items timed out".into();
@@ -66,7 +66,7 @@ impl Death {
             exit_code::LOST_CONNECTION => {
                 "the worker lost its connection to the agent: does the task close file descriptors that it did not open?".into()
             }
-            exit_code::BROKEN_LINK => "the worker found the memory that it shares with the agent garbled".into(),
+            exit_code::BROKEN_LINK => "the worker exited because the memory that it shares with the agent was corrupted".into(),
             code => format!("the worker exited with code {code}: did the task call exit?"),
         }
     }
@@ -76,7 +76,7 @@ fn by_signal(number: i32, memory_limit: u64) -> String {
     let name = Signal::try_from(number)
         .map_or_else(|_| format!("signal {number}"), |signal| format!("signal {number} ({})", signal.as_str()));
     let hint = match Signal::try_from(number) {
-        Ok(Signal::SIGKILL) => ": killed from outside, or by the kernel because memory ran out".to_owned(),
+        Ok(Signal::SIGKILL) => ": killed by another process, or by the kernel because memory ran out".to_owned(),
         Ok(Signal::SIGABRT) if memory_limit > 0 => {
             format!(
                 ": it aborted (a panic that cannot unwind, a stack overflow, or memory beyond the limit of {memory_limit} bytes)"
@@ -89,7 +89,7 @@ fn by_signal(number: i32, memory_limit: u64) -> String {
     format!("the worker was killed by {name}{hint}")
 }
 
-/// A duration in the unit that suits it.
+/// Formats a duration, such as `1.5s`.
 pub(super) fn seconds(nanoseconds: u64) -> String {
     format!("{:?}", std::time::Duration::from_nanos(nanoseconds))
 }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deaths_are_told_with_their_signal_or_code() {
+    fn deaths_are_described_with_their_signal_or_code() {
         let cases = [
             (Death { status: Some(9), reason: None }, "signal 9 (SIGKILL)"),
             (Death { status: Some(11), reason: None }, "signal 11 (SIGSEGV)"),
@@ -112,7 +112,7 @@ mod tests {
             ),
         ];
         for (death, expected) in cases {
-            let told = death.tell(0);
+            let told = death.describe(0);
             assert!(told.contains(expected), "{told}");
         }
     }

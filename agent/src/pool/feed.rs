@@ -1,4 +1,4 @@
-//! Giving workers what they run next.
+//! Gives workers the items that they run next.
 
 use farpool_link::record::Kind;
 use farpool_link::{Corrupt, MAX_POSITION};
@@ -8,17 +8,17 @@ use super::worker::{Given, State, Worker};
 use super::{WorkerPool, death::Reason};
 
 impl WorkerPool {
-    /// Gives out what is queued, as far as the workers take it.
+    /// Gives queued items to the workers, as far as they have room.
     pub(super) fn feed(&mut self, now: u64) {
         for at in 0..self.workers.len() {
             self.workers[at].wants_room = false;
             if self.workers[at].sending.is_some() {
-                let sent = self.workers[at].go_on_sending();
+                let sent = self.workers[at].continue_sending();
                 if sent == Ok(true) {
                     self.workers[at].progress.2 = now;
                 }
                 self.workers[at].wants_room = self.workers[at].sending.is_some();
-                self.end_if_corrupt(at, sent, now);
+                self.terminate_if_corrupt(at, sent, now);
             }
         }
         self.fill(now);
@@ -26,20 +26,20 @@ impl WorkerPool {
             self.fill(now);
         }
         for worker in &mut self.workers {
-            worker.show();
+            worker.publish();
         }
     }
 
     fn fill(&mut self, now: u64) {
-        // The rest of a chunk that must stay together goes to the worker that has its beginning.
+        // The rest of a chunk that must stay together goes to the worker that has its start.
         for at in 0..self.workers.len() {
             while self.workers[at].rest.is_some()
                 && self.workers[at].takes_more_of_its_chunk()
                 && self.give_next(at, now)
             {}
         }
-        // First every worker something, breadth first, then ahead; no more workers at once than the pool may run
-        // (a worker that retires still counts while it runs).
+        // First each worker gets something, breadth first; then more in advance. No more workers run at once than the
+        // pool may use. A retiring worker counts while it runs.
         let mut busy = self.running();
         for level in 1..=self.threads {
             for at in 0..self.workers.len() {
@@ -68,7 +68,7 @@ impl WorkerPool {
         }
     }
 
-    /// Gives a worker the next piece, or the first part of it; false if it takes nothing now.
+    /// Gives a worker the next piece, or its first part. Returns false if the worker takes nothing now.
     fn give_next(&mut self, at: usize, now: u64) -> bool {
         let Some(piece) = self.workers[at].rest.take().or_else(|| self.queue.pop_front()) else { return false };
         let whole = self.is_whole(piece);
@@ -84,7 +84,7 @@ impl WorkerPool {
             }
         }
         self.retire_if_due(at);
-        self.end_if_corrupt(at, given, now);
+        self.terminate_if_corrupt(at, given, now);
         count > 0
     }
 
@@ -93,15 +93,15 @@ impl WorkerPool {
         let chunk = &self.chunks[piece.chunk as usize];
         let job = &self.jobs[chunk.job as usize];
         let Some(stretch) = chunk.stretch(piece.first) else { return Ok(0) };
-        if !worker.knows.get(chunk.job as usize).copied().unwrap_or(false) {
+        if !worker.known_functions.get(chunk.job as usize).copied().unwrap_or(false) {
             if !worker.order(Kind::Function, chunk.job, &job.function)? {
                 worker.wants_room = true;
                 return Ok(0);
             }
-            if worker.knows.len() <= chunk.job as usize {
-                worker.knows.resize(chunk.job as usize + 1, false);
+            if worker.known_functions.len() <= chunk.job as usize {
+                worker.known_functions.resize(chunk.job as usize + 1, false);
             }
-            worker.knows[chunk.job as usize] = true;
+            worker.known_functions[chunk.job as usize] = true;
         }
         let most = if self.threads > 1 {
             1
@@ -120,7 +120,7 @@ impl WorkerPool {
         worker.wants_room = count == 0 || worker.sending.is_some();
         if count > 0 {
             if worker.given.is_empty() {
-                // Until now it had nothing to make progress with.
+                // Its time without progress counts from here: it was idle.
                 worker.progress.2 = now;
             }
             worker.given.push_back(Given {
@@ -139,7 +139,7 @@ impl WorkerPool {
         self.jobs[self.chunks[piece.chunk as usize].job as usize].whole_chunks
     }
 
-    /// Whether the worker has the items just before `piece`, which must stay with it.
+    /// Returns whether the worker has the items just before `piece`, which must stay with it.
     fn has_beginning(&self, at: usize, piece: Piece) -> bool {
         let before = |given: &Given| given.chunk == piece.chunk && given.first + u64::from(given.count) == piece.first;
         self.is_whole(piece) && self.workers[at].given.back().is_some_and(before)
@@ -155,14 +155,14 @@ impl WorkerPool {
         }
     }
 
-    fn end_if_corrupt<T>(&mut self, at: usize, outcome: Result<T, Corrupt>, now: u64) {
+    fn terminate_if_corrupt<T>(&mut self, at: usize, outcome: Result<T, Corrupt>, now: u64) {
         if outcome.is_err() {
-            self.order_end(at, Reason::BrokenLink, now);
+            self.terminate(at, Reason::BrokenLink, now);
         }
     }
 }
 
-/// How many more items the worker may be given.
+/// Returns how many more items the worker may get.
 fn tasks_left(worker: &Worker, max_tasks_per_child: u64) -> u64 {
     let most = if max_tasks_per_child == 0 {
         u64::from(MAX_POSITION)
@@ -174,7 +174,7 @@ fn tasks_left(worker: &Worker, max_tasks_per_child: u64) -> u64 {
 
 impl Worker {
     fn takes_ahead(&self, level: usize) -> bool {
-        // An idle worker was left so on purpose: the pool has as many busy ones as it may.
+        // An idle worker was left idle on purpose: the pool has as many busy ones as it may.
         !self.given.is_empty() && self.given.len() < level && self.takes_items() && self.rest.is_none()
     }
 

@@ -1,32 +1,32 @@
-//! Output on its way to the client: cut at the ends of lines, and bounded in rate.
+//! Output on its way to the client: split at line ends and limited in rate.
 
 use super::sink::Sink;
 
-/// A line that is not finished is told as it is after this time.
-const PATIENCE_NS: u64 = 100_000_000;
-/// Or when it is as long as this.
+/// An unfinished line is forwarded after this time.
+const LINE_TIMEOUT_NS: u64 = 100_000_000;
+/// An unfinished line of this length is forwarded at once.
 const LONG_LINE: usize = 4096;
-/// Bytes a second that a pool may write for long.
+/// Bytes per second that a pool may write on average.
 const RATE: u64 = 1 << 20;
-/// Bytes that it may write at once.
+/// Bytes that a pool may write at once.
 const BURST: u64 = 256 << 10;
-/// A pool that has written too much may go on once it may write this much.
-const WORTH_READING: u64 = 16 << 10;
+/// Reading resumes when a pool that exhausted its budget may write this many bytes.
+const RESUME_BYTES: u64 = 16 << 10;
 
-/// What was read of a stream and not told yet.
+/// Output that was read from a stream and not forwarded yet.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     bytes: Vec<u8>,
-    /// When the line began that is not finished.
+    /// When the unfinished line began.
     since: Option<u64>,
 }
 
 impl Lines {
-    /// Takes out what can be told: whole lines, and the beginning of one that has taken too long. `all`: whatever is there.
+    /// Takes what can be forwarded: whole lines, and the start of a line that is overdue. `all`: everything.
     pub(super) fn take(&mut self, now: u64, all: bool) -> Option<Vec<u8>> {
         let whole = self.bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let rest = self.bytes.len() - whole;
-        let late = self.since.is_some_and(|since| now >= since + PATIENCE_NS) && whole == 0;
+        let late = self.since.is_some_and(|since| now >= since + LINE_TIMEOUT_NS) && whole == 0;
         let length = if all || late || rest >= LONG_LINE { self.bytes.len() } else { whole };
         let left = self.bytes.split_off(length);
         let told = std::mem::replace(&mut self.bytes, left);
@@ -38,13 +38,13 @@ impl Lines {
         (!told.is_empty()).then_some(told)
     }
 
-    /// When the beginning of a line is to be told.
+    /// Returns when the unfinished line must be forwarded.
     pub(super) fn due(&self) -> Option<u64> {
-        self.since.map(|since| since + PATIENCE_NS)
+        self.since.map(|since| since + LINE_TIMEOUT_NS)
     }
 }
 
-/// How much the workers of a pool may write.
+/// The number of bytes that the workers of a pool may write.
 #[derive(Debug)]
 pub(super) struct Budget {
     bytes: u64,
@@ -56,7 +56,7 @@ impl Budget {
         Budget { bytes: BURST, at: now }
     }
 
-    /// Bytes that may be written now.
+    /// Returns the number of bytes that may be written now.
     fn left(&mut self, now: u64) -> u64 {
         let nanoseconds = u128::from(now.saturating_sub(self.at));
         let earned = u64::try_from(nanoseconds * u128::from(RATE) / 1_000_000_000).unwrap_or(u64::MAX);
@@ -67,25 +67,25 @@ impl Budget {
         self.bytes
     }
 
-    /// When it is worth reading again, after it was used up.
-    pub(super) fn worth_reading_at(&self) -> u64 {
-        self.at + WORTH_READING.saturating_sub(self.bytes) * 1_000_000_000 / RATE
+    /// Returns when to resume reading after the budget was used up.
+    pub(super) fn resume_at(&self) -> u64 {
+        self.at + RESUME_BYTES.saturating_sub(self.bytes) * 1_000_000_000 / RATE
     }
 }
 
-/// A stream that is told.
-pub(super) struct Told<'a> {
+/// The sink for a stream that is forwarded.
+pub(super) struct ForwardingSink<'a> {
     pub(super) lines: &'a mut Lines,
     pub(super) budget: &'a mut Budget,
     pub(super) now: u64,
-    /// The process has ended: what is left in its pipe is told even beyond the budget, for it is not much.
-    pub(super) last_words: bool,
+    /// The process has ended: the rest of its pipe is forwarded even beyond the budget, for it is not much.
+    pub(super) ended: bool,
 }
 
-impl Sink for Told<'_> {
+impl Sink for ForwardingSink<'_> {
     fn room(&mut self) -> usize {
         let left = self.budget.left(self.now);
-        if self.last_words { usize::MAX } else { usize::try_from(left).unwrap_or(usize::MAX) }
+        if self.ended { usize::MAX } else { usize::try_from(left).unwrap_or(usize::MAX) }
     }
 
     fn take(&mut self, portion: &[u8]) {
@@ -102,7 +102,7 @@ mod tests {
 
     fn write(lines: &mut Lines, bytes: &[u8], now: u64) -> Option<String> {
         let mut budget = Budget::new(now);
-        Told { lines, budget: &mut budget, now, last_words: false }.take(bytes);
+        ForwardingSink { lines, budget: &mut budget, now, ended: false }.take(bytes);
         told(lines, now)
     }
 
@@ -111,13 +111,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_told_whole_unless_they_are_late_or_long() {
+    fn lines_are_forwarded_whole_unless_they_are_late_or_long() {
         let mut lines = Lines::default();
         assert_eq!(write(&mut lines, b"one\ntwo\nthr", 0).as_deref(), Some("one\ntwo\n"));
         assert_eq!(lines.due(), Some(100 * MILLISECOND));
         assert_eq!(told(&mut lines, 99 * MILLISECOND), None);
         assert_eq!(write(&mut lines, b"ee\nfo", 99 * MILLISECOND).as_deref(), Some("three\n"));
-        assert_eq!(told(&mut lines, 100 * MILLISECOND), None, "the line that is not finished has only just begun");
+        assert_eq!(told(&mut lines, 100 * MILLISECOND), None, "the unfinished line has just begun");
         assert_eq!(told(&mut lines, 199 * MILLISECOND).as_deref(), Some("fo"));
         assert_eq!(lines.due(), None);
         assert_eq!(write(&mut lines, &[b'x'; 4096], 200 * MILLISECOND).map(|long| long.len()), Some(4096));
@@ -132,7 +132,7 @@ mod tests {
         let mut now = 0;
         while now <= 10_000 * MILLISECOND {
             loop {
-                let mut sink = Told { lines: &mut lines, budget: &mut budget, now, last_words: false };
+                let mut sink = ForwardingSink { lines: &mut lines, budget: &mut budget, now, ended: false };
                 let room = sink.room().min(4096);
                 if room == 0 {
                     break;
@@ -140,13 +140,13 @@ mod tests {
                 sink.take(&vec![b'x'; room]);
                 read += room;
             }
-            let next = budget.worth_reading_at();
-            assert!(next > now, "it would be tried for ever");
+            let next = budget.resume_at();
+            assert!(next > now, "the loop would not end");
             now = next;
         }
         let seconds_and_burst = (10 << 20) + (256 << 10);
         assert!((seconds_and_burst - (64 << 10)..=seconds_and_burst + (32 << 10)).contains(&read), "{read} bytes");
-        let mut sink = Told { lines: &mut lines, budget: &mut budget, now, last_words: true };
-        assert!(sink.room() > 0, "the last words are heard");
+        let mut sink = ForwardingSink { lines: &mut lines, budget: &mut budget, now, ended: true };
+        assert!(sink.room() > 0, "the rest of an ended process's output is forwarded");
     }
 }

@@ -1,18 +1,17 @@
-//! A pool of workers: what it holds, what it is told, and one round of its work.
+//! A pool of workers: its state, its commands, and one round of its work.
 //!
-//! A round never blocks: it collects outcomes from the rings ([`WorkerPool::collect_all`]), is told what it may have of
-//! the host's slots ([`WorkerPool::allow`]), looks after the processes and gives workers more ([`WorkerPool::work`]), and
-//! leaves events for the coordinator. Whoever drives it then arms it ([`WorkerPool::arm`]) and sleeps until a descriptor
-//! is ready or a deadline has come.
+//! A round never blocks. It collects outcomes from the rings ([`WorkerPool::collect_all`]), receives its share of the
+//! host's slots ([`WorkerPool::allow`]), supervises the processes and feeds the workers ([`WorkerPool::work`]), and
+//! queues events for the coordinator. The driver then arms it ([`WorkerPool::arm`]) and sleeps until a descriptor is
+//! ready or a deadline has passed.
 
-mod burial;
 mod cancel;
 mod chunks;
 mod collect;
 mod death;
-mod end;
+mod exited;
+mod exiting;
 mod feed;
-mod leaving;
 mod lend;
 mod lines;
 mod not_started;
@@ -20,7 +19,7 @@ mod output;
 mod pace;
 mod receive;
 mod receiving;
-mod refused;
+mod rejected;
 mod report;
 mod share;
 mod sink;
@@ -30,6 +29,7 @@ mod stream;
 mod stuck;
 mod supervise;
 mod take_back;
+mod terminate;
 mod wait;
 mod worker;
 
@@ -51,7 +51,7 @@ use crate::fork_server::Program;
 use crate::slots::Turn;
 use crate::{Host, ProtocolError};
 use chunks::{Chunk, Piece};
-use output::Teller;
+use output::Forwarder;
 use pace::Pace;
 use report::Report;
 use stop::Stopping;
@@ -59,7 +59,7 @@ use stream::Stream;
 use supervise::Supervision;
 use worker::Worker;
 
-pub(crate) use leaving::limit_leaving;
+pub(crate) use exiting::limit_exiting;
 pub(crate) use share::{Allowance, Census};
 pub use wait::Armed;
 pub(crate) use wait::Token;
@@ -68,49 +68,49 @@ pub(crate) use wait::Token;
 #[derive(Debug)]
 pub(crate) struct WorkerPool {
     pub(crate) id: u64,
-    /// Its number in this agent, which no other pool has had.
+    /// Its number in this agent, which is never reused.
     pub(crate) serial: u64,
-    /// The program came with the pool; otherwise it is the one that this process runs.
+    /// The program came with the pool; otherwise it is the program of this process.
     shipped: bool,
     pub(crate) weight: u32,
     settings: WorkerSettings,
-    /// Workers that run items at the same time, at most.
+    /// Most workers that run items at the same time.
     processes: usize,
     /// Items that one worker runs at the same time.
     threads: usize,
     host: Arc<Host>,
     epoll: Arc<Epoll>,
     supervision: Supervision,
-    /// The fork server's stderr, unless that is this process's own.
+    /// The fork server's stderr, unless it is that of this process.
     fork_server_stderr: Option<Stream>,
-    /// None: output is not told.
-    teller: Option<Teller>,
+    /// `None`: output goes to this process's own stdout and stderr.
+    forwarder: Option<Forwarder>,
     workers: Vec<Worker>,
-    /// What it may have of the host's slots.
+    /// Its share of the host's slots.
     allowance: Allowance,
     turn: Turn,
-    /// Workers that may run items now.
+    /// Most workers that may run items now.
     may_run: usize,
-    /// Outcomes and output stay where they are.
+    /// Outcomes and output are not read.
     held: bool,
-    /// The same, whatever becomes of those of other pools.
-    held_alone: bool,
-    /// Some of its workers get nothing more until others have had their turn.
-    gives_way: bool,
-    /// Items of some of its workers wait for other items.
-    any_waits: bool,
-    /// When it last had something to do.
+    /// The same for this pool alone, regardless of other pools.
+    held_by_pool: bool,
+    /// Some of its workers get no items until other pools have had their turn.
+    yields_slot: bool,
+    /// Some of its workers may have items that wait for other items.
+    may_lend: bool,
+    /// When it last had work.
     used_at: u64,
     jobs: Slab<Job>,
     /// Jobs whose items have a timeout.
     timed_jobs: usize,
     chunks: Slab<Chunk>,
-    /// What no worker has been given yet.
+    /// Items that no worker has been given.
     queue: VecDeque<Piece>,
-    /// Items of refused jobs, which are yet to be told to have failed.
-    refused: VecDeque<Piece>,
-    /// Something has changed at the end of a round that the next one is to make use of.
-    unsettled: bool,
+    /// Items of rejected jobs that must still be reported as failed.
+    rejected: VecDeque<Piece>,
+    /// The end of a round changed something that the next round must handle.
+    needs_another_round: bool,
     pace: Pace,
     report: Report,
 }
@@ -118,19 +118,20 @@ pub(crate) struct WorkerPool {
 #[derive(Debug)]
 struct Job {
     function: Bytes,
-    /// Why nothing of it can run, if nothing can.
-    refused: Option<Failure>,
+    /// Why none of its items can run, if the job was rejected.
+    rejected: Option<Failure>,
     timeout_ns: u64,
     /// The items of a chunk run on one worker, one after another.
     whole_chunks: bool,
-    /// No more chunks will come.
+    /// No more chunks will arrive.
     ended: bool,
-    /// Chunks of it that are held here.
+    /// Chunks of it that this pool holds.
     chunks: usize,
 }
 
 impl WorkerPool {
-    /// Starts a pool: its fork server now, its workers as soon as that is up. `shipped`: the program came with the pool.
+    /// Starts a pool: its fork server now, its workers when the fork server is ready. `shipped`: the program came with
+    /// the pool.
     pub(crate) fn start(
         start: StartPool,
         serial: u64,
@@ -139,15 +140,15 @@ impl WorkerPool {
         shipped: bool,
     ) -> Result<WorkerPool, Failure> {
         if shipped {
-            program.check(&host.name).map_err(|why| not_started::unfit(host, &program, &why))?;
+            program.check(&host.name).map_err(|why| not_started::incompatible(host, &program, &why))?;
         }
-        refused::check_pool(&start, host)?;
+        rejected::check_pool(&start, host)?;
         let settings = start.settings.unwrap_or_default();
         farpool_link::check_file_limit().map_err(|why| not_started::no_memory(host, &why))?;
         let now = clock::now();
         let forward_output = host.settings.forward_output;
         let (fork_server, fork_server_stderr) = supervise::start_fork_server(&program, forward_output)
-            .map_err(|error| not_started::refused_by_system(host, &program, shipped, &error))?;
+            .map_err(|error| not_started::spawn_error(host, &program, shipped, &error))?;
         let start_limit = u64::try_from(host.settings.start_limit.as_nanos()).unwrap_or(u64::MAX);
         let mut pool = WorkerPool {
             id: start.pool,
@@ -159,24 +160,24 @@ impl WorkerPool {
             settings,
             host: Arc::clone(host),
             epoll: Arc::clone(&host.epoll),
-            supervision: Supervision::new(program, fork_server, start_limit, host.settings.keeps_trying, now),
+            supervision: Supervision::new(program, fork_server, start_limit, host.settings.retries_starts, now),
             fork_server_stderr,
-            teller: forward_output.then(|| Teller::new(start.pool, now)),
+            forwarder: forward_output.then(|| Forwarder::new(start.pool, now)),
             workers: Vec::new(),
             allowance: Allowance { running: 0, workers: 0, starts: 0, turn: None },
             turn: Turn::Over { at: 0 },
             may_run: 0,
             held: false,
-            held_alone: false,
-            gives_way: false,
-            any_waits: false,
+            held_by_pool: false,
+            yields_slot: false,
+            may_lend: false,
             used_at: now,
             jobs: Slab::new(),
             timed_jobs: 0,
             chunks: Slab::new(),
             queue: VecDeque::new(),
-            refused: VecDeque::new(),
-            unsettled: false,
+            rejected: VecDeque::new(),
+            needs_another_round: false,
             pace: Pace::new(),
             report: Report::default(),
         };
@@ -185,27 +186,27 @@ impl WorkerPool {
         Ok(pool)
     }
 
-    /// Looks after the workers, and gives them more: as many may run at once as there is `room` for.
+    /// Supervises the workers and gives them items. `room`: most workers that may run at once.
     pub(crate) fn work(&mut self, room: usize, now: u64) {
         self.may_run = self.allowance.running.min(room);
         self.supervise(now);
-        self.fail_refused();
+        self.fail_rejected();
         self.feed(now);
         self.replace_stuck(now);
     }
 
-    /// What the coordinator should know is appended to `events`.
+    /// Appends events for the coordinator to `events`.
     pub(crate) fn report_into(&mut self, events: &mut Vec<AgentEvent>) {
         self.report.drain_into(events);
     }
 
-    /// A job begins; returns its number in this pool.
+    /// Starts a job and returns its number in this pool.
     pub(crate) fn start_job(&mut self, start: StartJob) -> u32 {
-        let refused = refused::check_job(&start, &self.host);
+        let rejected = rejected::check_job(&start, &self.host);
         self.timed_jobs += usize::from(start.timeout_ns > 0);
         number(self.jobs.insert(Job {
-            function: if refused.is_none() { start.function } else { Bytes::new() },
-            refused,
+            function: if rejected.is_none() { start.function } else { Bytes::new() },
+            rejected,
             timeout_ns: start.timeout_ns,
             whole_chunks: start.whole_chunks,
             ended: false,
@@ -213,14 +214,14 @@ impl WorkerPool {
         }))
     }
 
-    /// The coordinator needs the job no more; its number may be used for another.
+    /// Ends a job: the coordinator sends no more of it. Its number may be reused.
     pub(crate) fn end_job(&mut self, number: u32, kill: bool, now: u64) {
         if kill {
             self.cancel(|chunk| chunk.job == number, now);
         }
-        // Only now: the last chunk to be settled above would have released the job already.
+        // Only after the cancellation, which would otherwise release the job with its last chunk.
         self.jobs[number as usize].ended = true;
-        self.release_job_if_over(number);
+        self.release_job_if_done(number);
     }
 
     /// Takes a chunk of the job with this number.
@@ -236,24 +237,24 @@ impl WorkerPool {
                 chunk.chunk, chunk.job
             )));
         };
-        // The coordinator has taken everything back from a pool that has failed, or drops it with the pool.
+        // The coordinator has requeued the chunks of a failed pool, and drops those of a pool that it stops.
         if self.supervision.stopping == Stopping::No || self.supervision.stopping == Stopping::WhenIdle {
             let (first, count) = (held.first, held.count);
             let slot = number(self.chunks.insert(held));
             let job = &mut self.jobs[job as usize];
             job.chunks += 1;
-            let queue = if job.refused.is_none() { &mut self.queue } else { &mut self.refused };
+            let queue = if job.rejected.is_none() { &mut self.queue } else { &mut self.rejected };
             queue.push_back(Piece { chunk: slot, first, count });
         }
         Ok(())
     }
 
-    /// Another number of workers.
+    /// Changes the number of workers.
     pub(crate) fn resize(&mut self, wanted: u32) {
         self.processes = processes(wanted, &self.host);
     }
 
-    /// Gives back everything that has not begun.
+    /// Returns all items that have not begun to the coordinator.
     pub(crate) fn give_back_all(&mut self) {
         let slots: Vec<u32> = self.chunks.iter().map(|(slot, _)| number(slot)).collect();
         for slot in slots {
@@ -264,12 +265,12 @@ impl WorkerPool {
         }
     }
 
-    /// Whether it holds nothing, and all that happened to what it held was told.
+    /// Returns whether it holds no chunks and has reported all outcomes.
     pub(crate) fn holds_nothing(&self) -> bool {
         self.chunks.is_empty() && self.report.is_empty()
     }
 
-    /// Gives back what has not begun of a chunk; false if it is not here.
+    /// Returns the items of a chunk that have not begun to the coordinator. False if the chunk is not here.
     pub(crate) fn retract(&mut self, id: u64) -> bool {
         let found = self.chunks.iter().find(|(_, chunk)| chunk.id == id).map(|(slot, _)| number(slot));
         let Some(slot) = found else { return false };
@@ -294,7 +295,7 @@ impl WorkerPool {
         self.settle(piece.chunk, piece.count);
     }
 
-    /// So many items of a chunk are settled; the last one ends it here.
+    /// Marks items of a chunk as settled. The last one removes the chunk.
     fn settle(&mut self, slot: u32, items: u64) {
         let chunk = &mut self.chunks[slot as usize];
         chunk.left -= items;
@@ -302,29 +303,29 @@ impl WorkerPool {
             let job = chunk.job;
             self.chunks.remove(slot as usize);
             self.jobs[job as usize].chunks -= 1;
-            self.release_job_if_over(job);
+            self.release_job_if_done(job);
         }
     }
 
-    /// Forgets a job of which nothing is held any more.
-    fn release_job_if_over(&mut self, number: u32) {
-        // It may have been released while its last chunks were settled.
+    /// Removes an ended job that has no chunks left.
+    fn release_job_if_done(&mut self, number: u32) {
+        // The job may have been released with its last chunk.
         if self.jobs.get(number as usize).is_none_or(|job| !job.ended || job.chunks > 0) {
             return;
         }
         let job = self.jobs.remove(number as usize);
         self.timed_jobs -= usize::from(job.timeout_ns > 0);
         for worker in &mut self.workers {
-            let knows = worker.knows.get_mut(number as usize).is_some_and(std::mem::take);
+            let knows = worker.known_functions.get_mut(number as usize).is_some_and(std::mem::take);
             if knows {
-                // Read together with whatever comes next. Without room for it, the next function under this number
-                // simply takes the place of this one.
-                let _ = worker.order_for_later(Kind::Forget, number, &[]);
+                // The worker reads this with its next order. If there is no room for it, the next function with this
+                // number replaces this one.
+                let _ = worker.order_without_wake(Kind::Forget, number, &[]);
             }
         }
     }
 
-    /// The pool cannot go on: the coordinator is told, and everything stops.
+    /// Reports that the pool has failed, and stops it.
     fn fail(&mut self, failure: Failure) {
         if self.supervision.is_stopping() {
             return;
@@ -337,29 +338,29 @@ impl WorkerPool {
         Failure { kind: kind.into(), message, host: self.host.name.clone(), ..Failure::default() }
     }
 
-    /// Its workers at once, at most.
+    /// Returns the most workers that it may have at once.
     pub(crate) fn processes(&self) -> usize {
         self.processes
     }
 
-    /// Chunks that each of its workers should have, so that none waits for the next.
+    /// Returns how many chunks each worker should hold, so that none waits for the next.
     pub(crate) fn chunks_a_worker(&self) -> usize {
         self.threads + self.pace.depth() - 1
     }
 
-    /// Workers that are up, or will be soon.
+    /// Returns the number of workers that are ready or starting.
     fn serving(&self) -> usize {
         self.workers.iter().filter(|worker| worker.serves()).count()
     }
 }
 
-/// What so many processes come to here; 0: as many as there are slots.
+/// Returns the number of workers on this host for the requested number; 0: one for each slot.
 fn processes(wanted: u32, host: &Host) -> usize {
     let slots = host.settings.slots;
     (if wanted == 0 { slots } else { wanted.min(slots) }) as usize
 }
 
-/// A slot of a slab, or a count of something that is held in memory, as a number of 32 bits.
+/// Converts a slab's slot, or a count of objects in memory, to 32 bits.
 fn number(slot: usize) -> u32 {
     u32::try_from(slot).unwrap_or(u32::MAX)
 }

@@ -1,53 +1,53 @@
-//! What the processes of a pool write: passed on to this process's stderr, or told to the coordinator.
+//! Output of a pool's processes: copied to this process's stderr, or forwarded to the coordinator.
 
 use bytes::Bytes;
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{AgentOutput, OutputStream};
 
-use super::lines::{Budget, Told};
+use super::lines::{Budget, ForwardingSink};
 use super::report::Report;
-use super::stream::{Nowhere, OwnStderr, Pumped, Stream};
+use super::stream::{Discard, OwnStderr, Pumped, Stream};
 use super::worker::Worker;
 use super::{Token, WorkerPool};
 
-/// How soon output that could not be passed on is tried again.
+/// Delay before blocked output is retried.
 const RETRY_NS: u64 = 50_000_000;
-/// How soon that of a worker is whose process id is not known yet.
+/// The same for the output of a worker whose process id is not known yet.
 const UNKNOWN_RETRY_NS: u64 = 1_000_000;
-/// Not again before it is said so.
+/// Blocked until [`WorkerPool::hold`] releases it.
 const UNTIL_RELEASED: u64 = u64::MAX;
 
-/// What is told of output, and how much of it; none: it is passed on to this process's stderr.
+/// Forwards output to the coordinator within a budget.
 #[derive(Debug)]
-pub(super) struct Teller {
+pub(super) struct Forwarder {
     pool: u64,
     budget: Budget,
-    /// Whose turn it is to be listened to first, after nobody was.
+    /// The worker that is read first after the budget was used up.
     turn: usize,
 }
 
-impl Teller {
-    pub(super) fn new(pool: u64, now: u64) -> Teller {
-        Teller { pool, budget: Budget::new(now), turn: 0 }
+impl Forwarder {
+    pub(super) fn new(pool: u64, now: u64) -> Forwarder {
+        Forwarder { pool, budget: Budget::new(now), turn: 0 }
     }
 
     fn pump(&mut self, stream: &mut Stream, whose: (u32, OutputStream), report: &mut Report, now: u64) -> Pumped {
         let mut lines = std::mem::take(&mut stream.lines);
-        let mut sink = Told { lines: &mut lines, budget: &mut self.budget, now, last_words: false };
+        let mut sink = ForwardingSink { lines: &mut lines, budget: &mut self.budget, now, ended: false };
         let pumped = stream.pump(&mut sink);
         stream.lines = lines;
-        self.tell(stream, whose, report, now, pumped == Pumped::Ended);
+        self.forward(stream, whose, report, now, pumped == Pumped::Ended);
         pumped
     }
 
-    fn last_words(&mut self, stream: &mut Stream, whose: (u32, OutputStream), report: &mut Report, now: u64) {
+    fn drain(&mut self, stream: &mut Stream, whose: (u32, OutputStream), report: &mut Report, now: u64) {
         let mut lines = std::mem::take(&mut stream.lines);
-        stream.pump(&mut Told { lines: &mut lines, budget: &mut self.budget, now, last_words: true });
+        stream.pump(&mut ForwardingSink { lines: &mut lines, budget: &mut self.budget, now, ended: true });
         stream.lines = lines;
-        self.tell(stream, whose, report, now, true);
+        self.forward(stream, whose, report, now, true);
     }
 
-    fn tell(&self, stream: &mut Stream, (pid, kind): (u32, OutputStream), report: &mut Report, now: u64, all: bool) {
+    fn forward(&self, stream: &mut Stream, (pid, kind): (u32, OutputStream), report: &mut Report, now: u64, all: bool) {
         if let Some(data) = stream.lines.take(now, all) {
             let output = AgentOutput { pool: self.pool, pid, stream: kind.into(), data: Bytes::from(data) };
             report.other(Body::Output(output));
@@ -56,9 +56,9 @@ impl Teller {
 }
 
 impl WorkerPool {
-    /// There is something to read of a worker's stream, or of the fork server's stderr.
+    /// Reads a worker's stream or the fork server's stderr.
     pub(super) fn output_ready(&mut self, token: Token, now: u64) {
-        let WorkerPool { workers, fork_server_stderr, teller, report, supervision, epoll, held, .. } = self;
+        let WorkerPool { workers, fork_server_stderr, forwarder, report, supervision, epoll, held, .. } = self;
         let (stream, whose) = match token {
             Token::ForkServerStderr => {
                 let pid = supervision.fork_server.pid();
@@ -75,15 +75,15 @@ impl WorkerPool {
             }
             Token::ForkServer | Token::Socket(_) => return,
         };
-        let (pumped, again) = match teller {
+        let (pumped, again) = match forwarder {
             _ if *held => (Pumped::Blocked, UNTIL_RELEASED),
             None => (stream.pump(&mut OwnStderr), now + RETRY_NS),
-            // What the program prints before it reaches farpool::init() it has printed in the client too.
-            Some(_) if token == Token::ForkServerStderr && !supervision.up => (stream.pump(&mut Nowhere), now),
+            // The program has already printed this in the client.
+            Some(_) if token == Token::ForkServerStderr && !supervision.up => (stream.pump(&mut Discard), now),
             Some(_) if whose.0 == 0 => (Pumped::Blocked, now + UNKNOWN_RETRY_NS),
-            Some(teller) => {
-                let pumped = teller.pump(stream, whose, report, now);
-                (pumped, teller.budget.worth_reading_at())
+            Some(forwarder) => {
+                let pumped = forwarder.pump(stream, whose, report, now);
+                (pumped, forwarder.budget.resume_at())
             }
         };
         if pumped == Pumped::Blocked {
@@ -94,10 +94,10 @@ impl WorkerPool {
         }
     }
 
-    /// Leaves outcomes and output where they are, or takes them again: those of this pool, or as all pools do.
+    /// Stops or resumes reading outcomes and output: for this pool (`of_this`, if it changes) and for all pools.
     pub(crate) fn hold(&mut self, of_this: Option<bool>, of_all: bool) {
-        self.held_alone = of_this.unwrap_or(self.held_alone);
-        let hold = of_all || self.held_alone;
+        self.held_by_pool = of_this.unwrap_or(self.held_by_pool);
+        let hold = of_all || self.held_by_pool;
         self.held = hold;
         let streams = self.workers.iter_mut().flat_map(|worker| worker.streams().map(|(_, _, stream)| stream));
         for stream in streams.chain(&mut self.fork_server_stderr) {
@@ -107,13 +107,13 @@ impl WorkerPool {
         }
     }
 
-    /// Goes on with output that could not be passed on, and tells lines that are not finished.
-    pub(super) fn go_on_with_output(&mut self, now: u64) {
-        let WorkerPool { workers, fork_server_stderr, teller, report, supervision, epoll, serial, .. } = self;
-        // Whoever is listened to first may use up all that the pool may write: not always the same.
-        let turn = teller.as_mut().map_or(0, |teller| {
-            teller.turn = teller.turn.wrapping_add(1);
-            teller.turn % workers.len().max(1)
+    /// Resumes blocked output and forwards unfinished lines that are due.
+    pub(super) fn resume_output(&mut self, now: u64) {
+        let WorkerPool { workers, fork_server_stderr, forwarder, report, supervision, epoll, serial, .. } = self;
+        // The first stream may use up the whole budget, so they take turns.
+        let turn = forwarder.as_mut().map_or(0, |forwarder| {
+            forwarder.turn = forwarder.turn.wrapping_add(1);
+            forwarder.turn % workers.len().max(1)
         });
         let (before, after) = workers.split_at_mut(turn);
         let of_workers = after.iter_mut().chain(before).flat_map(Worker::streams);
@@ -127,35 +127,35 @@ impl WorkerPool {
                     token.watch(epoll, *serial, pipe);
                 }
             }
-            if let Some(teller) = teller
+            if let Some(forwarder) = forwarder
                 && stream.lines.due().is_some_and(|due| now >= due)
             {
-                teller.tell(stream, whose, report, now, false);
+                forwarder.forward(stream, whose, report, now, false);
             }
         }
     }
 
-    /// Everything that a worker wrote before its end.
-    pub(super) fn hear_last_words(&mut self, worker: &mut Worker, now: u64) {
-        let WorkerPool { teller, report, .. } = self;
+    /// Forwards everything that a worker wrote before it exited.
+    pub(super) fn drain_output(&mut self, worker: &mut Worker, now: u64) {
+        let WorkerPool { forwarder, report, .. } = self;
         for (_, whose, stream) in worker.streams() {
-            match teller {
+            match forwarder {
                 None => drop(stream.pump(&mut OwnStderr)),
-                Some(teller) => teller.last_words(stream, whose, report, now),
+                Some(forwarder) => forwarder.drain(stream, whose, report, now),
             }
         }
     }
 
-    /// What the fork server, which has ended, wrote to stderr; empty if nobody was to know.
-    pub(super) fn last_words_of_fork_server(&mut self, now: u64) -> String {
-        let WorkerPool { fork_server_stderr, teller, report, supervision, .. } = self;
+    /// Returns what the exited fork server wrote to stderr; empty if its stderr is not captured.
+    pub(super) fn drain_fork_server_stderr(&mut self, now: u64) -> String {
+        let WorkerPool { fork_server_stderr, forwarder, report, supervision, .. } = self;
         let Some(mut stream) = fork_server_stderr.take() else { return String::new() };
-        match teller {
-            Some(teller) if supervision.up => {
+        match forwarder {
+            Some(forwarder) if supervision.up => {
                 let whose = (supervision.fork_server.pid(), OutputStream::Stderr);
-                teller.last_words(&mut stream, whose, report, now);
+                forwarder.drain(&mut stream, whose, report, now);
             }
-            _ => drop(stream.pump(&mut Nowhere)),
+            _ => drop(stream.pump(&mut Discard)),
         }
         stream.end()
     }
@@ -170,7 +170,7 @@ impl Worker {
         stdout.chain(std::iter::once(stderr))
     }
 
-    /// When there is something to do with its output.
+    /// Returns when its output needs attention.
     pub(super) fn output_due(&self) -> Option<u64> {
         let streams = self.stdout.iter().chain(std::iter::once(&self.stderr));
         streams.filter_map(Stream::due).min()
@@ -178,7 +178,7 @@ impl Worker {
 }
 
 impl Stream {
-    /// When there is something to do with it that no descriptor will tell.
+    /// Returns when it needs attention that no descriptor reports.
     pub(super) fn due(&self) -> Option<u64> {
         [self.blocked_until.filter(|&at| at != UNTIL_RELEASED), self.lines.due()].into_iter().flatten().min()
     }

@@ -1,4 +1,4 @@
-//! Results that are too large for one record, on their way in pieces.
+//! Receives results that are too large for one record, in pieces.
 
 use farpool_link::Corrupt;
 use farpool_link::record::Header;
@@ -24,7 +24,7 @@ impl WorkerPool {
         let receiving = worker.receiving.as_mut().ok_or(Corrupt)?;
         receiving.add(piece, &mut worker.from)?;
         if !receiving.is_whole() {
-            // The worker goes on writing while the rest is read.
+            // The worker keeps writing while the rest is read.
             return Ok(());
         }
         let Some(Receiving { position, failed, length, bytes, .. }) = worker.receiving.take() else {
@@ -46,7 +46,7 @@ impl WorkerPool {
                 );
                 let mut failure = self.failure(FailureKind::PayloadTooLarge, message);
                 failure.pid = pid;
-                self.tell_failed(slot, item, failure);
+                self.report_failed(slot, item, failure);
             }
         }
         Ok(())

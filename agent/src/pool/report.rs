@@ -1,4 +1,4 @@
-//! Outcomes on their way to the coordinator, collected so that many travel at once.
+//! Collects outcomes for the coordinator, so that many travel at once.
 
 use bytes::{Bytes, BytesMut};
 use farpool_link::record::HEADER_BYTES;
@@ -9,14 +9,14 @@ use farpool_proto::v1::{AgentEvent, Failure, ItemFault, RunDone};
 
 use super::chunks::Chunk;
 
-/// Results of one run are told in several parts beyond this size.
+/// Results of a run that are larger than this are reported in several parts.
 const RUN_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// The results of all runs, one behind the other.
+    /// The results of all runs, concatenated.
     data: BytesMut,
-    /// Where they end, each counted from the start of its run.
+    /// The end of each result, relative to the start of its run.
     ends: BytesMut,
     runs: Vec<Run>,
     other: Vec<AgentEvent>,
@@ -33,13 +33,13 @@ struct Run {
     busy_ns: u64,
     /// Its items count as failed.
     failed: bool,
-    /// The worker that ran it, by its number.
+    /// The number of the worker that ran it.
     worker: u32,
 }
 
 impl Report {
-    /// An item of `chunk` is done, or counts as failed; its result is the payload, of so many bytes, of the record at the front
-    /// of `ring`.
+    /// Adds a finished item of `chunk`. Its result is the payload, of this length, of the front record of `ring`.
+    /// `failed`: it counts as failed.
     pub(super) fn done(
         &mut self,
         worker: u32,
@@ -80,7 +80,7 @@ impl Report {
         Ok(())
     }
 
-    /// An item of `chunk` is done whose result came in pieces.
+    /// Adds a finished item of `chunk` whose result came in pieces.
     pub(super) fn done_large(&mut self, chunk: &Chunk, item: u64, result: Vec<u8>, failed: bool) {
         let end = u32::try_from(result.len()).expect("a payload_limit of more was refused");
         let ends = Bytes::copy_from_slice(&end.to_le_bytes());
@@ -95,7 +95,7 @@ impl Report {
         }));
     }
 
-    /// An item of `chunk` has failed, or its worker has died on it.
+    /// Adds an item of `chunk` that has failed, or whose worker died.
     pub(super) fn failed(&mut self, chunk: &Chunk, item: u64, failure: Failure) {
         self.other(Body::ItemFault(Box::new(ItemFault {
             chunk: chunk.id,
@@ -105,24 +105,24 @@ impl Report {
         })));
     }
 
-    /// The items of this worker that were just told took so long.
+    /// Records how long the items took that this worker just finished.
     pub(super) fn measured(&mut self, worker: u32, nanoseconds: u64) {
         if let Some(run) = self.runs.last_mut().filter(|run| run.worker == worker) {
             run.busy_ns = run.busy_ns.saturating_add(nanoseconds);
         }
     }
 
-    /// Something else happened.
+    /// Adds another event.
     pub(super) fn other(&mut self, body: Body) {
         self.other.push(AgentEvent { body: Some(body) });
     }
 
-    /// Whether everything was handed over.
+    /// Returns whether nothing is left to report.
     pub(super) fn is_empty(&self) -> bool {
         self.runs.is_empty() && self.other.is_empty()
     }
 
-    /// Hands everything over. The results stay where they are; each run gets its slice.
+    /// Moves everything to `events`. Results are not copied: each run gets a slice.
     pub(super) fn drain_into(&mut self, events: &mut Vec<AgentEvent>) {
         if !self.runs.is_empty() {
             let data = self.data.split().freeze();

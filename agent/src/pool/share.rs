@@ -1,11 +1,11 @@
-//! A pool's part in the sharing of slots: what it has and could use, and what it does with what it gets.
+//! A pool's side of sharing slots: its demand, and how it applies its share.
 
 use super::WorkerPool;
 use super::stop::Stopping;
 use super::worker::{Given, State, Worker};
-use crate::slots::{Claim, Turn};
+use crate::slots::{Demand, Turn};
 
-/// What a pool may have.
+/// What a pool may use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowance {
     /// Workers that may run items.
@@ -14,65 +14,65 @@ pub(crate) struct Allowance {
     pub(crate) workers: usize,
     /// Workers that it may start now.
     pub(crate) starts: usize,
-    /// None: there is nobody to take turns with.
+    /// `None`: it has the host to itself.
     pub(crate) turn: Option<Turn>,
 }
 
 impl Allowance {
-    /// That of a pool that has the host for itself: what its coordinator lets it have.
+    /// Returns the allowance of a pool that has the host to itself.
     pub(crate) fn alone(processes: usize) -> Allowance {
         Allowance { running: processes, workers: processes, starts: usize::MAX, turn: None }
     }
 
-    /// The same, with the workers that are there.
+    /// Returns the same allowance without new workers.
     pub(crate) fn without_starts(self) -> Allowance {
         Allowance { starts: 0, ..self }
     }
 }
 
-/// What a pool has.
+/// The workers of a pool, and its demand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Census {
-    pub(crate) claim: Claim,
-    /// Workers that are about to be gone and take up their slots until then.
-    pub(crate) going: usize,
-    /// When the first of these is not waited for any longer.
-    pub(crate) gone_by: Option<u64>,
+    pub(crate) demand: Demand,
+    /// Exiting workers that still occupy their slots.
+    pub(crate) exiting: usize,
+    /// When the first of these slots becomes free.
+    pub(crate) slot_held_until: Option<u64>,
 }
 
 impl WorkerPool {
-    /// Counts what there is.
+    /// Counts its workers and its demand.
     pub(crate) fn census(&mut self, now: u64) -> Census {
-        // Workers that were asked of a program that is still on its way are no processes yet.
+        // Before the program has started, its requested workers are not processes yet.
         let up = self.supervision.up;
         let workers = if up { self.serving() } else { 0 };
-        let (mut going, mut gone_by) = (0, None);
+        let (mut exiting, mut slot_held_until) = (0, None);
         for worker in self.workers.iter().filter(|worker| up && !worker.serves() && !worker.lent) {
-            let until = worker.gone_by;
+            let until = worker.slot_held_until;
             if until.is_none_or(|until| now < until) {
-                going += 1;
-                gone_by = [gone_by, until].into_iter().flatten().min();
+                exiting += 1;
+                slot_held_until = [slot_held_until, until].into_iter().flatten().min();
             }
         }
-        let wish = self.wish().max(usize::from(up && self.is_to_try(now)));
-        if wish > 0 {
+        let usable = self.usable().max(usize::from(up && self.should_probe(now)));
+        if usable > 0 {
             self.used_at = now;
         }
-        let may_have_workers = up && (self.supervision.stopping == Stopping::No || wish > 0);
-        let claim = Claim {
+        let may_have_workers = up && (self.supervision.stopping == Stopping::No || usable > 0);
+        let demand = Demand {
             weight: self.weight,
-            wish,
+            usable,
             most: if may_have_workers { self.processes.saturating_sub(self.lent()) } else { 0 },
             workers,
-            // Of interest only until the turn has begun.
+            // Only used until the turn has begun.
             runs: self.turn == Turn::Has { since: None } && self.running() > 0,
-            used_at: if wish > 0 { 0 } else { self.used_at },
+            used_at: if usable > 0 { 0 } else { self.used_at },
             turn: self.turn,
         };
-        Census { claim, going, gone_by }
+        Census { demand, exiting, slot_held_until }
     }
 
-    /// This is what it may have from now on.
+    /// Applies a new allowance.
     pub(crate) fn allow(&mut self, allowance: Allowance, now: u64) {
         self.allowance = allowance;
         match allowance.turn {
@@ -80,7 +80,7 @@ impl WorkerPool {
             None if self.has_chunks() => self.turn = Turn::Has { since: Some(now) },
             None => {}
         }
-        if self.allowance.running < self.running() || self.gives_way {
+        if self.allowance.running < self.running() || self.yields_slot {
             self.stop_giving();
         }
         if self.allowance.workers < self.serving() {
@@ -88,28 +88,28 @@ impl WorkerPool {
         }
     }
 
-    /// Workers that run items, or are about to.
+    /// Returns the number of workers that have items and do not lend their slots.
     pub(crate) fn running(&self) -> usize {
         self.workers.iter().filter(|worker| worker.runs()).count()
     }
 
-    /// Workers whose items all wait for other items: they do not use their slots.
+    /// Returns the number of workers that lend their slots.
     pub(crate) fn lent(&self) -> usize {
-        if self.any_waits { self.workers.iter().filter(|worker| worker.lent).count() } else { 0 }
+        if self.may_lend { self.workers.iter().filter(|worker| worker.lent).count() } else { 0 }
     }
 
-    /// Whether it holds chunks.
+    /// Returns whether it holds chunks.
     pub(crate) fn has_chunks(&self) -> bool {
         !self.chunks.is_empty()
     }
 
-    /// Chunks that no worker can begin as long as the pool's workers wait for others.
+    /// Returns the number of chunks that no worker can begin, because all wait for other items.
     pub(crate) fn stuck(&self) -> usize {
         if self.lent() >= self.processes { self.queue.len() } else { 0 }
     }
 
-    /// Workers that it could keep busy now.
-    fn wish(&self) -> usize {
+    /// Returns how many workers have work now.
+    fn usable(&self) -> usize {
         if !self.supervision.up || matches!(self.supervision.stopping, Stopping::Now | Stopping::Closing { .. }) {
             return 0;
         }
@@ -119,18 +119,18 @@ impl WorkerPool {
         self.running().max(chunks.div_ceil(self.threads)).min(most)
     }
 
-    /// Has as many workers as are too many finish what they run, and be given nothing more.
+    /// Makes surplus workers finish what they run and gives them nothing more.
     fn stop_giving(&mut self) {
         let mut excess = self.running().saturating_sub(self.allowance.running);
-        self.gives_way = excess > 0;
-        // Those that were chosen before first, then those that have least to give back.
+        self.yields_slot = excess > 0;
+        // Workers that were chosen before first, then those that have the least to return.
         let mut order: Vec<usize> = (0..self.workers.len()).collect();
-        order.sort_by_key(|&at| (!self.workers[at].gives_way, self.workers[at].outstanding()));
+        order.sort_by_key(|&at| (!self.workers[at].yields_slot, self.workers[at].outstanding()));
         for at in order {
             let worker = &mut self.workers[at];
-            worker.gives_way = excess > 0 && worker.state == State::Ready && worker.runs();
-            excess -= usize::from(worker.gives_way);
-            if worker.gives_way && worker.not_begun() > 0 {
+            worker.yields_slot = excess > 0 && worker.state == State::Ready && worker.runs();
+            excess -= usize::from(worker.yields_slot);
+            if worker.yields_slot && worker.not_begun() > 0 {
                 self.take_back_all(at);
             }
         }
@@ -156,17 +156,17 @@ impl WorkerPool {
 }
 
 impl Worker {
-    /// It runs an item, or is about to, and does not wait for others.
+    /// Returns whether it has items and does not lend its slot.
     pub(super) fn runs(&self) -> bool {
         !self.lent && !self.is_idle()
     }
 
-    /// It has nothing to do.
+    /// Returns whether it has no items.
     pub(super) fn is_idle(&self) -> bool {
         self.given.is_empty() && self.rest.is_none()
     }
 
-    /// It is up, or will be soon. One that dies before it is ready counts until it is known what it died of: its
+    /// Returns whether it is ready or starting. A worker that dies during startup counts until its death is known: its
     /// initializer may have failed, and would fail again.
     pub(super) fn serves(&self) -> bool {
         !self.lent && (matches!(self.state, State::Starting | State::Ready) || !self.was_ready)

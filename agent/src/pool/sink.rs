@@ -1,9 +1,9 @@
-//! Where output goes.
+//! A destination for output.
 
-/// Where a stream goes.
+/// A destination for a stream's bytes.
 pub(super) trait Sink {
-    /// Bytes that it takes now.
+    /// Returns how many bytes it takes now.
     fn room(&mut self) -> usize;
-    /// Takes them.
+    /// Takes a portion, of at most that many bytes.
     fn take(&mut self, portion: &[u8]);
 }

@@ -1,4 +1,4 @@
-//! The end of a pool: first the workers go, then the fork server.
+//! Stops a pool: first its workers, then its fork server.
 
 use farpool_link::record::Kind;
 use farpool_proto::v1::PoolStopped;
@@ -6,120 +6,120 @@ use farpool_proto::v1::agent_event::Body;
 
 use super::WorkerPool;
 use super::death::Reason;
-use super::worker::{Ending, State};
+use super::worker::{State, Termination};
 
-/// Time for a worker that was told to leave: its program's exit handlers may have something to do.
-const LEAVE_GRACE_NS: u64 = 5_000_000_000;
-/// Time for the fork server to end once its connection was closed.
+/// Time for a worker that was told to exit: its program's exit handlers may have work to do.
+const EXIT_GRACE_NS: u64 = 5_000_000_000;
+/// Time for the fork server to exit once its connection was closed.
 pub(super) const CLOSE_GRACE_NS: u64 = 1_000_000_000;
 
-/// Others wait this long for the slot of a worker that is being ended, even if it does not end.
-pub(super) const GONE_NS: u64 = 1_000_000_000;
+/// How long an exiting worker occupies its slot at most.
+pub(super) const SLOT_HOLD_NS: u64 = 1_000_000_000;
 
-/// How far the end of a pool has come.
+/// How far a pool has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stopping {
     No,
-    /// Workers leave as soon as they have nothing to do.
+    /// Workers exit when they are idle.
     WhenIdle,
-    /// Workers are killed.
+    /// Workers are being killed.
     Now,
-    /// All workers are gone; the fork server goes, since this time.
+    /// All workers have ended; the fork server was told to exit at this time.
     Closing {
         since: u64,
     },
-    /// Everything is gone.
+    /// All processes have ended.
     Done,
 }
 
 impl WorkerPool {
-    /// The workers are to go: at once, or as soon as they have nothing to do.
+    /// Stops the workers: now, or when they are idle.
     pub(crate) fn stop(&mut self, now: bool) {
         match self.supervision.stopping {
             Stopping::No | Stopping::WhenIdle if now => {
                 self.supervision.stopping = Stopping::Now;
                 self.queue.clear();
-                self.refused.clear();
+                self.rejected.clear();
             }
             Stopping::No => self.supervision.stopping = Stopping::WhenIdle,
             _ => {}
         }
     }
 
-    /// The coordinator wants it to end, and says no more about it.
-    pub(crate) fn told_to_stop(&mut self, now: bool) {
-        self.supervision.told_to_stop = true;
+    /// Stops the pool at the coordinator's request. The coordinator sends nothing more about it.
+    pub(crate) fn request_stop(&mut self, now: bool) {
+        self.supervision.stop_requested = true;
         self.stop(now);
     }
 
-    /// It is to go on after all, unless its workers are to go at once.
-    pub(crate) fn keep_on(&mut self) {
+    /// Cancels a stop, unless its workers are being killed.
+    pub(crate) fn cancel_stop(&mut self) {
         if self.supervision.stopping == Stopping::WhenIdle {
             self.supervision.stopping = Stopping::No;
-            self.supervision.told_to_stop = false;
+            self.supervision.stop_requested = false;
         }
     }
 
-    /// Whether its end was the coordinator's wish.
-    pub(crate) fn was_told_to_stop(&self) -> bool {
-        self.supervision.told_to_stop
+    /// Returns whether the coordinator requested the stop.
+    pub(crate) fn stop_was_requested(&self) -> bool {
+        self.supervision.stop_requested
     }
 
-    /// Whether nothing is left of this pool.
-    pub(crate) fn is_over(&self) -> bool {
+    /// Returns whether all its processes have ended.
+    pub(crate) fn is_stopped(&self) -> bool {
         self.supervision.stopping == Stopping::Done
     }
 
-    pub(super) fn go_on_stopping(&mut self, now: u64) {
+    pub(super) fn advance_stop(&mut self, now: u64) {
         match self.supervision.stopping {
-            Stopping::WhenIdle => self.let_idle_workers_leave(now),
+            Stopping::WhenIdle => self.stop_idle_workers(now),
             Stopping::Now => {
-                // Something may have been taken back from a worker meanwhile.
+                // Items may have been taken back from a worker meanwhile.
                 self.queue.clear();
                 for at in 0..self.workers.len() {
-                    self.order_end(at, Reason::Stopped, now);
+                    self.terminate(at, Reason::Stopped, now);
                 }
             }
-            Stopping::Closing { since } if now >= since + CLOSE_GRACE_NS => self.supervision.fork_server.force(),
+            Stopping::Closing { since } if now >= since + CLOSE_GRACE_NS => self.supervision.fork_server.kill_server(),
             _ => {}
         }
         let leaving = matches!(self.supervision.stopping, Stopping::WhenIdle | Stopping::Now);
-        if leaving && self.workers.is_empty() && self.queue.is_empty() && self.refused.is_empty() {
+        if leaving && self.workers.is_empty() && self.queue.is_empty() && self.rejected.is_empty() {
             self.supervision.fork_server.close();
             self.supervision.stopping = Stopping::Closing { since: now };
         }
     }
 
-    fn let_idle_workers_leave(&mut self, now: u64) {
+    fn stop_idle_workers(&mut self, now: u64) {
         if self.queue.is_empty() {
-            self.let_leave(|state| matches!(state, State::Ready | State::Retiring), now);
+            self.order_exit(|state| matches!(state, State::Ready | State::Retiring), now);
         }
     }
 
-    /// Workers that have run as many items as one worker may.
-    pub(super) fn let_retired_workers_leave(&mut self, now: u64) {
-        self.let_leave(|state| state == State::Retiring, now);
+    /// Tells workers to exit that have run as many items as one worker may.
+    pub(super) fn stop_retired_workers(&mut self, now: u64) {
+        self.order_exit(|state| state == State::Retiring, now);
     }
 
-    fn let_leave(&mut self, may_leave: impl Fn(State) -> bool, now: u64) {
+    fn order_exit(&mut self, may_exit: impl Fn(State) -> bool, now: u64) {
         for worker in &mut self.workers {
-            let idle = worker.is_idle() && may_leave(worker.state);
-            if idle && worker.order_behind(Kind::Stop).unwrap_or(false) {
-                worker.show();
-                worker.state = State::Leaving;
-                worker.gone_by = Some(now + GONE_NS);
-                worker.ending = Some(Ending {
+            let idle = worker.is_idle() && may_exit(worker.state);
+            if idle && worker.order_or_defer(Kind::Stop).unwrap_or(false) {
+                worker.publish();
+                worker.state = State::Exiting;
+                worker.slot_held_until = Some(now + SLOT_HOLD_NS);
+                worker.termination = Some(Termination {
                     reason: Reason::Stopped,
-                    at: now + LEAVE_GRACE_NS,
-                    asked: false,
-                    insisted: false,
-                    alone: false,
+                    at: now + EXIT_GRACE_NS,
+                    sigterm_sent: false,
+                    sigkill_sent: false,
+                    killed_directly: false,
                 });
             }
         }
     }
 
-    /// Nothing is left of the pool.
+    /// Records and reports that all processes have ended.
     pub(super) fn stopped(&mut self) {
         self.supervision.stopping = Stopping::Done;
         self.report.other(Body::PoolStopped(PoolStopped { pool: self.id }));

@@ -1,5 +1,5 @@
-//! What a process writes to its stdout or stderr: read from a pipe, handed to a [`Sink`], and its end kept for the error,
-//! should the process die.
+//! A process's stdout or stderr: read from a pipe and passed to a [`Sink`]. Its tail is kept for the error, should the
+//! process die.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,37 +11,36 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::lines::Lines;
 use super::sink::Sink;
 
-/// Bytes kept of each stream's end.
-const KEPT: usize = 8 << 10;
+/// Bytes kept of each stream's tail.
+const TAIL_BYTES: usize = 8 << 10;
 /// Bytes read at once. A pipe that is ready for writing takes this much without blocking (PIPE_BUF).
-const PORTION: usize = 4096;
-/// Portions read in a row, so that one worker's flood does not hold up the others. As much as a pipe holds.
-const PORTIONS: usize = 16;
+const PORTION_BYTES: usize = 4096;
+/// Most portions read in a row, so that one worker's flood does not delay the others. As much as a pipe holds.
+const MAX_PORTIONS: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Stream {
     pipe: Option<OwnedFd>,
     end: VecDeque<u8>,
-    /// What was read and not told yet.
+    /// What was read and not forwarded yet.
     pub(super) lines: Lines,
-    /// It is not listened to before this time: what was read could not be passed on.
+    /// Reading resumes at this time: the sink did not take what was read.
     pub(super) blocked_until: Option<u64>,
 }
 
-/// How a pipe was left.
+/// The state of a pipe after reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pumped {
-    /// More may come.
+    /// More may arrive.
     Open,
-    /// The sink takes nothing now: try again later. Until then the worker's output stays in its pipe, so that the worker
-    /// waits and nobody else does.
+    /// The sink takes nothing now: retry later. Until then the output stays in the pipe, so that only its worker waits.
     Blocked,
-    /// The worker, and whoever else had its end of the pipe, has ended.
+    /// Every process that had the write end has closed it.
     Ended,
 }
 
 impl Stream {
-    /// A stream, and the end to write to.
+    /// Creates a stream and the write end of its pipe.
     pub(super) fn new() -> nix::Result<(Stream, OwnedFd)> {
         let (pipe, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -49,20 +48,20 @@ impl Stream {
         Ok((stream, theirs))
     }
 
-    /// The pipe, to wait on.
+    /// Returns the pipe, to wait on.
     pub(super) fn pipe(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes out what is there, but not more than a bounded amount.
+    /// Reads what is available, up to a bound.
     pub(super) fn pump(&mut self, sink: &mut impl Sink) -> Pumped {
-        for _ in 0..PORTIONS {
+        for _ in 0..MAX_PORTIONS {
             let Some(pipe) = &self.pipe else { return Pumped::Ended };
-            let room = sink.room().min(PORTION);
+            let room = sink.room().min(PORTION_BYTES);
             if room == 0 {
                 return Pumped::Blocked;
             }
-            let mut portion = [0; PORTION];
+            let mut portion = [0; PORTION_BYTES];
             match nix::unistd::read(pipe, &mut portion[..room]) {
                 Ok(0) => {
                     self.pipe = None;
@@ -83,7 +82,7 @@ impl Stream {
         Pumped::Open
     }
 
-    /// The end of all that was written, as text.
+    /// Returns the tail of everything written, as text.
     pub(super) fn end(&mut self) -> String {
         let bytes = self.end.make_contiguous();
         String::from_utf8_lossy(bytes).trim_end().to_owned()
@@ -91,20 +90,20 @@ impl Stream {
 
     fn keep(&mut self, portion: &[u8]) {
         self.end.extend(portion);
-        let surplus = self.end.len().saturating_sub(KEPT);
+        let surplus = self.end.len().saturating_sub(TAIL_BYTES);
         self.end.drain(..surplus);
     }
 }
 
-/// This process's own stderr. If it takes nothing (a terminal that was stopped, say), whoever writes to it waits.
+/// This process's own stderr. If it blocks (a stopped terminal, for example), the writers wait.
 pub(super) struct OwnStderr;
 
 impl Sink for OwnStderr {
     fn room(&mut self) -> usize {
         let stderr = std::io::stderr();
         let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-        // An error (no stderr at all, say) shows when writing, which then drops the output.
-        if matches!(poll(&mut ready, PollTimeout::ZERO), Ok(0)) { 0 } else { PORTION }
+        // An error (no stderr at all, for example) shows when writing, which then drops the output.
+        if matches!(poll(&mut ready, PollTimeout::ZERO), Ok(0)) { 0 } else { PORTION_BYTES }
     }
 
     fn take(&mut self, mut portion: &[u8]) {
@@ -119,12 +118,12 @@ impl Sink for OwnStderr {
     }
 }
 
-/// Nothing but the end of it is wanted.
-pub(super) struct Nowhere;
+/// Discards output; only the stream's tail is wanted.
+pub(super) struct Discard;
 
-impl Sink for Nowhere {
+impl Sink for Discard {
     fn room(&mut self) -> usize {
-        PORTION
+        PORTION_BYTES
     }
 
     fn take(&mut self, _: &[u8]) {}

@@ -1,4 +1,4 @@
-//! Looking after the processes: one round of it, and what the fork server tells.
+//! Supervises the processes: one round of it, and the fork server's replies.
 
 use farpool_link::message::Reply;
 use farpool_proto::v1::FailureKind;
@@ -11,12 +11,12 @@ use super::worker::Worker;
 use super::{Token, WorkerPool};
 use crate::fork_server::{ForkServer, Program};
 
-/// Replies of a fork server that are taken in at once, so that one without end keeps nobody else waiting.
-const REPLIES: usize = 256;
-/// So many replies of one fork server may be about nothing. Late ones are ordinary; more are not.
-const STRAYS: u32 = 4096;
+/// Most replies of a fork server that are read at once, so that a flood delays nobody else.
+const MAX_REPLIES: usize = 256;
+/// Most invalid replies of one fork server. A few late ones are normal.
+const MAX_INVALID_REPLIES: u32 = 4096;
 
-/// What is known of the processes as a whole.
+/// The state of a pool's processes.
 #[derive(Debug)]
 pub(super) struct Supervision {
     pub(super) program: Program,
@@ -25,17 +25,17 @@ pub(super) struct Supervision {
     pub(super) since: u64,
     /// Time for a worker without an initializer to become ready, and for the program to reach `farpool::init()`.
     pub(super) start_limit: u64,
-    /// The program has reached `farpool::init()`.
+    /// Whether the program has reached `farpool::init()`.
     pub(super) up: bool,
-    /// Replies of this fork server that were about no worker, or told something a second time.
-    strays: u32,
+    /// Replies of this fork server that named no worker, or were repeated.
+    invalid_replies: u32,
     pub(super) next_number: u32,
     pub(super) starts: Starts,
-    /// The fork server was killed: when it is to be started again.
+    /// When to restart the fork server after it was killed.
     pub(super) restart_at: Option<u64>,
     pub(super) stopping: Stopping,
-    /// The coordinator knows that it stops.
-    pub(super) told_to_stop: bool,
+    /// The coordinator requested the stop.
+    pub(super) stop_requested: bool,
 }
 
 impl Supervision {
@@ -43,7 +43,7 @@ impl Supervision {
         program: Program,
         fork_server: ForkServer,
         start_limit: u64,
-        keeps_trying: bool,
+        retries_starts: bool,
         now: u64,
     ) -> Supervision {
         Supervision {
@@ -52,12 +52,12 @@ impl Supervision {
             since: now,
             start_limit,
             up: false,
-            strays: 0,
+            invalid_replies: 0,
             next_number: 0,
-            starts: Starts::new(now, keeps_trying),
+            starts: Starts::new(now, retries_starts),
             restart_at: None,
             stopping: Stopping::No,
-            told_to_stop: false,
+            stop_requested: false,
         }
     }
 
@@ -65,7 +65,7 @@ impl Supervision {
         self.stopping != Stopping::No
     }
 
-    /// When something is due that no descriptor will tell.
+    /// Returns when something is due that no descriptor reports.
     pub(super) fn deadline(&self, wants_workers: bool) -> Option<u64> {
         match self.stopping {
             _ if self.restart_at.is_some() => self.restart_at,
@@ -78,11 +78,11 @@ impl Supervision {
 }
 
 impl WorkerPool {
-    /// One round of looking after everything.
+    /// Does one round of supervision.
     pub(super) fn supervise(&mut self, now: u64) {
-        self.go_on_with_output(now);
-        self.end_overdue(now);
-        self.go_on_ending(now);
+        self.resume_output(now);
+        self.terminate_overdue(now);
+        self.advance_terminations(now);
         if let Some(restart_at) = self.supervision.restart_at {
             if self.supervision.is_stopping() {
                 self.stopped();
@@ -90,14 +90,14 @@ impl WorkerPool {
                 self.restart_fork_server(now);
             }
         } else if self.supervision.is_stopping() {
-            self.go_on_stopping(now);
-            self.let_retired_workers_leave(now);
+            self.advance_stop(now);
+            self.stop_retired_workers(now);
             self.start_workers(now);
         } else if !self.supervision.up && now >= self.supervision.since.saturating_add(self.supervision.start_limit) {
-            let failure = self.took_too_long(now);
+            let failure = self.init_timed_out(now);
             self.fail(failure);
         } else {
-            self.let_retired_workers_leave(now);
+            self.stop_retired_workers(now);
             self.start_workers(now);
         }
     }
@@ -111,16 +111,16 @@ impl WorkerPool {
         }
     }
 
-    /// What the fork server has told, up to a bound: the epoll tells again that there is more.
+    /// Handles replies of the fork server, up to a bound; epoll reports the rest again.
     pub(super) fn fork_server_ready(&mut self, now: u64) {
-        for _ in 0..REPLIES {
+        for _ in 0..MAX_REPLIES {
             let known = match self.supervision.fork_server.next_reply() {
                 Ok(None) => return,
                 Ok(Some(Reply::Hello)) => !std::mem::replace(&mut self.supervision.up, true),
                 Ok(Some(Reply::Spawned { worker, pid })) => {
                     match self.workers.iter_mut().find(|known| known.number == worker) {
                         Some(worker) => {
-                            // Believed in errors, which harms nobody; killed is only what is its child.
+                            // The pid is good enough for errors; only a child of the fork server is ever killed.
                             worker.process = self.supervision.fork_server.child(pid);
                             std::mem::replace(&mut worker.pid, pid) == 0 && pid > 0
                         }
@@ -133,46 +133,46 @@ impl WorkerPool {
                 Ok(Some(Reply::Exited { worker, status })) => {
                     let at = self.workers.iter().position(|known| known.number == worker);
                     if let Some(at) = at {
-                        self.bury(at, Some(status), now);
+                        self.worker_exited(at, Some(status), now);
                     }
                     at.is_some()
                 }
                 Err(_) => return self.fork_server_gone(now),
             };
-            self.supervision.strays += u32::from(!known);
-            if self.supervision.strays > STRAYS {
-                return self.end_babbler(now);
+            self.supervision.invalid_replies += u32::from(!known);
+            if self.supervision.invalid_replies > MAX_INVALID_REPLIES {
+                return self.kill_flooding_fork_server(now);
             }
         }
     }
 
-    /// The fork server says things without end that mean nothing, which would keep this process busy for nothing.
-    fn end_babbler(&mut self, now: u64) {
+    /// Kills a fork server that floods this process with invalid messages.
+    fn kill_flooding_fork_server(&mut self, now: u64) {
         let message = format!(
-            "the program's fork server broke the protocol: it sent {STRAYS} invalid messages; it was killed with its workers"
+            "the program's fork server broke the protocol: it sent {MAX_INVALID_REPLIES} invalid messages; it was killed with its workers"
         );
         self.fail(self.failure(FailureKind::ProgramRejected, message));
-        self.supervision.fork_server.force();
+        self.supervision.fork_server.kill_server();
         self.fork_server_gone(now);
     }
 
     fn fork_server_gone(&mut self, now: u64) {
         self.supervision.fork_server.end();
-        let fruitful = self.workers.iter().any(|worker| worker.was_ready);
-        // The workers end with their fork server, but not what their tasks have started.
+        let any_ready = self.workers.iter().any(|worker| worker.was_ready);
+        // The workers die with their fork server, but not the processes that their tasks started.
         self.workers.iter().for_each(Worker::kill);
         while !self.workers.is_empty() {
-            self.bury(0, None, now);
+            self.worker_exited(0, None, now);
         }
         if self.supervision.is_stopping() {
             self.stopped();
         } else if !self.supervision.up {
-            let failure = self.ended_too_early(now);
+            let failure = self.exited_before_init(now);
             self.fail(failure);
             self.stopped();
         } else {
-            if !fruitful {
-                self.start_was_fruitless(now, || "the fork server was killed".into());
+            if !any_ready {
+                self.start_failed(now, || "the fork server was killed".into());
             }
             match self.supervision.is_stopping() {
                 true => self.stopped(),
@@ -186,15 +186,15 @@ impl WorkerPool {
 
     fn restart_fork_server(&mut self, now: u64) {
         self.supervision.restart_at = None;
-        match start_fork_server(&self.supervision.program, self.teller.is_some()) {
+        match start_fork_server(&self.supervision.program, self.forwarder.is_some()) {
             Ok((fork_server, stderr)) => {
-                self.last_words_of_fork_server(now);
+                self.drain_fork_server_stderr(now);
                 (self.supervision.fork_server, self.fork_server_stderr) = (fork_server, stderr);
-                (self.supervision.since, self.supervision.strays) = (now, 0);
+                (self.supervision.since, self.supervision.invalid_replies) = (now, 0);
                 self.watch_fork_server();
             }
             Err(error) => {
-                let message = format!("cannot restart the fork server after it was killed: {error}");
+                let message = format!("could not restart the fork server after it was killed: {error}");
                 self.fail(self.failure(FailureKind::Unavailable, message));
                 self.stopped();
             }
@@ -202,7 +202,7 @@ impl WorkerPool {
     }
 }
 
-/// Starts the program; and its stderr, if that is to be read.
+/// Starts the program. Returns its stderr, too, if it is captured.
 pub(super) fn start_fork_server(program: &Program, capture: bool) -> std::io::Result<(ForkServer, Option<Stream>)> {
     let (stream, theirs) = if capture { Some(Stream::new()?) } else { None }.unzip();
     Ok((ForkServer::start(program, theirs)?, stream))

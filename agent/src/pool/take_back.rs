@@ -1,5 +1,4 @@
-//! Taking back what has not begun: for a worker that would begin it sooner, for an agent that would, or because nobody
-//! wants it any more.
+//! Takes back items that have not begun: for an idle worker, for another agent, or because they were cancelled.
 
 use farpool_link::clock;
 use farpool_link::record::Kind;
@@ -8,16 +7,16 @@ use super::WorkerPool;
 use super::chunks::Piece;
 use super::worker::{Given, State, Worker};
 
-/// Less work than this, in nanoseconds, is not worth taking from one worker for another: that costs a wake-up.
+/// Less work than this, in nanoseconds, is not worth moving to another worker, which costs a wake-up.
 const WORTH_TAKING_NS: f64 = 100_000.0;
-/// A worker that neither began nor finished an item for this long is on a long one: what waits behind it moves.
+/// A worker that neither began nor finished an item for this long runs a long one: the items behind it move.
 const STALLED_NS: u64 = 500_000;
-/// One that takes nothing for this long though it could stands still: it was stopped, or is traced, or the system does not
-/// let it run. What it has not begun moves.
+/// A worker that begins nothing for this long although it could is stuck: stopped, traced, or not scheduled. Its items
+/// move.
 pub(super) const STUCK_NS: u64 = 1_000_000_000;
 
 impl WorkerPool {
-    /// Moves work that has not begun from a busy worker to an idle one; returns whether there is something to give.
+    /// Moves work that has not begun from a busy worker to an idle one. Returns whether anything was taken.
     pub(super) fn move_work(&mut self, now: u64) -> bool {
         let takers = Takers::count(self);
         if takers.none() {
@@ -32,7 +31,7 @@ impl WorkerPool {
         self.take_back(victim, from)
     }
 
-    /// How many items should move from a worker to an idle one, if any; and whether these are all that it has.
+    /// Returns how many items should move from a worker to an idle one, and whether these are all that it has.
     fn surplus(&self, at: usize, now: u64) -> Option<(u32, bool)> {
         let worker = &self.workers[at];
         let (idle, not_begun) = (now.saturating_sub(worker.progress.2), worker.not_begun());
@@ -43,8 +42,8 @@ impl WorkerPool {
             return Some((not_begun, u64::from(not_begun) == worker.outstanding()));
         }
         let waiting = worker.waiting(self.threads);
-        // All that waits moves from a worker on a long item. From one that makes progress, half of it does, unless that worker has not
-        // yet come to where the last items were taken.
+        // All waiting items move away from a long item. A worker that makes progress gives up half of them, unless it
+        // has not yet passed what was taken back last.
         let items = match idle >= STALLED_NS {
             true => waiting,
             false if worker.revoking => 0,
@@ -54,7 +53,7 @@ impl WorkerPool {
         (items > 0).then_some((items, false))
     }
 
-    /// When work is due to be moved to a worker that idles.
+    /// Returns when work is due to move to an idle worker.
     pub(super) fn time_to_move(&self, now: u64) -> Option<u64> {
         if self.held || !self.queue.is_empty() {
             return None;
@@ -73,13 +72,13 @@ impl WorkerPool {
             let (items, patience) = if waiting > 0 { (waiting, STALLED_NS) } else { (not_begun, STUCK_NS) };
             let all = u64::from(items) == worker.outstanding();
             self.boundary(at, worker.last_given(items))?;
-            // It may have been due for some time, and was not got just now since it was about to begin.
+            // It may be overdue because the worker was just about to begin it; look again later.
             takers.any_beside(self, at, all).then(|| (worker.progress.2 + patience).max(now + STALLED_NS))
         };
         (0..self.workers.len()).filter_map(due).min()
     }
 
-    /// Whether a worker could be given more, if so many are busy.
+    /// Returns whether a worker could take more while `busy` workers are busy.
     fn takes_more(&self, at: usize, busy: usize) -> bool {
         let worker = &self.workers[at];
         worker.takes_items()
@@ -88,8 +87,8 @@ impl WorkerPool {
             && (!worker.given.is_empty() || busy < self.may_run)
     }
 
-    /// The first position, not before `from`, from which on everything can be taken back: what has begun stays, and
-    /// chunks that must stay together are not cut, unless nobody wants them.
+    /// Returns the first position, from `from` on, from which everything can be taken back. What has begun stays.
+    /// Chunks that must stay together are not split, unless they are cancelled.
     pub(super) fn boundary(&self, at: usize, from: u32) -> Option<u32> {
         let worker = &self.workers[at];
         let from = from.max(worker.memory.status().claimed());
@@ -103,24 +102,24 @@ impl WorkerPool {
         })
     }
 
-    /// Takes back what has not begun from position `from` on, or from the next one on from where it can be taken. Returns
-    /// whether it got anything.
+    /// Takes back what has not begun from position `from` on, or from the next possible position. Returns whether it
+    /// took anything.
     pub(super) fn take_back(&mut self, at: usize, mut from: u32) -> bool {
         let first = loop {
             let Some(first) = self.boundary(at, from) else { return false };
             match self.workers[at].memory.status().revoke(first) {
                 Ok(()) => break first,
-                // It has begun more meanwhile: perhaps a chunk that must not be cut now.
+                // It has begun more meanwhile: perhaps a chunk that must not be split now.
                 Err(claimed) => from = claimed,
             }
         };
         let worker = &mut self.workers[at];
         if !std::mem::replace(&mut worker.revoking, true) {
             worker.revoked_at = clock::now();
-            // Orders are short and the ring keeps room for them. If not, the link is broken: the worker never gets
-            // another item and is ended by whoever finds out.
-            if worker.order_behind(Kind::Resume).unwrap_or(false) {
-                worker.show();
+            // Orders are short and the ring reserves room for them. If there is none, the link is broken: the worker
+            // gets no more items and is terminated when that is noticed.
+            if worker.order_or_defer(Kind::Resume).unwrap_or(false) {
+                worker.publish();
             }
         }
         let mut taken = Vec::new();
@@ -141,12 +140,13 @@ impl WorkerPool {
             }
             worker.given.pop_back();
         }
-        // The last taken is the first in order.
+        // They were taken in reverse order.
         taken.into_iter().for_each(|piece| self.queue_in_front(piece));
         true
     }
 
-    /// Parts of a chunk that were given one after another are one piece again: a chunk that must stay together is.
+    /// Queues a piece in front, and joins it with the next piece if they are adjacent. A chunk that must stay together
+    /// is then one piece again.
     fn queue_in_front(&mut self, piece: Piece) {
         match self.queue.front_mut() {
             Some(next) if next.chunk == piece.chunk && piece.first + piece.count == next.first => {
@@ -156,7 +156,7 @@ impl WorkerPool {
         }
     }
 
-    /// Takes back what has not begun of a chunk, wherever it is.
+    /// Takes back the items of a chunk that have not begun, wherever they are.
     pub(super) fn take_back_chunk(&mut self, slot: u32) {
         for at in 0..self.workers.len() {
             let first = self.workers[at].given.iter().find(|given| given.chunk == slot).map(Given::next);
@@ -167,7 +167,7 @@ impl WorkerPool {
     }
 }
 
-/// How many workers could be given more: as things are, and if one that is busy now were not.
+/// The number of workers that could take more: now, and if one busy worker were idle.
 struct Takers {
     now: usize,
     with_one_less: usize,
@@ -187,7 +187,7 @@ impl Takers {
         self.with_one_less == 0
     }
 
-    /// Whether there is one beside this worker, from which all that it has would be taken, or not all.
+    /// Returns whether another worker could take more. `all`: everything that this worker has would be taken.
     fn any_beside(&self, pool: &WorkerPool, at: usize, all: bool) -> bool {
         let (takers, busy) =
             if all { (self.with_one_less, self.busy.saturating_sub(1)) } else { (self.now, self.busy) };
@@ -196,17 +196,17 @@ impl Takers {
 }
 
 impl Worker {
-    /// Where the last so many of the items that it has begin. Behind them may be positions that were taken back.
+    /// Returns the position where its last `items` items begin. Positions behind them may have been taken back.
     fn last_given(&self, items: u32) -> u32 {
         self.given.back().map_or(self.next_position, Given::end).saturating_sub(items)
     }
 
-    /// Whether something can be taken back from it now.
+    /// Returns whether items can be taken back from it now.
     pub(super) fn can_give_back(&self) -> bool {
         !self.revoking && self.can_give_back_more()
     }
 
-    /// The same, even if it has not passed yet what was taken back before: what lies before that can be, too.
+    /// The same, even before it has passed what was taken back: items before that position can be taken, too.
     pub(super) fn can_give_back_more(&self) -> bool {
         matches!(self.state, State::Ready | State::Retiring) && !self.given.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Sleeping without missing anything: what wakes a pool, and when it must wake by itself.
+//! Sleeps without missed wake-ups: what wakes a pool, and when it must wake by itself.
 
 use std::os::fd::BorrowedFd;
 
@@ -11,12 +11,12 @@ use super::WorkerPool;
 use super::stream::Stream;
 use super::worker::{State, Worker};
 
-/// Outcomes of quick items wait for each other this long at most, so that they travel together.
+/// Outcomes of quick items are collected for this long at most, so that they travel together.
 const COLLECT_NS: u64 = 1_000_000;
-/// How often it is looked whether a cancelled item has begun that is still on its way to its worker.
+/// How often to check whether a cancelled item has begun that was still on its way to its worker.
 const CANCEL_LOOK_NS: u64 = 10_000_000;
 
-/// Which descriptor of a pool an epoll event is about.
+/// The descriptor of a pool that an epoll event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
     ForkServer,
@@ -30,9 +30,9 @@ pub(crate) enum Token {
 }
 
 impl Token {
-    /// Has `epoll` report the descriptor under this token. `serial`: the pool's number in this agent.
+    /// Makes `epoll` report the descriptor with this token. `serial`: the pool's number in this agent.
     pub(super) fn watch(self, epoll: &Epoll, serial: u64, fd: BorrowedFd<'_>) {
-        // An error would mean that the descriptor is none, or that memory has run out.
+        // An error would mean an invalid descriptor or no memory.
         let _ = epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, self.pack(serial)));
     }
 
@@ -47,7 +47,7 @@ impl Token {
         (serial & 0x3fff_ffff) << 34 | kind << 32 | u64::from(number)
     }
 
-    /// The token in an event's data, if it is one of the pool with this number.
+    /// Returns the token in an event's data, if it belongs to the pool with this number.
     pub(crate) fn unpack(data: u64, serial: u64) -> Option<Token> {
         let number = u32::try_from(data & u64::from(u32::MAX)).ok()?;
         if data >> 34 != serial & 0x3fff_ffff {
@@ -63,17 +63,17 @@ impl Token {
     }
 }
 
-/// Whether, and how long, a pool may be left alone.
+/// Whether and how long the driver may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Armed {
-    /// There is something to do now.
+    /// There is work now.
     Busy,
-    /// Until a descriptor is ready or, if there is one, until this time (CLOCK_MONOTONIC, ns).
+    /// It may sleep until a descriptor is ready or until this time (CLOCK_MONOTONIC, ns).
     Until(Option<u64>),
 }
 
 impl WorkerPool {
-    /// A descriptor is ready.
+    /// Handles a ready descriptor.
     pub(crate) fn ready(&mut self, token: Token) {
         let now = clock::now();
         match token {
@@ -83,9 +83,9 @@ impl WorkerPool {
         }
     }
 
-    /// Asks the workers to wake the agent when there is something to do, which may be left undone until then.
+    /// Asks the workers to wake the agent when there is work, so that it may sleep until then.
     pub(crate) fn arm(&mut self) -> Armed {
-        if self.has_refused() || std::mem::take(&mut self.unsettled) {
+        if self.has_rejected() || std::mem::take(&mut self.needs_another_round) {
             return Armed::Busy;
         }
         let now = clock::now();
@@ -93,16 +93,16 @@ impl WorkerPool {
         let quick = self.threads == 1 && self.pace.is_quick();
         for at in 0..self.workers.len() {
             let worker = &mut self.workers[at];
-            if !self.held && (worker.may_have_news() || worker.wants_room) && worker.arm(quick, now) {
+            if !self.held && (worker.may_have_records() || worker.wants_room) && worker.arm(quick, now) {
                 return Armed::Busy;
             }
             let collect = worker.armed_at.filter(|at| *at > worker.finished + 1).map(|_| now + COLLECT_NS);
             let output = worker.output_due();
-            let ending = worker.ending.map(|ending| ending.at);
-            // What is cancelled and could not be taken back ends once it begins, of which nobody tells.
+            let termination = worker.termination.map(|termination| termination.at);
+            // A cancelled item that could not be taken back is ended once it begins, which no event reports.
             let cancelled = worker.cancel_at.map(|at| at.max(now + CANCEL_LOOK_NS));
             let due = self.due(at).map(|(due, _)| due);
-            deadline = [deadline, collect, output, ending, cancelled, due].into_iter().flatten().min();
+            deadline = [deadline, collect, output, termination, cancelled, due].into_iter().flatten().min();
         }
         let of_fork_server = self.fork_server_stderr.as_ref().and_then(Stream::due);
         deadline =
@@ -115,10 +115,10 @@ impl WorkerPool {
 }
 
 impl Worker {
-    /// Asks to be woken; true if there is something to read, or to write, already.
+    /// Asks to be woken. Returns true if there is something to read or to write already.
     fn arm(&mut self, quick: bool, now: u64) -> bool {
         let outstanding = self.outstanding();
-        // Streams of quick items are collected, unless this one has come to a long item.
+        // Outcomes of quick items are collected, unless this worker has come to a long item.
         let stalled = now.saturating_sub(self.progress.2) >= COLLECT_NS;
         let ahead = if quick && !stalled && self.state == State::Ready && self.receiving.is_none() {
             outstanding / 2

@@ -1,4 +1,4 @@
-//! One worker as the agent sees it: its process, its link, and what it was given.
+//! One worker as the agent sees it: its process, its link and its items.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,108 +18,108 @@ use super::death::Reason;
 use super::receiving::Receiving;
 use super::stream::Stream;
 
-/// Room that runs and pieces leave in the ring, so that short orders always fit.
+/// Room in the ring that runs and pieces leave free, so that short orders always fit.
 const RESERVE: usize = 4096;
-/// Largest run written at once: small enough that a worker begins before all of it is copied.
+/// Largest run written at once: small enough that a worker begins before everything is copied.
 const RUN_BYTES: usize = 256 << 10;
 
-/// A worker process and all that the agent knows of it.
+/// A worker process and all that the agent knows about it.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) number: u32,
-    /// What the fork server calls it; 0: its word has not come yet.
+    /// Its process id, as reported by the fork server; 0: not reported yet.
     pub(super) pid: u32,
-    /// The process of that number, if that is a child of the fork server.
+    /// The process with this id, if it is a child of the fork server.
     pub(super) process: Option<Process>,
-    /// What it calls itself, which may be known earlier: good enough for errors, and for nothing else.
-    pub(super) claimed_pid: u32,
+    /// Its process id, as reported by itself, perhaps earlier. Good enough for errors, and for nothing else.
+    pub(super) reported_pid: u32,
     pub(super) state: State,
-    /// It has become ready: its initializer, if there is one, has returned.
+    /// Whether it has become ready: its initializer, if any, has returned.
     pub(super) was_ready: bool,
-    /// When it was asked for, in nanoseconds.
-    pub(super) born: u64,
+    /// When it was requested, in nanoseconds.
+    pub(super) requested_at: u64,
     pub(super) memory: Arc<Memory>,
     pub(super) to: Writer,
     pub(super) from: Reader,
     pub(super) socket: OwnedFd,
-    /// None: it writes to this process's stdout.
+    /// `None`: it writes to this process's stdout.
     pub(super) stdout: Option<Stream>,
     pub(super) stderr: Stream,
-    /// Items that it was given and that are not finished, in the order of their positions.
+    /// Its unfinished items, ordered by position.
     pub(super) given: VecDeque<Given>,
-    /// What is left of a chunk that must stay together and of which it has the first part.
+    /// The rest of a chunk that must stay together, if it has the first part.
     pub(super) rest: Option<Piece>,
-    /// It could not be given all that was there for it, for want of room in its ring.
+    /// It could not be given everything for lack of room in its ring.
     pub(super) wants_room: bool,
-    /// Position of the next item that it is given: as many as it was given so far.
+    /// Position of its next item: the number of items that it was given so far.
     pub(super) next_position: u32,
-    /// Items that it has finished.
+    /// Number of items that it has finished.
     pub(super) finished: u64,
-    /// Items that it had finished when it last said how long a run took.
+    /// Number of items that it had finished at its last measurement.
     pub(super) measured: u64,
-    /// So often it has said how long a run took.
+    /// Number of measurements that it has sent.
     pub(super) run_ends: u64,
-    /// Why its initializer failed; it leaves by itself.
+    /// Why its initializer failed; it exits by itself.
     pub(super) init_failure: Option<Failure>,
-    /// The jobs whose functions it knows, by their numbers in the pool.
-    pub(super) knows: Vec<bool>,
-    /// A large item, or the settings, half of it on its way.
+    /// For each job number of the pool, whether it has the job's function.
+    pub(super) known_functions: Vec<bool>,
+    /// The unsent rest of a large item, or of the settings.
     pub(super) sending: Option<Bytes>,
-    /// A large result, half of it here.
+    /// A partially received large result.
     pub(super) receiving: Option<Receiving>,
-    /// Orders that are to follow a large item which is half on its way.
-    orders_behind: Vec<Kind>,
-    /// Something was taken back from it, since when it has not passed that place.
+    /// Orders to send after the large item that is being sent.
+    deferred_orders: Vec<Kind>,
+    /// Items were taken back, and it has not yet passed their position.
     pub(super) revoking: bool,
     pub(super) revoked_at: u64,
-    /// What it has written makes no sense: nothing more is read of it.
+    /// It has written invalid data: nothing more is read from it.
     pub(super) broken: bool,
-    /// Something was written that it has not been shown.
+    /// Something was written and not published to it.
     unpublished: bool,
-    pub(super) ending: Option<Ending>,
-    /// It has items that nobody wants any more and is ended at this time unless it has finished them.
+    pub(super) termination: Option<Termination>,
+    /// When it is terminated for running cancelled items, unless it finishes them.
     pub(super) cancel_at: Option<u64>,
-    /// All its items wait for other items: it does not use its slot.
+    /// It lends its slot: all its items wait for other items.
     pub(super) lent: bool,
-    /// The items whose clients wait, by their positions: the slot is lent while one of them runs alone.
+    /// Positions of items whose clients wait: the slot is lent while one of them runs alone.
     pub(super) lend_for: Vec<u32>,
-    /// It gets nothing more until others have had their turn.
-    pub(super) gives_way: bool,
-    /// It is about to end; others wait for its slot until this time at most.
-    pub(super) gone_by: Option<u64>,
-    /// When the agent last saw it finish or begin something: (items finished, items claimed, at).
+    /// It gets no items until other pools have had their turn.
+    pub(super) yields_slot: bool,
+    /// When it is exiting: its slot stays occupied until this time at most.
+    pub(super) slot_held_until: Option<u64>,
+    /// Its last observed progress: (items finished, items claimed, time).
     pub(super) progress: (u64, u32, u64),
-    /// The agent waits for it to finish so many items before it wants to be woken; see `WorkerPool::arm`.
+    /// The number of finished items at which it wakes the agent; see `WorkerPool::arm`.
     pub(super) armed_at: Option<u64>,
 }
 
-/// Where a worker is in its life.
+/// The stages of a worker's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// Not ready yet: starting, or in its initializer.
     Starting,
     /// Takes items.
     Ready,
-    /// Finishes what it has and gets no more: it has run as many items as one worker may.
+    /// Finishes its items and gets no more: it has run as many as one worker may.
     Retiring,
-    /// Was told to leave.
-    Leaving,
-    /// Its end was ordered; see [`Worker::ending`].
-    Dying,
+    /// Was told to exit.
+    Exiting,
+    /// Is being terminated; see [`Worker::termination`].
+    Terminating,
 }
 
-/// How the end of a worker that was ordered goes on.
+/// The progress of a worker's termination.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ending {
+pub(super) struct Termination {
     pub(super) reason: Reason,
-    /// When the next, harder step is due.
+    /// When the next step is due.
     pub(super) at: u64,
     /// SIGTERM was sent.
-    pub(super) asked: bool,
-    /// SIGKILL was sent, by the fork server.
-    pub(super) insisted: bool,
-    /// And again by the agent itself.
-    pub(super) alone: bool,
+    pub(super) sigterm_sent: bool,
+    /// The fork server was asked to send SIGKILL.
+    pub(super) sigkill_sent: bool,
+    /// The agent itself has sent SIGKILL.
+    pub(super) killed_directly: bool,
 }
 
 /// Consecutive items of a chunk that a worker was given.
@@ -130,47 +130,47 @@ pub(super) struct Given {
     pub(super) count: u32,
     /// Position of the first one.
     pub(super) position: u32,
-    /// So many of them are finished, from the first on.
+    /// How many of them are finished, from the first on.
     pub(super) done: u32,
-    /// When it was given them.
+    /// When the worker was given them.
     pub(super) since: u64,
 }
 
 impl Given {
-    /// Items that are not finished.
+    /// Returns the number of unfinished items.
     pub(super) fn left(&self) -> u32 {
         self.count - self.done
     }
 
-    /// Position of the first item that is not finished.
+    /// Returns the position of the first unfinished item.
     pub(super) fn next(&self) -> u32 {
         self.position + self.done
     }
 
-    /// The position behind the last one.
+    /// Returns the position behind the last item.
     pub(super) fn end(&self) -> u32 {
         self.position + self.count
     }
 
-    /// Which item of the job lies at `position`, if it is one of these and not finished.
+    /// Returns the index in the job of the item at `position`, if it is one of these and unfinished.
     pub(super) fn item_at(&self, position: u32) -> Option<u64> {
         let known = (self.next()..self.end()).contains(&position);
         known.then(|| self.first + u64::from(position - self.position))
     }
 }
 
-/// A worker's ends of what connects it, for its start.
+/// The descriptors that a new worker gets.
 #[derive(Debug)]
 pub(super) struct WorkerEnds {
     pub(super) memory: OwnedFd,
     pub(super) socket: OwnedFd,
-    /// None: this process's own.
+    /// `None`: this process's own.
     pub(super) stdout: Option<OwnedFd>,
     pub(super) stderr: OwnedFd,
 }
 
 impl Worker {
-    /// Prepares the agent's end of a worker and writes its settings, the first thing that it will read.
+    /// Prepares the agent's end of a worker and writes its settings, which it reads first.
     pub(super) fn prepare(
         number: u32,
         settings: &WorkerSettings,
@@ -187,10 +187,10 @@ impl Worker {
             number,
             pid: 0,
             process: None,
-            claimed_pid: 0,
+            reported_pid: 0,
             state: State::Starting,
             was_ready: false,
-            born: now,
+            requested_at: now,
             to: Writer::new(Arc::clone(&memory), Direction::ToWorker),
             from: Reader::new(Arc::clone(&memory), Direction::ToAgent),
             memory,
@@ -205,20 +205,20 @@ impl Worker {
             measured: 0,
             run_ends: 0,
             init_failure: None,
-            knows: Vec::new(),
+            known_functions: Vec::new(),
             sending: None,
             receiving: None,
-            orders_behind: Vec::new(),
+            deferred_orders: Vec::new(),
             revoking: false,
             revoked_at: now,
             broken: false,
             unpublished: false,
-            ending: None,
+            termination: None,
             cancel_at: None,
             lent: false,
             lend_for: Vec::new(),
-            gives_way: false,
-            gone_by: None,
+            yields_slot: false,
+            slot_held_until: None,
             progress: (0, 0, now),
             armed_at: None,
         };
@@ -234,31 +234,31 @@ impl Worker {
         if settings.len() <= MAX_PAYLOAD {
             return self.order(Kind::Setup, 0, &settings);
         }
-        // What every call needs goes to the workers this way, and may be large.
+        // Settings contain the arguments of the initializer, and may be large.
         let head = LargeHeader { length: settings.len() as u64, timed: false }.to_bytes();
         let begun = self.order(Kind::LargeSetup, 0, &head)?;
         self.sending = Some(settings.into());
-        self.go_on_sending()?;
+        self.continue_sending()?;
         Ok(begun)
     }
 
-    /// Its process id, as far as it is known; 0: not yet.
+    /// Returns its process id; 0 if it is not known yet.
     pub(super) fn known_pid(&self) -> u32 {
-        if self.pid == 0 { self.claimed_pid } else { self.pid }
+        if self.pid == 0 { self.reported_pid } else { self.pid }
     }
 
-    /// Items that it was given and has not finished.
+    /// Returns the number of its unfinished items.
     pub(super) fn outstanding(&self) -> u64 {
         self.given.iter().map(|given| u64::from(given.left())).sum()
     }
 
-    /// Items that it was given and has not begun.
+    /// Returns the number of its items that have not begun.
     pub(super) fn not_begun(&self) -> u32 {
         let claimed = self.memory.status().claimed();
         self.given.iter().map(|given| given.end().saturating_sub(given.position.max(claimed))).sum()
     }
 
-    /// Items that wait behind others that it runs; the next ones that it will begin anyway are not among them.
+    /// Returns the number of items that wait behind running ones. The next ones that it will begin anyway do not count.
     pub(super) fn waiting(&self, threads: usize) -> u32 {
         let not_begun = self.not_begun();
         let begun = self.outstanding().saturating_sub(u64::from(not_begun));
@@ -266,12 +266,12 @@ impl Worker {
         not_begun.saturating_sub(free)
     }
 
-    /// Whether it can be given items now.
+    /// Returns whether it takes items now.
     pub(super) fn takes_items(&self) -> bool {
-        self.state == State::Ready && self.sending.is_none() && !self.revoking && !self.lent && !self.gives_way
+        self.state == State::Ready && self.sending.is_none() && !self.revoking && !self.lent && !self.yields_slot
     }
 
-    /// Writes a short order; false if even the reserve is used up.
+    /// Writes a short order. Returns false if even the reserve is used up.
     pub(super) fn order(&mut self, kind: Kind, slot: u32, payload: &[u8]) -> Result<bool, Corrupt> {
         let bytes = HEADER_BYTES + payload.len();
         if self.to.room(bytes)? < bytes {
@@ -282,30 +282,29 @@ impl Worker {
         Ok(true)
     }
 
-    /// As [`Worker::order`], for what has no payload. Behind a large item of which not all is written it follows by
-    /// itself.
-    pub(super) fn order_behind(&mut self, kind: Kind) -> Result<bool, Corrupt> {
+    /// Writes an order without payload. If a large item is being sent, the order follows it.
+    pub(super) fn order_or_defer(&mut self, kind: Kind) -> Result<bool, Corrupt> {
         if self.sending.is_some() {
-            self.orders_behind.push(kind);
+            self.deferred_orders.push(kind);
             return Ok(true);
         }
         self.order(kind, 0, &[])
     }
 
-    /// As [`Worker::order`], for what it is not to be woken for: it reads it together with whatever comes next.
-    pub(super) fn order_for_later(&mut self, kind: Kind, slot: u32, payload: &[u8]) -> Result<bool, Corrupt> {
+    /// Writes an order without waking the worker, which reads it together with the next one.
+    pub(super) fn order_without_wake(&mut self, kind: Kind, slot: u32, payload: &[u8]) -> Result<bool, Corrupt> {
         let unpublished = self.unpublished;
         let written = self.order(kind, slot, payload);
         self.unpublished = unpublished;
         written
     }
 
-    /// Writes as many of the items of `stretch` as fit, `most` at most, as a run; returns how many.
+    /// Writes as many items of `stretch` as fit, up to `most`, as a run. Returns how many.
     pub(super) fn run(&mut self, slot: u32, stretch: &Stretch<'_>, most: usize, timed: bool) -> Result<u32, Corrupt> {
         let overhead = HEADER_BYTES + RunHeader::BYTES;
         let room = self.to.room(RUN_BYTES + overhead + RESERVE)?.saturating_sub(overhead + RESERVE);
         let mut count = stretch.fitting(most, room.min(RUN_BYTES));
-        // One item may be as large as a record; more of them only up to a run's usual size.
+        // A single item may be as large as a record; several only up to a run's usual size.
         let single = stretch.bytes(1) + 4;
         if count == 0 && self.to.room(single + overhead + RESERVE)? >= single + overhead + RESERVE {
             count = 1;
@@ -327,12 +326,12 @@ impl Worker {
         Ok(items)
     }
 
-    /// Whether the first item of `stretch` is too large for a run.
+    /// Returns whether the first item of `stretch` is too large for a run.
     pub(super) fn is_large(stretch: &Stretch<'_>) -> bool {
         stretch.bytes(1) + 4 + RunHeader::BYTES > MAX_PAYLOAD
     }
 
-    /// Begins to send the first item of `stretch`, a large one; false if there is no room even for that.
+    /// Begins to send the first item of `stretch`, a large one. Returns false if there is no room even for its header.
     pub(super) fn begin_large(&mut self, slot: u32, stretch: &Stretch<'_>, timed: bool) -> Result<bool, Corrupt> {
         let length = stretch.bytes(1);
         let head = LargeHeader { length: length as u64, timed }.to_bytes();
@@ -343,12 +342,12 @@ impl Worker {
         self.finish_record(Kind::Large, slot, self.next_position, head.len());
         self.next_position += 1;
         self.sending = Some(stretch.data.slice(stretch.offset..stretch.offset + length));
-        self.go_on_sending()?;
+        self.continue_sending()?;
         Ok(true)
     }
 
-    /// Sends as much of a large item as there is room for; returns whether anything was written.
-    pub(super) fn go_on_sending(&mut self) -> Result<bool, Corrupt> {
+    /// Sends as much of a large item as there is room for. Returns whether anything was written.
+    pub(super) fn continue_sending(&mut self) -> Result<bool, Corrupt> {
         let Some(mut item) = self.sending.take() else { return Ok(false) };
         let mut any = false;
         while item.has_remaining() {
@@ -360,47 +359,47 @@ impl Worker {
             }
             item.copy_to_slice(&mut self.to.space()[HEADER_BYTES..HEADER_BYTES + length]);
             self.finish_record(Kind::Piece, 0, 0, length);
-            // The worker takes pieces out while more are written.
-            self.show();
+            // The worker reads pieces while more are written.
+            self.publish();
             any = true;
         }
         if self.sending.is_none() {
-            for kind in std::mem::take(&mut self.orders_behind) {
+            for kind in std::mem::take(&mut self.deferred_orders) {
                 self.order(kind, 0, &[])?;
             }
-            self.show();
+            self.publish();
         }
         Ok(any)
     }
 
-    /// Shows the worker what was written, and wakes it if it sleeps.
-    pub(super) fn show(&mut self) {
+    /// Publishes what was written to the worker, and wakes it if it sleeps.
+    pub(super) fn publish(&mut self) {
         if std::mem::take(&mut self.unpublished) {
             self.to.publish();
             self.wake_if_asleep();
         }
     }
 
-    /// Hands back what was read, so that a worker that waits for room goes on.
-    pub(super) fn hand_back(&mut self) {
+    /// Releases what was read, so that a worker that waits for room continues.
+    pub(super) fn release_read(&mut self) {
         self.from.publish();
-        // As a rule it sleeps because it has nothing to do, and must not be woken for nothing.
+        // It usually sleeps because it is idle, and must not be woken needlessly.
         if self.memory.status().room_is_wanted() {
             self.wake_if_asleep();
         }
     }
 
-    /// Kills it with its process group, where the fork server cannot do it any more, or has not.
+    /// Kills it with its process group, if the fork server cannot or did not.
     pub(super) fn kill(&self) {
         if let Some(process) = &self.process {
-            // Errors mean that nothing is left of them.
+            // An error means that they have ended already.
             let _ = process.signal(Signal::SIGKILL);
             let _ = process.signal_group(Signal::SIGKILL);
         }
     }
 
-    /// Empties the socket of wake-ups; false when the worker has closed it.
-    pub(super) fn heard(&self) -> bool {
+    /// Empties the socket of wake-ups. Returns false if the worker has closed it.
+    pub(super) fn drain_socket(&self) -> bool {
         !matches!(
             recv(self.socket.as_raw_fd(), &mut [0; 256], MsgFlags::MSG_DONTWAIT),
             Ok(0) | Err(nix::errno::Errno::ECONNRESET)
@@ -409,7 +408,7 @@ impl Worker {
 
     fn wake_if_asleep(&self) {
         if self.memory.status().worker_needs_doorbell() {
-            // A full socket wakes it as well; an error means that it has ended, which its fork server will tell.
+            // A full socket wakes it as well. An error means that it has exited, which its fork server reports.
             let _ = send(self.socket.as_raw_fd(), &[0], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
         }
     }

@@ -44,25 +44,25 @@ enum Expected {
 
 const CASES: &[Case] = &[
     Case { misbehaviour: "none", expected: Expected::Results },
-    Case { misbehaviour: "unknown-record", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "record-longer-than-written", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "item-never-given", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "item-twice", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "failure-garbled", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "failure-of-no-kind", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "large-beyond-limit", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "piece-of-nothing", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "pieces-too-long", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "pieces-of-nothing", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "ready-again", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "resumed-unasked", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "run-end-of-nothing", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "init-failed-late", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "announces:1048577", expected: Expected::Victim("garbled") },
+    Case { misbehaviour: "unknown-record", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "record-longer-than-written", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "item-never-given", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "item-twice", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "failure-garbled", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "failure-of-no-kind", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "large-beyond-limit", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "piece-of-nothing", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "pieces-too-long", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "pieces-of-nothing", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "ready-again", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "resumed-unasked", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "run-end-of-nothing", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "init-failed-late", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "announces:1048577", expected: Expected::Victim("corrupted") },
     Case { misbehaviour: "times-beyond-reason", expected: Expected::End },
     Case { misbehaviour: "scribbles", expected: Expected::End },
-    Case { misbehaviour: "run-end-garbled", expected: Expected::Victim("garbled") },
-    Case { misbehaviour: "order-sent-back", expected: Expected::Victim("garbled") },
+    Case { misbehaviour: "run-end-garbled", expected: Expected::Victim("corrupted") },
+    Case { misbehaviour: "order-sent-back", expected: Expected::Victim("corrupted") },
     Case { misbehaviour: "unbegun-then-unknown-record", expected: Expected::PoolFault("before they started an item") },
     Case { misbehaviour: "exits-at-once", expected: Expected::PoolFault("before they started an item") },
     Case { misbehaviour: "unknown-workers-end", expected: Expected::Results },
@@ -97,7 +97,7 @@ fn a_worker_is_spared() -> Result<(), Failed> {
     });
     match &outcome {
         Outcome::Items { results, victims }
-            if results + 1 == agent_side::ITEMS && victims.iter().all(|told| told.contains("garbled")) && !left =>
+            if results + 1 == agent_side::ITEMS && victims.iter().all(|told| told.contains("corrupted")) && !left =>
         {
             Ok(())
         }

@@ -108,7 +108,7 @@ fn what_cannot_be_started_is_rejected() {
     foreign[18] = other.0;
     check(
         File::new("foreign", &foreign, 0o755).program(),
-        &[&format!("is built for {}, and host {host} is {}", other.1, std::env::consts::ARCH)],
+        &[&format!("is built for {}, but host {host} is {}", other.1, std::env::consts::ARCH)],
     );
     check(File::new("text", b"hello", 0o755).program(), &["is not an executable file"]);
     check(program_at(Path::new("/nowhere/at/all")), &["cannot be read", &host, "No such file"]);

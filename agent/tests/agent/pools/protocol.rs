@@ -56,7 +56,7 @@ fn what_makes_no_sense_is_refused() {
     };
     check(Command::StartPool(Box::new(StartPool { pool: 1, ..start() })), "pool 1 was started twice");
     check(start_job(1, 1), "started twice");
-    check(start_job(9, 9), "which is not here");
+    check(start_job(9, 9), "which does not exist here");
     check(assign(&[chunk(1, 9, 1)], &["echo"]), "was not started");
     check(assign(&[chunk(1, 1, 2)], &["echo"]), "missing");
     check(assign(&[chunk(1, 1, 1)], &["echo", "echo"]), "belong to no chunk");

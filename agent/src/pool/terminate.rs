@@ -1,107 +1,114 @@
-//! Ending workers: those that take too long, run what was cancelled, or do not behave.
+//! Terminates workers that take too long, run cancelled items, or violate the protocol.
 
 use nix::sys::signal::Signal;
 
 use super::WorkerPool;
 use super::death::Reason;
-use super::stop::{CLOSE_GRACE_NS, GONE_NS};
-use super::worker::{Ending, Given, State, Worker};
+use super::stop::{CLOSE_GRACE_NS, SLOT_HOLD_NS};
+use super::worker::{Given, State, Termination, Worker};
 
 /// Time between SIGTERM and SIGKILL.
-const GRACE_NS: u64 = 100_000_000;
-/// Time for a worker that has closed its connection to be gone.
+const SIGTERM_GRACE_NS: u64 = 100_000_000;
+/// Time for a worker that has closed its connection to exit.
 const CLOSED_GRACE_NS: u64 = 50_000_000;
-/// Time for a worker that the agent itself has killed to be gone.
-const ALONE_GRACE_NS: u64 = 100_000_000;
+/// Time for a worker that the agent itself has killed to disappear.
+const DIRECT_KILL_GRACE_NS: u64 = 100_000_000;
 
 impl WorkerPool {
-    /// Orders the end of a worker, with its process group and its descendants: SIGTERM now, SIGKILL after a grace period.
-    pub(super) fn order_end(&mut self, at: usize, reason: Reason, now: u64) {
+    /// Terminates a worker with its process group and descendants: SIGTERM now, SIGKILL after a grace period.
+    pub(super) fn terminate(&mut self, at: usize, reason: Reason, now: u64) {
         let worker = &mut self.workers[at];
-        if worker.ending.is_some_and(|ending| ending.asked) {
+        if worker.termination.is_some_and(|termination| termination.sigterm_sent) {
             return;
         }
-        worker.state = State::Dying;
+        worker.state = State::Terminating;
         worker.lent = false;
-        worker.gone_by.get_or_insert(now + GONE_NS);
-        worker.ending = Some(Ending { reason, at: now + GRACE_NS, asked: true, insisted: false, alone: false });
+        worker.slot_held_until.get_or_insert(now + SLOT_HOLD_NS);
+        worker.termination = Some(Termination {
+            reason,
+            at: now + SIGTERM_GRACE_NS,
+            sigterm_sent: true,
+            sigkill_sent: false,
+            killed_directly: false,
+        });
         // An error means that the fork server is gone, and the worker with it.
         let _ = self.supervision.fork_server.kill(worker.number, Signal::SIGTERM);
     }
 
-    /// Takes the next step with workers whose end was ordered and that are still there.
-    pub(super) fn go_on_ending(&mut self, now: u64) {
-        // From the last one on, since some may be buried.
+    /// Takes the next step with workers that are being terminated.
+    pub(super) fn advance_terminations(&mut self, now: u64) {
+        // In reverse order, since some may be removed.
         for at in (0..self.workers.len()).rev() {
             let worker = &mut self.workers[at];
-            let Some(ending) = worker.ending.filter(|ending| now >= ending.at) else { continue };
-            if !ending.asked {
-                self.order_end(at, ending.reason, now);
-            } else if !ending.insisted {
-                worker.ending = Some(Ending { at: now + CLOSE_GRACE_NS, insisted: true, ..ending });
+            let Some(termination) = worker.termination.filter(|termination| now >= termination.at) else { continue };
+            if !termination.sigterm_sent {
+                self.terminate(at, termination.reason, now);
+            } else if !termination.sigkill_sent {
+                worker.termination = Some(Termination { at: now + CLOSE_GRACE_NS, sigkill_sent: true, ..termination });
                 let _ = self.supervision.fork_server.kill(worker.number, Signal::SIGKILL);
             } else {
-                self.end_alone(at, ending, now);
+                self.kill_directly(at, termination, now);
             }
         }
     }
 
-    /// A worker was killed, and the fork server does not say that it has ended.
-    fn end_alone(&mut self, at: usize, ending: Ending, now: u64) {
+    /// Kills a worker directly: its fork server was asked to, but has not reported its exit.
+    fn kill_directly(&mut self, at: usize, termination: Termination, now: u64) {
         let worker = &mut self.workers[at];
         let runs = worker.process.as_ref().is_some_and(|process| !process.has_ended());
         if !runs {
-            // The fork server is stopped or stuck. This is the last resort: the other workers end with it.
-            worker.ending = Some(Ending { at: now + CLOSE_GRACE_NS, ..ending });
-            self.supervision.fork_server.force();
-        } else if !ending.alone {
-            worker.ending = Some(Ending { at: now + ALONE_GRACE_NS, alone: true, ..ending });
+            // The fork server is stopped or stuck. As a last resort it is killed, with all of its workers.
+            worker.termination = Some(Termination { at: now + CLOSE_GRACE_NS, ..termination });
+            self.supervision.fork_server.kill_server();
+        } else if !termination.killed_directly {
+            worker.termination =
+                Some(Termination { at: now + DIRECT_KILL_GRACE_NS, killed_directly: true, ..termination });
             worker.kill();
         } else {
-            // The system does not let go of it: it may wait for a disk that does not answer. It will never run anything
-            // again, and whoever waits for its item need not wait for that.
-            self.bury(at, Some(Signal::SIGKILL as i32), now);
+            // The kernel has not removed the process: it may wait for a disk that does not respond. It will not run any
+            // code again, so its items need not wait.
+            self.worker_exited(at, Some(Signal::SIGKILL as i32), now);
         }
     }
 
-    /// A worker's socket is ready: a wake-up, or its end.
+    /// Handles a worker's ready socket: a wake-up, or its exit.
     pub(super) fn socket_ready(&mut self, number: u32, now: u64) {
         let Some(worker) = self.workers.iter_mut().find(|worker| worker.number == number) else { return };
-        // Whoever begins or ends to wait for other items rings.
-        self.any_waits |= worker.memory.status().waiting() > 0;
-        if !worker.heard() {
-            // Its exit is about to be told, unless it has only closed the socket and runs on.
+        // A worker also rings when it starts or stops waiting for other items.
+        self.may_lend |= worker.memory.status().waiting() > 0;
+        if !worker.drain_socket() {
+            // Its exit will be reported soon, unless it has only closed the socket and keeps running.
             let _ = self.epoll.delete(&worker.socket);
-            if worker.ending.is_none() {
-                worker.state = State::Dying;
+            if worker.termination.is_none() {
+                worker.state = State::Terminating;
                 worker.lent = false;
-                worker.gone_by = Some(now + GONE_NS);
-                worker.ending = Some(Ending {
+                worker.slot_held_until = Some(now + SLOT_HOLD_NS);
+                worker.termination = Some(Termination {
                     reason: Reason::ClosedConnection,
                     at: now + CLOSED_GRACE_NS,
-                    asked: false,
-                    insisted: false,
-                    alone: false,
+                    sigterm_sent: false,
+                    sigkill_sent: false,
+                    killed_directly: false,
                 });
             }
         }
     }
 
-    /// Ends workers that have been on an item, or in their initializer, for too long.
-    pub(super) fn end_overdue(&mut self, now: u64) {
+    /// Terminates workers that have been running an item, or their initializer, for too long.
+    pub(super) fn terminate_overdue(&mut self, now: u64) {
         for at in 0..self.workers.len() {
             if let Some((due, reason)) = self.due(at)
                 && now >= due
             {
-                self.order_end(at, reason, now);
+                self.terminate(at, reason, now);
             }
         }
     }
 
-    /// When a worker is to be ended for taking too long, and why.
+    /// Returns when a worker must be terminated for taking too long, and why.
     pub(super) fn due(&self, at: usize) -> Option<(u64, Reason)> {
         let worker = &self.workers[at];
-        if worker.ending.is_some() {
+        if worker.termination.is_some() {
             return None;
         }
         if worker.state == State::Starting {
@@ -110,7 +117,8 @@ impl WorkerPool {
             } else {
                 self.settings.initializer_timeout_ns
             };
-            return (limit > 0).then_some((worker.born.saturating_add(limit), Reason::InitializerTimedOut { limit }));
+            return (limit > 0)
+                .then_some((worker.requested_at.saturating_add(limit), Reason::InitializerTimedOut { limit }));
         }
         let overdue = self.first_timeout(worker);
         let cancelled = worker.cancel_at.filter(|_| self.runs_cancelled(worker)).map(|at| (at, Reason::Cancelled));
@@ -133,13 +141,14 @@ impl WorkerPool {
             (limit > 0).then_some((due, Reason::TimedOut { position: running.position, limit }))
         });
         let first = running.min_by_key(|(due, _)| *due);
-        // While outcomes are left where they are, it is not known whether something begins.
+        // While outcomes are held, the agent does not know whether another item has begun.
         first.or_else(|| if self.held { None } else { self.first_timeout_of_next(worker) })
     }
 
-    /// When the first item times out that the worker should have begun, if it has begun nothing: it was stopped before it
-    /// came to that. An item's clock then runs since it is one of those that the worker's threads would begin next. (Of an
-    /// item that was just begun the worker may not have noted yet when.)
+    /// Returns when the first item times out that a stopped worker should have begun.
+    ///
+    /// Its clock runs since it is one of the items that the worker's threads would begin next. (For an item that has
+    /// just begun, the worker may not have recorded the time yet.)
     fn first_timeout_of_next(&self, worker: &Worker) -> Option<(u64, Reason)> {
         let claimed = worker.memory.status().claimed();
         let has_begun = |given: &Given| given.next() < claimed;
@@ -148,7 +157,7 @@ impl WorkerPool {
         let mut first: Option<(u64, Reason)> = None;
         for given in worker.given.iter().filter(|given| !any_begun || has_begun(given)) {
             let chunk = &self.chunks[given.chunk as usize];
-            // For these nobody waits: they are no item's turn.
+            // Cancelled items do not count as the next ones.
             if chunk.cancelled {
                 continue;
             }

@@ -1,5 +1,4 @@
-//! What is left of a worker that has ended: what it had finished counts, what it died of is told, and what it had not
-//! begun goes elsewhere.
+//! Handles a worker that has exited: keeps its finished items, reports why it died, and requeues what it had not begun.
 
 use farpool_proto::v1::{Failure, FailureKind};
 
@@ -10,17 +9,23 @@ use super::stop::Stopping;
 use super::worker::{Given, Worker};
 
 impl WorkerPool {
-    /// A worker is gone: keeps what it has finished, tells what it died of, and moves what it had not begun.
-    pub(super) fn bury(&mut self, at: usize, status: Option<i32>, now: u64) {
-        // Whatever it wrote before it died counts.
-        self.collect_the_rest(at, now);
+    /// Handles a worker's exit. `status` is as waitpid(2) gives it; `None` if the fork server died.
+    pub(super) fn worker_exited(&mut self, at: usize, status: Option<i32>, now: u64) {
+        // What it wrote before it died counts.
+        self.collect_remaining(at, now);
         let mut worker = self.workers.remove(at);
-        // Whoever says that it has ended may be wrong.
+        // The report of its exit may be wrong.
         if worker.process.as_ref().is_some_and(|process| !process.has_ended()) {
             worker.kill();
         }
-        self.hear_last_words(&mut worker, now);
-        let death = Death { status, reason: worker.ending.filter(|ending| ending.asked).map(|ending| ending.reason) };
+        self.drain_output(&mut worker, now);
+        let death = Death {
+            status,
+            reason: worker
+                .termination
+                .filter(|termination| termination.sigterm_sent)
+                .map(|termination| termination.reason),
+        };
         let before_ready = !worker.was_ready;
         if let Some(failure) = worker.init_failure.take() {
             self.fail(Failure { pid: worker.pid, ..failure });
@@ -28,19 +33,19 @@ impl WorkerPool {
             self.died_at_start(&mut worker, death, now);
         }
         let own_doing = matches!(death.reason, None | Some(Reason::BrokenLink | Reason::ClosedConnection));
-        // Killed while it had nothing to do: nothing that another one would die of as well.
+        // It was killed while idle, so no item is at fault.
         let was_idle = worker.given.is_empty();
         let died_on_something = self.requeue(&mut worker, death);
         let expected = !own_doing || was_idle || before_ready;
         if !expected && !died_on_something && worker.finished == 0 && !self.supervision.is_stopping() {
-            self.start_was_fruitless(now, || death.tell(0));
+            self.start_failed(now, || death.describe(0));
         }
     }
 
     fn died_at_start(&mut self, worker: &mut Worker, death: Death, now: u64) {
-        let told = death.tell(self.settings.memory_limit);
+        let told = death.describe(self.settings.memory_limit);
         if self.settings.initializer.is_empty() {
-            return self.start_was_fruitless(now, || told);
+            return self.start_failed(now, || told);
         }
         let message = match death.reason {
             Some(Reason::InitializerTimedOut { .. }) => told,
@@ -52,15 +57,14 @@ impl WorkerPool {
         self.fail(failure);
     }
 
-    /// Sorts what the worker had: items that ran are told as its victims, the others go elsewhere. Returns whether
-    /// any ran.
+    /// Reports the items that ran as failed and requeues the others. Returns whether any ran.
     fn requeue(&mut self, worker: &mut Worker, death: Death) -> bool {
         let mut running: Vec<u32> =
             worker.memory.status().running(self.threads).map(|running| running.position).collect();
         if let Some(Reason::TimedOut { position, .. }) = death.reason {
             running.push(position);
         }
-        // The last in order comes first, so that each is put in front of those behind it.
+        // Pieces are collected in reverse order, since each is pushed to the front of the queue.
         let mut pieces: Vec<Piece> = worker.rest.take().into_iter().collect();
         let mut victims = Vec::new();
         while let Some(given) = worker.given.pop_back() {
@@ -82,7 +86,7 @@ impl WorkerPool {
         let any = !victims.is_empty();
         for (chunk, item, position) in victims {
             let failure = self.failure_of_victim(worker, death, position);
-            self.tell_failed(chunk, item, failure);
+            self.report_failed(chunk, item, failure);
         }
         any
     }
@@ -97,7 +101,7 @@ impl WorkerPool {
                 ),
             ),
             _ => {
-                let mut message = death.tell(self.settings.memory_limit);
+                let mut message = death.describe(self.settings.memory_limit);
                 if let Some(note) = worker.memory.status().note() {
                     message = format!("{message}, after it {note}");
                 }
