@@ -140,7 +140,7 @@ impl Agent {
     }
 
     /// Keeps a pool that was to stop when idle.
-    pub fn keep_pool(&mut self, pool: u64) {
+    pub fn cancel_pool_stop(&mut self, pool: u64) {
         if let Some(pool) = self.pools.iter_mut().find(|known| known.id == pool) {
             pool.cancel_stop();
             self.sharing.pools_changed = true;

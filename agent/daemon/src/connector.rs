@@ -1,4 +1,4 @@
-//! The way to the coordinator: gRPC over a TCP connection.
+//! Connects to the coordinator: gRPC over TCP.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use tonic::transport::{Channel, Endpoint};
 use super::session::{CommandFrames, Connect, Connecting};
 use super::settings::Settings;
 
-/// The way to the coordinator, as far as there is a connection; changes with each new one.
+/// The coordinator's endpoint, while there is a connection; changes with each new one.
 pub(super) type Coordinator = watch::Receiver<Option<Endpoint>>;
 
-/// What is needed to connect.
+/// Opens connections to the coordinator.
 #[derive(Debug)]
 pub(super) struct Connector {
     endpoint: Endpoint,
@@ -29,13 +29,13 @@ impl Connector {
         Connector { endpoint, connected: Arc::new(watch::Sender::new(None)) }
     }
 
-    /// For those who have something else to ask of the coordinator.
+    /// Returns the endpoint for other requests to the coordinator.
     pub(super) fn coordinator(&self) -> Coordinator {
         self.connected.subscribe()
     }
 }
 
-/// What speaks to the coordinator over this connection.
+/// Returns a client of the coordinator on this connection.
 pub(super) fn client(channel: Channel) -> AgentsClient<Channel> {
     AgentsClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE).max_encoding_message_size(MAX_GRPC_MESSAGE)
 }

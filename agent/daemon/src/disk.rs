@@ -2,7 +2,7 @@ use super::programs::Programs;
 use super::settings::Settings;
 use super::workplace::Workplaces;
 
-/// What the daemon has on disk.
+/// The daemon's files on disk.
 #[derive(Debug)]
 pub(super) struct Disk {
     pub(super) programs: Programs,
@@ -13,7 +13,8 @@ impl Disk {
     pub(super) fn open(settings: &Settings) -> Result<Disk, String> {
         let programs = Programs::open(settings)?;
         let workplaces = Workplaces::open(&std::env::temp_dir());
-        let workplaces = workplaces.map_err(|error| format!("cannot create a directory for the workers: {error}"))?;
+        let workplaces =
+            workplaces.map_err(|error| format!("could not create a directory for the workers: {error}"))?;
         Ok(Disk { programs, workplaces })
     }
 }

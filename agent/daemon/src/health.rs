@@ -1,54 +1,54 @@
-//! Whether anything can run on this host, as far as the daemon knows: the agent tells of workers that die before they can serve, and
-//! pools that cannot even be started here say why.
+//! The health of this host: the agent reports workers that die at startup, and the daemon adds pools that could not
+//! even start.
 
 use std::collections::HashSet;
 
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{AgentEvent, Ailing, FailureKind};
 
-/// What speaks against this host, and what for it.
+/// Reasons why this host is healthy or unhealthy.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// Why workers die, as the agent has it.
-    workers: String,
-    /// Why the last pool could not be started that failed because of this host, unless one was started since.
-    starts: String,
-    /// Pools that were started here. As long as there are such, something can run.
+    /// Why workers die, as the agent reports it; empty if they do not.
+    worker_failure: String,
+    /// Why the last pool failed to start because of this host; empty after a pool has started.
+    start_failure: String,
+    /// Pools that run here. While there are any, the host is healthy.
     started: HashSet<u64>,
-    /// Pools that were refused for what is no fault of this host.
-    excused: HashSet<u64>,
-    /// What the coordinator was told last.
-    told: String,
+    /// Rejected pools whose failure is not the host's fault.
+    ignored: HashSet<u64>,
+    /// The reason last reported to the coordinator; empty: healthy.
+    reported: String,
 }
 
 impl Health {
-    /// The pool is refused, which says nothing of this host.
-    pub(super) fn excuse(&mut self, pool: u64) {
-        self.excused.insert(pool);
+    /// Ignores the failure of a rejected pool, because it is not the host's fault.
+    pub(super) fn ignore_failure(&mut self, pool: u64) {
+        self.ignored.insert(pool);
     }
 
-    /// Takes note of what the agent tells, and has the coordinator told what that comes to. Returns it, if it is news: why nothing
-    /// can run here, or nothing if something can.
-    pub(super) fn hear(&mut self, events: &mut Vec<AgentEvent>) -> Option<&str> {
+    /// Updates the health from the agent's events, and replaces them by the health of the host. Returns a changed
+    /// reason why nothing can run here; empty if something can again.
+    pub(super) fn update(&mut self, events: &mut Vec<AgentEvent>) -> Option<&str> {
         let mut changed = false;
         let mut note = |event: &AgentEvent| match &event.body {
             Some(Event::Ailing(ailing)) if ailing.pool == 0 => {
-                self.workers.clone_from(&ailing.reason);
+                self.worker_failure.clone_from(&ailing.reason);
                 changed = true;
             }
             Some(Event::PoolStarted(started)) => {
                 self.started.insert(started.pool);
-                self.starts.clear();
+                self.start_failure.clear();
                 changed = true;
             }
             Some(Event::PoolStopped(stopped)) => {
-                self.excused.remove(&stopped.pool);
+                self.ignored.remove(&stopped.pool);
                 changed |= self.started.remove(&stopped.pool);
             }
-            Some(Event::PoolFault(fault)) if !self.excused.contains(&fault.pool) => {
+            Some(Event::PoolFault(fault)) if !self.ignored.contains(&fault.pool) => {
                 let failure = fault.failure.as_ref().filter(|failure| failure.kind() == FailureKind::Unavailable);
                 if let Some(failure) = failure {
-                    self.starts.clone_from(&failure.message);
+                    self.start_failure.clone_from(&failure.message);
                     changed = true;
                 }
             }
@@ -59,15 +59,15 @@ impl Health {
             return None;
         }
         events.retain(|event| !matches!(&event.body, Some(Event::Ailing(ailing)) if ailing.pool == 0));
-        let starts = if self.started.is_empty() { self.starts.as_str() } else { "" };
-        let reason = if self.workers.is_empty() { starts } else { &self.workers };
-        if reason == self.told {
+        let starts = if self.started.is_empty() { self.start_failure.as_str() } else { "" };
+        let reason = if self.worker_failure.is_empty() { starts } else { &self.worker_failure };
+        if reason == self.reported {
             return None;
         }
-        reason.clone_into(&mut self.told);
-        let reason = self.told.clone();
+        reason.clone_into(&mut self.reported);
+        let reason = self.reported.clone();
         events.push(AgentEvent { body: Some(Event::Ailing(Ailing { reason, pool: 0 })) });
-        Some(&self.told)
+        Some(&self.reported)
     }
 }
 
@@ -77,11 +77,11 @@ mod tests {
 
     use super::*;
 
-    /// What is told of the host's health when the agent tells this.
+    /// Returns what is reported to the coordinator after this event of the agent.
     fn told(health: &mut Health, event: Event) -> Option<String> {
         let own = matches!(event, Event::Ailing(_));
         let mut events = vec![AgentEvent { body: Some(event) }];
-        let said = health.hear(&mut events).map(str::to_owned);
+        let said = health.update(&mut events).map(str::to_owned);
         let ailing = events.iter().find_map(|event| match &event.body {
             Some(Event::Ailing(ailing)) => Some(ailing.reason.clone()),
             _ => None,
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_starts_nothing_ails_until_it_does() {
+    fn a_host_is_unhealthy_until_a_pool_starts() {
         let mut health = Health::default();
         assert_eq!(told(&mut health, fault(1, FailureKind::ProgramRejected, "no program")), None);
         assert_eq!(
@@ -106,7 +106,7 @@ mod tests {
         );
         assert_eq!(told(&mut health, fault(3, FailureKind::Unavailable, "the disk is full")), None);
         assert_eq!(told(&mut health, Event::PoolStarted(PoolStarted { pool: 4 })), Some(String::new()));
-        // What one pool lacks does not matter as long as others run.
+        // One pool's failure does not matter while others run.
         assert_eq!(told(&mut health, fault(5, FailureKind::Unavailable, "too large")), None);
         assert_eq!(told(&mut health, Event::PoolStopped(PoolStopped { pool: 4 })), Some("too large".into()));
         let dies = Ailing { reason: "killed by SIGKILL".into(), pool: 0 };
@@ -115,11 +115,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_fault_of_the_host_does_not_count() {
+    fn failures_that_are_not_the_hosts_fault_do_not_count() {
         let mut health = Health::default();
-        health.excuse(1);
+        health.ignore_failure(1);
         assert_eq!(told(&mut health, fault(1, FailureKind::Unavailable, "no client sent it")), None);
         told(&mut health, Event::PoolStopped(PoolStopped { pool: 1 }));
-        assert!(health.excused.is_empty());
+        assert!(health.ignored.is_empty());
     }
 }

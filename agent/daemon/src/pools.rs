@@ -1,4 +1,4 @@
-//! Pools whose programs are not there yet, and what belongs to those that run.
+//! Prepares pools (fetches their programs), and holds the files of those that run.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -28,40 +28,40 @@ pub(super) struct Pools {
     coordinator: Coordinator,
     /// The coordinator's address, for pools that tasks open.
     address: String,
-    /// The name of this host, as others know it.
+    /// The name of this host in the cluster.
     host: String,
-    /// From which workers make the tokens of their items.
+    /// The agent's part of the tokens that workers give to their items.
     token: String,
     waiting: HashMap<u64, Waiting>,
     preparations: JoinSet<Outcome>,
-    running: HashMap<u64, Base>,
+    running: HashMap<u64, Resources>,
 }
 
 /// A pool that is being prepared.
 #[derive(Debug)]
 struct Waiting {
     start: StartPool,
-    /// What it is to be told once it is there.
+    /// Jobs to start once the pool has started.
     jobs: Vec<StartJob>,
     preparation: AbortHandle,
 }
 
-/// What must be there as long as a pool is.
+/// The files that a pool needs while it runs.
 #[derive(Debug)]
-struct Base {
+struct Resources {
     program: Found,
     workplace: Workplace,
 }
 
-/// What comes of a preparation: what the pool says of its program, and what is there for it.
-type Outcome = Result<(Program, Base), Refusal>;
+/// The outcome of a preparation: the pool's program, and its files.
+type Outcome = Result<(Program, Resources), Refusal>;
 
-/// A pool whose preparation has come to its end.
+/// A pool whose preparation has ended.
 #[derive(Debug)]
 pub(super) enum Prepared {
-    /// It can be started, and then told of these jobs.
+    /// It can start, and then these jobs.
     Ready(Box<StartPool>, fork_server::Program, Vec<StartJob>),
-    /// It cannot.
+    /// It cannot start.
     Refused(u64, Refusal),
 }
 
@@ -70,8 +70,8 @@ pub(super) enum Prepared {
 pub(super) struct Refusal {
     pub(super) kind: FailureKind,
     pub(super) message: String,
-    /// Nothing else would run here either.
-    pub(super) of_host: bool,
+    /// Whether it is this host's fault: no other pool can start either.
+    pub(super) host_fault: bool,
 }
 
 impl Pools {
@@ -82,10 +82,10 @@ impl Pools {
         Pools { disk, coordinator, address, host, token, waiting, preparations, running }
     }
 
-    /// Prepares a pool.
+    /// Starts to prepare a pool.
     ///
     /// # Errors
-    /// If there is a pool of this number already.
+    /// If there is already a pool with this number.
     pub(super) fn prepare(&mut self, start: StartPool) -> Result<(), String> {
         let pool = start.pool;
         if self.waiting.contains_key(&pool) || self.running.contains_key(&pool) {
@@ -97,14 +97,14 @@ impl Pools {
         Ok(())
     }
 
-    /// Whether [`Pools::next`] has anything to wait for.
+    /// Returns whether [`Pools::next`] has anything to wait for.
     pub(super) fn is_preparing(&self) -> bool {
         !self.preparations.is_empty()
     }
 
-    /// Takes what concerns a pool that is being prepared, and leaves the rest. Returns the number of a pool that will
-    /// not come any more.
-    pub(super) fn hear(&mut self, command: &mut Option<Command>) -> Option<u64> {
+    /// Takes a command for a pool that is being prepared, and leaves others in place. Returns the number of a pool
+    /// whose preparation it stopped.
+    pub(super) fn intercept(&mut self, command: &mut Option<Command>) -> Option<u64> {
         match command.take()? {
             Command::StopPool(stop) if self.waiting.contains_key(&stop.pool) => {
                 let waiting = self.waiting.remove(&stop.pool)?;
@@ -130,7 +130,7 @@ impl Pools {
         None
     }
 
-    /// Waits for the next pool whose preparation comes to its end; for ever if no more do. May be dropped.
+    /// Waits for the next preparation to end; forever if there is none. Cancel-safe.
     pub(super) async fn next(&mut self) -> Prepared {
         loop {
             let Some(outcome) = self.preparations.join_next_with_id().await else { std::future::pending().await };
@@ -140,41 +140,41 @@ impl Pools {
         }
     }
 
-    /// Nothing is left of a pool.
+    /// Releases the files of a stopped pool.
     pub(super) fn stopped(&mut self, pool: u64) {
-        if let Some(base) = self.running.remove(&pool) {
+        if let Some(resources) = self.running.remove(&pool) {
             // Removing a directory blocks.
-            spawn_blocking(move || drop(base));
+            spawn_blocking(move || drop(resources));
         }
     }
 
-    /// Gives up the pools that are being prepared, and returns their numbers.
-    pub(super) fn give_up(&mut self) -> Vec<u64> {
+    /// Aborts all preparations, and returns their pools' numbers.
+    pub(super) fn abort_all(&mut self) -> Vec<u64> {
         self.preparations.abort_all();
         self.waiting.drain().map(|(pool, _)| pool).collect()
     }
 
-    /// `None`: the pool is not wanted any more.
+    /// Handles an ended preparation. `None`: the pool was stopped meanwhile.
     fn prepared(&mut self, outcome: Result<(Id, Outcome), JoinError>) -> Option<Prepared> {
         let (id, outcome) = match outcome {
             Ok(ended) => ended,
             Err(error) => {
-                let message = format!("cannot prepare the program: {error}");
-                (error.id(), Err(Refusal { kind: FailureKind::Unavailable, message, of_host: true }))
+                let message = format!("could not prepare the program: {error}");
+                (error.id(), Err(Refusal { kind: FailureKind::Unavailable, message, host_fault: true }))
             }
         };
         let pool = self.waiting.iter().find(|(_, waiting)| waiting.preparation.id() == id).map(|(pool, _)| *pool)?;
         let Waiting { start, jobs, .. } = self.waiting.remove(&pool)?;
-        let (program, base) = match outcome {
+        let (program, resources) = match outcome {
             Ok(there) => there,
             Err(refusal) => return Some(Prepared::Refused(pool, refusal)),
         };
-        let program = self.program(&program, &base);
-        self.running.insert(pool, base);
+        let program = self.program(&program, &resources);
+        self.running.insert(pool, resources);
         Some(Prepared::Ready(start.into(), program, jobs))
     }
 
-    fn program(&self, program: &Program, base: &Base) -> fork_server::Program {
+    fn program(&self, program: &Program, resources: &Resources) -> fork_server::Program {
         let text = |bytes: &Bytes| OsString::from_vec(bytes.to_vec());
         let digest = Digest::try_from(&program.digest[..]).map(|digest| digest.to_string()).unwrap_or_default();
         let own = [
@@ -186,34 +186,36 @@ impl Pools {
         let chosen = program.environment.iter().map(|variable| (text(&variable.name), text(&variable.value)));
         let own = own.map(|(name, value)| (name.into(), value.into()));
         fork_server::Program {
-            path: base.program.path().to_owned(),
+            path: resources.program.path().to_owned(),
             arguments: program.arguments.iter().map(text).collect(),
-            // Ours come last: of two with one name the last one counts.
+            // Ours come last: of two with the same name, the last one wins.
             environment: Some(chosen.chain(own).collect()),
-            directory: Some(base.workplace.path().to_owned()),
+            directory: Some(resources.workplace.path().to_owned()),
         }
     }
 }
 
 async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, packed: Bytes) -> Outcome {
-    let rejected = |message| Refusal { kind: FailureKind::ProgramRejected, message, of_host: false };
-    let unavailable = |message, of_host| Refusal { kind: FailureKind::Unavailable, message, of_host };
-    let program = Program::unpacked(&packed).map_err(|error| rejected(format!("the pool's program: {error}")))?;
+    let rejected = |message| Refusal { kind: FailureKind::ProgramRejected, message, host_fault: false };
+    let unavailable = |message, host_fault| Refusal { kind: FailureKind::Unavailable, message, host_fault };
+    let program = Program::unpacked(&packed)
+        .map_err(|error| rejected(format!("the description of the pool's program is malformed: {error}")))?;
     let program = program.ok_or_else(|| rejected("the pool does not say which program it runs".to_owned()))?;
     let digest = Digest::try_from(&program.digest[..]).map_err(|error| rejected(error.to_string()))?;
     check(&program).map_err(rejected)?;
     let found = disk.programs.get(digest, program.size, coordinator).await;
-    let found =
-        found.map_err(|NotFound { why, of_host }| unavailable(format!("getting program {digest}: {why}"), of_host))?;
+    let found = found.map_err(|NotFound { why, host_fault }| {
+        unavailable(format!("could not get program {digest}: {why}"), host_fault)
+    })?;
     let directory = program.directory.to_vec();
     let workplace = spawn_blocking(move || disk.workplaces.find(directory)).await;
     let workplace = workplace.map_err(std::io::Error::other).flatten();
-    let workplace =
-        workplace.map_err(|error| unavailable(format!("cannot create a directory for the workers: {error}"), true))?;
-    Ok((program, Base { program: found, workplace }))
+    let workplace = workplace
+        .map_err(|error| unavailable(format!("could not create a directory for the workers: {error}"), true))?;
+    Ok((program, Resources { program: found, workplace }))
 }
 
-/// What no process can be started with, or no client may ask for.
+/// Rejects arguments and variables with which no process can start, or which exceed the limits.
 fn check(program: &Program) -> Result<(), String> {
     limits::program(program).map_err(|beyond| beyond.to_string())?;
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

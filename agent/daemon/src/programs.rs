@@ -1,4 +1,4 @@
-//! Getting hold of the programs that pools run.
+//! Finds or fetches the programs that pools run.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -18,48 +18,48 @@ use tonic::{Code, Status};
 use super::connector::{Coordinator, client};
 use super::settings::Settings;
 
-/// How long a program that was on its way waits for another connection.
-const CONNECTION_PATIENCE: Duration = Duration::from_secs(60);
+/// How long an interrupted fetch waits for another connection.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The programs of this host.
 #[derive(Debug)]
 pub(super) struct Programs {
-    /// Where somebody else puts them.
+    /// Directories that the operator fills.
     directories: Arc<ProgramDirectories>,
     store: ProgramStore,
-    /// Whoever looks for a program has its turn: the next one then finds it.
+    /// One lookup at a time for each program, so that the next one finds what was fetched.
     turns: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
     log: Log,
 }
 
-/// A program that is here as long as this is.
+/// A program on this host; it stays while this value lives.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// In a directory of somebody else's.
-    Lying(PathBuf),
+    /// In a directory that the operator fills.
+    InDirectory(PathBuf),
     /// In the store.
     Stored(InUse),
 }
 
-/// Why a program is not here.
+/// Why a program is not available.
 #[derive(Debug)]
 pub(super) struct NotFound {
-    /// A fragment.
+    /// The reason, a fragment.
     pub(super) why: String,
-    /// This host has no room for it, or cannot store it.
-    pub(super) of_host: bool,
+    /// Whether it is this host's fault: it has no room, or cannot store it.
+    pub(super) host_fault: bool,
 }
 
 impl NotFound {
     fn here(why: impl Display) -> Self {
-        Self { why: why.to_string(), of_host: true }
+        Self { why: why.to_string(), host_fault: true }
     }
 }
 
 impl Found {
     pub(super) fn path(&self) -> &Path {
         match self {
-            Found::Lying(path) => path,
+            Found::InDirectory(path) => path,
             Found::Stored(stored) => stored.path(),
         }
     }
@@ -81,7 +81,7 @@ impl Programs {
         Err(failure)
     }
 
-    /// Where programs are kept.
+    /// Returns the directory of the program store.
     pub(super) fn directory(&self) -> &Path {
         self.store.directory()
     }
@@ -92,7 +92,7 @@ impl Programs {
         let _turn = turn.lock().await;
         let (directories, store) = (Arc::clone(&self.directories), self.store.clone());
         let here = spawn_blocking(move || match directories.find(&digest, size) {
-            Some(path) => Some(Found::Lying(path)),
+            Some(path) => Some(Found::InDirectory(path)),
             None => store.get(&digest).map(Found::Stored),
         });
         match here.await {
@@ -103,7 +103,7 @@ impl Programs {
     }
 
     fn turn(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
-        // The map is whole between any two statements.
+        // The map is consistent even if a holder of the lock panicked.
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         turns.retain(|_, turn| turn.strong_count() > 0);
         turns.get(&digest).and_then(Weak::upgrade).unwrap_or_else(|| {
@@ -114,48 +114,49 @@ impl Programs {
     }
 
     async fn fetch(&self, digest: Digest, size: u64, mut coordinator: Coordinator) -> Result<InUse, NotFound> {
-        // Nobody need send what there will be no room for.
+        // A program that does not fit need not be sent.
         self.store.check_size(size).map_err(NotFound::here)?;
         loop {
-            let (status, of_host) = match self.try_to_fetch(digest, &mut coordinator).await {
+            let (status, host_fault) = match self.fetch_once(digest, &mut coordinator).await {
                 Ok(fetched) => {
-                    info!(self.log, %digest, bytes = fetched.size(), "fetched program");
+                    info!(self.log, %digest, bytes = fetched.size(), "program fetched");
                     return Ok(fetched);
                 }
                 Err(failed) => failed,
             };
-            // With the next connection it can be asked for again.
+            // The fetch can be retried on the next connection.
             let lost = status.source().is_some();
-            if lost && timeout(CONNECTION_PATIENCE, coordinator.changed()).await.is_ok_and(|changed| changed.is_ok()) {
+            if lost && timeout(RECONNECT_TIMEOUT, coordinator.changed()).await.is_ok_and(|changed| changed.is_ok()) {
                 continue;
             }
             let why = match status.message() {
                 "" => status.code().to_string(),
                 message => message.to_owned(),
             };
-            return Err(NotFound { why, of_host });
+            return Err(NotFound { why, host_fault });
         }
     }
 
-    /// The error says also whether it may be this host's fault.
-    async fn try_to_fetch(&self, digest: Digest, coordinator: &mut Coordinator) -> Result<InUse, (Status, bool)> {
+    /// Fetches a program once. The error also says whether it may be this host's fault.
+    async fn fetch_once(&self, digest: Digest, coordinator: &mut Coordinator) -> Result<InUse, (Status, bool)> {
         let endpoint = coordinator.borrow_and_update().clone();
         let missing = || (Status::unavailable("the agent is not connected to the coordinator"), false);
-        // A separate connection: a fetch waits until some client sends the program, and a connection carries only so many calls.
+        // A separate connection: a fetch may wait for a client to send the program, and a connection carries a limited
+        // number of calls.
         let channel = dial::connect(&endpoint.ok_or_else(missing)?).await;
         let channel = channel.map_err(|error| (Status::from_error(error.into()), false))?;
         let reply = client(channel).fetch_program(FetchProgramRequest { digest: digest.to_bytes() }).await;
         let reply = reply.map_err(|status| (status, false))?;
         let received = receive(reply.into_inner(), &self.store, |sent, _| match *sent == digest {
             true => Ok(()),
-            false => Err(Status::invalid_argument(format!("asked for program {digest}, but received {sent}"))),
+            false => Err(Status::invalid_argument(format!("requested program {digest}, but received {sent}"))),
         })
         .await;
-        // As the store has it.
-        let of_host = |code: Code| matches!(code, Code::ResourceExhausted | Code::Internal);
+        // The codes that the program store uses for its own failures.
+        let host_fault = |code: Code| matches!(code, Code::ResourceExhausted | Code::Internal);
         received.map_err(|status| {
-            let of_host = of_host(status.code()) && status.source().is_none();
-            (status, of_host)
+            let host_fault = host_fault(status.code()) && status.source().is_none();
+            (status, host_fault)
         })
     }
 }

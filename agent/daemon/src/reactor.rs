@@ -1,4 +1,4 @@
-//! Where the agent's epoll, which is driven from outside, meets tokio's.
+//! Connects the agent's epoll with tokio's.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,10 +12,10 @@ use tokio::io::unix::AsyncFd;
 use farpool_agent::timer::Timer;
 use farpool_agent::{Agent, Armed};
 
-/// The timer's data in epoll events; no pool of the agent's has it.
+/// The timer's data in epoll events; no pool uses it.
 const TIMER: u64 = u64::MAX;
 
-/// What wakes this thread when an agent has something to do.
+/// Wakes this thread when the agent has work.
 #[derive(Debug)]
 pub(super) struct Reactor {
     epoll: AsyncFd<Nested>,
@@ -40,27 +40,27 @@ impl Reactor {
         Ok(Reactor { epoll, timer })
     }
 
-    /// Waits until a descriptor of the agent's is ready, or a time has come that it asked for. May be dropped.
+    /// Waits until a descriptor of the agent is ready or its deadline has passed. Cancel-safe.
     pub(super) async fn ready(&self) {
-        // An error would mean that the runtime is going down.
+        // An error would mean that the runtime is shutting down.
         if let Ok(mut ready) = self.epoll.readable().await {
             ready.retain_ready();
         }
     }
 
-    /// Tells the agent what is ready.
-    pub(super) fn hear(&mut self, agent: &mut Agent) {
+    /// Passes ready events to the agent.
+    pub(super) fn dispatch(&mut self, agent: &mut Agent) {
         let mut events = [EpollEvent::empty(); 32];
-        // Tokio hears of this epoll again only after it was seen to be empty: mostly the second look finds that. A
-        // descriptor that stays ready does not keep the rest waiting.
+        // Tokio reports this epoll again only after it was seen empty, which the second look usually finds. The bound
+        // keeps a descriptor that stays ready from delaying the rest.
         for _ in 0..2 {
-            let heard = self.epoll.try_io(Interest::READABLE, |nested| {
+            let ready = self.epoll.try_io(Interest::READABLE, |nested| {
                 match nested.0.wait(&mut events, EpollTimeout::ZERO)? {
                     0 => Err(io::ErrorKind::WouldBlock.into()),
                     count => Ok(count),
                 }
             });
-            for event in &events[..heard.unwrap_or(0)] {
+            for event in &events[..ready.unwrap_or(0)] {
                 match event.data() {
                     TIMER => self.timer.rung(),
                     data => agent.ready(data),
@@ -69,7 +69,7 @@ impl Reactor {
         }
     }
 
-    /// To be called before [`Reactor::ready`]: whether the agent has something to do already.
+    /// Prepares for [`Reactor::ready`]. Returns whether the agent has work already.
     pub(super) fn arm(&mut self, agent: &mut Agent) -> bool {
         match agent.arm() {
             Armed::Busy => return true,

@@ -37,7 +37,7 @@ const EXAMPLES: &str = "Examples:
   farpool-agent --slots 4 --program-dir /opt/tools/bin
       runs at most 4 worker processes; programs already in that directory are not sent again
 
-On SIGTERM or Ctrl-C it finishes running items, hands the rest to other agents, and leaves. A second signal ends it \
+On SIGTERM or Ctrl-C it finishes running items, returns the others, and exits. A second signal stops it \
 at once.";
 
 #[derive(Debug, Parser)]
@@ -138,7 +138,7 @@ impl Settings {
     /// Adds the values that some settings get on this host.
     fn in_effect(&self, given: Given) -> Given {
         let places = self.programs.iter().map(|place| place.display().to_string());
-        let places = format!("the first of these that can be used: {}", places.collect::<Vec<_>>().join(", "));
+        let places = format!("the first usable one of: {}", places.collect::<Vec<_>>().join(", "));
         given.with("slots", self.slots).with("host", &self.host).with_note("programs", places)
     }
 
@@ -164,7 +164,7 @@ impl Settings {
         );
     }
 
-    /// An agent with these settings.
+    /// Creates an agent with these settings.
     pub(super) fn agent(&self) -> io::Result<Agent> {
         let mut settings = farpool_agent::Settings::host(self.slots);
         settings.host = Some(self.host.clone());
@@ -221,8 +221,8 @@ fn check_coordinator(address: &Address, insecure: bool) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "--coordinator {address} is on another machine, and there is no authentication yet: whoever answers there can run \
-         programs on this host, and whoever sits between can read and change the traffic. If you trust everybody in \
+        "--coordinator {address} is on another machine, and there is no authentication yet: anyone who answers there can run \
+         programs on this host, and anyone in between can read and change the traffic. If you trust everyone in \
          that network, add --insecure"
     ))
 }

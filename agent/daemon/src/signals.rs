@@ -5,11 +5,11 @@ use tokio::sync::mpsc::{self, Receiver};
 
 use farpool_common::log::{Log, info};
 
-/// The signals that ask the daemon to leave, each as what a process exits with that it ends.
+/// Returns the exit codes of the signals that ask the daemon to leave, as they arrive.
 pub(super) fn signals(log: &Log) -> io::Result<Receiver<u8>> {
     note_hangups(log.clone())?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    // The second one is the last that is of interest.
+    // Only the first two matter.
     let (sender, receiver) = mpsc::channel(2);
     tokio::spawn(async move {
         loop {
@@ -22,18 +22,18 @@ pub(super) fn signals(log: &Log) -> io::Result<Receiver<u8>> {
     Ok(receiver)
 }
 
-/// A file that would exceed the limit on the size of files (ulimit -f) is an error, and not the end of this process. Not
-/// ignored, since workers would inherit that.
+/// Makes writes beyond the file size limit (ulimit -f) fail instead of killing this process. The signal is not ignored,
+/// since workers would inherit that.
 pub(super) fn survive_file_limit() -> io::Result<()> {
     signal(SignalKind::from_raw(nix::libc::SIGXFSZ)).map(drop)
 }
 
-/// A terminal that is closed is no reason to leave.
+/// Logs SIGHUP, so that closing the terminal does not stop the daemon.
 fn note_hangups(log: Log) -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            info!(log, "SIGHUP: there is nothing to reload");
+            info!(log, "SIGHUP ignored; there is nothing to reload");
         }
     });
     Ok(())

@@ -1,4 +1,4 @@
-//! Where the workers of a pool run.
+//! The working directories of pools.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -9,19 +9,18 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access, geteuid, mkdtemp};
 
-/// How the directories of agents begin.
+/// Prefix of the directories of agents.
 const PREFIX: &str = "farpool-agent-";
 
-/// The directory in which this agent makes those of its pools. It is locked as long as the agent is there: what dead
-/// ones have left is removed by the next one on their host.
+/// The directory for the pools' working directories. It is locked while the agent lives; the next agent on the host
+/// removes the directories of dead ones.
 #[derive(Debug)]
 pub(super) struct Workplaces {
     path: PathBuf,
     _lock: File,
 }
 
-/// A pool's working directory: its client's, if there is such a one on this host, or an empty one, which goes with the
-/// pool.
+/// A pool's working directory: that of its client, if this host has it, or an empty one that is removed with the pool.
 #[derive(Debug)]
 pub(super) struct Workplace {
     path: PathBuf,
@@ -29,12 +28,12 @@ pub(super) struct Workplace {
 }
 
 impl Workplaces {
-    /// Makes the agent's directory in `temporary`.
+    /// Creates the agent's directory in `temporary`.
     pub(super) fn open(temporary: &Path) -> io::Result<Workplaces> {
-        remove_left_behind(temporary);
+        remove_stale(temporary);
         loop {
             let path = mkdtemp(&temporary.join(format!("{PREFIX}XXXXXX")))?;
-            // Another agent that has just started may have taken it for one that was left behind.
+            // Another agent that is starting may have removed it as stale.
             match File::open(&path) {
                 Ok(lock) if lock.try_lock().is_ok() && path.exists() => return Ok(Workplaces { path, _lock: lock }),
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -43,7 +42,7 @@ impl Workplaces {
         }
     }
 
-    /// Looks for the client's directory, and makes an empty one if it is not there. Blocks.
+    /// Returns the client's directory if it exists here, or creates an empty one. Blocks.
     pub(super) fn find(&self, wanted: Vec<u8>) -> io::Result<Workplace> {
         let wanted = PathBuf::from(OsString::from_vec(wanted));
         if wanted.is_absolute() && wanted.is_dir() && access(&wanted, AccessFlags::X_OK).is_ok() {
@@ -54,8 +53,8 @@ impl Workplaces {
     }
 }
 
-/// Removes directories of agents that are not there any more. Errors leave them for the next time.
-fn remove_left_behind(temporary: &Path) {
+/// Removes the directories of dead agents. Errors leave them for the next agent.
+fn remove_stale(temporary: &Path) {
     for entry in temporary.read_dir().into_iter().flatten().flatten() {
         let ours = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes())
             && entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw());
@@ -94,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_dead_agent_has_left_is_removed() {
+    fn the_directory_of_a_dead_agent_is_removed() {
         let temporary = mkdtemp(&std::env::temp_dir().join("farpool-workplaces-XXXXXX")).expect("made");
         let names = || {
             let mut names: Vec<_> = temporary.read_dir().expect("there").flatten().map(|file| file.path()).collect();
@@ -124,7 +123,7 @@ mod tests {
         assert_eq!(workplace.path(), temporary);
         drop(workplace);
         assert!(temporary.exists());
-        // Relative to what?
+        // A relative path has no base here.
         assert!(workplaces.find(b".".to_vec()).expect("made").is_scratch);
         drop(workplaces);
         fs::remove_dir_all(temporary).expect("removed");

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use farpool_agent_daemon::simulation::{
-    CommandFrames, Connect, Connecting, End, Log, Manner, Session, Workers as SessionsWorkers,
+    CommandFrames, Connect, Connecting, End, Log, SessionSettings, Session, Workers as SessionsWorkers,
 };
 use farpool_net::Frames;
 use farpool_proto::v1::agent_command::Body as Command;
@@ -62,9 +62,9 @@ impl Agent {
             secret: coordinator::secret(random),
             ..AgentHello::default()
         };
-        let manner = Manner {
+        let settings = SessionSettings {
             hello,
-            patience: HEARTBEAT,
+            leave_timeout: HEARTBEAT,
             orphan_timeout: Duration::from_secs(random.pick(&[3, 20, 60])),
             seed: random.next(),
             coordinator: "the coordinator".to_owned(),
@@ -73,7 +73,7 @@ impl Agent {
         let workers = Workers::new(plan.clone(), random.fork(), slots);
         let shared = Shared { workers: Arc::new(Mutex::new(workers)), touched: Arc::default(), held: Arc::default() };
         let way = Way { host, network: network.clone(), address: address.clone(), shared: shared.clone() };
-        let mut session = Session::new(way, shared.clone(), manner);
+        let mut session = Session::new(way, shared.clone(), settings);
         let (ask, mut asked) = mpsc::channel(1);
         let process = Process::start(async move {
             let end = session.serve(&mut asked).await;
@@ -165,8 +165,8 @@ impl SessionsWorkers for Shared {
         self.workers().hold_pool(pool, hold);
     }
 
-    fn keep_pool(&mut self, pool: u64) {
-        self.workers().keep_pool(pool);
+    fn cancel_pool_stop(&mut self, pool: u64) {
+        self.workers().cancel_pool_stop(pool);
     }
 
     fn drain(&mut self) {

@@ -156,7 +156,7 @@ impl Workers {
     }
 
     /// A pool that was to stop goes on.
-    pub(crate) fn keep_pool(&mut self, pool: u64) {
+    pub(crate) fn cancel_pool_stop(&mut self, pool: u64) {
         if let Some(pool) = self.pools.get_mut(&pool) {
             pool.stopping = false;
         }

@@ -1,4 +1,4 @@
-//! Chunks that the coordinator assigns.
+//! Handles assigned chunks.
 
 use farpool_agent::ProtocolError;
 use farpool_proto::v1::agent_command::Body as Command;
@@ -9,14 +9,14 @@ use super::chunks::Chunk;
 use super::items::Items;
 
 impl Ledger {
-    /// Gives the chunks their numbers, where they are. Nothing of their items is copied.
+    /// Translates the chunks' names in place. Items are not copied.
     pub(super) fn assign(&mut self, mut assign: Assign) -> Result<(), ProtocolError> {
         let mut segments = &assign.segments[..];
-        let mut all_live = true;
+        let mut all_active = true;
         for told in &mut assign.chunks {
             let (name, count) = (told.job, told.segments as usize);
             let Some(&key) = self.job_names.get(&name) else {
-                let message = format!("chunk {} is of job {name}, which was not started", told.chunk);
+                let message = format!("chunk {} belongs to job {name}, which was not started", told.chunk);
                 return Err(ProtocolError::new(message));
             };
             let Some((own, rest)) = segments.split_at_checked(count) else {
@@ -24,10 +24,10 @@ impl Ledger {
             };
             segments = rest;
             let job = &mut self.jobs[key as usize];
-            if !job.lives {
-                // Its pool has ended here, and the coordinator has taken its chunks back or is about to.
+            if !job.active {
+                // Its pool has ended here; the coordinator takes its chunks back.
                 told.job = 0;
-                all_live = false;
+                all_active = false;
                 continue;
             }
             let items = Items::new(told.first, own.iter().map(items_in).sum()).filter(|items| !items.is_empty());
@@ -42,11 +42,11 @@ impl Ledger {
         if !segments.is_empty() {
             return Err(ProtocolError::new(format!("{} segments belong to no chunk", segments.len())));
         }
-        if !all_live {
-            leave_out(&mut assign, |chunk| chunk.job == 0);
+        if !all_active {
+            remove_chunks(&mut assign, |chunk| chunk.job == 0);
         }
         if !assign.chunks.is_empty() {
-            self.tell_agent(Command::Assign(assign));
+            self.send_to_agent(Command::Assign(assign));
         }
         Ok(())
     }
@@ -56,8 +56,8 @@ fn items_in(segment: &Segment) -> u64 {
     (segment.ends.len() / 4) as u64
 }
 
-/// Takes chunks out, with their items.
-fn leave_out(assign: &mut Assign, unwanted: impl Fn(&farpool_proto::v1::Chunk) -> bool) {
+/// Removes chunks with their items.
+fn remove_chunks(assign: &mut Assign, unwanted: impl Fn(&farpool_proto::v1::Chunk) -> bool) {
     let mut segments = std::mem::take(&mut assign.segments).into_iter();
     assign.chunks.retain(|chunk| {
         let own = segments.by_ref().take(chunk.segments as usize);

@@ -1,40 +1,40 @@
-//! The chunks that the ledger knows.
+//! The chunks of the ledger.
 
 use slab::Slab;
 
 use super::items::Items;
 
-/// A chunk of which items are out, or outcomes are kept.
+/// A chunk with pending items or kept outcomes.
 #[derive(Debug)]
 pub(super) struct Chunk {
-    /// What tells it from others that had its place before.
+    /// Distinguishes it from earlier chunks in the same slot.
     generation: u32,
-    /// Where its pool and its job are.
+    /// The key of its pool; `job`: that of its job.
     pub(super) pool: u32,
     pub(super) job: u32,
-    /// What the coordinator calls it, and which try it counts as: of interest while the pool has a name.
+    /// The coordinator's name for it, and the attempt; only used while the pool has a name.
     pub(super) name: u64,
     pub(super) attempt: u32,
-    /// Which item was its first when it was cut.
+    /// The index of its first item.
     pub(super) first: u64,
-    /// Items that wait or run.
-    pub(super) out: Items,
-    /// Outcomes and returns of it that are kept.
+    /// Items that are queued or running.
+    pub(super) pending: Items,
+    /// Number of kept outcomes and returns of it.
     pub(super) kept: u32,
 }
 
 impl Chunk {
-    pub(super) fn new(told: &farpool_proto::v1::Chunk, pool: u32, job: u32, out: Items) -> Chunk {
+    pub(super) fn new(told: &farpool_proto::v1::Chunk, pool: u32, job: u32, pending: Items) -> Chunk {
         let &farpool_proto::v1::Chunk { chunk: name, attempt, first, .. } = told;
-        Chunk { generation: 0, pool, job, name, attempt, first, out, kept: 0 }
+        Chunk { generation: 0, pool, job, name, attempt, first, pending, kept: 0 }
     }
 
-    fn is_over(&self) -> bool {
-        self.out.is_empty() && self.kept == 0
+    fn is_done(&self) -> bool {
+        self.pending.is_empty() && self.kept == 0
     }
 }
 
-/// All chunks, by the numbers that the agent knows them by.
+/// All chunks, by the agent's numbers.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     slab: Slab<Chunk>,
@@ -42,12 +42,12 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// None, of which none will have the number of one of these.
+    /// Removes all chunks. Their numbers are not reused.
     pub(super) fn cleared(self) -> Chunks {
         Chunks { slab: Slab::new(), ..self }
     }
 
-    /// Takes a chunk in; returns its number, which is never used for another.
+    /// Adds a chunk. Returns its number, which is never reused.
     pub(super) fn insert(&mut self, mut chunk: Chunk) -> u64 {
         self.generations = self.generations.wrapping_add(1);
         chunk.generation = self.generations;
@@ -55,12 +55,12 @@ impl Chunks {
         self.number(key)
     }
 
-    /// The number of the chunk at this place.
+    /// Returns the number of the chunk with this key.
     pub(super) fn number(&self, key: usize) -> u64 {
         u64::from(self.slab[key].generation) << 32 | key as u64
     }
 
-    /// Where the chunk with this number is; `None`: it is not here any more.
+    /// Returns the key of the chunk with this number, if it still exists.
     pub(super) fn find(&self, number: u64) -> Option<usize> {
         let key = usize::try_from(number & u64::from(u32::MAX)).ok()?;
         let chunk = self.slab.get(key)?;
@@ -75,12 +75,12 @@ impl Chunks {
         &mut self.slab[key]
     }
 
-    /// Forgets a chunk if nothing is left of it; returns it then.
-    pub(super) fn remove_if_over(&mut self, key: usize) -> Option<Chunk> {
-        self.slab[key].is_over().then(|| self.slab.remove(key))
+    /// Removes a chunk if it is done, and returns it.
+    pub(super) fn remove_if_done(&mut self, key: usize) -> Option<Chunk> {
+        self.slab[key].is_done().then(|| self.slab.remove(key))
     }
 
-    /// Forgets a chunk, whatever is left of it.
+    /// Removes a chunk.
     pub(super) fn remove(&mut self, key: usize) -> Chunk {
         self.slab.remove(key)
     }
@@ -89,7 +89,7 @@ impl Chunks {
         self.slab.iter()
     }
 
-    /// Where the chunks are for which this is true.
+    /// Returns the keys of the chunks that match.
     pub(super) fn keys(&self, mut wanted: impl FnMut(&Chunk) -> bool) -> Vec<usize> {
         self.slab.iter().filter(|(_, chunk)| wanted(chunk)).map(|(key, _)| key).collect()
     }

@@ -1,4 +1,4 @@
-//! What the coordinator says.
+//! Handles the coordinator's commands.
 
 use farpool_agent::ProtocolError;
 use farpool_proto::v1::agent_command::Body as Command;
@@ -8,10 +8,10 @@ use super::pool::{Job, Pool};
 use super::{HELD, Ledger, Step};
 
 impl Ledger {
-    /// Hears a command of the coordinator's. Welcome and Drain are the session's affair.
+    /// Handles a command. Welcome and Drain are for the session.
     ///
     /// # Errors
-    /// If it makes no sense. Some of it may have been taken in.
+    /// If the command is invalid. Part of it may have been executed.
     pub fn command(&mut self, command: Command) -> Result<(), ProtocolError> {
         match command {
             Command::StartPool(start) => self.start_pool(start),
@@ -34,7 +34,7 @@ impl Ledger {
             Command::Retract(Retract { chunks }) => {
                 let chunks = self.numbers_of(chunks);
                 if !chunks.is_empty() {
-                    self.tell_agent(Command::Retract(Retract { chunks }));
+                    self.send_to_agent(Command::Retract(Retract { chunks }));
                 }
                 Ok(())
             }
@@ -44,30 +44,30 @@ impl Ledger {
             }
             Command::LendSlot(_) => {
                 self.lends = true;
-                self.tell_agent(command);
+                self.send_to_agent(command);
                 Ok(())
             }
             Command::Welcome(_) | Command::Drain(_) => Ok(()),
         }
     }
 
-    pub(super) fn tell_agent(&mut self, command: Command) {
+    pub(super) fn send_to_agent(&mut self, command: Command) {
         self.steps.push(Step::Command(command));
     }
 
     fn start_pool(&mut self, start: Box<StartPool>) -> Result<(), ProtocolError> {
         let name = start.pool;
         if name & HELD != 0 {
-            return Err(ProtocolError::new(format!("pool {name} has a number that only agents give")));
+            return Err(ProtocolError::new(format!("pool {name} has a number that is reserved for agents")));
         }
         let number = self.number();
         let command = match self.pool_names.get(&name) {
-            // Its workers here were not wanted any more, and now they are.
+            // It was stopped here and is needed again.
             Some(&key) if self.pools[key as usize].stopped => {
                 let pool = &mut self.pools[key as usize];
                 pool.start = start;
                 pool.fault = None;
-                pool.start_again(number)
+                pool.restart(number)
             }
             Some(_) => return Err(ProtocolError::new(format!("pool {name} was started twice"))),
             None => {
@@ -77,45 +77,45 @@ impl Ledger {
                 command
             }
         };
-        self.tell_agent(Command::StartPool(command));
+        self.send_to_agent(Command::StartPool(command));
         Ok(())
     }
 
     fn stop_pool(&mut self, stop: StopPool) {
         let StopPool { pool: name, now } = stop;
         if name & HELD != 0 {
-            let held = self.held_numbered(name);
+            let held = self.find_held(name);
             return held.into_iter().for_each(|key| self.stop_held_pool(key));
         }
-        // An unknown one has ended here already.
+        // An unknown pool has ended here already.
         let Some(&key) = self.pool_names.get(&name) else { return };
         let key = key as usize;
-        self.pools[key].told_to_stop = true;
+        self.pools[key].stop_requested = true;
         if now {
             self.drop_chunks(key, |_| true);
         }
         let pool = &self.pools[key];
         if pool.stopped {
             self.for_jobs_of(key, |job| job.name = None);
-            self.drop_pool_if_over(key);
+            self.drop_pool_if_done(key);
         } else {
             let pool = pool.number;
-            self.tell_agent(Command::StopPool(StopPool { pool, now }));
+            self.send_to_agent(Command::StopPool(StopPool { pool, now }));
         }
     }
 
-    /// Nobody wants a held pool, and nobody has to hear of its end.
+    /// Stops a held pool that the coordinator does not want. Its end is not reported.
     fn stop_held_pool(&mut self, key: usize) {
         let pool = self.pools[key].number;
         self.in_vain += self.drop_chunks(key, |_| true);
         if !self.pools[key].stopped {
-            self.tell_agent(Command::StopPool(StopPool { pool, now: true }));
+            self.send_to_agent(Command::StopPool(StopPool { pool, now: true }));
         }
         self.drop_pool(key);
     }
 
-    /// Where the held pool is that the hello called by this number.
-    pub(super) fn held_numbered(&self, number: u64) -> Option<usize> {
+    /// Returns the held pool with this number from the hello.
+    pub(super) fn find_held(&self, number: u64) -> Option<usize> {
         let number = number & !HELD;
         self.pools.iter().find(|(_, pool)| pool.number == number && pool.name.is_none()).map(|(key, _)| key)
     }
@@ -125,31 +125,31 @@ impl Ledger {
         let pool = &mut self.pools[key as usize];
         pool.start.processes = resize.processes;
         let pool = pool.number;
-        self.tell_agent(Command::ResizePool(ResizePool { pool, ..resize }));
+        self.send_to_agent(Command::ResizePool(ResizePool { pool, ..resize }));
     }
 
     fn start_job(&mut self, mut start: StartJob) -> Result<(), ProtocolError> {
         let StartJob { pool: name, job, .. } = start;
         if let Some(&known) = self.job_names.get(&job) {
             let known = &mut self.jobs[known as usize];
-            if known.lives {
+            if known.active {
                 return Err(ProtocolError::new(format!("job {job} was started twice")));
             }
-            // It went with its pool, which is here again.
+            // It ended with its pool, which was started again.
             known.name = None;
             let pool = known.pool as usize;
             self.for_jobs_of(pool, |_| {});
         }
         let Some(&pool) = self.pool_names.get(&name) else {
-            return Err(ProtocolError::new(format!("a job was started in pool {name}, which is not here")));
+            return Err(ProtocolError::new(format!("a job was started in pool {name}, which does not exist here")));
         };
         let &Pool { number, stopped, .. } = &self.pools[pool as usize];
         (start.pool, start.job) = (number, self.number());
-        // The coordinator could not know yet that a pool has ended.
+        // The coordinator may not know yet that the pool has ended.
         if !stopped {
-            self.tell_agent(Command::StartJob(start.clone()));
+            self.send_to_agent(Command::StartJob(start.clone()));
         }
-        let key = self.jobs.insert(Job { pool, start, name: Some(job), lives: !stopped, chunks: 0 });
+        let key = self.jobs.insert(Job { pool, start, name: Some(job), active: !stopped, chunks: 0 });
         self.job_names.insert(job, u32::try_from(key).unwrap_or(u32::MAX));
         Ok(())
     }
@@ -160,32 +160,32 @@ impl Ledger {
         let job = &mut self.jobs[key as usize];
         job.name = None;
         let (pool, number) = (job.pool as usize, job.start.job);
-        if std::mem::take(&mut job.lives) {
-            self.tell_agent(Command::EndJob(EndJob { job: number, kill: end.kill }));
+        if std::mem::take(&mut job.active) {
+            self.send_to_agent(Command::EndJob(EndJob { job: number, kill: end.kill }));
         }
         if end.kill {
             self.drop_chunks(pool, |chunk| chunk.job == key);
         }
-        // Dropping its last chunk has forgotten it already.
-        if self.jobs.get(key as usize).is_some_and(Job::is_over) {
+        // Dropping its last chunk may have removed it already.
+        if self.jobs.get(key as usize).is_some_and(Job::is_done) {
             self.jobs.remove(key as usize);
         }
     }
 
-    /// What is left of them is not run. The outcomes that they had may be needed: others may have been first with a part only.
+    /// Cancels chunks. Their kept outcomes may still be needed: other agents may have been first with only a part.
     fn cancel_chunks(&mut self, names: Vec<u64>) {
         let chunks = self.numbers_of(names);
         for key in chunks.iter().filter_map(|number| self.chunks.find(*number)).collect::<Vec<_>>() {
-            self.chunks.get_mut(key).out = Default::default();
+            self.chunks.get_mut(key).pending = Default::default();
             self.release_chunk(key);
         }
         if !chunks.is_empty() {
-            self.tell_agent(Command::CancelChunks(CancelChunks { chunks }));
+            self.send_to_agent(Command::CancelChunks(CancelChunks { chunks }));
         }
     }
 
-    /// The agent's numbers for chunks that are here. Asked for rarely, so there is no map that every chunk would have to
-    /// be put into.
+    /// Returns the agent's numbers of the named chunks. Needed rarely, so there is no map to which each chunk would
+    /// have to be added.
     fn numbers_of(&self, mut names: Vec<u64>) -> Vec<u64> {
         names.sort_unstable();
         let named = |pool: u32| self.pools[pool as usize].name.is_some();
@@ -197,7 +197,10 @@ impl Ledger {
     fn settled(&mut self, settled: Settled) -> Result<(), ProtocolError> {
         let Settled { pool, report } = settled;
         if report > self.reports {
-            return Err(ProtocolError::new(format!("report {report} is settled, and {} were made", self.reports)));
+            return Err(ProtocolError::new(format!(
+                "report {report} was settled, but only {} were sent",
+                self.reports
+            )));
         }
         let Some(&key) = self.pool_names.get(&pool) else { return Ok(()) };
         let key = key as usize;
@@ -205,8 +208,8 @@ impl Ledger {
             self.chunks.get_mut(chunk as usize).kept -= 1;
             self.release_chunk(chunk as usize);
         }
-        self.let_go_on(key);
-        self.drop_pool_if_over(key);
+        self.resume_if_drained(key);
+        self.drop_pool_if_done(key);
         Ok(())
     }
 }

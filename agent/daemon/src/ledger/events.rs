@@ -1,13 +1,13 @@
-//! What the agent says.
+//! Handles the agent's events.
 
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{PoolFault, Returned, RunDone};
 
 use super::kept::Outcome;
-use super::{Ledger, REMEMBERED, REMEMBERED_BYTES};
+use super::{Ledger, MAX_STOPPED_BYTES, MAX_STOPPED_POOLS};
 
 impl Ledger {
-    /// What the coordinator is told of something that the agent has said; nothing, if it is of no interest, or not now.
+    /// Returns what to report to the coordinator about an event, if anything now.
     pub fn event(&mut self, event: Event) -> Option<Event> {
         match event {
             Event::RunDone(mut done) => {
@@ -24,9 +24,9 @@ impl Ledger {
             }
             Event::Returned(back) => self.returned(back),
             Event::PoolStarted(mut started) => {
-                let pool = self.pool_numbered(started.pool)?;
+                let pool = self.find_pool(started.pool)?;
                 self.pools[pool].started = true;
-                self.pools[pool].ailing = None;
+                self.pools[pool].unhealthy = None;
                 started.pool = self.pools[pool].name?;
                 Some(Event::PoolStarted(started))
             }
@@ -36,7 +36,7 @@ impl Ledger {
                 Some(Event::PoolStopped(stopped))
             }
             Event::Output(mut output) => {
-                let pool = self.pool_numbered(output.pool)?;
+                let pool = self.find_pool(output.pool)?;
                 let pool = &mut self.pools[pool];
                 let Some(name) = pool.name else {
                     pool.keep_output(output);
@@ -50,29 +50,30 @@ impl Ledger {
                 Some(event)
             }
             Event::Ailing(mut ailing) if ailing.pool != 0 => {
-                let pool = self.pool_numbered(ailing.pool)?;
+                let pool = self.find_pool(ailing.pool)?;
                 let pool = &mut self.pools[pool];
-                pool.ailing = Some(ailing.reason.clone());
+                pool.unhealthy = Some(ailing.reason.clone());
                 ailing.pool = pool.name?;
                 Some(Event::Ailing(ailing))
             }
             Event::Ailing(ailing) => {
-                self.ailing = Some(ailing.clone()).filter(|ailing| !ailing.reason.is_empty());
+                self.unhealthy = Some(ailing.clone()).filter(|ailing| !ailing.reason.is_empty());
                 Some(Event::Ailing(ailing))
             }
             Event::Hello(_) | Event::Draining(_) | Event::InVain(_) => Some(event),
         }
     }
 
-    /// Notes the outcome of some items, first and count; returns what the coordinator calls their chunk, and its attempt.
+    /// Records the outcome of `items` (first and count). Returns the coordinator's name of their chunk, and its
+    /// attempt, to report it now.
     fn outcome(&mut self, chunk: u64, items: (u64, u64), outcome: impl FnOnce() -> Outcome) -> Option<(u64, u32)> {
         let Some(key) = self.chunks.find(chunk) else {
             self.in_vain += items.1;
             return None;
         };
         let chunk = self.chunks.get_mut(key);
-        if !chunk.out.remove(items.0, items.1) {
-            // Cancelled, or said before: the first word counts, which may be kept.
+        if !chunk.pending.remove(items.0, items.1) {
+            // Cancelled, or reported before: the first report counts and may be kept.
             self.in_vain += items.1;
             return None;
         }
@@ -87,19 +88,19 @@ impl Ledger {
         }
         chunk.kept += 1;
         pool.outcomes.push(u32::try_from(key).unwrap_or(u32::MAX), outcome(), self.reports);
-        self.mind_what_is_kept(at);
+        self.hold_if_full(at);
         told.then_some(known_as)
     }
 
     fn returned(&mut self, mut back: Returned) -> Option<Event> {
         let key = self.chunks.find(back.chunk)?;
         let chunk = self.chunks.get_mut(key);
-        let _ = chunk.out.remove(back.first, back.count);
+        let _ = chunk.pending.remove(back.first, back.count);
         let pool = &mut self.pools[chunk.pool as usize];
         if pool.name.is_none() {
-            // The coordinator that adopts it may have heard that these items are here.
+            // The hello to the next coordinator may have listed these items.
             chunk.kept += 1;
-            pool.unsaid.push(Event::Returned(back));
+            pool.unsent.push(Event::Returned(back));
             return None;
         }
         (back.chunk, back.attempt) = (chunk.name, chunk.attempt);
@@ -108,46 +109,46 @@ impl Ledger {
     }
 
     fn pool_fault(&mut self, fault: PoolFault) -> Option<Event> {
-        let pool = self.pool_numbered(fault.pool)?;
+        let pool = self.find_pool(fault.pool)?;
         let pool = &mut self.pools[pool];
         pool.fault.clone_from(&fault.failure);
         let pool = pool.name?;
         Some(Event::PoolFault(Box::new(PoolFault { pool, ..fault })))
     }
 
-    /// Returns what the coordinator calls the pool.
+    /// Records that a pool has stopped. Returns the coordinator's name of it.
     fn pool_stopped(&mut self, number: u64) -> Option<u64> {
-        let key = self.pool_numbered(number)?;
+        let key = self.find_pool(number)?;
         self.pools[key].stopped = true;
         let name = self.pools[key].name;
-        // What had no outcome went with it.
+        // Items without an outcome ended with it.
         for chunk in self.chunks.keys(|chunk| chunk.pool as usize == key) {
-            self.chunks.get_mut(chunk).out = Default::default();
+            self.chunks.get_mut(chunk).pending = Default::default();
             self.release_chunk(chunk);
         }
-        let ends = self.pools[key].told_to_stop;
+        let ends = self.pools[key].stop_requested;
         self.for_jobs_of(key, |job| {
-            job.lives = false;
+            job.active = false;
             job.name = job.name.filter(|_| !ends);
         });
-        self.drop_pool_if_over(key);
-        self.forget_the_oldest();
+        self.drop_pool_if_done(key);
+        self.evict_stopped_pools();
         name
     }
 
-    pub(super) fn drop_pool_if_over(&mut self, key: usize) {
-        if self.pools[key].is_over() {
+    pub(super) fn drop_pool_if_done(&mut self, key: usize) {
+        if self.pools[key].is_done() {
             self.drop_pool(key);
         }
     }
 
-    /// Pools that are gone are not remembered for ever.
-    fn forget_the_oldest(&mut self) {
+    /// Evicts the oldest stopped pools.
+    fn evict_stopped_pools(&mut self) {
         loop {
             let gone = self.pools.iter().filter(|(_, pool)| pool.stopped);
             let (count, bytes) =
                 gone.clone().fold((0, 0), |(count, bytes), (_, pool)| (count + 1, bytes + pool.outcomes.bytes()));
-            if count <= REMEMBERED && (bytes <= REMEMBERED_BYTES || count <= 1) {
+            if count <= MAX_STOPPED_POOLS && (bytes <= MAX_STOPPED_BYTES || count <= 1) {
                 return;
             }
             let Some((oldest, _)) = gone.min_by_key(|(_, pool)| pool.number) else { return };
@@ -155,8 +156,8 @@ impl Ledger {
         }
     }
 
-    /// Where the pool is that has this number in the agent.
-    fn pool_numbered(&self, number: u64) -> Option<usize> {
+    /// Returns the pool with this number at the agent.
+    fn find_pool(&self, number: u64) -> Option<usize> {
         self.pools.iter().find(|(_, pool)| pool.number == number).map(|(key, _)| key)
     }
 }

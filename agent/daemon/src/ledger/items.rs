@@ -1,17 +1,16 @@
-//! Which items of a chunk have had no outcome yet.
+//! The items of a chunk that have no outcome yet.
 
-/// A set of items that once was one run, from which runs are taken. As a rule they are taken from its front, which
-/// costs nothing beside the subtraction.
+/// A set of items that began as one run. Runs are removed from it, usually from its front, which costs a subtraction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Items {
-    /// The first run: where it begins, and the end behind it.
+    /// The first run: its start, and the end behind it.
     head: (u64, u64),
     /// The others, in order; none is empty.
     more: Vec<(u64, u64)>,
 }
 
 impl Items {
-    /// `count` items from `first` on; `None` if there are not so many numbers.
+    /// Creates the set of `count` items from `first` on; `None` if the numbers overflow.
     pub(super) fn new(first: u64, count: u64) -> Option<Items> {
         Some(Items { head: (first, first.checked_add(count)?), more: Vec::new() })
     }
@@ -20,7 +19,7 @@ impl Items {
         self.head.0 == self.head.1
     }
 
-    /// Takes items away, as far as they are here; false: not all of them were.
+    /// Removes items as far as they are in the set. Returns false if not all of them were.
     pub(super) fn remove(&mut self, first: u64, count: u64) -> bool {
         if count == 0 {
             return true;
@@ -46,7 +45,7 @@ impl Items {
         all
     }
 
-    /// The runs that are left: where each begins, and the end behind it.
+    /// Returns the remaining runs: the start of each, and the end behind it.
     pub(super) fn runs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         std::iter::once(self.head).filter(|(from, to)| from < to).chain(self.more.iter().copied())
     }
@@ -62,7 +61,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_left_is_what_was_not_removed(removed in prop::collection::vec((0..40_u64, 0..9_u64), 0..20)) {
+        fn the_items_that_were_not_removed_remain(removed in prop::collection::vec((0..40_u64, 0..9_u64), 0..20)) {
             let mut items = Items::new(10, 20).expect("they can be counted");
             let mut model: BTreeSet<u64> = (10..30).collect();
             for (first, count) in removed {
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_can_be_counted_are_none() {
+    fn overflowing_sets_are_rejected() {
         assert_eq!(Items::new(u64::MAX, 1), None);
         assert!(Items::new(u64::MAX, 0).expect("none are").is_empty());
     }

@@ -1,14 +1,14 @@
-//! Outcomes that were told and may have to be told again.
+//! Outcomes that are kept in case they must be resent.
 
 use std::collections::VecDeque;
 
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{Failure, ItemFault, RunDone};
 
-/// What an outcome takes beside its bytes, about.
+/// Approximate overhead of an outcome in bytes.
 const OVERHEAD: usize = 256;
 
-/// An outcome of some items, in the agent's own names.
+/// An outcome of some items, in the agent's numbers.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     Done(RunDone),
@@ -16,7 +16,7 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    /// The first item, and how many there are.
+    /// Returns the first item and the number of items.
     pub(super) fn items(&self) -> (u64, u64) {
         match self {
             Outcome::Done(done) => (done.first, (done.ends.len() / 4) as u64),
@@ -24,8 +24,8 @@ impl Outcome {
         }
     }
 
-    /// The event that tells it of a chunk that the coordinator knows under this name, as this attempt.
-    pub(super) fn under(self, name: u64, attempt: u32) -> Event {
+    /// Returns the event that reports it under the coordinator's name of the chunk.
+    pub(super) fn into_event(self, name: u64, attempt: u32) -> Event {
         match self {
             Outcome::Done(done) => Event::RunDone(RunDone { chunk: name, attempt, ..done }),
             Outcome::Fault(fault) => Event::ItemFault(Box::new(ItemFault { chunk: name, attempt, ..*fault })),
@@ -45,17 +45,17 @@ fn bytes_of_failure(failure: &Failure) -> usize {
     failure.message.len() + failure.stderr.len() + failure.backtrace.len()
 }
 
-/// An outcome that is kept.
+/// A kept outcome.
 #[derive(Debug)]
 pub(super) struct Kept {
-    /// Its number in the session; of no interest before its pool is adopted.
+    /// Its number in the session; unused before its pool is adopted.
     report: u64,
-    /// Where its chunk is.
+    /// The key of its chunk.
     pub(super) chunk: u32,
     pub(super) outcome: Outcome,
 }
 
-/// The outcomes of a pool, in the order in which they were made.
+/// The kept outcomes of a pool, in the order in which they arrived.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes {
     queue: VecDeque<Kept>,
@@ -63,13 +63,13 @@ pub(super) struct Outcomes {
 }
 
 impl Outcomes {
-    /// Keeps an outcome that is told with this number.
+    /// Keeps an outcome that is reported with this number.
     pub(super) fn push(&mut self, chunk: u32, outcome: Outcome, report: u64) {
         self.bytes += outcome.bytes();
         self.queue.push_back(Kept { report, chunk, outcome });
     }
 
-    /// Takes out the next one that is settled, if all up to this report are; returns where its chunk is.
+    /// Removes the next settled outcome, given that all up to this report are. Returns the key of its chunk.
     pub(super) fn settle(&mut self, report: u64) -> Option<u32> {
         self.queue.front().filter(|kept| kept.report <= report)?;
         let kept = self.queue.pop_front()?;
@@ -77,7 +77,7 @@ impl Outcomes {
         Some(kept.chunk)
     }
 
-    /// Takes out those of chunks that are not wanted any more; returns these.
+    /// Removes and returns the outcomes of unwanted chunks.
     pub(super) fn purge(&mut self, mut unwanted: impl FnMut(u32) -> bool) -> VecDeque<Kept> {
         let (purged, queue) = std::mem::take(&mut self.queue).into_iter().partition(|kept| unwanted(kept.chunk));
         self.queue = queue;
@@ -86,8 +86,8 @@ impl Outcomes {
         purged
     }
 
-    /// Numbers them anew, from the one after `reports` on, and goes through them.
-    pub(super) fn tell_again<'a>(&'a mut self, reports: &'a mut u64) -> impl Iterator<Item = &'a Kept> {
+    /// Renumbers them from `reports` + 1 on, and iterates over them.
+    pub(super) fn renumber<'a>(&'a mut self, reports: &'a mut u64) -> impl Iterator<Item = &'a Kept> {
         self.queue.iter_mut().map(|kept| {
             *reports += 1;
             kept.report = *reports;
@@ -103,7 +103,7 @@ impl Outcomes {
         self.queue.is_empty()
     }
 
-    /// What they take in memory, about.
+    /// Returns their approximate size in memory.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

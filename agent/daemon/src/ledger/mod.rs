@@ -1,14 +1,14 @@
-//! What the agent holds, in names that outlive a session.
+//! The ledger: what the agent holds, under numbers that outlive a session.
 //!
-//! The ledger stands between the session with a coordinator and the agent. Pools, jobs and chunks have numbers there
-//! that never change; the coordinator's names for them come and go with its sessions. It keeps each outcome until the
-//! coordinator says that its client has it, and tells it again to a coordinator that has adopted its chunk.
+//! The ledger sits between the session with a coordinator and the agent. For the agent, pools, jobs and chunks have
+//! numbers that never change. The coordinator's names for them change with its sessions. The ledger keeps each outcome
+//! until the coordinator says that its client has it. It resends it to a coordinator that has adopted its chunk.
 //!
-//! While a session lasts, the ledger only translates, which costs a few lookups for each chunk and none for an item. When a session
-//! is given up ([`Ledger::lost`]), its pools are *held*: they go on, what they tell is kept, and the next coordinator
-//! hears of them in the hello ([`Ledger::hello`]). It adopts them under new names, or has them stopped.
+//! During a session the ledger only translates, which costs a few lookups for each chunk and none for an item. When a
+//! session is lost ([`Ledger::session_lost`]), its pools are *held*: they keep running, and what they report is kept. The next
+//! coordinator learns about them in the hello ([`Ledger::hello`]). It adopts them under new names, or stops them.
 //!
-//! It does nothing by itself: what is to be done about a command or an event is left as [`Step`]s.
+//! It does nothing by itself: commands and events result in [`Step`]s.
 
 mod adopt;
 mod assign;
@@ -30,81 +30,81 @@ use slab::Slab;
 use chunks::{Chunk, Chunks};
 use pool::{Job, Pool};
 
-/// What a pool may keep of outcomes, in bytes: above this they stay with its workers, ...
-const KEPT_BYTES: usize = 64 << 20;
-/// ... and from here on it goes on.
-const RELEASED_BYTES: usize = KEPT_BYTES / 2;
-/// So many pools are remembered whose processes are gone: of each, late words may come, ...
-const REMEMBERED: usize = 1024;
-/// ... and outcomes may have to be told again, of which they keep so many bytes together; the last one may have more.
-const REMEMBERED_BYTES: usize = 16 << 20;
-/// The bit in the numbers of held pools that those of coordinators never have.
+/// Kept outcomes of a pool, in bytes, above which new ones stay with its workers.
+const HOLD_BYTES: usize = 64 << 20;
+/// The level at which the pool resumes.
+const RESUME_BYTES: usize = HOLD_BYTES / 2;
+/// Most stopped pools that are remembered, because messages about them may still arrive.
+const MAX_STOPPED_POOLS: usize = 1024;
+/// Most bytes of outcomes that stopped pools keep for a resend, all together; the last pool may keep more.
+const MAX_STOPPED_BYTES: usize = 16 << 20;
+/// The bit that marks the numbers of held pools; coordinators never set it.
 const HELD: u64 = 1 << 63;
 
-/// Something that follows from what was said.
+/// An action that follows from a command or an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// The agent is told this, in its own numbers.
+    /// Sends this command to the agent, in its own numbers.
     Command(Command),
-    /// The agent leaves the outcomes of this pool where they are, or takes them again.
+    /// Stops or resumes reading the outcomes of a pool.
     Hold {
         /// The agent's number for the pool.
         pool: u64,
-        /// Whether they are left.
+        /// Whether reading stops.
         hold: bool,
     },
-    /// This pool of the agent's, which was to stop as soon as it idles, goes on after all.
-    KeepOn(u64),
-    /// The coordinator is told this, in its own names, behind everything that it was told before.
-    Tell(Event),
+    /// Cancels the stop of a pool that was to stop when idle.
+    CancelStop(u64),
+    /// Sends this event to the coordinator, in its names, after all earlier ones.
+    Send(Event),
 }
 
-/// See the [module's](self) words.
+/// The ledger; see the [module](self).
 #[derive(Debug, Default)]
 pub struct Ledger {
     pools: Slab<Pool>,
     jobs: Slab<Job>,
     chunks: Chunks,
-    /// Where the coordinator's pools and jobs are.
+    /// The coordinator's names of pools, and where these are.
     pool_names: BTreeMap<u64, u32>,
     job_names: BTreeMap<u64, u32>,
-    /// Numbers given out to pools, and to jobs.
+    /// The latest number of a pool or job.
     numbers: u64,
-    /// Reports told in this session.
+    /// Number of reports in this session.
     reports: u64,
-    /// The agent may lend slots because this session has said so.
+    /// Whether this session has told the agent to lend slots.
     lends: bool,
-    /// Outcomes that nobody wanted, since their chunks had been given to others; and how many of them the hello counted.
+    /// Number of late outcomes: their chunks were assigned to others.
     in_vain: u64,
-    said_in_vain: u64,
-    /// What the agent said last of itself.
+    reported_in_vain: u64,
+    /// The agent's last reported credit.
     credit: Option<Credit>,
-    ailing: Option<Ailing>,
+    unhealthy: Option<Ailing>,
     steps: Vec<Step>,
 }
 
 impl Ledger {
-    /// What follows from what was said since the last call, in order.
+    /// Returns the steps since the last call, in order.
     pub fn steps(&mut self) -> Vec<Step> {
         std::mem::take(&mut self.steps)
     }
 
-    /// Whether [`Ledger::steps`] has any.
+    /// Returns whether [`Ledger::steps`] has any.
     pub fn has_steps(&self) -> bool {
         !self.steps.is_empty()
     }
 
-    /// The session is given up. What has begun here goes on; pools that had not started are not waited for, and those that
-    /// nobody could know again are stopped.
-    pub fn lost(&mut self) {
+    /// Ends the session. Pools that run are held. Pools that have not started are stopped, and so are those that no
+    /// coordinator could recognize.
+    pub fn session_lost(&mut self) {
         self.pool_names.clear();
         self.job_names.clear();
         self.reports = 0;
         if std::mem::take(&mut self.lends) {
-            self.tell_agent(Command::LendSlot(LendSlot::default()));
+            self.send_to_agent(Command::LendSlot(LendSlot::default()));
         }
         for key in self.pool_keys() {
-            let empty = !self.has_out(key) && self.pools[key].outcomes.is_empty();
+            let empty = !self.has_pending(key) && self.pools[key].outcomes.is_empty();
             let pool = &mut self.pools[key];
             pool.name = None;
             self.for_jobs_of(key, |job| job.name = None);
@@ -112,60 +112,60 @@ impl Ledger {
             if !(pool.started && pool.can_be_held()) {
                 self.steps.push(Step::Command(Command::StopPool(StopPool { pool: pool.number, now: true })));
                 self.drop_pool(key);
-            } else if empty && (pool.stopped || pool.told_to_stop) {
+            } else if empty && (pool.stopped || pool.stop_requested) {
                 self.drop_pool(key);
             }
         }
     }
 
-    /// What the next coordinator is to know of: the pools that are held, and how many outcomes were made in vain since the
-    /// last hello that was welcomed.
+    /// Returns the content of the next hello: the held pools, and the number of late outcomes since the last accepted
+    /// hello.
     pub fn hello(&mut self) -> (Vec<HeldPool>, u64) {
         for key in self.pool_keys() {
-            // These items are none of those that it is about to hear of.
-            let unsaid = std::mem::take(&mut self.pools[key].unsaid);
-            let (returned, others) = unsaid.into_iter().partition(|event| matches!(event, Event::Returned(_)));
-            self.pools[key].unsaid = others;
+            // The hello does not list these items.
+            let unsent = std::mem::take(&mut self.pools[key].unsent);
+            let (returned, others) = unsent.into_iter().partition(|event| matches!(event, Event::Returned(_)));
+            self.pools[key].unsent = others;
             self.release_returned(returned);
         }
         let mut held: Vec<HeldPool> = self.pools.iter().map(|(key, pool)| self.held_pool(key, pool)).collect();
         held.sort_by_key(|pool| pool.pool);
-        self.said_in_vain = self.in_vain;
+        self.reported_in_vain = self.in_vain;
         (held, self.in_vain)
     }
 
-    /// The coordinator has heard the hello. It is told what the agent said last of itself.
+    /// Handles the coordinator's welcome: resends the agent's credit and health.
     pub fn welcomed(&mut self) {
-        self.in_vain -= std::mem::take(&mut self.said_in_vain);
-        let ailing = self.ailing.clone().map(Event::Ailing);
+        self.in_vain -= std::mem::take(&mut self.reported_in_vain);
+        let ailing = self.unhealthy.clone().map(Event::Ailing);
         let credit = self.credit.map(Event::Credit);
-        self.steps.extend(ailing.into_iter().chain(credit).map(Step::Tell));
+        self.steps.extend(ailing.into_iter().chain(credit).map(Step::Send));
     }
 
-    /// Outcomes that were made in vain since the last word about that, for a coordinator that is there to count them.
+    /// Returns the number of late outcomes since the last report.
     pub fn take_in_vain(&mut self) -> Option<InVain> {
         let items = std::mem::take(&mut self.in_vain);
         (items > 0).then_some(InVain { items })
     }
 
-    /// Everything that it knew of is gone, or as good as gone.
+    /// Forgets everything: all pools have ended or are being killed.
     pub fn clear(&mut self) {
         *self = Ledger {
             numbers: self.numbers,
             in_vain: self.in_vain,
             credit: self.credit,
-            ailing: self.ailing.take(),
+            unhealthy: self.unhealthy.take(),
             chunks: std::mem::take(&mut self.chunks).cleared(),
             ..Ledger::default()
         };
     }
 
-    /// Whether it has pools that no coordinator has adopted.
+    /// Returns whether it has pools that no coordinator has adopted.
     pub fn has_held(&self) -> bool {
         self.pools.iter().any(|(_, pool)| pool.name.is_none())
     }
 
-    /// Whether it knows of no pool.
+    /// Returns whether it has no pools.
     pub fn is_empty(&self) -> bool {
         self.pools.is_empty()
     }
@@ -173,7 +173,7 @@ impl Ledger {
     fn held_pool(&self, key: usize, pool: &Pool) -> HeldPool {
         let mut runs: BTreeMap<usize, Vec<(u64, u64)>> = BTreeMap::new();
         for (at, chunk) in self.chunks.iter().filter(|(_, chunk)| chunk.pool as usize == key) {
-            runs.insert(at, chunk.out.runs().map(|(from, to)| (from, to - from)).collect());
+            runs.insert(at, chunk.pending.runs().map(|(from, to)| (from, to - from)).collect());
         }
         for kept in pool.outcomes.iter() {
             runs.entry(kept.chunk as usize).or_default().push(kept.outcome.items());
@@ -202,9 +202,9 @@ impl Ledger {
         self.pools.iter().map(|(key, _)| key).collect()
     }
 
-    /// Whether items of a pool wait or run.
-    fn has_out(&self, key: usize) -> bool {
-        self.chunks.iter().any(|(_, chunk)| chunk.pool as usize == key && !chunk.out.is_empty())
+    /// Returns whether a pool has queued or running items.
+    fn has_pending(&self, key: usize) -> bool {
+        self.chunks.iter().any(|(_, chunk)| chunk.pool as usize == key && !chunk.pending.is_empty())
     }
 
     fn number(&mut self) -> u64 {
@@ -212,7 +212,7 @@ impl Ledger {
         self.numbers
     }
 
-    /// Forgets a pool and all that is of it.
+    /// Removes a pool with its jobs and chunks.
     fn drop_pool(&mut self, key: usize) {
         let of_pool = |pool: u32| pool as usize == key;
         for chunk in self.chunks.keys(|chunk| of_pool(chunk.pool)) {
@@ -227,23 +227,23 @@ impl Ledger {
         }
     }
 
-    /// Forgets a chunk if nothing is left of it, and then its job.
+    /// Removes a chunk if it is done, and then its job.
     fn release_chunk(&mut self, key: usize) {
-        if let Some(chunk) = self.chunks.remove_if_over(key) {
+        if let Some(chunk) = self.chunks.remove_if_done(key) {
             self.release_job(chunk.job);
         }
     }
 
-    /// One chunk of the job less.
+    /// Counts one chunk of the job less, and removes the job if it is done.
     fn release_job(&mut self, key: u32) {
         let job = &mut self.jobs[key as usize];
         job.chunks -= 1;
-        if job.is_over() {
+        if job.is_done() {
             self.jobs.remove(key as usize);
         }
     }
 
-    /// Changes the jobs of a pool, and forgets those that are over.
+    /// Changes the jobs of a pool, and removes those that are done.
     fn for_jobs_of(&mut self, pool: usize, mut change: impl FnMut(&mut Job)) {
         let names = &mut self.job_names;
         self.jobs.retain(|_, job| {
@@ -255,17 +255,17 @@ impl Ledger {
             if let Some(name) = before.filter(|_| job.name != before) {
                 names.remove(&name);
             }
-            !job.is_over()
+            !job.is_done()
         });
     }
 
-    /// Forgets the chunks of a pool that nobody wants any more; returns how many outcomes were kept of them.
+    /// Removes the unwanted chunks of a pool. Returns the number of their kept outcomes.
     fn drop_chunks(&mut self, pool: usize, unwanted: impl Fn(&Chunk) -> bool) -> u64 {
         let keys = self.chunks.keys(|chunk| chunk.pool as usize == pool && unwanted(chunk));
         self.drop_chunks_at(pool, keys)
     }
 
-    /// The same with those at these places, which rise.
+    /// Removes the chunks with these keys, which must be sorted. Returns the number of their kept outcomes.
     fn drop_chunks_at(&mut self, pool: usize, keys: Vec<usize>) -> u64 {
         if keys.is_empty() {
             return 0;
@@ -273,7 +273,7 @@ impl Ledger {
         let dropped = |key: usize| keys.binary_search(&key).is_ok();
         let (chunks, of) = (&self.chunks, &mut self.pools[pool]);
         let purged = of.outcomes.purge(|key| dropped(key as usize));
-        of.unsaid.retain(|event| match event {
+        of.unsent.retain(|event| match event {
             Event::Returned(back) => chunks.find(back.chunk).is_some_and(|key| !dropped(key)),
             _ => true,
         });
@@ -281,11 +281,11 @@ impl Ledger {
             let chunk = self.chunks.remove(key);
             self.release_job(chunk.job);
         }
-        self.let_go_on(pool);
+        self.resume_if_drained(pool);
         purged.iter().map(|kept| kept.outcome.items().1).sum()
     }
 
-    /// What was given back is of no interest any more.
+    /// Releases the chunks of returned items.
     fn release_returned(&mut self, returned: Vec<Event>) {
         for event in returned {
             if let Event::Returned(back) = event
@@ -297,19 +297,19 @@ impl Ledger {
         }
     }
 
-    /// Holds a pool that keeps too much.
-    fn mind_what_is_kept(&mut self, key: usize) {
+    /// Holds a pool that keeps too many outcomes.
+    fn hold_if_full(&mut self, key: usize) {
         let pool = &mut self.pools[key];
-        if !pool.on_hold && !pool.stopped && pool.outcomes.bytes() > KEPT_BYTES {
+        if !pool.on_hold && !pool.stopped && pool.outcomes.bytes() > HOLD_BYTES {
             pool.on_hold = true;
             self.steps.push(Step::Hold { pool: pool.number, hold: true });
         }
     }
 
-    /// Lets a pool go on that keeps less.
-    fn let_go_on(&mut self, key: usize) {
+    /// Resumes a held pool that keeps few outcomes again.
+    fn resume_if_drained(&mut self, key: usize) {
         let pool = &mut self.pools[key];
-        if pool.on_hold && pool.outcomes.bytes() <= RELEASED_BYTES {
+        if pool.on_hold && pool.outcomes.bytes() <= RESUME_BYTES {
             pool.on_hold = false;
             self.steps.push(Step::Hold { pool: pool.number, hold: false });
         }

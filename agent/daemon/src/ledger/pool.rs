@@ -1,38 +1,38 @@
-//! What the ledger knows of a pool, and of a job.
+//! The pools and jobs of the ledger.
 
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{AgentOutput, Failure, StartJob, StartPool};
 
 use super::kept::Outcomes;
 
-/// Output of a pool that nobody has adopted is kept up to so many bytes, and what each part of it takes beside its own.
+/// Most bytes of output that an unadopted pool keeps, and the overhead of each part.
 const OUTPUT_BYTES: usize = 1 << 20;
 const OUTPUT_OVERHEAD: usize = 256;
 
-/// A pool, by whatever name.
+/// A pool, with the agent's number and the coordinator's name.
 #[derive(Debug)]
 pub(super) struct Pool {
     /// The agent's number for it.
     pub(super) number: u64,
-    /// The coordinator's; none: no coordinator has adopted it yet.
+    /// The coordinator's name for it; `None`: not adopted yet.
     pub(super) name: Option<u64>,
-    /// How it was started, with what was said of its workers last.
+    /// Its start command, with the latest number of workers.
     pub(super) start: Box<StartPool>,
-    /// Its program was here and has been started.
+    /// Whether the agent has started it.
     pub(super) started: bool,
-    /// Why its workers die before they can serve, if the agent has reported that since the pool last started.
-    pub(super) ailing: Option<String>,
-    /// The coordinator has told it to stop, and says no more about it.
-    pub(super) told_to_stop: bool,
-    /// Why it cannot go on, if it cannot.
+    /// Why its workers die at startup, if the agent has reported that since the last start.
+    pub(super) unhealthy: Option<String>,
+    /// The coordinator requested the stop and sends nothing more about it.
+    pub(super) stop_requested: bool,
+    /// Why it has failed, if it has.
     pub(super) fault: Option<Failure>,
-    /// Nothing is left of its processes.
+    /// Whether all its processes have ended.
     pub(super) stopped: bool,
     pub(super) outcomes: Outcomes,
-    /// Its outcomes are left where they are, since too many are kept already.
+    /// Whether its outcomes are not read, because too many are kept already.
     pub(super) on_hold: bool,
-    /// What is to be told beside outcomes once it is adopted: output, and what was given back.
-    pub(super) unsaid: Vec<Event>,
+    /// Other events to send once it is adopted: output and returned items.
+    pub(super) unsent: Vec<Event>,
 }
 
 impl Pool {
@@ -42,61 +42,61 @@ impl Pool {
             name: Some(start.pool),
             start,
             started: false,
-            ailing: None,
-            told_to_stop: false,
+            unhealthy: None,
+            stop_requested: false,
             fault: None,
             stopped: false,
             outcomes: Outcomes::default(),
             on_hold: false,
-            unsaid: Vec::new(),
+            unsent: Vec::new(),
         }
     }
 
-    /// Whether another coordinator could adopt it: only by its client's id it is known again.
+    /// Returns whether another coordinator could adopt it, which needs its client's id.
     pub(super) fn can_be_held(&self) -> bool {
         !self.start.id.is_empty()
     }
 
-    /// Keeps what one of its processes has written for whoever adopts it, up to a bound.
+    /// Keeps output of its processes for the next coordinator, up to a bound.
     pub(super) fn keep_output(&mut self, output: AgentOutput) {
         let bytes_of =
             |event: &Event| if let Event::Output(kept) = event { OUTPUT_OVERHEAD + kept.data.len() } else { 0 };
-        let bytes: usize = self.unsaid.iter().map(bytes_of).sum();
+        let bytes: usize = self.unsent.iter().map(bytes_of).sum();
         if bytes + output.data.len() <= OUTPUT_BYTES {
-            self.unsaid.push(Event::Output(output));
+            self.unsent.push(Event::Output(output));
         }
     }
 
-    /// Whether nobody will ever ask for it again.
-    pub(super) fn is_over(&self) -> bool {
-        self.stopped && self.told_to_stop && self.outcomes.is_empty()
+    /// Returns whether it is never needed again.
+    pub(super) fn is_done(&self) -> bool {
+        self.stopped && self.stop_requested && self.outcomes.is_empty()
     }
 
-    /// How it is started once more, under another number of the agent's.
-    pub(super) fn start_again(&mut self, number: u64) -> Box<StartPool> {
+    /// Resets it for a restart under another number of the agent. Returns the command.
+    pub(super) fn restart(&mut self, number: u64) -> Box<StartPool> {
         (self.number, self.on_hold) = (number, false);
-        (self.started, self.told_to_stop, self.stopped) = (false, false, false);
-        self.ailing = None;
+        (self.started, self.stop_requested, self.stopped) = (false, false, false);
+        self.unhealthy = None;
         Box::new(StartPool { pool: number, ..(*self.start).clone() })
     }
 }
 
-/// A job of which chunks are here, or may come.
+/// A job that has chunks here or may get some.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) pool: u32,
-    /// How it was started, in the agent's names.
+    /// Its start command, in the agent's numbers.
     pub(super) start: StartJob,
-    /// What the coordinator calls it; none: it says no more about it.
+    /// The coordinator's name for it; `None`: the coordinator sends nothing more about it.
     pub(super) name: Option<u64>,
-    /// The agent knows it.
-    pub(super) lives: bool,
-    /// Chunks of it that the ledger has.
+    /// Whether the agent has it.
+    pub(super) active: bool,
+    /// Number of its chunks in the ledger.
     pub(super) chunks: u32,
 }
 
 impl Job {
-    pub(super) fn is_over(&self) -> bool {
-        self.chunks == 0 && !self.lives && self.name.is_none()
+    pub(super) fn is_done(&self) -> bool {
+        self.chunks == 0 && !self.active && self.name.is_none()
     }
 }

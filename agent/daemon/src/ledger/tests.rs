@@ -1,2 +1,2 @@
+mod messages;
 mod model;
-mod words;

@@ -1,4 +1,4 @@
-//! How things end.
+//! How the daemon, its session and its connection end.
 
 use farpool_common::causes::with_causes;
 use tonic::{Code, Status};
@@ -6,29 +6,29 @@ use tonic::{Code, Status};
 /// How the daemon ends.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// As it should: it was told to leave.
+    /// It was told to leave and has finished.
     Left,
-    /// It was told to leave at once, and exits with this.
+    /// It was told to stop at once; it exits with this code.
     Killed(u8),
-    /// There will be no session.
+    /// The coordinator rejected it.
     Refused(String),
 }
 
-/// Why there is no connection, or none any more.
+/// Why a connection failed or was lost.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// There may be another one.
+    /// A retry may succeed.
     Lost(String),
-    /// The coordinator does not know the session, or has given it up.
-    GivenUp,
-    /// What the coordinator says makes no sense: nothing that was begun in the session can be trusted to be wanted.
-    Nonsense(String),
-    /// Another try would end in the same way.
+    /// The coordinator does not know the session.
+    UnknownSession,
+    /// The coordinator sent malformed data. What was begun in the session may not be what it wanted.
+    Malformed(String),
+    /// A retry would fail in the same way.
     Refused(String),
 }
 
 impl Failure {
-    /// What it means that the coordinator ends a connection with this status.
+    /// Returns the failure for a status with which the coordinator ended a connection.
     pub(super) fn of(status: &Status) -> Failure {
         let text = match status.message() {
             "" => status.code().to_string(),
@@ -40,12 +40,12 @@ impl Failure {
         }
     }
 
-    /// The same while a session was to be resumed.
-    pub(super) fn to_resume(status: &Status) -> Failure {
+    /// Returns the failure for a status of an attempt to resume a session.
+    pub(super) fn of_resume(status: &Status) -> Failure {
         match (status.code(), Failure::of(status)) {
-            (Code::NotFound, _) => Failure::GivenUp,
-            // The two do not agree on what was said. They may on what is held.
-            (Code::InvalidArgument, _) => Failure::GivenUp,
+            (Code::NotFound, _) => Failure::UnknownSession,
+            // The two sides disagree about the messages; they may agree about what is held.
+            (Code::InvalidArgument, _) => Failure::UnknownSession,
             (_, failure) => failure,
         }
     }

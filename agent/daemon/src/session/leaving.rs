@@ -1,83 +1,83 @@
-//! Leaving: what runs is finished, the rest is given back, and everything is told.
+//! Leaves: finishes running items, returns the others, and reports everything.
 
 use farpool_common::log::info;
 use tokio::time::Instant;
 
 use super::parts::{Connect, Workers};
-use super::{End, Session, Turn};
+use super::{End, Interrupt, Session};
 
-/// How far the agent has come on its way out.
+/// How far the agent is with leaving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leaving {
     No,
-    /// What runs finishes.
+    /// Running items are being finished.
     Draining,
-    /// Everything was said; the coordinator ends its side of the session, until then.
-    Gone(Instant),
+    /// Everything was sent; waits until this time for the coordinator to end its side of the session.
+    Finished(Instant),
 }
 
 impl Leaving {
-    pub(super) fn is_gone(self) -> bool {
-        matches!(self, Leaving::Gone(_))
+    pub(super) fn is_finished(self) -> bool {
+        matches!(self, Leaving::Finished(_))
     }
 
-    /// What was said last may not have been heard.
-    pub(super) fn has_more_to_say(&mut self) {
-        if self.is_gone() {
+    /// Goes back to draining: the last messages may be lost.
+    pub(super) fn reopen(&mut self) {
+        if self.is_finished() {
             *self = Leaving::Draining;
         }
     }
 
-    /// How long the coordinator has to see that the agent has left.
-    pub(super) fn until(self) -> Option<Instant> {
+    /// Returns how long to wait for the coordinator.
+    pub(super) fn deadline(self) -> Option<Instant> {
         match self {
-            Leaving::Gone(until) => Some(until),
+            Leaving::Finished(until) => Some(until),
             _ => None,
         }
     }
 
-    pub(super) fn is_over(self, now: Instant) -> bool {
-        self.until().is_some_and(|until| now >= until)
+    pub(super) fn is_expired(self, now: Instant) -> bool {
+        self.deadline().is_some_and(|until| now >= until)
     }
 }
 
 impl<C: Connect, W: Workers> Session<C, W> {
-    /// Somebody wants the agent to leave.
-    pub(super) fn asked_to_leave(&mut self, code: u8) -> Result<(), Turn> {
+    /// Handles a signal to leave.
+    pub(super) fn leave_requested(&mut self, code: u8) -> Result<(), Interrupt> {
         let nothing_to_do = self.outgoing.is_none() || !self.link.is_up() && self.ledger.is_empty();
         match self.leaving {
-            Leaving::No if nothing_to_do => Err(Turn::Over(End::Left)),
+            Leaving::No if nothing_to_do => Err(Interrupt::Ended(End::Left)),
             Leaving::No => {
-                self.drain("a signal was received");
+                self.drain("signal");
                 Ok(())
             }
-            _ => Err(Turn::Over(End::Killed(code))),
+            _ => Err(Interrupt::Ended(End::Killed(code))),
         }
     }
 
     pub(super) fn drain(&mut self, reason: &str) {
         if self.leaving == Leaving::No {
-            info!(self.manner.log, reason, "draining: finishing running items and giving back the rest");
+            info!(self.settings.log, reason, "draining; finishing running items and returning the others");
             self.leaving = Leaving::Draining;
             self.workers.drain();
         }
     }
 
-    /// Whether it can leave without a connection: it has nothing that a coordinator would want to hear of.
-    pub(super) fn nobody_misses_it(&self) -> bool {
+    /// Returns whether it can leave without a connection: it has nothing to report.
+    pub(super) fn may_leave_unconnected(&self) -> bool {
         match self.leaving {
             Leaving::No => false,
-            Leaving::Gone(_) if self.all_was_heard() => true,
+            Leaving::Finished(_) if self.all_acknowledged() => true,
             _ => self.ledger.is_empty(),
         }
     }
 
-    /// Whether the coordinator has heard everything, as far as it has said.
-    fn all_was_heard(&self) -> bool {
+    /// Returns whether the coordinator has acknowledged everything.
+    fn all_acknowledged(&self) -> bool {
         self.outgoing.as_ref().is_none_or(|outgoing| outgoing.acknowledged() == outgoing.pushed())
     }
 
-    /// Ends this side of the session once there is nothing more to be said.
+    /// Ends this side of the session once everything was sent.
     pub(super) fn finish_if_drained(&mut self) {
         if self.leaving == Leaving::Draining
             && self.workers.is_drained()
@@ -85,7 +85,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
             && let Some(outgoing) = &self.outgoing
         {
             outgoing.finish();
-            self.leaving = Leaving::Gone(Instant::now() + self.manner.patience);
+            self.leaving = Leaving::Finished(Instant::now() + self.settings.leave_timeout);
         }
     }
 }

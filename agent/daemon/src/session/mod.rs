@@ -1,18 +1,18 @@
-//! A daemon's sessions with its coordinator: one after the other, and the workers that outlive them.
+//! The daemon's sessions with its coordinator, and the workers that outlive them.
 //!
-//! A connection that is lost is not the end of a session: another one takes its place, and nothing that was said is lost
-//! or heard twice ([`Outgoing::resume`]). A coordinator that does not know the session any more, or has given it up, is
-//! told what is held ([`Ledger`]) and begins another one. The workers know nothing of all that, unless it
-//! takes too long: those that nobody has asked for within the orphan timeout are killed.
+//! A lost connection does not end a session: another one replaces it, and no message is lost or handled twice
+//! ([`Outgoing::resume`]). If the coordinator does not know the session any more, the agent reports what it holds
+//! ([`Ledger`]) and begins a new one. Workers do not notice, unless it takes too long: after the orphan timeout they
+//! are killed.
 //!
-//! Everything is one task, which never does anything else than to wait for what comes next; time is tokio's, and chance
-//! comes from a seed, so that a simulation can play the rest of the world.
+//! Everything is one task, which only waits for the next event. Time is tokio's and randomness comes from a seed, so
+//! that a simulation can replace everything else.
 
 mod end;
 mod leaving;
 mod link;
-mod news;
 mod parts;
+mod wait;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,233 +28,238 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::ledger::{Ledger, Step};
 use leaving::Leaving;
-use link::{Connected, DRAINED_BYTES, FULL_BYTES, Heard, Link};
+use link::{Connected, DRAINED_BYTES, FULL_BYTES, Link, LinkEvent};
 
 pub use end::End;
 use end::Failure;
 pub use parts::{CommandFrames, Connect, Connecting, Workers};
 
-/// The first wait before another try, and the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// Time for workers to be gone after they were killed.
+/// The first and the longest delay before a retry.
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// Time for workers to disappear after they were killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How a session behaves.
+/// The settings of a session.
 #[derive(Clone, Debug)]
-pub struct Manner {
-    /// Who says hello, as what.
+pub struct SessionSettings {
+    /// The hello that introduces the agent.
     pub hello: AgentHello,
-    /// Time for the coordinator to see that the agent has left.
-    pub patience: Duration,
-    /// How long workers go on that no coordinator has asked for.
+    /// How long to wait for the coordinator to acknowledge that the agent leaves.
+    pub leave_timeout: Duration,
+    /// How long workers keep running without a coordinator.
     pub orphan_timeout: Duration,
-    /// Decides on waits.
+    /// The seed of random delays.
     pub seed: u64,
-    /// Where the coordinator is, for messages.
+    /// The coordinator's address, for messages.
     pub coordinator: String,
-    /// Where it is told what happens.
+    /// The log.
     pub log: Log,
 }
 
-/// A daemon's affairs with its coordinator.
+/// The daemon's side of its sessions with the coordinator.
 #[derive(Debug)]
 pub struct Session<C, W> {
     connect: C,
     workers: W,
-    manner: Manner,
+    settings: SessionSettings,
     ledger: Ledger,
     link: Link,
-    /// The session, whether or not it has a connection.
+    /// The current session, with or without a connection.
     outgoing: Option<Outgoing<AgentEvent>>,
     drained: Arc<Notify>,
-    /// Too much waits to be sent.
+    /// Whether too many bytes are queued to be sent.
     full: bool,
     events: Vec<AgentEvent>,
     backoff: Backoff,
-    /// When the connection came about.
-    since: Instant,
-    /// Those who work are killed then.
+    /// When the connection was established.
+    connected_at: Instant,
+    /// When the workers are killed unless a coordinator is reached.
     orphaned_at: Option<Instant>,
     leaving: Leaving,
-    /// What was said of the connection since it was there last.
-    complaints: Vec<String>,
+    /// Reasons logged since the connection was lost.
+    logged_reasons: Vec<String>,
 }
 
 impl<C: Connect, W: Workers> Session<C, W> {
-    /// A daemon that knows no coordinator yet.
-    pub fn new(connect: C, workers: W, manner: Manner) -> Self {
+    /// Creates the daemon's side, without a session yet.
+    pub fn new(connect: C, workers: W, settings: SessionSettings) -> Self {
         let now = Instant::now();
         Session {
             connect,
             workers,
             ledger: Ledger::default(),
-            link: Link::Waits(now),
+            link: Link::Waiting(now),
             outgoing: None,
             drained: Arc::new(Notify::new()),
             full: false,
             events: Vec::new(),
-            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT, manner.seed),
-            since: now,
+            backoff: Backoff::new(FIRST_BACKOFF, MAX_BACKOFF, settings.seed),
+            connected_at: now,
             orphaned_at: None,
             leaving: Leaving::No,
-            complaints: Vec::new(),
-            manner,
+            logged_reasons: Vec::new(),
+            settings,
         }
     }
 
-    /// Serves until it is asked to leave, or refused. What comes out of `asked` is what a process exits with that was asked
-    /// twice. Nothing is left of the workers then, unless they were asked about twice.
-    pub async fn serve(&mut self, asked: &mut mpsc::Receiver<u8>) -> End {
+    /// Serves until it is told to leave, or rejected. `signals` yields the exit code for a second signal. On return all
+    /// workers have ended, unless there was a second signal.
+    pub async fn serve(&mut self, signals: &mut mpsc::Receiver<u8>) -> End {
         let end = loop {
-            match self.turn(asked).await {
+            match self.turn(signals).await {
                 Ok(()) => {}
-                Err(Turn::Over(end)) => break end,
-                Err(Turn::Killed(cause)) => {
+                Err(Interrupt::Ended(end)) => break end,
+                Err(Interrupt::Killed(cause)) => {
                     self.log_kill(&cause);
-                    if self.kill_all(asked).await || self.leaving != Leaving::No {
+                    if self.kill_all(signals).await || self.leaving != Leaving::No {
                         break End::Left;
                     }
-                    self.begin_anew();
+                    self.reset();
                 }
             }
         };
         if !matches!(end, End::Killed(_)) {
-            self.kill_all(asked).await;
+            self.kill_all(signals).await;
         }
         end
     }
 
-    /// One round: all that has come is heard, and what follows from it is done.
-    async fn turn(&mut self, asked: &mut mpsc::Receiver<u8>) -> Result<(), Turn> {
+    /// Does one round: handles everything that has arrived.
+    async fn turn(&mut self, signals: &mut mpsc::Receiver<u8>) -> Result<(), Interrupt> {
         let busy = self.work();
-        self.try_to_connect();
-        let news = self.news(asked, busy).await;
-        if let Some(code) = news.asked {
-            self.asked_to_leave(code)?;
+        self.connect_if_due();
+        let wakeup = self.wait(signals, busy).await;
+        if let Some(code) = wakeup.exit_code {
+            self.leave_requested(code)?;
         }
-        if let Err(reason) = news.ready {
-            return Err(nonsense(&reason));
+        if let Err(reason) = wakeup.ready {
+            return Err(protocol_error(&reason));
         }
-        if let Some(heard) = news.link {
-            self.heard(heard)?;
+        if let Some(event) = wakeup.link {
+            self.handle_link_event(event)?;
         }
-        self.mind_the_time()
+        self.check_deadlines()
     }
 
-    fn heard(&mut self, heard: Heard) -> Result<(), Turn> {
-        match heard {
-            Heard::Commands(commands) => self.commands(commands),
-            Heard::Connected(Connected::Again(incoming)) => {
+    fn handle_link_event(&mut self, event: LinkEvent) -> Result<(), Interrupt> {
+        match event {
+            LinkEvent::Commands(commands) => self.commands(commands),
+            LinkEvent::Connected(Connected::Resumed(incoming)) => {
                 self.connected(Link::Up(incoming));
-                // The session is waited for, and not for long: the next wait is a short one, however soon it comes.
+                // The coordinator waits for this session only briefly, so the next delay must be short.
                 self.backoff.reset();
-                info!(self.manner.log, coordinator = self.manner.coordinator, "reconnected to the coordinator");
+                info!(self.settings.log, coordinator = self.settings.coordinator, "reconnected to the coordinator");
                 Ok(())
             }
-            Heard::Connected(Connected::Anew { outgoing, incoming, first, release }) => {
+            LinkEvent::Connected(Connected::New { outgoing, incoming, first, release }) => {
                 self.connected(Link::Up(incoming));
-                info!(self.manner.log, coordinator = self.manner.coordinator, release, "connected to the coordinator");
+                info!(
+                    self.settings.log,
+                    coordinator = self.settings.coordinator,
+                    release,
+                    "connected to the coordinator"
+                );
                 self.outgoing = Some(outgoing);
                 self.ledger.welcomed();
                 if self.leaving != Leaving::No {
-                    self.tell(Event::Draining(Draining {}));
+                    self.send(Event::Draining(Draining {}));
                 }
-                self.follow_steps()?;
+                self.execute_steps()?;
                 self.commands(first)
             }
-            Heard::Ended if self.leaving.is_gone() => Err(Turn::Over(End::Left)),
-            Heard::Ended => self.failed(Failure::Lost("it ended the session".to_owned())),
-            Heard::Failed(failure) => self.failed(failure),
+            LinkEvent::Ended if self.leaving.is_finished() => Err(Interrupt::Ended(End::Left)),
+            LinkEvent::Ended => self.handle_failure(Failure::Lost("the coordinator ended the session".to_owned())),
+            LinkEvent::Failed(failure) => self.handle_failure(failure),
         }
     }
 
-    fn failed(&mut self, failure: Failure) -> Result<(), Turn> {
+    fn handle_failure(&mut self, failure: Failure) -> Result<(), Interrupt> {
         match failure {
-            Failure::Lost(_) if self.nobody_misses_it() => return Err(Turn::Over(End::Left)),
-            Failure::Lost(reason) => self.lost(reason),
-            Failure::GivenUp => {
-                self.given_up();
-                self.leaving.has_more_to_say();
-                if self.nobody_misses_it() {
-                    return Err(Turn::Over(End::Left));
+            Failure::Lost(_) if self.may_leave_unconnected() => return Err(Interrupt::Ended(End::Left)),
+            Failure::Lost(reason) => self.connection_lost(reason),
+            Failure::UnknownSession => {
+                self.begin_new_session();
+                self.leaving.reopen();
+                if self.may_leave_unconnected() {
+                    return Err(Interrupt::Ended(End::Left));
                 }
             }
-            // Of a session that was not there yet nothing can be wrong.
-            Failure::Nonsense(reason) if self.link.is_up() => return Err(nonsense(&reason)),
-            Failure::Nonsense(reason) => self.lost(format!("it broke the protocol: {reason}")),
+            // Before a session has begun, its messages cannot have affected anything.
+            Failure::Malformed(reason) if self.link.is_up() => return Err(protocol_error(&reason)),
+            Failure::Malformed(reason) => self.connection_lost(format!("the coordinator broke the protocol: {reason}")),
             Failure::Refused(reason) if self.leaving != Leaving::No => {
-                warn!(self.manner.log, reason, "the coordinator refused the session before draining was complete");
-                return Err(Turn::Over(End::Left));
+                warn!(self.settings.log, reason, "session rejected before draining was complete");
+                return Err(Interrupt::Ended(End::Left));
             }
-            Failure::Refused(reason) => return Err(Turn::Over(End::Refused(reason))),
+            Failure::Refused(reason) => return Err(Interrupt::Ended(End::Refused(reason))),
         }
         Ok(())
     }
 
     fn connected(&mut self, link: Link) {
         self.link = link;
-        self.since = Instant::now();
+        self.connected_at = Instant::now();
         self.orphaned_at = None;
-        self.complaints.clear();
+        self.logged_reasons.clear();
     }
 
-    /// There is no connection, or none any more: another one is tried.
-    fn lost(&mut self, reason: String) {
+    /// Handles a lost connection or a failed attempt: schedules the next attempt.
+    fn connection_lost(&mut self, reason: String) {
         let now = Instant::now();
-        // Those that end soon after they have begun do not count.
-        if self.link.is_up() && now - self.since >= LONGEST_WAIT {
+        // A connection that ended soon does not reset the backoff.
+        if self.link.is_up() && now - self.connected_at >= MAX_BACKOFF {
             self.backoff.reset();
         }
-        self.link = Link::Waits(now + self.backoff.wait());
+        self.link = Link::Waiting(now + self.backoff.wait());
         if self.orphaned_at.is_none() && !self.ledger.is_empty() {
-            self.orphaned_at = Some(now + self.manner.orphan_timeout);
+            self.orphaned_at = Some(now + self.settings.orphan_timeout);
         }
-        if !self.complaints.contains(&reason) {
-            let Manner { coordinator, log, .. } = &self.manner;
+        if !self.logged_reasons.contains(&reason) {
+            let SessionSettings { coordinator, log, .. } = &self.settings;
             match self.outgoing {
-                Some(_) => warn!(log, coordinator, reason, "no connection with the coordinator; retrying"),
+                Some(_) => warn!(log, coordinator, reason, "no connection to the coordinator; retrying"),
                 None => warn!(log, coordinator, reason, "no session with the coordinator; retrying"),
             }
-            self.complaints.push(reason);
+            self.logged_reasons.push(reason);
         }
     }
 
-    /// The coordinator does not know the session: what has begun in it is held for the next one.
-    fn given_up(&mut self) {
-        let Manner { coordinator, log, .. } = &self.manner;
-        warn!(log, coordinator, "the coordinator does not know this session: starting a new one");
+    /// Begins a new session: the coordinator does not know this one. Its pools are held.
+    fn begin_new_session(&mut self) {
+        let SessionSettings { coordinator, log, .. } = &self.settings;
+        warn!(log, coordinator, "session unknown to the coordinator; starting a new one");
         self.outgoing = None;
-        self.ledger.lost();
-        // The commands say what is not wanted any more, which always makes sense.
-        let _ = self.follow_steps();
-        self.link = Link::Waits(Instant::now());
+        self.ledger.session_lost();
+        // These steps only stop pools, which cannot fail.
+        let _ = self.execute_steps();
+        self.link = Link::Waiting(Instant::now());
     }
 
     fn log_kill(&self, cause: &Cause) {
-        let Manner { log, orphan_timeout, .. } = &self.manner;
+        let SessionSettings { log, orphan_timeout, .. } = &self.settings;
         match cause {
             Cause::Orphaned => {
-                error!(log, "orphan-timeout" = ?orphan_timeout, "no coordinator in time: killing all running items");
+                error!(log, "orphan-timeout" = ?orphan_timeout, "orphan timeout expired; killing all running items");
             }
-            Cause::Nonsense(reason) => error!(log, reason, "the coordinator broke the protocol: killing all items"),
+            Cause::ProtocolError(reason) => error!(log, reason, "coordinator broke the protocol; killing all items"),
         }
     }
 
-    /// Nothing is held, and nobody knows of this agent.
-    fn begin_anew(&mut self) {
+    /// Forgets everything after all workers were killed.
+    fn reset(&mut self) {
         self.outgoing = None;
         self.ledger.clear();
         self.orphaned_at = None;
-        self.link = Link::Waits(Instant::now() + self.backoff.wait());
+        self.link = Link::Waiting(Instant::now() + self.backoff.wait());
     }
 
-    /// Begins the next try, if it is time to.
-    fn try_to_connect(&mut self) {
+    /// Begins the next attempt, if it is due.
+    fn connect_if_due(&mut self) {
         if self.link.due().is_none_or(|due| Instant::now() < due) {
             return;
         }
-        let hello = &self.manner.hello;
+        let hello = &self.settings.hello;
         self.link = match &self.outgoing {
             Some(outgoing) => Link::resume(&mut self.connect, outgoing, hello.secret.clone()),
             None => {
@@ -265,54 +270,54 @@ impl<C: Connect, W: Workers> Session<C, W> {
         };
     }
 
-    fn commands(&mut self, commands: Vec<AgentCommand>) -> Result<(), Turn> {
+    fn commands(&mut self, commands: Vec<AgentCommand>) -> Result<(), Interrupt> {
         for command in commands {
             match command.body {
-                // It is one that a later release has.
+                // A command of a later release.
                 None => {}
-                Some(Command::Welcome(_)) => return Err(nonsense("it welcomes the agent twice")),
+                Some(Command::Welcome(_)) => return Err(protocol_error("it sent Welcome twice")),
                 Some(Command::Drain(_)) => self.drain("requested by the coordinator"),
                 Some(command) => {
-                    self.ledger.command(command).map_err(|error| nonsense(&error.to_string()))?;
-                    self.follow_steps()?;
+                    self.ledger.command(command).map_err(|error| protocol_error(&error.to_string()))?;
+                    self.execute_steps()?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Does what the ledger says.
-    fn follow_steps(&mut self) -> Result<(), Turn> {
+    /// Executes the ledger's steps.
+    fn execute_steps(&mut self) -> Result<(), Interrupt> {
         for step in self.ledger.steps() {
             match step {
-                Step::Command(command) => self.workers.command(command).map_err(|error| nonsense(&error))?,
+                Step::Command(command) => self.workers.command(command).map_err(|error| protocol_error(&error))?,
                 Step::Hold { pool, hold } => self.workers.hold_pool(pool, hold),
-                Step::KeepOn(pool) => self.workers.keep_pool(pool),
-                Step::Tell(event) => self.tell(event),
+                Step::CancelStop(pool) => self.workers.cancel_pool_stop(pool),
+                Step::Send(event) => self.send(event),
             }
         }
-        self.tell_what_was_in_vain();
+        self.send_in_vain();
         Ok(())
     }
 
-    /// Without a session it waits for the next hello.
-    fn tell_what_was_in_vain(&mut self) {
+    /// Reports late outcomes. Without a session, the next hello does.
+    fn send_in_vain(&mut self) {
         if self.outgoing.is_some()
             && let Some(in_vain) = self.ledger.take_in_vain()
         {
-            self.tell(Event::InVain(in_vain));
+            self.send(Event::InVain(in_vain));
         }
     }
 
-    fn tell(&self, body: Event) {
+    fn send(&self, body: Event) {
         if let Some(outgoing) = &self.outgoing {
             outgoing.push(AgentEvent { body: Some(body) });
         }
     }
 
-    /// One round of work; true if there is more to do.
+    /// Does one round of work. Returns whether there is more to do.
     fn work(&mut self) -> bool {
-        self.mind_the_queue();
+        self.apply_backpressure();
         let busy = self.workers.work(&mut self.events);
         let Session { ledger, events, .. } = self;
         let told = events.drain(..).filter_map(|event| ledger.event(event.body?));
@@ -322,16 +327,16 @@ impl<C: Connect, W: Workers> Session<C, W> {
             None => told.for_each(drop),
         }
         if self.ledger.has_steps() {
-            // What the agent has said only has pools held, or not.
-            let _ = self.follow_steps();
+            // Events of the agent only hold or resume pools, which cannot fail.
+            let _ = self.execute_steps();
         }
-        self.tell_what_was_in_vain();
+        self.send_in_vain();
         self.finish_if_drained();
         busy
     }
 
-    /// While the coordinator does not take what it was sent, outcomes stay with the workers, which then wait.
-    fn mind_the_queue(&mut self) {
+    /// While the coordinator does not read, outcomes stay with the workers, which then wait.
+    fn apply_backpressure(&mut self) {
         let most = if self.full { DRAINED_BYTES } else { FULL_BYTES };
         let full = self.outgoing.as_ref().is_some_and(|outgoing| outgoing.bytes() > most);
         if std::mem::replace(&mut self.full, full) != full {
@@ -339,22 +344,22 @@ impl<C: Connect, W: Workers> Session<C, W> {
         }
     }
 
-    /// Has the workers killed that nobody has asked for.
-    fn mind_the_time(&mut self) -> Result<(), Turn> {
+    /// Checks the orphan timeout and the time to leave.
+    fn check_deadlines(&mut self) -> Result<(), Interrupt> {
         let now = Instant::now();
         if self.orphaned_at.is_some_and(|at| now >= at) {
-            return Err(Turn::Killed(Cause::Orphaned));
+            return Err(Interrupt::Killed(Cause::Orphaned));
         }
-        if self.leaving.is_over(now) {
-            return Err(Turn::Over(End::Left));
+        if self.leaving.is_expired(now) {
+            return Err(Interrupt::Ended(End::Left));
         }
         Ok(())
     }
 
-    /// Kills what is left, and waits until it is gone. Returns whether it was asked to leave meanwhile.
-    async fn kill_all(&mut self, asked: &mut mpsc::Receiver<u8>) -> bool {
-        // Whoever listens is not kept waiting.
-        self.link = Link::Waits(Instant::now());
+    /// Kills all workers and waits until they have ended. Returns whether a signal arrived meanwhile.
+    async fn kill_all(&mut self, signals: &mut mpsc::Receiver<u8>) -> bool {
+        // Closing the connection first tells the coordinator at once.
+        self.link = Link::Waiting(Instant::now());
         self.outgoing = None;
         self.full = false;
         self.workers.hold(false);
@@ -366,10 +371,10 @@ impl<C: Connect, W: Workers> Session<C, W> {
             if self.workers.is_empty() {
                 return false;
             }
-            // Whatever has not gone by then is killed once more when it is dropped.
+            // What has not ended by then is killed again on drop.
             tokio::select! {
                 biased;
-                Some(_) = asked.recv() => return true,
+                Some(_) = signals.recv() => return true,
                 waited = timeout_at(until, self.workers.ready()), if !busy => if waited.is_err() {
                     return false;
                 },
@@ -379,23 +384,23 @@ impl<C: Connect, W: Workers> Session<C, W> {
     }
 }
 
-/// Why it does not simply go on.
-enum Turn {
-    Over(End),
-    /// All workers are killed, and why.
+/// Why the loop of rounds is interrupted.
+enum Interrupt {
+    Ended(End),
+    /// All workers must be killed.
     Killed(Cause),
 }
 
 /// Why all workers are killed.
 enum Cause {
-    /// No coordinator has come in time.
+    /// The orphan timeout expired.
     Orphaned,
     /// The coordinator broke the protocol.
-    Nonsense(String),
+    ProtocolError(String),
 }
 
-fn nonsense(what: &str) -> Turn {
-    Turn::Killed(Cause::Nonsense(what.to_owned()))
+fn protocol_error(what: &str) -> Interrupt {
+    Interrupt::Killed(Cause::ProtocolError(what.to_owned()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a session is made of, that a simulation has otherwise.
+//! The parts of a session that a simulation replaces.
 
 use std::pin::Pin;
 
@@ -8,53 +8,54 @@ use farpool_proto::v1::{AgentEvent, CommandFrame};
 use futures_core::Stream;
 use tonic::Status;
 
-/// What the coordinator sends on a connection.
+/// The frames that the coordinator sends on a connection.
 pub type CommandFrames = Pin<Box<dyn Stream<Item = Result<CommandFrame, Status>> + Send>>;
 
-/// The outcome of an attempt to connect, some time.
+/// An attempt to connect.
 pub type Connecting = Pin<Box<dyn Future<Output = Result<CommandFrames, Status>> + Send>>;
 
-/// A way to the coordinator.
+/// Opens connections to the coordinator.
 pub trait Connect: Send {
     /// Opens a connection on which `frames` are sent.
     fn connect(&mut self, frames: Frames<AgentEvent>) -> Connecting;
 }
 
-/// Those who do the work: they know everything by numbers that never change, whatever becomes of sessions.
+/// Does the work, under numbers that outlive sessions.
 pub trait Workers: Send {
-    /// Does what the coordinator says.
+    /// Executes a command of the coordinator.
     ///
     /// # Errors
-    /// If it makes no sense.
+    /// If the command is invalid.
     fn command(&mut self, command: Command) -> Result<(), String>;
 
-    /// One round of work. What the coordinator should know is appended to `events`. True if there is more to do at once.
+    /// Does one round of work, and appends events for the coordinator to `events`. Returns whether there is more to do
+    /// at once.
     fn work(&mut self, events: &mut Vec<AgentEvent>) -> bool;
 
-    /// Waits until there is something to do again. May be dropped without losing anything.
+    /// Waits until there is more work. Cancel-safe.
     ///
     /// # Errors
-    /// If something that the coordinator has said turns out to make no sense.
+    /// If an earlier command turns out to be invalid.
     fn ready(&mut self) -> impl Future<Output = Result<(), String>> + Send;
 
-    /// Leaves all outcomes where they are, or takes them again.
+    /// Stops or resumes reading outcomes.
     fn hold(&mut self, hold: bool);
 
-    /// The same for those of one pool.
+    /// Stops or resumes reading the outcomes of one pool.
     fn hold_pool(&mut self, pool: u64, hold: bool);
 
-    /// A pool that was to stop as soon as it idles goes on after all.
-    fn keep_pool(&mut self, pool: u64);
+    /// Cancels the stop of a pool that was to stop when idle.
+    fn cancel_pool_stop(&mut self, pool: u64);
 
-    /// Takes nothing more, gives back what has not begun, and finishes what runs.
+    /// Accepts no more items, returns those that have not begun, and finishes running ones.
     fn drain(&mut self);
 
-    /// Whether the end of that has come, and everything was told.
+    /// Returns whether draining is complete and everything was reported.
     fn is_drained(&self) -> bool;
 
-    /// Kills everything.
+    /// Kills all workers.
     fn stop_all(&mut self);
 
-    /// Whether nothing is left that could be killed.
+    /// Returns whether all workers have ended.
     fn is_empty(&self) -> bool;
 }

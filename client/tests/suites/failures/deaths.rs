@@ -57,7 +57,7 @@ fn a_task_that_aborts() {
 }
 
 fn a_task_that_kills_its_worker() {
-    check(&pool(2), Way::Kill, &["signal 9 (SIGKILL)", "killed from outside"], "");
+    check(&pool(2), Way::Kill, &["signal 9 (SIGKILL)", "killed by another process"], "");
 }
 
 fn a_task_that_touches_memory_it_has_not() {

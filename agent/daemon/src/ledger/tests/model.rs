@@ -21,7 +21,7 @@ struct Agent {
 struct AgentChunk {
     pool: u64,
     job: u64,
-    out: BTreeSet<u64>,
+    pending: BTreeSet<u64>,
 }
 
 /// A coordinator, and what it waits for.
@@ -39,7 +39,7 @@ struct CoordinatorChunk {
     pool: u64,
     job: u64,
     attempt: u32,
-    out: BTreeSet<u64>,
+    pending: BTreeSet<u64>,
 }
 
 #[derive(Default)]
@@ -66,9 +66,9 @@ impl World {
         for step in self.ledger.steps() {
             match step {
                 Step::Command(command) => self.hear(command),
-                Step::Tell(event) => self.told(event),
+                Step::Send(event) => self.told(event),
                 Step::Hold { .. } => {}
-                Step::KeepOn(pool) => assert!(self.agent.pools.contains(&pool)),
+                Step::CancelStop(pool) => assert!(self.agent.pools.contains(&pool)),
             }
         }
     }
@@ -107,7 +107,8 @@ impl World {
                     let count: u64 = own.map(|segment| segment.ends.len() as u64 / 4).sum();
                     let out = (chunk.first..chunk.first + count).collect();
                     let pool = self.agent.jobs[&chunk.job];
-                    let before = self.agent.chunks.insert(chunk.chunk, AgentChunk { pool, job: chunk.job, out });
+                    let before =
+                        self.agent.chunks.insert(chunk.chunk, AgentChunk { pool, job: chunk.job, pending: out });
                     assert!(before.is_none());
                 }
             }
@@ -132,18 +133,18 @@ impl World {
                 let chunk = coordinator.chunks.get_mut(&done.chunk).expect("it is this coordinator's");
                 assert_eq!(chunk.attempt, done.attempt);
                 for item in done.first..done.first + done.ends.len() as u64 / 4 {
-                    assert!(chunk.out.remove(&item), "item {item} was told twice");
+                    assert!(chunk.pending.remove(&item), "item {item} was told twice");
                 }
                 coordinator.reports.push(chunk.pool);
             }
             Event::ItemFault(fault) => {
                 let chunk = coordinator.chunks.get_mut(&fault.chunk).expect("it is this coordinator's");
-                assert!(chunk.out.remove(&fault.item), "item {} was told twice", fault.item);
+                assert!(chunk.pending.remove(&fault.item), "item {} was told twice", fault.item);
                 coordinator.reports.push(chunk.pool);
             }
             Event::Returned(back) => {
                 let chunk = coordinator.chunks.get_mut(&back.chunk).expect("it is this coordinator's");
-                (back.first..back.first + back.count).for_each(|item| assert!(chunk.out.remove(&item)));
+                (back.first..back.first + back.count).for_each(|item| assert!(chunk.pending.remove(&item)));
             }
             Event::PoolStopped(stopped) => drop(coordinator.pools.remove(&stopped.pool)),
             Event::PoolStarted(started) => assert!(coordinator.pools.contains(&started.pool)),
@@ -175,7 +176,7 @@ impl World {
             }
             11 => {
                 let Some((&job, _)) = pick(self.coordinator.jobs.iter(), which) else { return };
-                let over = !self.coordinator.chunks.values().any(|chunk| chunk.job == job && !chunk.out.is_empty());
+                let over = !self.coordinator.chunks.values().any(|chunk| chunk.job == job && !chunk.pending.is_empty());
                 let kill = which % 2 == 0 || !over;
                 self.coordinator.jobs.remove(&job);
                 if kill {
@@ -206,7 +207,7 @@ impl World {
         let (count, first, chunk) = (u64::from(which % 4) + 1, self.items, self.name());
         self.items += count;
         let out = (first..first + count).collect();
-        self.coordinator.chunks.insert(chunk, CoordinatorChunk { pool, job, attempt: 1, out });
+        self.coordinator.chunks.insert(chunk, CoordinatorChunk { pool, job, attempt: 1, pending: out });
         let ends = vec![0; 4 * count as usize].into();
         let assign = Assign {
             chunks: vec![Chunk { chunk, job, first, attempt: 1, segments: 1 }],
@@ -218,9 +219,9 @@ impl World {
     /// Something becomes of an item.
     fn finish(&mut self, which: u8) {
         let Some((&number, chunk)) = pick(self.agent.chunks.iter_mut(), which) else { return };
-        let first = *pick(chunk.out.iter(), which).expect("it has items");
+        let first = *pick(chunk.pending.iter(), which).expect("it has items");
         let mut count = 1;
-        while count < u64::from(which % 3) && chunk.out.contains(&(first + count)) {
+        while count < u64::from(which % 3) && chunk.pending.contains(&(first + count)) {
             count += 1;
         }
         let event = match which % 7 {
@@ -235,8 +236,8 @@ impl World {
                 Event::RunDone(RunDone { chunk: number, attempt: 1, first, ends, ..RunDone::default() })
             }
         };
-        chunk.out.retain(|item| !(first..first + count).contains(item));
-        if chunk.out.is_empty() {
+        chunk.pending.retain(|item| !(first..first + count).contains(item));
+        if chunk.pending.is_empty() {
             self.agent.chunks.remove(&number);
         }
         self.agent_says(event);
@@ -245,7 +246,7 @@ impl World {
     /// Another coordinator takes over what it wants: of a few bits each says whether a pool, or a chunk, is wanted.
     fn replace_coordinator(&mut self, wanted: u8) {
         self.coordinator = Coordinator::default();
-        self.ledger.lost();
+        self.ledger.session_lost();
         self.steps();
         if wanted.is_multiple_of(5) {
             // The first hello is heard by nobody.
@@ -287,7 +288,7 @@ impl World {
             });
             let name = self.name();
             let out = chunk.runs.chunks(2).flat_map(|run| run[0]..run[0] + run[1]).collect();
-            self.coordinator.chunks.insert(name, CoordinatorChunk { pool, job, attempt: 7, out });
+            self.coordinator.chunks.insert(name, CoordinatorChunk { pool, job, attempt: 7, pending: out });
             adopt.chunks.push(AdoptedChunk { held: chunk.chunk, chunk: name, attempt: 7 });
         }
         self.say(Command::AdoptPool(Box::new(adopt)));
@@ -298,7 +299,7 @@ impl World {
         while !self.agent.chunks.is_empty() {
             self.finish(6);
         }
-        let unheard: Vec<_> = self.coordinator.chunks.values().flat_map(|chunk| &chunk.out).collect();
+        let unheard: Vec<_> = self.coordinator.chunks.values().flat_map(|chunk| &chunk.pending).collect();
         assert!(unheard.is_empty(), "nothing was heard of {unheard:?}");
         let report = self.coordinator.reports.len() as u64;
         for pool in self.coordinator.pools.clone() {
@@ -314,7 +315,7 @@ impl World {
             self.agent_says(Event::PoolStopped(PoolStopped { pool }));
         }
         // Those whose place was given up before their reports were settled.
-        self.ledger.lost();
+        self.ledger.session_lost();
         let (held, _) = self.ledger.hello();
         for pool in held {
             self.say(Command::StopPool(StopPool { pool: pool.pool, now: true }));

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::{End, Manner, Session};
+use super::super::{End, Session, SessionSettings};
 use super::coordinator::{Call, Peer, Wire};
 use super::workers::{Deed, Deeds, ITEM, Played};
 
@@ -34,15 +34,15 @@ impl Daemon {
         let (ask, mut asked) = mpsc::channel(2);
         let deeds = Deeds::default();
         let workers = Played::new(deeds.clone());
-        let manner = Manner {
+        let settings = SessionSettings {
             hello: AgentHello { secret: vec![1; 32].into(), host: "here".into(), slots: 1, ..AgentHello::default() },
-            patience: Duration::from_secs(5),
+            leave_timeout: Duration::from_secs(5),
             orphan_timeout: ORPHAN_TIMEOUT,
             seed,
             coordinator: "there".into(),
             log: Log::silent(),
         };
-        let end = tokio::spawn(async move { Session::new(Wire(wire), workers, manner).serve(&mut asked).await });
+        let end = tokio::spawn(async move { Session::new(Wire(wire), workers, settings).serve(&mut asked).await });
         Daemon { calls, ask, deeds, end }
     }
 
@@ -118,13 +118,13 @@ async fn those_that_nobody_asks_for_are_ended_in_time() {
         result(&mut peer).await;
         peer.cut();
         let lost = Instant::now();
-        let mut given_up = false;
+        let mut session_lost = false;
         while lost.elapsed() < ORPHAN_TIMEOUT - Duration::from_secs(5) {
             let call = daemon.call().await;
             // Somebody who listens and knows nothing is of no help before it is welcomed.
-            if knows && !given_up {
+            if knows && !session_lost {
                 call.refuse_to_resume().await;
-                given_up = true;
+                session_lost = true;
             }
         }
         assert!(!matches!(daemon.deeds().last(), Some(Deed::Killed(_))));
@@ -175,7 +175,7 @@ async fn credit_is_told_to_every_coordinator() {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_words_are_heard() {
-    for given_up in [false, true] {
+    for session_lost in [false, true] {
         let mut daemon = Daemon::start(7);
         let (mut peer, _) = daemon.call().await.accept().await;
         start_pool(&peer);
@@ -185,7 +185,7 @@ async fn the_last_words_are_heard() {
         until(&mut peer, |event| matches!(event, Event::Returned(_))).await;
         peer.cut();
         sleep(2 * ITEM).await;
-        if given_up {
+        if session_lost {
             daemon.call().await.refuse_to_resume().await;
             let (mut other, hello) = daemon.call().await.accept().await;
             other.send(adopt(&hello.held[0], 1, 2, |item| Some(7000 + item)));

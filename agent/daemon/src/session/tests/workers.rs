@@ -119,7 +119,7 @@ impl Workers for Played {
 
     fn hold_pool(&mut self, _: u64, _: bool) {}
 
-    fn keep_pool(&mut self, _: u64) {}
+    fn cancel_pool_stop(&mut self, _: u64) {}
 
     fn drain(&mut self) {
         self.draining = true;

@@ -113,7 +113,7 @@ async fn nobody_asks_for_it() {
     running.daemon.says("no connection").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!program.is_over());
-    let line = running.daemon.says("no coordinator in time").await;
+    let line = running.daemon.says("orphan timeout expired").await;
     assert!(line.contains("ERROR") && line.contains("orphan-timeout=1s"), "{line}");
     let mut coordinator = Coordinator::start_at(&running.port);
     // It does not ask for the session that it has given up itself.
@@ -167,7 +167,7 @@ async fn gives_up_draining() {
     let ended = running.daemon.ended().await;
     assert!(
         ended.code == Some(0)
-            && ended.said.contains("no coordinator in time: killing all running items orphan-timeout=1s"),
+            && ended.said.contains("orphan timeout expired; killing all running items orphan-timeout=1s"),
         "{ended:?}"
     );
     assert!(program.is_over());
@@ -202,7 +202,7 @@ async fn leaves_with_what_is_held() {
     let program = running.program();
     running.session.cut();
     running.coordinator.arrival().await.resumes_in_vain().await;
-    running.daemon.says("does not know this session").await;
+    running.daemon.says("session unknown to the coordinator").await;
     running.daemon.signal(Signal::SIGTERM);
     assert_eq!(running.daemon.ended().await.code, Some(0));
     assert!(program.is_over());

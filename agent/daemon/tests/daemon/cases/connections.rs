@@ -76,7 +76,7 @@ async fn a_coordinator_that_is_reached_anew() {
     let mut running = Running::new(&[]).await;
     let item = running.pipe.reader().await;
     drop(running.coordinator);
-    running.daemon.says("no connection with the coordinator").await;
+    running.daemon.says("no connection to the coordinator").await;
     drop(item);
     running.coordinator = Coordinator::start_at(&running.port);
     running.coordinator.resumes(&mut running.session).await;
@@ -120,9 +120,9 @@ async fn drains_over_another_connection() {
     let mut running = Running::new(&[]).await;
     let item = running.pipe.reader().await;
     drop(running.coordinator);
-    running.daemon.says("no connection with the coordinator").await;
+    running.daemon.says("no connection to the coordinator").await;
     running.daemon.signal(Signal::SIGTERM);
-    running.daemon.says("draining: ").await;
+    running.daemon.says("draining; ").await;
     drop(item);
     let mut coordinator = Coordinator::start_at(&running.port);
     coordinator.resumes(&mut running.session).await;

@@ -55,7 +55,7 @@ async fn check_drains(ask: impl FnOnce(&mut Running)) {
     assert_eq!((done, returned), (1, CHUNKS - 1));
     drop(running.session);
     let ended = running.daemon.ended().await;
-    assert!(ended.code == Some(0) && ended.said.contains("draining: "), "{ended:?}");
+    assert!(ended.code == Some(0) && ended.said.contains("draining; "), "{ended:?}");
     drop(running.coordinator);
 }
 

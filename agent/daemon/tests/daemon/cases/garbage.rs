@@ -31,8 +31,8 @@ async fn frames_that_lie() {
         (vec![welcome(), piece(10, 11)], "11 bytes of a message of which 10 are missing"),
         (vec![welcome(), piece(10, 10)], "cannot be decoded"),
         (vec![welcome(), piece(10, 5), frame([start_job(1, 1)])], "between the pieces"),
-        (vec![welcome(), welcome()], "welcomes the agent twice"),
-        (vec![frame([Command::Welcome(version()), Command::Welcome(version())])], "welcomes the agent twice"),
+        (vec![welcome(), welcome()], "sent Welcome twice"),
+        (vec![frame([Command::Welcome(version()), Command::Welcome(version())])], "sent Welcome twice"),
     ] {
         let _events = say(coordinator.arrival().await, frames);
         daemon.says(words).await;

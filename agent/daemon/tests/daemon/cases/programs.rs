@@ -108,7 +108,7 @@ async fn too_large_for_the_cache() {
     session.send(Command::StartPool(Box::new(start(1, &vec![7; (1 << 20) + 1], scratch.path(), "none"))));
     session.refused(1, FailureKind::Unavailable, &["1048577 bytes", "1048576 bytes"]).await;
     assert!(session.ails().await.contains("1048577 bytes"));
-    daemon.says("nothing can run on this host reason=\"getting program").await;
+    daemon.says("host unhealthy; nothing can run here reason=\"could not get program").await;
     assert!(!coordinator.was_asked_for_program());
     // It says that it is small, and is not.
     let large = vec![8; (1 << 20) + 1];
@@ -130,7 +130,7 @@ async fn too_large_for_a_file() {
     coordinator.fetch().await.send(&large);
     session.refused(1, FailureKind::Unavailable, &["File too large"]).await;
     assert!(session.ails().await.contains("File too large"));
-    daemon.says("nothing can run on this host reason=\"getting program").await;
+    daemon.says("host unhealthy; nothing can run here reason=\"could not get program").await;
     assert_eq!(scratch.names_in("programs"), [""; 0]);
     daemon.signal(Signal::SIGINT);
     assert_eq!(daemon.ended().await.code, Some(0));
@@ -152,14 +152,14 @@ async fn lies_where_nothing_may_run() {
     coordinator.fetch().await.send(&program);
     session.refused(1, FailureKind::Unavailable, &["mounted noexec", "--programs"]).await;
     assert!(session.ails().await.contains("mounted noexec"));
-    daemon.says("nothing can run on this host reason=\"starting").await;
+    daemon.says("host unhealthy; nothing can run here reason=\"starting").await;
     // As soon as one can be started it is well again.
     let remounted = std::process::Command::new("mount").args(["-o", "remount,exec"]).arg(&programs).status();
     assert!(remounted.is_ok_and(|status| status.success()));
     session.send(Command::StartPool(Box::new(start(2, &program, notes.path(), "none"))));
     session.started(2).await;
     assert_eq!(session.ails().await, "");
-    daemon.says("this host can run pools again").await;
+    daemon.says("host healthy").await;
 }
 
 /// A file system from which nothing can be run.

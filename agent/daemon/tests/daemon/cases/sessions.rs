@@ -110,7 +110,7 @@ async fn no_welcome() {
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let _silent = coordinator.arrival().await.accept();
-    daemon.says("did not answer within 10 s").await;
+    daemon.says("did not answer within 10s").await;
     coordinator.session().await;
 }
 

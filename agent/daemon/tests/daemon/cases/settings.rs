@@ -119,7 +119,7 @@ async fn settings_are_shown_with_their_sources() {
     let (code, shown, stderr) = show(&["--coordinator", "head:7070"], &[]);
     assert!(code == Some(2) && shown.is_empty() && stderr.contains("--insecure"), "{shown} {stderr}");
     let (_, shown, _) = show(&["--slots", "3"], &[("TMPDIR", "/t")]);
-    let programs = "# programs: the first of these that can be used: /var/cache/farpool/programs, /t/farpool-programs-";
+    let programs = "# programs: the first usable one of: /var/cache/farpool/programs, /t/farpool-programs-";
     assert!(shown.contains(programs) && shown.contains("\nslots = 3 # flag\n"), "{shown}");
 }
 
@@ -172,7 +172,7 @@ async fn a_missing_program_directory() {
     let missing = missing.to_str().expect("text");
     let arguments = ["--program-dir", missing, "--programs", programs.to_str().expect("text")];
     let mut daemon = Daemon::with(&arguments);
-    let line = daemon.says("cannot be read").await;
+    let line = daemon.says("cannot read a program directory").await;
     assert!(line.contains(&format!("directory={missing} ")) && line.contains("No such file"), "{line}");
     daemon.signal(Signal::SIGINT);
     assert_eq!(daemon.ended().await.code, Some(0));

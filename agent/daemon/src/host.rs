@@ -1,4 +1,4 @@
-//! Those who do the work on this host: an agent, and what its pools need before they start.
+//! Does the work on this host: an agent, and what its pools need before they start.
 
 use std::io;
 use std::sync::Arc;
@@ -17,38 +17,38 @@ use super::reactor::Reactor;
 use super::session::Workers;
 use super::settings::Settings;
 
-/// The workers of this host.
+/// The agent of this host, its pools and its health.
 #[derive(Debug)]
-pub(super) struct Here {
+pub(super) struct Host {
     agent: Agent,
     reactor: Reactor,
     pools: Pools,
     draining: bool,
     health: Health,
     log: Log,
-    /// What is to be told in the next round.
+    /// Events for the next round.
     events: Vec<AgentEvent>,
 }
 
-impl Here {
-    pub(super) fn new(settings: &Settings, disk: Arc<Disk>, coordinator: Coordinator) -> Result<Here, String> {
-        let failed = |error: io::Error| format!("cannot start the agent: {error}");
+impl Host {
+    pub(super) fn new(settings: &Settings, disk: Arc<Disk>, coordinator: Coordinator) -> Result<Host, String> {
+        let failed = |error: io::Error| format!("could not start the agent: {error}");
         let agent = settings.agent().map_err(failed)?;
         let reactor = Reactor::new(&agent).map_err(failed)?;
         let pools = Pools::new(disk, coordinator, settings);
         let log = settings.log.clone();
-        Ok(Here { agent, reactor, pools, draining: false, health: Health::default(), log, events: Vec::new() })
+        Ok(Host { agent, reactor, pools, draining: false, health: Health::default(), log, events: Vec::new() })
     }
 
     fn start(&mut self, prepared: Prepared) -> Result<(), String> {
         match prepared {
             Prepared::Ready(start, program, jobs) => {
                 self.agent.start_pool(*start, program).map_err(|error| error.to_string())?;
-                jobs.into_iter().try_for_each(|job| self.tell_agent(Command::StartJob(job)))
+                jobs.into_iter().try_for_each(|job| self.send_to_agent(Command::StartJob(job)))
             }
-            Prepared::Refused(pool, Refusal { kind, message, of_host }) => {
-                if !of_host {
-                    self.health.excuse(pool);
+            Prepared::Refused(pool, Refusal { kind, message, host_fault }) => {
+                if !host_fault {
+                    self.health.ignore_failure(pool);
                 }
                 let host = self.agent.host().to_owned();
                 let failure = Failure { kind: kind.into(), message, host, ..Failure::default() };
@@ -58,42 +58,42 @@ impl Here {
         }
     }
 
-    fn tell_agent(&mut self, command: Command) -> Result<(), String> {
+    fn send_to_agent(&mut self, command: Command) -> Result<(), String> {
         self.agent.command(AgentCommand { body: Some(command) }).map_err(|error| error.to_string())
     }
 }
 
-impl Workers for Here {
+impl Workers for Host {
     fn command(&mut self, command: Command) -> Result<(), String> {
         let mut command = Some(command);
-        if let Some(pool) = self.pools.hear(&mut command) {
+        if let Some(pool) = self.pools.intercept(&mut command) {
             self.events.push(AgentEvent { body: Some(Event::PoolStopped(PoolStopped { pool })) });
         }
         match command {
             None => Ok(()),
-            // It was on its way when the agent said that it leaves.
+            // It was sent before the coordinator knew that the agent is draining.
             Some(Command::StartPool(start)) if self.draining => {
                 self.agent.skip_pool(start.pool);
                 Ok(())
             }
             Some(Command::StartPool(start)) => self.pools.prepare(*start),
-            Some(command) => self.tell_agent(command),
+            Some(command) => self.send_to_agent(command),
         }
     }
 
     fn work(&mut self, events: &mut Vec<AgentEvent>) -> bool {
         events.append(&mut self.events);
         self.agent.pump(events);
-        match self.health.hear(events) {
+        match self.health.update(events) {
             None => {}
-            Some("") => info!(self.log, "this host can run pools again"),
-            Some(reason) => warn!(self.log, reason, "nothing can run on this host"),
+            Some("") => info!(self.log, "host healthy"),
+            Some(reason) => warn!(self.log, reason, "host unhealthy; nothing can run here"),
         }
         for event in &*events {
             match &event.body {
                 Some(Event::PoolStopped(stopped)) => self.pools.stopped(stopped.pool),
                 Some(Event::Ailing(Ailing { reason, pool: 1.. })) => {
-                    warn!(self.log, reason, "the workers of one pool cannot start");
+                    warn!(self.log, reason, "pool unhealthy; its workers die at startup");
                 }
                 _ => {}
             }
@@ -106,7 +106,7 @@ impl Workers for Here {
             biased;
             prepared = self.pools.next(), if self.pools.is_preparing() => self.start(prepared),
             () = self.reactor.ready() => {
-                self.reactor.hear(&mut self.agent);
+                self.reactor.dispatch(&mut self.agent);
                 Ok(())
             }
         }
@@ -120,14 +120,14 @@ impl Workers for Here {
         self.agent.hold_pool(pool, hold);
     }
 
-    fn keep_pool(&mut self, pool: u64) {
-        self.agent.keep_pool(pool);
+    fn cancel_pool_stop(&mut self, pool: u64) {
+        self.agent.cancel_pool_stop(pool);
     }
 
     fn drain(&mut self) {
         self.draining = true;
         self.agent.drain();
-        self.pools.give_up().into_iter().for_each(|pool| self.agent.skip_pool(pool));
+        self.pools.abort_all().into_iter().for_each(|pool| self.agent.skip_pool(pool));
     }
 
     fn is_drained(&self) -> bool {
@@ -135,7 +135,7 @@ impl Workers for Here {
     }
 
     fn stop_all(&mut self) {
-        self.pools.give_up();
+        self.pools.abort_all();
         self.agent.stop_all();
     }
 
