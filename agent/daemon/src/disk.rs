@@ -14,7 +14,7 @@ impl Disk {
         let programs = Programs::open(settings)?;
         let workplaces = Workplaces::open(&std::env::temp_dir());
         let workplaces =
-            workplaces.map_err(|error| format!("could not create a directory for the workers: {error}"))?;
+            workplaces.map_err(|error| format!("cannot create a directory for the workers: {error}"))?;
         Ok(Disk { programs, workplaces })
     }
 }

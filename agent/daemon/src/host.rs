@@ -32,7 +32,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(settings: &Settings, disk: Arc<Disk>, coordinator: Coordinator) -> Result<Host, String> {
-        let failed = |error: io::Error| format!("could not start the agent: {error}");
+        let failed = |error: io::Error| format!("cannot start the agent: {error}");
         let agent = settings.agent().map_err(failed)?;
         let reactor = Reactor::new(&agent).map_err(failed)?;
         let pools = Pools::new(disk, coordinator, settings);

@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
         Ok(runtime) => {
             runtime.block_on(async { tokio::spawn(run(settings)).await.map_err(|error| error.to_string())? })
         }
-        Err(error) => Err(format!("could not start the runtime: {error}")),
+        Err(error) => Err(format!("cannot start the runtime: {error}")),
     };
     match outcome {
         Ok(code) => code,

@@ -159,7 +159,7 @@ impl Pools {
         let (id, outcome) = match outcome {
             Ok(ended) => ended,
             Err(error) => {
-                let message = format!("could not prepare the program: {error}");
+                let message = format!("cannot prepare the program: {error}");
                 (error.id(), Err(Refusal { kind: FailureKind::Unavailable, message, host_fault: true }))
             }
         };
@@ -205,13 +205,13 @@ async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, packed: Bytes) -> Ou
     check(&program).map_err(rejected)?;
     let found = disk.programs.get(digest, program.size, coordinator).await;
     let found = found.map_err(|NotFound { why, host_fault }| {
-        unavailable(format!("could not get program {digest}: {why}"), host_fault)
+        unavailable(format!("cannot get program {digest}: {why}"), host_fault)
     })?;
     let directory = program.directory.to_vec();
     let workplace = spawn_blocking(move || disk.workplaces.find(directory)).await;
     let workplace = workplace.map_err(std::io::Error::other).flatten();
     let workplace = workplace
-        .map_err(|error| unavailable(format!("could not create a directory for the workers: {error}"), true))?;
+        .map_err(|error| unavailable(format!("cannot create a directory for the workers: {error}"), true))?;
     Ok((program, Resources { program: found, workplace }))
 }
 

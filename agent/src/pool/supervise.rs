@@ -194,7 +194,7 @@ impl WorkerPool {
                 self.watch_fork_server();
             }
             Err(error) => {
-                let message = format!("could not restart the fork server after it was killed: {error}");
+                let message = format!("cannot restart the fork server after it was killed: {error}");
                 self.fail(self.failure(FailureKind::Unavailable, message));
                 self.stopped();
             }

@@ -1,4 +1,4 @@
-//! The options of `farpool map`, as given.
+//! The options of `farpool map` as given.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -133,14 +133,14 @@ pub(crate) struct MapArguments {
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("write it as KEY=VALUE, as in gpu=a100".to_owned()),
+        _ => Err("a label is written KEY=VALUE, as in gpu=a100".to_owned()),
     }
 }
 
 fn block(text: &str) -> Result<usize, String> {
     let ByteSize(bytes) = text.parse()?;
     match usize::try_from(bytes) {
-        Ok(bytes) if (1..=super::blocks::LARGEST).contains(&bytes) => Ok(bytes),
-        _ => Err(format!("a block must be from 1 byte to {} MiB", super::blocks::LARGEST >> 20)),
+        Ok(bytes) if (1..=super::blocks::MAX_BLOCK_BYTES).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("a block must be from 1 byte to {} MiB", super::blocks::MAX_BLOCK_BYTES >> 20)),
     }
 }

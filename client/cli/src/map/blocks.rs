@@ -1,24 +1,24 @@
-//! `--pipe`: the input in blocks of whole lines.
+//! `--pipe`: splits the input into blocks of whole lines.
 
 use std::io::{self, Read};
 
 use super::item::Item;
 
-/// Cuts what it reads at the ends of lines.
+/// An iterator over the blocks of the input.
 pub(super) struct Blocks {
     reader: Box<dyn Read + Send>,
-    /// A block is no longer, unless one line is.
+    /// The largest size of a block, unless a single line is longer.
     bytes: usize,
     separator: u8,
     digests: bool,
-    /// What was read behind the last block.
+    /// Bytes that were read beyond the last block.
     rest: Vec<u8>,
     number: u64,
     done: bool,
 }
 
 /// The largest block; no line may be longer.
-pub(super) const LARGEST: usize = 256 << 20;
+pub(super) const MAX_BLOCK_BYTES: usize = 256 << 20;
 
 impl Blocks {
     pub(super) fn new(reader: Box<dyn Read + Send>, bytes: usize, separator: u8, digests: bool) -> Blocks {
@@ -28,7 +28,7 @@ impl Blocks {
     fn next_block(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut block = std::mem::take(&mut self.rest);
         let mut wanted = self.bytes;
-        // In what was searched before is no end of a line.
+        // No line ends within the first `searched` bytes.
         let mut searched = 0;
         loop {
             if block.len() < wanted && !self.done {
@@ -50,17 +50,17 @@ impl Blocks {
             if is_last {
                 return Ok(Some(block));
             }
-            if wanted >= LARGEST {
+            if wanted >= MAX_BLOCK_BYTES {
                 let why = format!(
                     "a line of block {} is longer than {} MiB, the largest block of --pipe",
                     self.number + 1,
-                    LARGEST >> 20
+                    MAX_BLOCK_BYTES >> 20
                 );
                 return Err(io::Error::new(io::ErrorKind::InvalidData, why));
             }
-            // One line is longer than a block: it is a block of its own, up to its end.
+            // A line longer than a block is a block of its own.
             searched = wanted;
-            wanted = wanted.saturating_mul(2).min(LARGEST);
+            wanted = wanted.saturating_mul(2).min(MAX_BLOCK_BYTES);
         }
     }
 }

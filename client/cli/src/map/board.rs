@@ -1,4 +1,4 @@
-//! What is known of the items between the input and the output.
+//! The state of items between the input and the output.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -9,44 +9,44 @@ use super::plan::Plan;
 use super::spool::SpoolFile;
 use super::task::Work;
 
-/// Shared by the jobs that give items out and the loop that takes outcomes, all on one thread.
+/// Shared by the jobs that dispatch items and the loop that receives outcomes, all on one thread.
 pub(super) struct Board<'a> {
     plan: &'a Plan,
     outputs: Outputs,
-    /// Items that were read before the map began, which come first.
+    /// Items that were read before the map began; they are dispatched first.
     pub(super) pending: VecDeque<(u64, Item)>,
-    /// Index of the next item that is read.
+    /// Index of the next item to read.
     pub(super) next: u64,
-    /// Items whose command runs, or is about to.
-    pub(super) out: BTreeMap<u64, Flight>,
-    /// Items that were too long to be run.
-    pub(super) refused: Vec<(u64, Item)>,
-    /// Items that were read and whose outcome is not written.
+    /// Dispatched items without an outcome.
+    pub(super) dispatched: BTreeMap<u64, Dispatched>,
+    /// Items that are too long to run.
+    pub(super) rejected: Vec<(u64, Item)>,
+    /// Number of dispatched items whose outcome is not written.
     pub(super) unwritten: u64,
-    /// What outcomes take up that wait for their turn.
+    /// Size in memory of outputs that wait for their turn.
     pub(super) waiting_bytes: usize,
-    /// The same on disk.
+    /// Their size on disk.
     pub(super) waiting_spooled: u64,
-    /// Nothing more is given out.
+    /// No more items are dispatched.
     pub(super) stopping: bool,
-    /// The most items that may be out at once.
-    pub(super) most_out: u64,
+    /// Most items that may be dispatched at once.
+    pub(super) max_dispatched: u64,
 }
 
-/// An item that is out.
+/// A dispatched item.
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct Dispatched {
     pub(super) item: Item,
-    /// Where its outputs go that are not held in memory.
+    /// The file of its outputs that are not in memory.
     pub(super) spool: Option<Rc<SpoolFile>>,
 }
 
-/// A slow item holds back the outputs of so many behind it, at most; then no more are given out.
-const MOST_UNWRITTEN: u64 = 10_000;
-/// The same in bytes of output.
-const MOST_WAITING_BYTES: usize = 64 << 20;
-/// The same on disk.
-const MOST_WAITING_SPOOLED: u64 = 4 << 30;
+/// Most items whose outputs wait behind a slow item; then no more are dispatched.
+const MAX_UNWRITTEN: u64 = 10_000;
+/// The same in bytes of output in memory.
+const MAX_WAITING_BYTES: usize = 64 << 20;
+/// The same in bytes of output on disk.
+const MAX_WAITING_SPOOLED: u64 = 4 << 30;
 
 impl<'a> Board<'a> {
     pub(super) fn new(plan: &'a Plan, outputs: Outputs) -> Self {
@@ -55,63 +55,63 @@ impl<'a> Board<'a> {
             outputs,
             pending: VecDeque::new(),
             next: 0,
-            out: BTreeMap::new(),
-            refused: Vec::new(),
+            dispatched: BTreeMap::new(),
+            rejected: Vec::new(),
             unwritten: 0,
             waiting_bytes: 0,
             waiting_spooled: 0,
             stopping: false,
-            most_out: 0,
+            max_dispatched: 0,
         }
     }
 
-    /// Whether the next item of a job may be given out.
+    /// Returns whether a job may dispatch another item.
     pub(super) fn has_room(&self) -> bool {
         !self.stopping
-            && self.unwritten < MOST_UNWRITTEN
-            && self.waiting_bytes < MOST_WAITING_BYTES
-            && self.waiting_spooled < MOST_WAITING_SPOOLED
+            && self.unwritten < MAX_UNWRITTEN
+            && self.waiting_bytes < MAX_WAITING_BYTES
+            && self.waiting_spooled < MAX_WAITING_SPOOLED
     }
 
-    /// Whether a new job is worth while: half the room at least, so that there are few of them.
+    /// Returns whether to start a new job: only with half the room free, so that there are few jobs.
     pub(super) fn has_room_for_a_job(&self) -> bool {
         self.has_room()
-            && self.unwritten < MOST_UNWRITTEN / 2
-            && self.waiting_bytes < MOST_WAITING_BYTES / 2
-            && self.waiting_spooled < MOST_WAITING_SPOOLED / 2
-            && self.out_now() < self.most_out
+            && self.unwritten < MAX_UNWRITTEN / 2
+            && self.waiting_bytes < MAX_WAITING_BYTES / 2
+            && self.waiting_spooled < MAX_WAITING_SPOOLED / 2
+            && self.dispatched_count() < self.max_dispatched
     }
 
-    /// Items that are out.
-    pub(super) fn out_now(&self) -> u64 {
-        self.out.len() as u64
+    /// Returns the number of dispatched items.
+    pub(super) fn dispatched_count(&self) -> u64 {
+        self.dispatched.len() as u64
     }
 
-    /// Index of the next item that is read, which was not before.
+    /// Returns the index for the next item.
     pub(super) fn take_number(&mut self) -> u64 {
         let index = self.next;
         self.next += 1;
         index
     }
 
-    /// Notes that an item goes out.
-    pub(super) fn give_out(&mut self, index: u64, mut item: Item) -> Work {
+    /// Dispatches an item.
+    pub(super) fn dispatch(&mut self, index: u64, mut item: Item) -> Work {
         self.unwritten += 1;
         let (keeping, spool) = self.outputs.of(&item.name);
         let Plan { timeout, grace, .. } = *self.plan;
         let (command, input) = (self.plan.command(&item, index), item.take_content());
-        self.out.insert(index, Flight { item, spool });
+        self.dispatched.insert(index, Dispatched { item, spool });
         Work { index, command, input, timeout, grace, keeping }
     }
 
-    /// Notes that an item cannot be run.
-    pub(super) fn refuse(&mut self, index: u64, item: Item) {
+    /// Records that an item cannot run.
+    pub(super) fn reject(&mut self, index: u64, item: Item) {
         self.unwritten += 1;
-        self.refused.push((index, item));
+        self.rejected.push((index, item));
     }
 
-    /// An item's outcome has come.
-    pub(super) fn take_back(&mut self, index: u64) -> Option<Flight> {
-        self.out.remove(&index)
+    /// Removes an item whose outcome has arrived.
+    pub(super) fn remove(&mut self, index: u64) -> Option<Dispatched> {
+        self.dispatched.remove(&index)
     }
 }

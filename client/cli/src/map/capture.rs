@@ -1,4 +1,4 @@
-//! What a command writes, until it ends.
+//! Captures what a command writes until it ends.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read};
@@ -14,52 +14,52 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::group::Group;
 use super::keep::{Keeper, Keeping, Lines, Output};
 
-/// Reads stdout and stderr of a command as they come.
+/// Reads stdout and stderr of a command as they arrive.
 pub(super) struct Capture {
     pub(super) group: Group,
     stdout: Stream,
     stderr: Stream,
-    /// Has a byte when the command has ended, and its end when its group is empty.
-    news: Option<PipeReader>,
+    /// Yields a byte when the command has exited, and ends when its group is empty.
+    exit_pipe: Option<PipeReader>,
     exited: bool,
-    /// Where outputs go that are too large for memory.
+    /// The spool file for outputs that are too large for memory.
     spool: Option<PathBuf>,
 }
 
 struct Stream {
-    /// `None`: at its end.
+    /// `None`: it has ended.
     file: Option<File>,
     keeper: Keeper,
 }
 
-/// What reading is to stop at.
+/// The condition at which reading stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Until {
-    /// The command has ended.
+    /// The command has exited.
     Exited,
-    /// So has everything that it has left in its group.
+    /// Everything in its process group has exited, too.
     GroupEmpty,
 }
 
 /// Why reading stopped.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// What it was to stop at.
+    /// The condition was reached.
     Reached,
     DeadlinePassed,
-    /// There is more than memory is for, and no spool file.
+    /// The output is too large for memory, and there is no spool file.
     Full,
-    /// What was read can be left nowhere.
+    /// The output could not be kept.
     NotKept(io::Error),
 }
 
-/// Outputs of this size and more are not held in memory, if they can be spooled.
-const LARGE: usize = 1 << 20;
-/// What one item may write where they cannot: a little less than a pool's largest result.
-const MOST_HELD: usize = (1 << 30) - (1 << 20);
+/// Outputs from this size on are spooled, if possible.
+const SPOOL_FROM_BYTES: usize = 1 << 20;
+/// Most bytes of an output without a spool file: a little less than a pool's largest result.
+const MAX_HELD: usize = (1 << 30) - (1 << 20);
 
 impl Capture {
-    /// Begins with this child, whose outputs are pipes, and which leads a process group.
+    /// Starts capturing this child, whose outputs are pipes, and which leads a process group.
     pub(super) fn start(mut child: Child, keeping: &Keeping) -> io::Result<Capture> {
         let (stdout, stderr, spool) = match keeping {
             Keeping::InMemory => (Keeper::Held(Vec::new()), Keeper::Held(Vec::new()), None),
@@ -74,47 +74,47 @@ impl Capture {
             Stream { file: child.stdout.take().map(OwnedFd::from).map(into_reader).transpose()?, keeper: stdout };
         let stderr =
             Stream { file: child.stderr.take().map(OwnedFd::from).map(into_reader).transpose()?, keeper: stderr };
-        let (group, news) = Group::of(child)?;
-        Ok(Capture { group, stdout, stderr, news: Some(news), exited: false, spool })
+        let (group, exit_pipe) = Group::of(child)?;
+        Ok(Capture { group, stdout, stderr, exit_pipe: Some(exit_pipe), exited: false, spool })
     }
 
-    /// Reads until that has happened, there is too much, or the deadline has passed.
+    /// Reads until the condition is reached, there is too much output, or the deadline has passed.
     pub(super) fn run(&mut self, until: Until, deadline: Option<Instant>) -> io::Result<Event> {
         loop {
-            let Some(news) = self.news.as_ref().filter(|_| until == Until::GroupEmpty || !self.exited) else {
+            let Some(exit_pipe) = self.exit_pipe.as_ref().filter(|_| until == Until::GroupEmpty || !self.exited) else {
                 return Ok(Event::Reached);
             };
-            let mut ready = vec![PollFd::new(news.as_fd(), PollFlags::POLLIN)];
+            let mut ready = vec![PollFd::new(exit_pipe.as_fd(), PollFlags::POLLIN)];
             let open = [&self.stdout, &self.stderr].into_iter().filter_map(|stream| stream.file.as_ref());
             ready.extend(open.map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)));
-            match poll(&mut ready, patience(deadline)) {
+            match poll(&mut ready, poll_timeout(deadline)) {
                 Ok(0) if has_passed(deadline) => return Ok(Event::DeadlinePassed),
                 Ok(0) | Err(Errno::EINTR) => continue,
                 Err(error) => return Err(error.into()),
                 Ok(_) => {}
             }
             if ready[0].revents().is_some_and(|events| !events.is_empty()) {
-                self.take_news()?;
+                self.read_exit_pipe()?;
                 continue;
             }
             if let Err(error) = self.read_once() {
                 return Ok(Event::NotKept(error));
             }
-            if self.held() >= MOST_HELD {
+            if self.held() >= MAX_HELD {
                 return Ok(Event::Full);
             }
-            // A command that never stops writing has its deadline too.
+            // The deadline also applies to a command that never stops writing.
             if has_passed(deadline) {
                 return Ok(Event::DeadlinePassed);
             }
         }
     }
 
-    /// Reads what is there, without waiting, and ends. Returns how the command has ended, and what it has written. Everybody in its
-    /// group is to have ended, or about to.
+    /// Reads the remaining output without waiting. Returns how the command ended, and what it wrote. All processes in
+    /// its group must have exited or be about to.
     pub(super) fn end(mut self) -> (io::Result<ExitStatus>, io::Result<[Output; 2]>) {
         let status = self.group.join();
-        // Who has left the group may go on writing for ever.
+        // Processes that left the group may write forever.
         let drained = self.stdout.drain().and_then(|()| self.stderr.drain());
         let outputs = drained.and_then(|()| Ok([self.stdout.keeper.end()?, self.stderr.keeper.end()?]));
         (status, outputs)
@@ -124,13 +124,13 @@ impl Capture {
         self.stdout.keeper.held() + self.stderr.keeper.held()
     }
 
-    fn take_news(&mut self) -> io::Result<()> {
-        let Some(news) = &mut self.news else { return Ok(()) };
-        match news.read(&mut [0])? {
-            0 => self.news = None,
+    fn read_exit_pipe(&mut self) -> io::Result<()> {
+        let Some(exit_pipe) = &mut self.exit_pipe else { return Ok(()) };
+        match exit_pipe.read(&mut [0])? {
+            0 => self.exit_pipe = None,
             _ => self.exited = true,
         }
-        self.exited |= self.news.is_none();
+        self.exited |= self.exit_pipe.is_none();
         Ok(())
     }
 
@@ -138,12 +138,12 @@ impl Capture {
         self.stdout.read()?;
         self.stderr.read()?;
         if let Some(path) = &self.spool
-            && self.held() >= LARGE
+            && self.held() >= SPOOL_FROM_BYTES
         {
             for stream in [&mut self.stdout, &mut self.stderr] {
                 stream.keeper.spool(path)?;
                 if let Some(pipe) = &stream.file {
-                    // More is moved at once then; where the user has too many pipes it stays as it is.
+                    // A larger pipe moves more at once. An error means that the user has too many pipes, which is fine.
                     let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(1 << 20));
                 }
             }
@@ -153,7 +153,7 @@ impl Capture {
 }
 
 impl Stream {
-    /// Reads once; returns whether there may be more.
+    /// Reads once. Returns whether there may be more.
     fn read(&mut self) -> io::Result<bool> {
         let Some(file) = &self.file else { return Ok(false) };
         match self.keeper.take_from(file) {
@@ -166,7 +166,7 @@ impl Stream {
         Ok(false)
     }
 
-    /// Reads what a pipe holds at most.
+    /// Reads no more than a pipe can hold.
     fn drain(&mut self) -> io::Result<()> {
         const PIPE: usize = 1 << 20;
         for _ in 0..PIPE / 4096 {
@@ -187,9 +187,9 @@ fn has_passed(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
-fn patience(deadline: Option<Instant>) -> PollTimeout {
+fn poll_timeout(deadline: Option<Instant>) -> PollTimeout {
     let Some(deadline) = deadline else { return PollTimeout::NONE };
     let left = deadline.saturating_duration_since(Instant::now());
-    // Rounded up: there is no sense in waking before it has passed. What is too long for one wait takes several.
+    // Rounded up, so that it has passed on wake-up. A longer time takes several waits.
     PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX)
 }

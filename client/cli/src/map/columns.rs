@@ -1,6 +1,6 @@
-//! `--colsep`: what cuts an item into columns.
+//! `--colsep`: splits an item into columns.
 
-/// Between columns.
+/// The separator between columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Columns {
     /// Any number of spaces and tabs; those at the ends do not count.
@@ -10,7 +10,8 @@ pub(super) enum Columns {
 }
 
 impl Columns {
-    /// One space is any number of blanks; `\t` and `\\` are a tab and a backslash; everything else is what it is.
+    /// Parses the option. One space means any number of blanks; `\t` and `\\` are a tab and a backslash; all else is
+    /// literal.
     pub(super) fn parse(text: &[u8]) -> Result<Columns, String> {
         if text == b" " {
             return Ok(Columns::Blanks);
@@ -24,7 +25,7 @@ impl Columns {
                     Some(b'\\') => separator.push(b'\\'),
                     _ => {
                         return Err(format!(
-                            "--colsep '{}': it is a plain string, no pattern; only \\t and \\\\ are special in it",
+                            "--colsep '{}': it is a plain string, not a pattern; only \\t and \\\\ are special in it",
                             String::from_utf8_lossy(text)
                         ));
                     }
@@ -33,12 +34,12 @@ impl Columns {
             }
         }
         if separator.is_empty() {
-            return Err("--colsep is empty: give what stands between columns, as in --colsep ,".to_owned());
+            return Err("--colsep is empty: give the string between columns, as in --colsep ,".to_owned());
         }
         Ok(Columns::At(separator))
     }
 
-    /// One at least.
+    /// Splits an item into one or more columns.
     pub(super) fn cut<'i>(&self, item: &'i [u8]) -> Vec<&'i [u8]> {
         match self {
             Columns::Blanks => {
@@ -64,7 +65,7 @@ impl Columns {
         }
     }
 
-    /// What tells it from others.
+    /// Returns a key that identifies the separator.
     pub(super) fn key(&self) -> &[u8] {
         match self {
             Columns::Blanks => b" ",
@@ -99,7 +100,7 @@ mod tests {
 
     #[test]
     fn patterns_are_refused() {
-        assert!(Columns::parse(b"\\s+").unwrap_err().contains("no pattern"));
+        assert!(Columns::parse(b"\\s+").unwrap_err().contains("not a pattern"));
         assert!(Columns::parse(b"\\").is_err() && Columns::parse(b"").is_err());
     }
 }

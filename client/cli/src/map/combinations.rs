@@ -1,4 +1,4 @@
-//! Several sources of values: all combinations of them, of which the last source varies fastest.
+//! All combinations of the values of several sources; the last source varies fastest.
 
 use std::io;
 
@@ -7,22 +7,22 @@ use super::item::Value;
 /// The values of a source.
 pub(super) type Values = Box<dyn Iterator<Item = io::Result<Value>> + Send>;
 
-/// A value of each source.
+/// One value of each source.
 pub(super) type Row = Vec<Value>;
 
-/// The first group is read as it is needed if it is one source; what has to be repeated is kept.
+/// An iterator over all combinations. A first group of one source is read on demand; everything else is kept in memory.
 pub(super) struct Combinations {
     outer: Box<dyn Iterator<Item = io::Result<Row>> + Send>,
-    /// Sources that are to be read before the first row.
+    /// Sources to read before the first row.
     unread: Vec<Vec<Values>>,
     inner: Vec<Vec<Row>>,
-    /// What of the outer rows is combined with the inner ones now, and how far these are.
+    /// The outer row that is being combined, and the positions in the inner ones.
     row: Option<Row>,
     at: Vec<usize>,
 }
 
 impl Combinations {
-    /// Of sources in groups: those of a group are linked, value by value.
+    /// Combines groups of sources. Sources of a group are linked value by value.
     pub(super) fn new(groups: Vec<Vec<Values>>) -> Combinations {
         let mut groups = groups.into_iter();
         let mut first = groups.next().unwrap_or_default();
@@ -57,7 +57,7 @@ impl Combinations {
         Ok(Some(combined))
     }
 
-    /// Goes on to the next combination, the last source first.
+    /// Advances to the next combination, the last source first.
     fn step(&mut self) {
         for (rows, at) in self.inner.iter().zip(&mut self.at).rev() {
             *at += 1;
@@ -78,7 +78,7 @@ impl Iterator for Combinations {
     }
 }
 
-/// Rows of linked sources, which are read when the first one is wanted.
+/// Rows of linked sources, read when the first row is needed.
 struct Linked {
     unread: Vec<Values>,
     rows: std::vec::IntoIter<Row>,
@@ -98,7 +98,8 @@ impl Iterator for Linked {
     }
 }
 
-/// As many rows as the longest source has values: the others begin anew. None if one has no values at all.
+/// Links sources: as many rows as the longest source has values; shorter ones start again. No rows if a source is
+/// empty.
 fn link(sources: Vec<Values>) -> io::Result<Vec<Row>> {
     let lists = sources.into_iter().map(Iterator::collect).collect::<io::Result<Vec<Vec<Value>>>>()?;
     if lists.iter().any(Vec::is_empty) {
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_told() {
+    fn read_errors_are_reported() {
         let broken = || -> Values { Box::new([Err(io::ErrorKind::InvalidData.into())].into_iter()) };
         let good = || -> Values { Box::new([Ok(Value::default())].into_iter()) };
         for groups in [vec![vec![broken()]], vec![vec![good(), broken()]], vec![vec![good()], vec![broken()]]] {

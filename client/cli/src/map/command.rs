@@ -1,4 +1,4 @@
-//! A command for one item, and how it is started.
+//! The command for one item, and how it is started.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,9 +12,9 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use super::item::Content;
-use super::quotes::{self, Around};
+use super::quotes::{self, Quoting};
 
-/// What is run.
+/// A command to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum CommandLine {
     /// A line for `sh -c`.
@@ -24,14 +24,14 @@ pub(super) enum CommandLine {
 }
 
 impl CommandLine {
-    /// Starts it in a process group of its own, with stdout and stderr as pipes.
+    /// Starts the command in a process group of its own, with stdout and stderr as pipes.
     pub(super) fn spawn(&self, input: Option<&Content>) -> io::Result<Child> {
         match self {
             Self::Shell(line) => start(b"/bin/sh", [&b"-c"[..], line], input),
             Self::Words(words) => {
                 let (program, arguments) = words.split_first().ok_or(io::ErrorKind::NotFound)?;
                 match start(program, arguments, input) {
-                    // A script that does not say what runs it: a shell would.
+                    // A script without a `#!` line: run it with sh, as a shell would.
                     Err(error) if error.raw_os_error() == Some(Errno::ENOEXEC as i32) => {
                         start(b"/bin/sh", words, input)
                     }
@@ -41,8 +41,8 @@ impl CommandLine {
         }
     }
 
-    /// Why it could not be started.
-    pub(super) fn why_not_started(&self, error: &io::Error) -> String {
+    /// Describes why the command could not be started.
+    pub(super) fn start_error(&self, error: &io::Error) -> String {
         match error.kind() {
             io::ErrorKind::ArgumentListTooLong => match self {
                 Self::Shell(_) => "the command is longer than the 128 KiB that Linux allows".to_owned(),
@@ -58,7 +58,7 @@ impl CommandLine {
         }
     }
 
-    /// As one would type it.
+    /// Returns the command as one would type it.
     pub(super) fn shown(self) -> Vec<u8> {
         match self {
             Self::Shell(line) => line,
@@ -68,7 +68,7 @@ impl CommandLine {
                     if at > 0 {
                         line.push(b' ');
                     }
-                    quotes::insert(word, Around::Nothing, &mut line);
+                    quotes::insert(word, Quoting::Nothing, &mut line);
                 }
                 line
             }
@@ -92,14 +92,16 @@ fn start<A: AsRef<[u8]>>(
     for argument in arguments {
         command.arg(OsStr::from_bytes(argument.as_ref()));
     }
-    let stdin = input.map(file_of).transpose()?.map_or_else(Stdio::null, Stdio::from);
+    let stdin = input.map(memory_file).transpose()?.map_or_else(Stdio::null, Stdio::from);
     command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // A process group of its own can be killed without this worker. Whatever leaves it is ended with the pool.
+    // A process group of its own can be killed without this worker. Processes that leave the group are killed with the
+    // pool.
     command.process_group(0).spawn()
 }
 
-/// A file in memory: unlike a pipe it takes all of it at once, whether and whenever the command reads it.
-fn file_of(content: &Content) -> io::Result<File> {
+/// Returns a file in memory with this content. Unlike a pipe, it takes all of it at once, even if the command does not
+/// read it.
+fn memory_file(content: &Content) -> io::Result<File> {
     let mut file = File::from(memfd_create(c"farpool-block", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(&content.0)?;
     file.rewind()?;

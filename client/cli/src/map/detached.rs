@@ -1,4 +1,4 @@
-//! `--detach`: a map that the cluster keeps, and what `farpool results` prints of it.
+//! `--detach`: a map that the cluster keeps, and the results that `farpool results` prints.
 
 mod input;
 mod results;
@@ -17,34 +17,34 @@ use crate::streams;
 use input::{Entry, Input};
 pub(crate) use results::print;
 
-/// What a command needs that nobody here waits for.
+/// An item of a detached map and its command.
 #[derive(Debug, Serialize, Deserialize)]
-struct Errand {
+struct DetachedItem {
     item: Vec<u8>,
     work: Work,
 }
 
-/// What became of it.
+/// The outcome of an item.
 #[derive(Debug, Serialize, Deserialize)]
 struct Done {
     item: Vec<u8>,
     outcome: Outcome,
 }
 
-/// Detaches the map; returns how many items failed, which is none.
+/// Detaches the map. Returns the number of failed items, which is 0.
 pub(super) fn detach(plan: &Plan, name: &str, address: Option<String>) -> Result<u64, MapError> {
     let Some(address) = address else {
         let message =
             "--detach needs a cluster to keep the job: give its coordinator with --address or FARPOOL_ADDRESS";
-        return Err(MapError::Told(message.to_owned()));
+        return Err(MapError::Failed(message.to_owned()));
     };
-    let queue = plan.input.read().map_err(MapError::Told)?;
+    let queue = plan.input.read().map_err(MapError::Failed)?;
     let pool = run::open(plan, Some(address))?;
-    let trouble = Rc::new(RefCell::new(None));
-    let input = Input::new(plan, queue, Rc::clone(&trouble));
+    let failure = Rc::new(RefCell::new(None));
+    let input = Input::new(plan, queue, Rc::clone(&failure));
     let job = plan.job(&pool, carry_out).progress(plan.progress);
-    let detached = job.detach(name).map(input).map_err(|error| match trouble.take() {
-        Some(trouble) => MapError::Told(trouble),
+    let detached = job.detach(name).map(input).map_err(|error| match failure.take() {
+        Some(failure) => MapError::Failed(failure),
         None => error.into(),
     })?;
     drop(pool);
@@ -55,8 +55,8 @@ pub(super) fn detach(plan: &Plan, name: &str, address: Option<String>) -> Result
     Ok(0)
 }
 
-/// Runs in a worker: one attempt at an item.
+/// Runs one attempt of an item, in a worker.
 fn carry_out(entry: Entry) -> Option<Done> {
-    let Errand { item, work } = entry.0?;
+    let DetachedItem { item, work } = entry.0?;
     Some(Done { item, outcome: task::run(work) })
 }

@@ -1,4 +1,4 @@
-//! What one job is given: the input, as far as it comes without a pause and there is room.
+//! The items of one job: the input, until it pauses or there is no room.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -9,40 +9,43 @@ use super::board::Board;
 use super::queue::Queue;
 use super::task::Work;
 
-/// imap asks for items on the thread that also writes outcomes, and takes `None` for the end: so a job ends when its input
-/// pauses, and another one goes on later. A quick input is one job, however long it is.
+/// An iterator over the items of a job.
+///
+/// `imap` pulls items on the thread that also writes outcomes, and `None` ends the job. So a job ends when its input
+/// pauses, and another one continues later. A fast input is one job, however long it is.
 pub(super) struct Feed<'a> {
     board: Rc<RefCell<Board<'a>>>,
     queue: Arc<Queue>,
     link: Rc<Link>,
 }
 
-/// What a job's feed and the rest of it tell each other.
+/// The state that a job's feed and its segment share.
 #[derive(Debug)]
 pub(super) struct Link {
-    /// Items of this job that may be out at once.
+    /// Most items of this job that may be dispatched at once.
     pub(super) share: u64,
-    /// Items of this job that are out.
-    pub(super) out: Cell<u64>,
+    /// Dispatched items of this job.
+    pub(super) dispatched: Cell<u64>,
     pub(super) ended: Cell<bool>,
-    /// Indices of its first items: those that were read before the map began. The others follow each other.
+    /// Indices of its first items, which were read before the map began. The others are consecutive.
     pub(super) pending: RefCell<Vec<u64>>,
 }
 
-/// An input that is silent for longer has paused.
+/// An input that yields nothing for this long has paused.
 const PAUSE: Duration = Duration::from_millis(5);
 
 impl<'a> Feed<'a> {
     pub(super) fn new(board: &Rc<RefCell<Board<'a>>>, queue: &Arc<Queue>) -> (Self, Rc<Link>) {
         let share = share(&board.borrow(), 0);
-        let link = Rc::new(Link { share, out: Cell::new(0), ended: Cell::new(false), pending: RefCell::default() });
+        let link =
+            Rc::new(Link { share, dispatched: Cell::new(0), ended: Cell::new(false), pending: RefCell::default() });
         (Feed { board: Rc::clone(board), queue: Arc::clone(queue), link: Rc::clone(&link) }, link)
     }
 
     fn next_work(&self) -> Option<Work> {
         let mut board = self.board.borrow_mut();
-        // Jobs before this one have left it more room, or agents have come: the next job makes use of that.
-        let has_grown = share(&board, self.link.out.get()) > self.link.share;
+        // Earlier jobs have ended, or agents have joined: the next job uses the additional room.
+        let has_grown = share(&board, self.link.dispatched.get()) > self.link.share;
         if has_grown || !board.has_room() {
             return None;
         }
@@ -59,11 +62,11 @@ impl<'a> Feed<'a> {
             }
         };
         if item.cut {
-            board.refuse(index, item);
+            board.reject(index, item);
             return None;
         }
-        self.link.out.update(|out| out + 1);
-        Some(board.give_out(index, item))
+        self.link.dispatched.update(|count| count + 1);
+        Some(board.dispatch(index, item))
     }
 }
 
@@ -77,8 +80,8 @@ impl Iterator for Feed<'_> {
     }
 }
 
-/// What other jobs leave of the items that may be out.
+/// Returns how many items other jobs leave to this one.
 fn share(board: &Board<'_>, own: u64) -> u64 {
-    let others = board.out_now().saturating_sub(own);
-    board.most_out.saturating_sub(others).max(1)
+    let others = board.dispatched_count().saturating_sub(own);
+    board.max_dispatched.saturating_sub(others).max(1)
 }

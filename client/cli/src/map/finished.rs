@@ -1,4 +1,4 @@
-//! An item that is done with, and how that is told.
+//! A finished item, and the messages about it.
 
 use std::io;
 use std::rc::Rc;
@@ -8,57 +8,57 @@ use farpool::Error;
 use farpool_common::units;
 use nix::sys::signal::Signal;
 
-use super::item::{Item, LONGEST};
+use super::item::{Item, MAX_VALUE_BYTES};
 use super::keep::Output;
 use super::spool::SpoolFile;
 use super::task::{Ended, Outcome};
 use crate::text::{printable, shortened};
 
-/// An item whose outcome stands.
+/// An item with a final outcome.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) index: u64,
-    /// `None`: it is not known here.
+    /// `None`: unknown here.
     pub(super) item: Option<Item>,
-    /// How often its command was begun.
+    /// Number of attempts.
     pub(super) attempts: u32,
     pub(super) result: Result<Outcome, Lost>,
-    /// Where its outputs are that are not held in memory.
+    /// The file of its outputs that are not in memory.
     pub(super) spool: Option<Rc<SpoolFile>>,
-    /// Its failure was told when it happened.
-    pub(super) told: bool,
+    /// Whether its failure was reported already.
+    pub(super) reported: bool,
 }
 
-/// Why there is no outcome of a command.
+/// Why a command has no outcome.
 #[derive(Debug)]
 pub(super) enum Lost {
-    /// Its worker or host was lost, or the outcome could not be brought back.
+    /// Its worker or host was lost, or the outcome could not be received.
     Failed(Error),
     /// The item is too long for any command.
     TooLong,
 }
 
 impl Finished {
-    /// What its command has read is not kept.
+    /// Creates it; the content that its command has read is dropped.
     pub(super) fn new(index: u64, mut item: Option<Item>, attempts: u32, result: Result<Outcome, Lost>) -> Self {
         if let Some(item) = &mut item {
             item.take_content();
         }
-        Self { index, item, attempts, result, spool: None, told: false }
+        Self { index, item, attempts, result, spool: None, reported: false }
     }
 
-    /// stdout and stderr of its command.
+    /// Returns stdout and stderr of its command.
     pub(super) fn outputs(&self) -> [&Output; 2] {
         const NONE: &Output = &Output::Held(Vec::new());
         self.result.as_ref().map_or([NONE, NONE], |outcome| [&outcome.stdout, &outcome.stderr])
     }
 
-    /// Memory that its outputs take up.
+    /// Returns the size of its outputs in memory.
     pub(super) fn bytes(&self) -> usize {
         self.outputs().iter().map(|output| output.bytes()).sum()
     }
 
-    /// Room that they take up on disk.
+    /// Returns their size on disk.
     pub(super) fn spooled(&self) -> u64 {
         self.outputs().iter().map(|output| output.spooled()).sum()
     }
@@ -75,17 +75,19 @@ impl Finished {
         self.result.as_ref().ok().map(|outcome| outcome.took)
     }
 
-    /// Why the item counts as failed, without its name.
+    /// Returns why the item counts as failed, without its name.
     pub(super) fn reason(&self) -> Option<String> {
         match &self.result {
             Ok(outcome) => outcome.ended.failure(outcome.took),
             Err(Lost::Failed(error)) => Some(error.message().to_owned()),
-            Err(Lost::TooLong) => Some(format!("the item is longer than the {LONGEST} bytes that Linux allows")),
+            Err(Lost::TooLong) => {
+                Some(format!("the item is longer than the {MAX_VALUE_BYTES} bytes that Linux allows"))
+            }
         }
     }
 
-    /// The line that tells what it left in the background, if that was killed. `hosts`: the host is of interest.
-    pub(super) fn left_behind(&self, hosts: bool) -> Option<String> {
+    /// Returns the message about killed background processes, if any. `hosts`: name the host.
+    pub(super) fn background_report(&self, hosts: bool) -> Option<String> {
         let left = self.result.as_ref().map_or(&[][..], |outcome| &outcome.left);
         if left.is_empty() {
             return None;
@@ -99,7 +101,7 @@ impl Finished {
         ))
     }
 
-    /// The line that tells of the failure, if it is one. `hosts`: the host is of interest, even after a single attempt.
+    /// Returns the message about its failure, if it has failed. `hosts`: name the host, even after a single attempt.
     pub(super) fn failure(&self, hosts: bool) -> Option<String> {
         let reason = printable(self.reason()?.as_bytes());
         let host = self.host().filter(|_| hosts).map(|host| format!("host {}", shortened(host.as_bytes())));

@@ -1,4 +1,4 @@
-//! Ctrl-C and its kind: what has finished is printed before everything ends.
+//! Handles Ctrl-C and similar signals: finished outputs are printed before the process ends.
 
 use std::fs;
 use std::io;
@@ -12,19 +12,19 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-/// Knows whether the process is to end.
+/// Knows whether a signal has asked the process to end.
 #[derive(Default)]
 pub(super) struct Interrupt {
-    /// Which signal says so; 0: none.
+    /// The signal; 0: none.
     signal: AtomicI32,
     waker: Mutex<Option<Waker>>,
 }
 
-/// How long printing may take: a reader that does not read holds up nobody's Ctrl-C.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long printing may take: a reader that does not read cannot delay Ctrl-C further.
+const PRINT_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Interrupt {
-    /// Looks out for signals that would end the process. Those that are ignored stay so.
+    /// Watches for signals that would end the process. Ignored ones stay ignored.
     pub(super) fn watch() -> io::Result<Arc<Interrupt>> {
         let interrupt = Arc::new(Interrupt::default());
         let ignored = ignored();
@@ -36,14 +36,14 @@ impl Interrupt {
                 told.signal.store(signal, Ordering::SeqCst);
                 let waker = told.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
                 waker.into_iter().for_each(Waker::wake);
-                thread::sleep(PATIENCE);
+                thread::sleep(PRINT_TIMEOUT);
                 end_by(signal);
             }
         })?;
         Ok(interrupt)
     }
 
-    /// The signal that has come. If none has: wakes when one does.
+    /// Returns the signal that has arrived. Otherwise wakes the caller when one does.
     pub(super) fn poll(&self, waker: &Waker) -> Option<i32> {
         *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
         Some(self.signal.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
@@ -52,11 +52,11 @@ impl Interrupt {
 
 /// Ends this process as the signal would have.
 pub(super) fn end_by(signal: i32) {
-    // An error means that it is none of those that were watched.
+    // An error means that it is not one of the watched signals.
     let _ = emulate_default_handler(signal);
 }
 
-/// Bit by bit, from the first signal on; none if the system does not tell.
+/// Returns the ignored signals as a bit mask from signal 1 on; 0 if it is unknown.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

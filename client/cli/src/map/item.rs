@@ -1,16 +1,16 @@
-//! What one command is run for: a value, several of them, or a block of the input.
+//! The item of a command: a value, several values, or a block of the input.
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// An item, as it travels from the input to the records.
+/// An item on its way from the input to the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Item {
-    /// As messages and records name it: its values with spaces between them, or the block's number.
+    /// Its name in messages and records: its values joined by spaces, or the block's number.
     pub(super) name: Vec<u8>,
-    /// Where its values end in the name; empty: the name is the only value.
+    /// The ends of its values within the name; empty: the name is the only value.
     ends: Vec<usize>,
-    /// It is longer than any command line.
+    /// Whether it was truncated: it is longer than any command line.
     pub(super) cut: bool,
     pub(super) block: Option<Block>,
 }
@@ -19,35 +19,35 @@ pub(super) struct Item {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Value {
     pub(super) bytes: Vec<u8>,
-    /// It was longer than any command line.
+    /// Whether it was truncated: it is longer than any command line.
     pub(super) cut: bool,
 }
 
 /// A part of the input that a command reads from its stdin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Block {
-    /// `None`: it is not needed any more, and takes up no memory.
+    /// `None`: no longer needed and freed.
     pub(super) content: Option<Content>,
-    /// What tells it from other blocks, if there are records.
+    /// Its digest, if there are records.
     pub(super) digest: Option<[u8; 32]>,
 }
 
-/// What a command reads.
+/// The content that a command reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Content(pub(super) Vec<u8>);
 
-/// The longest argument that Linux passes to a program (MAX_ARG_STRLEN): no longer value can be in a command.
-pub(super) const LONGEST: usize = 128 << 10;
-/// More than all arguments of a program may take up together, whatever its limits are.
-const LONGEST_TOGETHER: usize = 8 << 20;
+/// The longest argument that Linux passes to a program (MAX_ARG_STRLEN). No longer value can be in a command.
+pub(super) const MAX_VALUE_BYTES: usize = 128 << 10;
+/// More than all arguments of a program may take together, whatever its limits are.
+const MAX_ITEM_BYTES: usize = 8 << 20;
 
 impl Item {
-    /// Takes values one after another; what is beyond any command line is not kept.
+    /// Builds an item of several values. Bytes beyond any command line are not kept.
     pub(super) fn of(values: impl IntoIterator<Item = Value>) -> Item {
         let mut item = Item::default();
         for value in values {
             item.cut |= value.cut;
-            if item.name.len() + value.bytes.len() > LONGEST_TOGETHER {
+            if item.name.len() + value.bytes.len() > MAX_ITEM_BYTES {
                 item.cut = true;
                 continue;
             }
@@ -63,7 +63,7 @@ impl Item {
         item
     }
 
-    /// A block of the input; blocks are counted from 1.
+    /// Creates the item of a block of the input; blocks are numbered from 1.
     pub(super) fn of_block(number: u64, content: Vec<u8>, digest: Option<[u8; 32]>) -> Item {
         let block = Block { content: Some(Content(content)), digest };
         Item { name: number.to_string().into_bytes(), block: Some(block), ..Item::default() }
@@ -77,18 +77,18 @@ impl Item {
         starts.zip(&self.ends).map(|(start, &end)| &self.name[start..end]).collect()
     }
 
-    /// Where values end, if there are several.
+    /// Returns the ends of the values, if there are several.
     pub(super) fn ends(&self) -> &[usize] {
         &self.ends
     }
 
-    /// Bytes that it takes up.
+    /// Returns its size in memory.
     pub(super) fn bytes(&self) -> usize {
         let content = self.block.as_ref().and_then(|block| block.content.as_ref());
         self.name.len() + content.map_or(0, |content| content.0.len())
     }
 
-    /// Takes out what its command reads.
+    /// Takes the content that its command reads.
     pub(super) fn take_content(&mut self) -> Option<Content> {
         self.block.as_mut()?.content.take()
     }
@@ -102,13 +102,13 @@ impl From<Value> for Item {
 
 impl From<Vec<u8>> for Value {
     fn from(mut bytes: Vec<u8>) -> Value {
-        let cut = bytes.len() > LONGEST;
-        bytes.truncate(LONGEST);
+        let cut = bytes.len() > MAX_VALUE_BYTES;
+        bytes.truncate(MAX_VALUE_BYTES);
         Value { bytes, cut }
     }
 }
 
-// By themselves bytes would travel one by one.
+// serde would serialize a Vec<u8> byte by byte.
 impl Serialize for Content {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(&self.0)
@@ -167,9 +167,9 @@ mod tests {
 
     #[test]
     fn what_no_command_line_can_hold_is_not_kept() {
-        let value = Value::from(vec![b'x'; LONGEST]);
+        let value = Value::from(vec![b'x'; MAX_VALUE_BYTES]);
         let item = Item::of(std::iter::repeat_n(value, 100));
-        assert!(item.cut && item.bytes() <= LONGEST_TOGETHER);
-        assert!(Item::from(Value::from(vec![b'x'; LONGEST + 1])).cut);
+        assert!(item.cut && item.bytes() <= MAX_ITEM_BYTES);
+        assert!(Item::from(Value::from(vec![b'x'; MAX_VALUE_BYTES + 1])).cut);
     }
 }

@@ -1,4 +1,4 @@
-//! Where items come from: stdin, files, or the command line; and how they are made of what comes from there.
+//! Reads items from stdin, files or the command line.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
@@ -8,33 +8,33 @@ use std::thread;
 
 use super::blocks::Blocks;
 use super::combinations::{self, Combinations};
-use super::item::{Item, LONGEST, Value};
+use super::item::{Item, MAX_VALUE_BYTES, Value};
 use super::queue::Queue;
 
-/// Where items come from, and what an item is.
+/// The source of items, and what makes an item.
 #[derive(Clone, Debug)]
 pub(super) struct Input {
     pub(super) source: Source,
-    /// What ends a value, or a line of a block.
+    /// The byte that ends a value, or a line of a block.
     pub(super) separator: u8,
     pub(super) unit: Unit,
 }
 
-/// What becomes an item.
+/// What makes an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
-    /// So many values that follow each other.
+    /// This many consecutive values.
     Values(usize),
-    /// Whole lines of so many bytes. `digests`: blocks are told from each other.
+    /// Whole lines, up to this many bytes together. `digests`: blocks are hashed for the records.
     Block { bytes: usize, digests: bool },
 }
 
-/// Where values come from.
+/// A source of values.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
     Stdin,
     File(PathBuf),
-    /// All combinations of what comes from these.
+    /// All combinations of the values of these.
     Lists(Vec<List>),
 }
 
@@ -42,21 +42,22 @@ pub(super) enum Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct List {
     pub(super) values: Values,
-    /// It goes along with the source before it, value by value.
+    /// Linked with the source before it, value by value.
     pub(super) linked: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Values {
     Given(Vec<Vec<u8>>),
-    /// The lines of this file; of stdin if it is `-`.
+    /// The lines of this file; `-` is stdin.
     File(PathBuf),
 }
 
 type Reader = Box<dyn Read + Send>;
 
 impl Input {
-    /// Reads items into a queue, from a thread: a slow input holds nothing else up. An error is that of opening it.
+    /// Reads items into a queue from a thread, so that a slow input delays nothing else. The error is that of opening
+    /// the input.
     pub(super) fn read(&self) -> Result<Arc<Queue>, String> {
         let items = self.items()?;
         let queue = Arc::new(Queue::default());
@@ -74,7 +75,7 @@ impl Input {
             filled.end(Ok(()));
         };
         let started = thread::Builder::new().name("farpool-items".to_owned()).spawn(fill);
-        started.map_err(|error| format!("cannot start a thread that reads the items: {error}"))?;
+        started.map_err(|error| format!("cannot start the thread that reads the items: {error}"))?;
         Ok(queue)
     }
 
@@ -134,11 +135,11 @@ fn stdin() -> Reader {
 
 fn lines(reader: Reader, separator: u8) -> combinations::Values {
     let mut reader = BufReader::with_capacity(64 << 10, reader);
-    // Behind its end there may be more, on a terminal: nothing of that is read.
+    // A terminal may yield more after its end, which is not read.
     Box::new(std::iter::from_fn(move || next(&mut reader, separator).transpose()).fuse())
 }
 
-/// Items of so many values each; the last one may have fewer.
+/// Groups values into items of `count`; the last one may have fewer.
 fn together(mut values: combinations::Values, count: usize) -> Box<dyn Iterator<Item = io::Result<Item>> + Send> {
     if count == 1 {
         return Box::new(values.map(|value| value.map(Item::from)));
@@ -155,7 +156,7 @@ fn together(mut values: combinations::Values, count: usize) -> Box<dyn Iterator<
     }))
 }
 
-/// The next value, without its separator; `None` at the end. No more of a value is kept than can be used.
+/// Reads the next value without its separator; `None` at the end. Keeps no more of a value than can be used.
 fn next(reader: &mut impl BufRead, separator: u8) -> io::Result<Option<Value>> {
     let mut value = Value::default();
     let mut any = false;
@@ -171,7 +172,7 @@ fn next(reader: &mut impl BufRead, separator: u8) -> io::Result<Option<Value>> {
         any = true;
         let end = portion.iter().position(|&byte| byte == separator);
         let part = &portion[..end.unwrap_or(portion.len())];
-        let room = LONGEST - value.bytes.len();
+        let room = MAX_VALUE_BYTES - value.bytes.len();
         value.cut |= part.len() > room;
         value.bytes.extend_from_slice(&part[..part.len().min(room)]);
         let used = part.len() + usize::from(end.is_some());
@@ -187,7 +188,7 @@ mod tests {
     use super::*;
 
     fn items(text: &[u8], separator: u8) -> Vec<Value> {
-        // A small buffer, so that items lie across its ends.
+        // A small buffer, so that items cross its ends.
         let mut reader = BufReader::with_capacity(3, text);
         std::iter::from_fn(|| next(&mut reader, separator).unwrap()).collect()
     }
@@ -207,9 +208,10 @@ mod tests {
 
     #[test]
     fn no_more_of_an_item_is_kept_than_can_be_used() {
-        let text = [vec![b'x'; LONGEST], vec![b'\n'], vec![b'y'; LONGEST + 1], vec![b'\n', b'z']].concat();
+        let text =
+            [vec![b'x'; MAX_VALUE_BYTES], vec![b'\n'], vec![b'y'; MAX_VALUE_BYTES + 1], vec![b'\n', b'z']].concat();
         let sizes: Vec<_> = items(&text, b'\n').into_iter().map(|item| (item.bytes.len(), item.cut)).collect();
-        assert_eq!(sizes, [(LONGEST, false), (LONGEST, true), (1, false)]);
+        assert_eq!(sizes, [(MAX_VALUE_BYTES, false), (MAX_VALUE_BYTES, true), (1, false)]);
     }
 
     #[test]
@@ -225,7 +227,7 @@ mod tests {
         assert_eq!(names(3, &["a", "b", "c"]), ["a b c"]);
         assert_eq!(names(2, &[""]), [""]);
         assert_eq!(names(2, &[]), [""; 0]);
-        // What came before an error is an item.
+        // Values before an error still make an item.
         let broken: combinations::Values = Box::new(values(&["a"]).chain([Err(io::ErrorKind::InvalidData.into())]));
         let items: Vec<_> = together(broken, 2).map(|item| item.is_ok()).collect();
         assert_eq!(items, [true, false]);

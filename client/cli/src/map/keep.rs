@@ -1,5 +1,5 @@
-//! Where a worker leaves what a command writes: in memory, in a spool file when it is much, or on its own stdout and stderr as it
-//! comes.
+//! Where a worker keeps a command's output: in memory, in a spool file if it is large, or printed at once to its own
+//! stdout and stderr.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 use super::spool::{Extent, Writer};
 use super::tag::Tag;
 
-/// What becomes of the outputs of a command.
+/// How the outputs of a command are kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Keeping {
-    /// They are part of the outcome.
+    /// In the outcome.
     InMemory,
-    /// So are small ones; large ones go to this file of the client's, on the same machine.
+    /// Small ones in the outcome, large ones in this file of the client on the same machine.
     Spooled(PathBuf),
-    /// They are printed line by line as they come. `lock`: a file to lock meanwhile, if workers share where they print.
+    /// Printed line by line as they arrive. `lock`: a file to lock meanwhile, if workers share the destination.
     Lines { tag: Option<Vec<u8>>, lock: Option<PathBuf> },
 }
 
-/// One of the two outputs.
+/// stdout or stderr of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Output {
     Held(Vec<u8>),
@@ -36,24 +36,24 @@ pub(super) enum Keeper {
     Lines(Lines),
 }
 
-/// What is printed as it comes: whole lines.
+/// Prints whole lines as they arrive.
 pub(super) struct Lines {
     to: File,
     tag: Option<Tag>,
     lock: Option<File>,
-    /// The beginning of a line.
+    /// The unfinished line.
     begun: Vec<u8>,
-    /// The line has been begun to be printed, since it is very long.
+    /// Part of the line was printed already, because it is very long.
     within_line: bool,
 }
 
-/// A line is printed in parts beyond this.
-const LONGEST_LINE: usize = 1 << 20;
-/// What is read at once.
-const PORTION: usize = 64 << 10;
+/// Longer lines are printed in parts.
+const MAX_LINE_BYTES: usize = 1 << 20;
+/// Bytes read at once.
+const PORTION_BYTES: usize = 64 << 10;
 
 impl Output {
-    /// Memory that it takes up.
+    /// Returns its size in memory.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Output::Held(bytes) => bytes.len(),
@@ -61,7 +61,7 @@ impl Output {
         }
     }
 
-    /// Room in a spool file.
+    /// Returns its size in the spool file.
     pub(super) fn spooled(&self) -> u64 {
         match self {
             Output::Held(_) => 0,
@@ -75,19 +75,19 @@ impl Output {
 }
 
 impl Keeper {
-    /// Reads once; returns how many bytes, 0 at the end. An error if there is nothing for now.
+    /// Reads once. Returns the number of bytes, 0 at the end. WouldBlock if there is nothing now.
     pub(super) fn take_from(&mut self, mut pipe: &File) -> io::Result<usize> {
         match self {
             Keeper::Held(bytes) => {
                 let before = bytes.len();
-                bytes.resize(before + PORTION, 0);
+                bytes.resize(before + PORTION_BYTES, 0);
                 let read = pipe.read(&mut bytes[before..]);
                 bytes.truncate(before + *read.as_ref().unwrap_or(&0));
                 read
             }
             Keeper::Spooled(writer) => writer.take_from(pipe),
             Keeper::Lines(lines) => {
-                let mut buffer = vec![0; PORTION];
+                let mut buffer = vec![0; PORTION_BYTES];
                 let read = pipe.read(&mut buffer)?;
                 lines.add(&buffer[..read])?;
                 Ok(read)
@@ -95,12 +95,12 @@ impl Keeper {
         }
     }
 
-    /// What it holds in memory, if it may become more.
+    /// Returns its size in memory, if it may grow.
     pub(super) fn held(&self) -> usize {
         if let Keeper::Held(bytes) = self { bytes.len() } else { 0 }
     }
 
-    /// Moves to a spool file what is in memory.
+    /// Moves the output from memory to a spool file.
     pub(super) fn spool(&mut self, path: &std::path::Path) -> io::Result<()> {
         if let Keeper::Held(bytes) = self {
             let mut writer = Writer::open(path)?;
@@ -110,7 +110,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// That was all.
+    /// Completes the output.
     pub(super) fn end(self) -> io::Result<Output> {
         match self {
             Keeper::Held(bytes) => Ok(Output::Held(bytes)),
@@ -131,7 +131,7 @@ impl Lines {
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         if whole == 0 {
             self.begun.extend_from_slice(bytes);
-            return if self.begun.len() > LONGEST_LINE { self.print() } else { Ok(()) };
+            return if self.begun.len() > MAX_LINE_BYTES { self.print() } else { Ok(()) };
         }
         self.begun.extend_from_slice(&bytes[..whole]);
         self.print()?;
@@ -139,7 +139,7 @@ impl Lines {
         Ok(())
     }
 
-    /// Prints what there is, in one piece as far as others print that way too.
+    /// Prints what was read, under the lock if there is one.
     fn print(&mut self) -> io::Result<()> {
         let bytes = std::mem::take(&mut self.begun);
         self.within_line = bytes.last().is_some_and(|&byte| byte != b'\n');
@@ -161,7 +161,7 @@ impl Lines {
         written
     }
 
-    /// A last line without an end is given one: what comes next is another item's.
+    /// Ends an unfinished last line: the next output belongs to another item.
     fn end(mut self) -> io::Result<()> {
         if !self.begun.is_empty() || self.within_line {
             self.begun.push(b'\n');

@@ -1,4 +1,4 @@
-//! `farpool map`: a command once an item, over the pool.
+//! `farpool map`: runs a command once per item, on a pool.
 
 mod arguments;
 mod blocks;
@@ -43,51 +43,51 @@ use farpool_proto::text::Lines;
 pub(crate) use arguments::MapArguments;
 use plan::Plan;
 
-/// What `farpool map` ends with, beside the number of failed items.
+/// The exit codes of `farpool map`, apart from the number of failed items.
 pub(crate) mod exit_code {
-    /// More items have failed than a number can tell.
+    /// More items failed than the exit code can count.
     pub(crate) const MANY_FAILED: u8 = 101;
-    /// It is not the items.
+    /// farpool itself failed, or the command line is invalid.
     pub(crate) const OWN_FAILURE: u8 = 125;
-    /// As the shell reports a program that wrote where nobody reads.
-    pub(crate) const NOBODY_READS: u8 = 128 + 13;
+    /// What the shell reports for a program killed by SIGPIPE.
+    pub(crate) const READER_GONE: u8 = 128 + 13;
 }
 
-/// Why a map could not be brought to its end; items that fail are no such reason.
+/// Why a map could not finish. Failed items are no such reason.
 #[derive(Debug)]
 enum MapError {
-    /// Nobody reads the output any more: that is nothing to talk about.
-    NobodyReads,
-    /// This signal ends it.
+    /// The reader of the output has exited, which is no error to report.
+    ReaderGone,
+    /// This signal interrupted it.
     Interrupted(i32),
-    Told(String),
+    Failed(String),
 }
 
 /// Runs `farpool map`.
 pub(crate) fn run(arguments: MapArguments, address: Option<String>) -> ExitCode {
-    // The words are the last of all arguments.
+    // The words are the last arguments.
     let dashes = std::env::args_os().rev().nth(arguments.words.len()).is_some_and(|argument| argument == "--");
-    let done = Plan::resolve(arguments, dashes).map_err(MapError::Told).and_then(|plan| carry_out(plan, address));
+    let done = Plan::resolve(arguments, dashes).map_err(MapError::Failed).and_then(|plan| carry_out(plan, address));
     end(done)
 }
 
-/// How a map, or the printing of its results, ends: with the number of items that failed, or with why there is none.
+/// Returns the exit code of a map, or of printing its results.
 fn end(done: Result<u64, MapError>) -> ExitCode {
     match done {
         Ok(failed) => ExitCode::from(u8::try_from(failed).unwrap_or(u8::MAX).min(exit_code::MANY_FAILED)),
-        Err(MapError::NobodyReads) => ExitCode::from(exit_code::NOBODY_READS),
-        // As the shell reports it.
+        Err(MapError::ReaderGone) => ExitCode::from(exit_code::READER_GONE),
+        // The code that the shell reports.
         Err(MapError::Interrupted(signal)) => {
             ExitCode::from(u8::try_from(128 + signal).unwrap_or(exit_code::OWN_FAILURE))
         }
-        Err(MapError::Told(message)) => {
+        Err(MapError::Failed(message)) => {
             let _ = writeln!(io::stderr(), "farpool: {}", Lines(&message));
             ExitCode::from(exit_code::OWN_FAILURE)
         }
     }
 }
 
-/// Returns how many items failed.
+/// Carries out the plan. Returns how many items failed.
 fn carry_out(plan: Plan, address: Option<String>) -> Result<u64, MapError> {
     match &plan.detach {
         _ if plan.dry_run => dry_run::print(&plan),
@@ -97,35 +97,35 @@ fn carry_out(plan: Plan, address: Option<String>) -> Result<u64, MapError> {
 }
 
 impl MapError {
-    /// Writing to stdout failed.
+    /// Returns the error for a failed write to stdout.
     fn of_stdout(error: &io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::NobodyReads,
-            _ => Self::Told(format!("cannot write to stdout: {error}")),
+            io::ErrorKind::BrokenPipe => Self::ReaderGone,
+            _ => Self::Failed(format!("cannot write to stdout: {error}")),
         }
     }
 
-    /// Writing what commands wrote to stderr failed.
+    /// Returns the error for a failed write of commands' stderr.
     fn of_stderr(error: &io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::NobodyReads,
-            _ => Self::Told(format!("cannot write to stderr: {error}")),
+            io::ErrorKind::BrokenPipe => Self::ReaderGone,
+            _ => Self::Failed(format!("cannot write to stderr: {error}")),
         }
     }
 }
 
 impl From<farpool::Error> for MapError {
     fn from(error: farpool::Error) -> Self {
-        Self::Told(error.to_string())
+        Self::Failed(error.to_string())
     }
 }
 
 impl fmt::Display for MapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NobodyReads => f.write_str("the reader of the output has exited"),
+            Self::ReaderGone => f.write_str("the reader of the output has exited"),
             Self::Interrupted(signal) => write!(f, "interrupted by signal {signal}"),
-            Self::Told(message) => f.write_str(message),
+            Self::Failed(message) => f.write_str(message),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is to become of what commands write, by the options and by where they run.
+//! Decides how outputs are kept, by the options and by where commands run.
 
 use std::io::{self, Write};
 use std::rc::Rc;
@@ -7,12 +7,12 @@ use super::keep::Keeping;
 use super::plan::Plan;
 use super::spool::{Spool, SpoolFile};
 
-/// Decides it for one item after the other.
+/// Decides for one item after the other.
 pub(super) enum Outputs {
-    /// On other machines.
+    /// Commands run on other machines.
     InMemory,
     Spooled(Spool),
-    /// `lock`: if workers share where they print.
+    /// `lock`: if workers share the destination.
     Lines {
         tag: bool,
         lock: Option<Rc<SpoolFile>>,
@@ -26,9 +26,9 @@ impl Outputs {
         let usable = if here { spool.file().map(Some) } else { Ok(None) };
         let file = usable.unwrap_or_else(|error| {
             let folder = spool.folder().display();
-            let story = format!("keeping large outputs in memory: cannot create a file in {folder}: {error}");
-            // Without a reader there is nobody to tell.
-            let _ = writeln!(io::stderr(), "farpool: {story}; set TMPDIR to another directory");
+            let message = format!("keeping large outputs in memory: cannot create a file in {folder}: {error}");
+            // Errors are ignored: there is nowhere to report them.
+            let _ = writeln!(io::stderr(), "farpool: {message}; set TMPDIR to another directory");
             None
         });
         match file {
@@ -38,11 +38,11 @@ impl Outputs {
         }
     }
 
-    /// What is to become of an item's, and the file that is to stay open as long as it may go there.
+    /// Returns how to keep the outputs of an item, and the file that must stay open meanwhile.
     pub(super) fn of(&mut self, item: &[u8]) -> (Keeping, Option<Rc<SpoolFile>>) {
         match self {
             Outputs::InMemory => (Keeping::InMemory, None),
-            // Memory will do if there is no further file.
+            // If no further file can be created, memory is used.
             Outputs::Spooled(spool) => {
                 spool.file().map_or((Keeping::InMemory, None), |file| (Keeping::Spooled(file.path()), Some(file)))
             }

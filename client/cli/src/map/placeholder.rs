@@ -1,4 +1,4 @@
-//! Placeholders: what of an item they stand for. Their names are GNU parallel's.
+//! Placeholders, named as in GNU parallel.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ pub(super) enum Placeholder {
     Value(Option<usize>, Take),
 }
 
-/// What is taken of a value.
+/// The part of a value that a placeholder stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Take {
     Whole,
@@ -23,7 +23,7 @@ pub(super) enum Take {
     FileNameWithoutExtension,
 }
 
-/// The longest first.
+/// The longest suffix first.
 const ENDS: [(&[u8], Take); 5] = [
     (b"//}", Take::Folder),
     (b"/.}", Take::FileNameWithoutExtension),
@@ -36,7 +36,8 @@ impl Placeholder {
     /// All values as they are: `{}`.
     pub(super) const ALL: Placeholder = Placeholder::Value(None, Take::Whole);
 
-    /// The placeholder that the text begins with, and its length. `numbered`: there may be a position in it, as in `{2/}`.
+    /// Returns the placeholder at the start of the text, and its length. `numbered`: it may contain a position, as in
+    /// `{2/}`.
     pub(super) fn at(text: &[u8], numbered: bool) -> Option<(Placeholder, usize)> {
         if text.starts_with(b"{#}") {
             return Some((Placeholder::Number, 3));
@@ -63,7 +64,7 @@ impl Take {
             Self::Folder => Some(match path.parent().map(|folder| folder.as_os_str().as_bytes()) {
                 Some(b"") => b".",
                 Some(folder) => folder,
-                // The root, or nothing at all.
+                // The root or an empty value.
                 None if value.is_empty() => b".",
                 None => value,
             }),

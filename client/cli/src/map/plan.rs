@@ -1,4 +1,4 @@
-//! What a map is to do: its options, resolved.
+//! The plan of a map: its resolved options.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -17,45 +17,45 @@ use super::records::{Mode, Place, Program};
 use super::template::{Rules, Template};
 use super::words::{self, Words};
 
-/// What to do.
+/// The resolved options of a map.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) template: Template,
     pub(super) input: Input,
-    /// What cuts an item into the values of its command.
+    /// Splits an item into the values of its command.
     pub(super) columns: Option<Columns>,
     pub(super) ordered: bool,
     pub(super) keep_going: bool,
     pub(super) timeout: Option<Duration>,
-    /// How often a command is retried that fails, or whose worker or host is lost. `None`: never if it fails,
-    /// and the default number of times if its worker or host is lost.
+    /// How often a command is retried that fails, or whose worker or host is lost. `None`: never if it fails, and the
+    /// default number of times if its worker or host is lost.
     pub(super) retries: Option<u32>,
     pub(super) processes: Option<usize>,
-    /// Items of a chunk; `None`: farpool chooses.
+    /// Items per chunk; `None`: farpool chooses.
     pub(super) chunksize: Option<u64>,
     pub(super) require: Vec<(String, String)>,
     pub(super) priority: i32,
     pub(super) speculate: bool,
-    /// What it is called if the cluster is to keep it.
+    /// The name of the detached job, if the map is detached.
     pub(super) detach: Option<String>,
-    /// Variables that were chosen, with their values.
+    /// The variables given with --env.
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) progress: bool,
     pub(super) tag: bool,
-    /// Lines are printed as they come.
+    /// Lines are printed as they arrive.
     pub(super) line_buffer: bool,
-    /// How long what a command leaves in the background may go on.
+    /// How long processes that a command leaves in the background may run.
     pub(super) grace: Duration,
     pub(super) dry_run: bool,
     pub(super) results: Option<Place>,
 }
 
 impl Plan {
-    /// Checks what clap cannot. `dashes`: the words of these arguments stand behind a `--`.
+    /// Checks what clap cannot. `dashes`: the words follow a `--`.
     pub(super) fn resolve(arguments: MapArguments, dashes: bool) -> Result<Plan, String> {
         if arguments.speculate && arguments.retries == Some(0) {
             return Err(
-                "--speculate may run a command twice, but --retries 0 forbids that: drop one of them".to_owned()
+                "--speculate may run a command twice, but --retries 0 forbids that: use only one of them".to_owned()
             );
         }
         if arguments.pipe && arguments.retry_failed {
@@ -100,7 +100,7 @@ impl Plan {
         })
     }
 
-    /// The command for an item; indices start at 0.
+    /// Returns the command for an item; indices start at 0.
     pub(super) fn command(&self, item: &Item, index: u64) -> CommandLine {
         let values = match &self.columns {
             Some(columns) => columns.cut(&item.name),
@@ -109,7 +109,7 @@ impl Plan {
         self.template.render(&values, index + 1)
     }
 
-    /// The command as records name it.
+    /// Returns the command as records name it.
     pub(super) fn program(&self) -> Program {
         let program = Program::new(self.template.text());
         match &self.columns {
@@ -118,7 +118,7 @@ impl Plan {
         }
     }
 
-    /// A job of this function with the options that were given.
+    /// Returns a job of this function with the options of the plan.
     pub(super) fn job<'p, F>(&self, pool: &'p Pool, f: F) -> Job<'p, F> {
         let label = String::from_utf8_lossy(self.template.text());
         let mut job = pool.job(f).label(label).priority(self.priority).speculate(self.speculate);
@@ -135,7 +135,7 @@ impl Plan {
 /// The command and the sources, from the words or from the deprecated `--program`.
 struct Given {
     command: Command,
-    /// `None`: the items come from elsewhere.
+    /// `None`: the items come from a file or stdin.
     lists: Option<Vec<List>>,
 }
 
@@ -161,11 +161,9 @@ impl Given {
         let command = match (program, command.len()) {
             (Some(program), 0) => Command::Program(program),
             (Some(_), _) => {
-                return Err(
-                    "there are two commands, --program and the words behind the options: give only the words, \
+                return Err("there are two commands, --program and the words after the options: give only the words, \
                             and the items after :::"
-                        .to_owned(),
-                );
+                    .to_owned());
             }
             (None, 0) => return Err(NO_COMMAND.to_owned()),
             (None, 1) => Command::Line(command.remove(0)),
@@ -193,17 +191,19 @@ impl Command {
     }
 }
 
-/// Where the items come from, if that is one place only.
+/// Returns the source of the items, if there is only one kind.
 fn source(file: Option<PathBuf>, lists: Option<Vec<List>>, unit: Unit, columns: bool) -> Result<Source, String> {
     let Some(lists) = lists else { return Ok(file.map_or(Source::Stdin, Source::File)) };
     if file.is_some() {
         return Err("-a and ::: both give items: write the file as a source of its own, `:::: FILE`".to_owned());
     }
     if matches!(unit, Unit::Block { .. }) {
-        return Err("--pipe cuts stdin or a file (-a FILE) into blocks: it takes no items after :::".to_owned());
+        return Err("--pipe splits stdin or a file (-a FILE) into blocks: it takes no items after :::".to_owned());
     }
     if lists.len() > 1 && columns {
-        return Err("--colsep cuts the items of one source: it cannot be combined with several (:::, ::::)".to_owned());
+        return Err(
+            "--colsep splits the items of one source: it cannot be combined with several (:::, ::::)".to_owned()
+        );
     }
     if lists.len() > 1 && unit != Unit::Values(1) {
         return Err("-n takes items of one source together: it cannot be combined with several (:::, ::::)".to_owned());
@@ -219,8 +219,8 @@ fn variable(text: &OsString) -> Result<(OsString, OsString), String> {
     };
     match value {
         _ if name == "FARPOOL_ADDRESS" => Err(
-            "--env FARPOOL_ADDRESS: commands are told the cluster that they run on; choose it with --address URL. For a \
-             command that is to use another one, put it into the command: 'FARPOOL_ADDRESS=URL command {}'"
+            "--env FARPOOL_ADDRESS: commands get the address of the cluster that they run on; choose it with --address URL. For a \
+             command that should use another one, put it into the command: 'FARPOOL_ADDRESS=URL command {}'"
                 .to_owned(),
         ),
         _ if name.is_empty() => Err(format!("--env {} has no variable name: write NAME or NAME=VALUE", text.display())),

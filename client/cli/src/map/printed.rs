@@ -1,4 +1,4 @@
-//! What workers on other hosts print as it comes (`--line-buffer`): as it is, and whether that went well.
+//! Prints the output of workers on other hosts as it arrives (`--line-buffer`), and records errors.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -9,24 +9,24 @@ use nix::errno::Errno;
 use super::MapError;
 use crate::streams;
 
-/// Why something could not be printed, as the system numbers it; 0: all could.
-static TROUBLE: AtomicI32 = AtomicI32::new(0);
+/// The error number of a failed write; 0: none.
+static WRITE_ERROR: AtomicI32 = AtomicI32::new(0);
 
 pub(super) fn print(printed: Printed<'_>) {
     let done = match printed {
         Printed::Stdout(lines) => streams::stdout().and_then(|mut stdout| stdout.write_all(lines)),
         Printed::Stderr(lines) => io::stderr().write_all(lines),
-        // Nobody reads as fast as it comes.
+        // The reader of the output is too slow.
         Printed::Dropped(_) => Err(Errno::ENOBUFS.into()),
     };
     if let Err(error) = done {
-        TROUBLE.store(error.raw_os_error().unwrap_or(Errno::EIO as i32), Ordering::Relaxed);
+        WRITE_ERROR.store(error.raw_os_error().unwrap_or(Errno::EIO as i32), Ordering::Relaxed);
     }
 }
 
-/// Fails if something could not be printed.
+/// Returns an error if a write has failed.
 pub(super) fn check() -> Result<(), MapError> {
-    match TROUBLE.load(Ordering::Relaxed) {
+    match WRITE_ERROR.load(Ordering::Relaxed) {
         0 => Ok(()),
         number => Err(MapError::of_stdout(&io::Error::from_raw_os_error(number))),
     }

@@ -1,4 +1,4 @@
-//! `--progress`: how far the map is, on a terminal.
+//! `--progress`: a progress bar on the terminal.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -8,12 +8,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub(super) struct Progress(ProgressBar);
 
 const TICK: Duration = Duration::from_millis(100);
-/// Before the end of the input is known.
+/// Used while the number of items is unknown.
 const ENDLESS: &str = "{spinner} {human_pos} done {per_sec} in {elapsed}{msg}";
 const WITH_TOTAL: &str = "{wide_bar} {human_pos}/{human_len} {per_sec} eta {eta}{msg}";
 
 impl Progress {
-    /// `None` where nobody would see it.
+    /// Shows the bar; `None` if stderr is not a terminal.
     pub(super) fn show() -> Option<Progress> {
         if !io::stderr().is_terminal() {
             return None;
@@ -35,8 +35,8 @@ impl Progress {
         }
     }
 
-    /// Writes something else to the terminal, so that the bar stays below it.
-    pub(super) fn aside<R>(bar: Option<&Progress>, write: impl FnOnce() -> R) -> R {
+    /// Hides the bar while `write` writes to the terminal, so that the bar stays below.
+    pub(super) fn suspended<R>(bar: Option<&Progress>, write: impl FnOnce() -> R) -> R {
         match bar {
             Some(Progress(bar)) => bar.suspend(write),
             None => write(),

@@ -1,4 +1,4 @@
-//! Items that have been read and not been given out: bounded, so that endless input takes constant memory.
+//! Items that were read and not dispatched yet: bounded, so that endless input takes constant memory.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use super::item::Item;
 
-/// A queue from the thread that reads to the one that gives out.
+/// A queue from the thread that reads items to the one that dispatches them.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
     room: Condvar,
-    news: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -21,41 +21,40 @@ struct State {
     items: VecDeque<Item>,
     bytes: usize,
     end: Option<io::Result<()>>,
-    /// Nobody takes any more.
+    /// The receiver takes no more items.
     abandoned: bool,
     waker: Option<Waker>,
 }
 
-const MOST_ITEMS: usize = 1024;
-const MOST_BYTES: usize = 4 << 20;
+const MAX_ITEMS: usize = 1024;
+const MAX_BYTES: usize = 4 << 20;
 
 impl Queue {
-    /// Waits for room. Returns whether anybody wants it.
+    /// Waits for room and adds an item. Returns false if the receiver takes no more.
     pub(super) fn push(&self, item: Item) -> bool {
-        let full =
-            |state: &mut State| !state.abandoned && (state.items.len() >= MOST_ITEMS || state.bytes >= MOST_BYTES);
+        let full = |state: &mut State| !state.abandoned && (state.items.len() >= MAX_ITEMS || state.bytes >= MAX_BYTES);
         let mut state = self.room.wait_while(self.lock(), full).unwrap_or_else(PoisonError::into_inner);
         if state.abandoned {
             return false;
         }
         state.bytes += item.bytes();
         state.items.push_back(item);
-        self.tell(state);
+        self.notify(state);
         true
     }
 
-    /// No more will come.
+    /// Ends the queue.
     pub(super) fn end(&self, how: io::Result<()>) {
         let mut state = self.lock();
         state.end = Some(how);
-        self.tell(state);
+        self.notify(state);
     }
 
-    /// The next item, if there is one by then.
-    pub(super) fn pop(&self, patience: Duration) -> Option<Item> {
+    /// Waits for the next item, up to `timeout`.
+    pub(super) fn pop(&self, timeout: Duration) -> Option<Item> {
         let empty = |state: &mut State| state.items.is_empty() && state.end.is_none();
         let (mut state, _) =
-            self.news.wait_timeout_while(self.lock(), patience, empty).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait_timeout_while(self.lock(), timeout, empty).unwrap_or_else(PoisonError::into_inner);
         let item = state.items.pop_front()?;
         state.bytes -= item.bytes();
         drop(state);
@@ -63,7 +62,7 @@ impl Queue {
         Some(item)
     }
 
-    /// Whether there is an item, or else how the input ended. If neither: wakes when there is.
+    /// Returns whether there is an item, or how the input ended. Otherwise wakes the caller when that changes.
     pub(super) fn poll(&self, context: &Context<'_>) -> Poll<Result<bool, io::Error>> {
         let mut state = self.lock();
         if !state.items.is_empty() {
@@ -81,16 +80,16 @@ impl Queue {
         }
     }
 
-    /// Nobody will take any more: the thread that reads may end.
+    /// Stops the queue: the receiver takes no more, so the reading thread may end.
     pub(super) fn abandon(&self) {
         self.lock().abandoned = true;
         self.room.notify_one();
     }
 
-    fn tell(&self, mut state: MutexGuard<'_, State>) {
+    fn notify(&self, mut state: MutexGuard<'_, State>) {
         let waker = state.waker.take();
         drop(state);
-        self.news.notify_one();
+        self.changed.notify_one();
         if let Some(waker) = waker {
             waker.wake();
         }

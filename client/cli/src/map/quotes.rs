@@ -1,41 +1,41 @@
-//! The shell's quotes: which of them are open at some place of a command, and how an item is put there so that the shell
-//! takes every byte of it as it is.
+//! Shell quoting: tracks which quotes are open in a command, and quotes items so that the shell takes every byte
+//! literally.
 
 use super::placeholder::Placeholder;
 
 /// The quotes around a placeholder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Around {
+pub(super) enum Quoting {
     Nothing,
     Single,
     Double,
 }
 
-/// Appends the item as one word, or as part of the word that it stands in.
-pub(super) fn insert(item: &[u8], around: Around, command: &mut Vec<u8>) {
-    // What means nothing to the shell stays bare, so that $(({} + 1)) is arithmetic.
-    if !item.is_empty() && item.iter().all(means_itself) {
+/// Appends the item as one word, or as part of the surrounding word.
+pub(super) fn insert(item: &[u8], quoting: Quoting, command: &mut Vec<u8>) {
+    // Plain characters stay unquoted, so that $(({} + 1)) is arithmetic.
+    if !item.is_empty() && item.iter().all(is_plain) {
         return command.extend_from_slice(item);
     }
-    // Quotes that are open are closed for the item: only single quotes take everything as it is.
-    let reopen: &[u8] = match around {
-        Around::Nothing => b"",
-        Around::Single => b"'",
-        Around::Double => b"\"",
+    // Open quotes are closed around the item: only single quotes take everything literally.
+    let reopen: &[u8] = match quoting {
+        Quoting::Nothing => b"",
+        Quoting::Single => b"'",
+        Quoting::Double => b"\"",
     };
     command.extend_from_slice(reopen);
     quote(item, command);
     command.extend_from_slice(reopen);
 }
 
-/// Appends a word of a command so that the shell takes it as it is; placeholders in it stay placeholders.
+/// Appends a word of a command so that the shell takes it literally; placeholders in it stay placeholders.
 pub(super) fn insert_template(word: &[u8], numbered: bool, command: &mut Vec<u8>) {
     let is_first = command.is_empty();
     let mut rest = word;
     while let Some((byte, behind)) = rest.split_first() {
         if let Some((_, length)) = Placeholder::at(rest, numbered) {
             rest = &rest[length..];
-        } else if means_itself(byte) || *byte == b'=' && !is_first {
+        } else if is_plain(byte) || *byte == b'=' && !is_first {
             rest = behind;
         } else {
             break;
@@ -58,16 +58,16 @@ fn quote(word: &[u8], command: &mut Vec<u8>) {
     command.push(b'\'');
 }
 
-fn means_itself(byte: &u8) -> bool {
+fn is_plain(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_-./:@%+,".contains(byte)
 }
 
-/// Follows a command byte by byte.
+/// Scans a command byte by byte.
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
-    /// What is open, the innermost last.
+    /// Open quotes and brackets, the innermost last.
     open: Vec<Open>,
-    /// The byte before, and whether it was a backslash that takes the next byte's meaning.
+    /// The previous byte, and whether it was a backslash that escapes the next one.
     before: u8,
     escaped: bool,
     comment: bool,
@@ -77,26 +77,26 @@ pub(super) struct Scanner {
 enum Open {
     Single,
     Double,
-    /// `(`, with or without a `$` before it: quotes start afresh in it.
+    /// `(`, with or without a `$` before it: quotes start anew inside.
     Parenthesis,
     Backtick,
 }
 
 impl Scanner {
-    pub(super) fn around(&self) -> Around {
+    pub(super) fn quoting(&self) -> Quoting {
         match self.open.last() {
-            Some(Open::Single) => Around::Single,
-            Some(Open::Double) => Around::Double,
-            Some(Open::Parenthesis | Open::Backtick) | None => Around::Nothing,
+            Some(Open::Single) => Quoting::Single,
+            Some(Open::Double) => Quoting::Double,
+            Some(Open::Parenthesis | Open::Backtick) | None => Quoting::Nothing,
         }
     }
 
-    /// Whether the next byte stands behind a backslash.
+    /// Returns whether the next byte is escaped by a backslash.
     pub(super) fn is_escaped(&self) -> bool {
         self.escaped
     }
 
-    /// The quote that nothing closes.
+    /// Returns the quote that is never closed, if any.
     pub(super) fn open_quote(&self) -> Option<char> {
         self.open.iter().find_map(|open| match open {
             Open::Single => Some('\''),
@@ -106,7 +106,7 @@ impl Scanner {
         })
     }
 
-    /// Goes past a placeholder.
+    /// Skips a placeholder.
     pub(super) fn skip(&mut self, placeholder: &[u8]) {
         self.before = placeholder.last().copied().unwrap_or(self.before);
     }
@@ -146,36 +146,36 @@ impl Scanner {
 mod tests {
     use super::*;
 
-    /// The quotes around the `@` of a command.
-    fn around(command: &str) -> Around {
+    /// Returns the quotes around the `@` of a command.
+    fn quoting(command: &str) -> Quoting {
         let mut scanner = Scanner::default();
         command.bytes().take_while(|byte| *byte != b'@').for_each(|byte| scanner.step(byte));
-        scanner.around()
+        scanner.quoting()
     }
 
     #[test]
     fn the_innermost_quotes_count() {
         for (command, expected) in [
-            ("echo @", Around::Nothing),
-            ("echo '@", Around::Single),
-            ("echo \"@", Around::Double),
-            ("echo 'a' @", Around::Nothing),
-            ("echo \"it's @", Around::Double),
-            ("echo '\"@", Around::Single),
-            (r"echo \'@", Around::Nothing),
-            (r"echo '\'@", Around::Nothing),
-            (r#"echo "\"@"#, Around::Double),
-            ("echo \"$(cat @", Around::Nothing),
-            ("echo \"$(cat \"@", Around::Double),
-            ("echo \"$(cat '@", Around::Single),
-            ("echo \"$(cat) @", Around::Double),
-            ("echo \"`cat @", Around::Nothing),
-            ("echo \"`cat` @", Around::Double),
-            ("(cd '/'; echo @", Around::Nothing),
-            ("echo x # don't\necho @", Around::Nothing),
-            ("echo x#'@", Around::Single),
+            ("echo @", Quoting::Nothing),
+            ("echo '@", Quoting::Single),
+            ("echo \"@", Quoting::Double),
+            ("echo 'a' @", Quoting::Nothing),
+            ("echo \"it's @", Quoting::Double),
+            ("echo '\"@", Quoting::Single),
+            (r"echo \'@", Quoting::Nothing),
+            (r"echo '\'@", Quoting::Nothing),
+            (r#"echo "\"@"#, Quoting::Double),
+            ("echo \"$(cat @", Quoting::Nothing),
+            ("echo \"$(cat \"@", Quoting::Double),
+            ("echo \"$(cat '@", Quoting::Single),
+            ("echo \"$(cat) @", Quoting::Double),
+            ("echo \"`cat @", Quoting::Nothing),
+            ("echo \"`cat` @", Quoting::Double),
+            ("(cd '/'; echo @", Quoting::Nothing),
+            ("echo x # don't\necho @", Quoting::Nothing),
+            ("echo x#'@", Quoting::Single),
         ] {
-            assert_eq!(around(command), expected, "{command}");
+            assert_eq!(quoting(command), expected, "{command}");
         }
     }
 }

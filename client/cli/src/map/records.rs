@@ -1,4 +1,4 @@
-//! `--results FILE`: a line of JSON an item, as soon as it has finished.
+//! `--results FILE`: writes a line of JSON for each item as soon as it has finished.
 
 mod earlier;
 mod file;
@@ -13,10 +13,10 @@ use super::finished::Finished;
 use super::item::Item;
 use super::task::Ended;
 use crate::text::shortened;
-pub(super) use earlier::{Earlier, Rest};
+pub(super) use earlier::{Earlier, Remaining};
 use file::Lines;
 
-/// Where the records go, and what is to become of those that are there.
+/// The file of records, and how to treat existing ones.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) path: PathBuf,
@@ -25,10 +25,10 @@ pub(super) struct Place {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// There are to be none.
+    /// There must be none.
     New,
     Overwrite,
-    /// What they say is done is not run again. `failed`: what has failed is.
+    /// Items that are done are skipped. `failed`: failed ones run again.
     Resume {
         failed: bool,
     },
@@ -37,7 +37,7 @@ pub(super) enum Mode {
 /// The file of records.
 pub(super) struct Records {
     lines: Lines,
-    /// The command, before items are put in; `None`: it is not known here.
+    /// The command before items are filled in; `None`: unknown here.
     program: Option<Program>,
 }
 
@@ -45,17 +45,17 @@ pub(super) struct Records {
 #[derive(Clone, Debug)]
 pub(super) struct Program {
     text: Vec<u8>,
-    /// What cuts items into columns.
+    /// The separator that splits items into columns.
     columns: Option<Vec<u8>>,
     shown: String,
 }
 
-/// The keys are promised to stay.
+/// A record. Its keys are a public format and must not change.
 #[derive(Debug, Deserialize, Serialize)]
 struct Record<'a> {
-    /// As text: what is not UTF-8 is replaced; `null`: it is not known here.
+    /// As text with invalid UTF-8 replaced; `null`: unknown.
     item: Option<Cow<'a, str>>,
-    /// From 1, as `{#}`.
+    /// Starts at 1, as `{#}` does.
     index: u64,
     /// `null`: it did not exit by itself.
     exit_code: Option<i32>,
@@ -65,10 +65,10 @@ struct Record<'a> {
     host: Option<Cow<'a, str>>,
     seconds: Option<f64>,
     attempts: u32,
-    /// The command before items are put in, cut if it is long; `null`: it is not known here.
+    /// The command before items are filled in, shortened if it is long; `null`: unknown.
     #[serde(default)]
     program: Option<Cow<'a, str>>,
-    /// Of the whole command, before the item is put in, and the item, byte for byte.
+    /// Digest of the whole command before the item is filled in, and of the item, byte for byte.
     #[serde(default)]
     digest: Option<Cow<'a, str>>,
 }
@@ -78,16 +78,16 @@ impl Program {
         Program { text: text.to_vec(), columns: None, shown: shortened(text) }
     }
 
-    /// The same for items that are cut into columns.
+    /// Returns the same command for items that are split into columns.
     pub(super) fn with_columns(self, separator: &[u8]) -> Program {
         Program { columns: Some(separator.to_vec()), ..self }
     }
 
-    /// What tells this command and item from all others.
+    /// Returns a digest that identifies this command and item.
     fn digest(&self, item: &Item) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(self.text.len() as u64).to_le_bytes()).update(&self.text).update(&item.name);
-        // No command has a NUL byte, so what follows one is of no other item.
+        // A command contains no NUL byte, so these cannot be confused with another item.
         for end in item.ends() {
             hasher.update(b"\0value").update(&(*end as u64).to_le_bytes());
         }
@@ -102,8 +102,8 @@ impl Program {
 }
 
 impl Records {
-    /// Opens the file, and reads what is in it if the map goes on from there. Nothing of it is changed before the first record
-    /// is written, or [`end`](Self::end).
+    /// Opens the file, and reads it if the map resumes. The file does not change before the first record is written, or
+    /// [`end`](Self::end).
     pub(super) fn open(place: &Place, program: Option<Program>) -> Result<(Records, Earlier), MapError> {
         let mut lines = Lines::open(&place.path, place.mode)?;
         let earlier = match (place.mode, &program) {
@@ -113,7 +113,7 @@ impl Records {
         Ok((Records { lines, program }, earlier))
     }
 
-    /// Takes a record, which is in the file after the next [`flush`](Self::flush).
+    /// Adds a record, which is written by the next [`flush`](Self::flush).
     pub(super) fn write(&mut self, finished: &Finished) -> Result<(), MapError> {
         let ended = finished.result.as_ref().ok().map(|outcome| &outcome.ended);
         let program = self.program.as_ref();
@@ -136,12 +136,12 @@ impl Records {
         Ok(())
     }
 
-    /// Writes what was taken.
+    /// Writes the added records.
     pub(super) fn flush(&mut self) -> Result<(), MapError> {
         self.lines.flush()
     }
 
-    /// The map has come to its end.
+    /// Completes the file.
     pub(super) fn end(&mut self) -> Result<(), MapError> {
         self.lines.end()
     }

@@ -1,4 +1,4 @@
-//! The loop of a map: gives items out, takes outcomes, and knows when to stop.
+//! The loop of a map: dispatches items, receives outcomes, and decides when to stop.
 
 use std::cell::RefCell;
 use std::env;
@@ -11,7 +11,7 @@ use std::thread::{self, Thread};
 use farpool::{Error, Pool};
 
 use super::MapError;
-use super::board::{Board, Flight};
+use super::board::{Board, Dispatched};
 use super::finished::{Finished, Lost};
 use super::interrupt::{self, Interrupt};
 use super::outputs::Outputs;
@@ -19,39 +19,39 @@ use super::plan::Plan;
 use super::printed;
 use super::progress::Progress;
 use super::queue::Queue;
-use super::records::{Records, Rest};
-use super::segment::{News, Segment};
-use super::sink::{Look, Sink};
+use super::records::{Records, Remaining};
+use super::segment::{Segment, SegmentEvent};
+use super::sink::{Sink, Style};
 use super::task::{Ended, Outcome};
 use crate::streams;
 use crate::text::counted;
 
-/// Variables that most commands need, and that workers on a cluster do not have by themselves.
+/// Variables that most commands need, and that workers on a cluster do not have by default.
 const USUAL_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
 
-/// Runs the map; returns how many items failed.
+/// Runs the map. Returns how many items failed.
 pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError> {
     let interrupt = Interrupt::watch()
-        .map_err(|error| MapError::Told(format!("cannot start a thread that watches for signals: {error}")))?;
+        .map_err(|error| MapError::Failed(format!("cannot start the thread that watches for signals: {error}")))?;
     let records = plan.results.as_ref().map(|place| Records::open(place, Some(plan.program()))).transpose()?;
-    let queue = plan.input.read().map_err(MapError::Told)?;
+    let queue = plan.input.read().map_err(MapError::Failed)?;
     let (records, rest) = match records {
         Some((records, earlier)) => (Some(records), earlier.compare(&queue)?),
-        None => (None, Rest::default()),
+        None => (None, Remaining::default()),
     };
     let on_cluster = address.is_some();
     let outputs = Outputs::new(plan, !on_cluster);
     if plan.line_buffer {
-        // Workers would not notice.
+        // Fails early if stdout is closed: workers would not notice.
         streams::stdout().map_err(|error| MapError::of_stdout(&error))?;
     }
     if plan.line_buffer && on_cluster {
         farpool::print_workers_with(printed::print);
     }
     let pool = open(plan, address)?;
-    let look = Look { ordered: plan.ordered, tag: plan.tag, hosts: on_cluster };
-    let mut sink = Sink::open(look, records, plan.progress.then(Progress::show).flatten());
-    sink.pass_over(rest.done);
+    let style = Style { ordered: plan.ordered, tag: plan.tag, hosts: on_cluster };
+    let mut sink = Sink::open(style, records, plan.progress.then(Progress::show).flatten());
+    sink.skip(rest.done);
     let mut board = Board::new(plan, outputs);
     (board.next, board.pending) = (rest.next, rest.pending.into());
     let board = Rc::new(RefCell::new(board));
@@ -112,19 +112,19 @@ struct Map<'a> {
     input_error: Option<io::Error>,
 }
 
-/// What a slot runs, and one item that waits for it.
-const ITEMS_A_SLOT: u64 = 2;
-const OUTCOMES_A_TURN: usize = 64;
+/// For each slot one running item, and one that waits.
+const ITEMS_PER_SLOT: u64 = 2;
+const OUTCOMES_PER_TURN: usize = 64;
 
 impl Map<'_> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<u64, MapError>> {
         loop {
-            let changed = self.take_outcomes(context).and_then(|taken| Ok(taken | self.give_out(context)?));
+            let changed = self.receive_outcomes(context).and_then(|taken| Ok(taken | self.dispatch(context)?));
             let flushed = changed.and_then(|changed| self.sink.flush().map(|()| changed));
             match flushed {
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(true) => {}
-                Ok(false) if self.segments.is_empty() && self.is_at_the_end(context) => {
+                Ok(false) if self.segments.is_empty() && self.is_done(context) => {
                     return Poll::Ready(self.end());
                 }
                 Ok(false) => return Poll::Pending,
@@ -132,35 +132,35 @@ impl Map<'_> {
         }
     }
 
-    /// Takes the outcomes that are there; returns whether there were any, or a job ended.
-    fn take_outcomes(&mut self, context: &mut Context<'_>) -> Result<bool, MapError> {
+    /// Receives available outcomes. Returns whether there were any, or a job ended.
+    fn receive_outcomes(&mut self, context: &mut Context<'_>) -> Result<bool, MapError> {
         let mut any = false;
         for at in (0..self.segments.len()).rev() {
-            // Not all that may come: what was written is to be seen, and others have their turn.
-            for _ in 0..OUTCOMES_A_TURN {
-                let Poll::Ready(news) = self.segments[at].poll(context) else { break };
+            // Bounded, so that output is flushed and other jobs get their turn.
+            for _ in 0..OUTCOMES_PER_TURN {
+                let Poll::Ready(event) = self.segments[at].poll(context) else { break };
                 any = true;
-                match news {
-                    News::Ended(outcome, attempts) => self.note_ended(outcome, attempts)?,
-                    News::Failed(index, error) => self.note_failed(index, error)?,
-                    News::Broken(error) => return Err(error.into()),
-                    News::Over => {
+                match event {
+                    SegmentEvent::Ended(outcome, attempts) => self.note_ended(outcome, attempts)?,
+                    SegmentEvent::Failed(index, error) => self.note_failed(index, error)?,
+                    SegmentEvent::JobFailed(error) => return Err(error.into()),
+                    SegmentEvent::JobEnded => {
                         self.segments.remove(at);
                         break;
                     }
                 }
             }
-            self.note_refused()?;
+            self.note_rejected()?;
         }
         Ok(any)
     }
 
-    /// Starts what can be started; returns whether that was anything.
-    fn give_out(&mut self, context: &mut Context<'_>) -> Result<bool, MapError> {
+    /// Starts a job for further items if possible. Returns whether it did.
+    fn dispatch(&mut self, context: &mut Context<'_>) -> Result<bool, MapError> {
         let room = {
             let mut board = self.board.borrow_mut();
             let slots = self.pool.processes().max(1) as u64;
-            board.most_out = ITEMS_A_SLOT * slots * self.plan.chunksize.unwrap_or(1);
+            board.max_dispatched = ITEMS_PER_SLOT * slots * self.plan.chunksize.unwrap_or(1);
             board.has_room_for_a_job()
         };
         if room && !self.segments.iter().any(Segment::is_fed) && self.has_input(context) {
@@ -190,37 +190,37 @@ impl Map<'_> {
         }
     }
 
-    /// Whether nothing will be started any more.
-    fn is_at_the_end(&mut self, context: &Context<'_>) -> bool {
+    /// Returns whether no more items will be started.
+    fn is_done(&mut self, context: &Context<'_>) -> bool {
         self.board.borrow().stopping || !self.has_more(context)
     }
 
-    /// Whether there are items that were not given out, or may be.
+    /// Returns whether there are undispatched items, or may be.
     fn has_more(&self, context: &Context<'_>) -> bool {
         !self.board.borrow().pending.is_empty() || !matches!(self.queue.poll(context), Poll::Ready(Ok(false)))
     }
 
     fn note_ended(&mut self, outcome: Outcome, attempts: u32) -> Result<(), MapError> {
         let index = outcome.index;
-        let flight = self.board.borrow_mut().take_back(index);
-        let Some(Flight { item, spool }) = flight else { return Ok(()) };
+        let dispatched = self.board.borrow_mut().remove(index);
+        let Some(Dispatched { item, spool }) = dispatched else { return Ok(()) };
         if let Ended::NotPrinted(error) = outcome.ended {
             return Err(MapError::of_stdout(&io::Error::from_raw_os_error(error)));
         }
-        // Nearly always nothing is in it.
+        // The file is kept only if it contains something, which is rare.
         let spool = spool.filter(|_| outcome.stdout.spooled() + outcome.stderr.spooled() > 0);
         self.finish(Finished { spool, ..Finished::new(index, Some(item), attempts, Ok(outcome)) })
     }
 
     fn note_failed(&mut self, index: u64, error: Error) -> Result<(), MapError> {
-        let flight = self.board.borrow_mut().take_back(index);
-        let Some(Flight { item, .. }) = flight else { return Ok(()) };
+        let dispatched = self.board.borrow_mut().remove(index);
+        let Some(Dispatched { item, .. }) = dispatched else { return Ok(()) };
         self.finish(Finished::new(index, Some(item), error.attempts(), Err(Lost::Failed(error))))
     }
 
-    fn note_refused(&mut self) -> Result<(), MapError> {
-        let refused = std::mem::take(&mut self.board.borrow_mut().refused);
-        refused
+    fn note_rejected(&mut self) -> Result<(), MapError> {
+        let rejected = std::mem::take(&mut self.board.borrow_mut().rejected);
+        rejected
             .into_iter()
             .try_for_each(|(index, item)| self.finish(Finished::new(index, Some(item), 0, Err(Lost::TooLong))))
     }
@@ -240,7 +240,7 @@ impl Map<'_> {
         Ok(())
     }
 
-    /// Starts no more items, and retries no more commands that fail.
+    /// Stops starting items and retrying failed commands.
     fn stop(&mut self) {
         if !std::mem::replace(&mut self.board.borrow_mut().stopping, true) {
             self.segments.iter_mut().for_each(Segment::stop_retries);
@@ -250,7 +250,7 @@ impl Map<'_> {
 
     fn end(&mut self) -> Result<u64, MapError> {
         if let Some(error) = self.input_error.take() {
-            return Err(MapError::Told(format!("cannot read the items: {error}")));
+            return Err(MapError::Failed(format!("cannot read the items: {error}")));
         }
         let stopped = self.board.borrow().stopping;
         if stopped && self.has_more(&Context::from_waker(Waker::noop())) {
@@ -261,7 +261,7 @@ impl Map<'_> {
     }
 }
 
-/// Runs until it is ready; sleeps while it is not.
+/// Polls until ready, and sleeps in between.
 fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);

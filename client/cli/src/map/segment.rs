@@ -1,4 +1,4 @@
-//! One job of the map: a run of items.
+//! A segment of the map: one job, which runs consecutive items.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -17,70 +17,70 @@ use super::task::{self, Outcome, Work};
 
 type Works<'a> = Box<dyn Iterator<Item = Work> + 'a>;
 
-/// A job and what it runs.
+/// A job and its items.
 pub(super) struct Segment<'a> {
     outcomes: Imap<Works<'a>, Outcome>,
-    /// Its items: those that were read before, and then those of the input from this index on.
+    /// Index of its first item from the input. Items that were read before the map come first.
     first: u64,
     link: Rc<Link>,
 }
 
-/// What a segment has to say.
-pub(super) enum News {
+/// An event of a segment.
+pub(super) enum SegmentEvent {
     /// A command has ended, after this many attempts.
     Ended(Outcome, u32),
-    /// An item could not be run to its end.
+    /// An item was lost or could not run.
     Failed(u64, Error),
-    /// The whole job could not.
-    Broken(Error),
-    /// It is over.
-    Over,
+    /// The whole job failed.
+    JobFailed(Error),
+    /// The job has ended.
+    JobEnded,
 }
 
 impl<'a> Segment<'a> {
-    /// Runs what comes next from the input.
+    /// Starts a job that runs the next items of the input.
     pub(super) fn of_input(pool: &Pool, plan: &'a Plan, board: &Rc<RefCell<Board<'a>>>, queue: &Arc<Queue>) -> Self {
         let first = board.borrow().next;
         let (feed, link) = Feed::new(board, queue);
         let works: Works<'a> = Box::new(feed);
-        // Outcomes are put in order where they are written: a slow item must not keep others from being given out.
+        // Outcomes are ordered when they are written: a slow item must not delay the start of others.
         let buffersize = link.share.max(plan.chunksize.unwrap_or(1));
         let outcomes = plan.job(pool, task::run).buffersize(buffersize).imap_unordered(works);
         Segment { outcomes, first, link }
     }
 
-    /// Whether it will take further items of the input.
+    /// Returns whether it will take more items.
     pub(super) fn is_fed(&self) -> bool {
         !self.link.ended.get()
     }
 
-    /// Stops retries of commands that fail from now on.
+    /// Stops retrying commands that fail from now on.
     pub(super) fn stop_retries(&mut self) {
         self.outcomes.stop_retries();
     }
 
-    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<News> {
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<SegmentEvent> {
         Pin::new(&mut self.outcomes).poll_next(context).map(|outcome| match outcome {
-            None => News::Over,
+            None => SegmentEvent::JobEnded,
             Some(Ok(outcome)) => {
                 self.note_back();
-                News::Ended(outcome, self.outcomes.attempts())
+                SegmentEvent::Ended(outcome, self.outcomes.attempts())
             }
             Some(Err(error)) => match error.item().map(|item| self.index_of(item)) {
                 Some(index) => {
                     self.note_back();
-                    News::Failed(index, error)
+                    SegmentEvent::Failed(index, error)
                 }
-                None => News::Broken(error),
+                None => SegmentEvent::JobFailed(error),
             },
         })
     }
 
     fn note_back(&self) {
-        self.link.out.update(|out| out.saturating_sub(1));
+        self.link.dispatched.update(|count| count.saturating_sub(1));
     }
 
-    /// Jobs count their items from 0.
+    /// Returns the index of an item; jobs number their items from 0.
     fn index_of(&self, item: u64) -> u64 {
         let pending = self.link.pending.borrow();
         let before = usize::try_from(item).ok().and_then(|item| pending.get(item)).copied();

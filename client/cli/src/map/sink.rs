@@ -1,4 +1,4 @@
-//! Where outcomes go: stdout and stderr, the file of records, the progress bar; in the order that was asked for.
+//! Writes outcomes to stdout and stderr, the records and the progress bar, in the requested order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -14,28 +14,28 @@ use super::spool::{Spool, SpoolFile};
 use super::tag::Tag;
 use crate::streams;
 
-/// How outcomes are shown.
+/// How outcomes are printed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(super) struct Style {
     /// In the order of the items.
     pub(super) ordered: bool,
-    /// Lines begin with their item.
+    /// Lines are prefixed with their item.
     pub(super) tag: bool,
-    /// Failures name their hosts.
+    /// Failures name their host.
     pub(super) hosts: bool,
 }
 
 pub(super) struct Sink {
-    look: Look,
-    /// Index of the outcome that is written next, if they are ordered.
+    style: Style,
+    /// Index of the next outcome to write, if ordered.
     next: u64,
-    /// Indices for which none comes.
-    passed_over: BTreeSet<u64>,
+    /// Indices without an outcome.
+    skipped: BTreeSet<u64>,
     waiting: BTreeMap<u64, Finished>,
-    /// What their outputs take up in memory, and on disk.
+    /// The size of the waiting outputs in memory, and on disk.
     waiting_bytes: usize,
     waiting_spooled: u64,
-    /// For large ones that came in memory.
+    /// For large outputs that arrive in memory.
     spool: Spool,
     streams: Streams,
     records: Option<Records>,
@@ -44,15 +44,15 @@ pub(super) struct Sink {
     failed: u64,
 }
 
-/// Outputs of this size and more are not held in memory while they wait.
-const LARGE: usize = 1 << 20;
+/// Outputs from this size on wait on disk.
+const SPOOL_FROM_BYTES: usize = 1 << 20;
 
 impl Sink {
-    pub(super) fn open(look: Look, records: Option<Records>, progress: Option<Progress>) -> Sink {
+    pub(super) fn open(style: Style, records: Option<Records>, progress: Option<Progress>) -> Sink {
         Sink {
-            look,
+            style,
             next: 0,
-            passed_over: BTreeSet::new(),
+            skipped: BTreeSet::new(),
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
             waiting_spooled: 0,
@@ -65,101 +65,103 @@ impl Sink {
         }
     }
 
-    /// No outcomes come of these items.
-    pub(super) fn pass_over(&mut self, indices: impl IntoIterator<Item = u64>) {
-        self.passed_over.extend(indices);
-        self.move_on();
+    /// Skips these items: they have no outcomes.
+    pub(super) fn skip(&mut self, indices: impl IntoIterator<Item = u64>) {
+        self.skipped.extend(indices);
+        self.advance();
     }
 
-    /// Items that have failed so far, of those that are written.
+    /// Returns how many of the written items have failed.
     pub(super) fn failed(&self) -> u64 {
         self.failed
     }
 
-    /// Outcomes that are written.
+    /// Returns the number of written outcomes.
     pub(super) fn written(&self) -> u64 {
         self.written
     }
 
-    /// The input has ended: so many items were read.
+    /// Sets the total number of items, once the input has ended.
     pub(super) fn set_total(&mut self, items: u64) {
         if let Some(progress) = &self.progress {
             progress.set_total(items);
         }
     }
 
-    /// Takes an outcome, and writes what can be written. `tell`: a failure is told at once.
-    pub(super) fn add(&mut self, mut finished: Finished, tell: bool) -> Result<(), MapError> {
+    /// Takes an outcome, and writes what can be written. `report_now`: a failure is reported at once.
+    pub(super) fn add(&mut self, mut finished: Finished, report_now: bool) -> Result<(), MapError> {
         if let Some(records) = &mut self.records {
             records.write(&finished)?;
         }
-        if !self.look.ordered || finished.index == self.next {
+        if !self.style.ordered || finished.index == self.next {
             self.write(&finished)?;
             self.next += 1;
-            self.move_on();
+            self.advance();
             while let Some(finished) = self.waiting.remove(&self.next) {
                 self.waiting_bytes -= finished.bytes();
                 self.waiting_spooled -= finished.spooled();
                 self.write(&finished)?;
                 self.next += 1;
-                self.move_on();
+                self.advance();
             }
             return Ok(());
         }
-        if tell && let Some(story) = finished.failure(self.look.hosts) {
-            Progress::aside(self.progress.as_ref(), || complain(&story));
-            finished.told = true;
+        if report_now && let Some(message) = finished.failure(self.style.hosts) {
+            Progress::suspended(self.progress.as_ref(), || report(&message));
+            finished.reported = true;
         }
-        self.put_away(&mut finished);
+        self.spool_large(&mut finished);
         self.waiting_bytes += finished.bytes();
         self.waiting_spooled += finished.spooled();
         self.waiting.insert(finished.index, finished);
         Ok(())
     }
 
-    /// What the outcomes take up in memory that wait for their turn.
+    /// Returns the size in memory of outputs that wait for their turn.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
 
-    /// The same on disk.
+    /// Returns their size on disk.
     pub(super) fn waiting_spooled(&self) -> u64 {
         self.waiting_spooled
     }
 
-    /// Whatever was written is to be seen now.
+    /// Flushes everything that was written.
     pub(super) fn flush(&mut self) -> Result<(), MapError> {
         let Sink { streams, records, progress, .. } = self;
         let printed = match streams.has_more() {
-            true => Progress::aside(progress.as_ref(), || streams.flush()).map_err(|error| MapError::of_stdout(&error)),
+            true => {
+                Progress::suspended(progress.as_ref(), || streams.flush()).map_err(|error| MapError::of_stdout(&error))
+            }
             false => Ok(()),
         };
-        // What has finished has, whoever reads it.
+        // The records are flushed even if the output cannot be.
         let kept = records.as_mut().map_or(Ok(()), Records::flush);
         printed.and(kept)
     }
 
-    /// That was all.
+    /// Flushes and completes the records.
     pub(super) fn end(&mut self) -> Result<(), MapError> {
         self.flush()?;
         self.records.as_mut().map_or(Ok(()), Records::end)
     }
 
-    /// Prints what waits for its turn, since that will not come; as far as it can be printed.
+    /// Prints all waiting outputs, as far as possible, because the map was interrupted.
     pub(super) fn print_waiting(&mut self) {
         let mut waiting = std::mem::take(&mut self.waiting).into_values();
         let _ = waiting.try_for_each(|finished| self.write(&finished));
         let _ = self.flush();
     }
 
-    fn move_on(&mut self) {
-        while self.passed_over.remove(&self.next) {
+    fn advance(&mut self) {
+        while self.skipped.remove(&self.next) {
             self.next += 1;
         }
     }
 
-    /// Large outputs wait on disk. Where there is no room for them they stay in memory: they are here already.
-    fn put_away(&mut self, finished: &mut Finished) {
+    /// Moves large outputs to disk while they wait. If that fails, they stay in memory.
+    fn spool_large(&mut self, finished: &mut Finished) {
         let Ok(outcome) = &mut finished.result else { return };
         if finished.spool.is_some() {
             return;
@@ -167,7 +169,7 @@ impl Sink {
         let Ok(file) = self.spool.file() else { return };
         for output in [&mut outcome.stdout, &mut outcome.stderr] {
             if let Output::Held(bytes) = output
-                && bytes.len() >= LARGE
+                && bytes.len() >= SPOOL_FROM_BYTES
                 && let Ok(extents) = file.keep(bytes)
             {
                 *output = Output::Spooled(extents);
@@ -177,24 +179,24 @@ impl Sink {
     }
 
     fn write(&mut self, finished: &Finished) -> Result<(), MapError> {
-        let Sink { streams, progress, look, .. } = self;
-        let item = look.tag.then(|| finished.item.as_ref().map_or(&[][..], |item| &item.name));
-        let failure = finished.failure(look.hosts);
-        let story = failure.as_ref().filter(|_| !finished.told);
-        Progress::aside(progress.as_ref(), || {
+        let Sink { streams, progress, style, .. } = self;
+        let item = style.tag.then(|| finished.item.as_ref().map_or(&[][..], |item| &item.name));
+        let failure = finished.failure(style.hosts);
+        let message = failure.as_ref().filter(|_| !finished.reported);
+        Progress::suspended(progress.as_ref(), || {
             let spool = finished.spool.as_deref();
             let [stdout, stderr] = finished.outputs();
-            let lines: Vec<_> = finished.left_behind(look.hosts).into_iter().chain(story.cloned()).collect();
+            let lines: Vec<_> = finished.background_report(style.hosts).into_iter().chain(message.cloned()).collect();
             let mut printed = streams.print(stdout, spool, item);
-            // In the order in which they belong, should both go to one place.
+            // Keeps the order if both go to the same file.
             if !stderr.is_empty() || !lines.is_empty() {
                 printed = printed.and_then(|()| streams.flush());
             }
             printed.map_err(|error| MapError::of_stdout(&error))?;
             if !stderr.is_empty() {
-                print_aside(stderr, spool, item).map_err(|error| MapError::of_stderr(&error))?;
+                print_to_stderr(stderr, spool, item).map_err(|error| MapError::of_stderr(&error))?;
             }
-            lines.iter().for_each(|line| complain(line));
+            lines.iter().for_each(|line| report(line));
             Ok::<(), MapError>(())
         })?;
         self.written += 1;
@@ -206,15 +208,15 @@ impl Sink {
     }
 }
 
-/// Tells something of farpool's own on stderr.
-fn complain(line: &str) {
-    // Without a reader there is nobody to tell.
+/// Prints a message of farpool to stderr.
+fn report(line: &str) {
+    // Errors are ignored: there is nowhere to report them.
     let _ = writeln!(io::stderr(), "farpool: {line}");
 }
 
-/// stdout and stderr, as items print to them.
+/// The stdout that items print to.
 struct Streams {
-    /// Not std's stdout: that would write at each line's end. None before anything is written.
+    /// Not std's stdout, which would flush at each line. `None` until something is written.
     stdout: Option<BufWriter<File>>,
 }
 
@@ -243,17 +245,17 @@ impl Streams {
     }
 }
 
-/// On stderr.
-fn print_aside(output: &Output, spool: Option<&SpoolFile>, item: Option<&[u8]>) -> io::Result<()> {
+/// Prints an output to stderr.
+fn print_to_stderr(output: &Output, spool: Option<&SpoolFile>, item: Option<&[u8]>) -> io::Result<()> {
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let mut stderr = BufWriter::with_capacity(64 << 10, stderr);
     let printed = print(output, spool, item, &mut stderr).and_then(|()| stderr.flush());
-    // What cannot be written is not tried again at its end.
+    // Dropping the writer would retry the write.
     drop(stderr.into_parts());
     printed
 }
 
-/// Prints an output; with its item in front of each line if it is given.
+/// Prints an output, each line prefixed with the item if it is given.
 fn print(output: &Output, spool: Option<&SpoolFile>, item: Option<&[u8]>, to: &mut BufWriter<File>) -> io::Result<()> {
     let mut tag = item.map(Tag::new);
     match output {

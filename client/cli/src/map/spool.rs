@@ -1,5 +1,5 @@
-//! Files without a name, on this machine, for outputs that are too large for memory: who writes reserves a part of the file
-//! for itself, so that one file serves all workers.
+//! Spool files: unnamed files on this machine for outputs that are too large for memory. Each writer reserves parts of
+//! the file, so that one file serves all workers.
 
 use std::env;
 use std::fs::{File, OpenOptions};
@@ -16,48 +16,48 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::unlink;
 use serde::{Deserialize, Serialize};
 
-/// A part of a spool file. Once written it stays as it is: what was spliced out of it may not have been read yet.
+/// A part of a spool file. It never changes once written: spliced data may not have been read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Extent {
     pub(super) at: u64,
     pub(super) length: u64,
 }
 
-/// The client's spool files: another one is begun when one is large, and goes when nobody needs anything in it.
+/// The client's spool files. A large file is followed by a new one, and is deleted when nothing in it is needed.
 pub(super) struct Spool {
     folder: PathBuf,
     current: Option<Rc<SpoolFile>>,
 }
 
-/// A file without a name. Other processes of this machine reach it by its [`path`](Self::path) for as long as it is open.
+/// An unnamed file. Other processes of this machine reach it by its [`path`](Self::path) while it is open.
 #[derive(Debug)]
 pub(super) struct SpoolFile(File);
 
-/// Output on its way into a spool file.
+/// Writes an output into a spool file.
 #[derive(Debug)]
 pub(super) struct Writer {
     file: File,
     extents: Vec<Extent>,
-    /// What is left of the room that the last of them was given.
+    /// Unused bytes of the last reserved part.
     room: u64,
 }
 
-/// The first room that a writer reserves, and the largest.
-const LEAST_ROOM: u64 = 1 << 20;
-const MOST_ROOM: u64 = 64 << 20;
-/// A file that is as large as this is given to no further item.
+/// The first part that a writer reserves, and the largest.
+const MIN_RESERVED: u64 = 1 << 20;
+const MAX_RESERVED: u64 = 64 << 20;
+/// A file of this size is not used for further items.
 const LARGE_FILE: u64 = 64 << 20;
-/// What is moved at once.
-const PORTION: usize = 1 << 20;
+/// Bytes moved at once.
+const PORTION_BYTES: usize = 1 << 20;
 
 impl Spool {
-    /// In the folder for temporary files.
+    /// Creates a spool in the directory for temporary files.
     pub(super) fn new() -> Spool {
         Spool { folder: env::temp_dir(), current: None }
     }
 
-    /// The file for the next item. Where files may not be as large as one likes each item has its own, so that none takes the room
-    /// of another.
+    /// Returns the file for the next item. If file sizes are limited, each item gets its own, so that none uses up
+    /// another's room.
     pub(super) fn file(&mut self) -> io::Result<Rc<SpoolFile>> {
         if let Some(file) = &self.current
             && file.0.metadata()?.len() < LARGE_FILE
@@ -65,40 +65,40 @@ impl Spool {
         {
             return Ok(Rc::clone(file));
         }
-        let file = Rc::new(SpoolFile(nameless(&self.folder)?));
+        let file = Rc::new(SpoolFile(unnamed(&self.folder)?));
         self.current = Some(Rc::clone(&file));
         Ok(file)
     }
 
-    /// What an error is to name.
+    /// Returns the directory, for errors.
     pub(super) fn folder(&self) -> &std::path::Path {
         &self.folder
     }
 }
 
 impl SpoolFile {
-    /// By which workers on this machine open it.
+    /// Returns the path by which workers on this machine open it.
     pub(super) fn path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", process::id(), self.0.as_raw_fd()).into()
     }
 
-    /// Writes these bytes into it.
+    /// Writes bytes into the file.
     pub(super) fn keep(&self, bytes: &[u8]) -> io::Result<Vec<Extent>> {
         let mut writer = Writer { file: self.0.try_clone()?, extents: Vec::new(), room: 0 };
         writer.write(bytes)?;
         Ok(writer.extents)
     }
 
-    /// Sends a part of it to `out`: without a copy where the system can do that.
+    /// Copies a part of the file to `out`, without passing through memory if the system can.
     pub(super) fn send(&self, extent: Extent, out: &File) -> io::Result<()> {
         let end = extent.at + extent.length;
         let mut at = offset(extent.at)?;
         while (at.cast_unsigned()) < end {
-            let most = usize::try_from(end - at.cast_unsigned()).unwrap_or(usize::MAX).min(PORTION);
+            let most = usize::try_from(end - at.cast_unsigned()).unwrap_or(usize::MAX).min(PORTION_BYTES);
             match splice(&self.0, Some(&mut at), out, None, most, SpliceFFlags::empty()) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) | Err(Errno::EINTR) => {}
-                // Only pipes take what is spliced.
+                // splice(2) needs a pipe.
                 Err(Errno::EINVAL) => {
                     let rest = Extent { at: at.cast_unsigned(), length: end - at.cast_unsigned() };
                     return self.read(rest, |portion| io::Write::write_all(&mut &*out, portion));
@@ -109,9 +109,9 @@ impl SpoolFile {
         Ok(())
     }
 
-    /// Reads a part of it.
+    /// Reads a part of the file.
     pub(super) fn read(&self, extent: Extent, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut buffer = vec![0; PORTION.min(usize::try_from(extent.length).unwrap_or(PORTION))];
+        let mut buffer = vec![0; PORTION_BYTES.min(usize::try_from(extent.length).unwrap_or(PORTION_BYTES))];
         let (mut at, end) = (extent.at, extent.at + extent.length);
         while at < end {
             let most = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
@@ -124,7 +124,7 @@ impl SpoolFile {
 }
 
 impl Writer {
-    /// Into the file that has this path.
+    /// Opens the file with this path.
     pub(super) fn open(path: &std::path::Path) -> io::Result<Writer> {
         let file = OpenOptions::new().write(true).open(path)?;
         Ok(Writer { file, extents: Vec::new(), room: 0 })
@@ -141,17 +141,17 @@ impl Writer {
         Ok(())
     }
 
-    /// Moves what is in a pipe: returns how much that was, 0 at its end; an error if there is nothing for now.
+    /// Moves data from a pipe. Returns the number of bytes, 0 at the end. WouldBlock if there is nothing now.
     pub(super) fn take_from(&mut self, pipe: &File) -> io::Result<usize> {
         let mut at = offset(self.make_room(1)?)?;
-        let most = PORTION.min(usize::try_from(self.room).unwrap_or(usize::MAX));
+        let most = PORTION_BYTES.min(usize::try_from(self.room).unwrap_or(usize::MAX));
         let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
         match splice(pipe, None, &self.file, Some(&mut at), most, flags) {
             Ok(moved) => {
                 self.wrote(moved);
                 Ok(moved)
             }
-            // This file system cannot.
+            // This file system does not support splice(2).
             Err(Errno::EINVAL) => {
                 let mut buffer = vec![0; 64 << 10];
                 let read = io::Read::read(&mut &*pipe, &mut buffer)?;
@@ -166,11 +166,11 @@ impl Writer {
         self.extents
     }
 
-    /// Where to write next; there is room for something.
+    /// Returns where to write next, and reserves room if there is none.
     fn make_room(&mut self, wanted: usize) -> io::Result<u64> {
         if self.room == 0 {
             let before = self.extents.last().map_or(0, |extent| extent.length);
-            let room = (2 * before).max(wanted as u64).clamp(LEAST_ROOM, MOST_ROOM);
+            let room = (2 * before).max(wanted as u64).clamp(MIN_RESERVED, MAX_RESERVED);
             let at = reserve(&self.file, room)?;
             self.extents.push(Extent { at, length: 0 });
             self.room = room;
@@ -186,12 +186,12 @@ impl Writer {
     }
 }
 
-/// Makes the file so much longer, and returns where that begins: nobody else is given the same.
+/// Extends the file, and returns where the new part begins. No other writer gets the same part.
 fn reserve(file: &File, bytes: u64) -> io::Result<u64> {
     file.lock()?;
     let reserved = file.metadata().and_then(|metadata| {
         let (at, end) = (metadata.len(), metadata.len() + bytes);
-        // Beyond it the system would kill this process.
+        // Beyond the limit the kernel would kill this process.
         if end > getrlimit(Resource::RLIMIT_FSIZE)?.0 {
             return Err(io::Error::from(Errno::EFBIG));
         }
@@ -206,14 +206,14 @@ fn offset(at: u64) -> io::Result<i64> {
     i64::try_from(at).map_err(|_| Errno::EFBIG.into())
 }
 
-fn nameless(folder: &std::path::Path) -> io::Result<File> {
+fn unnamed(folder: &std::path::Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
     match options.clone().custom_flags(OFlag::O_TMPFILE.bits()).open(folder) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {}
         made => return made,
     }
-    // The file system has only files with names.
+    // The file system does not support unnamed files.
     let path = folder.join(format!("farpool-{}-{:x}", process::id(), rand_bits()));
     let file = options.create_new(true).open(&path)?;
     unlink(&path)?;

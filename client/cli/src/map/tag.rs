@@ -1,4 +1,4 @@
-//! `--tag`: which item a line of output is of.
+//! `--tag`: prefixes each line of output with its item.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use crate::text::printable;
 
 pub(super) struct Tag {
     label: Vec<u8>,
-    /// The last line has not ended.
+    /// Whether the last line is unfinished.
     within_line: bool,
 }
 
@@ -17,7 +17,7 @@ impl Tag {
         Tag { label, within_line: false }
     }
 
-    /// Writes what comes next.
+    /// Writes the next bytes.
     pub(super) fn write(&mut self, bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
             if !self.within_line {
@@ -29,7 +29,7 @@ impl Tag {
         Ok(())
     }
 
-    /// Ends the last line: the next tag begins one of its own.
+    /// Ends the last line, so that the next tag begins a new one.
     pub(super) fn end(&mut self, out: &mut impl Write) -> io::Result<()> {
         if std::mem::take(&mut self.within_line) { out.write_all(b"\n") } else { Ok(()) }
     }

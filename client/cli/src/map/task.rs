@@ -1,4 +1,4 @@
-//! What a worker does for an item: it runs a command, and tells how that ended and what it wrote.
+//! Runs a command in a worker, and reports how it ended and what it wrote.
 
 use std::env;
 use std::io;
@@ -20,25 +20,25 @@ use crate::file_limit;
 /// A command to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Work {
-    /// Which item it is for; comes back with the outcome.
+    /// The index of its item, returned with the outcome.
     pub(super) index: u64,
     pub(super) command: CommandLine,
-    /// What it reads from its stdin, which is empty otherwise.
+    /// The content of its stdin; `None`: empty.
     pub(super) input: Option<Content>,
     pub(super) timeout: Option<Duration>,
-    /// How long what it leaves in the background may go on.
+    /// How long processes that it leaves in the background may run.
     pub(super) grace: Duration,
     pub(super) keeping: Keeping,
 }
 
-/// What became of it.
+/// The outcome of a command.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Outcome {
     pub(super) index: u64,
     pub(super) ended: Ended,
     pub(super) stdout: Output,
     pub(super) stderr: Output,
-    /// What it had left in the background, and was killed.
+    /// Processes that it left in the background and that were killed.
     pub(super) left: Vec<String>,
     pub(super) host: String,
     pub(super) took: Duration,
@@ -52,19 +52,19 @@ pub(super) enum Ended {
     TimedOut,
     TooMuchOutput,
     NotStarted(String),
-    /// What it wrote could not be kept.
+    /// Its output could not be kept.
     NotKept(String),
-    /// What it wrote could not be printed as it came: the system's number for why.
+    /// Its output could not be printed; the error number.
     NotPrinted(i32),
 }
 
 /// Time between SIGTERM and SIGKILL.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const TERM_GRACE: Duration = Duration::from_millis(200);
 
 /// Runs the command in a worker, and waits for processes that it leaves in the background. If it fails, the item counts as failed.
 pub(super) fn run(work: Work) -> Outcome {
     let outcome = carry_out(&work);
-    // Output that cannot be printed ends the map, so another attempt is of no use.
+    // Output that cannot be printed ends the map, so a retry is pointless.
     if !outcome.ended.is_success() && !matches!(outcome.ended, Ended::NotPrinted(_)) {
         farpool::count_as_failed();
     }
@@ -77,8 +77,8 @@ fn carry_out(work: &Work) -> Outcome {
     // With --line-buffer this worker prints what the command writes.
     file_limit::survive();
     let mut left = Vec::new();
-    let begun = work.command.spawn(work.input.as_ref()).map_err(|error| work.command.why_not_started(&error));
-    let begun = begun.and_then(|child| Capture::start(child, &work.keeping).map_err(|error| not_followed(&error)));
+    let begun = work.command.spawn(work.input.as_ref()).map_err(|error| work.command.start_error(&error));
+    let begun = begun.and_then(|child| Capture::start(child, &work.keeping).map_err(|error| not_tracked(&error)));
     let (ended, outputs) = match begun {
         Ok(capture) => watch(capture, work, start, &mut left),
         Err(why) => (Ended::NotStarted(why), Ok([Output::Held(Vec::new()), Output::Held(Vec::new())])),
@@ -90,13 +90,13 @@ fn carry_out(work: &Work) -> Outcome {
     Outcome { index: work.index, ended, stdout, stderr, left, host: host(), took: start.elapsed() }
 }
 
-/// This host as the cluster knows it, or as it knows itself.
+/// Returns this host's name in the cluster, or its own.
 fn host() -> String {
     let told = env::var("FARPOOL_HOST").ok().filter(|host| !host.is_empty());
     told.unwrap_or_else(|| nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned())
 }
 
-fn not_followed(error: &io::Error) -> String {
+fn not_tracked(error: &io::Error) -> String {
     format!("cannot track the command: {error}")
 }
 
@@ -115,12 +115,12 @@ fn watch(
         (Ok(Event::DeadlinePassed), _) => Ended::TimedOut,
         (Ok(Event::Full), _) => Ended::TooMuchOutput,
         (Ok(Event::NotKept(error)), _) => not_kept(&error, &work.keeping),
-        (Err(error), _) | (_, Err(error)) => Ended::NotStarted(not_followed(&error)),
+        (Err(error), _) | (_, Err(error)) => Ended::NotStarted(not_tracked(&error)),
     };
     (ended, outputs)
 }
 
-/// Follows the command and what it leaves in the background; what is left of both then is to be killed.
+/// Follows the command and its background processes. The caller kills those that remain.
 fn follow(capture: &mut Capture, work: &Work, deadline: Option<Instant>, left: &mut Vec<String>) -> io::Result<Event> {
     let mut event = capture.run(Until::Exited, deadline)?;
     let mut has_exited = false;
@@ -134,11 +134,11 @@ fn follow(capture: &mut Capture, work: &Work, deadline: Option<Instant>, left: &
             *left = capture.group.members();
         }
         capture.group.signal(Signal::SIGTERM);
-        // It may have last words.
-        let last = capture.run(Until::GroupEmpty, Some(Instant::now() + LAST_WORDS))?;
+        // It may still write something.
+        let last = capture.run(Until::GroupEmpty, Some(Instant::now() + TERM_GRACE))?;
         event = match last {
             Event::NotKept(_) | Event::Full => last,
-            // How the command itself ended is known.
+            // The command itself has exited, so its outcome is known.
             _ if has_exited => Event::Reached,
             _ => event,
         };

@@ -1,16 +1,16 @@
-//! The command with its placeholders, and how items get into it.
+//! The command template: parses placeholders and fills in items.
 
 use std::fmt;
 
 use super::command::CommandLine;
 use super::placeholder::{Placeholder, Take};
-use super::quotes::{self, Around, Scanner};
+use super::quotes::{self, Quoting, Scanner};
 
-/// A command with places for the item.
+/// A command with placeholders for the item.
 #[derive(Clone, Debug)]
 pub(super) struct Template {
     form: Form,
-    /// As a line for the shell.
+    /// The command as a line for the shell.
     text: Vec<u8>,
 }
 
@@ -25,31 +25,31 @@ enum Form {
 #[derive(Clone, Debug)]
 enum Part {
     Text(Vec<u8>),
-    Place(Placeholder, Around),
+    Place(Placeholder, Quoting),
 }
 
-/// What a command may name.
+/// The rules for placeholders.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
-    /// Positions such as {2} are placeholders.
+    /// Whether positions such as {2} are placeholders.
     pub(super) numbered: bool,
-    /// The highest of them; `None`: items may have any number of values.
+    /// The highest position; `None`: items may have any number of values.
     pub(super) positions: Option<usize>,
-    /// The item is appended where there is no placeholder.
+    /// Whether the item is appended if there is no placeholder.
     pub(super) append: bool,
 }
 
-/// Why a command cannot be one.
+/// Why a command is invalid.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TemplateError {
     Empty,
     OpenQuote(char),
-    /// A position, and how many there are.
+    /// A position, and the number of positions.
     NoSuchPosition(usize, usize),
 }
 
 impl Template {
-    /// A line for the shell.
+    /// Parses a line for the shell.
     pub(super) fn line(text: &[u8], rules: Rules) -> Result<Template, TemplateError> {
         if text.trim_ascii().is_empty() {
             return Err(TemplateError::Empty);
@@ -63,7 +63,7 @@ impl Template {
             if let Some((placeholder, length)) = place {
                 rules.check(placeholder)?;
                 parts.push(Part::Text(std::mem::take(&mut plain)));
-                parts.push(Part::Place(placeholder, scanner.around()));
+                parts.push(Part::Place(placeholder, scanner.quoting()));
                 scanner.skip(&rest[..length]);
                 rest = &rest[length..];
             } else {
@@ -78,13 +78,13 @@ impl Template {
         if parts.is_empty() && rules.append {
             plain.push(b' ');
             parts.push(Part::Text(std::mem::take(&mut plain)));
-            parts.push(Part::Place(Placeholder::ALL, Around::Nothing));
+            parts.push(Part::Place(Placeholder::ALL, Quoting::Nothing));
         }
         parts.push(Part::Text(plain));
         Ok(Template { form: Form::Line(parts), text: text.to_vec() })
     }
 
-    /// A program and its arguments, which no shell sees.
+    /// Parses a program and its arguments, which run without a shell.
     pub(super) fn words(words: &[Vec<u8>], rules: Rules) -> Result<Template, TemplateError> {
         if words.first().is_none_or(|program| program.trim_ascii().is_empty()) {
             return Err(TemplateError::Empty);
@@ -92,7 +92,7 @@ impl Template {
         let mut parsed = words.iter().map(|word| parse_word(word, rules)).collect::<Result<Vec<_>, _>>()?;
         let has_places = parsed.iter().flatten().any(|part| matches!(part, Part::Place(..)));
         if !has_places && rules.append {
-            parsed.push(vec![Part::Place(Placeholder::ALL, Around::Nothing)]);
+            parsed.push(vec![Part::Place(Placeholder::ALL, Quoting::Nothing)]);
         }
         let mut text = Vec::new();
         for (at, word) in words.iter().enumerate() {
@@ -104,12 +104,12 @@ impl Template {
         Ok(Template { form: Form::Words(parsed), text })
     }
 
-    /// The command as it was given; words as one would type them.
+    /// Returns the command as it was given; words as one would type them.
     pub(super) fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// The command for one item with these values. Numbers start at 1.
+    /// Returns the command for an item with these values. Numbers start at 1.
     pub(super) fn render(&self, values: &[&[u8]], number: u64) -> CommandLine {
         match &self.form {
             Form::Line(parts) => CommandLine::Shell(render_line(parts, values, number)),
@@ -117,7 +117,7 @@ impl Template {
                 let mut rendered = Vec::with_capacity(words.len() + values.len());
                 for word in words {
                     match &word[..] {
-                        // A word of its own is as many words as there are values.
+                        // A placeholder that is a whole word becomes one word per value.
                         [Part::Place(Placeholder::Value(None, take), _)] => {
                             rendered.extend(values.iter().map(|value| take.of(value).to_vec()));
                         }
@@ -141,7 +141,7 @@ impl Rules {
     }
 }
 
-/// Only a backslash before a placeholder is special: it keeps the placeholder as it is.
+/// Parses a word. Only a backslash before a placeholder is special: it makes the placeholder literal.
 fn parse_word(word: &[u8], rules: Rules) -> Result<Vec<Part>, TemplateError> {
     let mut parts = Vec::new();
     let mut plain = Vec::new();
@@ -152,7 +152,7 @@ fn parse_word(word: &[u8], rules: Rules) -> Result<Vec<Part>, TemplateError> {
             if !plain.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut plain)));
             }
-            parts.push(Part::Place(placeholder, Around::Nothing));
+            parts.push(Part::Place(placeholder, Quoting::Nothing));
             rest = &rest[length..];
         } else if byte == b'\\'
             && let Some((_, length)) = Placeholder::at(behind, rules.numbered)
@@ -176,16 +176,16 @@ fn render_line(parts: &[Part], values: &[&[u8]], number: u64) -> Vec<u8> {
         match part {
             Part::Text(text) => command.extend_from_slice(text),
             Part::Place(Placeholder::Number, _) => command.extend_from_slice(number.to_string().as_bytes()),
-            Part::Place(Placeholder::Value(None, take), Around::Nothing) => {
+            Part::Place(Placeholder::Value(None, take), Quoting::Nothing) => {
                 for (at, value) in values.iter().enumerate() {
                     if at > 0 {
                         command.push(b' ');
                     }
-                    quotes::insert(take.of(value), Around::Nothing, &mut command);
+                    quotes::insert(take.of(value), Quoting::Nothing, &mut command);
                 }
             }
-            Part::Place(Placeholder::Value(position, take), around) => {
-                quotes::insert(&taken(*position, *take, values), *around, &mut command);
+            Part::Place(Placeholder::Value(position, take), quoting) => {
+                quotes::insert(&taken(*position, *take, values), *quoting, &mut command);
             }
         }
     }
@@ -204,7 +204,7 @@ fn render_word(parts: &[Part], values: &[&[u8]], number: u64) -> Vec<u8> {
     word
 }
 
-/// The value at a position, empty if the item has none there; or all of them, with spaces between them.
+/// Returns the value at a position, empty if there is none; or all values, joined by spaces.
 fn taken(position: Option<usize>, take: Take, values: &[&[u8]]) -> Vec<u8> {
     match position {
         Some(position) => values.get(position - 1).map_or(&[][..], |value| take.of(value)).to_vec(),
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn no_item_gets_out_of_its_quotes() {
+    fn no_item_escapes_its_quotes() {
         check(
             "echo {}",
             "it's; rm -rf $(x) `y` \"z\"\n-n",
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_command_is_refused() {
+    fn invalid_commands_are_rejected() {
         let error = |text: &[u8]| Template::line(text, RULES).unwrap_err();
         assert_eq!(error(b" "), TemplateError::Empty);
         assert_eq!(error(b"echo 'x"), TemplateError::OpenQuote('\''));

@@ -1,4 +1,4 @@
-//! The words behind the options: the command, and the sources of items after `:::` and its kind.
+//! The words after the options: the command, and the sources of items after `:::` and similar marks.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use super::items::{List, Values};
 
-/// What the words say.
+/// The command and the sources.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Words {
     pub(super) command: Vec<Vec<u8>>,
-    /// `None`: there is no `:::`, so that no item behind it means no item at all.
+    /// `None`: there is no `:::`. An empty list after `:::` means no items.
     pub(super) lists: Option<Vec<List>>,
 }
 
@@ -20,10 +20,10 @@ struct Mark {
     files: bool,
 }
 
-/// Sorts the words.
+/// Splits the words into the command and the sources.
 ///
 /// # Errors
-/// If the sources make no sense.
+/// If the sources are invalid.
 pub(super) fn sort(words: impl IntoIterator<Item = Vec<u8>>) -> Result<Words, String> {
     let mut words = words.into_iter().peekable();
     let mut command = Vec::new();
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_that_make_no_sense_are_refused() {
+    fn invalid_sources_are_rejected() {
         for (line, part) in [("x :::+ a", "there is none"), ("x ::::", "no file"), ("x :::: - -", "only once")] {
             assert!(sorted(line).unwrap_err().contains(part), "{line}");
         }

@@ -155,7 +155,7 @@ fn columns_are_values() {
     map(["--colsep=,", "--tag", "echo {2}"]).input("a,1\nb,2\n").run().assert_prints("a,1\t1\nb,2\t2\n");
     let done = map(["--colsep", ",", "echo", ":::", "a", ":::", "b"]).run();
     assert_eq!(done.code, Some(125));
-    assert!(done.stderr().contains("--colsep cuts the items of one source"), "{done:?}");
+    assert!(done.stderr().contains("--colsep splits the items of one source"), "{done:?}");
 }
 
 #[test]

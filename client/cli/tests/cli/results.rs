@@ -235,6 +235,6 @@ fn a_map_is_detached_to_a_cluster_only() {
 #[test]
 fn a_map_speculates_where_commands_may_run_twice() {
     map("echo {}", ["--speculate", "--", "1", "2"]).run().assert_prints("1\n2\n");
-    let story = "farpool: --speculate may run a command twice, but --retries 0 forbids that: drop one of them\n";
+    let story = "farpool: --speculate may run a command twice, but --retries 0 forbids that: use only one of them\n";
     map("echo {}", ["--speculate", "--retries", "0", "--", "1"]).run().assert(125, "", story);
 }

@@ -108,7 +108,7 @@ async fn too_large_for_the_cache() {
     session.send(Command::StartPool(Box::new(start(1, &vec![7; (1 << 20) + 1], scratch.path(), "none"))));
     session.refused(1, FailureKind::Unavailable, &["1048577 bytes", "1048576 bytes"]).await;
     assert!(session.ails().await.contains("1048577 bytes"));
-    daemon.says("host unhealthy; nothing can run here reason=\"could not get program").await;
+    daemon.says("host unhealthy; nothing can run here reason=\"cannot get program").await;
     assert!(!coordinator.was_asked_for_program());
     // It says that it is small, and is not.
     let large = vec![8; (1 << 20) + 1];
@@ -130,7 +130,7 @@ async fn too_large_for_a_file() {
     coordinator.fetch().await.send(&large);
     session.refused(1, FailureKind::Unavailable, &["File too large"]).await;
     assert!(session.ails().await.contains("File too large"));
-    daemon.says("host unhealthy; nothing can run here reason=\"could not get program").await;
+    daemon.says("host unhealthy; nothing can run here reason=\"cannot get program").await;
     assert_eq!(scratch.names_in("programs"), [""; 0]);
     daemon.signal(Signal::SIGINT);
     assert_eq!(daemon.ended().await.code, Some(0));

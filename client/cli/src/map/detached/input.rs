@@ -7,33 +7,33 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Error, Serialize, Serializer};
 
-use super::super::item::LONGEST;
+use super::super::item::MAX_VALUE_BYTES;
 use super::super::keep::Keeping;
 use super::super::plan::Plan;
 use super::super::queue::Queue;
 use super::super::task::Work;
-use super::Errand;
+use super::DetachedItem;
 
-/// The items of a map as errands. All of them are there in the end, or the job is not: so one stands for what went wrong.
+/// The items of a detached map. The job needs all of them: an error is passed on as an entry that cannot be sent.
 pub(super) struct Input<'a> {
     plan: &'a Plan,
     queue: Arc<Queue>,
     next: u64,
-    /// Why there is no whole input.
-    trouble: Rc<RefCell<Option<String>>>,
+    /// Why the input is incomplete.
+    failure: Rc<RefCell<Option<String>>>,
 }
 
-/// An errand; none if the input is not whole, which cannot be sent.
+/// An item; `None` if the input is incomplete, which cannot be sent.
 #[derive(Debug)]
-pub(super) struct Entry(pub(super) Option<Errand>);
+pub(super) struct Entry(pub(super) Option<DetachedItem>);
 
 impl<'a> Input<'a> {
-    pub(super) fn new(plan: &'a Plan, queue: Arc<Queue>, trouble: Rc<RefCell<Option<String>>>) -> Self {
-        Self { plan, queue, next: 0, trouble }
+    pub(super) fn new(plan: &'a Plan, queue: Arc<Queue>, failure: Rc<RefCell<Option<String>>>) -> Self {
+        Self { plan, queue, next: 0, failure }
     }
 
-    fn fail(&self, trouble: String) -> Option<Entry> {
-        *self.trouble.borrow_mut() = Some(trouble);
+    fn fail(&self, failure: String) -> Option<Entry> {
+        *self.failure.borrow_mut() = Some(failure);
         Some(Entry(None))
     }
 }
@@ -51,12 +51,13 @@ impl Iterator for Input<'_> {
         let index = self.next;
         self.next += 1;
         if item.cut {
-            return self.fail(format!("item {} is longer than the {LONGEST} bytes that Linux allows", index + 1));
+            return self
+                .fail(format!("item {} is longer than the {MAX_VALUE_BYTES} bytes that Linux allows", index + 1));
         }
         let (command, input) = (self.plan.command(&item, index), item.take_content());
         let Plan { timeout, grace, .. } = *self.plan;
         let work = Work { index, command, input, timeout, grace, keeping: Keeping::InMemory };
-        Some(Entry(Some(Errand { item: item.name, work })))
+        Some(Entry(Some(DetachedItem { item: item.name, work })))
     }
 }
 
@@ -69,7 +70,7 @@ impl Drop for Input<'_> {
 impl Serialize for Entry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            Some(errand) => errand.serialize(serializer),
+            Some(item) => item.serialize(serializer),
             None => Err(S::Error::custom("the input is incomplete")),
         }
     }
@@ -77,6 +78,6 @@ impl Serialize for Entry {
 
 impl<'de> Deserialize<'de> for Entry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Errand::deserialize(deserializer).map(|errand| Self(Some(errand)))
+        DetachedItem::deserialize(deserializer).map(|item| Self(Some(item)))
     }
 }

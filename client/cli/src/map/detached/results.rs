@@ -1,4 +1,4 @@
-//! `farpool results NAME`: what a job has brought, printed.
+//! `farpool results NAME`: prints the results of a job.
 
 use std::any::type_name;
 use std::fs;
@@ -14,17 +14,17 @@ use farpool_session::detached::{End, Outcomes, Place as Keeper};
 use super::super::finished::{Finished, Lost};
 use super::super::item::{Item, Value};
 use super::super::records::{Mode, Place, Records};
-use super::super::sink::{Look, Sink};
+use super::super::sink::{Sink, Style};
 use super::super::{MapError, end};
 use super::Done;
 use crate::cli::ResultsArguments;
 use crate::streams;
 use crate::text::{bytes_in_words, counted, printable};
 
-/// What a map's job has as results.
-type Brought = Option<Done>;
+/// The result type of a map's job.
+type MapResult = Option<Done>;
 
-/// Prints them; `discard` drops the job with this id when all of that is done.
+/// Prints the results. `discard` drops the job with this id afterwards.
 pub(crate) fn print(
     address: &str,
     name: &str,
@@ -34,7 +34,7 @@ pub(crate) fn print(
     end(try_print(address, name, arguments, discard))
 }
 
-/// Returns how many items failed.
+/// Prints the results. Returns how many items failed.
 fn try_print(
     address: &str,
     name: &str,
@@ -44,34 +44,34 @@ fn try_print(
     let keeper = Keeper::at(address).map_err(Error::from)?;
     let mut job = Outcomes::open(&keeper, "results", name, arguments.wait).map_err(Error::from)?;
     let status = DetachedStatus::read(job.about())?;
-    let mut shown: Box<dyn Shown> = match &arguments.raw {
+    let mut shown: Box<dyn Printer> = match &arguments.raw {
         Some(folder) => Box::new(Files::create(folder)?),
-        None if job.about().result == type_name::<Brought>() => {
-            check_detached::<Brought>(job.about().format)?;
+        None if job.about().result == type_name::<MapResult>() => {
+            check_detached::<MapResult>(job.about().format)?;
             let mode = if arguments.overwrite { Mode::Overwrite } else { Mode::New };
             let place = arguments.results.clone().map(|path| Place { path, mode });
             let records = place.map(|place| Records::open(&place, None)).transpose()?;
-            let look = Look { ordered: false, tag: arguments.tag, hosts: true };
-            Box::new(Outputs(Sink::open(look, records.map(|(records, _)| records), None)))
+            let style = Style { ordered: false, tag: arguments.tag, hosts: true };
+            Box::new(Outputs(Sink::open(style, records.map(|(records, _)| records), None)))
         }
         None if arguments.tag || arguments.results.is_some() => {
             let message =
                 format!("job {name} was not detached by `farpool map`: --tag and --results do not apply to it");
-            return Err(MapError::Told(message));
+            return Err(MapError::Failed(message));
         }
-        None => Box::new(Amount { kind: job.about().result.clone(), ..Amount::default() }),
+        None => Box::new(Summary { kind: job.about().result.clone(), ..Summary::default() }),
     };
     let ended = loop {
         match job.take() {
             Some(Ok(outcome)) => shown.add(outcome)?,
             Some(Err(End::Broken(error))) => {
-                // What came before is to be seen.
+                // Show what arrived before.
                 let _ = shown.flush();
                 return Err(Error::from(error).into());
             }
             Some(Err(ended)) => break ended,
             None => {
-                // So is whatever there is while nothing comes.
+                // Show what has arrived while waiting for more.
                 shown.flush()?;
                 job.wait();
             }
@@ -80,23 +80,23 @@ fn try_print(
     let failed = shown.end()?;
     let discarded = arguments.discard && !matches!(ended, End::Running);
     if discarded {
-        discard(job.about().id.clone()).map_err(MapError::Told)?;
+        discard(job.about().id.clone()).map_err(MapError::Failed)?;
     }
     let discarded = if discarded { "; it was discarded now, with its results" } else { "" };
     match ended {
         End::Finished => Ok(failed),
-        End::Failed(error) | End::Broken(error) => Err(MapError::Told(format!("{}{discarded}", Error::from(error)))),
+        End::Failed(error) | End::Broken(error) => Err(MapError::Failed(format!("{}{discarded}", Error::from(error)))),
         End::Cancelled => {
             let items = counted(status.items, "item");
             let message = format!("job {name} was cancelled before all of its {items} had an outcome{discarded}");
-            Err(MapError::Told(message))
+            Err(MapError::Failed(message))
         }
-        End::Running => Err(MapError::Told(format!("job {name} {}", goes_on(&status, arguments.discard)))),
+        End::Running => Err(MapError::Failed(format!("job {name} {}", unfinished(&status, arguments.discard)))),
     }
 }
 
-/// What there is to say of a job that was not waited for.
-fn goes_on(DetachedStatus { state, items, done, .. }: &DetachedStatus, discard: bool) -> String {
+/// Describes a job that was not waited for.
+fn unfinished(DetachedStatus { state, items, done, .. }: &DetachedStatus, discard: bool) -> String {
     let kept = if discard { ", and it was not discarded" } else { "" };
     match state {
         DetachedState::Receiving => format!("is still being sent: nothing runs yet{kept}"),
@@ -107,23 +107,23 @@ fn goes_on(DetachedStatus { state, items, done, .. }: &DetachedStatus, discard: 
     }
 }
 
-/// How results are shown.
-trait Shown {
+/// How results are printed.
+trait Printer {
     fn add(&mut self, outcome: Outcome) -> Result<(), MapError>;
 
     fn flush(&mut self) -> Result<(), MapError>;
 
-    /// Returns how many items failed.
+    /// Ends the output. Returns how many items failed.
     fn end(&mut self) -> Result<u64, MapError>;
 }
 
-/// As `farpool map` would have.
+/// As `farpool map` would print them.
 struct Outputs(Sink);
 
-impl Shown for Outputs {
+impl Printer for Outputs {
     fn add(&mut self, Outcome { item: index, result, attempts }: Outcome) -> Result<(), MapError> {
         let lost = |error: Error| Finished::new(index, None, error.attempts(), Err(Lost::Failed(error)));
-        let finished = match result.map_err(Error::from).and_then(|bytes| decode_detached::<Brought>(&bytes)) {
+        let finished = match result.map_err(Error::from).and_then(|bytes| decode_detached::<MapResult>(&bytes)) {
             Ok(Some(Done { item, outcome })) => {
                 Finished::new(index, Some(Item::from(Value::from(item))), attempts, Ok(outcome))
             }
@@ -143,16 +143,16 @@ impl Shown for Outputs {
     }
 }
 
-/// Only how much there is of them.
+/// Only their number and size.
 #[derive(Default)]
-struct Amount {
+struct Summary {
     kind: String,
     results: u64,
     bytes: u64,
     failed: u64,
 }
 
-impl Shown for Amount {
+impl Printer for Summary {
     fn add(&mut self, outcome: Outcome) -> Result<(), MapError> {
         match outcome.result {
             Ok(bytes) => {
@@ -161,7 +161,7 @@ impl Shown for Amount {
             }
             Err(error) => {
                 self.failed += 1;
-                tell_failure(error);
+                report_failure(error);
             }
         }
         Ok(())
@@ -172,7 +172,7 @@ impl Shown for Amount {
     }
 
     fn end(&mut self) -> Result<u64, MapError> {
-        let Amount { kind, results, bytes, failed } = self;
+        let Summary { kind, results, bytes, failed } = self;
         let kind = printable(kind.as_bytes());
         let (results, size) = (counted(*results, "result"), bytes_in_words(*bytes));
         let line = format!("{results} of type {kind}, {size}; --raw DIR writes each to a file\n");
@@ -196,7 +196,7 @@ impl<'a> Files<'a> {
     }
 }
 
-impl Shown for Files<'_> {
+impl Printer for Files<'_> {
     fn add(&mut self, outcome: Outcome) -> Result<(), MapError> {
         match outcome.result {
             Ok(bytes) => {
@@ -205,7 +205,7 @@ impl Shown for Files<'_> {
             }
             Err(error) => {
                 self.failed += 1;
-                tell_failure(error);
+                report_failure(error);
                 Ok(())
             }
         }
@@ -221,10 +221,10 @@ impl Shown for Files<'_> {
 }
 
 fn not_written(path: &Path, error: &io::Error) -> MapError {
-    MapError::Told(format!("cannot write the results to {}: {error}", path.display()))
+    MapError::Failed(format!("cannot write the results to {}: {error}", path.display()))
 }
 
-fn tell_failure(error: farpool_session::Error) {
-    // Without a reader there is nobody to tell.
+fn report_failure(error: farpool_session::Error) {
+    // Errors are ignored: there is nowhere to report them.
     let _ = writeln!(io::stderr(), "farpool: {}", Error::from(error));
 }

@@ -1,4 +1,4 @@
-//! What an earlier run has left in the file, which `--resume` goes on from.
+//! The records of an earlier run, from which `--resume` continues.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,35 +10,35 @@ use super::file::Lines;
 use super::{Program, Record};
 use crate::text::shortened;
 
-/// What is known of items before the map begins.
+/// The items of an earlier run.
 #[derive(Debug, Default)]
 pub(in super::super) struct Earlier {
-    /// Those that have a record, by index.
+    /// Items with a record, by index.
     known: BTreeMap<u64, Known>,
     program: Option<Program>,
     path: String,
-    /// Whether what has failed runs again.
+    /// Whether failed items run again.
     failed_again: bool,
 }
 
 #[derive(Debug)]
 struct Known {
     digest: String,
-    /// As the record has it.
+    /// The item as the record names it.
     item: String,
     failed: bool,
 }
 
-/// Where a map goes on.
+/// Where a map resumes.
 #[derive(Debug, Default)]
-pub(in super::super) struct Rest {
-    /// Items that were read and are to be run, by index.
+pub(in super::super) struct Remaining {
+    /// Items that were read and must run, by index.
     pub(in super::super) pending: Vec<(u64, Item)>,
-    /// Indices of those that are not run any more.
+    /// Indices of items that do not run again.
     pub(in super::super) done: Vec<u64>,
     /// How many of these have failed.
     pub(in super::super) failed: u64,
-    /// Index of the next item that is read.
+    /// Index of the next item to read.
     pub(in super::super) next: u64,
 }
 
@@ -47,7 +47,7 @@ impl Earlier {
         let path = lines.path().display().to_string();
         let mut known = BTreeMap::new();
         lines.read(|number, line| {
-            let wrong = |why: String| MapError::Told(format!("cannot resume from {path}: line {number} {why}"));
+            let wrong = |why: String| MapError::Failed(format!("cannot resume from {path}: line {number} {why}"));
             let record: Record = serde_json::from_slice(line)
                 .map_err(|error| wrong(format!("is not a record of `farpool map --results`: {error}")))?;
             let (Some(item), Some(digest), Some(of), Some(index)) =
@@ -67,8 +67,8 @@ impl Earlier {
     }
 
     /// Compares the items that have records with the input, before anything runs.
-    pub(in super::super) fn compare(self, queue: &Queue) -> Result<Rest, MapError> {
-        let mut rest = Rest::default();
+    pub(in super::super) fn compare(self, queue: &Queue) -> Result<Remaining, MapError> {
+        let mut rest = Remaining::default();
         let Some(end) = self.known.last_key_value().map(|(last, _)| last + 1) else { return Ok(rest) };
         let program = self.program.as_ref().expect("it was given with the records");
         for index in 0..end {
@@ -93,7 +93,7 @@ impl Earlier {
     }
 
     fn mismatch(&self, why: &str) -> MapError {
-        MapError::Told(format!("cannot resume from {}: {why}; nothing was run", self.path))
+        MapError::Failed(format!("cannot resume from {}: {why}; nothing was run", self.path))
     }
 }
 

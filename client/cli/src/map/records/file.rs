@@ -1,4 +1,4 @@
-//! The file behind `--results`: whole lines, one writer at a time, and nothing lost that was there.
+//! The file behind `--results`: whole lines, one writer at a time, and no existing line is lost.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -13,19 +13,19 @@ use crate::streams;
 pub(super) struct Lines {
     path: PathBuf,
     file: File,
-    /// What is to be written next.
+    /// Lines to write next.
     waiting: Vec<u8>,
-    /// Of a regular file: where its last whole line that counts ends.
+    /// The end of the last complete line, if it is a regular file.
     length: Option<u64>,
-    /// It is to be cut off there before anything is written.
+    /// Whether to truncate the file there before writing.
     cut: bool,
-    /// It is not to stay if nothing is written into it.
+    /// Whether to delete the file if nothing is written.
     created: bool,
 }
 
 impl Lines {
     pub(super) fn open(path: &Path, mode: Mode) -> Result<Lines, MapError> {
-        let refused = |why: &str| MapError::Told(format!("{}: {why}", path.display()));
+        let refused = |why: &str| MapError::Failed(format!("{}: {why}", path.display()));
         let failed = |error: &io::Error| not_written(path, error);
         let stream = |file: File| {
             let path = path.to_owned();
@@ -35,7 +35,7 @@ impl Lines {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             metadata => Some(metadata.map_err(|error| failed(&error))?),
         };
-        // Opened anew, what goes to the same file would be written over each other.
+        // Opening the same file again would overwrite what the other descriptor writes.
         if let Some(own) = own_stream(path, metadata.as_ref()) {
             return stream(own.map_err(|error| failed(&error))?);
         }
@@ -58,7 +58,7 @@ impl Lines {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(refused("another farpool is writing its results there")),
-            // This file system has no locks.
+            // This file system does not support locks.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(failed(&error)),
         }
@@ -70,8 +70,7 @@ impl Lines {
         Ok(Lines { path: path.to_owned(), file, waiting: Vec::new(), length: Some(length), cut, created })
     }
 
-    /// Reads the lines that are there, without their ends, each with its number from 1. A last line that has no end was not
-    /// written to its end, and does not count.
+    /// Reads the existing lines without their ends, numbered from 1. An unfinished last line does not count.
     pub(super) fn read(&mut self, mut take: impl FnMut(u64, &[u8]) -> Result<(), MapError>) -> Result<(), MapError> {
         let Some(length) = self.length else { return Ok(()) };
         self.file.seek(SeekFrom::Start(0)).map_err(|error| self.not_read(&error))?;
@@ -104,9 +103,9 @@ impl Lines {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        self.make_cut()?;
+        self.truncate_if_needed()?;
         if let Err(error) = self.file.write_all(&self.waiting) {
-            // What was written of it is no line.
+            // Remove the partially written line.
             if let Some(length) = self.length {
                 let _ = self.file.set_len(self.whole_lines_of(length));
             }
@@ -120,7 +119,7 @@ impl Lines {
 
     pub(super) fn end(&mut self) -> Result<(), MapError> {
         self.flush()?;
-        self.make_cut()?;
+        self.truncate_if_needed()?;
         self.created = false;
         Ok(())
     }
@@ -129,7 +128,7 @@ impl Lines {
         not_written(&self.path, error)
     }
 
-    fn make_cut(&mut self) -> Result<(), MapError> {
+    fn truncate_if_needed(&mut self) -> Result<(), MapError> {
         if std::mem::take(&mut self.cut)
             && let Some(length) = self.length
         {
@@ -138,7 +137,7 @@ impl Lines {
         Ok(())
     }
 
-    /// How long the file is up to its last whole line, when the disk has taken only a part of what is waiting.
+    /// Returns the length up to the last complete line after a partial write.
     fn whole_lines_of(&self, length: u64) -> u64 {
         let now = self.file.metadata().map_or(length, |metadata| metadata.len());
         let written = usize::try_from(now.saturating_sub(length)).unwrap_or(0).min(self.waiting.len());
@@ -147,7 +146,7 @@ impl Lines {
     }
 
     fn not_read(&self, error: &io::Error) -> MapError {
-        MapError::Told(format!("cannot read the results in {}: {error}", self.path.display()))
+        MapError::Failed(format!("cannot read the results in {}: {error}", self.path.display()))
     }
 }
 
@@ -160,12 +159,12 @@ impl Drop for Lines {
 }
 
 fn not_written(path: &Path, error: &io::Error) -> MapError {
-    MapError::Told(format!("cannot write the results to {}: {error}", path.display()))
+    MapError::Failed(format!("cannot write the results to {}: {error}", path.display()))
 }
 
-/// stdout or stderr of this process, if that is what is there.
+/// Returns stdout or stderr of this process, if the path names it.
 fn own_stream(path: &Path, there: Option<&fs::Metadata>) -> Option<io::Result<File>> {
-    // Were it closed, something else would be there by now.
+    // If it were closed, the path might name another file by now.
     if ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|own| path == Path::new(own)) {
         return Some(streams::stdout());
     }
