@@ -1,4 +1,4 @@
-//! How the threads of a worker sleep until the agent has news, and how they wake the agent.
+//! Lets the threads of a worker sleep until the agent has written something, and wakes the agent.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 
 use crate::leave;
 
-/// One for a worker. Of several threads that wait, one sleeps on the socket and wakes the others.
+/// The bell of a worker. If several threads wait, one sleeps on the socket and wakes the others.
 #[derive(Debug)]
 pub(crate) struct Bell {
     memory: Arc<Memory>,
@@ -22,9 +22,9 @@ pub(crate) struct Bell {
 struct Waiting {
     /// A thread sleeps on the socket.
     on_socket: bool,
-    /// How often it has woken.
+    /// How often that thread has woken.
     times: u64,
-    /// Threads that wait for it to wake.
+    /// Threads that wait for that thread to wake.
     followers: usize,
 }
 
@@ -33,9 +33,9 @@ impl Bell {
         Bell { memory, socket, waiting: Mutex::default(), rung: Condvar::new() }
     }
 
-    /// Sleeps until `there` says yes; the process ends when the agent is gone.
-    pub(crate) fn wait(&self, mut there: impl FnMut() -> bool) {
-        while !there() {
+    /// Sleeps until `ready` returns true. Exits the process if the agent has closed the connection.
+    pub(crate) fn wait(&self, mut ready: impl FnMut() -> bool) {
+        while !ready() {
             let mut waiting = self.lock();
             if waiting.on_socket {
                 let times = waiting.times;
@@ -49,7 +49,7 @@ impl Bell {
             waiting.on_socket = true;
             drop(waiting);
             self.memory.status().worker_sleeps();
-            if !there() {
+            if !ready() {
                 self.listen();
             }
             self.memory.status().worker_awake();
@@ -58,7 +58,7 @@ impl Bell {
             waiting.times += 1;
             let followers = waiting.followers;
             drop(waiting);
-            // Notifying is a system call even if nobody listens, which is the rule: most workers have one thread.
+            // Notifying is a system call even without listeners, the usual case: most workers have one thread.
             if followers > 0 {
                 self.rung.notify_all();
             }
@@ -68,19 +68,19 @@ impl Bell {
     /// Wakes the agent.
     pub(crate) fn ring(&self) {
         match send(self.socket.as_raw_fd(), &[0], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
-            // A full socket rings already.
+            // A full socket wakes the agent, too.
             Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(error) => leave::lost_connection(error),
         }
     }
 
-    /// One more thread only waits for items that run elsewhere.
+    /// Reports that one more thread waits for items that run elsewhere.
     pub(crate) fn begin_waiting(&self) {
         self.memory.status().begin_waiting();
         self.ring();
     }
 
-    /// One thread less.
+    /// Reports that one thread less waits.
     pub(crate) fn end_waiting(&self) {
         self.memory.status().end_waiting();
         self.ring();

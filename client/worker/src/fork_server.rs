@@ -1,5 +1,4 @@
-//! The fork server's own end: starts workers, reaps them, kills them with what belongs to them, and when the agent is gone
-//! leaves nothing behind.
+//! The fork server: starts and reaps workers, kills them with their descendants, and cleans up when the agent has gone.
 
 #![expect(
     unsafe_code,
@@ -25,40 +24,40 @@ use crate::kill::Workers;
 use crate::language::Language;
 use crate::{inherited, process};
 
-/// Serves until the agent closes the connection or ends. `starter`: the process that the agent is part of.
+/// Serves until the agent closes the connection or exits. `starter`: the process that the agent is part of.
 pub(crate) fn serve(starter: Pid, language: &'static dyn Language) -> ! {
     forget(ROLE_VARIABLE);
-    // What a task starts may be another program.
+    // A task may start another program, to which the digest does not apply.
     forget(PROGRAM_VARIABLE);
-    match inherited::settle().and_then(|()| take_stdin()).and_then(|agent| ForkServer::new(agent, starter, language)) {
+    match inherited::reset().and_then(|()| take_stdin()).and_then(|agent| ForkServer::new(agent, starter, language)) {
         Ok(mut server) => server.run(),
-        // The starter has ended meanwhile.
+        // The starter has exited.
         Err(Errno::ESRCH) => {}
         Err(error) => eprintln!("farpool: the fork server could not start: {error}"),
     }
-    // SAFETY: _exit(2) may be called at any time; the program's exit handlers are not this process's business.
+    // SAFETY: _exit(2) may be called at any time. The program's exit handlers must not run in this process.
     unsafe { libc::_exit(0) }
 }
 
 struct ForkServer {
     agent: OwnedFd,
-    /// Readable once the process that started this one has ended.
+    /// Readable once the process that started this one has exited.
     parent: Process,
     children: Children,
     workers: Workers,
-    /// This process has several threads, so workers cannot be forked.
+    /// Whether this process has several threads, so that it cannot fork.
     has_threads: bool,
     language: &'static dyn Language,
 }
 
 impl ForkServer {
     fn new(agent: OwnedFd, starter: Pid, language: &'static dyn Language) -> nix::Result<ForkServer> {
-        // Names are for ps and top only.
+        // Shown by ps and top.
         let _ = nix::sys::prctl::set_name(c"farpool-forker");
-        // Whatever tasks start and leave behind becomes a child of this process, which can then end it.
+        // Processes that tasks leave behind become children of this process, which can then kill them.
         nix::sys::prctl::set_child_subreaper(true)?;
         let children = Children::listen()?;
-        // Of the very process that has made the socket: a fork of it may hold the socket's other end open.
+        // Watch the process that created the socket: a fork of it may keep the socket's other end open.
         let parent = Process::open(starter)?;
         let has_threads = std::fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() > 1);
         Reply::Hello.send(agent.as_fd())?;
@@ -90,14 +89,14 @@ impl ForkServer {
                 }
             }
         }
-        self.leave_nothing_behind();
+        self.kill_everything();
     }
 
     fn spawn(&mut self, worker: u32, fds: Vec<OwnedFd>) {
         let started = match Descriptors::from_received(fds) {
-            Some(descriptors) if self.has_threads => start_anew(worker, &descriptors),
+            Some(descriptors) if self.has_threads => start_again(worker, &descriptors),
             Some(descriptors) => self.fork(descriptors),
-            // They have not all come: this process may not have so many.
+            // Descriptors are missing: this process has reached its limit.
             None => Err(Errno::EMFILE),
         };
         let reply = match started {
@@ -107,21 +106,22 @@ impl ForkServer {
             }
             Err(error) => Reply::SpawnFailed { worker, errno: error as i32 },
         };
-        self.tell(reply);
+        self.send_reply(reply);
     }
 
     fn fork(&mut self, descriptors: Descriptors) -> nix::Result<Pid> {
         let parent = nix::unistd::getpid();
         self.language.before_fork();
-        // SAFETY: this process has one thread (`has_threads` was false, and none is started here), so the child may
-        // do everything that its parent may.
+        // SAFETY: this process has one thread (`has_threads` is false, and none is started here), so the child may do
+        // everything that its parent may.
         let forked = unsafe { fork() };
         if !matches!(forked, Ok(ForkResult::Child)) {
             self.language.after_fork();
         }
         match forked? {
             ForkResult::Parent { child } => {
-                // Both sides do this, so that it is done whoever comes first; the loser's error means just that.
+                // Both sides do this, so that it is done before either continues. The error of the later one is
+                // harmless.
                 let _ = setpgid(child, child);
                 Ok(child)
             }
@@ -134,11 +134,11 @@ impl ForkServer {
         }
     }
 
-    /// A worker has no business with its fork server's descriptors and signal handler.
+    /// Closes the fork server's descriptors and removes its signal handler in a new worker.
     fn forget_in_child(&mut self) {
         for fd in [self.agent.as_raw_fd(), self.parent.as_fd().as_raw_fd()] {
-            // An error would mean that it is closed already. The owners are never dropped in this process:
-            // `work` does not return.
+            // An error would mean that it is closed already. The owners are never dropped in this process, since `work`
+            // does not return.
             let _ = nix::unistd::close(fd);
         }
         self.children.forget();
@@ -151,27 +151,27 @@ impl ForkServer {
         }
     }
 
-    /// Reaps whoever has ended. A worker's process group is killed before its number becomes free.
+    /// Reaps children that have exited. A worker's process group is killed before its number becomes free.
     fn reap(&mut self) {
-        while let Some(pid) = next_ended() {
+        while let Some(pid) = next_exited() {
             let worker = self.workers.number_of(pid);
             if let Some(worker) = worker {
                 self.workers.ended(worker);
             }
             let ended = waitpid(pid, Some(WaitPidFlag::WNOHANG));
             if let (Some(worker), Ok(ended)) = (worker, ended) {
-                self.tell(Reply::Exited { worker, status: raw_status(ended) });
+                self.send_reply(Reply::Exited { worker, status: raw_status(ended) });
             }
         }
     }
 
-    /// An agent that cannot be told is noticed by the loop.
-    fn tell(&self, reply: Reply) {
+    /// Sends a reply. If the agent has gone, the main loop notices.
+    fn send_reply(&self, reply: Reply) {
         let _ = reply.send(self.agent.as_fd());
     }
 
-    /// Kills the workers with all that they have started, then whatever else has become a child of this process.
-    fn leave_nothing_behind(&mut self) {
+    /// Kills the workers with all that they have started, then all other children of this process.
+    fn kill_everything(&mut self) {
         self.workers.kill_all();
         loop {
             for child in children_of(Pid::this()) {
@@ -185,8 +185,8 @@ impl ForkServer {
     }
 }
 
-/// A child that has ended and was not reaped yet.
-fn next_ended() -> Option<Pid> {
+/// Returns a child that has exited and was not reaped yet.
+fn next_exited() -> Option<Pid> {
     waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT).ok()?.pid()
 }
 
@@ -198,15 +198,15 @@ fn raw_status(status: WaitStatus) -> i32 {
     }
 }
 
-/// Starts the program once more, as a worker.
-fn start_anew(worker: u32, descriptors: &Descriptors) -> nix::Result<Pid> {
+/// Starts the program again, as a worker.
+fn start_again(worker: u32, descriptors: &Descriptors) -> nix::Result<Pid> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let mut command = Command::new(OWN_EXECUTABLE);
     let mut arguments = std::env::args_os();
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    // As this process was started: stdin is the socket, stdout is for workers only.
+    // The same as for this process: stdin is the socket, and stdout is only for workers.
     let child = command
         .args(arguments)
         .env(ROLE_VARIABLE, ROLE_WORKER)
@@ -218,6 +218,6 @@ fn start_anew(worker: u32, descriptors: &Descriptors) -> nix::Result<Pid> {
     let Descriptors { memory, socket, stdout, stderr } = descriptors;
     let fds = [memory, socket, stdout, stderr].map(AsRawFd::as_raw_fd);
     Request::Spawn { worker }.send(ours.as_fd(), &fds)?;
-    // Reaped like every child of this process, by `reap`.
+    // `reap` reaps it like every child of this process.
     Ok(Pid::from_raw(i32::try_from(child.id()).map_err(|_| Errno::ERANGE)?))
 }

@@ -1,5 +1,5 @@
-//! What a fork server changes of what it has inherited, for itself and its workers. All else they have as whoever started
-//! it has it; README lists what that is.
+//! Resets what a fork server has inherited, for itself and its workers. They inherit everything else from the process
+//! that started it; the README lists it.
 
 #![expect(
     unsafe_code,
@@ -13,19 +13,19 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
 
-/// Makes it so. An error that is left aside means that it is so already.
-pub(crate) fn settle() -> nix::Result<()> {
+/// Resets the inherited state. Ignored errors mean that it is in the desired state already.
+pub(crate) fn reset() -> nix::Result<()> {
     open_standard()?;
-    // Of a program that waits for signals in a thread of its own (sigwait, signalfd) all are blocked. Here they would keep
-    // ends of children and requests to end from being heard, and tasks from using signals.
+    // A program that handles signals in a thread of its own (sigwait, signalfd) blocks them. Blocked signals would hide
+    // exited children and requests to exit, and tasks could not use signals.
     SigSet::empty().thread_set_mask()?;
     restore_defaults();
     leave_terminal();
     Ok(())
 }
 
-/// Descriptors 0, 1 and 2 are open, so that nothing else gets their numbers. Rust's runtime has seen to that already; where
-/// main is not Rust's it has not.
+/// Opens descriptors 0, 1 and 2, so that nothing else gets their numbers. Rust's runtime does this, but main may not be
+/// Rust's.
 fn open_standard() -> nix::Result<()> {
     loop {
         let null = open("/dev/null", OFlag::O_RDWR, Mode::empty())?;
@@ -36,12 +36,12 @@ fn open_standard() -> nix::Result<()> {
     }
 }
 
-/// Signals that are ignored have their default again: nohup(1), and shells for what runs in the background, have them
-/// ignored by all that a program starts. SIGPIPE and SIGXFSZ are left: runtimes of languages ignore them for themselves.
+/// Restores the default of ignored signals, which nohup(1) and shells set for background programs. SIGPIPE and SIGXFSZ
+/// stay: language runtimes ignore them on purpose.
 fn restore_defaults() {
     for signal in (1..=libc::SIGRTMAX()).filter(|signal| ![libc::SIGPIPE, libc::SIGXFSZ].contains(signal)) {
-        // SAFETY: a sigaction is numbers, for which zero is a value. It is only written to by the first call, and set to the
-        // default, for which no handler is needed, by the second. Both refuse what is no signal.
+        // SAFETY: a sigaction consists of numbers, for which zero is valid. The first call only writes to it; the
+        // second sets the default, which needs no handler. Both reject invalid signals.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN {
@@ -51,10 +51,10 @@ fn restore_defaults() {
     }
 }
 
-/// The controlling terminal is the client's. Workers are in process groups of their own, so one that reads from it, or
-/// writes to it after `stty tostop`, would be stopped, for ever.
+/// Detaches from the client's controlling terminal. Workers are in their own process groups: one that reads from it, or
+/// writes to it after `stty tostop`, would be stopped forever.
 fn leave_terminal() {
-    // The end of a session's leader would be the end of its session.
+    // If the session's leader detached, the whole session would lose its terminal.
     if nix::unistd::getsid(None) == Ok(nix::unistd::Pid::this()) {
         return;
     }

@@ -1,4 +1,4 @@
-//! The reading end of a worker: functions, items and orders, in the order in which the agent gave them.
+//! Reads functions, items and orders in a worker, in the order in which the agent wrote them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::bell::Bell;
 use crate::language::{Language, Task};
 use crate::leave;
 
-/// How a function was found, or why it was not.
+/// A function, or why it was not found.
 pub(crate) type Found = Result<Task, Arc<str>>;
 
 pub(crate) struct Input {
@@ -20,27 +20,27 @@ pub(crate) struct Input {
     functions: Vec<Option<Found>>,
 }
 
-/// What a worker is to do next.
+/// The next order for a worker.
 pub(crate) enum Order {
-    /// Run the items of the record at the front; then call [`Input::finish`].
+    /// Run the items of the front record; then call [`Input::finish`].
     Run(Run),
     /// Run this item.
     Large { function: Found, position: u32, timed: bool, item: Vec<u8> },
-    /// Tell the agent that all it had taken back lies behind.
+    /// Tell the agent that the worker has passed all revoked items.
     Resumed,
     /// The pool's settings (protobuf).
     Setup(Vec<u8>),
-    /// Leave.
+    /// Exit.
     Stop,
 }
 
-/// Items that lie one behind the other in the record at the front of the ring.
+/// Consecutive items in the front record of the ring.
 pub(crate) struct Run {
     pub(crate) function: Found,
     /// Position of the first item.
     pub(crate) position: u32,
     pub(crate) head: RunHeader,
-    /// Bytes of the whole record.
+    /// Size of the whole record.
     record: usize,
 }
 
@@ -110,18 +110,18 @@ impl Input {
         }
     }
 
-    /// The `ends` of a run and its items' bytes.
+    /// Returns the `ends` of a run and its items' bytes.
     pub(crate) fn items(&self, run: &Run) -> (&[u8], &[u8]) {
         let payload = &front(&self.reader)[HEADER_BYTES..run.record];
         payload[RunHeader::BYTES..].split_at(4 * run.head.count as usize)
     }
 
-    /// The run at the front is over.
+    /// Releases the record of a finished run.
     pub(crate) fn finish(&mut self, run: &Run) {
         self.consume(run.record);
     }
 
-    /// The agent wrote this record; that it is whole is checked here once, so that items can be cut out of it.
+    /// Checks once that the record is complete, so that items can be sliced from it.
     fn check(&self, run: &Run) {
         let whole = (run.record - HEADER_BYTES)
             .checked_sub(RunHeader::BYTES)
@@ -136,7 +136,7 @@ impl Input {
         known.unwrap_or_else(|| Err("the agent never announced this function".into()))
     }
 
-    /// The bytes of a large item, which follow in pieces.
+    /// Reads a large item from the pieces that follow.
     fn pieces(&mut self, length: u64) -> Vec<u8> {
         let mut item = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
         while (item.len() as u64) < length {
@@ -150,7 +150,7 @@ impl Input {
         item
     }
 
-    /// Waits for a record and reads its header; the record is there as a whole.
+    /// Waits for a record and reads its header. The whole record is then available.
     fn header(&mut self) -> Header {
         let Input { reader, bell, .. } = self;
         let mut available = || reader.available(HEADER_BYTES).unwrap_or_else(|_| leave::broken_link());
@@ -172,16 +172,16 @@ impl Input {
     fn consume(&mut self, bytes: usize) {
         self.reader.consume(bytes);
         self.reader.publish();
-        // Half a ring is enough to go on with; an agent that is woken for every record would be woken too often.
+        // Half a ring is enough to continue; waking the agent for every record would be too often.
         if self.reader.available(0).is_ok_and(|left| left <= RING_BYTES / 2) && self.memory.status().space_is_wanted() {
             self.bell.ring();
         }
     }
 }
 
-/// The records that the agent has written and that are not consumed.
+/// Returns the records that the agent has written and that are not consumed.
 #[expect(unsafe_code, reason = "items are decoded where they lie, which spares a copy")]
 fn front(reader: &Reader) -> &[u8] {
-    // SAFETY: the agent leaves alone what it has handed over, until it is consumed.
+    // SAFETY: the agent does not change published records until they are consumed.
     unsafe { reader.bytes() }
 }

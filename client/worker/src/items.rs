@@ -1,4 +1,4 @@
-//! Running items of one function, whatever it is: the innermost loop of a worker.
+//! Runs the items of one function: the innermost loop of a worker.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,27 +7,27 @@ use farpool_proto::v1::{Failure, FailureKind};
 
 use crate::panics;
 
-/// Where the items of a run come from and their outcomes go.
+/// The source of a run's items, and the destination of their outcomes.
 pub trait Items {
-    /// Begins the next item and returns its bytes; `None` when there is none.
+    /// Begins the next item and returns its bytes; `None` if there is none.
     fn next(&mut self) -> Option<&[u8]>;
-    /// The same, in memory that is the function's for good. A large item is not copied for that.
+    /// Does the same, but returns owned bytes. A large item is moved, not copied.
     fn take(&mut self) -> Option<Vec<u8>>;
-    /// Where the result may be written, if it fits there.
+    /// Returns the room for a result that fits there.
     fn room(&mut self) -> &mut [u8];
-    /// A buffer for results that do not fit into the room; empty.
+    /// Returns an empty buffer for results that do not fit into the room.
     fn scratch(&mut self) -> &mut Vec<u8>;
-    /// The item is done; its result is in the room or in the scratch buffer. `failed`: the function says that it counts as
-    /// failed nevertheless.
+    /// Reports that the item is done; its result is in the room or in the scratch buffer. `failed`: it counts as failed
+    /// nevertheless.
     fn done(&mut self, result: Encoded, failed: bool);
-    /// The item has failed.
+    /// Reports that the item has failed.
     fn failed(&mut self, failure: Failure);
 }
 
-/// Where an encoded result lies.
+/// The location of an encoded result.
 #[derive(Clone, Copy, Debug)]
 pub enum Encoded {
-    /// In the first so many bytes of the room.
+    /// In the first bytes of the room; the number of bytes.
     InRoom(usize),
     /// In the scratch buffer.
     InScratch,
@@ -38,16 +38,16 @@ pub enum Encoded {
 pub struct Done {
     /// Its result.
     pub result: Encoded,
-    /// The function says that it counts as failed nevertheless.
+    /// Whether it counts as failed nevertheless.
     pub failed: bool,
 }
 
-/// Runs all items: `one` takes the next one, calls the function and encodes its result; `None`: there was no next one. A panic
-/// fails its item. A process that was forked in `one` ends instead of returning from it.
+/// Runs all items. `one` takes the next item, calls the function and encodes its result; `None` if there is no item. A
+/// panic fails the item. A process that was forked in `one` exits instead of returning.
 pub fn run(items: &mut dyn Items, mut one: impl FnMut(&mut dyn Items) -> Option<Result<Done, Failure>>) {
     let generation = fork::generation();
     loop {
-        // What `one` may leave half-done is the room and the scratch buffer, of which nothing counts before `done`.
+        // After a panic, only the room and the scratch buffer may be half-written, and they do not count before `done`.
         let outcome = catch_unwind(AssertUnwindSafe(|| one(items)));
         fork::end_if_forked(generation, "a task");
         match outcome {
@@ -63,7 +63,7 @@ pub(crate) fn rejected(message: &str) -> Failure {
     Failure { kind: FailureKind::ProgramRejected.into(), message: message.to_owned(), ..Failure::default() }
 }
 
-/// The end of the item at `at`, of `ends` that are a u32 each.
+/// Returns the end of the item at `at`; `ends` has a u32 for each item.
 pub(crate) fn end_of(ends: &[u8], at: usize) -> Option<u32> {
     let four = ends.get(4 * at..4 * at + 4)?;
     Some(u32::from_le_bytes(four.try_into().ok()?))

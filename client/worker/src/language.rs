@@ -1,32 +1,33 @@
-//! Where functions come from.
+//! The language that functions are written in.
 
 use std::sync::Arc;
 
 use crate::items::Items;
 
-/// A function: it runs items until there are none, as [`run`](crate::run) does.
+/// A function, which runs items until there are none, as [`run`](crate::run) does.
 pub type Task = Arc<dyn Fn(&mut dyn Items) + Send + Sync>;
 
 /// The language that a program's functions are written in.
 pub trait Language: Send + Sync {
-    /// Finds the function that a client calls by these bytes. It is asked once for each job, and for the pool's initializer, which
-    /// is a function with one item and no result.
+    /// Finds the function that a client names by these bytes. Called once for each job, and for the pool's initializer:
+    /// a function with one item and no result.
     ///
     /// # Errors
-    /// Why there is none: each of the job's items fails with these words.
+    /// Why it was not found: each of the job's items fails with this message.
     fn find(&self, function: &[u8]) -> Result<Task, String>;
 
-    /// The stack of each thread that runs items, in bytes, where a worker has several. The first one is the program's main thread.
+    /// Returns the stack size of each thread that runs items, in bytes, if a worker has several. The first one is the
+    /// program's main thread.
     fn stack_bytes(&self) -> usize {
         8 << 20
     }
 
-    /// The fork server is about to fork a worker. It has one thread, this one.
+    /// Called before the fork server forks a worker. It has only this thread.
     fn before_fork(&self) {}
 
-    /// It has forked one, if it could, and goes on.
+    /// Called in the fork server after the fork, even if that failed.
     fn after_fork(&self) {}
 
-    /// This process is the worker that was forked.
+    /// Called in the forked worker.
     fn after_fork_in_worker(&self) {}
 }

@@ -1,26 +1,26 @@
-//! How a worker leaves: at the agent's wish, or since it cannot go on.
+//! Ends a worker: at the agent's request, or because it cannot continue.
 
 use nix::errno::Errno;
 
-/// Exit codes of workers that end for a reason of farpool's own; the agent's messages know them.
+/// Exit codes for reasons of farpool's own; the agent describes them in errors.
 pub(crate) use farpool_link::exit_code as code;
 
-/// The agent wants the worker to leave: what the program has registered to be run at its exit is run.
+/// Exits at the agent's request, and runs the program's exit handlers.
 pub(crate) fn leave() -> ! {
     std::process::exit(0)
 }
 
-/// The agent has closed the connection: nobody wants this worker's results any more.
+/// Exits because the agent has closed the connection.
 pub(crate) fn agent_gone() -> ! {
     exit(code::AGENT_GONE)
 }
 
-/// The connection to the agent does not work any more.
+/// Exits because the connection to the agent is broken.
 pub(crate) fn lost_connection(_: Errno) -> ! {
     exit(code::LOST_CONNECTION)
 }
 
-/// What lies in the shared memory makes no sense.
+/// Exits because the shared memory is corrupt.
 pub(crate) fn broken_link() -> ! {
     exit(code::BROKEN_LINK)
 }

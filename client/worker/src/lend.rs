@@ -1,5 +1,5 @@
-//! A task that waits for a job of a pool on the same cluster lends its slot: else nested pools could wait for each other's
-//! slots for ever.
+//! Lends the slot of a task that waits for a job of a pool on the same cluster. Otherwise nested pools could wait for
+//! each other's slots forever.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,17 +7,17 @@ use farpool_link::fork::Owned;
 
 use crate::bell::Bell;
 
-/// This worker's bell; not set in other processes. A process that a task has forked is none of the agent's.
+/// This worker's bell; not set in other processes. A process that a task has forked is not a worker.
 static BELL: OnceLock<Owned<Arc<Bell>>> = OnceLock::new();
 
-/// Until it is dropped, the agent takes this thread for one that only waits.
+/// While it lives, the agent treats this thread as waiting.
 #[derive(Debug)]
 #[must_use = "the slot is lent for as long as this lives"]
 pub struct LendGuard {
     bell: Option<&'static Bell>,
 }
 
-/// To be called by a thread that is about to wait for a job on a cluster. In a process that is no worker it does nothing.
+/// Lends the slot while this thread waits for a job on a cluster. Does nothing in a process that is not a worker.
 pub fn lend() -> LendGuard {
     let bell = BELL.get().filter(|bell| bell.owner().is_here()).map(|bell| &***bell);
     if let Some(bell) = bell {
@@ -34,7 +34,7 @@ impl Drop for LendGuard {
     }
 }
 
-/// This process is a worker.
+/// Records that this process is a worker.
 pub(crate) fn in_worker(bell: &Arc<Bell>) {
     // A worker has one bell.
     let _ = BELL.set(Owned::new(Arc::clone(bell)));

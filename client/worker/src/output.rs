@@ -1,4 +1,4 @@
-//! The writing end of a worker: outcomes, each in the shared ring as soon as it is there.
+//! Writes a worker's outcomes, each into the shared ring as soon as it is ready.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use prost::Message;
 use crate::bell::Bell;
 use crate::leave;
 
-/// Below this much room the result is not even tried to be encoded in place.
+/// With less room than this, results are not encoded in place.
 const ENOUGH_ROOM: usize = 4096;
 
 #[derive(Debug)]
@@ -18,9 +18,9 @@ pub(crate) struct Output {
     writer: Writer,
     bell: Arc<Bell>,
     memory: Arc<Memory>,
-    /// Items finished so far.
+    /// Number of items finished so far.
     finished: u64,
-    /// What is written waits for the end of its run, so that the agent sees both at once.
+    /// Whether records wait for the end of their run, so that the agent sees both at once.
     holding: bool,
     payload_limit: u64,
 }
@@ -35,7 +35,7 @@ impl Output {
         self.payload_limit = bytes;
     }
 
-    /// Where a result may be encoded in place, for [`Output::done_in_room`].
+    /// Returns the room for encoding a result in place, for [`Output::done_in_room`].
     pub(crate) fn room(&mut self) -> &mut [u8] {
         self.room_for(ENOUGH_ROOM);
         let space = self.writer.space();
@@ -43,16 +43,16 @@ impl Output {
         space.get_mut(HEADER_BYTES..end).unwrap_or_default()
     }
 
-    /// The result of the item at `position` is the first `length` bytes of the room.
+    /// Writes the outcome of the item at `position`: its result is the first `length` bytes of the room.
     pub(crate) fn done_in_room(&mut self, position: u32, length: usize, failed: bool) {
         if length as u64 > self.payload_limit {
             return self.too_large(position, length);
         }
         self.finish_record(Kind::Ok, u32::from(failed), position, length);
-        self.one_more();
+        self.count_finished();
     }
 
-    /// The result of the item at `position` is `result`.
+    /// Writes the outcome of the item at `position`: its result is `result`.
     pub(crate) fn done(&mut self, position: u32, result: &[u8], failed: bool) {
         if result.len() as u64 > self.payload_limit {
             return self.too_large(position, result.len());
@@ -60,31 +60,31 @@ impl Output {
         if result.len() <= MAX_PAYLOAD / 4 {
             self.write(Kind::Ok, u32::from(failed), position, result);
         } else {
-            // Too much to be shown at once.
+            // A large result is published in pieces.
             self.holding = false;
             self.write(Kind::Large, u32::from(failed), position, &(result.len() as u64).to_le_bytes());
             for piece in result.chunks(PIECE_BYTES) {
                 self.write(Kind::Piece, 0, position, piece);
-                // The agent takes pieces out while more are written; asleep, it would hear of a full ring only.
-                self.tell();
+                // The agent reads pieces while more are written. While asleep, it would only notice a full ring.
+                self.wake_agent();
             }
         }
-        self.one_more();
+        self.count_finished();
     }
 
-    /// The item at `position` has failed.
+    /// Writes that the item at `position` has failed.
     pub(crate) fn failed(&mut self, position: u32, mut failure: Failure) {
         shorten(&mut failure);
         self.write(Kind::Failed, 0, position, &failure.encode_to_vec());
-        self.one_more();
+        self.count_finished();
     }
 
-    /// The next outcome is the last of its run: it is shown together with the run's end.
+    /// Holds the next outcome, the last of its run, until the run's end is written.
     pub(crate) fn hold(&mut self) {
         self.holding = true;
     }
 
-    /// A run took so long; `position` is that of its last item.
+    /// Writes how long a run took; `position` is that of its last item.
     pub(crate) fn run_ended(&mut self, position: u32, nanoseconds: u64) {
         self.holding = false;
         self.write(Kind::RunEnd, 0, position, &nanoseconds.to_le_bytes());
@@ -93,13 +93,13 @@ impl Output {
         }
     }
 
-    /// News that are no outcome.
+    /// Writes a record that is not an outcome.
     pub(crate) fn control(&mut self, kind: Kind, payload: &[u8]) {
         self.write(kind, 0, 0, payload);
-        self.tell();
+        self.wake_agent();
     }
 
-    /// The initializer has failed, or something else before the first item.
+    /// Writes that the initializer has failed, or something else before the first item.
     pub(crate) fn init_failed(&mut self, mut failure: Failure) {
         shorten(&mut failure);
         self.control(Kind::InitFailed, &failure.encode_to_vec());
@@ -113,19 +113,19 @@ impl Output {
         self.failed(position, Failure { kind: FailureKind::PayloadTooLarge.into(), message, ..Failure::default() });
     }
 
-    /// One more item is finished: the agent may have asked to hear of it.
-    fn one_more(&mut self) {
+    /// Counts a finished item.
+    fn count_finished(&mut self) {
         self.finished += 1;
     }
 
-    /// The items of a run go on: the agent is woken if it asked to be by now.
+    /// Wakes the agent during a run, if it asked for that by now.
     pub(crate) fn progress(&self) {
         if self.memory.status().agent_needs_doorbell(self.finished) {
             self.bell.ring();
         }
     }
 
-    fn tell(&self) {
+    fn wake_agent(&self) {
         if self.memory.status().agent_is_asleep() {
             self.bell.ring();
         }
@@ -150,18 +150,18 @@ impl Output {
         if self.room_for(bytes) >= bytes {
             return;
         }
-        // Nobody makes room for what nobody sees.
+        // The agent must see the records to make room.
         self.writer.publish();
         let bell = Arc::clone(&self.bell);
         let memory = Arc::clone(&self.memory);
         bell.wait(|| {
             memory.status().want_room();
-            let there = self.room_for(bytes) >= bytes;
+            let has_room = self.room_for(bytes) >= bytes;
             // Only the agent can make room, so it must not sleep now.
-            if !there && memory.status().agent_is_asleep() {
+            if !has_room && memory.status().agent_is_asleep() {
                 bell.ring();
             }
-            there
+            has_room
         });
     }
 
@@ -170,12 +170,12 @@ impl Output {
     }
 }
 
-/// A failure's texts are bounded, so that it always fits into a record.
+/// Shortens a failure's texts, so that it always fits into a record.
 fn shorten(failure: &mut Failure) {
-    const LONGEST: usize = 64 << 10;
+    const MAX_TEXT_BYTES: usize = 64 << 10;
     for text in [&mut failure.message, &mut failure.backtrace] {
-        if text.len() > LONGEST {
-            let end = text.floor_char_boundary(LONGEST);
+        if text.len() > MAX_TEXT_BYTES {
+            let end = text.floor_char_boundary(MAX_TEXT_BYTES);
             text.truncate(end);
             text.push_str(" ... (cut)");
         }

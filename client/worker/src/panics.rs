@@ -1,4 +1,4 @@
-//! Panics of tasks: caught, and told with their message, place and backtrace.
+//! Catches panics of tasks, and reports their message, location and backtrace.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -11,9 +11,9 @@ use farpool_link::fork::Owned;
 use farpool_proto::v1::{Failure, FailureKind};
 
 thread_local! {
-    /// On a thread that runs tasks: what the hook saw of the last panic.
+    /// The last panic that the hook saw on this thread.
     static LAST: RefCell<Option<Seen>> = const { RefCell::new(None) };
-    /// The memory to leave a note in; set on threads that run tasks only.
+    /// The memory to leave a note in; only set on threads that run tasks.
     static NOTES: RefCell<Option<Owned<Arc<Memory>>>> = const { RefCell::new(None) };
 }
 
@@ -22,26 +22,26 @@ struct Seen {
     backtrace: String,
 }
 
-/// Replaces the panic hook: a panic of a task goes into its item's error and is not printed; all others are printed
-/// as before.
+/// Replaces the panic hook: a task's panic goes into its item's error and is not printed. All others are printed as
+/// before.
 pub(crate) fn install() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let notes = NOTES.try_with(|notes| notes.borrow().clone()).ok().flatten();
         match notes {
             // A process that a task has forked has no item that could fail.
-            Some(memory) if memory.owner().is_here() => see(info, &memory),
+            Some(memory) if memory.owner().is_here() => record(info, &memory),
             _ => before(info),
         }
     }));
 }
 
-/// From now on, panics of this thread are those of tasks.
+/// Marks this thread as running tasks.
 pub(crate) fn this_thread_runs_tasks(memory: Arc<Memory>) {
     NOTES.with(|notes| *notes.borrow_mut() = Some(Owned::new(memory)));
 }
 
-/// The failure of the item whose task has just panicked on this thread.
+/// Returns the failure for the panic that was just caught on this thread.
 pub(crate) fn failure(payload: Box<dyn Any + Send>) -> Failure {
     let seen = LAST.with(|last| last.borrow_mut().take());
     NOTES.with(|notes| {
@@ -49,7 +49,7 @@ pub(crate) fn failure(payload: Box<dyn Any + Send>) -> Failure {
             memory.status().leave_note("");
         }
     });
-    // Without a hook's report the panic was resumed (`resume_unwind`), or the task has set a hook of its own.
+    // If the hook saw nothing, the panic was resumed (`resume_unwind`), or the task has set a hook of its own.
     let seen = seen
         .unwrap_or_else(|| Seen { message: format!("panicked: {}", text(payload.as_ref())), backtrace: String::new() });
     // The payload's own Drop may panic as well; it must not take the worker down.
@@ -64,13 +64,12 @@ pub(crate) fn failure(payload: Box<dyn Any + Send>) -> Failure {
     }
 }
 
-fn see(info: &PanicHookInfo<'_>, memory: &Memory) {
+fn record(info: &PanicHookInfo<'_>, memory: &Memory) {
     let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));
     let message = format!("panicked{place}: {}", text(info.payload()));
-    // The process may not survive this panic (`panic = "abort"`, a panic while panicking): then the note is
-    // all that is left of it.
+    // The process may not survive this panic (`panic = "abort"`, a panic while panicking). Then only the note remains.
     memory.status().leave_note(&message);
-    // As everywhere in Rust, RUST_BACKTRACE says whether there is one.
+    // As usual, RUST_BACKTRACE says whether there is one.
     let backtrace = Backtrace::capture();
     let backtrace = if backtrace.status() == BacktraceStatus::Captured { backtrace.to_string() } else { String::new() };
     LAST.with(|last| *last.borrow_mut() = Some(Seen { message, backtrace }));

@@ -1,4 +1,4 @@
-//! The life of a worker process: from its descriptors to its end.
+//! The main function of a worker process.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -12,14 +12,15 @@ use crate::language::Language;
 use crate::leave::{code, exit};
 use crate::runtime;
 
-/// Runs as a worker until the agent says stop or is gone. `parent` is the fork server's process id.
+/// Runs as a worker until the agent stops it or exits. `parent` is the fork server's process id.
 pub(crate) fn work(descriptors: Descriptors, parent: nix::unistd::Pid, language: &'static dyn Language) -> ! {
-    // The fork server kills its workers when the client is gone; should somebody kill the fork server, this does.
+    // The fork server kills its workers when the client exits. If the fork server itself is killed, this signal kills
+    // them.
     let armed = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     if armed.is_err() || nix::unistd::getppid() != parent {
         exit(code::AGENT_GONE);
     }
-    // Names are for ps and top only.
+    // Shown by ps and top.
     let _ = nix::sys::prctl::set_name(c"farpool-worker");
     let outputs = nix::unistd::dup2_stdout(&descriptors.stdout).and(nix::unistd::dup2_stderr(&descriptors.stderr));
     if outputs.is_err() {
@@ -31,8 +32,8 @@ pub(crate) fn work(descriptors: Descriptors, parent: nix::unistd::Pid, language:
     runtime::run(Arc::new(memory), descriptors.socket, language)
 }
 
-/// The entry of a worker that was not forked but started anew, because its fork server has threads.
-pub(crate) fn started_anew(fork_server: nix::unistd::Pid, language: &'static dyn Language) -> ! {
+/// Runs a worker that was not forked but started again, because its fork server has threads.
+pub(crate) fn started_again(fork_server: nix::unistd::Pid, language: &'static dyn Language) -> ! {
     descriptors::forget(ROLE_VARIABLE);
     let Ok(socket) = descriptors::take_stdin() else { exit(code::BROKEN_LINK) };
     let Ok(Some((Request::Spawn { .. }, fds))) = Request::receive(socket.as_fd()) else { exit(code::BROKEN_LINK) };

@@ -1,4 +1,4 @@
-//! What this process is: a user's program, or part of a pool.
+//! Decides what this process is: a user's program, or part of a pool.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,24 +13,24 @@ use crate::leave;
 use crate::program;
 use crate::starter::{self, Starter};
 
-/// What this process was started as; decided by the first call of `init`.
+/// The role of this process; decided by the first call of `init`.
 static ROLE: AtomicU8 = AtomicU8::new(UNDECIDED);
 const UNDECIDED: u8 = 0;
 const PROGRAM: u8 = 1;
 const PART_OF_A_POOL: u8 = 2;
 
-/// How a process that runs this program again comes to `init` without doing anything else; decided by the first call of `init`
-/// of which that is known.
-static WAY: OnceLock<Way> = OnceLock::new();
+/// How another process of this program reaches `init` without doing anything else. Decided by the first call of `init`
+/// for which it is known.
+static ROUTE: OnceLock<Route> = OnceLock::new();
 
-enum Way {
-    /// With the arguments that this process was started with.
+enum Route {
+    /// With the arguments of this process.
     AsStarted,
     /// Through this test of a test harness.
     Test(String),
 }
 
-/// What `init` is to do.
+/// What `init` must do.
 pub(crate) enum Role {
     /// Return.
     Program,
@@ -38,24 +38,25 @@ pub(crate) enum Role {
     ForkServer(Pid),
     /// Work for this fork server.
     Worker(Pid),
-    /// Nothing, for ever: another thread has made this process part of a pool.
+    /// Sleep forever: another thread has made this process part of a pool.
     Bystander,
 }
 
-/// How far a program is on its way to pools.
+/// Whether a program can open pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initialised {
     /// It can open pools.
     Yes,
-    /// `init` was not called.
+    /// It has not called `init`.
     No,
-    /// It was, by a thread of a test harness that is no test's, so that only the whole harness would come there again.
+    /// It has called `init` on a thread of a test harness that belongs to no test, so only the whole harness would
+    /// reach that call again.
     BesideTests,
 }
 
-/// Decides what this process is.
+/// Decides the role of this process.
 pub(crate) fn decide() -> Role {
-    // Threads that come here at the same time all find the same, as long as none of them has gone on.
+    // Concurrent calls all find the same role, as long as none has returned.
     let role = if ROLE.load(Ordering::SeqCst) == UNDECIDED { claim() } else { Role::Program };
     let found = if matches!(role, Role::Program) { PROGRAM } else { PART_OF_A_POOL };
     match ROLE.compare_exchange(UNDECIDED, found, Ordering::SeqCst, Ordering::SeqCst) {
@@ -64,15 +65,15 @@ pub(crate) fn decide() -> Role {
             role
         }
         Ok(_) | Err(PROGRAM) => {
-            note_way();
+            record_route();
             Role::Program
         }
         Err(_) => Role::Bystander,
     }
 }
 
-/// What the environment says that this process is, if it was really started as that: whatever a task or the program itself
-/// starts may have inherited the variable.
+/// Returns the role that the environment names, if the process was really started for it. Other processes may have
+/// inherited the variable.
 fn claim() -> Role {
     let role = env::var_os(ROLE_VARIABLE);
     let of = match role.as_deref().and_then(|role| role.to_str()) {
@@ -87,48 +88,49 @@ fn claim() -> Role {
     }
 }
 
-/// Whether a program has called `init`, or this is a worker, whose tasks may open pools as well.
+/// Returns whether the program has called `init`, or is a worker, whose tasks may open pools, too.
 pub fn initialised() -> Initialised {
-    match (ROLE.load(Ordering::SeqCst), WAY.get()) {
+    match (ROLE.load(Ordering::SeqCst), ROUTE.get()) {
         (PROGRAM, Some(_)) => Initialised::Yes,
         (PROGRAM, None) => Initialised::BesideTests,
         _ => Initialised::No,
     }
 }
 
-/// A worker's tasks may open pools of their own.
+/// Allows a worker's tasks to open pools.
 pub(crate) fn may_open_pools() {
-    // The first to say so counts: it came here with its arguments.
-    let _ = WAY.set(Way::AsStarted);
+    // The first setting counts: the worker reached `init` with its arguments.
+    let _ = ROUTE.set(Route::AsStarted);
     ROLE.store(PROGRAM, Ordering::SeqCst);
 }
 
-/// The arguments that a fork server is started with: those that bring it to `init`.
+/// Returns the arguments with which a fork server reaches `init`.
 pub fn arguments() -> Vec<OsString> {
     let mut own = env::args_os();
-    let Some(Way::Test(test)) = WAY.get() else { return own.collect() };
+    let Some(Route::Test(test)) = ROUTE.get() else { return own.collect() };
     let mut arguments = vec![own.next().unwrap_or_default(), OsString::from(test)];
     arguments.extend(["--exact", "--nocapture", "--include-ignored", "--test-threads=1"].map(OsString::from));
     arguments
 }
 
-/// Under Rust's own test harness there is no `main` to call `init` in: tests do, each on a thread that carries the
-/// test's name. Run again without it, the program would run all tests; with it, the one that gets to `init`. Which of
-/// them, is all the same.
-fn note_way() {
+/// Records how this process reached `init`.
+///
+/// Rust's test harness has no `main` to call `init` in: tests call it, each on a thread with the test's name. Without
+/// that name as an argument, the program would run all tests. Any test that calls `init` will do.
+fn record_route() {
     let thread = thread::current();
-    let way = match thread.name().filter(|name| *name != "main") {
-        _ if !is_test_harness() => Way::AsStarted,
-        Some(test) => Way::Test(test.to_owned()),
+    let route = match thread.name().filter(|name| *name != "main") {
+        _ if !is_test_harness() => Route::AsStarted,
+        Some(test) => Route::Test(test.to_owned()),
         // In `main`, or before it.
-        None if gettid() == getpid() => Way::AsStarted,
+        None if gettid() == getpid() => Route::AsStarted,
         None => return,
     };
-    // The first one counts.
-    let _ = WAY.set(way);
+    // The first setting counts.
+    let _ = ROUTE.set(route);
 }
 
-/// Cargo builds test harnesses into folders called `deps`, and nothing else that is run from there.
+/// Cargo builds test harnesses into directories named `deps`, and runs nothing else from there.
 fn is_test_harness() -> bool {
     let executable = env::current_exe();
     executable.is_ok_and(|path| path.parent().and_then(|folder| folder.file_name()).is_some_and(|name| name == "deps"))

@@ -20,7 +20,7 @@ use crate::leave::{broken_link, leave};
 use crate::output::Output;
 use crate::{item_token, lend, panics, role, threads};
 
-/// Runs what the agent gives until it says stop.
+/// Runs the agent's orders until it stops the worker.
 pub(crate) fn run(memory: Arc<Memory>, socket: OwnedFd, language: &'static dyn Language) -> ! {
     fork::watch();
     // Tasks may open pools of their own.
@@ -43,7 +43,7 @@ pub(crate) fn run(memory: Arc<Memory>, socket: OwnedFd, language: &'static dyn L
     }
 }
 
-/// The pool's name, if it has one, is what ps and top show of its workers (the first 15 bytes).
+/// Sets the process name to the pool's name, if it has one, for ps and top (the first 15 bytes).
 fn show_name(name: &str) {
     if let Ok(name) = std::ffi::CString::new(name)
         && !name.is_empty()
@@ -56,7 +56,7 @@ fn set_up(settings: &WorkerSettings, language: &dyn Language, output: &mut Outpu
     output.set_payload_limit(settings.payload_limit);
     if let Err(failure) = limit_memory(settings.memory_limit).and_then(|()| initialise(settings, language)) {
         output.init_failed(failure);
-        // The agent closes the pool; until then there is nothing to do.
+        // The agent closes the pool, so the worker can exit.
         leave()
     }
 }
@@ -65,12 +65,12 @@ fn limit_memory(bytes: u64) -> Result<(), Failure> {
     if bytes == 0 {
         return Ok(());
     }
-    // A limit that is lower already holds: nobody may raise his own.
+    // A process cannot raise its own hard limit, so a lower one stays.
     let (_, most) = getrlimit(Resource::RLIMIT_AS).unwrap_or((RLIM_INFINITY, RLIM_INFINITY));
     let limit = bytes.min(most);
     setrlimit(Resource::RLIMIT_AS, limit, limit).map_err(|error| Failure {
         kind: FailureKind::InitializerFailed.into(),
-        message: format!("setting the worker's memory limit of {bytes} bytes: {error}"),
+        message: format!("cannot set the worker's memory limit of {bytes} bytes: {error}"),
         ..Failure::default()
     })
 }
@@ -90,7 +90,7 @@ fn initialise(settings: &WorkerSettings, language: &dyn Language) -> Result<(), 
     outcome.map_err(|failure| Failure { kind: FailureKind::InitializerFailed.into(), ..failure })
 }
 
-/// An initializer is a function with one item, whose result nobody wants.
+/// The single item of an initializer, whose result is dropped.
 struct InitializerItem<'a> {
     args: Option<&'a [u8]>,
     scratch: Vec<u8>,
@@ -167,20 +167,20 @@ fn one_at_a_time(memory: &Arc<Memory>, mut input: Input, mut output: Output) -> 
             Order::Stop => leave(),
             Order::Setup(_) => broken_link(),
         }
-        // A large result must not pin its memory for ever.
+        // A large result must not keep its memory forever.
         scratch.shrink_to(1 << 20);
     }
 }
 
-/// The items of a run, decoded where they lie in the ring, their results encoded where they will be read.
+/// The items of a run, decoded and encoded in place in the rings.
 struct RunItems<'a> {
     memory: &'a Memory,
     run: &'a Run,
     ends: &'a [u8],
     items: &'a [u8],
-    /// Where the next item begins, counted as the `ends` are.
+    /// The start of the next item, in the same unit as the `ends`.
     start: u32,
-    /// Items begun so far.
+    /// Number of items begun so far.
     next: u32,
     output: &'a mut Output,
     scratch: &'a mut Vec<u8>,
@@ -202,7 +202,7 @@ impl RunItems<'_> {
         self.run.position + self.next - 1
     }
 
-    /// Of the last item of a run the agent hears with the run's end.
+    /// Wakes the agent if it asked for that. The last item is reported with the run's end.
     fn item_finished(&mut self) {
         if self.next < self.run.head.count {
             self.output.progress();
@@ -219,7 +219,7 @@ impl Items for RunItems<'_> {
             return None;
         }
         status.begin(0, position, if self.run.head.timed { clock::now() } else { 0 });
-        item_token::note(position);
+        item_token::set_position(position);
         self.next += 1;
         if self.next == self.run.head.count {
             self.output.hold();
@@ -258,7 +258,7 @@ impl Items for RunItems<'_> {
     }
 }
 
-/// One large item, which lies in a buffer of its own.
+/// One large item in a buffer of its own.
 struct LargeItem<'a> {
     memory: &'a Memory,
     position: u32,
@@ -287,7 +287,7 @@ impl Items for LargeItem<'_> {
     fn take(&mut self) -> Option<Vec<u8>> {
         let item = self.item.take()?;
         self.memory.status().begin(0, self.position, if self.timed { clock::now() } else { 0 });
-        item_token::note(self.position);
+        item_token::set_position(self.position);
         Some(item)
     }
 

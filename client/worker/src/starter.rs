@@ -1,8 +1,8 @@
-//! Who has started this process: what proves that it is part of a pool.
+//! Finds out who started this process, which proves that it is part of a pool.
 //!
-//! The environment cannot: a program hands it on to whatever it starts. What is proof is the socket that is stdin of a fork
-//! server and of a worker that was started anew: it is of a kind that nobody else makes a stdin of, and the kernel knows who
-//! has made it, which must be this process's parent.
+//! The environment proves nothing: programs pass it on. The proof is the socket that is stdin of a fork server, and of
+//! a worker that was started again. No other program uses such a socket as stdin. The kernel knows its creator, which
+//! must be this process's parent.
 
 use std::io;
 
@@ -10,20 +10,20 @@ use farpool_link::process::Process;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::unistd::{Pid, getppid};
 
-/// Who has started this process.
+/// The process that started this one.
 pub(crate) enum Starter {
     /// An agent or a fork server, which is its parent.
     Parent(Pid),
-    /// One of these, and it has ended since.
+    /// An agent or a fork server that has exited since.
     Gone,
-    /// Somebody who has nothing to do with pools.
+    /// Another process.
     Other,
 }
 
-/// How long a process may take to end once its children are no longer its own, in milliseconds: the kernel does little between.
-const ENDING_MS: u16 = 1000;
+/// How long a process may take to exit after it has lost its children, in milliseconds.
+const EXIT_MS: u16 = 1000;
 
-/// Who has started this process; to be asked before its stdin is taken.
+/// Returns who started this process. Call it before stdin is taken.
 pub(crate) fn of_this_process() -> Starter {
     let stdin = io::stdin();
     if getsockopt(&stdin, sockopt::SockType) != Ok(SockType::SeqPacket) {
@@ -34,11 +34,11 @@ pub(crate) fn of_this_process() -> Starter {
     if pid == getppid() {
         return Starter::Parent(pid);
     }
-    // What a fork server's own program starts before `init` inherits its stdin as well: then the maker of the socket still runs, and
-    // did so when it was not this process's parent. One that has ended may wait to be reaped; and one that is about to end has no
-    // children any more for a moment before it has ended, in which a process of the pool would take itself for the program.
+    // A process that the program starts before `init` inherits this stdin, too; then the socket's creator still runs. A
+    // creator that has exited may not be reaped yet. One that is about to exit loses its children a moment before it
+    // ends; without the wait, a process of the pool would believe that it is the program.
     match Process::open(pid) {
-        Ok(maker) if !maker.ends_within(ENDING_MS) => Starter::Other,
+        Ok(maker) if !maker.ends_within(EXIT_MS) => Starter::Other,
         _ => Starter::Gone,
     }
 }

@@ -1,4 +1,4 @@
-//! The main loop of a worker that runs several items at once, each on a thread of its own.
+//! The main loop of a worker that runs several items at once, each on its own thread.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +14,8 @@ use crate::leave::{self, leave};
 use crate::output::Output;
 use crate::{item_token, panics};
 
-/// What the threads of a worker share. A thread that holds one lock may wait for the agent: the others then have
-/// nothing to do either.
+/// State that the threads of a worker share. A thread may wait for the agent while it holds a lock: the others then
+/// have nothing to do either.
 struct Shared {
     memory: Arc<Memory>,
     input: Mutex<Queue>,
@@ -26,7 +26,7 @@ struct Queue {
     input: Input,
     /// Items of the last run that no thread has taken yet.
     items: VecDeque<Item>,
-    /// Threads that are on an item.
+    /// Number of threads that run an item.
     busy: usize,
     stopping: bool,
 }
@@ -76,7 +76,7 @@ fn work(shared: &Shared, thread: usize) -> ! {
     }
 }
 
-/// Waits for an item, claims it and notes that this thread begins it.
+/// Waits for an item, claims it and records that this thread begins it.
 fn next_item(shared: &Shared, thread: usize) -> Item {
     let mut queue = lock(&shared.input);
     loop {
@@ -84,7 +84,7 @@ fn next_item(shared: &Shared, thread: usize) -> Item {
             let status = shared.memory.status();
             if status.claim(item.position) {
                 status.begin(thread, item.position, if item.timed { clock::now() } else { 0 });
-                item_token::note(item.position);
+                item_token::set_position(item.position);
                 queue.busy += 1;
                 return item;
             }
@@ -94,7 +94,7 @@ fn next_item(shared: &Shared, thread: usize) -> Item {
             if queue.busy == 0 {
                 leave();
             }
-            // The last thread that is busy will find the queue in this state and leave for all.
+            // The last busy thread will find the queue in this state and exit for all.
             drop(queue);
             loop {
                 std::thread::park();
@@ -155,7 +155,7 @@ impl Items for ThreadItem<'_> {
     }
 
     fn room(&mut self) -> &mut [u8] {
-        // The ring's room is shared by the threads: results are encoded outside of it.
+        // The threads share the ring's room, so results are encoded elsewhere.
         &mut []
     }
 
@@ -166,7 +166,7 @@ impl Items for ThreadItem<'_> {
 
     fn done(&mut self, result: Encoded, failed: bool) {
         let result: &[u8] = match result {
-            // The room has no bytes, so this is a result of none, such as `()`.
+            // The room has no bytes, so the result is empty, such as `()`.
             Encoded::InRoom(_) => &[],
             Encoded::InScratch => self.scratch,
         };
