@@ -1,4 +1,4 @@
-//! Receiving descriptors: every one that has come is owned, whatever becomes of the message.
+//! Receives descriptors: every received one is owned, even if the message is rejected.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::{mem, ptr};
@@ -6,32 +6,36 @@ use std::{mem, ptr};
 use nix::errno::Errno;
 use nix::libc;
 
-/// As many descriptors as a message can have (SCM_MAX_FD).
-const MOST: usize = 253;
-/// Room for their control message: a header, and they.
-const CONTROL_BYTES: usize = mem::size_of::<libc::cmsghdr>() + MOST.next_multiple_of(2) * mem::size_of::<RawFd>();
+/// Most descriptors that a message can carry (SCM_MAX_FD).
+const MAX_DESCRIPTORS: usize = 253;
+/// Size of their control message: a header and the descriptors.
+const CONTROL_BYTES: usize =
+    mem::size_of::<libc::cmsghdr>() + MAX_DESCRIPTORS.next_multiple_of(2) * mem::size_of::<RawFd>();
 
-/// A buffer that is aligned as control messages are.
+/// A buffer with the alignment of control messages.
 #[repr(C)]
 struct Control {
     align: [libc::cmsghdr; 0],
     bytes: [u8; CONTROL_BYTES],
 }
 
-/// Receives one packet; returns its length, and the descriptors that came along. EBADMSG: the packet is longer than the
-/// buffer. If not all of the descriptors could be opened in this process, there are none.
+/// Receives one packet. Returns its length and its descriptors: none, if not all of them could be opened in this
+/// process.
+///
+/// # Errors
+/// EBADMSG if the packet is longer than the buffer.
 pub(super) fn receive(socket: BorrowedFd<'_>, packet: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
     let mut control = Control { align: [], bytes: [0; CONTROL_BYTES] };
     let mut buffer = libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: packet.len() };
-    // SAFETY: a msghdr is numbers and pointers, for which zero is a value: no name, no buffers.
+    // SAFETY: a msghdr consists of numbers and pointers, for which zero is valid: no name, no buffers.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
     message.msg_iov = &raw mut buffer;
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut control.bytes).cast();
     message.msg_controllen = CONTROL_BYTES as _;
     let length = loop {
-        // SAFETY: `message` has pointers to `buffer`, which has one to `packet`, and to `control`, each with its length.
-        // All of them live, and are not looked at otherwise, until the call returns.
+        // SAFETY: `message` points to `buffer`, which points to `packet`, and to `control`, each with its length. All
+        // of them live, and are not accessed otherwise, until the call returns.
         let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         match Errno::result(received) {
             Err(Errno::EINTR) => {}
@@ -48,12 +52,12 @@ pub(super) fn receive(socket: BorrowedFd<'_>, packet: &mut [u8]) -> nix::Result<
     Ok((usize::try_from(length).map_err(|_| Errno::EBADMSG)?, fds))
 }
 
-/// Owns the descriptors in the control messages of `message`, which the kernel has just written.
+/// Takes ownership of the descriptors in the control messages of `message`, which the kernel has just written.
 fn take(message: &libc::msghdr) -> Vec<OwnedFd> {
     let mut fds = Vec::new();
-    // SAFETY: the kernel has written well-formed control messages into the buffer, and how long they are together; the
-    // macros only step through these. Data of a message may be unaligned. The descriptors in it were made for this process,
-    // so nobody else owns them, and each is taken once.
+    // SAFETY: the kernel has written well-formed control messages into the buffer, with their total length; the macros
+    // only step through them. Data of a message may be unaligned. The descriptors were created for this process, so
+    // nothing else owns them, and each is taken once.
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(message);
         while !header.is_null() {

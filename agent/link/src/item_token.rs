@@ -1,19 +1,21 @@
-//! Tokens of items: how a program that a task has started says which item it belongs to.
+//! Tokens of items, by which a program that a task has started says which item it belongs to.
 //!
-//! The agent puts its own id into the environment of its workers. Each worker puts a secret of its own behind it, and the position of the
-//! item that it is on: `AGENT-SECRET-.POSITION`. So whatever the task starts inherits the token of its item.
+//! The agent puts its own id into the environment of its workers. Each worker appends a secret of its own, and the
+//! position of the running item: `AGENT-SECRET-.POSITION`. So all processes that the task starts inherit the token of
+//! its item.
 //!
-//! A token proves nothing, since it can be copied. So a program connects to a socket of the agent ([`socket_name`]) and makes a [`Claim`]:
-//! the kernel tells the agent which process has connected. If that process descends from the worker with this secret, the agent answers
-//! [`GRANTED`], and lends the item's slot for the claim's ticket as long as the connection is open. Only tickets leave the host.
+//! A token proves nothing, since it can be copied. So a program connects to a socket of the agent ([`socket_name`]) and
+//! makes a [`Claim`]. The kernel tells the agent which process has connected. If it descends from the worker with this
+//! secret, the agent answers [`GRANTED`]. It lends the item's slot for the claim's ticket while the connection is open.
+//! Only tickets leave the host.
 
 /// The environment variable that carries a token.
 pub const ITEM_VARIABLE: &str = "FARPOOL_ITEM";
-/// The position of no item: workers are replaced before they get that far.
+/// A position that no item has: workers are replaced before they reach it.
 pub const NO_ITEM: u32 = u32::MAX;
-/// Bytes of a token in front of its position, and of the position.
+/// Bytes of a token before its position.
 pub const PREFIX_BYTES: usize = 32 + 1 + 32 + 2;
-/// The agent's answer to a claim that it accepts. It closes the connection if it does not.
+/// The agent's answer to a claim that it accepts. Otherwise it closes the connection.
 pub const GRANTED: u8 = 1;
 /// Letters of a position.
 pub const POSITION_BYTES: usize = 8;
@@ -25,40 +27,40 @@ pub struct ItemToken {
     pub agent: u128,
     /// The worker's secret.
     pub secret: u128,
-    /// Where the item lies in its worker's stream of items.
+    /// The position of the item in its worker's stream of items.
     pub position: u32,
 }
 
 impl ItemToken {
-    /// Reads a token; `None` if the text is none.
+    /// Parses a token; `None` if it is malformed.
     pub fn parse(text: &str) -> Option<ItemToken> {
         let (agent, rest) = text.split_once('-')?;
         let (secret, position) = rest.split_once("-.")?;
         Some(ItemToken { agent: agent_id(agent)?, secret: hex(secret)?, position: read_position(position)? })
     }
 
-    /// The token as text, in front of the position.
+    /// Returns the text of the token before the position.
     pub fn prefix(&self) -> String {
         format!("{:032x}-{:032x}-.", self.agent, self.secret)
     }
 }
 
-/// What a program says to the agent of the item whose task started it.
+/// A program's claim that a task of this item started it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Chosen by the program, at random: what coordinators are shown.
+    /// A random number, chosen by the program, by which coordinators know it.
     pub ticket: u128,
     /// The worker's secret.
     pub secret: u128,
-    /// Where the item lies in its worker's stream of items.
+    /// The position of the item in its worker's stream of items.
     pub position: u32,
 }
 
 impl Claim {
-    /// How long each is.
+    /// Size of an encoded claim.
     pub const BYTES: usize = 36;
 
-    /// What is sent.
+    /// Encodes the claim.
     pub fn to_bytes(&self) -> [u8; Claim::BYTES] {
         let mut bytes = [0; Claim::BYTES];
         bytes[..16].copy_from_slice(&self.ticket.to_be_bytes());
@@ -67,7 +69,7 @@ impl Claim {
         bytes
     }
 
-    /// Reads what was sent.
+    /// Decodes a claim.
     pub fn from_bytes(bytes: &[u8; Claim::BYTES]) -> Claim {
         let number = |at: usize| u128::from_be_bytes(bytes[at..at + 16].try_into().expect("16 bytes"));
         let position = u32::from_be_bytes(bytes[32..].try_into().expect("4 bytes"));
@@ -75,22 +77,23 @@ impl Claim {
     }
 }
 
-/// The name of the socket where the agent with this id hears claims, in the abstract namespace of unix(7).
+/// Returns the name of the socket where the agent with this id accepts claims, in the abstract namespace of unix(7).
 pub fn socket_name(agent: u128) -> String {
     format!("farpool-agent-{agent:032x}")
 }
 
-/// What an agent puts into the environment of its workers, if it has an id.
+/// Returns what an agent puts into the environment of its workers, if it has an id.
 pub fn of_agent(id: &[u8]) -> Option<String> {
     Some(format!("{:032x}", u128::from_be_bytes(id.try_into().ok()?)))
 }
 
-/// The agent's id, if the text is what [`of_agent`] makes.
+/// Returns the agent's id, if the text was made by [`of_agent`].
 pub fn agent_id(text: &str) -> Option<u128> {
     hex(text)
 }
 
-/// A position in letters, as the bytes of the returned number lie in memory. A few operations, since workers do this for each item.
+/// Returns a position in letters: the bytes of the returned number in memory order. It takes few operations, since
+/// workers do this for each item.
 pub fn position_letters(position: u32) -> u64 {
     let mut spread = u64::from(position);
     spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_refused() {
+    fn malformed_tokens_are_rejected() {
         let good = text(&ItemToken { agent: 1, secret: 2, position: 3 });
         let bad = [
             String::new(),

@@ -1,11 +1,11 @@
-//! The link between an agent and one of its workers: shared memory for everything that is said, a socket only to
-//! wake the other side (one byte, when it sleeps) and to notice its end.
+//! The link between an agent and one of its workers: shared memory for all messages, and a socket that only wakes the
+//! other side (one byte, when it sleeps) and shows when it has ended.
 //!
-//! Why not simply the socket: outcomes that a worker wrote into the ring survive its death, a busy pair makes
-//! no system call at all, and large payloads move through pages that are there already.
+//! Why not only the socket: outcomes that a worker wrote into the ring survive its death, a busy pair makes no system
+//! calls, and large payloads move through existing pages.
 //!
-//! The crate also has what else both ends must know: how fork servers are asked for workers ([`message`]), how workers end
-//! ([`exit_code`]), processes by their pidfds ([`process`]), and that a process has forked ([`fork`]).
+//! The crate also has what else both ends must know: the messages of fork servers ([`message`]), exit codes of workers
+//! ([`exit_code`]), processes by pidfd ([`process`]), and detection of forks ([`fork`]).
 
 pub mod clock;
 pub mod exit_code;

@@ -1,4 +1,4 @@
-//! What an agent and a fork server say to each other: one packet a message, over a SOCK_SEQPACKET socketpair.
+//! The messages between an agent and a fork server: one packet each, over a SOCK_SEQPACKET socketpair.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -8,17 +8,17 @@ use nix::sys::socket::{ControlMessage, MsgFlags, recvmsg, sendmsg};
 
 use crate::descriptors;
 
-/// The variable that tells a program that it was started as a fork server, or as a worker; its value is one of
-/// the two below. The socket to whoever started it is its stdin.
+/// The variable that tells a program that it was started as a fork server or worker; its value is one of the two below.
+/// Its stdin is the socket to the process that started it.
 pub const ROLE_VARIABLE: &str = "FARPOOL_ROLE";
-/// The variable that tells a program its own digest, in hexadecimal, where an agent has started it.
+/// The variable that tells a program its own digest in hexadecimal, if an agent has started it.
 pub const PROGRAM_VARIABLE: &str = "FARPOOL_PROGRAM";
-/// The program is to be a fork server.
+/// Run as a fork server.
 pub const ROLE_FORK_SERVER: &str = "fork-server";
-/// The program is to be a worker (when its fork server has threads and cannot fork).
+/// Run as a worker (used if the fork server has threads and cannot fork).
 pub const ROLE_WORKER: &str = "worker";
 
-/// The kernel's own link to the file that this process runs, whatever has become of its path.
+/// The kernel's link to the executable of this process, even if its path has changed.
 pub const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
 const PACKET_BYTES: usize = 13;
@@ -26,14 +26,13 @@ const PACKET_BYTES: usize = 13;
 /// From the agent to the fork server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Start a worker under this number; four descriptors come along: shared memory,
-    /// socket, stdout, stderr.
+    /// Start a worker with this number. Four descriptors are attached: shared memory, socket, stdout, stderr.
     Spawn {
-        /// The number, chosen by the agent and never used twice.
+        /// The number, chosen by the agent and never reused.
         worker: u32,
     },
-    /// Send a signal to a worker, its process group and its descendants; after SIGKILL nothing of these is left. Unknown or
-    /// ended workers are ignored.
+    /// Send a signal to a worker, its process group and its descendants. SIGKILL ends all of them. Unknown or exited
+    /// workers are ignored.
     Kill {
         /// The worker's number.
         worker: u32,
@@ -61,7 +60,7 @@ pub enum Reply {
         /// The error's number.
         errno: i32,
     },
-    /// A worker has ended and was reaped; whatever was left of its process group has been killed.
+    /// A worker has exited and was reaped; the rest of its process group was killed.
     Exited {
         /// The worker's number.
         worker: u32,
@@ -71,7 +70,7 @@ pub enum Reply {
 }
 
 impl Request {
-    /// Sends the request; `fds` travel along.
+    /// Sends the request with these descriptors.
     pub fn send(self, socket: BorrowedFd<'_>, fds: &[RawFd]) -> nix::Result<()> {
         match self {
             Request::Spawn { worker } => send(socket, packet(1, worker, 0, 0), fds),
@@ -79,8 +78,8 @@ impl Request {
         }
     }
 
-    /// Receives a request; `None` at the end of the connection. Without its descriptors, if this process may not have so
-    /// many.
+    /// Receives a request; `None` at the end of the connection. It has no descriptors if this process has reached its
+    /// limit.
     pub fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<(Request, Vec<OwnedFd>)>> {
         let mut packet = [0; PACKET_BYTES];
         let (length, fds) = descriptors::receive(socket, &mut packet)?;
@@ -109,7 +108,7 @@ impl Reply {
     pub fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Reply>> {
         let mut packet = [0; PACKET_BYTES];
         let mut buffer = [IoSliceMut::new(&mut packet)];
-        // With no room for descriptors the kernel closes those that come along, and says so.
+        // Without a buffer for descriptors, the kernel closes them and sets a flag.
         let (length, flags) = loop {
             match recvmsg::<()>(socket.as_raw_fd(), &mut buffer, None, MsgFlags::MSG_CMSG_CLOEXEC) {
                 Err(Errno::EINTR) => {}
@@ -139,7 +138,7 @@ fn packet(kind: u8, worker: u32, pid: u32, number: i32) -> [u8; PACKET_BYTES] {
     packet
 }
 
-/// What a packet of this length says; `None`: the connection has ended.
+/// Decodes a packet of this length; `None`: the connection has ended.
 fn parts(packet: [u8; PACKET_BYTES], length: usize) -> nix::Result<Option<(u8, u32, u32, i32)>> {
     let [kind, w0, w1, w2, w3, p0, p1, p2, p3, n0, n1, n2, n3] = packet;
     match length {
@@ -178,7 +177,7 @@ mod tests {
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).expect("there are sockets")
     }
 
-    /// A pipe, of which one end travels: the other one tells when all copies are closed.
+    /// A pipe whose write end is sent; its read end shows when all copies are closed.
     fn telltale() -> (File, OwnedFd) {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("there are pipes");
         (File::from(read), write)
@@ -187,7 +186,7 @@ mod tests {
     #[track_caller]
     fn all_closed(mut telltale: File) {
         use std::io::Read;
-        // It would wait for ever if some copy were open.
+        // Without O_NONBLOCK, it would wait forever if a copy were open.
         nix::fcntl::fcntl(&telltale, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).expect("a pipe");
         assert_eq!(telltale.read(&mut [0]).expect("every copy is closed"), 0);
     }

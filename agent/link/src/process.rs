@@ -1,4 +1,4 @@
-//! Other processes, held by descriptor: a number may come to mean another process, a pidfd never does.
+//! Other processes, identified by pidfd: a pid may be reused, a pidfd is not.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -9,13 +9,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// pidfd_send_signal(2): to the process group that the process leads, or led (Linux 6.9).
+/// pidfd_send_signal(2): signals the process group that the process leads or led (Linux 6.9).
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
-/// Real programs have fewer ancestors. A longer chain of processes is there only to keep whoever follows it busy.
-const MOST_ANCESTORS: usize = 64;
+/// Most ancestors to follow. Real programs have fewer; a longer chain only keeps its observer busy.
+const MAX_ANCESTORS: usize = 64;
 
-/// A process, whether it still runs or not.
+/// A process, running or exited.
 #[derive(Debug)]
 pub struct Process {
     pidfd: OwnedFd,
@@ -23,7 +23,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// The process that has this number now.
+    /// Opens the process that has this pid now.
     pub fn open(pid: Pid) -> nix::Result<Process> {
         // SAFETY: pidfd_open(2) takes two numbers and touches no memory of ours.
         let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
@@ -32,31 +32,31 @@ impl Process {
         Ok(Process { pidfd: unsafe { OwnedFd::from_raw_fd(fd) }, pid })
     }
 
-    /// The same, if it is a child of `parent`: whoever names a process has to be believed no further than that.
+    /// Opens the process if it is a child of `parent`. A reported pid is trusted no further than that.
     pub fn open_child(pid: Pid, parent: Pid) -> Option<Process> {
         if pid.as_raw() <= 0 {
             return None;
         }
         let process = Process::open(pid).ok()?;
-        // Looked at while the pidfd is held. Should it be about another process that has the number by now, then that one
-        // is a child of `parent` too, and the pidfd is about one that has ended.
+        // Checked while the pidfd is held. If the pid was reused, the new process is a child of `parent`, too, and the
+        // pidfd refers to one that has exited.
         (Stat::of(pid)?.parent == parent).then_some(process)
     }
 
-    /// Its number.
+    /// Returns its pid.
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Sends it a signal; ESRCH: it has ended and was reaped.
+    /// Sends it a signal; ESRCH: it has exited and was reaped.
     pub fn signal(&self, signal: Signal) -> nix::Result<()> {
         self.send(signal, 0)
     }
 
-    /// Sends a signal to the process group that it leads, or led.
+    /// Sends a signal to the process group that it leads or led.
     pub fn signal_group(&self, signal: Signal) -> nix::Result<()> {
         match self.send(signal, PIDFD_SIGNAL_PROCESS_GROUP) {
-            // An older kernel. A group's number stays taken for as long as the group has a member.
+            // An older kernel. A group's number is not reused while the group has a member.
             Err(Errno::EINVAL) => killpg(self.pid, signal),
             sent => sent,
         }
@@ -69,12 +69,12 @@ impl Process {
         Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, no_info, flags) }).map(|_| ())
     }
 
-    /// Whether it has ended, perhaps without having been reaped yet.
+    /// Returns whether it has exited, even if it was not reaped yet.
     pub fn has_ended(&self) -> bool {
         self.ends_within(0)
     }
 
-    /// The same, after waiting for it for so many milliseconds at most.
+    /// Waits up to this many milliseconds for it to exit. Returns whether it has.
     pub fn ends_within(&self, milliseconds: u16) -> bool {
         let mut ready = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         loop {
@@ -88,32 +88,33 @@ impl Process {
 }
 
 impl AsFd for Process {
-    /// Readable once the process has ended.
+    /// Readable once the process has exited.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 }
 
-/// What /proc tells of a process.
+/// The state of a process from /proc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Its parent.
     pub parent: Pid,
     /// Its process group.
     pub group: Pid,
-    /// When it was started, in the system's ticks: with its number, this tells it from every other process.
+    /// Its start time in clock ticks. Together with the pid, it identifies the process.
     pub started: u64,
 }
 
 impl Stat {
-    /// `None`: it is gone, or there is no /proc.
+    /// Reads the state; `None` if the process has been reaped, or there is no /proc.
     pub fn of(pid: Pid) -> Option<Stat> {
-        // The process's first thread says the same of these as the process, and does not add up the times of all its threads.
+        // The first thread has the same values as the process, but is cheaper: the kernel does not add up the times of
+        // all threads.
         let stat = fs::read(format!("/proc/{pid}/task/{pid}/stat")).ok()?;
         Self::parse(&String::from_utf8_lossy(&stat))
     }
 
-    /// The name, in parentheses, is what the process likes: fields are counted from its end.
+    /// Parses the fields after the name, which is in parentheses and may contain anything.
     fn parse(stat: &str) -> Option<Stat> {
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(1);
         let parent = fields.next()?.parse().ok().map(Pid::from_raw)?;
@@ -123,13 +124,13 @@ impl Stat {
     }
 }
 
-/// The process itself, its parent, the parent of that, ...: as far as this process can see, and no more than 64 of them.
+/// Returns the process and its ancestors as far as this process can see them, at most 64.
 pub fn ancestors_of(pid: Pid) -> impl Iterator<Item = Pid> {
     let parent = |pid: &Pid| Stat::of(*pid).map(|stat| stat.parent).filter(|parent| parent.as_raw() > 0);
-    std::iter::successors(Some(pid), parent).take(MOST_ANCESTORS)
+    std::iter::successors(Some(pid), parent).take(MAX_ANCESTORS)
 }
 
-/// The children of a process: of all its threads, those that have ended and were not reaped included.
+/// Returns the children of all threads of a process, including those that were not reaped.
 pub fn children_of(pid: Pid) -> Vec<Pid> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let mut children = Vec::new();
@@ -154,7 +155,7 @@ mod tests {
         (child, pid)
     }
 
-    /// A sleeping process of this name.
+    /// Starts a sleeping process with this name.
     fn sleeper_called(name: &[u8]) -> (Child, Pid) {
         let folder = std::env::temp_dir().join(format!("farpool-link-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder can be made");
@@ -187,7 +188,7 @@ mod tests {
     fn this_process_descends_from_its_parent() {
         let line: Vec<Pid> = ancestors_of(Pid::this()).collect();
         assert_eq!(line[..2], [Pid::this(), Pid::parent()]);
-        assert!(line.len() < MOST_ANCESTORS && line.iter().all(|pid| pid.as_raw() > 0), "{line:?}");
+        assert!(line.len() < MAX_ANCESTORS && line.iter().all(|pid| pid.as_raw() > 0), "{line:?}");
         let nobody = Pid::from_raw(i32::MAX);
         assert_eq!(ancestors_of(nobody).collect::<Vec<_>>(), [nobody]);
     }

@@ -20,12 +20,12 @@
 
 /// Bytes of a record's header.
 pub const HEADER_BYTES: usize = 16;
-/// Largest payload of one record; what is larger travels as Large and Pieces.
+/// Largest payload of one record; larger ones travel as Large and Pieces.
 pub const MAX_PAYLOAD: usize = super::memory::RING_BYTES / 2 - HEADER_BYTES;
 /// Largest payload of a Piece: small enough that writer and reader work at the same time.
 pub const PIECE_BYTES: usize = 256 << 10;
 
-/// What a record is.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the table above says what each one is")]
@@ -73,18 +73,18 @@ impl Kind {
 /// The header of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Bytes of payload behind the header.
+    /// Bytes of payload after the header.
     pub length: u32,
-    /// What the record is.
+    /// The kind of the record.
     pub kind: Kind,
-    /// The function it is about, by the agent's number.
+    /// The agent's number of the function that it is about.
     pub slot: u32,
-    /// The item it is about, by its position in the worker's stream of items.
+    /// The position of the item that it is about, in the worker's stream of items.
     pub position: u32,
 }
 
 impl Header {
-    /// Writes the header to the front of `bytes`, which must hold [`HEADER_BYTES`].
+    /// Writes the header to the front of `bytes`, which must have [`HEADER_BYTES`].
     pub fn write(self, bytes: &mut [u8]) {
         bytes[0..4].copy_from_slice(&self.length.to_le_bytes());
         bytes[4..8].copy_from_slice(&u32::from(self.kind as u8).to_le_bytes());
@@ -92,7 +92,7 @@ impl Header {
         bytes[12..16].copy_from_slice(&self.position.to_le_bytes());
     }
 
-    /// Reads a header from the front of `bytes`; `None` if it is none, or promises more than a record may hold.
+    /// Reads a header from the front of `bytes`; `None` if it is malformed or announces too large a payload.
     pub fn read(bytes: &[u8]) -> Option<Header> {
         let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let length = word(0)?;
@@ -101,19 +101,19 @@ impl Header {
     }
 }
 
-/// What stands before the items of a Run.
+/// The header of a Run, before its items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunHeader {
     /// Number of items.
     pub count: u32,
-    /// What the first `end` counts from.
+    /// The offset that the ends are relative to.
     pub start: u32,
-    /// Whether the items have a timeout, so that the worker notes when each begins.
+    /// Whether the items have a timeout, so that the worker records when each begins.
     pub timed: bool,
 }
 
 impl RunHeader {
-    /// Bytes of a written [`RunHeader`].
+    /// Size of an encoded [`RunHeader`].
     pub const BYTES: usize = 12;
 
     /// Writes it to the front of `bytes`.
@@ -123,7 +123,7 @@ impl RunHeader {
         bytes[8..12].copy_from_slice(&u32::from(self.timed).to_le_bytes());
     }
 
-    /// Reads one, and returns what lies behind it.
+    /// Reads a header, and returns the bytes after it.
     pub fn read(bytes: &[u8]) -> Option<(RunHeader, &[u8])> {
         let (head, rest) = bytes.split_at_checked(Self::BYTES)?;
         let word = |at: usize| Some(u32::from_le_bytes(head[at..at + 4].try_into().ok()?));
@@ -131,7 +131,7 @@ impl RunHeader {
     }
 }
 
-/// What stands before the pieces of a large item.
+/// The header of a large item, before its pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LargeHeader {
     /// Bytes of the item.
@@ -141,10 +141,10 @@ pub struct LargeHeader {
 }
 
 impl LargeHeader {
-    /// Bytes of a written [`LargeHeader`].
+    /// Size of an encoded [`LargeHeader`].
     pub const BYTES: usize = 16;
 
-    /// The header as bytes.
+    /// Encodes the header.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[..8].copy_from_slice(&self.length.to_le_bytes());
@@ -152,7 +152,7 @@ impl LargeHeader {
         bytes
     }
 
-    /// Reads one.
+    /// Decodes a header.
     pub fn read(bytes: &[u8]) -> Option<LargeHeader> {
         let length = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
         Some(LargeHeader { length, timed: *bytes.get(8)? != 0 })

@@ -1,9 +1,9 @@
 //! The two rings of a [`Memory`]: one writer and one reader each, in different processes.
 //!
-//! Positions count bytes since the start and never wrap (2^64 bytes); a position modulo the ring's size is
-//! where it lies. The writer owns what lies between `written` and `read + RING_BYTES`, the reader what lies
-//! between `read` and `written`; each hands bytes over by storing its position with release, and takes them by
-//! loading the other's with acquire. A position read from the other process is checked before it is used.
+//! Positions count bytes since the start and never wrap (2^64 bytes). A position modulo the ring's size is its place.
+//! The writer owns the bytes between `written` and `read + RING_BYTES`, the reader those between `read` and `written`.
+//! Each hands bytes over by storing its position with release, and takes them by loading the other's with acquire. A
+//! position from the other process is checked before it is used.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use bytes::BufMut;
 
 use super::memory::{Direction, Memory, RING_BYTES};
 
-/// The other side wrote a position that cannot be: the session with it is over.
+/// The other side wrote an invalid position: the session with it has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Corrupt;
 
@@ -22,7 +22,7 @@ pub struct Writer {
     memory: Arc<Memory>,
     direction: Direction,
     written: u64,
-    /// The reader's position when it was last looked at.
+    /// The reader's position when it was last loaded.
     read: u64,
 }
 
@@ -32,17 +32,17 @@ pub struct Reader {
     memory: Arc<Memory>,
     direction: Direction,
     read: u64,
-    /// The writer's position when it was last looked at.
+    /// The writer's position when it was last loaded.
     written: u64,
 }
 
 impl Writer {
-    /// The writing end of `direction`; there must be one only.
+    /// Creates the writing end of `direction`; there must be only one.
     pub fn new(memory: Arc<Memory>, direction: Direction) -> Writer {
         Writer { memory, direction, written: 0, read: 0 }
     }
 
-    /// How many bytes can be written now. Looks at the reader's position only when fewer than `wanted` are known.
+    /// Returns how many bytes can be written now. Loads the reader's position only if fewer than `wanted` are known.
     pub fn room(&mut self, wanted: usize) -> Result<usize, Corrupt> {
         if self.known_room() < wanted {
             let read = positions(&self.memory, self.direction).1.load(Ordering::Acquire);
@@ -59,7 +59,7 @@ impl Writer {
         RING_BYTES - offset(self.written - self.read)
     }
 
-    /// The room that is known (see [`Writer::room`]), to write into; contiguous.
+    /// Returns the known room (see [`Writer::room`]) to write into; contiguous.
     pub fn space(&mut self) -> &mut [u8] {
         let start = self.memory.ring(self.direction);
         let length = self.known_room();
@@ -70,13 +70,13 @@ impl Writer {
         unsafe { std::slice::from_raw_parts_mut(start.add(place(self.written)).as_ptr(), length) }
     }
 
-    /// The next `bytes` bytes of the space have been filled in. The reader sees them after [`Writer::publish`].
+    /// Marks the next `bytes` bytes of the space as written. The reader sees them after [`Writer::publish`].
     pub fn advance(&mut self, bytes: usize) {
         assert!(bytes <= self.known_room(), "only what was room can have been written");
         self.written += bytes as u64;
     }
 
-    /// Hands everything that was written to the reader.
+    /// Publishes everything that was written to the reader.
     pub fn publish(&mut self) {
         positions(&self.memory, self.direction).0.store(self.written, Ordering::Release);
     }
@@ -88,12 +88,12 @@ impl Writer {
 }
 
 impl Reader {
-    /// The reading end of `direction`; there must be one only.
+    /// Creates the reading end of `direction`; there must be only one.
     pub fn new(memory: Arc<Memory>, direction: Direction) -> Reader {
         Reader { memory, direction, read: 0, written: 0 }
     }
 
-    /// How many bytes can be read now. Looks at the writer's position only when fewer than `wanted` are known.
+    /// Returns how many bytes can be read now. Loads the writer's position only if fewer than `wanted` are known.
     pub fn available(&mut self, wanted: usize) -> Result<usize, Corrupt> {
         if self.known() < wanted {
             let written = positions(&self.memory, self.direction).0.load(Ordering::Acquire);
@@ -109,7 +109,7 @@ impl Reader {
         offset(self.written - self.read)
     }
 
-    /// What is known to be there (see [`Reader::available`]); contiguous.
+    /// Returns the known bytes (see [`Reader::available`]); contiguous.
     ///
     /// # Safety
     /// The writer must not change these bytes before they are consumed. A worker may rely on its agent for that. An agent may
@@ -122,19 +122,18 @@ impl Reader {
         unsafe { std::slice::from_raw_parts(self.start(), self.known()) }
     }
 
-    /// Copies `N` bytes, from `from` on, of what is known to be there; `None` if that is less.
+    /// Copies `N` of the known bytes, starting at `from`; `None` if there are fewer.
     pub fn copy<const N: usize>(&self, from: usize) -> Option<[u8; N]> {
         let mut copy = [0; N];
         self.copy_into(from, N, &mut copy.as_mut_slice())?;
         Some(copy)
     }
 
-    /// Appends a copy of `length` bytes, from `from` on, of what is known to be there; `None` if that is less, and
-    /// then nothing is appended.
+    /// Appends a copy of `length` of the known bytes, starting at `from`; `None`, and nothing is appended, if there are
+    /// fewer.
     ///
-    /// The writer can write to the ring at any time, whatever it has promised: one that does not keep the protocol
-    /// changes what it has handed over. So whatever such bytes decide is decided on a copy, made once: copy, then
-    /// check, then use. What the copy holds is up to the writer, and it stays as it is.
+    /// A faulty writer may change bytes that it has published, at any time. So decisions are based on a copy that is
+    /// made once: copy, then check, then use. The content of the copy is up to the writer, but it does not change.
     pub fn copy_into(&self, from: usize, length: usize, to: &mut impl BufMut) -> Option<()> {
         if from.checked_add(length)? > self.known() {
             return None;
@@ -157,24 +156,24 @@ impl Reader {
         Some(())
     }
 
-    /// Where the next byte lies.
+    /// Returns the place of the next byte.
     fn start(&self) -> *const u8 {
         // SAFETY: a position modulo the size of a ring lies in its mapping.
         unsafe { self.memory.ring(self.direction).add(place(self.read)).as_ptr() }
     }
 
-    /// Done with the next `bytes` bytes. The writer may reuse them after [`Reader::publish`].
+    /// Marks the next `bytes` bytes as read. The writer may reuse them after [`Reader::publish`].
     pub fn consume(&mut self, bytes: usize) {
         assert!(bytes <= self.known(), "only what was there can have been read");
         self.read += bytes as u64;
     }
 
-    /// Hands everything that was consumed back to the writer.
+    /// Releases everything that was consumed to the writer.
     pub fn publish(&mut self) {
         positions(&self.memory, self.direction).1.store(self.read, Ordering::Release);
     }
 
-    /// Bytes consumed so far.
+    /// Returns the number of bytes consumed so far.
     pub fn consumed(&self) -> u64 {
         self.read
     }
@@ -185,7 +184,7 @@ impl Reader {
     }
 }
 
-/// The written and the read position of a ring.
+/// Returns the written and the read position of a ring.
 fn positions(memory: &Memory, direction: Direction) -> (&AtomicU64, &AtomicU64) {
     let status = memory.status();
     match direction {

@@ -1,10 +1,10 @@
-//! Which process something belongs to.
+//! Values that belong to one process, and not to its forks.
 
 use std::ops::{Deref, DerefMut};
 
 use super::{generation, watch};
 
-/// The process that something belongs to.
+/// The process that a value belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner {
     generation: u32,
@@ -12,25 +12,25 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// This process.
+    /// Returns this process.
     pub fn this_process() -> Self {
         watch();
         Self { generation: generation(), pid: std::process::id() }
     }
 
-    /// Whether this is still that process, and not a fork of it.
+    /// Returns whether this is still that process, and not a fork of it.
     #[inline]
     pub fn is_here(self) -> bool {
         self.generation == generation()
     }
 
-    /// The process's id.
+    /// Returns the process's id.
     pub fn pid(self) -> u32 {
         self.pid
     }
 }
 
-/// A value that only its process drops: in a fork of that, it is left as it is.
+/// A value that only its own process drops: in a fork it is leaked.
 #[derive(Debug)]
 pub struct Owned<T> {
     owner: Owner,
@@ -39,17 +39,17 @@ pub struct Owned<T> {
 }
 
 impl<T> Owned<T> {
-    /// One of this process.
+    /// Creates a value that belongs to this process.
     pub fn new(value: T) -> Self {
         Self::of(Owner::this_process(), value)
     }
 
-    /// One that belongs to whom something else belongs.
+    /// Creates a value with a given owner.
     pub fn of(owner: Owner, value: T) -> Self {
         Self { owner, value: Some(value) }
     }
 
-    /// Whose it is.
+    /// Returns its owner.
     pub fn owner(&self) -> Owner {
         self.owner
     }

@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::{generation, watch};
 
-/// A static that each process has one of: a fork begins with a new one, since the old one's locks may be held, and its
-/// threads are the parent's.
+/// A static with a value for each process. A fork begins with a new value: locks of the old one may be held by threads
+/// of the parent.
 #[derive(Debug)]
 pub struct PerProcess<T> {
     /// Null, or a leaked box.
@@ -19,16 +19,16 @@ struct Entry<T> {
 
 impl<T: Default + Send + Sync + 'static> PerProcess<T> {
     #[expect(clippy::new_without_default, reason = "it is made in a static")]
-    /// One of which no process has anything yet.
+    /// Creates it without a value.
     pub const fn new() -> Self {
         Self { current: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// This process's own.
+    /// Returns this process's value.
     pub fn get(&self) -> &'static T {
         let mut current = self.current.load(Ordering::Acquire);
         loop {
-            // SAFETY: it is null or came out of `Box::into_raw` below, and what was published here is never freed.
+            // SAFETY: it is null or came from `Box::into_raw` below, and published values are never freed.
             if let Some(entry) = unsafe { current.as_ref::<'static>() }
                 && entry.generation == generation()
             {
@@ -39,7 +39,7 @@ impl<T: Default + Send + Sync + 'static> PerProcess<T> {
             match self.current.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => current = fresh,
                 Err(other) => {
-                    // SAFETY: it was made just now, and nobody else has got it.
+                    // SAFETY: it was created just now, and nothing else refers to it.
                     drop(unsafe { Box::from_raw(fresh) });
                     current = other;
                 }

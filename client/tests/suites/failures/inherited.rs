@@ -310,7 +310,7 @@ fn a_limit_on_files_below_a_workers_memory() {
         setrlimit(Resource::RLIMIT_FSIZE, bytes, RLIM_INFINITY).unwrap();
         let error = pools::builder().processes(2).build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        has_words(&error, &["ulimit -f", &format!("{bytes} bytes at most"), "raise that limit to 8256 KiB"]);
+        has_words(&error, &["ulimit -f", &format!("limited to {bytes} bytes"), "raise the limit to 8256 KiB"]);
     }
     setrlimit(Resource::RLIMIT_FSIZE, 8256 << 10, RLIM_INFINITY).unwrap();
     serves_on(&pool(2));
