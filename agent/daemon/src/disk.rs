@@ -13,8 +13,7 @@ impl Disk {
     pub(super) fn open(settings: &Settings) -> Result<Disk, String> {
         let programs = Programs::open(settings)?;
         let workplaces = Workplaces::open(&std::env::temp_dir());
-        let workplaces =
-            workplaces.map_err(|error| format!("cannot create a directory for the workers: {error}"))?;
+        let workplaces = workplaces.map_err(|error| format!("cannot create a directory for the workers: {error}"))?;
         Ok(Disk { programs, workplaces })
     }
 }

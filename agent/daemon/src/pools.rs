@@ -210,8 +210,8 @@ async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, packed: Bytes) -> Ou
     let directory = program.directory.to_vec();
     let workplace = spawn_blocking(move || disk.workplaces.find(directory)).await;
     let workplace = workplace.map_err(std::io::Error::other).flatten();
-    let workplace = workplace
-        .map_err(|error| unavailable(format!("cannot create a directory for the workers: {error}"), true))?;
+    let workplace =
+        workplace.map_err(|error| unavailable(format!("cannot create a directory for the workers: {error}"), true))?;
     Ok((program, Resources { program: found, workplace }))
 }
 

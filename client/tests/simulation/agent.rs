@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use farpool_agent_daemon::simulation::{
-    CommandFrames, Connect, Connecting, End, Log, SessionSettings, Session, Workers as SessionsWorkers,
+    CommandFrames, Connect, Connecting, End, Log, Session, SessionSettings, Workers as SessionsWorkers,
 };
 use farpool_net::Frames;
 use farpool_proto::v1::agent_command::Body as Command;

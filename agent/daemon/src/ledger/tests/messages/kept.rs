@@ -5,7 +5,7 @@ use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::*;
 
 use super::{Book, ada, adopt, assign, done, fault, start_job, start_pool};
-use crate::ledger::{KEPT_BYTES, REMEMBERED, REMEMBERED_BYTES, Step};
+use crate::ledger::{HOLD_BYTES, MAX_STOPPED_BYTES, MAX_STOPPED_POOLS, Step};
 
 #[test]
 fn what_a_cancelled_chunk_has_made_is_told_again() {
@@ -17,7 +17,7 @@ fn what_a_cancelled_chunk_has_made_is_told_again() {
     assert_eq!(book.last(), &Command::CancelChunks(CancelChunks { chunks: vec![chunk] }));
     assert_eq!(book.ledger.event(done(chunk, 2, 1)), None, "it comes too late");
     assert_eq!(book.ledger.take_in_vain(), Some(InVain { items: 1 }));
-    book.ledger.lost();
+    book.ledger.session_lost();
     let (held, _) = book.ledger.hello();
     assert_eq!(held[0].chunks[0].runs, [0, 2]);
 }
@@ -34,7 +34,7 @@ fn outcomes_are_kept_until_they_are_settled() {
     // Of a pool that is not here any more, and a second time.
     book.say(Command::Settled(Settled { pool: 2, report: 1 }));
     book.say(Command::Settled(Settled { pool: 1, report: 1 }));
-    book.ledger.lost();
+    book.ledger.session_lost();
     let (held, _) = book.ledger.hello();
     let [pool] = &held[..] else { panic!("{held:?}") };
     assert_eq!((pool.pool >> 63, &pool.id[..], pool.processes), (1, &[7; 16][..], 2));
@@ -56,7 +56,7 @@ fn outcomes_are_kept_until_they_are_settled() {
     let next = book.chunks()[1];
     assert_eq!(book.ledger.event(done(next, 100, 1)), Some(done(51, 100, 1)));
     book.say(Command::Settled(Settled { pool: 5, report: 4 }));
-    book.ledger.lost();
+    book.ledger.session_lost();
     assert_eq!(book.ledger.hello().0[0].chunks, []);
 }
 
@@ -76,7 +76,7 @@ fn a_place_that_was_given_up_and_is_wanted_again() {
     assert_eq!(book.ledger.event(done(next, 1, 1)), Some(done(2, 1, 1)));
     // What was not settled before is kept with what is new.
     book.ledger.event(Event::PoolStarted(PoolStarted { pool: book.pool() }));
-    book.ledger.lost();
+    book.ledger.session_lost();
     assert_eq!(book.ledger.hello().0[0].chunks.len(), 2);
 }
 
@@ -86,7 +86,7 @@ fn a_pool_that_keeps_too_much_is_held() {
     book.say(assign(10, &[(1, 0, 4)]));
     let (chunk, pool) = (book.chunks()[0], book.pool());
     let large = |first| {
-        let data = vec![0; KEPT_BYTES / 2].into();
+        let data = vec![0; HOLD_BYTES / 2].into();
         Event::RunDone(RunDone { chunk, attempt: 1, first, data, ends: vec![0; 4].into(), busy_ns: 0, failed: false })
     };
     book.ledger.event(large(0));
@@ -120,7 +120,7 @@ fn of_a_pool_without_an_id_nothing_is_kept() {
     // Its reports are counted all the same.
     book.say(Command::Settled(Settled { pool: 2, report: 2 }));
     assert_eq!(book.ledger.chunks.iter().count(), 1);
-    book.ledger.lost();
+    book.ledger.session_lost();
     book.steps();
     assert_eq!(book.last(), &Command::StopPool(StopPool { pool, now: true }));
     assert_eq!(book.ledger.hello().0.len(), 1);
@@ -129,18 +129,18 @@ fn of_a_pool_without_an_id_nothing_is_kept() {
 #[test]
 fn pools_that_are_gone_are_not_remembered_for_ever() {
     let mut book = Book::new();
-    for pool in 2..2 * REMEMBERED as u64 {
+    for pool in 2..2 * MAX_STOPPED_POOLS as u64 {
         book.say(start_pool(pool));
         book.ledger.event(Event::PoolStopped(PoolStopped { pool: book.pool() }));
     }
-    assert_eq!(book.ledger.pools.len(), REMEMBERED + 1);
+    assert_eq!(book.ledger.pools.len(), MAX_STOPPED_POOLS + 1);
     // Nor is all that they have done.
     let mut book = Book::new();
     for pool in 2..10 {
         book.say(start_pool(pool));
         book.say(start_job(pool, 10 * pool));
         book.say(assign(10 * pool, &[(pool, 0, 1)]));
-        let (chunk, data) = (*book.chunks().last().expect("one"), vec![0; REMEMBERED_BYTES / 3].into());
+        let (chunk, data) = (*book.chunks().last().expect("one"), vec![0; MAX_STOPPED_BYTES / 3].into());
         book.ledger.event(Event::RunDone(RunDone { chunk, data, ends: vec![0; 4].into(), ..RunDone::default() }));
         book.ledger.event(Event::PoolStopped(PoolStopped { pool: book.pool() }));
     }

@@ -16,7 +16,7 @@ fn adoptions_that_make_no_sense_are_refused() {
         book.say(start_job(2, 20));
         book.say(assign(10, &[(1, 0, 1)]));
         book.say(assign(20, &[(2, 0, 1)]));
-        book.ledger.lost();
+        book.ledger.session_lost();
         let (held, _) = book.ledger.hello();
         let Command::AdoptPool(mut told) = adopt(&held[0], 5, &[(held[0].chunks[0].chunk, 1, 1)]) else { return };
         book.say(Command::AdoptPool(told.clone()));
@@ -27,12 +27,12 @@ fn adoptions_that_make_no_sense_are_refused() {
         assert!(error.contains(words), "{error}");
     };
     check(|told| told.held -= 1, "is not held");
-    check(|told| told.pool = 5, "another one's name");
-    check(|told| told.pool = 1 << 63 | 6, "another one's name");
-    check(|told| told.jobs.push(AdoptedJob { number: 77, job: 78 }), "job 77 is adopted, and is not held");
-    check(|told| told.jobs.push(AdoptedJob { number: 1020, job: 1_001_010 }), "another one's name");
+    check(|told| told.pool = 5, "that name is in use");
+    check(|told| told.pool = 1 << 63 | 6, "that name is in use");
+    check(|told| told.jobs.push(AdoptedJob { number: 77, job: 78 }), "job 77 was adopted, but is not held");
+    check(|told| told.jobs.push(AdoptedJob { number: 1020, job: 1_001_010 }), "that name is in use");
     let of_the_other = |told: &mut AdoptPool| told.chunks.push(AdoptedChunk { held: 1 << 32, chunk: 9, attempt: 1 });
-    check(of_the_other, "a pool that it is not of");
+    check(of_the_other, "with the wrong pool");
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn what_nobody_adopts_is_dropped() {
     for chunk in &chunks[..2] {
         book.ledger.event(done(*chunk, if *chunk == chunks[0] { 0 } else { 2 }, 1));
     }
-    book.ledger.lost();
+    book.ledger.session_lost();
     book.ledger.event(done(chunks[2], 0, 1));
     let (held, in_vain) = book.ledger.hello();
     assert_eq!((held[0].chunks.len(), in_vain), (3, 0));
@@ -61,7 +61,7 @@ fn what_nobody_adopts_is_dropped() {
     assert_eq!(book.ledger.take_in_vain(), Some(InVain { items: 3 }));
     assert_eq!((book.ledger.take_in_vain(), book.ledger.hello().1), (None, 0));
     assert_eq!(book.ledger.event(done(chunks[0], 1, 1)), None);
-    book.ledger.lost();
+    book.ledger.session_lost();
     assert_eq!(book.ledger.hello().1, 1);
     book.ledger.welcomed();
     assert_eq!(book.ledger.hello().1, 0);
@@ -72,7 +72,7 @@ fn a_held_pool_that_nobody_wants_is_stopped() {
     let mut book = Book::new();
     book.say(assign(10, &[(1, 0, 2)]));
     let chunk = book.chunks()[0];
-    book.ledger.lost();
+    book.ledger.session_lost();
     let held = book.ledger.hello().0[0].pool;
     book.say(Command::StopPool(StopPool { pool: held, now: false }));
     let pool = book.pool();
@@ -89,7 +89,7 @@ fn pools_that_had_not_started_are_not_held() {
     let mut book = Book::new();
     book.say(start_pool(2));
     let pool = book.pool();
-    book.ledger.lost();
+    book.ledger.session_lost();
     book.steps();
     assert_eq!(book.last(), &Command::StopPool(StopPool { pool, now: true }));
     assert_eq!(book.ledger.hello().0.len(), 1);
@@ -101,7 +101,7 @@ fn what_is_given_back_while_nobody_asks_is_told_to_whom_it_concerns() {
     book.say(assign(10, &[(1, 0, 4)]));
     let chunk = book.chunks()[0];
     let back = |chunk, first, count| Event::Returned(Returned { chunk, attempt: 1, first, count });
-    book.ledger.lost();
+    book.ledger.session_lost();
     assert_eq!(book.ledger.event(back(chunk, 3, 1)), None);
     let (held, _) = book.ledger.hello();
     assert_eq!(held[0].chunks[0].runs, [0, 3]);
@@ -109,7 +109,7 @@ fn what_is_given_back_while_nobody_asks_is_told_to_whom_it_concerns() {
     assert_eq!(book.ledger.event(back(chunk, 0, 3)), None);
     let told = book.say(adopt(&held[0], 5, &[(chunk, 50, 1)]));
     assert_eq!(told[1..], [back(50, 0, 3)]);
-    book.ledger.lost();
+    book.ledger.session_lost();
     assert_eq!(book.ledger.hello().0[0].chunks, []);
 }
 
@@ -121,7 +121,7 @@ fn credit_and_ailing_are_told_again() {
     for event in [credit.clone(), ailing("why")] {
         assert_eq!(book.ledger.event(event.clone()), Some(event));
     }
-    book.ledger.lost();
+    book.ledger.session_lost();
     book.ledger.hello();
     book.ledger.welcomed();
     assert_eq!(book.steps(), [ailing("why"), credit.clone()]);
@@ -138,14 +138,14 @@ fn who_adopts_an_ailing_pool_is_told() {
     let ailing = |pool| Event::Ailing(Ailing { reason: "why".to_owned(), pool });
     assert_eq!(book.ledger.event(ailing(pool)), Some(ailing(1)));
     assert_eq!(book.ledger.event(ailing(77)), None);
-    book.ledger.lost();
+    book.ledger.session_lost();
     let (held, _) = book.ledger.hello();
     book.ledger.welcomed();
     let started = |pool| Event::PoolStarted(PoolStarted { pool });
     assert_eq!(book.say(adopt(&held[0], 5, &[])), [started(5), ailing(5)]);
     // It serves again.
     assert_eq!(book.ledger.event(started(pool)), Some(started(5)));
-    book.ledger.lost();
+    book.ledger.session_lost();
     let (held, _) = book.ledger.hello();
     assert_eq!(book.say(adopt(&held[0], 6, &[])), [started(6)]);
 }
@@ -163,11 +163,11 @@ fn a_pool_that_was_to_stop_goes_on_if_it_is_adopted() {
         if gone {
             book.ledger.event(Event::PoolStopped(PoolStopped { pool }));
         }
-        book.ledger.lost();
+        book.ledger.session_lost();
         let (held, _) = book.ledger.hello();
         book.ledger.command(adopt(&held[0], 5, &[(chunk, 50, 1)])).expect("it makes sense");
         let steps = book.ledger.steps();
-        assert_eq!(steps.contains(&Step::KeepOn(pool)), out, "{steps:?}");
+        assert_eq!(steps.contains(&Step::CancelStop(pool)), out, "{steps:?}");
         let starts = |step: &Step| matches!(step, Step::Command(Command::StartPool(start)) if start.pool != pool);
         assert_eq!(steps.iter().any(starts), !out, "{steps:?}");
         // The job is known again.
@@ -197,7 +197,7 @@ fn a_pool_that_has_failed_says_so_again() {
     book.say(assign(10, &[(3, 5, 1)]));
     book.say(assign(11, &[(4, 5, 1)]));
     assert_eq!(book.agent.len(), before, "{:?}", book.agent);
-    book.ledger.lost();
+    book.ledger.session_lost();
     let (held, _) = book.ledger.hello();
     assert_eq!(held[0].chunks.len(), 1);
     assert_eq!(held[0].chunks[0].runs, [0, 1]);
