@@ -1,7 +1,7 @@
 //! Shares an agent's slots between its pools, and computes its credit and health.
 
 use farpool_proto::v1::agent_event::Body;
-use farpool_proto::v1::{AgentEvent, Ailing};
+use farpool_proto::v1::{AgentEvent, HealthReport};
 
 use crate::pool::{Allowance, Census, WorkerPool};
 use crate::slots::{self, Demand, Share};
@@ -90,7 +90,7 @@ impl Sharing {
                     self.unhealthy = unhealthy;
                     self.recovered_at = Some(now).filter(|_| !unhealthy);
                     let reason = reason.unwrap_or_default().to_owned();
-                    events.push(AgentEvent { body: Some(Body::Ailing(Ailing { reason, pool: 0 })) });
+                    events.push(AgentEvent { body: Some(Body::HealthReport(HealthReport { reason, pool: 0 })) });
                 }
             }
         }

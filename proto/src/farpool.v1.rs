@@ -837,9 +837,9 @@ pub mod agent_event {
         #[prost(message, tag = "10")]
         Draining(super::Draining),
         #[prost(message, tag = "11")]
-        Ailing(super::Ailing),
+        HealthReport(super::HealthReport),
         #[prost(message, tag = "12")]
-        InVain(super::InVain),
+        WastedOutcomes(super::WastedOutcomes),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -861,9 +861,9 @@ pub struct AgentHello {
     /// or by StopPool with the number that it has here.
     #[prost(message, repeated, tag = "6")]
     pub held: ::prost::alloc::vec::Vec<HeldPool>,
-    /// Outcomes that it made in vain since its last hello: their chunks had been given to others.
+    /// How many outcomes were wasted since its last hello: their chunks had been given to others.
     #[prost(uint64, tag = "7")]
-    pub in_vain: u64,
+    pub wasted: u64,
     /// 32 random bytes, made when the agent's process starts and told only to the coordinator; none in local mode.
     #[prost(bytes = "bytes", tag = "8")]
     pub secret: ::prost::bytes::Bytes,
@@ -987,18 +987,18 @@ pub struct AgentOutput {
 /// The agent is leaving: it takes nothing more.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Draining {}
-/// So many outcomes were made in vain since the last word about that, the hello included: their chunks had been given to
-/// others. They were dropped, and are to be counted.
+/// How many outcomes were wasted since the last such report, or since the hello: their chunks had been given to others, so they were
+/// dropped. For the status.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct InVain {
+pub struct WastedOutcomes {
     #[prost(uint64, tag = "1")]
     pub items: u64,
 }
-/// Workers die here before they can serve, so the agent backs off before it starts others. Without `pool`: no pool can serve. The agent
-/// takes nothing (its credit says so) until it reports an empty reason. With `pool`: others can serve. The agent takes nothing of this
-/// pool until it reports again that the pool has started.
+/// The agent is unhealthy, or healthy again (an empty reason). It is unhealthy if workers die before they can serve; it then backs off
+/// before it starts others. Without `pool`: no pool can serve, and the agent takes nothing (its credit says so). With `pool`: other
+/// pools can serve. The agent takes nothing of this pool until it reports again that the pool has started.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Ailing {
+pub struct HealthReport {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
     /// 0: the agent as a whole
@@ -1345,9 +1345,9 @@ pub struct AgentStatus {
     /// Over the last seconds.
     #[prost(double, tag = "11")]
     pub items_per_second: f64,
-    /// Why its workers die before they can serve (Ailing); empty: they do not.
+    /// Why its workers die before they can serve (HealthReport); empty: they do not.
     #[prost(string, tag = "12")]
-    pub ailing: ::prost::alloc::string::String,
+    pub unhealthy: ::prost::alloc::string::String,
     /// Its connection is lost, and it may come back.
     #[prost(bool, tag = "13")]
     pub away: bool,

@@ -29,10 +29,10 @@ impl Debug for Detach {
 
 impl Debug for AgentHello {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let Self { host, slots, version, id, labels, held, in_vain, secret: _ } = self;
+        let Self { host, slots, version, id, labels, held, wasted, secret: _ } = self;
         let mut shown = f.debug_struct("AgentHello");
         shown.field("host", host).field("slots", slots).field("version", version).field("id", id);
-        shown.field("labels", labels).field("held", held).field("in_vain", in_vain).field("secret", &HIDDEN).finish()
+        shown.field("labels", labels).field("held", held).field("wasted", wasted).field("secret", &HIDDEN).finish()
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use farpool_proto::v1::agent_event::Body as Event;
-use farpool_proto::v1::{AgentEvent, Ailing, FailureKind};
+use farpool_proto::v1::{AgentEvent, FailureKind, HealthReport};
 
 /// Reasons why this host is healthy or unhealthy.
 #[derive(Debug, Default)]
@@ -32,8 +32,8 @@ impl Health {
     pub(super) fn update(&mut self, events: &mut Vec<AgentEvent>) -> Option<&str> {
         let mut changed = false;
         let mut note = |event: &AgentEvent| match &event.body {
-            Some(Event::Ailing(ailing)) if ailing.pool == 0 => {
-                self.worker_failure.clone_from(&ailing.reason);
+            Some(Event::HealthReport(unhealthy)) if unhealthy.pool == 0 => {
+                self.worker_failure.clone_from(&unhealthy.reason);
                 changed = true;
             }
             Some(Event::PoolStarted(started)) => {
@@ -58,7 +58,7 @@ impl Health {
         if !changed {
             return None;
         }
-        events.retain(|event| !matches!(&event.body, Some(Event::Ailing(ailing)) if ailing.pool == 0));
+        events.retain(|event| !matches!(&event.body, Some(Event::HealthReport(unhealthy)) if unhealthy.pool == 0));
         let starts = if self.started.is_empty() { self.start_failure.as_str() } else { "" };
         let reason = if self.worker_failure.is_empty() { starts } else { &self.worker_failure };
         if reason == self.reported {
@@ -66,7 +66,7 @@ impl Health {
         }
         reason.clone_into(&mut self.reported);
         let reason = self.reported.clone();
-        events.push(AgentEvent { body: Some(Event::Ailing(Ailing { reason, pool: 0 })) });
+        events.push(AgentEvent { body: Some(Event::HealthReport(HealthReport { reason, pool: 0 })) });
         Some(&self.reported)
     }
 }
@@ -79,16 +79,16 @@ mod tests {
 
     /// Returns what is reported to the coordinator after this event of the agent.
     fn told(health: &mut Health, event: Event) -> Option<String> {
-        let own = matches!(event, Event::Ailing(_));
+        let own = matches!(event, Event::HealthReport(_));
         let mut events = vec![AgentEvent { body: Some(event) }];
         let said = health.update(&mut events).map(str::to_owned);
-        let ailing = events.iter().find_map(|event| match &event.body {
-            Some(Event::Ailing(ailing)) => Some(ailing.reason.clone()),
+        let unhealthy = events.iter().find_map(|event| match &event.body {
+            Some(Event::HealthReport(unhealthy)) => Some(unhealthy.reason.clone()),
             _ => None,
         });
-        assert_eq!(said, ailing);
-        assert_eq!(events.len(), usize::from(!own) + usize::from(ailing.is_some()));
-        ailing
+        assert_eq!(said, unhealthy);
+        assert_eq!(events.len(), usize::from(!own) + usize::from(unhealthy.is_some()));
+        unhealthy
     }
 
     fn fault(pool: u64, kind: FailureKind, message: &str) -> Event {
@@ -109,9 +109,9 @@ mod tests {
         // One pool's failure does not matter while others run.
         assert_eq!(told(&mut health, fault(5, FailureKind::Unavailable, "too large")), None);
         assert_eq!(told(&mut health, Event::PoolStopped(PoolStopped { pool: 4 })), Some("too large".into()));
-        let dies = Ailing { reason: "killed by SIGKILL".into(), pool: 0 };
-        assert_eq!(told(&mut health, Event::Ailing(dies)), Some("killed by SIGKILL".into()));
-        assert_eq!(told(&mut health, Event::Ailing(Ailing::default())), Some("too large".into()));
+        let dies = HealthReport { reason: "killed by SIGKILL".into(), pool: 0 };
+        assert_eq!(told(&mut health, Event::HealthReport(dies)), Some("killed by SIGKILL".into()));
+        assert_eq!(told(&mut health, Event::HealthReport(HealthReport::default())), Some("too large".into()));
     }
 
     #[test]

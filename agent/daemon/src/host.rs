@@ -7,7 +7,7 @@ use farpool_agent::Agent;
 use farpool_common::log::{Log, info, warn};
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
-use farpool_proto::v1::{AgentCommand, AgentEvent, Ailing, Failure, PoolStopped};
+use farpool_proto::v1::{AgentCommand, AgentEvent, Failure, HealthReport, PoolStopped};
 
 use super::connector::Coordinator;
 use super::disk::Disk;
@@ -92,7 +92,7 @@ impl Workers for Host {
         for event in &*events {
             match &event.body {
                 Some(Event::PoolStopped(stopped)) => self.pools.stopped(stopped.pool),
-                Some(Event::Ailing(Ailing { reason, pool: 1.. })) => {
+                Some(Event::HealthReport(HealthReport { reason, pool: 1.. })) => {
                     warn!(self.log, reason, "pool unhealthy; its workers die at startup");
                 }
                 _ => {}

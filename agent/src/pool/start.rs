@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use farpool_common::backoff::{self, Backoff};
 use farpool_proto::v1::agent_event::Body;
-use farpool_proto::v1::{Ailing, FailureKind, PoolStarted};
+use farpool_proto::v1::{FailureKind, HealthReport, PoolStarted};
 use nix::errno::Errno;
 
 use super::stop::Stopping;
@@ -139,7 +139,7 @@ impl WorkerPool {
             }
             Some(reason) if !starts.reported_unhealthy && !all && !stops && now >= starts.may_report_at() => {
                 starts.reported_unhealthy = true;
-                Some(Body::Ailing(Ailing { reason: reason.clone(), pool: self.id }))
+                Some(Body::HealthReport(HealthReport { reason: reason.clone(), pool: self.id }))
             }
             _ => None,
         }

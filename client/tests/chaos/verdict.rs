@@ -96,7 +96,7 @@ fn status(stage: &Stage) -> Result<Value, String> {
 fn unrest(status: &Value, agents: usize) -> Option<String> {
     let at_rest = |agent: &Value| {
         let is = |key: &str, value: Value| agent[key] == value;
-        is("busy", 0.into()) && is("chunks", 0.into()) && is("away", false.into()) && is("ailing", "".into())
+        is("busy", 0.into()) && is("chunks", 0.into()) && is("away", false.into()) && is("unhealthy", "".into())
     };
     let there = status["agents"].as_array().map_or(&[][..], Vec::as_slice);
     let nothing = |key: &str| status[key].as_array().is_some_and(Vec::is_empty);

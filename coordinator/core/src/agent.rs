@@ -15,7 +15,7 @@ pub(crate) struct Agent {
     /// Whether it is leaving and gets nothing more.
     pub(crate) draining: bool,
     /// Whether workers die there before they can serve.
-    pub(crate) ails: bool,
+    pub(crate) unhealthy: bool,
     /// How many chunks it holds.
     pub(crate) count: u32,
     /// How many of them it was asked to give back.
@@ -67,7 +67,7 @@ impl Agent {
             labels,
             credit: Credit::default(),
             draining: false,
-            ails: false,
+            unhealthy: false,
             count: 0,
             retracting: 0,
             promised: 0,
@@ -125,6 +125,6 @@ impl Agent {
 
     /// Who has least is allotted the next worker: whether workers die there, and how many it was allotted for each slot.
     pub(crate) fn commitment(&self) -> (bool, u64) {
-        (self.ails, self.committed.saturating_mul(self.load_of_one))
+        (self.unhealthy, self.committed.saturating_mul(self.load_of_one))
     }
 }

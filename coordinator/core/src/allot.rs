@@ -197,9 +197,9 @@ impl Core {
 
     /// What workers of the pool are allotted by: whether they would die there, and the part of the slots that is committed.
     fn commitment(&self, id: PoolId, agent: AgentId) -> (bool, u64) {
-        let sick = self.pools.get(id).is_some_and(|pool| pool.sick.contains(&agent));
-        let (ails, part) = self.fleet.agents.get(agent).expect("an agent with open slots is there").commitment();
-        (ails || sick, part)
+        let unhealthy_at = self.pools.get(id).is_some_and(|pool| pool.unhealthy_at.contains(&agent));
+        let (unhealthy, part) = self.fleet.agents.get(agent).expect("an agent with open slots is there").commitment();
+        (unhealthy || unhealthy_at, part)
     }
 
     /// How many more workers of the pool the agent may have.

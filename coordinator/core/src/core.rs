@@ -106,15 +106,15 @@ impl Core {
             Event::JobOpened { job, pool, policy, require } => self.open_job(job, pool, policy, &require, actions),
             Event::RetriesStopped { job } => self.stop_retries(job),
             Event::JobCancelled { job } => self.cancel_job(job, actions),
-            Event::ItemsResent { job } => self.items_resent(job),
-            Event::QueueLost { job } => self.fail_queued(job, actions),
+            Event::ResendComplete { job } => self.items_resent(job),
+            Event::FailQueued { job } => self.fail_queued(job, actions),
             Event::PoolOpened { pool, slots, weight, require, held } => {
                 self.open_pool(pool, slots, weight, require, actions, &held);
             }
             Event::PoolPaused { pool, paused } => self.pause_pool(pool, paused),
             Event::PoolClosed { pool } => self.close_pool(pool, actions),
             Event::PlaceStarted { pool, agent } => self.place_started(pool, agent),
-            Event::PlaceAils { pool, agent } => self.place_ails(pool, agent, actions),
+            Event::PlaceUnhealthy { pool, agent } => self.set_place_unhealthy(pool, agent, actions),
             Event::PlaceUnfit { pool, agent } => self.place_unfit(pool, agent, actions),
             Event::PlaceStopped { pool, agent } => self.place_stopped(pool, agent, actions),
             Event::AgentJoined { agent, slots, labels } => self.join_agent(agent, slots, labels, actions),
@@ -122,7 +122,7 @@ impl Core {
                 let set = self.fleet.set_credit(agent, Credit { chunks, bytes }, &mut self.reaches);
                 assert!(set, "credit of {agent:?}, which is not there");
             }
-            Event::AgentAils { agent, ails } => self.set_ailing(agent, ails, actions),
+            Event::AgentHealthChanged { agent, unhealthy } => self.set_unhealthy(agent, unhealthy, actions),
             Event::AgentDraining { agent } => self.drain_agent(agent, actions),
             Event::AgentLost { agent } => self.lose_agent(agent, actions),
         }

@@ -32,15 +32,15 @@ pub enum Event {
     },
     /// Workers die at the agent before they can serve, or do so no more. What it holds it gives back, and its credit says
     /// that it wants nothing; workers of pools with a limit are allotted to others, as far as these have slots.
-    AgentAils {
+    AgentHealthChanged {
         /// Who.
         agent: AgentId,
         /// Whether it is so.
-        ails: bool,
+        unhealthy: bool,
     },
     /// The pool's workers die at the agent before they can serve, while those of other pools can. The agent gives back the pool's items,
     /// and gets no more of them until it reports again that the pool has started.
-    PlaceAils {
+    PlaceUnhealthy {
         /// Which pool.
         pool: PoolId,
         /// Where.
@@ -133,12 +133,12 @@ pub enum Event {
     },
     /// What has arrived of the job is all that is left of what had arrived at a scheduler before this one. A chunk of an
     /// explicit size may lack items that have had their outcomes, so none waits for items behind these.
-    ItemsResent {
+    ResendComplete {
         /// Of which job.
         job: JobId,
     },
     /// What is queued of the job may have run at an agent that did not come back, and its items run at most once: they fail.
-    QueueLost {
+    FailQueued {
         /// Which.
         job: JobId,
     },

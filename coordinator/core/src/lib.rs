@@ -47,7 +47,6 @@ mod action;
 mod adapt;
 mod adopt;
 mod agent;
-mod ailing;
 mod allot;
 mod check;
 mod chunk;
@@ -77,6 +76,7 @@ mod shares;
 mod slab;
 mod speculate;
 mod take_back;
+mod unhealthy;
 mod window;
 
 pub use action::{Action, Cause};

@@ -40,7 +40,7 @@ impl Core {
             ready_lanes: 0,
             lanes: Vec::new(),
             places: Places::default(),
-            sick: BTreeSet::new(),
+            unhealthy_at: BTreeSet::new(),
             allotted: 0,
             offered: 0,
         };
@@ -103,7 +103,7 @@ impl Core {
                 self.start_everywhere(pool, id, actions);
             }
         }
-        self.move_from_ailing(actions);
+        self.move_from_unhealthy(actions);
     }
 
     pub(crate) fn place_started(&mut self, pool: PoolId, agent: AgentId) {
@@ -112,7 +112,7 @@ impl Core {
             self.stale_reports += 1;
             return;
         };
-        self.pools.get_mut(pool).expect("a place's pool is open").sick.remove(&agent);
+        self.pools.get_mut(pool).expect("a place's pool is open").unhealthy_at.remove(&agent);
         // It is given up already if its workers died there.
         if stage == Stage::Starting {
             self.place_mut(pool, agent).expect("it was just found").1.stage = Stage::Ready;
@@ -179,7 +179,7 @@ impl Core {
             job.agents.remove(id);
         }
         for (_, pool) in self.pools.iter_mut() {
-            pool.sick.remove(&id);
+            pool.unhealthy_at.remove(&id);
         }
         let places = self.fleet.agents.get(id).expect("it was just found").places.clone();
         self.leave_common(id);

@@ -28,7 +28,7 @@ pub(crate) struct Pool {
     pub(crate) lanes: Vec<LaneId>,
     pub(crate) places: Places,
     /// Agents on which its workers died before they could serve, as far as is known: others are allotted its workers first.
-    pub(crate) sick: BTreeSet<AgentId>,
+    pub(crate) unhealthy_at: BTreeSet<AgentId>,
     /// Workers that its places were allotted, of those that the limit allows.
     pub(crate) allotted: u32,
     /// Workers at the places that may run something, or may soon.

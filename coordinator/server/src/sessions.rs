@@ -141,7 +141,7 @@ where
             Ok(Opening::Resume { resume, rest }) => {
                 let checked = version::check("the coordinator", self.kind.peer, resume.version.as_ref());
                 match checked.and_then(|()| session_id(&resume.secret)) {
-                    Ok(id) => self.go_on(id, resume.received, rest, reply).await,
+                    Ok(id) => self.resume(id, resume.received, rest, reply).await,
                     Err(status) => self.refuse(reply, status),
                 }
             }
@@ -171,7 +171,7 @@ where
         }
     }
 
-    async fn go_on(self, id: [u8; 16], received: u64, rest: Rest<In>, reply: Reply<Out>) {
+    async fn resume(self, id: [u8; 16], received: u64, rest: Rest<In>, reply: Reply<Out>) {
         let (turns, turn) = mpsc::channel(1);
         let (resumed, answer) = oneshot::channel();
         let passed = self.caller.meter.passed(None);

@@ -58,11 +58,11 @@ pub(crate) enum FromAgent {
     },
     Draining,
     /// `pool`: None: no pool can serve there, or, if `reason` is empty, some can again.
-    Ailing {
+    HealthReport {
         reason: String,
         pool: Option<PoolId>,
     },
-    InVain {
+    WastedOutcomes {
         items: u64,
     },
 }
@@ -78,7 +78,7 @@ pub(crate) struct Hello {
     pub(crate) version: Option<Version>,
     /// What it still runs for sessions that have ended.
     pub(crate) held: Vec<HeldPool>,
-    pub(crate) in_vain: u64,
+    pub(crate) wasted: u64,
 }
 
 pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
@@ -106,12 +106,13 @@ pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
         Body::PoolStarted(started) => FromAgent::PoolStarted { pool: PoolId::from_bits(started.pool) },
         Body::Output(output) => from_output(output)?,
         Body::Draining(_) => FromAgent::Draining,
-        Body::InVain(in_vain) => FromAgent::InVain { items: in_vain.items },
-        Body::Ailing(ailing) => {
-            let pool = (ailing.pool != 0).then(|| PoolId::from_bits(ailing.pool));
+        Body::WastedOutcomes(wasted) => FromAgent::WastedOutcomes { items: wasted.items },
+        Body::HealthReport(unhealthy) => {
+            let pool = (unhealthy.pool != 0).then(|| PoolId::from_bits(unhealthy.pool));
             // With no reason it would be taken for well: only the agent as a whole says so.
-            let reason = if ailing.reason.is_empty() && pool.is_some() { "it gives no reason" } else { &ailing.reason };
-            FromAgent::Ailing { reason: limits::clipped(reason, REASON_BYTES), pool }
+            let reason =
+                if unhealthy.reason.is_empty() && pool.is_some() { "it gives no reason" } else { &unhealthy.reason };
+            FromAgent::HealthReport { reason: limits::clipped(reason, REASON_BYTES), pool }
         }
         Body::PoolStopped(stopped) => FromAgent::PoolStopped { pool: PoolId::from_bits(stopped.pool) },
     })
@@ -142,10 +143,10 @@ fn introduction(hello: AgentHello) -> Result<Hello, Refused> {
     limits::at_most("bytes in the name of a host", hello.host.len(), limits::HOST_BYTES)?;
     let release = hello.version.as_ref().map_or(0, |version| version.release.len());
     limits::at_most("bytes in the name of a release", release, limits::RELEASE_BYTES)?;
-    let AgentHello { host, slots, version, id, labels: named, held, in_vain, secret: _ } = hello;
+    let AgentHello { host, slots, version, id, labels: named, held, wasted, secret: _ } = hello;
     let id = identity(&id, RefusedKind::AgentIdLength)?;
     let held = held.into_iter().map(held_pool).collect::<Result<_, _>>()?;
-    Ok(Hello { host, slots, id, labels: labels(named)?, version, held, in_vain })
+    Ok(Hello { host, slots, id, labels: labels(named)?, version, held, wasted })
 }
 
 fn from_output(output: AgentOutput) -> Result<FromAgent, Refused> {

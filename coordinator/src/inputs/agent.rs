@@ -60,7 +60,7 @@ fn greet(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, hello: Hello) {
         gone(parts, round, older);
     }
     let (slots, labels) = (hello.slots, parts.labels.take(&hello.labels));
-    round.count_all_late(hello.in_vain);
+    round.count_all_late(hello.wasted);
     parts.agents.greet(id, hello, round.now);
     feed(parts, round, Event::AgentJoined { agent: id, slots, labels });
     recovery::come_back(parts, round, id);
@@ -100,9 +100,9 @@ fn report(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, event: FromA
             place::output(parts, round, agent, pool, (pid, stream, data));
         }
         FromAgent::Draining => drains(parts, round, agent),
-        FromAgent::InVain { items } => round.count_all_late(items),
-        FromAgent::Ailing { reason, pool: Some(pool) } => place::ails(parts, round, agent, pool, reason),
-        FromAgent::Ailing { reason, pool: None } => ails(parts, round, agent, reason),
+        FromAgent::WastedOutcomes { items } => round.count_all_late(items),
+        FromAgent::HealthReport { reason, pool: Some(pool) } => place::unhealthy(parts, round, agent, pool, reason),
+        FromAgent::HealthReport { reason, pool: None } => unhealthy(parts, round, agent, reason),
         FromAgent::Hello(_) | FromAgent::PoolStopped { .. } => unreachable!("taken in before"),
     }
 }
@@ -131,11 +131,11 @@ fn drains(parts: &mut Parts, round: &mut Round<'_>, id: AgentId) {
 }
 
 /// Workers die at the agent before they can serve; or, without a reason, do so no more.
-fn ails(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, reason: String) {
+fn unhealthy(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, reason: String) {
     let Some(agent) = parts.agents.get_mut(id) else { return };
-    let ails = !reason.is_empty();
-    let is_news = agent.set_ailing(reason);
-    feed(parts, round, Event::AgentAils { agent: id, ails });
+    let unhealthy = !reason.is_empty();
+    let is_news = agent.set_unhealthy(reason);
+    feed(parts, round, Event::AgentHealthChanged { agent: id, unhealthy });
     if is_news {
         review_all(parts, round);
     }

@@ -27,13 +27,13 @@ pub(crate) fn started(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, i
 
 /// The pool's workers die there while other pools can serve: the agent gets no more of its items until it reports that the pool has
 /// started.
-pub(crate) fn ails(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, id: PoolId, reason: String) {
+pub(crate) fn unhealthy(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, id: PoolId, reason: String) {
     let Some(pool) = parts.pools.working_at(id, from) else {
         round.count_late();
         return;
     };
-    if pool.places.ails_at(from, reason) {
-        feed(parts, round, Event::PlaceAils { pool: id, agent: from });
+    if pool.places.set_unhealthy_at(from, reason) {
+        feed(parts, round, Event::PlaceUnhealthy { pool: id, agent: from });
         round.note_to_review(id);
     }
 }

@@ -68,7 +68,7 @@ impl View<'_> {
             connected_ns: self.now.saturating_sub(agent.joined_at()),
             items_done: agent.items_done(),
             items_per_second: agent.items_per_second(self.now),
-            ailing: agent.ailing().to_owned(),
+            unhealthy: agent.unhealthy().to_owned(),
             away: agent.is_away(),
         }
     }

@@ -35,7 +35,7 @@ pub(crate) struct Agent {
     /// Its connection is lost and it may come back: it gets nothing new meanwhile.
     away: bool,
     /// Why its workers die before they can serve; empty: they do not.
-    ailing: String,
+    unhealthy: String,
     credit: Credit,
     joined_at: u64,
     items_done: u64,
@@ -201,14 +201,14 @@ impl Agent {
     }
 
     /// Why its workers die before they can serve; empty: they do not.
-    pub(crate) fn ailing(&self) -> &str {
-        &self.ailing
+    pub(crate) fn unhealthy(&self) -> &str {
+        &self.unhealthy
     }
 
     /// Returns whether it becomes, or ceases to be, an agent at which nothing can run.
-    pub(crate) fn set_ailing(&mut self, reason: String) -> bool {
-        let ails = !reason.is_empty();
-        ails == std::mem::replace(&mut self.ailing, reason).is_empty()
+    pub(crate) fn set_unhealthy(&mut self, reason: String) -> bool {
+        let unhealthy = !reason.is_empty();
+        unhealthy == std::mem::replace(&mut self.unhealthy, reason).is_empty()
     }
 
     pub(crate) fn joined_at(&self) -> u64 {

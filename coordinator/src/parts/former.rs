@@ -38,12 +38,12 @@ pub(crate) struct NewJob {
     pub(crate) policy: JobPolicy,
     pub(crate) require: Labels,
     /// Items before this one may have been at a coordinator before this one, and at agents. The others never left the client.
-    pub(crate) said_again_to: u64,
+    pub(crate) resent_to: u64,
 }
 
 impl NewJob {
     pub(crate) fn new(job: JobId, policy: JobPolicy, require: Labels) -> Self {
-        Self { job, policy, require, said_again_to: 0 }
+        Self { job, policy, require, resent_to: 0 }
     }
 }
 
@@ -70,7 +70,7 @@ impl Reopening {
     /// The client has sent all that it still wants. `next`: the item behind those of a job that are here. False: that was said already.
     pub(crate) fn complete(&mut self, next: impl Fn(JobId) -> u64) -> bool {
         for new in self.former.iter_mut().flat_map(|former| &mut former.jobs).filter(|_| !self.complete) {
-            new.said_again_to = next(new.job);
+            new.resent_to = next(new.job);
         }
         !std::mem::replace(&mut self.complete, true)
     }

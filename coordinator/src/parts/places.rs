@@ -27,7 +27,7 @@ pub(crate) struct Places {
     /// The agents that cannot run it, and why.
     unfit: BTreeMap<AgentId, Failure>,
     /// The agents at which its workers die before they can serve, while those of other pools can; and why.
-    ailing: BTreeMap<AgentId, String>,
+    unhealthy: BTreeMap<AgentId, String>,
     /// Whether any agent has run it.
     proven: bool,
 }
@@ -132,17 +132,17 @@ impl Places {
     /// It serves at the agent. Returns whether its workers died there before.
     pub(crate) fn serves_at(&mut self, agent: AgentId) -> bool {
         self.proven = true;
-        self.ailing.remove(&agent).is_some()
+        self.unhealthy.remove(&agent).is_some()
     }
 
     /// Its workers die there. False: that was known.
-    pub(crate) fn ails_at(&mut self, agent: AgentId, reason: String) -> bool {
-        self.ailing.insert(agent, reason).is_none()
+    pub(crate) fn set_unhealthy_at(&mut self, agent: AgentId, reason: String) -> bool {
+        self.unhealthy.insert(agent, reason).is_none()
     }
 
     /// The agents at which its workers die, and why.
-    pub(crate) fn ailing(&self) -> &BTreeMap<AgentId, String> {
-        &self.ailing
+    pub(crate) fn unhealthy(&self) -> &BTreeMap<AgentId, String> {
+        &self.unhealthy
     }
 
     /// It cannot run there.
@@ -172,14 +172,14 @@ impl Places {
             return None;
         }
         self.at.remove(&agent);
-        self.ailing.remove(&agent);
+        self.unhealthy.remove(&agent);
         Some(Stopped { given_up })
     }
 
     /// The agent is gone. Returns whether it was a place.
     pub(crate) fn forget(&mut self, agent: AgentId) -> bool {
         self.unfit.remove(&agent);
-        self.ailing.remove(&agent);
+        self.unhealthy.remove(&agent);
         self.given_up.remove(&agent);
         self.pending.remove(&agent).is_some() | self.at.remove(&agent)
     }

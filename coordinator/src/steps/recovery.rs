@@ -88,7 +88,7 @@ fn reopen(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     let all_go_on = parts.pools.get(id).is_some_and(|pool| ran_at.iter().all(|agent| goes_on(pool, agent)));
     for NewJob { job, policy, .. } in &jobs {
         if !all_go_on && policy.retries == 0 && parts.jobs.get(*job).is_some() {
-            round.tell_core(Event::QueueLost { job: *job });
+            round.tell_core(Event::FailQueued { job: *job });
             follow(parts, round, Report::not_back());
         }
     }
@@ -119,17 +119,17 @@ fn held_at(agents: &Agents, pool: &PoolKey, ran_at: &[Identity]) -> Vec<(AgentId
 
 /// Tells the core of a job and of those of its items that may be at agents; nothing if it was cancelled meanwhile.
 fn begin_job(parts: &mut Parts, round: &mut Round<'_>, new: &NewJob) {
-    let NewJob { job: id, policy, said_again_to, .. } = *new;
+    let NewJob { job: id, policy, resent_to, .. } = *new;
     let Some(job) = parts.jobs.get(id) else { return };
     round.tell_core(Event::JobOpened { job: id, pool: job.spec().pool, policy, require: new.require.clone() });
-    arrive(parts, round, id, |first| first < said_again_to);
-    feed(parts, round, Event::ItemsResent { job: id });
+    arrive(parts, round, id, |first| first < resent_to);
+    feed(parts, round, Event::ResendComplete { job: id });
 }
 
 /// Tells the core what else has come of a job while its pool waited for agents.
 fn catch_up(parts: &mut Parts, round: &mut Round<'_>, new: &NewJob) {
-    let NewJob { job: id, said_again_to, .. } = *new;
-    arrive(parts, round, id, |first| first >= said_again_to);
+    let NewJob { job: id, resent_to, .. } = *new;
+    arrive(parts, round, id, |first| first >= resent_to);
     follow(parts, round, Report::none());
     if parts.jobs.get(id).is_some_and(|job| job.input_ended()) {
         feed(parts, round, Event::InputEnded { job: id });

@@ -79,7 +79,7 @@ fn why_nothing_runs(parts: &Parts, pool: &Pool) -> String {
 
 /// Empty: all jobs can run.
 fn why_a_job_waits(parts: &Parts, core: &Core, id: PoolId, pool: &Pool) -> String {
-    let is_well = |agent: AgentId| parts.agents.get(agent).is_some_and(|agent| agent.ailing().is_empty());
+    let is_well = |agent: AgentId| parts.agents.get(agent).is_some_and(|agent| agent.unhealthy().is_empty());
     let places = &pool.places;
     if !places.is_nowhere() && !places.agents().any(is_well) {
         // Not the reason itself, which may change with every worker that dies.
@@ -89,10 +89,10 @@ fn why_a_job_waits(parts: &Parts, core: &Core, id: PoolId, pool: &Pool) -> Strin
         };
         return format!("{are}: `farpool agents` says why");
     }
-    let serves = |agent: AgentId| is_well(agent) && !places.ailing().contains_key(&agent);
-    if let Some((agent, reason)) = places.ailing().first_key_value().filter(|_| !places.agents().any(serves)) {
+    let serves = |agent: AgentId| is_well(agent) && !places.unhealthy().contains_key(&agent);
+    if let Some((agent, reason)) = places.unhealthy().first_key_value().filter(|_| !places.agents().any(serves)) {
         let host = parts.agents.host_of(*agent);
-        return match places.ailing().len() {
+        return match places.unhealthy().len() {
             1 => format!("its workers do not start: {host}: {reason}"),
             agents => format!("its workers do not start on {agents} agents: {host}: {reason}"),
         };

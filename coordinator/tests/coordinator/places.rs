@@ -2,7 +2,7 @@
 
 use farpool_coordinator::RefusedKind;
 use farpool_proto::v1::{
-    AgentOutput, Ailing, Draining, FailureKind, OpenPool, OutputStream, WorkerSettings, agent_command,
+    AgentOutput, Draining, FailureKind, HealthReport, OpenPool, OutputStream, WorkerSettings, agent_command,
 };
 
 use crate::fakes::*;
@@ -61,18 +61,18 @@ fn a_pool_whose_agents_are_all_unhealthy_says_so() {
     wire.client();
     wire.ask(0, open_pool(0));
     wire.expect(&["client0: welcome", "client0: opened with 3 slots", "agent0: start pool 0", "agent1: start pool 0"]);
-    let ails = |wire: &mut Wire, agent: usize, reason: &str| {
-        wire.say(agent, Say::Ailing(Ailing { reason: reason.to_owned(), pool: 0 }));
+    let unhealthy = |wire: &mut Wire, agent: usize, reason: &str| {
+        wire.say(agent, Say::HealthReport(HealthReport { reason: reason.to_owned(), pool: 0 }));
     };
-    ails(&mut wire, 0, "10 workers in a row died");
+    unhealthy(&mut wire, 0, "10 workers in a row died");
     wire.expect(&[]);
-    ails(&mut wire, 1, "3 workers in a row died");
+    unhealthy(&mut wire, 1, "3 workers in a row died");
     let all = "all 2 agents that the pool runs on are unhealthy: `farpool agents` says why";
     wire.expect(&[&format!("client0: waiting: {all}")]);
     // The same in other words is no news.
-    ails(&mut wire, 1, "4 workers in a row died");
+    unhealthy(&mut wire, 1, "4 workers in a row died");
     wire.expect(&[]);
-    ails(&mut wire, 0, "");
+    unhealthy(&mut wire, 0, "");
     wire.expect(&["client0: opened with 3 slots"]);
 }
 
@@ -91,7 +91,7 @@ fn a_pool_that_ails_at_an_agent_gets_nothing_there() {
     let chunks = assigned(&mut wire, 0);
     assert_eq!(chunks.len(), 4, "all that the agent takes");
     wire.to_clients[0].clear();
-    wire.say(0, Say::Ailing(Ailing { reason: "10 workers in a row died".to_owned(), pool: bad }));
+    wire.say(0, Say::HealthReport(HealthReport { reason: "10 workers in a row died".to_owned(), pool: bad }));
     wire.expect(&[
         "client0: waiting: its workers do not start: host0: 10 workers in a row died",
         "client1: welcome",

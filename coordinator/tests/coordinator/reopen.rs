@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farpool_coordinator::{Config, RefusedKind};
-use farpool_proto::v1::{AgentHello, FailureKind, HeldPool, InVain, PoolReopened, agent_command, client_event};
+use farpool_proto::v1::{AgentHello, FailureKind, HeldPool, PoolReopened, WastedOutcomes, agent_command, client_event};
 
 use crate::fakes::*;
 
@@ -467,9 +467,9 @@ fn clients_learn_who_coordinates_and_hellos_count_what_was_in_vain() {
     }
     wire.silent_agent();
     let hello =
-        AgentHello { host: "h".to_owned(), slots: 1, id: vec![1; 16].into(), in_vain: 7, ..AgentHello::default() };
+        AgentHello { host: "h".to_owned(), slots: 1, id: vec![1; 16].into(), wasted: 7, ..AgentHello::default() };
     wire.say(0, Say::Hello(Box::new(hello)));
-    wire.say(0, Say::InVain(InVain { items: 2 }));
+    wire.say(0, Say::WastedOutcomes(WastedOutcomes { items: 2 }));
     assert_eq!(wire.coordinator.late_messages(), 9);
     let started: Vec<_> = wire.to_agents[0].drain(..).collect();
     match &started[..] {

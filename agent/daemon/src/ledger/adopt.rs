@@ -6,7 +6,8 @@ use farpool_agent::ProtocolError;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{
-    AdoptPool, AdoptedChunk, Ailing, CancelChunks, EndJob, PoolFault, PoolStarted, PoolStopped, ResizePool, StartJob,
+    AdoptPool, AdoptedChunk, CancelChunks, EndJob, HealthReport, PoolFault, PoolStarted, PoolStopped, ResizePool,
+    StartJob,
 };
 
 use super::{HELD, Ledger, Step};
@@ -54,7 +55,7 @@ impl Ledger {
                 }
             }
         }
-        self.in_vain += self.drop_chunks_at(pool, unwanted);
+        self.wasted += self.drop_chunks_at(pool, unwanted);
         if !cancelled.is_empty() {
             self.send_to_agent(Command::CancelChunks(CancelChunks { chunks: cancelled }));
         }
@@ -136,7 +137,7 @@ impl Ledger {
             send(Event::PoolStarted(PoolStarted { pool: name }));
         }
         if let Some(reason) = pool.unhealthy.clone() {
-            send(Event::Ailing(Ailing { reason, pool: name }));
+            send(Event::HealthReport(HealthReport { reason, pool: name }));
         }
         for kept in pool.outcomes.renumber(reports) {
             let chunk = chunks.get(kept.chunk as usize);

@@ -107,7 +107,7 @@ impl Ledger {
     /// Stops a held pool that the coordinator does not want. Its end is not reported.
     fn stop_held_pool(&mut self, key: usize) {
         let pool = self.pools[key].number;
-        self.in_vain += self.drop_chunks(key, |_| true);
+        self.wasted += self.drop_chunks(key, |_| true);
         if !self.pools[key].stopped {
             self.send_to_agent(Command::StopPool(StopPool { pool, now: true }));
         }

@@ -49,18 +49,18 @@ impl Ledger {
                 self.credit = Some(credit);
                 Some(event)
             }
-            Event::Ailing(mut ailing) if ailing.pool != 0 => {
-                let pool = self.find_pool(ailing.pool)?;
+            Event::HealthReport(mut unhealthy) if unhealthy.pool != 0 => {
+                let pool = self.find_pool(unhealthy.pool)?;
                 let pool = &mut self.pools[pool];
-                pool.unhealthy = Some(ailing.reason.clone());
-                ailing.pool = pool.name?;
-                Some(Event::Ailing(ailing))
+                pool.unhealthy = Some(unhealthy.reason.clone());
+                unhealthy.pool = pool.name?;
+                Some(Event::HealthReport(unhealthy))
             }
-            Event::Ailing(ailing) => {
-                self.unhealthy = Some(ailing.clone()).filter(|ailing| !ailing.reason.is_empty());
-                Some(Event::Ailing(ailing))
+            Event::HealthReport(unhealthy) => {
+                self.unhealthy = Some(unhealthy.clone()).filter(|unhealthy| !unhealthy.reason.is_empty());
+                Some(Event::HealthReport(unhealthy))
             }
-            Event::Hello(_) | Event::Draining(_) | Event::InVain(_) => Some(event),
+            Event::Hello(_) | Event::Draining(_) | Event::WastedOutcomes(_) => Some(event),
         }
     }
 
@@ -68,13 +68,13 @@ impl Ledger {
     /// attempt, to report it now.
     fn outcome(&mut self, chunk: u64, items: (u64, u64), outcome: impl FnOnce() -> Outcome) -> Option<(u64, u32)> {
         let Some(key) = self.chunks.find(chunk) else {
-            self.in_vain += items.1;
+            self.wasted += items.1;
             return None;
         };
         let chunk = self.chunks.get_mut(key);
         if !chunk.pending.remove(items.0, items.1) {
             // Cancelled, or reported before: the first report counts and may be kept.
-            self.in_vain += items.1;
+            self.wasted += items.1;
             return None;
         }
         let known_as = (chunk.name, chunk.attempt);

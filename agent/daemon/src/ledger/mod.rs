@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
-use farpool_proto::v1::{Ailing, Credit, HeldChunk, HeldPool, InVain, LendSlot, StopPool};
+use farpool_proto::v1::{Credit, HealthReport, HeldChunk, HeldPool, LendSlot, StopPool, WastedOutcomes};
 use slab::Slab;
 
 use chunks::{Chunk, Chunks};
@@ -75,11 +75,11 @@ pub struct Ledger {
     /// Whether this session has told the agent to lend slots.
     lends: bool,
     /// Number of late outcomes: their chunks were assigned to others.
-    in_vain: u64,
-    reported_in_vain: u64,
+    wasted: u64,
+    reported_wasted: u64,
     /// The agent's last reported credit.
     credit: Option<Credit>,
-    unhealthy: Option<Ailing>,
+    unhealthy: Option<HealthReport>,
     steps: Vec<Step>,
 }
 
@@ -130,29 +130,29 @@ impl Ledger {
         }
         let mut held: Vec<HeldPool> = self.pools.iter().map(|(key, pool)| self.held_pool(key, pool)).collect();
         held.sort_by_key(|pool| pool.pool);
-        self.reported_in_vain = self.in_vain;
-        (held, self.in_vain)
+        self.reported_wasted = self.wasted;
+        (held, self.wasted)
     }
 
     /// Handles the coordinator's welcome: resends the agent's credit and health.
     pub fn welcomed(&mut self) {
-        self.in_vain -= std::mem::take(&mut self.reported_in_vain);
-        let ailing = self.unhealthy.clone().map(Event::Ailing);
+        self.wasted -= std::mem::take(&mut self.reported_wasted);
+        let unhealthy = self.unhealthy.clone().map(Event::HealthReport);
         let credit = self.credit.map(Event::Credit);
-        self.steps.extend(ailing.into_iter().chain(credit).map(Step::Send));
+        self.steps.extend(unhealthy.into_iter().chain(credit).map(Step::Send));
     }
 
     /// Returns the number of late outcomes since the last report.
-    pub fn take_in_vain(&mut self) -> Option<InVain> {
-        let items = std::mem::take(&mut self.in_vain);
-        (items > 0).then_some(InVain { items })
+    pub fn take_wasted(&mut self) -> Option<WastedOutcomes> {
+        let items = std::mem::take(&mut self.wasted);
+        (items > 0).then_some(WastedOutcomes { items })
     }
 
     /// Forgets everything: all pools have ended or are being killed.
     pub fn clear(&mut self) {
         *self = Ledger {
             numbers: self.numbers,
-            in_vain: self.in_vain,
+            wasted: self.wasted,
             credit: self.credit,
             unhealthy: self.unhealthy.take(),
             chunks: std::mem::take(&mut self.chunks).cleared(),

@@ -263,8 +263,8 @@ impl<C: Connect, W: Workers> Session<C, W> {
         self.link = match &self.outgoing {
             Some(outgoing) => Link::resume(&mut self.connect, outgoing, hello.secret.clone()),
             None => {
-                let (held, in_vain) = self.ledger.hello();
-                let hello = AgentHello { held, in_vain, ..hello.clone() };
+                let (held, wasted) = self.ledger.hello();
+                let hello = AgentHello { held, wasted, ..hello.clone() };
                 Link::hello(&mut self.connect, hello, &self.drained)
             }
         };
@@ -296,16 +296,16 @@ impl<C: Connect, W: Workers> Session<C, W> {
                 Step::Send(event) => self.send(event),
             }
         }
-        self.send_in_vain();
+        self.send_wasted();
         Ok(())
     }
 
     /// Reports late outcomes. Without a session, the next hello does.
-    fn send_in_vain(&mut self) {
+    fn send_wasted(&mut self) {
         if self.outgoing.is_some()
-            && let Some(in_vain) = self.ledger.take_in_vain()
+            && let Some(wasted) = self.ledger.take_wasted()
         {
-            self.send(Event::InVain(in_vain));
+            self.send(Event::WastedOutcomes(wasted));
         }
     }
 
@@ -330,7 +330,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
             // Events of the agent only hold or resume pools, which cannot fail.
             let _ = self.execute_steps();
         }
-        self.send_in_vain();
+        self.send_wasted();
         self.finish_if_drained();
         busy
     }

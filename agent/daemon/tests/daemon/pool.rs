@@ -71,7 +71,7 @@ pub(crate) trait Waits {
     async fn refused(&mut self, pool: u64, kind: FailureKind, words: &[&str]);
 
     /// Waits until it says how it is: why nothing can run there, or nothing.
-    async fn ails(&mut self) -> String;
+    async fn unhealthy(&mut self) -> String;
 
     /// Waits for a pool to be gone.
     async fn stopped(&mut self, pool: u64);
@@ -111,9 +111,9 @@ impl Waits for Session {
         self.stopped(pool).await;
     }
 
-    async fn ails(&mut self) -> String {
+    async fn unhealthy(&mut self) -> String {
         self.find(|event| match event {
-            Event::Ailing(ailing) => Some(ailing.reason.clone()),
+            Event::HealthReport(unhealthy) => Some(unhealthy.reason.clone()),
             _ => None,
         })
         .await

@@ -2,7 +2,6 @@
 //!
 //! The test executable is also the program that the agent starts, in which items say what their worker does.
 
-mod ailing;
 mod cancel;
 mod claims;
 mod end;
@@ -15,6 +14,7 @@ mod programs;
 mod protocol;
 mod sharing;
 mod together;
+mod unhealthy;
 
 use farpool_link::message::{ROLE_FORK_SERVER, ROLE_WORKER};
 use libtest_mimic::Trial;
@@ -33,7 +33,7 @@ pub(crate) fn play_a_part(role: &str) -> bool {
 
 pub(crate) fn trials() -> Vec<Trial> {
     let modules = [
-        ("ailing", ailing::CASES),
+        ("unhealthy", unhealthy::CASES),
         ("cancel", cancel::CASES),
         ("end", end::CASES),
         ("lending", lending::CASES),

@@ -88,7 +88,7 @@ struct Agent<'s> {
     items_done: u64,
     items_per_second: f64,
     /// Why its workers die; empty: they do not.
-    ailing: &'s str,
+    unhealthy: &'s str,
     away: bool,
 }
 
@@ -205,7 +205,7 @@ fn agent(agent: &AgentStatus) -> Agent<'_> {
         connected_seconds: seconds(agent.connected_ns),
         items_done: agent.items_done,
         items_per_second: agent.items_per_second,
-        ailing: &agent.ailing,
+        unhealthy: &agent.unhealthy,
         away: agent.away,
     }
 }

@@ -124,18 +124,18 @@ fn state(agent: &AgentStatus) -> &'static str {
     match agent {
         AgentStatus { away: true, .. } => "away",
         AgentStatus { draining: true, .. } => "draining",
-        AgentStatus { ailing, .. } if !ailing.is_empty() => "unhealthy",
+        AgentStatus { unhealthy, .. } if !unhealthy.is_empty() => "unhealthy",
         _ => "serving",
     }
 }
 
 /// The line that says why an agent is not healthy: too long for a column.
 fn reason(agent: &AgentStatus, digits: usize) -> Option<String> {
-    if agent.ailing.is_empty() {
+    if agent.unhealthy.is_empty() {
         return None;
     }
     let id: String = agent.agent.chars().take(digits).collect();
-    let [host, id, why] = [&*agent.host, &*id, &*agent.ailing].map(|text| printable(text.as_bytes()));
+    let [host, id, why] = [&*agent.host, &*id, &*agent.unhealthy].map(|text| printable(text.as_bytes()));
     Some(format!("agent {id} on {host} is unhealthy: {why}\n"))
 }
 

@@ -102,7 +102,7 @@ fn the_keys_of_json_are_a_promise() {
                 "connected_seconds": 61.0,
                 "items_done": 123_456,
                 "items_per_second": 1234.5,
-                "ailing": "",
+                "unhealthy": "",
                 "away": false,
             }, {
                 "agent": "c3d4",
@@ -116,7 +116,7 @@ fn the_keys_of_json_are_a_promise() {
                 "connected_seconds": 0.0,
                 "items_done": 0,
                 "items_per_second": 0.0,
-                "ailing": "",
+                "unhealthy": "",
                 "away": false,
             }, {
                 "agent": "e5f6",
@@ -130,7 +130,7 @@ fn the_keys_of_json_are_a_promise() {
                 "connected_seconds": 0.0,
                 "items_done": 0,
                 "items_per_second": 0.0,
-                "ailing": "killed by SIGKILL",
+                "unhealthy": "killed by SIGKILL",
                 "away": false,
             }, {
                 "agent": "a7b8",
@@ -144,7 +144,7 @@ fn the_keys_of_json_are_a_promise() {
                 "connected_seconds": 0.0,
                 "items_done": 0,
                 "items_per_second": 0.0,
-                "ailing": "",
+                "unhealthy": "",
                 "away": true,
             }],
             "pools": [{

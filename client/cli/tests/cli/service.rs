@@ -124,7 +124,7 @@ pub(crate) fn busy_cluster() -> StatusReply {
                 agent: "e5f6".to_owned(),
                 host: "node2".to_owned(),
                 slots: 4,
-                ailing: "killed by SIGKILL".to_owned(),
+                unhealthy: "killed by SIGKILL".to_owned(),
                 ..AgentStatus::default()
             },
             AgentStatus {

@@ -151,7 +151,7 @@ impl<C: Connect> Conversation<'_, C> {
                         Next::Listen
                     }
                     Heard::Uploaded => {
-                        let sent = self.upload.go_on(&mut self.connection);
+                        let sent = self.upload.continue_if_wanted(&mut self.connection);
                         self.shared.change(|state| self.note_upload(sent, state));
                         Next::Listen
                     }
@@ -219,7 +219,7 @@ impl<C: Connect> Conversation<'_, C> {
             }
             Event::PoolOpened(opened) => {
                 self.shared.note_slots(state, opened.slots);
-                self.notice.go_on(opened.slots).iter().for_each(|line| self.front.notice(line));
+                self.notice.resume(opened.slots).iter().for_each(|line| self.front.notice(line));
                 self.opening.succeed();
             }
             Event::Waiting(waiting) => {

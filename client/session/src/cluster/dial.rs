@@ -44,7 +44,7 @@ impl<C: Connect> Dialer<C> {
         let mut connection = self.connect.connect().await?;
         // No coordinator can know a session that none has accepted.
         if shared.state().link == Link::Away {
-            match self.go_on(&mut connection, shared).await {
+            match self.resume(&mut connection, shared).await {
                 Ok(incoming) => return Ok(Line { connection, incoming, first: None }),
                 Err(status) if status.code() == Code::NotFound => {}
                 // The two sides disagree on what was sent: the coordinator has another session of this pool, which began on a
@@ -67,7 +67,7 @@ impl<C: Connect> Dialer<C> {
         Ok(Line { connection, incoming, first: Some(first) })
     }
 
-    async fn go_on(&self, connection: &mut C::Connection, shared: &Shared) -> Result<Incoming<ClientEvent>, Status> {
+    async fn resume(&self, connection: &mut C::Connection, shared: &Shared) -> Result<Incoming<ClientEvent>, Status> {
         let outgoing = shared.state().outgoing.clone();
         let frames = outgoing.resume(self.secret.to_bytes());
         in_time(async {

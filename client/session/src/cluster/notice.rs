@@ -34,7 +34,7 @@ impl Notice {
     }
 
     /// Notes that this many slots are available again. Returns the line to show.
-    pub(super) fn go_on(&mut self, slots: u32) -> Option<String> {
+    pub(super) fn resume(&mut self, slots: u32) -> Option<String> {
         self.reason = None;
         self.due = None;
         let slots_are = if slots == 1 { "slot is" } else { "slots are" };
@@ -78,8 +78,8 @@ mod tests {
         notice.wait("none matches".to_owned(), true, now);
         assert_eq!(notice.due(), Some(now + PATIENCE));
         assert_eq!(notice.ring(true).unwrap(), "waiting: none matches");
-        assert_eq!(notice.go_on(3).unwrap(), "3 slots are available; resuming");
-        assert_eq!(notice.go_on(4), None);
+        assert_eq!(notice.resume(3).unwrap(), "3 slots are available; resuming");
+        assert_eq!(notice.resume(4), None);
     }
 
     #[test]
@@ -99,7 +99,7 @@ mod tests {
     fn a_short_wait_and_one_without_a_job_are_not_told() {
         let (mut notice, now) = (Notice::default(), Instant::now());
         notice.wait("no agent".to_owned(), true, now);
-        assert_eq!(notice.go_on(1), None);
+        assert_eq!(notice.resume(1), None);
         assert_eq!(notice.due(), None);
         notice.wait("no agent".to_owned(), false, now);
         assert_eq!(notice.due(), None);
@@ -108,6 +108,6 @@ mod tests {
         assert_eq!(notice.ring(false), None);
         notice.begin_job(now);
         assert!(notice.ring(true).is_some());
-        assert_eq!(notice.go_on(1).unwrap(), "1 slot is available; resuming");
+        assert_eq!(notice.resume(1).unwrap(), "1 slot is available; resuming");
     }
 }

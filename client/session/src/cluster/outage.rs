@@ -37,7 +37,7 @@ impl<C: Connect> Conversation<'_, C> {
             match self.attempt(wait, end).await {
                 Attempt::Made(Ok(line)) => {
                     let resumed = line.first.is_none();
-                    let next = self.go_on(line)?;
+                    let next = self.take_over(line)?;
                     // In a new session the coordinator asks if it needs the program.
                     if upload && resumed {
                         shared.change(|state| self.send_program(state));
@@ -93,7 +93,7 @@ impl<C: Connect> Conversation<'_, C> {
     }
 
     /// Notes that there is a connection again.
-    fn go_on(&mut self, line: Line<C>) -> Result<Next, Error> {
+    fn take_over(&mut self, line: Line<C>) -> Result<Next, Error> {
         let (shared, now) = (self.shared, Instant::now());
         (self.connection, self.incoming) = (line.connection, line.incoming);
         match line.first {

@@ -124,7 +124,7 @@ impl SessionState {
             self.fail(ItemsFailed { job, first, count, failure: Some(may_have_run()) });
         }
         if again {
-            let again = self.kept.say_again(self.outgoing.pushed(), welcome.window);
+            let again = self.kept.resend(self.outgoing.pushed(), welcome.window);
             self.outgoing.extend(again.into_iter().map(message));
             let kept = &self.kept;
             self.inboxes.set_limits(|job| kept.translate(job, welcome.window));

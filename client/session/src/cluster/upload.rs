@@ -52,7 +52,7 @@ impl Upload {
     }
 
     /// Sends the program again if it was requested; call it when the upload has [ended](Self::ended).
-    pub(super) fn go_on(&mut self, connection: &mut impl Connection) -> io::Result<()> {
+    pub(super) fn continue_if_wanted(&mut self, connection: &mut impl Connection) -> io::Result<()> {
         if self.wanted_again { self.wanted(connection) } else { Ok(()) }
     }
 

@@ -71,7 +71,7 @@ fn others_do_the_work_until_workers_serve_again() {
     operators::until(&cluster, |status| {
         let sick = operators::agents(status).iter().find(|agent| agent["host"] == HOST);
         sick.is_some_and(|agent| {
-            let reason = agent["ailing"].as_str().unwrap_or_default();
+            let reason = agent["unhealthy"].as_str().unwrap_or_default();
             reason.contains("in a row") && reason.contains("exited with code 3") && agent["chunks"] == 0
         })
     });
@@ -81,7 +81,7 @@ fn others_do_the_work_until_workers_serve_again() {
     assert_eq!((log.count(HOST), log.count("well")), (0, 400));
 
     fs::remove_file(sickness).unwrap();
-    operators::until(&cluster, |status| operators::agents(status).iter().all(|agent| agent["ailing"] == ""));
+    operators::until(&cluster, |status| operators::agents(status).iter().all(|agent| agent["unhealthy"] == ""));
     map();
     assert!(log.count(HOST) > 0, "it is not used again");
     serves_on(&pool);

@@ -299,7 +299,7 @@ fn what_is_left_is_cut_on_the_same_grid() {
     };
     assert_eq!(given(&mut core), [(0, 4), (4, 1), (6, 1)]);
     // More may come behind 9, unless what is there is what is left.
-    send(&mut core, Event::ItemsResent { job: job() });
+    send(&mut core, Event::ResendComplete { job: job() });
     assert_eq!(given(&mut core), [(8, 2)]);
     send(&mut core, Event::ItemsArrived { job: job(), first: 10, count: 4, bytes: 0 });
     assert_eq!(given(&mut core), [(10, 2)]);
@@ -312,7 +312,7 @@ fn what_may_have_run_fails_if_it_may_run_once() {
     let mut core = again(policy(1, 0));
     send(&mut core, Event::InputEnded { job: job() });
     assert!(adopt(&mut core, held(agent(0), 3, 1, &[(3, 2)])).is_some());
-    let lost = send(&mut core, Event::QueueLost { job: job() });
+    let lost = send(&mut core, Event::FailQueued { job: job() });
     let fail = |first, count| Action::Fail { job: job(), first, count, attempts: 1, cause: Cause::AgentLost };
     assert_eq!(lost, [fail(0, 3), fail(5, 5)]);
     assert_eq!(schedule(&mut core), []);
@@ -321,7 +321,7 @@ fn what_may_have_run_fails_if_it_may_run_once() {
     assert!(over.contains(&fail(3, 2)) && over.contains(&Action::JobFinished { job: job(), cancelled: false }));
     let mut core = again(policy(1, 0));
     send(&mut core, Event::InputEnded { job: job() });
-    let over = send(&mut core, Event::QueueLost { job: job() });
+    let over = send(&mut core, Event::FailQueued { job: job() });
     assert_eq!(over, [fail(0, 10), Action::JobFinished { job: job(), cancelled: false }]);
 }
 

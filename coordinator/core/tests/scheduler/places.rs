@@ -122,7 +122,7 @@ fn what_an_ailing_agent_was_allotted_goes_to_others() {
     let job = map(&mut world, pool, &[], 3);
     world.schedule();
     assert!(!world.agents[&0].chunks.is_empty());
-    world.ails(0, true);
+    world.unhealthy(0, true);
     // Not before it has given back what it holds.
     assert_eq!(workers(&world, 0), [2, 1]);
     while !world.agents[&0].chunks.is_empty() {
@@ -138,7 +138,7 @@ fn what_an_ailing_agent_was_allotted_goes_to_others() {
     // Others come, and what could go nowhere goes there.
     world.join(2, 2);
     assert_eq!(workers(&world, 2), [0, 2, 2]);
-    world.ails(0, false);
+    world.unhealthy(0, false);
     world.open_pool(3, 1, 1);
     assert_eq!(workers(&world, 3), [1, 0, 0]);
     world.cancel(job);
@@ -155,7 +155,7 @@ fn what_a_pool_was_allotted_where_its_workers_die_goes_to_others() {
     let pool = world.open_pool(0, 3, 1);
     let job = map(&mut world, pool, &[], 3);
     world.schedule();
-    world.place_ails(0, 0);
+    world.set_place_unhealthy(0, 0);
     while !world.agents[&0].chunks.is_empty() {
         let first = world.agents[&0].chunks[0].first;
         world.give_back(0, 0, first, 1);
@@ -163,7 +163,7 @@ fn what_a_pool_was_allotted_where_its_workers_die_goes_to_others() {
     // What no other has slots for comes back.
     assert_eq!(workers(&world, 0), [1, 2]);
     world.schedule();
-    world.place_ails(0, 0);
+    world.set_place_unhealthy(0, 0);
     assert_eq!(workers(&world, 0), [1, 2], "nobody else has a slot");
     while !world.agents[&0].chunks.is_empty() {
         let first = world.agents[&0].chunks[0].first;
@@ -192,7 +192,7 @@ fn a_place_that_is_back_waits_for_what_was_to_be_taken_back_for_it() {
     let asked = world.agents[&0].chunks.iter().filter(|chunk| chunk.asked_back).count();
     assert_eq!(asked, 1, "one is to go to the other");
     world.join(1, 3);
-    world.place_ails(1, 0);
+    world.set_place_unhealthy(1, 0);
     assert_eq!(workers(&world, 0), [1, 0, 1]);
     world.lose(2);
     assert_eq!(workers(&world, 0), [1, 1]);
@@ -215,7 +215,7 @@ fn a_pool_that_comes_back_to_an_agent_is_told_of_its_jobs_again() {
     world.schedule();
     assert_eq!(held(&world), [2]);
     world.join(1, 2);
-    world.ails(0, true);
+    world.unhealthy(0, true);
     while !world.agents[&0].chunks.is_empty() {
         let first = world.agents[&0].chunks[0].first;
         world.give_back(0, 0, first, 1);
@@ -224,7 +224,7 @@ fn a_pool_that_comes_back_to_an_agent_is_told_of_its_jobs_again() {
     assert_eq!((workers(&world, 0), held(&world)), (vec![0, 1], vec![0, 2]));
     // There it may not stay.
     world.lose(1);
-    world.ails(0, false);
+    world.unhealthy(0, false);
     world.schedule();
     assert_eq!((workers(&world, 0), held(&world)), (vec![1], vec![2]));
     world.cancel(job);

@@ -40,12 +40,12 @@ enum Step {
     DrainAgent {
         agent: usize,
     },
-    PlaceAils {
+    PlaceUnhealthy {
         place: usize,
     },
-    AgentAils {
+    AgentHealthChanged {
         agent: usize,
-        ails: bool,
+        unhealthy: bool,
     },
     /// An agent that drains and holds nothing goes.
     Leave,
@@ -161,8 +161,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1..4u32, 0..6u32, labels(4)).prop_map(|(slots, credit, labels)| Step::Join { slots, credit, labels }),
         1 => n.clone().prop_map(|agent| Step::Lose { agent }),
         1 => n.clone().prop_map(|agent| Step::DrainAgent { agent }),
-        1 => (n.clone(), any::<bool>()).prop_map(|(agent, ails)| Step::AgentAils { agent, ails }),
-        1 => n.clone().prop_map(|place| Step::PlaceAils { place }),
+        1 => (n.clone(), any::<bool>()).prop_map(|(agent, unhealthy)| Step::AgentHealthChanged { agent, unhealthy }),
+        1 => n.clone().prop_map(|place| Step::PlaceUnhealthy { place }),
         2 => Just(Step::Leave),
         2 => (n.clone(), 0..6u32, prop_oneof![Just(0), 1..200u64])
             .prop_map(|(agent, chunks, bytes)| Step::Credit { agent, chunks, bytes }),
@@ -236,19 +236,20 @@ fn take(world: &mut World, step: &Step) -> Option<()> {
                 world.join_with(slots, credit, labels);
             }
         }
-        Step::AgentAils { agent, ails } => {
+        Step::AgentHealthChanged { agent, unhealthy } => {
             let agent = pick(world.agents.keys().copied(), agent)?;
-            world.ails(agent, ails);
+            world.unhealthy(agent, unhealthy);
         }
-        Step::PlaceAils { place } => {
+        Step::PlaceUnhealthy { place } => {
             let places = world.agents.iter().flat_map(|(&agent, fake)| {
-                let serves =
-                    |place: &crate::world::FakePlace| place.started && !place.ails && !place.unfit && !place.stopping;
+                let serves = |place: &crate::world::FakePlace| {
+                    place.started && !place.unhealthy && !place.unfit && !place.stopping
+                };
                 let started = fake.places.iter().filter(move |(_, place)| serves(place));
                 started.map(move |(&pool, _)| (agent, pool))
             });
             let (agent, pool) = pick(places, place)?;
-            world.place_ails(agent, pool);
+            world.set_place_unhealthy(agent, pool);
         }
         Step::DrainAgent { agent } => {
             let agent = pick(world.agents.keys().copied(), agent)?;
@@ -418,7 +419,7 @@ fn step_with_copies() -> impl Strategy<Value = Step> {
             4 => (1..3u32, 1..4u32).prop_map(|(slots, credit)| Step::Join { slots, credit, labels: Vec::new() }),
             1 => n.clone().prop_map(|agent| Step::Lose { agent }),
             1 => n.clone().prop_map(|agent| Step::DrainAgent { agent }),
-            1 => (n.clone(), any::<bool>()).prop_map(|(agent, ails)| Step::AgentAils { agent, ails }),
+            1 => (n.clone(), any::<bool>()).prop_map(|(agent, unhealthy)| Step::AgentHealthChanged { agent, unhealthy }),
             1 => n.clone().prop_map(|place| Step::Unfit { place }),
             1 => n.clone().prop_map(|agent| Step::GiveUp { agent }),
             2 => n.clone().prop_map(|agent| Step::ComeBack { agent }),

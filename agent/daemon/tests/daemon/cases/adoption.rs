@@ -60,7 +60,7 @@ async fn another_coordinator_goes_on() {
     let coordinator = &mut running.coordinator;
     let (mut session, hello) = coordinator.session_after_one_that_is_given_up().await;
     let pool = only(&hello);
-    assert_eq!((pool.chunks.len() as u64, hello.in_vain), (CHUNKS, 0));
+    assert_eq!((pool.chunks.len() as u64, hello.wasted), (CHUNKS, 0));
     for (first, chunk) in pool.chunks.iter().enumerate() {
         assert_eq!(
             (chunk.job, chunk.attempt, chunk.first, &chunk.runs[..]),

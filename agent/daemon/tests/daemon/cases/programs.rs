@@ -107,7 +107,7 @@ async fn too_large_for_the_cache() {
     let (mut session, _) = coordinator.session().await;
     session.send(Command::StartPool(Box::new(start(1, &vec![7; (1 << 20) + 1], scratch.path(), "none"))));
     session.refused(1, FailureKind::Unavailable, &["1048577 bytes", "1048576 bytes"]).await;
-    assert!(session.ails().await.contains("1048577 bytes"));
+    assert!(session.unhealthy().await.contains("1048577 bytes"));
     daemon.says("host unhealthy; nothing can run here reason=\"cannot get program").await;
     assert!(!coordinator.was_asked_for_program());
     // It says that it is small, and is not.
@@ -129,7 +129,7 @@ async fn too_large_for_a_file() {
     session.send(Command::StartPool(Box::new(start(1, &large, scratch.path(), "none"))));
     coordinator.fetch().await.send(&large);
     session.refused(1, FailureKind::Unavailable, &["File too large"]).await;
-    assert!(session.ails().await.contains("File too large"));
+    assert!(session.unhealthy().await.contains("File too large"));
     daemon.says("host unhealthy; nothing can run here reason=\"cannot get program").await;
     assert_eq!(scratch.names_in("programs"), [""; 0]);
     daemon.signal(Signal::SIGINT);
@@ -151,14 +151,14 @@ async fn lies_where_nothing_may_run() {
     session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
     coordinator.fetch().await.send(&program);
     session.refused(1, FailureKind::Unavailable, &["mounted noexec", "--programs"]).await;
-    assert!(session.ails().await.contains("mounted noexec"));
+    assert!(session.unhealthy().await.contains("mounted noexec"));
     daemon.says("host unhealthy; nothing can run here reason=\"starting").await;
     // As soon as one can be started it is well again.
     let remounted = std::process::Command::new("mount").args(["-o", "remount,exec"]).arg(&programs).status();
     assert!(remounted.is_ok_and(|status| status.success()));
     session.send(Command::StartPool(Box::new(start(2, &program, notes.path(), "none"))));
     session.started(2).await;
-    assert_eq!(session.ails().await, "");
+    assert_eq!(session.unhealthy().await, "");
     daemon.says("host healthy").await;
 }
 

@@ -154,7 +154,7 @@ impl Kept {
     ///
     /// Messages that were never sent come last, like new ones: they have to wait if the coordinator's memory is full. What one
     /// coordinator had room for also fits the next one.
-    pub(super) fn say_again(&mut self, before: u64, window: u64) -> Vec<Body> {
+    pub(super) fn resend(&mut self, before: u64, window: u64) -> Vec<Body> {
         let mut say = Saying::new(before);
         self.jobs.values_mut().for_each(|job| job.say_what_left(&mut say, window));
         say.say(Body::PoolReopened(PoolReopened {}));

@@ -19,9 +19,9 @@ fn say(kept: &mut Kept, body: &Body) -> bool {
 }
 
 /// Ends that session, and says all again in another one.
-fn say_again(kept: &mut Kept) -> Vec<Body> {
+fn resend(kept: &mut Kept) -> Vec<Body> {
     kept.end_session(1);
-    kept.say_again(1, 1 << 20)
+    kept.resend(1, 1 << 20)
 }
 
 /// What item `item` is: of a length of its own, so that a wrong cut shows.
@@ -86,7 +86,7 @@ fn a_pool_is_opened_again_with_what_lacks_an_outcome() {
     let Body::OpenPool(pool) = kept.opening(true) else { panic!("a pool is opened") };
     assert!(pool.again && pool.agents == [vec![1; 16]] && pool.id == vec![7; 16] && pool.weight == 3);
     assert_eq!(kept.welcome(vec![5; 16].into()), []);
-    let said = say_again(&mut kept);
+    let said = resend(&mut kept);
     assert_eq!(shape(&said), ["open 1", "1 4+2", "1 7+3", "1 12+3", "open 2", "2 0+3", "end 2", "reopened"]);
     items_in(&said);
     // Limits are of what was sent again, which is less.
@@ -100,11 +100,11 @@ fn a_pool_is_opened_again_with_what_lacks_an_outcome() {
 fn a_closed_pool_is_closed_again() {
     let mut kept = kept();
     assert!(say(&mut kept, &Body::ClosePool(ClosePool { now: false })));
-    assert!(matches!(say_again(&mut kept)[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: false })]));
+    assert!(matches!(resend(&mut kept)[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: false })]));
     // It was terminated while it was being opened again: nothing is to run on, whatever was said before or is said after that.
     assert!(say(&mut kept, &Body::ClosePool(ClosePool { now: true })));
     assert!(say(&mut kept, &Body::ClosePool(ClosePool { now: false })));
-    assert!(matches!(say_again(&mut kept)[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: true })]));
+    assert!(matches!(resend(&mut kept)[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: true })]));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn nothing_is_said_for_a_job_that_has_ended() {
         assert!(!say(&mut kept, &body));
     }
     assert!(!say(&mut kept, &Body::CancelJob(CancelJob { job: 1 })));
-    assert!(matches!(say_again(&mut kept)[..], [Body::PoolReopened(_)]));
+    assert!(matches!(resend(&mut kept)[..], [Body::PoolReopened(_)]));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_job_that_was_cancelled_is_not_opened_again() {
             && say(&mut kept, &Body::CancelJob(CancelJob { job: 1 }))
     );
     assert_eq!(kept.take_cancelled(), [1, 3]);
-    assert_eq!(items_in(&say_again(&mut kept)).into_keys().collect::<Vec<_>>(), [2]);
+    assert_eq!(items_in(&resend(&mut kept)).into_keys().collect::<Vec<_>>(), [2]);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_job_whose_retries_were_stopped_is_opened_again_without_them() {
     }
     assert!(say(&mut kept, &Body::StopRetries(StopRetries { job: 1 })));
     assert!(!say(&mut kept, &Body::StopRetries(StopRetries { job: 3 })), "there is no such job");
-    let said = say_again(&mut kept);
+    let said = resend(&mut kept);
     let opened = said.iter().filter_map(|body| if let Body::OpenJob(open) = body { Some(open) } else { None });
     let opened: Vec<_> = opened.map(|open| (open.job, open.retries, open.retry_failed, open.retry_panics)).collect();
     assert_eq!(opened, [(1, 2, false, false), (2, 2, true, true)]);
@@ -166,7 +166,7 @@ fn an_outcome_that_was_there_before_is_not_delivered_again() {
     assert_eq!(kept.finish(4, 0, 1), Fresh::All);
     // Each of the rest has its own.
     assert_eq!(kept.finish(1, 150, 50), Fresh::All);
-    assert_eq!(items_in(&say_again(&mut kept))[&1], BTreeSet::new());
+    assert_eq!(items_in(&resend(&mut kept))[&1], BTreeSet::new());
 }
 
 #[test]
@@ -208,13 +208,13 @@ fn what_may_run_once_only_is_lost_with_the_coordinator_that_had_it() {
     kept.end_session(1);
     // Another coordinator will know.
     assert_eq!(kept.welcome(second.clone()), []);
-    let again = kept.say_again(1, 1 << 20);
+    let again = kept.resend(1, 1 << 20);
     assert_eq!(items_in(&again), BTreeMap::from([(1, [0, 2, 3, 4, 5, 6].into()), (2, (0..5).collect())]));
     assert!(kept.say(&Body::Items(items(1, Run::new(7, 1))), Way::Queued(again.len() as u64 + 2)));
     kept.end_session(again.len() as u64 + 1);
     kept.note_place(PoolAt { agent: vec![1; 16].into(), gone: false });
     assert_eq!(kept.welcome(second.clone()), [(1, Run::new(0, 1)), (1, Run::new(2, 3)), (1, Run::new(5, 2))]);
-    assert_eq!(items_in(&kept.say_again(1, 1 << 20)), BTreeMap::from([(1, [7].into()), (2, (0..5).collect())]));
+    assert_eq!(items_in(&kept.resend(1, 1 << 20)), BTreeMap::from([(1, [7].into()), (2, (0..5).collect())]));
     // That nothing of the pool runs there any more is for the coordinator to say.
     assert!(matches!(kept.opening(true), Body::OpenPool(open) if open.agents.len() == 1));
     // It goes on in the count from the start.
@@ -258,18 +258,18 @@ fn what_never_left_comes_when_the_pool_is_open() {
     kept.finish(1, 1, 1);
     kept.end_session(4);
     let last = ["1 4+4", "end 1", "open 3", "3 0+4", "end 3", "open 4"];
-    let said = kept.say_again(1, 1 << 20);
+    let said = kept.resend(1, 1 << 20);
     assert_eq!(
         shape(&said),
         [&["open 1", "1 0+1", "1 2+2", "open 2", "2 0+4", "end 2", "reopened"][..], &last].concat()
     );
     // Half of job 1 leaves again: what left once has left, whatever the next coordinator is told of it.
     kept.end_session(2);
-    assert_eq!(shape(&kept.say_again(1, 1 << 20)), shape(&said));
+    assert_eq!(shape(&kept.resend(1, 1 << 20)), shape(&said));
     // The first item of the last ones leaves too.
     kept.end_session(9);
     let first = ["open 1", "1 0+1", "1 2+2", "1 4+4", "end 1", "open 2", "2 0+4", "end 2", "reopened"];
-    assert_eq!(shape(&kept.say_again(1, 1 << 20)), [&first[..], &last[2..]].concat());
+    assert_eq!(shape(&kept.resend(1, 1 << 20)), [&first[..], &last[2..]].concat());
 }
 
 /// Behind `PoolReopened` a window bounds what is said, and the next coordinator's may be smaller.
@@ -292,7 +292,7 @@ fn what_a_smaller_window_refuses_comes_before() {
             assert!(kept.say(&Body::Items(items(1, Run::new(first, 2))), Way::Queued(number)));
         }
         kept.end_session(1);
-        let said = kept.say_again(1, window);
+        let said = kept.resend(1, window);
         let expected = match waits {
             true => ["open 1", "1 0+2", "reopened", "1 2+2", "1 4+2"],
             false => ["open 1", "1 0+2", "1 2+2", "1 4+2", "reopened"],
@@ -356,7 +356,7 @@ proptest! {
                     prop_assert_eq!(fresh, told);
                 }
                 Step::Again => {
-                    let said = say_again(&mut kept);
+                    let said = resend(&mut kept);
                     prop_assert_eq!(&items_in(&said), &lacking);
                     for job in 0..3 {
                         let again: u64 = said

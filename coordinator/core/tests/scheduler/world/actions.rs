@@ -16,7 +16,7 @@ impl World {
                 let place = FakePlace {
                     workers: workers.map_or(fake.slots, Into::into),
                     started: false,
-                    ails: false,
+                    unhealthy: false,
                     unfit: false,
                     stopping: false,
                     resumed,

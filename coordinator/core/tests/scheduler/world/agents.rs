@@ -57,18 +57,18 @@ impl World {
     pub(crate) fn started(&mut self, agent: u32, pool: u32) {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
         let place = fake.places.get_mut(&pool).expect("it was told to start the pool");
-        (place.started, place.ails) = (true, false);
+        (place.started, place.unhealthy) = (true, false);
         let (agent, pool) = (fake.id, self.pools[&pool].id);
         self.send(Event::PlaceStarted { pool, agent });
     }
 
     /// The pool's workers die at the agent before they can serve.
-    pub(crate) fn place_ails(&mut self, agent: u32, pool: u32) -> Vec<Action> {
+    pub(crate) fn set_place_unhealthy(&mut self, agent: u32, pool: u32) -> Vec<Action> {
         self.some_have_ailed = true;
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
-        fake.places.get_mut(&pool).expect("it was told to start the pool").ails = true;
+        fake.places.get_mut(&pool).expect("it was told to start the pool").unhealthy = true;
         let (agent, pool) = (fake.id, self.pools[&pool].id);
-        self.send(Event::PlaceAils { pool, agent })
+        self.send(Event::PlaceUnhealthy { pool, agent })
     }
 
     /// The agent answers that the pool has stopped there.
@@ -98,10 +98,10 @@ impl World {
     }
 
     /// Workers die there, or do so no more.
-    pub(crate) fn ails(&mut self, agent: u32, ails: bool) -> Vec<Action> {
-        self.some_have_ailed |= ails;
+    pub(crate) fn unhealthy(&mut self, agent: u32, unhealthy: bool) -> Vec<Action> {
+        self.some_have_ailed |= unhealthy;
         let agent = self.agents[&agent].id;
-        self.send(Event::AgentAils { agent, ails })
+        self.send(Event::AgentHealthChanged { agent, unhealthy })
     }
 
     /// The agent is leaving: it will give back what has not begun.

@@ -17,7 +17,7 @@ pub(crate) struct FakePlace {
     pub(crate) workers: u32,
     pub(crate) started: bool,
     /// Its workers die there: until it is started again nothing of it may come.
-    pub(crate) ails: bool,
+    pub(crate) unhealthy: bool,
     pub(crate) unfit: bool,
     pub(crate) stopping: bool,
     /// Whether it ran there before the core knew of it.

@@ -153,7 +153,7 @@ impl World {
     fn may_run(&self, agent: &FakeAgent, job: &FakeJob) -> bool {
         let mut required = self.pools[&job.pool].require.iter().chain(&job.require);
         let place = agent.places.get(&job.pool);
-        let started = place.is_some_and(|place| place.started && !place.ails && !place.unfit && !place.stopping);
+        let started = place.is_some_and(|place| place.started && !place.unhealthy && !place.unfit && !place.stopping);
         started && !agent.draining && required.all(|label| agent.labels.contains(label))
     }
 
@@ -243,7 +243,7 @@ impl World {
     /// Agents and the pools that they are starting.
     pub(crate) fn starting(&self) -> impl Iterator<Item = (u32, u32)> {
         self.agents.iter().flat_map(|(&agent, fake)| {
-            let starts = |place: &FakePlace| !place.started || place.ails;
+            let starts = |place: &FakePlace| !place.started || place.unhealthy;
             let starting =
                 fake.places.iter().filter(move |(_, place)| starts(place) && !place.unfit && !place.stopping);
             starting.map(move |(&pool, _)| (agent, pool))

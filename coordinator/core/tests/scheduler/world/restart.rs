@@ -103,7 +103,7 @@ impl World {
             let arrive = |(first, count)| Event::ItemsArrived { job: id, first, count, bytes: count * item_bytes };
             events.extend(runs(&left).into_iter().map(arrive));
             job.resent_to = left.last().map_or(0, |last| last + 1);
-            events.push(Event::ItemsResent { job: id });
+            events.push(Event::ResendComplete { job: id });
             if job.ended {
                 events.push(Event::InputEnded { job: id });
             }
@@ -173,7 +173,7 @@ impl World {
             lost.push(job.id);
         }
         for job in lost {
-            self.send(Event::QueueLost { job });
+            self.send(Event::FailQueued { job });
             let queued = self.core.progress(job).map_or(0, |progress| progress.queued);
             assert_eq!(queued, 0, "what may have run waits to run");
         }
@@ -217,8 +217,8 @@ impl FakeAgent {
         self.knows.clear();
         let started = |place: &FakePlace| place.started && !place.unfit && !place.stopping;
         self.held_places = std::mem::take(&mut self.places).into_iter().filter(|(_, place)| started(place)).collect();
-        // If they still ail, they say so after they were adopted.
-        self.held_places.values_mut().for_each(|place| place.ails = false);
+        // If they still are unhealthy, they say so after they were adopted.
+        self.held_places.values_mut().for_each(|place| place.unhealthy = false);
         self.held_chunks = std::mem::take(&mut self.chunks);
         self
     }

@@ -47,8 +47,8 @@ fn what_nobody_adopts_is_dropped() {
     }
     book.ledger.session_lost();
     book.ledger.event(done(chunks[2], 0, 1));
-    let (held, in_vain) = book.ledger.hello();
-    assert_eq!((held[0].chunks.len(), in_vain), (3, 0));
+    let (held, wasted) = book.ledger.hello();
+    assert_eq!((held[0].chunks.len(), wasted), (3, 0));
     let Command::AdoptPool(mut told) = adopt(&held[0], 5, &[(chunks[1], 50, 1)]) else { return };
     told.jobs.retain(|job| job.number == 1010);
     let told = book.say(Command::AdoptPool(told));
@@ -58,8 +58,8 @@ fn what_nobody_adopts_is_dropped() {
     assert_eq!(book.ledger.event(done(chunks[0], 1, 1)), None);
     // Two that were kept, and one that came late: the next hello counts them if they were not told before.
     assert_eq!(book.ledger.hello().1, 3);
-    assert_eq!(book.ledger.take_in_vain(), Some(InVain { items: 3 }));
-    assert_eq!((book.ledger.take_in_vain(), book.ledger.hello().1), (None, 0));
+    assert_eq!(book.ledger.take_wasted(), Some(WastedOutcomes { items: 3 }));
+    assert_eq!((book.ledger.take_wasted(), book.ledger.hello().1), (None, 0));
     assert_eq!(book.ledger.event(done(chunks[0], 1, 1)), None);
     book.ledger.session_lost();
     assert_eq!(book.ledger.hello().1, 1);
@@ -117,15 +117,15 @@ fn what_is_given_back_while_nobody_asks_is_told_to_whom_it_concerns() {
 fn credit_and_ailing_are_told_again() {
     let mut book = Book::new();
     let credit = Event::Credit(Credit { chunks: 3, bytes: 4 });
-    let ailing = |reason: &str| Event::Ailing(Ailing { reason: reason.to_owned(), pool: 0 });
-    for event in [credit.clone(), ailing("why")] {
+    let unhealthy = |reason: &str| Event::HealthReport(HealthReport { reason: reason.to_owned(), pool: 0 });
+    for event in [credit.clone(), unhealthy("why")] {
         assert_eq!(book.ledger.event(event.clone()), Some(event));
     }
     book.ledger.session_lost();
     book.ledger.hello();
     book.ledger.welcomed();
-    assert_eq!(book.steps(), [ailing("why"), credit.clone()]);
-    book.ledger.event(ailing(""));
+    assert_eq!(book.steps(), [unhealthy("why"), credit.clone()]);
+    book.ledger.event(unhealthy(""));
     book.ledger.welcomed();
     assert_eq!(book.steps(), [credit]);
 }
@@ -135,14 +135,14 @@ fn credit_and_ailing_are_told_again() {
 fn who_adopts_an_ailing_pool_is_told() {
     let mut book = Book::new();
     let pool = book.pool();
-    let ailing = |pool| Event::Ailing(Ailing { reason: "why".to_owned(), pool });
-    assert_eq!(book.ledger.event(ailing(pool)), Some(ailing(1)));
-    assert_eq!(book.ledger.event(ailing(77)), None);
+    let unhealthy = |pool| Event::HealthReport(HealthReport { reason: "why".to_owned(), pool });
+    assert_eq!(book.ledger.event(unhealthy(pool)), Some(unhealthy(1)));
+    assert_eq!(book.ledger.event(unhealthy(77)), None);
     book.ledger.session_lost();
     let (held, _) = book.ledger.hello();
     book.ledger.welcomed();
     let started = |pool| Event::PoolStarted(PoolStarted { pool });
-    assert_eq!(book.say(adopt(&held[0], 5, &[])), [started(5), ailing(5)]);
+    assert_eq!(book.say(adopt(&held[0], 5, &[])), [started(5), unhealthy(5)]);
     // It serves again.
     assert_eq!(book.ledger.event(started(pool)), Some(started(5)));
     book.ledger.session_lost();

@@ -16,7 +16,7 @@ fn what_a_cancelled_chunk_has_made_is_told_again() {
     book.say(Command::CancelChunks(CancelChunks { chunks: vec![1] }));
     assert_eq!(book.last(), &Command::CancelChunks(CancelChunks { chunks: vec![chunk] }));
     assert_eq!(book.ledger.event(done(chunk, 2, 1)), None, "it comes too late");
-    assert_eq!(book.ledger.take_in_vain(), Some(InVain { items: 1 }));
+    assert_eq!(book.ledger.take_wasted(), Some(WastedOutcomes { items: 1 }));
     book.ledger.session_lost();
     let (held, _) = book.ledger.hello();
     assert_eq!(held[0].chunks[0].runs, [0, 2]);

@@ -98,7 +98,7 @@ impl<'a, C: Connect<Connection: Keeper>> Sender<'a, C> {
                 }
                 Heard::Bell if line.answered => self.say(&line),
                 Heard::Bell => {}
-                Heard::Uploaded => self.sent(line.upload.go_on(&mut line.connection))?,
+                Heard::Uploaded => self.sent(line.upload.continue_if_wanted(&mut line.connection))?,
                 Heard::Messages(messages) => {
                     let Some(messages) = messages? else {
                         return Err(Trouble::Lost(Status::unavailable(

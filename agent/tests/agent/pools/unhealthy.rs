@@ -48,33 +48,33 @@ impl Drop for Sickness {
     }
 }
 
-fn start_sick(host: &mut Host, pool: u64, sickness: &Sickness, kind: &str) {
+fn start_unhealthy(host: &mut Host, pool: u64, sickness: &Sickness, kind: &str) {
     host.agent.start_pool(StartPool { pool, ..start() }, sickness.program(kind)).unwrap();
     host.say(start_job(pool, pool));
 }
 
-/// Why the agent ails, as it said last.
-fn ailing(told: &[Event]) -> Option<&str> {
+/// Why the agent is unhealthy, as it said last.
+fn unhealthy(told: &[Event]) -> Option<&str> {
     told.iter().rev().find_map(|event| match event {
-        Event::Ailing(ailing) if ailing.pool == 0 => Some(&*ailing.reason),
+        Event::HealthReport(unhealthy) if unhealthy.pool == 0 => Some(&*unhealthy.reason),
         _ => None,
     })
 }
 
-fn ails(host: &mut Host) -> String {
-    host.wait(|told| ailing(told).filter(|reason| !reason.is_empty()).map(str::to_owned))
+fn becomes_unhealthy(host: &mut Host) -> String {
+    host.wait(|told| unhealthy(told).filter(|reason| !reason.is_empty()).map(str::to_owned))
 }
 
 fn recovers(host: &mut Host) {
-    host.wait(|told| ailing(told).filter(|reason| reason.is_empty()).map(drop));
+    host.wait(|told| unhealthy(told).filter(|reason| reason.is_empty()).map(drop));
 }
 
-fn check_ails(kind: &str, words: &str) {
+fn check_health(kind: &str, words: &str) {
     let sickness = Sickness::new(kind);
     let mut host = Host::new(2);
-    start_sick(&mut host, 1, &sickness, kind);
+    start_unhealthy(&mut host, 1, &sickness, kind);
     let [chunk] = host.assign(1, ["echo a"]);
-    let reason = ails(&mut host);
+    let reason = becomes_unhealthy(&mut host);
     assert!(reason.contains("in a row") && reason.contains(words), "{reason}");
     // Others are to run it, and not this one again: so it wants nothing before it gives it back.
     let back = host.wait_for_event(|event| matches!(event, Event::Returned(back) if back.chunk == chunk));
@@ -94,11 +94,11 @@ fn check_ails(kind: &str, words: &str) {
 }
 
 fn an_agent_whose_workers_die_takes_nothing_until_one_serves() {
-    check_ails("sick", "exited with code 3");
+    check_health("sick", "exited with code 3");
 }
 
 fn an_agent_whose_fork_servers_die_takes_nothing_until_one_serves() {
-    check_ails("forks-nothing", "fork server");
+    check_health("forks-nothing", "fork server");
 }
 
 fn an_agent_with_another_pool_that_serves_goes_on() {
@@ -106,24 +106,24 @@ fn an_agent_with_another_pool_that_serves_goes_on() {
     let mut host = Host::new(2);
     host.pool(1);
     host.run(1, "echo a");
-    start_sick(&mut host, 2, &sickness, "sick");
+    start_unhealthy(&mut host, 2, &sickness, "sick");
     host.assign(2, ["echo never"]);
     host.drive_for(Duration::from_millis(500));
     assert!(sickness.deaths() >= 3);
     assert_eq!(host.run(1, "echo b"), "b");
-    assert_eq!(ailing(&host.told), None);
+    assert_eq!(unhealthy(&host.told), None);
     let [back] = host.told.iter().filter(|event| matches!(event, Event::Returned(_))).collect::<Vec<_>>()[..] else {
         panic!("{:?}", host.told)
     };
-    let told = |event: &&Event| matches!(event, Event::Ailing(ailing) if ailing.pool == 2);
+    let told = |event: &&Event| matches!(event, Event::HealthReport(unhealthy) if unhealthy.pool == 2);
     let at = |wanted: &Event| host.told.iter().position(|event| event == wanted);
-    assert!(at(host.told.iter().find(told).expect("pool 2 is reported as ailing")) < at(back), "{:?}", host.told);
+    assert!(at(host.told.iter().find(told).expect("pool 2 is reported as unhealthy")) < at(back), "{:?}", host.told);
     host.say(Command::StopPool(farpool_proto::v1::StopPool { pool: 1, now: true }));
-    ails(&mut host);
+    becomes_unhealthy(&mut host);
     // A pool that comes can be the one that serves.
     host.pool(3);
     assert_eq!(host.run(3, "echo c"), "c");
-    assert_eq!(ailing(&host.told), Some(""));
+    assert_eq!(unhealthy(&host.told), Some(""));
     host.end();
 }
 
@@ -134,7 +134,7 @@ fn a_pool_that_ails_keeps_nothing_from_one_whose_workers_come_and_go() {
     let settings = WorkerSettings { max_tasks_per_child: 1, ..start().settings.unwrap_or_default() };
     host.pool_of(StartPool { pool: 1, settings: Some(settings), ..start() });
     host.run(1, "echo a");
-    start_sick(&mut host, 2, &sickness, "sick");
+    start_unhealthy(&mut host, 2, &sickness, "sick");
     host.assign(2, ["echo never"]);
     let end = Instant::now() + Duration::from_millis(2500);
     let mut items = 0;
@@ -143,10 +143,10 @@ fn a_pool_that_ails_keeps_nothing_from_one_whose_workers_come_and_go() {
         items += 1;
     }
     assert!(sickness.deaths() >= 4 && items > 50, "{} deaths, {items} items", sickness.deaths());
-    let health = host.told.iter().filter(|event| matches!(event, Event::Ailing(_)));
+    let health = host.told.iter().filter(|event| matches!(event, Event::HealthReport(_)));
     assert_eq!(health.count(), 1, "the pool is reported once, and the agent as a whole never");
     // Its items were given back, so all of the credit is for the other pool.
-    assert_eq!(ailing(&host.told), None);
+    assert_eq!(unhealthy(&host.told), None);
     assert!(host.told.iter().any(|event| matches!(event, Event::Returned(_))));
     assert_ne!(host.credit(), Some(0));
     host.end();
@@ -157,15 +157,15 @@ fn a_pool_that_serves_again_is_reported_as_started() {
     let mut host = Host::new(1);
     host.pool(1);
     host.run(1, "echo a");
-    start_sick(&mut host, 2, &sickness, "sick");
+    start_unhealthy(&mut host, 2, &sickness, "sick");
     host.assign(2, ["echo never"]);
-    host.wait_for_event(|event| matches!(event, Event::Ailing(ailing) if ailing.pool == 2));
+    host.wait_for_event(|event| matches!(event, Event::HealthReport(unhealthy) if unhealthy.pool == 2));
     drop(sickness);
     let started = |event: &&Event| matches!(event, Event::PoolStarted(started) if started.pool == 2);
     // A worker of it is tried although it has no items here.
     host.wait(|told| (told.iter().filter(started).count() == 2).then_some(()));
     assert_eq!(host.run(2, "echo b"), "b");
-    assert_eq!(ailing(&host.told), None);
+    assert_eq!(unhealthy(&host.told), None);
     host.end();
 }
 
@@ -178,8 +178,8 @@ fn sickly(start_limit: Duration) -> Host {
 fn a_program_that_never_serves_is_given_up() {
     let sickness = Sickness::new("never");
     let mut host = sickly(Duration::from_secs(2));
-    start_sick(&mut host, 1, &sickness, "sick");
-    ails(&mut host);
+    start_unhealthy(&mut host, 1, &sickness, "sick");
+    becomes_unhealthy(&mut host);
     let failure = host.pool_fault(1);
     assert!(failure.message.contains("exited with code 3"), "{failure:?}");
     recovers(&mut host);
@@ -192,12 +192,12 @@ fn a_pool_that_has_served_is_not_given_up() {
     let healthy = sickness.file.with_extension("healthy");
     fs::rename(&sickness.file, &healthy).unwrap();
     let mut host = sickly(Duration::from_secs(1));
-    start_sick(&mut host, 1, &sickness, "sick");
+    start_unhealthy(&mut host, 1, &sickness, "sick");
     assert_eq!(host.run(1, "echo a"), "a");
     fs::rename(&healthy, &sickness.file).unwrap();
     let [dies] = host.assign(1, ["exit 7"]);
     assert!(host.outcome(dies).is_err());
-    ails(&mut host);
+    becomes_unhealthy(&mut host);
     host.drive_for(Duration::from_secs(3));
     assert!(!host.told.iter().any(|event| matches!(event, Event::PoolFault(_))));
     drop(sickness);

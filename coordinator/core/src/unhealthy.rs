@@ -11,20 +11,20 @@ use crate::ids::{AgentId, PlaceId, PoolId};
 use crate::pool::Stage;
 
 impl Core {
-    pub(crate) fn set_ailing(&mut self, id: AgentId, ails: bool, actions: &mut Vec<Action>) {
-        let agent = self.fleet.agents.get_mut(id).expect("an agent that ails is there");
-        if std::mem::replace(&mut agent.ails, ails) != ails && ails {
+    pub(crate) fn set_unhealthy(&mut self, id: AgentId, unhealthy: bool, actions: &mut Vec<Action>) {
+        let agent = self.fleet.agents.get_mut(id).expect("an agent that is unhealthy is there");
+        if std::mem::replace(&mut agent.unhealthy, unhealthy) != unhealthy && unhealthy {
             self.move_from(id, actions);
         }
     }
 
-    pub(crate) fn place_ails(&mut self, id: PoolId, agent: AgentId, actions: &mut Vec<Action>) {
+    pub(crate) fn set_place_unhealthy(&mut self, id: PoolId, agent: AgentId, actions: &mut Vec<Action>) {
         let known = self.place_mut(id, agent).map(|(place, state)| (place, state.stage));
         let Some((place, stage @ (Stage::Ready | Stage::Leaving))) = known else {
             self.stale_reports += 1;
             return;
         };
-        self.pools.get_mut(id).expect("a place's pool is open").sick.insert(agent);
+        self.pools.get_mut(id).expect("a place's pool is open").unhealthy_at.insert(agent);
         // Otherwise it is given up already.
         if stage == Stage::Ready {
             self.place_mut(id, agent).expect("it was just found").1.stage = Stage::Starting;
@@ -34,13 +34,15 @@ impl Core {
     }
 
     /// An agent has come: what others cannot run may run there.
-    pub(crate) fn move_from_ailing(&mut self, actions: &mut Vec<Action>) {
-        let ailing: Vec<AgentId> = self.fleet.agents.iter().filter(|(_, agent)| agent.ails).map(|(id, _)| id).collect();
-        for agent in ailing {
+    pub(crate) fn move_from_unhealthy(&mut self, actions: &mut Vec<Action>) {
+        let unhealthy: Vec<AgentId> =
+            self.fleet.agents.iter().filter(|(_, agent)| agent.unhealthy).map(|(id, _)| id).collect();
+        for agent in unhealthy {
             self.move_from(agent, actions);
         }
-        let sick = self.pools.iter().flat_map(|(id, pool)| pool.sick.iter().map(move |&agent| (id, agent)));
-        for (pool, agent) in sick.collect::<Vec<_>>() {
+        let unhealthy_at =
+            self.pools.iter().flat_map(|(id, pool)| pool.unhealthy_at.iter().map(move |&agent| (id, agent)));
+        for (pool, agent) in unhealthy_at.collect::<Vec<_>>() {
             if let Some((place, _)) = self.place_mut(pool, agent) {
                 self.move_place(pool, place, agent, actions);
             }
@@ -66,7 +68,7 @@ impl Core {
     fn has_slots_elsewhere(&self, id: PoolId, place: PlaceId, agent: AgentId) -> bool {
         let pool = self.pools.get(id).expect("a place's pool is open");
         let usable = pool.places.get(place).is_some_and(|place| !place.retired);
-        let dies = |other, state: &Agent| state.ails || pool.sick.contains(&other);
+        let dies = |other, state: &Agent| state.unhealthy || pool.unhealthy_at.contains(&other);
         let well = self.fleet.agents.iter().filter(|&(other, state)| other != agent && !dies(other, state));
         let mut well = well.map(|(other, _)| other);
         usable && pool.limit.is_some() && !pool.closing && well.any(|other| self.open_slots(id, other) > 0)
