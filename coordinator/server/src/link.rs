@@ -19,7 +19,7 @@ use super::blocking::Blocking;
 use super::end::End;
 use super::meter::{Meters, Passed};
 use super::published::Asker;
-pub(super) use super::refusal::shutting_down;
+use super::refusal::shutting_down;
 use super::settings::Limits;
 
 /// All that can happen to the server, but for time passing and queues draining.

@@ -33,7 +33,8 @@ use tonic::Status;
 use tonic_health::ServingStatus;
 
 use super::clock::Clock;
-use super::link::{Input, Link, shutting_down};
+use super::link::{Input, Link};
+use super::refusal::shutting_down;
 use super::services::Health;
 use super::settings::Settings;
 use agents::Agents;

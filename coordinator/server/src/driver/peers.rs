@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::super::end::End;
-use super::super::link::{Joins, Resumes, Says, shown, shutting_down};
+use super::super::link::{Joins, Resumes, Says, shown};
+use super::super::refusal::shutting_down;
 use super::Driver;
 use super::agents::{self, Heard};
 use super::away::Peer;

@@ -15,7 +15,8 @@ use prost::Message;
 use tonic::Status;
 
 use super::super::super::end::End;
-use super::super::super::link::{Joins, Said, Says, StreamId, shown, shutting_down};
+use super::super::super::link::{Joins, Said, Says, StreamId, shown};
+use super::super::super::refusal::shutting_down;
 use super::super::round::Round;
 use super::checks::{check_opening, digest_of, known, status};
 use super::durable::Then;

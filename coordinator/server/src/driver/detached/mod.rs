@@ -40,7 +40,8 @@ use farpool_proto::v1::{
 use farpool_store::Wakeup;
 use tonic::Status;
 
-use super::super::link::{Says, StreamId, WasRead, shown, shutting_down};
+use super::super::link::{Says, StreamId, WasRead, shown};
+use super::super::refusal::shutting_down;
 use super::round::Round;
 use ask::Reply;
 use checks::no_store;

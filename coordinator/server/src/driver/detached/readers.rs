@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::super::super::end::End;
-use super::super::super::link::{Joins, Said, Says, StreamId, WasRead, shutting_down};
+use super::super::super::link::{Joins, Said, Says, StreamId, WasRead};
+use super::super::super::refusal::shutting_down;
 use super::super::super::sessions::LOW_OUTCOMES;
 use super::super::round::Round;
 use super::checks::{check_id, not_found};
