@@ -95,8 +95,8 @@ impl Sharing {
             }
         }
         for pool in pools {
-            let told = pool.report_health(self.unhealthy, now);
-            events.extend(told.map(|body| AgentEvent { body: Some(body) }));
+            let report = pool.report_health(self.unhealthy, now);
+            events.extend(report.map(|body| AgentEvent { body: Some(body) }));
             due = [due, pool.health_due(now)].into_iter().flatten().min();
         }
         self.due = [self.due, due].into_iter().flatten().min();

@@ -78,15 +78,15 @@ mod tests {
     use super::*;
 
     /// Returns what is reported to the coordinator after this event of the agent.
-    fn told(health: &mut Health, event: Event) -> Option<String> {
+    fn reported(health: &mut Health, event: Event) -> Option<String> {
         let own = matches!(event, Event::HealthReport(_));
         let mut events = vec![AgentEvent { body: Some(event) }];
-        let said = health.update(&mut events).map(str::to_owned);
+        let returned = health.update(&mut events).map(str::to_owned);
         let unhealthy = events.iter().find_map(|event| match &event.body {
             Some(Event::HealthReport(unhealthy)) => Some(unhealthy.reason.clone()),
             _ => None,
         });
-        assert_eq!(said, unhealthy);
+        assert_eq!(returned, unhealthy);
         assert_eq!(events.len(), usize::from(!own) + usize::from(unhealthy.is_some()));
         unhealthy
     }
@@ -99,27 +99,27 @@ mod tests {
     #[test]
     fn a_host_is_unhealthy_until_a_pool_starts() {
         let mut health = Health::default();
-        assert_eq!(told(&mut health, fault(1, FailureKind::ProgramRejected, "no program")), None);
+        assert_eq!(reported(&mut health, fault(1, FailureKind::ProgramRejected, "no program")), None);
         assert_eq!(
-            told(&mut health, fault(2, FailureKind::Unavailable, "the disk is full")),
+            reported(&mut health, fault(2, FailureKind::Unavailable, "the disk is full")),
             Some("the disk is full".into())
         );
-        assert_eq!(told(&mut health, fault(3, FailureKind::Unavailable, "the disk is full")), None);
-        assert_eq!(told(&mut health, Event::PoolStarted(PoolStarted { pool: 4 })), Some(String::new()));
+        assert_eq!(reported(&mut health, fault(3, FailureKind::Unavailable, "the disk is full")), None);
+        assert_eq!(reported(&mut health, Event::PoolStarted(PoolStarted { pool: 4 })), Some(String::new()));
         // One pool's failure does not matter while others run.
-        assert_eq!(told(&mut health, fault(5, FailureKind::Unavailable, "too large")), None);
-        assert_eq!(told(&mut health, Event::PoolStopped(PoolStopped { pool: 4 })), Some("too large".into()));
+        assert_eq!(reported(&mut health, fault(5, FailureKind::Unavailable, "too large")), None);
+        assert_eq!(reported(&mut health, Event::PoolStopped(PoolStopped { pool: 4 })), Some("too large".into()));
         let dies = HealthReport { reason: "killed by SIGKILL".into(), pool: 0 };
-        assert_eq!(told(&mut health, Event::HealthReport(dies)), Some("killed by SIGKILL".into()));
-        assert_eq!(told(&mut health, Event::HealthReport(HealthReport::default())), Some("too large".into()));
+        assert_eq!(reported(&mut health, Event::HealthReport(dies)), Some("killed by SIGKILL".into()));
+        assert_eq!(reported(&mut health, Event::HealthReport(HealthReport::default())), Some("too large".into()));
     }
 
     #[test]
     fn failures_that_are_not_the_hosts_fault_do_not_count() {
         let mut health = Health::default();
         health.ignore_failure(1);
-        assert_eq!(told(&mut health, fault(1, FailureKind::Unavailable, "no client sent it")), None);
-        told(&mut health, Event::PoolStopped(PoolStopped { pool: 1 }));
+        assert_eq!(reported(&mut health, fault(1, FailureKind::Unavailable, "no client sent it")), None);
+        reported(&mut health, Event::PoolStopped(PoolStopped { pool: 1 }));
         assert!(health.ignored.is_empty());
     }
 }

@@ -103,7 +103,7 @@ mod tests {
     fn files_that_cannot_run_here_are_rejected() {
         let folder = std::env::temp_dir().join(format!("farpool-elf-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("temporary files can be made");
-        let told = |header: &[u8]| {
+        let checked = |header: &[u8]| {
             let path = folder.join("program");
             std::fs::write(&path, header).expect("temporary files can be made");
             check(&path, "worker-7")
@@ -114,12 +114,12 @@ mod tests {
         foreign[18..20].copy_from_slice(&other.0.to_le_bytes());
         let mut object = own.clone();
         object[16..18].copy_from_slice(&1_u16.to_le_bytes());
-        assert_eq!(told(&own), Ok(()));
-        assert_eq!(told(b"#!/bin/sh\n"), Ok(()));
-        let refused = told(&foreign).expect_err("it is for another machine");
+        assert_eq!(checked(&own), Ok(()));
+        assert_eq!(checked(b"#!/bin/sh\n"), Ok(()));
+        let refused = checked(&foreign).expect_err("it is for another machine");
         assert!(refused.contains(&format!("built for {}, but host worker-7 is ", other.1)), "{refused}");
         for file in [&object[..], &own[..10], b"", b"plain text, long enough for a header"] {
-            assert_eq!(told(file), Err("is not an executable file".to_owned()));
+            assert_eq!(checked(file), Err("is not an executable file".to_owned()));
         }
         std::fs::remove_dir_all(&folder).expect("they can be removed");
         assert!(check(&folder, "worker-7").is_err_and(|refused| refused.contains("cannot be read on host worker-7")));

@@ -112,8 +112,8 @@ mod tests {
             ),
         ];
         for (death, expected) in cases {
-            let told = death.describe(0);
-            assert!(told.contains(expected), "{told}");
+            let description = death.describe(0);
+            assert!(description.contains(expected), "{description}");
         }
     }
 }

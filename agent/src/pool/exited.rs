@@ -43,13 +43,13 @@ impl WorkerPool {
     }
 
     fn died_at_start(&mut self, worker: &mut Worker, death: Death, now: u64) {
-        let told = death.describe(self.settings.memory_limit);
+        let description = death.describe(self.settings.memory_limit);
         if self.settings.initializer.is_empty() {
-            return self.start_failed(now, || told);
+            return self.start_failed(now, || description);
         }
         let message = match death.reason {
-            Some(Reason::InitializerTimedOut { .. }) => told,
-            _ => format!("{told}, in its initializer"),
+            Some(Reason::InitializerTimedOut { .. }) => description,
+            _ => format!("{description}, in its initializer"),
         };
         let mut failure = self.failure(FailureKind::InitializerFailed, message);
         failure.pid = worker.pid;

@@ -29,13 +29,13 @@ impl Lines {
         let late = self.since.is_some_and(|since| now >= since + LINE_TIMEOUT_NS) && whole == 0;
         let length = if all || late || rest >= LONG_LINE { self.bytes.len() } else { whole };
         let left = self.bytes.split_off(length);
-        let told = std::mem::replace(&mut self.bytes, left);
+        let taken = std::mem::replace(&mut self.bytes, left);
         if self.bytes.is_empty() {
             self.since = None;
-        } else if !told.is_empty() || self.since.is_none() {
+        } else if !taken.is_empty() || self.since.is_none() {
             self.since = Some(now);
         }
-        (!told.is_empty()).then_some(told)
+        (!taken.is_empty()).then_some(taken)
     }
 
     /// Returns when the unfinished line must be forwarded.
@@ -103,10 +103,10 @@ mod tests {
     fn write(lines: &mut Lines, bytes: &[u8], now: u64) -> Option<String> {
         let mut budget = Budget::new(now);
         ForwardingSink { lines, budget: &mut budget, now, ended: false }.take(bytes);
-        told(lines, now)
+        take_text(lines, now)
     }
 
-    fn told(lines: &mut Lines, now: u64) -> Option<String> {
+    fn take_text(lines: &mut Lines, now: u64) -> Option<String> {
         lines.take(now, false).map(|bytes| String::from_utf8(bytes).expect("only text was written"))
     }
 
@@ -115,10 +115,10 @@ mod tests {
         let mut lines = Lines::default();
         assert_eq!(write(&mut lines, b"one\ntwo\nthr", 0).as_deref(), Some("one\ntwo\n"));
         assert_eq!(lines.due(), Some(100 * MILLISECOND));
-        assert_eq!(told(&mut lines, 99 * MILLISECOND), None);
+        assert_eq!(take_text(&mut lines, 99 * MILLISECOND), None);
         assert_eq!(write(&mut lines, b"ee\nfo", 99 * MILLISECOND).as_deref(), Some("three\n"));
-        assert_eq!(told(&mut lines, 100 * MILLISECOND), None, "the unfinished line has just begun");
-        assert_eq!(told(&mut lines, 199 * MILLISECOND).as_deref(), Some("fo"));
+        assert_eq!(take_text(&mut lines, 100 * MILLISECOND), None, "the unfinished line has just begun");
+        assert_eq!(take_text(&mut lines, 199 * MILLISECOND).as_deref(), Some("fo"));
         assert_eq!(lines.due(), None);
         assert_eq!(write(&mut lines, &[b'x'; 4096], 200 * MILLISECOND).map(|long| long.len()), Some(4096));
         assert_eq!(write(&mut lines, b"the end", 200 * MILLISECOND), None);

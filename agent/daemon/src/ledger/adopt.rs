@@ -34,14 +34,14 @@ impl Ledger {
     /// Names the adopted chunks, and drops the others.
     fn drop_unadopted(&mut self, pool: usize, adopted: &[AdoptedChunk]) -> Result<(), ProtocolError> {
         let mut wanted = BTreeMap::new();
-        for told in adopted {
+        for adopted_chunk in adopted {
             // A chunk that no longer exists has ended with its pool's processes.
-            let Some(key) = self.chunks.find(told.held) else { continue };
+            let Some(key) = self.chunks.find(adopted_chunk.held) else { continue };
             if self.chunks.get(key).pool as usize != pool {
-                let message = format!("chunk {} was adopted with the wrong pool", told.held);
+                let message = format!("chunk {} was adopted with the wrong pool", adopted_chunk.held);
                 return Err(ProtocolError::new(message));
             }
-            wanted.insert(self.chunks.number(key), (told.chunk, told.attempt));
+            wanted.insert(self.chunks.number(key), (adopted_chunk.chunk, adopted_chunk.attempt));
         }
         let (mut unwanted, mut cancelled) = (Vec::new(), Vec::new());
         for key in self.chunks.keys(|chunk| chunk.pool as usize == pool) {

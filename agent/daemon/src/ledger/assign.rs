@@ -13,31 +13,31 @@ impl Ledger {
     pub(super) fn assign(&mut self, mut assign: Assign) -> Result<(), ProtocolError> {
         let mut segments = &assign.segments[..];
         let mut all_active = true;
-        for told in &mut assign.chunks {
-            let (name, count) = (told.job, told.segments as usize);
+        for assigned in &mut assign.chunks {
+            let (name, count) = (assigned.job, assigned.segments as usize);
             let Some(&key) = self.job_names.get(&name) else {
-                let message = format!("chunk {} belongs to job {name}, which was not started", told.chunk);
+                let message = format!("chunk {} belongs to job {name}, which was not started", assigned.chunk);
                 return Err(ProtocolError::new(message));
             };
             let Some((own, rest)) = segments.split_at_checked(count) else {
-                return Err(ProtocolError::new(format!("the items of chunk {} are missing", told.chunk)));
+                return Err(ProtocolError::new(format!("the items of chunk {} are missing", assigned.chunk)));
             };
             segments = rest;
             let job = &mut self.jobs[key as usize];
             if !job.active {
                 // Its pool has ended here; the coordinator takes its chunks back.
-                told.job = 0;
+                assigned.job = 0;
                 all_active = false;
                 continue;
             }
-            let items = Items::new(told.first, own.iter().map(items_in).sum()).filter(|items| !items.is_empty());
+            let items = Items::new(assigned.first, own.iter().map(items_in).sum()).filter(|items| !items.is_empty());
             let Some(items) = items else {
-                let message = format!("the items of chunk {} of job {name} are malformed", told.chunk);
+                let message = format!("the items of chunk {} of job {name} are malformed", assigned.chunk);
                 return Err(ProtocolError::new(message));
             };
             job.chunks += 1;
-            told.job = job.start.job;
-            told.chunk = self.chunks.insert(Chunk::new(told, job.pool, key, items));
+            assigned.job = job.start.job;
+            assigned.chunk = self.chunks.insert(Chunk::new(assigned, job.pool, key, items));
         }
         if !segments.is_empty() {
             return Err(ProtocolError::new(format!("{} segments belong to no chunk", segments.len())));

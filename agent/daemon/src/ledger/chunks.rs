@@ -24,8 +24,8 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    pub(super) fn new(told: &farpool_proto::v1::Chunk, pool: u32, job: u32, pending: Items) -> Chunk {
-        let &farpool_proto::v1::Chunk { chunk: name, attempt, first, .. } = told;
+    pub(super) fn new(assigned: &farpool_proto::v1::Chunk, pool: u32, job: u32, pending: Items) -> Chunk {
+        let &farpool_proto::v1::Chunk { chunk: name, attempt, first, .. } = assigned;
         Chunk { generation: 0, pool, job, name, attempt, first, pending, kept: 0 }
     }
 

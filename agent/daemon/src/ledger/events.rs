@@ -80,8 +80,8 @@ impl Ledger {
         let known_as = (chunk.name, chunk.attempt);
         let at = chunk.pool as usize;
         let pool = &mut self.pools[at];
-        let told = pool.name.is_some();
-        self.reports += u64::from(told);
+        let adopted = pool.name.is_some();
+        self.reports += u64::from(adopted);
         if !pool.can_be_held() {
             self.release_chunk(key);
             return Some(known_as);
@@ -89,7 +89,7 @@ impl Ledger {
         chunk.kept += 1;
         pool.outcomes.push(u32::try_from(key).unwrap_or(u32::MAX), outcome(), self.reports);
         self.hold_if_full(at);
-        told.then_some(known_as)
+        adopted.then_some(known_as)
     }
 
     fn returned(&mut self, mut back: Returned) -> Option<Event> {

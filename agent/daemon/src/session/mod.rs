@@ -320,11 +320,11 @@ impl<C: Connect, W: Workers> Session<C, W> {
         self.apply_backpressure();
         let busy = self.workers.work(&mut self.events);
         let Session { ledger, events, .. } = self;
-        let told = events.drain(..).filter_map(|event| ledger.event(event.body?));
-        let told = told.map(|body| AgentEvent { body: Some(body) });
+        let reported = events.drain(..).filter_map(|event| ledger.event(event.body?));
+        let reported = reported.map(|body| AgentEvent { body: Some(body) });
         match &self.outgoing {
-            Some(outgoing) => outgoing.extend(told),
-            None => told.for_each(drop),
+            Some(outgoing) => outgoing.extend(reported),
+            None => reported.for_each(drop),
         }
         if self.ledger.has_steps() {
             // Events of the agent only hold or resume pools, which cannot fail.

@@ -174,13 +174,13 @@ mod tests {
 
     #[test]
     fn a_failure_names_item_reason_host_and_attempts() {
-        let told = |ended| finished(ended).failure(true).unwrap();
+        let failure = |ended| finished(ended).failure(true).unwrap();
         let start = "item 3 \"a b\\n\\u{1b}[31m\u{fffd}\": ";
         let end = " (host node7, 3 attempts)";
-        assert_eq!(told(Ended::Code(2)), format!("{start}exit code 2{end}"));
-        assert_eq!(told(Ended::Signal(9)), format!("{start}killed by signal 9 (SIGKILL){end}"));
-        assert_eq!(told(Ended::Signal(99)), format!("{start}killed by signal 99{end}"));
-        assert_eq!(told(Ended::TimedOut), format!("{start}timed out and was killed after 1.5s{end}"));
+        assert_eq!(failure(Ended::Code(2)), format!("{start}exit code 2{end}"));
+        assert_eq!(failure(Ended::Signal(9)), format!("{start}killed by signal 9 (SIGKILL){end}"));
+        assert_eq!(failure(Ended::Signal(99)), format!("{start}killed by signal 99{end}"));
+        assert_eq!(failure(Ended::TimedOut), format!("{start}timed out and was killed after 1.5s{end}"));
         assert_eq!(finished(Ended::Code(0)).failure(true), None);
     }
 

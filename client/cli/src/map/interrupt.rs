@@ -30,11 +30,11 @@ impl Interrupt {
         let ignored = ignored();
         let watched = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
         let mut signals = Signals::new(watched)?;
-        let told = Arc::clone(&interrupt);
+        let shared = Arc::clone(&interrupt);
         thread::Builder::new().name("farpool-signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
-                told.signal.store(signal, Ordering::SeqCst);
-                let waker = told.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+                shared.signal.store(signal, Ordering::SeqCst);
+                let waker = shared.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
                 waker.into_iter().for_each(Waker::wake);
                 thread::sleep(PRINT_TIMEOUT);
                 end_by(signal);

@@ -92,8 +92,8 @@ fn carry_out(work: &Work) -> Outcome {
 
 /// Returns this host's name in the cluster, or its own.
 fn host() -> String {
-    let told = env::var("FARPOOL_HOST").ok().filter(|host| !host.is_empty());
-    told.unwrap_or_else(|| nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned())
+    let configured = env::var("FARPOOL_HOST").ok().filter(|host| !host.is_empty());
+    configured.unwrap_or_else(|| nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned())
 }
 
 fn not_tracked(error: &io::Error) -> String {
