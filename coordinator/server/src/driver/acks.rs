@@ -1,11 +1,10 @@
-//! Whose acknowledgements are waited for while the memory is full.
+//! Which clients are read for their acknowledgements while the memory is full.
 //!
-//! Each client has a window for what was sent and not acknowledged; see [`clients`](super::clients). Acknowledgements only come with what
-//! is read of a client. So while the memory is full, a client for which something waits behind
-//! a full window is overdue, as is one for whose acknowledgement a place waits, and is read until it has said more than can have been
-//! sent before its acknowledgement. What many overdue clients say meanwhile must not come to much: the more is held beyond
-//! the bound, the fewer are read at once. The others take turns, and so do those that have said that much: each is read a bit further,
-//! since it may only be slow. A client whose program takes no outcomes acknowledges none.
+//! Each client has a window; see [`clients`](super::clients). Its acknowledgements arrive only if it is read. So while the memory is
+//! full, a client is overdue if its window is full and something waits behind it, or if a place waits for its acknowledgement. It is
+//! read until it has sent more than can have been in flight before the acknowledgement. Many overdue clients together must not send
+//! much: the more is held beyond the bound, the fewer are read at once. The others take turns, and so do those that have sent
+//! that much: each is read a bit further, since it may only be slow. A client whose program takes no outcomes acknowledges none.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -16,16 +15,16 @@ use super::client::MOST_IN_A_FRAME;
 use super::clients::Clients;
 use super::round::Round;
 
-/// What an overdue client may say before its acknowledgement must have come, in bytes: what is in flight from it, and room.
+/// How many bytes an overdue client may send before its acknowledgement must have arrived: what is in flight, and some room.
 const ENOUGH: RangeInclusive<u64> = 3 << 20..=16 << 20;
 const ENOUGH_PART: u64 = 32;
-/// So many overdue clients are read at once while more than the reserve is held beyond the bound.
+/// How many overdue clients are read at once while more than the reserve is held beyond the bound.
 const AT_ONCE: usize = 4;
-/// Turns in the time for which a client may be silent, and what may be said in one: what was sent before its acknowledgement.
+/// How many turns there are in the time for which a client may be silent, and how many bytes may be sent in one.
 const TURNS: u64 = 8;
 const TURN_BYTES: u64 = MOST_IN_A_FRAME;
 
-/// Whose turn it is to be read although it is overdue.
+/// Decides which overdue clients are read.
 pub(super) struct Acks {
     enough: u64,
     /// How long a turn lasts, in ns.
@@ -33,10 +32,10 @@ pub(super) struct Acks {
     turn: Option<ReadingTurn>,
 }
 
-/// A client is read for some time, or until it has said [`TURN_BYTES`]; then nobody is until that time is over.
+/// A client's turn: it is read for some time, or until it has sent [`TURN_BYTES`]. Then no other has a turn until the time is over.
 struct ReadingTurn {
     client: Option<ClientId>,
-    /// What it had acknowledged, and said since, when its turn began.
+    /// How many messages it had acknowledged when its turn began, and how many bytes it had sent since.
     acknowledged: u64,
     said: u64,
     since: u64,
@@ -49,7 +48,7 @@ impl Acks {
         Self { enough, time: patience / TURNS, turn: None }
     }
 
-    /// Which of these clients are read since they are overdue. `beyond`: what is held beyond the bound, in reserves.
+    /// Returns which of these clients are read because they are overdue. `beyond` is what is held beyond the bound, in reserves.
     pub(super) fn choose(
         &mut self,
         round: &Round,
@@ -72,7 +71,7 @@ impl Acks {
         chosen
     }
 
-    /// Gives one of these its turn, unless another one has it, or has just had it.
+    /// Gives one of these clients its turn, unless another one has it or has just had it.
     fn give_turn_to_one_of(&mut self, clients: &mut Clients, others: &[ClientId], now: u64) {
         if let Some(turn) = self.turn.as_mut().filter(|turn| now.saturating_sub(turn.since) < self.time) {
             let Some(id) = turn.client else { return };
@@ -83,7 +82,7 @@ impl Acks {
                 }
                 return;
             }
-            // It has acknowledged something, or has gone: it is the next one's turn.
+            // It has acknowledged something, or is gone: the next one has its turn.
         }
         self.turn = None;
         let longest_ago = |&id: &ClientId| clients.get(id).map(|client| (client.acks.turn_at, id));

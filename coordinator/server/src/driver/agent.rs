@@ -1,4 +1,4 @@
-//! An agent's session, as the loop sees it.
+//! An agent's session, as the loop knows it.
 
 use farpool_proto::v1::{AgentCommand, AgentEvent, agent_command, agent_event};
 
@@ -7,42 +7,42 @@ use super::session::Session;
 pub(super) struct Agent {
     pub(super) session: Session<AgentCommand>,
     pub(super) host: String,
-    /// It has said that it is leaving.
+    /// It has reported that it is draining.
     pub(super) leaving: bool,
-    /// What it has said of itself takes so many bytes.
+    /// Size of its hello in memory, in bytes.
     pub(super) opening: u64,
-    /// Bytes of a message that is not whole yet.
+    /// Bytes of a message that has not arrived completely.
     pub(super) partial: u64,
-    /// Its turn is over, and it waits for the next until there is room for the rest of its message.
+    /// It is not read until there is room for the rest of its message.
     pub(super) waits: bool,
-    /// The same, until clients have taken their results.
+    /// It is not read until clients have taken their results.
     pub(super) waits_for_clients: bool,
-    /// What waits for it is counted with so many bytes; see [`Agents`](super::agents::Agents).
+    /// How many bytes it is counted with; see [`Agents`](super::agents::Agents).
     pub(super) counted: u64,
-    /// Bytes that waited when that was last looked at, and when they were last seen to have become fewer.
+    /// Bytes that waited at the last check, and when they were last seen to become fewer.
     waited: usize,
     moved_at: u64,
-    /// Bytes of results that it has reported since it was last sent anything.
+    /// Bytes of results that it has reported since it was last sent a message.
     reported: usize,
-    /// The same, since the memory has been full of them.
+    /// Bytes of results that it has reported since the memory has been full of results.
     pub(super) reported_while_full: u64,
-    /// What waits for company is sent then.
+    /// When messages that may be delayed are sent at the latest.
     pub(super) flush_at: Option<u64>,
-    // Gathered in a round. Kept for its memory.
+    // The messages of this round. Kept for its capacity.
     fresh: Vec<AgentCommand>,
 }
 
-/// What an agent need not know at once waits so long, in ns, for something that it must know, unless it keeps more results
-/// than these, in bytes: nearly always the next call comes first, and a frame costs both sides more than what is in it.
+/// How long a message that may be delayed waits for one that may not, in ns, unless the agent keeps more than `MAX_KEPT` bytes of results.
+/// The next call nearly always comes first, and a frame costs both sides more than the messages in it.
 const COMPANY_NS: u64 = 5_000_000;
 const MAX_KEPT: usize = 1 << 20;
 
-/// An agent for which more than this waits, in bytes, and that has not read any of it for so long, in ns, is lost. Where there is
-/// little memory, a part of that.
+/// If more bytes than this wait for an agent, or than this part of the memory, and it reads none of them for so long, in ns, it is
+/// disconnected.
 const MAX_UNREAD: usize = 64 << 20;
 const UNREAD_PART: u64 = 64;
 const READS_WITHIN_NS: u64 = 30_000_000_000;
-/// With so many times as much waiting it is lost much sooner.
+/// With so many times as much waiting, it is disconnected much sooner.
 const FAR_TOO_MUCH: usize = 4;
 const READS_SOON_NS: u64 = 500_000_000;
 
@@ -66,12 +66,12 @@ impl Agent {
         }
     }
 
-    /// Whether nothing is read of it for now.
+    /// Returns whether it is not read for now.
     pub(super) fn is_stopped(&self) -> bool {
         self.waits || self.waits_for_clients
     }
 
-    /// Notes what it says. `is_full`: the memory is, of results.
+    /// Notes what an event says of the agent. `is_full`: the memory is full of results.
     pub(super) fn note(&mut self, event: &AgentEvent, is_full: bool) {
         match &event.body {
             Some(agent_event::Body::RunDone(done)) => {
@@ -88,13 +88,13 @@ impl Agent {
         self.session.outgoing.push(AgentCommand { body: Some(welcome) });
     }
 
-    /// Keeps a command for the end of the round; says whether it is the first one.
+    /// Keeps a command until the end of the round. Returns whether it is the first one.
     pub(super) fn gather(&mut self, command: AgentCommand) -> bool {
         self.fresh.push(command);
         self.fresh.len() == 1
     }
 
-    /// Puts what was gathered into its queue. False: it does not read.
+    /// Queues the commands of the round. Returns false if the agent does not read.
     pub(super) fn send_gathered(&mut self, now: u64, memory: u64) -> bool {
         self.look_whether_it_reads(now);
         let outgoing = &self.session.outgoing;
@@ -108,24 +108,24 @@ impl Agent {
         self.reads(now, memory)
     }
 
-    /// Sends what has waited for company.
+    /// Sends the messages that were delayed.
     pub(super) fn flush(&mut self) {
         self.session.outgoing.flush();
         (self.reported, self.flush_at) = (0, None);
     }
 
-    /// Bytes that wait to be sent to it.
+    /// Returns how many bytes wait to be sent to it.
     pub(super) fn unread(&self) -> u64 {
         self.session.outgoing.waiting() as u64
     }
 
-    /// Another connection has come: what the agent has not taken in waits again.
+    /// Begins to read its new connection: what it has not acknowledged waits again.
     pub(super) fn begin_to_read(&mut self, now: u64) {
         (self.waited, self.moved_at) = (0, now);
         self.waits_for_clients = false;
     }
 
-    /// Looks at whether it has read some of what waited. To be called before more is added.
+    /// Checks whether it has read some of what waited. Call this before more is added.
     pub(super) fn look_whether_it_reads(&mut self, now: u64) {
         let waiting = self.session.outgoing.waiting();
         if waiting < self.waited || self.waited == 0 || self.is_stopped() || self.session.is_away() {
@@ -134,7 +134,7 @@ impl Agent {
         self.waited = waiting;
     }
 
-    /// Whether it reads what it is sent, as far as can be told. To be called when more was added.
+    /// Returns whether it reads its messages, as far as known. Call this after more was added.
     pub(super) fn reads(&mut self, now: u64, memory: u64) -> bool {
         self.waited = self.session.outgoing.waiting();
         let most = usize::try_from(memory / UNREAD_PART).unwrap_or(MAX_UNREAD).min(MAX_UNREAD);
@@ -146,7 +146,7 @@ impl Agent {
     }
 }
 
-/// Whether nothing depends on when the agent hears of it: what it may forget.
+/// Returns whether a command may be delayed: it only says what the agent may forget.
 fn may_wait(command: &AgentCommand) -> bool {
     use agent_command::Body;
     match &command.body {

@@ -1,14 +1,13 @@
-//! All agents' sessions, and what is counted for them.
+//! All agents' sessions, and how much memory they are counted with.
 //!
-//! Credit bounds what an agent is given to run, but not what it is told of pools and jobs that come and go, and that is as large as
-//! clients make it: a job's function, a pool's environment. So each agent has a window, as clients have
-//! ([`clients`](super::clients)): while more than that is sent and not acknowledged, no further message is begun for it. What waits
-//! behind it counts towards the memory, so that clients are stopped until agents have caught up. What a window lets through
-//! does not count: most of it are items, which count as long as they have no outcome.
+//! Credit bounds the items of an agent, but not the messages about pools and jobs. Those are as large as clients make them: a job's
+//! function, a pool's environment. So each agent has a window, like each client ([`clients`](super::clients)): while more than that is
+//! not acknowledged, no further message is sent. What waits counts towards the memory, so clients are stopped until agents catch up.
+//! What the window lets through does not count. Most of it is items, which count until they have an outcome.
 //!
-//! Agents acknowledge what they have received, whatever becomes of it, and are read while clients are stopped: so all of them catch up.
-//! One that does not read is disconnected, and sooner the more waits for it. An agent that is not read itself cannot
-//! acknowledge anything, nor can one whose connection is lost: these have time.
+//! Agents acknowledge every message on arrival, and are read while clients are stopped. So all of them catch up. An agent that does not
+//! read is disconnected, and sooner if much waits for it. An agent that is not read cannot acknowledge, nor can one whose connection
+//! is lost: these get time.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -31,21 +30,21 @@ use super::session::{Identity, Lost, Session, not_found};
 
 pub(super) struct Agents {
     sessions: BTreeMap<AgentId, Agent>,
-    /// By what they are known on other connections.
+    /// By the id that resumes them on another connection.
     ids: BTreeMap<Identity, AgentId>,
-    /// Bytes that each agent may leave unacknowledged.
+    /// How many bytes each agent may leave unacknowledged.
     window: usize,
-    /// What agents are counted with that is to be sent to them: never less than it is.
+    /// What all agents are counted with: the bytes that wait to be sent to them, or more.
     unread: u64,
-    /// What they have said of themselves, in bytes.
+    /// The size of their hellos, in bytes.
     openings: u64,
     partials: Partials,
     company: Company,
-    // Kept for its memory.
+    // Kept for its capacity.
     touched: Vec<AgentId>,
 }
 
-/// What follows from what an agent says.
+/// The consequence of an agent's messages.
 pub(super) enum Heard {
     Nothing,
     /// Its turn is over.
@@ -54,18 +53,18 @@ pub(super) enum Heard {
     Ends(End),
 }
 
-/// What a hello takes in memory, by its bytes beyond those of one without chunks: chunks that an agent holds are small and many.
+/// The memory that each byte of a hello takes, beyond the size of one without chunks. The chunks in it are small and many.
 const HELLO_TAKES: u64 = 8;
 const SMALL_HELLO: usize = 4 << 10;
 
-/// An agent's window in bytes. All agents together may have such a part of the memory, as far as that is not too little for each.
+/// The bounds of an agent's window in bytes. Within them, all agents share this part of the memory.
 const WINDOW: RangeInclusive<u64> = 1 << 20..=10 << 20;
 const WINDOWS_PART: u64 = 8;
 
-/// What each agent may send while the memory is full of results: such a part of it.
+/// The part of the memory that each agent may send while the memory is full of results.
 const LITTLE_PART: u64 = 64;
 
-/// What an agent says of itself takes so much memory.
+/// Returns the memory that an agent's hello takes.
 pub(super) fn opening(messages: &[AgentEvent]) -> u64 {
     messages.first().map_or(0, Message::encoded_len).saturating_sub(SMALL_HELLO) as u64 * HELLO_TAKES
 }
@@ -84,7 +83,7 @@ impl Agents {
         }
     }
 
-    /// Begins a session. Returns what it has said so far.
+    /// Begins a session. Returns its first messages.
     pub(super) fn join(
         &mut self,
         round: &mut Round,
@@ -116,7 +115,7 @@ impl Agents {
         Some((older, Status::aborted(format!("an agent of the same id has joined from {}", agent.host))))
     }
 
-    /// Another connection goes on with a session. Returns whose: its turn is over.
+    /// Resumes a session on another connection. Returns whose it is; its turn is over.
     pub(super) fn resume(
         &mut self,
         round: &Round,
@@ -140,7 +139,7 @@ impl Agents {
         Some(id)
     }
 
-    /// Takes in what an agent says. `is_full`: the memory is, of results.
+    /// Handles what an agent has sent. `is_full`: the memory is full of results.
     pub(super) fn take_in(
         &mut self,
         round: &mut Round,
@@ -151,7 +150,7 @@ impl Agents {
         let is_on = agent.session.is_on(connection);
         let (messages, partial) = match said {
             Said::Messages { messages, partial } => (messages, partial as u64),
-            // How a connection ends that another one has replaced means nothing.
+            // The end of a connection that was replaced means nothing.
             Said::Gone(_) if !is_on => return Heard::Nothing,
             Said::Gone(end) => return Heard::Ends(end),
         };
@@ -168,9 +167,9 @@ impl Agents {
         Heard::TurnEnds
     }
 
-    /// Has an agent read on, now or when there is room for what it sends. `is_full`: the memory is, of results.
+    /// Lets an agent be read, now or when there is room. `is_full`: the memory is full of results.
     ///
-    /// The agent that is read on alone is read until its message is whole; see [`Partials`].
+    /// The agent that is read alone is read until its message is complete; see [`Partials`].
     pub(super) fn let_report(&mut self, round: &Round, id: AgentId, is_full: bool) {
         let Some(agent) = self.sessions.get_mut(&id) else { return };
         let has_sent_enough = agent.partial + agent.reported_while_full > round.memory.bound / LITTLE_PART;
@@ -181,7 +180,7 @@ impl Agents {
         }
     }
 
-    /// Forgets what agents have sent while the memory was full of results. Returns those that were not read meanwhile.
+    /// Resets what agents have sent while the memory was full of results. Returns those that were stopped for it.
     pub(super) fn forget_what_was_reported(&mut self) -> Vec<AgentId> {
         let mut waiting = Vec::new();
         for (&id, agent) in &mut self.sessions {
@@ -193,7 +192,7 @@ impl Agents {
         waiting
     }
 
-    /// An agent's connection is lost. It goes on with what it has, and gets nothing new.
+    /// Notes that an agent's connection is lost. The agent keeps running what it has, and gets nothing new.
     pub(super) fn lose_connection(&mut self, round: &mut Round, id: AgentId) -> Lost {
         let lost = self.sessions.get_mut(&id).map_or(Lost::Known, |agent| agent.session.lose_connection());
         if let Lost::MayResume(_) = lost {
@@ -202,7 +201,7 @@ impl Agents {
         lost
     }
 
-    /// Ends a session, with the reason if it is not the agent's own wish.
+    /// Ends a session, with the reason unless the agent ended it.
     pub(super) fn end(&mut self, round: &mut Round, id: AgentId, end: Result<(), Status>) {
         let Some(mut agent) = self.sessions.remove(&id) else { return };
         self.share_windows(round.memory.bound);
@@ -230,7 +229,7 @@ impl Agents {
         round.coordinator.agent_gone(id, round.now, &mut round.out);
     }
 
-    /// Puts what the coordinator says into the agents' queues, for each all at once. Returns those that do not read.
+    /// Puts the coordinator's messages into the agents' queues, all messages of an agent at once. Returns the agents that do not read.
     pub(super) fn send(&mut self, round: &mut Round) -> Vec<AgentId> {
         for (id, command) in round.out.to_agents.drain(..) {
             if self.sessions.get_mut(&id).is_some_and(|agent| agent.gather(command)) {
@@ -252,7 +251,7 @@ impl Agents {
         deaf
     }
 
-    /// Sends what has waited long enough for company.
+    /// Sends the messages that were delayed long enough.
     pub(super) fn tend_company(&mut self, now: u64) {
         while let Some(id) = self.company.take_due(now) {
             let Some(agent) = self.sessions.get_mut(&id) else { continue };
@@ -264,7 +263,7 @@ impl Agents {
         }
     }
 
-    /// Returns the agents that do not read: while clients are stopped there may be nothing more to say to them.
+    /// Returns the agents that do not read. While clients are stopped, there may be no message that would show it.
     pub(super) fn deaf(&mut self, round: &Round) -> Vec<AgentId> {
         if !round.memory.is_full {
             return Vec::new();
@@ -276,60 +275,60 @@ impl Agents {
         self.sessions.iter_mut().filter_map(|(&id, agent)| (!reads(agent)).then_some(id)).collect()
     }
 
-    /// Takes an agent that has begun a large message, and is too slow with the rest of it while others wait.
+    /// Takes the agent whose large message is too slow while others wait.
     pub(super) fn take_late(&mut self, round: &Round) -> Option<AgentId> {
-        // A client may have to wait too: see `Memory`.
+        // A client may wait for it, too: see `Memory`.
         let holds_up = self.partials.holds_up(round.memory.is_full);
         holds_up.then(|| self.partials.take_late(&self.sessions, round.now)).flatten()
     }
 
-    /// Has the next agent read on where one is through with a large message, or has gone.
+    /// Lets the next agents send their large messages, as far as there is room.
     pub(super) fn let_next_send(&mut self, round: &Round) {
         self.partials.let_next_send(&mut self.sessions, round.now);
     }
 
-    /// Returns the agents that are stopped, so that only their queues show that they are gone.
+    /// Returns the stopped agents whose connections are lost: only their queues show it.
     pub(super) fn gone(&self) -> Vec<AgentId> {
         let is_gone = |agent: &Agent| agent.is_stopped() && agent.session.outgoing.is_gone();
         self.sessions.iter().filter(|(_, agent)| is_gone(agent)).map(|(&id, _)| id).collect()
     }
 
-    /// Whether an agent's connection is this one, and lost.
+    /// Returns whether this is an agent's connection, and lost.
     pub(super) fn is_away_from(&self, id: AgentId, connection: u64) -> bool {
         self.sessions.get(&id).is_some_and(|agent| agent.session.is_away_from(connection))
     }
 
-    /// When to look at the latest.
+    /// Returns when to check delayed messages and slow agents.
     pub(super) fn next_look(&self, now: u64) -> Option<u64> {
         self.company.next_look().into_iter().chain(self.partials.next_look(now)).min()
     }
 
-    /// Counts anew what waits for agents.
+    /// Counts again what waits for agents.
     pub(super) fn count_all(&mut self) {
         self.sessions.values_mut().for_each(|agent| count(agent, &mut self.unread));
     }
 
-    /// What agents are counted with that is to be sent to them.
+    /// Returns what all agents are counted with.
     pub(super) fn unread(&self) -> u64 {
         self.unread
     }
 
-    /// Bytes that wait to be sent to agents now.
+    /// Returns how many bytes wait to be sent to agents at the moment.
     pub(super) fn unread_now(&self) -> u64 {
         self.sessions.values().map(Agent::unread).sum()
     }
 
-    /// What agents have said of themselves, in bytes.
+    /// Returns the size of their hellos, in bytes.
     pub(super) fn openings(&self) -> u64 {
         self.openings
     }
 
-    /// Bytes of agents' messages that are not whole.
+    /// Returns how many bytes there are of incomplete messages.
     pub(super) fn partial(&self) -> u64 {
         self.partials.bytes()
     }
 
-    /// Whether a large message is coming in.
+    /// Returns whether an agent is read alone, because its message is large.
     pub(super) fn is_crowded(&self) -> bool {
         self.partials.is_crowded()
     }
@@ -339,12 +338,12 @@ impl Agents {
         self.sessions.values().filter(|agent| agent.host == host).count()
     }
 
-    /// The server ends.
+    /// Ends all sessions: the server shuts down.
     pub(super) fn dismiss(&mut self, why: &Status) {
         std::mem::take(&mut self.sessions).into_values().for_each(|agent| agent.session.outgoing.fail(why.clone()));
     }
 
-    /// Gives agents larger or smaller windows when some have come or gone.
+    /// Adapts the windows to the number of agents.
     fn share_windows(&mut self, memory: u64) {
         let share = memory / WINDOWS_PART / self.sessions.len().max(1) as u64;
         let window = share.clamp(*WINDOW.start(), *WINDOW.end()) as usize;
@@ -354,12 +353,12 @@ impl Agents {
     }
 }
 
-/// Why the session of an agent ends that does not read.
+/// Returns why the session of an agent ends that does not read.
 pub(super) fn does_not_read() -> Status {
     Status::resource_exhausted("the agent does not read its messages")
 }
 
-/// Counts anew what waits for an agent.
+/// Counts again what waits for an agent.
 fn count(agent: &mut Agent, unread: &mut u64) {
     *unread -= agent.counted;
     agent.counted = agent.unread();

@@ -1,4 +1,4 @@
-//! Sessions whose connections are lost: kept for a while, in which they can go on over other ones.
+//! Sessions whose connections are lost. They are kept for a while, in which they can be resumed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use farpool_coordinator::{AgentId, ClientId};
 
 use super::super::clock::nanos;
 
-/// When to give sessions up that are away.
+/// When to end sessions that were not resumed.
 pub(super) struct Away {
     /// How long they are kept, in ns.
     grace: u64,
-    /// Until when, whose, and which connection was lost: a session that has come back has another one. Rising.
+    /// The time to end each session, whose it is, and which connection was lost: a session that was resumed has another one. Times rise.
     waiting: VecDeque<(u64, Peer, u64)>,
 }
 
@@ -30,7 +30,7 @@ impl Away {
         self.waiting.front().map(|(until, ..)| *until)
     }
 
-    /// Keeps a session for a while whose connection is lost.
+    /// Keeps a session whose connection is lost, for a while.
     pub(super) fn expect_back(&mut self, peer: Peer, connection: u64, now: u64) {
         self.waiting.push_back((now.saturating_add(self.grace), peer, connection));
     }

@@ -1,4 +1,4 @@
-//! A client's session, as the loop sees it.
+//! A client's session, as the loop knows it.
 
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, Output, OutputStream};
@@ -9,44 +9,44 @@ use super::session::Session;
 
 pub(super) struct Client {
     pub(super) session: Session<ClientEvent>,
-    /// Bytes of the message that opened its pool, which is kept.
+    /// Size of the message that opened its pool, which is kept, in bytes.
     pub(super) opening: u64,
-    /// Bytes of a message that is not whole yet.
+    /// Bytes of a message that has not arrived completely.
     pub(super) partial: u64,
-    /// What it is counted with; see [`Clients`](super::clients::Clients).
+    /// How many bytes it is counted with; see [`Clients`](super::clients::Clients).
     pub(super) counted: u64,
-    /// The part of it that it does not take: the queue if that is too long, and what is overdue.
+    /// The part of these that it does not take: its queue if that is too long, and what it should have acknowledged.
     pub(super) results: u64,
-    /// Its queue is too long, so its pool is paused.
+    /// Its pool is paused, because its queue is too long.
     paused: bool,
-    /// Bytes of workers' output that were left out for that.
+    /// Bytes of workers' output that were dropped meanwhile.
     output_left_out: u64,
-    /// Less than all while the memory is full.
+    /// How much of it is read; less than all while the memory is full.
     reading: Reading,
     /// Its turn is over and it waits for the next.
     waits: bool,
     acknowledged: u64,
     pub(super) acks: ClientAcks,
-    /// What waited for it when it last took some, while agents wait for that.
+    /// What waited for it when it last took some results, while agents wait for that.
     pub(super) waited: Option<Waited>,
     /// Its pool was open before, in another session.
     pub(super) again: bool,
-    /// What it held when it was favoured, if that has become more; see [`Memory`](super::memory::Memory).
+    /// What it held when it was favoured, unless it holds less since; see [`Memory`](super::memory::Memory).
     pub(super) favoured_from: Option<u64>,
-    /// When its turn ended because it sent nothing; None once it has sent something in a later turn.
+    /// When it was last favoured and sent nothing; `None` once it has sent something in a later turn.
     pub(super) silent_at: Option<u64>,
-    /// Its pool is closed, and everything was said. The session stays until the client has ended it, and so has heard it.
+    /// Its pool is closed and every message was queued. The session stays until the client ends it, which shows that all of them arrived.
     pub(super) over: bool,
-    // Gathered in a round. Kept for its memory.
+    // The messages of this round. Kept for its capacity.
     fresh: Vec<ClientEvent>,
 }
 
 /// What is known of a client's acknowledgements; see [`acks`](super::acks).
 #[derive(Clone, Copy, Default)]
 pub(super) struct ClientAcks {
-    /// Bytes that it has said since its last one, while it was overdue.
+    /// Bytes that it has sent since its last acknowledgement, while it was overdue.
     pub(super) said: u64,
-    /// When it last had its turn since then.
+    /// When it last had a turn since then.
     pub(super) turn_at: Option<u64>,
 }
 
@@ -58,14 +58,14 @@ pub(super) struct Waited {
     since: u64,
 }
 
-/// What one frame counts for at most: a message that came in many may have come with many acknowledgements.
+/// What one frame counts for at most: a message that arrived in many frames may have come with many acknowledgements.
 pub(super) const MOST_IN_A_FRAME: u64 = 2 << 20;
 
-/// What a client must take at least in the time for which it may be silent, if as much again waits for it.
+/// What a client has to take at least within the time for which it may be silent, if twice as much waits for it.
 const LEAST_TAKEN: u64 = 1 << 20;
 
 impl Client {
-    /// `opening`: what the message takes that has opened its pool. `again`: that was open before.
+    /// `opening` is the size of the message that opened its pool, and `again` says whether the pool was open before.
     pub(super) fn new(session: Session<ClientEvent>, opening: u64, again: bool) -> Self {
         Self {
             session,
@@ -88,27 +88,27 @@ impl Client {
         }
     }
 
-    /// Bytes that are held for it, beside what the coordinator stores.
+    /// Returns how many bytes are held for it, beside what the coordinator stores.
     pub(super) fn held(&self) -> u64 {
         self.said() + self.sent_and_waiting()
     }
 
-    /// The part of it that the client has said.
+    /// Returns the part of these that the client has sent.
     pub(super) fn said(&self) -> u64 {
         self.opening + self.partial
     }
 
-    /// The part of it that was sent and not acknowledged, or waits to be sent.
+    /// Returns the part of these that it has not acknowledged, or that waits to be sent.
     fn sent_and_waiting(&self) -> u64 {
         self.session.outgoing.bytes() as u64
     }
 
-    /// Its messages that were taken in, as it said last.
+    /// Returns how many messages it has acknowledged.
     pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
-    /// Notes which messages it has, as it says; returns how many if they are more than before.
+    /// Notes its acknowledgement. Returns how many messages it has acknowledged, if they are more than before.
     pub(super) fn note_acknowledged(&mut self) -> Option<u64> {
         let acknowledged = self.session.outgoing.acknowledged();
         if acknowledged <= self.acknowledged {
@@ -118,12 +118,12 @@ impl Client {
         Some(acknowledged)
     }
 
-    /// Bytes that are to be sent.
+    /// Returns how many bytes wait to be sent.
     pub(super) fn waiting(&self) -> u64 {
         self.session.outgoing.waiting() as u64
     }
 
-    /// Bytes that were sent to it and that it may have by now. It says so in what is read of it.
+    /// Returns how many bytes were sent and are not acknowledged.
     pub(super) fn unacknowledged(&self) -> u64 {
         self.session.outgoing.bytes().saturating_sub(self.session.outgoing.waiting()) as u64
     }
@@ -132,7 +132,7 @@ impl Client {
         self.session.outgoing.push(ClientEvent { body: Some(body) });
     }
 
-    /// Keeps an event for the end of the round; says whether it is the first one.
+    /// Keeps an event until the end of the round. Returns whether it is the first one.
     pub(super) fn gather(&mut self, event: ClientEvent) -> bool {
         if self.leaves_out(&event) {
             return false;
@@ -141,14 +141,14 @@ impl Client {
         self.fresh.len() == 1
     }
 
-    /// Puts what was gathered into its queue; says whether that was the last of all.
+    /// Queues the events of the round. Returns whether the last one ends the session.
     pub(super) fn send_gathered(&mut self) -> bool {
         let over = self.fresh.last().is_some_and(|event| matches!(event.body, Some(Body::PoolClosed(_))));
         self.session.outgoing.extend(self.fresh.drain(..));
         over
     }
 
-    /// Whether its queue is too long, so that its pool is paused.
+    /// Returns whether its pool is paused because its queue is too long.
     pub(super) fn is_paused(&self) -> bool {
         self.paused
     }
@@ -157,7 +157,7 @@ impl Client {
         self.paused = true;
     }
 
-    /// Its queue is short again: says how much output was left out meanwhile, if any was.
+    /// Notes that its queue is short again, and tells the client how much output was dropped meanwhile.
     pub(super) fn unpause(&mut self) {
         self.paused = false;
         let bytes = std::mem::take(&mut self.output_left_out);
@@ -169,38 +169,37 @@ impl Client {
         }
     }
 
-    /// Its turn is over. `partial`: so many bytes are here of a message that is not whole.
+    /// Ends its turn. `partial` is how many bytes have arrived of an incomplete message.
     pub(super) fn end_turn(&mut self, partial: u64) {
         (self.partial, self.waits) = (partial, true);
         self.give_turn();
     }
 
-    /// Has so much of it read from now on. It has its turn, if anything is.
+    /// Sets how much of it is read from now on, and gives it its turn unless that is nothing.
     pub(super) fn read(&mut self, reading: Reading) {
         self.reading = reading;
         self.session.read(reading);
         self.give_turn();
     }
 
-    /// Another connection has come.
+    /// Begins to read its new connection.
     pub(super) fn begin_to_read(&mut self) {
         self.session.read(self.reading);
         self.end_turn(0);
     }
 
-    /// Whether something waits for it that its window holds back.
+    /// Returns whether its window holds back something that waits for it.
     pub(super) fn is_overdue(&self, window: u64) -> bool {
         self.waiting() > 0 && self.unacknowledged() >= window
     }
 
-    /// Counts what an overdue client has said. `more`: it holds so much more now, which is a multiple of what it said where that were
-    /// jobs.
+    /// Counts what an overdue client has sent. `more` is how much more it holds now, which for jobs is a multiple of what it sent.
     pub(super) fn has_said(&mut self, bytes: u64, more: u64) {
         self.acks.said += bytes.max(more.min(2 * MOST_IN_A_FRAME));
     }
 
-    /// Whether it has results of which it has taken next to nothing for so long, while agents wait for it. A client whose
-    /// connection is lost has the time that there is for that.
+    /// Returns whether it has results waiting and has taken next to none of them for so long, while agents wait for it. A client whose
+    /// connection is lost has the time that there is for reconnecting.
     pub(super) fn is_slow(&mut self, now: u64, patience: u64) -> bool {
         let bytes = [self.waiting(), self.sent_and_waiting()];
         let before = self.waited.get_or_insert(Waited { bytes, since: now });
@@ -215,7 +214,7 @@ impl Client {
         self.waited.is_some_and(|waited| now.saturating_sub(waited.since) > patience)
     }
 
-    /// Has its next frame read, unless nothing is.
+    /// Lets its next frame be read, unless nothing may be.
     fn give_turn(&mut self) {
         if self.waits && self.reading != Reading::Nothing {
             self.waits = false;
@@ -223,7 +222,7 @@ impl Client {
         }
     }
 
-    /// Output is all that may be left out, and only while the client does not read.
+    /// Returns whether to drop this event: only workers' output may be dropped, and only while the client does not read.
     fn leaves_out(&mut self, event: &ClientEvent) -> bool {
         let Some(Body::Output(output)) = &event.body else { return false };
         if self.paused {
@@ -233,9 +232,9 @@ impl Client {
     }
 }
 
-/// What a client says with these, in bytes.
+/// Returns what these messages count for, in bytes.
 pub(super) fn says(messages: &[ClientMessage]) -> u64 {
-    // Small messages have answers that take more in memory than they do.
+    // The answers to small messages take more memory than the messages.
     let takes = |message: &ClientMessage| (message.encoded_len() + size_of::<ClientMessage>()) as u64;
     messages.iter().map(takes).sum::<u64>().min(MOST_IN_A_FRAME)
 }

@@ -1,7 +1,7 @@
-//! All clients' sessions, and what is counted for them.
+//! All clients' sessions, and how much memory they are counted with.
 //!
-//! What was sent to a client is held until the client acknowledges it. So each client has a window: while more than that is not
-//! acknowledged, no further message is begun for it, and what waits counts as its queue. What the window lets through does not
+//! A message is held until its client acknowledges it. So each client has a window: while more than that is not
+//! acknowledged, no further message is sent, and what waits counts as the client's queue. What the window lets through does not
 //! count against the memory's bound.
 
 use std::collections::BTreeMap;
@@ -24,32 +24,31 @@ use super::session::{Lost, Session, SessionKey, not_found};
 
 pub(super) struct Clients {
     sessions: BTreeMap<ClientId, Client>,
-    /// By what they are known on other connections.
+    /// By the key that resumes them on another connection.
     ids: BTreeMap<SessionKey, ClientId>,
-    /// Bytes that may wait for a client before its pool is paused, and that may be left when it is resumed.
+    /// A pool is paused when more bytes than `queue` wait for its client, and resumed at `low_queue`.
     queue: usize,
     low_queue: usize,
-    /// Bytes that each client may leave unacknowledged.
+    /// How many bytes each client may leave unacknowledged.
     window: u64,
-    /// What all clients are counted with: never less than what they hold, since queues become shorter by themselves.
+    /// What all clients are counted with. It is never less than what they hold, since queues become shorter by themselves.
     counted: u64,
-    /// The part of it that clients do not take: results, nearly all. See [`slow_readers`](super::slow_readers).
+    /// The part of it that clients do not take, nearly all of it results. See [`slow_readers`](super::slow_readers).
     results: u64,
-    /// What the messages take that have opened their pools.
+    /// The size of the messages that opened their pools.
     openings: u64,
-    // Kept for its memory.
+    // Kept for its capacity.
     touched: Vec<ClientId>,
 }
 
-/// A client's window in bytes, which does not count. All clients together may have such a part of the memory, as far as that is
-/// not too little for each.
+/// The bounds of a client's window in bytes. Within them, all clients share this part of the memory.
 const WINDOW: RangeInclusive<u64> = 1 << 20..=10 << 20;
 const WINDOWS_PART: u64 = 4;
 
-/// What each of a pool's labels takes in memory beside its bytes.
+/// The memory that each of a pool's labels takes beside its bytes.
 const LABEL_TAKES: u64 = 128;
 
-/// What the message that opens a client's pool takes in memory, and whether that pool was open before.
+/// Returns the memory that the message which opens a client's pool takes, and whether that pool was open before.
 pub(super) fn opening(messages: &[ClientMessage]) -> (u64, bool) {
     match messages.first().and_then(|message| message.body.as_ref()) {
         Some(client_message::Body::OpenPool(open)) => (takes(open), open.again),
@@ -83,7 +82,7 @@ impl Clients {
         }
     }
 
-    /// Begins a session. Returns what it has said so far, and an older session of the same pool, which ends.
+    /// Begins a session. Returns its first messages, and an older session of the same pool, which the caller has to end.
     pub(super) fn join(
         &mut self,
         round: &mut Round,
@@ -102,7 +101,7 @@ impl Clients {
         (Says { id, connection: 0, said: Said::Messages { messages, partial: 0 }, passed: None }, older)
     }
 
-    /// Another connection goes on with a session. Returns whose.
+    /// Resumes a session on another connection. Returns whose it is.
     pub(super) fn resume(
         &mut self,
         round: &Round,
@@ -123,7 +122,7 @@ impl Clients {
         Some(id)
     }
 
-    /// Takes in what a client says; returns how its session ends, if it does.
+    /// Handles what a client has sent. Returns how its session ends, if it does.
     pub(super) fn take_in(
         &mut self,
         round: &mut Round,
@@ -132,16 +131,16 @@ impl Clients {
         let is_on = self.sessions.get(&id)?.session.is_on(connection);
         let (messages, partial) = match said {
             Said::Messages { messages, partial } => (messages, partial as u64),
-            // How a connection ends that another one has replaced means nothing.
+            // The end of a connection that was replaced means nothing.
             Said::Gone(_) if !is_on => return None,
             Said::Gone(end) => return Some(end),
         };
         self.note_acknowledged(round, id);
-        // How much it says, and what it holds, if it must not say much.
+        // If it must not send much: how much it sends, and what it holds before.
         let overdue =
             (round.memory.is_full && self.must_say_little(round, id)).then(|| (says(&messages), round.bytes_of(id)));
         for message in messages {
-            // What is said when all is over was on its way by then.
+            // After the pool's end only messages arrive that were under way.
             if self.sessions.get(&id).is_none_or(|client| client.over) {
                 break;
             }
@@ -161,19 +160,19 @@ impl Clients {
         None
     }
 
-    /// Looks at which messages the client says that it has.
+    /// Handles the client's acknowledgement.
     pub(super) fn note_acknowledged(&mut self, round: &mut Round, id: ClientId) {
         if let Some(acknowledged) = self.sessions.get_mut(&id).and_then(Client::note_acknowledged) {
             round.coordinator.client_acknowledged(id, acknowledged, round.now, &mut round.out);
         }
     }
 
-    /// A client's connection is lost.
+    /// Notes that a client's connection is lost.
     pub(super) fn lose_connection(&mut self, id: ClientId) -> Lost {
         self.sessions.get_mut(&id).map_or(Lost::Known, |client| client.session.lose_connection())
     }
 
-    /// Ends a session, with the reason if it is not the client's own wish. False: there is none.
+    /// Ends a session, with the reason unless the client ended it. Returns false if there is none.
     pub(super) fn end(&mut self, round: &mut Round, id: ClientId, end: Result<(), Status>) -> bool {
         let Some(client) = self.sessions.remove(&id) else { return false };
         self.share_windows(round.memory.bound);
@@ -197,8 +196,8 @@ impl Clients {
         true
     }
 
-    /// Puts what the coordinator says into the clients' queues, for each all at once. `others` takes what is for nobody here. Returns
-    /// the sessions that are over.
+    /// Puts the coordinator's messages into the clients' queues, all messages of a client at once. `others` gets those for clients that are
+    /// not here. Returns the sessions that are over.
     pub(super) fn send(&mut self, round: &mut Round, mut others: impl FnMut(ClientId, ClientEvent)) -> Vec<ClientId> {
         for (id, event) in round.out.to_clients.drain(..) {
             let Some(client) = self.sessions.get_mut(&id) else {
@@ -215,11 +214,11 @@ impl Clients {
         over
     }
 
-    /// Looks at queues: some have run low, or nobody will read them any more. Returns the clients whose connections are lost.
+    /// Checks queues when some have run low or lost their reader. Returns the clients whose connections are lost.
     pub(super) fn look_at_queues(&mut self, round: &mut Round) -> Vec<ClientId> {
         let (mut gone, mut low) = (Vec::new(), Vec::new());
         for (&id, client) in &mut self.sessions {
-            // One that is stopped is not read, so that only its queue shows that it is gone.
+            // A stopped client is not read, so only its queue shows that it is gone.
             if client.session.outgoing.is_gone() {
                 gone.push(id);
             } else if client.is_paused() && client.session.outgoing.waiting() <= self.low_queue {
@@ -232,14 +231,14 @@ impl Clients {
         gone
     }
 
-    /// Has so much read of a client from now on.
+    /// Sets how much of a client is read from now on.
     pub(super) fn read(&mut self, id: ClientId, reading: Reading) {
         if let Some(client) = self.sessions.get_mut(&id) {
             client.read(reading);
         }
     }
 
-    /// Counts anew what clients hold.
+    /// Counts again what clients hold.
     pub(super) fn count_all(&mut self) {
         (self.counted, self.results) = (0, 0);
         for client in self.sessions.values_mut() {
@@ -248,32 +247,32 @@ impl Clients {
         }
     }
 
-    /// What clients are counted with: never less than what they hold, but for what their windows let through.
+    /// Returns what all clients are counted with.
     pub(super) fn counted(&self) -> u64 {
         self.counted
     }
 
-    /// The part of it that they do not take.
+    /// Returns the part of it that they do not take.
     pub(super) fn results(&self) -> u64 {
         self.results
     }
 
-    /// The part of it that the messages take which have opened their pools.
+    /// Returns the size of the messages that opened their pools.
     pub(super) fn openings(&self) -> u64 {
         self.openings
     }
 
-    /// Bytes that are held for clients, with those that are on their way.
+    /// Returns how many bytes are held for clients, including those in flight.
     pub(super) fn held(&self) -> u64 {
         self.sessions.values().map(Client::held).sum()
     }
 
-    /// What is held for a client, with what the coordinator keeps of its jobs.
+    /// Returns how many bytes are held for a client, including its jobs.
     pub(super) fn held_by(&self, round: &Round, id: ClientId) -> u64 {
         self.sessions.get(&id).map_or(0, |client| client.counted) + round.bytes_of(id)
     }
 
-    /// Whether something waits for the client that its window holds back, or a place waits for its acknowledgement.
+    /// Returns whether the client's window holds something back, or a place waits for its acknowledgement.
     pub(super) fn is_overdue_or_awaited(&self, round: &Round, id: ClientId) -> bool {
         round.coordinator.is_to_hear(id) || self.sessions.get(&id).is_some_and(|client| client.is_overdue(self.window))
     }
@@ -302,7 +301,7 @@ impl Clients {
         self.sessions.len()
     }
 
-    /// Whether what the client says is to come to little, since it is overdue.
+    /// Returns whether the client may only send little, because it is overdue.
     fn must_say_little(&mut self, round: &Round, id: ClientId) -> bool {
         let must = self.is_overdue_or_awaited(round, id);
         if !must && let Some(client) = self.sessions.get_mut(&id) {
@@ -311,7 +310,7 @@ impl Clients {
         must
     }
 
-    /// Sends a client what was gathered; says whether its session is over.
+    /// Queues a client's messages of this round. Returns whether its session is over.
     fn send_gathered(&mut self, round: &mut Round, id: ClientId) -> bool {
         let Some(client) = self.sessions.get_mut(&id) else { return false };
         let over = client.send_gathered();
@@ -332,14 +331,14 @@ impl Clients {
         false
     }
 
-    /// To be called when the client may hold more than before.
+    /// Counts a client again. Call this when it may hold more than before.
     fn count(&mut self, id: ClientId) {
         if let Some(client) = self.sessions.get_mut(&id) {
             count(client, self.window, &mut self.counted, &mut self.results);
         }
     }
 
-    /// Gives clients larger or smaller windows when some have come or gone.
+    /// Adapts the windows to the number of clients.
     fn share_windows(&mut self, memory: u64) {
         let share = memory / WINDOWS_PART / self.sessions.len().max(1) as u64;
         let window = share.clamp(*WINDOW.start(), *WINDOW.end());
@@ -349,7 +348,7 @@ impl Clients {
     }
 }
 
-/// Counts a client anew.
+/// Counts a client again.
 fn count(client: &mut Client, window: u64, counted: &mut u64, results: &mut u64) {
     *counted -= client.counted;
     *results -= client.results;

@@ -1,19 +1,19 @@
-//! What agents need not know at once, and when it is sent at the latest.
+//! Messages to agents that may be delayed, and when they are sent at the latest.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use farpool_coordinator::AgentId;
 
-/// The agents for which something may wait for company.
+/// The agents that may have delayed messages.
 #[derive(Default)]
 pub(super) struct Company {
-    /// When to look at which of them. Each agent is in it once; one that was looked at too early waits for those before it.
+    /// When to check which agent. Each agent is in it once; one that was checked too early waits for those before it.
     looks: VecDeque<(u64, AgentId)>,
     agents: BTreeSet<AgentId>,
 }
 
 impl Company {
-    /// Something waits for this agent until then.
+    /// Notes that a message to this agent is delayed until then.
     pub(super) fn expect(&mut self, agent: AgentId, until: u64) {
         if self.agents.insert(agent) {
             self.looks.push_back((until, agent));
@@ -24,7 +24,7 @@ impl Company {
         self.looks.front().map(|(at, _)| *at)
     }
 
-    /// Takes the next agent that is to be looked at by now.
+    /// Takes the next agent to check by now.
     pub(super) fn take_due(&mut self, now: u64) -> Option<AgentId> {
         if self.next_look()? > now {
             return None;

@@ -6,7 +6,7 @@ use super::clients::Clients;
 use super::detached::Detached;
 use super::round::Round;
 
-/// How often it is said what is waited for, in ns.
+/// How often the log says what the shutdown waits for, in ns.
 const WORD_NS: u64 = 10_000_000_000;
 /// How long agents have to end workers when no client is left, in ns.
 const WORKERS_NS: u64 = 5_000_000_000;
@@ -23,7 +23,7 @@ impl Drain {
         self.alone_since.map_or(self.next_word, |since| since.saturating_add(WORKERS_NS))
     }
 
-    /// Says now and then what is waited for.
+    /// Logs from time to time what the shutdown waits for.
     pub(super) fn tend(&mut self, round: &Round, clients: &Clients) {
         if clients.len() == 0 {
             self.alone_since.get_or_insert(round.now);
@@ -38,10 +38,10 @@ impl Drain {
         }
     }
 
-    /// Whether nothing is left to be done, and nothing more will come.
+    /// Returns whether the server can stop.
     pub(super) fn is_over(&self, round: &Round, clients: &Clients, detached: &Detached) -> bool {
         let Some(since) = self.alone_since else { return false };
-        // Detached jobs go on when there is a coordinator again, and agents keep what they have of them.
+        // The next coordinator resumes detached jobs, and agents keep their items until then.
         let others = || round.coordinator.pool_clients().any(|(_, client)| !detached.plays(client));
         clients.len() == 0 && (!others() || round.now.saturating_sub(since) >= WORKERS_NS)
     }

@@ -1,21 +1,18 @@
-//! The bound on the bytes that are held: jobs and their items, results that clients have not read yet, and messages that are not
-//! whole.
+//! The bound on the bytes that are held: jobs and their items, results that clients have not read yet, and incomplete messages.
 //!
-//! When there are more than that, the clients that hold most are not read any more: so many of them that the others together hold
-//! a tenth of the memory at most, less what is held beyond the bound. Who that is changes with what they hold, so that those go
-//! on who send little or whose results are read. Of clients that hold next to nothing small frames are read in any case.
-//! Nothing is dropped. Below nine tenths all are read again.
-//! What a client has on its way meanwhile is held back by HTTP/2's flow control.
+//! Above the bound, the clients that hold most are no longer read: so many of them that the others together hold at most a tenth of
+//! the memory, less what is held beyond the bound. Which clients these are changes with what they hold, so those that send little, or
+//! whose results are read, make progress. Small frames of clients that hold next to nothing are read in any case.
+//! Nothing is dropped. Below nine tenths, all are read again. Meanwhile HTTP/2's flow control holds back what clients send.
 //!
 //! Results for clients that do not read are bounded in [`slow_readers`](super::slow_readers); what is sent and
 //! not acknowledged, in [`clients`](super::clients), and how it comes to be acknowledged in [`acks`](super::acks). What agents do not
 //! take counts as well; see [`agents`](super::agents).
 //!
-//! What is held may be of no use before more comes: parts of large messages, items of explicit chunks that are not
-//! whole, jobs without items, pools that were open before and of which not all has been said again. If it is so, and slots idle
-//! for it, one client at a time may go on until its part is whole ([`Memory::favoured`]), if there is an agent that could run it.
-//! What clients come to hold in this way has a bound for all of them together: beyond it, the one that has come to hold most
-//! loses its session.
+//! What is held may be useless before more arrives: parts of large messages, incomplete explicit chunks, jobs without items, reopened
+//! pools whose clients have not resent everything. If so, and slots are idle, one client at a time is favoured ([`Memory::favoured`]):
+//! it is read until its part is complete, provided an agent could run it. What clients gain in this way has a bound for all of them
+//! together. Beyond it, the client that has gained most loses its session.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -34,46 +31,46 @@ use super::clients::Clients;
 use super::detached::Detached;
 use super::round::{Room, Round};
 
-/// While clients are stopped their queues drain without a word, so they are looked at in this interval, in ns.
+/// How often to check queues while clients are stopped, in ns: they become shorter without an event.
 pub(super) const LOOK_NS: u64 = 20_000_000;
-/// For so long nothing must have become less before somebody is favoured, in ns.
+/// How long nothing must have become less before a client is favoured, in ns.
 const STUCK_NS: u64 = 500_000_000;
-/// When a favoured client has sent nothing for so long, in ns, its turn ends: it may be waiting for outcomes, or for somebody at a
-/// keyboard. What it has sent stays, and it gets another turn.
+/// How long a favoured client may send nothing before its turn ends, in ns: it may be waiting for outcomes, or for a person. What it has
+/// sent stays, and it gets another turn.
 const SILENT_NS: u64 = 1_000_000_000;
-/// Less than so many bytes in that time are nothing.
+/// Fewer bytes than these in that time count as nothing.
 const LEAST_SENT: u64 = 64 << 10;
-/// Beyond the bound results for clients may take such a part of it before agents are not read any more.
+/// The part of the bound that results for clients may take before agents are stopped, once more than the bound is held.
 const RESULTS_PART: u64 = 8;
-/// When more than such a part of the bound is held, the allocator keeps little freed memory.
+/// The part of the bound above which the allocator keeps little freed memory.
 const MUCH_PART: u64 = 2;
-/// Who holds no more than this goes on with small frames, whatever others hold.
+/// Small frames of clients that hold no more than this are read in any case.
 const SMALL_CLIENT: u64 = 64 << 10;
-/// A session may begin with so many bytes while the memory is full.
+/// How many bytes a session may begin with while the memory is full.
 const SMALL_OPENING: u64 = 16 << 10;
-/// How often to say at most that the memory is full, in ns.
+/// How often the log says that the memory is full, at most, in ns.
 const SAY_NS: u64 = 60_000_000_000;
 
 pub(super) struct Memory {
     bound: u64,
     /// Clients are stopped.
     full: bool,
-    /// The least that was held since it has been full, and since when nothing has become less.
+    /// The least that was held since it has been full, and when it last became less.
     least: u64,
     stuck_since: u64,
-    /// Who may go on, since nothing else would make room.
+    /// The client that is read because nothing else would make room.
     favoured: Option<ClientId>,
     /// What the favoured client held when it last sent something, and when that was.
     heard: (u64, u64),
-    /// When it was last said that it is full.
+    /// When the log last said that it is full.
     said_at: Option<u64>,
-    /// How long a client may be silent while it should say something, in ns.
+    /// How long a client may stay silent when it has something to acknowledge, in ns.
     patience: u64,
     acks: Acks,
     heap: Heap,
 }
 
-/// Everybody for whom bytes are held.
+/// Everything that holds bytes.
 pub(super) struct Holders<'a> {
     pub(super) clients: &'a mut Clients,
     pub(super) agents: &'a mut Agents,
@@ -81,13 +78,13 @@ pub(super) struct Holders<'a> {
 }
 
 impl Holders<'_> {
-    /// Bytes that are held and count: at most so many.
+    /// Returns how many bytes count, at most.
     fn at_most(&self, round: &Round) -> u64 {
         let agents = self.agents.unread() + self.agents.partial() + self.agents.openings();
         round.bytes_of_jobs() + self.clients.counted() + agents + self.detached.held()
     }
 
-    /// Bytes that are held and count.
+    /// Returns how many bytes count, exactly.
     fn held(&mut self, round: &Round) -> u64 {
         self.clients.count_all();
         self.agents.count_all();
@@ -112,7 +109,7 @@ impl Memory {
         }
     }
 
-    /// How it is, for all others.
+    /// Returns its state, for other components.
     pub(super) fn room(&self) -> Room {
         Room { is_full: self.full, bound: self.bound, patience: self.patience }
     }
@@ -121,7 +118,7 @@ impl Memory {
         self.full.then_some(now + LOOK_NS)
     }
 
-    /// Whether more than the bound is held, and results that clients do not take are a good part of it.
+    /// Returns whether more than the bound is held, and a good part of it is results that clients do not take.
     pub(super) fn is_full_of_results(&self, round: &Round, holders: &mut Holders<'_>) -> bool {
         let (results, most) = (self.bound / RESULTS_PART, self.bound);
         let is_so = |holders: &Holders<'_>| holders.clients.results() > results && holders.at_most(round) > most;
@@ -131,12 +128,12 @@ impl Memory {
         }
     }
 
-    /// Whether a session may begin with a message of so many bytes, which is kept for as long as it lasts. `again`: there was room
-    /// for it before.
+    /// Checks that a session may begin with a message of so many bytes, which is kept as long as the session. `again`: there was room for
+    /// it before.
     pub(super) fn admit(&self, round: &Round, holders: &Holders<'_>, bytes: u64, again: bool) -> Result<(), Status> {
         let openings = holders.clients.openings() + holders.agents.openings();
         let left = (self.bound / 2).saturating_sub(openings);
-        // What agents have not read yet becomes less by itself, and one that does not read must not keep clients out.
+        // What agents have not read becomes less by itself, and an agent that does not read must not keep clients out.
         let held = holders.at_most(round) - holders.agents.unread();
         let has_room = again || bytes <= SMALL_OPENING || held + bytes <= self.bound;
         if bytes <= left && has_room {
@@ -149,7 +146,7 @@ impl Memory {
         )))
     }
 
-    /// Stops clients, or lets them go on. Returns one whose session ends, since there is too little memory for it.
+    /// Stops clients, or reads them again. Returns a client whose session ends because there is too little memory for it.
     pub(super) fn tend(&mut self, round: &Round, holders: &mut Holders<'_>) -> Option<(ClientId, Status)> {
         let is_much = holders.at_most(round) > self.bound / MUCH_PART;
         self.heap.tend(is_much, round.now);
@@ -185,22 +182,22 @@ impl Memory {
         ends
     }
 
-    /// Below this all clients are read again.
+    /// Returns the bytes below which all clients are read again.
     fn low(&self) -> u64 {
         self.bound / 10 * 9
     }
 
-    /// What those may hold together that are read on.
+    /// Returns how many bytes the clients that are still read may hold together.
     fn reserve(&self) -> u64 {
         self.bound / 10
     }
 
-    /// Begins to count anew whether it is stuck.
+    /// Notes that something has become less, so it is not stuck.
     fn moves(&mut self, held: u64, now: u64) {
         (self.least, self.stuck_since, self.favoured) = (held, now, None);
     }
 
-    /// Favours a client if nothing moves otherwise, and sees to it that it does not go on for ever: returns one whose session ends.
+    /// Favours a client if nothing moves otherwise, and bounds what such clients gain: returns one whose session ends.
     fn keep_moving(&mut self, round: &Round, holders: &mut Holders<'_>, held: u64) -> Option<(ClientId, Status)> {
         if held < self.least {
             self.moves(held, round.now);
@@ -229,7 +226,7 @@ impl Memory {
             {
                 self.favoured = None;
             }
-            // That of the one before is whole and about to run.
+            // The part of the last favoured client is complete and about to run.
             None if clients.ids().any(|id| round.coordinator.is_about_to_go_on(id)) => self.favoured = None,
             None => {
                 let needy = clients.ids().filter(|&id| needs_more(round, clients, id));
@@ -245,7 +242,7 @@ impl Memory {
         None
     }
 
-    /// Whether the favoured client has sent nothing for too long.
+    /// Returns whether the favoured client has sent nothing for too long.
     fn is_silent(&mut self, round: &Round, clients: &mut Clients, favoured: ClientId) -> bool {
         let holds = clients.held_by(round, favoured);
         let Some(client) = clients.get_mut(favoured) else { return true };
@@ -253,7 +250,7 @@ impl Memory {
             self.heard = (holds, round.now);
             client.silent_at = None;
         }
-        // What it takes of its results does not count as sent when others come.
+        // Results that it takes make it hold less. Later ones must not count as sent.
         self.heard.0 = self.heard.0.min(holds);
         let is_silent = round.now - self.heard.1 >= SILENT_NS;
         if is_silent {
@@ -262,7 +259,7 @@ impl Memory {
         is_silent
     }
 
-    /// Who holds less than when it was favoured has used up nothing.
+    /// A client that holds less than when it was favoured has gained nothing.
     fn look_at_who_shrank(&self, round: &Round, clients: &mut Clients) {
         let from = clients.iter().filter_map(|(id, client)| Some((id, client.favoured_from?)));
         let now = from.map(|(id, from)| (id, from, clients.held_by(round, id)));
@@ -273,8 +270,8 @@ impl Memory {
         }
     }
 
-    /// Who has come to hold most by being favoured, if those like this client together hold too much more for that: one that has its
-    /// part whole may keep it for as long as it likes, and the next one is favoured.
+    /// Returns the client that has gained most by being favoured, if all clients like this one have gained too much together. One whose
+    /// part is complete may keep it as long as it likes, and the next one is favoured.
     fn has_grown_too_much(&self, round: &Round, clients: &Clients, favoured: ClientId) -> Option<ClientId> {
         let again = clients.get(favoured)?.again;
         let alike = clients.iter().filter(|(_, client)| client.again == again);
@@ -285,15 +282,15 @@ impl Memory {
         (together > self.most_for(again)).then_some(most.1)
     }
 
-    /// How much more favoured clients may come to hold so that each gets its part whole. What is said `again` of pools that were open
-    /// before was in the memory of the coordinator before this one, or on its way there.
+    /// Returns how much favoured clients may gain. With `again` they reopen their pools: what they resend was in the memory of the previous
+    /// coordinator, or in flight to it.
     fn most_for(&self, again: bool) -> u64 {
         if again { self.bound.saturating_mul(2) } else { self.bound / 2 }
     }
 
-    /// Those that hold least go on, as far as they hold no more than the reserve together. What is held beyond the bound has used
-    /// up some of it: otherwise each of many clients would go on until it holds as much. While agents have much to read, nobody goes on:
-    /// jobs that end at once are nobody's, and all of them are told to agents.
+    /// Reads the clients that hold least, as far as they hold no more than the reserve together. What is held beyond the bound uses up
+    /// the reserve: otherwise each of many clients would be read until it holds as much. While agents have much to read, no client is
+    /// read: jobs that end at once count for no client, but agents are told of all of them.
     fn choose_readers(&mut self, round: &Round, holders: &mut Holders<'_>, held: u64) {
         let Holders { clients, agents, .. } = holders;
         let beyond = held.saturating_sub(self.bound);
@@ -322,7 +319,7 @@ impl Memory {
     }
 }
 
-/// Whether what the client has sent is of no use before more comes.
+/// Returns whether what the client has sent is useless before more arrives.
 fn needs_more(round: &Round, clients: &Clients, id: ClientId) -> bool {
     let coordinator = &round.coordinator;
     let waits = || coordinator.lacks_chunk(id) || coordinator.lacks_items(id) || coordinator.is_to_hear(id);

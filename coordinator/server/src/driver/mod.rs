@@ -1,7 +1,8 @@
 //! The loop that owns the coordinator.
 //!
-//! A round takes in all that has come, lets the coordinator schedule once, and puts what it says into the sessions'
-//! queues. Nothing here blocks, and nothing waits for a peer.
+//! A round handles all inputs that have arrived, lets the coordinator schedule once, and puts its messages into the sessions' queues.
+//! Nothing here blocks, and nothing waits for a peer. The components own their state, and each round asks them in the same order:
+//! see [`Driver::go_round`].
 
 mod acks;
 mod agent;
@@ -49,7 +50,7 @@ use programs::Programs;
 use round::Round;
 use slow_readers::SlowReaders;
 
-/// Inputs that are taken in in one round, and messages in them, about; those that are left come with the next.
+/// How many inputs one round handles at most, and about how many messages. The rest wait for the next round.
 const ROUND: usize = 256;
 const ROUND_MESSAGES: usize = 8192;
 
@@ -57,7 +58,7 @@ pub(super) struct Driver {
     received: mpsc::Receiver<Input>,
     health: Health,
     clock: Clock,
-    /// When something last came in.
+    /// When the last input arrived.
     heard_at: u64,
     round: Round,
     clients: Clients,
@@ -106,14 +107,14 @@ impl Driver {
         }
     }
 
-    /// Until `shutdown` has come about and all pools have ended.
+    /// Runs until `shutdown` has completed and all pools have ended.
     pub(super) async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let (mut shutdown, mut inputs) = (pin!(shutdown), Vec::with_capacity(ROUND));
         let drained = self.round.link.drained.clone();
         let wakeup = self.detached.wakeup();
         self.detached.begin(&self.round);
-        // To set it to an earlier time costs a system call, and each call of a client's moves the next look: so it is
-        // left as it is if it rings in time, and may ring for nothing.
+        // Setting the timer to an earlier time costs a system call, and each call of a client moves the next deadline. So it is left
+        // alone if it rings early enough, and may ring for nothing.
         let (mut timer, mut rings_at) = (pin!(sleep_until(self.clock.instant(0))), None);
         while !self.is_over() {
             if let Some(next) = self.next_timer()
@@ -124,7 +125,7 @@ impl Driver {
             }
             let (mut has_drained, mut was_written) = (false, false);
             tokio::select! {
-                // Inputs come last: there may always be some.
+                // Inputs come last: they may never run out.
                 biased;
                 () = &mut shutdown, if self.drain.is_none() => self.begin_to_drain().await,
                 () = drained.notified() => has_drained = true,
@@ -146,7 +147,7 @@ impl Driver {
         self.agents.dismiss(&shutting_down());
     }
 
-    /// What each round does, in this order, when the inputs are taken in.
+    /// Does the rest of a round, in this order, after its inputs were handled.
     fn go_round(&mut self, has_drained: bool, was_written: bool) {
         if has_drained {
             self.look_at_queues();
@@ -199,7 +200,7 @@ impl Driver {
         }
     }
 
-    /// When to go round at the latest, if nothing comes.
+    /// Returns when the next round is due if no input arrives.
     fn next_timer(&self) -> Option<u64> {
         let now = self.round.now;
         let timers = [
@@ -217,25 +218,24 @@ impl Driver {
         timers.into_iter().flatten().min()
     }
 
-    /// When to schedule again although nothing has come: chunks that take too long are taken back while slots idle.
-    /// The longer nothing comes the rarer.
+    /// Returns when to schedule again without any input: while slots are idle, chunks that take too long are taken back. The longer no
+    /// input arrives, the rarer that is.
     fn next_look(&self) -> Option<u64> {
         let (look, now) = (self.round.coordinator.next_look()?, self.round.now);
         Some(look.max(now + (now - self.heard_at) / 4))
     }
 
-    /// Puts what the coordinator says into the queues of those who are meant, for each all at once.
+    /// Puts the coordinator's messages into the queues of their receivers, all messages of a receiver at once.
     fn send(&mut self) {
         while !(self.round.out.to_clients.is_empty() && self.round.out.to_agents.is_empty()) {
-            // Who waits for a result is told first. A queue that becomes too long pauses its pool, which may mean more to
-            // say.
+            // Clients come first: they wait for results. A queue that becomes too long pauses its pool, which may lead to more messages.
             self.send_to_clients();
             self.send_to_agents();
             self.detached.hear_pools(&mut self.round);
         }
     }
 
-    /// Nothing is left to be done, and nothing more will come.
+    /// Returns whether the server is drained: nothing is left to do.
     fn is_over(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| drain.is_over(&self.round, &self.clients, &self.detached))
     }
@@ -246,7 +246,7 @@ impl Driver {
     }
 }
 
-/// How many of these inputs one round takes in: one at least, if there is one.
+/// Returns how many of these inputs one round handles: at least one, if there is one.
 fn of_one_round(inputs: &[Input]) -> usize {
     let mut messages = 0;
     let fits = |input: &&Input| {
@@ -257,7 +257,7 @@ fn of_one_round(inputs: &[Input]) -> usize {
     inputs.iter().take_while(fits).count()
 }
 
-/// What those are told who want to go on with a call that each connection makes anew.
+/// The refusal of a resume of a call that each connection has to make anew.
 fn cannot_resume() -> Status {
     Status::invalid_argument("calls for detached jobs cannot be resumed: make the call again")
 }

@@ -1,4 +1,4 @@
-//! Answers to operators, and to the owners of detached jobs: what was last said, as often as that may be.
+//! Answers to operators, and to the owners of detached jobs, as often as they may be made.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use tonic::Status;
 use super::super::clock::Clock;
 use super::super::published::{Asker, Waiting, encode};
 
-/// Who waits for what is alike for all.
+/// The requests that wait for an answer which is the same for all.
 #[derive(Default)]
 pub(super) struct Asked {
     status: Waiting,
@@ -29,7 +29,7 @@ impl Asked {
         self.detached.values().chain([&self.status]).filter_map(Waiting::next_look).min()
     }
 
-    /// Answers those who wait for the status, if it is time. `kept`: how many bytes of it may be.
+    /// Answers requests for the status, if it is time. `kept` is how many bytes an answer may keep.
     pub(super) fn answer_status(&mut self, clock: Clock, now: u64, kept: u64, status: impl FnOnce() -> StatusReply) {
         if self.status.is_due(now) {
             let begun = clock.now();
@@ -39,7 +39,7 @@ impl Asked {
         }
     }
 
-    /// Answers those who wait for a list of a tenant's jobs, if it is time. `kept`: how many bytes of it may be.
+    /// Answers requests for the list of a tenant's jobs, if it is time. `kept` is how many bytes an answer may keep.
     pub(super) fn answer_detached(
         &mut self,
         clock: Clock,
@@ -53,7 +53,7 @@ impl Asked {
             let now = clock.now();
             waiting.answer(&list, now - begun, now, kept);
         }
-        // Those who would have to wait, did they ask now, are remembered.
+        // A tenant that would have to wait before it could ask again is remembered.
         self.detached.retain(|_, waiting| !waiting.is_over(now));
     }
 }

@@ -1,8 +1,8 @@
-//! Large messages of agents that are not whole: results, which may be as large as half of the memory.
+//! Large messages of agents that have not arrived completely: results, which may be as large as half of the memory.
 //!
-//! While they take more than a small share of the memory, only one agent at a time is read on that has sent a part of one; others are
-//! read on when it is whole. So what agents send at most is bounded, and each gets its results through. An agent that takes too
-//! long while others wait, or while the memory is full, is lost.
+//! While they take more than a small share of the memory, only one of the agents that have sent a part of one is read. The next
+//! one is read when that message is complete. So what agents send is bounded, and each gets its results through. An agent that takes
+//! too long while others wait, or while the memory is full, is disconnected.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use super::agent::Agent;
 
 pub(super) struct Partials {
     bytes: u64,
-    /// What may be here of all agents.
+    /// How many bytes there may be of all agents.
     share: u64,
-    /// Who is read on alone, and since when.
+    /// The agent that is read alone, and since when.
     alone: Option<(AgentId, u64)>,
-    /// Agents that wait for it.
+    /// How many agents wait for it.
     waiting: usize,
     patience: u64,
 }
 
-/// What the agent that is read on must send at least while others wait, in bytes a second.
+/// How many bytes a second the agent that is read alone has to send while others wait.
 const LEAST_BYTES_PER_SECOND: u64 = 1 << 20;
 
 impl Partials {
@@ -36,17 +36,17 @@ impl Partials {
         self.bytes
     }
 
-    /// Whether more is here than may be of all agents, so that one is read on alone.
+    /// Returns whether there is more than the share, so that one agent is read alone.
     pub(super) fn is_crowded(&self) -> bool {
         self.bytes > self.share
     }
 
-    /// Whether the agent is read on alone.
+    /// Returns whether the agent is read alone.
     pub(super) fn is_alone(&self, id: AgentId) -> bool {
         self.alone.is_some_and(|(alone, _)| alone == id)
     }
 
-    /// So many bytes of a message of the agent's are here now, and it does not wait.
+    /// Sets how many bytes there are of the agent's message. It no longer waits.
     pub(super) fn change(&mut self, agent: &mut Agent, bytes: u64) {
         self.bytes = self.bytes - agent.partial + bytes;
         agent.partial = bytes;
@@ -55,7 +55,7 @@ impl Partials {
         }
     }
 
-    /// Has the agent read on, now or when there is room.
+    /// Lets the agent be read, now or when there is room.
     pub(super) fn give_turn(&mut self, id: AgentId, agent: &mut Agent, now: u64) {
         let is_alone = self.is_alone(id);
         if agent.partial == 0 || !self.is_crowded() {
@@ -72,18 +72,18 @@ impl Partials {
         self.waiting += 1;
     }
 
-    /// When to look at who takes too long.
+    /// Returns when to check whether the agent that is read alone takes too long.
     pub(super) fn next_look(&self, now: u64) -> Option<u64> {
         let (_, since) = self.alone.filter(|_| self.waiting > 0)?;
         Some(since.saturating_add(self.patience).max(now + 1_000_000_000))
     }
 
-    /// Whether somebody may have to wait for the agent that is read on alone. `is_full`: the memory is, for which clients wait.
+    /// Returns whether anyone may wait for the agent that is read alone. `is_full`: the memory is full, so clients wait.
     pub(super) fn holds_up(&self, is_full: bool) -> bool {
         self.waiting > 0 || (is_full && self.is_crowded())
     }
 
-    /// Takes the agent that is read on alone, if it takes too long.
+    /// Takes the agent that is read alone, if it takes too long.
     pub(super) fn take_late(&mut self, agents: &BTreeMap<AgentId, Agent>, now: u64) -> Option<AgentId> {
         let (id, since) = self.alone?;
         let in_time = |agent: &Agent| agent.partial / LEAST_BYTES_PER_SECOND * 1_000_000_000 + self.patience;
@@ -100,7 +100,7 @@ impl Partials {
         Some(id)
     }
 
-    /// Has the next agents read on, as far as there is room.
+    /// Lets the next agents be read, as far as there is room.
     pub(super) fn let_next_send(&mut self, agents: &mut BTreeMap<AgentId, Agent>, now: u64) {
         if self.waiting == 0 {
             return;

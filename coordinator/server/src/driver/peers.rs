@@ -1,4 +1,4 @@
-//! What happens to sessions of clients and agents, where several components have to do with it.
+//! Events of clients' and agents' sessions that concern several components.
 
 use farpool_common::log::{info, warn};
 use farpool_coordinator::{AgentId, ClientId};
@@ -40,7 +40,7 @@ impl Driver {
 
     pub(super) fn client_resumes(&mut self, resumes: Resumes<ClientEvent, ClientMessage, ClientId>) {
         if let Some(id) = self.clients.resume(&self.round, resumes) {
-            // It has said what it has, and may have nothing else to say.
+            // The resume has acknowledged messages, and the client may have nothing else to send.
             self.clients.note_acknowledged(&mut self.round, id);
         }
     }
@@ -55,9 +55,9 @@ impl Driver {
         }
     }
 
-    /// Ends a session, with the reason if it is not the client's own wish.
+    /// Ends a session, with the reason unless the client ended it.
     pub(super) fn end_client(&mut self, id: ClientId, end: Result<(), Status>) {
-        // What was said to it before the end is still to be sent.
+        // Earlier messages to it are sent first.
         self.send_to_clients();
         if self.clients.end(&mut self.round, id, end) {
             let (programs, askable, round) = self.programs();
@@ -116,7 +116,7 @@ impl Driver {
         deaf.into_iter().for_each(|id| self.end_agent(id, Err(agents::does_not_read())));
     }
 
-    /// The queues of some have run low, or nobody reads them any more.
+    /// Checks queues: some have run low or lost their reader.
     pub(super) fn look_at_queues(&mut self) {
         self.detached.look_at_queues(&self.round);
         let lost = || Status::unavailable("the connection is lost");
@@ -128,7 +128,7 @@ impl Driver {
         }
     }
 
-    /// Gives those up who have not come back in time.
+    /// Ends the sessions that were not resumed in time.
     pub(super) fn end_those_away_for_too_long(&mut self) {
         while let Some((peer, connection)) = self.away.take_due(self.round.now) {
             let lost = || Status::unavailable("its connection was lost, and it did not reconnect in time");
@@ -136,7 +136,7 @@ impl Driver {
                 Peer::Client(id) => {
                     if let Some(client) = self.clients.get(id).filter(|client| client.session.is_away_from(connection))
                     {
-                        // Once its pool is closed it has no reason to return.
+                        // After its pool was closed, it has no reason to resume.
                         let end = if client.over { Ok(()) } else { Err(lost()) };
                         self.end_client(id, end);
                     }
@@ -159,7 +159,7 @@ impl Driver {
         }
     }
 
-    /// Has agents read on where clients have taken their results, and ends clients that do not.
+    /// Reads agents again when clients have taken their results, and ends clients that do not take theirs.
     pub(super) fn tend_slow_readers(&mut self) {
         let is_full = self.is_full_of_results();
         if let Some((id, why)) = self.slow_readers.slowest(&self.round, &mut self.clients, is_full) {
@@ -169,7 +169,7 @@ impl Driver {
         let_go.into_iter().for_each(|id| self.let_report(id));
     }
 
-    /// Ends agents that are too slow with a large message while others wait, and has the next ones read on.
+    /// Ends agents that are too slow with a large message while others wait, and lets the next ones send.
     pub(super) fn tend_large_messages(&mut self) {
         while let Some(id) = self.agents.take_late(&self.round) {
             let message = "the memory is full, and the agent took too long to send the rest of a message";
@@ -195,13 +195,13 @@ impl Driver {
         }
     }
 
-    /// The programs, and who can be asked for them.
+    /// Returns the programs, and the clients that can be asked for them.
     pub(super) fn programs(&mut self) -> (&mut Programs, Askable<'_>, &Round) {
         let Self { programs, clients, detached, round, .. } = self;
         (programs, Askable { clients, played: detached.played().collect() }, round)
     }
 
-    /// A client's connection is lost. What is there for it waits.
+    /// Keeps or ends the session of a client whose connection is lost.
     fn client_breaks(&mut self, id: ClientId, why: Status) {
         match self.clients.lose_connection(id) {
             Lost::Ends => self.end_client(id, Err(why)),
@@ -218,7 +218,7 @@ impl Driver {
         }
     }
 
-    /// Has an agent read on, now or when there is room for what it sends.
+    /// Lets an agent be read, now or when there is room.
     fn let_report(&mut self, id: AgentId) {
         let is_full = self.is_full_of_results();
         self.agents.let_report(&self.round, id, is_full);
@@ -229,13 +229,13 @@ impl Driver {
         memory.is_full_of_results(round, &mut holders)
     }
 
-    /// Whether a session may begin with a message of so many bytes. `again`: there was room for it before.
+    /// Checks that a session may begin with a message of so many bytes. `again`: there was room for it before.
     fn admit(&mut self, bytes: u64, again: bool) -> Result<(), Status> {
         let (memory, holders, round) = self.memory();
         memory.admit(round, &holders, bytes, again)
     }
 
-    /// The memory, and for whom it is used.
+    /// Returns the memory, and everything that uses it.
     fn memory(&mut self) -> (&mut Memory, Holders<'_>, &Round) {
         let Self { memory, clients, agents, detached, round, .. } = self;
         (memory, Holders { clients, agents, detached }, round)

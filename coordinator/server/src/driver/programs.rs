@@ -1,4 +1,4 @@
-//! Which programs agents wait for, and who was asked to send them.
+//! The programs that agents wait for, and the clients that were asked to send them.
 
 use std::collections::BTreeMap;
 
@@ -15,38 +15,38 @@ use super::super::settings::Limits;
 use super::clients::Clients;
 use super::round::Round;
 
-/// Uploads of one program at once: somebody may be asked who is faster than whoever was asked first.
+/// How many clients may send one program at once: the next one asked may be faster than the first.
 const MAX_UPLOADS: u32 = 4;
 
-/// What is waited for.
+/// The programs that are wanted.
 pub(super) struct Programs {
     wanted: BTreeMap<Digest, Wanted>,
-    /// Uploads that have gone well.
+    /// How many uploads have succeeded.
     came: u64,
-    /// How long a client has before another one is asked, in ns.
+    /// How long to wait before another client is asked, in ns.
     patience: u64,
 }
 
-/// What has become of a program that a client has sent.
+/// The result of an upload.
 pub(super) enum Upload {
     Came,
-    /// It may come yet.
+    /// The program may still arrive.
     Pending,
-    /// Nobody can send it.
+    /// No client can send it.
     Failed(Status),
 }
 
-/// Who can be asked for programs.
+/// The clients that can be asked for programs.
 pub(super) struct Askable<'a> {
     pub(super) clients: &'a Clients,
-    /// The clients of detached jobs' pools, which are nobody: these have their programs here, or nobody has.
+    /// The played clients of detached jobs, which cannot be asked: the coordinator has the programs of these jobs, or no one has.
     pub(super) played: Vec<ClientId>,
 }
 
 struct Wanted {
     waiting: Vec<oneshot::Sender<Result<(), Status>>>,
     asked: Vec<ClientId>,
-    /// When to ask the next one, if nobody sends it by then.
+    /// When to ask the next client.
     ask_next_at: u64,
     uploads: u32,
 }
@@ -64,7 +64,7 @@ impl Programs {
         self.wanted.values().map(|wanted| wanted.ask_next_at).min()
     }
 
-    /// An agent needs a program. `came` is how many had come before it was looked for.
+    /// Handles an agent's request for a program. `came` is how many had arrived before it was looked for.
     pub(super) fn needed(
         &mut self,
         round: &Round,
@@ -73,7 +73,7 @@ impl Programs {
         reply: oneshot::Sender<Result<(), Status>>,
     ) {
         if came != self.came {
-            // It may be among those. If whoever asks is gone, nobody needs to know.
+            // It may be among those that arrived since. The agent may be gone by now.
             let _ = reply.send(Ok(()));
             return;
         }
@@ -87,7 +87,7 @@ impl Programs {
         });
     }
 
-    /// A client sends a program; says whether it may. `is_to_be_kept`: a job that is being detached needs it.
+    /// Checks that a client may send a program. `is_to_be_kept`: a job that is being detached needs it.
     pub(super) fn begin_upload(&mut self, digest: Digest, is_to_be_kept: bool) -> Result<(), Status> {
         match self.wanted.get_mut(&digest) {
             None if is_to_be_kept => {
@@ -107,7 +107,7 @@ impl Programs {
         }
     }
 
-    /// A client has sent a program, or not.
+    /// Handles the end of an upload.
     pub(super) fn end_upload(
         &mut self,
         round: &Round,
@@ -126,7 +126,7 @@ impl Programs {
             Err(_) if wanted.uploads > 0 => Upload::Pending,
             Err(status) => {
                 warn!(round.link.log, %digest, reason = status.message(), "program did not arrive");
-                // Whose connection is lost comes back and sends it again, or is lost too.
+                // If only its connection was lost, the client resumes and sends it again, or its session ends, too.
                 let comes_again = status.code() == Code::Cancelled
                     && wanted.asked.last().is_some_and(|&client| askable.clients.get(client).is_some());
                 if self.ask_next(round, askable, digest) || comes_again {
@@ -138,7 +138,7 @@ impl Programs {
         }
     }
 
-    /// A client has gone: asks others for what it was asked for.
+    /// Asks other clients for the programs that this one was asked for: it is gone.
     pub(super) fn client_has_left(&mut self, round: &Round, askable: &Askable<'_>, id: ClientId) {
         let asked = |wanted: &Wanted| wanted.uploads == 0 && wanted.asked.last() == Some(&id);
         let waiting: Vec<Digest> =
@@ -149,7 +149,7 @@ impl Programs {
         }
     }
 
-    /// Asks others where those who were asked have not sent anything in time.
+    /// Asks other clients for programs that did not arrive in time.
     pub(super) fn tend(&mut self, round: &Round, askable: &Askable<'_>) {
         let now = round.now;
         self.wanted.retain(|_, wanted| {
@@ -164,13 +164,13 @@ impl Programs {
                 to_ask.push(digest);
             }
         }
-        // If nobody is left, whoever was asked last can still send it, until those who wait give up.
+        // If there is no other client, the last one can still send it, until the agents give up.
         for digest in to_ask {
             self.ask_next(round, askable, digest);
         }
     }
 
-    /// Tells those who wait for the program.
+    /// Answers the agents that wait for the program.
     fn settle(&mut self, digest: Digest, outcome: &Result<(), Status>) {
         let Some(wanted) = self.wanted.remove(&digest) else { return };
         for waiting in wanted.waiting {
@@ -184,7 +184,7 @@ impl Programs {
         }
     }
 
-    /// Asks a client that was not asked yet; false: there is none.
+    /// Asks a client that was not asked yet. Returns false if there is none.
     fn ask_next(&mut self, round: &Round, askable: &Askable<'_>, digest: Digest) -> bool {
         let Some(wanted) = self.wanted.get_mut(&digest) else { return false };
         let except: Vec<ClientId> = wanted.asked.iter().chain(&askable.played).copied().collect();

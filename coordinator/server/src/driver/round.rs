@@ -1,4 +1,4 @@
-//! What every component works with in a round, beside what it owns.
+//! The state that all components share in a round, beside what each of them owns.
 
 use farpool_coordinator::{ClientId, Coordinator, Outbox};
 
@@ -8,21 +8,21 @@ pub(super) struct Round {
     /// The time of this round, in ns since the server's start.
     pub(super) now: u64,
     pub(super) coordinator: Coordinator,
-    /// What the coordinator has said and nobody was told yet.
+    /// The coordinator's messages that are not in a session's queue yet.
     pub(super) out: Outbox,
     pub(super) link: Link,
     pub(super) memory: Room,
-    /// The server shuts down, and takes nothing new.
+    /// The server is shutting down and accepts nothing new.
     pub(super) drains: bool,
 }
 
-/// How the server's memory is.
+/// The state of the server's memory.
 #[derive(Clone, Copy)]
 pub(super) struct Room {
     pub(super) is_full: bool,
-    /// Bytes that may be held.
+    /// How many bytes may be held.
     pub(super) bound: u64,
-    /// How long a client may be silent while it should say something, in ns.
+    /// How long a client may stay silent when it has something to acknowledge, in ns.
     pub(super) patience: u64,
 }
 

@@ -106,7 +106,7 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         Ok(())
     }
 
-    /// The connection that is in place is lost.
+    /// Notes that its connection is lost.
     pub(super) fn lose_connection(&mut self) -> Lost {
         if self.identity.is_none() {
             return Lost::Ends;
@@ -115,17 +115,17 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
     }
 }
 
-/// What follows when the connection of a session is lost.
+/// What becomes of a session whose connection is lost.
 pub(super) enum Lost {
-    /// Nobody can resume the session, so it ends.
+    /// It ends, because nobody can resume it.
     Ends,
-    /// It may be resumed for a while. This connection was in place, counted from 0.
+    /// It can be resumed for a while. This is the number of the lost connection, from 0.
     MayResume(u64),
-    /// That was known, or there is no such session.
+    /// The loss was known, or there is no such session.
     Known,
 }
 
-/// Refuses somebody who wants to resume what is not known.
+/// Refuses to resume a session that is not known.
 pub(super) fn not_found<Out: SessionMessage, In: SessionMessage, Id>(
     link: &Link,
     peer: &str,

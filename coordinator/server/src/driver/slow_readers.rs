@@ -1,10 +1,10 @@
 //! Results that clients do not take.
 //!
-//! A client whose queue is too long has its pool paused, which then gets no new chunks. But agents may have many of its chunks,
-//! and a hostile agent has as many as it likes. So while more than the bound is held and a good part of it are such
-//! results, an agent is read until it has sent a little more, and then not at all: HTTP/2's flow control holds back the rest.
-//! That holds up everybody's results, so it has an end: of the clients that have taken next to nothing of theirs for as long
-//! as a peer may be silent, the ones that have most lose their sessions, until there is room.
+//! If a client's queue is too long, its pool is paused and gets no new chunks. But agents may have many of its chunks, and a hostile
+//! agent has as many as it likes. So while more than the bound is held, and a good part of it is such results, an agent is read
+//! until it has sent a little more, and then not at all: HTTP/2's flow control holds back the rest. That delays all clients'
+//! results, so it has an end: clients that take next to none of theirs for as long as a peer may be silent lose their sessions, those
+//! with most results first, until there is room.
 
 use farpool_coordinator::{AgentId, ClientId};
 use tonic::Status;
@@ -14,7 +14,7 @@ use super::clients::Clients;
 use super::memory::LOOK_NS;
 use super::round::Round;
 
-/// Whether agents are not read any more, once they have sent a little, until clients have taken their results.
+/// Stops agents while the memory is full of results, and finds the clients that do not take theirs.
 #[derive(Default)]
 pub(super) struct SlowReaders {
     holds_agents_up: bool,
@@ -25,8 +25,8 @@ impl SlowReaders {
         self.holds_agents_up.then_some(now + LOOK_NS)
     }
 
-    /// Finds the slow client that has most, if there is one: its session ends. The next one is looked at when this has made room.
-    /// `is_full`: the memory is, of results.
+    /// Returns the slow client with most results, if there is one, and why its session ends. The next one is checked when this has made
+    /// room. `is_full`: the memory is full of results.
     pub(super) fn slowest(
         &mut self,
         round: &Round,
@@ -45,7 +45,7 @@ impl SlowReaders {
         Some((id, Status::resource_exhausted(why)))
     }
 
-    /// Takes the agents that are read on, since clients have taken their results. `is_full`: the memory is, of results.
+    /// Returns the agents that are read again, because clients have taken their results. `is_full`: the memory is full of results.
     pub(super) fn take_those_let_go(
         &mut self,
         clients: &mut Clients,

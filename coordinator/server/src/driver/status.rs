@@ -1,4 +1,4 @@
-//! What operators see and ask for.
+//! Requests of operators, and the status.
 
 use std::collections::HashMap;
 
@@ -14,13 +14,13 @@ use super::clients::Clients;
 use super::detached::Detached;
 use super::round::Round;
 
-/// Pools, and jobs, that a status has at most.
+/// How many pools, and jobs, a status has at most.
 const MOST_SHOWN: usize = 20_000;
 
 impl Driver {
     pub(super) fn answer(&mut self, question: Question) {
         let round = &mut self.round;
-        // Whoever asked may be gone by now.
+        // The sender of a request may be gone by now.
         match question {
             Question::ListDetached(by, asker) => self.asked.ask_detached(by.tenant(), asker),
             Question::CancelDetached(by, request, reply) => self.detached.cancel(round, &by, &request, reply),
@@ -33,7 +33,7 @@ impl Driver {
         }
     }
 
-    /// Answers those who wait for what is alike for all, as often as that may be.
+    /// Answers requests whose answer is the same for all, if it is time.
     pub(super) fn answer_those_who_asked(&mut self) {
         let Self { asked, round, clients, agents, detached, clock, .. } = self;
         let (now, kept) = (round.now, round.memory.bound / 16);
@@ -47,7 +47,7 @@ fn status(round: &mut Round, clients: &Clients, agents: &Agents, detached: &Deta
     status.version = Some(farpool_proto::version());
     status.uptime_ns = round.now;
     status.draining = round.drains;
-    // What agents have said of themselves is not held: it stays as long as they do.
+    // The hellos of agents are not counted here: they stay as long as the agents.
     let beside = agents.unread_now() + agents.partial() + detached.held();
     status.held_bytes = round.bytes_of_jobs() + clients.held() + beside;
     status.memory = round.memory.bound;

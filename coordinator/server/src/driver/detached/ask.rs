@@ -1,4 +1,4 @@
-//! What the owners of detached jobs ask.
+//! Requests about detached jobs: list, cancel, discard.
 
 use farpool_coordinator::Principal;
 use farpool_proto::v1::{CancelDetachedRequest, DetachedJob, DiscardDetachedRequest, ListDetachedReply};
@@ -11,7 +11,7 @@ use super::checks::{check_id, not_found, status};
 use super::durable::Then;
 use super::jobs::Jobs;
 
-/// Where the answer goes, when what was asked is done and cannot be undone.
+/// The answer to a request, sent when its effect is durable.
 pub(super) type Reply = oneshot::Sender<Result<(), Status>>;
 
 impl Jobs {
@@ -30,7 +30,7 @@ impl Jobs {
         };
         let keeper = &mut self.keeper;
         let answer = match phase {
-            // What is not complete has no outcomes that could stay.
+            // An incomplete job has no outcomes that could be kept.
             _ if is_received => return self.forget(round, number, reply),
             Phase::Running => {
                 let reply = self.player.cancel(keeper, round, number, reply);
@@ -74,7 +74,7 @@ impl Jobs {
         self.keeper.follows(Then::Answer(reply));
     }
 
-    /// The number of a job, how far it is, and whether it is being detached.
+    /// Returns the number of a job, its phase, and whether it is still being detached.
     fn find(&self, by: &Principal, name: &str, id: &[u8]) -> Result<(u64, Phase, bool), Status> {
         let job = self.keeper.store().find(by.tenant(), name).ok_or_else(|| not_found(name))?;
         check_id(job, id)?;

@@ -1,4 +1,4 @@
-//! What can be kept: of whoever detaches a job, and in words for whom it cannot be kept.
+//! Checks of requests about detached jobs, and their refusals.
 
 use farpool_coordinator::Principal;
 use farpool_coordinator::convert::of_one_job;
@@ -8,13 +8,13 @@ use farpool_proto::v1::{ClientMessage, Detach, OpenJob, OpenPool, Program, clien
 use farpool_store::{Job, JobStoreError, JobStoreErrorKind, Known};
 use tonic::Status;
 
-/// Characters of a label that are kept for lists.
+/// How many characters of a label are kept for lists.
 const MAX_LABEL: usize = 256;
 
-/// Bytes that the type of results may have.
+/// How many bytes the name of the results' type may have.
 const MAX_RESULT: usize = 4096;
 
-/// What a new job will be known by.
+/// Checks what a new job is known by.
 pub(super) fn known(owner: Principal, detach: Detach, job: &OpenJob) -> Result<Known, Status> {
     let Detach { name, id, result, format, .. } = detach;
     if !text::is_plain(&name) {
@@ -30,13 +30,13 @@ pub(super) fn known(owner: Principal, detach: Detach, job: &OpenJob) -> Result<K
     Ok(Known { owner, name, id, result, format, label, named: job.job })
 }
 
-/// Which program the pool runs, if it says so in a way that can be understood.
+/// Returns the digest of the pool's program; `None` if it is missing or malformed.
 pub(super) fn digest_of(pool: &OpenPool) -> Option<Digest> {
     let program = Program::unpacked(&pool.program).ok()??;
     Digest::try_from(&program.digest[..]).ok()
 }
 
-/// What cannot run later is refused now.
+/// Checks that a job's pool can be opened later.
 pub(super) fn check_opening(pool: &OpenPool, job: &OpenJob) -> Result<(), Status> {
     for body in [client_message::Body::OpenPool(pool.clone().into()), client_message::Body::OpenJob(job.clone().into())]
     {
@@ -46,7 +46,7 @@ pub(super) fn check_opening(pool: &OpenPool, job: &OpenJob) -> Result<(), Status
     Ok(())
 }
 
-/// Whoever has known a job by its id means no other one that has its name by now.
+/// Checks that a job is the one that the client knows by this id, and not a later one of its name.
 pub(super) fn check_id(job: &Job, id: &[u8]) -> Result<(), Status> {
     if id.is_empty() || job.known.id == id {
         return Ok(());

@@ -1,6 +1,6 @@
-//! What follows when something outlives the coordinator.
+//! What to do when entries are durable.
 //!
-//! The store is given what there is when it writes nothing, and what comes meanwhile goes together.
+//! Entries are handed to the store's writer when it is idle. Those that are appended meanwhile go together.
 
 use std::collections::VecDeque;
 
@@ -10,23 +10,23 @@ use tonic::Status;
 
 use super::super::super::link::StreamId;
 
-/// What waits for the store.
+/// What to do when an entry is durable.
 pub(super) enum Then {
-    /// What the client of a pool heard up to this message counts as taken in.
+    /// Acknowledge a played client's events up to this one.
     Acknowledge(ClientId, u64),
-    /// Items may be given out: it is noted that they may have been.
+    /// Give items to the pool: the store has noted that they may have been given out.
     Give(ClientId),
-    /// Items in front of this index came on a stream.
+    /// Tell a stream that items before this index are durable.
     Received(u64, StreamId, u64),
-    /// A job is complete.
+    /// Run a job: it is complete.
     Complete(u64),
-    /// A job has ended.
+    /// Close the pool of a job: it has ended.
     Ended(u64),
-    /// Somebody is told that something was done.
+    /// Answer a request.
     Answer(oneshot::Sender<Result<(), Status>>),
 }
 
-/// What follows when all that was appended so far is acknowledged, and when the entries up to a number are.
+/// What to do when everything appended so far is acknowledged, and when entries up to a number are.
 #[derive(Default)]
 pub(super) struct Durable {
     then: Vec<Then>,
@@ -38,12 +38,12 @@ impl Durable {
         self.then.push(then);
     }
 
-    /// All that was appended so far is acknowledged with this number.
+    /// Notes that everything appended so far is acknowledged with this number.
     pub(super) fn flushed(&mut self, number: u64) {
         self.waiting.extend(self.then.drain(..).map(|then| (number, then)));
     }
 
-    /// The next thing that follows, if entries up to this number are acknowledged.
+    /// Takes the next thing to do if entries up to this number are acknowledged.
     pub(super) fn next(&mut self, acknowledged: u64) -> Option<Then> {
         let is_due = self.waiting.front().is_some_and(|(number, _)| *number <= acknowledged);
         is_due.then(|| self.waiting.pop_front()).flatten().map(|(_, then)| then)

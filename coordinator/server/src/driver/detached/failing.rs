@@ -1,35 +1,35 @@
-//! Since when nothing can be written, and when it is tried again.
+//! A store that cannot write: since when, and when to retry.
 
 use std::sync::Arc;
 
-/// How long nothing can have been written when whoever detaches a job is told so, in ns: a disk that fails for a moment is waited for.
+/// How long writing has to fail before clients that detach jobs are refused, in ns. A disk may fail for a moment only.
 const PATIENCE_NS: u64 = 500_000_000;
 
-/// How soon it may be tried again since somebody waits: what is written may be much.
+/// How often to retry because a client waits, in ns. What is written may be large.
 const NEXT_TRY_NS: u64 = 200_000_000;
 
-/// Nothing can be written.
+/// Writing fails.
 pub(super) struct Failing {
-    /// As operators were told.
+    /// The reason, as operators see it.
     pub(super) why: Arc<str>,
     since: u64,
-    /// When it may be tried again since somebody waits.
+    /// When to retry if a client waits.
     pub(super) try_at: u64,
 }
 
 impl Failing {
-    /// `before`: why nothing could be written by now.
+    /// `before` is the state so far, if writing has failed already.
     pub(super) fn new(why: Arc<str>, before: Option<&Self>, now: u64) -> Self {
         let (since, try_at) = before.map_or((now, now + PATIENCE_NS), |before| (before.since, before.try_at));
         Self { why, since, try_at }
     }
 
-    /// Whether nobody waits for its end any more.
+    /// Returns whether clients are no longer made to wait.
     pub(super) fn is_for_long(&self, now: u64) -> bool {
         self.since + PATIENCE_NS <= now
     }
 
-    /// It is being tried again.
+    /// Notes that the write is retried.
     pub(super) fn tried(&mut self, now: u64) {
         self.try_at = now + NEXT_TRY_NS;
     }

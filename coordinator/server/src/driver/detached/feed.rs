@@ -1,4 +1,4 @@
-//! What was given to the pool of a job, and what comes next.
+//! Which items the pool of a job was given, and which are next.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,35 +7,35 @@ use farpool_coordinator::convert::Batch;
 use farpool_proto::v1::{Failure, FailureKind};
 use farpool_store::{Items, Job, Read, ReadError, Runs, Unread};
 
-/// Bytes of items that are read in one go, if they are in several parts.
+/// How many bytes of items one read takes, if they are in several parts.
 pub(super) const READ_BYTES: u64 = 1 << 20;
 
-/// How far a job is fed.
+/// How far a job's items were read and sent.
 #[derive(Default)]
 pub(super) struct Feed {
     /// Items from this index on were not read.
     pub(super) next: u64,
-    /// Items in front of this index cannot be read.
+    /// Items before this index cannot be read.
     pub(super) lost: u64,
     /// Why not.
     pub(super) why_lost: String,
-    /// Until items up to here are sent, the pool is being opened again.
+    /// The pool is being reopened until items up to here are sent.
     pub(super) reopens: Option<u64>,
-    /// Bytes that the pool was given, and how many it may be.
+    /// How many bytes were sent to the pool, and how many may be.
     pub(super) sent: u64,
     pub(super) limit: u64,
-    /// Bytes of items that are being read, if some are.
+    /// How many bytes of items are being read, if any.
     pub(super) reading: Option<u64>,
-    /// What was read and waits until it may be given out: until there is room, and, if it is being noted, until that is durable.
+    /// Items that were read and wait: for room, and for the note that they may have been given out.
     pub(super) ready: VecDeque<Batch>,
     pub(super) noting: bool,
     pub(super) input_ended: bool,
 }
 
 pub(super) enum Step {
-    /// These items are not there.
+    /// These items are lost.
     Lose(u64, u64),
-    /// Items of this range are to be read, and how many bytes.
+    /// Read items of this range, up to so many bytes.
     Read(Range<u64>, u64),
     Give,
     EndInput,
@@ -43,12 +43,12 @@ pub(super) enum Step {
 }
 
 impl Feed {
-    /// Of a job of which items in front of this index may have been given out.
+    /// Creates the state of a job whose items before this index may have been given out.
     pub(super) fn new(fed: u64) -> Self {
         Self { reopens: Some(fed), ..Self::default() }
     }
 
-    /// Whether the pool is still being opened again.
+    /// Returns whether the pool is still being reopened.
     pub(super) fn reopens(&self) -> bool {
         self.reopens.is_some()
     }
@@ -57,12 +57,12 @@ impl Feed {
         self.reading.unwrap_or(0) + self.ready.iter().map(Batch::bytes).sum::<u64>()
     }
 
-    /// Whether it has nothing, nor will when what is being read has come.
+    /// Returns whether it has no items, and none are being read.
     pub(super) fn is_empty(&self) -> bool {
         self.reading.is_none() && self.ready.is_empty()
     }
 
-    /// What is to be done next. `has_room`: the pool takes a further message; `room`: how many bytes may be read, if some may.
+    /// Returns the next step. `has_room`: the pool takes another message. `room`: how many bytes may be read, if any.
     pub(super) fn next_step(
         &self,
         job: &Job,
@@ -86,12 +86,12 @@ impl Feed {
         if first < self.lost {
             return Some(Step::Lose(first, count.min(self.lost - first)));
         }
-        // Not beyond what is said again.
+        // Not beyond what is resent.
         let up_to = self.reopens.unwrap_or(job.end);
         Some(Step::Read(first..up_to, room()?.min(READ_BYTES)))
     }
 
-    /// Takes what was read, as far as it has no outcome; says why the rest cannot be read for now.
+    /// Takes the items that were read and have no outcome. Returns why the rest cannot be read at the moment.
     pub(super) fn take(&mut self, read: Read<Items>, done: &Runs) -> Option<String> {
         for Items { first, count, data, ends } in read.parts {
             let (batch, end) = (Batch { first, count, data, ends, failed: false }, first + count);
@@ -112,7 +112,7 @@ impl Feed {
         }
     }
 
-    /// Nothing is wanted any more.
+    /// Drops all items: the job has ended.
     pub(super) fn forget(&mut self) {
         self.ready.clear();
     }

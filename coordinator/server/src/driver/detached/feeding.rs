@@ -1,9 +1,9 @@
-//! Items from the store into the pools of jobs, as far as there is room for them.
+//! Feeds the pools of jobs from the store, as far as there is room.
 //!
-//! Memory is for all jobs together: each has its share of a quarter of it. When that is used up, a job that has nothing may
-//! have one record, but only while slots idle: others may hold theirs because no agent can run them. Before items are given out it is
-//! noted that they may have been: after a restart all up to there are said again before the pool goes on, so that what
-//! agents have of them is adopted, or counts as lost if it must not run twice.
+//! All jobs share a quarter of the memory. When that is used up, a job that has nothing in memory may read one record, but only while slots
+//! are idle: other jobs may hold memory because no agent can run them. Before items are given out, the store notes that they may have
+//! been. After a restart, all items up to there are resent before the pool resumes. So what agents hold is adopted, or
+//! counts as lost if it must not run twice.
 
 use farpool_common::log::{error, warn};
 use farpool_coordinator::ClientId;
@@ -18,19 +18,19 @@ use super::feed::{READ_BYTES, Step, failure};
 use super::keeper::Keeper;
 use super::player::Player;
 
-/// Steps that are taken for one job in a round.
+/// How many steps one job takes in a round.
 const STEPS: usize = 16;
 
-/// How often to look whether jobs that have nothing in the memory may have something, in ns.
+/// How often to check whether jobs that have nothing in memory may read something, in ns.
 const LOOK_NS: u64 = 50_000_000;
 
 impl Player {
-    /// Whether there is something to do in another round, whatever comes.
+    /// Returns whether another round has something to do, even without input.
     pub(super) fn has_more(&self) -> bool {
         !self.hungry.is_empty()
     }
 
-    /// Goes on with all jobs that may be fed.
+    /// Feeds all jobs that may have room.
     pub(super) fn feed_all(&mut self, keeper: &mut Keeper, round: &mut Round) {
         if self.look_at.is_some_and(|at| at <= round.now) {
             self.look_at = None;
@@ -46,7 +46,7 @@ impl Player {
         hungry.into_iter().for_each(|id| self.feed(keeper, round, id));
     }
 
-    /// Items have been read.
+    /// Handles items that were read.
     pub(super) fn items_were_read(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId, read: Read<Items>) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.feed.reading = None;
@@ -65,7 +65,7 @@ impl Player {
         self.note_fed(keeper, round, id);
     }
 
-    /// It is durable that items may have been given out.
+    /// Handles that it is durable that items may have been given out.
     pub(super) fn was_noted(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
         if let Some(run) = self.runs.get_mut(&id) {
             run.feed.noting = false;
@@ -73,7 +73,7 @@ impl Player {
         }
     }
 
-    /// Goes on with a job as far as that is possible now.
+    /// Feeds a job as far as possible now.
     fn feed(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
         for _ in 0..STEPS {
             let Some(step) = self.next_step(keeper, round, id) else { return self.look_again_if_starved(round, id) };
@@ -82,7 +82,7 @@ impl Player {
         self.hungry.push(id);
     }
 
-    /// A job that has nothing in the memory, and is not let in, waits for others to have less or for slots that idle.
+    /// Checks a job again later if it has nothing in memory and may not read: it waits for other jobs to have less, or for idle slots.
     fn look_again_if_starved(&mut self, round: &Round, id: ClientId) {
         let Some(run) = self.runs.get(&id) else { return };
         let waits = !run.ended && !run.feed.input_ended && run.feed.is_empty();
@@ -92,7 +92,7 @@ impl Player {
         }
     }
 
-    /// What jobs that run have in the memory.
+    /// Counts what running jobs have in memory.
     fn count_together(&mut self, round: &Round) {
         let all = self.runs.iter().map(|(&id, run)| round.coordinator.stored_bytes_of(id) + run.feed.held());
         self.together = all.sum();
@@ -104,13 +104,13 @@ impl Player {
         run.feed.next_step(job, || self.has_room(round, id), || self.room_for(round, id))
     }
 
-    /// Whether the pool takes a further message of items.
+    /// Returns whether the pool takes another message of items.
     fn has_room(&self, round: &Round, id: ClientId) -> bool {
         let feed = self.runs.get(&id).map(|run| &run.feed);
         feed.is_some_and(|feed| feed.reopens() || feed.sent < feed.limit) || round.coordinator.lacks_chunk(id)
     }
 
-    /// How many bytes may be read for a job; none: nothing.
+    /// Returns how many bytes may be read for a job; `None` if nothing.
     fn room_for(&self, round: &Round, id: ClientId) -> Option<u64> {
         let feed = &self.runs.get(&id)?.feed;
         if feed.reopens.is_some() || round.coordinator.lacks_chunk(id) {
@@ -122,7 +122,7 @@ impl Player {
         if stored == 0 {
             return (self.together < most || round.coordinator.idles()).then_some(window);
         }
-        // Something is left for the next one that comes.
+        // Leaves a share for the next job that starts.
         let share = most / (self.runs.len() as u64 + 1);
         let left = share.checked_sub(stored).filter(|left| *left > 0 && !round.memory.is_full)?;
         Some(left.min(window))
@@ -161,7 +161,7 @@ impl Player {
         }
     }
 
-    /// Gives out what was read, at once or when it is durable that it may have been given out.
+    /// Gives out items that were read: at once, or when it is durable that they may have been given out.
     fn note_fed(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
         let Some(run) = self.runs.get_mut(&id).filter(|run| !run.feed.ready.is_empty()) else { return };
         let fed = keeper.job(run.job).map_or(u64::MAX, |job| job.fed);
@@ -176,7 +176,7 @@ impl Player {
         self.give(keeper, round, id);
     }
 
-    /// Gives out what was read, as far as there is room.
+    /// Gives out items that were read, as far as there is room.
     fn give(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
         while self.has_room(round, id)
             && let Some(run) = self.runs.get_mut(&id)

@@ -1,7 +1,7 @@
-//! Jobs on their way in: as new ones, or where they were. All or nothing: what is not complete does not run, and goes if nobody goes on
-//! with it.
+//! Receives jobs: new ones, and those whose stream broke. A job runs only when it is complete, and is dropped if its client does not
+//! continue.
 //!
-//! Where jobs have gone their numbers are returned: whoever reads them has to hear of that.
+//! Methods return the jobs that were dropped, so that their readers can be told.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,33 +26,33 @@ use super::receiving::{Receiving, Stream};
 /// A stream of Detach that begins.
 pub(super) type DetachJoins = Joins<ClientEvent, ClientMessage, StreamId>;
 
-/// All jobs that are not complete, or not known to be.
+/// All jobs that are incomplete, or not known to be complete.
 #[derive(Default)]
 pub(super) struct Intake {
     jobs: BTreeMap<u64, Receiving>,
-    /// Which job comes on which stream.
+    /// The job of each stream.
     streams: BTreeMap<StreamId, u64>,
     last_stream: u64,
-    /// Streams that wait until it is known whether there is room for their jobs.
+    /// Streams that wait until the store knows whether it has room for their jobs.
     parked: VecDeque<DetachJoins>,
 }
 
-/// Why a message is not taken in.
+/// Why a message is not stored.
 enum NotTaken {
-    /// There is no room for now.
+    /// There is no room at the moment.
     Yet(ClientMessage),
     Ever(Status),
-    /// There will be none either: the job goes.
+    /// There will be no room: the job is dropped.
     Full(Status),
 }
 
 impl Intake {
-    /// Somebody detaches a job.
+    /// Handles the start of a Detach stream.
     pub(super) fn joins(&mut self, keeper: &mut Keeper, round: &mut Round, joins: DetachJoins) -> Option<u64> {
         self.begin_or_park(keeper, round, joins, None)
     }
 
-    /// Somebody who detaches a job says something.
+    /// Handles messages of a Detach stream.
     pub(super) fn says(
         &mut self,
         keeper: &mut Keeper,
@@ -67,7 +67,7 @@ impl Intake {
                 (receiving.partial, receiving.waits) = (partial as u64, true);
                 return self.take_what_came(keeper, round, job);
             }
-            // It has said all, and waits for the last word.
+            // It has sent everything, and waits for the last answer.
             Said::Gone(End::Meant) if receiving.input_ended && receiving.parked.is_empty() => {}
             Said::Gone(_) => self.lose_stream(job, round.now),
         }
@@ -79,13 +79,13 @@ impl Intake {
         self.jobs.insert(job, Receiving { since: now, ..Receiving::default() });
     }
 
-    /// Looks for streams that nobody reads any more.
+    /// Checks for streams that lost their reader.
     pub(super) fn look_at_queues(&mut self, now: u64) {
         let gone = |receiving: &Receiving| receiving.stream.as_ref().is_some_and(Stream::is_gone);
         self.those(gone).into_iter().for_each(|job| self.lose_stream(job, now));
     }
 
-    /// Takes what waits for room: there is some again, or may be.
+    /// Retries what waits for room: there may be some again.
     pub(super) fn take_parked(&mut self, keeper: &mut Keeper, round: &mut Round) -> Vec<u64> {
         let cannot_keep = keeper.cannot_keep(round.now);
         let mut gone = Vec::new();
@@ -100,20 +100,20 @@ impl Intake {
         gone
     }
 
-    /// Lets those go on that wait for their turn: all, or while the memory is full only one of those that hold something.
+    /// Lets streams be read: all of them, or while the memory is full one that holds an incomplete message.
     pub(super) fn give_turns(&mut self, is_full: bool) {
         let mut favoured = false;
         for receiving in self.jobs.values_mut() {
             let goes_on = !is_full || (receiving.partial > 0 && !std::mem::replace(&mut favoured, true));
             if receiving.waits && goes_on && receiving.parked.is_empty() {
                 receiving.waits = false;
-                // There is room, since its last turn is over; or it is gone.
+                // There is room, because its last turn is over; or it is gone.
                 let _ = receiving.stream.as_ref().map(|stream| stream.turns.try_send(()));
             }
         }
     }
 
-    /// Drops what nobody has gone on with since then, also while nothing can be written: it may be what has filled the disk.
+    /// Drops jobs that no client has continued since then, even while nothing can be written: they may have filled the disk.
     pub(super) fn forget_unfinished(&mut self, keeper: &mut Keeper, round: &Round, since: u64) -> Vec<u64> {
         let late = self.those(|receiving| receiving.away_since().is_some_and(|away| away <= since));
         for &number in &late {
@@ -128,12 +128,12 @@ impl Intake {
         late
     }
 
-    /// Since when the first of those is away that may come back.
+    /// Returns since when a job has had no stream, the longest of all.
     pub(super) fn first_away_since(&self) -> Option<u64> {
         self.jobs.values().filter_map(Receiving::away_since).min()
     }
 
-    /// It is acknowledged that items in front of this index came on a stream.
+    /// Tells a stream that items before this index are durable.
     pub(super) fn has_received(&mut self, job: u64, stream: StreamId, items: u64) {
         let Some(receiving) = self.jobs.get_mut(&job) else { return };
         if let Some(on) = receiving.stream.as_ref().filter(|on| on.id == stream) {
@@ -142,7 +142,7 @@ impl Intake {
         }
     }
 
-    /// It is acknowledged that a job is complete; says whether it is to run.
+    /// Handles that a job's completion is durable. Returns whether it has to be started.
     pub(super) fn is_complete(&mut self, keeper: &mut Keeper, round: &Round, number: u64) -> bool {
         let Some(receiving) = self.jobs.remove(&number) else { return false };
         keeper.is_complete(number);
@@ -157,28 +157,28 @@ impl Intake {
         true
     }
 
-    /// The store does not have a job any more.
+    /// Forgets a job that the store has dropped.
     pub(super) fn drop_job(&mut self, keeper: &mut Keeper, round: &Round, number: u64) {
         self.break_off(round, number, Status::not_found("the job was discarded"));
         self.jobs.remove(&number);
         keeper.has_gone(number);
     }
 
-    /// Bytes that are held: parts of messages, and what waits for room.
+    /// Returns how many bytes are held: incomplete messages, and what waits for room.
     pub(super) fn held(&self) -> u64 {
         let parked = self.parked.iter().flat_map(|joins| &joins.messages);
         let parked: u64 = parked.map(|message| message.encoded_len() as u64).sum();
         parked + self.jobs.values().map(Receiving::held).sum::<u64>()
     }
 
-    /// The server ends.
+    /// Ends all streams: the server shuts down.
     pub(super) fn dismiss(&mut self) {
         self.parked.drain(..).for_each(|joins| joins.outgoing.fail(shutting_down()));
         let streams = std::mem::take(&mut self.jobs).into_values().filter_map(|receiving| receiving.stream);
         streams.for_each(|stream| stream.outgoing.fail(shutting_down()));
     }
 
-    /// The jobs of which this is true.
+    /// Returns the jobs for which this is true.
     pub(super) fn those(&self, is_so: impl Fn(&Receiving) -> bool) -> Vec<u64> {
         self.jobs.iter().filter(|(_, receiving)| is_so(receiving)).map(|(job, _)| *job).collect()
     }
@@ -191,12 +191,12 @@ impl Intake {
         &self.jobs
     }
 
-    /// Streams wait until it is known whether there is room for their jobs.
+    /// Returns whether streams wait until the store knows whether it has room for their jobs.
     pub(super) fn has_parked(&self) -> bool {
         !self.parked.is_empty()
     }
 
-    /// Ends the stream that a job comes on.
+    /// Ends the stream of a job.
     pub(super) fn break_off(&mut self, round: &Round, job: u64, status: Status) {
         let Some(receiving) = self.jobs.get(&job) else { return };
         if let Some(stream) = &receiving.stream {
@@ -207,17 +207,17 @@ impl Intake {
         self.lose_stream(job, round.now);
     }
 
-    /// Notes that a job is complete, if it is, and its program here.
+    /// Appends that a job is complete, if all its items and its program are here.
     pub(super) fn try_to_complete(&mut self, keeper: &mut Keeper, now: u64, number: u64) {
         let Some(receiving) = self.jobs.get_mut(&number) else { return };
         let is_whole = receiving.input_ended && !receiving.completes && receiving.parked.is_empty();
         let Some(job) = keeper.job(number).filter(|_| is_whole && keeper.is_pinned(number)) else { return };
         let items = job.end;
-        // While nothing can be written it is tried with each progress.
+        // While nothing can be written, each progress of the store retries it.
         receiving.completes = keeper.complete(number, items, now);
     }
 
-    /// `cannot_keep`: why no new job is taken.
+    /// Begins to receive a job, or lets it wait for room. `cannot_keep`: why no new job is accepted.
     fn begin_or_park(
         &mut self,
         keeper: &mut Keeper,
@@ -253,7 +253,7 @@ impl Intake {
         self.says(keeper, round, Says { id, connection: 0, said, passed: None })
     }
 
-    /// A job that is new, or goes on, or was complete. `cannot_keep`: why no new one is taken.
+    /// Opens a new job, continues one, or answers that it is complete. `cannot_keep`: why no new job is accepted.
     fn begin(
         &mut self,
         keeper: &mut Keeper,
@@ -341,7 +341,7 @@ impl Intake {
         None
     }
 
-    /// Drops all of a job, if that can be written; otherwise when its time has come.
+    /// Drops a job if that can be written; otherwise it is dropped when its time is over.
     fn forget(&mut self, keeper: &mut Keeper, round: &Round, job: u64) -> Option<u64> {
         if let Err(error) = keeper.store_mut().forget(job) {
             warn!(round.link.log, %error, "cannot drop a detached job yet");
@@ -371,7 +371,7 @@ fn take_in_part(
     let wrong = |text: String| NotTaken::Ever(Status::invalid_argument(text));
     let (named, limit) = (receiving.named, receiving.payload_limit);
     if receiving.completes {
-        // It was said before, on another stream.
+        // It was sent before, on another stream.
         return Ok(());
     }
     if receiving.input_ended {
@@ -401,8 +401,8 @@ fn take_in_part(
     }
 }
 
-/// Whether it is known now if a job can come: there is room for it, or there will be none by itself. `given_up`: nothing can be written,
-/// and has not been for too long.
+/// Returns whether a new job can be answered now: the store has room, or will not get any by waiting. `given_up`: writing has failed
+/// for too long.
 fn has_room(store: &dyn JobStore, messages: &[ClientMessage], given_up: bool) -> bool {
     let bytes = messages.first().map_or(0, |message| message.encoded_len() as u64);
     match store.takes(2 * bytes).map_err(|error| error.kind()) {

@@ -1,4 +1,4 @@
-//! What follows for the others from what happens to one: the order of a round, and what is done when the store has acknowledged
+//! All detached jobs. Here is what follows for one component from an event of another, and what follows when the store has acknowledged
 //! something.
 
 use farpool_common::log::info;
@@ -17,7 +17,7 @@ use super::open::Opened;
 use super::player::Player;
 use super::readers::Readers;
 
-/// All detached jobs: those that come in, run, and are read.
+/// All detached jobs: those that arrive, run, and are read.
 pub(super) struct Jobs {
     pub(super) keeper: Keeper,
     pub(super) intake: Intake,
@@ -31,7 +31,7 @@ impl Jobs {
         Self { keeper: Keeper::new(opened), intake, player, readers }
     }
 
-    /// Goes on with what was in the store when it was opened.
+    /// Resumes the jobs that were in the store when it was opened.
     pub(super) fn begin(&mut self, round: &Round) {
         let jobs = || self.keeper.store().jobs();
         let feeding: Vec<u64> = jobs().filter(|job| job.phase() == Phase::Feeding).map(|job| job.number).collect();
@@ -60,7 +60,7 @@ impl Jobs {
         self.readers.serve_jobs(&self.keeper, round, &gone);
     }
 
-    /// What a task has read is here.
+    /// Handles what a task has read.
     pub(super) fn was_read(&mut self, round: &mut Round, read: WasRead) {
         let Self { keeper, intake, player, readers } = self;
         match read {
@@ -74,7 +74,7 @@ impl Jobs {
         }
     }
 
-    /// When to go round at the latest.
+    /// Returns when the next round is due.
     pub(super) fn next_look(&self, round: &Round) -> Option<u64> {
         let patience = nanos(round.link.limits.detach);
         let away = self.intake.first_away_since().map(|since| since.saturating_add(patience));
@@ -82,7 +82,7 @@ impl Jobs {
         [self.keeper.next_expiry(), away].into_iter().chain(looks).flatten().min()
     }
 
-    /// What is to be done in each round before the coordinator schedules.
+    /// Does what each round has to do before the coordinator schedules.
     pub(super) fn tend(&mut self, round: &mut Round, was_written: bool) {
         if was_written {
             self.take_progress(round);
@@ -94,7 +94,7 @@ impl Jobs {
             let gone = self.intake.forget_unfinished(&mut self.keeper, round, since);
             self.readers.serve_jobs(&self.keeper, round, &gone);
         }
-        // Nobody is refused before it was tried for him, or until it is tried by itself.
+        // No client is refused before the write was retried for it.
         if self.next_try().is_some_and(|at| at <= round.now) {
             self.keeper.try_now(round.now);
         }
@@ -108,28 +108,28 @@ impl Jobs {
         self.player.feed_all(&mut self.keeper, round);
     }
 
-    /// Gives the store what there is, if it writes nothing else.
+    /// Hands new entries to the store's writer, if that is idle.
     pub(super) fn write_down(&mut self, round: &mut Round) {
         if self.keeper.write_if_idle() {
             self.follow(round);
         }
     }
 
-    /// The store does not have a job any more.
+    /// Forgets a job that the store has dropped.
     pub(super) fn has_gone(&mut self, round: &mut Round, number: u64) {
         self.intake.drop_job(&mut self.keeper, round, number);
         self.player.has_gone(&mut self.keeper, round, number);
         self.readers.serve_jobs(&self.keeper, round, &[number]);
     }
 
-    /// When it is to be tried again to write, since somebody waits to be told.
+    /// Returns when to retry a failed write because a client waits for it.
     fn next_try(&self) -> Option<u64> {
         self.keeper.try_at().filter(|_| self.intake.waits_for_store(&self.keeper))
     }
 
-    /// Takes note of what was written.
+    /// Handles the store's progress.
     fn take_progress(&mut self, round: &mut Round) {
-        // It can be mended by now.
+        // Writing may work again by now.
         let refusal = self.keeper.cannot_keep(round.now);
         let withdrawn = self.keeper.progress(round.now, &round.link);
         if let Some(why) = refusal {
@@ -144,7 +144,7 @@ impl Jobs {
         self.readers.serve_jobs(&self.keeper, round, &gone);
     }
 
-    /// Does what follows from what is acknowledged.
+    /// Does what waited for an acknowledgement of the store.
     fn follow(&mut self, round: &mut Round) {
         let Self { keeper, intake, player, readers } = self;
         let mut news = Vec::new();

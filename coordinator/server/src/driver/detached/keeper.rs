@@ -1,5 +1,4 @@
-//! The store, as the loop has it: with what was appended and is not acknowledged, with what follows when it is, and with the programs of its
-//! jobs.
+//! The store with what the loop knows of it: entries that are not acknowledged, what follows when they are, and the programs of jobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,11 +17,11 @@ use super::open::Opened;
 pub(super) struct Keeper {
     store: Box<dyn JobStore>,
     programs: Programs,
-    /// Programs of jobs that have not ended: they are not removed.
+    /// The programs of jobs that have not ended. They must not be removed.
     pins: BTreeMap<u64, InUse>,
-    /// When the server's clock was at 0, in ms since 1970.
+    /// When the server's clock was 0, in ms since 1970.
     started_ms: u64,
-    /// Jobs of which the store has that they are complete, or have ended, and has not acknowledged it.
+    /// Jobs whose completion, or end, was appended and is not acknowledged.
     completing: BTreeSet<u64>,
     ending: BTreeSet<u64>,
     durable: Durable,
@@ -55,18 +54,18 @@ impl Keeper {
         self.store.job(number)
     }
 
-    /// The time, in ms since 1970, when the server's clock is there.
+    /// Converts a time of the server's clock to ms since 1970.
     pub(super) fn now_ms(&self, now: u64) -> u64 {
         self.started_ms + now / 1_000_000
     }
 
-    /// When jobs expire next, on the server's clock. While nothing can be written none does.
+    /// Returns when jobs expire next, on the server's clock; none expires while nothing can be written.
     pub(super) fn next_expiry(&self) -> Option<u64> {
         let at = self.store.next_expiry().filter(|_| self.failing.is_none())?;
         Some(at.saturating_sub(self.started_ms).saturating_mul(1_000_000))
     }
 
-    /// Drops jobs that ended long ago; returns which.
+    /// Drops the jobs that have expired, and returns them.
     pub(super) fn expire(&mut self, now: u64, link: &Link) -> Vec<u64> {
         let now = self.now_ms(now);
         if self.failing.is_some() || self.store.next_expiry().is_none_or(|at| at > now) {
@@ -84,17 +83,17 @@ impl Keeper {
         }
     }
 
-    /// Whether a job is being detached: it may be complete, but that is not acknowledged.
+    /// Returns whether a job is still being detached: it is incomplete, or its completion is not acknowledged.
     pub(super) fn is_received(&self, job: &Job) -> bool {
         job.phase() == Phase::Feeding || self.completing.contains(&job.number)
     }
 
-    /// How a job has ended, if that is acknowledged.
+    /// Returns how a job has ended, once that is acknowledged.
     pub(super) fn ended(&self, job: &Job) -> Option<Ended> {
         job.ended.filter(|_| !self.ending.contains(&job.number))
     }
 
-    /// Says how a job is.
+    /// Describes a job.
     pub(super) fn describe(&self, job: &Job) -> DetachedJob {
         let (known, counts) = (&job.known, job.counts());
         let expiry = u64::try_from(self.store.expiry().as_millis()).unwrap_or(u64::MAX);
@@ -123,7 +122,7 @@ impl Keeper {
         }
     }
 
-    /// Notes that all items of a job have come, if that can be written now; more follows when it is acknowledged.
+    /// Appends that a job is complete. Returns false if nothing can be written now.
     pub(super) fn complete(&mut self, number: u64, items: u64, now: u64) -> bool {
         let entry = Entry::ItemsEnded { end: items, now_ms: self.now_ms(now) };
         let is_taken = self.store.append(number, entry).is_ok();
@@ -134,7 +133,7 @@ impl Keeper {
         is_taken
     }
 
-    /// Notes that a job has ended; more follows when that is acknowledged.
+    /// Appends that a job has ended.
     pub(super) fn end(&mut self, number: u64, cancelled: bool, failure: Option<&Failure>, now: u64, link: &Link) {
         let Some(job) = self.store.job(number) else { return };
         let name = job.name();
@@ -151,24 +150,24 @@ impl Keeper {
         self.pins.remove(&number);
     }
 
-    /// That a job is complete is acknowledged.
+    /// Notes that a job's completion is acknowledged.
     pub(super) fn is_complete(&mut self, number: u64) {
         self.completing.remove(&number);
     }
 
-    /// That a job has ended is acknowledged.
+    /// Notes that a job's end is acknowledged.
     pub(super) fn has_ended(&mut self, number: u64) {
         self.ending.remove(&number);
     }
 
-    /// The store does not have a job any more.
+    /// Forgets a job that the store has dropped.
     pub(super) fn has_gone(&mut self, number: u64) {
         self.pins.remove(&number);
         self.completing.remove(&number);
         self.ending.remove(&number);
     }
 
-    /// Has a job's program looked for, and made durable.
+    /// Begins to look for a job's program and to make it durable.
     pub(super) fn pin(&self, job: u64, digest: Digest, link: &Link) {
         let (programs, link) = (self.programs.clone(), link.clone());
         tokio::spawn(async move {
@@ -177,7 +176,7 @@ impl Keeper {
         });
     }
 
-    /// A job's program is here, and stays.
+    /// Keeps a job's program, which is here and durable.
     pub(super) fn has_pinned(&mut self, job: u64, program: InUse) {
         self.pins.insert(job, program);
     }
@@ -186,17 +185,17 @@ impl Keeper {
         self.pins.contains_key(&job)
     }
 
-    /// This follows when all that was appended by now is acknowledged.
+    /// Does this when everything appended so far is acknowledged.
     pub(super) fn follows(&mut self, then: Then) {
         self.durable.follows(then);
     }
 
-    /// The next thing that follows by now.
+    /// Takes the next thing to do, according to what is acknowledged.
     pub(super) fn next_that_follows(&mut self) -> Option<Then> {
         self.durable.next(self.store.acknowledged())
     }
 
-    /// Has everything written, if nothing is being written; says whether it has.
+    /// Hands all entries to the writer if that is idle, and returns whether it was.
     pub(super) fn write_if_idle(&mut self) -> bool {
         let is_idle = self.store.is_idle();
         if is_idle {
@@ -205,13 +204,13 @@ impl Keeper {
         is_idle
     }
 
-    /// Has everything written.
+    /// Hands all entries to the writer.
     pub(super) fn write(&mut self) {
         let number = self.store.flush();
         self.durable.flushed(number);
     }
 
-    /// Takes note of what was written; returns the jobs that are incomplete again.
+    /// Handles the store's progress. Returns the jobs that are incomplete again.
     pub(super) fn progress(&mut self, now: u64, link: &Link) -> Vec<u64> {
         let progress = self.store.progress();
         for warning in progress.warnings {
@@ -236,12 +235,12 @@ impl Keeper {
         self.failing.is_some()
     }
 
-    /// When it may be tried again to write, since somebody waits; none: there is nothing to try.
+    /// Returns when to retry a failed write because a client waits for it; `None` if writing does not fail.
     pub(super) fn try_at(&self) -> Option<u64> {
         self.failing.as_ref().map(|failing| failing.try_at)
     }
 
-    /// Tries again to write.
+    /// Retries the failed write.
     pub(super) fn try_now(&mut self, now: u64) {
         if let Some(failing) = &mut self.failing {
             failing.tried(now);
@@ -249,7 +248,7 @@ impl Keeper {
         }
     }
 
-    /// What those are told who detach jobs, if nothing can be written and has not been for too long.
+    /// Returns why no job can be detached, if writing has failed for too long.
     pub(super) fn cannot_keep(&self, now: u64) -> Option<Status> {
         let failing = self.failing.as_ref().filter(|failing| failing.is_for_long(now))?;
         let (directory, why) = (self.store.location(), &failing.why);
@@ -258,7 +257,7 @@ impl Keeper {
         )))
     }
 
-    /// How the store is, for operators.
+    /// Returns the state of the store, for operators.
     pub(super) fn status(&self) -> JournalStatus {
         let Description { bytes, size, aside, damage } = self.store.describe();
         JournalStatus {

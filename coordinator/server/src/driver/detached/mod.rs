@@ -1,16 +1,15 @@
-//! Detached jobs: the store that keeps them, and for each that has not ended the client of its pool, which is played here.
+//! Detached jobs: the store that keeps them, and the played clients of their pools.
 //!
-//! A job comes in on a stream (`intake`), is in the store when it is complete, and runs then in a pool of its own. For the
-//! coordinator that pool's client is one like any other; here it is played (`player`): it reads items from disk as far as there
-//! is room for them (`feeding`), and writes down what it hears. Agents keep their reports until it is durable. Whoever attaches
-//! is sent what is on disk (`readers`). After a restart a job goes on as that of a client does that has lost its
-//! coordinator: its pool is opened again.
+//! A job arrives on a stream (`intake`). When it is complete in the store, it runs in a pool of its own. To the coordinator, that pool's
+//! client looks like any other. It is played here (`player`): it reads items from disk as far as there is room (`feeding`), and
+//! stores the outcomes. Agents keep their reports until these are durable. Attached clients are sent what is on disk
+//! (`readers`). After a restart, the played client reopens the pool, like a client that has lost its coordinator.
 //!
-//! Each of these owns its state, and works on the store by the [`Keeper`](keeper::Keeper). What follows for the others from what one does
-//! is said in [`Jobs`]: at once, or when the store has acknowledged something (`durable`).
+//! Each of these components owns its state and uses the store through the [`Keeper`](keeper::Keeper). [`Jobs`] says what follows for one
+//! component from an event of another, at once or when the store has acknowledged something (`durable`).
 //!
-//! The store is never waited for: it writes by itself, and tasks await what is read. While nothing can be written no
-//! further jobs are taken (`refuse`).
+//! Nothing waits for the store: it writes on a thread of its own, and tasks await what is read. While nothing can be written, no
+//! further jobs are accepted (`refuse`).
 
 mod ask;
 mod checks;
@@ -50,9 +49,9 @@ use jobs::Jobs;
 pub(in super::super) use open::Opened;
 use readers::AttachJoins;
 
-/// All that has to do with detached jobs.
+/// The detached jobs of a coordinator.
 pub(super) struct Detached {
-    /// None: the coordinator keeps none.
+    /// `None`: the coordinator has no store for them.
     jobs: Option<Jobs>,
 }
 
@@ -61,14 +60,14 @@ impl Detached {
         Self { jobs: opened.map(Jobs::new) }
     }
 
-    /// Goes on with what was in the store when it was opened.
+    /// Resumes the jobs that were in the store when it was opened.
     pub(super) fn begin(&mut self, round: &Round) {
         if let Some(jobs) = &mut self.jobs {
             jobs.begin(round);
         }
     }
 
-    /// Comes back when something has become of what the store was told; never, if there is none.
+    /// Completes when the store has made progress; never if there is none.
     pub(super) async fn written(wakeup: Option<&Wakeup>) {
         match wakeup {
             Some(wakeup) => wakeup.wait().await,
@@ -80,31 +79,31 @@ impl Detached {
         self.jobs.as_ref().map(|jobs| jobs.keeper.store().wakeup())
     }
 
-    /// Whether there is something to do in another round, whatever comes.
+    /// Returns whether another round has something to do, even without input.
     pub(super) fn has_more(&self) -> bool {
         self.jobs.as_ref().is_some_and(|jobs| jobs.player.has_more())
     }
 
-    /// When to go round at the latest.
+    /// Returns when the next round is due.
     pub(super) fn next_look(&self, round: &Round) -> Option<u64> {
         self.jobs.as_ref()?.next_look(round)
     }
 
-    /// What is to be done in each round before the coordinator schedules.
+    /// Does what each round has to do before the coordinator schedules.
     pub(super) fn tend(&mut self, round: &mut Round, was_written: bool) {
         if let Some(jobs) = &mut self.jobs {
             jobs.tend(round, was_written);
         }
     }
 
-    /// Gives the store what there is, if it writes nothing else.
+    /// Hands new entries to the store's writer, if that is idle.
     pub(super) fn write_down(&mut self, round: &mut Round) {
         if let Some(jobs) = &mut self.jobs {
             jobs.write_down(round);
         }
     }
 
-    /// Somebody detaches a job.
+    /// Handles the start of a Detach stream.
     pub(super) fn detach_joins(&mut self, round: &mut Round, joins: DetachJoins) {
         match &mut self.jobs {
             Some(jobs) => jobs.detach_joins(round, joins),
@@ -122,7 +121,7 @@ impl Detached {
         }
     }
 
-    /// Somebody attaches to a job.
+    /// Handles the start of an Attach stream.
     pub(super) fn attach_joins(&mut self, round: &Round, joins: AttachJoins) {
         match &mut self.jobs {
             Some(jobs) => jobs.readers.joins(&jobs.keeper, round, joins),
@@ -136,14 +135,14 @@ impl Detached {
         }
     }
 
-    /// What a task has read is here.
+    /// Handles what a task has read.
     pub(super) fn was_read(&mut self, round: &mut Round, read: WasRead) {
         if let Some(jobs) = &mut self.jobs {
             jobs.was_read(round, read);
         }
     }
 
-    /// The queues of some streams have run low, or nobody reads them any more.
+    /// Checks queues: some have run low or lost their reader.
     pub(super) fn look_at_queues(&mut self, round: &Round) {
         if let Some(jobs) = &mut self.jobs {
             jobs.intake.look_at_queues(round.now);
@@ -151,50 +150,50 @@ impl Detached {
         }
     }
 
-    /// Tells the coordinator which tasks wait for unfinished jobs, so that their slots are lent.
+    /// Tells the coordinator which tasks wait for unfinished jobs, so that it lends their slots.
     pub(super) fn lend(&self, round: &mut Round) {
         if let Some(jobs) = &self.jobs {
             jobs.readers.lend(&jobs.keeper, round);
         }
     }
 
-    /// Whether this is the client of a detached job's pool.
+    /// Returns whether this client is played.
     pub(super) fn plays(&self, client: ClientId) -> bool {
         self.jobs.as_ref().is_some_and(|jobs| jobs.player.job_of(client).is_some())
     }
 
-    /// The clients of pools that are played.
+    /// Returns the played clients.
     pub(super) fn played(&self) -> impl Iterator<Item = ClientId> {
         self.jobs.iter().flat_map(|jobs| jobs.player.clients())
     }
 
-    /// Takes what a pool tells its client.
+    /// Keeps an event for a played client.
     pub(super) fn post(&mut self, client: ClientId, event: ClientEvent) {
         if let Some(jobs) = &mut self.jobs {
             jobs.player.post(client, event);
         }
     }
 
-    /// Takes in what the pools have told their clients.
+    /// Handles the events that were kept.
     pub(super) fn hear_pools(&mut self, round: &mut Round) {
         if let Some(jobs) = &mut self.jobs {
             jobs.player.hear(&mut jobs.keeper, round);
         }
     }
 
-    /// Whether a job that is being detached waits for this program.
+    /// Returns whether a job that is being detached waits for this program.
     pub(super) fn wants(&self, digest: Digest) -> bool {
         self.jobs.as_ref().is_some_and(|jobs| jobs.intake.wants(digest))
     }
 
-    /// A program has come.
+    /// Handles the arrival of a program.
     pub(super) fn program_came(&self, round: &Round, digest: Digest) {
         if let Some(jobs) = &self.jobs {
             jobs.intake.program_came(&jobs.keeper, round, digest);
         }
     }
 
-    /// A program was sent, and cannot be had all the same.
+    /// Handles that a program could not be received.
     pub(super) fn program_failed(&mut self, round: &Round, digest: Digest, why: &Status) {
         if let Some(jobs) = &mut self.jobs {
             jobs.program_failed(round, digest, why);
@@ -226,7 +225,7 @@ impl Detached {
         }
     }
 
-    /// Bytes that are held: parts of messages, what waits for the store, and what waits for who has attached.
+    /// Returns how many bytes are held: incomplete messages, entries that wait for the store, and outcomes that wait for readers.
     pub(super) fn held(&self) -> u64 {
         let held = |jobs: &Jobs| {
             jobs.intake.held() + jobs.readers.holds() + jobs.player.held() + jobs.keeper.store().backlog()
@@ -238,7 +237,7 @@ impl Detached {
         self.jobs.as_ref().map(|jobs| jobs.keeper.status())
     }
 
-    /// The server ends. The store writes what it has, if it can.
+    /// Ends all streams: the server shuts down. The store writes its remaining entries, if it can.
     pub(super) fn dismiss(&mut self) {
         if let Some(mut jobs) = self.jobs.take() {
             jobs.intake.dismiss();
@@ -247,7 +246,7 @@ impl Detached {
     }
 }
 
-/// Why nobody is served where no jobs are kept.
+/// Returns why a stream is refused: the coordinator is shutting down, or has no store.
 fn refuse(round: &Round, outgoing: &Outgoing<ClientEvent>) -> Status {
     outgoing.for_one_connection();
     if round.drains { shutting_down() } else { no_store() }

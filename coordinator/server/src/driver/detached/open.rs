@@ -1,4 +1,4 @@
-//! The store when the server starts.
+//! Opens the store when the server starts.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +12,7 @@ use super::super::super::programs::Programs;
 use super::super::super::settings::Settings;
 use super::checks::digest_of;
 
-/// A store that was opened, and what its jobs need.
+/// An open store, and the programs of its jobs.
 pub(in super::super::super) struct Opened {
     pub(super) store: Box<dyn JobStore>,
     pub(super) programs: Programs,
@@ -21,7 +21,7 @@ pub(in super::super::super) struct Opened {
 }
 
 impl Opened {
-    /// Opens the programs. Those of the store's jobs stay, whatever the bound.
+    /// Opens the programs. Those of the store's jobs are kept, whatever the bound.
     pub(in super::super::super) fn open(
         store: Option<Box<dyn JobStore>>,
         settings: &Settings,
@@ -36,7 +36,7 @@ impl Opened {
         Ok((opened.programs.clone(), Some(opened)))
     }
 
-    /// With a time in ms since 1970.
+    /// As `open`, with the time in ms since 1970.
     pub(in super::super::super) fn with(
         store: Box<dyn JobStore>,
         settings: &Settings,
@@ -50,12 +50,12 @@ impl Opened {
     }
 }
 
-/// Programs are kept as clients send them, which is how agents get them.
+/// Opens the programs, which are kept compressed: as clients send them, and agents get them.
 fn open_programs(settings: &Settings, bound: u64) -> Result<ProgramStore, StoreError> {
     ProgramStore::open(&settings.programs, Form::Compressed, bound)
 }
 
-/// The programs of jobs that will go on.
+/// Returns the programs of running jobs.
 fn pins(store: &dyn JobStore, programs: &ProgramStore) -> BTreeMap<u64, InUse> {
     let program = |job| programs.get(&digest_of(&store.opening_now(job).ok()?.pool)?);
     let jobs = store.jobs().filter(|job| job.phase() == Phase::Running);

@@ -1,4 +1,4 @@
-//! The clients of detached jobs' pools: what they say, and what they do with what they hear.
+//! The played clients of detached jobs: what they send, and what they do with events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,58 +20,58 @@ use super::durable::Then;
 use super::feed::{Feed, failure};
 use super::keeper::Keeper;
 
-/// When to try again what the disk did not do, in ns.
+/// When to retry a failed read, in ns.
 const AGAIN_NS: u64 = 1_000_000_000;
 
-/// All jobs that run. They are called by the store's numbers.
+/// All running jobs. They have the store's numbers.
 #[derive(Default)]
 pub(super) struct Player {
-    /// Complete jobs of which it is being read what they were opened with.
+    /// Complete jobs whose opening is being read.
     starting: BTreeSet<u64>,
-    /// Jobs that run, by the client of the pool, and the client of each.
+    /// The running jobs by the clients of their pools, and the other way round.
     pub(super) runs: BTreeMap<ClientId, Run>,
     clients: BTreeMap<u64, ClientId>,
-    /// What the clients of the pools were told and have not heard.
+    /// Events that were not handled yet.
     mail: Vec<(ClientId, ClientEvent)>,
-    /// Runs that were told something in this round.
+    /// Runs that got events in this round.
     pub(super) told: Vec<ClientId>,
     /// Runs that may be fed.
     pub(super) hungry: Vec<ClientId>,
-    /// Those of them that had no room, and when to look at them again.
+    /// Runs that had no room, and when to check them again.
     pub(super) starved: Vec<ClientId>,
     pub(super) look_at: Option<u64>,
-    /// Bytes of items of all runs that are in the memory.
+    /// How many bytes of items all runs have in memory.
     pub(super) together: u64,
-    /// No run gets anything to do, since outcomes have no room.
+    /// All runs are paused, because the store has no room for outcomes.
     paused: bool,
-    /// When to try again what the disk did not do.
+    /// When to retry a failed read.
     again_at: Option<u64>,
     memory_was_full: bool,
 }
 
 /// A job that runs.
 pub(super) struct Run {
-    /// The store's number, and the client's, which is its name in the pool.
+    /// The number in the store, and the number in messages.
     pub(super) job: u64,
     pub(super) named: u64,
-    /// Its items must not run a second time, whatever happens: what may have been given out is durable before it is.
+    /// Its items must not run twice. So it is durable that items may have been given out before they are.
     pub(super) at_most_once: bool,
     pub(super) feed: Feed,
-    /// Messages of the pool that were heard.
+    /// How many events it got.
     heard: u64,
-    /// Places that the pool does not run at any more: noted behind the outcomes of what ran there.
+    /// Agents that the pool has left. This is stored after the outcomes of what ran there.
     left: Vec<Bytes>,
-    /// Where it ran when its coordinator was lost, as long as it is not known whether it still does.
+    /// Agents where it ran before a restart, while it is not known whether it still does.
     former: Vec<Bytes>,
     paused: bool,
-    /// It has ended or is not wanted any more. What is heard of its items is of no use.
+    /// It has ended or was discarded: events about its items are dropped.
     pub(super) ended: bool,
-    /// Who waits for its end.
+    /// Cancel requests that wait for its end.
     cancels: Vec<oneshot::Sender<Result<(), Status>>>,
 }
 
 impl Player {
-    /// Has all complete jobs go on that do not run.
+    /// Starts all complete jobs that do not run.
     pub(super) fn start_all(&mut self, keeper: &Keeper, round: &Round) {
         let running = keeper.store().jobs().filter(|job| job.phase() == Phase::Running && !keeper.is_received(job));
         let waiting: Vec<u64> =
@@ -79,7 +79,7 @@ impl Player {
         waiting.into_iter().for_each(|job| self.start(keeper, round, job));
     }
 
-    /// Has a job run: first it is read what it was opened with.
+    /// Starts a job: begins to read its opening.
     pub(super) fn start(&mut self, keeper: &Keeper, round: &Round, number: u64) {
         if keeper.job(number).is_some() && self.starting.insert(number) {
             let opening = keeper.store().read_opening(number);
@@ -87,7 +87,7 @@ impl Player {
         }
     }
 
-    /// Opens the pool of a job. It may have been open before: what agents have of it, it goes on with.
+    /// Opens the pool of a job. It may have been open before a restart: then the chunks that agents hold are adopted.
     pub(super) fn opening_was_read(
         &mut self,
         keeper: &mut Keeper,
@@ -96,7 +96,7 @@ impl Player {
         opening: Result<Opening, ReadError>,
     ) {
         self.starting.remove(&number);
-        // It may have been cancelled or discarded meanwhile.
+        // It may have been cancelled or discarded.
         let Some(job) = keeper.job(number).filter(|job| job.phase() == Phase::Running) else { return };
         let Opening { pool, job: opened } = match opening {
             Ok(opening) => opening,
@@ -135,7 +135,7 @@ impl Player {
         self.hungry.push(id);
     }
 
-    /// Says something as the client of a job's pool. What is refused is the end of the job.
+    /// Sends a message as the client of a job's pool. If that is refused, the job ends.
     pub(super) fn say_for(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId, body: ask::Body) {
         let message = ClientMessage { body: Some(body) };
         let Err(refused) = round.coordinator.client_message(id, message, round.now, &mut round.out) else { return };
@@ -144,7 +144,7 @@ impl Player {
         self.drop_run(keeper, round, id);
     }
 
-    /// Cancels a job that runs, and answers when it has ended; gives `reply` back if it does not run.
+    /// Cancels a running job, and answers when it has ended. Returns `reply` if the job does not run.
     pub(super) fn cancel(
         &mut self,
         keeper: &mut Keeper,
@@ -162,14 +162,14 @@ impl Player {
         None
     }
 
-    /// It is acknowledged that a job has ended: its pool closes. Not earlier, since the agents have its outcomes as long as it is open.
+    /// Closes the pool of a job whose end is durable. Until then the agents keep its outcomes.
     pub(super) fn has_ended(&mut self, keeper: &mut Keeper, round: &mut Round, number: u64) {
         if let Some(&id) = self.clients.get(&number) {
             self.say_for(keeper, round, id, ask::Body::ClosePool(ClosePool { now: false }));
         }
     }
 
-    /// The store does not have a job any more.
+    /// Closes the pool of a job that the store has dropped.
     pub(super) fn has_gone(&mut self, keeper: &mut Keeper, round: &mut Round, number: u64) {
         if let Some(id) = self.clients.remove(&number)
             && let Some(run) = self.runs.get_mut(&id)
@@ -180,14 +180,14 @@ impl Player {
         }
     }
 
-    /// Takes what a pool tells its client.
+    /// Keeps an event for a played client.
     pub(super) fn post(&mut self, client: ClientId, event: ClientEvent) {
         if self.runs.contains_key(&client) {
             self.mail.push((client, event));
         }
     }
 
-    /// Takes in what the pools have told their clients.
+    /// Handles the events that were kept.
     pub(super) fn hear(&mut self, keeper: &mut Keeper, round: &mut Round) {
         let mut mail = std::mem::take(&mut self.mail);
         for (id, event) in mail.drain(..) {
@@ -205,22 +205,22 @@ impl Player {
         self.told = told;
     }
 
-    /// The job that this is the client of.
+    /// Returns the job of a played client.
     pub(super) fn job_of(&self, client: ClientId) -> Option<u64> {
         self.runs.get(&client).map(|run| run.job)
     }
 
-    /// The clients that are played.
+    /// Returns the played clients.
     pub(super) fn clients(&self) -> impl Iterator<Item = ClientId> {
         self.runs.keys().copied()
     }
 
-    /// Bytes of items that are held for them, or being read.
+    /// Returns how many bytes of items they hold or are reading.
     pub(super) fn held(&self) -> u64 {
         self.runs.values().map(|run| run.feed.held()).sum()
     }
 
-    /// Pauses all jobs when outcomes have no room, and lets them go on when there is some.
+    /// Pauses all jobs while the store has no room for outcomes.
     pub(super) fn pause_for_the_store(&mut self, keeper: &Keeper, round: &mut Round) {
         let paused = !keeper.store().takes_outcomes();
         if paused == self.paused {
@@ -234,7 +234,7 @@ impl Player {
         runs.into_iter().for_each(|id| self.review_pause(round, id));
     }
 
-    /// Looks at the time, and at the memory; says whether it is to be tried again what the disk did not do.
+    /// Checks the time and the memory. Returns whether failed reads are to be retried.
     pub(super) fn look(&mut self, round: &Round) -> bool {
         let again = self.again_at.is_some_and(|at| at <= round.now);
         if again {
@@ -247,12 +247,12 @@ impl Player {
         again
     }
 
-    /// When to look at the latest.
+    /// Returns when the next check is due.
     pub(super) fn next_look(&self) -> Option<u64> {
         self.again_at.into_iter().chain(self.look_at).min()
     }
 
-    /// Tries in a while what the disk does not do now.
+    /// Schedules a retry of a failed read.
     pub(super) fn try_again(&mut self, now: u64) {
         self.again_at.get_or_insert(now.saturating_add(AGAIN_NS));
     }
@@ -287,7 +287,7 @@ impl Player {
                 self.end_run(keeper, round, id, false, Some(failed.failure.unwrap_or_default()));
             }
             Body::PoolAt(at) if at.gone => run.left.push(at.agent),
-            // It runs there as soon as that is durable: a coordinator that does not know of the agent would not wait for it.
+            // It starts there when that is durable: after a restart, the coordinator waits only for agents that it knows of.
             Body::PoolAt(at) if !run.ended => {
                 let agent = at.agent;
                 run.former.retain(|former| *former != agent);
@@ -300,12 +300,12 @@ impl Player {
         }
     }
 
-    /// Behind what was heard in a round.
+    /// Stores what follows the events of a round, and acknowledges them when that is durable.
     fn note_heard(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         round.coordinator.client_numbered(id, run.heard);
         if !run.feed.reopens() && !round.coordinator.is_reopening(id) {
-            // Those that did not come back with it were not waited for any longer.
+            // Agents that have not returned by now are no longer waited for.
             run.left.append(&mut run.former);
         }
         if !run.ended {
@@ -325,7 +325,7 @@ impl Player {
         }
     }
 
-    /// No more outcomes come.
+    /// Ends a run: no more outcomes arrive.
     fn end_run(&mut self, keeper: &mut Keeper, round: &Round, id: ClientId, cancelled: bool, failure: Option<Failure>) {
         let Some(run) = self.runs.get_mut(&id).filter(|run| !run.ended) else { return };
         run.ended = true;
@@ -334,7 +334,7 @@ impl Player {
         run.cancels.drain(..).for_each(|reply| keeper.follows(Then::Answer(reply)));
     }
 
-    /// The pool of a job is closed, or was not to be opened.
+    /// Removes a run whose pool is closed, or could not be opened.
     fn drop_run(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
         let Some(run) = self.runs.remove(&id) else { return };
         if self.clients.get(&run.job) == Some(&id) {
@@ -350,7 +350,7 @@ fn take_results(keeper: &mut Keeper, round: &Round, job: u64, done: ItemsDone) {
     let count = ends.len() as u64 / 4;
     let store = keeper.store_mut();
     let Err(error) = store.append(job, Entry::Done { first, data, ends, failed, attempts }) else { return };
-    // They are too long for a record.
+    // The results are too long for a record.
     let why = failure(FailureKind::PayloadTooLarge, format!("the journal does not take the result: {error}"));
     if let Err(error) = store.append(job, Entry::Failed { first, count, failure: &why }) {
         error!(round.link.log, %error, "the journal does not take outcomes");

@@ -1,4 +1,4 @@
-//! The programs of detached jobs, which are durable before these are complete.
+//! The programs of detached jobs. A job is complete only when its program is durable.
 
 use farpool_programs::{Digest, InUse};
 use farpool_proto::v1::ProgramWanted;
@@ -10,18 +10,18 @@ use super::intake::Intake;
 use super::keeper::Keeper;
 
 impl Intake {
-    /// Whether a job that is being detached waits for this program.
+    /// Returns whether a job that is being detached waits for this program.
     pub(super) fn wants(&self, digest: Digest) -> bool {
         self.all().values().any(|receiving| receiving.wants == Some(digest))
     }
 
-    /// A program has come.
+    /// Handles the arrival of a program.
     pub(super) fn program_came(&self, keeper: &Keeper, round: &Round, digest: Digest) {
         let waiting = self.those(|receiving| receiving.wants == Some(digest));
         waiting.into_iter().for_each(|job| keeper.pin(job, digest, &round.link));
     }
 
-    /// A program was sent, and cannot be had all the same; returns the jobs that have gone.
+    /// Handles that a program could not be received. Returns the jobs that were dropped.
     pub(super) fn program_failed(
         &mut self,
         keeper: &mut Keeper,
@@ -29,7 +29,7 @@ impl Intake {
         digest: Digest,
         why: &Status,
     ) -> Vec<u64> {
-        // It cannot be written. Whose connection is lost comes back, and what is none may come from somebody else.
+        // Other errors may pass: a client may reconnect, and another one may send the program.
         if !matches!(why.code(), Code::ResourceExhausted | Code::Internal) {
             return Vec::new();
         }
@@ -37,7 +37,7 @@ impl Intake {
         waiting.into_iter().filter_map(|job| self.refuse(keeper, round, job, not_kept(why))).collect()
     }
 
-    /// A program was looked for, and is durable if it is here; returns the job, if it has gone.
+    /// Handles the search for a program, which is durable if it was found. Returns the job if it was dropped.
     pub(super) fn program_was_read(
         &mut self,
         keeper: &mut Keeper,
@@ -65,7 +65,7 @@ impl Intake {
     }
 }
 
-/// What whoever detaches a job is told whose program cannot be kept. To send it once more would not help.
+/// The refusal of a job whose program cannot be stored. Sending it again would not help.
 fn not_kept(why: &Status) -> Status {
     Status::failed_precondition(format!("the job's program cannot be kept: {}. Nothing of the job is", why.message()))
 }

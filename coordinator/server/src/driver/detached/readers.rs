@@ -1,6 +1,6 @@
-//! Who picks up the outcomes of a job. They are read from disk when there is room for them in the stream's queue. All streams
-//! together may hold a share of the memory: beyond that only those are served that have taken everything, up to twice as much. Then
-//! streams that take nothing for a while are ended: what they have not taken is still on disk.
+//! Serves the clients that attach to jobs. Outcomes are read from disk when a stream's queue has room. All streams together may hold a
+//! share of the memory. Beyond it, up to twice the share, only streams that have taken everything are served. Beyond that, streams that take
+//! nothing for a while are closed: their outcomes are still on disk.
 
 use std::collections::BTreeMap;
 
@@ -27,14 +27,14 @@ use super::keeper::Keeper;
 /// A stream of Attach that begins.
 pub(super) type AttachJoins = Joins<ClientEvent, ClientMessage, StreamId>;
 
-/// All who have attached.
+/// All attached clients.
 #[derive(Default)]
 pub(super) struct Readers {
     all: BTreeMap<StreamId, Attached>,
     last_stream: u64,
-    /// What those hold together, in bytes, as of this round.
+    /// How many bytes they hold together, as of this round.
     held: u64,
-    /// When it was looked at them last.
+    /// When they were last checked.
     seen_at: u64,
 }
 
@@ -45,22 +45,22 @@ struct Attached {
     job: u64,
     /// The job's number in messages.
     named: u64,
-    /// The first item whose outcome was not read.
+    /// The first item whose outcome was not read from disk.
     next: u64,
-    /// Whether to wait for what is not there.
+    /// Whether to wait for outcomes that are not there.
     wait: bool,
-    /// It was told of a job that had not all its items.
+    /// The job was incomplete when it was described.
     partial: bool,
-    /// Outcomes were passed over that were not there.
+    /// Items without an outcome were skipped.
     lacks: bool,
-    /// Bytes that are being read for it, if some are.
+    /// How many bytes are being read for it, if any.
     reading: Option<u64>,
-    /// What it had not taken when something last changed there, in bytes, and when that was.
+    /// How many bytes it had not taken at the last change, and when that was.
     untaken: u64,
     moved_at: u64,
-    /// What a slot is lent for while the client waits, if an item's task started it.
+    /// The ticket for the slot that is lent while the client waits, if an item's task started it.
     ticket: Option<Ticket>,
-    /// The client does nothing but wait for outcomes.
+    /// The client only waits for outcomes.
     awaits: bool,
 }
 
@@ -69,7 +69,7 @@ impl Attached {
         self.outgoing.bytes() as u64 + self.reading.unwrap_or(0)
     }
 
-    /// Of these outcomes those that it was not told: the index of the first of all, the one behind the last, and a message.
+    /// Converts outcomes to a message, without those it was sent. Returns also the first index of all, and the index after the last.
     fn rest_of(&self, outcomes: Outcomes) -> (u64, u64, Body) {
         match outcomes {
             Outcomes::Done { first, count, data, ends, failed, attempts } => {
@@ -87,7 +87,7 @@ impl Attached {
         }
     }
 
-    /// Whether it has taken nothing of what is there for so long, in ns.
+    /// Returns whether it has taken nothing for longer than `patience`, in ns, although something waits.
     fn stands_still(&mut self, now: u64, patience: u64) -> bool {
         let untaken = self.outgoing.bytes() as u64;
         if untaken == 0 || untaken != self.untaken {
@@ -97,12 +97,12 @@ impl Attached {
     }
 }
 
-/// Bytes of outcomes that are read in one go, if they are in several parts.
+/// How many bytes of outcomes one read takes, if they are in several parts.
 const READ_BYTES: u64 = 1 << 20;
 
-/// The part of the memory that outcomes for those who have attached may take up.
+/// The part of the memory that outcomes for attached clients may take.
 const SHARE: u64 = 8;
-/// How often to look whether those that fill it take anything, in ns.
+/// How often to check whether those that fill it take anything, in ns.
 const LOOK_NS: u64 = 500_000_000;
 
 impl Readers {
@@ -122,7 +122,7 @@ impl Readers {
                 self.all.insert(id, attached);
                 let _ = reply.send(id);
                 self.serve(keeper, round, id);
-                // That it is gone is not said twice.
+                // The edge notices a lost connection only once.
                 if outgoing.is_gone() {
                     self.all.remove(&id);
                 }
@@ -138,7 +138,7 @@ impl Readers {
     ) {
         let Some(attached) = self.all.get_mut(&id) else { return };
         match said {
-            // Without messages it is an acknowledgement.
+            // A frame without messages is an acknowledgement.
             Said::Messages { messages, .. } => {
                 for message in messages {
                     let Some(client_message::Body::AwaitingItems(awaiting)) = message.body else {
@@ -149,21 +149,21 @@ impl Readers {
                 }
                 let _ = attached.turns.try_send(());
             }
-            // It has nothing more to say. Whether it still reads is seen by its queue.
+            // It has nothing more to send. Its queue shows whether it still reads.
             Said::Gone(End::Meant) => {}
             Said::Gone(End::Broken(_)) => self.end(round, id, Ok(())),
             Said::Gone(End::Final(why)) => self.end(round, id, Err(why)),
         }
     }
 
-    /// Tells the coordinator which tasks wait for unfinished jobs, so that their slots are lent.
+    /// Tells the coordinator which tasks wait for unfinished jobs, so that it lends their slots.
     pub(super) fn lend(&self, keeper: &Keeper, round: &mut Round) {
         let is_unfinished = |job| keeper.job(job).is_some_and(|job| job.ended.is_none());
         let waits = |attached: &&Attached| attached.awaits && attached.wait && is_unfinished(attached.job);
         round.coordinator.lend_to_attached(self.all.values().filter(waits).filter_map(|at| at.ticket).collect());
     }
 
-    /// The queues of some have run low, or nobody reads them any more.
+    /// Checks queues: some have run low or lost their reader.
     pub(super) fn look_at_queues(&mut self, keeper: &Keeper, round: &Round) {
         self.all.retain(|_, attached| !attached.outgoing.is_gone());
         (self.held, self.seen_at) = (self.holds(), round.now);
@@ -173,12 +173,12 @@ impl Readers {
         self.serve_all(keeper, round);
     }
 
-    /// When to look at them, if they fill their share of so much memory.
+    /// Returns when to check them, if they fill their share of so much memory.
     pub(super) fn next_look(&self, memory: u64) -> Option<u64> {
         (self.held > share(memory)).then_some(self.seen_at.saturating_add(LOOK_NS))
     }
 
-    /// Looks at them when it is time.
+    /// Checks them when it is time.
     pub(super) fn tend(&mut self, keeper: &Keeper, round: &Round) {
         if self.next_look(round.memory.bound).is_some_and(|at| at <= round.now) {
             self.look_at_queues(keeper, round);
@@ -190,7 +190,7 @@ impl Readers {
         all.into_iter().for_each(|id| self.serve(keeper, round, id));
     }
 
-    /// There is news of these jobs.
+    /// Serves the readers of these jobs: something has changed.
     pub(super) fn serve_jobs(&mut self, keeper: &Keeper, round: &Round, jobs: &[u64]) {
         if jobs.is_empty() || self.all.is_empty() {
             return;
@@ -200,7 +200,7 @@ impl Readers {
         to_serve.into_iter().for_each(|id| self.serve(keeper, round, id));
     }
 
-    /// Outcomes have been read.
+    /// Handles outcomes that were read.
     pub(super) fn outcomes_were_read(&mut self, keeper: &Keeper, round: &Round, id: StreamId, read: Read<Outcomes>) {
         let Some(attached) = self.all.get_mut(&id) else { return };
         attached.reading = None;
@@ -216,12 +216,12 @@ impl Readers {
         }
     }
 
-    /// Bytes that wait for them, or are being read.
+    /// Returns how many bytes wait for them or are being read.
     pub(super) fn holds(&self) -> u64 {
         self.all.values().map(Attached::held).sum()
     }
 
-    /// The server ends.
+    /// Ends all streams: the server shuts down.
     pub(super) fn dismiss(&mut self) {
         let all = std::mem::take(&mut self.all).into_values();
         all.for_each(|attached| attached.outgoing.fail(shutting_down()));
@@ -237,13 +237,13 @@ impl Readers {
         }
     }
 
-    /// Has the next outcomes read, if there is room for them and they are there; or says how the job has ended.
+    /// Begins to read the next outcomes, if they exist and there is room. Otherwise tells how the job has ended, if it has.
     fn serve(&mut self, keeper: &Keeper, round: &Round, id: StreamId) {
         let (held, share) = (self.held, share(round.memory.bound));
         let Some(attached) = self.all.get_mut(&id) else { return };
         let job = keeper.job(attached.job);
         if let Some(job) = job.filter(|job| attached.partial && !keeper.is_received(job)) {
-            // It came before the job was whole: now it is told how long that is, and outcomes follow.
+            // It attached before the job was complete: now it is told the number of items.
             attached.partial = false;
             attached.outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(keeper.describe(job)))) });
         }
@@ -259,7 +259,7 @@ impl Readers {
             return self.end(round, id, Err(Status::not_found("the job was discarded")));
         };
         let ended = keeper.ended(job);
-        // Who waits is sent what is missing before what comes behind it.
+        // A client that waits gets outcomes in order, without gaps.
         let skips = ended.is_some() || !attached.wait;
         if let Some(reading) = keeper.store().read_outcomes(job.number, attached.next, skips, READ_BYTES) {
             attached.reading = Some(reading.bytes());
@@ -269,7 +269,7 @@ impl Readers {
         let named = attached.named;
         let last = match ended {
             Some(Ended::Failed) => Body::PoolFailed(Box::new(PoolFailed { failure: job.failure.as_deref().cloned() })),
-            // It has ended since then, and what is missing would have to be there.
+            // The job ended after items were skipped, so the client would miss their outcomes.
             Some(Ended::Finished) if attached.lacks && !attached.wait => return self.end(round, id, Ok(())),
             Some(how) => Body::JobEnded(JobEnded { job: named, cancelled: how == Ended::Cancelled }),
             None if attached.wait => return,
@@ -291,7 +291,7 @@ impl Readers {
     }
 }
 
-/// Begins to serve somebody who attaches: says how the job is.
+/// Begins to serve a client: describes the job to it.
 fn begin(
     keeper: &Keeper,
     round: &Round,
@@ -324,7 +324,7 @@ fn begin(
     })
 }
 
-/// The part of so much memory that is for all of them.
+/// Returns how many bytes all of them may hold, if there is so much memory.
 fn share(memory: u64) -> u64 {
     memory / SHARE
 }

@@ -1,4 +1,4 @@
-//! A job on its way in, and the stream that it comes on.
+//! A job that is being detached, and its stream.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,33 +12,33 @@ use tokio::sync::mpsc;
 
 use super::super::super::link::StreamId;
 
-/// A job that is not complete.
+/// A job that is not complete, or not known to be.
 #[derive(Default)]
 pub(super) struct Receiving {
-    /// None: its client may come back.
+    /// `None`: its client may open another stream.
     pub(super) stream: Option<Stream>,
-    /// Since when there is none.
+    /// Since when there is no stream.
     pub(super) since: u64,
-    /// Its number in messages, and how long an item may be.
+    /// Its number in messages, and the limit of an item's size.
     pub(super) named: u64,
     pub(super) payload_limit: u64,
     pub(super) program: Option<Digest>,
-    /// The program, as long as it is not here.
+    /// The program, while it is not here.
     pub(super) wants: Option<Digest>,
-    /// How many items are durable, as was said on its stream; none: that was not said yet.
+    /// How many items its stream was told are durable; `None`: it was told nothing yet.
     pub(super) told: Option<u64>,
-    /// What came and has no room in the store yet.
+    /// Messages that the store has no room for yet.
     pub(super) parked: VecDeque<ClientMessage>,
-    /// Bytes of a message that is not whole.
+    /// Bytes of an incomplete message.
     pub(super) partial: u64,
     /// Its turn is over and it waits for the next.
     pub(super) waits: bool,
-    /// No more items come, and that is in the store.
+    /// The input has ended; and that is in the store.
     pub(super) input_ended: bool,
     pub(super) completes: bool,
 }
 
-/// The stream that a job comes on.
+/// The stream on which a job arrives.
 pub(super) struct Stream {
     pub(super) id: StreamId,
     pub(super) outgoing: Outgoing<ClientEvent>,
@@ -62,12 +62,12 @@ impl Receiving {
         self.partial + parked as u64
     }
 
-    /// Whether somebody waits for the disk to take something of it. `items`: so many have come.
+    /// Returns whether its client waits for the disk. `items` is how many have arrived.
     pub(super) fn waits_for_disk(&self, items: Option<u64>) -> bool {
         self.stream.is_some() && (self.told != items || self.input_ended || !self.parked.is_empty())
     }
 
-    /// Since when nobody goes on with it, if it is so.
+    /// Returns since when no client continues to detach it, if none does.
     pub(super) fn away_since(&self) -> Option<u64> {
         (self.stream.is_none() && !self.completes).then_some(self.since)
     }
