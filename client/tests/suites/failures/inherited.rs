@@ -328,7 +328,7 @@ fn an_agent_that_may_have_no_files() {
         .unwrap();
     let said = String::from_utf8_lossy(&agent.stderr).into_owned();
     assert_eq!(agent.status.code(), Some(1), "{said}");
-    assert!(said.contains("ulimit -f") && said.contains("4194304 bytes at most"), "{said}");
+    assert!(said.contains("ulimit -f") && said.contains("limited to 4194304 bytes"), "{said}");
 }
 
 /// Each combination of them, before the pool is opened and after.
