@@ -67,7 +67,7 @@ impl<M: SessionMessage> Frames<M> {
                 };
             }
         }
-        let taken = if is_window_full { None } else { line.kept.take() };
+        let taken = if is_window_full { None } else { line.kept.take(M::WHOLE_BYTES) };
         let messages = match taken {
             Some(Taken::Whole(messages, size)) => {
                 session.change(|queue| queue.sent += size);

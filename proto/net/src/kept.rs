@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::Status;
 
-use crate::frame::{FRAME_BYTES, FRAME_MESSAGES, WHOLE_BYTES};
+use crate::frame::{FRAME_BYTES, FRAME_MESSAGES};
 
 /// One direction of a session as its sender sees it, over all of the session's connections. It counts messages from the
 /// session's start and keeps each until the peer has taken it in; it does no IO and knows nothing of time.
@@ -73,15 +73,15 @@ impl<M: Message + Clone> Kept<M> {
         self.taken == self.frames.len() && self.fresh.is_empty()
     }
 
-    /// What to send next: first what is to be sent again.
-    pub(crate) fn take(&mut self) -> Option<Taken<M>> {
+    /// What to send next: first what is to be sent again. A message of more than `whole` bytes is large.
+    pub(crate) fn take(&mut self, whole: usize) -> Option<Taken<M>> {
         if self.taken == self.frames.len() {
             self.frames.push_back(gather(&mut self.fresh)?);
         }
         let batch = &self.frames[self.taken];
         let messages = Arc::clone(&batch.messages);
         self.taken += 1;
-        if batch.bytes > WHOLE_BYTES {
+        if batch.bytes > whole {
             return Some(Taken::Large(messages));
         }
         self.sent += messages.len() as u64;

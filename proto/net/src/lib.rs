@@ -2,7 +2,7 @@
 //! when they talk over gRPC. Local mode uses none of it.
 //!
 //! A session is one bidirectional stream. Each side pushes messages to an [`Outgoing`] queue, from which gRPC takes
-//! [frames](SessionMessage) with as many messages as are there; messages above 1 MiB travel in pieces. The receiver
+//! [frames](SessionMessage) with as many messages as are there; messages above 1 MiB, or 512 KiB from clients, travel in pieces. The receiver
 //! takes them out again with [`Incoming`]; as long as it does not ask for more, HTTP/2's flow control holds the sender
 //! back.
 //!

@@ -6,6 +6,9 @@ use super::*;
 use farpool_proto::v1::AgentEvent;
 use proptest::prelude::*;
 
+/// None of these messages is large.
+const WHOLE: usize = 1 << 20;
+
 fn message(number: u32) -> AgentEvent {
     AgentEvent { body: Some(Body::Credit(Credit { chunks: number, bytes: 1 })) }
 }
@@ -49,7 +52,7 @@ proptest! {
                     pushed += count;
                 }
                 Step::Take => {
-                    let Some(taken) = kept.take() else {
+                    let Some(taken) = kept.take(WHOLE) else {
                         prop_assert_eq!(sent, u64::from(pushed));
                         continue;
                     };
@@ -75,7 +78,7 @@ proptest! {
             prop_assert!(acknowledged == 0 || kept.go_back(acknowledged - 1).is_err());
             prop_assert_eq!(kept.acknowledged(), acknowledged);
         }
-        while kept.take().is_some() {}
+        while kept.take(WHOLE).is_some() {}
         size -= kept.acknowledge(u64::from(pushed)).expect("all is sent").size;
         prop_assert_eq!((size, kept.frames.len()), (0, 0));
     }
