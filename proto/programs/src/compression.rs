@@ -79,7 +79,7 @@ impl Decompressor {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "data follows the end of the frame"));
         }
         let (mut input, mut output) = (InBuffer::around(data), OutBuffer::around(&mut self.buffer[..]));
-        let hint = self.decoder.run(&mut input, &mut output)?;
+        let hint = self.decoder.run(&mut input, &mut output).map_err(|_| malformed())?;
         let (used, decompressed) = (input.pos(), output.pos());
         *data = &data[used..];
         self.ended = hint == 0;
@@ -91,6 +91,12 @@ impl Decompressor {
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
+}
+
+/// Returns the error for data that zstd cannot decompress. The variant of zstd that farpool is built with has no words for it.
+fn malformed() -> io::Error {
+    let words = "it is not a zstd frame, is damaged, or needs a window of more than 1 MiB";
+    io::Error::new(io::ErrorKind::InvalidData, words)
 }
 
 impl std::fmt::Debug for Decompressor {
@@ -150,10 +156,10 @@ mod tests {
             encoder.finish().expect("compressed")
         };
         for (data, words) in [
-            (b"no frame at all".to_vec(), "Unknown frame descriptor"),
+            (b"no frame at all".to_vec(), "not a zstd frame"),
             ([&frame[..], b"x"].concat(), "follows the end"),
             ([&frame[..], &frame].concat(), "follows the end"),
-            (too_far_back, "requires too much memory"),
+            (too_far_back, "a window of more than 1 MiB"),
         ] {
             let error = decompressed(&data, 7).expect_err("it is refused");
             assert!(error.to_string().contains(words), "{words:?} is not in: {error}");
