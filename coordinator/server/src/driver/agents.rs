@@ -64,9 +64,28 @@ const WINDOWS_PART: u64 = 8;
 /// The part of the memory that each agent may send while the memory is full of results.
 const LITTLE_PART: u64 = 64;
 
-/// Returns the memory that an agent's hello takes.
-pub(super) fn opening(messages: &[AgentEvent]) -> u64 {
-    messages.first().map_or(0, Message::encoded_len).saturating_sub(SMALL_HELLO) as u64 * HELLO_TAKES
+/// What the first message of an agent says of it.
+#[derive(Default)]
+pub(super) struct Opening {
+    /// The memory that the message takes.
+    pub(super) bytes: u64,
+    pub(super) slots: u32,
+    /// `None`: the message is not a hello.
+    host: Option<String>,
+    id: Bytes,
+}
+
+impl Opening {
+    pub(super) fn of(messages: &[AgentEvent]) -> Self {
+        let Some(message) = messages.first() else { return Self::default() };
+        let bytes = message.encoded_len().saturating_sub(SMALL_HELLO) as u64 * HELLO_TAKES;
+        match &message.body {
+            Some(agent_event::Body::Hello(hello)) => {
+                Self { bytes, slots: hello.slots, host: Some(hello.host.clone()), id: hello.id.clone() }
+            }
+            _ => Self { bytes, ..Self::default() },
+        }
+    }
 }
 
 impl Agents {
@@ -88,18 +107,15 @@ impl Agents {
         &mut self,
         round: &mut Round,
         joins: Joins<AgentCommand, AgentEvent, AgentId>,
+        opening: Opening,
     ) -> Says<AgentEvent, AgentId> {
         let Joins { outgoing, turns, principal, address, messages, passed, id: reply } = joins;
         let id = round.coordinator.connect_agent();
-        let (host, own) = match messages.first().and_then(|message| message.body.as_ref()) {
-            Some(agent_event::Body::Hello(hello)) => (hello.host.clone(), hello.id.clone()),
-            _ => (address.map_or_else(String::new, |address| address.to_string()), Bytes::new()),
-        };
-        let (session, opening) =
-            (Session::new(outgoing, turns, (principal, address), &own, &passed), opening(&messages));
+        let host = opening.host.or_else(|| address.map(|address| address.to_string())).unwrap_or_default();
+        let session = Session::new(outgoing, turns, (principal, address), &opening.id, &passed);
         session.outgoing.set_window(self.window);
-        self.openings += opening;
-        self.sessions.insert(id, Agent::new(session, host, opening, round.now));
+        self.openings += opening.bytes;
+        self.sessions.insert(id, Agent::new(session, host, opening.bytes, round.now));
         self.share_windows(round.memory.bound);
         let _ = reply.send(id);
         Says { id, connection: 0, said: Said::Messages { messages, partial: 0 }, passed: None }

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use farpool_common::log::{info, warn};
 use farpool_coordinator::ClientId;
-use farpool_proto::v1::{ClientEvent, ClientMessage, OpenPool, client_message};
+use farpool_proto::v1::{ClientEvent, ClientMessage, client_message};
 use prost::Message;
 use tonic::Status;
 
@@ -48,22 +48,25 @@ const WINDOWS_PART: u64 = 4;
 /// The memory that each of a pool's labels takes beside its bytes.
 const LABEL_TAKES: u64 = 128;
 
-/// Returns the memory that the message which opens a client's pool takes, and whether that pool was open before.
-pub(super) fn opening(messages: &[ClientMessage]) -> (u64, bool) {
-    match messages.first().and_then(|message| message.body.as_ref()) {
-        Some(client_message::Body::OpenPool(open)) => (takes(open), open.again),
-        _ => (0, false),
-    }
+/// What the first message of a client says of its pool.
+#[derive(Default)]
+pub(super) struct Opening {
+    /// The memory that the message takes.
+    pub(super) bytes: u64,
+    /// The pool was open before, in another session.
+    pub(super) again: bool,
+    id: Bytes,
 }
 
-fn takes(open: &OpenPool) -> u64 {
-    open.encoded_len() as u64 + LABEL_TAKES * open.require.len() as u64
-}
-
-fn known_by(messages: &[ClientMessage]) -> Bytes {
-    match messages.first().and_then(|message| message.body.as_ref()) {
-        Some(client_message::Body::OpenPool(open)) => open.id.clone(),
-        _ => Bytes::new(),
+impl Opening {
+    pub(super) fn of(messages: &[ClientMessage]) -> Self {
+        match messages.first().and_then(|message| message.body.as_ref()) {
+            Some(client_message::Body::OpenPool(open)) => {
+                let bytes = open.encoded_len() as u64 + LABEL_TAKES * open.require.len() as u64;
+                Self { bytes, again: open.again, id: open.id.clone() }
+            }
+            _ => Self::default(),
+        }
     }
 }
 
@@ -87,15 +90,15 @@ impl Clients {
         &mut self,
         round: &mut Round,
         joins: Joins<ClientEvent, ClientMessage, ClientId>,
+        opening: &Opening,
     ) -> (Says<ClientMessage, ClientId>, Option<ClientId>) {
         let Joins { outgoing, turns, principal, address, messages, passed, id: reply } = joins;
-        let (opening, again) = opening(&messages);
         let id = round.coordinator.connect_client(principal.clone());
-        let session = Session::new(outgoing, turns, (principal, address), &known_by(&messages), &passed);
+        let session = Session::new(outgoing, turns, (principal, address), &opening.id, &passed);
         let older = session.key().and_then(|own| self.ids.insert(own, id));
         session.outgoing.set_window(self.window as usize);
-        self.openings += opening;
-        self.sessions.insert(id, Client::new(session, opening, again));
+        self.openings += opening.bytes;
+        self.sessions.insert(id, Client::new(session, opening.bytes, opening.again));
         self.share_windows(round.memory.bound);
         let _ = reply.send(id);
         (Says { id, connection: 0, said: Said::Messages { messages, partial: 0 }, passed: None }, older)

@@ -148,9 +148,9 @@ impl Memory {
 
     /// Stops clients, or reads them again. Returns a client whose session ends because there is too little memory for it.
     pub(super) fn tend(&mut self, round: &Round, holders: &mut Holders<'_>) -> Option<(ClientId, Status)> {
-        let is_much = holders.at_most(round) > self.bound / MUCH_PART;
-        self.heap.tend(is_much, round.now);
-        if !self.full && holders.at_most(round) <= self.bound {
+        let at_most = holders.at_most(round);
+        self.heap.tend(at_most > self.bound / MUCH_PART, round.now);
+        if !self.full && at_most <= self.bound {
             return None;
         }
         let held = holders.held(round);

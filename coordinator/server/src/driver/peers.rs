@@ -3,7 +3,7 @@
 use farpool_common::log::{info, warn};
 use farpool_coordinator::{AgentId, ClientId};
 use farpool_programs::Digest;
-use farpool_proto::v1::{AgentCommand, AgentEvent, ClientEvent, ClientMessage, agent_event};
+use farpool_proto::v1::{AgentCommand, AgentEvent, ClientEvent, ClientMessage};
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -26,12 +26,12 @@ impl Driver {
             info!(self.round.link.log, address, reason = "shutting down", "client refused");
             return joins.outgoing.fail(shutting_down());
         }
-        let (opening, again) = clients::opening(&joins.messages);
-        if let Err(status) = self.admit(opening, again) {
+        let opening = clients::Opening::of(&joins.messages);
+        if let Err(status) = self.admit(opening.bytes, opening.again) {
             warn!(self.round.link.log, address, reason = status.message(), "client refused");
             return joins.outgoing.fail(status);
         }
-        let (says, older) = self.clients.join(&mut self.round, joins);
+        let (says, older) = self.clients.join(&mut self.round, joins, &opening);
         if let Some(older) = older {
             self.end_client(older, Err(Status::aborted("the pool was opened in another session")));
         }
@@ -72,15 +72,13 @@ impl Driver {
 
     pub(super) fn agent_joins(&mut self, joins: Joins<AgentCommand, AgentEvent, AgentId>) {
         let address = shown(joins.address);
-        if let Err(status) = self.admit(agents::opening(&joins.messages), false) {
+        let opening = agents::Opening::of(&joins.messages);
+        if let Err(status) = self.admit(opening.bytes, false) {
             warn!(self.round.link.log, address, reason = status.message(), "agent refused");
             return joins.outgoing.fail(status);
         }
-        let slots = match joins.messages.first().and_then(|message| message.body.as_ref()) {
-            Some(agent_event::Body::Hello(hello)) => hello.slots,
-            _ => 0,
-        };
-        let says = self.agents.join(&mut self.round, joins);
+        let slots = opening.slots;
+        let says = self.agents.join(&mut self.round, joins, opening);
         let id = says.id;
         self.agent_says(says);
         if let Some((older, why)) = self.agents.welcome(&self.round, id, slots) {
