@@ -1,4 +1,4 @@
-//! Prepares pools (fetches their programs), and holds the files of those that run.
+//! Fetches the programs of pools before they start, and keeps the programs of running pools in use.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

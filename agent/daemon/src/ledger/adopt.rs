@@ -86,7 +86,7 @@ impl Ledger {
         }
     }
 
-    /// Names the adopted jobs. Those that had ended at the agent are started again; the others are ended.
+    /// Gives the adopted jobs their new numbers. Starts those again that had ended here, and ends all others.
     fn name_jobs(&mut self, pool: usize, mut names: BTreeMap<u64, u64>) -> Result<(), ProtocolError> {
         let number = self.pools[pool].number;
         let can_run = self.pools[pool].fault.is_none();

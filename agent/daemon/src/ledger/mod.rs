@@ -94,8 +94,7 @@ impl Ledger {
         !self.steps.is_empty()
     }
 
-    /// Ends the session. Pools that run are held. Pools that have not started are stopped, and so are those that no
-    /// coordinator could recognize.
+    /// Ends the session: holds the running pools, and stops those that have not started or have no id to be recognized by.
     pub fn session_lost(&mut self) {
         self.pool_names.clear();
         self.job_names.clear();
@@ -243,7 +242,7 @@ impl Ledger {
         }
     }
 
-    /// Changes the jobs of a pool, and removes those that are done.
+    /// Changes the jobs of a pool, then removes the finished ones.
     fn for_jobs_of(&mut self, pool: usize, mut change: impl FnMut(&mut Job)) {
         let names = &mut self.job_names;
         self.jobs.retain(|_, job| {

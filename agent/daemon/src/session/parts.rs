@@ -47,7 +47,7 @@ pub trait Workers: Send {
     /// Cancels the stop of a pool that was to stop when idle.
     fn cancel_pool_stop(&mut self, pool: u64);
 
-    /// Accepts no more items, returns those that have not begun, and finishes running ones.
+    /// Drains the agent: it accepts no more items, returns the waiting ones and finishes the running ones.
     fn drain(&mut self);
 
     /// Returns whether draining is complete and everything was reported.

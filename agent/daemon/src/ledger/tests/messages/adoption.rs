@@ -1,4 +1,4 @@
-//! What the next coordinator is told of what is held, and what becomes of what it adopts and of the rest.
+//! What the agent offers the next coordinator, and what happens to adopted and other chunks.
 
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
@@ -36,7 +36,7 @@ fn adoptions_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn what_nobody_adopts_is_dropped() {
+fn chunks_that_are_not_adopted_are_dropped() {
     let mut book = Book::new();
     book.say(start_job(1, 11));
     book.say(assign(10, &[(1, 0, 2), (2, 2, 2)]));
@@ -68,7 +68,7 @@ fn what_nobody_adopts_is_dropped() {
 }
 
 #[test]
-fn a_held_pool_that_nobody_wants_is_stopped() {
+fn a_held_pool_that_is_not_adopted_is_stopped() {
     let mut book = Book::new();
     book.say(assign(10, &[(1, 0, 2)]));
     let chunk = book.chunks()[0];
@@ -96,7 +96,7 @@ fn pools_that_had_not_started_are_not_held() {
 }
 
 #[test]
-fn what_is_given_back_while_nobody_asks_is_told_to_whom_it_concerns() {
+fn items_returned_without_a_session_are_reported_after_adoption() {
     let mut book = Book::new();
     book.say(assign(10, &[(1, 0, 4)]));
     let chunk = book.chunks()[0];

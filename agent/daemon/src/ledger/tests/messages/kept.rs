@@ -103,7 +103,7 @@ fn a_pool_that_keeps_too_much_is_held() {
     assert_eq!(settle(&mut book, 3), [Step::Hold { pool, hold: false }]);
 }
 
-/// Nobody could adopt it.
+/// No coordinator could adopt it.
 #[test]
 fn of_a_pool_without_an_id_nothing_is_kept() {
     let mut book = Book::new();
