@@ -21,11 +21,7 @@ pub(crate) const FRAME_BYTES: usize = 256 << 10;
 pub(crate) const FRAME_MESSAGES: usize = 8192;
 /// Messages above this size travel in pieces, so that no frame is much larger. An item of 1 MiB travels whole: pieces are copied once more
 /// where they are joined.
-const WHOLE_BYTES: usize = (1 << 20) + (64 << 10);
-/// The same for messages of clients. Each frame carries an acknowledgement as of the time when it was made, and a coordinator whose memory is
-/// full reads a client only for that. With frames of 1 MiB it has to read 2 MiB of each client: twenty clients that send 1 MiB items
-/// through 64 MiB of memory took 55 s, and take 14 s like this.
-const WHOLE_BYTES_OF_CLIENTS: usize = 512 << 10;
+pub(crate) const WHOLE_BYTES: usize = (1 << 20) + (64 << 10);
 const PIECE_BYTES: usize = 256 << 10;
 
 /// A message of a session, and the frames that it travels in.
@@ -35,8 +31,6 @@ pub trait SessionMessage: Message + Clone + Default + 'static {
     /// What is alone in the first frame of a connection that goes on with a session: [`Resume`] from the side that
     /// connects, [`Resumed`] from the other one.
     type Handshake: Debug + Send + Sync + 'static;
-    /// Larger messages travel in pieces.
-    const WHOLE_BYTES: usize;
 
     /// A frame of this.
     fn frame(parts: Parts<Self>) -> Self::Frame;
@@ -65,11 +59,10 @@ impl<M: SessionMessage> Default for Parts<M> {
 }
 
 macro_rules! session_messages {
-    ($($message:ident up to $whole:ident in $frame:ident with $handshake:ident as $field:ident,)*) => {$(
+    ($($message:ident in $frame:ident with $handshake:ident as $field:ident,)*) => {$(
         impl SessionMessage for $message {
             type Frame = $frame;
             type Handshake = $handshake;
-            const WHOLE_BYTES: usize = $whole;
 
             fn frame(parts: Parts<Self>) -> $frame {
                 let Parts { messages, piece, received, handshake: $field } = parts;
@@ -85,10 +78,10 @@ macro_rules! session_messages {
 }
 
 session_messages! {
-    ClientMessage up to WHOLE_BYTES_OF_CLIENTS in ClientFrame with Resume as resume,
-    ClientEvent up to WHOLE_BYTES in EventFrame with Resumed as resumed,
-    AgentEvent up to WHOLE_BYTES in AgentFrame with Resume as resume,
-    AgentCommand up to WHOLE_BYTES in CommandFrame with Resumed as resumed,
+    ClientMessage in ClientFrame with Resume as resume,
+    ClientEvent in EventFrame with Resumed as resumed,
+    AgentEvent in AgentFrame with Resume as resume,
+    AgentCommand in CommandFrame with Resumed as resumed,
 }
 
 /// Cuts a large message into pieces.

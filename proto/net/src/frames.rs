@@ -46,13 +46,13 @@ impl<M: SessionMessage> Frames<M> {
             session.queue().waker = Some(context.waker().clone());
             return Poll::Pending;
         }
-        let is_window_full = {
+        let (is_window_full, whole) = {
             let mut queue = session.queue();
             if queue.is_window_full() && !line.owes() {
                 queue.waker = Some(context.waker().clone());
                 return Poll::Pending;
             }
-            queue.is_window_full()
+            (queue.is_window_full(), queue.whole)
         };
         if line.kept.is_through() && !is_window_full {
             let mut queue = session.queue();
@@ -67,7 +67,7 @@ impl<M: SessionMessage> Frames<M> {
                 };
             }
         }
-        let taken = if is_window_full { None } else { line.kept.take(M::WHOLE_BYTES) };
+        let taken = if is_window_full { None } else { line.kept.take(whole) };
         let messages = match taken {
             Some(Taken::Whole(messages, size)) => {
                 session.change(|queue| queue.sent += size);

@@ -9,11 +9,14 @@ use futures_core::Stream;
 use tokio::sync::Notify;
 use tonic::Status;
 
-use crate::frame::SessionMessage;
+use crate::frame::{FRAME_BYTES, SessionMessage, WHOLE_BYTES};
 use crate::frames::Frames;
 use crate::incoming::Incoming;
 use crate::session::{self, Queue, Session};
 use crate::stream::{self, BoxStream};
+
+/// The part of the peer's memory for a session that a frame may take.
+const FRAMES_PART: u64 = 32;
 
 /// The sending end of a session. All clones are of the same session.
 ///
@@ -87,6 +90,13 @@ impl<M: SessionMessage> Outgoing<M> {
     pub fn set_window(&self, bytes: usize) {
         self.session().queue().window = bytes.max(2 * session::UNTOLD_BYTES);
         self.session().wake();
+    }
+
+    /// Sends messages that are larger than a small part of the peer's memory for this session in pieces. Each frame carries an acknowledgement
+    /// as of the time when it was made, and a peer whose memory is full reads only for that: the larger the frames, the more it has to read.
+    pub fn set_frames_for(&self, memory: u64) {
+        let whole = usize::try_from(memory / FRAMES_PART).unwrap_or(usize::MAX);
+        self.session().queue().whole = whole.clamp(FRAME_BYTES, WHOLE_BYTES);
     }
 
     /// Bytes of the messages that are in no frame of this connection yet, with what they take beside.

@@ -7,7 +7,7 @@ use std::task::Waker;
 use tokio::sync::Notify;
 use tonic::Status;
 
-use crate::frame::SessionMessage;
+use crate::frame::{SessionMessage, WHOLE_BYTES};
 use crate::kept::{Freed, Kept, size_of_messages};
 
 /// The peer is told what was taken in at the latest when it is more than this (a frame only for that costs each side a wake), ...
@@ -54,6 +54,8 @@ pub(crate) struct Queue<M> {
     pub(crate) sent: usize,
     /// While so much of it is not acknowledged no further message is begun.
     pub(crate) window: usize,
+    /// Larger messages travel in pieces.
+    pub(crate) whole: usize,
     pub(crate) end: Option<Result<(), Status>>,
     /// Nobody takes frames.
     pub(crate) gone: bool,
@@ -103,6 +105,7 @@ impl<M: SessionMessage> Session<M> {
             size: 0,
             sent: 0,
             window: usize::MAX,
+            whole: WHOLE_BYTES,
             end: None,
             gone: false,
             waker: None,

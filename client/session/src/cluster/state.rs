@@ -119,6 +119,7 @@ impl SessionState {
     /// Handles the coordinator's acceptance of the pool: sends it all jobs again, unless it is the first acceptance.
     pub(super) fn welcome(&mut self, welcome: Welcome, again: bool) {
         let lost = self.kept.welcome(welcome.coordinator);
+        self.outgoing.set_frames_for(welcome.window);
         (self.link, self.away, self.waiting) = (Link::Up, None, None);
         for (job, Run { first, count }) in lost {
             self.fail(ItemsFailed { job, first, count, failure: Some(may_have_run()) });
