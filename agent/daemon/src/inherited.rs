@@ -8,7 +8,7 @@ const FIRST: i32 = 3;
 /// Marks descriptors instead of closing them: loaded libraries may have opened some (Linux 5.11).
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 1 << 2;
 
-/// Unblocks all signals. The parent may have blocked them, including those that stop this daemon.
+/// Unblocks all signals: a blocked signal stays blocked in a child process, and this daemon could not be stopped.
 pub(super) fn unblock_signals() {
     // It fails only for invalid arguments.
     let _ = SigSet::empty().thread_set_mask();

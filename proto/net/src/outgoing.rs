@@ -15,7 +15,8 @@ use crate::incoming::Incoming;
 use crate::session::{self, Queue, Session};
 use crate::stream::{self, BoxStream};
 
-/// The part of the peer's memory for a session that a frame may take.
+/// The part of the peer's memory for a session that a frame may take. At `--memory 64MiB` that is 512 KiB: with frames of 1 MiB, twenty
+/// clients that sent 1 MiB items took 55 s instead of 14 s.
 const FRAMES_PART: u64 = 32;
 
 /// The sending end of a session. All clones are of the same session.
@@ -92,8 +93,8 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().wake();
     }
 
-    /// Sends messages that are larger than a small part of the peer's memory for this session in pieces. Each frame carries an acknowledgement
-    /// as of the time when it was made, and a peer whose memory is full reads only for that: the larger the frames, the more it has to read.
+    /// Sets how much memory the peer has for this session. Messages larger than a small part of it are sent in pieces. Acknowledgements
+    /// wait behind the frames in flight, and a peer whose memory is full reads frames only for these: large frames make it read more.
     pub fn set_frames_for(&self, memory: u64) {
         let whole = usize::try_from(memory / FRAMES_PART).unwrap_or(usize::MAX);
         self.session().queue().whole = whole.clamp(FRAME_BYTES, WHOLE_BYTES);

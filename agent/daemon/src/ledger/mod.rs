@@ -94,7 +94,8 @@ impl Ledger {
         !self.steps.is_empty()
     }
 
-    /// Ends the session: holds the running pools, and stops those that have not started or have no id to be recognized by.
+    /// Ends the session. Running pools stay, for the next coordinator to adopt. A pool is stopped if it has not started, or if it has no
+    /// id by which a coordinator could recognize it.
     pub fn session_lost(&mut self) {
         self.pool_names.clear();
         self.job_names.clear();
