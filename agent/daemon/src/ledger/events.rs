@@ -4,7 +4,7 @@ use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{PoolFault, Returned, RunDone};
 
 use super::kept::Outcome;
-use super::{Ledger, MAX_STOPPED_BYTES, MAX_STOPPED_POOLS};
+use super::{Ledger, Step};
 
 impl Ledger {
     /// Returns what to report to the coordinator about an event, if anything now.
@@ -24,7 +24,7 @@ impl Ledger {
             }
             Event::Returned(back) => self.returned(back),
             Event::PoolStarted(mut started) => {
-                let pool = self.find_pool(started.pool)?;
+                let pool = self.pools.numbered(started.pool)?;
                 self.pools[pool].started = true;
                 self.pools[pool].unhealthy = None;
                 started.pool = self.pools[pool].name?;
@@ -36,7 +36,7 @@ impl Ledger {
                 Some(Event::PoolStopped(stopped))
             }
             Event::Output(mut output) => {
-                let pool = self.find_pool(output.pool)?;
+                let pool = self.pools.numbered(output.pool)?;
                 let pool = &mut self.pools[pool];
                 let Some(name) = pool.name else {
                     pool.keep_output(output);
@@ -50,7 +50,7 @@ impl Ledger {
                 Some(event)
             }
             Event::HealthReport(mut unhealthy) if unhealthy.pool != 0 => {
-                let pool = self.find_pool(unhealthy.pool)?;
+                let pool = self.pools.numbered(unhealthy.pool)?;
                 let pool = &mut self.pools[pool];
                 pool.unhealthy = Some(unhealthy.reason.clone());
                 unhealthy.pool = pool.name?;
@@ -67,34 +67,33 @@ impl Ledger {
     /// Records the outcome of `items` (first and count). Returns the coordinator's name of their chunk, and its
     /// attempt, to report it now.
     fn outcome(&mut self, chunk: u64, items: (u64, u64), outcome: impl FnOnce() -> Outcome) -> Option<(u64, u32)> {
-        let Some(key) = self.chunks.find(chunk) else {
+        let Some((key, chunk)) = self.work.find(chunk) else {
             self.wasted += items.1;
             return None;
         };
-        let chunk = self.chunks.get_mut(key);
         if !chunk.pending.remove(items.0, items.1) {
             // Cancelled, or reported before: the first report counts and may be kept.
             self.wasted += items.1;
             return None;
         }
         let known_as = (chunk.name, chunk.attempt);
-        let at = chunk.pool as usize;
-        let pool = &mut self.pools[at];
+        let pool = &mut self.pools[chunk.pool as usize];
         let adopted = pool.name.is_some();
         self.reports += u64::from(adopted);
         if !pool.can_be_held() {
-            self.release_chunk(key);
+            self.work.release_chunk(key);
             return Some(known_as);
         }
         chunk.kept += 1;
         pool.outcomes.push(u32::try_from(key).unwrap_or(u32::MAX), outcome(), self.reports);
-        self.hold_if_full(at);
+        if pool.hold_if_full() {
+            self.steps.push(Step::Hold { pool: pool.number, hold: true });
+        }
         adopted.then_some(known_as)
     }
 
     fn returned(&mut self, mut back: Returned) -> Option<Event> {
-        let key = self.chunks.find(back.chunk)?;
-        let chunk = self.chunks.get_mut(key);
+        let (key, chunk) = self.work.find(back.chunk)?;
         let _ = chunk.pending.remove(back.first, back.count);
         let pool = &mut self.pools[chunk.pool as usize];
         if pool.name.is_none() {
@@ -104,12 +103,12 @@ impl Ledger {
             return None;
         }
         (back.chunk, back.attempt) = (chunk.name, chunk.attempt);
-        self.release_chunk(key);
+        self.work.release_chunk(key);
         Some(Event::Returned(back))
     }
 
     fn pool_fault(&mut self, fault: PoolFault) -> Option<Event> {
-        let pool = self.find_pool(fault.pool)?;
+        let pool = self.pools.numbered(fault.pool)?;
         let pool = &mut self.pools[pool];
         pool.fault.clone_from(&fault.failure);
         let pool = pool.name?;
@@ -118,46 +117,16 @@ impl Ledger {
 
     /// Records that a pool has stopped. Returns the coordinator's name of it.
     fn pool_stopped(&mut self, number: u64) -> Option<u64> {
-        let key = self.find_pool(number)?;
+        let key = self.pools.numbered(number)?;
         self.pools[key].stopped = true;
         let name = self.pools[key].name;
         // Items without an outcome ended with it.
-        for chunk in self.chunks.keys(|chunk| chunk.pool as usize == key) {
-            self.chunks.get_mut(chunk).pending = Default::default();
-            self.release_chunk(chunk);
-        }
-        let ends = self.pools[key].stop_requested;
-        self.for_jobs_of(key, |job| {
-            job.active = false;
-            job.name = job.name.filter(|_| !ends);
-        });
+        self.work.end_chunks(self.work.chunks_of(key));
+        self.work.pool_ended(key, self.pools[key].stop_requested);
         self.drop_pool_if_done(key);
-        self.evict_stopped_pools();
-        name
-    }
-
-    pub(super) fn drop_pool_if_done(&mut self, key: usize) {
-        if self.pools[key].is_done() {
-            self.drop_pool(key);
-        }
-    }
-
-    /// Evicts the oldest stopped pools.
-    fn evict_stopped_pools(&mut self) {
-        loop {
-            let gone = self.pools.iter().filter(|(_, pool)| pool.stopped);
-            let (count, bytes) =
-                gone.clone().fold((0, 0), |(count, bytes), (_, pool)| (count + 1, bytes + pool.outcomes.bytes()));
-            if count <= MAX_STOPPED_POOLS && (bytes <= MAX_STOPPED_BYTES || count <= 1) {
-                return;
-            }
-            let Some((oldest, _)) = gone.min_by_key(|(_, pool)| pool.number) else { return };
+        while let Some(oldest) = self.pools.next_to_evict() {
             self.drop_pool(oldest);
         }
-    }
-
-    /// Returns the pool with this number at the agent.
-    fn find_pool(&self, number: u64) -> Option<usize> {
-        self.pools.iter().find(|(_, pool)| pool.number == number).map(|(key, _)| key)
+        name
     }
 }

@@ -1,13 +1,17 @@
-//! The pools and jobs of the ledger.
+//! One pool of the ledger.
 
 use farpool_proto::v1::agent_event::Body as Event;
-use farpool_proto::v1::{AgentOutput, Failure, StartJob, StartPool};
+use farpool_proto::v1::{AgentOutput, Failure, StartPool};
 
 use super::kept::Outcomes;
 
 /// Most bytes of output that an unadopted pool keeps, and the overhead of each part.
 const OUTPUT_BYTES: usize = 1 << 20;
 const OUTPUT_OVERHEAD: usize = 256;
+/// Kept outcomes, in bytes, above which new ones stay with the workers.
+pub(super) const HOLD_BYTES: usize = 64 << 20;
+/// The level at which the pool resumes.
+const RESUME_BYTES: usize = HOLD_BYTES / 2;
 
 /// A pool, with the agent's number and the coordinator's name.
 #[derive(Debug)]
@@ -30,7 +34,7 @@ pub(super) struct Pool {
     pub(super) stopped: bool,
     pub(super) outcomes: Outcomes,
     /// Whether its outcomes are not read, because too many are kept already.
-    pub(super) on_hold: bool,
+    on_hold: bool,
     /// Other events to send once it is adopted: output and returned items.
     pub(super) unsent: Vec<Event>,
 }
@@ -67,6 +71,31 @@ impl Pool {
         }
     }
 
+    /// Forgets what is kept of removed chunks: outcomes by the chunk's key, returned items by the agent's number of it.
+    /// Returns of how many items these were the outcomes.
+    pub(super) fn purge(&mut self, is_removed: impl Fn(u32) -> bool, exists: impl Fn(u64) -> bool) -> u64 {
+        let purged = self.outcomes.purge(is_removed);
+        self.unsent.retain(|event| match event {
+            Event::Returned(back) => exists(back.chunk),
+            _ => true,
+        });
+        purged.iter().map(|kept| kept.outcome.items().1).sum()
+    }
+
+    /// Puts it on hold if it keeps too many outcomes. Returns whether it does now.
+    pub(super) fn hold_if_full(&mut self) -> bool {
+        let full = !self.on_hold && !self.stopped && self.outcomes.bytes() > HOLD_BYTES;
+        self.on_hold |= full;
+        full
+    }
+
+    /// Takes it off hold if it keeps few outcomes again. Returns whether it does now.
+    pub(super) fn resume_if_drained(&mut self) -> bool {
+        let drained = self.on_hold && self.outcomes.bytes() <= RESUME_BYTES;
+        self.on_hold &= !drained;
+        drained
+    }
+
     /// Returns whether it is never needed again.
     pub(super) fn is_done(&self) -> bool {
         self.stopped && self.stop_requested && self.outcomes.is_empty()
@@ -78,25 +107,5 @@ impl Pool {
         (self.started, self.stop_requested, self.stopped) = (false, false, false);
         self.unhealthy = None;
         Box::new(StartPool { pool: number, ..(*self.start).clone() })
-    }
-}
-
-/// A job that has chunks here or may get some.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) pool: u32,
-    /// Its start command, in the agent's numbers.
-    pub(super) start: StartJob,
-    /// The coordinator's name for it; `None`: the coordinator sends nothing more about it.
-    pub(super) name: Option<u64>,
-    /// Whether the agent has it.
-    pub(super) active: bool,
-    /// Number of its chunks in the ledger.
-    pub(super) chunks: u32,
-}
-
-impl Job {
-    pub(super) fn is_done(&self) -> bool {
-        self.chunks == 0 && !self.active && self.name.is_none()
     }
 }

@@ -320,9 +320,9 @@ impl World {
         for pool in held {
             self.say(Command::StopPool(StopPool { pool: pool.pool, now: true }));
         }
-        let Ledger { pools, jobs, chunks, pool_names, job_names, .. } = &self.ledger;
-        assert!(pools.is_empty() && jobs.is_empty() && chunks.iter().next().is_none(), "{:?}", self.ledger);
-        assert!(pool_names.is_empty() && job_names.is_empty(), "{:?}", self.ledger);
+        let Ledger { pools, work, .. } = &self.ledger;
+        assert!(pools.is_empty() && work.is_empty(), "{:?}", self.ledger);
+        assert!(!pools.has_names() && !work.has_names(), "{:?}", self.ledger);
     }
 }
 

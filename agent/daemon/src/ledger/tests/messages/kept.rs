@@ -5,7 +5,9 @@ use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::*;
 
 use super::{Book, ada, adopt, assign, done, fault, start_job, start_pool};
-use crate::ledger::{HOLD_BYTES, MAX_STOPPED_BYTES, MAX_STOPPED_POOLS, Step};
+use crate::ledger::Step;
+use crate::ledger::pool::HOLD_BYTES;
+use crate::ledger::pools::{MAX_STOPPED_BYTES, MAX_STOPPED_POOLS};
 
 #[test]
 fn what_a_cancelled_chunk_has_made_is_told_again() {
@@ -119,7 +121,7 @@ fn of_a_pool_without_an_id_nothing_is_kept() {
     assert_eq!(book.ledger.event(fault(chunks[0], 1)), Some(fault(1, 1)));
     // Its reports are counted all the same.
     book.say(Command::Settled(Settled { pool: 2, report: 2 }));
-    assert_eq!(book.ledger.chunks.iter().count(), 1);
+    assert_eq!(book.ledger.work.chunks().count(), 1);
     book.ledger.session_lost();
     book.steps();
     assert_eq!(book.last(), &Command::StopPool(StopPool { pool, now: true }));
@@ -133,7 +135,7 @@ fn pools_that_are_gone_are_not_remembered_for_ever() {
         book.say(start_pool(pool));
         book.ledger.event(Event::PoolStopped(PoolStopped { pool: book.pool() }));
     }
-    assert_eq!(book.ledger.pools.len(), MAX_STOPPED_POOLS + 1);
+    assert_eq!(book.ledger.pools.iter().count(), MAX_STOPPED_POOLS + 1);
     // Nor is all that they have done.
     let mut book = Book::new();
     for pool in 2..10 {
@@ -144,5 +146,5 @@ fn pools_that_are_gone_are_not_remembered_for_ever() {
         book.ledger.event(Event::RunDone(RunDone { chunk, data, ends: vec![0; 4].into(), ..RunDone::default() }));
         book.ledger.event(Event::PoolStopped(PoolStopped { pool: book.pool() }));
     }
-    assert_eq!(book.ledger.pools.len(), 1 + 2);
+    assert_eq!(book.ledger.pools.iter().count(), 1 + 2);
 }
