@@ -16,9 +16,9 @@ use nix::unistd::Pid;
 
 use crate::borrowers::Borrowers;
 use crate::fork_server::Program;
-use crate::pool::{Armed, Token, WorkerPool, limit_exiting};
+use crate::pool::{Allowance, Armed, Token, WorkerPool, most_exiting};
 use crate::protocol_error::ProtocolError;
-use crate::sharing::{self, Sharing};
+use crate::sharing::Sharing;
 use crate::{Host, Settings};
 
 /// How many failed pools are remembered, to tell late messages about them from invalid ones.
@@ -134,14 +134,14 @@ impl Agent {
     /// Does the same as [`hold`](Self::hold) for one pool, if the agent has it.
     pub fn hold_pool(&mut self, pool: u64, hold: bool) {
         let all = self.held;
-        if let Some(pool) = self.pools.iter_mut().find(|known| known.id == pool) {
+        if let Some(pool) = self.pools.iter_mut().find(|known| known.id() == pool) {
             pool.hold(Some(hold), all);
         }
     }
 
     /// Keeps a pool that was to stop when idle.
     pub fn cancel_pool_stop(&mut self, pool: u64) {
-        if let Some(pool) = self.pools.iter_mut().find(|known| known.id == pool) {
+        if let Some(pool) = self.pools.iter_mut().find(|known| known.id() == pool) {
             pool.cancel_stop();
             self.sharing.pools_changed = true;
         }
@@ -160,7 +160,7 @@ impl Agent {
     /// Handles a ready descriptor; `data` is that of its epoll event.
     pub fn ready(&mut self, data: u64) {
         for pool in &mut self.pools {
-            if let Some(token) = Token::unpack(data, pool.serial) {
+            if let Some(token) = Token::unpack(data, pool.serial()) {
                 return pool.ready(token);
             }
         }
@@ -180,11 +180,10 @@ impl Agent {
                 pool.give_back_all();
             }
         }
-        let slots = self.host.settings.slots as usize;
-        self.sharing.share(&mut self.pools, slots, self.draining, now);
-        sharing::run_pools(&mut self.pools, slots, now);
-        limit_exiting(&mut self.pools, self.host.settings.slots, now);
-        self.sharing.report_health(&mut self.pools, now, &mut self.events);
+        self.share_slots(now);
+        self.run_pools(now);
+        self.limit_exiting(now);
+        self.report_health(now);
         let unhealthy = self.sharing.is_unhealthy();
         if unhealthy {
             self.report_credit();
@@ -268,6 +267,67 @@ impl Agent {
         }
     }
 
+    /// Shares the slots between the pools.
+    fn share_slots(&mut self, now: u64) {
+        self.sharing.begin();
+        if let [pool] = &mut self.pools[..]
+            && pool.lent() == 0
+        {
+            let allowance = Allowance::alone(pool.processes());
+            return pool.allow(if self.draining { allowance.without_starts() } else { allowance }, now);
+        }
+        let slots = self.host.settings.slots as usize;
+        let census = self.pools.iter_mut().map(|pool| pool.census(now));
+        let allowances = self.sharing.share(census, slots, self.draining, now);
+        for (pool, allowance) in self.pools.iter_mut().zip(allowances) {
+            pool.allow(*allowance, now);
+        }
+    }
+
+    /// Lets the pools supervise and feed their workers.
+    fn run_pools(&mut self, now: u64) {
+        let slots = self.host.settings.slots as usize;
+        let alone = self.pools.len() == 1;
+        let mut running: usize = if alone { 0 } else { self.pools.iter().map(WorkerPool::running).sum() };
+        for pool in &mut self.pools {
+            let before = if alone { 0 } else { pool.running() };
+            pool.work(slots.saturating_sub(running - before), now);
+            if !alone {
+                running = running - before + pool.running();
+            }
+        }
+    }
+
+    /// Kills exiting workers if there are too many of them. Those that have been exiting longest go first, in the pool
+    /// that has most.
+    fn limit_exiting(&mut self, now: u64) {
+        let most = most_exiting(self.host.settings.slots);
+        // There are rarely that many workers at all.
+        if self.pools.iter().map(WorkerPool::workers).sum::<usize>() <= most {
+            return;
+        }
+        let exiting: usize = self.pools.iter().map(WorkerPool::exiting).sum();
+        for _ in most..exiting {
+            if let Some(pool) = self.pools.iter_mut().max_by_key(|pool| pool.exiting()) {
+                pool.kill_longest_exiting(now);
+            }
+        }
+    }
+
+    /// Reports changes of whether anything can run here, and in which pools.
+    fn report_health(&mut self, now: u64) {
+        let reason = self.pools.iter().find_map(WorkerPool::unhealthy_reason);
+        let reason = reason.filter(|_| !self.pools.iter().any(WorkerPool::can_serve));
+        let report = self.sharing.record_health(reason, now).map(Body::HealthReport);
+        self.events.extend(report.map(|body| AgentEvent { body: Some(body) }));
+        let unhealthy = self.sharing.is_unhealthy();
+        for pool in &mut self.pools {
+            let report = pool.report_health(unhealthy, now);
+            self.events.extend(report.map(|body| AgentEvent { body: Some(body) }));
+            self.sharing.wake_at(pool.health_due(now));
+        }
+    }
+
     fn report_credit(&mut self) {
         let slots = self.host.settings.slots as usize;
         if !self.draining
@@ -278,7 +338,7 @@ impl Agent {
     }
 
     fn require_new(&self, id: u64) -> Result<(), ProtocolError> {
-        if self.pools.iter().any(|pool| pool.id == id) {
+        if self.pools.iter().any(|pool| pool.id() == id) {
             return Err(ProtocolError::new(format!("pool {id} was started twice")));
         }
         Ok(())
@@ -298,7 +358,7 @@ impl Agent {
             .pools
             .iter()
             .filter(|pool| pool.is_stopped())
-            .map(|pool| (pool.id, pool.stop_was_requested()))
+            .map(|pool| (pool.id(), pool.stop_was_requested()))
             .collect();
         self.pools.retain(|pool| !pool.is_stopped());
         self.sharing.pools_changed = true;

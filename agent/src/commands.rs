@@ -32,7 +32,7 @@ impl Agent {
                 self.pools.iter_mut().for_each(|pool| pool.cancel_chunks(&chunks, now));
             }
             Body::ResizePool(resize) => {
-                if let Some(pool) = self.pools.iter_mut().find(|pool| pool.id == resize.pool) {
+                if let Some(pool) = self.pools.iter_mut().find(|pool| pool.id() == resize.pool) {
                     pool.resize(resize.processes);
                     self.sharing.pools_changed = true;
                 }
@@ -55,7 +55,7 @@ impl Agent {
 
     fn stop_pool(&mut self, stop: &StopPool) {
         self.ended.retain(|ended| *ended != stop.pool);
-        match self.pools.iter_mut().find(|pool| pool.id == stop.pool) {
+        match self.pools.iter_mut().find(|pool| pool.id() == stop.pool) {
             Some(pool) => pool.request_stop(stop.now),
             None => self.forget_jobs_of(stop.pool),
         }
@@ -87,12 +87,13 @@ impl Agent {
 
     fn start_job(&mut self, start: StartJob) -> Result<(), ProtocolError> {
         let StartJob { pool: id, job, .. } = start;
-        let known = self.jobs.get(&job).is_some_and(|place| self.pools.iter().any(|pool| pool.serial == place.serial));
+        let known =
+            self.jobs.get(&job).is_some_and(|place| self.pools.iter().any(|pool| pool.serial() == place.serial));
         if known {
             return Err(ProtocolError::new(format!("job {job} was started twice")));
         }
-        let place = match self.pools.iter_mut().find(|pool| pool.id == id) {
-            Some(pool) => Place { pool: id, serial: pool.serial, number: pool.start_job(start) },
+        let place = match self.pools.iter_mut().find(|pool| pool.id() == id) {
+            Some(pool) => Place { pool: id, serial: pool.serial(), number: pool.start_job(start) },
             None if self.ended.contains(&id) => Place { pool: id, serial: 0, number: 0 },
             None => {
                 return Err(ProtocolError::new(format!("a job was started in pool {id}, which does not exist here")));
@@ -105,7 +106,7 @@ impl Agent {
     fn end_job(&mut self, end: &EndJob) {
         // An unknown job has ended here already.
         let Some(place) = self.jobs.remove(&end.job) else { return };
-        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.serial == place.serial) {
+        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.serial() == place.serial) {
             pool.end_job(place.number, end.kill, clock::now());
         }
     }
@@ -124,7 +125,7 @@ impl Agent {
                             chunk.chunk, chunk.job
                         )));
                     };
-                    let at = self.pools.iter().position(|pool| pool.serial == place.serial);
+                    let at = self.pools.iter().position(|pool| pool.serial() == place.serial);
                     latest = Some((chunk.job, place, at));
                     (place, at)
                 }

@@ -1,7 +1,6 @@
 //! Shares an agent's slots between its pools, and computes its credit and health.
 
-use farpool_proto::v1::agent_event::Body;
-use farpool_proto::v1::{AgentEvent, HealthReport};
+use farpool_proto::v1::HealthReport;
 
 use crate::pool::{Allowance, Census, WorkerPool};
 use crate::slots::{self, Demand, Share};
@@ -15,6 +14,7 @@ pub(crate) struct Sharing {
     demands: Vec<Demand>,
     shares: Vec<Share>,
     census: Vec<Census>,
+    allowances: Vec<Allowance>,
     /// When the first turn ends.
     turn_ends: Option<u64>,
     /// When something is due that no descriptor reports.
@@ -40,17 +40,21 @@ impl Sharing {
         self.unhealthy
     }
 
-    /// Decides how many workers each pool may have and run.
-    pub(crate) fn share(&mut self, pools: &mut [WorkerPool], slots: usize, draining: bool, now: u64) {
+    /// Begins a round.
+    pub(crate) fn begin(&mut self) {
         self.due = None;
-        if let [pool] = pools
-            && pool.lent() == 0
-        {
-            let allowance = Allowance::alone(pool.processes());
-            return pool.allow(if draining { allowance.without_starts() } else { allowance }, now);
-        }
+    }
+
+    /// Decides how many workers each pool may have and run, given the census of each.
+    pub(crate) fn share(
+        &mut self,
+        census: impl Iterator<Item = Census>,
+        slots: usize,
+        draining: bool,
+        now: u64,
+    ) -> &[Allowance] {
         self.census.clear();
-        self.census.extend(pools.iter_mut().map(|pool| pool.census(now)));
+        self.census.extend(census);
         let unchanged = self.demands.iter().eq(self.census.iter().map(|census| &census.demand));
         if !unchanged || self.turn_ends.is_some_and(|end| now >= end) {
             self.demands.clear();
@@ -59,7 +63,8 @@ impl Sharing {
         }
         self.due = self.turn_ends;
         let mut alive: usize = self.census.iter().map(|census| census.demand.workers + census.exiting).sum();
-        for ((pool, census), share) in pools.iter_mut().zip(&self.census).zip(&self.shares) {
+        self.allowances.clear();
+        for (census, share) in self.census.iter().zip(&self.shares) {
             // A pool's exiting workers do not count against their replacements.
             let room = slots.saturating_sub(alive - census.exiting);
             // A draining agent starts no more workers.
@@ -69,36 +74,32 @@ impl Sharing {
             if starts < missing {
                 self.due = [self.due, next_free_slot(&self.census)].into_iter().flatten().min();
             }
-            pool.allow(
-                Allowance { running: share.running, workers: share.workers, starts, turn: Some(share.turn) },
-                now,
-            );
+            let &Share { running, workers, turn } = share;
+            self.allowances.push(Allowance { running, workers, starts, turn: Some(turn) });
         }
+        &self.allowances
     }
 
-    /// Reports changes of whether anything can run here. If one pool's workers die while another pool can serve, only
-    /// the first pool is reported unhealthy: the other one keeps running.
-    pub(crate) fn report_health(&mut self, pools: &mut [WorkerPool], now: u64, events: &mut Vec<AgentEvent>) {
-        let reason = pools.iter().find_map(WorkerPool::unhealthy_reason);
-        let reason = reason.filter(|_| !pools.iter().any(WorkerPool::can_serve));
+    /// Records why nothing can run here, if nothing can. Returns the change to report.
+    ///
+    /// If one pool's workers die while another pool can serve, only the first pool is reported unhealthy: the other one
+    /// keeps running.
+    pub(crate) fn record_health(&mut self, reason: Option<&str>, now: u64) -> Option<HealthReport> {
         let unhealthy = reason.is_some();
-        let mut due = None;
-        if unhealthy != self.unhealthy {
-            match self.recovered_at.map(|at| at + REPORT_AGAIN_AFTER_NS).filter(|&at| unhealthy && now < at) {
-                Some(at) => due = Some(at),
-                None => {
-                    self.unhealthy = unhealthy;
-                    self.recovered_at = Some(now).filter(|_| !unhealthy);
-                    let reason = reason.unwrap_or_default().to_owned();
-                    events.push(AgentEvent { body: Some(Body::HealthReport(HealthReport { reason, pool: 0 })) });
-                }
-            }
+        if unhealthy == self.unhealthy {
+            return None;
         }
-        for pool in pools {
-            let report = pool.report_health(self.unhealthy, now);
-            events.extend(report.map(|body| AgentEvent { body: Some(body) }));
-            due = [due, pool.health_due(now)].into_iter().flatten().min();
+        if let Some(at) = self.recovered_at.map(|at| at + REPORT_AGAIN_AFTER_NS).filter(|&at| unhealthy && now < at) {
+            self.wake_at(Some(at));
+            return None;
         }
+        self.unhealthy = unhealthy;
+        self.recovered_at = Some(now).filter(|_| !unhealthy);
+        Some(HealthReport { reason: reason.unwrap_or_default().to_owned(), pool: 0 })
+    }
+
+    /// Makes sure that the next round is at this time at the latest.
+    pub(crate) fn wake_at(&mut self, due: Option<u64>) {
         self.due = [self.due, due].into_iter().flatten().min();
     }
 
@@ -120,19 +121,6 @@ impl Sharing {
         let chunks = if self.unhealthy { 0 } else { slots + self.ahead + lent + stuck };
         let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
         (self.credit.replace(chunks) != Some(chunks)).then_some(chunks)
-    }
-}
-
-/// Lets the pools supervise and feed their workers.
-pub(crate) fn run_pools(pools: &mut [WorkerPool], slots: usize, now: u64) {
-    let alone = pools.len() == 1;
-    let mut running: usize = if alone { 0 } else { pools.iter().map(WorkerPool::running).sum() };
-    for pool in pools {
-        let before = if alone { 0 } else { pool.running() };
-        pool.work(slots.saturating_sub(running - before), now);
-        if !alone {
-            running = running - before + pool.running();
-        }
     }
 }
 

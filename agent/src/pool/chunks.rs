@@ -37,6 +37,32 @@ pub(super) struct Piece {
     pub(super) count: u64,
 }
 
+impl Piece {
+    /// Returns what is left without the first `items` items.
+    pub(super) fn after(self, items: u64) -> Piece {
+        Piece { first: self.first + items, count: self.count - items, ..self }
+    }
+}
+
+/// Items that a worker is to be given, and what it must know about their chunk and job.
+#[derive(Debug)]
+pub(super) struct Assignment<'a> {
+    pub(super) piece: Piece,
+    /// The items of the piece that are in one segment, from the first on.
+    pub(super) stretch: Stretch<'a>,
+    /// The job's number in this pool.
+    pub(super) job: u32,
+    pub(super) function: &'a Bytes,
+    /// How long each item may run; 0: as long as it likes.
+    pub(super) timeout_ns: u64,
+    /// The items of the chunk run on one worker, one after another.
+    pub(super) whole: bool,
+    /// The piece begins with the first item of the chunk.
+    pub(super) begins_chunk: bool,
+    /// The outcomes of the chunk are discarded.
+    pub(super) cancelled: bool,
+}
+
 /// Consecutive items in one segment.
 #[derive(Debug)]
 pub(super) struct Stretch<'a> {

@@ -4,8 +4,7 @@ use std::io;
 
 use farpool_proto::v1::{Failure, FailureKind};
 
-use super::WorkerPool;
-use super::death::seconds;
+use super::launcher::Launcher;
 use crate::Host;
 use crate::fork_server::Program;
 
@@ -35,33 +34,17 @@ pub(super) fn no_memory(host: &Host, why: &str) -> Failure {
     failure(host, false, format!("cannot start workers on host {}: {why}", host.name))
 }
 
-impl WorkerPool {
-    /// The program exited before it reached `farpool::init()`.
-    pub(super) fn exited_before_init(&mut self, now: u64) -> Failure {
-        let ended = self.supervision.fork_server.exit_description();
-        let said = self.drain_fork_server_stderr(now);
-        self.not_ready(&format!("ended ({ended}) before it reached farpool::init()"), &said)
-    }
-
-    /// The program did not reach `farpool::init()` in time.
-    pub(super) fn init_timed_out(&mut self, now: u64) -> Failure {
-        let waited = seconds(self.supervision.start_limit);
-        let what = format!("did not reach farpool::init() within {waited}");
-        let said = self.drain_fork_server_stderr(now);
-        self.not_ready(&what, &said)
-    }
-
-    fn not_ready(&self, what: &str, said: &str) -> Failure {
-        // The loader's message names the program by the client's path, which may not exist here.
-        let program = &self.supervision.program;
-        let called = program.arguments.first().map(|name| name.to_string_lossy()).unwrap_or_default();
-        let said = if called.is_empty() { said.to_owned() } else { said.replace(&*called, &program.name()) };
-        let advice = if said.is_empty() { "make it the first line of main" } else { &said };
-        let message = if self.shipped {
-            format!("the program {} {what} on host {}: {advice}", program.name(), self.host.name)
-        } else {
-            format!("cannot start workers: the program {what}: {advice}")
-        };
-        failure(&self.host, self.shipped, message)
-    }
+/// The program did not reach `farpool::init()`. `what` it did instead, and what it `said` on stderr.
+pub(super) fn not_ready(launcher: &Launcher, host: &Host, what: &str, said: &str) -> Failure {
+    let (program, shipped) = (launcher.program(), launcher.is_shipped());
+    // The loader's message names the program by the client's path, which may not exist here.
+    let called = program.arguments.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let said = if called.is_empty() { said.to_owned() } else { said.replace(&*called, &program.name()) };
+    let advice = if said.is_empty() { "make it the first line of main" } else { &said };
+    let message = if shipped {
+        format!("the program {} {what} on host {}: {advice}", program.name(), host.name)
+    } else {
+        format!("cannot start workers: the program {what}: {advice}")
+    };
+    failure(host, shipped, message)
 }

@@ -1,25 +1,25 @@
 //! Output of a pool's processes: copied to this process's stderr, or forwarded to the coordinator.
 
+use std::os::fd::OwnedFd;
+
 use bytes::Bytes;
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{AgentOutput, OutputStream};
 
 use super::lines::{Budget, ForwardingSink};
 use super::report::Report;
-use super::stream::{Discard, OwnStderr, Pumped, Stream};
-use super::worker::Worker;
-use super::{Token, WorkerPool};
+use super::round::Round;
+use super::stream::{Discard, OwnStderr, Pumped, Stream, UNTIL_RELEASED};
+use super::wait::Token;
 
 /// Delay before blocked output is retried.
 const RETRY_NS: u64 = 50_000_000;
 /// The same for the output of a worker whose process id is not known yet.
 const UNKNOWN_RETRY_NS: u64 = 1_000_000;
-/// Blocked until [`WorkerPool::hold`] releases it.
-const UNTIL_RELEASED: u64 = u64::MAX;
 
 /// Forwards output to the coordinator within a budget.
 #[derive(Debug)]
-pub(super) struct Forwarder {
+struct Forwarder {
     pool: u64,
     budget: Budget,
     /// The worker that is read first after the budget was used up.
@@ -27,7 +27,7 @@ pub(super) struct Forwarder {
 }
 
 impl Forwarder {
-    pub(super) fn new(pool: u64, now: u64) -> Forwarder {
+    fn new(pool: u64, now: u64) -> Forwarder {
         Forwarder { pool, budget: Budget::new(now), turn: 0 }
     }
 
@@ -55,131 +55,216 @@ impl Forwarder {
     }
 }
 
-impl WorkerPool {
-    /// Reads a worker's stream or the fork server's stderr.
-    pub(super) fn output_ready(&mut self, token: Token, now: u64) {
-        let WorkerPool { workers, fork_server_stderr, forwarder, report, supervision, epoll, held, .. } = self;
+/// What the processes of a pool print.
+#[derive(Debug)]
+pub(super) struct Output {
+    /// `None`: output goes to this process's own stdout and stderr.
+    forwarder: Option<Forwarder>,
+    /// The streams of the workers, in the order in which these were started.
+    workers: Vec<Streams>,
+    /// The fork server's stderr, unless it is that of this process.
+    fork_server: Option<Stream>,
+    /// Output is not read, regardless of other pools.
+    held_by_pool: bool,
+}
+
+/// The streams of one worker.
+#[derive(Debug)]
+pub(super) struct Streams {
+    /// The worker's number.
+    worker: u32,
+    /// `None`: it writes to this process's stdout.
+    stdout: Option<Stream>,
+    stderr: Stream,
+}
+
+/// The ends of a worker's streams that it writes to.
+#[derive(Debug)]
+pub(super) struct StreamEnds {
+    /// `None`: this process's own.
+    pub(super) stdout: Option<OwnedFd>,
+    pub(super) stderr: OwnedFd,
+}
+
+/// The fork server, as far as its output is concerned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Server {
+    pub(super) pid: u32,
+    /// The program has reached `farpool::init()`.
+    pub(super) is_up: bool,
+}
+
+impl Output {
+    /// `forwards`: output is reported to the coordinator. `fork_server`: the fork server's stderr, if it is captured.
+    pub(super) fn new(forwards: bool, fork_server: Option<Stream>, round: &Round) -> Output {
+        let forwarder = forwards.then(|| Forwarder::new(round.id, round.now));
+        let mut output = Output { forwarder, workers: Vec::new(), fork_server: None, held_by_pool: false };
+        output.set_fork_server(fork_server, round);
+        output
+    }
+
+    /// Returns whether output is reported to the coordinator.
+    pub(super) fn forwards(&self) -> bool {
+        self.forwarder.is_some()
+    }
+
+    /// Creates the streams of a new worker, and their other ends.
+    pub(super) fn prepare(&self, worker: u32) -> nix::Result<(Streams, StreamEnds)> {
+        let (stdout, stdout_end) = if self.forwards() { Some(Stream::new()?) } else { None }.unzip();
+        let (stderr, stderr_end) = Stream::new()?;
+        Ok((Streams { worker, stdout, stderr }, StreamEnds { stdout: stdout_end, stderr: stderr_end }))
+    }
+
+    /// Takes the streams of a worker that was started.
+    pub(super) fn worker_started(&mut self, mut streams: Streams, round: &Round) {
+        for (token, _, stream) in streams.all() {
+            if let Some(pipe) = stream.pipe() {
+                round.watch(token, pipe);
+            }
+        }
+        self.workers.push(streams);
+    }
+
+    /// Closes the streams of a worker that could not be started.
+    pub(super) fn worker_not_started(&mut self, worker: u32) {
+        self.workers.retain(|streams| streams.worker != worker);
+    }
+
+    /// Forwards everything that a worker wrote before it exited. Returns its streams.
+    pub(super) fn worker_exited(&mut self, worker: u32, pid: u32, round: &mut Round) -> Option<Streams> {
+        let at = self.workers.iter().position(|streams| streams.worker == worker)?;
+        let mut streams = self.workers.remove(at);
+        for (_, kind, stream) in streams.all() {
+            match &mut self.forwarder {
+                None => drop(stream.pump(&mut OwnStderr)),
+                Some(forwarder) => forwarder.drain(stream, (pid, kind), &mut round.report, round.now),
+            }
+        }
+        Some(streams)
+    }
+
+    /// Takes the stderr of a fork server that was started.
+    pub(super) fn set_fork_server(&mut self, stderr: Option<Stream>, round: &Round) {
+        if let Some(pipe) = stderr.as_ref().and_then(Stream::pipe) {
+            round.watch(Token::ForkServerStderr, pipe);
+        }
+        self.fork_server = stderr;
+    }
+
+    /// Returns what the exited fork server wrote to stderr; empty if its stderr is not captured.
+    pub(super) fn fork_server_exited(&mut self, server: Server, round: &mut Round) -> String {
+        let Some(mut stream) = self.fork_server.take() else { return String::new() };
+        match &mut self.forwarder {
+            Some(forwarder) if server.is_up => {
+                forwarder.drain(&mut stream, (server.pid, OutputStream::Stderr), &mut round.report, round.now);
+            }
+            _ => drop(stream.pump(&mut Discard)),
+        }
+        stream.end()
+    }
+
+    /// Reads a worker's stream or the fork server's stderr. `pid_of` returns the process id of the worker with a
+    /// number.
+    pub(super) fn ready(&mut self, token: Token, pid_of: impl Fn(u32) -> u32, server: Server, round: &mut Round) {
+        let Output { forwarder, workers, fork_server, .. } = self;
         let (stream, whose) = match token {
             Token::ForkServerStderr => {
-                let pid = supervision.fork_server.pid();
-                let Some(stream) = fork_server_stderr else { return };
-                (stream, (pid, OutputStream::Stderr))
+                let Some(stream) = fork_server else { return };
+                (stream, (server.pid, OutputStream::Stderr))
             }
             Token::Stdout(number) | Token::Stderr(number) => {
-                let Some(worker) = workers.iter_mut().find(|worker| worker.number == number) else { return };
-                let pid = worker.known_pid();
-                match (token, &mut worker.stdout) {
+                let Some(streams) = workers.iter_mut().find(|streams| streams.worker == number) else { return };
+                let pid = pid_of(number);
+                match (token, &mut streams.stdout) {
                     (Token::Stdout(_), Some(stdout)) => (stdout, (pid, OutputStream::Stdout)),
-                    _ => (&mut worker.stderr, (pid, OutputStream::Stderr)),
+                    _ => (&mut streams.stderr, (pid, OutputStream::Stderr)),
                 }
             }
             Token::ForkServer | Token::Socket(_) => return,
         };
+        let now = round.now;
         let (pumped, again) = match forwarder {
-            _ if *held => (Pumped::Blocked, UNTIL_RELEASED),
+            _ if round.held => (Pumped::Blocked, UNTIL_RELEASED),
             None => (stream.pump(&mut OwnStderr), now + RETRY_NS),
             // The program has already printed this in the client.
-            Some(_) if token == Token::ForkServerStderr && !supervision.up => (stream.pump(&mut Discard), now),
+            Some(_) if token == Token::ForkServerStderr && !server.is_up => (stream.pump(&mut Discard), now),
             Some(_) if whose.0 == 0 => (Pumped::Blocked, now + UNKNOWN_RETRY_NS),
             Some(forwarder) => {
-                let pumped = forwarder.pump(stream, whose, report, now);
+                let pumped = forwarder.pump(stream, whose, &mut round.report, now);
                 (pumped, forwarder.budget.resume_at())
             }
         };
         if pumped == Pumped::Blocked {
             stream.blocked_until = Some(again);
             if let Some(pipe) = stream.pipe() {
-                let _ = epoll.delete(pipe);
+                round.unwatch(pipe);
             }
         }
     }
 
-    /// Stops or resumes reading outcomes and output: for this pool (`of_this`, if it changes) and for all pools.
-    pub(crate) fn hold(&mut self, of_this: Option<bool>, of_all: bool) {
+    /// Stops or resumes reading output: for this pool (`of_this`, if it changes) and for all pools. Returns whether
+    /// this pool is held now.
+    pub(super) fn hold(&mut self, of_this: Option<bool>, of_all: bool) -> bool {
         self.held_by_pool = of_this.unwrap_or(self.held_by_pool);
         let hold = of_all || self.held_by_pool;
-        self.held = hold;
-        let streams = self.workers.iter_mut().flat_map(|worker| worker.streams().map(|(_, _, stream)| stream));
-        for stream in streams.chain(&mut self.fork_server_stderr) {
+        let streams = self.workers.iter_mut().flat_map(|streams| streams.all().map(|(_, _, stream)| stream));
+        for stream in streams.chain(&mut self.fork_server) {
             if !hold && stream.blocked_until == Some(UNTIL_RELEASED) {
                 stream.blocked_until = Some(0);
             }
         }
+        hold
     }
 
-    /// Resumes blocked output and forwards unfinished lines that are due.
-    pub(super) fn resume_output(&mut self, now: u64) {
-        let WorkerPool { workers, fork_server_stderr, forwarder, report, supervision, epoll, serial, .. } = self;
+    /// Resumes blocked output and forwards unfinished lines that are due. `pid_of` returns the process id of the worker
+    /// with a number.
+    pub(super) fn resume(&mut self, pid_of: impl Fn(u32) -> u32, server: Server, round: &mut Round) {
+        let Output { forwarder, workers, fork_server, .. } = self;
+        let now = round.now;
         // The first stream may use up the whole budget, so they take turns.
         let turn = forwarder.as_mut().map_or(0, |forwarder| {
             forwarder.turn = forwarder.turn.wrapping_add(1);
             forwarder.turn % workers.len().max(1)
         });
         let (before, after) = workers.split_at_mut(turn);
-        let of_workers = after.iter_mut().chain(before).flat_map(Worker::streams);
-        let of_fork_server = fork_server_stderr
-            .iter_mut()
-            .map(|stream| (Token::ForkServerStderr, (supervision.fork_server.pid(), OutputStream::Stderr), stream));
-        for (token, whose, stream) in of_workers.chain(of_fork_server) {
+        let of_workers = after.iter_mut().chain(before).flat_map(Streams::all);
+        let of_fork_server =
+            fork_server.iter_mut().map(|stream| (Token::ForkServerStderr, OutputStream::Stderr, stream));
+        for (token, kind, stream) in of_workers.chain(of_fork_server) {
             if stream.blocked_until.is_some_and(|at| now >= at) {
                 stream.blocked_until = None;
                 if let Some(pipe) = stream.pipe() {
-                    token.watch(epoll, *serial, pipe);
+                    round.watch(token, pipe);
                 }
             }
             if let Some(forwarder) = forwarder
                 && stream.lines.due().is_some_and(|due| now >= due)
             {
-                forwarder.forward(stream, whose, report, now, false);
+                let pid = match token {
+                    Token::Stdout(number) | Token::Stderr(number) => pid_of(number),
+                    _ => server.pid,
+                };
+                forwarder.forward(stream, (pid, kind), &mut round.report, now, false);
             }
         }
     }
 
-    /// Forwards everything that a worker wrote before it exited.
-    pub(super) fn drain_output(&mut self, worker: &mut Worker, now: u64) {
-        let WorkerPool { forwarder, report, .. } = self;
-        for (_, whose, stream) in worker.streams() {
-            match forwarder {
-                None => drop(stream.pump(&mut OwnStderr)),
-                Some(forwarder) => forwarder.drain(stream, whose, report, now),
-            }
-        }
-    }
-
-    /// Returns what the exited fork server wrote to stderr; empty if its stderr is not captured.
-    pub(super) fn drain_fork_server_stderr(&mut self, now: u64) -> String {
-        let WorkerPool { fork_server_stderr, forwarder, report, supervision, .. } = self;
-        let Some(mut stream) = fork_server_stderr.take() else { return String::new() };
-        match forwarder {
-            Some(forwarder) if supervision.up => {
-                let whose = (supervision.fork_server.pid(), OutputStream::Stderr);
-                forwarder.drain(&mut stream, whose, report, now);
-            }
-            _ => drop(stream.pump(&mut Discard)),
-        }
-        stream.end()
-    }
-}
-
-impl Worker {
-    fn streams(&mut self) -> impl Iterator<Item = (Token, (u32, OutputStream), &mut Stream)> {
-        let (pid, number) = (self.known_pid(), self.number);
-        let stdout =
-            self.stdout.iter_mut().map(move |stream| (Token::Stdout(number), (pid, OutputStream::Stdout), stream));
-        let stderr = (Token::Stderr(number), (pid, OutputStream::Stderr), &mut self.stderr);
-        stdout.chain(std::iter::once(stderr))
-    }
-
-    /// Returns when its output needs attention.
-    pub(super) fn output_due(&self) -> Option<u64> {
-        let streams = self.stdout.iter().chain(std::iter::once(&self.stderr));
-        streams.filter_map(Stream::due).min()
-    }
-}
-
-impl Stream {
-    /// Returns when it needs attention that no descriptor reports.
+    /// Returns when output needs attention that no descriptor reports.
     pub(super) fn due(&self) -> Option<u64> {
-        [self.blocked_until.filter(|&at| at != UNTIL_RELEASED), self.lines.due()].into_iter().flatten().min()
+        let of_workers = self.workers.iter().flat_map(|streams| streams.stdout.iter().chain([&streams.stderr]));
+        of_workers.chain(&self.fork_server).filter_map(Stream::due).min()
+    }
+}
+
+impl Streams {
+    fn all(&mut self) -> impl Iterator<Item = (Token, OutputStream, &mut Stream)> {
+        let number = self.worker;
+        let stdout = self.stdout.iter_mut().map(move |stream| (Token::Stdout(number), OutputStream::Stdout, stream));
+        stdout.chain([(Token::Stderr(number), OutputStream::Stderr, &mut self.stderr)])
+    }
+
+    /// Returns the end of what the worker wrote to stderr.
+    pub(super) fn stderr_end(&mut self) -> String {
+        self.stderr.end()
     }
 }

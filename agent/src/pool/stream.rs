@@ -17,6 +17,8 @@ const TAIL_BYTES: usize = 8 << 10;
 const PORTION_BYTES: usize = 4096;
 /// Most portions read in a row, so that one worker's flood does not delay the others. As much as a pipe holds.
 const MAX_PORTIONS: usize = 16;
+/// Blocked until the output of its pool is no longer held.
+pub(super) const UNTIL_RELEASED: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -80,6 +82,11 @@ impl Stream {
             }
         }
         Pumped::Open
+    }
+
+    /// Returns when it needs attention that no descriptor reports.
+    pub(super) fn due(&self) -> Option<u64> {
+        [self.blocked_until.filter(|&at| at != UNTIL_RELEASED), self.lines.due()].into_iter().flatten().min()
     }
 
     /// Returns the tail of everything written, as text.

@@ -1,20 +1,8 @@
-//! Sleeps without missed wake-ups: what wakes a pool, and when it must wake by itself.
+//! What wakes a pool: ready descriptors, and deadlines.
 
 use std::os::fd::BorrowedFd;
 
-use farpool_link::RING_BYTES;
-use farpool_link::clock;
-use farpool_link::record::HEADER_BYTES;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-
-use super::WorkerPool;
-use super::stream::Stream;
-use super::worker::{State, Worker};
-
-/// Outcomes of quick items are collected for this long at most, so that they travel together.
-const COLLECT_NS: u64 = 1_000_000;
-/// How often to check whether a cancelled item has begun that was still on its way to its worker.
-const CANCEL_LOOK_NS: u64 = 10_000_000;
 
 /// The descriptor of a pool that an epoll event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,70 +58,4 @@ pub enum Armed {
     Busy,
     /// It may sleep until a descriptor is ready or until this time (CLOCK_MONOTONIC, ns).
     Until(Option<u64>),
-}
-
-impl WorkerPool {
-    /// Handles a ready descriptor.
-    pub(crate) fn ready(&mut self, token: Token) {
-        let now = clock::now();
-        match token {
-            Token::ForkServer => self.fork_server_ready(now),
-            Token::Socket(number) => self.socket_ready(number, now),
-            Token::Stdout(_) | Token::Stderr(_) | Token::ForkServerStderr => self.output_ready(token, now),
-        }
-    }
-
-    /// Asks the workers to wake the agent when there is work, so that it may sleep until then.
-    pub(crate) fn arm(&mut self) -> Armed {
-        if self.has_rejected() || std::mem::take(&mut self.needs_another_round) {
-            return Armed::Busy;
-        }
-        let now = clock::now();
-        let mut deadline = self.supervision.deadline(self.may_start());
-        let quick = self.threads == 1 && self.pace.is_quick();
-        for at in 0..self.workers.len() {
-            let worker = &mut self.workers[at];
-            if !self.held && (worker.may_have_records() || worker.wants_room) && worker.arm(quick, now) {
-                return Armed::Busy;
-            }
-            let collect = worker.armed_at.filter(|at| *at > worker.finished + 1).map(|_| now + COLLECT_NS);
-            let output = worker.output_due();
-            let termination = worker.termination.map(|termination| termination.at);
-            // A cancelled item that could not be taken back is ended once it begins, which no event reports.
-            let cancelled = worker.cancel_at.map(|at| at.max(now + CANCEL_LOOK_NS));
-            let due = self.due(at).map(|(due, _)| due);
-            deadline = [deadline, collect, output, termination, cancelled, due].into_iter().flatten().min();
-        }
-        let of_fork_server = self.fork_server_stderr.as_ref().and_then(Stream::due);
-        deadline =
-            [deadline, of_fork_server, self.time_to_move(now), self.time_to_replace()].into_iter().flatten().min();
-        match deadline {
-            Some(time) if time <= now => Armed::Busy,
-            other => Armed::Until(other),
-        }
-    }
-}
-
-impl Worker {
-    /// Asks to be woken. Returns true if there is something to read or to write already.
-    fn arm(&mut self, quick: bool, now: u64) -> bool {
-        let outstanding = self.outstanding();
-        // Outcomes of quick items are collected, unless this worker has come to a long item.
-        let stalled = now.saturating_sub(self.progress.2) >= COLLECT_NS;
-        let ahead = if quick && !stalled && self.state == State::Ready && self.receiving.is_none() {
-            outstanding / 2
-        } else {
-            0
-        };
-        let at = self.finished + ahead.max(1);
-        self.memory.status().agent_sleeps(at);
-        self.armed_at = Some(at);
-        if self.wants_room {
-            self.memory.status().want_space();
-            if self.to.room(RING_BYTES).is_ok_and(|room| room > RING_BYTES / 2) {
-                return true;
-            }
-        }
-        self.from.available(HEADER_BYTES).map_or(true, |bytes| bytes >= HEADER_BYTES)
-    }
 }

@@ -30,7 +30,7 @@ impl Receiving {
     }
 
     /// Takes a piece of this many bytes from the ring.
-    pub(super) fn add(&mut self, piece: usize, from: &mut Reader) -> Result<(), Corrupt> {
+    pub(super) fn add(&mut self, piece: usize, from: &Reader) -> Result<(), Corrupt> {
         let missing = self.length - self.received;
         // Empty pieces could follow each other forever.
         if piece == 0 || piece as u64 > missing {
