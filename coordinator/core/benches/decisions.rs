@@ -1,8 +1,8 @@
-//! How many decisions the core makes in a second, and what a queued chunk takes.
+//! Measures how many decisions the core makes a second, and how much memory a queued chunk takes.
 //!
-//! A decision is a chunk of one item handed out together with its completion. Run with
-//! `cargo bench -p farpool-core`; a number as argument is how many decisions to make for each line, and
-//! `agents=100` leaves out the lines with other numbers of agents.
+//! A decision is handing out a chunk of one item and taking its completion. Run with `cargo bench -p farpool-core`. A
+//! number as argument is the number of decisions for each line; `agents=100` leaves out the lines with other numbers of
+//! agents.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::num::{NonZeroU32, NonZeroU64};
@@ -16,7 +16,7 @@ struct Counting;
 static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: everything is passed on to the system's allocator as it came.
+// SAFETY: every call is passed on unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE_BYTES.fetch_add(layout.size() as i64, Relaxed);
@@ -37,7 +37,7 @@ static ALLOCATOR: Counting = Counting;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    // `cargo test --all-targets` runs this too, without that word and in a debug build: then only to see that it works.
+    // `cargo test --all-targets` runs this too, without `--bench` and in a debug build, only to see that it works.
     let measure = words.iter().any(|word| word == "--bench");
     let decisions = words.iter().find_map(|word| word.parse().ok()).unwrap_or(if measure { 4_000_000 } else { 1000 });
     let only: Option<u32> = words.iter().find_map(|word| word.strip_prefix("agents=")?.parse().ok());
@@ -55,7 +55,7 @@ fn main() {
         (10_000, 1, 0, 1, 1),
         (10_000, 1, 0, 1, 64),
         (10_000, 1, 0, 1000, 64),
-        // Hundreds of pools, on all agents or on a few each, of which every slot has several.
+        // Hundreds of pools, on all agents or on a few each, so that several share each slot.
         (10_000, 300, 0, 300, 64),
         (100, 500, 0, 500, 16),
         (1000, 500, 8, 500, 16),
@@ -93,8 +93,9 @@ fn agent(index: u32) -> AgentId {
     AgentId::new(index, 1)
 }
 
-/// Seconds and allocations for so many decisions, each agent with two slots and a prefetch of two, and the jobs spread
-/// over the pools, which have a limit or 0; completions come from agents at random, `batch` of them between two rounds of scheduling.
+/// Returns seconds and allocations for so many decisions. Each agent has two slots and a prefetch of two, and the jobs
+/// are spread over the pools. A pool has a limit, or 0 for none. Completions come from random agents, `batch` of them
+/// between two rounds of scheduling.
 fn decide(agents: u32, (pools, limit): (u32, u32), jobs: u32, batch: usize, decisions: u64) -> (f64, u64) {
     let mut core = Core::new(Config::default());
     let mut actions = Vec::new();
@@ -159,7 +160,7 @@ enum Queued {
     Held,
 }
 
-/// Bytes for each of a million chunks of one item.
+/// Returns the bytes for each of a million chunks of one item.
 fn queued(how: Queued) -> f64 {
     const CHUNKS: u64 = 1_000_000;
     let before = LIVE_BYTES.load(Relaxed);
@@ -184,7 +185,7 @@ fn queued(how: Queued) -> f64 {
     if matches!(how, Queued::Fresh | Queued::Held) {
         return (LIVE_BYTES.load(Relaxed) - before - scratch as i64) as f64 / CHUNKS as f64;
     }
-    // The places of chunks that were at agents stay and are used again: here counts what queueing adds.
+    // The slab entries of assigned chunks stay and are reused. This counts only what queueing adds.
     let held = std::mem::take(&mut actions);
     let before = LIVE_BYTES.load(Relaxed);
     let mut back = 0;

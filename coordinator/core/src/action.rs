@@ -1,81 +1,82 @@
-//! All that the scheduler can ask for.
+//! Everything that the scheduler can ask its caller to do.
 
 use std::num::NonZeroU32;
 
 use crate::ids::{AgentId, ChunkId, JobId, PoolId};
 
-/// Something to be done by the caller, in the order given.
+/// Something that the caller must do, in the order given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Have the agent start the pool; it answers with [`Event::PlaceStarted`](crate::Event::PlaceStarted) or
+    /// Have the agent start the pool. It answers with [`Event::PlaceStarted`](crate::Event::PlaceStarted) or
     /// [`Event::PlaceUnfit`](crate::Event::PlaceUnfit).
     StartPool {
-        /// Whom.
+        /// The agent.
         agent: AgentId,
-        /// What.
+        /// The pool.
         pool: PoolId,
-        /// Workers that it may have there; none: as many as the agent has slots.
+        /// Workers that the pool may have there; none: as many as the agent has slots.
         workers: Option<NonZeroU32>,
     },
-    /// Give the pool another number of workers at the agent.
+    /// Change the pool's number of workers at the agent.
     ResizePool {
-        /// Whom.
+        /// The agent.
         agent: AgentId,
-        /// What.
+        /// The pool.
         pool: PoolId,
-        /// Workers that it may have there.
+        /// Workers that the pool may have there.
         workers: NonZeroU32,
     },
-    /// Have the agent stop the pool, of which it holds nothing; it answers with
-    /// [`Event::PlaceStopped`](crate::Event::PlaceStopped). Its workers are wanted elsewhere. What is closed, or at an
-    /// agent that leaves, is not told of here.
+    /// Have the agent stop the pool, of which it holds nothing. It answers with
+    /// [`Event::PlaceStopped`](crate::Event::PlaceStopped). The workers are needed elsewhere. There is no such action
+    /// for a closed pool, or at an agent that is leaving.
     StopPool {
-        /// Whom.
+        /// The agent.
         agent: AgentId,
-        /// What.
+        /// The pool.
         pool: PoolId,
     },
-    /// Tell the agent about the job: its first chunk of it follows.
+    /// Tell the agent about the job. Its first chunk follows.
     StartJob {
-        /// Whom.
+        /// The agent.
         agent: AgentId,
-        /// About what.
+        /// The job.
         job: JobId,
     },
-    /// Send the agent these items to run. They may be a second copy of what another agent is late with.
+    /// Send the agent these items to run. They may be a second copy of items that another agent is late with.
     Assign {
-        /// Whom.
+        /// The agent.
         agent: AgentId,
-        /// Under which name it reports on them.
+        /// The id under which the agent reports on them.
         chunk: ChunkId,
-        /// Of which job.
+        /// The job.
         job: JobId,
         /// The first item.
         first: u64,
         /// How many.
         count: u64,
-        /// Which try this is of the first item, from 1. All other items are at their first.
+        /// The attempt number of the first item, from 1. All other items are at their first attempt.
         attempt: u32,
     },
-    /// Have the agent drop what is left of the chunk, and kill what runs of it: others were faster. It may have ended there
-    /// already, and no report of it is needed.
+    /// Have the agent drop the rest of the chunk and kill what runs of it, because another agent was faster. The chunk
+    /// may have ended there already, and no report of it is needed.
     CancelChunk {
-        /// Whom.
+        /// The agent.
         agent: AgentId,
-        /// What.
+        /// The chunk.
         chunk: ChunkId,
     },
-    /// Ask the agent to give back what has not begun of the chunk.
+    /// Ask the agent to give back the items of the chunk that have not begun.
     Retract {
-        /// Whom.
+        /// The agent.
         agent: AgentId,
-        /// What.
+        /// The chunk.
         chunk: ChunkId,
     },
-    /// Results just reported are the items' outcomes: deliver them. It may be only part of the report: another
-    /// agent was faster with the rest, or the rest is retried. For one report, this comes before [`Retrying`](Self::Retrying).
+    /// Results just reported are the items' outcomes: deliver them. They may be only part of the report: another agent
+    /// was faster with the rest, or the rest is retried. For one report, this comes before
+    /// [`Retrying`](Self::Retrying).
     Accept {
-        /// Of which job.
+        /// The job.
         job: JobId,
         /// The first item.
         first: u64,
@@ -86,7 +87,7 @@ pub enum Action {
     },
     /// These items have failed: deliver that.
     Fail {
-        /// Of which job.
+        /// The job.
         job: JobId,
         /// The first item.
         first: u64,
@@ -94,30 +95,30 @@ pub enum Action {
         count: u64,
         /// How often each was tried.
         attempts: u32,
-        /// What to tell.
+        /// Why.
         cause: Cause,
     },
-    /// The item will be retried. If a result of it was reported, that is dropped.
+    /// The item will be retried. A result reported for it is dropped.
     Retrying {
-        /// Of which job.
+        /// The job.
         job: JobId,
-        /// Which.
+        /// The item.
         item: u64,
-        /// The number of the try to come.
+        /// The number of the next attempt.
         attempt: u32,
     },
-    /// Tell the agent that the job needs it no more.
+    /// Tell the agent that it can forget the job.
     EndJob {
-        /// Whom.
+        /// The agent.
         agent: AgentId,
-        /// About what.
+        /// The job.
         job: JobId,
-        /// Whether to kill what runs of it.
+        /// Whether to kill its running items.
         kill: bool,
     },
-    /// Every item has had its outcome, or the job was cancelled. Its id means nothing any more.
+    /// Every item has its outcome, or the job was cancelled. The id is not valid any more.
     JobFinished {
-        /// Which.
+        /// The job.
         job: JobId,
         /// Whether outcomes are missing.
         cancelled: bool,
@@ -129,6 +130,6 @@ pub enum Action {
 pub enum Cause {
     /// The fault that is being handled.
     Reported,
-    /// The agent that held them is gone, and they may not be run again.
+    /// Their agent is lost, and they may not run again.
     AgentLost,
 }

@@ -1,20 +1,20 @@
-//! How many items a chunk of an adaptive job gets.
+//! Chooses chunk sizes for adaptive jobs.
 
-/// What is known about how long a job's items take, and the chunk size that follows.
+/// Measured item times of a job, and the chunk size that follows from them.
 ///
-/// One item at first; then as many as fill the target, but at most twice what a chunk has been measured to take: a
-/// job whose items get slower does not find itself with a chunk of thousands of them. Slower items shrink the next
+/// It starts at one item and grows until chunks fill the target. It never exceeds twice the number of items measured in
+/// one chunk, so that a job whose items get slower has no chunk of thousands of them. Slower items shrink the next
 /// chunk at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
-    // Worker time an item, a moving average; 0: not known.
+    // Worker time per item, a moving average; 0: not measured yet.
     item_ns: f64,
-    // The longest that an item took, as far as reports tell items apart.
+    // The longest time of an item, as far as reports tell items apart.
     slowest_ns: f64,
     size: u64,
 }
 
-/// Weight of a new measurement: four reports or so make the past forgotten.
+/// Weight of a new measurement: after about four reports the old ones hardly count.
 const WEIGHT: f64 = 0.25;
 
 impl Default for Pace {
@@ -24,31 +24,31 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// `items` took `busy_ns`; with them, `covered` items of their chunk have been measured.
+    /// Records that `items` took `busy_ns`. Including them, `covered` items of their chunk have been measured.
     pub(crate) fn measured(&mut self, items: u64, busy_ns: u64, covered: u64, target_ns: u64) {
         let sample = busy_ns as f64 / items as f64;
         self.item_ns = if self.item_ns == 0.0 { sample } else { self.item_ns + (sample - self.item_ns) * WEIGHT };
         self.slowest_ns = self.slowest_ns.max(sample);
-        // `as` holds at the ends of the range, so neither a huge nor a tiny time overflows.
+        // `as` saturates, so neither a huge nor a tiny time overflows.
         let wanted = ((target_ns as f64 / self.item_ns) as u64).max(1);
         let proven = self.size.max(covered.saturating_mul(2));
         self.size = wanted.min(proven);
     }
 
-    /// Items for the next chunk when `queued` are left for `slots`.
+    /// Returns the number of items for the next chunk when `queued` items remain for `slots`.
     ///
-    /// No chunk is more than half of a slot's share of what is left: then each slot gets some, and the last ones to
-    /// finish finish close together.
+    /// A chunk is at most half of a slot's share of the rest. So each slot gets some, and the slots finish at about the
+    /// same time.
     pub(crate) fn size(&self, queued: u64, slots: u64) -> u64 {
         self.size.min(queued.div_ceil(2 * slots)).max(1)
     }
 
-    /// Worker time that so many items are expected to take, if that is known.
+    /// Returns the worker time that so many items are expected to take, if any were measured.
     pub(crate) fn expected_ns(&self, items: u64) -> Option<u64> {
         (self.item_ns > 0.0).then_some((self.item_ns * items as f64) as u64)
     }
 
-    /// The same, if one of them is as slow as the slowest so far.
+    /// Like `expected_ns`, but one of them is as slow as the slowest so far.
     pub(crate) fn expected_at_most_ns(&self, items: u64) -> Option<u64> {
         let others = items.saturating_sub(1) as f64;
         (self.item_ns > 0.0).then_some((self.item_ns * others + self.slowest_ns.max(self.item_ns)) as u64)
@@ -59,7 +59,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Each step: an item's time and the size of the chunk after a whole chunk at that pace.
+    /// Each step: the time of an item, and the expected chunk size after a whole chunk at that pace.
     fn check(steps: &[(u64, u64)]) {
         let mut pace = Pace::default();
         let mut size = 1;
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_what_is_left() {
+    fn a_chunk_is_at_most_half_of_a_slots_share() {
         let pace = Pace { item_ns: 1.0, size: 1000, ..Pace::default() };
         for (queued, slots, expected) in [(100_000, 4, 1000), (800, 4, 100), (81, 4, 11), (8, 4, 1), (1, 4, 1)] {
             assert_eq!(pace.size(queued, slots), expected, "{queued} for {slots}");
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_any_times() {
+    fn any_time_gives_a_valid_size() {
         for (items, busy_ns) in [(1, u64::MAX), (u64::MAX, 1), (u64::MAX, u64::MAX), (1, 1)] {
             let mut pace = Pace::default();
             for _ in 0..100 {

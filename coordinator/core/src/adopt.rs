@@ -1,7 +1,7 @@
-//! Takes in what agents hold from before the scheduler knew of it: it was started anew, or had given them up.
+//! Adopts chunks that agents hold from before the scheduler knew of them: it was restarted, or had given the agents up.
 //!
-//! An item that is queued is nowhere else, so an agent may go on with it: the attempt that it has begun goes on under a new name.
-//! What is not queued has had its outcome or was given to somebody else, and what the agent makes of it counts for nothing.
+//! A queued item runs nowhere else, so an agent may resume it: its attempt continues under a new chunk id. An item that
+//! is not queued has its outcome or was given to another agent, so this agent's report of it is dropped.
 
 use crate::action::{Action, Cause};
 use crate::chunk::{Hold, Items};
@@ -11,31 +11,31 @@ use crate::ids::{AgentId, ChunkId, JobId};
 use crate::pool::Stage;
 use crate::run::Run;
 
-/// What an agent says that it holds: a chunk from before the scheduler knew of that.
+/// A chunk that an agent reports to hold from before the scheduler knew of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Who.
+    /// The agent.
     pub agent: AgentId,
-    /// Of which job.
+    /// The job.
     pub job: JobId,
-    /// The first item of the chunk as it was handed out once.
+    /// The first item of the chunk as it was originally handed out.
     pub first: u64,
-    /// Which try of that item this is.
+    /// The attempt number of that item.
     pub attempt: u32,
-    /// What it holds.
+    /// The items that it holds.
     pub runs: Vec<Run>,
 }
 
 impl Core {
-    /// The agent goes on with those runs of the chunk that are wholly in the job's queue, and they are queued no more. Of the
-    /// others nobody hears any more what has become of them: those that are queued fail if they run at most once.
+    /// The agent resumes those runs of the chunk that are entirely in the job's queue; they leave the queue. The other
+    /// runs will never be reported: those of their items that are queued fail if the job runs items at most once.
     ///
-    /// Returns under which name the agent reports on the chunk from now on, and which try this is of the first item that was
-    /// adopted, from 1; all other items are at their first. None: it goes on with nothing. What else follows is added to
-    /// `actions`. The agent knows the job then.
+    /// Returns the chunk id under which the agent reports from now on, and the attempt number of the first adopted
+    /// item, from 1; all other items are at their first attempt. None: nothing was adopted. Other consequences are
+    /// added to `actions`. The agent knows the job afterwards.
     ///
-    /// The pool has started there. Chunks are told of in the order in which the agent got them. Like a report, this may
-    /// say anything: what does not fit is dropped and counted.
+    /// The pool must have started there. Call this for chunks in the order in which the agent got them. A claim, like a
+    /// report, may contain anything: what does not fit is dropped and counted.
     pub fn adopt_chunk(&mut self, held: Claim, now: u64, actions: &mut Vec<Action>) -> Option<(ChunkId, u32)> {
         let adopted = self.adopt(held, now, actions);
         self.check_in_debug();
@@ -68,7 +68,7 @@ impl Core {
         self.requeued(id);
     }
 
-    /// Everything that is queued may have run where nobody can ask any more.
+    /// Fails everything that is queued: it may have run at an agent that did not reconnect.
     pub(crate) fn fail_queued(&mut self, id: JobId, actions: &mut Vec<Action>) {
         let job = self.jobs.get_mut(id).expect("a job that has lost items is open");
         for run in job.queue.take_all() {
@@ -95,18 +95,18 @@ impl Core {
         self.jobs.get(id).is_some_and(|job| job.policy.retries == 0)
     }
 
-    /// Whether the agent can hold something of the job, at this attempt.
+    /// Whether the agent can hold something of the job at this attempt.
     fn may_adopt(&self, agent: AgentId, id: JobId, attempt: u32) -> bool {
         let (Some(state), Some(job)) = (self.fleet.agents.get(agent), self.jobs.get(id)) else { return false };
         let pool = self.pools.get(job.pool).expect("a job's pool is open");
         let place = pool.places.id_at(agent).and_then(|place| pool.places.get(place));
-        // At a place that is to be given up it is like what was there before: that waits for it.
+        // A place that is being given up first waits for what it holds, so this may be adopted too.
         place.is_some_and(|place| matches!(place.stage, Stage::Ready | Stage::Leaving))
             && state.labels.include(&self.lanes.get(job.lane).expect("a job's lane is there").require)
             && (1..=job.policy.retries.saturating_add(1)).contains(&attempt)
     }
 
-    /// Takes runs, which rise, out of the job's queue; none: nothing of them is there.
+    /// Takes runs, which are sorted, out of the job's queue. Returns none if none of them is queued.
     fn take_held(&mut self, (first, attempt): (u64, u32), id: JobId, mut runs: Vec<Run>) -> Option<Items> {
         let queue = &mut self.jobs.get_mut(id).expect("it was just found").queue;
         let (mut lowest_attempt, held) = (1, runs.len());
@@ -114,7 +114,7 @@ impl Core {
         runs.retain(|&run| {
             let Some(next) = queue.next_try_of(run).filter(|&next| is_lowest || next == 1) else { return false };
             if std::mem::take(&mut is_lowest) {
-                // Tries that others have made since, or that it was charged when it was given up, count.
+                // Attempts that others have made since count, as does the one charged when the agent was given up.
                 lowest_attempt = if run.first == first { next.max(attempt) } else { next };
             }
             queue.take_out(run);
@@ -123,7 +123,7 @@ impl Core {
         let (lowest, highest) = (runs.first()?, runs.last()?);
         let run = Run::new(lowest.first, highest.end() - lowest.first);
         let done = Done::all_but(run, &runs);
-        // Some of it may not have begun, and can be asked for like that of any other chunk; unless the agent holds more.
+        // Some of the chunk may not have begun and can be retracted like any other chunk, unless the agent holds more.
         let hold = if runs.len() == held { Hold::Assigned } else { Hold::Overtaken };
         Some(Items { run, done, attempt: lowest_attempt, item_bytes: queue.item_bytes(), hold })
     }

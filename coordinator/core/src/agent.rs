@@ -1,4 +1,4 @@
-//! What is known of an agent.
+//! The state of an agent.
 
 use std::cmp::Reverse;
 
@@ -7,56 +7,57 @@ use crate::ids::{PlaceId, PoolId};
 use crate::labels::Labels;
 use crate::memberships::Memberships;
 
-/// An agent and what it holds.
+/// An agent and the chunks it holds.
 pub(crate) struct Agent {
     slots: u32,
     pub(crate) labels: Labels,
     pub(crate) credit: Credit,
     /// Whether it is leaving and gets nothing more.
     pub(crate) draining: bool,
-    /// Whether workers die there before they can serve.
+    /// Whether its workers die before they can serve.
     pub(crate) unhealthy: bool,
     /// How many chunks it holds.
     pub(crate) count: u32,
     /// How many of them it was asked to give back.
     pub(crate) retracting: u32,
-    /// How many chunks others were asked for so that it gets something to do.
+    /// How many chunks other agents were asked to give back for it.
     pub(crate) promised: u32,
-    /// Bytes of the items that it holds, by what items of their jobs have on average.
+    /// Bytes of the items that it holds, estimated from the average of each job.
     pub(crate) bytes: u64,
     pub(crate) held: Held,
-    /// The pools that it is a place of.
+    /// The pools that have a place at it.
     pub(crate) places: Vec<(PoolId, PlaceId)>,
     pub(crate) reaches: Memberships,
-    /// Workers of pools with a limit that it was allotted.
+    /// Workers allotted to it, of pools with a limit.
     pub(crate) committed: u64,
-    /// How many of its places are to be stopped there as soon as nothing is left of them.
+    /// How many of its places are to be stopped as soon as they hold nothing.
     pub(crate) leaving: u32,
-    /// Slot time that the pool had used which it served last; see `fair`.
+    /// Slot time that the pool it served last had used; see `fair`.
     pub(crate) clock: u64,
     // 2^32 / slots, so that comparing loads needs no division.
     load_of_one: u64,
 }
 
-/// How much an agent wants to hold, what runs included.
+/// How much an agent wants to hold, running items included.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Credit {
     pub(crate) chunks: u32,
-    /// 0: as many as there are.
+    /// 0: no bound.
     pub(crate) bytes: u64,
 }
 
-/// The load at which every slot has something.
+/// The load at which every slot has a chunk.
 pub(crate) const FULL_LOAD: u64 = 1 << 32;
 
-/// The least is the agent to give the next chunk: the least loaded, then the one that asks for most.
+/// Sort key: the agent to get the next chunk is the least. That is the least loaded, then the one that asks for most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Room {
     pub(crate) load: u64,
     pub(crate) wish: Reverse<u32>,
 }
 
-/// The least is the agent to take a chunk from: the one with most chunks that no slot of it has begun.
+/// Sort key: the agent to take a chunk from is the least. That is the one with most chunks that none of its slots has
+/// begun.
 pub(crate) type Surplus = Reverse<u32>;
 
 impl Agent {
@@ -93,26 +94,26 @@ impl Agent {
         bytes && self.count < self.credit.chunks && !self.draining
     }
 
-    /// Slots that have nothing, want something, and for which nothing has been asked back.
+    /// Returns how many slots have nothing, want something, and have nothing promised to them.
     #[inline]
     pub(crate) fn idle(&self) -> u32 {
         if self.has_room() { self.slots.min(self.credit.chunks).saturating_sub(self.count + self.promised) } else { 0 }
     }
 
-    /// Its place among those that have room; none: it has no room.
+    /// Its key among the agents that have room; none: it has no room.
     #[inline]
     fn room(&self) -> Option<Room> {
         let load = u64::from(self.count + self.promised) * self.load_of_one;
         self.has_room().then(|| Room { load, wish: Reverse(self.credit.chunks - self.count) })
     }
 
-    /// Chunks that none of its slots has begun and that it was not asked for.
+    /// Returns how many chunks none of its slots has begun and it was not asked to give back.
     #[inline]
     pub(crate) fn spare(&self) -> u32 {
         (self.count - self.retracting).saturating_sub(self.slots)
     }
 
-    /// Its place among those that have room, and among those to take a chunk from if it has so many to spare.
+    /// Returns its key among the agents that have room, and its key among those with chunks to spare.
     #[inline]
     pub(crate) fn keys(&self) -> (Option<Room>, Option<Surplus>) {
         (self.room(), self.surplus(self.spare()))
@@ -123,7 +124,8 @@ impl Agent {
         (spare > 0 && self.held.any_movable()).then_some(Reverse(spare))
     }
 
-    /// Who has least is allotted the next worker: whether workers die there, and how many it was allotted for each slot.
+    /// The agent with the least key is allotted the next worker: whether workers die there, and how many are allotted
+    /// per slot.
     pub(crate) fn commitment(&self) -> (bool, u64) {
         (self.unhealthy, self.committed.saturating_mul(self.load_of_one))
     }

@@ -1,8 +1,9 @@
-//! Which agents run the workers of a pool with a limit.
+//! Chooses the agents that run the workers of a pool with a limit.
 //!
-//! Workers are allotted one by one, each to the agent that has the least part of its slots committed to such pools, as long
-//! as there is a slot of an agent that may run the pool; to those whose workers die at start only when no other has one. What an agent that goes, or cannot run the pool, was allotted
-//! goes to others; what could be allotted nowhere waits for an agent that comes. Nothing else moves: a worker that has been
+//! Workers are allotted one by one, each to the agent with the smallest part of its slots committed to such pools, as
+//! long as an agent that may run the pool has a free slot. Agents whose workers die at start are used only when no
+//! other has a slot. If an agent leaves or cannot run the pool, its workers are allotted to others. Workers that could
+//! be allotted nowhere wait for a new agent. Nothing else moves: a started worker is worth more than an even spread.
 //! started is worth more than an even spread.
 
 use std::cmp::Reverse;
@@ -16,7 +17,7 @@ use crate::ids::{AgentId, Id, LaneId, PlaceId, PoolId};
 use crate::pool::{Place, Stage};
 
 impl Core {
-    /// Allots what has not been.
+    /// Allots the workers that are not allotted yet.
     pub(crate) fn allot(&mut self, id: PoolId, actions: &mut Vec<Action>) {
         self.allot_if_many_lanes(id, actions);
         self.allot_evenly(id, actions);
@@ -45,7 +46,7 @@ impl Core {
         }
     }
 
-    /// Allots to this agent what has not been allotted.
+    /// Allots to this agent workers that are not allotted yet.
     pub(crate) fn allot_at(&mut self, id: PoolId, agent: AgentId, actions: &mut Vec<Action>) {
         let Some(missing) = self.missing(id) else { return };
         let more = missing.min(self.open_slots(id, agent));
@@ -55,8 +56,8 @@ impl Core {
         }
     }
 
-    /// Sees to it that each lane of a pool with a limit that has jobs also has a place. A job may require what none of the
-    /// agents has that the pool was allotted workers of: then one of them gives its workers up.
+    /// Makes sure that each lane with jobs of a pool with a limit has a place. If a job requires what no agent with
+    /// workers of the pool has, one of these agents gives its workers up.
     pub(crate) fn allot_if_many_lanes(&mut self, id: PoolId, actions: &mut Vec<Action>) {
         let Some(pool) = self.pools.get(id).filter(|pool| pool.limit.is_some() && pool.lanes.len() > 1) else { return };
         if pool.closing || self.resumed.contains(&id) {
@@ -79,11 +80,11 @@ impl Core {
         }
     }
 
-    /// Stops the pool at the place with fewest workers that no lane depends on, once it holds nothing. Its workers
-    /// are allotted when the agent has answered.
+    /// Stops the pool, once it holds nothing, at the place with fewest workers that no lane depends on. Its workers are
+    /// allotted again when the agent has answered.
     fn give_up_a_place(&mut self, id: PoolId, actions: &mut Vec<Action>) {
         let pool = self.pools.get(id).expect("a pool that wants a worker elsewhere is open");
-        // One at a time. An agent that drains is told of no other end of its places: what was allotted there has gone elsewhere.
+        // One at a time. A draining agent gets no other command to end its places: its allotment has gone elsewhere.
         let drains = |agent| self.fleet.agents.get(agent).is_some_and(|agent| agent.draining);
         let goes = |place: &Place| match place.stage {
             Stage::Stopping => true,
@@ -113,14 +114,14 @@ impl Core {
         self.fleet.agents.get(agent).is_some_and(|agent| agent.labels.include(&lane.require))
     }
 
-    /// Whether the lane has a place, other than at one agent.
-    fn has_place(&self, pool: PoolId, lane: LaneId, but: Option<AgentId>) -> bool {
+    /// Whether the lane has a place at an agent other than `but`.
+    fn has_place(&self, pool: PoolId, lane: LaneId, except: Option<AgentId>) -> bool {
         let places = self.pools.get(pool).expect("a lane's pool is open").places.iter();
-        let mut usable = places.filter(|(_, place)| !place.retired && Some(place.agent) != but);
+        let mut usable = places.filter(|(_, place)| !place.retired && Some(place.agent) != except);
         usable.any(|(_, place)| self.fits(lane, place.agent))
     }
 
-    /// Takes workers back from a place, down to so many.
+    /// Takes workers back from a place until it has `left`.
     pub(crate) fn free(&mut self, id: PoolId, place: PlaceId, left: u32) {
         let pool = self.pools.get_mut(id).expect("a place's pool is open");
         if pool.limit.is_none() {
@@ -136,11 +137,12 @@ impl Core {
         }
     }
 
-    /// Takes workers back from places of the agent that will get nothing more: to be called when something of what it holds
-    /// is done with.
+    /// Takes workers back from places of the agent that get nothing more. To be called when something that it holds has
+    /// ended.
     ///
-    /// An agent that is leaving needs only as many workers as may still run something there. The others are allotted
-    /// elsewhere at once; the rest when it is through, so that there are never more than the limit. A place that is to be
+    /// A leaving agent needs only as many workers as may still run something there. The others are allotted elsewhere
+    /// at once, and the rest when it has finished, so that there are never more than the limit. A place that is to be
+    /// given up is given up once it holds nothing.
     /// given up is, once it holds nothing.
     #[inline]
     pub(crate) fn retire_workers(&mut self, agent: AgentId, actions: &mut Vec<Action>) {
@@ -165,7 +167,7 @@ impl Core {
                 self.fleet.agents.get_mut(agent).expect("it was just found").leaving -= 1;
                 actions.push(Action::StopPool { agent, pool: id });
             }
-            // Each chunk keeps one worker at least, so mostly there is nothing to count.
+            // Each chunk keeps at least one worker, so usually there is nothing to count.
             else if draining && pool.limit.is_some() && state.count < state.workers {
                 let workers = state.workers;
                 let busy = self.may_keep_busy(agent, place, id);
@@ -177,7 +179,7 @@ impl Core {
         }
     }
 
-    /// How many workers what is held at a place may keep busy.
+    /// Returns how many workers the chunks held at a place may keep busy.
     fn may_keep_busy(&self, agent: AgentId, place: PlaceId, pool: PoolId) -> u64 {
         let held = self.chunks_of(agent, |chunk| {
             chunk.place == place && self.jobs.get(chunk.job).is_some_and(|job| job.pool == pool)
@@ -189,20 +191,21 @@ impl Core {
         held.into_iter().filter_map(|chunk| self.chunks.get(chunk)).map(workers).sum()
     }
 
-    /// Workers of a pool with a limit that are allotted nowhere; none: there is nothing to allot.
+    /// Returns how many workers of a pool with a limit are allotted nowhere; none: there is nothing to allot.
     fn missing(&self, id: PoolId) -> Option<u32> {
         let pool = self.pools.get(id).filter(|pool| !pool.closing)?;
         Some(pool.limit?.get() - pool.allotted).filter(|&missing| missing > 0)
     }
 
-    /// What workers of the pool are allotted by: whether they would die there, and the part of the slots that is committed.
+    /// The key by which workers of the pool are allotted: whether they would die there, and the committed part of the
+    /// slots.
     fn commitment(&self, id: PoolId, agent: AgentId) -> (bool, u64) {
         let unhealthy_at = self.pools.get(id).is_some_and(|pool| pool.unhealthy_at.contains(&agent));
         let (unhealthy, part) = self.fleet.agents.get(agent).expect("an agent with open slots is there").commitment();
         (unhealthy || unhealthy_at, part)
     }
 
-    /// How many more workers of the pool the agent may have.
+    /// Returns how many more workers of the pool the agent may have.
     pub(crate) fn open_slots(&self, id: PoolId, agent: AgentId) -> u32 {
         let (Some(pool), Some(state)) = (self.pools.get(id), self.fleet.agents.get(agent)) else { return 0 };
         if state.draining || !state.labels.include(&pool.require) {

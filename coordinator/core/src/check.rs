@@ -1,4 +1,4 @@
-//! What must hold after every event.
+//! Invariants that hold after every event.
 
 use std::collections::HashMap;
 
@@ -9,11 +9,11 @@ use crate::lane::Turn;
 use crate::pool::{Pool, Stage};
 
 impl Core {
-    /// Checks that the books agree with each other; runs after every event in debug builds with the feature `checks`, which
-    /// tests of farpool itself have. O(everything).
+    /// Checks that all parts of the state agree. Runs after every event in debug builds with the feature `checks`,
+    /// which farpool's own tests enable. O(everything).
     ///
     /// # Panics
-    /// If they do not: then farpool has a bug.
+    /// If they do not agree, which is a bug in farpool.
     pub fn check(&self) {
         self.fleet.check();
         self.check_agents();
@@ -25,7 +25,7 @@ impl Core {
         self.check_shares();
     }
 
-    /// Every chunk is in exactly the list that it belongs to, and every agent counts right.
+    /// Every chunk is in exactly one list, the right one, and every agent's counts are right.
     fn check_agents(&self) {
         let mut listed = 0;
         let mut promised: HashMap<AgentId, u32> = HashMap::new();
@@ -58,7 +58,7 @@ impl Core {
         }
     }
 
-    /// Every item that has arrived has had its outcome, or is queued, or is at an agent: once.
+    /// Every item that arrived is in exactly one state: it has its outcome, is queued, or is at an agent.
     fn check_jobs(&self) {
         let (mut at_agents, twice) = (HashMap::<JobId, u64>::new(), self.check_twins());
         for (_, chunk) in self.chunks.iter() {
@@ -76,7 +76,7 @@ impl Core {
         }
     }
 
-    /// Places count their chunks right, hold none that is not theirs, and are allotted no more than there is.
+    /// Each place counts its chunks right, holds only its own, and is allotted no more than exists.
     fn check_places(&self) {
         let mut held: HashMap<(PoolId, PlaceId), (u32, u32)> = HashMap::new();
         let mut promised: HashMap<(PoolId, AgentId), u32> = HashMap::new();
@@ -117,7 +117,7 @@ impl Core {
         }
     }
 
-    /// A limit is kept, and used up as far as there are slots.
+    /// The limit is kept, and used up as far as there are slots.
     fn check_limit(&self, id: PoolId, pool: &Pool) {
         let Some(limit) = pool.limit else { return };
         assert!(pool.allotted <= limit.get(), "{id:?} has more workers than it may have");
@@ -129,7 +129,7 @@ impl Core {
         assert!(pool.allotted == limit.get() || !self.fleet.agents.iter().any(may_have_more), "{id:?} could have more");
     }
 
-    /// Exactly the jobs with something to run are in the order, where they belong, and their lanes too.
+    /// Exactly the jobs with something to run are in the order, at the right position, and so are their lanes.
     fn check_lanes(&self) {
         for (id, pool) in self.pools.iter() {
             let mut ready = 0;
@@ -162,8 +162,7 @@ impl Core {
         }
     }
 
-    /// Each lane may run exactly on the agents where it should be able to, and their keys are right unless they are known
-    /// not to be.
+    /// Each lane can run on exactly the right agents, and their keys are right unless they are marked as outdated.
     fn check_reaches(&self) {
         for (lane_id, lane) in self.lanes.iter() {
             let pool = self.pools.get(lane.pool).expect("a lane's pool is open");

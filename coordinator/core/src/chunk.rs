@@ -7,16 +7,16 @@ use crate::run::Run;
 /// No neighbour.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// Items that one agent holds. It exists from the assignment until the agent is through with the last of them; what
-/// comes back goes into the job's queue and gets a new chunk.
+/// Items that one agent holds. It exists from the assignment until the agent has finished the last of them. Items that
+/// it returns go into the job's queue and get a new chunk.
 pub(crate) struct Chunk {
     pub(crate) job: JobId,
     pub(crate) place: PlaceId,
-    /// Bytes of one of its items, on average.
+    /// Average bytes of an item.
     pub(crate) item_bytes: u64,
     pub(crate) agent: AgentId,
     pub(crate) run: Run,
-    /// Which try this is of the first item.
+    /// The attempt number of the first item.
     pub(crate) attempt: u32,
     pub(crate) hold: Hold,
     pub(crate) done: Done,
@@ -37,77 +37,78 @@ impl Default for Links {
     }
 }
 
-/// What a chunk is made of.
+/// The items to make a chunk of.
 pub(crate) struct Items {
-    /// From the first to the last.
+    /// From the first item to the last.
     pub(crate) run: Run,
-    /// Which of these are not meant.
+    /// Items of the run that are not part of it.
     pub(crate) done: Done,
-    /// Which try this is of the first.
+    /// The attempt number of the first.
     pub(crate) attempt: u32,
-    /// Bytes of each, on average.
+    /// Average bytes of each.
     pub(crate) item_bytes: u64,
     pub(crate) hold: Hold,
 }
 
-/// How firmly the agent holds the chunk.
+/// Whether the chunk can be retracted, and whether there is a copy of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
-    /// Given to it; may be asked for.
+    /// Assigned; may be retracted.
     Assigned,
-    /// Asked for; the answer has not come.
+    /// The agent was asked to return it and has not answered.
     Retracting {
-        /// For whom.
+        /// The agent that will get it.
         to: AgentId,
     },
-    /// It has answered: what it kept has begun, so it is not asked again.
+    /// The agent answered a retraction: the items it kept have begun, so it is not asked again.
     Kept,
-    /// Another agent holds a copy of some of it, and whoever is first with an item counts. It is not asked for.
+    /// Another agent holds a copy of some items, and the first outcome of each item counts. It is not retracted.
     Doubled {
-        /// The other chunk, whose hold names this one.
+        /// The other chunk, whose hold refers to this one.
         twin: ChunkId,
         /// As [`Overtaken`](Self::Overtaken).
         overtaken: bool,
     },
-    /// As [`Kept`](Self::Kept), but another agent was first with items that this one still holds, as far as it knows, or they
-    /// were not adopted with the others: it has to be told when nothing else is left of the chunk.
+    /// Like [`Kept`](Self::Kept), but some items that the agent believes to hold are not its own any more: another
+    /// agent was first with them, or they were not adopted. The agent has to be told when nothing else of the chunk
+    /// remains.
     Overtaken,
 }
 
-/// What the chunk was expected to take, and took.
+/// The time that the chunk was expected to take, and took.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Time {
     /// When the agent got it, by the caller's clock.
     pub(crate) assigned_at: u64,
-    /// What its job was charged, in ns.
+    /// The time that its job was charged, in ns.
     pub(crate) charged_ns: u64,
-    /// What was measured so far.
+    /// The time measured so far.
     pub(crate) spent_ns: u64,
-    /// Items that `spent_ns` is about.
+    /// Items that `spent_ns` covers.
     pub(crate) covered: u64,
-    /// Items reported since then, without a time.
+    /// Items reported since then without a time.
     pub(crate) unmeasured: u64,
 }
 
 impl Chunk {
-    /// Which try this is of `item`.
+    /// Returns the attempt number of `item`.
     pub(crate) fn attempt_of(&self, item: u64) -> u32 {
         if item == self.run.first { self.attempt } else { 1 }
     }
 
-    /// The chunk at another agent that has items in common with this one.
+    /// Returns the chunk at another agent that shares items with this one.
     #[inline]
     pub(crate) fn twin(&self) -> Option<ChunkId> {
         if let Hold::Doubled { twin, .. } = self.hold { Some(twin) } else { None }
     }
 
-    /// Whether some of what the agent may report of it has its outcome from somebody else.
+    /// Whether another agent was first with some items that this agent may still report.
     #[inline]
     pub(crate) fn overtaken(&self) -> bool {
         matches!(self.hold, Hold::Doubled { overtaken: true, .. } | Hold::Overtaken)
     }
 
-    /// The parts of a run that are left of it.
+    /// Returns the parts of a run that this chunk has not finished.
     pub(crate) fn left_of(&self, run: Run) -> impl Iterator<Item = Run> {
         self.done.holes(self.run).filter_map(move |hole| hole.common(run))
     }

@@ -1,4 +1,4 @@
-//! The scheduler: its state, and which part of it an event goes to.
+//! The scheduler: its state, and which part of it handles an event.
 
 use crate::action::Action;
 use crate::agent::Credit;
@@ -10,27 +10,27 @@ use crate::ids::{AgentId, ChunkId, JobId, LaneId, PoolId};
 use crate::job::Job;
 use crate::lane::Lane;
 use crate::pool::{Pool, Stage};
-use crate::ran::Ran;
 use crate::reach::Reaches;
+use crate::run_report::RunReport;
 use crate::shares::Shares;
 use crate::slab::{Slab, Table};
 
-/// What can be set.
+/// Settings of the scheduler.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// How long an adaptive chunk should keep a worker busy, in ns. Shorter: more messages. Longer: more waiting at
-    /// the end of a job, and results that come in lumps.
+    /// How long an adaptive chunk should keep a worker busy, in ns. A shorter time costs more messages. A longer time
+    /// means more waiting at the end of a job, and results that arrive in bursts.
     pub chunk_target_ns: u64,
-    /// How large an adaptive chunk may be, unless a single item is larger: what an agent gets at once should be soon
-    /// there.
+    /// How large an adaptive chunk may be, unless a single item is larger. It bounds how long sending one chunk takes.
     pub chunk_target_bytes: u64,
-    /// Checks all invariants after every event, in debug builds, which takes as long as there are jobs: for farpool's own tests.
+    /// Check all invariants after every event in debug builds. The time it takes grows with the number of jobs. For
+    /// farpool's own tests.
     pub check: bool,
 }
 
 impl Config {
-    /// The default, for tests: everything is checked.
+    /// Returns the default with all checks on, for tests.
     #[doc(hidden)]
     #[must_use]
     pub fn checked() -> Self {
@@ -51,49 +51,50 @@ pub struct Core {
     pub(crate) jobs: Table<JobId, Job>,
     pub(crate) pools: Table<PoolId, Pool>,
     pub(crate) lanes: Slab<LaneId, Lane>,
-    /// Where jobs are among those of their lane that have something to run.
+    /// The positions of jobs among those of their lane that have something to run.
     pub(crate) turns: Positions,
     pub(crate) fleet: Fleet,
     pub(crate) reaches: Reaches,
     pub(crate) shares: Shares,
     pub(crate) chunks: Slab<ChunkId, Chunk>,
     pub(crate) stale_reports: u64,
-    /// Open jobs of which second copies of chunks may run.
+    /// Number of open jobs that may have second copies of chunks.
     pub(crate) speculating: usize,
-    /// Pools that were found to run somewhere already: their workers stay where they are until it is known what is held there.
+    /// Pools that already ran somewhere when they were opened. Their workers stay where they are until it is known what
+    /// is held there.
     pub(crate) resumed: Vec<PoolId>,
-    /// When to look for late chunks again, and behind which one to go on.
+    /// When to look for late chunks again, and the chunk to continue behind.
     pub(crate) next_late_look: u64,
     pub(crate) late_cursor: u32,
 }
 
-/// Where the items of a job are: those that are neither queued nor have had their outcome are at agents.
+/// Where the items of a job are. Those that are neither queued nor have their outcome are at agents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Items that have come.
+    /// Items that have arrived.
     pub arrived: u64,
-    /// Items that have had their outcome.
+    /// Items that have their outcome.
     pub outcomes: u64,
-    /// Items that wait.
+    /// Items that wait to be handed out.
     pub queued: u64,
 }
 
 impl Core {
-    /// A scheduler that knows of nothing yet.
+    /// Creates an empty scheduler.
     pub fn new(config: Config) -> Self {
         Self { config, ..Self::default() }
     }
 
-    /// Takes in what happened and adds what follows from it to `actions`. Hands out nothing: see
+    /// Handles an event and adds the actions that follow to `actions`. It hands out no chunks: see
     /// [`schedule`](Self::schedule).
     ///
     /// # Panics
-    /// If an event that is not an agent's report does not fit: an id given out twice or not known, items out of order.
-    /// Those come from the caller's own books.
+    /// If an event other than an agent's report does not fit, such as a duplicate or unknown id or items out of order.
+    /// Those events come from the caller's own state.
     pub fn handle(&mut self, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::RunDone { agent, chunk, attempt, first, count, busy_ns, failed } => {
-                self.run_done((agent, chunk, attempt), Ran { first, count, busy_ns, failed }, actions);
+                self.run_done((agent, chunk, attempt), RunReport { first, count, busy_ns, failed }, actions);
             }
             Event::ItemFaulted { agent, chunk, attempt, item, fault } => {
                 self.item_faulted((agent, chunk, attempt), item, fault, actions);
@@ -129,8 +130,8 @@ impl Core {
         self.check_in_debug();
     }
 
-    /// Hands out what can run and adds that to `actions`. To be called after a batch of events: the more is known,
-    /// the better the pieces. `now` is a time in ns from one clock that does not go back.
+    /// Hands out what can run and adds that to `actions`. To be called after a batch of events: the more is known, the
+    /// better the chunks. `now` is a time in ns from one monotonic clock.
     pub fn schedule(&mut self, now: u64, actions: &mut Vec<Action>) {
         while let Some(pool) = self.resumed.pop() {
             self.settle_resumed(pool, actions);
@@ -140,51 +141,51 @@ impl Core {
         self.check_in_debug();
     }
 
-    /// Reports that were dropped because they were about something that the agent did not hold.
+    /// Returns how many reports were dropped because the agent did not hold what they were about.
     pub fn stale_reports(&self) -> u64 {
         self.stale_reports
     }
 
-    /// Chunks that are at agents.
+    /// Returns how many chunks are at agents.
     pub fn chunks_held(&self) -> usize {
         self.chunks.len()
     }
 
-    /// When to schedule again although nothing has happened: slots idle, and a chunk that takes too long may have items
-    /// for them, or they may run a copy of it.
+    /// Returns when to schedule again even if nothing happens. Slots are idle, and a chunk that takes too long may have
+    /// items for them, or they may run a copy of it.
     pub fn next_look(&self) -> Option<u64> {
         (self.fleet.idle > 0 && !self.chunks.is_empty()).then_some(self.next_late_look)
     }
 
-    /// Whether slots idle because nothing that is queued can run on them.
+    /// Whether slots are idle because nothing that is queued can run on them.
     pub fn idles(&self) -> bool {
         self.fleet.idle > 0
     }
 
-    /// How many chunks the agent holds.
+    /// Returns how many chunks the agent holds.
     pub fn chunks_at(&self, agent: AgentId) -> u32 {
         self.fleet.agents.get(agent).map_or(0, |agent| agent.count)
     }
 
-    /// How far a job has come, if it is open.
+    /// Returns the progress of a job, if it is open.
     pub fn progress(&self, job: JobId) -> Option<Progress> {
         let job = self.jobs.get(job)?;
         Some(Progress { arrived: job.arrived, outcomes: job.outcomes, queued: job.queue.items() })
     }
 
-    /// Workers that the pool may have at once at all its places, those included that have been told to start it.
+    /// Returns how many workers the pool may have at all its places, including places that are still starting.
     pub fn workers_of(&self, pool: PoolId) -> u64 {
         self.pools.get(pool).map_or(0, |pool| pool.offered)
     }
 
-    /// The agents that the pool is to run on, and whether each has started it.
+    /// Returns the agents that the pool is to run on, and whether each has started it.
     pub fn agents_of(&self, pool: PoolId) -> impl Iterator<Item = (AgentId, bool)> {
         let places = self.pools.get(pool).into_iter().flat_map(|pool| pool.places.iter());
         let open = places.filter(|(_, place)| !place.retired);
         open.map(|(_, place)| (place.agent, place.stage == Stage::Ready))
     }
 
-    /// A job of the pool that requires what no place of it has.
+    /// Returns a job of the pool that requires labels that none of its places has.
     pub fn job_without_place(&self, pool: PoolId) -> Option<JobId> {
         let pool = self.pools.get(pool).filter(|pool| pool.lanes.len() > 1)?;
         let lane = pool.lanes[1..].iter().copied().find(|&lane| {
@@ -195,13 +196,13 @@ impl Core {
         self.jobs.iter().find(|(_, job)| job.lane == lane).map(|(id, _)| id)
     }
 
-    /// Jobs that are not finished.
+    /// Returns how many jobs are not finished.
     pub fn open_jobs(&self) -> usize {
         self.jobs.len()
     }
 
     pub(crate) fn check_in_debug(&self) {
-        // Not in a debug build of who uses farpool: it looks at everything after each event.
+        // Off in debug builds of farpool's users: it looks at everything after each event.
         if cfg!(debug_assertions) && self.config.check {
             self.check();
         }

@@ -1,11 +1,10 @@
-//! Which items of a chunk the agent is through with.
+//! The items of a chunk that the agent has finished.
 
 use crate::run::{Run, Runs};
 
-/// The items of a run that are marked: those in front of `next`, and what came out of order behind it.
+/// The marked items of a run: all below `next`, and those that came out of order above it.
 ///
-/// A worker goes through its items one after another, so nearly always there is nothing out of order and nothing is
-/// allocated.
+/// A worker runs its items in order, so usually nothing is out of order and nothing is allocated.
 #[derive(Clone, Debug)]
 pub(crate) struct Done {
     next: u64,
@@ -14,12 +13,13 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    /// Nothing of `all` is marked.
+    /// Marks nothing of `all`.
     pub(crate) fn none_of(all: Run) -> Self {
         Self { next: all.first, later: Runs::default(), left: all.count }
     }
 
-    /// All of `all` is marked but for these runs of it: rising, not empty, and the first and the last at its ends.
+    /// Marks all of `all` but these runs of it. They are sorted and not empty, and the first and the last lie at the
+    /// ends of `all`.
     pub(crate) fn all_but(all: Run, left: &[Run]) -> Self {
         let mut done = Self::none_of(all);
         for pair in left.windows(2) {
@@ -29,8 +29,8 @@ impl Done {
         done
     }
 
-    /// Marks `first .. first + count`, numbers that a peer may have made up. False, with nothing changed, if they are
-    /// not all in `all` or if some were marked before.
+    /// Marks `first .. first + count`, numbers that a peer may have made up. Returns false and changes nothing unless
+    /// all of them are in `all` and unmarked.
     pub(crate) fn mark(&mut self, all: Run, first: u64, count: u64) -> bool {
         if !all.covers(first, count) || first < self.next {
             return false;
@@ -47,12 +47,12 @@ impl Done {
         true
     }
 
-    /// How many items are not marked.
+    /// Returns how many items are not marked.
     pub(crate) fn left(&self) -> u64 {
         self.left
     }
 
-    /// The runs of items that are not marked, lowest first.
+    /// Returns the runs of unmarked items, lowest first.
     pub(crate) fn holes(&self, all: Run) -> impl Iterator<Item = Run> {
         let starts = std::iter::once(self.next).chain(self.later.iter().map(Run::end));
         let ends = self.later.iter().map(|run| run.first).chain(std::iter::once(all.end()));
@@ -64,7 +64,7 @@ impl Done {
 mod tests {
     use super::*;
 
-    /// Marks one after another; each either fits or not. Then the holes that are left.
+    /// Marks one run after another, each accepted or not, and compares the remaining holes.
     fn check(marks: &[(u64, u64, bool)], holes: &[(u64, u64)]) {
         let all = Run::new(10, 10);
         let mut done = Done::none_of(all);
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn some_of_it_is_marked_from_the_start() {
+    fn items_can_be_marked_from_the_start() {
         let runs = |runs: &[(u64, u64)]| runs.iter().map(|&(first, count)| Run::new(first, count)).collect::<Vec<_>>();
         let all = Run::new(10, 10);
         for (left, holes) in [

@@ -1,4 +1,4 @@
-//! All that can happen to the scheduler.
+//! Everything that can happen to the scheduler.
 
 use std::num::{NonZeroU32, NonZeroU64};
 
@@ -7,55 +7,56 @@ use crate::labels::Labels;
 
 /// Something that happened.
 ///
-/// Events that reports of agents become (`RunDone`, `ItemFaulted`, `Returned`, `PlaceStarted`, `PlaceUnfit`,
-/// `PlaceStopped`) may say anything: what does not fit is
-/// dropped and counted. The others come from the caller's own books and must fit.
+/// Events made from agents' reports (`RunDone`, `ItemFaulted`, `Returned`, `PlaceStarted`, `PlaceUnfit`,
+/// `PlaceStopped`) may contain anything: what does not fit is dropped and counted. The others come from the caller's
+/// own state and must fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// An agent is there. It gets nothing before its credit comes.
+    /// An agent joined. It gets nothing before its credit arrives.
     AgentJoined {
         /// A new id.
         agent: AgentId,
         /// How many workers it runs at once; at least 1.
         slots: u32,
-        /// What it has.
+        /// Its labels.
         labels: Labels,
     },
-    /// How many chunks the agent wants to hold at once, those that run included. Replaces what it said before.
+    /// How many chunks the agent wants to hold at once, including those that run. Replaces its previous credit.
     AgentCredit {
-        /// Who.
+        /// The agent.
         agent: AgentId,
         /// How many.
         chunks: u32,
-        /// Bytes of the items in them, as a bound that one chunk may go beyond; 0: none.
+        /// Bytes of the items in them, a bound that one chunk may exceed; 0: none.
         bytes: u64,
     },
-    /// Workers die at the agent before they can serve, or do so no more. What it holds it gives back, and its credit says
-    /// that it wants nothing; workers of pools with a limit are allotted to others, as far as these have slots.
+    /// Workers at the agent have begun, or stopped, to die before they can serve. The agent gives back what it holds,
+    /// and its credit says that it wants nothing. Workers of pools with a limit are allotted to other agents, as far as
+    /// these have slots.
     AgentHealthChanged {
-        /// Who.
+        /// The agent.
         agent: AgentId,
-        /// Whether it is so.
+        /// Whether workers die there.
         unhealthy: bool,
     },
-    /// The pool's workers die at the agent before they can serve, while those of other pools can. The agent gives back the pool's items,
-    /// and gets no more of them until it reports again that the pool has started.
+    /// The pool's workers die at the agent before they can serve, while those of other pools can. The agent gives back
+    /// the pool's items, and gets no more of them until it reports again that the pool has started.
     PlaceUnhealthy {
-        /// Which pool.
+        /// The pool.
         pool: PoolId,
-        /// Where.
+        /// The agent.
         agent: AgentId,
     },
-    /// The agent is leaving: it gets nothing more. What it holds it finishes or gives back.
+    /// The agent is leaving: it gets nothing more. It finishes or gives back what it holds.
     AgentDraining {
-        /// Who.
+        /// The agent.
         agent: AgentId,
     },
-    /// The agent is gone with all it held. Nobody knows what of it had begun. Of a job whose items run at most once all that
-    /// it held fails. Of other jobs the first unfinished item of every chunk counts an attempt, even if it had not begun:
-    /// workers go through a chunk in order, and an item that takes its host down with it must not be tried for ever.
+    /// The agent is lost with everything it held. Nobody knows which items had begun. If a job runs items at most once,
+    /// all its items there fail. For other jobs, the first unfinished item of every chunk counts an attempt, even if it
+    /// had not begun: workers run a chunk in order, and an item that takes its host down must not be tried for ever.
     AgentLost {
-        /// Who.
+        /// The agent.
         agent: AgentId,
     },
     /// A client opened a pool.
@@ -66,63 +67,63 @@ pub enum Event {
         slots: Option<NonZeroU32>,
         /// Its share of the slots against other pools; at least 1.
         weight: u32,
-        /// Only agents that have these run it.
+        /// Only agents that have these labels run it.
         require: Labels,
-        /// Agents that run it already, from before the scheduler knew of it, and with how many workers; 0: as many as they have
-        /// slots. They become places as if they had been chosen for it, and those of a pool with a limit count first. What they
-        /// hold is to be told before anything is scheduled. Those
-        /// that are not there, or do not have what it requires, or for which the limit leaves nothing, are left out: they are not
-        /// told to start it, and what they hold of it may have begun and cannot be adopted.
+        /// Agents that already ran it before the scheduler knew of it, and with how many workers; 0: as many as they
+        /// have slots. They become places as if they had been chosen, and count first against a limit. Tell what they
+        /// hold before anything is scheduled. Agents are left out that are not there, do not have the required labels,
+        /// or exceed the limit. These are not told to start the pool, and what they hold of it may have begun and
+        /// cannot be adopted.
         held: Vec<(AgentId, u32)>,
     },
-    /// Whether nothing of the pool is handed out for now. What is out goes on.
+    /// Pauses or unpauses a pool. Nothing of a paused pool is handed out; chunks at agents continue.
     PoolPaused {
-        /// Which.
+        /// The pool.
         pool: PoolId,
-        /// Until this is false again.
+        /// Whether it is paused from now on.
         paused: bool,
     },
-    /// The pool is gone; jobs that are left in it are cancelled.
+    /// The pool is closed; its remaining jobs are cancelled.
     PoolClosed {
-        /// Which.
+        /// The pool.
         pool: PoolId,
     },
-    /// An agent says that the pool can run there.
+    /// An agent reports that the pool can run there.
     PlaceStarted {
-        /// Which pool.
+        /// The pool.
         pool: PoolId,
-        /// Where.
+        /// The agent.
         agent: AgentId,
     },
-    /// An agent says that the pool cannot run there. What it held of it has not run, or no more than that will be heard
-    /// of.
+    /// An agent reports that the pool cannot run there. What it held of the pool has not run, or will not be reported
+    /// any more.
     PlaceUnfit {
-        /// Which pool.
+        /// The pool.
         pool: PoolId,
-        /// Where.
+        /// The agent.
         agent: AgentId,
     },
-    /// An agent says that it has stopped the pool, as it was asked to.
+    /// An agent reports that it has stopped the pool, as it was asked to.
     PlaceStopped {
-        /// Which pool.
+        /// The pool.
         pool: PoolId,
-        /// Where.
+        /// The agent.
         agent: AgentId,
     },
-    /// A call was made.
+    /// A client opened a job.
     JobOpened {
         /// A new id.
         job: JobId,
-        /// Whose.
+        /// The pool.
         pool: PoolId,
-        /// What the caller asked for.
+        /// The settings of the job.
         policy: JobPolicy,
-        /// Only agents that have these, beside what the pool requires, run it.
+        /// Only agents that have these labels, in addition to those the pool requires, run it.
         require: Labels,
     },
     /// Items that can run. Indices of a job rise; those left out have no outcome here.
     ItemsArrived {
-        /// Of which job.
+        /// The job.
         job: JobId,
         /// The first item's index.
         first: u64,
@@ -131,39 +132,40 @@ pub enum Event {
         /// How large they are together.
         bytes: u64,
     },
-    /// What has arrived of the job is all that is left of what had arrived at a scheduler before this one. A chunk of an
-    /// explicit size may lack items that have had their outcomes, so none waits for items behind these.
+    /// All items that had arrived at a previous scheduler and are unfinished have arrived here. A chunk of an explicit
+    /// size may lack items that have their outcomes, so no chunk waits for items behind these.
     ResendComplete {
-        /// Of which job.
+        /// The job.
         job: JobId,
     },
-    /// What is queued of the job may have run at an agent that did not come back, and its items run at most once: they fail.
+    /// Fail what is queued of the job. It may have run at an agent that did not reconnect, and its items run at most
+    /// once.
     FailQueued {
-        /// Which.
+        /// The job.
         job: JobId,
     },
     /// The job gets no more items.
     InputEnded {
-        /// Which.
+        /// The job.
         job: JobId,
     },
-    /// Items of the job that panic or count as failed from now on are not retried.
+    /// From now on, items of the job that panic or count as failed are not retried.
     RetriesStopped {
-        /// Which.
+        /// The job.
         job: JobId,
     },
     /// The job's outcomes are not wanted any more.
     JobCancelled {
-        /// Which.
+        /// The job.
         job: JobId,
     },
     /// An agent reports results.
     RunDone {
-        /// Who reports.
+        /// The agent that reports.
         agent: AgentId,
-        /// What it was given.
+        /// The chunk that it was given.
         chunk: ChunkId,
-        /// With which attempt number.
+        /// The attempt number that it reports.
         attempt: u32,
         /// The first item that is done.
         first: u64,
@@ -176,24 +178,24 @@ pub enum Event {
     },
     /// An agent reports an item that ended without a result.
     ItemFaulted {
-        /// Who reports.
+        /// The agent that reports.
         agent: AgentId,
-        /// What it was given.
+        /// The chunk that it was given.
         chunk: ChunkId,
-        /// With which attempt number.
+        /// The attempt number that it reports.
         attempt: u32,
-        /// Which item.
+        /// The item.
         item: u64,
         /// Why.
         fault: Fault,
     },
-    /// An agent gives items back that have not begun; none is an answer to a retraction too.
+    /// An agent gives back items that have not begun. No items at all is an answer to a retraction too.
     Returned {
-        /// Who.
+        /// The agent.
         agent: AgentId,
-        /// What it was given.
+        /// The chunk that it was given.
         chunk: ChunkId,
-        /// With which attempt number.
+        /// The attempt number that it reports.
         attempt: u32,
         /// The first item given back.
         first: u64,
@@ -202,31 +204,31 @@ pub enum Event {
     },
 }
 
-/// Why an item ended without a result, as far as the scheduler cares.
+/// Why an item ended without a result, as far as the scheduler needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Another try would end the same, or nobody asked for one: a timeout, a payload that cannot be read.
+    /// Another attempt would end the same, or nobody asked for one: a timeout, or a payload that cannot be read.
     Final,
-    /// The worker died under it: tried again while [`JobPolicy::retries`] lasts.
+    /// Its worker died: retried while [`JobPolicy::retries`] lasts.
     Died,
-    /// The function panicked: tried again only if [`JobPolicy::retry_panics`] says so.
+    /// The function panicked: retried only if [`JobPolicy::retry_panics`] is set.
     Panicked,
 }
 
-/// What a call asked for.
+/// The settings of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JobPolicy {
-    /// Items a chunk, kept exactly; none: adapted to measured item times.
+    /// Items per chunk, kept exactly; none: adapted to measured item times.
     pub chunksize: Option<NonZeroU64>,
-    /// How often an item may be tried again. 0: at most once.
+    /// How often an item may be retried. 0: it runs at most once.
     pub retries: u32,
     /// Whether an item that panics is retried.
     pub retry_panics: bool,
     /// Whether an item that counts as failed is retried.
     pub retry_failed: bool,
-    /// Of a pool's jobs that have something to run, those with the highest go first.
+    /// Among a pool's jobs that have something to run, the highest priority goes first.
     pub priority: i32,
-    /// Whether slots that idle may run a second copy of a chunk that takes far longer than others of the job; the first
+    /// Whether idle slots may run a second copy of a chunk that takes far longer than others of the job. The first
     /// outcome of each item counts. Never while `retries` is 0.
     pub speculate: bool,
 }

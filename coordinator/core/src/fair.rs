@@ -1,23 +1,23 @@
-//! Who goes next: weighted fair queueing by slot time, of pools first and then of a pool's jobs.
+//! Weighted fair queueing by slot time, first of pools and then of a pool's jobs.
 //!
-//! Each pool, and each job, has used some slot time, and the one that has used least goes next; a pool's is divided by its
-//! weight. What a chunk is expected to take is charged when it is handed out and put right when it has been measured.
-//! Who has had nothing to run for a while, a new one above all, starts where the others stand that are being served: it neither
-//! waits until it is their turn again nor makes up for the time it was away.
+//! Each pool and each job has used some slot time, and the one that has used least goes next; a pool's time is divided
+//! by its weight. A chunk's expected time is charged when it is handed out and corrected when it has been measured. A
+//! pool or job that had nothing to run for a while, or is new, starts where those being served stand. So it neither
+//! waits for them to catch up nor makes up for its absence.
 //!
-//! Where they stand, each agent has a clock for, as pools may share some agents and not others: what the pool had used
-//! that the agent served last. For the same reason no pool ever falls behind the clock of an agent that serves it by more
-//! than [`MOST_BEHIND_NS`]. For the jobs of a lane, which all run on the same agents, the lane has the clocks.
+//! Pools may share some agents and not others. So each agent has a clock: the time that the pool it served last had
+//! used. For the same reason, no pool falls behind the clock of an agent that serves it by more than
+//! [`MOST_BEHIND_NS`]. The jobs of a lane all run on the same agents, so there the lane has the clocks.
 
 use crate::core::Core;
 use crate::ids::{AgentId, Id, JobId, LaneId, PoolId};
 use crate::lane::Turn;
 
-/// What a pool makes up for at most that got less than others on agents where those are not.
+/// The most time that a pool makes up for if it got less than others, on agents that those do not use.
 const MOST_BEHIND_NS: u64 = 1_000_000_000;
 
 impl Core {
-    /// Brings the order in line after the job's queue changed.
+    /// Updates the order after the job's queue changed.
     #[inline]
     pub(crate) fn requeued(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(id) else { return };
@@ -35,7 +35,7 @@ impl Core {
         self.lane_changed(lane);
     }
 
-    /// The job has been served by the agent: what it was given is expected to use this slot time.
+    /// Charges the job with the slot time that its chunk at this agent is expected to use.
     #[inline]
     pub(crate) fn served(&mut self, id: JobId, agent: AgentId, ns: u64) {
         let job = self.jobs.get_mut(id).expect("a job that is served is open");
@@ -65,7 +65,7 @@ impl Core {
         self.correct(id, u64::saturating_add, ns);
     }
 
-    /// Brings the order in line after jobs of the lane changed.
+    /// Updates the order after jobs of the lane changed.
     #[inline]
     pub(crate) fn lane_changed(&mut self, id: LaneId) {
         let lane = self.lanes.get_mut(id).expect("a lane that changes is there");
@@ -91,13 +91,13 @@ impl Core {
         }
     }
 
-    /// The same, for all lanes of the pool.
+    /// Updates the order for all lanes of the pool.
     pub(crate) fn pool_changed(&mut self, id: PoolId) {
         let lanes = self.pools.get(id).expect("a pool that changes is open").lanes.clone();
         lanes.into_iter().for_each(|lane| self.lane_changed(lane));
     }
 
-    /// The same, for the lane and, since its pool has used more or less, for others of that.
+    /// Updates the order for the lane and, since its pool's time has changed, for the pool's other lanes.
     #[inline]
     fn lanes_changed(&mut self, id: LaneId) {
         let pool = self.lanes.get(id).expect("a lane that changes is there").pool;

@@ -1,4 +1,4 @@
-//! All agents, and what they have in sum.
+//! All agents, and their totals.
 
 use crate::agent::{Agent, Credit};
 use crate::chunk::{Chunk, Hold};
@@ -14,7 +14,7 @@ pub(crate) struct Fleet {
     /// Slots that have nothing and want something.
     pub(crate) idle: u64,
     /// Agents that have room.
-    pub(crate) roomy: usize,
+    pub(crate) with_room: usize,
 }
 
 impl Fleet {
@@ -22,12 +22,12 @@ impl Fleet {
         self.agents.put(id, Agent::new(slots, labels));
     }
 
-    /// The agent must hold nothing any more and be in no reach.
+    /// The agent must hold nothing and be in no reach.
     pub(crate) fn leave(&mut self, id: AgentId) {
         let Some(agent) = self.agents.take(id) else { return };
         debug_assert_eq!(agent.count, 0);
         self.idle -= u64::from(agent.idle());
-        self.roomy -= usize::from(agent.has_room());
+        self.with_room -= usize::from(agent.has_room());
     }
 
     pub(crate) fn set_credit(&mut self, id: AgentId, credit: Credit, reaches: &mut Reaches) -> bool {
@@ -47,7 +47,7 @@ impl Fleet {
         held.expect("a chunk goes to an agent that is there");
     }
 
-    /// The agent holds the chunk no more.
+    /// The agent does not hold the chunk any more.
     #[inline]
     pub(crate) fn release(&mut self, id: ChunkId, chunks: &mut Slab<ChunkId, Chunk>, reaches: &mut Reaches) {
         let chunk = chunks.get(id).expect("a chunk that is held exists");
@@ -61,11 +61,11 @@ impl Fleet {
         released.expect("a chunk is at an agent that is there");
     }
 
-    /// The agent is through with items of a chunk, of so many bytes.
+    /// The agent has finished items of a chunk, of so many bytes.
     #[inline]
     pub(crate) fn give_back_bytes(&mut self, id: AgentId, bytes: u64, reaches: &mut Reaches) {
         let Some(agent) = self.agents.get_mut(id) else { return };
-        // Most of the time nothing follows from it, and then nobody need know.
+        // Usually this changes no decision, and then nothing needs updating.
         if agent.credit.bytes == 0 || agent.bytes < agent.credit.bytes {
             agent.bytes -= bytes;
         } else {
@@ -73,7 +73,7 @@ impl Fleet {
         }
     }
 
-    /// Changes an agent; what depends on it is put right before the next decision.
+    /// Changes an agent, and marks what depends on it for an update before the next decision.
     #[inline]
     pub(crate) fn change<R>(
         &mut self,
@@ -82,19 +82,19 @@ impl Fleet {
         change: impl FnOnce(&mut Agent) -> R,
     ) -> Option<R> {
         let agent = self.agents.get_mut(id)?;
-        let (idle, roomy) = (agent.idle(), agent.has_room());
+        let (idle, with_room) = (agent.idle(), agent.has_room());
         let result = change(agent);
         self.idle = self.idle - u64::from(idle) + u64::from(agent.idle());
-        self.roomy = self.roomy - usize::from(roomy) + usize::from(agent.has_room());
+        self.with_room = self.with_room - usize::from(with_room) + usize::from(agent.has_room());
         let spare = agent.spare() > 0;
         reaches.outdate(&mut agent.reaches, spare);
         Some(result)
     }
 
-    /// That the sums are right.
+    /// Checks the totals.
     pub(crate) fn check(&self) {
         let agents = || self.agents.iter().map(|(_, agent)| agent);
         assert_eq!(self.idle, agents().map(|agent| u64::from(agent.idle())).sum::<u64>());
-        assert_eq!(self.roomy, agents().filter(|agent| agent.has_room()).count());
+        assert_eq!(self.with_room, agents().filter(|agent| agent.has_room()).count());
     }
 }

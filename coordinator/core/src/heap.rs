@@ -4,8 +4,8 @@ const ABSENT: u32 = u32::MAX;
 
 /// Members known by a small number, the one with the least key on top. All changes are O(log n).
 ///
-/// Where each member is, is kept outside, so that many small heaps over the same numbers can share that if no member is in
-/// two of them.
+/// The positions of members are kept outside, so that many small heaps over the same numbers can share them if no
+/// member is in two heaps.
 pub(crate) struct Heap<K> {
     entries: Vec<Entry<K>>,
 }
@@ -16,13 +16,13 @@ struct Entry<K> {
     member: u32,
 }
 
-/// Where the members of heaps are.
+/// The positions of members in their heaps.
 #[derive(Default)]
 pub(crate) struct Positions {
     all: Vec<u32>,
 }
 
-/// A heap that is the only one over its numbers.
+/// A heap that has the positions for itself.
 pub(crate) struct IndexedHeap<K> {
     heap: Heap<K>,
     positions: Positions,
@@ -54,14 +54,14 @@ impl Positions {
 }
 
 impl<K: Ord + Copy> Heap<K> {
-    /// The member with the least key.
+    /// Returns the member with the least key.
     #[inline]
     pub(crate) fn first(&self) -> Option<(u32, K)> {
         self.entries.first().map(|entry| (entry.member, entry.key))
     }
 
-    /// The member with the least key but for this one.
-    pub(crate) fn first_but(&self, member: u32) -> Option<(u32, K)> {
+    /// Returns the member with the least key, not counting this one.
+    pub(crate) fn first_except(&self, member: u32) -> Option<(u32, K)> {
         let entries = self.entries.iter().take(3).filter(|entry| entry.member != member);
         entries.min_by_key(|entry| entry.key).map(|entry| (entry.member, entry.key))
     }
@@ -71,7 +71,7 @@ impl<K: Ord + Copy> Heap<K> {
         self.entries.is_empty()
     }
 
-    /// The key of a member, if it is one.
+    /// Returns the key of a member, if it is one.
     #[inline]
     pub(crate) fn key(&self, member: u32, positions: &Positions) -> Option<K> {
         self.position(member, positions).map(|at| self.entries[at].key)
@@ -119,7 +119,7 @@ impl<K: Ord + Copy> Heap<K> {
         let gone = self.entries.swap_remove(at);
         positions.all[gone.member as usize] = ABSENT;
         if at < self.entries.len() {
-            // One of the two does nothing.
+            // At most one of the two does something.
             self.rise(at, positions);
             self.sink(at, positions);
         }
@@ -160,7 +160,7 @@ impl<K: Ord + Copy> Heap<K> {
         positions.all[entry.member as usize] = at as u32;
     }
 
-    /// That it is a heap and that every position is right.
+    /// Checks that it is a heap and that every position is right.
     pub(crate) fn check(&self, positions: &Positions) {
         for (at, entry) in self.entries.iter().enumerate() {
             assert_eq!(positions.of(entry.member), Some(at), "the position of a member is wrong");
@@ -170,15 +170,15 @@ impl<K: Ord + Copy> Heap<K> {
 }
 
 impl<K: Ord + Copy> IndexedHeap<K> {
-    /// The member with the least key.
+    /// Returns the member with the least key.
     #[inline]
     pub(crate) fn first(&self) -> Option<(u32, K)> {
         self.heap.first()
     }
 
-    /// The member with the least key but for this one.
-    pub(crate) fn first_but(&self, member: u32) -> Option<(u32, K)> {
-        self.heap.first_but(member)
+    /// Returns the member with the least key, not counting this one.
+    pub(crate) fn first_except(&self, member: u32) -> Option<(u32, K)> {
+        self.heap.first_except(member)
     }
 
     #[inline]
@@ -186,7 +186,7 @@ impl<K: Ord + Copy> IndexedHeap<K> {
         self.heap.is_empty()
     }
 
-    /// The key of a member, if it is one.
+    /// Returns the key of a member, if it is one.
     pub(crate) fn key(&self, member: u32) -> Option<K> {
         self.heap.key(member, &self.positions)
     }
@@ -197,7 +197,7 @@ impl<K: Ord + Copy> IndexedHeap<K> {
         self.heap.set(member, key, &mut self.positions);
     }
 
-    /// That it is a heap and that every position is right.
+    /// Checks that it is a heap and that every position is right.
     pub(crate) fn check(&self) {
         self.heap.check(&self.positions);
         let present = self.positions.all.iter().filter(|&&at| at != ABSENT).count();
@@ -219,19 +219,19 @@ mod tests {
             heap.set(member, key);
             model[member as usize] = key;
             heap.check();
-            let least = |but: Option<usize>| {
-                let others = model.iter().enumerate().filter(|(member, _)| Some(*member) != but);
+            let least = |except: Option<usize>| {
+                let others = model.iter().enumerate().filter(|(member, _)| Some(*member) != except);
                 others.filter_map(|(_, key)| *key).min()
             };
             assert_eq!(heap.first().map(|(_, key)| key), least(None));
-            assert_eq!(heap.first_but(member).map(|(_, key)| key), least(Some(member as usize)));
+            assert_eq!(heap.first_except(member).map(|(_, key)| key), least(Some(member as usize)));
             assert_eq!(heap.key(member), key);
             assert_eq!(heap.is_empty(), least(None).is_none());
         }
     }
 
     #[test]
-    fn heaps_share_where_their_members_are() {
+    fn heaps_share_positions() {
         let mut positions = Positions::default();
         let mut heaps = [Heap::default(), Heap::default()];
         for step in 0..2000u64 {

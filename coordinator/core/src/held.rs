@@ -1,10 +1,11 @@
-//! The chunks that an agent holds, as lists through the chunks themselves: nothing is allocated to hold one.
+//! The chunks that an agent holds, as linked lists through the chunks themselves, so that holding one allocates
+//! nothing.
 
 use crate::chunk::{Chunk, Hold, Links, NONE};
 use crate::ids::{ChunkId, Id};
 use crate::slab::Slab;
 
-/// An agent's chunks in two lists, those that may be asked for apart, each with the newest first.
+/// An agent's chunks in two lists, one of them those that may be retracted, each with the newest first.
 pub(crate) struct Held {
     movable: u32,
     fixed: u32,
@@ -17,7 +18,7 @@ impl Default for Held {
 }
 
 impl Held {
-    /// Puts the chunk at the head of the list that its hold belongs to.
+    /// Adds the chunk at the head of the list that fits its hold.
     #[inline]
     pub(crate) fn push(&mut self, id: ChunkId, chunks: &mut Slab<ChunkId, Chunk>) {
         let chunk = chunks.get_mut(id).expect("a chunk that is held exists");
@@ -29,7 +30,7 @@ impl Held {
         }
     }
 
-    /// Takes the chunk out of its list; its hold must be what it was when it was put in.
+    /// Removes the chunk from its list; its hold must be what it was when it was added.
     #[inline]
     pub(crate) fn unlink(&mut self, id: ChunkId, chunks: &mut Slab<ChunkId, Chunk>) {
         let chunk = chunks.get_mut(id).expect("a chunk that is held exists");
@@ -44,7 +45,7 @@ impl Held {
         }
     }
 
-    /// The chunks that may be asked for, the one that was given last first: it is the least likely to have begun.
+    /// Returns the chunks that may be retracted, the newest first: it is the least likely to have begun.
     pub(crate) fn movable<'a>(&self, chunks: &'a Slab<ChunkId, Chunk>) -> impl Iterator<Item = ChunkId> + use<'a> {
         list(self.movable, chunks)
     }
@@ -53,7 +54,7 @@ impl Held {
         self.movable != NONE
     }
 
-    /// All of them.
+    /// Returns all of them.
     pub(crate) fn iter<'a>(&self, chunks: &'a Slab<ChunkId, Chunk>) -> impl Iterator<Item = ChunkId> + use<'a> {
         list(self.movable, chunks).chain(list(self.fixed, chunks))
     }

@@ -1,17 +1,17 @@
-//! Ids: a place in a table and the generation of what lies there.
+//! Ids: an index in a table and a generation.
 //!
-//! The place makes a look-up one array access. The generation makes an id unique: what comes to lie at the same place
-//! later has another one, so a late message about its predecessor finds nothing.
+//! The index makes a look-up one array access. The generation makes an id unique: a later value at the same index has
+//! another one, so a late message about its predecessor finds nothing.
 
 use std::fmt;
 
-/// What all ids have in common; [`Slab`](crate::Slab) and [`Table`](crate::Table) are indexed by them.
+/// What all ids have in common. [`Slab`](crate::Slab) and [`Table`](crate::Table) are indexed by them.
 pub trait Id: Copy + Eq {
-    /// The id of what lies at `index`, in its `generation`.
+    /// Makes the id for this index and generation.
     fn new(index: u32, generation: u32) -> Self;
-    /// The place in the table.
+    /// The index in the table.
     fn index(self) -> u32;
-    /// How often the place had been taken when this id was given out; from 1.
+    /// How often the index had been used when this id was given out; from 1.
     fn generation(self) -> u32;
 }
 
@@ -52,7 +52,7 @@ macro_rules! numbers {
                 u64::from(self.generation) << 32 | u64::from(self.index)
             }
 
-            /// The id that [`to_bits`](Self::to_bits) made this number of. Any number is an id, known or not.
+            /// The id for a number from [`to_bits`](Self::to_bits). Any number is an id, known or not.
             pub fn from_bits(bits: u64) -> Self {
                 Self { index: bits as u32, generation: (bits >> 32) as u32 }
             }
@@ -63,17 +63,17 @@ macro_rules! numbers {
 numbers! { AgentId PoolId JobId ChunkId }
 
 ids! {
-    /// A host's daemon that runs chunks. Given out by the caller.
+    /// An agent: the daemon of a host that runs chunks. Given out by the caller.
     pub AgentId
-    /// What a client opened; owns jobs. Given out by the caller.
+    /// A pool, opened by a client; it owns jobs. Given out by the caller.
     pub PoolId
     /// One map, imap or apply call. Given out by the caller.
     pub JobId
-    /// One assignment of items to an agent. Given out by [`Core`](crate::Core), anew for each assignment.
+    /// One assignment of items to an agent. Given out by [`Core`](crate::Core), a new one for each assignment.
     pub ChunkId
-    /// Jobs of a pool that may run on the same agents. Given out by the core, as those below.
+    /// Jobs of a pool that may run on the same agents. Given out by the core, like those below.
     pub(crate) LaneId
-    /// Lanes and agents, each lane of which may run on each of the agents.
+    /// A set of lanes and agents in which each lane may run on each agent.
     pub(crate) ReachId
     /// A pool at an agent.
     pub(crate) PlaceId

@@ -1,4 +1,4 @@
-//! What is known of a job.
+//! The state of a job.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use crate::lane::JobTurn;
 use crate::queue::Queue;
 use crate::run::Run;
 
-/// A job and the items of it that are nowhere.
+/// A job and its queued items.
 pub(crate) struct Job {
     pub(crate) pool: PoolId,
     pub(crate) lane: LaneId,
@@ -19,13 +19,13 @@ pub(crate) struct Job {
     pub(crate) pace: Pace,
     /// Items that have arrived.
     pub(crate) arrived: u64,
-    /// Items that have had their outcome.
+    /// Items that have their outcome.
     pub(crate) outcomes: u64,
     /// Slot time it has used, for fairness; see `fair`.
     pub(crate) used: u64,
-    /// The agents that know of it.
+    /// The agents that know it.
     pub(crate) agents: AgentSet,
-    /// Items of which one copy ended badly while another was running: how many tries had been made by then.
+    /// Attempts made at items of which one copy failed while another was running.
     pub(crate) tried: BTreeMap<u64, u32>,
 }
 
@@ -45,19 +45,19 @@ impl Job {
         }
     }
 
-    /// When it is served, if it has something to run.
+    /// Its sort key, if it has something to run.
     #[inline]
     pub(crate) fn turn(&self) -> JobTurn {
         JobTurn { priority: Reverse(self.policy.priority), used: self.used }
     }
 
-    /// Which try of the item it is that began as this one.
+    /// Returns the attempt number of an item that began as attempt `began_as`.
     pub(crate) fn attempt_of(&self, item: u64, began_as: u32) -> u32 {
         self.tried.get(&item).map_or(began_as, |&tries| began_as.max(tries.saturating_add(1)))
     }
 
-    /// Returns which attempt each of these items is at, as runs of items that are at the same one. They are of a chunk whose `first`
-    /// item began as attempt `began_as`.
+    /// Returns the attempt numbers of these items, as runs of items with the same number. They are of a chunk whose
+    /// `first` item began as attempt `began_as`.
     pub(crate) fn attempts_of(&self, run: Run, (first, began_as): (u64, u32)) -> Vec<(Run, u32)> {
         let mut runs: Vec<(Run, u32)> = Vec::new();
         for item in run.first..run.end() {
@@ -70,7 +70,7 @@ impl Job {
         runs
     }
 
-    /// The items have had their outcomes.
+    /// The items have their outcomes.
     #[inline]
     pub(crate) fn settled(&mut self, first: u64, count: u64) {
         self.outcomes += count;
@@ -79,7 +79,8 @@ impl Job {
         }
     }
 
-    /// Queues items again; `attempt` is the next try of the first. Those that were tried are queued by themselves.
+    /// Queues items again; `attempt` is the next attempt number of the first. Items that were tried are queued
+    /// separately.
     pub(crate) fn give_back(&mut self, mut run: Run, mut attempt: u32, item_bytes: u64) {
         while let Some((&item, &tries)) = self.tried.range(run.first..run.end()).next() {
             if item > run.first {
@@ -96,27 +97,27 @@ impl Job {
         }
     }
 
-    /// Whether a second copy of a chunk of it may run.
+    /// Whether a second copy of one of its chunks may run.
     pub(crate) fn speculates(&self) -> bool {
         self.policy.speculate && self.policy.retries > 0
     }
 
-    /// Whether nothing more will happen.
+    /// Whether it is finished.
     pub(crate) fn is_over(&self) -> bool {
         self.queue.ended() && self.outcomes == self.arrived
     }
 }
 
-/// A set of agents that are there, a bit each.
+/// A set of agents, one bit each.
 #[derive(Default)]
 pub(crate) struct AgentSet {
-    // Most systems have fewer than 64 agents: then a job allocates nothing for them.
+    // Most clusters have fewer than 64 agents: then a job allocates nothing for them.
     low: u64,
     high: Vec<u64>,
 }
 
 impl AgentSet {
-    /// Puts the agent in. False if it was there.
+    /// Adds the agent. Returns false if it was in the set.
     #[inline]
     pub(crate) fn insert(&mut self, id: AgentId) -> bool {
         let (word, bit) = self.place(id);
@@ -130,11 +131,11 @@ impl AgentSet {
         *word &= !bit;
     }
 
-    /// The indices of its agents.
+    /// Returns the indices of its agents.
     pub(crate) fn indices(&self) -> impl Iterator<Item = u32> {
         let words = std::iter::once(self.low).chain(self.high.iter().copied());
         words.enumerate().flat_map(|(at, word)| {
-            // Each step takes the lowest bit away.
+            // Each step clears the lowest bit.
             let rest = std::iter::successors(Some(word), |word| Some(word & word.wrapping_sub(1)));
             rest.take_while(|&word| word != 0).map(move |word| at as u32 * 64 + word.trailing_zeros())
         })
@@ -158,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_that_were_tried_are_queued_by_themselves_once() {
+    fn tried_items_are_queued_separately_once() {
         let lane = LaneId::new(0, 1);
         let mut job = Job::new(PoolId::new(0, 1), lane, JobPolicy::default());
         job.queue.arrive(Run::new(0, 9), 0);

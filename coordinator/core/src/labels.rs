@@ -1,14 +1,14 @@
 //! Labels of agents, and what pools and jobs require of them.
 
-/// A set of labels. Each is a number that the caller chose for it; what it says is not known here.
+/// A set of labels. Each is a number that the caller chose for it; the core does not know the text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Labels {
-    // Rising.
+    // Sorted.
     numbers: Box<[u32]>,
 }
 
 impl Labels {
-    /// These labels, in whatever order.
+    /// Makes a set of these labels, in any order.
     pub fn new(labels: impl IntoIterator<Item = u32>) -> Self {
         let mut numbers: Vec<u32> = labels.into_iter().collect();
         numbers.sort_unstable();
@@ -21,17 +21,17 @@ impl Labels {
         others.numbers.iter().all(|label| self.numbers.binary_search(label).is_ok())
     }
 
-    /// The labels, rising.
+    /// Returns the labels, sorted.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         self.numbers.iter().copied()
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.numbers.is_empty()
     }
 
-    /// The labels of both sets.
+    /// Returns the labels of both sets.
     pub(crate) fn and(&self, others: &Self) -> Self {
         Self::new(self.iter().chain(others.iter()))
     }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sets_include_their_parts() {
+    fn sets_include_their_subsets() {
         let set = Labels::new([7, 1, 7, 3]);
         assert!(set.iter().eq([1, 3, 7]));
         for (others, included) in [(&[][..], true), (&[3], true), (&[7, 1], true), (&[2], false), (&[1, 2], false)] {

@@ -1,4 +1,4 @@
-//! Jobs of a pool that may run on the same agents, and which of them goes next.
+//! Jobs of a pool that may run on the same agents, and the order in which they are served.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -7,51 +7,53 @@ use crate::heap::Heap;
 use crate::ids::{PoolId, ReachId};
 use crate::labels::Labels;
 
-/// The jobs of a pool that require the same. A pool has one lane, and another for each set of labels that jobs of it require.
+/// The jobs of a pool that require the same labels. A pool has one lane for jobs that require none, and one for each
+/// other set of labels.
 pub(crate) struct Lane {
     pub(crate) pool: PoolId,
-    /// All that agents must have, what the pool requires included.
+    /// All labels that agents must have, including those the pool requires.
     pub(crate) require: Labels,
     /// Its jobs that have something to run.
     pub(crate) ready: Heap<JobTurn>,
-    /// When it is served; none: it has nothing to run, or may not now.
+    /// Its sort key; none: it has nothing to run, or may not now.
     pub(crate) turn: Option<Turn>,
     pub(crate) open_jobs: u32,
     pub(crate) clocks: Clocks,
-    /// The agents where only this lane may run, as far as `own` goes, and those that it has in common with other lanes.
+    /// The reach of this lane alone, and the one that it shares with other lanes.
     pub(crate) own: ReachId,
     pub(crate) common: Option<ReachId>,
 }
 
-/// The least is the job to be served next: the one that matters most, then the one that has used least slot time.
+/// Sort key: the next job to serve is the least. That is the one with the highest priority, then the one that has used
+/// least slot time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct JobTurn {
     pub(crate) priority: Reverse<i32>,
     pub(crate) used: u64,
 }
 
-/// The least is the lane to be served next: that of the pool that has used least slot time, then the one with the job
-/// to be served next.
+/// Sort key: the next lane to serve is the least. That is the one whose pool has used least slot time, then the one
+/// whose job is to be served next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Turn {
     pub(crate) pool_used: u64,
     pub(crate) job: JobTurn,
 }
 
-/// For each priority, the slot time at which jobs of it stand: what the one had used that was served last.
+/// For each priority, the slot time that the job served last had used.
 #[derive(Default)]
 pub(crate) struct Clocks {
     latest: (i32, u64),
     others: BTreeMap<i32, u64>,
-    // For priorities that are not known.
+    // For priorities that are not in the list.
     least: u64,
 }
 
-/// More priorities than that at once are not told apart.
+/// Beyond this many priorities at once, the clocks are not separate.
 const MOST_CLOCKS: usize = 64;
 
 impl Clocks {
-    /// Where jobs of this priority stand.
+    /// Returns the clock for this priority.
     #[inline]
     pub(crate) fn of(&self, priority: i32) -> u64 {
         if priority == self.latest.0 {
@@ -91,7 +93,7 @@ mod tests {
             clocks.serve(priority, 1000);
         }
         assert!(clocks.others.len() <= MOST_CLOCKS + 1);
-        // Those that were forgotten do not start before the others.
+        // Forgotten priorities do not start before the others.
         assert_eq!([5, 7, 299].map(|priority| clocks.of(priority)), [1000; 3]);
     }
 }

@@ -1,9 +1,9 @@
-//! The scheduler of farpool: what runs where, and what has become of it.
+//! The scheduler of farpool: it decides what runs where, and tracks the outcomes.
 //!
-//! [`Core`] takes [`Event`]s and the time and answers with [`Action`]s. It knows items by their indices only: no
-//! payload, no clock, no socket, no message format. Whoever drives it keeps the bytes, reads the clock and sends.
-//! That makes every decision repeatable, so the tests of this crate can run through more interleavings in a second
-//! than a cluster sees in a year.
+//! [`Core`] takes [`Event`]s and the time and answers with [`Action`]s. It knows items only by their indices: no
+//! payload, no clock, no socket, no message format. Its caller keeps the bytes, reads the clock and sends. So every
+//! decision is repeatable, and the tests of this crate run through more interleavings in a second than a cluster sees
+//! in a year.
 //!
 //! ```
 //! use farpool_core::{Action, AgentId, Core, Config, Event, Id, JobId, JobPolicy, Labels, PoolId};
@@ -25,23 +25,24 @@
 //! assert!(matches!(actions[..], [Action::StartPool { .. }, Action::StartJob { .. }, Action::Assign { first: 0, count: 1, attempt: 1, .. }]));
 //! ```
 //!
-//! # Where what is
+//! # Modules
 //!
-//! `queue` holds a job's items that are nowhere yet and `adapt` says how many to cut off at once; `chunk`, `held` and `done`
-//! are about items that are at an agent.
+//! `queue` holds a job's items that wait to be handed out, and `adapt` chooses the size of the next chunk. `chunk`,
+//! `held` and `done` are about items that are at an agent.
 //!
-//! A `pool` has places: the agents that have its labels and were told to start it. `places` lets them come and go, and `allot` says
-//! how many workers each gets if the pool has a limit. A pool's jobs are in `lane`s, one for each set of labels that
-//! jobs of it require. What joins lanes and agents is a `reach`: lanes, and agents that each of them may run on. Every
-//! lane has a reach of its own, and lanes that require the same `share` one (`shares`), so that hundreds of pools on thousands of
-//! agents cost no more than one.
+//! A `pool` has places: the agents that have its labels and were told to start it. `places` adds and removes them, and
+//! `allot` chooses how many workers each gets if the pool has a limit. A pool's jobs are in `lane`s, one for each set
+//! of labels that jobs of it require. A `reach` joins lanes and agents: each of its lanes may run on each of its
+//! agents. Every lane has a reach of its own, and lanes that require the same labels `share` one (`shares`), so that
+//! hundreds of pools on thousands of agents cost no more than one.
 //!
-//! `adopt` takes in what agents hold from before the scheduler knew of it.
+//! `adopt` adopts chunks that agents hold from before the scheduler knew of them.
 //!
-//! `fair` says who goes next: pools by slot time, and a pool's jobs by priority and then by slot time. `schedule` hands out to the
-//! lane that goes next in the first reach that has both, to the least loaded `agent` there, and `take_back` corrects that
-//! when slots idle, and `speculate` has them run copies of what takes too long. `report` takes in what agents say, `life` opens and ends jobs, `fleet` is what all agents have in sum, and
-//! `check` states what must always hold. `window` stands by itself: how far a client may go on sending.
+//! `fair` decides the order: pools by slot time, and a pool's jobs by priority and then by slot time. `schedule` finds
+//! the first reach with a lane to serve and an `agent` with room, and gives the lane's next chunk to the least loaded
+//! agent. `take_back` corrects that when slots idle, and `speculate` has them run copies of what takes too long.
+//! `report` handles agents' reports, `life` opens and ends jobs, `fleet` has the totals of all agents, and `check`
+//! states the invariants. `window` is separate: it decides how much more a client may send.
 
 mod action;
 mod adapt;
@@ -66,10 +67,10 @@ mod memberships;
 mod places;
 mod pool;
 mod queue;
-mod ran;
 mod reach;
 mod report;
 mod run;
+mod run_report;
 mod schedule;
 mod share;
 mod shares;

@@ -1,4 +1,4 @@
-//! Jobs come and go, and chunks are taken from agents.
+//! Opens and ends jobs, and takes chunks from agents.
 
 use crate::action::{Action, Cause};
 use crate::chunk::{Chunk, Hold};
@@ -42,7 +42,7 @@ impl Core {
     pub(crate) fn input_ended(&mut self, id: JobId, actions: &mut Vec<Action>) {
         let job = self.jobs.get_mut(id).expect("the input that ends is of a job that is open");
         job.queue.end();
-        // What was waiting for the rest of its chunk need not wait any more.
+        // Items that waited for the rest of their chunk need not wait any more.
         self.requeued(id);
         self.finish_if_over(id, actions);
     }
@@ -78,11 +78,11 @@ impl Core {
         self.allot_if_many_lanes(job.pool, actions);
     }
 
-    /// The chunks that an agent holds and that are meant.
-    pub(crate) fn chunks_of(&self, agent: AgentId, are_meant: impl Fn(&Chunk) -> bool) -> Vec<ChunkId> {
+    /// Returns the chunks of an agent that `selects` selects.
+    pub(crate) fn chunks_of(&self, agent: AgentId, selects: impl Fn(&Chunk) -> bool) -> Vec<ChunkId> {
         let Some(agent) = self.fleet.agents.get(agent) else { return Vec::new() };
         let held = agent.held.iter(&self.chunks);
-        held.filter(|&id| self.chunks.get(id).is_some_and(&are_meant)).collect()
+        held.filter(|&id| self.chunks.get(id).is_some_and(&selects)).collect()
     }
 
     /// Takes the chunk from its agent.
@@ -91,7 +91,7 @@ impl Core {
         match chunk.hold {
             Hold::Assigned | Hold::Kept | Hold::Overtaken => {}
             Hold::Retracting { .. } => self.set_hold(id, Hold::Kept),
-            Hold::Doubled { twin, .. } => self.part_from(twin),
+            Hold::Doubled { twin, .. } => self.unlink_twin(twin),
         }
         self.fleet.release(id, &mut self.chunks, &mut self.reaches);
         let chunk = self.chunks.remove(id).expect("it was just found");
@@ -100,8 +100,8 @@ impl Core {
         chunk
     }
 
-    /// Decides what becomes of the items of a chunk whose agent is gone. Nobody knows which of them had begun, and what
-    /// another agent has a copy of just goes on there.
+    /// Decides what happens to the items of a chunk whose agent is lost. Nobody knows which of them had begun. Items
+    /// that another agent has a copy of just continue there.
     pub(crate) fn recover(&mut self, chunk: &Chunk, actions: &mut Vec<Action>) {
         let (id, item_bytes) = (chunk.job, chunk.item_bytes);
         let Self { jobs, chunks, .. } = self;
@@ -110,13 +110,13 @@ impl Core {
             job.settled(first, count);
             Action::Fail { job: id, first, count, attempts, cause: Cause::AgentLost }
         };
-        // Workers report in order, so of the items without an outcome the first is taken to be the one that was running.
+        // Workers report in order, so the first item without an outcome is assumed to have been running.
         let running = chunk.done.holes(chunk.run).next().map(|hole| hole.first);
         let left = chunk.done.holes(chunk.run).flat_map(|hole| not_left_of(chunk.twin(), chunks, hole));
         for run in left {
             let attempt = job.attempt_of(run.first, chunk.attempt_of(run.first));
             if job.policy.retries == 0 {
-                // At most once: any of them may have run without its report having come through.
+                // At most once: any of them may have run although no report arrived.
                 actions.push(fail(job, run.first, run.count, attempt));
             } else if Some(run.first) != running {
                 job.give_back(run, attempt, item_bytes);
@@ -134,8 +134,8 @@ impl Core {
         self.requeued(id);
     }
 
-    /// Queues the items of a chunk again that its agent will not run: nobody's attempt.
-    pub(crate) fn queue_again(&mut self, chunk: &Chunk) {
+    /// Queues the items of a chunk again that its agent will not run. This counts no attempt.
+    pub(crate) fn requeue(&mut self, chunk: &Chunk) {
         let Self { jobs, chunks, .. } = self;
         let job = jobs.get_mut(chunk.job).expect("a chunk's job is open");
         for run in chunk.done.holes(chunk.run).flat_map(|hole| not_left_of(chunk.twin(), chunks, hole)) {

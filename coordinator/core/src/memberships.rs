@@ -1,8 +1,8 @@
-//! Which reaches an agent is in.
+//! The reaches that an agent is in.
 
 use crate::ids::ReachId;
 
-/// The reaches that an agent is in and its number in each; first those where it is among the outdated.
+/// The reaches that an agent is in, and its number in each. Those where it is marked as outdated come first.
 #[derive(Default)]
 pub(crate) struct Memberships {
     pub(crate) all: Vec<(ReachId, u32)>,
@@ -15,7 +15,7 @@ impl Memberships {
         self.position(id).is_some()
     }
 
-    /// Where the reach stands among these.
+    /// Returns the position of the reach in the list.
     pub(crate) fn position(&self, id: ReachId) -> Option<usize> {
         self.all.iter().position(|&(reach, _)| reach == id)
     }

@@ -1,7 +1,7 @@
-//! Pools and agents come and go, and with them the places where pools run.
+//! Opens and closes pools, adds and removes agents, and with them the places where pools run.
 //!
 //! Nothing is handed out at a place before its agent has answered that the pool runs there. An agent that is draining,
-//! or found unfit for a pool, keeps its place until it has gone, but nothing comes there any more.
+//! or unfit for a pool, keeps its place until it has left, but nothing more is handed out there.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -15,7 +15,7 @@ use crate::labels::Labels;
 use crate::lane::{Clocks, Lane};
 use crate::pool::{Place, Places, Pool, Stage};
 
-/// Lanes that a pool keeps although no job is open in them, so that the next one like that finds its lane.
+/// How many lanes without open jobs a pool keeps for later jobs that require the same.
 const MOST_LANES_KEPT: usize = 32;
 
 impl Core {
@@ -65,7 +65,7 @@ impl Core {
     pub(crate) fn pause_pool(&mut self, id: PoolId, paused: bool) {
         self.pools.get_mut(id).expect("a pool that is paused is open").paused = paused;
         self.pool_changed(id);
-        // What could have been taken back meanwhile was not.
+        // Chunks were not taken back during the pause.
         let pool = self.pools.get(id).expect("it was just found");
         for (_, place) in pool.places.iter().filter(|(_, place)| place.count > 0) {
             self.fleet.change(place.agent, &mut self.reaches, |_| {});
@@ -113,7 +113,7 @@ impl Core {
             return;
         };
         self.pools.get_mut(pool).expect("a place's pool is open").unhealthy_at.remove(&agent);
-        // It is given up already if its workers died there.
+        // If its workers died there, it is given up already.
         if stage == Stage::Starting {
             self.place_mut(pool, agent).expect("it was just found").1.stage = Stage::Ready;
             if !self.fleet.agents.get(agent).is_some_and(|agent| agent.draining) {
@@ -132,7 +132,7 @@ impl Core {
         let held = self.chunks_of(agent, |chunk| chunk.place == id && self.pool_of(chunk.job) == Some(pool));
         for chunk in held {
             let chunk = self.drop_chunk(chunk);
-            self.queue_again(&chunk);
+            self.requeue(&chunk);
         }
         self.retire(pool, id);
         self.free(pool, id, 0);
@@ -145,7 +145,7 @@ impl Core {
             return;
         };
         self.remove_place(pool, id);
-        // With the pool the agent forgets its jobs: should it be back there, they are started again.
+        // With the pool, the agent forgets its jobs: if the pool starts there again, so must they.
         for (_, job) in self.jobs.iter_mut().filter(|(_, job)| job.pool == pool) {
             job.agents.remove(agent);
         }
@@ -192,13 +192,13 @@ impl Core {
         for (pool, _) in places {
             self.allot(pool, actions);
         }
-        // Only now, when all its chunks are accounted for, can a job be over.
+        // A job can be over only now, when all the agent's chunks are accounted for.
         for job in touched {
             self.finish_if_over(job, actions);
         }
     }
 
-    /// The lane of a pool's jobs that require this.
+    /// Returns the lane of a pool's jobs that require these labels.
     pub(crate) fn lane_for(&mut self, pool: PoolId, require: &Labels) -> LaneId {
         let state = self.pools.get(pool).unwrap_or_else(|| panic!("a job of {pool:?}, which is not open"));
         if require.is_empty() {
@@ -244,7 +244,7 @@ impl Core {
         lane
     }
 
-    /// None of its jobs is open any more.
+    /// Closes a lane without open jobs.
     fn close_lane(&mut self, id: LaneId) {
         self.stop_sharing(id, false);
         let own = self.lanes.get(id).expect("a lane that is closed is there").own;
@@ -256,7 +256,7 @@ impl Core {
         self.lanes.remove(id);
     }
 
-    /// Starts a pool at an agent that runs it already, even at one that is leaving: it finishes what it holds.
+    /// Starts a pool at an agent that already runs it, even if that is leaving: it finishes what it holds.
     fn start_where_held(&mut self, id: PoolId, agent: AgentId, workers: u32, actions: &mut Vec<Action>) {
         let pool = self.pools.get_mut(id).expect("a pool that starts is open");
         let state = self.fleet.agents.get_mut(agent).filter(|state| state.labels.include(&pool.require));
@@ -282,7 +282,7 @@ impl Core {
         }
     }
 
-    /// It is known now what is held at the places of the pool: workers go where they are wanted.
+    /// It is known now what the places of the pool hold, so workers may move to where they are needed.
     pub(crate) fn settle_resumed(&mut self, id: PoolId, actions: &mut Vec<Action>) {
         let Some(pool) = self.pools.get(id) else { return };
         let agents: Vec<AgentId> = pool.places.iter().map(|(_, place)| place.agent).collect();
@@ -300,7 +300,7 @@ impl Core {
         }
     }
 
-    /// Makes the agent a place of the pool; it is being started there.
+    /// Makes the agent a place of the pool, which is being started there.
     pub(crate) fn add_place(&mut self, id: PoolId, agent: AgentId, workers: u32) -> PlaceId {
         let promised = self.promised_to(id, agent);
         let pool = self.pools.get_mut(id).expect("a pool that starts is open");
@@ -314,7 +314,8 @@ impl Core {
         place
     }
 
-    /// Chunks of the pool that others are to give back for this agent. There are such where it had a place before.
+    /// Returns how many chunks of the pool other agents are to give back for this one. There are some if it had a place
+    /// before.
     fn promised_to(&self, id: PoolId, agent: AgentId) -> u32 {
         if self.fleet.agents.get(agent).is_none_or(|agent| agent.promised == 0) {
             return 0;
@@ -324,7 +325,7 @@ impl Core {
         u32::try_from(promised.count()).unwrap_or(u32::MAX)
     }
 
-    /// Nothing comes to the place any more.
+    /// Stops handing out at the place.
     pub(crate) fn retire(&mut self, id: PoolId, place: PlaceId) {
         let pool = self.pools.get_mut(id).expect("a place's pool is open");
         let Some(state) = pool.places.get_mut(place) else { return };
@@ -342,7 +343,7 @@ impl Core {
         }
     }
 
-    /// Forgets a place where nothing is held.
+    /// Removes a place that holds nothing.
     fn remove_place(&mut self, id: PoolId, place: PlaceId) {
         self.free(id, place, 0);
         let pool = self.pools.get_mut(id).expect("a place's pool is open");

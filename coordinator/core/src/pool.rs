@@ -1,4 +1,4 @@
-//! What is known of a pool, and of its places.
+//! The state of a pool, and of its places.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -8,9 +8,9 @@ use crate::ids::{AgentId, Id, LaneId, PlaceId};
 use crate::labels::Labels;
 use crate::slab::Slab;
 
-/// A pool, as far as scheduling goes.
+/// A pool, as far as scheduling needs it.
 pub(crate) struct Pool {
-    /// What agents must have to be places of it.
+    /// Labels that agents must have to be places of it.
     pub(crate) require: Labels,
     /// Workers that it may have at once; none: as many as its places have slots.
     pub(crate) limit: Option<NonZeroU32>,
@@ -18,20 +18,20 @@ pub(crate) struct Pool {
     pub(crate) weight: u32,
     /// Whether nothing of it is handed out.
     pub(crate) paused: bool,
-    /// Whether it is going, and starts nowhere any more.
+    /// Whether it is being closed and starts nowhere any more.
     pub(crate) closing: bool,
-    /// Slot time it has used over its weight, and whether it has had nothing to run just now; see `fair`.
+    /// Slot time it has used divided by its weight, and whether it had nothing to run until now; see `fair`.
     pub(crate) used: u64,
     pub(crate) fresh: bool,
     pub(crate) ready_lanes: u32,
-    /// Its lanes; the first is that of jobs that require nothing beyond what the pool does.
+    /// Its lanes; the first is for jobs that require no labels beyond the pool's.
     pub(crate) lanes: Vec<LaneId>,
     pub(crate) places: Places,
-    /// Agents on which its workers died before they could serve, as far as is known: others are allotted its workers first.
+    /// Agents where its workers are known to die before they can serve: others are allotted its workers first.
     pub(crate) unhealthy_at: BTreeSet<AgentId>,
-    /// Workers that its places were allotted, of those that the limit allows.
+    /// Workers allotted to its places, of those that the limit allows.
     pub(crate) allotted: u32,
-    /// Workers at the places that may run something, or may soon.
+    /// Workers at the places that may run something now or soon.
     pub(crate) offered: u64,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Places {
 pub(crate) struct Place {
     pub(crate) agent: AgentId,
     pub(crate) stage: Stage,
-    /// Whether nothing comes there any more.
+    /// Whether nothing more is handed out there.
     pub(crate) retired: bool,
     /// Workers that it may have; for a pool without limit, all slots of the agent.
     pub(crate) workers: u32,
@@ -56,19 +56,19 @@ pub(crate) struct Place {
     /// How many of them were asked back, and how many were asked back elsewhere for this place.
     pub(crate) retracting: u32,
     pub(crate) promised: u32,
-    /// Where it is in the agent's list.
+    /// Its position in the agent's list.
     pub(crate) listed_at: u32,
 }
 
-/// What has become of the pool at the agent.
+/// The state of the pool at the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// The agent was told and has not answered.
+    /// The agent was told to start it and has not answered.
     Starting,
     Ready,
     /// The agent cannot run the pool.
     Unfit,
-    /// Its workers are wanted elsewhere, and it is to be stopped when nothing is left there.
+    /// Its workers are needed elsewhere: it is stopped when it holds nothing.
     Leaving,
     /// The agent was told to stop it and has not answered.
     Stopping,
@@ -77,7 +77,7 @@ pub(crate) enum Stage {
 const ABSENT: u32 = u32::MAX;
 
 impl Pool {
-    /// What slot time counts for it.
+    /// Returns slot time divided by its weight.
     #[inline]
     pub(crate) fn share_of(&self, ns: u64) -> u64 {
         if self.weight == 1 { ns } else { ns / u64::from(self.weight) }
@@ -85,7 +85,7 @@ impl Pool {
 }
 
 impl Place {
-    /// As [`Agent::keys`], for a pool with a limit, of which this agent runs only some workers.
+    /// Like [`Agent::keys`], for a pool with a limit, of which this agent runs only some workers.
     pub(crate) fn keys(&self, agent: &Agent) -> (Option<Room>, Option<Surplus>) {
         let (room, _) = agent.keys();
         let room = room.filter(|_| self.takes_more(agent)).map(|room| {
@@ -98,8 +98,8 @@ impl Place {
         (room, agent.surplus(spare))
     }
 
-    /// Whether it holds less than its workers can run and be given ahead. What the agent wants to hold beyond a chunk for
-    /// each slot is wanted by the workers that have something, with several threads by each of them.
+    /// Whether it holds less than its workers can run and prefetch. The agent's credit beyond one chunk per slot is for
+    /// the workers that have something: with several threads, each of them prefetches.
     #[inline]
     pub(crate) fn takes_more(&self, agent: &Agent) -> bool {
         self.count < self.workers.max(1).saturating_add(agent.credit.chunks.saturating_sub(agent.slots()))
@@ -127,7 +127,7 @@ impl Places {
     pub(crate) fn id_at(&self, agent: AgentId) -> Option<PlaceId> {
         let index = *self.at.get(agent.index() as usize)?;
         let id = self.all.id_at(index)?;
-        // Its agent's index may have another owner by now.
+        // The index may belong to another agent by now.
         self.all.get(id).is_some_and(|place| place.agent == agent).then_some(id)
     }
 

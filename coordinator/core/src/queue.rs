@@ -1,35 +1,36 @@
-//! The items of a job that are nowhere yet.
+//! The items of a job that wait to be handed out.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;
 
 use crate::run::Run;
 
-/// What has arrived and was never handed out, and what came back; kept as runs, so an item costs nothing and a
-/// chunk is cut only when an agent takes it.
+/// Items that have arrived and were never handed out, and items that were returned. They are kept as runs, so a single
+/// item costs nothing, and a chunk is cut only when an agent takes it.
 #[derive(Default)]
 pub(crate) struct Queue {
     fresh: VecDeque<Run>,
-    // By first index. Goes before what is fresh: somebody waits for the lowest index, and a job nears its end.
-    again: BTreeMap<u64, Again>,
+    // Returned items by first index. They go before fresh ones: the client waits for the lowest index, and the job
+    // nears its end.
+    requeued: BTreeMap<u64, Requeued>,
     items: u64,
-    // Of all these items, taken to have the same each.
+    // Of all these items, assumed to be equally large.
     bytes: u64,
     item_bytes: u64,
-    // One behind the highest index that has arrived.
+    // One above the highest index that has arrived.
     frontier: u64,
-    // What ends here need not wait for more.
+    // A chunk that ends here need not wait for more items.
     resent_to: u64,
     ended: bool,
 }
 
-struct Again {
+struct Requeued {
     count: u64,
-    // Which try comes next for the first item; the others are at their first.
+    // The next attempt number of the first item; the others are at their first.
     attempt: u32,
 }
 
-/// The piece that comes next; `attempt` is that of its first item.
+/// The items to hand out next; `attempt` is that of the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) run: Run,
@@ -37,7 +38,7 @@ pub(crate) struct Piece {
 }
 
 impl Queue {
-    /// New items; their indices are above all that arrived before.
+    /// Adds new items; their indices are above all that arrived before.
     pub(crate) fn arrive(&mut self, run: Run, bytes: u64) {
         assert!(!self.ended, "items arrived behind the end of the input");
         assert!(run.first >= self.frontier, "item {} arrived behind item {}", run.first, self.frontier);
@@ -54,22 +55,23 @@ impl Queue {
         self.ended = true;
     }
 
-    /// What has arrived is what is left of more, so a chunk that lacks items behind it may be whole.
+    /// Unfinished items of a previous scheduler have all arrived, so a chunk that lacks items behind them may be whole.
     pub(crate) fn all_resent(&mut self) {
         self.resent_to = self.frontier;
     }
 
-    /// Items that were handed out and come back; `attempt` is the next try of the first, and `bytes` are theirs.
+    /// Adds items that were handed out and returned; `attempt` is the next attempt number of the first, and `bytes` are
+    /// theirs.
     pub(crate) fn give_back(&mut self, run: Run, attempt: u32, bytes: u64) {
         self.add(run.count, bytes);
         let (mut first, mut count) = (run.first, run.count);
-        // An item that is tried again stays by itself: nobody should wait behind what has killed a worker.
+        // An item that is retried stays separate: no other item should wait behind one that killed a worker.
         if attempt == 1 {
-            if let Some(behind) = self.again.get(&run.end()).filter(|behind| behind.attempt == 1) {
+            if let Some(behind) = self.requeued.get(&run.end()).filter(|behind| behind.attempt == 1) {
                 count += behind.count;
-                self.again.remove(&run.end());
+                self.requeued.remove(&run.end());
             }
-            if let Some((&before, run_before)) = self.again.range(..run.first).next_back()
+            if let Some((&before, run_before)) = self.requeued.range(..run.first).next_back()
                 && before + run_before.count == run.first
                 && run_before.attempt == 1
             {
@@ -77,20 +79,20 @@ impl Queue {
                 count += run_before.count;
             }
         }
-        self.again.insert(first, Again { count, attempt });
+        self.requeued.insert(first, Requeued { count, attempt });
     }
 
-    /// The longest piece that could be handed out next. With a chunk size it is one whole chunk, or what can still
-    /// come of one.
+    /// Returns the longest piece that could be handed out next. With a chunk size it is one whole chunk, or as much of
+    /// it as there can be.
     #[inline]
     pub(crate) fn next(&self, chunksize: Option<NonZeroU64>) -> Option<Piece> {
-        let piece = match self.again.first_key_value() {
-            Some((&first, again)) => Piece { run: Run::new(first, again.count), attempt: again.attempt },
+        let piece = match self.requeued.first_key_value() {
+            Some((&first, requeued)) => Piece { run: Run::new(first, requeued.count), attempt: requeued.attempt },
             None => Piece { run: *self.fresh.front()?, attempt: 1 },
         };
         let Some(size) = chunksize else { return Some(piece) };
         let run = piece.run;
-        // Chunks of a job lie on a grid, so what comes back falls into the same chunks again.
+        // Chunks of a job lie on a grid, so returned items fall into the same chunks again.
         let room = size.get() - run.first % size;
         if run.count >= room {
             return Some(Piece { run: Run::new(run.first, room), ..piece });
@@ -100,16 +102,16 @@ impl Queue {
         if more_may_come { None } else { Some(piece) }
     }
 
-    /// Takes the first `count` items of what [`next`](Self::next) gave.
+    /// Removes the first `count` items of what [`next`](Self::next) returned.
     #[inline]
     pub(crate) fn take(&mut self, count: u64) {
         self.items -= count;
         self.bytes = self.bytes.saturating_sub(self.item_bytes * count);
-        if let Some(entry) = self.again.first_entry() {
+        if let Some(entry) = self.requeued.first_entry() {
             let (first, rest) = (*entry.key(), entry.get().count - count);
             entry.remove();
             if rest > 0 {
-                self.again.insert(first + count, Again { count: rest, attempt: 1 });
+                self.requeued.insert(first + count, Requeued { count: rest, attempt: 1 });
             }
             return;
         }
@@ -120,21 +122,21 @@ impl Queue {
         }
     }
 
-    /// If all these items are there, which try comes next for the first; the others must be at their first.
+    /// If all these items are queued, returns the next attempt number of the first; the others must be at their first.
     pub(crate) fn next_try_of(&self, run: Run) -> Option<u32> {
         let mut attempt = 1;
         let mut at = run.first;
         while at < run.end() {
-            if let Some((&first, again)) = self.again.range(..=at).next_back()
-                && first + again.count > at
+            if let Some((&first, requeued)) = self.requeued.range(..=at).next_back()
+                && first + requeued.count > at
             {
-                if first == at && again.attempt > 1 {
+                if first == at && requeued.attempt > 1 {
                     if at > run.first {
                         return None;
                     }
-                    attempt = again.attempt;
+                    attempt = requeued.attempt;
                 }
-                at = first + again.count;
+                at = first + requeued.count;
             } else {
                 let fresh = self.fresh.get(self.fresh_behind(at).checked_sub(1)?)?;
                 if fresh.end() <= at {
@@ -146,19 +148,19 @@ impl Queue {
         Some(attempt)
     }
 
-    /// Takes these items out, which are all there.
+    /// Removes these items, which are all queued.
     pub(crate) fn take_out(&mut self, run: Run) {
         self.items -= run.count;
         self.bytes = self.bytes.saturating_sub(self.item_bytes * run.count);
         let mut at = run.first;
         while at < run.end() {
-            let found = self.again.range(..=at).next_back().filter(|(first, again)| *first + again.count > at);
-            if let Some((&first, &Again { count, attempt })) = found {
+            let found = self.requeued.range(..=at).next_back().filter(|(first, requeued)| *first + requeued.count > at);
+            if let Some((&first, &Requeued { count, attempt })) = found {
                 let (end, to) = (first + count, run.end().min(first + count));
-                self.again.remove(&first);
+                self.requeued.remove(&first);
                 for (first, end, attempt) in [(first, at, attempt), (to, end, 1)] {
                     if first < end {
-                        self.again.insert(first, Again { count: end - first, attempt });
+                        self.requeued.insert(first, Requeued { count: end - first, attempt });
                     }
                 }
                 at = to;
@@ -181,35 +183,36 @@ impl Queue {
         }
     }
 
-    /// What of the run is there, lowest first.
+    /// Returns the queued parts of the run, lowest first.
     pub(crate) fn queued_of(&self, run: Run) -> Vec<Run> {
-        let again = self.again.iter().map(|(&first, again)| Run::new(first, again.count));
+        let requeued = self.requeued.iter().map(|(&first, requeued)| Run::new(first, requeued.count));
         let mut parts: Vec<Run> =
-            again.chain(self.fresh.iter().copied()).filter_map(|there| there.common(run)).collect();
+            requeued.chain(self.fresh.iter().copied()).filter_map(|there| there.common(run)).collect();
         parts.sort_unstable_by_key(|part| part.first);
         parts
     }
 
-    /// All runs that are there, lowest first; nothing is left.
+    /// Removes and returns all runs, lowest first.
     pub(crate) fn take_all(&mut self) -> Vec<Run> {
-        let again = std::mem::take(&mut self.again).into_iter().map(|(first, again)| Run::new(first, again.count));
-        let mut all: Vec<Run> = again.chain(self.fresh.drain(..)).collect();
+        let requeued =
+            std::mem::take(&mut self.requeued).into_iter().map(|(first, requeued)| Run::new(first, requeued.count));
+        let mut all: Vec<Run> = requeued.chain(self.fresh.drain(..)).collect();
         all.sort_unstable_by_key(|run| run.first);
         (self.items, self.bytes) = (0, 0);
         all
     }
 
-    // How many fresh runs begin at `index` or below.
+    // The number of fresh runs that begin at `index` or below.
     fn fresh_behind(&self, index: u64) -> usize {
         self.fresh.partition_point(|run| run.first <= index)
     }
 
-    /// How many items there are.
+    /// Returns how many items are queued.
     pub(crate) fn items(&self) -> u64 {
         self.items
     }
 
-    /// Bytes of one of them, on average.
+    /// Returns the average bytes of one of them.
     #[inline]
     pub(crate) fn item_bytes(&self) -> u64 {
         self.item_bytes
@@ -225,15 +228,15 @@ impl Queue {
         self.ended
     }
 
-    /// That the runs are in order and the count is right.
+    /// Checks that the runs are in order and the count is right.
     pub(crate) fn check(&self) {
         let fresh = self.fresh.iter().copied();
-        let again = self.again.iter().map(|(&first, again)| Run::new(first, again.count));
-        let total: u64 = fresh.clone().chain(again.clone()).map(|run| run.count).sum();
+        let requeued = self.requeued.iter().map(|(&first, requeued)| Run::new(first, requeued.count));
+        let total: u64 = fresh.clone().chain(requeued.clone()).map(|run| run.count).sum();
         assert_eq!(total, self.items, "the count of queued items is wrong");
         assert!(self.fresh.iter().zip(self.fresh.iter().skip(1)).all(|(a, b)| a.end() < b.first));
-        assert!(again.clone().zip(again.clone().skip(1)).all(|(a, b)| a.end() <= b.first));
-        assert!(fresh.chain(again).all(|run| run.count > 0 && run.end() <= self.frontier));
+        assert!(requeued.clone().zip(requeued.clone().skip(1)).all(|(a, b)| a.end() <= b.first));
+        assert!(fresh.chain(requeued).all(|run| run.count > 0 && run.end() <= self.frontier));
     }
 }
 
@@ -246,10 +249,10 @@ mod tests {
         Arrive(u64, u64),
         End,
         Back(u64, u64, u32),
-        /// Takes at most so many and expects first, count and attempt; or that nothing is next.
+        /// Takes at most so many and expects first, count and attempt; or that there is no next piece.
         Take(u64, Option<(u64, u64, u32)>),
         Resent,
-        /// Takes these out if they are there, with this as the next try of the first.
+        /// Takes these out if all are queued, and expects this next attempt number of the first.
         Out(u64, u64, Option<u32>),
         All(&'static [(u64, u64)]),
     }
@@ -289,13 +292,13 @@ mod tests {
     }
 
     #[test]
-    fn items_are_taken_out_if_all_are_there() {
+    fn items_are_removed_only_if_all_are_queued() {
         check(0, &[Arrive(0, 9), Out(3, 2, Some(1)), Out(2, 2, None), Out(4, 3, None), Take(9, Some((0, 3, 1)))]);
         check(0, &[Arrive(0, 9), Out(0, 2, Some(1)), Out(7, 2, Some(1)), Out(9, 1, None), Take(9, Some((2, 5, 1)))]);
         check(0, &[Arrive(0, 3), Arrive(5, 3), Out(2, 4, None), Out(0, 3, Some(1)), Out(5, 3, Some(1)), Take(9, None)]);
-        // Behind what is taken out from the end, items arrive as ever.
+        // Behind items taken out from the end, items arrive as usual.
         check(0, &[Arrive(0, 3), Out(2, 1, Some(1)), Arrive(3, 1), Take(9, Some((0, 2, 1))), Take(9, Some((3, 1, 1)))]);
-        // Among what came back, too; only the first may have been tried.
+        // The same among returned items; only the first may have been tried.
         let back = [Arrive(0, 9), Take(6, Some((0, 6, 1))), Back(0, 2, 1), Back(2, 1, 3), Back(3, 3, 2)];
         let then = |steps: Vec<Step>| check(0, &back.iter().copied().chain(steps).collect::<Vec<_>>());
         then(vec![Out(1, 2, None), Out(2, 2, None), Out(2, 1, Some(3)), Out(3, 6, Some(2)), Take(9, Some((0, 2, 1)))]);
@@ -305,28 +308,28 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_again_is_what_is_left() {
+    fn after_a_resend_the_last_chunk_may_be_short() {
         check(4, &[Arrive(0, 1), Take(9, None), Resent, Take(9, Some((0, 1, 1))), Arrive(5, 1), Take(9, None)]);
         check(4, &[Arrive(0, 1), Resent, Arrive(1, 1), Take(9, None), Arrive(2, 2), Take(9, Some((0, 4, 1)))]);
     }
 
     #[test]
-    fn adaptive_takes_what_is_there() {
+    fn an_adaptive_chunk_takes_what_has_arrived() {
         check(0, &[Take(9, None), Arrive(0, 3), Arrive(3, 3), Take(4, Some((0, 4, 1))), Take(4, Some((4, 2, 1)))]);
         check(0, &[Arrive(0, 2), Arrive(5, 3), Take(9, Some((0, 2, 1))), Take(9, Some((5, 3, 1))), Take(9, None)]);
     }
 
     #[test]
-    fn explicit_waits_for_whole_chunks() {
+    fn an_explicit_chunk_waits_until_it_is_whole() {
         check(4, &[Arrive(0, 3), Take(9, None), Arrive(3, 3), Take(9, Some((0, 4, 1))), Take(9, None)]);
         check(4, &[Arrive(0, 3), End, Take(9, Some((0, 3, 1))), Take(9, None)]);
-        // Item 2 was left out: the chunk ends in front of it and another begins behind.
+        // Item 2 was left out: the chunk ends before it and another one begins behind it.
         check(4, &[Arrive(0, 2), Arrive(3, 6), Take(9, Some((0, 2, 1))), Take(9, Some((3, 1, 1)))]);
         check(4, &[Arrive(3, 6), Take(9, Some((3, 1, 1))), Take(9, Some((4, 4, 1))), Take(9, None)]);
     }
 
     #[test]
-    fn what_comes_back_goes_first_and_joins() {
+    fn returned_items_go_first_and_join() {
         check(0, &[Arrive(0, 9), Take(6, Some((0, 6, 1))), Back(4, 2, 1), Back(2, 2, 1), Take(9, Some((2, 4, 1)))]);
         check(
             4,
@@ -345,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tried_again_stays_by_itself() {
+    fn retried_items_stay_separate() {
         check(
             0,
             &[

@@ -1,4 +1,4 @@
-//! Which agents lanes may run on, and which of those has room.
+//! The agents that lanes may run on, and which of those have room.
 
 use crate::agent::{Room, Surplus};
 use crate::heap::{Heap, IndexedHeap, Positions};
@@ -7,34 +7,34 @@ use crate::lane::Turn;
 use crate::memberships::Memberships;
 use crate::slab::Slab;
 
-/// Lanes and agents, each lane of which may run on each of the agents.
+/// A set of lanes and agents in which each lane may run on each agent.
 ///
-/// A change of an agent only notes here that its keys are outdated; they are put right before the reach is used.
+/// A change of an agent only marks its keys here as outdated; they are updated before the reach is used.
 #[derive(Default)]
 pub(crate) struct Reach {
     /// Its lanes that have something to run.
     lanes: Heap<Turn>,
-    /// The lane whose own it is; none: lanes have it in common.
+    /// The lane that has it alone; none: lanes share it.
     pub(crate) owner: Option<LaneId>,
     members: Vec<Member>,
     vacant: Vec<u32>,
     pub(crate) room: IndexedHeap<Room>,
     pub(crate) surplus: IndexedHeap<Surplus>,
     outdated: Vec<u32>,
-    /// Of an own reach: the one that its lane has in common with others.
+    /// For the reach of one lane: the one that this lane shares with others.
     pub(crate) partner: Option<ReachId>,
     /// Workers that its lanes may use there.
     pub(crate) slots: u64,
-    // Whether it is among those to be looked at for chunks to take back.
+    // Whether it is queued to be looked at for chunks to take back.
     to_look: bool,
 }
 
 struct Member {
     // None: the number is vacant.
     agent: Option<AgentId>,
-    // Where this is in the agent's list.
+    // Its position in the agent's list.
     listed_at: u32,
-    // Whether the number is among the outdated.
+    // Whether the number is in `outdated`.
     outdated: bool,
 }
 
@@ -43,31 +43,31 @@ struct Member {
 pub(crate) struct Reaches {
     pub(crate) all: Slab<ReachId, Reach>,
     order: IndexedHeap<Turn>,
-    // A lane is in one reach of its own and in one in common at most.
+    // A lane is in at most one own reach and one shared reach.
     own: Positions,
     common: Positions,
     looks: Vec<ReachId>,
 }
 
 impl Reaches {
-    /// A reach that no agent is in.
+    /// Creates a reach without agents.
     pub(crate) fn open(&mut self, owner: Option<LaneId>) -> ReachId {
         self.all.insert(Reach { owner, ..Reach::default() })
     }
 
-    /// The reach to hand out to next.
+    /// Returns the reach to hand out to next.
     #[inline]
     pub(crate) fn first(&self) -> Option<ReachId> {
         self.order.first().and_then(|(index, _)| self.all.id_at(index))
     }
 
-    /// The lane of the reach to be served next.
+    /// Returns the next lane of the reach to serve.
     #[inline]
     pub(crate) fn first_lane(&self, id: ReachId) -> Option<u32> {
         self.all.get(id)?.lanes.first().map(|(lane, _)| lane)
     }
 
-    /// Puts a lane in, takes it out, or changes its turn.
+    /// Adds a lane, removes it, or changes its turn.
     #[inline]
     pub(crate) fn set_lane(&mut self, id: ReachId, lane: LaneId, turn: Option<Turn>) {
         let reach = self.all.get_mut(id).expect("a lane's reach is there");
@@ -76,7 +76,7 @@ impl Reaches {
         self.reorder(id);
     }
 
-    /// Puts an agent in; it is outdated at first.
+    /// Adds an agent; it is outdated at first.
     pub(crate) fn join(&mut self, id: ReachId, agent: AgentId, slots: u32, of_agent: &mut Memberships) {
         let reach = self.all.get_mut(id).expect("the reach that is joined is there");
         reach.slots += u64::from(slots);
@@ -96,7 +96,7 @@ impl Reaches {
         self.look(id);
     }
 
-    /// Takes an agent out; false if it was not in.
+    /// Removes an agent; returns false if it was not a member.
     pub(crate) fn leave(&mut self, id: ReachId, slots: u32, of_agent: &mut Memberships) -> bool {
         let Some(mut at) = of_agent.position(id) else { return false };
         let number = of_agent.all[at].1;
@@ -117,7 +117,7 @@ impl Reaches {
         true
     }
 
-    /// Notes that what the agent has room for has changed.
+    /// Marks the agent as outdated after its room has changed.
     #[inline]
     pub(crate) fn outdate(&mut self, of_agent: &mut Memberships, spare: bool) {
         for at in of_agent.outdated..of_agent.all.len() {
@@ -136,8 +136,8 @@ impl Reaches {
         of_agent.outdated = of_agent.all.len();
     }
 
-    /// An agent whose keys are outdated, with its number. [`update`](Self::update) is to be called with it, and then for
-    /// the next.
+    /// Returns an agent whose keys are outdated, with its number. [`update`](Self::update) must be called with it
+    /// before this is called for the next one.
     #[inline]
     pub(crate) fn next_outdated(&mut self, id: ReachId) -> Option<(u32, AgentId)> {
         let reach = self.all.get_mut(id)?;
@@ -167,14 +167,14 @@ impl Reaches {
         self.swap(of_agent, at, of_agent.outdated);
     }
 
-    /// What this agent could spare is not of the reach's lanes. It counts again when something of it changes.
+    /// The agent's spare chunks are not of the reach's lanes. It counts again when something about it changes.
     pub(crate) fn cannot_spare(&mut self, id: ReachId, number: u32) {
         if let Some(reach) = self.all.get_mut(id) {
             reach.surplus.set(number, None);
         }
     }
 
-    /// Brings the order in line after the reach changed.
+    /// Updates the order after the reach changed.
     #[inline]
     pub(crate) fn reorder(&mut self, id: ReachId) {
         let Some(reach) = self.all.get(id) else { return };
@@ -183,7 +183,7 @@ impl Reaches {
         self.order.set(id.index(), turn);
     }
 
-    /// Has the reach looked at for chunks to take back.
+    /// Queues the reach to be looked at for chunks to take back.
     pub(crate) fn look(&mut self, id: ReachId) {
         if let Some(reach) = self.all.get_mut(id)
             && !std::mem::replace(&mut reach.to_look, true)
@@ -192,7 +192,7 @@ impl Reaches {
         }
     }
 
-    /// A reach to look at.
+    /// Returns the next reach to look at.
     pub(crate) fn next_look(&mut self) -> Option<ReachId> {
         while let Some(id) = self.looks.pop() {
             if let Some(reach) = self.all.get_mut(id) {
@@ -210,23 +210,23 @@ impl Reaches {
         has_surplus(reach) || reach.partner.and_then(|partner| self.all.get(partner)).is_some_and(has_surplus)
     }
 
-    /// The agent with this number.
+    /// Returns the agent with this number.
     #[inline]
     pub(crate) fn agent(&self, id: ReachId, number: u32) -> Option<AgentId> {
         self.all.get(id)?.members.get(number as usize)?.agent
     }
 
-    /// How many agents are in a reach.
+    /// Returns how many agents are in a reach.
     pub(crate) fn len(&self, id: ReachId) -> usize {
         self.all.get(id).map_or(0, |reach| reach.members.len() - reach.vacant.len())
     }
 
-    /// The agents in a reach.
+    /// Returns the agents in a reach.
     pub(crate) fn agents(&self, id: ReachId) -> impl Iterator<Item = AgentId> {
         self.all.get(id).into_iter().flat_map(|reach| reach.members.iter().filter_map(|member| member.agent))
     }
 
-    /// Takes a reach away that no agent and no lane is in.
+    /// Removes a reach that no agent and no lane is in.
     pub(crate) fn close(&mut self, id: ReachId) {
         self.order.set(id.index(), None);
         let reach = self.all.remove(id).expect("a reach that is closed was there");
@@ -238,13 +238,13 @@ impl Reaches {
     fn swap(&mut self, of_agent: &mut Memberships, a: usize, b: usize) {
         if a != b {
             of_agent.all.swap(a, b);
-            self.tell(of_agent, a);
+            self.set_listed_at(of_agent, a);
         }
-        self.tell(of_agent, b);
+        self.set_listed_at(of_agent, b);
     }
 
     #[inline]
-    fn tell(&mut self, of_agent: &Memberships, at: usize) {
+    fn set_listed_at(&mut self, of_agent: &Memberships, at: usize) {
         let (id, number) = of_agent.all[at];
         self.all.get_mut(id).expect("an agent's reach is there").members[number as usize].listed_at = at as u32;
     }
@@ -252,13 +252,13 @@ impl Reaches {
 
 /// For checks.
 impl Reaches {
-    /// The turn of a lane, if it has something to run.
+    /// Returns the turn of a lane, if it has something to run.
     pub(crate) fn turn(&self, id: ReachId, lane: LaneId) -> Option<Turn> {
         let reach = self.all.get(id)?;
         reach.lanes.key(lane.index(), if reach.owner.is_some() { &self.own } else { &self.common })
     }
 
-    /// That the heaps are heaps, and reaches are in the order if and only if they should be.
+    /// Checks that the heaps are heaps, and that exactly the right reaches are in the order.
     pub(crate) fn check(&self) {
         self.order.check();
         for (id, reach) in self.all.iter() {
@@ -276,7 +276,7 @@ impl Reaches {
         }
     }
 
-    /// That an agent is listed right, and its keys are right unless they are known not to be.
+    /// Checks that an agent is listed right, and its keys are right unless they are marked as outdated.
     pub(crate) fn check_member(
         &self,
         id: ReachId,

@@ -1,22 +1,22 @@
-//! What agents say about the chunks they hold. Any of it may be late, repeated or made up.
+//! Handles agents' reports about the chunks they hold. Any report may be late, repeated or made up.
 
 use crate::action::{Action, Cause};
 use crate::chunk::{Chunk, Hold};
 use crate::core::Core;
 use crate::event::Fault;
 use crate::ids::{AgentId, ChunkId, JobId};
-use crate::ran::Ran;
 use crate::run::Run;
+use crate::run_report::RunReport;
 use crate::speculate::not_left_of;
 
-/// As what a report names its chunk: by whom, which, and at which attempt.
-type Claim = (AgentId, ChunkId, u32);
+/// The (agent, chunk, attempt) that a report claims.
+type ReportedChunk = (AgentId, ChunkId, u32);
 
 /// An attempt that failed, and may be retried.
-struct BadEnd {
+struct FailedAttempt {
     job: JobId,
     item: u64,
-    /// Which attempt at the item that was.
+    /// The number of the attempt.
     attempt: u32,
     item_bytes: u64,
     /// The chunk at another agent that still has the item, if there is one.
@@ -24,12 +24,12 @@ struct BadEnd {
 }
 
 impl Core {
-    pub(crate) fn run_done(&mut self, claim: Claim, ran: Ran, actions: &mut Vec<Action>) {
-        let Ran { first, count, busy_ns, failed } = ran;
+    pub(crate) fn run_done(&mut self, claim: ReportedChunk, report: RunReport, actions: &mut Vec<Action>) {
+        let RunReport { first, count, busy_ns, failed } = report;
         let Some(chunk) = self.mark(claim, first, count) else {
             for part in self.fresh_parts(claim, first, count) {
                 let busy_ns = share(busy_ns, part.count, count);
-                self.run_done(claim, Ran { first: part.first, count: part.count, busy_ns, failed }, actions);
+                self.run_done(claim, RunReport { first: part.first, count: part.count, busy_ns, failed }, actions);
             }
             return;
         };
@@ -61,8 +61,8 @@ impl Core {
         }
     }
 
-    /// Takes results that count as failed, of a job that retries such items. `tried`: the chunk's first item, and which attempt it
-    /// began as.
+    /// Handles results that count as failed, of a job that retries such items. `tried`: the chunk's first item, and the
+    /// attempt number it began with.
     #[cold]
     fn failed(
         &mut self,
@@ -76,8 +76,8 @@ impl Core {
         for (part, attempt) in self.jobs.get(id).expect("a chunk's job is open").attempts_of(run, tried) {
             for item in part.first..part.end() {
                 let copy = twin.filter(|&twin| self.is_left_of(twin, item));
-                let end = BadEnd { job: id, item, attempt, item_bytes, copy };
-                if !self.is_tried_again(&end, &mut retrying) {
+                let end = FailedAttempt { job: id, item, attempt, item_bytes, copy };
+                if !self.retry(&end, &mut retrying) {
                     self.accept(id, Run::new(item, 1), attempt, copy, actions);
                 }
             }
@@ -86,7 +86,7 @@ impl Core {
         self.requeued(id);
     }
 
-    pub(crate) fn item_faulted(&mut self, claim: Claim, item: u64, fault: Fault, actions: &mut Vec<Action>) {
+    pub(crate) fn item_faulted(&mut self, claim: ReportedChunk, item: u64, fault: Fault, actions: &mut Vec<Action>) {
         let Some(chunk) = self.mark(claim, item, 1) else { return };
         let (id, attempt, item_bytes, twin) = (chunk.job, chunk.attempt_of(item), chunk.item_bytes, chunk.twin());
         let copy = twin.filter(|&twin| self.is_left_of(twin, item));
@@ -97,8 +97,8 @@ impl Core {
             Fault::Died => true,
             Fault::Panicked => job.policy.retry_panics,
         };
-        let end = BadEnd { job: id, item, attempt, item_bytes, copy };
-        if retry && self.is_tried_again(&end, actions) {
+        let end = FailedAttempt { job: id, item, attempt, item_bytes, copy };
+        if retry && self.retry(&end, actions) {
             self.requeued(id);
         } else {
             self.jobs.get_mut(id).expect("it was just found").settled(item, 1);
@@ -110,10 +110,10 @@ impl Core {
         self.settle(claim, id, actions);
     }
 
-    /// Retries the item if it has attempts left. If a copy of it runs elsewhere, the copy is the next attempt. Returns false if
-    /// this was the last attempt, whose end is the outcome.
-    fn is_tried_again(&mut self, end: &BadEnd, actions: &mut Vec<Action>) -> bool {
-        let &BadEnd { job: id, item, attempt, item_bytes, copy } = end;
+    /// Retries the item if it has attempts left. If a copy of it runs elsewhere, the copy is the next attempt. Returns
+    /// false if this was the last attempt, which makes its failure the outcome.
+    fn retry(&mut self, end: &FailedAttempt, actions: &mut Vec<Action>) -> bool {
+        let &FailedAttempt { job: id, item, attempt, item_bytes, copy } = end;
         let job = self.jobs.get_mut(id).expect("a chunk's job is open");
         if copy.is_some() {
             // The other copy is the next attempt, and has begun already.
@@ -128,7 +128,7 @@ impl Core {
         true
     }
 
-    pub(crate) fn returned(&mut self, claim: Claim, first: u64, count: u64, actions: &mut Vec<Action>) {
+    pub(crate) fn returned(&mut self, claim: ReportedChunk, first: u64, count: u64, actions: &mut Vec<Action>) {
         let (agent, id, _) = claim;
         if count > 0 {
             let Some(chunk) = self.mark(claim, first, count) else {
@@ -138,7 +138,7 @@ impl Core {
                 return;
             };
             let (job, attempt, bytes) = (chunk.job, chunk.attempt_of(first), chunk.item_bytes);
-            // It was charged for these items and has not run them.
+            // The job was charged for these items, but they have not run.
             let time = &mut chunk.time;
             let unspent = time.charged_ns.saturating_sub(time.spent_ns);
             let refund = share(unspent, count, chunk.done.left() + count + time.unmeasured);
@@ -152,7 +152,7 @@ impl Core {
             self.refund(job, refund);
             self.requeued(job);
         }
-        // An answer that crosses the report of the last item finds no chunk any more, and nothing is wrong with that.
+        // An answer that crosses the report of the last item finds no chunk any more. That is not an error.
         let Some(chunk) = self.chunks.get(id).filter(|chunk| chunk.agent == agent) else { return };
         if matches!(chunk.hold, Hold::Retracting { .. }) {
             self.set_hold(id, Hold::Kept);
@@ -161,9 +161,9 @@ impl Core {
         self.retire_workers(agent, actions);
     }
 
-    /// Marks items that the report is about, if it is about items that are left of what the agent holds; else counts it as stale.
+    /// Marks the reported items if the chunk still has all of them; otherwise counts the report as stale.
     #[inline]
-    fn mark(&mut self, (agent, id, attempt): Claim, first: u64, count: u64) -> Option<&mut Chunk> {
+    fn mark(&mut self, (agent, id, attempt): ReportedChunk, first: u64, count: u64) -> Option<&mut Chunk> {
         let chunk = self.chunks.get_mut(id).filter(|chunk| chunk.agent == agent && chunk.attempt == attempt);
         let marked = chunk.filter(|_| count > 0).and_then(|chunk| {
             let run = chunk.run;
@@ -179,10 +179,10 @@ impl Core {
         marked
     }
 
-    /// What is left of a chunk that a report is about which was stale only since some of its items, which the agent holds
-    /// too, have had their outcomes or are not the agent's any more.
+    /// Returns the valid parts of a report that was stale only because some of its items, which the agent holds too,
+    /// have their outcomes or are not the agent's any more.
     #[cold]
-    fn fresh_parts(&self, (agent, id, attempt): Claim, first: u64, count: u64) -> Vec<Run> {
+    fn fresh_parts(&self, (agent, id, attempt): ReportedChunk, first: u64, count: u64) -> Vec<Run> {
         let chunk = self.chunks.get(id).filter(|chunk| chunk.agent == agent && chunk.attempt == attempt);
         let Some(chunk) = chunk.filter(|chunk| chunk.overtaken() && first.checked_add(count).is_some()) else {
             return Vec::new();
@@ -190,7 +190,7 @@ impl Core {
         chunk.left_of(Run::new(first, count)).collect()
     }
 
-    /// Learns from the time that items took.
+    /// Records the time that items took.
     #[inline]
     fn measure(&mut self, id: ChunkId, count: u64, busy_ns: u64) {
         let chunk = self.chunks.get_mut(id).expect("it was just marked");
@@ -210,16 +210,16 @@ impl Core {
         pace.measured(items, busy_ns, covered, self.config.chunk_target_ns);
     }
 
-    /// Ends the chunk and the job if this was the last of it.
+    /// Ends the chunk, and the job, if these were the last items.
     #[inline]
-    fn settle(&mut self, (agent, id, _): Claim, job: JobId, actions: &mut Vec<Action>) {
+    fn settle(&mut self, (agent, id, _): ReportedChunk, job: JobId, actions: &mut Vec<Action>) {
         if self.drop_if_done(id, actions) {
             self.finish_if_over(job, actions);
         }
         self.retire_workers(agent, actions);
     }
 
-    /// Ends the chunk if nothing is left of it.
+    /// Ends the chunk if nothing of it remains.
     #[inline]
     pub(crate) fn drop_if_done(&mut self, id: ChunkId, actions: &mut Vec<Action>) -> bool {
         let done = self.chunks.get(id).is_some_and(|chunk| chunk.done.left() == 0);

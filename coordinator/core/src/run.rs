@@ -10,18 +10,18 @@ pub struct Run {
 }
 
 impl Run {
-    /// The indices `first .. first + count`; `first + count` must not overflow.
+    /// Makes the run `first .. first + count`, which must not overflow.
     pub fn new(first: u64, count: u64) -> Self {
         debug_assert!(first.checked_add(count).is_some());
         Self { first, count }
     }
 
-    /// One behind the highest index.
+    /// One above the highest index.
     pub fn end(self) -> u64 {
         self.first + self.count
     }
 
-    /// The indices that are in both, if there are any.
+    /// Returns the indices that are in both, if there are any.
     pub(crate) fn common(self, other: Self) -> Option<Self> {
         let (first, end) = (self.first.max(other.first), self.end().min(other.end()));
         (first < end).then(|| Self::new(first, end - first))
@@ -33,15 +33,15 @@ impl Run {
     }
 }
 
-/// A set of indices, kept as the fewest runs that make it up. Small where indices come nearly in order.
+/// A set of indices, kept as the fewest runs that cover it. Small if indices arrive nearly in order.
 #[derive(Clone, Debug, Default)]
 pub struct Runs {
-    // Rising, none empty, none touching the next.
+    // Sorted; none is empty, and none touches the next.
     runs: Vec<Run>,
 }
 
 impl Runs {
-    /// Puts `run` in. False, with nothing changed, if some of it was there already.
+    /// Adds `run`. Returns false and changes nothing if some of it was in the set already.
     pub fn insert(&mut self, run: Run) -> bool {
         if run.count == 0 {
             return true;
@@ -73,22 +73,22 @@ impl Runs {
         behind > 0 && self.runs[behind - 1].end() > index
     }
 
-    /// Takes out the lowest run if it starts at `first`.
+    /// Removes the lowest run if it starts at `first`.
     pub(crate) fn pop_at(&mut self, first: u64) -> Option<Run> {
         if self.runs.first()?.first == first { Some(self.runs.remove(0)) } else { None }
     }
 
-    /// Takes out the lowest run.
+    /// Removes the lowest run.
     pub fn pop_first(&mut self) -> Option<Run> {
         (!self.runs.is_empty()).then(|| self.runs.remove(0))
     }
 
-    /// The runs, lowest first.
+    /// Returns the runs, lowest first.
     pub fn iter(&self) -> impl Iterator<Item = Run> {
         self.runs.iter().copied()
     }
 
-    /// Of how many runs the set is made up.
+    /// Returns the number of runs in the set.
     pub fn len(&self) -> usize {
         self.runs.len()
     }
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn runs_are_a_set() {
-        // Every short run in a small space, in an order that a multiplier scatters: against a plain set.
+        // Every short run in a small space, in a scattered order, compared with a plain set.
         let mut runs = Runs::default();
         let mut set = BTreeSet::new();
         for step in 0..400u64 {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_have_in_common() {
+    fn common_part_of_two_runs() {
         let run = Run::new(10, 5);
         for (first, count, common) in
             [(0, 10, None), (15, 3, None), (0, 11, Some((10, 1))), (12, 2, Some((12, 2))), (14, 9, Some((14, 1)))]

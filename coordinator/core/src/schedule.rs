@@ -1,4 +1,4 @@
-//! Hands chunks out.
+//! Hands out chunks.
 
 use crate::action::Action;
 use crate::chunk::{Chunk, Hold, Items, Links, Time};
@@ -8,10 +8,10 @@ use crate::ids::{AgentId, ChunkId, JobId, ReachId};
 use crate::run::Run;
 
 impl Core {
-    /// Gives chunks to agents with room, the least loaded first, until no lane has both something to run and an agent to
-    /// run it on.
+    /// Gives chunks to agents with room, the least loaded first, until no lane has both something to run and an agent
+    /// to run it on.
     pub(crate) fn hand_out(&mut self, now: u64, actions: &mut Vec<Action>) {
-        while self.fleet.roomy > 0
+        while self.fleet.with_room > 0
             && let Some(reach) = self.reaches.first()
         {
             self.refresh(reach);
@@ -25,7 +25,7 @@ impl Core {
         }
     }
 
-    /// Puts right what has become outdated in a reach.
+    /// Updates the outdated keys of a reach.
     #[inline]
     pub(crate) fn refresh(&mut self, id: ReachId) {
         let Some(reach) = self.reaches.all.get(id) else { return };
@@ -70,12 +70,12 @@ impl Core {
         actions.push(Action::Assign { agent, chunk, job: id, first: run.first, count, attempt });
     }
 
-    /// The agent holds these items from now on, and their job is charged for them.
+    /// Records that the agent holds these items, and charges their job for them.
     #[inline]
     pub(crate) fn hold(&mut self, (agent, id): (AgentId, JobId), items: Items, now: u64) -> ChunkId {
         let Items { run, attempt, item_bytes, done, hold } = items;
         let job = self.jobs.get(id).expect("a chunk's job is open");
-        // As long as nothing is known, each chunk counts as the target that it is meant to have.
+        // Before anything is measured, each chunk counts as long as the target.
         let charged_ns = job.pace.expected_ns(done.left()).unwrap_or(self.config.chunk_target_ns);
         let pool = self.pools.get_mut(job.pool).expect("a job's pool is open");
         let place = pool.places.id_at(agent).expect("a pool's chunk goes to a place of it");

@@ -1,10 +1,10 @@
-//! Which lanes have agents in common.
+//! Decides which lanes share their agents.
 //!
-//! Hundreds of pools may all run on the same thousands of agents. If each kept an order of its own of all agents, each
-//! chunk would have to be noted in hundreds of them. So the lanes that require the same have a reach in common: the agents
-//! there are ready for every one of its lanes. An agent at which one of the pools is still being started is, until then, in the own
-//! reaches of the others; and a lane that some of those agents are not ready for, or cannot run, keeps to its own reach. Pools
-//! with a limit always do, as they use a few agents only.
+//! Hundreds of pools may all run on the same thousands of agents. If each kept its own order of all agents, each chunk
+//! would have to be noted in hundreds of them. So lanes that require the same labels share a reach, whose agents are
+//! ready for every one of its lanes. While one of the pools is still being started at an agent, that agent is in the
+//! own reaches of the other lanes instead. A lane keeps to its own reach if some of those agents are not ready for it
+//! or cannot run it. Lanes of pools with a limit always do, as they use only a few agents.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::pool::Stage;
 use crate::shares::Share;
 
 impl Core {
-    /// What is of the lane may be handed out to the agent, if it has what that requires.
+    /// The lane's chunks may be handed out to the agent if it has the required labels.
     pub(crate) fn enter_reach(&mut self, id: LaneId, agent: AgentId) {
         let lane = self.lanes.get(id).expect("a pool's lane is there");
         let state = self.fleet.agents.get(agent).expect("an agent that runs a pool is there");
@@ -23,7 +23,7 @@ impl Core {
         }
         let common = lane.common;
         if common.is_some_and(|common| state.reaches.contain(common)) {
-            // It shares since just now, and all that are ready are there already.
+            // It shares since just now, and all agents that are ready are members already.
             return;
         }
         self.join_own(id, agent);
@@ -37,7 +37,7 @@ impl Core {
         }
     }
 
-    /// Nothing of the lane is handed out to the agent any more.
+    /// Stops handing out the lane's chunks to the agent.
     pub(crate) fn leave_reach(&mut self, id: LaneId, agent: AgentId) {
         let common = self.lanes.get(id).expect("a pool's lane is there").common;
         let Some(common) = common else {
@@ -48,11 +48,11 @@ impl Core {
             self.stop_sharing(id, true);
             self.leave_own(id, agent);
         } else if self.leave_own(id, agent) {
-            self.wait_no_more(common, agent);
+            self.stop_waiting(common, agent);
         }
     }
 
-    /// The agent is in no reach in common any more: it is going, and its places with it.
+    /// Removes the agent from all shared reaches: it is leaving, and its places with it.
     pub(crate) fn leave_common(&mut self, agent: AgentId) {
         let commons: Vec<ReachId> = self.shares.all.keys().copied().collect();
         for common in commons {
@@ -69,25 +69,25 @@ impl Core {
         self.fleet.agents.get(agent).is_some_and(|agent| agent.reaches.contain(common))
     }
 
-    /// Lets lanes share that could not because of an agent that has gone.
+    /// Lets lanes share that could not because of an agent that has left.
     pub(crate) fn share_anew(&mut self) {
         let alone: Vec<LaneId> =
             self.lanes.iter().filter(|(_, lane)| lane.common.is_none()).map(|(id, _)| id).collect();
         alone.into_iter().for_each(|lane| self.try_to_share(lane));
     }
 
-    /// The lane keeps to its own reach from now on. `goes_on`: what it had in common becomes its own.
-    pub(crate) fn stop_sharing(&mut self, id: LaneId, goes_on: bool) {
+    /// Moves the lane to its own reach. `keep_agents`: the agents of the shared reach move along.
+    pub(crate) fn stop_sharing(&mut self, id: LaneId, keep_agents: bool) {
         let lane = self.lanes.get_mut(id).expect("a lane that shares is there");
         let Some(common) = lane.common.take() else { return };
         let own = lane.own;
         self.reaches.set_lane(common, id, None);
         self.reaches.all.get_mut(own).expect("a lane's reach is there").partner = None;
         for agent in self.reaches.agents(own).collect::<Vec<_>>() {
-            self.wait_no_more(common, agent);
+            self.stop_waiting(common, agent);
         }
         let shared: Vec<AgentId> = self.reaches.agents(common).collect();
-        if goes_on {
+        if keep_agents {
             shared.iter().for_each(|&agent| self.join_own(id, agent));
         }
         let share = self.shares.all.get_mut(&common).expect("what lanes have in common is known");
@@ -103,12 +103,12 @@ impl Core {
             self.shares.by_require.retain(|_, reach| *reach != common);
             return;
         }
-        // Some agents may have been ready for all others.
+        // Some agents may have been ready for all other lanes.
         let waiting: Vec<AgentId> = share.waiting.keys().copied().collect();
         waiting.into_iter().for_each(|agent| self.settle_agent(common, agent));
     }
 
-    /// Has the lane share with those that require the same, if all agents that they have in common are ready for it.
+    /// Lets the lane share with those that require the same labels, if all agents of their reach are ready for it.
     fn try_to_share(&mut self, id: LaneId) {
         let lane = self.lanes.get(id).expect("a lane that would share is there");
         let pool = self.pools.get(lane.pool).expect("a lane's pool is open");
@@ -147,7 +147,7 @@ impl Core {
         left.into_iter().for_each(|agent| self.settle_agent(common, agent));
     }
 
-    /// Puts an agent that is ready for all lanes that share into what they have in common.
+    /// Moves an agent that is ready for all sharing lanes into the shared reach.
     fn settle_agent(&mut self, common: ReachId, agent: AgentId) {
         let share = self.shares.all.get_mut(&common).expect("what lanes have in common is known");
         if share.waiting.get(&agent) != Some(&share.lanes.len()) {
@@ -162,7 +162,7 @@ impl Core {
         self.reaches.join(common, agent, slots, &mut state.reaches);
     }
 
-    fn wait_no_more(&mut self, common: ReachId, agent: AgentId) {
+    fn stop_waiting(&mut self, common: ReachId, agent: AgentId) {
         let share = self.shares.all.get_mut(&common).expect("what lanes have in common is known");
         let count = share.waiting.get_mut(&agent).expect("an agent in an own reach of a lane that shares waits");
         *count -= 1;
@@ -181,14 +181,14 @@ impl Core {
         }
     }
 
-    /// False: it was not in.
+    /// Returns false if it was not a member.
     fn leave_own(&mut self, id: LaneId, agent: AgentId) -> bool {
         let lane = self.lanes.get(id).expect("a pool's lane is there");
         let workers = self.workers_at(lane.pool, agent);
         let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool is there");
         let left = self.reaches.leave(lane.own, workers, &mut state.reaches);
         if left && self.reaches.len(lane.own) == 0 {
-            // What nobody is in need not be kept up to date.
+            // A reach without agents need not be kept up to date.
             self.reaches.set_lane(lane.own, id, None);
         }
         left
@@ -200,7 +200,7 @@ impl Core {
         place.expect("an agent that runs a pool is a place of it").workers
     }
 
-    /// That lanes share exactly with those that require the same, and know how many agents wait for them.
+    /// Checks that lanes share exactly with those that require the same labels, and count the waiting agents right.
     pub(crate) fn check_shares(&self) {
         for (require, common) in &self.shares.by_require {
             let share = &self.shares.all[common];

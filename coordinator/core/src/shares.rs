@@ -1,11 +1,11 @@
-//! What lanes that share have in common: see [`share`](crate::share).
+//! The reaches that lanes share: see [`share`](crate::share).
 
 use std::collections::HashMap;
 
 use crate::ids::{AgentId, LaneId, ReachId};
 use crate::labels::Labels;
 
-/// The reaches in common, by what their lanes require.
+/// The shared reaches, by the labels that their lanes require.
 #[derive(Default)]
 pub(crate) struct Shares {
     pub(crate) by_require: HashMap<Labels, ReachId>,
@@ -15,6 +15,6 @@ pub(crate) struct Shares {
 #[derive(Default)]
 pub(crate) struct Share {
     pub(crate) lanes: Vec<LaneId>,
-    // Agents that are ready for some of the lanes only, and for how many: those that have them in their own reaches.
+    // Agents that are ready for only some of the lanes, and for how many. Those lanes have them in their own reaches.
     pub(crate) waiting: HashMap<AgentId, usize>,
 }

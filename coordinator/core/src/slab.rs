@@ -4,9 +4,9 @@ use std::marker::PhantomData;
 
 use crate::ids::Id;
 
-/// Values under ids that somebody else gives out.
+/// Values under ids that the caller gives out.
 ///
-/// It takes memory for the largest index ever used: meant for ids of a [`Slab`], which reuses places.
+/// It takes memory up to the largest index ever used. It is meant for ids of a [`Slab`], which reuses indices.
 pub struct Table<I, T> {
     places: Vec<Place<T>>,
     len: usize,
@@ -25,10 +25,10 @@ impl<I: Id, T> Default for Table<I, T> {
 }
 
 impl<I: Id, T> Table<I, T> {
-    /// Puts `value` under `id`.
+    /// Stores `value` under `id`.
     ///
     /// # Panics
-    /// If the place is taken: then the caller gave out an index twice.
+    /// If the index is taken: then the caller gave it out twice.
     pub fn put(&mut self, id: I, value: T) {
         let index = id.index() as usize;
         if self.places.len() <= index {
@@ -40,7 +40,7 @@ impl<I: Id, T> Table<I, T> {
         self.len += 1;
     }
 
-    /// Takes out what lies under `id`, if it is still there.
+    /// Removes and returns the value under `id`, if it is still there.
     pub fn take(&mut self, id: I) -> Option<T> {
         let place = self.places.get_mut(id.index() as usize)?;
         if place.generation != id.generation() {
@@ -51,52 +51,52 @@ impl<I: Id, T> Table<I, T> {
         Some(value)
     }
 
-    /// What lies under `id`, if it is still there.
+    /// Returns the value under `id`, if it is still there.
     #[inline]
     pub fn get(&self, id: I) -> Option<&T> {
         let place = self.places.get(id.index() as usize)?;
         if place.generation == id.generation() { place.value.as_ref() } else { None }
     }
 
-    /// What lies under `id`, if it is still there.
+    /// Returns the value under `id`, if it is still there.
     #[inline]
     pub fn get_mut(&mut self, id: I) -> Option<&mut T> {
         let place = self.places.get_mut(id.index() as usize)?;
         if place.generation == id.generation() { place.value.as_mut() } else { None }
     }
 
-    /// The id of what lies at `index` now.
+    /// Returns the id of the current value at `index`.
     #[inline]
     pub fn id_at(&self, index: u32) -> Option<I> {
         let place = self.places.get(index as usize)?;
         place.value.as_ref().map(|_| I::new(index, place.generation))
     }
 
-    /// Everything, by index.
+    /// Returns all values, by index.
     pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
         let places = self.places.iter().enumerate();
         places.filter_map(|(index, place)| Some((I::new(index as u32, place.generation), place.value.as_ref()?)))
     }
 
-    /// Everything, by index.
+    /// Returns all values, by index.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (I, &mut T)> {
         let places = self.places.iter_mut().enumerate();
         places.filter_map(|(index, place)| Some((I::new(index as u32, place.generation), place.value.as_mut()?)))
     }
 
-    /// How many values there are.
+    /// Returns how many values there are.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }
 
-/// Values under ids that the slab gives out itself. Freed places are used again, the last one first because it is
-/// the one still in the cache.
+/// Values under ids that the slab gives out itself. Freed indices are used again, the last one first because it is
+/// still in the cache.
 pub struct Slab<I, T> {
     table: Table<I, T>,
     free: Vec<u32>,
@@ -109,19 +109,19 @@ impl<I: Id, T> Default for Slab<I, T> {
 }
 
 impl<I: Id, T> Slab<I, T> {
-    /// Puts `value` in and says under which id.
+    /// Stores `value` and returns its id.
     pub fn insert(&mut self, value: T) -> I {
         self.insert_with(|_| value)
     }
 
-    /// Puts in what `make` makes of the id that it will have.
+    /// Stores what `make` returns for the new id.
     #[inline]
     pub fn insert_with(&mut self, make: impl FnOnce(I) -> T) -> I {
         let table = &mut self.table;
         table.len += 1;
         if let Some(index) = self.free.pop() {
             let place = &mut table.places[index as usize];
-            // Generation 0 is left out when the count wraps, so that no id is the number 0.
+            // Generation 0 is skipped when the count wraps, so that no id is the number 0.
             place.generation = place.generation.wrapping_add(1).max(1);
             let id = I::new(index, place.generation);
             place.value = Some(make(id));
@@ -133,7 +133,7 @@ impl<I: Id, T> Slab<I, T> {
         id
     }
 
-    /// Takes out what lies under `id`, if it is still there.
+    /// Removes and returns the value under `id`, if it is still there.
     #[inline]
     pub fn remove(&mut self, id: I) -> Option<T> {
         let value = self.table.take(id)?;
@@ -141,51 +141,51 @@ impl<I: Id, T> Slab<I, T> {
         Some(value)
     }
 
-    /// What lies under `id`, if it is still there.
+    /// Returns the value under `id`, if it is still there.
     #[inline]
     pub fn get(&self, id: I) -> Option<&T> {
         self.table.get(id)
     }
 
-    /// What lies under `id`, if it is still there.
+    /// Returns the value under `id`, if it is still there.
     #[inline]
     pub fn get_mut(&mut self, id: I) -> Option<&mut T> {
         self.table.get_mut(id)
     }
 
-    /// The id of what lies at `index` now.
+    /// Returns the id of the current value at `index`.
     #[inline]
     pub fn id_at(&self, index: u32) -> Option<I> {
         self.table.id_at(index)
     }
 
-    /// What lies at `index` now.
+    /// Returns the current value at `index`.
     #[inline]
     pub(crate) fn get_at(&self, index: u32) -> Option<&T> {
         self.table.places.get(index as usize)?.value.as_ref()
     }
 
-    /// How many places there are, those that are free included.
+    /// Returns how many indices there are, free ones included.
     pub(crate) fn places(&self) -> u32 {
         self.table.places.len() as u32
     }
 
-    /// Everything, by index.
+    /// Returns all values, by index.
     pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
         self.table.iter()
     }
 
-    /// Everything, by index.
+    /// Returns all values, by index.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (I, &mut T)> {
         self.table.iter_mut()
     }
 
-    /// How many values there are.
+    /// Returns how many values there are.
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }

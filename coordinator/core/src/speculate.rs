@@ -1,10 +1,10 @@
-//! Second copies of chunks that take far longer than their siblings, on slots that would idle.
+//! Runs second copies of chunks that take far longer than others of their job, on slots that would be idle.
 //!
-//! A host that has become slow holds up a job whose other items are all done. Of a job that allows it, a slot that nobody else wants
-//! runs what is late once more, at another agent. The first outcome of each item counts. The two chunks are twins while both are
-//! there: an item may be left of either or of both, and is nowhere else. What one is through with is marked in the other
-//! too; what one loses, the other has. A try that ends badly while the other copy runs counts, and the other copy is the
-//! next.
+//! A slow host holds up a job whose other items are all done. If the job allows it, an idle slot at another agent runs
+//! the late items once more. The first outcome of each item counts. The two chunks are twins while both exist: an
+//! unfinished item is left in one of them or in both, and nowhere else. When one finishes an item, it is marked in the
+//! other too; when one loses an item, the other still has it. If an attempt fails while the other copy runs, it counts,
+//! and the other copy is the next attempt.
 
 use std::collections::HashMap;
 use std::iter::once;
@@ -18,17 +18,18 @@ use crate::job::Job;
 use crate::run::Run;
 use crate::slab::Slab;
 
-/// A chunk straggles when it has been at its agent for this many times what it may take at most, by all that is known: its
-/// items as long as others on average, and one as long as the slowest so far. Less would copy what is merely long: jobs
-/// have items of all sizes, and it is the rule that the long ones are running in the end.
+/// A chunk straggles when it has been at its agent this many times longer than the most it should take: its items as
+/// long as the average, and one as long as the slowest so far. A lower factor would copy chunks that are merely long:
+/// jobs have items of all sizes, and usually the long ones run last.
 const STRAGGLE_FACTOR: u64 = 2;
 
-/// And for this many chunk targets beside. To wait for a busy host for a tenth of a second is nothing uncommon, and to copy
-/// what is through in a moment gains nothing.
+/// And when it has taken this many chunk targets in addition. Waiting a tenth of a second for a busy host is not
+/// unusual, and copying a chunk that ends in a moment gains nothing.
 const STRAGGLE_FLOOR_TARGETS: u64 = 100;
 
 impl Core {
-    /// Whether a copy of the chunk should run elsewhere, if a slot idles there: then no sibling is queued that could run.
+    /// Whether a copy of the chunk should run elsewhere, if a slot is idle there. Then nothing queued of the job could
+    /// run there.
     pub(crate) fn straggles(&self, chunk: &Chunk, now: u64) -> bool {
         let waits = matches!(chunk.hold, Hold::Retracting { .. } | Hold::Doubled { .. });
         let floor = STRAGGLE_FLOOR_TARGETS.saturating_mul(self.config.chunk_target_ns);
@@ -46,8 +47,8 @@ impl Core {
         }
     }
 
-    /// Gives another agent, which has room for it, a copy of what is left of a chunk: up to the first item behind it that
-    /// is not left, or was tried before.
+    /// Gives another agent, which has room for it, a copy of the unfinished items of a chunk: up to the first one that
+    /// is finished or was tried before.
     pub(crate) fn copy(&mut self, id: ChunkId, to: AgentId, now: u64, actions: &mut Vec<Action>) {
         let chunk = self.chunks.get(id).expect("a chunk that is copied is there");
         let (job_id, overtaken) = (chunk.job, chunk.overtaken());
@@ -68,7 +69,7 @@ impl Core {
         actions.push(Action::Assign { agent: to, chunk: copy, job: job_id, first, count, attempt });
     }
 
-    /// These items have their outcomes from the other copy. If nothing else is left of the chunk it is cancelled.
+    /// The other copy delivered the outcomes of these items. If nothing else of the chunk remains, it is cancelled.
     #[cold]
     pub(crate) fn overtake(&mut self, id: ChunkId, run: Run, actions: &mut Vec<Action>) {
         let chunk = self.chunks.get_mut(id).expect("a chunk's twin is there");
@@ -89,17 +90,17 @@ impl Core {
 
     /// The other copy is gone.
     #[cold]
-    pub(crate) fn part_from(&mut self, id: ChunkId) {
+    pub(crate) fn unlink_twin(&mut self, id: ChunkId) {
         let chunk = self.chunks.get_mut(id).expect("a chunk's twin is there");
         chunk.hold = if chunk.overtaken() { Hold::Overtaken } else { Hold::Kept };
     }
 
-    /// Whether the item is left of the chunk.
+    /// Whether the chunk has not finished the item.
     pub(crate) fn is_left_of(&self, id: ChunkId, item: u64) -> bool {
         self.chunks.get(id).is_some_and(|chunk| chunk.left_of(Run::new(item, 1)).next().is_some())
     }
 
-    /// That twins know of each other, and how many items of each job are left of two chunks.
+    /// Checks that twins refer to each other, and counts the items of each job that two chunks have not finished.
     pub(crate) fn check_twins(&self) -> HashMap<JobId, u64> {
         let mut twice = HashMap::new();
         for (id, chunk) in self.chunks.iter() {
@@ -118,7 +119,7 @@ impl Core {
     }
 }
 
-/// The parts of a run that are not left of this chunk.
+/// Returns the parts of a run that this chunk has finished.
 pub(crate) fn not_left_of(
     chunk: Option<ChunkId>,
     chunks: &Slab<ChunkId, Chunk>,
@@ -130,12 +131,12 @@ pub(crate) fn not_left_of(
     starts.zip(ends).map(|(start, end)| Run::new(start, end - start)).filter(|part| part.count > 0)
 }
 
-/// The first items that are left of a chunk.
+/// Returns the first unfinished items of a chunk.
 fn first_left(chunk: &Chunk) -> Run {
     chunk.done.holes(chunk.run).next().expect("something is left of a chunk that is there")
 }
 
-/// Which try this is of the first of them.
+/// Returns the attempt number of the first of them.
 fn first_try_left(chunk: &Chunk, job: &Job) -> u32 {
     let first = first_left(chunk).first;
     job.attempt_of(first, chunk.attempt_of(first))

@@ -1,4 +1,4 @@
-//! Takes chunks back where slots idle elsewhere.
+//! Takes chunks back for slots that are idle elsewhere.
 
 use crate::action::Action;
 use crate::agent::FULL_LOAD;
@@ -6,22 +6,23 @@ use crate::chunk::{Chunk, Hold};
 use crate::core::Core;
 use crate::ids::{AgentId, ChunkId, LaneId, ReachId};
 
-/// A chunk that has been at its agent for this many times what it should take is late.
+/// A chunk is late when it has been at its agent for this many times its expected time.
 const LATE_FACTOR: u64 = 4;
 
-/// How often to look for late chunks, in chunk targets, and at how many chunks at a time.
+/// How often to look for late chunks, in chunk targets, and how many chunks to check at a time.
 const LATE_LOOK_TARGETS: u64 = 4;
 const LATE_LOOK_CHUNKS: u32 = 4096;
 
-/// How many of an agent's newest chunks to look through for one that may run elsewhere.
+/// How many of an agent's newest chunks to check for one that may run elsewhere.
 const MOST_LOOKED_THROUGH: usize = 16;
 
 impl Core {
-    /// Asks agents that hold more than they run for one chunk for each slot that idles and may run it. Idling means to
-    /// have credit and not to use it, so after [`hand_out`](Self::hand_out) a slot idles only when nothing is queued for it.
+    /// Asks agents that hold more than they run for one chunk for each idle slot that may run it. A slot is idle if it
+    /// has credit and does not use it. So after [`hand_out`](Self::hand_out) a slot is idle only when nothing is queued
+    /// for it.
     ///
-    /// It asks for the newest chunk, which is the least likely to have begun, and never again for one that has. Only
-    /// reaches are looked at in which something has changed since the last time.
+    /// It asks for the newest chunk, which is the least likely to have begun, and never again for one that has. It
+    /// checks only reaches that have changed since the last time.
     pub(crate) fn take_back(&mut self, now: u64, actions: &mut Vec<Action>) {
         while self.fleet.idle > 0
             && let Some(reach) = self.reaches.next_look()
@@ -42,7 +43,7 @@ impl Core {
             let agent = self.reaches.agent(reach, from.0).expect("who has a surplus is there");
             match self.newest_in(reach, agent) {
                 Some(chunk) => self.retract(agent, chunk, to, actions),
-                // What it can spare is of others.
+                // Its spare chunks are of other lanes.
                 None => self.reaches.cannot_spare(reach, from.0),
             }
             self.refresh(reach);
@@ -55,7 +56,7 @@ impl Core {
         }
     }
 
-    /// The same for the one lane of its own reach, from an agent there to one that it has in common with others, or the other
+    /// Does the same for the one lane of its own reach: from an agent there to one in the shared reach, or the other
     /// way round.
     fn take_back_between(&mut self, own: ReachId, from: ReachId, to: ReachId, actions: &mut Vec<Action>) {
         while let Some((number, _)) = self.reaches.all.get(from).and_then(|reach| reach.surplus.first())
@@ -69,9 +70,9 @@ impl Core {
         }
     }
 
-    /// Some slots idle that have nothing to run and for which no agent has a chunk to spare. An adaptive chunk that turned
-    /// out to be far too big, because its items take longer than those before, can still give up the items that have not
-    /// begun; and of one that has begun and takes too long for all that is known, a copy may be sooner through.
+    /// Handles slots that are idle, have nothing to run, and for which no agent has a chunk to spare. An adaptive chunk
+    /// may be far too big, because its items take longer than earlier ones. It can still give up the items that have
+    /// not begun. And a copy of a chunk that takes too long may finish sooner.
     fn take_back_late(&mut self, now: u64, actions: &mut Vec<Action>) {
         let all = self.chunks.places();
         for _ in 0..all.min(LATE_LOOK_CHUNKS) {
@@ -102,32 +103,32 @@ impl Core {
         }
     }
 
-    /// An agent, but not `but`, that idles and may run what is of the lane.
-    fn idle_for(&mut self, lane: LaneId, but: AgentId) -> Option<AgentId> {
+    /// Returns an agent other than `but` that is idle and may run chunks of the lane.
+    fn idle_for(&mut self, lane: LaneId, except: AgentId) -> Option<AgentId> {
         let lane = self.lanes.get(lane).expect("a job's lane is there");
         let (own, common) = (lane.own, lane.common);
         for reach in std::iter::once(own).chain(common) {
             self.refresh(reach);
-            if let Some(agent) = self.idle_in(reach, Some(but)) {
+            if let Some(agent) = self.idle_in(reach, Some(except)) {
                 return Some(agent);
             }
         }
         None
     }
 
-    /// The least loaded agent of a reach, if it idles.
-    fn idle_in(&self, id: ReachId, but: Option<AgentId>) -> Option<AgentId> {
+    /// Returns the least loaded agent of a reach, if it is idle.
+    fn idle_in(&self, id: ReachId, except: Option<AgentId>) -> Option<AgentId> {
         let reach = self.reaches.all.get(id)?;
         let (mut number, mut room) = reach.room.first()?;
-        if but.is_some() && self.reaches.agent(id, number) == but {
-            (number, room) = reach.room.first_but(number)?;
+        if except.is_some() && self.reaches.agent(id, number) == except {
+            (number, room) = reach.room.first_except(number)?;
         }
         let agent = self.reaches.agent(id, number)?;
         let idles = room.load < FULL_LOAD && self.fleet.agents.get(agent).is_some_and(|agent| agent.idle() > 0);
         idles.then_some(agent)
     }
 
-    /// The newest chunk of the agent that may be asked for and that may run on the other agents of the reach.
+    /// Returns the agent's newest chunk that may be retracted and may run on the other agents of the reach.
     fn newest_in(&self, id: ReachId, agent: AgentId) -> Option<ChunkId> {
         let held = &self.fleet.agents.get(agent)?.held;
         held.movable(&self.chunks).take(MOST_LOOKED_THROUGH).find(|&chunk| {
@@ -143,7 +144,7 @@ impl Core {
         actions.push(Action::Retract { agent, chunk: id });
     }
 
-    /// Moves a chunk to another hold.
+    /// Changes the hold of a chunk.
     pub(crate) fn set_hold(&mut self, id: ChunkId, hold: Hold) {
         let Self { chunks, jobs, pools, fleet, reaches, .. } = self;
         let chunk = chunks.get(id).expect("a chunk that is held exists");
@@ -154,7 +155,7 @@ impl Core {
             let count = |number: &mut u32| *number = if more { *number + 1 } else { *number - 1 };
             count(&mut pool.places.get_mut(place).expect("a chunk's place is there").retracting);
             fleet.change(agent, reaches, |agent| count(&mut agent.retracting));
-            // It may be gone.
+            // It may have left.
             if let Some(promised) = pool.places.id_at(to).and_then(|to| pool.places.get_mut(to)) {
                 count(&mut promised.promised);
             }

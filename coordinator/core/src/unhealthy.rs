@@ -1,8 +1,9 @@
-//! Agents whose workers die before they can serve: workers of pools with a limit go elsewhere.
+//! Moves workers of pools with a limit away from agents whose workers die before they can serve.
 //!
 //! Pools without a limit keep their places: they run wherever there is credit, and these agents give none.
 //!
-//! Where only one pool's workers die, only that pool is held back: it counts as not started there, and goes elsewhere if it has a limit.
+//! If only one pool's workers die, only that pool is held back: it counts as not started there, and moves elsewhere if
+//! it has a limit.
 
 use crate::action::Action;
 use crate::agent::Agent;
@@ -33,7 +34,7 @@ impl Core {
         }
     }
 
-    /// An agent has come: what others cannot run may run there.
+    /// An agent joined: what others cannot run may run there.
     pub(crate) fn move_from_unhealthy(&mut self, actions: &mut Vec<Action>) {
         let unhealthy: Vec<AgentId> =
             self.fleet.agents.iter().filter(|(_, agent)| agent.unhealthy).map(|(id, _)| id).collect();
@@ -49,15 +50,15 @@ impl Core {
         }
     }
 
-    /// Gives up the agent's places of pools with a limit that have slots elsewhere. What others have no slots for comes
-    /// back.
+    /// Gives up the agent's places of pools with a limit that have slots elsewhere. Workers that fit nowhere else are
+    /// allotted here again.
     fn move_from(&mut self, id: AgentId, actions: &mut Vec<Action>) {
         for (pool, place) in self.fleet.agents.get(id).expect("it was just found").places.clone() {
             self.move_place(pool, place, id, actions);
         }
     }
 
-    /// The same for one place.
+    /// Does the same for one place.
     fn move_place(&mut self, pool: PoolId, place: PlaceId, agent: AgentId, actions: &mut Vec<Action>) {
         if self.has_slots_elsewhere(pool, place, agent) {
             self.leave(pool, place);
@@ -68,13 +69,14 @@ impl Core {
     fn has_slots_elsewhere(&self, id: PoolId, place: PlaceId, agent: AgentId) -> bool {
         let pool = self.pools.get(id).expect("a place's pool is open");
         let usable = pool.places.get(place).is_some_and(|place| !place.retired);
-        let dies = |other, state: &Agent| state.unhealthy || pool.unhealthy_at.contains(&other);
-        let well = self.fleet.agents.iter().filter(|&(other, state)| other != agent && !dies(other, state));
-        let mut well = well.map(|(other, _)| other);
-        usable && pool.limit.is_some() && !pool.closing && well.any(|other| self.open_slots(id, other) > 0)
+        let is_unhealthy = |other, state: &Agent| state.unhealthy || pool.unhealthy_at.contains(&other);
+        let healthy = self.fleet.agents.iter().filter(|&(other, state)| other != agent && !is_unhealthy(other, state));
+        let mut healthy = healthy.map(|(other, _)| other);
+        usable && pool.limit.is_some() && !pool.closing && healthy.any(|other| self.open_slots(id, other) > 0)
     }
 
-    /// The pool is to be stopped at the place, once it holds nothing; its workers are allotted when the agent has answered.
+    /// Marks the pool to be stopped at the place once it holds nothing. Its workers are allotted when the agent has
+    /// answered.
     pub(crate) fn leave(&mut self, pool: PoolId, place: PlaceId) {
         self.retire(pool, place);
         let state = self.pools.get_mut(pool).and_then(|pool| pool.places.get_mut(place)).expect("it was just found");

@@ -1,4 +1,4 @@
-//! What agents hold from before the scheduler knew of it.
+//! Adoption of chunks that agents hold from before the scheduler knew of them.
 
 use std::num::{NonZeroU32, NonZeroU64};
 
@@ -27,8 +27,8 @@ fn policy(chunksize: u64, retries: u32) -> JobPolicy {
     JobPolicy { chunksize: NonZeroU64::new(chunksize), retries, ..JobPolicy::default() }
 }
 
-/// A scheduler that was told everything anew: two agents where the pool runs, and a job with the items 0 .. 10.
-fn again(policy: JobPolicy) -> Core {
+/// A restarted scheduler that knows two agents where the pool runs, and a job with the items 0 .. 10.
+fn restarted(policy: JobPolicy) -> Core {
     let mut core = Core::new(Config::checked());
     let mut events = vec![];
     for agent in [agent(0), agent(1)] {
@@ -61,13 +61,13 @@ fn held(agent: AgentId, first: u64, attempt: u32, runs: &[(u64, u64)]) -> Claim 
     Claim { agent, job: job(), first, attempt, runs }
 }
 
-/// What the agent goes on with, and what else follows.
+/// Returns what the agent adopted, and which other actions follow.
 fn claim(core: &mut Core, held: Claim) -> (Option<(ChunkId, u32)>, Vec<Action>) {
     let mut actions = Vec::new();
     (core.adopt_chunk(held, 7, &mut actions), actions)
 }
 
-/// What the agent goes on with; nothing else follows.
+/// Returns what the agent adopted; no other action follows.
 #[track_caller]
 fn adopt(core: &mut Core, held: Claim) -> Option<(ChunkId, u32)> {
     let (adopted, actions) = claim(core, held);
@@ -75,13 +75,13 @@ fn adopt(core: &mut Core, held: Claim) -> Option<(ChunkId, u32)> {
     adopted
 }
 
-/// First index and count, in turn.
+/// Pairs of first index and count.
 type Pairs<'a> = &'a [(u64, u64)];
 
-/// An agent holds `before`, and then another one claims `runs`: its attempt, and what of the runs is left out.
+/// One agent holds `before`, and then another one claims `runs`. Expects its attempt, and the runs that are left out.
 #[track_caller]
 fn check(before: Pairs, (first, attempt): (u64, u32), runs: Pairs, expected: Option<u32>, left_out: Pairs) {
-    let mut core = again(policy(0, 4));
+    let mut core = restarted(policy(0, 4));
     if !before.is_empty() {
         assert!(adopt(&mut core, held(agent(0), 0, 1, before)).is_some());
     }
@@ -92,7 +92,7 @@ fn check(before: Pairs, (first, attempt): (u64, u32), runs: Pairs, expected: Opt
         assert_eq!(core.stale_reports(), stale + 1);
         return;
     };
-    // What was adopted can be reported once, and nothing else can.
+    // Adopted items can be reported once, and no others can.
     for &(first, count) in left_out {
         let done = Event::RunDone { agent: agent(1), chunk, attempt, first, count, busy_ns: 0, failed: false };
         assert_eq!(send(&mut core, done), [], "{first}+{count} was not adopted");
@@ -111,7 +111,7 @@ fn check(before: Pairs, (first, attempt): (u64, u32), runs: Pairs, expected: Opt
             expected.extend((count > 0).then_some(Action::Accept { job: job(), first, count, attempts }));
         }
     }
-    // The agent still holds what was left out, and nobody would take it.
+    // The agent still holds what was left out, but that is never retracted.
     if !left_out.is_empty() {
         expected.push(Action::CancelChunk { agent: agent(1), chunk });
     }
@@ -120,12 +120,12 @@ fn check(before: Pairs, (first, attempt): (u64, u32), runs: Pairs, expected: Opt
 }
 
 #[test]
-fn runs_that_are_queued_are_adopted() {
+fn queued_runs_are_adopted() {
     check(&[], (0, 1), &[(0, 10)], Some(1), &[]);
     check(&[], (2, 1), &[(2, 3), (7, 2)], Some(1), &[]);
     check(&[], (2, 1), &[(7, 2), (2, 3), (5, 2)], Some(1), &[]);
     check(&[(3, 2)], (0, 1), &[(0, 3), (5, 5)], Some(1), &[]);
-    // All or nothing of each run.
+    // Each run is adopted entirely or not at all.
     check(&[(3, 2)], (0, 1), &[(0, 4), (5, 1)], Some(1), &[(0, 4)]);
     check(&[(3, 2)], (4, 1), &[(4, 1), (5, 1), (6, 4)], Some(1), &[(4, 1)]);
     check(&[(3, 2)], (3, 1), &[(3, 2)], None, &[]);
@@ -135,8 +135,8 @@ fn runs_that_are_queued_are_adopted() {
 }
 
 #[test]
-fn reports_may_reach_beyond_what_was_adopted() {
-    let mut core = again(policy(0, 4));
+fn reports_may_cover_more_than_was_adopted() {
+    let mut core = restarted(policy(0, 4));
     assert!(adopt(&mut core, held(agent(0), 3, 1, &[(3, 2)])).is_some());
     let one_by_one: Vec<_> = (2..8).map(|item| (item, 1)).collect();
     let (chunk, attempt) = adopt(&mut core, held(agent(1), 2, 1, &one_by_one)).expect("2, 5, 6 and 7 are queued");
@@ -150,10 +150,10 @@ fn reports_may_reach_beyond_what_was_adopted() {
 }
 
 #[test]
-fn what_is_held_in_part_does_not_run_a_second_time() {
-    let mut core = again(policy(0, 0));
+fn a_run_that_is_queued_in_part_does_not_run_again() {
+    let mut core = restarted(policy(0, 0));
     assert!(adopt(&mut core, held(agent(0), 3, 1, &[(3, 2)])).is_some());
-    // Others have 3 and 4; what has become of the items around them nobody will hear.
+    // Others have 3 and 4; the items around them will never be reported.
     let (adopted, actions) = claim(&mut core, held(agent(1), 2, 1, &[(2, 4), (8, 1)]));
     let fail = |first| Action::Fail { job: job(), first, count: 1, attempts: 1, cause: Cause::AgentLost };
     assert_eq!((actions, adopted.map(|(_, attempt)| attempt)), (vec![fail(2), fail(5)], Some(1)));
@@ -174,14 +174,14 @@ fn the_attempt_is_that_of_the_first_item_if_that_is_adopted() {
 }
 
 #[test]
-fn tries_that_were_made_meanwhile_count() {
-    let mut core = again(policy(0, 4));
+fn attempts_made_meanwhile_count() {
+    let mut core = restarted(policy(0, 4));
     let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, 2, &[(0, 10)])).expect("it is queued");
     for item in [3, 6] {
         send(&mut core, Event::ItemFaulted { agent: agent(0), chunk, attempt, item, fault: Fault::Died });
     }
     send(&mut core, Event::Returned { agent: agent(0), chunk, attempt, first: 0, count: 3 });
-    // 0 is at its second try, as are 3 and 6. Of what is held, only the first item may have been tried.
+    // Item 0 is at its second attempt, as are 3 and 6. Only the first held item may have been tried.
     assert_eq!(adopt(&mut core, held(agent(1), 2, 1, &[(2, 2)])), None);
     assert_eq!(adopt(&mut core, held(agent(1), 3, 1, &[(3, 1), (6, 1)])).map(|(_, attempt)| attempt), Some(2));
     assert_eq!(adopt(&mut core, held(agent(1), 6, 1, &[(6, 1)])).map(|(_, attempt)| attempt), Some(2));
@@ -189,14 +189,14 @@ fn tries_that_were_made_meanwhile_count() {
 }
 
 #[test]
-fn agents_may_say_anything() {
+fn claims_may_contain_anything() {
     let most = u64::MAX;
     check(&[], (0, 1), &[], None, &[]);
     check(&[], (0, 1), &[(0, 0), (5, 0)], None, &[]);
     check(&[], (0, 1), &[(most, most), (5, most), (0, most), (most, 1)], None, &[]);
     check(&[], (0, 1), &[(5, most - 5), (2, 1)], Some(1), &[(5, most - 5)]);
-    // Of runs that overlap, the first.
-    let mut core = again(policy(0, 4));
+    // Only the first of overlapping runs is adopted.
+    let mut core = restarted(policy(0, 4));
     let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, 1, &[(0, 4), (0, 4), (3, 3)])).expect("0 .. 4");
     assert_eq!(core.progress(job()).map(|job| job.queued), Some(6));
     let done = Event::RunDone { agent: agent(0), chunk, attempt, first: 0, count: 4, busy_ns: 1, failed: false };
@@ -209,7 +209,7 @@ fn agents_may_say_anything() {
     for attempt in [0, 6, u32::MAX] {
         check(&[], (0, attempt), &[(0, 2)], None, &[]);
     }
-    // Nothing of this is there.
+    // None of this exists.
     for held in [
         held(agent(9), 0, 1, &[(0, 1)]),
         Claim { agent: agent(0), job: JobId::new(5, 1), first: 0, attempt: 1, runs: vec![Run::new(0, 1)] },
@@ -221,17 +221,17 @@ fn agents_may_say_anything() {
 }
 
 #[test]
-fn tries_without_end_are_counted_as_far_as_numbers_go() {
-    let mut core = again(policy(0, u32::MAX));
+fn attempt_numbers_do_not_overflow() {
+    let mut core = restarted(policy(0, u32::MAX));
     let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, u32::MAX, &[(0, 1)])).expect("it is queued");
     let died = Event::ItemFaulted { agent: agent(0), chunk, attempt, item: 0, fault: Fault::Died };
     assert_eq!(send(&mut core, died), [Action::Retrying { job: job(), item: 0, attempt: u32::MAX }]);
 }
 
 #[test]
-fn only_where_the_pool_runs_and_the_job_may() {
+fn chunks_are_adopted_only_where_pool_and_job_may_run() {
     let refused = |core: &mut Core, agent| assert_eq!(adopt(core, held(agent, 0, 1, &[(0, 1)])), None);
-    let mut core = again(policy(0, 1));
+    let mut core = restarted(policy(0, 1));
     let late = agent(2);
     send(&mut core, Event::AgentJoined { agent: late, slots: 1, labels: Labels::default() });
     refused(&mut core, late);
@@ -239,7 +239,7 @@ fn only_where_the_pool_runs_and_the_job_may() {
     refused(&mut core, agent(0));
     send(&mut core, Event::PlaceStarted { pool: pool(), agent: late });
     assert!(adopt(&mut core, held(late, 0, 1, &[(0, 1)])).is_some());
-    // A job that requires what it does not have.
+    // A job that requires labels that the agent does not have.
     let (other, require) = (JobId::new(1, 1), Labels::new([0]));
     send(&mut core, Event::JobOpened { job: other, pool: pool(), policy: policy(0, 1), require });
     send(&mut core, Event::ItemsArrived { job: other, first: 0, count: 1, bytes: 0 });
@@ -250,7 +250,7 @@ fn only_where_the_pool_runs_and_the_job_may() {
 
 #[test]
 fn an_agent_knows_the_job_of_what_it_holds() {
-    let mut core = again(policy(1, 1));
+    let mut core = restarted(policy(1, 1));
     let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, 1, &[(0, 1)])).expect("it is queued");
     let given = schedule(&mut core);
     let told: Vec<_> = given.iter().filter(|action| matches!(action, Action::StartJob { .. })).collect();
@@ -262,7 +262,7 @@ fn an_agent_knows_the_job_of_what_it_holds() {
 
 #[test]
 fn an_agent_may_hold_more_than_it_asks_for_now() {
-    let mut core = again(policy(1, 1));
+    let mut core = restarted(policy(1, 1));
     for item in 0..5 {
         assert!(adopt(&mut core, held(agent(0), item, 1, &[(item, 1)])).is_some());
     }
@@ -273,7 +273,7 @@ fn an_agent_may_hold_more_than_it_asks_for_now() {
     };
     let given = schedule(&mut core);
     assert_eq!((to(&given, agent(0)), to(&given, agent(1))), (0, 2));
-    // When nothing is queued, what it has not begun goes to slots that idle: the newest first.
+    // When nothing is queued, chunks that have not begun go to idle slots: the newest first.
     send(&mut core, Event::AgentCredit { agent: agent(1), chunks: 5, bytes: 0 });
     schedule(&mut core);
     send(&mut core, Event::AgentJoined { agent: agent(2), slots: 2, labels: Labels::default() });
@@ -284,8 +284,8 @@ fn an_agent_may_hold_more_than_it_asks_for_now() {
 }
 
 #[test]
-fn what_is_left_is_cut_on_the_same_grid() {
-    let mut core = again(policy(4, 1));
+fn the_rest_is_cut_on_the_same_grid() {
+    let mut core = restarted(policy(4, 1));
     assert!(adopt(&mut core, held(agent(0), 4, 1, &[(5, 1), (7, 1)])).is_some());
     send(&mut core, Event::AgentCredit { agent: agent(1), chunks: 9, bytes: 0 });
     let given = |core: &mut Core| -> Vec<(u64, u64)> {
@@ -298,7 +298,7 @@ fn what_is_left_is_cut_on_the_same_grid() {
         given
     };
     assert_eq!(given(&mut core), [(0, 4), (4, 1), (6, 1)]);
-    // More may come behind 9, unless what is there is what is left.
+    // More may arrive behind 9, unless the resend is complete.
     send(&mut core, Event::ResendComplete { job: job() });
     assert_eq!(given(&mut core), [(8, 2)]);
     send(&mut core, Event::ItemsArrived { job: job(), first: 10, count: 4, bytes: 0 });
@@ -308,8 +308,8 @@ fn what_is_left_is_cut_on_the_same_grid() {
 }
 
 #[test]
-fn what_may_have_run_fails_if_it_may_run_once() {
-    let mut core = again(policy(1, 0));
+fn items_that_may_have_run_fail_if_they_run_at_most_once() {
+    let mut core = restarted(policy(1, 0));
     send(&mut core, Event::InputEnded { job: job() });
     assert!(adopt(&mut core, held(agent(0), 3, 1, &[(3, 2)])).is_some());
     let lost = send(&mut core, Event::FailQueued { job: job() });
@@ -319,14 +319,14 @@ fn what_may_have_run_fails_if_it_may_run_once() {
     // Nothing is held: the job is over.
     let over = send(&mut core, Event::AgentLost { agent: agent(0) });
     assert!(over.contains(&fail(3, 2)) && over.contains(&Action::JobFinished { job: job(), cancelled: false }));
-    let mut core = again(policy(1, 0));
+    let mut core = restarted(policy(1, 0));
     send(&mut core, Event::InputEnded { job: job() });
     let over = send(&mut core, Event::FailQueued { job: job() });
     assert_eq!(over, [fail(0, 10), Action::JobFinished { job: job(), cancelled: false }]);
 }
 
-/// Agents of so many slots each, `+100` if it is leaving; what of a pool with a limit they hold, by their indices; and the
-/// workers that they are told to have.
+/// Agents with so many slots each, `+100` if leaving; the workers of a pool with a limit that they hold, by their
+/// indices; and the workers that they are told to have.
 #[track_caller]
 fn check_limit(slots: &[u32], limit: u32, held: &[(u32, u32)], expected: &[(u32, u32)]) {
     let mut core = Core::new(Config::checked());
@@ -356,19 +356,19 @@ fn workers_stay_where_they_are() {
     check_limit(&[2, 2], 2, &[(1, 2)], &[(1, 2)]);
     check_limit(&[2, 2], 3, &[(1, 2)], &[(1, 2), (0, 1)]);
     check_limit(&[2, 2], 4, &[(1, 1)], &[(1, 1), (0, 2), (101, 2)]);
-    // 0: as many as there are slots. More than there are slots, or than the limit leaves, is cut.
+    // 0: as many as there are slots. Held workers beyond the slots or the limit are cut.
     check_limit(&[2, 3], 4, &[(1, 0)], &[(1, 3), (0, 1)]);
     check_limit(&[2, 3], 3, &[(0, 9), (1, 3)], &[(0, 2), (1, 1)]);
     check_limit(&[2, 3], 2, &[(0, 2), (1, 3)], &[(0, 2)]);
-    // One that is leaving goes on, and gets no more.
+    // A leaving agent continues, and gets no more.
     check_limit(&[102, 2], 3, &[(0, 1)], &[(0, 1), (1, 2)]);
     check_limit(&[102, 2], 0, &[(0, 1)], &[(0, 0), (1, 0)]);
-    // Agents that are not there, or twice.
+    // Agents that do not exist, or are listed twice.
     check_limit(&[2], 2, &[(7, 1), (0, 1), (0, 1)], &[(0, 1), (100, 2)]);
 }
 
 #[test]
-fn a_pool_runs_only_where_it_may_whatever_is_said() {
+fn a_held_pool_runs_only_where_it_may() {
     for slots in [None, NonZeroU32::new(4)] {
         let mut core = Core::new(Config::checked());
         for (index, labels) in [(0, Labels::default()), (1, Labels::new([5]))] {
@@ -381,7 +381,7 @@ fn a_pool_runs_only_where_it_may_whatever_is_said() {
 }
 
 #[test]
-fn who_leaves_gives_up_what_it_does_not_need_when_all_is_told() {
+fn a_leaving_agent_gives_up_spare_workers_once_its_chunks_are_known() {
     let mut core = Core::new(Config::checked());
     for index in 0..2 {
         send(&mut core, Event::AgentJoined { agent: agent(index), slots: 2, labels: Labels::default() });
@@ -399,7 +399,7 @@ fn who_leaves_gives_up_what_it_does_not_need_when_all_is_told() {
 }
 
 #[test]
-fn no_place_is_given_up_before_it_is_known_what_it_holds() {
+fn no_place_is_given_up_before_its_chunks_are_known() {
     let mut core = Core::new(Config::checked());
     for (index, labels) in [(0, Labels::default()), (1, Labels::new([5]))] {
         send(&mut core, Event::AgentJoined { agent: agent(index), slots: 1, labels });
@@ -407,7 +407,7 @@ fn no_place_is_given_up_before_it_is_known_what_it_holds() {
     let (slots, require, held_by) = (NonZeroU32::new(1), Labels::default(), vec![(agent(0), 1)]);
     send(&mut core, Event::PoolOpened { pool: pool(), slots, weight: 1, require, held: held_by });
     send(&mut core, Event::PlaceStarted { pool: pool(), agent: agent(0) });
-    // A job that only the other agent can run wants the worker.
+    // A job that only the other agent can run needs the worker.
     let (other, require) = (JobId::new(1, 1), Labels::new([5]));
     assert_eq!(send(&mut core, Event::JobOpened { job: other, pool: pool(), policy: policy(1, 1), require }), []);
     let require = Labels::default();
@@ -422,25 +422,25 @@ fn no_place_is_given_up_before_it_is_known_what_it_holds() {
 }
 
 #[test]
-fn an_agent_that_was_given_up_goes_on_with_what_nobody_has_begun() {
+fn a_lost_agent_resumes_chunks_that_no_other_has_begun() {
     let mut world = World::new(Config::default());
     world.join(1, 3);
     world.map(policy(2, 2), 6);
     world.schedule();
     world.give_up(0);
-    // Somebody else has begun with the first chunk: what was running at the lost agent, as its second try.
+    // Another agent has begun the first chunk, the one that ran at the lost agent, as its second attempt.
     world.join(1, 1);
     world.schedule();
     assert_eq!(world.agents[&0].chunks[0].left, [0, 1]);
-    let back = world.come_back(0);
+    let back = world.reconnect(0);
     let held: Vec<_> = world.agents[&back].chunks.iter().map(|chunk| (chunk.left.clone(), chunk.attempt)).collect();
-    // It was charged a try for each of the others when it was lost.
+    // Each of the others was charged an attempt when the agent was lost.
     assert_eq!(held, [(vec![2, 3], 2), (vec![4, 5], 2)]);
     world.drain();
 }
 
 #[test]
-fn a_scheduler_that_is_started_anew_goes_on() {
+fn a_restarted_scheduler_finishes_all_jobs() {
     let mut world = World::new(Config::default());
     world.join(1, 2);
     world.join(1, 2);
@@ -453,7 +453,7 @@ fn a_scheduler_that_is_started_anew_goes_on() {
     assert_eq!((world.adopted as usize, world.core.chunks_held()), (held, held));
     world.restart(&[Fate::InTime, Fate::Never]);
     assert_eq!(world.core.chunks_held(), 2);
-    // What may run once may have run at the agent that did not come back.
+    // Items that may run once may have run at the agent that did not come back.
     assert!(world.jobs[&1].items.values().all(|item| item.outcome.is_some() || item.copies == 1));
     assert!(world.jobs[&1].items.values().any(|item| item.outcome.is_some()));
     assert!(world.jobs[&0].items.values().any(|item| item.outcome.is_none()));

@@ -1,4 +1,4 @@
-//! Second copies of chunks that straggle: when, where, and what comes of each.
+//! Second copies of chunks that straggle: when and where they run, and which outcome counts.
 
 use std::num::NonZeroU64;
 
@@ -12,7 +12,8 @@ fn policy(chunksize: u64, retries: u32) -> JobPolicy {
     JobPolicy { chunksize: NonZeroU64::new(chunksize), retries, speculate: true, ..JobPolicy::default() }
 }
 
-/// Two agents with a slot each. The first holds the first chunk of the job, all others are done: their items took 10 ms.
+/// Two agents with a slot each. The first holds the first chunk of the job. All others are done: their items took 10
+/// ms.
 fn late(policy: JobPolicy, items: u64) -> World {
     let mut world = World::new(Config::default());
     world.join(1, 1);
@@ -28,7 +29,7 @@ fn late(policy: JobPolicy, items: u64) -> World {
     world
 }
 
-/// The same when a second has passed and the second agent has a copy.
+/// The same world a second later, when the second agent has a copy.
 fn copied(policy: JobPolicy, items: u64) -> World {
     let mut world = late(policy, items);
     world.now += 1000 * MS;
@@ -46,7 +47,7 @@ fn holds(world: &World) -> [usize; 2] {
     [0, 1].map(|agent| world.agents.get(&agent).map_or(0, |agent| agent.chunks.len()))
 }
 
-/// After so long, with all else as it should be, whether there is a copy.
+/// Checks whether there is a copy after so long, when `prepare` has changed one condition.
 #[track_caller]
 fn check_when(after: u64, expected: bool, prepare: impl Fn(&mut World)) {
     let mut world = late(policy(1, 1), 9);
@@ -59,7 +60,7 @@ fn check_when(after: u64, expected: bool, prepare: impl Fn(&mut World)) {
 
 #[test]
 fn a_chunk_straggles_when_it_takes_far_longer_than_others() {
-    // Twice the 10 ms of an item, and the 100 ms that are not looked at.
+    // Twice the 10 ms of an item, and the floor of 100 ms.
     check_when(119 * MS, false, |_| {});
     check_when(121 * MS, true, |_| {});
 }
@@ -88,7 +89,7 @@ fn one_slow_item_makes_slow_items_ordinary() {
 }
 
 #[test]
-fn what_a_chunk_has_done_is_not_held_against_it() {
+fn finished_items_do_not_make_a_chunk_late() {
     // Of ten items of 10 ms each, nine are done and took 90 ms.
     for (after, expected) in [(290 * MS, 0), (310 * MS, 1)] {
         let mut world = late(policy(10, 1), 20);
@@ -101,19 +102,19 @@ fn what_a_chunk_has_done_is_not_held_against_it() {
 }
 
 #[test]
-fn only_slots_that_idle_run_copies() {
+fn only_idle_slots_run_copies() {
     let long = 1000 * MS;
     check_when(long, true, |_| {});
     check_when(long, false, |world| world.credit(1, 0));
     check_when(long, false, |world| world.pause(0, true));
     check_when(long, false, |world| drop(world.drain_agent(1)));
     check_when(long, false, |world| drop(world.unfit(1, 0)));
-    // Never where the first copy is.
+    // Never at the agent of the first copy.
     check_when(long, false, |world| {
         world.lose(1);
         world.credit(0, 5);
     });
-    // What waits goes first.
+    // Queued items go first.
     check_when(long, false, |world| {
         let other = world.map(policy(1, 0), 1);
         world.schedule();
@@ -143,7 +144,7 @@ fn some_jobs_have_no_copies() {
 }
 
 #[test]
-fn more_of_a_job_may_come_and_while_some_waits_nothing_is_copied() {
+fn nothing_is_copied_while_items_are_queued() {
     let mut world = World::new(Config::default());
     world.join(1, 1);
     let job = world.open(policy(1, 1));
@@ -157,7 +158,7 @@ fn more_of_a_job_may_come_and_while_some_waits_nothing_is_copied() {
     world.arrive(job, 0, 1);
     world.now += 1000 * MS;
     world.pause(0, false);
-    // The item that waits takes the slot.
+    // The queued item takes the slot.
     world.schedule();
     assert_eq!((world.copies, world.agents[&1].chunks[0].first), (0, 3));
     world.run_all(1, 0, 10 * MS);
@@ -167,9 +168,9 @@ fn more_of_a_job_may_come_and_while_some_waits_nothing_is_copied() {
     world.drain();
 }
 
-/// The driver that does nothing but what it is asked to comes in time, and not all the time.
+/// A driver that acts only when asked is asked in time, and not all the time.
 #[test]
-fn there_is_a_look_in_time() {
+fn late_chunks_are_looked_at_in_time() {
     let mut world = late(policy(1, 1), 3);
     let (began, mut looks) = (world.now, 0);
     while world.copies == 0 {
@@ -180,7 +181,7 @@ fn there_is_a_look_in_time() {
     }
     assert!(world.now - began < 130 * MS, "after {}", world.now - began);
     assert!(looks < 40, "{looks} looks");
-    // Everybody has something now.
+    // Every agent has a chunk now.
     assert_eq!(world.core.next_look(), None);
     world.drain();
 }
@@ -207,7 +208,7 @@ fn each_item_of_a_copy_counts_by_itself() {
     world.run(1, 0, 0, 2, 20 * MS);
     world.run(0, 0, 3, 1, 10 * MS);
     assert_eq!(holds(&world), [1, 1]);
-    // Of what the first reports now, only 2 is new; and then nothing is left for the second.
+    // Of the first agent's next report only 2 is new. Then nothing remains for the second.
     world.run(0, 0, 0, 3, 30 * MS);
     assert_eq!((world.core.stale_reports(), holds(&world)), (1, [0, 0]));
     assert_eq!(world.cancelled.len(), 2);
@@ -215,7 +216,7 @@ fn each_item_of_a_copy_counts_by_itself() {
 }
 
 #[test]
-fn of_what_was_copied_only_what_fits_is_taken() {
+fn only_valid_reports_of_a_copy_are_accepted() {
     let mut world = copied(policy(4, 2), 8);
     world.run(1, 0, 1, 1, 10 * MS);
     let (agent, chunk) = (world.agents[&0].id, world.agents[&0].chunks[0].id);
@@ -234,7 +235,7 @@ fn of_what_was_copied_only_what_fits_is_taken() {
 }
 
 #[test]
-fn what_else_an_agent_holds_of_a_chunk_goes_on() {
+fn items_that_were_not_copied_continue() {
     // The first agent is late with 0 and 2, and has done 1: only 0 is copied.
     let mut world = late(policy(3, 2), 6);
     world.run(0, 0, 1, 1, 10 * MS);
@@ -248,14 +249,14 @@ fn what_else_an_agent_holds_of_a_chunk_goes_on() {
     world.now += 1000 * MS;
     world.schedule();
     assert_eq!((world.copies, world.agents[&1].chunks[0].left.clone()), (2, vec![2]));
-    // The first is through with all that is left, and still runs 0.
+    // The first agent finishes all that counts, and still runs 0.
     world.run(0, 0, 2, 1, 10 * MS);
     assert_eq!(holds(&world), [0, 0]);
     assert!(world.cancelled.contains(&chunk));
     world.drain();
 }
 
-/// What ends a try, at whose agent (0 or 1), and what becomes of the item.
+/// Which faults end attempts, at which agent (0 or 1), and the expected outcome of the item.
 #[track_caller]
 fn check_faults(retries: u32, faults: &[(u32, Fault)], expected: Option<Outcome>, queued: u64) {
     let mut world = copied(policy(1, retries), 3);
@@ -268,13 +269,13 @@ fn check_faults(retries: u32, faults: &[(u32, Fault)], expected: Option<Outcome>
 }
 
 #[test]
-fn a_try_that_ends_badly_counts_and_the_other_goes_on() {
+fn a_failed_attempt_counts_and_the_other_copy_continues() {
     let failed = |attempts| Some(Outcome::Failed { attempts, lost: false });
     for (one, other) in [(0, 1), (1, 0)] {
         check_faults(1, &[(one, Fault::Died)], None, 0);
         check_faults(1, &[(one, Fault::Died), (other, Fault::Died)], failed(2), 0);
         check_faults(2, &[(one, Fault::Died), (other, Fault::Died)], None, 1);
-        // Another try would end the same.
+        // Another attempt would end the same.
         check_faults(2, &[(one, Fault::Final)], failed(1), 0);
         check_faults(2, &[(one, Fault::Panicked)], failed(1), 0);
         check_faults(2, &[(one, Fault::Died), (other, Fault::Final)], failed(2), 0);
@@ -282,7 +283,7 @@ fn a_try_that_ends_badly_counts_and_the_other_goes_on() {
 }
 
 #[test]
-fn the_last_try_is_not_copied() {
+fn the_last_attempt_is_not_copied() {
     for retries in [1, 2] {
         let mut world = copied(policy(1, retries), 3);
         world.fault(0, 0, 0, Fault::Died);
@@ -294,8 +295,8 @@ fn the_last_try_is_not_copied() {
 }
 
 #[test]
-fn an_item_that_was_tried_is_queued_by_itself() {
-    // 1 ended badly at the first agent, and the second gives everything back; then the first is lost.
+fn a_tried_item_is_queued_separately() {
+    // 1 failed at the first agent, and the second gives everything back. Then the first is lost.
     let mut world = copied(policy(4, 2), 8);
     world.fault(0, 0, 1, Fault::Died);
     world.give_back(1, 0, 0, 4);
@@ -311,7 +312,7 @@ fn an_item_that_was_tried_is_queued_by_itself() {
 }
 
 #[test]
-fn tries_of_both_copies_count_when_an_agent_is_lost() {
+fn attempts_of_both_copies_count_when_an_agent_is_lost() {
     let mut world = copied(policy(1, 2), 3);
     world.fault(1, 0, 0, Fault::Died);
     world.lose(0);
@@ -320,8 +321,8 @@ fn tries_of_both_copies_count_when_an_agent_is_lost() {
 }
 
 #[test]
-fn a_copy_ends_in_front_of_what_was_tried() {
-    // The first agent had a worker die under 1 before it was lost; the second goes on with its copy.
+fn a_copy_ends_before_a_tried_item() {
+    // A worker of the first agent died under 1 before the agent was lost. The second continues its copy.
     let mut world = copied(policy(4, 2), 8);
     world.fault(0, 0, 1, Fault::Died);
     world.lose(0);
@@ -329,7 +330,7 @@ fn a_copy_ends_in_front_of_what_was_tried() {
     world.now += 10_000 * MS;
     world.schedule();
     assert_eq!((world.copies, world.agents[&0].chunks[0].left.clone()), (2, vec![0]));
-    // And begins with it, as the try that it is.
+    // The second begins 1 as the next attempt.
     world.run(0, 0, 0, 1, 10 * MS);
     world.now += 10_000 * MS;
     world.schedule();
@@ -339,7 +340,7 @@ fn a_copy_ends_in_front_of_what_was_tried() {
 }
 
 #[test]
-fn who_leaves_needs_no_worker_for_what_others_were_first_with() {
+fn a_leaving_agent_needs_no_worker_for_overtaken_items() {
     let mut world = World::empty(Config::default());
     let pool = world.open_pool(0, 2, 1);
     world.join(1, 1);
@@ -362,12 +363,12 @@ fn who_leaves_needs_no_worker_for_what_others_were_first_with() {
 }
 
 #[test]
-fn a_copy_at_an_agent_that_goes_is_nobodys_attempt() {
+fn a_copy_lost_with_its_agent_counts_no_attempt() {
     for (gone, stays) in [(0, 1), (1, 0)] {
         let mut world = copied(policy(2, 1), 4);
         world.lose(gone);
         assert_eq!((world.jobs[&0].items[&0].faults, world.log.len()), (0, 0));
-        // By itself it is a chunk like any other, which may get a copy again.
+        // Alone it is a chunk like any other, which may get a copy again.
         world.join(1, 1);
         world.now += 10_000 * MS;
         world.schedule();
@@ -375,7 +376,7 @@ fn a_copy_at_an_agent_that_goes_is_nobodys_attempt() {
         world.lose(stays);
         world.drain();
     }
-    // What only the agent that is lost had counts as ever.
+    // Items that only the lost agent had count an attempt as usual.
     let mut world = copied(policy(3, 1), 6);
     world.give_back(1, 0, 0, 1);
     world.lose(0);
@@ -384,7 +385,7 @@ fn a_copy_at_an_agent_that_goes_is_nobodys_attempt() {
 }
 
 #[test]
-fn what_one_gives_back_the_other_has() {
+fn items_that_one_returns_stay_with_the_other() {
     let mut world = copied(policy(3, 1), 6);
     world.give_back(1, 0, 1, 2);
     world.give_back(0, 0, 0, 3);
@@ -402,7 +403,7 @@ fn what_one_gives_back_the_other_has() {
 }
 
 #[test]
-fn what_others_are_first_with_takes_no_bytes_any_more() {
+fn overtaken_items_free_their_bytes() {
     let mut world = World::empty(Config::default());
     let pool = world.open_pool(0, 0, 1);
     let slow = world.join(1, 1);
@@ -415,7 +416,7 @@ fn what_others_are_first_with_takes_no_bytes_any_more() {
     world.run_all(quick, 0, 10 * MS);
     world.now += 1000 * MS;
     world.schedule();
-    // The copy fills up what the agent takes in bytes, and room comes with what the other one is through with.
+    // The copy uses up the agent's credit in bytes. The outcomes of the other agent make room.
     world.credit_bytes(quick, 2, 150);
     world.map(policy(1, 0), 1);
     assert!(world.schedule().is_empty());
@@ -425,12 +426,12 @@ fn what_others_are_first_with_takes_no_bytes_any_more() {
     world.drain();
 }
 
-/// What is looked at for a report is what it is about: not all that has been tried of the job.
+/// A report costs time in proportion to its items, not to all items of the job that were tried.
 #[test]
 fn a_chunk_whose_copies_both_fail_costs_time_in_proportion() {
     const ITEMS: u64 = 30_000;
-    let again = JobPolicy { retry_failed: true, ..policy(ITEMS, 1) };
-    let mut world = late(again, 3 * ITEMS);
+    let retrying = JobPolicy { retry_failed: true, ..policy(ITEMS, 1) };
+    let mut world = late(retrying, 3 * ITEMS);
     world.now += 1_000_000 * MS;
     world.schedule();
     let straggles = world.agents[&0].chunks[0].first;

@@ -22,14 +22,14 @@ fn given(policy: JobPolicy, items: u64) -> World {
     world
 }
 
-/// What the client is told: first item, number of items, attempts.
-fn told(world: &World) -> Vec<(u64, u64, u32)> {
-    let told = world.log.iter().filter_map(|action| match *action {
+/// What the client receives: first item, number of items, attempts.
+fn received(world: &World) -> Vec<(u64, u64, u32)> {
+    let received = world.log.iter().filter_map(|action| match *action {
         Action::Accept { first, count, attempts, .. } => Some((first, count, attempts)),
         Action::Fail { .. } => panic!("all that failed here has a result"),
         _ => None,
     });
-    told.collect()
+    received.collect()
 }
 
 fn attempts(world: &World) -> Vec<(u64, u32)> {
@@ -42,23 +42,23 @@ fn a_failed_item_is_run_again_until_its_retries_are_used_up() {
         let mut world = given(policy(1, retries), 1);
         for attempt in 1..=retries {
             world.run_failed(0, 0, 0, 1, MS);
-            assert_eq!(told(&world), [], "after attempt {attempt} of {retries} retries");
+            assert_eq!(received(&world), [], "after attempt {attempt} of {retries} retries");
             world.schedule();
             assert_eq!(attempts(&world), [(0, attempt + 1)]);
         }
         world.run_failed(0, 0, 0, 1, MS);
-        assert_eq!(told(&world), [(0, 1, retries + 1)]);
+        assert_eq!(received(&world), [(0, 1, retries + 1)]);
         world.expect_nothing_left();
     }
 }
 
 #[test]
-fn an_item_that_passes_in_the_end_says_at_which_attempt() {
+fn an_item_that_passes_reports_its_attempt() {
     let mut world = given(policy(1, 2), 1);
     world.run_failed(0, 0, 0, 1, MS);
     world.schedule();
     world.run(0, 0, 0, 1, MS);
-    assert_eq!(told(&world), [(0, 1, 2)]);
+    assert_eq!(received(&world), [(0, 1, 2)]);
     world.expect_nothing_left();
 }
 
@@ -67,7 +67,7 @@ fn other_jobs_take_the_first_result() {
     for policy in [JobPolicy { retry_failed: false, ..policy(1, 2) }, policy(1, 0)] {
         let mut world = given(policy, 1);
         world.run_failed(0, 0, 0, 1, MS);
-        assert_eq!(told(&world), [(0, 1, 1)]);
+        assert_eq!(received(&world), [(0, 1, 1)]);
         world.expect_nothing_left();
     }
 }
@@ -78,18 +78,19 @@ fn each_item_of_a_chunk_has_its_own_attempts() {
     // One report about the last three, and then one about the first.
     world.run_failed(0, 0, 1, 3, MS);
     world.run(0, 0, 0, 1, MS);
-    assert_eq!(told(&world), [(0, 1, 1)]);
+    assert_eq!(received(&world), [(0, 1, 1)]);
     world.schedule();
-    // Each in a chunk of its own, so that none waits behind another one that failed before.
+    // Each in a chunk of its own, so that none waits behind one that failed before.
     assert_eq!(attempts(&world), [(1, 2), (2, 2), (3, 2)]);
     world.run_failed(0, 1, 2, 1, MS);
     world.drain();
-    assert_eq!(told(&world), [(0, 1, 1), (2, 1, 2), (1, 1, 2), (3, 1, 2)]);
+    assert_eq!(received(&world), [(0, 1, 1), (2, 1, 2), (1, 1, 2), (3, 1, 2)]);
 }
 
 #[test]
 fn a_report_about_several_attempts_is_taken_apart() {
-    // The agent that is lost may have begun the first item, so that is at its second attempt; the others are at their first.
+    // The lost agent may have begun the first item, so that one is at its second attempt. The others are at their
+    // first.
     let mut world = given(policy(4, 1), 4);
     world.lose(0);
     world.join(1, 9);
@@ -97,7 +98,7 @@ fn a_report_about_several_attempts_is_taken_apart() {
     assert_eq!(attempts(&world), [(0, 2)]);
     world.log.clear();
     world.run_failed(0, 0, 0, 4, MS);
-    assert_eq!(told(&world), [(0, 1, 2)]);
+    assert_eq!(received(&world), [(0, 1, 2)]);
     world.schedule();
     assert_eq!(attempts(&world), [(1, 2), (2, 2), (3, 2)]);
     world.drain();
@@ -107,7 +108,7 @@ fn a_report_about_several_attempts_is_taken_apart() {
     world.join(1, 9);
     world.schedule();
     world.run(0, 0, 0, 4, MS);
-    assert_eq!(told(&world), [(0, 1, 2), (1, 3, 1)]);
+    assert_eq!(received(&world), [(0, 1, 2), (1, 3, 1)]);
     world.expect_nothing_left();
 }
 
@@ -140,13 +141,13 @@ fn any_agent_may_run_it_again() {
 }
 
 #[test]
-fn once_retries_are_stopped_what_fails_has_failed() {
+fn after_retries_are_stopped_a_failure_is_final() {
     let mut world = given(policy(1, 5), 3);
     world.run_failed(0, 0, 0, 1, MS);
     world.stop_retries(0);
     world.run_failed(0, 0, 1, 1, MS);
-    assert_eq!(told(&world), [(1, 1, 1)]);
-    // What was already queued still gets its next attempt, and what is lost with an agent gets another one.
+    assert_eq!(received(&world), [(1, 1, 1)]);
+    // Items queued for a retry still get it, and items lost with an agent get another attempt.
     world.schedule();
     assert_eq!(attempts(&world), [(2, 1), (0, 2)]);
     world.lose(0);
@@ -155,6 +156,6 @@ fn once_retries_are_stopped_what_fails_has_failed() {
     assert_eq!(attempts(&world), [(0, 3), (2, 2)]);
     world.run_failed(0, 0, 0, 1, MS);
     world.run_failed(0, 0, 2, 1, MS);
-    assert_eq!(told(&world), [(1, 1, 1), (0, 1, 3), (2, 1, 2)]);
+    assert_eq!(received(&world), [(1, 1, 1), (0, 1, 3), (2, 1, 2)]);
     world.expect_nothing_left();
 }

@@ -1,4 +1,4 @@
-//! Jobs share slot time, whatever their items take and whenever they come.
+//! Jobs share slot time, however long their items take and whenever they start.
 
 use std::num::NonZeroU64;
 
@@ -9,8 +9,8 @@ use crate::world::World;
 
 const MS: u64 = 1_000_000;
 
-/// Jobs with more items than they get done: pool, time an item, and when they come. Over the last `window`, each must
-/// have had its share of four slots, in per cent.
+/// Jobs with more items than they get done: pool, time per item, and start. Over the last `window`, each must have had
+/// its share of four slots, in per cent.
 #[track_caller]
 fn check(weights: &[u32], jobs: &[(u32, u64, u64)], window: u64, shares: &[u64]) {
     let mut sim = Sim::new(&[(4, 4)], weights);
@@ -44,7 +44,7 @@ fn long_items_give_no_advantage() {
 }
 
 #[test]
-fn who_comes_late_neither_waits_nor_catches_up() {
+fn a_late_job_neither_waits_nor_catches_up() {
     check(&[1], &[(0, MS, 0), (0, MS, 500 * MS)], 100 * MS, &[50, 50]);
     check(&[1], &[(0, MS, 0), (0, MS, 500 * MS), (0, MS, 500 * MS)], 150 * MS, &[33, 33, 33]);
     check(&[1, 1], &[(0, MS, 0), (1, MS, 500 * MS)], 100 * MS, &[50, 50]);
@@ -57,7 +57,7 @@ fn pools_share_by_weight_and_split_among_their_jobs() {
     check(&[1, 1], &[(0, MS, 0), (1, MS, 0), (1, MS, 0), (1, MS, 0)], 600 * MS, &[50, 16, 16, 16]);
 }
 
-/// A short job that comes while a long one is busy ends about as fast as if there were two equal users.
+/// A short job that starts while a long one is busy ends about as fast as with two equal users.
 #[test]
 fn a_long_job_does_not_starve_a_short_one() {
     let mut sim = Sim::new(&[(4, 4)], &[1]);
@@ -73,7 +73,7 @@ fn one_by_one() -> JobPolicy {
     JobPolicy { chunksize: NonZeroU64::new(1), ..JobPolicy::default() }
 }
 
-/// The job whose chunk is handed out next; the agent holds one at a time and it was through with the last.
+/// Returns the job whose chunk is handed out next. The agent holds one at a time and has finished the last.
 fn next(world: &mut World) -> u32 {
     world.schedule();
     world.agents[&0].chunks[0].job
@@ -87,7 +87,7 @@ fn two_jobs() -> (World, u32, u32) {
 }
 
 #[test]
-fn a_first_chunk_that_took_longer_than_thought_is_charged_in_full() {
+fn a_first_chunk_that_took_longer_than_expected_is_charged_in_full() {
     let (mut world, slow, _) = two_jobs();
     let mut picked = Vec::new();
     for _ in 0..30 {
@@ -99,7 +99,7 @@ fn a_first_chunk_that_took_longer_than_thought_is_charged_in_full() {
 }
 
 #[test]
-fn a_first_chunk_that_took_less_than_thought_is_refunded() {
+fn a_first_chunk_that_took_less_than_expected_is_refunded() {
     let (mut world, quick, _) = two_jobs();
     let mut picked = Vec::new();
     for _ in 0..20 {
@@ -111,7 +111,7 @@ fn a_first_chunk_that_took_less_than_thought_is_refunded() {
 }
 
 #[test]
-fn what_was_given_back_is_not_charged() {
+fn returned_items_are_not_charged() {
     let (mut world, unlucky, _) = two_jobs();
     let mut picked = Vec::new();
     for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! The scheduler in a fake world, which compares every action with its own books.
+//! The scheduler in a fake world that compares every action with its own records.
 
 mod adopting;
 mod copies;

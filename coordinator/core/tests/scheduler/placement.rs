@@ -1,4 +1,4 @@
-//! Who gets a chunk, who must give one back, and how big it is.
+//! Which agent gets a chunk, which must give one back, and how large chunks are.
 
 use std::num::NonZeroU64;
 
@@ -13,7 +13,7 @@ fn one_by_one() -> JobPolicy {
     JobPolicy { chunksize: NonZeroU64::new(1), ..JobPolicy::default() }
 }
 
-/// Agents with slots and credit get so many chunks each of a job of `items`.
+/// Agents with slots and credit, and the number of chunks each gets of a job of `items`.
 #[track_caller]
 fn check_spread(agents: &[(u32, u32)], items: u64, expected: &[usize]) {
     let mut world = World::new(Config::default());
@@ -28,19 +28,19 @@ fn check_spread(agents: &[(u32, u32)], items: u64, expected: &[usize]) {
 }
 
 #[test]
-fn the_least_loaded_gets_the_next() {
+fn the_least_loaded_agent_gets_the_next_chunk() {
     check_spread(&[(1, 9), (3, 9)], 4, &[1, 3]);
     check_spread(&[(1, 9), (3, 9), (2, 9)], 12, &[2, 6, 4]);
     check_spread(&[(4, 4), (4, 4)], 4, &[2, 2]);
     // No credit, no chunk.
     check_spread(&[(4, 0), (4, 1), (1, 9)], 5, &[0, 1, 4]);
-    // At the same load it goes where more is wished for.
+    // At equal load the agent with more credit is first.
     check_spread(&[(2, 2), (2, 6), (2, 4)], 1, &[0, 1, 0]);
     check_spread(&[(2, 6), (2, 5)], 9, &[5, 4]);
 }
 
-/// The first agent holds `held` chunks of which it runs `slots`; then others come with their slots and credit. So
-/// many chunks are asked back from it.
+/// The first agent holds `held` chunks, of which it runs `slots`. Then others join with their slots and credit, and
+/// `expected` chunks are asked back from the first.
 #[track_caller]
 fn check_taken_back(slots: u32, held: u32, others: &[(u32, u32)], expected: usize) {
     let mut world = World::new(Config::default());
@@ -51,7 +51,7 @@ fn check_taken_back(slots: u32, held: u32, others: &[(u32, u32)], expected: usiz
         world.join(slots, credit);
     }
     for _ in 0..2 {
-        // Asking once is enough.
+        // They are asked back only once.
         world.schedule();
         let asked: Vec<bool> = world.agents[&0].chunks.iter().map(|chunk| chunk.asked_back).collect();
         assert_eq!(asked.iter().filter(|&&asked| asked).count(), expected, "{slots} {held} {others:?}");
@@ -62,7 +62,7 @@ fn check_taken_back(slots: u32, held: u32, others: &[(u32, u32)], expected: usiz
 }
 
 #[test]
-fn one_is_taken_back_for_each_slot_that_idles() {
+fn one_chunk_is_taken_back_for_each_idle_slot() {
     check_taken_back(2, 6, &[(1, 1)], 1);
     check_taken_back(2, 6, &[(2, 8)], 2);
     check_taken_back(2, 6, &[(2, 1)], 1);
@@ -74,7 +74,7 @@ fn one_is_taken_back_for_each_slot_that_idles() {
 }
 
 #[test]
-fn what_was_kept_is_not_asked_for_again() {
+fn kept_chunks_are_not_asked_for_again() {
     let mut world = World::new(Config::default());
     world.join(1, 3);
     world.map(one_by_one(), 3);
@@ -87,7 +87,7 @@ fn what_was_kept_is_not_asked_for_again() {
     assert_eq!(asked(&mut world), 1);
     let newest = world.agents[&0].chunks[2].first;
     world.give_back(0, 2, newest, 0);
-    // The next newest is asked for now, and when that is kept too, nothing.
+    // The next newest is asked back now. When that is kept too, nothing else is.
     assert_eq!(asked(&mut world), 1);
     assert!(world.agents[&0].chunks[1].asked_back);
     let newest = world.agents[&0].chunks[1].first;
@@ -113,12 +113,12 @@ fn nothing_is_taken_back_while_anything_is_queued() {
     world.drain();
 }
 
-/// A job of that many items of a known time, cut for agents with so many slots: the sizes of the chunks that follow.
+/// A job of so many items of a known time, cut for agents with so many slots, and the expected chunk sizes.
 #[track_caller]
 fn check_sizes(agents: &[u32], pool_slots: u32, items: u64, item_ns: u64, expected: &[u64]) {
     let mut world = World::new(Config::default());
     let pool = world.open_pool(1, pool_slots, 1);
-    // Learns what items take, from chunks that only one agent with one slot runs.
+    // Learns item times from chunks that only one agent with one slot runs.
     world.join(1, 1);
     let job = world.open_in(pool, JobPolicy::default());
     world.arrive(job, 0, 5000);
@@ -145,10 +145,10 @@ fn check_sizes(agents: &[u32], pool_slots: u32, items: u64, item_ns: u64, expect
 }
 
 #[test]
-fn adaptive_chunks_fill_the_target_and_share_what_is_left() {
+fn adaptive_chunks_fill_the_target_and_share_the_rest() {
     // 1 ms of items of 10 us.
     check_sizes(&[3], 0, 5000, 10_000, &[100, 100]);
-    // Half of a slot's share of what is left, where that is less; the agent that taught counts its slot.
+    // Half of a slot's share of the rest, where that is less. The first agent's slot counts too.
     check_sizes(&[3], 0, 80, 10_000, &[10, 9]);
     check_sizes(&[3, 4], 0, 80, 10_000, &[5, 5, 5, 5]);
     // A pool of two workers, of which the second agent got one.
@@ -157,7 +157,7 @@ fn adaptive_chunks_fill_the_target_and_share_what_is_left() {
     check_sizes(&[3], 0, 80, 2_000_000, &[1, 1]);
 }
 
-/// Times come with some reports only, and are about all items since the last that had one.
+/// Only some reports have times. Each time covers all items since the last report that had one.
 #[test]
 fn a_time_is_about_all_items_since_the_last() {
     let mut config = Config::default();
@@ -182,16 +182,16 @@ fn a_time_is_about_all_items_since_the_last() {
     world.drain();
 }
 
-/// The 400 sleeps that tell schedulers apart: heavy-tailed times, as drawn or with the longest last.
+/// 400 sleeps with heavy-tailed times, a known benchmark of schedulers: in random order or with the longest last.
 #[test]
 fn uneven_items_end_close_to_the_greedy_bound() {
-    // A Pareto distribution with the exponent 1.5 and the least at 1 ms, in an order that a multiplier makes.
+    // A Pareto distribution with the exponent 1.5 and a minimum of 1 ms, in an order made by a multiplier.
     let drawn: Vec<u64> = (0..400u64)
         .map(|at| (at * 167 + 13) % 400)
         .map(|at| (MS as f64 * (400.0 / (at as f64 + 0.5)).powf(1.0 / 1.5)) as u64)
         .collect();
     let check = |times: Vec<u64>, chunksize: u64, agents: &[(u32, u32)], over: f64| {
-        // Each item to the slot that is free first.
+        // Greedy: each item goes to the slot that is free first.
         let slots: u32 = agents.iter().map(|agent| agent.0).sum();
         let mut free = vec![0; slots as usize];
         for time in &times {
@@ -216,8 +216,8 @@ fn uneven_items_end_close_to_the_greedy_bound() {
     }
 }
 
-/// Some items take ten thousand times longer than those around them: the chunk they are in is much too big, and is
-/// split again once the others are done.
+/// Some items take ten thousand times longer than those around them. Their chunk is much too big, and is split again
+/// once the others are done.
 #[test]
 fn a_chunk_that_turns_out_too_big_is_split() {
     let slow = 100_000..100_400;
@@ -243,7 +243,7 @@ fn a_late_chunk_is_asked_for_once() {
         world.run_all(0, 0, 1000);
         world.schedule();
     }
-    // What is queued goes to a second agent, which then has no slot to idle.
+    // Queued items go to a second agent, which then has no idle slot.
     world.join(1, 100);
     world.schedule();
     world.credit(1, 0);
@@ -280,7 +280,7 @@ fn closing_a_pool_cancels_its_jobs_only() {
     world.drain();
 }
 
-/// Ids are used again; what is about their former owners is late.
+/// Ids are used again; reports about their previous owners are late.
 #[test]
 fn late_reports_of_former_chunks_are_stale() {
     let mut world = World::new(Config::default());
@@ -303,7 +303,7 @@ fn late_reports_of_former_chunks_are_stale() {
         assert_eq!(world.send(event), []);
         world.stale_expected += 1;
     }
-    // An answer to a retraction that crossed the last result is nothing to count.
+    // An answer to a retraction that crossed the last result does not count as stale.
     assert_eq!(world.send(Event::Returned { agent, chunk, attempt, first: 0, count: 0 }), []);
     world.drain();
 }

@@ -1,4 +1,4 @@
-//! Where pools may run, with how many workers, and what becomes of that when agents come and go.
+//! Where pools may run, with how many workers, and how that changes when agents join and leave.
 
 use std::num::NonZeroU64;
 
@@ -22,17 +22,17 @@ fn map(world: &mut World, pool: PoolId, require: &[u32], items: u64) -> u32 {
     job
 }
 
-/// How many chunks each agent holds.
+/// Returns how many chunks each agent holds.
 fn held(world: &World) -> Vec<usize> {
     world.agents.values().map(|agent| agent.chunks.len()).collect()
 }
 
-/// The workers of a pool at each agent; 0: it is not there.
+/// Returns the workers of a pool at each agent; 0: it has no place there.
 fn workers(world: &World, pool: u32) -> Vec<u32> {
     world.agents.values().map(|agent| agent.places.get(&pool).map_or(0, |place| place.workers)).collect()
 }
 
-/// Agents with their labels, and what a pool and a job of it require: so many chunks each gets.
+/// Agents with their labels, the labels that a pool and a job of it require, and the number of chunks each agent gets.
 #[track_caller]
 fn check_labels(agents: &[&[u32]], pool: &[u32], job: &[u32], expected: &[usize]) {
     for agents_come_first in [true, false] {
@@ -53,7 +53,7 @@ fn check_labels(agents: &[&[u32]], pool: &[u32], job: &[u32], expected: &[usize]
 }
 
 #[test]
-fn labels_say_where() {
+fn labels_select_agents() {
     check_labels(&[&[], &[1], &[1, 2]], &[], &[], &[2, 2, 2]);
     check_labels(&[&[], &[1], &[1, 2]], &[1], &[], &[0, 2, 2]);
     check_labels(&[&[], &[1], &[1, 2]], &[], &[1], &[0, 2, 2]);
@@ -62,7 +62,7 @@ fn labels_say_where() {
     check_labels(&[&[], &[1], &[1, 2]], &[3], &[], &[0, 0, 0]);
 }
 
-/// A pool with a limit on agents with so many slots, of which others have taken so many: its workers at each.
+/// A pool with a limit, agents with their slots and the workers that others have there, and the pool's workers at each.
 #[track_caller]
 fn check_allotment(agents: &[(u32, u32)], limit: u32, expected: &[u32]) {
     let mut world = world();
@@ -90,19 +90,19 @@ fn workers_go_where_least_is_committed() {
 }
 
 #[test]
-fn what_an_agent_was_allotted_goes_to_others() {
+fn an_agents_allotment_goes_to_others() {
     let mut world = world();
     for _ in 0..2 {
         world.join(2, 2);
     }
     world.open_pool(0, 3, 1);
     assert_eq!(workers(&world, 0), [2, 1]);
-    // What cannot be had anywhere waits for who comes.
+    // Workers that fit nowhere wait for a new agent.
     world.lose(0);
     assert_eq!(workers(&world, 0), [2]);
     world.join(4, 4);
     assert_eq!(workers(&world, 0), [1, 2]);
-    // What was at the first is for nobody: the other has no slot left.
+    // The first agent's worker goes nowhere: the other has no slot left.
     world.unfit(0, 0);
     assert_eq!(workers(&world, 0), [1, 2]);
     world.unfit(1, 0);
@@ -110,9 +110,9 @@ fn what_an_agent_was_allotted_goes_to_others() {
     assert_eq!(workers(&world, 0)[2], 1);
 }
 
-/// Its workers die at start: those who have slots get what it was allotted, and the rest comes back.
+/// Its workers die at start: agents with slots get what it was allotted, and the rest returns to it.
 #[test]
-fn what_an_ailing_agent_was_allotted_goes_to_others() {
+fn an_unhealthy_agents_allotment_goes_to_others() {
     let mut world = world();
     for _ in 0..2 {
         world.join(2, 2);
@@ -130,12 +130,12 @@ fn what_an_ailing_agent_was_allotted_goes_to_others() {
         world.give_back(0, 0, first, 1);
     }
     assert_eq!(workers(&world, 0), [1, 2]);
-    // It has to serve for those who find no other.
+    // It has to serve pools that fit nowhere else.
     world.open_pool(1, 2, 1);
     assert_eq!(workers(&world, 1), [0, 2]);
     world.open_pool(2, 4, 1);
     assert_eq!(workers(&world, 2), [2, 2]);
-    // Others come, and what could go nowhere goes there.
+    // A new agent joins, and gets the workers that fitted nowhere.
     world.join(2, 2);
     assert_eq!(workers(&world, 2), [0, 2, 2]);
     world.unhealthy(0, false);
@@ -145,9 +145,9 @@ fn what_an_ailing_agent_was_allotted_goes_to_others() {
     world.drain();
 }
 
-/// The same for one pool, of which only some agents can serve another one.
+/// The same for one pool, while only some agents can serve another one.
 #[test]
-fn what_a_pool_was_allotted_where_its_workers_die_goes_to_others() {
+fn an_unhealthy_places_allotment_goes_to_others() {
     let mut world = world();
     for _ in 0..2 {
         world.join(2, 2);
@@ -160,7 +160,7 @@ fn what_a_pool_was_allotted_where_its_workers_die_goes_to_others() {
         let first = world.agents[&0].chunks[0].first;
         world.give_back(0, 0, first, 1);
     }
-    // What no other has slots for comes back.
+    // Workers that no other agent has slots for return.
     assert_eq!(workers(&world, 0), [1, 2]);
     world.schedule();
     world.set_place_unhealthy(0, 0);
@@ -169,7 +169,7 @@ fn what_a_pool_was_allotted_where_its_workers_die_goes_to_others() {
         let first = world.agents[&0].chunks[0].first;
         world.give_back(0, 0, first, 1);
     }
-    // Other pools do not mind, and this one goes where there is room as soon as there is.
+    // Other pools are not affected, and this one moves to a free slot as soon as there is one.
     world.open_pool(1, 4, 1);
     assert_eq!(workers(&world, 1), [2, 2]);
     world.join(2, 2);
@@ -178,9 +178,9 @@ fn what_a_pool_was_allotted_where_its_workers_die_goes_to_others() {
     world.drain();
 }
 
-/// What was to be taken back for a place is still on its way when the place is given up, and when the pool is back there.
+/// Retractions for a place may be unanswered when the place is given up, and when the pool has a place there again.
 #[test]
-fn a_place_that_is_back_waits_for_what_was_to_be_taken_back_for_it() {
+fn a_new_place_counts_retractions_for_its_predecessor() {
     let mut world = world();
     world.join(1, 3);
     let pool = world.open_pool(0, 2, 1);
@@ -205,9 +205,9 @@ fn a_place_that_is_back_waits_for_what_was_to_be_taken_back_for_it() {
     world.drain();
 }
 
-/// What a pool's workers there knew of its jobs is gone when they are back.
+/// When a pool's workers stop, what they knew of its jobs is lost.
 #[test]
-fn a_pool_that_comes_back_to_an_agent_is_told_of_its_jobs_again() {
+fn a_pool_that_returns_to_an_agent_starts_its_jobs_again() {
     let mut world = world();
     world.join(1, 2);
     let pool = world.open_pool(0, 1, 1);
@@ -222,7 +222,7 @@ fn a_pool_that_comes_back_to_an_agent_is_told_of_its_jobs_again() {
     }
     world.schedule();
     assert_eq!((workers(&world, 0), held(&world)), (vec![0, 1], vec![0, 2]));
-    // There it may not stay.
+    // It may not stay there.
     world.lose(1);
     world.unhealthy(0, false);
     world.schedule();
@@ -231,7 +231,7 @@ fn a_pool_that_comes_back_to_an_agent_is_told_of_its_jobs_again() {
     world.drain();
 }
 
-/// A pool of so many workers on an agent with slots and credit holds so many chunks, and more than its share never.
+/// A pool of so many workers on an agent with slots and credit holds so many chunks, and never more than its share.
 #[track_caller]
 fn check_share(slots: u32, credit: u32, limit: u32, expected: usize) {
     let mut world = world();
@@ -244,7 +244,7 @@ fn check_share(slots: u32, credit: u32, limit: u32, expected: usize) {
 }
 
 #[test]
-fn a_place_holds_what_its_workers_run_and_are_given_ahead() {
+fn a_place_holds_what_its_workers_run_and_prefetch() {
     check_share(4, 8, 1, 5);
     check_share(4, 6, 1, 3);
     check_share(4, 4, 1, 1);
@@ -256,7 +256,7 @@ fn a_place_holds_what_its_workers_run_and_are_given_ahead() {
 }
 
 #[test]
-fn an_agent_that_drains_keeps_what_it_runs() {
+fn a_draining_agent_keeps_what_it_runs() {
     let mut world = world();
     world.join(2, 4);
     let pool = world.open_pool(0, 2, 1);
@@ -282,7 +282,7 @@ fn an_agent_that_drains_keeps_what_it_runs() {
 }
 
 #[test]
-fn a_paused_pool_is_given_nothing_and_keeps_what_it_has() {
+fn a_paused_pool_gets_nothing_and_keeps_its_chunks() {
     let mut world = world();
     world.join(1, 3);
     let pool = world.open_pool(0, 0, 1);
@@ -292,7 +292,7 @@ fn a_paused_pool_is_given_nothing_and_keeps_what_it_has() {
     world.run_all(0, 0, 1000);
     world.join(1, 1);
     assert_eq!(world.schedule(), []);
-    // The other agent gets the queued one, and nothing need be taken back; then it idles again.
+    // The other agent gets the queued one, and nothing need be taken back. Then it idles again.
     world.pause(0, false);
     world.schedule();
     assert_eq!(held(&world), [2, 1]);
@@ -305,7 +305,8 @@ fn a_paused_pool_is_given_nothing_and_keeps_what_it_has() {
     world.drain();
 }
 
-/// The first agent holds chunks; others come, and of two pools one runs on each. So many are asked back.
+/// The first agent holds chunks of two pools. Others join, and each pool runs on some. `expected` chunks are asked
+/// back.
 #[track_caller]
 fn check_taken_back(chunks: &[(u32, u64)], labels: &[&[u32]], expected: usize) {
     let mut world = world();
@@ -328,7 +329,7 @@ fn check_taken_back(chunks: &[(u32, u64)], labels: &[&[u32]], expected: usize) {
 }
 
 #[test]
-fn only_what_can_run_elsewhere_is_taken_back() {
+fn only_chunks_that_can_run_elsewhere_are_taken_back() {
     check_taken_back(&[(0, 3)], &[&[0]], 1);
     check_taken_back(&[(0, 3)], &[&[1]], 0);
     // The newest are of another pool.
@@ -339,11 +340,11 @@ fn only_what_can_run_elsewhere_is_taken_back() {
 }
 
 #[test]
-fn a_worker_that_comes_is_given_what_waits_for_another() {
+fn a_new_worker_gets_a_chunk_that_waits_for_another() {
     let mut world = world();
     world.join(1, 3);
     let pool = world.open_pool(0, 2, 1);
-    // One worker there, and what waits for it.
+    // One worker there, and a chunk that waits for it.
     map(&mut world, pool, &[], 2);
     world.schedule();
     assert_eq!(held(&world), [2]);
@@ -357,7 +358,7 @@ fn a_worker_that_comes_is_given_what_waits_for_another() {
     world.drain();
 }
 
-/// Items of a size, a byte credit, and a bound for a chunk: the sizes of the chunks that are handed out.
+/// Items of a size, a byte credit and a bound for a chunk, and the sizes of the chunks that are handed out.
 #[track_caller]
 fn check_bytes(item_bytes: u64, credit: u64, chunksize: u64, expected: &[u64]) {
     let mut config = Config::default();
@@ -411,7 +412,7 @@ fn bytes_are_given_back_as_items_are_done() {
     assert_eq!(held(&world), [3]);
     world.run(0, 0, 1, 3, 0);
     world.schedule();
-    // Four of the first chunk are gone, and eight are there.
+    // Four of the first chunk are done, and eight items are held.
     assert_eq!(held(&world), [2]);
     world.run(0, 0, 4, 1, 0);
     world.schedule();
@@ -419,15 +420,14 @@ fn bytes_are_given_back_as_items_are_done() {
     world.drain();
 }
 
-/// Hundreds of pools on the same agents, in whatever order they start: what one may run, others may too.
 #[test]
-fn a_pool_that_closes_starts_nowhere_any_more() {
+fn a_closing_pool_starts_nowhere() {
     let mut world = world();
     world.join(1, 1);
     let pool = world.open_pool(0, 1, 1);
     map(&mut world, pool, &[], 1);
     world.schedule();
-    // What it runs keeps the worker that another agent could have.
+    // Its chunks keep the worker that another agent could have.
     world.drain_agent(0);
     world.join(1, 1);
     world.log.clear();
@@ -436,12 +436,12 @@ fn a_pool_that_closes_starts_nowhere_any_more() {
 }
 
 #[test]
-fn a_lane_that_opens_shares_with_agents_that_are_ready() {
+fn a_new_lane_shares_agents_that_are_ready() {
     let mut world = world();
     world.starts_at_once = false;
     let pools = [0, 1].map(|number| world.open_pool(number, 0, 1));
     let agents = [0, 1].map(|_| world.join_with(1, 1, &[7]));
-    // One pool runs at both agents, the other at the second only: that they have in common.
+    // One pool runs at both agents, the other only at the second, which they share.
     let first = map(&mut world, pools[0], &[7], 1);
     for (agent, pool) in [(agents[0], 1), (agents[1], 0), (agents[1], 1)] {
         world.started(agent, pool);
@@ -466,10 +466,10 @@ fn pools_share_agents_whatever_starts_first() {
         places.sort_by_key(|&(agent, pool)| (agent * 7 + pool * 5 + order * 3) % 11);
         for (agent, pool) in places {
             world.started(agent, pool);
-            // Whoever is ready is used at once.
+            // An agent that is ready is used at once.
             world.schedule();
         }
-        // A late one, and one of them cannot be run by one of the agents.
+        // A late pool, and one that one of the agents cannot run.
         world.open_pool(3, 0, 1);
         world.unfit(1, 1);
         world.join(1, 2);

@@ -1,6 +1,6 @@
-//! Whatever happens in whatever order: every item has one outcome, and nothing is where it should not be.
+//! Whatever happens in whatever order, every item has one outcome and is in exactly one place.
 //!
-//! The fake world compares every action with its own books as it comes; here events are drawn at random.
+//! The fake world compares every action with its own records as it comes; here events are drawn at random.
 
 use std::num::NonZeroU64;
 
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use crate::world::restart::Fate;
 use crate::world::{FakeAgent, World};
 
-/// What to do, and numbers that say to what; taken modulo what there is when its time comes.
+/// What to do, and numbers that select to what; each is taken modulo what exists at that time.
 #[derive(Clone, Debug)]
 enum Step {
     Join {
@@ -22,21 +22,21 @@ enum Step {
     Lose {
         agent: usize,
     },
-    /// The agent is taken for lost, and is not.
+    /// The agent is considered lost, but is not.
     GiveUp {
         agent: usize,
     },
     ComeBack {
         agent: usize,
     },
-    /// The scheduler is started anew.
+    /// The scheduler is restarted.
     Restart {
         fates: Vec<Fate>,
     },
     Wait {
         ns: u64,
     },
-    /// The agent says that it leaves.
+    /// The agent reports that it is leaving.
     DrainAgent {
         agent: usize,
     },
@@ -47,7 +47,7 @@ enum Step {
         agent: usize,
         unhealthy: bool,
     },
-    /// An agent that drains and holds nothing goes.
+    /// An agent that drains and holds nothing leaves.
     Leave,
     Credit {
         agent: usize,
@@ -122,7 +122,7 @@ enum Step {
         from: usize,
         count: usize,
     },
-    /// Answers what was asked back: with all that is left, or with nothing.
+    /// Answers a retraction: with all unfinished items, or with none.
     Answer {
         all: bool,
     },
@@ -202,7 +202,7 @@ fn failed() -> impl Strategy<Value = bool> {
     prop_oneof![2 => Just(false), 1 => Just(true)]
 }
 
-/// Nearly always few of four labels, most often none.
+/// Usually few of four labels, most often none.
 fn labels(most: usize) -> impl Strategy<Value = Vec<u32>> {
     prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(0..4u32, 1..=most)]
 }
@@ -217,7 +217,7 @@ fn open_job(world: &World, number: usize, with_input: bool) -> Option<u32> {
     pick(open.map(|(&job, _)| job), number)
 }
 
-/// An agent, one of its chunks, and a run of items that are left of it.
+/// An agent, one of its chunks, and a run of unfinished items of it.
 fn held(world: &World, agent: usize, chunk: usize, from: usize, count: usize) -> Option<(u32, usize, u64, u64)> {
     let busy = world.agents.iter().filter(|(_, agent)| !agent.chunks.is_empty());
     let agent = pick(busy.map(|(&place, _)| place), agent)?;
@@ -301,7 +301,7 @@ fn take(world: &mut World, step: &Step) -> Option<()> {
         }
         Step::ComeBack { agent } => {
             let at = pick(0..world.away.len(), agent)?;
-            world.come_back(at);
+            world.reconnect(at);
         }
         Step::Restart { ref fates } => world.restart(fates),
         Step::Wait { ns } => world.now += ns,
@@ -373,7 +373,7 @@ fn garbage(world: &mut World, agent: usize, chunk: usize, what: Garbage) -> Opti
         Garbage::Outside(offset, more) => {
             first = first.wrapping_add(offset);
             count = more;
-            // What is left of such a run would be taken.
+            // The rest of such a run would be accepted.
             if held.overtaken {
                 return None;
             }
@@ -398,7 +398,7 @@ fn garbage(world: &mut World, agent: usize, chunk: usize, what: Garbage) -> Opti
     Some(())
 }
 
-/// What happens to a job of which copies may run: in the middle of it, and with few agents.
+/// Steps in the middle of a job that may have copies, with few agents.
 fn step_with_copies() -> impl Strategy<Value = Step> {
     let n = 0..64usize;
     prop_oneof![

@@ -1,4 +1,5 @@
-//! Simulated time: agents whose slots take the next item of the oldest chunk, and the clock jumps to what ends next.
+//! Simulated time: slots of agents take the next item of the oldest chunk, and the clock jumps to the next end of an
+//! item.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -11,7 +12,7 @@ pub(crate) struct Sim {
     pub(crate) now: u64,
     /// Slot time that each job has had.
     pub(crate) served: BTreeMap<u32, u64>,
-    /// How many items each chunk had that was handed out, and of which job.
+    /// The job and the number of items of each chunk that was handed out.
     pub(crate) chunks: Vec<(u32, u64)>,
     pub(crate) retractions: usize,
     pub(crate) finished: Vec<u32>,
@@ -21,7 +22,7 @@ pub(crate) struct Sim {
     running: BinaryHeap<Reverse<Running>>,
 }
 
-/// What runs; what ends first is least.
+/// A running item; the one that ends first is least.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Running {
     ends: u64,
@@ -77,7 +78,7 @@ impl Sim {
         sim
     }
 
-    /// A job of `count` items, all there. Chunk size 0: adaptive.
+    /// A job of `count` items, all arrived. Chunk size 0: adaptive.
     pub(crate) fn map(&mut self, in_pool: u32, chunksize: u64, count: u64, time: impl Fn(u64) -> u64 + 'static) -> u32 {
         let number = self.times.len() as u32;
         let job = JobId::new(number, 1);
@@ -90,7 +91,7 @@ impl Sim {
         number
     }
 
-    /// Until that time, or until everything has ended.
+    /// Runs until that time, or until everything has ended.
     pub(crate) fn run_until(&mut self, end: u64) {
         loop {
             let mut actions = Vec::new();

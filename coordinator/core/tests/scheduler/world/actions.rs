@@ -1,4 +1,4 @@
-//! What the core has done, compared with the books.
+//! Compares the core's actions with the records.
 
 use std::collections::BTreeMap;
 
@@ -99,7 +99,7 @@ impl World {
             Action::CancelChunk { agent, chunk } => {
                 assert!(self.cancelled.insert(chunk), "cancelled twice");
                 let chunks = &mut self.agent(agent).chunks;
-                // Otherwise it has said all there was to say of it, and some of that was too late.
+                // Otherwise the agent has reported all of it, and some of that was too late.
                 if let Some(at) = chunks.iter().position(|held| held.id == chunk) {
                     let chunk = chunks.remove(at);
                     assert!(chunk.overtaken && self.wanted(&chunk).next().is_none(), "cancelled too early");
@@ -130,7 +130,7 @@ impl World {
         }
     }
 
-    /// The items have had their outcome. Whoever else holds some of them was too late.
+    /// The items have their outcome. Any other agent that holds some of them was too late.
     fn settle(&mut self, job: JobId, items: std::ops::Range<u64>, outcome: Outcome) {
         self.job(job).settle(items.clone(), outcome);
         let chunks = self.agents.values_mut().flat_map(|agent| &mut agent.chunks);
@@ -139,7 +139,8 @@ impl World {
         }
     }
 
-    /// Nothing else could be done for the job, and one other agent holds all that: to no use so far.
+    /// Checks that a copy may be made: nothing else could be done for the job, and one other agent holds all these
+    /// items.
     fn expect_copy(&mut self, to: AgentId, id: JobId, items: std::ops::Range<u64>) {
         self.copies += 1;
         let number = id.index();

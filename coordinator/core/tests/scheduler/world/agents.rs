@@ -1,4 +1,4 @@
-//! What agents do, but for what they report of items.
+//! What agents do, except for their reports of items.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -27,9 +27,9 @@ impl World {
         })
     }
 
-    /// The agent says hello, and not yet whether it is leaving.
+    /// The agent says hello, but not yet whether it is leaving.
     pub(crate) fn enter(&mut self, agent: FakeAgent) -> u32 {
-        // Places are used again, as a caller's slab does.
+        // Indices are used again, as in a caller's slab.
         let place = (0..).find(|place| !self.agents.contains_key(place)).expect("there is always a place");
         let generation = self.generations.entry(place).or_insert(0);
         *generation += 1;
@@ -64,7 +64,7 @@ impl World {
 
     /// The pool's workers die at the agent before they can serve.
     pub(crate) fn set_place_unhealthy(&mut self, agent: u32, pool: u32) -> Vec<Action> {
-        self.some_have_ailed = true;
+        self.some_were_unhealthy = true;
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
         fake.places.get_mut(&pool).expect("it was told to start the pool").unhealthy = true;
         let (agent, pool) = (fake.id, self.pools[&pool].id);
@@ -97,9 +97,9 @@ impl World {
         self.send(Event::PlaceUnfit { pool, agent })
     }
 
-    /// Workers die there, or do so no more.
+    /// Workers begin, or stop, to die there.
     pub(crate) fn unhealthy(&mut self, agent: u32, unhealthy: bool) -> Vec<Action> {
-        self.some_have_ailed |= unhealthy;
+        self.some_were_unhealthy |= unhealthy;
         let agent = self.agents[&agent].id;
         self.send(Event::AgentHealthChanged { agent, unhealthy })
     }
@@ -113,13 +113,13 @@ impl World {
     }
 
     pub(crate) fn lose(&mut self, agent: u32) {
-        self.take_away(agent);
+        self.remove_agent(agent);
     }
 
-    /// The core takes the agent for lost, and so it is, or comes back.
-    pub(crate) fn take_away(&mut self, agent: u32) -> FakeAgent {
+    /// The core considers the agent lost. Returns it, for the case that it comes back.
+    pub(crate) fn remove_agent(&mut self, agent: u32) -> FakeAgent {
         let gone = self.agents.remove(&agent).expect("the agent is there");
-        // The books first: what was there is nowhere now, and the first item left of each chunk was running.
+        // The records first: its items are nowhere now, and the first unfinished item of each chunk was running.
         let mut must_fail = Vec::new();
         for chunk in &gone.chunks {
             let wanted: Vec<u64> = self.wanted(chunk).collect();

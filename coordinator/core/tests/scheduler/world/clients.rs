@@ -8,7 +8,7 @@ use farpool_core::{Event, Id, JobId, JobPolicy, Labels, PoolId};
 use super::{FakeItem, FakeJob, FakePool, World, pool};
 
 impl World {
-    /// Another pool.
+    /// Opens another pool.
     pub(crate) fn open_pool(&mut self, number: u32, slots: u32, weight: u32) -> PoolId {
         self.open_pool_with(number, slots, weight, &[])
     }
@@ -73,7 +73,7 @@ impl World {
         job
     }
 
-    /// `count` items behind a gap of `gap`.
+    /// `count` items arrive behind a gap of `gap`.
     pub(crate) fn arrive(&mut self, job: u32, gap: u64, count: u64) {
         let fake = self.jobs.get_mut(&job).expect("the job is there");
         let first = fake.next + gap;
@@ -90,7 +90,7 @@ impl World {
         self.send(Event::InputEnded { job: id });
     }
 
-    /// A job of `count` items, all there.
+    /// Opens a job of `count` items, all arrived.
     pub(crate) fn map(&mut self, policy: JobPolicy, count: u64) -> u32 {
         let job = self.open(policy);
         self.arrive(job, 0, count);

@@ -1,4 +1,4 @@
-//! The books of the fakes: what each has been told, and what has become of it.
+//! The records of the fakes: what each was sent, and its state.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,7 +16,7 @@ pub(crate) struct FakePool {
 pub(crate) struct FakePlace {
     pub(crate) workers: u32,
     pub(crate) started: bool,
-    /// Its workers die there: until it is started again nothing of it may come.
+    /// Its workers die there: nothing of the pool may be handed out there until it is started again.
     pub(crate) unhealthy: bool,
     pub(crate) unfit: bool,
     pub(crate) stopping: bool,
@@ -35,7 +35,7 @@ pub(crate) struct FakeAgent {
     pub(crate) places: BTreeMap<u32, FakePlace>,
     /// Oldest first.
     pub(crate) chunks: Vec<FakeChunk>,
-    /// What it had before it comes back.
+    /// The places it had before it left.
     pub(crate) held_places: BTreeMap<u32, FakePlace>,
     pub(crate) held_chunks: Vec<FakeChunk>,
     pub(super) knows: HashSet<JobId>,
@@ -48,10 +48,10 @@ pub(crate) struct FakeChunk {
     pub(crate) pool: u32,
     pub(crate) attempt: u32,
     pub(crate) first: u64,
-    /// Items it is not through with, rising.
+    /// Items it has not finished, sorted.
     pub(crate) left: Vec<u64>,
     pub(crate) asked_back: bool,
-    /// Whether others were first with items that it held then.
+    /// Whether others were first with items that it held at that time.
     pub(crate) overtaken: bool,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct FakeJob {
     pub(crate) policy: JobPolicy,
     pub(crate) items: BTreeMap<u64, FakeItem>,
     pub(crate) next: u64,
-    /// What ended here when the core was started anew may be cut here.
+    /// Chunks that ended here when the core was restarted may be cut here.
     pub(crate) resent_to: u64,
     pub(crate) ended: bool,
     pub(crate) finished: Option<bool>,
@@ -72,12 +72,12 @@ pub(crate) struct FakeJob {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FakeItem {
-    /// Tries that have ended badly.
+    /// Attempts that have failed.
     pub(crate) faults: u32,
     /// Agents that hold it.
     pub(crate) copies: u32,
     pub(crate) was_handed_out: bool,
-    /// How often it may have begun: it was handed out, and no agent has said that it has not.
+    /// How often it may have begun: it was handed out, and no agent has reported that it has not.
     pub(crate) begun: u32,
     pub(crate) outcome: Option<Outcome>,
 }
@@ -93,12 +93,12 @@ impl FakeAgent {
         self.chunks.iter().filter(|chunk| chunk.pool == pool).count() as u32
     }
 
-    /// Chunks of a pool with a limit that it may hold.
+    /// Returns how many chunks of a pool with a limit it may hold.
     pub(super) fn share_of(&self, pool: u32) -> u32 {
         self.places[&pool].workers.max(1) + self.credit.saturating_sub(self.slots)
     }
 
-    pub(super) fn through_with(&mut self, at: usize, first: u64, count: u64) -> FakeChunk {
+    pub(super) fn finish_items(&mut self, at: usize, first: u64, count: u64) -> FakeChunk {
         let chunk = &mut self.chunks[at];
         let before = chunk.left.len();
         chunk.left.retain(|item| !(first..first + count).contains(item));
@@ -171,7 +171,7 @@ impl FakeJob {
 }
 
 impl FakeItem {
-    /// An agent that held it does no more, and has not begun.
+    /// An agent returned it, and had not begun it.
     pub(super) fn has_not_begun(&mut self) {
         self.copies -= 1;
         self.begun -= 1;

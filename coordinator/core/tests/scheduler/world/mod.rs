@@ -1,4 +1,4 @@
-//! A caller and its agents, faked: they keep their own books of every item and compare each action with them.
+//! A fake caller and fake agents: they keep their own records of every item and compare each action with them.
 
 mod actions;
 mod agents;
@@ -20,14 +20,14 @@ pub(crate) struct World {
     pub(crate) jobs: BTreeMap<u32, FakeJob>,
     pub(crate) pools: BTreeMap<u32, FakePool>,
     pub(crate) now: u64,
-    /// Whether agents answer at once that a pool has started; otherwise the test says when.
+    /// Whether agents answer at once that a pool has started; otherwise the test decides when.
     pub(crate) starts_at_once: bool,
-    /// Workers of pools with a limit may be on the move.
-    pub(crate) some_have_ailed: bool,
-    /// What was done since the test last looked.
+    /// Whether workers of pools with a limit may be moving.
+    pub(crate) some_were_unhealthy: bool,
+    /// The actions since the test last looked.
     pub(crate) log: Vec<Action>,
     pub(crate) stale_expected: u64,
-    /// Agents that the core takes for lost.
+    /// Agents that the core considers lost.
     pub(crate) away: Vec<FakeAgent>,
     /// Copies that were made, and chunks that were cancelled or adopted.
     pub(crate) copies: u32,
@@ -55,7 +55,7 @@ impl World {
         world
     }
 
-    /// Without the pool that most tests use.
+    /// A world without the pool that most tests use.
     pub(crate) fn empty(mut config: Config) -> Self {
         config.check = true;
         Self {
@@ -66,7 +66,7 @@ impl World {
             pools: BTreeMap::new(),
             now: 0,
             starts_at_once: true,
-            some_have_ailed: false,
+            some_were_unhealthy: false,
             log: Vec::new(),
             stale_expected: 0,
             away: Vec::new(),
@@ -99,7 +99,7 @@ impl World {
         self.answer_places();
     }
 
-    /// Agents that were told to start or stop a pool have done it.
+    /// Has agents that were told to start or stop a pool answer that they have.
     fn answer_places(&mut self) {
         for (agent, pool, resumed) in std::mem::take(&mut self.to_start) {
             let stops = self.agents[&agent].places[&pool].stopping;
@@ -124,10 +124,10 @@ impl World {
             self.answer_places();
             return [actions, self.schedule()].concat();
         }
-        // Places of pools with a limit are given up where jobs of the pool require others, and where workers have died.
+        // Places of pools with a limit are given up if jobs of the pool need other agents, and if workers have died.
         let moves = |job: &FakeJob| {
             let others = || self.jobs.values().any(|other| other.pool == job.pool && !other.require.is_empty());
-            self.pools[&job.pool].limit > 0 && (self.some_have_ailed || others())
+            self.pools[&job.pool].limit > 0 && (self.some_were_unhealthy || others())
         };
         for (number, job) in self.jobs.iter().filter(|(_, job)| job.must_be_handed_out() && !moves(job)) {
             let place = self.agents.iter().find(|(_, agent)| self.takes(agent, job));
@@ -161,13 +161,13 @@ impl World {
         agent.chunks.iter().map(|chunk| self.wanted(chunk).count() as u64 * self.jobs[&chunk.job].item_bytes).sum()
     }
 
-    /// The items that the agent holds of the chunk and that nobody else was first with.
+    /// Returns the items that the agent holds of the chunk and that no other agent was first with.
     pub(crate) fn wanted(&self, chunk: &FakeChunk) -> impl Iterator<Item = u64> {
         let items = &self.jobs[&chunk.job].items;
         chunk.left.iter().copied().filter(|item| items[item].outcome.is_none())
     }
 
-    /// What an agent holds is what the core thinks that it does: no slot is lost to what is done or cancelled.
+    /// Checks that the core counts exactly what agents hold: finished and cancelled chunks occupy no slot.
     fn check_held(&self) {
         for agent in self.agents.values() {
             assert_eq!(self.core.chunks_at(agent.id), agent.chunks.len() as u32, "{:?}", agent.id);
@@ -175,12 +175,12 @@ impl World {
         }
     }
 
-    /// Pools with a limit cannot run more at once than that, whatever their agents do with what they hold.
+    /// Checks that pools with a limit cannot run more than that at once, whatever agents do with what they hold.
     fn check_limits(&self) {
         for (&number, pool) in self.pools.iter().filter(|(_, pool)| pool.limit > 0) {
             let at = |agent: &FakeAgent| {
                 let place = agent.places.get(&number).filter(|place| !place.unfit)?;
-                // One that leaves keeps only those workers busy that what it holds needs.
+                // A leaving agent keeps only as many workers as its chunks need.
                 let most = |chunk: &FakeChunk| match self.jobs[&chunk.job].policy.chunksize {
                     Some(_) => 1,
                     None => self.wanted(chunk).count() as u32,
@@ -193,7 +193,7 @@ impl World {
         }
     }
 
-    /// Runs everything to its end and checks that everything came to one.
+    /// Runs everything to its end and checks that everything ended.
     pub(crate) fn drain(&mut self) {
         for job in self.jobs.clone_keys() {
             if !self.jobs[&job].ended && self.jobs[&job].finished.is_none() {
@@ -217,7 +217,7 @@ impl World {
         for agent in self.agents.keys().copied().collect::<Vec<_>>() {
             self.credit(agent, self.agents[&agent].credit.max(1));
         }
-        // Somebody can run each of the jobs.
+        // Each job has an agent that can run it.
         let mut open = self.jobs.values().filter(|job| job.finished.is_none());
         if !open.all(|job| self.agents.values().any(|agent| agent.credit > 0 && self.may_run(agent, job))) {
             self.join_with(2, 3, &[0, 1, 2, 3]);
@@ -240,7 +240,7 @@ impl World {
         self.expect_nothing_left();
     }
 
-    /// Agents and the pools that they are starting.
+    /// Returns agents and the pools that they are starting.
     pub(crate) fn starting(&self) -> impl Iterator<Item = (u32, u32)> {
         self.agents.iter().flat_map(|(&agent, fake)| {
             let starts = |place: &FakePlace| !place.started || place.unhealthy;
@@ -250,7 +250,7 @@ impl World {
         })
     }
 
-    /// Agents and the pools that they are stopping.
+    /// Returns agents and the pools that they are stopping.
     pub(crate) fn stopping(&self) -> impl Iterator<Item = (u32, u32)> {
         self.agents.iter().flat_map(|(&agent, fake)| {
             fake.places.iter().filter(|(_, place)| place.stopping).map(move |(&pool, _)| (agent, pool))
@@ -271,7 +271,7 @@ impl World {
     }
 }
 
-/// The runs that make up rising numbers.
+/// Returns the runs that sorted numbers consist of.
 pub(crate) fn runs(numbers: &[u64]) -> Vec<(u64, u64)> {
     numbers.chunk_by(|a, b| a + 1 == *b).map(|run| (run[0], run.len() as u64)).collect()
 }

@@ -1,11 +1,11 @@
-//! What agents report of the items that they hold.
+//! Agents' reports about the items that they hold.
 
 use farpool_core::{Action, Cause, Event, Fault};
 
 use super::{World, runs};
 
 impl World {
-    /// The agent is through with these items of the chunk at `at`.
+    /// The agent has finished these items of the chunk at `at`.
     pub(crate) fn run(&mut self, agent: u32, at: usize, first: u64, count: u64, busy_ns: u64) {
         self.report(agent, at, (first, count), busy_ns, false);
     }
@@ -17,7 +17,7 @@ impl World {
 
     fn report(&mut self, agent: u32, at: usize, (first, count): (u64, u64), busy_ns: u64, failed: bool) {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
-        let (id, chunk) = (fake.id, fake.through_with(at, first, count));
+        let (id, chunk) = (fake.id, fake.finish_items(at, first, count));
         let fresh = self.take_off(chunk.job, first, count);
         let job = self.jobs.get_mut(&chunk.job).expect("the job is there");
         let (retries, again) = (job.policy.retries, failed && job.policy.retry_failed && job.policy.retries > 0);
@@ -48,7 +48,7 @@ impl World {
         assert_eq!(told, (accepted, retried), "of {first}+{count}: {actions:?}");
     }
 
-    /// The whole chunk at `at`, each item taking `item_ns`.
+    /// Runs the whole chunk at `at`, each item taking `item_ns`.
     pub(crate) fn run_all(&mut self, agent: u32, at: usize, item_ns: u64) {
         let chunk = self.agents[&agent].chunks[at].clone();
         let count = chunk.left.len() as u64;
@@ -58,7 +58,7 @@ impl World {
 
     pub(crate) fn fault(&mut self, agent: u32, at: usize, item: u64, fault: Fault) {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
-        let (id, chunk) = (fake.id, fake.through_with(at, item, 1));
+        let (id, chunk) = (fake.id, fake.finish_items(at, item, 1));
         let event = Event::ItemFaulted { agent: id, chunk: chunk.id, attempt: chunk.attempt, item, fault };
         if self.take_off(chunk.job, item, 1).is_empty() {
             assert_eq!(self.send(event), []);
@@ -90,7 +90,7 @@ impl World {
     pub(crate) fn give_back(&mut self, agent: u32, at: usize, first: u64, count: u64) {
         let fake = self.agents.get_mut(&agent).expect("the agent is there");
         fake.chunks[at].asked_back = false;
-        let (id, chunk) = (fake.id, fake.through_with(at, first, count));
+        let (id, chunk) = (fake.id, fake.finish_items(at, first, count));
         let fresh = if count == 0 { Vec::new() } else { self.take_off(chunk.job, first, count) };
         let items = &mut self.jobs.get_mut(&chunk.job).expect("the job is there").items;
         for (first, count) in fresh {
@@ -99,7 +99,7 @@ impl World {
         self.send(Event::Returned { agent: id, chunk: chunk.id, attempt: chunk.attempt, first, count });
     }
 
-    /// An agent says something about these items. Returns the runs of those that nobody else was first with.
+    /// An agent reports about these items. Returns the runs of those that no other agent was first with.
     fn take_off(&mut self, job: u32, first: u64, count: u64) -> Vec<(u64, u64)> {
         let items = &mut self.jobs.get_mut(&job).expect("the job is there").items;
         let all = items.range_mut(first..first + count);

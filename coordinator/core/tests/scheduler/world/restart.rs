@@ -1,4 +1,4 @@
-//! Agents that the core does not know any more, or not yet, come back with what they hold.
+//! Agents reconnect that the core does not know any more, or not yet, with the chunks that they hold.
 
 use std::num::NonZeroU32;
 
@@ -6,7 +6,7 @@ use farpool_core::{AgentId, ChunkId, Claim, Core, Event, Id, JobId, Labels, Pool
 
 use super::{FakeAgent, FakeChunk, FakePlace, World, runs};
 
-/// When an agent is there again after the core was started anew.
+/// When an agent reconnects after the core was restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     InTime,
@@ -15,14 +15,14 @@ pub(crate) enum Fate {
 }
 
 impl World {
-    /// The agent is taken for lost and goes on with what it has; it will come back.
+    /// The core considers the agent lost, but it continues with what it has and will come back.
     pub(crate) fn give_up(&mut self, agent: u32) {
-        let gone = self.take_away(agent);
+        let gone = self.remove_agent(agent);
         self.away.push(gone.with_all_held());
     }
 
-    /// An agent that was taken for lost is there again.
-    pub(crate) fn come_back(&mut self, at: usize) -> u32 {
+    /// An agent that was considered lost reconnects.
+    pub(crate) fn reconnect(&mut self, at: usize) -> u32 {
         let gone = self.away.remove(at);
         let drains = gone.draining;
         let agent = self.enter(gone);
@@ -39,7 +39,7 @@ impl World {
         agent
     }
 
-    /// The core is started anew and told what clients and agents still know. `fates`: of one agent after the other.
+    /// The core is restarted and told what clients and agents still know. `fates`: one for each agent in turn.
     pub(crate) fn restart(&mut self, fates: &[Fate]) {
         self.core = Core::new(self.config.clone());
         (self.stale_expected, self.life) = (0, self.life + 1);
@@ -71,7 +71,7 @@ impl World {
                 self.agents.values().filter_map(|agent| Some((agent.id, agent.held_places.get(&number)?.workers)));
             let held = held.collect();
             self.send(Event::PoolOpened { pool: id, slots, weight: 1, require, held });
-            // Where there is no worker left for it, it is stopped and with it what it holds.
+            // Where no worker is left for the pool, it is stopped together with what it holds.
             let left_out = self.agents.values_mut().filter_map(|agent| agent.held_places.remove(&number)).count();
             all_back &= left_out == 0;
             if paused {
@@ -80,12 +80,12 @@ impl World {
             self.reopen_jobs(number);
             self.claim_all(number);
             if !all_back {
-                self.lose_queues(number);
+                self.fail_queues(number);
             }
         }
     }
 
-    /// The jobs of a pool, as far as they have not had their outcomes.
+    /// Opens the jobs of a pool again, with the items that have no outcome.
     fn reopen_jobs(&mut self, pool: u32) {
         let open = self.jobs.iter_mut().filter(|(_, job)| job.pool == pool && job.finished.is_none());
         let mut events = Vec::new();
@@ -111,7 +111,7 @@ impl World {
         events.into_iter().for_each(|event| drop(self.send(event)));
     }
 
-    /// What agents hold of a pool, each agent's oldest first.
+    /// Agents claim what they hold of a pool, each agent's oldest first.
     fn claim_all(&mut self, pool: u32) {
         let mut all = Vec::new();
         for (&number, agent) in &mut self.agents {
@@ -126,7 +126,7 @@ impl World {
         }
     }
 
-    /// The agent says that it holds the chunk.
+    /// The agent claims the chunk.
     fn claim(&mut self, agent: u32, chunk: FakeChunk) {
         let job = &self.jobs[&chunk.job];
         let held = runs(&chunk.left);
@@ -162,8 +162,8 @@ impl World {
         self.check_after();
     }
 
-    /// What is queued of jobs whose items run at most once may have run where nobody can ask.
-    fn lose_queues(&mut self, pool: u32) {
+    /// Queued items of jobs that run items at most once may have run at an agent that does not come back.
+    fn fail_queues(&mut self, pool: u32) {
         let open = self.jobs.values_mut().filter(|job| job.pool == pool && job.finished.is_none());
         let mut lost = Vec::new();
         for job in open.filter(|job| job.policy.retries == 0) {
@@ -184,7 +184,7 @@ impl World {
         self.agent_at(agent.index()).held_places.remove(&pool.index()).is_some()
     }
 
-    /// Nothing else may follow.
+    /// Adopts a chunk; no other action may follow.
     fn adopt_chunk(&mut self, held: Claim) -> Option<(ChunkId, u32)> {
         self.now += 1000;
         let mut actions = Vec::new();
@@ -212,12 +212,12 @@ impl World {
 }
 
 impl FakeAgent {
-    /// What it has is what it will say that it holds.
+    /// What it has is what it will claim.
     fn with_all_held(mut self) -> Self {
         self.knows.clear();
         let started = |place: &FakePlace| place.started && !place.unfit && !place.stopping;
         self.held_places = std::mem::take(&mut self.places).into_iter().filter(|(_, place)| started(place)).collect();
-        // If they still are unhealthy, they say so after they were adopted.
+        // If they still are unhealthy, they report it after the adoption.
         self.held_places.values_mut().for_each(|place| place.unhealthy = false);
         self.held_chunks = std::mem::take(&mut self.chunks);
         self
