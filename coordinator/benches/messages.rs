@@ -1,7 +1,7 @@
-//! How many items a second go through the coordinator, messages in and messages out, with nothing in between.
+//! Measures how many items per second go through the coordinator, messages in and messages out, without a network.
 //!
-//! Run with `cargo bench -p farpool-coordinator`. One thread plays all parts, so what the client and the agent need to
-//! make and take messages is in the figures.
+//! Run with `cargo bench -p farpool-coordinator`. One thread plays all parts, so the figures include what the client
+//! and the agent need to make and read messages.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ fn main() {
     println!("{:>10} {:>8} {rate:>12.0} {:>10.1}", "apply", 1, 1e9 / rate);
 }
 
-/// Jobs of one item a second, one after another.
+/// Jobs of one item per second, one after another.
 fn apply(jobs: u64) -> f64 {
     let (mut coordinator, agent, client) = connect(4);
     let mut out = Outbox::default();
@@ -57,7 +57,7 @@ fn apply(jobs: u64) -> f64 {
     jobs as f64 / start.elapsed().as_secs_f64()
 }
 
-/// A coordinator with an agent that has two slots, and a client with a pool.
+/// Makes a coordinator with an agent that has two slots, and a client with a pool.
 fn connect(credit: u32) -> (Coordinator, AgentId, ClientId) {
     let mut coordinator = Coordinator::new(Config::default());
     let (agent, client) = (coordinator.connect_agent(), coordinator.connect_client(Principal::local()));
@@ -82,7 +82,7 @@ fn connect(credit: u32) -> (Coordinator, AgentId, ClientId) {
     (coordinator, agent, client)
 }
 
-/// Items of 8 bytes a second. The agent answers each chunk with one message; they all say 100 ns an item.
+/// Items of 8 bytes per second. The agent answers each chunk with one message, and reports 100 ns per item.
 fn run(items: u64, chunksize: u64, credit: u32) -> f64 {
     const BATCH: u64 = 1000;
     let (mut coordinator, agent, client) = connect(credit);
@@ -113,7 +113,7 @@ fn run(items: u64, chunksize: u64, credit: u32) -> f64 {
                 let mut first = chunk.first;
                 for segment in segments.by_ref().take(chunk.segments as usize) {
                     let count = segment.ends.len() as u64 / 4;
-                    // Sound answers: as long as the items, with positions of their own.
+                    // Valid answers: as long as the items, with positions of their own.
                     let ends = ends.slice(..segment.ends.len());
                     let report = RunDone {
                         chunk: chunk.chunk,

@@ -1,24 +1,22 @@
-//! What can be set.
-
 use std::time::Duration;
 
-/// What can be set.
+/// Settings of the coordinator.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// How the scheduler works.
+    /// Settings of the scheduler.
     pub core: farpool_core::Config,
-    /// Chunks that an agent may hold at once, whatever it asks for.
+    /// The most chunks that an agent may hold at once, whatever credit it asks for.
     pub max_agent_chunks: u32,
-    /// Bytes of a job's items, their positions included, that may be here at once; one message, or an explicit chunk,
-    /// may go beyond it. At least 1.
+    /// The most bytes of a job's items, their positions included, that are held at once. One message, or an explicit
+    /// chunk, may exceed it. At least 1.
     pub window: u64,
-    /// Bytes that an item or a result may have, whatever its pool allows.
+    /// The most bytes of an item or a result, whatever its pool allows.
     pub payload_limit: u64,
-    /// What tells this coordinator from one that was here before; none in local mode.
+    /// Distinguishes this coordinator from previous ones; none in local mode.
     pub id: Option<[u8; 16]>,
-    /// How long those are waited for that know what a former coordinator knew: pools for the agents that they ran at, and
-    /// agents for the clients whose pools they hold.
+    /// Recovery timeout: how long to wait for the agents and clients of the previous coordinator. Pools wait for the
+    /// agents that they ran at, and agents for the clients whose pools they hold.
     pub recovery: Duration,
 }
 

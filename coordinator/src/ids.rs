@@ -1,14 +1,14 @@
-//! The ids that only the coordinator needs; the others are the core's.
+//! Ids that only the coordinator needs; the others are the core's.
 
 use farpool_core::Id;
 
 use crate::Principal;
 
-/// What a pool or an agent is known by for as long as its process lives, whatever coordinators and connections come and
-/// go: a part of its secret's hash.
+/// Identifies a pool or an agent as long as its process lives, across coordinators and connections: a part of its
+/// secret's hash.
 pub(crate) type Identity = [u8; 16];
 
-/// What a pool is known by over lost connections and coordinators: only its owner, who has its secret, can open it again.
+/// Identifies a pool across lost connections and coordinators. Only its owner, who has its secret, can open it again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PoolKey {
     pub(crate) owner: Principal,
@@ -34,7 +34,7 @@ impl Id for ClientId {
     }
 }
 
-/// An agent's id as operators see and give it.
+/// An agent's id as operators see and enter it.
 pub(crate) fn id_as_text(id: Option<Identity>) -> String {
     let Some(id) = id else { return "local".to_owned() };
     let mut text = String::with_capacity(36);

@@ -1,5 +1,3 @@
-//! What is to be sent.
-
 use farpool_proto::v1::{AgentCommand, ClientEvent, agent_command, client_event};
 
 use crate::{AgentId, ClientId};
@@ -13,7 +11,7 @@ pub struct Outbox {
     pub to_agents: Vec<(AgentId, AgentCommand)>,
 }
 
-/// In place of the number of a client's message that is in the outbox and has none yet.
+/// Replaces the number of a client's message that is in the outbox and has no number yet.
 pub(crate) const UNNUMBERED: u64 = u64::MAX;
 
 impl Outbox {

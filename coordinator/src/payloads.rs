@@ -9,16 +9,16 @@ use farpool_proto::v1::Segment;
 
 use crate::convert::{Batch, end_at};
 
-/// What a stored message takes beside its bytes: the entry here, for which a growing queue has room twice, and two reference
-/// counts. It keeps a client that sends its items one by one from taking many times what it seems to.
+/// Memory of a stored message in addition to its bytes: the entry here, for which a growing queue has room twice, and
+/// two reference counts. It bounds a client that sends its items one by one.
 pub(crate) const MESSAGE_COST: u64 = 192;
 
-/// Batches as they came. Chunks are cut out of them by reference.
+/// Batches as they arrived. Chunks are cut out of them by reference.
 #[derive(Debug)]
 pub(crate) struct Payloads {
-    // Rising.
+    // Sorted by index.
     batches: VecDeque<KeptBatch>,
-    // One behind the highest index that was ever here.
+    // One above the highest index that ever arrived.
     next: u64,
     window: Window,
 }
@@ -26,7 +26,8 @@ pub(crate) struct Payloads {
 #[derive(Debug)]
 struct KeptBatch {
     batch: Batch,
-    // Items without an outcome. The bytes go when it is 0, the entry when all in front of it are gone too.
+    // Items without an outcome. The bytes are freed when it is 0, and the entry when all entries before it are freed
+    // too.
     left: u64,
 }
 
@@ -35,22 +36,22 @@ impl Payloads {
         Self { batches: VecDeque::new(), next: 0, window }
     }
 
-    /// The limit that a further batch would not keep; none: it may come.
+    /// Returns the limit that another batch would exceed; none: it may arrive.
     pub(crate) fn overrun(&self) -> Option<u64> {
         (!self.window.admits()).then(|| self.window.limit())
     }
 
-    /// Whether nothing can run before more items come.
+    /// Whether nothing can run before more items arrive.
     pub(crate) fn lacks_chunk(&self) -> bool {
         self.window.lacks_chunk()
     }
 
-    /// The lowest index that may come.
+    /// Returns the lowest index that may arrive.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Keeps a batch; its first index is not below [`next`](Self::next).
+    /// Stores a batch; its first index is not below [`next`](Self::next).
     pub(crate) fn keep(&mut self, batch: Batch) {
         assert!(batch.first >= self.next, "batches come in order");
         self.next = batch.first + batch.count;
@@ -58,8 +59,8 @@ impl Payloads {
         self.batches.push_back(KeptBatch { left: batch.count, batch });
     }
 
-    /// Adds the segments with items `first .. first + count` to `segments` and says how many they are. The items are
-    /// here and have no outcome.
+    /// Adds the segments with items `first .. first + count` to `segments` and returns how many they are. The items are
+    /// stored and have no outcome.
     #[inline]
     pub(crate) fn cut(&self, first: u64, count: u64, segments: &mut Vec<Segment>) -> u32 {
         let (mut first, end) = (first, first + count);
@@ -77,8 +78,8 @@ impl Payloads {
         pieces
     }
 
-    /// The items `first .. first + count` have their outcomes. Returns the new limit of the window when it has risen far
-    /// enough.
+    /// Frees items `first .. first + count`, which have their outcomes. Returns the new limit of the window when it has
+    /// risen enough to tell the client.
     #[inline]
     pub(crate) fn release(&mut self, first: u64, count: u64) -> Option<u64> {
         let mut freed = 0;
@@ -102,26 +103,26 @@ impl Payloads {
         self.window.finish(count, freed)
     }
 
-    /// What is here, the lowest indices first; messages whose items have their outcomes may be empty.
+    /// Returns the stored batches, the lowest indices first; batches whose items have their outcomes may be empty.
     pub(crate) fn batches(&self) -> impl Iterator<Item = &Batch> {
         self.batches.iter().map(|stored| &stored.batch)
     }
 
-    /// Bytes that are kept.
+    /// Returns the stored bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.window.held()
     }
 
-    /// What keeping it all takes: the bytes, and a little more for each message.
+    /// Returns the memory of all batches: their bytes and an overhead for each message.
     #[inline]
     pub(crate) fn cost(&self) -> u64 {
         self.bytes() + MESSAGE_COST * self.batches.len() as u64
     }
 
-    /// Where the batch with this item is.
+    /// Returns the position of the batch with this item.
     #[inline]
     fn position(&self, item: u64) -> usize {
-        // Most jobs have few batches left at a time, and the one in front is the one that is asked for.
+        // Most jobs have few batches at a time, and usually the first one is needed.
         match self.batches.front() {
             Some(front) if item < front.batch.first + front.batch.count => 0,
             _ => self.batches.partition_point(|stored| stored.batch.first <= item).saturating_sub(1),
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What item `index` is: its number, repeated so that lengths differ, none among them.
+    /// The payload of item `index`: its number, repeated so that lengths differ; some are empty.
     fn payload(index: u64) -> Vec<u8> {
         index.to_le_bytes().repeat(index as usize % 3)
     }
@@ -179,7 +180,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cuts_are_the_items_and_nothing_is_kept_too_long(
+        fn cuts_are_the_items_and_bytes_are_freed_in_time(
             batches in prop::collection::vec((0..3u64, 1..9u64), 1..12),
             order in any::<u64>(),
             step in 1..7u64,
@@ -190,7 +191,7 @@ mod tests {
                 kept.push(batch(payloads.next() + gap, count));
                 payloads.keep(kept[kept.len() - 1].clone());
             }
-            // Pieces of the runs without gaps, in an order that a multiplier makes.
+            // Pieces of the runs without gaps, in a scattered order.
             let arrived: Vec<u64> = kept.iter().flat_map(|batch| batch.first..batch.first + batch.count).collect();
             let runs = arrived.chunk_by(|a, b| a + 1 == *b);
             let mut pieces: Vec<&[u64]> = runs.flat_map(|run| run.chunks(step as usize)).collect();
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_goes_when_its_last_item_has_its_outcome() {
+    fn a_batch_is_freed_with_its_last_outcome() {
         let mut payloads = payloads();
         payloads.keep(batch(0, 4));
         payloads.keep(batch(4, 4));

@@ -1,11 +1,11 @@
-//! Who owns sessions, pools and jobs.
+//! Owners of sessions, pools and jobs.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use farpool_proto::v1;
 
-/// Who a session belongs to, and with it the pools and jobs that are opened in it.
+/// The owner of a session, and of the pools and jobs that are opened in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal {
     tenant: Arc<str>,
@@ -13,33 +13,33 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// A member of a tenant.
+    /// Makes the principal of a member of a tenant.
     pub fn new(tenant: &str, name: &str) -> Self {
         Self { tenant: tenant.into(), name: name.into() }
     }
 
-    /// The principal of connections that are not authenticated.
+    /// Returns the principal of connections that are not authenticated.
     pub fn local() -> Self {
         static LOCAL: LazyLock<Principal> = LazyLock::new(|| Principal::new("local", "local"));
         LOCAL.clone()
     }
 
-    /// The principal that a message names; none: `local`.
+    /// Returns the principal in a message; none: `local`.
     pub fn named(principal: Option<&v1::Principal>) -> Self {
         principal.map_or_else(Self::local, |principal| Self::new(&principal.tenant, &principal.name))
     }
 
-    /// As messages name it.
+    /// Converts it for a message.
     pub fn to_message(&self) -> v1::Principal {
         v1::Principal { tenant: self.tenant().to_owned(), name: self.name().to_owned() }
     }
 
-    /// The tenant: detached jobs, and their names, are its own.
+    /// Returns the tenant. Detached jobs and their names belong to the tenant.
     pub fn tenant(&self) -> &str {
         &self.tenant
     }
 
-    /// Who it is within the tenant.
+    /// Returns the name within the tenant.
     pub fn name(&self) -> &str {
         &self.name
     }

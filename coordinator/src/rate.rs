@@ -1,23 +1,23 @@
-//! How fast something happens, as of the last seconds.
+//! The rate of events over the last seconds.
 
-/// About a second, so that finding the place of a time needs no division.
+/// About a second, so that finding the bucket of a time needs no division.
 const BUCKET_SHIFT: u32 = 30;
 const BUCKET_SECONDS: f64 = (1u64 << BUCKET_SHIFT) as f64 / 1e9;
-/// The one that is being filled, and five that are full.
+/// The one being filled, and five full ones.
 const BUCKETS: usize = 6;
 
-/// Counts of the last seconds, one a second.
+/// Counts of the last seconds, one per second.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rate {
     counts: [u64; BUCKETS],
-    // The number of the second that is being counted.
+    // The number of the second being counted.
     current: u64,
-    // That in which the first count fell.
+    // The second of the first count.
     since: Option<u64>,
 }
 
 impl Rate {
-    /// So many happened at this time, which is not before those counted so far.
+    /// Counts events at this time, which is not before previous ones.
     #[inline]
     pub(crate) fn count(&mut self, events: u64, now: u64) {
         self.turn_to(now >> BUCKET_SHIFT);
@@ -25,8 +25,8 @@ impl Rate {
         self.counts[self.current as usize % BUCKETS] += events;
     }
 
-    /// Events a second over the last five seconds that are over; less if there were fewer of them, and the current
-    /// one if there was none.
+    /// Returns events per second over the last five full seconds, or over as many as there were. If there was none,
+    /// over the current one.
     pub(crate) fn per_second(&self, now: u64) -> f64 {
         let mut copy = self.clone();
         copy.turn_to(now >> BUCKET_SHIFT);
@@ -58,7 +58,7 @@ mod tests {
 
     const SECOND: u64 = 1 << BUCKET_SHIFT;
 
-    /// Events at seconds, and the rate at another.
+    /// Events at seconds, and the expected rate at another second.
     fn check(events: &[(u64, u64)], at: u64, expected: f64) {
         let mut rate = Rate::default();
         for &(second, count) in events {

@@ -1,18 +1,18 @@
-//! Why a session is ended.
+//! Errors that end a session.
 
 use std::error::Error;
 use std::fmt;
 
 use farpool_proto::limits::BeyondLimit;
 
-/// A message that must not have been sent. The session it came on is to be ended; nothing of the message was done.
+/// A message that was not allowed. Its session must be ended; nothing of the message was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     kind: RefusedKind,
 }
 
 impl Refused {
-    /// What was wrong.
+    /// Returns what was wrong.
     pub fn kind(&self) -> &RefusedKind {
         &self.kind
     }
@@ -24,13 +24,13 @@ impl Refused {
 pub enum RefusedKind {
     /// It has no body, or one of a newer version.
     Empty,
-    /// A part is missing that must be there.
+    /// A required part is missing.
     Missing(&'static str),
     /// It should have items and has none.
     NoItems,
-    /// The bytes of `ends` are no whole number of positions.
+    /// The length of `ends` is not a whole number of positions.
     EndsCut(usize),
-    /// An item ends in front of its beginning.
+    /// An item ends before it begins.
     EndsFall(u64),
     /// The last item does not end where the data ends.
     EndsMissData {
@@ -39,13 +39,13 @@ pub enum RefusedKind {
         /// How long the data is.
         len: u64,
     },
-    /// Indices beyond what 64 bits hold.
+    /// Indices that do not fit in 64 bits.
     IndexTooHigh(u64),
-    /// Items that do not come behind those that came before.
+    /// Items that do not come after the previous ones.
     IndexTooLow {
         /// The index of the first of them.
         first: u64,
-        /// The lowest that it may have.
+        /// The lowest allowed index.
         next: u64,
     },
     /// A pool whose program cannot be decoded, and why.
@@ -54,21 +54,21 @@ pub enum RefusedKind {
     ItemTooLarge {
         /// Its index.
         item: u64,
-        /// How many bytes it has.
+        /// Its number of bytes.
         bytes: u64,
-        /// How many it may have.
+        /// The most bytes it may have.
         limit: u64,
     },
     /// More items than the client was granted room for.
     WindowOverrun {
         /// The client's number of the job.
         job: u64,
-        /// How many bytes it may send before it is granted more.
+        /// How many bytes it may send until it is granted more.
         limit: u64,
     },
-    /// An enum value that is not known or stands for none.
+    /// An enum value that is unknown or unspecified.
     FailureKind(i32),
-    /// A stream of output that is not known.
+    /// An unknown stream of output.
     OutputStream(i32),
     /// An agent's id that is not 16 bytes long.
     AgentIdLength(usize),
@@ -76,9 +76,9 @@ pub enum RefusedKind {
     PoolIdLength(usize),
     /// A ticket's id that is not 16 bytes long.
     TicketIdLength(usize),
-    /// A pool that an agent holds, under a number that only coordinators give.
+    /// A pool that an agent holds, under a number that only coordinators use.
     HeldNumber(u64),
-    /// A chunk that an agent holds, with runs of items that are none, or do not rise.
+    /// A chunk that an agent holds, with runs that are empty or not sorted.
     HeldRuns(u64),
     /// A setting beyond its limit.
     BeyondLimit(BeyondLimit),
@@ -88,7 +88,7 @@ pub enum RefusedKind {
     NoSlots,
     /// The first message of a session must be another one.
     NotFirst(&'static str),
-    /// This message comes once in a session.
+    /// This message is allowed once per session.
     Repeated(&'static str),
     /// No job of that number was opened.
     UnknownJob(u64),
@@ -96,9 +96,9 @@ pub enum RefusedKind {
     JobNumberUsed(u64),
     /// The input of the job has ended.
     InputEnded(u64),
-    /// Nothing is being opened again, or all of it was sent already.
+    /// No pool is being opened again, or all of it was resent already.
     NotReopening,
-    /// What is said in calls of its own, not in a pool's session.
+    /// A message that belongs in a call of its own, not in a pool's session.
     Elsewhere(&'static str),
     /// The pool takes no more jobs.
     PoolClosed,

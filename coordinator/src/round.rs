@@ -1,7 +1,7 @@
-//! One round: the time, the scheduler, the outbox, and what is to follow from what has happened.
+//! One round: the time, the scheduler, the outbox, and notes of further steps.
 //!
-//! A round takes in one message, or hands out what can run. Where one step finds that another one is due which stands above
-//! it, it notes that here instead of calling it.
+//! A round handles one message, or hands out what can run. If a step requires another step above it, it notes that here
+//! instead of calling it.
 
 use farpool_core::{Action, Cause, ChunkId, Claim, Core, Event, PoolId};
 use farpool_proto::v1::{Failure, FailureKind};
@@ -20,11 +20,11 @@ pub(crate) struct Round<'a> {
     notes: &'a mut Notes,
 }
 
-/// What is to follow. It is kept from round to round for its memory, and for what it counts: nothing else of it outlives a
-/// round.
+/// Notes of further steps. The struct is kept between rounds for its allocations and its count of late messages;
+/// nothing else in it outlives a round.
 #[derive(Default)]
 pub(crate) struct Notes {
-    /// What the core has asked for.
+    /// Actions of the core.
     actions: Vec<Action>,
     /// Places that the core has given up before they started.
     withdrawn: Vec<Place>,
@@ -32,7 +32,7 @@ pub(crate) struct Notes {
     starting: Vec<Place>,
     /// Pools whose last job may have ended.
     to_end: Vec<PoolId>,
-    /// Pools whose clients may have to be told something.
+    /// Pools whose clients may need a message.
     to_review: Vec<PoolId>,
     late_messages: u64,
 }
@@ -51,18 +51,18 @@ impl<'a> Round<'a> {
         Self { now, config, core, out, notes }
     }
 
-    /// Tells the core of an event. What it asks for is to be followed.
+    /// Sends the core an event. Its actions must be followed.
     #[inline]
-    pub(crate) fn tell_core(&mut self, event: Event) {
+    pub(crate) fn send_to_core(&mut self, event: Event) {
         self.core.handle(event, &mut self.notes.actions);
     }
 
-    /// Has the core hand out what can run. What it asks for is to be followed.
+    /// Has the core hand out what can run. Its actions must be followed.
     pub(crate) fn schedule(&mut self) {
         self.core.schedule(self.now, &mut self.notes.actions);
     }
 
-    /// Takes what the core has asked for; to be [given back](Self::reuse) for its memory.
+    /// Takes the core's actions; the vector is to be [given back](Self::reuse) for its allocation.
     #[inline]
     pub(crate) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.notes.actions)
@@ -74,17 +74,18 @@ impl<'a> Round<'a> {
         self.notes.actions = actions;
     }
 
-    /// Has the core take in what an agent holds. Returns what the agent goes on with, and at which attempt; none: nothing.
+    /// Has the core adopt what an agent holds. Returns the chunk that the agent resumes, and its attempt; none:
+    /// nothing.
     pub(crate) fn adopt_chunk(&mut self, claim: Claim) -> Option<(ChunkId, u32)> {
         self.core.adopt_chunk(claim, self.now, &mut self.notes.actions)
     }
 
-    /// A message came too late to mean anything.
+    /// Counts a message that came too late.
     pub(crate) fn count_late(&mut self) {
         self.notes.late_messages += 1;
     }
 
-    /// So many messages came too late to mean anything, somewhere else.
+    /// Counts messages that came too late elsewhere.
     pub(crate) fn count_all_late(&mut self, messages: u64) {
         self.notes.late_messages = self.notes.late_messages.saturating_add(messages);
     }
@@ -102,7 +103,7 @@ impl<'a> Round<'a> {
         self.notes.starting.push(place);
     }
 
-    /// The places that start by adopting what is held there, in the order in which they were given.
+    /// Takes the places that start by adopting what is held there, in the order in which they were noted.
     pub(crate) fn take_starting(&mut self) -> Vec<Place> {
         std::mem::take(&mut self.notes.starting)
     }
@@ -133,7 +134,7 @@ impl Notes {
         self.late_messages
     }
 
-    /// Whether all that was to follow has followed.
+    /// Whether no further steps are noted.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { actions, withdrawn, starting, to_end, to_review, late_messages: _ } = self;
         let places = withdrawn.is_empty() && starting.is_empty();
@@ -141,24 +142,24 @@ impl Notes {
     }
 }
 
-/// What the core does not know of what it was just told.
+/// Details of an event that the core does not know.
 pub(crate) struct Report {
     facts: Option<Facts>,
     id: Option<ReportId>,
 }
 
-/// What has happened to items.
+/// What happened to items.
 pub(crate) enum Facts {
     Results(Batch),
     Fault(Failure),
     Lost {
         host: String,
     },
-    /// An agent that may have run them did not come back when their pool was opened again.
-    NotBack,
+    /// An agent that may have run them was missing when their pool was opened again.
+    AgentMissing,
 }
 
-/// A report of items, by the number that both its agent and the coordinator count.
+/// The number of a report of items, which both its agent and the coordinator count.
 #[derive(Clone, Copy)]
 pub(crate) struct ReportId {
     pub(crate) agent: AgentId,
@@ -182,20 +183,20 @@ impl Report {
         Self { facts: Some(Facts::Lost { host }), id: None }
     }
 
-    pub(crate) fn not_back() -> Self {
-        Self { facts: Some(Facts::NotBack), id: None }
+    pub(crate) fn agent_missing() -> Self {
+        Self { facts: Some(Facts::AgentMissing), id: None }
     }
 
-    /// Takes the report's id: whoever has it knows what the report led to.
+    /// Takes the report's id. Its holder has noted what the report caused.
     #[inline]
     pub(crate) fn take_id(&mut self) -> Option<ReportId> {
         self.id.take()
     }
 
-    /// Takes out the results of these items.
+    /// Takes the results of these items.
     #[inline]
     pub(crate) fn take_results(&mut self, first: u64, count: u64) -> Batch {
-        // Nearly always it is the whole report, which goes on as it came.
+        // Nearly always it is the whole report, which is passed on unchanged.
         match self.facts.take() {
             Some(Facts::Results(results)) if results.count == count => results,
             Some(Facts::Results(results)) => {
@@ -207,7 +208,7 @@ impl Report {
         }
     }
 
-    /// What the client is told about items that failed.
+    /// Returns the failure of items for the client.
     pub(crate) fn failure(&self, attempts: u32, cause: Cause) -> Failure {
         match (cause, &self.facts) {
             (Cause::Reported, Some(Facts::Fault(failure))) => Failure { attempts, ..failure.clone() },
@@ -218,7 +219,7 @@ impl Report {
                 attempts,
                 ..Failure::default()
             },
-            (_, Some(Facts::NotBack)) => Failure {
+            (_, Some(Facts::AgentMissing)) => Failure {
                 kind: FailureKind::AgentLost.into(),
                 message: "an agent that may have run the item did not come back after a coordinator restart, and the \
                           item must not run twice"

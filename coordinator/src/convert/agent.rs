@@ -1,4 +1,4 @@
-//! What agents send.
+//! Messages from agents.
 
 use bytes::Bytes;
 use farpool_core::{ChunkId, Fault, PoolId};
@@ -13,7 +13,7 @@ use super::{Batch, batch, identity, labels};
 use crate::ids::Identity;
 use crate::refused::{Refused, RefusedKind};
 
-/// What an agent says.
+/// A checked message from an agent.
 #[derive(Debug)]
 pub(crate) enum FromAgent {
     Hello(Hello),
@@ -57,7 +57,7 @@ pub(crate) enum FromAgent {
         data: Bytes,
     },
     Draining,
-    /// `pool`: None: no pool can serve there, or, if `reason` is empty, some can again.
+    /// `pool` is none if the report is about all pools. With an empty `reason`, the agent is healthy again.
     HealthReport {
         reason: String,
         pool: Option<PoolId>,
@@ -109,7 +109,7 @@ pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
         Body::WastedOutcomes(wasted) => FromAgent::WastedOutcomes { items: wasted.items },
         Body::HealthReport(unhealthy) => {
             let pool = (unhealthy.pool != 0).then(|| PoolId::from_bits(unhealthy.pool));
-            // With no reason it would be taken for well: only the agent as a whole says so.
+            // An empty reason would mean that it is healthy, and an agent reports that only for all pools.
             let reason =
                 if unhealthy.reason.is_empty() && pool.is_some() { "it gives no reason" } else { &unhealthy.reason };
             FromAgent::HealthReport { reason: limits::clipped(reason, REASON_BYTES), pool }
@@ -120,10 +120,10 @@ pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
 
 /// Bytes of a reason that are kept for operators.
 const REASON_BYTES: usize = 4096;
-/// Bytes of each text of a pool's failure that are kept: it stays for as long as the pool, for each agent.
+/// Bytes of each text of a pool's failure that are kept. They are kept as long as the pool, for each agent.
 const FAILURE_BYTES: usize = 4 << 10;
 
-/// A failure that is kept.
+/// Cuts the texts of a failure that is kept.
 fn clipped(failure: Failure) -> Failure {
     let clip = |text: &str| limits::clipped(text, FAILURE_BYTES);
     Failure {
@@ -163,7 +163,7 @@ fn item_fault(fault: ItemFault) -> Result<FromAgent, Refused> {
     let kind = match known_kind(&failure)? {
         FailureKind::WorkerDied => Fault::Died,
         FailureKind::Panicked => Fault::Panicked,
-        // What is left ends the same way when it is tried again, or was asked for.
+        // The other failures would end the same way when retried, or were asked for.
         _ => Fault::Final,
     };
     let chunk = ChunkId::from_bits(fault.chunk);

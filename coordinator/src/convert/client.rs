@@ -1,4 +1,4 @@
-//! What clients send.
+//! Messages from clients.
 
 use std::num::{NonZeroU32, NonZeroU64};
 
@@ -13,11 +13,11 @@ use super::{Batch, batch, identity, labels};
 use crate::ids::Identity;
 use crate::refused::{Refused, RefusedKind};
 
-/// What a client says.
+/// A checked message from a client.
 #[derive(Debug)]
 pub(crate) enum FromClient {
-    OpenPool(Box<PoolAsked>),
-    OpenJob { job: u64, asked: JobAsked },
+    OpenPool(Box<PoolRequest>),
+    OpenJob { job: u64, asked: JobRequest },
     Items { job: u64, batch: Batch },
     EndItems { job: u64 },
     StopRetries { job: u64 },
@@ -27,41 +27,41 @@ pub(crate) enum FromClient {
     AwaitingItems { waits: bool },
 }
 
-/// What an agent lends the slot of a running item for.
+/// A ticket: the running item whose slot an agent lends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket {
     pub(crate) agent: Identity,
     pub(crate) id: [u8; 16],
 }
 
-/// What a client wants of its pool.
+/// The settings of a pool, from its client.
 #[derive(Debug, Default)]
-pub(crate) struct PoolAsked {
+pub(crate) struct PoolRequest {
     /// Workers at once; none: as many as there are slots.
     pub(crate) processes: Option<NonZeroU32>,
     pub(crate) settings: WorkerSettings,
-    /// What the workers run; none in local mode.
-    pub(crate) program: Option<ProgramAsked>,
+    /// The program of the workers; none in local mode.
+    pub(crate) program: Option<ProgramRequest>,
     pub(crate) require: Vec<Label>,
     pub(crate) weight: u32,
-    /// By which it is known again; none in local mode.
+    /// Identifies the pool when it is opened again; none in local mode.
     pub(crate) id: Option<Identity>,
     /// The agents that it ran at; none: it was not open before.
-    pub(crate) again: Option<Vec<Identity>>,
-    /// What the slot of the item is lent for whose task started the client, if one did.
+    pub(crate) ran_at: Option<Vec<Identity>>,
+    /// The item whose slot is lent to the client, if a task started the client.
     pub(crate) ticket: Option<Ticket>,
 }
 
-/// A program as agents are told of it, and what names it.
+/// A program as agents receive it, and its digest.
 #[derive(Debug)]
-pub(crate) struct ProgramAsked {
+pub(crate) struct ProgramRequest {
     pub(crate) digest: Bytes,
     pub(crate) packed: Bytes,
 }
 
-/// What a client wants of a job.
+/// The settings of a job, from its client.
 #[derive(Debug)]
-pub(crate) struct JobAsked {
+pub(crate) struct JobRequest {
     pub(crate) function: Bytes,
     pub(crate) timeout_ns: u64,
     pub(crate) policy: JobPolicy,
@@ -86,21 +86,21 @@ pub(crate) fn from_client(message: ClientMessage) -> Result<FromClient, Refused>
     })
 }
 
-/// What a client says of a job beside opening it.
+/// A client's message about a job, other than opening it.
 #[derive(Debug)]
 pub enum OfOneJob {
     /// Items of the job with this number.
     Items(u64, Batch),
-    /// The job with this number gets no more of them.
+    /// The job with this number gets no more items.
     End(u64),
-    /// Something else, which is as it must be.
+    /// Some other valid message.
     Else,
 }
 
-/// Checks a message that a client sends where it has one job.
+/// Checks a message from a client that has one job.
 ///
 /// # Errors
-/// If it cannot be, whatever session it comes in.
+/// If the message is invalid in every session.
 pub fn of_one_job(message: ClientMessage) -> Result<OfOneJob, Refused> {
     Ok(match from_client(message)? {
         FromClient::Items { job, batch } => OfOneJob::Items(job, batch),
@@ -113,30 +113,30 @@ fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
     limits::pool(open.processes, open.weight)?;
     open.settings.as_ref().map_or(Ok(()), limits::settings)?;
     let id = identity(&open.id, RefusedKind::PoolIdLength)?;
-    let again = if open.again {
+    let ran_at = if open.again {
         id.ok_or(RefusedKind::Missing("id"))?;
         let agents = open.agents.iter().map(|agent| identity(agent, RefusedKind::AgentIdLength));
         Some(agents.filter_map(Result::transpose).collect::<Result<_, _>>()?)
     } else {
         None
     };
-    Ok(FromClient::OpenPool(Box::new(PoolAsked {
+    Ok(FromClient::OpenPool(Box::new(PoolRequest {
         processes: NonZeroU32::new(open.processes),
         settings: open.settings.unwrap_or_default(),
         program: program(open.program)?,
         require: labels(open.require)?,
         weight: open.weight.max(1),
         id,
-        again,
+        ran_at,
         ticket: open.ticket.map(Ticket::try_from).transpose()?,
     })))
 }
 
-fn program(packed: Bytes) -> Result<Option<ProgramAsked>, Refused> {
+fn program(packed: Bytes) -> Result<Option<ProgramRequest>, Refused> {
     let program = Program::unpacked(&packed).map_err(|error| RefusedKind::Program(error.to_string()))?;
     let Some(program) = program else { return Ok(None) };
     limits::program(&program)?;
-    Ok(Some(ProgramAsked { digest: program.digest, packed }))
+    Ok(Some(ProgramRequest { digest: program.digest, packed }))
 }
 
 impl TryFrom<v1::Ticket> for Ticket {
@@ -151,7 +151,7 @@ impl TryFrom<v1::Ticket> for Ticket {
 
 fn open_job(open: OpenJob) -> Result<FromClient, Refused> {
     limits::job(&open)?;
-    // The highest number is left out so that there is always one behind.
+    // The highest number is excluded, so that there is always a next one.
     if open.job == u64::MAX {
         return Err(RefusedKind::IndexTooHigh(open.job).into());
     }
@@ -165,5 +165,5 @@ fn open_job(open: OpenJob) -> Result<FromClient, Refused> {
     };
     let OpenJob { job, function, timeout_ns, label, require, .. } = open;
     let require = labels(require)?;
-    Ok(FromClient::OpenJob { job, asked: JobAsked { function, timeout_ns, policy, label, require } })
+    Ok(FromClient::OpenJob { job, asked: JobRequest { function, timeout_ns, policy, label, require } })
 }

@@ -1,4 +1,4 @@
-//! What agents that come back say that they hold.
+//! What reconnecting agents report to hold.
 
 use farpool_core::{PoolId, Run};
 use farpool_proto::v1::{self, HeldChunk as Chunk};
@@ -14,7 +14,7 @@ pub(crate) struct HeldPool {
     /// The agent's number for it.
     pub(crate) number: u64,
     pub(crate) key: PoolKey,
-    /// Its workers at once, at most; 0: as many as there are slots.
+    /// The most workers it has at once; 0: as many as there are slots.
     pub(crate) workers: u32,
     pub(crate) chunks: Vec<HeldChunk>,
 }
@@ -27,11 +27,11 @@ pub(crate) struct HeldChunk {
     pub(crate) job: u64,
     pub(crate) first: u64,
     pub(crate) attempt: u32,
-    /// Rising, and none reaches into the next one.
+    /// Sorted, and not overlapping.
     pub(crate) runs: Vec<Run>,
 }
 
-/// What tells the numbers of agents from those of coordinators.
+/// The bit that is set in agents' own numbers and never in coordinators'.
 const HELD: u64 = 1 << 63;
 
 /// Whether it is an agent's own number for a pool.

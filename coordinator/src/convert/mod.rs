@@ -1,7 +1,7 @@
-//! What peers send, checked: the only place where message types become the coordinator's own.
+//! Checks messages from peers. This is the only place where message types become the coordinator's own.
 //!
-//! Everything that can be seen from a message alone is checked here. Whether it fits the session is checked where the
-//! session is.
+//! Here is checked what can be seen from a message alone. Whether it fits the session is checked by the code for that
+//! session.
 
 mod agent;
 mod client;
@@ -15,32 +15,33 @@ use crate::ids::Identity;
 use crate::refused::{Refused, RefusedKind};
 pub(crate) use agent::{FromAgent, Hello, from_agent};
 pub use client::Ticket;
-pub(crate) use client::{FromClient, JobAsked, PoolAsked, from_client};
+pub(crate) use client::{FromClient, JobRequest, PoolRequest, from_client};
 pub use client::{OfOneJob, of_one_job};
 pub(crate) use held::{HeldChunk, HeldPool, is_held};
 
-/// Consecutive payloads, items or results; at least one. Known to be in order: item `i` ends at the `i`th of `ends`.
+/// Consecutive payloads, items or results; at least one. They are known to be in order: item `i` ends at the `i`th of
+/// `ends`.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The index of the first item.
     pub first: u64,
-    /// How many there are.
+    /// The number of items.
     pub count: u64,
-    /// The payloads, one behind the other.
+    /// The payloads, one after another.
     pub data: Bytes,
-    /// Where each of them ends, a u32 in little-endian each.
+    /// The end of each payload, a little-endian u32 each.
     pub ends: Bytes,
-    /// Results of items that count as failed.
+    /// Whether they are results of items that count as failed.
     pub failed: bool,
 }
 
 impl Batch {
-    /// The bytes that it takes up, which are what counts for a window.
+    /// Returns the bytes that it takes, as counted for a window.
     pub fn bytes(&self) -> u64 {
         (self.data.len() + self.ends.len()) as u64
     }
 
-    /// The part of it that has these items.
+    /// Returns the part of it that has these items.
     pub fn part(&self, first: u64, count: u64) -> Self {
         let from = first - self.first;
         let start = if from == 0 { 0 } else { end_at(&self.ends, from - 1) };
@@ -49,7 +50,7 @@ impl Batch {
         Self { first, count, data: self.data.slice(start as usize..end as usize), ends, failed: self.failed }
     }
 
-    /// The first payload above the limit: its index, and how long it is.
+    /// Returns the first payload above the limit: its index and its length.
     #[inline]
     pub fn longer_than(&self, limit: u64) -> Option<(u64, u64)> {
         if self.data.len() as u64 <= limit {
@@ -69,7 +70,7 @@ fn labels(labels: Vec<Label>) -> Result<Vec<Label>, Refused> {
     }
 }
 
-/// An id of a pool or an agent; none in local mode. `refused`: what is wrong with one of so many bytes.
+/// Checks the id of a pool or an agent; none in local mode. `refused` makes the error for an id of a wrong length.
 fn identity(id: &[u8], refused: fn(usize) -> RefusedKind) -> Result<Option<Identity>, Refused> {
     match id {
         [] => Ok(None),
@@ -100,7 +101,7 @@ fn batch(first: u64, data: Bytes, ends: Bytes) -> Result<Batch, Refused> {
     Ok(Batch { first, count, data, ends, failed: false })
 }
 
-/// Where the payload at position `at` ends.
+/// Returns where the payload at position `at` ends.
 #[inline]
 pub(crate) fn end_at(ends: &[u8], at: u64) -> u32 {
     let at = at as usize * 4;

@@ -15,8 +15,13 @@ use crate::steps::follow::{feed, follow};
 use crate::steps::review::review_all;
 use crate::steps::{ending, recovery, settling, start};
 
-/// An agent has sent a message.
-pub(crate) fn says(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, event: FromAgent) -> Result<(), Refused> {
+/// Handles a message from an agent.
+pub(crate) fn receive(
+    parts: &mut Parts,
+    round: &mut Round<'_>,
+    from: AgentId,
+    event: FromAgent,
+) -> Result<(), Refused> {
     let agent = parts.agents.get(from).ok_or(RefusedKind::NoSession)?;
     match (agent.has_greeted(), event) {
         (true, FromAgent::Hello(_)) => return Err(RefusedKind::Repeated("AgentHello").into()),
@@ -28,34 +33,34 @@ pub(crate) fn says(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, even
     Ok(())
 }
 
-/// An agent's session has ended: what it held runs elsewhere, as far as it may.
+/// An agent's session has ended: what it held runs elsewhere, if it may.
 pub(crate) fn gone(parts: &mut Parts, round: &mut Round<'_>, id: AgentId) {
     let Some(Hello { host, id: identity, labels, .. }) = parts.agents.remove(id) else { return };
-    round.tell_core(Event::AgentLost { agent: id });
+    round.send_to_core(Event::AgentLost { agent: id });
     parts.labels.give_back(&labels);
     follow(parts, round, Report::agent_lost(host));
     leave_pools(parts, round, id, identity);
 }
 
-/// The agent's connection is lost, for now, or is back.
+/// The agent's connection is lost for now, or is back.
 pub(crate) fn away(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, away: bool) {
     if let Some(credit) = parts.agents.greeted_mut(id).and_then(|agent| agent.set_away(away)) {
         give_credit(parts, round, id, credit);
     }
 }
 
-/// An operator wants the agent to leave. False: it is not there.
+/// An operator drains the agent. Returns false if there is no such agent.
 pub(crate) fn drain(parts: &mut Parts, round: &mut Round<'_>, id: AgentId) -> bool {
     let Some(agent) = parts.agents.greeted_mut(id) else { return false };
-    if agent.tell_to_drain() {
+    if agent.set_told_to_drain() {
         round.out.agent(id, agent_command::Body::Drain(Drain {}));
-        drains(parts, round, id);
+        start_draining(parts, round, id);
     }
     true
 }
 
 fn greet(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, hello: Hello) {
-    // Of two sessions of one agent the older is what a broken connection has left.
+    // If an agent has two sessions, the older one is left over from a broken connection.
     if let Some(older) = hello.id.and_then(|identity| parts.agents.session_of(&identity)) {
         gone(parts, round, older);
     }
@@ -63,7 +68,7 @@ fn greet(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, hello: Hello) {
     round.count_all_late(hello.wasted);
     parts.agents.greet(id, hello, round.now);
     feed(parts, round, Event::AgentJoined { agent: id, slots, labels });
-    recovery::come_back(parts, round, id);
+    recovery::agent_reconnected(parts, round, id);
     review_all(parts, round);
 }
 
@@ -93,13 +98,13 @@ fn report(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, event: FromA
         }
         FromAgent::PoolFault { pool, mut failure } => {
             name_host(parts, agent, &mut failure);
-            place::faults(parts, round, agent, pool, failure);
+            place::unfit(parts, round, agent, pool, failure);
         }
         FromAgent::PoolStarted { pool } => place::started(parts, round, agent, pool),
         FromAgent::Output { pool, pid, stream, data } => {
             place::output(parts, round, agent, pool, (pid, stream, data));
         }
-        FromAgent::Draining => drains(parts, round, agent),
+        FromAgent::Draining => start_draining(parts, round, agent),
         FromAgent::WastedOutcomes { items } => round.count_all_late(items),
         FromAgent::HealthReport { reason, pool: Some(pool) } => place::unhealthy(parts, round, agent, pool, reason),
         FromAgent::HealthReport { reason, pool: None } => unhealthy(parts, round, agent, reason),
@@ -107,12 +112,12 @@ fn report(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, event: FromA
     }
 }
 
-/// Takes in a report of items.
+/// Handles a report of items.
 fn report_items(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, event: Event, facts: Facts) {
     let Some(agent) = parts.agents.get_mut(from) else { return };
     let number = agent.reports.count();
     let id = agent.identity().map(|_| ReportId { agent: from, number });
-    round.tell_core(event);
+    round.send_to_core(event);
     if let Some(unused) = follow(parts, round, Report::of_items(facts, id)) {
         settling::note_stray(parts, unused);
     }
@@ -123,14 +128,14 @@ fn give_credit(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, Credit 
 }
 
 /// The agent gets nothing new from now on.
-fn drains(parts: &mut Parts, round: &mut Round<'_>, id: AgentId) {
+fn start_draining(parts: &mut Parts, round: &mut Round<'_>, id: AgentId) {
     if parts.agents.greeted_mut(id).is_some_and(|agent| agent.drain()) {
         feed(parts, round, Event::AgentDraining { agent: id });
         review_all(parts, round);
     }
 }
 
-/// Workers die at the agent before they can serve; or, without a reason, do so no more.
+/// Workers at the agent die before they can serve. An empty reason means that they do not any more.
 fn unhealthy(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, reason: String) {
     let Some(agent) = parts.agents.get_mut(id) else { return };
     let unhealthy = !reason.is_empty();
@@ -141,7 +146,7 @@ fn unhealthy(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, reason: Stri
     }
 }
 
-/// An agent is gone, and the workers there with it.
+/// An agent is gone, and its workers with it.
 fn leave_pools(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, identity: Option<Identity>) {
     let mut all = Vec::new();
     for (id, pool) in parts.pools.iter_mut() {
@@ -150,14 +155,14 @@ fn leave_pools(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, identit
     }
     for (pool, was_place) in all {
         if was_place {
-            start::tell_place(parts, round, pool, identity, true);
+            start::send_place(parts, round, pool, identity, true);
         }
         ending::finish(parts, round, pool);
     }
     review_all(parts, round);
 }
 
-/// A failure says on which host it was.
+/// Adds the host to a failure.
 fn name_host(parts: &Parts, agent: AgentId, failure: &mut Failure) {
     if failure.host.is_empty() {
         failure.host = parts.agents.host_of(agent).to_owned();

@@ -5,19 +5,19 @@ use farpool_core::Event;
 use farpool_proto::v1::{Welcome, client_event};
 
 use super::job;
-use crate::convert::{FromClient, PoolAsked};
+use crate::convert::{FromClient, PoolRequest};
 use crate::parts::Parts;
 use crate::parts::former::{Awaiting, Reopening};
 use crate::parts::pools::{Pool, PoolSpec};
 use crate::refused::{Refused, RefusedKind};
 use crate::round::Round;
-use crate::steps::adoption::{adopt_starting, start_where_heard};
+use crate::steps::adoption::{adopt_starting, start_where_acknowledged};
 use crate::steps::follow::feed;
 use crate::steps::{ending, recovery, settling};
 use crate::{ClientId, Principal};
 
-/// A client has sent a message.
-pub(crate) fn says(
+/// Handles a message from a client.
+pub(crate) fn receive(
     parts: &mut Parts,
     round: &mut Round<'_>,
     from: ClientId,
@@ -53,8 +53,8 @@ pub(crate) fn gone(parts: &mut Parts, round: &mut Round<'_>, id: ClientId) {
     let Some(client) = parts.clients.remove(id) else { return };
     parts.lends.close(id);
     let pool = client.pool();
-    if let Some(parting) = client.into_parting() {
-        settling::settle_gone(parts, round, parting);
+    if let Some(closed) = client.into_closed_pool() {
+        settling::settle_gone(parts, round, closed);
     }
     if let Some(pool) = pool {
         settling::settle_all(parts, pool);
@@ -62,7 +62,7 @@ pub(crate) fn gone(parts: &mut Parts, round: &mut Round<'_>, id: ClientId) {
     }
 }
 
-/// Messages for the client were taken out of the outbox; the last of all that were has this number.
+/// Messages for the client were taken from the outbox; the last of all so far has this number.
 pub(crate) fn numbered(parts: &mut Parts, client: ClientId, last: u64) {
     let pool = parts.clients.pool_of(client).and_then(|pool| parts.pools.get_mut(pool));
     if let Some(pool) = pool {
@@ -71,13 +71,13 @@ pub(crate) fn numbered(parts: &mut Parts, client: ClientId, last: u64) {
     }
 }
 
-/// The client has taken in its messages up to this one.
+/// The client has acknowledged its messages up to this one.
 pub(crate) fn acknowledged(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, last: u64) {
     settling::settle_up_to(parts, client, last);
-    start_where_heard(parts, round, client, last);
+    start_where_acknowledged(parts, round, client, last);
 }
 
-/// The client does not read what is there for it, or does so again.
+/// The client has stopped reading its messages, or has resumed.
 pub(crate) fn pause(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, paused: bool) {
     let Some(id) = parts.clients.pool_of(client) else { return };
     let Some(pool) = parts.pools.get_mut(id) else { return };
@@ -86,14 +86,14 @@ pub(crate) fn pause(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, 
     }
 }
 
-fn open_pool(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, owner: Principal, mut asked: PoolAsked) {
+fn open_pool(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, owner: Principal, mut asked: PoolRequest) {
     if let Some(ticket) = asked.ticket {
         parts.lends.open(client, ticket);
     }
     let limit = &mut asked.settings.payload_limit;
     *limit = (*limit).min(round.config.payload_limit);
     let (slots, weight, require) = (asked.processes, asked.weight, parts.labels.take(&asked.require));
-    let reopening = asked.again.take().map(|agents| Reopening::new(agents, require.clone()));
+    let reopening = asked.ran_at.take().map(|agents| Reopening::new(agents, require.clone()));
     let reopens = reopening.is_some();
     let spec = PoolSpec { client, owner, name: parts.names.next(), asked, opened_at: round.now };
     let id = parts.pools.insert(Pool::new(spec, reopening));
@@ -105,7 +105,7 @@ fn open_pool(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, owner: 
         parts.deadlines.wait(Awaiting::Agents(id), round.now, round.config.recovery);
     } else {
         feed(parts, round, Event::PoolOpened { pool: id, slots, weight, require, held: Vec::new() });
-        // No agent can hold what was never open, if it is not a lie.
+        // If the client tells the truth, no agent can hold a pool that was never open.
         adopt_starting(parts, round);
         round.note_to_review(id);
     }

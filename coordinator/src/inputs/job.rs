@@ -1,9 +1,9 @@
-//! What clients say of jobs.
+//! Messages from clients about jobs.
 
 use farpool_core::{Event, JobId, PoolId, Window};
 
 use crate::ClientId;
-use crate::convert::{Batch, JobAsked};
+use crate::convert::{Batch, JobRequest};
 use crate::parts::Parts;
 use crate::parts::clients::{Clients, Named};
 use crate::parts::former::{NewJob, Reopening};
@@ -14,7 +14,7 @@ use crate::refused::{Refused, RefusedKind};
 use crate::round::Round;
 use crate::steps::follow::{self, feed};
 
-/// A client, and its pool.
+/// A client and its pool.
 type Session = (ClientId, PoolId);
 
 pub(crate) fn open(
@@ -22,7 +22,7 @@ pub(crate) fn open(
     round: &mut Round<'_>,
     (from, pool): Session,
     number: u64,
-    asked: JobAsked,
+    asked: JobRequest,
 ) -> Result<(), Refused> {
     let client = parts.clients.get_mut(from).ok_or(RefusedKind::NoSession)?;
     if client.has_used(number) {
@@ -33,12 +33,12 @@ pub(crate) fn open(
         if !state.has_failed() {
             return Err(RefusedKind::PoolClosed.into());
         }
-        // The client could not know yet. What it sends for the job comes as late as the job itself.
+        // The client could not know yet. What it sends for the job comes late like the job itself.
         round.count_late();
-        client.job_came_late(number);
+        client.job_arrived_late(number);
         return Ok(());
     }
-    let JobAsked { function, timeout_ns, policy, label, require } = asked;
+    let JobRequest { function, timeout_ns, policy, label, require } = asked;
     let (labels, requires) = (parts.labels.take(&require), !require.is_empty());
     let spec = JobSpec {
         pool,
@@ -85,7 +85,7 @@ pub(crate) fn items(
     if let Some((item, bytes)) = batch.longer_than(limit) {
         return Err(RefusedKind::ItemTooLarge { item, bytes, limit }.into());
     }
-    // What was granted by a former coordinator comes again, however much that is.
+    // What a previous coordinator granted is resent, however much that is.
     if let Some(limit) = job.payloads().overrun().filter(|_| reopening != Some(false)) {
         return Err(RefusedKind::WindowOverrun { job: number, limit }.into());
     }
@@ -132,7 +132,7 @@ pub(crate) fn cancel(parts: &mut Parts, round: &mut Round<'_>, from: ClientId, n
     Ok(())
 }
 
-/// The job for which the client sends input; none: it has ended meanwhile.
+/// Returns the job for which the client sends input; none: it has ended meanwhile.
 fn with_input<'a>(
     clients: &Clients,
     jobs: &'a mut Jobs,
@@ -145,7 +145,7 @@ fn with_input<'a>(
     if job.input_ended() { Err(RefusedKind::InputEnded(number).into()) } else { Ok(Some((id, job))) }
 }
 
-/// The job that the client means; none: it has ended, which the client may not have known.
+/// Returns the job with the client's number; none: it has ended, which the client may not have known.
 fn open_job(clients: &Clients, round: &mut Round<'_>, from: ClientId, number: u64) -> Result<Option<JobId>, Refused> {
     match clients.get(from).ok_or(RefusedKind::NoSession)?.named(number)? {
         Named::Open(job) => Ok(Some(job)),

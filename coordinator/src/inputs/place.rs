@@ -1,4 +1,4 @@
-//! What agents say of the pools that they run.
+//! Messages from agents about the pools that they run.
 
 use bytes::Bytes;
 use farpool_core::{Event, PoolId};
@@ -25,8 +25,8 @@ pub(crate) fn started(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, i
     }
 }
 
-/// The pool's workers die there while other pools can serve: the agent gets no more of its items until it reports that the pool has
-/// started.
+/// The pool's workers die at the agent while other pools can serve. The agent gets no more of the pool's items until it
+/// reports that the pool has started.
 pub(crate) fn unhealthy(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, id: PoolId, reason: String) {
     let Some(pool) = parts.pools.working_at(id, from) else {
         round.count_late();
@@ -38,8 +38,8 @@ pub(crate) fn unhealthy(parts: &mut Parts, round: &mut Round<'_>, from: AgentId,
     }
 }
 
-/// The pool cannot run there.
-pub(crate) fn faults(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, id: PoolId, failure: Failure) {
+/// The pool cannot run at the agent.
+pub(crate) fn unfit(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, id: PoolId, failure: Failure) {
     let Some(pool) = parts.pools.working_at(id, from) else {
         round.count_late();
         return;
@@ -58,10 +58,10 @@ pub(crate) fn faults(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, id
     }
 }
 
-/// The pool's last worker there is gone.
+/// The pool's last worker at the agent has exited.
 pub(crate) fn stopped(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, id: PoolId) -> Result<(), Refused> {
     if is_held(id) {
-        // It was told to stop what nobody wanted any more.
+        // The agent was told to stop a pool that was not needed any more.
         return Ok(());
     }
     let leaves = parts.agents.get(from).is_some_and(|agent| agent.is_draining());
@@ -71,7 +71,7 @@ pub(crate) fn stopped(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, i
     };
     let runs = pool.runs();
     let stopped = pool.places.stopped_at(from, leaves || !runs).ok_or(RefusedKind::PoolRuns(id.to_bits()))?;
-    start::tell_place(parts, round, id, parts.agents.identity_of(from), true);
+    start::send_place(parts, round, id, parts.agents.identity_of(from), true);
     if stopped.given_up && runs {
         feed(parts, round, Event::PlaceStopped { pool: id, agent: from });
         round.note_to_review(id);
@@ -80,7 +80,7 @@ pub(crate) fn stopped(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, i
     Ok(())
 }
 
-/// What a worker has written goes to the client, if it is still there.
+/// Passes a worker's output to the client, if it is still connected.
 pub(crate) fn output(
     parts: &mut Parts,
     round: &mut Round<'_>,

@@ -1,4 +1,4 @@
-//! What operators see.
+//! The status that operators see.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ struct Backlog {
     assigned: u64,
 }
 
-/// What is looked at, and when.
+/// The state to report, and the time.
 #[derive(Clone, Copy)]
 struct View<'a> {
     parts: &'a Parts,
@@ -28,8 +28,8 @@ struct View<'a> {
     now: u64,
 }
 
-/// All that is there: agents, pools and jobs, the oldest first, but no more than so many pools and jobs. What only others
-/// know is left for them to fill in.
+/// Returns the status of agents, pools and jobs, the oldest first, and at most so many pools and jobs. Others fill in
+/// what only they know.
 pub(crate) fn status(parts: &Parts, core: &Core, now: u64, most: usize) -> StatusReply {
     let view = View { parts, core, now };
     let mut agents: Vec<_> = parts.agents.greeted().collect();
@@ -73,7 +73,7 @@ impl View<'_> {
         }
     }
 
-    /// Items of each pool that wait for a slot, and items that are at agents.
+    /// Returns for each pool how many items wait for a slot and how many are at agents.
     fn backlog(&self) -> BTreeMap<PoolId, Backlog> {
         let mut backlog = BTreeMap::<PoolId, Backlog>::new();
         for (id, job) in self.parts.jobs.iter() {
@@ -85,7 +85,7 @@ impl View<'_> {
         backlog
     }
 
-    /// Why nothing of the pool runs; empty: something does, or there is nothing to run.
+    /// Returns why nothing of the pool runs; empty: something does, or there is nothing to run.
     fn why_it_waits(&self, id: PoolId, pool: &Pool, backlog: Backlog) -> String {
         if !pool.waiting().is_empty() || backlog.queued == 0 || backlog.assigned > 0 {
             return pool.waiting().to_owned();

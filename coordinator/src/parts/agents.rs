@@ -17,9 +17,9 @@ use crate::rate::Rate;
 #[derive(Default)]
 pub(crate) struct Agents {
     all: Slab<AgentId, Agent>,
-    /// Those that have said hello; of two of one agent, the newer.
+    /// Agents that have said hello. If an agent has two sessions, the newer one.
     by_identity: BTreeMap<Identity, AgentId>,
-    /// Those for which mail has gathered in this round.
+    /// Agents with mail from this round.
     with_mail: Vec<AgentId>,
 }
 
@@ -28,11 +28,11 @@ pub(crate) struct Agents {
 pub(crate) struct Agent {
     /// None: it has not said hello.
     hello: Option<Hello>,
-    /// Whether it is leaving, and gets nothing new.
+    /// Whether it is leaving and gets nothing new.
     draining: bool,
     /// Whether it was told to leave.
     told_to_drain: bool,
-    /// Its connection is lost and it may come back: it gets nothing new meanwhile.
+    /// Whether its connection is lost. It may reconnect, and gets nothing new meanwhile.
     away: bool,
     /// Why its workers die before they can serve; empty: they do not.
     unhealthy: String,
@@ -46,7 +46,7 @@ pub(crate) struct Agent {
     pub(crate) reports: Reports,
 }
 
-/// What an agent wants to hold.
+/// How much an agent wants to hold.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Credit {
     pub(crate) chunks: u32,
@@ -68,17 +68,17 @@ impl Agents {
         self.all.get_mut(id)
     }
 
-    /// The agent, if it has said hello.
+    /// Returns the agent, if it has said hello.
     pub(crate) fn greeted_mut(&mut self, id: AgentId) -> Option<&mut Agent> {
         self.all.get_mut(id).filter(|agent| agent.hello.is_some())
     }
 
-    /// All agents that have said hello.
+    /// Returns all agents that have said hello.
     pub(crate) fn greeted(&self) -> impl Iterator<Item = (AgentId, &Agent, &Hello)> {
         self.all.iter().filter_map(|(id, agent)| Some((id, agent, agent.hello.as_ref()?)))
     }
 
-    /// The session of the agent with this identity.
+    /// Returns the session of the agent with this identity.
     pub(crate) fn session_of(&self, identity: &Identity) -> Option<AgentId> {
         self.by_identity.get(identity).copied()
     }
@@ -102,7 +102,7 @@ impl Agents {
         agent.joined_at = now;
     }
 
-    /// The session has ended. Returns what the agent's hello was, if it had said it.
+    /// The session has ended. Returns the agent's hello, if it had said it.
     pub(crate) fn remove(&mut self, id: AgentId) -> Option<Hello> {
         let hello = self.all.remove(id)?.hello?;
         if let Some(identity) = &hello.id {
@@ -111,17 +111,17 @@ impl Agents {
         Some(hello)
     }
 
-    /// Which agents hold the pool, and with how many workers; 0: as many as they have slots.
+    /// Returns the agents that hold the pool, and with how many workers; 0: as many as they have slots.
     pub(crate) fn holders(&self, pool: &PoolKey) -> Vec<(AgentId, u32)> {
         self.greeted().filter_map(|(id, agent, _)| Some((id, agent.held.workers_of(pool)?))).collect()
     }
 
-    /// Those that hold something of which it is not known what becomes of it.
+    /// Returns the agents that hold something that nobody has claimed or given up.
     pub(crate) fn holding(&self) -> Vec<AgentId> {
         self.all.iter().filter(|(_, agent)| !agent.held.is_empty()).map(|(id, _)| id).collect()
     }
 
-    /// Where to put what the agent is sent at the end of the round.
+    /// Returns the mail that the agent gets at the end of the round.
     #[inline]
     pub(crate) fn mail_for(&mut self, id: AgentId) -> Option<&mut Mail> {
         let mail = &mut self.all.get_mut(id)?.mail;
@@ -131,11 +131,11 @@ impl Agents {
         Some(mail)
     }
 
-    /// Sends what has gathered in this round.
+    /// Sends the mail of this round.
     pub(crate) fn flush(&mut self, out: &mut Outbox) {
         for id in self.with_mail.drain(..) {
             let Some(Agent { mail, .. }) = self.all.get_mut(id) else { continue };
-            // What it is rid of makes room for what comes.
+            // What an agent drops first makes room for what it gets.
             for take in [Mail::take_cancelled, Mail::take_assigned, Mail::take_retracted] {
                 if let Some(body) = take(mail) {
                     out.agent(id, body);
@@ -144,7 +144,7 @@ impl Agents {
         }
     }
 
-    /// Sends the chunks that nobody needs any more: ahead of the end of their jobs, too.
+    /// Sends the cancelled chunks, even before the end of their jobs.
     pub(crate) fn send_cancelled(&mut self, id: AgentId, out: &mut Outbox) {
         let cancelled = self.all.get_mut(id).and_then(|agent| agent.mail.take_cancelled());
         cancelled.into_iter().for_each(|body| out.agent(id, body));
@@ -168,44 +168,44 @@ impl Agent {
         self.hello.as_ref()?.id
     }
 
-    /// Whether it is leaving, and gets nothing new.
+    /// Whether it is leaving and gets nothing new.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining
     }
 
-    /// It is leaving. False: that was known.
+    /// Marks it as leaving. Returns false if it was.
     pub(crate) fn drain(&mut self) -> bool {
         !std::mem::replace(&mut self.draining, true)
     }
 
-    /// It is told to leave. False: it was told already.
-    pub(crate) fn tell_to_drain(&mut self) -> bool {
+    /// Marks it as told to leave. Returns false if it was.
+    pub(crate) fn set_told_to_drain(&mut self) -> bool {
         !std::mem::replace(&mut self.told_to_drain, true)
     }
 
-    /// Whether its connection is lost and it may come back.
+    /// Whether its connection is lost and it may reconnect.
     pub(crate) fn is_away(&self) -> bool {
         self.away
     }
 
-    /// Its connection is lost, or it is back. Returns its credit now; none: that was known.
+    /// Sets whether its connection is lost. Returns its credit from now on; none: nothing has changed.
     pub(crate) fn set_away(&mut self, away: bool) -> Option<Credit> {
         let is_news = std::mem::replace(&mut self.away, away) != away;
         is_news.then(|| if away { Credit::default() } else { self.credit })
     }
 
-    /// What it wants to hold. False: it gets nothing as long as it is away.
+    /// Sets how much it wants to hold. Returns false if it gets nothing because it is away.
     pub(crate) fn set_credit(&mut self, credit: Credit) -> bool {
         self.credit = credit;
         !self.away
     }
 
-    /// Why its workers die before they can serve; empty: they do not.
+    /// Returns why its workers die before they can serve; empty: they do not.
     pub(crate) fn unhealthy(&self) -> &str {
         &self.unhealthy
     }
 
-    /// Returns whether it becomes, or ceases to be, an agent at which nothing can run.
+    /// Returns whether the agent becomes unhealthy or healthy.
     pub(crate) fn set_unhealthy(&mut self, reason: String) -> bool {
         let unhealthy = !reason.is_empty();
         unhealthy == std::mem::replace(&mut self.unhealthy, reason).is_empty()

@@ -1,4 +1,4 @@
-//! Sessions with clients: their jobs by the clients' own numbers, and what these take.
+//! Sessions with clients: their jobs by the clients' own numbers, and the memory of these.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use farpool_core::{JobId, PoolId, Run, Runs, Slab};
 use crate::refused::{Refused, RefusedKind};
 use crate::{AgentId, ClientId, Principal};
 
-/// All sessions, and what their items and jobs take.
+/// All sessions, and the memory of their items and jobs.
 #[derive(Default)]
 pub(crate) struct Clients {
     all: Slab<ClientId, Client>,
@@ -20,19 +20,19 @@ pub(crate) struct Client {
     owner: Principal,
     /// Its pool; none: it has not opened it.
     pool: Option<PoolId>,
-    /// Whether the last message of the session is out.
+    /// Whether the last message of the session has been sent.
     over: bool,
-    parting: Option<Parting>,
-    /// What its items take.
+    closed: Option<ClosedPool>,
+    /// Memory of its items.
     stored: u64,
-    /// What its jobs take beside.
+    /// Memory of its jobs, not counting items.
     opened: u64,
     jobs: BTreeMap<u64, JobId>,
     ended: Ended,
 }
 
-/// A pool that is gone, and the agents that keep reports of it until it is known that the client has them.
-pub(crate) struct Parting {
+/// A pool that is gone, and the agents that keep reports of it until the client is known to have them.
+pub(crate) struct ClosedPool {
     pub(crate) pool: PoolId,
     pub(crate) agents: Vec<AgentId>,
 }
@@ -41,15 +41,16 @@ pub(crate) struct Parting {
 #[derive(Default)]
 struct Ended {
     remembered: Runs,
-    /// Below this nothing is remembered: each job with such a number that is not open may have ended.
+    /// Numbers below this are forgotten: each such job that is not open may have ended.
     forgotten: u64,
 }
 
-/// Clients count their jobs up, so the numbers of those that have ended make up few runs. They make up many where every
-/// other job is cancelled, or was never opened since its argument could not be encoded: then the lowest are forgotten.
+/// The most runs of ended jobs' numbers to keep. Clients count their jobs up, so there are few runs. There are many if
+/// every other job is cancelled, or was never opened because its argument could not be encoded. Then the lowest are
+/// forgotten.
 const MAX_NUMBER_RUNS: usize = 1000;
 
-/// A job as a client named it.
+/// A job that a client named by its number.
 pub(crate) enum Named {
     Open(JobId),
     /// It has ended, which the client may not have known.
@@ -62,7 +63,7 @@ impl Clients {
             owner,
             pool: None,
             over: false,
-            parting: None,
+            closed: None,
             stored: 0,
             opened: 0,
             jobs: BTreeMap::new(),
@@ -84,12 +85,12 @@ impl Clients {
         self.all.get(id).is_some()
     }
 
-    /// The client's pool, if it has opened it.
+    /// Returns the client's pool, if it has opened it.
     pub(crate) fn pool_of(&self, id: ClientId) -> Option<PoolId> {
         self.all.get(id)?.pool
     }
 
-    /// The session has ended. What its items and jobs take counts no more: they end with it.
+    /// The session has ended. The memory of its items and jobs counts no more: they end with it.
     pub(crate) fn remove(&mut self, id: ClientId) -> Option<Client> {
         let client = self.all.remove(id)?;
         self.stored -= client.stored;
@@ -97,7 +98,7 @@ impl Clients {
         Some(client)
     }
 
-    /// More of the client's items are here.
+    /// Counts items that have arrived.
     pub(crate) fn add_stored(&mut self, id: ClientId, bytes: u64) {
         if let Some(client) = self.all.get_mut(id) {
             client.stored += bytes;
@@ -105,7 +106,7 @@ impl Clients {
         }
     }
 
-    /// Items have their outcomes, or are not wanted any more.
+    /// Items have their outcomes, or are not needed any more.
     #[inline]
     pub(crate) fn forget_stored(&mut self, id: ClientId, bytes: u64) {
         if let Some(client) = self.all.get_mut(id) {
@@ -114,7 +115,7 @@ impl Clients {
         }
     }
 
-    /// The client has opened a job, which takes so much beside its items.
+    /// The client has opened a job, which takes so much memory without its items.
     pub(crate) fn open_job(&mut self, id: ClientId, number: u64, job: JobId, cost: u64) {
         if let Some(client) = self.all.get_mut(id) {
             client.jobs.insert(number, job);
@@ -123,7 +124,7 @@ impl Clients {
         }
     }
 
-    /// A job has ended that took so much beside its items. False: its client is gone.
+    /// A job has ended that took so much memory without its items. Returns false if its client is gone.
     pub(crate) fn end_job(&mut self, id: ClientId, number: u64, cost: u64) -> bool {
         let Some(client) = self.all.get_mut(id) else { return false };
         client.opened -= cost;
@@ -133,12 +134,12 @@ impl Clients {
         true
     }
 
-    /// What the items of all clients take.
+    /// Returns the memory of all clients' items.
     pub(crate) fn stored(&self) -> u64 {
         self.stored
     }
 
-    /// What the jobs of all clients take beside.
+    /// Returns the memory of all clients' jobs, not counting items.
     pub(crate) fn opened(&self) -> u64 {
         self.opened
     }
@@ -158,7 +159,7 @@ impl Ended {
         }
     }
 
-    /// Whether the number was used for a job, for certain.
+    /// Whether the number was certainly used for a job.
     fn has(&self, number: u64) -> bool {
         self.remembered.contains(number)
     }
@@ -181,43 +182,43 @@ impl Client {
         self.pool = Some(pool);
     }
 
-    /// Whether the last message of the session is out.
+    /// Whether the last message of the session has been sent.
     pub(crate) fn is_over(&self) -> bool {
         self.over
     }
 
-    /// The last message of the session is out.
-    pub(crate) fn part(&mut self, parting: Parting) {
+    /// The last message of the session has been sent.
+    pub(crate) fn close_session(&mut self, closed: ClosedPool) {
         self.over = true;
-        self.parting = Some(parting);
+        self.closed = Some(closed);
     }
 
-    /// Its pool, if that was gone before the session.
-    pub(crate) fn into_parting(self) -> Option<Parting> {
-        self.parting
+    /// Returns its pool, if that was gone before the session ended.
+    pub(crate) fn into_closed_pool(self) -> Option<ClosedPool> {
+        self.closed
     }
 
-    /// What its items take.
+    /// Returns the memory of its items.
     pub(crate) fn stored(&self) -> u64 {
         self.stored
     }
 
-    /// What its jobs take beside.
+    /// Returns the memory of its jobs, not counting items.
     pub(crate) fn opened(&self) -> u64 {
         self.opened
     }
 
-    /// Whether it has opened a job with this number, for certain.
+    /// Whether it has certainly opened a job with this number.
     pub(crate) fn has_used(&self, number: u64) -> bool {
         self.jobs.contains_key(&number) || self.ended.has(number)
     }
 
-    /// A job with this number has come when it could not be opened any more.
-    pub(crate) fn job_came_late(&mut self, number: u64) {
+    /// A job with this number arrived when it could not be opened any more.
+    pub(crate) fn job_arrived_late(&mut self, number: u64) {
         self.ended.note(number);
     }
 
-    /// The job of that number, if it has not ended.
+    /// Returns the job with this number, if it has not ended.
     pub(crate) fn open_job(&self, number: u64) -> Option<JobId> {
         self.jobs.get(&number).copied()
     }

@@ -1,7 +1,7 @@
-//! What a former coordinator knew, as it comes back: what clients say again, what agents hold, and until when it is waited for.
+//! State of a previous coordinator, restored from what clients resend and what agents hold, and the deadlines for that.
 //!
-//! What a client says again of its pool is kept, and the core hears nothing of it, until all of it is here and
-//! all agents are back at which the pool ran; or until the recovery time is over, and whoever is not back is not waited for.
+//! What a client resends of its pool is kept from the core until all of it has arrived and all agents that ran the pool
+//! are back. After the recovery timeout, missing agents are not waited for.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use crate::AgentId;
 use crate::convert::HeldPool;
 use crate::ids::{Identity, PoolKey};
 
-/// What the core will be told of a pool, beside the items of its jobs.
+/// What the core will get of a pool, besides the items of its jobs.
 pub(crate) struct Reopening {
-    /// None: the core is being told of it.
+    /// None: it is being passed to the core.
     former: Option<Former>,
-    /// Those of the agents at which it ran that hold it.
+    /// The agents that ran the pool and hold it.
     held_at: Vec<AgentId>,
-    /// Whether the client has sent all that it still wants.
+    /// Whether the client has resent everything that it still needs.
     complete: bool,
-    /// The recovery time is over.
+    /// Whether the recovery timeout is over.
     overdue: bool,
 }
 
-/// A pool as a former coordinator had it.
+/// A pool as a previous coordinator had it.
 pub(crate) struct Former {
     pub(crate) require: Labels,
     /// The agents that it ran at, as far as its client knows.
@@ -32,12 +32,12 @@ pub(crate) struct Former {
     pub(crate) jobs: Vec<NewJob>,
 }
 
-/// A job, as the core is told of it.
+/// A job for the core.
 pub(crate) struct NewJob {
     pub(crate) job: JobId,
     pub(crate) policy: JobPolicy,
     pub(crate) require: Labels,
-    /// Items before this one may have been at a coordinator before this one, and at agents. The others never left the client.
+    /// Items below this may have been at a previous coordinator and at agents. The others never left the client.
     pub(crate) resent_to: u64,
 }
 
@@ -67,7 +67,8 @@ impl Reopening {
         }
     }
 
-    /// The client has sent all that it still wants. `next`: the item behind those of a job that are here. False: that was said already.
+    /// The client has resent everything that it still needs. `next`: the item after the last one of a job that is here.
+    /// Returns false if this was reported already.
     pub(crate) fn complete(&mut self, next: impl Fn(JobId) -> u64) -> bool {
         for new in self.former.iter_mut().flat_map(|former| &mut former.jobs).filter(|_| !self.complete) {
             new.resent_to = next(new.job);
@@ -75,40 +76,40 @@ impl Reopening {
         !std::mem::replace(&mut self.complete, true)
     }
 
-    /// Whether more comes that no window bounds.
+    /// Whether all has arrived that may exceed the window.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete
     }
 
-    /// Nobody is waited for any longer.
+    /// The recovery timeout is over.
     pub(crate) fn stop_waiting(&mut self) {
         self.overdue = true;
     }
 
-    /// How many agents at which the pool ran are not back.
+    /// Returns how many agents that ran the pool are not back.
     pub(crate) fn missing(&self, is_back: impl Fn(&Identity) -> bool) -> usize {
         self.former.iter().flat_map(|former| &former.agents).filter(|agent| !is_back(agent)).count()
     }
 
-    /// Takes out what the core is to be told, if the pool need not wait any longer. It stays marked until the core knows all
-    /// of it.
+    /// Takes what the core gets of the pool, if the pool need not wait any longer. It stays marked until the core knows
+    /// all of it.
     pub(crate) fn take(&mut self, is_back: impl Fn(&Identity) -> bool) -> Option<Former> {
         let waits = !self.complete || !(self.overdue || self.missing(is_back) == 0);
         if waits { None } else { self.former.take() }
     }
 
-    /// The agents that go on with it, of which the client knows.
+    /// Sets the agents that resume the pool and that the client knows.
     pub(crate) fn set_held_at(&mut self, agents: Vec<AgentId>) {
         self.held_at = agents;
     }
 
-    /// Whether the agent goes on with it, of which the client knows.
+    /// Whether the agent resumes the pool and the client knows it.
     pub(crate) fn is_held_at(&self, agent: AgentId) -> bool {
         self.held_at.contains(&agent)
     }
 }
 
-/// The pools that an agent runs for sessions that have ended, and that nobody has claimed or given up so far.
+/// The pools that an agent runs for sessions that have ended, and that nobody has claimed or given up.
 #[derive(Default)]
 pub(crate) struct Held {
     pools: Vec<HeldPool>,
@@ -123,34 +124,34 @@ impl Held {
         self.pools.is_empty()
     }
 
-    /// With how many workers it holds the pool; 0: as many as it has slots.
+    /// Returns with how many workers it holds the pool; 0: as many as it has slots.
     pub(crate) fn workers_of(&self, pool: &PoolKey) -> Option<u32> {
         Some(self.pools.iter().find(|held| held.key == *pool)?.workers)
     }
 
-    /// Takes out what it holds of the pool.
+    /// Takes what it holds of the pool.
     pub(crate) fn take(&mut self, pool: &PoolKey) -> Option<HeldPool> {
         let at = self.pools.iter().position(|held| held.key == *pool)?;
         Some(self.pools.remove(at))
     }
 
-    /// Takes out all pools but these.
-    pub(crate) fn take_all_but(&mut self, stays: impl Fn(&PoolKey) -> bool) -> Vec<HeldPool> {
+    /// Takes all pools for which `stays` is false.
+    pub(crate) fn take_all_except(&mut self, stays: impl Fn(&PoolKey) -> bool) -> Vec<HeldPool> {
         self.pools.extract_if(.., |held| !stays(&held.key)).collect()
     }
 }
 
-/// Who is waited for, and until when.
+/// Deadlines of pools and agents that wait.
 #[derive(Default)]
 pub(crate) struct Deadlines {
-    // Rising: all are waited for equally long.
+    // Sorted: all wait equally long.
     all: VecDeque<(u64, Awaiting)>,
 }
 
 pub(crate) enum Awaiting {
-    /// Those at which the pool ran.
+    /// The pool waits for the agents that it ran at.
     Agents(PoolId),
-    /// Those whose pools the agent holds.
+    /// The agent waits for the clients whose pools it holds.
     Clients(AgentId),
 }
 

@@ -1,4 +1,4 @@
-//! What is kept of jobs.
+//! State of jobs.
 
 use bytes::Bytes;
 use farpool_core::{JobId, PoolId, Slab};
@@ -14,22 +14,22 @@ pub(crate) struct Jobs {
     all: Slab<JobId, Job>,
 }
 
-/// A job that has not ended. What it still has to do, the core knows.
+/// A job that has not ended. The core knows which of its items are unfinished.
 pub(crate) struct Job {
     spec: JobSpec,
     input_ended: bool,
-    /// Items whose outcome is a failure.
+    /// Number of items that failed.
     failed: u64,
     rate: Rate,
     payloads: Payloads,
 }
 
-/// What stays as it was when the job was opened.
+/// Settings of a job that do not change.
 pub(crate) struct JobSpec {
     pub(crate) pool: PoolId,
     /// The client's number for it.
     pub(crate) number: u64,
-    /// What operators call it: never used again.
+    /// Its number for operators; never used again.
     pub(crate) name: u64,
     pub(crate) function: Bytes,
     pub(crate) timeout_ns: u64,
@@ -41,8 +41,9 @@ pub(crate) struct JobSpec {
     pub(crate) opened_at: u64,
 }
 
-/// About what a job takes once some of it has run: here, in the core, and in its client's table of numbers. A table that has just grown
-/// has room for twice as many, and when a client leaves, the messages about the end of all its jobs are in memory at once.
+/// Memory of a job once some of it has run: here, in the core, and in its client's table of numbers, approximately. A
+/// table that has just grown has room for twice as many entries. And when a client leaves, the messages about the end
+/// of all its jobs are in memory at once.
 const JOB_COST: u64 = 3 << 10;
 
 impl Jobs {
@@ -73,11 +74,11 @@ impl Jobs {
     }
 }
 
-/// What is left to do when items have their outcomes.
+/// The effects of items that got their outcomes.
 pub(crate) struct Released {
-    /// What they took.
+    /// The memory that they took.
     pub(crate) bytes: u64,
-    /// What the client is told if there is room for a good many more.
+    /// The message for the client, if there is room for many more items.
     pub(crate) window: Option<client_event::Body>,
 }
 
@@ -99,7 +100,7 @@ impl Job {
         self.input_ended = true;
     }
 
-    /// Items whose outcome is a failure.
+    /// Returns the number of items that failed.
     pub(crate) fn failed(&self) -> u64 {
         self.failed
     }
@@ -112,27 +113,27 @@ impl Job {
         &self.payloads
     }
 
-    /// Keeps items. Returns what they take.
+    /// Stores items. Returns the memory that they take.
     pub(crate) fn keep(&mut self, batch: Batch) -> u64 {
         let before = self.payloads.cost();
         self.payloads.keep(batch);
         self.payloads.cost() - before
     }
 
-    /// Adds the segments of these items, and returns how many those are.
+    /// Adds the segments of these items, and returns how many there are.
     #[inline]
     pub(crate) fn cut(&self, first: u64, count: u64, segments: &mut Vec<Segment>) -> u32 {
         self.payloads.cut(first, count, segments)
     }
 
-    /// What it takes beside its items: with very many jobs that is what fills the memory.
+    /// Returns the memory of the job without its items. With very many jobs, this is what fills the memory.
     pub(crate) fn own_cost(&self) -> u64 {
         let JobSpec { function, label, require, .. } = &self.spec;
         let required: usize = require.iter().map(|label| label.key.len() + label.value.len()).sum();
         JOB_COST + (function.len() + label.len() + required) as u64
     }
 
-    /// Items have their outcomes, which are failures or not.
+    /// Releases items that got their outcomes, failures or not.
     #[inline]
     pub(crate) fn release(&mut self, first: u64, count: u64, failed: bool, now: u64) -> Released {
         self.failed += if failed { count } else { 0 };
@@ -143,7 +144,7 @@ impl Job {
         Released { bytes: before - self.payloads.cost(), window }
     }
 
-    /// What an agent is told ahead of the first items.
+    /// Returns the message that an agent gets before the first items.
     pub(crate) fn start_message(&self, id: JobId) -> StartJob {
         let JobSpec { pool, number, ref function, timeout_ns, whole_chunks, .. } = self.spec;
         StartJob {

@@ -1,11 +1,11 @@
-//! Labels as the core knows them: by number.
+//! Labels by the numbers that the core knows.
 
 use std::collections::HashMap;
 
 use farpool_core::Labels;
 use farpool_proto::v1::Label;
 
-/// The numbers of the labels that somebody has or requires just now.
+/// The numbers of the labels that are in use.
 #[derive(Default)]
 pub(crate) struct LabelBook {
     entries: HashMap<(String, String), Entry>,
@@ -18,12 +18,12 @@ struct Entry {
 }
 
 impl LabelBook {
-    /// The numbers of these labels, which stay theirs until they are [given back](Self::give_back).
+    /// Returns the numbers of these labels. They stay assigned until they are [given back](Self::give_back).
     pub(crate) fn take(&mut self, labels: &[Label]) -> Labels {
         let numbers = labels.iter().map(|label| {
             let next = self.entries.len() as u32;
             let entry = self.entries.entry((label.key.clone(), label.value.clone())).or_insert_with(|| {
-                // As many numbers are given out as there are entries, so the next is free if none was given back.
+                // There are as many numbers as entries, so the next is free if none was given back.
                 Entry { number: self.free.pop().unwrap_or(next), users: 0 }
             });
             entry.users += 1;
@@ -50,7 +50,7 @@ impl LabelBook {
     }
 }
 
-/// Labels in a message to people: `gpu=a100 and zone=b`.
+/// Formats labels for a message: `gpu=a100 and zone=b`.
 pub(crate) fn in_words(labels: &[Label]) -> String {
     let all: Vec<_> = labels.iter().map(|label| format!("{}={}", label.key, label.value)).collect();
     all.join(" and ")
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_shared_while_in_use_and_used_again() {
+    fn numbers_are_shared_while_in_use_and_then_reused() {
         let label = |key: &str| Label { key: key.to_owned(), value: "x".to_owned() };
         let [a, b, c] = ["a", "b", "c"].map(label);
         let mut book = LabelBook::default();
@@ -72,7 +72,7 @@ mod tests {
         book.give_back(&[a.clone(), b.clone()]);
         assert_eq!(book.take(&[a.clone(), b.clone()]), first);
         book.give_back(&[a.clone(), a.clone()]);
-        // The number of `a` is free, and a new label may have it; no other's.
+        // The number of `a` is free, and a new label may get it, but no other number.
         let fourth = book.take(&[label("d"), label("e")]);
         assert!(!fourth.include(&third) && fourth.iter().count() == 2);
         assert!(!fourth.include(&book.take(std::slice::from_ref(&b))));

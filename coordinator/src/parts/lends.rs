@@ -1,9 +1,10 @@
 //! Slots that are lent to clients which running items have started.
 //!
-//! A client that a task starts (`farpool map` inside a command, say) waits for items of its own while its item keeps a slot. Its
-//! pool carries a ticket, and as long as the client waits for unfinished items, the agent is told to lend the item's slot.
-//! The same holds for a client that waits for a detached job: its `Attach` carries the ticket.
-//! Whether the ticket is good is the agent's to decide: only there is it known what runs, and who has started whom.
+//! If a task starts a client (such as `farpool map` inside a command), the client waits for items of its own while its
+//! item keeps a slot. Its pool carries a ticket, and as long as the client waits for unfinished items, the agent is
+//! told to lend the item's slot. The same holds for a client that waits for a detached job: its `Attach` carries the
+//! ticket. The agent decides whether the ticket is valid: only the agent knows what runs, and which item started which
+//! process.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +14,13 @@ use crate::convert::Ticket;
 use crate::ids::Identity;
 use crate::{AgentId, ClientId};
 
-/// Who borrows which item's slot.
+/// Which clients borrow which items' slots.
 #[derive(Debug, Default)]
 pub(crate) struct Lends {
     borrowers: BTreeMap<ClientId, Borrower>,
     /// The tickets of clients that wait for unfinished detached jobs.
     attached: BTreeSet<Ticket>,
-    /// The tickets that an agent was told to lend for, and which session of it was told.
+    /// The tickets that an agent was told to lend for, and the session of it that was told.
     lent: BTreeMap<Ticket, AgentId>,
 }
 
@@ -27,7 +28,7 @@ pub(crate) struct Lends {
 #[derive(Debug)]
 struct Borrower {
     ticket: Ticket,
-    /// It does nothing but wait for outcomes.
+    /// Whether it does nothing but wait for outcomes.
     waits: bool,
 }
 
@@ -37,7 +38,7 @@ impl Lends {
         self.borrowers.insert(client, Borrower { ticket, waits: false });
     }
 
-    /// The client has begun or ceased to wait for outcomes. Without a ticket that means nothing.
+    /// The client has begun or stopped waiting for outcomes. Without a ticket this has no effect.
     pub(crate) fn note_waiting(&mut self, client: ClientId, waits: bool) {
         if let Some(borrower) = self.borrowers.get_mut(&client) {
             borrower.waits = waits;
@@ -54,8 +55,8 @@ impl Lends {
         self.borrowers.remove(&client);
     }
 
-    /// What agents must be told since the last call. `unfinished`: whether a client has items without outcomes. `session`: which
-    /// session an agent has now.
+    /// Returns the changes since the last call, for agents. `unfinished`: whether a client has items without outcomes.
+    /// `session`: the current session of an agent.
     pub(crate) fn update(
         &mut self,
         unfinished: impl Fn(ClientId) -> bool,
@@ -105,8 +106,8 @@ mod tests {
         AgentId::new(index, 0)
     }
 
-    /// What is said when the ticket's agent has this session, and these clients have unfinished items.
-    fn said(lends: &mut Lends, session: Option<u32>, unfinished: &[u32]) -> Vec<(u32, u8, bool)> {
+    /// Returns the changes when the ticket's agent has this session and these clients have unfinished items.
+    fn changes(lends: &mut Lends, session: Option<u32>, unfinished: &[u32]) -> Vec<(u32, u8, bool)> {
         let messages = lends.update(|client| unfinished.contains(&client.index()), |_| session.map(agent));
         messages.into_iter().map(|(agent, lend)| (agent.index(), lend.ticket[0], lend.lend)).collect()
     }
@@ -115,13 +116,13 @@ mod tests {
     fn a_slot_is_lent_while_its_client_waits_for_unfinished_items() {
         let mut lends = Lends::default();
         lends.open(client(1), TICKET);
-        assert_eq!(said(&mut lends, Some(5), &[1]), [], "it does not wait");
+        assert_eq!(changes(&mut lends, Some(5), &[1]), [], "it does not wait");
         lends.note_waiting(client(1), true);
-        assert_eq!(said(&mut lends, Some(5), &[]), [], "nothing of it is unfinished");
-        assert_eq!(said(&mut lends, Some(5), &[1]), [(5, 7, true)]);
-        assert_eq!(said(&mut lends, Some(5), &[1]), [], "it is said once");
+        assert_eq!(changes(&mut lends, Some(5), &[]), [], "nothing of it is unfinished");
+        assert_eq!(changes(&mut lends, Some(5), &[1]), [(5, 7, true)]);
+        assert_eq!(changes(&mut lends, Some(5), &[1]), [], "it is said once");
         lends.note_waiting(client(1), false);
-        assert_eq!(said(&mut lends, Some(5), &[1]), [(5, 7, false)]);
+        assert_eq!(changes(&mut lends, Some(5), &[1]), [(5, 7, false)]);
     }
 
     #[test]
@@ -132,45 +133,45 @@ mod tests {
             lends.note_waiting(client(number), true);
         }
         lends.open(client(3), OTHER);
-        assert_eq!(said(&mut lends, Some(5), &[1, 2, 3]), [(5, 7, true)]);
+        assert_eq!(changes(&mut lends, Some(5), &[1, 2, 3]), [(5, 7, true)]);
         lends.close(client(1));
-        assert_eq!(said(&mut lends, Some(5), &[2, 3]), [], "the other one still waits");
+        assert_eq!(changes(&mut lends, Some(5), &[2, 3]), [], "the other one still waits");
         lends.close(client(2));
         lends.note_waiting(client(3), true);
-        assert_eq!(said(&mut lends, Some(5), &[3]), [(5, 7, false), (5, 8, true)]);
+        assert_eq!(changes(&mut lends, Some(5), &[3]), [(5, 7, false), (5, 8, true)]);
     }
 
     #[test]
     fn clients_that_wait_for_detached_jobs_borrow_slots() {
         let mut lends = Lends::default();
         lends.set_attached([TICKET].into());
-        assert_eq!(said(&mut lends, Some(5), &[]), [(5, 7, true)]);
+        assert_eq!(changes(&mut lends, Some(5), &[]), [(5, 7, true)]);
         // A pool with the same ticket keeps the slot lent.
         lends.open(client(1), TICKET);
         lends.note_waiting(client(1), true);
         lends.set_attached(BTreeSet::new());
-        assert_eq!(said(&mut lends, Some(5), &[1]), []);
+        assert_eq!(changes(&mut lends, Some(5), &[1]), []);
         lends.close(client(1));
-        assert_eq!(said(&mut lends, Some(5), &[]), [(5, 7, false)]);
+        assert_eq!(changes(&mut lends, Some(5), &[]), [(5, 7, false)]);
     }
 
     #[test]
-    fn another_session_of_the_agent_is_told_anew() {
+    fn another_session_of_the_agent_is_told_again() {
         let mut lends = Lends::default();
         lends.open(client(1), TICKET);
         lends.note_waiting(client(1), true);
-        assert_eq!(said(&mut lends, None, &[1]), [], "the agent is not there");
-        assert_eq!(said(&mut lends, Some(5), &[1]), [(5, 7, true)]);
-        assert_eq!(said(&mut lends, None, &[1]), []);
-        assert_eq!(said(&mut lends, Some(6), &[1]), [(6, 7, true)]);
+        assert_eq!(changes(&mut lends, None, &[1]), [], "the agent is not there");
+        assert_eq!(changes(&mut lends, Some(5), &[1]), [(5, 7, true)]);
+        assert_eq!(changes(&mut lends, None, &[1]), []);
+        assert_eq!(changes(&mut lends, Some(6), &[1]), [(6, 7, true)]);
         lends.close(client(1));
-        assert_eq!(said(&mut lends, Some(9), &[]), [], "this session was never told");
+        assert_eq!(changes(&mut lends, Some(9), &[]), [], "this session was never told");
     }
 
     #[test]
-    fn who_has_no_ticket_borrows_nothing() {
+    fn a_client_without_ticket_borrows_nothing() {
         let mut lends = Lends::default();
         lends.note_waiting(client(1), true);
-        assert_eq!(said(&mut lends, Some(5), &[1]), []);
+        assert_eq!(changes(&mut lends, Some(5), &[1]), []);
     }
 }

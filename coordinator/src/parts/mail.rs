@@ -1,9 +1,9 @@
-//! What an agent will be sent at the end of a round: one message of each kind, with all that has gathered.
+//! What an agent will be sent at the end of a round: at most one message of each kind.
 
 use farpool_core::ChunkId;
 use farpool_proto::v1::{Assign, CancelChunks, Chunk, Retract, Segment, agent_command};
 
-/// What has gathered for one agent.
+/// The mail for one agent.
 #[derive(Default)]
 pub(crate) struct Mail {
     assign: Assign,
@@ -17,7 +17,7 @@ impl Mail {
         self.assign.chunks.is_empty() && self.retract.chunks.is_empty() && self.cancel.chunks.is_empty()
     }
 
-    /// Adds a chunk. `cut`: adds its segments and says how many they are.
+    /// Adds a chunk. `cut` adds its segments and returns how many they are.
     #[inline]
     pub(crate) fn assign(&mut self, mut chunk: Chunk, cut: impl FnOnce(&mut Vec<Segment>) -> u32) {
         chunk.segments = cut(&mut self.assign.segments);
@@ -32,19 +32,19 @@ impl Mail {
         self.cancel.chunks.push(chunk.to_bits());
     }
 
-    /// Takes what cancels chunks.
+    /// Takes the message that cancels chunks.
     pub(crate) fn take_cancelled(&mut self) -> Option<agent_command::Body> {
         let some = !self.cancel.chunks.is_empty();
         some.then(|| agent_command::Body::CancelChunks(std::mem::take(&mut self.cancel)))
     }
 
-    /// Takes what hands chunks out.
+    /// Takes the message that assigns chunks.
     pub(crate) fn take_assigned(&mut self) -> Option<agent_command::Body> {
         let some = !self.assign.chunks.is_empty();
         some.then(|| agent_command::Body::Assign(std::mem::take(&mut self.assign)))
     }
 
-    /// Takes what asks for chunks back.
+    /// Takes the message that retracts chunks.
     pub(crate) fn take_retracted(&mut self) -> Option<agent_command::Body> {
         let some = !self.retract.chunks.is_empty();
         some.then(|| agent_command::Body::Retract(std::mem::take(&mut self.retract)))

@@ -1,4 +1,4 @@
-//! Who owns what. Each part keeps its state to itself and calls no step.
+//! The state, divided into parts. Each part keeps its fields private and calls no step.
 
 pub(crate) mod agents;
 pub(crate) mod clients;
@@ -20,9 +20,9 @@ use lends::Lends;
 use pools::Pools;
 use settlement::Settlement;
 
-/// All that is known of clients, agents, pools and jobs; what is to be done with their items, the core knows.
+/// All that is known of clients, agents, pools and jobs. The core knows the state of their items.
 ///
-/// It has no methods, and nothing that must hold between its parts is kept here: the steps see to that.
+/// It has no methods, and keeps no invariants between its parts: the steps do that.
 #[derive(Default)]
 pub(crate) struct Parts {
     pub(crate) clients: Clients,
@@ -36,7 +36,7 @@ pub(crate) struct Parts {
     pub(crate) names: Names,
 }
 
-/// What operators call pools and jobs: each has a number of its own, and none is used again.
+/// The numbers of pools and jobs for operators. Each is unique, and none is used again.
 #[derive(Default)]
 pub(crate) struct Names {
     last: u64,
@@ -48,7 +48,7 @@ impl Names {
         self.last
     }
 
-    /// Whether it has been the name of something.
+    /// Whether this number was used.
     pub(crate) fn was_given(&self, name: u64) -> bool {
         (1..=self.last).contains(&name)
     }

@@ -1,10 +1,10 @@
 //! Where a pool runs, is about to run, and cannot run.
 //!
-//! A place of which the pool's client has not heard is pending: there the pool does not start. A client that opens its pool
-//! again says where it ran, and what may not run twice runs again only if all of these agents
-//! are back. So nothing may run at an agent that the client could leave out; and an agent that has been given up, whose
-//! items have failed, may not go on as one that holds the pool before the client has heard of these failures. Both are
-//! so once the client has taken in that the pool runs there: what was said before it came before.
+//! A place is pending, and the pool does not start there, until the pool's client has acknowledged it. A client that
+//! opens its pool again lists where it ran. Items that may not run twice run again only if all of these agents are
+//! back. So nothing may run at an agent that the client could leave out. Also, a lost agent whose items have failed may
+//! not hold the pool again before the client knows of these failures. Both are safe once the client has acknowledged
+//! that the pool runs there, because it acknowledges messages in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -18,15 +18,15 @@ use crate::outbox::UNNUMBERED;
 /// The places of one pool.
 #[derive(Default)]
 pub(crate) struct Places {
-    /// The agents that were told to start it and have not said that it has stopped.
+    /// The agents that were told to start it and have not reported that it has stopped.
     at: BTreeSet<AgentId>,
-    /// Those where it has not started.
+    /// Agents where it has not started.
     pending: BTreeMap<AgentId, Pending>,
-    /// Those that were told to stop it because its workers are wanted elsewhere.
+    /// Agents that were told to stop it because its workers are needed elsewhere.
     given_up: BTreeSet<AgentId>,
     /// The agents that cannot run it, and why.
     unfit: BTreeMap<AgentId, Failure>,
-    /// The agents at which its workers die before they can serve, while those of other pools can; and why.
+    /// The agents where its workers die before they can serve, while those of other pools can; and why.
     unhealthy: BTreeMap<AgentId, String>,
     /// Whether any agent has run it.
     proven: bool,
@@ -38,35 +38,35 @@ pub(crate) struct Pending {
     pub(crate) workers: Option<NonZeroU32>,
     /// What the agent holds of the pool from before.
     pub(crate) held: Option<HeldPool>,
-    /// The client's message behind which it starts; 0: the client has heard of it.
+    /// The client's message whose acknowledgement starts it; 0: the client knows the place.
     message: u64,
 }
 
 impl Pending {
-    /// It starts when the client has taken in what is in the outbox for it.
-    pub(crate) fn until_heard(workers: Option<NonZeroU32>, held: Option<HeldPool>) -> Self {
+    /// A place that starts when the client has acknowledged what is in the outbox for it.
+    pub(crate) fn until_acknowledged(workers: Option<NonZeroU32>, held: Option<HeldPool>) -> Self {
         Self { workers, held, message: UNNUMBERED }
     }
 
-    /// It starts in this round, with what is held there.
+    /// A place that starts in this round, with what the agent holds.
     pub(crate) fn to_adopt(workers: Option<NonZeroU32>, held: HeldPool) -> Self {
         Self { workers, held: Some(held), message: 0 }
     }
 }
 
-/// What an agent's word that it has stopped the pool means.
+/// The effect of an agent's report that it has stopped the pool.
 pub(crate) struct Stopped {
-    /// It was told to, because the workers are wanted elsewhere.
+    /// Whether it was told to, because the workers are needed elsewhere.
     pub(crate) given_up: bool,
 }
 
 impl Places {
-    /// The agents that were told to start it and have not said that it has stopped.
+    /// Returns the agents that were told to start it and have not reported that it has stopped.
     pub(crate) fn agents(&self) -> impl ExactSizeIterator<Item = AgentId> {
         self.at.iter().copied()
     }
 
-    /// Whether the agent was told to start it and has not said that it has stopped.
+    /// Whether the agent was told to start it and has not reported that it has stopped.
     pub(crate) fn is_at(&self, agent: AgentId) -> bool {
         self.at.contains(&agent)
     }
@@ -80,7 +80,7 @@ impl Places {
         self.at.contains(&agent) || self.pending.contains_key(&agent)
     }
 
-    /// Whether it runs at the agent as far as is known: what is said of it there counts.
+    /// Whether it runs at the agent as far as is known, so that reports about it count.
     pub(crate) fn works_at(&self, agent: AgentId) -> bool {
         self.at.contains(&agent) && !self.unfit.contains_key(&agent)
     }
@@ -102,8 +102,8 @@ impl Places {
         std::mem::take(&mut self.pending)
     }
 
-    /// Takes out a place that starts now that the client has its messages up to this one.
-    pub(crate) fn take_heard(&mut self, last: u64) -> Option<(AgentId, Pending)> {
+    /// Takes a place that starts now that the client has acknowledged its messages up to this one.
+    pub(crate) fn take_acknowledged(&mut self, last: u64) -> Option<(AgentId, Pending)> {
         let (&agent, _) = self.pending.iter().find(|(_, place)| place.message <= last)?;
         Some((agent, self.pending.remove(&agent)?))
     }
@@ -112,19 +112,19 @@ impl Places {
         !self.pending.is_empty()
     }
 
-    /// It will have so many workers there; false: it has started.
+    /// Sets how many workers a pending place will have. Returns false if it has started.
     pub(crate) fn resize_pending(&mut self, agent: AgentId, workers: NonZeroU32) -> bool {
         self.pending.get_mut(&agent).map(|place| place.workers = Some(workers)).is_some()
     }
 
-    /// What was said of places is in the client's messages up to this one.
+    /// Messages about places have numbers now, up to this one.
     pub(crate) fn number(&mut self, last: u64) {
         for place in self.pending.values_mut().filter(|place| place.message == UNNUMBERED) {
             place.message = last;
         }
     }
 
-    /// The agent is told to stop it, because its workers are wanted elsewhere.
+    /// The agent is told to stop it, because its workers are needed elsewhere.
     pub(crate) fn give_up(&mut self, agent: AgentId) {
         self.given_up.insert(agent);
     }
@@ -135,12 +135,12 @@ impl Places {
         self.unhealthy.remove(&agent).is_some()
     }
 
-    /// Its workers die there. False: that was known.
+    /// Its workers die there. Returns false if that was known.
     pub(crate) fn set_unhealthy_at(&mut self, agent: AgentId, reason: String) -> bool {
         self.unhealthy.insert(agent, reason).is_none()
     }
 
-    /// The agents at which its workers die, and why.
+    /// Returns the agents where its workers die, and why.
     pub(crate) fn unhealthy(&self) -> &BTreeMap<AgentId, String> {
         &self.unhealthy
     }
@@ -150,22 +150,22 @@ impl Places {
         self.unfit.insert(agent, why);
     }
 
-    /// Why it cannot run at one of the agents that cannot run it.
+    /// Returns why it cannot run at one of the agents that cannot run it.
     pub(crate) fn why_unfit(&self) -> Option<&Failure> {
         self.unfit.values().next_back()
     }
 
-    /// Why it cannot run anywhere, if it never has and there is such a reason.
+    /// Returns why it cannot run anywhere, if it never has and there is such a reason.
     pub(crate) fn why_never_fit(&self) -> Option<&Failure> {
         self.why_unfit().filter(|_| !self.proven)
     }
 
-    /// How many agents run it and can.
+    /// Returns how many agents run it and can.
     pub(crate) fn fit(&self) -> usize {
         self.at.iter().filter(|agent| !self.unfit.contains_key(agent)).count()
     }
 
-    /// The agent says that it has stopped it. `may`: whether it may without having been told to. None: it may not.
+    /// The agent reports that it has stopped it. `may`: whether it may without having been told to. None: it may not.
     pub(crate) fn stopped_at(&mut self, agent: AgentId, may: bool) -> Option<Stopped> {
         let given_up = self.given_up.remove(&agent);
         if !(may || given_up || self.unfit.contains_key(&agent)) {

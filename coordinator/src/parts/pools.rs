@@ -1,4 +1,4 @@
-//! Pools, from the client's wish to the last worker's end.
+//! Pools, from their opening to the last worker's exit.
 
 use std::collections::BTreeMap;
 
@@ -8,77 +8,77 @@ use farpool_proto::v1::{self, PoolOpened, Waiting, client_event};
 use super::former::Reopening;
 use super::places::Places;
 use super::settlement::Unsettled;
-use crate::convert::PoolAsked;
+use crate::convert::PoolRequest;
 use crate::ids::PoolKey;
 use crate::{AgentId, ClientId, Principal};
 
-/// All pools of which something is left.
+/// All pools whose last worker has not exited.
 #[derive(Default)]
 pub(crate) struct Pools {
     all: Slab<PoolId, Pool>,
-    /// Those that can be opened again; of two of one key, the newer.
+    /// Pools that can be opened again. If two have the same key, the newer one.
     by_key: BTreeMap<PoolKey, PoolId>,
 }
 
-/// A pool, kept until its last worker is gone.
+/// A pool, kept until its last worker has exited.
 pub(crate) struct Pool {
     spec: PoolSpec,
     /// Whether nothing of it is handed out because its client does not read.
     paused: bool,
     stage: Stage,
-    /// Whether the client wants it closed.
+    /// Whether the client has closed it.
     closing: bool,
-    /// What the client knows of where it runs.
-    told: Told,
+    /// The last status that the client got.
+    last_status: LastStatus,
     /// Jobs that have not ended.
     open_jobs: usize,
-    /// It was open before, and the core does not know of it yet.
+    /// It was open before, and the core does not know it yet.
     reopening: Option<Reopening>,
     pub(crate) places: Places,
     /// What agents have reported and its client may not have.
     pub(crate) unsettled: Unsettled,
 }
 
-/// What stays as it was when the pool was opened.
+/// Settings of a pool that do not change.
 pub(crate) struct PoolSpec {
-    /// Whose it is; its session may have ended already.
+    /// Its client; the client's session may have ended already.
     pub(crate) client: ClientId,
     pub(crate) owner: Principal,
-    /// What operators call it: never used again.
+    /// Its number for operators; never used again.
     pub(crate) name: u64,
-    pub(crate) asked: PoolAsked,
+    pub(crate) asked: PoolRequest,
     pub(crate) opened_at: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Open,
-    /// It ends when its jobs have.
+    /// It ends when its jobs have ended.
     Draining,
-    /// Its jobs are gone and its workers are leaving.
+    /// Its jobs are gone and its workers are stopping.
     Stopping,
-    /// The same, and the client was told why.
+    /// Like `Stopping`, and the client was told why.
     Failed,
 }
 
-/// What a client was told last of where its pool runs.
+/// The last status that a client got of where its pool runs.
 #[derive(Debug, Default)]
-struct Told {
+struct LastStatus {
     /// Workers that it may have at once; 0: nothing can run.
     slots: u32,
-    /// Why nothing can run; empty: something can, or nothing was said yet.
+    /// Why nothing can run; empty: something can, or no reason was sent yet.
     waiting: String,
 }
 
-/// What follows when a pool is to be closed.
+/// What must be done when a pool is closed.
 pub(crate) enum Closing {
-    /// Nothing yet, or it has happened already.
+    /// Nothing, now or any more.
     Waits,
-    /// It is dropped: the core does not know of it.
+    /// Drop it: the core does not know it.
     Abandon,
     Stop,
-    /// It was let go gently, and its workers are to go at once.
-    Hurry,
+    /// Stop its workers at once; it was closed gently before.
+    StopNow,
 }
 
 impl Pools {
@@ -111,17 +111,17 @@ impl Pools {
         self.all.get_mut(id)
     }
 
-    /// The pool with this key, if one is open.
+    /// Returns the open pool with this key.
     pub(crate) fn with_key(&self, key: &PoolKey) -> Option<&Pool> {
         self.all.get(*self.by_key.get(key)?)
     }
 
-    /// The pool, if what is said of its place at the agent still counts.
+    /// Returns the pool, if reports about its place at the agent still count.
     pub(crate) fn working_at(&mut self, id: PoolId, agent: AgentId) -> Option<&mut Pool> {
         self.all.get_mut(id).filter(|pool| pool.runs() && pool.places.works_at(agent))
     }
 
-    /// Those of which the core does not know yet.
+    /// Returns pools that the core does not know yet.
     pub(crate) fn reopening(&self) -> Vec<PoolId> {
         self.all.iter().filter(|(_, pool)| pool.is_reopening()).map(|(id, _)| id).collect()
     }
@@ -147,7 +147,7 @@ impl Pool {
             paused: false,
             stage: Stage::Open,
             closing: false,
-            told: Told::default(),
+            last_status: LastStatus::default(),
             open_jobs: 0,
             reopening,
             places: Places::default(),
@@ -165,12 +165,12 @@ impl Pool {
         self.spec.client
     }
 
-    /// What it is opened again by; none in local mode.
+    /// Returns the key that it is opened again with; none in local mode.
     pub(crate) fn key(&self) -> Option<PoolKey> {
         self.spec.asked.id.map(|id| PoolKey { owner: self.spec.owner.clone(), id })
     }
 
-    /// Bytes that an item may have.
+    /// Returns the most bytes of an item.
     pub(crate) fn payload_limit(&self) -> u64 {
         self.spec.asked.settings.payload_limit
     }
@@ -179,7 +179,7 @@ impl Pool {
         self.stage == Stage::Open
     }
 
-    /// Whether the core knows of it, or will when it has been reopened.
+    /// Whether the core knows it, or will when it has been reopened.
     pub(crate) fn runs(&self) -> bool {
         matches!(self.stage, Stage::Open | Stage::Draining)
     }
@@ -193,7 +193,7 @@ impl Pool {
         self.paused
     }
 
-    /// Returns whether that is news, and means something.
+    /// Returns whether this changes something.
     pub(crate) fn pause(&mut self, paused: bool) -> bool {
         self.runs() && std::mem::replace(&mut self.paused, paused) != paused
     }
@@ -206,12 +206,12 @@ impl Pool {
         self.open_jobs -= 1;
     }
 
-    /// Jobs that have not ended.
+    /// Returns how many jobs have not ended.
     pub(crate) fn open_jobs(&self) -> usize {
         self.open_jobs
     }
 
-    /// The client wants it closed. Returns what follows.
+    /// The client closes it. Returns what must be done.
     pub(crate) fn close(&mut self, now: bool) -> Closing {
         self.closing = true;
         if self.stage == Stage::Open {
@@ -221,7 +221,7 @@ impl Pool {
             Stage::Draining if self.is_reopening() && !now => Closing::Waits,
             Stage::Draining if self.is_reopening() => Closing::Abandon,
             Stage::Draining if now || self.open_jobs == 0 => Closing::Stop,
-            Stage::Stopping if now => Closing::Hurry,
+            Stage::Stopping if now => Closing::StopNow,
             _ => Closing::Waits,
         }
     }
@@ -231,27 +231,27 @@ impl Pool {
         self.stage == Stage::Draining && self.open_jobs == 0 && !self.is_reopening()
     }
 
-    /// Its jobs are to go, and its workers to leave.
+    /// Marks it to be stopped: its jobs are dropped and its workers stop.
     pub(crate) fn stop(&mut self) {
         self.stage = Stage::Stopping;
     }
 
-    /// The same, and the client was told why.
+    /// Does the same for a pool whose client was told why.
     pub(crate) fn fail(&mut self) {
         self.stage = Stage::Failed;
     }
 
-    /// Whether its workers are gone and the client has asked for that.
+    /// Whether its workers are gone and the client has closed it.
     pub(crate) fn is_over(&self) -> bool {
         self.closing && !self.runs() && self.places.is_nowhere()
     }
 
-    /// Whether the core does not know of it yet.
+    /// Whether the core does not know it yet.
     pub(crate) fn is_reopening(&self) -> bool {
         self.reopening.is_some()
     }
 
-    /// What is kept of it until it has been opened again; none: the core knows it.
+    /// Returns its state while it is being opened again; none: the core knows it.
     pub(crate) fn reopening(&self) -> Option<&Reopening> {
         self.reopening.as_ref()
     }
@@ -260,34 +260,35 @@ impl Pool {
         self.reopening.as_mut()
     }
 
-    /// The core knows all of it, or is told nothing any more.
+    /// The core knows all of it, or will not get it any more.
     pub(crate) fn end_reopening(&mut self) {
         self.reopening = None;
     }
 
-    /// Whether it may start at an agent only when the client has heard of it. The client has if it said so itself.
-    pub(crate) fn client_must_hear_of(&self, agent: AgentId) -> bool {
+    /// Whether it may start at an agent only after the client has acknowledged that. Not if the client listed the agent
+    /// itself.
+    pub(crate) fn client_must_acknowledge(&self, agent: AgentId) -> bool {
         self.spec.asked.id.is_some() && !self.reopening.as_ref().is_some_and(|reopening| reopening.is_held_at(agent))
     }
 
-    /// Why nothing of it can run, as the client was told; empty: something can.
+    /// Returns why nothing of it can run, as the client was told; empty: something can.
     pub(crate) fn waiting(&self) -> &str {
-        &self.told.waiting
+        &self.last_status.waiting
     }
 
-    /// It may have so many workers, or waits for something. Returns what the client is told, if that is news.
-    pub(crate) fn tell(&mut self, slots: u32, waiting: String) -> Option<client_event::Body> {
-        let told = std::mem::replace(&mut self.told, Told { slots, waiting });
-        let waiting = &self.told.waiting;
+    /// Sets how many workers it may have, or why it waits. Returns the message for the client, if anything has changed.
+    pub(crate) fn set_status(&mut self, slots: u32, waiting: String) -> Option<client_event::Body> {
+        let before = std::mem::replace(&mut self.last_status, LastStatus { slots, waiting });
+        let waiting = &self.last_status.waiting;
         if !waiting.is_empty() {
-            return (*waiting != told.waiting)
+            return (*waiting != before.waiting)
                 .then(|| client_event::Body::Waiting(Waiting { reason: waiting.clone() }));
         }
-        let is_news = !told.waiting.is_empty() || slots != told.slots;
+        let is_news = !before.waiting.is_empty() || slots != before.slots;
         is_news.then_some(client_event::Body::PoolOpened(PoolOpened { slots }))
     }
 
-    /// What an agent is told to start.
+    /// Returns the message that starts it at an agent.
     pub(crate) fn start_message(&self, id: PoolId, processes: u32) -> v1::StartPool {
         let PoolSpec { asked, owner, .. } = &self.spec;
         v1::StartPool {

@@ -1,9 +1,9 @@
-//! What agents still hold that have come back: adopted by the pools that it belongs to.
+//! Pools adopt what reconnected agents still hold of them.
 //!
-//! An agent that was lost, or that outlived a coordinator, goes on with what it had. Its hello says what that is, and each
-//! pool in it is answered: by AdoptPool as soon as a pool of that id is given a place there, of which the core takes in
-//! those items that nobody else was given meanwhile; by StopPool if the pool is there and has no place for the agent, or if
-//! no client has claimed it within the recovery time.
+//! An agent that was lost, or that outlived a coordinator, keeps what it had. Its hello lists the pools, and each of
+//! them is answered. AdoptPool is sent as soon as a pool of that id gets a place there; the core adopts the items that
+//! no other agent was given meanwhile. StopPool is sent if the pool is open and has no place at the agent, or if no
+//! client has claimed it within the recovery timeout.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -19,7 +19,7 @@ use crate::parts::places::Pending;
 use crate::round::{Report, Round};
 use crate::{AgentId, ClientId};
 
-/// Has agents go on with what they hold of pools that were given places there.
+/// Has agents resume what they hold of pools that got places there.
 pub(crate) fn adopt_starting(parts: &mut Parts, round: &mut Round<'_>) {
     for (id, agent) in round.take_starting() {
         let place = parts.pools.get_mut(id).and_then(|pool| pool.places.take_pending(agent));
@@ -27,20 +27,20 @@ pub(crate) fn adopt_starting(parts: &mut Parts, round: &mut Round<'_>) {
     }
 }
 
-/// The client has taken in its messages up to this one: the pool starts where it knows of.
-pub(crate) fn start_where_heard(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, last: u64) {
+/// The client has acknowledged its messages up to this one: its pool starts at places that were in them.
+pub(crate) fn start_where_acknowledged(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, last: u64) {
     let Some(id) = parts.clients.pool_of(client) else { return };
-    while let Some((agent, place)) = parts.pools.get_mut(id).and_then(|pool| pool.places.take_heard(last)) {
+    while let Some((agent, place)) = parts.pools.get_mut(id).and_then(|pool| pool.places.take_acknowledged(last)) {
         let leaves = parts.agents.get(agent).is_none_or(|agent| agent.is_draining());
         if leaves && place.held.is_none() {
-            start::tell_place(parts, round, id, parts.agents.identity_of(agent), true);
+            start::send_place(parts, round, id, parts.agents.identity_of(agent), true);
         } else {
             begin(parts, round, agent, id, place);
         }
     }
 }
 
-/// Has an agent start the pool, or go on with what it holds of it.
+/// Has an agent start the pool, or resume what it holds of it.
 fn begin(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, id: PoolId, place: Pending) {
     let Some(pool) = parts.pools.get_mut(id) else { return };
     match place.held {
@@ -49,8 +49,8 @@ fn begin(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, id: PoolId, p
     }
 }
 
-/// The core takes in what is held before the agent is told which jobs and chunks go on; and it is told that before anything
-/// else of the pool.
+/// The core adopts what is held before the agent is told which jobs and chunks it resumes. The agent gets no other
+/// message about the pool before that.
 fn adopt(
     parts: &mut Parts,
     round: &mut Round<'_>,
@@ -63,12 +63,12 @@ fn adopt(
     pool.places.serves_at(agent);
     pool.unsettled.add_place(agent);
     let (client, weight) = (pool.client(), pool.spec().asked.weight);
-    round.tell_core(Event::PlaceStarted { pool: id, agent });
+    round.send_to_core(Event::PlaceStarted { pool: id, agent });
     let (jobs, chunks) = adopt_chunks(parts, round, agent, client, held.chunks);
     let processes = workers.map_or(0, NonZeroU32::get);
     let adopt = AdoptPool { held: held.number, pool: id.to_bits(), processes, weight, jobs, chunks };
     round.out.agent(agent, agent_command::Body::AdoptPool(Box::new(adopt)));
-    follow(parts, round, Report::not_back());
+    follow(parts, round, Report::agent_missing());
 }
 
 fn adopt_chunks(

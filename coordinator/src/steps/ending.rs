@@ -1,4 +1,4 @@
-//! How pools end: with their jobs, at once, because their client wants it, or because they cannot run.
+//! Ends pools: with their jobs, at once, because their client asked, or because they cannot run.
 
 use farpool_core::{Event, JobId, PoolId};
 use farpool_proto::v1::{Failure, PoolClosed, PoolFailed, StopPool, agent_command, client_event};
@@ -7,11 +7,11 @@ use super::follow::{feed, finish_job};
 use super::{settling, start};
 use crate::AgentId;
 use crate::parts::Parts;
-use crate::parts::clients::Parting;
+use crate::parts::clients::ClosedPool;
 use crate::parts::pools::{Closing, Pool};
 use crate::round::Round;
 
-/// The client wants its pool closed, with its jobs or, if `now`, at once.
+/// Closes a pool for its client, with its jobs or, if `now`, at once.
 pub(crate) fn close(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: bool) {
     let Some(pool) = parts.pools.get_mut(id) else { return };
     match pool.close(now) {
@@ -21,7 +21,7 @@ pub(crate) fn close(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: b
             abandon(parts, round, id);
         }
         Closing::Stop => stop(parts, round, id, now),
-        Closing::Hurry => tell_to_stop(parts, round, id, true),
+        Closing::StopNow => send_stop(parts, round, id, true),
     }
     finish(parts, round, id);
 }
@@ -44,7 +44,7 @@ pub(crate) fn fail(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, failure
     finish(parts, round, id);
 }
 
-/// Ends the session once the workers are gone and the client has asked for it.
+/// Ends the session once the workers are gone and the client has closed the pool.
 pub(crate) fn finish(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     if !parts.pools.get(id).is_some_and(Pool::is_over) {
         return;
@@ -52,32 +52,32 @@ pub(crate) fn finish(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     let pool = parts.pools.remove(id).expect("it was just found");
     let client = pool.client();
     parts.labels.give_back(&pool.spec().asked.require);
-    let parting = Parting { pool: id, agents: pool.unsettled.into_places() };
+    let closed = ClosedPool { pool: id, agents: pool.unsettled.into_places() };
     match parts.clients.get_mut(client) {
         Some(session) => {
-            session.part(parting);
+            session.close_session(closed);
             round.out.client(client, client_event::Body::PoolClosed(PoolClosed {}));
         }
-        None => settling::settle_gone(parts, round, parting),
+        None => settling::settle_gone(parts, round, closed),
     }
 }
 
-/// Tells an agent to stop what it holds of pools that are here and have no place for it; and of those that are not, if they
-/// are `unclaimed`: then nobody is waited for who could claim them.
+/// Tells an agent to stop what it holds of open pools that have no place for it. If `unclaimed`, also of pools that are
+/// not open: then no client is waited for that could claim them.
 pub(crate) fn give_up_held(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, unclaimed: bool) {
     let Some(agent) = parts.agents.get_mut(id) else { return };
     let stays = |key: &_| parts.pools.with_key(key).map_or(!unclaimed, Pool::is_reopening);
-    for held in agent.held.take_all_but(stays) {
+    for held in agent.held.take_all_except(stays) {
         round.out.agent(id, agent_command::Body::StopPool(StopPool { pool: held.number, now: true }));
     }
 }
 
-/// A pool has gone on, or is gone: what agents hold of it and it did not adopt is not wanted.
+/// A pool has resumed, or is gone: agents stop what they hold of it and it did not adopt.
 pub(crate) fn give_up_everywhere(parts: &mut Parts, round: &mut Round<'_>) {
     parts.agents.holding().into_iter().for_each(|id| give_up_held(parts, round, id, false));
 }
 
-/// The core does not know of the pool, and its client is gone, or wants nothing of it any more.
+/// Drops a pool that the core does not know, when its client is gone or does not need it any more.
 fn abandon(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     let jobs: Vec<JobId> = parts.jobs.iter().filter(|(_, job)| job.spec().pool == id).map(|(job, _)| job).collect();
     jobs.into_iter().for_each(|job| finish_job(parts, round, job, true));
@@ -92,13 +92,13 @@ fn stop(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: bool) {
     drop_jobs(parts, round, id, now);
 }
 
-/// Drops the jobs of a pool that has stopped or failed, and lets its workers go.
+/// Drops the jobs of a pool that has stopped or failed, and stops its workers.
 fn drop_jobs(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: bool) {
     feed(parts, round, Event::PoolClosed { pool: id });
-    tell_to_stop(parts, round, id, now);
+    send_stop(parts, round, id, now);
 }
 
-fn tell_to_stop(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: bool) {
+fn send_stop(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: bool) {
     let Some(pool) = parts.pools.get_mut(id) else { return };
     for (agent, place) in pool.places.take_all_pending() {
         start::stop_held(round, agent, place);

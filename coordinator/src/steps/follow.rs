@@ -1,4 +1,4 @@
-//! Does what the core asks for.
+//! Carries out the core's actions.
 
 use farpool_core::{Action, Event, JobId, PoolId};
 use farpool_proto::v1::{Chunk, EndJob, Failure, ItemsDone, ItemsFailed, JobEnded, agent_command, client_event};
@@ -10,17 +10,18 @@ use crate::parts::Parts;
 use crate::parts::jobs::Released;
 use crate::round::{Report, ReportId, Round};
 
-/// Tells the core of an event and does what it asks for.
+/// Sends the core an event and carries out its actions.
 pub(crate) fn feed(parts: &mut Parts, round: &mut Round<'_>, event: Event) {
-    round.tell_core(event);
+    round.send_to_core(event);
     follow(parts, round, Report::none());
 }
 
-/// Does what the core has asked for. `report`: what it was told last. Returns the report's id if it led to nothing.
+/// Carries out the core's actions. `report`: details of the last event. Returns the report's id if it had no
+/// consequence.
 pub(crate) fn follow(parts: &mut Parts, round: &mut Round<'_>, mut report: Report) -> Option<ReportId> {
     carry_out(parts, round, &mut report);
     while let Some((pool, agent)) = round.next_withdrawn() {
-        round.tell_core(Event::PlaceStopped { pool, agent });
+        round.send_to_core(Event::PlaceStopped { pool, agent });
         carry_out(parts, round, &mut Report::none());
     }
     report.take_id()
@@ -52,7 +53,7 @@ fn carry_out(parts: &mut Parts, round: &mut Round<'_>, report: &mut Report) {
                 round.out.agent(agent, agent_command::Body::EndJob(EndJob { job: job.to_bits(), kill }));
             }
             Action::JobFinished { job, cancelled } => finish_job(parts, round, job, cancelled),
-            Action::Retrying { job, .. } => use_up(parts, job, report.take_id()),
+            Action::Retrying { job, .. } => note_no_message(parts, job, report.take_id()),
             Action::CancelChunk { agent, chunk } => {
                 parts.agents.mail_for(agent).into_iter().for_each(|mail| mail.cancel(chunk));
             }
@@ -73,7 +74,7 @@ fn start_job(parts: &Parts, round: &mut Round<'_>, agent: AgentId, id: JobId) {
     round.out.agent(agent, agent_command::Body::StartJob(job.start_message(id)));
 }
 
-/// Results are the items' outcomes.
+/// Delivers results as the items' outcomes.
 fn deliver(
     parts: &mut Parts,
     round: &mut Round<'_>,
@@ -89,10 +90,10 @@ fn deliver(
     // Nearly always there was one attempt: 0 stands for that, and takes no byte.
     let attempts = if attempts > 1 { attempts } else { 0 };
     let done = ItemsDone { job: number, first, data, ends, failed, attempts };
-    tell_outcomes(parts, round, pool, client_event::Body::ItemsDone(done), released, report);
+    send_outcomes(parts, round, pool, client_event::Body::ItemsDone(done), released, report);
 }
 
-/// Items have failed.
+/// Delivers the failure of items.
 fn fail(
     parts: &mut Parts,
     round: &mut Round<'_>,
@@ -105,12 +106,12 @@ fn fail(
     let released = job.release(first, count, true, round.now);
     let (pool, number) = (job.spec().pool, job.spec().number);
     let failed = ItemsFailed { job: number, first, failure: Some(failure), count };
-    tell_outcomes(parts, round, pool, client_event::Body::ItemsFailed(Box::new(failed)), released, report);
+    send_outcomes(parts, round, pool, client_event::Body::ItemsFailed(Box::new(failed)), released, report);
 }
 
-/// Tells the client of outcomes, and that it may send more, if it may.
+/// Sends the client outcomes, and a new limit if it may send more.
 #[inline]
-fn tell_outcomes(
+fn send_outcomes(
     parts: &mut Parts,
     round: &mut Round<'_>,
     pool: PoolId,
@@ -126,25 +127,25 @@ fn tell_outcomes(
     round.out.client(client, outcomes);
     released.window.into_iter().for_each(|window| round.out.client(client, window));
     if let Some(report) = report.take_id() {
-        pool.unsettled.led_on(report);
+        pool.unsettled.caused_message(report);
     }
 }
 
-/// The report was of this job, and its client hears nothing of it.
-fn use_up(parts: &mut Parts, job: JobId, report: Option<ReportId>) {
+/// The report was of this job, and the client gets no message for it.
+fn note_no_message(parts: &mut Parts, job: JobId, report: Option<ReportId>) {
     let Some(ReportId { agent, .. }) = report else { return };
     let Some(id) = parts.jobs.get(job).map(|job| job.spec().pool) else { return };
     if let Some(pool) = parts.pools.get_mut(id) {
-        pool.unsettled.used_up(agent, id, &mut parts.settlement);
+        pool.unsettled.caused_no_message(agent, id, &mut parts.settlement);
     }
 }
 
-/// Ends a job as if everything of it had been cancelled.
+/// Ends a job as if all of it had been cancelled.
 pub(crate) fn cancel(parts: &mut Parts, round: &mut Round<'_>, id: JobId) {
     let pool = parts.jobs.get(id).and_then(|job| parts.pools.get(job.spec().pool));
     match pool.map(|pool| pool.is_reopening()) {
         Some(false) => feed(parts, round, Event::JobCancelled { job: id }),
-        // The core does not know of it.
+        // The core does not know it.
         Some(true) => finish_job(parts, round, id, true),
         None => {}
     }
@@ -158,7 +159,7 @@ pub(crate) fn finish_job(parts: &mut Parts, round: &mut Round<'_>, id: JobId, ca
     let pool = parts.pools.get_mut(spec.pool).expect("a pool outlives its jobs");
     let client = pool.client();
     parts.clients.forget_stored(client, job.payloads().cost());
-    // The failure of the pool was the end of its jobs.
+    // The client was told of the pool's failure, which ended its jobs.
     if parts.clients.end_job(client, spec.number, job.own_cost()) && !pool.has_failed() {
         round.out.client(client, client_event::Body::JobEnded(JobEnded { job: spec.number, cancelled }));
     }

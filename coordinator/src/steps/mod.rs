@@ -1,5 +1,5 @@
-//! What follows from what: each step may call those below it, and notes in the [`Round`](crate::round::Round) what is to be
-//! done above it.
+//! The steps that follow from inputs. Each step may call those below it, and notes in the
+//! [`Round`](crate::round::Round) what steps above it must do.
 
 pub(crate) mod adoption;
 pub(crate) mod ending;

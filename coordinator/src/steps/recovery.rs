@@ -1,9 +1,9 @@
-//! Pools that were open before, in a session that this coordinator does not know or has given up.
+//! Recovery of pools that were open before, in a session that this coordinator does not know or has given up.
 //!
-//! Their clients send again what they still want. It is kept, and the core hears nothing of it, until all of it is here and
-//! all agents are back at which the pool ran; or until the recovery time is over, and whoever is not back is not waited for.
-//! Then the core is told everything in one go: the pool with the places where it is held, jobs and items, and which of them are
-//! at agents. So nothing is handed out a second time that an agent still has.
+//! Their clients resend what they still need. It is kept from the core until all of it has arrived and all agents that
+//! ran the pool are back. After the recovery timeout, missing agents are not waited for. Then the core gets everything
+//! at once: the pool with the places where it is held, its jobs and items, and which of them are at agents. So nothing
+//! that an agent still has is handed out a second time.
 
 use farpool_core::{Event, JobId, PoolId};
 
@@ -20,7 +20,7 @@ use crate::parts::pools::Pool;
 use crate::round::{Report, Round};
 
 /// An agent has said hello, and its pools have their places.
-pub(crate) fn come_back(parts: &mut Parts, round: &mut Round<'_>, id: AgentId) {
+pub(crate) fn agent_reconnected(parts: &mut Parts, round: &mut Round<'_>, id: AgentId) {
     adopt_starting(parts, round);
     ending::give_up_held(parts, round, id, false);
     if parts.agents.get(id).is_some_and(|agent| !agent.held.is_empty()) {
@@ -30,7 +30,8 @@ pub(crate) fn come_back(parts: &mut Parts, round: &mut Round<'_>, id: AgentId) {
     parts.pools.reopening().into_iter().for_each(|id| reopen(parts, round, id));
 }
 
-/// The client has sent all that it still wants. False: its pool was not open before, or that was said already.
+/// The client has resent everything that it still needs. Returns false if its pool was not open before, or if this was
+/// reported already.
 pub(crate) fn complete(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) -> bool {
     let Parts { pools, jobs, .. } = parts;
     let next = |job| jobs.get(job).map_or(0, |job| job.payloads().next());
@@ -43,7 +44,7 @@ pub(crate) fn complete(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) -> 
     true
 }
 
-/// Does what must happen by now although nothing has come.
+/// Handles deadlines that have passed.
 pub(crate) fn look_at_deadlines(parts: &mut Parts, round: &mut Round<'_>) {
     while let Some(awaiting) = parts.deadlines.take_due(round.now) {
         match awaiting {
@@ -58,7 +59,7 @@ pub(crate) fn look_at_deadlines(parts: &mut Parts, round: &mut Round<'_>) {
     }
 }
 
-/// Lets a pool go on if it need not wait any longer.
+/// Reopens a pool if it need not wait any longer.
 fn reopen(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     let Parts { pools, agents, .. } = parts;
     let Some(pool) = pools.get_mut(id) else { return };
@@ -77,19 +78,19 @@ fn reopen(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     if paused {
         feed(parts, round, Event::PoolPaused { pool: id, paused });
     }
-    // The client hears where the pool runs before it hears what has become of its items.
+    // The client learns where the pool runs before it gets outcomes of its items.
     end_and_review(parts, round);
     jobs.iter().for_each(|job| begin_job(parts, round, job));
     adopt_starting(parts, round);
-    // An agent that is back without the pool, or that has no place for it any more, has ended what ran there, which is
-    // as bad as if it were not back.
-    let goes_on =
+    // If an agent is back without the pool, or has no place for it any more, it has ended what ran there. That is as
+    // bad as if the agent were missing.
+    let resumed =
         |pool: &Pool, agent: &Identity| parts.agents.session_of(agent).is_some_and(|agent| pool.places.is_at(agent));
-    let all_go_on = parts.pools.get(id).is_some_and(|pool| ran_at.iter().all(|agent| goes_on(pool, agent)));
+    let all_go_on = parts.pools.get(id).is_some_and(|pool| ran_at.iter().all(|agent| resumed(pool, agent)));
     for NewJob { job, policy, .. } in &jobs {
         if !all_go_on && policy.retries == 0 && parts.jobs.get(*job).is_some() {
-            round.tell_core(Event::FailQueued { job: *job });
-            follow(parts, round, Report::not_back());
+            round.send_to_core(Event::FailQueued { job: *job });
+            follow(parts, round, Report::agent_missing());
         }
     }
     jobs.iter().for_each(|job| catch_up(parts, round, job));
@@ -98,7 +99,7 @@ fn reopen(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
         let session = parts.agents.session_of(&agent);
         let is_place = |pool: &Pool| session.is_some_and(|agent| pool.places.includes(agent));
         if !parts.pools.get(id).is_some_and(is_place) {
-            start::tell_place(parts, round, id, Some(agent), true);
+            start::send_place(parts, round, id, Some(agent), true);
         }
     }
     if let Some(pool) = parts.pools.get_mut(id) {
@@ -109,7 +110,7 @@ fn reopen(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     round.note_to_review(id);
 }
 
-/// Those of the agents at which it ran that hold the pool, and with how many workers.
+/// Returns the agents that ran the pool and hold it, and with how many workers.
 fn held_at(agents: &Agents, pool: &PoolKey, ran_at: &[Identity]) -> Vec<(AgentId, u32)> {
     let known: Vec<AgentId> = ran_at.iter().filter_map(|agent| agents.session_of(agent)).collect();
     let mut held = agents.holders(pool);
@@ -117,16 +118,16 @@ fn held_at(agents: &Agents, pool: &PoolKey, ran_at: &[Identity]) -> Vec<(AgentId
     held
 }
 
-/// Tells the core of a job and of those of its items that may be at agents; nothing if it was cancelled meanwhile.
+/// Sends the core a job and those of its items that may be at agents; nothing if it was cancelled meanwhile.
 fn begin_job(parts: &mut Parts, round: &mut Round<'_>, new: &NewJob) {
     let NewJob { job: id, policy, resent_to, .. } = *new;
     let Some(job) = parts.jobs.get(id) else { return };
-    round.tell_core(Event::JobOpened { job: id, pool: job.spec().pool, policy, require: new.require.clone() });
+    round.send_to_core(Event::JobOpened { job: id, pool: job.spec().pool, policy, require: new.require.clone() });
     arrive(parts, round, id, |first| first < resent_to);
     feed(parts, round, Event::ResendComplete { job: id });
 }
 
-/// Tells the core what else has come of a job while its pool waited for agents.
+/// Sends the core what else has arrived of a job while its pool waited for agents.
 fn catch_up(parts: &mut Parts, round: &mut Round<'_>, new: &NewJob) {
     let NewJob { job: id, resent_to, .. } = *new;
     arrive(parts, round, id, |first| first >= resent_to);
@@ -136,11 +137,11 @@ fn catch_up(parts: &mut Parts, round: &mut Round<'_>, new: &NewJob) {
     }
 }
 
-/// Tells the core of those items of a job whose message begins with one of these.
+/// Sends the core those items of a job whose message begins with one of these.
 fn arrive(parts: &Parts, round: &mut Round<'_>, id: JobId, these: impl Fn(u64) -> bool) {
     let Some(job) = parts.jobs.get(id) else { return };
     for batch in job.payloads().batches().filter(|batch| these(batch.first)) {
         let (first, count, bytes) = (batch.first, batch.count, batch.bytes());
-        round.tell_core(Event::ItemsArrived { job: id, first, count, bytes });
+        round.send_to_core(Event::ItemsArrived { job: id, first, count, bytes });
     }
 }

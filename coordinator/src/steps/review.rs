@@ -1,4 +1,4 @@
-//! What clients learn of where their pools run, and why they do not.
+//! Tells clients where their pools run, and why they do not.
 
 use farpool_core::{Core, PoolId};
 
@@ -13,7 +13,7 @@ use crate::parts::labels::in_words;
 use crate::parts::pools::Pool;
 use crate::round::Round;
 
-/// Ends the pools that are to end, and tells the clients of those that are to be reviewed, until there are none.
+/// Ends the pools that are noted to end, and reviews those that are noted for it, until there are none.
 pub(crate) fn end_and_review(parts: &mut Parts, round: &mut Round<'_>) {
     loop {
         if let Some(pool) = round.next_to_end() {
@@ -26,12 +26,12 @@ pub(crate) fn end_and_review(parts: &mut Parts, round: &mut Round<'_>) {
     }
 }
 
-/// Agents have come or gone: clients are to be told what that means for them.
+/// Agents have joined or left: all clients may need a message.
 pub(crate) fn review_all(parts: &Parts, round: &mut Round<'_>) {
     parts.pools.iter().for_each(|(pool, _)| round.note_to_review(pool));
 }
 
-/// Tells the client how many workers its pool may have, or why none, if that is news.
+/// Tells the client how many workers its pool may have, or why none, if that has changed.
 fn review(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     let Some(pool) = parts.pools.get(id).filter(|pool| pool.runs()) else { return };
     let slots = u32::try_from(round.core.workers_of(id)).unwrap_or(u32::MAX);
@@ -44,7 +44,7 @@ fn review(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     }
     let waiting = if slots == 0 { why_nothing_runs(parts, pool) } else { why_a_job_waits(parts, round.core, id, pool) };
     let pool = parts.pools.get_mut(id).expect("it was just found");
-    if let Some(news) = pool.tell(slots, waiting) {
+    if let Some(news) = pool.set_status(slots, waiting) {
         round.out.client(pool.client(), news);
     }
 }
@@ -77,7 +77,7 @@ fn why_nothing_runs(parts: &Parts, pool: &Pool) -> String {
     }
 }
 
-/// Empty: all jobs can run.
+/// Returns an empty string if all jobs can run.
 fn why_a_job_waits(parts: &Parts, core: &Core, id: PoolId, pool: &Pool) -> String {
     let is_well = |agent: AgentId| parts.agents.get(agent).is_some_and(|agent| agent.unhealthy().is_empty());
     let places = &pool.places;
@@ -105,7 +105,7 @@ fn why_a_job_waits(parts: &Parts, core: &Core, id: PoolId, pool: &Pool) -> Strin
     format!("{none}{}, which the job{name} requires", in_words(&job.require))
 }
 
-/// Why a pool does not run yet that was open before.
+/// Returns why a pool that was open before does not run yet.
 fn why_not_reopened(parts: &Parts, reopening: &Reopening) -> String {
     match reopening.missing(|agent| parts.agents.session_of(agent).is_some()) {
         _ if !reopening.is_complete() => "the pool is being reopened".to_owned(),
@@ -114,7 +114,7 @@ fn why_not_reopened(parts: &Parts, reopening: &Reopening) -> String {
     }
 }
 
-/// The beginning of a sentence: that so many agents of a kind do not do something.
+/// Returns the beginning of a sentence: so many agents of a kind do not do something.
 fn none(agents: usize, kind: &str, does: &str, does_not: &str) -> String {
     match agents {
         1 => format!("the only agent{kind} {does_not} "),

@@ -5,11 +5,11 @@ use farpool_proto::v1::{Settled, agent_command};
 
 use crate::outbox::Outbox;
 use crate::parts::Parts;
-use crate::parts::clients::Parting;
+use crate::parts::clients::ClosedPool;
 use crate::round::{ReportId, Round};
 use crate::{AgentId, ClientId};
 
-/// The client has taken in its messages up to this one.
+/// The client has acknowledged its messages up to this one.
 pub(crate) fn settle_up_to(parts: &mut Parts, client: ClientId, last: u64) {
     let Some(id) = parts.clients.pool_of(client) else { return };
     if let Some(pool) = parts.pools.get_mut(id) {
@@ -17,22 +17,22 @@ pub(crate) fn settle_up_to(parts: &mut Parts, client: ClientId, last: u64) {
     }
 }
 
-/// The client is gone, and nobody else wants to hear what it was told.
+/// The client is gone, and nobody else needs its messages.
 pub(crate) fn settle_all(parts: &mut Parts, id: PoolId) {
     if let Some(pool) = parts.pools.get_mut(id) {
         pool.unsettled.settle_all(id, &mut parts.settlement);
     }
 }
 
-/// The report had no consequence: nobody knows whose it was.
+/// The report had no consequence, so its pool is unknown.
 pub(crate) fn note_stray(parts: &mut Parts, report: ReportId) {
     if let Some(agent) = parts.agents.get_mut(report.agent) {
         parts.settlement.note_stray(report.agent, &mut agent.reports);
     }
 }
 
-/// The pool is gone, and so is whoever wanted to hear what these agents have reported of it.
-pub(crate) fn settle_gone(parts: &Parts, round: &mut Round<'_>, Parting { pool, agents }: Parting) {
+/// The pool is gone, and nobody needs these agents' reports of it any more.
+pub(crate) fn settle_gone(parts: &Parts, round: &mut Round<'_>, ClosedPool { pool, agents }: ClosedPool) {
     for agent in agents {
         let report = parts.agents.get(agent).map_or(0, |agent| agent.reports.last());
         if report > 0 {
@@ -56,11 +56,11 @@ pub(crate) fn settle(parts: &mut Parts, out: &mut Outbox) {
     }
 }
 
-/// Reports of the agent had no consequence: any pool that runs there may have been theirs.
+/// Reports of the agent had no consequence: they may have belonged to any pool that runs there.
 fn settle_strays(parts: &mut Parts, id: AgentId) {
     let Some(agent) = parts.agents.get_mut(id) else { return };
     agent.reports.forget_strays();
     for (pool_id, pool) in parts.pools.iter_mut() {
-        pool.unsettled.may_be_used_up(id, pool_id, &mut parts.settlement);
+        pool.unsettled.may_have_caused_no_message(id, pool_id, &mut parts.settlement);
     }
 }

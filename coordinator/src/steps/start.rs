@@ -1,6 +1,6 @@
-//! Where pools start, and cease to: what agents and clients are told as the core gives places and takes them.
+//! Starts and stops pools: sends agents and clients what follows when the core adds and removes places.
 //!
-//! The core is told of nothing here.
+//! This sends nothing to the core.
 
 use std::num::NonZeroU32;
 
@@ -23,14 +23,14 @@ pub(crate) fn start_pool(
     id: PoolId,
     workers: Option<NonZeroU32>,
 ) {
-    // What the core has asked for in one go may begin with the pool's end.
+    // Earlier actions of the same list may have ended the pool.
     let Some(pool) = parts.pools.get_mut(id).filter(|pool| pool.runs() && !pool.is_done()) else { return };
     let (key, identity) = (pool.key(), parts.agents.identity_of(agent));
     let has_client = parts.clients.contains(pool.client());
     let held = key.and_then(|key| parts.agents.get_mut(agent)?.held.take(&key));
     match held {
-        _ if has_client && identity.is_some() && pool.client_must_hear_of(agent) => {
-            pool.places.add_pending(agent, Pending::until_heard(workers, held));
+        _ if has_client && identity.is_some() && pool.client_must_acknowledge(agent) => {
+            pool.places.add_pending(agent, Pending::until_acknowledged(workers, held));
         }
         Some(held) => {
             pool.places.add_pending(agent, Pending::to_adopt(workers, held));
@@ -38,7 +38,7 @@ pub(crate) fn start_pool(
         }
         None => begin(pool, round, agent, id, workers),
     }
-    tell_place(parts, round, id, identity, false);
+    send_place(parts, round, id, identity, false);
     round.note_to_review(id);
 }
 
@@ -59,12 +59,12 @@ pub(crate) fn resize_pool(parts: &mut Parts, round: &mut Round<'_>, agent: Agent
     round.out.agent(agent, agent_command::Body::ResizePool(resize));
 }
 
-/// The pool's workers there are wanted elsewhere.
+/// The pool's workers at the agent are needed elsewhere.
 pub(crate) fn give_up_place(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, id: PoolId) {
     let Some(pool) = parts.pools.get_mut(id) else { return };
     if let Some(place) = pool.places.take_pending(agent) {
         stop_held(round, agent, place);
-        tell_place(parts, round, id, parts.agents.identity_of(agent), true);
+        send_place(parts, round, id, parts.agents.identity_of(agent), true);
         round.note_withdrawn((id, agent));
         return;
     }
@@ -72,16 +72,16 @@ pub(crate) fn give_up_place(parts: &mut Parts, round: &mut Round<'_>, agent: Age
     round.out.agent(agent, agent_command::Body::StopPool(StopPool { pool: id.to_bits(), now: false }));
 }
 
-/// The place will not start: what the agent holds of the pool is not wanted.
+/// The place will not start: what the agent holds of the pool is not needed.
 pub(crate) fn stop_held(round: &mut Round<'_>, agent: AgentId, place: Pending) {
     if let Some(held) = place.held {
         round.out.agent(agent, agent_command::Body::StopPool(StopPool { pool: held.number, now: true }));
     }
 }
 
-/// Tells the client at which agent its pool runs from now on, or does not any more: if it opens the pool again, it says
-/// who must be waited for.
-pub(crate) fn tell_place(parts: &Parts, round: &mut Round<'_>, id: PoolId, agent: Option<Identity>, gone: bool) {
+/// Tells the client that its pool runs at the agent from now on, or does not any more. If the client opens the pool
+/// again, it lists these agents.
+pub(crate) fn send_place(parts: &Parts, round: &mut Round<'_>, id: PoolId, agent: Option<Identity>, gone: bool) {
     let known = |pool: &&Pool| pool.runs() && pool.spec().asked.id.is_some() && parts.clients.contains(pool.client());
     if let (Some(pool), Some(agent)) = (parts.pools.get(id).filter(known), agent) {
         let at = PoolAt { agent: Bytes::copy_from_slice(&agent), gone };

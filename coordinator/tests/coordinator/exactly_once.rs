@@ -1,5 +1,5 @@
-//! Clients and agents that behave, but die, panic and give back at random: each item comes back exactly once, with the
-//! right bytes.
+//! Clients and agents that follow the protocol, but die, panic and return items at random: each item is delivered
+//! exactly once, with the right bytes.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::fakes::*;
 
-/// An agent's own books.
+/// An agent's own records.
 #[derive(Default)]
 struct FakeAgent {
     chunks: VecDeque<(Held, Vec<bool>)>,
@@ -18,21 +18,21 @@ struct FakeAgent {
     gone: bool,
 }
 
-/// What a client has heard about its job.
+/// What a client has received of its job.
 #[derive(Default)]
-struct Heard {
+struct Received {
     done: BTreeMap<u64, String>,
-    /// Those of them that count as failed, and their attempts.
+    /// The items that count as failed, and their attempts.
     counted: BTreeMap<u64, u32>,
     failed: BTreeMap<u64, (FailureKind, u32)>,
     ended: Option<bool>,
-    /// What the client may send, and what it has sent, in bytes and items.
+    /// The bytes and items that the client may send, and those it has sent.
     limit: u64,
     sent_bytes: u64,
     sent_items: u64,
 }
 
-impl Heard {
+impl Received {
     fn may_be_sent(&self, chunksize: u64) -> bool {
         let outcomes = (self.done.len() + self.failed.len()) as u64;
         self.sent_bytes < self.limit || self.sent_items - outcomes < chunksize
@@ -43,7 +43,7 @@ fn text(job: u64, item: u64) -> String {
     format!("job{job}item{item}").repeat(item as usize % 3)
 }
 
-/// The agent takes in its mail and answers as far as it must at once.
+/// The agent handles its messages and sends the answers that are due at once.
 fn read_mail(wire: &mut Wire, agents: &mut [FakeAgent], number: usize, dice: &mut Dice) {
     while let Some(command) = wire.to_agents[number].pop_front() {
         let agent = &mut agents[number];
@@ -69,7 +69,7 @@ fn read_mail(wire: &mut Wire, agents: &mut [FakeAgent], number: usize, dice: &mu
                     give_back_tail(wire, &mut agents[number], number, at, dice);
                 }
             }
-            agent_command::Body::StopPool(stop) => wire.say(number, pool_stopped(stop.pool)),
+            agent_command::Body::StopPool(stop) => wire.report(number, pool_stopped(stop.pool)),
             agent_command::Body::StartPool(_) => {}
             other => panic!("{other:?}"),
         }
@@ -87,10 +87,10 @@ fn give_back_tail(wire: &mut Wire, agent: &mut FakeAgent, number: usize, at: usi
     if !open.contains(&true) {
         agent.chunks.remove(at);
     }
-    wire.say(number, event);
+    wire.report(number, event);
 }
 
-/// The agent gets on with a chunk.
+/// The agent runs some items of a chunk.
 fn work(wire: &mut Wire, agent: &mut FakeAgent, number: usize, dice: &mut Dice, faults: bool) {
     if agent.chunks.is_empty() {
         return;
@@ -114,14 +114,14 @@ fn work(wire: &mut Wire, agent: &mut FakeAgent, number: usize, dice: &mut Dice, 
     if !open.contains(&true) {
         agent.chunks.remove(at);
     }
-    wire.say(number, event);
+    wire.report(number, event);
 }
 
-fn listen(wire: &mut Wire, heard: &mut BTreeMap<u64, Heard>) {
+fn listen(wire: &mut Wire, received: &mut BTreeMap<u64, Received>) {
     for event in wire.to_clients[0].drain(..) {
         match event {
             client_event::Body::ItemsDone(done) => {
-                let job = heard.get_mut(&done.job).expect("of a job that is there");
+                let job = received.get_mut(&done.job).expect("of a job that is there");
                 assert!(job.ended.is_none());
                 for (at, result) in payloads(&done.data, 0, &done.ends).into_iter().enumerate() {
                     assert_eq!(job.done.insert(done.first + at as u64, result), None, "delivered twice");
@@ -131,7 +131,7 @@ fn listen(wire: &mut Wire, heard: &mut BTreeMap<u64, Heard>) {
                 }
             }
             client_event::Body::ItemsFailed(failed) => {
-                let job = heard.get_mut(&failed.job).expect("of a job that is there");
+                let job = received.get_mut(&failed.job).expect("of a job that is there");
                 assert!(job.ended.is_none());
                 let failure = failed.failure.expect("with its failure");
                 let outcome = (failure.kind(), failure.attempts);
@@ -140,11 +140,11 @@ fn listen(wire: &mut Wire, heard: &mut BTreeMap<u64, Heard>) {
                 }
             }
             client_event::Body::JobEnded(ended) => {
-                let job = heard.get_mut(&ended.job).expect("of a job that is there");
+                let job = received.get_mut(&ended.job).expect("of a job that is there");
                 assert_eq!(job.ended.replace(ended.cancelled), None, "ended twice");
             }
             client_event::Body::Window(window) => {
-                let limit = &mut heard.get_mut(&window.job).expect("of a job that is there").limit;
+                let limit = &mut received.get_mut(&window.job).expect("of a job that is there").limit;
                 assert!(window.limit > std::mem::replace(limit, window.limit), "the limit falls");
             }
             client_event::Body::Welcome(_) | client_event::Body::Waiting(_) => {}
@@ -158,7 +158,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(doses::cases(600)))]
 
     #[test]
-    fn every_item_comes_back_once(
+    fn every_item_is_delivered_once(
         jobs in prop::collection::vec((0..5u64, 0..3u32, prop::collection::vec((0..3u64, 1..7u64), 0..8)), 1..4),
         window in 1..400u64,
         numbers in prop::collection::vec(any::<u32>(), 20..200),
@@ -168,15 +168,15 @@ proptest! {
         config.window = window;
         let mut wire = Wire::with(config);
         wire.client();
-        wire.ask(0, open_pool(0));
+        wire.send(0, open_pool(0));
         let mut agents = Vec::new();
-        let mut heard = BTreeMap::new();
+        let mut received = BTreeMap::new();
         let mut input = Vec::new();
         let mut sent: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for (number, (chunksize, retries, batches)) in jobs.iter().enumerate() {
             let job = number as u64;
-            wire.ask(0, open_job_retrying(job, *chunksize, *retries));
-            heard.insert(job, Heard { limit: window, ..Heard::default() });
+            wire.send(0, open_job_retrying(job, *chunksize, *retries));
+            received.insert(job, Received { limit: window, ..Received::default() });
             let mut next = 0;
             let batches = batches.iter().map(|&(gap, count)| {
                 let first = next + gap;
@@ -195,18 +195,18 @@ proptest! {
                 let (job, batches) = &mut input[at];
                 let job = *job;
                 match batches.front().copied() {
-                    Some((first, count)) if heard[&job].may_be_sent(jobs[job as usize].0) => {
+                    Some((first, count)) if received[&job].may_be_sent(jobs[job as usize].0) => {
                         batches.pop_front();
                         let batch: Vec<_> = (first..first + count).map(|item| text(job, item)).collect();
-                        let heard = heard.get_mut(&job).expect("it is there");
-                        heard.sent_bytes += batch.iter().map(|item| item.len() as u64 + 4).sum::<u64>();
-                        heard.sent_items += count;
-                        wire.ask(0, items(job, first, &batch));
+                        let received = received.get_mut(&job).expect("it is there");
+                        received.sent_bytes += batch.iter().map(|item| item.len() as u64 + 4).sum::<u64>();
+                        received.sent_items += count;
+                        wire.send(0, items(job, first, &batch));
                         sent.entry(job).or_default().extend(first..first + count);
                     }
                     Some(_) => {}
                     None => {
-                        wire.ask(0, end_items(job));
+                        wire.send(0, end_items(job));
                         input.remove(at);
                     }
                 }
@@ -226,29 +226,29 @@ proptest! {
                 read_mail(&mut wire, &mut agents, number, &mut dice);
                 work(&mut wire, &mut agents[number], number, &mut dice, faults);
             }
-            listen(&mut wire, &mut heard);
-            if heard.values().all(|job| job.ended.is_some()) {
+            listen(&mut wire, &mut received);
+            if received.values().all(|job| job.ended.is_some()) {
                 break;
             }
             prop_assert!(round < 5000, "the jobs do not end");
         }
-        for (job, heard) in &heard {
-            prop_assert_eq!(heard.ended, Some(false));
+        for (job, received) in &received {
+            prop_assert_eq!(received.ended, Some(false));
             let retries = jobs[*job as usize].1;
-            let mut all: Vec<u64> = heard.done.keys().chain(heard.failed.keys()).copied().collect();
+            let mut all: Vec<u64> = received.done.keys().chain(received.failed.keys()).copied().collect();
             all.sort_unstable();
             prop_assert_eq!(&all, &sent.remove(job).unwrap_or_default());
-            for (item, result) in &heard.done {
+            for (item, result) in &received.done {
                 prop_assert_eq!(result, &text(*job, *item).to_uppercase());
             }
-            prop_assert!(heard.counted.values().all(|&attempts| attempts == retries + 1), "{:?}", heard.counted);
-            for (kind, attempts) in heard.failed.values() {
+            prop_assert!(received.counted.values().all(|&attempts| attempts == retries + 1), "{:?}", received.counted);
+            for (kind, attempts) in received.failed.values() {
                 let all_tries = matches!(kind, FailureKind::WorkerDied | FailureKind::AgentLost);
                 prop_assert!(*attempts == retries + 1 || !all_tries && *attempts <= retries);
             }
         }
         prop_assert_eq!((wire.coordinator.stored_bytes(), wire.coordinator.late_messages()), (0, 0));
-        wire.ask(0, close(false));
+        wire.send(0, close(false));
         for number in (0..agents.len()).filter(|&number| !agents[number].gone).collect::<Vec<_>>() {
             read_mail(&mut wire, &mut agents, number, &mut dice);
             prop_assert!(agents[number].jobs.is_empty());

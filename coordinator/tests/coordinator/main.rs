@@ -9,4 +9,4 @@ mod reopen;
 mod restarts;
 mod sessions;
 mod settled;
-mod unheard;
+mod unacknowledged;

@@ -1,4 +1,4 @@
-//! What the server and its operators see and do.
+//! Queries and commands of the server and its operators.
 
 use farpool_proto::v1::{
     AgentHello, Credit, FailureKind, OpenJob, OpenPool, Program, RunDone, Version, WorkerSettings,
@@ -7,10 +7,10 @@ use farpool_proto::v1::{
 use crate::fakes::*;
 
 const SECOND: u64 = 1 << 30;
-/// The id of the first pool that a coordinator gives out.
+/// The id of the first pool of a coordinator.
 const POOL: u64 = 1 << 32;
 
-/// The chunks that the agent's inbox has; all of the inbox is read.
+/// The chunks in the agent's inbox; reads the whole inbox.
 fn assigned(wire: &mut Wire, agent: usize) -> Vec<Held> {
     wire.schedule();
     let commands = wire.to_agents[agent].drain(..);
@@ -21,11 +21,11 @@ fn assigned(wire: &mut Wire, agent: usize) -> Vec<Held> {
     chunks.flatten().collect()
 }
 
-fn open_named_pool(name: &str, digest: u8) -> Ask {
+fn open_named_pool(name: &str, digest: u8) -> Request {
     let settings = WorkerSettings { name: name.to_owned(), payload_limit: PAYLOAD_LIMIT, ..WorkerSettings::default() };
     let program = Program { digest: vec![digest; 32].into(), size: 5, ..Program::default() };
     let require = labels(&["gpu=a100"]);
-    Ask::OpenPool(Box::new(OpenPool {
+    Request::OpenPool(Box::new(OpenPool {
         settings: Some(settings),
         program: program.packed(),
         require,
@@ -33,18 +33,18 @@ fn open_named_pool(name: &str, digest: u8) -> Ask {
     }))
 }
 
-fn named_job(job: u64, label: &str, priority: i32) -> Ask {
-    Ask::OpenJob(Box::new(OpenJob { job, chunksize: 1, label: label.to_owned(), priority, ..OpenJob::default() }))
+fn named_job(job: u64, label: &str, priority: i32) -> Request {
+    Request::OpenJob(Box::new(OpenJob { job, chunksize: 1, label: label.to_owned(), priority, ..OpenJob::default() }))
 }
 
 #[test]
-fn the_status_tells_all() {
+fn the_status_is_complete() {
     let mut wire = Wire::new();
     wire.silent_agent();
     wire.silent_agent();
-    wire.say(
+    wire.report(
         0,
-        Say::Hello(Box::new(AgentHello {
+        Report::Hello(Box::new(AgentHello {
             host: "big".to_owned(),
             slots: 2,
             version: Some(Version { release: "1.2.3".to_owned(), protocol: 1 }),
@@ -53,17 +53,17 @@ fn the_status_tells_all() {
             ..AgentHello::default()
         })),
     );
-    wire.say(0, Say::Credit(Credit { chunks: 3, bytes: 0 }));
+    wire.report(0, Report::Credit(Credit { chunks: 3, bytes: 0 }));
     wire.client();
-    wire.ask(0, open_named_pool("mine", 7));
-    wire.ask(0, named_job(40, "resize", -3));
-    wire.ask(0, items(40, 0, &["a", "b", "c", "d", "e"]));
+    wire.send(0, open_named_pool("mine", 7));
+    wire.send(0, named_job(40, "resize", -3));
+    wire.send(0, items(40, 0, &["a", "b", "c", "d", "e"]));
     let chunks = assigned(&mut wire, 0);
     wire.wait(10 * SECOND);
-    wire.say(0, done(&chunks[0], 0, 1));
-    wire.say(0, fault(&chunks[1], 1, FailureKind::TimedOut));
+    wire.report(0, done(&chunks[0], 0, 1));
+    wire.report(0, fault(&chunks[1], 1, FailureKind::TimedOut));
     wire.schedule();
-    wire.ask(0, end_items(40));
+    wire.send(0, end_items(40));
     wire.wait(2 * SECOND);
     let status = wire.serve(|coordinator, now, _| coordinator.status(now, 1000));
 
@@ -100,9 +100,9 @@ fn agents_are_found_by_id_or_host() {
     for (host, id) in [("a", 1u8), ("b", 2), ("b", 3)] {
         let number = wire.silent_agent();
         let id = vec![id; 16].into();
-        wire.say(
+        wire.report(
             number,
-            Say::Hello(Box::new(AgentHello { host: host.to_owned(), slots: 1, id, ..AgentHello::default() })),
+            Report::Hello(Box::new(AgentHello { host: host.to_owned(), slots: 1, id, ..AgentHello::default() })),
         );
     }
     let id = |byte: u8| {
@@ -127,11 +127,11 @@ fn jobs_are_found_and_cancelled() {
     wire.client();
     let none = wire.coordinator.find_job("2");
     assert_eq!(none, Err("there is no job \"2\": no job is open".to_owned()));
-    wire.ask(0, open_pool(0));
+    wire.send(0, open_pool(0));
     for job in 0..12 {
-        wire.ask(0, named_job(job, "", 0));
+        wire.send(0, named_job(job, "", 0));
     }
-    wire.ask(0, items(3, 0, &["a"]));
+    wire.send(0, items(3, 0, &["a"]));
     wire.schedule();
     wire.to_clients[0].clear();
     wire.to_agents[0].clear();
@@ -149,12 +149,12 @@ fn jobs_are_found_and_cancelled() {
             .map(String::as_str),
     );
     assert!(!wire.serve(|coordinator, now, out| coordinator.cancel_job(job, now, out)));
-    // The client has not heard.
-    wire.ask(0, items(3, 1, &["b"]));
-    wire.ask(0, cancel(3));
+    // The client does not know yet.
+    wire.send(0, items(3, 1, &["b"]));
+    wire.send(0, cancel(3));
     wire.expect(&[]);
     // Its number is not used again.
-    wire.ask(0, named_job(50, "", 0));
+    wire.send(0, named_job(50, "", 0));
     assert_eq!(wire.coordinator.find_job("5"), Err("job 5 is no longer open: it has ended".to_owned()));
     assert!(wire.coordinator.find_job("14").is_ok());
 }
@@ -164,51 +164,51 @@ fn items_with_results_that_count_as_failed_are_counted() {
     let mut wire = Wire::new();
     wire.agent(2, 3);
     wire.client();
-    wire.ask(0, open_pool(0));
-    wire.ask(0, named_job(1, "", 0));
-    wire.ask(0, items(1, 0, &["a", "b", "c"]));
+    wire.send(0, open_pool(0));
+    wire.send(0, named_job(1, "", 0));
+    wire.send(0, items(1, 0, &["a", "b", "c"]));
     let chunks = assigned(&mut wire, 0);
-    wire.say(0, done(&chunks[0], 0, 1));
-    let Say::RunDone(run) = done(&chunks[1], 0, 1) else { unreachable!("that is what it is") };
-    wire.say(0, Say::RunDone(RunDone { failed: true, ..run.clone() }));
-    // Said again: it is late.
-    wire.say(0, Say::RunDone(RunDone { failed: true, ..run }));
+    wire.report(0, done(&chunks[0], 0, 1));
+    let Report::RunDone(run) = done(&chunks[1], 0, 1) else { unreachable!("that is what it is") };
+    wire.report(0, Report::RunDone(RunDone { failed: true, ..run.clone() }));
+    // A repeated report is late.
+    wire.report(0, Report::RunDone(RunDone { failed: true, ..run }));
     let status = wire.serve(|coordinator, now, _| coordinator.status(now, 1000));
     assert_eq!((status.jobs[0].done, status.jobs[0].failed, status.late_messages), (2, 1, 1));
-    let told = wire.to_clients[0].iter().filter_map(|told| match told {
+    let received = wire.to_clients[0].iter().filter_map(|event| match event {
         farpool_proto::v1::client_event::Body::ItemsDone(done) => Some((done.first, done.failed)),
         _ => None,
     });
-    assert_eq!(told.collect::<Vec<_>>(), [(0, false), (1, true)]);
+    assert_eq!(received.collect::<Vec<_>>(), [(0, false), (1, true)]);
 }
 
 #[test]
-fn a_client_that_does_not_read_is_given_nothing_more() {
+fn a_client_that_does_not_read_gets_nothing_more() {
     let mut wire = Wire::new();
     wire.agent(1, 2);
     for client in 0..2 {
         wire.client();
-        wire.ask(client, open_pool(0));
-        wire.ask(client, open_job(0, 1, 0));
+        wire.send(client, open_pool(0));
+        wire.send(client, open_job(0, 1, 0));
     }
-    wire.ask(0, items(0, 0, &["a", "b", "c"]));
+    wire.send(0, items(0, 0, &["a", "b", "c"]));
     let chunks = assigned(&mut wire, 0);
     let client = wire.clients[0];
     for _ in 0..2 {
         wire.serve(|coordinator, now, out| coordinator.pause_client(client, true, now, out));
     }
-    wire.say(0, done(&chunks[0], 0, 1));
+    wire.report(0, done(&chunks[0], 0, 1));
     assert!(assigned(&mut wire, 0).is_empty());
-    // What is out goes on, and others do.
-    wire.ask(1, items(0, 0, &["x", "y", "z"]));
+    // Chunks at agents continue, and so do other clients.
+    wire.send(1, items(0, 0, &["x", "y", "z"]));
     let others = assigned(&mut wire, 0);
     assert_eq!(others.len(), 1);
-    wire.say(0, done(&chunks[1], 0, 1));
+    wire.report(0, done(&chunks[1], 0, 1));
     assert_eq!(assigned(&mut wire, 0)[0].items, ["y"]);
     wire.serve(|coordinator, now, out| coordinator.pause_client(client, false, now, out));
-    wire.say(0, done(&others[0], 0, 1));
+    wire.report(0, done(&others[0], 0, 1));
     assert_eq!(assigned(&mut wire, 0)[0].items, ["c"]);
-    // Nobody has no pool.
+    // A client without a pool.
     let silent = wire.client();
     let client = wire.clients[silent];
     wire.serve(|coordinator, now, out| coordinator.pause_client(client, true, now, out));
@@ -219,7 +219,7 @@ fn clients_are_found_by_their_program() {
     let mut wire = Wire::new();
     for digest in [1, 2, 1] {
         let client = wire.client();
-        wire.ask(client, open_named_pool("", digest));
+        wire.send(client, open_named_pool("", digest));
     }
     let ids = wire.clients.clone();
     let find = |wire: &Wire, digest: u8, except: &[_]| wire.coordinator.client_with_program(&[digest; 32], except);
@@ -238,11 +238,11 @@ fn stored_bytes_are_counted_for_each_client() {
     wire.agent(1, 1);
     for client in 0..2 {
         wire.client();
-        wire.ask(client, open_pool(0));
-        wire.ask(client, open_job(0, 1, 0));
+        wire.send(client, open_pool(0));
+        wire.send(client, open_job(0, 1, 0));
     }
-    wire.ask(0, items(0, 0, &["abc", "d"]));
-    wire.ask(1, items(0, 0, &["e"]));
+    wire.send(0, items(0, 0, &["abc", "d"]));
+    wire.send(1, items(0, 0, &["e"]));
     // Bytes, 4 for each item, and 192 for each message.
     let found = |wire: &Wire| {
         let of = |client: usize| wire.coordinator.stored_bytes_of(wire.clients[client]);
@@ -250,86 +250,86 @@ fn stored_bytes_are_counted_for_each_client() {
     };
     assert_eq!(found(&wire), (204, 197, 401));
     let chunks = assigned(&mut wire, 0);
-    wire.say(0, done(&chunks[0], 0, 1));
+    wire.report(0, done(&chunks[0], 0, 1));
     assert_eq!(found(&wire), (204, 197, 401));
-    wire.ask(1, cancel(0));
+    wire.send(1, cancel(0));
     assert_eq!(found(&wire), (204, 0, 204));
     wire.client_gone(0);
     assert_eq!(found(&wire), (0, 0, 0));
 }
 
 #[test]
-fn jobs_are_counted_by_what_they_take() {
+fn jobs_are_counted_by_their_memory() {
     let mut wire = Wire::new();
     wire.client();
-    wire.ask(0, open_pool(0));
-    wire.ask(0, open_job(0, 1, 0));
+    wire.send(0, open_pool(0));
+    wire.send(0, open_job(0, 1, 0));
     let one = wire.coordinator.job_bytes();
     assert!((200..4000).contains(&one), "{one} bytes");
-    wire.ask(0, named_job(1, "a label of 26 characters..", 0));
+    wire.send(0, named_job(1, "a label of 26 characters..", 0));
     assert_eq!(wire.coordinator.job_bytes_of(wire.clients[0]), 2 * one + 26);
-    wire.ask(0, cancel(1));
-    wire.ask(0, end_items(0));
+    wire.send(0, cancel(1));
+    wire.send(0, end_items(0));
     assert_eq!(wire.coordinator.job_bytes(), 0);
-    wire.ask(0, open_job(2, 1, 0));
+    wire.send(0, open_job(2, 1, 0));
     wire.client_gone(0);
     assert_eq!((wire.coordinator.job_bytes(), wire.coordinator.job_bytes_of(wire.clients[0])), (0, 0));
 }
 
 #[test]
-fn jobs_that_matter_more_go_first() {
+fn jobs_with_higher_priority_go_first() {
     let mut wire = Wire::new();
     wire.agent(1, 1);
     wire.client();
-    wire.ask(0, open_pool(0));
+    wire.send(0, open_pool(0));
     for (job, priority) in [(0, 0), (1, 5), (2, -5), (3, 5)] {
-        wire.ask(0, named_job(job, "", priority));
-        wire.ask(0, items(job, 0, &[format!("{job}"), format!("{job}")]));
+        wire.send(0, named_job(job, "", priority));
+        wire.send(0, items(job, 0, &[format!("{job}"), format!("{job}")]));
     }
     let mut order = Vec::new();
     while let [chunk] = &assigned(&mut wire, 0)[..] {
         order.extend(chunk.items.clone());
-        wire.say(0, done(chunk, 0, 1));
+        wire.report(0, done(chunk, 0, 1));
     }
     assert_eq!(order, ["1", "3", "1", "3", "0", "0", "2", "2"]);
 }
 
-/// What each pool waits for, as operators see it.
+/// Returns why each pool waits, as operators see it.
 fn waiting(wire: &mut Wire) -> Vec<String> {
     let status = wire.serve(|coordinator, now, _| coordinator.status(now, 1000));
     status.pools.into_iter().map(|pool| pool.waiting).collect()
 }
 
 #[test]
-fn a_pool_without_a_free_slot_says_so() {
+fn a_pool_without_a_free_slot_reports_that() {
     let mut wire = Wire::new();
     wire.agent(1, 1);
     for client in 0..2 {
         wire.client();
-        wire.ask(client, open_pool(0));
-        wire.ask(client, open_job(0, 1, 0));
-        wire.ask(client, items(0, 0, &["a"]));
+        wire.send(client, open_pool(0));
+        wire.send(client, open_job(0, 1, 0));
+        wire.send(client, items(0, 0, &["a"]));
         assigned(&mut wire, 0);
     }
     assert_eq!(waiting(&mut wire), ["", "a free slot: the only one is taken"]);
 }
 
-/// Where slots are free, none is waited for.
+/// If slots are free, the pool does not wait for one.
 #[test]
-fn a_pool_that_nothing_runs_of_says_what_it_waits_for() {
+fn an_idle_pool_reports_what_it_waits_for() {
     let mut wire = Wire::new();
     wire.starts_at_once = false;
     wire.agent(2, 3);
     wire.agent(2, 3);
     wire.client();
-    wire.ask(0, open_pool(0));
+    wire.send(0, open_pool(0));
     assert_eq!(waiting(&mut wire), [""]);
-    wire.ask(0, open_job(0, 1, 0));
-    wire.ask(0, items(0, 0, &["a"]));
+    wire.send(0, open_job(0, 1, 0));
+    wire.send(0, items(0, 0, &["a"]));
     wire.schedule();
     assert_eq!(waiting(&mut wire), ["2 agents to start its workers"]);
-    wire.say(0, Say::Credit(Credit { chunks: 0, bytes: 0 }));
-    wire.say(0, pool_started(POOL));
+    wire.report(0, Report::Credit(Credit { chunks: 0, bytes: 0 }));
+    wire.report(0, pool_started(POOL));
     wire.schedule();
     assert_eq!(waiting(&mut wire), ["an agent to accept work: none with free slots does now"]);
     let away = |wire: &mut Wire, away| {
@@ -343,7 +343,7 @@ fn a_pool_that_nothing_runs_of_says_what_it_waits_for() {
     wire.serve(|coordinator, now, out| coordinator.pause_client(client, true, now, out));
     assert_eq!(waiting(&mut wire), ["its client to read its results"]);
     wire.serve(|coordinator, now, out| coordinator.pause_client(client, false, now, out));
-    wire.say(0, Say::Credit(Credit { chunks: 3, bytes: 0 }));
+    wire.report(0, Report::Credit(Credit { chunks: 3, bytes: 0 }));
     assert_eq!(assigned(&mut wire, 0).len(), 1);
     assert_eq!(waiting(&mut wire), [""]);
 }

@@ -1,4 +1,4 @@
-//! Where pools run: labels, limits, agents that cannot, that come and that go.
+//! Where pools run: labels, limits, unfit agents, and agents that join and leave.
 
 use farpool_coordinator::RefusedKind;
 use farpool_proto::v1::{
@@ -7,10 +7,10 @@ use farpool_proto::v1::{
 
 use crate::fakes::*;
 
-/// The ids of the first pools that a coordinator gives out.
+/// The ids of the first pools of a coordinator.
 const POOL: u64 = 1 << 32;
 
-/// The chunks that the agent's inbox has; all of the inbox is read.
+/// The chunks in the agent's inbox; reads the whole inbox.
 fn assigned(wire: &mut Wire, agent: usize) -> Vec<Held> {
     wire.schedule();
     let commands = wire.to_agents[agent].drain(..);
@@ -25,7 +25,7 @@ fn assigned(wire: &mut Wire, agent: usize) -> Vec<Held> {
 fn a_pool_waits_with_a_reason() {
     let mut wire = Wire::new();
     wire.client();
-    wire.ask(0, open_pool_for(0, &["gpu=a100", "zone=b"]));
+    wire.send(0, open_pool_for(0, &["gpu=a100", "zone=b"]));
     wire.expect(&["client0: welcome", "client0: waiting: no agent is connected"]);
     wire.agent_with(2, &["gpu=a100", "zone=a"]);
     wire.expect(&["client0: waiting: the only agent does not have gpu=a100 and zone=b"]);
@@ -33,14 +33,14 @@ fn a_pool_waits_with_a_reason() {
     wire.expect(&["client0: waiting: none of the 2 agents has gpu=a100 and zone=b"]);
     wire.agent_with(4, &["zone=b", "x=y", "gpu=a100"]);
     wire.expect(&["client0: opened with 4 slots", "agent2: start pool 0"]);
-    // Another one changes nothing for it; one that fits does.
+    // A second unfit agent changes nothing for it; one that fits does.
     wire.agent_with(8, &[]);
     wire.expect(&[]);
     wire.agent_with(1, &["gpu=a100", "zone=b"]);
     wire.expect(&["client0: opened with 5 slots", "agent4: start pool 0"]);
     wire.agent_gone(2);
     wire.expect(&["client0: opened with 1 slots"]);
-    wire.say(4, Say::Draining(Draining {}));
+    wire.report(4, Report::Draining(Draining {}));
     wire.expect(&["client0: waiting: none of the 3 agents has gpu=a100 and zone=b"]);
     for agent in [0, 1, 3] {
         wire.agent_gone(agent);
@@ -52,81 +52,81 @@ fn a_pool_waits_with_a_reason() {
     wire.expect(&["client0: waiting: no agent is connected"]);
 }
 
-/// The client is not left in silence while workers die everywhere.
+/// The client is told when workers die everywhere.
 #[test]
-fn a_pool_whose_agents_are_all_unhealthy_says_so() {
+fn a_pool_reports_that_all_its_agents_are_unhealthy() {
     let mut wire = Wire::new();
     wire.agent(1, 2);
     wire.agent(2, 4);
     wire.client();
-    wire.ask(0, open_pool(0));
+    wire.send(0, open_pool(0));
     wire.expect(&["client0: welcome", "client0: opened with 3 slots", "agent0: start pool 0", "agent1: start pool 0"]);
     let unhealthy = |wire: &mut Wire, agent: usize, reason: &str| {
-        wire.say(agent, Say::HealthReport(HealthReport { reason: reason.to_owned(), pool: 0 }));
+        wire.report(agent, Report::HealthReport(HealthReport { reason: reason.to_owned(), pool: 0 }));
     };
     unhealthy(&mut wire, 0, "10 workers in a row died");
     wire.expect(&[]);
     unhealthy(&mut wire, 1, "3 workers in a row died");
     let all = "all 2 agents that the pool runs on are unhealthy: `farpool agents` says why";
     wire.expect(&[&format!("client0: waiting: {all}")]);
-    // The same in other words is no news.
+    // Another reason for the same state is not sent.
     unhealthy(&mut wire, 1, "4 workers in a row died");
     wire.expect(&[]);
     unhealthy(&mut wire, 0, "");
     wire.expect(&["client0: opened with 3 slots"]);
 }
 
-/// Where a pool's workers die while those of another pool serve, the other pool gets all of the agent.
+/// If only one pool's workers die at an agent, other pools get all of the agent.
 #[test]
-fn a_pool_that_ails_at_an_agent_gets_nothing_there() {
+fn a_pool_gets_nothing_where_it_is_unhealthy() {
     let mut wire = Wire::new();
     wire.agent(1, 4);
     for client in 0..2 {
         wire.client();
-        wire.ask(client, open_pool(0));
-        wire.ask(client, open_job(0, 1, 0));
+        wire.send(client, open_pool(0));
+        wire.send(client, open_job(0, 1, 0));
     }
     let bad = POOL;
-    wire.ask(0, items(0, 0, &["a"; 9]));
+    wire.send(0, items(0, 0, &["a"; 9]));
     let chunks = assigned(&mut wire, 0);
     assert_eq!(chunks.len(), 4, "all that the agent takes");
     wire.to_clients[0].clear();
-    wire.say(0, Say::HealthReport(HealthReport { reason: "10 workers in a row died".to_owned(), pool: bad }));
+    wire.report(0, Report::HealthReport(HealthReport { reason: "10 workers in a row died".to_owned(), pool: bad }));
     wire.expect(&[
         "client0: waiting: its workers do not start: host0: 10 workers in a row died",
         "client1: welcome",
         "client1: opened with 1 slots",
     ]);
     for chunk in &chunks {
-        wire.say(0, give_back(chunk, 0, 1));
+        wire.report(0, give_back(chunk, 0, 1));
     }
     assert_eq!(assigned(&mut wire, 0).len(), 0);
-    wire.ask(1, items(0, 0, &["b"; 9]));
+    wire.send(1, items(0, 0, &["b"; 9]));
     assert_eq!(assigned(&mut wire, 0).len(), 4, "the other pool gets all of the agent");
-    wire.say(0, pool_started(bad));
+    wire.report(0, pool_started(bad));
     wire.expect(&["client0: opened with 1 slots"]);
     assert_eq!(wire.coordinator.late_messages(), 0);
 }
 
 #[test]
-fn nothing_is_given_before_the_pool_has_started() {
+fn nothing_is_assigned_before_the_pool_has_started() {
     let mut wire = Wire::new();
     wire.starts_at_once = false;
     wire.agent(1, 2);
     wire.client();
-    wire.ask(0, open_pool(0));
+    wire.send(0, open_pool(0));
     // The slots count already.
     wire.expect(&["client0: welcome", "client0: opened with 1 slots", "agent0: start pool 0"]);
-    wire.ask(0, open_job(0, 1, 0));
-    wire.ask(0, items(0, 0, &["a"]));
+    wire.send(0, open_job(0, 1, 0));
+    wire.send(0, items(0, 0, &["a"]));
     wire.schedule();
     wire.expect(&[]);
-    wire.say(0, pool_started(POOL));
+    wire.report(0, pool_started(POOL));
     wire.schedule();
     wire.expect(&["agent0: start job 0 whole", r#"agent0: run job 0 attempt 1 from 0 ["a"]"#]);
-    // Said twice, or of what is not there, it means nothing.
-    wire.say(0, pool_started(POOL));
-    wire.say(0, pool_started(7));
+    // Reports that are repeated, or about unknown places, have no effect.
+    wire.report(0, pool_started(POOL));
+    wire.report(0, pool_started(7));
     assert_eq!(wire.coordinator.late_messages(), 2);
 }
 
@@ -136,7 +136,7 @@ fn a_limit_is_kept_over_all_agents() {
     wire.agent(2, 3);
     wire.agent(4, 6);
     wire.client();
-    wire.ask(0, open_pool(3));
+    wire.send(0, open_pool(3));
     wire.expect(&[
         "client0: welcome",
         "client0: opened with 3 slots",
@@ -160,18 +160,18 @@ fn an_agent_that_cannot_run_a_pool_leaves_it_to_others() {
         wire.agent(1, 1);
         wire.agent(1, 1);
         wire.client();
-        wire.ask(0, open_pool(0));
-        wire.ask(0, open_job(0, 1, 0));
-        wire.ask(0, items(0, 0, &["a", "b"]));
+        wire.send(0, open_pool(0));
+        wire.send(0, open_job(0, 1, 0));
+        wire.send(0, items(0, 0, &["a", "b"]));
         let chunks = assigned(&mut wire, 0);
         assert_eq!(chunks.len(), 1);
         assigned(&mut wire, 1);
         wire.to_clients[0].clear();
-        wire.say(0, pool_fault(POOL, kind));
-        wire.say(0, pool_stopped(POOL));
+        wire.report(0, pool_fault(POOL, kind));
+        wire.report(0, pool_stopped(POOL));
         wire.expect(&["client0: opened with 1 slots"]);
-        // What it held is nobody's attempt, and its report on that is not believed.
-        wire.say(0, done(&chunks[0], 0, 1));
+        // What the agent held counts no attempt, and its report of it is dropped.
+        wire.report(0, done(&chunks[0], 0, 1));
         assert_eq!(wire.coordinator.late_messages(), 1);
         wire.agent(1, 1);
         wire.schedule();
@@ -181,22 +181,22 @@ fn an_agent_that_cannot_run_a_pool_leaves_it_to_others() {
             "agent2: start job 0 whole",
             &format!("agent2: run job 0 attempt 1 from {} {:?}", chunks[0].first, chunks[0].items),
         ]);
-        // Where it ran another can, but when none is left:
-        wire.say(1, pool_fault(POOL, kind));
+        // Where the pool ran, another agent can run it, until none is left.
+        wire.report(1, pool_fault(POOL, kind));
         wire.expect(&["client0: opened with 1 slots"]);
-        wire.say(2, pool_fault(POOL, kind));
-        let told = format!("client0: pool failed: {kind:?} on there, attempts 0");
+        wire.report(2, pool_fault(POOL, kind));
+        let received = format!("client0: pool failed: {kind:?} on there, attempts 0");
         wire.expect(&[
-            &told,
+            &received,
             "agent0: end job 0 kill",
             "agent1: end job 0 kill",
             "agent1: stop pool 0 now",
             "agent2: end job 0 kill",
             "agent2: stop pool 0 now",
         ]);
-        wire.say(1, pool_stopped(POOL));
-        wire.say(2, pool_stopped(POOL));
-        wire.ask(0, close(true));
+        wire.report(1, pool_stopped(POOL));
+        wire.report(2, pool_stopped(POOL));
+        wire.send(0, close(true));
         wire.expect(&["client0: closed"]);
         assert!(wire.coordinator.is_idle());
     }
@@ -208,9 +208,9 @@ fn a_pool_whose_agents_have_gone_waits_for_one_that_can_run_it() {
     wire.agent_with(1, &["gpu=a100"]);
     wire.agent_with(1, &["gpu=a100"]);
     wire.client();
-    wire.ask(0, open_pool_for(0, &["gpu=a100"]));
-    wire.say(0, pool_fault(POOL, FailureKind::ProgramRejected));
-    wire.say(0, pool_stopped(POOL));
+    wire.send(0, open_pool_for(0, &["gpu=a100"]));
+    wire.report(0, pool_fault(POOL, FailureKind::ProgramRejected));
+    wire.report(0, pool_stopped(POOL));
     wire.to_clients[0].clear();
     wire.to_agents.iter_mut().for_each(|inbox| inbox.clear());
     wire.agent_gone(1);
@@ -225,8 +225,8 @@ fn a_pool_whose_agents_have_gone_waits_for_one_that_can_run_it() {
     wire.agent(1, 1);
     wire.agent(1, 1);
     wire.client();
-    wire.ask(0, open_pool(0));
-    wire.say(0, pool_fault(POOL, FailureKind::ProgramRejected));
+    wire.send(0, open_pool(0));
+    wire.report(0, pool_fault(POOL, FailureKind::ProgramRejected));
     wire.to_clients[0].clear();
     wire.to_agents.iter_mut().for_each(|inbox| inbox.clear());
     wire.agent_gone(1);
@@ -234,13 +234,13 @@ fn a_pool_whose_agents_have_gone_waits_for_one_that_can_run_it() {
 }
 
 #[test]
-fn an_agent_that_drains_gets_nothing_more() {
+fn a_draining_agent_gets_nothing_more() {
     let mut wire = Wire::new();
     wire.agent(1, 3);
     wire.client();
-    wire.ask(0, open_pool(1));
-    wire.ask(0, open_job(0, 1, 0));
-    wire.ask(0, items(0, 0, &["a", "b", "c", "d"]));
+    wire.send(0, open_pool(1));
+    wire.send(0, open_job(0, 1, 0));
+    wire.send(0, items(0, 0, &["a", "b", "c", "d"]));
     let chunks = assigned(&mut wire, 0);
     wire.to_clients[0].clear();
     let agent = wire.agents[0];
@@ -249,15 +249,15 @@ fn an_agent_that_drains_gets_nothing_more() {
     }
     wire.expect(&["client0: waiting: all agents are leaving", "agent0: drain"]);
     wire.agent(1, 3);
-    wire.say(0, Say::Draining(Draining {}));
+    wire.report(0, Report::Draining(Draining {}));
     wire.schedule();
     // The one worker of the pool is still at the first agent.
     wire.expect(&["client0: waiting: the only agent does not have a free slot for it"]);
-    wire.say(0, give_back(&chunks[1], 0, 1));
-    wire.say(0, give_back(&chunks[2], 0, 1));
+    wire.report(0, give_back(&chunks[1], 0, 1));
+    wire.report(0, give_back(&chunks[2], 0, 1));
     wire.schedule();
     wire.expect(&[]);
-    wire.say(0, done(&chunks[0], 0, 1));
+    wire.report(0, done(&chunks[0], 0, 1));
     wire.schedule();
     wire.expect(&[
         r#"client0: job 0 done 0: ["A"]"#,
@@ -266,7 +266,7 @@ fn an_agent_that_drains_gets_nothing_more() {
         "agent1: start job 0 whole",
         r#"agent1: run job 0 attempt 1 from 1 ["b"], job 0 attempt 1 from 2 ["c"], job 0 attempt 1 from 3 ["d"]"#,
     ]);
-    wire.say(0, pool_stopped(POOL));
+    wire.report(0, pool_stopped(POOL));
     wire.agent_gone(0);
     wire.expect(&[]);
     assert!(!wire.serve(|coordinator, now, out| coordinator.drain_agent(agent, now, out)));
@@ -277,11 +277,11 @@ fn a_job_waits_for_its_labels() {
     let mut wire = Wire::new();
     wire.agent_with(2, &[]);
     wire.client();
-    wire.ask(0, open_pool(0));
-    wire.ask(0, open_job_for(0, &["gpu=a100"]));
-    wire.ask(0, open_job_for(1, &[]));
-    wire.ask(0, items(0, 0, &["a"]));
-    wire.ask(0, items(1, 0, &["b"]));
+    wire.send(0, open_pool(0));
+    wire.send(0, open_job_for(0, &["gpu=a100"]));
+    wire.send(0, open_job_for(1, &[]));
+    wire.send(0, items(0, 0, &["a"]));
+    wire.send(0, items(1, 0, &["b"]));
     wire.schedule();
     wire.expect(&[
         "client0: welcome",
@@ -306,20 +306,20 @@ fn a_worker_moves_to_where_a_job_can_run() {
     let mut wire = Wire::new();
     wire.agent_with(2, &[]);
     wire.client();
-    wire.ask(0, open_pool(1));
+    wire.send(0, open_pool(1));
     wire.agent_with(2, &["gpu=a100"]);
-    wire.ask(0, open_job_for(0, &[]));
-    wire.ask(0, items(0, 0, &["a"]));
+    wire.send(0, open_job_for(0, &[]));
+    wire.send(0, items(0, 0, &["a"]));
     let chunks = assigned(&mut wire, 0);
     wire.to_clients[0].clear();
-    wire.ask(0, open_job_for(1, &["gpu=a100"]));
-    wire.ask(0, items(1, 0, &["b"]));
+    wire.send(0, open_job_for(1, &["gpu=a100"]));
+    wire.send(0, items(1, 0, &["b"]));
     wire.schedule();
     let waits = "waiting: the only agent that the pool runs on does not have gpu=a100, which the job requires";
     wire.expect(&[&format!("client0: {waits}")]);
-    wire.ask(0, end_items(0));
-    // The job that needs the place is over with this.
-    wire.say(0, done(&chunks[0], 0, 1));
+    wire.send(0, end_items(0));
+    // This ends the job that needs the place.
+    wire.report(0, done(&chunks[0], 0, 1));
     wire.schedule();
     wire.expect(&[
         r#"client0: job 0 done 0: ["A"]"#,
@@ -327,7 +327,7 @@ fn a_worker_moves_to_where_a_job_can_run() {
         "agent0: end job 0",
         "agent0: stop pool 0",
     ]);
-    wire.say(0, pool_stopped(POOL));
+    wire.report(0, pool_stopped(POOL));
     wire.schedule();
     wire.expect(&[
         "client0: opened with 1 slots",
@@ -343,31 +343,31 @@ fn output_goes_to_the_client() {
     wire.agent(1, 1);
     wire.agent(1, 1);
     wire.client();
-    wire.ask(0, open_pool(1));
+    wire.send(0, open_pool(1));
     wire.expect(&["client0: welcome", "client0: opened with 1 slots", "agent0: start pool 0 with 1"]);
     let output = |pool| {
         let stream = OutputStream::Stderr.into();
-        Say::Output(AgentOutput { pool, pid: 12, stream, data: "hello\n".into() })
+        Report::Output(AgentOutput { pool, pid: 12, stream, data: "hello\n".into() })
     };
-    wire.say(0, output(POOL));
+    wire.report(0, output(POOL));
     wire.expect(&["client0: output of 12 on host0: hello\n"]);
-    // Of a pool that is not there, from an agent where it is not, and when the client has gone.
-    wire.say(0, output(7));
-    wire.say(1, output(POOL));
+    // Output of an unknown pool, from an agent where the pool is not, and after the client has left.
+    wire.report(0, output(7));
+    wire.report(1, output(POOL));
     wire.client_gone(0);
-    wire.say(0, output(POOL));
+    wire.report(0, output(POOL));
     wire.expect(&["agent0: stop pool 0 now"]);
     assert_eq!(wire.coordinator.late_messages(), 3);
 }
 
 #[test]
-fn of_two_sessions_of_one_agent_the_newer_counts() {
+fn the_newer_of_two_sessions_of_an_agent_counts() {
     let mut wire = Wire::new();
     wire.agent_as(1, 1, Vec::new());
     wire.client();
-    wire.ask(0, open_pool_as(9, 0, None));
-    wire.ask(0, open_job(0, 1, 2));
-    wire.ask(0, items(0, 0, &["a"]));
+    wire.send(0, open_pool_as(9, 0, None));
+    wire.send(0, open_job(0, 1, 2));
+    wire.send(0, items(0, 0, &["a"]));
     wire.schedule();
     let job = ["client0: welcome", "client0: runs at 1", "client0: opened with 1 slots"];
     let first = [
@@ -385,7 +385,7 @@ fn of_two_sessions_of_one_agent_the_newer_counts() {
         "agent1: start job 0 whole",
         "agent1: run job 0 attempt 2 from 0 [\"a\"]",
     ]);
-    let refused = wire.try_say(0, Say::Draining(Draining {})).expect_err("its session is over");
+    let refused = wire.try_report(0, Report::Draining(Draining {})).expect_err("its session is over");
     assert_eq!(refused.kind(), &RefusedKind::NoSession);
     wire.agent_gone(0);
     assert_eq!(wire.coordinator.find_agent("host1").ok().map(|(agent, _)| agent), Some(wire.agents[1]));
@@ -399,7 +399,7 @@ fn agents_are_told_the_weight() {
     for (weight, expected) in [(0, 1), (1, 1), (7, 7)] {
         let client = wire.client();
         let settings = Some(WorkerSettings::default());
-        wire.ask(client, Ask::OpenPool(Box::new(OpenPool { settings, weight, ..OpenPool::default() })));
+        wire.send(client, Request::OpenPool(Box::new(OpenPool { settings, weight, ..OpenPool::default() })));
         let Some(agent_command::Body::StartPool(start)) = wire.to_agents[0].pop_back() else { panic!() };
         assert_eq!((start.weight, start.processes), (expected, 0));
     }

@@ -1,4 +1,4 @@
-//! What must not be sent: refused with a word on why, and nobody else notices.
+//! Messages that are not allowed are refused with a reason, and no other session is affected.
 
 use farpool_coordinator::{Principal, RefusedKind};
 use farpool_proto::limits;
@@ -11,16 +11,16 @@ use proptest::prelude::*;
 
 use crate::fakes::*;
 
-/// A client that has sent some messages sends one more.
+/// A client sends some messages and then one that is refused.
 #[track_caller]
-fn check_client(before: Vec<Ask>, last: Ask, expected: RefusedKind, words: &str) {
+fn check_client(before: Vec<Request>, last: Request, expected: RefusedKind, words: &str) {
     let mut wire = Wire::new();
     wire.agent(1, 1);
     wire.client();
     for body in before {
-        wire.ask(0, body);
+        wire.send(0, body);
     }
-    let refused = wire.try_ask(0, last).expect_err("the message is refused");
+    let refused = wire.try_send(0, last).expect_err("the message is refused");
     assert_eq!((refused.kind(), refused.to_string().as_str()), (&expected, words));
 }
 
@@ -29,7 +29,7 @@ fn clients() {
     use RefusedKind::*;
     let open = || open_pool(0);
     let raw = |data: &'static [u8], ends: &'static [u8]| {
-        Ask::Items(Items { job: 0, first: 0, data: data.into(), ends: ends.into() })
+        Request::Items(Items { job: 0, first: 0, data: data.into(), ends: ends.into() })
     };
     let none: &[&str] = &[];
     check_client(vec![], open_job(0, 0, 0), NotFirst("OpenPool"), "a session begins with OpenPool");
@@ -77,25 +77,25 @@ fn clients() {
     check_client(closed, open_job(1, 0, 0), PoolClosed, "a job for a pool that was closed");
 }
 
-/// As when every other job's argument cannot be encoded: its number is never heard of.
+/// As when every other job's argument cannot be encoded, so that its number is never used.
 #[test]
-fn numbers_with_very_many_holes() {
+fn job_numbers_with_many_gaps() {
     let mut wire = Wire::new();
     wire.client();
-    wire.ask(0, open_pool(0));
+    wire.send(0, open_pool(0));
     const LAST: u64 = 40_000;
     for number in (2..=LAST).step_by(2) {
-        wire.ask(0, open_job(number, 0, 0));
-        wire.ask(0, end_items(number));
+        wire.send(0, open_job(number, 0, 0));
+        wire.send(0, end_items(number));
     }
-    // What was long ago may have ended, and what comes late for it is dropped.
-    wire.ask(0, cancel(7));
+    // An old job may have ended, and late messages for it are dropped.
+    wire.send(0, cancel(7));
     assert_eq!(wire.coordinator.late_messages(), 1);
-    // It may come late itself, ...
-    wire.ask(0, open_job(7, 0, 0));
-    wire.ask(0, end_items(7));
-    // ... and nothing that is certain was forgotten.
-    let mut refused = |ask| wire.try_ask(0, ask).expect_err("the message is refused").kind().clone();
+    // The job itself may arrive late, ...
+    wire.send(0, open_job(7, 0, 0));
+    wire.send(0, end_items(7));
+    // ... and nothing certain was forgotten.
+    let mut refused = |send| wire.try_send(0, send).expect_err("the message is refused").kind().clone();
     assert_eq!(refused(open_job(LAST, 0, 0)), RefusedKind::JobNumberUsed(LAST));
     assert_eq!(refused(cancel(LAST - 1)), RefusedKind::UnknownJob(LAST - 1));
     assert_eq!(refused(cancel(LAST + 1)), RefusedKind::UnknownJob(LAST + 1));
@@ -119,17 +119,17 @@ fn sessions_that_have_ended() {
     wire.client();
     wire.client_gone(0);
     wire.agent_gone(0);
-    // Twice is no harm.
+    // A repeated end has no effect.
     wire.client_gone(0);
     wire.agent_gone(0);
-    let refused = wire.try_ask(0, open_pool(0)).expect_err("the session is over");
+    let refused = wire.try_send(0, open_pool(0)).expect_err("the session is over");
     assert_eq!(refused.kind(), &RefusedKind::NoSession);
-    let refused = wire.try_say(0, Say::Credit(Credit { chunks: 1, bytes: 0 })).expect_err("the session is over");
+    let refused = wire.try_report(0, Report::Credit(Credit { chunks: 1, bytes: 0 })).expect_err("the session is over");
     assert_eq!(refused.kind(), &RefusedKind::NoSession);
     wire.client();
-    wire.ask(1, open_pool(0));
-    wire.ask(1, close(false));
-    let refused = wire.try_ask(1, close(false)).expect_err("the session is over");
+    wire.send(1, open_pool(0));
+    wire.send(1, close(false));
+    let refused = wire.try_send(1, close(false)).expect_err("the session is over");
     assert_eq!(refused.kind(), &RefusedKind::NoSession);
 }
 
@@ -137,43 +137,43 @@ fn sessions_that_have_ended() {
 fn agents() {
     use RefusedKind::{IndexTooHigh, Missing, NoItems, NoSlots, NotFirst, PoolRuns, Repeated};
     #[track_caller]
-    fn check(hello: bool, last: Say, expected: RefusedKind, words: &str) {
+    fn check(hello: bool, last: Report, expected: RefusedKind, words: &str) {
         let mut wire = Wire::new();
         let agent = if hello { wire.agent(1, 1) } else { wire.silent_agent() };
         wire.client();
-        wire.ask(0, open_pool(0));
-        let refused = wire.try_say(agent, last).expect_err("the event is refused");
+        wire.send(0, open_pool(0));
+        let refused = wire.try_report(agent, last).expect_err("the event is refused");
         assert_eq!((refused.kind(), refused.to_string().as_str()), (&expected, words));
     }
-    let hello = |slots| Say::Hello(Box::new(AgentHello { slots, ..AgentHello::default() }));
+    let hello = |slots| Report::Hello(Box::new(AgentHello { slots, ..AgentHello::default() }));
     check(
         false,
-        Say::Credit(Credit { chunks: 1, bytes: 0 }),
+        Report::Credit(Credit { chunks: 1, bytes: 0 }),
         NotFirst("AgentHello"),
         "a session begins with AgentHello",
     );
     check(false, hello(0), NoSlots, "an agent needs at least one slot");
-    let with = |hello: AgentHello| Say::Hello(Box::new(AgentHello { slots: 1, ..hello }));
+    let with = |hello: AgentHello| Report::Hello(Box::new(AgentHello { slots: 1, ..hello }));
     let short = AgentHello { id: vec![1; 15].into(), ..AgentHello::default() };
     check(false, with(short), RefusedKind::AgentIdLength(15), "an agent's id of 15 bytes instead of 16");
     let empty = AgentHello { labels: labels(&["a="]), ..AgentHello::default() };
     check(false, with(empty), RefusedKind::LabelEmpty, "a label needs a key and a value");
     let output = AgentOutput { pool: 1 << 32, stream: 3, ..AgentOutput::default() };
-    check(true, Say::Output(output), RefusedKind::OutputStream(3), "output on the unknown stream 3");
+    check(true, Report::Output(output), RefusedKind::OutputStream(3), "output on the unknown stream 3");
     check(true, hello(1), Repeated("AgentHello"), "second AgentHello in a session");
-    check(true, Say::RunDone(RunDone::default()), NoItems, "message about items without any");
-    check(true, Say::ItemFault(Box::default()), Missing("failure"), "message without its failure");
-    check(true, Say::PoolFault(Box::default()), Missing("failure"), "message without its failure");
+    check(true, Report::RunDone(RunDone::default()), NoItems, "message about items without any");
+    check(true, Report::ItemFault(Box::default()), Missing("failure"), "message without its failure");
+    check(true, Report::PoolFault(Box::default()), Missing("failure"), "message without its failure");
     let unknown = "failure of the unknown kind 0";
     check(true, pool_fault(1 << 32, FailureKind::Unspecified), RefusedKind::FailureKind(0), unknown);
     let back = Returned { first: u64::MAX, count: 1, ..Returned::default() };
     let high = "items from 18446744073709551615 on go beyond the highest index";
-    check(true, Say::Returned(back), IndexTooHigh(u64::MAX), high);
+    check(true, Report::Returned(back), IndexTooHigh(u64::MAX), high);
     let runs = "pool 4294967296 stopped unasked";
     check(true, pool_stopped(1 << 32), PoolRuns(1 << 32), runs);
 }
 
-/// Small numbers, as ids that exist have, and others.
+/// Small numbers, like ids that exist, and others.
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 0..4u64, 4 => (0..4u64).prop_map(|at| 1 << 32 | at), 1 => any::<u64>()]
 }
@@ -185,15 +185,15 @@ fn some_bytes() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn any_ask() -> impl Strategy<Value = Ask> {
+fn any_request() -> impl Strategy<Value = Request> {
     prop_oneof![
         1 => (0..9u32).prop_map(open_pool),
         3 => (number(), number(), any::<bool>(), any::<bool>()).prop_map(|(job, chunksize, retry_panics, retry_failed)| {
             let retries = (chunksize % 3) as u32;
-            Ask::OpenJob(Box::new(OpenJob { job, chunksize, retries, retry_panics, retry_failed, ..OpenJob::default() }))
+            Request::OpenJob(Box::new(OpenJob { job, chunksize, retries, retry_panics, retry_failed, ..OpenJob::default() }))
         }),
         6 => (number(), number(), prop_oneof![3 => Just(vec![7]), 1 => some_bytes()], some_bytes())
-            .prop_map(|(job, first, data, ends)| Ask::Items(Items { job, first, data: data.into(), ends: ends.into() })),
+            .prop_map(|(job, first, data, ends)| Request::Items(Items { job, first, data: data.into(), ends: ends.into() })),
         1 => number().prop_map(end_items),
         1 => number().prop_map(stop_retries),
         1 => number().prop_map(cancel),
@@ -201,46 +201,46 @@ fn any_ask() -> impl Strategy<Value = Ask> {
     ]
 }
 
-fn any_say() -> impl Strategy<Value = Say> {
+fn any_report() -> impl Strategy<Value = Report> {
     let attempt = prop_oneof![4 => Just(1u32), 1 => any::<u32>()];
     prop_oneof![
-        1 => any::<u32>().prop_map(|slots| Say::Hello(Box::new(AgentHello { slots, ..AgentHello::default() }))),
-        3 => any::<u32>().prop_map(|chunks| Say::Credit(Credit { chunks, bytes: 0 })),
+        1 => any::<u32>().prop_map(|slots| Report::Hello(Box::new(AgentHello { slots, ..AgentHello::default() }))),
+        3 => any::<u32>().prop_map(|chunks| Report::Credit(Credit { chunks, bytes: 0 })),
         4 => (number(), attempt.clone(), number(), any::<u64>(), any::<bool>()).prop_map(|(chunk, attempt, first, busy_ns, failed)| {
             let (data, ends) = encode(&["a"]);
-            Say::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns, failed })
+            Report::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns, failed })
         }),
         2 => (number(), attempt.clone(), number(), -1..14i32).prop_map(|(chunk, attempt, item, kind)| {
             let failure = Some(farpool_proto::v1::Failure { kind, ..Default::default() });
-            Say::ItemFault(Box::new(ItemFault { chunk, attempt, item, failure }))
+            Report::ItemFault(Box::new(ItemFault { chunk, attempt, item, failure }))
         }),
         2 => (number(), attempt, number(), number())
-            .prop_map(|(chunk, attempt, first, count)| Say::Returned(Returned { chunk, attempt, first, count })),
+            .prop_map(|(chunk, attempt, first, count)| Report::Returned(Returned { chunk, attempt, first, count })),
         1 => number().prop_map(|pool| pool_fault(pool, FailureKind::Unavailable)),
         3 => number().prop_map(pool_started),
         1 => (number(), 0..4i32)
-            .prop_map(|(pool, stream)| Say::Output(AgentOutput { pool, stream, ..AgentOutput::default() })),
-        1 => Just(Say::Draining(Draining {})),
+            .prop_map(|(pool, stream)| Report::Output(AgentOutput { pool, stream, ..AgentOutput::default() })),
+        1 => Just(Report::Draining(Draining {})),
         1 => number().prop_map(pool_stopped),
     ]
 }
 
 #[derive(Clone, Debug)]
 enum Noise {
-    Ask(Ask),
-    Say(Say),
+    Request(Request),
+    Report(Report),
     Schedule,
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(doses::cases(1500)))]
 
-    /// A client and an agent send whatever they like: nothing panics, and another client's map on another agent comes
-    /// out right as soon as the bad agent is gone.
+    /// A client and an agent send arbitrary messages: nothing panics, and another client's map on another agent
+    /// completes correctly as soon as the bad agent is gone.
     #[test]
-    fn noise_harms_nobody_else(
+    fn noise_affects_no_other_session(
         noise in prop::collection::vec(
-            prop_oneof![3 => any_ask().prop_map(Noise::Ask), 3 => any_say().prop_map(Noise::Say), 1 => Just(Noise::Schedule)],
+            prop_oneof![3 => any_request().prop_map(Noise::Request), 3 => any_report().prop_map(Noise::Report), 1 => Just(Noise::Schedule)],
             1..60,
         ),
     ) {
@@ -248,13 +248,13 @@ proptest! {
         wire.starts_at_once = false;
         let (bad_client, good_client) = (wire.client(), wire.client());
         let bad_agent = wire.silent_agent();
-        // Most noise is about a session that is under way.
-        let _ = wire.try_ask(bad_client, open_pool(0));
-        let _ = wire.try_say(bad_agent, Say::Hello(Box::new(AgentHello { slots: 2, ..AgentHello::default() })));
+        // Most noise is about an open session.
+        let _ = wire.try_send(bad_client, open_pool(0));
+        let _ = wire.try_report(bad_agent, Report::Hello(Box::new(AgentHello { slots: 2, ..AgentHello::default() })));
         for noise in noise {
             let _ = match noise {
-                Noise::Ask(ask) => wire.try_ask(bad_client, ask),
-                Noise::Say(say) => wire.try_say(bad_agent, say),
+                Noise::Request(send) => wire.try_send(bad_client, send),
+                Noise::Report(report) => wire.try_report(bad_agent, report),
                 Noise::Schedule => {
                     wire.schedule();
                     Ok(())
@@ -267,21 +267,21 @@ proptest! {
         wire.to_agents[bad_agent].clear();
         wire.starts_at_once = true;
         let good_agent = wire.agent(1, 1);
-        wire.ask(good_client, open_pool(0));
-        wire.ask(good_client, open_job(0, 1, 0));
-        wire.ask(good_client, items(0, 0, &["a"]));
-        wire.ask(good_client, end_items(0));
+        wire.send(good_client, open_pool(0));
+        wire.send(good_client, open_job(0, 1, 0));
+        wire.send(good_client, items(0, 0, &["a"]));
+        wire.send(good_client, end_items(0));
         wire.schedule();
         let Some(farpool_proto::v1::agent_command::Body::Assign(assign)) = wire.to_agents[good_agent].pop_back() else {
             return Err(TestCaseError::fail("the good agent gets the item"));
         };
-        wire.say(good_agent, done(&held(&assign)[0], 0, 1));
-        wire.ask(good_client, close(false));
+        wire.report(good_agent, done(&held(&assign)[0], 0, 1));
+        wire.send(good_client, close(false));
         let pool = wire.to_agents[good_agent].iter().find_map(|command| match command {
             farpool_proto::v1::agent_command::Body::StopPool(stop) => Some(stop.pool),
             _ => None,
         });
-        wire.say(good_agent, pool_stopped(pool.expect("the pool is stopped")));
+        wire.report(good_agent, pool_stopped(pool.expect("the pool is stopped")));
         wire.to_agents[good_agent].clear();
         wire.expect(&[
             "client1: welcome",

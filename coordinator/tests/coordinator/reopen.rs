@@ -1,4 +1,4 @@
-//! A coordinator that knows nothing, clients that open their pools again, and agents that hold what they held.
+//! A new coordinator, clients that open their pools again, and agents that still hold chunks.
 
 use std::time::Duration;
 
@@ -7,30 +7,30 @@ use farpool_proto::v1::{AgentHello, FailureKind, HeldPool, PoolReopened, WastedO
 
 use crate::fakes::*;
 
-/// As long as it waits for those who are not back, and a little longer.
+/// The recovery timeout, and a little more.
 const RECOVERY: u64 = 5_000_000_000;
 
-fn reopened() -> Ask {
-    Ask::PoolReopened(PoolReopened {})
+fn reopened() -> Request {
+    Request::PoolReopened(PoolReopened {})
 }
 
-/// What the coordinator says to a client that opens its pool again while nobody is missing, and then runs at an agent.
+/// The message to a client that opens its pool again while all agents are back, when the pool then runs at one.
 const WAITS: &str = "client0: waiting: the pool is being reopened: 1 agent that ran it is not back yet";
 
 #[test]
-fn a_pool_goes_on_where_it_is_held() {
+fn a_pool_resumes_where_it_is_held() {
     let mut wire = Wire::new();
     wire.client();
-    wire.ask(0, open_pool_as(9, 0, Some(&[1])));
-    wire.ask(0, open_job(3, 1, 2));
-    wire.ask(0, items(3, 4, &["e", "f", "g", "h"]));
-    wire.ask(0, end_items(3));
+    wire.send(0, open_pool_as(9, 0, Some(&[1])));
+    wire.send(0, open_job(3, 1, 2));
+    wire.send(0, items(3, 4, &["e", "f", "g", "h"]));
+    wire.send(0, end_items(3));
     wire.schedule();
     wire.expect(&["client0: welcome"]);
-    wire.ask(0, reopened());
+    wire.send(0, reopened());
     wire.schedule();
     wire.expect(&[WAITS]);
-    // Item 5 runs there for the second time, and of 7 there is a report that is not settled.
+    // Item 5 is at its second attempt there, and the report about 7 is not settled.
     let chunks = vec![held_chunk(70, 3, 5, 2, &[(5, 1)]), held_chunk(71, 3, 7, 1, &[(7, 1)])];
     wire.agent_as(1, 2, vec![held_pool(5, 9, chunks)]);
     wire.schedule();
@@ -39,7 +39,7 @@ fn a_pool_goes_on_where_it_is_held() {
         "client0: opened with 2 slots",
         "agent0: adopt held pool 5 as 0 job 3 as 0 chunk 70 attempt 2 chunk 71 attempt 1",
     ]);
-    // It reports under the new names, and gets what is left.
+    // The agent reports under the new ids, and gets the rest.
     let chunk = |at: u64, first, attempt, item: &str| Held {
         chunk: (1 << 32) | at,
         job: 1 << 32,
@@ -48,23 +48,23 @@ fn a_pool_goes_on_where_it_is_held() {
         items: vec![item.to_owned()],
     };
     let seven = chunk(1, 7, 1, "h");
-    wire.say(0, done(&seven, 0, 1));
+    wire.report(0, done(&seven, 0, 1));
     wire.schedule();
     wire.expect(&["client0: job 3 done 7: [\"H\"]", "agent0: run job 0 attempt 1 from 4 [\"e\"]"]);
     let five = chunk(0, 5, 2, "f");
-    wire.say(0, fault(&five, 5, FailureKind::WorkerDied));
+    wire.report(0, fault(&five, 5, FailureKind::WorkerDied));
     wire.schedule();
-    // The third try is the last that `retries` allows.
+    // The third attempt is the last that `retries` allows.
     wire.expect(&["agent0: run job 0 attempt 3 from 5 [\"f\"]"]);
 }
 
-/// An agent hears nothing of a pool before it is told to adopt it.
+/// An agent receives nothing about a pool before it is told to adopt it.
 #[test]
 fn a_place_is_adopted_with_the_workers_that_it_is_to_have() {
     let mut wire = Wire::new();
     wire.client();
-    wire.ask(0, open_pool_as(9, 4, Some(&[1, 2])));
-    wire.ask(0, reopened());
+    wire.send(0, open_pool_as(9, 4, Some(&[1, 2])));
+    wire.send(0, reopened());
     wire.agent_as(2, 2, vec![]);
     // It had one worker, and there is room for one more.
     wire.agent_as(1, 2, vec![HeldPool { processes: 1, ..held_pool(5, 9, vec![]) }]);
@@ -82,17 +82,17 @@ fn a_place_is_adopted_with_the_workers_that_it_is_to_have() {
 }
 
 #[test]
-fn attempts_that_failed_count_when_their_report_comes_again() {
+fn failed_attempts_count_when_their_report_is_resent() {
     let mut wire = Wire::new();
     wire.client();
-    wire.ask(0, open_pool_as(9, 0, Some(&[1])));
-    wire.ask(0, open_job_retrying(3, 1, 2));
-    wire.ask(0, open_job_retrying(4, 1, 2));
+    wire.send(0, open_pool_as(9, 0, Some(&[1])));
+    wire.send(0, open_job_retrying(3, 1, 2));
+    wire.send(0, open_job_retrying(4, 1, 2));
     // Before the core knows the job.
-    wire.ask(0, stop_retries(4));
-    wire.ask(0, items(3, 0, &["a", "b"]));
-    wire.ask(0, items(4, 0, &["c"]));
-    wire.ask(0, reopened());
+    wire.send(0, stop_retries(4));
+    wire.send(0, items(3, 0, &["a", "b"]));
+    wire.send(0, items(4, 0, &["c"]));
+    wire.send(0, reopened());
     let chunks = vec![
         held_chunk(70, 3, 0, 3, &[(0, 1)]),
         held_chunk(71, 3, 1, 2, &[(1, 1)]),
@@ -110,7 +110,7 @@ fn attempts_that_failed_count_when_their_report_comes_again() {
         items: vec![item.to_owned()],
     };
     for held in [chunk(0, 0, 0, 3, "a"), chunk(1, 0, 1, 2, "b"), chunk(2, 1, 0, 1, "c")] {
-        wire.say(0, failed(&held, 0, 1));
+        wire.report(0, failed(&held, 0, 1));
     }
     wire.schedule();
     wire.expect(&[
@@ -121,32 +121,32 @@ fn attempts_that_failed_count_when_their_report_comes_again() {
 }
 
 #[test]
-fn what_is_not_wanted_is_not_adopted() {
+fn unneeded_items_are_not_adopted() {
     let mut wire = Wire::new();
     wire.client();
-    wire.ask(0, open_pool_as(9, 0, Some(&[1, 2])));
-    wire.ask(0, open_job(0, 1, 2));
+    wire.send(0, open_pool_as(9, 0, Some(&[1, 2])));
+    wire.send(0, open_job(0, 1, 2));
     // The client has the outcomes of 0 and 3.
-    wire.ask(0, items(0, 1, &["b", "c"]));
-    wire.ask(0, items(0, 4, &["e"]));
-    wire.ask(0, end_items(0));
-    wire.ask(0, reopened());
+    wire.send(0, items(0, 1, &["b", "c"]));
+    wire.send(0, items(0, 4, &["e"]));
+    wire.send(0, end_items(0));
+    wire.send(0, reopened());
     wire.expect(&[
         "client0: welcome",
         "client0: waiting: the pool is being reopened: 2 agents that ran it are not back yet",
     ]);
     let chunks = vec![
-        // Its report is settled but that was not heard.
+        // Its report is settled, but the agent does not know that.
         held_chunk(1, 0, 0, 1, &[(0, 1)]),
-        // Both report what the client has in part: only wholes are taken.
+        // The client has parts of both: only complete runs are adopted.
         held_chunk(2, 0, 2, 1, &[(2, 2)]),
         held_chunk(3, 0, 1, 1, &[(1, 1)]),
-        // Of a job that is not wanted any more.
+        // Of a job that is not needed any more.
         held_chunk(4, 7, 0, 1, &[(0, 1)]),
     ];
     wire.agent_as(1, 1, vec![held_pool(0, 9, chunks), held_pool(1, 8, vec![])]);
     wire.expect(&[WAITS]);
-    // The same again, and what others hold.
+    // The same again, and chunks that others hold.
     let chunks = vec![held_chunk(1, 0, 1, 1, &[(1, 1)]), held_chunk(2, 0, 4, 1, &[(4, 1)])];
     wire.agent_as(2, 1, vec![held_pool(0, 9, chunks)]);
     wire.expect(&[
@@ -156,25 +156,25 @@ fn what_is_not_wanted_is_not_adopted() {
         "agent0: adopt held pool 0 as 0 job 0 as 0 chunk 3 attempt 1",
         "agent1: adopt held pool 0 as 0 job 0 as 0 chunk 2 attempt 1",
     ]);
-    // Nobody claims the other pool.
+    // No client claims the other pool.
     wire.wait(RECOVERY);
     wire.schedule();
     wire.expect(&["agent0: stop held pool 1 now"]);
-    wire.say(0, pool_stopped(HELD | 1));
+    wire.report(0, pool_stopped(HELD | 1));
     assert_eq!(wire.coordinator.next_deadline(), None);
 }
 
 #[test]
-fn who_does_not_come_back_is_not_waited_for() {
+fn missing_agents_are_not_waited_for_after_the_timeout() {
     let mut wire = Wire::new();
     wire.agent_as(2, 1, Vec::new());
     wire.client();
-    wire.ask(0, open_pool_as(9, 0, Some(&[1, 2])));
-    wire.ask(0, open_job(0, 1, 2));
-    wire.ask(0, open_job(1, 1, 0));
-    wire.ask(0, items(0, 0, &["a"]));
-    wire.ask(0, items(1, 0, &["once"]));
-    wire.ask(0, reopened());
+    wire.send(0, open_pool_as(9, 0, Some(&[1, 2])));
+    wire.send(0, open_job(0, 1, 2));
+    wire.send(0, open_job(1, 1, 0));
+    wire.send(0, items(0, 0, &["a"]));
+    wire.send(0, items(1, 0, &["once"]));
+    wire.send(0, reopened());
     wire.schedule();
     wire.expect(&["client0: welcome", WAITS]);
     assert_eq!(wire.coordinator.next_deadline(), wire.coordinator.next_look());
@@ -183,7 +183,7 @@ fn who_does_not_come_back_is_not_waited_for() {
     wire.expect(&[]);
     wire.wait(100_000);
     wire.schedule();
-    // What may have run at the one that is not back must not run twice.
+    // Items that may have run at the missing agent must not run twice.
     wire.expect(&[
         "client0: runs at 2",
         "client0: opened with 1 slots",
@@ -194,25 +194,25 @@ fn who_does_not_come_back_is_not_waited_for() {
     wire.schedule();
     wire.expect(&["agent0: start job 0 whole", "agent0: run job 0 attempt 1 from 0 [\"a\"]"]);
     assert_eq!(wire.coordinator.next_deadline(), None);
-    // It comes in the end: what it holds runs elsewhere by now.
+    // It reconnects in the end: what it holds runs elsewhere by now.
     wire.agent_as(1, 1, vec![held_pool(3, 9, vec![held_chunk(5, 0, 0, 1, &[(0, 1)])])]);
     wire.expect(&["client0: runs at 1", "client0: opened with 2 slots", "agent1: adopt held pool 3 as 0"]);
 }
 
-/// Nobody can have run what came for the first time.
+/// No agent can have run items that arrived for the first time.
 #[test]
-fn what_is_new_does_not_fail_with_what_may_have_run() {
+fn new_items_do_not_fail_with_those_that_may_have_run() {
     let mut wire = Wire::new();
     wire.agent_as(2, 1, Vec::new());
     wire.client();
-    wire.ask(0, open_pool_as(9, 0, Some(&[1, 2])));
-    wire.ask(0, open_job(0, 1, 0));
-    wire.ask(0, items(0, 0, &["a", "b"]));
-    wire.ask(0, reopened());
-    wire.ask(0, items(0, 2, &["c"]));
-    wire.ask(0, end_items(0));
-    wire.ask(0, open_job(1, 1, 0));
-    wire.ask(0, items(1, 0, &["d"]));
+    wire.send(0, open_pool_as(9, 0, Some(&[1, 2])));
+    wire.send(0, open_job(0, 1, 0));
+    wire.send(0, items(0, 0, &["a", "b"]));
+    wire.send(0, reopened());
+    wire.send(0, items(0, 2, &["c"]));
+    wire.send(0, end_items(0));
+    wire.send(0, open_job(1, 1, 0));
+    wire.send(0, items(1, 0, &["d"]));
     wire.expect(&["client0: welcome", WAITS]);
     wire.wait(RECOVERY);
     wire.schedule();
@@ -226,22 +226,22 @@ fn what_is_new_does_not_fail_with_what_may_have_run() {
     wire.schedule();
     wire.expect(&["agent0: start job 0 whole", "agent0: run job 0 attempt 1 from 2 [\"c\"]"]);
     let chunk = Held { chunk: 1 << 32, job: 1 << 32, first: 2, attempt: 1, items: vec!["c".to_owned()] };
-    wire.say(0, done(&chunk, 0, 1));
+    wire.report(0, done(&chunk, 0, 1));
     wire.expect(&["client0: job 0 done 2: [\"C\"]", "client0: job 0 ended", "agent0: end job 0"]);
     wire.schedule();
     wire.expect(&["agent0: start job 1 whole", "agent0: run job 1 attempt 1 from 0 [\"d\"]"]);
 }
 
-/// The others of its chunk have had their outcomes: it does not wait until somebody gives further items.
+/// The other items of its chunk have their outcomes, so it does not wait for further items.
 #[test]
-fn what_is_left_of_a_chunk_waits_for_nothing() {
+fn the_rest_of_a_chunk_waits_for_nothing() {
     let mut wire = Wire::new();
     wire.agent_as(1, 1, Vec::new());
     wire.client();
-    wire.ask(0, open_pool_as(9, 0, Some(&[1])));
-    wire.ask(0, open_job(0, 4, 2));
-    wire.ask(0, items(0, 0, &["a"]));
-    wire.ask(0, reopened());
+    wire.send(0, open_pool_as(9, 0, Some(&[1])));
+    wire.send(0, open_job(0, 4, 2));
+    wire.send(0, items(0, 0, &["a"]));
+    wire.send(0, reopened());
     wire.schedule();
     wire.expect(&[
         "client0: welcome",
@@ -254,17 +254,17 @@ fn what_is_left_of_a_chunk_waits_for_nothing() {
 }
 
 #[test]
-fn an_agent_that_was_given_up_for_a_while_goes_on_with_what_is_left() {
+fn an_agent_that_was_lost_for_a_while_resumes_the_rest() {
     let mut wire = Wire::new();
     wire.agent_as(1, 2, Vec::new());
     wire.client();
-    wire.ask(0, open_pool_as(9, 0, None));
-    wire.ask(0, open_job(0, 1, 2));
-    wire.ask(0, items(0, 0, &["a", "b", "c"]));
+    wire.send(0, open_pool_as(9, 0, None));
+    wire.send(0, open_job(0, 1, 2));
+    wire.send(0, items(0, 0, &["a", "b", "c"]));
     wire.schedule();
     wire.agent_gone(0);
     wire.to_clients[0].clear();
-    // Somebody else gets the first of what it held.
+    // Another agent gets the first of what it held.
     wire.agent_as(2, 1, Vec::new());
     wire.schedule();
     wire.expect(&[
@@ -277,7 +277,7 @@ fn an_agent_that_was_given_up_for_a_while_goes_on_with_what_is_left() {
     let chunks = vec![held_chunk(10, 0, 0, 1, &[(0, 1)]), held_chunk(11, 0, 1, 1, &[(1, 1)])];
     wire.agent_as(1, 2, vec![held_pool(4, 9, chunks)]);
     wire.schedule();
-    // What the loss has cost in tries stays.
+    // The attempts that the loss has cost stay counted.
     wire.expect(&[
         "client0: runs at 1",
         "client0: opened with 3 slots",
@@ -288,15 +288,16 @@ fn an_agent_that_was_given_up_for_a_while_goes_on_with_what_is_left() {
 
 #[test]
 fn jobs_that_run_at_most_once() {
-    // Whether the agent is back with the pool, without it, or not at all; and what becomes of the items that it does not hold.
+    // Whether the agent is back with the pool, without it, or not at all; and the expected outcome of items that it
+    // does not hold.
     for (held, expected) in [(Some(true), true), (Some(false), false), (None, false)] {
         let mut wire = Wire::new();
         wire.client();
-        wire.ask(0, open_pool_as(9, 0, Some(&[1])));
-        wire.ask(0, open_job(0, 1, 0));
-        wire.ask(0, items(0, 0, &["a", "b"]));
-        wire.ask(0, end_items(0));
-        wire.ask(0, reopened());
+        wire.send(0, open_pool_as(9, 0, Some(&[1])));
+        wire.send(0, open_job(0, 1, 0));
+        wire.send(0, items(0, 0, &["a", "b"]));
+        wire.send(0, end_items(0));
+        wire.send(0, reopened());
         let pool = || held_pool(0, 9, vec![held_chunk(1, 0, 0, 1, &[(0, 1)])]);
         if let Some(held) = held {
             wire.agent_as(1, 2, if held { vec![pool()] } else { Vec::new() });
@@ -308,7 +309,7 @@ fn jobs_that_run_at_most_once() {
         let agent: Vec<_> = wire.to_agents[0].drain(..).collect();
         let runs = agent.iter().any(|command| matches!(command, agent_command::Body::Assign(_)));
         assert_eq!(runs, expected, "{held:?}: {agent:?}");
-        let failed = wire.to_clients[0].drain(..).filter_map(|told| match told {
+        let failed = wire.to_clients[0].drain(..).filter_map(|event| match event {
             client_event::Body::ItemsFailed(failed) => Some((failed.first, failed.count)),
             _ => None,
         });
@@ -317,41 +318,41 @@ fn jobs_that_run_at_most_once() {
 }
 
 #[test]
-fn a_pool_that_is_being_opened_again_can_end() {
+fn a_pool_that_is_being_reopened_can_end() {
     let begin = |job: bool| {
         let mut wire = Wire::new();
         wire.agent_as(1, 1, vec![held_pool(2, 9, vec![held_chunk(5, 0, 0, 1, &[(0, 1)])])]);
         wire.client();
-        wire.ask(0, open_pool_as(9, 0, Some(&[1, 2])));
+        wire.send(0, open_pool_as(9, 0, Some(&[1, 2])));
         if job {
-            wire.ask(0, open_job(0, 1, 2));
-            wire.ask(0, items(0, 0, &["a"]));
+            wire.send(0, open_job(0, 1, 2));
+            wire.send(0, items(0, 0, &["a"]));
         }
         wire.expect(&["client0: welcome"]);
         wire
     };
-    // The client goes.
+    // The client leaves.
     let mut wire = begin(true);
     wire.client_gone(0);
     wire.expect(&["agent0: stop held pool 2 now"]);
     assert!(wire.coordinator.is_idle() && wire.coordinator.stored_bytes() == 0);
     // It is closed at once.
     let mut wire = begin(true);
-    wire.ask(0, close(true));
+    wire.send(0, close(true));
     wire.expect(&["client0: job 0 cancelled", "client0: closed", "agent0: stop held pool 2 now"]);
     assert!(wire.coordinator.is_idle() && wire.coordinator.stored_bytes() == 0);
     // Its only job is cancelled: by its client, or by an operator.
     for by_client in [true, false] {
         let mut wire = begin(true);
         if by_client {
-            wire.ask(0, cancel(0));
+            wire.send(0, cancel(0));
         } else {
             let job = wire.coordinator.find_job("2").expect("it is there");
             assert!(wire.serve(|coordinator, now, out| coordinator.cancel_job(job, now, out)));
         }
         wire.expect(&["client0: job 0 cancelled"]);
-        wire.ask(0, close(false));
-        wire.ask(0, reopened());
+        wire.send(0, close(false));
+        wire.send(0, reopened());
         wire.expect(&[WAITS]);
         wire.wait(RECOVERY);
         wire.schedule();
@@ -362,33 +363,33 @@ fn a_pool_that_is_being_opened_again_can_end() {
             "agent0: adopt held pool 2 as 0",
             "agent0: stop pool 0",
         ]);
-        wire.say(0, pool_stopped(1 << 32));
+        wire.report(0, pool_stopped(1 << 32));
         wire.expect(&["client0: closed"]);
     }
-    // Nothing of it was left, and it is closed gently.
+    // Nothing of it remained, and it is closed gently.
     let mut wire = begin(false);
-    wire.ask(0, close(false));
-    wire.ask(0, reopened());
+    wire.send(0, close(false));
+    wire.send(0, reopened());
     wire.wait(RECOVERY);
     wire.schedule();
-    wire.say(0, pool_stopped(1 << 32));
+    wire.report(0, pool_stopped(1 << 32));
     assert!(wire.coordinator.is_idle());
 }
 
 #[test]
-fn a_pool_that_does_not_come_again_in_time_is_still_waited_for_while_its_client_is_there() {
+fn a_connected_client_may_resend_after_the_timeout() {
     let mut wire = Wire::new();
     wire.agent_as(1, 1, vec![held_pool(2, 9, vec![held_chunk(5, 0, 0, 1, &[(0, 1)])])]);
     wire.client();
-    wire.ask(0, open_pool_as(9, 0, Some(&[1])));
-    wire.ask(0, open_job(0, 1, 2));
+    wire.send(0, open_pool_as(9, 0, Some(&[1])));
+    wire.send(0, open_job(0, 1, 2));
     wire.wait(3 * RECOVERY);
     wire.schedule();
     // It is still sending.
-    wire.ask(0, items(0, 0, &["a"]));
+    wire.send(0, items(0, 0, &["a"]));
     wire.schedule();
     wire.expect(&["client0: welcome"]);
-    wire.ask(0, reopened());
+    wire.send(0, reopened());
     wire.schedule();
     wire.expect(&[
         "client0: runs at 1",
@@ -398,52 +399,52 @@ fn a_pool_that_does_not_come_again_in_time_is_still_waited_for_while_its_client_
 }
 
 #[test]
-fn no_window_bounds_what_comes_again_and_the_memory_sees_it() {
+fn no_window_bounds_a_resend_but_its_memory_is_counted() {
     let mut config = Config::default();
     config.window = 10;
     let mut wire = Wire::with(config);
     wire.client();
-    wire.ask(0, open_pool_as(9, 0, Some(&[1])));
-    wire.ask(0, open_job(0, 0, 2));
+    wire.send(0, open_pool_as(9, 0, Some(&[1])));
+    wire.send(0, open_job(0, 0, 2));
     assert!(wire.coordinator.lacks_chunk(wire.clients[0]));
     let long = "x".repeat(100);
     for first in 0..3 {
-        wire.ask(0, items(0, first, &[&long]));
+        wire.send(0, items(0, first, &[&long]));
     }
     let stored = wire.coordinator.stored_bytes();
     assert!(stored >= 3 * 104, "{stored}");
     assert_eq!(wire.coordinator.stored_bytes_of(wire.clients[0]), stored);
-    // It is paused and resumed by who drives, without effect.
+    // The driver pauses and resumes it, without effect.
     let client = wire.clients[0];
     wire.serve(|coordinator, now, out| coordinator.pause_client(client, true, now, out));
     wire.serve(|coordinator, now, out| coordinator.pause_client(client, false, now, out));
-    wire.ask(0, reopened());
+    wire.send(0, reopened());
     assert!(!wire.coordinator.lacks_chunk(wire.clients[0]));
-    let refused = wire.try_ask(0, items(0, 3, &["a"])).expect_err("from here on the window counts");
+    let refused = wire.try_send(0, items(0, 3, &["a"])).expect_err("from here on the window counts");
     assert_eq!(refused.kind(), &RefusedKind::WindowOverrun { job: 0, limit: 10 });
-    let refused = wire.try_ask(0, reopened()).expect_err("that was said");
+    let refused = wire.try_send(0, reopened()).expect_err("that was said");
     assert_eq!(refused.kind(), &RefusedKind::NotReopening);
     wire.client();
-    wire.ask(1, open_pool_as(8, 0, None));
-    let refused = wire.try_ask(1, reopened()).expect_err("it was not open before");
+    wire.send(1, open_pool_as(8, 0, None));
+    let refused = wire.try_send(1, reopened()).expect_err("it was not open before");
     assert_eq!(refused.kind(), &RefusedKind::NotReopening);
 }
 
 #[test]
-fn a_pool_with_a_limit_keeps_to_it() {
+fn a_reopened_pool_keeps_its_limit() {
     let mut wire = Wire::new();
     wire.client();
-    wire.ask(0, open_pool_as(9, 2, Some(&[1, 2])));
-    wire.ask(0, open_job(0, 1, 2));
-    wire.ask(0, items(0, 0, &["a", "b", "c"]));
-    wire.ask(0, reopened());
+    wire.send(0, open_pool_as(9, 2, Some(&[1, 2])));
+    wire.send(0, open_job(0, 1, 2));
+    wire.send(0, items(0, 0, &["a", "b", "c"]));
+    wire.send(0, reopened());
     wire.to_clients[0].clear();
     let held =
         |number, item| HeldPool { processes: 2, ..held_pool(number, 9, vec![held_chunk(7, 0, item, 1, &[(item, 1)])]) };
     wire.agent_as(1, 4, vec![held(1, 0)]);
     wire.to_clients[0].clear();
     wire.agent_as(2, 4, vec![held(2, 1)]);
-    // The first has all that it may have, so there is no place for the second.
+    // The first has all workers that it may have, so there is no place for the second.
     wire.expect(&[
         "client0: runs at 1",
         "client0: opened with 2 slots",
@@ -454,13 +455,13 @@ fn a_pool_with_a_limit_keeps_to_it() {
 }
 
 #[test]
-fn clients_learn_who_coordinates_and_hellos_count_what_was_in_vain() {
+fn welcomes_name_the_coordinator_and_hellos_count_wasted_outcomes() {
     let mut config = Config::default();
     config.id = Some([3; 16]);
     config.recovery = Duration::from_secs(1);
     let mut wire = Wire::with(config);
     wire.client();
-    wire.ask(0, open_pool_as(9, 0, None));
+    wire.send(0, open_pool_as(9, 0, None));
     match wire.to_clients[0].pop_front() {
         Some(client_event::Body::Welcome(welcome)) => assert_eq!(&welcome.coordinator[..], [3; 16]),
         other => panic!("{other:?}"),
@@ -468,15 +469,15 @@ fn clients_learn_who_coordinates_and_hellos_count_what_was_in_vain() {
     wire.silent_agent();
     let hello =
         AgentHello { host: "h".to_owned(), slots: 1, id: vec![1; 16].into(), wasted: 7, ..AgentHello::default() };
-    wire.say(0, Say::Hello(Box::new(hello)));
-    wire.say(0, Say::WastedOutcomes(WastedOutcomes { items: 2 }));
+    wire.report(0, Report::Hello(Box::new(hello)));
+    wire.report(0, Report::WastedOutcomes(WastedOutcomes { items: 2 }));
     assert_eq!(wire.coordinator.late_messages(), 9);
     let started: Vec<_> = wire.to_agents[0].drain(..).collect();
     match &started[..] {
         [agent_command::Body::StartPool(start)] => assert_eq!(&start.id[..], [9; 16]),
         other => panic!("{other:?}"),
     }
-    // A hold of another agent is stopped when that time is over.
+    // A pool held by another agent is stopped after the timeout.
     wire.agent_as(2, 1, vec![held_pool(1, 77, Vec::new())]);
     wire.to_agents[1].clear();
     wire.wait(999_000_000);

@@ -1,5 +1,5 @@
-//! Coordinators that are killed, agents that are lost, that come late or never, clients that are given up: each item has one
-//! outcome in the end, items that may run once do not run twice, and nobody keeps a report for ever.
+//! Coordinators are killed, agents are lost and reconnect late or never, and clients are given up. Each item has one
+//! outcome in the end, items that may run once do not run twice, and no report is kept for ever.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -22,7 +22,7 @@ type Begun = BTreeMap<(u64, u64), u32>;
 struct Chunk {
     /// The agent's own number for it.
     own: u64,
-    /// What the coordinator calls it.
+    /// The coordinator's view of it.
     held: Held,
     /// The client's number for its job.
     job: u64,
@@ -34,7 +34,7 @@ impl Chunk {
         self.open.iter().position(|open| *open).map(|at| self.held.first + at as u64)
     }
 
-    /// The next item may have been running, and none is run any more.
+    /// Kills the chunk: its next item may have been running, and no others run.
     fn kill(&mut self, begun: &mut Begun) {
         if let Some(item) = self.first_open() {
             *begun.entry((self.job, item)).or_default() += 1;
@@ -43,23 +43,23 @@ impl Chunk {
     }
 }
 
-/// A report that may have to be said again.
+/// A report that may have to be resent.
 struct Kept {
     own: u64,
     first: u64,
     count: u64,
     fault: bool,
-    /// Which one of the session it is.
+    /// Its number in the session.
     number: u64,
 }
 
-/// An agent, whatever sessions it has.
+/// An agent across all its sessions.
 struct Node {
     id: u8,
     /// Its number on the wire; none: it has no session.
     session: Option<usize>,
     pool: Option<u64>,
-    /// The coordinator knows what it holds.
+    /// Whether the coordinator knows what it holds.
     adopted: bool,
     jobs: BTreeMap<u64, u64>,
     chunks: Vec<Chunk>,
@@ -100,7 +100,7 @@ impl Node {
         chunks.filter(|chunk| !chunk.runs.is_empty()).collect()
     }
 
-    /// Chunks are killed, and nothing of them is kept.
+    /// Kills chunks and drops their reports.
     fn drop_chunks(&mut self, begun: &mut Begun, dropped: impl Fn(&Chunk) -> bool) {
         self.chunks.iter_mut().filter(|chunk| dropped(chunk)).for_each(|chunk| chunk.kill(begun));
         let gone: BTreeSet<u64> = self.chunks.iter().filter(|chunk| dropped(chunk)).map(|chunk| chunk.own).collect();
@@ -112,17 +112,17 @@ impl Node {
         let Some(session) = self.session.filter(|_| self.adopted) else { return self.kept.push_back(kept) };
         let chunk = self.chunks.iter().find(|chunk| chunk.own == kept.own).expect("a report is of a chunk");
         let from = (kept.first - chunk.held.first) as usize;
-        let say = match kept.fault {
+        let report = match kept.fault {
             true => fault(&chunk.held, kept.first, FailureKind::WorkerDied),
             false => done(&chunk.held, from, kept.count as usize),
         };
         self.reports += 1;
         kept.number = self.reports;
         self.kept.push_back(kept);
-        wire.say(session, say);
+        wire.report(session, report);
     }
 
-    /// Runs an item or some; without a session too.
+    /// Runs one or more items, even without a session.
     fn work(&mut self, wire: &mut Wire, dice: &mut Dice, begun: &mut Begun, faults: bool) {
         let open: Vec<usize> = (0..self.chunks.len()).filter(|&at| self.chunks[at].open.contains(&true)).collect();
         if open.is_empty() {
@@ -169,7 +169,7 @@ impl Node {
                 StopPool(stop) => {
                     self.drop_chunks(begun, |_| true);
                     self.pool = None;
-                    wire.say(session, pool_stopped(stop.pool));
+                    wire.report(session, pool_stopped(stop.pool));
                 }
                 StartJob(start) => drop(self.jobs.insert(start.job, start.number)),
                 EndJob(end) => {
@@ -213,17 +213,17 @@ impl Node {
         let count = dice.roll(tail + 1);
         let from = chunk.open.len() - count;
         chunk.open[from..].fill(false);
-        let say = give_back(&chunk.held, from, count);
-        wire.say(self.session.expect("it was asked"), say);
+        let report = give_back(&chunk.held, from, count);
+        wire.report(self.session.expect("it was asked"), report);
     }
 }
 
-/// What a client wants, and what it has.
+/// What a client needs, and what it has.
 struct Job {
     chunksize: u64,
     retries: u32,
     items: u64,
-    /// What the feeder has handed over, and how much of it has left the client.
+    /// How much the feeder has passed on, and how much of that has been sent.
     fed: u64,
     sent: u64,
     input_ended: bool,
@@ -233,7 +233,7 @@ struct Job {
 
 fn new_coordinator() -> Wire {
     let mut wire = Wire::with(Config::default());
-    wire.hears_at_once = false;
+    wire.acks_at_once = false;
     wire
 }
 
@@ -245,53 +245,54 @@ struct Client {
     number: usize,
     jobs: BTreeMap<u64, Job>,
     at: BTreeSet<u8>,
-    /// What is on its way. A frame arrives as a whole or not at all.
+    /// Frames in flight. A frame arrives as a whole or not at all.
     frames: VecDeque<Vec<client_event::Body>>,
-    /// Messages of the session: taken out of the outbox, and taken in by the client.
+    /// Messages of the session: those taken from the outbox, and those received by the client.
     numbered: u64,
-    heard: u64,
+    received: u64,
 }
 
 impl Client {
     fn open(&mut self, wire: &mut Wire, again: bool) {
         self.number = wire.client();
-        (self.numbered, self.heard) = (0, 0);
+        (self.numbered, self.received) = (0, 0);
         self.frames.clear();
         let at: Vec<u8> = self.at.iter().copied().collect();
-        wire.ask(self.number, open_pool_as(POOL, 0, again.then_some(&at[..])));
+        wire.send(self.number, open_pool_as(POOL, 0, again.then_some(&at[..])));
         for (&number, job) in self.jobs.iter().filter(|(_, job)| !job.ended) {
             let Job { chunksize, retries, .. } = *job;
             let open = OpenJob { job: number, chunksize, retries, ..OpenJob::default() };
-            wire.ask(self.number, Ask::OpenJob(Box::new(open)));
+            wire.send(self.number, Request::OpenJob(Box::new(open)));
             for item in (0..job.sent).filter(|item| !job.outcomes.contains_key(item)) {
-                wire.ask(self.number, items(number, item, &[text(number, item)]));
+                wire.send(self.number, items(number, item, &[text(number, item)]));
             }
             if job.input_ended && job.sent == job.fed {
-                wire.ask(self.number, end_items(number));
+                wire.send(self.number, end_items(number));
             }
         }
         if again {
-            wire.ask(self.number, Ask::PoolReopened(PoolReopened {}));
+            wire.send(self.number, Request::PoolReopened(PoolReopened {}));
             let late: Vec<u64> =
                 self.jobs.iter().filter(|(_, job)| job.sent < job.fed).map(|(&number, _)| number).collect();
             late.into_iter().for_each(|number| self.send(wire, number));
         }
     }
 
-    /// What has been fed of a job leaves the client.
+    /// Sends what has been fed of a job.
     fn send(&mut self, wire: &mut Wire, number: u64) {
         let job = self.jobs.get_mut(&number).expect("it is there");
         if job.sent < job.fed {
             let batch: Vec<_> = (job.sent..job.fed).map(|item| text(number, item)).collect();
-            wire.ask(self.number, items(number, job.sent, &batch));
+            wire.send(self.number, items(number, job.sent, &batch));
             job.sent = job.fed;
         }
         if job.input_ended {
-            wire.ask(self.number, end_items(number));
+            wire.send(self.number, end_items(number));
         }
     }
 
-    /// The coordinator that gave it up has killed what ran: of what may not run twice, all that was sent may have run.
+    /// The coordinator that gave the client up has killed what ran. Of items that may not run twice, all that were sent
+    /// may have run.
     fn give_up(&mut self) {
         for job in self.jobs.values_mut().filter(|job| !job.ended && job.retries == 0) {
             (0..job.sent).for_each(|item| {
@@ -309,13 +310,13 @@ impl Client {
         let job = self.jobs.get_mut(&number).expect("it was just found");
         job.fed += (1 + dice.roll(4) as u64).min(job.items - job.fed);
         job.input_ended = job.fed == job.items && dice.roll(2) == 0;
-        // It may wait in the client's queue until its session, or the coordinator, is another one.
+        // The end may wait in the client's queue until its session or the coordinator is another one.
         if job.input_ended || dice.roll(3) > 0 {
             self.send(wire, number);
         }
     }
 
-    /// What was said in this round goes into a frame, and so many frames arrive.
+    /// The messages of this round become a frame, and at most so many frames arrive.
     fn listen(&mut self, wire: &mut Wire, most: usize) {
         let frame: Vec<_> = wire.to_clients[self.number].drain(..).collect();
         self.numbered += frame.len() as u64;
@@ -323,7 +324,7 @@ impl Client {
         wire.coordinator.client_numbered(wire.clients[self.number], self.numbered);
         let mut comes = false;
         for event in self.frames.drain(..most.min(self.frames.len())).flatten() {
-            self.heard += 1;
+            self.received += 1;
             comes |= matches!(&event, client_event::Body::PoolAt(at) if !at.gone);
             match event {
                 client_event::Body::ItemsDone(done) => {
@@ -351,7 +352,7 @@ impl Client {
             }
         }
         if comes {
-            self.acknowledge(wire, self.heard);
+            self.acknowledge(wire, self.received);
         }
     }
 
@@ -379,7 +380,7 @@ proptest! {
             let (fed, sent, input_ended, ended) = (0, 0, false, false);
             (number, Job { chunksize, retries, items, fed, sent, input_ended, outcomes: BTreeMap::new(), ended })
         });
-        let mut client = Client { number: 0, jobs: jobs.collect(), at: BTreeSet::new(), frames: VecDeque::new(), numbered: 0, heard: 0 };
+        let mut client = Client { number: 0, jobs: jobs.collect(), at: BTreeSet::new(), frames: VecDeque::new(), numbered: 0, received: 0 };
         client.open(&mut wire, false);
         let (mut nodes, mut next_id) = (Vec::new(), 1);
         for round in 0.. {
@@ -389,7 +390,7 @@ proptest! {
                 next_id += 1;
             }
             if faults && dice.roll(12) == 0 {
-                // A new coordinator. Whatever was on its way is lost, and nobody has a session.
+                // A new coordinator. All frames in flight are lost, and nobody has a session.
                 wire = new_coordinator();
                 nodes.iter_mut().for_each(|node| node.session = None);
                 if dice.roll(2) == 0 {
@@ -406,7 +407,7 @@ proptest! {
             for at in (0..nodes.len()).rev() {
                 let node = &mut nodes[at];
                 match dice.roll(if faults { 40 } else { usize::MAX }) {
-                    // It is given up for a while.
+                    // It loses its session for a while.
                     0 => {
                         if let Some(session) = node.session.take() {
                             wire.agent_gone(session);
@@ -445,7 +446,7 @@ proptest! {
             let most = dice.roll(4);
             client.listen(&mut wire, most);
             if dice.roll(2) == 0 {
-                client.acknowledge(&mut wire, client.heard);
+                client.acknowledge(&mut wire, client.received);
             }
             if client.is_through() {
                 break;
@@ -458,14 +459,14 @@ proptest! {
                 prop_assert!(begun.get(&(*number, item)).copied().unwrap_or(0) <= 1, "{item} of {number} ran twice");
             }
         }
-        // When the client has said that it has everything, nobody keeps anything.
+        // When the client has acknowledged everything, no report is kept.
         nodes.iter_mut().filter(|node| node.session.is_none()).for_each(|node| node.connect(&mut wire));
         for _ in 0..3 {
             wire.wait(RECOVERY);
             wire.schedule();
             nodes.iter_mut().for_each(|node| node.read_mail(&mut wire, &mut dice, &mut begun));
             client.listen(&mut wire, usize::MAX);
-            client.acknowledge(&mut wire, client.heard);
+            client.acknowledge(&mut wire, client.received);
         }
         wire.schedule();
         for node in &mut nodes {

@@ -1,4 +1,4 @@
-//! Fake clients and agents around a real coordinator. Every message that they get must be expected.
+//! Fake clients and agents around a real coordinator. Every message that they receive must be expected.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -11,14 +11,14 @@ use farpool_proto::v1::{
     client_message,
 };
 
-pub(crate) use agent_event::Body as Say;
-pub(crate) use client_message::Body as Ask;
+pub(crate) use agent_event::Body as Report;
+pub(crate) use client_message::Body as Request;
 
-/// The longest item of the pools here.
+/// The most bytes of an item of the pools here.
 pub(crate) const PAYLOAD_LIMIT: u64 = 1000;
 
-/// Numbers from the test's input, one after another, round and round, and each time around other ones are made of them:
-/// what repeats itself may be such that something never happens that a test waits for.
+/// Numbers from the test's input, repeated, and changed in each repetition. A sequence that only repeats might never do
+/// what a test waits for.
 pub(crate) struct Dice {
     numbers: Vec<u32>,
     at: usize,
@@ -42,17 +42,17 @@ impl Dice {
     }
 }
 
-/// A coordinator and everybody who is connected to it, by number.
+/// A coordinator and all its connections, by number.
 pub(crate) struct Wire {
     pub(crate) coordinator: Coordinator,
     pub(crate) clients: Vec<ClientId>,
     pub(crate) agents: Vec<AgentId>,
     pub(crate) to_clients: Vec<VecDeque<client_event::Body>>,
     pub(crate) to_agents: Vec<VecDeque<agent_command::Body>>,
-    /// Whether agents answer at once that a pool has started; otherwise the test says when.
+    /// Whether agents answer at once that a pool has started; otherwise the test decides when.
     pub(crate) starts_at_once: bool,
-    /// Whether clients say at once that they know where their pools run; otherwise the test says when.
-    pub(crate) hears_at_once: bool,
+    /// Whether clients acknowledge at once where their pools run; otherwise the test decides when.
+    pub(crate) acks_at_once: bool,
     out: Outbox,
     now: u64,
 }
@@ -71,37 +71,37 @@ impl Wire {
             to_clients: Vec::new(),
             to_agents: Vec::new(),
             starts_at_once: true,
-            hears_at_once: true,
+            acks_at_once: true,
             out: Outbox::default(),
             now: 0,
         }
     }
 
-    /// An agent that has said hello and given credit.
+    /// Adds an agent that has said hello and given credit.
     pub(crate) fn agent(&mut self, slots: u32, credit: u32) -> usize {
         let number = self.silent_agent();
-        self.say(
+        self.report(
             number,
-            Say::Hello(Box::new(AgentHello { host: format!("host{number}"), slots, ..AgentHello::default() })),
+            Report::Hello(Box::new(AgentHello { host: format!("host{number}"), slots, ..AgentHello::default() })),
         );
-        self.say(number, Say::Credit(Credit { chunks: credit, bytes: 0 }));
+        self.report(number, Report::Credit(Credit { chunks: credit, bytes: 0 }));
         number
     }
 
-    /// An agent with labels, each as `key=value`, that wants as many chunks as it has slots.
+    /// Adds an agent with labels, each as `key=value`, and a credit of as many chunks as it has slots.
     pub(crate) fn agent_with(&mut self, slots: u32, with: &[&str]) -> usize {
         let number = self.silent_agent();
         let hello = AgentHello { host: format!("host{number}"), slots, labels: labels(with), ..AgentHello::default() };
-        self.say(number, Say::Hello(Box::new(hello)));
-        self.say(number, Say::Credit(Credit { chunks: slots, bytes: 0 }));
+        self.report(number, Report::Hello(Box::new(hello)));
+        self.report(number, Report::Credit(Credit { chunks: slots, bytes: 0 }));
         number
     }
 
-    /// An agent that is known by this, holds this, and wants as many chunks as it has slots.
+    /// Adds an agent with this id, which holds this and has a credit of as many chunks as it has slots.
     pub(crate) fn agent_as(&mut self, id: u8, slots: u32, held: Vec<HeldPool>) -> usize {
         let number = self.silent_agent();
-        self.say(number, hello_as(id, slots, held));
-        self.say(number, Say::Credit(Credit { chunks: slots, bytes: 0 }));
+        self.report(number, hello_as(id, slots, held));
+        self.report(number, Report::Credit(Credit { chunks: slots, bytes: 0 }));
         number
     }
 
@@ -117,11 +117,11 @@ impl Wire {
         self.clients.len() - 1
     }
 
-    pub(crate) fn ask(&mut self, client: usize, body: Ask) {
-        self.try_ask(client, body).expect("the coordinator takes the message");
+    pub(crate) fn send(&mut self, client: usize, body: Request) {
+        self.try_send(client, body).expect("the coordinator takes the message");
     }
 
-    pub(crate) fn try_ask(&mut self, client: usize, body: Ask) -> Result<(), Refused> {
+    pub(crate) fn try_send(&mut self, client: usize, body: Request) -> Result<(), Refused> {
         self.now += 1000;
         let message = ClientMessage { body: Some(body) };
         let result = self.coordinator.client_message(self.clients[client], message, self.now, &mut self.out);
@@ -129,11 +129,11 @@ impl Wire {
         result
     }
 
-    pub(crate) fn say(&mut self, agent: usize, body: Say) {
-        self.try_say(agent, body).expect("the coordinator takes the message");
+    pub(crate) fn report(&mut self, agent: usize, body: Report) {
+        self.try_report(agent, body).expect("the coordinator takes the message");
     }
 
-    pub(crate) fn try_say(&mut self, agent: usize, body: Say) -> Result<(), Refused> {
+    pub(crate) fn try_report(&mut self, agent: usize, body: Report) -> Result<(), Refused> {
         self.now += 1000;
         let event = AgentEvent { body: Some(body) };
         let result = self.coordinator.agent_event(self.agents[agent], event, self.now, &mut self.out);
@@ -152,14 +152,14 @@ impl Wire {
         self.sort();
     }
 
-    /// Does something with the coordinator that a server does.
+    /// Calls the coordinator as a server does.
     pub(crate) fn serve<R>(&mut self, serve: impl FnOnce(&mut Coordinator, u64, &mut Outbox) -> R) -> R {
         let result = serve(&mut self.coordinator, self.now, &mut self.out);
         self.sort();
         result
     }
 
-    /// The client says that it has taken in its messages up to this one.
+    /// The client acknowledges its messages up to this one.
     pub(crate) fn acknowledge(&mut self, client: usize, last: u64) {
         let client = self.clients[client];
         self.serve(|coordinator, now, out| coordinator.client_acknowledged(client, last, now, out));
@@ -175,26 +175,26 @@ impl Wire {
         self.sort();
     }
 
-    /// Everything that has come for anybody since the last call is this, client by client and then agent by agent.
+    /// Checks that exactly this has arrived since the last call, client by client and then agent by agent.
     #[track_caller]
     pub(crate) fn expect(&mut self, expected: &[&str]) {
         let mut found = Vec::new();
         for (number, inbox) in self.to_clients.iter_mut().enumerate() {
-            found.extend(inbox.drain(..).map(|body| format!("client{number}: {}", told(&body))));
+            found.extend(inbox.drain(..).map(|body| format!("client{number}: {}", event_text(&body))));
         }
         for (number, inbox) in self.to_agents.iter_mut().enumerate() {
-            found.extend(inbox.drain(..).map(|body| format!("agent{number}: {}", ordered(&body))));
+            found.extend(inbox.drain(..).map(|body| format!("agent{number}: {}", command_text(&body))));
         }
         assert_eq!(found, expected);
     }
 
     fn sort(&mut self) {
-        let (mut started, mut heard) = (Vec::new(), BTreeSet::new());
+        let (mut started, mut received) = (Vec::new(), BTreeSet::new());
         for (to, ClientEvent { body }) in self.out.to_clients.drain(..) {
             let number = self.clients.iter().position(|&id| id == to).expect("the message is for somebody");
             let body = body.expect("the message has a body");
             if matches!(&body, client_event::Body::PoolAt(at) if !at.gone) {
-                heard.insert(number);
+                received.insert(number);
             }
             self.to_clients[number].push_back(body);
         }
@@ -207,21 +207,21 @@ impl Wire {
             self.to_agents[number].push_back(body);
         }
         if self.starts_at_once {
-            started.into_iter().for_each(|(agent, pool)| self.say(agent, pool_started(pool)));
+            started.into_iter().for_each(|(agent, pool)| self.report(agent, pool_started(pool)));
         }
-        if !self.hears_at_once {
+        if !self.acks_at_once {
             return;
         }
-        for client in heard {
-            // Whatever was said before has no number yet, and stays as it is.
+        for client in received {
+            // Earlier messages have no number yet, and stay as they are.
             self.coordinator.client_numbered(self.clients[client], 0);
             self.acknowledge(client, 0);
         }
     }
 }
 
-/// An event for a client, in few words. Ids given out by the coordinator are shown by their index.
-pub(crate) fn told(event: &client_event::Body) -> String {
+/// Describes an event for a client. Ids from the coordinator are shown by their index.
+pub(crate) fn event_text(event: &client_event::Body) -> String {
     use client_event::Body::*;
     let failure = |failure: &Option<Failure>| {
         let failure = failure.as_ref().expect("a failure says what it was");
@@ -256,8 +256,8 @@ pub(crate) fn told(event: &client_event::Body) -> String {
     }
 }
 
-/// A command for an agent, in few words.
-pub(crate) fn ordered(command: &agent_command::Body) -> String {
+/// Describes a command for an agent.
+pub(crate) fn command_text(command: &agent_command::Body) -> String {
     use agent_command::Body::*;
     match command {
         StartPool(start) => match start.processes {
@@ -296,23 +296,23 @@ pub(crate) fn ordered(command: &agent_command::Body) -> String {
     }
 }
 
-/// What agents' own numbers for pools have set.
+/// The bit that agents' own numbers for pools have set.
 pub(crate) const HELD: u64 = 1 << 63;
 
-/// A pool that is known by this, 16 times; `agents`: where it ran before, if it is opened again.
-pub(crate) fn open_pool_as(id: u8, processes: u32, again: Option<&[u8]>) -> Ask {
+/// A pool whose id is this byte, 16 times; `again`: where it ran before, if it is opened again.
+pub(crate) fn open_pool_as(id: u8, processes: u32, again: Option<&[u8]>) -> Request {
     let settings = WorkerSettings { payload_limit: PAYLOAD_LIMIT, ..WorkerSettings::default() };
     let agents = again.unwrap_or_default().iter().map(|&agent| vec![agent; 16].into()).collect();
     let id = vec![id; 16].into();
     let open =
         OpenPool { processes, settings: Some(settings), id, again: again.is_some(), agents, ..OpenPool::default() };
-    Ask::OpenPool(Box::new(open))
+    Request::OpenPool(Box::new(open))
 }
 
-/// An agent that is known by this, 16 times, and what it holds.
-pub(crate) fn hello_as(id: u8, slots: u32, held: Vec<HeldPool>) -> Say {
+/// An agent whose id is this byte, 16 times, and what it holds.
+pub(crate) fn hello_as(id: u8, slots: u32, held: Vec<HeldPool>) -> Report {
     let host = format!("host{id}");
-    Say::Hello(Box::new(AgentHello { host, slots, id: vec![id; 16].into(), held, ..AgentHello::default() }))
+    Report::Hello(Box::new(AgentHello { host, slots, id: vec![id; 16].into(), held, ..AgentHello::default() }))
 }
 
 /// A pool that an agent holds under a number of its own.
@@ -320,7 +320,7 @@ pub(crate) fn held_pool(number: u64, id: u8, chunks: Vec<HeldChunk>) -> HeldPool
     HeldPool { pool: HELD | number, id: vec![id; 16].into(), processes: 0, chunks, ..HeldPool::default() }
 }
 
-/// Runs, each by its first item and how many they are, of a chunk that an agent holds.
+/// Runs, each by first item and count, of a chunk that an agent holds.
 pub(crate) fn held_chunk(chunk: u64, job: u64, first: u64, attempt: u32, runs: &[(u64, u64)]) -> HeldChunk {
     let runs = runs.iter().flat_map(|&(first, count)| [first, count]).collect();
     HeldChunk { chunk, job, first, attempt, runs }
@@ -371,15 +371,15 @@ pub(crate) fn encode(items: &[impl AsRef<str>]) -> (Bytes, Bytes) {
     (data.into(), ends.into())
 }
 
-pub(crate) fn open_pool(processes: u32) -> Ask {
+pub(crate) fn open_pool(processes: u32) -> Request {
     let settings = WorkerSettings { payload_limit: PAYLOAD_LIMIT, ..WorkerSettings::default() };
-    Ask::OpenPool(Box::new(OpenPool { processes, settings: Some(settings), ..OpenPool::default() }))
+    Request::OpenPool(Box::new(OpenPool { processes, settings: Some(settings), ..OpenPool::default() }))
 }
 
 /// A pool that requires labels, each as `key=value`.
-pub(crate) fn open_pool_for(processes: u32, require: &[&str]) -> Ask {
+pub(crate) fn open_pool_for(processes: u32, require: &[&str]) -> Request {
     let settings = WorkerSettings { payload_limit: PAYLOAD_LIMIT, ..WorkerSettings::default() };
-    Ask::OpenPool(Box::new(OpenPool {
+    Request::OpenPool(Box::new(OpenPool {
         processes,
         settings: Some(settings),
         require: labels(require),
@@ -396,48 +396,48 @@ pub(crate) fn labels(all: &[&str]) -> Vec<Label> {
 }
 
 /// A job with chunks of one item that requires labels.
-pub(crate) fn open_job_for(job: u64, require: &[&str]) -> Ask {
-    Ask::OpenJob(Box::new(OpenJob { job, chunksize: 1, require: labels(require), ..OpenJob::default() }))
+pub(crate) fn open_job_for(job: u64, require: &[&str]) -> Request {
+    Request::OpenJob(Box::new(OpenJob { job, chunksize: 1, require: labels(require), ..OpenJob::default() }))
 }
 
-pub(crate) fn open_job(job: u64, chunksize: u64, retries: u32) -> Ask {
-    Ask::OpenJob(Box::new(OpenJob { job, chunksize, retries, ..OpenJob::default() }))
+pub(crate) fn open_job(job: u64, chunksize: u64, retries: u32) -> Request {
+    Request::OpenJob(Box::new(OpenJob { job, chunksize, retries, ..OpenJob::default() }))
 }
 
 /// The same for a job that retries items that count as failed.
-pub(crate) fn open_job_retrying(job: u64, chunksize: u64, retries: u32) -> Ask {
-    let Ask::OpenJob(mut open) = open_job(job, chunksize, retries) else { unreachable!("that is what it is") };
+pub(crate) fn open_job_retrying(job: u64, chunksize: u64, retries: u32) -> Request {
+    let Request::OpenJob(mut open) = open_job(job, chunksize, retries) else { unreachable!("that is what it is") };
     open.retry_failed = true;
-    Ask::OpenJob(open)
+    Request::OpenJob(open)
 }
 
-pub(crate) fn stop_retries(job: u64) -> Ask {
-    Ask::StopRetries(StopRetries { job })
+pub(crate) fn stop_retries(job: u64) -> Request {
+    Request::StopRetries(StopRetries { job })
 }
 
-pub(crate) fn items(job: u64, first: u64, items: &[impl AsRef<str>]) -> Ask {
+pub(crate) fn items(job: u64, first: u64, items: &[impl AsRef<str>]) -> Request {
     let (data, ends) = encode(items);
-    Ask::Items(Items { job, first, data, ends })
+    Request::Items(Items { job, first, data, ends })
 }
 
-pub(crate) fn end_items(job: u64) -> Ask {
-    Ask::EndItems(EndItems { job })
+pub(crate) fn end_items(job: u64) -> Request {
+    Request::EndItems(EndItems { job })
 }
 
-pub(crate) fn cancel(job: u64) -> Ask {
-    Ask::CancelJob(CancelJob { job })
+pub(crate) fn cancel(job: u64) -> Request {
+    Request::CancelJob(CancelJob { job })
 }
 
-pub(crate) fn close(now: bool) -> Ask {
-    Ask::ClosePool(ClosePool { now })
+pub(crate) fn close(now: bool) -> Request {
+    Request::ClosePool(ClosePool { now })
 }
 
-/// The results of some items of a chunk: what they were, in capitals.
-pub(crate) fn done(chunk: &Held, from: usize, count: usize) -> Say {
+/// The results of some items of a chunk: the items in capitals.
+pub(crate) fn done(chunk: &Held, from: usize, count: usize) -> Report {
     let results: Vec<_> = chunk.items[from..from + count].iter().map(|item| item.to_uppercase()).collect();
     let (data, ends) = encode(&results);
     let first = chunk.first + from as u64;
-    Say::RunDone(RunDone {
+    Report::RunDone(RunDone {
         chunk: chunk.chunk,
         attempt: chunk.attempt,
         first,
@@ -448,32 +448,32 @@ pub(crate) fn done(chunk: &Held, from: usize, count: usize) -> Say {
     })
 }
 
-/// The same, with results that count as failed.
-pub(crate) fn failed(chunk: &Held, from: usize, count: usize) -> Say {
-    let Say::RunDone(run) = done(chunk, from, count) else { unreachable!("that is what it is") };
-    Say::RunDone(RunDone { failed: true, ..run })
+/// The same with results that count as failed.
+pub(crate) fn failed(chunk: &Held, from: usize, count: usize) -> Report {
+    let Report::RunDone(run) = done(chunk, from, count) else { unreachable!("that is what it is") };
+    Report::RunDone(RunDone { failed: true, ..run })
 }
 
-pub(crate) fn fault(chunk: &Held, item: u64, kind: FailureKind) -> Say {
+pub(crate) fn fault(chunk: &Held, item: u64, kind: FailureKind) -> Report {
     let failure = Some(Failure { kind: kind.into(), ..Failure::default() });
-    Say::ItemFault(Box::new(ItemFault { chunk: chunk.chunk, attempt: chunk.attempt, item, failure }))
+    Report::ItemFault(Box::new(ItemFault { chunk: chunk.chunk, attempt: chunk.attempt, item, failure }))
 }
 
-pub(crate) fn give_back(chunk: &Held, from: usize, count: usize) -> Say {
+pub(crate) fn give_back(chunk: &Held, from: usize, count: usize) -> Report {
     let first = chunk.first + from as u64;
-    Say::Returned(Returned { chunk: chunk.chunk, attempt: chunk.attempt, first, count: count as u64 })
+    Report::Returned(Returned { chunk: chunk.chunk, attempt: chunk.attempt, first, count: count as u64 })
 }
 
-pub(crate) fn pool_started(pool: u64) -> Say {
-    Say::PoolStarted(PoolStarted { pool })
+pub(crate) fn pool_started(pool: u64) -> Report {
+    Report::PoolStarted(PoolStarted { pool })
 }
 
-pub(crate) fn pool_stopped(pool: u64) -> Say {
-    Say::PoolStopped(PoolStopped { pool })
+pub(crate) fn pool_stopped(pool: u64) -> Report {
+    Report::PoolStopped(PoolStopped { pool })
 }
 
-pub(crate) fn pool_fault(pool: u64, kind: FailureKind) -> Say {
+pub(crate) fn pool_fault(pool: u64, kind: FailureKind) -> Report {
     let message = "it has no libc".to_owned();
     let failure = Failure { kind: kind.into(), message, host: "there".to_owned(), ..Failure::default() };
-    Say::PoolFault(Box::new(PoolFault { pool, failure: Some(failure) }))
+    Report::PoolFault(Box::new(PoolFault { pool, failure: Some(failure) }))
 }

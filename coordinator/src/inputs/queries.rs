@@ -1,4 +1,4 @@
-//! What the server and its operators ask for: nothing follows from it.
+//! Queries of the server and its operators. They change nothing.
 
 use farpool_core::{Core, JobId};
 
@@ -16,13 +16,13 @@ pub(crate) fn has_place(parts: &Parts, core: &Core, client: ClientId) -> bool {
     pool.is_some_and(|pool| core.workers_of(pool) > 0) || reopening(parts, client).is_some()
 }
 
-/// Whether a client's items wait for others.
+/// Whether the client must send more items before anything can run.
 pub(crate) fn lacks_chunk(parts: &Parts, client: ClientId) -> bool {
     reopening(parts, client).is_some_and(|reopening| !reopening.is_complete())
         || jobs_with_input(parts, client).any(|job| job.payloads().bytes() > 0 && job.payloads().lacks_chunk())
 }
 
-/// Whether a client has a job of which nothing is here to be run, and more may come.
+/// Whether a client has a job that has nothing queued and may get more items.
 pub(crate) fn lacks_items(parts: &Parts, client: ClientId) -> bool {
     jobs_with_input(parts, client).any(|job| job.payloads().bytes() == 0)
 }
@@ -32,17 +32,17 @@ fn jobs_with_input(parts: &Parts, client: ClientId) -> impl Iterator<Item = &Job
     jobs.filter_map(|job| parts.jobs.get(job)).filter(|job| !job.input_ended())
 }
 
-/// What is kept of the client's pool until it has been opened again; none: the core knows the pool.
+/// Returns the state of a pool that is being opened again; none: the core knows the pool.
 pub(crate) fn reopening(parts: &Parts, client: ClientId) -> Option<&Reopening> {
     pool_of(parts, client)?.reopening()
 }
 
-/// The client's pool, as long as something is left of it.
+/// Returns the client's pool, until its last worker is gone.
 pub(crate) fn pool_of(parts: &Parts, client: ClientId) -> Option<&Pool> {
     parts.pools.get(parts.clients.pool_of(client)?)
 }
 
-/// A client that has a pool of the program with this digest, and is none of `except`.
+/// Returns a client that has a pool of the program with this digest and is not in `except`.
 pub(crate) fn client_with_program(parts: &Parts, digest: &[u8], except: &[ClientId]) -> Option<ClientId> {
     let specs = parts.pools.iter().map(|(_, pool)| pool.spec());
     let with_it = specs.filter(|spec| spec.asked.program.as_ref().is_some_and(|program| program.digest == digest));
@@ -51,11 +51,12 @@ pub(crate) fn client_with_program(parts: &Parts, digest: &[u8], except: &[Client
         .find(|client| !except.contains(client) && parts.clients.get(*client).is_some_and(|client| !client.is_over()))
 }
 
-/// The agent that an operator means by an id, or by the name of a host that no other agent has; and its id as text. Otherwise: what there is instead.
+/// Finds the agent that an operator names, by its id, or by the name of its host if no other agent has that. Returns
+/// its id also as text, or an error with the agents that exist.
 pub(crate) fn find_agent(parts: &Parts, text: &str) -> Result<(AgentId, String), String> {
     let known = parts.agents.greeted().map(|(id, _, hello)| (id, id_as_text(hello.id), &hello.host));
     let known: Vec<_> = known.collect();
-    // Hosts choose their names, and ids are nobody's choice: they go first.
+    // Hosts choose their names but not their ids, so ids go first.
     if let Some((id, name, _)) = known.iter().find(|(_, name, _)| name == text) {
         return Ok((*id, name.clone()));
     }
@@ -74,7 +75,8 @@ pub(crate) fn find_agent(parts: &Parts, text: &str) -> Result<(AgentId, String),
     }
 }
 
-/// The open job that an operator means, by its number as it is shown: nothing else means it, neither "02" nor "+2". Otherwise: what there is instead.
+/// Finds the open job that an operator names, by its number as it is shown: "2", not "02" or "+2".
+/// Returns an error with the jobs that exist.
 pub(crate) fn find_job(parts: &Parts, text: &str) -> Result<JobId, String> {
     let name = text.parse::<u64>().ok().filter(|name| name.to_string() == text);
     if let Some((id, _)) = parts.jobs.iter().find(|(_, job)| Some(job.spec().name) == name) {
@@ -90,7 +92,7 @@ pub(crate) fn find_job(parts: &Parts, text: &str) -> Result<JobId, String> {
     Err(format!("there is no job {text:?}; open are {all}"))
 }
 
-/// A list for an error's text, cut off where nobody would read on.
+/// Returns a list for an error's text, cut off so that it stays readable.
 fn some_of(mut names: impl Iterator<Item = String>) -> String {
     const MOST: usize = 10;
     let mut text = names.by_ref().take(MOST).collect::<Vec<_>>().join(", ");
